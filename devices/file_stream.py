@@ -98,7 +98,7 @@ class FileStream:
         self.plugin = plugin
         self.file = ""
         self.rows = 0
-        """Number of rows that readers of the file can see."""
+        """Number of rows of the recording, in all its files, that readers can see."""
         self.by_row = False
         self._columns = columns
         self._fixed: Sequence[StreamColumn] = ()
@@ -112,7 +112,7 @@ class FileStream:
         return {"fields": [f"{self.device.name}_{key}" for key in self._hinted]}
 
     def begin(self, file: str) -> None:
-        """Emit documents for this file from now on; `rows` counts its rows."""
+        """Emit documents of the recording that begins with this file; `rows` counts its rows."""
         self.file, self._rows_emitted, self._bundles, self.has_more = file, 0, {}, False
         self._fixed = self._columns()
 
@@ -141,7 +141,7 @@ class FileStream:
         return dict(self.device.describe_configuration())
 
     def get_index(self) -> int:
-        """Return the number of rows that are visible in the file."""
+        """Return the number of rows of the recording, in all its files, that readers can see."""
         return self.rows
 
     def collect_asset_docs(self, index: int | None = None) -> Iterator[StreamAsset]:
@@ -169,6 +169,7 @@ class FileStream:
         size = 1 if self.by_row else stop - start
         for row in range(start, stop, size):
             for bundle in self._bundles[file]:
+                # The RunEngine fills in `seq_nums`.
                 yield (
                     "stream_datum",
                     bundle.compose_stream_datum(StreamRange(start=row, stop=row + size)),
@@ -206,5 +207,5 @@ class CountedStream(FlyingStream):
     """A flyer that can take a given number of rows."""
 
     def prepare(self, rows: int) -> Status:
-        """Set the number of rows from the next kickoff on; 0: rows until `complete`."""
+        """Set the number of rows, see `prepare_rows` of the device; 0: rows until `complete`."""
         return self.device.in_background(lambda: self.device.prepare_rows(rows))

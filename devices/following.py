@@ -112,7 +112,8 @@ class FileStreamDevice(GuardedDevice):
             self._fault = HardwareError(
                 f"{self.name}: lost the IOC at {self.prefix} during a recording ({reason}); "
                 "restart the IOC and repeat the plan. "
-                f"{recorded.file} has {recorded.rows} {self.row_name}s"
+                f"The recording that begins with {recorded.file} has {recorded.rows} "
+                f"{self.row_name}s"
             )
 
     # ---- staging

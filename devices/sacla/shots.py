@@ -54,9 +54,11 @@ class Plugin(FilePlugin):
 class Shots(FileStreamDevice):
     """Every shot from `stage` to `unstage`, joined by tag and analyzed by the IOC.
 
-    As a flyer `rows` takes shots from kickoff to complete. `trigger` takes the shots of one point
-    of a scan: it is done when the standard error of `diff`, laser on minus off, is at most
-    `wanted_error`, or when `shots_per_point` accepted shots have come.
+    `rows` is a flyer: shots are recorded from `stage` on; from kickoff on silence of the IOC is an
+    error; complete waits for the prepared number of shots and closes the files. `trigger` takes the
+    shots of one point of a scan: it is done when the standard error of `diff`, laser on minus off,
+    is at most `wanted_error`, or when `shots_per_point` shots have come in which the region is
+    measured.
 
     Parameters
     ----------
@@ -295,7 +297,7 @@ class Shots(FileStreamDevice):
 
 
 class Point:
-    """Accepted shots of one point of a scan, and what they say.
+    """Shots of one point of a scan in which the region is measured, and what they say.
 
     Parameters
     ----------

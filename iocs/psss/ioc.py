@@ -151,7 +151,8 @@ class PsssIOC(OwnerGroup):
 
     async def record_background(self, pulses: int) -> None:
         """Use the mean of the next pulses as background, and keep it; one at a time."""
-        # Each holds a thread until its end: those of clicks without beam would be all there are.
+        # A recording occupies a thread until its end. Without this check, repeated puts without
+        # beam would occupy all threads.
         if self._records_background:
             raise HardwareError("a background is being recorded; wait until it is in use")
         self._records_background = True

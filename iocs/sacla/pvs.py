@@ -90,7 +90,7 @@ async def post_curves(
 
 
 class RecentPVs(PVGroup):
-    """The newest accepted shots, oldest first; `sequence` is posted last."""
+    """The newest analyzed shots, oldest first; `sequence` is posted last."""
 
     tag = doubles(RECENT, "tag_RBV")
     i0 = doubles(RECENT, "i0_RBV")

@@ -42,7 +42,7 @@ class DelayScan:
         (points,) laser on minus off, by the mean without laser of all points, and its standard
         error.
     shots
-        (points,) accepted shots.
+        (points,) shots in which the region is measured.
     """
 
     uid: str
@@ -129,7 +129,7 @@ def delay_scan(
     start, stop, num
         First and last position, number of positions.
     shots
-        Most accepted shots of a point.
+        Most shots of a point in which the region is measured.
     error
         Standard error at which a point ends, as a part of the mean without laser; 0: `shots` are
         taken.

@@ -43,6 +43,16 @@ def test_a_recording_of_a_number_of_rows_ends_within_a_row_group(
     assert identities(tmp_path / "a.h5") == list(range(7))
 
 
+def test_the_end_of_a_recording_of_a_number_of_rows_is_told(tmp_path: Path) -> None:
+    told: list[Path | None] = []
+    recorder: Recorder[Any, Any] = Recorder(layout(), changed=lambda: told.append(recorder.path))
+    recorder.start(tmp_path / "a.h5", count=2)
+    assert told[-1] is not None
+    recorder.offer(events(0, 2))
+    until(lambda: told[-1] is None)
+    recorder.close()
+
+
 def test_rows_after_the_last_one_of_a_recording_are_no_loss(
     recorder: Recorder[Any, Any], tmp_path: Path
 ) -> None:

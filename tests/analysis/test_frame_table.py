@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from support import raw_format
 
+from skywright.analysis import frames as frames_module
 from skywright.analysis import join
 from skywright.analysis.frames import FileRows, FrameReader, FrameTable, KeyRows
 from skywright.files import readers
@@ -79,6 +80,26 @@ def test_int64_nanoseconds_are_inputs_without_a_loss(tmp_path: Path) -> None:
         assert batch[name].dtype == np.int64
         assert batch[name].tolist() == ns.tolist()
     assert len(np.unique(ns / 1e9)) == 1
+
+
+def test_a_column_of_events_and_batches_where_the_first_frame_has_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frames_module, "BATCH_BYTES", 16)
+    path = tmp_path / "a.h5"
+    with ColumnWriter(path, (Column("/x", "<f8"),), Column("/number", "<i8")) as writer:
+        writer.append(np.arange(8), {"/x": np.arange(8.0)})
+    x = KeyRows()
+    x.add(FileRows(str(path), "/x", 0, 8, 1))
+    table = FrameTable(in_files={"x": x}, values={"setting": {n: 10 + n for n in range(2, 9)}})
+    with FrameReader(table) as reader:
+        column = reader.column("setting", 8)
+        assert column is not None
+        assert column.tolist() == [np.iinfo(np.int64).min, *range(12, 19)]
+        assert reader.column("y", 8) is None
+        sizes = [len(batch) for batch in reader.batches(0, 8)]
+    assert sum(sizes) == 7
+    assert max(sizes) < 3
 
 
 def test_columns_of_an_index_beside_columns_of_its_records(

@@ -168,6 +168,17 @@ def test_inputs_from_events_are_joined_by_sequence_number(
     assert np.frombuffer(run.columns()["angle"], "<f8").tolist() == list(range(0, 91, 10))
 
 
+def test_pictures_are_drawn_of_inputs_that_come_in_events(
+    RE: Any, start: Start, camera: StreamingCamera, tmp_path: Path
+) -> None:
+    live = start(f"{PATH}:DrawsAgainst")
+    RE.subscribe(live)
+    uid = RE(bp.scan([camera], SynAxis(name="gonio_angle"), 0, 90, 10)).run_start_uids[0]
+    assert live.wait(raw_uid=uid, timeout_s=90).error == ""
+    (run,) = finished(tmp_path)
+    assert len(run.result["pictures"].splitlines()) == 3
+
+
 def test_failure_of_the_analysis_is_in_its_own_run_and_the_next_run_works(
     RE: Any, start: Start, camera: StreamingCamera, tmp_path: Path
 ) -> None:

@@ -1,11 +1,13 @@
 """Which data keys of a stream are an analysis's inputs."""
 
+from pathlib import Path
 from typing import Any
 
+import event_model
 import pytest
 
 from skywright.analysis import ArrayInput
-from skywright.callbacks.raw_run import RequiredKeys
+from skywright.callbacks.raw_run import RawRun, RequiredKeys
 from skywright.errors import DataError
 from skywright.instruments.loop.analysis import LoopDetection
 
@@ -41,8 +43,47 @@ def test_a_key_that_the_user_names_is_taken_whatever_it_is() -> None:
     assert wanted.find({"m1_image": key(32, 32)}) == {"image": "m1_image"}
 
 
+def test_a_key_that_the_user_names_is_taken_though_another_ends_alike() -> None:
+    wanted = RequiredKeys(("image",), "number", "time", {"image": "cam_image"})
+    two = {"side_cam_image": key(4, 4), "cam_image": key(4, 4)}
+    assert wanted.find(two) == {"image": "cam_image"}
+
+
 def test_the_one_that_fits_is_taken_of_two() -> None:
     wanted = RequiredKeys(("image",), "number", "time", arrays={"image": ArrayInput(2)})
     assert wanted.find({"a_image": key(), "b_image": key(4, 4)}) == {"image": "b_image"}
     with pytest.raises(DataError, match="a_image, b_image all fit the input 'image'"):
         wanted.find({"a_image": key(4, 4), "b_image": key(4, 4)})
+
+
+def test_index_0_is_the_first_row_of_the_slice_of_a_resource(tmp_path: Path) -> None:
+    """The rows without an event of an interrupted run are the last ones of the file."""
+    run = event_model.compose_run()
+    stream = run.compose_descriptor(
+        name="primary_after_last_event",
+        data_keys={"cam_image": key(4, 4) | {"external": "STREAM:"}},
+        configuration={},
+        object_keys={},
+    )
+    resource = run.compose_stream_resource(
+        mimetype="application/x-hdf5",
+        uri=f"file://localhost{tmp_path}/a.h5",
+        data_key="cam_image",
+        parameters={"dataset": "/entry/image", "slice": "3:5"},
+    )
+    wanted = RequiredKeys(("image",), "number", "time")
+    raw = RawRun(run.start_doc, wanted)
+    raw("start", run.start_doc)
+    raw("descriptor", stream.descriptor_doc)
+    raw("stream_resource", resource.stream_resource_doc)
+    raw(
+        "stream_datum",
+        resource.compose_stream_datum(
+            indices={"start": 0, "stop": 2},
+            seq_nums={"start": 1, "stop": 3},
+            descriptor=stream.descriptor_doc,
+        ),
+    )
+    table = raw.streams["primary_after_last_event"].table
+    assert table is not None
+    assert [(row.start, row.stop) for row in table.in_files["image"].segments] == [(3, 5)]

@@ -86,6 +86,10 @@ class Draws(PictureStatistics):
         return {f"{number}.raw": picture.tobytes() for number, picture in pictures}
 
 
+class DrawsAgainst(Draws, Against):
+    """Keeps pictures; one of its inputs comes in events."""
+
+
 class DrawsWhenTold(Draws):
     """Draws as soon as a file exists."""
 

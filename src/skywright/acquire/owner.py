@@ -147,7 +147,7 @@ class Owner(Generic[Item, Result]):
 
     @property
     def last_recorded(self) -> Any:
-        """Last result that was given to the recorders."""
+        """What the recorders got of the last item that an acquisition counted."""
         return self._last_recorded
 
     @property

@@ -393,13 +393,15 @@ class Recorder(Generic[Result, RowGroup]):
             groups, when_visible = self._next()
             flushed = False
             with self._file_lock:
+                path = self.path
                 if groups:
                     self._write(groups, must_create=when_visible is not None)
                 if when_visible is not None or self._flush_is_due():
                     flushed = self._flush(caller_waits=when_visible is not None)
+                ended = self.path != path
             if when_visible is not None:
                 when_visible()
-            if flushed or when_visible is not None:
+            if flushed or ended or when_visible is not None:
                 self._changed()
 
     def _next(self) -> tuple[list[RowGroup], Callable[[], None] | None]:

@@ -33,9 +33,9 @@ STOP_LIMIT_S = 1.0
 class Source(Protocol[SourceItem]):
     """Yields items from a thread of its own. All methods may be called from any thread.
 
-    A source delivers nothing before `start`. Items come in the order of their identities, which
-    increase for the lifetime of the object and are not reset by `stop` and `start`. A gap in them
-    is a loss.
+    A source delivers nothing before `start`. Items come in the order of their identities. These
+    increase for the lifetime of the object and are not reset by `stop` and `start`, unless the
+    sender begins anew or a replay plays its file again. Any other gap in them is a loss.
     """
 
     name: str
@@ -54,7 +54,8 @@ class Source(Protocol[SourceItem]):
             Called with each item, by one thread at a time. If the owner processes items on this
             thread, `deliver` blocks until the item is processed.
         report
-            Called with a message after an error that did not end the source.
+            Called with a message after an error that did not end the source, and when no more items
+            will come.
 
         Raises
         ------
@@ -164,6 +165,8 @@ class PolledSource(Generic[Item]):
                     f"{self.name}: the source did not start within {self.start_limit_s:g} s"
                 )
             if run.error is not None:
+                # Its `halt` must not close what the next start opens.
+                run.thread.join(self.stop_limit_s)
                 self._run = None
                 raise run.error
 

@@ -274,14 +274,20 @@ class FrameReader(Closing):
         return self._rows(self.table.identity, 0, stop).astype(np.int64)
 
     def column(self, name: str, stop: int) -> NDArray[Any] | None:
-        """Return the column of an input, (stop, *shape); None if it is not in files.
+        """Return the column of an input, (stop, *shape); None if the stream does not have it.
+
+        Frames without an event have the least integer that numpy holds.
 
         Raises
         ------
         DataError
             If a file cannot be read.
         """
-        key_rows = self.table.in_files.get(name)
+        table = self.table
+        if name in table.values:
+            values, absent = table.values[name], np.iinfo(np.int64).min
+            return np.asarray([values.get(n, absent) for n in table.sequence(0, stop)])
+        key_rows = table.in_files.get(name)
         return None if key_rows is None else self._rows(key_rows, 0, stop)
 
     def batches(self, start: int, stop: int) -> Iterator[Batch]:
@@ -291,7 +297,8 @@ class FrameReader(Closing):
             batch = self.read(start, min(start + count, stop))
             yield batch
             start += count
-            count = frames_per_read(batch.nbytes / max(len(batch), 1))
+            if len(batch):
+                count = frames_per_read(batch.nbytes / len(batch))
 
     def close(self) -> None:
         """Close the files."""

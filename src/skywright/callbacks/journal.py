@@ -22,7 +22,8 @@ from skywright.processes.locks import lock
 
 SUFFIX = ".jsonl"
 TEMPORARY_SUFFIX = ".jsonl.new"
-"""Suffix until the start document is on disk; readers ignore such files."""
+"""Suffix until the start document is on disk. Readers ignore such files; the ingester renames or
+deletes one whose writer is dead."""
 RETRY_S = 1.0
 """Period of attempts to write while the disk is full, s."""
 BACKLOG_BYTES = 64 << 20

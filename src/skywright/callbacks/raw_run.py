@@ -9,7 +9,7 @@ from event_model import EventPage, unpack_event_page
 from skywright.analysis import Analysis, ArrayInput
 from skywright.analysis.frames import FileRows, FrameTable, KeyRows
 from skywright.errors import DataError
-from skywright.files.readers import locate
+from skywright.files.readers import first_row, locate
 
 Document = Mapping[str, Any]
 
@@ -71,12 +71,14 @@ class RequiredKeys:
         found = {}
         for name in (*self.inputs, *self.optional):
             array = None if name in self.keys else self.arrays.get(name)
+            wanted = self.keys.get(name, name)
             fitting = [
                 key
                 for key, described in data_keys.items()
-                if _fits(key, self.keys.get(name, name))
-                and (array is None or array.fits(described))
+                if _fits(key, wanted) and (array is None or array.fits(described))
             ]
+            if name in self.keys and wanted in fitting:
+                fitting = [wanted]
             if not fitting and name in self.optional:
                 continue
             if not fitting:
@@ -155,8 +157,8 @@ class RawStream:
         self.keys: dict[str, str] = {}
         self.configuration: dict[str, Any] = {}
         self._keep_values = keep_values
-        self._resources: dict[str, tuple[str, str, str, str]] = {}
-        """Data key, path, column and mimetype of each stream resource, by uid."""
+        self._resources: dict[str, tuple[str, str, str, str, int]] = {}
+        """Data key, path, column, mimetype and first row of each stream resource, by uid."""
 
     @property
     def event_keys(self) -> list[str]:
@@ -182,20 +184,21 @@ class RawStream:
         except DataError as error:
             self.error = f"{doc['data_key']}: {error}"
             return
-        self._resources[doc["uid"]] = doc["data_key"], str(path), column, doc["mimetype"]
+        first = first_row(doc["parameters"])
+        self._resources[doc["uid"]] = doc["data_key"], str(path), column, doc["mimetype"], first
 
     def datum(self, doc: Document) -> None:
         """Process a stream datum: add rows of a file to the table."""
         if doc["stream_resource"] not in self._resources:
             return
-        key, path, column, mimetype = self._resources[doc["stream_resource"]]
+        key, path, column, mimetype, row_0 = self._resources[doc["stream_resource"]]
         indices = doc["indices"]
         for name, key_rows in self._in_files():
             if self.keys[name] == key:
                 # Documents of other programs may leave seq_nums empty
                 numbered = doc["seq_nums"]["stop"] > doc["seq_nums"]["start"]
                 first = doc["seq_nums"]["start"] if numbered else key_rows.count + 1
-                start, stop = indices["start"], indices["stop"]
+                start, stop = row_0 + indices["start"], row_0 + indices["stop"]
                 key_rows.add(FileRows(path, column, start, stop, first, mimetype))
 
     def event(self, doc: Document) -> None:

@@ -261,7 +261,8 @@ class StreamAnalysis:
             each.add(Batch(batch.identities, batch.times, rows))
         self.position = chosen[-1] + 1
         self._scalars = derived.scalars()
-        raw.table.forget(self.position)
+        if not derived.analysis.pictures:  # `_finish` reads the frames to draw again
+            raw.table.forget(self.position)
         now = time.monotonic()
         self._pace.add_measurement(len(batch), now - begun, batch.nbytes)
         # The time between two batches counts too: documents are read and rows are written in it.

@@ -10,7 +10,8 @@ commands
 
 From the worker: ``{"ready": ...}`` once, when it can analyze frames, then ``[kind, facts]``:
 
-- ``progress`` (`StreamAnalysis.progress`): after each batch of a stream;
+- ``progress`` (`StreamAnalysis.progress`): at the start of a stream, after each batch,
+  and after an answer to a request;
 - ``done`` (the same): at the end of a stream;
 - ``over`` (raw_uid): when all streams of a run have ended.
 """

@@ -101,6 +101,15 @@ def _find(mimetype: str) -> MakeReader:
         raise DataError(f"the reader for {mimetype} cannot be imported: {error}") from error
 
 
+def first_row(parameters: Mapping[str, Any]) -> int:
+    """Return the row of the file that has index 0 in stream datums.
+
+    It is above 0 where the parameter ``slice`` of the stream resource, ``start:stop``, leaves out
+    the rows before it: the rows without an event of an interrupted run.
+    """
+    return int(str(parameters.get("slice") or "0:").partition(":")[0] or 0)
+
+
 def locate(resource: Mapping[str, Any]) -> tuple[Path, str]:
     """Return the file and the column of a stream resource.
 

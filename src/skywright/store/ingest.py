@@ -149,7 +149,8 @@ class RunIngest:
         ServerUnavailableError
             When the server cannot be reached; the next step tries again.
         OSError
-            If the journal cannot be read or moved.
+            If the journal cannot be read or moved, or a virtual file in ``assets/kept`` cannot be
+            written; the next step tries again.
         """
         if time.monotonic() < self._postponed_until:
             return State.IDLE
@@ -430,6 +431,8 @@ class _LineWriter:
                     self._register_files(writer, stream, data_keys)
                     return
                 self._contents.unreadable[name] = str(error)
+            else:
+                self._contents.unreadable.pop(name, None)
 
     def _open(self, stream: Stream) -> None:
         """Make the node of a stream once its types are known; pass later descriptors on."""

@@ -1,7 +1,8 @@
 """The owner of the spectrometer's pulses, with the settings that they are processed with.
 
-With one thread the source's own processes; with more, pictures are processed side by side and
-their results put in order again. No pulse waits for those that get results.
+With one thread, the source's thread processes each pulse; with more, threads of the owner process
+pulses in parallel, and the results are published in order. No pulse waits for those that get
+results.
 """
 
 import logging
@@ -201,7 +202,7 @@ class Processor(Owner[Pulse, Result]):
         self.statistics.begin()
 
     def source_stopped(self) -> None:
-        """Tell who asked for it."""
+        """Call `on_stop`."""
         self.on_stop()
 
     def process_argument(self, item: Pulse) -> tuple[Pulse, int, Settings]:

@@ -46,7 +46,7 @@ class AnalyzedShot:
     time
         When the shot was whole, or given up, unix s.
     verdict
-        Whether it is analyzed.
+        Whether it is accepted, else why not. Partial shots (`is_partial`) are analyzed too.
     values
         Of the point detectors; what is missing is absent or NaN.
     delay

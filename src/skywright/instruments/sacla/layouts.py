@@ -56,7 +56,7 @@ def shot_columns(
         Column(f"{SHOTS}/time", "<f8", attrs={"units": "s"}),
         Column(f"{SHOTS}/run", "<i8", attrs={"description": "run of the facility"}),
         Column(f"{SHOTS}/verdict", "|u1", attrs={"names": list(VERDICTS)}),
-        Column(f"{SHOTS}/accepted", "|u1", attrs={"description": "1: the shot is analyzed"}),
+        Column(f"{SHOTS}/accepted", "|u1", attrs={"description": "1: the shot is accepted"}),
         Column(f"{SHOTS}/laser_on", "|u1"),
         *(Column(f"{SHOTS}/{key}", "<f8") for key in (*EQUIPMENT, MOTOR)),
         Column(f"{SHOTS}/stage", "<f8", attrs={"units": "ps", "description": "delay of the stage"}),

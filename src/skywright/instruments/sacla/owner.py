@@ -31,7 +31,7 @@ from skywright.processes.memory import trim_heaps
 IMAGE_PERIOD_S = 10.0
 """Time between two running images on disk."""
 RECENT = 2000
-"""Accepted shots that are kept for plots."""
+"""Analyzed shots, also partial ones, that are kept for plots."""
 RATE_S = 2.0
 STORE_S = 30.0
 """Longest wait for rows to be written at the end of a recording."""
@@ -57,7 +57,7 @@ class FilePart(NamedTuple):
 
 
 class Recent(NamedTuple):
-    """What plots need of an accepted shot."""
+    """What plots need of an analyzed shot."""
 
     tag: int
     i0: float
@@ -289,6 +289,8 @@ class ShotOwner:
             self._taken_before = taken
             if self.frames in wanted:
                 self._frames_left -= self.frames.rows_readable
+                if self._frames_left <= 0:  # the last ones were in its queue; 0 would be no limit
+                    wanted.remove(self.frames)
             counts = self.progress()[1]
             path = self._path.with_stem(
                 f"{self._path.stem}_{len(self._parts) + 1}_run{self.source.info.run}"

@@ -15,7 +15,7 @@ from tiled.structures.core import StructureFamily
 from tiled.utils import path_from_uri
 
 from skywright.errors import DataError
-from skywright.files.readers import HDF5, open_reader, readers
+from skywright.files.readers import HDF5, first_row, open_reader, readers
 from skywright.store.lookup import run_status
 from skywright.store.table_adapter import MIMETYPE, rows_of
 
@@ -287,7 +287,9 @@ def _array_parts(source: Any, rows: int) -> tuple[FileRows, ...]:
         return ()
     assets = _assets(source, dataset, source.mimetype)
     segments = source.parameters.get("segments")
-    if segments is None:  # tiled's own adapter: the whole files, one after the other
+    if segments is None and (first := first_row(source.parameters)):
+        segments = [[0, first, first + rows]]
+    elif segments is None:  # tiled's own adapter: the whole files, one after the other
         counts = [rows] if len(assets) == 1 else _row_counts(assets)
         segments = [[number, 0, count] for number, count in enumerate(counts)]
     return _parts(assets, segments, rows)
