@@ -8,11 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import httpx
+from websockets.asyncio.client import connect as open_websocket
 
 from skywright.config import Settings
 from skywright.errors import ConfigError, DataError
 from skywright.store.client import ANALYSIS, RAW, connect
-from skywright.store.container_changes import watch_container
 
 T = TypeVar("T")
 
@@ -22,6 +22,7 @@ BACK_OFF_S = (0.5, 10.0)
 AWAY_S = 3.0
 """A server that was not there is not asked for this long."""
 MOST_ANSWERS = 256
+MAX_MESSAGE_BYTES = 64 * 2**20
 
 log = logging.getLogger(__name__)
 
@@ -135,9 +136,20 @@ class Catalog:
         return self._client
 
     async def _listen(self, api_uri: str, api_key: str | None, container: str) -> None:
-        async for _ in watch_container(api_uri, api_key, container):
-            self.subscribed = True
-            self._tell()
+        """Note each change of the children of a container, from the first message, the schema, on.
+
+        Raises `OSError` if the server is away, `WebSocketException` if it refuses, has no streaming
+        cache, or the connection is lost.
+        """
+        api = f"ws{api_uri.removeprefix('http').rstrip('/')}"
+        uri = f"{api}/stream/single/{container}?envelope_format=json"
+        headers = {"Authorization": f"Apikey {api_key}"} if api_key else {}
+        async with open_websocket(
+            uri, additional_headers=headers, max_size=MAX_MESSAGE_BYTES
+        ) as messages:
+            async for _ in messages:
+                self.subscribed = True
+                self._tell()
         raise DataError(f"tiled ended the subscription of {container}")
 
     def _tell(self) -> None:
