@@ -5,7 +5,6 @@ import pytest
 from pulse_spectra import energy_axis, gaussian, sase
 
 from skywright.instruments.psss.statistics import (
-    BlockAverage,
     RunningAverage,
     autocorrelation,
     baseline,
@@ -104,10 +103,16 @@ def test_running_average():
 
 
 def test_block_average():
-    blocks = BlockAverage(3)
-    found = [blocks.add(np.full(2, number, np.uint32)) for number in range(7)]
-    means = [mean.tolist() for mean in found if mean is not None]
+    blocks = RunningAverage(3)
+    assert not blocks.ends_block
+    means = []
+    for number in range(7):
+        blocks.add(np.full(2, number, np.uint32))
+        if blocks.ends_block:
+            means.append(blocks.mean().tolist())
     assert means == [[1.0, 1.0], [4.0, 4.0]]
-    assert blocks.count == 1
-    assert blocks.add(np.zeros(5)) is None
-    assert blocks.count == 1
+    for _ in range(2):  # of another width: a new block
+        blocks.add(np.zeros(5))
+        assert not blocks.ends_block
+    blocks.add(np.zeros(5))
+    assert blocks.ends_block

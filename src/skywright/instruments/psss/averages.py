@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from skywright.instruments.psss.processing import FitStatus
 from skywright.instruments.psss.results import Result
-from skywright.instruments.psss.statistics import BlockAverage, RunningAverage
+from skywright.instruments.psss.statistics import RunningAverage
 
 PULSES = 100
 
@@ -56,9 +56,7 @@ class AverageSink:
         self._lock = threading.Lock()
         self._pulses = pulses
         self._settings_number = -1
-        self._full: tuple[NDArray[np.float64] | None, int] = None, -1
-        """The last full block, and the id of its last pulse."""
-        self._begin(pulses)
+        self._begin()
 
     def offer(self, result: Result) -> None:
         """Take in a result."""
@@ -66,12 +64,11 @@ class AverageSink:
         with self._lock:
             if result.settings_number != self._settings_number:
                 self._settings_number = result.settings_number
-                self._begin(self._pulses)
+                self._begin()
             if len(found.spectrum) and found.status is not FitStatus.BAD_PIXELS:
                 self._spectra.add(found.spectrum)
-                block = self._blocks.add(found.spectrum)
-                if block is not None:
-                    self._full = block, result.pulse.pulse_id
+                if self._spectra.ends_block:
+                    self._full = self._spectra.mean(), result.pulse.pulse_id
             good = found.status.has_values and found.status is not FitStatus.NOT_CONVERGED
             self._fits.append((found.center, found.fwhm) if good else (np.nan, np.nan))
 
@@ -79,7 +76,7 @@ class AverageSink:
         """Set the number of spectra to average over."""
         with self._lock:
             self._pulses = pulses
-            self._begin(pulses)
+            self._begin()
 
     def get(self) -> Averages:
         """Return the averages as they are now."""
@@ -91,8 +88,8 @@ class AverageSink:
         center, fwhm = fits.mean(axis=0) if len(fits) else (np.nan, np.nan)
         return Averages(mean, count, float(center), float(fwhm), len(fits), *full)
 
-    def _begin(self, pulses: int) -> None:
-        self._spectra = RunningAverage(pulses)
-        self._blocks = BlockAverage(pulses)
-        self._full = None, -1
-        self._fits: deque[tuple[float, float]] = deque(maxlen=pulses)
+    def _begin(self) -> None:
+        self._spectra = RunningAverage(self._pulses)
+        self._full: tuple[NDArray[np.float64] | None, int] = None, -1
+        """The last full block, and the id of its last pulse."""
+        self._fits: deque[tuple[float, float]] = deque(maxlen=self._pulses)

@@ -192,6 +192,11 @@ class RunningAverage:
         """Spectra in the mean."""
         return min(self._added, self.pulses)
 
+    @property
+    def ends_block(self) -> bool:
+        """Whether the mean is that of a block: blocks of N spectra follow each other."""
+        return self._added > 0 and self._added % self.pulses == 0
+
     def add(self, spectrum: NDArray[Any]) -> None:
         """Take in a spectrum; one of another width than the last begins anew."""
         if len(spectrum) != len(self._sum):
@@ -203,43 +208,12 @@ class RunningAverage:
         row[:] = spectrum
         self._sum += row
         self._added += 1
-        if self._added % self.pulses == 0:
+        if self.ends_block:
             self._sum = self._ring.sum(axis=0)  # fractions leave rounding errors behind
 
     def mean(self) -> NDArray[np.float64] | None:
         """Return (W,) counts; None before the first spectrum."""
         return self._sum / self.count if self._added else None
-
-
-class BlockAverage:
-    """Return the mean of each block of N consecutive spectra.
-
-    Parameters
-    ----------
-    pulses
-        In a block.
-    """
-
-    def __init__(self, pulses: int) -> None:
-        self.pulses = pulses
-        self.count = 0
-        """Spectra of the block that is not full."""
-        self._sum = np.empty(0)
-
-    def add(self, spectrum: NDArray[Any]) -> NDArray[np.float64] | None:
-        """Take in a spectrum; return the mean, (W,) counts, when it fills a block, else None.
-
-        A spectrum of another width than the last begins a new block.
-        """
-        if len(spectrum) != len(self._sum):
-            self._sum, self.count = np.zeros(len(spectrum)), 0
-        self._sum += spectrum
-        self.count += 1
-        if self.count < self.pulses:
-            return None
-        mean = self._sum / self.count
-        self._sum, self.count = np.zeros(len(spectrum)), 0
-        return mean
 
 
 def _noise(light: NDArray[np.float64]) -> tuple[float, float]:
