@@ -63,36 +63,33 @@ class Client(Closing):
 
     def start(self) -> str:
         """Start the processing; return the state, ``processing``."""
-        return str(self._ask("POST", "/start", timeout_s=START_TIMEOUT_S)["status"])
+        return str(self._ask("POST", "/start", timeout_s=START_TIMEOUT_S))
 
     def stop(self) -> str:
         """Stop the processing; return the state, ``stopped``."""
-        return str(self._ask("POST", "/stop")["status"])
+        return str(self._ask("POST", "/stop"))
 
     def get_status(self) -> str:
         """Return ``stopped`` or ``processing``."""
-        return str(self._ask("GET", "/status")["status"])
+        return str(self._ask("GET", "/status"))
 
     def get_roi(self) -> tuple[int, int]:
         """Return the rows (ymin, ymax) that are summed, (0, 0) for all; our service only."""
-        answer = self._ask("GET", "/status")
-        ymin, ymax = self._field(answer, "roi", "/status")
+        ymin, ymax = self._ask("GET", "/status", field="roi")
         return int(ymin), int(ymax)
 
     def get_statistics(self) -> dict[str, Any]:
         """Return what was processed and sent since the last start; {} before the first one."""
-        answer = self._ask("GET", "/statistics")
-        return dict(self._field(answer, "statistics", "/statistics"))
+        return dict(self._ask("GET", "/statistics", field="statistics"))
 
     def get_parameters(self) -> dict[str, Any]:
         """Return the parameters; ``background`` is the name of the one in use, or empty."""
-        answer = self._ask("GET", "/parameters")
-        return dict(self._field(answer, "parameters", "/parameters"))
+        return dict(self._ask("GET", "/parameters", field="parameters"))
 
     def set_parameters(self, parameters: dict[str, Any]) -> dict[str, Any]:
         """Change parameters, all or none of them; return all that there are now."""
-        answer = self._ask("POST", "/parameters", orjson.dumps(parameters))
-        return dict(self._field(answer, "parameters", "/parameters"))
+        body = orjson.dumps(parameters)
+        return dict(self._ask("POST", "/parameters", body, field="parameters"))
 
     def set_background(self, filename: str = "", data: ArrayLike | None = None) -> str:
         """Set the picture that is subtracted, or clear it.
@@ -128,15 +125,21 @@ class Client(Closing):
         body = orjson.dumps(
             {"filename": filename, "data": pixels}, option=orjson.OPT_SERIALIZE_NUMPY
         )
-        return str(self._ask("POST", "/background", body, UPLOAD_TIMEOUT_S)["state"])
+        return str(self._ask("POST", "/background", body, UPLOAD_TIMEOUT_S, "state"))
 
     def close(self) -> None:
         """Close the connection."""
         self._http.close()
 
     def _ask(
-        self, method: str, path: str, body: bytes | None = None, timeout_s: float | None = None
-    ) -> dict[str, Any]:
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        timeout_s: float | None = None,
+        field: str = "status",
+    ) -> Any:
+        """Return a field of the answer to a request."""
         name = f"{method} {self._address}{path}"
         timeout = httpx.USE_CLIENT_DEFAULT if timeout_s is None else timeout_s
         headers = {"Content-Type": "application/json"} if body is not None else {}
@@ -158,10 +161,6 @@ class Client(Closing):
             raise DataError(f"{name}: an answer without state and status; is this a PSSS service?")
         if answer["state"] != "ok":
             raise RefusedError(str(answer["status"]))
-        return answer
-
-    @staticmethod
-    def _field(answer: dict[str, Any], field: str, path: str) -> Any:
         if field not in answer:
             raise DataError(f"{path}: an answer without {field}")
         return answer[field]
