@@ -289,7 +289,7 @@ def test_replay_reads_detector_files_written_with_bitshuffle(tmp_path):
 
 
 def test_a_frame_of_the_wire_can_be_written_to_a_file_and_replayed(tmp_path):
-    from skywright.wire.bsread import encode
+    from support.bsread_message import encode
 
     path = tmp_path / "a.h5"
     with h5py.File(path, "w") as file:

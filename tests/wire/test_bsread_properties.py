@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
+from support.bsread_message import encode
 from support.bsread_old import OldSource, frames_of
 
 from skywright.errors import DataError
-from skywright.wire.bsread import ChannelValue, Decoder, encode
+from skywright.wire.bsread import ChannelValue, Decoder
 from skywright.wire.bsread_channel import DTYPES
 
 COMPRESSIONS = ("none", "lz4", "bitshuffle_lz4")

@@ -5,9 +5,10 @@ import json
 
 import numpy as np
 import pytest
+from support.bsread_message import encode
 
 from skywright.errors import ConfigError, DataError
-from skywright.wire.bsread import ChannelValue, Decoder, Encoder, HeadlessError, encode
+from skywright.wire.bsread import ChannelValue, Decoder, Encoder, HeadlessError
 
 STAMP = bytes.fromhex("00f1536500000000 15cd5b0700000000")  # 1700000000 s, 123456789 ns, little
 BIG_STAMP = bytes.fromhex("000000006553f100 00000000075bcd15")

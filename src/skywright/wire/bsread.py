@@ -23,7 +23,7 @@ from skywright.wire.bsread_channel import (
     parse_channel,
 )
 from skywright.wire.bsread_compression import COMPRESSIONS, decompress
-from skywright.wire.bsread_encoder import ChannelValue, Encoder, RawChannel, encode
+from skywright.wire.bsread_encoder import ChannelValue, Encoder, RawChannel
 
 __all__ = [
     "Channel",
@@ -33,7 +33,6 @@ __all__ = [
     "HeadlessError",
     "Message",
     "RawChannel",
-    "encode",
 ]
 
 logger = logging.getLogger(__name__)

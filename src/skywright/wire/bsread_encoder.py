@@ -158,18 +158,6 @@ class Encoder:
         )
 
 
-def encode(
-    pulse_id: int,
-    time_ns: int | None,
-    channels: Mapping[str, Any],
-    *,
-    compression: Compression = "none",
-    header_compression: Compression = "none",
-) -> list[Any]:
-    """Return the frames of one message: `Encoder.encode` for who sends a single one."""
-    return Encoder(compression, header_compression).encode(pulse_id, time_ns, channels)
-
-
 def _modulo(more: ChannelValue) -> dict[str, int]:
     said = {"modulo": more.modulo, "offset": more.offset}
     return {key: number for key, number in said.items() if number is not None}
