@@ -95,12 +95,9 @@ class PsssIOC(OwnerGroup):
         )
         self.recorder: Recorder[Any, Any] = Recorder(SpectraLayout(), 1, self._changed)
         self.spectra.ioc = self
-        for part, recorder in (
-            (self.pictures_part, self.pictures),
-            (self.spectra_part, self.recorder),
-        ):
-            part.attach(self, recorder)
-            self.processor.recorders.append(recorder)
+        self.pictures_part.attach(self, self.pictures)
+        self.spectra_part.attach(self, self.recorder)
+        self.processor.recorders += [self.pictures, self.recorder]
 
     @property
     def complaining(self) -> bool:
@@ -205,13 +202,10 @@ class PsssIOC(OwnerGroup):
             if now > self._averages_due:
                 self._averages_due = now + AVERAGE_PERIOD_S
                 await post_averages(self.spectra, self.service.averages.get())
-        await post_settings(self.spectra, state, self.service.parameters)
+        await post_settings(self.spectra, state)
         await post_counts(self, state)
-        for part, recorder in (
-            (self.pictures_part, self.pictures),
-            (self.spectra_part, self.recorder),
-        ):
-            await post_plugin(part, recorder, state)
+        for part in (self.pictures_part, self.spectra_part):
+            await post_plugin(part, state)
         # Who waits for the end must find all else posted.
         await post(self.cam.detector_state, int(state.acquiring))
         await post(self.cam.acquire.readback, int(state.acquiring))
@@ -231,12 +225,9 @@ class PsssIOC(OwnerGroup):
 
     async def _after_post(self) -> None:
         source = self.processor.source
-        for name, value in (
-            ("beam", bool(self.sim.beam.readback.raw_value)),
-            ("silent", bool(self.sim.silent.readback.raw_value)),
-        ):
+        for name, pair in (("beam", self.sim.beam), ("silent", self.sim.silent)):
             if hasattr(source, name):
-                setattr(source, name, value)
+                setattr(source, name, bool(pair.readback.raw_value))
 
 
 def build(args: argparse.Namespace) -> tuple[PVGroup, Mapping[str, Any]]:

@@ -9,18 +9,15 @@ from caproto import AlarmSeverity, AlarmStatus, ChannelData
 
 from iocs.areadetector import COLOR_MODES
 from iocs.common import post, post_pair
-from iocs.psss.camera import DATA_TYPES
+from iocs.psss.camera import DATA_TYPES, PsssRecording
 from iocs.psss.pvs import COLUMNS_MAX, Spectra, raise_alarm, severity_of
-from skywright.acquire.recorder import Recorder
 from skywright.instruments.psss.averages import Averages
-from skywright.instruments.psss.endpoints.parameters import Parameters
 from skywright.instruments.psss.layouts import FIGURES
 from skywright.instruments.psss.processing import AxisUnit
 from skywright.instruments.psss.results import ProcessorState, Result, background_applied
-from skywright.instruments.psss.settings import Settings
+from skywright.instruments.psss.settings import CHOICES, Settings
 
 DTYPES = {name.lower(): index for index, name in enumerate(DATA_TYPES)}
-CHOICES = ("background_mode", "smoothing", "fit", "weighting")
 
 
 async def post_result(pvs: Spectra, result: Result) -> None:
@@ -58,18 +55,15 @@ async def post_averages(pvs: Spectra, averages: Averages) -> None:
     if averages.spectrum is not None and len(averages.spectrum) <= COLUMNS_MAX:
         await pvs.average_y.write(averages.spectrum, verify_value=False)
     good = AlarmSeverity.NO_ALARM if averages.fits else AlarmSeverity.INVALID_ALARM
-    for channel, value in (
-        (pvs.average_center, averages.center),
-        (pvs.average_fwhm, averages.fwhm),
-    ):
-        await post(channel, value, good)
+    await post(pvs.average_center, averages.center, good)
+    await post(pvs.average_fwhm, averages.fwhm, good)
     await post(pvs.average_pulses, averages.pulses)
     if averages.block is not None and pvs.block_pulse_id.value != averages.block_pulse_id:
         await pvs.block_y.write(averages.block, verify_value=False)
         await post(pvs.block_pulse_id, float(averages.block_pulse_id))
 
 
-async def post_settings(pvs: Spectra, state: ProcessorState, parameters: Parameters) -> None:
+async def post_settings(pvs: Spectra, state: ProcessorState) -> None:
     """Post the settings of the next pulse; any endpoint may have set them."""
     if pvs.settings_number.value == state.settings_number and pvs.settings_number.value:
         return
@@ -136,11 +130,10 @@ async def post_counts(ioc: Any, state: ProcessorState) -> None:
     await post(cam.time_stamp, newest.time_ns / 1e9)
     # Of the last pulse that had a picture: a camera may have one for each second pulse only.
     height, width = state.shape
-    for channel, size in (
-        *((each, width) for each in (cam.array_size_x, cam.max_size_x, cam.size_x.readback)),
-        *((each, height) for each in (cam.array_size_y, cam.max_size_y, cam.size_y.readback)),
-    ):
-        await post(channel, size)
+    for channel in (cam.array_size_x, cam.max_size_x, cam.size_x.readback):
+        await post(channel, width)
+    for channel in (cam.array_size_y, cam.max_size_y, cam.size_y.readback):
+        await post(channel, height)
     item_bytes = np.dtype(state.dtype).itemsize if state.dtype else 0
     await post(cam.array_size, height * width * item_bytes)
     if (kind := DTYPES.get(state.dtype)) is not None:
@@ -149,19 +142,16 @@ async def post_counts(ioc: Any, state: ProcessorState) -> None:
     await post(ioc.spectra_part.plugin.data_type, DTYPES["float64"])
 
 
-async def post_plugin(part: Any, recorder: Recorder[Any, Any], state: ProcessorState) -> None:
+async def post_plugin(part: PsssRecording, state: ProcessorState) -> None:
     """Post the state of a recording."""
     hdf = part.plugin
     newest = state.newest
     if newest is not None:
         height, width = state.shape
-        is_picture = recorder.layout.name == "pictures"
-        sizes, dimensions = (width, height if is_picture else 0, 0), 1 + is_picture
-        for channel, size in zip(
-            (hdf.array_size_0, hdf.array_size_1, hdf.array_size_2), sizes, strict=True
-        ):
-            await post(channel, size)
-        await post(hdf.n_dimensions, dimensions)
+        is_picture = part.recorder.layout.name == "pictures"
+        await post(hdf.array_size_0, width)
+        await post(hdf.array_size_1, height if is_picture else 0)
+        await post(hdf.n_dimensions, 1 + is_picture)
         await post(hdf.unique_id, newest.pulse.pulse_id & 0x7FFFFFFF)
         await post(hdf.time_stamp, newest.time_ns / 1e9)
     await post(hdf.color_mode, COLOR_MODES.index("Mono"))

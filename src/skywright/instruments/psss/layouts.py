@@ -19,13 +19,7 @@ from skywright.files.areadetector import ATTRIBUTES
 from skywright.files.columns import Column, ColumnWriter
 from skywright.instruments.psss.processing import AxisUnit, FitStatus
 from skywright.instruments.psss.results import Result, background_applied, picture_of
-from skywright.instruments.psss.settings import (
-    NAME_BYTES_MAX,
-    BackgroundMode,
-    Fit,
-    Smoothing,
-    Weighting,
-)
+from skywright.instruments.psss.settings import CHOICES, NAME_BYTES_MAX
 
 DATA, FIT, MADE = "/entry/data", "/entry/fit", "/entry/made_with"
 PULSE_ID, SPECTRUM = f"{DATA}/pulse_id", f"{DATA}/spectrum"
@@ -49,21 +43,11 @@ SPECTRA_PER_CHUNK = 32
 SETTINGS_NUMBER, AXIS = "/entry/settings_number", "/entry/axis"
 BACKGROUND_NAME, BACKGROUND_DIGEST = "/entry/background_name", "/entry/background_digest"
 ROI, SIGNAL_PER_ROW, SATURATION = "/entry/roi", "/entry/signal_per_row", "/entry/saturation"
-CHOICES = {
-    "background_mode": BackgroundMode,
-    "smoothing": Smoothing,
-    "fit": Fit,
-    "weighting": Weighting,
-}
 
 PICTURE_SETTINGS = f"{ATTRIBUTES}/settings_number"
 _SETTINGS_OF_PICTURE = Column(
     PICTURE_SETTINGS, "<i8", attrs={"description": "of the pulse's spectrum"}
 )
-
-
-def _names(codes: type[FitStatus] | type[AxisUnit]) -> list[str]:
-    return [code.name for code in codes]
 
 
 _MADE_WITH = (
@@ -79,8 +63,8 @@ _SCALARS = (
     Column(f"{DATA}/width", "<i4", attrs={"units": "px", "description": "columns of the picture"}),
     Column(f"{DATA}/pulse_energy", "<f8", attrs={"units": "uJ", "description": "NaN: not known"}),
     Column(f"{DATA}/duration", "<f4", attrs={"units": "ms", "description": "of the processing"}),
-    Column(STATUS, "|u1", attrs={"names": _names(FitStatus)}),
-    Column(UNIT, "|u1", attrs={"names": _names(AxisUnit)}),
+    Column(STATUS, "|u1", attrs={"names": [code.name for code in FitStatus]}),
+    Column(UNIT, "|u1", attrs={"names": [code.name for code in AxisUnit]}),
     Column(f"{FIT}/brightness", "<f8", attrs={"units": "uJ/eV", "description": "energy / fwhm"}),
     Column(f"{FIT}/saturated", "<i4", attrs={"description": "columns with saturated pixels"}),
     Column(f"{FIT}/steps", "<i4", attrs={"description": "evaluations of the fit"}),

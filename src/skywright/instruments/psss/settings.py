@@ -16,6 +16,13 @@ BackgroundMode = Literal["clipped", "signed", "none"]
 Smoothing = Literal["savgol", "none"]
 Fit = Literal["gaussian", "robust"]
 Weighting = Literal["auto", "uniform", "noise"]
+CHOICES: dict[str, Any] = {
+    "background_mode": BackgroundMode,
+    "smoothing": Smoothing,
+    "fit": Fit,
+    "weighting": Weighting,
+}
+"""The settings that are one of some words, and these words."""
 NAME_BYTES_MAX = 512
 """Of a background's name in UTF-8: what files of spectra have room for."""
 
@@ -79,7 +86,7 @@ class Settings:
     def __post_init__(self) -> None:
         checked: dict[str, Any] = {"roi": _roi(self.roi)}
         _check_name(self.background_name)
-        for name, literal in _CHOICES.items():
+        for name, literal in CHOICES.items():
             if getattr(self, name) not in literal.__args__:
                 raise ConfigError(
                     f"{name}: {getattr(self, name)!r} is none of {', '.join(literal.__args__)}"
@@ -233,11 +240,3 @@ def _axis(axis: ArrayLike) -> NDArray[np.float64]:
     kept = np.array(given)
     kept.flags.writeable = False
     return kept
-
-
-_CHOICES: dict[str, Any] = {
-    "background_mode": BackgroundMode,
-    "smoothing": Smoothing,
-    "fit": Fit,
-    "weighting": Weighting,
-}

@@ -11,7 +11,7 @@ from skywright.errors import DataError
 from skywright.files.columns import ColumnReader
 from skywright.instruments.psss import layouts
 from skywright.instruments.psss.background import DATASET, History, read_pixels
-from skywright.instruments.psss.settings import Settings
+from skywright.instruments.psss.settings import CHOICES, Settings
 
 
 class StoredSettings:
@@ -66,7 +66,7 @@ class StoredSettings:
             digest = bytes(value(layouts.BACKGROUND_DIGEST)).decode()
             choices = {
                 field: get_args(literal)[int(value(f"/entry/{field}"))]
-                for field, literal in layouts.CHOICES.items()
+                for field, literal in CHOICES.items()
             }
             found = Settings(
                 roi=tuple(value(layouts.ROI).tolist()),
