@@ -40,13 +40,6 @@ def filter_of(columns: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return np.ascontiguousarray(hat[middle, middle:]), np.ascontiguousarray(hat[:middle])
 
 
-def smooth(spectrum: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Smooth a spectrum, (W,) float64, with the filter of its width."""
-    smoothed = np.empty_like(spectrum)
-    smooth_into(spectrum, *filter_of(len(spectrum)), smoothed)
-    return smoothed
-
-
 @njit(cache=True, nogil=True, fastmath={"contract"})
 def smooth_into(
     spectrum: NDArray[np.float64],
