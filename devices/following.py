@@ -54,7 +54,8 @@ class FileStreamDevice(GuardedDevice):
         super().__init__(prefix, name=name, **kwargs)
         self.assets = Path(assets)
         self._changed = threading.Condition()
-        self._last_beat = time.monotonic()
+        self._last_sign = time.monotonic()
+        """Time of the last sign of life, such as a heartbeat."""
         self._fault: HardwareError | None = None
         self._abort = self._watching = False
         self._followed: list[tuple[FileStream, EpicsSignalRO]] = []
@@ -96,7 +97,7 @@ class FileStreamDevice(GuardedDevice):
 
     def _on_heartbeat(self, **_: Any) -> None:
         with self._changed:
-            self._last_beat = time.monotonic()
+            self._last_sign = time.monotonic()
             self._changed.notify_all()
 
     def _on_connection(self, connected: bool = True, **_: Any) -> None:
@@ -173,7 +174,7 @@ class FileStreamDevice(GuardedDevice):
         """
         self._check_staged()
         with self._changed:
-            self._last_beat = time.monotonic()
+            self._last_sign = time.monotonic()
         self._watching = True
 
     def finish_flying(self) -> None:
@@ -246,9 +247,9 @@ class FileStreamDevice(GuardedDevice):
             threading.Event().wait(POLL_PERIOD_S)
 
     def _wait_with_new_timeout(self, reached: Callable[[], bool]) -> None:
-        """Restart the heartbeat timeout, then wait until `reached()` is true."""
+        """Restart the timeout for silence, then wait until `reached()` is true."""
         with self._changed:
-            self._last_beat = time.monotonic()
+            self._last_sign = time.monotonic()
             self._wait(reached)
 
     def _wait(self, reached: Callable[[], bool]) -> None:
@@ -288,7 +289,7 @@ class FileStreamDevice(GuardedDevice):
 
     def _check_silence(self) -> None:
         """Raise if the IOC has been silent for longer than the limit."""
-        limit, silence = self.heartbeat_limit.get(), time.monotonic() - self._last_beat
+        limit, silence = self.heartbeat_limit.get(), time.monotonic() - self._last_sign
         if limit and silence > limit:
             raise HardwareError(
                 f"{self.name}: no heartbeat of the IOC at {self.prefix} for {silence:.1f} s; "

@@ -53,7 +53,6 @@ class RecordingDevice(FileStreamDevice):
 
     def __init__(self, prefix: str, *, assets: Path, name: str, **kwargs: Any) -> None:
         super().__init__(prefix, assets=assets, name=name, **kwargs)
-        self._last_row_time = time.monotonic()
         self._acquiring = False
 
     def _follow(self, stream: FileStream, captured: EpicsSignalRO) -> None:
@@ -66,7 +65,7 @@ class RecordingDevice(FileStreamDevice):
     def _on_rows(self, stream: FileStream, rows: int) -> None:
         with self._changed:
             if stream is self._followed[0][0]:
-                self._last_row_time = time.monotonic()
+                self._last_sign = time.monotonic()
             super()._on_rows(stream, rows)
 
     def _on_acquiring(self, value: int, **_: Any) -> None:
@@ -107,18 +106,12 @@ class RecordingDevice(FileStreamDevice):
         The busy record completes only after all rows are written, so nothing waits for it here.
         """
         with self._changed:
-            self._last_row_time = time.monotonic()
+            self._last_sign = time.monotonic()
         with self._hardware_errors("cannot start"):
             self.acquire.put(1, wait=False)
 
-    def _wait_with_new_timeout(self, reached: Callable[[], bool]) -> None:
-        """Wait; the silence limit starts now."""
-        with self._changed:
-            self._last_row_time = time.monotonic()
-            self._wait(reached)
-
     def _check_silence(self) -> None:
-        limit, silence = self.silence_limit.get(), time.monotonic() - self._last_row_time
+        limit, silence = self.silence_limit.get(), time.monotonic() - self._last_sign
         if limit and silence > limit:
             raise HardwareError(
                 f"{self.name}: no {self.row_name} in the file for {silence:.1f} s; {self._reason()}"
