@@ -25,8 +25,10 @@ class SettingsStream(FileStream):
 
     def begin(self, file: str) -> None:
         """Tell of the settings beside a new file of spectra from now on."""
+        from skywright.instruments.psss import layouts
+
         self.rows = 0
-        super().begin(_settings_file(file))
+        super().begin(str(layouts.settings_path(Path(file))))
 
     def get_index(self) -> int:
         """Return the number of rows that are visible in the file: no PV counts them."""
@@ -38,13 +40,6 @@ class SettingsStream(FileStream):
         """Tell of the rows that are new; often there are none."""
         self.get_index()
         yield from super().collect_asset_docs(index)
-
-
-def _settings_file(file: str) -> str:
-    """Return the file of the settings beside a file of spectra."""
-    from skywright.instruments.psss import layouts
-
-    return str(layouts.settings_path(Path(file)))
 
 
 def _count_settings(file: str) -> int:

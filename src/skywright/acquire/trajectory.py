@@ -95,10 +95,6 @@ class Move:
         """Return the position at times of any shape; before the start it is `start`."""
         return Axis(self.start, (self,)).position_at(time_s)
 
-    def velocity_at(self, time_s: ArrayLike) -> NDArray[np.float64]:
-        """Return the signed velocity at times of any shape."""
-        return Axis(self.start, (self,)).velocity_at(time_s)
-
 
 @dataclass(frozen=True)
 class Stop:

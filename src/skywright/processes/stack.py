@@ -114,14 +114,6 @@ def await_state(directory: Path, limit_s: float) -> State | None:
     return state
 
 
-def apply_epics(state: State) -> None:
-    """Set the EPICS environment of this process to that of the stack.
-
-    Must come before the first import of ophyd or pyepics, which read the environment once.
-    """
-    os.environ.update(state.epics)
-
-
 def attach(directory: Path) -> State:
     """Return the state of the running stack, with this process's EPICS environment set to it.
 
@@ -138,5 +130,5 @@ def attach(directory: Path) -> State:
             f"{directory}: no beamline runs on this store; start `skywright up` (or, to have it "
             "for this session alone, `skywright session`)"
         )
-    apply_epics(state)
+    os.environ.update(state.epics)
     return state

@@ -38,9 +38,7 @@ def declared(data_key: Mapping[str, Any]) -> ColumnType | None:
     ColumnType(kind='number', dtype='', shape=(), large=False)
     """
     kind = data_key["dtype"]
-    if kind in _SCALARS:
-        return ColumnType(kind)
-    return None
+    return ColumnType(kind) if kind in _SCALARS else None
 
 
 def declared_dtype(data_key: Mapping[str, Any]) -> str:

@@ -19,8 +19,8 @@ from skywright.store.export.zarr import write_zarr
 EXPORTER = "skywright"
 """Marks our own output, so that `overwrite` never removes a directory of something else."""
 
-FORMATS = ("nexus", "csv", "zarr")
 SUFFIXES = {"nexus": ".nxs", "csv": "", "zarr": ".zarr"}
+FORMATS = tuple(SUFFIXES)
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def export_run(
         raise DataError(f"{output}: there is no directory {output.parent}; create it first")
     contents = read_contents(run, journals)
     notes = _write(contents, output, format, link)
-    files = [output] if output.is_file() else sorted(each for each in output.iterdir())
+    files = [output] if output.is_file() else sorted(output.iterdir())
     return ExportReport(
         output=output,
         format=format,

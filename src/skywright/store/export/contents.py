@@ -12,10 +12,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from tiled.client.container import Container
 from tiled.structures.core import StructureFamily
-from tiled.utils import path_from_uri
 
 from skywright.errors import DataError
 from skywright.files.readers import HDF5, first_row, open_reader, readers
+from skywright.store.external import files_of
 from skywright.store.lookup import run_status
 from skywright.store.table_adapter import MIMETYPE, rows_of
 
@@ -326,10 +326,9 @@ def _row_counts(assets: Sequence[Asset]) -> list[int]:
 
 def _assets(source: Any, dataset: str, mimetype: str) -> list[Asset]:
     """Return the dataset of each file of a data source; none if one is no file here."""
-    assets = sorted(source.assets, key=lambda asset: asset.num or 0)
-    if not all(asset.data_uri.startswith("file:") for asset in assets):
+    if not all(asset.data_uri.startswith("file:") for asset in source.assets):
         return []
-    return [Asset(path_from_uri(asset.data_uri), dataset, mimetype) for asset in assets]
+    return [Asset(file, dataset, mimetype) for file in files_of(source)]
 
 
 def _in_words(where: str, parts: Sequence[FileRows]) -> str:

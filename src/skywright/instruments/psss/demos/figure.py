@@ -17,12 +17,10 @@ DATA, FIT, TRUTH = "#9aa5b1", "#d1495b", "#1d3557"
 
 def draw(found: "Acquired", path: Path) -> Path:
     """Draw what was acquired into a PNG file, and return its path."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     path.parent.mkdir(parents=True, exist_ok=True)
     figure = Figure(figsize=(12.5, 8.2), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
     (waterfall, pulse), (mean, centers) = figure.subplots(
         2, 2, gridspec_kw={"height_ratios": [1.15, 1.0]}
     )
