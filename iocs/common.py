@@ -10,14 +10,7 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from caproto import (
-    AlarmSeverity,
-    AlarmStatus,
-    ChannelAlarm,
-    ChannelChar,
-    ChannelData,
-    ChannelEnum,
-)
+from caproto import AlarmSeverity, AlarmStatus, ChannelAlarm, ChannelChar, ChannelData, ChannelEnum
 from caproto.asyncio.server import Context
 from caproto.server import PVGroup, get_pv_pair_wrapper
 

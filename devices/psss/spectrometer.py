@@ -12,12 +12,7 @@ from ophyd.status import DeviceStatus
 
 from devices.file_stream import CountedStream, FileStream
 from devices.guarded import PUT_S
-from devices.psss.columns import (
-    picture_columns,
-    settings_columns,
-    spectra_columns,
-    summarize_point,
-)
+from devices.psss.columns import picture_columns, settings_columns, spectra_columns, summarize_point
 from devices.psss.settings import BackgroundRecorder, EnergyAxis, Roi
 from devices.psss.stream import Recording, SettingsStream
 from devices.recording import CONTINUOUS, MULTIPLE, RecordingDevice

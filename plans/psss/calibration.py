@@ -1,7 +1,7 @@
 """Give the spectrometer its energy axis: from known points, or from a monochromator's energies."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import bluesky.plan_stubs as bps
@@ -11,13 +11,7 @@ from bluesky.protocols import Movable, Readable
 from bluesky.utils import MsgGenerator
 
 from plans.checks import MOTOR, Needs, check_devices, finite, whole
-from plans.psss.stubs import (
-    PULSES,
-    SCANNED,
-    recorded,
-    take_point,
-    with_restored,
-)
+from plans.psss.stubs import PULSES, SCANNED, recorded, take_point, with_restored
 from plans.run_stubs import in_run, start_metadata, with_device_errors
 from skywright.errors import ConfigError, DataError
 
@@ -134,9 +128,7 @@ def calibrate_energy_axis(
             yield from bps.abs_set(device.energy_axis, (), wait=True)  # centers in pixels
             yield from bps.abs_set(device.pulses_per_point, pulses, wait=True)
             uid, found = yield from recorded(device, measured, _md, PULSES)
-        return EnergyCalibration(
-            found.coefficients, found.columns, found.energies_ev, found.rms_ev, str(uid)
-        )
+        return replace(found, uid=str(uid))
 
     def axis_kept() -> MsgGenerator[EnergyCalibration]:
         before = yield from bps.rd(device.energy_axis)

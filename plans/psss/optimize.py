@@ -11,14 +11,7 @@ from bluesky.utils import MsgGenerator
 
 from plans.checks import MOTOR, check_devices, finite, whole
 from plans.psss.search import Search, Seen, Verdict, propose
-from plans.psss.stubs import (
-    PULSES,
-    SCANNED,
-    Reading,
-    recorded,
-    take_point,
-    with_restored,
-)
+from plans.psss.stubs import PULSES, SCANNED, Reading, recorded, take_point, with_restored
 from plans.run_stubs import start_metadata
 from skywright.errors import ConfigError
 

@@ -1,12 +1,6 @@
 """Analyses: statistics of a run that do not depend on how its frames arrive."""
 
-from skywright.analysis.framework import (
-    Analysis,
-    IdentityOrder,
-    Statistic,
-    find_late,
-    whole_blocks,
-)
+from skywright.analysis.framework import Analysis, IdentityOrder, Statistic, find_late, whole_blocks
 from skywright.analysis.inputs import ArrayInput, Batch, join
 
 __all__ = [
