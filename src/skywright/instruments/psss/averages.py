@@ -56,6 +56,8 @@ class AverageSink:
         self._lock = threading.Lock()
         self._pulses = pulses
         self._settings_number = -1
+        self._full: tuple[NDArray[np.float64] | None, int] = None, -1
+        """The last full block, and the id of its last pulse."""
         self._begin()
 
     def offer(self, result: Result) -> None:
@@ -90,6 +92,5 @@ class AverageSink:
 
     def _begin(self) -> None:
         self._spectra = RunningAverage(self._pulses)
-        self._full: tuple[NDArray[np.float64] | None, int] = None, -1
-        """The last full block, and the id of its last pulse."""
+        self._full = None, -1
         self._fits: deque[tuple[float, float]] = deque(maxlen=self._pulses)
