@@ -83,8 +83,7 @@ class Roi(Part):
     def get(self) -> list[float]:
         """Return the edges in use."""
         device = self.device
-        edges = (device.roi_ymin, device.roi_ymax)
-        return [float(device.fetch(edge)) for edge in edges]
+        return [float(device.fetch(edge)) for edge in (device.roi_ymin, device.roi_ymax)]
 
     def set(self, rows: Sequence[float]) -> Status:
         """Use other rows; done when the IOC does.

@@ -98,7 +98,7 @@ def test_the_size_is_that_of_the_last_picture(
     taken(service, source, 2, None)
     state = service.processor.state()
     asyncio.run(post_counts(ioc, state))
-    asyncio.run(post_plugin(ioc.pictures_part, ioc.pictures, state))
+    asyncio.run(post_plugin(ioc.pictures_part, state))
     cam, hdf = ioc.cam, ioc.pictures_part.plugin
     assert (cam.array_size_y.value, cam.array_size_x.value) == PICTURE.shape
     assert cam.array_size.value == PICTURE.nbytes

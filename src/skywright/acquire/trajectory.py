@@ -91,10 +91,6 @@ class Move:
             )
         return [*phases, at_end]
 
-    def position_at(self, time_s: ArrayLike) -> NDArray[np.float64]:
-        """Return the position at times of any shape; before the start it is `start`."""
-        return Axis(self.start, (self,)).position_at(time_s)
-
 
 @dataclass(frozen=True)
 class Stop:

@@ -24,16 +24,17 @@ finite = st.floats(-500.0, 500.0)
 )
 def test_position_is_the_integral_of_velocity(start, target, velocity, acceleration, begin):
     move = Move(start, target, velocity, acceleration, begin)
+    path = Axis(start, (move,))
     time = np.linspace(begin - 0.5, move.end_time + 0.5, 20001)
-    speed = move.velocity_at(time)
+    speed = path.velocity_at(time)
     assert np.abs(speed).max() <= velocity * (1 + 1e-9)
     step = time[1] - time[0]
     ridden = start + np.concatenate([[0.0], np.cumsum((speed[1:] + speed[:-1]) / 2.0) * step])
     tolerance = 2.5 * velocity * step + 1e-6
-    assert np.abs(move.position_at(time) - ridden).max() < tolerance
-    assert move.position_at(begin) == pytest.approx(start, abs=1e-9)
-    assert move.position_at(move.end_time) == target
-    assert move.position_at(move.end_time + 5.0) == target
+    assert np.abs(path.position_at(time) - ridden).max() < tolerance
+    assert path.position_at(begin) == pytest.approx(start, abs=1e-9)
+    assert path.position_at(move.end_time) == target
+    assert path.position_at(move.end_time + 5.0) == target
 
 
 def test_trapezoid_and_triangle_times():
@@ -43,7 +44,7 @@ def test_trapezoid_and_triangle_times():
     short = Move(0.0, -4.0, 60.0, 1.0)
     assert short.peak_velocity == pytest.approx(2.0)
     assert short.duration_s == pytest.approx(4.0)
-    assert short.position_at(2.0) == pytest.approx(-2.0)
+    assert Axis(0.0, (short,)).position_at(2.0) == pytest.approx(-2.0)
     assert Move(5.0, 5.0, 1.0).duration_s == 0.0
 
 

@@ -318,15 +318,3 @@ def _saturation(settings: Settings, dtype: np.dtype[Any]) -> float | int:
 
 _MODES = {"clipped": kernels.CLIPPED, "signed": kernels.SIGNED, "none": kernels.PLAIN}
 _WEIGHTINGS = {"uniform": UNIFORM, "noise": NOISE, "auto": AUTO}
-
-__all__ = [
-    "FWHM_PER_SIGMA",
-    "AxisUnit",
-    "FitStatus",
-    "Settings",
-    "Spectrum",
-    "Workspace",
-    "process",
-    "process_spectrum",
-    "warm_up",
-]

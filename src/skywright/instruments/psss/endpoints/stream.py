@@ -8,7 +8,6 @@ from typing import Any, Literal
 import numpy as np
 import orjson
 
-from skywright.instruments.psss.processing import FitStatus
 from skywright.instruments.psss.results import Result
 from skywright.instruments.psss.served import Statistics
 from skywright.wire.bsread import ChannelValue, Encoder
@@ -204,7 +203,7 @@ def made_with_json(result: Result) -> str:
             "smoothing": settings.smoothing,
             "fit": settings.fit,
             "settings": result.settings_number,
-            "status": FitStatus(found.status).name,
+            "status": found.status.name,
             "unit": found.unit.name,
         }
     ).decode()

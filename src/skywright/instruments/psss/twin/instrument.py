@@ -72,7 +72,6 @@ class Instrument:
         self.camera = Camera(self.settings, seed)
         self._first_row, self._profile = line_profile(self.settings)
         self._electrons = self._electrons_of_mean_pulse()
-        self._energy_uj = self.settings.pulse_energy_uj
 
     def take(self, pulse_id: int, *, light: bool = True) -> tuple[NDArray[np.uint16], Truth]:
         """Return picture and truth of a pulse.
@@ -88,8 +87,7 @@ class Instrument:
         -------
         (rows, columns) uint16, read-only, and what is true of it.
         """
-        model = self.model
-        s = model.settings
+        model, s = self.model, self.settings
         rng = np.random.Generator(np.random.Philox(key=[self.seed, pulse_id]))
         pulse = model.parameters(rng)
         shares, energy = model.spectrum(pulse, rng)
@@ -98,8 +96,7 @@ class Instrument:
             shares, energy = np.zeros_like(shares), 0.0
         shift = round(s.line_jitter_rows * rng.standard_normal())
         first = self._first_row + shift
-        # More energy a pulse is more light; another width is not.
-        electrons = shares * self._electrons * (s.pulse_energy_uj / self._energy_uj)
+        electrons = shares * self._electrons
         image, saturated = self.camera.expose(
             electrons.astype(np.float32), self._profile, first, rng
         )
