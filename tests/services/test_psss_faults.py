@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 import zmq
@@ -22,6 +23,11 @@ from skywright.processes.ports import free_port
 
 PREFIX = "FAULT-PSSS"
 CHANNEL = f"{PREFIX}:FPICTURE"
+
+
+def health_of(service: ServiceProcess) -> dict[str, Any]:
+    """Return the answer to ``GET /health``."""
+    return dict(httpx.get(f"{service.address}/health").json())
 
 
 @dataclass
@@ -58,7 +64,7 @@ class World:
         return data
 
     def health(self) -> dict[str, Any]:
-        return self.client._ask("GET", "/health")
+        return health_of(self.service)
 
     def restart_sender(self) -> None:
         self.sender.close()
@@ -76,13 +82,15 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         output = service.ready["output_port"]
         reader = OldSource("127.0.0.1", output, receive_timeout=90_000).await_sender()
         world = World(service, Client(service.address), input_port, OldSender(input_port), reader)
-        world.send(PICTURE)
-        until(lambda: world.health()["pulse_id"] == world.pulse_id)
-        reader.receive()
-        yield world
-        world.sender.close()
-        world.reader.close()
-        world.client.close()
+        try:
+            world.send(PICTURE)
+            until(lambda: world.health()["pulse_id"] == world.pulse_id)
+            reader.receive()
+            yield world
+        finally:  # sockets that the garbage collector finds after a failure can wait for ever
+            world.sender.close()
+            world.reader.close()
+            world.client.close()
 
 
 @pytest.fixture
@@ -269,7 +277,7 @@ def test_killed_and_started_again(tmp_path: Path) -> None:
             until(lambda: len(got) >= before + 5 or not pass_on(next(sent)))
             until(lambda: client.get_statistics()["n_processed_images"] >= 5)
             assert client.get_parameters() == {"background": ""}
-            lost = client._ask("GET", "/health")["lost"]
+            lost = health_of(service)["lost"]
             assert 1 <= lost[CAUSE] < got[before] - got[before - 1]
             assert service.terminate() == 0
     assert got == sorted(set(got))  # each once, in order

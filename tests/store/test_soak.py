@@ -259,7 +259,7 @@ def test_oldest_runs_end_first(stack: Stack, client: Any) -> None:
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(2400)
 @pytest.mark.parametrize("victims", [(), VICTIMS], ids=["undisturbed", "killed"])
 def test_plans_back_to_back(beamline: Beamline, victims: tuple[str, ...]) -> None:
     soak(beamline, SECONDS, victims, seed=random.SystemRandom().randrange(2**32))
