@@ -111,7 +111,7 @@ class SeriesFit:
 
 
 def from_detections(phi_deg: ArrayLike, detections: Sequence[Detection]) -> Series:
-    """Make a series of n angles, deg, and of what `find_loop` found in n pictures.
+    """Make a series from n angles, deg, and the detections of `find_loop` in n pictures.
 
     Raises
     ------

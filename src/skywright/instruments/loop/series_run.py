@@ -41,7 +41,7 @@ class LoopsFound(LoopDetection):
         return batch.data
 
     def draw(self, batch: Batch) -> Mapping[str, bytes]:
-        """Draw nothing: who has searched has the pictures."""
+        """Draw nothing: the DHS has drawn the pictures already."""
         return {}
 
 
