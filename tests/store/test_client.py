@@ -23,7 +23,8 @@ from skywright.errors import ConfigError
 from skywright.store import client as client_module
 from skywright.store.client import analysis, broker, catalog, connect, ensure_containers
 from skywright.store.growing import Clients
-from skywright.store.ingest import Catalog, RunIngest, State, ingest
+from skywright.store.ingest import RunIngest, State, ingest
+from skywright.store.run_nodes import Catalog
 
 
 def record(journals: Path, **metadata: Any) -> str:

@@ -27,9 +27,10 @@ from skywright.processes.ports import free_port
 from skywright.store import ingest as ingest_module
 from skywright.store import tiled_writer
 from skywright.store.client import catalog, connect, ensure_containers
-from skywright.store.ingest import Catalog, RunIngest, ServerUnavailableError, State, ingest
+from skywright.store.ingest import RunIngest, ServerUnavailableError, State, ingest
 from skywright.store.ingester import Ingester, ingest_lock
 from skywright.store.recover import recover
+from skywright.store.run_nodes import Catalog
 
 
 @pytest.fixture
@@ -283,7 +284,7 @@ def test_run_whose_requests_are_not_answered_does_not_hold_up_others(
     send_rows = tiled_writer.StreamWriter.send_rows
 
     def never_answered(writer: Any, data_keys: Any) -> None:
-        if slow.uid in writer.node.uri:
+        if slow.uid in writer.path:
             raise httpx.ReadTimeout("timed out")
         send_rows(writer, data_keys)
 

@@ -13,10 +13,11 @@ from support.streaming import StreamingCamera
 from skywright.callbacks.journal import Journal
 from skywright.store.client import broker
 from skywright.store.export import export_run
-from skywright.store.ingest import Catalog, RunIngest, State
+from skywright.store.ingest import RunIngest, State
 from skywright.store.lookup import RunFilter, find_runs
 from skywright.store.pictures import write_pictures
 from skywright.store.recover import recover
+from skywright.store.run_nodes import Catalog
 from skywright.store.show import view_run
 from skywright.store.stored_run import catalog_documents
 

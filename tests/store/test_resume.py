@@ -19,7 +19,8 @@ from support.streaming import StreamingCamera, noise
 
 from skywright.callbacks.journal import Journal
 from skywright.store.export.contents import read_contents
-from skywright.store.ingest import Catalog, RunIngest, State, ingest
+from skywright.store.ingest import RunIngest, State, ingest
+from skywright.store.run_nodes import Catalog
 
 
 def pausing_scan(camera: Any, points: int, pause_at: set[int]) -> Any:

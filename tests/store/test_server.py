@@ -22,8 +22,9 @@ from tiled.storage import SQLStorage
 from skywright.errors import ConfigError, DataError
 from skywright.store import table_pool
 from skywright.store.client import connect
-from skywright.store.ingest import Catalog, RunIngest, State, ingest
+from skywright.store.ingest import RunIngest, State, ingest
 from skywright.store.probe import check_readable, takes_writes
+from skywright.store.run_nodes import Catalog
 from skywright.store.table_pool import separate_connections
 
 READERS = 6

@@ -8,7 +8,8 @@ import pytest
 from store.test_file_tables import FileRun, counted
 
 from skywright.errors import DataError
-from skywright.store.ingest import Catalog, RunIngest, State, ingest
+from skywright.store.ingest import RunIngest, State, ingest
+from skywright.store.run_nodes import Catalog
 from skywright.store.stream_rows import StreamRows
 
 COLUMNS = 30

@@ -3,24 +3,24 @@
 import logging
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import httpx
-from tiled.client.utils import ClientError
 
 from skywright.callbacks.journal import fsync_directory
 from skywright.errors import DataError, SkywrightError
 from skywright.store import repair
 from skywright.store.check import differences
-from skywright.store.client import ANALYSIS, RAW
 from skywright.store.file_nodes import data_sources
 from skywright.store.journal_contents import JournalContents, Stream
 from skywright.store.normalizer import DocumentNormalizer
 from skywright.store.probe import takes_writes
 from skywright.store.rows import SequenceSorter, as_row, stored_data_keys, type_notes
+from skywright.store.run_nodes import Catalog, RunExistsError
 from skywright.store.table_adapter import MIMETYPE
 from skywright.store.tail import Line, Tail, locked_if_dead, start_time
 from skywright.store.tiled_writer import RunWriter, StreamWriter
@@ -63,28 +63,6 @@ class ServerUnavailableError(SkywrightError):
 
 class MismatchError(SkywrightError):
     """The catalog differs from the journal."""
-
-
-class Catalog:
-    """The server's containers of runs and its capabilities, read once.
-
-    Parameters
-    ----------
-    client
-        tiled's client of the root.
-    """
-
-    def __init__(self, client: Any) -> None:
-        self.client = client
-        self.tables = True
-        """False: the server has no adapter for tables of columns."""
-        self._containers: dict[str, Any] = {}
-
-    def container(self, name: str) -> Any:
-        """Return the client of ``raw`` or ``analysis``."""
-        if name not in self._containers:
-            self._containers[name] = self.client[name].include_data_sources()
-        return self._containers[name]
 
 
 def ingest(path: Path, client: Any) -> State:
@@ -135,6 +113,7 @@ class RunIngest:
         self._normalizer = DocumentNormalizer()
         self._line_writer: _LineWriter | None = None
         self._replay: _Replay | None = None
+        self._exists = False  # True: the catalog has a node of this run
         self._must_verify = False  # True: the catalog may lack something that was written
         self._failures = 0
         self._unanswered = 0
@@ -165,6 +144,10 @@ class RunIngest:
             if status is None or status in RETRY_LATER_STATUS:
                 raise ServerUnavailableError(f"tiled: {error}") from error
             return self._failed(error)
+        except RunExistsError:
+            self._line_writer = self._replay = None
+            self._exists = True
+            return State.MORE
         except OSError:
             raise
         except Exception as error:  # an error in one run must not stop the others
@@ -212,30 +195,32 @@ class RunIngest:
     def _needs_replay(self) -> bool:
         return self._line_writer is None or self._line_writer.needs_replay()
 
-    @property
-    def _container(self) -> Any:
-        start = self.contents.start or {}
-        return self._catalog.container(ANALYSIS if start.get("purpose") == "analysis" else RAW)
-
     def _begin_replay(self) -> bool:
-        """Create the run's node and start a replay. The first writing of a run is a replay too.
+        """Start a replay. The first writing of a run is a replay too.
 
         Return False if the catalog already has the complete run.
         """
         self._line_writer = self._replay = None
         assert self.contents.start is not None
-        writer = RunWriter(self._container, self.contents.start)
-        there = writer.create()
-        if there is not None:
+        writer = RunWriter(self._catalog, self.contents.start)
+        if (there := self._existing()) is not None:
             ended = self.contents.stop is not None and there.metadata.get("stop")
             if ended and not differences(self.contents, there):
                 return False
             self._must_verify = True
-            writer.clear()
+            writer.take_over()
         self._replay = _Replay(time.monotonic(), Tail(self.path), DocumentNormalizer())
         assets = self.path.parent.parent / "assets"
         self._line_writer = _LineWriter(writer, self._catalog, self.contents, assets)
         return True
+
+    def _existing(self) -> Any:
+        """Return the client of the run if the catalog has it."""
+        assert self.contents.start is not None
+        if self._exists:
+            with suppress(KeyError):  # deleted by somebody
+                return self._catalog.runs_like(self.contents.start)[self.contents.start["uid"]]
+        return None
 
     def _replay_next(self) -> None:
         """Replay the next chunk (about 2 MB) of the journal."""
@@ -243,6 +228,7 @@ class RunIngest:
         assert self._line_writer is not None
         lines = self._replay.tail.read(self._tail.offset)
         self._line_writer.write([new for line in lines for new in self._replay.normalizer(line)])
+        self._exists = True
         if self._replay.tail.offset == self._tail.offset:
             now = time.monotonic()
             self._replay_allowed_at = now + REPLAY_PAUSE_FACTOR * (now - self._replay.began)
@@ -253,7 +239,8 @@ class RunIngest:
         assert self.contents.start is not None
         self._line_writer.close()
         if self._must_verify:
-            found = differences(self.contents, self._container[self.contents.start["uid"]])
+            runs = self._catalog.runs_like(self.contents.start)
+            found = differences(self.contents, runs[self.contents.start["uid"]])
             if found:
                 raise MismatchError(f"{self.path}: {'; '.join(found[:5])}")
         self._archive("done")
@@ -314,7 +301,7 @@ class RunIngest:
             return state
         reason = f"this run cannot be written, its journal is kept in journal/aside: {error}"
         log.error("%s: %s", self.path, reason)
-        _mark_unwritable(self._container, self.contents, reason)
+        _mark_unwritable(self._catalog, self.contents, reason)
         self._archive("aside")
         return State.ASIDE
 
@@ -363,14 +350,18 @@ class _LineWriter:
         earliest, latest = UPDATE_S
         age = self._updated - self._began
         due = self._contents.stop is None and now - self._updated >= min(max(age, earliest), latest)
+        changed = []
         for name, writer in self._writer.streams.items():
             stream = self._contents.streams[name]
             data_keys = stored_data_keys(stream)
             writer.send_rows(data_keys)
             if due or len(stream.external_rows) > self._file_nodes.get(name, 0):
-                writer.send_arrays(data_keys)
                 self._register_files(writer, stream, data_keys)
                 self._file_nodes[name] = len(stream.external_rows)
+                changed.append((writer, data_keys))
+        self._create_nodes()
+        for writer, data_keys in changed:
+            writer.send_arrays(data_keys)
         if due:
             self._updated = now
 
@@ -378,13 +369,14 @@ class _LineWriter:
         """Write all that is left, the stop document and the notes."""
         for stream in self._contents.streams.values():
             self._open(stream)
-            writer = self._writer.streams[stream.name]
             data_keys = stored_data_keys(stream)
-            writer.send_rows(data_keys)
-            writer.send_arrays(data_keys)
-            self._register_files(writer, stream, data_keys)
+            self._writer.streams[stream.name].send_rows(data_keys)
+            self._register_files(self._writer.streams[stream.name], stream, data_keys)
             for note in type_notes(stream):
                 self._contents.note(note)
+        self._create_nodes()
+        for name, stream in self._contents.streams.items():
+            self._writer.streams[name].send_arrays(stored_data_keys(stream))
         contents = self._contents
         self._writer.stop(contents.stop or {}, contents.notes, contents.unreadable)
 
@@ -419,20 +411,27 @@ class _LineWriter:
         for name, source in found:
             if isinstance(source, DataError):
                 self._contents.unreadable[name] = str(source)
-                continue
-            try:
-                writer.register(name, source)
-            except ClientError as error:
-                if error.response.status_code != httpx.codes.UNSUPPORTED_MEDIA_TYPE:
-                    raise
-                if source.mimetype == MIMETYPE:  # a tiled server without our adapter
-                    log.info("tiled has no adapter for %s; each column is an array", MIMETYPE)
-                    self._catalog.tables = False
-                    self._register_files(writer, stream, data_keys)
-                    return
-                self._contents.unreadable[name] = str(error)
             else:
                 self._contents.unreadable.pop(name, None)
+                writer.register(name, source)
+
+    def _create_nodes(self) -> None:
+        """Create the queued nodes; note which files the server cannot read."""
+        without_table = set()
+        for (name, node), reason in self._writer.create_nodes().items():
+            stream = self._contents.streams[name]
+            if node in stream.external_rows:
+                self._contents.unreadable[node] = reason
+            else:  # a table of columns
+                without_table.add(name)
+        if without_table:
+            log.info("tiled has no adapter for %s; each column is an array", MIMETYPE)
+            self._catalog.tables = False
+        for name in without_table:
+            stream = self._contents.streams[name]
+            self._register_files(self._writer.streams[name], stream, stored_data_keys(stream))
+        if without_table:
+            self._create_nodes()
 
     def _open(self, stream: Stream) -> None:
         """Make the node of a stream once its types are known; pass later descriptors on."""
@@ -443,15 +442,17 @@ class _LineWriter:
             self._writer.descriptor(doc | {"data_keys": stored_data_keys(stream)})
 
 
-def _mark_unwritable(container: Any, contents: JournalContents, reason: str) -> None:
+def _mark_unwritable(catalog: Catalog, contents: JournalContents, reason: str) -> None:
     """Close a run that cannot be written, with the reason in its notes."""
     if contents.start is None or "uid" not in contents.start:
         return
     start = {key: value for key, value in contents.start.items() if not key.startswith("tiled_")}
     try:
-        writer = RunWriter(container, start)
-        if writer.create() is not None:
-            writer.clear()
+        writer = RunWriter(catalog, start)
+        try:
+            writer.create_nodes()
+        except RunExistsError:
+            writer.take_over()
         writer.stop(contents.stop or {}, [*contents.notes, reason])
     except Exception:
         log.exception("%s: the start document cannot be stored either", contents.start["uid"])

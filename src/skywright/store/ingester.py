@@ -26,7 +26,8 @@ from skywright.processes.lifecycle import (
 )
 from skywright.processes.locks import lock_with_pid
 from skywright.store.client import connect, ensure_containers
-from skywright.store.ingest import Catalog, RunIngest, ServerUnavailableError, State
+from skywright.store.ingest import RunIngest, ServerUnavailableError, State
+from skywright.store.run_nodes import Catalog
 from skywright.store.tail import Tail, is_locked, locked_if_dead
 
 SCAN_S = 1.0

@@ -4,21 +4,23 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-import httpx
 import numpy as np
 import pyarrow
 from bluesky_tiled_plugins.utils import split_table
-from tiled.client.utils import ClientError, handle_error
+from tiled.client.utils import handle_error
 from tiled.structures.core import Spec, StructureFamily
 from tiled.structures.data_source import DataSource
+from tiled.structures.table import TableStructure
 from tiled.utils import safe_json_dump
 
-CLOSE = "/custom/close_run/"
-"""Route of our own server that closes all streams of a run (`skywright.store.routes`)."""
+from skywright.store.run_nodes import Catalog, NewNode, RunNodes
+
 JSON_INTEGERS = range(1 - 2**53, 2**53)
 """Integers that every JSON reader keeps."""
 UNREADABLE_FILES = "unreadable_files"
 """Metadata key of a run: data keys whose files tiled cannot read, with the reason."""
+SQL_TABLE = "application/x-tiled-sql-table"
+"""Mimetype of tiled's tables to which rows can be appended."""
 TABLE_COLUMNS_MAX = 1024
 """Columns of a table; DuckDB and PostgreSQL take little more."""
 
@@ -35,65 +37,67 @@ def storable(value: Any) -> Any:
 
 
 class RunWriter:
-    """Write one run.
+    """Write one run. Its nodes are queued and created together (`create_nodes`).
 
     Parameters
     ----------
-    container
-        tiled's client of the container of runs.
+    catalog
+        The server.
     start
         The start document.
     """
 
-    def __init__(self, container: Any, start: Mapping[str, Any]) -> None:
+    def __init__(self, catalog: Catalog, start: Mapping[str, Any]) -> None:
         doc = dict(start)
-        self._tags = doc.pop("tiled_access_tags", None)
+        tags = doc.pop("tiled_access_tags", None)
         extra = doc.pop("tiled_specs", None) or []
-        self._container = container
-        self._specs = [Spec(s) if isinstance(s, str) else Spec(**s) for s in extra]
-        self._specs.append(Spec("BlueskyRun", version="3.0"))
-        self._metadata = {"start": storable(doc)}
+        specs = [Spec(s) if isinstance(s, str) else Spec(**s) for s in extra]
+        specs.append(Spec("BlueskyRun", version="3.0"))
         self._uid = doc["uid"]
-        self._node: Any = None
+        self._node = NewNode(
+            (self._uid,), StructureFamily.container, {"start": storable(doc)}, tuple(specs)
+        )
+        self._nodes = RunNodes(catalog, start, tags)
+        self._nodes.queue(self._node)
         self.streams: dict[str, StreamWriter] = {}
 
-    def create(self) -> Any:
-        """Create the run's node; return the node that existed before, None if it is new."""
-        try:
-            self._node = self._container.create_container(
-                key=self._uid,
-                metadata=self._metadata,
-                specs=self._specs,
-                access_tags=self._tags,
-            )
-        except ClientError as error:
-            if error.response.status_code != httpx.codes.CONFLICT:
-                raise
-            self._node = self._container[self._uid]
-            return self._node
-        return None
-
-    def clear(self) -> None:
-        """Delete the children of the existing node and replace its metadata."""
-        base = self._node.base
-        base.delete_contents(list(base.keys()), recursive=True, external_only=False)
-        base.replace_metadata(metadata=self._metadata, specs=self._specs, drop_revision=True)
+    def take_over(self) -> None:
+        """Write into the node that the catalog has: replace its metadata, delete its children."""
+        self._nodes.take_over(self._node)
 
     def descriptor(self, doc: Mapping[str, Any]) -> None:
-        """Create a stream's node, or add the configuration of a later descriptor."""
+        """Queue a stream's node, or add the configuration of a later descriptor."""
         doc = storable(doc)
         stream = self.streams.get(doc["name"])
         if stream is not None:
             stream.configure(doc)
             return
         metadata = {k: v for k, v in doc.items() if k not in ("name", "object_keys", "run_start")}
-        node = self._node.create_container(
-            key=doc["name"],
-            metadata=metadata,
-            specs=[Spec("BlueskyEventStream", version="3.0"), Spec("composite")],
-            access_tags=self._tags,
-        ).base
-        self.streams[doc["name"]] = StreamWriter(node, self._tags)
+        path = (self._uid, doc["name"])
+        specs = (Spec("BlueskyEventStream", version="3.0"), Spec("composite"))
+        self._nodes.queue(NewNode(path, StructureFamily.container, metadata, specs))
+        self.streams[doc["name"]] = StreamWriter(self._nodes, path)
+
+    def create_nodes(self) -> dict[tuple[str, str], str]:
+        """Create the queued nodes, then send the configurations of later descriptors.
+
+        Returns
+        -------
+        dict
+            For each file that the server cannot read: stream and name of the node, and the reason.
+
+        Raises
+        ------
+        RunExistsError
+            If there is a run of this uid that another writer has made.
+        """
+        reasons = {}
+        for (_, stream, name), reason in self._nodes.create().items():
+            self.streams[stream].forget(name)
+            reasons[stream, name] = reason
+        for writer in self.streams.values():
+            writer.send_configuration()
+        return reasons
 
     def stop(
         self,
@@ -120,19 +124,7 @@ class RunWriter:
         sentences = [f"{key}: tiled cannot read its files: {why}" for key, why in reasons.items()]
         if notes := list(dict.fromkeys([*notes, *sentences])):
             metadata["notes"] = notes
-        self._node.update_metadata(metadata=metadata, drop_revision=True)
-        self._close()
-
-    def _close(self) -> None:
-        """Close the streams of updates; our server has a route that does so in one request."""
-        http = self._node.context.http_client
-        uri = self._node.uri.replace("/api/v1/metadata/", CLOSE, 1)
-        if http.delete(uri).status_code == httpx.codes.OK:
-            return
-        for stream in self.streams.values():
-            for node in (*stream.nodes.values(), stream.node):
-                node.close_stream()
-        self._node.close_stream()
+        self._nodes.finish(self._uid, metadata)
 
 
 class StreamWriter:
@@ -140,26 +132,34 @@ class StreamWriter:
 
     Parameters
     ----------
-    node
-        tiled's client of the stream, as a plain container.
-    access_tags
-        Access tags of all nodes.
+    nodes
+        The nodes of the run.
+    path
+        Path of the stream's node.
     """
 
-    def __init__(self, node: Any, access_tags: Any) -> None:
-        self.node = node
-        self.nodes: dict[str, Any] = {}
-        self._tags = access_tags
+    def __init__(self, nodes: RunNodes, path: tuple[str, str]) -> None:
+        self.path = path
+        self._nodes = nodes
+        self._written: set[str] = set()
         self._rows: list[dict[str, Any]] = []
         self._arrays: dict[str, list[Any]] = {}
         self._axes: dict[tuple[int, int], str] = {}
         self._sources: dict[str, DataSource] = {}
         self._updates: list[dict[str, Any]] = []
+        self._changed = False
 
     def configure(self, doc: Mapping[str, Any]) -> None:
-        """Store the configuration of a later descriptor."""
+        """Queue the configuration of a later descriptor; `send_configuration` sends it."""
         self._updates.append({k: doc[k] for k in ("uid", "time", "configuration") if doc.get(k)})
-        self.node.update_metadata({"_config_updates": self._updates}, drop_revision=True)
+        self._changed = True
+
+    def send_configuration(self) -> None:
+        """Store the queued configuration; the stream's node exists."""
+        if self._changed:
+            stream = self._nodes.client(self.path)
+            stream.update_metadata({"_config_updates": self._updates}, drop_revision=True)
+            self._changed = False
 
     def event(self, row: Mapping[str, Any]) -> None:
         """Add one event, as `rows.as_row` makes it; `send_rows` sends it."""
@@ -167,7 +167,7 @@ class StreamWriter:
         self._rows.append({"seq_num": row["seq_num"], "time": row["time"], **row["data"], **times})
 
     def send_rows(self, data_keys: Mapping[str, Any]) -> None:
-        """Append the scalars of the queued events, in one request.
+        """Append the scalars of the queued events, in one request; queue a new table with them.
 
         Parameters
         ----------
@@ -189,32 +189,37 @@ class StreamWriter:
         for number, part in enumerate(split_table(table, TABLE_COLUMNS_MAX)):
             self._append(f"internal_{number}", part, data_keys)
 
-    def _append(self, name: str, table: Any, data_keys: Mapping[str, Any]) -> None:
-        if name not in self.nodes:
-            described = {k: v for k, v in data_keys.items() if k in table.column_names}
-            self.nodes[name] = self.node.create_appendable_table(
-                schema=table.schema,
-                key=name,
-                metadata=storable(described),
-                access_tags=self._tags,
-            )
-        append(self.nodes[name], table)
+    def _append(self, name: str, table: pyarrow.Table, data_keys: Mapping[str, Any]) -> None:
+        path = (*self.path, name)
+        if name in self._written:
+            append(self._nodes.client(path), table)
+            return
+        self._written.add(name)
+        described = {k: v for k, v in data_keys.items() if k in table.column_names}
+        source = DataSource(
+            structure_family=StructureFamily.table,
+            structure=TableStructure.from_schema(table.schema, 1),
+            mimetype=SQL_TABLE,
+        )
+        self._nodes.queue(
+            NewNode(path, StructureFamily.table, storable(described), source=source, rows=table)
+        )
 
     def send_arrays(self, data_keys: Mapping[str, Any]) -> None:
-        """Append the arrays of the events sent, one request per array."""
+        """Append the arrays of the events sent, one request per array; the stream's node exists."""
         waiting, self._arrays = self._arrays, {}
         for key, values in waiting.items():
             array = np.array(values, dtype=data_keys[key]["dtype_numpy"])
-            node = self.nodes.get(key)
-            if node is not None:
+            if key in self._written:
+                node = self._nodes.client((*self.path, key))
                 node.patch(array, offset=node.shape[:1], extend=True)
                 continue
-            self.nodes[key] = self.node.write_array(
+            self._written.add(key)
+            self._nodes.write_array(
+                (*self.path, key),
                 array,
-                key=key,
-                metadata=storable(data_keys[key]) | {"dtype_numpy": str(array.dtype)},
-                dims=self._dims(array.shape[1:]),
-                access_tags=self._tags,
+                storable(data_keys[key]) | {"dtype_numpy": str(array.dtype)},
+                self._dims(array.shape[1:]),
             )
 
     def _dims(self, lengths: tuple[int, ...]) -> tuple[str, ...]:
@@ -227,38 +232,36 @@ class StreamWriter:
         return ("time", *names)
 
     def register(self, name: str, source: DataSource) -> None:
-        """Create or update the node `name`. Does nothing if it is unchanged.
-
-        Raises
-        ------
-        tiled.client.utils.ClientError
-            With status 415 when the server has no adapter for the mimetype.
-        """
+        """Queue the node `name`, or update it. Does nothing if it is unchanged."""
         old = self._sources.get(name)
         if old == source:
             return
-        if old is None:
-            self.nodes[name] = self.node.new(
-                source.structure_family, [source], key=name, access_tags=self._tags
-            )
-        else:
-            self._change(self.nodes[name], source, old)
         self._sources[name] = source
+        path = (*self.path, name)
+        if old is None:
+            self._nodes.queue(NewNode(path, source.structure_family, {}, source=source))
+        else:
+            _change(self._nodes.client(path), source, old)
 
-    def _change(self, node: Any, source: DataSource, old: DataSource) -> None:
-        """Update a data source. For arrays, tell subscribers which rows are new."""
-        new = replace(source, id=node.data_sources()[0].id)
-        patch = None
-        if source.structure_family == StructureFamily.array:
-            rows, *rest = source.structure.shape
-            before = old.structure.shape[0]
-            patch = {
-                "patch_shape": ",".join(map(str, (rows - before, *rest))),
-                "patch_offset": ",".join(map(str, (before, *(0 for _ in rest)))),
-            }
-        uri = node.uri.replace("/metadata/", "/data_source/", 1)
-        content = safe_json_dump({"data_source": new})
-        handle_error(node.context.http_client.put(uri, content=content, params=patch))
+    def forget(self, name: str) -> None:
+        """Take a node as not registered: the server has refused it."""
+        del self._sources[name]
+
+
+def _change(node: Any, source: DataSource, old: DataSource) -> None:
+    """Update a data source. For arrays, tell subscribers which rows are new."""
+    new = replace(source, id=node.data_sources()[0].id)
+    patch = None
+    if source.structure_family == StructureFamily.array:
+        rows, *rest = source.structure.shape
+        before = old.structure.shape[0]
+        patch = {
+            "patch_shape": ",".join(map(str, (rows - before, *rest))),
+            "patch_offset": ",".join(map(str, (before, *(0 for _ in rest)))),
+        }
+    uri = node.uri.replace("/metadata/", "/data_source/", 1)
+    content = safe_json_dump({"data_source": new})
+    handle_error(node.context.http_client.put(uri, content=content, params=patch))
 
 
 def append(table: Any, rows: pyarrow.Table) -> None:

@@ -1,0 +1,242 @@
+"""The nodes of one run in tiled: created in one request where the server can, else one by one."""
+
+import base64
+import logging
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import httpx
+import pyarrow
+from tiled.client.utils import ClientError, handle_error
+from tiled.serialization.table import serialize_arrow
+from tiled.structures.core import Spec, StructureFamily
+from tiled.structures.data_source import DataSource
+from tiled.utils import APACHE_ARROW_FILE_MIME_TYPE, safe_json_dump
+
+from skywright.errors import SkywrightError
+from skywright.store.client import ANALYSIS, RAW
+
+NEW_NODES = "/custom/new_nodes/"
+FINISH_RUN = "/custom/finish_run/"
+"""Routes of our own server (`skywright.store.routes`)."""
+NO_ROUTE = {
+    httpx.codes.NOT_FOUND,
+    httpx.codes.METHOD_NOT_ALLOWED,
+    httpx.codes.NOT_IMPLEMENTED,
+}
+"""Answers of a server that does not have these routes, or cannot use them."""
+
+Path = tuple[str, ...]
+"""Keys below the container of runs: (uid,), (uid, stream) or (uid, stream, column)."""
+
+log = logging.getLogger(__name__)
+
+
+class RunExistsError(SkywrightError):
+    """The catalog has a run of this uid, which this writer has not made."""
+
+
+class Catalog:
+    """The server's containers of runs and its capabilities, read once.
+
+    Parameters
+    ----------
+    client
+        tiled's client of the root.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self.client = client
+        self.tables = True
+        """False: the server has no adapter for tables of columns."""
+        self.routes = True
+        """False: the server does not have our routes; each node is a request of its own."""
+        self._containers: dict[str, Any] = {}
+
+    def container(self, name: str) -> Any:
+        """Return the client of ``raw`` or ``analysis``."""
+        if name not in self._containers:
+            self._containers[name] = self.client[name].include_data_sources()
+        return self._containers[name]
+
+    def runs_like(self, start: Mapping[str, Any]) -> Any:
+        """Return the client of the container in which the run with this start document belongs."""
+        return self.container(ANALYSIS if start.get("purpose") == "analysis" else RAW)
+
+    def ask(self, container: Any, route: str, body: Mapping[str, Any]) -> Any:
+        """Use one of our routes; return its answer, None if the server does not have it.
+
+        Parameters
+        ----------
+        container
+            Client of ``raw`` or ``analysis``.
+        route, body
+            What is asked, and with what; the answer is an object of JSON.
+
+        Raises
+        ------
+        tiled.client.utils.ClientError
+            If the server refuses the request.
+        """
+        if not self.routes:
+            return None
+        response = container.context.http_client.post(
+            container.uri.replace("/api/v1/metadata/", route, 1),
+            content=safe_json_dump(body),
+            headers={"Content-Type": "application/json", "Accept": "application/json"},
+        )
+        if response.status_code in NO_ROUTE:
+            log.info("tiled has no %s; each node is a request of its own", route)
+            self.routes = False
+            return None
+        return handle_error(response).json()
+
+
+@dataclass(frozen=True)
+class NewNode:
+    """A node to be created."""
+
+    path: Path
+    family: StructureFamily
+    metadata: Mapping[str, Any]
+    specs: tuple[Spec, ...] = ()
+    source: DataSource | None = None
+    rows: pyarrow.Table | None = None
+    """First rows of a table that grows by appending."""
+
+
+class RunNodes:
+    """Creates the nodes of a run and gives clients of them.
+
+    Parameters
+    ----------
+    catalog
+        The server.
+    start
+        The start document.
+    tags
+        Access tags of all nodes.
+    """
+
+    def __init__(self, catalog: Catalog, start: Mapping[str, Any], tags: Any) -> None:
+        self._catalog = catalog
+        self._container = catalog.runs_like(start)
+        self._tags = tags
+        self._queued: list[NewNode] = []
+        self._made: set[Path] = set()
+        self._clients: dict[Path, Any] = {}
+
+    def queue(self, node: NewNode) -> None:
+        """Have `create` make a node; its parent has been queued before."""
+        self._queued.append(node)
+
+    def create(self) -> dict[Path, str]:
+        """Create the queued nodes.
+
+        Returns
+        -------
+        dict
+            Of the nodes that the server cannot read: path, and the reason.
+
+        Raises
+        ------
+        RunExistsError
+            If the catalog has a run of this uid.
+        """
+        nodes, self._queued = self._queued, []
+        if not nodes:
+            return {}
+        body = {"nodes": [self._as_json(node) for node in nodes]}
+        try:
+            answer = self._catalog.ask(self._container, NEW_NODES, body)
+            refused = answer["refused"] if answer else self._create_singly(nodes)
+        except ClientError as error:
+            if error.response.status_code == httpx.codes.CONFLICT and not self._made:
+                raise RunExistsError(f"{nodes[0].path[0]} is in the catalog") from error
+            raise
+        reasons = {tuple(each["path"]): each["reason"] for each in refused}
+        self._made |= {node.path for node in nodes} - reasons.keys()
+        return reasons
+
+    def take_over(self, run: NewNode) -> None:
+        """Use the run's node that the catalog has, without its children; nothing is queued."""
+        self._queued.clear()
+        there = self.client(run.path)
+        there.delete_contents(list(there.keys()), recursive=True, external_only=False)
+        there.replace_metadata(metadata=run.metadata, specs=list(run.specs), drop_revision=True)
+        self._made.add(run.path)
+
+    def client(self, path: Path) -> Any:
+        """Return tiled's client of a node that was created, a container as a plain container."""
+        if path not in self._clients:
+            uid, *below = path
+            node = self.client((uid,))[tuple(below)] if below else self._container[uid]
+            self._clients[path] = _plain(node)
+        return self._clients[path]
+
+    def write_array(
+        self, path: Path, array: Any, metadata: Mapping[str, Any], dims: tuple[str, ...]
+    ) -> None:
+        """Create an array of events with its first rows; its parent has been created."""
+        self._clients[path] = self.client(path[:-1]).write_array(
+            array, key=path[-1], metadata=metadata, dims=dims, access_tags=self._tags
+        )
+        self._made.add(path)
+
+    def finish(self, uid: str, metadata: Mapping[str, Any]) -> None:
+        """Add metadata to the run, and close the streams of updates of all its nodes."""
+        body = {"id": uid, "metadata": metadata}
+        if self._catalog.ask(self._container, FINISH_RUN, body) is not None:
+            return
+        self.client((uid,)).update_metadata(metadata=metadata, drop_revision=True)
+        for path in sorted(self._made, key=len, reverse=True):
+            self.client(path).close_stream()
+
+    def _create_singly(self, nodes: list[NewNode]) -> list[dict[str, Any]]:
+        refused = []
+        for node in nodes:
+            parent = self.client(node.path[:-1]) if node.path[:-1] else self._container
+            try:
+                client = parent.new(
+                    node.family,
+                    [node.source] if node.source else [],
+                    key=node.path[-1],
+                    metadata=node.metadata,
+                    specs=list(node.specs),
+                    access_tags=self._tags,
+                )
+            except ClientError as error:
+                if error.response.status_code != httpx.codes.UNSUPPORTED_MEDIA_TYPE:
+                    raise
+                refused.append({"path": node.path, "reason": str(error)})
+                continue
+            self._clients[node.path] = _plain(client)
+            self._made.add(node.path)
+            if node.rows is not None:
+                client.append_partition(0, node.rows)
+        return refused
+
+    def _as_json(self, node: NewNode) -> dict[str, Any]:
+        return {
+            "parent": node.path[:-1],
+            "id": node.path[-1],
+            "structure_family": node.family,
+            "metadata": node.metadata,
+            "specs": [asdict(spec) for spec in node.specs],
+            "data_sources": [asdict(node.source)] if node.source else [],
+            "access_tags": self._tags,
+            "rows": None if node.rows is None else base64.b64encode(as_arrow(node.rows)).decode(),
+        }
+
+
+def as_arrow(rows: pyarrow.Table) -> bytes:
+    """Return rows as an Arrow file."""
+    return bytes(serialize_arrow(APACHE_ARROW_FILE_MIME_TYPE, rows, {}))
+
+
+def _plain(node: Any) -> Any:
+    with suppress(AttributeError):
+        return node.base
+    return node
