@@ -1,17 +1,17 @@
 """What our own server can do beside tiled's: make the nodes of a run, and finish it, at once.
 
 tiled looks up each node on the path of a request, which costs more than the work itself. A server
-with an access policy does not take these requests: the policy decides on nodes one by one.
+with an access policy or webhooks does not take these requests: those are asked about, and told of,
+each node by tiled.
 """
 
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, HTTPException, Request, Security
-from pydantic import Base64Bytes, BaseModel
+from pydantic import BaseModel
 from sqlalchemy import select
-from sqlalchemy.orm import noload
 from tiled.catalog import orm
-from tiled.catalog.adapter import CatalogNodeAdapter, CatalogTableAdapter
+from tiled.catalog.adapter import CatalogTableAdapter
 from tiled.media_type_registration import default_deserialization_registry
 from tiled.server.authentication import (
     check_scopes,
@@ -22,23 +22,16 @@ from tiled.server.authentication import (
 )
 from tiled.server.core import NoEntry
 from tiled.server.dependencies import get_entry, get_root_tree
-from tiled.server.schemas import PostMetadataRequest
 from tiled.structures.core import StructureFamily
 from tiled.utils import APACHE_ARROW_FILE_MIME_TYPE
 
+from skywright.store.new_nodes import NewNode, Path, insert_nodes
+
 SCOPES = ["write:metadata", "write:data", "create:node", "register"]
-GONE, UNSUPPORTED_MEDIA_TYPE, NOT_IMPLEMENTED = 410, 415, 501
+GONE, NOT_IMPLEMENTED = 410, 501
 """Status codes. What is not there gets 410: 404 says that the server lacks these routes."""
 
 router = APIRouter()
-
-
-class NewNode(PostMetadataRequest):
-    """A node as tiled creates it, and where; with the first rows of a table as an Arrow file."""
-
-    parent: tuple[str, ...]
-    """Keys from the container of runs to the parent."""
-    rows: Base64Bytes | None = None
 
 
 class NewNodes(BaseModel):
@@ -68,7 +61,7 @@ async def container_of_runs(
     """Return tiled's adapter of the container at the path of the request."""
     if getattr(request.app.state, "access_policy", None) is not None:
         raise HTTPException(NOT_IMPLEMENTED, "this server has an access policy")
-    return await get_entry(
+    container = await get_entry(
         path,
         SCOPES,
         principal,
@@ -79,6 +72,9 @@ async def container_of_runs(
         request.state.metrics,
         {StructureFamily.container},
     )
+    if container.context.webhook_dispatcher is not None:
+        raise HTTPException(NOT_IMPLEMENTED, "this server has webhooks")
+    return container
 
 
 @router.post("/new_nodes/{path:path}")
@@ -86,36 +82,40 @@ async def create_nodes(
     body: NewNodes, container: Annotated[Any, Depends(container_of_runs)]
 ) -> dict[str, Any]:
     """Create nodes below a container; answer with those that have no adapter, and why."""
-    known: dict[tuple[str, ...], Any] = {(): container}
-    refused = []
-    for new in body.nodes:
-        if new.parent not in known:
-            known[new.parent] = await _below(container, list(new.parent))
-        path = (*new.parent, new.id or "")
-        try:
-            made = await known[new.parent].create_node(
-                new.structure_family,
-                new.metadata,
-                key=new.id,
-                specs=new.specs,
-                data_sources=new.data_sources,
-            )
-        except HTTPException as error:
-            if error.status_code != UNSUPPORTED_MEDIA_TYPE:
-                raise
-            refused.append({"path": path, "reason": error.detail})
-            continue
-        known[path] = made
-        if new.rows is not None:
-            await _append(CatalogTableAdapter(made.context, made.node), new.rows)
-    return {"refused": refused}
+    context = container.context
+    refused = {
+        new.path: f"no adapter for {source.mimetype}"
+        for new in body.nodes
+        for source in new.data_sources
+        if new.is_external and source.mimetype not in context.adapters_by_mimetype
+    }
+    wanted = [new for new in body.nodes if new.path not in refused]
+    parents: dict[Path, Any] = {(): container}
+    for path in {new.parent for new in wanted} - {new.path for new in wanted}:
+        parents[path] = await _below(container, path)
+    external = [new for new in wanted if new.is_external]
+    parents = await insert_nodes(container, external, parents)
+    for new in wanted:
+        if not new.is_external:
+            await _create_table(parents[new.parent], new)
+    return {"refused": [{"path": path, "reason": why} for path, why in refused.items()]}
 
 
-async def _append(table: CatalogTableAdapter, rows: bytes) -> None:
-    read = default_deserialization_registry.dispatch(
-        StructureFamily.table, APACHE_ARROW_FILE_MIME_TYPE
+async def _create_table(parent: Any, new: NewNode) -> None:
+    """Create a table whose rows tiled keeps; append its first rows."""
+    made = await parent.create_node(
+        new.structure_family,
+        new.metadata,
+        key=new.id,
+        specs=new.specs,
+        data_sources=new.data_sources,
     )
-    await table.append_partition(APACHE_ARROW_FILE_MIME_TYPE, read, table, rows, 0)
+    if new.rows is not None:
+        read = default_deserialization_registry.dispatch(
+            StructureFamily.table, APACHE_ARROW_FILE_MIME_TYPE
+        )
+        table = CatalogTableAdapter(made.context, made.node)
+        await table.append_partition(APACHE_ARROW_FILE_MIME_TYPE, read, table, new.rows, 0)
 
 
 @router.post("/finish_run/{path:path}")
@@ -123,24 +123,25 @@ async def finish_run(
     body: Finish, container: Annotated[Any, Depends(container_of_runs)]
 ) -> dict[str, Any]:
     """Add metadata to a run; tell the subscribers of it and its parts that no more updates come."""
-    run = await _below(container, [body.id])
+    run = await _below(container, (body.id,))
     await run.replace_metadata({**run.metadata(), **body.metadata}, drop_revision=True)
-    of_the_run = (
-        select(orm.Node)
-        .join(orm.NodesClosure, orm.NodesClosure.descendant == orm.Node.id)
-        .where(orm.NodesClosure.ancestor == run.node.id)
-        .order_by(orm.NodesClosure.depth.desc())
-        .options(noload("*"))
+    closure = orm.NodesClosure
+    parts = (
+        select(closure.descendant)
+        .where(closure.ancestor == run.node.id)
+        .order_by(closure.depth.desc())
     )
-    async with run.context.session() as database:
-        nodes = (await database.execute(of_the_run)).scalars().all()
-    for node in nodes:
-        await CatalogNodeAdapter(run.context, node).close_stream()
+    cache = run.context.streaming_cache
+    if cache is not None:
+        async with run.context.session() as database:
+            ids = (await database.execute(parts)).scalars().all()
+        for node_id in ids:
+            await cache.close(node_id)
     return {}
 
 
-async def _below(container: Any, keys: list[str]) -> Any:
+async def _below(container: Any, path: Path) -> Any:
     try:
-        return await container.lookup_adapter(keys)
+        return await container.lookup_adapter(list(path))
     except NoEntry:
-        raise HTTPException(GONE, f"{'/'.join(keys)} is not there") from None
+        raise HTTPException(GONE, f"{'/'.join(path)} is not there") from None

@@ -1,0 +1,146 @@
+"""Nodes that our route writes are those that tiled's own requests make."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from store.recording import Recording, array, scalar
+from store.stack import Stack
+from support.waiting import until
+
+from skywright.store.ingest import RunIngest, State
+from skywright.store.run_nodes import NEW_NODES, Catalog
+
+IMAGE = {"shape": [1, 4, 6], "dtype": "array", "dtype_numpy": "<u2", "external": "STREAM:"}
+OWN = ("uid", "time", "run_start", "start")  # of each run
+
+
+def run_of_all_kinds(journals: Path) -> Path:
+    """Return the journal of a run with events, arrays, a table, images and a bad file."""
+    recording = Recording(journals, sample="s1", time=1.0)
+    path = journals / f"{recording.uid}.h5"
+    with h5py.File(path, "w") as file:
+        file["x"] = np.arange(3, dtype="<i4")
+        file["image"] = np.arange(72, dtype="<u2").reshape(3, 4, 6)
+    recording.stream("monitor", y=scalar("number"), a=array([2]))
+    for n in range(4):
+        recording.event("monitor", y=n / 2, a=[n, n + 1])
+    column = scalar("integer", dtype_numpy="<i4", external="STREAM:")
+    recording.stream("primary", x=column, image=IMAGE, odd=IMAGE)
+    for key, mimetype in (("x", "x-hdf5"), ("image", "x-hdf5"), ("odd", "x-nobody-knows")):
+        resource = recording.run.compose_stream_resource(
+            mimetype=f"application/{mimetype}",
+            uri=f"file://localhost{path}",
+            data_key=key,
+            parameters={"dataset": key, "chunk_shape": [1, 4, 6]},
+        )
+        recording.journal("stream_resource", resource.stream_resource_doc)
+        datum = resource.compose_stream_datum(
+            indices={"start": 0, "stop": 3},
+            seq_nums={"start": 1, "stop": 4},
+            descriptor=recording._streams["primary"].descriptor_doc,
+        )
+        recording.journal("stream_datum", datum)
+    return recording.stop()
+
+
+def store(path: Path, client: Any, *, routes: bool) -> tuple[Any, bool]:
+    """Store a run; return its node, and whether the server took our route."""
+    catalog = Catalog(client)
+    catalog.routes = routes
+    follower = RunIngest(path, catalog)
+    while follower.step() is not State.DONE:
+        pass
+    return client["raw"][path.stem], catalog.routes
+
+
+def described(node: Any, uid: str) -> dict[str, Any]:
+    """Return all that the server says of a node and those below, without what is of one run."""
+    item = json.loads(json.dumps(node.item["attributes"], default=str).replace(uid, "UID"))
+    for source in item["data_sources"] or []:
+        del source["id"]
+        source["parameters"].pop("dataset_id", None)  # place of internal rows
+        for asset in source["assets"]:
+            del asset["id"]
+    for doc in (item["metadata"].get("start"), item["metadata"].get("stop"), item["metadata"]):
+        for own in OWN:
+            if isinstance(doc, dict) and not isinstance(doc.get(own), dict):
+                doc.pop(own, None)
+    below = getattr(node, "base", node)
+    if item["structure_family"] == "container":
+        item["children"] = {key: described(child, uid) for key, child in below.items()}
+    return item
+
+
+def test_nodes_are_the_same_in_either_way(stack: Stack, client: Any) -> None:
+    found = {}
+    for routes in (True, False):
+        path = run_of_all_kinds(stack.directory / "assets")
+        node, used = store(path, client.include_data_sources(), routes=routes)
+        assert used == routes
+        found[routes] = described(node.include_data_sources(), path.stem)
+        assert node["primary"].read()["image"].shape == (3, 1, 4, 6)
+        assert node["monitor"].read()["y"].values.tolist() == [0.0, 0.5, 1.0, 1.5]
+    assert found[True]["metadata"]["unreadable_files"].keys() == {"odd"}
+    for each in found.values():  # the reasons are in the words of the server, or of the route
+        del each["metadata"]["unreadable_files"], each["metadata"]["notes"]
+    assert found[True] == found[False]
+    assert set(found[True]["children"]["primary"]["children"]) == {"columns", "image"}
+
+
+def test_subscribers_are_told_the_same_in_either_way(stack: Stack, client: Any) -> None:
+    told: list[Any] = []
+
+    def tell(update: Any) -> None:  # kept here: tiled holds it weakly
+        told.append(update)
+
+    subscription = client["raw"].subscribe()
+    subscription.child_created.add_callback(tell)
+    subscription.start_in_thread()
+    uids = []
+    for routes in (True, False):
+        path = run_of_all_kinds(stack.directory / "assets")
+        store(path, client, routes=routes)
+        uids.append(path.stem)
+        until(lambda: len(told) == len(uids), what="a run is announced")
+    subscription.disconnect()
+    for update, uid in zip(told, uids, strict=True):
+        assert update.key == uid
+        assert update.metadata["start"]["sample"] == "s1"
+    first, second = (update.model_dump() for update in told)
+    for each in (first, second):
+        for own in ("key", "sequence", "timestamp"):
+            del each[own]
+        for own in OWN:
+            each["metadata"]["start"].pop(own, None)
+    assert first == second
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"nodes": [{"id": "x", "parent": [], "structure_family": "nonsense"}]}, 422),
+        ({"nodes": [{"id": "x", "parent": ["gone"], "structure_family": "container"}]}, 410),
+        ({"nodes": "none"}, 422),
+    ],
+)
+def test_bad_requests_are_refused_and_leave_nothing(
+    client: Any, body: dict[str, Any], status: int
+) -> None:
+    before = set(client["raw"])
+    uri = client["raw"].uri.replace("/api/v1/metadata/", NEW_NODES, 1)
+    assert client.context.http_client.post(uri, json=body).status_code == status
+    assert set(client["raw"]) == before
+
+
+def test_a_second_node_of_a_path_is_a_conflict_and_leaves_nothing(client: Any) -> None:
+    uri = client["raw"].uri.replace("/api/v1/metadata/", NEW_NODES, 1)
+    nodes = [
+        {"id": name, "parent": [], "structure_family": "container"}
+        for name in ("conflict-1", "conflict-1")
+    ]
+    assert client.context.http_client.post(uri, json={"nodes": nodes}).status_code == 409
+    assert "conflict-1" not in client["raw"]
