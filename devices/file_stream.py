@@ -57,8 +57,9 @@ class FileStream:
     Parameters
     ----------
     device
-        A `FileStreamDevice`: it is asked whether its IOC is alive, what its configuration is, and
-        whether a changed size of the images is an error (`check_size`).
+        A `FileStreamDevice`, or a `GuardedDevice` with the same methods: it is asked whether its
+        IOC is alive, what its configuration is, and whether a changed size of the images is an
+        error (`check_size`).
     name
         Name of this part.
     plugin

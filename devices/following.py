@@ -28,7 +28,7 @@ POLL_PERIOD_S = 0.02
 class FileStreamDevice(GuardedDevice):
     """A device whose IOC appends rows to a file; it emits stream documents of these rows.
 
-    No rows is not an error while the heartbeat counts up: a telescope may be idle for minutes.
+    It is no error if no rows come, as long as the heartbeat counts up: a telescope may be idle.
     A subclass must (1) call `_follow` for each stream in its constructor, (2) open its files in
     `_open`, by `_record`, and (3) return the signals of messages in `_message_signals`. It may
     override `_stop_acquisition` and `check_size`.

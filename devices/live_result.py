@@ -137,7 +137,7 @@ class LiveResult:
         status = StatusWithReason(obj=self)
         uid = self.live.raw_uid
         wanted = max(self._present() if self._present else 0, self.live.announced)
-        if uid is None or wanted == 0:
+        if uid is None or not self.live.is_running or wanted == 0:
             status.set_exception(
                 HardwareError(
                     f"{self.name}: there is no frame to analyze with {self.live.name} yet"

@@ -71,10 +71,10 @@ class FilesPart(PVGroup):
         await self.ioc.wait_until_posted()
 
     async def post_files(
-        self, rows: int, lost: int, is_open: Callable[[], bool], error: str
+        self, rows: int, lost: int, capturing: bool, is_open: Callable[[], bool], error: str
     ) -> None:
-        """Post the state of the recording, as it is now; see `Hdf.post_recording`."""
-        await self.plugin.post_recording(rows, lost, is_open(), is_open, error)
+        """Post the state of the recording; see `Hdf.post_recording`."""
+        await self.plugin.post_recording(rows, lost, capturing, is_open, error)
 
 
 class Recording(FilesPart):
@@ -97,9 +97,11 @@ class Recording(FilesPart):
     async def post_state(self) -> None:
         """Post the state of the recording."""
         recorder = self.recorder
+        capturing = recorder.path is not None  # before its rows: when it is over, all are counted
         await self.post_files(
             recorder.rows_readable,
             sum(recorder.lost().values()),
+            capturing,
             lambda: recorder.path is not None,
             recorder.error,
         )

@@ -117,7 +117,7 @@ class Panoseti(GuardedDevice):
         self._events_path: Path | None = None
         self._found_run = ""
         self._known: dict[str, int] = {}
-        """Rows of each index as the IOC has told last."""
+        """Rows of each index as last read from the IOC."""
         self._is_tracking = self.is_lost = False
         self.losses = 0
         self._newest = [
@@ -150,11 +150,11 @@ class Panoseti(GuardedDevice):
         return self.in_background(lambda: self._find_run(limit_s, wait_for_new))
 
     def track(self) -> Status:
-        """Begin to index the run that `find_run` has found; done when the indexes are open."""
+        """Begin to index the run that `find_run` has found; done when frames are indexed."""
         return self.in_background(self._begin)
 
     def run_simulated(self, running: bool) -> Status:
-        """Start or end a run of the simulated array; done when the IOC has done so."""
+        """Start or end a run: of the simulated array, or of packets with the source ``sockets``."""
         return self.in_background(lambda: self._simulate(running))
 
     def set_threshold(self, threshold_adc: float) -> Status:
@@ -299,7 +299,7 @@ class Panoseti(GuardedDevice):
         begin = time.time_ns()
         end = begin + round(seconds * 1e9)
         pause, deadline = threading.Event(), time.monotonic() + seconds + SETTLE_S
-        # A movie frame after the end tells that the source has come so far, however few triggers.
+        # A movie frame later than `end` shows that the source has passed it, also without triggers.
         while self._newest_ns() < end:
             if time.monotonic() > deadline:
                 raise HardwareError(

@@ -280,6 +280,7 @@ class PanosetiBase(OwnerGroup):
 
     async def _post(self) -> None:
         tracker = self.tracker
+        capturing = tracker.is_recording  # before its rows: when it is over, all are counted
         rows = tracker.rows()
         for slot, module in enumerate(tracker.slots.modules):
             group = getattr(self, f"slot{slot}")
@@ -295,7 +296,7 @@ class PanosetiBase(OwnerGroup):
         await post(self.modules_further, tracker.slots.further)
         most = max(rows.values(), default=0)
         await self.recording.post_files(
-            most, tracker.rows_lost, lambda: tracker.is_recording, tracker.error
+            most, tracker.rows_lost, capturing, lambda: tracker.is_recording, tracker.error
         )
         state = tracker.owner.state()
         trouble = self.runs.error if self.runs is not None else ""

@@ -262,6 +262,7 @@ class SaclaIOC(OwnerGroup):
         if asyncio.get_running_loop().time() > self._complaint_until:
             await post(self.message, state.message[:1000], severity)
         # Where the rows are comes before their numbers: who knows of a row finds its file.
+        capturing = shots.is_recording  # before its rows: when it is over, all are counted
         parts, (rows, region_sets, images, frames) = shots.progress()
         await post(self.files, json.dumps(parts))
         await post(self.region_rows, region_sets)
@@ -270,6 +271,7 @@ class SaclaIOC(OwnerGroup):
         await self.recording.post_files(
             rows,
             sum(shots.shots.lost().values()),
+            capturing,
             lambda: shots.is_recording,
             shots.error,
         )

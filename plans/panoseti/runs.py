@@ -49,9 +49,8 @@ def track_run(
     `wait_for_new` it is the run that is under way, or the next one. The run in the catalog begins
     when there is one, and has no frames of other runs. Its
     configuration files are in the start document, passwords removed. Its PFF files stay where they
-    are: an index for each module and product says where each frame is. The plan ends when the run's
-    marker ``recording_ended`` is there, or its files have not grown for 10 s and Hashpipe does not
-    run.
+    are: an index for each module and product says where each frame is. The plan ends when the run
+    has ended: see `skywright.instruments.panoseti.sources.rundir.RunDirectorySource.has_ended`.
 
     Parameters
     ----------
@@ -200,12 +199,12 @@ def _watch(collect: Collect, seconds: float) -> MsgGenerator[None]:
 def simulated_run(
     panoseti: Any, body: Callable[[Collect], MsgGenerator[Answer]], start: Mapping[str, Any]
 ) -> MsgGenerator[tuple[str, Answer]]:
-    """Take a run with the simulated array while `body` goes on, and register every frame of it.
+    """Have the IOC write a run while `body` goes on, and register every frame of it.
 
     Parameters
     ----------
     panoseti
-        The modules; their IOC has the source ``sim``.
+        The modules; their IOC has the source ``sim``, or ``sockets``.
     body
         Gets a plan that reports the frames that are new.
     start

@@ -20,9 +20,9 @@ class Section(BaseModel):
 
 @contextmanager
 def checks(key: str = "") -> Iterator[None]:
-    """Make what is refused inside, in a validator, an error that pydantic reports.
+    """Inside a validator, turn `ConfigError` into ValueError, so that pydantic reports it.
 
-    What is not installed on this machine cannot be checked, and is not used here either.
+    An ImportError is ignored: a package that is not installed here is not used here.
 
     Parameters
     ----------

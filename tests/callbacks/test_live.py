@@ -198,6 +198,17 @@ def test_failure_of_the_analysis_is_in_its_own_run_and_the_next_run_works(
     assert live.progress(failed.start["raw_uid"]).error == failed.stop["reason"]
 
 
+def test_what_an_analysis_prints_is_no_message_of_the_worker(
+    RE: Any, start: Start, camera: StreamingCamera, tmp_path: Path
+) -> None:
+    live = start(f"{PATH}:Prints")
+    RE.subscribe(live)
+    for num in (3, 2):
+        uid = RE(bp.count([camera], num=num)).run_start_uids[0]
+        assert live.wait(raw_uid=uid, timeout_s=90).done
+    assert [run.result["n_frames"] for run in finished(tmp_path)] == [3, 2]
+
+
 def test_each_fitting_stream_has_a_derived_run_of_its_own(
     RE: Any, start: Start, tmp_path: Path
 ) -> None:

@@ -231,6 +231,8 @@ def test_a_derived_run_is_there_when_the_process_that_draws_dies(
     try:
         lost = drawer((DeadlyRun({}), Slope(), None, {}))  # type: ignore[arg-type]
         assert lost.result(60) == {}
+        unsent = drawer((SlopeRun({}), Slope(), None, {"line": lambda: 0}))  # type: ignore[arg-type]
+        assert unsent.result(60) == {}
         again = drawer((SlopeRun({}), Slope(), None, {}))  # type: ignore[arg-type]
         assert again.result(60) == {"slope.txt": b"a line"}
     finally:

@@ -8,6 +8,7 @@ import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
 import numpy as np
 import pytest
+from bluesky.plans import count
 from bluesky.protocols import Readable, Triggerable
 from bluesky.utils import FailedStatus
 from ophyd.status import wait
@@ -136,7 +137,7 @@ class Snail:
     """An analysis that has got one frame further whenever somebody looks."""
 
     name, analysis, raw_uid, announced = "snail", PictureStatistics(), "a", 5
-    is_starting = False
+    is_starting, is_running = False, True
 
     def __init__(self) -> None:
         self.reached = 0
@@ -232,6 +233,18 @@ def test_without_a_frame_there_is_nothing_to_wait_for(start: Any) -> None:
         wait(status, timeout=1)
 
 
+def test_a_result_of_an_earlier_run_is_none_of_this_run(
+    RE: Any, start: Any, camera: StreamingCamera
+) -> None:
+    """A run without pictures has no decision on those of the run before."""
+    live = start()
+    RE.subscribe(live)
+    RE(look_and_decide(camera, LiveResult(live, "live"), 2, []))
+    with pytest.raises(FailedStatus) as failure:
+        RE(count([LiveResult(live, "live")]))
+    assert "no frame to analyze with picture_statistics yet" in repr(failure.value.__cause__)
+
+
 def test_decisions_behind_a_slow_analysis_do_not_get_later_and_later(
     RE: Any, start: Any, camera: StreamingCamera
 ) -> None:
@@ -267,6 +280,7 @@ class StartingReports(Reports):
 
     raw_uid = "run"
     announced = 1
+    is_running = True  # type: ignore[assignment]
 
     def __init__(self, turns: float) -> None:
         super().__init__("slow", PictureStatistics)

@@ -31,6 +31,15 @@ class Raises(PictureStatistics):
         return super().measure(batch)
 
 
+class Prints(PictureStatistics):
+    """Prints what looks like a message, and what does not, from Python and from C."""
+
+    def measure(self, batch: Batch) -> Mapping[str, Any]:
+        print('["over", {}]', "\n5\ntext\n", flush=True)
+        os.write(1, b"from a library in C\n")
+        return super().measure(batch)
+
+
 class Misconfigured(PictureStatistics):
     """Finds in the worker that its configuration is at fault."""
 

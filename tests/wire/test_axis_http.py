@@ -56,6 +56,16 @@ def test_picture_comes_unchanged_and_the_connection_stays() -> None:
     assert not connection.busy
 
 
+def test_headers_of_the_next_upload_may_come_with_a_large_body() -> None:
+    large = b"\xff\xd8\xff" + b"x" * 200_000 + b"\xff\xd9"
+    both = post(large) + post(JPEG)
+    cut = len(post(large)) + 20
+    events, answer, connection = talk(both[:cut])
+    more, rest = connection.receive(both[cut:])
+    assert events + more == [Upload(large, "", "/up?id=3"), Upload(JPEG, "", "/up?id=3")]
+    assert statuses(answer + rest) == [200, 200]
+
+
 @pytest.mark.parametrize("request_", [post(JPEG, "Connection: close"), post(JPEG, version="1.0")])
 def test_connection_closes_when_the_sender_wants_that(request_: bytes) -> None:
     events, answer, connection = talk(request_)

@@ -4,8 +4,9 @@ An item takes this path: source -> `Owner._receive` -> `process_argument` -> `pr
 `prepare` -> `Publisher` (endpoints, queues) -> `Recorder` -> `Layout.take` -> the recorder's
 thread -> `File.append` -> `File.flush`. Without `process` it is published before `prepare`.
 
-An instrument writes a source (`Source`, or one method of `PolledSource` or `PacedSource`), gives it
-to an `Owner`, and adds recorders (`Recorder` with a `Layout`) and endpoints. The modules:
+An instrument writes a source (`Source`, a method of `PolledSource`, or a function for
+`PacedSource`), gives it to an `Owner`, and adds recorders (`Recorder` with a `Layout`) and
+endpoints. The modules:
 
 ================ =============================================================================
 `source`         the interface of every source, and a base class that polls in a thread

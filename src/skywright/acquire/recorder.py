@@ -202,6 +202,7 @@ class Recorder(Generic[Result, RowGroup]):
         self.path: Path | None = None
         self.rows_readable = 0
         self.error = ""
+        self._logged = ""
         self._changed = changed or (lambda: None)
         self._limit, self._queue_timeout_s = queue_bytes, queue_timeout_s
         self._lost = Counters()
@@ -342,7 +343,7 @@ class Recorder(Generic[Result, RowGroup]):
             self.error = _creation_error(path)
             if not self.error:
                 self._count, self._recorded, self.rows_readable, self._seen = count, 0, 0, 0
-                self._flushed = 0
+                self._flushed, self._logged = 0, ""
                 try:
                     self._file = self.layout.open_early(path)
                     self.path = path
@@ -549,6 +550,9 @@ class Recorder(Generic[Result, RowGroup]):
     def _report(self, error: Exception) -> None:
         # All errors are caught: the end of an acquisition needs this thread.
         self.error = str(error) or type(error).__name__
+        if self.error == self._logged:  # it may come with every item
+            return
+        self._logged = self.error
         is_known = isinstance(error, OSError | DataError)
         logger.warning("%s: %s", self.layout.name, error, exc_info=not is_known)
 

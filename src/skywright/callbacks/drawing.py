@@ -5,7 +5,6 @@ with the first drawing and ends with the worker whose pipe it reads.
 """
 
 import logging
-import os
 import pickle
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from typing import IO, Any, cast
 
 from skywright.analysis import Analysis, Batch
 from skywright.analysis.second import SecondRun
-from skywright.processes.child import start_module
+from skywright.processes.child import keep_stdout, start_module
 from skywright.processes.lifecycle import lower_priority
 from skywright.processes.logs import log_to_stderr
 
@@ -64,12 +63,17 @@ class Drawer:
                 self._process.stdin.close()
 
     def _send(self, drawing: Drawing) -> dict[str, bytes]:
+        try:
+            content = pickle.dumps(drawing)
+        except Exception:  # of a result: each type has errors of its own
+            log.exception("a result cannot be sent to the process that draws; pictures are lacking")
+            return {}
         if self._process is None or self._process.poll() is not None:
             self._process = start_module("skywright.callbacks.drawing")
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         try:
-            pickle.dump(drawing, self._process.stdin)
+            self._process.stdin.write(content)
             self._process.stdin.flush()
             return cast("dict[str, bytes]", pickle.load(self._process.stdout))
         except (OSError, EOFError, pickle.UnpicklingError):
@@ -90,6 +94,4 @@ def main(drawings: IO[bytes], pictures: IO[bytes]) -> None:
 if __name__ == "__main__":
     lower_priority()
     log_to_stderr()
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints is no answer
-    main(sys.stdin.buffer, answers)
+    main(sys.stdin.buffer, keep_stdout())

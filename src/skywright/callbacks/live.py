@@ -24,9 +24,9 @@ class LiveAnalysis(Reports):
 
     Subscribe it after the journal. It never raises and never waits.
 
-    Each stream of a raw run that has the required data keys gets a derived run. Methods with a
-    `stream` argument use the first of these streams by default. When the worker dies, a new one
-    analyzes the present runs again, from their first frame, into new derived runs.
+    Each stream of a raw run that has the required data keys, but ``baseline``, gets a derived run.
+    Methods with a `stream` argument use the first of these streams by default. When the worker
+    dies, a new one analyzes the present runs again, from their first frame, into new derived runs.
 
     The worker can run second-stage analyses too (`skywright.analysis.second`). They work on the
     rows of the first stream, when a device requests a result (`SecondReports.request_result`) and
@@ -225,6 +225,11 @@ class SecondReports(Reports):
     def raw_uid(self) -> str | None:
         """Uid of the present (or last) raw run that has the data keys of the first analysis."""
         return self._first.raw_uid
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the raw run of `raw_uid` is in progress."""
+        return self._first.is_running
 
     @property
     def is_starting(self) -> bool:

@@ -108,6 +108,11 @@ class Reports:
         """Uid of the present (or last) raw run that has the required data keys."""
         return self._present.uid if self._present is not None else None
 
+    @property
+    def is_running(self) -> bool:
+        """Whether the raw run of `raw_uid` is in progress."""
+        return self._present is not None and self._present.stop is None
+
     def request_result(self, frames: int) -> int:
         """Request the result of the first `frames` frames of the present run; does not wait.
 

@@ -122,7 +122,7 @@ class SecondAnalysis:
             self._fail(error)
             log.error("%s: run %s has no derived run: %s", self.name, self._start["uid"][:8], error)
 
-    def facts(self) -> dict[str, Any]:
+    def take_facts(self) -> dict[str, Any]:
         """Return what is new since the last call, for the session."""
         facts, self._facts = self._facts, {}
         return facts

@@ -181,7 +181,7 @@ class StreamAnalysis:
         return self.raw.run.stop is not None and bool(self.exit_status)
 
     def progress(self) -> dict[str, Any]:
-        """Return the state of the analysis, for the session."""
+        """Return the state for the session, with what is new of the second stage."""
         derived = self.derived
         return {
             "raw_uid": self.raw.run.uid,
@@ -194,7 +194,7 @@ class StreamAnalysis:
             "exit_status": self.exit_status,
             "reason": self.reason,
             "error_type": self.error_type,
-            "second": {each.name: each.facts() for each in self.second},
+            "second": {each.name: each.take_facts() for each in self.second},
         }
 
     def _guarded(self, action: Callable[[], Returned]) -> Returned | None:

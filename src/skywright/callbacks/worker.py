@@ -2,8 +2,8 @@
 
 ``python -m skywright.callbacks.worker NAME --journal DIR --assets DIR`` reads ``[name, document]``
 JSON lines, reads the files that they refer to, and writes one derived run for each stream of a raw
-run that has the required data keys. A failure of the analysis does not end this process; it is the
-reason in the derived run's stop document.
+run that has the required data keys, but ``baseline``. A failure of the analysis does not end this
+process; it is the reason in the derived run's stop document.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from skywright.analysis.named import make_analysis, make_second_stage
 from skywright.analysis.second import SecondStage
@@ -31,13 +31,49 @@ from skywright.callbacks.raw_run import RawRun, RequiredKeys, RunIds
 from skywright.callbacks.second_analysis import SecondAnalysis
 from skywright.callbacks.stream_analysis import DRAWING_POLL_S, BacklogLimits, StreamAnalysis
 from skywright.errors import SkywrightError
-from skywright.processes.lifecycle import announce_ready
+from skywright.processes.child import keep_stdout
 from skywright.processes.logs import log_to_stderr
 
 END_LIMIT_S = 3.0
 """Time limit for the remaining frames after the session has ended, s."""
 
 log = logging.getLogger(__name__)
+
+
+class SessionPipe:
+    """Lines from the session, and messages to it.
+
+    Parameters
+    ----------
+    source
+        File descriptor from which lines are read, from now on, so that the pipe never fills.
+    messages
+        Where messages go.
+    """
+
+    def __init__(self, source: int, messages: IO[bytes]) -> None:
+        self.lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        """Complete lines; None is their end."""
+        self._messages = messages
+        threading.Thread(target=self._read, args=(source,), daemon=True).start()
+
+    def send(self, what: str, facts: Mapping[str, Any]) -> None:
+        """Write a message. If the session has ended, the end of its lines ends us."""
+        with suppress(BrokenPipeError):
+            self._messages.write(encode_line(what, facts))
+            self._messages.flush()
+
+    def end(self) -> None:
+        """Have `lines` end here."""
+        self.lines.put(None)
+
+    def _read(self, source: int) -> None:
+        rest = b""
+        while piece := os.read(source, 1 << 16):
+            *complete, rest = (rest + piece).split(b"\n")
+            for line in complete:
+                self.lines.put(line)
+        self.end()
 
 
 class Worker:
@@ -55,6 +91,8 @@ class Worker:
         Limits of the backlog.
     stages
         Second-stage analyses by name.
+    session
+        Where documents come from and progress goes.
     """
 
     def __init__(
@@ -66,6 +104,7 @@ class Worker:
         assets: Path,
         limits: BacklogLimits,
         stages: Mapping[str, SecondStage],
+        session: SessionPipe,
     ) -> None:
         self._make = partial(make_analysis, name, parameters)
         kind = self._make()
@@ -83,23 +122,14 @@ class Worker:
         """Streams in analysis, by uid of the raw run and name of the stream."""
         self._done_streams: dict[str, list[str]] = {}
         """Names of the streams that an earlier worker has done, by uid of the raw run."""
-        self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._session = session
         self._drawer = Drawer()
         self._picture_thread = ThreadPoolExecutor(1, "pictures")
         self._pause = threading.Event()
 
-    def read_from(self, fd: int) -> None:
-        """Queue complete lines of a pipe as they arrive, so that the pipe never fills."""
-        rest = b""
-        while piece := os.read(fd, 1 << 16):
-            *lines, rest = (rest + piece).split(b"\n")
-            for line in lines:
-                self._lines.put(line)
-        self._lines.put(None)
-
     def stop(self) -> None:
         """End as if stdin had ended."""
-        self._lines.put(None)
+        self._session.end()
 
     def run(self) -> None:
         """Work until stdin ends."""
@@ -124,7 +154,7 @@ class Worker:
     def _listen(self, timeout: float | None, *, block: bool) -> bool:
         """Process all queued lines, or wait for one; return False at the end of stdin."""
         with suppress(queue.Empty):
-            while (line := self._lines.get(block, timeout)) is not None:
+            while (line := self._session.lines.get(block, timeout)) is not None:
                 self._document(*json.loads(line))
                 block = False
             return False
@@ -179,8 +209,8 @@ class Worker:
         for stream in self._of(uid):
             stream.interrupt(reason)
             del self._streams[uid, stream.raw.name]
-            send_message("done", stream.progress())
-        send_message("over", {"raw_uid": uid})
+            self._session.send("done", stream.progress())
+        self._session.send("over", {"raw_uid": uid})
 
     def _of(self, uid: str) -> list[StreamAnalysis]:
         return [each for (owner, _), each in self._streams.items() if owner == uid]
@@ -201,12 +231,13 @@ class Worker:
                     second,
                 )
                 self._streams[run.uid, name] = stream
-                send_message("progress", stream.progress())  # if we die, the session has the uid
+                # If we die, the session has the uid
+                self._session.send("progress", stream.progress())
 
     def _step(self, stream: StreamAnalysis) -> bool:
         worked = stream.step()
         if worked:
-            send_message("progress", stream.progress())
+            self._session.send("progress", stream.progress())
         ended = stream.close_step()
         self._report_end(stream)
         return worked or ended
@@ -214,21 +245,14 @@ class Worker:
     def _report_end(self, stream: StreamAnalysis) -> None:
         run = stream.raw.run
         if stream.ended and self._streams.pop((run.uid, stream.raw.name), None) is not None:
-            send_message("done", stream.progress())
+            self._session.send("done", stream.progress())
             self._forget_if_over(run)
 
     def _forget_if_over(self, run: RawRun) -> None:
         if run.uid in self._runs and run.stop is not None and not self._of(run.uid):
             del self._runs[run.uid], self._second[run.uid]
             self._done_streams.pop(run.uid, None)
-            send_message("over", {"raw_uid": run.uid})
-
-
-def send_message(what: str, facts: Mapping[str, Any]) -> None:
-    """Write a message to the session. If the session has ended, the end of stdin ends us."""
-    with suppress(BrokenPipeError):
-        sys.stdout.buffer.write(encode_line(what, facts))
-        sys.stdout.buffer.flush()
+            self._session.send("over", {"raw_uid": run.uid})
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -248,21 +272,28 @@ def main(arguments: list[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     log_to_stderr()
+    # Read from now on: the first documents can fill the pipe while we still compile.
+    session = SessionPipe(sys.stdin.fileno(), keep_stdout())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a session pauses the plan, not us
     journal = Journal(options.journal)
     limits = BacklogLimits(options.max_behind, options.catch_up)
     try:
         second = {each: make_second_stage(each, more) for each, more in options.second.items()}
         worker = Worker(
-            options.name, options.parameters, options.keys, journal, options.assets, limits, second
+            options.name,
+            options.parameters,
+            options.keys,
+            journal,
+            options.assets,
+            limits,
+            second,
+            session,
         )
     except SkywrightError as error:
         sys.stderr.write(f"{error}\n")
         return 2
     signal.signal(signal.SIGTERM, lambda *_: worker.stop())
-    reader = threading.Thread(target=worker.read_from, args=(sys.stdin.fileno(),), daemon=True)
-    reader.start()
-    announce_ready(analysis=options.name)
+    session.send("ready", {"analysis": options.name})
     worker.run()
     journal.close()
     return 0

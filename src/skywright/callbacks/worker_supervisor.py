@@ -36,6 +36,8 @@ from skywright.processes.child import start_module
 
 QUEUE_DOCUMENTS = 20_000
 """Maximum length of the queue for documents; a document beyond it is refused."""
+START_LIMIT_S = 120.0
+"""Timeout for a worker that starts to read its pipe, s: it may have to compile first."""
 PIPE_LIMIT_S = 10.0
 """Timeout for the worker to read its pipe, s; a worker that exceeds it is killed as frozen."""
 END_LIMIT_S = 10.0
@@ -319,7 +321,7 @@ class WorkerSupervisor:
             return
         assert worker.stdin is not None
         pipe, left = worker.stdin.fileno(), memoryview(encode_line(name, doc))
-        deadline = time.monotonic() + PIPE_LIMIT_S
+        deadline = time.monotonic() + (PIPE_LIMIT_S if self.ready.is_set() else START_LIMIT_S)
         while left:
             try:
                 left = left[os.write(pipe, left) :]
@@ -334,12 +336,11 @@ class WorkerSupervisor:
     def _take_line(self, worker: subprocess.Popen[bytes], line: bytes) -> None:
         if worker is not self._worker:
             return
-        message = json.loads(line)
-        if isinstance(message, dict):  # {"ready": ...}
+        kind, facts = json.loads(line)
+        if kind == "ready":
             self._failed_starts = 0
             self.ready.set()
             return
-        kind, facts = message
         uid = facts["raw_uid"]
         run = self._runs.get(uid)
         if run is None:

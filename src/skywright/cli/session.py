@@ -93,8 +93,8 @@ def _shown_anyway(record: logging.LogRecord) -> bool:
 def have_beamline(settings: Settings, progress: Callable[[str], object] | None = None) -> None:
     """Use the beamline that runs on the store, else start one that ends with this process.
 
-    Must come before the first import of ophyd: what is stopped last must be registered first,
-    else Channel Access complains of servers that vanish.
+    Must come before the first import of ophyd: `atexit` calls run in reverse order, and the IOCs
+    must end after the Channel Access client, so their stop is registered first.
 
     Parameters
     ----------
@@ -106,9 +106,10 @@ def have_beamline(settings: Settings, progress: Callable[[str], object] | None =
     Raises
     ------
     HardwareError
-        If it does not start, with its own words.
+        If it does not start; the text is what `up` printed.
     """
-    if owner := locks.lock_owner(settings.directory / runtime.UP_LOCK):
+    owner = locks.lock_owner(settings.directory / runtime.UP_LOCK)
+    if owner is not None:
         typer.echo(f"Using the beamline of `skywright up`, process {owner} ...", err=True)
     if runtime.await_state(settings.directory, UP_READY_LIMIT_S):
         return

@@ -1,8 +1,20 @@
 """Start a module of ours as a child process that hears and answers by pipes."""
 
+import os
 import subprocess
 import sys
-from typing import Any
+from typing import IO, Any
+
+
+def keep_stdout() -> IO[bytes]:
+    """Return what is stdout now, for messages to the parent; all else that is printed is stderr's.
+
+    What a library prints is no message.
+    """
+    sys.stdout.flush()
+    messages = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    return messages
 
 
 def start_module(module: str, *arguments: str, **options: Any) -> "subprocess.Popen[Any]":

@@ -38,8 +38,8 @@ def announce_ready(**facts: object) -> None:
 def default_signal_handling() -> Iterator[None]:
     """Context in which SIGTERM and SIGINT end the process at once, without cleanup.
 
-    Python's own handlers wait for the main thread, and what is left then for other threads. Only
-    the main thread may call this.
+    Python runs its signal handlers in the main thread, when that is free; at the end it also waits
+    for other threads. Only the main thread may call this.
     """
     before = {number: signal.signal(number, signal.SIG_DFL) for number in END_SIGNALS}
     try:

@@ -82,7 +82,10 @@ def hold_lock(file: Path, what: str) -> None:
 
 
 def lock_owner(file: Path) -> int | None:
-    """Return the pid of the process that holds the lock `file`; None if it is free."""
+    """Return the pid of the process that holds the lock `file`; None if it is free.
+
+    0: the process has not written its pid yet.
+    """
     if file in _held:
         return os.getpid()
     try:

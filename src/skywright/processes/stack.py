@@ -48,8 +48,8 @@ def client_environment(addresses: list[str], repeater_port: int = 0) -> dict[str
     Parameters
     ----------
     addresses
-        ``host:port`` of each IOC. Nothing else is searched, so users of one machine or network
-        do not meet.
+        ``host:port`` of each IOC. Nothing else is searched, so the clients of one user never
+        find the IOCs of another user.
     repeater_port
         Where beacons arrive; 0 for EPICS' default.
     """

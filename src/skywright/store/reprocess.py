@@ -208,7 +208,7 @@ def _reprocess_second(
             pass
     finally:
         journal.close()
-    facts = second.facts()
+    facts = second.take_facts()
     if facts.get("error") or "derived_uid" not in facts:
         reason = facts.get("error") or f"{stored.analysis} has found no row"
         raise DataError(f"analysis {name} of run {start['uid']}: {reason}")

@@ -49,7 +49,7 @@ class Cut:
 
 @dataclass(frozen=True)
 class Refused:
-    """A request that is no picture for us, with the answer given."""
+    """A refused request: the HTTP status of our answer, and why."""
 
     status: HTTPStatus
     why: str
@@ -115,7 +115,8 @@ class PushConnection:
             except httptools.HttpParserError as error:
                 if not self.closing:
                     self._refuse(HTTPStatus.BAD_REQUEST, f"not HTTP: {error}")
-            if self._request.begun and not self._request.in_body:
+            # With an upload that ended in it, most of `data` may be that upload's.
+            if self._request.begun and not self._request.in_body and not self._events:
                 self._request.header_bytes += len(data)
                 if self._request.header_bytes > HEADER_BYTES_MAX:
                     self._refuse(

@@ -1,8 +1,9 @@
 """Motion JPEG as cameras stream it: ``multipart/x-mixed-replace``, bytes to pictures and back.
 
 Cameras break the format in every way: wrong or absent Content-Length, other boundaries than they
-announce, headers without end, pictures cut off. A JPEG file tells itself where it ends (ITU-T T.81
-B.1), and is handed on that moment; of others the next boundary tells, or the length.
+announce, headers without end, pictures cut off. The end of a JPEG file is found in its own
+bytes (ITU-T T.81 B.1), so it is returned at once. Other images end at the next boundary, or after
+Content-Length bytes.
 """
 
 import re
@@ -31,7 +32,7 @@ class Part:
     Attributes
     ----------
     data
-        The image file; of a broken part what came of it.
+        The image file; for a broken part, the bytes that arrived.
     sender_time
         Unix s of the header ``X-Timestamp``; NaN when there is none.
     trouble

@@ -22,7 +22,7 @@ DTYPES = {
 
 STRING = "string"
 VALUE_BYTES_MAX = 1 << 30
-"""A channel that declares more reads as None."""
+"""A channel that declares more is not decoded: `bsread` gives None for it."""
 
 TIMESTAMPS = {False: struct.Struct("<qq"), True: struct.Struct(">qq")}
 
@@ -48,7 +48,7 @@ class Channel:
     as_sent
         Its entry of the data header, unknown keys included, so that it can be forwarded.
     trouble
-        Why its values read as None; empty when they can be read.
+        Why its values cannot be decoded, and are given as None; empty if they can.
     """
 
     name: str

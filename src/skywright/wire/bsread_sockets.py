@@ -1,8 +1,8 @@
 """zmq sockets of bsread: whole messages in and out, queues bounded in bytes, drops counted.
 
-zmq bounds its queues in messages, and a high-water mark that is lowered below half while a
-connection is open can stop it for ever (libzmq tells of what was read only every half mark). So
-the marks here stay as they are, and bytes are counted by us. A receiver takes messages from zmq, in
+zmq bounds its queues in messages. The high-water mark of an open connection must not be lowered
+below half: libzmq reports read messages only once per half mark, and the connection could stop.
+So the marks stay as they are, and bytes are counted here. A receiver takes messages from zmq, in
 which two wait at most, into a queue of its own, on a thread of its own; when that is full it stops
 taking, and the sender keeps or drops them. A sender has zmq tell when it is done with the last
 frame of each message, and drops the message that would be too much.
@@ -49,7 +49,8 @@ class Receiver:
     address
         ``tcp://host:port`` of the sender.
     kind
-        ``pull``: of a PUSH, messages are shared between its readers. ``sub``: of a PUB.
+        ``pull``: the sender is a PUSH socket, each message goes to one of its readers. ``sub``:
+        the sender is a PUB socket.
     queue_bytes
         Most that waits here for `receive`, beside one message and those in zmq. When it is full
         a PUSH keeps its messages, a PUB drops them.
@@ -333,8 +334,8 @@ class Sender:
 class _Readers:
     """How many are connected to a bound socket, by zmq's own events.
 
-    Connections are told by their descriptor, handshakes are not; so those that only knock count as
-    long as they stay, but only beside a real reader.
+    zmq's handshake event does not say which connection it belongs to. So a connection without a
+    handshake is counted too, but only while a real reader is connected.
     """
 
     EVENTS = zmq.EVENT_ACCEPTED | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED

@@ -496,6 +496,26 @@ def test_a_server_that_is_killed_and_started_again_serves_the_same_clients(tmp_p
             assert server.images(1)[0].frame_number == 1
 
 
+def test_a_source_that_does_not_start_leaves_no_recording(tmp_path, monkeypatch):
+    """The IOC must not say that frames are indexed: the plan would wait for them for a day."""
+    run = run_directory(tmp_path / "data")
+    append(run / file_name("img16"), made_frames("img16", 5))
+    tracker = Tracker(RunDirectorySource(tmp_path / "data"))
+    with monkeypatch.context() as failing:
+        failing.setattr(tracker.owner, "acquire", lambda: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            tracker.start_recording(tmp_path / "first.h5")
+    assert not tracker.is_recording
+    assert all(recorder.path is None for recorder in tracker.recorders.values())
+    (tmp_path / "taken_events.h5").mkdir()
+    assert "taken_events.h5" in tracker.start_recording(tmp_path / "taken.h5")
+    assert not tracker.is_recording
+    assert tracker.start_recording(tmp_path / "index.h5") == ""
+    assert tracker.is_recording
+    until_rows(tracker, 5)
+    tracker.close()
+
+
 def test_an_owner_that_is_started_again_indexes_each_frame_once(tmp_path):
     run = run_directory(tmp_path / "data")
     frames = made_frames("ph256", 300)

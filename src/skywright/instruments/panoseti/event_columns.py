@@ -17,7 +17,11 @@ COLUMNS = tuple(
         ("flags", "|u1", {"description": "as in the index of the frames"}),
         ("side", "|u1", {"description": "pixels along a side: 16 is ph256, 32 ph1024"}),
         ("slot", "<i4", {"description": "of the module, from 0; -1 without"}),
-        ("row", "<i8", {"description": "of the frame in the index of slot and product; or -1"}),
+        (
+            "row",
+            "<i8",
+            {"description": "identity in the index of slot and product, or -1"},
+        ),
         ("seqno", "<i4", {"description": "sequence number of the file of module and product"}),
         ("frame", "<i8", {"description": "0-based position of the frame in that file"}),
     )

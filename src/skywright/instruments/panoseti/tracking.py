@@ -160,6 +160,7 @@ class Tracker:
             item_name="frame block",
         )
         self._all: list[Recorder[Any, Any]] = [*self.recorders.values(), self.events]
+        self._is_started = False
         self.has_recorded = False
         """Whether an index was ever begun: it refers to the files of the run."""
         self.newest: dict[IndexKey, FrameBlock] = {}
@@ -198,20 +199,29 @@ class Tracker:
         """
         self.owner.stop()
         self.has_recorded = True
-        for key, recorder in self.recorders.items():
-            self._layouts[key].next_identity = 0
-            error = recorder.start(index_path(path, key.name))
-            if error:
-                return error
-        self._events_layout.restart()
         self.received.clear()
         self.clocks.clear()
-        error = self.events.start(index_path(path, "events"))
-        if error:
-            return error
-        self.source.rewind(run)
-        self.owner.acquire()
-        return ""
+        self._is_started = False
+        try:
+            error = self._open_indexes(path)
+            if not error:
+                self.source.rewind(run)
+                self.owner.acquire()
+                self._is_started = True
+        finally:
+            if not self._is_started:
+                for recorder in self._all:
+                    recorder.stop()
+        return error
+
+    def _open_indexes(self, path: Path) -> str:
+        """Begin all indexes; return why one of them cannot be."""
+        for key, recorder in self.recorders.items():
+            self._layouts[key].next_identity = 0
+            if error := recorder.start(index_path(path, key.name)):
+                return error
+        self._events_layout.restart()
+        return self.events.start(index_path(path, "events"))
 
     def stop_recording(self) -> None:
         """End the recording; all frames found so far are in the indexes."""
@@ -220,11 +230,14 @@ class Tracker:
             acquisition.done.wait(30.0)
         for recorder in self._all:
             recorder.stop()
+        self._is_started = False
 
     @property
     def is_recording(self) -> bool:
-        """Whether frames are indexed now."""
-        return any(recorder.path is not None for recorder in self.recorders.values())
+        """Whether frames are indexed now: the indexes are open, and the source has been started."""
+        return self._is_started and any(
+            recorder.path is not None for recorder in self.recorders.values()
+        )
 
     @property
     def error(self) -> str:

@@ -66,7 +66,7 @@ class FrameBlock:
 
 
 class _Growing:
-    """A file and how far it was read; it is open while it is the newest of its key.
+    """A file and how far it was read; it is open while it is the newest of its key, or unreadable.
 
     Parameters
     ----------
@@ -352,9 +352,9 @@ class RunDirectorySource(PolledSource[FrameBlock]):
 
     def _list(self) -> None:
         self._listed = time.monotonic()
-        if self._keeps_run and not self._kept_run:
-            self._kept_run = self.newest
-        run = self.run
+        run = self.run  # asked once: the run that is kept is the one whose files are read
+        if self._keeps_run:
+            self._kept_run = run
         for directory in self._directories(run) if run else ():
             for path in _entries(directory):
                 if is_pff_name(path.name):
