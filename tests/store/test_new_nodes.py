@@ -7,9 +7,11 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from httpx import Request, Response
 from store.recording import Recording, array, scalar
 from store.stack import Stack
 from support.waiting import until
+from tiled.client.utils import ClientError
 
 from skywright.store.ingest import RunIngest, State
 from skywright.store.run_nodes import NEW_NODES, Catalog
@@ -84,7 +86,7 @@ def test_nodes_are_the_same_in_either_way(stack: Stack, client: Any) -> None:
         found[routes] = described(node.include_data_sources(), path.stem)
         assert node["primary"].read()["image"].shape == (3, 1, 4, 6)
         assert node["monitor"].read()["y"].values.tolist() == [0.0, 0.5, 1.0, 1.5]
-    assert found[True]["metadata"]["unreadable_files"].keys() == {"odd"}
+    assert found[True]["metadata"]["unreadable_files"].keys() == {"primary/odd"}
     for each in found.values():  # the reasons are in the words of the server, or of the route
         del each["metadata"]["unreadable_files"], each["metadata"]["notes"]
     assert found[True] == found[False]
@@ -119,11 +121,42 @@ def test_subscribers_are_told_the_same_in_either_way(stack: Stack, client: Any) 
     assert first == second
 
 
+def test_subscribers_are_told_of_the_end_with_its_specs(stack: Stack, client: Any) -> None:
+    told: list[Any] = []
+
+    def tell(update: Any) -> None:
+        told.append(update)
+
+    subscription = client["raw"].subscribe()
+    subscription.child_metadata_updated.add_callback(tell)
+    subscription.start_in_thread()
+    for routes in (True, False):
+        store(run_of_all_kinds(stack.directory / "assets"), client, routes=routes)
+    until(lambda: len(told) == 2, what="two runs have ended")
+    subscription.disconnect()
+    first, second = ([spec.name for spec in update.specs] for update in told)
+    assert first == second == ["BlueskyRun"]
+
+
+def test_an_error_of_the_server_is_no_run_that_is_there(
+    stack: Stack, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A conflict with nothing there ends after some attempts, and other runs go on."""
+    path = run_of_all_kinds(stack.directory / "assets")
+
+    def conflict(*_: Any) -> Any:
+        raise ClientError("there", request=Request("POST", "http://x"), response=Response(409))
+
+    monkeypatch.setattr(Catalog, "ask", conflict)
+    follower = RunIngest(path, Catalog(client))
+    assert [follower.step() for _ in range(3)] == [State.MORE, State.MORE, State.ASIDE]
+
+
 @pytest.mark.parametrize(
     ("body", "status"),
     [
         ({"nodes": [{"id": "x", "parent": [], "structure_family": "nonsense"}]}, 422),
-        ({"nodes": [{"id": "x", "parent": ["gone"], "structure_family": "container"}]}, 410),
+        ({"nodes": [{"id": "x", "parent": ["gone"], "structure_family": "container"}]}, 424),
         ({"nodes": "none"}, 422),
     ],
 )

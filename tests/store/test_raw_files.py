@@ -15,11 +15,15 @@ from support.raw_format import MIMETYPE, image, index, record
 
 from skywright.acquire.index_layout import IndexLayout
 from skywright.acquire.recorder import Recorder
+from skywright.errors import DataError
 from skywright.files import readers
 from skywright.store.export import export_run
 from skywright.store.export.contents import read_contents
+from skywright.store.file_nodes import data_sources
 from skywright.store.ingest import State, ingest
+from skywright.store.journal_contents import Stream, datum
 from skywright.store.pictures import read_frame
+from skywright.store.recover import contents_of
 from skywright.store.stored_run import catalog_documents
 
 ROWS = 40
@@ -109,6 +113,23 @@ def test_images_of_a_dead_writer_are_in_catalog_export_and_reprocessing(
         np.testing.assert_array_equal(found[0][:], expected)
     again = [doc for name, doc in catalog_documents(run) if name == "stream_resource"]
     assert {doc["data_key"]: doc["mimetype"] for doc in again}["raw_image"] == MIMETYPE
+
+
+def test_late_images_are_those_after_the_last_event(journals: Path) -> None:
+    """The stream of the rows without an event names them by a slice of the file."""
+    recording = dead_run(journals)
+    contents = contents_of(recording.path)
+    stream = contents.streams["primary"]
+    stream.data_keys["z"] = {"dtype": "number", "shape": []}  # values beside the images
+    resource = next(r for r in contents.resources.values() if r["data_key"] == "raw_image")
+    late = resource | {"uid": "late", "parameters": resource["parameters"] | {"slice": "5:8"}}
+    alone = Stream("late", "late", {"raw_image": stream.data_keys["raw_image"]})
+    alone.add_external_rows(late, {"descriptor": "late", **datum("late", 0, 1, 3)})
+    ((_, source),) = data_sources(
+        alone, {"late": late}, alone.data_keys, journals, tables=True, ended=True
+    )
+    assert not isinstance(source, DataError)
+    assert source.parameters["segments"] == [[0, 5, 8]]
 
 
 def test_a_mimetype_that_nobody_knows_does_not_stop_the_ingest(journals: Path, client: Any) -> None:

@@ -1,11 +1,13 @@
 """What tiled's writer does to unusual values, and that nobody meets it here."""
 
+import json
 import math
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 from store.recording import Recording, array, scalar
@@ -13,8 +15,9 @@ from store.stack import Stack
 from tiled.client.metadata_update import DELETE_KEY
 
 from skywright.store.check import differences
-from skywright.store.ingest import State, ingest
+from skywright.store.ingest import RunIngest, State, ingest
 from skywright.store.journal_contents import JournalContents
+from skywright.store.run_nodes import Catalog
 from skywright.store.tail import read_lines
 
 
@@ -220,13 +223,15 @@ def test_broken_lines_are_left_out_and_told(journals: Path, client: Any) -> None
     recording.event(x=1.0)
     with recording.path.open("a") as file:
         file.write('["event", {"half": \n["event", {"descriptor": "nobody"}]\n\x00\x00\n')
+        file.write("5\nnull\n")
+        known = {"descriptor": recording._streams["primary"].descriptor_doc["uid"], "time": 1.0}
+        for lack in ({"data": {"x": 9.0}, "timestamps": {"x": 1.0}}, {"seq_num": 2}):
+            file.write(json.dumps(["event", known | lack]) + "\n")
     recording.event(x=2.0)
     run = stored(recording.stop(), client)
     assert run["primary"].read()["x"].values.tolist() == [1.0, 2.0]
     notes = "\n".join(run.metadata["notes"])
-    assert "line 4" in notes
-    assert "line 5" in notes
-    assert "line 6" in notes
+    assert all(f"line {number} " in notes for number in range(4, 11))
 
 
 def test_files_that_tiled_cannot_show_are_told(journals: Path, client: Any) -> None:
@@ -248,13 +253,102 @@ def test_files_that_tiled_cannot_show_are_told(journals: Path, client: Any) -> N
     run = stored(path, client)
     assert run["primary"].read()["y"].values.tolist() == [1.0]
     (reason,) = run.metadata["unreadable_files"].values()
-    assert f"x: tiled cannot read its files: {reason}" in run.metadata["notes"]
+    assert f"primary/x: tiled cannot read its files: {reason}" in run.metadata["notes"]
     contents = JournalContents()
     for line in read_lines(journals / "done" / path.name):
         contents.add(line)
     assert differences(contents, run) == []
-    run.update_metadata({"unreadable_files": {"x": DELETE_KEY, "y": "anything"}})
+    run.update_metadata({"unreadable_files": {"primary/x": DELETE_KEY, "y": "anything"}})
     assert differences(contents, client["raw"][path.stem]) == ["primary: x is missing"]
+
+
+def test_a_number_that_comes_twice_on_one_line_ends(journals: Path, client: Any) -> None:
+    recording = Recording(journals).stream("primary", x=scalar("number"))
+    page = {
+        "descriptor": recording._streams["primary"].descriptor_doc["uid"],
+        "uid": ["a", "b"],
+        "seq_num": [1, 1],
+        "time": [1.0, 2.0],
+        "data": {"x": [5.0, 6.0]},
+        "timestamps": {"x": [1.0, 2.0]},
+        "filled": {},
+    }
+    recording.journal("event_page", page)
+    run = stored(recording.stop(), client)
+    assert len(run["primary"].read()["x"]) == 1
+
+
+def test_names_of_our_own_columns_and_nodes(journals: Path, client: Any) -> None:
+    keys = {"x": scalar("number"), "ts_x": scalar("number"), "internal": array([2])}
+    recording = Recording(journals).stream("primary", **keys)
+    recording.event(x=1.0, ts_x=2.0, internal=[3, 4])
+    stream = stored(recording.stop(), client)["primary"].base
+    events = stream["internal_events"].read()
+    assert events[["x", "ts_x"]].values.tolist() == [[1.0, 2.0]]
+    assert stream["internal"].read().tolist() == [[3, 4]]
+
+
+@pytest.mark.parametrize("live", [False, True], ids=["ended", "live"])
+def test_two_resources_of_one_file(journals: Path, client: Any, live: bool) -> None:
+    """Documents of older programs: each descriptor of a stream has its own, of the same file."""
+    recording = Recording(journals)
+    with h5py.File(journals / f"{recording.uid}.h5", "w") as file:
+        file["x"] = np.arange(6, dtype="<i4")
+        file["image"] = np.arange(6 * 4, dtype="<u2").reshape(6, 2, 2)
+    image = {"dtype": "array", "shape": [1, 2, 2], "dtype_numpy": "<u2", "external": "STREAM:"}
+    column = scalar("integer", dtype_numpy="<i4", external="STREAM:")
+    recording.stream("primary", x=column, image=image)
+    follower = RunIngest(recording.path, Catalog(client))
+    for first in (0, 3):
+        for key in ("x", "image"):
+            resource = recording.run.compose_stream_resource(
+                mimetype="application/x-hdf5",
+                uri=f"file://localhost{journals}/{recording.uid}.h5",
+                data_key=key,
+                parameters={"dataset": key, "chunk_shape": [1]},
+            )
+            recording.journal("stream_resource", resource.stream_resource_doc)
+            datum = resource.compose_stream_datum(
+                indices={"start": first, "stop": first + 3},
+                seq_nums={"start": first + 1, "stop": first + 4},
+                descriptor=recording._streams["primary"].descriptor_doc,
+            )
+            recording.journal("stream_datum", datum)
+        if live:
+            follower.step()
+    recording.stop()
+    while (state := follower.step()) is State.MORE:
+        pass
+    assert state is State.DONE
+    rows = client["raw"][recording.uid]["primary"].read()
+    assert rows["x"].values.tolist() == list(range(6))
+    assert rows["image"].values[:, 0, 0, 0].tolist() == list(range(0, 24, 4))
+
+
+def test_an_unreadable_file_of_one_stream_is_not_one_of_another(
+    journals: Path, client: Any
+) -> None:
+    recording = Recording(journals)
+    for name, shape in (("primary", [None, 3]), ("dark", [1, 3])):
+        recording.stream(name, x=array(shape, external="STREAM:", dtype_numpy="<f8"))
+        with h5py.File(journals / f"{recording.uid}-{name}.h5", "w") as file:
+            file["x"] = np.zeros((1, 3))
+        resource = recording.run.compose_stream_resource(
+            mimetype="application/x-hdf5",
+            uri=f"file://localhost{journals}/{recording.uid}-{name}.h5",
+            data_key="x",
+            parameters={"dataset": "/x", "chunk_shape": [1, 3]},
+        )
+        recording.journal("stream_resource", resource.stream_resource_doc)
+        datum = resource.compose_stream_datum(
+            indices={"start": 0, "stop": 1},
+            seq_nums={"start": 1, "stop": 2},
+            descriptor=recording._streams[name].descriptor_doc,
+        )
+        recording.journal("stream_datum", datum)
+    run = stored(recording.stop(), client)
+    assert run.metadata["unreadable_files"].keys() == {"primary/x"}
+    assert "x" in run["dark"].base
 
 
 def test_names_that_are_no_addresses(journals: Path, client: Any) -> None:

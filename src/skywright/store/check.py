@@ -56,7 +56,7 @@ def _stream_differences(stream: Stream, node: Any, unreadable: set[str]) -> list
         if expected and column is not None and column.kind == "array":
             found += _array_difference(key, parts, len(expected))
     for key, external_rows in stream.external_rows.items():
-        if key in unreadable:
+        if not unreadable.isdisjoint({f"{stream.name}/{key}", key}):  # key: of older catalogs
             continue
         found += _file_difference(key, parts, external_rows.rows_before(stream.external_rows_end()))
     return found

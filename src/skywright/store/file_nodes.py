@@ -3,7 +3,7 @@
 import itertools
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -19,7 +19,7 @@ from tiled.structures.data_source import DataSource
 from tiled.utils import path_from_uri
 
 from skywright.errors import DataError
-from skywright.files.readers import HDF5, readers
+from skywright.files.readers import HDF5, first_row, readers
 from skywright.store.external import external_source, number_files
 from skywright.store.journal_contents import ExternalRows, ResourceRows, Stream, datum
 from skywright.store.reader_adapter import reader_source
@@ -171,8 +171,10 @@ def _array(
     first = resources[segments[0].resource]
     if first["mimetype"] != HDF5 and first["mimetype"] in readers():
         rows = rows_in_files(external_rows, stream.external_rows_end())
-        ranges = [(part.start, part.stop) for part in rows]
-        return reader_source([resources[part.resource] for part in rows], ranges, data_keys[key])
+        used = [resources[part.resource] for part in rows]
+        before = [first_row(resource["parameters"]) for resource in used]
+        ranges = [(n + part.start, n + part.stop) for n, part in zip(before, rows, strict=True)]
+        return reader_source(used, ranges, data_keys[key])
     if first["mimetype"] not in CONSOLIDATOR_REGISTRY:
         raise DataError(f"no reader for {first['mimetype']}")
     if external_rows.superseded and first["mimetype"] == HDF5:
@@ -194,7 +196,8 @@ def _array(
             datum(segment.resource, segment.index, segment.seq_num, segment.rows)
         )
     source: DataSource = consolidator.get_data_source()
-    return source
+    # Two resources of one file are one asset.
+    return replace(source, assets=list({each.data_uri: each for each in source.assets}.values()))
 
 
 def with_swmr(resource: dict[str, Any]) -> dict[str, Any]:

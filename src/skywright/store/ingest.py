@@ -113,7 +113,7 @@ class RunIngest:
         self._normalizer = DocumentNormalizer()
         self._line_writer: _LineWriter | None = None
         self._replay: _Replay | None = None
-        self._exists = False  # True: the catalog has a node of this run
+        self._may_exist = False  # True: we have made its node, or the server says it is there
         self._must_verify = False  # True: the catalog may lack something that was written
         self._failures = 0
         self._unanswered = 0
@@ -129,7 +129,7 @@ class RunIngest:
             When the server cannot be reached; the next step tries again.
         OSError
             If the journal cannot be read or moved, or a virtual file in ``assets/kept`` cannot be
-            written; the next step tries again.
+            written; the next step goes on where this one has stopped.
         """
         if time.monotonic() < self._postponed_until:
             return State.IDLE
@@ -144,16 +144,17 @@ class RunIngest:
             if status is None or status in RETRY_LATER_STATUS:
                 raise ServerUnavailableError(f"tiled: {error}") from error
             return self._failed(error)
-        except RunExistsError:
+        except RunExistsError as error:
             self._line_writer = self._replay = None
-            self._exists = True
-            return State.MORE
+            self._may_exist = True
+            return State.MORE if self._existing() is not None else self._failed(error)
         except OSError:
             raise
         except Exception as error:  # an error in one run must not stop the others
             self._line_writer = None
             self._must_verify = True
             return self._failed(error)
+        self._unanswered = 0
         if self.contents.stop is None and self._replay is None:
             self._failures = 0
         return state
@@ -217,7 +218,7 @@ class RunIngest:
     def _existing(self) -> Any:
         """Return the client of the run if the catalog has it."""
         assert self.contents.start is not None
-        if self._exists:
+        if self._may_exist:
             with suppress(KeyError):  # deleted by somebody
                 return self._catalog.runs_like(self.contents.start)[self.contents.start["uid"]]
         return None
@@ -228,7 +229,7 @@ class RunIngest:
         assert self._line_writer is not None
         lines = self._replay.tail.read(self._tail.offset)
         self._line_writer.write([new for line in lines for new in self._replay.normalizer(line)])
-        self._exists = True
+        self._may_exist = True
         if self._replay.tail.offset == self._tail.offset:
             now = time.monotonic()
             self._replay_allowed_at = now + REPLAY_PAUSE_FACTOR * (now - self._replay.began)
@@ -382,6 +383,8 @@ class _LineWriter:
 
     def _write(self, line: Line) -> None:
         name, doc = line.name, line.doc
+        if line.number in self._contents.left_out:
+            return
         if name == "descriptor":
             self._descriptors.setdefault(doc["name"], []).append(doc)
             if doc["name"] in self._revisions:
@@ -410,9 +413,9 @@ class _LineWriter:
         )
         for name, source in found:
             if isinstance(source, DataError):
-                self._contents.unreadable[name] = str(source)
+                self._contents.unreadable[f"{stream.name}/{name}"] = str(source)
             else:
-                self._contents.unreadable.pop(name, None)
+                self._contents.unreadable.pop(f"{stream.name}/{name}", None)
                 writer.register(name, source)
 
     def _create_nodes(self) -> None:
@@ -421,7 +424,7 @@ class _LineWriter:
         for (name, node), reason in self._writer.create_nodes().items():
             stream = self._contents.streams[name]
             if node in stream.external_rows:
-                self._contents.unreadable[node] = reason
+                self._contents.unreadable[f"{name}/{node}"] = reason
             else:  # a table of columns
                 without_table.add(name)
         if without_table:

@@ -42,8 +42,10 @@ class ExternalRows:
         self.segments: list[ResourceRows] = []
         self.superseded = False
         """Whether a resumed run took rows again."""
+        self._file_of: dict[str, str] = {}
+        """URI of each stream resource, by its uid."""
         self._first: dict[str, int] = {}
-        """First index of the stream datums, superseded ones too, by uid of the stream resource."""
+        """First index of the stream datums, superseded ones too, by URI of the file."""
 
     def index_of_row_0(self, resource: str) -> int:
         """Return the index that row 0 of a file has.
@@ -51,7 +53,7 @@ class ExternalRows:
         With one file it is 0. With several files the indices may go on from file to file or begin
         again with each, so the first index announced for a file is taken as that of its row 0.
         """
-        return self._first.get(resource, 0) if len(self._first) > 1 else 0
+        return self._first.get(self._file_of.get(resource, ""), 0) if len(self._first) > 1 else 0
 
     def between(self, start: float, stop: float) -> list[ResourceRows]:
         """Return the rows of the seq_nums in [start, stop)."""
@@ -69,13 +71,14 @@ class ExternalRows:
         """Return the number of rows that belong to seq_nums below `stop`."""
         return sum(segment.rows for segment in self.between(float("-inf"), stop))
 
-    def add(self, doc: dict[str, Any]) -> bool:
-        """Add the rows of a stream datum; return True if they replace earlier rows."""
+    def add(self, doc: dict[str, Any], file: str) -> bool:
+        """Add the rows of a stream datum in `file`; return True if they replace earlier rows."""
         first, rows = doc["indices"]["start"], doc["indices"]["stop"] - doc["indices"]["start"]
         new = ResourceRows(doc["stream_resource"], first, doc["seq_nums"]["start"], rows)
         if rows <= 0:
             return False
-        self._first.setdefault(new.resource, first)
+        self._file_of[new.resource] = file
+        self._first.setdefault(file, first)
         last = self.segments[-1] if self.segments else None
         if last is None or new.seq_num >= last.seq_num + last.rows:
             if last is not None and _continues(last, new):
@@ -147,12 +150,12 @@ class Stream:
 
     def add_event(self, line: int, event: dict[str, Any]) -> None:
         """Note one event: its row, and whether its values fit."""
-        seq_num = event["seq_num"]
-        self._note_row(seq_num, line)
-        data = event["data"]
-        for key in self.internal:
+        values = {key: event["data"].get(key) for key in self.internal}
+        _ = event["timestamps"].get, event["time"]  # else it has no row
+        self._note_row(event["seq_num"], line)
+        for key, value in values.items():
             old = self.columns.get(key)
-            new = widen(old, data.get(key), self.declared.get(key, ""))
+            new = widen(old, value, self.declared.get(key, ""))
             if new is not old and new != old:
                 self.columns[key] = new
                 # The first event has no row in the catalog yet
@@ -172,9 +175,12 @@ class Stream:
             self.last_line.extend([0] * (index + 1 - len(self.last_line)))
         self.last_line[index] = line
 
-    def add_external_rows(self, key: str, doc: dict[str, Any]) -> None:
+    def add_external_rows(self, resource: dict[str, Any], doc: dict[str, Any]) -> None:
         """Add the rows of a file in a stream datum."""
-        if self.external_rows.setdefault(key, ExternalRows()).add(doc):
+        key, file = resource["data_key"], str(resource.get("uri"))
+        if key not in self.data_keys:
+            raise KeyError(f"no data key {key} in the descriptor of {self.name}")
+        if self.external_rows.setdefault(key, ExternalRows()).add(doc, file):
             self.revision += 1
 
 
@@ -190,7 +196,9 @@ class JournalContents:
         """Stream resources by uid."""
         self.notes: list[str] = []
         self.unreadable: dict[str, str] = {}
-        """Reason why tiled cannot read the files, by data key."""
+        """Reason why tiled cannot read the files, by stream/data key; the writer sets it."""
+        self.left_out: set[int] = set()
+        """Numbers of the lines that were not understood."""
 
     def add(self, line: Line) -> None:
         """Add one line; a line that cannot be understood becomes a note."""
@@ -200,6 +208,7 @@ class JournalContents:
         try:
             self._add(line)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
+            self.left_out.add(line.number)
             self.note(
                 f"line {line.number} of the journal, {line.name}: not understood, left out "
                 f"({type(error).__name__}: {error})"
@@ -227,8 +236,7 @@ class JournalContents:
             self.resources[doc["uid"]] = doc
         elif name == "stream_datum":
             stream = self.stream_of[doc["descriptor"]]
-            key = self.resources[doc["stream_resource"]]["data_key"]
-            stream.add_external_rows(key, doc)
+            stream.add_external_rows(self.resources[doc["stream_resource"]], doc)
 
     def _add_descriptor(self, doc: dict[str, Any]) -> None:
         stream = self.streams.get(doc["name"])

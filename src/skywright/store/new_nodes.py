@@ -7,6 +7,7 @@ some ten statements in all. The rows are the same: a test compares them with til
 This is the one module that writes tiled's tables itself.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
@@ -14,7 +15,7 @@ from itertools import groupby
 from typing import Any
 
 from pydantic import Base64Bytes
-from sqlalchemy import select
+from sqlalchemy import select, tuple_
 from sqlalchemy.exc import IntegrityError
 from tiled.catalog import orm
 from tiled.catalog.adapter import CatalogContainerAdapter, Collision
@@ -47,7 +48,7 @@ class NewNode(PostMetadataRequest):
 async def insert_nodes(
     container: Any, nodes: Sequence[NewNode], parents: Mapping[Path, Any]
 ) -> dict[Path, Any]:
-    """Write external nodes and containers, all or none, and tell the subscribers of their parents.
+    """Write external nodes and containers, all or none; then tell the subscribers of their parents.
 
     Parameters
     ----------
@@ -76,11 +77,14 @@ async def insert_nodes(
         for _, level in groupby(sorted(nodes, key=_depth), key=_depth):
             rows = [(new, _row_of(new, adapters[new.parent].node.id, assets)) for new in level]
             database.add_all(row for _, row in rows)
+            keys = [(row.parent, row.key) for _, row in rows]
             try:
                 await database.flush()
             except IntegrityError as error:
-                names = ", ".join("/".join(new.path) for new, _ in rows)
-                raise Collision(f"{names}: one of these is there") from error
+                await database.rollback()
+                if taken := await _taken(database, keys):
+                    raise Collision(f"{', '.join(taken)}: there already") from error
+                raise
             written += rows
             for new, row in rows:
                 if new.structure_family == StructureFamily.container:
@@ -90,6 +94,14 @@ async def insert_nodes(
         for new, row in written:
             await _tell(context.streaming_cache, new, row)
     return adapters
+
+
+async def _taken(database: Any, keys: Sequence[tuple[int, str]]) -> list[str]:
+    """Return the keys that there are below these parents, or that are asked for twice."""
+    rows = orm.Node.parent, orm.Node.key
+    there = (await database.execute(select(*rows).where(tuple_(*rows).in_(keys)))).all()
+    twice = [key for key, count in Counter(keys).items() if count > 1]
+    return [key for _, key in (*there, *twice)]
 
 
 def _depth(new: NewNode) -> int:

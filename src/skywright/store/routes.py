@@ -2,7 +2,7 @@
 
 tiled looks up each node on the path of a request, which costs more than the work itself. A server
 with an access policy or webhooks does not take these requests: those are asked about, and told of,
-each node by tiled.
+each node by tiled. Validators of specs are not asked.
 """
 
 from typing import Annotated, Any
@@ -28,8 +28,8 @@ from tiled.utils import APACHE_ARROW_FILE_MIME_TYPE
 from skywright.store.new_nodes import NewNode, Path, insert_nodes
 
 SCOPES = ["write:metadata", "write:data", "create:node", "register"]
-GONE, NOT_IMPLEMENTED = 410, 501
-"""Status codes. What is not there gets 410: 404 says that the server lacks these routes."""
+NOT_FOUND, FAILED_DEPENDENCY, NOT_IMPLEMENTED = 404, 424, 501
+"""Status codes. A missing parent gets 424: 404 says that the server lacks these routes."""
 
 router = APIRouter()
 
@@ -61,17 +61,22 @@ async def container_of_runs(
     """Return tiled's adapter of the container at the path of the request."""
     if getattr(request.app.state, "access_policy", None) is not None:
         raise HTTPException(NOT_IMPLEMENTED, "this server has an access policy")
-    container = await get_entry(
-        path,
-        SCOPES,
-        principal,
-        access_tags,
-        scopes,
-        root_tree,
-        session_state,
-        request.state.metrics,
-        {StructureFamily.container},
-    )
+    try:
+        container = await get_entry(
+            path,
+            SCOPES,
+            principal,
+            access_tags,
+            scopes,
+            root_tree,
+            session_state,
+            request.state.metrics,
+            {StructureFamily.container},
+        )
+    except HTTPException as error:
+        if error.status_code == NOT_FOUND:
+            raise HTTPException(FAILED_DEPENDENCY, error.detail) from error
+        raise
     if container.context.webhook_dispatcher is not None:
         raise HTTPException(NOT_IMPLEMENTED, "this server has webhooks")
     return container
@@ -81,7 +86,11 @@ async def container_of_runs(
 async def create_nodes(
     body: NewNodes, container: Annotated[Any, Depends(container_of_runs)]
 ) -> dict[str, Any]:
-    """Create nodes below a container; answer with those that have no adapter, and why."""
+    """Create nodes below a container; answer with those that have no adapter, and why.
+
+    External nodes and containers come first, all or none, then each table of events. A request
+    that fails there leaves the run, and the next one of it is a conflict.
+    """
     context = container.context
     refused = {
         new.path: f"no adapter for {source.mimetype}"
@@ -124,7 +133,8 @@ async def finish_run(
 ) -> dict[str, Any]:
     """Add metadata to a run; tell the subscribers of it and its parts that no more updates come."""
     run = await _below(container, (body.id,))
-    await run.replace_metadata({**run.metadata(), **body.metadata}, drop_revision=True)
+    metadata = {**run.metadata(), **body.metadata}
+    await run.replace_metadata(metadata, specs=run.specs, drop_revision=True)
     closure = orm.NodesClosure
     parts = (
         select(closure.descendant)
@@ -144,4 +154,4 @@ async def _below(container: Any, path: Path) -> Any:
     try:
         return await container.lookup_adapter(list(path))
     except NoEntry:
-        raise HTTPException(GONE, f"{'/'.join(path)} is not there") from None
+        raise HTTPException(FAILED_DEPENDENCY, f"{'/'.join(path)} is not there") from None

@@ -39,7 +39,7 @@ class RunExistsError(SkywrightError):
 
 
 class Catalog:
-    """The server's containers of runs and its capabilities, read once.
+    """The server's containers of runs, and what it has refused until now.
 
     Parameters
     ----------
@@ -50,9 +50,10 @@ class Catalog:
     def __init__(self, client: Any) -> None:
         self.client = client
         self.tables = True
-        """False: the server has no adapter for tables of columns."""
+        """False from the first refusal on: the server has no adapter for tables of columns."""
         self.routes = True
-        """False: the server does not have our routes; each node is a request of its own."""
+        """False from the first refusal on: the server does not have our routes, or cannot use
+        them. Then each node is a request of its own."""
         self._containers: dict[str, Any] = {}
 
     def container(self, name: str) -> Any:
@@ -95,7 +96,7 @@ class Catalog:
 
 
 @dataclass(frozen=True)
-class NewNode:
+class QueuedNode:
     """A node to be created."""
 
     path: Path
@@ -124,11 +125,11 @@ class RunNodes:
         self._catalog = catalog
         self._container = catalog.runs_like(start)
         self._tags = tags
-        self._queued: list[NewNode] = []
+        self._queued: list[QueuedNode] = []
         self._made: set[Path] = set()
         self._clients: dict[Path, Any] = {}
 
-    def queue(self, node: NewNode) -> None:
+    def queue(self, node: QueuedNode) -> None:
         """Have `create` make a node; its parent has been queued before."""
         self._queued.append(node)
 
@@ -160,7 +161,7 @@ class RunNodes:
         self._made |= {node.path for node in nodes} - reasons.keys()
         return reasons
 
-    def take_over(self, run: NewNode) -> None:
+    def take_over(self, run: QueuedNode) -> None:
         """Use the run's node that the catalog has, without its children; nothing is queued."""
         self._queued.clear()
         there = self.client(run.path)
@@ -194,7 +195,7 @@ class RunNodes:
         for path in sorted(self._made, key=len, reverse=True):
             self.client(path).close_stream()
 
-    def _create_singly(self, nodes: list[NewNode]) -> list[dict[str, Any]]:
+    def _create_singly(self, nodes: list[QueuedNode]) -> list[dict[str, Any]]:
         refused = []
         for node in nodes:
             parent = self.client(node.path[:-1]) if node.path[:-1] else self._container
@@ -218,7 +219,7 @@ class RunNodes:
                 client.append_partition(0, node.rows)
         return refused
 
-    def _as_json(self, node: NewNode) -> dict[str, Any]:
+    def _as_json(self, node: QueuedNode) -> dict[str, Any]:
         return {
             "parent": node.path[:-1],
             "id": node.path[-1],

@@ -13,14 +13,16 @@ from tiled.structures.data_source import DataSource
 from tiled.structures.table import TableStructure
 from tiled.utils import safe_json_dump
 
-from skywright.store.run_nodes import Catalog, NewNode, RunNodes
+from skywright.store.run_nodes import Catalog, QueuedNode, RunNodes
 
 JSON_INTEGERS = range(1 - 2**53, 2**53)
 """Integers that every JSON reader keeps."""
 UNREADABLE_FILES = "unreadable_files"
-"""Metadata key of a run: data keys whose files tiled cannot read, with the reason."""
+"""Metadata key of a run: ``stream/data key`` whose files tiled cannot read, with the reason."""
 SQL_TABLE = "application/x-tiled-sql-table"
 """Mimetype of tiled's tables to which rows can be appended."""
+INTERNAL = "internal"
+"""Name of the table of events, where no data key has it."""
 TABLE_COLUMNS_MAX = 1024
 """Columns of a table; DuckDB and PostgreSQL take little more."""
 
@@ -54,7 +56,7 @@ class RunWriter:
         specs = [Spec(s) if isinstance(s, str) else Spec(**s) for s in extra]
         specs.append(Spec("BlueskyRun", version="3.0"))
         self._uid = doc["uid"]
-        self._node = NewNode(
+        self._node = QueuedNode(
             (self._uid,), StructureFamily.container, {"start": storable(doc)}, tuple(specs)
         )
         self._nodes = RunNodes(catalog, start, tags)
@@ -75,7 +77,7 @@ class RunWriter:
         metadata = {k: v for k, v in doc.items() if k not in ("name", "object_keys", "run_start")}
         path = (self._uid, doc["name"])
         specs = (Spec("BlueskyEventStream", version="3.0"), Spec("composite"))
-        self._nodes.queue(NewNode(path, StructureFamily.container, metadata, specs))
+        self._nodes.queue(QueuedNode(path, StructureFamily.container, metadata, specs))
         self.streams[doc["name"]] = StreamWriter(self._nodes, path)
 
     def create_nodes(self) -> dict[tuple[str, str], str]:
@@ -114,8 +116,8 @@ class RunWriter:
         notes
             Sentences for people.
         unreadable
-            By data key, why tiled cannot read its files. It is stored as `UNREADABLE_FILES`, and
-            as notes.
+            By ``stream/data key``, why tiled cannot read its files. It is stored as
+            `UNREADABLE_FILES`, and as notes.
         """
         metadata = {"stop": storable(doc)}
         reasons = dict(unreadable or {})
@@ -164,7 +166,8 @@ class StreamWriter:
     def event(self, row: Mapping[str, Any]) -> None:
         """Add one event, as `rows.as_row` makes it; `send_rows` sends it."""
         times = {f"ts_{key}": stamp for key, stamp in row["timestamps"].items()}
-        self._rows.append({"seq_num": row["seq_num"], "time": row["time"], **row["data"], **times})
+        # Last what a device gives: a data key may be called like a time, ts_x.
+        self._rows.append({"seq_num": row["seq_num"], "time": row["time"], **times, **row["data"]})
 
     def send_rows(self, data_keys: Mapping[str, Any]) -> None:
         """Append the scalars of the queued events, in one request; queue a new table with them.
@@ -183,11 +186,12 @@ class StreamWriter:
                 self._arrays.setdefault(key, []).extend(row.pop(key) for row in rows)
         table = pyarrow.Table.from_pylist(rows)
         table = table.cast(pyarrow.schema([_null_as_text(field) for field in table.schema]))
+        name = INTERNAL if INTERNAL not in data_keys else f"{INTERNAL}_events"
         if table.num_columns <= TABLE_COLUMNS_MAX:
-            self._append("internal", table, data_keys)
+            self._append(name, table, data_keys)
             return
         for number, part in enumerate(split_table(table, TABLE_COLUMNS_MAX)):
-            self._append(f"internal_{number}", part, data_keys)
+            self._append(f"{name}_{number}", part, data_keys)
 
     def _append(self, name: str, table: pyarrow.Table, data_keys: Mapping[str, Any]) -> None:
         path = (*self.path, name)
@@ -202,7 +206,7 @@ class StreamWriter:
             mimetype=SQL_TABLE,
         )
         self._nodes.queue(
-            NewNode(path, StructureFamily.table, storable(described), source=source, rows=table)
+            QueuedNode(path, StructureFamily.table, storable(described), source=source, rows=table)
         )
 
     def send_arrays(self, data_keys: Mapping[str, Any]) -> None:
@@ -239,7 +243,7 @@ class StreamWriter:
         self._sources[name] = source
         path = (*self.path, name)
         if old is None:
-            self._nodes.queue(NewNode(path, source.structure_family, {}, source=source))
+            self._nodes.queue(QueuedNode(path, source.structure_family, {}, source=source))
         else:
             _change(self._nodes.client(path), source, old)
 
