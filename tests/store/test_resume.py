@@ -108,6 +108,45 @@ def test_resumed_scan_is_right_at_each_moment(
     assert ingest(journals / f"{uid}.jsonl", client) is State.DONE
 
 
+def test_documents_of_a_resumed_run_name_the_rows_that_count(client: Any, journals: Path) -> None:
+    """Rows 2 and 3 were taken again; then a second file began."""
+    recording = Recording(journals)
+    recording.stream("primary", x=scalar("integer", dtype_numpy="<i4", external="STREAM:"))
+    files, expected = {}, []
+    for name, ranges in (("a", [(0, 4, 1), (4, 7, 3)]), ("b", [(0, 2, 6)])):
+        files[name] = journals / f"{recording.uid}-{name}.h5"
+        with h5py.File(files[name], "w") as file:
+            file["x"] = np.arange(10, dtype="<i4") + 100 * (name == "b")
+        resource = recording.run.compose_stream_resource(
+            mimetype="application/x-hdf5",
+            uri=f"file://localhost{files[name]}",
+            data_key="x",
+            parameters={"dataset": "x"},
+        )
+        recording.journal("stream_resource", resource.stream_resource_doc)
+        for start, stop, seq_num in ranges:
+            datum = resource.compose_stream_datum(
+                indices={"start": start, "stop": stop},
+                seq_nums={"start": seq_num, "stop": seq_num + stop - start},
+                descriptor=recording._streams["primary"].descriptor_doc,
+            )
+            recording.journal("stream_datum", datum)
+    assert ingest(recording.stop(), client) is State.DONE
+    run = client["raw"][recording.uid]
+    expected = [0, 1, 4, 5, 6, 100, 101]
+    assert run["primary"].read()["x"].values.tolist() == expected
+    uris, found = {}, []
+    for name, doc in run.documents():
+        if name == "stream_resource":
+            uris[doc["uid"]] = doc["uri"]
+        if name == "stream_datum":
+            with h5py.File(uris[doc["stream_resource"]].removeprefix("file://localhost")) as file:
+                rows = file["x"][doc["indices"]["start"] : doc["indices"]["stop"]].tolist()
+            numbers = range(doc["seq_nums"]["start"], doc["seq_nums"]["stop"])
+            found += zip(numbers, rows, strict=True)
+    assert found == list(enumerate(expected, 1))
+
+
 def test_virtual_file_while_the_source_is_still_written(client: Any, journals: Path) -> None:
     """The rows left out are left out of a file whose SWMR writer still has it open."""
     from skywright.store.file_nodes import KEPT, FileRows, write_virtual_file

@@ -1,6 +1,7 @@
 """Documents of a stored run, as ``run.documents()`` asks the server for them."""
 
-from collections.abc import AsyncIterator
+import json
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,15 @@ from bluesky_tiled_plugins.exporters import json_seq_exporter
 from tiled.structures.array import ArrayStructure, BuiltinDtype
 from tiled.structures.core import StructureFamily
 
+from skywright.store.external import Segment
+from skywright.store.journal_contents import datum
 from skywright.store.table_adapter import MIMETYPE, rows_of
+
+Document = dict[str, Any]
+FILES, SEGMENTS = "skywright_files", "skywright_segments"
+"""Parameters that pass through the stock exporter."""
+OF_SEVERAL_FILES = ("template", "chunk_shape")
+"""Parameters with which the stock exporter makes one resource of several files."""
 
 
 async def export_documents(
@@ -16,15 +25,47 @@ async def export_documents(
 ) -> AsyncIterator[str]:
     """Export a run as a JSON sequence; see ``bluesky_tiled_plugins.exporters``.
 
-    The stock exporter knows one table a stream, that of events. It gets each column of a table of
-    files as the array that it would be without such tables.
+    The stock exporter knows one table a stream, that of events, and one range of rows for each data
+    key. It gets each column of a table of files as an array, and what it says of the array's rows
+    is replaced by a document for each file and each range. A table that is still open has no rows.
     """
 
     async def filter_for_access(run: _Run) -> _Run:
         return _Run(await filtered(run.adapter))
 
+    parts: dict[str, list[Segment]] = {}
     async for record in json_seq_exporter(mimetype, _Run(adapter), metadata, filter_for_access):
-        yield record
+        if not record.startswith('\x1e{"name": "stream_'):
+            yield record
+            continue
+        told = json.loads(record[1:])
+        for doc in _of_each_file(told["name"], told["doc"], parts):
+            yield "\x1e" + json.dumps({"name": told["name"], "doc": doc}) + "\n"
+
+
+def _of_each_file(name: str, doc: Document, parts: dict[str, list[Segment]]) -> Iterator[Document]:
+    """Yield the documents in place of one: of a column of a table, one for each file or range."""
+    if name == "stream_resource":
+        parameters = doc["parameters"]
+        files, segments = parameters.pop(FILES, None), parameters.pop(SEGMENTS, None)
+        if files is None:
+            yield doc
+            return
+        parts[doc["uid"]] = segments
+        plain = {key: parameters[key] for key in parameters if key not in OF_SEVERAL_FILES}
+        for number, uri in enumerate(files):
+            yield doc | {"uid": f"{doc['uid']}/{number}", "uri": uri, "parameters": plain}
+        return
+    resource = doc["stream_resource"]
+    if resource not in parts:
+        yield doc
+        return
+    seq_num = 1
+    for number, (file, start, stop) in enumerate(parts[resource]):
+        count = (start if stop is None else stop) - start
+        rows = datum(f"{resource}/{file}", start, seq_num, count)
+        yield doc | {"uid": f"{doc['uid']}/{number}", **rows}
+        seq_num += count
 
 
 class _Run:
@@ -59,6 +100,10 @@ class _Stream:
         return column or await self._adapter.lookup_adapter(segments)
 
 
+def _number(asset: Any) -> int:
+    return int(asset.num or 0)
+
+
 class _Column:
     def __init__(self, table: Any, name: str) -> None:
         rows = rows_of(table) or 0
@@ -70,7 +115,11 @@ class _Column:
                 "structure_family": StructureFamily.array,
                 "structure": ArrayStructure(BuiltinDtype.from_numpy_dtype(dtype), *shape),
                 "mimetype": "application/x-hdf5",
-                "parameters": {"dataset": table.parameters["columns"][name]},
+                "parameters": {
+                    "dataset": table.parameters["columns"][name],
+                    FILES: [asset.data_uri for asset in sorted(table.assets, key=_number)],
+                    SEGMENTS: table.parameters["segments"],
+                },
             }
         )
 
