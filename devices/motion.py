@@ -169,16 +169,17 @@ class Motor(EpicsMotor):
 
         def watch() -> None:
             try:
-                self.await_motion(has_ended, limit, f"on its way to {position:g}")
-                if (newest := self._newest_move) is not status and newest is not None:
-                    raise HardwareError(
-                        f"{self.name}: the move to {position:g} was replaced by one to "
-                        f"{newest.target:g}"
-                    )
-                self._check_arrival(position)
+                with ioc_errors(self):
+                    self.await_motion(has_ended, limit, f"on its way to {position:g}")
+                    if (newest := self._newest_move) is not status and newest is not None:
+                        raise HardwareError(
+                            f"{self.name}: the move to {position:g} was replaced by one to "
+                            f"{newest.target:g}"
+                        )
+                    self._check_arrival(position)
             except HardwareError as error:
                 status.set_exception(error)
-            except Exception as error:  # such as a lost connection while asking why
+            except Exception as error:  # a status that never ends would hold the plan
                 status.set_exception(HardwareError(f"{self.name}: {error}"))
             else:
                 status.set_finished()

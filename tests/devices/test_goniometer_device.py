@@ -342,13 +342,13 @@ def test_a_move_that_ends_elsewhere_has_failed(
 def test_a_move_that_is_replaced_fails_and_leaves_the_motor_moving(
     gonio: MotorGoniometer, ioc: IocProcess
 ) -> None:
-    sim(ioc, "sx:Slow", 0.5)
-    first = gonio.sx.move(1.0, wait=False, timeout=0.5)
+    sim(ioc, "sx:Slow", 0.1)
+    first = gonio.sx.move(1.0, wait=False, timeout=4.0)
     until(lambda: gonio.sx.position > 0.02)
-    second = gonio.sx.move(2.0, wait=False)
-    assert "replaced by one to 2" in reason(first)
+    second = gonio.sx.move(1.5, wait=False)  # takes longer than the limit of the first
+    assert "replaced by one to 1.5" in reason(first)
     second.wait(LIMIT_S)
-    assert gonio.sx.position == pytest.approx(2.0)
+    assert gonio.sx.position == pytest.approx(1.5)
 
 
 def test_a_failed_move_fails_the_plan_with_the_reason(
