@@ -1,6 +1,7 @@
 """The state of the beamline, looked at by one for all clients."""
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
@@ -8,6 +9,8 @@ from pathlib import Path
 from typing import Protocol
 
 from skywright.processes.stack import State, read_state
+
+logger = logging.getLogger(__name__)
 
 PERIOD_S = 2.0
 
@@ -30,6 +33,16 @@ class Check(Protocol):
     @property
     def todo(self) -> str:
         """What to do; "" if nothing."""
+
+
+@dataclass(frozen=True)
+class FailedExamination:
+    """The line of a report that could not be made."""
+
+    found: str
+    name: str = "checks"
+    status: str = "wrong"
+    todo: str = "look at the log of the dashboard, or run `skywright doctor`"
 
 
 @dataclass(frozen=True)
@@ -102,7 +115,11 @@ class Board:
     async def _examine(self) -> None:
         try:
             self.report = await asyncio.to_thread(lambda: list(self.checks.examine()))
-            self.reported_s = time.time()
+        except Exception as error:  # a task's exception is shown nowhere else
+            logger.exception("the examination failed")
+            found = f"the examination failed: {type(error).__name__}: {error}"
+            self.report = [FailedExamination(found)]
         finally:
             self.examining = None
             self.number += 1
+            self.reported_s = time.time()

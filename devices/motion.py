@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from epics.ca import CASeverityException, ChannelAccessException, ChannelAccessGetFailure
-from ophyd import Component, EpicsMotor, EpicsSignal
+from ophyd import Component, EpicsMotor, EpicsSignal, EpicsSignalRO, Kind
 from ophyd.status import MoveStatus, StatusBase
 from ophyd.utils.epics_pvs import AlarmSeverity, AlarmStatus
 from ophyd.utils.errors import DisconnectedError, LimitError
@@ -22,6 +22,10 @@ from skywright.errors import HardwareError
 STALL_S = 3.0
 """A motor that moves shows another position at least this often."""
 WATCH_S = 0.1
+PAUSE = 1
+"""Value of SPMG."""
+TOLERANCE = 0.01
+"""A motor is at its target if it is this near, in its unit; more if RDBD is more."""
 SLOWNESS, MARGIN_S = 3.0, 10.0
 SILENT = (
     DisconnectedError,
@@ -72,18 +76,25 @@ class Motor(EpicsMotor):
     """A motor record whose moves end within seconds when IOC or motor do not do their part.
 
     `set` and `move` fail with `HardwareError` when the IOC is lost, when the position does not
-    change for `stall_s`, when a limit switch, an alarm or a stop ends the move, or after three
-    times the time that velocity and acceleration allow for, plus 10 s.
+    change for `stall_s`, when a limit switch, an alarm or a stop ends the move, when it ends
+    elsewhere, when another move replaces it, or after three times the time that velocity and
+    acceleration allow for, plus 10 s. A move that is paused (SPMG) may go on within that time.
 
     Attributes
     ----------
     stall_s
         See above; more for motors that rarely tell where they are.
+    tolerance
+        Largest distance from the target at the end of a move, if the record's RDBD is less.
     """
 
     user_setpoint = Component(Setpoint, ".VAL", limits=True, auto_monitor=True)
+    mode = Component(EpicsSignalRO, ".SPMG", kind=Kind.omitted, auto_monitor=True)
+    deadband = Component(EpicsSignalRO, ".RDBD", kind=Kind.omitted)
     stall_s = STALL_S
+    tolerance = TOLERANCE
     _stopped = False
+    _newest_move: MotionStatus | None = None
 
     def read(self) -> dict[str, Any]:
         """Read the position.
@@ -144,7 +155,7 @@ class Motor(EpicsMotor):
         self._reset_sub(self._SUB_REQ_DONE)
         ended = threading.Event()
         self.subscribe(lambda **_: ended.set(), event_type=self._SUB_REQ_DONE, run=False)
-        status = MotionStatus(self, position)
+        self._newest_move = status = MotionStatus(self, position)
         self._stopped = self._started_moving = False
         self.user_setpoint.put(position, wait=False)
         if moved_cb is not None:
@@ -152,15 +163,23 @@ class Motor(EpicsMotor):
 
         def has_ended(timeout: float) -> bool:
             # The event can be set by the end of a motion before this one
-            return ended.wait(timeout) and self._at_rest(timeout)
+            return self._newest_move is not status or (
+                ended.wait(timeout) and self._at_rest(position, timeout)
+            )
 
         def watch() -> None:
             try:
-                self.await_motion(has_ended, limit, f"on its way to {position:g}")
-                self._check_arrival(position)
+                with ioc_errors(self):
+                    self.await_motion(has_ended, limit, f"on its way to {position:g}")
+                    if (newest := self._newest_move) is not status and newest is not None:
+                        raise HardwareError(
+                            f"{self.name}: the move to {position:g} was replaced by one to "
+                            f"{newest.target:g}"
+                        )
+                    self._check_arrival(position)
             except HardwareError as error:
                 status.set_exception(error)
-            except Exception as error:  # such as a lost connection while asking why
+            except Exception as error:  # a status that never ends would hold the plan
                 status.set_exception(HardwareError(f"{self.name}: {error}"))
             else:
                 status.set_finished()
@@ -180,11 +199,22 @@ class Motor(EpicsMotor):
         if self.connected:
             super().stop(success=success)
 
-    def _at_rest(self, timeout: float) -> bool:
-        if self.motor_done_move.get(use_monitor=False):
-            return True
-        threading.Event().wait(timeout)
-        return False
+    def _at_rest(self, target: float, timeout: float) -> bool:
+        """Return whether the move is over; if not, wait for `timeout` first."""
+        for _ in range(2):  # elsewhere it must rest twice: after a pause, Go takes a moment
+            is_paused = not self._stopped and self.mode.get(use_monitor=False) == PAUSE
+            is_done = self.motor_done_move.get(use_monitor=False)
+            is_there = self._is_at(target)
+            if is_done and is_there:
+                return True
+            threading.Event().wait(timeout)
+            if is_paused or not is_done:
+                return False
+        return True
+
+    def _is_at(self, target: float) -> bool:
+        allowed = max(self.tolerance, float(self.deadband.get()))
+        return abs(float(self.user_readback.get(use_monitor=False)) - target) <= allowed
 
     def time_limit(self, position: float) -> float:
         """Return after how many seconds a move to `position` is given up."""
@@ -225,10 +255,17 @@ class Motor(EpicsMotor):
                     f"{self.name}: lost the IOC of {self.prefix} {doing}, at {last:g}; look where "
                     "the motor is before it is moved again"
                 )
-            if self.position != last:
+            is_paused = self.mode.get() == PAUSE
+            if is_paused or self.position != last:
                 last, seen = self.position, now
             if now - seen > self.stall_s:
                 self._give_up(f"stands still at {last:g} for {now - seen:.1f} s {doing}, ")
+            if now - began > limit_s and is_paused:
+                self.motor_stop.put(1, wait=False)
+                raise HardwareError(
+                    f"{self.name}: paused at {last:g} {doing} (SPMG is Pause), given up after "
+                    f"{limit_s:.0f} s; set SPMG to Stop, then to Go, before it is moved again"
+                )
             if now - began > limit_s:
                 self._give_up(f"is at {last:g} after {limit_s:.0f} s {doing}, ")
 
@@ -257,6 +294,11 @@ class Motor(EpicsMotor):
         wanted = self.user_setpoint.get(use_monitor=False)
         if self._stopped or abs(wanted - target) > 1e-6 * max(1.0, abs(target)):
             raise HardwareError(f"{where}somebody stopped it, or sent it elsewhere (VAL {wanted})")
+        if not self._is_at(target):
+            raise HardwareError(
+                f"{where}that is further away than RDBD and the tolerance of {self.tolerance:g} "
+                f"{self.egu} allow"
+            )
 
     def _alarm(self) -> str:
         severity = AlarmSeverity(self.user_readback.alarm_severity or 0)

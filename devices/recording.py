@@ -80,8 +80,11 @@ class RecordingDevice(FileStreamDevice):
         super()._stop_acquisition()
 
     def _prime(self, is_there: Callable[[], bool]) -> None:
-        """Take one picture that is not recorded, to learn the size."""
-        self._put(self.image_mode, SINGLE)
+        """Take pictures that are not recorded until the size is known.
+
+        One pulse is not always enough: a camera may run at a fraction of the machine's rate.
+        """
+        self._put(self.image_mode, CONTINUOUS)
         self._start_acquiring()
         deadline = time.monotonic() + (self.silence_limit.get() or CONNECT_S)
         while not is_there():

@@ -192,7 +192,11 @@ class Cam(PVGroup):
     status_message = readback("", ChannelType.CHAR, max_length=1024, name="StatusMessage_RBV")
 
     def has_posted(self, acquiring: bool) -> bool:
-        """Return whether ``Acquire_RBV`` is `acquiring`; a put may write 1 after the end."""
+        """Return whether ``Acquire_RBV`` has this value.
+
+        A put writes 1 after `acquire` has returned, when a short acquisition may be over and posted
+        already; then 0 must be posted again.
+        """
         return bool(self.acquire.readback.raw_value) == acquiring
 
 

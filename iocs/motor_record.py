@@ -5,7 +5,7 @@ TWV TWF TWR, JVEL JOGF JOGR, HOMF HOMR ATHM, VELO VMAX VBAS ACCL, HLM LLM DHLM D
 HLS LLS RHLS RLLS HLSV, OFF DIR FOFF SET MRES, MSTA STAT SEVR, EGU PREC DESC. VBAS, backlash and
 retries are kept and have no effect. Differences to the record: after a stop, or at a limit switch,
 VAL becomes RBV at once; a refused move shows as DMOV 1 - 0 - 1 with an alarm, so that no client
-waits.
+waits; a jog does not look at SPMG.
 """
 
 import asyncio

@@ -76,6 +76,8 @@ class OscillationFlyer(Device):
         self._sweep: Sweep | None = None
         self._over: TaskStatus | None = None
         self._started = threading.Event()
+        self._stop_requested = False
+        """Whether `stop` was called in this sweep."""
         self._writer: ColumnWriter | None = None
         self._recording = False
         self._sweeps = self._collected = self._rows = 0
@@ -135,7 +137,7 @@ class OscillationFlyer(Device):
                 "stage it, prepare it with a Sweep, and wait for the last one to be over, before "
                 "kickoff"
             )
-        sweep = self._sweep
+        sweep, self._stop_requested = self._sweep, False
         self._over = over = run_ioc_task(self, lambda: self._fly(sweep))
         over.add_callback(lambda _: self._started.set())
 
@@ -323,13 +325,13 @@ class MotorOscillation(OscillationFlyer):
             readings.append((timestamp, value))
 
         self._started.set()
-        spindle.move(start - lead)
+        self._move(start - lead)
         velocity = spindle.velocity.get()
         token = None
         try:
             self._set_velocity(abs(sweep.rate_deg_s))
             token = spindle.user_readback.subscribe(note)
-            spindle.move(end + lead)
+            self._move(end + lead)
         finally:
             if token is not None:
                 spindle.user_readback.unsubscribe(token)
@@ -337,8 +339,17 @@ class MotorOscillation(OscillationFlyer):
             if spindle.connected:
                 self._set_velocity(velocity)
         if lead:
-            spindle.move(end)
+            self._move(end)
         return self.last
+
+    def _move(self, angle: float) -> None:
+        """Move the spindle; fail if the sweep is stopped, also if that was before the move."""
+        if self._stop_requested:
+            raise HardwareError(f"{self.name}: somebody stopped the sweep")
+        status = self.spindle.move(angle, wait=False)
+        if self._stop_requested:  # since the check above; `move` forgets an earlier stop
+            self.spindle.stop()
+        status.wait()
 
     def _set_velocity(self, velocity: float) -> None:
         signal = self.spindle.velocity
@@ -353,6 +364,7 @@ class MotorOscillation(OscillationFlyer):
     def stop(self, *, success: bool = False) -> None:
         """Stop the spindle, and with it a sweep under way."""
         if self._over is not None and not self._over.done:
+            self._stop_requested = True
             self.spindle.stop(success=success)
 
 

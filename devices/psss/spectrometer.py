@@ -29,7 +29,8 @@ class Psss(RecordingDevice):
     and ``_scatter`` of center, width and intensity over the pulses with a good fit, NaN without).
     Every pulse is a row of one HDF5 file, opened at stage. `pulses` is that file as a stream of a
     run, and the flyer; `pulse_settings` is the stream of what they were made with, a row for each
-    ``NAME_settings_number``; `pictures` that of raw pictures, one in `raw_every` pulses.
+    ``NAME_settings_number``; `pictures` that of raw pictures: of each acquisition the first picture
+    and every `raw_every`-th after it; a step scan records one at every point.
 
     Data keys of `pulses`, all external (``STREAM:``): ``NAME_spectrum`` (columns,) float64;
     ``NAME_pulse_id``; ``NAME_time``, unix s; ``NAME_center``, ``_fwhm``, their ``_error``,

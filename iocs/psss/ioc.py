@@ -1,9 +1,10 @@
 """IOC of the single-shot spectrometer: its site's PVs over the owner of the pulses.
 
 Results, ROI and axis have the names of the site (`SPECTRUM_Y`, `SPC_ROI_YMIN` ...); `cam1:` runs
-acquisitions of pulses, `SPEC1:` records every pulse's spectrum and fit, `HDF1:` pictures, one in
-`RAW_EVERY`; `SIM:` says what the simulator knows to be true, for scoring only. `--list-pvs` prints
-all names. The bsread output and the REST API are served beside the PVs; `skywright psss serve`
+acquisitions of pulses, `SPEC1:` records every pulse's spectrum and fit, `HDF1:` pictures: of each
+acquisition the first picture and every `RAW_EVERY`-th after it; a step scan records one at every
+point. `SIM:` says what the simulator knows to be true, for scoring only. `--list-pvs` prints all
+names. The bsread output and the REST API are served beside the PVs; `skywright psss serve`
 starts the same with the ports of the old service.
 
     python -m iocs.psss --source sim --seed 3 --auto-start
@@ -93,7 +94,8 @@ class PsssIOC(OwnerGroup):
         self.pictures: Recorder[Any, Any] = Recorder(
             PictureLayout(), every, self._changed, essential=False
         )
-        self.recorder: Recorder[Any, Any] = Recorder(SpectraLayout(), 1, self._changed)
+        layout = SpectraLayout(lambda: self.processor.picture_width)
+        self.recorder: Recorder[Any, Any] = Recorder(layout, 1, self._changed)
         self.spectra.ioc = self
         self.pictures_part.attach(self, self.pictures)
         self.spectra_part.attach(self, self.recorder)

@@ -428,6 +428,31 @@ def test_callbacks_that_fail_are_counted_and_every_item_is_published(
     assert state.alarm
 
 
+def test_the_error_of_a_callback_is_over_with_its_acquisition(
+    source: HandSource, make: Make
+) -> None:
+    def fail(_: Any) -> None:
+        raise ValueError("the callback is broken")
+
+    owner = make(lambda item: item)
+    owner.start()
+    acquisition = owner.acquire(1, fail)
+    source.send(1)
+    assert acquisition.done.wait(90)
+    assert owner.state().alarm
+    source.send(2)
+    until(lambda: owner.state().items == 2)
+    until(lambda: not owner.state().alarm)
+    assert owner.state().failures == {"on_item failed": 1}
+    acquisition = owner.acquire(1, fail)
+    source.send(3)
+    assert acquisition.done.wait(90)
+    acquisition = owner.acquire(2)
+    source.send(4)
+    until(lambda: acquisition.items == 1)
+    until(lambda: not owner.state().alarm)
+
+
 def test_an_item_whose_setting_cannot_be_attached_is_a_loss(source: HandSource, make: Make) -> None:
     owner = make(lambda item: item)
 

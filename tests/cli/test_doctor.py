@@ -177,3 +177,27 @@ def test_an_ioc_clock_that_is_ahead_is_wrong(
     assert answers.status is Status.ok
     assert clock.status is Status.wrong
     assert "7.2 s ahead" in clock.found
+
+
+def test_pvs_that_are_not_asked_for_in_time_are_a_finding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_out(command: list[str], timeout: float, **_: Any) -> None:
+        raise subprocess.TimeoutExpired(command, timeout)
+
+    monkeypatch.setattr(subprocess, "run", run_out)
+    (check,) = doctor.check_pvs(settings_in(tmp_path))
+    assert check.status is Status.wrong
+    assert "not ended within 60 s" in check.found
+
+
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [(-1, "it is not known"), (5, "is not synchronized"), (0, "clock is synchronized")],
+)
+def test_the_clock_is_synchronized_only_if_the_kernel_says_so(
+    monkeypatch: pytest.MonkeyPatch, answer: int, found: str
+) -> None:
+    library = type("Library", (), {"adjtimex": staticmethod(lambda _: answer)})
+    monkeypatch.setattr("ctypes.CDLL", lambda *_, **__: library)
+    assert found in doctor.check_host_clock().found

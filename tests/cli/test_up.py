@@ -130,6 +130,19 @@ def test_a_taken_port_is_named_with_its_key(fake_beamline: dict[str, str]) -> No
     assert f"iocs.two.port: port {port} is taken" in one_line(done)
 
 
+def test_the_state_of_a_stack_that_was_killed_is_removed_before_anything_else(
+    fake_beamline: dict[str, str], tmp_path: Path
+) -> None:
+    state = tmp_path / "store" / "up.json"
+    state.parent.mkdir(exist_ok=True)
+    state.write_text("{}")
+    with socket.create_server(("127.0.0.1", 0)) as taken:  # it ends when it chooses ports
+        port = str(taken.getsockname()[1])
+        done = run("up", *IOCS, **fake_beamline, SKYWRIGHT_IOCS__TWO__PORT=port)
+    assert done.returncode == 2
+    assert not state.exists()
+
+
 def test_a_broken_key_is_named(fake_beamline: dict[str, str]) -> None:
     done = run("up", **fake_beamline, SKYWRIGHT_STORE__TILED_PORT="high")
     assert done.returncode == 2

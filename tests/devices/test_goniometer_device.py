@@ -289,6 +289,68 @@ def test_a_limit_switch_an_alarm_and_a_stop_are_told_apart(
     assert "alarm COMM INVALID" in reason(gonio.sy.set(1.0))
 
 
+@pytest.fixture
+def pausable(ioc: IocProcess, gonio: MotorGoniometer) -> Iterator[EpicsSignal]:
+    """SPMG of the stage sx."""
+    mode = signal(ioc, "sx.SPMG")
+    yield mode
+    mode.set(2).wait(LIMIT_S)  # without a resumed move
+    mode.set(3).wait(LIMIT_S)
+
+
+def paused_move(gonio: MotorGoniometer, mode: EpicsSignal, **more: Any) -> StatusBase:
+    """Start a move of sx to 2 and pause it on its way."""
+    status = gonio.sx.move(2.0, wait=False, **more)
+    until(lambda: gonio.sx.position > 0.1)
+    mode.set(1).wait(LIMIT_S)
+    until(lambda: gonio.sx.motor_done_move.get(use_monitor=False) == 1)
+    return status
+
+
+def test_a_paused_move_is_not_over_until_go_or_its_limit(
+    gonio: MotorGoniometer, pausable: EpicsSignal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gonio.sx, "stall_s", 0.5)
+    status = paused_move(gonio, pausable)
+    assert not threading.Event().wait(1.0)
+    assert not status.done
+    pausable.set(3).wait(LIMIT_S)
+    status.wait(LIMIT_S)
+    assert gonio.sx.position == pytest.approx(2.0)
+    gonio.sx.set(0.0).wait(LIMIT_S)
+    said = reason(paused_move(gonio, pausable, timeout=2.0))
+    assert "gonio_sx: paused at" in said
+    assert "(SPMG is Pause)" in said
+
+
+def test_a_paused_move_ends_when_it_is_stopped(
+    gonio: MotorGoniometer, pausable: EpicsSignal
+) -> None:
+    status = paused_move(gonio, pausable, timeout=LIMIT_S)
+    gonio.sx.stop()
+    assert "somebody stopped it" in reason(status)
+
+
+def test_a_move_that_ends_elsewhere_has_failed(
+    gonio: MotorGoniometer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gonio.sx, "tolerance", -1.0)
+    monkeypatch.setattr(gonio.sx.deadband, "get", lambda: -1.0)
+    assert "further away than RDBD" in reason(gonio.sx.set(0.5))
+
+
+def test_a_move_that_is_replaced_fails_and_leaves_the_motor_moving(
+    gonio: MotorGoniometer, ioc: IocProcess
+) -> None:
+    sim(ioc, "sx:Slow", 0.1)
+    first = gonio.sx.move(1.0, wait=False, timeout=4.0)
+    until(lambda: gonio.sx.position > 0.02)
+    second = gonio.sx.move(1.5, wait=False)  # takes longer than the limit of the first
+    assert "replaced by one to 1.5" in reason(first)
+    second.wait(LIMIT_S)
+    assert gonio.sx.position == pytest.approx(1.5)
+
+
 def test_a_failed_move_fails_the_plan_with_the_reason(
     ioc: IocProcess, gonio: MotorGoniometer, RE: Any
 ) -> None:
@@ -438,6 +500,26 @@ def test_a_motor_that_cannot_turn_so_fast_keeps_its_velocity(
         oscillation.prepare(Sweep(90.0, 0.2)).wait(LIMIT_S)
         oscillation.kickoff().wait(LIMIT_S)
         assert "take more time" in reason(oscillation.complete())
+    assert goniometer.phi.velocity.get() == 120.0
+
+
+def test_a_stop_between_the_moves_of_a_sweep_ends_it(
+    ioc: IocProcess, tmp_path: Path, gonio: MotorGoniometer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goniometer = device(MotorGoniometer, ioc.prefix, tmp_path)
+    oscillation: Any = goniometer.oscillation
+    set_velocity = oscillation._set_velocity
+
+    def stop_first(velocity: float) -> None:  # between the run-up and the sweep
+        oscillation.stop()
+        set_velocity(velocity)
+
+    monkeypatch.setattr(oscillation, "_set_velocity", stop_first)
+    with staged(oscillation):
+        oscillation.prepare(Sweep(60.0, 0.6)).wait(LIMIT_S)
+        oscillation.kickoff().wait(LIMIT_S)
+        assert "somebody stopped the sweep" in reason(oscillation.complete())
+    assert goniometer.phi.position < 10.0
     assert goniometer.phi.velocity.get() == 120.0
 
 

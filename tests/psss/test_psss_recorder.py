@@ -250,6 +250,26 @@ def test_pulses_without_pictures_alone_make_a_file_too(
         assert reader.read(layouts.STATUS).tolist() == [FitStatus.NO_IMAGE] * 2
 
 
+def test_a_recording_that_begins_without_pictures_is_as_wide_as_the_last_one(
+    processor: Processor, source: ScriptedSource, tmp_path: Path
+) -> None:
+    recorder: Recorder[Any, Any] = Recorder(SpectraLayout(lambda: processor.picture_width))
+    processor.recorders[:] = [recorder]
+    processor.change(axis=AXIS)
+    acquire(processor, source, PICTURE)  # not recorded: the device asks for the size
+    assert recorder.start(tmp_path / "a.h5") == ""
+    acquire(processor, source, None, first=2)
+    acquire(processor, source, PICTURE, first=3)
+    recorder.close()
+    assert recorder.lost() == {}
+    with ColumnReader(tmp_path / "a.h5", layouts.PULSE_ID) as reader:
+        spectra = reader.read(layouts.SPECTRUM)
+        assert np.isnan(spectra[0]).all()
+        np.testing.assert_array_equal(spectra[1], PICTURE.sum(axis=0, dtype=np.uint32))
+    with ColumnReader(tmp_path / "a.settings.h5", layouts.SETTINGS_NUMBER) as reader:
+        np.testing.assert_array_equal(reader.read(layouts.AXIS)[0], AXIS)
+
+
 def test_a_file_that_cannot_be_made_is_said(spectra: Recorder[Any, Any], tmp_path: Path) -> None:
     assert "no such directory" in spectra.start(tmp_path / "absent" / "a.h5")
     (tmp_path / "a.h5").touch()

@@ -107,4 +107,6 @@ def write_fake_beamline(directory: Path) -> dict[str, str]:
         '[iocs.one]\nmodule = "fake_ioc"\nprefix = "ONE:"\n'
         '[iocs.two]\nmodule = "fake_ioc"\nprefix = "TWO:"\n'
     )
-    return {"SKYWRIGHT_CONFIG": str(config), "PYTHONPATH": str(directory)}
+    # What the tests import is what the processes run, also in a second checkout.
+    path = os.pathsep.join(filter(None, (str(directory), os.environ.get("PYTHONPATH"))))
+    return {"SKYWRIGHT_CONFIG": str(config), "PYTHONPATH": path}

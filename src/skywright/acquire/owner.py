@@ -247,6 +247,7 @@ class Owner(Generic[Item, Result]):
         with self._lock:
             if self._acquisition is not None:
                 raise HardwareError(f"{self.name}: an acquisition is in progress; stop it first")
+            self._publisher.forget("on_item")  # of the acquisition before
             acquisition = self._acquisition = Acquisition(requested, on_item=on_item)
             # In the same step: items of a running source may end the acquisition at once, which
             # removes the user
@@ -393,6 +394,8 @@ class Owner(Generic[Item, Result]):
                 acquisition = None
             if acquisition is not None:
                 acquisition.in_progress += 1
+        if acquisition is None:  # the error of an `on_item` is over with its acquisition
+            self._publisher.forget("on_item")
         size = getattr(item, "nbytes", 0)
         arrived = arrive(item, acquisition, self.process_argument, self._log_name)
         if self._process is None and arrived.refused is None:

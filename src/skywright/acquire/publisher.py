@@ -64,6 +64,10 @@ class Publisher(Generic[Result]):
         """Present error of an endpoint or callback; empty: none."""
         return next(iter(self._failing.copy().values()), "")
 
+    def forget(self, name: str) -> None:
+        """Report the error of this callback no longer; it stays counted."""
+        self._failing.pop(name, None)
+
     def add(self, queue: NewestQueue[Result]) -> None:
         """Publish results to this queue too."""
         with self._lock:

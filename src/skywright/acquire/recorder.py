@@ -130,8 +130,9 @@ class Layout(ABC, Generic[Result, RowGroup]):
     ) -> File[RowGroup] | None:
         """Create the file; return None to wait for a row group that gives its shape.
 
-        If `must_create` is True, a caller waits for these rows: create the file if that is possible
-        at all. After None, `open` is called again with more row groups.
+        If `must_create` is True, `open` must return a file if it has rows for it, because a caller
+        waits for them or the recording ends. After None, `open` is called again with more row
+        groups.
         """
 
     def open_early(self, path: Path) -> File[RowGroup] | None:

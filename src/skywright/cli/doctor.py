@@ -30,6 +30,8 @@ from skywright.processes.ports import port_is_free
 LOW_DISK_BYTES = 5_000_000_000
 STALE_JOURNAL_S = 10.0
 CLOCK_TOLERANCE_S = 0.5
+PROBE_LIMIT_S = 60.0
+"""Timeout for the process that asks for all PVs."""
 EXTRAS = ("epics", "bluesky", "store", "session")
 
 
@@ -222,10 +224,16 @@ def check_host_clock() -> Check:
         return good("clock", "this system does not say whether it is synchronized")
     time_error = 5  # TIME_ERROR of <sys/timex.h>
     state = adjtimex(ctypes.create_string_buffer(256))  # struct timex, modes 0: only read
+    if state == -1:  # refused, as in some containers
+        return good("clock", f"it is not known whether it is synchronized: {_last_error()}")
     if state == time_error:
         todo = "start chrony, ntpd or systemd-timesyncd if runs of several machines are compared"
         return doubtful("clock", "the host's clock is not synchronized", todo)
     return good("clock", "the host's clock is synchronized")
+
+
+def _last_error() -> str:
+    return os.strerror(ctypes.get_errno())
 
 
 def check_ports(settings: Settings, state: runtime.State | None) -> Iterator[Check]:
@@ -317,7 +325,14 @@ def check_journals(settings: Settings, state: runtime.State | None) -> Check:
 def check_pvs(settings: Settings) -> Iterator[Check]:
     """Check that every PV of every device answers, and that the IOCs' clocks are not ahead."""
     command = [sys.executable, "-m", "skywright.cli.pv_probe"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=PROBE_LIMIT_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        found = f"they cannot be asked: the probe has not ended within {PROBE_LIMIT_S:g} s"
+        yield wrong("PVs", found, "look at the start-up files' devices and the load of this host")
+        return
     if done.returncode:
         words = (done.stderr.strip().splitlines() or ["nothing"])[-1]
         yield wrong("PVs", f"they cannot be asked: {words}", "look at the start-up files' devices")

@@ -56,8 +56,9 @@ def up(
     check_directory(settings)
     check_data_directories(settings)
     locks.hold_lock(settings.directory / runtime.UP_LOCK, "skywright up")
+    # At once: the file of one that was killed would send clients to ports where nobody answers.
+    (settings.directory / runtime.STATE_FILE).unlink(missing_ok=True)
     services = plan_services(settings, wanted, config)
-    (settings.directory / runtime.STATE_FILE).unlink(missing_ok=True)  # of one that was killed
     end_with_parent()
     announce = as_json or bool(os.environ.get(SUPERVISED))
     report = _json_report if as_json else _text_report

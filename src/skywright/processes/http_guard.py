@@ -16,8 +16,9 @@ Scheme = Literal["basic", "digest"]
 class Guard:
     """Admits one user.
 
-    Digest is qop=auth with MD5, as cameras have it. There is one nonce at a time: a client that
-    comes back with an older one, or plays a request again, gets the answer ``stale=true``.
+    Digest is qop=auth with MD5, as cameras have it. There is one nonce at a time: a request with an
+    older one gets the answer ``stale=true``. A request that is sent again has the present nonce; it
+    is refused with a new one, without ``stale``.
 
     Parameters
     ----------

@@ -113,7 +113,10 @@ class ProcessServer(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """End on SIGTERM and SIGINT, at once on the second one."""
+        """End on SIGTERM and SIGINT; at once on a SIGINT after the first signal.
+
+        A second SIGTERM changes nothing.
+        """
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self.handle_exit)
         yield

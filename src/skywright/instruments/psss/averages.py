@@ -67,10 +67,11 @@ class AverageSink:
             if result.settings_number != self._settings_number:
                 self._settings_number = result.settings_number
                 self._begin()
-            if len(found.spectrum) and found.status is not FitStatus.BAD_PIXELS:
-                self._spectra.add(found.spectrum)
-                if self._spectra.ends_block:
-                    self._full = self._spectra.mean(), result.pulse.pulse_id
+            if not len(found.spectrum) or found.status is FitStatus.BAD_PIXELS:
+                return
+            self._spectra.add(found.spectrum)
+            if self._spectra.ends_block:
+                self._full = self._spectra.mean(), result.pulse.pulse_id
             good = found.status.has_values and found.status is not FitStatus.NOT_CONVERGED
             self._fits.append((found.center, found.fwhm) if good else (np.nan, np.nan))
 

@@ -5,7 +5,7 @@ A file of spectra has a row for each pulse, whatever became of it; what it was m
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -59,7 +59,7 @@ _MADE_WITH = (
 _SCALARS = (
     Column(TIME, "<f8", attrs={"units": "s", "description": "Unix time"}),
     Column(TIME_NS, "<i8", attrs={"units": "ns", "description": "since 1970"}),
-    Column(f"{DATA}/time_given", "|u1", attrs={"description": "0: the sender gave none; arrival"}),
+    Column(f"{DATA}/time_given", "|u1", attrs={"description": "0: of processing, none was sent"}),
     Column(f"{DATA}/width", "<i4", attrs={"units": "px", "description": "columns of the picture"}),
     Column(f"{DATA}/pulse_energy", "<f8", attrs={"units": "uJ", "description": "NaN: not known"}),
     Column(f"{DATA}/duration", "<f4", attrs={"units": "ms", "description": "of the processing"}),
@@ -103,9 +103,19 @@ class SpectrumRow:
 
 
 class SpectraLayout(Layout[Result, SpectrumRow]):
-    """Every pulse's spectrum and fit, a row each."""
+    """Every pulse's spectrum and fit, a row each.
+
+    Parameters
+    ----------
+    known_width
+        Returns the width of the camera's last picture, 0 if there was none. It is the width of a
+        file that must be created before its first picture.
+    """
 
     name = "spectra"
+
+    def __init__(self, known_width: Callable[[], int] = lambda: 0) -> None:
+        self._known_width = known_width
 
     def take(self, result: Result) -> SpectrumRow:
         """Return the row of a result."""
@@ -138,11 +148,11 @@ class SpectraLayout(Layout[Result, SpectrumRow]):
     def open(
         self, path: Path, rows: Sequence[SpectrumRow], must_create: bool
     ) -> "SpectraFile | None":
-        """Create the file, as wide as the first picture."""
+        """Create the file, as wide as the first picture; see also `known_width`."""
         width = next((len(row.spectrum) for row in rows if len(row.spectrum)), 0)
         if not width and not must_create:
             return None
-        return SpectraFile(path, max(width, 1))
+        return SpectraFile(path, width or self._known_width() or 1)
 
 
 class SpectraFile:

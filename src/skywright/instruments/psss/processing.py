@@ -24,8 +24,9 @@ from skywright.instruments.psss.smoothing import filter_of
 class FitStatus(IntEnum):
     """What can be said of a spectrum's fit; the numbers are what files and PVs hold.
 
-    Of several that apply, the one highest in this list that is not OK is given. Values come with
-    `OK` and with those that say so; with the others the fit's figures are NaN.
+    Of several that apply, the first one that is not OK is given. Rank: the order of this list,
+    except that `ONE_SPIKE` comes before `SATURATED`. Values come with `OK` and with those that say
+    so; with the others the fit's figures are NaN.
     """
 
     OK = 0
@@ -48,8 +49,7 @@ class FitStatus(IntEnum):
     NO_AXIS = 9
     """No axis, or one of another length than the picture is wide. Values in pixels."""
     ONE_SPIKE = 10
-    """A single spike was fitted, or fits about as well as the whole does. Values as fitted. Of
-    higher rank than `SATURATED`."""
+    """A single spike was fitted, or fits about as well as the whole does. Values as fitted."""
 
     @property
     def has_values(self) -> bool:

@@ -1,8 +1,8 @@
 """The owner of the spectrometer's pulses, with the settings that they are processed with.
 
 With one thread, the source's thread processes each pulse; with more, threads of the owner process
-pulses in parallel, and the results are published in order. No pulse waits for those that get
-results.
+pulses in parallel, and the results are published in order. Endpoints run on the thread that
+publishes, before the next result; none of them waits for its clients.
 """
 
 import logging
@@ -97,6 +97,11 @@ class Processor(Owner[Pulse, Result]):
     def applied(self) -> tuple[int, Settings]:
         """The settings with their number, read together: a frame has one of them throughout."""
         return self._applied
+
+    @property
+    def picture_width(self) -> int:
+        """Columns of the last picture; 0 before the first."""
+        return self._shape[1]
 
     @property
     def status(self) -> str:

@@ -26,9 +26,9 @@ class Result:
     settings, settings_number
         What it was processed with; the number grows with each change.
     time_ns
-        The pulse's time, ns since 1970; the arrival's when the sender gave none.
+        The pulse's time, ns since 1970; if the sender gave none, when its processing began.
     taken_s
-        Monotonic clock at arrival.
+        Monotonic clock when its processing began, after the wait for a thread.
     duration_ms
         Time that the processing took.
     """

@@ -12,7 +12,7 @@ TIME_FORMAT = "%Y-%m-%d %H:%M:%S.%f"
 class Statistics:
     """The figures of GET /statistics, begun anew with each start of the processing.
 
-    What could not be sent is counted as lost and never as sent.
+    Lost pulses and results that could not be sent are counted apart; neither counts as sent.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class Statistics:
             self._rate_hz = 0.0
 
     def processed(self, duration_ms: float, now_s: float) -> None:
-        """Note that a picture was processed.
+        """Note that a pulse was processed, with or without a picture.
 
         Parameters
         ----------
@@ -61,7 +61,7 @@ class Statistics:
 
     @property
     def counts(self) -> tuple[int, int]:
-        """Pictures processed and results sent since the last start."""
+        """Pulses processed, with or without a picture, and results sent since the last start."""
         with self._lock:
             return self._processed, self._sent
 

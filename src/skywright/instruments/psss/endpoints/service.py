@@ -33,7 +33,8 @@ class Service:
     Parameters
     ----------
     args
-        Of `psss_options.add_service_arguments`, with ``prefix``, ``host``, ``seed``, ``speed``.
+        Of `endpoints.options.add_service_arguments`, with ``prefix``, ``host``, ``seed``,
+        ``speed``.
 
     Attributes
     ----------

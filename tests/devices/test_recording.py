@@ -1,0 +1,61 @@
+"""What a device with areaDetector's camera does to learn the size of the pictures."""
+
+from typing import Any
+
+import pytest
+from ophyd.sim import SynSignal
+
+from devices.recording import CONTINUOUS, SINGLE, RecordingDevice
+from skywright.errors import HardwareError
+
+
+class Camera:
+    """A camera, for `RecordingDevice._prime`; every third pulse has a picture, if any has.
+
+    Each question for the size is about one more pulse, while it acquires.
+    """
+
+    name = "camera"
+
+    def __init__(self, limit_s: float, has_pictures: bool = True) -> None:
+        self.image_mode, self.acquire = "mode", "acquire"
+        self.silence_limit = SynSignal(func=lambda: limit_s, name="limit")
+        self.silence_limit.trigger()
+        self.has_pictures = has_pictures
+        self.mode = self.pulses = 0
+        self.acquires = False
+
+    def _put(self, signal: str, value: int) -> None:
+        if signal == "mode":
+            self.mode = value
+        else:
+            self.acquires = bool(value)
+
+    def _start_acquiring(self) -> None:
+        self.acquires = True
+
+    def _reason(self) -> str:
+        return "no message"
+
+    def has_size(self) -> bool:
+        self.pulses += self.acquires
+        self.acquires = self.acquires and self.mode != SINGLE
+        return self.has_pictures and self.pulses >= 3
+
+
+def prime(camera: Any) -> None:
+    RecordingDevice._prime(camera, camera.has_size)
+
+
+def test_pulses_are_taken_until_one_has_a_picture() -> None:
+    camera = Camera(limit_s=20.0)
+    prime(camera)
+    assert (camera.mode, camera.pulses) == (CONTINUOUS, 3)
+    assert not camera.acquires
+
+
+def test_a_camera_without_pictures_is_given_up() -> None:
+    camera = Camera(limit_s=0.3, has_pictures=False)
+    with pytest.raises(HardwareError, match="camera: no picture at all; no message"):
+        prime(camera)
+    assert not camera.acquires
