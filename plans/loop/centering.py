@@ -338,7 +338,8 @@ def _one_pass(tools: Instruments, course: _Course, number: int) -> MsgGenerator[
         if not course.once_known:
             raise SampleError(f"the center cannot be known: {verdict.why}")
         raise NotCenteredError(_why_not(course, verdict, number))
-    if verdict.coarse or (verdict.known and not settled):
+    # What is seen coarsely is no reason to leave a place that a pass has known.
+    if (verdict.known and not settled) or (verdict.coarse and not course.once_known):
         yield from _move(tools, course, [-value for value in verdict.offset_um])
     return False
 

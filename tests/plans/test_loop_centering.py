@@ -242,6 +242,26 @@ def test_a_place_that_a_pass_cannot_tell_is_looked_at_again(
     assert result.passes == 3
 
 
+def test_a_place_that_was_known_is_not_left_for_one_seen_coarsely(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dust beside the beam may be taken for the tip there: start 52180."""
+    devices = session.mount(make_world())
+    passes = iter(({}, {"known": False, "coarse": True, "sigma_um": 91.0}, {}))
+
+    def dust(found: Any, aim: str) -> Any:
+        verdict = judge(found, aim)
+        changes = next(passes)
+        place = (900.0, 400.0, -200.0) if changes else verdict.offset_um
+        return replace(verdict, offset_um=place, **changes)
+
+    monkeypatch.setattr("plans.loop.centering.judge", dust)
+    result = session.run(center_loop(**devices))
+    assert result.ok, result.why
+    assert result.passes == 3
+    assert len(devices["goniometer"].sample.targets) == 1
+
+
 def test_passes_that_contradict_each_other_are_not_believed_at_once() -> None:
     course = _Course(CenteringSettings())
     first = judge(RotationValues.of(GOOD))

@@ -21,7 +21,6 @@ STEP_IN_UM = 500.0
 """Longest move along the spindle that brings it in."""
 MANY_DARK = 0.3
 """Part of the pictures without light that is too many."""
-COARSE_REASONS = (Reason.SHORT_ARC, Reason.UNCERTAIN, Reason.NO_PIN)
 SEEN_WELL = 0.6
 """Part of the pictures that must show the end of a bare pin before it is believed to be one."""
 PIN_SHARE = 0.9
@@ -151,9 +150,6 @@ def judge(found: RotationValues, aim: Aim = "loop") -> Verdict:
         If there is no pin, or a pin without a loop.
     """
     _check_pictures(found)
-    # A mount that is in view in few pictures has a tip all the same, on one circle.
-    if found.reason == Reason.NO_PIN and not found.tip.ok:
-        raise SampleError(f"{found.why}; is a sample mounted, and the light right?")
     if found.reason == Reason.NO_LOOP:
         return _judge_pin(found)
     point = found.middle if aim == "loop" else found.tip
@@ -166,11 +162,14 @@ def judge(found: RotationValues, aim: Aim = "loop") -> Verdict:
         why = f"the tip is known, the middle of the loop is not: {found.middle.why}"
         nearly = found.middle.sigma <= NEARLY_SIGMA_UM  # NaN is not
         return _verdict(found, found.middle if nearly else found.tip, why, coarse=True)
-    if aim == "loop" and found.middle.ok and found.reason == Reason.INCONSISTENT:
-        nearly = found.middle.sigma <= NEARLY_SIGMA_UM and not _doubt_of_outline(found)
-        return _verdict(found, found.middle, why, coarse=nearly)
+    boxes_only = aim == "loop" and found.middle.ok and found.reason == Reason.INCONSISTENT
+    if boxes_only and found.middle.sigma <= NEARLY_SIGMA_UM and not _doubt_of_outline(found):
+        return _verdict(found, found.middle, why, coarse=True)
     verdict = _verdict(found, found.tip, why)
-    if found.reason in COARSE_REASONS and _is_coarse(verdict):
+    # A mount that is in view in few pictures has a tip all the same, on one circle.
+    seen = found.reason != Reason.NO_PIN or found.tip.ok
+    if seen and _is_coarse(verdict):
+        # Whatever keeps it from being known: another look from the same place tells the same.
         return replace(verdict, coarse=True)
     x = verdict.offset_um[0]
     seldom = found.n_ok < SEEN_SELDOM * found.n_turned
@@ -178,6 +177,8 @@ def judge(found: RotationValues, aim: Aim = "loop") -> Verdict:
         # It hardly enters the picture. Where it is across cannot be told; that it is to come
         # further in can.
         return replace(verdict, offset_um=(max(x, -STEP_IN_UM), 0.0, 0.0), coarse=True)
+    if not seen:
+        raise SampleError(f"{found.why}; is a sample mounted, and the light right?")
     return verdict
 
 
