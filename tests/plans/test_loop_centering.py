@@ -231,7 +231,7 @@ def test_a_place_that_a_pass_cannot_tell_is_looked_at_again(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     devices = session.mount(make_world())
-    sigmas_um = iter((11.0, 11.0, 3.0))
+    sigmas_um = iter((11.0, 11.0, 1.0))
 
     def unsure(found: Any, aim: str) -> Any:
         return replace(judge(found, aim), sigma_um=next(sigmas_um))
@@ -285,7 +285,7 @@ def test_one_pass_that_seems_to_know_the_middle_well_is_not_believed_alone() -> 
     course = _Course(CenteringSettings())
     first = replace(judge(RotationValues.of(GOOD)), offset_um=(0.0, 3.0, 4.0))
     sure = []
-    for sigma_um in (5.0, 21.0, 27.0, 7.0, 8.0, 8.0, 8.0):  # the first from afar
+    for sigma_um in (5.0, 21.0, 27.0, 4.0, 5.5, 5.5, 5.5):  # the first from afar
         sure.append(course.steady(replace(first, sigma_um=sigma_um)).is_sure(10.0))
     assert sure == [True, False, False, False, False, True, True]
 

@@ -42,6 +42,9 @@ HALF_LENGTH = 0.65
 LENGTH_SHARE, MOST_SLACK_UM = 0.1, 30.0
 """Along the spindle the middle of a loop is a matter of where its neck begins: a tenth of its
 length, up to a limit, is as good as any."""
+ROUND = 1.515
+"""Across the spindle an error has two components. Each is within its standard deviation in 68 % of
+cases; the distance is within this multiple of it as often."""
 CLOSE = 0.5
 """Part of the tolerance within which a loop is left where it is; farther off it is moved again,
 while there are passes left, so that errors which a pass does not see stay within the rest."""
@@ -99,7 +102,7 @@ class Verdict:
     def is_sure(self, tolerance_um: float) -> bool:
         """Say whether it is there with its error counted in."""
         within = self.is_there(tolerance_um) and self.error_is_within(tolerance_um)
-        return within and math.hypot(self.residual_um, self.sigma_um) <= tolerance_um
+        return within and math.hypot(self.residual_um, ROUND * self.sigma_um) <= tolerance_um
 
 
 def check_light(found: RotationValues) -> None:
