@@ -114,6 +114,7 @@ class RunIngest:
         self._line_writer: _LineWriter | None = None
         self._replay: _Replay | None = None
         self._may_exist = False  # True: we have made its node, or the server says it is there
+        self._is_conflict = False  # True: the server has just said so
         self._must_verify = False  # True: the catalog may lack something that was written
         self._failures = 0
         self._unanswered = 0
@@ -144,10 +145,10 @@ class RunIngest:
             if status is None or status in RETRY_LATER_STATUS:
                 raise ServerUnavailableError(f"tiled: {error}") from error
             return self._failed(error)
-        except RunExistsError as error:
+        except RunExistsError:
             self._line_writer = self._replay = None
-            self._may_exist = True
-            return State.MORE if self._existing() is not None else self._failed(error)
+            self._may_exist = self._is_conflict = True
+            return State.MORE
         except OSError:
             raise
         except Exception as error:  # an error in one run must not stop the others
@@ -204,7 +205,11 @@ class RunIngest:
         self._line_writer = self._replay = None
         assert self.contents.start is not None
         writer = RunWriter(self._catalog, self.contents.start)
-        if (there := self._existing()) is not None:
+        there, is_conflict = self._existing(), self._is_conflict
+        self._is_conflict = False
+        if there is None and is_conflict:
+            raise MismatchError(f"{self.path}: the server says that this run is there; it is not")
+        if there is not None:
             ended = self.contents.stop is not None and there.metadata.get("stop")
             if ended and not differences(self.contents, there):
                 return False
