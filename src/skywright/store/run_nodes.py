@@ -74,7 +74,7 @@ class Catalog:
         container
             Client of ``raw`` or ``analysis``.
         route, body
-            What is asked, and with what; the answer is an object of JSON.
+            Path of the route, and the body of the request; the answer is a JSON object.
 
         Raises
         ------
