@@ -29,7 +29,6 @@ from skywright.store.recover import contents_of
 SCRIPT = Path(__file__).with_name("soak_session.py")
 SECONDS = float(os.environ.get("SKYWRIGHT_SOAK_S", "600"))
 VICTIMS = ("ingester", "tiled", "axis", "worker", "session")
-READ_RUNS = 100
 COMPLETE_S, BACK_S = 3.0, 10.0
 """Goals: after its stop a run is complete (p95); and after a killed server is back."""
 
@@ -130,14 +129,10 @@ def completions(store: Path) -> list[tuple[float, float]]:
     return [(documents(path)[-1][1]["time"], path.stat().st_ctime) for path in done_journals(store)]
 
 
-def assert_all_there(beamline: Beamline, rng: random.Random) -> dict[str, int]:
-    """Check each run of the catalog against its journal, and that raw runs have derived ones.
-
-    All columns of `READ_RUNS` of them are read: of hundreds it would take longer than the soak.
-    """
+def assert_all_there(beamline: Beamline) -> dict[str, int]:
+    """Check each run of the catalog against its journal, and that raw runs have derived ones."""
     client = beamline.client()
     paths = done_journals(beamline.store)
-    read = set(rng.sample(paths, min(READ_RUNS, len(paths))))
     raws: set[str] = set()
     analyzed: set[str] = set()
     with_rows: set[str] = set()
@@ -148,7 +143,7 @@ def assert_all_there(beamline: Beamline, rng: random.Random) -> dict[str, int]:
         derived = start.get("purpose") == "analysis"
         run = client["analysis" if derived else "raw"][start["uid"]]
         assert differences(contents, run) == []
-        for name in run if path in read else ():
+        for name in run:
             run[name].read()  # every column can be read
         if derived:
             analyzed.add(start["raw_uid"])
@@ -199,7 +194,7 @@ def soak(beamline: Beamline, seconds: float, victims: tuple[str, ...], seed: int
         ],
     }
     print(json.dumps(report), flush=True)
-    print(json.dumps(assert_all_there(beamline, rng)))
+    print(json.dumps(assert_all_there(beamline)))
     assert np.percentile(took[quiet], 95) <= COMPLETE_S, report
     for kill in down:
         late = [done - kill.back for stop, done in times if kill.at - 1 < stop < kill.back]
@@ -265,7 +260,7 @@ def test_oldest_runs_end_first(stack: Stack, client: Any) -> None:
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(2400)
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("victims", [(), VICTIMS], ids=["undisturbed", "killed"])
 def test_plans_back_to_back(beamline: Beamline, victims: tuple[str, ...]) -> None:
     soak(beamline, SECONDS, victims, seed=random.SystemRandom().randrange(2**32))
