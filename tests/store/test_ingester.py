@@ -107,19 +107,21 @@ def test_lost_reply_after_an_append_does_not_double_rows(
     recording = record(store)
     run = RunIngest(recording.path, Catalog(client))
     assert run.step() is State.MORE
-    real = tiled_writer.append
+    real = Catalog.ask
     lost = []
 
-    def losing(*args: Any) -> None:
-        real(*args)
+    def losing(*args: Any) -> Any:
+        answer = real(*args)
         if not lost:
             lost.append(True)
             raise httpx.ReadError("the answer is lost")
+        return answer
 
-    monkeypatch.setattr(tiled_writer, "append", losing)
+    monkeypatch.setattr(Catalog, "ask", losing)
     recording.event(x=4.0)
     with pytest.raises(ServerUnavailableError):
         run.step()
+    assert rows_of(client, recording.uid) == [1.0, 2.0, 3.0, 4.0]  # the server has taken them
     run.step()
     assert rows_of(client, recording.uid) == [1.0, 2.0, 3.0, 4.0]
     recording.stop()
@@ -281,14 +283,14 @@ def test_run_whose_requests_are_not_answered_does_not_hold_up_others(
     slow, good = record(store, time=1.0), record(store, time=2.0)
     slow.stop()
     good.stop()
-    send_rows = tiled_writer.StreamWriter.send_rows
+    queue_rows = tiled_writer.StreamWriter.queue_rows
 
     def never_answered(writer: Any, data_keys: Any) -> None:
         if slow.uid in writer.path:
             raise httpx.ReadTimeout("timed out")
-        send_rows(writer, data_keys)
+        queue_rows(writer, data_keys)
 
-    monkeypatch.setattr(tiled_writer.StreamWriter, "send_rows", never_answered)
+    monkeypatch.setattr(tiled_writer.StreamWriter, "queue_rows", never_answered)
     monkeypatch.setattr(ingest_module, "POSTPONED_S", 3600.0)
     ingester = Ingester(store, client)
     for _ in range(ingest_module.ATTEMPTS):
@@ -297,7 +299,7 @@ def test_run_whose_requests_are_not_answered_does_not_hold_up_others(
     sweep_all(ingester)
     assert rows_of(client, good.uid) == [1.0, 2.0, 3.0]
     assert slow.path.exists()
-    monkeypatch.setattr(tiled_writer.StreamWriter, "send_rows", send_rows)
+    monkeypatch.setattr(tiled_writer.StreamWriter, "queue_rows", queue_rows)
     assert recover(store, client).finished == (slow.uid,)
 
 

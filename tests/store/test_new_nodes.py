@@ -10,43 +10,67 @@ import pytest
 from httpx import Request, Response
 from store.recording import Recording, array, scalar
 from store.stack import Stack
+from store.test_file_tables import counted
 from support.waiting import until
 from tiled.client.utils import ClientError
 
+from skywright.store import ingest
 from skywright.store.ingest import RunIngest, State
-from skywright.store.run_nodes import NEW_NODES, Catalog
+from skywright.store.run_nodes import WRITE_RUN, Catalog
 
 IMAGE = {"shape": [1, 4, 6], "dtype": "array", "dtype_numpy": "<u2", "external": "STREAM:"}
 OWN = ("uid", "time", "run_start", "start")  # of each run
 
 
+class RunOfAllKinds:
+    """A run with events, arrays, a table, images and a bad file."""
+
+    def __init__(self, journals: Path) -> None:
+        self._recording = Recording(journals, sample="s1", time=1.0)
+        self.uid, self.path = self._recording.uid, self._recording.path
+        self._file = journals / f"{self.uid}.h5"
+        self._rows = 0
+        self._recording.stream("monitor", y=scalar("number"), a=array([2]))
+        column = scalar("integer", dtype_numpy="<i4", external="STREAM:")
+        self._recording.stream("primary", x=column, image=IMAGE, odd=IMAGE)
+        self._resources = [
+            self._recording.run.compose_stream_resource(
+                mimetype=f"application/{mimetype}",
+                uri=f"file://localhost{self._file}",
+                data_key=key,
+                parameters={"dataset": key, "chunk_shape": [1, 4, 6]},
+            )
+            for key, mimetype in (("x", "x-hdf5"), ("image", "x-hdf5"), ("odd", "x-nobody-knows"))
+        ]
+        for resource in self._resources:
+            self._recording.journal("stream_resource", resource.stream_resource_doc)
+
+    def grow(self, rows: int) -> None:
+        """Record one event more than rows of the file."""
+        before, self._rows = self._rows, self._rows + rows
+        with h5py.File(self._file, "w") as file:
+            file["x"] = np.arange(self._rows, dtype="<i4")
+            file["image"] = np.arange(24 * self._rows, dtype="<u2").reshape(-1, 4, 6)
+        for n in range(rows + 1):
+            self._recording.event("monitor", y=n / 2, a=[n, n + 1])
+        for resource in self._resources:
+            datum = resource.compose_stream_datum(
+                indices={"start": before, "stop": self._rows},
+                seq_nums={"start": before + 1, "stop": self._rows + 1},
+                descriptor=self._recording._streams["primary"].descriptor_doc,
+            )
+            self._recording.journal("stream_datum", datum)
+
+    def stop(self) -> None:
+        self._recording.stop()
+
+
 def run_of_all_kinds(journals: Path) -> Path:
-    """Return the journal of a run with events, arrays, a table, images and a bad file."""
-    recording = Recording(journals, sample="s1", time=1.0)
-    path = journals / f"{recording.uid}.h5"
-    with h5py.File(path, "w") as file:
-        file["x"] = np.arange(3, dtype="<i4")
-        file["image"] = np.arange(72, dtype="<u2").reshape(3, 4, 6)
-    recording.stream("monitor", y=scalar("number"), a=array([2]))
-    for n in range(4):
-        recording.event("monitor", y=n / 2, a=[n, n + 1])
-    column = scalar("integer", dtype_numpy="<i4", external="STREAM:")
-    recording.stream("primary", x=column, image=IMAGE, odd=IMAGE)
-    for key, mimetype in (("x", "x-hdf5"), ("image", "x-hdf5"), ("odd", "x-nobody-knows")):
-        resource = recording.run.compose_stream_resource(
-            mimetype=f"application/{mimetype}",
-            uri=f"file://localhost{path}",
-            data_key=key,
-            parameters={"dataset": key, "chunk_shape": [1, 4, 6]},
-        )
-        recording.journal("stream_resource", resource.stream_resource_doc)
-        datum = resource.compose_stream_datum(
-            indices={"start": 0, "stop": 3},
-            seq_nums={"start": 1, "stop": 4},
-            descriptor=recording._streams["primary"].descriptor_doc,
-        )
-        recording.journal("stream_datum", datum)
-    return recording.stop()
+    """Return the journal of a finished run."""
+    run = RunOfAllKinds(journals)
+    run.grow(3)
+    run.stop()
+    return run.path
 
 
 def store(path: Path, client: Any, *, routes: bool) -> tuple[Any, bool]:
@@ -91,6 +115,49 @@ def test_nodes_are_the_same_in_either_way(stack: Stack, client: Any) -> None:
         del each["metadata"]["unreadable_files"], each["metadata"]["notes"]
     assert found[True] == found[False]
     assert set(found[True]["children"]["primary"]["children"]) == {"columns", "image"}
+
+
+def test_a_run_that_grows_is_the_same_in_either_way(
+    stack: Stack, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows are appended and files grow while the run is stored; subscribers hear of the rows."""
+    monkeypatch.setattr(ingest, "UPDATE_S", (0.0, 0.0))
+    found, told = {}, {}
+    for routes in (True, False):
+        run = RunOfAllKinds(stack.directory / "assets")
+        catalog = Catalog(client.include_data_sources())
+        catalog.routes = routes
+        follower = RunIngest(run.path, catalog)
+        run.grow(2)
+        while follower.step() is not State.IDLE:
+            pass
+        updates: list[Any] = []
+
+        def tell(update: Any, updates: list[Any] = updates) -> None:
+            updates.append(update)
+
+        subscription = client["raw"][run.uid]["primary"].base["image"].subscribe()
+        subscription.new_data.add_callback(tell)
+        subscription.start_in_thread()
+        run.grow(3)
+        with counted(client) as requests:
+            follower.step()
+        if routes:  # the rows and the files in one; the array of events has one of its own
+            assert len([each for each in requests if "/custom/" in each]) == 1
+        until(lambda updates=updates: updates, what="the new images are announced")
+        subscription.disconnect()
+        told[routes] = updates[0].model_dump()
+        run.stop()
+        while follower.step() is not State.DONE:
+            pass
+        node = client["raw"][run.uid]
+        found[routes] = described(node.include_data_sources(), run.uid)
+        assert node["primary"].read()["image"].shape == (5, 1, 4, 6)
+        assert node["monitor"].read()["y"].values.tolist() == [0.0, 0.5, 1.0, 0.0, 0.5, 1.0, 1.5]
+    assert found[True].pop("metadata").keys() == found[False].pop("metadata").keys()
+    assert found[True] == found[False]
+    assert told[True]["patch"] == {"offset": (2, 0, 0, 0), "shape": (3, 1, 4, 6)}
+    assert told[True]["patch"] == told[False]["patch"]
 
 
 def test_subscribers_are_told_the_same_in_either_way(stack: Stack, client: Any) -> None:
@@ -167,13 +234,13 @@ def test_bad_requests_are_refused_and_leave_nothing(
     client: Any, body: dict[str, Any], status: int
 ) -> None:
     before = set(client["raw"])
-    uri = client["raw"].uri.replace("/api/v1/metadata/", NEW_NODES, 1)
+    uri = client["raw"].uri.replace("/api/v1/metadata/", WRITE_RUN, 1)
     assert client.context.http_client.post(uri, json=body).status_code == status
     assert set(client["raw"]) == before
 
 
 def test_a_second_node_of_a_path_is_a_conflict_and_leaves_nothing(client: Any) -> None:
-    uri = client["raw"].uri.replace("/api/v1/metadata/", NEW_NODES, 1)
+    uri = client["raw"].uri.replace("/api/v1/metadata/", WRITE_RUN, 1)
     nodes = [
         {"id": name, "parent": [], "structure_family": "container"}
         for name in ("conflict-1", "conflict-1")

@@ -360,12 +360,12 @@ class _LineWriter:
         for name, writer in self._writer.streams.items():
             stream = self._contents.streams[name]
             data_keys = stored_data_keys(stream)
-            writer.send_rows(data_keys)
+            writer.queue_rows(data_keys)
             if due or len(stream.external_rows) > self._file_nodes.get(name, 0):
                 self._register_files(writer, stream, data_keys)
                 self._file_nodes[name] = len(stream.external_rows)
                 changed.append((writer, data_keys))
-        self._create_nodes()
+        self._send()
         for writer, data_keys in changed:
             writer.send_arrays(data_keys)
         if due:
@@ -376,11 +376,11 @@ class _LineWriter:
         for stream in self._contents.streams.values():
             self._open(stream)
             data_keys = stored_data_keys(stream)
-            self._writer.streams[stream.name].send_rows(data_keys)
+            self._writer.streams[stream.name].queue_rows(data_keys)
             self._register_files(self._writer.streams[stream.name], stream, data_keys)
             for note in type_notes(stream):
                 self._contents.note(note)
-        self._create_nodes()
+        self._send()
         for name, stream in self._contents.streams.items():
             self._writer.streams[name].send_arrays(stored_data_keys(stream))
         contents = self._contents
@@ -423,10 +423,10 @@ class _LineWriter:
                 self._contents.unreadable.pop(f"{stream.name}/{name}", None)
                 writer.register(name, source)
 
-    def _create_nodes(self) -> None:
-        """Create the queued nodes; note which files the server cannot read."""
+    def _send(self) -> None:
+        """Send what is queued; note which files the server cannot read."""
         without_table = set()
-        for (name, node), reason in self._writer.create_nodes().items():
+        for (name, node), reason in self._writer.send().items():
             stream = self._contents.streams[name]
             if node in stream.external_rows:
                 self._contents.unreadable[f"{name}/{node}"] = reason
@@ -439,7 +439,7 @@ class _LineWriter:
             stream = self._contents.streams[name]
             self._register_files(self._writer.streams[name], stream, stored_data_keys(stream))
         if without_table:
-            self._create_nodes()
+            self._send()
 
     def _open(self, stream: Stream) -> None:
         """Make the node of a stream once its types are known; pass later descriptors on."""
@@ -458,7 +458,7 @@ def _mark_unwritable(catalog: Catalog, contents: JournalContents, reason: str) -
     try:
         writer = RunWriter(catalog, start)
         try:
-            writer.create_nodes()
+            writer.send()
         except RunExistsError:
             writer.take_over()
         writer.stop(contents.stop or {}, [*contents.notes, reason])

@@ -34,8 +34,9 @@ SCAN_S = 1.0
 """Period of the directory scan if no file system event arrives, s."""
 BACK_OFF_S = (0.1, 2.0)
 """First and longest pause before the next attempt to reach the server, s."""
-OPEN_RUN_PERIOD_S = 0.5
-"""While finished runs are queued, open runs get one step per this period, s."""
+OPEN_RUN_PERIOD_S, OPEN_RUN_PAUSE_FACTOR = 0.5, 4
+"""While finished runs are queued, open runs get one step per this period, s, and at most 1/5 of the
+time: the pause is at least this many times the duration of their last steps."""
 GRACE_S = 2.0
 """Time for a request in progress after SIGTERM, s."""
 
@@ -102,7 +103,7 @@ class Ingester:
         """Write new documents of the oldest finished run, and of the open runs.
 
         Finished runs are written in the order of their start times. While some are queued, open
-        runs get one step per `OPEN_RUN_PERIOD_S`. A finished run is one whose writer has ended.
+        runs wait (`OPEN_RUN_PERIOD_S`). A finished run is one whose writer has ended.
 
         Returns
         -------
@@ -124,9 +125,11 @@ class Ingester:
                 busy = self._step(run)
             if busy and not due:
                 return True
-        self._live_due = time.monotonic() + OPEN_RUN_PERIOD_S
+        begin = time.monotonic()
         for run in live:
             busy |= self._step(run)
+        now = time.monotonic()
+        self._live_due = now + max(OPEN_RUN_PERIOD_S, OPEN_RUN_PAUSE_FACTOR * (now - begin))
         return busy
 
     def _followed(self) -> list[RunIngest]:

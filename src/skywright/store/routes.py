@@ -1,4 +1,4 @@
-"""What our own server can do beside tiled's: make the nodes of a run, and finish it, at once.
+"""What our own server can do beside tiled's: write the nodes of a run, and finish it, at once.
 
 tiled looks up each node on the path of a request, which costs more than the work itself. A server
 with an access policy or webhooks does not take these requests: those are asked about, and told of,
@@ -8,7 +8,7 @@ each node by tiled. Validators of specs are not asked.
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, HTTPException, Request, Security
-from pydantic import BaseModel
+from pydantic import Base64Bytes, BaseModel
 from sqlalchemy import select
 from tiled.catalog import orm
 from tiled.catalog.adapter import CatalogTableAdapter
@@ -22,6 +22,8 @@ from tiled.server.authentication import (
 )
 from tiled.server.core import NoEntry
 from tiled.server.dependencies import get_entry, get_root_tree
+from tiled.server.schemas import DataSource
+from tiled.stream_messages import ArrayPatch
 from tiled.structures.core import StructureFamily
 from tiled.utils import APACHE_ARROW_FILE_MIME_TYPE
 
@@ -34,10 +36,27 @@ NOT_FOUND, FAILED_DEPENDENCY, NOT_IMPLEMENTED = 404, 424, 501
 router = APIRouter()
 
 
-class NewNodes(BaseModel):
-    """Nodes to be created, in this order."""
+class MoreRows(BaseModel):
+    """Rows for a table of events, as an Arrow file."""
 
-    nodes: list[NewNode]
+    path: Path
+    rows: Base64Bytes
+
+
+class ChangedSource(BaseModel):
+    """The data source of a node that is there; for an array, which rows are new."""
+
+    path: Path
+    source: DataSource
+    patch: ArrayPatch | None = None
+
+
+class RunPart(BaseModel):
+    """What is to be written: first the new nodes, then what changes of those that are there."""
+
+    nodes: list[NewNode] = []
+    rows: list[MoreRows] = []
+    sources: list[ChangedSource] = []
 
 
 class Finish(BaseModel):
@@ -82,32 +101,44 @@ async def container_of_runs(
     return container
 
 
-@router.post("/new_nodes/{path:path}")
-async def create_nodes(
-    body: NewNodes, container: Annotated[Any, Depends(container_of_runs)]
+@router.post("/write_run/{path:path}")
+async def write_run(
+    body: RunPart, container: Annotated[Any, Depends(container_of_runs)]
 ) -> dict[str, Any]:
-    """Create nodes below a container; answer with those that have no adapter, and why.
+    """Write a part of a run; answer with the new nodes that have no adapter, and why.
 
     External nodes and containers come first, all or none, then each table of events. A request
     that fails there leaves the run, and the next one of it is a conflict.
     """
+    refused = await _create_nodes(container, body.nodes)
+    for more in body.rows:
+        await _append_rows(await _below(container, more.path), more.rows)
+    for changed in body.sources:
+        node = await _below(container, changed.path)
+        own = changed.source.model_copy(update={"id": node.node.data_sources[0].id})
+        await node.put_data_source(own, changed.patch)
+    return {"refused": [{"path": path, "reason": why} for path, why in refused.items()]}
+
+
+async def _create_nodes(container: Any, nodes: list[NewNode]) -> dict[Path, str]:
     context = container.context
     refused = {
         new.path: f"no adapter for {source.mimetype}"
-        for new in body.nodes
+        for new in nodes
         for source in new.data_sources
         if new.is_external and source.mimetype not in context.adapters_by_mimetype
     }
-    wanted = [new for new in body.nodes if new.path not in refused]
+    wanted = [new for new in nodes if new.path not in refused]
     parents: dict[Path, Any] = {(): container}
     for path in {new.parent for new in wanted} - {new.path for new in wanted}:
         parents[path] = await _below(container, path)
     external = [new for new in wanted if new.is_external]
-    parents = await insert_nodes(container, external, parents)
+    if external:
+        parents = await insert_nodes(container, external, parents)
     for new in wanted:
         if not new.is_external:
             await _create_table(parents[new.parent], new)
-    return {"refused": [{"path": path, "reason": why} for path, why in refused.items()]}
+    return refused
 
 
 async def _create_table(parent: Any, new: NewNode) -> None:
@@ -120,11 +151,14 @@ async def _create_table(parent: Any, new: NewNode) -> None:
         data_sources=new.data_sources,
     )
     if new.rows is not None:
-        read = default_deserialization_registry.dispatch(
-            StructureFamily.table, APACHE_ARROW_FILE_MIME_TYPE
-        )
-        table = CatalogTableAdapter(made.context, made.node)
-        await table.append_partition(APACHE_ARROW_FILE_MIME_TYPE, read, table, new.rows, 0)
+        await _append_rows(CatalogTableAdapter(made.context, made.node), new.rows)
+
+
+async def _append_rows(table: Any, rows: bytes) -> None:
+    read = default_deserialization_registry.dispatch(
+        StructureFamily.table, APACHE_ARROW_FILE_MIME_TYPE
+    )
+    await table.append_partition(APACHE_ARROW_FILE_MIME_TYPE, read, table, rows, 0)
 
 
 @router.post("/finish_run/{path:path}")

@@ -1,10 +1,10 @@
-"""The nodes of one run in tiled: created in one request where the server can, else one by one."""
+"""The nodes of one run in tiled: written in one request where the server can, else one by one."""
 
 import base64
 import logging
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import httpx
@@ -18,7 +18,7 @@ from tiled.utils import APACHE_ARROW_FILE_MIME_TYPE, safe_json_dump
 from skywright.errors import SkywrightError
 from skywright.store.client import ANALYSIS, RAW
 
-NEW_NODES = "/custom/new_nodes/"
+WRITE_RUN = "/custom/write_run/"
 FINISH_RUN = "/custom/finish_run/"
 """Routes of our own server (`skywright.store.routes`)."""
 NO_ROUTE = {
@@ -108,8 +108,17 @@ class QueuedNode:
     """First rows of a table that grows by appending."""
 
 
+@dataclass(frozen=True)
+class ChangedSource:
+    """A data source of a node that was created; for arrays, which rows are new."""
+
+    path: Path
+    source: DataSource
+    patch: Mapping[str, tuple[int, ...]] | None
+
+
 class RunNodes:
-    """Creates the nodes of a run and gives clients of them.
+    """Writes the nodes of a run and gives clients of them.
 
     Parameters
     ----------
@@ -126,15 +135,30 @@ class RunNodes:
         self._container = catalog.runs_like(start)
         self._tags = tags
         self._queued: list[QueuedNode] = []
+        self._rows: list[tuple[Path, pyarrow.Table]] = []
+        self._sources: list[ChangedSource] = []
         self._made: set[Path] = set()
         self._clients: dict[Path, Any] = {}
 
     def queue(self, node: QueuedNode) -> None:
-        """Have `create` make a node; its parent has been queued before."""
+        """Have `write` make a node; its parent has been queued before."""
         self._queued.append(node)
 
-    def create(self) -> dict[Path, str]:
-        """Create the queued nodes.
+    def append(self, path: Path, rows: pyarrow.Table) -> None:
+        """Have `write` append rows to a table that was created."""
+        self._rows.append((path, rows))
+
+    def change(self, path: Path, source: DataSource, old: DataSource) -> None:
+        """Have `write` replace the data source of a node that was created."""
+        patch = None
+        if source.structure_family == StructureFamily.array:
+            rows, *rest = source.structure.shape
+            before = old.structure.shape[0]
+            patch = {"shape": (rows - before, *rest), "offset": (before, *(0 for _ in rest))}
+        self._sources.append(ChangedSource(path, source, patch))
+
+    def write(self) -> dict[Path, str]:
+        """Write all that is queued. Not repeated after a lost reply: the run is written again.
 
         Returns
         -------
@@ -146,15 +170,21 @@ class RunNodes:
         RunExistsError
             If the catalog has a run of this uid.
         """
-        nodes, self._queued = self._queued, []
-        if not nodes:
+        nodes, rows, sources = self._queued, self._rows, self._sources
+        self._queued, self._rows, self._sources = [], [], []
+        if not (nodes or rows or sources):
             return {}
-        body = {"nodes": [self._as_json(node) for node in nodes]}
+        body = {
+            "nodes": [self._as_json(node) for node in nodes],
+            "rows": [{"path": path, "rows": _as_text(table)} for path, table in rows],
+            "sources": [asdict(changed) for changed in sources],
+        }
         try:
-            answer = self._catalog.ask(self._container, NEW_NODES, body)
-            refused = answer["refused"] if answer else self._create_singly(nodes)
+            answer = self._catalog.ask(self._container, WRITE_RUN, body)
+            refused = answer["refused"] if answer else self._write_singly(nodes, rows, sources)
         except ClientError as error:
-            if error.response.status_code == httpx.codes.CONFLICT and not self._made:
+            conflict = error.response.status_code == httpx.codes.CONFLICT
+            if conflict and nodes and not self._made:
                 raise RunExistsError(f"{nodes[0].path[0]} is in the catalog") from error
             raise
         reasons = {tuple(each["path"]): each["reason"] for each in refused}
@@ -195,7 +225,12 @@ class RunNodes:
         for path in sorted(self._made, key=len, reverse=True):
             self.client(path).close_stream()
 
-    def _create_singly(self, nodes: list[QueuedNode]) -> list[dict[str, Any]]:
+    def _write_singly(
+        self,
+        nodes: list[QueuedNode],
+        rows: list[tuple[Path, pyarrow.Table]],
+        sources: list[ChangedSource],
+    ) -> list[dict[str, Any]]:
         refused = []
         for node in nodes:
             parent = self.client(node.path[:-1]) if node.path[:-1] else self._container
@@ -217,7 +252,19 @@ class RunNodes:
             self._made.add(node.path)
             if node.rows is not None:
                 client.append_partition(0, node.rows)
+        for path, table in rows:
+            self.client(path).append_partition(0, table)
+        for changed in sources:
+            self._put_source(changed)
         return refused
+
+    def _put_source(self, changed: ChangedSource) -> None:
+        node = self.client(changed.path)
+        source = replace(changed.source, id=node.data_sources()[0].id)
+        patch = {f"patch_{k}": ",".join(map(str, v)) for k, v in (changed.patch or {}).items()}
+        uri = node.uri.replace("/metadata/", "/data_source/", 1)
+        content = safe_json_dump({"data_source": source})
+        handle_error(node.context.http_client.put(uri, content=content, params=patch or None))
 
     def _as_json(self, node: QueuedNode) -> dict[str, Any]:
         return {
@@ -228,13 +275,13 @@ class RunNodes:
             "specs": [asdict(spec) for spec in node.specs],
             "data_sources": [asdict(node.source)] if node.source else [],
             "access_tags": self._tags,
-            "rows": None if node.rows is None else base64.b64encode(as_arrow(node.rows)).decode(),
+            "rows": None if node.rows is None else _as_text(node.rows),
         }
 
 
-def as_arrow(rows: pyarrow.Table) -> bytes:
-    """Return rows as an Arrow file."""
-    return bytes(serialize_arrow(APACHE_ARROW_FILE_MIME_TYPE, rows, {}))
+def _as_text(rows: pyarrow.Table) -> str:
+    """Return rows as an Arrow file in base64."""
+    return base64.b64encode(serialize_arrow(APACHE_ARROW_FILE_MIME_TYPE, rows, {})).decode()
 
 
 def _plain(node: Any) -> Any:

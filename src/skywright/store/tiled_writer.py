@@ -1,17 +1,14 @@
 """Writes one run to tiled with few requests."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pyarrow
 from bluesky_tiled_plugins.utils import split_table
-from tiled.client.utils import handle_error
 from tiled.structures.core import Spec, StructureFamily
 from tiled.structures.data_source import DataSource
 from tiled.structures.table import TableStructure
-from tiled.utils import safe_json_dump
 
 from skywright.store.run_nodes import Catalog, QueuedNode, RunNodes
 
@@ -39,7 +36,7 @@ def storable(value: Any) -> Any:
 
 
 class RunWriter:
-    """Write one run. Its nodes are queued and created together (`create_nodes`).
+    """Write one run. What is written is queued, and sent together (`send`).
 
     Parameters
     ----------
@@ -80,8 +77,8 @@ class RunWriter:
         self._nodes.queue(QueuedNode(path, StructureFamily.container, metadata, specs))
         self.streams[doc["name"]] = StreamWriter(self._nodes, path)
 
-    def create_nodes(self) -> dict[tuple[str, str], str]:
-        """Create the queued nodes, then send the configurations of later descriptors.
+    def send(self) -> dict[tuple[str, str], str]:
+        """Send what is queued, then the configurations of later descriptors.
 
         Returns
         -------
@@ -94,7 +91,7 @@ class RunWriter:
             If there is a run of this uid that another writer has made.
         """
         reasons = {}
-        for (_, stream, name), reason in self._nodes.create().items():
+        for (_, stream, name), reason in self._nodes.write().items():
             self.streams[stream].forget(name)
             reasons[stream, name] = reason
         for writer in self.streams.values():
@@ -164,13 +161,13 @@ class StreamWriter:
             self._changed = False
 
     def event(self, row: Mapping[str, Any]) -> None:
-        """Add one event, as `rows.as_row` makes it; `send_rows` sends it."""
+        """Add one event, as `rows.as_row` makes it; `queue_rows` queues it."""
         times = {f"ts_{key}": stamp for key, stamp in row["timestamps"].items()}
         # Last what a device gives: a data key may be called like a time, ts_x.
         self._rows.append({"seq_num": row["seq_num"], "time": row["time"], **times, **row["data"]})
 
-    def send_rows(self, data_keys: Mapping[str, Any]) -> None:
-        """Append the scalars of the queued events, in one request; queue a new table with them.
+    def queue_rows(self, data_keys: Mapping[str, Any]) -> None:
+        """Queue the scalars of the events as rows of a table, which is new at first.
 
         Parameters
         ----------
@@ -196,7 +193,7 @@ class StreamWriter:
     def _append(self, name: str, table: pyarrow.Table, data_keys: Mapping[str, Any]) -> None:
         path = (*self.path, name)
         if name in self._written:
-            append(self._nodes.client(path), table)
+            self._nodes.append(path, table)
             return
         self._written.add(name)
         described = {k: v for k, v in data_keys.items() if k in table.column_names}
@@ -245,32 +242,11 @@ class StreamWriter:
         if old is None:
             self._nodes.queue(QueuedNode(path, source.structure_family, {}, source=source))
         else:
-            _change(self._nodes.client(path), source, old)
+            self._nodes.change(path, source, old)
 
     def forget(self, name: str) -> None:
         """Take a node as not registered: the server has refused it."""
         del self._sources[name]
-
-
-def _change(node: Any, source: DataSource, old: DataSource) -> None:
-    """Update a data source. For arrays, tell subscribers which rows are new."""
-    new = replace(source, id=node.data_sources()[0].id)
-    patch = None
-    if source.structure_family == StructureFamily.array:
-        rows, *rest = source.structure.shape
-        before = old.structure.shape[0]
-        patch = {
-            "patch_shape": ",".join(map(str, (rows - before, *rest))),
-            "patch_offset": ",".join(map(str, (before, *(0 for _ in rest)))),
-        }
-    uri = node.uri.replace("/metadata/", "/data_source/", 1)
-    content = safe_json_dump({"data_source": new})
-    handle_error(node.context.http_client.put(uri, content=content, params=patch))
-
-
-def append(table: Any, rows: pyarrow.Table) -> None:
-    """Append rows; not repeated after a lost reply, because the whole run is written again."""
-    table.append_partition(0, rows)
 
 
 def _null_as_text(field: pyarrow.Field) -> pyarrow.Field:
