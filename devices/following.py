@@ -208,6 +208,7 @@ class FileStreamDevice(GuardedDevice):
         """
         for signal, value in stream.plugin.settings(self.assets, name):
             self._put(signal, value)
+        # The monitor may still deliver the row count of the previous file.
         before = [(*each, self._count_before(*each)) for each in ((stream, captured), *beside)]
         self._put(stream.plugin.capture, 1)
         for each in before:

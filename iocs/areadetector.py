@@ -410,8 +410,8 @@ class Hdf(Plugin):
     def file_written(self, path: Path) -> None:
         """Increase the number of the next file; called on the camera's thread after each file.
 
-        A picture that cannot be written uses no number. The thread
-        does not wait for the event loop, which may wait for the camera; `post_files` comes later.
+        A picture that cannot be written uses no number. Nothing is posted here: the event loop may
+        be waiting for this thread. `post_files` posts later.
         """
         self.next_number += 1
         self.newest_single = path

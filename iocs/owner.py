@@ -92,8 +92,8 @@ class OwnerGroup(PVGroup):
             # Read the end events before the state, so that the counts are posted before the waiter
             # continues
             over = [item for item in self._waiting if item[0].is_set()]
-            await self._run_guarded(self._post)
-            for item in over:
+            posted = await self._run_guarded(self._post)
+            for item in over if posted else ():
                 self._waiting.remove(item)
                 if not item[1].done():
                     item[1].set_result(None)
@@ -104,15 +104,17 @@ class OwnerGroup(PVGroup):
             await asyncio.sleep(period_s)
             await wait_at_most(min(idle_s, HEARTBEAT_S), self._change_event)
 
-    async def _run_guarded(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Do a part of the posting; an error is posted and logged once."""
+    async def _run_guarded(self, work: Callable[[], Awaitable[None]]) -> bool:
+        """Do a part of the posting; return whether it went well. Log and post an error once."""
         name = work.__name__
         try:
             await work()
             self._failing.pop(name, None)
+            return True
         except Exception as error:
             wrong = f"PVs cannot be posted: {type(error).__name__}: {error}"
             if self._failing.get(name) != wrong:
                 self._failing[name] = wrong
                 logger.exception("%s", self.prefix)
                 await self.post_error(wrong)
+            return False

@@ -83,7 +83,8 @@ class AxisCamera(RecordingDevice):
     def trigger(self) -> DeviceStatus:
         """Take one picture; done when it is visible in the file.
 
-        Called again after the first was stopped, as by pause and resume, it takes a further one.
+        Called again after a pause has cut off the first call, it takes a further one. After `stop`
+        it raises until the next `stage`.
         """
         # After a resume there can be one row more than events, of the trigger that the pause cut
         # off: both get the same seq_num, and the last one counts.

@@ -68,5 +68,31 @@ def test_news_wakes_the_posting() -> None:
     assert asyncio.run(woken())
 
 
+def test_who_waits_for_the_counts_waits_until_they_are_posted() -> None:
+    """A posting that fails is no posting."""
+
+    class Failing(Quiet):
+        failures = 2
+
+        async def _post(self) -> None:
+            self.posted.set()
+            if self.failures:
+                self.failures -= 1
+                raise OSError("no")
+
+        async def post_error(self, message: str) -> None:
+            self._change_event.set()
+
+    async def left() -> int:
+        group = Failing()
+        posting = asyncio.create_task(group._post_forever(0.0, 0.01))
+        async with asyncio.timeout(LIMIT_S):
+            await group.wait_until_posted()
+        posting.cancel()
+        return group.failures
+
+    assert asyncio.run(left()) == 0
+
+
 def test_an_event_that_does_not_come_is_waited_for_no_longer_than_that() -> None:
     asyncio.run(asyncio.wait_for(wait_at_most(0.01, asyncio.Event()), LIMIT_S))

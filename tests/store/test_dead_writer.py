@@ -203,19 +203,23 @@ def test_run_of_a_living_session_stays_open(journals: Path, client: Any) -> None
     assert run["primary"].read()["x"].values.tolist() == [1.0, 2.0]
 
 
-def fly(journals: Path, told: int, taken: int) -> Path:
-    """Leave a fly run with `taken` frames on disk, of which documents tell `told`."""
+def fly(journals: Path, told: int, taken: int, dark: int = 0) -> Path:
+    """Leave a fly run with `taken` frames on disk, of which documents tell `told`.
+
+    The first `dark` frames are of another stream of the same camera.
+    """
     camera = StreamingCamera("cam", journals)
     camera.stage()
-    recording = Recording(journals).stream("primary", **camera.describe())
-    bundle = recording._streams["primary"]
+    recording = Recording(journals)
+    for stream in ("dark", "primary") if dark else ("primary",):
+        recording.stream(stream, **camera.describe())
     for count in range(taken):
         camera.trigger()
         for name, doc in camera.collect_asset_docs() if count < told else ():
             if name == "stream_datum":
-                indices = doc["indices"]
-                seq_nums = {"start": indices["start"] + 1, "stop": indices["stop"] + 1}
-                uid = bundle.descriptor_doc["uid"]
+                stream, first = ("dark", 0) if count < dark else ("primary", dark)
+                seq_nums = {"start": count - first + 1, "stop": count - first + 2}
+                uid = recording._streams[stream].descriptor_doc["uid"]
                 doc = doc | {"seq_nums": seq_nums, "descriptor": uid}
             else:
                 doc = doc | {"run_start": recording.uid}
@@ -234,6 +238,34 @@ def test_frames_after_the_last_stream_datum_are_found(
     for n in range(taken):
         np.testing.assert_array_equal(data["cam_image"].values[n], noise(n + 1))
     assert run.metadata["stop"]["num_events"] == {"primary": taken}
+
+
+def test_frames_after_the_last_stream_datum_go_on_with_its_stream(
+    journals: Path, client: Any
+) -> None:
+    run = stored(fly(journals, told=4, taken=7, dark=2), client)
+    numbers = {name: run[name].read()["cam_frame_number"].values.tolist() for name in run}
+    assert numbers == {"dark": [1, 2], "primary": [3, 4, 5, 6, 7]}
+
+
+def test_files_at_a_path_that_tiled_cannot_read_are_named(journals: Path, client: Any) -> None:
+    (journals / "run#3").mkdir()
+    recording = Recording(journals)
+    camera = StreamingCamera("cam", journals / "run#3")
+    camera.stage()
+    recording.stream("primary", **camera.describe())
+    camera.trigger()
+    for name, doc in camera.collect_asset_docs():
+        if name == "stream_datum":
+            uid = recording._streams["primary"].descriptor_doc["uid"]
+            doc = doc | {"seq_nums": {"start": 1, "stop": 2}, "descriptor": uid}
+        else:
+            doc = doc | {"run_start": recording.uid}
+        recording.journal(name, doc)
+    camera.unstage()
+    assert ingest(recording.stop(), client) is State.DONE
+    reasons = client["raw"][recording.uid].metadata["unreadable_files"]
+    assert "no path with # or ?" in reasons["primary/cam_image"]
 
 
 def test_frames_whose_file_is_gone_do_not_hold_up_the_run(journals: Path, client: Any) -> None:

@@ -25,7 +25,7 @@ from skywright.config import Settings
 from skywright.errors import ConfigError
 from skywright.processes.ports import free_port
 from skywright.store import ingest as ingest_module
-from skywright.store import tiled_writer
+from skywright.store import run_nodes
 from skywright.store.client import catalog, connect, ensure_containers
 from skywright.store.ingest import RunIngest, ServerUnavailableError, State, ingest
 from skywright.store.ingester import Ingester, ingest_lock
@@ -277,20 +277,21 @@ def sweep_all(ingester: Ingester) -> None:
         pass
 
 
+@pytest.mark.parametrize("route", [run_nodes.WRITE_RUN, run_nodes.FINISH_RUN])
 def test_run_whose_requests_are_not_answered_does_not_hold_up_others(
-    store: Path, client: Any, monkeypatch: pytest.MonkeyPatch
+    store: Path, client: Any, monkeypatch: pytest.MonkeyPatch, route: str
 ) -> None:
     slow, good = record(store, time=1.0), record(store, time=2.0)
     slow.stop()
     good.stop()
-    queue_rows = tiled_writer.StreamWriter.queue_rows
+    ask = Catalog.ask
 
-    def never_answered(writer: Any, data_keys: Any) -> None:
-        if slow.uid in writer.path:
+    def never_answered(catalog: Any, container: Any, asked: str, body: Any) -> Any:
+        if asked == route and slow.uid in str(body):
             raise httpx.ReadTimeout("timed out")
-        queue_rows(writer, data_keys)
+        return ask(catalog, container, asked, body)
 
-    monkeypatch.setattr(tiled_writer.StreamWriter, "queue_rows", never_answered)
+    monkeypatch.setattr(Catalog, "ask", never_answered)
     monkeypatch.setattr(ingest_module, "POSTPONED_S", 3600.0)
     ingester = Ingester(store, client)
     for _ in range(ingest_module.ATTEMPTS):
@@ -299,8 +300,54 @@ def test_run_whose_requests_are_not_answered_does_not_hold_up_others(
     sweep_all(ingester)
     assert rows_of(client, good.uid) == [1.0, 2.0, 3.0]
     assert slow.path.exists()
-    monkeypatch.setattr(tiled_writer.StreamWriter, "queue_rows", queue_rows)
+    monkeypatch.setattr(Catalog, "ask", ask)
     assert recover(store, client).finished == (slow.uid,)
+
+
+def test_arrays_of_a_run_that_says_no_more_are_up_to_date(
+    store: Path, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A long wait follows the last event: its array is sent when the period is over."""
+    monkeypatch.setattr(ingest_module, "UPDATE_S", (3600.0, 3600.0))
+    recording = Recording(store / "journal").stream("primary", a=array([2]))
+    run = RunIngest(recording.path, Catalog(client))
+    for n in range(3):  # the first one is sent at once
+        recording.event(a=[n, n])
+        run.step()
+    assert client["raw"][recording.uid]["primary"].base["a"].shape == (1, 2)
+    monkeypatch.setattr(ingest_module, "UPDATE_S", (0.0, 0.0))
+    run.step()
+    assert client["raw"][recording.uid]["primary"].base["a"].shape == (3, 2)
+    recording.stop()
+    sweep_all(Ingester(store, client))
+
+
+def test_types_are_those_of_the_events_whatever_comes_first(store: Path, client: Any) -> None:
+    """A camera's stream datum is read before the event that it belongs to."""
+    recording = Recording(store / "journal")
+    image = {"shape": [1, 4], "dtype": "array", "dtype_numpy": "|u1", "external": "STREAM:"}
+    recording.stream("primary", image=image, a=array([2]))
+    resource = recording.run.compose_stream_resource(
+        mimetype="application/x-nobody-knows",
+        uri="file://localhost/no",
+        data_key="image",
+        parameters={},
+    )
+    recording.journal("stream_resource", resource.stream_resource_doc)
+    datum = resource.compose_stream_datum(
+        indices={"start": 0, "stop": 1},
+        seq_nums={"start": 1, "stop": 2},
+        descriptor=recording._streams["primary"].descriptor_doc,
+    )
+    recording.journal("stream_datum", datum)
+    run = RunIngest(recording.path, Catalog(client))
+    run.step()
+    recording.event(a=[1, 2])
+    recording.stop()
+    while run.step() is not State.DONE:
+        pass
+    stored = client["raw"][recording.uid]["primary"].metadata["data_keys"]["a"]
+    assert stored["dtype_numpy"] == "<i8"
 
 
 # A server elsewhere

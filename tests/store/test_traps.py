@@ -224,6 +224,8 @@ def test_broken_lines_are_left_out_and_told(journals: Path, client: Any) -> None
     with recording.path.open("a") as file:
         file.write('["event", {"half": \n["event", {"descriptor": "nobody"}]\n\x00\x00\n')
         file.write("5\nnull\n")
+        lacks_dtype = {"name": "odd", "uid": "odd", "data_keys": {"x": {"shape": []}}}
+        file.write(json.dumps(["descriptor", lacks_dtype]) + "\n")
         known = {"descriptor": recording._streams["primary"].descriptor_doc["uid"], "time": 1.0}
         for lack in ({"data": {"x": 9.0}, "timestamps": {"x": 1.0}}, {"seq_num": 2}):
             file.write(json.dumps(["event", known | lack]) + "\n")
@@ -231,7 +233,7 @@ def test_broken_lines_are_left_out_and_told(journals: Path, client: Any) -> None
     run = stored(recording.stop(), client)
     assert run["primary"].read()["x"].values.tolist() == [1.0, 2.0]
     notes = "\n".join(run.metadata["notes"])
-    assert all(f"line {number} " in notes for number in range(4, 11))
+    assert all(f"line {number} " in notes for number in range(4, 12))
 
 
 def test_files_that_tiled_cannot_show_are_told(journals: Path, client: Any) -> None:

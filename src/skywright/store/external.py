@@ -9,7 +9,7 @@ from tiled.structures.data_source import Asset, DataSource, Management
 from tiled.utils import path_from_uri
 
 Segment = list[Any]
-"""Number of a file, first row and the row after the last, None where all that follow are meant."""
+"""Number of a file, first row, end row (not included); None: to the last row of the file."""
 
 
 def external_source(

@@ -97,6 +97,10 @@ def data_sources(
         rows = rows_in_files(external_rows, end)
         if not rows:
             continue
+        uris = [resources[r.resource].get("uri", "") for r in rows]
+        if odd := next((uri for uri in uris if {"#", "?"} & {*uri}), None):
+            yield key, DataError(f"{odd}: tiled reads no path with # or ?")
+            continue
         if tables and _is_column(key, data_keys[key], [resources[r.resource] for r in rows]):
             where = [(resources[r.resource]["uri"], r.start, r.stop) for r in rows]
             # The documents of a file come column by column: while the run goes on one column may

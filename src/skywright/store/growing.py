@@ -125,7 +125,7 @@ class Clients(OneShotCachedMap):
 
 
 def growing_clients() -> Clients:
-    """Return tiled's classes with those of this module in their places."""
+    """Return tiled's client classes, some of them replaced by the classes of this module."""
     Container.discover_clients_from_entrypoints()
     clients = Clients.of(DEFAULT_STRUCTURE_CLIENT_DISPATCH["numpy"])
     clients.set("BlueskyEventStream", lambda: GrowingStream)

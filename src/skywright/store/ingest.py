@@ -37,13 +37,14 @@ LOST_MIDWAY = (
     httpx.WriteError,
     httpx.RemoteProtocolError,
 )
-"""Errors of a request that the server has taken and not answered."""
+"""Errors of a request of which a part at least was sent: the server may have acted on it."""
 POSTPONED_S = 60.0
 """Pause of a run after `ATTEMPTS` requests without an answer, s. Other runs are written."""
 RETRY_LATER_STATUS = {401, 403, 429, 502, 503, 504}
 UPDATE_S = (1.0, 5.0)
-"""Period of array updates in tiled, (min, max) s: 1, 2, 4, then 5 s. Within these limits it is the
-time from the start of this writing to the last update. The rows of tables are sent at each step."""
+"""Period of array updates in tiled, (min, max) s: 1, 1, 2, 4, then 5 s. Within these limits it is
+the time from the start of this writing to the last update. The rows of tables are sent at each
+step."""
 
 log = logging.getLogger(__name__)
 
@@ -155,9 +156,8 @@ class RunIngest:
             self._line_writer = None
             self._must_verify = True
             return self._failed(error)
-        self._unanswered = 0
         if self.contents.stop is None and self._replay is None:
-            self._failures = 0
+            self._failures = self._unanswered = 0
         return state
 
     def _step(self) -> State:
@@ -182,8 +182,9 @@ class RunIngest:
         if self._replay is not None:
             self._replay_next()
             return State.MORE
-        if lines and self._line_writer is not None:
-            self._line_writer.write(lines)
+        writer = self._line_writer
+        if writer is not None and (lines or writer.is_due()):
+            writer.write(lines)
         if self.contents.stop is not None:
             return self._finish()
         return State.MORE if lines else self._close_if_interrupted()
@@ -205,13 +206,13 @@ class RunIngest:
         self._line_writer = self._replay = None
         assert self.contents.start is not None
         writer = RunWriter(self._catalog, self.contents.start)
-        there, is_conflict = self._existing(), self._is_conflict
+        existing, is_conflict = self._existing(), self._is_conflict
         self._is_conflict = False
-        if there is None and is_conflict:
+        if existing is None and is_conflict:
             raise MismatchError(f"{self.path}: the server says that this run is there; it is not")
-        if there is not None:
-            ended = self.contents.stop is not None and there.metadata.get("stop")
-            if ended and not differences(self.contents, there):
+        if existing is not None:
+            both_ended = self.contents.stop is not None and existing.metadata.get("stop")
+            if both_ended and not differences(self.contents, existing):
                 return False
             self._must_verify = True
             writer.take_over()
@@ -341,21 +342,28 @@ class _LineWriter:
         # number of data keys with a registered file, by stream
         self._file_nodes: dict[str, int] = {}
         self._began = time.monotonic()
-        self._updated = 0.0
+        self._updated = float("-inf")
+        self._waits = False  # True: arrays may have grown since their last update
 
     def needs_replay(self) -> bool:
         """Return whether rows that were written have changed since."""
         streams = self._contents.streams
         return any(streams[name].revision != rev for name, rev in self._revisions.items())
 
+    def is_due(self) -> bool:
+        """Return whether arrays wait for an update whose time has come."""
+        return self._waits and self._period_is_over()
+
+    def _period_is_over(self) -> bool:
+        earliest, latest = UPDATE_S
+        age = self._updated - self._began
+        return time.monotonic() - self._updated >= min(max(age, earliest), latest)
+
     def write(self, lines: Iterable[Line]) -> None:
         """Write lines that are already in `contents`. Array nodes are updated every UPDATE_S."""
         for line in lines:
             self._write(line)
-        now = time.monotonic()
-        earliest, latest = UPDATE_S
-        age = self._updated - self._began
-        due = self._contents.stop is None and now - self._updated >= min(max(age, earliest), latest)
+        due = self._contents.stop is None and self._period_is_over()
         changed = []
         for name, writer in self._writer.streams.items():
             stream = self._contents.streams[name]
@@ -369,7 +377,8 @@ class _LineWriter:
         for writer, data_keys in changed:
             writer.send_arrays(data_keys)
         if due:
-            self._updated = now
+            self._updated = time.monotonic()
+        self._waits = not due
 
     def close(self) -> None:
         """Write all that is left, the stop document and the notes."""
@@ -402,8 +411,10 @@ class _LineWriter:
                     self._writer.streams[stream.name].event(as_row(stream, event))
         elif name == "stream_datum":
             stream = self._contents.stream_of.get(doc["descriptor"])
-            if stream is not None:
-                self._open(stream)  # its rows are in `contents`
+            # Its rows are in `contents`. The types of a stream with events are known with the first
+            # of them.
+            if stream is not None and not stream.internal:
+                self._open(stream)
 
     def _register_files(
         self, writer: StreamWriter, stream: Stream, data_keys: dict[str, dict[str, Any]]

@@ -102,8 +102,9 @@ class Ingester:
     def sweep(self) -> bool:
         """Write new documents of the oldest finished run, and of the open runs.
 
-        Finished runs are written in the order of their start times. While some are queued, open
-        runs wait (`OPEN_RUN_PERIOD_S`). A finished run is one whose writer has ended.
+        A run is finished when its writer holds no lock, with or without a stop document. Finished
+        runs are written in the order of their start times. While some are queued, open runs wait
+        (`OPEN_RUN_PERIOD_S`).
 
         Returns
         -------

@@ -130,7 +130,7 @@ class Stream:
         return [self.first_seq + i for i, line in enumerate(self.last_line) if line]
 
     def external_rows_end(self) -> float:
-        """Return the seq_num from which on rows of files are left out; infinity if none are.
+        """Return the end (not included) of the seq_nums whose file rows are shown; infinity: all.
 
         Where events and files share a stream each event has one row of each file; a row whose
         event was not recorded would make their lengths differ, and readers fail.
@@ -139,11 +139,11 @@ class Stream:
             return float("inf")
         return self.first_seq + len(self.last_line)
 
-    def holds(self, seq_num: int, line: int) -> bool:
+    def is_last_line_of(self, seq_num: int, line: int) -> bool:
         """Return whether the event on `line` is the last one of `seq_num`."""
         return bool(self.last_line[seq_num - self.first_seq] == line)
 
-    def has(self, seq_num: int) -> bool:
+    def has_event(self, seq_num: int) -> bool:
         """Return whether an event of `seq_num` is known."""
         index = seq_num - self.first_seq
         return 0 <= index < len(self.last_line) and self.last_line[index] != 0
@@ -241,12 +241,13 @@ class JournalContents:
     def _add_descriptor(self, doc: dict[str, Any]) -> None:
         stream = self.streams.get(doc["name"])
         if stream is None:
-            stream = self.streams[doc["name"]] = Stream(doc["name"], doc["uid"], doc["data_keys"])
+            stream = Stream(doc["name"], doc["uid"], doc["data_keys"])
             for key in stream.internal:
                 stream.declared[key] = declared_dtype(doc["data_keys"][key])
                 column = declared(doc["data_keys"][key])
                 if column is not None:
                     stream.columns[key] = column
+            self.streams[doc["name"]] = stream  # each of its data keys is well-formed
         self.stream_of[doc["uid"]] = stream
 
 

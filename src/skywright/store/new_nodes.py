@@ -97,7 +97,7 @@ async def insert_nodes(
 
 
 async def _taken(database: Any, keys: Sequence[tuple[int, str]]) -> list[str]:
-    """Return the keys that there are below these parents, or that are asked for twice."""
+    """Return the keys that exist below these parents, and those that the request has twice."""
     rows = orm.Node.parent, orm.Node.key
     there = (await database.execute(select(*rows).where(tuple_(*rows).in_(keys)))).all()
     twice = [key for key, count in Counter(keys).items() if count > 1]

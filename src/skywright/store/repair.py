@@ -134,9 +134,11 @@ def _unreported(contents: JournalContents, resource: Mapping[str, Any], rows: in
     Where they would have no event beside them they get a stream of their own.
     """
     key, uid = resource["data_key"], resource["uid"]
-    stream = next((s for s in contents.streams.values() if key in s.data_keys), None)
-    if stream is None:
+    streams = [stream for stream in contents.streams.values() if key in stream.data_keys]
+    if not streams:
         return
+    # A device that is read in several streams has one resource: the last rows go on.
+    stream = max(streams, key=lambda stream: _reported(stream, key, uid))
     external_rows = stream.external_rows.get(key)
     segments = (
         external_rows.between(float("-inf"), stream.external_rows_end()) if external_rows else []
@@ -161,6 +163,13 @@ def _unreported(contents: JournalContents, resource: Mapping[str, Any], rows: in
         dict(resource) | {"uid": f"{uid}{LATE}", "parameters": parameters},
     )
     yield "stream_datum", _datum(f"{uid}{LATE}", descriptor, 0, 1, count)
+
+
+def _reported(stream: Stream, key: str, resource: str) -> int:
+    """Return the index after the last row of a resource that a stream has; 0 if it has none."""
+    rows = stream.external_rows.get(key)
+    segments = rows.segments if rows else []
+    return max((s.index + s.rows for s in segments if s.resource == resource), default=0)
 
 
 def _late_descriptor(

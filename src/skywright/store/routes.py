@@ -1,8 +1,8 @@
 """What our own server can do beside tiled's: write the nodes of a run, and finish it, at once.
 
 tiled looks up each node on the path of a request, which costs more than the work itself. A server
-with an access policy or webhooks does not take these requests: those are asked about, and told of,
-each node by tiled. Validators of specs are not asked.
+with an access policy or webhooks refuses these requests (501): tiled itself must ask the policy, or
+call the webhooks, for each node. Validators of specs do not run.
 """
 
 from typing import Annotated, Any
@@ -64,7 +64,7 @@ class Finish(BaseModel):
 
     id: str
     metadata: dict[str, Any]
-    """What its stop adds."""
+    """Metadata to add: stop document, notes, files that cannot be read."""
 
 
 async def container_of_runs(

@@ -69,7 +69,7 @@ class SequenceSorter:
 
     def __call__(self, line: int, event: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """Yield the events that may be written now that `event`, on `line`, is there."""
-        if not self._stream.holds(event["seq_num"], line):
+        if not self._stream.is_last_line_of(event["seq_num"], line):
             return
         if event["seq_num"] < self._next:  # twice on one line
             return
@@ -77,6 +77,6 @@ class SequenceSorter:
         while self._held:
             if self._next in self._held:
                 yield self._held.pop(self._next)
-            elif self._stream.has(self._next):
+            elif self._stream.has_event(self._next):
                 return
             self._next += 1

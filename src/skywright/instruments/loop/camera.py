@@ -1,7 +1,8 @@
 """The owner of the camera: takes pictures from a source, hands them to endpoints, records them.
 
 Pictures are decoded and written on one thread, so that an acquisition counts pictures that are in
-the file. Every picture that the source delivers is stored, or counted as lost by its cause.
+the file; endpoints get them as they come. Every picture that the source delivers is stored, or
+counted as lost by its cause.
 """
 
 from collections.abc import Callable, Mapping
