@@ -398,7 +398,7 @@ class Hdf(Plugin):
             await self.fail_to_write(error)
         elif self.auto_increment.readback.raw_value:
             self.next_number += 1
-            await self.post_files()
+            await self.post_file_number()
         return not error
 
     def write_singles(self) -> None:
@@ -408,15 +408,16 @@ class Hdf(Plugin):
         self.parent.recording.single_files = self if wanted else None
 
     def file_written(self, path: Path) -> None:
-        """Increase the number of the next file; called on the camera's thread after each file.
+        """Take note of a new file; called on the camera's thread after each.
 
         A picture that cannot be written uses no number. Nothing is posted here: the event loop may
-        be waiting for this thread. `post_files` posts later.
+        be waiting for this thread. `post_file_number` posts later.
         """
-        self.next_number += 1
+        if self.auto_increment.readback.raw_value:
+            self.next_number += 1
         self.newest_single = path
 
-    async def post_files(self) -> None:
+    async def post_file_number(self) -> None:
         """Post the number of the next file, and the path of the newest file of one picture."""
         if self.newest_single is not None:
             await post(self.full_file_name, str(self.newest_single))

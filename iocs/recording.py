@@ -41,7 +41,7 @@ class RecordingIOC(Protocol):
 class FilesPart(PVGroup):
     """A file plugin over files of rows.
 
-    A subclass writes `start_capture` and `stop_capture`, and calls `post_files`. `ioc` is set
+    A subclass writes `start_capture` and `stop_capture`, and calls `post_recording`. `ioc` is set
     before the IOC serves.
     """
 
@@ -70,7 +70,7 @@ class FilesPart(PVGroup):
         """Wait until the present state of the owner is posted."""
         await self.ioc.wait_until_posted()
 
-    async def post_files(
+    async def post_recording(
         self, rows: int, lost: int, capturing: bool, is_open: Callable[[], bool], error: str
     ) -> None:
         """Post the state of the recording; see `Hdf.post_recording`."""
@@ -98,7 +98,7 @@ class Recording(FilesPart):
         """Post the state of the recording."""
         recorder = self.recorder
         capturing = recorder.path is not None  # before its rows: when it is over, all are counted
-        await self.post_files(
+        await self.post_recording(
             recorder.rows_readable,
             sum(recorder.lost().values()),
             capturing,

@@ -82,8 +82,13 @@ def test_looks_at_a_lock_do_not_refuse_its_taker(tmp_path: Path) -> None:
 def test_state_is_told_while_its_process_lives(tmp_path: Path) -> None:
     runtime.write_state(tmp_path, STATE)
     assert runtime.read_state(tmp_path) is None
+    with pytest.raises(ConfigError, match="start `skywright up`"):
+        runtime.attach(tmp_path)
     with holder(tmp_path / "up.lock"):
         assert runtime.read_state(tmp_path) == STATE
+        (tmp_path / "up.json").unlink()  # it is written when all are ready
+        with pytest.raises(ConfigError, match="starts or stops"):
+            runtime.attach(tmp_path)
     assert runtime.read_state(tmp_path) is None
 
 

@@ -195,7 +195,7 @@ class AxisIOC(OwnerGroup):
 
     async def _post_recording(self, state: CameraState) -> None:
         hdf = self.hdf
-        await hdf.post_files()
+        await hdf.post_file_number()
         await hdf.post_recording(
             # Read the count again: a put may have opened another recording since `state` was read
             self.camera.state().captured,

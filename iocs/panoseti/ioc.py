@@ -295,7 +295,7 @@ class PanosetiBase(OwnerGroup):
         await post(self.event_rows, float(tracker.events.rows_readable))
         await post(self.modules_further, tracker.slots.further)
         most = max(rows.values(), default=0)
-        await self.recording.post_files(
+        await self.recording.post_recording(
             most, tracker.rows_lost, capturing, lambda: tracker.is_recording, tracker.error
         )
         state = tracker.owner.state()

@@ -268,7 +268,7 @@ class SaclaIOC(OwnerGroup):
         await post(self.region_rows, region_sets)
         await post(self.image_rows, images)
         await post(self.frame_rows, frames)
-        await self.recording.post_files(
+        await self.recording.post_recording(
             rows,
             sum(shots.shots.lost().values()),
             capturing,

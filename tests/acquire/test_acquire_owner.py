@@ -173,6 +173,21 @@ def test_who_joins_an_acquisition_that_ends_gets_a_new_one(
     assert identities(tmp_path / "a.h5") == [0, 1]
 
 
+def test_who_joins_an_acquisition_that_does_not_end_is_told(
+    source: HandSource, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(owner_module, "DRAIN_S", 0.05)
+    recorder: Recorder[Any, Any] = Recorder(layout())
+    owner = make(recorders=[recorder])
+    recorder.start(tmp_path / "a.h5")
+    first = owner.join_acquisition(1)
+    with recorder._file_lock:  # the disk is slow
+        source.send(events(0, 1))
+        with pytest.raises(HardwareError, match="in progress"):
+            owner.join_acquisition(1)
+    assert first.done.wait(90)
+
+
 def test_nothing_that_arrived_before_a_stop_is_lost(
     source: HandSource, make: Make, tmp_path: Path
 ) -> None:
@@ -254,6 +269,22 @@ def test_silence_and_reports_of_the_source_are_messages(
     assert source.report is not None
     source.report("hand: connection lost")
     until(lambda: owner.failures["source failed"] == 1)
+
+
+def test_each_silence_is_reported_though_bad_items_came_between(
+    source: HandSource, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(owner_module, "SILENCE_S", 0.05)
+
+    def refuse(item: Any) -> Any:
+        raise RefusedError("undecodable", "no")
+
+    owner = make(refuse)
+    owner.start()
+    for _ in range(2):
+        until(lambda: owner.state().message.startswith("no item from hand for more than"))
+        source.send(1)
+        until(lambda: owner.counters["undecodable"])
 
 
 def test_a_hundred_thousand_rows_take_a_call_for_each_item(

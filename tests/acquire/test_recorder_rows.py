@@ -65,6 +65,22 @@ def test_rows_after_the_last_one_of_a_recording_are_no_loss(
     assert identities(tmp_path / "a.h5") == list(range(7))
 
 
+def test_rows_that_a_recording_did_not_wait_for_are_not_in_the_next_one(
+    recorder: Recorder[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorder_module, "STOP_LIMIT_S", 0.05)
+    recorder.start(tmp_path / "a.h5")
+    with recorder._file_lock:  # the disk is slow: the thread has taken rows, and waits for it
+        recorder.offer(events(0, 5))
+        until(lambda: not recorder._queue)
+        recorder.start(tmp_path / "b.h5")
+    monkeypatch.undo()
+    recorder.offer(events(5, 5))
+    recorder.stop()
+    assert identities(tmp_path / "b.h5") == list(range(5, 10))
+    assert recorder.lost() == {"events not written": 5}
+
+
 def test_each_third_row_over_the_edges_of_row_groups(
     recorder: Recorder[Any, Any], tmp_path: Path
 ) -> None:

@@ -1,9 +1,11 @@
 """The owner of the camera: every picture is in the file, or counted as lost by its cause."""
 
+import errno
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import h5py
 import numpy as np
@@ -386,6 +388,25 @@ def test_single_files_have_no_gap_after_one_that_cannot_be_written(
     source.send()
     assert acquisition.done.wait(90)
     assert [file.name for file in files.directory.glob("*.h5")] == ["0.h5"]
+
+
+def test_single_files_go_on_after_one_that_was_not_finished(
+    camera: Camera, source: HandSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    camera.single_files = Numbered(tmp_path)
+    acquisition = camera.acquire(1)
+    with monkeypatch.context() as full:
+
+        def fail(*_: Any) -> None:
+            raise OSError(errno.ENOSPC, "no space left")
+
+        full.setattr(layout.PictureFile, "add", fail)
+        source.send()
+        until(lambda: camera.state().lost[LOST_CAUSES.index("not written")] == 1)
+    source.send()
+    assert acquisition.done.wait(90)
+    with ColumnReader(tmp_path / "0.h5", layout.IDENTITY) as reader:
+        assert reader.read(layout.IDENTITY).tolist() == [1]
 
 
 def test_closing_keeps_what_has_arrived(source: HandSource, tmp_path: Path) -> None:

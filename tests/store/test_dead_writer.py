@@ -6,6 +6,7 @@ import struct
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -203,13 +204,17 @@ def test_run_of_a_living_session_stays_open(journals: Path, client: Any) -> None
     assert run["primary"].read()["x"].values.tolist() == [1.0, 2.0]
 
 
-def fly(journals: Path, told: int, taken: int, dark: int = 0) -> Path:
+def fly(
+    journals: Path, told: int, taken: int, dark: int = 0, again: Mapping[int, int] | None = None
+) -> Path:
     """Leave a fly run with `taken` frames on disk, of which documents tell `told`.
 
-    The first `dark` frames are of another stream of the same camera.
+    The first `dark` frames are of another stream of the same camera. `again` has the seq_num of
+    frames that were taken again, by their number from 0.
     """
     camera = StreamingCamera("cam", journals)
     camera.stage()
+    again = again or {}
     recording = Recording(journals)
     for stream in ("dark", "primary") if dark else ("primary",):
         recording.stream(stream, **camera.describe())
@@ -218,7 +223,8 @@ def fly(journals: Path, told: int, taken: int, dark: int = 0) -> Path:
         for name, doc in camera.collect_asset_docs() if count < told else ():
             if name == "stream_datum":
                 stream, first = ("dark", 0) if count < dark else ("primary", dark)
-                seq_nums = {"start": count - first + 1, "stop": count - first + 2}
+                seq_num = again.get(count, count - first + 1)
+                seq_nums = {"start": seq_num, "stop": seq_num + 1}
                 uid = recording._streams[stream].descriptor_doc["uid"]
                 doc = doc | {"seq_nums": seq_nums, "descriptor": uid}
             else:
@@ -246,6 +252,39 @@ def test_frames_after_the_last_stream_datum_go_on_with_its_stream(
     run = stored(fly(journals, told=4, taken=7, dark=2), client)
     numbers = {name: run[name].read()["cam_frame_number"].values.tolist() for name in run}
     assert numbers == {"dark": [1, 2], "primary": [3, 4, 5, 6, 7]}
+
+
+def test_a_frame_that_was_taken_again_is_not_found_once_more(journals: Path, client: Any) -> None:
+    """Frames 0 to 6, frame 7 in place of the fifth; then the session is killed."""
+    run = stored(fly(journals, told=8, taken=9, again={7: 5}), client)
+    numbers = run["primary"].read()["cam_frame_number"].values.tolist()
+    assert numbers == [1, 2, 3, 4, 8, 6, 7, 9]
+
+
+def test_streams_of_one_camera_over_two_files_have_their_rows(journals: Path, client: Any) -> None:
+    recording = Recording(journals)
+    camera = StreamingCamera("cam", journals)
+    for stream in ("dark", "primary"):
+        recording.stream(stream, **camera.describe())
+    seq_nums = {"dark": 0, "primary": 0}
+    for streams in (["dark"] * 2 + ["primary"] * 3, ["primary"] * 4):
+        camera.stage()
+        for stream in streams:
+            camera.trigger()
+            seq_nums[stream] += 1
+            for name, doc in camera.collect_asset_docs():
+                if name == "stream_datum":
+                    uid = recording._streams[stream].descriptor_doc["uid"]
+                    numbers = {"start": seq_nums[stream], "stop": seq_nums[stream] + 1}
+                    doc = doc | {"seq_nums": numbers, "descriptor": uid}
+                else:
+                    doc = doc | {"run_start": recording.uid}
+                recording.journal(name, doc)
+        camera.unstage()
+    assert ingest(recording.stop(), client) is State.DONE
+    run = client["raw"][recording.uid]
+    numbers = {name: run[name].read()["cam_frame_number"].values.tolist() for name in run}
+    assert numbers == {"dark": [1, 2], "primary": [3, 4, 5, 6, 7, 8, 9]}
 
 
 def test_files_at_a_path_that_tiled_cannot_read_are_named(journals: Path, client: Any) -> None:

@@ -149,7 +149,7 @@ def test_documents_of_a_resumed_run_name_the_rows_that_count(client: Any, journa
 
 def test_virtual_file_while_the_source_is_still_written(client: Any, journals: Path) -> None:
     """The rows left out are left out of a file whose SWMR writer still has it open."""
-    from skywright.store.file_nodes import KEPT, FileRows, write_virtual_file
+    from skywright.store.file_nodes import KEPT, ResourceRange, write_virtual_file
 
     camera = StreamingCamera("cam", journals)
     camera.stage()
@@ -161,7 +161,9 @@ def test_virtual_file_while_the_source_is_still_written(client: Any, journals: P
         "parameters": {"dataset": "/entry/data/data"},
     }
     target = journals / "kept.h5"
-    write_virtual_file(target, [(resource, FileRows("r", 0, 2)), (resource, FileRows("r", 4, 5))])
+    write_virtual_file(
+        target, [(resource, ResourceRange("r", 0, 2)), (resource, ResourceRange("r", 4, 5))]
+    )
     with h5py.File(target, "r", swmr=True, libver="latest", locking=False) as file:
         kept = file[KEPT][:]
     camera.unstage()

@@ -116,6 +116,7 @@ class Owner(Generic[Item, Result]):
         self._message, self._alarm = self.idle_text, False
         self._last_arrival = time.monotonic()
         self._silent = self._closing = False
+        self._silent_since = 0.0  # last arrival before the silence that was reported
         self._wake_monitor = threading.Event()
         self._pool: OrderedPool[ArrivedItem, ProcessedItem] | None = None
         if threads:
@@ -264,12 +265,21 @@ class Owner(Generic[Item, Result]):
         """Return the acquisition in progress; start one if there is none, see `acquire`.
 
         One that is ending is awaited first, at most `DRAIN_S`: it takes no new items.
+
+        Raises
+        ------
+        HardwareError
+            If one is still ending then.
+        SkywrightError
+            What the source raises when it cannot start.
         """
         current = self.acquisition
         if current is not None and current.stopping:
             current.done.wait(DRAIN_S)
             current = self.acquisition
-        return current or self.acquire(requested)
+        if current is None or current.stopping:
+            return self.acquire(requested)
+        return current
 
     def stop_acquisition(self) -> Acquisition | None:
         """End the present acquisition and return it.
@@ -372,7 +382,7 @@ class Owner(Generic[Item, Result]):
         """Prepare for items, before the source is started; for subclasses."""
 
     def source_stopped(self) -> None:
-        """Act on a stop of the source, after all its items are published; for subclasses."""
+        """Act on a stop of the source, when its items are published, or after `DRAIN_S`."""
 
     # ---- processing one item
 
@@ -440,6 +450,7 @@ class Owner(Generic[Item, Result]):
             if refused is None:
                 self._count(acquisition, processed)
         if refused is not None:
+            self._silent = False  # the message is of the item
             self.report(f"{refused.cause}: {refused}")
         elif processed.has_result:
             self._report_item(processed.result)
@@ -545,7 +556,7 @@ class Owner(Generic[Item, Result]):
                 self.report(str(error))
             silent_s = time.monotonic() - self._last_arrival
             is_silent = self.is_running and silent_s > SILENCE_S and self.expects_items()
-            if is_silent and not self._silent:
-                self._silent = True
+            if is_silent and self._silent_since != self._last_arrival:  # each silence once
+                self._silent, self._silent_since = True, self._last_arrival
                 names = {"item": self.item_name, "source": self.source.name}
                 self.report(self.silence_text.format(**names, seconds=SILENCE_S))

@@ -162,7 +162,8 @@ class Recorder(Generic[Result, RowGroup]):
     layout
         Layout of its files.
     every
-        Record rows 0, N, 2N ... of an acquisition, with N = `every`.
+        Record rows 0, N, 2N ..., with N = `every`, since the acquisition or the recording began,
+        whichever was later.
     changed
         Called after the state has changed; must return at once.
     queue_bytes
@@ -214,7 +215,10 @@ class Recorder(Generic[Result, RowGroup]):
         """Row groups, and callbacks: functions to call when all rows before them are visible."""
         self._bytes = 0
         self._seen = 0
-        """Number of rows offered in this acquisition; counted only if `every` is above 1."""
+        """Number of rows offered since the acquisition or the recording began, whichever was
+        later; counted only if `every` is above 1."""
+        self._number = 0
+        """Number of recordings begun."""
         self._closing = False
         self._file: File[RowGroup] | None = None
         self._before_open: list[RowGroup] = []
@@ -345,6 +349,7 @@ class Recorder(Generic[Result, RowGroup]):
             if not self.error:
                 self._count, self._recorded, self.rows_readable, self._seen = count, 0, 0, 0
                 self._flushed, self._logged = 0, ""
+                self._number += 1
                 try:
                     self._file = self.layout.open_early(path)
                     self.path = path
@@ -392,11 +397,13 @@ class Recorder(Generic[Result, RowGroup]):
 
     def _work(self) -> None:
         while not self._closing:
-            groups, when_visible = self._next()
+            groups, when_visible, number = self._next()
             flushed = False
             with self._file_lock:
                 path = self.path
-                if groups:
+                if number != self._number:  # the rows are of a recording that did not wait for them
+                    self._count_unwritten(self._rows(groups))
+                elif groups:
                     self._write(groups, must_create=when_visible is not None)
                 if when_visible is not None or self._flush_is_due():
                     flushed = self._flush(caller_waits=when_visible is not None)
@@ -406,8 +413,8 @@ class Recorder(Generic[Result, RowGroup]):
             if flushed or ended or when_visible is not None:
                 self._changed()
 
-    def _next(self) -> tuple[list[RowGroup], Callable[[], None] | None]:
-        """Return up to `GROUPS_PER_WRITE` row groups, and the callback after them, if any."""
+    def _next(self) -> tuple[list[RowGroup], Callable[[], None] | None, int]:
+        """Return up to `GROUPS_PER_WRITE` row groups, the callback after them, and `_number`."""
         groups: list[RowGroup] = []
         with self._queue_changed:
             # A synchronous recorder has rows to flush that were never in the queue.
@@ -424,7 +431,7 @@ class Recorder(Generic[Result, RowGroup]):
                 self._bytes -= self.layout.nbytes(group)
                 groups.append(group)
             self._queue_changed.notify_all()  # there is room again
-        return groups, when_visible
+            return groups, when_visible, self._number
 
     def _should_write_now(self) -> bool:
         """Return whether writing should start without a wait for more rows."""

@@ -112,6 +112,8 @@ class LiveAnalysis(Reports):
                 key for stage in self.stages.values() for key in stage.event_keys(doc)
             )
         raw = self._raws.get(uid)
+        if raw is None and name == "stop" and self._present is not None and uid == self.raw_uid:
+            self._present.stop = doc  # of a run that was abandoned
         if raw is None or not self._is_needed(raw, name, doc):
             return
         raw(name, doc)

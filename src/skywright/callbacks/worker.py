@@ -34,7 +34,7 @@ from skywright.errors import SkywrightError
 from skywright.processes.child import keep_stdout
 from skywright.processes.logs import log_to_stderr
 
-END_LIMIT_S = 3.0
+REMAINING_FRAMES_LIMIT_S = 3.0
 """Time limit for the remaining frames after the session has ended, s."""
 
 log = logging.getLogger(__name__)
@@ -139,14 +139,16 @@ class Worker:
             due = [each.write_due() for each in self._streams.values()]
             timeout = min((seconds for seconds in due if seconds is not None), default=None)
             goes_on = self._listen(timeout, block=not any(worked))
-        deadline = time.monotonic() + END_LIMIT_S
+        deadline = time.monotonic() + REMAINING_FRAMES_LIMIT_S
         for each in list(self._streams.values()):
             while time.monotonic() < deadline and not each.exit_status:
                 if not self._step(each):
                     if not each.is_closing:
                         break
                     self._pause.wait(DRAWING_POLL_S)
-            each.interrupt("the session ended in the middle of the run")
+            ended = each.raw.run.stop is not None
+            middle = "before the analysis did" if ended else "in the middle of the run"
+            each.interrupt(f"the session ended {middle}")
             self._report_end(each)
         self._drawer.close()
         self._picture_thread.shutdown(wait=False, cancel_futures=True)

@@ -122,9 +122,14 @@ def attach(directory: Path) -> State:
     Raises
     ------
     ConfigError
-        If no `skywright up` runs on the store `directory`.
+        If no `skywright up` runs on the store `directory`, or it is not ready.
     """
     state = read_state(directory)
+    if state is None and (owner := lock_owner(directory / UP_LOCK)) is not None:
+        raise ConfigError(
+            f"{directory}: skywright up, process {owner}, starts or stops; try again when it "
+            "says that it is ready"
+        )
     if state is None:
         raise ConfigError(
             f"{directory}: no beamline runs on this store; start `skywright up` (or, to have it "

@@ -38,7 +38,7 @@ becomes an array."""
 
 
 @dataclass(frozen=True)
-class FileRows:
+class ResourceRange:
     """A range of rows of one file, as they are numbered in it."""
 
     resource: str
@@ -47,12 +47,12 @@ class FileRows:
     stop: int
 
 
-def rows_in_files(external_rows: ExternalRows, stop: float) -> list[FileRows]:
+def rows_in_files(external_rows: ExternalRows, stop: float) -> list[ResourceRange]:
     """Return the rows in files that belong to the seq_nums below `stop` of a data key."""
     rows = []
     for segment in external_rows.between(float("-inf"), stop):
         start = segment.index - external_rows.index_of_row_0(segment.resource)
-        rows.append(FileRows(segment.resource, start, start + segment.rows))
+        rows.append(ResourceRange(segment.resource, start, start + segment.rows))
     return rows
 
 
@@ -68,7 +68,8 @@ def data_sources(
     """Yield the data sources of the nodes that show the files of a stream, by name.
 
     All scalar columns of the same rows of the same HDF5 files are one table, each other data key
-    is one array.
+    is one array. Until the run has ended the end of a table is open, and it is of the columns with
+    the same first file and first row.
 
     Parameters
     ----------
@@ -235,7 +236,7 @@ def open_hdf5(path: Path) -> h5py.File:
         raise DataError(f"{path}: cannot be read as HDF5: {error}") from error
 
 
-def write_virtual_file(path: Path, parts: Sequence[tuple[dict[str, Any], FileRows]]) -> None:
+def write_virtual_file(path: Path, parts: Sequence[tuple[dict[str, Any], ResourceRange]]) -> None:
     """Write an HDF5 file with one virtual dataset, `KEPT`, of the rows of `parts`, in order.
 
     Parameters

@@ -1,6 +1,7 @@
 """Contents of a journal: streams, column types, and the valid event of each seq_num."""
 
 from array import array
+from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -13,7 +14,7 @@ RESERVED = ("time", "seq_num")
 
 
 def datum(resource: str, index: int, seq_num: int, rows: int) -> dict[str, Any]:
-    """Return what a stream datum says of `rows` rows of a resource from row `index` on."""
+    """Return what a stream datum says of `rows` rows of a resource, from index `index` on."""
     return {
         "stream_resource": resource,
         "indices": {"start": index, "stop": index + rows},
@@ -28,7 +29,7 @@ class ResourceRows:
     resource: str
     """uid of the stream resource."""
     index: int
-    """First index of the stream datum."""
+    """Index of the first row, as stream datums count."""
     seq_num: int
     """Sequence number of the first row."""
     rows: int
@@ -38,14 +39,15 @@ class ResourceRows:
 class ExternalRows:
     """The rows of an external data key in its files: each seq_num once, in order of seq_num."""
 
-    def __init__(self) -> None:
+    def __init__(self, first: dict[str, int]) -> None:
         self.segments: list[ResourceRows] = []
         self.superseded = False
         """Whether a resumed run took rows again."""
         self._file_of: dict[str, str] = {}
         """URI of each stream resource, by its uid."""
-        self._first: dict[str, int] = {}
-        """First index of the stream datums, superseded ones too, by URI of the file."""
+        self._first = first
+        """First index of the stream datums, superseded ones too, by URI of the file; of all
+        streams of the run with this data key."""
 
     def index_of_row_0(self, resource: str) -> int:
         """Return the index that row 0 of a file has.
@@ -175,12 +177,14 @@ class Stream:
             self.last_line.extend([0] * (index + 1 - len(self.last_line)))
         self.last_line[index] = line
 
-    def add_external_rows(self, resource: dict[str, Any], doc: dict[str, Any]) -> None:
-        """Add the rows of a file in a stream datum."""
+    def add_external_rows(
+        self, resource: dict[str, Any], doc: dict[str, Any], first: dict[str, int]
+    ) -> None:
+        """Add the rows of a file in a stream datum; `first` is that of `ExternalRows`."""
         key, file = resource["data_key"], str(resource.get("uri"))
         if key not in self.data_keys:
             raise KeyError(f"no data key {key} in the descriptor of {self.name}")
-        if self.external_rows.setdefault(key, ExternalRows()).add(doc, file):
+        if self.external_rows.setdefault(key, ExternalRows(first)).add(doc, file):
             self.revision += 1
 
 
@@ -191,6 +195,7 @@ class JournalContents:
         self.start: dict[str, Any] | None = None
         self.stop: dict[str, Any] | None = None
         self.streams: dict[str, Stream] = {}
+        self._first_rows: dict[str, dict[str, int]] = defaultdict(dict)
         self.stream_of: dict[str, Stream] = {}
         self.resources: dict[str, dict[str, Any]] = {}
         """Stream resources by uid."""
@@ -236,7 +241,8 @@ class JournalContents:
             self.resources[doc["uid"]] = doc
         elif name == "stream_datum":
             stream = self.stream_of[doc["descriptor"]]
-            stream.add_external_rows(self.resources[doc["stream_resource"]], doc)
+            resource = self.resources[doc["stream_resource"]]
+            stream.add_external_rows(resource, doc, self._first_rows[resource["data_key"]])
 
     def _add_descriptor(self, doc: dict[str, Any]) -> None:
         stream = self.streams.get(doc["name"])

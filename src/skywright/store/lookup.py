@@ -120,7 +120,7 @@ def find_run(client: Container, name: str) -> Container:
         tiled client of the root.
     name
         ``-n``: the n-th newest raw run; a number: the newest raw run (else derived run) with this
-        scan_id; else a uid or the first 4 or more characters of one.
+        scan_id; else a uid, which is hexadecimal, or the first 4 or more characters of one.
 
     Raises
     ------

@@ -28,8 +28,9 @@ Documents = Iterator[tuple[str, dict[str, Any]]]
 def close_interrupted_run(path: Path, offset: int, contents: JournalContents) -> bool:
     """Append a stop document if the writer is dead. Return True if the journal has new lines.
 
-    The files of the run get their consistency flags cleared, frames on disk that have no stream
-    datum get one, and the run gets a stop document with the reason ``interrupted``.
+    The files of the run get their consistency flags cleared, rows on disk that have no stream datum
+    (or no event, in a stream with events) get one, and the run gets a stop document with the reason
+    ``interrupted``.
 
     Parameters
     ----------
@@ -145,7 +146,7 @@ def _unreported(contents: JournalContents, resource: Mapping[str, Any], rows: in
     )
     mine = [segment for segment in segments if segment.resource == uid]
     first = external_rows.index_of_row_0(uid) if external_rows else 0
-    index = mine[-1].index + mine[-1].rows if mine else first
+    index = max((segment.index + segment.rows for segment in mine), default=first)
     count = first + rows - index
     if count <= 0:
         return

@@ -97,7 +97,13 @@ class SingleFileRecorder(Recorder[Picture, Picture]):
         if error := self.start(path, count=1):
             self._lost.add("not written")
             raise RefusedError("not written", f"{result.frame.name}: {error}")
-        super().offer(result)
+        try:
+            super().offer(result)
+        except RefusedError:
+            self.stop()
+            for file in (path, path.with_suffix(".mjpeg")):
+                file.unlink(missing_ok=True)
+            raise
         files.file_written(path)
 
 
