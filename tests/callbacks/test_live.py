@@ -244,6 +244,30 @@ def test_each_fitting_stream_has_a_derived_run_of_its_own(
     assert {each: stored[each] for each in derived if each} == derived
 
 
+def test_frames_stay_in_their_stream_when_the_worker_dies(
+    RE: Any, start: Start, tmp_path: Path
+) -> None:
+    """One camera, read in two streams in turn."""
+    camera = StreamingCamera("camera", tmp_path / "assets")
+    live = start()
+    RE.subscribe(live)
+
+    @bpp.stage_decorator([camera])
+    @bpp.run_decorator()
+    def plan() -> Any:
+        for turn in range(4):
+            if turn == 3:
+                kill(live)
+            for name in ("bright", "dark"):
+                yield from bps.trigger_and_read([camera], name=name)
+
+    uid = RE(plan()).run_start_uids[0]
+    live.wait(raw_uid=uid, timeout_s=90)
+    for name, first in (("bright", 1), ("dark", 2)):
+        numbers = live.columns(raw_uid=uid, stream=name)["identity"].tolist()
+        assert numbers == [first, first + 2, first + 4, first + 6]
+
+
 def test_ambiguous_inputs_are_said_in_the_derived_run(
     RE: Any, start: Start, tmp_path: Path
 ) -> None:

@@ -262,6 +262,37 @@ def test_what_had_gathered_before_the_worker_came_is_not_skipped(
     assert fed.until("done")["result"]["n_frames"] == 60
 
 
+def test_only_what_had_gathered_before_the_worker_came_is_not_skipped(
+    feed: Callable[..., Fed], file: FrameFile
+) -> None:
+    fed = feed(f"{PATH}:Slow", "--parameters", '{"seconds": 0.02}', "--max-behind", "0.1")
+    raw = Raw(fed)
+    raw.use(file)
+    fill(file, range(1, 101))
+    raw.tell(0, 40)
+    fed.until("progress", 10)
+    raw.tell(40, 100)
+    fed.until("progress", 100)
+    raw.stop()
+    seen = identities(fed.end())
+    assert seen[:40] == list(range(1, 41))
+    assert len(seen) < 80
+
+
+def test_a_worker_that_waits_for_frames_says_that_it_lives(
+    feed: Callable[..., Fed], file: FrameFile
+) -> None:
+    fed = feed()
+    raw = Raw(fed)
+    raw.use(file)
+    fill(file, range(1, 4))
+    raw.tell(0, 5)
+    fed.until("progress", 3)
+    for _ in range(2):
+        kind, facts = fed.read()
+        assert (kind, facts["reached"]) == ("progress", 3)
+
+
 def test_after_the_limit_the_rest_is_left_and_counted(
     feed: Callable[..., Fed], file: FrameFile
 ) -> None:

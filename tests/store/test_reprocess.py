@@ -25,6 +25,7 @@ from skywright.callbacks.live import LiveAnalysis
 from skywright.cli import main
 from skywright.errors import ConfigError, DataError, SkywrightError
 from skywright.store import lookup
+from skywright.store import reprocess as reprocess_module
 from skywright.store.lookup import find_run
 from skywright.store.reprocess import cluster, reprocess, wait_until_stored
 
@@ -181,6 +182,43 @@ def test_failure_is_an_error_and_in_the_derived_run(world: World) -> None:
         reprocess(run, f"{PATH}:Raises", {"at": cursed}, store=world.stack.directory)
     uid = str(failure.value).split("see ")[1].split(":")[0]
     assert wait_until_stored(world.client, uid).metadata["stop"]["exit_status"] == "fail"
+
+
+def test_a_configuration_that_an_analysis_refuses_is_in_the_derived_run(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = reprocess_module.make_analysis
+
+    def refuse(name: str, parameters: Any = None, configuration: Any = None) -> Any:
+        if configuration is not None:
+            raise ConfigError("no gain 7")
+        return make(name, parameters)
+
+    monkeypatch.setattr(reprocess_module, "make_analysis", refuse)
+    run = find_run(world.client, world.steps_uid)
+    with pytest.raises(DataError, match="no gain 7") as failure:
+        reprocess(run, "picture_statistics", store=world.stack.directory)
+    uid = str(failure.value).split("see ")[1].split(":")[0]
+    assert "no gain 7" in wait_until_stored(world.client, uid).metadata["stop"]["reason"]
+
+
+def test_a_second_stage_is_done_though_another_stream_fails(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first_stage = reprocess_module._reprocess_streams
+    derived: list[str] = []
+
+    def with_another(*args: Any, **more: Any) -> list[Any]:
+        results = first_stage(*args, **more)
+        derived.extend(each.derived_uid for each in results)
+        return [*results, DataError("the other stream is cursed")]
+
+    monkeypatch.setattr(reprocess_module, "_reprocess_streams", with_another)
+    run = find_run(world.client, world.turn_uid)
+    with pytest.raises(DataError, match="cursed"):
+        reprocess(run, ROTATION, world.rotation, store=world.stack.directory)
+    ended = [each.start["analysis"] for each in read_derived(world.stack.journals) if each.stop]
+    assert {LOOP: derived[0]} in [each.get("inputs") for each in ended]
 
 
 @pytest.mark.parametrize("journal", [True, False])

@@ -147,6 +147,8 @@ class LiveAnalysis(Reports):
     def request_second(self, frames: int) -> int:
         """Request the second-stage results over the first `frames` frames of the present run.
 
+        Frames that are analyzed before the answer are in it too.
+
         Returns
         -------
         int

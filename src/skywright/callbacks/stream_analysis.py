@@ -93,9 +93,11 @@ class StreamAnalysis:
         self._limits = limits
         self._picture_thread = picture_thread
         self._waits_for_pictures = True
-        self._first_backlog: int | None = None
-        """Number of frames that waited at the first batch, none of which is skipped for
+        self._first_backlog_end: int | None = None
+        """End of the frames that waited at the first batch, none of which is skipped for
         `max_behind_s`; None before it."""
+        self._told_status = ""
+        """Exit status at the end of the last step."""
         self._deadline: float | None = None
         self._decision = (0, 0.0)
         """Number of frames of the present decision, and its deadline (monotonic clock, s)."""
@@ -133,7 +135,9 @@ class StreamAnalysis:
         is_over = is_open and self.raw.run.stop is not None and not self.exit_status
         if is_over and self._guarded(self._is_done):
             self._guarded(self._finish)
-        return self.position > before or (is_open and bool(self.exit_status)) or any(answers)
+        has_ended = self.exit_status != self._told_status  # here, or as rows were written
+        self._told_status = self.exit_status
+        return self.position > before or has_ended or any(answers)
 
     def close_step(self) -> bool:
         """Continue to close the derived runs; return False if nothing can be done now."""
@@ -163,6 +167,8 @@ class StreamAnalysis:
         if self.exit_status or table is None or derived is None:
             return None
         due = self._guarded(derived.tick)
+        if self.exit_status:  # it has failed: the next step says so
+            return 0.0
         times = [] if due is None else [due]
         if self._closing is not None:
             times.append(DRAWING_POLL_S)
@@ -245,8 +251,8 @@ class StreamAnalysis:
         stop = raw.table.complete_until(self.position)
         if stop <= self.position:
             return
-        if self._first_backlog is None:
-            self._first_backlog = stop - self.position
+        if self._first_backlog_end is None:
+            self._first_backlog_end = stop
         stop = self._readable(stop)
         if stop <= self.position:
             return
@@ -277,7 +283,9 @@ class StreamAnalysis:
             frames, until = self._decision
             left_s = until - time.monotonic() if self.position < frames else limit_s
             return self._pace.affordable(left_s)
-        return max(self._pace.affordable(limits.max_behind_s), self._first_backlog or 1)
+        if self.position < (self._first_backlog_end or 0):
+            return math.inf
+        return self._pace.affordable(limits.max_behind_s)
 
     def _readable(self, stop: int) -> int:
         assert self._reader is not None

@@ -36,6 +36,8 @@ from skywright.processes.logs import log_to_stderr
 
 REMAINING_FRAMES_LIMIT_S = 3.0
 """Time limit for the remaining frames after the session has ended, s."""
+BEAT_S = 2.0
+"""Period of progress messages while the worker waits for frames or pictures, s."""
 
 log = logging.getLogger(__name__)
 
@@ -133,11 +135,15 @@ class Worker:
 
     def run(self) -> None:
         """Work until stdin ends."""
-        goes_on = True
+        goes_on, beat_due = True, 0.0
         while goes_on:
             worked = [self._step(each) for each in list(self._streams.values())]
             due = [each.write_due() for each in self._streams.values()]
             timeout = min((seconds for seconds in due if seconds is not None), default=None)
+            if time.monotonic() >= beat_due:  # it may wait for frames or pictures for long
+                beat_due = time.monotonic() + BEAT_S
+                for each in self._streams.values():
+                    self._session.send("progress", each.progress())
             goes_on = self._listen(timeout, block=not any(worked))
         deadline = time.monotonic() + REMAINING_FRAMES_LIMIT_S
         for each in list(self._streams.values()):

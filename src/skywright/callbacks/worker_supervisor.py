@@ -56,7 +56,8 @@ class WorkerLimits:
         Maximum number of restarts of the worker in one run; after the next death the run is not
         analyzed further.
     stall_s
-        Timeout, s: a worker that has frames and reports nothing for `stall_s` is killed.
+        Timeout, s: a worker that has frames to wait for or to analyze, or a run to end, and reports
+        nothing for `stall_s` is killed. A worker that waits reports every `worker.BEAT_S`.
     """
 
     restarts: int = 3
@@ -108,7 +109,8 @@ class _SentRun:
     def remember(self, name: str, doc: Document) -> None:
         """Keep a document for a new worker.
 
-        A stream datum that continues the last one of its resource is joined to it. Of requests for
+        A stream datum that continues the last one of its resource, in the same stream, is joined
+        to it. Of requests for
         a result (``request``) the last one is kept.
         """
         if name == "request":
@@ -141,6 +143,8 @@ class _SentRun:
 
 
 def _continues(before: Document, doc: Document) -> bool:
+    if before["descriptor"] != doc["descriptor"]:  # a camera that is read in two streams
+        return False
     return all(before[each]["stop"] == doc[each]["start"] for each in ("indices", "seq_nums"))
 
 

@@ -112,47 +112,72 @@ def reprocess(
     Raises
     ------
     ConfigError
-        If there is no such analysis.
+        If there is no such analysis, or it does not take its parameters.
     DataError
         If the run has not the analysis's inputs, has not ended, or the analysis fails; a failure
         is in the derived run too, and the other streams are analyzed before it is raised.
     """
     if is_second_stage(name):
-        again = partial(reprocess, parameters=first, store=store, keys=keys, submit=submit)
+        again = partial(_reprocess_streams, parameters=first, store=store, keys=keys, submit=submit)
         return _reprocess_second(run, name, parameters, store, again)
+    results = _reprocess_streams(run, name, parameters, store, keys, submit)
+    return _without_failure(results)
+
+
+def _without_failure(results: Iterable[Reprocessed | DataError]) -> list[Reprocessed]:
+    """Return the results; raise the first failure among them."""
+    done = []
+    for result in results:
+        if isinstance(result, DataError):
+            raise result
+        done.append(result)
+    return done
+
+
+def _reprocess_streams(
+    run: Container,
+    name: str,
+    parameters: dict[str, Any] | None,
+    store: Path,
+    keys: Mapping[str, str] | None,
+    submit: Submit | None,
+) -> list[Reprocessed | DataError]:
+    """Reprocess each stream of a raw run; return of each the result, or its failure."""
     analysis = make_analysis(name, parameters)
     raw = _raw_run(run, store / "journal", analysis, keys or {})
     journal = Journal(store / "journal")
-    done, failed = [], []
+    results: list[Reprocessed | DataError] = []
     try:
         for stream in raw.streams.values():
             try:
-                analysis = make_analysis(name, parameters, stream.configuration)
-                done.append(_reprocess(stream, analysis, name, journal, store, submit))
+                results.append(_reprocess(stream, name, parameters, journal, store, submit))
             except DataError as error:
-                failed.append(error)
+                results.append(error)
     finally:
         journal.close()
-    if failed:
-        raise failed[0]
-    return done
+    return results
 
 
 def _reprocess(
     stream: RawStream,
-    analysis: Analysis[Any],
     name: str,
+    parameters: dict[str, Any] | None,
     journal: Journal,
     store: Path,
     submit: Submit | None,
 ) -> Reprocessed:
     uid = stream.run.uid
-    if stream.error:
-        raise DataError(f"run {uid}, stream {stream.name}: {stream.error}")
+    failure: SkywrightError | None = DataError(stream.error) if stream.error else None
+    try:
+        analysis = make_analysis(name, parameters, stream.configuration)
+    except SkywrightError as error:  # a derived run without the configuration reports it
+        analysis, failure = make_analysis(name, parameters), error
     derived = DerivedRun(
         analysis, stream.run.start, journal, store / "assets", stream.keys, stream=stream.name
     )
     try:
+        if failure is not None:
+            raise failure
         pictures = _analyze(derived, stream, name, submit)
     except Exception as error:  # whatever it is, the derived run says so
         derived.close("fail", f"{type(error).__name__}: {error}")
@@ -172,7 +197,7 @@ def _reprocess_second(
     name: str,
     parameters: dict[str, Any] | None,
     store: Path,
-    again: Callable[[Container, str], list[Reprocessed]],
+    again: Callable[[Container, str], list[Reprocessed | DataError]],
 ) -> list[Reprocessed]:
     """Do a second-stage analysis, over the rows of a derived run or after the first analysis.
 
@@ -199,10 +224,10 @@ def _reprocess_second(
                 second.take(kind, doc)
         if not second.run.fits:
             raise DataError(f"run {start['uid']} does not have what {name} needs")
-        done: list[Reprocessed] = []
+        results: list[Reprocessed | DataError] = []
         if stored is None:
-            done = again(raw, first_stage_of(name))
-            stored = _new_rows(done[0])
+            results = again(raw, first_stage_of(name))
+            stored = _new_rows(_without_failure(results[:1])[0])
         second.add(stored.rows)
         for _ in second.finish_steps(stored.stream, {stored.analysis: stored.uid}):
             pass
@@ -222,7 +247,7 @@ def _reprocess_second(
         columns=columns,
         pictures=tuple(columns.parent / picture for picture in pictures),
     )
-    return [*done, new]
+    return _without_failure([*results, new])
 
 
 @dataclass(frozen=True)
