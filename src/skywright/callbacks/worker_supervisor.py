@@ -4,7 +4,7 @@ The lines between the two processes are JSON. To the worker: ``[name, document]`
 commands
 
 - ``request`` (raw_uid, number, frames): compute the results of the second stage over the first N
-  frames;
+  frames, and those analyzed meanwhile;
 - ``abandon`` (raw_uid, reason): end the derived runs of a raw run;
 - ``done_streams`` (raw_uid, names): streams that an earlier worker has done; before the documents.
 
