@@ -350,6 +350,8 @@ class MotorOscillation(OscillationFlyer):
         if self._stop_requested:  # since the check above; `move` forgets an earlier stop
             self.spindle.stop()
         status.wait()
+        if status.stopped_well:
+            raise HardwareError(f"{self.name}: somebody stopped the sweep")
 
     def _set_velocity(self, velocity: float) -> None:
         signal = self.spindle.velocity

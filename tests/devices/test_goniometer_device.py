@@ -5,6 +5,7 @@ import itertools
 import re
 import threading
 from collections.abc import Iterator
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -331,6 +332,35 @@ def test_a_paused_move_ends_when_it_is_stopped(
     assert "somebody stopped it" in reason(status)
 
 
+@pytest.mark.parametrize(
+    ("part", "target"), [("sx", 2.0), ("sample", (2000.0, 0.0, 0.0)), ("sample.x", 2000.0)]
+)
+def test_a_plan_that_is_paused_in_a_move_makes_it_again(
+    gonio: MotorGoniometer, RE: Any, part: str, target: Any
+) -> None:
+    documents: Documents = []
+
+    def plan() -> Any:
+        yield from bps.open_run()
+        yield from bps.checkpoint()
+        yield from bps.mv(attrgetter(part)(gonio), target)
+        yield from bps.close_run()
+
+    def pause_soon() -> None:
+        until(lambda: gonio.sx.position > 0.1)
+        RE.request_pause()
+
+    thread = threading.Thread(target=pause_soon)
+    thread.start()
+    with pytest.raises(RunEngineInterrupted):
+        RE(plan(), lambda *pair: documents.append(pair))
+    thread.join()
+    assert gonio.sx.position < 1.5
+    RE.resume()
+    assert gonio.sx.position == pytest.approx(2.0)
+    assert documents[-1][1]["exit_status"] == "success"
+
+
 def test_a_move_that_ends_elsewhere_has_failed(
     gonio: MotorGoniometer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -521,6 +551,20 @@ def test_a_stop_between_the_moves_of_a_sweep_ends_it(
         assert "somebody stopped the sweep" in reason(oscillation.complete())
     assert goniometer.phi.position < 10.0
     assert goniometer.phi.velocity.get() == 120.0
+
+
+def test_a_sweep_whose_spindle_is_stopped_for_a_pause_does_not_go_on(
+    ioc: IocProcess, tmp_path: Path, gonio: MotorGoniometer
+) -> None:
+    goniometer = device(MotorGoniometer, ioc.prefix, tmp_path)
+    oscillation = goniometer.oscillation
+    with staged(oscillation):
+        oscillation.prepare(Sweep(60.0, 1.0)).wait(LIMIT_S)
+        oscillation.kickoff().wait(LIMIT_S)
+        until(lambda: goniometer.phi.position > 10.0)
+        goniometer.phi.stop(success=True)
+        assert "somebody stopped the sweep" in reason(oscillation.complete())
+    assert goniometer.phi.position < 60.0
 
 
 @contextlib.contextmanager
