@@ -576,6 +576,46 @@ def staged(flyer: OscillationFlyer) -> Iterator[None]:
         flyer.unstage()
 
 
+@pytest.mark.parametrize("kind", [Goniometer, MotorGoniometer])
+def test_a_plan_that_is_paused_in_a_sweep_makes_it_again(
+    kind: type[MotorGoniometer],
+    ioc: IocProcess,
+    gonio: MotorGoniometer,
+    tmp_path: Path,
+    RE: Any,
+    documents: Documents,
+) -> None:
+    goniometer = device(kind, ioc.prefix, tmp_path)
+    oscillation = goniometer.oscillation
+
+    @bpp.stage_decorator([oscillation])
+    @bpp.run_decorator()
+    def plan() -> Any:
+        yield from bps.declare_stream(oscillation, name="rotation", collect=True)
+        yield from bps.checkpoint()
+        yield from bps.mv(goniometer.phi, 0.0)
+        yield from bps.prepare(oscillation, Sweep(60.0, 0.6, start_deg=0.0), wait=True)
+        yield from bps.kickoff(oscillation, wait=True)
+        yield from bps.complete(oscillation, wait=True)
+        yield from bps.collect(oscillation, name="rotation")
+
+    def pause_soon() -> None:
+        until(lambda: goniometer.phi.position > 10.0)
+        RE.request_pause()
+
+    thread = threading.Thread(target=pause_soon)
+    thread.start()
+    with pytest.raises(RunEngineInterrupted):
+        RE(plan())
+    thread.join()
+    assert "a pause has ended the sweep" in reason(oscillation.complete())
+    RE.resume()
+    assert documents[-1][1]["exit_status"] == "success"
+    read = columns(documents)
+    inside = (read["sweep"] == read["sweep"][-1]) & (read["open"] == 1)
+    assert read["angle"][inside][[0, -1]] == pytest.approx([0.0, 60.0], abs=2.0)
+
+
 def test_what_cannot_be_done_fails_at_kickoff_or_at_its_end(gonio: MotorGoniometer) -> None:
     oscillation = gonio.oscillation
     assert "stage it" in reason(oscillation.kickoff())
