@@ -31,7 +31,7 @@ class FileStreamDevice(GuardedDevice):
     It is no error if no rows come, as long as the heartbeat counts up: a telescope may be idle.
     A subclass must (1) call `_follow` for each stream in its constructor, (2) open its files in
     `_open`, by `_record`, and (3) return the signals of messages in `_message_signals`. It may
-    override `_stop_acquisition` and `check_size`.
+    override `_stop_recording` and `check_size`.
 
     Parameters
     ----------
@@ -131,7 +131,7 @@ class FileStreamDevice(GuardedDevice):
         staged = super().stage()
         try:
             self._abort, self._fault, self._watching = False, None, False
-            self._stop_acquisition()
+            self._stop_recording()
             self._open()
         except BaseException:
             self.unstage()  # closes the files that were opened before the failure
@@ -145,12 +145,12 @@ class FileStreamDevice(GuardedDevice):
             stream.end()
         try:
             if self.connected:
-                self._stop_acquisition()
+                self._stop_recording()
         except HardwareError as error:
             logger.warning("%s", error)
         return super().unstage()
 
-    def _stop_acquisition(self) -> None:
+    def _stop_recording(self) -> None:
         """End the recordings of this device, or of an earlier client."""
         for plugin in dict.fromkeys(stream.plugin for stream, _ in self._followed):
             self._put(plugin.capture, 0)

@@ -113,7 +113,7 @@ class GuardedDevice(Device):
         return run_task(self, work)
 
     def _put(self, signal: EpicsSignal, value: Any) -> None:
-        """Put, and wait for put completion (or for the readback, if the signal has one)."""
+        """Put, and wait for put completion, or for the readback if `put_complete` is not set."""
         with self._hardware_errors(
             f"{signal.setpoint_pvname} did not become {value!r} within {PUT_S:g} s"
         ):

@@ -27,6 +27,8 @@ PAUSE = 1
 TOLERANCE = 0.01
 """A motor is at its target if it is this near, in its unit; more if RDBD is more."""
 SLOWNESS, MARGIN_S = 3.0, 10.0
+STOP_S = 10.0
+"""Longest time that a motor that was stopped is waited for before it is moved again, s."""
 SILENT = (
     DisconnectedError,
     TimeoutError,
@@ -51,7 +53,22 @@ class MotionLimitError(HardwareError, LimitError):
 
 
 class MotionStatus(ReasonStatusMixin, MoveStatus):
-    """The status of one motor's move; when it failed it shows why, also in the stop document."""
+    """The status of one motor's move; when it failed it shows why, also in the stop document.
+
+    Attributes
+    ----------
+    stopped_well
+        Whether the move was stopped by `Motor.stop` with `success`. The status then ends without
+        an error when the motor rests, wherever that is.
+    """
+
+    stopped_well = False
+
+    def await_rest(self) -> None:
+        """Wait for the end of the move if it was stopped with `success`, at most `STOP_S`."""
+        if self.stopped_well:
+            with contextlib.suppress(Exception):  # whoever waits for this move is told
+                self.wait(STOP_S)
 
     def _settled(self) -> None:
         with contextlib.suppress(DisconnectedError):  # ophyd asks for the final position
@@ -79,6 +96,7 @@ class Motor(EpicsMotor):
     change for `stall_s`, when a limit switch, an alarm or a stop ends the move, when it ends
     elsewhere, when another move replaces it, or after three times the time that velocity and
     acceleration allow for, plus 10 s. A move that is paused (SPMG) may go on within that time.
+    A stop with `success`, as of a plan that pauses, is no failure: the plan makes the move again.
 
     Attributes
     ----------
@@ -149,6 +167,8 @@ class Motor(EpicsMotor):
         """
         self.check_connected()
         self.check_value(position)
+        if self._newest_move is not None:  # at the end of a stop the record sets VAL
+            self._newest_move.await_rest()
         limit = timeout or self.time_limit(position)
         # As ophyd's positioners do: whoever waits for an earlier move is told that it is over.
         self._run_subs(sub_type=self._SUB_REQ_DONE, success=False)
@@ -171,12 +191,15 @@ class Motor(EpicsMotor):
             try:
                 with ioc_errors(self):
                     self.await_motion(has_ended, limit, f"on its way to {position:g}")
-                    if (newest := self._newest_move) is not status and newest is not None:
+                    if status.stopped_well:
+                        self.check_connected()
+                    elif (newest := self._newest_move) is not status and newest is not None:
                         raise HardwareError(
                             f"{self.name}: the move to {position:g} was replaced by one to "
                             f"{newest.target:g}"
                         )
-                    self._check_arrival(position)
+                    else:
+                        self._check_arrival(position)
             except HardwareError as error:
                 status.set_exception(error)
             except Exception as error:  # a status that never ends would hold the plan
@@ -194,8 +217,16 @@ class Motor(EpicsMotor):
         return status
 
     def stop(self, *, success: bool = False) -> None:
-        """Stop; an IOC that does not answer cannot be told."""
+        """Stop; an IOC that does not answer cannot be told.
+
+        Parameters
+        ----------
+        success
+            Whether the move under way shall end without an error.
+        """
         self._stopped = True
+        if self._newest_move is not None:
+            self._newest_move.stopped_well = success
         if self.connected:
             super().stop(success=success)
 

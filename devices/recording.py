@@ -75,9 +75,10 @@ class RecordingDevice(FileStreamDevice):
 
     # ---- staging
 
-    def _stop_acquisition(self) -> None:
+    def _stop_recording(self) -> None:
+        """Stop acquiring, then end the recordings."""
         self._put(self.acquire, 0)
-        super()._stop_acquisition()
+        super()._stop_recording()
 
     def _prime(self, is_there: Callable[[], bool]) -> None:
         """Take pictures that are not recorded until the size is known.

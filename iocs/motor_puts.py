@@ -67,7 +67,10 @@ def _buttons(motor: "MotorRecord") -> dict[str, Putter]:
 
     def jog(way: int) -> Putter:
         async def put(_: Any, value: int) -> int:
-            await (motor.jog(way) if value else motor.stop())
+            if value:
+                await motor.jog(way)
+            elif motor.jogging == way:  # other motions go on
+                await motor.stop()
             return 0
 
         return put
@@ -129,7 +132,7 @@ def _settings(motor: "MotorRecord") -> dict[str, Putter]:
         mode = channel.enum_strings.index(value)
         await motor.post("SPMG", mode)
         if mode in (STOP, PAUSE):
-            await motor.stop()
+            await motor.stop(pause=mode == PAUSE)
         elif before == PAUSE and target != motor.axis.position(time.time()):
             motor.resumed = asyncio.ensure_future(motor.go(target))
         return value

@@ -25,6 +25,8 @@ from skywright.acquire.simulated_axis import MotorsClock, SimulatedAxis
 PERIOD_S = 0.05
 EVERYBODY = SubscriptionType.DBE_VALUE | SubscriptionType.DBE_LOG | SubscriptionType.DBE_ALARM
 FAR = 1e6
+COMM_ERROR = 1 << 12
+"""Bit of MSTA: the controller does not answer, the other bits are those from before."""
 NORMAL = AlarmStatus.NO_ALARM, AlarmSeverity.NO_ALARM
 REFUSED = AlarmStatus.SOFT, AlarmSeverity.MINOR_ALARM
 SILENT = AlarmStatus.COMM, AlarmSeverity.INVALID_ALARM
@@ -66,6 +68,8 @@ class MotorRecord(PVGroup):
 
     axis: SimulatedAxis
     resumed: asyncio.Future[None] | None = None
+    jogging = 0
+    """Which way a jog goes, 1 or -1 in user coordinates; 0 when there is none."""
     busy = ""
     """Why moves are refused; empty when they are not."""
 
@@ -98,6 +102,7 @@ class MotorRecord(PVGroup):
         self._rest, self._wake, self._lock = asyncio.Event(), asyncio.Event(), asyncio.Lock()
         self._rest.set()
         self._alarm = NORMAL
+        self._drops_target = False
         accept_puts(self)
         initial = {
             "EGU": settings.units,
@@ -194,12 +199,13 @@ class MotorRecord(PVGroup):
             return
         async with self._lock:
             await self.post("LVIO", 0)
-            self._alarm = NORMAL
+            self._alarm, self._drops_target = NORMAL, False
             await self.post_target(dial)
             # Not before: until the command is given, others are told that there is none.
             now = time.time()
             if self.get("SPMG") in (MOVE, GO):
                 self.axis.move_to(now, dial, self.velocity, self.acceleration)
+                self.jogging = 0
             await self._begin(dial >= self.axis.position(now))
         await self.commanded()
         await self._rest.wait()
@@ -239,6 +245,7 @@ class MotorRecord(PVGroup):
         forward = way * self.sign > 0
         speed = self.get("JVEL") * self.speed
         self.axis.move_to(time.time(), high if forward else low, speed, self.acceleration)
+        self.jogging = way
         await self.follow_axis(forward)
 
     async def renumber(self, offset: float) -> None:
@@ -250,13 +257,30 @@ class MotorRecord(PVGroup):
         # Last: ophyd asks for VAL's limits then, and a later VAL would bring it the old ones.
         await self.post_limits()
 
-    async def stop(self) -> None:
-        """Slow down to rest; a controller that does not answer does not."""
+    async def stop(self, *, pause: bool = False) -> None:
+        """Slow down to rest; a controller that does not answer does not.
+
+        Parameters
+        ----------
+        pause
+            Whether the target of the move is kept; else VAL becomes the position at rest.
+        """
         now = time.time()
-        if self.axis.moving(now) and not self.silent:
-            self.axis.stop(now, self.acceleration)
-            await self.commanded()
+        if not self.silent:
+            self._drops_target = not pause
+            if self.axis.moving(now):
+                self.axis.stop(now, self.acceleration)
+                await self.commanded()
+            elif not pause:
+                await self._drop_target()
         self._wake.set()
+
+    async def _drop_target(self) -> None:
+        """Let VAL be where the motor rests; a move that begins meanwhile keeps its target."""
+        async with self._lock:
+            now = time.time()
+            if not self.axis.moving(now):
+                await self.post_target(self.axis.position(now))
 
     async def changed(self) -> None:
         """Show what has changed outside: switches, faults, the clock."""
@@ -277,18 +301,20 @@ class MotorRecord(PVGroup):
     async def _show(self, now: float) -> None:
         if self.silent:
             await self._post_alarm(SILENT)
+            await self.post("MSTA", self.get("MSTA") | COMM_ERROR)
             return
         moving = self.axis.moving(now)
         ended = not moving and not self.get("DMOV")
         await self._post_position(now)
         await self.post("MOVN", int(moving))
         await self.post("MIP", 2 if moving else 0)
-        if ended and self.get("SPMG") != PAUSE:
+        if ended and (self._drops_target or self.get("SPMG") != PAUSE):
             await self.post_target(self.axis.position(now))
         await self.post("MSTA", self._status(now, moving))
         if ended:
             await self.commanded()
         if not moving:
+            self.jogging = 0
             await self.post("DMOV", 1)
             self._rest.set()
 
@@ -328,7 +354,6 @@ class MotorRecord(PVGroup):
             8: True,
             10: moving,
             11: True,
-            12: self.silent,
             13: low,
             14: True,
         }

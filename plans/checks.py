@@ -2,8 +2,10 @@
 
 import inspect
 import math
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from numbers import Real
 from operator import attrgetter
 from typing import Any
 
@@ -103,6 +105,21 @@ def device_name(device: Any) -> str:
     return name if isinstance(name, str) and name else repr(device)
 
 
+def as_whole(value: Any) -> int | None:
+    """Return a whole number, also one of numpy, as an int; None if it is none."""
+    if isinstance(value, bool):
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None
+
+
+def as_number(value: Any) -> float | None:
+    """Return a real number, also one of numpy, as a float; None if it is none."""
+    return float(value) if isinstance(value, Real) and not isinstance(value, bool) else None
+
+
 def whole(plan: str, name: str, value: Any, least: int = 1, most: int = COUNT_MAX) -> int:
     """Return a whole number within its limits.
 
@@ -111,9 +128,10 @@ def whole(plan: str, name: str, value: Any, least: int = 1, most: int = COUNT_MA
     ConfigError
         If it is none.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+    number = as_whole(value)
+    if number is None or not least <= number <= most:
         raise ConfigError(f"{plan}: {name} = {value!r}, expected a whole number {least}..{most}")
-    return value
+    return number
 
 
 def finite(
@@ -126,14 +144,14 @@ def finite(
     ConfigError
         If it is none.
     """
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    number = as_number(value)
     if (
-        not is_number
-        or not math.isfinite(value)
-        or value < least
-        or (value == least and not inclusive)
+        number is None
+        or not math.isfinite(number)
+        or number < least
+        or (number == least and not inclusive)
     ):
         above = f" of at least {least:g}" if inclusive else f" above {least:g}"
         above = "" if least == -math.inf else above
         raise ConfigError(f"{plan}: {name} = {value!r}, expected a finite number{above}")
-    return float(value)
+    return number

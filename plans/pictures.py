@@ -8,7 +8,7 @@ import bluesky.preprocessors as bpp
 from bluesky.protocols import Collectable, Flyable, Readable
 from bluesky.utils import MsgGenerator
 
-from plans.checks import Needs, check_devices, described
+from plans.checks import Needs, as_number, as_whole, check_devices, described
 from plans.run_stubs import start_metadata
 
 COLLECT_S = 0.25
@@ -44,15 +44,16 @@ def take_pictures(
     """
     check_devices("take_pictures", camera=(camera, Needs("camera", (Readable,))))
     _check_has_pictures(camera)
-    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+    count = as_whole(n)
+    if count is None or count < 1:
         raise ValueError(f"take_pictures: n = {n!r}, expected a whole number of at least 1")
-    more = {"num_points": n, **(md or {})}
-    _md = start_metadata("take_pictures", {"camera": camera}, {"n": n}, more)
+    more = {"num_points": count, **(md or {})}
+    _md = start_metadata("take_pictures", {"camera": camera}, {"n": count}, more)
 
     @bpp.stage_decorator([camera])
     @bpp.run_decorator(md=_md)
     def inner() -> MsgGenerator[None]:
-        for _ in range(n):
+        for _ in range(count):
             yield from bps.checkpoint()
             yield from bps.trigger_and_read([camera])
 
@@ -87,12 +88,13 @@ def watch_camera(
     """
     flying = Needs("camera that flies", (Flyable, Collectable))
     check_devices("watch_camera", camera=(camera, flying))
-    if not isinstance(seconds, (int, float)) or not 0.0 < seconds <= SECONDS_MAX:
+    time_s = as_number(seconds)
+    if time_s is None or not 0.0 < time_s <= SECONDS_MAX:
         raise ValueError(
             f"watch_camera: seconds = {seconds!r}, expected more than 0, at most {SECONDS_MAX:g}"
         )
-    _md = start_metadata("watch_camera", {"camera": camera}, {"seconds": seconds}, md)
-    periods = math.ceil(seconds / COLLECT_S)
+    _md = start_metadata("watch_camera", {"camera": camera}, {"seconds": time_s}, md)
+    periods = math.ceil(time_s / COLLECT_S)
 
     @bpp.stage_decorator([camera])
     @bpp.run_decorator(md=_md)
@@ -102,7 +104,7 @@ def watch_camera(
         for _ in range(periods):
             # The camera also takes pictures in a pause; they are collected afterwards.
             yield from bps.checkpoint()
-            yield from bps.sleep(seconds / periods)
+            yield from bps.sleep(time_s / periods)
             yield from bps.collect(camera, name="primary")
         yield from bps.complete(camera, wait=True)
         yield from bps.collect(camera, name="primary")

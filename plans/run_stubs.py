@@ -7,6 +7,7 @@ from typing import Any
 
 import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
+import numpy as np
 from bluesky.utils import FailedStatus, MsgGenerator, RunEngineControlException
 
 from skywright.errors import HardwareError, SkywrightError
@@ -36,16 +37,20 @@ def start_metadata(
         Devices by the name of the plan's argument; the first one is the detector, ``motor`` is the
         scanned motor, None: not given.
     arguments
-        Other arguments of the plan.
+        Other arguments of the plan; numbers of numpy become plain ones.
     md
         User metadata; overrides the other keys.
     """
     given = {role: device for role, device in devices.items() if device is not None}
     detector, motor = next(iter(given.values())), given.get("motor")
+    plain = {
+        key: value.item() if isinstance(value, np.generic) else value
+        for key, value in arguments.items()
+    }
     assets = getattr(detector, "assets", None)
     return {
         "plan_name": plan,
-        "plan_args": {**{role: device.name for role, device in given.items()}, **arguments},
+        "plan_args": {**{role: device.name for role, device in given.items()}, **plain},
         "detectors": [detector.name],
         **(_scanned(motor) if motor is not None else {}),
         **({"assets": str(assets)} if assets is not None else {}),

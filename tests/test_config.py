@@ -139,6 +139,24 @@ def test_two_iocs_cannot_have_one_port(tmp_path: Path) -> None:
     [
         ("SKYWRIGHT_STORE__TILED_PORT", "-1", r"^SKYWRIGHT_STORE__TILED_PORT: .*\(got '-1'\)"),
         ("SKYWRIGHT_STORE__SIZE", "1", r"^SKYWRIGHT_STORE__SIZE: no such key"),
+        ("skywright_store__size", "1", r"^skywright_store__size: no such key"),
+        (
+            "SKYWRIGHT_STORE",
+            '{"tiled_port": "x"}',
+            r"^SKYWRIGHT_STORE: tiled_port: .*integer.*\(got 'x'\)",
+        ),
+        ("SKYWRIGHT_STORE__READABLE", "[3]", r"^SKYWRIGHT_STORE__READABLE: 0: "),
+        (
+            "SKYWRIGHT_IOCS",
+            '{"two": {"prefix": "A:"}}',
+            r"^SKYWRIGHT_IOCS: two\.module: is missing",
+        ),
+        ("SKYWRIGHT_IOCS__TWO", '{"prefix": "A:"}', r"^SKYWRIGHT_IOCS__TWO: module: is missing"),
+        (
+            "SKYWRIGHT_IOCS",
+            '{"axis": {"prefix": "PSSS1:"}}',
+            r"^iocs\.\w+\.prefix: the same as that of iocs\.",
+        ),
         ("SKYWRIGHT_STORE", "here", r'^SKYWRIGHT_\* variables: .*"store"'),
         ("SKYWRIGHT_CONFIG", "/no/such.toml", r"^/no/such\.toml: no such configuration file"),
     ],
@@ -149,6 +167,14 @@ def test_wrong_variables_are_named(
     monkeypatch.setenv(variable, value)
     with pytest.raises(ConfigError, match=said):
         load_settings()
+
+
+def test_a_variable_without_the_wrong_key_is_not_blamed_for_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SKYWRIGHT_STORE", '{"directory": "here"}')
+    with pytest.raises(ConfigError, match=r"my\.toml: store\.tiled_port: "):
+        settings_of(tmp_path, '[store]\ntiled_port = "x"')
 
 
 def test_unreadable_file_is_named(tmp_path: Path) -> None:

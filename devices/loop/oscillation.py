@@ -78,6 +78,8 @@ class OscillationFlyer(Device):
         self._started = threading.Event()
         self._stop_requested = False
         """Whether `stop` was called in this sweep."""
+        self._paused = False
+        """Whether `pause` has ended this sweep."""
         self._writer: ColumnWriter | None = None
         self._recording = False
         self._sweeps = self._collected = self._rows = 0
@@ -137,7 +139,7 @@ class OscillationFlyer(Device):
                 "stage it, prepare it with a Sweep, and wait for the last one to be over, before "
                 "kickoff"
             )
-        sweep, self._stop_requested = self._sweep, False
+        sweep, self._stop_requested, self._paused = self._sweep, False, False
         self._over = over = run_ioc_task(self, lambda: self._fly(sweep))
         over.add_callback(lambda _: self._started.set())
 
@@ -152,7 +154,23 @@ class OscillationFlyer(Device):
         """Return a status that is done when the sweep is over and its trace is in the file."""
         if self._over is None:
             return self._refused("no sweep; kick it off first")
+        if self._paused:
+            return self._refused("a pause has ended the sweep; kick it off again")
         return self._over
+
+    def pause(self) -> None:
+        """End a sweep under way, and wait until the spindle rests; the engine calls it.
+
+        Who waits for the sweep is not told of an error: after the pause the plan makes it anew.
+        """
+        if self._over is not None and not self._over.done:
+            self._paused = True
+            self.stop(success=True)
+            with contextlib.suppress(Exception):  # who waits for the sweep is told
+                self._over.wait(STOP_S)
+
+    def resume(self) -> None:
+        """Do nothing: the plan makes the sweep anew."""
 
     def _refused(self, why: str) -> TaskStatus:
         status = TaskStatus(self)
@@ -163,6 +181,9 @@ class OscillationFlyer(Device):
         self.last = None
         try:
             self.last = self.carry_out(sweep)
+        except HardwareError:
+            if not self._paused:
+                raise
         finally:
             trace = self.last
             if trace is not None and trace.time.size:
@@ -350,6 +371,8 @@ class MotorOscillation(OscillationFlyer):
         if self._stop_requested:  # since the check above; `move` forgets an earlier stop
             self.spindle.stop()
         status.wait()
+        if status.stopped_well:
+            raise HardwareError(f"{self.name}: somebody stopped the sweep")
 
     def _set_velocity(self, velocity: float) -> None:
         signal = self.spindle.velocity

@@ -1,5 +1,6 @@
 """The sample in the goniometer frame, um, over three stage motors in any direction and unit."""
 
+import contextlib
 import time
 from typing import Any
 
@@ -9,7 +10,7 @@ from ophyd import Component as Cpt
 from ophyd import Device, Kind, Signal
 
 from devices.guarded import TaskStatus
-from devices.motion import MotionLimitError, Motor, move_all, run_ioc_task
+from devices.motion import STOP_S, MotionLimitError, Motor, move_all, run_ioc_task
 from skywright.errors import HardwareError
 from skywright.instruments.loop.stages import StageSetup
 
@@ -37,6 +38,7 @@ class SampleAxis(Signal):
 
     def set(self, value: float, **_: Any) -> TaskStatus:
         """Move along this coordinate alone."""
+        self.parent.await_stop()
         target = self.parent.position
         target[self._index] = value
         return self.parent.set(target)
@@ -71,6 +73,7 @@ class SampleShift(Device):
 
     def set(self, shift_um: Triple) -> TaskStatus:
         """Move the sample by an offset from where it is."""
+        self.parent.await_stop()
         return self.parent.set(self.parent.position + np.asarray(shift_um, dtype=np.float64))
 
     def check_value(self, shift_um: Triple) -> None:
@@ -96,6 +99,7 @@ class SampleStage(Device):
     by = Cpt(SampleShift, "", kind=Kind.omitted)
 
     _task: TaskStatus | None = None
+    _stopped_well = False
 
     @property
     def motors(self) -> tuple[Motor, Motor, Motor]:
@@ -167,14 +171,23 @@ class SampleStage(Device):
         MotionLimitError
             If a stage would leave its limits; nothing moves then.
         """
+        self.await_stop()
         if self._task is not None and not self._task.done:
             raise HardwareError(f"{self.name}: is on its way already; wait, or stop it")
         self.check_value(xyz_um)
         moves = self.targets(xyz_um)
+        self._stopped_well = False
         self._task = run_ioc_task(self, lambda: move_all(moves))
         return self._task
 
+    def await_stop(self) -> None:
+        """Wait for the end of a move that was stopped with `success`, at most `STOP_S`."""
+        if self._stopped_well and self._task is not None:
+            with contextlib.suppress(Exception):  # whoever waits for that move is told
+                self._task.wait(STOP_S)
+
     def stop(self, *, success: bool = False) -> None:
-        """Stop the stages."""
+        """Stop the stages; with `success` a move under way ends without an error."""
+        self._stopped_well = success
         for motor in self.motors:
             motor.stop(success=success)

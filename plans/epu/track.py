@@ -79,7 +79,7 @@ def track_epu(
         If `watcher` is no watcher of a visit.
     """
     check_devices("track_epu", watcher=(watcher, WATCHING))
-    finite("track_epu", "idle", idle, 0.0, inclusive=True)
+    idle = finite("track_epu", "idle", idle, 0.0, inclusive=True)
     runs: dict[str, tuple[str, list[Any]]] = {}
     uids: list[str] = []
 

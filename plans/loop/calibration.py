@@ -130,11 +130,12 @@ def calibrate_camera(
         If light, camera, motors or analysis fail.
     """
     plan = "calibrate_camera"
-    for name, value in (("zoom", zoom), ("delta_deg", delta_deg), ("time_s", time_s)):
-        finite(plan, name, value)
-    finite(plan, "settle_s", settle_s, 0.0, inclusive=True)
+    zoom = finite(plan, "zoom", zoom)
+    delta_deg = finite(plan, "delta_deg", delta_deg)
+    time_s = finite(plan, "time_s", time_s)
+    settle_s = finite(plan, "settle_s", settle_s, 0.0, inclusive=True)
     if target_px is not None:
-        finite(plan, "target_px", target_px)
+        target_px = finite(plan, "target_px", target_px)
     if not abs(delta_deg) >= 180.0:
         raise ConfigError(f"calibrate_camera: delta_deg = {delta_deg}, expected 180 or more")
     tools = Instruments(camera, goniometer, result, settle_s=settle_s)

@@ -111,7 +111,7 @@ def rotate_to_face_on(
     check_devices("rotate_to_face_on", goniometer=(goniometer, spindle))
     if isinstance(face_on_deg, float) and math.isnan(face_on_deg):
         raise ConfigError("rotate_to_face_on: face_on_deg is NaN: the loop has no clear face")
-    finite("rotate_to_face_on", "face_on_deg", face_on_deg)
+    face_on_deg = finite("rotate_to_face_on", "face_on_deg", face_on_deg)
     here = yield from position(goniometer.phi)  # type: ignore[attr-defined]
     target = face_angle(face_on_deg, here, edge)
     move = with_device_errors(bps.mv(goniometer.phi, target))  # type: ignore[attr-defined]
@@ -164,12 +164,12 @@ def loop_raster_box(
         If light, camera, spindle or analysis fail.
     """
     plan = "loop_raster_box"
-    finite(plan, "step_um", step_um, 0.1, inclusive=True)
-    finite(plan, "margin_um", margin_um, 0.0, inclusive=True)
-    finite(plan, "settle_s", settle_s, 0.0, inclusive=True)
-    finite(plan, "face_on_deg", face_on_deg)
+    step_um = finite(plan, "step_um", step_um, 0.1, inclusive=True)
+    margin_um = finite(plan, "margin_um", margin_um, 0.0, inclusive=True)
+    settle_s = finite(plan, "settle_s", settle_s, 0.0, inclusive=True)
+    face_on_deg = finite(plan, "face_on_deg", face_on_deg)
     if thickness_um is not None and not math.isnan(thickness_um):  # NaN: `center_loop` saw none
-        finite(plan, "thickness_um", thickness_um, 0.0)
+        thickness_um = finite(plan, "thickness_um", thickness_um, 0.0)
     tools = Instruments(camera, goniometer, result, settle_s=settle_s)
     check_tools("loop_raster_box", tools)
     arguments = {"face_on_deg": face_on_deg, "step_um": step_um, "margin_um": margin_um}

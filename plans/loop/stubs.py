@@ -191,8 +191,8 @@ def take_picture(tools: Instruments) -> MsgGenerator[None]:
 def sweep(tools: Instruments, turn: Sweep) -> MsgGenerator[None]:
     """Turn the spindle while the camera flies; the trace is told before the last pictures.
 
-    After a pause in the middle the sweep is made anew: no status is waited for while it turns,
-    so the stop that comes with the pause does no harm.
+    After a pause in the middle the sweep is made anew: what the engine stops for a pause, motors
+    and the sweep, ends without an error.
     """
     gonio, camera = tools.goniometer, tools.camera
     start = turn.start_deg

@@ -82,7 +82,7 @@ def calibrate_gain(
     ConfigError
         If `flasher_pe` is not above 0.
     """
-    finite("calibrate_gain", "flasher_pe", flasher_pe, 0.0)
+    flasher_pe = finite("calibrate_gain", "flasher_pe", flasher_pe, 0.0)
     parts = {**OBSERVING.parts, "open_shutter": (), "set_flasher": ()}
     return (
         yield from timed_run(
@@ -145,12 +145,12 @@ def tune_threshold(
         If the IOC does not answer, does not simulate, or cannot write.
     """
     plan = "tune_threshold"
-    finite(plan, "seconds", seconds, 0.0)
-    finite(plan, "rate_hz", rate_hz, 0.0)
-    finite(plan, "least_adc", least_adc, 0.0)
-    finite(plan, "most_adc", most_adc, least_adc)
-    finite(plan, "tolerance", tolerance, 0.0)
-    finite(plan, "resolution_adc", resolution_adc, 0.0)
+    seconds = finite(plan, "seconds", seconds, 0.0)
+    rate_hz = finite(plan, "rate_hz", rate_hz, 0.0)
+    least_adc = finite(plan, "least_adc", least_adc, 0.0)
+    most_adc = finite(plan, "most_adc", most_adc, least_adc)
+    tolerance = finite(plan, "tolerance", tolerance, 0.0)
+    resolution_adc = finite(plan, "resolution_adc", resolution_adc, 0.0)
     parts = {
         **OBSERVING.parts,
         "set_threshold": (),

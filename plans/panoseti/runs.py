@@ -79,7 +79,7 @@ def track_run(
         If the IOC does not answer or cannot write, or no run is under way within `limit_s` and
         `wait_for_new` is set.
     """
-    finite("track_run", "limit_s", limit_s, 0.0)
+    limit_s = finite("track_run", "limit_s", limit_s, 0.0)
     check_devices("track_run", panoseti=(panoseti, TRACKING))
     arguments = {"limit_s": limit_s, "wait_for_new": wait_for_new}
     start = start_metadata("track_run", {"panoseti": panoseti}, arguments, md)
@@ -165,7 +165,7 @@ def timed_run(
     restore
         Steps after it, whether it has failed or not.
     """
-    finite(plan, "seconds", seconds, 0.0)
+    seconds = finite(plan, "seconds", seconds, 0.0)
     check_devices(plan, panoseti=(panoseti, needs or OBSERVING))
     start = start_metadata(plan, {"panoseti": panoseti}, {"seconds": seconds}, md)
 

@@ -90,7 +90,7 @@ def calibrate_energy_axis(
     """
     plan = "calibrate_energy_axis"
     energies = _checked(energies_ev, columns, monochromator, degree)
-    whole(plan, "pulses", pulses)
+    pulses = whole(plan, "pulses", pulses)
     check_devices(plan, psss=(psss, Needs("spectrometer", parts={"energy_axis": (Movable,)})))
     if monochromator is not None:
         devices = {"psss": (psss, SCANNED), "monochromator": (monochromator, MOTOR)}
@@ -157,7 +157,7 @@ def _checked(
     plan = "calibrate_energy_axis"
     if (columns is None) == (mono is None):
         raise ConfigError(f"{plan}: give either columns, of known lines, or a monochromator")
-    whole(plan, "degree", degree, 1, DEGREE_MAX)
+    degree = whole(plan, "degree", degree, 1, DEGREE_MAX)
     energies = [finite(plan, "energies_ev", energy, 0.0) for energy in energies_ev]
     if len(set(energies)) != len(energies) or len(energies) <= degree:
         raise ConfigError(

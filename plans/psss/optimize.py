@@ -106,7 +106,7 @@ def optimize_spectrum(
     """
     check_devices("optimize_spectrum", psss=(psss, SCANNED), motor=(motor, MOTOR))
     search = _search(low, high, objective, num, tolerance, max_points)
-    whole("optimize_spectrum", "pulses", pulses, least=2)
+    pulses = whole("optimize_spectrum", "pulses", pulses, least=2)
     device: Any = psss
     figure = f"{device.name}_mean_{OBJECTIVES[objective]}"
     scatter, good = f"{device.name}_{OBJECTIVES[objective]}_scatter", f"{device.name}_n_good"
@@ -172,9 +172,9 @@ def _search(
         raise ConfigError(f"{plan}: low = {low:g}, high = {high:g}, expected low < high")
     if objective not in OBJECTIVES:
         raise ConfigError(f"{plan}: objective = {objective!r}, expected {' or '.join(OBJECTIVES)}")
-    whole(plan, "num", num, 5, 1000)
-    whole(plan, "max_points", max_points, num, 10_000)
+    num = whole(plan, "num", num, 5, 1000)
+    max_points = whole(plan, "max_points", max_points, num, 10_000)
     if tolerance is None:
         tolerance = TOLERANCE_PART * (high - low)
-    finite(plan, "tolerance", tolerance, 0.0)
+    tolerance = finite(plan, "tolerance", tolerance, 0.0)
     return Search(low, high, num, tolerance, max_points, objective == "intensity")

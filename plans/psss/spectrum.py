@@ -107,7 +107,9 @@ def acquire_spectra(
     if (n is None) == (seconds is None):
         raise ConfigError("acquire_spectra: give either n, of pulses, or seconds")
     pulses = 0 if n is None else whole("acquire_spectra", "n", n)
-    if seconds is not None and finite("acquire_spectra", "seconds", seconds, 0.0) > SECONDS_MAX:
+    if seconds is not None:
+        seconds = finite("acquire_spectra", "seconds", seconds, 0.0)
+    if seconds is not None and seconds > SECONDS_MAX:
         raise ConfigError(f"acquire_spectra: seconds = {seconds}, at most {SECONDS_MAX:g}")
     device: Any = psss
 
@@ -184,8 +186,8 @@ def take_background(
     if shutter is not None:
         shut = Needs("shutter", (Readable, Movable))
         check_devices("take_background", shutter=(shutter, shut))
-    whole("take_background", "n", n, most=BACKGROUND_PULSES_MAX)
-    finite("take_background", "settle_s", settle_s, 0.0, inclusive=True)
+    n = whole("take_background", "n", n, most=BACKGROUND_PULSES_MAX)
+    settle_s = finite("take_background", "settle_s", settle_s, 0.0, inclusive=True)
     device: Any = psss
     uids: list[str] = []
 
@@ -253,8 +255,8 @@ def scan_spectra(
     """
     check_devices("scan_spectra", psss=(psss, SCANNED), motor=(motor, MOTOR))
     low, high = (finite("scan_spectra", *pair) for pair in (("start", start), ("stop", stop)))
-    whole("scan_spectra", "num", num, most=1_000_000)
-    whole("scan_spectra", "pulses", pulses)
+    num = whole("scan_spectra", "num", num, most=1_000_000)
+    pulses = whole("scan_spectra", "pulses", pulses)
     device: Any = psss
 
     def body() -> MsgGenerator[None]:
@@ -262,7 +264,7 @@ def scan_spectra(
             yield from take_point(device, motor, position)
         yield from bps.checkpoint()
 
-    arguments = {"start": start, "stop": stop, "num": num, "pulses": pulses}
+    arguments = {"start": low, "stop": high, "num": num, "pulses": pulses}
     _md = start_metadata("scan_spectra", {"psss": psss, "motor": motor}, arguments, md)
 
     def whole_scan() -> MsgGenerator[Any]:

@@ -155,8 +155,8 @@ def delay_scan(
     check_devices("delay_scan", sacla=(sacla, SCANNED), motor=(motor, MOTOR))
     first, last = finite("delay_scan", "start", start), finite("delay_scan", "stop", stop)
     count = whole("delay_scan", "num", num, 2, POINTS_MAX)
-    whole("delay_scan", "shots", shots)
-    finite("delay_scan", "error", error, 0.0, inclusive=True)
+    shots = whole("delay_scan", "shots", shots)
+    error = finite("delay_scan", "error", error, 0.0, inclusive=True)
     if first == last:
         raise ConfigError(f"delay_scan: start and stop are both {first:g}, expected a range")
     device: Any = sacla

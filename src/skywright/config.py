@@ -1,6 +1,7 @@
 """The one configuration: ``skywright.toml``, overridden by ``SKYWRIGHT_*`` variables."""
 
 import getpass
+import json
 import logging
 import os
 import re
@@ -315,11 +316,14 @@ def _refuse_old_variables() -> None:
 
 def _explain(error: "ErrorDetails", file: Path) -> str:
     """Say in one line where the wrong value is, what is wrong, and what was seen."""
+    in_file = f"{file}: " if file.is_file() else ""
     if not error["loc"]:  # our own check, which names the keys itself
-        return f"{file}: {error['ctx']['error']}"
+        return f"{in_file}{error['ctx']['error']}"
     parts = [str(part) for part in error["loc"] if part != "[key]"]
-    variable = ENV_PREFIX + "__".join(parts).upper()
-    where = f"{variable}:" if variable in os.environ else f"{file}: {'.'.join(parts)}:"
+    variable, inside = _variable_of(parts, error["type"] == "missing")
+    where = f"{variable}:" if variable else f"{in_file}{'.'.join(parts)}:"
+    if inside:
+        where += f" {'.'.join(inside)}:"
     if parts[0] in _renamed():
         return f"{where} this key is now {'.'.join([_renamed()[parts[0]], *parts[1:]])}"
     if error["type"] == "extra_forbidden":
@@ -332,6 +336,43 @@ def _explain(error: "ErrorDetails", file: Path) -> str:
     if error["type"] == "value_error":  # our own check; pydantic puts "Value error, " before it
         return f"{where} {error['ctx']['error']} (got {error['input']!r})"
     return f"{where} {error['msg'][0].lower()}{error['msg'][1:]} (got {error['input']!r})"
+
+
+def _variable_of(parts: Sequence[str], is_missing: bool) -> tuple[str, Sequence[str]]:
+    """Return the environment variable that sets a key, and the rest of the key within its JSON.
+
+    Parameters
+    ----------
+    parts
+        The key.
+    is_missing
+        Whether the key is not there; the variable that sets its table is returned.
+    """
+    present = {name.upper(): name for name in os.environ}
+    for count in range(len(parts), 0, -1):
+        name = present.get((ENV_PREFIX + "__".join(parts[:count])).upper())
+        inside = parts[count:]
+        if name and _holds(os.environ[name], inside[:-1] if is_missing else inside):
+            return name, inside
+    return "", []
+
+
+def _holds(text: str, parts: Sequence[str]) -> bool:
+    """Return whether a JSON text has a value for a key."""
+    if not parts:
+        return True
+    try:
+        value: Any = json.loads(text)
+    except ValueError:
+        return False
+    for part in parts:
+        if isinstance(value, dict) and part in value:
+            value = value[part]
+        elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
+            value = value[int(part)]
+        else:
+            return False
+    return True
 
 
 def _keys(parts: Sequence[str]) -> list[str]:

@@ -43,7 +43,7 @@ def test_the_directory_of_an_ioc_is_found_by_its_module(data_dir: Path, joined: 
     assert data_directories(settings) == {"telescopes": data_dir}
     (check,) = check_data(settings)
     assert (check.status, check.found) == (Status.ok, f"telescopes: tiled may read {data_dir}")
-    check_data_directories(settings)
+    check_data_directories(settings, {"telescopes", "tiled"})
     assert data_directories(settings_of("--source", "sim")) == {}
 
 
@@ -57,7 +57,10 @@ def test_what_cannot_be_read_is_named(
     assert check.status is Status.wrong
     assert f"{name} cannot be read" in check.found
     with pytest.raises(ConfigError, match=rf"iocs.telescopes.args: .*{name} cannot be read"):
-        check_data_directories(settings)
+        check_data_directories(settings, {"telescopes"})
+    with pytest.raises(ConfigError, match=r"iocs.telescopes.args"):
+        check_data_directories(settings, {"camera", "tiled"})
+    check_data_directories(settings, {"camera"})
 
 
 def test_a_file_is_no_directory_and_a_missing_one_is_doubtful(data_dir: Path) -> None:

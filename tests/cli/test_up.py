@@ -15,6 +15,9 @@ import psutil
 import pytest
 from support.stack import COMMAND, Up, run, running_up, write_fake_beamline
 
+from skywright.cli.up import chosen, plan_services
+from skywright.config import DashboardSettings, IocSettings, Settings
+from skywright.processes.ports import free_port
 from skywright.processes.stack import State, read_state
 
 IOCS = ("--only", "one", "two")
@@ -215,6 +218,49 @@ def test_a_missing_module_is_named_with_its_key(fake_beamline: dict[str, str]) -
     done = run("up", **fake_beamline, SKYWRIGHT_IOCS__ONE__MODULE="iocs.no_such_thing")
     assert done.returncode == 2
     assert "iocs.one.module: there is no module iocs.no_such_thing" in one_line(done)
+
+
+def test_an_ioc_alone_starts_whatever_the_directory_of_another_is(
+    fake_beamline: dict[str, str], tmp_path: Path
+) -> None:
+    bad = tmp_path / "data"
+    bad.write_text("no directory")
+    telescopes = {
+        "SKYWRIGHT_IOCS__TELESCOPES": json.dumps(
+            {"module": "iocs.panoseti", "prefix": "P:", "args": ["--data-dir", str(bad)]}
+        )
+    }
+    with running_up("--only", "one", **fake_beamline, **telescopes):
+        state = read_state(tmp_path / "store")
+    assert state is not None
+    assert set(state.processes) == {"one", "repeater"}
+    done = run("up", "--only", "one,tiled", **fake_beamline, **telescopes)
+    assert done.returncode == 2
+    assert f"iocs.telescopes.args: {bad} is no directory" in one_line(done)
+
+
+def test_every_service_has_a_port_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    candidates: list[int] = []
+    while len(candidates) < 8:
+        candidates.append(free_port(taken=candidates))
+
+    class Same:
+        """A generator that gives the same numbers each time it is asked."""
+
+        def sample(self, population: range, count: int) -> list[int]:
+            return candidates
+
+    monkeypatch.setattr("skywright.processes.ports.random.SystemRandom", Same)
+    iocs = {
+        name: IocSettings(module="iocs.axis", prefix=f"{name.upper()}:", port=port)
+        for name, port in (("one", 0), ("two", candidates[1]), ("three", 0))
+    }
+    settings = Settings(iocs=iocs, dashboard=DashboardSettings(port=0))
+    names = chosen(settings, {"ingester", "dashboard", *iocs})
+    services = plan_services(settings, names, None)
+    ports = [service.port for service in services if service.port]
+    assert len(ports) == 6
+    assert len(set(ports)) == 6
 
 
 def test_only_names_what_there_is(fake_beamline: dict[str, str]) -> None:

@@ -5,6 +5,7 @@ import itertools
 import re
 import threading
 from collections.abc import Iterator
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -331,6 +332,35 @@ def test_a_paused_move_ends_when_it_is_stopped(
     assert "somebody stopped it" in reason(status)
 
 
+@pytest.mark.parametrize(
+    ("part", "target"), [("sx", 2.0), ("sample", (2000.0, 0.0, 0.0)), ("sample.x", 2000.0)]
+)
+def test_a_plan_that_is_paused_in_a_move_makes_it_again(
+    gonio: MotorGoniometer, RE: Any, part: str, target: Any
+) -> None:
+    documents: Documents = []
+
+    def plan() -> Any:
+        yield from bps.open_run()
+        yield from bps.checkpoint()
+        yield from bps.mv(attrgetter(part)(gonio), target)
+        yield from bps.close_run()
+
+    def pause_soon() -> None:
+        until(lambda: gonio.sx.position > 0.1)
+        RE.request_pause()
+
+    thread = threading.Thread(target=pause_soon)
+    thread.start()
+    with pytest.raises(RunEngineInterrupted):
+        RE(plan(), lambda *pair: documents.append(pair))
+    thread.join()
+    assert gonio.sx.position < 1.5
+    RE.resume()
+    assert gonio.sx.position == pytest.approx(2.0)
+    assert documents[-1][1]["exit_status"] == "success"
+
+
 def test_a_move_that_ends_elsewhere_has_failed(
     gonio: MotorGoniometer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -523,6 +553,20 @@ def test_a_stop_between_the_moves_of_a_sweep_ends_it(
     assert goniometer.phi.velocity.get() == 120.0
 
 
+def test_a_sweep_whose_spindle_is_stopped_for_a_pause_does_not_go_on(
+    ioc: IocProcess, tmp_path: Path, gonio: MotorGoniometer
+) -> None:
+    goniometer = device(MotorGoniometer, ioc.prefix, tmp_path)
+    oscillation = goniometer.oscillation
+    with staged(oscillation):
+        oscillation.prepare(Sweep(60.0, 1.0)).wait(LIMIT_S)
+        oscillation.kickoff().wait(LIMIT_S)
+        until(lambda: goniometer.phi.position > 10.0)
+        goniometer.phi.stop(success=True)
+        assert "somebody stopped the sweep" in reason(oscillation.complete())
+    assert goniometer.phi.position < 60.0
+
+
 @contextlib.contextmanager
 def staged(flyer: OscillationFlyer) -> Iterator[None]:
     flyer.stage()
@@ -530,6 +574,46 @@ def staged(flyer: OscillationFlyer) -> Iterator[None]:
         yield
     finally:
         flyer.unstage()
+
+
+@pytest.mark.parametrize("kind", [Goniometer, MotorGoniometer])
+def test_a_plan_that_is_paused_in_a_sweep_makes_it_again(
+    kind: type[MotorGoniometer],
+    ioc: IocProcess,
+    gonio: MotorGoniometer,
+    tmp_path: Path,
+    RE: Any,
+    documents: Documents,
+) -> None:
+    goniometer = device(kind, ioc.prefix, tmp_path)
+    oscillation = goniometer.oscillation
+
+    @bpp.stage_decorator([oscillation])
+    @bpp.run_decorator()
+    def plan() -> Any:
+        yield from bps.declare_stream(oscillation, name="rotation", collect=True)
+        yield from bps.checkpoint()
+        yield from bps.mv(goniometer.phi, 0.0)
+        yield from bps.prepare(oscillation, Sweep(60.0, 0.6, start_deg=0.0), wait=True)
+        yield from bps.kickoff(oscillation, wait=True)
+        yield from bps.complete(oscillation, wait=True)
+        yield from bps.collect(oscillation, name="rotation")
+
+    def pause_soon() -> None:
+        until(lambda: goniometer.phi.position > 10.0)
+        RE.request_pause()
+
+    thread = threading.Thread(target=pause_soon)
+    thread.start()
+    with pytest.raises(RunEngineInterrupted):
+        RE(plan())
+    thread.join()
+    assert "a pause has ended the sweep" in reason(oscillation.complete())
+    RE.resume()
+    assert documents[-1][1]["exit_status"] == "success"
+    read = columns(documents)
+    inside = (read["sweep"] == read["sweep"][-1]) & (read["open"] == 1)
+    assert read["angle"][inside][[0, -1]] == pytest.approx([0.0, 60.0], abs=2.0)
 
 
 def test_what_cannot_be_done_fails_at_kickoff_or_at_its_end(gonio: MotorGoniometer) -> None:

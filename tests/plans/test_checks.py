@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 from ophyd.sim import SynAxis
 
-from plans.checks import finite
+from plans.checks import finite, whole
 from plans.epu.track import track_epu
 from plans.loop.calibration import calibrate_camera
 from plans.loop.centering import center_loop, collect_oscillation, collect_steps
@@ -22,6 +23,7 @@ from plans.psss.spectrum import (
     scan_spectra,
     take_background,
 )
+from plans.run_stubs import start_metadata
 from plans.sacla.shots import acquire_shots, delay_scan, find_time_zero
 from skywright.errors import ConfigError
 from skywright.instruments import instruments
@@ -88,3 +90,17 @@ def test_what_is_no_number_is_refused_by_name(value: Any, words: str) -> None:
     assert finite("a_plan", "seconds", 0, 0.0, inclusive=True) == 0.0
     with pytest.raises(ConfigError, match="seconds = 0, expected a finite number above 0"):
         finite("a_plan", "seconds", 0, 0.0)
+
+
+def test_numbers_of_numpy_are_numbers_and_become_plain_ones() -> None:
+    count = whole("a_plan", "n", np.int64(3))
+    assert (count, type(count)) == (3, int)
+    seconds = finite("a_plan", "seconds", np.float32(0.5), 0.0)
+    assert (seconds, type(seconds)) == (0.5, float)
+    for wrong in (True, np.True_, 3.0, np.float64(3.0), "3"):
+        with pytest.raises(ConfigError, match="expected a whole number"):
+            whole("a_plan", "n", wrong)
+    with pytest.raises(ConfigError, match="expected a finite number"):
+        finite("a_plan", "seconds", np.True_)
+    start = start_metadata("a_plan", {"camera": SynAxis(name="axis")}, {"n": np.int64(3)}, None)
+    assert type(start["plan_args"]["n"]) is int

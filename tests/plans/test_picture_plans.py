@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 from bluesky import RunEngine
 from bluesky.protocols import StreamAsset
@@ -114,6 +115,15 @@ def test_watch_camera_flies(RE: RunEngine) -> None:
     assert stop["num_events"] == {"primary": camera.rows}
     assert camera.rows == 9
     assert camera.calls == ["stage", "kickoff", "complete", "unstage"]
+
+
+def test_numbers_of_numpy_are_numbers(RE: RunEngine) -> None:
+    start = run(RE, take_pictures(FakeCamera(), np.int64(2)))[1][0][1]  # type: ignore[arg-type]
+    assert (start["num_points"], start["plan_args"]["n"]) == (2, 2)
+    assert {type(start["num_points"]), type(start["plan_args"]["n"])} == {int}
+    start = run(RE, watch_camera(FakeCamera(), np.float32(0.25)))[1][0][1]  # type: ignore[arg-type]
+    assert start["plan_args"]["seconds"] == 0.25
+    assert type(start["plan_args"]["seconds"]) is float
 
 
 def test_watching_goes_on_after_a_pause(RE: RunEngine) -> None:

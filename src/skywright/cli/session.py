@@ -66,7 +66,7 @@ def session(
     Uses the beamline that `skywright up` runs on the store, else starts one and stops it at the
     end.
     """
-    logging.getLogger("bluesky").addFilter(_shown_anyway)
+    logging.getLogger("bluesky").addFilter(_is_told_here_alone)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     settings = load_settings(config)
     if script and not code:
@@ -85,8 +85,11 @@ def session(
         _run_ipython()
 
 
-def _shown_anyway(record: logging.LogRecord) -> bool:
-    """Drop the log of a plan's exception: it is raised too, and shown once is enough."""
+def _is_told_here_alone(record: logging.LogRecord) -> bool:
+    """Return whether a record of bluesky is the only one to tell: a plan's exception is raised too.
+
+    A filter of `logging`: what it returns False for is dropped.
+    """
     return record.msg != "Run aborted"
 
 

@@ -7,7 +7,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -54,11 +54,12 @@ def up(
         raise ConfigError(f"up {' '.join(names)}: to start these alone say --only")
     wanted = {name for word in [*(only or []), *(names or [])] for name in word.split(",") if name}
     check_directory(settings)
-    check_data_directories(settings)
+    names_to_start = chosen(settings, wanted)
+    check_data_directories(settings, names_to_start)
     locks.hold_lock(settings.directory / runtime.UP_LOCK, "skywright up")
     # At once: the file of one that was killed would send clients to ports where nobody answers.
     (settings.directory / runtime.STATE_FILE).unlink(missing_ok=True)
-    services = plan_services(settings, wanted, config)
+    services = plan_services(settings, names_to_start, config)
     end_with_parent()
     announce = as_json or bool(os.environ.get(SUPERVISED))
     report = _json_report if as_json else _text_report
@@ -108,13 +109,13 @@ async def _run(
         (settings.directory / runtime.STATE_FILE).unlink(missing_ok=True)
 
 
-def plan_services(settings: Settings, only: set[str], config: Path | None) -> list[Service]:
-    """Return what to start, with a port for each.
+def chosen(settings: Settings, only: Set[str]) -> Set[str]:
+    """Return the names of what to start: what `only` names and what that needs, or all.
 
     Raises
     ------
     ConfigError
-        If `only` names something that does not exist, or a configured port is taken.
+        If `only` names something that does not exist.
     """
     own_tiled = not settings.store.tiled_uri
     iocs = {name: ioc for name, ioc in settings.iocs.items() if not ioc.address}
@@ -124,12 +125,31 @@ def plan_services(settings: Settings, only: set[str], config: Path | None) -> li
             f"--only {', '.join(sorted(only - known))}: not one of {', '.join(sorted(known))}"
         )
     names = only or (known if settings.dashboard.with_up else known - {DASHBOARD})
-    if INGESTER in names and own_tiled:
-        names = names | {TILED}
+    return names | {TILED} if INGESTER in names and own_tiled else names
+
+
+def plan_services(settings: Settings, names: Set[str], config: Path | None) -> list[Service]:
+    """Return what to start, each with a port of its own.
+
+    Parameters
+    ----------
+    settings
+        The configuration.
+    names
+        What to start, see `chosen`.
+    config
+        The file of the configuration, if one was given.
+
+    Raises
+    ------
+    ConfigError
+        If a configured port is taken.
+    """
+    ports = _Ports(settings)
     base = {"SKYWRIGHT_CONFIG": str(config.resolve())} if config else {}
     services = []
-    if own_tiled and TILED in names:
-        port = _port(settings.store.tiled_port, "store.tiled_port")
+    if TILED in names:
+        port = ports.usable(settings.store.tiled_port, "store.tiled_port")
         services.append(Service(TILED, _tiled_command(settings, port), base, port=port))
         uri = f"http://127.0.0.1:{port}"
     else:
@@ -138,18 +158,21 @@ def plan_services(settings: Settings, only: set[str], config: Path | None) -> li
         command = _python("skywright.store.ingester", settings, "--uri", uri)
         services.append(Service(INGESTER, command, base, stop_before=TILED))
     if DASHBOARD in names:
-        services.append(_dashboard_service(settings, base))
+        port = ports.usable(settings.dashboard.port, "dashboard.port")
+        services.append(_dashboard_service(port, base))
     environment = base
-    wanted = {name: ioc for name, ioc in iocs.items() if name in names}
+    wanted = {name: ioc for name, ioc in settings.iocs.items() if name in names}
     if wanted:
-        repeater_port = free_port()
+        repeater_port = ports.usable(0, "")
         services.append(_repeater_service(repeater_port, base))
-        ports = {name: _port(ioc.port, f"iocs.{name}.port") for name, ioc in wanted.items()}
+        servers = {
+            name: ports.usable(ioc.port, f"iocs.{name}.port") for name, ioc in wanted.items()
+        }
         # An IOC may be a client of another, as the simulated camera is of the goniometer.
-        clients = runtime.client_environment(_addresses(settings, ports), repeater_port)
+        clients = runtime.client_environment(_addresses(settings, servers), repeater_port)
         environment = base | clients | _server_environment(repeater_port)
         services += [
-            _ioc_service(settings, name, port, environment) for name, port in ports.items()
+            _ioc_service(settings, name, port, environment) for name, port in servers.items()
         ]
     services += [
         _configured_service(settings, name, environment)
@@ -168,8 +191,7 @@ def _tiled_command(settings: Settings, port: int) -> list[str]:
     return _python("skywright.store.server", settings, "--port", str(port), *readable)
 
 
-def _dashboard_service(settings: Settings, base: Mapping[str, str]) -> Service:
-    port = _port(settings.dashboard.port, "dashboard.port")
+def _dashboard_service(port: int, base: Mapping[str, str]) -> Service:
     command = [sys.executable, "-m", "skywright.cli", "dashboard", "--port", str(port)]
     return Service(DASHBOARD, command, base, port=port)
 
@@ -240,14 +262,36 @@ def _addresses(settings: Settings, ports: Mapping[str, int]) -> list[str]:
     ]
 
 
-def _port(configured: int, key: str) -> int:
-    """Return the port to use, fixed for the life of the stack so that clients reconnect."""
-    if configured and not port_is_free(configured):
-        raise ConfigError(
-            f"{key}: port {configured} is taken by another process; "
-            "stop that one, or set another port, or 0 for any"
-        )
-    return configured or free_port()
+class _Ports:
+    """Gives each service a port of its own, also none that is configured for another."""
+
+    def __init__(self, settings: Settings) -> None:
+        configured = (ioc.port for ioc in settings.iocs.values())
+        self._promised = {settings.store.tiled_port, settings.dashboard.port, *configured}
+
+    def usable(self, configured: int, key: str) -> int:
+        """Return the port to use, fixed for the life of the stack so that clients reconnect.
+
+        Parameters
+        ----------
+        configured
+            The port that the configuration gives; 0: any.
+        key
+            Of the configuration, for the message.
+
+        Raises
+        ------
+        ConfigError
+            If the configured port is taken.
+        """
+        if configured and not port_is_free(configured):
+            raise ConfigError(
+                f"{key}: port {configured} is taken by another process; "
+                "stop that one, or set another port, or 0 for any"
+            )
+        port = configured or free_port(taken=self._promised)
+        self._promised.add(port)
+        return port
 
 
 def stack_state(
@@ -313,8 +357,16 @@ def check_directory(settings: Settings) -> None:
             raise ConfigError(f"store.readable: {readable}: no such directory; mount or make it")
 
 
-def check_data_directories(settings: Settings) -> None:
+def check_data_directories(settings: Settings, names: Set[str]) -> None:
     """See that tiled may read the files that other programs write.
+
+    Parameters
+    ----------
+    settings
+        The configuration.
+    names
+        What is to be started. The directories of these IOCs are looked at, and those of all IOCs
+        if tiled is among them.
 
     Raises
     ------
@@ -322,7 +374,7 @@ def check_data_directories(settings: Settings) -> None:
         Naming the IOC and what cannot be read.
     """
     for name, directory in data_directories(settings).items():
-        why = why_unreadable(directory)
+        why = why_unreadable(directory) if {name, TILED} & names else ""
         if why:
             raise ConfigError(
                 f"iocs.{name}.args: {why}, so tiled could not serve its files; give access"

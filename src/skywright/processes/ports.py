@@ -3,6 +3,7 @@
 import argparse
 import random
 import socket
+from collections.abc import Collection
 from pathlib import Path
 
 
@@ -19,11 +20,18 @@ def port_number(text: str) -> int:
     return int(text)
 
 
-def free_port(host: str = "127.0.0.1") -> int:
+def free_port(host: str = "127.0.0.1", taken: Collection[int] = ()) -> int:
     """Return a port that is free for both TCP and UDP on `host` at this moment.
 
     It lies below the range from which the system takes the near ends of outgoing connections: a
     server that is restarted finds its port free, and no client that retries connects to itself.
+
+    Parameters
+    ----------
+    host
+        Address of this machine.
+    taken
+        Ports that are promised to others.
 
     Raises
     ------
@@ -37,7 +45,7 @@ def free_port(host: str = "127.0.0.1") -> int:
     candidates = range(10000, first_ephemeral) if first_ephemeral > 11000 else range(49152, 65536)
     # Not the seeded generator: processes that seed it alike would try the same ports.
     for port in random.SystemRandom().sample(candidates, 200):
-        if port_is_free(port, host):
+        if port not in taken and port_is_free(port, host):
             return port
     raise OSError(f"{host}: no port is free for both TCP and UDP")
 

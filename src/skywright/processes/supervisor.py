@@ -53,7 +53,8 @@ class Service:
     """Time after which a message says that the service is not ready yet, s."""
     may_be_late: bool = False
     """Whether `Supervisor.start` goes on without this service if it is not ready after `late_s`, or
-    has ended before. A configuration error ends the start all the same."""
+    has ended before. The start fails all the same if the program cannot be started, or ends because
+    of its configuration."""
     ready_limit_s: float = 600.0
     """Time after which a process that is not ready is terminated, s; `Supervisor.start` fails then,
     unless it has gone on without this service."""
@@ -105,19 +106,20 @@ class Supervisor:
         self._report = report
         self._changed = changed
         self._start_done = {service.name: asyncio.Event() for service in services}
-        """Set when a service is ready, or late and the start goes on without it."""
+        """Set when a service is ready, or is late or has ended and the start goes on without it."""
         self._processes: dict[str, _Process] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Start every service and return when all are ready, or late where they may be.
+        """Start every service; return when each is ready, or is late or has ended where it may be.
 
         Raises
         ------
         HardwareError
-            If a service ends or times out before it is ready and may not be late, or ends because
-            of its configuration. The message has its name, exit status and last log line. The
-            others are then still running; call `stop`.
+            If a service ends or times out before it is ready and may not be late, cannot be
+            started, or ends because of its configuration. The message has its name and the reason:
+            exit status and last log line where there are any. The others are then still running;
+            call `stop`.
         """
         self._logs.mkdir(exist_ok=True)
         self._tasks = [asyncio.create_task(self._keep(service)) for service in self._services]

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from epics import PV
@@ -10,6 +11,7 @@ from ophyd import EpicsMotor
 from support.goniometer_ioc import LIMIT_S, fresh, put, record, text
 from support.waiting import until
 
+from iocs.motor_record import COMM_ERROR
 from skywright.instruments.loop.sample_motion import read_motion
 
 
@@ -154,6 +156,39 @@ def test_pause_holds_and_go_goes_on(motor: EpicsMotor, pv: Callable[..., PV]) ->
     assert fresh(pv("sx.RBV")) == 1.5
 
 
+@pytest.mark.parametrize(("field", "value"), [("SPMG", "Stop"), ("STOP", 1)])
+def test_a_stop_after_a_pause_forgets_the_target(
+    motor: EpicsMotor, pv: Callable[..., PV], field: str, value: Any
+) -> None:
+    pv("sx").put(1.5, wait=False)
+    until(lambda: fresh(pv("sx.RBV")) > 0.2)
+    put(pv("sx.SPMG"), "Pause")
+    until(lambda: fresh(pv("sx.DMOV")) == 1)
+    stopped = fresh(pv("sx.RBV"))
+    put(pv(f"sx.{field}"), value)
+    assert fresh(pv("sx")) == fresh(pv("sx.DVAL")) == stopped < 1.4
+    put(pv("sx.SPMG"), "Go")
+    put(pv("sx.RLV"), -0.1)
+    assert fresh(pv("sx.RBV")) == pytest.approx(stopped - 0.1)
+
+
+def test_no_jog_is_ended_where_there_is_none(motor: EpicsMotor, pv: Callable[..., PV]) -> None:
+    ended = threading.Event()
+    pv("sx").put(1.0, wait=False, callback=lambda **_: ended.set())
+    until(lambda: fresh(pv("sx.RBV")) > 0.1)
+    put(pv("sx.JOGF"), 0)
+    put(pv("sx.JOGR"), 0)
+    assert ended.wait(LIMIT_S)
+    assert fresh(pv("sx.RBV")) == 1.0
+    pv("sx.JOGR").put(1, wait=False)
+    until(lambda: fresh(pv("sx.RBV")) < 0.9)
+    put(pv("sx.JOGF"), 0)
+    until(lambda: fresh(pv("sx.RBV")) < 0.5)
+    put(pv("sx.JOGR"), 0)
+    until(lambda: fresh(pv("sx.DMOV")) == 1)
+    assert fresh(pv("sx.RBV")) > -2.5
+
+
 @pytest.mark.parametrize(("field", "value"), [("VELO", 11.0), ("VELO", -1.0), ("ACCL", 0.0)])
 def test_speeds_without_sense_are_refused(
     motor: EpicsMotor, pv: Callable[..., PV], field: str, value: float
@@ -200,6 +235,7 @@ def test_a_silent_controller_takes_no_command_and_freezes_readings(
 ) -> None:
     put(pv("SIM:Silent"), 1)
     until(lambda: pv("sx.SEVR").get(as_string=True) == "INVALID")
+    until(lambda: fresh(pv("sx.MSTA")) & COMM_ERROR)
     put(pv("sx"), 1.0)  # completes
     assert fresh(pv("sx.RBV")) == 0.0
     status = motor.set(1.0)
@@ -207,5 +243,6 @@ def test_a_silent_controller_takes_no_command_and_freezes_readings(
         status.wait(LIMIT_S)
     put(pv("SIM:Silent"), 0)
     until(lambda: pv("sx.SEVR").get(as_string=True) == "NO_ALARM")
+    until(lambda: not fresh(pv("sx.MSTA")) & COMM_ERROR)
     put(pv("sx"), 0.2)
     assert fresh(pv("sx.RBV")) == pytest.approx(0.2)
