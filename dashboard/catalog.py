@@ -22,13 +22,17 @@ BACK_OFF_S = (0.5, 10.0)
 AWAY_S = 3.0
 """A server that was not there is not asked for this long."""
 MOST_ANSWERS = 256
+KEEP_S = 10.0
 MAX_MESSAGE_BYTES = 64 * 2**20
 
 log = logging.getLogger(__name__)
 
 
 class Catalog:
-    """Asks the catalog, each question once, and keeps the answers until tiled says that it changed.
+    """Asks the catalog, each question once, and keeps the answers.
+
+    They are kept until tiled tells of a new run or of changed metadata of a run, at most `KEEP_S`:
+    tiled does not tell of rows that are added to a run.
 
     Parameters
     ----------
@@ -43,7 +47,7 @@ class Catalog:
         self._client: Any = None
         self._away: tuple[float, ConfigError] | None = None
         self._reader = ThreadPoolExecutor(1, "catalog")
-        self._answers: dict[Any, asyncio.Task[Any]] = {}
+        self._answers: dict[Any, tuple[asyncio.Task[Any], float]] = {}
         self._changed = asyncio.Condition()
         self._notify_task: asyncio.Task[None] | None = None
         self.number = time.time_ns()
@@ -67,11 +71,13 @@ class Catalog:
             If the server cannot give what its catalog names.
         """
         key = (question, arguments)
-        task = self._answers.get(key)
-        if task is None or (task.done() and (not self.subscribed or task.exception())):
+        task, since = self._answers.get(key, (None, 0.0))
+        old = not self.subscribed or time.monotonic() - since > KEEP_S
+        if task is None or (task.done() and (old or task.exception())):
             if len(self._answers) >= MOST_ANSWERS:
                 self._answers.clear()
-            task = self._answers[key] = asyncio.create_task(self._read(question, arguments))
+            task = asyncio.create_task(self._read(question, arguments))
+            self._answers[key] = task, time.monotonic()
         return await asyncio.shield(task)
 
     async def changes(self) -> AsyncIterator[str]:
@@ -94,12 +100,11 @@ class Catalog:
                     root = await self._read(_root, ())
                     for container in (RAW, ANALYSIS):
                         group.create_task(self._listen(*root, container))
-                    delay = shortest
             except* Exception as errors:  # whatever it is, tiled may be well again later
                 log.warning("catalog: %s; next try in %g s", errors.exceptions[0], delay)
             self._client = None  # the server may come back at another port
             if self.subscribed:
-                self.subscribed = False
+                self.subscribed, delay = False, shortest
                 self._tell()
             await asyncio.sleep(delay)
             delay = min(2 * delay, longest)

@@ -115,7 +115,7 @@ class _Axis:
         return self._begin + (value - self.low) * self._scale
 
     def ticks(self) -> list[float]:
-        """Return four to nine round numbers: steps of 1, 2 or 5 times a power of ten."""
+        """Return two to seven round numbers: steps of 1, 2 or 5 times a power of ten."""
         rough = (self.high - self.low) / 6
         power = 10.0 ** math.floor(math.log10(rough))
         step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)

@@ -137,7 +137,7 @@ def checked_picture(path: Path, settings: Settings) -> Path:
         path.is_relative_to(root.expanduser().resolve()) for root in roots
     ):
         raise DataError(
-            f"{path}: not a picture below store.directory or store.readable of this machine"
+            f"{path}: not a picture below store.directory/assets or store.readable of this machine"
         )
     if not path.is_file():
         raise DataError(f"{path}: no such file on this machine")

@@ -82,10 +82,9 @@ async def runs(request: Request) -> Response:
 
 def newest_first(client: Container, search: Search, journals: Path) -> list[RunSummary]:
     """Return the runs that match."""
-    found = find_runs(client, search.run_filter(), search.limit, journals)
-    kinds = {"raw": "raw", "derived": "analysis"}
-    wanted = kinds.get(search.kind)
-    return [run for run in reversed(found) if wanted is None or run.container == wanted]
+    containers = {"raw": ("raw",), "derived": ("analysis",)}.get(search.kind)
+    found = find_runs(client, search.run_filter(), search.limit, journals, containers)
+    return found[::-1]
 
 
 VIEW = View(path="/runs", title="Runs", routes=[Route("/runs", runs)], order=10)

@@ -115,6 +115,15 @@ def test_a_finished_run_that_waits_is_wrong(tmp_path: Path) -> None:
     assert "skywright recover" in check.todo
 
 
+def test_a_run_that_could_not_be_stored_is_wrong(tmp_path: Path) -> None:
+    aside = tmp_path / "journal" / "aside"
+    aside.mkdir(parents=True)
+    (aside / "abc.jsonl").write_text('["start", {}]\n')
+    check = doctor.check_journals(settings_in(tmp_path), None)
+    assert check.status is Status.wrong
+    assert "1 runs could not be stored" in check.found
+
+
 def test_a_run_whose_writer_lives_does_not_wait(tmp_path: Path) -> None:
     journal = tmp_path / "journal" / "abc.jsonl"
     journal.parent.mkdir()

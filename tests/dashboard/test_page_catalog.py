@@ -1,12 +1,15 @@
 """The page's one reader of the catalog, while tiled goes and comes back."""
 
 import asyncio
+import itertools
 from pathlib import Path
+from typing import Any
 
 import pytest
 from store.stack import running_stack
 from support.page import settings_of
 
+from dashboard import catalog as catalog_module
 from dashboard.catalog import Catalog
 from dashboard.views.state import count_runs
 from skywright.errors import ConfigError
@@ -38,3 +41,23 @@ def test_it_listens_again_when_tiled_is_back(tmp_path: Path) -> None:
             catalog.close()
 
     asyncio.run(asyncio.wait_for(scenario(), LIMIT_S))
+
+
+def test_answers_are_kept_for_some_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """tiled does not tell of the rows that are added to a run."""
+
+    async def scenario() -> list[int]:
+        catalog = Catalog(settings_of(tmp_path, "http://127.0.0.1:9", "", tmp_path))
+        catalog._client, catalog.subscribed = object(), True
+        numbers = itertools.count()
+
+        def ask(_: Any) -> int:
+            return next(numbers)
+
+        answers = [await catalog.ask(ask), await catalog.ask(ask)]
+        monkeypatch.setattr(catalog_module, "KEEP_S", -1.0)
+        answers += [await catalog.ask(ask), await catalog.ask(ask)]
+        catalog.close()
+        return answers
+
+    assert asyncio.run(scenario()) == [0, 0, 1, 2]

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from store.recording import Recording, scalar
 from support.streaming import StreamingCamera, noise
 
+from skywright.store.export.contents import read_contents
 from skywright.store.hdf5_flags import clear_flags, has_writer, lookup3, read_superblock
 from skywright.store.ingest import State, ingest
 
@@ -305,6 +306,9 @@ def test_files_at_a_path_that_tiled_cannot_read_are_named(journals: Path, client
     assert ingest(recording.stop(), client) is State.DONE
     reasons = client["raw"][recording.uid].metadata["unreadable_files"]
     assert "no path with # or ?" in reasons["primary/cam_image"]
+    notes = "\n".join(read_contents(client["raw"][recording.uid]).notes)
+    assert "no path with # or ?" in notes
+    assert "no value stored" not in notes
 
 
 def test_frames_whose_file_is_gone_do_not_hold_up_the_run(journals: Path, client: Any) -> None:

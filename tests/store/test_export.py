@@ -242,9 +242,12 @@ def test_what_does_not_hold_just_these_rows_is_copied(tmp_path: Path) -> None:
 
 
 def test_run_without_streams(tmp_path: Path) -> None:
-    run = RunContents({"uid": "u", "time": 0.0, "sample": {"name": "x"}}, None, "running", (), ())
+    sample = {"name": "x", "conc mg/ml": 5, "buffer": "tris", "buffer/pH": 7}
+    run = RunContents({"uid": "u", "time": 0.0, "sample": sample}, None, "running", (), ())
     assert write_nexus(run, tmp_path / "out.nxs") == []
     with h5py.File(tmp_path / "out.nxs") as file:
+        assert file["entry/sample/conc mg_ml"][()] == 5
+        assert file["entry/sample/buffer_pH"][()] == 7
         assert file["entry/title"].asstr()[()] == "run"
 
 

@@ -85,6 +85,10 @@ def test_find_runs(store: SampleStore, wanted: RunFilter, uids: list[str]) -> No
 def test_limit_keeps_the_newest(store: SampleStore) -> None:
     assert [run.uid for run in find_runs(store.client, RunFilter(), 2)] == ALL[-2:]
     assert len(find_runs(store.client, RunFilter(), 100)) == len(ALL)
+    for container in ("raw", "analysis"):
+        of_it = [run for run in find_runs(store.client, RunFilter()) if run.container == container]
+        newest = find_runs(store.client, RunFilter(), 1, containers=(container,))
+        assert newest == of_it[-1:] != []
 
 
 @settings(

@@ -69,6 +69,11 @@ UNUSUAL: dict[str, tuple[dict[str, Any], Sequence[Any], Any]] = {
         [[1, 2], [300, -1]],
     ),
     "ragged_arrays": (array([2]), [[1, 2], [3, 4, 5], []], [[1, 2, NAN], [3, 4, 5], [NAN] * 3]),
+    "large_integers_in_arrays_of_unequal_length": (
+        array([2]),
+        [[2**60 + 1, 2], [2**60 + 3], [0.5]],
+        [[str(2**60 + 1), "2"], [str(2**60 + 3), ""], ["0.5", ""]],
+    ),
     "array_of_length_zero": (array([0]), [np.zeros(0), np.zeros(0)], [[NAN], [NAN]]),
     "list_of_length_zero": (array([0]), [[], []], [[NAN], [NAN]]),
     "array_with_a_missing_element": (array([2]), [[1, None], [None, 2]], [[1, NAN], [NAN, 2]]),

@@ -96,7 +96,9 @@ def runs(
     else:
         typer.echo("no run matches", err=True)
     if not as_json and (waiting := waiting_runs(_journals(settings))):
-        typer.echo(f"{len(waiting)} more that have ended are being stored", err=True)
+        typer.echo(
+            f"runs that have ended and are not completely stored yet: {len(waiting)}", err=True
+        )
 
 
 def show(

@@ -289,9 +289,8 @@ def check_tiled(settings: Settings, state: runtime.State) -> Iterator[Check]:
             yield wrong("tiled", f"{found}, but it takes no data", f"look at {log}, and the disk")
             return
         key = client.context.api_key or ""
-        check_readable(
-            state.tiled_uri, key, [settings.directory / "assets", *settings.store.readable]
-        )
+        readable = [path.expanduser() for path in settings.store.readable]
+        check_readable(state.tiled_uri, key, [settings.directory / "assets", *readable])
     except (SkywrightError, httpx.HTTPError, OSError) as error:
         yield wrong("tiled", f"{state.tiled_uri}: {error}", f"look at {log}")
     else:
@@ -319,6 +318,12 @@ def check_journals(settings: Settings, state: runtime.State | None) -> Check:
         log = settings.directory / "logs" / "ingester.log"
         todo = f"look at {log}" if state else "start `skywright up`, or say `skywright recover`"
         return wrong("ingester", found, todo)
+    if aside := len(list((settings.directory / "journal" / "aside").glob("*.jsonl"))):
+        return wrong(
+            "ingester",
+            f"{aside} runs could not be stored; their journals are in journal/aside",
+            "say `skywright recover`; it tells why",
+        )
     return good("ingester", f"all finished runs are in tiled; {running} open")
 
 

@@ -25,12 +25,16 @@ def log_to_stderr(verbosity: int = 0) -> None:
     """
     level = (logging.ERROR, logging.INFO, logging.DEBUG)[min(verbosity, 2)]
     if verbosity == 0:
-        named = os.environ.get(LOG_LEVEL, "").upper()
-        level = logging.getLevelNamesMapping().get(named, level)
+        level = named_level(level)
     logging.basicConfig(stream=sys.stderr, format=LOG_FORMAT)
     logging.getLogger().setLevel(max(level, logging.WARNING))  # other libraries: at least WARNING
     for room in ROOMS:
         logging.getLogger(room).setLevel(level)
+
+
+def named_level(default: int) -> int:
+    """Return the level that ``SKYWRIGHT_LOG_LEVEL`` names, `default` if it names none."""
+    return logging.getLevelNamesMapping().get(os.environ.get(LOG_LEVEL, "").upper(), default)
 
 
 def log_to_file(path: Path, max_bytes: int = 10_000_000, backup_count: int = 5) -> None:

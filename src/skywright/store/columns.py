@@ -108,7 +108,12 @@ def _widen_array(column: ColumnType | None, value: Any, promised: str) -> Column
     new = (1,) * (dims - array.ndim) + array.shape
     padded = column is not None and column.kind == "array" and old != new
     biggest = tuple(max(pair) for pair in zip(old, new, strict=True))
-    return ColumnType("array", _fit_dtype(dtype, array, padded or 0 in biggest), biggest)
+    large = column is not None and column.large
+    large |= array.dtype.kind in "iu" and not _fits(array, np.dtype("<f8"))
+    found = _fit_dtype(dtype, array, padded or 0 in biggest)
+    if large and np.dtype(found).kind == "f":  # a float would change the integers
+        found = _as_text(np.dtype(found)).str
+    return ColumnType("array", found, biggest, large)
 
 
 def _fit_dtype(dtype: str, array: np.ndarray, padded: bool) -> str:

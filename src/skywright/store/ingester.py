@@ -25,6 +25,7 @@ from skywright.processes.lifecycle import (
     on_signal_to_end,
 )
 from skywright.processes.locks import lock_with_pid
+from skywright.processes.logs import named_level
 from skywright.store.client import connect, ensure_containers
 from skywright.store.ingest import RunIngest, ServerUnavailableError, State
 from skywright.store.run_nodes import Catalog
@@ -223,7 +224,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--directory", type=Path, default=settings.directory, help="the store")
     parser.add_argument("--uri", help="tiled's address; default: the configured or running one")
     options = parser.parse_args(argv)
-    logging.basicConfig(level=os.environ.get("SKYWRIGHT_LOG_LEVEL", "WARNING"))
+    logging.basicConfig(level=named_level(logging.WARNING))
     stop = threading.Event()
     on_signal_to_end(stop.set)
     threading.Thread(target=_end_in_time, args=(stop,), name="end", daemon=True).start()

@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -76,9 +76,13 @@ class RunSummary:
 
 
 def find_runs(
-    client: Container, run_filter: RunFilter, limit: int | None = None, journals: Path | None = None
+    client: Container,
+    run_filter: RunFilter,
+    limit: int | None = None,
+    journals: Path | None = None,
+    containers: Collection[str] | None = None,
 ) -> list[RunSummary]:
-    """Search both containers.
+    """Search runs.
 
     Parameters
     ----------
@@ -90,6 +94,8 @@ def find_runs(
         Keep this many, the newest.
     journals
         Directory of the journals: a run with a locked journal is in progress, not incomplete.
+    containers
+        ``raw`` or ``analysis``, or both; by default both.
 
     Returns
     -------
@@ -98,7 +104,8 @@ def find_runs(
     """
     for queries, accepts in _interpretations(run_filter.text):
         found: dict[str, RunSummary] = {}
-        for container, runs_of in _RUNS.items():
+        for container in containers or _RUNS:
+            runs_of = _RUNS[container]
             for alternative in tiled_queries(run_filter):
                 runs = _search(runs_of(client), [*alternative, *queries])
                 matching = (run for run in runs if accepts(run.metadata))

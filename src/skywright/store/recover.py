@@ -1,6 +1,7 @@
 """Bring everything that was ever journaled into the catalog, however things ended."""
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ from skywright.store.normalizer import DocumentNormalizer
 from skywright.store.tail import locked_if_dead, read_lines
 
 WAIT_S = 120.0
-"""A running ingester has this long to take what was given back to it."""
+"""A running ingester to which work was given back must finish one run in this time, s."""
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +90,7 @@ def recover(directory: Path, client: Any) -> RecoveryReport:
         files |= _files(contents_of(journals / "done" / f"{uid}{SUFFIX}"))
     return RecoveryReport(
         finished=tuple(sorted(finished)),
-        restored=tuple(restored),
+        restored=tuple(uid for uid in restored if uid in _uids(journals / "done")),
         closed=tuple(str(file) for file in sorted(files) if _close(file)),
         aside=tuple(sorted(_uids(journals / "aside"))),
         recording=tuple(sorted(_uids(journals))),
@@ -151,8 +152,10 @@ def _drain(directory: Path, client: Any) -> None:
     except ConfigError as error:
         log.info("%s; it gets the work", error)
     pause = threading.Event()
-    end = time.monotonic() + WAIT_S
+    end, fewest = 0.0, math.inf
     while left := [path for path in (directory / "journal").glob(f"*{SUFFIX}") if _ended(path)]:
+        if len(left) < fewest:
+            end, fewest = time.monotonic() + WAIT_S, len(left)
         if time.monotonic() > end:
             raise DataError(f"the running ingester has not finished {left[0]} in {WAIT_S:.0f} s")
         pause.wait(0.1)

@@ -24,6 +24,7 @@ from skywright.errors import ConfigError, DataError, SkywrightError
 from skywright.files.readers import HDF5, readers
 from skywright.processes.http_server import ProcessServer
 from skywright.processes.lifecycle import announce_ready, end_with_parent, lower_priority
+from skywright.processes.logs import named_level
 from skywright.processes.ports import free_port, port_number
 from skywright.store.dependencies import remember_dependencies
 from skywright.store.reader_adapter import ADAPTER
@@ -115,7 +116,7 @@ def make_catalog(directory: Path) -> None:
     Raises
     ------
     DataError
-        If the file is something else, or in use by another server.
+        If the file is no SQLite database, or another process has locked it.
     """
     path = directory / "tiled" / CATALOG
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -234,7 +235,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="further directories with assets",
     )
     options = parser.parse_args(argv)
-    logging.basicConfig(level=os.environ.get("SKYWRIGHT_LOG_LEVEL", "WARNING"))
+    logging.basicConfig(level=named_level(logging.WARNING))
     try:
         directory = options.directory.expanduser().resolve()
         return serve(directory, options.host, options.port, options.readable)

@@ -18,6 +18,7 @@ from skywright.files.readers import HDF5, first_row, open_reader, readers
 from skywright.store.external import files_of
 from skywright.store.lookup import run_status
 from skywright.store.table_adapter import MIMETYPE, rows_of
+from skywright.store.tiled_writer import UNREADABLE_FILES
 
 BLOCK_BYTES = 16 * 2**20
 """Size of a part of an array that is read with one request, bytes."""
@@ -104,7 +105,7 @@ class RunContents:
     status: str
     streams: tuple[Stream, ...]
     notes: tuple[str, ...]
-    """What of the run is not in `streams`, or not final, in words."""
+    """The notes of the run; and what of it is not in `streams`, or not final, in words."""
 
 
 def read_contents(run: Container, journals: Path | None = None) -> RunContents:
@@ -124,11 +125,13 @@ def read_contents(run: Container, journals: Path | None = None) -> RunContents:
     """
     metadata = run.item["attributes"]["metadata"]
     status = run_status(metadata, journals)
-    notes: list[str] = []
+    notes: list[str] = [str(note) for note in metadata.get("notes") or ()]
     if metadata.get("stop") is None:
         notes.append(f"the run is {status}, without stop document: what is stored until now")
     run = run.include_data_sources()
     streams = [_read_stream(run[name].base, name, notes) for name in run]
+    unreadable = metadata.get(UNREADABLE_FILES) or {}  # the run's notes say why
+    notes = [note for note in notes if note not in {_no_value(key) for key in unreadable}]
     return RunContents(
         start=metadata["start"],
         stop=metadata.get("stop"),
@@ -173,11 +176,15 @@ def _read_stream(node: Container, name: str, notes: list[str]) -> Stream:
                 column = _short_arrays(table, key, data_key, kept, len(frame))
             columns.append(_memory_column(key, column, data_key))
         else:
-            notes.append(f"{name}/{key}: no value stored")
+            notes.append(_no_value(f"{name}/{key}"))
     timestamps = {
         key: frame[f"ts_{key}"].to_numpy(dtype="f8") for key in data_keys if f"ts_{key}" in frame
     }
     return Stream(name, descriptor, tuple(columns), timestamps)
+
+
+def _no_value(key: str) -> str:
+    return f"{key}: no value stored"
 
 
 def _events(tables: list[Any], what: str) -> tuple[pd.DataFrame, NDArray[np.bool_]]:

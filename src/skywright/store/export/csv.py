@@ -82,7 +82,7 @@ def _write_table(path: Path, columns: Mapping[str, NDArray]) -> None:
 
 
 def _cells(values: NDArray) -> Sequence[object]:
-    """Return Python values, whose `str` is the shortest text that reads back the same."""
+    """Return Python values, whose `str` reads back as the same number."""
     if values.dtype.kind == "S":
         return [text.decode("utf-8", "backslashreplace") for text in values.tolist()]
     return values.tolist()

@@ -95,7 +95,7 @@ def _write_entry(entry: h5py.Group, contents: RunContents) -> None:
         details = start.get("sample")
         for key, value in details.items() if isinstance(details, Mapping) else ():
             if key != "name" and isinstance(value, str | int | float):
-                _set(sample, key, value)
+                _set(sample, _name(key), value)
     if isinstance(start.get("analysis"), Mapping):
         process = _group(entry, "process", "NXprocess")
         _set(process, "program", start["analysis"].get("name"))
