@@ -124,7 +124,7 @@ def test_late_images_are_those_after_the_last_event(journals: Path) -> None:
     resource = next(r for r in contents.resources.values() if r["data_key"] == "raw_image")
     late = resource | {"uid": "late", "parameters": resource["parameters"] | {"slice": "5:8"}}
     alone = Stream("late", "late", {"raw_image": stream.data_keys["raw_image"]})
-    alone.add_external_rows(late, {"descriptor": "late", **datum("late", 0, 1, 3)})
+    alone.add_external_rows(late, {"descriptor": "late", **datum("late", 0, 1, 3)}, {})
     ((_, source),) = data_sources(
         alone, {"late": late}, alone.data_keys, journals, tables=True, ended=True
     )

@@ -25,7 +25,7 @@ from skywright.instruments.sacla.facility.settings import EQUIPMENT_IDS, SINGLE
 from skywright.store.ingest import State, ingest
 from skywright.store.reprocess import reprocess
 
-SHOTS = 120
+SHOTS = 240
 ROI = f"all:{SINGLE}:-0.5,-0.5;9.5,-0.5;9.5,11.5;-0.5,11.5"
 ONLINE = f"""
 detectors = ["{SINGLE}"]

@@ -105,7 +105,7 @@ class RunContents:
     status: str
     streams: tuple[Stream, ...]
     notes: tuple[str, ...]
-    """The notes of the run; and what of it is not in `streams`, or not final, in words."""
+    """What of the run is not in `streams`, or not final, in words."""
 
 
 def read_contents(run: Container, journals: Path | None = None) -> RunContents:
@@ -125,13 +125,12 @@ def read_contents(run: Container, journals: Path | None = None) -> RunContents:
     """
     metadata = run.item["attributes"]["metadata"]
     status = run_status(metadata, journals)
-    notes: list[str] = [str(note) for note in metadata.get("notes") or ()]
+    notes: list[str] = []
     if metadata.get("stop") is None:
         notes.append(f"the run is {status}, without stop document: what is stored until now")
     run = run.include_data_sources()
-    streams = [_read_stream(run[name].base, name, notes) for name in run]
-    unreadable = metadata.get(UNREADABLE_FILES) or {}  # the run's notes say why
-    notes = [note for note in notes if note not in {_no_value(key) for key in unreadable}]
+    unreadable = metadata.get(UNREADABLE_FILES) or {}
+    streams = [_read_stream(run[name].base, name, notes, unreadable) for name in run]
     return RunContents(
         start=metadata["start"],
         stop=metadata.get("stop"),
@@ -149,7 +148,9 @@ def row_blocks(shape: tuple[int, ...], dtype: np.dtype, block_bytes: int) -> Ite
         yield slice(begin, min(begin + rows, shape[0]))
 
 
-def _read_stream(node: Container, name: str, notes: list[str]) -> Stream:
+def _read_stream(
+    node: Container, name: str, notes: list[str], unreadable: Mapping[str, str]
+) -> Stream:
     """Read one stream; `notes` is added to."""
     descriptor = node.item["attributes"]["metadata"]
     data_keys = descriptor.get("data_keys", {})
@@ -176,15 +177,11 @@ def _read_stream(node: Container, name: str, notes: list[str]) -> Stream:
                 column = _short_arrays(table, key, data_key, kept, len(frame))
             columns.append(_memory_column(key, column, data_key))
         else:
-            notes.append(_no_value(f"{name}/{key}"))
+            notes.append(f"{name}/{key}: {unreadable.get(f'{name}/{key}', 'no value stored')}")
     timestamps = {
         key: frame[f"ts_{key}"].to_numpy(dtype="f8") for key in data_keys if f"ts_{key}" in frame
     }
     return Stream(name, descriptor, tuple(columns), timestamps)
-
-
-def _no_value(key: str) -> str:
-    return f"{key}: no value stored"
 
 
 def _events(tables: list[Any], what: str) -> tuple[pd.DataFrame, NDArray[np.bool_]]:
