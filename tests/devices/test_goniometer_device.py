@@ -613,7 +613,8 @@ def test_a_plan_that_is_paused_in_a_sweep_makes_it_again(
     assert documents[-1][1]["exit_status"] == "success"
     read = columns(documents)
     inside = (read["sweep"] == read["sweep"][-1]) & (read["open"] == 1)
-    assert read["angle"][inside][[0, -1]] == pytest.approx([0.0, 60.0], abs=2.0)
+    # At 100 deg/s; a busy machine may have no sample in the first or last 0.1 s.
+    assert read["angle"][inside][[0, -1]] == pytest.approx([0.0, 60.0], abs=10.0)
 
 
 def test_what_cannot_be_done_fails_at_kickoff_or_at_its_end(gonio: MotorGoniometer) -> None:
