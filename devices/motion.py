@@ -67,7 +67,7 @@ class MotionStatus(ReasonStatusMixin, MoveStatus):
     def await_rest(self) -> None:
         """Wait for the end of the move if it was stopped with `success`, at most `STOP_S`."""
         if self.stopped_well:
-            with contextlib.suppress(Exception):  # whoever waits for this move is told
+            with contextlib.suppress(Exception):  # its status reports it
                 self.wait(STOP_S)
 
     def _settled(self) -> None:

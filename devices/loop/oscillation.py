@@ -166,7 +166,7 @@ class OscillationFlyer(Device):
         if self._over is not None and not self._over.done:
             self._paused = True
             self.stop(success=True)
-            with contextlib.suppress(Exception):  # who waits for the sweep is told
+            with contextlib.suppress(Exception):  # `complete` reports it
                 self._over.wait(STOP_S)
 
     def resume(self) -> None:

@@ -183,7 +183,7 @@ class SampleStage(Device):
     def await_stop(self) -> None:
         """Wait for the end of a move that was stopped with `success`, at most `STOP_S`."""
         if self._stopped_well and self._task is not None:
-            with contextlib.suppress(Exception):  # whoever waits for that move is told
+            with contextlib.suppress(Exception):  # its status reports it
                 self._task.wait(STOP_S)
 
     def stop(self, *, success: bool = False) -> None:

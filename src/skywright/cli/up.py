@@ -110,7 +110,7 @@ async def _run(
 
 
 def chosen(settings: Settings, only: Set[str]) -> Set[str]:
-    """Return the names of what to start: what `only` names and what that needs, or all.
+    """Return the names of the services to start: those of `only` and what they need, or all.
 
     Raises
     ------
