@@ -612,9 +612,10 @@ def test_a_plan_that_is_paused_in_a_sweep_makes_it_again(
     RE.resume()
     assert documents[-1][1]["exit_status"] == "success"
     read = columns(documents)
-    inside = (read["sweep"] == read["sweep"][-1]) & (read["open"] == 1)
-    # At 100 deg/s; a busy machine may have no sample in the first or last 0.1 s.
-    assert read["angle"][inside][[0, -1]] == pytest.approx([0.0, 60.0], abs=10.0)
+    angle = read["angle"][read["sweep"] == read["sweep"][-1]]
+    # Run-up and slowing down are in the trace: it has both ends, however few its samples are.
+    assert angle.min() <= 0.0
+    assert angle.max() >= 60.0
 
 
 def test_what_cannot_be_done_fails_at_kickoff_or_at_its_end(gonio: MotorGoniometer) -> None:
