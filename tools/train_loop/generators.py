@@ -11,8 +11,10 @@ from names import MASKS
 from numpy.typing import NDArray
 from painter import Canvas, clutter, log_uniform, noise_field, paint
 from PIL import Image
+from relief import relief
 from sample import NO_BOX, NOWHERE, Sample, cut, mirrored, transposed
 from scipy.ndimage import gaussian_filter, label
+from traced import traced
 
 ROOT = Path(__file__).resolve().parents[2]
 TWIN_SIZES = ((352, 240), (384, 307), (448, 304), (480, 400))
@@ -23,7 +25,7 @@ CONTENT = ("drop", "ice", "crystal")
 
 
 def sample_of(generator: str, seed: int) -> Sample:
-    """Return a picture of "twin", "painter", "composite" or "other", its conditions drawn.
+    """Return a picture of one of `GENERATORS`, its conditions drawn.
 
     A seed gives the same picture whatever was drawn before.
     """
@@ -32,7 +34,7 @@ def sample_of(generator: str, seed: int) -> Sample:
     usual = rng.random() < USUAL
     if generator != "other" and rng.random() < (0.2 if usual else 0.5):
         sample = zoomed(rng, sample)
-    if generator in ("painter", "composite"):
+    if generator not in ("twin", "other"):
         sample = posed(rng, sample)
     if generator == "other":
         return sample
@@ -149,7 +151,8 @@ def composite(rng: np.random.Generator) -> Sample:
     sample = twin(rng)
     canvas = Canvas(rng, sample.gray, front=False)
     canvas.masks = sample.masks.copy()
-    clutter(rng, canvas, before=True, keep=sample.tip)
+    alone = sample.kind in ("none", "pin")
+    clutter(rng, canvas, before=True, alone=alone, keep=sample.tip)
     return replace(sample, gray=canvas.gray, masks=canvas.masks)
 
 
@@ -164,7 +167,14 @@ def other(rng: np.random.Generator) -> Sample:
     return Sample(gray.astype(float), masks, kind, shown, tip or NOWHERE, other_known=False)
 
 
-GENERATORS = {"twin": twin, "painter": painter, "composite": composite, "other": other}
+GENERATORS = {
+    "twin": twin,
+    "painter": painter,
+    "composite": composite,
+    "relief": relief,
+    "traced": traced,
+    "other": other,
+}
 
 
 def posed(rng: np.random.Generator, sample: Sample) -> Sample:

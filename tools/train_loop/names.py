@@ -5,7 +5,7 @@ MASKS = ("pin", "stem", "head", "content", "other")
 SIDES = ("none", "left", "right", "top", "bottom")
 KINDS = ("none", "nylon", "mitegen", "pin")
 MAPS = (*MASKS, "tip", "begin", "tip_dx", "tip_dy", "tip_log_error")
-TURN = ("painter", "composite", "twin")
+TURN = ("painter", "composite", "twin", "relief", "traced")
 """The generators of the training, in the order of their shards."""
 OUTPUTS = (
     "masks", "tip", "begin", "tip_offset", "tip_error", "edges", "edge_errors", "side", "kind",

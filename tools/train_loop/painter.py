@@ -16,6 +16,7 @@ from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
 Floats = NDArray[np.float64]
 FINER = 2
+KEPT_PX = 5  # about the tip: nothing is painted over it
 SIZES = ((448, 304), (416, 312), (384, 307), (352, 240), (360, 360))
 KIND_PARTS = {"nylon": 0.42, "mitegen": 0.34, "pin": 0.13, "none": 0.11}
 
@@ -153,15 +154,16 @@ def paint(rng: np.random.Generator, busy: bool) -> Sample:
     kind = str(rng.choice(list(KIND_PARTS), p=list(KIND_PARTS.values())))
     front = bool(rng.random() < 0.3)
     canvas = Canvas(rng, background(rng, (height, width), front, busy), front)
+    alone = kind in ("none", "pin")
     if busy and rng.random() < 0.6:
-        clutter(rng, canvas, before=False)
+        clutter(rng, canvas, before=False, alone=alone)
     if kind == "none":
         if rng.random() < 0.5 or busy:
-            clutter(rng, canvas, before=True)
+            clutter(rng, canvas, before=True, alone=True)
         return Sample(canvas.gray, canvas.masks)
     tip, begin, box = _mount(rng, canvas, kind)
     if (busy and rng.random() < 0.7) or rng.random() < 0.3:
-        clutter(rng, canvas, before=True, keep=tip)
+        clutter(rng, canvas, before=True, alone=alone, keep=tip)
     if rng.random() < 0.6:
         dust(rng, canvas)
     return Sample(canvas.gray, canvas.masks, kind, "left", tip, begin, box=box)
@@ -346,9 +348,17 @@ def dust(rng: np.random.Generator, canvas: Canvas) -> None:
 
 
 def clutter(
-    rng: np.random.Generator, canvas: Canvas, before: bool, keep: tuple[float, float] = NOWHERE
+    rng: np.random.Generator,
+    canvas: Canvas,
+    before: bool,
+    alone: bool,
+    keep: tuple[float, float] = NOWHERE,
 ) -> None:
-    """Paint what is no mount: nozzles, bars, beam stops, text, borders; not over `keep`."""
+    """Paint what is no mount: nozzles, bars, beam stops, text, borders; not over `keep`.
+
+    `alone` says that there is no mount, or a bare pin: nobody could tell a sharp bar from that, so
+    what enters through a border is out of focus then.
+    """
     height, width = canvas.gray.shape
     for _ in range(rng.integers(1, 4)):
         what = rng.choice(["nozzle", "bar", "disc", "text", "border", "thread", "polygon"])
@@ -377,10 +387,14 @@ def clutter(
         else:
             corners = rng.uniform(0, 1, 2) * (width, height) + rng.normal(0, 0.06 * height, (5, 2))
             part = canvas.area(corners)
-        part = gaussian_filter(part, rng.uniform(0, 4) * (rng.random() < 0.5)) * opacity
+        blur = rng.uniform(0, 4) * (rng.random() < 0.5)
+        if alone and what in ("nozzle", "bar"):
+            blur = height * rng.uniform(0.015, 0.05)
+        part = gaussian_filter(part, blur) * opacity
         if before and np.isfinite(keep[0]):
-            r, c = int(keep[1]), int(keep[0])
-            if 0 <= r < height and 0 <= c < width and part[r, c] > 0.1:
+            r, c = max(int(keep[1]), 0), max(int(keep[0]), 0)
+            about = part[max(r - KEPT_PX, 0) : r + KEPT_PX + 1, max(c - KEPT_PX, 0) : c + KEPT_PX + 1]
+            if about.size and about.max() > 0.1:
                 continue
         canvas.cover(part, level)
         canvas.mark("other", part)

@@ -12,8 +12,10 @@ from torch.nn import functional
 WHOLE = 0.45  # part of the pictures that are seen whole
 SMALLEST_PART = 0.3  # of width and height of a picture
 BEYOND = 0.1  # part of the pictures in which the mount is made to reach past the far border
+BARELY_SEEN = 0.4  # part of these in which the tip is just inside of the border
 INVERTED, SHADED, BLURRED, BENT = 0.07, 0.3, 0.25, 0.25  # parts of the pictures
-BLUR_PX = 7  # size of the kernel
+RELIT, RESTYLED = 0.3, 0.3  # parts of the pictures
+KERNEL_PX = 7  # size of the kernels
 
 
 def views(gray: Tensor, bits: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -35,7 +37,7 @@ def views(gray: Tensor, bits: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor, 
     shifts = torch.arange(len(MASKS), device=bits.device, dtype=torch.uint8)
     masks = ((bits[:, None] >> shifts[:, None, None]) & 1).float()
     gray, masks, numbers = cut_out(gray[:, None].float(), masks, numbers)
-    return lit(gray), masks, numbers
+    return lit(restyled(relit(gray, masks))), masks, numbers
 
 
 def cut_out(gray: Tensor, masks: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -91,7 +93,7 @@ def _numbers(numbers: Tensor, first: Tensor, size: Tensor, flip: Tensor, seen: T
 
 
 def _ended_before_the_tip(first: Tensor, size: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
-    """Let some parts, (N, 2) and (N, 2), end on the stem: such pictures show no tip."""
+    """Let some parts, (N, 2) and (N, 2), end on the stem, or just beyond the tip."""
     n, device = len(first), first.device
     side, tip = numbers[:, 1].long(), numbers[:, 2:4]
     along = (side > 2).long()[:, None]  # 0 from left or right, 1 from top or bottom
@@ -99,6 +101,9 @@ def _ended_before_the_tip(first: Tensor, size: Tensor, numbers: Tensor) -> tuple
     reach = torch.where(back, 1 - tip, tip).gather(1, along)
     begin = torch.where(back, 1 - numbers[:, 4:6], numbers[:, 4:6]).gather(1, along).nan_to_num(0)
     cut = begin + torch.rand(n, 1, device=device) * (reach - begin) - 0.01
+    barely = torch.rand(n, 1, device=device) < BARELY_SEEN
+    inside = (reach + 0.06 * torch.rand(n, 1, device=device)).clamp(max=1.0)
+    cut = torch.where(barely, inside, cut)
     wanted = torch.rand(n, 1, device=device) < BEYOND
     wanted = wanted & (side[:, None] > 0) & (cut > SMALLEST_PART)
     at = torch.where(back, 1 - cut, 0.0)
@@ -125,6 +130,41 @@ def _sampled(
     )
 
 
+def relit(gray: Tensor, masks: Tensor) -> Tensor:
+    """Make each part of the mount in some pictures lighter or darker by a factor of its own."""
+    n, at = len(gray), gray.device
+    factors = 0.5 * torch.randn(n, len(MASKS), 1, 1, device=at)
+    factors = factors * (torch.rand(n, 1, 1, 1, device=at) < RELIT)
+    smooth = functional.interpolate(
+        (masks * factors).sum(1, keepdim=True), size=gray.shape[2:], mode="bilinear"
+    )
+    return gray * torch.exp(smooth)
+
+
+def restyled(gray: Tensor) -> Tensor:
+    """Mix some pictures with what a random tone curve and a random convolution make of them.
+
+    The network is to find shapes, not the way in which a generator draws them (random convolutions:
+    Xu et al., arXiv:2007.13003).
+    """
+    n, at = len(gray), gray.device
+    mean = gray.mean((2, 3), keepdim=True)
+    spread = gray.std((2, 3), keepdim=True) + 1.0
+    now = (gray - mean) / spread
+    bend = torch.randn(n, 3, 1, 1, 1, device=at)
+    now = now + 0.3 * bend[:, 0] * now.abs() + 0.3 * bend[:, 1] * torch.sin(2 * now + bend[:, 2])
+    far = torch.arange(KERNEL_PX, device=at) - KERNEL_PX // 2
+    reach = torch.randint(0, KERNEL_PX // 2 + 1, (n, 1, 1), device=at)
+    within = (far.abs()[:, None] <= reach) & (far.abs()[None, :] <= reach)
+    kernel = torch.randn(n, KERNEL_PX, KERNEL_PX, device=at) * within
+    kernel = kernel + kernel.flip(1, 2)  # symmetric: edges stay where they are
+    now = _convolved(now, kernel[:, None])
+    now = now - now.mean((2, 3), keepdim=True)
+    now = now / (now.std((2, 3), keepdim=True) + 1e-3)
+    part = torch.rand(n, 1, 1, 1, device=at) * (torch.rand(n, 1, 1, 1, device=at) < RESTYLED)
+    return gray + part * (now * spread + mean - gray)
+
+
 def lit(gray: Tensor) -> Tensor:
     """Change blur, gamma, shade, brightness, noise and polarity of pictures, (N, 1, 96, 128)."""
     n, at = len(gray), gray.device
@@ -149,15 +189,21 @@ def lit(gray: Tensor) -> Tensor:
 
 def _blurred(gray: Tensor) -> Tensor:
     """Blur each picture by a width of its own, 0.3 to 1.8 px."""
-    n, _, rows, columns = gray.shape
+    n = len(gray)
     sigma = 0.3 * torch.exp(1.8 * torch.rand(n, 1, device=gray.device))
-    far = torch.arange(BLUR_PX, device=gray.device) - BLUR_PX // 2
+    far = torch.arange(KERNEL_PX, device=gray.device) - KERNEL_PX // 2
     kernel = torch.exp(-0.5 * (far / sigma) ** 2)
     kernel = kernel / kernel.sum(1, keepdim=True)
-    half = BLUR_PX // 2
+    return _convolved(gray, kernel.view(n, 1, 1, KERNEL_PX), kernel.view(n, 1, KERNEL_PX, 1))
+
+
+def _convolved(gray: Tensor, *kernels: Tensor) -> Tensor:
+    """Convolve each picture with a kernel of its own, (N, 1, h, w), or with several in turn."""
+    n, _, rows, columns = gray.shape
+    half = KERNEL_PX // 2
     padded = functional.pad(gray, (half, half, half, half), mode="replicate")
     # Each picture is a channel with its own kernel.
     one = padded.view(1, n, rows + 2 * half, columns + 2 * half)
-    one = functional.conv2d(one, kernel.view(n, 1, 1, BLUR_PX), groups=n)
-    one = functional.conv2d(one, kernel.view(n, 1, BLUR_PX, 1), groups=n)
+    for kernel in kernels:
+        one = functional.conv2d(one, kernel, groups=n)
     return one.view(n, 1, rows, columns)
