@@ -79,16 +79,16 @@ async def _run(
         try:
             runtime.write_state(settings.directory, state)
         except OSError as error:
-            report("up", f"the state of the stack cannot be written: {error}")
+            supervisor.report("up", f"the state of the stack cannot be written: {error}")
 
     async def supervise() -> None:
-        report("up", STARTING + ", ".join(service.name for service in services))
+        supervisor.report("up", STARTING + ", ".join(service.name for service in services))
         await supervisor.start()
         complete.set()
         write_state()
         not_ready = ", ".join(supervisor.not_ready)
         ready = f"ready but {not_ready}" if not_ready else "all ready"
-        report("up", f"{ready}; store {settings.directory}; Ctrl-C stops")
+        supervisor.report("up", f"{ready}; store {settings.directory}; Ctrl-C stops")
         if announce:
             announce_ready(directory=str(settings.directory), pid=os.getpid())
         await supervisor.watch()
@@ -101,7 +101,7 @@ async def _run(
         await asyncio.wait([work, stopped], return_when=asyncio.FIRST_COMPLETED)
         if work.done():
             work.result()  # raises why
-        report("up", "stopping")
+        supervisor.report("up", "stopping")
     finally:
         work.cancel()
         stopped.cancel()
