@@ -78,6 +78,24 @@ UNUSUAL: dict[str, tuple[dict[str, Any], Sequence[Any], Any]] = {
     "array_of_length_zero": (array([0]), [np.zeros(0), np.zeros(0)], [[NAN], [NAN]]),
     "list_of_length_zero": (array([0]), [[], []], [[NAN], [NAN]]),
     "array_with_a_missing_element": (array([2]), [[1, None], [None, 2]], [[1, NAN], [NAN, 2]]),
+    "list_in_a_text_column": (
+        TEXT,
+        ["hello", None, ["a", "b"], ""],
+        [["hello", ""], ["", ""], ["a", "b"], ["", ""]],
+    ),
+    "list_of_numbers_in_a_text_column": (TEXT, ["hello", [1, 2]], [["hello", ""], ["1", "2"]]),
+    "list_after_a_number_and_a_text": (
+        NUMBER,
+        [-1.2345678901234568e-300, "a", ["b"]],
+        [["-1.2345678901234568e-300"], ["a"], ["b"]],
+    ),
+    "list_in_a_short_text_column": (
+        scalar("string", dtype_numpy="<U2"),
+        ["hello", ["a"]],
+        [["hello"], ["a"]],
+    ),
+    "list_of_text_after_booleans": (scalar("boolean"), [False, ["a"]], [["False"], ["a"]]),
+    "list_of_numbers_after_booleans": (scalar("boolean"), [True, [2]], [[1], [2]]),
     "array_of_text_that_grows": (
         array([2]),
         [["a", "bc"], ["longer", ""]],

@@ -158,10 +158,10 @@ class Stream:
         for key, value in values.items():
             old = self.columns.get(key)
             new = widen(old, value, self.declared.get(key, ""))
-            if new is not old and new != old:
+            if new is not old:
                 self.columns[key] = new
                 # The first event has no row in the catalog yet
-                if len(self.last_line) > 1 or self.revision:
+                if new != old and (len(self.last_line) > 1 or self.revision):
                     self.revision += 1
 
     def _note_row(self, seq_num: int, line: int) -> None:
