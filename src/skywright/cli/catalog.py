@@ -144,7 +144,9 @@ def export(
         Path | None,
         typer.Option(metavar="PATH", help="File (nexus) or directory (csv, zarr) to make."),
     ] = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace an earlier export.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option(help="Replace an earlier export; other files in its directory stay.")
+    ] = False,
     link: Annotated[
         bool, typer.Option(help="NeXus: link to the files of the frames, do not copy them.")
     ] = False,
