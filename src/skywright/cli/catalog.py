@@ -178,7 +178,8 @@ def recover(as_json: JsonOption = False, config: ConfigOption = None) -> None:
     """Bring journals that are not yet stored into the catalog, and check all that are.
 
     An ingester that runs on the store is given the work. A second call right after changes nothing.
-    The exit status is 1 if a run cannot be stored; its journal is then kept in journal/aside.
+    The exit status is 1 if a run cannot be stored; its journal is then kept in journal/aside. It is
+    1 too if a journal cannot be read, written or renamed; the reason is printed.
     """
     from skywright.store.client import connect
     from skywright.store.recover import recover as recover_journals
@@ -193,7 +194,7 @@ def recover(as_json: JsonOption = False, config: ConfigOption = None) -> None:
             for name in names:
                 typer.echo(f"{what} {name}")
         typer.echo(f"{report.changes} changes")
-    if report.aside:
+    if report.aside or report.failed:
         raise typer.Exit(1)
 
 
