@@ -211,6 +211,73 @@ def test_recover_leaves_a_living_run_alone(store: Path, client: Any) -> None:
     assert recover(store, client).finished == (recording.uid,)
 
 
+def refuse_renaming(monkeypatch: pytest.MonkeyPatch, *uids: str) -> None:
+    """Let renaming the journals of these runs fail, as without permission: root has it always."""
+    rename = Path.rename
+
+    def refuse(path: Path, target: Path) -> Path:
+        if path.name.split(".")[0] in uids:
+            raise PermissionError(13, "Permission denied", str(path), None, str(target))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+
+
+def test_recover_names_journals_that_it_may_not_rename(
+    store: Path, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended, unborn, lost, living, good = (record(store) for _ in range(5))
+    ended.stop()
+    unborn.stop()
+    new = unborn.path.rename(unborn.path.with_suffix(TEMPORARY_SUFFIX))
+    ingest(lost.stop(), client)
+    client["raw"].delete_contents(lost.uid, recursive=True, external_only=False)
+    good.stop()
+    (store / "journal" / "done").chmod(0o755)
+    (store / "journal").chmod(0o750)
+    refuse_renaming(monkeypatch, ended.uid, unborn.uid, lost.uid)
+    report = recover(store, client)
+    assert report.recording == (living.uid,)
+    assert report.finished == (good.uid,)
+    assert report.changes == 1
+    journals, owner = store / "journal", os.geteuid()
+    done = journals / "done"
+    may_not = f"user {owner} may not rename it to"
+    of_journals = f"the directory {journals} has the permissions drwxr-x--- and the owner {owner}"
+    of_done = f"the directory {done} has the permissions drwxr-xr-x and the owner {owner}"
+    assert set(report.failed) == {
+        f"{ended.path}: {may_not} {done / ended.path.name}: {of_journals}; {of_done}",
+        f"{new}: {may_not} {unborn.path}: {of_journals}",
+        f"{done / lost.path.name}: {may_not} {lost.path}: {of_done}; {of_journals}",
+    }
+    living.stop()
+    monkeypatch.undo()
+    report = recover(store, client)
+    assert set(report.finished) == {ended.uid, unborn.uid, living.uid}
+    assert report.restored == (lost.uid,)
+    assert (report.recording, report.failed) == ((), ())
+
+
+def test_a_journal_that_cannot_be_read_does_not_keep_others_from_being_written(
+    store: Path, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad, good = record(store), record(store)
+    bad.stop()
+    good.stop()
+    start_time = ingest_module.start_time
+
+    def refuse(path: Path) -> float:
+        if path == bad.path:
+            raise PermissionError(13, "Permission denied", str(path))
+        return start_time(path)
+
+    monkeypatch.setattr(ingest_module, "start_time", refuse)
+    report = recover(store, client)
+    assert report.finished == (good.uid,)
+    assert report.recording == ()
+    assert report.failed == (f"{bad.path}: [Errno 13] Permission denied: '{bad.path}'",)
+
+
 def test_recover_beside_a_running_ingester(store: Path, client: Any, stack: Stack) -> None:
     """The running one gets the work; recovery waits and reports."""
     lost, dead = record(store), record(store)

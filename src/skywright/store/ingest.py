@@ -11,12 +11,12 @@ from typing import Any
 
 import httpx
 
-from skywright.callbacks.journal import fsync_directory
 from skywright.errors import DataError, SkywrightError
 from skywright.store import repair
 from skywright.store.check import differences
 from skywright.store.file_nodes import data_sources
 from skywright.store.journal_contents import JournalContents, Stream
+from skywright.store.moves import move_journal
 from skywright.store.normalizer import DocumentNormalizer
 from skywright.store.probe import takes_writes
 from skywright.store.rows import SequenceSorter, as_row, stored_data_keys, type_notes
@@ -255,11 +255,7 @@ class RunIngest:
 
     def _archive(self, where: str) -> None:
         """Move the journal to the directory `where` beside the open journals."""
-        directory = self.path.parent / where
-        directory.mkdir(exist_ok=True)
-        self.path.rename(directory / self.path.name)
-        fsync_directory(directory)
-        fsync_directory(self.path.parent)
+        move_journal(self.path, self.path.parent / where / self.path.name)
 
     def _close_if_interrupted(self) -> State:
         """Add a stop document to the journal if its writer is dead; return `State.MORE` then."""

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from skywright.processes.locks import lock_with_pid
 from skywright.processes.logs import named_level
 from skywright.store.client import connect, ensure_containers
 from skywright.store.ingest import RunIngest, ServerUnavailableError, State
+from skywright.store.moves import move_journal
 from skywright.store.run_nodes import Catalog
 from skywright.store.tail import Tail, is_locked, locked_if_dead
 
@@ -68,7 +69,8 @@ def adopt_temporary(path: Path) -> None:
             return
         lines = Tail(path).read()
         if lines and lines[0].name == "start":
-            path.rename(path.with_name(path.name.removesuffix(TEMPORARY_SUFFIX) + SUFFIX))
+            name = path.name.removesuffix(TEMPORARY_SUFFIX) + SUFFIX
+            move_journal(path, path.with_name(name))
         else:
             path.unlink()
 
@@ -96,6 +98,8 @@ class Ingester:
     def __init__(self, directory: Path, client: Any) -> None:
         self.journals = directory / "journal"
         self.journals.mkdir(parents=True, exist_ok=True)
+        self.failures: dict[Path, OSError] = {}
+        """Journals that could not be read, written or moved at the last try, with the reason."""
         self._catalog = Catalog(client)
         self._runs: dict[Path, RunIngest] = {}
         self._live_due = 0.0
@@ -137,28 +141,37 @@ class Ingester:
     def _followed(self) -> list[RunIngest]:
         """Return the runs that are not done, oldest first."""
         for path in self.journals.glob(f"*{TEMPORARY_SUFFIX}"):
-            with suppress(FileNotFoundError):  # renamed by its writer
+            with self._noting_failures(path):
                 adopt_temporary(path)
         paths = set(self.journals.glob(f"*{SUFFIX}"))
         for gone in set(self._runs) - paths:
             del self._runs[gone]
+            self.failures.pop(gone, None)
         for path in paths - set(self._runs):
-            with suppress(FileNotFoundError):  # moved by a recovery
+            with self._noting_failures(path):
                 self._runs[path] = RunIngest(path, self._catalog)
         return sorted(self._runs.values(), key=lambda run: run.began)
 
     def _step(self, run: RunIngest) -> bool:
         """Take a step with one run; return False if there was nothing to do."""
-        try:
+        state = State.IDLE
+        with self._noting_failures(run.path):
             state = run.step()
-        except FileNotFoundError:  # moved by a recovery
-            return False
-        except OSError as error:
-            log.error("%s: will be retried: %s", run.path, error)
-            return False
         if state in (State.DONE, State.ASIDE):
             del self._runs[run.path]
         return state is not State.IDLE
+
+    @contextmanager
+    def _noting_failures(self, path: Path) -> Iterator[None]:
+        """Note in `failures` why a journal cannot be handled; the with block ends then."""
+        self.failures.pop(path, None)
+        try:
+            yield
+        except FileNotFoundError:  # renamed by its writer, or moved by a recovery
+            pass
+        except OSError as error:
+            log.error("%s: will be retried: %s", path, error)
+            self.failures[path] = error
 
 
 def run_until(ingester: Ingester, stop: threading.Event) -> None:

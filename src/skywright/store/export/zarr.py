@@ -14,7 +14,8 @@ def write_zarr(contents: RunContents, directory: Path) -> list[str]:
     """Write `directory` as a Zarr 3 store.
 
     Group ``<stream>/`` holds an array a data key (first dimension named ``event``, or ``row`` if
-    it is not the events') and ``<stream>/timestamps/`` the times of the values, unix s.
+    it is not the events') and ``<stream>/timestamps/`` the times of the values, unix s. The
+    attribute ``nodes`` of the root names all groups and arrays.
 
     Returns
     -------
@@ -35,6 +36,7 @@ def write_zarr(contents: RunContents, directory: Path) -> list[str]:
         warnings.simplefilter("ignore", UnstableSpecificationWarning)
         for stream in contents.streams:
             _write_stream(root, stream)
+    root.attrs["nodes"] = sorted(name for name, _ in root.members(max_depth=None))
     return []
 
 
