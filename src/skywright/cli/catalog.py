@@ -179,7 +179,7 @@ def recover(as_json: JsonOption = False, config: ConfigOption = None) -> None:
 
     An ingester that runs on the store is given the work. A second call right after changes nothing.
     The exit status is 1 if a run cannot be stored; its journal is then kept in journal/aside. It is
-    1 too if a journal cannot be read, written or renamed; the reason is printed.
+    1 too if a journal cannot be read, written, finished or renamed; the reason is printed.
     """
     from skywright.store.client import connect
     from skywright.store.recover import recover as recover_journals

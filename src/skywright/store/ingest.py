@@ -40,7 +40,9 @@ LOST_MIDWAY = (
 """Errors of a request of which a part at least was sent: the server may have acted on it."""
 POSTPONED_S = 60.0
 """Pause of a run after `ATTEMPTS` requests without an answer, s. Other runs are written."""
-RETRY_LATER_STATUS = {401, 403, 429, 502, 503, 504}
+RETRY_LATER_STATUS = {429, 502, 503, 504}
+REFUSED_STATUS = {401, 403}
+"""Answers to a wrong key, or to a run that the access policy does not take."""
 UPDATE_S = (1.0, 5.0)
 """Period of array updates in tiled, (min, max) s: 1, 1, 2, 4, then 5 s. Within these limits it is
 the time from the start of this writing to the last update. The rows of tables are sent at each
@@ -143,7 +145,8 @@ class RunIngest:
             if isinstance(error, LOST_MIDWAY):
                 self._postpone_if_it_repeats()
             status = getattr(getattr(error, "response", None), "status_code", None)
-            if status is None or status in RETRY_LATER_STATUS:
+            refused = status in REFUSED_STATUS and not self._server_takes_writes()
+            if status is None or status in RETRY_LATER_STATUS or refused:
                 raise ServerUnavailableError(f"tiled: {error}") from error
             return self._failed(error)
         except RunExistsError:
@@ -276,13 +279,15 @@ class RunIngest:
         log.warning("%s: attempt %d: %s", self.path.name, self._failures, error, exc_info=error)
         if self._failures < ATTEMPTS:
             return State.MORE
-        try:
-            healthy = takes_writes(self._catalog.client)
-        except httpx.HTTPError:
-            healthy = False
-        if not healthy:
+        if not self._server_takes_writes():
             raise ServerUnavailableError(f"tiled takes no data at present: {error}") from error
         return self._put_aside(error)
+
+    def _server_takes_writes(self) -> bool:
+        try:
+            return takes_writes(self._catalog.client)
+        except httpx.HTTPError:
+            return False
 
     def _postpone_if_it_repeats(self) -> None:
         """Let other runs go first if this one may be the reason why the server does not answer."""

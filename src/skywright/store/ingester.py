@@ -26,6 +26,7 @@ from skywright.processes.lifecycle import (
 )
 from skywright.processes.locks import lock_with_pid
 from skywright.processes.logs import named_level
+from skywright.processes.supervisor import CONFIGURATION_ERROR
 from skywright.store.client import connect, ensure_containers
 from skywright.store.ingest import RunIngest, ServerUnavailableError, State
 from skywright.store.moves import move_journal
@@ -164,13 +165,14 @@ class Ingester:
     @contextmanager
     def _noting_failures(self, path: Path) -> Iterator[None]:
         """Note in `failures` why a journal cannot be handled; the with block ends then."""
-        self.failures.pop(path, None)
+        before = self.failures.pop(path, None)
         try:
             yield
         except FileNotFoundError:  # renamed by its writer, or moved by a recovery
             pass
         except OSError as error:
-            log.error("%s: will be retried: %s", path, error)
+            if str(error) != str(before):
+                log.error("%s: will be retried: %s", path, error)
             self.failures[path] = error
 
 
@@ -179,7 +181,10 @@ def run_until(ingester: Ingester, stop: threading.Event) -> None:
     wake = threading.Event()
     observer = Observer()
     observer.schedule(_JournalEvents(wake), str(ingester.journals))
-    observer.start()
+    try:
+        observer.start()
+    except OSError as error:  # too many of this user's programs watch files
+        log.warning("%s: looked at each %g s only: %s", ingester.journals, SCAN_S, error)
 
     def set_at_stop() -> None:
         stop.wait()
@@ -199,7 +204,8 @@ def run_until(ingester: Ingester, stop: threading.Event) -> None:
             continue
         if not busy:
             wake.wait(SCAN_S)
-    observer.stop()
+    if observer.is_alive():
+        observer.stop()
 
 
 def _end_in_time(stop: threading.Event) -> None:
@@ -232,28 +238,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the ingester from the command line; defaults come from the configuration."""
     end_with_parent()
     lower_priority()
+    logging.basicConfig(level=named_level(logging.WARNING))
+    try:
+        _ingest_until_signal(argv)
+    except SkywrightError as error:
+        log.error("%s", error)
+        return CONFIGURATION_ERROR
+    return 0
+
+
+def _ingest_until_signal(argv: Sequence[str] | None) -> None:
     settings = load_settings()
     parser = argparse.ArgumentParser(prog="skywright.store.ingester", description=__doc__)
     parser.add_argument("--directory", type=Path, default=settings.directory, help="the store")
     parser.add_argument("--uri", help="tiled's address; default: the configured or running one")
     options = parser.parse_args(argv)
-    logging.basicConfig(level=named_level(logging.WARNING))
     stop = threading.Event()
     on_signal_to_end(stop.set)
     threading.Thread(target=_end_in_time, args=(stop,), name="end", daemon=True).start()
     store = settings.store.model_copy(update={"directory": options.directory})
     settings = settings.model_copy(update={"store": store})
     directory = settings.directory
-    try:
-        with ingest_lock(directory):
-            announce_ready(directory=str(directory))
-            client = _connect_with_retry(options.uri, settings, stop)
-            if client is not None:
-                run_until(Ingester(directory, client), stop)
-    except SkywrightError as error:
-        log.error("%s", error)
-        return 2
-    return 0
+    with ingest_lock(directory):
+        announce_ready(directory=str(directory))
+        client = _connect_with_retry(options.uri, settings, stop)
+        if client is not None:
+            run_until(Ingester(directory, client), stop)
 
 
 if __name__ == "__main__":

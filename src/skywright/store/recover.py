@@ -17,12 +17,15 @@ from skywright.files.readers import local_path, readers
 from skywright.store.check import differences
 from skywright.store.client import ensure_containers
 from skywright.store.hdf5_flags import clear_flags
-from skywright.store.ingester import Ingester, ingest_lock
+from skywright.store.ingest import ServerUnavailableError
+from skywright.store.ingester import BACK_OFF_S, Ingester, ingest_lock
 from skywright.store.journal_contents import JournalContents
 from skywright.store.moves import move_journal
 from skywright.store.normalizer import DocumentNormalizer
 from skywright.store.tail import is_locked, locked_if_dead, read_lines
 
+RETRY_S = 10.0
+"""Time for which requests that fail are made again, s."""
 WAIT_S = 120.0
 """A running ingester to which work was given back must finish one run in this time, s."""
 
@@ -44,7 +47,7 @@ class RecoveryReport:
     recording: tuple[str, ...] = ()
     """Runs that a living process is writing now."""
     failed: tuple[str, ...] = ()
-    """Journals that could not be read, written or renamed, each with the reason."""
+    """Journals that could not be read, written, finished or renamed, each with the reason."""
 
     @property
     def changes(self) -> int:
@@ -70,7 +73,7 @@ def recover(directory: Path, client: Any) -> RecoveryReport:
     Raises
     ------
     ServerUnavailableError
-        When the server cannot be reached.
+        When the server cannot be reached for some 10 s.
     DataError
         When a running ingester does not get through.
     """
@@ -93,6 +96,7 @@ def recover(directory: Path, client: Any) -> RecoveryReport:
     waiting = _uids(journals)
     failures |= _drain(directory, client)
     failures = {path: failures[path] for path in sorted(failures) if _is_left(path)}
+    left = sorted(set(journals.glob(f"*{SUFFIX}*")) - failures.keys())
     finished = (waiting & _uids(journals / "done")) - set(restored)
     for uid in finished:
         files |= _files(contents_of(journals / "done" / f"{uid}{SUFFIX}"))
@@ -101,8 +105,11 @@ def recover(directory: Path, client: Any) -> RecoveryReport:
         restored=tuple(uid for uid in restored if uid in _uids(journals / "done")),
         closed=tuple(str(file) for file in sorted(files) if _close(file)),
         aside=tuple(sorted(_uids(journals / "aside"))),
-        recording=tuple(sorted(_uids(journals) - set(map(_uid, failures)))),
-        failed=tuple(f"{path}: {error}" for path, error in failures.items()),
+        recording=tuple(_uid(path) for path in left if is_locked(path)),
+        failed=(
+            *(f"{path}: {error}" for path, error in failures.items()),
+            *(f"{path}: is not finished; try again" for path in left if _is_left(path)),
+        ),
     )
 
 
@@ -172,15 +179,15 @@ def _close(path: Path) -> bool:
 
 def _drain(directory: Path, client: Any) -> dict[Path, OSError]:
     """Write all journals, or wait until the running ingester has; return those that failed."""
+    pause = threading.Event()
     try:
         with ingest_lock(directory):
             ingester = Ingester(directory, client)
-            while ingester.sweep():
+            while _sweep(ingester, pause):
                 pass
             return ingester.failures
     except ConfigError as error:
         log.info("%s; it gets the work", error)
-    pause = threading.Event()
     end, fewest = 0.0, math.inf
     while left := [path for path in (directory / "journal").glob(f"*{SUFFIX}") if _ended(path)]:
         if len(left) < fewest:
@@ -191,10 +198,24 @@ def _drain(directory: Path, client: Any) -> dict[Path, OSError]:
     return {}
 
 
+def _sweep(ingester: Ingester, pause: threading.Event) -> bool:
+    """Make one sweep, again with longer and longer pauses while the server is not there."""
+    end, delay = time.monotonic() + RETRY_S, BACK_OFF_S[0]
+    while True:
+        try:
+            return ingester.sweep()
+        except ServerUnavailableError as error:
+            if time.monotonic() + delay > end:
+                raise
+            log.warning("%s; the next try is in %.1f s", error, delay)
+        pause.wait(delay)
+        delay = min(2 * delay, BACK_OFF_S[1])
+
+
 def _ended(path: Path) -> bool:
     """Tell whether nobody writes this journal any more."""
     try:
         with locked_if_dead(path) as dead:
             return dead
-    except FileNotFoundError:
+    except OSError:
         return False
