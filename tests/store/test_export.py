@@ -43,6 +43,7 @@ from skywright.store.export.contents import (
     row_blocks,
 )
 from skywright.store.export.nexus import write_nexus
+from skywright.store.export.zarr import write_zarr
 from skywright.store.lookup import find_run
 
 EVENT_TIMES = T0 + np.arange(1.0, 6.0)
@@ -257,6 +258,19 @@ def test_stream_named_like_a_field_of_the_entry(tmp_path: Path) -> None:
     run = RunContents({"uid": "u", "time": 0.0, "sample": "x"}, None, "running", (stream,), ())
     write_nexus(run, tmp_path / "out.nxs")
     np.testing.assert_array_equal(read_nexus(tmp_path / "out.nxs", "sample_stream")["e_V"], [1, 2])
+
+
+@pytest.mark.parametrize("format", ["nexus", "zarr"])
+def test_data_key_called_timestamps(tmp_path: Path, format: str) -> None:
+    values = np.array([1.0, 2.0])
+    column = Column("timestamps", (2,), values.dtype, {}, values.__getitem__)
+    stream = Stream("primary", {}, (column,), {"timestamps": values + 1e9})
+    run = RunContents({"uid": "u", "time": 0.0}, None, "running", (stream,), ())
+    write = {"nexus": write_nexus, "zarr": write_zarr}[format]
+    write(run, tmp_path / "out")
+    assert_same(READERS[format](tmp_path / "out", "primary"), {"timestamps": values})
+    times = READERS[format](tmp_path / "out", "primary/timestamps_")
+    assert_same(times, {"timestamps": values + 1e9})
 
 
 def test_csv_says_where_the_arrays_are(store: SampleStore, tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ import pytest
 from store.recording import Recording, array, scalar
 
 from skywright.callbacks.journal import encode_line
-from skywright.store import repair
+from skywright.store import repair, stored_run
+from skywright.store.export.contents import Column, RunContents, Stream
 from skywright.store.ingest import State, ingest
 from skywright.store.recover import contents_of, recover
 from skywright.store.tail import read_lines
@@ -85,6 +86,28 @@ def test_columns_come_back_as_they_are(journals: Path, client: Any, key: Any, va
     read = run["primary"].read()["x"].values, run["primary"]["x"].read()
     for each in read:
         np.testing.assert_array_equal(each.astype(values.dtype), values)
+
+
+def test_documents_of_the_catalog_leave_out_files_of_another_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """There are fewer frames than events, and no frame is asked for."""
+
+    def refuse(rows: slice) -> Any:
+        raise AssertionError("frames are read")
+
+    number, x = np.array([1, 2]), np.array([0.5, 1.5])
+    image = Column("image", (1, 2, 3), np.dtype("|u1"), {"external": "STREAM:"}, refuse)
+    columns = (
+        Column("seq_num", (2,), number.dtype, {}, number.__getitem__),
+        Column("x", (2,), x.dtype, {}, x.__getitem__),
+        image,
+    )
+    stream = Stream("primary", {"uid": "d"}, columns, {})
+    run = RunContents({"uid": "u"}, None, "unfinished", (stream,), ())
+    monkeypatch.setattr(stored_run, "read_contents", lambda _: run)
+    documents: Any = list(stored_run.catalog_documents(None))
+    assert [doc["data"] for name, doc in documents if name == "event"] == [{"x": 0.5}, {"x": 1.5}]
 
 
 def abandoned(journals: Path) -> Path:

@@ -47,7 +47,7 @@ def _write_stream(root: zarr.Group, stream: Stream) -> None:
     for column in stream.columns:
         is_event = events is not None and column.shape[0] == events.shape[0]
         _write_column(group, column, "event" if is_event else "row")
-    stamps = group.create_group("timestamps")
+    stamps = group.create_group(stream.free_name("timestamps"))
     for key, values in stream.timestamps.items():
         array = stamps.create_array(key.replace("/", "_"), data=values, dimension_names=["event"])
         array.attrs["units"] = "s"
