@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence, Set
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -90,7 +91,8 @@ async def _run(
         ready = f"ready but {not_ready}" if not_ready else "all ready"
         supervisor.report("up", f"{ready}; store {settings.directory}; Ctrl-C stops")
         if announce:
-            announce_ready(directory=str(settings.directory), pid=os.getpid())
+            with suppress(OSError):  # as for the reports
+                announce_ready(directory=str(settings.directory), pid=os.getpid())
         await supervisor.watch()
 
     supervisor = Supervisor(services, settings.directory / "logs", report, write_state)
