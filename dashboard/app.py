@@ -120,8 +120,10 @@ def make_app(
 def hosts_of(interface: str) -> Sequence[str]:
     """Return the names by which browsers may call a server on an interface.
 
-    On the loopback these are known, so that no page of another site reaches it by a name that it
-    makes point here.
+    On the loopback interface these are only the names in `LOOPBACK`; on any other interface every
+    name is allowed. The owner of a foreign web site can let a name of that site point to 127.0.0.1.
+    If this server answered to such a name, a page of that site, opened in a browser on this
+    machine, could read the server's data.
     """
     return LOOPBACK if interface in LOOPBACK else ("*",)
 

@@ -2,7 +2,7 @@
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -70,12 +70,12 @@ class Plot:
 
 @dataclass(frozen=True)
 class _Series:
+    uid: str
     label: str
     x: Floats
     y: NDArray[Any]
     x_label: str
     y_label: str
-    notes: tuple[str, ...] = ()
 
 
 def plottable(stream: StreamView) -> list[ColumnView]:
@@ -160,13 +160,14 @@ def draw_plot(client: Container, uid: str, choice: Choice) -> Plot:
             if name == uid:
                 raise
             notes.append(str(error))
-    first = series[0]
-    if first.y.ndim == 2:
-        return Plot(_image(first), (*notes, *_image_notes(first, len(series))))
+    if series[0].y.ndim == 2:
+        (first,), offsets = _count_from_first(series[:1])
+        return Plot(_image(first), (*notes, *_image_notes(first, len(series)), *offsets))
     series = [each for each in series if np.isfinite(each.x + each.y).any()]
     if not series:
         return Plot(None, (*notes, f"{choice.y} has no value yet"))
-    return Plot(_chart(series, choice), (*notes, *(line for each in series for line in each.notes)))
+    series, offsets = _count_from_first(series)
+    return Plot(_chart(series, choice), (*notes, *offsets))
 
 
 def _hinted_motors(start: Mapping[str, Any]) -> list[str]:
@@ -204,10 +205,8 @@ def _read(contents: RunContents, choice: Choice) -> _Series:
     y = np.asarray(values, np.float64)
     x, x_label = _against(stream, choice.x, slice(0, column.shape[0], step), contents.start)
     rows = min(len(x), len(y))  # of a run that grows, one may be read later
-    x, x_label, x_notes = _from_first(x[:rows], x_label, uid)
-    y, y_label, y_notes = _from_first(y[:rows], _with_unit(column), uid)
     label = f"{run_name(contents.start)} {local_time(contents.start['time'])}"
-    return _Series(label, x, y, x_label, y_label, (*x_notes, *y_notes))
+    return _Series(uid, label, x[:rows], y[:rows], x_label, _with_unit(column))
 
 
 def run_name(start: Mapping[str, Any]) -> str:
@@ -229,13 +228,40 @@ def _against(
     return x, _with_unit(column)
 
 
-def _from_first(values: Floats, label: str, uid: str) -> tuple[Floats, str, tuple[str, ...]]:
-    """Count large numbers that differ little, those of pulses for example, from the first one."""
-    known = values[np.isfinite(values)]
-    if values.ndim != 1 or not known.size or not 0 < np.ptp(known) < ALMOST_EQUAL * abs(known[0]):
-        return values, label, ()
+def _count_from_first(series: Sequence[_Series]) -> tuple[list[_Series], tuple[str, ...]]:
+    """Take one offset from the x of all curves, and one from their y, where numbers are large.
+
+    Returns
+    -------
+    list of _Series
+        The curves; they stay comparable, because all have the same offset.
+    tuple of str
+        What was subtracted, in words.
+    """
+    first = series[0]
+    x, x_label, x_notes = _from_first([each.x for each in series], first.x_label, first.uid)
+    y, y_label, y_notes = _from_first([each.y for each in series], first.y_label, first.uid)
+    counted = [
+        replace(each, x=x_values, y=y_values, x_label=x_label, y_label=y_label)
+        for each, x_values, y_values in zip(series, x, y, strict=True)
+    ]
+    return counted, (*x_notes, *y_notes)
+
+
+def _from_first(
+    curves: Sequence[Floats], label: str, uid: str
+) -> tuple[list[Floats], str, tuple[str, ...]]:
+    """Count large numbers that differ little, those of pulses for example, from the first one.
+
+    The first one is that of the first curve, for all of them; `uid` is the run of that curve.
+    """
+    if any(values.ndim != 1 for values in curves):
+        return list(curves), label, ()
+    known = np.concatenate([values[np.isfinite(values)] for values in curves])
+    if not known.size or not 0 < np.ptp(known) < ALMOST_EQUAL * abs(known[0]):
+        return list(curves), label, ()
     note = f"{label} is drawn from its first value, {known[0]:.16g} in run {uid}"
-    return values - known[0], f"{label}, from the first", (note,)
+    return [values - known[0] for values in curves], f"{label}, from the first", (note,)
 
 
 def _with_unit(column: Column) -> str:

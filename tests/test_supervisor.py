@@ -257,6 +257,48 @@ def test_a_talkative_child_does_not_block(tmp_path: Path) -> None:
     supervised(tmp_path, [service("a", NOISY)], test)
 
 
+@pytest.mark.parametrize(
+    "output", ["'{\"ready\": true}\\n'", "'x' * 200_000 + '\\n'", "'[' * 60_000 + '\\n'"]
+)
+def test_what_a_child_says_before_its_ready_line_is_passed_over(
+    tmp_path: Path, output: str
+) -> None:
+    code = READY + f"sys.stdout.write({output}); announce_ready(port=7); signal.pause()"
+
+    async def test(supervisor: Supervisor, reports: Reports) -> None:
+        assert supervisor.children["a"].ready == {"port": 7}
+
+    supervised(tmp_path, [service("a", code, ready_limit_s=60.0)], test)
+
+
+def test_children_go_on_when_nobody_can_be_told(tmp_path: Path) -> None:
+    """As when the disk is full to which the reports go, or the pipe's reader is gone."""
+
+    async def main() -> None:
+        seen = asyncio.Event()
+
+        def report(name: str, line: str) -> None:
+            if "restarting" in line:
+                seen.set()
+            raise BrokenPipeError
+
+        supervisor = Supervisor([service("a", SERVE)], tmp_path / "logs", report)
+        try:
+            await supervisor.start()
+            watch = asyncio.create_task(supervisor.watch())
+            os.kill(supervisor.children["a"].pid, signal.SIGKILL)
+            await asyncio.wait_for(seen.wait(), 60)
+            async with asyncio.timeout(60):
+                while not supervisor.children:
+                    await asyncio.sleep(0.01)
+            assert not watch.done()
+            watch.cancel()
+        finally:
+            await supervisor.stop()
+
+    asyncio.run(main())
+
+
 def test_logs_are_kept_from_one_start_before(tmp_path: Path) -> None:
     async def test(supervisor: Supervisor, reports: Reports) -> None: ...
 

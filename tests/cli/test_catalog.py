@@ -235,6 +235,40 @@ def test_recover(store: SampleStore, skywright: Run, tmp_path: Path) -> None:
         store.client["raw"].delete_contents(uid, recursive=True, external_only=False)
 
 
+def test_recover_fails_when_it_may_not_rename_a_journal(
+    store: SampleStore, skywright: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(tmp_path / "store" / "journal")
+    run = compose_run(metadata={"plan_name": "kept_back"})
+    uid = run.start_doc["uid"]
+    journal("start", run.start_doc)
+    journal("stop", run.compose_stop())
+    path = tmp_path / "store" / "journal" / f"{uid}.jsonl"
+    rename = Path.rename
+
+    def refuse(source: Path, target: Path) -> Path:
+        if source == path:
+            raise PermissionError(13, "Permission denied", str(source), None, str(target))
+        return rename(source, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    try:
+        status, out, _ = skywright("recover")
+        assert status == 1
+        assert "recording" not in out
+        (line,) = (line for line in out.splitlines() if uid in line)
+        assert line.startswith(f"failed {path}: user ")
+        assert f"may not rename it to {path.parent / 'done' / path.name}: the directory" in line
+        assert "has the permissions drwx" in line
+        status, out, _ = skywright("recover", "--json")
+        assert (status, json.loads(out)["recording"]) == (1, [])
+        monkeypatch.setattr(Path, "rename", rename)
+        status, out, _ = skywright("recover", "--json")
+        assert (status, json.loads(out)["finished"]) == (0, [uid])
+    finally:
+        store.client["raw"].delete_contents(uid, recursive=True, external_only=False)
+
+
 def test_nothing_but_json_on_the_stdout_of_a_process(store: SampleStore) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "skywright.cli", "-vv", "runs", "--json"],

@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 from support.stack import COMMAND, Up, run, running_up, write_fake_beamline
+from support.waiting import until
 
 from skywright.cli.up import chosen, plan_services
 from skywright.config import DashboardSettings, IocSettings, Settings
@@ -185,6 +186,27 @@ def test_a_full_disk_is_named(fake_beamline: dict[str, str]) -> None:
     )
     assert done.returncode == 2
     assert "store.directory: " in one_line(done)
+
+
+def test_up_goes_on_when_its_reports_cannot_be_written(
+    fake_beamline: dict[str, str], tmp_path: Path
+) -> None:
+    state = tmp_path / "store" / "up.json"
+    with Path("/dev/full").open("w") as full:
+        process = subprocess.Popen(
+            [*COMMAND, "up", "--json", *IOCS],
+            env={**os.environ, **fake_beamline},
+            stdin=subprocess.PIPE,
+            stdout=full,
+        )
+    try:
+        until(lambda: state.exists() or process.poll() is not None, what="the stack is ready")
+        child = psutil.Process(json.loads(state.read_text())["children"]["one"]["pid"])
+        child.kill()
+        until(lambda: '"restarts": 1' in state.read_text(), what="the IOC is there again")
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
 
 
 def test_a_store_that_cannot_be_written_is_named(fake_beamline: dict[str, str]) -> None:

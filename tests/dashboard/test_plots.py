@@ -1,8 +1,9 @@
 """Plots on the page of a run: which columns, against what, of which runs."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -17,9 +18,10 @@ from support.sample_runs import (
     SampleStore,
     shared_sample_store,
 )
+from tiled.client.container import Container
 
 from dashboard.app import make_app
-from dashboard.chart import WIDTH, Marks, draw_chart
+from dashboard.chart import MARK, WIDTH, Marks, draw_chart
 from dashboard.plots import (
     MOST_MARKS,
     Choice,
@@ -30,6 +32,7 @@ from dashboard.plots import (
     draw_plot,
 )
 from skywright.errors import DataError
+from skywright.store.export.contents import Column, RunContents, Stream
 from skywright.store.lookup import find_run
 from skywright.store.show import ColumnView, RunView, StreamView, view_run
 from skywright.store.words import local_time
@@ -84,14 +87,81 @@ def test_any_column_is_plotted_against_any_other_the_time_or_the_row(store: Samp
 
 def test_numbers_of_pulses_are_drawn_from_the_first() -> None:
     ids = 179_512_345_678 + np.arange(8.0)
-    assert [list(_from_first(ids, "pulse_id", "a1b2c3d4")[0])] == [list(range(8))]
-    label, notes = _from_first(ids, "pulse_id", "a1b2c3d4")[1:]
+    curves, label, notes = _from_first([ids], "pulse_id", "a1b2c3d4")
+    assert [list(curve) for curve in curves] == [list(range(8))]
     assert label == "pulse_id, from the first"
     assert notes == (
         "pulse_id is drawn from its first value, 179512345678 in run a1b2c3d4",
     )  # fmt: skip
     for values in (ids[:1], np.full(8, np.nan), np.full(8, 7.0), np.linspace(1.0, 2.0, 8)):
-        assert _from_first(values, "x", "a1b2c3d4")[1:] == ("x", ())
+        assert _from_first([values], "x", "a1b2c3d4")[1:] == ("x", ())
+
+
+def run_of_pulses(uid: str, first: int, column: tuple[int, ...] = ()) -> RunContents:
+    """Return a run of eight pulses whose numbers begin at `first`; rows of `column` numbers."""
+    values = {
+        "pulse_id": first + np.arange(8),
+        "signal": np.arange(8.0 * np.prod(column, dtype=int)).reshape(8, *column),
+    }
+    columns = tuple(
+        Column(name, each.shape, each.dtype, {}, each.__getitem__) for name, each in values.items()
+    )
+    stream = Stream("primary", {}, columns, {})
+    return RunContents({"uid": uid, "time": 0.0}, None, "success", (stream,), ())
+
+
+@pytest.fixture
+def overlay(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Plot]:
+    """Return a function that draws the signal of runs against the number of the pulse."""
+
+    def draw(*runs: RunContents) -> Plot:
+        by_uid = {run.start["uid"]: run for run in runs}
+        monkeypatch.setattr("dashboard.plots.find_run", lambda client, uid: uid)
+        monkeypatch.setattr("dashboard.plots.read_contents", by_uid.__getitem__)
+        uid, *others = by_uid
+        client = cast(Container, None)
+        return draw_plot(client, uid, Choice("primary", "signal", "pulse_id", tuple(others)))
+
+    return draw
+
+
+def test_curves_that_are_laid_over_one_another_have_one_offset(
+    overlay: Callable[..., Plot],
+) -> None:
+    """The second run has the four pulses before the first one's, and its first four."""
+    drawn = overlay(
+        run_of_pulses("a1b2c3d4", 179_512_345_678), run_of_pulses("b2c3d4e5", 179_512_345_674)
+    )
+    squares = re.findall(r'<rect x="([\d.]+)" y="[\d.]+" width', str(drawn.drawing))
+    first = np.array([x for x, _ in marks(drawn)])
+    second = np.array([float(left) for left in squares[:8]]) + MARK  # the ninth: in the legend
+    np.testing.assert_allclose(second[4:], first[:4], atol=0.11)
+    assert (second[:4] < first[0] - 1).all()
+    assert "pulse_id, from the first<" in str(drawn.drawing)
+    assert drawn.notes == (
+        "pulse_id is drawn from its first value, 179512345678 in run a1b2c3d4",
+    )  # fmt: skip
+
+
+def test_curves_whose_numbers_differ_much_have_no_offset(overlay: Callable[..., Plot]) -> None:
+    """As each alone is counted from its first pulse, both would begin at 0."""
+    drawn = overlay(
+        run_of_pulses("a1b2c3d4", 179_512_345_678), run_of_pulses("b2c3d4e5", 250_000_000_000)
+    )
+    assert drawn.notes == ()
+    assert "from the first" not in str(drawn.drawing)
+    assert "200G" in str(drawn.drawing)
+
+
+def test_the_note_of_an_image_says_what_the_pulses_are_counted_from(
+    overlay: Callable[..., Plot],
+) -> None:
+    drawn = overlay(run_of_pulses("a1b2c3d4", 179_512_345_678, column=(5,)))
+    assert drawn.notes == (
+        "signal: from the top pulse_id, from the first 0 to 7, "
+        "colors from the 1st percentile to the 99.5th",
+        "pulse_id is drawn from its first value, 179512345678 in run a1b2c3d4",
+    )
 
 
 def test_a_measured_value_is_plotted_before_the_number_of_a_frame() -> None:

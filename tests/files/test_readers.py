@@ -214,7 +214,7 @@ def test_rows_of_a_killed_recorder_are_recovered_as_those_of_hdf5(tmp_path: Path
     contents = JournalContents()
     for number, (name, doc) in enumerate(dead_run(tmp_path / "index.h5", told=10), 1):
         contents.add(Line(number, name, doc))
-    assert contents.notes == []
+    assert not contents.notes
     words = list(_closing_documents(contents, 1e9))
     told = {doc["indices"]["stop"] for name, doc in words if name == "stream_datum"}
     assert told == {rows}

@@ -43,6 +43,7 @@ from skywright.store.export.contents import (
     row_blocks,
 )
 from skywright.store.export.nexus import write_nexus
+from skywright.store.export.zarr import write_zarr
 from skywright.store.lookup import find_run
 
 EVENT_TIMES = T0 + np.arange(1.0, 6.0)
@@ -259,6 +260,19 @@ def test_stream_named_like_a_field_of_the_entry(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_nexus(tmp_path / "out.nxs", "sample_stream")["e_V"], [1, 2])
 
 
+@pytest.mark.parametrize("format", ["nexus", "zarr"])
+def test_data_key_called_timestamps(tmp_path: Path, format: str) -> None:
+    values = np.array([1.0, 2.0])
+    column = Column("timestamps", (2,), values.dtype, {}, values.__getitem__)
+    stream = Stream("primary", {}, (column,), {"timestamps": values + 1e9})
+    run = RunContents({"uid": "u", "time": 0.0}, None, "running", (stream,), ())
+    write = {"nexus": write_nexus, "zarr": write_zarr}[format]
+    write(run, tmp_path / "out")
+    assert_same(READERS[format](tmp_path / "out", "primary"), {"timestamps": values})
+    times = READERS[format](tmp_path / "out", "primary/timestamps_")
+    assert_same(times, {"timestamps": values + 1e9})
+
+
 def test_csv_says_where_the_arrays_are(store: SampleStore, tmp_path: Path) -> None:
     report = export_run(find_run(store.client, SCAN), tmp_path / "out", "csv")
     arrays = json.loads((tmp_path / "out" / "metadata.json").read_text())["arrays"]["primary"]
@@ -300,6 +314,104 @@ def test_a_directory_of_something_else_is_never_replaced(
     with pytest.raises(DataError, match="no export of ours"):
         export_run(find_run(store.client, DEAD), tmp_path / "home", "zarr", overwrite=True)
     assert (tmp_path / "home" / "thesis.tex").exists()
+
+
+@pytest.mark.parametrize("new", ["csv", "zarr"])
+@pytest.mark.parametrize("old", ["csv", "zarr"])
+def test_files_of_ones_own_in_an_export_stay(
+    store: SampleStore, tmp_path: Path, old: str, new: str
+) -> None:
+    output = tmp_path / "out"
+    export_run(find_run(store.client, SCAN), output, old)
+    own = [output / "notes.txt", output / "fits" / "zarr.json", output / "primary" / "mine.csv"]
+    if old == "zarr":
+        own += [output / "primary" / "omega" / "c" / "mine.txt"]
+    for path in own:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("years of work")
+    (output / "empty").mkdir()
+    report = export_run(find_run(store.client, DEAD), output, new, overwrite=True)
+    assert [path.read_text() for path in own] == ["years of work"] * len(own)
+    assert (output / "empty").is_dir()
+    np.testing.assert_array_equal(READERS[new](output, "primary")["diode_current"], [0.5])
+    # As if it had been written to an empty directory
+    export_run(find_run(store.client, DEAD), tmp_path / "alone", new)
+    alone = {path.relative_to(tmp_path / "alone") for path in (tmp_path / "alone").rglob("*")}
+    files = {path.relative_to(output) for path in output.rglob("*") if path.is_file()}
+    assert files - {path.relative_to(output) for path in own} == {
+        path for path in alone if (tmp_path / "alone" / path).is_file()
+    }
+    names = {path.name for path in report.files}
+    assert names == {path.name for path in (tmp_path / "alone").iterdir()}
+    assert {path.name for path in tmp_path.iterdir()} == {"out", "alone"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "own"),
+    [
+        ("csv", "zarr", "primary"),
+        ("csv", "zarr", "zarr.json"),
+        ("zarr", "csv", "primary.csv/mine.txt"),
+        ("zarr", "nexus", "primary/mine.txt"),
+    ],
+)
+def test_a_file_of_ones_own_that_is_in_the_way_is_named(
+    store: SampleStore, tmp_path: Path, old: str, new: str, own: str
+) -> None:
+    output = tmp_path / "out"
+    export_run(find_run(store.client, SCAN), output, old)
+    path = output / own
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("years of work")
+    before = {each: each.is_file() and each.read_bytes() for each in output.rglob("*")}
+    with pytest.raises(DataError, match=f"{output}/{own.split('/mine')[0]}.*in the way"):
+        export_run(find_run(store.client, DEAD), output, new, overwrite=True)
+    assert {each: each.is_file() and each.read_bytes() for each in output.rglob("*")} == before
+    assert [each.name for each in tmp_path.iterdir()] == ["out"]
+    path.unlink()
+    if path.parent != output and not any(path.parent.iterdir()):
+        path.parent.rmdir()
+    export_run(find_run(store.client, DEAD), output, new, overwrite=True)
+    assert "diode_current" in READERS[new](output, "primary")
+
+
+def test_links_in_an_export_are_not_followed(store: SampleStore, tmp_path: Path) -> None:
+    run = find_run(store.client, SCAN)
+    export_run(run, tmp_path / "out", "csv")
+    (tmp_path / "link").symlink_to("out")
+    with pytest.raises(DataError, match="link: a link to a directory"):
+        export_run(run, tmp_path / "link", "csv", overwrite=True)
+    (tmp_path / "out" / "primary.csv").rename(tmp_path / "elsewhere.csv")
+    (tmp_path / "out" / "primary.csv").symlink_to(tmp_path / "elsewhere.csv")
+    export_run(find_run(store.client, DEAD), tmp_path / "out", "csv", overwrite=True)
+    assert "omega" in (tmp_path / "elsewhere.csv").read_text()
+    assert not (tmp_path / "out" / "primary.csv").is_symlink()
+
+
+def test_a_file_of_something_else_is_never_replaced(store: SampleStore, tmp_path: Path) -> None:
+    run = find_run(store.client, DEAD)
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with h5py.File(tmp_path / "frames.h5", "w") as file:
+        file["entry/data"] = FRAMES
+    for name in ("thesis.tex", "frames.h5"):
+        before = (tmp_path / name).read_bytes()
+        with pytest.raises(DataError, match=f"{name}: a file that is no export of ours"):
+            export_run(run, tmp_path / name, "nexus", overwrite=True)
+        assert (tmp_path / name).read_bytes() == before
+    (tmp_path / "empty.nxs").touch()
+    export_run(run, tmp_path / "empty.nxs", "nexus", overwrite=True)
+    assert "diode_current" in read_nexus(tmp_path / "empty.nxs", "primary")
+
+
+def test_a_zarr_store_that_does_not_say_what_is_its_own_is_not_replaced(
+    store: SampleStore, tmp_path: Path
+) -> None:
+    run = find_run(store.client, DEAD)
+    export_run(run, tmp_path / "out", "zarr")
+    del zarr.open_group(tmp_path / "out").attrs["nodes"]
+    with pytest.raises(DataError, match="out: an export of an earlier version"):
+        export_run(run, tmp_path / "out", "zarr", overwrite=True)
+    assert "diode_current" in read_zarr(tmp_path / "out", "primary")
 
 
 def test_lost_frames_are_named_and_leave_no_output(store: SampleStore, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,8 @@ from skywright.config import Settings
 from skywright.errors import ConfigError
 from skywright.processes.ports import free_port
 from skywright.store import ingest as ingest_module
+from skywright.store import ingester as ingester_module
+from skywright.store import recover as recover_module
 from skywright.store import run_nodes
 from skywright.store.client import catalog, connect, ensure_containers
 from skywright.store.ingest import RunIngest, ServerUnavailableError, State, ingest
@@ -211,6 +214,73 @@ def test_recover_leaves_a_living_run_alone(store: Path, client: Any) -> None:
     assert recover(store, client).finished == (recording.uid,)
 
 
+def refuse_renaming(monkeypatch: pytest.MonkeyPatch, *uids: str) -> None:
+    """Let renaming the journals of these runs fail, as without permission: root has it always."""
+    rename = Path.rename
+
+    def refuse(path: Path, target: Path) -> Path:
+        if path.name.split(".")[0] in uids:
+            raise PermissionError(13, "Permission denied", str(path), None, str(target))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+
+
+def test_recover_names_journals_that_it_may_not_rename(
+    store: Path, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended, unborn, lost, living, good = (record(store) for _ in range(5))
+    ended.stop()
+    unborn.stop()
+    new = unborn.path.rename(unborn.path.with_suffix(TEMPORARY_SUFFIX))
+    ingest(lost.stop(), client)
+    client["raw"].delete_contents(lost.uid, recursive=True, external_only=False)
+    good.stop()
+    (store / "journal" / "done").chmod(0o755)
+    (store / "journal").chmod(0o750)
+    refuse_renaming(monkeypatch, ended.uid, unborn.uid, lost.uid)
+    report = recover(store, client)
+    assert report.recording == (living.uid,)
+    assert report.finished == (good.uid,)
+    assert report.changes == 1
+    journals, owner = store / "journal", os.geteuid()
+    done = journals / "done"
+    may_not = f"user {owner} may not rename it to"
+    of_journals = f"the directory {journals} has the permissions drwxr-x--- and the owner {owner}"
+    of_done = f"the directory {done} has the permissions drwxr-xr-x and the owner {owner}"
+    assert set(report.failed) == {
+        f"{ended.path}: {may_not} {done / ended.path.name}: {of_journals}; {of_done}",
+        f"{new}: {may_not} {unborn.path}: {of_journals}",
+        f"{done / lost.path.name}: {may_not} {lost.path}: {of_done}; {of_journals}",
+    }
+    living.stop()
+    monkeypatch.undo()
+    report = recover(store, client)
+    assert set(report.finished) == {ended.uid, unborn.uid, living.uid}
+    assert report.restored == (lost.uid,)
+    assert (report.recording, report.failed) == ((), ())
+
+
+def test_a_journal_that_cannot_be_read_does_not_keep_others_from_being_written(
+    store: Path, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad, good = record(store), record(store)
+    bad.stop()
+    good.stop()
+    start_time = ingest_module.start_time
+
+    def refuse(path: Path) -> float:
+        if path == bad.path:
+            raise PermissionError(13, "Permission denied", str(path))
+        return start_time(path)
+
+    monkeypatch.setattr(ingest_module, "start_time", refuse)
+    report = recover(store, client)
+    assert report.finished == (good.uid,)
+    assert report.recording == ()
+    assert report.failed == (f"{bad.path}: [Errno 13] Permission denied: '{bad.path}'",)
+
+
 def test_recover_beside_a_running_ingester(store: Path, client: Any, stack: Stack) -> None:
     """The running one gets the work; recovery waits and reports."""
     lost, dead = record(store), record(store)
@@ -302,6 +372,126 @@ def test_run_whose_requests_are_not_answered_does_not_hold_up_others(
     assert slow.path.exists()
     monkeypatch.setattr(Catalog, "ask", ask)
     assert recover(store, client).finished == (slow.uid,)
+
+
+def test_a_run_that_is_not_finished_is_said(
+    store: Path, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its requests are not answered, and it is postponed."""
+    slow, living = record(store), record(store)
+    slow.stop()
+    ask = Catalog.ask
+
+    def never_answered(catalog: Any, container: Any, asked: str, body: Any) -> Any:
+        if slow.uid in str(body):
+            raise httpx.ReadTimeout("timed out")
+        return ask(catalog, container, asked, body)
+
+    monkeypatch.setattr(Catalog, "ask", never_answered)
+    report = recover(store, client)
+    assert report.recording == (living.uid,)
+    assert report.failed == (f"{slow.path}: is not finished; try again",)
+    monkeypatch.setattr(Catalog, "ask", ask)
+    assert recover(store, client).finished == (slow.uid,)
+
+
+def test_recover_goes_on_after_a_lost_connection(
+    store: Path, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recording = record(store)
+    recording.stop()
+    ask, lost = Catalog.ask, []
+
+    def losing(*args: Any) -> Any:
+        if not lost:
+            lost.append(True)
+            raise httpx.RemoteProtocolError("server disconnected")
+        return ask(*args)
+
+    monkeypatch.setattr(Catalog, "ask", losing)
+    assert recover(store, client).finished == (recording.uid,)
+    monkeypatch.setattr(recover_module, "RETRY_S", 0.3)
+    record(store).stop()
+
+    def refuse(*_: Any) -> Any:
+        raise httpx.ConnectError("nobody there")
+
+    monkeypatch.setattr(Catalog, "ask", refuse)
+    with pytest.raises(ServerUnavailableError):
+        recover(store, client)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_run_that_the_server_refuses_does_not_hold_up_others(
+    store: Path, client: Any, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    """The server takes writes, but not those of this run; then it takes none."""
+    refused, good = record(store, time=1.0), record(store, time=2.0)
+    refused.stop()
+    good.stop()
+    ask = Catalog.ask
+
+    def policy(catalog: Any, container: Any, asked: str, body: Any) -> Any:
+        if refused.uid in str(body):
+            request = httpx.Request("POST", "http://tiled")
+            response = httpx.Response(status, request=request)
+            raise httpx.HTTPStatusError("no access", request=request, response=response)
+        return ask(catalog, container, asked, body)
+
+    monkeypatch.setattr(Catalog, "ask", policy)
+    with monkeypatch.context() as patch:
+        patch.setattr(ingest_module, "takes_writes", lambda _: False)
+        with pytest.raises(ServerUnavailableError):
+            sweep_all(Ingester(store, client))
+    sweep_all(Ingester(store, client))
+    assert rows_of(client, good.uid) == [1.0, 2.0, 3.0]
+    assert {p.stem for p in (store / "journal" / "aside").iterdir()} == {refused.uid}
+
+
+def test_what_cannot_be_read_is_said_once(
+    store: Path, client: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    (store / "journal" / "directory.jsonl").mkdir()
+    good = record(store)
+    ingester = Ingester(store, client)
+    for _ in range(3):
+        ingester.sweep()
+    assert rows_of(client, good.uid) == [1.0, 2.0, 3.0]
+    assert caplog.text.count("directory.jsonl: will be retried") == 1
+
+
+def test_ingest_goes_on_where_directories_cannot_be_watched(
+    store: Path, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_watches(_: Any) -> None:
+        raise OSError(24, "inotify instance limit reached")
+
+    monkeypatch.setattr(ingester_module.Observer, "start", no_watches)
+    monkeypatch.setattr(ingester_module, "SCAN_S", 0.05)
+    recording = record(store)
+    stop = threading.Event()
+    thread = threading.Thread(
+        target=ingester_module.run_until, args=(Ingester(store, client), stop)
+    )
+    thread.start()
+    try:
+        threading.Event().wait(0.3)
+        recording.stop()
+        until(lambda: not recording.path.exists(), what="the journal is done")
+    finally:
+        stop.set()
+        thread.join(60)
+    assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("module", ["ingester", "server"])
+def test_a_wrong_configuration_is_one_line(tmp_path: Path, module: str) -> None:
+    (tmp_path / "skywright.toml").write_text("[store]\ntiled_port = 'none'\n")
+    command = [sys.executable, "-m", f"skywright.store.{module}"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "tiled_port" in done.stderr
 
 
 def test_arrays_of_a_run_that_says_no_more_are_up_to_date(

@@ -1,5 +1,7 @@
 """Files that no reader takes, or whose reader fails: the run is stored, and others too."""
 
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +10,12 @@ import numpy as np
 import pytest
 from store.recording import Recording, array, scalar
 
+from skywright.callbacks.journal import encode_line
+from skywright.store import repair, stored_run
+from skywright.store.export.contents import Column, RunContents, Stream
 from skywright.store.ingest import State, ingest
-from skywright.store.recover import recover
+from skywright.store.recover import contents_of, recover
+from skywright.store.tail import read_lines
 
 
 def with_file(
@@ -80,3 +86,66 @@ def test_columns_come_back_as_they_are(journals: Path, client: Any, key: Any, va
     read = run["primary"].read()["x"].values, run["primary"]["x"].read()
     for each in read:
         np.testing.assert_array_equal(each.astype(values.dtype), values)
+
+
+def test_documents_of_the_catalog_leave_out_files_of_another_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """There are fewer frames than events, and no frame is asked for."""
+
+    def refuse(rows: slice) -> Any:
+        raise AssertionError("frames are read")
+
+    number, x = np.array([1, 2]), np.array([0.5, 1.5])
+    image = Column("image", (1, 2, 3), np.dtype("|u1"), {"external": "STREAM:"}, refuse)
+    columns = (
+        Column("seq_num", (2,), number.dtype, {}, number.__getitem__),
+        Column("x", (2,), x.dtype, {}, x.__getitem__),
+        image,
+    )
+    stream = Stream("primary", {"uid": "d"}, columns, {})
+    run = RunContents({"uid": "u"}, None, "unfinished", (stream,), ())
+    monkeypatch.setattr(stored_run, "read_contents", lambda _: run)
+    documents: Any = list(stored_run.catalog_documents(None))
+    assert [doc["data"] for name, doc in documents if name == "event"] == [{"x": 0.5}, {"x": 1.5}]
+
+
+def abandoned(journals: Path) -> Path:
+    """Leave the journal of a dead writer: ten frames are on disk, two have an event."""
+    uri = hdf5(journals / "f.h5", np.arange(10.0))
+    recording = with_file(journals, uri, scalar("number", dtype_numpy="<f8"))
+    recording.journal.close()
+    return recording.path
+
+
+def test_the_ingester_may_be_killed_while_it_closes_a_run(journals: Path) -> None:
+    path = abandoned(journals)
+    size = path.stat().st_size
+    assert repair.close_interrupted_run(path, size, contents_of(path))
+    lines = list(read_lines(path))
+    late = contents_of(path).streams["primary_after_last_event"].external_rows["x"]
+    assert late.rows_before(np.inf) == 8
+    closing = [line for line in lines if "last_event" in str(line.doc)]
+    for whole in range(len(closing)):
+        os.truncate(path, size)
+        with path.open("ab") as file:
+            file.writelines(encode_line(line.name, line.doc) for line in closing[:whole])
+        assert repair.close_interrupted_run(path, path.stat().st_size, contents_of(path))
+        again = list(read_lines(path))
+        assert again[:-1] == lines[:-1]
+        assert again[-1].doc["num_events"] == lines[-1].doc["num_events"]
+
+
+def test_a_run_is_not_half_closed_on_a_full_disk(
+    journals: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = abandoned(journals)
+    before = path.read_bytes()
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        repair.close_interrupted_run(path, len(before), contents_of(path))
+    assert path.read_bytes() == before

@@ -15,10 +15,12 @@ from ophyd.sim import det, motor
 from store.recording import Recording, array, scalar
 from store.stack import Stack, truth
 from store.test_dead_writer import leave
+from support.limits import full_disk
 from support.streaming import StreamingCamera, noise
 
 from skywright.callbacks.journal import Journal
 from skywright.store.export.contents import read_contents
+from skywright.store.file_nodes import KEPT, ResourceRange, write_virtual_file
 from skywright.store.ingest import RunIngest, State, ingest
 from skywright.store.run_nodes import Catalog
 
@@ -149,8 +151,6 @@ def test_documents_of_a_resumed_run_name_the_rows_that_count(client: Any, journa
 
 def test_virtual_file_while_the_source_is_still_written(client: Any, journals: Path) -> None:
     """The rows left out are left out of a file whose SWMR writer still has it open."""
-    from skywright.store.file_nodes import KEPT, ResourceRange, write_virtual_file
-
     camera = StreamingCamera("cam", journals)
     camera.stage()
     for _ in range(5):
@@ -168,6 +168,15 @@ def test_virtual_file_while_the_source_is_still_written(client: Any, journals: P
         kept = file[KEPT][:]
     camera.unstage()
     np.testing.assert_array_equal(kept, [noise(1), noise(2), noise(5)])
+
+
+def test_nothing_is_left_of_a_virtual_file_on_a_full_disk(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "source.h5", "w") as file:
+        file["x"] = np.arange(5)
+    resource = {"uri": f"file://localhost{tmp_path}/source.h5", "parameters": {"dataset": "x"}}
+    with full_disk(), pytest.raises(OSError, match="large"):
+        write_virtual_file(tmp_path / "kept.h5", [(resource, ResourceRange("r", 0, 2))])
+    assert [path.name for path in tmp_path.iterdir()] == ["source.h5"]
 
 
 @pytest.mark.parametrize("directory", ["plain", "50%20 of it"])

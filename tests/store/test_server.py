@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from store.recording import Recording, scalar
 from store.stack import Stack
+from support.limits import full_disk
 from support.streaming import StreamingCamera, noise
 from support.waiting import until
 from tiled.storage import SQLStorage
@@ -126,6 +127,15 @@ def test_directory_that_is_not_served_is_found_at_start(stack: Stack, tmp_path: 
         check_readable(stack.uri, stack.key, [tmp_path])
     assert list(tmp_path.iterdir()) == []
     assert not [key for key in connect(stack.uri, stack.key) if "probe" in key]
+
+
+def test_a_full_disk_of_a_readable_directory_does_not_stop_the_start(
+    stack: Stack, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with full_disk():
+        check_readable(stack.uri, stack.key, [tmp_path])
+    assert list(tmp_path.iterdir()) == []
+    assert "not checked" in caplog.text
 
 
 KILLED = """

@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -77,6 +78,24 @@ UNUSUAL: dict[str, tuple[dict[str, Any], Sequence[Any], Any]] = {
     "array_of_length_zero": (array([0]), [np.zeros(0), np.zeros(0)], [[NAN], [NAN]]),
     "list_of_length_zero": (array([0]), [[], []], [[NAN], [NAN]]),
     "array_with_a_missing_element": (array([2]), [[1, None], [None, 2]], [[1, NAN], [NAN, 2]]),
+    "list_in_a_text_column": (
+        TEXT,
+        ["hello", None, ["a", "b"], ""],
+        [["hello", ""], ["", ""], ["a", "b"], ["", ""]],
+    ),
+    "list_of_numbers_in_a_text_column": (TEXT, ["hello", [1, 2]], [["hello", ""], ["1", "2"]]),
+    "list_after_a_number_and_a_text": (
+        NUMBER,
+        [-1.2345678901234568e-300, "a", ["b"]],
+        [["-1.2345678901234568e-300"], ["a"], ["b"]],
+    ),
+    "list_in_a_short_text_column": (
+        scalar("string", dtype_numpy="<U2"),
+        ["hello", ["a"]],
+        [["hello"], ["a"]],
+    ),
+    "list_of_text_after_booleans": (scalar("boolean"), [False, ["a"]], [["False"], ["a"]]),
+    "list_of_numbers_after_booleans": (scalar("boolean"), [True, [2]], [[1], [2]]),
     "array_of_text_that_grows": (
         array([2]),
         [["a", "bc"], ["longer", ""]],
@@ -137,6 +156,82 @@ def test_reserved_names(journals: Path, client: Any) -> None:
     recording.events([{"time": 5.0}, {"time": 6.0}])
     run = stored(recording.stop(), client)
     assert run["primary"].read()["time_"].values.tolist() == [5.0, 6.0]
+
+
+def test_names_that_differ_in_case_alone(journals: Path, client: Any) -> None:
+    keys = ("Time", "SEQ_NUM", "x", "X", "Ts_x")
+    recording = Recording(journals).stream("primary", **dict.fromkeys(keys, NUMBER))
+    recording.event(**{key: float(n) for n, key in enumerate(keys)})
+    run = stored(recording.stop(), client)
+    table = run.base["primary"].base["internal"].read()
+    stored_as = ["Time_", "SEQ_NUM_", "x", "X_", "Ts_x"]
+    assert table[stored_as].values.tolist() == [[0.0, 1.0, 2.0, 3.0, 4.0]]
+    assert "ts_X_" in table
+    assert "primary/X: stored as X_: its name is taken" in run.metadata["notes"]
+
+
+def test_names_that_become_one(journals: Path, client: Any) -> None:
+    """Their values, their types and the hints follow, in each descriptor of a stream."""
+    recording = Recording(journals)
+    keys = {
+        key: {"source": "test", "dtype": "array", "shape": [2]} for key in ("a?b", "a_b", "time")
+    }
+    for stream, order in (("s/t", 1), ("s_t", 1), ("s/t", -1)):
+        bundle = recording.run.compose_descriptor(
+            name=stream,
+            data_keys=dict(list(keys.items())[::order]),
+            object_keys={"device": list(keys)},
+            hints={"device": {"fields": ["a?b", "time"]}},
+        )
+        recording.journal("descriptor", bundle.descriptor_doc)
+        data = {"a?b": np.array([1, 2], "<i2"), "a_b": np.array([3, 4], "|u1"), "time": [5, 6]}
+        event = bundle.compose_event(data=data, timestamps=dict.fromkeys(data, 1e9), validate=False)
+        recording.journal("event", event)
+    run = stored(recording.stop(), client)
+    assert list(run) == ["s_t", "s_t_"]
+    assert run["s_t"].metadata["hints"] == {"device": {"fields": ["a_b_", "time_"]}}
+    for stream, rows in (("s_t", 2), ("s_t_", 1)):
+        values = {key: run[stream].base[key].read() for key in ("a_b", "a_b_", "time_")}
+        assert values["a_b_"].tolist() == [[1, 2]] * rows
+        assert values["a_b"].tolist() == [[3, 4]] * rows
+        assert values["time_"].tolist() == [[5, 6]] * rows
+        assert (values["a_b_"].dtype.str, values["a_b"].dtype.str) == ("<i2", "|u1")
+    assert "s_t/a?b: stored as a_b_: its name is taken" in run.metadata["notes"]
+    assert "s_t: stored as s_t_: its name is taken" in run.metadata["notes"]
+
+
+def test_files_of_names_that_become_one(journals: Path, client: Any) -> None:
+    recording = Recording(journals)
+    key = scalar("integer", dtype_numpy="<i8", external="STREAM:")
+    recording.stream("primary", **{"a?b": key, "a_b": key})
+    with h5py.File(journals / f"{recording.uid}.h5", "w") as file:
+        file["a?b"], file["a_b"] = [1, 2], [3, 4]
+    for name in ("a?b", "a_b"):
+        resource = recording.run.compose_stream_resource(
+            mimetype="application/x-hdf5",
+            uri=f"file://localhost{journals}/{recording.uid}.h5",
+            data_key=name,
+            parameters={"dataset": name, "chunk_shape": [2]},
+        )
+        recording.journal("stream_resource", resource.stream_resource_doc)
+        datum = resource.compose_stream_datum(
+            indices={"start": 0, "stop": 2},
+            seq_nums={"start": 1, "stop": 3},
+            descriptor=recording._streams["primary"].descriptor_doc,
+        )
+        recording.journal("stream_datum", datum)
+    run = stored(recording.stop(), client)
+    assert run["primary"].read()["a_b"].values.tolist() == [3, 4]
+    assert run["primary"].read()["a_b_"].values.tolist() == [1, 2]
+
+
+def test_many_broken_lines_take_no_time(journals: Path) -> None:
+    contents = JournalContents()
+    begin = time.process_time()
+    for number in range(30_000):
+        contents.note(f"line {number}")
+    assert len(contents.notes) == 30_000
+    assert time.process_time() - begin < 1.0
 
 
 def test_one_name_two_streams_two_types(journals: Path, client: Any) -> None:

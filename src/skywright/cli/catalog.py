@@ -144,7 +144,9 @@ def export(
         Path | None,
         typer.Option(metavar="PATH", help="File (nexus) or directory (csv, zarr) to make."),
     ] = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace an earlier export.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option(help="Replace an earlier export; other files in its directory stay.")
+    ] = False,
     link: Annotated[
         bool, typer.Option(help="NeXus: link to the files of the frames, do not copy them.")
     ] = False,
@@ -176,7 +178,8 @@ def recover(as_json: JsonOption = False, config: ConfigOption = None) -> None:
     """Bring journals that are not yet stored into the catalog, and check all that are.
 
     An ingester that runs on the store is given the work. A second call right after changes nothing.
-    The exit status is 1 if a run cannot be stored; its journal is then kept in journal/aside.
+    The exit status is 1 if a run cannot be stored; its journal is then kept in journal/aside. It is
+    1 too if a journal cannot be read, written, finished or renamed; the reason is printed.
     """
     from skywright.store.client import connect
     from skywright.store.recover import recover as recover_journals
@@ -191,7 +194,7 @@ def recover(as_json: JsonOption = False, config: ConfigOption = None) -> None:
             for name in names:
                 typer.echo(f"{what} {name}")
         typer.echo(f"{report.changes} changes")
-    if report.aside:
+    if report.aside or report.failed:
         raise typer.Exit(1)
 
 

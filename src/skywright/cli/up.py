@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence, Set
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -79,18 +80,19 @@ async def _run(
         try:
             runtime.write_state(settings.directory, state)
         except OSError as error:
-            report("up", f"the state of the stack cannot be written: {error}")
+            supervisor.report("up", f"the state of the stack cannot be written: {error}")
 
     async def supervise() -> None:
-        report("up", STARTING + ", ".join(service.name for service in services))
+        supervisor.report("up", STARTING + ", ".join(service.name for service in services))
         await supervisor.start()
         complete.set()
         write_state()
         not_ready = ", ".join(supervisor.not_ready)
         ready = f"ready but {not_ready}" if not_ready else "all ready"
-        report("up", f"{ready}; store {settings.directory}; Ctrl-C stops")
+        supervisor.report("up", f"{ready}; store {settings.directory}; Ctrl-C stops")
         if announce:
-            announce_ready(directory=str(settings.directory), pid=os.getpid())
+            with suppress(OSError):  # as for the reports
+                announce_ready(directory=str(settings.directory), pid=os.getpid())
         await supervisor.watch()
 
     supervisor = Supervisor(services, settings.directory / "logs", report, write_state)
@@ -101,7 +103,7 @@ async def _run(
         await asyncio.wait([work, stopped], return_when=asyncio.FIRST_COMPLETED)
         if work.done():
             work.result()  # raises why
-        report("up", "stopping")
+        supervisor.report("up", "stopping")
     finally:
         work.cancel()
         stopped.cancel()

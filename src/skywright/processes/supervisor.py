@@ -88,7 +88,7 @@ class Supervisor:
         Directory of the log files, one per service: ``NAME.log``, the previous start's
         ``NAME.log.1``.
     report
-        Called with the name of a service and a message.
+        Called with the name of a service and a message. An `OSError` of it is logged.
     changed
         Called after each change of `children`, before it is reported.
     """
@@ -103,7 +103,7 @@ class Supervisor:
         self.children: dict[str, Child] = {}
         self._services = services
         self._logs = logs
-        self._report = report
+        self._tell = report
         self._changed = changed
         self._start_done = {service.name: asyncio.Event() for service in services}
         """Set when a service is ready, or is late or has ended and the start goes on without it."""
@@ -139,6 +139,13 @@ class Supervisor:
         """Names of the services that are not ready."""
         return [service.name for service in self._services if service.name not in self.children]
 
+    def report(self, name: str, message: str) -> None:
+        """Report; a full disk, or a reader of a pipe that is gone, ends no service."""
+        try:
+            self._tell(name, message)
+        except OSError as error:
+            logger.warning("%s %s (not reported: %s)", name, message, error)
+
     async def watch(self) -> None:
         """Restart what dies, until cancelled."""
         await asyncio.gather(*self._tasks)
@@ -171,7 +178,7 @@ class Supervisor:
                 self._start_done[service.name].set()
             if time.monotonic() - started > service.backoff_reset_s:
                 backoff = shortest
-            self._report(service.name, f"{why}; restarting in {backoff:g} s")
+            self.report(service.name, f"{why}; restarting in {backoff:g} s")
             await asyncio.sleep(backoff)
             backoff = min(2 * backoff, longest)
             restarts += 1
@@ -223,11 +230,11 @@ class Supervisor:
         try:
             if not (await asyncio.wait([reading], timeout=slow_s))[0]:
                 last = self._last_log_line(service, log_start)
-                self._report(
+                self.report(
                     service.name, f"{STILL_STARTING} after {slow_s:g} s; last log line: {last}"
                 )
             if not (await asyncio.wait([reading], timeout=service.late_s - slow_s))[0]:
-                self._report(
+                self.report(
                     service.name,
                     f"is not ready after {service.late_s:g} s and is still awaited; "
                     f"last log line: {self._last_log_line(service, log_start)}",
@@ -249,7 +256,7 @@ class Supervisor:
         self.children[service.name] = Child(process.handle.pid, facts, restarts)
         self._changed()
         served = ", ".join(f"{key} {value}" for key, value in facts.items())
-        self._report(service.name, f"ready: {served} (process {process.handle.pid})")
+        self.report(service.name, f"ready: {served} (process {process.handle.pid})")
         self._start_done[service.name].set()
 
     def _log(self, service: Service) -> Path:
@@ -263,7 +270,7 @@ class Supervisor:
                 log.replace(log.with_name(f"{log.name}.1"))
             return log.open("ab")
         except OSError as error:
-            self._report(service.name, f"runs without a log: {error}")
+            self.report(service.name, f"runs without a log: {error}")
             return Path(os.devnull).open("ab")
 
     def _last_log_line(self, service: Service, log_start: int) -> str:
@@ -314,10 +321,12 @@ async def _spawn(service: Service, log: BinaryIO) -> _Process:
 
 async def _ready_line(process: _Process) -> dict[str, Any] | None:
     """Return the facts of the child's ready line; None when the child has ended without one."""
-    async for line in process.stdout:
-        with suppress(ValueError, TypeError, KeyError):
-            facts: dict[str, Any] = json.loads(line)["ready"]
-            return facts
+    while not process.stdout.at_eof():
+        # A line that is too long is a ValueError too
+        with suppress(ValueError, TypeError, KeyError, RecursionError):
+            facts = json.loads(await process.stdout.readline())["ready"]
+            if isinstance(facts, dict):
+                return facts
     await process.handle.wait()  # a child that closed its stdout may still run
     return None
 

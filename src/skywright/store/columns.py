@@ -6,13 +6,15 @@ HTTP 500 or another number. So a column is widened here, before it is written, a
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 INT64 = range(-(2**63), 2**63)
 EXACT_IN_FLOAT = 2**53
+NUMBER_LENGTH = 26
+"""Greatest length of a number as text."""
 _SCALARS = ("boolean", "integer", "number", "string")
 
 
@@ -27,6 +29,8 @@ class ColumnType:
     """Largest shape seen of an array; smaller ones are padded with what means missing."""
     large: bool = False
     """Whether there are integers that a float cannot hold."""
+    longest: int = field(default=0, compare=False, repr=False)
+    """Length of the longest text seen; columns that differ in it alone are stored alike."""
 
 
 def declared(data_key: Mapping[str, Any]) -> ColumnType | None:
@@ -80,8 +84,12 @@ def _kind(value: Any) -> str:
 
 
 def _widen_scalar(column: ColumnType, value: Any) -> ColumnType:
-    if column.kind == "string" or (value.__class__ is float and column.kind == "number"):
-        return column  # the two that hold whatever comes
+    if value.__class__ is float and column.kind == "number":
+        return column
+    if column.kind == "string":
+        text = value if isinstance(value, str | None) else json.dumps(value)
+        length = 0 if text is None else max(len(text), 1)
+        return replace(column, longest=length) if length > column.longest else column
     if value is None:
         kind = "number"
     else:
@@ -92,15 +100,23 @@ def _widen_scalar(column: ColumnType, value: Any) -> ColumnType:
     kind = max(column.kind, kind, key=_SCALARS.index)
     if kind == "number" and column.large:
         kind = "string"  # a float would change the integers
-    return column if kind == column.kind else replace(column, kind=kind)
+    if kind == column.kind:
+        return column
+    if kind == "string":
+        return _widen_scalar(replace(column, kind=kind, longest=NUMBER_LENGTH), value)
+    return replace(column, kind=kind)
 
 
 def _widen_array(column: ColumnType | None, value: Any, promised: str) -> ColumnType:
     array = rectangular(value)
     if column is None or column.kind != "array":
         dtype, shape = promised, tuple(0 for _ in array.shape)
-        if column is not None and column.kind in _SCALARS and column.kind != "boolean":
-            dtype = dtype or {"integer": "<i8", "number": "<f8"}.get(column.kind, "")
+        if column is not None and column.longest:
+            dtype = f"<U{column.longest}"
+        elif column is not None:
+            of_boolean = "<U5" if array.dtype.kind == "U" else ""
+            kinds = {"boolean": of_boolean, "integer": "<i8", "number": "<f8"}
+            dtype = dtype or kinds.get(column.kind, "")
     else:
         dtype, shape = column.dtype, column.shape
     dims = max(len(shape), array.ndim)
@@ -134,7 +150,7 @@ def _fit_dtype(dtype: str, array: np.ndarray, padded: bool) -> str:
 
 
 def _as_text(dtype: np.dtype) -> np.dtype:
-    return dtype if dtype.kind == "U" else np.dtype("<U26")
+    return dtype if dtype.kind == "U" else np.dtype(f"<U{NUMBER_LENGTH}")
 
 
 def _fits(array: np.ndarray, dtype: np.dtype) -> bool:
@@ -224,7 +240,7 @@ def _padded(column: ColumnType, value: Any) -> np.ndarray:
     array = rectangular(value)
     dtype = np.dtype(column.dtype)
     if dtype.kind == "U" and array.dtype.kind != "U":
-        array = array.astype("<U26") if array.size else array.astype("<U1")
+        array = array.astype(f"<U{NUMBER_LENGTH}") if array.size else array.astype("<U1")
     shape = tuple(max(length, 1) for length in column.shape)
     if array.shape == shape:
         return array.astype(dtype)

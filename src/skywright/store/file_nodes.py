@@ -1,5 +1,6 @@
 """The nodes of a stream's files in tiled: aligned with the events, readable at any time."""
 
+import io
 import itertools
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -245,6 +246,11 @@ def write_virtual_file(path: Path, parts: Sequence[tuple[dict[str, Any], Resourc
         Path of the file; readers see the old one or the new one, nothing between.
     parts
         Stream resources (`with_plain_uri`), each with the rows to use.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written; nothing is left of it.
     """
     count = sum(rows.stop - rows.start for _, rows in parts)
     with open_hdf5(path_from_uri(parts[0][0]["uri"])) as file:
@@ -262,7 +268,12 @@ def write_virtual_file(path: Path, parts: Sequence[tuple[dict[str, Any], Resourc
         layout[at : at + rows.stop - rows.start] = source[rows.start : rows.stop]
         at += rows.stop - rows.start
     path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}")
-    with h5py.File(new, "w", libver="latest") as file:
+    content = io.BytesIO()  # HDF5 does not survive each failure of a write
+    with h5py.File(content, "w", libver="latest") as file:
         file.create_virtual_dataset(KEPT, layout)
-    new.replace(path)
+    new = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        new.write_bytes(content.getvalue())
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)  # it is there after a failure

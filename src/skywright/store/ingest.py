@@ -11,12 +11,12 @@ from typing import Any
 
 import httpx
 
-from skywright.callbacks.journal import fsync_directory
 from skywright.errors import DataError, SkywrightError
 from skywright.store import repair
 from skywright.store.check import differences
 from skywright.store.file_nodes import data_sources
 from skywright.store.journal_contents import JournalContents, Stream
+from skywright.store.moves import move_journal
 from skywright.store.normalizer import DocumentNormalizer
 from skywright.store.probe import takes_writes
 from skywright.store.rows import SequenceSorter, as_row, stored_data_keys, type_notes
@@ -40,7 +40,9 @@ LOST_MIDWAY = (
 """Errors of a request of which a part at least was sent: the server may have acted on it."""
 POSTPONED_S = 60.0
 """Pause of a run after `ATTEMPTS` requests without an answer, s. Other runs are written."""
-RETRY_LATER_STATUS = {401, 403, 429, 502, 503, 504}
+RETRY_LATER_STATUS = {429, 502, 503, 504}
+REFUSED_STATUS = {401, 403}
+"""Answers to a wrong key, or to a run that the access policy does not take."""
 UPDATE_S = (1.0, 5.0)
 """Period of array updates in tiled, (min, max) s: 1, 1, 2, 4, then 5 s. Within these limits it is
 the time from the start of this writing to the last update. The rows of tables are sent at each
@@ -143,7 +145,8 @@ class RunIngest:
             if isinstance(error, LOST_MIDWAY):
                 self._postpone_if_it_repeats()
             status = getattr(getattr(error, "response", None), "status_code", None)
-            if status is None or status in RETRY_LATER_STATUS:
+            refused = status in REFUSED_STATUS and not self._server_takes_writes()
+            if status is None or status in RETRY_LATER_STATUS or refused:
                 raise ServerUnavailableError(f"tiled: {error}") from error
             return self._failed(error)
         except RunExistsError:
@@ -255,11 +258,7 @@ class RunIngest:
 
     def _archive(self, where: str) -> None:
         """Move the journal to the directory `where` beside the open journals."""
-        directory = self.path.parent / where
-        directory.mkdir(exist_ok=True)
-        self.path.rename(directory / self.path.name)
-        fsync_directory(directory)
-        fsync_directory(self.path.parent)
+        move_journal(self.path, self.path.parent / where / self.path.name)
 
     def _close_if_interrupted(self) -> State:
         """Add a stop document to the journal if its writer is dead; return `State.MORE` then."""
@@ -280,13 +279,15 @@ class RunIngest:
         log.warning("%s: attempt %d: %s", self.path.name, self._failures, error, exc_info=error)
         if self._failures < ATTEMPTS:
             return State.MORE
-        try:
-            healthy = takes_writes(self._catalog.client)
-        except httpx.HTTPError:
-            healthy = False
-        if not healthy:
+        if not self._server_takes_writes():
             raise ServerUnavailableError(f"tiled takes no data at present: {error}") from error
         return self._put_aside(error)
+
+    def _server_takes_writes(self) -> bool:
+        try:
+            return takes_writes(self._catalog.client)
+        except httpx.HTTPError:
+            return False
 
     def _postpone_if_it_repeats(self) -> None:
         """Let other runs go first if this one may be the reason why the server does not answer."""

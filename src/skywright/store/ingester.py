@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,10 @@ from skywright.processes.lifecycle import (
 )
 from skywright.processes.locks import lock_with_pid
 from skywright.processes.logs import named_level
+from skywright.processes.supervisor import CONFIGURATION_ERROR
 from skywright.store.client import connect, ensure_containers
 from skywright.store.ingest import RunIngest, ServerUnavailableError, State
+from skywright.store.moves import move_journal
 from skywright.store.run_nodes import Catalog
 from skywright.store.tail import Tail, is_locked, locked_if_dead
 
@@ -68,7 +70,8 @@ def adopt_temporary(path: Path) -> None:
             return
         lines = Tail(path).read()
         if lines and lines[0].name == "start":
-            path.rename(path.with_name(path.name.removesuffix(TEMPORARY_SUFFIX) + SUFFIX))
+            name = path.name.removesuffix(TEMPORARY_SUFFIX) + SUFFIX
+            move_journal(path, path.with_name(name))
         else:
             path.unlink()
 
@@ -96,6 +99,8 @@ class Ingester:
     def __init__(self, directory: Path, client: Any) -> None:
         self.journals = directory / "journal"
         self.journals.mkdir(parents=True, exist_ok=True)
+        self.failures: dict[Path, OSError] = {}
+        """Journals that could not be read, written or moved at the last try, with the reason."""
         self._catalog = Catalog(client)
         self._runs: dict[Path, RunIngest] = {}
         self._live_due = 0.0
@@ -137,28 +142,38 @@ class Ingester:
     def _followed(self) -> list[RunIngest]:
         """Return the runs that are not done, oldest first."""
         for path in self.journals.glob(f"*{TEMPORARY_SUFFIX}"):
-            with suppress(FileNotFoundError):  # renamed by its writer
+            with self._noting_failures(path):
                 adopt_temporary(path)
         paths = set(self.journals.glob(f"*{SUFFIX}"))
         for gone in set(self._runs) - paths:
             del self._runs[gone]
+            self.failures.pop(gone, None)
         for path in paths - set(self._runs):
-            with suppress(FileNotFoundError):  # moved by a recovery
+            with self._noting_failures(path):
                 self._runs[path] = RunIngest(path, self._catalog)
         return sorted(self._runs.values(), key=lambda run: run.began)
 
     def _step(self, run: RunIngest) -> bool:
         """Take a step with one run; return False if there was nothing to do."""
-        try:
+        state = State.IDLE
+        with self._noting_failures(run.path):
             state = run.step()
-        except FileNotFoundError:  # moved by a recovery
-            return False
-        except OSError as error:
-            log.error("%s: will be retried: %s", run.path, error)
-            return False
         if state in (State.DONE, State.ASIDE):
             del self._runs[run.path]
         return state is not State.IDLE
+
+    @contextmanager
+    def _noting_failures(self, path: Path) -> Iterator[None]:
+        """Note in `failures` why a journal cannot be handled; the with block ends then."""
+        before = self.failures.pop(path, None)
+        try:
+            yield
+        except FileNotFoundError:  # renamed by its writer, or moved by a recovery
+            pass
+        except OSError as error:
+            if str(error) != str(before):
+                log.error("%s: will be retried: %s", path, error)
+            self.failures[path] = error
 
 
 def run_until(ingester: Ingester, stop: threading.Event) -> None:
@@ -166,7 +181,10 @@ def run_until(ingester: Ingester, stop: threading.Event) -> None:
     wake = threading.Event()
     observer = Observer()
     observer.schedule(_JournalEvents(wake), str(ingester.journals))
-    observer.start()
+    try:
+        observer.start()
+    except OSError as error:  # too many of this user's programs watch files
+        log.warning("%s: looked at each %g s only: %s", ingester.journals, SCAN_S, error)
 
     def set_at_stop() -> None:
         stop.wait()
@@ -186,7 +204,8 @@ def run_until(ingester: Ingester, stop: threading.Event) -> None:
             continue
         if not busy:
             wake.wait(SCAN_S)
-    observer.stop()
+    if observer.is_alive():
+        observer.stop()
 
 
 def _end_in_time(stop: threading.Event) -> None:
@@ -219,28 +238,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the ingester from the command line; defaults come from the configuration."""
     end_with_parent()
     lower_priority()
+    logging.basicConfig(level=named_level(logging.WARNING))
+    try:
+        _ingest_until_signal(argv)
+    except SkywrightError as error:
+        log.error("%s", error)
+        return CONFIGURATION_ERROR
+    return 0
+
+
+def _ingest_until_signal(argv: Sequence[str] | None) -> None:
     settings = load_settings()
     parser = argparse.ArgumentParser(prog="skywright.store.ingester", description=__doc__)
     parser.add_argument("--directory", type=Path, default=settings.directory, help="the store")
     parser.add_argument("--uri", help="tiled's address; default: the configured or running one")
     options = parser.parse_args(argv)
-    logging.basicConfig(level=named_level(logging.WARNING))
     stop = threading.Event()
     on_signal_to_end(stop.set)
     threading.Thread(target=_end_in_time, args=(stop,), name="end", daemon=True).start()
     store = settings.store.model_copy(update={"directory": options.directory})
     settings = settings.model_copy(update={"store": store})
     directory = settings.directory
-    try:
-        with ingest_lock(directory):
-            announce_ready(directory=str(directory))
-            client = _connect_with_retry(options.uri, settings, stop)
-            if client is not None:
-                run_until(Ingester(directory, client), stop)
-    except SkywrightError as error:
-        log.error("%s", error)
-        return 2
-    return 0
+    with ingest_lock(directory):
+        announce_ready(directory=str(directory))
+        client = _connect_with_retry(options.uri, settings, stop)
+        if client is not None:
+            run_until(Ingester(directory, client), stop)
 
 
 if __name__ == "__main__":

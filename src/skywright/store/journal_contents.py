@@ -158,10 +158,10 @@ class Stream:
         for key, value in values.items():
             old = self.columns.get(key)
             new = widen(old, value, self.declared.get(key, ""))
-            if new is not old and new != old:
+            if new is not old:
                 self.columns[key] = new
                 # The first event has no row in the catalog yet
-                if len(self.last_line) > 1 or self.revision:
+                if new != old and (len(self.last_line) > 1 or self.revision):
                     self.revision += 1
 
     def _note_row(self, seq_num: int, line: int) -> None:
@@ -199,7 +199,8 @@ class JournalContents:
         self.stream_of: dict[str, Stream] = {}
         self.resources: dict[str, dict[str, Any]] = {}
         """Stream resources by uid."""
-        self.notes: list[str] = []
+        self.notes: dict[str, None] = {}
+        """Notes for the run's metadata, each once, in order."""
         self.unreadable: dict[str, str] = {}
         """Reason why tiled cannot read the files, by stream/data key; the writer sets it."""
         self.left_out: set[int] = set()
@@ -221,8 +222,7 @@ class JournalContents:
 
     def note(self, text: str) -> None:
         """Add a note for the run's metadata, once."""
-        if text not in self.notes:
-            self.notes.append(text)
+        self.notes[text] = None
 
     def _add(self, line: Line) -> None:
         name, doc = line.name, line.doc
@@ -232,6 +232,8 @@ class JournalContents:
             self.stop = doc
         elif name == "descriptor":
             self._add_descriptor(doc)
+        elif name == "note":
+            self.note(doc["text"])
         elif name == "dtypes":
             self.stream_of[doc["descriptor"]].declared.update(doc["dtype_numpy"])
         elif name in ("event", "event_page"):

@@ -1,10 +1,12 @@
 """Normalizes documents of any bluesky version for the rest of the store.
 
-The result has no reserved names among the data keys, and no resource and datum documents.
+The result has no reserved names among the data keys and none twice, and no resource and datum
+documents.
 """
 
 import copy
 import re
+from collections.abc import Callable
 from typing import Any
 
 import jsonschema
@@ -15,7 +17,29 @@ from skywright.store.journal_contents import RESERVED, unpack
 from skywright.store.tail import Line
 
 _NOT_IN_ADDRESSES = re.compile(r"[/\\?#%]")
-PASSED = ("start", "dtypes", "stream_datum", "")
+PASSED = ("start", "stream_datum", "")
+
+
+class _StoredNames(dict[str, str]):
+    """Names of streams or data keys as they are stored, each unlike all others.
+
+    Parameters
+    ----------
+    fold
+        Gives what must differ.
+    """
+
+    def __init__(self, fold: Callable[[str], str]) -> None:
+        self._fold = fold
+        self._taken: set[str] = set()
+
+    def __missing__(self, name: str) -> str:
+        stored = node_name(name)
+        while self._fold(stored) in self._taken:
+            stored += "_"
+        self._taken.add(self._fold(stored))
+        self[name] = stored
+        return stored
 
 
 class DocumentNormalizer:
@@ -29,7 +53,13 @@ class DocumentNormalizer:
             self._legacy.subscribe(self._emit, name)
         self._datum_keys: dict[str, list[str]] = {}
         """Data keys whose values in events are datum ids, by uid of the descriptor."""
-        self._renamed: set[str] = set()  # uids of descriptors with reserved names
+        self._streams = _StoredNames(str)
+        self._keys: dict[str, _StoredNames] = {}
+        """Names of data keys, by stream."""
+        self._external: dict[str, str] = {}
+        """The same of the external data keys of all streams: a resource does not name its own."""
+        self._renamed: dict[str, dict[str, str]] = {}
+        """Names of data keys by uid of the descriptor, where some are stored under another one."""
 
     def __call__(self, line: Line) -> list[Line]:
         """Return the normalized lines of one line; a broken document gives a broken line."""
@@ -46,7 +76,8 @@ class DocumentNormalizer:
 
     def _emit(self, name: str, doc: dict[str, Any]) -> None:
         if name == "stream_resource":
-            doc = doc | {"data_key": node_name(doc["data_key"])}
+            key = doc["data_key"]
+            doc = doc | {"data_key": self._external.get(key, node_name(key))}
         if name != "descriptor":
             self._out.append((str(getattr(name, "name", name)), copy.deepcopy(doc)))
 
@@ -56,6 +87,9 @@ class DocumentNormalizer:
                 self._take_event(event)
         elif name in PASSED:
             self._out.append((name, doc))
+        elif name == "dtypes":
+            names = self._renamed.get(doc["descriptor"], {})
+            self._out.append((name, doc | {"dtype_numpy": _renamed(doc["dtype_numpy"], names)}))
         elif name == "descriptor":
             self._take_descriptor(doc)
         elif name == "stop":
@@ -73,13 +107,34 @@ class DocumentNormalizer:
         if datum_keys:
             self._datum_keys[doc["uid"]] = datum_keys
             self._legacy("descriptor", doc)
-        doc = doc | {"name": node_name(doc["name"])}
-        if any(node_name(key) != key for key in keys):
-            self._renamed.add(doc["uid"])
-            names = doc.get("object_keys", {}).items()
-            objects = {name: [node_name(key) for key in of] for name, of in names}
-            doc |= {"data_keys": _renamed(keys), "object_keys": objects}
+        stream = self._streams[doc["name"]]
+        self._note_if_taken(doc["name"], stream, doc["name"])
+        # Servers do not tell columns apart whose names differ in case alone.
+        names = self._keys.setdefault(stream, _StoredNames(str.lower))
+        # Keys that can be stored as they are keep their names.
+        for key in sorted(keys, key=lambda key: node_name(key) != key):
+            self._note_if_taken(key, names[key], f"{stream}/{key}")
+        self._external |= {key: names[key] for key in keys if "external" in keys[key]}
+        doc = doc | {"name": stream}
+        if any(names[key] != key for key in keys):
+            self._renamed[doc["uid"]] = names
+            objects = doc.get("object_keys", {}).items()
+            hints = (doc.get("hints") or {}).items()
+            doc |= {
+                "data_keys": _renamed(keys, names),
+                "object_keys": {name: [names.get(key, key) for key in of] for name, of in objects},
+                "hints": {
+                    name: hint | {"fields": [names.get(key, key) for key in hint["fields"]]}
+                    if "fields" in hint
+                    else hint
+                    for name, hint in hints
+                },
+            }
         self._out.append(("descriptor", doc))
+
+    def _note_if_taken(self, name: str, stored: str, what: str) -> None:
+        if stored != _NOT_IN_ADDRESSES.sub("_", name):
+            self._out.append(("note", {"text": f"{what}: stored as {stored}: its name is taken"}))
 
     def _take_event(self, event: dict[str, Any]) -> None:
         uid = event["descriptor"]
@@ -88,8 +143,8 @@ class DocumentNormalizer:
             only = {key: event["data"][key] for key in datum_keys if key in event["data"]}
             times = {key: event["timestamps"].get(key, event["time"]) for key in only}
             self._legacy("event", event | {"data": only, "timestamps": times})
-        if uid in self._renamed:
-            data, times = _renamed(event["data"]), _renamed(event["timestamps"])
+        if names := self._renamed.get(uid):
+            data, times = _renamed(event["data"], names), _renamed(event["timestamps"], names)
             event = event | {"data": data, "timestamps": times}
         self._out.append(("event", event))
 
@@ -97,12 +152,12 @@ class DocumentNormalizer:
 def node_name(name: str) -> str:
     """Return the name of a stream or data key as a node or column may have it.
 
-    A table has its own ``time`` and ``seq_num``. Characters with a meaning in URLs become
-    underscores.
+    A table has its own ``time`` and ``seq_num``, in any case of letters. Characters with a meaning
+    in URLs become underscores.
     """
     name = _NOT_IN_ADDRESSES.sub("_", name)
-    return f"{name}_" if name in (*RESERVED, ".", "..") else name
+    return f"{name}_" if name.lower() in (*RESERVED, ".", "..") else name
 
 
-def _renamed(mapping: dict[str, Any]) -> dict[str, Any]:
-    return {node_name(key): value for key, value in mapping.items()}
+def _renamed(mapping: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
+    return {names.get(key, key): value for key, value in mapping.items()}

@@ -1,5 +1,6 @@
 """Does the store really take and give data? Asked with real writes, not with settings."""
 
+import io
 import logging
 import os
 import uuid
@@ -37,14 +38,20 @@ def check_readable(uri: str, api_key: str, directories: Sequence[Path]) -> None:
         Naming the directory whose frame did not come back.
     """
     client = connect(uri, api_key)
+    content = io.BytesIO()  # HDF5 does not survive each failure of a write
+    with h5py.File(content, "w", libver="latest") as file:
+        file["frame"] = FRAME
     for directory in directories:
         if not os.access(directory, os.W_OK):
             log.warning("%s: not writable here, so reading from it is not checked", directory)
             continue
         path = directory / f"{PREFIX}{uuid.uuid4().hex}.h5"
         try:
-            with h5py.File(path, "w", libver="latest") as file:
-                file["frame"] = FRAME
+            try:
+                path.write_bytes(content.getvalue())
+            except OSError as error:
+                log.warning("reading from this directory is not checked: %s", error)
+                continue
             _read_back(client, path)
         finally:
             path.unlink(missing_ok=True)

@@ -17,11 +17,15 @@ from skywright.files.readers import local_path, readers
 from skywright.store.check import differences
 from skywright.store.client import ensure_containers
 from skywright.store.hdf5_flags import clear_flags
-from skywright.store.ingester import Ingester, ingest_lock
+from skywright.store.ingest import ServerUnavailableError
+from skywright.store.ingester import BACK_OFF_S, Ingester, ingest_lock
 from skywright.store.journal_contents import JournalContents
+from skywright.store.moves import move_journal
 from skywright.store.normalizer import DocumentNormalizer
-from skywright.store.tail import locked_if_dead, read_lines
+from skywright.store.tail import is_locked, locked_if_dead, read_lines
 
+RETRY_S = 10.0
+"""Time for which requests that fail are made again, s."""
 WAIT_S = 120.0
 """A running ingester to which work was given back must finish one run in this time, s."""
 
@@ -42,6 +46,8 @@ class RecoveryReport:
     """Runs that cannot be written; their journals are in ``journal/aside``."""
     recording: tuple[str, ...] = ()
     """Runs that a living process is writing now."""
+    failed: tuple[str, ...] = ()
+    """Journals that could not be read, written, finished or renamed, each with the reason."""
 
     @property
     def changes(self) -> int:
@@ -67,24 +73,30 @@ def recover(directory: Path, client: Any) -> RecoveryReport:
     Raises
     ------
     ServerUnavailableError
-        When the server cannot be reached.
+        When the server cannot be reached for some 10 s.
     DataError
         When a running ingester does not get through.
     """
     containers = ensure_containers(client)
     journals = directory / "journal"
     files: set[Path] = set()
+    failures: dict[Path, OSError] = {}
     restored = []
     for path in sorted((journals / "done").glob(f"*{SUFFIX}")):
-        contents = contents_of(path)
+        try:
+            contents = contents_of(path)
+        except OSError as error:
+            failures[path] = error
+            continue
         files |= _files(contents)
-        if _differs(contents, containers):
-            path.rename(journals / path.name)
+        if _differs(contents, containers) and _move(path, journals / path.name, failures):
             restored.append(path.stem)
     for path in (journals / "aside").glob(f"*{SUFFIX}"):
-        path.rename(journals / path.name)  # it may work by now
+        _move(path, journals / path.name, failures)  # it may work by now
     waiting = _uids(journals)
-    _drain(directory, client)
+    failures |= _drain(directory, client)
+    failures = {path: failures[path] for path in sorted(failures) if _is_left(path)}
+    left = sorted(set(journals.glob(f"*{SUFFIX}*")) - failures.keys())
     finished = (waiting & _uids(journals / "done")) - set(restored)
     for uid in finished:
         files |= _files(contents_of(journals / "done" / f"{uid}{SUFFIX}"))
@@ -93,13 +105,36 @@ def recover(directory: Path, client: Any) -> RecoveryReport:
         restored=tuple(uid for uid in restored if uid in _uids(journals / "done")),
         closed=tuple(str(file) for file in sorted(files) if _close(file)),
         aside=tuple(sorted(_uids(journals / "aside"))),
-        recording=tuple(sorted(_uids(journals))),
+        recording=tuple(_uid(path) for path in left if is_locked(path)),
+        failed=(
+            *(f"{path}: {error}" for path, error in failures.items()),
+            *(f"{path}: is not finished; try again" for path in left if _is_left(path)),
+        ),
     )
+
+
+def _move(path: Path, target: Path, failures: dict[Path, OSError]) -> bool:
+    """Move a journal; return False and add to `failures` if that is not possible."""
+    try:
+        move_journal(path, target)
+    except OSError as error:
+        failures[path] = error
+        return False
+    return True
+
+
+def _is_left(path: Path) -> bool:
+    """Tell whether a journal is where it was, and nobody writes it."""
+    return path.exists() and not is_locked(path)
 
 
 def _uids(directory: Path) -> set[str]:
     """Return the names of the journals in `directory`."""
-    return {path.name.split(SUFFIX)[0] for path in directory.glob(f"*{SUFFIX}*")}
+    return set(map(_uid, directory.glob(f"*{SUFFIX}*")))
+
+
+def _uid(path: Path) -> str:
+    return path.name.split(SUFFIX)[0]
 
 
 def contents_of(path: Path) -> JournalContents:
@@ -142,16 +177,17 @@ def _close(path: Path) -> bool:
         return False
 
 
-def _drain(directory: Path, client: Any) -> None:
+def _drain(directory: Path, client: Any) -> dict[Path, OSError]:
+    """Write all journals, or wait until the running ingester has; return those that failed."""
+    pause = threading.Event()
     try:
         with ingest_lock(directory):
             ingester = Ingester(directory, client)
-            while ingester.sweep():
+            while _sweep(ingester, pause):
                 pass
-            return
+            return ingester.failures
     except ConfigError as error:
         log.info("%s; it gets the work", error)
-    pause = threading.Event()
     end, fewest = 0.0, math.inf
     while left := [path for path in (directory / "journal").glob(f"*{SUFFIX}") if _ended(path)]:
         if len(left) < fewest:
@@ -159,6 +195,21 @@ def _drain(directory: Path, client: Any) -> None:
         if time.monotonic() > end:
             raise DataError(f"the running ingester has not finished {left[0]} in {WAIT_S:.0f} s")
         pause.wait(0.1)
+    return {}
+
+
+def _sweep(ingester: Ingester, pause: threading.Event) -> bool:
+    """Make one sweep, again with longer and longer pauses while the server is not there."""
+    end, delay = time.monotonic() + RETRY_S, BACK_OFF_S[0]
+    while True:
+        try:
+            return ingester.sweep()
+        except ServerUnavailableError as error:
+            if time.monotonic() + delay > end:
+                raise
+            log.warning("%s; the next try is in %.1f s", error, delay)
+        pause.wait(delay)
+        delay = min(2 * delay, BACK_OFF_S[1])
 
 
 def _ended(path: Path) -> bool:
@@ -166,5 +217,5 @@ def _ended(path: Path) -> bool:
     try:
         with locked_if_dead(path) as dead:
             return dead
-    except FileNotFoundError:
+    except OSError:
         return False

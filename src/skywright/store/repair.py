@@ -4,6 +4,7 @@ import logging
 import os
 import uuid
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def close_interrupted_run(path: Path, offset: int, contents: JournalContents) ->
 
     The files of the run get their consistency flags cleared, rows on disk that have no stream datum
     (or no event, in a stream with events) get one, and the run gets a stop document with the reason
-    ``interrupted``.
+    ``interrupted``. All of this is added to the journal, or nothing.
 
     Parameters
     ----------
@@ -39,7 +40,12 @@ def close_interrupted_run(path: Path, offset: int, contents: JournalContents) ->
     offset
         Number of bytes of the journal that are in `contents`.
     contents
-        Contents of the journal so far.
+        Contents of the journal so far; lines of an ingester that was killed here are among them.
+
+    Raises
+    ------
+    OSError
+        If the journal cannot be written.
     """
     with locked_if_dead(path) as dead:
         if not dead or contents.stop is not None:
@@ -50,12 +56,18 @@ def close_interrupted_run(path: Path, offset: int, contents: JournalContents) ->
             return True  # lines were written after the last read
         died = path.stat().st_mtime
         lines = b"".join(encode_line(name, doc) for name, doc in _closing_documents(contents, died))
-        with path.open("r+b") as file:
+        with path.open("r+b", buffering=0) as file:
             file.truncate(offset)  # an incomplete line
             file.seek(offset)
-            file.write(lines)
-            file.flush()
-            os.fsync(file.fileno())
+            try:
+                left = memoryview(lines)
+                while left:
+                    left = left[file.write(left) :]
+                os.fsync(file.fileno())
+            except OSError:
+                with suppress(OSError):
+                    file.truncate(offset)
+                raise
     log.warning("%s: its writer died; the run is closed as interrupted", path)
     return True
 
@@ -71,6 +83,8 @@ def _closing_documents(contents: JournalContents, died: float) -> Documents:
                     if doc["uid"] in names:
                         continue  # of another data key in the same file
                     names[doc["uid"]] = doc["name"]
+                elif name == "stream_resource" and doc["uid"] in contents.resources:
+                    continue
                 elif name == "stream_datum":
                     stream = names[doc["descriptor"]]
                     counts[stream] = max(counts.get(stream, 0), doc["seq_nums"]["stop"] - 1)
@@ -96,7 +110,8 @@ def _rows(stream: Stream) -> int:
 def _by_file(contents: JournalContents) -> dict[str, list[dict[str, Any]]]:
     files: dict[str, list[dict[str, Any]]] = {}
     for resource in contents.resources.values():
-        if resource["mimetype"] in readers() and "dataset" in resource["parameters"]:
+        known = resource["mimetype"] in readers() and "dataset" in resource["parameters"]
+        if known and not resource["uid"].endswith(LATE):
             files.setdefault(resource["uri"], []).append(resource)
     return files
 
@@ -135,7 +150,11 @@ def _unreported(contents: JournalContents, resource: Mapping[str, Any], rows: in
     Where they would have no event beside them they get a stream of their own.
     """
     key, uid = resource["data_key"], resource["uid"]
-    streams = [stream for stream in contents.streams.values() if key in stream.data_keys]
+    streams = [
+        stream
+        for stream in contents.streams.values()
+        if key in stream.data_keys and not stream.descriptor.endswith(LATE)
+    ]
     if not streams:
         return
     # A device that is read in several streams has one resource: the last rows go on.
@@ -155,6 +174,8 @@ def _unreported(contents: JournalContents, resource: Mapping[str, Any], rows: in
         yield "stream_datum", _datum(uid, stream.descriptor, index, seq_num, count)
         return
     late = f"{stream.name}{LATE}"
+    if late in contents.streams and _reported(contents.streams[late], key, f"{uid}{LATE}"):
+        return
     descriptor = f"{stream.descriptor}{LATE}"
     yield "descriptor", _late_descriptor(contents, stream, descriptor, late)
     taken = f"{index - first}:{index - first + count}"

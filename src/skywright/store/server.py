@@ -26,6 +26,7 @@ from skywright.processes.http_server import ProcessServer
 from skywright.processes.lifecycle import announce_ready, end_with_parent, lower_priority
 from skywright.processes.logs import named_level
 from skywright.processes.ports import free_port, port_number
+from skywright.processes.supervisor import CONFIGURATION_ERROR
 from skywright.store.dependencies import remember_dependencies
 from skywright.store.reader_adapter import ADAPTER
 from skywright.store.table_adapter import MIMETYPE
@@ -220,28 +221,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the server from the command line; defaults come from the configuration."""
     end_with_parent()
     lower_priority()
-    settings = load_settings()
-    parser = argparse.ArgumentParser(prog="skywright.store.server", description=__doc__)
-    parser.add_argument("--directory", type=Path, default=settings.directory, help="the store")
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument(
-        "--port", type=port_number, default=settings.store.tiled_port, help="0: a free one"
-    )
-    parser.add_argument(
-        "--readable",
-        type=Path,
-        nargs="*",
-        default=list(settings.store.readable),
-        help="further directories with assets",
-    )
-    options = parser.parse_args(argv)
     logging.basicConfig(level=named_level(logging.WARNING))
     try:
+        settings = load_settings()
+        parser = argparse.ArgumentParser(prog="skywright.store.server", description=__doc__)
+        parser.add_argument("--directory", type=Path, default=settings.directory, help="the store")
+        parser.add_argument("--host", default="127.0.0.1")
+        parser.add_argument(
+            "--port", type=port_number, default=settings.store.tiled_port, help="0: a free one"
+        )
+        parser.add_argument(
+            "--readable",
+            type=Path,
+            nargs="*",
+            default=list(settings.store.readable),
+            help="further directories with assets",
+        )
+        options = parser.parse_args(argv)
         directory = options.directory.expanduser().resolve()
         return serve(directory, options.host, options.port, options.readable)
     except SkywrightError as error:
         log.error("%s", error)
-        return 2
+        return CONFIGURATION_ERROR
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ def catalog_documents(run: Container) -> Iterator[tuple[str, Document]]:
     """Yield documents of a run whose journal is not here, from its contents in the catalog.
 
     Frames that a resumed scan has taken again are in the catalog once, so that they count once.
+    Values in files that are not on this machine's paths are left out.
 
     Raises
     ------
@@ -71,7 +72,7 @@ def _stream_documents(stream: Stream) -> Iterator[tuple[str, Document]]:
             yield "stream_datum", {"descriptor": uid, **datum(resource, rows.start, number, count)}
             number += count
     numbers = stream.column("seq_num")
-    others = [c for c in stream.columns if not c.parts and c.name not in ("seq_num", "time")]
+    others = [c for c in stream.columns if not c.external and c.name not in ("seq_num", "time")]
     if numbers is not None and others:
         values = {column.name: column.read(slice(None)).tolist() for column in others}
         for row, number in enumerate(numbers.read(slice(None)).tolist()):

@@ -183,6 +183,10 @@ class StreamWriter:
                 self._arrays.setdefault(key, []).extend(row.pop(key) for row in rows)
         table = pyarrow.Table.from_pylist(rows)
         table = table.cast(pyarrow.schema([_null_as_text(field) for field in table.schema]))
+        # A time that differs from a data key, as ts_x from Ts_x, in case alone cannot be stored.
+        keys = {key.lower() for key in table.column_names if key in data_keys}
+        times = [c for c in table.column_names if c not in data_keys and c.lower() in keys]
+        table = table.drop_columns(times)
         name = INTERNAL if INTERNAL not in data_keys else f"{INTERNAL}_events"
         if table.num_columns <= TABLE_COLUMNS_MAX:
             self._append(name, table, data_keys)

@@ -1,6 +1,5 @@
 """Write a stored run, raw or derived, as NeXus/HDF5, CSV or Zarr."""
 
-import json
 import os
 import shutil
 from collections.abc import Callable
@@ -12,12 +11,10 @@ from tiled.client.container import Container
 
 from skywright.errors import DataError
 from skywright.store.export.contents import RunContents, read_contents
-from skywright.store.export.csv import METADATA_FILE, write_csv
+from skywright.store.export.csv import write_csv
 from skywright.store.export.nexus import write_nexus
+from skywright.store.export.replace import refuse_foreign, replace
 from skywright.store.export.zarr import write_zarr
-
-EXPORTER = "skywright"
-"""Marks our own output, so that `overwrite` never removes a directory of something else."""
 
 SUFFIXES = {"nexus": ".nxs", "csv": "", "zarr": ".zarr"}
 FORMATS = tuple(SUFFIXES)
@@ -57,7 +54,7 @@ def export_run(
     format
         One of `FORMATS`.
     overwrite
-        Replace an earlier export.
+        Replace an earlier export. Files in its directory that it did not write stay.
     link
         NeXus only: refer to the frames' own files instead of copying them.
     journals
@@ -66,8 +63,8 @@ def export_run(
     Raises
     ------
     DataError
-        If `output` exists, its directory does not, it cannot be written, or data of the run cannot
-        be read.
+        If `output` exists (with `overwrite`: and is no export of ours, or a file that stays is in
+        the way), its directory does not, it cannot be written, or data of the run cannot be read.
     """
     if format not in FORMATS:
         raise DataError(f"format {format!r}: expected one of {', '.join(FORMATS)}")
@@ -77,20 +74,21 @@ def export_run(
     if not output.parent.is_dir():
         raise DataError(f"{output}: there is no directory {output.parent}; create it first")
     contents = read_contents(run, journals)
-    notes = _write(contents, output, format, link)
-    files = [output] if output.is_file() else sorted(output.iterdir())
+    notes, files = _write(contents, output, format, link)
     return ExportReport(
         output=output,
         format=format,
         uid=contents.start["uid"],
         status=contents.status,
-        files=tuple(files),
+        files=files,
         notes=(*contents.notes, *notes),
     )
 
 
-def _write(contents: RunContents, output: Path, format: str, link: bool) -> list[str]:
-    """Write beside `output`, and move there what is whole."""
+def _write(
+    contents: RunContents, output: Path, format: str, link: bool
+) -> tuple[list[str], tuple[Path, ...]]:
+    """Write beside `output`, and move there what is whole; return the notes and what is new."""
     writers: dict[str, Callable[[RunContents, Path], list[str]]] = {
         "nexus": partial(write_nexus, link=link),
         "csv": write_csv,
@@ -99,14 +97,13 @@ def _write(contents: RunContents, output: Path, format: str, link: bool) -> list
     part = output.with_name(f".{output.name}.{os.getpid()}.part")
     try:
         notes = writers[format](contents, part)
-        if output.is_dir():
-            shutil.rmtree(output)
-        part.replace(output)
+        names = sorted(path.name for path in part.iterdir()) if part.is_dir() else ["."]
+        replace(part, output)
     except OSError as error:
         raise DataError(f"{output}: cannot be written: {error}") from error
     finally:
         _remove(part)
-    return notes
+    return notes, tuple(output / name for name in names)
 
 
 def _refuse_existing(output: Path, overwrite: bool) -> None:
@@ -114,22 +111,7 @@ def _refuse_existing(output: Path, overwrite: bool) -> None:
         return
     if not overwrite:
         raise DataError(f"{output}: exists already; name another output or use --overwrite")
-    if output.is_dir() and not _is_our_export(output):
-        raise DataError(f"{output}: a directory that is no export of ours; name another output")
-
-
-def _is_our_export(directory: Path) -> bool:
-    """Tell whether the directory holds the metadata that our CSV or Zarr export leaves there."""
-    for name, keys in ((METADATA_FILE, ("exporter",)), ("zarr.json", ("attributes", "exporter"))):
-        try:
-            value = json.loads((directory / name).read_text())
-            for key in keys:
-                value = value[key]
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-        if value == EXPORTER:
-            return True
-    return not any(directory.iterdir())
+    refuse_foreign(output)
 
 
 def _remove(path: Path) -> None:

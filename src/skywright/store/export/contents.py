@@ -95,6 +95,12 @@ class Stream:
         """Return the column of this name, None if there is none."""
         return next((column for column in self.columns if column.name == name), None)
 
+    def free_name(self, name: str) -> str:
+        """Return `name`, with ``_`` at its end where a column has it."""
+        while self.column(name):
+            name += "_"
+        return name
+
 
 @dataclass(frozen=True)
 class RunContents:

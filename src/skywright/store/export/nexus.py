@@ -128,7 +128,7 @@ def _write_stream(
         linked = link and _link(data, column, f"{stream.name}/{column.name}", notes)
         if not linked:
             _copy(data, column)
-    stamps = _group(data, "timestamps", "NXcollection")
+    stamps = _group(data, stream.free_name("timestamps"), "NXcollection")
     for key, values in stream.timestamps.items():
         _set(stamps, _name(key), values, units="s")
     signal, axis = _plot(stream, start)

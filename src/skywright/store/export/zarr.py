@@ -14,7 +14,8 @@ def write_zarr(contents: RunContents, directory: Path) -> list[str]:
     """Write `directory` as a Zarr 3 store.
 
     Group ``<stream>/`` holds an array a data key (first dimension named ``event``, or ``row`` if
-    it is not the events') and ``<stream>/timestamps/`` the times of the values, unix s.
+    it is not the events') and ``<stream>/timestamps/`` the times of the values, unix s. The
+    attribute ``nodes`` of the root names all groups and arrays.
 
     Returns
     -------
@@ -35,6 +36,7 @@ def write_zarr(contents: RunContents, directory: Path) -> list[str]:
         warnings.simplefilter("ignore", UnstableSpecificationWarning)
         for stream in contents.streams:
             _write_stream(root, stream)
+    root.attrs["nodes"] = sorted(name for name, _ in root.members(max_depth=None))
     return []
 
 
@@ -45,7 +47,7 @@ def _write_stream(root: zarr.Group, stream: Stream) -> None:
     for column in stream.columns:
         is_event = events is not None and column.shape[0] == events.shape[0]
         _write_column(group, column, "event" if is_event else "row")
-    stamps = group.create_group("timestamps")
+    stamps = group.create_group(stream.free_name("timestamps"))
     for key, values in stream.timestamps.items():
         array = stamps.create_array(key.replace("/", "_"), data=values, dimension_names=["event"])
         array.attrs["units"] = "s"
