@@ -1,6 +1,5 @@
 """Plans that take pictures with a camera."""
 
-import math
 from typing import Any
 
 import bluesky.plan_stubs as bps
@@ -9,7 +8,7 @@ from bluesky.protocols import Collectable, Flyable, Readable
 from bluesky.utils import MsgGenerator
 
 from plans.checks import Needs, as_number, as_whole, check_devices, described
-from plans.run_stubs import start_metadata
+from plans.run_stubs import report_for, start_metadata, tell
 
 COLLECT_S = 0.25
 """Period of `collect` while the camera flies, s."""
@@ -94,20 +93,16 @@ def watch_camera(
             f"watch_camera: seconds = {seconds!r}, expected more than 0, at most {SECONDS_MAX:g}"
         )
     _md = start_metadata("watch_camera", {"camera": camera}, {"seconds": time_s}, md)
-    periods = math.ceil(time_s / COLLECT_S)
 
     @bpp.stage_decorator([camera])
     @bpp.run_decorator(md=_md)
     def inner() -> MsgGenerator[None]:
         yield from bps.declare_stream(camera, name="primary", collect=True)
         yield from bps.kickoff(camera, wait=True)
-        for _ in range(periods):
-            # The camera also takes pictures in a pause; they are collected afterwards.
-            yield from bps.checkpoint()
-            yield from bps.sleep(time_s / periods)
-            yield from bps.collect(camera, name="primary")
+        # The camera also takes pictures in a pause; they are collected afterwards.
+        yield from report_for(time_s, COLLECT_S, lambda: tell(camera, "primary"))
         yield from bps.complete(camera, wait=True)
-        yield from bps.collect(camera, name="primary")
+        yield from tell(camera, "primary")
 
     return (yield from inner())
 

@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import math
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -131,6 +133,48 @@ def _in_run(body: Body, md: Mapping[str, Any], uids: list[str]) -> MsgGenerator[
         raise
     yield from bps.close_run()
     return answer
+
+
+def tell(stream: Any, name: str) -> MsgGenerator[None]:
+    """Report the rows of a stream that are new; a pause or a suspension does not repeat it.
+
+    The engine would go back to the last checkpoint, and number rows that come later like those that
+    were reported since; in the catalog they would replace these.
+
+    Parameters
+    ----------
+    stream
+        What has the rows.
+    name
+        Of the event stream.
+    """
+    yield from bpp.rewindable_wrapper(bps.collect(stream, name=name), False)
+
+
+def report_for(
+    seconds: float, period_s: float, report: Callable[[], MsgGenerator[None]]
+) -> MsgGenerator[None]:
+    """Report rows again and again until `seconds` have passed, the last time then.
+
+    Reports take part of the time, and so do pauses: what is recorded goes on in them.
+
+    Parameters
+    ----------
+    seconds
+        How long, s.
+    period_s
+        Longest time between two reports, s, if they are quick.
+    report
+        The plan that reports, by `tell`.
+    """
+    count = math.ceil(seconds / period_s)
+    begin = time.monotonic()
+    for number in range(1, count + 1):
+        yield from bps.checkpoint()
+        yield from bps.sleep(max(0.0, begin + seconds * number / count - time.monotonic()))
+        yield from report()
+        if time.monotonic() - begin >= seconds:
+            return
 
 
 def with_device_errors(plan: MsgGenerator[Any]) -> MsgGenerator[Any]:

@@ -119,6 +119,8 @@ class Panoseti(GuardedDevice):
         self._known: dict[str, int] = {}
         """Rows of each index as last read from the IOC."""
         self._is_tracking = self.is_lost = False
+        self._ended = threading.Event()
+        """Set when this session ends the present tracking."""
         self.losses = 0
         self._newest = [
             EpicsSignalRO(f"{prefix}M1:{product}:Time_RBV", name=f"{name}_{product}_newest")
@@ -178,7 +180,10 @@ class Panoseti(GuardedDevice):
         return self.in_background(lambda: self._measure_rate(seconds))
 
     def wait_for_run(self, limit_s: float) -> Status:
-        """Return a status that is done when the run has ended and all its frames are indexed."""
+        """Return a status that is done when the run has ended and all its frames are indexed.
+
+        It is done too after `limit_s`, or when `end_track` ends the tracking.
+        """
         return self.in_background(lambda: self._wait(limit_s))
 
     def end_track(self) -> Status:
@@ -231,15 +236,18 @@ class Panoseti(GuardedDevice):
             return True
         return False
 
-    def _check_ioc(self) -> None:
-        """Raise if the IOC is gone, or was restarted: then it does not index any more."""
+    def _check_ioc(self, ended: threading.Event) -> None:
+        """Raise if the IOC is gone, or was restarted: then it does not index any more.
+
+        With `ended` set it does not either: this session has ended the tracking.
+        """
         try:
             is_indexing = self._read_signal(self.plugin.capture)
         except LostIocError:
             raise
         except HardwareError as error:
             raise self._mark_lost("it does not answer") from error
-        if not is_indexing:
+        if not is_indexing and not ended.is_set():
             raise self._mark_lost("it was restarted, or its recording was ended")
 
     def _mark_lost(self, reason: str) -> LostIocError:
@@ -265,7 +273,7 @@ class Panoseti(GuardedDevice):
         self._put(self.plugin.capture, 1)
         if not self._read_signal(self.plugin.capture):
             raise HardwareError(f"{self.name}: {self._read_signal(self.plugin.write_message)}")
-        self._is_tracking = True
+        self._is_tracking, self._ended = True, threading.Event()
         file = Path(self._read_now(self.plugin.full_file_name))
         for key, stream in self.streams.items():
             stream.begin(str(file.with_name(f"{file.stem}_{key}{file.suffix}")))
@@ -317,18 +325,19 @@ class Panoseti(GuardedDevice):
         return max(float(self._read_signal(signal)) * 1e9 for signal in self._newest)
 
     def _wait(self, limit_s: float) -> None:
-        pause, deadline = threading.Event(), time.monotonic() + limit_s
-        while not self.is_lost and time.monotonic() < deadline:
-            self._check_ioc()
+        ended, deadline = self._ended, time.monotonic() + limit_s
+        while not (self.is_lost or ended.is_set() or time.monotonic() > deadline):
+            self._check_ioc(ended)
             if int(self._read_signal(self.run_state)) == ENDED:
                 return
-            pause.wait(0.1)
+            ended.wait(0.1)
 
     def _simulate(self, running: bool) -> None:
         self.connect()
         self._put(self.sim_running, int(running))
 
     def _end(self) -> None:
+        self._ended.set()
         if not self.is_lost:
             self._put(self.plugin.capture, 0)
             self._put(self.track_name, NEWEST)

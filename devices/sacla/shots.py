@@ -103,7 +103,7 @@ class Shots(FileStreamDevice):
     true_jitter = Cpt(EpicsSignalRO, "SIM:Jitter_RBV", kind=Kind.omitted)
 
     silence_limit = Cpt(Signal, value=10.0, kind=Kind.config, metadata={"units": "s"})
-    """Longest time without a shot that counts, s, before a point fails; 0 waits for ever."""
+    """Longest time without a shot, of a point one that counts, s, before the plan fails; 0: any."""
     settle_time = Cpt(Signal, value=0.3, kind=Kind.config, metadata={"units": "s"})
     """Rest before a point: shots that were under way before it do not count."""
     shots_per_point = Cpt(Signal, value=100, kind=Kind.config)
@@ -149,6 +149,8 @@ class Shots(FileStreamDevice):
             for place, (kind, columns) in enumerate(columns_beside.items(), 1)
         )
         self._requested_rows = 0
+        self._row_at = 0.0
+        """Time of the last shot in the file, or of kickoff."""
         self._follow(self.rows, self.plugin.captured)
         self._follow(self.region_sets, self.region_rows)
         self._follow(self.images, self.image_rows)
@@ -205,6 +207,8 @@ class Shots(FileStreamDevice):
         # Only the rows of shots tell of an IOC that was restarted: the files beside are opened
         # with them, and their counts of the recording before come late.
         if stream is self.rows:
+            if rows > stream.rows:
+                self._row_at = time.monotonic()
             super()._count(stream, rows)
         else:
             stream.rows = rows
@@ -233,6 +237,19 @@ class Shots(FileStreamDevice):
         """
         self._requested_rows = self.plugin.requested_rows = int(shots)
 
+    def start_flying(self) -> None:
+        """Expect shots from now on."""
+        self._row_at = time.monotonic()
+        super().start_flying()
+
+    def raise_if_silent(self) -> None:
+        """Raise if shots are expected and the IOC is silent, or no shot comes."""
+        super().raise_if_silent()
+        limit = float(self.silence_limit.get())
+        is_late = limit and time.monotonic() - self._row_at > limit
+        if is_late and self._expects_rows() and self.rows.rows < self._requested_rows:
+            raise self._no_shot(limit)
+
     def finish_flying(self) -> None:
         """Wait for the shots that were prepared, if any; then close the files."""
         if self._requested_rows:
@@ -251,9 +268,10 @@ class Shots(FileStreamDevice):
             lambda: reached() or self.rows.rows > rows or time.monotonic() > deadline,
         )
         if self.rows.rows == rows and not reached():
-            raise HardwareError(
-                f"{self.name}: no shot in the file for {limit:g} s; {self._reason()}"
-            )
+            raise self._no_shot(limit)
+
+    def _no_shot(self, limit: float) -> HardwareError:
+        return HardwareError(f"{self.name}: no shot in the file for {limit:g} s; {self._reason()}")
 
     # ---- a point of a scan
 

@@ -10,6 +10,7 @@ from bluesky.protocols import Readable, Triggerable
 from bluesky.utils import MsgGenerator
 
 from plans.checks import Needs, check_devices, finite
+from plans.run_stubs import tell
 
 
 class Watcher(Protocol):
@@ -105,12 +106,13 @@ def track_epu(
     def collect(key: str) -> MsgGenerator[None]:
         for stream in runs[key][1]:
             name = stream.name.removeprefix(f"{watcher.name}_")
-            yield from bps.collect(stream, name=name)
+            yield from tell(stream, name)
 
     def progress() -> MsgGenerator[None]:
         yield from bps.create(name="primary")
         yield from bps.read(watcher)
         yield from bps.save()
+        yield from bps.checkpoint()  # nothing is repeated in a run that is closed meanwhile
 
     def close(key: str) -> MsgGenerator[None]:
         uid, streams = runs[key]
@@ -122,6 +124,7 @@ def track_epu(
     def follow() -> MsgGenerator[None]:
         quiet, seen, suggested = 0.0, 0, watcher.suggestion()
         while True:
+            yield from bps.checkpoint()
             before = time.monotonic()
             yield from bps.trigger(watcher, wait=True)
             for grid in watcher.grids():

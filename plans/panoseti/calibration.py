@@ -163,6 +163,7 @@ def tune_threshold(
     start = start_metadata("tune_threshold", {"panoseti": panoseti}, arguments, md)
 
     def rate_at(threshold_adc: float, collect: Collect) -> MsgGenerator[float]:
+        yield from bps.checkpoint()
         yield from until_done(panoseti.set_threshold(threshold_adc))
         yield from until_done(panoseti.measure_rate(seconds))
         yield from bps.create(name=TUNING)

@@ -13,7 +13,14 @@ from bluesky.protocols import Readable
 from bluesky.utils import MsgGenerator
 
 from plans.checks import Needs, check_devices, finite
-from plans.run_stubs import in_run, start_metadata, until_done, with_device_errors
+from plans.run_stubs import (
+    in_run,
+    report_for,
+    start_metadata,
+    tell,
+    until_done,
+    with_device_errors,
+)
 
 COLLECT_S = 1.0
 """Time between two reports of new frames, s."""
@@ -188,12 +195,7 @@ def timed_run(
 
 def _watch(collect: Collect, seconds: float) -> MsgGenerator[None]:
     """Report new frames for some time, s; for `simulated_run`."""
-    elapsed = 0.0
-    while elapsed < seconds:
-        pause = min(COLLECT_S, seconds - elapsed)
-        yield from bps.sleep(pause)
-        elapsed += pause
-        yield from collect()
+    yield from report_for(seconds, COLLECT_S, collect)
 
 
 def simulated_run(
@@ -263,6 +265,7 @@ def _follow(panoseti: Any, declared: set[str], limit_s: float) -> MsgGenerator[N
     """Report frames until the run has ended."""
     ended = panoseti.wait_for_run(limit_s)
     while not ended.done:
+        yield from bps.checkpoint()
         yield from bps.sleep(COLLECT_S)
         yield from _collect(panoseti, declared)
     yield from until_done(ended)  # raises what the wait has failed with
@@ -283,4 +286,4 @@ def _collect(panoseti: Any, declared: set[str]) -> MsgGenerator[None]:
                 continue
             yield from bps.declare_stream(stream, name=key, collect=True)
             declared.add(key)
-        yield from bps.collect(stream, name=key)
+        yield from tell(stream, key)

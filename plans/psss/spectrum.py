@@ -1,8 +1,8 @@
 """Plans of the single-shot spectrometer: every pulse, a background, a scan of a motor."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import bluesky.plan_stubs as bps
@@ -26,7 +26,7 @@ from plans.psss.stubs import (
     wants_pictures,
     with_restored,
 )
-from plans.run_stubs import PRIMARY, in_run, start_metadata, with_device_errors
+from plans.run_stubs import PRIMARY, in_run, report_for, start_metadata, with_device_errors
 from skywright.errors import ConfigError
 
 __all__ = [
@@ -114,32 +114,22 @@ def acquire_spectra(
     device: Any = psss
 
     def body() -> MsgGenerator[None]:
-        pictures = yield from wants_pictures(device)
+        report = partial(collect, device, PRIMARY, (yield from wants_pictures(device)))
         yield from bps.checkpoint()
         yield from bps.prepare(device.pulses, pulses, wait=True)
         yield from bps.kickoff(device.pulses, wait=True)
-        for period in _periods(device, pulses, seconds):
-            # Pulses go on in a pause; those that came then are told of after it.
-            yield from bps.checkpoint()
-            yield from bps.sleep(period)
-            yield from collect(device, PRIMARY, pictures)
+        # Pulses go on in a pause; those that came then are told of after it.
+        if seconds is not None:
+            yield from report_for(seconds, COLLECT_S, report)
+        while device.pulses.get_index() < pulses:
+            yield from report_for(COLLECT_S, COLLECT_S, report)
         yield from bps.complete(device.pulses, wait=True)
-        yield from collect(device, PRIMARY, pictures)
+        yield from report()
 
     arguments = {"n": n} if seconds is None else {"seconds": seconds}
     _md = start_metadata("acquire_spectra", {"psss": psss}, arguments, md)
     uid, _ = yield from recorded(device, body, _md, PRIMARY)
     return str(uid)
-
-
-def _periods(psss: Any, pulses: int, seconds: float | None) -> Any:
-    """Yield how long to wait before the next report, until the pulses are there or time is over."""
-    if seconds is None:
-        while psss.pulses.get_index() < pulses:
-            yield COLLECT_S
-    else:
-        periods = math.ceil(seconds / COLLECT_S)
-        yield from [seconds / periods] * periods
 
 
 def take_background(

@@ -13,7 +13,7 @@ from bluesky.protocols import Collectable, Flyable, Movable, Preparable, Readabl
 from bluesky.utils import MsgGenerator
 
 from plans.checks import Needs
-from plans.run_stubs import PRIMARY, Body, staged_run
+from plans.run_stubs import PRIMARY, Body, staged_run, tell
 
 COLLECT_S = 0.25
 """Time between two reports of pulses that come freely, s."""
@@ -84,11 +84,11 @@ def wants_pictures(psss: Any) -> MsgGenerator[bool]:
 
 def collect(psss: Any, pulses: str, pictures: bool) -> MsgGenerator[None]:
     """Tell of the new rows of every stream; raises when the spectrometer is in trouble."""
-    yield from bps.collect(psss.pulses, name=pulses)
+    yield from tell(psss.pulses, pulses)
     if hasattr(psss, "pulse_settings"):
-        yield from bps.collect(psss.pulse_settings, name=SETTINGS)
+        yield from tell(psss.pulse_settings, SETTINGS)
     if pictures:
-        yield from bps.collect(psss.pictures, name=PICTURES)
+        yield from tell(psss.pictures, PICTURES)
 
 
 def take_point(psss: Any, motor: Any, position: float) -> MsgGenerator[Reading]:

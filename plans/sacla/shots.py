@@ -81,7 +81,7 @@ def acquire_shots(
     TypeError
         If the device cannot do its part.
     HardwareError
-        If no shot comes, or the IOC goes.
+        If no shot comes for `sacla.silence_limit`, or the IOC goes.
     """
     check_devices("acquire_shots", sacla=(sacla, FLYING))
     wanted = whole("acquire_shots", "n", n)

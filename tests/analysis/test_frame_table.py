@@ -50,6 +50,18 @@ def test_values_of_events_with_identity_and_time_in_a_file(tmp_path: Path) -> No
     assert sorted(table.values["x"]) == [4]
 
 
+def test_rows_that_were_taken_again_count_once_and_are_the_last_ones() -> None:
+    rows = KeyRows()
+    for start, stop, sequence in ((0, 4, 1), (4, 7, 3), (7, 8, 4), (8, 9, 6)):
+        rows.add(FileRows("a.h5", "/x", start, stop, sequence))
+    table = FrameTable(in_files={"x": rows})
+    assert table.announced() == 9
+    rows.drop_superseded()
+    assert table.announced() == 6
+    assert table.sequence(0, 6) == [1, 2, 3, 4, 5, 6]
+    assert [n for each in rows.segments for n in range(each.start, each.stop)] == [0, 1, 4, 7, 6, 8]
+
+
 def test_picked_frames_keep_the_order_of_their_file_and_repeats(tmp_path: Path) -> None:
     path = tmp_path / "a.h5"
     numbers = np.array([7, 0, 8, 0, 3, 0, 8, 0, 9])

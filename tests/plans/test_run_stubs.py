@@ -2,6 +2,8 @@
 
 import threading
 from collections import defaultdict
+from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import bluesky.plan_stubs as bps
@@ -10,7 +12,12 @@ from bluesky import RunEngine
 from bluesky.utils import Msg, MsgGenerator, RunEngineInterrupted
 from ophyd import Signal
 from ophyd.status import Status
+from test_plan_pauses import FakeArray, FakePsss, FakeRows
 
+from plans import run_stubs
+from plans.panoseti.runs import observe
+from plans.pictures import watch_camera
+from plans.psss.spectrum import acquire_spectra
 from plans.run_stubs import in_run, until_done
 from skywright.errors import HardwareError
 
@@ -113,3 +120,37 @@ def test_the_error_of_a_status_is_raised(engine: RunEngine, late: bool) -> None:
 
     with pytest.raises(HardwareError, match="no light"):
         engine(plan())
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        lambda: watch_camera(FakeRows("camera"), 60.0),
+        lambda: acquire_spectra(FakePsss(), seconds=60.0),
+        lambda: observe(FakeArray(), 60.0),
+    ],
+    ids=["watch_camera", "acquire_spectra", "observe"],
+)
+def test_slow_reports_are_part_of_the_seconds_of_a_plan(
+    engine: RunEngine,
+    monkeypatch: pytest.MonkeyPatch,
+    plan: Callable[[], MsgGenerator[Any]],
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(
+        run_stubs, "time", SimpleNamespace(monotonic=lambda: clock[0]), raising=False
+    )
+
+    async def sleep(msg: Msg) -> None:
+        clock[0] += msg.args[0]
+
+    def watch(msg: Msg) -> None:
+        clock[0] += 0.1 * (msg.command == "collect")
+
+    engine.register_command("sleep", sleep)
+    engine.msg_hook = watch
+    reports: list[float] = []
+    engine.subscribe(lambda *_: reports.append(clock[0]), "stream_datum")
+    engine(plan())
+    # Three streams at most: the report at the end of the time, and the last one.
+    assert 60.0 < reports[-1] < 60.0 + 2 * 3 * 0.1 + 0.01

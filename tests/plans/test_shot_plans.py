@@ -332,6 +332,18 @@ def test_wrong_arguments_are_refused_before_anything_moves(
         next(acquire_shots(sacla, 0))
 
 
+def test_a_run_ends_with_the_reason_when_no_shot_comes(RE: RunEngine, tmp_path: Path) -> None:
+    rare = ("--source", "sim", "--rate", "0.1", "--pool", "2", "--roi", WHOLE, *SIZE)
+    with running_ioc("iocs.sacla", *rare) as ioc:
+        sacla = Shots(ioc.prefix, assets=tmp_path, name="sacla")
+        sacla.wait_for_connection(timeout=60)
+        sacla.silence_limit.put(0.5)
+        run = Run(RE)
+        with pytest.raises(HardwareError, match=r"sacla: no shot in the file for 0\.5 s"):
+            RE(acquire_shots(sacla, 1000))
+    assert "no shot in the file" in run.of("stop")[0]["reason"]
+
+
 def test_a_killed_ioc_ends_the_run_and_the_next_one_works(RE: RunEngine, tmp_path: Path) -> None:
     with running_ioc("iocs.sacla", *ARGS, *SIZE) as ioc:
         sacla = Shots(ioc.prefix, assets=tmp_path, name="sacla")

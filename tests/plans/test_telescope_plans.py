@@ -1,6 +1,7 @@
 """Plans of the simulated array, over Channel Access, against the twin's truth."""
 
 import math
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -8,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 from bluesky import RunEngine
+from bluesky.utils import RunEngineInterrupted
 from ioc_process import running_ioc
 from ophyd import EpicsSignalRO, Signal
 from ophyd.status import Status
@@ -15,7 +17,7 @@ from support.waiting import until
 
 from devices.panoseti.array import Panoseti
 from plans.panoseti.calibration import calibrate_gain, dark_run, tune_threshold
-from plans.panoseti.runs import observe
+from plans.panoseti.runs import observe, track_run
 from skywright.errors import ConfigError, DataError, HardwareError
 from skywright.files.readers import locate, open_reader
 from skywright.instruments.panoseti.demos.clients import StreamClients
@@ -165,6 +167,48 @@ def test_a_rate_out_of_reach_leaves_the_threshold(RE: RunEngine, panoseti: Panos
     assert panoseti.threshold.get() == former
     with pytest.raises(ConfigError, match=r"most_adc = 80\.0, expected .* above 90"):
         RE(tune_threshold(panoseti, 10.0, least_adc=90.0, most_adc=80.0))
+
+
+def test_a_tracking_that_is_aborted_has_its_last_frames_and_its_ioc(
+    RE: RunEngine, panoseti: Panoseti
+) -> None:
+    """The thread that waits for the end of the run sees that the indexes are closed."""
+    documents = []
+    paused = threading.Event()
+
+    def pause(name: str, doc: dict[str, Any]) -> None:
+        documents.append((name, doc))
+        if name == "stream_datum" and not paused.is_set():
+            paused.set()
+            threading.Thread(target=RE.request_pause, daemon=True).start()
+
+    waiting = panoseti.wait_for_run
+    waits: list[Status] = []
+
+    def wait_for_run(limit_s: float) -> Status:
+        waits.append(waiting(limit_s))
+        return waits[-1]
+
+    losses = panoseti.losses
+    panoseti.run_simulated(True).wait(60)
+    panoseti.wait_for_run = wait_for_run  # type: ignore[method-assign]
+    try:
+        with pytest.raises(RunEngineInterrupted):
+            RE(track_run(panoseti), pause)
+        RE.abort("enough")
+        waits[0].wait(60)
+    finally:
+        del panoseti.wait_for_run
+        panoseti.run_simulated(False).wait(60)
+    assert (panoseti.is_lost, panoseti.losses) == (False, losses)
+    keys = {d["uid"]: d["data_key"] for n, d in documents if n == "stream_resource"}
+    told = {
+        keys[d["stream_resource"]]: d["indices"]["stop"]
+        for n, d in documents
+        if n == "stream_datum"
+    }
+    for key in panoseti.recorded():
+        assert told[f"panoseti_{key}_number"] == panoseti.rows(key)
 
 
 class Refusing:

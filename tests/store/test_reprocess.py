@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import bluesky.plan_stubs as bps
@@ -20,12 +21,14 @@ from support.odd_analyses import PATH
 from support.second_stages import SLOPE
 from support.streaming import StreamingCamera
 
+from skywright.analysis.named import make_analysis
 from skywright.callbacks.journal import Journal
 from skywright.callbacks.live import LiveAnalysis
 from skywright.cli import main
 from skywright.errors import ConfigError, DataError, SkywrightError
 from skywright.store import lookup
 from skywright.store import reprocess as reprocess_module
+from skywright.store.journal_contents import datum
 from skywright.store.lookup import find_run
 from skywright.store.reprocess import cluster, reprocess, wait_until_stored
 
@@ -174,6 +177,32 @@ def test_inputs_from_events(world: World, tmp_path: Path, journal: bool) -> None
             aside.rename(done)
     assert np.frombuffer(run.columns()["angle"], "<f8").tolist() == list(range(0, 91, 10))
     assert run.result["n_missing"] == 0
+
+
+def test_frames_that_a_resumed_scan_has_taken_again_count_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = {"external": "STREAM:", "shape": [4, 5], "dtype": "array", "source": "s"}
+    file = {"uri": f"file://localhost{tmp_path}/a.h5", "mimetype": "application/x-hdf5"}
+    resource = {"run_start": "r", "data_key": "cam_image", "parameters": {"dataset": "/a"}}
+    descriptor = {"uid": "d", "name": "primary", "run_start": "r"}
+    documents: list[tuple[str, dict[str, Any]]] = [
+        ("descriptor", {**descriptor, "data_keys": {"cam_image": key}}),
+        ("stream_resource", {"uid": "s", **file, **resource}),
+        *(
+            ("stream_datum", {"descriptor": "d", **datum("s", index, number, rows)})
+            for index, number, rows in ((0, 1, 3), (3, 3, 2))
+        ),
+        ("stop", {"run_start": "r"}),
+    ]
+    monkeypatch.setattr(reprocess_module, "run_documents", lambda *_: iter(documents))
+    stored: Any = SimpleNamespace(metadata={"start": {"uid": "r"}})
+    analysis = make_analysis("picture_statistics", None)
+    table = reprocess_module._raw_run(stored, tmp_path, analysis, {}).streams["primary"].table
+    assert table is not None
+    assert table.announced() == 4
+    rows = table.in_files["image"].segments
+    assert [number for each in rows for number in range(each.start, each.stop)] == [0, 1, 3, 4]
 
 
 def test_failure_is_an_error_and_in_the_derived_run(world: World) -> None:

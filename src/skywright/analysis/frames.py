@@ -1,6 +1,7 @@
 """Where the frames of a run are in its files and events, and how to read them."""
 
 import contextlib
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -47,7 +48,7 @@ class FileRows:
 
     def is_followed_by(self, other: "FileRows") -> bool:
         """Return whether `other` starts at the end of this segment."""
-        here = (self.path, self.dataset, self.stop, self.sequence + self.stop - self.start)
+        here = (self.path, self.dataset, self.stop, _end(self))
         return here == (other.path, other.dataset, other.start, other.sequence)
 
 
@@ -66,6 +67,33 @@ class KeyRows:
             segment = replace(last, stop=segment.stop)
         self.segments.append(segment)
 
+    def drop_superseded(self) -> None:
+        """Keep the last rows of each sequence number; a run that was resumed has taken some again.
+
+        The catalog has the same ones: `skywright.store.journal_contents.ExternalRows`.
+        """
+        rows, self.segments = self.segments, []
+        for new in rows:
+            if self.segments and new.sequence < _end(self.segments[-1]):
+                before, after = (
+                    self._between(0, new.sequence),
+                    self._between(_end(new), sys.maxsize),
+                )
+                self.segments = [*before, new, *after]
+            else:
+                self.segments.append(new)
+        self.count = sum(segment.stop - segment.start for segment in self.segments)
+
+    def _between(self, first: int, end: int) -> list[FileRows]:
+        """Return the rows whose sequence numbers are in [first, end)."""
+        parts = []
+        for old in self.segments:
+            low, high = max(first, old.sequence), min(end, _end(old))
+            if low < high:
+                start = old.start + low - old.sequence
+                parts.append(replace(old, start=start, stop=start + high - low, sequence=low))
+        return parts
+
     def locate(self, start: int, stop: int) -> Iterator[FileRows]:
         """Yield the segments that hold the positions `start` to `stop`."""
         first = 0
@@ -80,6 +108,11 @@ class KeyRows:
                     sequence=segment.sequence + low,
                 )
             first += length
+
+
+def _end(segment: FileRows) -> int:
+    """Return the sequence number after the last row of a segment."""
+    return segment.sequence + segment.stop - segment.start
 
 
 @dataclass

@@ -364,6 +364,9 @@ def _raw_run(
     raw = RawRun(start, RequiredKeys.of(analysis, keys))
     for name, doc in run_documents(run, journals):
         raw(name, doc)
+    for stream in raw.streams.values():
+        for rows in stream.table.all_in_files if stream.table is not None else ():
+            rows.drop_superseded()
     if not raw.streams:
         raise DataError(
             f"run {raw.uid} has no stream with the data keys that {analysis.name} needs: "

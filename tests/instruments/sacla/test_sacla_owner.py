@@ -11,7 +11,7 @@ import pytest
 from sacla_hand import EV, NAME, SHAPE, WHOLE, HandShots, run_info
 from support.waiting import until
 
-from skywright.errors import ConfigError
+from skywright.errors import ConfigError, HardwareError
 from skywright.files.columns import ColumnReader
 from skywright.instruments.sacla import pipeline as pipelines
 from skywright.instruments.sacla.analyzed_shot import AnalyzedShot, RegionSet
@@ -196,6 +196,24 @@ def test_recordings_of_another_thread_and_a_path_that_cannot_be_written(
     source.shot(0)
     until(lambda: owner.shots.rows_readable == 1, 60, "the shot is in the file")
     owner.stop_recording()
+
+
+def test_a_source_that_cannot_start_leaves_no_recording_open(
+    source: HandShots, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise HardwareError("the facility does not answer")
+
+    owner = ShotOwner(AnalyzedShots(source, [WHOLE], np.linspace(-1.0, 1.0, 5), window=8))
+    with monkeypatch.context() as patched:
+        patched.setattr(source, "start", refuse)
+        with pytest.raises(HardwareError, match="the facility does not answer"):
+            owner.start_recording(tmp_path / "a.h5")
+    assert not owner.is_recording
+    assert owner.start_recording(tmp_path / "b.h5") == ""
+    source.shot(0)
+    until(lambda: owner.shots.rows_readable == 1, 60, "the shot is in the next file")
+    owner.close()
 
 
 def test_region_sets_are_read_as_they_were_written() -> None:

@@ -215,8 +215,12 @@ class ShotOwner:
             error = self._open(path)
         if error:
             return error
-        self.owner.acquire()
-        self._recording = self.source.start_recording(self._number, count)
+        try:
+            self.owner.acquire()
+            self._recording = self.source.start_recording(self._number, count)
+        except BaseException:
+            self.stop_recording()
+            raise
         self._writes_images.set()
         self._writer = threading.Thread(target=self._write_images, name="sacla-images", daemon=True)
         self._writer.start()

@@ -1,0 +1,356 @@
+"""Pauses anywhere in the plans that report rows of files: each row has its sequence number once."""
+
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import bluesky.plan_stubs as bps
+import bluesky.preprocessors as bpp
+import pytest
+from bluesky import RunEngine
+from bluesky.protocols import StreamAsset
+from bluesky.utils import Msg, MsgGenerator, RunEngineInterrupted
+from event_model import StreamRange, compose_stream_resource
+from ophyd import Signal
+from ophyd.sim import NullStatus
+from ophyd.status import Status
+from support.documents import Documents
+
+from plans import pictures
+from plans.epu.track import track_epu
+from plans.panoseti import runs
+from plans.panoseti.calibration import tune_threshold
+from plans.pictures import watch_camera
+from plans.psss import spectrum
+from plans.psss.spectrum import acquire_spectra
+from plans.sacla import shots
+from plans.sacla.shots import acquire_shots
+
+
+class FakeRows:
+    """A stream of a file; between two reports three rows come, and two at the end."""
+
+    parent = None
+    has_more = False
+    file = "/x.h5"
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.rows = self.told = 0
+        self.comes = True
+        self.bundle: Any = None
+
+    def stage(self) -> list[Any]:
+        return [self]
+
+    def unstage(self) -> list[Any]:
+        return [self]
+
+    def prepare(self, rows: int) -> NullStatus:
+        return NullStatus()
+
+    def kickoff(self) -> NullStatus:
+        return NullStatus()
+
+    def complete(self) -> NullStatus:
+        self.end()
+        return NullStatus()
+
+    def end(self) -> None:
+        if self.comes:
+            self.rows += 2
+        self.comes = False
+
+    def describe_collect(self) -> dict[str, Any]:
+        key = {"source": "sim", "dtype": "number", "shape": [], "external": "STREAM:"}
+        return {self.name: key}
+
+    def get_index(self) -> int:
+        return self.rows
+
+    def collect_asset_docs(self, index: int | None = None) -> Iterator[StreamAsset]:
+        if self.comes:
+            self.rows += 3
+        if self.rows == self.told:
+            return
+        if self.bundle is None:
+            self.bundle = compose_stream_resource(
+                mimetype="application/x-hdf5",
+                uri=f"file://localhost/{self.name}.h5",
+                data_key=self.name,
+                parameters={"dataset": "/x", "chunk_shape": [1]},
+            )
+            yield "stream_resource", self.bundle.stream_resource_doc
+        rows = StreamRange(start=self.told, stop=self.rows)
+        yield "stream_datum", self.bundle.compose_stream_datum(rows)
+        self.told = self.rows
+
+
+class FakeDevice:
+    """What all devices of these plans have."""
+
+    parent = None
+    name = "fake"
+
+    def stage(self) -> list[Any]:
+        return [self]
+
+    def unstage(self) -> list[Any]:
+        return [self]
+
+    def read(self) -> dict[str, Any]:
+        return {}
+
+    def describe(self) -> dict[str, Any]:
+        return {}
+
+
+class FakePsss(FakeDevice):
+    def __init__(self) -> None:
+        self.pulses, self.pulse_settings = FakeRows("pulses"), FakeRows("pulse_settings")
+        self.pictures = FakeRows("pictures")
+        self.record_pictures = Signal(name="record_pictures", value=1)
+
+
+class FakeShots(FakeDevice):
+    def __init__(self) -> None:
+        self.rows, self.region_sets = FakeRows("rows"), FakeRows("region_sets")
+        self.images, self.frames = FakeRows("images"), FakeRows("frames")
+
+
+class FakeArray(FakeDevice):
+    """An array whose rate of triggers falls with the threshold; its run ends after four reports."""
+
+    is_lost, losses = False, 0
+
+    def __init__(self) -> None:
+        self.streams = {key: FakeRows(key) for key in ("m1_img16", "m1_ph256", "events")}
+        self.run_metadata = Signal(name="metadata", value="{}")
+        self.threshold = Signal(name="threshold", value=67.5)
+        self.trigger_rate = Signal(name="rate", value=0.0)
+        self.ended = Status()
+        self.thresholds: list[float] = []
+
+    def find_run(self, limit_s: float, wait_for_new: bool = False) -> NullStatus:
+        return NullStatus()
+
+    def track(self) -> NullStatus:
+        return NullStatus()
+
+    def recorded(self) -> list[str]:
+        if self.streams["events"].rows >= 9 and not self.ended.done:
+            self.ended.set_finished()
+        return list(self.streams)
+
+    def wait_for_run(self, limit_s: float) -> Status:
+        return self.ended
+
+    def end_track(self) -> NullStatus:
+        for stream in self.streams.values():
+            stream.end()
+        return NullStatus()
+
+    def run_simulated(self, running: bool) -> NullStatus:
+        return NullStatus()
+
+    def set_threshold(self, threshold_adc: float) -> NullStatus:
+        self.threshold.put(threshold_adc)
+        self.thresholds.append(threshold_adc)
+        return NullStatus()
+
+    def measure_rate(self, seconds: float) -> NullStatus:
+        self.trigger_rate.put(1000.0 - 5 * float(self.threshold.get()))
+        return NullStatus()
+
+
+class FakeWatcher(FakeDevice):
+    """A visit of two grids, whose second one comes later; it is to end after three triggers."""
+
+    def __init__(self) -> None:
+        self.triggers = 0
+        self.suggested = Signal(name="suggested", value=0)
+
+    def trigger(self) -> NullStatus:
+        self.triggers += 1
+        return NullStatus()
+
+    def read(self) -> dict[str, Any]:
+        return dict(self.suggested.read())
+
+    def describe(self) -> dict[str, Any]:
+        return dict(self.suggested.describe())
+
+    def grids(self) -> list[dict[str, Any]]:
+        keys = ("name", "session", "data_dir", "amends")
+        names = ["a", "b"][: 1 + (self.triggers > 1)]
+        return [{"uuid": name, "waiting": True} | dict.fromkeys(keys, "") for name in names]
+
+    def is_scanned(self) -> bool:
+        return True
+
+    def stop_requested(self) -> bool:
+        return self.triggers >= 3
+
+    def suggestion(self) -> int:
+        return self.triggers
+
+    def begin(self, grid: str, run: str) -> list[Any]:
+        return [FakeRows(f"fake_{grid}{kind}") for kind in ("holes", "micrographs")]
+
+    def end(self, run: str, streams: list[Any]) -> None:
+        for stream in streams:
+            stream.end()
+
+
+PLANS: dict[str, Callable[[], MsgGenerator[Any]]] = {
+    "watch_camera": lambda: watch_camera(FakeRows("camera"), 0.003),
+    "acquire_spectra": lambda: acquire_spectra(FakePsss(), 9),
+    "acquire_shots": lambda: acquire_shots(FakeShots(), 9),
+    "track_run": lambda: runs.track_run(FakeArray()),
+    "observe": lambda: runs.observe(FakeArray(), 0.003),
+    "track_epu": lambda: track_epu(FakeWatcher(), idle=0),
+}
+
+
+@pytest.fixture(autouse=True)
+def quick_reports(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (pictures, spectrum, shots, runs):
+        monkeypatch.setattr(module, "COLLECT_S", 0.001)
+
+
+def with_pause(plan: MsgGenerator[Any], after: int, pause: Msg) -> MsgGenerator[Any]:
+    """Insert a message that pauses after so many messages of a plan."""
+    count = 0
+
+    def insert(msg: Msg) -> tuple[None, MsgGenerator[None] | None]:
+        nonlocal count
+        if msg.command == pause.command:
+            return None, None
+        count += 1
+        return None, bpp.single_gen(pause) if count == after else None
+
+    return (yield from bpp.plan_mutator(plan, insert))
+
+
+def taken(RE: RunEngine, plan: MsgGenerator[Any]) -> tuple[Any, Documents, int]:
+    """Run a plan to its end; return its answer, the documents, and how often it was paused."""
+    documents: Documents = []
+    pauses = 0
+    try:
+        result: Any = RE(plan, lambda *pair: documents.append(pair))
+    except RunEngineInterrupted:
+        pauses, result = 1, RE.resume()
+    assert result.exit_status == "success"
+    return result.plan_result, documents, pauses
+
+
+def rows_of(documents: Documents) -> dict[str, list[int]]:
+    """Return the index of each row in the order of the sequence numbers, by data key."""
+    keys = {doc["uid"]: doc["data_key"] for name, doc in documents if name == "stream_resource"}
+    rows: dict[str, dict[int, int]] = defaultdict(dict)
+    for name, doc in documents:
+        if name == "stream_datum":
+            numbers, indices = (range(*doc[key].values()) for key in ("seq_nums", "indices"))
+            of_key = rows[keys[doc["stream_resource"]]]
+            for number, index in zip(numbers, indices, strict=True):
+                assert number not in of_key  # the catalog would keep the last one only
+                of_key[number] = index
+    return {key: [index for _, index in sorted(pairs.items())] for key, pairs in rows.items()}
+
+
+async def at_once() -> None:
+    """End a suspension."""
+
+
+@pytest.mark.parametrize("suspended", [False, True])
+@pytest.mark.parametrize("name", PLANS)
+def test_a_pause_anywhere_numbers_each_row_once(RE: RunEngine, name: str, suspended: bool) -> None:
+    """A suspension, as the journal asks for one, comes also within a message."""
+    messages, suspend_at = 0, 0
+
+    def count(msg: Msg) -> None:
+        nonlocal messages
+        messages += 1
+        if messages == suspend_at:
+            RE.request_suspend(at_once)
+
+    RE.msg_hook = count
+    taken(RE, PLANS[name]())
+    last = messages
+    assert last > 10
+    for after in range(1, last - 1):
+        messages = 0
+        if suspended:
+            suspend_at = after
+            _, documents, _ = taken(RE, PLANS[name]())
+        else:
+            _, documents, _ = taken(RE, with_pause(PLANS[name](), after, Msg("pause")))
+        rows = rows_of(documents)
+        assert rows
+        assert all(row == list(range(len(row))) for row in rows.values())
+        assert all(len(row) >= 5 for row in rows.values())
+
+
+@pytest.mark.parametrize("name", [*PLANS, "tune_threshold"])
+def test_a_plan_that_reports_is_paused_at_a_checkpoint_within_its_run(
+    RE: RunEngine, name: str
+) -> None:
+    plan = PLANS.get(name, lambda: tune_threshold(FakeArray(), 600.0))()
+    documents: Documents = []
+
+    def insert(msg: Msg) -> tuple[None, MsgGenerator[None] | None]:
+        return None, bps.deferred_pause() if msg.command == "declare_stream" else None
+
+    with pytest.raises(RunEngineInterrupted):
+        RE(bpp.plan_mutator(plan, insert), lambda *pair: documents.append(pair))
+    names = [kind for kind, _ in documents]
+    assert "start" in names
+    assert "stop" not in names
+    RE.halt()
+
+
+def test_a_pause_repeats_no_threshold_that_was_tried(RE: RunEngine) -> None:
+    for after in range(1, 40):
+        array = FakeArray()
+        plan = with_pause(tune_threshold(array, 600.0, tolerance=1e-4), after, Msg("pause"))
+        tuned, documents, pauses = taken(RE, plan)
+        assert pauses
+        events = {
+            doc["seq_num"]: (doc["data"]["threshold"], doc["data"]["rate"])
+            for name, doc in documents
+            if name == "event"
+        }
+        tried = [events[number][0] for number in sorted(events)]
+        assert tried == array.thresholds
+        assert events[max(events)] == (tuned.threshold_adc, tuned.rate_hz)
+
+
+def test_rows_that_come_while_a_flyer_completes_over_a_pause_are_in_the_catalog(
+    RE: RunEngine,
+) -> None:
+    camera, ended = FakeRows("camera"), Status()
+    calls: list[str] = []
+
+    def complete() -> Status:
+        calls.append("complete")
+        camera.end()
+        return ended
+
+    camera.complete = complete  # type: ignore[method-assign, assignment]
+    waits = threading.Event()
+
+    def watch(msg: Msg) -> None:
+        if msg.command == "wait" and calls and not waits.is_set():
+            waits.set()
+            threading.Thread(target=RE.request_pause, daemon=True).start()
+
+    RE.msg_hook = watch
+    documents: Documents = []
+    with pytest.raises(RunEngineInterrupted):
+        RE(watch_camera(camera, 0.003), lambda *pair: documents.append(pair))
+    assert waits.is_set()
+    ended.set_finished()
+    RE.resume()
+    rows = rows_of(documents)["camera"]
+    assert rows == list(range(camera.rows))
