@@ -115,6 +115,7 @@ def main() -> int:
     fit.add_argument("--minutes", type=float, default=60.0)
     fit.add_argument("--without", nargs="*", default=[], help="generators")
     fit.add_argument("--rate", type=float, default=2e-3)
+    fit.add_argument("--batch", type=int, default=240, help="pictures in a step")
     fit.add_argument("--room", type=int, default=100_000, help="most pictures in memory")
     out = steps.add_parser("export", help="write the ONNX file")
     out.add_argument("checkpoint", type=Path)
@@ -130,7 +131,9 @@ def main() -> int:
     elif args.step == "train":
         from training import train
 
-        train(args.pool, args.networks, args.minutes, args.without, args.rate, args.room)
+        train(
+            args.pool, args.networks, args.minutes, args.without, args.rate, args.batch, args.room
+        )
     elif args.step == "export":
         export(args.checkpoint, args.model)
     else:

@@ -393,7 +393,9 @@ def clutter(
         part = gaussian_filter(part, blur) * opacity
         if before and np.isfinite(keep[0]):
             r, c = max(int(keep[1]), 0), max(int(keep[0]), 0)
-            about = part[max(r - KEPT_PX, 0) : r + KEPT_PX + 1, max(c - KEPT_PX, 0) : c + KEPT_PX + 1]
+            about = part[
+                max(r - KEPT_PX, 0) : r + KEPT_PX + 1, max(c - KEPT_PX, 0) : c + KEPT_PX + 1
+            ]
             if about.size and about.max() > 0.1:
                 continue
         canvas.cover(part, level)

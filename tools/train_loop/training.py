@@ -16,7 +16,6 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from views import views
 
-BATCH = 240
 AVERAGE_EVERY = 20  # steps
 AVERAGE = 0.96  # of the running average of the weights that is kept then
 WARM_UP_STEPS = 300
@@ -37,11 +36,13 @@ class Learner:
         Generator whose pictures it does not see; empty for none.
     checkpoint
         File of its weights: where it exists, training goes on from it.
+    batch
+        Number of pictures in a step.
     """
 
-    def __init__(self, pool: Pool, without: str, checkpoint: Path) -> None:
+    def __init__(self, pool: Pool, without: str, checkpoint: Path, batch: int) -> None:
         device = pool.device
-        self.pool, self.without, self.checkpoint = pool, without, checkpoint
+        self.pool, self.without, self.checkpoint, self.batch = pool, without, checkpoint, batch
         self.network = LoopNetwork().to(device, memory_format=torch.channels_last)
         self.steps = 0
         if checkpoint.exists():
@@ -60,7 +61,7 @@ class Learner:
             fused=True,
             capturable=on_gpu,
         )
-        self.rows = torch.zeros(BATCH, dtype=torch.long, device=device)
+        self.rows = torch.zeros(batch, dtype=torch.long, device=device)
         self.losses: dict[str, Tensor] = {}
         # bfloat16 on a processor without instructions for it takes ten times longer.
         short = on_gpu or torch.cpu.get_capabilities().get("avx512_bf16", False)
@@ -72,7 +73,7 @@ class Learner:
         """Learn from one batch."""
         with torch.cuda.stream(self.stream):
             self.rate.fill_(rate)
-            self.rows.copy_(self.pool.drawn(BATCH, self.without))
+            self.rows.copy_(self.pool.drawn(self.batch, self.without))
             self.run()
             self.steps += 1
             if self.steps % AVERAGE_EVERY == 0:
@@ -96,7 +97,7 @@ class Learner:
         """Return a step that starts its thousand small kernels at once."""
         with torch.cuda.stream(self.stream):
             for _ in range(3):  # at rate 0: libraries choose their kernels
-                self.rows.copy_(self.pool.drawn(BATCH, self.without))
+                self.rows.copy_(self.pool.drawn(self.batch, self.without))
                 self._update()
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
@@ -118,7 +119,13 @@ class Learner:
 
 
 def train(
-    folder: Path, networks: Path, minutes: float, without: list[str], rate: float, room: int
+    folder: Path,
+    networks: Path,
+    minutes: float,
+    without: list[str],
+    rate: float,
+    batch: int,
+    room: int,
 ) -> None:
     """Train for a time, minutes: a network that sees all, and one without each generator named.
 
@@ -136,7 +143,7 @@ def train(
         pool.refresh()
         over.wait(0.2)
     learners = [
-        Learner(pool, name, networks / (f"without-{name}.pt" if name else "all.pt"))
+        Learner(pool, name, networks / (f"without-{name}.pt" if name else "all.pt"), batch)
         for name in ("", *without)
     ]
     log.info("%d networks, first pictures after %.0f s", len(learners), time.monotonic() - begun)
