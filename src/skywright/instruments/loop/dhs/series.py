@@ -175,7 +175,7 @@ class SeriesOperations:
 
     def _last_picture(self, index: int) -> NDArray[np.uint8]:
         if self._last is None:
-            raise DataError("the last series is not complete")
+            raise DataError("no series, or the last one is not complete")
         return self._last.picture(index)
 
     async def _report(self, call: Call, collection: Collection, recording: Recording) -> None:
