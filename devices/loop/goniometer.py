@@ -13,7 +13,6 @@ from ophyd import Component as Cpt
 from ophyd import Device, Kind, Signal
 from ophyd import FormattedComponent as FCpt
 
-from devices.guarded import TaskStatus
 from devices.loop.oscillation import MotorOscillation, Oscillation
 from devices.loop.sample_stage import SampleStage
 from devices.motion import Motor
@@ -78,16 +77,6 @@ class MotorGoniometer(Device):
     def stages(self) -> tuple[Motor, Motor, Motor]:
         """The stage motors, in the order of the columns of the matrix."""
         return self.sx, self.sy, self.sz
-
-    def move_sample(self, dx_um: float, dy_um: float, dz_um: float) -> TaskStatus:
-        """Move the sample by an offset in the goniometer frame, um.
-
-        Raises
-        ------
-        HardwareError
-            If an IOC does not answer, or a stage would leave its limits; nothing moves then.
-        """
-        return self.sample.by.set((dx_um, dy_um, dz_um))
 
 
 class Goniometer(MotorGoniometer):

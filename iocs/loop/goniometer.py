@@ -227,6 +227,8 @@ class GoniometerIOC(PVGroup):
         try:
             plan = self._start()
         except (HardwareError, ConfigError) as error:
+            self.gonio.oscillation = None
+            await self._post_trace()  # or that of the last one would be taken for this one's
             await self._say(FAILED, str(error))
             return
         self.oscillating, self.gonio.oscillation = True, plan

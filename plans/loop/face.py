@@ -115,7 +115,7 @@ def rotate_to_face_on(
     here = yield from position(goniometer.phi)  # type: ignore[attr-defined]
     target = face_angle(face_on_deg, here, edge)
     move = with_device_errors(bps.mv(goniometer.phi, target))  # type: ignore[attr-defined]
-    yield from stopped_on_error(move, goniometer)
+    yield from stopped_on_error(move, goniometer.phi)  # type: ignore[attr-defined]
     return target
 
 
@@ -168,7 +168,9 @@ def loop_raster_box(
     margin_um = finite(plan, "margin_um", margin_um, 0.0, inclusive=True)
     settle_s = finite(plan, "settle_s", settle_s, 0.0, inclusive=True)
     face_on_deg = finite(plan, "face_on_deg", face_on_deg)
-    if thickness_um is not None and not math.isnan(thickness_um):  # NaN: `center_loop` saw none
+    if thickness_um is not None and math.isnan(thickness_um):  # `center_loop` saw none
+        thickness_um = None
+    if thickness_um is not None:
         thickness_um = finite(plan, "thickness_um", thickness_um, 0.0)
     tools = Instruments(camera, goniometer, result, settle_s=settle_s)
     check_tools("loop_raster_box", tools)

@@ -123,14 +123,15 @@ def recorded(tools: Instruments, body: Body, md: Mapping[str, Any], uids: list[s
     def staged() -> MsgGenerator[Any]:
         return (yield from in_run(inside, md, uids))
 
-    return (yield from stopped_on_error(with_device_errors(staged()), gonio))
+    moving = gonio.oscillation, gonio.sample, gonio.phi
+    return (yield from stopped_on_error(with_device_errors(staged()), *moving))
 
 
-def stopped_on_error(plan: MsgGenerator[Any], goniometer: Any) -> MsgGenerator[Any]:
-    """Stop all that moves when a plan ends by an error, an abort or a stop."""
+def stopped_on_error(plan: MsgGenerator[Any], *moving: Any) -> MsgGenerator[Any]:
+    """Stop what moves when a plan ends by an error, an abort or a stop."""
 
     def stop(_: Exception) -> MsgGenerator[None]:
-        for part in (goniometer.oscillation, goniometer.sample, goniometer.phi):
+        for part in moving:
             yield from bps.stop(part)
 
     return (yield from bpp.contingency_wrapper(plan, except_plan=stop))

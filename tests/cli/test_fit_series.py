@@ -1,6 +1,7 @@
 """``skywright loop fit-series``: the answer, its options, and messages for files that are wrong."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from skywright.cli import app
 from skywright.errors import DataError
 from skywright.instruments.loop.calibration import CalibrationFile, ZoomCalibration
 from skywright.instruments.loop.cli.series_file import read_rows
-from skywright.instruments.loop.geometry import View, observe
+from skywright.instruments.loop.geometry import View, axis_px, axis_um, observe
 
 SWEEP = np.arange(90) * 2.0 + 1.0
 runner = CliRunner()
@@ -110,6 +111,34 @@ def test_a_calibration_file_replaces_them(tmp_path: Path) -> None:
     status, _, stderr = run(path, "--calibration", tmp_path / "camera.json", "--zoom", 9)
     assert status == 2
     assert "zoom 9 is outside the calibrated stops (2)" in stderr
+
+
+def test_target_and_sign_that_are_given_win_over_the_calibration(tmp_path: Path) -> None:
+    stop = ZoomCalibration(
+        zoom=2.0,
+        um_per_px_x=3.0,
+        um_per_px_y=3.3,
+        axis_px=230.0,
+        axis_sigma_px=0.2,
+        scale_residual_px=0.1,
+        axis_residual_px=0.1,
+        date=datetime(2024, 1, 1, tzinfo=UTC),
+        roll_deg=2.0,
+    )
+    CalibrationFile(tmp_path / "camera.json").save(stop)
+    view = replace(stop.view, target_px=200.0, phi_sign=-1)
+    row = axis_px(axis_um(230.0, stop.view), view)
+    tips = observe((30.0, 120.0, -80.0), SWEEP, view, row)
+    rows = [{"phi": p, "tip": t} for p, t in zip(SWEEP.tolist(), tips.tolist(), strict=True)]
+    path = write(tmp_path / "s.jsonl", rows)
+    calibrated = (path, "--calibration", tmp_path / "camera.json")
+    status, answer, _ = run(*calibrated, "--target-column", 200, "--phi-sign", -1)
+    assert status == 0
+    assert answer["offset_um"] == pytest.approx([30.0, 120.0, -80.0], abs=0.05)
+    assert answer["axis_row"] == pytest.approx(row, abs=0.05)
+    status, _, stderr = run(*calibrated, "--side", "right")
+    assert status == 2
+    assert "has side left; drop --side" in stderr
 
 
 def test_angles_by_time_with_a_given_and_a_fitted_delay(tmp_path: Path) -> None:

@@ -195,7 +195,7 @@ def test_every_arrangement_of_the_stages_brings_the_sample_to_the_center(
             goniometer.setup = StageSetup(matrix, mounting, -1)
             offset = rng.uniform(-400.0, 400.0, 3)
             seen = offset + pose(ioc)[:3]  # where the sample is, as centering finds it
-            goniometer.move_sample(*-seen).wait(LIMIT_S)
+            goniometer.sample.by.set(-seen).wait(LIMIT_S)
             assert offset + pose(ioc)[:3] == pytest.approx(np.zeros(3), abs=1e-3), matrix
             assert goniometer.sample.position == pytest.approx(-offset, abs=1e-3)
 
@@ -203,7 +203,7 @@ def test_every_arrangement_of_the_stages_brings_the_sample_to_the_center(
 def test_a_wrong_sign_does_not_close_the_loop(ioc: IocProcess, gonio: MotorGoniometer) -> None:
     """So that the test above is known to be able to fail."""
     gonio.setup = StageSetup(((1, 0, 0), (0, -1, 0), (0, 0, 1)))
-    gonio.move_sample(0.0, 100.0, 0.0).wait(LIMIT_S)
+    gonio.sample.by.set((0.0, 100.0, 0.0)).wait(LIMIT_S)
     assert pose(ioc)[1] == pytest.approx(-100.0, abs=1e-3)
 
 
@@ -242,13 +242,13 @@ def test_beyond_the_limits_nothing_moves(gonio: MotorGoniometer) -> None:
     with pytest.raises(
         HardwareError, match=r"sample cannot go to \(100\.0, 5000\.0, 0\.0\) um.*sy"
     ):
-        gonio.move_sample(100.0, 5000.0, 0.0)
+        gonio.sample.by.set((100.0, 5000.0, 0.0))
     with pytest.raises(LimitError, match=r"gonio_sx: 3 mm is beyond its limits -2\.5\.\.2\.5"):
         gonio.sx.set(3.0)
     with pytest.raises(LimitError):
         gonio.sample.y.check_value(5000.0)
     with pytest.raises(HardwareError, match="all finite"):
-        gonio.move_sample(np.nan, 0.0, 0.0)
+        gonio.sample.by.set((np.nan, 0.0, 0.0))
     assert gonio.sx.position == 0.0
 
 
@@ -268,7 +268,7 @@ def test_a_stuck_stage_fails_in_time_and_stops_the_others(
 ) -> None:
     sim(ioc, "sy:Stuck", 1)
     sim(ioc, "sx:Slow", 0.1)
-    status = gonio.move_sample(2000.0, 100.0, 0.0)
+    status = gonio.sample.by.set((2000.0, 100.0, 0.0))
     said = reason(status)
     assert "gonio_sy: stands still at 0 " in said
     assert "MOVN = 1" in said
@@ -433,7 +433,7 @@ def test_a_lost_ioc_fails_everything_in_time(tmp_path: Path) -> None:
         with pytest.raises(HardwareError, match="no answer from"):
             goniometer.sx.set(0.0)
         with pytest.raises(HardwareError, match="no answer from"):
-            goniometer.move_sample(1.0, 1.0, 1.0)
+            goniometer.sample.by.set((1.0, 1.0, 1.0))
         with pytest.raises(HardwareError, match="gonio_phi: lost the IOC"):
             goniometer.phi.read()
         assert "no answer from" in reason(oscillation.prepare(Sweep(10.0, 1.0)))

@@ -20,6 +20,21 @@ def test_times_tell_where_pictures_are_missing() -> None:
     assert phi == pytest.approx([22.5, 67.5, 157.5])
 
 
+def test_pictures_that_overtook_each_other_are_put_in_order_by_their_times() -> None:
+    times = 1.7e9 + np.array([0.75, 0.0, 2.25, 1.5])
+    phi, by = turn_angles(times, 180.0, 3.0, 4)
+    assert (phi.tolist(), by) == ([67.5, 22.5, 157.5, 112.5], "count")
+    phi, by = turn_angles(times[:3], 180.0, 3.0, 4)
+    assert phi == pytest.approx([67.5, 22.5, 157.5])
+
+
+def test_with_a_picture_that_came_twice_the_number_tells_nothing() -> None:
+    times = 1.7e9 + np.array([0.0, 0.75, 0.8, 2.25])
+    phi, by = turn_angles(times, 180.0, 3.0, 4, doubled=True)
+    assert by == "times"
+    assert phi[[0, 1, 3]] == pytest.approx([22.5, 67.5, 157.5])
+
+
 def test_fits_have_the_amplitudes_and_the_face_in_pixels() -> None:
     analysis = LoopTurn(delta_deg=180.0, time_s=3.0)
     analysis.update(rotation())

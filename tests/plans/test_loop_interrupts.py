@@ -1,7 +1,9 @@
 """Pause, resume, abort, and devices that fail in the middle of a centering."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
@@ -131,6 +133,20 @@ def test_rotate_to_face_on(session: Session) -> None:
         list(rotate_to_face_on(devices["goniometer"], float("nan")))
 
 
+def test_a_failed_turn_to_the_face_stops_the_spindle_and_says_why(session: Session) -> None:
+    phi = session.mount(make_world())["goniometer"].phi
+
+    def refuse(_: float) -> None:
+        raise HardwareError("the spindle is stuck")
+
+    with (
+        patch.object(phi, "set", refuse),
+        pytest.raises(HardwareError, match="the spindle is stuck"),
+    ):
+        session.run(rotate_to_face_on(SimpleNamespace(phi=phi), 15.0))
+    assert phi.stops >= 1
+
+
 def test_the_raster_box_covers_the_loop(session: Session) -> None:
     world = make_world((210.0, 4.0, -3.0), face_on_deg=70.0, drop_um=100.0)
     devices = session.mount(world)
@@ -143,6 +159,15 @@ def test_the_raster_box_covers_the_loop(session: Session) -> None:
     assert box.length_um == pytest.approx(mount.loop_length_um, rel=0.2)
     assert box.n_across == np.ceil(box.width_um / 20.0)
     assert abs(box.across_um) < 20.0
+
+
+def test_without_a_thickness_views_of_different_loops_are_refused(session: Session) -> None:
+    devices = session.mount(make_world((210.0, 4.0, -3.0), face_on_deg=70.0, drop_um=100.0))
+    with (
+        patch("plans.loop.face._disagreement", lambda *_: "one of the views is wrong"),
+        pytest.raises(SampleError, match="one of the views is wrong"),
+    ):
+        session.run(loop_raster_box(**devices, face_on_deg=70.0, thickness_um=float("nan")))
 
 
 def test_no_raster_over_an_empty_holder(session: Session) -> None:

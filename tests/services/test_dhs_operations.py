@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.dhs import Bench, bench
+from support.dhs import Bench, SlowDetector, bench
 from support.loop_pictures import Drawn, empty, to_jpeg, turned
 
 from skywright.errors import DataError, HardwareError
@@ -74,6 +74,11 @@ def test_camera_is_there_or_not(face: Bench) -> None:
     face.snapshots[:] = [HardwareError("no route to host")]
     assert ask(face, "initializeCamera", "loopCamera") == ["error", "camera_unreachable"]
     assert ask(face, "initializeCamera")[0] == "error"
+
+
+@pytest.mark.parametrize("name", ["{my cam}", "a{b", "a[b]", "$cam"])
+def test_a_camera_whose_name_would_break_the_reply_is_refused(face: Bench, name: str) -> None:
+    assert ask(face, "initializeCamera", name)[:4] == ["error", "the", "name", "of"]
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
@@ -311,6 +316,18 @@ def test_a_picture_of_the_detector_that_stands_in_comes_with_a_note() -> None:
             assert len(notes) == count
             assert operation in notes[-1]
             assert nobody in notes[-1]
+
+
+def test_a_detector_that_takes_too_long_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("skywright.instruments.loop.dhs.snapshots.LIMIT_S", 1.0)
+    slow = SlowDetector(seconds=30.0)
+    with bench(slow) as face:
+        face.snapshots[:] = [PLAIN.jpeg()]
+        assert face.link.run("getLoopTip", "1.1") == "error nothing found in 1 s"
+        slow.release.set()
+        assert face.link.run("getLoopTip", "1.2").startswith("normal ")
 
 
 def test_while_the_detector_is_compiled_operations_wait_and_then_say_so(

@@ -1,5 +1,6 @@
 """Series of pictures: a row for each, whatever happens to pictures, detector, disk and DCSS."""
 
+import asyncio
 import csv
 import re
 import time
@@ -18,10 +19,17 @@ from support.loop_pictures import empty, to_jpeg, turned
 from support.waiting import until
 
 from skywright.callbacks.journal import Journal
+from skywright.errors import HardwareError
+from skywright.instruments.loop.camera import Camera
+from skywright.instruments.loop.detection import Detection
 from skywright.instruments.loop.dhs import collection, series
 from skywright.instruments.loop.dhs import pictures as dhs_pictures
+from skywright.instruments.loop.dhs.collection import Collection, Finding
 from skywright.instruments.loop.dhs.config import DhsConfig
+from skywright.instruments.loop.dhs.recording import Recording, SeriesRecorder
 from skywright.instruments.loop.series_run import LoopsFound, SeriesRun
+from skywright.instruments.loop.sources import SourceFrame
+from skywright.instruments.loop.sources.push import PushedPictures
 
 LIMIT_S = 120.0
 
@@ -75,6 +83,27 @@ def test_the_series_ends_after_what_comes_late(
     face.push(pictures()[0])
     assert face.link.reply("1.1") == "normal done"
     assert list(face.link.rows("1.1")) == [0]
+
+
+def test_pictures_long_after_the_stop_do_not_keep_the_series_going(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(collection, "LATE_S", 0.0)
+    frame = SourceFrame(0, 0.0, b"no picture")
+
+    async def collect() -> list[int]:
+        with ThreadPoolExecutor(1) as search:
+            made = Collection(SlowDetector(), search, "key", DhsConfig())
+            made.take(frame)
+            made.stop()
+            reported = []
+            while (finding := await made.next()) is not None:
+                reported.append(finding.index)
+                assert len(reported) < 10, "it does not end"
+                made.take(frame)  # a server that sends on and on
+            return reported
+
+    assert asyncio.run(collect()) == [0]
 
 
 def test_with_all_that_were_expected_nothing_is_waited_for(
@@ -210,6 +239,18 @@ def test_rebox_measures_between_the_brackets(face: Bench) -> None:
     assert rebox("2.6", 0, 0.6, 0.6) == ["error", "bad_bracket"]
     assert rebox("2.7", 0, 0.9, 0.95)[0] == "error"  # nothing is there
     assert rebox("2.8", 0)[0] == rebox("2.9", "a", 0, 1)[0] == "error"
+
+
+def test_rebox_never_answers_from_the_series_before_the_last(face: Bench) -> None:
+    face.collecting("1.1")
+    face.push(pictures()[0])
+    face.link.start("stopCollectLoopImages", "1.2")
+    assert face.link.reply("1.1") == "normal done"
+    assert face.link.run("reboxLoopImage", "1.3", 0, 0, 1).startswith("normal 0 ")
+    face.collecting("1.4")
+    face.link.send("stoh_abort_all soft")
+    assert face.link.reply("1.4") == "aborted"
+    assert face.link.run("reboxLoopImage", "1.5", 0, 0, 1) == "error no_such_image"
 
 
 def test_too_slow_a_search_loses_rows_not_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -400,6 +441,53 @@ def test_an_aborted_series_is_an_aborted_run(tmp_path: Path) -> None:
         assert run.stop is not None
         assert (run.stop["exit_status"], run.stop["reason"]) == ("abort", "aborted by DCSS")
         assert len(run.columns()) >= 3
+
+
+def test_a_camera_that_refuses_fails_the_run_and_leaves_no_recording(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise HardwareError("no route to host")
+
+    catalog = Catalog(tmp_path)
+    with bench(begin_run=catalog.begin) as face:
+        monkeypatch.setattr(face.source, "start", refuse)
+        assert face.link.run("collectLoopImages", "1.1") == "error no route to host"
+        assert not face.camera.state().capturing
+    for run in catalog.runs():
+        assert run.stop is not None
+        assert (run.stop["exit_status"], run.stop["reason"]) == ("fail", "no route to host")
+
+
+def test_a_scratch_directory_that_was_cleaned_up_is_made_anew() -> None:
+    camera = Camera(PushedPictures())
+    recorder = SeriesRecorder(camera, None)
+    recorder.close()
+    recording = recorder.begin({}, lambda _: None)
+    assert recording.path.parent.is_dir()
+    recording.end()
+    recorder.close()
+    camera.close()
+
+
+def test_a_finding_that_comes_while_others_are_reported_is_reported_next(tmp_path: Path) -> None:
+    class Growing(list[Finding]):
+        def __getitem__(self, place: Any) -> Any:
+            found = super().__getitem__(place)
+            if len(self) < 2:
+                self.append(Finding(1, 1, 1.0, nothing, (704, 480), "network"))
+            return found
+
+    nothing = Detection()
+    catalog = Catalog(tmp_path)
+    camera = Camera(PushedPictures())
+    first = Finding(0, 0, 0.0, nothing, (704, 480), "network")
+    recording = Recording(camera, tmp_path, catalog.begin({}), Growing([first]))
+    recording.tell()
+    recording.end_run("success", "", {})
+    camera.close()
+    _, derived = catalog.runs()
+    assert derived.result["n_frames"] == 2
 
 
 def test_a_store_that_refuses_does_not_stop_the_series(tmp_path: Path) -> None:

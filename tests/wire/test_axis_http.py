@@ -53,7 +53,7 @@ def test_picture_comes_unchanged_and_the_connection_stays() -> None:
     assert statuses(answer) == [200, 200]
     assert b"Connection: keep-alive" in answer
     assert not connection.closing
-    assert not connection.busy
+    assert connection.receive(post(JPEG))[0] == [Upload(JPEG, "", "/up?id=3")]
 
 
 def test_headers_of_the_next_upload_may_come_with_a_large_body() -> None:

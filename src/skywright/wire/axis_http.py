@@ -95,11 +95,6 @@ class PushConnection:
         self._events: list[Event] = []
         self._answers: list[bytes] = []
 
-    @property
-    def busy(self) -> bool:
-        """Whether a request has begun and not ended."""
-        return self._request.begun
-
     def receive(self, data: bytes) -> tuple[list[Event], bytes]:
         """Take bytes from the sender.
 

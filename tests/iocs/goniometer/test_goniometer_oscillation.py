@@ -95,9 +95,13 @@ def test_the_trace_grows_during_the_sweep_and_abort_ends_it(
 def test_what_cannot_be_done_is_said_and_completes(
     osc: Callable[..., PV], pv: Callable[..., PV]
 ) -> None:
+    put(osc("Go"), 1)
+    assert trace(osc)[0].size > 0
+    put(pv("phi.VAL"), 0.0)
     put(osc("Time"), 0.02)
     put(osc("Go"), 1)
     assert osc("State_RBV").get(as_string=True) == "Failed"
+    assert trace(osc)[0].size == 0, "the trace of the sweep before"
     assert "take more time" in text(osc("Message_RBV"))
     assert fresh(pv("phi.RBV")) == 0.0
     put(osc("Delta"), 0.0)

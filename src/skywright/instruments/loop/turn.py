@@ -25,32 +25,35 @@ AnglesFrom = Literal["count", "times"]
 
 
 def turn_angles(
-    times: Floats, delta_deg: float, time_s: float, expected: int
+    times: Floats, delta_deg: float, time_s: float, expected: int, doubled: bool = False
 ) -> tuple[Floats, AnglesFrom]:
     """Return the spindle's angle in each picture of a turn at constant speed.
 
     Parameters
     ----------
     times : (n,) float64
-        Arrival of each picture, s.
+        Of each picture, s, in any order: pictures overtake each other.
     delta_deg, time_s
         The turn, and its duration, above 0.
     expected
         Number of pictures that the camera takes in that time; 0 if unknown.
+    doubled
+        A picture came twice, so that another may be missing though the number is right.
 
     Returns
     -------
     (n,) float64
         deg, from the angle at the start.
     str
-        ``count``: as many pictures came as were expected, so they are spread evenly over the turn.
-        ``times``: other pictures are missing, and the times of arrival tell where.
+        ``count``: as many pictures came as were expected, so they are spread evenly over the turn,
+        in the order of their times. ``times``: pictures are missing, and the times tell where.
     """
     n = len(times)
-    if n == expected:
-        return delta_deg * (np.arange(n) + 0.5) / max(n, 1), "count"
+    if n == expected and not doubled:
+        place = np.argsort(np.argsort(times, kind="stable"))
+        return delta_deg * (place + 0.5) / max(n, 1), "count"
     first_deg = 0.5 * delta_deg / expected if expected else 0.0
-    passed = times - times[0] if n else times
+    passed = times - times.min() if n else times
     return first_deg + delta_deg / time_s * passed, "times"
 
 

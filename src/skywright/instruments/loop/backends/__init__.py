@@ -75,9 +75,6 @@ class Detector(ABC):
         """Return why the detector cannot be used at present; empty if it can. May take 1 s."""
         return ""
 
-    def close(self) -> None:  # noqa: B027  most have none to give back
-        """Give back connections."""
-
 
 def make_detector(backend: str = "network", **settings: Any) -> Detector:
     """Return a back-end.

@@ -62,7 +62,10 @@ def fit_series(
     roll: Annotated[
         float, typer.Option(help="Turn of the spindle in the picture, deg, along towards across.")
     ] = 0.0,
-    phi_sign: Annotated[int, typer.Option(help="-1 if the motor turns the other way.")] = 1,
+    phi_sign: Annotated[
+        int | None,
+        typer.Option(help="-1 if the motor turns the other way.", show_default="1"),
+    ] = None,
     delay: Annotated[
         float, typer.Option(help="By which the times of pictures are late, s; needs `time`.")
     ] = 0.0,
@@ -75,7 +78,10 @@ def fit_series(
     ] = None,
     calibration: Annotated[
         Path | None,
-        typer.Option(help="Camera calibration file; replaces scale, size, axis, roll, delay."),
+        typer.Option(
+            help="Camera calibration file; replaces scale, size, side, axis, roll, delay, and sign "
+            "and target where they are not given."
+        ),
     ] = None,
     zoom: Annotated[float | None, typer.Option(help="Position of the zoom in that file.")] = None,
 ) -> None:
@@ -89,7 +95,7 @@ def fit_series(
     import numpy as np
 
     from skywright.instruments.loop.centering import AxisPrior
-    from skywright.instruments.loop.geometry import View
+    from skywright.instruments.loop.geometry import View, axis_px, axis_um
     from skywright.instruments.loop.timing import Trace
 
     rows = read_rows(file)
@@ -100,14 +106,23 @@ def fit_series(
         um_per_px_y=um_per_px_y,
         side=fixed or "left",
         roll_deg=roll,
-        phi_sign=phi_sign,
+        phi_sign=1 if phi_sign is None else phi_sign,
         width_px=size[0],
         height_px=size[1],
         target_px=target_column,
     )
     if calibration is not None:
-        view, axis, delay = _calibrated(calibration, zoom)
+        known, axis, delay = _calibrated(calibration, zoom)
+        if fixed not in (None, known.side):
+            raise ConfigError(f"--side {fixed}: {calibration} has side {known.side}; drop --side")
+        view = replace(
+            known,
+            phi_sign=known.phi_sign if phi_sign is None else phi_sign,
+            target_px=known.target_px if target_column is None else target_column,
+        )
         fixed = view.side
+        # It is where the spindle crosses the target column, which may be another now.
+        axis = replace(axis, row_px=axis_px(axis_um(axis.row_px, known), view))
     motor = None
     if trace is not None:
         readings = read_rows(trace)

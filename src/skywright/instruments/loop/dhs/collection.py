@@ -6,6 +6,7 @@ of its own, and this coroutine reports in the order of the numbers.
 
 import asyncio
 import hashlib
+import math
 import threading
 import time
 from collections import Counter, deque
@@ -56,7 +57,7 @@ class Finding:
     backend
         What has found it, one of `skywright.instruments.loop.backends.BACKENDS`.
     why
-        Why it was not searched: one of `SKIPPED`, `UNDECODABLE`, `NOT_SEARCHED`, or a longer text.
+        Why it was not searched: `SKIPPED`, `UNDECODABLE`, or `NOT_SEARCHED` and the error.
     """
 
     index: int
@@ -104,7 +105,7 @@ class Collection:
     ) -> None:
         self.counts: Counter[str] = Counter()
         """Pictures ``received``, ``doubled`` (the same bytes once more), and of those reported
-        ``failed`` (no row ``normal``), `SKIPPED`, `UNDECODABLE`."""
+        ``failed`` (no row ``normal``), `SKIPPED`, `UNDECODABLE`, `NOT_SEARCHED`."""
         self.backends: Counter[str] = Counter()
         """Pictures searched, by what has searched them."""
         self._detector = detector
@@ -129,7 +130,7 @@ class Collection:
         """Give a picture its number and queue it; returns at once."""
         digest = hashlib.blake2b(frame.data or b"", digest_size=16).digest()
         with self._lock:
-            if self._over or self._is_full:
+            if self._over or self._is_full or time.monotonic() > self._takes_until():
                 return
             index = self.counts["received"]
             self.counts["received"] += 1
@@ -205,7 +206,7 @@ class Collection:
         finding = await asyncio.wrap_future(self._order.popleft())
         self.counts["failed"] += " failed " in finding.row
         if finding.found is None:
-            self.counts[finding.why] += 1
+            self.counts[finding.why.partition(":")[0]] += 1
         else:
             self.backends[finding.backend] += 1
         return finding
@@ -236,11 +237,15 @@ class Collection:
     def _is_full(self) -> bool:
         return self._end_by_count and self.counts["received"] >= self._expected
 
+    def _takes_until(self) -> float:
+        """Return until when pictures belong to the series."""
+        return math.inf if self._stopped is None else self._stopped + LATE_S
+
     def _ends(self) -> float:
         """Return when the series is over if nothing more comes."""
         if self._is_full:
             return self._last
         if self._stopped is not None:
             complete = 0 < self._expected <= self.counts["received"]
-            return self._stopped if complete else max(self._stopped, self._last) + LATE_S
+            return self._stopped if complete else self._takes_until()
         return self._last + (QUIET_S if self.counts["received"] else FIRST_S)

@@ -25,6 +25,7 @@ from skywright.instruments.loop.dhs.server import Call, Operation
 from skywright.instruments.loop.dhs.snapshots import Snapshot, Snapshots
 from skywright.instruments.loop.limits import Limits, find_limits
 from skywright.instruments.loop.picture import decode, encode_png, read_picture
+from skywright.wire.xos2 import harmless
 
 TAKE_BACKGROUND, CLEAR_BACKGROUND, LOAD_BACKGROUND = -1, -2, -3
 MOST_DIAMETERS = 8
@@ -72,6 +73,8 @@ class SnapshotOperations:
     async def initialize_camera(self, call: Call) -> str:
         """``initializeCamera name`` -> ``normal name width height fps``."""
         name = argument(call, 0, "name of the camera")
+        if name.split() != [harmless(name)]:
+            raise OperationError("the name of the camera must be one word, of plain characters")
         try:
             _, gray = await self.snapshots.picture(call)
         except OperationError as error:

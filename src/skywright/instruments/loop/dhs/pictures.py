@@ -7,6 +7,7 @@ import numpy as np
 
 from skywright.analysis.display import contact_sheet
 from skywright.errors import DataError
+from skywright.instruments.loop.analysis import to_gray
 from skywright.instruments.loop.dhs.collection import Finding
 from skywright.instruments.loop.dhs.recording import Recording
 from skywright.instruments.loop.draw import annotate, find_pin_box
@@ -71,12 +72,9 @@ class Saver:
         if finding.found is None:
             return
         try:
-            drawn = annotate(
-                frame.pixels(color=True),
-                finding.found,
-                _figures(finding),
-                find_pin_box(frame.pixels(color=False), finding.found),
-            )
+            picture = frame.pixels(color=True)
+            pin_box = find_pin_box(to_gray(picture), finding.found)
+            drawn = annotate(picture, finding.found, _figures(finding), pin_box)
             path = self.directory / "bboxes" / f"automl_{_file_name(finding.index)}"
             path.write_bytes(encode_jpeg(drawn, 90, "444"))
         except (OSError, DataError) as error:

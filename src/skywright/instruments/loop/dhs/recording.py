@@ -102,7 +102,8 @@ class Recording:
 
     def _report_findings(self) -> None:
         assert self.run is not None
-        new, self._reported = self.findings[self._reported :], len(self.findings)
+        new = self.findings[self._reported :]
+        self._reported += len(new)  # others may have come meanwhile
         found = [finding for finding in new if finding.found is not None]
         if found:
             self.run.found(as_batch(found))
@@ -139,6 +140,11 @@ class SeriesRecorder:
             Of the run.
         seen
             Called with each picture, on the source's thread.
+
+        Raises
+        ------
+        SkywrightError
+            If the camera cannot start; the run has failed then.
         """
         run = None
         if self._begin_run is not None:
@@ -149,8 +155,14 @@ class SeriesRecorder:
         path = run.path if run is not None else self._scratch_file()
         if why := self.camera.start_capture(path, lazy=True):
             logger.error("this series is not recorded: %s", why)
-        self.camera.acquire(on_item=seen)
-        return Recording(self.camera, path, run)
+        recording = Recording(self.camera, path, run)
+        try:
+            self.camera.acquire(on_item=seen)
+        except Exception as error:
+            self.camera.stop_capture()
+            recording.end_run("fail", str(error), {})
+            raise
+        return recording
 
     def close(self) -> None:
         """Remove what was kept for the next question only."""
@@ -161,5 +173,5 @@ class SeriesRecorder:
         shutil.rmtree(self.scratch / str(self._count - 1), ignore_errors=True)
         self._count += 1
         directory = self.scratch / str(self._count)
-        directory.mkdir()
+        directory.mkdir(parents=True)  # a cleaner of /tmp may have been here
         return directory / "series.h5"

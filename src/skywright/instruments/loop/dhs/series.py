@@ -104,7 +104,7 @@ class SeriesOperations:
         collection = Collection(self._detector, self._search, call.key, config, saver)
         # From here on a stop means this series, though the one before may still be ending.
         previous, self._call, self._collection = self._call, call, collection
-        self._seen = collection
+        self._seen, self._last = collection, None  # of a series that fails nothing can be asked
         metadata = {
             "plan_name": call.start.name,
             "plan_args": {"pin_base_size_hint": hint},
@@ -123,7 +123,8 @@ class SeriesOperations:
             await self._report(call, collection, recording)
             await asyncio.wrap_future(self._jobs.submit(recording.end))
             self._last = recording
-            fit = partial(see_turn, recording.findings, config)
+            doubled = collection.counts["doubled"] > 0
+            fit = partial(see_turn, recording.findings, config, doubled)
             turn = self._jobs.submit(_guarded, fit, "the turn cannot be fitted")
             await self._report_turn(call, turn)
             call.note(collection.summary())
@@ -174,7 +175,7 @@ class SeriesOperations:
 
     def _last_picture(self, index: int) -> NDArray[np.uint8]:
         if self._last is None:
-            raise DataError("no series yet")
+            raise DataError("no series, or the last one is not complete")
         return self._last.picture(index)
 
     async def _report(self, call: Call, collection: Collection, recording: Recording) -> None:

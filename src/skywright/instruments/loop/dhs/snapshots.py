@@ -64,9 +64,20 @@ class Snapshots:
             raise OperationError(NO_PICTURE) from error
 
     async def take(self, call: Call) -> Snapshot:
-        """Return a fresh picture with what is found in it; errors are those of `picture`."""
+        """Return a fresh picture with what is found in it.
+
+        Raises
+        ------
+        OperationError
+            As of `picture`; or if both together take longer than `LIMIT_S`.
+        """
+        deadline = asyncio.get_running_loop().time() + LIMIT_S
         data, gray = await self.picture(call)
-        return await self.search(data, gray, call)
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await self.search(data, gray, call)
+        except TimeoutError as error:
+            raise OperationError(f"nothing found in {LIMIT_S:g} s") from error
 
     async def search(self, data: bytes, gray: NDArray[np.uint8], call: Call) -> Snapshot:
         """Find the loop in a picture, given as file and as pixels (H, W) uint8.

@@ -43,13 +43,18 @@ class Turn:
         return {"plot_loop_widths.png": _draw_widths(self.batch["phi"], widths, self.result)}
 
 
-def see_turn(findings: Sequence[Finding], config: DhsConfig) -> Turn | None:
-    """Fit a series as one turn; None if the turn or its pictures are not known."""
+def see_turn(findings: Sequence[Finding], config: DhsConfig, doubled: bool = False) -> Turn | None:
+    """Fit a series as one turn; None if the turn or its pictures are not known.
+
+    With pictures that came twice (`doubled`) their number does not tell whether all came.
+    """
     searched = [finding for finding in findings if finding.found is not None]
     if not searched or not config.osci_delta or config.osci_time <= 0.0:
         return None
     times = np.array([finding.time for finding in findings], np.float64)
-    phi, angles_from = turn_angles(times, config.osci_delta, config.osci_time, config.expected)
+    phi, angles_from = turn_angles(
+        times, config.osci_delta, config.osci_time, config.expected, doubled
+    )
     found = as_batch(searched)
     columns = {**found.data, "phi": phi[[finding.index for finding in searched]]}
     batch = Batch(found.identities, found.times, columns)
