@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import tempfile
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
@@ -99,6 +100,11 @@ def test_a_long_list_goes_on(page: TestClient) -> None:
     assert "older runs" not in page.get("/runs?limit=20").text
 
 
+def test_any_limit_is_one(page: TestClient) -> None:
+    assert len(uids(page, "limit=0")) == 1
+    assert len(uids(page, f"limit={'9' * 5000}")) > 1
+
+
 def test_a_run_shows_what_came_of_it(page: TestClient) -> None:
     text = page.get(f"/runs/{SCAN[:8]}").text
     for words in ("lysozyme A-1", "loop 1.1", "loop 2.0", "min_score", "offset_um", "1.75"):
@@ -176,6 +182,18 @@ def test_no_file_outside_the_assets_is_sent(store: SampleStore, tmp_path: Path) 
         answer = page.get(f"{PICTURE}/0")
         assert answer.status_code == 404
         assert "store.readable" in answer.text
+
+
+@pytest.mark.parametrize(
+    ("part", "status"), [("bytes=10-", 206), ("bytes=999999999-", 416), ("foo", 400)]
+)
+def test_an_export_is_removed_when_it_is_sent_or_refused(
+    page: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str, status: int
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    answer = page.get(f"/runs/{SCAN}/export/nexus", headers={"Range": part})
+    assert answer.status_code == status
+    assert list(tmp_path.glob("skywright-export-*")) == []
 
 
 def test_exports(page: TestClient, tmp_path: Path) -> None:
