@@ -30,7 +30,7 @@ from support.sample_runs import (
 )
 from tiled.client.container import Container
 
-from dashboard.app import make_app
+from dashboard.app import hosts_of, make_app
 from dashboard.site import PAGES
 from skywright.config import Settings
 
@@ -236,6 +236,32 @@ def test_pages_of_other_sites_are_refused(page: TestClient) -> None:
     ):
         pass
     assert page.get("/runs", headers={"host": "elsewhere.example"}).status_code == 400
+
+
+@pytest.mark.parametrize("status", [200, 400, 500])
+def test_every_answer_has_the_headers(
+    page: TestClient, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    if status == 500:
+        monkeypatch.setattr("dashboard.views.runs.Search", None)
+    host = "elsewhere.example" if status == 400 else "127.0.0.1"
+    answer = page.get("/runs", headers={"host": host})
+    assert answer.status_code == status
+    assert "frame-ancestors 'none'" in answer.headers["Content-Security-Policy"]
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+
+
+@pytest.mark.parametrize("interface", ["127.0.0.1", "localhost", "127.0.0.2", "::1"])
+def test_on_a_loopback_interface_foreign_names_are_refused(
+    settings: Settings, interface: str
+) -> None:
+    shown = f"[{interface}]" if ":" in interface else interface
+    app = make_app(settings, fake_checks(), hosts_of(interface))
+    with TestClient(app, f"http://{shown}:8060") as page:
+        assert page.get("/static/page.css").status_code == 200
+        foreign = {"host": "elsewhere.example"}
+        assert page.get("/static/page.css", headers=foreign).status_code == 400
+    assert list(hosts_of("0.0.0.0")) == list(hosts_of("::")) == list(hosts_of("beamline")) == ["*"]
 
 
 def test_a_feed_that_is_none_is_refused(page: TestClient) -> None:
