@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from ipaddress import ip_address
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -102,8 +103,8 @@ def make_app(
             Mount("/static", StaticFiles(directory=STATIC)),
         ],
         middleware=[
-            Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False),
             Middleware(_Headers),
+            Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False),
         ],
         exception_handlers={
             DataError: _not_found,
@@ -120,16 +121,22 @@ def make_app(
 def hosts_of(interface: str) -> Sequence[str]:
     """Return the names by which browsers may call a server on an interface.
 
-    On the loopback interface these are only the names in `LOOPBACK`; on any other interface every
-    name is allowed. The owner of a foreign web site can let a name of that site point to 127.0.0.1.
-    If this server answered to such a name, a page of that site, opened in a browser on this
-    machine, could read the server's data.
+    On a loopback interface these are only the names in `LOOPBACK` and its address; on any other
+    interface every name is allowed. The owner of a foreign web site can let a name of that site
+    point to 127.0.0.1. If this server answered to such a name, a page of that site, opened in a
+    browser on this machine, could read the server's data.
     """
-    return LOOPBACK if interface in LOOPBACK else ("*",)
+    try:
+        address = ip_address(interface)
+    except ValueError:  # a name
+        return LOOPBACK if interface in LOOPBACK else ("*",)
+    if not address.is_loopback:
+        return ("*",)
+    return *LOOPBACK, f"[{address}]" if address.version == 6 else str(address)
 
 
 class _Headers:
-    """Add `HEADERS` to every answer."""
+    """Add `HEADERS` to every answer but `_failed`, which is made further out and has its own."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -162,4 +169,6 @@ async def _refused(request: Request, error: Exception) -> Response:
 
 async def _failed(request: Request, error: Exception) -> Response:
     message = f"{type(error).__name__}; the log of skywright dashboard says more"
-    return render(request, "error.html", 500, title="This page failed", message=message)
+    answer = render(request, "error.html", 500, title="This page failed", message=message)
+    answer.headers.update(HEADERS)
+    return answer

@@ -32,11 +32,6 @@ def colors_of(shares: ArrayLike) -> NDArray[np.uint8]:
     return np.rint(np.stack(channels, axis=-1)).astype(np.uint8)
 
 
-def css_color(share: float) -> str:
-    """Return the color of one share, 0 to 1, as style sheets write it."""
-    return css_colors([share])[0]
-
-
 def css_colors(shares: Sequence[float]) -> list[str]:
     """Return the colors of shares, 0 to 1, as style sheets write them."""
     return [f"rgb({red},{green},{blue})" for red, green, blue in colors_of(shares).tolist()]

@@ -43,3 +43,12 @@ def newest_of(client: Container, plans: Sequence[str], journals: Path) -> list[R
         run for plan in plans for run in find_runs(client, RunFilter(plan=plan), SHOWN, journals)
     ]
     return sorted(found, key=lambda run: run.time_s, reverse=True)[:SHOWN]
+
+
+def newest_results(
+    client: Container, analysis: str, limit: int, journals: Path
+) -> list[RunSummary]:
+    """Return the newest derived runs of an analysis, newest first."""
+    return find_runs(client, RunFilter(purpose="analysis", analysis=analysis), limit, journals)[
+        ::-1
+    ]

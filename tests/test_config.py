@@ -100,6 +100,11 @@ def test_a_file_that_names_iocs_has_those_alone(tmp_path: Path) -> None:
         (IOC + 'address = "host"', r"iocs\.axis\.address: .*\(got 'host'\)"),
         (IOC.replace("iocs.axis]", "iocs.Axis-1]"), r"iocs\.Axis-1: .*\(got 'Axis-1'\)"),
         (IOC + IOC.replace("s.axis]", "s.two]"), r"iocs\.two\.prefix: the same as .*iocs\.axis"),
+        *(
+            (f'[services.{name}]\ncommand = ["sleep", "9"]', rf"services\.{name}: .* part of this")
+            for name in ("up", "tiled", "ingester", "repeater", "dashboard")
+        ),
+        (IOC.replace("s.axis]", "s.tiled]"), r"iocs\.tiled: .*part of this name"),
         ("iocs = 3", r"iocs: .*dictionary.*\(got 3\)"),
         (
             '[loop.detection]\nbackend = "automl"\nurl = "http://a:1"\ntthreshold = 0.1',

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from dashboard.color_map import css_color, css_colors
+from dashboard.color_map import css_colors
 from dashboard.live_board import LiveBoard, LiveIoc
 from dashboard.recent_runs import recent_runs
 from dashboard.site import render, site_of
@@ -86,8 +86,8 @@ def draw_places(places: Sequence[Place], current: str, kind: str) -> Markup | No
 def draw_scale() -> Markup:
     """Draw the colors from 0 to 1; the page's policy forbids styles in its text."""
     steps = [
-        f'<rect x="{16 * n}" width="16" height="12" fill="{css_color(n / 7)}"></rect>'
-        for n in range(8)
+        f'<rect x="{16 * n}" width="16" height="12" fill="{color}"></rect>'
+        for n, color in enumerate(css_colors([n / 7 for n in range(8)]))
     ]
     return Markup(f'<svg class="scale" viewBox="0 0 128 12">{"".join(steps)}</svg>')
 

@@ -131,12 +131,13 @@ def pictures(view: CameraView, look: Looker) -> Iterator[bytes]:
     """Yield a message for each picture, and at least every `BEAT_S`.
 
     An idle camera sends its last picture once, perhaps before all its other PVs are connected or
-    the detector is loaded; that picture is awaited, and looked at again.
+    the detector is loaded; that picture is awaited, and looked at again. Each message has the
+    newest picture, as it may be the first that somebody who opens the page gets.
     """
     news = threading.Event()
     view.watch(news.set)
     rate, number, pause = Rate(), 0, threading.Event()
-    is_due = True
+    is_due, about, newest = True, dict[str, Any](), None
     while True:
         is_due |= news.wait(BEAT_S)
         news.clear()
@@ -150,8 +151,8 @@ def pictures(view: CameraView, look: Looker) -> Iterator[bytes]:
         if picture is not None:
             number += 1
             is_due = look.loading.is_alive()
-            header |= {"number": number, "found": look(picture)}
-        yield encode_picture(header, picture)
+            about, newest = {"number": number, "found": look(picture)}, picture
+        yield encode_picture(header | about, newest)
         pause.wait(max(0.0, began + PERIOD_S - time.monotonic()))
 
 

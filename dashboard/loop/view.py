@@ -18,6 +18,7 @@ from tiled.client.container import Container
 from dashboard.chart import Curve, Marks, draw_chart
 from dashboard.feeds import Source
 from dashboard.loop.series import newest_series
+from dashboard.recent_runs import newest_results
 from dashboard.site import Site, render, site_of
 from dashboard.views import View
 from dashboard.worker import worker_messages
@@ -25,7 +26,7 @@ from skywright.errors import DataError, SkywrightError
 from skywright.instruments.loop.calibration import ZoomCalibration
 from skywright.instruments.loop.rotation_curves import RotationCurves, in_words, rotation_curves
 from skywright.store.export.contents import RunContents, read_contents
-from skywright.store.lookup import RunFilter, RunSummary, find_run, find_runs, summarize
+from skywright.store.lookup import RunSummary, find_run, summarize
 from skywright.store.show import final_results
 
 CAMERA = "axis"
@@ -56,7 +57,7 @@ async def loop(request: Request) -> Response:
     rotations, rotation, series, wrong = [], None, None, ""
     try:
         series = await site.catalog.ask(newest_series, site.journals)
-        rotations = await site.catalog.ask(newest_rotations, SHOWN, site.journals)
+        rotations = await site.catalog.ask(newest_results, ANALYSIS, SHOWN, site.journals)
         if uid or rotations:
             rotation = await site.catalog.ask(read_rotation, uid or rotations[0].uid, site.journals)
     except SkywrightError as error:  # the camera is shown all the same
@@ -70,13 +71,6 @@ async def loop(request: Request) -> Response:
         series=series,
         wrong=wrong,
     )
-
-
-def newest_rotations(client: Container, limit: int, journals: Path) -> list[RunSummary]:
-    """Return the newest fits of rotations, newest first."""
-    return find_runs(client, RunFilter(purpose="analysis", analysis=ANALYSIS), limit, journals)[
-        ::-1
-    ]
 
 
 def read_rotation(client: Container, uid: str, journals: Path) -> Rotation:

@@ -19,11 +19,12 @@ from tiled.client.container import Container
 from dashboard.chart import Curve, Marks, draw_chart
 from dashboard.color_map import false_color_png
 from dashboard.live_board import LiveBoard, LiveIoc
+from dashboard.recent_runs import newest_results
 from dashboard.site import png_response, render, site_of
 from dashboard.views import View
 from skywright.errors import SkywrightError
 from skywright.store.export.contents import read_contents
-from skywright.store.lookup import RunFilter, RunSummary, find_run, find_runs
+from skywright.store.lookup import RunSummary, find_run
 from skywright.store.show import final_results
 
 ANALYSIS = "panoseti_flashes"
@@ -129,11 +130,9 @@ async def image(request: Request) -> Response:
 
 def newest_flashes(client: Container, limit: int, journals: Path) -> list[Flashes]:
     """Return the searches for flashes in the newest runs, newest first."""
-    runs = find_runs(client, RunFilter(purpose="analysis", analysis=ANALYSIS), limit, journals)[
-        ::-1
-    ]
     return [
-        Flashes(each, final_results(read_contents(find_run(client, each.uid)))) for each in runs
+        Flashes(each, final_results(read_contents(find_run(client, each.uid))))
+        for each in newest_results(client, ANALYSIS, limit, journals)
     ]
 
 

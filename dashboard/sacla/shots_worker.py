@@ -36,12 +36,12 @@ def encode_facts(facts: ShotFacts, shots: int) -> bytes:
 
 
 def _plain(value: Any) -> Any:
-    """Return JSON values: lists for arrays, None for NaN."""
+    """Return JSON values: lists for arrays and tuples, None for NaN."""
     if isinstance(value, Mapping):
         return {key: _plain(each) for key, each in value.items()}
     if isinstance(value, np.ndarray):
         return _plain(value.tolist())
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [_plain(each) for each in value]
     if isinstance(value, float):
         return float(f"{value:.12g}") if math.isfinite(value) else None

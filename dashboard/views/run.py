@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
-from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 from tiled.client.container import Container
 
 from dashboard.plots import Plot, abscissas, choose, draw_plot, plottable
@@ -86,16 +86,28 @@ async def export(request: Request) -> Response:
     if asked["format"] not in FORMATS:
         raise DataError(f"export {asked['format']}: expected one of {', '.join(FORMATS)}")
     directory = Path(tempfile.mkdtemp(prefix="skywright-export-"))
-    clean = BackgroundTask(shutil.rmtree, directory, ignore_errors=True)
     try:
         async with _exporting:
             file = await asyncio.to_thread(
                 exported_file, site.settings, asked["name"], asked["format"], directory
             )
     except BaseException:
-        await clean()
+        shutil.rmtree(directory, ignore_errors=True)
         raise
-    return FileResponse(file, filename=file.name, background=clean)
+    return _RemovedFile(file, filename=file.name)
+
+
+class _RemovedFile(FileResponse):
+    """Remove the file's directory when it is sent, or when it cannot be.
+
+    A background task would not run where the request asks for a part that the file does not have.
+    """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            shutil.rmtree(Path(self.path).parent, ignore_errors=True)
 
 
 def look_up(client: Container, name: str, journals: Path) -> RunView:

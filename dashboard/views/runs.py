@@ -34,7 +34,8 @@ class Search:
         given = request.query_params
         texts = {name: given.get(name, "").strip() for name in cls.__annotations__}
         limit = texts.pop("limit")
-        return cls(**texts, limit=min(int(limit), MOST) if limit.isdecimal() else LIMIT)
+        number = int(limit[:9]) if limit.isdecimal() else LIMIT  # all above are too many too
+        return cls(**texts, limit=min(max(number, 1), MOST))
 
     def run_filter(self) -> RunFilter:
         """Return what to look for.

@@ -81,8 +81,8 @@ def summarize_point(file: str, first: int, stop: int) -> dict[str, Any]:
     -------
     dict
         n_pulses, n_good, first_row, first_pulse_id, last_pulse_id, and mean and sample standard
-        deviation of center, fwhm and intensity (counts) over the pulses whose fit settled:
-        mean_center, center_scatter ..., NaN without one.
+        deviation of center, fwhm and intensity (counts) over the pulses whose fit settled, in the
+        unit of the last of them: mean_center, center_scatter ..., NaN without one.
 
     Raises
     ------
@@ -95,7 +95,9 @@ def summarize_point(file: str, first: int, stop: int) -> dict[str, Any]:
     with ColumnReader(Path(file), layouts.PULSE_ID) as reader:
         read: Callable[[str], Any] = lambda path: reader.read(path, first, stop)  # noqa: E731
         ids = read(layouts.PULSE_ID)
-        good = np.isin(read(layouts.STATUS), [int(status) for status in GOOD])
+        status = read(layouts.STATUS)
+        # OK is in eV, NO_AXIS in pixels: those of one unit are those of one status.
+        good = np.isin(status, status[np.isin(status, GOOD)][-1:])
         values = {
             name: read(f"{layouts.FIT}/{name}")[good] for name in ("center", "fwhm", "intensity")
         }

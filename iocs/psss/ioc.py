@@ -190,6 +190,8 @@ class PsssIOC(OwnerGroup):
             self._complaint_until = float("inf")
             self._posted, self.message_posted = (), ("", None)
         await self._mark_roi()
+        # It falls while there is no news.
+        await post(self.spectra.rate, round(self.processor.statistics.rate_hz, 2))
         state = self.processor.state()
         known = (state, self.processor.statistics.counts, self._recorded())
         if known == self._posted and self.cam.has_posted(state.acquiring):

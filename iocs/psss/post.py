@@ -113,7 +113,6 @@ async def post_counts(ioc: Any, state: ProcessorState) -> None:
     await post(pvs.processed, processed)
     await post(pvs.sent, sent)
     await post(pvs.unsent, sum(state.unsent.values()))
-    await post(pvs.rate, round(statistics.rate_hz, 2))
     for total, causes, counts in (
         (pvs.lost, pvs.lost_causes, state.lost),
         (pvs.failures, pvs.failure_causes, state.failures),

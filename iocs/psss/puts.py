@@ -168,15 +168,14 @@ class Puts:
             put_before = self._counts_put
             counts = put_counts(state, self.processor.statistics)
             values = {key: each for key, each in counts.items() if put_before.get(key) != each}
-            put_before.update(values)
             if state.newest is not None and state.newest is not last:
                 last = state.newest
                 if self._averages is not None:
                     values |= put_averages(self._averages())
                 values |= put_values(last)
             for key, value in values.items():
-                if key in pvs:
-                    await self._put(key, pvs[key], value)
+                if key in pvs and await self._put(key, pvs[key], value) and key in counts:
+                    put_before[key] = value
 
     def _say_absent(self, *, late: bool) -> None:
         """Say what is not there: of the PVs of old always, of the others once."""
@@ -189,11 +188,12 @@ class Puts:
             if others := sorted(absent - set(expected)):
                 logger.warning("psss: PVs not there, and not put: %s", ", ".join(others))
 
-    async def _put(self, key: str, pv: Any, value: Any) -> None:
+    async def _put(self, key: str, pv: Any, value: Any) -> bool:
+        """Put a value; return whether it was put."""
         if pv.name not in self.connected:
             if key in EXPECTED:
                 self.counters.add(f"{pv.name} is not there")
-            return
+            return False
         try:
             data = _as_its_type(value, pv.channel.native_data_type, pv.channel.native_data_count)
             async with asyncio.timeout(PUT_LIMIT_S):
@@ -201,6 +201,8 @@ class Puts:
         except Exception as error:  # whatever the other IOC does, the next value may get through
             self.counters.add(f"{pv.name} failed")
             logger.debug("psss: %s: %s", pv.name, error)
+            return False
+        return True
 
 
 def put_values(result: Result) -> dict[str, Any]:

@@ -35,7 +35,7 @@ class Optimum:
     value, value_sigma
         What was found there: the width in the axis' unit, or counts.
     points
-        Measured positions.
+        Measured positions, without the last measurement at the best.
     uid
         Of the run.
     """
@@ -85,7 +85,7 @@ def optimize_spectrum(
     tolerance
         Of the position (1 sigma), in the motor's unit; by default a fiftieth of the range.
     max_points
-        In all.
+        At most, of the grid and after it; the best is measured once more.
     md
         Metadata for the start document.
 

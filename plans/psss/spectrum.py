@@ -28,6 +28,7 @@ from plans.psss.stubs import (
 )
 from plans.run_stubs import PRIMARY, in_run, report_for, start_metadata, with_device_errors
 from skywright.errors import ConfigError
+from skywright.instruments.psss.settings import PULSES_MAX
 
 __all__ = [
     "Background",
@@ -42,7 +43,6 @@ __all__ = [
 ]
 
 SECONDS_MAX = 24 * 3600.0
-BACKGROUND_PULSES_MAX = 10_000
 RECORDS_BACKGROUNDS = Needs(
     "spectrometer", parts={"background_recorder": (Movable,), "processing": (Movable,)}
 )
@@ -176,7 +176,7 @@ def take_background(
     if shutter is not None:
         shut = Needs("shutter", (Readable, Movable))
         check_devices("take_background", shutter=(shutter, shut))
-    n = whole("take_background", "n", n, most=BACKGROUND_PULSES_MAX)
+    n = whole("take_background", "n", n, most=PULSES_MAX)
     settle_s = finite("take_background", "settle_s", settle_s, 0.0, inclusive=True)
     device: Any = psss
     uids: list[str] = []

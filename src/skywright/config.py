@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 FILE_NAME = "skywright.toml"
 ENV_PREFIX = "SKYWRIGHT_"
+OWN_NAMES = ("up", "tiled", "ingester", "repeater", "dashboard")
+"""What `skywright up` calls itself and what it starts by itself."""
 
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
@@ -182,6 +184,11 @@ class CommonSettings(BaseSettings):
                         f"iocs.{name}.{key}: the same as that of iocs.{taken[value]} ({value})"
                     )
                 taken[value] = name
+        for key, names in (("iocs", self.iocs), ("services", self.services)):
+            if own := sorted(set(names) & set(OWN_NAMES)):
+                raise ValueError(
+                    f"{key}.{own[0]}: `skywright up` has a part of this name; choose another one"
+                )
         both = sorted(set(self.services) & set(self.iocs))
         if both:
             raise ValueError(f"services.{both[0]}: an IOC has this name; choose another one")

@@ -142,6 +142,11 @@ def test_all_demos_have_one_beamline(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert len(set(prefixes)) == len(prefixes)
 
 
+def test_a_directory_may_have_any_name(tmp_path: Path) -> None:
+    directory = tmp_path / 'Größe "\N{GRINNING FACE}"'
+    assert load_settings(module.write_configuration(["sacla"], directory)).directory == directory
+
+
 def test_two_demos_with_an_ioc_of_one_name_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,7 +14,8 @@ from support.waiting import until
 
 from skywright.cli import doctor
 from skywright.cli.doctor import Status
-from skywright.config import DEFAULT_IOCS, Settings, StoreSettings
+from skywright.config import DEFAULT_IOCS, DashboardSettings, Settings, StoreSettings
+from skywright.processes.stack import Child, State
 
 pytestmark = pytest.mark.timeout(400)  # a test may start the whole beamline
 
@@ -89,6 +90,21 @@ def test_a_taken_port_is_wrong(tmp_path: Path) -> None:
         (check,) = doctor.check_ports(settings_in(tmp_path, tiled_port=port), None)
     assert check.status is Status.wrong
     assert f"store.tiled_port: port {port} is taken" in check.found
+
+
+def test_the_page_of_up_has_a_port_and_a_process(tmp_path: Path) -> None:
+    state = State(os.getpid(), 0.0, "SKY:", "", {}, {"axis": Child(1, {})})
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for with_up in (False, True):
+            settings = settings_in(tmp_path, tiled_uri="http://elsewhere").model_copy(
+                update={"dashboard": DashboardSettings(port=port, with_up=with_up)}
+            )
+            said = [check.found for check in doctor.check_ports(settings, None)]
+            assert said == with_up * [f"dashboard.port: port {port} is taken"]
+            said = [check.found for check in doctor.check_stack(settings, state)]
+            assert "repeater does not run" in said
+            assert ("dashboard does not run" in said) == with_up
 
 
 def test_a_key_that_others_can_read_is_wrong(tmp_path: Path) -> None:
@@ -186,6 +202,20 @@ def test_an_ioc_clock_that_is_ahead_is_wrong(
     assert answers.status is Status.ok
     assert clock.status is Status.wrong
     assert "7.2 s ahead" in clock.found
+
+
+def test_the_log_of_silent_pvs_is_that_of_their_ioc(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_in(tmp_path)
+    silent = {"gonio": settings.pv_prefix("goniometer") + "x", "strange": "ELSE:WHERE"}
+    report = {
+        device: {"pvs": 3, "silent": [pv], "newest_age_s": None} for device, pv in silent.items()
+    }
+    done = subprocess.CompletedProcess([], 0, stdout=json.dumps(report), stderr="")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
+    logs = [check.todo.rpartition("/")[2] for check in doctor.check_pvs(settings)]
+    assert logs == ["goniometer.log", "strange.log"]
 
 
 def test_pvs_that_are_not_asked_for_in_time_are_a_finding(

@@ -97,6 +97,21 @@ def test_an_example_is_a_script_of_its_own_and_scan_ids_go_on(beamline: dict[str
     assert latest["scan_id"] == 42
 
 
+def test_a_script_says_its_encoding_and_empty_code_is_code(
+    tmp_path: Path, beamline: dict[str, str]
+) -> None:
+    script = tmp_path / "latin.py"
+    script.write_bytes("# coding: latin-1\nprint(ascii('µ'))\n".encode("latin-1"))
+    done = run("session", str(script), **beamline)
+    assert (done.returncode, done.stdout) == (0, "'\\xb5'\n"), done.stderr
+    script.write_bytes(b"'\xb5'\n")
+    done = run("session", str(script), **beamline)
+    assert done.returncode == 1
+    assert "SyntaxError" in done.stderr
+    done = run("session", "-c", "", **beamline)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+
+
 def test_a_missing_script_is_bad_use_and_starts_no_beamline(tmp_path: Path) -> None:
     store = {"SKYWRIGHT_STORE__DIRECTORY": str(tmp_path / "store")}
     done = run("session", "no-such-script.py", **store)

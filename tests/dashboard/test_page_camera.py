@@ -116,7 +116,10 @@ def test_the_last_picture_of_an_idle_camera_is_shown_with_what_is_found() -> Non
     loaded.set()
     look.loading.join(60)
     assert "crystal ball" in next(headers)["found"]["caption"]
-    assert "number" not in next(headers)
+    shown = next(headers)  # for whoever opens the page now
+    assert (shown["number"], shown["width"]) == (2, 64)
+    assert shown["bytes"]
+    assert "crystal ball" in shown["found"]["caption"]
 
 
 def test_without_a_beamline_the_page_says_so(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from support.page import fake_checks, running_page, settings_of
 from support.waiting import until
 
 from dashboard.app import make_app
-from dashboard.color_map import css_color
+from dashboard.color_map import css_colors
 from dashboard.epu.view import IOC, draw_places
 from dashboard.headless import headless_chromium, show_as
 from devices.epu.view import EpuFacts
@@ -67,7 +67,7 @@ def test_page_draws_the_largest_grid_that_is_watched(page: TestClient) -> None:
     text = say(page, overview={**GRID, "squares": squares, "holes": holes})
     assert text.count("<rect") == 800 + 1500 + 8
     for name, *_, count, share in squares:
-        fill = css_color(share) if count else "none"
+        fill = css_colors([share])[0] if count else "none"
         title = f"square {name}: {count} micrographs" if count else f"square {name}<"
         found = re.search(rf'fill="([^"]+)"[^>]*><title>{title}', text)
         assert found, name
@@ -101,8 +101,9 @@ def test_page_shows_grid_troubles_and_suggestion(page: TestClient) -> None:
 
 
 def test_colors_go_from_bad_to_good() -> None:
-    assert css_color(0.0) != css_color(0.5) != css_color(1.0)
-    assert css_color(-1.0) == css_color(0.0)
+    bad, medium, best, below = css_colors([0.0, 0.5, 1.0, -1.0])
+    assert bad != medium != best
+    assert below == bad
     assert draw_places([], "", "hole") is None
 
 

@@ -78,6 +78,11 @@ def test_a_message_carries_the_newest_shots_and_the_image() -> None:
     assert picture[7, 5, :3].sum() > picture[0, 0, :3].sum()
 
 
+def test_a_center_that_is_not_known_is_null() -> None:
+    header = encode_facts(facts(center=(np.nan, 12.0)), 500).split(b"\n")[0]
+    assert json.loads(header, parse_constant=pytest.fail)["center"] == [None, 12.0]
+
+
 def test_an_ioc_that_is_away_is_told_and_the_last_curves_stay() -> None:
     board = ShotBoard()
     board.take(encode_facts(facts(), 10))

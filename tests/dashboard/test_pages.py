@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import tempfile
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
@@ -29,7 +30,7 @@ from support.sample_runs import (
 )
 from tiled.client.container import Container
 
-from dashboard.app import make_app
+from dashboard.app import hosts_of, make_app
 from dashboard.site import PAGES
 from skywright.config import Settings
 
@@ -97,6 +98,11 @@ def test_a_long_list_goes_on(page: TestClient) -> None:
     assert len(uids(page, "limit=2")) == 2
     assert "limit=4" in page.get("/runs?limit=2").text
     assert "older runs" not in page.get("/runs?limit=20").text
+
+
+def test_any_limit_is_one(page: TestClient) -> None:
+    assert len(uids(page, "limit=0")) == 1
+    assert len(uids(page, f"limit={'9' * 5000}")) > 1
 
 
 def test_a_run_shows_what_came_of_it(page: TestClient) -> None:
@@ -178,6 +184,18 @@ def test_no_file_outside_the_assets_is_sent(store: SampleStore, tmp_path: Path) 
         assert "store.readable" in answer.text
 
 
+@pytest.mark.parametrize(
+    ("part", "status"), [("bytes=10-", 206), ("bytes=999999999-", 416), ("foo", 400)]
+)
+def test_an_export_is_removed_when_it_is_sent_or_refused(
+    page: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str, status: int
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    answer = page.get(f"/runs/{SCAN}/export/nexus", headers={"Range": part})
+    assert answer.status_code == status
+    assert list(tmp_path.glob("skywright-export-*")) == []
+
+
 def test_exports(page: TestClient, tmp_path: Path) -> None:
     answer = page.get(f"/runs/{SCAN}/export/nexus")
     assert 'filename="4f0c1d2e.nxs"' in answer.headers["content-disposition"]
@@ -218,6 +236,32 @@ def test_pages_of_other_sites_are_refused(page: TestClient) -> None:
     ):
         pass
     assert page.get("/runs", headers={"host": "elsewhere.example"}).status_code == 400
+
+
+@pytest.mark.parametrize("status", [200, 400, 500])
+def test_every_answer_has_the_headers(
+    page: TestClient, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    if status == 500:
+        monkeypatch.setattr("dashboard.views.runs.Search", None)
+    host = "elsewhere.example" if status == 400 else "127.0.0.1"
+    answer = page.get("/runs", headers={"host": host})
+    assert answer.status_code == status
+    assert "frame-ancestors 'none'" in answer.headers["Content-Security-Policy"]
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+
+
+@pytest.mark.parametrize("interface", ["127.0.0.1", "localhost", "127.0.0.2", "::1"])
+def test_on_a_loopback_interface_foreign_names_are_refused(
+    settings: Settings, interface: str
+) -> None:
+    shown = f"[{interface}]" if ":" in interface else interface
+    app = make_app(settings, fake_checks(), hosts_of(interface))
+    with TestClient(app, f"http://{shown}:8060") as page:
+        assert page.get("/static/page.css").status_code == 200
+        foreign = {"host": "elsewhere.example"}
+        assert page.get("/static/page.css", headers=foreign).status_code == 400
+    assert list(hosts_of("0.0.0.0")) == list(hosts_of("::")) == list(hosts_of("beamline")) == ["*"]
 
 
 def test_a_feed_that_is_none_is_refused(page: TestClient) -> None:

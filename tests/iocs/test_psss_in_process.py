@@ -1,8 +1,10 @@
 """The PVs of the spectrometer in this process: what is odd in posting and puts ends nothing."""
 
 import asyncio
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from iocs.psss.ioc import PsssIOC
 from iocs.psss.post import post_counts, post_plugin, post_result
 from iocs.psss.pvs import COLUMNS_MAX
 from skywright.errors import HardwareError
+from skywright.instruments.psss import served
 from skywright.instruments.psss.background import PULSES_MAX, record_limit_s
 from skywright.instruments.psss.endpoints.service import Service
 
@@ -103,6 +106,19 @@ def test_the_size_is_that_of_the_last_picture(
     assert (cam.array_size_y.value, cam.array_size_x.value) == PICTURE.shape
     assert cam.array_size.value == PICTURE.nbytes
     assert (hdf.array_size_1.value, hdf.array_size_0.value) == PICTURE.shape
+
+
+def test_the_rate_falls_while_there_is_no_news(
+    ioc: PsssIOC, service: Service, source: ScriptedSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken(service, source, 1, PICTURE)
+    taken(service, source, 2, PICTURE)
+    asyncio.run(ioc._post())
+    assert ioc.spectra.rate.value > 0.1
+    later = time.monotonic() + 100.0
+    monkeypatch.setattr(served, "time", SimpleNamespace(monotonic=lambda: later))
+    asyncio.run(ioc._post())
+    assert ioc.spectra.rate.value == pytest.approx(0.01)
 
 
 def test_one_background_is_recorded_at_a_time(

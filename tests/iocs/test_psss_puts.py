@@ -1,19 +1,22 @@
 """Results to an existing IOC's PVs, ROI and axis from there; pulses wait for none of it."""
 
+import asyncio
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from caproto import ChannelType
 from ioc_process import IocProcess, running_ioc
 from support.channels import channel
 from support.psss_scripted import COLUMNS, PICTURE, ScriptedSource
 from support.waiting import until
 
 from iocs.psss.ioc import PsssIOC
-from iocs.psss.puts import EXPECTED, Puts
+from iocs.psss.puts import EXPECTED, PUT_PERIOD_S, Puts
 from skywright.instruments.psss.averages import AverageSink
 from skywright.instruments.psss.cli.app import OLD_PUT_NAMES, PUT_NAMES
 from skywright.instruments.psss.processor import Processor
@@ -130,3 +133,28 @@ def test_pulses_do_not_wait_for_pvs_that_are_not_there(
         puts.close()
     assert not puts._thread.is_alive()
     assert time.monotonic() - begun < 3
+
+
+def test_a_count_that_was_not_put_is_put_again(processor: Processor) -> None:
+    puts = Puts(processor, names("NOT:THERE:"))
+    puts.close()
+    written: list[Any] = []
+
+    class Refusing:
+        name = "SITE:STATE"
+        channel = SimpleNamespace(native_data_type=ChannelType.LONG, native_data_count=1)
+
+        async def write(self, data: Any, **options: Any) -> None:
+            written.append(data)
+            if len(written) == 1:
+                raise TimeoutError
+
+    async def put() -> None:
+        putting = asyncio.create_task(puts._put_newest({"state": Refusing()}))
+        await asyncio.wait([putting], timeout=5 * PUT_PERIOD_S)
+        putting.cancel()
+
+    puts.connected = {"SITE:STATE"}
+    asyncio.run(put())
+    assert written == [[1], [1]]
+    assert puts.tell()["not_put"] == {"SITE:STATE failed": 1}

@@ -10,6 +10,7 @@ import pytest
 from pulse_spectra import Detector, energy_axis, gaussian, sase
 from support.psss_scripted import PICTURE, make_pulse
 
+from devices.psss.columns import summarize_point
 from skywright.acquire.counters import Counters
 from skywright.analysis import Batch, whole_blocks
 from skywright.analysis.blocks import analyze_part
@@ -301,6 +302,33 @@ def test_each_pulse_is_processed_with_the_settings_it_was_taken_with(changed):
     assert of_given.settings_of(1).signal_per_row == 0.5
     with pytest.raises(DataError, match="has no settings 7"):
         analysis.settings_of(7)
+
+
+def test_means_are_of_the_pulses_in_the_newest_unit(tmp_path):
+    """The user sets the axis during a recording, or during a point of a scan."""
+    axis = Settings(axis=np.linspace(8990.0, 9010.0, PICTURE.shape[1]))
+    results = [
+        process_pulse(
+            make_pulse(n), Workspace(), int(n > 4), axis if n > 4 else Settings(), Counters()
+        )
+        for n in range(12)
+    ]
+    layout, path = layouts.SpectraLayout(), tmp_path / "run.h5"
+    rows = [layout.take(result) for result in results]
+    file = layout.open(path, rows, must_create=True)
+    file.append(rows)
+    file.close()
+    analysis = Spectra(
+        columns=PICTURE.shape[1], rows=PICTURE.shape[0], settings=str(layouts.settings_path(path))
+    )
+    of_run(analysis, "spectrum", results, np.array([row.spectrum for row in rows], float))
+    found, point = analysis.result(), summarize_point(str(path), 0, len(rows))
+    centers = [result.spectrum.center for result in results[5:]]
+    assert found["n_good"] == point["n_good"] == len(centers)
+    assert found["center_mean"] == pytest.approx(np.mean(centers))
+    assert found["spike_width_mean"] < 20.0  # eV, of all the axis
+    assert point["mean_center"] == pytest.approx(np.mean(centers))
+    assert point["center_scatter"] == pytest.approx(np.std(centers, ddof=1))
 
 
 def test_brightness_is_found_where_the_energy_is_known():

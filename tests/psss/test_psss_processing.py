@@ -66,6 +66,8 @@ def test_a_roi_upside_down_is_refused(roi):
         {"axis": ["a"]},
         {"signal_per_row": -1.0},
         {"signal_per_row": np.nan},
+        {"signal_per_row": True},
+        {"signal_per_row": "much"},
         {"saturation": -1},
         {"saturation": np.inf},
         {"saturation": "4095"},

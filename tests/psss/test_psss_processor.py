@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from support.waiting import until
 from skywright.acquire import owner as acquire_owner
 from skywright.errors import ConfigError, HardwareError
 from skywright.instruments.psss import processor as owner
+from skywright.instruments.psss import served
 from skywright.instruments.psss.processing import FitStatus
 from skywright.instruments.psss.processor import Processor
 from skywright.instruments.psss.results import Result, background_applied
@@ -99,8 +101,11 @@ def test_start_and_stop(processor: Processor, source: ScriptedSource) -> None:
     assert not source.running.is_set()
     assert processor.state().message == "stopped"
     processor.start()
-    source.put(1)
-    seen(processor, 1)
+    source.put(1, 2)
+    seen(processor, 2)
+    assert processor.statistics.rate_hz > 0.0
+    processor.stop()
+    assert processor.statistics.rate_hz == 0.0
 
 
 def test_a_start_that_does_not_get_going_is_an_error(
@@ -143,6 +148,22 @@ def test_a_stop_that_does_not_end_in_time_is_an_error(
     seen(processor, 2)
     processor.stop()
     assert (processor.state().message, processor.state().alarm) == ("stopped", False)
+
+
+def test_the_rate_falls_when_no_pulse_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(served, "time", SimpleNamespace(monotonic=lambda: now))
+    statistics = served.Statistics()
+    assert statistics.rate_hz == 0.0
+    for number in range(100):
+        statistics.processed(1.0, now + number / 100)
+    now += 1.02  # a little later than the next pulse is due
+    assert statistics.rate_hz == pytest.approx(100.0)
+    now += 9.97
+    assert statistics.rate_hz == pytest.approx(0.1)
+    statistics.processed(1.0, now)
+    statistics.end()
+    assert statistics.rate_hz == 0.0
 
 
 def test_settings_change_on_a_frame_boundary(processor: Processor, source: ScriptedSource) -> None:

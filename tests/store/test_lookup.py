@@ -76,6 +76,7 @@ def store(pytestconfig: pytest.Config) -> SampleStore:
         (RunFilter(text="scan_id"), []),  # a key of every start document, and text of none
         (RunFilter(text="  "), ALL),
         (RunFilter(text="-"), []),
+        *((RunFilter(text=number), []) for number in (str(2**63 - 1), str(2**63), "9" * 5000)),
     ],
 )
 def test_find_runs(store: SampleStore, wanted: RunFilter, uids: list[str]) -> None:
@@ -152,6 +153,9 @@ def test_find_run(store: SampleStore, name: str, uid: str) -> None:
         ("d1a5e0", "several runs"),
         ("4f0c1d2f", "starts with"),
         ("99999", "starts with"),
+        (str(2**63), "expected a uid"),
+        pytest.param("9" * 5000, "expected a uid", id="5000 digits"),
+        pytest.param("-" + "9" * 5000, "expected a uid", id="- and 5000 digits"),
         ("4f", "4 or more characters"),
         ("no%", "expected a uid"),
     ],

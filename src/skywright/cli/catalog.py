@@ -52,7 +52,7 @@ def runs(
     until: Annotated[
         str | None, typer.Option(metavar="TIME", help="Before it; of a day, its end.")
     ] = None,
-    scan_id: Annotated[int | None, typer.Option(help="Number of the scan.")] = None,
+    scan_id: Annotated[int | None, typer.Option(help="Number of the scan.", max=2**63 - 1)] = None,
     sample: Annotated[str | None, typer.Option(help="Name of the sample.")] = None,
     raw: Annotated[
         str | None, typer.Option(metavar="UID", help="Runs derived from this raw run.")

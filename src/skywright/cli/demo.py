@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
@@ -202,8 +203,9 @@ def write_configuration(names: Sequence[str], directory: Path) -> Path:
         If two of the demos have IOCs of one name.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    # JSON strings and lists of them are TOML too.
-    lines = ["[store]", f"directory = {json.dumps(str(directory))}"]
+    # JSON strings and lists of them are TOML too, but for characters in two escapes.
+    in_toml = partial(json.dumps, ensure_ascii=False)
+    lines = ["[store]", f"directory = {in_toml(str(directory))}"]
     owners: dict[str, str] = {}
     for name in names:
         for ioc, settings in import_module(demos()[name]).iocs().items():
@@ -212,9 +214,9 @@ def write_configuration(names: Sequence[str], directory: Path) -> Path:
             owners[ioc] = name
             lines += ["", f"[iocs.{ioc}]"]
             values = settings.model_dump(mode="json", exclude_defaults=True)
-            lines += [f"{key} = {json.dumps(value)}" for key, value in values.items()]
+            lines += [f"{key} = {in_toml(value)}" for key, value in values.items()]
     config = directory / "skywright.toml"
-    config.write_text("\n".join(lines) + "\n")
+    config.write_text("\n".join(lines) + "\n", "utf-8")
     return config
 
 

@@ -19,7 +19,7 @@ import typer
 from skywright.cli import EXIT_FAILED
 from skywright.cli.data_directories import data_directories, why_unreadable
 from skywright.cli.output import ConfigOption, JsonOption, make_console, print_json
-from skywright.cli.up import INGESTER, TILED, check_directory
+from skywright.cli.up import DASHBOARD, INGESTER, REPEATER, TILED, check_directory
 from skywright.config import FILE_NAME, Settings, load_settings
 from skywright.errors import ConfigError, SkywrightError
 from skywright.instruments import instruments
@@ -239,6 +239,7 @@ def _last_error() -> str:
 def check_ports(settings: Settings, state: runtime.State | None) -> Iterator[Check]:
     """Check that configured ports are free, when nothing of ours should have them."""
     ports = {"store.tiled_port": settings.store.tiled_port if not settings.store.tiled_uri else 0}
+    ports["dashboard.port"] = settings.dashboard.port if settings.dashboard.with_up else 0
     ports |= {f"iocs.{name}.port": ioc.port for name, ioc in settings.iocs.items()}
     for key, port in ports.items():
         if port and state is None and not port_is_free(port):
@@ -254,6 +255,8 @@ def check_stack(settings: Settings, state: runtime.State | None) -> Iterator[Che
     hours = (time.time() - state.started) / 3600
     yield good("up", f"process {state.pid}, since {hours:.1f} h, PVs {state.prefix}")
     expected = [name for name, ioc in settings.iocs.items() if not ioc.address]
+    expected += [REPEATER] if expected else []
+    expected += [DASHBOARD] if settings.dashboard.with_up else []
     expected += settings.services
     expected += [INGESTER] if settings.store.tiled_uri else [TILED, INGESTER]
     for name in expected:
@@ -346,7 +349,9 @@ def check_pvs(settings: Settings) -> Iterator[Check]:
         silent, count = facts["silent"], facts["pvs"]
         if silent:
             found = f"{name}: {len(silent)} of {count} PVs do not answer: {_few(silent)}"
-            todo = f"is its IOC running? look at {settings.directory / 'logs' / f'{name}.log'}"
+            prefixes = {ioc: settings.pv_prefix(ioc) for ioc in settings.iocs}
+            ioc = next((ioc for ioc, its in prefixes.items() if silent[0].startswith(its)), name)
+            todo = f"is its IOC running? look at {settings.directory / 'logs' / f'{ioc}.log'}"
             yield wrong("PVs", found, todo)
         else:
             yield good("PVs", f"{name}: all {count} answer")

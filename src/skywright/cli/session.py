@@ -58,7 +58,9 @@ def session(
         list[str] | None,
         typer.Argument(metavar="[SCRIPT [ARGUMENT...]]", help="Run this file and end."),
     ] = None,
-    code: Annotated[str, typer.Option("-c", metavar="CODE", help="Run this Python and end.")] = "",
+    code: Annotated[
+        str | None, typer.Option("-c", metavar="CODE", help="Run this Python and end.")
+    ] = None,
     config: ConfigOption = None,
 ) -> None:
     """Load the profile (RE, devices, plans, cat, db) into IPython, or run Python with it.
@@ -69,20 +71,20 @@ def session(
     logging.getLogger("bluesky").addFilter(_is_told_here_alone)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     settings = load_settings(config)
-    if script and not code:
+    name = "-c"
+    source: str | bytes | None = code
+    if script and source is None:
         sys.argv = script
         name, source = script[0], _read_script(Path(script[0]))
-    else:
-        name, source = "-c", code
     if config:
         os.environ["SKYWRIGHT_CONFIG"] = str(config.resolve())
     check_directory(settings)
     locks.hold_lock(settings.directory / runtime.SESSION_LOCK, "session")
     have_beamline(settings)
-    if code or script:
-        _run_code(name, source)
-    else:
+    if source is None:
         _run_ipython()
+    else:
+        _run_code(name, source)
 
 
 def _is_told_here_alone(record: logging.LogRecord) -> bool:
@@ -223,8 +225,8 @@ def _show_events(process: "subprocess.Popen[str]") -> None:
         typer.echo(f"{event['name']}: {event['event']}", err=True)
 
 
-def _run_code(name: str, source: str) -> None:
-    """Run a line, or the text of the script `name`, in the profile's namespace.
+def _run_code(name: str, source: str | bytes) -> None:
+    """Run a line, or the content of the script `name`, in the profile's namespace.
 
     Raises
     ------
@@ -245,9 +247,9 @@ def _run_code(name: str, source: str) -> None:
         _finish(namespace["RE"], _analyses(namespace))
 
 
-def _read_script(script: Path) -> str:
+def _read_script(script: Path) -> bytes:
     try:
-        return script.read_text()
+        return script.read_bytes()
     except OSError as error:
         raise ConfigError(f"{script}: {(error.strerror or str(error)).lower()}") from error
 

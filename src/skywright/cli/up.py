@@ -17,7 +17,7 @@ import typer
 
 from skywright.cli.data_directories import data_directories, why_unreadable
 from skywright.cli.output import ConfigOption
-from skywright.config import Settings, StoreSettings, load_settings
+from skywright.config import OWN_NAMES, Settings, StoreSettings, load_settings
 from skywright.errors import ConfigError
 from skywright.processes import locks
 from skywright.processes import stack as runtime
@@ -26,7 +26,7 @@ from skywright.processes.ports import free_port, port_is_free
 from skywright.processes.supervisor import Report, Service, Supervisor
 from skywright.rooms import importable
 
-TILED, INGESTER, REPEATER, DASHBOARD = "tiled", "ingester", "repeater", "dashboard"
+_, TILED, INGESTER, REPEATER, DASHBOARD = OWN_NAMES
 LEAST_FREE_BYTES = 200_000_000
 STARTING = "starting "
 """Begins the first report; the names of the parts follow."""

@@ -134,9 +134,9 @@ def find_run(client: Container, name: str) -> Container:
     DataError
         If no run, or more than one, matches.
     """
-    if re.fullmatch(r"-\d+", name):
+    if re.fullmatch(r"-\d{1,18}", name):
         return _nth_newest(catalog(client), -int(name))
-    if name.isdecimal():
+    if _may_be_scan_id(name):
         for runs_of in _RUNS.values():
             for run in _search(runs_of(client), [Eq("start.scan_id", int(name))]):
                 return run
@@ -299,7 +299,7 @@ def _interpretations(
         yield [], lambda metadata: True
         return
     text = text.strip()
-    if text.isdecimal():
+    if _may_be_scan_id(text):
         yield [Eq("start.scan_id", int(text))], lambda metadata: True
     if _UID.fullmatch(text):
         yield [Like("start.uid", f"{text.lower()}%")], lambda metadata: True
@@ -309,6 +309,11 @@ def _interpretations(
             [FullText(word) for word in sorted(words)],
             lambda metadata: plain_words <= _words(_without_accents("\n".join(_texts(metadata)))),
         )
+
+
+def _may_be_scan_id(text: str) -> bool:
+    """Return whether a text is a number that servers take: one of 64 bits."""
+    return text.isdecimal() and len(text) < 20 and int(text) < 2**63
 
 
 def _words(text: str) -> set[str]:

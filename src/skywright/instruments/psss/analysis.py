@@ -76,14 +76,14 @@ class Pulses(NamedTuple):
 
     statuses: NDArray[np.int64]
     """Pulses of each status."""
-    figures: Moments
-    """Of `MEANS`."""
+    figures: tuple[Moments, Moments]
+    """Of `MEANS`, of the pulses in pixels and of those in eV."""
     spectra: Moments
     """Of the spectra, their baselines taken off."""
     correlation: NDArray[np.float64]
     """(LAGS,) sum of the autocorrelations of the same."""
-    spikes: Moments
-    """Of count and width, of pulses with spikes of a width."""
+    spikes: tuple[Moments, Moments]
+    """Of count and width, of pulses with spikes of a width, in pixels and in eV."""
     settings_number: int
     """The greatest of the pulses'; -1: not known."""
 
@@ -103,8 +103,8 @@ class SpectrumStatistics(Analysis[Pulses]):
         FWHM of the spectrometer's response, for the pulse length.
     settings
         File with the settings of each number, beside that of the spectra: each pulse is processed
-        with those it had when it was taken, all of them together with the newest. Empty: one for
-        all.
+        with those it had when it was taken, all of them together with the newest; means over
+        pulses are of those in the unit of the newest. Empty: one for all.
     **given
         smoothing, fit, weighting, signal_per_row, saturation, as in
         `skywright.instruments.psss.settings.Settings`; they, and the axis, hold against the file.
@@ -191,6 +191,7 @@ class SpectrumStatistics(Analysis[Pulses]):
             "light": np.full((n, width), NAN),
             "correlation": np.zeros((n, LAGS)),
             "settings_number": batch.data.get("settings_number", np.full(n, -1)),
+            "in_ev": np.zeros(n, bool),
         }
         for row, member in enumerate(batch[self.inputs[0]]):
             if member.shape[-1] != width:
@@ -201,6 +202,7 @@ class SpectrumStatistics(Analysis[Pulses]):
             settings = self.settings_of(int(found["settings_number"][row]))
             spectrum = self.spectrum_of(member, settings, workspace)
             found["status"][row] = spectrum.status
+            found["in_ev"][row] = settings.axis is not None
             if spectrum.status in (FitStatus.NO_IMAGE, FitStatus.BAD_PIXELS):
                 continue
             for name in FIGURES:
@@ -220,15 +222,16 @@ class SpectrumStatistics(Analysis[Pulses]):
         """Sum up a block."""
         status = members["status"]
         good = np.isin(status, GOOD)
+        wide = ~np.isnan(members["spike_width"])
         known = ~np.isnan(members["light"][:, 0])
         figures = np.stack([members[name] for name in MEANS], axis=1)
-        spikes = np.stack([members["spike_count"], members["spike_width"]], axis=1)
+        spikes = np.stack([members["spike_count"], members["spike_width"]], axis=1, dtype=float)
         return Pulses(
             statuses=np.bincount(status, minlength=len(FitStatus)),
-            figures=_moments(figures[good]),
+            figures=_by_unit(figures[good], members["in_ev"][good]),
             spectra=_moments(members["light"][known]),
             correlation=members["correlation"][known].sum(axis=0),
-            spikes=_moments(spikes[~np.isnan(members["spike_width"])].astype(np.float64)),
+            spikes=_by_unit(spikes[wide], members["in_ev"][wide]),
             settings_number=int(members["settings_number"].max()),
         )
 
@@ -239,10 +242,10 @@ class SpectrumStatistics(Analysis[Pulses]):
         a, b = prefix, statistic
         return Pulses(
             a.statuses + b.statuses,
-            a.figures.with_next(b.figures),
+            (a.figures[0].with_next(b.figures[0]), a.figures[1].with_next(b.figures[1])),
             a.spectra.with_next(b.spectra),
             a.correlation + b.correlation,
-            a.spikes.with_next(b.spikes),
+            (a.spikes[0].with_next(b.spikes[0]), a.spikes[1].with_next(b.spikes[1])),
             max(a.settings_number, b.settings_number),
         )
 
@@ -251,7 +254,9 @@ class SpectrumStatistics(Analysis[Pulses]):
         width = int(self.parameters["columns"])
         pulses = state or _no_pulses(width)
         settings = self.settings_of(pulses.settings_number)
-        means, scatter = pulses.figures.mean, pulses.figures.scatter
+        unit = settings.axis is not None
+        figures = pulses.figures[unit]
+        means, scatter = figures.mean, figures.scatter
         mean_spectrum, n = pulses.spectra.mean, pulses.spectra.n
         g2 = np.full(LAGS, NAN)
         if n:
@@ -259,10 +264,10 @@ class SpectrumStatistics(Analysis[Pulses]):
         g2_width = correlation_width(g2) * _pitch(settings) if n > 1 else NAN
         # The baseline is off; so no rows, no threshold but that of the noise.
         fit = process_spectrum(mean_spectrum, 0, settings)
-        spike_count, spike_width = pulses.spikes.mean
+        spike_count, spike_width = pulses.spikes[unit].mean
         return {
             "n_pulses": int(pulses.statuses.sum()),
-            "n_good": pulses.figures.n,
+            "n_good": figures.n,
             "n_status": pulses.statuses,
             **{f"{name}_mean": means[i] for i, name in enumerate(MEANS)},
             **{f"{name}_scatter": scatter[i] for i, name in enumerate(MEANS)},
@@ -333,7 +338,9 @@ def _results(width: int) -> tuple[Column, ...]:
     names = [status.name for status in FitStatus]
     return (
         Column("n_pulses", "<i8", attrs={"description": "pulses seen"}),
-        Column("n_good", "<i8", attrs={"description": "with a fit that settled"}),
+        Column(
+            "n_good", "<i8", attrs={"description": "with a fit that settled, in the newest unit"}
+        ),
         Column("n_status", "<i8", (len(names),), attrs={"names": names}),
         *per_figure,
         Column("mean_spectrum", "<f8", (width,), attrs=COUNTS),
@@ -358,12 +365,16 @@ def _moments(rows: NDArray[np.float64]) -> Moments:
     return Moments(len(rows), mean, ((rows - mean) ** 2).sum(axis=0))
 
 
+def _by_unit(rows: NDArray[np.float64], in_ev: NDArray[np.bool_]) -> tuple[Moments, Moments]:
+    return _moments(rows[~in_ev]), _moments(rows[in_ev])
+
+
 def _no_pulses(width: int) -> Pulses:
     return Pulses(
         np.zeros(len(FitStatus), np.int64),
-        _moments(np.empty((0, len(MEANS)))),
+        _by_unit(np.empty((0, len(MEANS))), np.empty(0, bool)),
         _moments(np.empty((0, width))),
         np.zeros(LAGS),
-        _moments(np.empty((0, 2))),
+        _by_unit(np.empty((0, 2)), np.empty(0, bool)),
         -1,
     )

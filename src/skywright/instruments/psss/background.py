@@ -16,14 +16,13 @@ from numpy.typing import NDArray
 
 from skywright.errors import ConfigError, DataError, HardwareError
 from skywright.instruments.psss.processor import Processor
-from skywright.instruments.psss.settings import as_background, digest_of
+from skywright.instruments.psss.settings import PULSES_MAX, as_background, digest_of
 
 logger = logging.getLogger(__name__)
 
 DATASET = "/entry/data/data"
 ROWS_PER_CHUNK = 64
 FETCH_S = 0.5
-PULSES_MAX = 10_000
 
 
 @dataclass(frozen=True)

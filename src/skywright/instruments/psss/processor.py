@@ -207,7 +207,8 @@ class Processor(Owner[Pulse, Result]):
         self.statistics.begin()
 
     def source_stopped(self) -> None:
-        """Call `on_stop`."""
+        """End the rate, and call `on_stop`."""
+        self.statistics.end()
         self.on_stop()
 
     def process_argument(self, item: Pulse) -> tuple[Pulse, int, Settings]:

@@ -1,12 +1,15 @@
 """What the service has served: the statistics that old clients ask for."""
 
 import threading
+import time
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 TIME_FORMAT = "%Y-%m-%d %H:%M:%S.%f"
 """Of the statistics: local time, as the old service gave it."""
+SILENCE_S = 1.0
+"""Without a pulse for this long the rate falls; a shorter time says nothing of it."""
 
 
 class Statistics:
@@ -31,6 +34,12 @@ class Statistics:
             self._started = datetime.now()
             self._processed = self._sent = 0
             self._last_sent = self._duration_ms = self._last_processed_s = None
+            self._rate_hz = 0.0
+
+    def end(self) -> None:
+        """Note that the processing has stopped: there is no rate."""
+        with self._lock:
+            self._last_processed_s = None
             self._rate_hz = 0.0
 
     def processed(self, duration_ms: float, now_s: float) -> None:
@@ -67,9 +76,10 @@ class Statistics:
 
     @property
     def rate_hz(self) -> float:
-        """Pulses a second, 0 before the second one."""
+        """Pulses a second, 0 before the second one and after a stop; falls while none comes."""
         with self._lock:
-            return self._rate_hz
+            silent_s = time.monotonic() - (self._last_processed_s or 0.0)
+            return min(self._rate_hz, 1.0 / silent_s) if silent_s > SILENCE_S else self._rate_hz
 
     def as_json(self, lost: Mapping[str, int], unsent: Mapping[str, int]) -> dict[str, Any]:
         """Return the figures as clients get them, {} before the first start.

@@ -23,6 +23,8 @@ CHOICES: dict[str, Any] = {
     "weighting": Weighting,
 }
 """The settings that are one of some words, and these words."""
+PULSES_MAX = 10_000
+"""Of which a background is the mean."""
 NAME_BYTES_MAX = 512
 """Of a background's name in UTF-8: what files of spectra have room for."""
 
@@ -95,8 +97,13 @@ class Settings:
             checked["background"] = as_background(self.background)
         if self.axis is not None:
             checked["axis"] = _axis(self.axis)
-        if not 0 <= self.signal_per_row < math.inf:
-            raise ConfigError(f"signal_per_row: {self.signal_per_row} is no number from 0 on")
+        least: Any = self.signal_per_row
+        if (
+            isinstance(least, bool)
+            or not isinstance(least, int | float)
+            or not 0 <= least < math.inf
+        ):
+            raise ConfigError(f"signal_per_row: {least!r} is not a number of counts, 0 or more")
         checked["background_used"] = _used(checked.get("background"), self.background_mode)
         checked["saturation"] = _saturation(self.saturation)
         for name, value in checked.items():

@@ -56,7 +56,8 @@ class Parameters:
             If a value is not allowed.
         """
         changes = {name: wanted[name] for name in SETTINGS if name in wanted}
-        _check(changes)
+        if changes.get("axis") == []:
+            changes["axis"] = None
         changes |= self._background(wanted)
         others = {k: v for k, v in wanted.items() if k not in SETTINGS and k != BACKGROUND}
         with self._lock:
@@ -89,15 +90,6 @@ def _with(background: Background | None) -> dict[str, Any]:
     if background is None:
         return {"background": None, "background_name": ""}
     return {"background": background.pixels, "background_name": background.info.name}
-
-
-def _check(changes: dict[str, Any]) -> None:
-    """Check what the settings take as given; an empty axis is none."""
-    least = changes.get("signal_per_row", 0.0)
-    if isinstance(least, bool) or not isinstance(least, int | float) or not least >= 0:
-        raise ConfigError(f"signal_per_row: {least!r} is not a number of counts, 0 or more")
-    if "axis" in changes and changes["axis"] in ([], None):
-        changes["axis"] = None
 
 
 def read_object(body: bytes) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from skywright.instruments.psss.endpoints.metrics import make_registry
 from skywright.instruments.psss.endpoints.parameters import Parameters, read_object
 from skywright.instruments.psss.endpoints.pixels import Parser
 from skywright.instruments.psss.processor import Processor
+from skywright.instruments.psss.settings import PULSES_MAX
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +76,9 @@ class RecordRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    pulses: int = Field(100, ge=1, le=10_000, description="Pictures of which the mean is taken.")
+    pulses: int = Field(
+        100, ge=1, le=PULSES_MAX, description="Pictures of which the mean is taken."
+    )
     name: str = Field("", description="Label; empty makes one of the date.")
     limit_s: float = Field(30.0, gt=0, le=RECORD_LIMIT_S, description="Time to wait for them, s.")
 

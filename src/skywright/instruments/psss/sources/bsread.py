@@ -44,11 +44,6 @@ class BsreadSource(PolledSource[Pulse]):
     energy_channel
         Name of the channel with the pulse's energy, uJ; empty: there is none.
 
-    Attributes
-    ----------
-    restarts
-        How often the pulse ids went back: a sender that began anew.
-
     Raises
     ------
     ConfigError
@@ -84,11 +79,6 @@ class BsreadSource(PolledSource[Pulse]):
         if gap := self._gaps.missing:
             counts["gap"] = gap
         return counts
-
-    @property
-    def restarts(self) -> int:
-        """How often the pulse ids went back: a sender that began anew."""
-        return self._gaps.restarts
 
     def open(self) -> None:
         """Connect; pulses that come while the source is stopped are not missing."""

@@ -43,15 +43,9 @@ class PulseGaps:
     ----------
     step
         Pulse ids from one pulse to the next; None to learn it.
-
-    Attributes
-    ----------
-    restarts
-        How often the ids went back or jumped by days.
     """
 
     def __init__(self, step: int | None = None) -> None:
-        self.restarts = 0
         self._given = step
         self._settled = 0
         self._now: Stretch | None = None
@@ -96,7 +90,6 @@ class PulseGaps:
         if apart == 0:
             return False
         if not 0 < apart <= PULSES_A_DAY:
-            self.restarts += 1
             self._bad_pending = 0
             self._begin(pulse_id, step)
             return True
