@@ -2,11 +2,13 @@
 
 1. ``data POOL --seconds 600 --workers 2``: pictures of the generators into POOL, a folder of
    shards, 140 kB a picture;
-2. ``train POOL NETWORKS --minutes 60 [--without twin painter composite]``: train a network that
+2. ``train POOL NETWORKS --minutes 60 [--without twin painter ...]``: train a network that
    sees all, ``NETWORKS/all.pt``, and beside it one without each generator named; shards that are
    added meanwhile are used. On a GPU, where there is one;
-3. ``export CHECKPOINT MODEL``: the model file, with the revisions of code and data in its metadata;
-4. ``score MODEL [--real FOLDER]``: figures on pictures that nothing was trained on.
+3. ``mix FIRST SECOND PART POOL OUT``: the mean of two checkpoints, the second trained on from the
+   first, that is by PART the second;
+4. ``export CHECKPOINT MODEL``: the model file, with the revisions of code and data in its metadata;
+5. ``score MODEL [--real FOLDER]``: figures on pictures that nothing was trained on.
 
 Training and export need torch. Seeds below `FIRST_SEED` are for training. The figures of a
 generator that was left out (``--without``) are those that count. The tests' other renderer is never
@@ -117,6 +119,12 @@ def main() -> int:
     fit.add_argument("--rate", type=float, default=2e-3)
     fit.add_argument("--batch", type=int, default=240, help="pictures in a step")
     fit.add_argument("--room", type=int, default=100_000, help="most pictures in memory")
+    mixed = steps.add_parser("mix", help="the mean of two networks")
+    mixed.add_argument("first", type=Path)
+    mixed.add_argument("second", type=Path)
+    mixed.add_argument("part", type=float, help="of the second, 0 to 1")
+    mixed.add_argument("pool", type=Path)
+    mixed.add_argument("out", type=Path)
     out = steps.add_parser("export", help="write the ONNX file")
     out.add_argument("checkpoint", type=Path)
     out.add_argument("model", type=Path)
@@ -134,6 +142,10 @@ def main() -> int:
         train(
             args.pool, args.networks, args.minutes, args.without, args.rate, args.batch, args.room
         )
+    elif args.step == "mix":
+        from mixing import mix
+
+        mix(args.first, args.second, args.part, args.pool, args.out)
     elif args.step == "export":
         export(args.checkpoint, args.model)
     else:
