@@ -182,7 +182,7 @@ def test_the_camera_is_live_with_what_is_found(browser: Any, page: str, camera: 
 
 
 def test_a_camera_is_called_idle_only_when_it_has_answered(browser: Any, page: str) -> None:
-    assert "Connecting to the camera" in httpx.get(f"{page}/loop").text
+    assert "Connecting to the camera" in httpx.get(f"{page}/loop", timeout=30).text
     browser.get(f"{page}/loop")
     message = '{"connected": true, "status": "idle", "bytes": 0}\n'
     browser.execute_script("onPicture(new TextEncoder().encode(arguments[0]).buffer)", message)

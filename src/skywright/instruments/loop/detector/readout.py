@@ -23,8 +23,8 @@ Cell = tuple[int, int]
 Place = tuple[float, float]
 LEAST_SCORE = 0.5  # below it nothing is reported but the score
 SCORE_SLOPE, SCORE_SHIFT = 0.69, -0.37
-"""Of the score's log odds over those that the network gives a mount, fitted to 700 answers of the
-three generators of the training, seeds from 421,000,000."""
+"""Of the score's log odds over those that the network gives a mount, fitted to 700 answers that
+the network before gave on twin, painter and composite, seeds from 421,000,000."""
 LEAST_PEAK = 0.2
 """Of the tip's heat-map: below it the tip is not in view. Fitted to 400 pictures of each generator,
 to miss few tips and to see few where there are none."""
