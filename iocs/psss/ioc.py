@@ -190,7 +190,7 @@ class PsssIOC(OwnerGroup):
             self._complaint_until = float("inf")
             self._posted, self.message_posted = (), ("", None)
         await self._mark_roi()
-        # It falls while there is no news.
+        # The rate falls while no pulse comes.
         await post(self.spectra.rate, round(self.processor.statistics.rate_hz, 2))
         state = self.processor.state()
         known = (state, self.processor.statistics.counts, self._recorded())

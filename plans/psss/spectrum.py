@@ -118,7 +118,7 @@ def acquire_spectra(
         yield from bps.checkpoint()
         yield from bps.prepare(device.pulses, pulses, wait=True)
         yield from bps.kickoff(device.pulses, wait=True)
-        # Pulses go on in a pause; those that came then are told of after it.
+        # Pulses are recorded in a pause too; they are reported after it.
         if seconds is not None:
             yield from report_for(seconds, COLLECT_S, report)
         while device.pulses.get_index() < pulses:

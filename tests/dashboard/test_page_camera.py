@@ -116,7 +116,7 @@ def test_the_last_picture_of_an_idle_camera_is_shown_with_what_is_found() -> Non
     loaded.set()
     look.loading.join(60)
     assert "crystal ball" in next(headers)["found"]["caption"]
-    shown = next(headers)  # for whoever opens the page now
+    shown = next(headers)
     assert (shown["number"], shown["width"]) == (2, 64)
     assert shown["bytes"]
     assert "crystal ball" in shown["found"]["caption"]

@@ -220,7 +220,7 @@ def quick_reports(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def with_pause(plan: MsgGenerator[Any], after: int, pause: Msg) -> MsgGenerator[Any]:
-    """Insert a message that pauses after so many messages of a plan."""
+    """Insert a message that pauses after a given number of messages of a plan."""
     count = 0
 
     def insert(msg: Msg) -> tuple[None, MsgGenerator[None] | None]:

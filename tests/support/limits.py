@@ -1,4 +1,4 @@
-"""Limits: of frames that wait, and of what a process may write."""
+"""Limits on frames that wait, and on what a process may write."""
 
 import resource
 from collections.abc import Iterator
