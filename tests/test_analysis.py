@@ -388,6 +388,26 @@ def test_wrong_rows_and_results_are_named() -> None:
         Batch(np.array([1]), np.array([0.0]), {"x": np.zeros(2)})
 
 
+@pytest.mark.parametrize(
+    ("dtype", "value"), [("<i2", 70_000), ("<i4", np.nan), ("S4", "longer"), ("<U4", "longer")]
+)
+def test_values_that_do_not_fit_their_column_are_errors(dtype: str, value: Any) -> None:
+    class Misfit(Sums):
+        columns = (Column("square", dtype),)
+        results = (Column("n", dtype), *Sums.results[1:])
+
+        def measure(self, batch: Batch) -> Mapping[str, Any]:
+            return {"square": np.full(len(batch), value), "x": batch["x"]}
+
+        def summarize(self, state: Any) -> Mapping[str, Any]:
+            return {**super().summarize(state), "n": value}
+
+    with pytest.raises(DataError, match=r"analysis sums: square: .* does not fit"):
+        Misfit().update(batch_of([1]))
+    with pytest.raises(DataError, match=r"analysis sums: n: .* does not fit"):
+        Misfit().result()
+
+
 @settings(max_examples=30)
 @given(st.lists(st.integers(0, 9), min_size=1))
 def test_join_keeps_each_identity_once_in_order(identities: list[int]) -> None:

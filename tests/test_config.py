@@ -162,7 +162,12 @@ def test_two_iocs_cannot_have_one_port(tmp_path: Path) -> None:
             '{"axis": {"prefix": "PSSS1:"}}',
             r"^iocs\.\w+\.prefix: the same as that of iocs\.",
         ),
-        ("SKYWRIGHT_STORE", "here", r'^SKYWRIGHT_\* variables: .*"store"'),
+        ("SKYWRIGHT_STORE", "here", r"^SKYWRIGHT_STORE: expected a table as JSON.*\(got 'here'\)"),
+        (
+            "SKYWRIGHT_STOR__DIRECTORY",
+            "/data",
+            r"^SKYWRIGHT_STOR__DIRECTORY: there is no section \[stor\]; did you mean store\?",
+        ),
         ("SKYWRIGHT_CONFIG", "/no/such.toml", r"^/no/such\.toml: no such configuration file"),
     ],
 )

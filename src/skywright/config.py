@@ -294,12 +294,13 @@ def load_settings(path: Path | None = None) -> Settings:
         model_config = SettingsConfigDict(toml_file=file)
 
     _refuse_old_variables()
+    _refuse_unknown_sections()
     try:
         return FromFile()
     except ValidationError as error:
         raise ConfigError(_explain(error.errors()[0], file)) from error
     except SettingsError as error:  # a variable that is not JSON where a table is expected
-        raise ConfigError(f"{ENV_PREFIX}* variables: {error}") from error
+        raise ConfigError(_explain_variable(error)) from error
     except ValueError as error:
         raise ConfigError(f"{file}: not TOML: {error}") from error
     except OSError as error:
@@ -319,6 +320,29 @@ def _refuse_old_variables() -> None:
             if key != variable and (not key or key.startswith("__")):
                 current = f"{ENV_PREFIX}{new.replace('.', '__').upper()}{key}"
                 raise ConfigError(f"{variable}: this variable is now {current}")
+
+
+def _refuse_unknown_sections() -> None:
+    """Raise `ConfigError` for an environment variable ``SKYWRIGHT_X__KEY`` without a section X.
+
+    A variable without a double underscore may be somebody's own: nothing is said of it.
+    """
+    for variable in os.environ:
+        section, separator, _ = variable.removeprefix(ENV_PREFIX).lower().partition("__")
+        if variable.startswith(ENV_PREFIX) and separator and section not in Settings.model_fields:
+            hint = did_you_mean(section, Settings.model_fields)
+            raise ConfigError(f"{variable}: there is no section [{section}]; {hint}".rstrip("; "))
+
+
+def _explain_variable(error: SettingsError) -> str:
+    """Name the variable whose value is no table, what was expected, and what was seen."""
+    found = re.search(r'field "(\w+)"', str(error))
+    name = f"{ENV_PREFIX}{found[1]}".upper() if found else f"{ENV_PREFIX}*"
+    seen = next((value for key, value in os.environ.items() if key.upper() == name), "")
+    return (
+        f'{name}: expected a table as JSON, {{"key": "value"}}, or a variable {name}__KEY for each '
+        f"key (got {seen!r})"
+    )
 
 
 def _explain(error: "ErrorDetails", file: Path) -> str:

@@ -72,13 +72,16 @@ def test_a_late_reader_gets_a_burst_and_then_loses_what_is_counted(
     assert got[:6] == list(range(6))
 
 
-def test_an_error_is_reported_and_the_next_item_comes(got: list[int], reports: list[str]) -> None:
+def test_an_error_is_reported_and_counted_and_the_next_item_comes(
+    got: list[int], reports: list[str]
+) -> None:
     source = Numbers(0.001, last=5)
     source.odd = 2
     source.start(got.append, reports.append)
     until(lambda: not source.is_running)
     assert got == [0, 1, 3, 4, 5]
     assert reports == ["numbers: item 2: 2 is odd", "numbers: no more items from number 6 on"]
+    assert source.lost == {"unreadable": 1}
     source.close()
 
 

@@ -104,6 +104,36 @@ def test_rows_that_do_not_fit_are_refused_and_counted_and_the_others_kept(
     assert recorder.lost() == {"events does not fit": 3}
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        Rows(np.array([5]), {HEIGHT.path: np.zeros((1, 2), np.int64)}),
+        Rows(np.array([5]), {}),
+        Rows(np.array([5]), {HEIGHT.path: np.array([1]), "/entry/other": np.array([1])}),
+    ],
+    ids=["shape", "column missing", "column unknown"],
+)
+def test_a_wrong_row_group_is_lost_alone(
+    recorder: Recorder[Any, Any], tmp_path: Path, wrong: Rows
+) -> None:
+    recorder.start(tmp_path / "a.h5")
+    with recorder._file_lock:  # the disk is slow: all are in one write
+        for group in (events(0, 5), wrong, events(6, 5)):
+            recorder.offer(group)
+    recorder.stop()
+    assert identities(tmp_path / "a.h5") == [*range(5), *range(6, 11)]
+    assert recorder.lost() == {"events not written": 1}
+
+
+def test_the_column_that_a_value_does_not_fit_is_named(tmp_path: Path) -> None:
+    recorder: Recorder[Any, Any] = Recorder(layout(), synchronous=True)
+    recorder.start(tmp_path / "a.h5")
+    with pytest.raises(RefusedError, match=rf"a\.h5: {HEIGHT.path}: a value .* uint16"):
+        recorder.offer(Rows(np.arange(2), {HEIGHT.path: np.array([1, 70_000])}))
+    recorder.close()
+    assert identities(tmp_path / "a.h5") == [0]
+
+
 def test_a_full_queue_counts_rows(tmp_path: Path) -> None:
     recorder: Recorder[Any, Any] = Recorder(layout(), queue_bytes=events(0, 100).nbytes)
     recorder.start(tmp_path / "a.h5")

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from store.recording import Recording, scalar
 from support.streaming import StreamingCamera, noise
 
+from skywright.files.hdf5_flags import clear_flags, has_writer, lookup3, read_superblock
 from skywright.store.export.contents import read_contents
-from skywright.store.hdf5_flags import clear_flags, has_writer, lookup3, read_superblock
 from skywright.store.ingest import State, ingest
 
 WRITER = """
@@ -144,7 +144,7 @@ def test_lookup3_has_its_author_s_values() -> None:
 
 @given(st.integers(0, 2**64 - 1), st.integers(0, 2**31))
 def test_closed_superblock_has_its_checksum(end: int, size: int) -> None:
-    from skywright.store.hdf5_flags import SIGNATURE, Superblock
+    from skywright.files.hdf5_flags import SIGNATURE, Superblock
 
     data = SIGNATURE + bytes([3, 8, 8, 5]) + struct.pack("<4Q", 0, 2**64 - 1, end, 48)
     closed = Superblock(0, data).closed(size)

@@ -1,6 +1,6 @@
 """The layout of files of columns, for row groups of one or more rows."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skywright.acquire.recorder import Layout, WriterFile
-from skywright.files.columns import Column, ColumnWriter, DoesNotFitError
+from skywright.files.columns import Column, ColumnWriter
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,21 +77,9 @@ class RowsLayout(Layout[Any, RowGroup]):
         """Return the number of rows."""
         return len(group)
 
-    def select(self, group: RowGroup, rows: slice) -> RowGroup:
+    def select(self, group: RowGroup, rows: slice | NDArray[np.bool_]) -> RowGroup:
         """Return some of the rows."""
         return group.select(rows)
-
-
-def write_fitting(group: RowGroup, write: Callable[[RowGroup], None]) -> Mapping[str, int]:
-    """Write the rows whose values fit their columns; return the number of the others."""
-    try:
-        write(group)
-    except DoesNotFitError as error:
-        good = group.select(error.fits)
-        if len(good):
-            write(good)
-        return {"does not fit": len(group) - len(good)}
-    return {}
 
 
 @dataclass
@@ -123,14 +111,13 @@ class ColumnsFile(WriterFile[ColumnWriter]):
     """An open file of columns; not thread-safe."""
 
     def append(self, groups: Sequence[Rows]) -> Mapping[str, int]:
-        """Write rows; return the number of rows whose values do not fit their columns."""
+        """Write rows."""
         rows = groups[0] if len(groups) == 1 else _joined(groups)
-        return write_fitting(rows, lambda some: self.writer.append(some.identity, some.columns))
+        self.writer.append(rows.identity, rows.columns)
+        return {}
 
 
 def _joined(groups: Sequence[Rows]) -> Rows:
-    columns = {
-        path: np.concatenate([group.columns[path] for group in groups])
-        for path in groups[0].columns
-    }
+    paths = {path for group in groups for path in group.columns}
+    columns = {path: np.concatenate([group.columns[path] for group in groups]) for path in paths}
     return Rows(np.concatenate([group.identity for group in groups]), columns)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skywright.acquire.columns_layout import RowsLayout, write_fitting
+from skywright.acquire.columns_layout import RowsLayout
 from skywright.acquire.recorder import WriterFile
 from skywright.files.columns import Column
 from skywright.files.index import IndexWriter
@@ -77,9 +77,7 @@ class IndexFile(WriterFile[IndexWriter]):
     """An open index; not thread-safe."""
 
     def append(self, groups: Sequence[Records]) -> Mapping[str, int]:
-        """Write records of one file; return the number of those whose values do not fit."""
+        """Write records of one file."""
         (group,) = groups
-        return write_fitting(group, self._append)
-
-    def _append(self, group: Records) -> None:
         self.writer.append(group.file, group.identity, group.offset, group.size, group.extra)
+        return {}

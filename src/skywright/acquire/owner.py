@@ -388,6 +388,7 @@ class Owner(Generic[Item, Result]):
 
     def _source_reports(self, message: str) -> None:
         self.failures.add("source failed")
+        self._silent_since = self._last_arrival  # the reason of a silence stays to be read
         self.report(message)
 
     def _receive(self, item: Item) -> None:

@@ -131,14 +131,15 @@ class PacedSource(PolledSource[Item], Generic[Item]):
         self._loses = loses
         self._item_name = item_name
         self._number = 0
-        self._late = 0
+        self._late = self._unreadable = 0
         self._pacer = self._new_pacer()
 
     @property
     def lost(self) -> Mapping[str, int]:
-        """Number of skipped items since the object was made, as ``late``."""
+        """Numbers of items that were skipped, ``late``, or could not be made, ``unreadable``."""
         late = self._late + self._pacer.skipped if self._loses else 0
-        return {"late": late} if late else {}
+        counts = {"late": late, "unreadable": self._unreadable}
+        return {cause: count for cause, count in counts.items() if count}
 
     def set_period(self, seconds: float) -> float:
         """Set the time between items, s; it takes effect with the next item."""
@@ -166,6 +167,7 @@ class PacedSource(PolledSource[Item], Generic[Item]):
         except StopIteration:
             raise StopIteration(f"no more {self._item_name}s from number {number} on") from None
         except Exception as error:
+            self._unreadable += 1
             raise DataError(f"{self._item_name} {number}: {error}") from error
 
     def halt(self) -> None:

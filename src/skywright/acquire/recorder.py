@@ -12,6 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from skywright.acquire.acquisition import RefusedError
 from skywright.acquire.counters import Counters, sum_counts
 from skywright.errors import DataError
@@ -39,26 +42,6 @@ RowGroup = TypeVar("RowGroup")
 Group = TypeVar("Group", contravariant=True)
 
 
-class File(Protocol[Group]):
-    """The open file of a recording."""
-
-    def append(self, groups: Sequence[Group]) -> Mapping[str, int]:
-        """Write row groups, or raise and write none; return what is lost, by cause.
-
-        A row of which only a part is lost is in the file.
-        """
-
-    @property
-    def appended(self) -> int:
-        """Number of rows in the file, visible or not."""
-
-    def flush(self) -> int:
-        """Make all rows visible to readers; return their number."""
-
-    def close(self) -> None:
-        """Flush and close; a second call does nothing."""
-
-
 class Writer(Protocol):
     """A writer of `skywright.files`: a `File` without `append`."""
 
@@ -71,6 +54,16 @@ class Writer(Protocol):
 
     def close(self) -> None:
         """Flush and close; a second call does nothing."""
+
+
+class File(Writer, Protocol[Group]):
+    """The open file of a recording."""
+
+    def append(self, groups: Sequence[Group]) -> Mapping[str, int]:
+        """Write row groups, or raise and write none; return what is lost, by cause.
+
+        A row of which only a part is lost is in the file.
+        """
 
 
 WriterT = TypeVar("WriterT", bound=Writer)
@@ -147,7 +140,7 @@ class Layout(ABC, Generic[Result, RowGroup]):
         """Return the number of rows of a row group."""
         return 1
 
-    def select(self, group: RowGroup, rows: slice) -> RowGroup:
+    def select(self, group: RowGroup, rows: slice | NDArray[np.bool_]) -> RowGroup:
         """Return some of the rows of a row group; called only if it has more than one row."""
         raise NotImplementedError(
             f"{type(self).__name__}: a row group of several rows needs `select`"
@@ -494,20 +487,30 @@ class Recorder(Generic[Result, RowGroup]):
         try:
             for cause, count in file.append(groups).items():
                 self._lost.add(cause, count)
-        except DoesNotFitError as error:
-            if len(groups) > 1:  # write one by one, so that only the rows that do not fit are lost
+        except OSError as error:
+            self._fail(error, self._rows(groups))
+            return
+        except Exception as error:  # these rows are wrong, the disk is well
+            if len(groups) > 1:  # write one by one, so that only the wrong rows are lost
                 for group in groups:
                     self._append(file, [group])
+            elif isinstance(error, DoesNotFitError):
+                self._append_fitting(file, groups[0], error)
             else:
-                self._lost.add("does not fit", self._rows(groups))
-                self._report(error)
-            return
-        except Exception as error:
-            self._fail(error, self._rows(groups))
+                self._fail(error, self._rows(groups))
             return
         self.error = ""
         self._recorded = file.appended
         self._unflushed_since = self._unflushed_since or time.monotonic()
+
+    def _append_fitting(
+        self, file: File[RowGroup], group: RowGroup, error: DoesNotFitError
+    ) -> None:
+        """Write the rows of a row group whose values fit; count and report the others."""
+        if error.fits.any():
+            self._append(file, [self.layout.select(group, error.fits)])
+        self._lost.add("does not fit", int((~error.fits).sum()))
+        self._report(error)
 
     def _flush(self, caller_waits: bool) -> bool:
         """Make the written rows visible; return whether that was tried."""

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from skywright.analysis.inputs import ArrayInput, Batch, join
 from skywright.errors import DataError
-from skywright.files.columns import Column
+from skywright.files.columns import Column, ColumnCaster
 
 BlockKey = tuple[int, int]
 """Number of a block (identity // block size), and its settings number; blocks are in the order of
@@ -538,14 +538,22 @@ def _rows(
         raise DataError(
             f"analysis {analysis.name}: column {name}: measure gave {got}, expected {shape}"
         )
-    return np.asarray(rows[name], dtype=column.dtype)
+    return _cast(analysis, column, np.asarray(rows[name]))
 
 
 def _value(analysis: Analysis[Any], column: Column, value: Any) -> Any:
-    array = np.asarray(value, dtype=column.dtype)
+    array = _cast(analysis, column, np.asarray(value)[np.newaxis])[0]
     if array.shape != column.shape:
         raise DataError(
             f"analysis {analysis.name}: result {column.name} has shape {array.shape}, "
             f"declared is {column.shape}"
         )
     return array if column.shape else array[()]
+
+
+def _cast(analysis: Analysis[Any], column: Column, values: NDArray[Any]) -> NDArray[Any]:
+    """Return values, (n, ...), as the column's type; `DoesNotFitError` if one does not fit it."""
+    caster = ColumnCaster(f"analysis {analysis.name}")
+    cast = caster.cast(column, values)
+    caster.check(len(values))
+    return cast

@@ -27,12 +27,12 @@ class PictureStatistics(Analysis[Levels]):
     Parameters
     ----------
     full_scale
-        Highest grey level, 255 for 8-bit cameras.
+        Highest grey level, 255 for 8-bit cameras. Pixels above it are in the histogram's last range.
     """
 
     name = "picture_statistics"
     stream = "pictures"
-    version = "1"
+    version = "2"
     inputs = ("image",)
     arrays: ClassVar[Mapping[str, ArrayInput]] = {"image": ArrayInput(2)}
     columns = (
@@ -55,7 +55,8 @@ class PictureStatistics(Analysis[Levels]):
     def measure(self, batch: Batch) -> Mapping[str, NDArray[Any]]:
         """Measure each picture by itself."""
         pictures = [np.asarray(picture, np.float64).ravel() for picture in batch["image"]]
-        histograms = [np.histogram(levels, self._edges)[0] for levels in pictures]
+        in_range = [np.clip(levels, 0, self._edges[-1]) for levels in pictures]
+        histograms = [np.histogram(levels, self._edges)[0] for levels in in_range]
         return {
             "mean": np.array([levels.mean() for levels in pictures]),
             "sd": np.array([levels.std() for levels in pictures]),

@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from skywright.closing import Closing
 from skywright.errors import DataError
+from skywright.files.hdf5 import check_rows, is_cut_short, open_hdf5
 
 T = TypeVar("T")
 RESERVE_BYTES = 1 << 20
@@ -258,12 +259,12 @@ class ColumnCaster:
 
     Parameters
     ----------
-    path
-        Path of the file, for the message.
+    origin
+        Where the values go or come from, for the message: a file, an analysis.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, origin: object) -> None:
+        self._origin = origin
         self._why = ""
         self._wrong: list[NDArray[np.bool_]] = []
 
@@ -283,6 +284,10 @@ class ColumnCaster:
                 values = _as_bytes(values)
                 wrong = np.char.str_len(values) > dtype.itemsize
                 problem = f"text of {values.itemsize} bytes"
+            elif dtype.kind == "U":
+                values = values.astype(str)
+                wrong = np.char.str_len(values) > dtype.itemsize // 4
+                problem = "text"
             elif dtype.kind in "iu":
                 if values.dtype.kind == "O":  # Python integers beyond 64 bits
                     values = values.astype(np.float64)
@@ -291,9 +296,9 @@ class ColumnCaster:
             else:
                 return values.astype(dtype)
         except (TypeError, ValueError, UnicodeError) as error:
-            raise DataError(f"{self._path}: {column.path}: {error}") from error
+            raise DataError(f"{self._origin}: {column.path}: {error}") from error
         if wrong.any():
-            self._why = f"{self._path}: {column.path}: {problem} does not fit {dtype}"
+            self._why = f"{self._origin}: {column.path}: {problem} does not fit {dtype}"
             rows: NDArray[np.bool_] = np.atleast_1d(np.asarray(wrong))
             self._wrong.append(np.asarray(rows.reshape(len(rows), -1).any(axis=1)))
             with np.errstate(invalid="ignore"):
@@ -356,7 +361,8 @@ class ColumnReader(Closing):
         self._identity_path = identity_path
         self._pause = threading.Event()
         try:
-            self._file = h5py.File(path, "r", libver="latest", swmr=True, locking=False)
+            self._is_cut_short = is_cut_short(path)
+            self._file = open_hdf5(path)
         except OSError as error:
             raise DataError(f"{path}: cannot be read as HDF5 ({error})") from error
         self.count()
@@ -379,13 +385,22 @@ class ColumnReader(Closing):
         -------
         (n, *shape) array of the column's dtype
             Fewer rows than requested if fewer are complete.
+
+        Raises
+        ------
+        DataError
+            If there is no such column, or it is damaged, or the file is cut short before the rows.
         """
         count = self.count()
         last = count if stop is None else min(stop, count)
-        values: NDArray[Any] = self._with_refreshed(
-            path, lambda column: column[start : max(start, last)]
-        )
-        return values
+
+        def rows(column: h5py.Dataset) -> NDArray[Any]:
+            if self._is_cut_short:
+                check_rows(column, start, last)
+            values: NDArray[Any] = column[start : max(start, last)]
+            return values
+
+        return self._with_refreshed(path, rows)
 
     def attributes(self, path: str) -> dict[str, Any]:
         """Return the attributes of a column; JSON text is decoded."""
@@ -404,17 +419,21 @@ class ColumnReader(Closing):
         end = time.monotonic() + OTHER_READER_TIMEOUT_S
         while True:
             with phil:
-                dataset = self._file.get(path)
+                try:
+                    dataset = self._file[path]
+                except KeyError as error:
+                    why = error.args[0]
+                    raise DataError(f"{self.path}: has no dataset {path} ({why})") from error
                 if not isinstance(dataset, h5py.Dataset):
-                    raise DataError(f"{self.path}: has no dataset {path}")
+                    raise DataError(f"{self.path}: {path} is no dataset")
                 written_here = self._file.id.get_intent() & h5py.h5f.ACC_RDWR
                 alone = h5py.h5f.get_obj_count(self._file.id, h5py.h5f.OBJ_DATASET) == 1
-                if alone:
-                    dataset.refresh()
                 try:
+                    if alone:
+                        dataset.refresh()
                     if alone or written_here or time.monotonic() > end:
                         return take(dataset)
-                except OSError as error:
+                except (OSError, RuntimeError) as error:  # h5py has both for a damaged file
                     raise DataError(f"{self.path}: {path}: cannot be read ({error})") from error
                 finally:
                     del dataset

@@ -1,5 +1,6 @@
 """HTTP servers: on a thread beside whatever else a process does, or as the work of a process."""
 
+import errno
 import signal
 import socket
 import threading
@@ -36,10 +37,9 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except (OSError, OverflowError) as error:  # the latter: no such port
-        raise ConfigError(
-            f"cannot serve HTTP on {host}:{port} ({error}); does it run already? Choose another "
-            "port, or 0 for a free one"
-        ) from error
+        taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+        advice = "; does it run already? Choose another port, or 0 for a free one" if taken else ""
+        raise ConfigError(f"cannot serve HTTP on {host}:{port} ({error}){advice}") from error
 
 
 def serve(

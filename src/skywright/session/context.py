@@ -51,7 +51,8 @@ def configured_instruments(settings: Settings) -> dict[str, Instrument]:
     """Return the instruments that the session uses: an IOC is configured, or they have none.
 
     An IOC is an instrument's if it has the name or the module of one that the instrument declares:
-    a second camera is ``[iocs.axis2]`` with ``module = "iocs.axis"``.
+    a second camera is ``[iocs.axis2]`` with ``module = "iocs.axis"``. The session makes devices for
+    the names that instruments declare; those of further IOCs are the user's to make.
     """
     configured = set(settings.iocs) | {ioc.module for ioc in settings.iocs.values()}
     return {

@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from inspect import isgeneratorfunction
+from inspect import iscoroutinefunction, isgeneratorfunction
 from pathlib import Path
 from shutil import disk_usage
 from typing import Any
@@ -219,8 +219,10 @@ def await_run(catalog: Any, store: Path, uid: str, limit_s: float = 30.0) -> Any
     except ValueError as error:
         raise DataError(f"{error} RE(...) returns the uids of its runs.") from error
     except KeyError as error:
+        journal_is_there = journal.exists()
+        when = f"after {limit_s:g} s" if journal_is_there else f"and no journal of it is in {store}"
         raise DataError(
-            f"run {uid} is not in the catalog after {limit_s:g} s; look at `skywright doctor`"
+            f"run {uid} is not in the catalog {when}; look at `skywright doctor`"
         ) from error
 
 
@@ -273,11 +275,22 @@ def show_banner(namespace: Mapping[str, Any]) -> None:
     for name, fact in facts.items():
         grid.add_row(f"  {name}", Text(fact, overflow="fold"))
     console.print(grid)
-    camera = devices[0] if devices else "camera"
+    camera = next((name for name in devices if _takes_pictures(namespace[name])), None)
+    plan = f"take_pictures({camera}, 3)" if camera else rf"count(\[{', '.join(devices[:1])}])"
     console.print(
-        f"Type [bold]RE(take_pictures({camera}, 3))[/], then [bold]cat\\[-1][/]; "
+        f"Type [bold]RE({plan})[/], then [bold]cat\\[-1][/]; "
         "[bold]listdevs()[/], [bold]count?[/] for help on a plan, [bold]exit[/]."
     )
+
+
+def _takes_pictures(device: Any) -> bool:
+    """Return whether a device reads pictures; False if it does not answer."""
+    if not getattr(device, "connected", False) or iscoroutinefunction(device.describe):
+        return False
+    try:
+        return any(len(key["shape"]) >= 2 for key in device.describe().values())
+    except Exception:  # an IOC that is down, a device that is odd: the session starts all the same
+        return False
 
 
 def plan_names(namespace: Mapping[str, Any]) -> list[str]:

@@ -20,6 +20,7 @@ from tiled.structures.data_source import DataSource
 from tiled.utils import path_from_uri
 
 from skywright.errors import DataError
+from skywright.files.hdf5 import VIRTUAL, open_hdf5
 from skywright.files.readers import HDF5, first_row, readers
 from skywright.store.external import external_source, number_files
 from skywright.store.journal_contents import ExternalRows, ResourceRows, Stream, datum
@@ -185,7 +186,7 @@ def _array(
         raise DataError(f"no reader for {first['mimetype']}")
     if external_rows.superseded and first["mimetype"] == HDF5:
         name = f"{first['uid']}-{key}".replace("/", "_")
-        path = kept / f"{name}.h5"
+        path = kept / f"{name}{VIRTUAL}"
         rows = rows_in_files(external_rows, stream.external_rows_end())
         write_virtual_file(path, [(resources[part.resource], part) for part in rows])
         parameters = dict(first["parameters"]) | {"dataset": KEPT}
@@ -223,20 +224,6 @@ def with_plain_uri(resource: dict[str, Any]) -> dict[str, Any]:
     return resource | {"uri": unquote(uri)} if uri.startswith("file:") else resource
 
 
-def open_hdf5(path: Path) -> h5py.File:
-    """Open a file for reading, whether it is written now or not.
-
-    Raises
-    ------
-    DataError
-        If there is no such file here, or it is not HDF5.
-    """
-    try:
-        return h5py.File(path, "r", libver="latest", swmr=True, locking=False)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read as HDF5: {error}") from error
-
-
 def write_virtual_file(path: Path, parts: Sequence[tuple[dict[str, Any], ResourceRange]]) -> None:
     """Write an HDF5 file with one virtual dataset, `KEPT`, of the rows of `parts`, in order.
 
@@ -249,13 +236,19 @@ def write_virtual_file(path: Path, parts: Sequence[tuple[dict[str, Any], Resourc
 
     Raises
     ------
+    DataError
+        If the first file is not here, or cannot be read as HDF5.
     OSError
         If the file cannot be written; nothing is left of it.
     """
     count = sum(rows.stop - rows.start for _, rows in parts)
-    with open_hdf5(path_from_uri(parts[0][0]["uri"])) as file:
-        dataset = file[parts[0][0]["parameters"]["dataset"]]
-        dtype, shape = dataset.dtype, dataset.shape[1:]
+    path_of_first = path_from_uri(parts[0][0]["uri"])
+    try:
+        with open_hdf5(path_of_first) as file:
+            dataset = file[parts[0][0]["parameters"]["dataset"]]
+            dtype, shape = dataset.dtype, dataset.shape[1:]
+    except OSError as error:
+        raise DataError(f"{path_of_first}: cannot be read as HDF5: {error}") from error
     layout = h5py.VirtualLayout((count, *shape), dtype)
     at = 0
     for resource, rows in parts:

@@ -12,11 +12,11 @@ from typing import Any
 
 from skywright.callbacks.journal import SUFFIX
 from skywright.errors import ConfigError, DataError
+from skywright.files.hdf5_flags import clear_flags
 from skywright.files.index import files_path
 from skywright.files.readers import local_path, readers
 from skywright.store.check import differences
 from skywright.store.client import ensure_containers
-from skywright.store.hdf5_flags import clear_flags
 from skywright.store.ingest import ServerUnavailableError
 from skywright.store.ingester import BACK_OFF_S, Ingester, ingest_lock
 from skywright.store.journal_contents import JournalContents

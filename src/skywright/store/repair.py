@@ -11,9 +11,9 @@ from typing import Any
 from event_model import DocumentNames, schema_validators
 
 from skywright.callbacks.journal import encode_line
+from skywright.files.hdf5_flags import clear_flags
 from skywright.files.index import files_path
 from skywright.files.readers import HDF5, local_path, locate, open_reader, readers
-from skywright.store.hdf5_flags import clear_flags
 from skywright.store.journal_contents import JournalContents, Stream, datum
 from skywright.store.table_adapter import flushed_rows
 from skywright.store.tail import Tail, locked_if_dead

@@ -14,6 +14,7 @@ from typing import Any
 
 import uvicorn
 from sqlalchemy.ext.asyncio import create_async_engine
+from tiled.adapters import hdf5
 from tiled.alembic_utils import stamp_head
 from tiled.catalog.alembic_constants import ALEMBIC_DIR, ALEMBIC_INI_TEMPLATE_PATH
 from tiled.catalog.core import initialize_database
@@ -21,6 +22,7 @@ from tiled.server.app import build_app_from_config
 
 from skywright.config import load_settings
 from skywright.errors import ConfigError, DataError, SkywrightError
+from skywright.files.hdf5 import reading_options
 from skywright.files.readers import HDF5, readers
 from skywright.processes.http_server import ProcessServer
 from skywright.processes.lifecycle import announce_ready, end_with_parent, lower_priority
@@ -169,6 +171,13 @@ def _check_directories(readable: Sequence[Path]) -> None:
             )
 
 
+class OpenHdf5(hdf5.h5open):
+    """tiled's way to open an HDF5 file, with the options of skywright's readers."""
+
+    def __init__(self, filename: str | Path, dataset: str | None = None, **_: Any) -> None:
+        super().__init__(filename, dataset, **reading_options(filename))
+
+
 async def _serve(server: ProcessServer, directory: Path, readable: Sequence[Path]) -> int:
     """Serve until SIGTERM; say so once a real frame has come back through HTTP."""
     from skywright.store.probe import check_readable
@@ -204,6 +213,8 @@ def serve(directory: Path, host: str, port: int, readable: Sequence[Path] = ()) 
     _check_directories(readable)
     make_catalog(directory)
     remember_dependencies()
+    # By tiled's own options a file that is cut short is read as zeros, a damaged one for ever.
+    hdf5.h5open = OpenHdf5
     app = build_app_from_config(tiled_config(directory, readable))
     separate_connections(tables_uri(directory))
     config = uvicorn.Config(

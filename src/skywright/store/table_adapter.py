@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import dask.array
-import h5py
 import numpy as np
 import pandas as pd
 import pyarrow
@@ -28,6 +27,7 @@ from tiled.structures.table import TableStructure
 
 from skywright.errors import DataError
 from skywright.files.areadetector import UNIQUE_ID
+from skywright.files.hdf5 import open_hdf5
 from skywright.store.external import files_of
 
 MIMETYPE = "application/x-skywright-columns"
@@ -117,7 +117,7 @@ class ColumnsAdapter(Adapter[TableStructure]):
         columns = data_source.parameters["columns"]
         for number, _, stop in data_source.parameters["segments"]:
             path = files[number]
-            with _open(path) as file:
+            with open_hdf5(path) as file:
                 missing = sorted(set(columns.values()) - set(filter(file.get, columns.values())))
             if missing:
                 raise DataError(f"{path}: has no dataset {', '.join(missing)}")
@@ -157,7 +157,7 @@ class ColumnsAdapter(Adapter[TableStructure]):
 
     def dtype(self, name: str) -> np.dtype[Any]:
         """Return the element type of a column."""
-        with _open(self._files[0]) as file:
+        with open_hdf5(self._files[0]) as file:
             return file[self._columns[name]].dtype
 
     def values(
@@ -170,7 +170,7 @@ class ColumnsAdapter(Adapter[TableStructure]):
             low = first + max(start - at, 0)
             high = last if stop is None else min(first + stop - at, last)
             at += last - first
-            with _open(path) as file:
+            with open_hdf5(path) as file:
                 for name in names:
                     values = file[self._columns[name]][low : max(low, high)]
                     parts[name].append(values.reshape(len(values)))
@@ -219,17 +219,13 @@ class _LazyColumn:
         return self._table.values([self._name], start, stop)[self._name][::step]
 
 
-def _open(path: Path) -> h5py.File:
-    return h5py.File(path, "r", libver="latest", swmr=True, locking=False)
-
-
 def flushed_rows(path: Path, datasets: Iterable[str]) -> int:
     """Return the number of complete rows of a file.
 
     The identity column is flushed last, so it is the shortest. It must be among `datasets`; that of
     areaDetector's layout is added.
     """
-    with _open(path) as file:
+    with open_hdf5(path) as file:
         names = {*datasets, *([UNIQUE_ID] if UNIQUE_ID in file else [])}
         return min(int(file[name].shape[0]) for name in names)
 

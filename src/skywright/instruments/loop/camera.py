@@ -23,6 +23,8 @@ from skywright.instruments.loop.sources import Source, SourceFrame
 
 QUEUE_BYTES = 64_000_000
 LOST_CAUSES = ("undecodable", "wrong size", "queue full", "not written")
+UNREADABLE = "unreadable"
+"""The sources' word for a picture that they cannot read; it counts as undecodable."""
 
 
 class SingleFiles(Protocol):
@@ -170,7 +172,8 @@ class Camera:
     def state(self) -> CameraState:
         """Return the present state."""
         known, path, last = self._owner.state(), self._recorder.path, self._owner.last_recorded
-        lost, frame = known.lost, None if last is None else last.frame
+        lost, frame = dict(known.lost), None if last is None else last.frame
+        lost["undecodable"] = lost.get("undecodable", 0) + lost.get(UNREADABLE, 0)
         recorder = self._singles if self.single_files is not None else self._recorder
         return CameraState(
             acquiring=known.acquiring,

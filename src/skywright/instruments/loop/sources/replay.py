@@ -12,6 +12,7 @@ from PIL import Image
 from skywright.acquire.pacing import PacedSource
 from skywright.errors import ConfigError, DataError
 from skywright.files.areadetector import IMAGE
+from skywright.files.hdf5 import open_hdf5
 from skywright.instruments.loop.capture import JPEG_OFFSET, JPEG_SIZE
 from skywright.instruments.loop.sources import SourceFrame, camera_pace
 
@@ -73,8 +74,7 @@ def _folder(path: Path) -> tuple[int, Fetch, tuple[int, int]]:
 
 def _hdf5(path: Path, dataset: str | None) -> tuple[int, Fetch, tuple[int, int]]:
     try:
-        # As a reader of a file that may be written still, or whose writer died.
-        file = h5py.File(path, "r", libver="latest", swmr=True, locking=False)
+        file = open_hdf5(path)
     except OSError as error:
         raise ConfigError(f"{path}: neither a folder of pictures nor HDF5 ({error})") from error
     names = (dataset,) if dataset else DATASETS

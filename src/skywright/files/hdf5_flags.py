@@ -37,15 +37,21 @@ class Superblock:
         """Consistency flags: 1 open for writing, 4 for SWMR writing; 0 in a closed file."""
         return self.data[_FLAGS]
 
+    @property
+    def end(self) -> int:
+        """Length of the file as its writer saw it, bytes; not kept up to date during SWMR."""
+        return int.from_bytes(self.data[self._end_at], "little")
+
+    @property
+    def _end_at(self) -> slice:
+        width = self.data[_OFFSET_SIZE]
+        return slice(_ADDRESSES + 2 * width, _ADDRESSES + 3 * width)  # after two other addresses
+
     def closed(self, size: int) -> bytes:
         """Return superblock and checksum of the file as closed with `size` bytes."""
-        width = self.data[_OFFSET_SIZE]
         data = bytearray(self.data)
         data[_FLAGS] = 0
-        end = _ADDRESSES + 2 * width  # after base and extension address
-        stored = int.from_bytes(data[end : end + width], "little")
-        # While SWMR goes on the end of the file is not kept up to date.
-        data[end : end + width] = max(stored, size).to_bytes(width, "little")
+        data[self._end_at] = max(self.end, size).to_bytes(self.data[_OFFSET_SIZE], "little")
         return bytes(data) + struct.pack("<I", lookup3(bytes(data)))
 
 

@@ -1,0 +1,83 @@
+"""Files that are cut short or damaged are errors: no wrong rows, no reader that never returns."""
+
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from skywright.errors import DataError
+from skywright.files.areadetector import IMAGE, UNIQUE_ID, ImageWriter
+from skywright.files.hdf5 import open_hdf5
+from skywright.files.readers import HDF5, open_reader
+from skywright.store.repair import rows_on_disk
+
+READ_IMAGES = """
+import sys
+from pathlib import Path
+from skywright.files.areadetector import IMAGE, UNIQUE_ID
+from skywright.files.readers import HDF5, open_reader
+
+with open_reader(HDF5, Path(sys.argv[1]), UNIQUE_ID) as reader:
+    print(reader.read(IMAGE).any(axis=(1, 2)).sum())
+"""
+
+
+def images(path: Path, count: int, *, closed: bool) -> bytes:
+    """Write images without a zero and return the file, as it is before or after it is closed."""
+    with closing(ImageWriter(path, (40, 50))) as writer:
+        for number in range(count):
+            writer.append(number, np.full((40, 50), 1 + number % 255, np.uint8), number * 10**9)
+        writer.flush()
+        written = path.read_bytes()
+    return path.read_bytes() if closed else written
+
+
+def test_a_closed_file_that_is_cut_short_has_the_rows_before_and_no_zeros(tmp_path: Path) -> None:
+    whole = images(tmp_path / "a.h5", 200, closed=True)
+    cut = tmp_path / "cut.h5"
+    cut.write_bytes(whole[: len(whole) * 2 // 3])
+    with open_reader(HDF5, cut, UNIQUE_ID) as reader:
+        assert reader.read(IMAGE, 0, 100).all()
+        with pytest.raises(DataError, match=r"cut\.h5: .* is cut short, rows from \d+ on"):
+            reader.read(IMAGE)
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_a_damaged_block_ends_the_reading(tmp_path: Path, closed: bool) -> None:
+    content = bytearray(images(tmp_path / "a.h5", 200, closed=closed))
+    damaged = tmp_path / "damaged.h5"
+    for place in (content.find(b"OHDR"), content.rfind(b"OHDR")):
+        content[place + 40 : place + 90] = bytes(50)
+    damaged.write_bytes(content)
+    # In a process of its own: a reader that hangs holds the lock of all HDF5 files.
+    command = [sys.executable, "-c", READ_IMAGES, str(damaged)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "DataError" in done.stderr
+    assert "damaged.h5: " in done.stderr
+
+
+def test_rows_of_a_damaged_file_are_not_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    content = bytearray(images(tmp_path / "a.h5", 20, closed=True))
+    for place in (content.find(b"OHDR"), content.rfind(b"OHDR")):
+        content[place + 40 : place + 90] = bytes(50)
+    damaged = tmp_path / "damaged.h5"
+    damaged.write_bytes(content)
+    resource = {"mimetype": HDF5, "uri": f"file://localhost{damaged}"}
+    assert rows_on_disk([resource | {"parameters": {"dataset": IMAGE}}]) is None
+    assert "damaged.h5" in caplog.text
+
+
+def test_readers_of_one_file_may_come_before_and_after_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    with closing(ImageWriter(path, (4, 5))) as writer:
+        writer.append(0, np.ones((4, 5), np.uint8), 0)
+        writer.flush()
+        early = open_hdf5(path)
+    with early, open_hdf5(path) as late:
+        assert (early[IMAGE].shape, late[IMAGE].shape) == ((1, 4, 5), (1, 4, 5))
