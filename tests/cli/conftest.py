@@ -7,7 +7,7 @@ import pytest
 from support.stack import running_up
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # it ends when its worker goes on to other tests
 def beamline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """Environment of a process that uses a running simulated beamline with a store of its own."""
     directory: Path = tmp_path_factory.mktemp("beamline")

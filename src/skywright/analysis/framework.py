@@ -542,13 +542,13 @@ def _rows(
 
 
 def _value(analysis: Analysis[Any], column: Column, value: Any) -> Any:
-    array = _cast(analysis, column, np.asarray(value)[np.newaxis])[0]
-    if array.shape != column.shape:
+    shape = np.shape(value)
+    if shape != column.shape:
         raise DataError(
-            f"analysis {analysis.name}: result {column.name} has shape {array.shape}, "
+            f"analysis {analysis.name}: result {column.name} has shape {shape}, "
             f"declared is {column.shape}"
         )
-    return array if column.shape else array[()]
+    return _cast(analysis, column, np.asarray(value)[np.newaxis])[0]
 
 
 def _cast(analysis: Analysis[Any], column: Column, values: NDArray[Any]) -> NDArray[Any]:
