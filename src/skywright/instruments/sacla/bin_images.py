@@ -28,16 +28,18 @@ class BinSum:
 
     Parameters
     ----------
-    count
-        Number of shots.
-    i0
-        Sum of I0, V.
+    count, i0
+        Number of shots; sum of I0, V.
+    counts, i0s
+        (detectors,): the same over the shots that have the frame of a detector.
     images
         By detector: (pixels,) float64 ADU.
     """
 
     count: int
     i0: float
+    counts: NDArray[np.int64]
+    i0s: NDArray[np.float64]
     images: tuple[NDArray[np.float64], ...]
 
 
@@ -48,8 +50,9 @@ Cube = dict[tuple[int, int], BinSum]
 class BinImages(Analysis[Cube]):
     """Mean images of each bin over the accepted shots whose frames are stored.
 
-    The inputs are columns of the stream of frames. Mean image times number of shots, by the sum of
-    I0, is the ratio of sums of a bin.
+    The inputs are columns of the stream of frames. ``n`` and ``i0_sum`` are over all these shots,
+    ``d1_n`` and ``d1_i0_sum`` over those that have the frame of the detector: the mean image times
+    ``d1_n``, divided by ``d1_i0_sum``, is the ratio of sums of a bin.
 
     Parameters
     ----------
@@ -68,7 +71,7 @@ class BinImages(Analysis[Cube]):
         If they would take more.
     """
 
-    name, version = "sacla_bin_images", "1"
+    name, version = "sacla_bin_images", "2"
     stream = "shots"
     inputs: ClassVar[Sequence[str]] = (
         *("frame_accepted", "frame_laser_on", "frame_i0", "frame_scanned", "frame_d1"),
@@ -104,9 +107,16 @@ class BinImages(Analysis[Cube]):
                 f"images of {self._bins} bins need {needed:.0f} MB, expected at most "
                 f"{memory_mb:g} MB (memory_mb)"
             )
+        shape = (len(SIDES), self._bins)
         self.results = (  # type: ignore[misc]
-            Column("n", "<i8", (2, self._bins), attrs={"description": "shots, laser off and on"}),
-            Column("i0_sum", "<f8", (2, self._bins), attrs={"units": "V"}),
+            *(
+                column
+                for key in ("", *(f"{detector_key(k)}_" for k in range(len(self._tiles))))
+                for column in (
+                    Column(f"{key}n", "<i8", shape, attrs={"description": "laser off and on"}),
+                    Column(f"{key}i0_sum", "<f8", shape, attrs={"units": "V"}),
+                )
+            ),
             *(
                 Column(
                     f"{detector_key(k)}_{side}",
@@ -127,17 +137,25 @@ class BinImages(Analysis[Cube]):
         """Add the accepted shots to the images of their bins, one after the other."""
         cube = statistic if statistic is not None else {}
         bins = find_bins(members[self._key], self._edges)
-        stacks = [
-            stack_of(members[f"frame_{detector_key(k)}"]).frames for k in range(len(self._tiles))
-        ]
-        for shot in np.flatnonzero((members["frame_accepted"] == 1) & (bins >= 0)).tolist():
+        keys = [f"frame_{detector_key(k)}" for k in range(len(self._tiles))]
+        stacks = [stack_of(members[key]).frames for key in keys]
+        accepted = members["frame_accepted"] == 1  # older runs have frames of whole shots alone
+        came = np.stack([members.data.get(f"{key}_came", accepted) == 1 for key in keys], axis=1)
+        for shot in np.flatnonzero(accepted & (bins >= 0)).tolist():
             key = int(members["frame_laser_on"][shot] == 1), int(bins[shot])
             known = cube.get(key) or self._nothing()
-            for total, frames, tile in zip(known.images, stacks, self._tiles, strict=True):
-                pixels = frames[shot].ravel()
-                np.add(total, np.where(pixels < tile.least, np.float32(0), pixels), out=total)
-            i0 = known.i0 + float(members["frame_i0"][shot])
-            cube[key] = BinSum(known.count + 1, i0, known.images)
+            for k in np.flatnonzero(came[shot]).tolist():
+                pixels, total = stacks[k][shot].ravel(), known.images[k]
+                least = self._tiles[k].least
+                np.add(total, np.where(pixels < least, np.float32(0), pixels), out=total)
+            i0 = float(members["frame_i0"][shot])
+            cube[key] = BinSum(
+                known.count + 1,
+                known.i0 + i0,
+                known.counts + came[shot],
+                known.i0s + i0 * came[shot],
+                known.images,
+            )
         return cube
 
     def fold(self, prefix: Cube | None, statistic: Cube) -> Cube:
@@ -145,25 +163,33 @@ class BinImages(Analysis[Cube]):
         found = dict(prefix or {})
         for key, new in statistic.items():
             known = found.get(key) or self._nothing()
-            images = tuple(a + b for a, b in zip(known.images, new.images, strict=True))
-            found[key] = BinSum(known.count + new.count, known.i0 + new.i0, images)
+            found[key] = BinSum(
+                known.count + new.count,
+                known.i0 + new.i0,
+                known.counts + new.counts,
+                known.i0s + new.i0s,
+                tuple(a + b for a, b in zip(known.images, new.images, strict=True)),
+            )
         return found
 
     def summarize(self, state: Cube | None) -> Mapping[str, Any]:
         """Return the images; NaN at bad pixels and in bins without shots."""
-        shape = (len(SIDES), self._bins)
-        found: dict[str, Any] = {"n": np.zeros(shape, int), "i0_sum": np.zeros(shape)}
-        for k, tile in enumerate(self._tiles):
-            for side in SIDES:
-                empty = np.full((self._bins, *tile.tile.bad.shape), np.nan, np.float32)
-                found[f"{detector_key(k)}_{side}"] = empty
+        found: dict[str, Any] = {
+            column.name: np.full(column.shape, np.nan if len(column.shape) > 2 else 0, column.dtype)
+            for column in self.results
+        }
         for (on, place), each in (state or {}).items():
             found["n"][on, place], found["i0_sum"][on, place] = each.count, each.i0
             for k, (total, tile) in enumerate(zip(each.images, self._tiles, strict=True)):
-                image = (total * (tile.ev_per_adu / each.count)).reshape(tile.tile.bad.shape)
-                image[tile.tile.bad] = np.nan
-                found[f"{detector_key(k)}_{SIDES[on]}"][place] = image
+                key = detector_key(k)
+                found[f"{key}_n"][on, place] = count = each.counts[k]
+                found[f"{key}_i0_sum"][on, place] = each.i0s[k]
+                if count:
+                    image = (total * (tile.ev_per_adu / count)).reshape(tile.tile.bad.shape)
+                    image[tile.tile.bad] = np.nan
+                    found[f"{key}_{SIDES[on]}"][place] = image
         return found
 
     def _nothing(self) -> BinSum:
-        return BinSum(0, 0.0, tuple(np.zeros(tile.tile.bad.size) for tile in self._tiles))
+        images = tuple(np.zeros(tile.tile.bad.size) for tile in self._tiles)
+        return BinSum(0, 0.0, np.zeros(len(images), int), np.zeros(len(images)), images)
