@@ -188,7 +188,7 @@ class ShotsLayout(ColumnsLayout):
             "run": result.run,
             "verdict": VERDICTS.index(result.verdict.value),
             "accepted": is_accepted(result),
-            "laser_on": is_laser_on(result),
+            "laser_on": result.is_laser_on,
             **{key: values.get(key, np.nan) for key in (*EQUIPMENT, MOTOR)},
             "stage": self._rules.stage_delay(values),
             "scanned": result.delay,
@@ -363,7 +363,7 @@ class FramesLayout(ColumnsLayout):
             f"{FRAMES}/time": np.array([result.time]),
             f"{FRAMES}/accepted": np.array([is_accepted(result)], np.uint8),
             f"{FRAMES}/analyzed": np.array([is_analyzed(result)], np.uint8),
-            f"{FRAMES}/laser_on": np.array([is_laser_on(result)], np.uint8),
+            f"{FRAMES}/laser_on": np.array([result.is_laser_on], np.uint8),
         }
         values = {
             **result.values,
@@ -388,11 +388,6 @@ def is_accepted(shot: AnalyzedShot) -> bool:
 def is_analyzed(shot: AnalyzedShot) -> bool:
     """Return whether the frames that a shot has are analyzed."""
     return is_accepted(shot) or (shot.is_partial and not shot.is_lost)
-
-
-def is_laser_on(shot: AnalyzedShot) -> bool:
-    """Return whether the shutter of the pump laser was open."""
-    return shot.values.get("laser_open", 0.0) > 0.5
 
 
 def frame_of(frame: Any, shape: tuple[int, int]) -> NDArray[np.float32]:
