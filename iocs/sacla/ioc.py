@@ -67,8 +67,6 @@ REGIONS_TEXT = 16_384
 MEASURING_TEXT = 262_144
 """Most of it are the bad pixels of eight tiles, compressed."""
 STAGE = MotorSettings("Delay stage", "ps", -50.0, 50.0, 20.0, 50.0, 0.05, 1e-3, 3)
-SINGLE = "MPCCD-1N0-M06-004"
-OCTAL = tuple(f"MPCCD-8N0-3-002-{k}" for k in range(1, 9))
 
 
 class Recording(FilesPart):
@@ -400,7 +398,7 @@ def _make_source(args: argparse.Namespace, axis: SimulatedAxis) -> tuple[ShotSou
             raise ConfigError("--source replay needs --file")
         return ReplaySource(args.file, args.speed), None
     from skywright.instruments.sacla.sources.sim import SimSource
-    from skywright.instruments.sacla.twin import Beamline, TwinSettings, parse_faults
+    from skywright.instruments.sacla.twin import OCTAL, SINGLE, Beamline, TwinSettings, parse_faults
 
     settings = TwinSettings(
         (SINGLE,) if args.tiles == 1 else OCTAL[: args.tiles],

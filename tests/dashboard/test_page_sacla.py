@@ -20,10 +20,11 @@ from dashboard.headless import headless_chromium
 from dashboard.sacla.board import ShotBoard
 from dashboard.sacla.shots_worker import encode_facts
 from dashboard.sacla.view import IOC, draw_curves, draw_scatter, draw_values
-from devices.sacla.view import COUNTS, CURVES, RECENT, ShotFacts
+from devices.sacla.view import RECENT, ShotFacts
 from skywright.config import IocSettings, Settings
 from skywright.instruments.sacla.mean_images import autocorrelation
 from skywright.instruments.sacla.regions import parse_region
+from skywright.instruments.sacla.shots import COUNTS, CURVES
 
 NAME = "MPCCD-1N0-M06-004"
 REGIONS = f"spot:{NAME}:1,1;9,1;9,9 rim:{NAME}:0,0;3,0;3,3"

@@ -28,16 +28,13 @@ class BinSum:
 
     Parameters
     ----------
-    count, i0
-        Number of shots; sum of I0, V.
     counts, i0s
-        (detectors,): the same over the shots that have the frame of a detector.
+        (1 + detectors,) numbers, and sums of I0, V: of all shots, and of those that have the frame
+        of each detector.
     images
         By detector: (pixels,) float64 ADU.
     """
 
-    count: int
-    i0: float
     counts: NDArray[np.int64]
     i0s: NDArray[np.float64]
     images: tuple[NDArray[np.float64], ...]
@@ -108,10 +105,11 @@ class BinImages(Analysis[Cube]):
                 f"{memory_mb:g} MB (memory_mb)"
             )
         shape = (len(SIDES), self._bins)
+        self._prefixes = ("", *(f"{detector_key(k)}_" for k in range(len(self._tiles))))
         self.results = (  # type: ignore[misc]
             *(
                 column
-                for key in ("", *(f"{detector_key(k)}_" for k in range(len(self._tiles))))
+                for key in self._prefixes
                 for column in (
                     Column(f"{key}n", "<i8", shape, attrs={"description": "laser off and on"}),
                     Column(f"{key}i0_sum", "<f8", shape, attrs={"units": "V"}),
@@ -140,22 +138,17 @@ class BinImages(Analysis[Cube]):
         keys = [f"frame_{detector_key(k)}" for k in range(len(self._tiles))]
         stacks = [stack_of(members[key]).frames for key in keys]
         accepted = members["frame_accepted"] == 1  # older runs have frames of whole shots alone
-        came = np.stack([members.data.get(f"{key}_came", accepted) == 1 for key in keys], axis=1)
+        came = [members.data.get(f"{key}_came", accepted) == 1 for key in keys]
+        counted = np.stack([accepted, *came], axis=1)
         for shot in np.flatnonzero(accepted & (bins >= 0)).tolist():
             key = int(members["frame_laser_on"][shot] == 1), int(bins[shot])
             known = cube.get(key) or self._nothing()
-            for k in np.flatnonzero(came[shot]).tolist():
+            for k in np.flatnonzero(counted[shot, 1:]).tolist():
                 pixels, total = stacks[k][shot].ravel(), known.images[k]
                 least = self._tiles[k].least
                 np.add(total, np.where(pixels < least, np.float32(0), pixels), out=total)
-            i0 = float(members["frame_i0"][shot])
-            cube[key] = BinSum(
-                known.count + 1,
-                known.i0 + i0,
-                known.counts + came[shot],
-                known.i0s + i0 * came[shot],
-                known.images,
-            )
+            i0s = known.i0s + members["frame_i0"][shot] * counted[shot]
+            cube[key] = BinSum(known.counts + counted[shot], i0s, known.images)
         return cube
 
     def fold(self, prefix: Cube | None, statistic: Cube) -> Cube:
@@ -163,13 +156,8 @@ class BinImages(Analysis[Cube]):
         found = dict(prefix or {})
         for key, new in statistic.items():
             known = found.get(key) or self._nothing()
-            found[key] = BinSum(
-                known.count + new.count,
-                known.i0 + new.i0,
-                known.counts + new.counts,
-                known.i0s + new.i0s,
-                tuple(a + b for a, b in zip(known.images, new.images, strict=True)),
-            )
+            images = tuple(a + b for a, b in zip(known.images, new.images, strict=True))
+            found[key] = BinSum(known.counts + new.counts, known.i0s + new.i0s, images)
         return found
 
     def summarize(self, state: Cube | None) -> Mapping[str, Any]:
@@ -179,17 +167,16 @@ class BinImages(Analysis[Cube]):
             for column in self.results
         }
         for (on, place), each in (state or {}).items():
-            found["n"][on, place], found["i0_sum"][on, place] = each.count, each.i0
+            for key, count, i0 in zip(self._prefixes, each.counts, each.i0s, strict=True):
+                found[f"{key}n"][on, place], found[f"{key}i0_sum"][on, place] = count, i0
             for k, (total, tile) in enumerate(zip(each.images, self._tiles, strict=True)):
-                key = detector_key(k)
-                found[f"{key}_n"][on, place] = count = each.counts[k]
-                found[f"{key}_i0_sum"][on, place] = each.i0s[k]
-                if count:
+                if count := each.counts[k + 1]:
                     image = (total * (tile.ev_per_adu / count)).reshape(tile.tile.bad.shape)
                     image[tile.tile.bad] = np.nan
-                    found[f"{key}_{SIDES[on]}"][place] = image
+                    found[f"{detector_key(k)}_{SIDES[on]}"][place] = image
         return found
 
     def _nothing(self) -> BinSum:
         images = tuple(np.zeros(tile.tile.bad.size) for tile in self._tiles)
-        return BinSum(0, 0.0, np.zeros(len(images), int), np.zeros(len(images)), images)
+        count = len(self._prefixes)
+        return BinSum(np.zeros(count, int), np.zeros(count), images)

@@ -38,11 +38,11 @@ class SaclaSource(PolledSource[Record[Any]]):
 
     A thread reads each detector and one reads the database, so that a detector that hangs does not
     stop the others: when its run has ended, it is not awaited for more than ``settings.silent_s``.
-    `info` is that of the run whose records are delivered: a new object, before the
-    first record of a new run, and all records of a run come before those of the next. What `info`
-    says before the first record holds but for the first tag, which is found when the source starts.
-    A detector that comes late delivers its records at once, and is in `info` from the next run on;
-    one that is away when a run begins is not in that run's `info`.
+    `info` is that of the run whose records are delivered: a new object, before the first record of
+    a new run, and all records of a run come before those of the next. Before the first record, all
+    of `info` is valid except the first tag: `start` finds that. A detector that comes late delivers
+    its records at once, and is in `info` from the next run on; one that is away when a run begins
+    is not in that run's `info`.
 
     Parameters
     ----------

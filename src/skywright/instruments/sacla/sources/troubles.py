@@ -22,10 +22,11 @@ class Troubles:
 
     def set(self, what: str, trouble: str) -> None:
         """Take note of the trouble with a detector, an equipment or a call; empty: it works."""
-        was_there = self._present.pop(what, "")
+        was_there = what in self._present
         if trouble:
             self._present[what] = trouble
-        if trouble and not was_there:
-            self.report(f"{what}: {trouble}; trying again")
-        elif was_there and not trouble:
+            if not was_there:
+                self.report(f"{what}: {trouble}; trying again")
+        elif was_there:
+            del self._present[what]
             self.report(f"{what}: works again")
