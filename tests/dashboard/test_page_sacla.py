@@ -113,9 +113,9 @@ def test_bins_of_another_value_name_their_axis_and_values_have_histograms() -> N
     assert draw_curves(board)[0][0] == "spot: laser on - off against I0"
     assert draw_scatter(board)[0][0] == "spot against I0, r = 1.000 without laser"
     (title, _), (linear, _), (logarithmic, _) = draw_values(board)
-    assert linear.startswith("spot of the last 700 accepted shots: mean ")
+    assert linear.startswith("spot of the last 700 analyzed shots: mean ")
     assert logarithmic == "spot of the same shots, logarithmic bins; 0 at or below 0"
-    assert title.startswith("I0 of the last 700 accepted shots: mean ")
+    assert title.startswith("I0 of the last 700 analyzed shots: mean ")
     words = title.replace(",", "").split()
     assert float(words[words.index("mean") + 1]) == pytest.approx(i0.mean(), rel=1e-3)
     assert float(words[-2]) == pytest.approx(i0.std(), rel=0.1)
