@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from facility_double import LIMIT_S, STEP, A, B, Reading, online
+from support.waiting import until
 
 from skywright.instruments.sacla.sources import sacla
 from skywright.instruments.sacla.sources.online_api import OnlineApi
@@ -121,3 +122,14 @@ def test_a_detector_that_hangs_does_not_stop_the_others_when_the_run_ends(facili
     lost = reading.source.lost_by_channel
     read = sum(x.channel == B for x in reading.records)
     assert (read + sum(lost[B].values()), lost[A]) == (41, {})
+
+
+def test_a_run_begins_while_a_detector_hangs_also_with_a_given_tag_step(facility):
+    with Reading(online(detectors=(B, A), silent_s=0.3, tag_step=STEP)) as reading:
+        reading.until(lambda r: images(r, 1, A) and images(r, 1, B))
+        facility.hanging.add(B)
+        facility.begin_run(10)
+        until(lambda: f"{B}: has not" in reading.source.trouble, LIMIT_S, "it hangs")
+        facility.newest += 10 * STEP
+        reading.until(lambda r: images(r, 2, A))
+        assert list(reading.runs[-1].tiles) == [A]

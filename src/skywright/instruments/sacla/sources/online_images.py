@@ -49,6 +49,8 @@ class ImageThread(threading.Thread):
     ----------
     facts
         What the detector says of itself; None before the first connection.
+    called_s
+        When the call under way began, of `time.monotonic`; infinite when there is none.
     """
 
     def __init__(
@@ -67,8 +69,7 @@ class ImageThread(threading.Thread):
         self._runs, self._lost, self._stopping = runs, lost, stopping
         self._reader: ImageReader | None = None
         self._report, self._set_trouble = troubles.report, partial(troubles.set, detector)
-        self._called_s = math.inf
-        """When the call under way began; infinite when there is none."""
+        self.called_s = math.inf
         self._asked = self._answered = 0
         """Runs of which the facts are wanted, and known."""
         self._checked_s = self._moved_s = time.monotonic()
@@ -84,7 +85,7 @@ class ImageThread(threading.Thread):
     @property
     def hangs(self) -> bool:
         """Whether a call has not returned for `OnlineSettings.silent_s`."""
-        return time.monotonic() - self._called_s > self._settings.silent_s
+        return time.monotonic() - self.called_s > self._settings.silent_s
 
     def ask(self, run: int) -> bool:
         """Have the thread ask what the detector is in a run.
@@ -133,11 +134,11 @@ class ImageThread(threading.Thread):
 
     def _call(self, ask: Callable[..., T], *arguments: Any) -> T:
         """Call the facility."""
-        self._called_s = time.monotonic()
+        self.called_s = time.monotonic()
         try:
             return ask(*arguments)
         finally:
-            self._called_s = math.inf
+            self.called_s = math.inf
 
     def _answer(self) -> None:
         """Ask what the detector is, if that is wanted."""

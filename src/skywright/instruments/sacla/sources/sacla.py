@@ -249,7 +249,8 @@ class SaclaSource(PolledSource[Record[Any]]):
         if not there:
             return None
         _, start = dbpy.read_start_tagnumber(settings.beamline, number)
-        steps = find_steps(self._api, settings, number, list(there))
+        by_call = sorted(there, key=lambda name: -there[name].called_s)  # one that hangs is last
+        steps = find_steps(self._api, settings, number, by_call)
         if steps is None or steps[0] < start:
             return None
         answered = [thread.ask(number) for thread in there.values()]  # all at the same time
