@@ -183,7 +183,7 @@ def draw_values(board: ShotBoard) -> list[tuple[str, Markup]]:
         if not name or len(values) < 2:
             continue
         found = linear_histogram(values, VALUE_BINS)
-        title = f"{name} of the last {len(values)} accepted shots: mean {found.mean:.4g} {unit}, "
+        title = f"{name} of the last {len(values)} analyzed shots: mean {found.mean:.4g} {unit}, "
         title += f"standard deviation {found.std:.2g} {unit}"
         charts.append(_histogram_chart(title, found, f"{name}, {unit}"))
         if key == "sum" and (values > 0).any():

@@ -30,8 +30,9 @@ from skywright.instruments.sacla.owner import beside
 NAN = float("nan")
 ANY_DELAY = math.inf  # a NaN that is set is never reached
 LEAST_SHOTS = 10
-"""Of each side, laser on and off, before an error is believed: it is known to 24 % then, for normal
-noise 1 / sqrt(2 (n - 1)). With few shots it is now and then far too small, and ends the point."""
+"""Least number of shots with laser, and without, before the error of a point is used. With normal
+noise, n shots give an error to 1 / sqrt(2 (n - 1)), here 24 %. That of fewer shots is sometimes far
+too small, and would end the point."""
 
 
 class Plugin(FilePlugin):
@@ -284,9 +285,12 @@ class Shots(FileStreamDevice):
         wanted, most = float(self.wanted_error.get()), int(self.shots_per_point.get())
         if most < 1:
             raise ConfigError(f"{self.name}.shots_per_point = {most}, expected at least 1")
+        region, regions = int(self.region.get()), len(self._regions())
+        if not 0 <= region < regions:
+            raise ConfigError(f"{self.name}.region = {region}, expected 0 to {regions - 1}")
         threading.Event().wait(float(self.settle_time.get()))
         first_tag, row = float(self._read_now(self.next_tag)), self.rows.rows
-        point = Point(int(self.region.get()), first_tag, *self._stage_range())
+        point = Point(region, first_tag, *self._stage_range())
         limit, counted_at = float(self.silence_limit.get()), time.monotonic()
         while not (point.count >= most or (wanted and point.relative_error() <= wanted)):
             known, count = row, point.count
@@ -348,9 +352,9 @@ class Point:
             rows = {key: reader.read(f"{SHOTS}/{key}", start, stop) for key in _READ}
         is_new = rows["tag"] >= self._first
         self._verdicts.update(VERDICTS[code] for code in rows["verdict"][is_new].tolist())
-        # A shot that lacks the frame of another detector is not accepted, and its regions count.
-        is_measured = rows["photons"][:, self._region] >= 0
-        chosen = ((rows["accepted"] == 1) | is_measured) & is_new
+        # A region may be measured in a shot that is not accepted: it lacks the frame of another
+        # detector. It is not measured in accepted shots of a run that lacks its detector.
+        chosen = (rows["photons"][:, self._region] >= 0) & is_new
         low, high = self._stages
         stages = rows["stage"][chosen]
         self._stages = stages.min(initial=low), stages.max(initial=high)
@@ -359,8 +363,6 @@ class Point:
         sums = rows["sum_ev"][chosen, self._region]
         with np.errstate(divide="ignore", invalid="ignore"):
             norm = sums / rows["i0"][chosen]
-        if np.isnan(sums).any():
-            raise DataError(f"{path}: no region {self._region} in the set of these shots")
         left = most - self.count
         self._norm = np.concatenate([self._norm, norm[:left]])
         self._on = np.concatenate([self._on, rows["laser_on"][chosen][:left] == 1])
@@ -371,6 +373,8 @@ class Point:
         counts = ", ".join(f"{count} {name}" for name, count in self._verdicts.most_common())
         text = f"since the point began: {counts or 'no shot'}"
         low, high = self._stages
+        if low > high and self._verdicts["accepted"]:
+            text += "; the region is measured in none of them"
         if low <= high and (low < self._low or high > self._high):
             text += f"; the stage is at {low:.4g} to {high:.4g} ps in accepted shots, "
             text += f"expected {self._low:.4g} to {self._high:.4g} ps"
@@ -391,7 +395,10 @@ class Point:
         }
 
     def relative_error(self) -> float:
-        """Return the standard error of the difference by the mean without laser; else infinity."""
+        """Return the standard error of the difference, divided by the mean without laser.
+
+        It is infinite with too few shots.
+        """
         (off, _), errors, counts = self._sides()
         if min(counts) < LEAST_SHOTS or not off:
             return math.inf
@@ -403,4 +410,4 @@ class Point:
         return means.tolist(), errors.tolist(), moments.count.tolist()
 
 
-_READ = ("tag", "verdict", "accepted", "laser_on", "i0", "stage", "scanned", "sum_ev", "photons")
+_READ = ("tag", "verdict", "laser_on", "i0", "stage", "scanned", "sum_ev", "photons")

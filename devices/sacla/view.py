@@ -10,29 +10,11 @@ from ophyd import Component as Cpt
 from ophyd import Device, EpicsSignalRO
 
 from devices.camera_view import text_of
+from skywright.instruments.sacla.shots import COUNTS, CURVES
 
 Floats = NDArray[np.float64]
-CURVES = (
-    *("on_mean", "on_sem", "off_mean", "off_sem", "diff", "diff_sem"),
-    *("on_ratio", "on_ratio_sem", "off_ratio", "off_ratio_sem"),
-)
 RECENT = ("tag", "i0", "delay", "laser_on", "sum")
 IMAGE = ("sequence", "rows", "columns", "step", "shots", "pixels", "cx", "cy")
-COUNTS = (
-    "accepted",
-    "accepted_on",
-    "accepted_off",
-    "no_frame",
-    "no_value",
-    "beam_off",
-    "i0_low",
-    "laser_ambiguous",
-    "no_timing",
-    "out_of_range",
-    "late",
-    "duplicate",
-    "other_run",
-)
 TRIES = 3
 """Attempts to read arrays that belong together while the IOC posts new ones."""
 

@@ -19,7 +19,7 @@ import argparse
 import asyncio
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +67,6 @@ REGIONS_TEXT = 16_384
 MEASURING_TEXT = 262_144
 """Most of it are the bad pixels of eight tiles, compressed."""
 STAGE = MotorSettings("Delay stage", "ps", -50.0, 50.0, 20.0, 50.0, 0.05, 1e-3, 3)
-SINGLE = "MPCCD-1N0-M06-004"
-OCTAL = tuple(f"MPCCD-8N0-3-002-{k}" for k in range(1, 9))
 
 
 class Recording(FilesPart):
@@ -97,9 +95,7 @@ async def _put_regions(obj: Any, instance: Any, value: str) -> str:
 
 
 async def _put_bins(obj: Any, instance: Any, value: str) -> str:
-    edges = parse_bins(text(value))
-    if len(edges) - 1 > BINS_MAX:
-        raise ValueError(f"{len(edges) - 1} bins, expected at most {BINS_MAX}")
+    edges = parse_bins(text(value), BINS_MAX)
     await obj.parent.in_thread(obj.parent.shots.source.change_bins, edges)
     await obj.readback.write(text(value))
     return text(value)
@@ -130,7 +126,7 @@ async def _put_every(obj: Any, instance: Any, value: int) -> None:
     await obj.readback.write(int(value))
 
 
-def format_regions(regions: list[Region]) -> str:
+def format_regions(regions: Sequence[Region]) -> str:
     """Return regions as `Regions` has them."""
     return " ".join(format_region(region) for region in regions)
 
@@ -226,7 +222,7 @@ class SaclaIOC(OwnerGroup):
     async def _post_fixed(self) -> None:
         source = self.shots.source
         await post(self.source_name, source.name)
-        await self.regions.readback.write(format_regions(list(source.region_set.regions)))
+        await self.regions.readback.write(format_regions(source.region_set.regions))
         edges = source.edges
         await self.bins.readback.write(f"{edges[0]:g}:{edges[-1]:g}:{len(edges) - 1}")
         await post(self.hits, ":".join(map(str, source.hits)))
@@ -255,7 +251,10 @@ class SaclaIOC(OwnerGroup):
         for channel in (self.take_shots.readback, self.take_shots.setpoint):
             await post(channel, running)
         await post(self.next_tag, float(shots.source.next_identity))
-        await post(self.regions_number, shots.source.region_set.number)
+        region_set = shots.source.region_set
+        if region_set.number != self.regions_number.value:  # a run may change the set too
+            await self.regions.readback.write(format_regions(region_set.regions))
+        await post(self.regions_number, region_set.number)
         lost = sum(state.lost.values())
         await post(self.lost, float(lost), AlarmSeverity.MINOR_ALARM if lost else 0)
         severity = AlarmSeverity.MINOR_ALARM if state.alarm else AlarmSeverity.NO_ALARM
@@ -315,10 +314,10 @@ class SaclaIOC(OwnerGroup):
 
     async def _show(self) -> None:
         await post(self.rate, round(self.shots.rate_hz, 2))
-        regions = self.shots.source.region_set.regions
+        regions, recent = self.shots.recent_shots()
         place = max(min(self.shown_region.readback.value, len(regions) - 1), 0)
         name = regions[place].name if regions else ""
-        await post_recent(self.recent, list(self.shots.recent), place, name)
+        await post_recent(self.recent, recent, place, name)
         await self._post_images()
 
     async def _post_images(self) -> None:
@@ -353,7 +352,7 @@ def build(args: argparse.Namespace) -> tuple[PVGroup, Mapping[str, Any]]:
     analyzed = AnalyzedShots(
         source,
         regions,
-        parse_bins(args.bins),
+        parse_bins(args.bins, BINS_MAX),
         args.window,
         args.workers,
         args.profiles,
@@ -399,7 +398,7 @@ def _make_source(args: argparse.Namespace, axis: SimulatedAxis) -> tuple[ShotSou
             raise ConfigError("--source replay needs --file")
         return ReplaySource(args.file, args.speed), None
     from skywright.instruments.sacla.sources.sim import SimSource
-    from skywright.instruments.sacla.twin import Beamline, TwinSettings, parse_faults
+    from skywright.instruments.sacla.twin import OCTAL, SINGLE, Beamline, TwinSettings, parse_faults
 
     settings = TwinSettings(
         (SINGLE,) if args.tiles == 1 else OCTAL[: args.tiles],

@@ -13,32 +13,11 @@ from iocs.areadetector import readback
 from iocs.common import post
 from skywright.instruments.sacla.layouts import REGIONS_MAX
 from skywright.instruments.sacla.owner import RECENT, Recent
+from skywright.instruments.sacla.shots import COUNTS, CURVES
 
 BINS_MAX = 400
 IMAGE_PIXELS = 65_535
 """Most pixels of an image on a PV: by default, pyepics monitors shorter arrays only."""
-COUNTS = (
-    "records",
-    "other_run",
-    "late",
-    "duplicate",
-    "shots_expected",
-    "no_frame",
-    "no_value",
-    "beam_off",
-    "i0_low",
-    "laser_ambiguous",
-    "accepted",
-    "accepted_on",
-    "accepted_off",
-    "no_timing",
-    "out_of_range",
-)
-"""Keys of `ShotPipeline.counts`."""
-CURVES = (
-    *("on_n", "on_mean", "on_sem", "off_n", "off_mean", "off_sem", "diff", "diff_sem"),
-    *("on_ratio", "on_ratio_sem", "off_ratio", "off_ratio_sem"),
-)
 PHOTON_COUNTS = 8
 OF_REGIONS = ("hit_rate", "hit_rate_sem")
 """Keys of `ShotCurves` with a number for each region."""

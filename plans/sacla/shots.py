@@ -39,8 +39,8 @@ class DelayScan:
     delay
         (points,) mean delay of the shots of a point, corrected by the timing tool, ps.
     diff, error
-        (points,) laser on minus off, by the mean without laser of all points, and its standard
-        error.
+        (points,) laser on minus off, divided by the mean without laser of all points, and its
+        standard error.
     shots
         (points,) shots in which the region is measured.
     """
@@ -116,9 +116,9 @@ def delay_scan(
 ) -> MsgGenerator[DelayScan]:
     """Scan a motor; measure the region's signal with the laser on minus off at each position.
 
-    A point ends when the standard error of the difference is small enough, or when `shots` accepted
-    shots have come. Every shot of the scan is recorded; the live analysis `sacla_curves` bins
-    them by their own delay.
+    A point ends when the standard error of the difference is small enough, or when the region is
+    measured in `shots` shots. Every shot of the scan is recorded; the live analysis `sacla_curves`
+    bins them by their own delay.
 
     Parameters
     ----------

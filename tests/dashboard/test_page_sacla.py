@@ -20,10 +20,11 @@ from dashboard.headless import headless_chromium
 from dashboard.sacla.board import ShotBoard
 from dashboard.sacla.shots_worker import encode_facts
 from dashboard.sacla.view import IOC, draw_curves, draw_scatter, draw_values
-from devices.sacla.view import COUNTS, CURVES, RECENT, ShotFacts
+from devices.sacla.view import RECENT, ShotFacts
 from skywright.config import IocSettings, Settings
 from skywright.instruments.sacla.mean_images import autocorrelation
 from skywright.instruments.sacla.regions import parse_region
+from skywright.instruments.sacla.shots import COUNTS, CURVES
 
 NAME = "MPCCD-1N0-M06-004"
 REGIONS = f"spot:{NAME}:1,1;9,1;9,9 rim:{NAME}:0,0;3,0;3,3"
@@ -112,9 +113,9 @@ def test_bins_of_another_value_name_their_axis_and_values_have_histograms() -> N
     assert draw_curves(board)[0][0] == "spot: laser on - off against I0"
     assert draw_scatter(board)[0][0] == "spot against I0, r = 1.000 without laser"
     (title, _), (linear, _), (logarithmic, _) = draw_values(board)
-    assert linear.startswith("spot of the last 700 accepted shots: mean ")
+    assert linear.startswith("spot of the last 700 analyzed shots: mean ")
     assert logarithmic == "spot of the same shots, logarithmic bins; 0 at or below 0"
-    assert title.startswith("I0 of the last 700 accepted shots: mean ")
+    assert title.startswith("I0 of the last 700 analyzed shots: mean ")
     words = title.replace(",", "").split()
     assert float(words[words.index("mean") + 1]) == pytest.approx(i0.mean(), rel=1e-3)
     assert float(words[-2]) == pytest.approx(i0.std(), rel=0.1)

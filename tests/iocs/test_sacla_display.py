@@ -1,15 +1,19 @@
 """What the IOC of shots posts for display: whole arrays, at their own pace, whatever the rate."""
 
+import sys
 import threading
 import time
 
 import epics
 import numpy as np
+import pytest
 from ioc_process import running_ioc
 from support.waiting import until
 
+from iocs.sacla import ioc as sacla_ioc
 from iocs.sacla.ioc import POST_PAUSE_S, SHOWN_PERIOD_S
 from iocs.sacla.pvs import IMAGE_PIXELS, thinned, thinning
+from skywright.errors import ConfigError
 
 MONITOR_LIMIT = 65_536
 """By default, pyepics does not monitor arrays of this length."""
@@ -59,3 +63,11 @@ def test_display_has_its_own_pace_and_a_client_that_sleeps_costs_no_shot():
         assert epics.caget(f"{ioc.prefix}Lost_RBV") == 0
         for each in (*sequences, pixels, accepted):
             each.disconnect()
+
+
+def test_bins_for_which_the_pvs_have_no_room_are_refused_at_the_start(monkeypatch):
+    size = ("--rows", "8", "--columns", "8", "--pool", "1")
+    monkeypatch.setattr(sacla_ioc, "run", lambda build, parser: build(parser.parse_args()))
+    monkeypatch.setattr(sys, "argv", ["iocs.sacla", "--bins=-2:3:1000", *size])
+    with pytest.raises(ConfigError, match=r"bins '-2:3:1000': expected N <= 400"):
+        sacla_ioc.main()

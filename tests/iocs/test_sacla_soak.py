@@ -26,13 +26,12 @@ from support.sacla_blocks import compare_blocks, write_pool
 from support.waiting import until
 
 from benchmarks.yardstick import slowdown
-from iocs.sacla.ioc import OCTAL
 from skywright.analysis.cluster import cluster
 from skywright.files.columns import ColumnReader
 from skywright.instruments.sacla.layouts import SHOTS, TAG
 from skywright.instruments.sacla.owner import IMAGE_PERIOD_S
 from skywright.instruments.sacla.regions import Region, format_region
-from skywright.instruments.sacla.twin import Beamline, TwinSettings
+from skywright.instruments.sacla.twin import OCTAL, Beamline, TwinSettings
 
 SECONDS = float(os.environ.get("SKYWRIGHT_SOAK_SECONDS", "600"))
 RATE_HZ = 60.0

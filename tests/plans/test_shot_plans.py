@@ -289,6 +289,24 @@ def test_a_point_says_why_shots_do_not_count(tmp_path: Path) -> None:
     point.read(path, 0, 8, 100)
     assert point.count == 0
     assert point.describe_seen() == "since the point began: 5 i0_low"
+    with h5py.File(path, "r+") as file:  # accepted in a run without the detector of the region
+        file["entry/shots/verdict"][:] = VERDICTS.index("accepted")
+        file["entry/shots/accepted"][:] = 1
+    point = Point(0, 3, -0.02, 0.02)
+    point.read(path, 0, 8, 100)
+    assert point.count == 0
+    assert point.describe_seen().endswith(": 5 accepted; the region is measured in none of them")
+
+
+def test_a_scan_of_a_region_that_is_not_in_the_set_fails_at_once(sacla: Shots) -> None:
+    sacla.stage()
+    try:
+        sacla.region.put(1)
+        with pytest.raises(ConfigError, match=r"sacla.region = 1, expected 0 to 0"):
+            sacla.trigger().wait(60)
+    finally:
+        sacla.region.put(0)
+        sacla.unstage()
 
 
 def test_time_zero_is_found(RE: RunEngine, beamline: tuple[Shots, Motor], sacla: Shots) -> None:

@@ -21,7 +21,8 @@ from skywright.callbacks.journal import Journal, journal_path
 from skywright.files.readers import locate, open_reader
 from skywright.instruments.sacla import facility
 from skywright.instruments.sacla.facility.control import FacilityControl
-from skywright.instruments.sacla.facility.settings import EQUIPMENT_IDS, SINGLE
+from skywright.instruments.sacla.facility.settings import EQUIPMENT_IDS
+from skywright.instruments.sacla.twin import SINGLE
 from skywright.store.ingest import State, ingest
 from skywright.store.reprocess import reprocess
 

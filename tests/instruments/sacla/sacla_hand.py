@@ -33,6 +33,7 @@ class HandShots:
     """A source whose records the test sends, on the test's thread."""
 
     name = "hand"
+    trouble = ""
 
     def __init__(self, info: RunInfo) -> None:
         self.info = info

@@ -38,6 +38,7 @@ from skywright.instruments.sacla.run_info import RunInfo
 from skywright.instruments.sacla.shot_curves import ShotCurves
 from skywright.instruments.sacla.shot_values import ShotValues, value_names
 from skywright.instruments.sacla.shots import Verdict
+from skywright.instruments.sacla.workers import Answer
 
 EDGES = np.linspace(-1.0, 1.0, 5)
 ON_D, ON_E = (parse_region(f"{name}:{name}:-1,-1;9,-1;9,7;-1,7") for name in "DE")
@@ -333,3 +334,69 @@ def test_workers_end_and_memory_is_freed_also_if_the_source_does_not_stop() -> N
     assert not any(worker.process.is_alive() for worker in workers._processes)
     with pytest.raises(FileNotFoundError):
         SharedMemory(memory)
+
+
+def test_frames_of_a_whole_block_that_cannot_be_placed_hold_up_no_image() -> None:
+    narrow, pipelines = np.zeros((3, 3), np.float32), []
+    bad = dict.fromkeys(range(4, 20), narrow)  # those of 12 to 19 are a block of 16 tags
+    found, counts, errors = run_with_a_failure(60, lambda each, _: pipelines.append(each), bad)
+    assert {error.partition(":")[0] for error in errors} == {"frame of E"}
+    assert (len(found), counts["accepted"], counts["no_frame"]) == (60, 44, 16)
+    assert pipelines[0]._series.open_blocks == set()
+    assert pipelines[0].images["D"].members == 44
+
+
+def test_regions_of_a_detector_that_a_run_lacks_stay_without_values(
+    two: tuple[HandShots, ShotOwner],
+) -> None:
+    source, owner = two
+    queue = owner.owner.subscribe(depth=100)
+    source.shot(0)
+    source.info = run_info(8)  # the tile E is away
+    source.shot(0)
+    assert owner.source.region_set.regions == (ON_E, ON_D)
+    half = parse_region("half:D:-1,-1;9,-1;9,2.5;-1,2.5")
+    owner.change_regions([ON_E, ON_D, half])
+    source.shot(1)
+    source.info = run_info(9, detectors=("D", "E"))
+    source.shot(0)
+    until(lambda: owner.state().items == 4, 60, "all shots")
+    shots = [queue.get(0.0) for _ in range(4)]
+    queue.close()
+    expected = (100, "ED"), (100, "ED"), (101, "EDh"), (100, "EDh")
+    for shot, (adu, names) in zip(shots, expected, strict=True):
+        assert shot is not None
+        assert shot.found is not None
+        assert [region.name[0] for region in shot.regions.regions] == list(names)
+        away = shot.run == 8
+        sums = [PIXELS * adu * EV * (np.nan if away else 1), PIXELS * adu * EV, 24 * adu * EV]
+        np.testing.assert_allclose(shot.found["sum_ev"], sums[: len(names)])
+        assert (shot.found["photons"] < 0).tolist() == [away, False, False][: len(names)]
+        assert (shot.found["photon_hist"][0] < 0).all() == away
+
+
+def test_shots_over_which_workers_died_are_lost(two: tuple[HandShots, ShotOwner]) -> None:
+    source, owner = two
+    workers = owner.source._pipeline._workers
+    workers.analyze = lambda block, number, chunk: [Answer(number)]  # type: ignore[method-assign]
+    for number in range(4):
+        source.shot(number)
+    until(lambda: owner.state().items == 4, 60, "all shots")
+    assert owner.state().lost == {"shots_lost": 4}
+
+
+def test_the_message_tells_of_trouble_while_shots_come(two: tuple[HandShots, ShotOwner]) -> None:
+    source, owner = two
+
+    def message(number: int) -> tuple[str, bool]:
+        source.shot(number)
+        until(lambda: owner.state().items == number + 1, 60, "the shot")
+        return owner.state().message, owner.state().alarm
+
+    source.trouble = "E: cannot connect"
+    assert message(0) == ("E: cannot connect", True)
+    source.trouble = ""
+    owner.owner.report("run 8: curves and images begin anew")
+    assert message(1) == ("run 8: curves and images begin anew", True)
+    owner.owner._alarm_until = 0.0  # type: ignore[attr-defined]  # it has been there for long
+    assert message(2) == ("taking shots", False)

@@ -13,6 +13,7 @@ from skywright.instruments.sacla.shots import ShotRules
 from skywright.instruments.sacla.sources.online_api import OnlineApi
 from skywright.instruments.sacla.sources.online_images import ImageThread
 from skywright.instruments.sacla.sources.online_run import OnlineRun, OnlineRuns
+from skywright.instruments.sacla.sources.troubles import Troubles
 from skywright.instruments.sacla.tile import PixelRules
 from skywright.instruments.sacla.twin.beamline import HIGHTAG, RUN
 
@@ -47,7 +48,8 @@ def test_an_image_that_comes_while_an_older_question_for_it_fails_is_not_given_u
     olpy = SimpleNamespace(StorageReader=StorageReader, StorageBuffer=lambda _: buffer)
     runs = OnlineRuns()
     runs.begin(run)
-    thread = ImageThread(OnlineApi(None, olpy), A, settings, runs, lost, print, stopping)
+    api, troubles = OnlineApi(None, olpy), Troubles(print)
+    thread = ImageThread(api, A, settings, runs, lost, troubles, stopping)
     thread.connect()
     thread.start()
     found = [run.take(LIMIT_S) for _ in range(2)]

@@ -26,13 +26,13 @@ from support.waiting import until
 
 from skywright.errors import ConfigError, HardwareError
 from skywright.instruments.sacla.cli_sources import online_settings
-from skywright.instruments.sacla.facility.settings import EQUIPMENT_IDS, OCTAL
+from skywright.instruments.sacla.facility.settings import EQUIPMENT_IDS
 from skywright.instruments.sacla.join import TagJoin
 from skywright.instruments.sacla.shots import EQUIPMENT
 from skywright.instruments.sacla.sources.online_api import Cause, cause_of
 from skywright.instruments.sacla.sources.online_begin import choose_detectors, make_tile
 from skywright.instruments.sacla.sources.sacla import SaclaSource
-from skywright.instruments.sacla.twin.beamline import FIRST_TAG, HIGHTAG, RUN
+from skywright.instruments.sacla.twin.beamline import FIRST_TAG, HIGHTAG, OCTAL, RUN
 
 I0 = EQUIPMENT_IDS["i0"].format(bl=3)
 ABSENT = "MPCCD-9-9-009"

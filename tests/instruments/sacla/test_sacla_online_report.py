@@ -8,11 +8,11 @@ import pytest
 from facility_double import LIMIT_S, TIMING, FramesInMemory, Reading, Twin, made, online, tag
 
 from skywright.cli import main
-from skywright.instruments.sacla.facility.settings import SINGLE
 from skywright.instruments.sacla.pipeline import ShotPipeline
 from skywright.instruments.sacla.regions import Region
 from skywright.instruments.sacla.report import make_report
 from skywright.instruments.sacla.shots import EQUIPMENT
+from skywright.instruments.sacla.twin import SINGLE
 
 
 @pytest.fixture(name="live")

@@ -1,5 +1,6 @@
 """The owner of shots: whole shots in order, run after run, regions that change, recordings."""
 
+import asyncio
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -11,6 +12,7 @@ import pytest
 from sacla_hand import EV, NAME, SHAPE, WHOLE, HandShots, run_info
 from support.waiting import until
 
+from iocs.sacla.ioc import SaclaIOC
 from skywright.errors import ConfigError, HardwareError
 from skywright.files.columns import ColumnReader
 from skywright.instruments.sacla import pipeline as pipelines
@@ -33,7 +35,7 @@ from skywright.instruments.sacla.layouts import (
 )
 from skywright.instruments.sacla.owner import ShotOwner, beside
 from skywright.instruments.sacla.process_workers import ProcessWorkers
-from skywright.instruments.sacla.regions import Region, make_mask, parse_region
+from skywright.instruments.sacla.regions import Region, format_region, make_mask, parse_region
 from skywright.instruments.sacla.tile import Tile, TileRegions
 from skywright.instruments.sacla.workers import Answer, ThreadWorkers, Worker
 
@@ -396,7 +398,7 @@ def test_images_are_those_of_the_recorded_shots_and_no_shot_waits_for_a_worker(
             source.shot(number)
         ending = threading.Thread(target=owner.stop_recording)
         ending.start()
-        until(lambda: analyzed.is_between_recordings, 60, "the recording is asked to end")
+        until(lambda: analyzed._pipeline.recording is None, 60, "the recording is asked to end")
         analyzed.restart()
         for number in range(8, 12):
             source.shot(number)  # all of one block of tags, in three series
@@ -549,3 +551,58 @@ def test_the_number_of_shots_in_an_image_is_that_of_the_image(
     until(lambda: owner.source.shots_in_image("D") >= 32, 60, "a block is in the image")
     assert owner.source.mean_image("D")[1] == owner.source.shots_in_image("D")
     assert owner.source.mean_image("gone")[1] == owner.source.shots_in_image("gone") == 0
+
+
+def test_a_run_that_begins_within_a_block_of_tags_loses_no_shot_of_the_images(
+    source: HandShots, owner: ShotOwner, tmp_path: Path
+) -> None:
+    path = tmp_path / "shots.h5"
+    assert owner.start_recording(path) == ""
+    for number in range(30):
+        source.shot(number)  # up to the tag 7058, in the block 7040 ... 7071
+    source.info = replace(run_info(8), grid=TagGrid(7060, 2))
+    for number in range(30):
+        source.shot(number)
+    until(lambda: items(owner) == 60, 60, "the shots of both runs")
+    owner.stop_recording()
+    last = beside(tmp_path / owner.progress()[0][-1].name, "images")
+    assert sum(column(last, f"{IMAGES}/{key}", IMAGE_NUMBER.path)[-1] for key in ON) == 60
+    mean = column(last, f"{IMAGES}/d1_mean", IMAGE_NUMBER.path)[-1]
+    np.testing.assert_allclose(mean, 114.5 * EV, rtol=1e-6)
+
+
+def test_recent_shots_are_of_the_present_regions(source: HandShots, owner: ShotOwner) -> None:
+    owner.change_regions([WHOLE, LEFT])
+    for number in range(3):
+        source.shot(number)
+    until(lambda: items(owner) == 3, 60, "the shots before")
+    source.shot(3)  # still on its way to a worker
+    owner.change_regions([LEFT])
+    assert owner.recent_shots() == ((LEFT,), [])
+    source.shot(4)
+    until(lambda: items(owner) == 5, 60, "the shots after")
+    (shot,) = owner.recent_shots()[1]
+    assert (shot.tag, shot.sums) == (7008, (pytest.approx(24 * 104 * EV),))
+    owner.source.change_bins(np.linspace(0.0, 1.0, 3))
+    assert len(owner.recent_shots()[1]) == 1
+
+
+def test_shots_are_not_binned_by_a_value_that_the_source_does_not_have(owner: ShotOwner) -> None:
+    with pytest.raises(ConfigError, match=r"'motor': the source has no such value, .* timing, i0$"):
+        owner.source.change_bins(None, "motor")
+    assert owner.source.binned_by == "delay"
+
+
+def test_regions_are_posted_when_a_run_has_changed_them(
+    source: HandShots, owner: ShotOwner
+) -> None:
+    group = SaclaIOC("TEST:", owner)
+    owner.change_regions([DOTS, WHOLE])
+    asyncio.run(group._post())
+    assert group.regions.readback.value == f"dots:D:mask= {format_region(WHOLE)}"
+    info = run_info(8)
+    source.info = replace(info, tiles={NAME: Tile(NAME, 15.0, np.zeros((4, 4), bool))})
+    source.shot(0, D=np.ones((4, 4), np.float32))
+    assert "region dots is removed: its mask does not fit" in owner.state().message
+    asyncio.run(group._post())
+    assert group.regions.readback.value == format_region(WHOLE)

@@ -349,3 +349,20 @@ def test_a_recording_ends_at_its_number_of_shots_or_its_limit(tmp_path, capfd):
     assert messages == [f"{out}: the frames have reached 3.072e-05 GB"]
     with ReplayFile(out) as file:
         assert len(file.channels()[0].tag) == 7
+
+
+def test_a_recording_that_is_interrupted_can_be_replayed(tmp_path):
+    class Interrupted(SimSource):
+        @property
+        def is_running(self):
+            if self._made == 20 and not super().is_running:
+                raise KeyboardInterrupt
+            return super().is_running
+
+    out = tmp_path / "run.h5"
+    source = Interrupted(Beamline(TwinSettings(("A",), shape=(32, 32), pool=4), 1), 20, 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        record_replay(source, out)
+    source.close()
+    with ReplayFile(out) as file:
+        assert file.info.grid.count_below(file.info.grid.last + 1) == 20

@@ -227,3 +227,24 @@ def test_what_cannot_be_a_replay_file_is_refused(
     assert not (tmp_path / "out.h5").exists()
     with pytest.raises(DataError, match="no shots of SACLA"):
         recorded_files([("start", {"uid": "x"})])
+
+
+def test_a_replay_has_the_frames_of_the_detectors_of_its_run(
+    source: HandShots, owner: ShotOwner, tmp_path: Path
+) -> None:
+    """The columns of all files of a recording are those of the detectors when it began."""
+    path, rng = tmp_path / "shots.h5", np.random.default_rng(1)
+    owner.frames_every = 1
+    assert owner.start_recording(path) == ""
+    send(source, 0, rng)
+    source.info = run_info(8, detectors=("E", "F"))
+    for number in range(3):
+        source.shot(number, E=np.full(SHAPE, 200.0, np.float32))
+    until(lambda: owner.state().items == 4, 60, "the shots are through")
+    owner.stop_recording()
+    out = tmp_path / "replay.h5"
+    replay_of(tmp_path / owner.progress()[0][1].name, out)
+    with h5py.File(out) as file:
+        assert list(file["detectors"]) == ["E"]  # no frame of F was kept
+        assert (file["detectors/E/data"][()] == 200.0).all()
+        assert len(file["detectors/E/data"]) == 3

@@ -188,3 +188,25 @@ def test_the_configuration_of_a_run_gives_the_parameters():
         image_parameters({"sacla_bins": "-1:1:4"})
     with pytest.raises(ConfigError, match="sacla_measuring: no JSON"):
         image_parameters({"sacla_measuring": "{"})
+
+
+def test_images_of_bins_are_of_the_shots_that_have_the_frame():
+    batch = frames(2, 40)
+    came = np.arange(40) % 2
+    batch.data["frame_d1_came"], batch.data["frame_d2_came"] = came, np.ones(40)
+    batch["frame_d1"][came == 0] = np.nan
+    images = BinImages(MEASURING, [-9.0, 9.0])
+    images.update(batch)
+    found = images.result()
+    chosen = (batch["frame_accepted"] == 1) & np.isfinite(batch["frame_scanned"])
+    for side in range(2):
+        of_side = chosen & (batch["frame_laser_on"] == side)
+        with_frame = of_side & (came == 1)
+        assert found["n"][side, 0] == found["d2_n"][side, 0] == of_side.sum()
+        assert found["d1_n"][side, 0] == with_frame.sum()
+        assert found["d1_i0_sum"][side, 0] == pytest.approx(batch["frame_i0"][with_frame].sum())
+        ev = batch["frame_d1"][with_frame].astype(float) * GAINS["A"] * 3.65
+        good = ~INFO.tiles["A"].bad
+        expected = np.where(ev < 1000.0, 0.0, ev).mean(axis=0)
+        image = found[f"d1_{('off', 'on')[side]}"][0]
+        np.testing.assert_allclose(image[good], expected[good], rtol=1e-5, atol=1e-2)

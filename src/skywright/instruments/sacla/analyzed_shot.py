@@ -84,6 +84,11 @@ class AnalyzedShot:
     is_partial: bool = False
 
     @property
+    def is_laser_on(self) -> bool:
+        """Whether the shutter of the pump laser was open."""
+        return self.values.get("laser_open", 0.0) > 0.5
+
+    @property
     def is_complete(self) -> bool:
         """Whether all that will be known of the shot is known."""
         waits = (self.verdict is Verdict.ACCEPTED or self.is_partial) and not self.is_lost

@@ -90,10 +90,16 @@ class AnalyzedShots:
 
     @property
     def lost(self) -> Mapping[str, int]:
-        """Records that belong to no shot, and those that the source lost, by cause."""
+        """Records lost by the source or of no shot, and shots that are not analyzed, by cause."""
         refused = self._pipeline.refused.items()
         records = {f"records {reason}": count for reason, count in refused if count}
-        return sum_counts(self._source.lost, records, self._counters.as_dict())
+        shots = {reason: count for reason, count in self._pipeline.lost.items() if count}
+        return sum_counts(self._source.lost, records, shots, self._counters.as_dict())
+
+    @property
+    def trouble(self) -> str:
+        """What does not work in the source now; empty if everything does."""
+        return self._source.trouble
 
     def start(self, deliver: Callable[[AnalyzedShot], None], report: Report) -> None:
         """Begin to deliver shots."""
@@ -154,9 +160,16 @@ class AnalyzedShots:
     def change_bins(
         self, edges: NDArray[np.float64] | None = None, binned_by: str | None = None
     ) -> None:
-        """Bin otherwise from the next shot on; what is None stays."""
+        """Bin otherwise from the next shot on; what is None stays.
+
+        Raises
+        ------
+        ConfigError
+            If the source has no such value to bin shots by.
+        """
         with self._lock:
             pipeline = self._pipeline
+            self._source.info.check_binned_by(binned_by or pipeline.binned_by)
             pipeline.change_bins(
                 pipeline.edges if edges is None else edges, binned_by or pipeline.binned_by
             )
@@ -256,11 +269,6 @@ class AnalyzedShots:
             pause.wait(POLL_S / 2)
         return False
 
-    @property
-    def is_between_recordings(self) -> bool:
-        """Whether the next shots belong to no recording."""
-        return self._pipeline.recording is None
-
     def recorded_images(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Return the running images of the recording, up to the last whole block.
 
@@ -303,15 +311,15 @@ class AnalyzedShots:
         record tries it again.
         """
         before, old = self.info, (self._pipeline, self._frames)
-        self._pipeline.finish()
-        made = None
-        if not info.is_measured_as(before):
-            regions = [
-                each
-                for each in self._pipeline.regions
-                if each.detector in info.tiles and each.fits(info.tiles[each.detector].bad.shape)
-            ]
-            made = self._make_pipeline(info, regions, self.edges, self.binned_by)
+        highest, first = self._pipeline.join.highest, info.identity(info.grid.first)
+        last = -1 if highest is None else before.identity(highest)
+        is_alike, block_tags = info.is_measured_as(before), self._pipeline.block_tags
+        is_same_block = is_alike and last < first and last // block_tags == first // block_tags
+        if is_same_block:
+            self._pipeline.flush()
+        else:
+            self._pipeline.finish()
+        made = None if is_alike else self._make_pipeline(info, (), self.edges, self.binned_by)
         self.info = info
         if (before.hightag, before.run) != (info.hightag, info.run):
             try:
@@ -319,22 +327,21 @@ class AnalyzedShots:
             except Exception as error:  # the run is analyzed all the same
                 self._fail(error)
         if made is None:
-            highest = self._pipeline.join.highest
             self._pipeline.begin(info)
-            first = info.identity(info.grid.first)
-            if highest is not None and first <= before.identity(highest):
+            if first <= last:
                 # Blocks of tags are folded in their order; earlier ones would be refused.
                 self.restart()
                 self._report(f"run {info.run}: curves and images begin anew, because its tags do")
             return
         # Its worker processes need seconds to start; shots gather for them meanwhile.
         self._frames, self._pipeline = made
-        self._pipeline.follow(old[0])
+        dropped = self._pipeline.follow(old[0])
         old[0].close()
         old[1].unlink()
         self._report(
             f"run {info.run}: curves and images begin anew, because detectors, gain, photon "
             f"energy or rules have changed; its detectors are {', '.join(info.tiles)}"
+            + "".join(f"; region {name} is removed: its mask does not fit" for name in dropped)
         )
 
     def _make_pipeline(

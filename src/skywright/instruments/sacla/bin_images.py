@@ -28,16 +28,15 @@ class BinSum:
 
     Parameters
     ----------
-    count
-        Number of shots.
-    i0
-        Sum of I0, V.
+    counts, i0s
+        (1 + detectors,) numbers, and sums of I0, V: of all shots, and of those that have the frame
+        of each detector.
     images
         By detector: (pixels,) float64 ADU.
     """
 
-    count: int
-    i0: float
+    counts: NDArray[np.int64]
+    i0s: NDArray[np.float64]
     images: tuple[NDArray[np.float64], ...]
 
 
@@ -48,8 +47,9 @@ Cube = dict[tuple[int, int], BinSum]
 class BinImages(Analysis[Cube]):
     """Mean images of each bin over the accepted shots whose frames are stored.
 
-    The inputs are columns of the stream of frames. Mean image times number of shots, by the sum of
-    I0, is the ratio of sums of a bin.
+    The inputs are columns of the stream of frames. ``n`` and ``i0_sum`` are over all these shots,
+    ``d1_n`` and ``d1_i0_sum`` over those that have the frame of the detector: the mean image times
+    ``d1_n``, divided by ``d1_i0_sum``, is the ratio of sums of a bin.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ class BinImages(Analysis[Cube]):
         If they would take more.
     """
 
-    name, version = "sacla_bin_images", "1"
+    name, version = "sacla_bin_images", "2"
     stream = "shots"
     inputs: ClassVar[Sequence[str]] = (
         *("frame_accepted", "frame_laser_on", "frame_i0", "frame_scanned", "frame_d1"),
@@ -104,9 +104,17 @@ class BinImages(Analysis[Cube]):
                 f"images of {self._bins} bins need {needed:.0f} MB, expected at most "
                 f"{memory_mb:g} MB (memory_mb)"
             )
+        shape = (len(SIDES), self._bins)
+        self._prefixes = ("", *(f"{detector_key(k)}_" for k in range(len(self._tiles))))
         self.results = (  # type: ignore[misc]
-            Column("n", "<i8", (2, self._bins), attrs={"description": "shots, laser off and on"}),
-            Column("i0_sum", "<f8", (2, self._bins), attrs={"units": "V"}),
+            *(
+                column
+                for key in self._prefixes
+                for column in (
+                    Column(f"{key}n", "<i8", shape, attrs={"description": "laser off and on"}),
+                    Column(f"{key}i0_sum", "<f8", shape, attrs={"units": "V"}),
+                )
+            ),
             *(
                 Column(
                     f"{detector_key(k)}_{side}",
@@ -127,17 +135,20 @@ class BinImages(Analysis[Cube]):
         """Add the accepted shots to the images of their bins, one after the other."""
         cube = statistic if statistic is not None else {}
         bins = find_bins(members[self._key], self._edges)
-        stacks = [
-            stack_of(members[f"frame_{detector_key(k)}"]).frames for k in range(len(self._tiles))
-        ]
-        for shot in np.flatnonzero((members["frame_accepted"] == 1) & (bins >= 0)).tolist():
+        keys = [f"frame_{detector_key(k)}" for k in range(len(self._tiles))]
+        stacks = [stack_of(members[key]).frames for key in keys]
+        accepted = members["frame_accepted"] == 1  # older runs have frames of whole shots alone
+        came = [members.data.get(f"{key}_came", accepted) == 1 for key in keys]
+        counted = np.stack([accepted, *came], axis=1)
+        for shot in np.flatnonzero(accepted & (bins >= 0)).tolist():
             key = int(members["frame_laser_on"][shot] == 1), int(bins[shot])
             known = cube.get(key) or self._nothing()
-            for total, frames, tile in zip(known.images, stacks, self._tiles, strict=True):
-                pixels = frames[shot].ravel()
-                np.add(total, np.where(pixels < tile.least, np.float32(0), pixels), out=total)
-            i0 = known.i0 + float(members["frame_i0"][shot])
-            cube[key] = BinSum(known.count + 1, i0, known.images)
+            for k in np.flatnonzero(counted[shot, 1:]).tolist():
+                pixels, total = stacks[k][shot].ravel(), known.images[k]
+                least = self._tiles[k].least
+                np.add(total, np.where(pixels < least, np.float32(0), pixels), out=total)
+            i0s = known.i0s + members["frame_i0"][shot] * counted[shot]
+            cube[key] = BinSum(known.counts + counted[shot], i0s, known.images)
         return cube
 
     def fold(self, prefix: Cube | None, statistic: Cube) -> Cube:
@@ -146,24 +157,26 @@ class BinImages(Analysis[Cube]):
         for key, new in statistic.items():
             known = found.get(key) or self._nothing()
             images = tuple(a + b for a, b in zip(known.images, new.images, strict=True))
-            found[key] = BinSum(known.count + new.count, known.i0 + new.i0, images)
+            found[key] = BinSum(known.counts + new.counts, known.i0s + new.i0s, images)
         return found
 
     def summarize(self, state: Cube | None) -> Mapping[str, Any]:
         """Return the images; NaN at bad pixels and in bins without shots."""
-        shape = (len(SIDES), self._bins)
-        found: dict[str, Any] = {"n": np.zeros(shape, int), "i0_sum": np.zeros(shape)}
-        for k, tile in enumerate(self._tiles):
-            for side in SIDES:
-                empty = np.full((self._bins, *tile.tile.bad.shape), np.nan, np.float32)
-                found[f"{detector_key(k)}_{side}"] = empty
+        found: dict[str, Any] = {
+            column.name: np.full(column.shape, np.nan if len(column.shape) > 2 else 0, column.dtype)
+            for column in self.results
+        }
         for (on, place), each in (state or {}).items():
-            found["n"][on, place], found["i0_sum"][on, place] = each.count, each.i0
+            for key, count, i0 in zip(self._prefixes, each.counts, each.i0s, strict=True):
+                found[f"{key}n"][on, place], found[f"{key}i0_sum"][on, place] = count, i0
             for k, (total, tile) in enumerate(zip(each.images, self._tiles, strict=True)):
-                image = (total * (tile.ev_per_adu / each.count)).reshape(tile.tile.bad.shape)
-                image[tile.tile.bad] = np.nan
-                found[f"{detector_key(k)}_{SIDES[on]}"][place] = image
+                if count := each.counts[k + 1]:
+                    image = (total * (tile.ev_per_adu / count)).reshape(tile.tile.bad.shape)
+                    image[tile.tile.bad] = np.nan
+                    found[f"{detector_key(k)}_{SIDES[on]}"][place] = image
         return found
 
     def _nothing(self) -> BinSum:
-        return BinSum(0, 0.0, tuple(np.zeros(tile.tile.bad.size) for tile in self._tiles))
+        images = tuple(np.zeros(tile.tile.bad.size) for tile in self._tiles)
+        count = len(self._prefixes)
+        return BinSum(np.zeros(count, int), np.zeros(count), images)

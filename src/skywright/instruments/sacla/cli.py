@@ -204,7 +204,10 @@ def record(
     source: SourceOption = "sim",
     file: FileOption = None,
     speed: SpeedOption = 1.0,
-    binned_by: BinnedByOption = "delay",
+    binned_by: Annotated[
+        str,
+        typer.Option("--binned-by", metavar="VALUE", help="replay: one more value to be copied."),
+    ] = "delay",
     shots: ShotsOption = None,
     most_gb: Annotated[
         float, typer.Option("--most-gb", min=0, help="Most of the frames; then it ends.")
@@ -217,7 +220,12 @@ def record(
     detector: DetectorOption = None,
     equipment: EquipmentOption = None,
 ) -> None:
-    """Record frames and values of a source, or of a stored run, in a file that `replay` reads."""
+    """Record frames and values of a source, or of a stored run, in a file that `replay` reads.
+
+    Ctrl-C or SIGTERM ends it; what has come is in the file.
+    """
+    import signal
+
     from skywright.instruments.sacla import cli_sources
     from skywright.instruments.sacla.replay_writer import record_replay
 
@@ -234,6 +242,7 @@ def record(
         replay=lambda: cli_sources.replay_source(file, speed, binned_by, shots),
         sacla=lambda: cli_sources.online_source(online, beamline, detector, equipment, shots),
     )
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     try:
         count = record_replay(
             shots_source,

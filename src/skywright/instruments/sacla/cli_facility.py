@@ -38,7 +38,8 @@ def facility(
         return
     from skywright.instruments.sacla.facility.link import default_socket
     from skywright.instruments.sacla.facility.server import FacilityServer
-    from skywright.instruments.sacla.facility.settings import OCTAL, FacilitySettings
+    from skywright.instruments.sacla.facility.settings import FacilitySettings
+    from skywright.instruments.sacla.twin import OCTAL
 
     chosen: dict[str, object] = {
         "beamline": beamline,

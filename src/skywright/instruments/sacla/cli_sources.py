@@ -36,10 +36,9 @@ def simulated_source(
 ) -> "ShotSource":
     """Return the simulated beamline as a source."""
     from skywright.instruments.sacla.sources.sim import SimSource
-    from skywright.instruments.sacla.twin import Beamline, TwinSettings, parse_faults
+    from skywright.instruments.sacla.twin import OCTAL, SINGLE, Beamline, TwinSettings, parse_faults
 
-    single, octal = "MPCCD-1N0-M06-004", [f"MPCCD-8N0-3-002-{k + 1}" for k in range(tiles)]
-    detectors = (single,) if tiles == 1 else tuple(octal)
+    detectors = (SINGLE,) if tiles == 1 else OCTAL[:tiles]
     settings = TwinSettings(detectors, pool=24, faults=parse_faults(faults))
     return SimSource(Beamline(settings, seed), shots, speed)
 

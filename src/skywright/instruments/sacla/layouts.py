@@ -25,6 +25,15 @@ SHOTS, REGIONS, FRAMES, IMAGES = "/entry/shots", "/entry/regions", "/entry/frame
 TAG = Column(f"{SHOTS}/tag", "<i8", attrs={"description": "high tag * 2**32 + low tag"})
 REGIONS_NUMBER = Column(f"{REGIONS}/regions_number", "<i4")
 
+VALUE_ATTRS = {
+    "i0": {"units": "V"},
+    "delay": {"units": "pulse", "description": "position of the delay stage"},
+    "timing": {"units": "px"},
+    "stage": {"units": "ps", "description": "delay of the stage"},
+    "scanned": {"units": "ps", "description": "delay, corrected by the timing tool"},
+}
+"""Units and meaning of values of a shot."""
+
 
 def room_for(regions: int) -> int:
     """Return the number of regions that a new file has room for, a multiple of 16."""
@@ -58,12 +67,9 @@ def shot_columns(
         Column(f"{SHOTS}/verdict", "|u1", attrs={"names": list(VERDICTS)}),
         Column(f"{SHOTS}/accepted", "|u1", attrs={"description": "1: the shot is accepted"}),
         Column(f"{SHOTS}/laser_on", "|u1"),
-        *(Column(f"{SHOTS}/{key}", "<f8") for key in (*EQUIPMENT, MOTOR)),
-        Column(f"{SHOTS}/stage", "<f8", attrs={"units": "ps", "description": "delay of the stage"}),
-        Column(
-            f"{SHOTS}/scanned",
-            "<f8",
-            attrs={"units": "ps", "description": "delay, corrected by the timing tool"},
+        *(
+            Column(f"{SHOTS}/{key}", "<f8", attrs=VALUE_ATTRS.get(key, {}))
+            for key in (*EQUIPMENT, MOTOR, "stage", "scanned")
         ),
         Column(f"{SHOTS}/regions_number", "<i4"),
         Column(f"{SHOTS}/sum_ev", "<f8", (room,), attrs={"units": "eV"}),
@@ -119,7 +125,7 @@ MEASURING = "measuring"
 """Attribute of the tags of frames."""
 IMAGE_NUMBER = Column(f"{IMAGES}/update", "<i8")
 IMAGE_COUNTS = ("n_on", "n_off")
-"""Shots with and without the pump laser in the running images: of each detector, and the most."""
+"""Shots with and without the pump laser in the images of a detector; also their largest numbers."""
 IMAGE_KEYS = ("mean", "mean_on", "mean_off", "diff", "var", "max")
 """Running images of each detector, eV; `var` in eV^2."""
 
@@ -188,7 +194,7 @@ class ShotsLayout(ColumnsLayout):
             "run": result.run,
             "verdict": VERDICTS.index(result.verdict.value),
             "accepted": is_accepted(result),
-            "laser_on": is_laser_on(result),
+            "laser_on": result.is_laser_on,
             **{key: values.get(key, np.nan) for key in (*EQUIPMENT, MOTOR)},
             "stage": self._rules.stage_delay(values),
             "scanned": result.delay,
@@ -339,7 +345,10 @@ class FramesLayout(ColumnsLayout):
                 f"{FRAMES}/analyzed", "|u1", attrs={"description": "1: its frames are in images"}
             ),
             Column(f"{FRAMES}/laser_on", "|u1"),
-            *(Column(f"{FRAMES}/{key}", "<f8") for key in FRAME_VALUES),
+            *(
+                Column(f"{FRAMES}/{key}", "<f8", attrs=VALUE_ATTRS.get(key, {}))
+                for key in FRAME_VALUES
+            ),
             *(
                 Column(f"{path}_came", "|u1", attrs={"description": "0: the frame did not come"})
                 for path in self.paths.values()
@@ -363,7 +372,7 @@ class FramesLayout(ColumnsLayout):
             f"{FRAMES}/time": np.array([result.time]),
             f"{FRAMES}/accepted": np.array([is_accepted(result)], np.uint8),
             f"{FRAMES}/analyzed": np.array([is_analyzed(result)], np.uint8),
-            f"{FRAMES}/laser_on": np.array([is_laser_on(result)], np.uint8),
+            f"{FRAMES}/laser_on": np.array([result.is_laser_on], np.uint8),
         }
         values = {
             **result.values,
@@ -388,11 +397,6 @@ def is_accepted(shot: AnalyzedShot) -> bool:
 def is_analyzed(shot: AnalyzedShot) -> bool:
     """Return whether the frames that a shot has are analyzed."""
     return is_accepted(shot) or (shot.is_partial and not shot.is_lost)
-
-
-def is_laser_on(shot: AnalyzedShot) -> bool:
-    """Return whether the shutter of the pump laser was open."""
-    return shot.values.get("laser_open", 0.0) > 0.5
 
 
 def frame_of(frame: Any, shape: tuple[int, int]) -> NDArray[np.float32]:

@@ -33,6 +33,8 @@ IMAGE_PERIOD_S = 10.0
 RECENT = 2000
 """Analyzed shots, also partial ones, that are kept for plots."""
 RATE_S = 2.0
+ALARM_S = 10.0
+"""An alarm is the message for this time, although shots go on."""
 STORE_S = 30.0
 """Longest wait for rows to be written at the end of a recording."""
 
@@ -65,6 +67,27 @@ class Recent(NamedTuple):
     laser_on: bool
     sums: tuple[float, ...]
     """Over each region, eV."""
+    regions: tuple[Region, ...]
+
+
+class _Shots(Owner[AnalyzedShot, AnalyzedShot]):
+    """The owner of the shots; an alarm stays for `ALARM_S`, trouble until it has passed."""
+
+    _alarm_until = 0.0
+
+    def report(self, message: str, alarm: bool = True) -> None:
+        """Set the message."""
+        if alarm and message != self._message:
+            self._alarm_until = time.monotonic() + ALARM_S
+        super().report(message, alarm)
+
+    def status_message(self, result: AnalyzedShot) -> tuple[str, bool]:
+        """Return the message after a shot."""
+        if trouble := self.source.trouble:  # type: ignore[attr-defined]  # of `AnalyzedShots`
+            return trouble, True
+        if self._alarm and not self._silent and time.monotonic() < self._alarm_until:
+            return self._message, True
+        return super().status_message(result)
 
 
 class ShotOwner:
@@ -111,7 +134,7 @@ class ShotOwner:
             self.frames,
             self.images,
         )
-        self.owner: Owner[AnalyzedShot, AnalyzedShot] = Owner(
+        self.owner: Owner[AnalyzedShot, AnalyzedShot] = _Shots(
             source,
             endpoints=[self],
             recorders=[self.regions, self.shots, self.frames],
@@ -120,6 +143,7 @@ class ShotOwner:
             item_name="shot",
         )
         self.recent: deque[Recent] = deque(maxlen=RECENT)
+        """Also of the regions before; see `recent_shots`."""
         self.newest_frames: dict[str, Any] = {}
         """The newest frame of each detector."""
         self._arrivals: deque[float] = deque(maxlen=4096)
@@ -161,10 +185,16 @@ class ShotOwner:
                     result.tag,
                     result.values["i0"],
                     result.delay,
-                    result.values["laser_open"] > 0.5,
+                    result.is_laser_on,
                     tuple(result.found["sum_ev"].tolist()),
+                    result.regions.regions,
                 )
             )
+
+    def recent_shots(self) -> tuple[tuple[Region, ...], list[Recent]]:
+        """Return the present regions, and the recent shots that were summed over them."""
+        regions = self.source.region_set.regions
+        return regions, [shot for shot in list(self.recent) if shot.regions == regions]
 
     def change_regions(self, regions: Sequence[Region]) -> None:
         """Sum over other regions from the next shot on.

@@ -6,7 +6,7 @@ Stored and running shots go through the same pipeline.
 import math
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,7 +26,7 @@ from skywright.instruments.sacla.regions import Region
 from skywright.instruments.sacla.run_info import RunInfo
 from skywright.instruments.sacla.shot_curves import DEFAULT_HITS, Hits, ShotCurves
 from skywright.instruments.sacla.shot_images import BLOCK_TAGS, ShotImages
-from skywright.instruments.sacla.shots import BINNED_BY, EQUIPMENT, Verdict
+from skywright.instruments.sacla.shots import EQUIPMENT, Verdict
 from skywright.instruments.sacla.workers import MISSING, Answer, Chunk, make_workers
 
 ROW_KEYS = ("sum_ev", "photons", "photon_hist")
@@ -172,9 +172,10 @@ class ShotPipeline:
         Raises
         ------
         ConfigError
-            As for the regions at the start; the former regions stay.
+            As for the regions at the start; the former regions stay. A detector of these is known
+            also while the run lacks it.
         """
-        checked = check_regions(regions, self.info)
+        checked = check_regions(regions, self.info, {each.detector for each in self.regions})
         self._hand_over()
         self.regions = checked
         self.region_set = RegionSet(self.region_set.number + 1, checked)
@@ -183,15 +184,7 @@ class ShotPipeline:
         return self.region_set
 
     def change_bins(self, edges: NDArray[np.float64], binned_by: str) -> None:
-        """Bin otherwise from the next shot on; the curves begin anew.
-
-        Raises
-        ------
-        ConfigError
-            If shots cannot be binned by this value.
-        """
-        if binned_by not in BINNED_BY:
-            raise ConfigError(f"binned by {binned_by!r}, expected one of {', '.join(BINNED_BY)}")
+        """Bin otherwise from the next shot on; the curves begin anew."""
         self._hand_over()
         self.edges, self.binned_by = edges, binned_by
         self.change_regions(self.regions)
@@ -240,20 +233,32 @@ class ShotPipeline:
         self.info = info
         self.join = TagJoin(info.channels, info.run, self.join.window, info.grid)
 
-    def follow(self, before: "ShotPipeline") -> None:
-        """Go on with the counts, and the numbers of region sets, of a pipeline that has finished.
+    def follow(self, before: "ShotPipeline") -> list[str]:
+        """Go on with the counts and the regions of a pipeline that has finished.
 
         Parameters
         ----------
         before
-            Of a run that is measured otherwise.
+            Of a run that is measured otherwise. Regions of detectors that this run lacks stay,
+            without values.
+
+        Returns
+        -------
+        list of str
+            Names of the regions that are removed: their masks do not fit their detectors.
         """
+        shapes = self.info.shapes
+        self.regions = tuple(
+            each for each in before.regions if each.fits(shapes.get(each.detector))
+        )
+        self.curves = self._new_curves()
         self._earlier = Counter(before.counts_of_runs)
         self.recording, self.recorded = before.recording, before.recorded
         before._series.is_closed = True  # noqa: SLF001  (its own class)
         self.lost = before.lost.copy()
         self.region_set = RegionSet(before.region_set.number + 1, self.regions)
         self._pending.regions = self.region_set
+        return [each.name for each in before.regions if each not in self.regions]
 
     def wait_for_workers(self) -> None:
         """Wait until the workers take tasks, so that running shots do not have to wait for them."""
@@ -268,6 +273,12 @@ class ShotPipeline:
         """End the run: analyze what is left, and wait for the workers."""
         self._judge(self.join.finish())
         self._end_block()
+        self.flush()
+
+    def flush(self) -> None:
+        """As `finish`, but the block of tags stays open: the next run goes on with it."""
+        self._judge(self.join.finish())
+        self._hand_over()
         self._take(self._workers.answers("all"))
         for series in [*self._ending.values(), self._series]:
             series.merge()
@@ -394,9 +405,11 @@ class ShotPipeline:
         for name, frame in shot.frames.items():
             try:
                 places[name] = self._frames.place(self._chunks, len(pending.shots), name, frame)
-            except Exception:
+            except Exception as error:
                 shot.verdict, shot.is_partial = Verdict.NO_FRAME, False
                 shot.frames = {key: frame for key, frame in shot.frames.items() if key != name}
+                if isinstance(error, ValueError):  # the frame has another shape
+                    raise ValueError(f"frame of {name}: {error}") from error
                 raise
         for name in self.info.tiles:
             pending.places.setdefault(name, []).append(places.get(name, MISSING))
@@ -412,7 +425,6 @@ class ShotPipeline:
         if block != self._pending.block:
             self._end_block()
             self._pending.block = block
-            self._series.open_blocks.add(block[1])
         while not self._frames.has_room(self._chunks):
             self._take(self._workers.answers("one"))
 
@@ -424,6 +436,7 @@ class ShotPipeline:
         self._pending = _Pending(self.region_set, pending.block)
         number, self._chunks = self._chunks, self._chunks + 1
         self._in_progress[number] = pending
+        self._series.open_blocks.add(pending.block[1])
         self.frames += sum(len(shot.frames) for shot in pending.shots)
         chunk = Chunk(
             _identities(pending), _laser_on(pending.shots), pending.places, pending.regions
@@ -434,7 +447,7 @@ class ShotPipeline:
         """Hand over what is pending, and ask the worker of its block for the partial result."""
         self._hand_over()
         block, self._pending.block = self._pending.block, None
-        if block is not None:
+        if block is not None and block[1] in self._series.open_blocks:
             self._take(self._workers.end_block(block, is_wanted))
 
     def _begin_series(self, recording: int) -> None:
@@ -510,16 +523,16 @@ class ShotPipeline:
             "laser_on": _laser_on(shots),
             "accepted": np.array([shot.verdict is Verdict.ACCEPTED for shot in shots], bool),
             "regions_number": np.full(count, regions.number),
-            "sum_ev": np.empty((count, columns)),
-            "photons": np.empty((count, columns), np.int64),
-            "photon_hist": np.empty((count, columns, HISTOGRAM_BINS), np.int64),
+            "sum_ev": np.full((count, columns), np.nan),
+            "photons": np.full((count, columns), -1),
+            "photon_hist": np.full((count, columns, HISTOGRAM_BINS), -1),
         }
         for name, images in self._series.images.items():
             if images.rings is not None:
                 empty = np.empty((0, images.rings.length))
                 data[PROFILE + name] = rows[name]["profile"] if count else empty
-        if count:
-            for k, region in enumerate(regions.regions):
+        for k, region in enumerate(regions.regions):
+            if region.detector in rows:
                 position = regions.of(region.detector).index(region)
                 for key in ROW_KEYS:
                     data[key][:, k] = rows[region.detector][key][:, position]
@@ -531,20 +544,25 @@ def _identities(pending: _Pending) -> NDArray[np.int64]:
 
 
 def _laser_on(shots: Sequence[AnalyzedShot]) -> NDArray[np.bool_]:
-    return np.array([shot.values["laser_open"] > 0.5 for shot in shots], bool)
+    return np.array([shot.is_laser_on for shot in shots], bool)
 
 
-def check_regions(regions: Sequence[Region], info: RunInfo) -> tuple[Region, ...]:
-    """Return the regions if names are unique, detectors known, and masks of their shape."""
+def check_regions(
+    regions: Sequence[Region], info: RunInfo, away: Collection[str] = ()
+) -> tuple[Region, ...]:
+    """Return the regions if names are unique, detectors known, and masks of their shape.
+
+    The detectors in `away` are known too.
+    """
     names = [region.name for region in regions]
     for region in regions:
         if names.count(region.name) > 1:
             raise ConfigError(f"ROI {region.name}: the name is used twice")
-        if region.detector not in info.tiles:
+        if region.detector not in {*info.tiles, *away}:
             known = ", ".join(info.tiles) or "none"
             raise ConfigError(
                 f"ROI {region.name}: unknown detector {region.detector} (known are {known})"
             )
-        if region.mask is not None:
+        if region.mask is not None and region.detector in info.tiles:
             region.pixels(info.tiles[region.detector].bad.shape)  # raises if it does not fit
     return tuple(regions)

@@ -30,7 +30,7 @@ from skywright.processes.memory import return_large_arrays
 SENT_TASKS = 24
 """Tasks sent to a worker and not answered; their messages must fit into a pipe's buffer."""
 NO_REGIONS = RegionSet()
-"""In the place of those that are sent before the chunks."""
+"""Stands in a chunk that is sent to a worker: its regions are sent before it."""
 READY = "ready"
 """What a worker sends before it takes tasks."""
 ATTEMPTS = 8

@@ -76,9 +76,9 @@ class Region:
             )
         return self.mask.pixels
 
-    def fits(self, shape: tuple[int, int]) -> bool:
-        """Return whether the region can be of a tile of (rows, columns)."""
-        return self.mask is None or self.mask.shape == shape
+    def fits(self, shape: tuple[int, int] | None) -> bool:
+        """Return whether the region can be of a tile of (rows, columns); None: not known."""
+        return self.mask is None or shape is None or self.mask.shape == shape
 
 
 def parse_region(text: str) -> Region:

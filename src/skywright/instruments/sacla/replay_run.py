@@ -2,6 +2,9 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +15,14 @@ from skywright.errors import ConfigError, DataError, HardwareError
 from skywright.files.columns import ColumnReader
 from skywright.files.readers import locate
 from skywright.instruments.sacla.join import Record, TagGrid
-from skywright.instruments.sacla.layouts import FRAME_TAG, FRAMES, MEASURING, SHOTS, TAG
-from skywright.instruments.sacla.layouts import detector_key as key_of
+from skywright.instruments.sacla.layouts import (
+    FRAME_TAG,
+    FRAMES,
+    MEASURING,
+    SHOTS,
+    TAG,
+    detector_key,
+)
 from skywright.instruments.sacla.measuring import read_measuring, read_shot_rules
 from skywright.instruments.sacla.owner import beside
 from skywright.instruments.sacla.replay_writer import ReplayWriter
@@ -121,10 +130,10 @@ def replay_of(
     if not kept.is_file():
         raise DataError(f"{rows}: no frames were kept of these shots (FramesEvery was 0)")
     with ColumnReader(rows, TAG.path) as reader:
-        count = reader.count() if shots is None else min(shots, reader.count())
+        rows_read = reader.count() if shots is None else min(shots, reader.count())
         keys = ("time", "run", *EQUIPMENT, MOTOR)
-        columns = {key: reader.read(f"{SHOTS}/{key}", 0, count) for key in keys}
-        columns["tag"] = reader.read(TAG.path, 0, count)
+        columns = {key: reader.read(f"{SHOTS}/{key}", 0, rows_read) for key in keys}
+        columns["tag"] = reader.read(TAG.path, 0, rows_read)
     # The last file of a recording may have shots of more than one run.
     is_of_run = columns["run"] == columns["run"][:1]
     columns = {key: column[is_of_run] for key, column in columns.items()}
@@ -135,10 +144,12 @@ def replay_of(
         if not isinstance(measuring, dict):
             raise DataError(f"{kept}: does not say how pixels are measured (an older version)")
         info = _run_info(measuring, columns, kept)
+        paths = _frame_paths(frames)
+        info = replace(info, tiles={name: info.tiles[name] for name in info.tiles if name in paths})
         places = {tag: place for place, tag in enumerate(frames.read(FRAME_TAG.path).tolist())}
         with ReplayWriter(out, info, beamline) as writer:
             try:
-                return _write(writer, info, columns, frames, places, most_bytes, report)
+                return _write(writer, info, columns, frames, paths, places, most_bytes, report)
             except OSError as error:  # the disk is full
                 raise HardwareError(f"{out}: cannot be written ({error})") from error
 
@@ -148,6 +159,7 @@ def _write(
     info: RunInfo,
     columns: Mapping[str, NDArray[Any]],
     frames: ColumnReader,
+    paths: Mapping[str, str],
     places: Mapping[int, int],
     most_bytes: float,
     report: Callable[[str], None],
@@ -164,8 +176,8 @@ def _write(
                 report(f"the frames have reached {most_bytes / 1e9:g} GB")
                 is_whole = False
                 break
-            for k, name in enumerate(info.tiles):
-                path = f"{FRAMES}/{key_of(k)}"
+            for name in info.tiles:
+                path = paths[name]
                 if frames.read(f"{path}_came", place, place + 1)[0]:
                     pixels = frames.read(path, place, place + 1)[0]
                     writer.add(Record(name, tag, info.run, pixels), arrival)
@@ -173,8 +185,19 @@ def _write(
         for key in values:
             writer.add(Record(key, tag, info.run, float(columns[key][row])), arrival)
             records += 1
-    writer.finish(is_whole)
+    if is_whole:
+        writer.finish()
     return records
+
+
+def _frame_paths(frames: ColumnReader) -> dict[str, str]:
+    """Return the path of the frames of each detector that the file has."""
+    paths: dict[str, str] = {}
+    with suppress(DataError):  # of the first number that no detector has
+        for k in count():
+            path = f"{FRAMES}/{detector_key(k)}"
+            paths[frames.attributes(path)["detector"]] = path
+    return paths
 
 
 def _run_info(

@@ -59,6 +59,7 @@ class ReplayWriter(Closing):
         self.frame_bytes = 0
         """Size of the frames so far."""
         self._highest = info.grid.first - info.grid.step
+        self._last: int | None = None
         self._arrival = 0.0
         self._file.attrs.update(
             format=FORMAT,
@@ -123,13 +124,14 @@ class ReplayWriter(Closing):
         if record.run == self._info.run:
             self._highest = max(self._highest, record.tag)
 
-    def finish(self, is_whole: bool) -> None:
-        """Write which tags are shots: all of the run, or those up to the newest record."""
-        last = self._info.grid.last
-        self._file.attrs["tag_last"] = self._highest if last is None or not is_whole else last
+    def finish(self) -> None:
+        """Take note that all tags of the run are shots, and not those up to the newest record."""
+        self._last = self._info.grid.last
 
     def close(self) -> None:
-        """Close the file."""
+        """Write which tags are shots, and close the file."""
+        if self._file:
+            self._file.attrs["tag_last"] = self._highest if self._last is None else self._last
         self._file.close()
 
 
@@ -205,14 +207,18 @@ def record_replay(
                 errors.append(HardwareError(f"{path}: cannot be written ({error})"))
                 ended.set()
 
-    source.start(take, report)
-    while source.is_running and not ended.wait(POLL_S):
-        pass
-    source.stop()
-    with lock:
-        if writer is not None:
-            writer.finish(shots is None and not ended.is_set())
-            writer.close()
+    try:
+        source.start(take, report)
+        while source.is_running and not ended.wait(POLL_S):
+            pass
+        source.stop()
+        if writer is not None and shots is None and not ended.is_set():
+            writer.finish()
+    finally:  # also after Ctrl-C: what has come can be read
+        ended.set()
+        with lock:
+            if writer is not None:
+                writer.close()
     if errors:
         raise errors[0]
     return count

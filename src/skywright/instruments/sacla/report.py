@@ -79,13 +79,13 @@ def check_writable(path: Path) -> None:
         raise ConfigError(f"{path}: cannot be written (is a directory)")
 
 
-def parse_bins(text: str) -> NDArray[np.float64]:
+def parse_bins(text: str, most: int = BINS_MAX) -> NDArray[np.float64]:
     """Read ``START:STOP:N`` and return the N + 1 edges.
 
     Raises
     ------
     ConfigError
-        If the text has another form, the bins are empty, or there are more than `BINS_MAX`.
+        If the text has another form, the bins are empty, or there are more than `most`.
     """
     try:
         start, stop, count = text.split(":")
@@ -94,8 +94,8 @@ def parse_bins(text: str) -> NDArray[np.float64]:
         raise ConfigError(f"bins {text!r}: expected START:STOP:N") from None
     if not (math.isfinite(low) and math.isfinite(high) and low < high and number >= 1):
         raise ConfigError(f"bins {text!r}: expected START < STOP and N >= 1")
-    if number > BINS_MAX:
-        raise ConfigError(f"bins {text!r}: expected N <= {BINS_MAX}")
+    if number > most:
+        raise ConfigError(f"bins {text!r}: expected N <= {most}")
     return np.linspace(low, high, number + 1)
 
 

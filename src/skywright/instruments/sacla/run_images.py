@@ -30,8 +30,8 @@ PERIOD_S = 10.0
 def image_results(shapes: Sequence[tuple[int, ...]]) -> tuple[Column, ...]:
     """Return the results: counts of shots, and of each detector counts and `IMAGE_KEYS`."""
     counts = (
-        Column("n_on", "<i8", attrs={"description": "shots with the pump laser; the most"}),
-        Column("n_off", "<i8", attrs={"description": "shots without; the most"}),
+        Column("n_on", "<i8", attrs={"description": "with laser; largest of the detectors"}),
+        Column("n_off", "<i8", attrs={"description": "without laser; largest of the detectors"}),
         *(Column(name, "<i8") for name in detector_counts(len(shapes))),
     )
     images = (

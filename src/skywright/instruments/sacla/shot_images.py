@@ -66,7 +66,7 @@ class ShotImages(Analysis[State]):
         Find the radial profile of each shot too, the column ``profile``.
     """
 
-    name, version = "sacla_images", "1"
+    name, version = "sacla_shot_images", "1"
     stream = "shots"
     inputs = ("image", "laser_on")
     arrays: ClassVar[Mapping[str, ArrayInput]] = {"image": ArrayInput(2)}

@@ -13,6 +13,18 @@ MOTOR = "motor"
 BINNED_BY = ("delay", "stage", "timing", "i0", MOTOR)
 """What shots may be binned by: the corrected delay, that of the stage alone, or a value."""
 
+COUNTS = (
+    *("records", "other_run", "late", "duplicate", "shots_expected", "no_frame", "no_value"),
+    *("beam_off", "i0_low", "laser_ambiguous", "accepted", "accepted_on", "accepted_off"),
+    *("no_timing", "out_of_range"),
+)
+"""Records and shots by reason: keys of `ShotPipeline.counts`."""
+CURVES = (
+    *("on_n", "on_mean", "on_sem", "off_n", "off_mean", "off_sem", "diff", "diff_sem"),
+    *("on_ratio", "on_ratio_sem", "off_ratio", "off_ratio_sem"),
+)
+"""Curves of the regions: keys of the results of `ShotCurves`."""
+
 
 def more_values_for(binned_by: str) -> tuple[str, ...]:
     """Return the values beside `EQUIPMENT` that a source must have for bins of `binned_by`."""

@@ -9,6 +9,7 @@ import numpy as np
 from skywright.cli.demos import DemoResult, wait_for_derived
 from skywright.config import IocSettings
 from skywright.instruments.sacla.demos.curve import Scan, chi2_per_dof, draw
+from skywright.instruments.sacla.twin import SINGLE
 from skywright.store.results import last_result
 
 SEED, RATE_HZ = 5, 60.0
@@ -18,8 +19,7 @@ SHOTS, ERROR = 60, 0.008
 CHI2_LIMITS = 0.1, 3.0
 """Of one scan of 10 points; `make accuracy` has the mean over many."""
 TIME_ZERO_SIGMA = 4.0
-NAME = "MPCCD-1N0-M06-004"
-ROI = f"spot:{NAME}:40,60;215,60;215,450;40,450"
+ROI = f"spot:{SINGLE}:40,60;215,60;215,450;40,450"
 
 
 def iocs() -> dict[str, IocSettings]:

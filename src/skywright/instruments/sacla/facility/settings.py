@@ -4,13 +4,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from skywright.instruments.sacla.twin import Faults, TwinSettings
+from skywright.instruments.sacla.twin import SINGLE, Faults, TwinSettings
 from skywright.section import Section
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Seconds = Annotated[float, Field(ge=0)]
-SINGLE = "MPCCD-1N0-M06-004"
-OCTAL = tuple(f"MPCCD-8N0-3-002-{k + 1}" for k in range(8))
 EQUIPMENT_IDS = {
     "upstream": "xfel_bl_{bl}_tc_bm_2_pd/charge",
     "i0": "xfel_bl_{bl}_st_2_pd_user_5_fitting_peak/voltage",

@@ -24,3 +24,7 @@ class ShotSource(Source[Record[Any]], Protocol):
     @property
     def is_running(self) -> bool:
         """Whether more records may come."""
+
+    @property
+    def trouble(self) -> str:
+        """What does not work now; empty if everything does."""

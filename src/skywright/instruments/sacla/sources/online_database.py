@@ -6,12 +6,14 @@ All calls of ``dbpy`` come from here, one at a time.
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from skywright.acquire.counters import Counters
 from skywright.instruments.sacla.sources.online_api import OnlineApi
 from skywright.instruments.sacla.sources.online_run import OnlineRun, OnlineRuns
 from skywright.instruments.sacla.sources.online_settings import OnlineSettings
 from skywright.instruments.sacla.sources.online_values import ValueReader
+from skywright.instruments.sacla.sources.troubles import Troubles
 
 STOPPED, PAUSED, RUNNING = 0, 1, 2
 """Status of a run."""
@@ -33,7 +35,7 @@ class DatabaseThread(threading.Thread):
         function: no other run is read.
     lost
         Values that did not come through, by cause, of each role; see `ValueReader`.
-    report, stopping
+    troubles, stopping
         As for `ImageThread`.
     """
 
@@ -44,16 +46,16 @@ class DatabaseThread(threading.Thread):
         runs: OnlineRuns,
         begin: Callable[[int], OnlineRun | None] | None,
         lost: Mapping[str, Counters],
-        report: Callable[[str], None],
+        troubles: Troubles,
         stopping: threading.Event,
     ) -> None:
         super().__init__(name="sacla-database", daemon=True)
         self._api, self._settings, self._runs = api, settings, runs
-        self._begin, self._lost, self._report, self._stopping = begin, lost, report, stopping
+        self._begin, self._lost, self._stopping = begin, lost, stopping
         self._ids: Mapping[str, str] = settings.equipment.of_beamline(settings.beamline)
         self._reference = settings.reference.replace("{bl}", str(settings.beamline))
         self._readers: dict[OnlineRun, list[ValueReader]] = {}
-        self._trouble: dict[str, str] = {}
+        self._report, self._set_trouble = troubles.report, troubles.set
         self._moved_s = time.monotonic()
         self._tags: tuple[int, int] | None = None  # newest high and low tag
         self._after_end: dict[OnlineRun, tuple[int, int]] = {}  # where the next tags began
@@ -83,9 +85,7 @@ class DatabaseThread(threading.Thread):
                 run,
                 self._settings.wait_tags,
                 self._lost[role],
-                lambda trouble, role=role, equipment=equipment: self._set_trouble(  # type: ignore[misc]
-                    f"{role} ({equipment or 'no equipment'})", trouble
-                ),
+                partial(self._set_trouble, f"{role} ({equipment or 'no equipment'})"),
             )
             for role, equipment in self._ids.items()
         ]
@@ -156,12 +156,3 @@ class DatabaseThread(threading.Thread):
         if number != before.info.run + 1:
             self._report(f"runs {before.info.run + 1} to {number - 1} were not read")
         self._runs.add(run)
-
-    def _set_trouble(self, what: str, trouble: str) -> None:
-        """Report trouble when it begins and when it has passed."""
-        if trouble and what not in self._trouble:
-            self._report(f"{what}: {trouble}; trying again")
-            self._trouble[what] = trouble
-        elif not trouble and what in self._trouble:
-            del self._trouble[what]
-            self._report(f"{what}: works again")

@@ -4,13 +4,16 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from skywright.acquire.counters import Counters
 from skywright.instruments.sacla.sources.online_api import Cause, ImageReader, OnlineApi, cause_of
 from skywright.instruments.sacla.sources.online_run import OnlineRun, OnlineRuns
 from skywright.instruments.sacla.sources.online_settings import OnlineSettings
+from skywright.instruments.sacla.sources.troubles import Troubles
 
+T = TypeVar("T")
 WRONG_TAG_TRIES = 2
 MOST_AHEAD_TAGS = 3600
 """An image whose tag is this far above the accelerator's is from before the tags began anew."""
@@ -37,10 +40,17 @@ class ImageThread(threading.Thread):
         Images that did not come through, by cause: ``missing`` (the detector has none), ``gone``
         (the ring buffer has moved on), ``wrong tag``, ``wrong shape``, ``detector absent``,
         ``no image`` (neither it nor a newer one has come).
-    report
-        Takes messages about trouble.
+    troubles
+        Takes trouble with the detector, and messages.
     stopping
         Ends the thread.
+
+    Attributes
+    ----------
+    facts
+        What the detector says of itself; None before the first connection.
+    called_s
+        When the call under way began, of `time.monotonic`; infinite when there is none.
     """
 
     def __init__(
@@ -50,25 +60,43 @@ class ImageThread(threading.Thread):
         settings: OnlineSettings,
         runs: OnlineRuns,
         lost: Counters,
-        report: Callable[[str], None],
+        troubles: Troubles,
         stopping: threading.Event,
     ) -> None:
         super().__init__(name=f"sacla-{detector}", daemon=True)
         self.facts: dict[str, Any] | None = None
         self._api, self._detector, self._settings = api, detector, settings
-        self._runs, self._lost, self._report, self._stopping = runs, lost, report, stopping
+        self._runs, self._lost, self._stopping = runs, lost, stopping
         self._reader: ImageReader | None = None
-        self._trouble = ""
+        self._report, self._set_trouble = troubles.report, partial(troubles.set, detector)
+        self.called_s = math.inf
+        self._asked = self._answered = 0
+        """Runs of which the facts are wanted, and known."""
         self._checked_s = self._moved_s = time.monotonic()
         self._tried_s = 0.0
         self._seen = self._confirmed = -1
         self._wrong = 0
-        self._shape: tuple[int, ...] | None = None
 
     @property
     def is_connected(self) -> bool:
         """Whether the detector has answered lately."""
-        return self._reader is not None
+        return self._reader is not None and not self.hangs
+
+    @property
+    def hangs(self) -> bool:
+        """Whether a call has not returned for `OnlineSettings.silent_s`."""
+        return time.monotonic() - self.called_s > self._settings.silent_s
+
+    def ask(self, run: int) -> bool:
+        """Have the thread ask what the detector is in a run.
+
+        Returns
+        -------
+        bool
+            Whether `facts` are those of the run, or no answer is awaited.
+        """
+        self._asked = run
+        return self._answered == run or not (self.is_alive() and self.is_connected)
 
     def connect(self) -> None:
         """Connect and ask what the detector is.
@@ -81,7 +109,6 @@ class ImageThread(threading.Thread):
         reader = ImageReader(self._api, self._detector)
         self.facts = reader.facts()
         self._note_newest(reader.newest_tag())
-        self._shape = (self.facts["ysize"], self.facts["xsize"])
         self._reader = reader
 
     def run(self) -> None:
@@ -91,16 +118,42 @@ class ImageThread(threading.Thread):
             if self._seen > tag + MOST_AHEAD_TAGS:
                 self._seen = -1
             self._begin_tag()
-            while run.includes(tag) and not self._stopping.is_set():
+            while self._is_wanted(run, tag):
+                self._answer()
                 following = self._read(run, tag)
                 if following != tag:
                     self._begin_tag()
                 tag = following
+            if not self._stopping.is_set():  # what is left was given up while the detector hung
+                self._skip_before(run, tag, max(tag, run.at_or_after(math.inf)), "detector absent")
             run.finish(self._detector)
+
+    def _is_wanted(self, run: OnlineRun, tag: int) -> bool:
+        is_awaited = run.includes(tag) and run.awaits(self._detector)
+        return is_awaited and not self._stopping.is_set()
+
+    def _call(self, ask: Callable[..., T], *arguments: Any) -> T:
+        """Call the facility."""
+        self.called_s = time.monotonic()
+        try:
+            return ask(*arguments)
+        finally:
+            self.called_s = math.inf
+
+    def _answer(self) -> None:
+        """Ask what the detector is, if that is wanted."""
+        run = self._asked
+        if self._answered != run and self._reader is not None:
+            try:
+                self.facts = self._call(self._reader.facts)
+            except Exception as error:  # what is known of it holds
+                self._lose_connection(error)
+            self._answered = run
 
     def _each_run(self) -> Iterator[OnlineRun]:
         run = None
         while not self._stopping.is_set():
+            self._answer()
             found = self._runs.after(run, self._settings.database_s)
             if found is not None:
                 run = found
@@ -122,7 +175,7 @@ class ImageThread(threading.Thread):
             return self._skip_before(run, tag, awaited, "detector absent")
         assert self._reader is not None
         try:
-            found, image = self._reader.read(tag)
+            found, image = self._call(self._reader.read, tag)
         except Exception as error:  # the facility's modules have one exception for everything
             return self._failed(run, tag, reached, error)
         if found < tag and self._seen <= tag:  # the newest in place of one that is still to come
@@ -132,18 +185,19 @@ class ImageThread(threading.Thread):
             return self._got_wrong(run, tag)
         self._note_newest(tag)
         run.reach(tag)
-        if image.shape != self._shape:
-            self._set_trouble(f"images have the shape {image.shape}, expected {self._shape}")
+        if image.shape != (expected := run.info.shapes.get(self._detector, image.shape)):
+            if not run.is_confirmed(tag):  # it may be of the next run
+                self._stopping.wait(self._settings.poll_s)
+                return tag
+            self._set_trouble(f"images have the shape {image.shape}, expected {expected}")
             return self._skip(run, tag, 1, "wrong shape")
         self._set_trouble("")
-        run.put_image(self._detector, tag, image)
-        return tag + run.info.grid.step
+        is_wanted = run.put_image(self._detector, tag, image)
+        return tag + run.info.grid.step if is_wanted else tag
 
     def _failed(self, run: OnlineRun, tag: int, reached: float, error: Exception) -> int:
         cause = cause_of(error)
-        if cause is Cause.CONNECTION:
-            self._reader = None
-            self._set_trouble(str(error))
+        if self._lose_connection(error):
             return tag
         if cause is Cause.GONE:
             return self._after_gone(run, tag)
@@ -212,16 +266,22 @@ class ImageThread(threading.Thread):
         """Return the tag of the newest image; None if it is not known or of other tags."""
         assert self._reader is not None
         try:
-            newest = self._reader.newest_tag()
+            newest = self._call(self._reader.newest_tag)
         except Exception as error:
-            if cause_of(error) is Cause.CONNECTION:
-                self._reader = None
-                self._set_trouble(str(error))
+            self._lose_connection(error)
             return None
         if newest > run.newest + MOST_AHEAD_TAGS:
             return None
         self._note_newest(newest)
         return newest
+
+    def _lose_connection(self, error: Exception) -> bool:
+        """Return whether an error says that the detector is away; then it is tried again."""
+        is_lost = cause_of(error) is Cause.CONNECTION
+        if is_lost:
+            self._reader = None
+            self._set_trouble(str(error))
+        return is_lost
 
     def _reconnected(self) -> bool:
         """Try to reach the detector, not too often; return whether it answers."""
@@ -231,7 +291,7 @@ class ImageThread(threading.Thread):
             return False
         self._tried_s = now
         try:
-            self.connect()
+            self._call(self.connect)
         except Exception as error:
             self._set_trouble(str(error))
             return False
@@ -243,11 +303,3 @@ class ImageThread(threading.Thread):
         """Take note of the newest image."""
         if tag > self._seen:
             self._seen, self._moved_s = tag, time.monotonic()
-
-    def _set_trouble(self, trouble: str) -> None:
-        """Report trouble when it begins and when it has passed."""
-        if trouble and not self._trouble:
-            self._report(f"{self._detector}: {trouble}; trying again")
-        elif self._trouble and not trouble:
-            self._report(f"{self._detector}: works again")
-        self._trouble = trouble

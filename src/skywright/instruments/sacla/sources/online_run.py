@@ -104,6 +104,10 @@ class OnlineRun:
             self._confirmed = max(self._confirmed, tag)
             self._lock.notify_all()
 
+    def is_confirmed(self, tag: float) -> bool:
+        """Whether a tag is known to be of the run, or behind its end."""
+        return tag <= self._confirmed
+
     @property
     def skipped(self) -> float:
         """Tag at which a detector went on after it had fallen behind."""
@@ -136,16 +140,25 @@ class OnlineRun:
         """Whether too many records wait for more values to be read."""
         return len(self._records) > MOST_RECORDS
 
-    def put_image(self, channel: str, tag: int, image: NDArray[np.float32]) -> None:
-        """Hand an image to the analysis; wait while too many are on their way."""
+    def put_image(self, channel: str, tag: int, image: NDArray[np.float32]) -> bool:
+        """Hand an image to the analysis; wait while too many are on their way.
+
+        Returns
+        -------
+        bool
+            Whether it was wanted: the channel is awaited, and the source goes on.
+        """
         with self._lock:
             while self._held[channel] and self._held[channel] + image.nbytes > self._capacity:
                 if self._stopping.is_set():
-                    return
+                    return False
                 self._lock.wait(PUT_S)
+            if channel not in self._open:
+                return False
             self._held[channel] += image.nbytes
             self._records.append(Record(channel, tag, self.info.run, image))
             self._lock.notify_all()
+            return True
 
     @property
     def held(self) -> int:

@@ -83,8 +83,8 @@ class OnlineSettings(Section):
     wait_tags: Annotated[int, Field(ge=1)] = 90
     """A value or image is given up when the newest tag is this far ahead of its own."""
     ring_tags: Annotated[int, Field(ge=2)] = 100
-    """Least length of the ring buffer. An image that is gone although it is at most half of that
-    behind the newest one never came; else the reader is too late."""
+    """Least number of tags that the ring buffer holds. An image that is not in it never came if the
+    newest one is at most half of this number ahead; else it came and is overwritten."""
     buffer_mb: Annotated[float, Field(gt=0)] = 256.0
     """Images that wait for the analysis; when it is full the readers wait."""
     connect_s: Seconds = 10.0

@@ -32,6 +32,8 @@ class ReplaySource(PolledSource[Record[StoredFrame | float]]):
         If the file cannot be read.
     """
 
+    trouble = ""
+
     def __init__(
         self,
         path: Path,

@@ -27,6 +27,7 @@ from skywright.instruments.sacla.sources.online_database import (
 from skywright.instruments.sacla.sources.online_images import ImageThread
 from skywright.instruments.sacla.sources.online_run import OnlineRun, OnlineRuns
 from skywright.instruments.sacla.sources.online_settings import OnlineSettings
+from skywright.instruments.sacla.sources.troubles import Troubles
 
 CONNECT_RETRY_S = 0.2
 JOIN_S = 0.2
@@ -35,12 +36,13 @@ JOIN_S = 0.2
 class SaclaSource(PolledSource[Record[Any]]):
     """Yields the records of running shots, run after run.
 
-    A thread reads each detector and one reads the database, so that one that hangs does not stop
-    the others. `info` is that of the run whose records are delivered: a new object, before the
-    first record of a new run, and all records of a run come before those of the next. What `info`
-    says before the first record holds but for the first tag, which is found when the source starts.
-    A detector that comes late delivers its records at once, and is in `info` from the next run on;
-    one that is away when a run begins is not in that run's `info`.
+    A thread reads each detector and one reads the database, so that a detector that hangs does not
+    stop the others: when its run has ended, it is not awaited for more than ``settings.silent_s``.
+    `info` is that of the run whose records are delivered: a new object, before the first record of
+    a new run, and all records of a run come before those of the next. Before the first record, all
+    of `info` is valid except the first tag: `start` finds that. A detector that comes late delivers
+    its records at once, and is in `info` from the next run on; one that is away when a run begins
+    is not in that run's `info`.
 
     Parameters
     ----------
@@ -91,6 +93,11 @@ class SaclaSource(PolledSource[Record[Any]]):
         """As `lost`, by detector id and role of the point detector."""
         return {channel: counters.as_dict() for channel, counters in self._lost.items()}
 
+    @property
+    def trouble(self) -> str:
+        """What does not work now; empty if everything does."""
+        return str(self._troubles)
+
     def start(self, deliver: Callable[[Record[Any]], None], report: Callable[[str], None]) -> None:
         """Begin to deliver records."""
         self._send_report = report
@@ -111,7 +118,7 @@ class SaclaSource(PolledSource[Record[Any]]):
             self._runs,
             self._next_run if self._follow else None,
             self._lost,
-            self._report,
+            self._troubles,
             self._ended,
         )
         self._threads = [database, *self._images.values()]
@@ -124,6 +131,11 @@ class SaclaSource(PolledSource[Record[Any]]):
         for thread in self._threads:
             if not thread.is_alive() and not self._ended.is_set():
                 raise StopIteration(f"the thread {thread.name} has ended")
+        for name, detector in self._images.items():
+            if detector.hangs and run.awaits(name):
+                self._troubles.set(name, f"has not answered for {self.settings.silent_s:g} s")
+                if run.has_ended:
+                    run.finish(name)
         if not run.is_finished:
             return run.take(timeout_s)
         following = self._runs.after(run, timeout_s if self._follow else 0.0)
@@ -158,6 +170,7 @@ class SaclaSource(PolledSource[Record[Any]]):
     def _begin(self) -> None:
         """Find the run under way and its detectors."""
         self._ended = threading.Event()
+        self._troubles = Troubles(self._report)
         self._runs = OnlineRuns()
         number = self._await(self._running, "no run is under way")
         known = self._api.dbpy.read_detidlist(self.settings.beamline, number)
@@ -169,7 +182,7 @@ class SaclaSource(PolledSource[Record[Any]]):
                 self.settings,
                 self._runs,
                 self._lost.setdefault(name, Counters()),
-                self._report,
+                self._troubles,
                 self._ended,
             )
             for name in detectors
@@ -227,17 +240,23 @@ class SaclaSource(PolledSource[Record[Any]]):
         """Make the run of a number; None while too little is known of it."""
         settings, dbpy = self.settings, self._api.dbpy
         listed = dbpy.read_detidlist(settings.beamline, number)
-        facts = {
-            name: thread.facts
+        there = {
+            name: thread
             for name, thread in self._images.items()
-            if thread.facts is not None and (thread.is_connected or name in listed)
+            if thread.facts is not None
+            and (thread.is_connected or (name in listed and not thread.hangs))
         }
-        if not facts:
+        if not there:
             return None
         _, start = dbpy.read_start_tagnumber(settings.beamline, number)
-        steps = find_steps(self._api, settings, number, list(facts))
+        by_call = sorted(there, key=lambda name: -there[name].called_s)  # one that hangs is last
+        steps = find_steps(self._api, settings, number, by_call)
         if steps is None or steps[0] < start:
             return None
+        answered = [thread.ask(number) for thread in there.values()]  # all at the same time
+        if not all(answered):
+            return None
+        facts = {name: thread.facts for name, thread in there.items() if thread.facts is not None}
         grid = make_grid(settings, int(start), steps[0], *steps, self._shots)
         info = make_info(self._api, settings, number, grid, facts)
         capacity = int(settings.buffer_mb * 1e6 / len(self._images))

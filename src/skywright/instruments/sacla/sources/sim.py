@@ -27,6 +27,8 @@ class SimSource(PolledSource[Record[Any]]):
         Factor on the pace; 0: as fast as the records are taken.
     """
 
+    trouble = ""
+
     def __init__(self, beamline: Beamline, shots: int | None = None, speed: float = 1.0) -> None:
         super().__init__("sim")
         self.stop_limit_s = STOP_LIMIT_S

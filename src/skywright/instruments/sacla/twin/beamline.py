@@ -13,6 +13,10 @@ from skywright.instruments.sacla.shots import EQUIPMENT, ShotRules
 from skywright.instruments.sacla.tile import PixelRules, Tile
 from skywright.instruments.sacla.twin.faults import DISORDER_SHOTS, LATE_SHOTS, PAUSE_S, Faults
 
+SINGLE = "MPCCD-1N0-M06-004"
+OCTAL = tuple(f"MPCCD-8N0-3-002-{k}" for k in range(1, 9))
+"""Ids of a detector of one tile, and of the tiles of an octal."""
+
 
 @dataclass(frozen=True)
 class TwinSettings:
@@ -46,7 +50,7 @@ class TwinSettings:
         What goes wrong.
     """
 
-    detectors: tuple[str, ...] = ("MPCCD-1N0-M06-004",)
+    detectors: tuple[str, ...] = (SINGLE,)
     shape: tuple[int, int] = (1024, 512)
     rate_hz: float = 60.0
     tag_step: int = 1

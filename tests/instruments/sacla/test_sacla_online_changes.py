@@ -1,0 +1,135 @@
+"""The source over SACLA's online data: a detector that is another one in the next run, or hangs."""
+
+import threading
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from facility_double import LIMIT_S, STEP, A, B, Reading, online
+from support.waiting import until
+
+from skywright.instruments.sacla.sources import sacla
+from skywright.instruments.sacla.sources.online_api import OnlineApi
+
+
+class Facility:
+    """Modules made for the test; the data of a tag are there when `newest` has reached it.
+
+    Attributes
+    ----------
+    facts
+        (first tag, gain, shape) of the detectors, the newest last.
+    hanging
+        Detectors whose calls do not return before `released`.
+    """
+
+    def __init__(self):
+        self.run, self.start, self.newest = 1, 1000, 1020
+        self.ends = {}
+        self.facts = [(1000, 15.0, (4, 4))]
+        self.hanging, self.released = set(), threading.Event()
+        self.modules = OnlineApi(
+            SimpleNamespace(
+                read_runnumber_newest=lambda _: self.run,
+                read_runstatus=lambda _, run: 2 if run == self.run else 0,
+                read_hightagnumber=lambda *_: 202301,
+                read_start_tagnumber=lambda *_: (202301, self.start),
+                read_end_tagnumber=lambda _, run: (202301, self.ends[run]),
+                read_detidlist=lambda *_: (A, B),
+                read_taglist_bydetid=lambda *_: range(self.start, self.newest + 1, STEP),
+                read_tagnumber_newest=lambda _: (202301, self.newest),
+                read_syncdatalist=lambda _, high, tags: ["1"] * len(tags),
+                read_config_photonenergy_in_keV=lambda *_: 10.0,
+            ),
+            SimpleNamespace(
+                StorageReader=lambda name: SimpleNamespace(
+                    name=name, collect=lambda buffer, tag: buffer.collect(tag)
+                ),
+                StorageBuffer=lambda reader: self._buffer(reader.name),
+            ),
+        )
+
+    def begin_run(self, tags):
+        self.ends[self.run] = self.newest
+        self.start = self.newest + STEP
+        self.newest += tags * STEP
+        self.run += 1
+
+    def _buffer(self, name):
+        tag = self.newest
+
+        def collect(wanted):
+            nonlocal tag
+            if name in self.hanging:
+                assert self.released.wait(LIMIT_S)
+            if wanted > self.newest:
+                raise RuntimeError(f"tag {wanted} is not there yet")
+            tag = self.newest if wanted == -1 else wanted
+            return tag
+
+        def known():
+            return [each for each in self.facts if each[0] <= tag][-1]
+
+        return SimpleNamespace(
+            collect=collect,
+            read_det_data=lambda _: np.ones(known()[2], np.float32),
+            read_det_info=lambda _: {"mp_absgain": known()[1]},
+        )
+
+
+@pytest.fixture
+def facility(monkeypatch):
+    made = Facility()
+    monkeypatch.setattr(sacla, "import_api", lambda: made.modules)
+    yield made
+    made.released.set()
+
+
+def images(reading, run, name):
+    return [x for x in reading.records if (x.run, x.channel) == (run, name)]
+
+
+def test_a_detector_has_the_gain_and_the_shape_that_it_has_in_the_run(facility):
+    with Reading(online(detectors=(A, B))) as reading:
+        reading.until(lambda r: len(images(r, 1, A)) == len(images(r, 1, B)) == 11)
+        facility.facts.append((facility.newest + STEP, 30.0, (6, 5)))
+        facility.begin_run(30)
+        reading.until(lambda r: len(images(r, 2, A)) == len(images(r, 2, B)) == 30)
+    tiles = [(tile.gain, tile.bad.shape) for info in reading.runs for tile in info.tiles.values()]
+    assert tiles == [(15.0, (4, 4))] * 2 + [(30.0, (6, 5))] * 2
+    assert {x.payload.shape for x in images(reading, 2, B)} == {(6, 5)}
+    assert reading.source.lost == {}
+
+
+def test_a_detector_that_hangs_does_not_stop_the_others_when_the_run_ends(facility):
+    with Reading(online(detectors=(A, B), silent_s=0.3)) as reading:
+        reading.until(lambda r: len(images(r, 1, A)) == len(images(r, 1, B)) == 11)
+        facility.hanging.add(B)
+        facility.newest += 10 * STEP
+        reading.until(lambda r: f"{B}: has not answered for 0.3 s; trying again" in r.reports)
+        assert B in reading.source.trouble
+        facility.begin_run(10)
+        reading.until(lambda r: len(images(r, 2, A)) == 10)
+        assert list(reading.runs[-1].tiles) == [A]
+        facility.hanging.clear()
+        facility.released.set()
+        reading.until(lambda r: f"{B}: works again" in r.reports)
+        assert reading.source.trouble == ""
+        facility.begin_run(10)
+        reading.until(lambda r: len(images(r, 3, A)) == len(images(r, 3, B)) == 10)
+        assert list(reading.runs[-1].tiles) == [A, B]
+    # Each image is read, or counted.
+    lost = reading.source.lost_by_channel
+    read = sum(x.channel == B for x in reading.records)
+    assert (read + sum(lost[B].values()), lost[A]) == (41, {})
+
+
+def test_a_run_begins_while_a_detector_hangs_also_with_a_given_tag_step(facility):
+    with Reading(online(detectors=(B, A), silent_s=0.3, tag_step=STEP)) as reading:
+        reading.until(lambda r: images(r, 1, A) and images(r, 1, B))
+        facility.hanging.add(B)
+        facility.begin_run(10)
+        until(lambda: f"{B}: has not" in reading.source.trouble, LIMIT_S, "it hangs")
+        facility.newest += 10 * STEP
+        reading.until(lambda r: images(r, 2, A))
+        assert list(reading.runs[-1].tiles) == [A]
