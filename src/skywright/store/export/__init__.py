@@ -94,6 +94,7 @@ def _write(
         "csv": write_csv,
         "zarr": write_zarr,
     }
+    output = output.absolute()  # "." has no name
     part = output.with_name(f".{output.name}.{os.getpid()}.part")
     try:
         notes = writers[format](contents, part)
