@@ -213,6 +213,23 @@ def test_failure_is_an_error_and_in_the_derived_run(world: World) -> None:
     assert wait_until_stored(world.client, uid).metadata["stop"]["exit_status"] == "fail"
 
 
+def test_pictures_that_fail_and_files_that_cannot_be_made(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = world.run(world.steps_uid, f"{PATH}:Undrawn")
+    assert done.stop is not None
+    assert done.stop["exit_status"] == "success"
+    assert (done.result["n_frames"], done.result["pictures"]) == (10, "")
+
+    def fail(*_: Any) -> Any:
+        raise OSError(28, "disk full")
+
+    monkeypatch.setattr("skywright.callbacks.derived_columns.ColumnWriter", fail)
+    run = find_run(world.client, world.steps_uid)
+    with pytest.raises(DataError, match=f"picture_statistics of run {world.steps_uid}.*disk full"):
+        reprocess(run, "picture_statistics", store=world.stack.directory)
+
+
 def test_a_configuration_that_an_analysis_refuses_is_in_the_derived_run(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

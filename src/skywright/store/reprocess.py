@@ -25,7 +25,7 @@ from skywright.analysis.named import (
     named_analyses,
 )
 from skywright.callbacks.derived import FRAME_TIME, IDENTITY, DerivedRun
-from skywright.callbacks.drawing import Drawing, draw
+from skywright.callbacks.drawing import Drawing, attempt, draw
 from skywright.callbacks.journal import Journal
 from skywright.callbacks.raw_run import RawRun, RawStream, RequiredKeys
 from skywright.callbacks.second_analysis import SecondAnalysis
@@ -172,18 +172,20 @@ def _reprocess(
         analysis = make_analysis(name, parameters, stream.configuration)
     except SkywrightError as error:  # a derived run without the configuration reports it
         analysis, failure = make_analysis(name, parameters), error
-    derived = DerivedRun(
-        analysis, stream.run.start, journal, store / "assets", stream.keys, stream=stream.name
-    )
+    derived = None
     try:
+        derived = DerivedRun(
+            analysis, stream.run.start, journal, store / "assets", stream.keys, stream=stream.name
+        )
         if failure is not None:
             raise failure
         pictures = _analyze(derived, stream, name, submit)
     except Exception as error:  # whatever it is, the derived run says so
-        derived.close("fail", f"{type(error).__name__}: {error}")
+        if derived is not None:
+            derived.close("fail", f"{type(error).__name__}: {error}")
+        see = f", see {derived.uid}" if derived is not None else ""
         raise DataError(
-            f"analysis {name} of run {uid}, stream {stream.name}, failed, see {derived.uid}: "
-            f"{error}"
+            f"analysis {name} of run {uid}, stream {stream.name}, failed{see}: {error}"
         ) from error
     paths = tuple(derived.directory / picture for picture in pictures)
     scalars = derived.scalars()
@@ -399,10 +401,10 @@ def _analyze(
             derived.absorb(blocks, rows, shift)
             in_files += len(rows)
         derived.missing = announced - in_files
-        frames = frames_to_draw(analysis, reader, whole)
-        pictures = {} if frames is None else analysis.draw(frames)
+        frames = attempt(frames_to_draw, analysis, reader, whole)
+        pictures = None if frames is None else attempt(analysis.draw, frames)
         derived.close(pictures=pictures)
-        return pictures
+        return pictures or {}
 
 
 def _in_order(
