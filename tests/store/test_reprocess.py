@@ -357,6 +357,29 @@ def test_command_line(
     assert [line["raw_uid"] for line in lines] == [world.uid, world.steps_uid]
     assert lines[1]["result"]["n_frames"] == 10
     assert world.derived(lines[0]["derived_uid"]).result["n_frames"] == FRAMES
+
+    uids = (world.blind_uid, world.steps_uid, world.uid)
+    assert skywright(*uids, "--analysis", "picture_statistics", "--json") == 2
+    out, err = capsys.readouterr()
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert [line["raw_uid"] for line in lines] == [world.steps_uid, world.uid]
+    assert f"run {world.blind_uid} has no stream with the data keys" in err
+    with monkeypatch.context() as patch:
+        each, wait = reprocess_module._reprocess_streams, reprocess_module.wait_until_stored
+        patch.setattr(
+            reprocess_module,
+            "_reprocess_streams",
+            lambda *args: [DataError("a stream is cursed"), *each(*args)],
+        )
+        patch.setattr(
+            reprocess_module, "wait_until_stored", lambda *args: wait(*args, timeout_s=0)
+        )
+        assert skywright(*uids[1:], "--analysis", "picture_statistics", "--json") == 2
+    out, err = capsys.readouterr()
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert [line["raw_uid"] for line in lines] == [world.steps_uid, world.uid]
+    assert err.count("a stream is cursed") == err.count("does the ingester run?") == 2
+
     assert skywright(world.turn_live_uid, "--analysis", ROTATION, "--json") == 0
     (line,) = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert (line["analysis"], line["raw_uid"]) == (ROTATION, world.turn_uid)

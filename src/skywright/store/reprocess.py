@@ -35,7 +35,7 @@ from skywright.store.client import ANALYSIS, RAW
 from skywright.store.export.contents import read_contents
 from skywright.store.stored_run import run_documents
 
-__all__ = ["Reprocessed", "Submit", "cluster", "reprocess", "wait_until_stored"]
+__all__ = ["Reprocessed", "Submit", "cluster", "reprocess", "reprocess_each", "wait_until_stored"]
 
 IN_FLIGHT = 64
 """Tasks given to a cluster ahead of the one whose result is taken."""
@@ -71,6 +71,13 @@ class Reprocessed:
 
 
 def reprocess(
+    run: Container, name: str, parameters: dict[str, Any] | None = None, **options: Any
+) -> list[Reprocessed]:
+    """Analyze a stored run again as `reprocess_each`, and raise the first failure of a stream."""
+    return _without_failure(reprocess_each(run, name, parameters, **options))
+
+
+def reprocess_each(
     run: Container,
     name: str,
     parameters: dict[str, Any] | None = None,
@@ -79,7 +86,7 @@ def reprocess(
     keys: Mapping[str, str] | None = None,
     submit: Submit | None = None,
     first: dict[str, Any] | None = None,
-) -> list[Reprocessed]:
+) -> list[Reprocessed | DataError]:
     """Analyze the streams of a stored run again that have the analysis's inputs.
 
     A second-stage analysis (`skywright.analysis.second`) takes the rows of a derived run of its
@@ -105,23 +112,23 @@ def reprocess(
 
     Returns
     -------
-    list of Reprocessed
-        One for each stream, in the order in which the run has them; that of a second-stage
-        analysis, of the first stream, is the last one.
+    list of Reprocessed or DataError
+        The result or the failure of each stream, in the order in which the run has them; that of a
+        second-stage analysis, of the first stream, is the last one. A failure is in the derived
+        run too.
 
     Raises
     ------
     ConfigError
         If there is no such analysis, or it does not take its parameters.
     DataError
-        If the run has not the analysis's inputs, has not ended, or the analysis fails; a failure
-        is in the derived run too, and the other streams are analyzed before it is raised.
+        If the run has not the analysis's inputs, or has not ended; if a second-stage analysis, or
+        the first analysis that it needs, fails.
     """
     if is_second_stage(name):
         again = partial(_reprocess_streams, parameters=first, store=store, keys=keys, submit=submit)
         return _reprocess_second(run, name, parameters, store, again)
-    results = _reprocess_streams(run, name, parameters, store, keys, submit)
-    return _without_failure(results)
+    return _reprocess_streams(run, name, parameters, store, keys, submit)
 
 
 def _without_failure(results: Iterable[Reprocessed | DataError]) -> list[Reprocessed]:
@@ -200,7 +207,7 @@ def _reprocess_second(
     parameters: dict[str, Any] | None,
     store: Path,
     again: Callable[[Container, str], list[Reprocessed | DataError]],
-) -> list[Reprocessed]:
+) -> list[Reprocessed | DataError]:
     """Do a second-stage analysis, over the rows of a derived run or after the first analysis.
 
     The first analysis of a raw run is done by `again`.
@@ -249,7 +256,7 @@ def _reprocess_second(
         columns=columns,
         pictures=tuple(columns.parent / picture for picture in pictures),
     )
-    return _without_failure([*results, new])
+    return [*results, new]
 
 
 @dataclass(frozen=True)
