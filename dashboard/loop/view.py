@@ -56,13 +56,15 @@ async def loop(request: Request) -> Response:
     site, uid = site_of(request), request.query_params.get("rotation", "")
     rotations, rotation, series, wrong, series_wrong = [], None, None, "", ""
     try:
-        series = await site.catalog.ask(newest_series, site.journals)
+        series = await site.catalog.ask(newest_series, site.settings.journals)
     except SkywrightError as error:  # the rotations are shown all the same
         series_wrong = str(error)
     try:
-        rotations = await site.catalog.ask(newest_results, ANALYSIS, SHOWN, site.journals)
+        rotations = await site.catalog.ask(newest_results, ANALYSIS, SHOWN, site.settings.journals)
         if uid or rotations:
-            rotation = await site.catalog.ask(read_rotation, uid or rotations[0].uid, site.journals)
+            rotation = await site.catalog.ask(
+                read_rotation, uid or rotations[0].uid, site.settings.journals
+            )
     except SkywrightError as error:  # the camera is shown all the same
         wrong = str(error)
     return render(

@@ -90,7 +90,7 @@ async def panoseti(request: Request) -> Response:
     board = IOC.board_of(site)
     flashes, wrong = [], ""
     try:
-        flashes = await site.catalog.ask(newest_flashes, SHOWN, site.journals)
+        flashes = await site.catalog.ask(newest_flashes, SHOWN, site.settings.journals)
     except SkywrightError as error:  # the modules are shown all the same
         wrong = str(error)
     return render(

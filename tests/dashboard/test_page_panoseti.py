@@ -1,6 +1,7 @@
 """PANOSETI's view: what the page shows of messages, and in a browser over simulated modules."""
 
 import io
+import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -69,6 +70,12 @@ def test_page_shows_modules_with_their_images(page: TestClient) -> None:
     text = page.get("/panoseti").text
     assert "the IOC does not answer" in text
     assert "module 254" in text  # what was known stays
+
+
+def test_a_number_that_is_not_known_is_null() -> None:
+    image = replace(facts().images[0], rate_hz=np.nan)
+    header = encode_facts(replace(facts(), images=(image,))).split(b"\n")[0]
+    assert json.loads(header, parse_constant=pytest.fail)["images"][0]["rate_hz"] is None
 
 
 @pytest.mark.parametrize(

@@ -371,9 +371,7 @@ def test_command_line(
             "_reprocess_streams",
             lambda *args: [DataError("a stream is cursed"), *each(*args)],
         )
-        patch.setattr(
-            reprocess_module, "wait_until_stored", lambda *args: wait(*args, timeout_s=0)
-        )
+        patch.setattr(reprocess_module, "wait_until_stored", lambda *args: wait(*args, timeout_s=0))
         assert skywright(*uids[1:], "--analysis", "picture_statistics", "--json") == 2
     out, err = capsys.readouterr()
     lines = [json.loads(line) for line in out.splitlines()]

@@ -126,9 +126,7 @@ class DerivedRun:
             [FRAME_TIME, *(_in_entry(c) for c in self.analysis.columns)],
             IDENTITY,
         )
-        arrays = [
-            replace(_in_entry(c), rows_per_chunk=1) for c in self.analysis.results if c.shape
-        ]
+        arrays = [replace(_in_entry(c), rows_per_chunk=1) for c in self.analysis.results if c.shape]
         self._has_arrays = bool(arrays)
         self._arrays = DerivedColumns(self.directory / "arrays.h5", arrays, UPDATE_NUMBER)
 

@@ -132,12 +132,12 @@ def _set_verbosity(ctx: typer.Context, count: int) -> int:
 
 def report(error: Exception) -> int:
     """Print an error in one line on stderr; return the exit status that it stands for."""
-    logger.debug("failed", exc_info=True)
+    logger.debug("failed", exc_info=error)
     typer.echo(f"skywright: {error}", err=True)
     return EXIT_BAD_USE if isinstance(error, ConfigError | DataError) else EXIT_FAILED
 
 
-def _request_errors() -> tuple[type[Exception], ...]:
+def _request_errors() -> tuple[Any, ...]:
     """Return the errors of requests; none if no request was made, as httpx is not imported."""
     httpx = sys.modules.get("httpx")
     return (httpx.HTTPError,) if httpx is not None else ()
@@ -166,7 +166,7 @@ class LazyGroup(TyperGroup):
         return name, load(str(name)), rest
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command; an error that is no bug becomes one line on stderr and the exit status."""
+        """Run the command; an error that is no bug is one line on stderr and the exit status."""
         _set_verbosity(ctx, 0)
         name = (ctx._protected_args + ctx.args)[:1]  # noqa: SLF001  the command that will run
         try:
@@ -180,6 +180,7 @@ class LazyGroup(TyperGroup):
             url, reason = error.request.url, str(error).partition("\n")[0]
             server = f"{url.scheme}://{url.netloc.decode()}"
             failure = SkywrightError(f"a request to {server} failed: {reason}")
+            failure.__cause__ = error
             raise typer.Exit(report(failure)) from error
         except ModuleNotFoundError as error:
             missing = (error.name or "").partition(".")[0]
