@@ -146,7 +146,11 @@ class SecondAnalysis:
             analysis.fresh(), self._start, self._emit, self._assets, inputs, stream=stream
         )
         self._facts["derived_uid"] = derived.uid
-        derived.add(members)
+        try:
+            derived.add(members)
+        except Exception as error:
+            derived.close("fail", f"{type(error).__name__}: {error}")
+            raise
         why = self.run.failure(_scalars(analysis))
         derived.close("fail" if why else "success", why, pictures, keeps_result=True)
         self._facts |= {

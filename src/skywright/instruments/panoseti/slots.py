@@ -7,13 +7,7 @@ from skywright.instruments.panoseti.tracking import SLOTS
 
 
 def configured_slots(settings: Settings) -> int:
-    """Return the ``--modules`` of the IOC in the configuration, else the IOC's default.
-
-    Raises
-    ------
-    argparse.ArgumentError
-        If it is not a number.
-    """
+    """Return the ``--modules`` of the IOC in the configuration, else the IOC's default."""
     parser = argparse.ArgumentParser(add_help=False, exit_on_error=False)
     parser.add_argument("--modules", type=int, default=SLOTS)
     known, _ = parser.parse_known_args(settings.ioc_args("panoseti"))

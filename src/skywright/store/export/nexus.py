@@ -52,7 +52,7 @@ def write_nexus(contents: RunContents, path: Path, *, link: bool = False) -> lis
     """
     notes: list[str] = []
     with path.open("wb") as new:
-        _allocate(new.fileno(), 0, _RESERVE_BYTES)
+        _allocate(new.fileno(), 0, _RESERVE_BYTES)  # what HDF5 needs to close a file
     with h5py.File(path, "w") as file:
         file.attrs.update(
             {
@@ -284,20 +284,7 @@ def _allocate_dataset(group: h5py.Group, shape: tuple[int, ...], dtype: np.dtype
 
 
 def _allocate(file: int, start: int, size: int) -> None:
-    """Allocate a part of a file on the disk: HDF5 does not survive each failure of a write.
-
-    Parameters
-    ----------
-    file
-        File descriptor.
-    start, size
-        The part, bytes.
-
-    Raises
-    ------
-    OSError
-        If the disk, or the user's share of it, is full. HDF5 can still close the file then.
-    """
+    """Allocate bytes of a file, or raise OSError: HDF5 does not survive each failure of a write."""
     if hasattr(os, "posix_fallocate"):  # macOS has none
         os.posix_fallocate(file, start, size)
 
