@@ -1,4 +1,4 @@
-"""The page as a web application: its views, its feeds, what it tells of errors, whom it lets in."""
+"""The page as a web application: views, feeds, pages of errors, and which requests are allowed."""
 
 import asyncio
 import logging

@@ -1,4 +1,4 @@
-"""The state of the beamline, looked at by one for all clients."""
+"""The state of the beamline; it is checked once for all clients."""
 
 import asyncio
 import logging

@@ -146,20 +146,24 @@ def draw_plot(client: Container, uid: str, choice: Choice) -> Plot:
     choice
         From `choose`.
 
-    Raises
-    ------
-    DataError
-        If the server cannot read what its catalog names.
+    Returns
+    -------
+    Plot
+        Without a drawing if the columns of `uid` cannot be read; the notes say so.
     """
-    series, notes = [], []
+    series: list[_Series] = []
+    notes = []
     for name in (uid, *choice.others):
         try:
-            run = find_run(client, name)
-            series.append(_read(read_contents(run), choice))
+            read = _read(read_contents(find_run(client, name)), choice)
+            if series and series[0].y.ndim < read.y.ndim:
+                raise DataError(f"run {read.uid}: a row of {choice.y} is not one number")
         except DataError as error:
-            if name == uid:
-                raise
             notes.append(str(error))
+            if not series:
+                return Plot(None, tuple(notes))
+        else:
+            series.append(read)
     if series[0].y.ndim == 2:
         (first,), offsets = _count_from_first(series[:1])
         return Plot(_image(first), (*notes, *_image_notes(first, len(series)), *offsets))
@@ -191,22 +195,26 @@ def _first_of_interest(stream: StreamView, motors: Sequence[str]) -> str:
 
 def _read(contents: RunContents, choice: Choice) -> _Series:
     uid = contents.start["uid"][:8]
-    stream = next((each for each in contents.streams if each.name == choice.stream), None)
+    stream = contents.stream(choice.stream)
     column = stream.column(choice.y) if stream is not None else None
     if stream is None or column is None:
         raise DataError(f"run {uid} has no column {choice.y} in the stream {choice.stream}")
-    if len(column.shape) == 2:
-        step = -(-column.shape[0] // IMAGE_ROWS)
-        values = column.read(slice(0, column.shape[0], step))
-        values = values[:, :: -(-column.shape[1] // IMAGE_COLUMNS)]
-    else:
-        step = -(-column.shape[0] // MOST_ROWS)
-        values = column.read(slice(0, column.shape[0], step))
-    y = np.asarray(values, np.float64)
-    x, x_label = _against(stream, choice.x, slice(0, column.shape[0], step), contents.start)
-    rows = min(len(x), len(y))  # of a run that grows, one may be read later
+    is_image = len(column.shape) == 2
+    step = -(-column.shape[0] // (IMAGE_ROWS if is_image else MOST_ROWS)) or 1
+    rows = slice(0, column.shape[0], step)
+    y = _numbers(column, rows, uid, (1, 2))
+    if is_image:
+        y = y[:, :: -(-column.shape[1] // IMAGE_COLUMNS)]
+    x, x_label = _against(stream, choice.x, rows, contents.start)
+    count = min(len(x), len(y))  # of a run that grows, one may be read later
     label = f"{run_name(contents.start)} {local_time(contents.start['time'])}"
-    return _Series(uid, label, x[:rows], y[:rows], x_label, _with_unit(column))
+    return _Series(uid, label, x[:count], y[:count], x_label, _with_unit(column))
+
+
+def _numbers(column: Column, rows: slice, uid: str, dimensions: tuple[int, ...] = (1,)) -> Floats:
+    if column.dtype.kind not in "iuf" or 0 in column.shape or len(column.shape) not in dimensions:
+        raise DataError(f"run {uid}: the column {column.name} has no numbers that can be plotted")
+    return np.asarray(column.read(rows), np.float64)
 
 
 def run_name(start: Mapping[str, Any]) -> str:
@@ -222,7 +230,7 @@ def _against(
     column = stream.column(name)
     if name == ROW or column is None:
         return np.arange(rows.start, rows.stop, rows.step, dtype=np.float64), ROW
-    x = np.asarray(column.read(rows), np.float64)
+    x = _numbers(column, rows, start["uid"][:8])
     if name == TIME or name.endswith(f"_{TIME}"):
         return x - start["time"], f"{name}, s from the run's start"
     return x, _with_unit(column)

@@ -32,7 +32,7 @@ class RecentRuns:
 async def recent_runs(site: Site, plans: Sequence[str]) -> RecentRuns:
     """Return the newest runs of these plans; the view is shown also when the catalog is away."""
     try:
-        return RecentRuns(await site.catalog.ask(newest_of, tuple(plans), site.journals))
+        return RecentRuns(await site.catalog.ask(newest_of, tuple(plans), site.settings.journals))
     except SkywrightError as error:
         return RecentRuns(wrong=str(error))
 

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, field
 from importlib.resources import files
-from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -30,11 +29,6 @@ class Site:
     operate: bool = False
     """Whether the page may put PVs; else it only shows."""
 
-    @property
-    def journals(self) -> Path:
-        """Directory of the journals."""
-        return self.settings.directory / "journal"
-
 
 def site_of(request: Request) -> Site:
     """Return the site that a request came to."""
@@ -42,7 +36,10 @@ def site_of(request: Request) -> Site:
 
 
 def is_same_origin(connection: HTTPConnection) -> bool:
-    """Tell whether no page of another site asks; browsers name the page's site, programs none."""
+    """Return whether a page of this site, or a program, asks.
+
+    Browsers send the site of the page that asks; programs send none.
+    """
     origin = connection.headers.get("origin")
     return origin is None or urlsplit(origin).netloc == connection.headers.get("host")
 

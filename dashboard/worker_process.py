@@ -13,14 +13,28 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NoReturn
 
+import numpy as np
+
 from skywright.processes.lifecycle import end_with_parent
 from skywright.processes.logs import log_to_stderr
 
 
 def encode(facts: Mapping[str, Any], data: bytes = b"") -> bytes:
-    """Return a message: `facts` as a JSON line, NaN as null, then `data`."""
-    known = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in facts.items()}
-    return json.dumps(known | {"bytes": len(data)}).encode() + b"\n" + data
+    """Return a message: `facts` as a JSON line, what is not finite as null, then `data`."""
+    return json.dumps(_plain(facts) | {"bytes": len(data)}).encode() + b"\n" + data
+
+
+def _plain(value: Any) -> Any:
+    """Return JSON values: numbers to 12 digits, None for NaN and infinity, lists for arrays."""
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, float):
+        return float(f"{value:.12g}") if math.isfinite(value) else None
+    return value
 
 
 NO_ANSWER = encode({"connected": False, "status": "the IOC does not answer"})

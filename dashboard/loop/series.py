@@ -67,7 +67,7 @@ def newest_series(client: Container, journals: Path) -> SeriesShown | None:
         found = final_results(contents)
         if name == DETECTION:
             results = found
-            stream = next((each for each in contents.streams if each.name == "pictures"), None)
+            stream = contents.stream("pictures")
         elif name == TURN and found:
             words = in_words(found)
     values = {} if stream is None else _values(stream, *CHARTS)

@@ -54,12 +54,17 @@ class Rotation:
 async def loop(request: Request) -> Response:
     """Show the camera, the newest series of a DHS, and the rotation that is asked for."""
     site, uid = site_of(request), request.query_params.get("rotation", "")
-    rotations, rotation, series, wrong = [], None, None, ""
+    rotations, rotation, series, wrong, series_wrong = [], None, None, "", ""
     try:
-        series = await site.catalog.ask(newest_series, site.journals)
-        rotations = await site.catalog.ask(newest_results, ANALYSIS, SHOWN, site.journals)
+        series = await site.catalog.ask(newest_series, site.settings.journals)
+    except SkywrightError as error:  # the rotations are shown all the same
+        series_wrong = str(error)
+    try:
+        rotations = await site.catalog.ask(newest_results, ANALYSIS, SHOWN, site.settings.journals)
         if uid or rotations:
-            rotation = await site.catalog.ask(read_rotation, uid or rotations[0].uid, site.journals)
+            rotation = await site.catalog.ask(
+                read_rotation, uid or rotations[0].uid, site.settings.journals
+            )
     except SkywrightError as error:  # the camera is shown all the same
         wrong = str(error)
     return render(
@@ -69,6 +74,7 @@ async def loop(request: Request) -> Response:
         rotations=rotations,
         rotation=rotation,
         series=series,
+        series_wrong=series_wrong,
         wrong=wrong,
     )
 
@@ -110,7 +116,7 @@ def read_curves(
     The catalog may be writing the run: of columns that grow one after another, the rows that all
     of them have are read.
     """
-    pictures = next((stream for stream in contents.streams if stream.name == "pictures"), None)
+    pictures = contents.stream("pictures")
     columns = {name: None if pictures is None else pictures.column(name) for name in CURVE_COLUMNS}
     missing = [name for name, column in columns.items() if column is None]
     if missing:

@@ -36,10 +36,12 @@ def encode_facts(facts: PanosetiFacts) -> bytes:
 
 def main() -> None:
     """Run the worker."""
-    options = argument_parser(__doc__).parse_args()
+    parser = argument_parser(__doc__)
+    parser.add_argument("--modules", type=int, required=True, help="slots of the IOC")
+    options = parser.parse_args()
 
     def messages() -> Iterator[bytes]:
-        view = PanosetiView(options.prefix)
+        view = PanosetiView(options.prefix, slots=options.modules)
         return each_period(lambda: encode_facts(view.facts()), PERIOD_S)
 
     write_messages(messages)

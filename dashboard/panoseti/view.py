@@ -20,9 +20,10 @@ from dashboard.chart import Curve, Marks, draw_chart
 from dashboard.color_map import false_color_png
 from dashboard.live_board import LiveBoard, LiveIoc
 from dashboard.recent_runs import newest_results
-from dashboard.site import png_response, render, site_of
+from dashboard.site import Site, png_response, render, site_of
 from dashboard.views import View
 from skywright.errors import SkywrightError
+from skywright.instruments.panoseti.slots import configured_slots
 from skywright.store.export.contents import read_contents
 from skywright.store.lookup import RunSummary, find_run
 from skywright.store.show import final_results
@@ -68,7 +69,11 @@ class PanosetiBoard(LiveBoard):
             self.largest.popleft()
 
 
-IOC = LiveIoc("panoseti", "dashboard.panoseti.pano_worker", PanosetiBoard)
+def _worker_arguments(site: Site) -> tuple[str, ...]:
+    return "--modules", str(configured_slots(site.settings))
+
+
+IOC = LiveIoc("panoseti", "dashboard.panoseti.pano_worker", PanosetiBoard, _worker_arguments)
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,7 @@ async def panoseti(request: Request) -> Response:
     board = IOC.board_of(site)
     flashes, wrong = [], ""
     try:
-        flashes = await site.catalog.ask(newest_flashes, SHOWN, site.journals)
+        flashes = await site.catalog.ask(newest_flashes, SHOWN, site.settings.journals)
     except SkywrightError as error:  # the modules are shown all the same
         wrong = str(error)
     return render(

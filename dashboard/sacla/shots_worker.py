@@ -4,8 +4,7 @@ It reads the PVs each period and writes a message: the facts as a JSON line, the
 float32.
 """
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -31,21 +30,7 @@ def encode_facts(facts: ShotFacts, shots: int) -> bytes:
     header["image_shape"] = list(image.shape)
     header["outlines"] = mask_outlines(facts.regions, facts.regions_number)
     header["recent"] = {key: values[-shots:] for key, values in facts.recent.items()}
-    plain = {key: _plain(value) for key, value in header.items()}
-    return encode(plain, image.tobytes())
-
-
-def _plain(value: Any) -> Any:
-    """Return JSON values: lists for arrays and tuples, None for NaN."""
-    if isinstance(value, Mapping):
-        return {key: _plain(each) for key, each in value.items()}
-    if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    if isinstance(value, float):
-        return float(f"{value:.12g}") if math.isfinite(value) else None
-    return value
+    return encode(header, image.tobytes())
 
 
 def main() -> None:

@@ -42,7 +42,7 @@ class Frames:
 async def run(request: Request) -> Response:
     """Show a run."""
     site, name = site_of(request), request.path_params["name"]
-    view = await site.catalog.ask(look_up, name, site.journals)
+    view = await site.catalog.ask(look_up, name, site.settings.journals)
     choice, plot = choose(view, request.query_params), Plot(None)
     if choice is not None:
         plot = await site.catalog.ask(draw_plot, view.summary.uid, choice)
@@ -63,7 +63,7 @@ async def run(request: Request) -> Response:
 async def picture(request: Request) -> Response:
     """Send a picture that an analysis of the run has drawn."""
     site, asked = site_of(request), request.path_params
-    view = await site.catalog.ask(look_up, asked["name"], site.journals)
+    view = await site.catalog.ask(look_up, asked["name"], site.settings.journals)
     analyses = (*view.derived, *([view.analysis] if view.analysis else ()))
     drawn = next((each.pictures for each in analyses if each.summary.uid == asked["uid"]), ())
     if asked["number"] >= len(drawn):
@@ -161,7 +161,7 @@ def exported_file(settings: Settings, name: str, format: str, directory: Path) -
     run = find_run(connect(settings=settings), name)
     uid = run.metadata["start"]["uid"]
     output = directory / f"{uid[:8]}{SUFFIXES[format]}"
-    export_run(run, output, format, journals=settings.directory / "journal")
+    export_run(run, output, format, journals=settings.journals)
     if output.is_file():
         return output
     archive = directory / f"{uid[:8]}-{format}"

@@ -65,7 +65,7 @@ async def runs(request: Request) -> Response:
     site, search = site_of(request), Search.of(request)
     found, wrong = [], ""
     try:
-        found = await site.catalog.ask(newest_first, search, site.journals)
+        found = await site.catalog.ask(newest_first, search, site.settings.journals)
     except DataError as error:
         wrong = str(error)
     more = str(request.url.include_query_params(limit=2 * search.limit))

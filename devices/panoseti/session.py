@@ -10,6 +10,7 @@ def make_devices(context: SessionContext) -> dict[str, Any]:
     if "panoseti" not in context.settings.iocs:
         return {}
     from devices.panoseti.array import Panoseti
+    from skywright.instruments.panoseti.slots import configured_slots
 
-    prefix = context.settings.pv_prefix("panoseti")
-    return {"panoseti": Panoseti(prefix, name="panoseti", assets=context.assets)}
+    prefix, slots = context.settings.pv_prefix("panoseti"), configured_slots(context.settings)
+    return {"panoseti": Panoseti(prefix, name="panoseti", assets=context.assets, slots=slots)}

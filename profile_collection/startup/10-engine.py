@@ -25,7 +25,7 @@ RE.md.update(run_metadata(settings))
 shorten_engine_log()
 show_steps()
 
-journal = Journal(settings.directory / "journal", RE)
+journal = Journal(settings.journals, RE)
 RE.subscribe(journal)
 
 context = SessionContext(settings, subscribe=subscriber(RE))

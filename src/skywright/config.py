@@ -211,6 +211,11 @@ class CommonSettings(BaseSettings):
         """Absolute root directory of the store."""
         return self.store.directory.expanduser().resolve()
 
+    @property
+    def journals(self) -> Path:
+        """Directory of the journals of runs."""
+        return self.directory / "journal"
+
     def pv_prefix(self, ioc: str = "") -> str:
         """Return the full PV prefix of the IOC named `ioc`, or the beamline's part alone."""
         prefix = self.prefix + (self.iocs[ioc].prefix if ioc else "")

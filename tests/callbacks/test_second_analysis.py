@@ -23,6 +23,7 @@ from devices.live_result import LiveResult
 from skywright.callbacks import worker_supervisor
 from skywright.callbacks.drawing import Drawer
 from skywright.callbacks.live import LiveAnalysis
+from skywright.callbacks.second_analysis import SecondAnalysis
 from skywright.errors import ConfigError, HardwareError
 
 
@@ -221,6 +222,29 @@ def test_a_new_worker_leaves_the_second_stage_to_the_first_stream(
         live.close()
     made = [run.start["analysis"] for run in read_derived(journal) if run.stop]
     assert [each["stream"] for each in made if each["name"] == "slope"] == ["left"]
+
+
+def test_a_derived_run_whose_rows_cannot_be_written_ends_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> Any:
+        raise OSError(28, "disk full")
+
+    monkeypatch.setattr("skywright.callbacks.derived.DerivedRun.add", fail)
+    documents: list[tuple[str, Any]] = []
+    second = SecondAnalysis(
+        "slope",
+        SlopeRun({}),
+        {"uid": "raw"},
+        lambda *each: documents.append(each),
+        tmp_path,
+        draw=None,  # type: ignore[arg-type]
+    )
+    with pytest.raises(OSError, match="disk full"):
+        second._derive(Slope(), None, "primary", {}, {})  # type: ignore[arg-type]
+    stop = Derived(documents).stop
+    assert stop is not None
+    assert (stop["exit_status"], stop["reason"]) == ("fail", "OSError: [Errno 28] disk full")
 
 
 def test_a_derived_run_is_there_when_the_process_that_draws_dies(

@@ -1,42 +1,59 @@
 """One stream of a raw run and its analysis, in the process of the test."""
 
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from support.derived import Derived
+from support.odd_analyses import Undrawn
 
 from skywright.analysis.picture_statistics import PictureStatistics
 from skywright.callbacks.raw_run import RawRun, RequiredKeys
 from skywright.callbacks.stream_analysis import BacklogLimits, StreamAnalysis
-from skywright.errors import ConfigError
+from skywright.errors import ConfigError, DataError
+
+
+class Immediate(Executor):
+    """Runs each action before it returns."""
+
+    def submit(self, action: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
+        done: Future[Any] = Future()
+        try:
+            done.set_result(action(*args, **kwargs))
+        except Exception as error:
+            done.set_exception(error)
+        return done
 
 
 def analyze(
-    tmp_path: Path, make: Callable[[Mapping[str, Any]], PictureStatistics]
+    tmp_path: Path,
+    make: Callable[[Mapping[str, Any]], PictureStatistics],
+    in_files: bool = True,
 ) -> tuple[StreamAnalysis, list[Any]]:
     """Return the analysis of a stream that has begun, and the list of its derived documents."""
     run = RawRun({"uid": "a", "time": 1e9}, RequiredKeys.of(PictureStatistics, {}))
     image = {"source": "", "dtype": "array", "shape": [4, 4], "dtype_numpy": "|u1"}
+    image |= {"external": "STREAM:"} if in_files else {}
     descriptor = {
         "uid": "b",
         "run_start": "a",
         "name": "primary",
-        "data_keys": {"cam_image": {**image, "external": "STREAM:"}},
+        "data_keys": {"cam_image": image},
         "configuration": {"cam": {"data": {"cam_gain": 7}}},
     }
     run("descriptor", descriptor)
     documents: list[Any] = []
-    with ThreadPoolExecutor(1) as drawer:
-        stream = StreamAnalysis(
-            run.streams["primary"],
-            make,
-            lambda name, doc: documents.append((name, doc)),
-            tmp_path,
-            BacklogLimits(),
-            drawer,
-        )
+    stream = StreamAnalysis(
+        run.streams["primary"],
+        make,
+        lambda name, doc: documents.append((name, doc)),
+        tmp_path,
+        BacklogLimits(),
+        Immediate(),
+    )
     return stream, documents
 
 
@@ -68,3 +85,43 @@ def test_a_configuration_that_does_not_fit_is_reported_as_a_fault_of_it(tmp_path
     assert stream.progress()["error_type"] == "ConfigError"
     assert documents[-1][0] == "stop"
     assert documents[-1][1]["reason"] == "ConfigError: analysis pictures: no gain 7"
+
+
+@pytest.mark.parametrize("unreadable", [False, True])
+def test_a_run_whose_pictures_fail_has_its_final_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unreadable: bool
+) -> None:
+    def fail(*_: Any) -> Any:
+        raise DataError("frame 0 cannot be read")
+
+    if unreadable:
+        monkeypatch.setattr("skywright.callbacks.stream_analysis.frames_to_draw", fail)
+    stream, documents = analyze(tmp_path, lambda _: Undrawn(), in_files=False)
+    run = stream.raw.run
+    for number in range(1, 6):
+        data = {"cam_image": np.full((4, 4), number, np.uint8)}
+        run("event", {"descriptor": "b", "seq_num": number, "data": data, "time": 1e9})
+    while stream.position < 5:
+        stream.step()
+    run("stop", {"uid": "c", "time": 2e9, "run_start": "a", "exit_status": "success"})
+    stream.step()
+    while stream.close_step():
+        pass
+    assert stream.progress()["result"]["n_frames"] == 5
+    assert Derived(documents).result["n_frames"] == 5
+    assert Derived(documents).result["pictures"] == ""
+    assert documents[-1][0] == "stop"
+    assert documents[-1][1]["exit_status"] == "success"
+
+
+def test_a_derived_run_whose_files_cannot_be_made_ends_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> Any:
+        raise OSError(28, "disk full")
+
+    monkeypatch.setattr("skywright.callbacks.derived_columns.ColumnWriter", fail)
+    stream, documents = analyze(tmp_path, lambda _: PictureStatistics())
+    assert [name for name, _ in documents] == ["start", "stop"]
+    assert documents[-1][1]["exit_status"] == "fail"
+    assert documents[-1][1]["reason"] == stream.reason == "OSError: [Errno 28] disk full"

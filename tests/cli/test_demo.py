@@ -26,6 +26,8 @@ for name in names:
     print(json.dumps({"demo": name, "title": "run 1", "seconds": 0.1, "progress": ""}), flush=True)
     if name == "dies":
         sys.exit(3)
+    if name == "leaves":
+        sys.exit(0)
     if name == "hangs":
         threading.Event().wait(60)
     with open(file, "a") as lines:
@@ -61,10 +63,11 @@ def run_demos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
 def test_a_demo_that_ends_its_process_does_not_end_the_others(
     run_demos: Callable[..., Any],
 ) -> None:
-    first, dead, last = run_demos("first", "dies", "last")
+    first, dead, left, last = run_demos("first", "dies", "leaves", "last")
     assert (first, last) == (("first", ""), ("last", ""))
-    assert dead[0] == "dies"
+    assert (dead[0], left[0]) == ("dies", "leaves")
     assert dead[1].startswith("ended with exit status 3; look at ")
+    assert left[1].startswith("ended with exit status 0; look at ")
 
 
 def test_a_demo_that_hangs_is_ended_and_the_others_run(

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
+import httpx
 import pytest
 import typer
 from rich.text import Text
@@ -55,6 +56,19 @@ def test_errors_are_one_line_and_a_status(
     assert result.exit_code == status
     assert result.stderr == f"skywright: {error}\n"
     assert result.stdout == ""
+
+
+def test_a_request_that_fails_is_one_line_with_the_address(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail() -> None:
+        request = httpx.Request("GET", "http://127.0.0.1:8000/api/v1/search/?limit=1")
+        raise httpx.ReadTimeout("timed out\nfor long", request=request)
+
+    command(monkeypatch, fail)
+    result = invoke("try")
+    assert result.exit_code == 1
+    assert result.stderr == "skywright: a request to http://127.0.0.1:8000 failed: timed out\n"
 
 
 def test_a_missing_package_is_said_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,17 @@
 """The page of rotations, while the catalog writes the run that it shows."""
 
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from starlette.testclient import TestClient
+from support.page import fake_checks, settings_of
 from support.seen_rotation import CALIBRATION
 
+from dashboard.app import make_app
+from dashboard.loop import view
 from dashboard.loop.view import CURVE_COLUMNS, has_points, read_curves
 from dashboard.site import PAGES
 from skywright.errors import DataError
@@ -43,6 +49,29 @@ def test_missing_columns_are_named_with_the_state_of_the_run() -> None:
     rows = {name: 60 for name in CURVE_COLUMNS if name != "phi"}
     with pytest.raises(DataError, match="it is running and has no column phi in pictures"):
         read_curves(contents(**rows), RESULTS, CALIBRATION)
+
+
+def test_a_series_that_cannot_be_read_says_so_under_its_heading_beside_the_rotation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    summary = SimpleNamespace(uid="1234", raw_uid="5678", time_s=0.0, status="success", sample="")
+    results = dict.fromkeys(("kind", "tip_used", "rms", "arc", "delay"), 7.0)
+
+    def fail(client: Any, journals: Path) -> Any:
+        raise DataError("pictures/tip_y (/gone.h5): the tiled server cannot read it")
+
+    monkeypatch.setattr(view, "newest_series", fail)
+    monkeypatch.setattr(view, "newest_results", lambda *_: [summary])
+    monkeypatch.setattr(
+        view, "read_rotation", lambda *_: view.Rotation(summary, "the face is at 25", [], results)
+    )
+    monkeypatch.setattr("dashboard.catalog.connect", lambda **_: None)
+    app = make_app(settings_of(tmp_path, "", "", tmp_path), fake_checks(), views=[view.VIEW])
+    text = TestClient(app, "http://127.0.0.1").get("/loop").text
+    series, rotation = text.split('id="series"')[1].split('id="rotation"')
+    assert "(/gone.h5): the tiled server cannot read it" in series
+    assert "the face is at 25" in rotation
+    assert "gone.h5" not in rotation
 
 
 def test_each_figure_has_a_word_of_explanation_on_hover() -> None:

@@ -1,8 +1,9 @@
 """PANOSETI's view: what the page shows of messages, and in a browser over simulated modules."""
 
 import io
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,11 +19,14 @@ from support.waiting import until
 
 from dashboard.app import make_app
 from dashboard.headless import headless_chromium, show_as
+from dashboard.panoseti import pano_worker
 from dashboard.panoseti.pano_worker import encode_facts
 from dashboard.panoseti.view import IOC, PanosetiBoard
 from devices.panoseti.array import Panoseti
-from devices.panoseti.view import PanosetiFacts, PanosetiImage
+from devices.panoseti.session import make_devices
+from devices.panoseti.view import PanosetiFacts, PanosetiImage, PanosetiView
 from skywright.config import IocSettings
+from skywright.session.context import SessionContext
 
 PIXELS = np.arange(256, dtype=np.int32).reshape(16, 16)
 
@@ -66,6 +70,44 @@ def test_page_shows_modules_with_their_images(page: TestClient) -> None:
     text = page.get("/panoseti").text
     assert "the IOC does not answer" in text
     assert "module 254" in text  # what was known stays
+
+
+def test_a_number_that_is_not_known_is_null() -> None:
+    image = replace(facts().images[0], rate_hz=np.nan)
+    header = encode_facts(replace(facts(), images=(image,))).split(b"\n")[0]
+    assert json.loads(header, parse_constant=pytest.fail)["images"][0]["rate_hz"] is None
+
+
+@pytest.mark.parametrize(
+    ("args", "slots"),
+    [((), 4), (("--module-id", "254", "--modules", "2"), 2), (("--modules=6",), 6)],
+)
+def test_page_and_session_have_as_many_slots_as_the_ioc(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, args: tuple[str, ...], slots: int
+) -> None:
+    ioc = IocSettings(module="iocs.panoseti", prefix="PANO1:", args=args)
+    settings = settings_of(tmp_path, "", "", tmp_path, iocs={"panoseti": ioc})
+    device = make_devices(SessionContext(settings))["panoseti"]
+    assert f"m{slots}_img16" in device.streams
+    assert f"m{slots + 1}_img16" not in device.streams
+
+    given: list[str] = []
+    monkeypatch.setattr(
+        "dashboard.live_board.worker_messages", lambda *each: given.extend(each[3:])
+    )
+    site = make_app(settings, fake_checks()).state.site
+    IOC.feeds(site)["panoseti"]()
+    monkeypatch.setattr("sys.argv", ["pano_worker", "--prefix", "NO:SUCH:", *given])
+    views: list[PanosetiView] = []
+
+    def run(messages: Callable[[], Iterator[bytes]]) -> None:
+        monkeypatch.setattr(pano_worker, "each_period", lambda read, period_s: read())
+        monkeypatch.setattr(PanosetiView, "facts", lambda view: views.append(view) or facts())
+        messages()
+
+    monkeypatch.setattr(pano_worker, "write_messages", run)
+    pano_worker.main()
+    assert list(views[0]._modules) == list(range(1, slots + 1))
 
 
 def test_the_distribution_of_largest_pixels(page: TestClient) -> None:

@@ -325,6 +325,17 @@ def test_regions_drawn_with_the_mouse_hold_from_the_next_shot_on(
         Select(find("[data-regions=region]")).select_by_value("roi2")
         until(lambda: "roi2 against I0" in browser.page_source, 60, "its shots are plotted")
 
+        # Nothing is put while the server is away: the page says so, and shows what holds.
+        browser.execute_script(
+            "const fetched = window.fetch; window.fetch = (...all) => all[1].method"
+            " ? (window.fetch = fetched, Promise.reject(new Error('away'))) : fetched(...all)"
+        )
+        Select(find("[data-regions=region]")).select_by_value("all")
+        error = find("[data-regions=error]")
+        until(lambda: error.text == "not put: away", 60, "the failure is shown")
+        chosen = find("[data-regions=region]")
+        until(lambda: chosen.get_property("value") == "roi2", 60, "what holds is shown")
+
         # The other tile: no region of the first one is drawn on it, and a new one is its own.
         Select(find("[data-regions=detector]")).select_by_value(SECOND)
         until(lambda: SECOND in caption(), 60, "the other tile is shown")

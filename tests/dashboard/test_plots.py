@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -164,6 +165,30 @@ def test_the_note_of_an_image_says_what_the_pulses_are_counted_from(
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "values", "reason"),
+    [
+        ("signal", np.full(8, "in"), "the column signal has no numbers that can be plotted"),
+        ("signal", np.empty(0), "the column signal has no numbers that can be plotted"),
+        ("signal", np.empty((8, 2, 2)), "the column signal has no numbers that can be plotted"),
+        ("signal", np.empty((8, 2)), "a row of signal is not one number"),
+        ("pulse_id", np.full(8, "in"), "the column pulse_id has no numbers that can be plotted"),
+        ("pulse_id", np.empty((8, 2)), "the column pulse_id has no numbers that can be plotted"),
+    ],
+)
+def test_a_run_that_cannot_be_laid_over_is_a_note(
+    overlay: Callable[..., Plot], name: str, values: np.ndarray, reason: str
+) -> None:
+    first, other = run_of_pulses("a1b2c3d4", 1), run_of_pulses("b2c3d4e5", 1)
+    column = Column(name, values.shape, values.dtype, {}, values.__getitem__)
+    stream = other.streams[0]
+    columns = (*(each for each in stream.columns if each.name != name), column)
+    odd = replace(other, streams=(replace(stream, columns=columns),))
+    drawn = overlay(first, odd)
+    assert len(marks(drawn)) == 8
+    assert drawn.notes == (f"run b2c3d4e5: {reason}",)
+
+
 def test_a_measured_value_is_plotted_before_the_number_of_a_frame() -> None:
     columns = tuple(
         ColumnView(name, (5,), dtype, None, None)
@@ -213,6 +238,20 @@ def test_what_a_run_does_not_have_is_said(store: SampleStore, page: TestClient) 
     answer = page.get(f"/runs/{SCAN}?y=primary/nothing")
     assert answer.status_code == 404
     assert "has no numbers primary/nothing" in answer.text
+
+
+def test_a_run_whose_file_is_gone_has_its_page_with_the_reason_in_place_of_the_plot(
+    page: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(run: Container) -> RunContents:
+        raise DataError("primary/omega (/gone.h5): the tiled server cannot read it")
+
+    monkeypatch.setattr("dashboard.plots.read_contents", fail)
+    answer = page.get(f"/runs/{SCAN}")
+    assert answer.status_code == 200
+    assert "primary/omega (/gone.h5): the tiled server cannot read it" in answer.text
+    assert "Export" in answer.text
+    assert '<svg class="chart"' not in answer.text
 
 
 def test_the_page_has_the_plot_and_a_form_that_keeps_the_choice(page: TestClient) -> None:

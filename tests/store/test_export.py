@@ -2,6 +2,8 @@
 
 import csv
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -250,6 +252,52 @@ def test_run_without_streams(tmp_path: Path) -> None:
         assert file["entry/sample/conc mg_ml"][()] == 5
         assert file["entry/sample/buffer_pH"][()] == 7
         assert file["entry/title"].asstr()[()] == "run"
+
+
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from skywright.errors import DataError
+from skywright.store.export import _write
+from skywright.store.export.contents import Column, RunContents, Stream
+
+directory, *limits = sys.argv[1:]
+arrays = [np.arange(3000.0), np.full(3000, "text"), np.ones((200, 100, 100), "u1")]
+columns = [Column(f"c{k}", a.shape, a.dtype, {}, a.__getitem__) for k, a in enumerate(arrays)]
+streams = (Stream("primary", {}, tuple(columns), {}),)
+run = RunContents({"uid": "u", "time": 0.0}, None, "running", streams, ())
+for limit in map(int, limits):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    try:
+        _write(run, Path(directory) / f"{limit}.nxs", "nexus", False)
+    except DataError as error:
+        print("cannot be written" in str(error))
+"""
+
+
+def test_a_disk_without_room_for_nexus_is_an_error_and_not_the_end_of_the_process(
+    tmp_path: Path,
+) -> None:
+    """A limit of the size of files fails as a full disk does, when a write needs more."""
+    limits = [10_000, 2_500_000, 2_700_000, 4_000_000, 100_000_000]
+    command = [sys.executable, "-c", FULL_DISK, str(tmp_path), *map(str, limits)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split() == ["True"] * 4
+    assert [path.name for path in tmp_path.iterdir()] == ["100000000.nxs"]
+    assert (tmp_path / "100000000.nxs").stat().st_size < 3_500_000
+    assert read_nexus(tmp_path / "100000000.nxs", "primary")["c2"].sum() == 2_000_000
+
+
+def test_a_directory_is_named_by_a_dot(
+    store: SampleStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        report = export_run(find_run(store.client, SCAN), Path(), "csv", overwrite=True)
+        assert {path.name for path in tmp_path.iterdir()} == {path.name for path in report.files}
+        assert all(path.is_file() for path in report.files)
 
 
 def test_stream_named_like_a_field_of_the_entry(tmp_path: Path) -> None:

@@ -127,6 +127,9 @@ def test_run_that_is_stored_after_its_end_takes_two_requests(journals: Path, cli
     assert len(requests) == 2, requests
     stored = client["raw"][run.recording.uid]
     assert stored["primary"].read()["c1"].values.tolist() == [0.5, 1.5, 2.5, 3.5]
+    column = stored["primary/c1"]
+    assert [float(column[row]) for row in (0, 2, -1)] == [0.5, 2.5, 3.5]
+    assert column[::-2].tolist() == [3.5, 1.5]
 
 
 def test_run_of_a_camera_with_events_takes_few_requests(

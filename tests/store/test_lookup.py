@@ -1,8 +1,11 @@
 """Look-ups over both containers of a real tiled server."""
 
+import re
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -19,9 +22,11 @@ from support.sample_runs import (
     SampleStore,
     shared_sample_store,
 )
+from tiled.client.container import Container
 
 from skywright.callbacks.journal import Journal
 from skywright.errors import DataError
+from skywright.store import lookup
 from skywright.store.lookup import (
     RunFilter,
     derived_runs,
@@ -81,6 +86,25 @@ def store(pytestconfig: pytest.Config) -> SampleStore:
 )
 def test_find_runs(store: SampleStore, wanted: RunFilter, uids: list[str]) -> None:
     assert [run.uid for run in find_runs(store.client, wanted)] == uids
+
+
+def test_a_number_is_a_scan_id_and_the_start_of_a_uid(monkeypatch: pytest.MonkeyPatch) -> None:
+    starts = [
+        {"uid": "4f0c1d2e", "scan_id": 1234, "time": 2.0},
+        {"uid": "1234abcd", "scan_id": 7, "time": 1.0},
+    ]
+
+    def search(container: Any, queries: list[Any]) -> Any:
+        (query,) = queries
+        field, value = query.key.removeprefix("start."), getattr(query, "value", None)
+        wanted = (lambda v: v == value) if value else re.compile(query.pattern[:-1]).match
+        found = (start for start in starts if wanted(start[field]))
+        return iter([SimpleNamespace(metadata={"start": start}) for start in found])
+
+    monkeypatch.setattr(lookup, "_search", search)
+    monkeypatch.setattr(lookup, "_RUNS", {"raw": lambda client: None})
+    found = find_runs(cast(Container, None), RunFilter(text="1234"))
+    assert [run.uid for run in found] == ["1234abcd", "4f0c1d2e"]
 
 
 def test_limit_keeps_the_newest(store: SampleStore) -> None:

@@ -40,7 +40,7 @@ def declared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         "[skywright.instruments]\nraw = support.raw_format:INSTRUMENT\n"
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", f"{site}:{Path(__file__).parents[1]}")
+        patch.setenv("PYTHONPATH", f"{site}:{Path(__file__).parents[1]}", prepend=":")
         patch.setattr(forked, "AHEAD", {})  # the server is not forked from this process
         patch.setattr(readers, "instruments", lambda: {"raw": raw_format.INSTRUMENT})
         yield site
@@ -97,6 +97,9 @@ def test_images_of_a_dead_writer_are_in_catalog_export_and_reprocessing(
     expected = [image(number) for number in range(ROWS)]
     np.testing.assert_array_equal(run["primary"]["raw_image"].read(), expected)
     np.testing.assert_array_equal(run["primary"]["raw_image"][18:23], expected[18:23])
+    for row in (0, 5, -1):
+        np.testing.assert_array_equal(run["primary"]["raw_image"][row], expected[row])
+    np.testing.assert_array_equal(run["primary"]["raw_image"][5, 1], expected[5][1])
     assert run["primary"].read()["raw_frame_number"].values.tolist() == list(range(ROWS))
 
     (stream,) = read_contents(run).streams

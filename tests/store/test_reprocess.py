@@ -213,6 +213,23 @@ def test_failure_is_an_error_and_in_the_derived_run(world: World) -> None:
     assert wait_until_stored(world.client, uid).metadata["stop"]["exit_status"] == "fail"
 
 
+def test_pictures_that_fail_and_files_that_cannot_be_made(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = world.run(world.steps_uid, f"{PATH}:Undrawn")
+    assert done.stop is not None
+    assert done.stop["exit_status"] == "success"
+    assert (done.result["n_frames"], done.result["pictures"]) == (10, "")
+
+    def fail(*_: Any) -> Any:
+        raise OSError(28, "disk full")
+
+    monkeypatch.setattr("skywright.callbacks.derived_columns.ColumnWriter", fail)
+    run = find_run(world.client, world.steps_uid)
+    with pytest.raises(DataError, match=f"picture_statistics of run {world.steps_uid}.*disk full"):
+        reprocess(run, "picture_statistics", store=world.stack.directory)
+
+
 def test_a_configuration_that_an_analysis_refuses_is_in_the_derived_run(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -340,6 +357,27 @@ def test_command_line(
     assert [line["raw_uid"] for line in lines] == [world.uid, world.steps_uid]
     assert lines[1]["result"]["n_frames"] == 10
     assert world.derived(lines[0]["derived_uid"]).result["n_frames"] == FRAMES
+
+    uids = (world.blind_uid, world.steps_uid, world.uid)
+    assert skywright(*uids, "--analysis", "picture_statistics", "--json") == 2
+    out, err = capsys.readouterr()
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert [line["raw_uid"] for line in lines] == [world.steps_uid, world.uid]
+    assert f"run {world.blind_uid} has no stream with the data keys" in err
+    with monkeypatch.context() as patch:
+        each, wait = reprocess_module._reprocess_streams, reprocess_module.wait_until_stored
+        patch.setattr(
+            reprocess_module,
+            "_reprocess_streams",
+            lambda *args: [DataError("a stream is cursed"), *each(*args)],
+        )
+        patch.setattr(reprocess_module, "wait_until_stored", lambda *args: wait(*args, timeout_s=0))
+        assert skywright(*uids[1:], "--analysis", "picture_statistics", "--json") == 2
+    out, err = capsys.readouterr()
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert [line["raw_uid"] for line in lines] == [world.steps_uid, world.uid]
+    assert err.count("a stream is cursed") == err.count("does the ingester run?") == 2
+
     assert skywright(world.turn_live_uid, "--analysis", ROTATION, "--json") == 0
     (line,) = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert (line["analysis"], line["raw_uid"]) == (ROTATION, world.turn_uid)

@@ -31,6 +31,15 @@ class Raises(PictureStatistics):
         return super().measure(batch)
 
 
+class Undrawn(PictureStatistics):
+    """Its pictures fail."""
+
+    pictures = 2
+
+    def draw(self, batch: Batch) -> Mapping[str, bytes]:
+        raise ConnectionError("no server draws")
+
+
 class Prints(PictureStatistics):
     """Prints what looks like a message, and what does not, from Python and from C."""
 

@@ -169,16 +169,20 @@ function regionsOn(figure) {
 
   async function put(wanted) {
     part("error").textContent = "";
-    const answer = await fetch(figure.dataset.put, {
-      method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(wanted),
-    });
-    if (!answer.ok) {
-      part("error").textContent = `not put: ${answer.status} ${answer.statusText}`;
+    let found;
+    try {
+      const answer = await fetch(figure.dataset.put, {
+        method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(wanted),
+      });
+      if (!answer.ok) throw new Error(`${answer.status} ${answer.statusText}`);
+      found = await answer.json();
+    } catch (error) {  // refused, or the server is away
+      part("error").textContent = `not put: ${error.message}`;
       choices(state.now);
       state.plotted = null;
+      show(state.now);  // the selects have what holds
       return;
     }
-    const found = await answer.json();
     part("error").textContent = found.error || "";
     if (found.regions !== undefined) { state.now.regions = found.regions; show(state.now); }
   }

@@ -110,18 +110,25 @@ class DerivedRun:
         self.raw_uid = str(raw_start["uid"])
         day = datetime.fromtimestamp(run.start_doc["time"]).astimezone()
         self.directory = assets.absolute() / f"{day:%Y/%m/%d}" / self.uid
-        self.directory.mkdir(parents=True, exist_ok=True)
         self._run = run
         emit("start", run.start_doc)
+        try:
+            self._make_files()
+            self._describe()
+        except Exception as error:
+            emit("stop", run.compose_stop(exit_status="fail", reason=_reason(error)))
+            raise
+
+    def _make_files(self) -> None:
+        self.directory.mkdir(parents=True, exist_ok=True)
         self._columns = DerivedColumns(
             self.directory / "columns.h5",
-            [FRAME_TIME, *(_in_entry(c) for c in analysis.columns)],
+            [FRAME_TIME, *(_in_entry(c) for c in self.analysis.columns)],
             IDENTITY,
         )
-        arrays = [replace(_in_entry(c), rows_per_chunk=1) for c in analysis.results if c.shape]
+        arrays = [replace(_in_entry(c), rows_per_chunk=1) for c in self.analysis.results if c.shape]
         self._has_arrays = bool(arrays)
         self._arrays = DerivedColumns(self.directory / "arrays.h5", arrays, UPDATE_NUMBER)
-        self._describe()
 
     @property
     def columns_path(self) -> Path:
@@ -217,8 +224,7 @@ class DerivedRun:
 
     def scalars(self) -> dict[str, Any]:
         """Return the counts and the scalar results, as plain Python values."""
-        result = self.analysis.result()
-        return self._counts() | {k: v.item() for k, v in result.items() if not np.ndim(v)}
+        return self._counts() | scalars(self.analysis.result())
 
     def close(
         self,
@@ -253,7 +259,7 @@ class DerivedRun:
                 self._emit_result("\n".join(map(str, paths)), with_arrays=has_new)
             self._emit_datums()
         except Exception as error:
-            exit_status, reason = "fail", f"{type(error).__name__}: {error}"
+            exit_status, reason = "fail", _reason(error)
             raise
         finally:
             stop = self._run.compose_stop(exit_status=exit_status, reason=reason)
@@ -275,15 +281,13 @@ class DerivedRun:
 
     def _emit_result(self, pictures: str = "", *, with_arrays: bool) -> None:
         result = self.analysis.result()
-        arrays = {name: value for name, value in result.items() if np.ndim(value)}
         if with_arrays:
-            row = {name: value[np.newaxis] for name, value in arrays.items()}
+            row = {name: value[np.newaxis] for name, value in result.items() if np.ndim(value)}
             self._arrays.append(np.array([self._updates]), row)
             self._arrays.write()
             self._updates += 1
             self._arrays_changed = False
-        data = self._counts() | {k: v.item() for k, v in result.items() if k not in arrays}
-        data["pictures"] = pictures
+        data = self._counts() | scalars(result) | {"pictures": pictures}
         self._scalars_changed = False
         now = time.time()
         event = self._result_bundle.compose_event(data=data, timestamps=dict.fromkeys(data, now))
@@ -323,6 +327,15 @@ class DerivedRun:
         columns = {c.name: StreamColumn.of(c) for c in file.all_columns}
         keys = {c.name: data_key(c, source) | {"external": "STREAM:"} for c in file.all_columns}
         return file, StreamDocuments(self._run, self._emit, stream, name, file.path, columns, keys)
+
+
+def scalars(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the scalars of the result of an analysis, as plain Python values."""
+    return {name: value.item() for name, value in result.items() if not np.ndim(value)}
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _in_entry(column: Column) -> Column:

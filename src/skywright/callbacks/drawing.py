@@ -1,4 +1,6 @@
-"""Draws the pictures of second-stage analyses in a process of its own.
+"""Draws the pictures of analyses; those of second-stage analyses in a process of its own.
+
+A failure is logged, and pictures are lacking then: a run is worth more than its pictures.
 
 Drawing takes longer than the analysis of many frames, which decisions wait for. The process starts
 with the first drawing and ends with the worker whose pipe it reads.
@@ -11,7 +13,7 @@ import sys
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from typing import IO, Any, cast
+from typing import IO, Any, TypeVar, cast
 
 from skywright.analysis import Analysis, Batch
 from skywright.analysis.second import SecondRun
@@ -21,22 +23,25 @@ from skywright.processes.logs import log_to_stderr
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
 Drawing = tuple[SecondRun, Analysis[Any], Batch, Mapping[str, Any]]
 Draw = Callable[[Drawing], "Future[dict[str, bytes]]"]
 
 
-def draw(drawing: Drawing) -> dict[str, bytes]:
-    """Return the pictures of a result: file name to contents; those before a failure, if it fails.
+def attempt(action: Callable[..., T], *arguments: Any) -> T | None:
+    """Return the value of a part of drawing, or None; the failure is logged."""
+    try:
+        return action(*arguments)
+    except Exception:  # whatever an analysis or its reader raises
+        log.exception("pictures are lacking")
+        return None
 
-    The failure is logged: a run is worth more than its pictures.
-    """
+
+def draw(drawing: Drawing) -> dict[str, bytes]:
+    """Return the pictures of a result: file name to contents; those before a failure, if any."""
     run, analysis, members, result = drawing
     pictures: dict[str, bytes] = {}
-    try:
-        for name, contents in run.draw(analysis, members, result):
-            pictures[name] = contents
-    except Exception:
-        log.exception("pictures are lacking")
+    attempt(lambda: pictures.update(run.draw(analysis, members, result)))
     return pictures
 
 

@@ -137,11 +137,6 @@ class Reports:
         with self._changed:
             return self._progress_of(raw_uid or self.raw_uid or "", stream)
 
-    def streams(self, raw_uid: str | None = None) -> list[str]:
-        """Return the names of the streams of a raw run that are analyzed, the first one first."""
-        with self._changed:
-            return list(self._runs.get(raw_uid or self.raw_uid or "", _RunReports()).streams)
-
     def _progress_of(self, uid: str, stream: str | None) -> Progress:
         reported = self._runs.get(uid, _RunReports())
         if stream is not None:

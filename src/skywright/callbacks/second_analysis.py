@@ -7,13 +7,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from skywright.analysis import Analysis, Batch
 from skywright.analysis.inputs import concatenate
 from skywright.analysis.second import SecondRun
-from skywright.callbacks.derived import DerivedRun, Emit
+from skywright.callbacks.derived import DerivedRun, scalars
 from skywright.callbacks.drawing import Draw
+from skywright.callbacks.stream_documents import Emit
 from skywright.errors import DataError, SkywrightError
 
 log = logging.getLogger(__name__)
@@ -88,7 +87,7 @@ class SecondAnalysis:
         self._facts = {"answered": self._requested, "error": "", "error_type": ""}
         try:
             analysis, _ = self._compute()
-            self._facts["result"] = scalars(analysis)
+            self._facts["result"] = _scalars(analysis)
         except Exception as error:  # whatever it is, the plan must see it
             self._fail(error)
         return True
@@ -113,7 +112,7 @@ class SecondAnalysis:
         self._facts = {"answered": self._requested, "error": "", "error_type": ""}
         try:
             analysis, members = self._compute()
-            drawn = self._draw((self.run, analysis, members, scalars(analysis)))
+            drawn = self._draw((self.run, analysis, members, _scalars(analysis)))
             while not drawn.done() and time.monotonic() < self.draw_until:
                 yield
             pictures = drawn.result() if drawn.done() else {}
@@ -147,8 +146,12 @@ class SecondAnalysis:
             analysis.fresh(), self._start, self._emit, self._assets, inputs, stream=stream
         )
         self._facts["derived_uid"] = derived.uid
-        derived.add(members)
-        why = self.run.failure(scalars(analysis))
+        try:
+            derived.add(members)
+        except Exception as error:
+            derived.close("fail", f"{type(error).__name__}: {error}")
+            raise
+        why = self.run.failure(_scalars(analysis))
         derived.close("fail" if why else "success", why, pictures, keeps_result=True)
         self._facts |= {
             "rows": derived.rows,
@@ -162,7 +165,6 @@ class SecondAnalysis:
         self._facts |= {"error": str(error), "error_type": type(error).__name__}
 
 
-def scalars(analysis: Analysis[Any]) -> dict[str, Any]:
-    """Return the scalar results of an analysis, and its number of members, as Python values."""
-    found = {k: v.item() for k, v in analysis.result().items() if not np.ndim(v)}
-    return {"n_frames": analysis.members, **found}
+def _scalars(analysis: Analysis[Any]) -> dict[str, Any]:
+    """Return the number of members and the scalar results."""
+    return {"n_frames": analysis.members, **scalars(analysis.result())}

@@ -11,10 +11,12 @@ from typing import Any, Literal, TypeVar
 
 from skywright.analysis import Analysis, Batch
 from skywright.analysis.frames import FrameReader, frames_to_draw
-from skywright.callbacks.derived import DerivedRun, Emit
+from skywright.callbacks.derived import DerivedRun
+from skywright.callbacks.drawing import attempt
 from skywright.callbacks.pace import DECISION_LIMIT, Pace, choose
 from skywright.callbacks.raw_run import RawStream
 from skywright.callbacks.second_analysis import SecondAnalysis
+from skywright.callbacks.stream_documents import Emit
 from skywright.errors import DataError, SkywrightError
 
 UNFLUSHED_POLL_S = 0.005
@@ -96,7 +98,7 @@ class StreamAnalysis:
         self._first_backlog_end: int | None = None
         """End of the frames that waited at the first batch, none of which is skipped for
         `max_behind_s`; None before it."""
-        self._told_status = ""
+        self._status_after_step = ""
         """Exit status at the end of the last step."""
         self._deadline: float | None = None
         self._decision = (0, 0.0)
@@ -135,8 +137,8 @@ class StreamAnalysis:
         is_over = is_open and self.raw.run.stop is not None and not self.exit_status
         if is_over and self._guarded(self._is_done):
             self._guarded(self._finish)
-        has_ended = self.exit_status != self._told_status  # here, or as rows were written
-        self._told_status = self.exit_status
+        has_ended = self.exit_status != self._status_after_step  # here, or as rows were written
+        self._status_after_step = self.exit_status
         return self.position > before or has_ended or any(answers)
 
     def close_step(self) -> bool:
@@ -325,11 +327,15 @@ class StreamAnalysis:
         derived.dropped += readable  # complete in the file, but there was no time
         derived.missing += left - readable
         self.position = table.announced()
-        frames = frames_to_draw(self._analysis, reader, self.position)
-        drawn = None if frames is None else self._picture_thread.submit(self._analysis.draw, frames)
+        frames = attempt(frames_to_draw, self._analysis, reader, self.position)
+        drawn = (
+            None
+            if frames is None
+            else self._picture_thread.submit(attempt, self._analysis.draw, frames)
+        )
         self._closing = self._close_all(drawn)
 
-    def _close_all(self, drawn: "Future[Mapping[str, bytes]] | None") -> Iterator[None]:
+    def _close_all(self, drawn: "Future[Mapping[str, bytes] | None] | None") -> Iterator[None]:
         """Close the derived runs, those of the second stage first; yield while pictures are drawn.
 
         If the worker dies before the last one is closed, the next worker repeats all of them.
@@ -337,7 +343,7 @@ class StreamAnalysis:
         yield from self._finish_second()
         while drawn is not None and not drawn.done() and self._waits_for_pictures:
             yield
-        self._close("success", "", drawn.result() if drawn is not None and drawn.done() else {})
+        self._close("success", "", drawn.result() if drawn is not None and drawn.done() else None)
 
     def _close(
         self,

@@ -24,12 +24,12 @@ from typing import IO, Any
 
 from skywright.analysis.named import make_analysis, make_second_stage
 from skywright.analysis.second import SecondStage
-from skywright.callbacks.derived import Emit
 from skywright.callbacks.drawing import Drawer
 from skywright.callbacks.journal import Journal, encode_line
 from skywright.callbacks.raw_run import RawRun, RequiredKeys, RunIds
 from skywright.callbacks.second_analysis import SecondAnalysis
 from skywright.callbacks.stream_analysis import DRAWING_POLL_S, BacklogLimits, StreamAnalysis
+from skywright.callbacks.stream_documents import Emit
 from skywright.errors import SkywrightError
 from skywright.processes.child import keep_stdout
 from skywright.processes.logs import log_to_stderr

@@ -110,8 +110,7 @@ class _SentRun:
         """Keep a document for a new worker.
 
         A stream datum that continues the last one of its resource, in the same stream, is joined
-        to it. Of requests for
-        a result (``request``) the last one is kept.
+        to it. The last request for a result (``request``) is kept; earlier ones are dropped.
         """
         if name == "request":
             self._request = doc

@@ -130,8 +130,24 @@ def _set_verbosity(ctx: typer.Context, count: int) -> int:
     return count
 
 
+def report(error: Exception) -> int:
+    """Print an error in one line on stderr; return the exit status that it stands for."""
+    logger.debug("failed", exc_info=error)
+    typer.echo(f"skywright: {error}", err=True)
+    return EXIT_BAD_USE if isinstance(error, ConfigError | DataError) else EXIT_FAILED
+
+
+def _request_errors() -> tuple[Any, ...]:
+    """Return the errors of requests; none if no request was made, as httpx is not imported."""
+    httpx = sys.modules.get("httpx")
+    return (httpx.HTTPError,) if httpx is not None else ()
+
+
 class LazyGroup(TyperGroup):
-    """A group that imports a command only to run it, and says each failure in one line."""
+    """A group that imports a command only to run it.
+
+    It prints each `SkywrightError` and each failed request to a server in one line.
+    """
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Return the names of the commands, in the table's order."""
@@ -150,7 +166,7 @@ class LazyGroup(TyperGroup):
         return name, load(str(name)), rest
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command; a `SkywrightError` becomes one line on stderr and the exit status."""
+        """Run the command; an error that is no bug is one line on stderr and the exit status."""
         _set_verbosity(ctx, 0)
         name = (ctx._protected_args + ctx.args)[:1]  # noqa: SLF001  the command that will run
         try:
@@ -159,10 +175,13 @@ class LazyGroup(TyperGroup):
             error.message = error.message.removeprefix("Value error, ")
             raise
         except SkywrightError as error:
-            logger.debug("failed", exc_info=True)
-            typer.echo(f"skywright: {error}", err=True)
-            bad_use = isinstance(error, ConfigError | DataError)
-            raise typer.Exit(EXIT_BAD_USE if bad_use else EXIT_FAILED) from error
+            raise typer.Exit(report(error)) from error
+        except _request_errors() as error:
+            url, reason = error.request.url, str(error).partition("\n")[0]
+            server = f"{url.scheme}://{url.netloc.decode()}"
+            failure = SkywrightError(f"a request to {server} failed: {reason}")
+            failure.__cause__ = error
+            raise typer.Exit(report(failure)) from error
         except ModuleNotFoundError as error:
             missing = (error.name or "").partition(".")[0]
             if missing in ROOMS or name[0] not in commands():

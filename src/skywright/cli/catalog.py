@@ -10,7 +10,7 @@ from rich.table import Table
 
 from skywright.cli import run_named
 from skywright.cli.output import ConfigOption, JsonOption, make_console, print_json
-from skywright.config import Settings, load_settings
+from skywright.config import load_settings
 from skywright.errors import ConfigError
 from skywright.store.words import in_seconds, in_short, local_time
 
@@ -42,7 +42,7 @@ def runs(
     query: Annotated[
         str | None,
         typer.Argument(
-            metavar="QUERY", help="Start of a uid, else a scan_id, else words of the metadata."
+            metavar="QUERY", help="A scan_id or the start of a uid, else words of the metadata."
         ),
     ] = None,
     plan: Annotated[str | None, typer.Option(help="Name of the plan.")] = None,
@@ -87,7 +87,7 @@ def runs(
         raw_uid=find_run(client, raw).metadata["start"]["uid"] if raw else None,
         **times,
     )
-    found = find_runs(client, run_filter, limit, _journals(settings))
+    found = find_runs(client, run_filter, limit, settings.journals)
     if as_json:
         for run in found:
             print_json(run)
@@ -95,7 +95,7 @@ def runs(
         make_console().print(_runs_table(found))
     else:
         typer.echo("no run matches", err=True)
-    if not as_json and (waiting := waiting_runs(_journals(settings))):
+    if not as_json and (waiting := waiting_runs(settings.journals)):
         typer.echo(
             f"runs that have ended and are not completely stored yet: {len(waiting)}", err=True
         )
@@ -121,7 +121,7 @@ def show(
     settings = load_settings(config)
     client = connect(settings=settings)
     run = find_run(client, _one_run(uid))
-    view = view_run(client, run, _journals(settings))
+    view = view_run(client, run, settings.journals)
     written = []
     if pictures:
         from skywright.store.pictures import write_pictures
@@ -163,7 +163,7 @@ def export(
     start = run.metadata["start"]
     target = output or Path(f"{start['uid'][:8]}{SUFFIXES[format]}")
     report = export_run(
-        run, target, format, overwrite=overwrite, link=link, journals=_journals(settings)
+        run, target, format, overwrite=overwrite, link=link, journals=settings.journals
     )
     if as_json:
         print_json(report)
@@ -202,10 +202,6 @@ def _one_run(uid: str | None) -> str:
     if uid is None:
         raise ConfigError("name one run: UID, or -1 for the newest; `skywright runs` lists them")
     return run_named(uid)
-
-
-def _journals(settings: Settings) -> Path:
-    return settings.directory / "journal"
 
 
 def _runs_table(found: "list[RunSummary]") -> Table:

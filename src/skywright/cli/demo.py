@@ -84,7 +84,8 @@ def _run_demos(names: Sequence[str], config: Path, console: Console) -> list[dic
         left = left[len(done) :]
         if left:
             name, *left = left
-            why = f"ended with exit status {status}" if status else f"not done within {LIMIT_S:g} s"
+            too_slow = f"not done within {LIMIT_S:g} s"
+            why = too_slow if status is None else f"ended with exit status {status}"
             why += f"; look at {os.path.relpath(log)}"
             console.print(f"{name:<10} failed: {why}", style="red")
             results.append(asdict(failed_demo(name, why)))

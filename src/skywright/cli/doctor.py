@@ -305,7 +305,7 @@ def check_journals(settings: Settings, state: runtime.State | None) -> Check:
     from skywright.store.tail import locked_if_dead
 
     waiting, running = [], 0
-    for journal in (settings.directory / "journal").glob("*.jsonl"):
+    for journal in settings.journals.glob("*.jsonl"):
         try:
             age_s = time.time() - journal.stat().st_mtime
             with locked_if_dead(journal) as dead:
@@ -319,13 +319,13 @@ def check_journals(settings: Settings, state: runtime.State | None) -> Check:
             f"{len(waiting)} finished runs are not in tiled, the oldest since {max(waiting):.0f} s"
         )
         log = settings.directory / "logs" / "ingester.log"
-        todo = f"look at {log}" if state else "start `skywright up`, or say `skywright recover`"
+        todo = f"look at {log}" if state else "start `skywright up`, or run `skywright recover`"
         return wrong("ingester", found, todo)
-    if aside := len(list((settings.directory / "journal" / "aside").glob("*.jsonl"))):
+    if aside := len(list((settings.journals / "aside").glob("*.jsonl"))):
         return wrong(
             "ingester",
             f"{aside} runs could not be stored; their journals are in journal/aside",
-            "say `skywright recover`; it tells why",
+            "run `skywright recover`; it prints the reason",
         )
     return good("ingester", f"all finished runs are in tiled; {running} open")
 

@@ -12,10 +12,10 @@ from skywright.analysis.named import (
     is_second_stage,
     named_analyses,
 )
-from skywright.cli import run_named
+from skywright.cli import report, run_named
 from skywright.cli.output import ConfigOption, print_json
 from skywright.config import load_settings
-from skywright.errors import ConfigError
+from skywright.errors import ConfigError, DataError, SkywrightError
 
 NAMES = [
     f"{name} (after {analysis.after})" if analysis.after else name
@@ -62,6 +62,8 @@ def reprocess(
 ) -> None:
     """Run an analysis over stored runs; each fitting stream adds a derived run and changes none.
 
+    A run or stream that cannot be analyzed is reported, and the others are analyzed.
+
     An analysis with "after" takes what another one has found: name a derived run of that one, or a
     raw run to do both.
     """
@@ -78,15 +80,27 @@ def reprocess(
     options: dict[str, Any] = {"store": settings.directory, "keys": _keys(key or [])}
     if is_second_stage(analysis) and analysis in named_analyses():
         options["first"] = configured_parameters(first_stage_of(analysis), settings)
+    status = 0
     with store.cluster(dask) if dask else nullcontext() as submit:
         for run in runs:
-            results = store.reprocess(run, analysis, given, submit=submit, **options)
-            for done in results:
-                store.wait_until_stored(client, done.derived_uid)
-                if as_json:
-                    print_json(done)
-                else:
-                    _print(done)
+            try:
+                results = store.reprocess_each(run, analysis, given, submit=submit, **options)
+                for each in results:
+                    if isinstance(each, DataError):
+                        status = max(status, report(each))
+                    elif as_json:
+                        print_json(each)
+                    else:
+                        _print(each)
+                for each in results:
+                    if isinstance(each, store.Reprocessed):
+                        store.wait_until_stored(client, each.derived_uid)
+            except ConfigError:  # it holds for all runs
+                raise
+            except SkywrightError as error:
+                status = max(status, report(error))
+    if status:
+        raise typer.Exit(status)
 
 
 def _print(done: Any) -> None:

@@ -68,7 +68,7 @@ def session(
     Uses the beamline that `skywright up` runs on the store, else starts one and stops it at the
     end.
     """
-    logging.getLogger("bluesky").addFilter(_is_told_here_alone)
+    logging.getLogger("bluesky").addFilter(_is_logged_only)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     settings = load_settings(config)
     name = "-c"
@@ -87,10 +87,10 @@ def session(
         _run_code(name, source)
 
 
-def _is_told_here_alone(record: logging.LogRecord) -> bool:
-    """Return whether a record of bluesky is the only one to tell: a plan's exception is raised too.
+def _is_logged_only(record: logging.LogRecord) -> bool:
+    """Return whether a record of bluesky is only logged; an exception of a plan is raised too.
 
-    A filter of `logging`: what it returns False for is dropped.
+    A filter of `logging`, which drops a record where it returns False.
     """
     return record.msg != "Run aborted"
 

@@ -265,7 +265,7 @@ def _addresses(settings: Settings, ports: Mapping[str, int]) -> list[str]:
 
 
 class _Ports:
-    """Gives each service a port of its own, also none that is configured for another."""
+    """Gives each service a port that no other service has, or is configured to have."""
 
     def __init__(self, settings: Settings) -> None:
         configured = (ioc.port for ioc in settings.iocs.values())

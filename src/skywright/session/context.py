@@ -41,11 +41,6 @@ class SessionContext:
         """Directory of the files that IOCs and analyses write."""
         return self.settings.directory / "assets"
 
-    @property
-    def journal(self) -> Path:
-        """Directory of the runs' journals."""
-        return self.settings.directory / "journal"
-
 
 def configured_instruments(settings: Settings) -> dict[str, Instrument]:
     """Return the instruments that the session uses: an IOC is configured, or they have none.
@@ -108,7 +103,11 @@ def start_analyses(context: SessionContext) -> dict[str, Reports]:
                 if later.live and later.after == name
             }
             live = LiveAnalysis(
-                name, parameters, journal=context.journal, assets=context.assets, second=second
+                name,
+                parameters,
+                journal=context.settings.journals,
+                assets=context.assets,
+                second=second,
             )
             context.subscribe(live)
             started |= {name: live, **live.second}

@@ -1,4 +1,4 @@
-"""The store: journals go in, tiled shows them. Only this package knows tiled."""
+"""The store: journals go in, tiled shows them. Only this package writes to tiled."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""What the function of a request depends on: found out once, not at each request.
+"""Caches FastAPI's analysis of the dependencies of a function.
 
 The one module that touches private names of ``fastapi.dependencies``. FastAPI 0.163 reads the
 signatures of all dependencies of a request anew, each time and at each level, as soon as an
@@ -15,7 +15,7 @@ from fastapi.dependencies.models import Dependant
 
 
 def remember_dependencies() -> None:
-    """Have all applications of this process find out once what a function depends on."""
+    """Have all applications of this process analyze the dependencies of a function once."""
     utils.get_dependant = _remembered(utils.get_dependant)
 
 

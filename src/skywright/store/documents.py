@@ -38,9 +38,9 @@ async def export_documents(
         if not record.startswith('\x1e{"name": "stream_'):
             yield record
             continue
-        told = json.loads(record[1:])
-        for doc in _of_each_file(told["name"], told["doc"], parts):
-            yield "\x1e" + json.dumps({"name": told["name"], "doc": doc}) + "\n"
+        document = json.loads(record[1:])
+        for doc in _of_each_file(document["name"], document["doc"], parts):
+            yield "\x1e" + json.dumps({"name": document["name"], "doc": doc}) + "\n"
 
 
 def _of_each_file(name: str, doc: Document, parts: dict[str, list[Segment]]) -> Iterator[Document]:

@@ -26,7 +26,7 @@ def external_source(
     family, structure
         What the data are.
     mimetype, parameters
-        Which adapter reads them, and what it is told.
+        Which adapter reads them, and its parameters.
     uris
         The files, in the order of their numbers.
     """

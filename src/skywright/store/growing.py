@@ -20,9 +20,10 @@ PLAIN = {"array", "table"}
 
 
 class GrowingArray(ArrayClient):
-    """An array that is read as long as it was when it was looked up.
+    """An array of a run that is being stored.
 
-    tiled's own asks for all of it and fails when there is more by then.
+    `read` returns the number of rows that the array had when it was looked up. tiled's own client
+    asks for all rows, and fails when there are more by then.
     """
 
     def read(self, slice: Any = None) -> Any:

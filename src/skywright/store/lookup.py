@@ -49,7 +49,7 @@ class RunFilter:
     analysis: str | None = None
     """Name of the analysis that made a derived run."""
     text: str | None = None
-    """Partial uid, else scan_id, else words; the first of these that finds a run is used."""
+    """A scan_id or the start of a uid; words of the metadata if it is neither of a run."""
 
 
 @dataclass(frozen=True)
@@ -102,12 +102,14 @@ def find_runs(
     list of RunSummary
         Sorted by start time, newest last.
     """
-    for queries, accepts in _interpretations(run_filter.text):
+    for readings, accepts in _interpretations(run_filter.text):
         found: dict[str, RunSummary] = {}
         for container in containers or _RUNS:
             runs_of = _RUNS[container]
-            for alternative in tiled_queries(run_filter):
-                runs = _search(runs_of(client), [*alternative, *queries])
+            for queries in (
+                [*wanted, *reading] for wanted in tiled_queries(run_filter) for reading in readings
+            ):
+                runs = _search(runs_of(client), queries)
                 matching = (run for run in runs if accepts(run.metadata))
                 for run in islice(matching, limit):
                     summary = summarize(run.metadata, container, journals)
@@ -289,24 +291,25 @@ def parse_time(text: str, now: datetime | None = None, *, end: bool = False) -> 
 
 def _interpretations(
     text: str | None,
-) -> Iterator[tuple[list[Query], Callable[[Mapping[str, Any]], bool]]]:
-    """Yield what a free text may mean, most exact first: tiled queries and a check of the result.
+) -> Iterator[tuple[list[list[Query]], Callable[[Mapping[str, Any]], bool]]]:
+    """Yield what a free text may mean, most exact first.
+
+    Each meaning is tiled queries, in alternatives, and a check of the result.
 
     The check of words is ours because the servers differ: SQLite's index holds the keys of the
     metadata too, so that `scan_id` would find every run, and PostgreSQL's does not.
     """
     if not text or not text.strip():
-        yield [], lambda metadata: True
+        yield [[]], lambda metadata: True
         return
     text = text.strip()
-    if _may_be_scan_id(text):
-        yield [Eq("start.scan_id", int(text))], lambda metadata: True
-    if _UID.fullmatch(text):
-        yield [Like("start.uid", f"{text.lower()}%")], lambda metadata: True
+    numbers = [[Eq("start.scan_id", int(text))]] if _may_be_scan_id(text) else []
+    uids = [[Like("start.uid", f"{text.lower()}%")]] if _UID.fullmatch(text) else []
+    yield [*numbers, *uids], lambda metadata: True
     if words := _words(text):
         plain_words = _words(_without_accents(text))
         yield (
-            [FullText(word) for word in sorted(words)],
+            [[FullText(word) for word in sorted(words)]],
             lambda metadata: plain_words <= _words(_without_accents("\n".join(_texts(metadata)))),
         )
 

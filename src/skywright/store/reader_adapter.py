@@ -71,15 +71,17 @@ class _LazyRows:
         self.dtype = np.dtype(structure.data_type.to_numpy_dtype())
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
-        key = key if isinstance(key, tuple) else (key,)
-        start, stop, step = key[0].indices(self.shape[0])
+        rows, *rest = key if isinstance(key, tuple) else (key,)
+        if not isinstance(rows, slice):  # dask passes on the number of one row
+            return self[(slice(rows, rows + 1), *rest)][0]
+        start, stop, step = rows.indices(self.shape[0])
         parts, at = [np.empty((0, *self.shape[1:]), self.dtype)], 0
         for number, first, last in self._segments:
             low, high = max(start - at, 0), min(stop - at, last - first)
             at += last - first
             if low < high:
                 parts.append(self._read(self._files[number], first + low, first + high))
-        return np.concatenate(parts)[::step][(slice(None), *key[1:])]
+        return np.concatenate(parts)[::step][(slice(None), *rest)]
 
     def _read(self, file: Path, start: int, stop: int) -> NDArray[Any]:
         with open_reader(self._mimetype, file, self._dataset) as reader:

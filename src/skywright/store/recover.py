@@ -73,7 +73,9 @@ def recover(directory: Path, client: Any) -> RecoveryReport:
     Raises
     ------
     ServerUnavailableError
-        When the server cannot be reached for some 10 s.
+        When the server cannot be reached for some 10 s while journals are written.
+    httpx.HTTPError
+        When a request before that fails: what the catalog has is asked for once.
     DataError
         When a running ingester does not get through.
     """

@@ -25,7 +25,7 @@ from skywright.analysis.named import (
     named_analyses,
 )
 from skywright.callbacks.derived import FRAME_TIME, IDENTITY, DerivedRun
-from skywright.callbacks.drawing import Drawing, draw
+from skywright.callbacks.drawing import Drawing, attempt, draw
 from skywright.callbacks.journal import Journal
 from skywright.callbacks.raw_run import RawRun, RawStream, RequiredKeys
 from skywright.callbacks.second_analysis import SecondAnalysis
@@ -35,7 +35,7 @@ from skywright.store.client import ANALYSIS, RAW
 from skywright.store.export.contents import read_contents
 from skywright.store.stored_run import run_documents
 
-__all__ = ["Reprocessed", "Submit", "cluster", "reprocess", "wait_until_stored"]
+__all__ = ["Reprocessed", "Submit", "cluster", "reprocess", "reprocess_each", "wait_until_stored"]
 
 IN_FLIGHT = 64
 """Tasks given to a cluster ahead of the one whose result is taken."""
@@ -71,6 +71,13 @@ class Reprocessed:
 
 
 def reprocess(
+    run: Container, name: str, parameters: dict[str, Any] | None = None, **options: Any
+) -> list[Reprocessed]:
+    """Analyze a stored run again as `reprocess_each`, and raise the first failure of a stream."""
+    return _without_failure(reprocess_each(run, name, parameters, **options))
+
+
+def reprocess_each(
     run: Container,
     name: str,
     parameters: dict[str, Any] | None = None,
@@ -79,7 +86,7 @@ def reprocess(
     keys: Mapping[str, str] | None = None,
     submit: Submit | None = None,
     first: dict[str, Any] | None = None,
-) -> list[Reprocessed]:
+) -> list[Reprocessed | DataError]:
     """Analyze the streams of a stored run again that have the analysis's inputs.
 
     A second-stage analysis (`skywright.analysis.second`) takes the rows of a derived run of its
@@ -105,23 +112,23 @@ def reprocess(
 
     Returns
     -------
-    list of Reprocessed
-        One for each stream, in the order in which the run has them; that of a second-stage
-        analysis, of the first stream, is the last one.
+    list of Reprocessed or DataError
+        The result or the failure of each stream, in the order in which the run has them; that of a
+        second-stage analysis, of the first stream, is the last one. A failure is in the derived
+        run too.
 
     Raises
     ------
     ConfigError
         If there is no such analysis, or it does not take its parameters.
     DataError
-        If the run has not the analysis's inputs, has not ended, or the analysis fails; a failure
-        is in the derived run too, and the other streams are analyzed before it is raised.
+        If the run has not the analysis's inputs, or has not ended; if a second-stage analysis, or
+        the first analysis that it needs, fails.
     """
     if is_second_stage(name):
         again = partial(_reprocess_streams, parameters=first, store=store, keys=keys, submit=submit)
         return _reprocess_second(run, name, parameters, store, again)
-    results = _reprocess_streams(run, name, parameters, store, keys, submit)
-    return _without_failure(results)
+    return _reprocess_streams(run, name, parameters, store, keys, submit)
 
 
 def _without_failure(results: Iterable[Reprocessed | DataError]) -> list[Reprocessed]:
@@ -172,18 +179,20 @@ def _reprocess(
         analysis = make_analysis(name, parameters, stream.configuration)
     except SkywrightError as error:  # a derived run without the configuration reports it
         analysis, failure = make_analysis(name, parameters), error
-    derived = DerivedRun(
-        analysis, stream.run.start, journal, store / "assets", stream.keys, stream=stream.name
-    )
+    derived = None
     try:
+        derived = DerivedRun(
+            analysis, stream.run.start, journal, store / "assets", stream.keys, stream=stream.name
+        )
         if failure is not None:
             raise failure
         pictures = _analyze(derived, stream, name, submit)
     except Exception as error:  # whatever it is, the derived run says so
-        derived.close("fail", f"{type(error).__name__}: {error}")
+        if derived is not None:
+            derived.close("fail", f"{type(error).__name__}: {error}")
+        see = f", see {derived.uid}" if derived is not None else ""
         raise DataError(
-            f"analysis {name} of run {uid}, stream {stream.name}, failed, see {derived.uid}: "
-            f"{error}"
+            f"analysis {name} of run {uid}, stream {stream.name}, failed{see}: {error}"
         ) from error
     paths = tuple(derived.directory / picture for picture in pictures)
     scalars = derived.scalars()
@@ -198,7 +207,7 @@ def _reprocess_second(
     parameters: dict[str, Any] | None,
     store: Path,
     again: Callable[[Container, str], list[Reprocessed | DataError]],
-) -> list[Reprocessed]:
+) -> list[Reprocessed | DataError]:
     """Do a second-stage analysis, over the rows of a derived run or after the first analysis.
 
     The first analysis of a raw run is done by `again`.
@@ -247,7 +256,7 @@ def _reprocess_second(
         columns=columns,
         pictures=tuple(columns.parent / picture for picture in pictures),
     )
-    return _without_failure([*results, new])
+    return [*results, new]
 
 
 @dataclass(frozen=True)
@@ -399,10 +408,10 @@ def _analyze(
             derived.absorb(blocks, rows, shift)
             in_files += len(rows)
         derived.missing = announced - in_files
-        frames = frames_to_draw(analysis, reader, whole)
-        pictures = {} if frames is None else analysis.draw(frames)
+        frames = attempt(frames_to_draw, analysis, reader, whole)
+        pictures = None if frames is None else attempt(analysis.draw, frames)
         derived.close(pictures=pictures)
-        return pictures
+        return pictures or {}
 
 
 def _in_order(

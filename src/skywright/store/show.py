@@ -122,7 +122,7 @@ def view_run(client: Container, run: Container, journals: Path | None = None) ->
 
 def final_results(contents: RunContents) -> dict[str, Any]:
     """Return the last value of each scalar of the stream ``result``; empty before the first."""
-    stream = next((each for each in contents.streams if each.name == RESULT_STREAM), None)
+    stream = contents.stream(RESULT_STREAM)
     if stream is None:
         return {}
     return {
@@ -134,7 +134,7 @@ def final_results(contents: RunContents) -> dict[str, Any]:
 
 
 def _about_results(contents: RunContents) -> dict[str, str]:
-    stream = next((each for each in contents.streams if each.name == RESULT_STREAM), None)
+    stream = contents.stream(RESULT_STREAM)
     columns = stream.columns if stream is not None else ()
     about = {}
     for column in columns:

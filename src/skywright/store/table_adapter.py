@@ -215,6 +215,8 @@ class _LazyColumn:
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
         rows = key[0] if isinstance(key, tuple) else key
+        if not isinstance(rows, slice):  # dask passes on the number of one row
+            return self[rows : rows + 1][0]
         start, stop, step = rows.indices(self.shape[0])
         return self._table.values([self._name], start, stop)[self._name][::step]
 

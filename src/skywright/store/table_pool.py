@@ -1,4 +1,4 @@
-"""Connections of the embedded server to its tables: one for each request of a moment.
+"""Connections of the embedded server to its tables: one for each request under way.
 
 The one module that touches private names of ``tiled.storage``. tiled 0.2.20 lets all its threads
 share a single connection to DuckDB, which ADBC's connections are not made for: a reader beside the
@@ -14,8 +14,6 @@ KEPT = 5
 
 AT_ONCE = 40
 """As many as the threads that the server reads in (anyio's limit): none waits for a connection."""
-
-PRIVATE_NAMES = ("_adbc_connection", "_connection_pool")
 
 
 def separate_connections(uri: str) -> None:

@@ -278,7 +278,7 @@ def _record_run(
 
         settings = load_settings(config)
         stored = find_run(connect(settings=settings), run)
-        files = recorded_files(run_documents(stored, settings.directory / "journal"))
+        files = recorded_files(run_documents(stored, settings.journals))
     rows = choose_file(files, facility_run)
     count = replay_of(
         rows, out, shots, most_gb * 1e9, beamline, lambda text: typer.echo(text, err=True)

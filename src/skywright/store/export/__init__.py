@@ -94,7 +94,8 @@ def _write(
         "csv": write_csv,
         "zarr": write_zarr,
     }
-    part = output.with_name(f".{output.name}.{os.getpid()}.part")
+    path = output.absolute()  # "." has no name
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         notes = writers[format](contents, part)
         names = sorted(path.name for path in part.iterdir()) if part.is_dir() else ["."]

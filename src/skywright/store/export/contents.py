@@ -58,7 +58,10 @@ class Column:
 
     @property
     def asset(self) -> Asset | None:
-        """The dataset that begins with the rows of the column and has them all, if there is one."""
+        """The dataset whose first rows are all rows of the column.
+
+        None if they are in several files or do not begin at row 0.
+        """
         if len(self.parts) != 1 or self.parts[0].start:
             return None
         return self.parts[0].asset
@@ -112,6 +115,10 @@ class RunContents:
     streams: tuple[Stream, ...]
     notes: tuple[str, ...]
     """What of the run is not in `streams`, or not final, in words."""
+
+    def stream(self, name: str) -> Stream | None:
+        """Return the stream of this name, None if there is none."""
+        return next((stream for stream in self.streams if stream.name == name), None)
 
 
 def read_contents(run: Container, journals: Path | None = None) -> RunContents:

@@ -16,7 +16,7 @@ METADATA_FILE = "metadata.json"
 def write_csv(contents: RunContents, directory: Path) -> list[str]:
     """Write ``<stream>.csv`` files and ``metadata.json`` into `directory`.
 
-    Values are written so that the shortest decimal reads back as the same number; text is UTF-8.
+    A number is the shortest decimal that reads back as the same 64-bit float; text is UTF-8.
     Columns in files whose number of rows differs from the events' (a camera that runs freely) go
     to ``<stream>-<rows>rows.csv``. Arrays do not fit: the metadata says where they are.
 

@@ -1,6 +1,7 @@
 """A run as a NeXus file: NXentry with an NXdata a stream, NXinstrument, NXsample, NXprocess."""
 
 import json
+import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -20,6 +21,10 @@ _RESERVED = {
 }  # fmt: skip
 _COUNTERS = ("seq_num", "identity")
 _USER_KEYS = ("operator", "user", "user_name", "login_id")
+_RESERVE_BYTES = 2 << 20
+"""Room for what HDF5 writes beside the values of a dataset: the rest of a chunk, attributes."""
+_TEXT_BYTES = 64
+"""Room for a text in HDF5 beside its characters."""
 
 
 def write_nexus(contents: RunContents, path: Path, *, link: bool = False) -> list[str]:
@@ -39,8 +44,15 @@ def write_nexus(contents: RunContents, path: Path, *, link: bool = False) -> lis
     -------
     list of str
         What was copied although links were wanted.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written.
     """
     notes: list[str] = []
+    with path.open("wb") as new:
+        _allocate(new.fileno(), 0, _RESERVE_BYTES)  # what HDF5 needs to close a file
     with h5py.File(path, "w") as file:
         file.attrs.update(
             {
@@ -67,6 +79,9 @@ def write_nexus(contents: RunContents, path: Path, *, link: bool = False) -> lis
             _write_devices(instrument, stream, data, contents.start)
             if "signal" in data.attrs:
                 entry.attrs.setdefault("default", data.name.rpartition("/")[2])
+        file.flush()
+        size = file.id.get_filesize()
+    os.truncate(path, size)  # what was allocated and is not needed
     return notes
 
 
@@ -145,6 +160,7 @@ def _copy(group: h5py.Group, column: Column) -> None:
     """Copy a column block by block, with its dtype."""
     dtype = h5py.string_dtype() if column.dtype.kind == "U" else column.dtype
     chunks = column.chunk_shape() if len(column.shape) > 1 and 0 not in column.shape else None
+    _allocate_dataset(group, column.shape, column.dtype)
     dataset = group.create_dataset(_name(column.name), column.shape, dtype, chunks=chunks)
     for rows, values in column.blocks():
         dataset[rows] = values.astype(object) if column.dtype.kind == "U" else values
@@ -260,6 +276,19 @@ def _group(parent: h5py.Group, name: str, nx_class: str) -> h5py.Group:
     return group
 
 
+def _allocate_dataset(group: h5py.Group, shape: tuple[int, ...], dtype: np.dtype) -> None:
+    text_bytes = _TEXT_BYTES if dtype.kind == "U" else 0
+    size = int(np.prod(shape)) * (dtype.itemsize + text_bytes)
+    size += size // 1000 + _RESERVE_BYTES  # the index of chunks needs less than a thousandth
+    _allocate(group.file.id.get_vfd_handle(), group.file.id.get_filesize(), size)
+
+
+def _allocate(file: int, start: int, size: int) -> None:
+    """Allocate bytes of a file, or raise OSError: HDF5 does not survive each failure of a write."""
+    if hasattr(os, "posix_fallocate"):  # macOS has none
+        os.posix_fallocate(file, start, size)
+
+
 def _set(group: h5py.Group, name: str, value: object, units: str | None = None) -> Any:
     """Write a scalar, text or array; None is left out, other JSON is text."""
     if value is None:
@@ -267,6 +296,8 @@ def _set(group: h5py.Group, name: str, value: object, units: str | None = None) 
     if isinstance(value, Mapping | list):
         array = _numeric(value)
         value = json.dumps(value) if array is None else array
+    array = np.asarray(value)
+    _allocate_dataset(group, array.shape, array.dtype)
     dataset = group.create_dataset(name, data=value)
     if units:
         dataset.attrs["units"] = units

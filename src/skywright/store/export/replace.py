@@ -67,7 +67,7 @@ def replace(part: Path, output: Path) -> None:
             "one; move it, or name another output"
         )
     _remove(output, old)
-    if kept:
+    if part.is_dir():  # `output` stays: it may be the working directory
         _move_into(part, output, new)
     else:
         output.rmdir()

@@ -259,7 +259,7 @@ def _catalog(name: str, parameters: dict[str, Any], settings: Settings) -> "Begi
     from skywright.session.profile import run_metadata
 
     check_directory(settings)
-    journal = Journal(settings.directory / "journal")
+    journal = Journal(settings.journals)
     common = {**run_metadata(settings), "dhs": name}
 
     def begin(metadata: Mapping[str, Any]) -> SeriesRun:
