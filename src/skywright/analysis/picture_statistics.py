@@ -27,7 +27,7 @@ class PictureStatistics(Analysis[Levels]):
     Parameters
     ----------
     full_scale
-        Highest grey level, 255 for 8-bit cameras. Pixels above it are in the histogram's last range.
+        Highest grey level, 255 for 8-bit cameras. The histogram's last range has all above it.
     """
 
     name = "picture_statistics"
