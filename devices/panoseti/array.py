@@ -97,7 +97,6 @@ class Panoseti(GuardedDevice):
     run_state = Cpt(EpicsSignalRO, "RunState_RBV", kind=Kind.omitted, auto_monitor=True)
     message = Cpt(EpicsSignalRO, "Message_RBV", kind=Kind.omitted, string=True)
     grpc_port = Cpt(EpicsSignalRO, "GrpcPort_RBV", kind=Kind.omitted)
-    further_modules = Cpt(EpicsSignalRO, "FurtherModules_RBV", kind=Kind.omitted)
     threshold = Cpt(EpicsSignalWithRBV, "SIM:Threshold", kind=Kind.omitted)
     flasher = Cpt(EpicsSignalWithRBV, "SIM:Flasher", kind=Kind.omitted)
     shutter = Cpt(EpicsSignalWithRBV, "SIM:Shutter", kind=Kind.omitted)

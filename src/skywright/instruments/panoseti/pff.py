@@ -116,14 +116,6 @@ class PffFile(Closing):
                     raise DataError(f"{self.path.name}: {error}") from error
         return self._layout
 
-    @property
-    def regular(self) -> bool:
-        """Whether all frames have the same length, as far as `PROBES` of them show."""
-        try:
-            return self._find_offsets() is None
-        except IncompleteHeaderError:
-            return True
-
     def __len__(self) -> int:
         """Return the number of complete frames; 0 for a file without a complete header."""
         try:
@@ -205,11 +197,6 @@ class PffFile(Closing):
                 data = os.pread(self._fd, LONGEST_HEADER, int(offset))
                 sizes[row] = self._parse(data) + self.product.image_bytes
         return sizes
-
-    def newest(self) -> Frames | None:
-        """Return the newest complete frame, as `Frames` of length 1; None if there is none."""
-        count = len(self)
-        return self.read(count - 1, count) if count else None
 
     def _find_offsets(self) -> NDArray[np.int64] | None:
         """Return where the frames begin in an irregular file; None for a regular one."""

@@ -130,10 +130,6 @@ class RunDirectory:
                     found.setdefault(marker, (directory / marker).read_text().strip())
         return {marker: found[marker] for marker in MARKERS if marker in found}
 
-    def telescopes(self) -> list[Telescope]:
-        """Return the modules of ``obs_config.json``; none if it is not there."""
-        return telescopes_of(self.configs().get("obs_config", {}))
-
 
 def open_run_directory(path: Path | str) -> RunDirectory:
     """Return the run directory at `path`.

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skywright.instruments.panoseti.rundir import RunDirectory, Telescope, run_of
+from skywright.instruments.panoseti.rundir import RunDirectory, Telescope, run_of, telescopes_of
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ EQUATOR_M, SQUARED_ECCENTRICITY = 6_378_137.0, 6.694379990141e-3
 def telescopes_in(run: RunDirectory) -> list[Telescope]:
     """Return the telescopes of a run; none if its configuration is absent or malformed."""
     try:
-        return run.telescopes()
+        return telescopes_of(run.configs().get("obs_config", {}))
     except (AttributeError, TypeError) as error:
         logger.error("%s: %s is not as expected: %s", run.path, FILE_NAME, error)
         return []

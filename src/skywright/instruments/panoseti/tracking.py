@@ -49,7 +49,7 @@ class RunSource(Source[FrameBlock], Protocol):
         """
 
 
-class Slots:
+class ModuleSlots:
     """Which module is in which slot: modules take slots in the order in which they appear."""
 
     def __init__(self, count: int) -> None:
@@ -84,7 +84,7 @@ class Slots:
 class _SlotLayout(IndexLayout):
     """The index of one slot and product."""
 
-    def __init__(self, slots: Slots, slot: int, product: Product) -> None:
+    def __init__(self, slots: ModuleSlots, slot: int, product: Product) -> None:
         plain = index_layout(product)
         super().__init__(f"{product.name} of slot {slot + 1}", plain.identity, plain.extra)
         self._slots, self._slot, self._product = slots, slot, product
@@ -133,7 +133,7 @@ class Tracker:
         changed: Callable[[], None] | None = None,
     ) -> None:
         self.source = source
-        self.slots = Slots(slots)
+        self.slots = ModuleSlots(slots)
         self._layouts = {
             IndexKey(slot, name): _SlotLayout(self.slots, slot, product)
             for slot in range(slots)

@@ -118,7 +118,6 @@ class DaqDataService:
         self.slots = Slots()
         self.hp_io = HpIo(config, self.slots, self._end_failed)
         self._set_health = set_health
-        self.missed = 0
         self._streams: set[_Stream] = set()
         self._init_lock = asyncio.Lock()
         self._no_init = asyncio.Event()
@@ -169,7 +168,6 @@ class DaqDataService:
             stream.sender.cancel()
             self.slots.unsubscribe(stream.subscription)
             self._streams.discard(stream)
-            self.missed += stream.subscription.missed
             logger.info(
                 "stream to %s ended: %d images sent, %d replaced by newer ones",
                 stream.peer,
