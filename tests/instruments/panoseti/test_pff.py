@@ -335,6 +335,14 @@ def test_the_offset_of_a_free_clock_is_estimated(seconds, fraction):
     )  # network and microseconds
 
 
+def test_a_board_in_step_has_no_seconds_when_the_computer_is_late():
+    numbers = numbers_at(PRODUCTS["ph256"], START_S * NS + np.arange(50) * 137_000_000)[:, 0]
+    arrival = numbers[:, SEC] * NS + numbers[:, USEC] * 1000 - 400_000  # 0.1 ms before the board
+    numbers[:, SEC], numbers[:, USEC] = arrival // NS, arrival % NS // 1000
+    found = estimate_offset(numbers)
+    assert (found.seconds, found.offset_ns, found.locked) == (0, -100_000, 1.0)
+
+
 def test_files_roll_over_and_a_file_exceeds_the_limit_by_less_than_a_frame(tmp_path):
     frames = made_frames("img8", 100)
     writer = PffWriter(tmp_path, PRODUCTS["img8"], 3, START_S * NS, max_file_bytes=20_000)
