@@ -48,7 +48,7 @@ class PffFile(Closing):
     path
         The file. Its name tells product and module.
     name
-        What the file's name says, for a file that is named otherwise.
+        Product and module of a file whose name does not have them.
 
     Raises
     ------

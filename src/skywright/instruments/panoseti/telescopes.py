@@ -93,11 +93,10 @@ def baselines_m(telescopes: Sequence[Telescope]) -> dict[tuple[int, int], float]
 
 def _place(telescope: Telescope) -> NDArray[np.float64] | None:
     """Return x, y, z from the center of the earth, m; None if latitude or longitude is absent."""
-    where = (telescope.latitude_deg, telescope.longitude_deg, telescope.altitude_m or 0.0)
-    if not all(isinstance(value, int | float) for value in where):
+    if telescope.latitude_deg is None or telescope.longitude_deg is None:
         return None
-    latitude, longitude = np.radians(np.array(where[:2], float))
-    height = float(where[2])
+    latitude, longitude = np.radians([telescope.latitude_deg, telescope.longitude_deg])
+    height = telescope.altitude_m or 0.0
     normal = EQUATOR_M / np.sqrt(1 - SQUARED_ECCENTRICITY * np.sin(latitude) ** 2)
     across = (normal + height) * np.cos(latitude)
     up = (normal * (1 - SQUARED_ECCENTRICITY) + height) * np.sin(latitude)

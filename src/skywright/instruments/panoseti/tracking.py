@@ -50,7 +50,7 @@ class RunSource(Source[FrameBlock], Protocol):
 
 
 class ModuleSlots:
-    """Which module is in which slot: modules take slots in the order in which they appear."""
+    """Modules of one recording: they take slots in the order in which they appear."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -68,6 +68,12 @@ class ModuleSlots:
                 self._modules.append(module)
             return self._modules.index(module)
 
+    def clear(self) -> None:
+        """Empty all slots."""
+        with self._lock:
+            self._modules.clear()
+            self._further.clear()
+
     @property
     def modules(self) -> list[int]:
         """Module of each slot that is taken."""
@@ -75,10 +81,10 @@ class ModuleSlots:
             return list(self._modules)
 
     @property
-    def further(self) -> int:
-        """Number of modules without a slot."""
+    def further(self) -> list[int]:
+        """Modules without a slot."""
         with self._lock:
-            return len(self._further)
+            return sorted(self._further)
 
 
 class _SlotLayout(IndexLayout):
@@ -111,6 +117,12 @@ class IndexKey:
     def name(self) -> str:
         """For files, streams and PVs: ``m1_img16``."""
         return f"m{self.slot + 1}_{self.product}"
+
+
+class _FrameOwner(Owner[FrameBlock, FrameBlock]):
+    def expects_items(self) -> bool:
+        """Return False: a run may have no new frames for a long time."""
+        return False
 
 
 class Tracker:
@@ -152,7 +164,7 @@ class Tracker:
             queue_bytes=QUEUE_BYTES,
             queue_timeout_s=QUEUE_TIMEOUT_S,
         )
-        self.owner: Owner[FrameBlock, FrameBlock] = Owner(
+        self.owner = _FrameOwner(
             source,
             recorders=[*self.recorders.values(), self.events],
             changed=changed,
@@ -161,9 +173,11 @@ class Tracker:
         )
         self._all: list[Recorder[Any, Any]] = [*self.recorders.values(), self.events]
         self._is_started = False
+        self._without_slot = 0
         self.has_recorded = False
         """Whether an index was ever begun: it refers to the files of the run."""
         self.newest: dict[IndexKey, FrameBlock] = {}
+        """Newest frames of each slot and product in the present, or last, recording."""
         self.received: dict[IndexKey, ReceivedFrames] = {}
         """Rate and lost packets of each slot and product that has frames."""
         self.clocks: dict[tuple[int, int], bool] = {}
@@ -174,6 +188,7 @@ class Tracker:
         """Note the newest frames of each slot and product, and what they tell."""
         slot = self.slots.slot(result.frames.module)
         if slot is None:
+            self._without_slot += len(result.frames)
             return
         key = IndexKey(slot, result.frames.product.name)
         self.received.setdefault(key, ReceivedFrames()).add(result)
@@ -199,6 +214,9 @@ class Tracker:
         """
         self.owner.stop()
         self.has_recorded = True
+        self.slots.clear()
+        self._without_slot = 0
+        self.newest.clear()
         self.received.clear()
         self.clocks.clear()
         self._is_started = False
@@ -241,13 +259,16 @@ class Tracker:
 
     @property
     def error(self) -> str:
-        """Why an index could not be written the last time; empty if all could."""
-        return "; ".join(recorder.error for recorder in self._all if recorder.error)
+        """Why frames are in no index; empty if all are."""
+        errors = [recorder.error for recorder in self._all if recorder.error]
+        if modules := self.slots.further:
+            errors.append(f"modules {modules} have no slot: start the IOC with more --modules")
+        return "; ".join(errors)
 
     @property
     def rows_lost(self) -> int:
         """Number of rows that are in no index."""
-        return sum(sum(recorder.lost().values()) for recorder in self._all)
+        return self._without_slot + sum(sum(each.lost().values()) for each in self._all)
 
     def rows(self) -> dict[IndexKey, int]:
         """Return the number of rows of each index that readers can see."""

@@ -43,7 +43,7 @@ class _Stream:
     context
         Of the call.
     interval_s
-        Shortest time between two frames of a slot.
+        Shortest mean time between two frames of a slot; after a pause two come at once.
 
     Attributes
     ----------
@@ -76,7 +76,7 @@ class _Stream:
             self.sender.cancel()
 
     async def _send(self, interval_s: float) -> None:
-        """Send what the client wants, at most one frame of each slot every `interval_s`."""
+        """Send what the client wants, at most one frame of each slot in `interval_s` on average."""
         subscription = self.subscription
         if interval_s <= UNPACED_S:
             while not self.end_reason:

@@ -116,7 +116,7 @@ class FrameGrouper:
 class ReceivedRuns(RunTaker):
     """Receives the packets that boards send over UDP, and writes them as runs.
 
-    All methods may be called from any thread.
+    Any thread may call a method, but not two threads `start` and `stop` at the same time.
 
     Parameters
     ----------
