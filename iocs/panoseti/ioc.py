@@ -4,10 +4,12 @@
 count is `M1:img16:Rows_RBV`, and one table of the pulse-height events of all modules, whose count
 is `EventRows_RBV`. The run is the one that `TrackRun` names, or the newest one if that is
 `newest`. While it is indexed, `Run_RBV` is its name, and else that of the newest run. `M1:` to
-`M4:` have the newest image of each product of a module.
+`M4:` have the newest image of each product of a module; modules take these slots in the order in
+which their first frames come, anew for each run.
 
 `SIM:Running` starts and ends a run that this IOC takes itself: with the simulated array, or, with
-the source `sockets`, of the packets that boards send.
+the source `sockets`, of the packets that boards send. A run that cannot be written ends by itself;
+`SIM:Error_RBV` has the reason.
 
     python -m iocs.panoseti --source rundir --data-dir /mnt/panoseti
     python -m iocs.panoseti --source sim --seed 3

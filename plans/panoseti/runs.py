@@ -55,7 +55,8 @@ def track_run(
 ) -> MsgGenerator[str]:
     """Register every frame of an observing run, from its first one until the run ends.
 
-    It is the newest run, also one that is over; if there is none, the first one that comes. With
+    The modules of the run need slots of the IOC; frames of further modules are not registered. It
+    is the newest run, also one that is over; if there is none, the first one that comes. With
     `wait_for_new` it is the run that is under way, or the next one. The run in the catalog begins
     when there is one, and has no frames of other runs. Its
     configuration files are in the start document, passwords removed. Its PFF files stay where they
