@@ -117,8 +117,8 @@ def test_frames_with_a_longer_number_are_found(digits, tmp_path):
         long = np.isin(np.arange(10), list(digits))
         np.testing.assert_array_equal((read.flags & Flag.UNLOCKED) > 0, long)
         assert (read.numbers[long, 0, NSEC] == 1734567890).all()
-        assert (file.frame(-1).image[0] == frames.image[9]).all()
-        assert (file.frame(4).image[0] == frames.image[4]).all()
+        assert (file.read(-1).image[0] == frames.image[9]).all()
+        assert (file.read(4, 5).image[0] == frames.image[4]).all()
 
 
 @pytest.mark.parametrize("end", [b"{", b'{ "quabo_num": '])
@@ -202,7 +202,7 @@ def test_a_growing_file_gives_its_newest_complete_frame(product, tmp_path):
             there = min(end + 777, len(data)) // length
             assert len(file) == there
             if there:
-                newest = file.frame(-1)
+                newest = file.read(-1)
                 assert newest.number[0] == there - 1
                 assert (newest.image[0] == frames.image[there - 1]).all()
 
@@ -257,8 +257,8 @@ def test_whole_modules_by_other_writers_are_read(header, product, tmp_path):
         np.testing.assert_array_equal(read.image, frames.image)
         np.testing.assert_array_equal(read.numbers, frames.numbers)
         assert (read.flags[3], read.flags[4]) == (Flag.MISSING_QUABO, 0)
-        assert (file.frame(-1).image[0] == frames.image[11]).all()
-        assert (file.frame(7).numbers[0] == frames.numbers[7]).all()
+        assert (file.read(-1).image[0] == frames.image[11]).all()
+        assert (file.read(7, 8).numbers[0] == frames.numbers[7]).all()
         assert (file.skipped, file.torn) == (0, 0)
 
 

@@ -174,20 +174,6 @@ class PffFile(Closing):
                 raise DataError(f"{self.path.name}: frame {first} is gone; was the file truncated?")
             yield frames
 
-    def frame(self, number: int) -> Frames:
-        """Return one frame, as `Frames` of length 1; -1 is the newest.
-
-        Raises
-        ------
-        IndexError
-            If there is no such frame.
-        """
-        count = len(self)
-        number = number + count if number < 0 else number
-        if not 0 <= number < count:
-            raise IndexError(f"{self.path.name} has {count} frames, not frame {number}")
-        return self.read(number, number + 1)
-
     def frame_sizes(self, start: int, stop: int) -> NDArray[np.int64]:
         """Return the bytes of frames `start` to `stop`, header and image, (stop - start,)."""
         layout, offsets = self.layout, self._find_offsets()
