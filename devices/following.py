@@ -74,10 +74,6 @@ class FileStreamDevice(GuardedDevice):
         """Open the files of the recording; `_record` opens one."""
         raise NotImplementedError
 
-    def _message_signals(self) -> tuple[EpicsSignalRO, ...]:
-        """Return the signals with messages of the IOC for the user."""
-        raise NotImplementedError
-
     def check_size(self) -> None:
         """Check that rows still have the size in the documents."""
 
@@ -296,14 +292,6 @@ class FileStreamDevice(GuardedDevice):
                 f"{self.name}: no heartbeat of the IOC at {self.prefix} for {silence:.1f} s; "
                 f"{self._reason()}"
             )
-
-    def _reason(self) -> str:
-        """Return the IOC's error messages."""
-        try:
-            messages = [signal.get(timeout=0.5) for signal in self._message_signals()]
-        except Exception:  # each control layer has its own
-            return "and its IOC does not answer"
-        return "the IOC says: " + ("; ".join(filter(None, messages)) or "nothing")
 
     def _check_staged(self) -> None:
         if not self._followed[0][0].file:

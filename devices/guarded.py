@@ -104,9 +104,19 @@ class GuardedDevice(Device):
         with self._hardware_errors("its configuration cannot be described"):
             return super().describe_configuration()
 
+    def _message_signals(self) -> tuple[EpicsSignalRO, ...]:
+        """Return the signals of the IOC's error messages; for subclasses."""
+        return ()
+
     def _reason(self) -> str:
-        """Return the IOC's error message, or advice."""
-        return f"check the IOC at {self.prefix}"
+        """Return the IOC's error messages, or advice."""
+        try:
+            messages = [signal.get(timeout=0.5) for signal in self._message_signals()]
+        except Exception:  # each control layer has its own
+            return "and its IOC does not answer"
+        if not messages:
+            return f"check the IOC at {self.prefix}"
+        return "the IOC says: " + ("; ".join(filter(None, messages)) or "nothing")
 
     def in_background(self, work: Callable[[], None]) -> DeviceStatus:
         """Run `work` on a thread; its status has the exception of `work`."""

@@ -1,6 +1,7 @@
 """The modules of one data acquisition as a device that tracks a run."""
 
 import json
+import logging
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -24,6 +25,8 @@ from skywright.instruments.panoseti.event_columns import COLUMNS, NUMBER
 from skywright.instruments.panoseti.products import PRODUCTS
 from skywright.instruments.panoseti.rundir import is_under_way, run_of
 from skywright.instruments.panoseti.telescopes import telescopes_in, telescopes_text
+
+logger = logging.getLogger(__name__)
 
 INDEX = "/entry/index"
 ENDED = 2
@@ -97,7 +100,6 @@ class Panoseti(GuardedDevice):
     run_state = Cpt(EpicsSignalRO, "RunState_RBV", kind=Kind.omitted, auto_monitor=True)
     message = Cpt(EpicsSignalRO, "Message_RBV", kind=Kind.omitted, string=True)
     grpc_port = Cpt(EpicsSignalRO, "GrpcPort_RBV", kind=Kind.omitted)
-    further_modules = Cpt(EpicsSignalRO, "FurtherModules_RBV", kind=Kind.omitted)
     threshold = Cpt(EpicsSignalWithRBV, "SIM:Threshold", kind=Kind.omitted)
     flasher = Cpt(EpicsSignalWithRBV, "SIM:Flasher", kind=Kind.omitted)
     shutter = Cpt(EpicsSignalWithRBV, "SIM:Shutter", kind=Kind.omitted)
@@ -105,6 +107,7 @@ class Panoseti(GuardedDevice):
     run_metadata = Cpt(Signal, value="{}", kind=Kind.omitted)
     telescopes = Cpt(Signal, value="[]", kind=Kind.config)
     sim_running = Cpt(EpicsSignalWithRBV, "SIM:Running", kind=Kind.omitted)
+    sim_error = Cpt(EpicsSignalRO, "SIM:Error_RBV", kind=Kind.omitted, string=True)
     plugin = Cpt(FilePlugin, "HDF1:", kind=Kind.omitted)
 
     def __init__(
@@ -120,7 +123,8 @@ class Panoseti(GuardedDevice):
         """Rows of each index as last read from the IOC."""
         self._is_tracking = self.is_lost = False
         self._ended = threading.Event()
-        """Set when this session ends the present tracking."""
+        """Set while this session tracks no run."""
+        self._ended.set()
         self.losses = 0
         self._newest = [
             EpicsSignalRO(f"{prefix}M1:{product}:Time_RBV", name=f"{name}_{product}_newest")
@@ -159,16 +163,24 @@ class Panoseti(GuardedDevice):
         """Start or end a run: of the simulated array, or of packets with the source ``sockets``."""
         return self.in_background(lambda: self._simulate(running))
 
+    def check_no_run(self) -> Status:
+        """Return a status that fails if the IOC takes a run already."""
+        return self.in_background(self._check_no_run)
+
+    def check_run(self) -> Status:
+        """Return a status that fails if the IOC could not write its newest run."""
+        return self.in_background(self._check_run)
+
     def set_threshold(self, threshold_adc: float) -> Status:
         """Set the threshold of the simulated boards, ADC; done when they have it."""
         return self.in_background(lambda: self._put(self.threshold, threshold_adc))
 
     def set_flasher(self, photoelectrons: float) -> Status:
-        """Set the simulated flat-field light of each pixel, 0 for none; done when it is so."""
+        """Set the simulated flat-field light of each pixel, 0 for none; done when it is set."""
         return self.in_background(lambda: self._put(self.flasher, photoelectrons))
 
     def open_shutter(self, is_open: bool) -> Status:
-        """Open or close the shutters of the simulated array; done when they are so."""
+        """Open or close the shutters of the simulated array; done when they are."""
         return self.in_background(lambda: self._put(self.shutter, int(is_open)))
 
     def measure_rate(self, seconds: float) -> Status:
@@ -201,7 +213,7 @@ class Panoseti(GuardedDevice):
         return [key for key, stream in self.streams.items() if stream.get_index()]
 
     def rows(self, key: str) -> int:
-        """Return the rows of one index; of an IOC that is lost, those that it has told.
+        """Return the rows of one index; when the IOC is lost, those that were read last.
 
         Raises
         ------
@@ -271,8 +283,6 @@ class Panoseti(GuardedDevice):
             self._put(signal, value)
         self._put(self.track_name, self._found_run or NEWEST)
         self._put(self.plugin.capture, 1)
-        if not self._read_signal(self.plugin.capture):
-            raise HardwareError(f"{self.name}: {self._read_signal(self.plugin.write_message)}")
         self._is_tracking, self._ended = True, threading.Event()
         file = Path(self._read_now(self.plugin.full_file_name))
         for key, stream in self.streams.items():
@@ -336,15 +346,29 @@ class Panoseti(GuardedDevice):
         self.connect()
         self._put(self.sim_running, int(running))
 
+    def _check_no_run(self) -> None:
+        self.connect()
+        if self._read_now(self.sim_running):
+            raise HardwareError(
+                f"{self.name}: the IOC takes a run; wait for its end, or stop it with "
+                f"{self.name}.run_simulated(False)"
+            )
+
+    def _check_run(self) -> None:
+        if not self.is_lost and (error := self._read_now(self.sim_error)):
+            raise HardwareError(f"{self.name}: the run has ended: {error}")
+
     def _end(self) -> None:
         self._ended.set()
         if not self.is_lost:
             self._put(self.plugin.capture, 0)
+            if error := self._read_now(self.plugin.write_message):
+                logger.warning("%s: not all frames are registered: %s", self.name, error)
             self._put(self.track_name, NEWEST)
         self._is_tracking = False
 
-    def _reason(self) -> str:
-        return f"is the IOC at {self.prefix} running?"
+    def _message_signals(self) -> tuple[EpicsSignalRO, ...]:
+        return self.plugin.write_message, self.message
 
 
 class _IndexStream(FileStream):

@@ -15,13 +15,14 @@ CLOCKS = ["Unknown", "Locked", "Unlocked"]
 
 
 class _Board(PVGroup):
-    async def show(self, state: BoardState) -> None:
-        """Post a state; its time last."""
-        for name, value in state.values.items():
-            await post(getattr(self, name.lower()), value)
-        await post(self.uid, state.uid)
-        await post(self.firmware, state.firmware)
-        await post(self.seconds, state.seconds)
+    async def show(self, state: BoardState | None) -> None:
+        """Post a state, its time last; None: it is not known."""
+        values = {} if state is None else state.values
+        for name in VALUES:
+            await post(getattr(self, name.lower()), values.get(name, NAN))
+        await post(self.uid, "" if state is None else state.uid)
+        await post(self.firmware, "" if state is None else state.firmware)
+        await post(self.seconds, 0.0 if state is None else state.seconds)
 
 
 def _board_class() -> type[_Board]:

@@ -4,10 +4,12 @@
 count is `M1:img16:Rows_RBV`, and one table of the pulse-height events of all modules, whose count
 is `EventRows_RBV`. The run is the one that `TrackRun` names, or the newest one if that is
 `newest`. While it is indexed, `Run_RBV` is its name, and else that of the newest run. `M1:` to
-`M4:` have the newest image of each product of a module.
+`M4:` have the newest image of each product of a module; modules take these slots in the order in
+which their first frames come, anew for each run.
 
 `SIM:Running` starts and ends a run that this IOC takes itself: with the simulated array, or, with
-the source `sockets`, of the packets that boards send.
+the source `sockets`, of the packets that boards send. A run that cannot be written ends by itself;
+`SIM:Error_RBV` has the reason.
 
     python -m iocs.panoseti --source rundir --data-dir /mnt/panoseti
     python -m iocs.panoseti --source sim --seed 3
@@ -83,7 +85,7 @@ RUN_STATES = ["Waiting", "Recording", "Ended"]
 
 
 class ProductPVs(PVGroup):
-    """The newest image of one product, its rate and losses; `sequence` is posted last.
+    """The newest image of one product, its rate and losses; `sequence` is posted last, 0: no image.
 
     `header` is that of the image as JSON, `rate` by the times of frames, `lost` counts packets of
     the run, `rows` those of the index.
@@ -103,14 +105,18 @@ class ProductPVs(PVGroup):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._posted: Any = None
+        self._images = 0
 
-    async def show(self, frames: Frames, rows: int, received: ReceivedFrames | None) -> None:
-        """Post the last of these frames."""
+    async def show(self, frames: Frames | None, rows: int, received: ReceivedFrames | None) -> None:
+        """Post the last of these frames; None: the recording has none."""
         await post(self.rows, float(rows))
         await post(self.rate, 0.0 if received is None else received.rate_hz)
         await post(self.lost, 0.0 if received is None else float(received.packets_lost))
-        if frames is not self._posted:
+        if frames is None:
+            await post(self.sequence, 0.0)
+        elif frames is not self._posted:
             self._posted = frames
+            self._images += 1
             last = len(frames) - 1
             await post(self.file, frames.file)
             await post(self.frame, float(frames.number[last]))
@@ -121,7 +127,7 @@ class ProductPVs(PVGroup):
             await post(self.header, json.dumps(frames.header(last)))
             await self.image.write(frames.image[last].astype(np.int32).ravel().tolist(),
                                    verify_value=False)  # fmt: skip
-            await post(self.sequence, self.sequence.value + 1.0)
+            await post(self.sequence, float(self._images))
 
 
 class _Module(PVGroup):
@@ -178,8 +184,7 @@ async def _put_running(obj: Any, instance: Any, value: int) -> None:
     if runs is None:
         raise ValueError("the runs of this data directory are taken by something else")
     await ioc.in_thread(runs.start if value else runs.stop)
-    await ioc.wait_until_posted()  # `Run_RBV` is that run's when the put is complete
-    await obj.readback.write(YES_NO[value])
+    await ioc.wait_until_posted()  # with the put `Run_RBV` and `SIM:Running_RBV` are those of now
 
 
 async def _put_threshold(obj: Any, instance: Any, value: float) -> None:
@@ -214,6 +219,7 @@ class Sim(PVGroup):
 
     ioc: "PanosetiBase"
     running = choice(YES_NO, put=_put_running, name="Running")
+    error = readback("", ChannelType.CHAR, max_length=1024, name="Error_RBV", doc="of the run")
     threshold = number(67.5, _put_threshold, units="ADC", precision=2, name="Threshold")
     flasher = number(0.0, _put_flasher, units="p.e.", precision=1, name="Flasher")
     shutter = choice(SHUTTER, 1, put=_put_shutter, name="Shutter")
@@ -249,9 +255,9 @@ class PanosetiBase(OwnerGroup):
         self.sim.ioc = self
         self._housekeeping_due = 0.0
         self._boards: dict[tuple[int, int], BoardState] = {}
-        """States that are not posted yet: a module gets its slot with its first frame."""
-        self._pointing: dict[int, Telescope | None] = {}
-        """What is posted, by slot."""
+        """Newest state of each board, by module and board."""
+        self._posted: dict[Any, Any] = {}
+        """Telescope of each slot and state of each of its boards, as posted."""
 
     async def post_error(self, message: str) -> None:
         """Post a message for a person."""
@@ -282,30 +288,35 @@ class PanosetiBase(OwnerGroup):
         tracker = self.tracker
         capturing = tracker.is_recording  # before its rows: when it is over, all are counted
         rows = tracker.rows()
-        for slot, module in enumerate(tracker.slots.modules):
+        for slot, module in enumerate(self._modules_of_slots()):
             group = getattr(self, f"slot{slot}")
             await post(group.module, module)
             for name in PRODUCTS:
                 key = IndexKey(slot, name)
                 block = tracker.newest.get(key)
-                if block is not None and len(block.frames):
-                    received = tracker.received.get(key)
-                    await getattr(group, name).show(block.frames, rows[key], received)
+                frames = block.frames if block is not None and len(block.frames) else None
+                await getattr(group, name).show(frames, rows[key], tracker.received.get(key))
             await group.show_clocks([tracker.clocks.get((slot, each)) for each in range(QUABOS)])
         await post(self.event_rows, float(tracker.events.rows_readable))
-        await post(self.modules_further, tracker.slots.further)
+        await post(self.modules_further, len(tracker.slots.further))
         most = max(rows.values(), default=0)
         await self.recording.post_recording(
             most, tracker.rows_lost, capturing, lambda: tracker.is_recording, tracker.error
         )
         state = tracker.owner.state()
-        trouble = self.runs.error if self.runs is not None else ""
+        running = self.runs is not None and self.runs.is_running  # before the error of the run
+        error = self.runs.error if self.runs is not None else ""
+        await post(self.sim.error, error)
+        trouble = error or tracker.error
         alarm = state.alarm or bool(trouble)
         severity = AlarmSeverity.MINOR_ALARM if alarm else AlarmSeverity.NO_ALARM
         await post(self.message, (trouble or state.message)[:1000], severity)
         source = tracker.source
-        name, ended = await self.in_thread(lambda: (source.run, source.has_ended))
+        name, ended = await self.in_thread(
+            lambda: (source.run, state.acquiring and source.has_ended)
+        )
         await post(self.run_name, name)
+        await post(self.sim.running.readback, int(running))  # its run is named before
         await post(self.data_dir, str(source.data_dir))
         at_work = 2 if ended else 1
         await post(self.run_state, at_work if name and state.acquiring else 0)
@@ -323,14 +334,24 @@ class PanosetiBase(OwnerGroup):
         except DataError as error:
             await self.post_error(str(error))
         telescopes = await self.in_thread(self.telescopes.of, run)
-        for slot, module in enumerate(self.tracker.slots.modules):
-            telescope = telescopes.get(module)
-            if self._pointing.get(slot) != telescope:
-                await getattr(self, f"slot{slot}").show_telescope(telescope)
-                self._pointing[slot] = telescope
-            for board in [each for each in self._boards.values() if each.module == module]:
-                group = getattr(getattr(self, f"slot{slot}"), f"board{board.quabo}")
-                await group.show(self._boards.pop((module, board.quabo)))
+        for slot, module in enumerate(self._modules_of_slots()):
+            group = getattr(self, f"slot{slot}")
+            if self._is_new(slot, telescope := telescopes.get(module)):
+                await group.show_telescope(telescope)
+            for quabo in range(QUABOS):
+                if self._is_new((slot, quabo), state := self._boards.get((module, quabo))):
+                    await getattr(group, f"board{quabo}").show(state)
+
+    def _modules_of_slots(self) -> list[int]:
+        """Return the module of each slot; -1: none."""
+        slots = self.tracker.slots
+        modules = slots.modules
+        return modules + [-1] * (slots.count - len(modules))
+
+    def _is_new(self, place: Any, value: Any) -> bool:
+        """Note what is posted at a place; return whether it has changed."""
+        before, self._posted[place] = self._posted.get(place), value
+        return bool(before != value)
 
 
 def make_group(prefix: str, tracker: Tracker, slots: int) -> PanosetiBase:
@@ -373,14 +394,15 @@ def build(args: argparse.Namespace) -> tuple[PVGroup, Mapping[str, Any]]:
     runs: SimulatedRuns | ReceivedRuns | None = None
     temporary: Path | None = None
     source: RunSource
-    data_dir: Path | None = args.data_dir
+    # The name of a run is that of its directory, and other processes read `DataDir_RBV`.
+    data_dir: Path | None = args.data_dir and args.data_dir.resolve()
     if args.source in ("sim", "sockets"):
         if data_dir is None:
             data_dir = temporary = Path(tempfile.mkdtemp(prefix="panoseti-"))
     elif data_dir is None or not data_dir.is_dir():
         raise ConfigError(f"--source {args.source} needs a directory, not {data_dir}")
     if args.source == "sockets":
-        runs = ReceivedRuns(data_dir, args.host, args.packet_port, args.grouped, modules)
+        runs = ReceivedRuns(data_dir, args.packet_host, args.packet_port, args.grouped, modules)
         source = PacketSource(runs, modules)
         facts["packet_port"] = runs.address[1]
     elif args.source == "replay":
@@ -423,6 +445,11 @@ def main() -> None:
         type=Path,
         help="data directory of a node; replay: a run directory; sim, sockets: by default a new "
         "temporary one, which stays if a run was indexed",
+    )
+    add(
+        "--packet-host",
+        default="0.0.0.0",
+        help="sockets: address of the interface that the boards send to (%(default)s: all)",
     )
     add("--packet-port", type=int, default=SCIENCE_PORT, help="sockets: UDP; 0 takes a free one")
     add("--grouped", action="store_true", help="sockets: write ph1024 instead of ph256")

@@ -12,7 +12,7 @@ from bluesky.utils import MsgGenerator
 
 from plans.checks import check_devices, finite
 from plans.panoseti.runs import OBSERVING, Collect, simulated_run, timed_run
-from plans.run_stubs import start_metadata, until_done
+from plans.run_stubs import start_metadata, until_done, with_device_errors
 from skywright.errors import DataError
 
 TUNING = "tuning"
@@ -142,7 +142,7 @@ def tune_threshold(
     DataError
         If the rate is not between those at `least_adc` and `most_adc`.
     HardwareError
-        If the IOC does not answer, does not simulate, or cannot write.
+        If the IOC does not answer, does not simulate, takes a run already, or cannot write.
     """
     plan = "tune_threshold"
     seconds = finite(plan, "seconds", seconds, 0.0)
@@ -193,10 +193,11 @@ def tune_threshold(
         uid, (threshold_adc, rate) = yield from simulated_run(panoseti, search, start)
         return TunedThreshold(threshold_adc, rate, uid)
 
-    former = float((yield from bps.rd(panoseti.threshold)))
+    yield from with_device_errors(until_done(panoseti.check_no_run()))
+    former, losses = float((yield from bps.rd(panoseti.threshold))), panoseti.losses
 
     def restore(error: Exception) -> MsgGenerator[None]:
-        if math.isfinite(former):
+        if math.isfinite(former) and panoseti.losses == losses:
             yield from until_done(panoseti.set_threshold(former))
 
     return (yield from bpp.contingency_wrapper(tune(), except_plan=restore))

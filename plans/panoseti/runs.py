@@ -40,7 +40,10 @@ TRACKING = Needs(
         "run_metadata": (Readable,),
     },
 )
-OBSERVING = replace(TRACKING, parts={**TRACKING.parts, "run_simulated": ()})
+OBSERVING = replace(
+    TRACKING,
+    parts={**TRACKING.parts, "run_simulated": (), "check_no_run": (), "check_run": ()},
+)
 
 
 def track_run(
@@ -52,7 +55,8 @@ def track_run(
 ) -> MsgGenerator[str]:
     """Register every frame of an observing run, from its first one until the run ends.
 
-    It is the newest run, also one that is over; if there is none, the first one that comes. With
+    The modules of the run need slots of the IOC; frames of further modules are not registered. It
+    is the newest run, also one that is over; if there is none, the first one that comes. With
     `wait_for_new` it is the run that is under way, or the next one. The run in the catalog begins
     when there is one, and has no frames of other runs. Its
     configuration files are in the start document, passwords removed. Its PFF files stay where they
@@ -136,7 +140,7 @@ def observe(
     TypeError
         If `panoseti` cannot do its part.
     HardwareError
-        If the IOC does not answer, does not simulate, or cannot write.
+        If the IOC does not answer, does not simulate, takes a run already, or cannot write.
     """
     return (yield from timed_run("observe", panoseti, seconds, md))
 
@@ -176,6 +180,8 @@ def timed_run(
     check_devices(plan, panoseti=(panoseti, needs or OBSERVING))
     start = start_metadata(plan, {"panoseti": panoseti}, {"seconds": seconds}, md)
 
+    yield from with_device_errors(until_done(panoseti.check_no_run()))
+
     def take() -> MsgGenerator[str]:
         for step in prepare:
             yield from until_done(step())
@@ -206,7 +212,7 @@ def simulated_run(
     Parameters
     ----------
     panoseti
-        The modules; their IOC has the source ``sim``, or ``sockets``.
+        The modules; their IOC has the source ``sim``, or ``sockets``, and takes no run.
     body
         Gets a plan that reports the frames that are new.
     start
@@ -225,12 +231,17 @@ def simulated_run(
 
         def take() -> MsgGenerator[Answer]:
             yield from until_done(panoseti.track())
-            return (yield from body(lambda: _collect(panoseti, declared)))
+            return (yield from body(collect))
+
+        def collect() -> MsgGenerator[None]:
+            yield from _collect(panoseti, declared)
+            yield from until_done(panoseti.check_run())
 
         def end() -> MsgGenerator[None]:
             yield from end_simulated_run()
             yield from _follow(panoseti, declared, END_S)
             yield from _finish(panoseti, declared)
+            yield from until_done(panoseti.check_run())
 
         return (yield from bpp.finalize_wrapper(take(), end))
 

@@ -1,5 +1,6 @@
 """PVs of PANOSETI modules over Channel Access: what the frames and the configuration tell."""
 
+import asyncio
 import json
 import math
 import sys
@@ -27,7 +28,7 @@ LOST = [10, 11, 536, 1023, 1024, 2400]
 MINOR = 1
 
 
-def obs_config(azimuth: float) -> dict[str, Any]:
+def obs_config(azimuth: object) -> dict[str, Any]:
     """Return the configuration of module 1 alone."""
     module = {"name": "west", "ip_addr": "192.168.0.4", "azimuth": azimuth, "elevation": 79.4016}
     dome = {"name": "astrograph", "obslat": 37.3425, "obslon": -121.63777, "obsalt": 1283}
@@ -106,20 +107,85 @@ def test_header_rates_losses_clocks_and_pointing(tmp_path: Path) -> None:
         assert (facts[1, "img16"].clock, facts[3, "img16"].clock) == ("Locked", "Unlocked")
         assert facts[3, "img16"].rate_hz == value(f"{three}img16:Rate_RBV")
         panoseti.end_track().wait(60)
+        other = run_directory(tmp_path / "data", 7, "other")
+        frames = made_frames("img16", 30, module=7)
+        (other / file_name("img16", 7)).write_bytes(encode_frames(frames))
+        (other / "obs_config.json").write_text('{"domes": []}')
+        until(lambda: text("Run_RBV") == other.name)
+        panoseti.find_run(60.0).wait(90)
+        panoseti.track().wait(60)
+        until(lambda: value("M1:img16:Rows_RBV") == 30)
+        assert (value("M1:Module_RBV"), value("M2:Module_RBV")) == (7, -1)
+        assert panoseti.recorded() == ["m1_img16"]
+        (image,) = view.facts(30.0).images
+        assert (image.module, image.product) == (7, "img16")
+        until(lambda: math.isnan(value("M1:Azimuth_RBV")))
+        panoseti.end_track().wait(60)
 
 
-def test_options_set_the_simulated_array(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_angle_that_is_no_number_stops_no_housekeeping(tmp_path: Path) -> None:
+    run = run_directory(tmp_path)
+    (run / file_name("img16")).write_bytes(encode_frames(made_frames("img16", 5)))
+    (run / "obs_config.json").write_text(json.dumps(obs_config("TBD")))
+    (run / "hk.pff").write_text('{"QUABO_4": {"TEMP1": "21.5", "Computer_UTC": "1.0"}}\n\n')
+    group = built("rundir", "--data-dir", tmp_path)
+    assert group.tracker.start_recording(tmp_path / "index.h5") == ""
+    until(lambda: group.tracker.slots.modules == [1], 60, "the module has a slot")
+    asyncio.run(group._post_housekeeping(run.name))
+    assert group.slot0.board0.temp1.value == 21.5
+    assert math.isnan(group.slot0.azimuth.value)
+    group.close()
+
+
+def test_an_idle_ioc_does_not_ask_whether_a_run_has_ended(tmp_path: Path) -> None:
+    group = built("rundir", "--data-dir", run_directory(tmp_path))
+
+    class Idle(type(group.tracker.source)):  # type: ignore[misc]
+        has_ended = property(lambda self: pytest.fail("it walks the data directory"))
+
+    group.tracker.source.__class__ = Idle
+    asyncio.run(group._post())
+    assert group.run_state.value == "Waiting"
+    group.close()
+
+
+def test_packets_of_all_interfaces_are_received_unless_one_is_named(tmp_path: Path) -> None:
+    for options, host in (((), "0.0.0.0"), (("--packet-host", "127.0.0.1"), "127.0.0.1")):
+        group = built("sockets", "--packet-port", 0, "--data-dir", tmp_path, *options)
+        assert group.runs.address[0] == host
+        group.close()
+
+
+def test_a_run_directory_may_be_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = run_directory(tmp_path)
+    (run / file_name("img16")).write_bytes(encode_frames(made_frames("img16", 5)))
+    monkeypatch.chdir(run)
+    for source in ("rundir", "replay"):
+        group = built(source, "--data-dir", ".")
+        assert group.tracker.source.run == run.name
+        group.close()
+
+
+def built(source: str, *options: object) -> Any:
+    """Return the PVs of an IOC that does not serve."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["ioc", "--list-pvs", "--source", source, *map(str, options)])
+        groups: list[Any] = []
+        patch.setattr(
+            ioc, "run", lambda build, parser: groups.append(build(parser.parse_args())[0])
+        )
+        ioc.main()
+    return groups[0]
+
+
+def test_options_set_the_simulated_array(tmp_path: Path) -> None:
     options = (
-        f"--source sim --list-pvs --data-dir {tmp_path} --module-id 254 --product img8 "
+        f"--data-dir {tmp_path} --module-id 254 --product img8 "
         "--product ph1024 --movie-rate 50000 --buffered --max-file-mb 3 --unlocked 254"
     )
-    groups = []
-    monkeypatch.setattr(sys, "argv", ["ioc", *options.split()])
-    monkeypatch.setattr(
-        ioc, "run", lambda build, parser: groups.append(build(parser.parse_args())[0])
-    )
-    ioc.main()
-    (group,) = groups
+    group = built("sim", *options.split())
     run = group.runs.start()
     directory = tmp_path / "module_254" / run
     until(lambda: list(directory.glob("*img8*seqno_1.pff")), 60, "the first file is full")

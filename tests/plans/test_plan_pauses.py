@@ -154,6 +154,11 @@ class FakeArray(FakeDevice):
     def run_simulated(self, running: bool) -> NullStatus:
         return NullStatus()
 
+    def check_no_run(self) -> NullStatus:
+        return NullStatus()
+
+    check_run = check_no_run
+
     def set_threshold(self, threshold_adc: float) -> NullStatus:
         self.threshold.put(threshold_adc)
         self.thresholds.append(threshold_adc)

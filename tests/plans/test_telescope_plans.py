@@ -1,6 +1,7 @@
 """Plans of the simulated array, over Channel Access, against the twin's truth."""
 
 import math
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from ophyd.status import Status
 from support.waiting import until
 
 from devices.panoseti.array import Panoseti
+from plans.panoseti import runs
 from plans.panoseti.calibration import calibrate_gain, dark_run, tune_threshold
 from plans.panoseti.runs import observe, track_run
 from skywright.errors import ConfigError, DataError, HardwareError
@@ -211,6 +213,55 @@ def test_a_tracking_that_is_aborted_has_its_last_frames_and_its_ioc(
         assert told[f"panoseti_{key}_number"] == panoseti.rows(key)
 
 
+def test_a_run_that_cannot_be_indexed_says_why_and_opens_the_shutters(
+    RE: RunEngine, panoseti: Panoseti, tmp_path: Path
+) -> None:
+    """The first tracking of a session fails: no tracking before has set what the plan waits for."""
+    (tmp_path / "file").touch()
+    first = Panoseti(panoseti.prefix, assets=tmp_path / "file/assets", name="panoseti")
+    stops: list[dict[str, Any]] = []
+    RE.subscribe(lambda name, doc: stops.append(doc), "stop")
+    with pytest.raises(HardwareError, match=r"/file/assets/.* does not exist"):
+        RE(dark_run(first, 1.0))
+    assert "does not exist" in stops[0]["reason"]
+    assert (first.is_lost, first.losses) == (False, 0)
+    assert panoseti.shutter.get(as_string=True) == "Open"
+
+
+def test_a_second_session_leaves_the_run_of_the_first_one_alone(
+    RE: RunEngine, panoseti: Panoseti
+) -> None:
+    panoseti.run_simulated(True).wait(60)
+    try:
+        for plan in (observe, dark_run, tune_threshold):
+            with pytest.raises(HardwareError, match="the IOC takes a run"):
+                RE(plan(panoseti, 1.0))
+        assert panoseti.sim_running.get() == 1
+        assert panoseti.shutter.get(as_string=True) == "Open"
+    finally:
+        panoseti.run_simulated(False).wait(60)
+    assert panoseti.sim_running.get() == 0
+
+
+def test_a_run_that_cannot_be_written_any_more_ends_the_plan_with_the_reason(
+    RE: RunEngine, panoseti: Panoseti, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "END_S", 1.0)
+    data_dir = Path(panoseti.data_dir.get())
+    documents: list[tuple[str, dict[str, Any]]] = []
+
+    def spoil(name: str, doc: dict[str, Any]) -> None:
+        documents.append((name, doc))
+        if name == "start":
+            shutil.rmtree(data_dir / doc["pff_run"])
+
+    with pytest.raises(HardwareError, match=r"the run has ended: .*No such file"):
+        RE(observe(panoseti, 3600.0), spoil)
+    assert "No such file" in documents[-1][1]["reason"]
+    until(lambda: panoseti.sim_running.get() == 0, 60, "the PV says that no run is taken")
+    RE(observe(panoseti, 0.5))  # the next one is whole
+
+
 class Refusing:
     """An array that is not simulated."""
 
@@ -221,6 +272,14 @@ class Refusing:
     is_lost, losses = False, 0
     track = find_run = wait_for_run = end_track = recorded = None
     """Not reached: the array refuses before."""
+
+    def check_no_run(self) -> Status:
+        """Take no run."""
+        status = Status()
+        status.set_finished()
+        return status
+
+    check_run = check_no_run
 
     def run_simulated(self, running: bool) -> Status:
         """Refuse to begin a run."""

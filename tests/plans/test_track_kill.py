@@ -13,7 +13,7 @@ from store.stack import Stack, running_stack
 from support.pano_files import file_name, made_frames, run_directory
 
 from devices.panoseti.array import Panoseti
-from plans.panoseti.calibration import dark_run
+from plans.panoseti.calibration import dark_run, tune_threshold
 from plans.panoseti.runs import observe, track_run
 from skywright.callbacks.journal import Journal
 from skywright.errors import HardwareError
@@ -106,7 +106,7 @@ def test_a_killed_ioc_ends_the_run_and_the_next_one_has_each_frame_once(
         assert check_frames(stack, uid, COUNT) == COUNT
 
 
-@pytest.mark.parametrize("plan", [observe, dark_run])
+@pytest.mark.parametrize("plan", [observe, dark_run, tune_threshold])
 def test_a_killed_ioc_ends_a_simulated_run_with_the_reason(
     RE: RunEngine, tmp_path: Path, plan: Callable[..., Any]
 ) -> None:

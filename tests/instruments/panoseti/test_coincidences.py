@@ -4,20 +4,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skywright.errors import DataError
-from skywright.instruments.panoseti.coincidences import find_coincidences, merge_boards
+from skywright.instruments.panoseti.coincidences import find_coincidences
 
 T0 = 1_721_882_092_000_000_000
 
 
-def brute_force(times, modules, window, baselines, delays):
+def brute_force(times, modules, window, baselines):
     found = set()
-    shifted = [t - delays.get(m, 0) for t, m in zip(times, modules, strict=True)]
     for i in range(len(times)):
         for j in range(i):
             a, b = modules[i], modules[j]
             meters = baselines.get((a, b), baselines.get((b, a), 0.0))
             limit = window + int(np.ceil(meters * 1e9 / 299_792_458.0))
-            if a != b and abs(shifted[i] - shifted[j]) <= limit:
+            if a != b and abs(times[i] - times[j]) <= limit:
                 found.add(frozenset((i, j)))
     return found
 
@@ -27,16 +26,15 @@ def brute_force(times, modules, window, baselines, delays):
     events=st.lists(st.tuples(st.integers(0, 3000), st.sampled_from([1, 3, 254])), max_size=40),
     window=st.integers(0, 300),
     meters=st.floats(0, 200),
-    delay=st.integers(-500, 500),
 )
-def test_pairs_are_those_of_a_plain_search(events, window, meters, delay):
+def test_pairs_are_those_of_a_plain_search(events, window, meters):
     times = np.array([T0 + time for time, _ in events], np.int64)
     modules = np.array([module for _, module in events], np.int64)
-    baselines, delays = {(3, 1): meters}, {254: delay}
-    found = find_coincidences(times, modules, window, baselines, delays)
+    baselines = {(3, 1): meters}
+    found = find_coincidences(times, modules, window, baselines)
     pairs = [frozenset(map(int, pair)) for pair in zip(found.first, found.second, strict=True)]
     assert len(set(pairs)) == len(pairs)
-    assert set(pairs) == brute_force(times.tolist(), modules.tolist(), window, baselines, delays)
+    assert set(pairs) == brute_force(times.tolist(), modules.tolist(), window, baselines)
 
 
 def test_a_nanosecond_decides_at_the_present_epoch():
@@ -53,12 +51,6 @@ def test_chance_pairs_are_as_many_as_expected():
     found = find_coincidences(times, modules, 300)
     assert abs(len(found) - found.expected) < 5 * np.sqrt(found.expected)
     assert found.live_s == pytest.approx(100, rel=1e-3)
-
-
-def test_boards_of_one_flash_are_one_event():
-    times = T0 + np.array([0, 30, 390, 1000, 10, 401])
-    modules = np.array([1, 1, 1, 1, 2, 2])
-    assert sorted(merge_boards(times, modules, 390).tolist()) == [0, 3, 4, 5]
 
 
 def test_no_events_and_one_module_give_no_pairs():
@@ -86,5 +78,5 @@ def test_more_pairs_than_events_are_all_there():
 def test_modules_may_have_any_numbers(numbers):
     times = T0 + np.array([0, 50, 1000, 1001])
     modules = np.array([*numbers, numbers[0], numbers[0]])
-    found = find_coincidences(times, modules, 100, {numbers: 10.0}, {numbers[1]: 20})
+    found = find_coincidences(times, modules, 100, {numbers: 10.0})
     assert list(zip(found.first, found.second, strict=True)) == [(0, 1)]

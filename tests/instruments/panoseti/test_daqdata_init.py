@@ -15,11 +15,18 @@ import numpy as np
 import pytest
 from support.pano_files import announce, append, file_name, made_frames, run_directory
 from support.pano_server import end_of, served_here, status
+from support.waiting import until
 
 from skywright.errors import ConfigError
-from skywright.instruments.panoseti.live import follow, pipe, service
-from skywright.instruments.panoseti.live.config import load_server_config
+from skywright.instruments.panoseti.live import follow, pipe, service, simulate
+from skywright.instruments.panoseti.live.config import (
+    HpIoConfig,
+    ServerConfig,
+    load_server_config,
+)
 from skywright.instruments.panoseti.live.hp_io import HpIo
+from skywright.instruments.panoseti.live.server import DaqDataServer
+from skywright.instruments.panoseti.pff import PffFile
 from skywright.wire.daqdata.encode import decode
 from skywright.wire.daqdata.methods import Stub
 
@@ -227,6 +234,58 @@ def test_init_of_an_empty_directory_succeeds_while_hashpipe_runs(server, tmp_pat
     call.cancel()
 
 
+@pytest.mark.parametrize("directory", ["gone", ""])
+def test_a_configuration_without_its_directory_is_refused(tmp_path, directory):
+    path = directory and str(tmp_path / directory)
+
+    async def start():
+        server = DaqDataServer(ServerConfig(unix_domain_socket=None), "127.0.0.1", 0)
+        try:
+            await server.start(HpIoConfig(data_dir=path))
+        finally:
+            await server.stop()
+
+    with pytest.raises(ConfigError, match=f"hp_io_config: data_dir '{path}' is no directory"):
+        asyncio.run(start())
+
+
+def test_a_long_archived_file_is_decoded_in_part_beside_the_event_loop(tmp_path, monkeypatch):
+    archive = tmp_path / file_name("img16")
+    append(archive, made_frames("img16", 50), 0, 50)
+    monkeypatch.setattr(simulate, "LONGEST_ARCHIVE", 20)
+    read, threads, frames = PffFile.read, [], []
+
+    def noted(file, *more):
+        threads.append(threading.current_thread())
+        frames.append(read(file, *more))
+        return frames[-1]
+
+    monkeypatch.setattr(PffFile, "read", noted)
+    source = {"movie_pff_path": str(archive)}
+    simulation = {"simulation_mode": "rpc", "source_data": source}
+    with served_here(tmp_path, config={"simulate_daq_cfg": simulation}) as server:
+        loop = asyncio.run_coroutine_threadsafe(_thread(), server.loop).result(30)
+        assert server.init(simulate_daq=True).success
+        (image,) = server.images(1, ph=False)
+    assert (image.image == frames[0].image[image.frame_number % 20]).all()
+    assert [len(each) for each in frames] == [20]
+    assert loop not in threads
+
+
+async def _thread():
+    return threading.current_thread()
+
+
+def test_a_simulation_without_a_configuration_has_no_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(simulate, "PERIOD_S", 0.0)
+    config = {"simulate_daq_cfg": {"simulation_mode": "rpc"}}
+    with served_here(tmp_path, config=config) as server:
+        assert server.init(simulate_daq=True).success
+        stream = server.stream(ph=False)
+        until(lambda: decode(next(stream)).frame_number > 1000, 60, "more than 1000 frames come")
+        stream.cancel()
+
+
 def test_a_failed_init_restores_what_ran(tmp_path, data_dir):
     config = {
         "simulate_daq_cfg": {"source_data": {"movie_pff_path": "/nowhere.dp_img16.module_1.pff"}}
@@ -259,14 +318,14 @@ def test_a_data_source_that_does_not_end_is_left_behind(tmp_path, data_dir, monk
 @pytest.mark.parametrize("restored", [True, False])
 def test_a_failed_init_is_no_failed_call(server, data_dir, monkeypatch, restored):
     """An error that nobody expects is an answer too, also where what ran cannot start again."""
-    start = HpIo._ways
+    start = HpIo._methods
 
     def failing(hp_io, config):
         if config.module_ids or not restored:
             raise KeyError("module")
         return start(hp_io, config)
 
-    monkeypatch.setattr(HpIo, "_ways", failing)
+    monkeypatch.setattr(HpIo, "_methods", failing)
     answer = server.init(data_dir=str(data_dir), module_ids=[2])
     assert not answer.success
     assert "KeyError: 'module'" in answer.error_message

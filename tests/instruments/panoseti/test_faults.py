@@ -136,6 +136,43 @@ def test_a_module_of_the_run_before_is_not_in_the_run(tmp_path):
     np.testing.assert_array_equal(indexed(tmp_path)[1], frames.image)
 
 
+def test_each_recording_has_its_own_slots_and_a_module_without_one_is_an_error(tmp_path):
+    data_dir, rows = tmp_path / "data", {}
+    tracker = Tracker(RunDirectorySource(data_dir), slots=2)
+    for name, modules in (("one", (1, 3)), ("two", (250, 252)), ("three", (1, 250, 252))):
+        for module in modules:
+            run = run_directory(data_dir, module, name)
+            append(run / file_name("img16", module), made_frames("img16", 10, module=module))
+        (run / "recording_ended").touch()
+        assert tracker.start_recording(tmp_path / f"{name}.h5", run.name) == ""
+        assert not tracker.owner.expects_items()  # a run may be silent
+        until(lambda: tracker.source.has_ended, 60, "all frames are delivered")
+        tracker.stop_recording()
+        rows[name] = sum(tracker.rows().values()), tracker.rows_lost, set(tracker.slots.modules)
+        assert {block.frames.module for block in tracker.newest.values()} == rows[name][2]
+        assert bool(tracker.error) == (name == "three")
+    assert rows == {
+        "one": (20, 0, {1, 3}), "two": (20, 0, {250, 252}), "three": (20, 10, {1, 250}),
+    }  # fmt: skip
+    assert "[252] have no slot" in tracker.error
+    tracker.close()
+
+
+def test_an_idle_data_directory_is_walked_at_times_only(tmp_path, monkeypatch):
+    walks = []
+    monkeypatch.setattr(rundir, "GROWN_WITHIN_S", 0.0)
+    monkeypatch.setattr(rundir, "LIST_S", 0.01)
+    monkeypatch.setattr(rundir, "is_active", lambda at: walks.append(at) or True)
+    append(run_directory(tmp_path) / file_name("img16"), made_frames("img16", 5))
+    source = RunDirectorySource(tmp_path)
+    source.open()
+    until(lambda: (source.next(0.0) is None and source.has_ended) or walks, 60, "it is walked")
+    assert not any(source.has_ended for _ in range(20))
+    assert len(walks) == 1
+    source.rewind()
+    source.close()
+
+
 @pytest.mark.parametrize("marked", [True, False])
 def test_a_run_that_begins_at_once_is_not_in_the_one_that_has_ended(
     tmp_path, tracked, monkeypatch, marked

@@ -1,6 +1,8 @@
 """Sources beside the simulation: a stored run that is played back, packets over UDP."""
 
 import asyncio
+import errno
+import os
 import shutil
 import socket
 import threading
@@ -120,6 +122,28 @@ def test_a_file_that_ends_badly_is_counted_and_the_others_come(tmp_path):
     source = ReplaySource(run, speed=0)
     source.open()
     assert frames_of(all_due(source)) == 7
+    assert source.lost == {"file not readable": 1}
+    source.close()
+
+
+def test_a_file_that_a_disk_does_not_give_is_counted_and_the_others_come(tmp_path, monkeypatch):
+    run, read = run_directory(tmp_path), PffFile.read
+    for module in (1, 2):
+        frames = made_frames("ph256", 3000, module=module)
+        (run / file_name("ph256", module)).write_bytes(encode_frames(frames))
+
+    def fail(file, start=0, *more):
+        if file.name.module == 1 and start >= 1024:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return read(file, start, *more)
+
+    monkeypatch.setattr(PffFile, "read", fail)
+    source = ReplaySource(run, speed=0)
+    source.open()
+    blocks = all_due(source)
+    assert frames_of(block for block in blocks if block.frames.module == 1) == 1024
+    assert frames_of(block for block in blocks if block.frames.module == 2) == 3000
+    assert source.has_ended
     assert source.lost == {"file not readable": 1}
     source.close()
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from support.pano_files import file_name, made_frames
 
-from skywright.instruments.panoseti.clock import SEC, TAI
+from skywright.instruments.panoseti.clock import NUM, SEC, TAI
 from skywright.instruments.panoseti.live.activity import GROWN_WITHIN_S
 from skywright.instruments.panoseti.pff import read_pff
 from skywright.instruments.panoseti.received import ReceivedFrames, newest_clocks
@@ -42,6 +42,27 @@ def test_packets_are_counted_over_blocks_and_anew_in_the_next_run(tmp_path):
     received.add(block(tmp_path, frames[:50], "b"))
     received.add(block(tmp_path, frames[60:60], "b"))
     assert received.packets_lost == 0
+
+
+@pytest.mark.parametrize(
+    ("arrived", "lost"),
+    [
+        ([5, 7, 6, 8], 0),
+        ([7, 6, 5, 9], 1),
+        ([5, 6, 6, 7], 0),
+        ([65_535, 1, 0, 3], 1),
+        ([0, 40_000], 39_999),
+    ],
+)
+@pytest.mark.parametrize("cut", [1, 2, 3, 4])
+def test_packets_that_overtake_one_another_or_are_doubled_are_not_lost(
+    tmp_path, arrived, lost, cut
+):
+    received, frames = ReceivedFrames(), made_frames("img16", len(arrived))
+    frames.numbers[:, :, NUM] = np.array(arrived)[:, np.newaxis]
+    received.add(block(tmp_path, frames[:cut]))
+    received.add(block(tmp_path, frames[cut:]))
+    assert received.packets_lost == 4 * lost
 
 
 def test_no_packet_of_the_real_run_was_lost(tmp_path, test_data):

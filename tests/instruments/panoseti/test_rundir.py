@@ -5,6 +5,7 @@ import pytest
 from skywright.errors import DataError
 from skywright.instruments.panoseti.products import module_id
 from skywright.instruments.panoseti.rundir import open_run_directory, without_secrets
+from skywright.instruments.panoseti.telescopes import telescopes_in
 
 RUN = "obs_Lick.start_2024-07-25T04:34:06Z.runtype_sci-data.pffd"
 
@@ -17,7 +18,7 @@ def test_the_real_run_is_read_from_either_place(test_data, place):
     assert list(files) == [(1, "img16"), (1, "img8"), (1, "ph1024"), (1, "ph256")]
     assert [path.name[-11:] for path in files[1, "ph256"]] == ["seqno_0.pff", "seqno_1.pff"]
     assert run.markers() == {"recording_ended": "2024-07-25T01:19:53"}
-    west, barnard = run.telescopes()
+    west, barnard = telescopes_in(run)
     assert (west.module, west.dome, west.azimuth_deg) == (1, "astrograph", 182.987)
     assert (barnard.module, barnard.altitude_m) == (3, 1239)
     configs = run.configs()

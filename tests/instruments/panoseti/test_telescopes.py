@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from skywright.instruments.panoseti.rundir import Telescope, open_run_directory
+from skywright.instruments.panoseti.rundir import Telescope, open_run_directory, telescopes_of
 from skywright.instruments.panoseti.telescopes import (
     RunTelescopes,
     baselines_m,
@@ -40,6 +40,15 @@ def test_the_real_domes_are_hundreds_of_meters_apart(test_data):
     ((first, second, meters),) = parameters["baselines_m"]
     assert (first, second) == (1, 3)
     assert 200 < meters < 2000
+
+
+def test_an_angle_that_is_no_number_is_unknown_and_named(caplog):
+    module = {"name": "T1", "ip_addr": "192.168.0.4", "azimuth": "TBD", "elevation": "79.5"}
+    dome = {"obslat": [1], "obslon": -121, "modules": [module]}
+    (found,) = telescopes_of({"domes": [dome]})
+    assert (found.azimuth_deg, found.elevation_deg, found.latitude_deg) == (None, 79.5, None)
+    assert "obs_config.json: azimuth of 'T1' is 'TBD'" in caplog.text
+    assert baselines_m([found]) == {}
 
 
 def test_the_configuration_is_read_again_when_it_changes(tmp_path):

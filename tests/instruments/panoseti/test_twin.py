@@ -17,9 +17,7 @@ def table_of(frames_by_module):
     return EventTable(
         time_ns=np.concatenate([each.time_ns for each in parts]),
         module=np.concatenate([np.full(len(each), each.module) for each in parts]),
-        quabo=np.concatenate([each.quabo for each in parts]),
         largest=np.concatenate([each.image.max(axis=(1, 2)).astype(int) for each in parts]),
-        frame=np.concatenate([each.number for each in parts]),
     )
 
 

@@ -32,7 +32,6 @@ for run in Path(sys.argv[1]).glob("module_*/*.pffd"):
     source.close()
 times = np.arange(10, dtype=np.int64)
 coincidences.find_coincidences(times, times % 3, 2)
-coincidences.merge_boards(times, (times % 3), 2)
 after = {each.__name__: len(each.signatures) for each in kernels}
 assert frames == 250 + 800 + 250 + 242, frames
 assert sum(count > 0 for count in before.values()) >= 7, before

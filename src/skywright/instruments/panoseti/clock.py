@@ -11,6 +11,7 @@ from enum import IntFlag
 
 import numpy as np
 from numba import njit
+from numba.extending import register_jitable
 from numpy.typing import NDArray
 
 from skywright.instruments.panoseti.pff_layout import FIELDS
@@ -18,6 +19,8 @@ from skywright.instruments.panoseti.pff_layout import FIELDS
 TAI_MINUS_UTC_S = 37
 TAI_PERIOD_S = 1024
 NS = 1_000_000_000
+COMPUTER_LATE_NS = NS // 10
+"""Largest error by which the computer's clock (NTP) is taken to be behind UTC."""
 NUM, TAI, NSEC, SEC, USEC = range(len(FIELDS))
 
 
@@ -35,6 +38,18 @@ class Flag(IntFlag):
 
 
 UNLOCKED, MISSING_QUABO, EMPTY = int(Flag.UNLOCKED), int(Flag.MISSING_QUABO), int(Flag.EMPTY)
+
+
+@register_jitable
+def _difference(second, tai):  # type: ignore[no-untyped-def]
+    """Return d, from 0 to 1023."""
+    return (second - tai + TAI_MINUS_UTC_S) % TAI_PERIOD_S
+
+
+@register_jitable
+def _is_in_step(d, nsec):  # type: ignore[no-untyped-def]
+    # A free-running counter passes 10^9 and is written as 999999999 by newer software.
+    return (nsec < NS - 1) & ((d <= 1) | (d == TAI_PERIOD_S - 1))
 
 
 @njit(cache=True, nogil=True)
@@ -56,9 +71,8 @@ def date_frames(numbers, time_ns, flags):  # type: ignore[no-untyped-def]
             continue
         flag = MISSING_QUABO if missing else 0
         second, nsec = numbers[row, dating, SEC], numbers[row, dating, NSEC]
-        d = (second - numbers[row, dating, TAI] + TAI_MINUS_UTC_S) % TAI_PERIOD_S
-        # A free-running counter passes 10^9 and is written as 999999999 by newer software.
-        if nsec < NS - 1 and (d <= 1 or d == TAI_PERIOD_S - 1):
+        d = _difference(second, numbers[row, dating, TAI])
+        if _is_in_step(d, nsec):
             if d == 1:
                 second -= 1
             elif d == TAI_PERIOD_S - 1:
@@ -79,8 +93,9 @@ class ClockOffset:
     seconds
         Whole seconds to add to the board's time: 0 for a board in step.
     offset_ns
-        Median of arrival minus board time after `seconds` is added, 0 to 10^9: the fraction of a
-        second by which a free board is off, plus the delay of the network (about 0.3 ms).
+        Median of arrival minus board time after `seconds` is added, from -0.1 to 0.9 s: the
+        fraction of a second by which a free board is off, plus the delay of the network (about
+        0.3 ms) and the error of the computer's clock.
     locked
         Fraction of the packets whose clock is in step with UTC.
     steady
@@ -109,14 +124,15 @@ def estimate_offset(numbers: NDArray[np.int64]) -> ClockOffset:
     numbers = numbers[numbers[:, SEC] > 0]
     if not len(numbers):
         return ClockOffset(0, 0, 0.0, 0.0, 0)
-    d = (numbers[:, SEC] - numbers[:, TAI] + TAI_MINUS_UTC_S) % TAI_PERIOD_S
+    d = _difference(numbers[:, SEC], numbers[:, TAI])
     counted = np.bincount(d, minlength=TAI_PERIOD_S)
     seconds = int(np.argmax(counted))
     running = numbers[:, NSEC] < NS - 1  # older software counts on, newer writes 999999999
     chosen = numbers[running] if running.any() else numbers
     arrival = chosen[:, SEC] * NS + chosen[:, USEC] * 1000
-    carry, offset_ns = divmod(int(np.median(arrival - board_ns(chosen, seconds))), NS)
-    seconds = (seconds + carry) % TAI_PERIOD_S
+    offset_ns = int(np.median(arrival - board_ns(chosen, seconds)))
+    carry = (offset_ns + COMPUTER_LATE_NS) // NS
+    seconds, offset_ns = (seconds + carry) % TAI_PERIOD_S, offset_ns - carry * NS
     step = (d - seconds + TAI_PERIOD_S // 2) % TAI_PERIOD_S - TAI_PERIOD_S // 2
     return ClockOffset(
         seconds=seconds,
@@ -135,8 +151,9 @@ def in_step(numbers: NDArray[np.int64]) -> NDArray[np.bool_]:
     numbers
         (N, 5) int64, header numbers of packets that came.
     """
-    d = (numbers[:, SEC] - numbers[:, TAI] + TAI_MINUS_UTC_S) % TAI_PERIOD_S
-    return (numbers[:, NSEC] < NS - 1) & ((d <= 1) | (d == TAI_PERIOD_S - 1))
+    d = _difference(numbers[:, SEC], numbers[:, TAI])
+    locked: NDArray[np.bool_] = _is_in_step(d, numbers[:, NSEC])
+    return locked
 
 
 def board_ns(numbers: NDArray[np.int64], seconds: int = 0) -> NDArray[np.int64]:
@@ -157,7 +174,7 @@ def board_ns(numbers: NDArray[np.int64], seconds: int = 0) -> NDArray[np.int64]:
     NDArray[np.int64]
         (N,), ns since 1970 UTC plus the board's fraction of a second.
     """
-    d = (numbers[:, SEC] - numbers[:, TAI] + TAI_MINUS_UTC_S - seconds) % TAI_PERIOD_S
+    d = _difference(numbers[:, SEC] - seconds, numbers[:, TAI])
     step = np.where(d > TAI_PERIOD_S // 2, d - TAI_PERIOD_S, d)
     step = np.where(np.abs(step) <= 1, step, 0)
     return (numbers[:, SEC] - step) * NS + numbers[:, NSEC]

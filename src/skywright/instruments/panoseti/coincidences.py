@@ -2,8 +2,7 @@
 
 The events of all modules are one table; the row number of an event is its identity. Two events of
 different modules coincide when their times differ by no more than a window plus the time that light
-needs between the two telescopes, because the direction of the flash is not known. Where it is
-known, a delay for each module takes the difference out, and the baseline is 0.
+needs between the two telescopes, because the direction of the flash is not known.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,8 +26,8 @@ class Coincidences:
     Attributes
     ----------
     first, second
-        (P,) int64 rows of the event table: the earlier and the later event after delays, in the
-        order of the earlier one's time.
+        (P,) int64 rows of the event table: the earlier and the later event, in the order of the
+        earlier one's time.
     expected
         Number of pairs that chance alone would give, if each module had a constant rate over the
         time that all of them cover.
@@ -50,7 +49,6 @@ def find_coincidences(
     module: NDArray[np.integer],
     window_ns: int,
     baselines_m: Mapping[tuple[int, int], float] | None = None,
-    delays_ns: Mapping[int, int] | None = None,
 ) -> Coincidences:
     """Find all pairs of events of different modules within the window.
 
@@ -65,8 +63,6 @@ def find_coincidences(
     baselines_m
         Distance between two modules, m, by pair of modules in any order; its light travel time is
         added to the window. A pair that is missing has 0.
-    delays_ns
-        Time that is subtracted from the events of a module.
 
     Returns
     -------
@@ -85,41 +81,16 @@ def find_coincidences(
     modules, code = _codes(np.asarray(module))
     windows = _windows(modules.tolist(), window_ns, baselines_m or {})
     times = np.asarray(time_ns, np.int64)
-    shifts = np.array([(delays_ns or {}).get(int(each), 0) for each in modules], np.int64)
-    if shifts.any():
-        times = times - shifts[code]
     order = np.argsort(times, kind="stable")
     ordered, codes = times[order], code[order]
     widest = int(windows.max(initial=0))
-    pairs = np.empty((len(times) // 16 + 1024, 2), np.int64)  # as many as there are, as a rule
+    pairs = np.empty((len(times) // 16 + 1024, 2), np.int64)  # enough for most runs
     count = _pairs(ordered, codes, windows, widest, order, pairs)
     if count > len(pairs):
         pairs = np.empty((count, 2), np.int64)
         _pairs(ordered, codes, windows, widest, order, pairs)
     expected, live_s = _chance(ordered, codes, windows)
     return Coincidences(pairs[:count, 0].copy(), pairs[:count, 1].copy(), expected, live_s)
-
-
-def merge_boards(
-    time_ns: NDArray[np.int64], module: NDArray[np.integer], window_ns: int
-) -> NDArray[np.int64]:
-    """Return the rows that begin an event, where several boards of a module report one flash.
-
-    Parameters
-    ----------
-    time_ns, module
-        (N,) of each frame of a board, in any order.
-    window_ns
-        A frame no later than this after the first one of an event of the same module belongs to it.
-
-    Returns
-    -------
-    NDArray[np.int64]
-        (M,) rows of the first frame of each event, in order of module and time.
-    """
-    order = np.lexsort((time_ns, module))
-    first = _begins(np.asarray(time_ns, np.int64)[order], np.asarray(module)[order], window_ns)
-    return order[first]
 
 
 def _codes(module: NDArray[np.integer]) -> tuple[NDArray[np.integer], NDArray[np.int16]]:
@@ -162,19 +133,6 @@ def _pairs(times, codes, windows, widest, order, out):  # type: ignore[no-untype
                 count += 1
             late += 1
     return count
-
-
-@njit(cache=True, nogil=True)
-def _begins(times, modules, window_ns):  # type: ignore[no-untyped-def]
-    """Return whether each event, sorted by module and time, begins a group."""
-    first = np.zeros(times.size, np.bool_)
-    begin = -1
-    for row in range(times.size):
-        other = begin < 0 or modules[row] != modules[begin]
-        if other or times[row] - times[begin] > window_ns:
-            begin = row
-            first[row] = True
-    return first
 
 
 @njit(cache=True, nogil=True)

@@ -16,7 +16,7 @@ KEPT = 1000
 """Candidates whose rows are kept in a result: the brightest ones."""
 MEMBERS = 16
 """Events of a candidate whose rows are kept: four boards of four modules."""
-FIELDS = ("number", "time_ns", "module", "quabo", "largest")
+FIELDS = ("number", "time_ns", "module", "largest")
 
 
 class Bright(NamedTuple):
@@ -25,13 +25,13 @@ class Bright(NamedTuple):
     events: int
     undated: int
     pieces: tuple[NDArray[np.int64], ...]
-    """(n, 5) of events above the threshold, columns as in `FIELDS`; one array a block."""
+    """(n, 4) of events above the threshold, columns as in `FIELDS`; one array a block."""
 
 
 class FlashCandidates(Analysis[Bright]):
     """Moments at which several modules have a bright event, and how many chance would give.
 
-    Events of modules come in any order, so all events above the threshold are kept (40 bytes each)
+    Events of modules come in any order, so all events above the threshold are kept (32 bytes each)
     and searched together. Events whose board was not in step with UTC have no exact time and do not
     count.
 
@@ -57,7 +57,7 @@ class FlashCandidates(Analysis[Bright]):
     stream = "events"
     version = "1"
     inputs: ClassVar[Sequence[str]] = (
-        "events_time_ns", "events_module", "events_quabo", "events_largest", "events_flags",
+        "events_time_ns", "events_module", "events_largest", "events_flags",
     )  # fmt: skip
     identity = "events_number"
     time = "events_seconds"
@@ -128,9 +128,9 @@ class FlashCandidates(Analysis[Bright]):
         """Search all bright events together."""
         state = state or Bright(0, 0, (np.empty((0, len(FIELDS)), np.int64),))
         rows = np.concatenate(state.pieces)
-        number, time_ns, module, quabo, largest = rows.T
+        number, time_ns, module, largest = rows.T
         found = find_flashes(
-            EventTable(time_ns, module, quabo, largest, number),
+            EventTable(time_ns, module, largest),
             self.parameters["threshold_adc"],
             self.parameters["window_ns"],
             self.parameters["least_modules"],

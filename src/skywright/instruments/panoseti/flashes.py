@@ -17,19 +17,15 @@ class EventTable:
 
     Attributes
     ----------
-    time_ns, module, quabo
+    time_ns, module
         (N,) of each event.
     largest
         (N,) largest pixel, ADC.
-    frame
-        (N,) position of the frame in what the events were made from.
     """
 
     time_ns: NDArray[np.int64]
     module: NDArray[np.int64]
-    quabo: NDArray[np.int64]
     largest: NDArray[np.int64]
-    frame: NDArray[np.int64]
 
 
 @dataclass(frozen=True)

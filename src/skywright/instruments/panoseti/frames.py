@@ -74,13 +74,6 @@ class Frames:
         """(N, Q): whether each board's packet arrived."""
         return self.numbers[:, :, SEC] > 0
 
-    @property
-    def arrival_ns(self) -> NDArray[np.int64]:
-        """(N,): arrival of the first board's packet by the computer's clock, ns since 1970."""
-        first = np.argmax(self.present, axis=1)
-        numbers = self.numbers[np.arange(len(self)), first]
-        return numbers[:, SEC] * 1_000_000_000 + numbers[:, SEC + 1] * 1000
-
     def masked(self) -> np.ma.MaskedArray:
         """Return the images with the pixels of missing boards masked."""
         return np.ma.MaskedArray(self.image, mask=missing_pixels(self.present, self.product))

@@ -52,7 +52,7 @@ class BoardState:
     module, quabo
         The board.
     seconds
-        When the computer got it, Unix time; NaN if that is not said.
+        When the computer got it, Unix time; NaN if it is not known.
     values
         Numbers, by the names of `VALUES`; NaN where the object has none.
     uid, firmware

@@ -48,7 +48,7 @@ class PffFile(Closing):
     path
         The file. Its name tells product and module.
     name
-        What the file's name says, for a file that is named otherwise.
+        Product and module of a file whose name does not have them.
 
     Raises
     ------
@@ -116,14 +116,6 @@ class PffFile(Closing):
                     raise DataError(f"{self.path.name}: {error}") from error
         return self._layout
 
-    @property
-    def regular(self) -> bool:
-        """Whether all frames have the same length, as far as `PROBES` of them show."""
-        try:
-            return self._find_offsets() is None
-        except IncompleteHeaderError:
-            return True
-
     def __len__(self) -> int:
         """Return the number of complete frames; 0 for a file without a complete header."""
         try:
@@ -182,20 +174,6 @@ class PffFile(Closing):
                 raise DataError(f"{self.path.name}: frame {first} is gone; was the file truncated?")
             yield frames
 
-    def frame(self, number: int) -> Frames:
-        """Return one frame, as `Frames` of length 1; -1 is the newest.
-
-        Raises
-        ------
-        IndexError
-            If there is no such frame.
-        """
-        count = len(self)
-        number = number + count if number < 0 else number
-        if not 0 <= number < count:
-            raise IndexError(f"{self.path.name} has {count} frames, not frame {number}")
-        return self.read(number, number + 1)
-
     def frame_sizes(self, start: int, stop: int) -> NDArray[np.int64]:
         """Return the bytes of frames `start` to `stop`, header and image, (stop - start,)."""
         layout, offsets = self.layout, self._find_offsets()
@@ -205,11 +183,6 @@ class PffFile(Closing):
                 data = os.pread(self._fd, LONGEST_HEADER, int(offset))
                 sizes[row] = self._parse(data) + self.product.image_bytes
         return sizes
-
-    def newest(self) -> Frames | None:
-        """Return the newest complete frame, as `Frames` of length 1; None if there is none."""
-        count = len(self)
-        return self.read(count - 1, count) if count else None
 
     def _find_offsets(self) -> NDArray[np.int64] | None:
         """Return where the frames begin in an irregular file; None for a regular one."""

@@ -9,15 +9,14 @@ from numpy.typing import NDArray
 from skywright.analysis import Analysis, Batch
 from skywright.errors import ConfigError
 from skywright.files.columns import Column
-from skywright.instruments.panoseti.clock import NUM, SEC, estimate_offset, in_step
+from skywright.instruments.panoseti.clock import SEC, estimate_offset, in_step
 from skywright.instruments.panoseti.frames import QUADRANTS, missing_pixels
+from skywright.instruments.panoseti.gaps import NO_GAPS, Gaps, count_gaps, packets_of
 from skywright.instruments.panoseti.pff_layout import FIELDS
 from skywright.instruments.panoseti.products import PRODUCTS, QUABOS, Product
 
 SIDE = 32
 PIXELS = SIDE * SIDE
-COUNTER = 65536
-"""Boards count their packets modulo this."""
 CLOCK_PACKETS = 8
 """Packets of each board that a block of frames gives to the estimate of the clocks' offsets."""
 CLOCK_BLOCKS = 128
@@ -28,50 +27,6 @@ HOT, DEAD = 3.0, 0.3
 """A pixel is hot above 3 times, dead below 0.3 times the median of its module."""
 PER_PIXEL = (SIDE, SIDE)
 ADC = {"units": "ADC"}
-
-
-class Gaps(NamedTuple):
-    """First and last packet of each board in successive frames, and what was lost between them."""
-
-    first: NDArray[np.int64]
-    """(4,) packet number; -1: no packet."""
-    last: NDArray[np.int64]
-    lost: NDArray[np.int64]
-    """(4,) packets."""
-    packets: NDArray[np.int64]
-    """(4,) packets that came."""
-
-    def with_next(self, other: "Gaps") -> "Gaps":
-        """Add the frames that follow."""
-        both = (self.last >= 0) & (other.first >= 0)
-        between = np.where(both, (other.first - self.last - 1) % COUNTER, 0)
-        return Gaps(
-            np.where(self.first >= 0, self.first, other.first),
-            np.where(other.last >= 0, other.last, self.last),
-            self.lost + other.lost + between,
-            self.packets + other.packets,
-        )
-
-
-def count_gaps(numbers: NDArray[np.int64], quabo: NDArray[np.int64]) -> Gaps:
-    """Count the packets that are missing between successive frames.
-
-    Parameters
-    ----------
-    numbers
-        (N, Q, 5) int64 header numbers.
-    quabo
-        (N,) board of each frame, used if Q is 1.
-    """
-    first, last = np.full(QUABOS, -1), np.full(QUABOS, -1)
-    lost, packets = np.zeros(QUABOS, np.int64), np.zeros(QUABOS, np.int64)
-    for board in range(QUABOS):
-        sent = packets_of(board, numbers, quabo)[:, NUM]
-        if len(sent):
-            first[board], last[board] = sent[0], sent[-1]
-            lost[board] = ((np.diff(sent) - 1) % COUNTER).sum()
-            packets[board] = len(sent)
-    return Gaps(first, last, lost, packets)
 
 
 class Clocks(NamedTuple):
@@ -112,18 +67,18 @@ class Clocks(NamedTuple):
 
 CLOCK_RESULTS = (
     Column("n_unlocked", "<i8", attrs={"description": "packets of clocks not in step with UTC"}),
-    Column("clock_locked", "<f8", (QUABOS,), attrs={"description": "part of the packets; or NaN"}),
+    Column("clock_locked", "<f8", (QUABOS,), attrs={"description": "part of packets in step"}),
     Column(
         "clock_seconds",
         "<i8",
         (QUABOS,),
-        attrs={"units": "s", "description": "to add to the board's clock; 0: in step"},
+        attrs={"units": "s", "description": "whole seconds from board to UTC"},
     ),
     Column(
         "clock_offset_ns",
         "<i8",
         (QUABOS,),
-        attrs={"units": "ns", "description": "and rest of a second, with the network's delay"},
+        attrs={"units": "ns", "description": "arrival minus board, after clock_seconds"},
     ),
 )
 
@@ -193,7 +148,7 @@ class PulseHeights(FrameAnalysis[Pulses]):
     percentile. Light adds to the upper side only, so pulses hardly widen them.
     """
 
-    version = "2"
+    version = "3"
     product: ClassVar[Product] = PRODUCTS["ph256"]
     columns = (
         Column("largest", "<i4", attrs={**ADC, "description": "brightest pixel"}),
@@ -347,7 +302,7 @@ class MovieStatistics(FrameAnalysis[Movie]):
         If `hot` is not above 1.
     """
 
-    version = "2"
+    version = "3"
     product: ClassVar[Product] = PRODUCTS["img16"]
     columns = (
         Column("mean", "<f8", attrs={"units": "counts", "description": "of the boards there"}),
@@ -415,7 +370,7 @@ class MovieStatistics(FrameAnalysis[Movie]):
         if state is None:
             empty = np.zeros(PER_PIXEL, np.int64)
             clocks = _no_clocks()
-            state = Movie(0, empty, empty, empty.astype(float), (0, 0), _no_gaps(), clocks)
+            state = Movie(0, empty, empty, empty.astype(float), (0, 0), NO_GAPS, clocks)
         with np.errstate(divide="ignore", invalid="ignore"):
             mean = state.total / state.present
             variance = (state.squares - state.total * mean) / (state.present - 1)
@@ -459,28 +414,15 @@ def _span(a: tuple[int, int], b: tuple[int, int]) -> tuple[int, int]:
     return (min(times), max(times)) if times else (0, 0)
 
 
-def packets_of(
-    board: int, numbers: NDArray[np.int64], quabo: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """Return (n, 5) the header numbers of the packets of one board that came."""
-    of_board = numbers[quabo == board, 0] if numbers.shape[1] == 1 else numbers[:, board]
-    return of_board[of_board[:, SEC] > 0]
-
-
 def _no_clocks() -> Clocks:
     nothing = np.zeros((0, QUABOS, CLOCK_PACKETS, len(FIELDS)), np.int64)
     return Clocks(nothing, 1, 0, np.zeros(QUABOS, np.int64))
 
 
-def _no_gaps() -> Gaps:
-    nothing = np.zeros(QUABOS, np.int64)
-    return Gaps(nothing - 1, nothing - 1, nothing, nothing)
-
-
 def _no_pulses() -> Pulses:
     histogram = np.zeros((PIXELS, BINS), np.int64)
     largest, triggers = np.zeros((QUABOS, BINS), np.int64), np.zeros(PIXELS, np.int64)
-    return Pulses(0, histogram, largest, triggers, (0, 0), _no_gaps(), _no_clocks())
+    return Pulses(0, histogram, largest, triggers, (0, 0), NO_GAPS, _no_clocks())
 
 
 def _percentile(histogram: NDArray[np.int64], fraction: float) -> NDArray[np.float64]:

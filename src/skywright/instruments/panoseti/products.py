@@ -181,18 +181,6 @@ def start_token(time_ns: int) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def start_ns(token: str) -> int | None:
-    """Return the time of a ``start`` token in ns since 1970 UTC; None if it holds none."""
-    found = re.match(r"(\d{4})-(\d\d)-(\d\d)T(\d\d).(\d\d).(\d\d)", token)
-    if found is None:
-        return None
-    try:
-        moment = datetime.strptime("-".join(found.groups()), "%Y-%m-%d-%H-%M-%S")
-    except ValueError:
-        return None
-    return int(moment.replace(tzinfo=UTC).timestamp()) * 1_000_000_000
-
-
 def module_id(ip_address: str) -> int:
     """Return a module's number from the base address of its boards: bits 2 to 9.
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 from skywright.instruments.panoseti.clock import NS, in_step
 from skywright.instruments.panoseti.frames import Frames
+from skywright.instruments.panoseti.gaps import NO_GAPS, count_gaps, packets_of
 from skywright.instruments.panoseti.live.activity import GROWN_WITHIN_S
-from skywright.instruments.panoseti.pixel_analysis import Gaps, count_gaps, packets_of
 from skywright.instruments.panoseti.products import QUABOS
 from skywright.instruments.panoseti.sources.rundir import FrameBlock
 
@@ -28,7 +28,7 @@ class ReceivedFrames:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._run = ""
-        self._gaps: Gaps | None = None
+        self._gaps = NO_GAPS
         self._rate_hz = 0.0
         self._since_ns = self._latest_ns = self._frames = 0
         self._added = 0.0
@@ -39,17 +39,16 @@ class ReceivedFrames:
         if not len(frames):
             return
         if block.run != self._run:
-            self._run, self._gaps, self._rate_hz = block.run, None, 0.0
+            self._run, self._gaps, self._rate_hz = block.run, NO_GAPS, 0.0
             self._since_ns = self._latest_ns = self._frames = 0
-        gaps = count_gaps(frames.numbers, frames.quabo)
-        self._gaps = gaps if self._gaps is None else self._gaps.with_next(gaps)
+        self._gaps = self._gaps.with_next(count_gaps(frames.numbers, frames.quabo))
         self._added = self._clock()
         self._count(frames)
 
     @property
     def packets_lost(self) -> int:
         """Packets of the run that the boards have sent, by their counters, and that are absent."""
-        return 0 if self._gaps is None else int(self._gaps.lost.sum())
+        return int(self._gaps.lost.sum())
 
     @property
     def rate_hz(self) -> float:

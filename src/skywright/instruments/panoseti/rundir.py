@@ -130,10 +130,6 @@ class RunDirectory:
                     found.setdefault(marker, (directory / marker).read_text().strip())
         return {marker: found[marker] for marker in MARKERS if marker in found}
 
-    def telescopes(self) -> list[Telescope]:
-        """Return the modules of ``obs_config.json``; none if it is not there."""
-        return telescopes_of(self.configs().get("obs_config", {}))
-
 
 def open_run_directory(path: Path | str) -> RunDirectory:
     """Return the run directory at `path`.
@@ -198,12 +194,23 @@ def telescopes_of(obs_config: dict[str, Any]) -> list[Telescope]:
                     module=number,
                     name=str(module.get("name", "")),
                     dome=str(dome.get("name", "")),
-                    latitude_deg=dome.get("obslat"),
-                    longitude_deg=dome.get("obslon"),
-                    altitude_m=dome.get("obsalt"),
-                    azimuth_deg=module.get("azimuth"),
-                    elevation_deg=module.get("elevation"),
-                    position_angle_deg=module.get("position_angle"),
+                    latitude_deg=_number(dome, "obslat"),
+                    longitude_deg=_number(dome, "obslon"),
+                    altitude_m=_number(dome, "obsalt"),
+                    azimuth_deg=_number(module, "azimuth"),
+                    elevation_deg=_number(module, "elevation"),
+                    position_angle_deg=_number(module, "position_angle"),
                 )
             )
     return found
+
+
+def _number(settings: dict[str, Any], key: str) -> float | None:
+    """Return a number of an ``obs_config.json``; None if it is absent or no number."""
+    value = settings.get(key)
+    try:
+        return None if value is None else float(value)
+    except (TypeError, ValueError):
+        name = settings.get("name", "")
+        logger.error("obs_config.json: %s of %r is %r, expected a number", key, name, value)
+        return None

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skywright.instruments.panoseti.rundir import RunDirectory, Telescope, run_of
+from skywright.instruments.panoseti.rundir import RunDirectory, Telescope, run_of, telescopes_of
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ EQUATOR_M, SQUARED_ECCENTRICITY = 6_378_137.0, 6.694379990141e-3
 def telescopes_in(run: RunDirectory) -> list[Telescope]:
     """Return the telescopes of a run; none if its configuration is absent or malformed."""
     try:
-        return run.telescopes()
+        return telescopes_of(run.configs().get("obs_config", {}))
     except (AttributeError, TypeError) as error:
         logger.error("%s: %s is not as expected: %s", run.path, FILE_NAME, error)
         return []
@@ -93,11 +93,10 @@ def baselines_m(telescopes: Sequence[Telescope]) -> dict[tuple[int, int], float]
 
 def _place(telescope: Telescope) -> NDArray[np.float64] | None:
     """Return x, y, z from the center of the earth, m; None if latitude or longitude is absent."""
-    where = (telescope.latitude_deg, telescope.longitude_deg, telescope.altitude_m or 0.0)
-    if not all(isinstance(value, int | float) for value in where):
+    if telescope.latitude_deg is None or telescope.longitude_deg is None:
         return None
-    latitude, longitude = np.radians(np.array(where[:2], float))
-    height = float(where[2])
+    latitude, longitude = np.radians([telescope.latitude_deg, telescope.longitude_deg])
+    height = telescope.altitude_m or 0.0
     normal = EQUATOR_M / np.sqrt(1 - SQUARED_ECCENTRICITY * np.sin(latitude) ** 2)
     across = (normal + height) * np.cos(latitude)
     up = (normal * (1 - SQUARED_ECCENTRICITY) + height) * np.sin(latitude)

@@ -49,8 +49,8 @@ class RunSource(Source[FrameBlock], Protocol):
         """
 
 
-class Slots:
-    """Which module is in which slot: modules take slots in the order in which they appear."""
+class ModuleSlots:
+    """Modules of one recording: they take slots in the order in which they appear."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -68,6 +68,12 @@ class Slots:
                 self._modules.append(module)
             return self._modules.index(module)
 
+    def clear(self) -> None:
+        """Empty all slots."""
+        with self._lock:
+            self._modules.clear()
+            self._further.clear()
+
     @property
     def modules(self) -> list[int]:
         """Module of each slot that is taken."""
@@ -75,16 +81,16 @@ class Slots:
             return list(self._modules)
 
     @property
-    def further(self) -> int:
-        """Number of modules without a slot."""
+    def further(self) -> list[int]:
+        """Modules without a slot."""
         with self._lock:
-            return len(self._further)
+            return sorted(self._further)
 
 
 class _SlotLayout(IndexLayout):
     """The index of one slot and product."""
 
-    def __init__(self, slots: Slots, slot: int, product: Product) -> None:
+    def __init__(self, slots: ModuleSlots, slot: int, product: Product) -> None:
         plain = index_layout(product)
         super().__init__(f"{product.name} of slot {slot + 1}", plain.identity, plain.extra)
         self._slots, self._slot, self._product = slots, slot, product
@@ -113,6 +119,12 @@ class IndexKey:
         return f"m{self.slot + 1}_{self.product}"
 
 
+class _FrameOwner(Owner[FrameBlock, FrameBlock]):
+    def expects_items(self) -> bool:
+        """Return False: a run may have no new frames for a long time."""
+        return False
+
+
 class Tracker:
     """Owner of the frames below a data directory, with an index for each slot and product.
 
@@ -133,7 +145,7 @@ class Tracker:
         changed: Callable[[], None] | None = None,
     ) -> None:
         self.source = source
-        self.slots = Slots(slots)
+        self.slots = ModuleSlots(slots)
         self._layouts = {
             IndexKey(slot, name): _SlotLayout(self.slots, slot, product)
             for slot in range(slots)
@@ -152,7 +164,7 @@ class Tracker:
             queue_bytes=QUEUE_BYTES,
             queue_timeout_s=QUEUE_TIMEOUT_S,
         )
-        self.owner: Owner[FrameBlock, FrameBlock] = Owner(
+        self.owner = _FrameOwner(
             source,
             recorders=[*self.recorders.values(), self.events],
             changed=changed,
@@ -161,9 +173,11 @@ class Tracker:
         )
         self._all: list[Recorder[Any, Any]] = [*self.recorders.values(), self.events]
         self._is_started = False
+        self._without_slot = 0
         self.has_recorded = False
         """Whether an index was ever begun: it refers to the files of the run."""
         self.newest: dict[IndexKey, FrameBlock] = {}
+        """Newest frames of each slot and product in the present, or last, recording."""
         self.received: dict[IndexKey, ReceivedFrames] = {}
         """Rate and lost packets of each slot and product that has frames."""
         self.clocks: dict[tuple[int, int], bool] = {}
@@ -174,6 +188,7 @@ class Tracker:
         """Note the newest frames of each slot and product, and what they tell."""
         slot = self.slots.slot(result.frames.module)
         if slot is None:
+            self._without_slot += len(result.frames)
             return
         key = IndexKey(slot, result.frames.product.name)
         self.received.setdefault(key, ReceivedFrames()).add(result)
@@ -199,6 +214,9 @@ class Tracker:
         """
         self.owner.stop()
         self.has_recorded = True
+        self.slots.clear()
+        self._without_slot = 0
+        self.newest.clear()
         self.received.clear()
         self.clocks.clear()
         self._is_started = False
@@ -241,13 +259,16 @@ class Tracker:
 
     @property
     def error(self) -> str:
-        """Why an index could not be written the last time; empty if all could."""
-        return "; ".join(recorder.error for recorder in self._all if recorder.error)
+        """Why frames are in no index; empty if all are."""
+        errors = [recorder.error for recorder in self._all if recorder.error]
+        if modules := self.slots.further:
+            errors.append(f"modules {modules} have no slot: start the IOC with more --modules")
+        return "; ".join(errors)
 
     @property
     def rows_lost(self) -> int:
         """Number of rows that are in no index."""
-        return sum(sum(recorder.lost().values()) for recorder in self._all)
+        return self._without_slot + sum(sum(each.lost().values()) for each in self._all)
 
     def rows(self) -> dict[IndexKey, int]:
         """Return the number of rows of each index that readers can see."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from skywright.instruments.panoseti.coincidences import find_coincidences, merge_boards
+from skywright.instruments.panoseti.coincidences import find_coincidences
 from skywright.instruments.panoseti.frames import Frames, make_frames
 from skywright.instruments.panoseti.live.publish import Publisher
 from skywright.instruments.panoseti.live.slots import Slots
@@ -38,7 +38,6 @@ def warm_up() -> None:
             FrameStream(product, publisher).feed(message)
     times, modules = np.array([1, 2, 3], np.int64), np.array([1, 2, 2], np.int64)
     find_coincidences(times, modules, 1)
-    merge_boards(times, modules, 1)
 
 
 def _frames(product: Product) -> Frames:

@@ -1,1 +1,1 @@
-"""Live images: ways in from the data acquisition, the newest frame of each kind, gRPC out."""
+"""Live images: frames from the data acquisition, the newest frame of each kind, gRPC out."""

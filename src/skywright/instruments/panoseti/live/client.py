@@ -44,7 +44,8 @@ async def stream(
     movie, pulse_height
         Which kinds; at least one.
     interval_s
-        Shortest time between two images of a kind and module; 0 or less: as the server has them.
+        Shortest mean time between two images of a kind and module; after a pause two come at once.
+        0 or less: as the server has them.
     modules
         Module numbers; empty for all, also for those that appear later.
 

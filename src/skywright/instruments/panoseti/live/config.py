@@ -43,7 +43,7 @@ class HpIoConfig(_Settings):
 
 
 class Enabled(_Settings):
-    """Whether a way in is used."""
+    """Whether an acquisition method is used."""
 
     enabled: bool = False
 
@@ -59,7 +59,7 @@ class Sockets(Enabled):
 
 
 class AcquisitionMethods(_Settings):
-    """The ways in from the data acquisition."""
+    """How frames come from the data acquisition."""
 
     filesystem_poll: Enabled = Enabled(enabled=True)
     filesystem_pipe: Enabled = Enabled()

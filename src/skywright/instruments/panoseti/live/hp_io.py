@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,11 @@ from skywright.instruments.panoseti.products import PRODUCTS
 logger = logging.getLogger(__name__)
 
 SETTLE_S = 0.05
-"""A way in that cannot start fails within this time."""
+"""An acquisition method that cannot start fails within this time."""
 
 
 class HpIo:
-    """Start and stop the ways in of one configuration.
+    """Start and stop the acquisition methods of one configuration.
 
     Parameters
     ----------
@@ -31,14 +32,14 @@ class HpIo:
     slots
         Where frames go.
     on_failure
-        Called with the reason when a way in has ended by itself.
+        Called with the reason when an acquisition method has ended by itself.
 
     Attributes
     ----------
     config
         What was started; None if nothing was.
     failure
-        Why a way in has ended by itself; empty while all of them run.
+        Why an acquisition method has ended by itself; empty while all of them run.
     publisher
         Of the running configuration, for uploaded images; it exists before the first one.
     """
@@ -60,11 +61,11 @@ class HpIo:
 
     @property
     def valid(self) -> bool:
-        """Whether a configuration runs and all its ways in do."""
+        """Whether a configuration runs and all its acquisition methods do."""
         return self.config is not None and not any(task.done() for task in self._tasks)
 
     async def _watch(self) -> None:
-        """Wait for a way in that ends by itself, and hand the reason on."""
+        """Wait for an acquisition method that ends by itself, and hand the reason on."""
         done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
         task = done.pop()
         error = None if task.cancelled() else task.exception()
@@ -79,7 +80,7 @@ class HpIo:
         Raises
         ------
         ConfigError
-            If a way in cannot start. Nothing runs then.
+            If an acquisition method cannot start. Nothing runs then.
         """
         await self.stop()
         try:
@@ -92,7 +93,8 @@ class HpIo:
         modules, products = frozenset(config.module_ids), self._server.valid_data_products
         self.publisher = Publisher(self._slots, modules, products)
         self._tasks = [
-            asyncio.create_task(way, name=name) for name, way in self._ways(config).items()
+            asyncio.create_task(method, name=name)
+            for name, method in (await self._methods(config)).items()
         ]
         self.config = config
         done, _ = await asyncio.wait(
@@ -122,33 +124,38 @@ class HpIo:
                 logger.error("%s has not ended within %g s", task.get_name(), limit_s)
             for task in done:
                 if not task.cancelled():
-                    task.exception()  # it was told when it came
+                    task.exception()  # `_watch` has reported it
         self._tasks = []
         self.config = None
         self._slots.clear()
 
-    def _ways(self, config: HpIoConfig) -> dict[str, Coroutine[Any, Any, None]]:
+    async def _methods(self, config: HpIoConfig) -> dict[str, Coroutine[Any, Any, None]]:
         methods, publisher = self._server.acquisition_methods, self.publisher
         if config.simulate_daq:
-            from skywright.instruments.panoseti.live.simulate import simulate
+            from skywright.instruments.panoseti.live.simulate import simulate, simulated_frames
 
-            return {"simulation": simulate(self._server, publisher)}
+            settings = self._server.simulate_daq_cfg
+            frames = await asyncio.to_thread(simulated_frames, settings)
+            return {"simulation": simulate(self._server, publisher, frames)}
         data_dir = Path(config.data_dir)
-        ways: dict[str, Coroutine[Any, Any, None]] = {}
+        reads_files = methods.filesystem_poll.enabled or methods.filesystem_pipe.enabled
+        if reads_files and not await asyncio.to_thread(os.path.isdir, config.data_dir):
+            raise ConfigError(f"hp_io_config: data_dir {config.data_dir!r} is no directory")
+        found: dict[str, Coroutine[Any, Any, None]] = {}
         if methods.filesystem_poll.enabled:
             follower = FileFollower(data_dir, publisher, config.update_interval_seconds)
-            ways["files"] = follower.run()
+            found["files"] = follower.run()
         if methods.filesystem_pipe.enabled:
             pipe_name = self._server.read_status_pipe_name
-            ways["pipe"] = PipeReader(data_dir, publisher, pipe_name).run()
+            found["pipe"] = PipeReader(data_dir, publisher, pipe_name).run()
         if methods.uds.enabled:
             for name in methods.uds.data_products:
                 if name not in PRODUCTS or name not in self._server.valid_data_products:
                     raise ConfigError(f"uds.data_products: {name!r} is no valid data product")
                 path = Path(methods.uds.socket_path_template.format(dp_name=name))
-                ways[f"socket {name}"] = serve_socket(
+                found[f"socket {name}"] = serve_socket(
                     path, PRODUCTS[name], publisher, methods.uds.read_timeout
                 )
-        if not ways:
-            raise ConfigError("no way in is enabled under acquisition_methods")
-        return ways
+        if not found:
+            raise ConfigError("no acquisition method is enabled under acquisition_methods")
+        return found

@@ -43,7 +43,7 @@ class _Stream:
     context
         Of the call.
     interval_s
-        Shortest time between two frames of a slot.
+        Shortest mean time between two frames of a slot; after a pause two come at once.
 
     Attributes
     ----------
@@ -76,7 +76,7 @@ class _Stream:
             self.sender.cancel()
 
     async def _send(self, interval_s: float) -> None:
-        """Send what the client wants, at most one frame of each slot every `interval_s`."""
+        """Send what the client wants, at most one frame of each slot in `interval_s` on average."""
         subscription = self.subscription
         if interval_s <= UNPACED_S:
             while not self.end_reason:
@@ -118,7 +118,6 @@ class DaqDataService:
         self.slots = Slots()
         self.hp_io = HpIo(config, self.slots, self._end_failed)
         self._set_health = set_health
-        self.missed = 0
         self._streams: set[_Stream] = set()
         self._init_lock = asyncio.Lock()
         self._no_init = asyncio.Event()
@@ -169,7 +168,6 @@ class DaqDataService:
             stream.sender.cancel()
             self.slots.unsubscribe(stream.subscription)
             self._streams.discard(stream)
-            self.missed += stream.subscription.missed
             logger.info(
                 "stream to %s ended: %d images sent, %d replaced by newer ones",
                 stream.peer,

@@ -1,4 +1,4 @@
-"""A simulated data acquisition: archived frames, again and again, through one of the ways in."""
+"""A simulated data acquisition: archived frames, again and again."""
 
 import asyncio
 import logging
@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from skywright.instruments.panoseti.live.follow import FileFollower
 from skywright.instruments.panoseti.live.pipe import NAME_BYTES, PipeReader
 from skywright.instruments.panoseti.live.publish import Publisher
 from skywright.instruments.panoseti.live.sockets import MODULE_BYTES, serve_socket
-from skywright.instruments.panoseti.pff import read_pff
+from skywright.instruments.panoseti.pff import PffFile
 from skywright.instruments.panoseti.pff_writer import encode_frames
 from skywright.instruments.panoseti.products import PRODUCTS, Product
 
@@ -34,21 +34,31 @@ LONGEST_ARCHIVE = 4096
 """Frames of an archived file that are replayed."""
 
 
-async def simulate(server: ServerConfig, publisher: Publisher) -> None:
+def simulated_frames(settings: Simulation) -> list[Frames]:
+    """Return the movie frames and the pulse-height frames of a simulation.
+
+    Raises
+    ------
+    ConfigError
+        If a file of the configuration cannot be used.
+    """
+    return [
+        archived_frames(PRODUCTS[settings.movie_type], settings.source_data.movie_pff_path),
+        archived_frames(PRODUCTS[settings.ph_type], settings.source_data.ph_pff_path),
+    ]
+
+
+async def simulate(server: ServerConfig, publisher: Publisher, sources: Sequence[Frames]) -> None:
     """Replay frames until cancelled, or until the limit of the configuration.
 
     Raises
     ------
     ConfigError
-        If a file or a directory of the configuration cannot be used.
+        If a directory of the configuration cannot be used.
     """
     settings = server.simulate_daq_cfg
-    sources = [
-        archived_frames(PRODUCTS[settings.movie_type], settings.source_data.movie_pff_path),
-        archived_frames(PRODUCTS[settings.ph_type], settings.source_data.ph_pff_path),
-    ]
     mode = settings.simulation_mode
-    strategy = settings.strategies.get(mode, Strategy())
+    strategy = settings.strategies.get(mode, Strategy(frame_limit=-1))
     async with AsyncExitStack() as stack:
         if mode == "uds":
             sink: _Sink = await stack.enter_async_context(_sockets(server, publisher))
@@ -81,7 +91,8 @@ def archived_frames(product: Product, path: str) -> Frames:
     if not path:
         return _made_frames(product)
     try:
-        frames = read_pff(Path(path))[:LONGEST_ARCHIVE]
+        with PffFile(path) as file:
+            frames = file.read(0, LONGEST_ARCHIVE)
     except DataError as error:
         raise ConfigError(f"simulate_daq_cfg.source_data: {error}") from error
     if frames.product != product or not len(frames):
@@ -131,7 +142,7 @@ def _now(frame: Frames, module: int) -> Frames:
 
 class _Sink:
     raise_failure: Callable[[], None] = staticmethod(lambda: None)
-    """Raises what the way in that takes the frames has failed with."""
+    """Raises the error of the acquisition method that takes the frames."""
 
     async def put(self, frame: Frames, number: int) -> None:
         """Hand one frame on."""
@@ -195,10 +206,11 @@ class _ToFiles(_Sink):
 
     async def put(self, frame: Frames, number: int) -> None:
         directory, product = self.directory(frame.module), frame.product.name
+        name = f"sim.dp_{product}.module_{frame.module}.seqno_{{}}.pff"
         seqno = number // self._per_file
-        name = f"sim.dp_{product}.module_{frame.module}.seqno_{seqno}.pff"
-        with (directory / name).open("ab", buffering=0) as out:
+        with (directory / name.format(seqno)).open("ab", buffering=0) as out:
             out.write(encode_frames(frame))
+        (directory / name.format(seqno - 2)).unlink(missing_ok=True)  # the disk must not fill
         if self._pipe is not None:
             with suppress(OSError):  # no reader yet
                 fd = os.open(directory / self._pipe, os.O_WRONLY | os.O_NONBLOCK)
@@ -244,9 +256,9 @@ async def _files(
 
 
 @asynccontextmanager
-async def _running(*ways):  # type: ignore[no-untyped-def]
+async def _running(*methods):  # type: ignore[no-untyped-def]
     """Run coroutines beside a block; yield a function that raises the failure of one."""
-    tasks = [asyncio.create_task(way) for way in ways]
+    tasks = [asyncio.create_task(method) for method in methods]
 
     def failed() -> None:
         for task in tasks:

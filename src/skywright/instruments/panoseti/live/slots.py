@@ -91,7 +91,6 @@ class Slots:
     def __init__(self) -> None:
         self._slots: dict[SlotKey, _Slot] = {}
         self._subscriptions: set[Subscription] = set()
-        self.published = 0
 
     def publish(self, key: SlotKey, movie: bool, payload: bytes) -> None:
         """Put an encoded frame into its slot."""
@@ -101,7 +100,6 @@ class Slots:
         else:
             slot.payload = payload
             slot.count += 1
-        self.published += 1
         for subscription in self._subscriptions:
             subscription.offer(key, slot)
 
@@ -122,8 +120,3 @@ class Slots:
     def clear(self) -> None:
         """Empty all slots: what they hold is of a source that has ended."""
         self._slots.clear()
-
-    @property
-    def keys(self) -> list[SlotKey]:
-        """All slots that have held a frame."""
-        return list(self._slots)

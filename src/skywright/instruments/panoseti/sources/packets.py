@@ -17,6 +17,7 @@ from skywright.acquire.counters import Counters, sum_counts
 from skywright.errors import ConfigError, SkywrightError
 from skywright.instruments.panoseti.clock import NS
 from skywright.instruments.panoseti.frames import Frames
+from skywright.instruments.panoseti.gaps import NO_GAPS, Gaps, gaps_of
 from skywright.instruments.panoseti.packets import (
     frames_of_packets,
     packet_dtype,
@@ -40,7 +41,6 @@ RECEIVE_BYTES = 16 << 20
 """Buffer of the socket that is asked for: 8,000 packets a second for seconds."""
 MOST_WAITING = 20_000
 """Packets between two writes."""
-COUNTER = 65536
 
 
 def product_of_packet(data: bytes, grouped: bool) -> Product | None:
@@ -116,7 +116,7 @@ class FrameGrouper:
 class ReceivedRuns(RunTaker):
     """Receives the packets that boards send over UDP, and writes them as runs.
 
-    All methods may be called from any thread.
+    Any thread may call a method, but not two threads `start` and `stop` at the same time.
 
     Parameters
     ----------
@@ -163,7 +163,7 @@ class ReceivedRuns(RunTaker):
         self._counters = Counters()
         self._waiting: dict[tuple[int, str], tuple[list[bytes], list[int]]] = {}
         self._groupers: dict[tuple[int, str], FrameGrouper] = {}
-        self._counts: dict[tuple[int, str, int], int] = {}
+        self._gaps: dict[tuple[int, str], Gaps] = {}
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
         try:
@@ -188,7 +188,7 @@ class ReceivedRuns(RunTaker):
         host, port = self.address
         run = self._writer.begin((), {"packets_config": {"host": host, "port": port}})
         self._groupers.clear()
-        self._counts.clear()
+        self._gaps.clear()
         self._drop_old()
         return run
 
@@ -269,18 +269,12 @@ class ReceivedRuns(RunTaker):
                 logger.error("module %d, %s: %s", *key, error)
 
     def _count_missing(self, key: tuple[int, str], packets: NDArray[np.void]) -> None:
-        """Count the packets that the boards' counters tell of and that have not come."""
-        for board in range(QUABOS):
-            numbers = packets["pkt_num"][packets["boardloc"] % QUABOS == board].astype(np.int64)
-            if not len(numbers):
-                continue
-            before = self._counts.get((*key, board), int(numbers[0]) - 1)
-            steps = np.diff(numbers, prepend=before)
-            # Packets may overtake one another: what counts is the highest number.
-            forward = np.cumsum((steps + COUNTER // 2) % COUNTER - COUNTER // 2)
-            highest = max(0, int(forward.max()))
-            self._counts[(*key, board)] = (before + highest) % COUNTER
-            self._counters.add("packet missing", highest - len(numbers))
+        """Count the packets that are missing by the boards' counters."""
+        numbers, board = packets["pkt_num"].astype(np.int64), packets["boardloc"] % QUABOS
+        before = self._gaps.get(key, NO_GAPS)
+        gaps = before.with_next(gaps_of(numbers[board == each] for each in range(QUABOS)))
+        self._gaps[key] = gaps
+        self._counters.add("packet missing", int(gaps.lost.sum() - before.lost.sum()))
 
 
 class PacketSource(RunDirectorySource):

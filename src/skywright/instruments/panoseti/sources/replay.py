@@ -199,6 +199,6 @@ def _blocks(paths: Sequence[Path], counters: Counters) -> Generator[FrameBlock]:
                     sizes = file.frame_sizes(first, first + len(frames))
                     if len(frames):
                         yield FrameBlock(path, path.parent.name, frames, sizes)
-        except DataError as error:
+        except (DataError, OSError) as error:
             counters.add("file not readable")
-            logger.error("%s: it is read no further", error)
+            logger.error("%s: %s; it is read no further", path, error)

@@ -36,6 +36,8 @@ RETRY_LIMIT_S = 10.0
 """A file that cannot be read for this time, as on a network file system, is given up."""
 LIST_S = 0.5
 """Period of the look for new files."""
+ACTIVE_S = 5.0
+"""Period of the question whether any file of the data directory grows."""
 
 
 @dataclass(frozen=True)
@@ -174,7 +176,7 @@ class RunDirectorySource(PolledSource[FrameBlock]):
         self._kept_run = ""
         self._blocks: Iterator[FrameBlock] = iter(())
         self._counters = Counters()
-        self._listed = self._idle_since = 0.0
+        self._listed = self._idle_since = self._active_until = 0.0
         self._stopping = threading.Event()
 
     @property
@@ -247,7 +249,7 @@ class RunDirectorySource(PolledSource[FrameBlock]):
         self._files.clear()
         self._seen.clear()
         self._blocks = iter(())
-        self._idle_since = 0.0
+        self._idle_since = self._active_until = 0.0
         self._keeps_run, self._kept_run = True, run or self.newest
 
     @property
@@ -283,12 +285,17 @@ class RunDirectorySource(PolledSource[FrameBlock]):
             return False
         if self._is_marked(run):
             return True
-        if idle_s <= GROWN_WITHIN_S or not (self._files or self._directories(run)):
+        if idle_s <= GROWN_WITHIN_S or time.monotonic() < self._active_until:
+            return False
+        if not (self._files or self._directories(run)):
             return False
         newest = self.newest
         if newest != run and any(map(grew_recently, self._directories(newest))):
             return True
-        return not is_active(self.data_dir)
+        active = is_active(self.data_dir)
+        # Years of runs take a second.
+        self._active_until = time.monotonic() + ACTIVE_S if active else 0.0
+        return not active
 
     def _directories(self, run: str) -> list[Path]:
         """Return the directories below `data_dir` that hold the files of a run."""

@@ -47,7 +47,7 @@ def obs_config(modules: Sequence[int]) -> dict[str, Any]:
 class SimulatedRuns(RunTaker):
     """Writes one simulated run after the other into a data directory.
 
-    All methods may be called from any thread.
+    Any thread may call a method, but not two threads `start` and `stop` at the same time.
 
     Parameters
     ----------
