@@ -124,8 +124,10 @@ def parse_metadata(data: bytes, problems: list[str] | None = None) -> GridSquare
     repeated: list[str] = []
 
     def take(pair: etree._Element) -> None:
-        if "}KeyValuePair" not in pair.tag or not _is_hole_pair(pair):
+        if "}KeyValue" not in pair.tag or not _is_hole_pair(pair):
             return
+        for child in pair.iterchildren(f"{{{NAMESPACES['A']}}}*"):  # the pairs of a Dictionary
+            child.tag = f"{{{NAMESPACES['G']}}}{local_name(child).lower()}"
         values = _hole.read(pair, problems)
         if all(values[n] is not None for n in (0, 1, 2, 5)):
             if values[0] in holes:
@@ -133,7 +135,8 @@ def parse_metadata(data: bytes, problems: list[str] | None = None) -> GridSquare
             holes[values[0]] = HoleLocation(*values)
         pair.clear()
 
-    root = _parse_streamed(data, Kind.METADATA, f"{{{NAMESPACES['G']}}}*", take)
+    tags = [f"{{{NAMESPACES[each]}}}*" for each in "GA"]
+    root = _parse_streamed(data, Kind.METADATA, tags, take)
     metadata = GridSquareMetadata(*_metadata.read(root, problems))
     metadata.holes, metadata.repeated_holes = list(holes.values()), repeated
     return metadata
@@ -167,7 +170,7 @@ def parse_atlas(data: bytes, problems: list[str] | None = None) -> Atlas:
         tiles.append(tile)
         element.clear()
 
-    root = _parse_streamed(data, Kind.ATLAS, f"{{{NAMESPACES['L']}}}TileXml", take)
+    root = _parse_streamed(data, Kind.ATLAS, [f"{{{NAMESPACES['L']}}}TileXml"], take)
     atlas = Atlas(*_atlas.read(root, problems))
     atlas.tiles, atlas.gridsquares = tiles, squares
     return atlas
@@ -193,14 +196,14 @@ def _take_square(
 
 
 def _parse_streamed(
-    data: bytes, kind: Kind, tag: str, take: Callable[[etree._Element], None]
+    data: bytes, kind: Kind, tags: list[str], take: Callable[[etree._Element], None]
 ) -> etree._Element:
-    """Parse a ``.dm`` file; give each element named `tag` to `take`, which may empty it.
+    """Parse a ``.dm`` file; give each element with one of `tags` to `take`, which may empty it.
 
     Memory use does not grow with the number of holes in a file.
     """
     refuse_dtd(data)
-    context = etree.iterparse(BytesIO(data), events=("end",), tag=tag, **PARSER_OPTIONS)
+    context = etree.iterparse(BytesIO(data), events=("end",), tag=tags, **PARSER_OPTIONS)
     try:
         for _, element in context:
             take(element)
