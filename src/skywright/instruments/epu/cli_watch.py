@@ -116,11 +116,11 @@ def watch(
             )
             agent.start()
             stack.callback(_finish, agent)
-        endpoints: list[_EventLines | _Awaken] = []
+        endpoints: list[_EventLines | Agent] = []
         if events is not None:
             endpoints.append(_EventLines(stack.enter_context(_events_file(events))))
         if agent is not None:
-            endpoints.append(_Awaken(agent))
+            endpoints.append(agent)
         watcher = Watcher(directory, opened, polling)
         source = TreeSource(watcher, idle_exit=idle_exit)
         owner = TreeOwner(source, endpoints)
@@ -184,17 +184,6 @@ class _EventLines:
         """Append the entities of a commit."""
         self._lines.write("".join(json.dumps(asdict(event)) + "\n" for event in result.events))
         self._lines.flush()
-
-
-class _Awaken:
-    """Lets the agent send what is committed."""
-
-    def __init__(self, agent: "Agent") -> None:
-        self._agent = agent
-
-    def offer(self, result: "Outcome") -> None:
-        """Wake the agent."""
-        self._agent.wake()
 
 
 def default_database(directory: Path) -> Path:

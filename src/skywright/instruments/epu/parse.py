@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lxml import etree
 
@@ -54,6 +54,8 @@ _ROOTS = {
 }
 _N_INSTRUMENT = len(table.INSTRUMENT_FIELDS)
 
+T = TypeVar("T")
+
 
 def _checked(root: etree._Element, kind: Kind) -> etree._Element:
     """Return `root`; raise XmlError, which says what the file is, if it is not that of `kind`."""
@@ -85,28 +87,20 @@ def read_file(path: str | Path, kind: Kind) -> bytes:
     return read_limited(path, MAX_IMAGE_BYTES if image else MAX_DM_BYTES)
 
 
-def parse_gridsquare(
-    data: bytes, problems: list[str] | None = None
-) -> tuple[GridSquareManifest, Instrument]:
-    """Return the image of a grid square and the instrument that took it."""
-    values = _gridsquare.read_bytes(data, problems)
-    return GridSquareManifest(*values[:-_N_INSTRUMENT]), Instrument(*values[-_N_INSTRUMENT:])
+def _parse_image(
+    reader: RepeatedReader,
+    make: Callable[..., T],
+    data: bytes,
+    problems: list[str] | None = None,
+) -> tuple[T, Instrument]:
+    """Return the entity of an image and the instrument that took it."""
+    values = reader.read_bytes(data, problems)
+    return make(*values[:-_N_INSTRUMENT]), Instrument(*values[-_N_INSTRUMENT:])
 
 
-def parse_foilhole(
-    data: bytes, problems: list[str] | None = None
-) -> tuple[FoilHoleManifest, Instrument]:
-    """Return the image of a foil hole and the instrument that took it."""
-    values = _foilhole.read_bytes(data, problems)
-    return FoilHoleManifest(*values[:-_N_INSTRUMENT]), Instrument(*values[-_N_INSTRUMENT:])
-
-
-def parse_micrograph(
-    data: bytes, problems: list[str] | None = None
-) -> tuple[Micrograph, Instrument]:
-    """Return a micrograph and the instrument that took it."""
-    values = _micrograph.read_bytes(data, problems)
-    return Micrograph(*values[:-_N_INSTRUMENT]), Instrument(*values[-_N_INSTRUMENT:])
+parse_gridsquare = partial(_parse_image, _gridsquare, GridSquareManifest)
+parse_foilhole = partial(_parse_image, _foilhole, FoilHoleManifest)
+parse_micrograph = partial(_parse_image, _micrograph, Micrograph)
 
 
 def parse_session(data: bytes, problems: list[str] | None = None) -> Session:

@@ -94,6 +94,10 @@ class Agent:
         """Send now what was recorded."""
         self._wake.set()
 
+    def offer(self, result: object) -> None:
+        """Send now what a watcher has committed."""
+        self.wake()
+
     def close(self, drain: float = 5.0) -> int:
         """Send what is left for at most `drain` seconds, then end.
 

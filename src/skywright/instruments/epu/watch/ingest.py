@@ -113,7 +113,7 @@ class Ingest:
 
     def process(self, files: Iterable[EpuFile]) -> Outcome:
         """Read files and commit what they hold."""
-        from skywright.instruments.epu.watch.store import store
+        from skywright.instruments.epu.watch.store import Store
 
         outcome = Outcome()
         batch: list[Read] = []
@@ -127,7 +127,7 @@ class Ingest:
                 batch.append(found)
         if batch:
             with self.database.write() as connection:
-                store(connection, self.memory, batch, outcome)
+                Store(connection, self.memory, outcome).take(batch)
             now = time.time()
             for event in outcome.events:
                 event.t = now

@@ -27,8 +27,8 @@ from skywright.instruments.epu.watch.memory import Memory
 _NOWHERE = AtlasSquare([None, None], [None, None], [None, None], None)
 
 
-def store(connection: Connection, memory: Memory, batch: list[Read], outcome: Outcome) -> None:
-    """Store a batch; `outcome` takes the events and the changed rows.
+class Store:
+    """Stores what was read from files.
 
     Parameters
     ----------
@@ -36,15 +36,10 @@ def store(connection: Connection, memory: Memory, batch: list[Read], outcome: Ou
         From `Database.write`.
     memory
         What is known of the directory; it is brought up to date.
-    batch
-        Files that have been read, in any order.
     outcome
         Its `events` and `recorded` are filled.
     """
-    _Store(connection, memory, outcome).take(batch)
 
-
-class _Store:
     def __init__(self, connection: Connection, memory: Memory, outcome: Outcome) -> None:
         self.connection = connection
         self.memory = memory
@@ -53,6 +48,7 @@ class _Store:
         self.files: list[rows.Row] = []
 
     def take(self, batch: list[Read]) -> None:
+        """Store files that have been read, in any order."""
         takers: dict[Kind, Callable[[list[Read]], None]] = {
             Kind.SESSION: self._sessions,
             Kind.ATLAS: self._atlases,

@@ -215,10 +215,10 @@ class Watcher:
         try:
             file.path.encode()
         except UnicodeEncodeError:
-            shown = os.fsencode(file.path).decode(errors="backslashreplace")
+            readable = os.fsencode(file.path).decode(errors="backslashreplace")
             reason = "the path is not UTF-8: rename the file or its directory"
-            if self.unreadable.setdefault(shown, reason) is reason:
-                logger.warning("%s: %s", shown, reason)
+            if self.unreadable.setdefault(readable, reason) is reason:
+                logger.warning("%s: %s", readable, reason)
                 self.state.unreadable = len(self.unreadable)
             return False
         return True
