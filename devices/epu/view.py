@@ -17,8 +17,8 @@ class EpuFacts:
     ----------
     directory, state, message
         The directory; ``Scanning``, ``Watching`` or ``Stopped``; what it says for people.
-    squares, holes, micrographs
-        Files of metadata of squares, manifests of holes, micrographs recorded since its start.
+    micrographs
+        Micrographs of the directory in the database.
     orphans, late
         Micrographs whose hole is not recorded; those that have waited for long.
     duplicates, unreadable, queue
@@ -32,8 +32,6 @@ class EpuFacts:
     directory: str = ""
     state: str = ""
     message: str = ""
-    squares: float = 0
-    holes: float = 0
     micrographs: float = 0
     orphans: float = 0
     late: float = 0
@@ -58,8 +56,6 @@ class EpuView(Device):
     directory = Cpt(EpicsSignalRO, "ROOT", string=True)
     state = Cpt(EpicsSignalRO, "STATE", string=True)
     message = Cpt(EpicsSignalRO, "MESSAGE", string=True)
-    squares = Cpt(EpicsSignalRO, "N_GRIDSQUARE")
-    holes = Cpt(EpicsSignalRO, "N_FOILHOLE")
     micrographs = Cpt(EpicsSignalRO, "N_MICROGRAPH")
     orphans = Cpt(EpicsSignalRO, "N_ORPHAN")
     late = Cpt(EpicsSignalRO, "N_LATE")

@@ -3,8 +3,7 @@
 import json
 import logging
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -120,12 +119,12 @@ class EpuWatcher(GuardedDevice):
         return found
 
     def runs(self) -> dict[str, dict[str, int]]:
-        """Return the open runs: for each uid the rows that may be read, by stream."""
+        """Return the open runs and the last closed ones: for each uid the rows, by stream."""
         found: dict[str, dict[str, int]] = json.loads(self._read_now(self.runs_json) or "{}")
         return found
 
     def rows(self, run: str, stream: str) -> int:
-        """Return the rows that may be read from the file of a stream of an open run."""
+        """Return the rows that may be read from the file of a stream of a run."""
         return int(self.runs().get(run, {}).get(stream, 0))
 
     def is_scanned(self) -> bool:
@@ -163,7 +162,9 @@ class EpuWatcher(GuardedDevice):
             self._beating = threading.Thread(target=self._beat, name=f"{self.name}-alive")
             self._beating.daemon = True
             self._beating.start()
-        self._wait_until(lambda: run in self.runs())
+        if run not in self.runs():
+            message = self.message.get()
+            raise HardwareError(f"{self.name}: the IOC has not opened the run: {message}")
         return [EntityStream(self, kind, run, directory) for kind in STREAMS]
 
     def end(self, run: str, streams: list[EntityStream]) -> None:
@@ -188,16 +189,16 @@ class EpuWatcher(GuardedDevice):
         status = DeviceStatus(self, timeout=5)
         before = self.sequence.get()
 
-        def look(value: Any = None, **_: Any) -> None:
+        def check(value: Any = None, **_: Any) -> None:
             if value != before and not status.done:
                 status.set_finished()
 
         def end() -> None:
-            self.sequence.clear_sub(look)
+            self.sequence.clear_sub(check)
             if not status.done:
                 status.set_finished()
 
-        self.sequence.subscribe(look, run=False)
+        self.sequence.subscribe(check, run=False)
         timer = threading.Timer(1.0, end)
         timer.daemon = True
         timer.start()
@@ -210,12 +211,3 @@ class EpuWatcher(GuardedDevice):
 
     def check_size(self) -> None:
         """Rows have one size."""
-
-    def _wait_until(self, condition: Callable[[], bool]) -> None:
-        end = time.monotonic() + PUT_S
-        pause = threading.Event()
-        while not condition():
-            if time.monotonic() > end:
-                message = self.message.get()
-                raise HardwareError(f"{self.name}: the IOC has not opened the run: {message}")
-            pause.wait(0.02)

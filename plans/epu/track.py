@@ -37,7 +37,7 @@ class Watcher(Protocol):
         """Close a run's files."""
 
     def trigger(self) -> Any:
-        """Return a status that is done when there may be news."""
+        """Return a status that is done when there may be something new."""
 
 
 WATCHING = Needs(
@@ -54,8 +54,9 @@ def track_epu(
 
     Grids may be interleaved: their runs are open side by side. A grid whose rows all belong to an
     earlier run opens none; new rows of such a grid open a run that names the earlier one in
-    ``amends``. Rows are in the streams ``squares``, ``holes``, ``micrographs`` and ``results``
-    (of processing); the stream ``primary`` holds progress, health and what is suggested to take
+    ``amends``, also where the IOC has ended that one because the session was stopped for a while.
+    Rows are in the streams ``squares``, ``holes``, ``micrographs`` and ``results`` (of
+    processing); the stream ``primary`` holds progress, health and what is suggested to take
     next, at most one event a second.
 
     Parameters
@@ -96,15 +97,16 @@ def track_epu(
             **(md or {}),
         }
         uid = yield from bps.open_run(start)
-        streams = watcher.begin(grid["uuid"], uid)
-        for stream in streams:
+        streams: list[Any] = []
+        runs[grid["uuid"]] = (uid, streams)  # before `begin`, which may fail half-way
+        uids.append(uid)
+        for stream in watcher.begin(grid["uuid"], uid):
             name = stream.name.removeprefix(f"{watcher.name}_")
             yield from bps.declare_stream(stream, name=name, collect=True)
-        runs[grid["uuid"]] = (uid, streams)
-        uids.append(uid)
+            streams.append(stream)
 
-    def collect(key: str) -> MsgGenerator[None]:
-        for stream in runs[key][1]:
+    def collect(streams: list[Any]) -> MsgGenerator[None]:
+        for stream in streams:
             name = stream.name.removeprefix(f"{watcher.name}_")
             yield from tell(stream, name)
 
@@ -115,9 +117,9 @@ def track_epu(
         yield from bps.checkpoint()  # nothing is repeated in a run that is closed meanwhile
 
     def close(key: str) -> MsgGenerator[None]:
-        uid, streams = runs[key]
+        uid, streams = runs.pop(key)
         watcher.end(uid, streams)
-        yield from collect(key)
+        yield from collect(streams)
         yield from progress()
         yield from bps.close_run()
 
@@ -128,10 +130,14 @@ def track_epu(
             before = time.monotonic()
             yield from bps.trigger(watcher, wait=True)
             for grid in watcher.grids():
-                if grid["waiting"] and grid["uuid"] not in runs:
-                    yield from bpp.set_run_key_wrapper(open_run(grid), grid["uuid"])
-            for key in runs:
-                yield from bpp.set_run_key_wrapper(collect(key), key)
+                if not grid["waiting"]:
+                    continue
+                key = grid["uuid"]
+                if key in runs:  # the IOC has ended the run: it missed the session's signs of life
+                    yield from bpp.set_run_key_wrapper(close(key), key)
+                yield from bpp.set_run_key_wrapper(open_run(grid), key)
+            for key, (_, streams) in runs.items():
+                yield from bpp.set_run_key_wrapper(collect(streams), key)
             rows = sum(stream.rows for _, streams in runs.values() for stream in streams)
             moved, seen = rows != seen, rows
             quiet = 0.0 if moved else quiet + time.monotonic() - before

@@ -1,8 +1,11 @@
 """The owner of a watched directory: what it tells a person, and the PV that says so."""
 
 import asyncio
+import itertools
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from caproto import AlarmSeverity
@@ -35,6 +38,33 @@ def message(owner: EpuOwner) -> tuple[str, AlarmSeverity]:
         return ioc.message.value, ioc.message.alarm.severity
 
     return asyncio.run(posted())
+
+
+def test_nothing_is_decided_before_what_was_there_is_read(
+    owner: EpuOwner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Micrographs are read last: before, holes that are taken seem to be left."""
+    monkeypatch.setattr("skywright.instruments.epu.owner.DECIDE_S", 0.01)
+    monkeypatch.setattr("skywright.instruments.epu.watch.watcher.BATCH", 10)
+    record, release = owner.watcher._record, threading.Event()
+    rounds, left = itertools.count(), []
+
+    def slow(batch: Any) -> bool:
+        release.wait(60)
+        return record(batch)
+
+    def wait(seconds: float) -> bool:
+        if next(rounds) > 20:
+            release.set()
+        return waited(seconds)
+
+    waited = owner._stopped.wait
+    monkeypatch.setattr(owner.watcher, "_record", slow)
+    monkeypatch.setattr(owner._stopped, "wait", wait)
+    monkeypatch.setattr(owner.decider, "step", lambda: left.append(owner.watcher.backlog.ready))
+    owner.start()
+    until(lambda: left)
+    assert left[0] == 0
 
 
 def test_a_missing_session_file_is_an_alarm_until_it_comes(owner: EpuOwner, root: Path) -> None:

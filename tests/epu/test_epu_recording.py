@@ -1,5 +1,6 @@
 """Recording and replay: every byte, order and time; old formats; hostile archives."""
 
+import errno
 import hashlib
 import io
 import json
@@ -381,6 +382,17 @@ def test_damaged_recordings(root, tmp_path):
         replay(missing, tmp_path / "copy", BURST)
 
 
+def test_a_full_disk_is_no_damaged_archive(tmp_path, monkeypatch):
+    path = archive(tmp_path / "r.tar.gz", [event("created", "x", content="x")])
+
+    def copy(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("shutil.copyfileobj", copy)
+    with pytest.raises(OSError, match="No space left on device, while it is unpacked into /"):
+        replay(path, tmp_path / "copy", BURST)
+
+
 def test_wrong_sha256_is_a_difference(tmp_path):
     wrong = archive(tmp_path / "r.tar.gz", [{**event("created", "x", content="x"),
                                              "content_hash": "0" * 64}])  # fmt: skip
@@ -406,7 +418,9 @@ def test_exact_gaps(tmp_path):
     )
     waits = []
     replay(path, tmp_path / "copy", Pace(1, None), wait=waits.append)
-    assert waits == pytest.approx([0.3, 0.6, 0.9], abs=0.15)
+    assert waits == pytest.approx([0.0, 0.3, 0.6, 0.9], abs=0.15)
+    stopped = replay(path, tmp_path / "part", Pace(1, None), wait=lambda seconds: seconds > 0.45)
+    assert (stopped.events, len(contents(tmp_path / "part"))) == (2, 2)
 
 
 def test_a_killed_recorder_loses_nothing(root, tmp_path):
@@ -451,6 +465,17 @@ def test_command_line(root, tmp_path):
     assert counts["initial_file"] == 1
     with open_recording(out) as recording:
         assert recording.metadata()["version"] == "2.0"
+
+
+@pytest.mark.parametrize("start", ["", "a", "aa"])
+def test_text_may_be_cut_within_a_character(tmp_path, start):
+    path = tmp_path / "note.md"
+    path.write_text(start + 600 * "\u8a18")  # three bytes each
+    assert RecordOptions().is_text(path)
+    path.write_bytes(path.read_bytes()[:500])  # at the end of a file it is no text
+    assert RecordOptions().is_text(path) == (len(start) == 2)
+    path.write_bytes(path.read_bytes()[:499] + b"\xff" + 600 * b"a")
+    assert not RecordOptions().is_text(path)
 
 
 def test_extensions_that_are_always_text_or_binary(root, tmp_path):

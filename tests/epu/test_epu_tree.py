@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from typer.testing import CliRunner
 
 from skywright.instruments.epu import tree as tree_module
 from skywright.instruments.epu.cli import app
+from skywright.instruments.epu.parse import parse_metadata
 from skywright.instruments.epu.tree import Tree
 from skywright.instruments.epu.twin.visit import plan_visit
 
@@ -104,6 +106,34 @@ def test_two_processes_give_the_same_document(visit, monkeypatch):
     monkeypatch.setattr(tree_module, "PARALLEL_FROM", 10)
     monkeypatch.setattr(tree_module, "CHUNK", 7)
     assert read_document(visit, jobs=2) == read_document(visit)
+
+
+def test_holes_of_a_grid_without_lattice_are_read_in_both_forms(visit):
+    path = max(visit.rglob("Metadata/*.dm"), key=lambda path: path.stat().st_size)
+    text = path.read_text()
+    regular = parse_metadata(text.encode()).holes
+    pairs = re.search(
+        r"<(\w+):m_serializationArray[^>]*>(.*)</\1:m_serializationArray>", text, re.S
+    )
+    spaces = (
+        'xmlns:a="http://schemas.microsoft.com/2003/10/Serialization/Arrays" '
+        'xmlns:b="http://schemas.datacontract.org/2004/07/System.Collections.Generic"'
+    )
+    start, end = (re.search(f"<{sign}TargetLocationsEfficient[^>]*>", text) for sign in ("", "/"))
+    before, after = text[: start.start()], text[end.end() :]
+    for change in (
+        (),
+        (("KeyValuePairOf", "KeyValueOf"), ("b:key>", "a:Key>"), ("b:value", "a:Value")),
+    ):
+        inner = pairs[2]
+        for old, new in change:
+            inner = inner.replace(old, new)
+        if change:
+            inner = inner.replace("b:KeyValueOf", "a:KeyValueOf")
+        other = f"<TargetLocations {spaces}>{inner}</TargetLocations>"
+        found = parse_metadata(f"{before}{other}{after}".encode()).holes
+        assert found == regular
+        assert len(found) > 3
 
 
 def test_two_sessions_on_one_atlas_are_two_grids(visit):

@@ -13,12 +13,14 @@ from pathlib import Path
 import pytest
 from arrivals import SCENARIOS, in_order, run_steps, small_visit
 from epu_trees import comparable, read_document
+from lxml import etree
 from sqlalchemy.exc import DataError
 
 from skywright.errors import ConfigError
-from skywright.instruments.epu.database import Database, open_database
-from skywright.instruments.epu.watch.changes import PollingSource, changed_files
+from skywright.instruments.epu.database import Database, open_database, read
+from skywright.instruments.epu.watch.changes import Changes, PollingSource, changed_files
 from skywright.instruments.epu.watch.final import database_chunks
+from skywright.instruments.epu.watch.memory import Memory
 from skywright.instruments.epu.watch.watcher import Watcher
 
 LIMIT_S = 120.0
@@ -140,8 +142,6 @@ def test_polling_gives_the_same(root, database, name):
 
 
 def test_lost_events_are_made_up_by_a_scan(root, database):
-    from skywright.instruments.epu.watch.changes import Changes
-
     following = Following(root, database, rescan=0)
     source = following.watcher._source
     take = source._take
@@ -195,21 +195,23 @@ def test_the_rate_is_that_of_new_micrographs(root, database):
     watcher.run(idle_exit=0)
     path.write_bytes(path.read_bytes().replace(b"<ExposureTime>0.89<", b"<ExposureTime>2.5<"))
     watcher.run(idle_exit=0)
-    assert watcher.state.recorded["micrograph"] == len(list(root.rglob("Data/*.xml"))) + 1
+    count = len(list(root.rglob("Data/*.xml")))
+    assert watcher.state.recorded["micrograph"] == count  # the rewritten one counts once
     window = 1e6  # seconds: longer than this test
-    assert watcher.state.rate(window) * window == pytest.approx(
-        watcher.state.recorded["micrograph"] - 1
-    )
+    assert watcher.state.rate(window) * window == pytest.approx(count)
 
 
 def test_restart_reads_nothing_twice(root, database, monkeypatch):
     run_steps(in_order(root, small_visit(5), random.Random(5)), 0)
-    Watcher(root, database).run(idle_exit=0)
+    first = Watcher(root, database)
+    first.run(idle_exit=0)
     before = recorded(database, root)
     monkeypatch.setattr("skywright.instruments.epu.watch.ingest.read_file", None)
     again = Watcher(root, database)
     again.run(idle_exit=0)
-    assert again.state.recorded == {}
+    assert again.state.sequence == 0
+    assert again.state.recorded == first.state.recorded  # what the database has
+    assert again.state.recorded["micrograph"] == len(list(root.rglob("Data/*.xml")))
     assert recorded(database, root) == before
 
 
@@ -261,6 +263,105 @@ def test_a_file_without_permission_is_tried_again_and_stops_no_other(root, datab
     following.stop()
     assert watcher.unreadable == {}
     check(database, root, following.events, 5)
+
+
+def test_a_removed_file_is_not_unreadable_any_more(root, database, monkeypatch):
+    from skywright.instruments.epu.watch import backlog
+
+    run_steps(in_order(root, small_visit(5), random.Random(5)), 0)
+    directory = next(root.rglob("Metadata"))
+    following = Following(root, database, rescan=0.2)
+    watcher = following.watcher
+    for limit in (backlog.GIVE_UP_S, 0.0):  # while it is tried again, and after
+        monkeypatch.setattr(backlog, "GIVE_UP_S", limit)
+        broken = directory / "GridSquare_1.dm"
+        broken.write_text("<half")
+        following.wait_for(lambda: watcher.state.unreadable)
+        if not limit:
+            following.wait_for(following.caught_up)
+        broken.unlink()
+        following.wait_for(lambda: not watcher.state.unreadable, 20)
+        assert watcher.unreadable == {}
+    following.stop()
+
+
+def test_a_file_that_cannot_be_asked_for_its_size_hides_no_other(root):
+    directory = root / "S" / "Metadata"
+    directory.mkdir(parents=True)
+    for number in range(1, 10):
+        (directory / f"GridSquare_{number}.dm").write_text("x")
+    for number in range(1, 10, 2):
+        path = directory / f"GridSquare_{number}.dm"
+        path.unlink()
+        path.symlink_to(root / "gone")
+    known = {f"S/Metadata/GridSquare_{number}.dm": (1, 1) for number in range(1, 10, 2)}
+    found = {file.gridsquare for file in changed_files(root, known)}
+    assert found == {"2", "4", "6", "8"}
+
+
+def test_a_stop_waits_for_the_batch_under_way_alone(root, database, monkeypatch):
+    monkeypatch.setattr("skywright.instruments.epu.watch.watcher.BATCH", 5)
+    run_steps(in_order(root, small_visit(5), random.Random(5)), 0)
+    watcher = Watcher(root, database, on_commit=lambda outcome: watcher.stop())
+    watcher.run()
+    assert len(watcher.known) == 5
+    Watcher(root, database).run(idle_exit=0)  # the next start finds the others
+    assert comparable(recorded(database, root)) == comparable(read_document(root))
+
+
+def test_sessions_and_visits_that_are_watched_by_themselves_are_kept_apart(root, database):
+    for name, seed in (("one", 5), ("two", 5), ("three", 6)):
+        run_steps(in_order(root / name, small_visit(seed), random.Random(5)), 0)
+        (root / name / "zz22222-1").rename(root / name / f"visit-{name}")
+    visits = [root / name / f"visit-{name}" for name in ("one", "two")]
+    sessions = sorted((root / "three" / "visit-three").glob("Supervisor*"))
+    for directory in (*visits, *sessions):
+        Watcher(directory, database).run(idle_exit=0)
+    with database.read() as connection:
+        counts = [read.count(connection, kind) for kind in ("acquisition", "grid", "atlas")]
+    assert counts == [6, 6, 6]
+    for directory in (*visits, *sessions):
+        assert comparable(recorded(database, directory)) == comparable(read_document(directory))
+
+
+def test_a_database_of_an_older_version_keeps_its_uuids(root, database, monkeypatch):
+    writes = small_visit(5)
+    run_steps(in_order(root, writes[: len(writes) // 2], random.Random(5)), 0)
+    with monkeypatch.context() as older:
+        older.setattr(Memory, "place", lambda memory, path: path)
+        Watcher(root, database).run(idle_exit=0)
+    run_steps(in_order(root, writes, random.Random(5)), 0)
+    Watcher(root, database).run(idle_exit=0)
+    assert comparable(recorded(database, root)) == comparable(read_document(root))
+    with database.read() as connection:
+        assert read.count(connection, "grid") == len(list(root.rglob("EpuSession.dm")))
+
+
+def test_an_atlas_that_is_taken_anew_leaves_nothing_of_the_old_one(root, database):
+    run_steps(in_order(root, small_visit(5), random.Random(5)), 0)
+    atlas = next(root.rglob("Sample0/Atlas/Atlas.dm"))
+    names = {path.name for path in root.rglob("Metadata/*.dm")}
+    imaged = {f"{path.name}.dm" for path in root.rglob("Images-Disc1/GridSquare_*")}
+    squares = [path for path in root.rglob("Metadata/*.dm") if "grid0" in str(path)]
+    only_in_atlas = next(path for path in squares if path.name not in imaged)
+    only_in_atlas.unlink()
+    kept = next(path for path in squares if path.name in imaged)
+    Watcher(root, database).run(idle_exit=0)
+    tree = etree.fromstring(atlas.read_bytes())
+    for tile in list(tree.iter("{*}TileXml")):
+        square = tile.find("{*}Nodes/{*}KeyValuePairs/{*}*/{*}key")
+        if square is not None and f"_{square.text}." in f"{only_in_atlas.name}{kept.name}":
+            tile.getparent().remove(tile)
+    atlas.write_bytes(etree.tostring(tree))
+    Watcher(root, database).run(idle_exit=0)
+    assert comparable(recorded(database, root)) == comparable(read_document(root))
+    with database.read() as connection:
+        assert read.count(connection, "gridsquare") == len(names) - 1
+    events = []
+    atlas.write_bytes(atlas.read_bytes().replace(b">Tile_", b">Other_"))  # the tiles alone
+    watcher = Watcher(root, database, on_commit=lambda outcome: events.extend(outcome.events))
+    watcher.run(idle_exit=0)
+    assert [(event.kind, event.event) for event in events] == [("atlas", "updated")]
 
 
 def test_bomb_is_reported_at_once(root, database):
@@ -543,10 +644,15 @@ def test_command_ends_on_sigterm(root, tmp_path):
     assert process.wait(90) == 0
 
 
-def test_polling_source_says_when():
+def test_polling_source_says_when(root, database):
     source = PollingSource(0.05)
-    assert not source.read(0)
-    assert source.read(1).lost
+    assert source.read(0) == Changes()
+    assert source.read(1) == Changes(scan=True)
+    watcher = Watcher(root, database, polling=0.05)
+    watcher.scan()
+    while watcher.state.rescans < 3:
+        watcher.step(1)
+    assert watcher.state.lost_events == 0
 
 
 def test_the_owner_begins_anew_after_an_unexpected_error(root, database, monkeypatch):

@@ -1,15 +1,19 @@
 """A simulated visit, tracked over Channel Access into tiled."""
 
+import contextlib
+import itertools
 import json
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from bluesky import RunEngine
+from bluesky.utils import RequestStop
 from ioc_process import running_ioc
 from store.stack import Stack, running_stack, truth
 from support.waiting import until
@@ -40,6 +44,82 @@ def watcher_of(ioc: Any, assets: Path) -> EpuWatcher:
     device = EpuWatcher(ioc.prefix, assets=assets, name="epu")
     device.wait_for_connection(timeout=60)
     return device
+
+
+class FakeWatcher:
+    """Stands for the device; `waiting` says at each look whether the grid waits for a run."""
+
+    name, parent = "epu", None
+
+    def __init__(self, *waiting: bool) -> None:
+        self.waiting = list(waiting)
+        self.ended: list[str] = []
+        self.last = ""
+
+    def grids(self) -> list[dict[str, Any]]:
+        grid = {"uuid": "g", "name": "n", "session": "1", "data_dir": ".", "amends": self.last}
+        return [{**grid, "waiting": self.waiting.pop(0)}]
+
+    def stop_requested(self) -> bool:
+        return not self.waiting
+
+    def begin(self, grid: str, run: str) -> list[Any]:
+        self.last = run
+        return [SimpleNamespace(name="epu_squares", rows=0, parent=None)]
+
+    def end(self, run: str, streams: list[Any]) -> None:
+        self.ended.append(run)
+
+    def is_scanned(self) -> bool:
+        return True
+
+    def suggestion(self) -> tuple[str, ...]:
+        return ()
+
+    def read(self) -> dict[str, Any]:
+        return {}
+
+    describe = read
+
+    def trigger(self) -> None:
+        pass
+
+
+def messages_of(watcher: FakeWatcher, interrupted: str = "") -> list[tuple[str, Any, Any]]:
+    """Run the plan without an engine; the message `interrupted` raises, as a stop request does."""
+    plan = track_epu(watcher)
+    found: list[tuple[str, Any, Any]] = []
+    uids = itertools.count(1)
+    message = next(plan)
+    with contextlib.suppress(StopIteration, RequestStop):
+        while True:
+            found.append((message.command, message.run, message.kwargs.get("amends")))
+            if message.command == interrupted:
+                interrupted = ""
+                message = plan.throw(RequestStop())
+            else:
+                is_open = message.command == "open_run"
+                message = plan.send(f"run{next(uids)}" if is_open else None)
+    return found
+
+
+def test_a_run_that_the_ioc_has_ended_is_followed_by_another() -> None:
+    watcher = FakeWatcher(True, False, True, False)  # the session was stopped for a while
+    runs = [
+        each
+        for each in messages_of(watcher)
+        if each[0] in ("open_run", "declare_stream", "close_run")
+    ]
+    opened = [("open_run", "g", None), ("declare_stream", "g", None), ("close_run", "g", None)]
+    again = [("open_run", "g", "run1"), *opened[1:]]
+    assert runs == [*opened, *again]
+    assert watcher.ended == ["run1", "run2"]
+
+
+def test_a_run_that_is_interrupted_as_it_begins_is_given_back() -> None:
+    watcher = FakeWatcher(True, False)
+    messages_of(watcher, interrupted="declare_stream")
+    assert watcher.ended == ["run1"]
 
 
 SESSION = """

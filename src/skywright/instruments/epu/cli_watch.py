@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False)
 
 MOST_TROUBLES = 20
-"""Unreadable files that are named at the end; `parse dir` lists all."""
+"""Unreadable files that are named at the end; `parse dir --json` lists all."""
 
 
 @app.command()
@@ -83,7 +83,7 @@ def watch(
         bool, typer.Option("--json", help="At the end print the state as `parse dir` does.")
     ] = False,
 ) -> None:
-    """Record DIR, whether EPU has written it, is writing it, or will."""
+    """Record what EPU has written in DIR, and what it writes from now on."""
     if not directory.is_dir():
         raise ConfigError(f"{directory}: not a directory; expected the directory that EPU writes")
     if log_file is not None:
@@ -116,11 +116,11 @@ def watch(
             )
             agent.start()
             stack.callback(_finish, agent)
-        endpoints: list[_EventLines | _Awaken] = []
+        endpoints: list[_EventLines | Agent] = []
         if events is not None:
             endpoints.append(_EventLines(stack.enter_context(_events_file(events))))
         if agent is not None:
-            endpoints.append(_Awaken(agent))
+            endpoints.append(agent)
         watcher = Watcher(directory, opened, polling)
         source = TreeSource(watcher, idle_exit=idle_exit)
         owner = TreeOwner(source, endpoints)
@@ -139,7 +139,7 @@ def watch(
         else:
             for kind, count in watcher.state.recorded.items():
                 typer.echo(f"{kind}: {count} recorded")
-            if not watcher.state.recorded:
+            if not watcher.state.sequence:
                 typer.echo(f"nothing new; {len(watcher.known)} files were recorded before")
         _report_troubles(watcher)
 
@@ -184,17 +184,6 @@ class _EventLines:
         """Append the entities of a commit."""
         self._lines.write("".join(json.dumps(asdict(event)) + "\n" for event in result.events))
         self._lines.flush()
-
-
-class _Awaken:
-    """Lets the agent send what is committed."""
-
-    def __init__(self, agent: "Agent") -> None:
-        self._agent = agent
-
-    def offer(self, result: "Outcome") -> None:
-        """Wake the agent."""
-        self._agent.wake()
 
 
 def default_database(directory: Path) -> Path:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from skywright.instruments.epu.entities import (
@@ -51,7 +51,6 @@ class GridRows:
     gridsquares: Iterable[Row]
     micrographs: Iterable[str]
     """JSON texts of rows."""
-    files: int = field(default=0)
 
 
 def session_row(session: Session, data_dir: str, instrument: Instrument | None) -> Row:

@@ -30,7 +30,7 @@ LONGEST_SHOWN = 60
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)?", re.ASCII)
 
 
-def shown(text: str) -> str:
+def quoted(text: str) -> str:
     """Return a text of a file as a message has it: whole, or its beginning if it is long."""
     return repr(text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}...")
 
@@ -40,12 +40,12 @@ def number(text: str) -> float | None:
     try:
         value = float(text)
     except ValueError:
-        raise ValueError(f"{shown(text)} is not a number") from None
+        raise ValueError(f"{quoted(text)} is not a number") from None
     if value - value == 0 and "_" not in text:
         return value
     if text in ("NaN", "INF", "-INF"):
         return None
-    raise ValueError(f"{shown(text)} is not a finite number")
+    raise ValueError(f"{quoted(text)} is not a finite number")
 
 
 def integer(text: str, bits: int = 32) -> int:
@@ -55,11 +55,11 @@ def integer(text: str, bits: int = 32) -> int:
     except ValueError:
         real = number(text)
         if real is None or not real.is_integer():
-            raise ValueError(f"{shown(text)} is not an integer") from None
+            raise ValueError(f"{quoted(text)} is not an integer") from None
         value = int(real)
     if -1 << (bits - 1) <= value < 1 << (bits - 1):
         return value
-    raise ValueError(f"{shown(text)} is not an integer of {bits} bits")
+    raise ValueError(f"{quoted(text)} is not an integer of {bits} bits")
 
 
 def long_integer(text: str) -> int:
@@ -73,7 +73,7 @@ def boolean(text: str) -> bool:
         return True
     if text in ("false", "0", "False"):
         return False
-    raise ValueError(f"{shown(text)} is neither true nor false")
+    raise ValueError(f"{quoted(text)} is neither true nor false")
 
 
 def time(text: str) -> str | None:
@@ -89,7 +89,7 @@ def time(text: str) -> str | None:
             return text
     except ValueError:
         pass
-    raise ValueError(f"{shown(text)} is not a time")
+    raise ValueError(f"{quoted(text)} is not a time")
 
 
 class Field(NamedTuple):

@@ -23,7 +23,7 @@ from skywright.instruments.epu.watch.watcher import Watcher
 logger = logging.getLogger(__name__)
 
 POLL_S, DECIDE_S = 0.5, 2.0
-"""Seconds between looks for results of processing, and between decisions."""
+"""Seconds between queries for results of processing, and between decisions."""
 
 Feed = Callable[[Path, threading.Event], None]
 """Writes into the directory until it is done or the event is set."""
@@ -129,8 +129,13 @@ class EpuOwner(TreeOwner):
                 logger.exception("results of processing are not handed over")
 
     def _decide(self) -> None:
-        """Rank squares and suggest what to take next."""
+        """Rank squares and suggest what to take next, once all that was there has been read.
+
+        Micrographs are read last: before, holes that are taken seem to be left.
+        """
         while not self._stopped.wait(DECIDE_S):
+            if not self.watcher.state.caught_up:
+                continue
             try:
                 self.decider.step()
                 self.changed()
@@ -173,7 +178,8 @@ class EpuOwner(TreeOwner):
         if self.sender is not None and self.sender.problem:
             return f"suggestions do not reach the API: {self.sender.problem}"
         if self.decider.troubles.late:
-            return f"{self.decider.troubles.late} micrographs wait for their hole since long"
+            late, limit = self.decider.troubles.late, self.options.settings.late_s
+            return f"{late} micrographs have waited more than {limit:g} s for their hole"
         return ""
 
     def status(self) -> dict[str, Any]:

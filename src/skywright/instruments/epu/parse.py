@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lxml import etree
 
@@ -54,6 +54,8 @@ _ROOTS = {
 }
 _N_INSTRUMENT = len(table.INSTRUMENT_FIELDS)
 
+T = TypeVar("T")
+
 
 def _checked(root: etree._Element, kind: Kind) -> etree._Element:
     """Return `root`; raise XmlError, which says what the file is, if it is not that of `kind`."""
@@ -85,28 +87,20 @@ def read_file(path: str | Path, kind: Kind) -> bytes:
     return read_limited(path, MAX_IMAGE_BYTES if image else MAX_DM_BYTES)
 
 
-def parse_gridsquare(
-    data: bytes, problems: list[str] | None = None
-) -> tuple[GridSquareManifest, Instrument]:
-    """Return the image of a grid square and the instrument that took it."""
-    values = _gridsquare.read_bytes(data, problems)
-    return GridSquareManifest(*values[:-_N_INSTRUMENT]), Instrument(*values[-_N_INSTRUMENT:])
+def _parse_image(
+    reader: RepeatedReader,
+    make: Callable[..., T],
+    data: bytes,
+    problems: list[str] | None = None,
+) -> tuple[T, Instrument]:
+    """Return the entity of an image and the instrument that took it."""
+    values = reader.read_bytes(data, problems)
+    return make(*values[:-_N_INSTRUMENT]), Instrument(*values[-_N_INSTRUMENT:])
 
 
-def parse_foilhole(
-    data: bytes, problems: list[str] | None = None
-) -> tuple[FoilHoleManifest, Instrument]:
-    """Return the image of a foil hole and the instrument that took it."""
-    values = _foilhole.read_bytes(data, problems)
-    return FoilHoleManifest(*values[:-_N_INSTRUMENT]), Instrument(*values[-_N_INSTRUMENT:])
-
-
-def parse_micrograph(
-    data: bytes, problems: list[str] | None = None
-) -> tuple[Micrograph, Instrument]:
-    """Return a micrograph and the instrument that took it."""
-    values = _micrograph.read_bytes(data, problems)
-    return Micrograph(*values[:-_N_INSTRUMENT]), Instrument(*values[-_N_INSTRUMENT:])
+parse_gridsquare = partial(_parse_image, _gridsquare, GridSquareManifest)
+parse_foilhole = partial(_parse_image, _foilhole, FoilHoleManifest)
+parse_micrograph = partial(_parse_image, _micrograph, Micrograph)
 
 
 def parse_session(data: bytes, problems: list[str] | None = None) -> Session:
@@ -124,8 +118,10 @@ def parse_metadata(data: bytes, problems: list[str] | None = None) -> GridSquare
     repeated: list[str] = []
 
     def take(pair: etree._Element) -> None:
-        if "}KeyValuePair" not in pair.tag or not _is_hole_pair(pair):
+        if "}KeyValue" not in pair.tag or not _is_hole_pair(pair):
             return
+        for child in pair.iterchildren(f"{{{NAMESPACES['A']}}}*"):  # the pairs of a Dictionary
+            child.tag = f"{{{NAMESPACES['G']}}}{local_name(child).lower()}"
         values = _hole.read(pair, problems)
         if all(values[n] is not None for n in (0, 1, 2, 5)):
             if values[0] in holes:
@@ -133,7 +129,8 @@ def parse_metadata(data: bytes, problems: list[str] | None = None) -> GridSquare
             holes[values[0]] = HoleLocation(*values)
         pair.clear()
 
-    root = _parse_streamed(data, Kind.METADATA, f"{{{NAMESPACES['G']}}}*", take)
+    tags = [f"{{{NAMESPACES[each]}}}*" for each in "GA"]
+    root = _parse_streamed(data, Kind.METADATA, tags, take)
     metadata = GridSquareMetadata(*_metadata.read(root, problems))
     metadata.holes, metadata.repeated_holes = list(holes.values()), repeated
     return metadata
@@ -167,7 +164,7 @@ def parse_atlas(data: bytes, problems: list[str] | None = None) -> Atlas:
         tiles.append(tile)
         element.clear()
 
-    root = _parse_streamed(data, Kind.ATLAS, f"{{{NAMESPACES['L']}}}TileXml", take)
+    root = _parse_streamed(data, Kind.ATLAS, [f"{{{NAMESPACES['L']}}}TileXml"], take)
     atlas = Atlas(*_atlas.read(root, problems))
     atlas.tiles, atlas.gridsquares = tiles, squares
     return atlas
@@ -193,14 +190,14 @@ def _take_square(
 
 
 def _parse_streamed(
-    data: bytes, kind: Kind, tag: str, take: Callable[[etree._Element], None]
+    data: bytes, kind: Kind, tags: list[str], take: Callable[[etree._Element], None]
 ) -> etree._Element:
-    """Parse a ``.dm`` file; give each element named `tag` to `take`, which may empty it.
+    """Parse a ``.dm`` file; give each element with one of `tags` to `take`, which may empty it.
 
     Memory use does not grow with the number of holes in a file.
     """
     refuse_dtd(data)
-    context = etree.iterparse(BytesIO(data), events=("end",), tag=tag, **PARSER_OPTIONS)
+    context = etree.iterparse(BytesIO(data), events=("end",), tag=tags, **PARSER_OPTIONS)
     try:
         for _, element in context:
             take(element)

@@ -57,11 +57,21 @@ def walk(root: Path, problems: list[tuple[str, str]] | None = None) -> Iterator[
                 for entry in entries:
                     if entry.is_dir(follow_symlinks=False):
                         waiting.append(f"{directory}/{entry.name}" if directory else entry.name)
-                    elif entry.is_file():  # not a pipe, which would block its reader
+                    elif _is_file(entry):
                         yield directory, entry.name
+        except FileNotFoundError:
+            continue  # removed in the meantime
         except OSError as error:
             if problems is not None:
                 problems.append((directory or ".", error.strerror or str(error)))
+
+
+def _is_file(entry: "os.DirEntry[str]") -> bool:
+    """Return whether an entry is a file, not a pipe, which would block its reader."""
+    try:
+        return entry.is_file()
+    except OSError:  # a link that leads nowhere, a stale handle
+        return False
 
 
 def scan(root: Path) -> Scan:

@@ -23,6 +23,7 @@ from skywright.instruments.epu.api.service import Service
 from skywright.instruments.epu.broker.events import read_event
 from skywright.instruments.epu.database import Database
 from skywright.instruments.epu.database.schema_exchange import (
+    agent_connection,
     agent_instruction,
     agent_session,
     outbox,
@@ -151,6 +152,32 @@ def test_what_a_broken_stream_did_not_deliver_comes_again(database: Database) ->
         rows = connection.execute(query).all()
     assert rows == [("sent", 0), ("pending", 1), ("pending", 1)]
     assert asyncio.run(taken_from_stream(database, 2)) == ids[1:]
+
+
+def test_a_newer_stream_of_a_session_replaces_the_older_one(database: Database) -> None:
+    async def both() -> list[tuple[str, dict[str, Any]]]:
+        service = Service(database)
+        service.start()
+        old, new = (agents._instructions(service, "a", "s", "") for _ in range(2))
+        for stream in (old, old, new, new):  # connection and heartbeat
+            await anext(stream)
+        with database.write() as connection:
+            instructions.instruct(connection, "s", InstructionCreate())
+        found = [
+            next(read_events(iter((await anext(stream)).decode().splitlines())))
+            for stream in (old, new)
+        ]
+        assert [chunk async for chunk in old] == []
+        await new.aclose()  # type: ignore[attr-defined]
+        service.writer.close()
+        return found
+
+    given(database)
+    (error, about), (name, _) = asyncio.run(both())
+    assert (error, about.get("error"), name) == ("error", "replaced", "instruction")
+    query = select(agent_connection.c.close_reason).order_by(agent_connection.c.created_at)
+    with database.read() as connection:
+        assert list(connection.execute(query).scalars()) == ["replaced", "client_disconnect"]
 
 
 def test_an_instruction_whose_time_is_over_is_not_sent(database: Database) -> None:

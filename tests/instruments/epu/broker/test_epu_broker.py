@@ -520,9 +520,10 @@ def test_settings_of_smartem_decisions_are_read(monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setenv(f"RABBITMQ_{name}", value)
     found = broker_settings(None)
     assert found == BrokerSettings("amqp://u:p%2Fw@mq:5672/v", "smartem_backend")
-    for bad in ("http://host", "amqp://", "amqp://host:port/"):
-        with pytest.raises(ConfigError):
+    for bad in ("http://host", "amqp://", "amqp://u:secret@host:port/", "amqp:/u:secret@host/"):
+        with pytest.raises(ConfigError) as caught:
             broker_settings(bad)
+        assert "secret" not in str(caught.value)
     monkeypatch.setenv("SKYWRIGHT_EPU_KEEP_RECEIPTS", "long")
     with pytest.raises(ConfigError, match="long"):
         broker_settings(None)

@@ -183,20 +183,23 @@ def test_a_bad_url_is_refused(url: str) -> None:
         open_database(url)
 
 
-def test_a_password_is_not_in_the_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError) as caught:
-        open_database("postgresql://user:secret@127.0.0.1:1/none")
+@pytest.mark.parametrize(
+    "url", ["postgresql://{}127.0.0.1:1/none", "postgresql://{}db:port/x", "mysql://{}db/x"]
+)
+def test_a_password_is_not_in_the_error(url: str) -> None:
+    with pytest.raises(ConfigError, match="database ") as caught:
+        open_database(url.format("user:secret@"))
     assert "secret" not in str(caught.value)
 
 
-def test_record_tells_created_updated_and_unchanged(database: Database) -> None:
+def test_record_tells_created_and_updated(database: Database) -> None:
     rows = [micrograph("m1", defocus=1e-6), micrograph("m2", defocus=2e-6)]
     with database.write() as connection:
         first = record(connection, "micrograph", rows)
     with database.write() as connection:
         second = record(connection, "micrograph", [rows[0], micrograph("m2", defocus=3e-6)])
-    assert (first.created, first.updated, first.unchanged) == ({"m1", "m2"}, set(), set())
-    assert (second.created, second.updated, second.unchanged) == (set(), {"m2"}, {"m1"})
+    assert (first.created, first.updated) == ({"m1", "m2"}, set())
+    assert (second.created, second.updated) == (set(), {"m2"})
     names = [body["event_type"] for body in messages(database)]
     assert names == [
         "acquisition.created",
@@ -285,10 +288,10 @@ def test_the_newest_manifest_counts_in_any_order(
 def test_children_may_come_before_their_parents(database: Database) -> None:
     with database.write() as connection:
         record(connection, "micrograph", [micrograph()])
-        assert len(read.orphan_micrographs(connection, GRID)) == 1
+        assert len(read.page(connection, "micrograph", read.is_orphan(), grid_uuid=GRID)) == 1
         record(connection, "foilhole", [hole()])
         record(connection, "gridsquare", [square()])
-        assert read.orphan_micrographs(connection, GRID) == []
+        assert read.page(connection, "micrograph", read.is_orphan(), grid_uuid=GRID) == []
         found = read.page(connection, "micrograph", foilhole_uuid=hole()["uuid"])
     assert [row["uuid"] for row in found] == ["m1"]
 

@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from skywright.instruments.epu.agent import Agent, ApiSettings
 from skywright.instruments.epu.agent.client import ApiClient
 from skywright.instruments.epu.agent.control import ControlClient
 from skywright.instruments.epu.agent.instructions import DeclinedError
+from skywright.instruments.epu.broker.apply import apply_event
 from skywright.instruments.epu.broker.quality import store_prediction
 from skywright.instruments.epu.database import Database, open_database, schema
 from skywright.instruments.epu.database.schema_quality import (
@@ -27,7 +29,7 @@ from skywright.instruments.epu.database.schema_quality import (
 )
 from skywright.instruments.epu.decisions.control import InstructionSender
 from skywright.instruments.epu.decisions.decider import MODEL, Decider, troubles
-from skywright.instruments.epu.decisions.policy import Suggestion
+from skywright.instruments.epu.decisions.policy import EpuOrder, Suggestion
 from skywright.instruments.epu.housekeeping import find_duplicates
 from skywright.instruments.epu.twin.processing import processing_of
 from skywright.instruments.epu.twin.visit import plan_visit
@@ -58,6 +60,7 @@ class _Handler(BaseHTTPRequestHandler):
         if known:
             self.server.orders.append((self.path, body))
         text = b'{"accepted": true}' if known else b"square 0 is not of this grid"
+        text = b"OK" if body.get("plain") else text
         self.send_response(200 if known else 409)
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()
@@ -160,6 +163,45 @@ def test_holes_are_suggested_by_what_models_predict(recorded: Database) -> None:
         assert dict(stored.all()) == {taken[-1]: 0, taken[0]: None}
 
 
+def test_a_suggestion_that_could_not_be_stored_is_made_again(
+    recorded: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suggested: list[Suggestion] = []
+    decider = Decider(recorded, suggested=lambda _, suggestion: suggested.append(suggestion))
+    with monkeypatch.context() as failing:
+        values = "skywright.instruments.epu.decisions.decider.set_values"
+        failing.setattr(values, lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            decider.step()
+    assert (decider.suggestion, suggested) == ({}, [])
+    decider.step()
+    assert len(suggested) == 1
+    with recorded.read() as connection:
+        stored = connection.execute(select(func.count()).select_from(current_prediction))
+        results = [share for *_, share in decider.overview["squares"] if share is not None]
+        assert stored.scalar() == len(results)
+
+
+def test_the_present_square_is_that_of_the_newest_micrograph(recorded: Database) -> None:
+    table, hole = schema.micrograph, schema.foilhole
+    first = select(table).order_by(table.c.number).limit(1)  # read first
+    with recorded.write() as connection:
+        row = connection.execute(first).mappings().one()
+        mine = table.c.uuid == row["uuid"]
+        connection.execute(
+            table.update().where(mine).values(acquisition_datetime=datetime.now(UTC))
+        )
+        left = {key: row[key] for key in ("grid_uuid", "gridsquare_uuid")}
+        for square in ("9", "10"):
+            own = {"uuid": square, "gridsquare_id": square, "foilhole_id": square}
+            connection.execute(hole.insert().values({**left, **own}))
+    decider = Decider(recorded, EpuOrder())
+    decider.step()
+    assert decider.overview["current"] == row["gridsquare_id"]
+    assert decider.overview["newest"][0][0] == row["micrograph_id"]
+    assert decider.suggestion["squares"][:2] == ("9", "10")
+
+
 def test_orphans_late_ones_and_duplicates_are_counted(recorded: Database) -> None:
     hole, file = schema.foilhole, schema.source_file
     with recorded.write() as connection:
@@ -185,6 +227,18 @@ def test_orphans_late_ones_and_duplicates_are_counted(recorded: Database) -> Non
     strict.step()
     assert (patient.troubles.orphans, patient.troubles.late) == (orphans, 0)
     assert strict.troubles.late == orphans
+    long_ago = datetime.now(UTC) - timedelta(seconds=400)
+    with recorded.write() as connection:
+        connection.execute(file.update().values(recorded_at=long_ago))
+    patient.step()
+    assert patient.troubles.late == orphans
+    result = {"event_type": "ctf.completed", "ctf_max_resolution_estimate": 3.0}
+    with recorded.write() as connection:
+        uuids = select(schema.micrograph.c.uuid).where(schema.micrograph.c.foilhole_uuid == name)
+        for uuid in list(connection.execute(uuids).scalars()):
+            apply_event(connection, {**result, "micrograph_uuid": uuid})
+    patient.step()
+    assert patient.troubles.late == orphans  # a result does not end the wait
     assert patient.troubles.duplicates == before.duplicates + 1
 
 
@@ -207,10 +261,15 @@ def test_a_suggestion_reaches_the_acquisition_software_and_is_acknowledged(
         "/skip_gridsquares",
         {"gridsquare_ids": ["7"], "reason": "go to 5"},
     )
-    until(lambda: set(sender.answers().values()) == {"acknowledged"})
+    url = f"{api.url}/debug/session/s/instructions"
+
+    def statuses() -> list[str]:
+        return [row["status"] for row in httpx.get(url).json()["instructions"]]
+
+    until(lambda: set(statuses()) == {"acknowledged"})
     sender.send(Suggestion(("5", "7", "6"), ("7",), "stay in 5"))  # the next square is the same
     sender.send(Suggestion(("0", "7"), ("7",), "go to 0"))
-    until(lambda: len(sender.sent) == 3 and set(sender.answers().values()) == {"acknowledged"})
+    until(lambda: statuses() == 3 * ["acknowledged"])
     found = httpx.get(f"{api.url}/debug/session/s/instructions").json()
     assert found["acknowledgement_statistics"] == {"processed": 2, "declined": 1}
     assert len(double.orders) == 2
@@ -235,7 +294,7 @@ def test_a_suggestion_reaches_the_acquisition_software_and_is_acknowledged(
     until(lambda: len(double.orders) == 6)
     assert double.orders[4][0] == "/skip_gridsquares"
     assert double.orders[5][1]["foilhole_ids"] == ["51"]
-    until(lambda: set(sender.answers().values()) == {"acknowledged"})
+    until(lambda: set(statuses()) == {"acknowledged"})
     found = httpx.get(f"{api.url}/debug/session/s/instructions").json()
     assert found["acknowledgement_statistics"] == {"processed": 6, "declined": 1}
     sender.close()
@@ -251,6 +310,7 @@ def test_orders_of_each_kind_reach_the_service(double: Double) -> None:
     for kind in [*kinds, "reorder_foilholes"]:
         assert handlers[f"microscope.control.{kind}"]({"x": 1e-4}) == {"accepted": True}
     assert double.orders == [(f"/{kind}", {"x": 1e-4}) for kind in [*kinds, "reorder_foilholes"]]
+    assert control.order("move_stage", {"plain": True}) == "OK"  # done, though it is no JSON
     control.close()
 
 

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import h5py
 import pytest
 
-from skywright.files.columns import ColumnReader
+from skywright.files.columns import ColumnReader, ColumnWriter
 from skywright.instruments.epu.database import Database, open_database
 from skywright.instruments.epu.names import recognize
 from skywright.instruments.epu.runs import layouts
@@ -115,3 +116,29 @@ def test_a_grid_may_be_polled_before_its_commit_is_told(ingest: Ingest, tmp_path
     assert grids.poll()
     assert [grid.waiting for grid in grids.grids()] == [True]
     database.close()
+
+
+def test_rows_of_a_run_that_did_not_begin_come_in_the_next_one(
+    ingest: Ingest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read(ingest, session=True)
+    grids = TrackedGrids(ingest.database)
+    (grid,) = grids.grids()
+
+    class FullDisk(ColumnWriter):
+        def append(self, *arguments: Any) -> None:
+            raise OSError(28, "No space left on device")
+
+    def writer(path: Path, *arguments: Any) -> ColumnWriter:
+        return (FullDisk if "micrographs" in path.name else ColumnWriter)(path, *arguments)
+
+    with monkeypatch.context() as full:
+        full.setattr("skywright.instruments.epu.runs.tracked.ColumnWriter", writer)
+        with pytest.raises(OSError, match="No space"):
+            grids.begin(grid.uuid, "failed", tmp_path)
+    assert [(each.waiting, each.amends) for each in grids.grids()] == [(True, "")]
+    assert [each.waiting for each in TrackedGrids(ingest.database).grids()] == [True]
+    run = grids.begin(grid.uuid, "second", tmp_path)
+    assert run.writers["gridsquare"].flushed == len(VISIT.grids[0].squares)
+    assert run.writers["micrograph"].flushed == len(list(VISIT.micrographs()))
+    grids.close()

@@ -3,7 +3,7 @@
 import logging
 import platform
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -46,8 +46,6 @@ class Agent:
     handlers
         What to do for each type of instruction, beside those that the agent answers itself:
         ``agent.status.request``, ``agent.info.*`` and ``agent.config.update``.
-    offline
-        Called with the reason when the API goes away, and with None when it is back.
     """
 
     def __init__(
@@ -58,7 +56,6 @@ class Agent:
         agent_id: str | None = None,
         session_id: str | None = None,
         handlers: Mapping[str, Handler] | None = None,
-        offline: Callable[[str | None], None] = lambda reason: None,
     ) -> None:
         self._database = database
         self._client = ApiClient(settings)
@@ -67,15 +64,14 @@ class Agent:
         self.session_id = session_id or self.agent_id
         self._heartbeat = HEARTBEAT_S
         own: dict[str, Handler] = {
-            "agent.status.request": self._status,
-            "agent.info.metrics": self._status,
+            "agent.status.request": lambda payload: self.state(),
+            "agent.info.metrics": lambda payload: self.state(),
             "agent.info.datastore": lambda payload: counts(database),
             "agent.info.errors": lambda payload: errors(database),
             "agent.info.orphans": lambda payload: orphans(database),
             "agent.config.update": self._configure,
         }
         self._handlers = {**own, **(handlers or {})}
-        self._offline = offline
         self._away: str | None = None
         self._wake = threading.Event()
         self._stop = threading.Event()
@@ -97,6 +93,10 @@ class Agent:
     def wake(self) -> None:
         """Send now what was recorded."""
         self._wake.set()
+
+    def offer(self, result: object) -> None:
+        """Send now what a watcher has committed."""
+        self.wake()
 
     def close(self, drain: float = 5.0) -> int:
         """Send what is left for at most `drain` seconds, then end.
@@ -125,9 +125,6 @@ class Agent:
             "waiting": self._uploader.waiting,
             "away": self._away,
         }
-
-    def _status(self, _payload: dict[str, Any]) -> dict[str, Any]:
-        return self.state()
 
     def _configure(self, payload: dict[str, Any]) -> dict[str, Any]:
         """Change settings until the agent ends: ``log_level`` and ``heartbeat_interval``."""
@@ -181,7 +178,6 @@ class Agent:
                 log.warning("the API is away, changes are kept: %s", reason)
             else:
                 log.info("the API is back")
-            self._offline(reason)
         self._away = reason
 
     @property
@@ -199,6 +195,8 @@ class Agent:
                     wait = RETRY_S[0]
                     for event in events(stream.iter_lines()):
                         self._event(event)
+                        if event["type"] == "error":
+                            wait = RETRY_S[1]  # asking again soon does not help
                         if self._stop.is_set():
                             return
             except ServerUnavailableError as error:

@@ -59,19 +59,19 @@ class ApiClient:
     """
 
     def __init__(self, settings: ApiSettings) -> None:
-        if urlsplit(settings.url).scheme not in ("http", "https"):
-            raise ConfigError(f"API {settings.url}: expected http:// or https://")
+        base = checked_url("API", settings.url)
         token = os.environ.get(TOKEN)
         try:
             self._http = httpx.Client(
-                base_url=settings.url.rstrip("/"),
+                base_url=base,
                 proxy=_with_credentials(settings.proxy),
                 verify=_certificates(settings.ca_file),
                 timeout=settings.timeout,
                 headers={"Authorization": f"Bearer {token}"} if token else None,
             )
         except (httpx.InvalidURL, ValueError) as error:
-            raise ConfigError(f"proxy {_place(settings.proxy)}: {error}") from error
+            place = (settings.proxy or "").rpartition("@")[2]  # without password
+            raise ConfigError(f"proxy {place}: {error}") from error
 
     def request(self, method: str, path: str, body: Any = None) -> httpx.Response:
         """Send a request and give the answer, whatever its status below 500.
@@ -121,6 +121,17 @@ class ApiClient:
         self._http.close()
 
 
+def checked_url(what: str, url: str) -> httpx.URL:
+    """Return the address of a service; raise ConfigError if it is no address of HTTP."""
+    try:
+        found = httpx.URL(url.rstrip("/"))
+        if found.scheme not in ("http", "https") or not found.host:
+            raise httpx.InvalidURL("expected http:// or https:// and a host")
+    except (httpx.InvalidURL, ValueError) as error:
+        raise ConfigError(f"{what} {url.rpartition('@')[2]}: {error}") from error
+    return found
+
+
 def _certificates(ca_file: Path | None) -> ssl.SSLContext | bool:
     if ca_file is None:
         return True
@@ -139,8 +150,3 @@ def _with_credentials(proxy: str | None) -> str | None:
     password = quote(os.environ.get(PROXY_PASSWORD, ""), safe="")
     place = f"{quote(user, safe='')}:{password}@{parts.netloc}"
     return urlunsplit((parts.scheme, place, parts.path, parts.query, parts.fragment))
-
-
-def _place(proxy: str | None) -> str:
-    """Give a proxy's address without its password."""
-    return (proxy or "").rpartition("@")[2]

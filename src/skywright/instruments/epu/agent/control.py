@@ -5,7 +5,8 @@ from typing import Any
 
 import httpx
 
-from skywright.errors import ConfigError, HardwareError
+from skywright.errors import HardwareError
+from skywright.instruments.epu.agent.client import checked_url
 from skywright.instruments.epu.agent.instructions import DeclinedError, Handler
 
 KINDS = (
@@ -23,7 +24,8 @@ class ControlClient:
     """The acquisition-control service on the microscope's machine.
 
     Each instruction is a POST of its payload to ``URL/KIND``, for example
-    ``URL/reorder_gridsquares``. An answer 2xx is done, 4xx is declined with its text.
+    ``URL/reorder_gridsquares``. An answer 2xx, with JSON or another text, is done; 4xx is declined
+    with its text.
 
     Parameters
     ----------
@@ -32,9 +34,8 @@ class ControlClient:
     """
 
     def __init__(self, url: str) -> None:
-        if not url.startswith(("http://", "https://")):
-            raise ConfigError(f"acquisition control {url}: expected http:// or https://")
-        self._http = httpx.Client(base_url=url.rstrip("/"), timeout=TIMEOUT_S)
+        base = checked_url("acquisition control", url)
+        self._http = httpx.Client(base_url=base, timeout=TIMEOUT_S)
 
     def order(self, kind: str, payload: dict[str, Any]) -> Any:
         """Hand an instruction to the service; return its answer.
@@ -54,7 +55,10 @@ class ControlClient:
             raise DeclinedError(f"acquisition control, {kind}: {answer.text[:500]}")
         if answer.status_code >= 300:
             raise HardwareError(f"acquisition control, {kind}: status {answer.status_code}")
-        return answer.json() if answer.content else None
+        try:
+            return answer.json() if answer.content else None
+        except ValueError:
+            return answer.text
 
     def handlers(self) -> dict[str, Handler]:
         """Return what the agent does with instructions for the microscope."""

@@ -28,11 +28,7 @@ def errors(database: Database) -> dict[str, Any]:
 
 def orphans(database: Database) -> dict[str, Any]:
     """Give the micrographs whose hole is not stored."""
-    grid = schema.grid.c.uuid
+    query = select(schema.micrograph.c.uuid).where(read.is_orphan())
     with database.read() as connection:
-        found = [
-            row["uuid"]
-            for uuid in connection.execute(select(grid)).scalars()
-            for row in read.orphan_micrographs(connection, uuid)
-        ]
+        found = list(connection.execute(query).scalars())
     return {"count": len(found), "micrographs": found[:MOST]}

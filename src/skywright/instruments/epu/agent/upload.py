@@ -109,10 +109,6 @@ class Uploader:
         with self._database.read() as connection:
             return len(connection.execute(select(outbox.c.id)).all())
 
-    def parents_changed(self) -> None:
-        """Look again at rows whose parent was missing."""
-        self._postponed.clear()
-
     def _next_rows(self) -> Sequence[Any]:
         query = select(outbox).order_by(outbox.c.id).limit(BATCH + len(self._postponed))
         with self._database.read() as connection:
@@ -136,7 +132,7 @@ class Uploader:
                     self._register(kind, group, numbers)
                 self._done(numbers)
         if rows and kind != "micrograph":
-            self.parents_changed()
+            self._postponed.clear()  # rows whose parent was missing
         return bool(rows)
 
     def _create(
@@ -209,12 +205,16 @@ class Uploader:
                 _waits(connection, kind, above or "", numbers) for kind, above in waiting
             ):
                 return
+            shared = read.get(connection, "atlas", atlas)
             positions = _positions(connection, uuid, atlas)
             query = select(setting.c.value).where(setting.c.name == mark)
             before = connection.execute(query).scalar()
         now = hashlib.sha256(json.dumps(positions).encode()).hexdigest()
         if now == before:
             return
+        if shared is not None and shared["grid_uuid"] != uuid:
+            body = request_body("atlas", shared) | {"grid_uuid": uuid}
+            self._post(f"/grids/{uuid}/atlas", body)
         for tile, squares in positions.items():
             self._post(f"/atlas-tiles/{tile}/gridsquares", squares)
         if before is None:

@@ -63,7 +63,10 @@ async def _instructions(
                 next_heartbeat = time.monotonic() + HEARTBEAT_S
                 await service.writer.do(partial(instructions.beat, connection_id=connection_id))
                 yield event("heartbeat", {**ids, "timestamp": _now()})
-            await _take_waiting(service, agent_id, session_id, undelivered)
+            if not await _take_waiting(service, ids, undelivered):
+                message = f"a newer stream of session {session_id} has replaced this one"
+                yield event("error", {"error": "replaced", "message": message})
+                return
             while undelivered:
                 yield event("instruction", _instruction(undelivered[0]))
                 del undelivered[0]
@@ -80,19 +83,25 @@ async def _instructions(
 
 
 async def _take_waiting(
-    service: Service, agent_id: str, session_id: str, rows: list[instructions.Row]
-) -> None:
-    """Put the instructions that wait into `rows`, also where this task is cancelled meanwhile."""
+    service: Service, ids: dict[str, str], rows: list[instructions.Row]
+) -> bool:
+    """Put the instructions that wait into `rows`, also where this task is cancelled meanwhile.
 
-    def look() -> bool:
+    Return whether the stream is still the one of its session.
+    """
+
+    def is_due() -> bool:
         with service.database.read() as connection:
-            return instructions.waiting(connection, session_id)
+            waits = instructions.waiting(connection, ids["session_id"])
+            return waits or not instructions.is_open(connection, ids["connection_id"])
 
-    def take(connection: Connection) -> None:
-        rows[:] = instructions.hand_out(connection, agent_id, session_id)
+    def take(connection: Connection) -> bool:
+        if not instructions.is_open(connection, ids["connection_id"]):
+            return False
+        rows[:] = instructions.hand_out(connection, ids["session_id"])
+        return True
 
-    if await asyncio.to_thread(look):
-        await service.writer.do(take)
+    return not await asyncio.to_thread(is_due) or await service.writer.do(take)
 
 
 def _now() -> str:

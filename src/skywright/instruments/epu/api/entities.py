@@ -36,10 +36,7 @@ def columns(model: BaseModel, *, without: tuple[str, ...] = ()) -> dict[str, Any
 
 
 async def _post(service: Service, creation: Creation) -> Created:
-    result = await service.writer.do_together(CREATE[creation.kind], creation)
-    if isinstance(result, HTTPException):
-        raise result
-    created: Created = result
+    created: Created = await service.writer.do_together(CREATE[creation.kind], creation)
     return created
 
 
@@ -228,14 +225,19 @@ def grid_atlas(uuid: str, service: ServiceOf) -> Response:
 
 @router.post("/grids/{uuid}/atlas", status_code=201, response_model=models.AtlasAnswer)
 async def create_atlas(uuid: str, body: models.AtlasCreate, service: ServiceOf) -> Response:
-    """Create the atlas of a grid, with its tiles."""
+    """Create the atlas of a grid, with its tiles; one that another grid has is shared."""
     _same_parent("atlas", uuid, [body])
     tiles = body.tiles or []
     _same_parent("atlas_tile", body.uuid, tiles)
     _distinct("atlas_tile", tiles)
 
     def work(connection: Connection) -> Created:
-        made = create(connection, Creation("atlas", uuid, [columns(body, without=("tiles",))]))
+        known = read.get(connection, "atlas", body.uuid)
+        owner = uuid if known is None else known["grid_uuid"]
+        if owner not in (None, uuid):
+            change(connection, "grid", uuid, {"atlas_uuid": body.uuid})
+        given = columns(body, without=("tiles", "grid_uuid"))
+        made = create(connection, Creation("atlas", owner or uuid, [given]))
         if tiles:
             create(connection, Creation("atlas_tile", body.uuid, [columns(tile) for tile in tiles]))
         return made

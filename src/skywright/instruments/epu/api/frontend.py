@@ -36,7 +36,7 @@ EVENT_TYPES = (
 POLL_S = 5.0
 """Longest delay of a change that another process made."""
 LEAST_S = 0.5
-"""Shortest time between two looks at the database."""
+"""Shortest time between two queries of the database."""
 HEARTBEAT_S = 30.0
 MOST_LOGS = 200
 MOST_METRICS = 1000
@@ -59,7 +59,7 @@ async def stream(
 
 
 async def _events(service: Service, view: "_View") -> AsyncIterator[bytes]:
-    def look() -> list[tuple[str, dict[str, Any]]]:
+    def changes() -> list[tuple[str, dict[str, Any]]]:
         with service.database.read() as connection:
             return list(view.changes(connection))
 
@@ -74,7 +74,7 @@ async def _events(service: Service, view: "_View") -> AsyncIterator[bytes]:
         if time.monotonic() >= next_heartbeat and "heartbeat" in view.wanted:
             next_heartbeat = time.monotonic() + HEARTBEAT_S
             yield event("heartbeat", {"timestamp": datetime.now(UTC)})
-        for name, data in await asyncio.to_thread(look):
+        for name, data in await asyncio.to_thread(changes):
             yield event(name, data)
         await service.wait(POLL_S, changed)
         await service.wait(LEAST_S, service.stopping)
@@ -82,12 +82,12 @@ async def _events(service: Service, view: "_View") -> AsyncIterator[bytes]:
 
 @dataclass
 class _View:
-    """What one front end wants and has been told."""
+    """What one front end wants and has been sent."""
 
     wanted: set[str]
     acquisition: str | None
     agent: str | None
-    told: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+    sent: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     since: datetime = field(default_factory=lambda: datetime.now(UTC))
     last_metric: int = 0
     last_log: int | None = None
@@ -103,8 +103,8 @@ class _View:
             if name not in self.wanted:
                 continue
             for data in rows(connection):
-                if self.told.get((name, data[key])) != data:
-                    self.told[name, data[key]] = data
+                if self.sent.get((name, data[key])) != data:
+                    self.sent[name, data[key]] = data
                     yield name, data
         if "processing.metric" in self.wanted:
             for data in self._metrics(connection):

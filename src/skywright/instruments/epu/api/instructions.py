@@ -80,8 +80,8 @@ def instruct(
     return values
 
 
-def hand_out(connection: Connection, agent_id: str, session_id: str) -> Sequence[Row]:
-    """Give the instructions that wait for an agent, and mark them as sent.
+def hand_out(connection: Connection, session_id: str) -> Sequence[Row]:
+    """Give the instructions that wait for the agent of a session, and mark them as sent.
 
     The order is priority (high, normal, low), then sequence number, then age. Instructions whose
     time is over become ``expired`` instead.
@@ -194,7 +194,11 @@ def touch(connection: Connection, session_id: str) -> None:
 
 
 def connect(connection: Connection, agent_id: str, session_id: str, client: str) -> str:
-    """Store that an agent's stream began and give the id of the connection."""
+    """Store that an agent's stream began and give the id of the connection.
+
+    It takes the place of earlier streams of the session: the network may hide that they are dead.
+    """
+    _close(connection, "replaced", agent_connection.c.session_id == session_id)
     now = datetime.now(UTC)
     connection_id = str(uuid4())
     connection.execute(
@@ -212,10 +216,14 @@ def connect(connection: Connection, agent_id: str, session_id: str, client: str)
 
 def disconnect(connection: Connection, connection_id: str, reason: str) -> None:
     """Store that an agent's stream ended."""
-    table = agent_connection
-    open_one = (table.c.connection_id == connection_id, table.c.status == "active")
-    closed = {"status": "closed", "close_reason": reason, "closed_at": datetime.now(UTC)}
-    set_values(connection, table, *open_one, **closed)
+    _close(connection, reason, agent_connection.c.connection_id == connection_id)
+
+
+def is_open(connection: Connection, connection_id: str) -> bool:
+    """Return whether an agent's stream is the one of its session."""
+    table = agent_connection.c
+    query = select(table.status).where(table.connection_id == connection_id)
+    return connection.execute(query).scalar() == "active"
 
 
 def beat(connection: Connection, connection_id: str) -> None:
@@ -226,11 +234,14 @@ def beat(connection: Connection, connection_id: str) -> None:
 
 def close_stale(connection: Connection, seconds: float) -> None:
     """Close the connections without a sign of life for a time: their server died."""
-    table = agent_connection
-    now = datetime.now(UTC)
-    silent = table.c.last_heartbeat_at <= now - timedelta(seconds=seconds)
-    closed = {"status": "closed", "close_reason": "server died", "closed_at": now}
-    set_values(connection, table, table.c.status == "active", silent, **closed)
+    last = datetime.now(UTC) - timedelta(seconds=seconds)
+    _close(connection, "server died", agent_connection.c.last_heartbeat_at <= last)
+
+
+def _close(connection: Connection, reason: str, which: Any) -> None:
+    active = agent_connection.c.status == "active"
+    closed = {"status": "closed", "close_reason": reason, "closed_at": datetime.now(UTC)}
+    set_values(connection, agent_connection, active, which, **closed)
 
 
 def _announce(connection: Connection, name: str, body: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from skywright.instruments.epu.broker.events import QualityName
 
 
 class MotionCompleted(Model):
-    """Result of motion correction, pixels or Angstrom as the sender counts."""
+    """Result of motion correction, angstrom."""
 
     total_motion: Annotated[float, Field(ge=0)]
     average_motion: Annotated[float, Field(ge=0)]

@@ -111,7 +111,8 @@ def broker_settings(url: str | None) -> BrokerSettings | None:
     except ValueError:
         valid = False
     if not valid:
-        raise ConfigError(f"broker {url}: expected amqp://USER:PASSWORD@HOST:PORT/VHOST")
+        place = url.rpartition("@")[2]  # without password
+        raise ConfigError(f"broker {place}: expected amqp://USER:PASSWORD@HOST:PORT/VHOST")
     kept = environment.get(KEEP_RECEIPTS, str(BrokerSettings.keep_receipts))
     if not kept.isdecimal() or not 0 < int(kept) < 2**22:
         raise ConfigError(f"{KEEP_RECEIPTS}={kept}: expected seconds, at most 48 days")

@@ -39,7 +39,7 @@ BATCH = 500
 POLL_S = 0.5
 """Longest delay of a message that another process wrote; one of our own goes at once."""
 GATHER_S = 0.02
-"""Pause between two looks at the outbox: messages of many small commits go together."""
+"""Pause between two queries of the outbox: messages of many small commits go together."""
 RETRY_S = (0.2, 5.0)
 """First and longest wait before connecting again."""
 CONFIRM_S = 60.0

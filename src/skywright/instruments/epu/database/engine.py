@@ -175,15 +175,16 @@ def _switch_on(database: Database) -> None:
 def _url(url: str | Path) -> URL:
     if isinstance(url, Path) or "://" not in str(url):
         return URL.create("sqlite", database=str(Path(url).expanduser().absolute()))
+    place = str(url).rpartition("@")[2]  # without password
     try:
         parsed = make_url(str(url))
-    except ArgumentError as error:
-        raise ConfigError(f"database {url}: not a URL") from error
+    except (ArgumentError, ValueError) as error:
+        raise ConfigError(f"database {place}: not a URL") from error
     backend = parsed.get_backend_name()
     if backend in ("postgresql", "postgres"):
         return parsed.set(drivername="postgresql+psycopg")
     if backend != "sqlite":
-        raise ConfigError(f"database {url}: use sqlite:////ABS/FILE or postgresql://HOST/NAME")
+        raise ConfigError(f"database {place}: use sqlite:////ABS/FILE or postgresql://HOST/NAME")
     return parsed
 
 

@@ -1,8 +1,10 @@
 """Deterministic uuids of entities that are read from a tree.
 
-The same tree gives the same uuids on every machine and after every restart. A square id recurs in
-every session that uses the same atlas, so ids below a session include the session's directory. A
-micrograph needs none: its manifest holds a uuid (``uniqueID``).
+The same tree gives the same uuids on every machine and after every restart. Sessions and atlases
+are known by their path, which begins with the name of the watched directory: the path below it
+alone is the same in several visits. A square id recurs in every session that uses the same atlas,
+so ids below a session include the session. A micrograph needs none: its manifest holds a uuid
+(``uniqueID``).
 """
 
 from uuid import NAMESPACE_URL, uuid5
@@ -14,15 +16,9 @@ def _uuid(kind: str, *parts: str) -> str:
     return str(uuid5(_NAMESPACE, "\n".join((kind, *parts))))
 
 
-def acquisition_uuid(data_dir: str) -> str:
-    """Uuid of the acquisition whose session directory is `data_dir`.
-
-    Parameters
-    ----------
-    data_dir
-        Directory of ``EpuSession.dm`` as ``parse dir`` names it, or any name of it that stays.
-    """
-    return _uuid("acquisition", data_dir)
+def acquisition_uuid(path: str) -> str:
+    """Uuid of the acquisition whose session directory is `path`, see `Memory.place`."""
+    return _uuid("acquisition", path)
 
 
 def grid_uuid(acquisition: str) -> str:
@@ -31,7 +27,7 @@ def grid_uuid(acquisition: str) -> str:
 
 
 def atlas_uuid(path: str) -> str:
-    """Uuid of the atlas in the file `path`, relative to the watched directory with ``/``."""
+    """Uuid of the atlas in the file `path`, see `Memory.place`."""
     return _uuid("atlas", path)
 
 

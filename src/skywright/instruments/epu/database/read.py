@@ -120,12 +120,10 @@ def micrographs(
     return _rows(connection, statement.order_by(*order), limit, offset)
 
 
-def orphan_micrographs(connection: Connection, grid: str) -> list[Row]:
-    """Give the micrographs of a grid whose hole is not stored."""
-    table = schema.micrograph
-    hole = select(schema.foilhole.c.number).where(schema.foilhole.c.uuid == table.c.foilhole_uuid)
-    query = select(table).where(table.c.grid_uuid == grid, ~hole.exists())
-    return _rows(connection, query.order_by(table.c.number), None, 0)
+def is_orphan() -> ColumnElement[bool]:
+    """Give the condition for micrographs whose hole is not stored."""
+    hole = schema.foilhole.c
+    return ~select(hole.number).where(hole.uuid == schema.micrograph.c.foilhole_uuid).exists()
 
 
 def last_change(connection: Connection) -> int:

@@ -248,7 +248,7 @@ foilhole = Table(
     *_columns(Float, "x_location", "y_location", "x_stage_position", "y_stage_position"),
     Column("diameter", Float),
     Column("is_near_grid_bar", Boolean, nullable=False, server_default="0"),
-    # False for a hole that the newest square .dm no longer lists and that has no manifest.
+    # False for a hole with a manifest or micrographs that the newest square .dm does not list.
     Column("planned", Boolean, nullable=False, server_default="1"),
     Column("manifest_file", Text),
     Column("manifest_stamp", Text),
@@ -304,7 +304,9 @@ source_file = Table(
     Column("size", BigInteger, nullable=False),
     Column("mtime_ns", BigInteger, nullable=False),
     Column("digest", Text),
-    Column("problem", Text),  # Why the file could not be read; NULL when it was recorded.
+    # Why the file could not be read; of a file that was recorded (it has an entity_uuid): its
+    # values of a wrong type and repeated holes, one a line.
+    Column("problem", Text),
     Column("recorded_at", Instant),
     Index(None, "grid_uuid"),
 )

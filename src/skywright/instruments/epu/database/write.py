@@ -41,11 +41,10 @@ _OWN = {"uuid", "number", "updated_at", "change"}
 
 @dataclass
 class Recorded:
-    """Uuids of what a call of `record` created, changed and left as it was."""
+    """Uuids of what a call of `record` created and changed."""
 
     created: set[str] = field(default_factory=set)
     updated: set[str] = field(default_factory=set)
-    unchanged: set[str] = field(default_factory=set)
 
     @property
     def changed(self) -> set[str]:
@@ -80,7 +79,7 @@ def record(
     Returns
     -------
     Recorded
-        What was created, updated and left unchanged.
+        What was created and updated.
     """
     table = schema.ENTITIES[kind]
     result = Recorded()
@@ -102,7 +101,6 @@ def record(
         for row, change in zip(chunk, changes, strict=True):
             uuid = row["uuid"]
             if change is None:
-                result.unchanged.add(uuid)
                 continue
             (result.created if change == "created" else result.updated).add(uuid)
             if announced:

@@ -36,8 +36,8 @@ class Judged(NamedTuple):
 class MicrographQuality(Analysis[Judged]):
     """Ranks the squares of a grid by their share of good micrographs, and chooses the next one.
 
-    Results do not tell which holes are left, so the policy chooses among the squares with results,
-    as if as many holes were left in each as have results.
+    Results do not tell which holes are left. The policy gets the holes with results in their place,
+    so it chooses among the squares with results.
 
     Parameters
     ----------

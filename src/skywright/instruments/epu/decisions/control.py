@@ -8,7 +8,6 @@ what that answers.
 import logging
 import queue
 import threading
-from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -35,8 +34,6 @@ class InstructionSender:
     """
 
     def __init__(self, client: ApiClient, session_id: str) -> None:
-        self.sent: list[str] = []
-        """Ids of the instructions, in order."""
         self.problem = ""
         self._client = client
         self._path = f"/debug/session/{quote(session_id, safe='')}"
@@ -49,17 +46,6 @@ class InstructionSender:
     def send(self, suggestion: Suggestion) -> None:
         """Send a suggestion soon."""
         self._waiting.put(suggestion)
-
-    def answers(self) -> Mapping[str, str]:
-        """Return the status of each instruction of the session: ``pending`` .. ``acknowledged``.
-
-        Raises
-        ------
-        ServerUnavailableError
-            If the API does not answer.
-        """
-        found = self._client.request("GET", f"{self._path}/instructions").json()
-        return {row["instruction_id"]: row["status"] for row in found["instructions"]}
 
     def close(self) -> None:
         """End; what waits is not sent."""
@@ -125,5 +111,4 @@ class InstructionSender:
         answer = self._client.request("POST", f"{self._path}/create-instruction", body)
         if answer.status_code != 200:
             raise HardwareError(f"instruction {kind}: {answer.status_code} {answer.text[:200]}")
-        self.sent.append(answer.json()["instruction_id"])
         self._last[kind] = key

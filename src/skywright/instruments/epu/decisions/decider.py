@@ -10,7 +10,7 @@ from sqlalchemy import Connection, RowMapping, func, select
 
 from skywright.analysis import Batch
 from skywright.instruments.epu.broker.quality import store_prediction
-from skywright.instruments.epu.database import Database, schema
+from skywright.instruments.epu.database import Database, read, schema
 from skywright.instruments.epu.database.schema_quality import (
     current_prediction,
     overall_prediction,
@@ -99,7 +99,7 @@ class Decider:
         MicrographQuality(**self._parameters)  # refuses wrong parameters at once
 
     def step(self) -> None:
-        """Take in new results, and make everything anew that they change."""
+        """Read new results; renew the counts, the overview and, if it changes, the suggestion."""
         with self.database.read() as connection:
             self.troubles = troubles(connection, self._late_s)
             while rows := self._new(connection):
@@ -115,9 +115,9 @@ class Decider:
         found = {"grid": grid, "policy": self.policy.name, **asdict(suggestion)}
         if found == self.suggestion:
             return
-        self.suggestion = found
         with self.database.write() as connection:
-            _store(connection, grid, followed, suggestion)
+            stored = _store(connection, grid, followed, suggestion)
+        followed.stored, self.suggestion = stored, found
         self._suggested(grid, suggestion)
 
     def _of(self, grid: str) -> _Followed:
@@ -126,7 +126,7 @@ class Decider:
         return self._grids[grid]
 
     def _new(self, connection: Connection) -> list[Row]:
-        """Return rows that changed since the last look."""
+        """Return rows that changed since the last call."""
         table = schema.micrograph
         query = (
             select(
@@ -171,11 +171,16 @@ def _batch(rows: list[Row], identities: Any) -> Batch:
 
 
 def troubles(connection: Connection, late_s: float) -> Troubles:
-    """Count orphans, late ones, and holes with several manifests."""
-    table, hole, file = schema.micrograph, schema.foilhole, schema.source_file
-    orphan = ~select(hole.c.number).where(hole.c.uuid == table.c.foilhole_uuid).exists()
-    count = select(func.count()).select_from(table).where(orphan)
+    """Count orphans, late ones, and holes with several manifests.
+
+    An orphan waits since its file was recorded: results of processing change its `updated_at`.
+    """
+    table, file = schema.micrograph, schema.source_file
+    count = select(func.count(table.c.uuid.distinct())).where(read.is_orphan())
     long_ago = datetime.now(UTC) - timedelta(seconds=late_s)
+    own = (file.c.entity_uuid == table.c.uuid) & (file.c.kind == "micrograph")
+    since = func.coalesce(file.c.recorded_at, table.c.updated_at)
+    late = count.outerjoin_from(table, file, own).where(since < long_ago)
     several = (
         select(file.c.entity_uuid)
         .where(file.c.kind == "foilhole", file.c.entity_uuid.is_not(None))
@@ -184,15 +189,22 @@ def troubles(connection: Connection, late_s: float) -> Troubles:
     )
     return Troubles(
         int(connection.execute(count).scalar_one()),
-        int(connection.execute(count.where(table.c.updated_at < long_ago)).scalar_one()),
+        int(connection.execute(late).scalar_one()),
         int(connection.execute(select(func.count()).select_from(several.subquery())).scalar_one()),
     )
 
 
+def _newest_first(query: Any) -> Any:
+    """Return a query of micrographs in the order of acquisition; that of reading is any order."""
+    table = schema.micrograph.c
+    return query.order_by(table.acquisition_datetime.desc().nulls_last(), table.number.desc())
+
+
 def _current_grid(connection: Connection) -> str | None:
-    table = schema.micrograph
-    newest = select(table.c.grid_uuid).order_by(table.c.number.desc()).limit(1)
-    found = connection.execute(newest).scalar()
+    table = schema.micrograph.c
+    last = func.max(table.acquisition_datetime).desc().nulls_last(), func.max(table.number).desc()
+    grids = select(table.grid_uuid).group_by(table.grid_uuid).order_by(*last)
+    found: str | None = connection.execute(grids.limit(1)).scalar()
     if found is None:
         found = connection.execute(select(schema.grid.c.uuid).limit(1)).scalar()
     return found
@@ -207,7 +219,7 @@ def _left(connection: Connection, grid: str) -> Left:
         .outerjoin_from(hole, overall, overall.c.foilhole_uuid == hole.c.uuid)
         .where(hole.c.grid_uuid == grid, hole.c.planned, ~hole.c.is_near_grid_bar)
         .where(~taken.exists())
-        .order_by(hole.c.gridsquare_id, hole.c.number)
+        .order_by(func.length(hole.c.gridsquare_id), hole.c.gridsquare_id, hole.c.number)
     )
     left: dict[str, list[str]] = {}
     predicted: dict[tuple[str, str], float] = {}
@@ -216,7 +228,7 @@ def _left(connection: Connection, grid: str) -> Left:
         if value is not None:
             predicted[square or "", name] = value
     newest = select(table.c.gridsquare_id).where(table.c.grid_uuid == grid)
-    current = connection.execute(newest.order_by(table.c.number.desc()).limit(1)).scalar() or ""
+    current = connection.execute(_newest_first(newest).limit(1)).scalar() or ""
     return Left({square: tuple(holes) for square, holes in left.items()}, current, predicted)
 
 
@@ -254,16 +266,9 @@ def overview(
             hole.c.grid_uuid == grid, hole.c.gridsquare_id == current
         )
     ).all()
+    names = ("micrograph_id", "gridsquare_id", "foilhole_id", "ctf_max_resolution_estimate")
     newest = connection.execute(
-        select(
-            table.c.micrograph_id,
-            table.c.gridsquare_id,
-            table.c.foilhole_id,
-            table.c.ctf_max_resolution_estimate,
-        )
-        .where(taken)
-        .order_by(table.c.number.desc())
-        .limit(NEWEST)
+        _newest_first(select(*(table.c[each] for each in names)).where(taken)).limit(NEWEST)
     ).all()
     name = connection.execute(select(schema.grid.c.name).where(schema.grid.c.uuid == grid)).scalar()
     return {
@@ -297,8 +302,16 @@ def _rounded(*values: float | None) -> list[float | None]:
     return [None if value is None else float(f"{value:.4g}") for value in values]
 
 
-def _store(connection: Connection, grid: str, followed: _Followed, suggestion: Suggestion) -> None:
-    """Store the shares as predictions of squares, and the order that is suggested."""
+def _store(
+    connection: Connection, grid: str, followed: _Followed, suggestion: Suggestion
+) -> dict[str, float]:
+    """Store the shares as predictions of squares, and the order that is suggested.
+
+    Returns
+    -------
+    dict
+        The shares that are stored, by square.
+    """
     model = select(prediction_model.c.name).where(prediction_model.c.name == MODEL)
     if connection.execute(model).first() is None:
         about = "share of good micrographs, from the results of processing"
@@ -306,7 +319,8 @@ def _store(connection: Connection, grid: str, followed: _Followed, suggestion: S
     table = schema.gridsquare
     query = select(table.c.gridsquare_id, table.c.uuid).where(table.c.grid_uuid == grid)
     uuids = _pairs(connection, query)
-    if not followed.stored:
+    stored = dict(followed.stored)
+    if not stored:
         place = current_prediction
         known = select(place.c.gridsquare_uuid, place.c.value).where(
             place.c.grid_uuid == grid,
@@ -314,20 +328,18 @@ def _store(connection: Connection, grid: str, followed: _Followed, suggestion: S
             place.c.gridsquare_uuid.is_not(None),
         )
         names = {uuid: name for name, uuid in uuids.items()}
-        followed.stored = {
-            names[uuid]: value for uuid, value in connection.execute(known) if uuid in names
-        }
+        stored = {names[uuid]: value for uuid, value in connection.execute(known) if uuid in names}
     quality = followed.quality
     assert quality is not None
     for square, share in zip(quality.squares, quality.share.tolist(), strict=True):
-        if square in uuids and abs(followed.stored.get(square, -1.0) - share) > CHANGE:
+        if square in uuids and abs(stored.get(square, -1.0) - share) > CHANGE:
             store_prediction(connection, grid, MODEL, share, gridsquare_uuid=uuids[square])
-            followed.stored[square] = share
+            stored[square] = share
     overall = overall_prediction
     mine = overall.c.grid_uuid == grid
     set_values(connection, overall, mine, suggested_acquisition_index=None)
     for index, square in enumerate(suggestion.squares):
-        if square in followed.stored and square in uuids:
+        if square in stored and square in uuids:
             of_square = overall.c.gridsquare_uuid == uuids[square]
             set_values(connection, overall, of_square, suggested_acquisition_index=index)
     hole = schema.foilhole
@@ -340,3 +352,4 @@ def _store(connection: Connection, grid: str, followed: _Followed, suggestion: S
     for uuid, name in connection.execute(predicted).all():
         of_hole = overall.c.foilhole_uuid == uuid
         set_values(connection, overall, of_hole, suggested_acquisition_index=places.get(name))
+    return stored

@@ -27,7 +27,8 @@ class Left:
     Attributes
     ----------
     holes
-        Planned holes that have no micrograph yet, by square, in EPU's order of both.
+        Planned holes that have no micrograph yet, by square: squares in the order of their ids,
+        holes in that of the square's ``.dm``.
     current
         The square of the newest micrograph; "" before the first.
     predicted
@@ -77,7 +78,7 @@ class Policy(Protocol):
 
 @dataclass(frozen=True)
 class EpuOrder:
-    """Takes the squares in EPU's own order."""
+    """Takes the squares in the order of their ids, as EPU does by itself."""
 
     name: str = "epu_order"
 
@@ -102,12 +103,12 @@ class RandomOrder:
 
 @dataclass(frozen=True)
 class StayOrLeave:
-    """Stays in a square while it gives more than a grid does on average under this very rule.
+    """Stays in a square while it gives more good micrographs per time than the grid does.
 
     The marginal value theorem: the best time to leave a patch is when it gives less per time than
-    the whole search does. That rate follows from the distribution of the squares' shares, as known
-    so far, by trying each threshold: probe a square, stay to its end if its share is above the
-    threshold, else move on. A square is not judged before `probe` micrographs have results.
+    the whole search does. The rate of the search is that of this policy with its best threshold,
+    for the squares' shares as known so far: probe a square, stay to its end if its share is above
+    the threshold, else move on. A square is not judged before `probe` micrographs have results.
 
     Attributes
     ----------
@@ -142,7 +143,7 @@ class StayOrLeave:
             elif known:
                 worth[square] = shares[square] * n / (n + self.move_holes)
             else:
-                # Squares of which nothing is known are worth the average, in EPU's order.
+                # Squares of which nothing is known are worth the average, in the given order.
                 worth[square] = rate - 1e-9 * place
         order = sorted(open_squares, key=lambda square: -worth[square])
         skipped = [square for square in order if worth[square] < rate - 1e-6]
@@ -167,8 +168,8 @@ class StayOrLeave:
         holes
             In a square.
         """
-        # What is believed of a square after its probe decides, so the means are counted, not the
-        # shares themselves, which scatter more.
+        # The estimated shares are counted, as the decision after a probe rests on them. The true
+        # shares scatter more.
         means = quality.share[quality.results >= self.probe]
         density = np.full(len(SHARES), PRIOR / len(SHARES))
         density += np.histogram(means, bins=len(SHARES), range=(0, 1))[0]
@@ -201,7 +202,7 @@ def rank_holes(
     Returns
     -------
     holes, skipped : tuple of str
-        The best first, in EPU's order where they are equal. If none is worth its time, none is
+        The best first, in the given order where they are equal. If none is worth its time, none is
         skipped.
     """
     whole = dict(zip(quality.squares, quality.share.tolist(), strict=True)).get(square, least)

@@ -6,6 +6,7 @@ comes back. While a recording grows it is a directory, ``<file>.partial``, which
 well: what a killed recorder has left is not lost.
 """
 
+import gzip
 import json
 import os
 import platform
@@ -194,7 +195,7 @@ def printable(text: str) -> str:
 
 
 class RecordingWriter:
-    """Writes a recording; every event is on the disk's way when `write` returns.
+    """Writes a recording; the operating system has each event when `write` returns.
 
     Parameters
     ----------
@@ -370,7 +371,7 @@ def open_recording(path: Path, max_unpacked: int = MAX_UNPACKED) -> Iterator[Rec
         If it is damaged, unpacks to more than `max_unpacked` bytes, or has a member that no
         recording has (a link, another path).
     OSError
-        If it cannot be read.
+        If it cannot be read, or there is no room to unpack it.
     """
     if path.is_dir():
         yield Recording(path / "events.jsonl", path / "chunks")
@@ -409,7 +410,10 @@ def _unpack(path: Path, directory: Path, max_unpacked: int) -> None:
                 assert source is not None
                 with (directory / name).open("wb") as target:
                     shutil.copyfileobj(source, target, 1 << 20)
-    except (tarfile.TarError, zlib.error, EOFError, OSError, ValueError) as error:
+    except (tarfile.TarError, zlib.error, EOFError, gzip.BadGzipFile, ValueError) as error:
         raise RecordingError(f"the archive is damaged: {error}") from error
+    except OSError as error:
+        reason = f"{error.strerror}, while it is unpacked into {directory}"
+        raise OSError(error.errno, reason, str(path)) from error
     if not found:
         raise RecordingError("the archive has no recording.json")

@@ -1,10 +1,11 @@
-"""Records what happens in a directory, until it is told to stop."""
+"""Records what happens in a directory, until it is stopped."""
 
 import hashlib
 import logging
 import os
 import threading
 import time
+from codecs import getincrementaldecoder
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ logger = logging.getLogger(__name__)
 TEXT = frozenset({".xml", ".dm", ".json", ".txt", ".log", ".csv", ".star", ".cfg", ".ini", ".yaml"})
 BINARY = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".mrc", ".mrcs", ".eer", ".gain"})
 SETTLE_S = 0.03
-"""A file that is open and growing is looked at this long after its first change."""
+"""A file that is open and growing is compared this long after its first change."""
 
 
 @dataclass(slots=True)
@@ -58,9 +59,11 @@ class RecordOptions:
         try:
             with path.open("rb") as file:
                 start = file.read(1024)
-            return b"\0" not in start and bool(start[:1021].decode() or True)
+            # Only at the end of the file is a character complete.
+            getincrementaldecoder("utf-8")().decode(start, final=len(start) < 1024)
         except (OSError, UnicodeDecodeError):
             return False
+        return b"\0" not in start
 
 
 class DirectoryRecorder:
@@ -88,11 +91,11 @@ class DirectoryRecorder:
         """Record what is there; all of it has the time of now."""
         self._walk("", time.time(), initial=True)
 
-    def look_at_all(self) -> None:
+    def record_differences(self) -> None:
         """Record all differences there are."""
         now = time.time()
         for path in list(self._known):
-            self.look(path, now)
+            self.record_difference(path, now)
         self._walk("", now)
 
     def _walk(self, directory: str, now: float, initial: bool = False) -> None:
@@ -103,9 +106,9 @@ class DirectoryRecorder:
             return
         for entry in entries:
             path = f"{directory}/{entry.name}" if directory else entry.name
-            self.look(path, now, initial)
+            self.record_difference(path, now, initial)
 
-    def look(self, path: str, now: float, initial: bool = False) -> None:
+    def record_difference(self, path: str, now: float, initial: bool = False) -> None:
         """Record how a path differs from what is recorded."""
         full = self.root / path
         if not self._ignored.isdisjoint((full, *full.parents)):
@@ -140,7 +143,7 @@ class DirectoryRecorder:
     def moved(self, source: str, target: str, now: float) -> None:
         """Record that a path has another name."""
         if source not in self._known:
-            self.look(target, now)
+            self.record_difference(target, now)
             return
         is_directory = self._known[source].is_directory
         self._known.pop(target, None)
@@ -150,7 +153,7 @@ class DirectoryRecorder:
         self.writer.write(
             RecordedEvent(now, "moved", source, dest_path=target, is_directory=is_directory)
         )
-        self.look(target, now)
+        self.record_difference(target, now)
 
     def _file(
         self,
@@ -245,19 +248,19 @@ def record_directory(
     try:
         source = InotifyTree(
             root, removals=True
-        )  # before the first look, so that nothing falls between
+        )  # before the first comparison, so that nothing falls between
     except (ImportError, OSError) as error:
         logger.warning("no file events (%s): the directory is polled", error)
         recorder.record_start()
         ready(writer.count)
         while not stopped.wait(0.05):
-            recorder.look_at_all()
+            recorder.record_differences()
     else:
         recorder.record_start()
         ready(writer.count)
         _follow(recorder, source, stopped)
         source.close()
-    recorder.look_at_all()
+    recorder.record_differences()
     writer.close()
     return writer.count
 
@@ -271,7 +274,7 @@ def _follow(recorder: DirectoryRecorder, source: InotifyTree, stopped: threading
         for path, since in list(growing.items()):
             if now - since >= SETTLE_S:
                 del growing[path]
-                recorder.look(path, since)
+                recorder.record_difference(path, since)
 
 
 def _take(
@@ -284,14 +287,14 @@ def _take(
     sources: dict[int, str] = {}
     for path, mask, cookie in events:
         if mask & flags.Q_OVERFLOW:
-            recorder.look_at_all()
+            recorder.record_differences()
         elif mask & flags.MOVED_FROM:
             sources[cookie] = path
         elif mask & flags.MOVED_TO and cookie in sources:
             recorder.moved(sources.pop(cookie), path, now)
         elif mask & (flags.ISDIR | flags.CLOSE_WRITE | flags.DELETE | flags.MOVED_TO):
-            recorder.look(path, growing.pop(path, now))
+            recorder.record_difference(path, growing.pop(path, now))
         else:
             growing.setdefault(path, now)
     for path in sources.values():
-        recorder.look(path, now)  # moved out of the directory
+        recorder.record_difference(path, now)  # moved out of the directory

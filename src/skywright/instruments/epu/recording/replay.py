@@ -82,7 +82,7 @@ def replay(
     skip_unreadable
         Leave out files that the recorder could not read.
     wait
-        Waits some seconds; a test's own clock.
+        Waits some seconds; the replay ends when it returns true, as the `wait` of an event does.
     max_unpacked
         Bytes to which the recording may unpack.
 
@@ -105,9 +105,9 @@ def replay(
         for due, event in pace.times(recording.events()):
             if skip_unreadable and (event.content_hash or "").startswith("unreadable_"):
                 continue
-            delay = start + due - time.monotonic()
-            if delay > 0:
-                pause(min(delay, threading.TIMEOUT_MAX))
+            delay = max(start + due - time.monotonic(), 0.0)
+            if pause(min(delay, threading.TIMEOUT_MAX)):
+                break
             difference = player.apply(event)
             if difference:
                 result.differences.append(difference)

@@ -5,6 +5,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -61,13 +62,13 @@ class OpenRun:
     writers: dict[str, ColumnWriter] = field(default_factory=dict)
     alive: float = field(default_factory=time.monotonic)
     """When the session last said that it follows the run."""
-    told: dict[str, int] = field(default_factory=dict)
+    visible: dict[str, int] = field(default_factory=dict)
     """Rows of each kind that were visible then: recovery of the run finds them for certain."""
 
     def note_alive(self) -> None:
         """Note that the session lives."""
         self.alive = time.monotonic()
-        self.told = {kind: writer.flushed for kind, writer in self.writers.items()}
+        self.visible = {kind: writer.flushed for kind, writer in self.writers.items()}
 
     def path(self, kind: str) -> Path:
         """Return the file of a kind."""
@@ -233,9 +234,9 @@ class TrackedGrids:
         handed = self._handed_over(grid)[kind]
         for rows in self._rows(grid, kind, uuids):
             keys = keys_of(kind, blocks(kind, rows))
-            news = [row for row in rows if handed.get(row["uuid"]) != keys[row["uuid"]]]
-            if news:
-                yield news
+            changed = [row for row in rows if handed.get(row["uuid"]) != keys[row["uuid"]]]
+            if changed:
+                yield changed
 
     def _has_new_rows(self, grid: str) -> bool:
         return any(True for kind in KINDS for _ in self._new_rows(grid, kind))
@@ -243,7 +244,7 @@ class TrackedGrids:
     # ---- what happens
 
     def committed(self, outcome: Outcome) -> None:
-        """Take what the watcher has stored: rows for open runs, news for the other grids."""
+        """Take what the watcher has stored; grids without run wait for one."""
         with self._lock:
             changed: dict[str, dict[str, set[str]]] = {}
             if outcome.recorded.keys() & {"grid", "acquisition"}:
@@ -340,7 +341,7 @@ class TrackedGrids:
             dead = [run for run in self._runs.values() if run.alive < since]
             for run in dead:
                 logger.warning("run %s: its session is gone; the grid is free again", run.uid)
-                self.end(run.uid, run.told)
+                self.end(run.uid, run.visible)
                 self._handed.pop(run.grid, None)
                 if self._has_new_rows(run.grid):
                     self._waiting.add(run.grid)
@@ -353,6 +354,8 @@ class TrackedGrids:
         ------
         ConfigError
             If there is no such grid, or it has a run already.
+        OSError
+            If the disk is full or fails. No row counts as handed over then.
         """
         with self._lock:
             if grid not in self._grids:
@@ -361,11 +364,17 @@ class TrackedGrids:
                 raise ConfigError(f"{grid}: another run takes its rows")
             directory.mkdir(parents=True, exist_ok=True)
             run = OpenRun(uid, grid, directory, self._last_run(grid))
-            self._handed_over(grid)
-            self._note_run(run)
-            for kind in KINDS:
-                run.writers[kind] = ColumnWriter(run.path(kind), file_columns(kind), IDENTITY)
-                self._append(run, kind)
+            try:
+                for kind in KINDS:
+                    run.writers[kind] = ColumnWriter(run.path(kind), file_columns(kind), IDENTITY)
+                    self._append(run, kind)
+                self._note_run(run)  # rows count as handed over once all are in files
+            except Exception:
+                self._handed.pop(grid, None)
+                for writer in run.writers.values():
+                    with suppress(OSError):
+                        writer.close()
+                raise
             run.alive = time.monotonic()
             self._runs[uid] = run
             self._waiting.discard(grid)

@@ -1,18 +1,18 @@
 """Stands for the processing services of a simulated visit, whose results come late.
 
-They are written into the entity database as the services' messages are.
+They are applied to the entity database as the services' messages are.
 """
 
 import heapq
 import threading
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from typing import Any
 
 from sqlalchemy import select
 
+from skywright.instruments.epu.broker.apply import apply_event
 from skywright.instruments.epu.database import Database, schema
-from skywright.instruments.epu.database.write import set_values, take_changes
 from skywright.instruments.epu.twin.visit import TwinMicrograph, TwinVisit
 
 LOOK_S = 0.2
@@ -45,20 +45,21 @@ def processing_of(visit: TwinVisit, speed: float) -> Callable[[Database, threadi
 
 
 def _write(database: Database, found: list[TwinMicrograph]) -> None:
-    table = schema.micrograph
-    now = datetime.now(UTC)
     with database.write() as connection:
-        for micrograph, number in zip(found, take_changes(connection, len(found)), strict=True):
-            set_values(
-                connection,
-                table,
-                table.c.uuid == micrograph.id,
-                total_motion=micrograph.motion,
-                average_motion=micrograph.motion / 50,
-                ctf_max_resolution_estimate=micrograph.resolution,
-                number_of_particles_picked=micrograph.particles_picked,
-                number_of_particles_selected=micrograph.particles_kept,
-                status=schema.MicrographStatus.PARTICLE_SELECTION_COMPLETED,
-                updated_at=now,
-                change=number,
-            )
+        for each in found:
+            particles = {
+                "number_of_particles_selected": each.particles_kept,
+                "number_of_particles_rejected": each.particles_picked - each.particles_kept,
+            }
+            results: dict[str, Any] = {
+                "motion_correction": {
+                    "total_motion": each.motion,
+                    "average_motion": each.motion / 50,
+                },
+                "ctf": {"ctf_max_resolution_estimate": each.resolution},
+                "particle_picking": {"number_of_particles_picked": each.particles_picked},
+                "particle_selection": particles,
+            }
+            for name, values in results.items():
+                event = {"event_type": f"{name}.completed", "micrograph_uuid": each.id}
+                apply_event(connection, {**event, **values})

@@ -56,7 +56,7 @@ class Backlog:
     def take(self, limit: int, now: float) -> list[tuple[EpuFile, float]]:
         """Return up to `limit` files with the times at which they came, parents first.
 
-        They count as waiting until `settle`.
+        They count as waiting until `forget_taken`.
         """
         self._wake(now)
         batch: list[tuple[EpuFile, float]] = []
@@ -68,7 +68,7 @@ class Backlog:
                 batch.append(ready.pop(path))
         return batch
 
-    def settle(self) -> None:
+    def forget_taken(self) -> None:
         """Forget the batch that was taken: its files are recorded, reported or wait again."""
         self._taken.clear()
 

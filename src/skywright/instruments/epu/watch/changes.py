@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from skywright.instruments.epu.names import EpuFile, recognize
+from skywright.instruments.epu.scan import walk
 from skywright.instruments.epu.watch.inotify import InotifyTree
 
 logger = logging.getLogger(__name__)
@@ -24,7 +25,7 @@ Signature = tuple[int, int]
 
 @dataclass(slots=True)
 class Changes:
-    """Files of EPU that have changed since the last look.
+    """Files of EPU that have changed since the last `ChangeSource.read`.
 
     Attributes
     ----------
@@ -33,15 +34,15 @@ class Changes:
     started
         Created or growing: they may not be complete.
     lost
-        Events were lost, so the whole directory must be scanned.
+        Events were lost.
+    scan
+        The whole directory is to be scanned, though no event was lost.
     """
 
     finished: dict[str, EpuFile] = field(default_factory=dict)
     started: dict[str, EpuFile] = field(default_factory=dict)
     lost: bool = False
-
-    def __bool__(self) -> bool:
-        return bool(self.finished or self.started or self.lost)
+    scan: bool = False
 
 
 class ChangeSource(Protocol):
@@ -67,35 +68,23 @@ def changed_files(root: Path, known: Mapping[str, Signature]) -> Iterable[EpuFil
     known
         Size and time of files that have been read, by path.
     """
-    waiting = [""]
-    while waiting:
-        directory = waiting.pop()
-        prefix = f"{directory}/" if directory else ""
-        try:
-            with os.scandir(f"{root}/{directory}") as entries:
-                for entry in entries:
-                    name = entry.name
-                    if not name.endswith((".xml", ".dm")):
-                        if entry.is_dir(follow_symlinks=False):
-                            waiting.append(prefix + name)
-                        continue
-                    path = prefix + name
-                    signature = known.get(path)
-                    if signature is None:
-                        if entry.is_dir(follow_symlinks=False):
-                            waiting.append(path)
-                        elif entry.is_file() and (file := recognize(path)):
-                            yield file
-                        continue
-                    status = entry.stat()
-                    if (status.st_size, status.st_mtime_ns) != signature and (
-                        file := recognize(path)
-                    ):
-                        yield file
-        except FileNotFoundError:
-            continue  # removed in the meantime
-        except OSError as error:
-            logger.warning("%s/%s: %s", root, directory, error.strerror)
+    problems: list[tuple[str, str]] = []
+    for directory, name in walk(root, problems):
+        if not name.endswith((".xml", ".dm")):
+            continue
+        path = f"{directory}/{name}" if directory else name
+        signature = known.get(path)
+        if signature is not None:
+            try:
+                status = (root / path).stat()
+            except OSError:  # the next scan asks again
+                continue
+            if (status.st_size, status.st_mtime_ns) == signature:
+                continue
+        if file := recognize(path):
+            yield file
+    for directory, reason in problems:
+        logger.warning("%s/%s: %s", root, directory, reason)
 
 
 class PollingSource:
@@ -123,7 +112,7 @@ class PollingSource:
         if time.monotonic() < self._next:
             return Changes()
         self._next = time.monotonic() + self.interval
-        return Changes(lost=True)
+        return Changes(scan=True)
 
     def wake(self) -> None:
         """Let a `read` of another thread return at once."""
@@ -235,7 +224,7 @@ class WatchdogSource:
             return
         if event.is_directory:
             # Files may have been written before the system told of the directory.
-            changes.lost = changes.lost or event.event_type in ("created", "moved")
+            changes.scan = changes.scan or event.event_type in ("created", "moved")
         elif file := recognize(relative):
             finished = event.event_type in ("moved", "closed")
             (changes.finished if finished else changes.started)[relative] = file

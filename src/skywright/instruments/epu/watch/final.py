@@ -100,16 +100,17 @@ class _Document:
             }
 
     def _atlas_rows(self) -> Iterator[Row]:
-        file = schema.source_file
-        paths = set(
-            self.connection.execute(
-                select(file.c.path).where(
-                    file.c.root == str(self.root), file.c.kind == Kind.ATLAS.value
-                )
-            ).scalars()
+        file = schema.source_file.c
+        query = select(file.entity_uuid, file.path).where(
+            file.root == str(self.root), file.kind == Kind.ATLAS.value
         )
-        found = [row for row in self.atlases.values() if row["path"] in paths]
+        paths = dict(self.connection.execute(query).tuples().all())
         linked = {grid["atlas_uuid"] for _, grid in self.grids}
+        found = [
+            {**row, "path": paths.get(uuid, row["path"])}
+            for uuid, row in self.atlases.items()
+            if uuid in paths or uuid in linked
+        ]
         some_below_sample = any(below_sample(row["path"]) for row in found)
         for row in sorted(found, key=lambda row: row["path"]):
             if some_below_sample and not below_sample(row["path"]) and row["uuid"] not in linked:

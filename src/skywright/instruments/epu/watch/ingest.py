@@ -62,7 +62,7 @@ class Outcome:
     failures
         Files that could not be read.
     read
-        Files that were read, with or without a change.
+        Files that were read, with or without a change, or are gone.
     recorded
         Uuids created and updated, by kind of entity (``micrograph`` ...).
     """
@@ -91,7 +91,7 @@ class Ingest:
             self.memory = load_memory(root, connection)
 
     def read(self, file: EpuFile) -> Read | Failure | None:
-        """Read and parse a file; None if its content is the one that is recorded."""
+        """Read and parse a file; None if its content is recorded already, or the file is gone."""
         path = self.root / file.path
         problems: list[str] = []
         try:
@@ -106,14 +106,14 @@ class Ingest:
         except XmlError as error:
             return Failure(file, str(error), final=not error.incomplete)
         except FileNotFoundError:
-            return Failure(file, "the file is gone", final=True)
+            return None
         except OSError as error:
             return Failure(file, error.strerror or str(error))
         return Read(file, signature, digest, entity, problems)
 
     def process(self, files: Iterable[EpuFile]) -> Outcome:
         """Read files and commit what they hold."""
-        from skywright.instruments.epu.watch.store import store
+        from skywright.instruments.epu.watch.store import Store
 
         outcome = Outcome()
         batch: list[Read] = []
@@ -127,7 +127,7 @@ class Ingest:
                 batch.append(found)
         if batch:
             with self.database.write() as connection:
-                store(connection, self.memory, batch, outcome)
+                Store(connection, self.memory, outcome).take(batch)
             now = time.time()
             for event in outcome.events:
                 event.t = now

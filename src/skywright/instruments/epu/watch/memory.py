@@ -1,12 +1,13 @@
 """What the watcher keeps in memory about one directory, taken up again from the database."""
 
+import os
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
 from sqlalchemy import Connection, select
 
-from skywright.instruments.epu.database import acquisition_uuid, grid_uuid, schema
+from skywright.instruments.epu.database import atlas_uuid, schema
 from skywright.instruments.epu.entities import AtlasSquare, HoleLocation
 from skywright.instruments.epu.names import EpuFile, Kind
 from skywright.instruments.epu.paths import atlas_candidates
@@ -28,14 +29,14 @@ class Memory:
         Digest of each file's content that is recorded, by path.
     seen
         (kind of file, uuid) of what has been recorded from a file of that kind.
-    grids
-        Uuid of the grid, by the session's directory.
+    acquisitions, grids
+        Uuids of the acquisition and of its grid, by the session's directory.
     instruments
         Sessions whose instrument is known.
     candidates
         Where the atlas of a session may be, for sessions whose ``EpuSession.dm`` has been read.
-    atlases
-        Squares on each atlas, by the atlas's path.
+    atlas_uuids, atlases
+        Uuid of each atlas and the squares on it, by the atlas's path.
     linked
         Path of the atlas, by the grid's uuid.
     locations
@@ -46,9 +47,11 @@ class Memory:
     known: dict[str, Signature] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)
     seen: set[tuple[str, str]] = field(default_factory=set)
+    acquisitions: dict[str, str] = field(default_factory=dict)
     grids: dict[str, str] = field(default_factory=dict)
     instruments: set[str] = field(default_factory=set)
     candidates: dict[str, list[str]] = field(default_factory=dict)
+    atlas_uuids: dict[str, str] = field(default_factory=dict)
     atlases: dict[str, dict[str, AtlasSquare]] = field(default_factory=dict)
     linked: dict[str, str] = field(default_factory=dict)
     locations: dict[str, dict[str, HoleLocation]] = field(default_factory=dict)
@@ -58,6 +61,19 @@ class Memory:
         """Directories of sessions whose ``EpuSession.dm`` has not been read."""
         grids = list(self.grids)  # at once: the watcher's thread adds to them
         return [directory or "." for directory in grids if directory not in self.candidates]
+
+    def place(self, path: str) -> str:
+        """Return a path with the name of the directory that holds it and the root in front.
+
+        It is the same on every machine that has the directory under this name.
+        """
+        full = os.path.normpath(self.root / path)
+        base = Path(os.path.commonpath((self.root, full))).parent
+        return Path(full).relative_to(base).as_posix()
+
+    def atlas_uuid(self, path: str) -> str:
+        """Return the uuid of the atlas in a file."""
+        return self.atlas_uuids.get(path) or atlas_uuid(self.place(path))
 
     def file_row(
         self,
@@ -93,30 +109,43 @@ def load_memory(root: Path, connection: Connection) -> Memory:
         memory.known[path] = (size, mtime)
         if entity is not None:
             memory.seen.add((kind, entity))
+            if kind == Kind.ATLAS.value:
+                memory.atlas_uuids[path] = entity
         if digest is not None:
             memory.digests[path] = digest
-    _load_sessions(memory, connection)
+    links = _load_sessions(memory, connection)
+    paths = {uuid: path for path, uuid in memory.atlas_uuids.items()}
     atlas = schema.atlas.c
-    for path, squares in connection.execute(select(atlas.path, atlas.gridsquares)):
-        if path is not None:
-            memory.atlases[path] = {
-                key: AtlasSquare(**square) for key, square in (squares or {}).items()
-            }
-    grid = schema.grid.c
-    links = select(grid.uuid, atlas.path).where(grid.atlas_uuid == atlas.uuid)
-    memory.linked = {uuid: path for uuid, path in connection.execute(links) if path is not None}
+    stored = select(atlas.uuid, atlas.path, atlas.gridsquares).where(
+        atlas.uuid.in_({*paths, *links.values()}), atlas.path.is_not(None)
+    )
+    for uuid, last_path, squares in connection.execute(stored):
+        path = paths.setdefault(uuid, last_path)
+        memory.atlas_uuids[path] = uuid
+        memory.atlases[path] = {
+            key: AtlasSquare(**square) for key, square in (squares or {}).items()
+        }
+    memory.linked = {grid: paths[uuid] for grid, uuid in links.items() if uuid in paths}
     return memory
 
 
-def _load_sessions(memory: Memory, connection: Connection) -> None:
-    a = schema.acquisition.c
-    query = select(a.uuid, a.data_dir, a.id, a.instrument_model, a.atlas_path)
-    for uuid, directory, identity, model, atlas in connection.execute(query):
-        if directory is None or acquisition_uuid(directory) != uuid:
-            continue  # stored by a client of the API
+def _load_sessions(memory: Memory, connection: Connection) -> dict[str, str]:
+    """Take up the sessions of which a file is recorded; return the atlas of each grid."""
+    a, grid, file = schema.acquisition.c, schema.grid.c, schema.source_file.c
+    mine = select(file.grid_uuid).where(file.root == str(memory.root))
+    query = (
+        select(a.uuid, a.data_dir, a.id, a.instrument_model, a.atlas_path)
+        .add_columns(grid.uuid, grid.atlas_uuid)
+        .where(grid.acquisition_uuid == a.uuid, grid.uuid.in_(mine))
+    )
+    links: dict[str, str] = {}
+    for uuid, directory, identity, model, atlas, own, link in connection.execute(query):
         session = "" if directory == "." else directory
-        memory.grids[session] = grid_uuid(uuid)
+        memory.acquisitions[session], memory.grids[session] = uuid, own
         if model is not None:
             memory.instruments.add(session)
         if identity is not None:
             memory.candidates[session] = atlas_candidates(session, atlas)
+        if link is not None:
+            links[own] = link
+    return links

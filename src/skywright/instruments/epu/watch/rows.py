@@ -5,7 +5,6 @@ from datetime import datetime
 from typing import Any
 
 from skywright.instruments.epu.database import (
-    atlas_uuid,
     foilhole_uuid,
     gridsquare_uuid,
     tile_uuid,
@@ -65,10 +64,10 @@ def instrument_values(instrument: Instrument) -> Row:
     return {column: getattr(instrument, name) for name, column in INSTRUMENT_COLUMNS.items()}
 
 
-def atlas_values(atlas: Atlas, path: str) -> Row:
+def atlas_values(atlas: Atlas, path: str, uuid: str) -> Row:
     """Return the row of an atlas, without its grid."""
     return {
-        "uuid": atlas_uuid(path),
+        "uuid": uuid,
         "atlas_id": atlas.id,
         "acquisition_date": instant(atlas.acquisition_date),
         "storage_folder": atlas.storage_folder,

@@ -5,12 +5,11 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, or_, select
 
 from skywright.instruments.epu.database import (
     Recorded,
     acquisition_uuid,
-    atlas_uuid,
     grid_uuid,
     record,
     record_files,
@@ -18,16 +17,18 @@ from skywright.instruments.epu.database import (
     schema,
 )
 from skywright.instruments.epu.database.write import present, set_values
-from skywright.instruments.epu.entities import Instrument
+from skywright.instruments.epu.entities import AtlasSquare, Instrument
 from skywright.instruments.epu.names import Kind
 from skywright.instruments.epu.paths import atlas_candidates
 from skywright.instruments.epu.watch import rows
 from skywright.instruments.epu.watch.ingest import Event, Outcome, Read
 from skywright.instruments.epu.watch.memory import Memory
 
+_NOWHERE = AtlasSquare([None, None], [None, None], [None, None], None)
 
-def store(connection: Connection, memory: Memory, batch: list[Read], outcome: Outcome) -> None:
-    """Store a batch; `outcome` takes the events and the changed rows.
+
+class Store:
+    """Stores what was read from files.
 
     Parameters
     ----------
@@ -35,15 +36,10 @@ def store(connection: Connection, memory: Memory, batch: list[Read], outcome: Ou
         From `Database.write`.
     memory
         What is known of the directory; it is brought up to date.
-    batch
-        Files that have been read, in any order.
     outcome
         Its `events` and `recorded` are filled.
     """
-    _Store(connection, memory, outcome).take(batch)
 
-
-class _Store:
     def __init__(self, connection: Connection, memory: Memory, outcome: Outcome) -> None:
         self.connection = connection
         self.memory = memory
@@ -52,6 +48,7 @@ class _Store:
         self.files: list[rows.Row] = []
 
     def take(self, batch: list[Read]) -> None:
+        """Store files that have been read, in any order."""
         takers: dict[Kind, Callable[[list[Read]], None]] = {
             Kind.SESSION: self._sessions,
             Kind.ATLAS: self._atlases,
@@ -102,7 +99,7 @@ class _Store:
         }
         for session in sorted(new):
             directory = session or "."
-            acquisition = acquisition_uuid(directory)
+            acquisition = acquisition_uuid(self.memory.place(directory))
             grid = grid_uuid(acquisition)
             name = session.rpartition("/")[2] or self.memory.root.name
             row = {"uuid": acquisition, "name": name, "data_dir": directory}
@@ -120,7 +117,7 @@ class _Store:
                     }
                 ],
             )
-            self.memory.grids[session] = grid
+            self.memory.acquisitions[session], self.memory.grids[session] = acquisition, grid
 
     def _set_instrument(self, session: str, instruments: Iterable[Instrument]) -> None:
         """Keep the first instrument that an image of the session names."""
@@ -128,8 +125,7 @@ class _Store:
             return
         for instrument in instruments:
             if instrument.model is not None:
-                uuid = acquisition_uuid(session or ".")
-                row = {"uuid": uuid, "data_dir": session or "."}
+                row = {"uuid": self.memory.acquisitions[session], "data_dir": session or "."}
                 self._record("acquisition", [{**row, **rows.instrument_values(instrument)}])
                 self.memory.instruments.add(session)
                 return
@@ -137,7 +133,7 @@ class _Store:
     def _sessions(self, batch: list[Read]) -> None:
         for found in batch:
             session = found.file.session
-            uuid = acquisition_uuid(session or ".")
+            uuid = self.memory.acquisitions[session]
             values = rows.session_values(found.entity)
             recorded = self._record("acquisition", [{"uuid": uuid, **values}])
             self._done(found, uuid, found.entity.id, uuid in recorded.changed)
@@ -147,15 +143,25 @@ class _Store:
     def _atlases(self, batch: list[Read]) -> None:
         for found in batch:
             path = found.file.path
-            values = rows.atlas_values(found.entity, path)
-            recorded = self._record("atlas", [values])
-            uuid = values["uuid"]
-            self._record("atlas_tile", rows.tile_values(found.entity, uuid))
+            uuid = self.memory.atlas_uuid(path)
+            recorded = self._record("atlas", [rows.atlas_values(found.entity, path, uuid)])
+            tiles = rows.tile_values(found.entity, uuid)
+            changed = bool(recorded.changed | self._record("atlas_tile", tiles).changed)
+            changed |= self._remove_tiles(uuid, {tile["uuid"] for tile in tiles})
             self.memory.atlases[path] = found.entity.gridsquares
-            self._done(found, uuid, found.entity.id, uuid in recorded.changed)
+            self._done(found, uuid, found.entity.id, changed)
             for session, candidates in self.memory.candidates.items():
                 if path in candidates:
                     self._link(session)
+
+    def _remove_tiles(self, atlas: str, listed: set[str]) -> bool:
+        """Remove the tiles that an atlas which was taken anew has no more."""
+        tile = schema.atlas_tile.c
+        stored = self.connection.execute(select(tile.uuid).where(tile.atlas_uuid == atlas))
+        gone = set(stored.scalars()) - listed
+        for uuid in gone:
+            remove(self.connection, "atlas_tile", uuid)
+        return bool(gone)
 
     def _link(self, session: str) -> None:
         """Connect a grid with its atlas, once both are known, and place its squares on it."""
@@ -165,10 +171,10 @@ class _Store:
         if path is None:
             return
         grid = self.memory.grids[session]
-        uuid = atlas_uuid(path)
+        uuid = self.memory.atlas_uuid(path)
         table = schema.atlas
         if self.memory.linked.get(grid) != path:
-            acquisition = acquisition_uuid(session or ".")
+            acquisition = self.memory.acquisitions[session]
             link = {"uuid": grid, "acquisition_uuid": acquisition, "atlas_uuid": uuid}
             self._record("grid", [{**link, "atlas_dir": path}])
             unowned = (table.c.uuid == uuid) & table.c.grid_uuid.is_(None)
@@ -184,20 +190,30 @@ class _Store:
                 row["lowmag"] = True  # known from the atlas only
             found.append(row)
         self._record("gridsquare", found, stored)
-        self._place_by_node(grid)
+        self._place_others(grid, squares)
 
-    def _place_by_node(self, grid: str) -> None:
-        """Place the squares whose number on the atlas is not their own id."""
-        squares = self.memory.atlases[self.memory.linked[grid]]
-        table = schema.gridsquare
-        query = select(table.c.gridsquare_id, table.c.atlas_node_id).where(
-            table.c.grid_uuid == grid, table.c.atlas_node_id.is_not(None)
-        )
-        found = [
-            {**rows.square_key(grid, key), **rows.position_values(squares[str(node)])}
-            for key, node in self.connection.execute(query)
-            if key not in squares and str(node) in squares
+    def _place_others(self, grid: str, squares: dict[str, AtlasSquare]) -> None:
+        """Place the squares whose number on the atlas is not their own id.
+
+        Those that the atlas does not have any more lose their place. They are removed if only the
+        atlas had them.
+        """
+        table, hole, micrograph = schema.gridsquare, schema.foilhole, schema.micrograph
+        below = [
+            select(child.c.number).where(child.c.gridsquare_uuid == table.c.uuid).exists()
+            for child in (hole, micrograph)
         ]
+        query = select(table.c.gridsquare_id, table.c.atlas_node_id, table.c.lowmag & ~or_(*below))
+        found = []
+        squares_of_grid = self.connection.execute(query.where(table.c.grid_uuid == grid)).all()
+        for key, node, only_here in squares_of_grid:
+            if key in squares:
+                continue
+            row = rows.square_key(grid, key)
+            if only_here:
+                remove(self.connection, "gridsquare", row["uuid"])
+            else:
+                found.append(row | rows.position_values(squares.get(str(node), _NOWHERE)))
         self._record("gridsquare", found)
 
     def _position(self, grid: str, gridsquare: str, node: int | None = None) -> rows.Row:

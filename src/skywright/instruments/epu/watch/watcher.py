@@ -1,10 +1,10 @@
-"""The owner of a watched directory: subscribes, scans, records, and looks again."""
+"""The watcher of a directory: subscribes to changes, scans, records, and scans again."""
 
 import logging
 import os
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,7 +40,7 @@ class WatchState:
     Attributes
     ----------
     recorded
-        Entities committed, by kind of file.
+        Entities of the directory in the database, by kind of file.
     last
         Natural id of the last entity of each kind.
     latency
@@ -53,9 +53,15 @@ class WatchState:
         Files that wait.
     sequence
         Number of the last commit.
+    rescans, lost_events
+        Scans after the first one; times that the system has lost events.
+    scanned
+        Whether the first scan has found all files.
+    caught_up
+        Whether what the first scan found has been read.
     """
 
-    recorded: dict[str, int] = field(default_factory=dict)
+    recorded: Counter[str] = field(default_factory=Counter)
     last: dict[str, str] = field(default_factory=dict)
     latency: deque[float] = field(default_factory=lambda: deque(maxlen=1000))
     commits: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=1000))
@@ -65,6 +71,7 @@ class WatchState:
     rescans: int = 0
     lost_events: int = 0
     scanned: bool = False
+    caught_up: bool = False
     database_error: str = ""
 
     def rate(self, window: float = 10.0) -> float:
@@ -119,6 +126,7 @@ class Watcher:
         self._has_ended = False
         self._source: ChangeSource = open_source(self.root, polling)  # before the first scan
         self._ingest = Ingest(self.root, database)
+        self.state.recorded.update(kind for kind, _ in self._ingest.memory.seen)
         self._next_scan = 0.0
         self._last_change = time.monotonic()
 
@@ -178,18 +186,19 @@ class Watcher:
     def step(self, timeout: float) -> bool:
         """Take up changes and record one batch; return whether there was anything new."""
         changes = self._source.read(timeout)
-        news = self._take(changes)
-        if changes.lost:
-            self.state.lost_events += 1
-        if changes.lost or (self._rescan and time.monotonic() >= self._next_scan):
-            news |= self.scan()
+        changed = self._take(changes)
+        self.state.lost_events += changes.lost
+        is_due = self._rescan and time.monotonic() >= self._next_scan
+        if changes.lost or changes.scan or is_due:
+            changed |= self.scan()
         batch = self.backlog.take(BATCH, time.monotonic())
         if batch:
-            news |= self._record(batch)
+            changed |= self._record(batch)
         self.state.queue = len(self.backlog)
-        if news:
+        self.state.caught_up |= self.state.scanned and not self.backlog.ready
+        if changed:
             self._last_change = time.monotonic()
-        return news
+        return changed
 
     def _take(self, changes: Changes) -> bool:
         now = time.monotonic()
@@ -206,10 +215,10 @@ class Watcher:
         try:
             file.path.encode()
         except UnicodeEncodeError:
-            shown = os.fsencode(file.path).decode(errors="backslashreplace")
+            readable = os.fsencode(file.path).decode(errors="backslashreplace")
             reason = "the path is not UTF-8: rename the file or its directory"
-            if self.unreadable.setdefault(shown, reason) is reason:
-                logger.warning("%s: %s", shown, reason)
+            if self.unreadable.setdefault(readable, reason) is reason:
+                logger.warning("%s: %s", readable, reason)
                 self.state.unreadable = len(self.unreadable)
             return False
         return True
@@ -218,6 +227,10 @@ class Watcher:
         """Look through the directory for files that changed; return whether there were any."""
         now = time.monotonic()
         before = len(self.backlog)
+        for path in self.known.keys() & self.unreadable.keys():
+            if not os.access(self.root / path, os.F_OK):  # it was removed
+                del self.unreadable[path], self.known[path]
+        self.state.unreadable = len(self.unreadable)
         for file in changed_files(self.root, self._ingest.memory.known):
             if not self.backlog.is_in_trouble(file.path) and self._can_be_named(file):
                 self.backlog.add(file, now)
@@ -246,7 +259,7 @@ class Watcher:
         try:
             return self._record_taken(batch)
         finally:
-            self.backlog.settle()
+            self.backlog.forget_taken()
 
     def _record_taken(self, batch: list[tuple[EpuFile, float]]) -> bool:
         try:
@@ -312,16 +325,16 @@ class Watcher:
         )
         state.commits.append((now, new))
         for event in outcome.events:
-            state.recorded[event.kind] = state.recorded.get(event.kind, 0) + 1
+            state.recorded[event.kind] += event.event == "created"
             state.last[event.kind] = event.id
             state.latency.append(now - came.get(event.path, now))
 
     def _last_try(self) -> None:
         """Read once more what could not be read, and record the reasons."""
-        for file, _ in self.backlog.troubles():
-            self.backlog.add(file, time.monotonic())
-        while self.backlog.ready:
-            self._record(self.backlog.take(BATCH, time.monotonic()))
+        now = time.monotonic()
+        waiting = [(file, now) for file, _ in self.backlog.troubles()]
+        for start in range(0, len(waiting), BATCH):
+            self._record(waiting[start : start + BATCH])
             if self.state.database_error:
                 return
         self._ingest.give_up(self.backlog.troubles())
