@@ -126,7 +126,9 @@ def test_plots_need_a_display(
 
 
 def test_a_run_that_never_comes_is_said(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="run abc is not in the catalog and no journal of it is in"):
+    with pytest.raises(
+        DataError, match="run abc is not in the catalog and no document of it waits in"
+    ):
         profile.await_run({}, tmp_path, "abc", limit_s=60.0)
     journal = tmp_path / "journal" / "abc.jsonl"
     journal.parent.mkdir()

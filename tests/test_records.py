@@ -1,6 +1,7 @@
 """Column files: what is visible is whole, whatever happens to the writer."""
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -256,6 +257,11 @@ def test_reader_leaves_alone_what_somebody_else_has_open(
         theirs = file[IMAGE.path]
         assert_whole(reader, 20)
         np.testing.assert_array_equal(theirs[:], rows(np.arange(20))[IMAGE.path])
+
+
+def test_an_error_of_a_value_that_does_not_fit_reaches_another_process() -> None:
+    error = pickle.loads(pickle.dumps(DoesNotFitError("why", np.array([True, False]))))
+    assert (str(error), error.fits.tolist()) == ("why", [True, False])
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,13 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
 from skywright.errors import DataError
 from skywright.files.areadetector import IMAGE, UNIQUE_ID, ImageWriter
-from skywright.files.hdf5 import open_hdf5
+from skywright.files.hdf5 import check_rows, is_cut_short, open_hdf5
 from skywright.files.readers import HDF5, open_reader
 from skywright.store.repair import rows_on_disk
 
@@ -71,6 +72,43 @@ def test_rows_of_a_damaged_file_are_not_counted(
     resource = {"mimetype": HDF5, "uri": f"file://localhost{damaged}"}
     assert rows_on_disk([resource | {"parameters": {"dataset": IMAGE}}]) is None
     assert "damaged.h5" in caplog.text
+
+
+def test_a_cut_image_is_no_zeros_in_tiled_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tiled.adapters import hdf5
+
+    from skywright.store.server import OpenHdf5
+
+    assert hasattr(hdf5, "h5open"), "tiled has no adapters.hdf5.h5open: see skywright.store.server"
+    monkeypatch.setattr(hdf5, "h5open", OpenHdf5)
+    whole = images(tmp_path / "a.h5", 200, closed=True)
+    for name, content in {"a.h5": whole, "cut.h5": whole[: len(whole) * 2 // 3]}.items():
+        (tmp_path / name).write_bytes(content)
+    adapters = {
+        name: hdf5.HDF5ArrayAdapter.from_uris(f"file://localhost{tmp_path / name}", dataset=IMAGE)
+        for name in ("a.h5", "cut.h5")
+    }
+    assert adapters["a.h5"].read()[:].all()
+    assert adapters["cut.h5"].read((slice(0, 100),)).all()
+    with pytest.raises(OSError, match="the file is cut short"):
+        adapters["cut.h5"].read((slice(150, 160),))
+
+
+def test_an_image_of_several_chunks_and_one_without_chunks(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w", libver="latest") as file:
+        file.create_dataset("many", data=np.ones((8, 64, 64)), chunks=(1, 16, 16))
+        file.create_dataset("plain", data=np.ones((8, 64, 64)))
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 4])
+    assert is_cut_short(path)
+    with open_hdf5(path) as file:
+        check_rows(file["many"], 0, 1)
+        for name, row in (("many", 7), ("plain", 0)):
+            with pytest.raises(OSError, match="the file is cut short"):
+                check_rows(file[name], row, row + 1)
 
 
 def test_readers_of_one_file_may_come_before_and_after_its_end(tmp_path: Path) -> None:

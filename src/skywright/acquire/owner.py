@@ -117,6 +117,7 @@ class Owner(Generic[Item, Result]):
         self._last_arrival = time.monotonic()
         self._silent = self._closing = False
         self._silent_since = 0.0  # last arrival before the silence that was reported
+        self._reason = ""  # what the source has reported since the last arrival
         self._wake_monitor = threading.Event()
         self._pool: OrderedPool[ArrivedItem, ProcessedItem] | None = None
         if threads:
@@ -361,7 +362,7 @@ class Owner(Generic[Item, Result]):
             if should_run == self._running:
                 return
             if should_run:
-                self._last_arrival, self._silent = time.monotonic(), False
+                self._last_arrival, self._silent, self._reason = time.monotonic(), False, ""
                 self.report(self.waiting_text.format(item=self.item_name), alarm=False)
                 self.source_starts()
                 self.source.start(self._receive, self._source_reports)
@@ -388,7 +389,7 @@ class Owner(Generic[Item, Result]):
 
     def _source_reports(self, message: str) -> None:
         self.failures.add("source failed")
-        self._silent_since = self._last_arrival  # the reason of a silence stays to be read
+        self._reason = message
         self.report(message)
 
     def _receive(self, item: Item) -> None:
@@ -398,7 +399,7 @@ class Owner(Generic[Item, Result]):
         the item is the result: it is published here at once, and `_publish_and_record` only records
         it.
         """
-        self._last_arrival = time.monotonic()
+        self._last_arrival, self._reason = time.monotonic(), ""
         with self._lock:
             acquisition = self._acquisition
             if acquisition is not None and acquisition.stopping:
@@ -560,4 +561,5 @@ class Owner(Generic[Item, Result]):
             if is_silent and self._silent_since != self._last_arrival:  # each silence once
                 self._silent, self._silent_since = True, self._last_arrival
                 names = {"item": self.item_name, "source": self.source.name}
-                self.report(self.silence_text.format(**names, seconds=SILENCE_S))
+                silence = self.silence_text.format(**names, seconds=SILENCE_S)
+                self.report(f"{silence}; {self._reason}" if self._reason else silence)

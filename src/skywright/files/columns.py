@@ -48,6 +48,10 @@ class DoesNotFitError(DataError):
         super().__init__(message)
         self.fits = fits
 
+    def __reduce__(self) -> tuple[type, tuple[str, NDArray[np.bool_]]]:
+        """Return how to make it again in another process."""
+        return type(self), (str(self), self.fits)
+
 
 @dataclass(frozen=True)
 class Column:

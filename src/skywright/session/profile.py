@@ -220,7 +220,8 @@ def await_run(catalog: Any, store: Path, uid: str, limit_s: float = 30.0) -> Any
         raise DataError(f"{error} RE(...) returns the uids of its runs.") from error
     except KeyError as error:
         journal_is_there = journal.exists()
-        when = f"after {limit_s:g} s" if journal_is_there else f"and no journal of it is in {store}"
+        nothing = f"and no document of it waits in {journal.parent}"
+        when = f"after {limit_s:g} s" if journal_is_there else nothing
         raise DataError(
             f"run {uid} is not in the catalog {when}; look at `skywright doctor`"
         ) from error

@@ -20,7 +20,7 @@ from tiled.structures.data_source import DataSource
 from tiled.utils import path_from_uri
 
 from skywright.errors import DataError
-from skywright.files.hdf5 import VIRTUAL, open_hdf5
+from skywright.files.hdf5 import open_hdf5
 from skywright.files.readers import HDF5, first_row, readers
 from skywright.store.external import external_source, number_files
 from skywright.store.journal_contents import ExternalRows, ResourceRows, Stream, datum
@@ -186,7 +186,7 @@ def _array(
         raise DataError(f"no reader for {first['mimetype']}")
     if external_rows.superseded and first["mimetype"] == HDF5:
         name = f"{first['uid']}-{key}".replace("/", "_")
-        path = kept / f"{name}{VIRTUAL}"
+        path = kept / f"{name}.h5"
         rows = rows_in_files(external_rows, stream.external_rows_end())
         write_virtual_file(path, [(resources[part.resource], part) for part in rows])
         parameters = dict(first["parameters"]) | {"dataset": KEPT}

@@ -12,6 +12,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import h5py
 import uvicorn
 from sqlalchemy.ext.asyncio import create_async_engine
 from tiled.adapters import hdf5
@@ -22,7 +23,7 @@ from tiled.server.app import build_app_from_config
 
 from skywright.config import load_settings
 from skywright.errors import ConfigError, DataError, SkywrightError
-from skywright.files.hdf5 import reading_options
+from skywright.files.hdf5 import READING, check_rows, is_cut_short
 from skywright.files.readers import HDF5, readers
 from skywright.processes.http_server import ProcessServer
 from skywright.processes.lifecycle import announce_ready, end_with_parent, lower_priority
@@ -172,10 +173,36 @@ def _check_directories(readable: Sequence[Path]) -> None:
 
 
 class OpenHdf5(hdf5.h5open):
-    """tiled's way to open an HDF5 file, with the options of skywright's readers."""
+    """tiled's way to open an HDF5 file, with the options of skywright's readers.
+
+    With tiled's own options a damaged file is read for ever, and one that is cut short as zeros.
+    """
 
     def __init__(self, filename: str | Path, dataset: str | None = None, **_: Any) -> None:
-        super().__init__(filename, dataset, **reading_options(filename))
+        super().__init__(filename, dataset, **READING)
+        self._is_cut_short = is_cut_short(Path(filename))
+
+    def __enter__(self) -> Any:
+        found = super().__enter__()
+        is_array = self._is_cut_short and isinstance(found, h5py.Dataset) and found.shape
+        return _CutRows(found) if is_array else found
+
+
+class _CutRows:
+    """A dataset of a file that is cut short; to read rows that are missing is an error."""
+
+    def __init__(self, dataset: h5py.Dataset) -> None:
+        self._dataset = dataset
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._dataset, name)
+
+    def __getitem__(self, key: Any) -> Any:
+        first = key[0] if isinstance(key, tuple) and key else key
+        is_range = isinstance(first, slice) and (first.step or 1) > 0
+        start, stop, _ = (first if is_range else slice(None)).indices(len(self._dataset))
+        check_rows(self._dataset, start, stop)
+        return self._dataset[key]
 
 
 async def _serve(server: ProcessServer, directory: Path, readable: Sequence[Path]) -> int:
@@ -213,7 +240,6 @@ def serve(directory: Path, host: str, port: int, readable: Sequence[Path] = ()) 
     _check_directories(readable)
     make_catalog(directory)
     remember_dependencies()
-    # By tiled's own options a file that is cut short is read as zeros, a damaged one for ever.
     hdf5.h5open = OpenHdf5
     app = build_app_from_config(tiled_config(directory, readable))
     separate_connections(tables_uri(directory))
