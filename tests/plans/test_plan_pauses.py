@@ -174,6 +174,7 @@ class FakeWatcher(FakeDevice):
 
     def __init__(self) -> None:
         self.triggers = 0
+        self.begun: set[str] = set()
         self.suggested = Signal(name="suggested", value=0)
 
     def trigger(self) -> NullStatus:
@@ -189,7 +190,10 @@ class FakeWatcher(FakeDevice):
     def grids(self) -> list[dict[str, Any]]:
         keys = ("name", "session", "data_dir", "amends")
         names = ["a", "b"][: 1 + (self.triggers > 1)]
-        return [{"uuid": name, "waiting": True} | dict.fromkeys(keys, "") for name in names]
+        return [
+            {"uuid": name, "waiting": name not in self.begun} | dict.fromkeys(keys, "")
+            for name in names
+        ]
 
     def is_scanned(self) -> bool:
         return True
@@ -201,6 +205,7 @@ class FakeWatcher(FakeDevice):
         return self.triggers
 
     def begin(self, grid: str, run: str) -> list[Any]:
+        self.begun.add(grid)
         return [FakeRows(f"fake_{grid}{kind}") for kind in ("holes", "micrographs")]
 
     def end(self, run: str, streams: list[Any]) -> None:

@@ -6,7 +6,6 @@ versions 2 and 3, is from the HDF5 File Format Specification, section II.A; its 
 Jenkins' lookup3 with initial value 0.
 """
 
-import fcntl
 import logging
 import os
 import signal
@@ -83,6 +82,8 @@ def has_writer(path: Path) -> bool | None:
     however. HDF5's own lock is no help: it is given up when SWMR starts. Leases do not exist on
     every network file system, and not for other users' files; then nothing is known.
     """
+    import fcntl  # readers of files import this module where there is none
+
     with path.open("rb") as file:
         # A writer who comes in this instant breaks the lease; by default its signal would end us.
         fcntl.fcntl(file, fcntl.F_SETSIG, signal.SIGURG)
