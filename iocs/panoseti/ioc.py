@@ -22,6 +22,7 @@ the source `sockets`, of the packets that boards send. A run that cannot be writ
 import argparse
 import asyncio
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -394,8 +395,9 @@ def build(args: argparse.Namespace) -> tuple[PVGroup, Mapping[str, Any]]:
     runs: SimulatedRuns | ReceivedRuns | None = None
     temporary: Path | None = None
     source: RunSource
-    # The name of a run is that of its directory, and other processes read `DataDir_RBV`.
-    data_dir: Path | None = args.data_dir and args.data_dir.resolve()
+    data_dir: Path | None = args.data_dir
+    if data_dir:  # its name may be that of a run; links stay, other machines may lack their targets
+        data_dir = Path(os.path.abspath(data_dir))  # noqa: PTH100
     if args.source in ("sim", "sockets"):
         if data_dir is None:
             data_dir = temporary = Path(tempfile.mkdtemp(prefix="panoseti-"))

@@ -166,6 +166,11 @@ def test_a_run_directory_may_be_the_working_directory(
         group = built(source, "--data-dir", ".")
         assert group.tracker.source.run == run.name
         group.close()
+    link = tmp_path / "link"
+    link.symlink_to(run.parent, target_is_directory=True)
+    group = built("rundir", "--data-dir", link)
+    assert group.tracker.source.data_dir == link  # its target may have another name elsewhere
+    group.close()
 
 
 def built(source: str, *options: object) -> Any:

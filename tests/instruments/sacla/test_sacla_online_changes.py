@@ -21,13 +21,15 @@ class Facility:
         (first tag, gain, shape) of the detectors, the newest last.
     hanging
         Detectors whose calls do not return before `released`.
+    called
+        Those of them that have been called.
     """
 
     def __init__(self):
         self.run, self.start, self.newest = 1, 1000, 1020
         self.ends = {}
         self.facts = [(1000, 15.0, (4, 4))]
-        self.hanging, self.released = set(), threading.Event()
+        self.hanging, self.called, self.released = set(), set(), threading.Event()
         self.modules = OnlineApi(
             SimpleNamespace(
                 read_runnumber_newest=lambda _: self.run,
@@ -61,6 +63,7 @@ class Facility:
         def collect(wanted):
             nonlocal tag
             if name in self.hanging:
+                self.called.add(name)
                 assert self.released.wait(LIMIT_S)
             if wanted > self.newest:
                 raise RuntimeError(f"tag {wanted} is not there yet")
@@ -133,3 +136,28 @@ def test_a_run_begins_while_a_detector_hangs_also_with_a_given_tag_step(facility
         facility.newest += 10 * STEP
         reading.until(lambda r: images(r, 2, A))
         assert list(reading.runs[-1].tiles) == [A]
+
+
+def test_a_run_that_follows_is_read_from_its_first_shot_while_a_detector_stalls(facility):
+    with Reading(online(detectors=(A, B), silent_s=LIMIT_S, catch_up_tags=40)) as reading:
+        reading.until(lambda r: images(r, 1, A) and images(r, 1, B))
+        facility.hanging.add(B)
+        until(lambda: B in facility.called, LIMIT_S, "it stalls")
+        facility.begin_run(30)
+        following = reading.source._runs.after(reading.source._current, LIMIT_S)
+        assert following.info.grid.first == facility.start
+        stalls = f"{B}: does not answer; its gain of before holds in run 2"
+        reading.until(lambda r: stalls in r.reports)
+        facility.released.set()
+        reading.until(lambda r: len(images(r, 2, A)) == len(images(r, 2, B)) == 30)
+    assert reading.source.lost == {}
+
+
+def test_shots_of_a_run_that_is_found_too_late_are_counted(facility):
+    with Reading(online(detectors=(A, B), catch_up_tags=40)) as reading:
+        reading.until(lambda r: images(r, 1, A) and images(r, 1, B))
+        facility.begin_run(400)
+        reading.until(lambda r: "run 2: its first 400 shots are gone" in r.reports)
+        facility.newest += 10 * STEP
+        reading.until(lambda r: len(images(r, 2, A)) == len(images(r, 2, B)) == 10)
+    assert reading.source.lost_by_channel[A] == reading.source.lost_by_channel[B] == {"gone": 400}

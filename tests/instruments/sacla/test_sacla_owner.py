@@ -285,6 +285,32 @@ def test_a_mask_has_no_room_in_a_recording_that_began_without_one(
     assert owner.source.region_set.regions == (WHOLE, DOTS)
 
 
+def test_a_mask_of_a_larger_detector_that_is_away_is_recorded(
+    source: HandShots, owner: ShotOwner, tmp_path: Path
+) -> None:
+    source.info = run_info(7, 202301, (NAME, "E"))
+    large = np.ones((16, 16), bool)
+    source.info.tiles["E"] = Tile("E", 15.0, ~large)  # type: ignore[index]
+    source.shot(0, E=large.astype(np.float32))
+    mask = Region("large", "E", mask=make_mask(large))
+    owner.change_regions([mask, DOTS])
+    source.info = run_info(8)
+    source.shot(0)
+    path = tmp_path / "shots.h5"
+    owner.start_recording(path)
+    source.shot(1)
+    owner.change_regions([mask, WHOLE])
+    source.shot(2)
+    until(lambda: items(owner) == 4, 60, "the shots of both runs")
+    owner.stop_recording()
+    assert owner.error == ""
+    row = {
+        each.path: column(beside(path, "regions"), each.path, REGIONS_NUMBER.path)
+        for each in owner.regions.layout.columns  # type: ignore[attr-defined]
+    }
+    assert read_regions(first_row(row)) == (mask, DOTS)
+
+
 def test_a_mask_is_left_out_when_a_run_has_tiles_of_another_shape(
     source: HandShots, owner: ShotOwner
 ) -> None:

@@ -229,6 +229,7 @@ def record(
     from skywright.instruments.sacla import cli_sources
     from skywright.instruments.sacla.replay_writer import record_replay
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     if run is not None:
         if source != "sim" or file or online or detector or equipment or fault:
             raise ConfigError("--run names a stored run; options of a source do not go with it")
@@ -242,7 +243,6 @@ def record(
         replay=lambda: cli_sources.replay_source(file, speed, binned_by, shots),
         sacla=lambda: cli_sources.online_source(online, beamline, detector, equipment, shots),
     )
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     try:
         count = record_replay(
             shots_source,

@@ -148,8 +148,8 @@ def check_room(
     for region in regions:
         if region.mask and mask_bytes is not None and len(region.mask.bits) > mask_bytes:
             raise ConfigError(
-                f"ROI {region.name}: the open file has no room for masks, because the recording "
-                "began without one; end it first"
+                f"ROI {region.name}: the open file has no room for masks of this size; "
+                "end the recording first"
             )
         if len(region.points) > CORNERS_MAX:
             raise ConfigError(

@@ -262,8 +262,8 @@ class ShotOwner:
         self._number += 1
         regions = source.region_set.regions
         self._room = room_for(len(regions))
-        has_masks = any(region.mask for region in regions)
-        self._mask_bytes = mask_room(self.shapes.values()) if has_masks else 0
+        masks = [region.mask.shape for region in regions if region.mask]  # also of absent detectors
+        self._mask_bytes = mask_room([*self.shapes.values(), *masks]) if masks else 0
         self._updates = itertools.count()
         # Regions and detectors may be others than at the recording before.
         self._rings, self._file_shapes = source.rings, self.shapes

@@ -114,27 +114,22 @@ def find_steps(
     return tag, lcm(*(step for _, step in found))
 
 
-def make_grid(
-    settings: OnlineSettings, start: int, newest: int, tag: int, step: int, shots: int | None
-) -> TagGrid:
+def make_grid(start: int, catch_up_tags: int, tag: int, step: int, shots: int | None) -> TagGrid:
     """Return the tags that are shots.
 
     Parameters
     ----------
-    settings
-        Whether a run that has begun is read from its start.
     start
         First tag of the run.
-    newest
-        Tag that the accelerator has reached.
+    catch_up_tags
+        A run that began more than this number of tags ago is read from the newest tag, not its
+        start.
     tag, step
         From `find_steps`.
     shots
         Number of shots; None: until the run ends.
     """
-    least = start
-    if newest - start > settings.catch_up_tags:
-        least = newest + 1
+    least = start if tag - start <= catch_up_tags else tag + 1
     first = least + (tag - least) % step
     grid = TagGrid(first, step)
     return grid if shots is None else grid.cut(shots)

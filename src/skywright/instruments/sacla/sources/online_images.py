@@ -15,6 +15,8 @@ from skywright.instruments.sacla.sources.troubles import Troubles
 
 T = TypeVar("T")
 WRONG_TAG_TRIES = 2
+ANSWER_S = 0.3
+"""A detector whose call takes longer is not asked what it is in a run that begins."""
 MOST_AHEAD_TAGS = 3600
 """An image whose tag is this far above the accelerator's is from before the tags began anew."""
 
@@ -51,6 +53,8 @@ class ImageThread(threading.Thread):
         What the detector says of itself; None before the first connection.
     called_s
         When the call under way began, of `time.monotonic`; infinite when there is none.
+    answered
+        Newest run of which `facts` were asked for.
     """
 
     def __init__(
@@ -70,8 +74,7 @@ class ImageThread(threading.Thread):
         self._reader: ImageReader | None = None
         self._report, self._set_trouble = troubles.report, partial(troubles.set, detector)
         self.called_s = math.inf
-        self._asked = self._answered = 0
-        """Runs of which the facts are wanted, and known."""
+        self._asked = self.answered = 0
         self._checked_s = self._moved_s = time.monotonic()
         self._tried_s = 0.0
         self._seen = self._confirmed = -1
@@ -93,10 +96,12 @@ class ImageThread(threading.Thread):
         Returns
         -------
         bool
-            Whether `facts` are those of the run, or no answer is awaited.
+            Whether the answer is awaited; else `facts` are those of the run, or the newest there
+            are of a detector that does not answer.
         """
         self._asked = run
-        return self._answered == run or not (self.is_alive() and self.is_connected)
+        answers = self._reader is not None and time.monotonic() - self.called_s <= ANSWER_S
+        return self.answered != run and self.is_alive() and answers
 
     def connect(self) -> None:
         """Connect and ask what the detector is.
@@ -143,12 +148,12 @@ class ImageThread(threading.Thread):
     def _answer(self) -> None:
         """Ask what the detector is, if that is wanted."""
         run = self._asked
-        if self._answered != run and self._reader is not None:
+        if self.answered != run and self._reader is not None:
             try:
                 self.facts = self._call(self._reader.facts)
             except Exception as error:  # what is known of it holds
                 self._lose_connection(error)
-            self._answered = run
+            self.answered = run
 
     def _each_run(self) -> Iterator[OnlineRun]:
         run = None

@@ -78,8 +78,9 @@ class OnlineSettings(Section):
     tag_step: Annotated[int, Field(ge=1)] | None = None
     """Tags from one image to the next. None: found in the run's list of tags."""
     catch_up_tags: Tags = 40
-    """A run that began at most this number of tags ago is read from its start, others from the
-    newest tag; keep it below the length of the ring buffer."""
+    """The run under way is read from its start if it began at most this number of tags ago, else
+    from the newest tag; keep it below the length of the ring buffer. A run that follows is read
+    from its start."""
     wait_tags: Annotated[int, Field(ge=1)] = 90
     """A value or image is given up when the newest tag is this far ahead of its own."""
     ring_tags: Annotated[int, Field(ge=2)] = 100

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from skywright.acquire.counters import Counters, sum_counts
@@ -31,6 +32,9 @@ from skywright.instruments.sacla.sources.troubles import Troubles
 
 CONNECT_RETRY_S = 0.2
 JOIN_S = 0.2
+FOLLOW_TAGS = 600
+"""A run that follows is read from its start if it began at most this number of tags ago: the
+database gives the values of so many tags in one call."""
 
 
 class SaclaSource(PolledSource[Record[Any]]):
@@ -38,6 +42,7 @@ class SaclaSource(PolledSource[Record[Any]]):
 
     A thread reads each detector and one reads the database, so that a detector that hangs does not
     stop the others: when its run has ended, it is not awaited for more than ``settings.silent_s``.
+    A run that follows is read from its first shot; shots that are no longer there are counted.
     `info` is that of the run whose records are delivered: a new object, before the first record of
     a new run, and all records of a run come before those of the next. Before the first record, all
     of `info` is valid except the first tag: `start` finds that. A detector that comes late delivers
@@ -116,7 +121,7 @@ class SaclaSource(PolledSource[Record[Any]]):
             self._api,
             self.settings,
             self._runs,
-            self._next_run if self._follow else None,
+            partial(self._next_run, follows=True) if self._follow else None,
             self._lost,
             self._troubles,
             self._ended,
@@ -236,8 +241,11 @@ class SaclaSource(PolledSource[Record[Any]]):
             raise HardwareError("; ".join(f"{name}: {why}" for name, why in absent.items()))
         return True
 
-    def _next_run(self, number: int) -> OnlineRun | None:
-        """Make the run of a number; None while too little is known of it."""
+    def _next_run(self, number: int, follows: bool = False) -> OnlineRun | None:
+        """Make the run of a number; None while too little is known of it.
+
+        If it follows another one, all its shots are read, or counted.
+        """
         settings, dbpy = self.settings, self._api.dbpy
         listed = dbpy.read_detidlist(settings.beamline, number)
         there = {
@@ -253,12 +261,25 @@ class SaclaSource(PolledSource[Record[Any]]):
         steps = find_steps(self._api, settings, number, by_call)
         if steps is None or steps[0] < start:
             return None
-        answered = [thread.ask(number) for thread in there.values()]  # all at the same time
-        if not all(answered):
+        awaited = [thread.ask(number) for thread in there.values()]  # all at the same time
+        if any(awaited):
             return None
         facts = {name: thread.facts for name, thread in there.items() if thread.facts is not None}
-        grid = make_grid(settings, int(start), steps[0], *steps, self._shots)
+        catch_up_tags = FOLLOW_TAGS if follows else settings.catch_up_tags
+        grid = make_grid(int(start), catch_up_tags, *steps, self._shots)
         info = make_info(self._api, settings, number, grid, facts)
+        if follows:
+            self._report_beginning(info, (grid.first - int(start)) // grid.step)
         capacity = int(settings.buffer_mb * 1e6 / len(self._images))
         channels = (*self._images, *EQUIPMENT, *info.more_values)
         return OnlineRun(info, channels, grid.first - 1, capacity, self._ended)
+
+    def _report_beginning(self, info: RunInfo, passed: int) -> None:
+        """Count the shots before the first one that is read; report what is not known."""
+        if passed:
+            self._report(f"run {info.run}: its first {passed} shots are gone")
+            for name in self._images:
+                self._lost[name].add("gone", passed)
+        for name in info.tiles:
+            if self._images[name].answered != info.run:
+                self._report(f"{name}: does not answer; its gain of before holds in run {info.run}")
