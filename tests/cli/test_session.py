@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -27,8 +28,9 @@ ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.timeout(400)  # a test may start the whole beamline
 
-SCRIPT = """
+SCRIPT = """# coding: latin-1
 import json, sys
+assert ascii("µ") == r"'\\xb5'"
 assert __name__ == "__main__"
 result = RE(take_pictures(axis, 2, md={"sample": "s1"}))
 run = stored(result.run_start_uids[0])
@@ -47,7 +49,7 @@ RE(take_pictures(axis, 0))
 def test_a_session_without_up_starts_one_runs_a_script_and_leaves_nothing(tmp_path: Path) -> None:
     """The run is found everywhere; what the script raises is shown once and is the status."""
     script, config = tmp_path / "mine.py", tmp_path / "skywright.toml"
-    script.write_text(SCRIPT)
+    script.write_text(SCRIPT, encoding="latin-1")
     config.write_text('[metadata]\ninstrument = "test bench"\n')
     store = {"SKYWRIGHT_STORE__DIRECTORY": str(tmp_path / "store")}
     done = run("session", "--config", str(config), str(script), "--", "3", "-x", **store)
@@ -97,19 +99,25 @@ def test_an_example_is_a_script_of_its_own_and_scan_ids_go_on(beamline: dict[str
     assert latest["scan_id"] == 42
 
 
-def test_a_script_says_its_encoding_and_empty_code_is_code(
-    tmp_path: Path, beamline: dict[str, str]
-) -> None:
-    script = tmp_path / "latin.py"
-    script.write_bytes("# coding: latin-1\nprint(ascii('µ'))\n".encode("latin-1"))
-    done = run("session", str(script), **beamline)
-    assert (done.returncode, done.stdout) == (0, "'\\xb5'\n"), done.stderr
-    script.write_bytes(b"'\xb5'\n")
-    done = run("session", str(script), **beamline)
+@pytest.mark.parametrize("source", [b"'\xb5'\n", b"RE(count([axis])\n", b"x = 1\0\n"])
+def test_a_script_that_is_no_python_starts_no_beamline(tmp_path: Path, source: bytes) -> None:
+    script = tmp_path / "mine.py"
+    script.write_bytes(source)
+    done = run("session", str(script), SKYWRIGHT_STORE__DIRECTORY=str(tmp_path / "store"))
     assert done.returncode == 1
-    assert "SyntaxError" in done.stderr
-    done = run("session", "-c", "", **beamline)
-    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert "Error" in done.stderr.splitlines()[-1]
+    assert "beamline" not in done.stderr
+
+
+def test_empty_code_is_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[Any] = []
+    monkeypatch.setenv("SKYWRIGHT_STORE__DIRECTORY", str(tmp_path))
+    monkeypatch.setattr(session, "have_beamline", lambda settings: None)
+    monkeypatch.setattr(session, "_run_code", ran.append)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # of the process of the tests
+    session.session(code="")
+    logging.getLogger("bluesky").removeFilter(session._is_logged_only)
+    assert len(ran) == 1
 
 
 def test_a_missing_script_is_bad_use_and_starts_no_beamline(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from pathlib import Path
+from types import CodeType
 from typing import Annotated, Any
 
 import typer
@@ -76,15 +77,16 @@ def session(
     if script and source is None:
         sys.argv = script
         name, source = script[0], _read_script(Path(script[0]))
+    program = None if source is None else _compiled(name, source)  # before minutes of a start
     if config:
         os.environ["SKYWRIGHT_CONFIG"] = str(config.resolve())
     check_directory(settings)
     locks.hold_lock(settings.directory / runtime.SESSION_LOCK, "session")
     have_beamline(settings)
-    if source is None:
+    if program is None:
         _run_ipython()
     else:
-        _run_code(name, source)
+        _run_code(program)
 
 
 def _is_logged_only(record: logging.LogRecord) -> bool:
@@ -225,19 +227,34 @@ def _show_events(process: "subprocess.Popen[str]") -> None:
         typer.echo(f"{event['name']}: {event['event']}", err=True)
 
 
-def _run_code(name: str, source: str | bytes) -> None:
-    """Run a line, or the content of the script `name`, in the profile's namespace.
+def _compiled(name: str, source: str | bytes) -> CodeType:
+    """Return the program of a line, or of the content of the script `name`.
 
     Raises
     ------
     typer.Exit
-        With status 1, the traceback shown, when the code fails.
+        With status 1, the place shown, when it is no Python.
+    """
+    try:
+        return compile(source, name, "exec")
+    except (SyntaxError, ValueError) as error:  # the latter: a null character
+        traceback.print_exc(limit=0)
+        raise typer.Exit(EXIT_FAILED) from error
+
+
+def _run_code(program: CodeType) -> None:
+    """Run a program in the profile's namespace.
+
+    Raises
+    ------
+    typer.Exit
+        With status 1, the traceback shown, when it fails.
     """
     from skywright.session.profile import load_profile
 
     namespace = load_profile()
     try:
-        exec(compile(source, name, "exec"), namespace)
+        exec(program, namespace)
     except SkywrightError:
         raise
     except Exception as error:
