@@ -82,9 +82,9 @@ def _peak(process: "subprocess.Popen[bytes]") -> int:
 def read_all(directory: Path) -> float:
     """Read every manifest and .dm; return seconds."""
     began = time.perf_counter()
-    for parent, name in walk(directory):
-        if name.endswith((".xml", ".dm")):
-            descriptor = os.open(f"{directory}/{parent}/{name}", os.O_RDONLY)
+    for path, file in walk(directory):
+        if path.endswith((".xml", ".dm")):
+            descriptor = os.open(file.path, os.O_RDONLY)
             while os.read(descriptor, 1 << 20):
                 pass
             os.close(descriptor)
@@ -125,10 +125,9 @@ def bench_parse(small: Path, large: Path, counts: tuple[int, int]) -> None:
 def bench_rescan(directory: Path) -> None:
     """Report a scan of a tree in which nothing has changed."""
     known = {}
-    for parent, name in walk(directory):
-        if name.endswith((".xml", ".dm")):
-            path = f"{parent}/{name}" if parent else name
-            status = (directory / path).stat()
+    for path, file in walk(directory):
+        if path.endswith((".xml", ".dm")):
+            status = file.stat()
             known[path] = (status.st_size, status.st_mtime_ns)
 
     def rescan() -> float:

@@ -97,10 +97,15 @@ def track_epu(
             **(md or {}),
         }
         uid = yield from bps.open_run(start)
-        streams: list[Any] = []
-        runs[grid["uuid"]] = (uid, streams)  # before `begin`, which may fail half-way
         uids.append(uid)
-        for stream in watcher.begin(grid["uuid"], uid):
+        try:
+            begun = watcher.begin(grid["uuid"], uid)
+        except BaseException:  # the engine closes the run and notes the reason
+            watcher.end(uid, [])
+            raise
+        streams: list[Any] = []
+        runs[grid["uuid"]] = (uid, streams)
+        for stream in begun:
             name = stream.name.removeprefix(f"{watcher.name}_")
             yield from bps.declare_stream(stream, name=name, collect=True)
             streams.append(stream)

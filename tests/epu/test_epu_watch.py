@@ -4,6 +4,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -230,7 +231,15 @@ def test_unreadable_file_is_tried_again_then_reported(root, database, monkeypatc
     assert following.watcher.state.unreadable == 1
     path.write_bytes(content)
     following.wait_for(lambda: following.watcher.state.unreadable == 0)
+    assert recorded(database, root)["issues"] == []
+    path.write_bytes(content[:500])
+    following.wait_for(following.caught_up)
     following.stop()
+    assert [each["kind"] for each in recorded(database, root)["issues"]] == ["unreadable"]
+    again = Watcher(root, database)  # the micrograph is in the database still
+    assert again.state.recorded["micrograph"] == len(list(root.rglob("Data/*.xml")))
+    path.write_bytes(content)
+    again.run(idle_exit=0)
     assert recorded(database, root)["issues"] == []
     assert comparable(recorded(database, root)) == comparable(read_document(root))
 
@@ -324,17 +333,25 @@ def test_sessions_and_visits_that_are_watched_by_themselves_are_kept_apart(root,
         assert comparable(recorded(database, directory)) == comparable(read_document(directory))
 
 
-def test_a_database_of_an_older_version_keeps_its_uuids(root, database, monkeypatch):
+@pytest.mark.parametrize("version", ["older", "this"])
+@pytest.mark.parametrize("is_moved", [False, True])
+def test_a_tree_keeps_its_uuids(root, database, monkeypatch, version, is_moved):
     writes = small_visit(5)
     run_steps(in_order(root, writes[: len(writes) // 2], random.Random(5)), 0)
     with monkeypatch.context() as older:
-        older.setattr(Memory, "place", lambda memory, path: path)
+        if version == "older":
+            older.setattr(Memory, "place", lambda memory, path: path)
         Watcher(root, database).run(idle_exit=0)
+    if is_moved:
+        (root.parent / "elsewhere").mkdir()
+        root = root.rename(root.parent / "elsewhere" / root.name)
     run_steps(in_order(root, writes, random.Random(5)), 0)
     Watcher(root, database).run(idle_exit=0)
     assert comparable(recorded(database, root)) == comparable(read_document(root))
     with database.read() as connection:
         assert read.count(connection, "grid") == len(list(root.rglob("EpuSession.dm")))
+        assert read.count(connection, "atlas") == len(list(root.rglob("Atlas.dm")))
+        assert read.count(connection, "micrograph") == len(list(root.rglob("Data/*.xml")))
 
 
 def test_an_atlas_that_is_taken_anew_leaves_nothing_of_the_old_one(root, database):
@@ -556,6 +573,9 @@ def test_a_path_that_is_not_utf8_is_reported(root, database):
     assert comparable(recorded(database, root)) == comparable(expected)
     with pytest.raises(ConfigError, match="not UTF-8"):
         Watcher(odd, database)
+    shutil.rmtree(odd)
+    watcher.scan()
+    assert watcher.state.unreadable == 0
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pipes in directories")

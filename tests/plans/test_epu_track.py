@@ -15,6 +15,7 @@ import pytest
 from bluesky import RunEngine
 from bluesky.utils import RequestStop
 from ioc_process import running_ioc
+from ophyd.sim import NullStatus
 from store.stack import Stack, running_stack, truth
 from support.waiting import until
 from tiled.queries import Eq
@@ -81,8 +82,8 @@ class FakeWatcher:
 
     describe = read
 
-    def trigger(self) -> None:
-        pass
+    def trigger(self) -> NullStatus:
+        return NullStatus()
 
 
 def messages_of(watcher: FakeWatcher, interrupted: str = "") -> list[tuple[str, Any, Any]]:
@@ -120,6 +121,21 @@ def test_a_run_that_is_interrupted_as_it_begins_is_given_back() -> None:
     watcher = FakeWatcher(True, False)
     messages_of(watcher, interrupted="declare_stream")
     assert watcher.ended == ["run1"]
+
+
+def test_a_run_that_cannot_begin_failed(RE: RunEngine) -> None:
+    class Full(FakeWatcher):
+        def begin(self, grid: str, run: str) -> list[Any]:
+            raise OSError(28, "No space left on device")
+
+    watcher = Full(True)
+    documents: list[tuple[str, dict[str, Any]]] = []
+    with pytest.raises(OSError, match="No space left"):
+        RE(track_epu(watcher), lambda *document: documents.append(document))
+    assert [name for name, _ in documents] == ["start", "stop"]
+    start, stop = (document for _, document in documents)
+    assert (stop["exit_status"], "No space left" in stop["reason"]) == ("fail", True)
+    assert watcher.ended == [start["uid"]]
 
 
 SESSION = """

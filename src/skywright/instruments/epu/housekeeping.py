@@ -40,10 +40,9 @@ def usage(directory: Path, problems: list[tuple[str, str]] | None = None) -> lis
     A directory that cannot be listed is appended to `problems` as (path, reason).
     """
     kinds: dict[str, Usage] = {}
-    for parent, name in walk(directory, problems):
-        path = f"{parent}/{name}" if parent else name
+    for path, file in walk(directory, problems):
         try:
-            size = (directory / path).stat(follow_symlinks=False).st_size
+            size = file.stat(follow_symlinks=False).st_size
         except FileNotFoundError:  # removed in the meantime
             continue
         kind = kind_of_file(path)
@@ -63,10 +62,9 @@ def slim(directory: Path, dry_run: bool = False) -> list[tuple[str, int]]:
         would be, emptied.
     """
     emptied = []
-    for parent, name in walk(directory):
-        relative = f"{parent}/{name}" if parent else name
+    for relative, file in walk(directory):
         path = directory / relative
-        if not _IMAGE.fullmatch(name) or path.is_symlink():
+        if not _IMAGE.fullmatch(file.name) or path.is_symlink():
             continue
         status = path.stat()
         if status.st_size == 0 or not path.is_file():

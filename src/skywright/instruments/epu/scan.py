@@ -43,8 +43,10 @@ class Scan:
     problems: list[tuple[str, str]] = field(default_factory=list)
 
 
-def walk(root: Path, problems: list[tuple[str, str]] | None = None) -> Iterator[tuple[str, str]]:
-    """Yield (directory, name) of each file below `root`, directories relative to it with ``/``.
+def walk(
+    root: Path, problems: list[tuple[str, str]] | None = None
+) -> Iterator[tuple[str, "os.DirEntry[str]"]]:
+    """Yield each file below `root`, with its path relative to `root` (separated by ``/``).
 
     Links to directories are not followed. A directory that cannot be listed is appended to
     `problems` as (path, reason) and the rest goes on.
@@ -55,10 +57,11 @@ def walk(root: Path, problems: list[tuple[str, str]] | None = None) -> Iterator[
         try:
             with os.scandir(root / directory if directory else root) as entries:
                 for entry in entries:
+                    path = f"{directory}/{entry.name}" if directory else entry.name
                     if entry.is_dir(follow_symlinks=False):
-                        waiting.append(f"{directory}/{entry.name}" if directory else entry.name)
+                        waiting.append(path)
                     elif _is_file(entry):
-                        yield directory, entry.name
+                        yield path, entry
         except FileNotFoundError:
             continue  # removed in the meantime
         except OSError as error:
@@ -77,8 +80,8 @@ def _is_file(entry: "os.DirEntry[str]") -> bool:
 def scan(root: Path) -> Scan:
     """Return EPU's files below `root`, judged by their names; none is opened."""
     found = Scan()
-    for directory, name in walk(root, found.problems):
-        file = recognize(f"{directory}/{name}" if directory else name)
+    for path, _ in walk(root, found.problems):
+        file = recognize(path)
         if file is None:
             continue
         if file.kind is Kind.ATLAS:

@@ -114,11 +114,10 @@ def _session_names(tree: Tree) -> list[str]:
 
 
 def _unknown_files(directory: Path) -> list[str]:
-    paths = (f"{parent}/{name}" if parent else name for parent, name in walk(directory))
     return [
         path
-        for path in paths
-        if recognize(path) is None and not IGNORED.fullmatch(path.rpartition("/")[2])
+        for path, file in walk(directory)
+        if recognize(path) is None and not IGNORED.fullmatch(file.name)
     ]
 
 

@@ -1,6 +1,7 @@
 """The agent against a real API: sending, network away, instructions, proxy, lean installation."""
 
 import base64
+import hashlib
 import http.server
 import itertools
 import json
@@ -35,6 +36,7 @@ from skywright.instruments.epu.database import (
     remove,
     schema,
 )
+from skywright.instruments.epu.database.schema import setting
 from skywright.instruments.epu.database.schema_exchange import outbox
 
 LIMIT_S = 120.0
@@ -162,11 +164,14 @@ def test_a_grid_and_its_squares_are_registered_when_all_is_sent(
 
 
 def test_two_grids_on_one_atlas_have_it_in_the_api(local: Database, tmp_path: Path) -> None:
+    mark = {"name": "registered g2", "value": hashlib.sha256(b"{}").hexdigest()}
     rows = tree()
     rows[1][1]["atlas_uuid"] = None
     second = {"uuid": "g2", "acquisition_uuid": "b", "name": "2", "atlas_uuid": "at"}
     store(local, [*rows[:4], ("acquisition", {"uuid": "b", "name": "again"}), ("grid", second)])
     store(local, [("gridsquare", {"uuid": "s2", "grid_uuid": "g2", "gridsquare_id": "3"})])
+    with local.write() as connection:  # an older version has registered it, without the atlas
+        connection.execute(setting.insert().values(mark))
     remote = open_database(tmp_path / "api.sqlite", announce=True)
     with TestClient(create_app(remote)) as client:
         uploader = upload.Uploader(local, _Direct(client))  # type: ignore[arg-type]

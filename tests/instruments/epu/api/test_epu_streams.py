@@ -18,7 +18,7 @@ import pytest
 from sqlalchemy import select
 
 from skywright.instruments.epu.api import agents, instructions
-from skywright.instruments.epu.api.models_services import InstructionCreate
+from skywright.instruments.epu.api.models_services import Acknowledgement, InstructionCreate
 from skywright.instruments.epu.api.service import Service
 from skywright.instruments.epu.broker.events import read_event
 from skywright.instruments.epu.database import Database
@@ -178,6 +178,50 @@ def test_a_newer_stream_of_a_session_replaces_the_older_one(database: Database) 
     query = select(agent_connection.c.close_reason).order_by(agent_connection.c.created_at)
     with database.read() as connection:
         assert list(connection.execute(query).scalars()) == ["replaced", "client_disconnect"]
+
+
+def test_what_a_replaced_stream_took_without_an_answer_comes_again(database: Database) -> None:
+    async def both() -> tuple[list[str], list[str], bool]:
+        service = Service(database)
+        service.start()
+        streams: list[Any] = []
+        found = []
+        for count in (5, 4):  # connection, heartbeat and instructions
+            stream = agents._instructions(service, "a", "s", "")  # the first one stays open
+            chunks = [(await anext(stream)).decode() for _ in range(count)]
+            read = [next(read_events(iter(chunk.splitlines()))) for chunk in chunks[2:]]
+            found.append([data["instruction_id"] for _, data in read])
+            streams.append(stream)
+            if len(found) == 1:
+                with database.write() as connection:
+                    body = Acknowledgement(status="processed")
+                    instructions.acknowledge(connection, "a", "s", ids[1], body)
+        await streams[0].aclose()  # it had not finished the last one
+        waits = await service.writer.do(lambda connection: instructions.waiting(connection, "s"))
+        await streams[1].aclose()
+        service.writer.close()
+        return *found, waits
+
+    ids = given(database, 60, 60, 60)
+    old, new, waits = asyncio.run(both())
+    assert (old, new, waits) == (ids, [ids[0], ids[2]], False)
+
+
+def test_a_stream_that_counts_as_stale_ends_without_an_error(database: Database) -> None:
+    async def events() -> list[bytes]:
+        service = Service(database)
+        service.start()
+        stream = agents._instructions(service, "a", "s", "")
+        for _ in range(2):  # connection and heartbeat
+            await anext(stream)
+        with database.write() as connection:
+            instructions.close_stale(connection, 0.0)
+        rest = [chunk async for chunk in stream]
+        service.writer.close()
+        return rest
+
+    given(database)
+    assert asyncio.run(events()) == []
 
 
 def test_an_instruction_whose_time_is_over_is_not_sent(database: Database) -> None:

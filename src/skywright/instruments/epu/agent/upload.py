@@ -206,17 +206,20 @@ class Uploader:
             ):
                 return
             shared = read.get(connection, "atlas", atlas)
-            positions = _positions(connection, uuid, atlas)
+            posts: dict[str, Any] = {
+                f"/atlas-tiles/{tile}/gridsquares": squares
+                for tile, squares in _positions(connection, uuid, atlas).items()
+            }
             query = select(setting.c.value).where(setting.c.name == mark)
             before = connection.execute(query).scalar()
-        now = hashlib.sha256(json.dumps(positions).encode()).hexdigest()
-        if now == before:
-            return
         if shared is not None and shared["grid_uuid"] != uuid:
             body = request_body("atlas", shared) | {"grid_uuid": uuid}
-            self._post(f"/grids/{uuid}/atlas", body)
-        for tile, squares in positions.items():
-            self._post(f"/atlas-tiles/{tile}/gridsquares", squares)
+            posts = {f"/grids/{uuid}/atlas": body, **posts}
+        now = hashlib.sha256(json.dumps(posts).encode()).hexdigest()
+        if now == before:
+            return
+        for path, body in posts.items():
+            self._post(path, body)
         if before is None:
             self._post(f"/grids/{uuid}/registered")
         with self._database.write() as connection:

@@ -33,7 +33,10 @@ MOST_LOGS = 500
 
 @router.get("/agent/{agent_id}/session/{session_id}/instructions/stream")
 async def stream(agent_id: str, session_id: str, request: Request, service: ServiceOf) -> Response:
-    """Stream instructions to an agent, each once, as server-sent events."""
+    """Stream instructions to an agent, as server-sent events.
+
+    Each comes once, unless a newer stream replaces the one that took it before it is acknowledged.
+    """
     client = request.client.host if request.client else ""
     return event_stream(_instructions(service, agent_id, session_id, client))
 
@@ -63,9 +66,11 @@ async def _instructions(
                 next_heartbeat = time.monotonic() + HEARTBEAT_S
                 await service.writer.do(partial(instructions.beat, connection_id=connection_id))
                 yield event("heartbeat", {**ids, "timestamp": _now()})
-            if not await _take_waiting(service, ids, undelivered):
+            closed = await _take_waiting(service, ids, undelivered)
+            if closed == "replaced":
                 message = f"a newer stream of session {session_id} has replaced this one"
-                yield event("error", {"error": "replaced", "message": message})
+                yield event("error", {"error": closed, "message": message})
+            if closed is not None:  # the agent connects again
                 return
             while undelivered:
                 yield event("instruction", _instruction(undelivered[0]))
@@ -75,7 +80,8 @@ async def _instructions(
     finally:
 
         def end(connection: Connection) -> None:
-            instructions.put_back(connection, undelivered)
+            if instructions.close_reason(connection, connection_id) != "replaced":
+                instructions.put_back(connection, undelivered)
             instructions.disconnect(connection, connection_id, reason)
 
         # The task may be cancelled here; the writer's thread does this by itself.
@@ -84,24 +90,24 @@ async def _instructions(
 
 async def _take_waiting(
     service: Service, ids: dict[str, str], rows: list[instructions.Row]
-) -> bool:
+) -> str | None:
     """Put the instructions that wait into `rows`, also where this task is cancelled meanwhile.
 
-    Return whether the stream is still the one of its session.
+    Return why the stream was closed; None while it is open.
     """
 
     def is_due() -> bool:
         with service.database.read() as connection:
             waits = instructions.waiting(connection, ids["session_id"])
-            return waits or not instructions.is_open(connection, ids["connection_id"])
+            return waits or bool(instructions.close_reason(connection, ids["connection_id"]))
 
-    def take(connection: Connection) -> bool:
-        if not instructions.is_open(connection, ids["connection_id"]):
-            return False
-        rows[:] = instructions.hand_out(connection, ids["session_id"])
-        return True
+    def take(connection: Connection) -> str | None:
+        reason = instructions.close_reason(connection, ids["connection_id"])
+        if reason is None:
+            rows[:] = instructions.hand_out(connection, ids["session_id"])
+        return reason
 
-    return not await asyncio.to_thread(is_due) or await service.writer.do(take)
+    return await service.writer.do(take) if await asyncio.to_thread(is_due) else None
 
 
 def _now() -> str:

@@ -6,7 +6,7 @@ from typing import Any
 from uuid import uuid4
 
 from fastapi import HTTPException
-from sqlalchemy import Connection, RowMapping, case, insert, select
+from sqlalchemy import Connection, RowMapping, case, func, insert, select
 
 from skywright.instruments.epu.api import models_services
 from skywright.instruments.epu.database.schema_exchange import (
@@ -118,7 +118,7 @@ def hand_out(connection: Connection, session_id: str) -> Sequence[Row]:
 
 
 def put_back(connection: Connection, rows: Sequence[Row]) -> None:
-    """Let instructions wait again that were handed out to a stream that broke before they went.
+    """Let instructions wait again that a stream took, and that did not reach its agent.
 
     ``retry_count`` counts these. ``max_retries`` does not limit them: the agent has not had the
     instruction, and only its time of expiry may end it.
@@ -197,8 +197,16 @@ def connect(connection: Connection, agent_id: str, session_id: str, client: str)
     """Store that an agent's stream began and give the id of the connection.
 
     It takes the place of earlier streams of the session: the network may hide that they are dead.
+    What they took without an answer waits again; agents pass over an instruction that comes twice.
     """
-    _close(connection, "replaced", agent_connection.c.session_id == session_id)
+    table, mine = agent_instruction.c, agent_connection.c.session_id == session_id
+    active = agent_connection.c.status == "active"
+    since = select(func.min(agent_connection.c.created_at)).where(mine, active).scalar_subquery()
+    taken = select(table.instruction_id).where(
+        table.session_id == session_id, table.status == "sent", table.sent_at >= since
+    )
+    put_back(connection, connection.execute(taken).mappings().all())
+    _close(connection, "replaced", mine)
     now = datetime.now(UTC)
     connection_id = str(uuid4())
     connection.execute(
@@ -219,11 +227,12 @@ def disconnect(connection: Connection, connection_id: str, reason: str) -> None:
     _close(connection, reason, agent_connection.c.connection_id == connection_id)
 
 
-def is_open(connection: Connection, connection_id: str) -> bool:
-    """Return whether an agent's stream is the one of its session."""
+def close_reason(connection: Connection, connection_id: str) -> str | None:
+    """Return why an agent's stream was closed; None while it is open."""
     table = agent_connection.c
-    query = select(table.status).where(table.connection_id == connection_id)
-    return connection.execute(query).scalar() == "active"
+    query = select(table.close_reason).where(table.connection_id == connection_id)
+    row = connection.execute(query).first()
+    return row.close_reason if row is not None else "removed with its session"
 
 
 def beat(connection: Connection, connection_id: str) -> None:

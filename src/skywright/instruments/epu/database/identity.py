@@ -2,9 +2,9 @@
 
 The same tree gives the same uuids on every machine and after every restart. Sessions and atlases
 are known by their path, which begins with the name of the watched directory: the path below it
-alone is the same in several visits. A square id recurs in every session that uses the same atlas,
-so ids below a session include the session. A micrograph needs none: its manifest holds a uuid
-(``uniqueID``).
+alone is the same in several visits. Uuids that are recorded stay, see `load_memory`. A square id
+recurs in every session that uses the same atlas, so ids below a session include the session. A
+micrograph needs none: its manifest holds a uuid (``uniqueID``).
 """
 
 from uuid import NAMESPACE_URL, uuid5

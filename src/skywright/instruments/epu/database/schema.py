@@ -304,11 +304,12 @@ source_file = Table(
     Column("size", BigInteger, nullable=False),
     Column("mtime_ns", BigInteger, nullable=False),
     Column("digest", Text),
-    # Why the file could not be read; of a file that was recorded (it has an entity_uuid): its
-    # values of a wrong type and repeated holes, one a line.
+    # Why the file could not be read; of a file that could (it has a digest): its values of a
+    # wrong type and repeated holes, one a line.
     Column("problem", Text),
     Column("recorded_at", Instant),
     Index(None, "grid_uuid"),
+    Index(None, "kind", "entity_uuid"),
 )
 
 run_rows = Table(

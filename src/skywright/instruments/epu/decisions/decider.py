@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, RowMapping, func, select
+from sqlalchemy import Connection, RowMapping, case, func, select
 
 from skywright.analysis import Batch
 from skywright.instruments.epu.broker.quality import store_prediction
@@ -176,20 +176,22 @@ def troubles(connection: Connection, late_s: float) -> Troubles:
     An orphan waits since its file was recorded: results of processing change its `updated_at`.
     """
     table, file = schema.micrograph, schema.source_file
-    count = select(func.count(table.c.uuid.distinct())).where(read.is_orphan())
     long_ago = datetime.now(UTC) - timedelta(seconds=late_s)
-    own = (file.c.entity_uuid == table.c.uuid) & (file.c.kind == "micrograph")
-    since = func.coalesce(file.c.recorded_at, table.c.updated_at)
-    late = count.outerjoin_from(table, file, own).where(since < long_ago)
+    own = (file.c.kind == "micrograph", file.c.entity_uuid == table.c.uuid)
+    recorded = select(func.min(file.c.recorded_at)).where(*own).scalar_subquery()
+    since = func.coalesce(recorded, table.c.updated_at)
+    late = func.count(case((since < long_ago, 1)))
+    count = select(func.count(), late).select_from(table).where(read.is_orphan())
     several = (
         select(file.c.entity_uuid)
         .where(file.c.kind == "foilhole", file.c.entity_uuid.is_not(None))
         .group_by(file.c.entity_uuid)
         .having(func.count() > 1)
     )
+    orphans, waited = connection.execute(count).one()
     return Troubles(
-        int(connection.execute(count).scalar_one()),
-        int(connection.execute(late).scalar_one()),
+        orphans,
+        waited,
         int(connection.execute(select(func.count()).select_from(several.subquery())).scalar_one()),
     )
 
@@ -201,13 +203,13 @@ def _newest_first(query: Any) -> Any:
 
 
 def _current_grid(connection: Connection) -> str | None:
-    table = schema.micrograph.c
-    last = func.max(table.acquisition_datetime).desc().nulls_last(), func.max(table.number).desc()
-    grids = select(table.grid_uuid).group_by(table.grid_uuid).order_by(*last)
-    found: str | None = connection.execute(grids.limit(1)).scalar()
-    if found is None:
-        found = connection.execute(select(schema.grid.c.uuid).limit(1)).scalar()
-    return found
+    grid, table = schema.grid.c, schema.micrograph.c
+    last = [  # found in an index, for each grid
+        select(func.max(column)).where(table.grid_uuid == grid.uuid).scalar_subquery()
+        for column in (table.acquisition_datetime, table.number)
+    ]
+    grids = select(grid.uuid).order_by(*[each.desc().nulls_last() for each in last])
+    return connection.execute(grids.limit(1)).scalar()
 
 
 def _left(connection: Connection, grid: str) -> Left:

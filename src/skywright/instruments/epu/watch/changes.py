@@ -69,14 +69,13 @@ def changed_files(root: Path, known: Mapping[str, Signature]) -> Iterable[EpuFil
         Size and time of files that have been read, by path.
     """
     problems: list[tuple[str, str]] = []
-    for directory, name in walk(root, problems):
-        if not name.endswith((".xml", ".dm")):
+    for path, entry in walk(root, problems):
+        if not path.endswith((".xml", ".dm")):
             continue
-        path = f"{directory}/{name}" if directory else name
         signature = known.get(path)
         if signature is not None:
             try:
-                status = (root / path).stat()
+                status = entry.stat()
             except OSError:  # the next scan asks again
                 continue
             if (status.st_size, status.st_mtime_ns) == signature:

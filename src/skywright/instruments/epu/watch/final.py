@@ -69,7 +69,7 @@ class _Document:
         query = select(file).where(file.c.root == str(self.root), file.c.problem.is_not(None))
         unreadable = set()
         for row in self._rows(query.order_by(file.c.path)):
-            if row["entity_uuid"] is None:
+            if row["digest"] is None:
                 unreadable.add(row["path"])
                 self.issues.append(Issue("unreadable", row["path"], row["problem"]))
                 continue

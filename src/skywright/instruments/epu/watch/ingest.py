@@ -148,7 +148,9 @@ class Ingest:
             signature = (status.st_size, status.st_mtime_ns)
             self.memory.known[file.path] = signature
             # What was recorded before stays; only the file's row tells of the problem.
-            rows.append(self.memory.file_row(file, signature, now, problem=reason))
+            row = self.memory.file_row(file, signature, now, problem=reason)
+            del row["entity_uuid"]
+            rows.append(row)
             self.memory.digests.pop(file.path, None)
         if rows:
             with self.database.write() as connection:

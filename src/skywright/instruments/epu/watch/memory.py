@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import Connection, select
 
@@ -100,20 +101,29 @@ class Memory:
 
 
 def load_memory(root: Path, connection: Connection) -> Memory:
-    """Return what the database holds of the directory `root`."""
+    """Return what the database holds of the directory `root`.
+
+    Sessions and atlases keep the uuids that they have where the directory was before: a directory
+    of the same name.
+    """
     memory = Memory(root)
     file = schema.source_file.c
     columns = (file.path, file.kind, file.entity_uuid, file.digest, file.size, file.mtime_ns)
-    query = select(*columns).where(file.root == str(root))
+    here = file.root == str(root)
+    query = select(*columns).where(here)
     for path, kind, entity, digest, size, mtime in connection.execute(query):
         memory.known[path] = (size, mtime)
         if entity is not None:
             memory.seen.add((kind, entity))
-            if kind == Kind.ATLAS.value:
-                memory.atlas_uuids[path] = entity
         if digest is not None:
             memory.digests[path] = digest
-    links = _load_sessions(memory, connection)
+    roots = connection.execute(select(file.root).distinct()).scalars()
+    same = file.root.in_([each for each in roots if Path(each).name == root.name])
+    atlases = select(file.path, file.entity_uuid).where(
+        same, file.kind == Kind.ATLAS.value, file.entity_uuid.is_not(None)
+    )
+    memory.atlas_uuids.update(connection.execute(atlases.order_by(here)).tuples().all())
+    links = _load_sessions(memory, connection, same)
     paths = {uuid: path for path, uuid in memory.atlas_uuids.items()}
     atlas = schema.atlas.c
     stored = select(atlas.uuid, atlas.path, atlas.gridsquares).where(
@@ -129,17 +139,23 @@ def load_memory(root: Path, connection: Connection) -> Memory:
     return memory
 
 
-def _load_sessions(memory: Memory, connection: Connection) -> dict[str, str]:
-    """Take up the sessions of which a file is recorded; return the atlas of each grid."""
+def _load_sessions(memory: Memory, connection: Connection, same: Any) -> dict[str, str]:
+    """Take up the sessions of which a file is recorded; return the atlas of each grid.
+
+    `same` is the condition for the files; those of the present directory come before others.
+    """
     a, grid, file = schema.acquisition.c, schema.grid.c, schema.source_file.c
-    mine = select(file.grid_uuid).where(file.root == str(memory.root))
+    here = select(file.grid_uuid).where(file.root == str(memory.root), file.grid_uuid.is_not(None))
     query = (
         select(a.uuid, a.data_dir, a.id, a.instrument_model, a.atlas_path)
         .add_columns(grid.uuid, grid.atlas_uuid)
-        .where(grid.acquisition_uuid == a.uuid, grid.uuid.in_(mine))
+        .where(grid.acquisition_uuid == a.uuid)
+        .where(grid.uuid.in_(select(file.grid_uuid).where(same)))
+        .order_by(grid.uuid.in_(here))
     )
     links: dict[str, str] = {}
-    for uuid, directory, identity, model, atlas, own, link in connection.execute(query):
+    sessions = {row.data_dir: row for row in connection.execute(query)}
+    for uuid, directory, identity, model, atlas, own, link in sessions.values():
         session = "" if directory == "." else directory
         memory.acquisitions[session], memory.grids[session] = uuid, own
         if model is not None:

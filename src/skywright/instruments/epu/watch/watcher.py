@@ -119,6 +119,8 @@ class Watcher:
         self.state = WatchState()
         self.backlog = Backlog()
         self.unreadable: dict[str, str] = {}
+        self._not_utf8: dict[str, str] = {}
+        """Path of a file, by what stands for it in `unreadable`."""
         self.on_commit = on_commit
         self._rescan = rescan
         self._polling = polling
@@ -216,9 +218,10 @@ class Watcher:
             file.path.encode()
         except UnicodeEncodeError:
             readable = os.fsencode(file.path).decode(errors="backslashreplace")
-            reason = "the path is not UTF-8: rename the file or its directory"
-            if self.unreadable.setdefault(readable, reason) is reason:
+            if readable not in self.unreadable:
+                reason = "the path is not UTF-8: rename the file or its directory"
                 logger.warning("%s: %s", readable, reason)
+                self.unreadable[readable], self._not_utf8[readable] = reason, file.path
                 self.state.unreadable = len(self.unreadable)
             return False
         return True
@@ -227,9 +230,11 @@ class Watcher:
         """Look through the directory for files that changed; return whether there were any."""
         now = time.monotonic()
         before = len(self.backlog)
-        for path in self.known.keys() & self.unreadable.keys():
+        for name in list(self.unreadable):
+            path = self._not_utf8.get(name, name)
             if not os.access(self.root / path, os.F_OK):  # it was removed
-                del self.unreadable[path], self.known[path]
+                del self.unreadable[name]
+                self.known.pop(path, None)
         self.state.unreadable = len(self.unreadable)
         for file in changed_files(self.root, self._ingest.memory.known):
             if not self.backlog.is_in_trouble(file.path) and self._can_be_named(file):
