@@ -202,5 +202,5 @@ def test_options_set_the_simulated_array(tmp_path: Path) -> None:
     movie = read_pff(next(directory.glob("*img8*seqno_0.pff")))
     assert len(movie) == -(-3_000_000 // 1516)
     assert (movie.flags & Flag.UNLOCKED).all()
-    steps = np.diff(board_ns(movie.numbers[movie.present[:, 0], 0], UNLOCKED_S))
+    steps = np.diff(board_ns(movie.numbers[movie.present[:, 0], 0], -UNLOCKED_S))
     assert steps.min() == 20_000  # a step is longer where a packet was lost

@@ -26,7 +26,7 @@ from skywright.instruments.sacla.twin import SINGLE
 from skywright.store.ingest import State, ingest
 from skywright.store.reprocess import reprocess
 
-SHOTS = 240
+SHOTS = 420  # so many that a slow computer has seen the last run begin
 ROI = f"all:{SINGLE}:-0.5,-0.5;9.5,-0.5;9.5,11.5;-0.5,11.5"
 ONLINE = f"""
 detectors = ["{SINGLE}"]
@@ -65,7 +65,7 @@ def sacla(socket: Path, journals: Path, tmp_path: Path) -> Iterator[Shots]:
 def begin_runs(sacla: Shots, socket: Path) -> None:
     """Begin a run with a new high tag and low tags, and a further one."""
     control = FacilityControl(socket)
-    for wanted, tags in ((20, (202302, 1000)), (60, (None, None))):
+    for wanted, tags in ((20, (202302, 1000)), (40, (None, None))):
         until(lambda n=wanted: bool(sacla.rows.file) and sacla.rows.get_index() > n, 120, "shots")
         control.start_run(*tags)
     control.close()
