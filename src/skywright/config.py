@@ -330,7 +330,7 @@ def _refuse_old_variables() -> None:
 def _refuse_unknown_sections() -> None:
     """Raise `ConfigError` for an environment variable ``SKYWRIGHT_X__KEY`` without a section X.
 
-    A variable without a double underscore may be somebody's own: nothing is said of it.
+    A variable without a double underscore may belong to another program; it is ignored.
     """
     for variable in os.environ:
         section, separator, _ = variable.removeprefix(ENV_PREFIX).lower().partition("__")

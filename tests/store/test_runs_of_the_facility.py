@@ -26,7 +26,7 @@ from skywright.instruments.sacla.twin import SINGLE
 from skywright.store.ingest import State, ingest
 from skywright.store.reprocess import reprocess
 
-SHOTS = 420  # so many that a slow computer has seen the last run begin
+SHOTS = 420  # also a slow computer sees the third run begin before the last shot
 ROI = f"all:{SINGLE}:-0.5,-0.5;9.5,-0.5;9.5,11.5;-0.5,11.5"
 ONLINE = f"""
 detectors = ["{SINGLE}"]

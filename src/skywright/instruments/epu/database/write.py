@@ -41,7 +41,7 @@ _OWN = {"uuid", "number", "updated_at", "change"}
 
 @dataclass
 class Recorded:
-    """Uuids of what a call of `record` created and changed."""
+    """Uuids of the entities that a call of `record` created and changed."""
 
     created: set[str] = field(default_factory=set)
     updated: set[str] = field(default_factory=set)

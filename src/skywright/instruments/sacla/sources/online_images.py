@@ -151,7 +151,7 @@ class ImageThread(threading.Thread):
         if self.answered != run and self._reader is not None:
             try:
                 self.facts = self._call(self._reader.facts)
-            except Exception as error:  # what is known of it holds
+            except Exception as error:  # the facts of the run before stay
                 self._lose_connection(error)
             self.answered = run
 

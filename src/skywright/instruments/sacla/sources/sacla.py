@@ -34,7 +34,7 @@ CONNECT_RETRY_S = 0.2
 JOIN_S = 0.2
 FOLLOW_TAGS = 600
 """A run that follows is read from its start if it began at most this number of tags ago: the
-database gives the values of so many tags in one call."""
+database gives the values of at most this number of tags in one call."""
 
 
 class SaclaSource(PolledSource[Record[Any]]):
