@@ -11,7 +11,7 @@ import pytest
 
 from skywright.errors import DataError
 from skywright.files.areadetector import IMAGE, UNIQUE_ID, ImageWriter
-from skywright.files.hdf5 import check_rows, is_cut_short, open_hdf5
+from skywright.files.hdf5 import _attempts_setter, check_rows, is_cut_short, open_hdf5
 from skywright.files.readers import HDF5, open_reader
 from skywright.store.repair import rows_on_disk
 
@@ -119,3 +119,16 @@ def test_readers_of_one_file_may_come_before_and_after_its_end(tmp_path: Path) -
         early = open_hdf5(path)
     with early, open_hdf5(path) as late:
         assert (early[IMAGE].shape, late[IMAGE].shape) == ((1, 4, 5), (1, 4, 5))
+
+
+def test_files_are_read_where_hdf5_has_no_limit_of_attempts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images(tmp_path / "a.h5", 2, closed=True)
+    monkeypatch.setattr("skywright.files.hdf5.ctypes.CDLL", lambda path: object())
+    _attempts_setter.cache_clear()
+    try:
+        with open_hdf5(tmp_path / "a.h5") as file:
+            assert len(file[IMAGE]) == 2
+    finally:
+        _attempts_setter.cache_clear()

@@ -77,17 +77,20 @@ def _parts(dataset: h5py.Dataset, start: int, stop: int) -> Any:
 
 
 @cache
-def _set_attempts() -> Any:
-    # h5py has no name for it; its module finds the functions of its HDF5 library.
-    function = ctypes.CDLL(h5py.h5p.__file__).H5Pset_metadata_read_attempts
-    function.argtypes = [ctypes.c_int64, ctypes.c_uint]
+def _attempts_setter() -> Any:
+    """Return HDF5's function that limits the attempts; None where it cannot be found."""
+    # h5py has no name for it. The module of h5py finds it in its HDF5 library, but on Windows.
+    function = getattr(ctypes.CDLL(h5py.h5p.__file__), "H5Pset_metadata_read_attempts", None)
+    if function is not None:
+        function.argtypes = [ctypes.c_int64, ctypes.c_uint]
     return function
 
 
 def _read_files(properties: h5py.h5p.PropFAID) -> None:
     """Set a file's access properties: the usual driver, and the limit of attempts."""
     properties.set_fapl_sec2()
-    _set_attempts()(properties.id, READ_ATTEMPTS)
+    if (set_attempts := _attempts_setter()) is not None:
+        set_attempts(properties.id, READ_ATTEMPTS)
 
 
 h5py.register_driver(_DRIVER, _read_files)
