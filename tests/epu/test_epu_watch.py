@@ -3,8 +3,6 @@
 import json
 import os
 import random
-import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,69 +13,12 @@ import pytest
 from arrivals import SCENARIOS, in_order, run_steps, small_visit
 from epu_trees import comparable, read_document
 from lxml import etree
-from sqlalchemy.exc import DataError
+from watching import LIMIT_S, Following, check, recorded
 
-from skywright.errors import ConfigError
-from skywright.instruments.epu.database import Database, open_database, read
-from skywright.instruments.epu.watch.changes import Changes, PollingSource, changed_files
-from skywright.instruments.epu.watch.final import database_chunks
+from skywright.instruments.epu.database import Database, read
+from skywright.instruments.epu.watch.changes import Changes, PollingSource
 from skywright.instruments.epu.watch.memory import Memory
 from skywright.instruments.epu.watch.watcher import Watcher
-
-LIMIT_S = 120.0
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    path = tmp_path / "data"
-    path.mkdir()
-    return path
-
-
-@pytest.fixture
-def database(tmp_path: Path):
-    opened = open_database(tmp_path / "entities.sqlite", durable=False)
-    yield opened
-    opened.close()
-
-
-def recorded(database: Database, root: Path) -> dict:
-    with database.read() as connection:
-        return json.loads("".join(database_chunks(connection, root.resolve())))
-
-
-class Following:
-    """A watcher in a thread."""
-
-    def __init__(self, root: Path, database: Database, **options) -> None:
-        self.events = []
-        self.watcher = Watcher(
-            root, database, on_commit=lambda outcome: self.events.extend(outcome.events), **options
-        )
-        self.thread = threading.Thread(target=self.watcher.run, daemon=True)
-        self.thread.start()
-
-    def wait_for(self, condition, seconds: float = LIMIT_S) -> None:
-        never = threading.Event()
-        for _ in range(int(seconds / 0.02)):
-            if condition():
-                return
-            never.wait(0.02)
-        raise AssertionError(f"not within {seconds} s; queue {len(self.watcher.backlog)}")
-
-    def caught_up(self) -> bool:
-        """Whether nothing waits and the tree's files are the known ones."""
-        watcher = self.watcher
-        return (
-            not len(watcher.backlog)
-            and watcher.state.scanned
-            and not list(changed_files(watcher.root, dict(watcher.known)))
-        )
-
-    def stop(self) -> None:
-        self.watcher.stop()
-        self.thread.join(LIMIT_S)
-        assert not self.thread.is_alive()
 
 
 def follow(root: Path, database: Database, name: str, start: str, seed: int, **options) -> list:
@@ -101,19 +42,6 @@ def follow(root: Path, database: Database, name: str, start: str, seed: int, **o
     following.wait_for(following.caught_up)
     following.stop()
     return following.events
-
-
-def check(database: Database, root: Path, events: list, seed: int) -> None:
-    document = recorded(database, root)
-    assert comparable(document) == comparable(read_document(root))
-    assert document["issues"] == []
-    plan = {write.path.rpartition("/")[2] for write in small_visit(seed) if "/Data/" in write.path}
-    files = [
-        m["file"].rpartition("/")[2] for grid in document["grids"] for m in grid["micrographs"]
-    ]
-    assert sorted(files) == sorted(plan)
-    created = [event.id for event in events if event.kind == "micrograph"]
-    assert len(created) == len(set(created)) == len(plan)  # each once
 
 
 @pytest.mark.parametrize("start", ["before", "during", "after"])
@@ -216,98 +144,6 @@ def test_restart_reads_nothing_twice(root, database, monkeypatch):
     assert recorded(database, root) == before
 
 
-def test_unreadable_file_is_tried_again_then_reported(root, database, monkeypatch):
-    from skywright.instruments.epu.watch import backlog
-
-    monkeypatch.setattr(backlog, "GIVE_UP_S", 0.5)
-    run_steps(in_order(root, small_visit(5), random.Random(5)), 0)
-    path = next(root.rglob("Data/*.xml"))
-    content = path.read_bytes()
-    path.write_bytes(content[:500])
-    following = Following(root, database)
-    following.wait_for(following.caught_up)
-    (issue,) = recorded(database, root)["issues"]
-    assert (issue["kind"], issue["path"]) == ("unreadable", path.relative_to(root).as_posix())
-    assert following.watcher.state.unreadable == 1
-    path.write_bytes(content)
-    following.wait_for(lambda: following.watcher.state.unreadable == 0)
-    assert recorded(database, root)["issues"] == []
-    path.write_bytes(content[:500])
-    following.wait_for(following.caught_up)
-    following.stop()
-    assert [each["kind"] for each in recorded(database, root)["issues"]] == ["unreadable"]
-    again = Watcher(root, database)  # the micrograph is in the database still
-    assert again.state.recorded["micrograph"] == len(list(root.rglob("Data/*.xml")))
-    path.write_bytes(content)
-    again.run(idle_exit=0)
-    assert recorded(database, root)["issues"] == []
-    assert comparable(recorded(database, root)) == comparable(read_document(root))
-
-
-def test_a_file_without_permission_is_tried_again_and_stops_no_other(root, database, monkeypatch):
-    from skywright.instruments.epu.watch import ingest
-
-    run_steps(in_order(root, small_visit(5), random.Random(5)), 0)
-    locked = sorted(root.rglob("Data/*.xml"))[3]
-    path = locked.relative_to(root).as_posix()
-    original, tries = ingest.read_file, []
-
-    def read_file(path, kind):
-        if path == locked:
-            tries.append(path)
-            raise PermissionError(13, "Permission denied", str(path))
-        return original(path, kind)
-
-    monkeypatch.setattr(ingest, "read_file", read_file)
-    following = Following(root, database, rescan=0)
-    watcher = following.watcher
-    others = len(list(root.rglob("Data/*.xml"))) - 1
-    following.wait_for(
-        lambda: len(tries) >= 3 and watcher.state.recorded.get("micrograph") == others
-    )
-    assert watcher.unreadable == {path: "Permission denied"}
-    assert watcher.state.unreadable == 1
-    monkeypatch.undo()  # nothing changes in the directory: the next try finds that it can be read
-    following.wait_for(lambda: watcher.state.recorded.get("micrograph") == others + 1)
-    following.stop()
-    assert watcher.unreadable == {}
-    check(database, root, following.events, 5)
-
-
-def test_a_removed_file_is_not_unreadable_any_more(root, database, monkeypatch):
-    from skywright.instruments.epu.watch import backlog
-
-    run_steps(in_order(root, small_visit(5), random.Random(5)), 0)
-    directory = next(root.rglob("Metadata"))
-    following = Following(root, database, rescan=0.2)
-    watcher = following.watcher
-    for limit in (backlog.GIVE_UP_S, 0.0):  # while it is tried again, and after
-        monkeypatch.setattr(backlog, "GIVE_UP_S", limit)
-        broken = directory / "GridSquare_1.dm"
-        broken.write_text("<half")
-        following.wait_for(lambda: watcher.state.unreadable)
-        if not limit:
-            following.wait_for(following.caught_up)
-        broken.unlink()
-        following.wait_for(lambda: not watcher.state.unreadable, 20)
-        assert watcher.unreadable == {}
-    following.stop()
-
-
-def test_a_file_that_cannot_be_asked_for_its_size_hides_no_other(root):
-    directory = root / "S" / "Metadata"
-    directory.mkdir(parents=True)
-    for number in range(1, 10):
-        (directory / f"GridSquare_{number}.dm").write_text("x")
-    for number in range(1, 10, 2):
-        path = directory / f"GridSquare_{number}.dm"
-        path.unlink()
-        path.symlink_to(root / "gone")
-    known = {f"S/Metadata/GridSquare_{number}.dm": (1, 1) for number in range(1, 10, 2)}
-    found = {file.gridsquare for file in changed_files(root, known)}
-    assert found == {"2", "4", "6", "8"}
-
-
 def test_a_stop_waits_for_the_batch_under_way_alone(root, database, monkeypatch):
     monkeypatch.setattr("skywright.instruments.epu.watch.watcher.BATCH", 5)
     run_steps(in_order(root, small_visit(5), random.Random(5)), 0)
@@ -379,36 +215,6 @@ def test_an_atlas_that_is_taken_anew_leaves_nothing_of_the_old_one(root, databas
     watcher = Watcher(root, database, on_commit=lambda outcome: events.extend(outcome.events))
     watcher.run(idle_exit=0)
     assert [(event.kind, event.event) for event in events] == [("atlas", "updated")]
-
-
-def test_bomb_is_reported_at_once(root, database):
-    run_steps(in_order(root, small_visit(5), random.Random(5)), 0)
-    path = next(root.rglob("Metadata/*.dm"))
-    path.write_bytes(b'<!DOCTYPE a [<!ENTITY b "c">]><a>&b;</a>')
-    Watcher(root, database).run(idle_exit=0)
-    (issue,) = recorded(database, root)["issues"]
-    assert "document type" in issue["text"]
-
-
-def test_broken_files_of_every_kind_give_the_document_of_parse_dir(root, database):
-    run_steps(in_order(root, small_visit(6), random.Random(6)), 0)
-    not_imaged = {path.stem for path in root.rglob("Metadata/*.dm")}
-    not_imaged -= {path.name for path in root.rglob("Images-Disc*/GridSquare_*")}
-    manifest = next(root.rglob("FoilHoles/*.xml"))
-    hole = manifest.name.split("_")[1]
-    for path in (
-        next(root.rglob("EpuSession.dm")),
-        next(root.rglob(f"Metadata/{min(not_imaged)}.dm")),
-        manifest.with_name(f"FoilHole_{hole}_20200101_000000.xml"),
-        next(root.rglob("GridSquare_*_*.xml")),
-        next(root.rglob("Data/*.xml")),
-    ):
-        path.write_bytes(b"<a/>")
-    Watcher(root, database).run(idle_exit=0)
-    document = recorded(database, root)
-    assert {issue["kind"] for issue in document["issues"]} == {"unreadable"}
-    assert len(document["issues"]) == 5
-    assert comparable(document) == comparable(read_document(root))
 
 
 def test_deleted_files_stay_recorded(root, database):
@@ -500,95 +306,6 @@ def test_database_away_for_a_while(root, database, monkeypatch):
     monkeypatch.setattr(store, "record_files", fail)
     check(database, root, follow(root, database, "in_order", "before", 9), 9)
     assert failures == []
-
-
-def damaged(path: Path, old: str, new: str) -> None:
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new))
-
-
-def test_values_beyond_every_type_cost_only_their_value(root, database):
-    run_steps(in_order(root, small_visit(5), random.Random(5)), 0)
-    first, second, third = sorted(root.rglob("Data/*.xml"))[:3]
-    day = first.name.split("_")[5]
-    iso = f"{day[:4]}-{day[4:6]}-{day[6:]}T"
-    damaged(first, f"acquisitionDateTime>{iso}", f"acquisitionDateTime>{iso[:4]}-13-77T")
-    damaged(second, ":width>2880<", f":width>{10**30}<")
-    damaged(third, f"acquisitionDateTime>{iso}", "acquisitionDateTime>0001-01-01T")
-    session = next(root.rglob("EpuSession.dm"))
-    text = session.read_text()
-    session.write_text(re.sub("StartDateTime>2[^<]*", "StartDateTime>0001-01-01T00:00:00", text))
-    watcher = Watcher(root, database)
-    watcher.run(idle_exit=0)
-    document, expected = recorded(database, root), read_document(root)
-    assert comparable(document) == comparable(expected)
-    assert None in {row["start_time"] for row in document["sessions"]}
-    kinds = {issue["path"].rpartition("/")[2]: issue["kind"] for issue in document["issues"]}
-    assert kinds == {first.name: "unreadable", second.name: "value", third.name: "unreadable"}
-    assert set(watcher.unreadable) == {
-        first.relative_to(root).as_posix(), third.relative_to(root).as_posix()
-    }  # fmt: skip
-
-
-@pytest.mark.parametrize("error", [OverflowError("too large"), DataError("x", {}, Exception("y"))])
-def test_a_file_that_the_database_refuses_stops_no_other(root, database, monkeypatch, error):
-    from skywright.instruments.epu.watch import rows
-
-    run_steps(in_order(root, small_visit(5), random.Random(5)), 0)
-    refused = sorted(root.rglob("Data/*.xml"))[3].relative_to(root).as_posix()
-    original = rows.micrograph_values
-
-    def values(micrograph, file, grid):
-        if file.path == refused:
-            raise error
-        return original(micrograph, file, grid)
-
-    monkeypatch.setattr(rows, "micrograph_values", values)
-    watcher = Watcher(root, database)
-    watcher.run(idle_exit=0)
-    assert list(watcher.unreadable) == [refused]
-    monkeypatch.undo()
-    expected = read_document(root)
-    found = recorded(database, root)
-    (issue,) = found["issues"]
-    assert (issue["kind"], issue["path"]) == ("unreadable", refused)
-    missing = {m["file"] for grid in expected["grids"] for m in grid["micrographs"]} - {
-        m["file"] for grid in found["grids"] for m in grid["micrographs"]
-    }
-    assert missing == {refused}
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
-def test_a_path_that_is_not_utf8_is_reported(root, database):
-    writes = small_visit(5)
-    run_steps(in_order(root / "good", writes, random.Random(5)), 0)
-    expected = read_document(root)
-    odd = Path(os.fsdecode(os.fsencode(root) + b"/caf\xe9"))
-    run_steps(in_order(odd, writes[:9], random.Random(5)), 0)
-    watcher = Watcher(root, database)
-    watcher.run(idle_exit=0)
-    assert watcher.state.unreadable == len(watcher.unreadable) > 0
-    assert all(path.startswith("caf\\xe9/") for path in watcher.unreadable)
-    assert comparable(recorded(database, root)) == comparable(expected)
-    with pytest.raises(ConfigError, match="not UTF-8"):
-        Watcher(odd, database)
-    shutil.rmtree(odd)
-    watcher.scan()
-    assert watcher.state.unreadable == 0
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pipes in directories")
-def test_a_pipe_with_the_name_of_a_manifest_stops_nobody(root, database):
-    following = Following(root, database)
-    steps = in_order(root, small_visit(5), random.Random(5))
-    run_steps(steps, 0)
-    directory = next(root.rglob("Data"))
-    os.mkfifo(directory / "FoilHole_1_Data_2_3_20250101_000000.xml")
-    late = directory / "FoilHole_1_Data_2_4_20250101_000000.xml"
-    late.write_bytes(next(directory.glob("*.xml")).read_bytes())
-    following.wait_for(lambda: late.name in str(following.watcher.known))
-    following.stop()
 
 
 def test_real_files(test_data, database):

@@ -1,0 +1,229 @@
+"""The watcher and files that are broken, unreadable or odd: each costs itself alone."""
+
+import os
+import random
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from arrivals import in_order, run_steps, small_visit
+from epu_trees import comparable, read_document
+from sqlalchemy.exc import DataError
+from watching import Following, check, recorded
+
+from skywright.errors import ConfigError
+from skywright.instruments.epu.watch.changes import changed_files
+from skywright.instruments.epu.watch.watcher import Watcher
+
+
+def test_unreadable_file_is_tried_again_then_reported(root, database, monkeypatch):
+    from skywright.instruments.epu.watch import backlog
+
+    monkeypatch.setattr(backlog, "GIVE_UP_S", 0.5)
+    run_steps(in_order(root, small_visit(5), random.Random(5)), 0)
+    path = next(root.rglob("Data/*.xml"))
+    content = path.read_bytes()
+    path.write_bytes(content[:500])
+    following = Following(root, database)
+    following.wait_for(following.caught_up)
+    (issue,) = recorded(database, root)["issues"]
+    assert (issue["kind"], issue["path"]) == ("unreadable", path.relative_to(root).as_posix())
+    assert following.watcher.state.unreadable == 1
+    path.write_bytes(content)
+    following.wait_for(lambda: following.watcher.state.unreadable == 0)
+    assert recorded(database, root)["issues"] == []
+    path.write_bytes(content[:500])
+    following.wait_for(following.caught_up)
+    following.stop()
+    assert [each["kind"] for each in recorded(database, root)["issues"]] == ["unreadable"]
+    again = Watcher(root, database)  # the micrograph is in the database still
+    assert again.state.recorded["micrograph"] == len(list(root.rglob("Data/*.xml")))
+    path.write_bytes(content)
+    again.run(idle_exit=0)
+    assert recorded(database, root)["issues"] == []
+    assert comparable(recorded(database, root)) == comparable(read_document(root))
+
+
+def test_a_file_without_permission_is_tried_again_and_stops_no_other(root, database, monkeypatch):
+    from skywright.instruments.epu.watch import ingest
+
+    run_steps(in_order(root, small_visit(5), random.Random(5)), 0)
+    locked = sorted(root.rglob("Data/*.xml"))[3]
+    path = locked.relative_to(root).as_posix()
+    original, tries = ingest.read_file, []
+
+    def read_file(path, kind):
+        if path == locked:
+            tries.append(path)
+            raise PermissionError(13, "Permission denied", str(path))
+        return original(path, kind)
+
+    monkeypatch.setattr(ingest, "read_file", read_file)
+    following = Following(root, database, rescan=0)
+    watcher = following.watcher
+    others = len(list(root.rglob("Data/*.xml"))) - 1
+    following.wait_for(
+        lambda: len(tries) >= 3 and watcher.state.recorded.get("micrograph") == others
+    )
+    assert watcher.unreadable == {path: "Permission denied"}
+    assert watcher.state.unreadable == 1
+    monkeypatch.undo()  # nothing changes in the directory: the next try finds that it can be read
+    following.wait_for(lambda: watcher.state.recorded.get("micrograph") == others + 1)
+    following.stop()
+    assert watcher.unreadable == {}
+    check(database, root, following.events, 5)
+
+
+def test_a_removed_file_is_not_unreadable_any_more(root, database, monkeypatch):
+    from skywright.instruments.epu.watch import backlog
+
+    run_steps(in_order(root, small_visit(5), random.Random(5)), 0)
+    directory = next(root.rglob("Metadata"))
+    following = Following(root, database, rescan=0.2)
+    watcher = following.watcher
+    for limit in (backlog.GIVE_UP_S, 0.0):  # while it is tried again, and after
+        monkeypatch.setattr(backlog, "GIVE_UP_S", limit)
+        broken = directory / "GridSquare_1.dm"
+        broken.write_text("<half")
+        following.wait_for(lambda: watcher.state.unreadable)
+        if not limit:
+            following.wait_for(following.caught_up)
+        broken.unlink()
+        following.wait_for(lambda: not watcher.state.unreadable, 20)
+        assert watcher.unreadable == {}
+    following.stop()
+
+
+def test_a_file_that_cannot_be_asked_for_its_size_hides_no_other(root):
+    directory = root / "S" / "Metadata"
+    directory.mkdir(parents=True)
+    for number in range(1, 10):
+        (directory / f"GridSquare_{number}.dm").write_text("x")
+    for number in range(1, 10, 2):
+        path = directory / f"GridSquare_{number}.dm"
+        path.unlink()
+        path.symlink_to(root / "gone")
+    known = {f"S/Metadata/GridSquare_{number}.dm": (1, 1) for number in range(1, 10, 2)}
+    found = {file.gridsquare for file in changed_files(root, known)}
+    assert found == {"2", "4", "6", "8"}
+
+
+def test_bomb_is_reported_at_once(root, database):
+    run_steps(in_order(root, small_visit(5), random.Random(5)), 0)
+    path = next(root.rglob("Metadata/*.dm"))
+    path.write_bytes(b'<!DOCTYPE a [<!ENTITY b "c">]><a>&b;</a>')
+    Watcher(root, database).run(idle_exit=0)
+    (issue,) = recorded(database, root)["issues"]
+    assert "document type" in issue["text"]
+
+
+def test_broken_files_of_every_kind_give_the_document_of_parse_dir(root, database):
+    run_steps(in_order(root, small_visit(6), random.Random(6)), 0)
+    not_imaged = {path.stem for path in root.rglob("Metadata/*.dm")}
+    not_imaged -= {path.name for path in root.rglob("Images-Disc*/GridSquare_*")}
+    manifest = next(root.rglob("FoilHoles/*.xml"))
+    hole = manifest.name.split("_")[1]
+    for path in (
+        next(root.rglob("EpuSession.dm")),
+        next(root.rglob(f"Metadata/{min(not_imaged)}.dm")),
+        manifest.with_name(f"FoilHole_{hole}_20200101_000000.xml"),
+        next(root.rglob("GridSquare_*_*.xml")),
+        next(root.rglob("Data/*.xml")),
+    ):
+        path.write_bytes(b"<a/>")
+    Watcher(root, database).run(idle_exit=0)
+    document = recorded(database, root)
+    assert {issue["kind"] for issue in document["issues"]} == {"unreadable"}
+    assert len(document["issues"]) == 5
+    assert comparable(document) == comparable(read_document(root))
+
+
+def damaged(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def test_values_beyond_every_type_cost_only_their_value(root, database):
+    run_steps(in_order(root, small_visit(5), random.Random(5)), 0)
+    first, second, third = sorted(root.rglob("Data/*.xml"))[:3]
+    day = first.name.split("_")[5]
+    iso = f"{day[:4]}-{day[4:6]}-{day[6:]}T"
+    damaged(first, f"acquisitionDateTime>{iso}", f"acquisitionDateTime>{iso[:4]}-13-77T")
+    damaged(second, ":width>2880<", f":width>{10**30}<")
+    damaged(third, f"acquisitionDateTime>{iso}", "acquisitionDateTime>0001-01-01T")
+    session = next(root.rglob("EpuSession.dm"))
+    text = session.read_text()
+    session.write_text(re.sub("StartDateTime>2[^<]*", "StartDateTime>0001-01-01T00:00:00", text))
+    watcher = Watcher(root, database)
+    watcher.run(idle_exit=0)
+    document, expected = recorded(database, root), read_document(root)
+    assert comparable(document) == comparable(expected)
+    assert None in {row["start_time"] for row in document["sessions"]}
+    kinds = {issue["path"].rpartition("/")[2]: issue["kind"] for issue in document["issues"]}
+    assert kinds == {first.name: "unreadable", second.name: "value", third.name: "unreadable"}
+    assert set(watcher.unreadable) == {
+        first.relative_to(root).as_posix(), third.relative_to(root).as_posix()
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("error", [OverflowError("too large"), DataError("x", {}, Exception("y"))])
+def test_a_file_that_the_database_refuses_stops_no_other(root, database, monkeypatch, error):
+    from skywright.instruments.epu.watch import rows
+
+    run_steps(in_order(root, small_visit(5), random.Random(5)), 0)
+    refused = sorted(root.rglob("Data/*.xml"))[3].relative_to(root).as_posix()
+    original = rows.micrograph_values
+
+    def values(micrograph, file, grid):
+        if file.path == refused:
+            raise error
+        return original(micrograph, file, grid)
+
+    monkeypatch.setattr(rows, "micrograph_values", values)
+    watcher = Watcher(root, database)
+    watcher.run(idle_exit=0)
+    assert list(watcher.unreadable) == [refused]
+    monkeypatch.undo()
+    expected = read_document(root)
+    found = recorded(database, root)
+    (issue,) = found["issues"]
+    assert (issue["kind"], issue["path"]) == ("unreadable", refused)
+    missing = {m["file"] for grid in expected["grids"] for m in grid["micrographs"]} - {
+        m["file"] for grid in found["grids"] for m in grid["micrographs"]
+    }
+    assert missing == {refused}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_path_that_is_not_utf8_is_reported(root, database):
+    writes = small_visit(5)
+    run_steps(in_order(root / "good", writes, random.Random(5)), 0)
+    expected = read_document(root)
+    odd = Path(os.fsdecode(os.fsencode(root) + b"/caf\xe9"))
+    run_steps(in_order(odd, writes[:9], random.Random(5)), 0)
+    watcher = Watcher(root, database)
+    watcher.run(idle_exit=0)
+    assert watcher.state.unreadable == len(watcher.unreadable) > 0
+    assert all(path.startswith("caf\\xe9/") for path in watcher.unreadable)
+    assert comparable(recorded(database, root)) == comparable(expected)
+    with pytest.raises(ConfigError, match="not UTF-8"):
+        Watcher(odd, database)
+    shutil.rmtree(odd)
+    watcher.scan()
+    assert watcher.state.unreadable == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pipes in directories")
+def test_a_pipe_with_the_name_of_a_manifest_stops_nobody(root, database):
+    following = Following(root, database)
+    steps = in_order(root, small_visit(5), random.Random(5))
+    run_steps(steps, 0)
+    directory = next(root.rglob("Data"))
+    os.mkfifo(directory / "FoilHole_1_Data_2_3_20250101_000000.xml")
+    late = directory / "FoilHole_1_Data_2_4_20250101_000000.xml"
+    late.write_bytes(next(directory.glob("*.xml")).read_bytes())
+    following.wait_for(lambda: late.name in str(following.watcher.known))
+    following.stop()
