@@ -15,8 +15,10 @@ Array = NDArray[np.float64]
 
 
 def energy_axis(columns: int = 2560, center: float = 9000.0, window: float = 60.0) -> Array:
-    """Return a photon energy axis, eV."""
-    return np.linspace(center - window / 2, center + window / 2, columns)
+    """Return a photon energy axis, eV; read-only as in settings: kernels are compiled for that."""
+    axis = np.linspace(center - window / 2, center + window / 2, columns)
+    axis.setflags(write=False)
+    return axis
 
 
 def gaussian(x: Array, center: float, sigma: float) -> Array:

@@ -167,7 +167,7 @@ class LiveAnalysis(Reports):
         return not self._supervisor.ready.is_set()
 
     def start(self) -> None:
-        """Start the worker, which else starts with the first run that it analyzes; does not wait."""
+        """Start the worker, else it starts with the first run that it analyzes; does not wait."""
         self._supervisor.start()
 
     def wait_ready(self, timeout_s: float = 60.0) -> None:

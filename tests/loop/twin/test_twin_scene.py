@@ -9,8 +9,9 @@ import pytest
 import skywright.instruments.loop.twin
 from skywright.errors import ConfigError
 from skywright.instruments.loop.geometry import SIDES
+from skywright.instruments.loop.twin import raster
 from skywright.instruments.loop.twin.mount import Mount
-from skywright.instruments.loop.twin.render import Pose, render
+from skywright.instruments.loop.twin.render import Pose, render, warm_up
 from skywright.instruments.loop.twin.scene import random_scene
 
 SMALL = {"width_px": 352, "height_px": 240}
@@ -26,6 +27,18 @@ def test_every_class_renders_from_every_side(kind, side):
     assert frame.truth.kind == kind
     assert frame.truth.side == (None if kind == "none" else side)
     assert np.ptp(frame.image) > 3
+
+
+def test_every_kernel_is_compiled_before_the_first_picture(monkeypatch):
+    names = ("shade", "rasterize", "accumulate", "blur", "expose")
+    called = []
+    for name in names:
+        kernel = getattr(raster, name)
+        monkeypatch.setattr(
+            raster, name, lambda *a, _n=name, _k=kernel: called.append(_n) or _k(*a)
+        )
+    warm_up()
+    assert set(called) == set(names)
 
 
 def test_same_generator_same_scenes():

@@ -118,9 +118,8 @@ def silhouette(scene: Scene, pose: Pose) -> NDArray[np.float32]:
 
 def warm_up() -> None:
     """Compile or load every kernel, so that the first real picture is as fast as the others."""
-    for color in (True, False):
-        optics = Optics(width_px=64, height_px=48, color=color, reflect=10.0)
-        render(Scene(Mount(), optics), Pose())
+    for color in (True, False):  # of the usual size: the sample is in view
+        render(Scene(Mount(), Optics(color=color, reflect=10.0)), Pose())
 
 
 def _pose_at(pose: Pose, path: Sequence[Pose] | None, fraction: float) -> Pose:
