@@ -82,7 +82,8 @@ def data_sources(
     data_keys
         Data keys of the stream, as they are stored.
     kept
-        Directory for the virtual files that leave superseded rows out.
+        Directory for the virtual files that leave rows out: superseded ones, and those of other
+        streams.
     tables
         Whether the server has the adapter for tables of columns.
     ended
@@ -184,8 +185,9 @@ def _array(
         return reader_source(used, ranges, data_keys[key])
     if first["mimetype"] not in CONSOLIDATOR_REGISTRY:
         raise DataError(f"no reader for {first['mimetype']}")
-    if external_rows.superseded and first["mimetype"] == HDF5:
-        name = f"{first['uid']}-{key}".replace("/", "_")
+    sliced = first["parameters"].get("slice")  # leaves rows out by itself
+    if external_rows.skips_rows and first["mimetype"] == HDF5 and not sliced:
+        name = f"{stream.name}-{first['uid']}-{key}".replace("/", "_")
         path = kept / f"{name}.h5"
         rows = rows_in_files(external_rows, stream.external_rows_end())
         write_virtual_file(path, [(resources[part.resource], part) for part in rows])
