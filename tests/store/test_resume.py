@@ -22,7 +22,7 @@ from skywright.callbacks.journal import Journal
 from skywright.store.export.contents import read_contents
 from skywright.store.file_nodes import KEPT, ResourceRange, data_sources, write_virtual_file
 from skywright.store.ingest import RunIngest, State, ingest
-from skywright.store.journal_contents import JournalContents
+from skywright.store.journal_contents import ExternalRows, JournalContents, ResourceRows, datum
 from skywright.store.rows import stored_data_keys
 from skywright.store.run_nodes import Catalog
 from skywright.store.tail import Tail
@@ -173,12 +173,12 @@ def test_each_stream_shows_its_own_images_of_a_file(tmp_path: Path) -> None:
     seq_nums = dict.fromkeys(["primary", "dark", "plain"], 1)
     for name, start, stop in rows:
         seq_num, seq_nums[name] = seq_nums[name], seq_nums[name] + stop - start
-        datum = resource.compose_stream_datum(
+        doc = resource.compose_stream_datum(
             indices={"start": start, "stop": stop},
             seq_nums={"start": seq_num, "stop": seq_nums[name]},
             descriptor=recording._streams[name].descriptor_doc,
         )
-        recording.journal("stream_datum", datum)
+        recording.journal("stream_datum", doc)
         for line in tail.read():
             contents.add(line)
         revisions.append(contents.streams[name].revision)
@@ -199,6 +199,13 @@ def test_each_stream_shows_its_own_images_of_a_file(tmp_path: Path) -> None:
             images = file[source.parameters["dataset"]][: source.structure.shape[0], 0]
         shown[name] = images.tolist()
     assert shown == {"primary": [0, 1, 2, 5, 7, 8], "dark": [3, 4, 6], "plain": [0, 1]}
+
+
+def test_rows_without_seq_nums_follow_one_another() -> None:
+    rows = ExternalRows({})
+    for start in (0, 5):
+        rows.add({**datum("r", start, 0, 5), "seq_nums": {"start": 0, "stop": 0}}, "a.h5")
+    assert rows.segments == [ResourceRows("r", 0, 1, 10)]
 
 
 def test_virtual_file_while_the_source_is_still_written(client: Any, journals: Path) -> None:

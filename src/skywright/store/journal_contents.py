@@ -82,16 +82,19 @@ class ExternalRows:
         Return True if they replace earlier rows, or are the first after rows that are left out.
         """
         first, rows = doc["indices"]["start"], doc["indices"]["stop"] - doc["indices"]["start"]
-        new = ResourceRows(doc["stream_resource"], first, doc["seq_nums"]["start"], rows)
         if rows <= 0:
             return False
+        last = self.segments[-1] if self.segments else None
+        seq_num, end = doc["seq_nums"]["start"], doc["seq_nums"]["stop"]
+        if end <= seq_num:  # documents of other programs may leave seq_nums empty
+            seq_num = last.seq_num + last.rows if last else 1
+        new = ResourceRows(doc["stream_resource"], first, seq_num, rows)
         self._file_of[new.resource] = file
         self._first.setdefault(file, first)
         row = first - self.index_of_row_0(new.resource)
         begins_to_skip = row != self._next_row.get(file, 0) and not self.skips_rows
         self.skips_rows |= begins_to_skip
         self._next_row[file] = row + rows
-        last = self.segments[-1] if self.segments else None
         if last is None or new.seq_num >= last.seq_num + last.rows:
             if last is not None and _continues(last, new):
                 self.segments[-1] = replace(last, rows=last.rows + rows)
