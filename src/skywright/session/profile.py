@@ -214,14 +214,16 @@ def await_run(catalog: Any, store: Path, uid: str, limit_s: float = 30.0) -> Any
             _say(f"run {uid[:8]} is being stored{behind}")
             report_at = now + REPORT_S
         patience.wait(0.02)
+    is_waiting = journal.exists()
     try:
+        if is_waiting:
+            raise KeyError(uid)
         return catalog[uid]
     except ValueError as error:
         raise DataError(f"{error} RE(...) returns the uids of its runs.") from error
     except KeyError as error:
-        journal_is_there = journal.exists()
         nothing = f"and no document of it waits in {journal.parent}"
-        when = f"after {limit_s:g} s" if journal_is_there else nothing
+        when = f"after {limit_s:g} s" if is_waiting else nothing
         raise DataError(
             f"run {uid} is not in the catalog {when}; look at `skywright doctor`"
         ) from error
