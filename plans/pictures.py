@@ -8,7 +8,7 @@ from bluesky.protocols import Collectable, Flyable, Readable
 from bluesky.utils import MsgGenerator
 
 from plans.checks import Needs, as_number, as_whole, check_devices, described
-from plans.run_stubs import report_for, start_metadata, tell
+from plans.run_stubs import report_for, start_metadata, tell, with_device_errors
 
 COLLECT_S = 0.25
 """Period of `collect` while the camera flies, s."""
@@ -56,7 +56,7 @@ def take_pictures(
             yield from bps.checkpoint()
             yield from bps.trigger_and_read([camera])
 
-    return (yield from inner())
+    return (yield from with_device_errors(inner()))
 
 
 def watch_camera(
@@ -104,7 +104,7 @@ def watch_camera(
         yield from bps.complete(camera, wait=True)
         yield from tell(camera, "primary")
 
-    return (yield from inner())
+    return (yield from with_device_errors(inner()))
 
 
 def _check_has_pictures(camera: Any) -> None:
