@@ -11,6 +11,7 @@ from ophyd import Component as Cpt
 from ophyd import Device, EpicsSignal, EpicsSignalRO, Kind
 from ophyd.areadetector.base import EpicsSignalWithRBV
 
+from skywright.errors import ConfigError
 from skywright.files.stream_columns import StreamColumn
 
 STREAM_MODE = 2
@@ -40,7 +41,14 @@ class FilePlugin(Device):
             A dated directory below it is made for each day.
         name
             Name of the file, without its ending.
+
+        Raises
+        ------
+        ConfigError
+            If the path has characters beyond ASCII: clients and IOCs encode them differently.
         """
+        if not str(assets).isascii():
+            raise ConfigError(f"{assets}: IOCs need a path of ASCII characters (store.directory)")
         return (
             (self.create_directory, -5),
             (self.file_path, f"{assets}/{datetime.now():%Y/%m/%d}/"),
