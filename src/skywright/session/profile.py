@@ -211,7 +211,7 @@ def await_run(catalog: Any, store: Path, uid: str, limit_s: float = 30.0) -> Any
             waiting = waiting_runs(store / "journal")
             before = waiting.index(uid) if uid in waiting else len(waiting)
             behind = f" after {runs_text(before)} that ended earlier" if before else ""
-            _say(f"run {uid[:8]} is being stored{behind}")
+            _print_to_stderr(f"run {uid[:8]} is being stored{behind}")
             report_at = now + REPORT_S
         patience.wait(0.02)
     is_waiting = journal.exists()
@@ -234,7 +234,7 @@ def report_waiting(store: Path) -> None:
     from skywright.store.lookup import waiting_runs
 
     if waiting := waiting_runs(store / "journal"):
-        _say(
+        _print_to_stderr(
             f"{runs_text(len(waiting))} still to be stored: `skywright up` does it, "
             "now if it runs, else at its next start"
         )
@@ -245,7 +245,7 @@ def runs_text(number: int) -> str:
     return f"{number} run{'' if number == 1 else 's'}"
 
 
-def _say(text: str) -> None:
+def _print_to_stderr(text: str) -> None:
     Console(stderr=True, highlight=False).print(text, soft_wrap=True)
 
 
@@ -341,4 +341,4 @@ def print_key(store: Path) -> None:
     """
     from skywright.store.client import embedded_key
 
-    _say(embedded_key(store))
+    _print_to_stderr(embedded_key(store))

@@ -70,8 +70,8 @@ def data_sources(
     """Yield the data sources of the nodes that show the files of a stream, by name.
 
     All scalar columns of the same rows of the same HDF5 files are one table, each other data key
-    is one array. Until the run has ended the end of a table is open, and it is of the columns with
-    the same first file and first row.
+    is one array. While the run goes on, a table has no last row, and columns are grouped by first
+    file and first row only.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ def data_sources(
     tables
         Whether the server has the adapter for tables of columns.
     ended
-        Whether no more rows come. Until then a table is open at its end.
+        Whether no more rows come. Until then a table has no last row.
 
     Yields
     ------
