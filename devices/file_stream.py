@@ -200,8 +200,12 @@ class FileStream:
         return compose_stream_resource(**column.resource(file, self.key_of(column)))
 
 
-class FlyingStream(FileStream):
+class CountedStream(FileStream):
     """A stream that is also the flyer of its device: rows come between kickoff and complete."""
+
+    def prepare(self, rows: int) -> Status:
+        """Set the number of rows, see `prepare_rows` of the device; 0: rows until `complete`."""
+        return self.device.in_background(lambda: self.device.prepare_rows(rows))
 
     def kickoff(self) -> Status:
         """Start; done when rows can come."""
@@ -210,11 +214,3 @@ class FlyingStream(FileStream):
     def complete(self) -> Status:
         """Finish; done when all rows are visible in the file."""
         return self.device.in_background(self.device.finish_flying)
-
-
-class CountedStream(FlyingStream):
-    """A flyer that can take a given number of rows."""
-
-    def prepare(self, rows: int) -> Status:
-        """Set the number of rows, see `prepare_rows` of the device; 0: rows until `complete`."""
-        return self.device.in_background(lambda: self.device.prepare_rows(rows))
