@@ -11,6 +11,7 @@ from ophyd import Component as Cpt
 from ophyd import Device, EpicsSignal, EpicsSignalRO, Kind
 from ophyd.areadetector.base import EpicsSignalWithRBV
 
+from skywright.errors import ConfigError
 from skywright.files.stream_columns import StreamColumn
 
 STREAM_MODE = 2
@@ -40,7 +41,14 @@ class FilePlugin(Device):
             A dated directory below it is made for each day.
         name
             Name of the file, without its ending.
+
+        Raises
+        ------
+        ConfigError
+            If the path has characters beyond ASCII: clients and IOCs encode them differently.
         """
+        if not str(assets).isascii():
+            raise ConfigError(f"{assets}: IOCs need a path of ASCII characters (store.directory)")
         return (
             (self.create_directory, -5),
             (self.file_path, f"{assets}/{datetime.now():%Y/%m/%d}/"),
@@ -192,8 +200,12 @@ class FileStream:
         return compose_stream_resource(**column.resource(file, self.key_of(column)))
 
 
-class FlyingStream(FileStream):
+class CountedStream(FileStream):
     """A stream that is also the flyer of its device: rows come between kickoff and complete."""
+
+    def prepare(self, rows: int) -> Status:
+        """Set the number of rows, see `prepare_rows` of the device; 0: rows until `complete`."""
+        return self.device.in_background(lambda: self.device.prepare_rows(rows))
 
     def kickoff(self) -> Status:
         """Start; done when rows can come."""
@@ -202,11 +214,3 @@ class FlyingStream(FileStream):
     def complete(self) -> Status:
         """Finish; done when all rows are visible in the file."""
         return self.device.in_background(self.device.finish_flying)
-
-
-class CountedStream(FlyingStream):
-    """A flyer that can take a given number of rows."""
-
-    def prepare(self, rows: int) -> Status:
-        """Set the number of rows, see `prepare_rows` of the device; 0: rows until `complete`."""
-        return self.device.in_background(lambda: self.device.prepare_rows(rows))

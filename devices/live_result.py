@@ -138,11 +138,10 @@ class LiveResult:
         uid = self.live.raw_uid
         wanted = max(self._present() if self._present else 0, self.live.announced)
         if uid is None or not self.live.is_running or wanted == 0:
-            status.set_exception(
-                HardwareError(
-                    f"{self.name}: there is no frame to analyze with {self.live.name} yet"
-                )
-            )
+            why = f"there is no frame to analyze with {self.live.name} yet"
+            if self.live.is_running and self.live.unusable:
+                why = f"analysis {self.live.name} failed: {self.live.unusable}"
+            status.set_exception(HardwareError(f"{self.name}: {why}"))
             return status
         _Wait(self, status, uid, wanted, self._timeout_s, self._limit_s).begin()
         return status

@@ -101,7 +101,7 @@ class Motor(EpicsMotor):
     Attributes
     ----------
     stall_s
-        See above; more for motors that rarely tell where they are.
+        Longest time without a change of position, s; larger for motors that post it rarely.
     tolerance
         Largest distance from the target at the end of a move, if the record's RDBD is less.
     """
@@ -232,7 +232,8 @@ class Motor(EpicsMotor):
 
     def _at_rest(self, target: float, timeout: float) -> bool:
         """Return whether the move is over; if not, wait for `timeout` first."""
-        for _ in range(2):  # elsewhere it must rest twice: after a pause, Go takes a moment
+        # Away from the target it must be at rest in two checks: after a pause it starts late.
+        for _ in range(2):
             is_paused = not self._stopped and self.mode.get(use_monitor=False) == PAUSE
             is_done = self.motor_done_move.get(use_monitor=False)
             is_there = self._is_at(target)

@@ -81,7 +81,7 @@ class RecordingDevice(FileStreamDevice):
         super()._stop_recording()
 
     def _prime(self, is_there: Callable[[], bool]) -> None:
-        """Take pictures that are not recorded until the size is known.
+        """Take pictures without recording them, until their size is known.
 
         One pulse is not always enough: a camera may run at a fraction of the machine's rate.
         """

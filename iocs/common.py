@@ -220,8 +220,8 @@ async def post(channel: ChannelData, value: Any, severity: int | None = None) ->
     channel
         The PV; its putter is not called.
     value
-        Number, text, or index. Text is sent as Latin-1, with ``?`` for other letters, and cut to
-        the length of the PV.
+        Number, text, or index. Text is sent as Latin-1, with ``?`` for other letters; that of a
+        CHAR PV is cut to its length.
     severity
         Severity of its alarm; None leaves the alarm as it is.
     """

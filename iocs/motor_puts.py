@@ -27,7 +27,7 @@ def accept_puts(motor: "MotorRecord") -> None:
             raise ValueError("FOFF is Frozen, and this controller cannot set its dial position")
         else:
             await motor.renumber(value - motor.axis.position(time.time()) * motor.sign)
-        raise SkipWrite  # what holds has been posted
+        raise SkipWrite  # the new values are posted already
 
     # caproto checks VAL against its limits before it calls a putter, and would not set LVIO.
     motor.record.verify_value = put_value

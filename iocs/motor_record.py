@@ -23,7 +23,7 @@ from iocs.motor_puts import GO, MOVE, PAUSE, accept_puts
 from skywright.acquire.simulated_axis import MotorsClock, SimulatedAxis
 
 PERIOD_S = 0.05
-EVERYBODY = SubscriptionType.DBE_VALUE | SubscriptionType.DBE_LOG | SubscriptionType.DBE_ALARM
+ALL_EVENTS = SubscriptionType.DBE_VALUE | SubscriptionType.DBE_LOG | SubscriptionType.DBE_ALARM
 FAR = 1e6
 COMM_ERROR = 1 << 12
 """Bit of MSTA: the controller does not answer, the other bits are those from before."""
@@ -343,7 +343,7 @@ class MotorRecord(PVGroup):
         """Post the alarm, with RBV and all other fields, if it has changed."""
         present = self.record.alarm
         if alarm != (present.status, present.severity):
-            await present.write(status=alarm[0], severity=alarm[1], flags=EVERYBODY)
+            await present.write(status=alarm[0], severity=alarm[1], flags=ALL_EVENTS)
 
     def _status(self, now: float, moving: bool) -> int:
         low, high = self.axis.at_switches(now)

@@ -98,7 +98,7 @@ class OwnerGroup(PVGroup):
                 if not item[1].done():
                     item[1].set_result(None)
             await self._run_guarded(self._after_post)
-            if asyncio.get_running_loop().time() > beat_due:
+            if posted and asyncio.get_running_loop().time() > beat_due:
                 beat_due = asyncio.get_running_loop().time() + HEARTBEAT_S
                 await self.heartbeat.write((self.heartbeat.value + 1) % 2**31)
             await asyncio.sleep(period_s)

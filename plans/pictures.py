@@ -8,7 +8,7 @@ from bluesky.protocols import Collectable, Flyable, Readable
 from bluesky.utils import MsgGenerator
 
 from plans.checks import Needs, as_number, as_whole, check_devices, described
-from plans.run_stubs import report_for, start_metadata, tell
+from plans.run_stubs import collect_new_rows, report_for, start_metadata, with_device_errors
 
 COLLECT_S = 0.25
 """Period of `collect` while the camera flies, s."""
@@ -56,7 +56,7 @@ def take_pictures(
             yield from bps.checkpoint()
             yield from bps.trigger_and_read([camera])
 
-    return (yield from inner())
+    return (yield from with_device_errors(inner()))
 
 
 def watch_camera(
@@ -100,11 +100,11 @@ def watch_camera(
         yield from bps.declare_stream(camera, name="primary", collect=True)
         yield from bps.kickoff(camera, wait=True)
         # The camera also takes pictures in a pause; they are collected afterwards.
-        yield from report_for(time_s, COLLECT_S, lambda: tell(camera, "primary"))
+        yield from report_for(time_s, COLLECT_S, lambda: collect_new_rows(camera, "primary"))
         yield from bps.complete(camera, wait=True)
-        yield from tell(camera, "primary")
+        yield from collect_new_rows(camera, "primary")
 
-    return (yield from inner())
+    return (yield from with_device_errors(inner()))
 
 
 def _check_has_pictures(camera: Any) -> None:

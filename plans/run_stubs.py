@@ -135,11 +135,11 @@ def _in_run(body: Body, md: Mapping[str, Any], uids: list[str]) -> MsgGenerator[
     return answer
 
 
-def tell(stream: Any, name: str) -> MsgGenerator[None]:
-    """Report the rows of a stream that are new; a pause or a suspension does not repeat it.
+def collect_new_rows(stream: Any, name: str) -> MsgGenerator[None]:
+    """Collect the new rows of a stream; a pause or a suspension does not repeat it.
 
-    The engine would go back to the last checkpoint, and number rows that come later like those that
-    were reported since; in the catalog they would replace these.
+    After a rewind the engine would give the same seq_nums to later rows, and in the catalog these
+    would replace the rows already collected.
 
     Parameters
     ----------
@@ -165,7 +165,7 @@ def report_for(
     period_s
         Longest time between two reports, s, if they are quick.
     report
-        The plan that reports, by `tell`.
+        The plan that reports, by `collect_new_rows`.
     """
     count = math.ceil(seconds / period_s)
     begin = time.monotonic()

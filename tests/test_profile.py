@@ -135,6 +135,8 @@ def test_a_run_that_never_comes_is_said(tmp_path: Path) -> None:
     journal.touch()
     with pytest.raises(DataError, match=r"run abc is not in the catalog after 0\.05 s"):
         profile.await_run({}, tmp_path, "abc", limit_s=0.05)
+    with pytest.raises(DataError, match=r"run abc is not in the catalog after 0\.01 s"):
+        profile.await_run({"abc": "a part of it"}, tmp_path, "abc", limit_s=0.01)
     journal.unlink()
     assert profile.await_run({"abc": "run"}, tmp_path, "abc") == "run"
 

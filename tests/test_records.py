@@ -272,6 +272,7 @@ def test_an_error_of_a_value_that_does_not_fit_reaches_another_process() -> None
         ("|u1", [0, 255], [256, -1]),
         ("<i4", [2**31 - 1, -(2**31)], [2**31, -(2**31) - 1]),
         ("<i8", list(np.array([2**63 - 1], np.uint64)), list(np.array([2**63], np.uint64))),
+        ("<i8", [2**60 + 1, -(2**63)], [2**70, None]),
         ("<u4", [3.0, 2.0**32 - 1], [0.5, float("nan"), float("inf"), 2.0**32]),
     ],
 )

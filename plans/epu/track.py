@@ -10,7 +10,7 @@ from bluesky.protocols import Readable, Triggerable
 from bluesky.utils import MsgGenerator
 
 from plans.checks import Needs, check_devices, finite
-from plans.run_stubs import tell
+from plans.run_stubs import collect_new_rows
 
 
 class Watcher(Protocol):
@@ -113,7 +113,7 @@ def track_epu(
     def collect(streams: list[Any]) -> MsgGenerator[None]:
         for stream in streams:
             name = stream.name.removeprefix(f"{watcher.name}_")
-            yield from tell(stream, name)
+            yield from collect_new_rows(stream, name)
 
     def progress() -> MsgGenerator[None]:
         yield from bps.create(name="primary")

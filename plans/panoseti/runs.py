@@ -14,10 +14,10 @@ from bluesky.utils import MsgGenerator
 
 from plans.checks import Needs, check_devices, finite
 from plans.run_stubs import (
+    collect_new_rows,
     in_run,
     report_for,
     start_metadata,
-    tell,
     until_done,
     with_device_errors,
 )
@@ -297,4 +297,4 @@ def _collect(panoseti: Any, declared: set[str]) -> MsgGenerator[None]:
                 continue
             yield from bps.declare_stream(stream, name=key, collect=True)
             declared.add(key)
-        yield from tell(stream, key)
+        yield from collect_new_rows(stream, key)

@@ -13,7 +13,7 @@ from bluesky.protocols import Collectable, Flyable, Movable, Preparable, Readabl
 from bluesky.utils import MsgGenerator
 
 from plans.checks import Needs
-from plans.run_stubs import PRIMARY, Body, staged_run, tell
+from plans.run_stubs import PRIMARY, Body, collect_new_rows, staged_run
 
 COLLECT_S = 0.25
 """Time between two reports of pulses that come freely, s."""
@@ -84,11 +84,11 @@ def wants_pictures(psss: Any) -> MsgGenerator[bool]:
 
 def collect(psss: Any, pulses: str, pictures: bool) -> MsgGenerator[None]:
     """Tell of the new rows of every stream; raises when the spectrometer is in trouble."""
-    yield from tell(psss.pulses, pulses)
+    yield from collect_new_rows(psss.pulses, pulses)
     if hasattr(psss, "pulse_settings"):
-        yield from tell(psss.pulse_settings, SETTINGS)
+        yield from collect_new_rows(psss.pulse_settings, SETTINGS)
     if pictures:
-        yield from tell(psss.pictures, PICTURES)
+        yield from collect_new_rows(psss.pictures, PICTURES)
 
 
 def take_point(psss: Any, motor: Any, position: float) -> MsgGenerator[Reading]:

@@ -13,7 +13,7 @@ from bluesky.protocols import Collectable, Flyable, Movable, Preparable, Readabl
 from bluesky.utils import MsgGenerator
 
 from plans.checks import Needs
-from plans.run_stubs import Body, staged_run, tell
+from plans.run_stubs import Body, collect_new_rows, staged_run
 
 COLLECT_S = 0.25
 """Time between two reports of new shots, s."""
@@ -72,6 +72,6 @@ def collect(sacla: Any, rows: str) -> MsgGenerator[None]:
 
 def _collect_files(stream: Any, name: str) -> MsgGenerator[None]:
     """Report the new rows of a stream; a new run of the facility has opened a further file."""
-    yield from tell(stream, name)
+    yield from collect_new_rows(stream, name)
     while stream.has_more:
-        yield from tell(stream, name)
+        yield from collect_new_rows(stream, name)

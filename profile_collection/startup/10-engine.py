@@ -7,6 +7,7 @@ from functools import partial
 from bluesky import RunEngine, SupplementalData
 from bluesky.callbacks.best_effort import BestEffortCallback
 from bluesky.utils import (
+    FailedStatus,
     PersistentDict,
     ProgressBarManager,
     RunEngineInterrupted,
@@ -44,7 +45,7 @@ if "get_ipython" in globals() and hasattr(get_ipython(), "register_magics"):
     from bluesky.magics import BlueskyMagics
 
     get_ipython().register_magics(BlueskyMagics)  # %wa, %mov, %ct ...
-    shorten_tracebacks(get_ipython(), RunEngineInterrupted)
+    shorten_tracebacks(get_ipython(), RunEngineInterrupted, FailedStatus)
 
 sd = SupplementalData()
 RE.preprocessors.append(sd)

@@ -43,7 +43,8 @@ class StoreSettings(Section):
     """Where runs are kept, and which tiled server shows them."""
 
     directory: Path = Path("~/.local/share/skywright")
-    """Root of journals, assets, the embedded catalog, RE metadata and logs."""
+    """Root of journals, assets, the embedded catalog, RE metadata and logs. IOCs that record below
+    it need a path of ASCII characters."""
     tiled_uri: str = ""
     """A tiled server that exists already; empty starts the embedded one."""
     api_key: str = ""

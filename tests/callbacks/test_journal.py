@@ -185,6 +185,11 @@ def test_keys_that_are_no_text_do_not_stop_a_run() -> None:
     assert json.loads(line) == ["start", {"(1, 2)": 3, "4": 5, "x": [{"b'y'": None}]}]
 
 
+def test_text_that_is_not_unicode_is_replaced() -> None:
+    line = encode_line("start", {"file": "a\udc80", "x": b"ab\xff"})
+    assert json.loads(line) == ["start", {"file": "a?", "x": "ab\ufffd"}]
+
+
 # A full disk
 
 

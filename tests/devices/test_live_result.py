@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
@@ -231,6 +232,17 @@ def test_without_a_frame_there_is_nothing_to_wait_for(start: Any) -> None:
     status = LiveResult(start(), "live").trigger()
     with pytest.raises(HardwareError, match="no frame to analyze with picture_statistics yet"):
         wait(status, timeout=1)
+
+
+def test_pictures_of_two_cameras_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("skywright.callbacks.live.WorkerSupervisor", Mock())
+    live = LiveAnalysis("picture_statistics", journal=tmp_path, assets=tmp_path)
+    key = {"dtype": "array", "shape": [4, 5], "external": "STREAM:", "source": "x"}
+    descriptor = {"uid": "d", "run_start": "r", "name": "primary"}
+    live("start", {"uid": "r", "time": 1.0})
+    live("descriptor", {**descriptor, "data_keys": {"a_image": key, "b_image": key}})
+    with pytest.raises(HardwareError, match="a_image, b_image all fit the input 'image'"):
+        wait(LiveResult(live, "live").trigger(), timeout=1)
 
 
 def test_a_result_of_an_earlier_run_is_none_of_this_run(

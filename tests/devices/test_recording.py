@@ -1,12 +1,15 @@
 """What a device with areaDetector's camera does to learn the size of the pictures."""
 
+from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from ophyd.sim import SynSignal
 
+from devices.file_stream import FilePlugin
 from devices.recording import CONTINUOUS, SINGLE, RecordingDevice
-from skywright.errors import HardwareError
+from skywright.errors import ConfigError, HardwareError
 
 
 class Camera:
@@ -59,3 +62,9 @@ def test_a_camera_without_pictures_is_given_up() -> None:
     with pytest.raises(HardwareError, match="camera: no picture at all; no message"):
         prime(camera)
     assert not camera.acquires
+
+
+def test_a_directory_that_iocs_would_garble_is_refused() -> None:
+    with pytest.raises(ConfigError, match="/data/März: IOCs need a path of ASCII characters"):
+        FilePlugin.settings(Mock(), Path("/data/März"), "a")
+    assert FilePlugin.settings(Mock(), Path("/data/2026"), "a")

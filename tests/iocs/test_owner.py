@@ -69,13 +69,15 @@ def test_news_wakes_the_posting() -> None:
 
 
 def test_who_waits_for_the_counts_waits_until_they_are_posted() -> None:
-    """A posting that fails is no posting."""
+    """A posting that fails is no posting, and no heartbeat."""
+    heartbeats = []
 
     class Failing(Quiet):
         failures = 2
 
         async def _post(self) -> None:
             self.posted.set()
+            heartbeats.append(self.heartbeat.value)
             if self.failures:
                 self.failures -= 1
                 raise OSError("no")
@@ -92,6 +94,7 @@ def test_who_waits_for_the_counts_waits_until_they_are_posted() -> None:
         return group.failures
 
     assert asyncio.run(left()) == 0
+    assert heartbeats[:3] == [0, 0, 0]
 
 
 def test_an_event_that_does_not_come_is_waited_for_no_longer_than_that() -> None:

@@ -12,8 +12,10 @@ from bluesky.simulators import RunEngineSimulator, assert_message_and_return_rem
 from bluesky.utils import RunEngineInterrupted
 from event_model import StreamRange, compose_stream_resource
 from ophyd.sim import NullStatus
+from ophyd.status import Status
 
 from plans.pictures import take_pictures, watch_camera
+from skywright.errors import HardwareError
 
 
 class FakeCamera:
@@ -155,6 +157,15 @@ def test_messages_of_take_pictures() -> None:
             rest = assert_message_and_return_remaining(rest, lambda m, c=command: m.command == c)
     for command in ("close_run", "unstage"):
         rest = assert_message_and_return_remaining(rest, lambda m, c=command: m.command == c)
+
+
+def test_a_failed_picture_is_the_error_of_the_device(RE: RunEngine) -> None:
+    camera, failed = FakeCamera(), Status()
+    failed.set_exception(HardwareError("fake: no picture"))
+    camera.trigger = camera.complete = lambda: failed  # type: ignore[method-assign]
+    for plan in (take_pictures(camera, 1), watch_camera(camera, 0.01)):
+        with pytest.raises(HardwareError, match=r"^fake: no picture$"):
+            RE(plan)
 
 
 def test_camera_is_stopped_and_unstaged_when_the_plan_fails(RE: RunEngine) -> None:

@@ -20,9 +20,12 @@ from support.streaming import StreamingCamera, noise
 
 from skywright.callbacks.journal import Journal
 from skywright.store.export.contents import read_contents
-from skywright.store.file_nodes import KEPT, ResourceRange, write_virtual_file
+from skywright.store.file_nodes import KEPT, ResourceRange, data_sources, write_virtual_file
 from skywright.store.ingest import RunIngest, State, ingest
+from skywright.store.journal_contents import ExternalRows, JournalContents, ResourceRows, datum
+from skywright.store.rows import stored_data_keys
 from skywright.store.run_nodes import Catalog
+from skywright.store.tail import Tail
 
 
 def pausing_scan(camera: Any, points: int, pause_at: set[int]) -> Any:
@@ -147,6 +150,62 @@ def test_documents_of_a_resumed_run_name_the_rows_that_count(client: Any, journa
             numbers = range(doc["seq_nums"]["start"], doc["seq_nums"]["stop"])
             found += zip(numbers, rows, strict=True)
     assert found == list(enumerate(expected, 1))
+
+
+def test_each_stream_shows_its_own_images_of_a_file(tmp_path: Path) -> None:
+    """A camera is read in two streams, so that its indices jump in both."""
+    recording = Recording(tmp_path)
+    image = array([2], dtype_numpy="<i4", external="STREAM:")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["image"] = np.stack([np.arange(9, dtype="<i4")] * 2, axis=1)
+    for name in ("primary", "dark", "plain"):
+        recording.stream(name, image=image)
+    resource = recording.run.compose_stream_resource(
+        mimetype="application/x-hdf5",
+        uri=f"file://localhost{tmp_path}/a.h5",
+        data_key="image",
+        parameters={"dataset": "image"},
+    )
+    recording.journal("stream_resource", resource.stream_resource_doc)
+    contents, tail, revisions = JournalContents(), Tail(recording.path), []
+    rows = [("plain", 0, 1), ("plain", 1, 2), ("primary", 0, 3), ("dark", 3, 4), ("dark", 4, 5)]
+    rows += [("primary", 5, 6), ("dark", 6, 7), ("primary", 7, 9)]
+    seq_nums = dict.fromkeys(["primary", "dark", "plain"], 1)
+    for name, start, stop in rows:
+        seq_num, seq_nums[name] = seq_nums[name], seq_nums[name] + stop - start
+        doc = resource.compose_stream_datum(
+            indices={"start": start, "stop": stop},
+            seq_nums={"start": seq_num, "stop": seq_nums[name]},
+            descriptor=recording._streams[name].descriptor_doc,
+        )
+        recording.journal("stream_datum", doc)
+        for line in tail.read():
+            contents.add(line)
+        revisions.append(contents.streams[name].revision)
+    # A node that exists gets no other file: the run is written again.
+    assert revisions == [0, 0, 0, 1, 1, 1, 1, 1]
+    shown = {}
+    for name, stream in contents.streams.items():
+        ((_, source),) = data_sources(
+            stream,
+            contents.resources,
+            stored_data_keys(stream),
+            tmp_path / "kept",
+            tables=True,
+            ended=True,
+        )
+        path = source.assets[0].data_uri.removeprefix("file://localhost")
+        with h5py.File(path) as file:
+            images = file[source.parameters["dataset"]][: source.structure.shape[0], 0]
+        shown[name] = images.tolist()
+    assert shown == {"primary": [0, 1, 2, 5, 7, 8], "dark": [3, 4, 6], "plain": [0, 1]}
+
+
+def test_rows_without_seq_nums_follow_one_another() -> None:
+    rows = ExternalRows({})
+    for start in (0, 5):
+        rows.add({**datum("r", start, 0, 5), "seq_nums": {"start": 0, "stop": 0}}, "a.h5")
+    assert rows.segments == [ResourceRows("r", 0, 1, 10)]
 
 
 def test_virtual_file_while_the_source_is_still_written(client: Any, journals: Path) -> None:

@@ -69,6 +69,12 @@ UNUSUAL: dict[str, tuple[dict[str, Any], Sequence[Any], Any]] = {
         [[1, 2], [300, -1]],
         [[1, 2], [300, -1]],
     ),
+    "objects": (array([3]), [np.array([1, 2.5, None], dtype=object)], [[1, 2.5, NAN]]),
+    "declared_objects": (array([2], dtype_numpy="|O8"), [[1.0, None]], [[1.0, NAN]]),
+    "long_doubles": (array([1], dtype_numpy="<f16"), [[1.5]], [[1.5]]),
+    "structures": (array([2]), [np.ones(2, [("x", "f8"), ("y", "i4")])], [[[1.0, 1.0]] * 2]),
+    "bytes": (array([2]), [np.array([b"ab", b"c\xff"])], [["ab", "c\ufffd"]]),
+    "text_that_is_not_unicode": (TEXT, ["a\udc80"], ["a?"]),
     "ragged_arrays": (array([2]), [[1, 2], [3, 4, 5], []], [[1, 2, NAN], [3, 4, 5], [NAN] * 3]),
     "large_integers_in_arrays_of_unequal_length": (
         array([2]),
@@ -156,6 +162,19 @@ def test_reserved_names(journals: Path, client: Any) -> None:
     recording.events([{"time": 5.0}, {"time": 6.0}])
     run = stored(recording.stop(), client)
     assert run["primary"].read()["time_"].values.tolist() == [5.0, 6.0]
+
+
+def test_names_that_tables_cannot_have(journals: Path, client: Any) -> None:
+    keys = ["T1(K)", "2theta", "_x", "a--b", "k" * 60, "k" * 61, "k" * 62, "µ" * 31]
+    recording = Recording(journals).stream("primary", **dict.fromkeys(keys, NUMBER))
+    recording.event(**{key: float(n) for n, key in enumerate(keys)})
+    run = stored(recording.stop(), client)
+    data = run["primary"].read()
+    named = ["T1_K_", "x2theta", "x_x", "a_b", "k" * 60]
+    assert [float(data[name][0]) for name in named] == [0.0, 1.0, 2.0, 3.0, 4.0]
+    values = [float(data[name][0]) for name in data if name not in ("time", "seq_num")]
+    assert sorted(values) == list(range(8))
+    assert "primary/T1(K): stored as T1_K_: no column can have its name" in run.metadata["notes"]
 
 
 def test_names_that_differ_in_case_alone(journals: Path, client: Any) -> None:

@@ -114,8 +114,8 @@ class OwnerState(Generic[Result]):
     lost
         Number of items lost in source, owner and essential recorders, by cause.
     failures
-        Number of errors of the source, endpoints, recorders and callbacks, and of rows that
-        recorders which are not essential could not store, by cause.
+        Number of errors of the source (its end is one), endpoints, recorders and callbacks, and of
+        rows that recorders which are not essential could not store, by cause.
     message, alarm
         Message for the operator, and whether it needs an action.
     """

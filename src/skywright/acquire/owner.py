@@ -234,10 +234,8 @@ class Owner(Generic[Item, Result]):
             Number of items; 0: until `stop_acquisition`.
         on_item
             Called with each result of the acquisition, in order; must not block. With a `process`
-            it is called for the items that count. Without one it is called when an item arrives:
-            also for an item that a recorder then refuses, and, with `threads`, for items that
-            arrive while the last one that counts is still in the pool. So it may be called more
-            than `requested` times.
+            it is called for each counted item. Without one it is called as an item arrives, before
+            it is known whether it counts; so it may be called more than `requested` times.
 
         Raises
         ------

@@ -163,7 +163,7 @@ class Recorder(Generic[Result, RowGroup]):
         Limit of the queue. Rows beyond it are not recorded and count as ``queue full``.
     synchronous
         True: `offer` writes on the owner's thread, and raises `RefusedError` if a result cannot be
-        stored. So an acquisition counts only items that are in the file.
+        stored. So an acquisition counts only items that are in the file, while a recording is open.
     essential
         True: a row that cannot be stored is a lost item. False: it is counted as a failure, because
         another recorder stores the same item.

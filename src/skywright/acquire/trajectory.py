@@ -1,9 +1,8 @@
 """Motion of an axis as a pure function of time: trapezoidal moves, stops, means over an exposure.
 
-Times are seconds of the motors' clock as the simulation counts them (a faster simulation runs this
-clock faster), positions in the unit of the axis. Simulators exchange the commands (start, target,
-velocity, acceleration, start time; stops), never sampled read-backs, and so agree exactly on the
-position.
+Times are unix s, positions in the unit of the axis. Simulators exchange the commands (start,
+target, velocity, acceleration, start time; stops), never sampled read-backs, and so agree exactly
+on the position.
 """
 
 import math

@@ -87,7 +87,8 @@ class Analysis(ABC, Generic[Statistic]):
     """Results of `summarize`: scalars (text: dtype ``<U``) and arrays, with the attributes
     ``units`` and ``description``."""
     scalar_period_s: ClassVar[float] = 0.1
-    """Least time between two events of a derived run with the scalar results, s."""
+    """Least time between two events of a derived run with the scalar results, s. A new row of the
+    array results comes with an event too."""
     array_period_s: ClassVar[float] = 1.0
     """Least time between two rows of the array results on disk, s: long for large arrays."""
     block_size: ClassVar[int] = 64

@@ -40,6 +40,8 @@ class _Encoder(json.JSONEncoder):
             return value.tolist()
         if isinstance(value, np.generic):
             return value.item()
+        if isinstance(value, bytes):
+            return value.decode(errors="replace")
         if isinstance(value, Mapping):
             return dict(value)
         if isinstance(value, set | frozenset | deque):
@@ -50,7 +52,7 @@ class _Encoder(json.JSONEncoder):
         return str(value)
 
 
-_ENCODER = _Encoder()
+_ENCODER = _Encoder(ensure_ascii=False)
 
 
 def _with_text_keys(value: Any) -> Any:
@@ -84,7 +86,7 @@ def encode_line(name: str, doc: Mapping[str, Any]) -> bytes:
             text = _ENCODER.encode((name, _with_text_keys(doc)))
     except (ValueError, RecursionError) as error:
         raise DataError(f"{name} document cannot be written as JSON: {error}") from error
-    return text.encode() + b"\n"
+    return text.encode(errors="replace") + b"\n"  # tiled takes no lone surrogates
 
 
 def journal_path(directory: Path, start_uid: str) -> Path:

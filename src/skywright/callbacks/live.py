@@ -117,7 +117,7 @@ class LiveAnalysis(Reports):
         if raw is None or not self._is_needed(raw, name, doc):
             return
         raw(name, doc)
-        if name == "descriptor" and any(each.table is not None for each in raw.streams.values()):
+        if name == "descriptor" and raw.streams:
             self._present = raw
         if name == "stop":
             del self._raws[raw.uid], self._event_keys[raw.uid]

@@ -13,10 +13,10 @@ plan that waits for results. More frames than that are skipped, evenly spread, a
 BATCH_S = 0.25
 """Maximum time of a batch, s. The worker reports progress after each batch; a worker that reports
 none counts as stalled."""
-REMEMBERED = 5
+MEDIAN_BATCHES = 5
 """Number of batches whose median time is used, so that one slow batch, such as the first, does
 not matter."""
-KNOWN = 3
+MIN_MEASURED_BATCHES = 3
 """Batches to measure before frames are skipped."""
 
 
@@ -24,7 +24,7 @@ KNOWN = 3
 class Pace:
     """The time and the bytes that a frame of an analysis takes, measured batch by batch."""
 
-    _times: deque[float] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
+    _times: deque[float] = field(default_factory=lambda: deque(maxlen=MEDIAN_BATCHES))
     _frame_bytes: float = 0.0
 
     def add_measurement(self, frames: int, seconds: float, size: int) -> None:
@@ -42,7 +42,7 @@ class Pace:
 
     def affordable(self, seconds: float) -> float:
         """Return the number of frames that fit into a time, s: at least 1; infinity if unknown."""
-        if len(self._times) < KNOWN:
+        if len(self._times) < MIN_MEASURED_BATCHES:
             return math.inf
         return max(1, int(seconds / median(self._times)))
 

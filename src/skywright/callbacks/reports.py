@@ -99,6 +99,13 @@ class Reports:
         return next((each.table.announced() for each in streams if each.table is not None), 0)
 
     @property
+    def unusable(self) -> str:
+        """Why no stream of the present raw run can be analyzed; "" if one can, or none fits."""
+        streams = self._present.streams.values() if self._present is not None else ()
+        errors = [each.error for each in streams]
+        return "; ".join(errors) if all(errors) else ""
+
+    @property
     def is_starting(self) -> bool:
         """Whether the worker is not ready for frames yet: it loads or compiles what it needs."""
         return False

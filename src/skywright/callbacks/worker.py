@@ -60,13 +60,13 @@ class SessionPipe:
         threading.Thread(target=self._read, args=(source,), daemon=True).start()
 
     def send(self, what: str, facts: Mapping[str, Any]) -> None:
-        """Write a message. If the session has ended, the end of its lines ends us."""
+        """Write a message; it is dropped if the session has ended: then stdin ends too."""
         with suppress(BrokenPipeError):
             self._messages.write(encode_line(what, facts))
             self._messages.flush()
 
     def end(self) -> None:
-        """Have `lines` end here."""
+        """Append the end mark to `lines`."""
         self.lines.put(None)
 
     def _read(self, source: int) -> None:
@@ -239,7 +239,7 @@ class Worker:
                     second,
                 )
                 self._streams[run.uid, name] = stream
-                # If we die, the session has the uid
+                # So the session knows the uid if this process dies
                 self._session.send("progress", stream.progress())
 
     def _step(self, stream: StreamAnalysis) -> bool:

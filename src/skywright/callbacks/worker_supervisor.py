@@ -8,10 +8,11 @@ commands
 - ``abandon`` (raw_uid, reason): end the derived runs of a raw run;
 - ``done_streams`` (raw_uid, names): streams that an earlier worker has done; before the documents.
 
-From the worker: ``{"ready": ...}`` once, when it can analyze frames, then ``[kind, facts]``:
+From the worker: ``[kind, facts]``:
 
-- ``progress`` (`StreamAnalysis.progress`): at the start of a stream, after each batch,
-  and after an answer to a request;
+- ``ready`` (analysis): once, when it can analyze frames;
+- ``progress`` (`StreamAnalysis.progress`): at the start of a stream, after each batch, after an
+  answer to a request, and every `worker.BEAT_S` while it waits;
 - ``done`` (the same): at the end of a stream;
 - ``over`` (raw_uid): when all streams of a run have ended.
 """

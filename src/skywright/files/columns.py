@@ -293,8 +293,6 @@ class ColumnCaster:
                 wrong = np.char.str_len(values) > dtype.itemsize // 4
                 problem = "text"
             elif dtype.kind in "iu":
-                if values.dtype.kind == "O":  # Python integers beyond 64 bits
-                    values = values.astype(np.float64)
                 wrong = _out_of_range(values, dtype)
                 problem = "a value that is no integer of its range"
             else:
@@ -334,9 +332,13 @@ def _out_of_range(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[np.bool
     """Return where values are no integers of the range of an integer type."""
     if values.dtype.kind in "iu":
         return values.astype(dtype) != values  # an integer out of range wraps around
+    limits = np.iinfo(dtype)
+    if values.dtype.kind == "O":  # Python integers beyond 64 bits; a float would change the others
+        low, high = limits.min, limits.max
+        fits = (v is not None and low <= v <= high and int(v) == v for v in values.flat)
+        return ~np.fromiter(fits, bool, values.size).reshape(values.shape)
     if values.dtype.kind != "f":
         raise TypeError(f"expected integers, got {values.dtype}")
-    limits = np.iinfo(dtype)
     # float64 represents 2**63 exactly; it is the smallest value that is too large
     above = np.float64(limits.max) + (1.0 if limits.max < 2**53 else 0.0)
     is_inside = (values >= np.float64(limits.min)) & (values < above)

@@ -1,9 +1,9 @@
 """HDF5 files whose writer was killed: make them ordinary files again.
 
-A writer marks its file in the superblock and takes the mark off when it closes. After SIGKILL the
-mark stays, and every reader but a SWMR one refuses the file. The layout of the superblock,
-versions 2 and 3, is from the HDF5 File Format Specification, section II.A; its checksum is Bob
-Jenkins' lookup3 with initial value 0.
+A writer sets consistency flags in the superblock of its file and clears them when it closes it.
+After SIGKILL they stay, and every reader but a SWMR one refuses the file. The layout of the
+superblock, versions 2 and 3, is from the HDF5 File Format Specification, section II.A; its checksum
+is Bob Jenkins' lookup3 with initial value 0.
 """
 
 import logging
@@ -78,14 +78,15 @@ def read_superblock(path: Path) -> Superblock | None:
 def has_writer(path: Path) -> bool | None:
     """Tell whether any process of this machine has `path` open for writing; None: cannot know.
 
-    The kernel grants a read lease only on a file that nobody has open for writing, whoever and
-    however. HDF5's own lock is no help: it is given up when SWMR starts. Leases do not exist on
-    every network file system, and not for other users' files; then nothing is known.
+    The kernel grants a read lease only on a file that no process has open for writing. HDF5's own
+    lock is no help: it is given up when SWMR starts. Leases do not exist on every network file
+    system, and not for other users' files; then nothing is known.
     """
     import fcntl  # readers of files import this module where there is none
 
     with path.open("rb") as file:
-        # A writer who comes in this instant breaks the lease; by default its signal would end us.
+        # A writer that opens the file now breaks the lease; by default its signal would end this
+        # process.
         fcntl.fcntl(file, fcntl.F_SETSIG, signal.SIGURG)
         try:
             fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
@@ -98,7 +99,7 @@ def has_writer(path: Path) -> bool | None:
 
 
 def clear_flags(path: Path) -> bool:
-    """Take a dead writer's marks off an HDF5 file; True when there were any.
+    """Clear the consistency flags of an HDF5 file whose writer died; return True if any was set.
 
     A file that somebody still writes, or of which this cannot be known, is left alone: SWMR
     readers open it all the same.

@@ -42,7 +42,7 @@ def _last_frame(error: BaseException) -> FrameType | None:
     return None if trace is None else trace.tb_frame
 
 
-def how_it_is_right(error: BaseException, namespace: Mapping[str, Any]) -> str:
+def hint_after_mistake(error: BaseException, namespace: Mapping[str, Any]) -> str:
     """Return what to type instead, after a mistake at the prompt; "" for any other error.
 
     Parameters
@@ -100,7 +100,7 @@ def shorten_engine_log() -> None:
 
 
 def shorten_tracebacks(shell: Any, *kinds: type[BaseException]) -> None:
-    """Let IPython show only the error itself and what is right; ``%tb`` shows the traceback.
+    """Let IPython show only the error itself and a hint; ``%tb`` shows the traceback.
 
     Parameters
     ----------
@@ -111,10 +111,10 @@ def shorten_tracebacks(shell: Any, *kinds: type[BaseException]) -> None:
     """
 
     def show(shell: Any, kind: type, error: BaseException, trace: Any, **_: Any) -> None:
-        right = how_it_is_right(error, shell.user_ns)
-        if right:
-            error.add_note(right)
-        short = bool(right) or isinstance(error, kinds) or is_refusal(error)
+        hint = hint_after_mistake(error, shell.user_ns)
+        if hint:
+            error.add_note(hint)
+        short = bool(hint) or isinstance(error, kinds) or is_refusal(error)
         shell.showtraceback((kind, error, trace), exception_only=short)
 
     shell.set_custom_exc((Exception,), show)

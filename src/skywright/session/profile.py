@@ -211,17 +211,19 @@ def await_run(catalog: Any, store: Path, uid: str, limit_s: float = 30.0) -> Any
             waiting = waiting_runs(store / "journal")
             before = waiting.index(uid) if uid in waiting else len(waiting)
             behind = f" after {runs_text(before)} that ended earlier" if before else ""
-            _say(f"run {uid[:8]} is being stored{behind}")
+            _print_to_stderr(f"run {uid[:8]} is being stored{behind}")
             report_at = now + REPORT_S
         patience.wait(0.02)
+    is_waiting = journal.exists()
     try:
+        if is_waiting:
+            raise KeyError(uid)
         return catalog[uid]
     except ValueError as error:
         raise DataError(f"{error} RE(...) returns the uids of its runs.") from error
     except KeyError as error:
-        journal_is_there = journal.exists()
         nothing = f"and no document of it waits in {journal.parent}"
-        when = f"after {limit_s:g} s" if journal_is_there else nothing
+        when = f"after {limit_s:g} s" if is_waiting else nothing
         raise DataError(
             f"run {uid} is not in the catalog {when}; look at `skywright doctor`"
         ) from error
@@ -232,7 +234,7 @@ def report_waiting(store: Path) -> None:
     from skywright.store.lookup import waiting_runs
 
     if waiting := waiting_runs(store / "journal"):
-        _say(
+        _print_to_stderr(
             f"{runs_text(len(waiting))} still to be stored: `skywright up` does it, "
             "now if it runs, else at its next start"
         )
@@ -243,7 +245,7 @@ def runs_text(number: int) -> str:
     return f"{number} run{'' if number == 1 else 's'}"
 
 
-def _say(text: str) -> None:
+def _print_to_stderr(text: str) -> None:
     Console(stderr=True, highlight=False).print(text, soft_wrap=True)
 
 
@@ -339,4 +341,4 @@ def print_key(store: Path) -> None:
     """
     from skywright.store.client import embedded_key
 
-    _say(embedded_key(store))
+    _print_to_stderr(embedded_key(store))

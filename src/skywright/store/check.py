@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from skywright.files.readers import HDF5
+from skywright.store.file_nodes import KEPT
 from skywright.store.journal_contents import JournalContents, Stream
 from skywright.store.table_adapter import MIMETYPE, rows_of
 from skywright.store.tiled_writer import UNREADABLE_FILES
@@ -59,7 +61,16 @@ def _stream_differences(stream: Stream, node: Any, unreadable: set[str]) -> list
         if not unreadable.isdisjoint({f"{stream.name}/{key}", key}):  # key: of older catalogs
             continue
         found += _file_difference(key, parts, external_rows.rows_before(stream.external_rows_end()))
+        if external_rows.skips_rows and key in parts and _shows_first_rows(parts[key]):
+            found.append(f"{key} has the rows of other seq_nums")
     return found
+
+
+def _shows_first_rows(node: Any) -> bool:
+    """Return whether an array shows the rows of an HDF5 file from row 0 on."""
+    source = node.data_sources()[0]
+    parameters = source.parameters
+    return source.mimetype == HDF5 and parameters["dataset"] != KEPT and not parameters.get("slice")
 
 
 def _seq_nums(tables: list[Any]) -> list[int]:

@@ -110,7 +110,9 @@ def _widen_scalar(column: ColumnType, value: Any) -> ColumnType:
 def _widen_array(column: ColumnType | None, value: Any, promised: str) -> ColumnType:
     array = rectangular(value)
     if column is None or column.kind != "array":
-        dtype, shape = promised, tuple(0 for _ in array.shape)
+        # Zarr has no objects, structures and long doubles.
+        unknown = promised[1:2] in ("O", "V") or promised[1:] == "f16"
+        dtype, shape = "" if unknown else promised, tuple(0 for _ in array.shape)
         if column is not None and column.longest:
             dtype = f"<U{column.longest}"
         elif column is not None:

@@ -70,8 +70,8 @@ def data_sources(
     """Yield the data sources of the nodes that show the files of a stream, by name.
 
     All scalar columns of the same rows of the same HDF5 files are one table, each other data key
-    is one array. Until the run has ended the end of a table is open, and it is of the columns with
-    the same first file and first row.
+    is one array. While the run goes on, a table has no last row, and columns are grouped by first
+    file and first row only.
 
     Parameters
     ----------
@@ -82,11 +82,12 @@ def data_sources(
     data_keys
         Data keys of the stream, as they are stored.
     kept
-        Directory for the virtual files that leave superseded rows out.
+        Directory for the virtual files that leave rows out: superseded ones, and those of other
+        streams.
     tables
         Whether the server has the adapter for tables of columns.
     ended
-        Whether no more rows come. Until then a table is open at its end.
+        Whether no more rows come. Until then a table has no last row.
 
     Yields
     ------
@@ -184,8 +185,9 @@ def _array(
         return reader_source(used, ranges, data_keys[key])
     if first["mimetype"] not in CONSOLIDATOR_REGISTRY:
         raise DataError(f"no reader for {first['mimetype']}")
-    if external_rows.superseded and first["mimetype"] == HDF5:
-        name = f"{first['uid']}-{key}".replace("/", "_")
+    sliced = first["parameters"].get("slice")  # leaves rows out by itself
+    if external_rows.skips_rows and first["mimetype"] == HDF5 and not sliced:
+        name = f"{stream.name}-{first['uid']}-{key}".replace("/", "_")
         path = kept / f"{name}.h5"
         rows = rows_in_files(external_rows, stream.external_rows_end())
         write_virtual_file(path, [(resources[part.resource], part) for part in rows])

@@ -41,8 +41,11 @@ class ExternalRows:
 
     def __init__(self, first: dict[str, int]) -> None:
         self.segments: list[ResourceRows] = []
-        self.superseded = False
-        """Whether a resumed run took rows again."""
+        self.skips_rows = False
+        """Whether rows of a file are left out before others: a resumed run took them again, or they
+        belong to another stream."""
+        self._next_row: dict[str, int] = {}
+        """Row after the last one that a stream datum named, by URI of the file."""
         self._file_of: dict[str, str] = {}
         """URI of each stream resource, by its uid."""
         self._first = first
@@ -74,21 +77,31 @@ class ExternalRows:
         return sum(segment.rows for segment in self.between(float("-inf"), stop))
 
     def add(self, doc: dict[str, Any], file: str) -> bool:
-        """Add the rows of a stream datum in `file`; return True if they replace earlier rows."""
+        """Add the rows of a stream datum in `file`.
+
+        Return True if they replace earlier rows, or are the first after rows that are left out.
+        """
         first, rows = doc["indices"]["start"], doc["indices"]["stop"] - doc["indices"]["start"]
-        new = ResourceRows(doc["stream_resource"], first, doc["seq_nums"]["start"], rows)
         if rows <= 0:
             return False
+        last = self.segments[-1] if self.segments else None
+        seq_num, end = doc["seq_nums"]["start"], doc["seq_nums"]["stop"]
+        if end <= seq_num:  # documents of other programs may leave seq_nums empty
+            seq_num = last.seq_num + last.rows if last else 1
+        new = ResourceRows(doc["stream_resource"], first, seq_num, rows)
         self._file_of[new.resource] = file
         self._first.setdefault(file, first)
-        last = self.segments[-1] if self.segments else None
+        row = first - self.index_of_row_0(new.resource)
+        begins_to_skip = row != self._next_row.get(file, 0) and not self.skips_rows
+        self.skips_rows |= begins_to_skip
+        self._next_row[file] = row + rows
         if last is None or new.seq_num >= last.seq_num + last.rows:
             if last is not None and _continues(last, new):
                 self.segments[-1] = replace(last, rows=last.rows + rows)
             else:
                 self.segments.append(new)
-            return False
-        self.superseded = True
+            return begins_to_skip
+        self.skips_rows = True
         end = new.seq_num + rows
         before, after = self.between(float("-inf"), new.seq_num), self.between(end, float("inf"))
         self.segments = [*before, new, *after]

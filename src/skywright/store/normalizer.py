@@ -6,6 +6,7 @@ documents.
 
 import copy
 import re
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,9 @@ from skywright.store.journal_contents import RESERVED, unpack
 from skywright.store.tail import Line
 
 _NOT_IN_ADDRESSES = re.compile(r"[/\\?#%]")
+_NOT_IN_SQL = re.compile(r"""['"`;()=+\x00-\x1f]|--""")
+COLUMN_BYTES = 60
+"""Greatest length of a column's name: tiled's limit is 63, for ``ts_`` and the name."""
 PASSED = ("start", "stream_datum", "")
 
 
@@ -26,20 +30,21 @@ class _StoredNames(dict[str, str]):
     Parameters
     ----------
     fold
-        Gives what must differ.
+        Maps a stored name to the form that must be unique.
     """
 
     def __init__(self, fold: Callable[[str], str]) -> None:
         self._fold = fold
         self._taken: set[str] = set()
 
-    def __missing__(self, name: str) -> str:
-        stored = node_name(name)
-        while self._fold(stored) in self._taken:
-            stored += "_"
-        self._taken.add(self._fold(stored))
-        self[name] = stored
-        return stored
+    def store(self, name: str, wanted: str) -> str:
+        """Return the stored name of `name`: the one that it has, else `wanted` made unique."""
+        if name not in self:
+            while self._fold(wanted) in self._taken:
+                wanted += "_"
+            self._taken.add(self._fold(wanted))
+            self[name] = wanted
+        return self[name]
 
 
 class DocumentNormalizer:
@@ -57,7 +62,8 @@ class DocumentNormalizer:
         self._keys: dict[str, _StoredNames] = {}
         """Names of data keys, by stream."""
         self._external: dict[str, str] = {}
-        """The same of the external data keys of all streams: a resource does not name its own."""
+        """Stored names of the external data keys of all streams; a stream resource does not name
+        its stream."""
         self._renamed: dict[str, dict[str, str]] = {}
         """Names of data keys by uid of the descriptor, where some are stored under another one."""
 
@@ -107,13 +113,16 @@ class DocumentNormalizer:
         if datum_keys:
             self._datum_keys[doc["uid"]] = datum_keys
             self._legacy("descriptor", doc)
-        stream = self._streams[doc["name"]]
-        self._note_if_taken(doc["name"], stream, doc["name"])
+        wanted = node_name(doc["name"])
+        stream = self._streams.store(doc["name"], wanted)
+        self._note_if_changed(doc["name"], wanted, stream, doc["name"])
         # Servers do not tell columns apart whose names differ in case alone.
         names = self._keys.setdefault(stream, _StoredNames(str.lower))
+        fitting = {k: node_name(k) if "external" in v else column_name(k) for k, v in keys.items()}
         # Keys that can be stored as they are keep their names.
-        for key in sorted(keys, key=lambda key: node_name(key) != key):
-            self._note_if_taken(key, names[key], f"{stream}/{key}")
+        for key in sorted(keys, key=lambda key: fitting[key] != key):
+            stored = names.store(key, fitting[key])
+            self._note_if_changed(key, fitting[key], stored, f"{stream}/{key}")
         self._external |= {key: names[key] for key in keys if "external" in keys[key]}
         doc = doc | {"name": stream}
         if any(names[key] != key for key in keys):
@@ -132,9 +141,11 @@ class DocumentNormalizer:
             }
         self._out.append(("descriptor", doc))
 
-    def _note_if_taken(self, name: str, stored: str, what: str) -> None:
+    def _note_if_changed(self, name: str, wanted: str, stored: str, what: str) -> None:
         if stored != _NOT_IN_ADDRESSES.sub("_", name):
-            self._out.append(("note", {"text": f"{what}: stored as {stored}: its name is taken"}))
+            is_free = stored == wanted != node_name(name)
+            why = "no column can have its name" if is_free else "its name is taken"
+            self._out.append(("note", {"text": f"{what}: stored as {stored}: {why}"}))
 
     def _take_event(self, event: dict[str, Any]) -> None:
         uid = event["descriptor"]
@@ -157,6 +168,21 @@ def node_name(name: str) -> str:
     """
     name = _NOT_IN_ADDRESSES.sub("_", name)
     return f"{name}_" if name.lower() in (*RESERVED, ".", "..") else name
+
+
+def column_name(name: str) -> str:
+    """Return the name of a data key of events as a column of a table may have it.
+
+    It begins with a letter and has at most `COLUMN_BYTES` bytes; the end of a longer one is
+    replaced by a checksum. Characters with a meaning in SQL become underscores.
+    """
+    column = _NOT_IN_SQL.sub("_", node_name(name))
+    if not re.match("[a-zA-Z]", column):
+        column = f"x{column}"
+    data = column.encode(errors="replace")
+    if len(data) > COLUMN_BYTES:
+        return f"{data[:49].decode(errors='ignore')}_{zlib.crc32(data):08x}"
+    return column
 
 
 def _renamed(mapping: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from skywright.store.tail import is_locked, locked_if_dead, read_lines
 RETRY_S = 10.0
 """Time for which requests that fail are made again, s."""
 WAIT_S = 120.0
-"""A running ingester to which work was given back must finish one run in this time, s."""
+"""Timeout for a running ingester to finish its next run, s."""
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,8 @@ class RecoveryReport:
     finished: tuple[str, ...] = ()
     """Runs whose journal was brought to its end."""
     restored: tuple[str, ...] = ()
-    """Runs finished before that the catalog lacked or had differently, written again."""
+    """Runs that had ended before and were missing or different in the catalog; they are written
+    again."""
     closed: tuple[str, ...] = ()
     """HDF5 files whose writer had died."""
     aside: tuple[str, ...] = ()
@@ -77,7 +78,7 @@ def recover(directory: Path, client: Any) -> RecoveryReport:
     httpx.HTTPError
         When a request before that fails: what the catalog has is asked for once.
     DataError
-        When a running ingester does not get through.
+        When a running ingester does not finish a run within `WAIT_S`.
     """
     containers = ensure_containers(client)
     journals = directory / "journal"
@@ -189,7 +190,7 @@ def _drain(directory: Path, client: Any) -> dict[Path, OSError]:
                 pass
             return ingester.failures
     except ConfigError as error:
-        log.info("%s; it gets the work", error)
+        log.info("%s; the running ingester writes the journals", error)
     end, fewest = 0.0, math.inf
     while left := [path for path in (directory / "journal").glob(f"*{SUFFIX}") if _ended(path)]:
         if len(left) < fewest:

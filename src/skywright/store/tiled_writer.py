@@ -163,7 +163,7 @@ class StreamWriter:
     def event(self, row: Mapping[str, Any]) -> None:
         """Add one event, as `rows.as_row` makes it; `queue_rows` queues it."""
         times = {f"ts_{key}": stamp for key, stamp in row["timestamps"].items()}
-        # Last what a device gives: a data key may be called like a time, ts_x.
+        # The values come last: a data key may have the name of a timestamp column, ts_x.
         self._rows.append({"seq_num": row["seq_num"], "time": row["time"], **times, **row["data"]})
 
     def queue_rows(self, data_keys: Mapping[str, Any]) -> None:
@@ -183,7 +183,8 @@ class StreamWriter:
                 self._arrays.setdefault(key, []).extend(row.pop(key) for row in rows)
         table = pyarrow.Table.from_pylist(rows)
         table = table.cast(pyarrow.schema([_null_as_text(field) for field in table.schema]))
-        # A time that differs from a data key, as ts_x from Ts_x, in case alone cannot be stored.
+        # Drop a timestamp column whose name differs from a data key in case alone (ts_x, Ts_x): it
+        # cannot be stored.
         keys = {key.lower() for key in table.column_names if key in data_keys}
         times = [c for c in table.column_names if c not in data_keys and c.lower() in keys]
         table = table.drop_columns(times)
