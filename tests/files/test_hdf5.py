@@ -12,7 +12,7 @@ import pytest
 from skywright.errors import DataError
 from skywright.files.areadetector import IMAGE, UNIQUE_ID, ImageWriter
 from skywright.files.columns import Column, ColumnWriter
-from skywright.files.hdf5 import _attempts_setter, check_rows, is_cut_short, open_hdf5
+from skywright.files.hdf5 import _attempts_setter, check_rows, is_cut_short, open_hdf5, read_rows
 from skywright.files.readers import HDF5, open_reader
 from skywright.store.file_nodes import KEPT, ResourceRange, write_virtual_file
 from skywright.store.repair import rows_on_disk
@@ -143,6 +143,8 @@ def test_readers_of_one_file_may_come_before_and_after_its_end(tmp_path: Path) -
         early = open_hdf5(path)
     with early, open_hdf5(path) as late:
         assert (early[IMAGE].shape, late[IMAGE].shape) == ((1, 4, 5), (1, 4, 5))
+        path.unlink()
+        assert read_rows(late[IMAGE], 0, 1).all()
 
 
 def test_files_are_read_where_hdf5_has_no_limit_of_attempts(

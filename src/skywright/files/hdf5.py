@@ -75,7 +75,7 @@ def check_rows(dataset: h5py.Dataset, start: int, stop: int) -> None:
             with open_hdf5(path if name == "." else path.parent / name.replace("%%", "%")) as file:
                 rows = file[source.replace("%%", "%")]
                 check_rows(rows, 0, len(rows))
-    elif is_cut_short(path):
+    elif path.exists() and is_cut_short(path):  # an open file that was removed can be read
         size = path.stat().st_size
         for row, offset, length in _parts(dataset, start, min(stop, len(dataset))):
             if offset is not None and offset + length > size:
