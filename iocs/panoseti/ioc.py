@@ -396,8 +396,10 @@ def build(args: argparse.Namespace) -> tuple[PVGroup, Mapping[str, Any]]:
     temporary: Path | None = None
     source: RunSource
     data_dir: Path | None = args.data_dir
-    if data_dir:  # its name may be that of a run; links stay, other machines may lack their targets
+    if data_dir:  # absolute, for the run's name of "."; other machines may lack targets of links
         data_dir = Path(os.path.abspath(data_dir))  # noqa: PTH100
+        if data_dir.is_symlink() and data_dir.resolve().suffix == ".pffd":
+            data_dir = data_dir.resolve()  # a run has its name from its directory
     if args.source in ("sim", "sockets"):
         if data_dir is None:
             data_dir = temporary = Path(tempfile.mkdtemp(prefix="panoseti-"))

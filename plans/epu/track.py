@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Protocol
 
 import bluesky.plan_stubs as bps
@@ -101,7 +102,8 @@ def track_epu(
         try:
             begun = watcher.begin(grid["uuid"], uid)
         except BaseException:  # the engine closes the run and notes the reason
-            watcher.end(uid, [])
+            with suppress(Exception):  # the reason is that of the beginning
+                watcher.end(uid, [])
             raise
         streams: list[Any] = []
         runs[grid["uuid"]] = (uid, streams)

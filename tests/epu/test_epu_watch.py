@@ -15,9 +15,9 @@ from epu_trees import comparable, read_document
 from lxml import etree
 from watching import LIMIT_S, Following, check, recorded
 
-from skywright.instruments.epu.database import Database, read
+from skywright.instruments.epu.database import Database, read, schema
 from skywright.instruments.epu.watch.changes import Changes, PollingSource
-from skywright.instruments.epu.watch.memory import Memory
+from skywright.instruments.epu.watch.memory import Memory, load_memory
 from skywright.instruments.epu.watch.watcher import Watcher
 
 
@@ -167,6 +167,32 @@ def test_sessions_and_visits_that_are_watched_by_themselves_are_kept_apart(root,
     assert counts == [6, 6, 6]
     for directory in (*visits, *sessions):
         assert comparable(recorded(database, directory)) == comparable(read_document(directory))
+
+
+def test_a_directory_has_moved_only_from_where_it_is_gone(root, database):
+    old, new = (root / name / "raw" for name in ("cm1", "cm2"))
+    file = {"root": str(old), "size": 1, "mtime_ns": 1}
+    rows = {
+        schema.acquisition: [{"uuid": "a", "data_dir": "s"}],
+        schema.grid: [{"uuid": "g", "acquisition_uuid": "a"}],
+        schema.source_file: [
+            {**file, "path": "../atlas/Atlas.dm", "kind": "atlas", "entity_uuid": "of old"},
+            {**file, "path": "s/x.xml", "kind": "micrograph", "entity_uuid": "m", "grid_uuid": "g"},
+        ],
+    }
+    with database.write() as connection:
+        for table, values in rows.items():
+            for row in values:
+                connection.execute(table.insert().values(row))
+        for directory in (new, old):
+            directory.mkdir(parents=True)
+        assert load_memory(new, connection) == Memory(new)
+        old.rmdir()
+        memory = load_memory(new, connection)
+    assert memory.atlas_uuids == {"../atlas/Atlas.dm": "of old"}
+    assert (memory.grids, memory.sessions_missing) == ({"s": "g"}, [])
+    (new / "s").mkdir()
+    assert memory.sessions_missing == ["s"]
 
 
 @pytest.mark.parametrize("version", ["older", "this"])

@@ -11,9 +11,12 @@ import pytest
 
 from skywright.errors import DataError
 from skywright.files.areadetector import IMAGE, UNIQUE_ID, ImageWriter
-from skywright.files.hdf5 import _attempts_setter, check_rows, is_cut_short, open_hdf5
+from skywright.files.columns import Column, ColumnWriter
+from skywright.files.hdf5 import _attempts_setter, check_rows, is_cut_short, open_hdf5, read_rows
 from skywright.files.readers import HDF5, open_reader
+from skywright.store.file_nodes import KEPT, ResourceRange, write_virtual_file
 from skywright.store.repair import rows_on_disk
+from skywright.store.table_adapter import ColumnsAdapter, table_structure
 
 READ_IMAGES = """
 import sys
@@ -84,16 +87,37 @@ def test_a_cut_image_is_no_zeros_in_tiled_either(
     assert hasattr(hdf5, "h5open"), "tiled has no adapters.hdf5.h5open: see skywright.store.server"
     monkeypatch.setattr(hdf5, "h5open", OpenHdf5)
     whole = images(tmp_path / "a.h5", 200, closed=True)
-    for name, content in {"a.h5": whole, "cut.h5": whole[: len(whole) * 2 // 3]}.items():
+    for name, content in {"a.h5": whole, "cut%.h5": whole[: len(whole) * 2 // 3]}.items():
         (tmp_path / name).write_bytes(content)
+    cut = {"uri": f"file://localhost{tmp_path / 'cut%.h5'}", "parameters": {"dataset": IMAGE}}
+    parts = [(cut, ResourceRange("x", *rows)) for rows in ((2, 90), (95, 200))]
+    write_virtual_file(tmp_path / "virtual.h5", parts)
     adapters = {
-        name: hdf5.HDF5ArrayAdapter.from_uris(f"file://localhost{tmp_path / name}", dataset=IMAGE)
-        for name in ("a.h5", "cut.h5")
+        name: hdf5.HDF5ArrayAdapter.from_uris(f"file://localhost{tmp_path / name}", dataset=dataset)
+        for name, dataset in (("a.h5", IMAGE), ("cut%.h5", IMAGE), ("virtual.h5", KEPT))
     }
     assert adapters["a.h5"].read()[:].all()
-    assert adapters["cut.h5"].read((slice(0, 100),)).all()
+    assert adapters["cut%.h5"].read((slice(0, 100),)).all()
+    for name in ("cut%.h5", "virtual.h5"):
+        with pytest.raises(OSError, match="the file is cut short"):
+            adapters[name].read((slice(150, 160),))
+    (tmp_path / "cut%.h5").unlink()
+    with pytest.raises(OSError, match="No such file"):
+        adapters["virtual.h5"].read((slice(0, 10),))
+
+
+def test_a_cut_column_is_no_zeros_in_tiled_either(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    with closing(ColumnWriter(path, [Column("x", "<f8")], Column("id", "<i8"))) as writer:
+        for first in range(0, 5000, 100):
+            writer.append(np.arange(first, first + 100), {"x": np.ones(100)})
+            writer.flush()
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    structure = table_structure({"x": np.dtype("<f8")})
+    table = ColumnsAdapter([path], {"x": "x", "id": "id"}, [(0, 0, 5000)], 1000, structure)
+    assert table.values(["x"], 0, 100)["x"].all()
     with pytest.raises(OSError, match="the file is cut short"):
-        adapters["cut.h5"].read((slice(150, 160),))
+        table.read(["x"])
 
 
 def test_an_image_of_several_chunks_and_one_without_chunks(tmp_path: Path) -> None:
@@ -119,6 +143,8 @@ def test_readers_of_one_file_may_come_before_and_after_its_end(tmp_path: Path) -
         early = open_hdf5(path)
     with early, open_hdf5(path) as late:
         assert (early[IMAGE].shape, late[IMAGE].shape) == ((1, 4, 5), (1, 4, 5))
+        path.unlink()
+        assert read_rows(late[IMAGE], 0, 1).all()
 
 
 def test_files_are_read_where_hdf5_has_no_limit_of_attempts(

@@ -162,8 +162,10 @@ def test_a_run_directory_may_be_the_working_directory(
     run = run_directory(tmp_path)
     (run / file_name("img16")).write_bytes(encode_frames(made_frames("img16", 5)))
     monkeypatch.chdir(run)
-    for source in ("rundir", "replay"):
-        group = built(source, "--data-dir", ".")
+    latest = tmp_path / "latest"
+    latest.symlink_to(run, target_is_directory=True)
+    for source, directory in (("rundir", "."), ("replay", "."), ("rundir", latest)):
+        group = built(source, "--data-dir", directory)
         assert group.tracker.source.run == run.name
         group.close()
     link = tmp_path / "link"

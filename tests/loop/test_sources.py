@@ -1,5 +1,6 @@
 """Sources of pictures: one interface, silent until asked."""
 
+import contextlib
 import http.client
 import math
 import threading
@@ -16,6 +17,7 @@ from PIL import Image
 from skywright.acquire.pacing import PacedSource
 from skywright.acquire.trajectory import Axis, Move
 from skywright.errors import ConfigError
+from skywright.files.areadetector import ImageWriter
 from skywright.instruments.loop.capture import PictureFile
 from skywright.instruments.loop.picture import decode
 from skywright.instruments.loop.sample_motion import SampleMotion
@@ -203,6 +205,18 @@ def test_replay_of_a_recording_gives_the_files_as_received(tmp_path: Path) -> No
     (tmp_path / "a.mjpeg").unlink()
     frames = take(Replay(tmp_path / "a.h5", fps=500), 2)
     np.testing.assert_array_equal(frames[1].image, pictures[1])
+
+
+def test_replay_of_a_file_that_is_cut_short_has_no_black_pictures(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    with contextlib.closing(ImageWriter(path, (40, 50))) as writer:
+        for number in range(200):
+            writer.append(number, np.ones((40, 50), np.uint8), number)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+    source = Replay(path, fps=500)
+    assert source._frame(100, 1.0).image.all()
+    with pytest.raises(OSError, match="the file is cut short"):
+        source._frame(150, 1.0)
 
 
 def test_replay_of_foreign_hdf5(tmp_path: Path) -> None:

@@ -128,6 +128,10 @@ def test_a_run_that_cannot_begin_failed(RE: RunEngine) -> None:
         def begin(self, grid: str, run: str) -> list[Any]:
             raise OSError(28, "No space left on device")
 
+        def end(self, run: str, streams: list[Any]) -> None:
+            super().end(run, streams)
+            raise TimeoutError("the IOC does not answer")
+
     watcher = Full(True)
     documents: list[tuple[str, dict[str, Any]]] = []
     with pytest.raises(OSError, match="No space left"):

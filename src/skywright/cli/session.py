@@ -77,7 +77,7 @@ def session(
     if script and source is None:
         sys.argv = script
         name, source = script[0], _read_script(Path(script[0]))
-    program = None if source is None else _compiled(name, source)  # before minutes of a start
+    program = None if source is None else _compile_source(name, source)  # before minutes of a start
     if config:
         os.environ["SKYWRIGHT_CONFIG"] = str(config.resolve())
     check_directory(settings)
@@ -227,8 +227,8 @@ def _show_events(process: "subprocess.Popen[str]") -> None:
         typer.echo(f"{event['name']}: {event['event']}", err=True)
 
 
-def _compiled(name: str, source: str | bytes) -> CodeType:
-    """Return the program of a line, or of the content of the script `name`.
+def _compile_source(name: str, source: str | bytes) -> CodeType:
+    """Compile a line, or the content of the script `name`.
 
     Raises
     ------

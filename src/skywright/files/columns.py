@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from skywright.closing import Closing
 from skywright.errors import DataError
-from skywright.files.hdf5 import check_rows, is_cut_short, open_hdf5
+from skywright.files.hdf5 import open_hdf5, read_rows
 
 T = TypeVar("T")
 RESERVE_BYTES = 1 << 20
@@ -367,7 +367,6 @@ class ColumnReader(Closing):
         self._identity_path = identity_path
         self._pause = threading.Event()
         try:
-            self._is_cut_short = is_cut_short(path)
             self._file = open_hdf5(path)
         except OSError as error:
             raise DataError(f"{path}: cannot be read as HDF5 ({error})") from error
@@ -399,14 +398,7 @@ class ColumnReader(Closing):
         """
         count = self.count()
         last = count if stop is None else min(stop, count)
-
-        def rows(column: h5py.Dataset) -> NDArray[Any]:
-            if self._is_cut_short:
-                check_rows(column, start, last)
-            values: NDArray[Any] = column[start : max(start, last)]
-            return values
-
-        return self._with_refreshed(path, rows)
+        return self._with_refreshed(path, lambda column: read_rows(column, start, max(start, last)))
 
     def attributes(self, path: str) -> dict[str, Any]:
         """Return the attributes of a column; JSON text is decoded."""

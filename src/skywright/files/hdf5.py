@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+from numpy.typing import NDArray
 
 from skywright.files.hdf5_flags import read_superblock
 
@@ -17,8 +18,8 @@ READ_ATTEMPTS = 31
 _DRIVER = "skywright-reading"
 
 READING = {"libver": "latest", "swmr": True, "locking": False, "driver": _DRIVER}
-"""Options of `h5py.File` to read a file, whether it is written now or not. All readers of a process
-need the same mode: HDF5 refuses a second open of a file in another one."""
+"""Options of `h5py.File` to read a file, whether it is written now or not. All readers of a file in
+one process need the same mode: HDF5 refuses a second open of it in another one."""
 
 
 def open_hdf5(path: Path | str) -> h5py.File:
@@ -46,19 +47,39 @@ def is_cut_short(path: Path) -> bool:
     return superblock is not None and not superblock.flags and superblock.end > path.stat().st_size
 
 
-def check_rows(dataset: h5py.Dataset, start: int, stop: int) -> None:
-    """Check that rows of a dataset are in a file that is cut short: HDF5 would read zeros.
+def read_rows(dataset: h5py.Dataset, start: int, stop: int) -> NDArray[Any]:
+    """Return rows ``start:stop`` of a dataset.
 
     Raises
     ------
     OSError
-        If a part of the rows lies beyond the end of the file.
+        If the file lacks some of them, see `check_rows`.
     """
-    size = Path(dataset.file.filename).stat().st_size
-    stop = min(stop, len(dataset))
-    for row, offset, length in _parts(dataset, start, stop):
-        if offset is not None and offset + length > size:
-            raise OSError(f"the file is cut short, rows from {row} on are missing")
+    check_rows(dataset, start, stop)
+    values: NDArray[Any] = dataset[start:stop]
+    return values
+
+
+def check_rows(dataset: h5py.Dataset, start: int, stop: int) -> None:
+    """Raise if a file that is cut short lacks some of these rows, of which HDF5 would read zeros.
+
+    Raises
+    ------
+    OSError
+        If a part of the rows lies beyond the end of the file. A virtual dataset needs all rows of
+        its sources.
+    """
+    path = Path(dataset.file.filename)
+    if dataset.is_virtual:
+        for _, name, source, _ in dataset.virtual_sources():  # in the names %% stands for %
+            with open_hdf5(path if name == "." else path.parent / name.replace("%%", "%")) as file:
+                rows = file[source.replace("%%", "%")]
+                check_rows(rows, 0, len(rows))
+    elif path.exists() and is_cut_short(path):  # an open file that was removed can be read
+        size = path.stat().st_size
+        for row, offset, length in _parts(dataset, start, min(stop, len(dataset))):
+            if offset is not None and offset + length > size:
+                raise OSError(f"the file is cut short, rows from {row} on are missing")
 
 
 def _parts(dataset: h5py.Dataset, start: int, stop: int) -> Any:
@@ -79,7 +100,7 @@ def _parts(dataset: h5py.Dataset, start: int, stop: int) -> Any:
 @cache
 def _attempts_setter() -> Any:
     """Return HDF5's function that limits the attempts; None where it cannot be found."""
-    # h5py has no name for it. The module of h5py finds it in its HDF5 library, but on Windows.
+    # h5py has no name for it. The module of h5py finds it in its HDF5 library, except on Windows.
     function = getattr(ctypes.CDLL(h5py.h5p.__file__), "H5Pset_metadata_read_attempts", None)
     if function is not None:
         function.argtypes = [ctypes.c_int64, ctypes.c_uint]

@@ -23,7 +23,7 @@ from tiled.server.app import build_app_from_config
 
 from skywright.config import load_settings
 from skywright.errors import ConfigError, DataError, SkywrightError
-from skywright.files.hdf5 import READING, check_rows, is_cut_short
+from skywright.files.hdf5 import READING, check_rows
 from skywright.files.readers import HDF5, readers
 from skywright.processes.http_server import ProcessServer
 from skywright.processes.lifecycle import announce_ready, end_with_parent, lower_priority
@@ -180,29 +180,22 @@ class OpenHdf5(hdf5.h5open):
 
     def __init__(self, filename: str | Path, dataset: str | None = None, **_: Any) -> None:
         super().__init__(filename, dataset, **READING)
-        self._is_cut_short = is_cut_short(Path(filename))
 
     def __enter__(self) -> Any:
         found = super().__enter__()
-        is_array = self._is_cut_short and isinstance(found, h5py.Dataset) and found.shape
-        return _CutRows(found) if is_array else found
+        is_array = isinstance(found, h5py.Dataset) and found.shape
+        return _CheckedRows(found.id) if is_array else found
 
 
-class _CutRows:
-    """A dataset of a file that is cut short; to read rows that are missing is an error."""
+class _CheckedRows(h5py.Dataset):
+    """A dataset; to read rows that its file lacks is an error."""
 
-    def __init__(self, dataset: h5py.Dataset) -> None:
-        self._dataset = dataset
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._dataset, name)
-
-    def __getitem__(self, key: Any) -> Any:
+    def __getitem__(self, key: Any, new_dtype: Any = None) -> Any:
         first = key[0] if isinstance(key, tuple) and key else key
         is_range = isinstance(first, slice) and (first.step or 1) > 0
-        start, stop, _ = (first if is_range else slice(None)).indices(len(self._dataset))
-        check_rows(self._dataset, start, stop)
-        return self._dataset[key]
+        start, stop, _ = (first if is_range else slice(None)).indices(len(self))
+        check_rows(self, start, stop)
+        return super().__getitem__(key, new_dtype)
 
 
 async def _serve(server: ProcessServer, directory: Path, readable: Sequence[Path]) -> int:

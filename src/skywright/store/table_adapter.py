@@ -27,7 +27,7 @@ from tiled.structures.table import TableStructure
 
 from skywright.errors import DataError
 from skywright.files.areadetector import UNIQUE_ID
-from skywright.files.hdf5 import open_hdf5
+from skywright.files.hdf5 import open_hdf5, read_rows
 from skywright.store.external import files_of
 
 MIMETYPE = "application/x-skywright-columns"
@@ -172,7 +172,7 @@ class ColumnsAdapter(Adapter[TableStructure]):
             at += last - first
             with open_hdf5(path) as file:
                 for name in names:
-                    values = file[self._columns[name]][low : max(low, high)]
+                    values = read_rows(file[self._columns[name]], low, max(low, high))
                     parts[name].append(values.reshape(len(values)))
         return {name: np.concatenate(blocks) for name, blocks in parts.items()}
 

@@ -1,6 +1,7 @@
 """The thread that reads images, alone, over modules made for the test."""
 
 import threading
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -58,3 +59,37 @@ def test_an_image_that_comes_while_an_older_question_for_it_fails_is_not_given_u
     assert [record.tag for record in found] == [1000, 1002]
     assert asked == [1000, 1000, 1002]
     assert lost.as_dict() == {}
+
+
+def test_a_detector_that_does_not_say_what_it_is_in_a_run_is_reported(monkeypatch):
+    class StorageReader:
+        def __init__(self, detector):
+            self.trouble = ""
+
+        def collect(self, buffer, wanted):
+            if self.trouble:
+                raise RuntimeError(self.trouble)
+            return 1000
+
+    buffer = SimpleNamespace(
+        read_det_data=lambda _: np.ones((3, 4), np.float32), read_det_info=lambda _: {}
+    )
+    olpy = SimpleNamespace(StorageReader=StorageReader, StorageBuffer=lambda _: buffer)
+    reports = []
+    api, troubles = OnlineApi(None, olpy), Troubles(reports.append)
+    thread = ImageThread(api, A, online(), OnlineRuns(), Counters(), troubles, threading.Event())
+    monkeypatch.setattr(thread, "is_alive", lambda: True)
+    thread.connect()
+    thread.called_s = time.monotonic() - 0.5  # a slow call of a healthy detector
+    assert thread.ask(2)
+    thread._reader._reader.trouble = "olpy: -10000 there is no such tag"
+    thread._answer()
+    assert not thread.ask(2)
+    assert reports == [
+        f"{A}: olpy: -10000 there is no such tag; run 2 uses its gain of the run before"
+    ]
+    thread._reader._reader.trouble = "olpy: -10101 it is away"
+    thread.ask(3)
+    thread._answer()
+    assert not thread.ask(3)
+    assert (thread.answered, reports[1:]) == (2, [f"{A}: olpy: -10101 it is away; trying again"])

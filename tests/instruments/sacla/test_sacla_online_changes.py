@@ -146,7 +146,7 @@ def test_a_run_that_follows_is_read_from_its_first_shot_while_a_detector_stalls(
         facility.begin_run(30)
         following = reading.source._runs.after(reading.source._current, LIMIT_S)
         assert following.info.grid.first == facility.start
-        stalls = f"{B}: does not answer; its gain of before holds in run 2"
+        stalls = f"{B}: does not answer; run 2 uses its gain of the run before"
         reading.until(lambda r: stalls in r.reports)
         facility.released.set()
         reading.until(lambda r: len(images(r, 2, A)) == len(images(r, 2, B)) == 30)

@@ -57,8 +57,8 @@ class AnalyzedShots:
         The run of the shots that are delivered.
     run_begins
         Called after the last shot of a run, before the first one of the next; `info` is that of
-        the next one, the running images are still those of the one before: up to its last whole
-        block of tags, if the next run goes on with that block.
+        the next one, the running images are still those of the one before. If the next run begins
+        within a block of tags, they lack that block.
     """
 
     def __init__(

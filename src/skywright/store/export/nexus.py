@@ -52,7 +52,7 @@ def write_nexus(contents: RunContents, path: Path, *, link: bool = False) -> lis
     """
     notes: list[str] = []
     with path.open("wb") as new:
-        _allocate(new.fileno(), 0, _RESERVE_BYTES)  # what HDF5 needs to close a file
+        _allocate(new.fileno(), 0, _RESERVE_BYTES)  # a full disk fails here; HDF5 might die of it
     with h5py.File(path, "w") as file:
         file.attrs.update(
             {

@@ -154,6 +154,24 @@ def test_what_a_broken_stream_did_not_deliver_comes_again(database: Database) ->
     assert asyncio.run(taken_from_stream(database, 2)) == ids[1:]
 
 
+def test_what_a_killed_server_had_taken_comes_again(database: Database) -> None:
+    async def take() -> None:
+        service = Service(database)
+        service.start()
+        stream = agents._instructions(service, "a", "s", "")
+        for _ in range(4):  # connection, heartbeat, the first instruction, half of the second one
+            await anext(stream)
+        service.writer.close()  # as SIGKILL: nothing is written any more
+
+    ids = given(database, 60, 60, 60)
+    asyncio.run(take())
+    with database.write() as connection:
+        instructions.close_stale(connection, 0.0)
+        instructions.connect(connection, "a", "s", "")
+        waiting = instructions.hand_out(connection, "s")
+    assert [row["instruction_id"] for row in waiting] == ids[1:]
+
+
 def test_a_newer_stream_of_a_session_replaces_the_older_one(database: Database) -> None:
     async def both() -> list[tuple[str, dict[str, Any]]]:
         service = Service(database)

@@ -35,7 +35,8 @@ MOST_LOGS = 500
 async def stream(agent_id: str, session_id: str, request: Request, service: ServiceOf) -> Response:
     """Stream instructions to an agent, as server-sent events.
 
-    Each comes once, unless a newer stream replaces the one that took it before it is acknowledged.
+    Each comes once, unless a newer stream replaces the one that took it before it is acknowledged,
+    or the server is killed in the moment in which it is sent.
     """
     client = request.client.host if request.client else ""
     return event_stream(_instructions(service, agent_id, session_id, client))
@@ -74,7 +75,8 @@ async def _instructions(
                 return
             while undelivered:
                 yield event("instruction", _instruction(undelivered[0]))
-                del undelivered[0]
+                number = undelivered.pop(0)["instruction_id"]
+                await service.writer.do(partial(instructions.mark_sent, instruction_id=number))
             await service.wait(POLL_S, changed)
         reason = "server_shutdown"
     finally:

@@ -1,4 +1,4 @@
-"""Instructions for agents in the database: make, hand out once, acknowledge."""
+"""Instructions for agents in the database: make, hand out, acknowledge."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -81,10 +81,10 @@ def instruct(
 
 
 def hand_out(connection: Connection, session_id: str) -> Sequence[Row]:
-    """Give the instructions that wait for the agent of a session, and mark them as sent.
+    """Give the instructions that wait for the agent of a session; their status becomes ``sent``.
 
     The order is priority (high, normal, low), then sequence number, then age. Instructions whose
-    time is over become ``expired`` instead.
+    time is over become ``expired`` instead. `mark_sent` stores when each was sent.
     """
     table = agent_instruction
     now = datetime.now(UTC)
@@ -111,17 +111,22 @@ def hand_out(connection: Connection, session_id: str) -> Sequence[Row]:
     for status, part in (("expired", late), ("sent", sent)):
         ids = [row["instruction_id"] for row in part]
         if ids:
-            values = {"status": status} | ({"sent_at": now} if status == "sent" else {})
-            set_values(connection, table, table.c.instruction_id.in_(ids), **values)
+            set_values(connection, table, table.c.instruction_id.in_(ids), status=status)
     touch(connection, session_id)
     return sent
 
 
-def put_back(connection: Connection, rows: Sequence[Row]) -> None:
-    """Let instructions wait again that a stream took, and that did not reach its agent.
+def mark_sent(connection: Connection, instruction_id: str) -> None:
+    """Note that a stream has sent an instruction."""
+    mine = agent_instruction.c.instruction_id == instruction_id
+    set_values(connection, agent_instruction, mine, sent_at=datetime.now(UTC))
 
-    ``retry_count`` counts these. ``max_retries`` does not limit them: the agent has not had the
-    instruction, and only its time of expiry may end it.
+
+def put_back(connection: Connection, rows: Sequence[Row]) -> None:
+    """Let instructions wait again that a stream took and that may not have reached its agent.
+
+    ``retry_count`` counts these. ``max_retries`` does not limit them: only their time of expiry
+    ends them.
     """
     table = agent_instruction
     ids = [row["instruction_id"] for row in rows]
@@ -197,13 +202,16 @@ def connect(connection: Connection, agent_id: str, session_id: str, client: str)
     """Store that an agent's stream began and give the id of the connection.
 
     It takes the place of earlier streams of the session: the network may hide that they are dead.
-    What they took without an answer waits again; agents pass over an instruction that comes twice.
+    What they took without an answer waits again; skywright's agent passes over an instruction that
+    comes twice. So does what a stream took but had not sent when its server died.
     """
     table, mine = agent_instruction.c, agent_connection.c.session_id == session_id
     active = agent_connection.c.status == "active"
     since = select(func.min(agent_connection.c.created_at)).where(mine, active).scalar_subquery()
     taken = select(table.instruction_id).where(
-        table.session_id == session_id, table.status == "sent", table.sent_at >= since
+        table.session_id == session_id,
+        table.status == "sent",
+        table.sent_at.is_(None) | (table.sent_at >= since),
     )
     put_back(connection, connection.execute(taken).mappings().all())
     _close(connection, "replaced", mine)

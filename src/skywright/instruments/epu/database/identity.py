@@ -1,10 +1,10 @@
 """Deterministic uuids of entities that are read from a tree.
 
-The same tree gives the same uuids on every machine and after every restart. Sessions and atlases
-are known by their path, which begins with the name of the watched directory: the path below it
-alone is the same in several visits. Uuids that are recorded stay, see `load_memory`. A square id
-recurs in every session that uses the same atlas, so ids below a session include the session. A
-micrograph needs none: its manifest holds a uuid (``uniqueID``).
+The same tree gives the same uuids on every machine and after every restart, unless the database has
+other ones of the directory, see `load_memory`. Sessions and atlases are known by their path, which
+begins with the name of the watched directory: the path below it alone is the same in several
+visits. A square id recurs in every session that uses the same atlas, so ids below a session include
+the session. A micrograph needs none: its manifest holds a uuid (``uniqueID``).
 """
 
 from uuid import NAMESPACE_URL, uuid5

@@ -186,7 +186,7 @@ def troubles(connection: Connection, late_s: float) -> Troubles:
         select(file.c.entity_uuid)
         .where(file.c.kind == "foilhole", file.c.entity_uuid.is_not(None))
         .group_by(file.c.entity_uuid)
-        .having(func.count() > 1)
+        .having(func.count(file.c.path.distinct()) > 1)  # a moved tree has its paths twice
     )
     orphans, waited = connection.execute(count).one()
     return Troubles(

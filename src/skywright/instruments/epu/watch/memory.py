@@ -59,9 +59,10 @@ class Memory:
 
     @property
     def sessions_missing(self) -> list[str]:
-        """Directories of sessions whose ``EpuSession.dm`` has not been read."""
+        """Directories of sessions that are there and whose ``EpuSession.dm`` has not been read."""
         grids = list(self.grids)  # at once: the watcher's thread adds to them
-        return [directory or "." for directory in grids if directory not in self.candidates]
+        missing = [directory for directory in grids if directory not in self.candidates]
+        return [directory or "." for directory in missing if (self.root / directory).is_dir()]
 
     def place(self, path: str) -> str:
         """Return a path with the name of the directory that holds it and the root in front.
@@ -103,8 +104,8 @@ class Memory:
 def load_memory(root: Path, connection: Connection) -> Memory:
     """Return what the database holds of the directory `root`.
 
-    Sessions and atlases keep the uuids that they have where the directory was before: a directory
-    of the same name.
+    A directory that was moved under its name keeps the uuids of its sessions and atlases. It has
+    been moved from where there is no directory any more.
     """
     memory = Memory(root)
     file = schema.source_file.c
@@ -118,7 +119,8 @@ def load_memory(root: Path, connection: Connection) -> Memory:
         if digest is not None:
             memory.digests[path] = digest
     roots = connection.execute(select(file.root).distinct()).scalars()
-    same = file.root.in_([each for each in roots if Path(each).name == root.name])
+    gone = [each for each in roots if Path(each).name == root.name and not Path(each).exists()]
+    same = file.root.in_([str(root), *gone])
     atlases = select(file.path, file.entity_uuid).where(
         same, file.kind == Kind.ATLAS.value, file.entity_uuid.is_not(None)
     )

@@ -12,7 +12,7 @@ from PIL import Image
 from skywright.acquire.pacing import PacedSource
 from skywright.errors import ConfigError, DataError
 from skywright.files.areadetector import IMAGE
-from skywright.files.hdf5 import open_hdf5
+from skywright.files.hdf5 import open_hdf5, read_rows
 from skywright.instruments.loop.capture import JPEG_OFFSET, JPEG_SIZE
 from skywright.instruments.loop.sources import SourceFrame, camera_pace
 
@@ -89,7 +89,7 @@ def _hdf5(path: Path, dataset: str | None) -> tuple[int, Fetch, tuple[int, int]]
     size = int(found.shape[2]), int(found.shape[1])
     if kept.exists() and JPEG_OFFSET in file:
         return len(found), _from_kept(file, found, kept), size
-    return len(found), lambda index: (None, found[index]), size
+    return len(found), lambda index: (None, read_rows(found, index, index + 1)[0]), size
 
 
 def _from_kept(file: Any, pixels: h5py.Dataset, kept: Path) -> Fetch:
@@ -97,7 +97,7 @@ def _from_kept(file: Any, pixels: h5py.Dataset, kept: Path) -> Fetch:
 
     def fetch(index: int) -> tuple[bytes | None, NDArray[np.uint8] | None]:
         if offsets[index] < 0:
-            return None, pixels[index]
+            return None, read_rows(pixels, index, index + 1)[0]
         with kept.open("rb") as stream:
             stream.seek(offsets[index])
             data = stream.read(sizes[index])

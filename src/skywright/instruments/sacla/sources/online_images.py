@@ -15,8 +15,9 @@ from skywright.instruments.sacla.sources.troubles import Troubles
 
 T = TypeVar("T")
 WRONG_TAG_TRIES = 2
-ANSWER_S = 0.3
-"""A detector whose call takes longer is not asked what it is in a run that begins."""
+ANSWER_S = 1.0
+"""A detector whose call takes longer is not asked what it is in a run that begins. Meanwhile the
+ring buffers keep the first images of the run: 100 tags are 1.7 s."""
 MOST_AHEAD_TAGS = 3600
 """An image whose tag is this far above the accelerator's is from before the tags began anew."""
 
@@ -96,8 +97,8 @@ class ImageThread(threading.Thread):
         Returns
         -------
         bool
-            Whether the answer is awaited; else `facts` are those of the run, or the newest there
-            are of a detector that does not answer.
+            Whether the answer is still to come. If False, `facts` are those of the run; of a
+            detector that does not answer they are older.
         """
         self._asked = run
         answers = self._reader is not None and time.monotonic() - self.called_s <= ANSWER_S
@@ -152,7 +153,10 @@ class ImageThread(threading.Thread):
             try:
                 self.facts = self._call(self._reader.facts)
             except Exception as error:  # the facts of the run before stay
-                self._lose_connection(error)
+                if self._lose_connection(error):
+                    return
+                gain = f"run {run} uses its gain of the run before"
+                self._report(f"{self._detector}: {error}; {gain}")
             self.answered = run
 
     def _each_run(self) -> Iterator[OnlineRun]:

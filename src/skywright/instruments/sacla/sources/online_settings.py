@@ -80,7 +80,7 @@ class OnlineSettings(Section):
     catch_up_tags: Tags = 40
     """The run under way is read from its start if it began at most this number of tags ago, else
     from the newest tag; keep it below the length of the ring buffer. A run that follows is read
-    from its start."""
+    from its start if it began at most 600 tags ago."""
     wait_tags: Annotated[int, Field(ge=1)] = 90
     """A value or image is given up when the newest tag is this far ahead of its own."""
     ring_tags: Annotated[int, Field(ge=2)] = 100

@@ -33,8 +33,8 @@ from skywright.instruments.sacla.sources.troubles import Troubles
 CONNECT_RETRY_S = 0.2
 JOIN_S = 0.2
 FOLLOW_TAGS = 600
-"""A run that follows is read from its start if it began at most this number of tags ago: the
-database gives the values of at most this number of tags in one call."""
+"""A run that follows is read from its start if it began at most this number of tags ago, 10 s.
+Of a run that is found later, the shots before are counted as gone."""
 
 
 class SaclaSource(PolledSource[Record[Any]]):
@@ -282,4 +282,5 @@ class SaclaSource(PolledSource[Record[Any]]):
                 self._lost[name].add("gone", passed)
         for name in info.tiles:
             if self._images[name].answered != info.run:
-                self._report(f"{name}: does not answer; its gain of before holds in run {info.run}")
+                gain = f"run {info.run} uses its gain of the run before"
+                self._report(f"{name}: does not answer; {gain}")
