@@ -125,7 +125,12 @@ class SpectrumStatistics(Analysis[Pulses]):
     identity = "pulse_id"
     time = "time"
     block_size = 100
-    refused: ClassVar[Sequence[str]] = ("roi", "background", "background_name", "background_mode")
+    without_effect: ClassVar[Sequence[str]] = (
+        "roi",
+        "background",
+        "background_name",
+        "background_mode",
+    )
     """Fields of `Settings` that play no part in a spectrum once it is summed."""
     columns = (
         Column("status", "|u1", attrs={"names": [status.name for status in FitStatus]}),
@@ -176,7 +181,7 @@ class SpectrumStatistics(Analysis[Pulses]):
             For the first one that does not.
         """
         check_keys(given, SpectrumStatistics, Settings)
-        for name in cls.refused:
+        for name in cls.without_effect:
             if name in given:
                 raise ConfigError(f"{name}: stored spectra are made with theirs; see psss_pictures")
 
@@ -327,7 +332,7 @@ class PictureSpectra(SpectrumStatistics):
     stream = "pictures"
     inputs: ClassVar[Sequence[str]] = ("image",)
     time = "frame_time"
-    refused = ()
+    without_effect = ()
 
     def spectrum_of(
         self, member: NDArray[Any], settings: Settings, workspace: Workspace
