@@ -207,12 +207,13 @@ def process_spectrum(
 ) -> Spectrum:
     """Analyze a stored spectrum again: the same figures, to the bit, as when it was taken.
 
-    What only the picture shows is not seen again: saturation, a wrong ROI or background.
+    What only the picture shows is not seen again: saturation, a wrong ROI or background, last
+    columns that are not finite.
 
     Parameters
     ----------
     spectrum
-        (W,) sums of the columns; NaN at its end is what files fill up narrower ones with.
+        (W,) sums of the columns; NaN at its end, which fills up narrower ones in files, is cut off.
     rows
         Of the picture it was made from, for the signal test.
     settings
