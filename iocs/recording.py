@@ -9,7 +9,11 @@ from caproto.server import PVGroup, SubGroup
 from iocs.areadetector import WRITE_STREAM, Hdf, choice, enum_readback, long_text, put_text
 from skywright.acquire.recorder import Recorder
 
-DATA_TYPES = ["Int8", "UInt8", "Int16", "UInt16", "Int32", "UInt32", "Float32", "Float64"]
+DATA_TYPES = [
+    *("Int8", "UInt8", "Int16", "UInt16", "Int32", "UInt32", "Int64", "UInt64"),
+    *("Float32", "Float64"),
+]
+"""In areaDetector's order."""
 
 
 async def _only_stream(obj: Any, instance: Any, value: Any) -> None:

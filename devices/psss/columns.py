@@ -1,4 +1,4 @@
-"""The columns of the spectrometer's files that documents tell of, and what a point says of them."""
+"""The columns of the spectrometer's files that are in documents, and a point's summary of them."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,12 +10,12 @@ from skywright.files import areadetector
 from skywright.files.columns import ColumnReader
 from skywright.files.stream_columns import StreamColumn
 
-TOLD = (
+IN_DOCUMENTS = (
     *("spectrum", "pulse_id", "time", "center", "fwhm", "center_error", "fwhm_error", "com", "std"),
     *("quantile_width", "relative_width", "intensity", "amplitude", "offset", "chi2", "quality"),
     *("pulse_energy", "brightness", "status", "unit", "settings_number"),
 )
-"""Columns of a file of spectra that documents tell of."""
+"""Columns of a file of spectra that are in the stream documents."""
 
 
 def spectra_columns(width: int) -> tuple[StreamColumn, ...]:
@@ -29,7 +29,7 @@ def spectra_columns(width: int) -> tuple[StreamColumn, ...]:
         StreamColumn.of(
             columns[name], units="eV, or px without axis" if name in in_axis_unit else None
         )
-        for name in TOLD
+        for name in IN_DOCUMENTS
     )
 
 

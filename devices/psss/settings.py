@@ -97,9 +97,9 @@ class Roi(Part):
             ymin, ymax = (int(row) for row in rows)
         except (TypeError, ValueError) as error:
             raise ConfigError(f"{self.name}: {rows!r} is no pair of rows (ymin, ymax)") from error
-        if not (0 <= ymin < ymax or ymin == ymax == 0):
+        if (ymin, ymax) != tuple(rows) or not (0 <= ymin < ymax or ymin == ymax == 0):
             raise ConfigError(
-                f"{self.name}: ({ymin}, {ymax}), expected 0 <= ymin < ymax, or (0, 0)"
+                f"{self.name}: {rows!r}, expected 0 <= ymin < ymax in whole rows, or (0, 0)"
             )
 
         def work() -> None:
@@ -116,6 +116,11 @@ class EnergyAxis(Part):
 
     units = "eV"
 
+    def __init__(self, device: Any, name: str) -> None:
+        super().__init__(device, name)
+        self._inexact: tuple[list[float], NDArray[np.float64]] = [], np.empty(0)
+        """Coefficients that `get` returned last for an axis that is no polynomial, and the axis."""
+
     def values(self) -> NDArray[np.float64] | None:
         """Return the axis in use, (columns,) eV; None when there is none."""
         device = self.device
@@ -125,7 +130,7 @@ class EnergyAxis(Part):
         return axis
 
     def get(self) -> list[float]:
-        """Return the coefficients of the axis in use, of the lowest degree that is exact."""
+        """Return the axis in use as coefficients, of the lowest degree that is exact, or of 5."""
         axis = self.values()
         if axis is None:
             return []
@@ -135,11 +140,15 @@ class EnergyAxis(Part):
             fit = np.polynomial.Polynomial.fit(columns, axis, degree)
             if np.abs(fit(columns) - axis).max() <= allowed:
                 break
+        else:
+            self._inexact = fit.convert().coef.tolist(), axis
         found: list[float] = fit.convert().coef.tolist()
         return found
 
     def set(self, coefficients: Sequence[float] | None) -> Status:
         """Use an axis, as wide as the picture; none or no coefficients: pixels.
+
+        Coefficients that `get` returned for an axis that is no polynomial give that very axis.
 
         Raises
         ------
@@ -156,7 +165,9 @@ class EnergyAxis(Part):
             width = int(self.device.fetch(self.device.width))
             if not width:
                 raise HardwareError(f"{self.name}: no picture yet, so no width; take a pulse first")
-            axis = axis_of(wanted, width)
+            inexact, axis = self._inexact
+            if wanted != inexact or len(axis) != width:
+                axis = axis_of(wanted, width)
             self.device.put_setpoint(self.device.spectrum_x, axis)
 
             def is_used() -> bool:
@@ -165,7 +176,7 @@ class EnergyAxis(Part):
 
             self._until(is_used, "the axis was not taken")
 
-        if wanted is not None:
+        if wanted is not None and wanted != self._inexact[0]:
             axis_of(wanted, 2)
         return self.device.in_background(work)
 

@@ -133,7 +133,8 @@ class PsssIOC(OwnerGroup):
             used = self.processor.settings.roi
             self.processor.note("roi", f"{error}; {list(used)} stays in use")
         else:
-            await post(pvs.roi_ymin.readback, ymin)  # now: a put of this client is no news
+            # At once, so that `post_settings` does not overwrite this client's setpoint.
+            await post(pvs.roi_ymin.readback, ymin)
             await post(pvs.roi_ymax.readback, ymax)
 
     async def _mark_roi(self) -> None:
@@ -195,7 +196,7 @@ class PsssIOC(OwnerGroup):
         state = self.processor.state()
         known = (state, self.processor.statistics.counts, self._recorded())
         if known == self._posted and self.cam.has_posted(state.acquiring):
-            return  # what clients have put, such as ArrayCounter, stays until there is news
+            return  # what clients have put, such as ArrayCounter, stays until the state changes
         self._posted = known
         newest = state.newest
         if newest is not None and newest is not self._newest_posted:

@@ -21,7 +21,7 @@ DTYPES = {name.lower(): index for index, name in enumerate(DATA_TYPES)}
 
 
 async def post_result(pvs: Spectra, result: Result) -> None:
-    """Post what was found in a pulse, all with the pulse's time."""
+    """Post what was found in a pulse, figures with the pulse's time."""
     found, stamp = result.spectrum, result.time_ns / 1e9
     severity = severity_of(found.status)
     columns = len(found.spectrum)
@@ -83,7 +83,7 @@ async def post_settings(pvs: Spectra, state: ProcessorState) -> None:
 
 
 async def _post_axis(pvs: Spectra, state: ProcessorState) -> None:
-    """Post the axis, set by whom so ever, before a pulse uses it; not one that pictures do not fit.
+    """Post the axis, set by any client, before a pulse uses it; not one that pictures do not fit.
 
     Results post what they used, which is the columns' numbers where there is no axis.
     """
@@ -109,10 +109,10 @@ async def post_counts(ioc: Any, state: ProcessorState) -> None:
         await post(cam.status_message, state.message[:1000], alarm)
     statistics = ioc.processor.statistics
     processed, sent = statistics.counts
-    await post(pvs.pulses, state.items)
-    await post(pvs.processed, processed)
-    await post(pvs.sent, sent)
-    await post(pvs.unsent, sum(state.unsent.values()))
+    await post(pvs.pulses, float(state.items))  # a year at 100 Hz is more than 2^31
+    await post(pvs.processed, float(processed))
+    await post(pvs.sent, float(sent))
+    await post(pvs.unsent, float(sum(state.unsent.values())))
     for total, causes, counts in (
         (pvs.lost, pvs.lost_causes, state.lost),
         (pvs.failures, pvs.failure_causes, state.failures),

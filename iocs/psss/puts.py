@@ -30,13 +30,13 @@ PUT_PERIOD_S = 0.1
 PUT_LIMIT_S = 2.0
 CLOSE_LIMIT_S = 3.0
 SEARCH_S = 3.0
-"""After this long PVs that are not there are said."""
+"""Time after which PVs that do not answer are reported, s."""
 INPUTS = ("ymin", "ymax", "axis")
 EXPECTED = ("output", "center", "fwhm", *INPUTS)
 """PVs that the old service had; an IOC need not have the others."""
 
 
-class Said(NamedTuple):
+class TextOrCode(NamedTuple):
     """What is put as text, or as a code where a PV holds numbers."""
 
     text: str
@@ -84,7 +84,7 @@ class Puts:
         self._thread = threading.Thread(target=self._run, name="psss-puts", daemon=True)
         self._thread.start()
 
-    def tell(self) -> dict[str, Any]:
+    def status(self) -> dict[str, Any]:
         """Return what /health says of the PVs."""
         absent = sorted(set(self.names.values()) - self.connected)
         not_put = self.counters.as_dict()
@@ -211,8 +211,9 @@ def put_values(result: Result) -> dict[str, Any]:
     values: dict[str, Any] = {name: getattr(found, name) for name in FIGURES}
     if len(found.spectrum):
         values["output"] = found.spectrum.astype(np.float64)
-    values["fit_status"] = Said(found.status.name, int(found.status))
-    values["fit_unit"] = Said(found.unit.name, int(found.unit))
+    values["fit_status"] = TextOrCode(found.status.name, int(found.status))
+    values["fit_unit"] = TextOrCode(found.unit.name, int(found.unit))
+    values["brightness"], values["pulse_energy"] = result.brightness, result.energy_uj
     values["pulse_id"] = float(result.pulse.pulse_id)
     return values
 
@@ -233,8 +234,8 @@ def put_counts(state: ProcessorState, statistics: Statistics) -> dict[str, Any]:
     """Return what is put of the owner's state."""
     processed, sent = statistics.counts
     return {
-        "state": Said(STATES[state.running], int(state.running)),
-        "message": Said(state.message),
+        "state": TextOrCode(STATES[state.running], int(state.running)),
+        "message": TextOrCode(state.message),
         "pulses": state.items,
         "processed": processed,
         "sent": sent,
@@ -247,7 +248,7 @@ def put_counts(state: ProcessorState, statistics: Statistics) -> dict[str, Any]:
 
 def _as_its_type(value: Any, kind: ChannelType, count: int) -> Any:
     """Return a value as a PV of another IOC, of whatever type it is, takes it."""
-    if not isinstance(value, Said):
+    if not isinstance(value, TextOrCode):
         return np.atleast_1d(value)
     letters = value.text.encode("latin-1", "replace")
     if kind is ChannelType.STRING:

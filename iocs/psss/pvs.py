@@ -22,7 +22,7 @@ def figure(name: str, units: str = "eV") -> Any:
 
 
 async def _put_edge(obj: Any, instance: Any, value: int) -> int:
-    """Take one edge of the ROI; in use is the last pair that was one.
+    """Take one edge of the ROI; the last valid pair stays in use.
 
     Edges come one after the other, so the pair may be upside down in between: the PV keeps what
     was put, with an alarm until the other edge fits, and `_RBV` says what is in use.
@@ -152,10 +152,10 @@ class Spectra(PVGroup):
     )
     state = enum_readback(STATES, name="STATE")
     message = readback("", ChannelType.CHAR, max_length=1024, name="MESSAGE")
-    pulses = readback(0, name="N_PULSES")
-    processed = readback(0, name="N_PROCESSED")
-    sent = readback(0, name="N_SENT")
-    unsent = readback(0, name="N_UNSENT")
+    pulses = readback(0.0, precision=0, name="N_PULSES")
+    processed = readback(0.0, precision=0, name="N_PROCESSED")
+    sent = readback(0.0, precision=0, name="N_SENT")
+    unsent = readback(0.0, precision=0, name="N_UNSENT")
     lost = readback(0, name="N_LOST")
     lost_causes = readback("{}", ChannelType.CHAR, max_length=2048, name="LOST_CAUSES")
     failures = readback(0, name="N_FAILURES")

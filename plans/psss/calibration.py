@@ -61,9 +61,9 @@ def calibrate_energy_axis(
     energies_ev
         Known photon energies, at least degree + 1 different ones.
     columns
-        Where they are in the picture; or
+        Where they are in the picture; None with a monochromator.
     monochromator
-        it is set to each energy, and the column is the mean center of the fits.
+        Is set to each energy; the column is then the mean center of the fits.
     degree
         Of the polynomial, 1 to 3.
     pulses
@@ -79,12 +79,12 @@ def calibrate_energy_axis(
     Raises
     ------
     ConfigError
-        If the points make no sense; before anything moves.
+        If the points make no sense, before anything moves; or if the axis through them turns, and
+        the axis is then what it was.
     TypeError
         If a device cannot do its part.
     DataError
-        If too few energies gave a spectrum with a good fit, or the axis through them turns; the
-        axis is then what it was.
+        If too few energies gave a spectrum with a good fit; the axis is then what it was.
     HardwareError
         If a device fails; the axis is then what it was.
     """

@@ -85,7 +85,7 @@ def optimize_spectrum(
     tolerance
         Of the position (1 sigma), in the motor's unit; by default a fiftieth of the range.
     max_points
-        At most, of the grid and after it; the best is measured once more.
+        Maximum number of points, grid included; the best one is measured once more.
     md
         Metadata for the start document.
 

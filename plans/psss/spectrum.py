@@ -83,9 +83,9 @@ def acquire_spectra(
     psss
         The spectrometer.
     n
-        Number of pulses; or
+        Number of pulses; None with `seconds`.
     seconds
-        how long, more than 0 and at most a day.
+        Duration, more than 0 and at most a day; None with `n`.
     md
         Metadata for the start document.
 

@@ -64,6 +64,7 @@ def test_each_pv_that_is_put_can_be_named_or_left_alone() -> None:
     found = put_names(serve_arguments(["--prefix", "P:", *given]))
     assert (found["com"], found["center_error"], found["std"]) == ("A:COM", "A:E", "P:SPECTRUM_STD")
     assert "state" not in found
+    assert found["brightness"] == "P:SPECTRUM_BRT"
 
 
 @pytest.mark.parametrize(
@@ -76,6 +77,9 @@ def test_each_pv_that_is_put_can_be_named_or_left_alone() -> None:
         (["--source", "sim", "--size", "wide"], "--size"),
         (["--input", "tcp://h:1", "--prefix", ""], "--prefix"),
         (["--input", "tcp://h:1", "--names", "2.0"], "--names"),
+        (["--input", "tcp://h:1", "--step", "-4"], "--step"),
+        (["--input", "tcp://h:1", "--threads", "0"], "--threads"),
+        (["--source", "replay", "--path", __file__, "--rate", "-5"], "rate -5"),
         (["--input", "tcp://h:1", "--no-ca", "--put-pvs"], "--put-pvs"),
     ],
 )

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import bluesky.plan_stubs as bps
 import numpy as np
@@ -17,6 +18,7 @@ from support.documents import Documents, assembled, file_of, of
 from support.recording_faults import check_absent, check_bad_directory, check_kill, failing
 from support.waiting import until
 
+from devices.psss.settings import EnergyAxis, Roi
 from devices.psss.spectrometer import Psss
 from plans.psss.spectrum import acquire_spectra, scan_spectra, take_background
 from skywright.errors import ConfigError, HardwareError
@@ -276,6 +278,24 @@ def test_abort_leaves_it_stopped_and_settings_as_they_were(
     assert of(documents, "stop")[0]["exit_status"] == "abort"
     assert psss.fetch(psss.acquiring) == 0
     assert psss.fetch(psss.spectra_file.capture) == 0
+
+
+def test_an_axis_that_is_no_polynomial_is_put_back_as_it_was() -> None:
+    columns = np.arange(256.0)
+    axis = 8980.0 + 0.016 * columns + 0.004 * np.sin(columns / 7)
+    device = MagicMock(spectrum_x=axis, width=256)
+    device.configure_mock(name="psss")
+    device.fetch = lambda signal: signal
+    device.in_background = lambda work: work()
+    device.put_setpoint = lambda signal, value: setattr(device, "spectrum_x", np.asarray(value))
+    part = EnergyAxis(device, "energy_axis")
+    before = part.get()
+    part.set([9000.0, 0.1])
+    assert part.get() == pytest.approx([9000.0, 0.1])
+    part.set(tuple(before))
+    np.testing.assert_array_equal(part.values(), axis)
+    with pytest.raises(ConfigError, match="whole rows"):
+        Roi(device, "roi").set((900.9, 1260.0))
 
 
 def test_settings_of_more_than_one_put(RE: Any, psss: Psss) -> None:

@@ -16,6 +16,7 @@ from support.psss_scripted import COLUMNS, PICTURE, ScriptedSource
 from support.waiting import until
 
 from iocs.psss.ioc import PsssIOC
+from iocs.psss.post import DTYPES
 from iocs.psss.puts import EXPECTED, PUT_PERIOD_S, Puts
 from skywright.instruments.psss.averages import AverageSink
 from skywright.instruments.psss.cli.app import OLD_PUT_NAMES, PUT_NAMES
@@ -57,6 +58,17 @@ def test_what_is_put_has_the_names_of_what_is_hosted() -> None:
     assert set(EXPECTED) == set(OLD_PUT_NAMES)
 
 
+def test_counts_that_go_on_for_years_are_doubles() -> None:
+    pvs = PsssIOC("X:", None).pvdb
+    for name in ("N_PULSES", "N_PROCESSED", "N_SENT", "N_UNSENT"):
+        assert pvs[f"X:{name}"].data_type is ChannelType.DOUBLE
+
+
+def test_every_integer_type_of_pictures_has_a_name() -> None:
+    types = [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)]
+    assert {*types, "float32", "float64"} == DTYPES.keys()
+
+
 def test_results_are_put_and_settings_followed(
     site: IocProcess, processor: Processor, source: ScriptedSource
 ) -> None:
@@ -81,8 +93,8 @@ def test_results_are_put_and_settings_followed(
         until(lambda: (pvs["pulses"].get(), pvs["average_pulses"].get()) == (1, 1))
         until(lambda: pvs["state"].get(as_string=True) == "on")
         until(lambda: pvs["message"].get(as_string=True) == "processing")
-        assert puts.tell()["not_put"] == {}
-        assert f"{site.prefix}SPECTRUM_QUALITY" in puts.tell()["absent"]
+        assert puts.status()["not_put"] == {}
+        assert f"{site.prefix}SPECTRUM_QUALITY" in puts.status()["absent"]
         pvs["ymin"].put(20, wait=True)  # upside down: the last good one stays, and it is said
         until(lambda: "last good one stays" in processor.state().message)
         assert processor.settings.roi == (0, 9)
@@ -104,7 +116,7 @@ def _lose_the_site(
     until(lambda: not puts.connected)
     source.put(*range(2, 30))
     until(lambda: processor.state().items == 29)
-    until(lambda: puts.tell()["not_put"])
+    until(lambda: puts.status()["not_put"])
     until(lambda: "PVs not there" in processor.state().message)
     assert processor.settings.roi == (20, 30)
     again = site.again()
@@ -127,7 +139,7 @@ def test_pulses_do_not_wait_for_pvs_that_are_not_there(
         source.put(*range(200))
         until(lambda: processor.state().items == 200, 5)
         assert puts.connected == set()
-        until(lambda: "NOT:THERE:SPECTRUM_CENTER is not there" in puts.tell()["not_put"])
+        until(lambda: "NOT:THERE:SPECTRUM_CENTER is not there" in puts.status()["not_put"])
     finally:
         begun = time.monotonic()
         puts.close()
@@ -157,4 +169,4 @@ def test_a_count_that_was_not_put_is_put_again(processor: Processor) -> None:
     puts.connected = {"SITE:STATE"}
     asyncio.run(put())
     assert written == [[1], [1]]
-    assert puts.tell()["not_put"] == {"SITE:STATE failed": 1}
+    assert puts.status()["not_put"] == {"SITE:STATE failed": 1}

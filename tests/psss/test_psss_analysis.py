@@ -193,6 +193,21 @@ def test_what_the_run_says():
     assert np.isfinite(result["pulse_length_g2"])
 
 
+def test_narrower_spectra_are_in_pixels_and_in_no_mean_of_energies():
+    batch = stored()
+    spectra = batch["spectrum"].copy()
+    spectra[20:, 300:] = np.nan
+    analysis = SpectrumStatistics(**PARAMETERS)
+    rows = analysis.update(Batch(batch.identities, batch.times, {"spectrum": spectra}))
+    assert (rows["status"][20:] == FitStatus.NO_AXIS).all()
+    assert np.nanmedian(rows["spike_width"][20:]) > 5 * np.nanmedian(rows["spike_width"][:20])
+    result = analysis.result()
+    assert result["n_good"] == 18
+    assert result["center_mean"] == pytest.approx(
+        np.mean(rows["center"][:20][rows["status"][:20] == 0])
+    )
+
+
 def test_no_pulse_gives_every_result():
     result = Spectra(**PARAMETERS).result()
     assert result.keys() == {column.name for column in Spectra(**PARAMETERS).results}
@@ -228,6 +243,8 @@ def test_wrong_parameters_are_refused():
         {"axis": [9000.0, 0.0]},
         {"smoothing": "much"},
         {"no_such": 1},
+        {"roi": (1, 2)},  # the spectra are sums already
+        {"background": "directory"},
     ):
         with pytest.raises(ConfigError):
             Spectra(**{**PARAMETERS, **wrong})

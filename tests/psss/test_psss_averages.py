@@ -36,5 +36,7 @@ def test_means_over_the_last_pulses() -> None:
     offer(sink, PICTURE, number=1)  # other settings: begun anew
     assert sink.get().pulses == sink.get().fits == 1
     assert (sink.get().block, sink.get().block_pulse_id) == (None, -1)
+    offer(sink, PICTURE[:, :100], None, PICTURE[:, :100], number=1)  # of another width: too
+    assert sink.get().pulses == sink.get().fits == 2
     sink.set_pulses(5)
     assert sink.get().pulses == 0

@@ -35,6 +35,13 @@ def test_killed_and_stopped(tmp_path: Path) -> None:
     assert take(path, 10**10)[1] == 0  # another clock
 
 
+def test_the_rate_may_have_fallen_since(tmp_path: Path) -> None:
+    path = tmp_path / "last_pulse"
+    take(path, 10, 11, 12)[0].stopped()
+    assert take(path, 100, 104, 108)[1] == 0
+    assert take(path, 124)[1] == 3
+
+
 @pytest.mark.parametrize("content", [b"", b"short", b"x" * 24, b"x" * 99])
 def test_a_file_that_is_another(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "last_pulse"

@@ -42,7 +42,10 @@ def test_rows_from_the_first_to_the_last_are_valid(roi):
     assert Settings(roi=roi).roi == tuple(roi)
 
 
-@pytest.mark.parametrize("roi", [(9, 3), (3, 3), (-1, 5), (1.5, 4), (1,), None, "ab", (0, np.nan)])
+@pytest.mark.parametrize(
+    "roi",
+    [(9, 3), (3, 3), (-1, 5), (1.5, 4), (1,), None, "ab", (0, np.nan), (0, np.inf), (0, 2**31)],
+)
 def test_a_roi_upside_down_is_refused(roi):
     with pytest.raises(ConfigError, match="roi"):
         Settings(roi=roi)
@@ -314,7 +317,7 @@ def test_without_axis_the_figures_are_in_pixels(axis):
     assert found.status is FitStatus.NO_AXIS
     assert found.unit is AxisUnit.PIXEL
     assert found.center == pytest.approx(np.interp(9003.0, X, np.arange(640)), abs=2.0)
-    assert found.relative_width == 0.0
+    assert np.isnan(found.relative_width)
 
 
 @pytest.mark.parametrize("columns", [1, 2, 4, 7, 8, 20, 50, 51, 52])

@@ -27,7 +27,7 @@ from plans.psss.spectrum import acquire_spectra
 from skywright.callbacks.journal import Journal
 from skywright.instruments.psss import layouts
 from skywright.instruments.psss.processing import FitStatus
-from skywright.instruments.psss.sender import PREFIX
+from skywright.instruments.psss.pulse import PREFIX
 
 SECONDS = float(os.environ.get("SKYWRIGHT_SOAK_SECONDS", "600"))
 RATE_HZ, REEL = 100, 40

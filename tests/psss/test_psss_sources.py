@@ -199,6 +199,16 @@ def test_a_machine_that_changes_its_rate_loses_nothing():
     assert gaps.missing == 3  # and 5001
 
 
+def test_a_machine_that_changes_its_rate_may_lose_pulses_too():
+    rng = np.random.default_rng(1)
+    ids = np.array([*range(1000), *range(1000, 9000, 4)])
+    came = np.r_[True, rng.random(len(ids) - 2) > 0.02, True]
+    gaps = PulseGaps()
+    for number in ids[came]:
+        gaps.take(int(number))
+    assert gaps.missing == (~came).sum()
+
+
 def test_losses_that_are_not_a_rate_stay_counted():
     gaps, rng = PulseGaps(), np.random.default_rng(1)
     gaps.take(0)
@@ -325,6 +335,12 @@ def test_replay_says_what_is_missing(tmp_path):
         ReplaySource(path, "/nowhere").open()
     with pytest.raises(ConfigError, match="do not grow"):
         ReplaySource(write(path, pulse_id=[4, 3, 2, 1])).open()
+    with h5py.File(path, "w") as file:
+        file["a"] = IMAGES.astype(bool)
+    with pytest.raises(ConfigError, match="0 datasets"):
+        ReplaySource(path).open()
+    with pytest.raises(ConfigError, match="rate"):
+        ReplaySource(path, rate_hz=-1.0)
     with h5py.File(path, "w") as file:
         file["a"] = file["b"] = IMAGES
     with pytest.raises(ConfigError, match=r"/a.*/b"):

@@ -54,7 +54,7 @@ def test_the_background_that_was_in_use_is_restored_and_no_other_of_its_name(
 def test_what_could_not_be_saved_is_said_and_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(psss_autosave, "LOOK_S", 0.02)
+    monkeypatch.setattr(psss_autosave, "CHECK_PERIOD_S", 0.02)
     blocked = (tmp_path / "settings.partial").resolve()
     blocked.mkdir()  # in the way of the file that is written
     with running_service(ScriptedSource(), "--restore", directory=tmp_path) as service:
@@ -71,3 +71,6 @@ def test_what_cannot_be_restored_is_left_out(tmp_path: Path, text: str) -> None:
     with running_service(ScriptedSource(), "--restore", directory=tmp_path) as service:
         assert service.processor.settings.roi == (0, 0)
         assert (service.processor.settings.fit == "robust") == ("robust" in text)
+        assert "not restored" in service.processor.state().message  # until it is set or saved
+        service.processor.change(roi=(1, 2))
+        assert "roi" not in service.processor.notes

@@ -4,6 +4,7 @@ import socket
 import threading
 import urllib.error
 import urllib.request
+from pathlib import Path
 from typing import Any
 
 import h5py
@@ -14,6 +15,8 @@ from support.psss_old_client import PsssProcessingClient
 from support.psss_scripted import COLUMNS, PICTURE, ROWS, ScriptedSource
 from support.waiting import until
 
+from skywright.errors import ConfigError
+from skywright.instruments.psss.background import DATASET, History, uploaded
 from skywright.instruments.psss.endpoints import rest as psss_rest
 from skywright.instruments.psss.endpoints.service import Service
 
@@ -74,6 +77,8 @@ def test_a_background_is_recorded_from_the_pulses(
     http: httpx.Client, service: Service, source: ScriptedSource
 ) -> None:
     assert "only 0 of 3" in http.post("/background/record", json={"pulses": 3}).json()["status"]
+    wanted = {"pulses": 10_000, "limit_s": 100}  # as long as they take at 100 Hz
+    assert "only 0 of 10000" in http.post("/background/record", json=wanted).json()["status"]
     http.post("/start")
     answers: list[Any] = []
 
@@ -115,6 +120,17 @@ def test_a_background_is_read_from_a_file(http: httpx.Client, service: Service) 
     assert http.get("/parameters").json()["parameters"]["background"] == "file"
     reply = http.post("/background/load", json={**wanted, "dataset": "/nothing"}).json()
     assert "/nothing" in reply["status"]
+
+
+def test_odd_files_in_the_history_are_left_out(tmp_path: Path) -> None:
+    history = History(tmp_path)
+    kept = history.keep(uploaded("dark", PICTURE))
+    with h5py.File(tmp_path / "odd.h5", "w") as file:
+        file[DATASET] = PICTURE
+        file[DATASET].attrs["pulses"] = "100 pulses"
+    assert history.list() == [kept]
+    with pytest.raises(ConfigError, match="null"):
+        history.read_file("a\0b", DATASET, "")
 
 
 def test_a_large_upload_holds_up_nothing(

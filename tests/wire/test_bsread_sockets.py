@@ -372,6 +372,27 @@ def test_a_slow_reader_of_a_pub_does_not_starve_the_others():
         sender.close()
 
 
+def test_a_pub_that_waits_sends_no_message_twice():
+    sender = Sender(LOCAL, "pub", queue_messages=5)
+    address = f"tcp://127.0.0.1:{sender.port}"
+    slow = Receiver(address, "sub", queue_bytes=1)
+    quick = Receiver(address, "sub")
+    try:
+        connected(sender, quick)
+        until(lambda: sender.readers == 2)
+        sent, got = 0, []
+        while sent < 100 and sender.send([b"%d" % sent, bytes(500_000)], 0.05):
+            got.append(bytes(quick.receive(LIMIT_S)[0]))
+            sent += 1
+        assert sent < 100  # the slow one has no room
+        assert got == [b"%d" % number for number in range(sent)]
+        assert quick.receive(0.1) is None
+    finally:
+        slow.close()
+        quick.close()
+        sender.close()
+
+
 def test_a_received_message_can_be_sent_on_as_it_came():
     """Frames of zmq go on without a copy, an empty one at the end among them."""
     sender = Sender(LOCAL)

@@ -125,8 +125,8 @@ def encode_reply(
     Parameters
     ----------
     found
-        Key and boxes of each picture. Boxes go out by falling score, `LEAST_BOXES` or more: boxes
-        of the whole picture, of a score below 0.01, fill up.
+        Key and boxes of each picture. Boxes go out by falling score, `LEAST_BOXES` or more but at
+        most `most`: boxes of the whole picture, of a score below 0.01, fill up.
     classes
         All names; their places, from 1, are the numbers.
     most

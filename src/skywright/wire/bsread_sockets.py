@@ -170,8 +170,8 @@ class Sender:
     Attributes
     ----------
     sent
-        Messages that zmq took for every reader there was. Those in the queue of a reader that
-        goes away are lost with it and are not known here.
+        Messages that zmq took. Those in the queue of a reader that goes away are lost with it and
+        are not known here, nor are those that zmq leaves out for a slow reader of a PUB (`drops`).
 
     Raises
     ------
@@ -218,8 +218,8 @@ class Sender:
         """Messages dropped whole by cause: ``no_reader``, ``queue_full``, ``closed``.
 
         Of a PUB with several readers, ``queue_full`` counts the messages at which zmq found the
-        queue of one newly full: those that zmq leaves out for this reader until it has room again
-        are not told to anybody.
+        queue of one newly full. zmq does not report those that it leaves out for this reader until
+        it has room again.
         """
         with self._lock:
             return dict(self._drops)
@@ -237,20 +237,21 @@ class Sender:
             return self._settle()
 
     def send(self, frames: Sequence[Any], timeout_s: float = 0.0) -> bool:
-        """Queue a message; say whether every reader there is will get it.
+        """Queue a message; return whether it was not dropped (of a slow PUB reader see `drops`).
 
         Parameters
         ----------
         frames
             Buffers of bytes. Large ones are not copied: leave them alone until they are read.
         timeout_s
-            How long to wait for room or a reader; a PUB waits for room in `queue_bytes` only.
+            How long to wait for room or a reader. A PUB with 0 sends to the readers that have room;
+            with a longer time it waits until all have.
         """
         deadline = time.monotonic() + timeout_s
         size = sum(map(len, frames))
         with self._lock:
             while True:
-                cause = "closed" if self._closing else self._try(frames, size)
+                cause = "closed" if self._closing else self._try(frames, size, timeout_s)
                 left = deadline - time.monotonic()
                 if not cause or cause == "closed" or left <= 0.0:
                     break
@@ -285,7 +286,7 @@ class Sender:
             self._context.term()
             self._waiting.clear()
 
-    def _try(self, frames: Sequence[Any], size: int) -> str:
+    def _try(self, frames: Sequence[Any], size: int, timeout_s: float) -> str:
         """Send if there is room; return why not."""
         waiting = self._settle()
         readers = self._readers.count()
@@ -299,7 +300,7 @@ class Sender:
         try:
             self._socket.send_multipart(message, zmq.DONTWAIT, copy=False)
         except zmq.Again:
-            if self._pub and readers > 1:
+            if self._pub and readers > 1 and timeout_s <= 0.0:
                 self._send_to_those_with_room(message)
                 self._waiting.append((last.tracker, size))
             return "queue_full"

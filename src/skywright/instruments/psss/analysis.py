@@ -17,6 +17,7 @@ from skywright.errors import ConfigError, DataError
 from skywright.files.columns import Column
 from skywright.instruments.psss import processing, statistics
 from skywright.instruments.psss.processing import (
+    AxisUnit,
     FitStatus,
     Settings,
     Spectrum,
@@ -124,6 +125,13 @@ class SpectrumStatistics(Analysis[Pulses]):
     identity = "pulse_id"
     time = "time"
     block_size = 100
+    without_effect: ClassVar[Sequence[str]] = (
+        "roi",
+        "background",
+        "background_name",
+        "background_mode",
+    )
+    """Fields of `Settings` that play no part in a spectrum once it is summed."""
     columns = (
         Column("status", "|u1", attrs={"names": [status.name for status in FitStatus]}),
         *(Column(name, "<f8", attrs={"units": "eV, or px without axis"}) for name in FIGURES[:7]),
@@ -143,9 +151,10 @@ class SpectrumStatistics(Analysis[Pulses]):
         axis: Sequence[float] | None = None,
         resolution_ev: float = 0.0,
         settings: str = "",
-        background: str = "",
         **given: Any,
     ) -> None:
+        self.check_parameters(given)
+        background = given.pop("background", "")
         kept = {"columns": columns, "rows": rows, "resolution_ev": resolution_ev, **given}
         kept |= {"settings": settings} if settings else {}
         kept |= {"background": background} if background else {}
@@ -158,10 +167,23 @@ class SpectrumStatistics(Analysis[Pulses]):
         if axis is not None:
             polynomial = np.polynomial.polynomial.polyval
             given["axis"] = polynomial(np.arange(float(columns)), list(axis))
-        check_keys(given, SpectrumStatistics, Settings)
         self.settings = with_background(Settings(**given), background)
         self._stored = StoredSettings(settings, background, given) if settings else None
         self.results = _results(int(columns))  # type: ignore[misc]  # their width is known here
+
+    @classmethod
+    def check_parameters(cls, given: Mapping[str, Any]) -> None:
+        """Check that parameters with these keys play a part.
+
+        Raises
+        ------
+        ConfigError
+            For the first one that does not.
+        """
+        check_keys(given, SpectrumStatistics, Settings)
+        for name in cls.without_effect:
+            if name in given:
+                raise ConfigError(f"{name}: stored spectra are made with theirs; see psss_pictures")
 
     def settings_of(self, number: int) -> Settings:
         """Return what a pulse with this settings number is processed with."""
@@ -202,7 +224,7 @@ class SpectrumStatistics(Analysis[Pulses]):
             settings = self.settings_of(int(found["settings_number"][row]))
             spectrum = self.spectrum_of(member, settings, workspace)
             found["status"][row] = spectrum.status
-            found["in_ev"][row] = settings.axis is not None
+            found["in_ev"][row] = spectrum.unit is AxisUnit.EV
             if spectrum.status in (FitStatus.NO_IMAGE, FitStatus.BAD_PIXELS):
                 continue
             for name in FIGURES:
@@ -212,7 +234,7 @@ class SpectrumStatistics(Analysis[Pulses]):
             counts = spectrum.spectrum.astype(np.float64)
             spikes = find_spikes(counts)
             found["spike_count"][row] = spikes.count
-            found["spike_width"][row] = spikes.width * _pitch(settings)
+            found["spike_width"][row] = spikes.width * _pitch(spectrum.axis)
             if len(counts) == width:  # narrower ones have no place in a mean
                 found["light"][row] = counts - baseline(counts)
                 found["correlation"][row] = autocorrelation(counts)
@@ -261,7 +283,7 @@ class SpectrumStatistics(Analysis[Pulses]):
         g2 = np.full(LAGS, NAN)
         if n:
             g2 = second_order_correlation(mean_spectrum, pulses.correlation / n)
-        g2_width = correlation_width(g2) * _pitch(settings) if n > 1 else NAN
+        g2_width = correlation_width(g2) * _pitch(settings.axis) if n > 1 else NAN
         # The baseline is off; so no rows, no threshold but that of the noise.
         fit = process_spectrum(mean_spectrum, 0, settings)
         spike_count, spike_width = pulses.spikes[unit].mean
@@ -310,6 +332,7 @@ class PictureSpectra(SpectrumStatistics):
     stream = "pictures"
     inputs: ClassVar[Sequence[str]] = ("image",)
     time = "frame_time"
+    without_effect = ()
 
     def spectrum_of(
         self, member: NDArray[Any], settings: Settings, workspace: Workspace
@@ -318,9 +341,8 @@ class PictureSpectra(SpectrumStatistics):
         return process(member, settings, workspace)
 
 
-def _pitch(settings: Settings) -> float:
-    """Return the width of a column in the middle of the axis, eV; 1 without axis."""
-    axis = settings.axis
+def _pitch(axis: NDArray[np.float64] | None) -> float:
+    """Return the width of a column in the middle of the axis; 1 without axis."""
     if axis is None or len(axis) < 2:
         return 1.0
     middle = max(len(axis) // 2, 1)

@@ -44,7 +44,7 @@ class Averages:
 
 
 class AverageSink:
-    """Keeps the averages up to date; they begin anew when settings change.
+    """Keeps the averages up to date; they begin anew when settings or the width change.
 
     Parameters
     ----------
@@ -55,7 +55,8 @@ class AverageSink:
     def __init__(self, pulses: int = PULSES) -> None:
         self._lock = threading.Lock()
         self._pulses = pulses
-        self._settings_number = -1
+        self._made_with = -1, 0
+        """Number of the settings, and width of the spectra."""
         self._full: tuple[NDArray[np.float64] | None, int] = None, -1
         """The last full block, and the id of its last pulse."""
         self._begin()
@@ -64,8 +65,9 @@ class AverageSink:
         """Take in a result."""
         found = result.spectrum
         with self._lock:
-            if result.settings_number != self._settings_number:
-                self._settings_number = result.settings_number
+            made_with = result.settings_number, len(found.spectrum) or self._made_with[1]
+            if made_with != self._made_with:
+                self._made_with = made_with
                 self._begin()
             if not len(found.spectrum) or found.status is FitStatus.BAD_PIXELS:
                 return

@@ -184,7 +184,10 @@ class History:
         if self.directory is None:
             raise ConfigError(f"{path}: this service has no directory of backgrounds")
         root = self.directory.resolve()
-        file = (root / path).resolve()
+        try:
+            file = (root / path).resolve()
+        except ValueError as error:
+            raise ConfigError(f"{path!r}: {error}") from error
         if not file.is_relative_to(root):
             raise ConfigError(f"{path}: backgrounds are read from below {root} only; put it there")
         pixels = read_pixels(file, dataset)
@@ -234,7 +237,9 @@ def record(processor: Processor, pulses: int, name: str, limit_s: float) -> Back
     try:
         while len(pulse_ids) < pulses:
             if time.monotonic() > deadline or not processor.is_running:
-                why = f"within {limit_s:g} s" if processor.is_running else "before it was stopped"
+                why = f"within {limit_s:g} s"
+                if not processor.is_running:
+                    why = "before it was stopped; start the processing first"
                 raise HardwareError(f"only {len(pulse_ids)} of {pulses} pictures came {why}")
             result = feed.get(FETCH_S)
             if result is None or result.pulse.image is None:
@@ -331,7 +336,7 @@ def _read_info(path: Path) -> BackgroundInfo:
                 last_pulse_id=int(attrs.get("last_pulse_id", -1)),
                 file=path.name,
             )
-    except OSError as error:
+    except (OSError, ValueError, TypeError) as error:
         raise DataError(f"{path}: cannot be read as HDF5 ({error})") from error
 
 

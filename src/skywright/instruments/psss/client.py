@@ -70,7 +70,7 @@ class Client(Closing):
         return str(self._ask("POST", "/stop"))
 
     def get_status(self) -> str:
-        """Return ``stopped`` or ``processing``."""
+        """Return ``stopped``, ``processing`` or, while kernels are compiled, ``warming up``."""
         return str(self._ask("GET", "/status"))
 
     def get_roi(self) -> tuple[int, int]:
@@ -88,7 +88,7 @@ class Client(Closing):
 
     def set_parameters(self, parameters: dict[str, Any]) -> dict[str, Any]:
         """Change parameters, all or none of them; return all that there are now."""
-        body = orjson.dumps(parameters)
+        body = orjson.dumps(parameters, option=orjson.OPT_SERIALIZE_NUMPY)
         return dict(self._ask("POST", "/parameters", body, field="parameters"))
 
     def set_background(self, filename: str = "", data: ArrayLike | None = None) -> str:
@@ -114,7 +114,10 @@ class Client(Closing):
         """
         if data is not None and not isinstance(data, np.ndarray) and hasattr(data, "tolist"):
             data = data.tolist()
-        pixels = None if data is None else np.ascontiguousarray(data)
+        try:
+            pixels = None if data is None else np.ascontiguousarray(data)
+        except ValueError as error:
+            raise DataError(f"background: {error}") from error
         if pixels is not None and (pixels.ndim != 2 or pixels.dtype.kind not in "biuf"):
             raise DataError(
                 f"background of shape {pixels.shape} and dtype {pixels.dtype}: "

@@ -18,10 +18,9 @@ _NONE = -1
 
 
 class Continuity:
-    """A sink that notes each pulse in a mapped file, which outlives the process without a write.
+    """Keeps the last pulse id in a memory-mapped file, which survives a kill.
 
-    After a stop in order nothing is noted: what passes then was not wanted. After a kill the first
-    pulse tells how many were lost since.
+    An orderly stop clears it. After a kill the pulses up to the next one are counted as lost.
 
     Parameters
     ----------
@@ -35,7 +34,7 @@ class Continuity:
         self._counters = counters
         self._map: mmap.mmap | None = None
         self._last = self._before = _NONE
-        self._step = 0
+        self._step = self._apart = 0
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("a+b") as file:
@@ -58,8 +57,8 @@ class Continuity:
             return
         pulse_id = result.pulse.pulse_id
         apart = pulse_id - self._last
-        if self._last != _NONE and 0 < apart < (self._step or apart + 1):
-            self._step = apart
+        if self._last != _NONE and apart > 0:
+            self._step, self._apart = min(apart, self._apart or apart), apart  # the rate may fall
         if self._before != _NONE:
             apart, self._before = pulse_id - self._before, _NONE
             if 0 < apart <= PULSES_A_DAY:

@@ -2,7 +2,7 @@
 
 The start is found on the spectrum gathered into at most 96 bins, its offset taken off, where a fit
 costs a hundredth; where one Gaussian explains that badly, from three places, and the best is kept.
-Two or three evaluations over all columns then settle it.
+A few evaluations over all columns then settle it.
 """
 
 import numpy as np

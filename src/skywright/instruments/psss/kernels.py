@@ -40,8 +40,9 @@ def column_sums(
     Returns
     -------
     sums : (columns,) uint32, uint64, int64 or float64
-        uint32 for unsigned words of up to 16 bits without sign, uint64 for wider ones, int64 for
-        signed integers and `SIGNED`, float64 when image or background are floats.
+        uint32 for unsigned pixels of up to 16 bits (uint64 above 32,768 rows), int64 if the
+        background is `SIGNED` or no uint16; uint64 for wider ones, int64 if it is `SIGNED`; int64
+        for signed integers; float64 when image or background are floats.
     peaks : (columns,) uint16, int64 or float64
         The greatest pixel of each column, the background not taken off (of uint64: halved).
     """

@@ -39,7 +39,7 @@ class FitStatus(IntEnum):
     NOT_CONVERGED = 4
     """The fit did not settle. Values: the last ones, not to be trusted."""
     OUT_OF_WINDOW = 5
-    """Center at or beyond the end of the axis, or wider than it. Values as fitted."""
+    """Center within half a sigma of the axis' end or beyond, or wider than it. Values as fitted."""
     SATURATED = 6
     """Neighboring columns have saturated pixels. Values as fitted."""
     WRONG_ROI = 7
@@ -71,10 +71,10 @@ class Spectrum:
     Parameters
     ----------
     spectrum
-        (W,) sums of the columns, not smoothed: uint32 for uint8 and uint16 pictures with an
-        integer background, clipped or none, as the old service has it; uint64 for wider unsigned
-        ones; int64 for signed integer pictures and for the mode signed; float64 when picture or
-        background has fractions. (0,) when there is no picture.
+        (W,) sums of the columns, not smoothed. uint32, as in the old service, for uint8 and uint16
+        pictures, but int64 with a background that is signed or has whole numbers outside 0..65535;
+        uint64 for wider unsigned ones, but int64 with a signed background; int64 for signed
+        integers; float64 when picture or background has fractions. (0,) without picture.
     status
         See `FitStatus`.
     unit
@@ -91,7 +91,7 @@ class Spectrum:
     quantile_width
         Range that holds the middle 76.1 % of the light: the FWHM if it were a Gaussian.
     relative_width
-        1000 fwhm / |center|, per mille; 0 for an axis in pixels.
+        1000 fwhm / |center|, per mille; NaN for an axis in pixels.
     intensity
         Sum of the spectrum, its baseline taken off, counts.
     chi2
@@ -207,12 +207,13 @@ def process_spectrum(
 ) -> Spectrum:
     """Analyze a stored spectrum again: the same figures, to the bit, as when it was taken.
 
-    What only the picture shows is not seen again: saturation, a wrong ROI or background.
+    What only the picture shows is not seen again: saturation, a wrong ROI or background, last
+    columns that are not finite.
 
     Parameters
     ----------
     spectrum
-        (W,) sums of the columns; NaN at its end is what files fill up narrower ones with.
+        (W,) sums of the columns; NaN at its end, which fills up narrower ones in files, is cut off.
     rows
         Of the picture it was made from, for the signal test.
     settings
@@ -290,7 +291,7 @@ def _spectrum(figures: NDArray[np.float64], unit: AxisUnit, **others: Any) -> Sp
     steps, weighted = found.pop("steps"), found.pop("weighted")
     del found["amplitude_error"]
     fwhm = FWHM_PER_SIGMA * sigma
-    relative = 0.0
+    relative = math.nan
     if unit is AxisUnit.EV:
         relative = 1000.0 * fwhm / abs(found["center"]) if found["center"] else math.inf
     return Spectrum(

@@ -63,8 +63,8 @@ class Processor(Owner[Pulse, Result]):
         self.statistics = Statistics()
         self.on_stop: Callable[[], None] = lambda: None
         """Called when a time of processing is over and all its results are handed on."""
-        self.tell_unsent: Callable[[], Mapping[str, int]] = dict
-        """Tells what the output could not send, by cause, since the start of the process."""
+        self.unsent_counts: Callable[[], Mapping[str, int]] = dict
+        """Returns what the output could not send, by cause, since the start of the process."""
         self.warm = threading.Event()
         """Cleared by who compiles the kernels; a start waits until it is set."""
         self.warm.set()
@@ -122,7 +122,7 @@ class Processor(Owner[Pulse, Result]):
             dtype=self._dtype,
             settings=settings,
             settings_number=number,
-            unsent=dict(self.tell_unsent()),
+            unsent=dict(self.unsent_counts()),
         )
 
     @property
@@ -221,7 +221,7 @@ class Processor(Owner[Pulse, Result]):
 
     def offer(self, result: Result) -> None:
         """Count a result; the first endpoint, so that it is counted before clients get it."""
-        self.statistics.processed(result.duration_ms, result.taken_s)
+        self.statistics.processed(result.duration_ms, result.begun_s)
         image = picture_of(result)
         if image is None:
             self._bare += 1
@@ -249,7 +249,7 @@ def process_pulse(
 
     A pulse that cannot be processed, whatever the reason, is one without picture.
     """
-    taken_s, now_ns = time.monotonic(), time.time_ns()
+    begun_s, now_ns = time.monotonic(), time.time_ns()
     begun = time.perf_counter()
     try:
         spectrum = process(pulse.image, settings, workspace)
@@ -264,6 +264,6 @@ def process_pulse(
         settings,
         settings_number,
         now_ns if pulse.time_ns is None else pulse.time_ns,
-        taken_s,
+        begun_s,
         (time.perf_counter() - begun) * 1e3,
     )

@@ -5,6 +5,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+PREFIX = "SARFE10-PSSS059"
+"""Of channels and PVs of the instrument at SwissFEL."""
+
 
 @dataclass(frozen=True, slots=True)
 class Pulse:

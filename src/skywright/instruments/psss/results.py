@@ -27,7 +27,7 @@ class Result:
         What it was processed with; the number grows with each change.
     time_ns
         The pulse's time, ns since 1970; if the sender gave none, when its processing began.
-    taken_s
+    begun_s
         Monotonic clock when its processing began, after the wait for a thread.
     duration_ms
         Time that the processing took.
@@ -38,7 +38,7 @@ class Result:
     settings: Settings
     settings_number: int
     time_ns: int
-    taken_s: float
+    begun_s: float
     duration_ms: float
 
     @property

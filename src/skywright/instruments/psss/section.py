@@ -4,7 +4,6 @@ from typing import Any
 
 from pydantic import Field, JsonValue, field_validator
 
-from skywright.arguments import check_keys
 from skywright.section import Section, checks
 
 
@@ -21,7 +20,6 @@ class PsssSettings(Section):
         if value:
             with checks():
                 from skywright.instruments.psss.analysis import SpectrumStatistics
-                from skywright.instruments.psss.settings import Settings
 
-                check_keys(value, SpectrumStatistics, Settings)
+                SpectrumStatistics.check_parameters(value)
         return value

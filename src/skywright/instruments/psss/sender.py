@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from skywright.errors import ConfigError
-from skywright.instruments.psss.pulse import Pulse
+from skywright.instruments.psss.pulse import PREFIX, Pulse
 from skywright.instruments.psss.sources.sim import PULSE_RATE_HZ, SimSource
 from skywright.instruments.psss.twin import InstrumentSettings, Truth
 from skywright.processes.lifecycle import announce_ready, end_with_parent, on_signal_to_end
@@ -27,9 +27,6 @@ from skywright.wire.bsread import Decoder, Encoder, RawChannel
 from skywright.wire.bsread_channel import encode_timestamp
 from skywright.wire.bsread_compression import COMPRESSIONS, Compression
 from skywright.wire.bsread_sockets import QUEUE_BYTES, Sender
-
-PREFIX = "SARFE10-PSSS059"
-"""Of the instrument at SwissFEL, as the old service has it."""
 
 SET_HELP = (
     "any setting of skywright.instruments.psss.twin.InstrumentSettings, such as bandwidth_ev=20"

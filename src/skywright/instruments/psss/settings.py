@@ -24,7 +24,7 @@ CHOICES: dict[str, Any] = {
 }
 """The settings that are one of some words, and these words."""
 PULSES_MAX = 10_000
-"""Of which a background is the mean."""
+"""Maximum number of pulses averaged for a background."""
 NAME_BYTES_MAX = 512
 """Of a background's name in UTF-8: what files of spectra have room for."""
 
@@ -45,7 +45,7 @@ class Settings:
         Label of the background, at most 512 bytes of UTF-8 without control characters.
     background_mode
         clipped: max(pixel - background, 0) for each pixel, as the old service has it (biased by
-        0.4 times the noise per row), a background with fractions rounded to uint16 as there;
+        0.4 times the noise per row), a background with fractions rounded to uint16;
         signed: pixel - background; none: it is not taken off.
     smoothing
         savgol: Savitzky-Golay, 51 columns, order 3, polynomial at the ends, before the fit; none.
@@ -127,9 +127,9 @@ def _roi(roi: Any) -> tuple[int, int]:
     try:
         ymin, ymax = (int(edge) for edge in roi)
         whole = all(int(edge) == edge for edge in roi)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ArithmeticError) as error:
         raise ConfigError(f"roi: {roi!r} is not a pair of rows (ymin, ymax)") from error
-    if not whole or not (0 <= ymin < ymax or ymin == ymax == 0):
+    if not whole or not (0 <= ymin < ymax < 2**31 or ymin == ymax == 0):
         raise ConfigError(
             f"roi: ({roi[0]}, {roi[1]}) is not 0 <= ymin < ymax in whole rows; (0, 0) is the whole"
         )
@@ -145,7 +145,7 @@ def _equal(one: Any, other: Any) -> bool:
 
 
 def _check_name(name: Any) -> None:
-    """Check that a name can be kept in HDF5 and told by every face."""
+    """Check that a name can be kept in HDF5 and shown by every endpoint."""
     if not isinstance(name, str):
         raise ConfigError(f"background_name: {name!r} is not text")
     size = len(name.encode(errors="replace"))

@@ -75,7 +75,7 @@ def find_spikes(spectrum: NDArray[np.float64]) -> Spikes:
 
 
 def baseline(spectrum: NDArray[np.float64]) -> float:
-    """Return the mean of the darkest tenth of up to 96 bins of columns, counts."""
+    """Return the mean of the darkest tenth of up to 96 whole bins of columns, counts."""
     size = -(-len(spectrum) // 96)
     whole = len(spectrum) // size * size
     bins = np.sort(np.asarray(spectrum[:whole], np.float64).reshape(-1, size).mean(axis=1))

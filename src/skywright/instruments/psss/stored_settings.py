@@ -22,9 +22,9 @@ class StoredSettings:
     path
         File of `layouts.settings_path`; it may still grow.
     background
-        Where backgrounds are: an HDF5 file, whose pixels are taken off whatever was at the time,
-        or a directory of a service's history, where each is found by its digest. Empty: none is
-        taken off.
+        An HDF5 file: its pixels are subtracted from every pulse. A directory of a service's
+        history: the background of each pulse is found there by its digest. Empty: none is
+        subtracted.
     given
         Fields of `Settings` that hold against the file.
     """

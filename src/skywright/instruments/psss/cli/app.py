@@ -41,7 +41,8 @@ def serve(context: typer.Context) -> None:
 
 def serve_arguments(given: Sequence[str]) -> argparse.Namespace:
     """Return the arguments of ``skywright psss serve``; ``--help`` prints and exits."""
-    from skywright.instruments.psss.endpoints.options import PREFIX, add_service_arguments
+    from skywright.instruments.psss.endpoints.options import add_service_arguments
+    from skywright.instruments.psss.pulse import PREFIX
 
     parser = OptionParser("skywright psss serve", description=SERVE)
     add = parser.add_argument
@@ -98,6 +99,8 @@ PUT_NAMES = {
     "fwhm_error": "SPECTRUM_FWHM_ERR",
     "quantile_width": "SPECTRUM_QWIDTH",
     "relative_width": "SPECTRUM_RES",
+    "brightness": "SPECTRUM_BRT",
+    "pulse_energy": "PULSE_ENERGY",
     "offset": "SPECTRUM_OFFSET",
     "amplitude": "SPECTRUM_AMPLITUDE",
     "intensity": "SPECTRUM_INTENSITY",
@@ -169,7 +172,7 @@ def _serve_without_tree(args: argparse.Namespace) -> None:
         from iocs.psss.puts import Puts
 
         puts = Puts(service.processor, put_names(args), service.averages.get)
-        service.tellers["pvs"] = puts.tell
+        service.health_parts["pvs"] = puts.status
     service.begin(args.auto_start)
     announce_ready(prefix=service.prefix, **service.facts)
     over.wait()
@@ -187,7 +190,10 @@ def _check_caproto() -> None:
 
 
 def put_names(args: argparse.Namespace) -> dict[str, str]:
-    """Return the PVs of the existing IOC, by what they are; one named "" is left alone."""
+    """Return the PVs of the existing IOC, by what they are.
+
+    One that the old service did not have, named "", is left alone.
+    """
     prefix = args.prefix.rstrip(":")
     given = {name: getattr(args, f"{name}_pv") for name in PUT_NAMES}
     return {

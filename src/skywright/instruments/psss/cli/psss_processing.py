@@ -12,7 +12,8 @@ from skywright.instruments.psss.cli.app import (
     run_service,
     serve_arguments,
 )
-from skywright.instruments.psss.endpoints.options import IMAGE_PORT, OUTPUT_PORT, PREFIX, REST_PORT
+from skywright.instruments.psss.endpoints.options import IMAGE_PORT, OUTPUT_PORT, REST_PORT
+from skywright.instruments.psss.pulse import PREFIX
 from skywright.processes.logs import ROOMS, log_to_stderr
 from skywright.processes.options import OptionParser
 from skywright.processes.ports import port_number

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from skywright.cli.demos import DemoResult, wait_for_derived
 from skywright.config import IocSettings
+from skywright.instruments.psss.demos.figure import FWHM_PER_SIGMA, draw
 from skywright.store.results import last_result
 
 SEED, PULSES, DARK = 5, 800, 20
@@ -69,8 +70,6 @@ class Acquired:
 
 def run(session: Mapping[str, Any]) -> list[DemoResult]:
     """Take a background in the dark, then every pulse of eight seconds."""
-    from skywright.instruments.psss.demos.figure import draw
-
     engine, psss = session["RE"], session["psss"]
     session["psss_spectra"].wait_ready()
     _prepare(session)
@@ -140,7 +139,7 @@ def _result(
     center = float(found.center[good].mean()) if good.any() else math.nan
     true_center = float(found.true_center.mean())
     # The mean spectrum is as wide as the envelopes and their jitter together.
-    jitter = 2.3548 * float(found.true_center.std())
+    jitter = FWHM_PER_SIGMA * float(found.true_center.std())
     true_width = math.hypot(float(found.true_fwhm.mean()), jitter)
     width = float(found.mean["mean_fwhm"])
     gaps = int(found.pulse_ids[-1] - found.pulse_ids[0] + 1 - len(found.pulse_ids))

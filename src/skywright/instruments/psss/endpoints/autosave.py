@@ -1,6 +1,5 @@
 """Settings that survive a restart: ROI, axis, modes and the name of the background."""
 
-import logging
 import threading
 from pathlib import Path
 from typing import Any
@@ -8,12 +7,15 @@ from typing import Any
 import orjson
 
 from skywright.errors import SkywrightError
-from skywright.instruments.psss.endpoints.parameters import BACKGROUND, SETTINGS, Parameters
+from skywright.instruments.psss.endpoints.parameters import (
+    BACKGROUND,
+    SETTINGS,
+    Parameters,
+    read_object,
+)
 from skywright.instruments.psss.processor import Processor
 
-logger = logging.getLogger(__name__)
-
-LOOK_S = 0.5
+CHECK_PERIOD_S = 0.5
 DIGEST = "background_digest"
 
 
@@ -23,8 +25,8 @@ class Autosave:
     Parameters
     ----------
     path
-        JSON file; one that cannot be read, or a value in it that is refused, is logged and left
-        out.
+        JSON file; one that cannot be read, or a value in it that is refused, is left out, and the
+        owner's message says so.
     processor
         Whose settings they are.
     parameters
@@ -47,13 +49,14 @@ class Autosave:
 
     def _restore(self, parameters: Parameters) -> None:
         try:
-            kept = orjson.loads(self._path.read_bytes())
+            kept = read_object(self._path.read_bytes())
         except FileNotFoundError:
             return
-        except (OSError, ValueError) as error:
-            logger.warning("psss: %s: settings are not restored (%s)", self._path, error)
+        except (OSError, SkywrightError) as error:
+            text = f"{self._path}: settings are not restored ({error})"
+            self._processor.note("autosave", text)
             return
-        for name in (*SETTINGS, BACKGROUND) if isinstance(kept, dict) else ():
+        for name in (*SETTINGS, BACKGROUND):
             if name not in kept:
                 continue
             try:
@@ -63,12 +66,12 @@ class Autosave:
                 else:
                     parameters.merge({name: kept[name]})
             except SkywrightError as error:
-                logger.warning("psss: %s is not restored: %s", name, error)
+                self._processor.note(name, f"{name} is not restored: {error}")
 
     def _work(self) -> None:
         over = False
         while not over:
-            over = self._over.wait(LOOK_S)
+            over = self._over.wait(CHECK_PERIOD_S)
             number, settings = self._processor.applied
             if number == self._saved:
                 continue
@@ -77,7 +80,7 @@ class Autosave:
             values[DIGEST] = settings.background_digest
             try:
                 self._write(orjson.dumps(values, option=orjson.OPT_SERIALIZE_NUMPY))
-            except OSError as error:  # tried again until it is done, and said once
+            except OSError as error:  # retried until it succeeds, reported once
                 text = f"{self._path}: settings are not saved ({error})"
                 self._processor.note("autosave", text)
             else:

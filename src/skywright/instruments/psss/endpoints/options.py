@@ -1,4 +1,4 @@
-"""What the PSSS service is told when it starts: the arguments, and the source that they name."""
+"""Command line of the PSSS service, and the source that it names."""
 
 import argparse
 from pathlib import Path
@@ -6,10 +6,9 @@ from pathlib import Path
 from skywright.acquire.source import Source
 from skywright.errors import ConfigError
 from skywright.instruments.psss.endpoints.stream import NAMES, PICTURE
-from skywright.instruments.psss.pulse import Pulse
+from skywright.instruments.psss.pulse import PREFIX, Pulse
 from skywright.processes.ports import port_number
 
-PREFIX = "SARFE10-PSSS059"
 OUTPUT_PORT, IMAGE_PORT, REST_PORT = 8889, 8890, 12000
 SOURCES = ("bsread", "sim", "replay")
 
@@ -39,7 +38,7 @@ def add_service_arguments(
         default="pull",
         help="bsread: pull takes the messages of a PUSH from other readers, sub shares a PUB's",
     )
-    add("--step", type=int, help="pulse ids from one picture to the next; learnt if not given")
+    add("--step", type=_count, help="pulse ids from one picture to the next; learnt if not given")
     add(
         "--energy-channel",
         default="",
@@ -58,7 +57,7 @@ def add_service_arguments(
         action="store_true",
         help="begin with the settings of the last time: ROI, axis, modes, background",
     )
-    add("--threads", type=int, default=1, help="pictures processed side by side (%(default)s)")
+    add("--threads", type=_count, default=1, help="pictures processed side by side (%(default)s)")
     add(
         "--output-port", type=port_number, default=output_port, help="results, bsread (%(default)s)"
     )
@@ -67,7 +66,8 @@ def add_service_arguments(
         "--output-kind",
         choices=["push", "pub"],
         default="push",
-        help="push shares the messages between readers, pub gives all to each (%(default)s)",
+        help="push shares the messages between readers, pub gives all to each, and counts only the "
+        "first of a series that a slow one misses (%(default)s)",
     )
     add("--names", choices=NAMES, default="readme", help="of the output's channels (%(default)s)")
     add(
@@ -80,8 +80,16 @@ def add_service_arguments(
         "--background-dir",
         type=Path,
         metavar="DIR",
-        help="history of the backgrounds (default: below the store's directory)",
+        help="history of the backgrounds, settings.json of --restore, and last_pulse; each service "
+        "needs a directory of its own (default: below the store's directory)",
     )
+
+
+def _count(text: str) -> int:
+    """Return an argument as a whole number, 1 or more; a ``type`` of argparse."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number, 1 or more")
+    return int(text)
 
 
 def make_source(args: argparse.Namespace) -> Source[Pulse]:

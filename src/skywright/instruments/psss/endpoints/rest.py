@@ -22,7 +22,14 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from skywright.errors import ConfigError, SkywrightError
-from skywright.instruments.psss.background import DATASET, Background, History, record, uploaded
+from skywright.instruments.psss.background import (
+    DATASET,
+    Background,
+    History,
+    record,
+    record_limit_s,
+    uploaded,
+)
 from skywright.instruments.psss.endpoints.metrics import make_registry
 from skywright.instruments.psss.endpoints.parameters import Parameters, read_object
 from skywright.instruments.psss.endpoints.pixels import Parser
@@ -34,7 +41,6 @@ logger = logging.getLogger(__name__)
 BODY_BYTES_MAX = 80_000_000
 UPLOADS_MAX = 3
 """At the same time: each takes a process with the body's numbers as objects."""
-RECORD_LIMIT_S = 60.0
 SILENCE_LIMIT_S = 30.0
 """Between two pieces of a body: a sender that hangs gives its place to others."""
 CORS = {
@@ -60,15 +66,15 @@ class Api:
         What clients have set.
     facts
         What /health says beside the state, such as ports.
-    tellers
-        Further things that /health says, asked for each time.
+    health_parts
+        Functions that return further fields of /health.
     """
 
     processor: Processor
     history: History
     parameters: Parameters
     facts: dict[str, Any] = field(default_factory=dict)
-    tellers: dict[str, Callable[[], Any]] = field(default_factory=dict)
+    health_parts: dict[str, Callable[[], Any]] = field(default_factory=dict)
 
 
 class RecordRequest(BaseModel):
@@ -80,7 +86,12 @@ class RecordRequest(BaseModel):
         100, ge=1, le=PULSES_MAX, description="Pictures of which the mean is taken."
     )
     name: str = Field("", description="Label; empty makes one of the date.")
-    limit_s: float = Field(30.0, gt=0, le=RECORD_LIMIT_S, description="Time to wait for them, s.")
+    limit_s: float | None = Field(
+        None,
+        gt=0,
+        le=record_limit_s(PULSES_MAX),
+        description="Time to wait for them, s; without it a minute and 0.1 s a pulse.",
+    )
 
 
 class LoadRequest(BaseModel):
@@ -180,7 +191,7 @@ class _Handlers:
 
     async def statistics(self, request: Request) -> Mapping[str, Any]:
         processor = self.api.processor
-        lost, unsent = processor.lost(), processor.tell_unsent()
+        lost, unsent = processor.lost(), processor.unsent_counts()
         return {"statistics": processor.statistics.as_json(lost, unsent)}
 
     async def background(self, request: Request) -> Mapping[str, Any]:
@@ -210,7 +221,7 @@ class _Handlers:
             self.api.processor,
             wanted.pulses,
             wanted.name,
-            wanted.limit_s,
+            wanted.limit_s or record_limit_s(wanted.pulses),
             limiter=self._recording,
         )
         return {"background": await self._use(background)}
@@ -252,12 +263,12 @@ class _Handlers:
             "failures": state.failures,
             "settings_number": state.settings_number,
             **self.api.facts,
-            **{name: tell() for name, tell in self.api.tellers.items()},
+            **{name: part() for name, part in self.api.health_parts.items()},
         }
 
 
 def _endpoint(api: Api, by_method: Mapping[str, Handler]) -> Handler:
-    """Return the endpoint of a path: answers OPTIONS, and says errors as old clients expect."""
+    """Return the endpoint of a path: answers OPTIONS, and gives errors as old clients expect."""
 
     async def answer(request: Request) -> Any:
         handler = by_method.get("GET" if request.method == "HEAD" else request.method)

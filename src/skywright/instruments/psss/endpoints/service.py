@@ -1,4 +1,4 @@
-"""The PSSS service: one owner of the pulses with all its faces but the PVs."""
+"""The PSSS service: one owner of the pulses with all endpoints but the PVs."""
 
 import argparse
 import logging
@@ -46,8 +46,8 @@ class Service:
         What clients have set; backgrounds that were used.
     facts
         What the ready line and /health say: ports in use.
-    tellers
-        What /health says beside them, asked for each time.
+    health_parts
+        Functions that return further fields of /health.
 
     Raises
     ------
@@ -85,12 +85,12 @@ class Service:
         continuity = Continuity(directory / "last_pulse", processor.counters)
         processor.on_stop = continuity.stopped
         processor.endpoints += [self.stream, self.averages, continuity]
-        processor.tell_unsent = self.stream.unsent
-        self.tellers: dict[str, Callable[[], Any]] = {"delay_ms": self.stream.delays}
+        processor.unsent_counts = self.stream.unsent
+        self.health_parts: dict[str, Callable[[], Any]] = {"delay_ms": self.stream.delays}
         self.autosave: Autosave | None = None
         if args.restore:
             self.autosave = Autosave(directory / "settings.json", processor, self.parameters)
-        api = Api(processor, self.history, self.parameters, self.facts, self.tellers)
+        api = Api(processor, self.history, self.parameters, self.facts, self.health_parts)
         try:
             self.server = HttpServer(rest_app(api), args.host, args.rest_port)
         except BaseException:
@@ -114,7 +114,7 @@ class Service:
         processor.warm.set()
 
     def begin(self, auto_start: bool) -> None:
-        """Start the processing if that is wanted; trouble is said, and clients may try again."""
+        """Start the processing if that is wanted; an error is logged, and clients may start it."""
         if not auto_start:
             return
         try:

@@ -29,7 +29,7 @@ class StreamSink:
     prefix
         Of the channels, without colon.
     statistics
-        Told what was sent.
+        Counts what was sent.
     port
         0 takes a free one.
     host
@@ -106,7 +106,7 @@ class StreamSink:
         frames = self._encoder.encode(pulse.pulse_id, result.time_ns, channels)
         if self._sender.send(frames):
             self._statistics.sent(pulse.pulse_id)
-            self._delays_ms.append((time.monotonic() - result.taken_s) * 1e3)
+            self._delays_ms.append((time.monotonic() - result.begun_s) * 1e3)
         if self._images is not None:
             frames = self._image_encoder.encode(pulse.pulse_id, result.time_ns, picture)
             self._images.send(frames)
@@ -119,7 +119,9 @@ class StreamSink:
         return unsent
 
     def delays(self) -> dict[str, float]:
-        """Return how long pulses took of late from being taken to being handed to the socket, ms.
+        """Return the time from the begin of a pulse's processing to its handing to the socket, ms.
+
+        The wait for a thread before it is not in it.
 
         Returns
         -------

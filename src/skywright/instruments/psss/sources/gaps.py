@@ -9,8 +9,8 @@ PULSES_A_DAY = 24 * 3600 * 100
 """A jump of the pulse id by more than this is another clock, not lost pulses."""
 
 SAME_TO_BELIEVE = 200
-"""This number of equal differences, larger than the step, is another rate of the machine, no loss;
-a step that held for this number of pulses was the right one."""
+"""This number of differences larger than the step, all multiples of the first, is another rate of
+the machine, no loss; a step that held for this number of pulses was the right one."""
 
 
 @dataclass(slots=True)
@@ -47,24 +47,25 @@ class PulseGaps:
 
     def __init__(self, step: int | None = None) -> None:
         self._given = step
-        self._settled = 0
+        self._missing_before = 0
+        """Of the stretches before the present one."""
         self._now: Stretch | None = None
         self._bad_pending = 0
-        # Since the differences are equal: how many, and the stretch as it was before.
-        self._equal = 0
+        # Differences larger than the step: their number, the first, the stretch before them.
+        self._longer, self._candidate = 0, 0
         self._before: Stretch | None = None
 
     @property
     def missing(self) -> int:
         """Pulses that never came, less those that came as something undecodable."""
-        return self._settled + (self._now.missing if self._now else 0)
+        return self._missing_before + (self._now.missing if self._now else 0)
 
     def interrupt(self) -> None:
         """Begin a new stretch with the next pulse: what passes until then was not asked for."""
         if self._now is not None:
             missing, self._now = self._now.missing, None
-            self._settled += missing
-        self._equal, self._before = 0, None
+            self._missing_before += missing
+        self._longer, self._before = 0, None
 
     def undecodable(self) -> None:
         """Note that something came which was perhaps a pulse."""
@@ -110,22 +111,25 @@ class PulseGaps:
         self._bad_pending = 0
         now.last = pulse_id
         now.came += 1
-        if learn and self._equal >= SAME_TO_BELIEVE and apart > now.step:
-            assert self._before is not None
-            logger.warning("pulse ids come in steps of %d now, not %d", apart, now.step)
-            self._settled += self._before.missing
-            first = self._before.last
-            self._now = Stretch(first, pulse_id, apart, (pulse_id - first) // apart + 1)
+        if self._before is not None and self._longer >= SAME_TO_BELIEVE:
+            before, step = self._before, self._candidate
+            logger.warning("pulse ids come in steps of %d now, not %d", step, now.step)
+            self._missing_before += before.missing
+            bad = now.bad - before.bad
+            self._now = Stretch(before.last, pulse_id, step, self._longer + 1, bad)
+            self._before, self._longer = None, 0
 
     def _watch_rate(self, now: Stretch, apart: int) -> None:
-        before = self._before
-        if before is None or (now.last - before.last) != self._equal * apart:
+        if apart <= now.step:
+            self._before, self._longer = None, 0
+            return
+        if self._before is None or apart % self._candidate:
             self._before = Stretch(now.first, now.last, now.step, now.came, now.bad)
-            self._equal = 0
-        self._equal += 1
+            self._longer, self._candidate = 0, apart
+        self._longer += 1
 
     def _begin(self, first: int, step: int) -> Stretch:
-        self._settled += self._now.missing if self._now else 0
+        self._missing_before += self._now.missing if self._now else 0
         self._now = Stretch(first, first, step)
-        self._before, self._equal = None, 0
+        self._before, self._longer = None, 0
         return self._now

@@ -31,8 +31,8 @@ class ReplaySource(PolledSource[Pulse]):
     path
         HDF5 file, any filter that hdf5plugin reads.
     dataset
-        (N, rows, columns), any numeric type. None: the first of `IMAGE_DATASETS` that there is,
-        else the only three-dimensional dataset of the file.
+        (N, rows, columns), integers, float32 or float64. None: the first of `IMAGE_DATASETS` that
+        there is, else the only three-dimensional dataset of the file.
     once
         End after the last picture; else begin again, pulse ids going on with the same steps.
     rate_hz
@@ -41,12 +41,15 @@ class ReplaySource(PolledSource[Pulse]):
     Raises
     ------
     ConfigError
-        By `open`, if there is nothing to play; the message names what is missing.
+        If the rate is below 0; by `open`, if there is nothing to play: the message names what is
+        missing.
     """
 
     def __init__(
         self, path: Path, dataset: str | None = None, *, once: bool = False, rate_hz: float = 100.0
     ) -> None:
+        if rate_hz < 0.0:
+            raise ConfigError(f"rate {rate_hz} Hz: expected 0 or more")
         super().__init__("replay")
         self.path = path
         self.dataset = dataset
@@ -63,7 +66,7 @@ class ReplaySource(PolledSource[Pulse]):
 
     @property
     def lost(self) -> Mapping[str, int]:
-        """Pulses that did not come through: ``late``, ``unreadable``."""
+        """Pulses that were not played, ``late``, or came without picture, ``unreadable``."""
         with self._lock:
             counts = {"late": self._late + self._pace.skipped, "unreadable": self._unreadable}
         return {cause: number for cause, number in counts.items() if number}
@@ -160,7 +163,7 @@ def find_images(file: h5py.File, dataset: str | None) -> h5py.Dataset:
 
 def _is_images(item: Any) -> bool:
     is_stack = isinstance(item, h5py.Dataset) and item.ndim == 3 and item.size > 0
-    return is_stack and item.dtype.kind in "iufb"
+    return is_stack and item.dtype.kind in "iuf" and item.dtype != np.float16
 
 
 def _beside(group: h5py.Group, names: tuple[str, ...], images: h5py.Dataset) -> h5py.Dataset | None:
