@@ -20,7 +20,7 @@ from bluesky.protocols import StreamAsset
 from event_model import ComposeStreamResourceBundle, StreamRange, compose_stream_resource
 from numpy.typing import NDArray
 from ophyd import Component as Cpt
-from ophyd import Device, EpicsSignal, EpicsSignalRO, Kind, Signal
+from ophyd import Device, EpicsSignal, EpicsSignalRO, Kind
 from ophyd.areadetector.base import EpicsSignalWithRBV
 
 from devices.guarded import TaskStatus, read_all_elements
@@ -319,8 +319,6 @@ class MotorOscillation(OscillationFlyer):
     The trace is what RBV says, with the record's time stamps. There is no trigger output: the
     window is where the angle is between start and end.
     """
-
-    with_run_up = Cpt(Signal, value=True, kind=Kind.config)
 
     def _accept(self, sweep: Sweep) -> None:
         start, lead = self._places(sweep)
