@@ -261,6 +261,7 @@ def test_pictures_that_cannot_be_listed(face: Bench) -> None:
 
 
 def test_background_is_divided_out(face: Bench, tmp_path: Path) -> None:
+    test_picture = face.link.run("testAutoML", new_handle()).split()[2:]
     shade = np.ones((480, 704))
     shade[200:280, 470:520] = 0.3  # something that stands in the light, at the end of the loop
     face.snapshots[:] = [to_jpeg((empty() * shade).astype(np.uint8))]
@@ -273,6 +274,7 @@ def test_background_is_divided_out(face: Bench, tmp_path: Path) -> None:
     assert ask(face, "getLoopTip") != with_background
     assert ask(face, "addImageToList", -3)[0] == "normal"  # the one that was taken
     assert ask(face, "getLoopTip") == with_background
+    assert face.link.run("testAutoML", new_handle()).split()[2:] == test_picture
     assert ask(face, "addImageToList", -3, tmp_path / "none.png")[0] == "error"
 
 

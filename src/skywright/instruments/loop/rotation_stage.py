@@ -112,7 +112,7 @@ class RotationRun(SecondRun):
                 return picture
 
             rows = pictures.places_on_sheet(phi)
-            yield from pictures.draw_sheet(((row, read(row)) for row in rows), phi, calibration)
+            yield from pictures.draw_sheet(((row, read(row)) for row in rows), members, calibration)
             centering = turn.start.get("centering")
             if centering and rows:
                 yield from self._before_after(centering, phi, read, calibration).items()

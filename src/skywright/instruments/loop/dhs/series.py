@@ -112,10 +112,10 @@ class SeriesOperations:
         }
         begun: Future[Recording] | None = None
         turn: Future[Turn | None] | None = None
-        status: tuple[ExitStatus, str] = "abort", "aborted by DCSS"
+        status: tuple[ExitStatus, str] = "abort", ""
         try:
             if previous is not None and previous.task is not None:
-                previous.abort()
+                previous.abort("a new series has begun")
                 await asyncio.wait([previous.task])
             begun = self._jobs.submit(self._recorder.begin, metadata, collection.take)
             recording = await asyncio.wrap_future(begun)
@@ -129,6 +129,9 @@ class SeriesOperations:
             await self._report_turn(call, turn)
             call.note(collection.summary())
             status = "success", ""
+        except asyncio.CancelledError as error:
+            status = "abort", str(error)
+            raise
         except Exception as error:
             status = "fail", str(error)
             raise

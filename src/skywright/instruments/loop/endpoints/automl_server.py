@@ -1,5 +1,6 @@
 """A detector behind the REST path of an AutoML container, for clients that know nothing else."""
 
+import logging
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -24,6 +25,8 @@ from skywright.wire.automl import (
     encode_reply,
 )
 
+logger = logging.getLogger(__name__)
+
 REQUEST_BYTES_MAX = 64_000_000
 
 
@@ -35,9 +38,16 @@ def automl_app(detector: Detector, workers: int = 2) -> Starlette:
     ready = threading.Event()
     places = anyio.CapacityLimiter(workers)
 
+    state = {"trouble": "the detector is loading; ask again in some seconds"}
+
     def warm_up() -> None:
-        detector.warm_up()
-        ready.set()
+        try:
+            detector.warm_up()
+        except Exception as error:  # whatever it is, clients must hear of it
+            logger.exception("the detector cannot be loaded")
+            state["trouble"] = f"the detector cannot be loaded: {error}"
+        else:
+            ready.set()
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -46,13 +56,13 @@ def automl_app(detector: Detector, workers: int = 2) -> Starlette:
         yield
 
     async def health(request: Request) -> Response:
-        state = "AVAILABLE" if ready.is_set() else "LOADING"
-        status = {"version": "1", "state": state, "status": {"error_code": "OK"}}
+        word = "AVAILABLE" if ready.is_set() else "LOADING"
+        status = {"version": "1", "state": word, "status": {"error_code": "OK"}}
         return JSONResponse({"model_version_status": [status]}, 200 if ready.is_set() else 503)
 
     async def predict(request: Request) -> Response:
         if not ready.is_set():
-            return _error(503, "the detector is loading; ask again in some seconds")
+            return _error(503, state["trouble"])
         body = bytearray()
         async for piece in request.stream():
             body += piece

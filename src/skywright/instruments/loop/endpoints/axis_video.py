@@ -14,6 +14,7 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from skywright.acquire.newest import NewestQueue
+from skywright.errors import DataError
 from skywright.instruments.loop.camera import Camera
 from skywright.instruments.loop.sources import SourceFrame
 from skywright.processes.http_guard import Guard
@@ -22,6 +23,7 @@ from skywright.wire.axis_mjpeg import BOUNDARY, encode_part
 SILENCE_S = 4.0
 """A request for one picture is refused after this long without one."""
 LOOK_S = 0.5
+JPEG = b"\xff\xd8"
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -97,21 +99,24 @@ class Form(BaseModel):
 
     def encode(self, frame: SourceFrame) -> bytes:
         """Return a picture as JPEG: the file as it is if that will do."""
-        if frame.data and not self.resolution and self.compression is None:
-            return frame.data
+        data = frame.data or b""
+        if data.startswith(JPEG) and not self.resolution and self.compression is None:
+            return data
         try:
             if frame.image is not None:
                 picture = Image.fromarray(frame.image)
             else:
-                picture = Image.open(io.BytesIO(frame.data or b""))
+                picture = Image.open(io.BytesIO(data))
+                if picture.mode not in ("L", "RGB"):  # JPEG files are neither deep nor transparent
+                    picture = Image.fromarray(frame.pixels(color=False))
             if self.resolution:
                 width, _, height = self.resolution.partition("x")
                 picture = picture.resize((int(width), int(height)))
             buffer = io.BytesIO()
             quality = 85 if self.compression is None else max(100 - self.compression, 1)
             picture.save(buffer, "JPEG", quality=quality)
-        except OSError:  # a damaged file goes out as it is
-            return frame.data or b""
+        except (OSError, DataError):  # a damaged file goes out as it is
+            return data
         return buffer.getvalue()
 
 
