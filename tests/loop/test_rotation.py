@@ -20,6 +20,7 @@ from skywright.analysis import Batch
 from skywright.analysis.named import make_analysis
 from skywright.instruments.loop.analysis import COLUMNS as DETECTED
 from skywright.instruments.loop.analysis import KINDS
+from skywright.instruments.loop.calibration import as_json
 from skywright.instruments.loop.rotation import (
     CLIPPED,
     COLUMNS,
@@ -29,7 +30,6 @@ from skywright.instruments.loop.rotation import (
     NOTHING,
     OK,
     LoopRotation,
-    as_json,
 )
 
 

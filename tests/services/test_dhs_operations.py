@@ -335,7 +335,7 @@ def test_a_detector_that_takes_too_long_is_not_waited_for(
 def test_while_the_detector_is_compiled_operations_wait_and_then_say_so(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("skywright.instruments.loop.dhs.face.WARM_UP_WAIT_S", 0.2)
+    monkeypatch.setattr("skywright.instruments.loop.dhs.service.WARM_UP_WAIT_S", 0.2)
     warm = asyncio.Event()
     with bench(warm=warm) as made:
         made.snapshots[:] = [Drawn().jpeg()]
@@ -346,7 +346,7 @@ def test_while_the_detector_is_compiled_operations_wait_and_then_say_so(
             assert link.run(operation, f"2.{handle}") == "error warming up"
             assert f"{operation} 2.{handle}: warming up" in link.notes()[-1]
             assert link.updates(f"2.{handle}") == []
-        monkeypatch.setattr("skywright.instruments.loop.dhs.face.WARM_UP_WAIT_S", 20.0)
+        monkeypatch.setattr("skywright.instruments.loop.dhs.service.WARM_UP_WAIT_S", 20.0)
         notes = len(link.notes())
         link.start("getLoopTip", "3.1")
         link.until(lambda: len(link.notes()) > notes)

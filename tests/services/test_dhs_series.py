@@ -27,7 +27,7 @@ from skywright.instruments.loop.dhs import pictures as dhs_pictures
 from skywright.instruments.loop.dhs.collection import Collection, Finding
 from skywright.instruments.loop.dhs.config import DhsConfig
 from skywright.instruments.loop.dhs.recording import Recording, SeriesRecorder
-from skywright.instruments.loop.series_run import LoopsFound, SeriesRun
+from skywright.instruments.loop.series_run import RecordedDetection, SeriesRun
 from skywright.instruments.loop.sources import SourceFrame
 from skywright.instruments.loop.sources.push import PushedPictures
 
@@ -392,7 +392,7 @@ class Catalog:
 
     def begin(self, metadata: Mapping[str, Any]) -> SeriesRun:
         metadata = {"sample": "x7", **metadata}
-        return SeriesRun(LoopsFound(), self.journal, self.directory / "assets", metadata)
+        return SeriesRun(RecordedDetection(), self.journal, self.directory / "assets", metadata)
 
     def runs(self) -> tuple[Derived, Derived]:
         """Return the documents of the raw and of the derived run, checked against the schema."""
@@ -492,7 +492,7 @@ def test_a_finding_that_comes_while_others_are_reported_is_reported_next(tmp_pat
     camera = Camera(PushedPictures())
     first = Finding(0, 0, 0.0, nothing, (704, 480), "network")
     recording = Recording(camera, tmp_path, catalog.begin({}), Growing([first]))
-    recording.tell()
+    recording.report()
     recording.end_run("success", "", {})
     camera.close()
     _, derived = catalog.runs()

@@ -6,10 +6,10 @@ import numpy as np
 
 from skywright.analysis import Batch
 from skywright.instruments.loop.analysis import KINDS, SIDES, SIGNS
-from skywright.instruments.loop.calibration import ZoomCalibration, now
+from skywright.instruments.loop.calibration import ZoomCalibration, as_json, now
 from skywright.instruments.loop.detection import ERROR_NAMES
 from skywright.instruments.loop.geometry import observe
-from skywright.instruments.loop.rotation import LoopRotation, as_json
+from skywright.instruments.loop.rotation import LoopRotation
 
 CALIBRATION = ZoomCalibration(
     zoom=0.0,

@@ -1,9 +1,11 @@
 """Loop detection over the pictures of a run: what each shows, and what all of them say together."""
 
+import hashlib
 import json
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -162,9 +164,12 @@ class LoopDetection(Analysis[Votes]):
         if backend := backends.FORMER_NAMES.get(parameters.get("backend", "")):
             parameters["backend"] = backend
         if parameters.get("backend", BACKENDS[0]) != BACKENDS[0] or len(parameters) > 1:
+            model = Path(str(parameters.get("model", ""))).expanduser()
+            if model.is_file():
+                sha256 = hashlib.sha256(model.read_bytes()).hexdigest()
+                parameters.setdefault("sha256", sha256)
             # Wrong settings are to stop the session, not the first picture.
-            sha256 = getattr(_detector(json.dumps(parameters, sort_keys=True)), "sha256", "")
-            parameters |= {"sha256": sha256} if sha256 else {}
+            _detector(json.dumps(parameters, sort_keys=True))
         super().__init__(**parameters)
 
     @property

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from skywright.errors import ConfigError
+from skywright.instruments.loop.detection import NAN
 from skywright.instruments.loop.geometry import Floats, View, axis_px, axis_um, target_um, to_view
 from skywright.instruments.loop.harmonic import Harmonic, fit_harmonic
 
-NAN = float("nan")
 MIN_ARC_DEG = 90.0
 MIN_INLIERS = 0.55  # of the tips: 0.6, less the right tips that the 3.5 sigma gate drops
 MAX_SIGMA_PX, MAX_SIGMA_UM = 4.0, 10.0  # the larger one; pixels may be of less than a micron

@@ -71,10 +71,10 @@ def video_app(camera: Camera, guard: Guard | None = None) -> Starlette:
 
     def guarded(endpoint: Endpoint) -> Endpoint:
         async def answer(request: Request) -> Response:
-            said = request.headers.get("authorization", "")
-            if guard is None or guard.admits(request.method, said):
+            login = request.headers.get("authorization", "")
+            if guard is None or guard.admits(request.method, login):
                 return await endpoint(request)
-            headers = {"WWW-Authenticate": guard.challenge(said)}
+            headers = {"WWW-Authenticate": guard.challenge(login)}
             return PlainTextResponse("Unauthorized\n", 401, headers)
 
         return answer
