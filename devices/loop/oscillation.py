@@ -231,9 +231,9 @@ class OscillationFlyer(Device):
                 bundle = compose_stream_resource(**resource)
                 self._bundles.append(bundle)
                 yield "stream_resource", bundle.stream_resource_doc
-        news = StreamRange(start=self._collected, stop=rows)
+        rows_added = StreamRange(start=self._collected, stop=rows)
         for bundle in self._bundles:
-            yield "stream_datum", bundle.compose_stream_datum(news)
+            yield "stream_datum", bundle.compose_stream_datum(rows_added)
         self._collected = rows
 
 

@@ -18,7 +18,7 @@ from plans.loop.stubs import (
     Instruments,
     check_tools,
     end_pictures,
-    look,
+    measure_once,
     metadata,
     place,
     position,
@@ -263,7 +263,7 @@ def _measure_scale(
         target = tuple(float(value) for value in np.add(home, shift))
         yield from bps.checkpoint()
         yield from bps.abs_set(tools.goniometer.sample, target, wait=True)
-        found = yield from look(tools)
+        found = yield from measure_once(tools)
         check_light(found)
         place = (found.last.tip_x, found.last.tip_y)
         moves.append((along, across))

@@ -17,7 +17,7 @@ from plans.loop.stubs import (
     Instruments,
     check_tools,
     end_pictures,
-    look,
+    measure_once,
     metadata,
     place,
     position,
@@ -336,8 +336,8 @@ def _one_pass(tools: Instruments, course: _Course, number: int) -> MsgGenerator[
     step_log.info("%s: %s", name, _in_words(verdict))
     tolerance, last = settings.tolerance_um, number == settings.max_passes
     sure = verdict.known and verdict.is_sure(tolerance)
-    settled = sure and verdict.is_close(tolerance)
-    if number > 1 and (settled or (sure and last)) and not course.agreements_wanted:
+    there = sure and verdict.is_close(tolerance)
+    if number > 1 and (there or (sure and last)) and not course.agreements_wanted:
         step_log.info("centered after %d passes", number)
         return True
     if last:
@@ -345,7 +345,7 @@ def _one_pass(tools: Instruments, course: _Course, number: int) -> MsgGenerator[
             raise SampleError(f"the center cannot be known: {verdict.why}")
         raise NotCenteredError(_why_not(course, verdict, number))
     # What is seen coarsely is no reason to leave a place that a pass has known.
-    if (verdict.known and not settled) or (verdict.coarse and not course.once_known):
+    if (verdict.known and not there) or (verdict.coarse and not course.once_known):
         yield from _move(tools, course, [-value for value in verdict.offset_um])
     return False
 
@@ -414,7 +414,7 @@ def _find_tip(tools: Instruments, course: _Course) -> MsgGenerator[None]:
     """
     settings = course.settings
     while True:
-        found = yield from look(tools)
+        found = yield from measure_once(tools)
         check_light(found)
         if found.last.tip_in_view:
             return
@@ -451,7 +451,7 @@ def _look_around(tools: Instruments) -> MsgGenerator[RotationValues | None]:
     step_log.info("nothing is seen; turning the spindle to look from the other sides")
     for _ in range(3):
         yield from bps.mvr(tools.goniometer.phi, 90.0)
-        found = yield from look(tools)
+        found = yield from measure_once(tools)
         check_light(found)
         if found.last.kind != "none":
             return found

@@ -151,7 +151,7 @@ def stopped_on_error(plan: MsgGenerator[Any], *moving: Any) -> MsgGenerator[Any]
 # ---- pictures
 
 
-def look(tools: Instruments) -> MsgGenerator[RotationValues]:
+def measure_once(tools: Instruments) -> MsgGenerator[RotationValues]:
     """Take a picture of the sample as it is now, and return what all pictures so far tell.
 
     On a slow computer pictures reach the file late: the next one there may show the sample as it

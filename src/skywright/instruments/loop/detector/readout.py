@@ -163,7 +163,7 @@ class LoopFinder:
             return _nothing(light, score, side, "-")
         if best.tip is not None and _goes_on(best, best.tip, side):
             best = replace(best, tip=None)
-        mount, told = best.mount, [maps.kind]
+        mount, kinds = best.mount, [maps.kind]
         for _ in range(CLOSER_LOOKS):
             part = part_about(best)
             if part is None:
@@ -173,13 +173,13 @@ class LoopFinder:
                 break
             best = replace(closer, begin=_pin_end(best, closer))
         if best.part != whole:
-            told.append(best.maps.kind)
+            kinds.append(best.maps.kind)
         if best.kind != "pin":
-            if best.box is not None and abs(film_odds(told)) <= OPEN_ODDS:
+            if best.box is not None and abs(film_odds(kinds)) <= OPEN_ODDS:
                 head = whole.about(_middle(best.box), HEAD_TIMES * whole.share(best.box))
                 if head is not None:
-                    told.append(self.model.run(head.of(picture)).kind)
-            odds = film_odds(told)
+                    kinds.append(self.model.run(head.of(picture)).kind)
+            odds = film_odds(kinds)
             even = odds + EVEN_ODDS
             kind, odds = ("mitegen", even) if odds > 0 else ("nylon", -even)
             best = replace(best, kind=kind, odds=odds)
@@ -243,13 +243,13 @@ def _middle(box: Corners) -> Place:
     return (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
 
 
-def film_odds(told: list[dict[str, float]]) -> float:
+def film_odds(kinds: list[dict[str, float]]) -> float:
     """Return the logarithm of the odds that a loop is a film, from all looks: their mean.
 
     They see the same mount and err alike, so that their sum would say too much.
     """
     least = 1e-4
-    odds = [math.log(max(each["mitegen"], least) / max(each["nylon"], least)) for each in told]
+    odds = [math.log(max(each["mitegen"], least) / max(each["nylon"], least)) for each in kinds]
     return sum(odds) / len(odds)
 
 

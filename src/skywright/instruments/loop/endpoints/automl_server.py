@@ -71,14 +71,14 @@ def automl_app(detector: Detector, workers: int = 2) -> Starlette:
         try:
             instances, most = decode_request(bytes(body))
             found = [
-                (each.key, await anyio.to_thread.run_sync(look, each, limiter=places))
+                (each.key, await anyio.to_thread.run_sync(detect, each, limiter=places))
                 for each in instances
             ]
         except DataError as error:
             return _error(400, str(error))
         return Response(encode_reply(found, CLASSES, most), media_type="application/json")
 
-    def look(instance: Instance) -> list[Box]:
+    def detect(instance: Instance) -> list[Box]:
         gray = to_gray(decode(instance.picture, f"instance {instance.key!r}"))
         return to_boxes(detector(gray), gray)
 
