@@ -51,7 +51,7 @@ def make_source(args: argparse.Namespace) -> Source:
         Naming the argument that cannot be used.
     """
     size = _size(args.size) if args.size else None
-    if args.fps is not None and not args.fps >= 0.0:
+    if args.fps is not None and not args.fps > 0.0:
         raise ConfigError(f"--fps {args.fps}: expected pictures per second, above 0")
     if args.source == "sim":
         return _simulated(args, size or (704, 480))
