@@ -165,9 +165,8 @@ class LoopDetection(Analysis[Votes]):
             parameters["backend"] = backend
         if parameters.get("backend", BACKENDS[0]) != BACKENDS[0] or len(parameters) > 1:
             model = Path(str(parameters.get("model", ""))).expanduser()
-            if model.is_file():
-                sha256 = hashlib.sha256(model.read_bytes()).hexdigest()
-                parameters.setdefault("sha256", sha256)
+            if "sha256" not in parameters and model.is_file():
+                parameters["sha256"] = hashlib.sha256(model.read_bytes()).hexdigest()
             # Wrong settings are to stop the session, not the first picture.
             _detector(json.dumps(parameters, sort_keys=True))
         super().__init__(**parameters)

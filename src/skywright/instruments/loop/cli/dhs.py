@@ -131,10 +131,10 @@ async def _serve(options: Options) -> None:
     from skywright.instruments.loop.sources.push import PushedPictures
 
     settings = load_settings()
-    parameters = _parameters(options, settings)
+    analysis = LoopDetection(**_parameters(options, settings))
+    parameters, detector = analysis.parameters, analysis.detector
     begin_run = _catalog(options.name, parameters, settings)
     workers = AUTOML_WORKERS if parameters.get("backend") == "automl" else 1
-    detector = LoopDetection(**parameters).detector
     source = PushedPictures(options.host, options.receiver_port)
     camera = Camera(source)
     url, warm = options.snapshot_url, asyncio.Event()
