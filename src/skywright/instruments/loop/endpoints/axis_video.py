@@ -39,7 +39,7 @@ def video_app(camera: Camera, guard: Guard | None = None) -> Starlette:
     ======================================  ====================================================
 
     Also without ``/axis-cgi``. ``camera`` may be 1 or absent; other arguments have no effect.
-    Pictures go out as the camera's files unless another size or compression is asked for.
+    JPEG files of the camera go out as they are unless another size or compression is asked for.
 
     Parameters
     ----------
