@@ -3,6 +3,7 @@
 import logging
 from functools import partial
 
+from skywright.callbacks.live import LiveAnalysis
 from skywright.session.profile import find_devices, list_devices, silent_pvs
 
 listdevs = partial(list_devices, globals())
@@ -14,3 +15,8 @@ for _device, _pvs in silent_pvs(find_devices(globals()).values()).items():
         len(_pvs),
         _pvs[0],
     )
+
+if "get_ipython" in globals():  # a script starts only the workers that its runs need
+    for _analysis in context.live.values():
+        if isinstance(_analysis, LiveAnalysis):
+            _analysis.start()

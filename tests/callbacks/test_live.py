@@ -374,6 +374,18 @@ def test_a_hung_analysis_is_killed_and_given_up(
     assert "died again" in live.wait(raw_uid=result.run_start_uids[0], timeout_s=90).error
 
 
+def test_a_worker_starts_with_the_first_run_that_it_can_analyze(
+    RE: Any, start: Start, camera: StreamingCamera
+) -> None:
+    live = start()
+    RE.subscribe(live)
+    uid = RE(bp.count([SynAxis(name="motor")])).run_start_uids[0]
+    assert live.wait(raw_uid=uid, timeout_s=90).done
+    assert live.worker_pid is None
+    uid = RE(bp.count([camera], num=2)).run_start_uids[0]
+    assert live.wait(raw_uid=uid, timeout_s=90).result["n_frames"] == 2
+
+
 def test_a_frozen_worker_delays_nothing(RE: Any, start: Start, camera: StreamingCamera) -> None:
     live = start(worker_limits=WorkerLimits(restarts=20, stall_s=4.0))
     live.wait_ready()

@@ -1,10 +1,22 @@
-"""One simulated beamline for the tests of the commands that need it."""
+"""One simulated beamline for the tests of the commands that need it.
+
+It has three of the IOCs: the others would cost processor time until its tests end. A session with
+all of them is started once, in ``test_session.py``.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.stack import running_up
+
+CONFIG = """
+[metadata]
+instrument = "test bench"
+[iocs.axis]
+[iocs.goniometer]
+[iocs.psss]
+"""
 
 
 @pytest.fixture(scope="package")  # it ends when its worker goes on to other tests
@@ -16,6 +28,6 @@ def beamline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str
         "SKYWRIGHT_CONFIG": str(directory / "skywright.toml"),
         "SKYWRIGHT_PREFIX": "TEST:{user}:",
     }
-    (directory / "skywright.toml").write_text('[metadata]\ninstrument = "test bench"\n')
+    (directory / "skywright.toml").write_text(CONFIG)
     with running_up(**environment):
         yield environment

@@ -30,6 +30,7 @@ pytestmark = pytest.mark.timeout(400)  # a test may start the whole beamline
 
 SCRIPT = """# coding: latin-1
 import json, sys
+from skywright.session.profile import find_devices
 assert ascii("µ") == r"'\\xb5'"
 assert __name__ == "__main__"
 result = RE(take_pictures(axis, 2, md={"sample": "s1"}))
@@ -40,6 +41,7 @@ print(json.dumps({
              cat[-1].metadata["start"]["uid"], db[-1].start["uid"]],
     "start": run.metadata["start"], "shape": run["primary/axis_image"].read().shape,
     "frames": loop_detection.wait().reached,
+    "devices": {name: device.connected for name, device in find_devices(globals()).items()},
     "pids": [stack.pid, *(child.pid for child in stack.processes.values())],
 }))
 RE(take_pictures(axis, 0))
@@ -70,6 +72,9 @@ def test_a_session_without_up_starts_one_runs_a_script_and_leaves_nothing(tmp_pa
     assert len(set(found["uids"])) == 1
     assert found["shape"][0] == 2
     assert found["frames"] == 2
+    # The goniometer is called gonio; the IOC of the shots has a motor beside its device.
+    devices = DEFAULT_IOCS.keys() - {"goniometer"} | {"gonio", "sacla_delay"}
+    assert {name for name, is_connected in found["devices"].items() if is_connected} >= devices
     start = found["start"]
     assert start["instrument"] == "test bench"
     assert start["operator"]

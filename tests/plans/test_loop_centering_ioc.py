@@ -241,6 +241,7 @@ def test_a_soft_limit_is_refused_before_the_move(beamline: Beamline) -> None:
 def test_a_killed_analysis(beamline: Beamline) -> None:
     beamline.home()
     detection = beamline.session.detection
+    detection.wait_ready()
     pid = detection.worker_pid
     assert pid is not None
     beamline.session.result._timeout_s = 5.0

@@ -163,17 +163,22 @@ class LiveAnalysis(Reports):
 
     @property
     def is_starting(self) -> bool:
-        """Whether the worker is not ready for frames yet: it loads or compiles what it needs."""
+        """Whether the worker is not ready for frames yet: it must load or compile what it needs."""
         return not self._supervisor.ready.is_set()
 
+    def start(self) -> None:
+        """Start the worker, which else starts with the first run that it analyzes; does not wait."""
+        self._supervisor.start()
+
     def wait_ready(self, timeout_s: float = 60.0) -> None:
-        """Wait until the worker has compiled and loaded what it needs.
+        """Start the worker, and wait until it has compiled and loaded what it needs.
 
         Raises
         ------
         TimeoutError
             If it has not.
         """
+        self.start()
         if not self._supervisor.ready.wait(timeout_s):
             raise TimeoutError(f"analysis {self.name}: no worker is ready after {timeout_s} s")
 

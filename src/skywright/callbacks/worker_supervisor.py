@@ -169,6 +169,8 @@ def _end_in_journal(journal: Path, derived_uid: str | None) -> dict[str, Any] | 
 class WorkerSupervisor:
     """Runs the worker process, and restarts it, on a thread of this class.
 
+    The worker starts with the first run that has a stream to analyze, or by `start`.
+
     Parameters
     ----------
     name
@@ -220,6 +222,10 @@ class WorkerSupervisor:
         self._queue.put(("document", (name, doc, raw)))
         return True
 
+    def start(self) -> None:
+        """Start the worker if it does not run; does not wait."""
+        self._queue.put(("begin", None))
+
     def abandon(self, uid: str, reason: str) -> None:
         """End the analysis of a raw run whose documents are no longer sent; does not wait.
 
@@ -249,7 +255,6 @@ class WorkerSupervisor:
             worker.kill()
 
     def _work(self) -> None:
-        self._start()
         while True:
             try:
                 kind, payload = self._queue.get(timeout=min(self._limits.stall_s / 4, 10.0))
@@ -262,6 +267,8 @@ class WorkerSupervisor:
                 self._abandon(*payload)
             elif kind == "line":
                 self._take_line(*payload)
+            elif kind == "begin" and self._worker is None:
+                self._start()
             elif kind == "died" and payload is self._worker:
                 self._restart()
             elif kind == "close":
@@ -285,6 +292,11 @@ class WorkerSupervisor:
         assert self._worker.stdin is not None
         os.set_blocking(self._worker.stdin.fileno(), False)
         threading.Thread(target=self._read_lines, args=(self._worker,), daemon=True).start()
+        for run in self._runs.values():
+            for stream in run.streams.values():
+                stream.last_report = time.monotonic()
+            for name, doc in run.documents:
+                self._send(name, doc)
 
     def _read_lines(self, worker: subprocess.Popen[bytes]) -> None:
         assert worker.stdout is not None
@@ -298,13 +310,17 @@ class WorkerSupervisor:
     def _forward(self, name: str, doc: Document, raw: RawRun) -> None:
         if name == "start":
             self._runs[raw.uid] = _SentRun(raw)
-            if self._worker is None:
-                self._failed_starts = 0
-                self._start()
         run = self._runs.get(raw.uid)
-        if run is not None:
-            run.remember(name, doc)
+        if run is None:
+            return
+        run.remember(name, doc)
+        if self._worker is not None:
             self._send(name, doc)
+        elif run.raw.streams:
+            self._failed_starts = 0
+            self._start()
+        elif name == "stop":  # nothing to analyze, and no worker to say so
+            self._end_run(raw.uid)
 
     def _abandon(self, uid: str, reason: str) -> None:
         run = self._runs.get(uid)
@@ -390,11 +406,6 @@ class WorkerSupervisor:
             return
         log.warning("analysis %s: the worker died (status %s); starting again", self.name, status)
         self._start()
-        for run in self._runs.values():
-            for stream in run.streams.values():
-                stream.last_report = time.monotonic()
-            for name, doc in run.documents:
-                self._send(name, doc)
 
     def _end_of_stream(self, run: _SentRun, name: str) -> dict[str, Any] | None:
         """Return the final progress of a stream that ended before the worker died; else None."""

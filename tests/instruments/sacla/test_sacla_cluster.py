@@ -83,8 +83,8 @@ def test_live_on_a_cluster_gives_what_the_replay_gives(tmp_path, path, here, das
         assert image_bits(saved) == image_bits(here.images)
 
 
-def test_frames_of_running_shots_are_sent_and_a_machine_that_dies_loses_none():
-    from distributed import Client, LocalCluster
+def test_frames_of_running_shots_are_sent_and_a_machine_that_dies_loses_none(dask):
+    from distributed import Client
 
     settings = TwinSettings(shape=(256, 200), pool=16)
     region = Region("all", settings.detectors[0], ((-1, -1), (200, -1), (200, 260), (-1, 260)))
@@ -99,11 +99,7 @@ def test_frames_of_running_shots_are_sent_and_a_machine_that_dies_loses_none():
             analysis.close()
             source.close()
 
-    with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as machines,
-        cluster(machines.scheduler_address) as submit,
-        Client(machines) as client,
-    ):
+    with cluster(dask.scheduler_address) as submit, Client(dask) as client:
         victim = next(iter(client.run(os.getpid).values()))
 
         def submit_and_kill(function, *arguments):
@@ -121,13 +117,10 @@ def test_frames_of_running_shots_are_sent_and_a_machine_that_dies_loses_none():
     assert image_bits(found.images) == image_bits(expected.images)
 
 
-def test_a_machine_that_dies_changes_no_bit(path, here):
-    from distributed import Client, LocalCluster
+def test_a_machine_that_dies_changes_no_bit(path, here, dask):
+    from distributed import Client
 
-    with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
-        Client(cluster) as client,
-    ):
+    with Client(dask) as client:
         victim = next(iter(client.run(os.getpid).values()))
         done = []
 
