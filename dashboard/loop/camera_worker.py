@@ -134,13 +134,13 @@ def pictures(view: CameraView, look: Looker) -> Iterator[bytes]:
     the detector is loaded; that picture is awaited, and looked at again. Each message has the
     newest picture, as it may be the first that somebody who opens the page gets.
     """
-    news = threading.Event()
-    view.watch(news.set)
+    changed = threading.Event()
+    view.watch(changed.set)
     rate, number, pause = Rate(), 0, threading.Event()
     is_due, about, newest = True, dict[str, Any](), None
     while True:
-        is_due |= news.wait(BEAT_S)
-        news.clear()
+        is_due |= changed.wait(BEAT_S)
+        changed.clear()
         began = time.monotonic()
         facts = view.facts()
         picture = view.picture() if is_due and facts.connected else None

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from markupsafe import Markup
-from pydantic import TypeAdapter
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -23,7 +22,7 @@ from dashboard.site import Site, render, site_of
 from dashboard.views import View
 from dashboard.worker import worker_messages
 from skywright.errors import DataError, SkywrightError
-from skywright.instruments.loop.calibration import ZoomCalibration
+from skywright.instruments.loop.calibration import ZoomCalibration, from_json
 from skywright.instruments.loop.rotation_curves import RotationCurves, in_words, rotation_curves
 from skywright.store.export.contents import RunContents, read_contents
 from skywright.store.lookup import RunSummary, find_run, summarize
@@ -36,8 +35,6 @@ SHOWN = 8
 CURVE_COLUMNS = (
     "phi", "tipX", "tipY", "bboxMinX", "bboxMaxX", "bboxMinY", "bboxMaxY", "loop_width",
 )  # fmt: skip
-
-_CALIBRATION = TypeAdapter(ZoomCalibration)
 
 
 @dataclass(frozen=True)
@@ -96,7 +93,7 @@ def read_rotation(client: Container, uid: str, journals: Path) -> Rotation:
     if calibration is None:
         raise DataError(f"run {uid[:8]}: no calibration in the parameters of its analysis")
     try:
-        curves = read_curves(contents, results, _CALIBRATION.validate_python(calibration))
+        curves = read_curves(contents, results, from_json(calibration))
         words = in_words(results)
     except KeyError as error:  # the catalog is writing the run
         raise DataError(f"run {uid[:8]}: it is {contents.status}, no result {error} yet") from error

@@ -20,7 +20,7 @@ from bluesky.protocols import StreamAsset
 from event_model import ComposeStreamResourceBundle, StreamRange, compose_stream_resource
 from numpy.typing import NDArray
 from ophyd import Component as Cpt
-from ophyd import Device, EpicsSignal, EpicsSignalRO, Kind, Signal
+from ophyd import Device, EpicsSignal, EpicsSignalRO, Kind
 from ophyd.areadetector.base import EpicsSignalWithRBV
 
 from devices.guarded import TaskStatus, read_all_elements
@@ -231,9 +231,9 @@ class OscillationFlyer(Device):
                 bundle = compose_stream_resource(**resource)
                 self._bundles.append(bundle)
                 yield "stream_resource", bundle.stream_resource_doc
-        news = StreamRange(start=self._collected, stop=rows)
+        rows_added = StreamRange(start=self._collected, stop=rows)
         for bundle in self._bundles:
-            yield "stream_datum", bundle.compose_stream_datum(news)
+            yield "stream_datum", bundle.compose_stream_datum(rows_added)
         self._collected = rows
 
 
@@ -319,8 +319,6 @@ class MotorOscillation(OscillationFlyer):
     The trace is what RBV says, with the record's time stamps. There is no trigger output: the
     window is where the angle is between start and end.
     """
-
-    with_run_up = Cpt(Signal, value=True, kind=Kind.config)
 
     def _accept(self, sweep: Sweep) -> None:
         start, lead = self._places(sweep)

@@ -9,8 +9,7 @@ from typing import Any
 from devices.live_result import STALL_TIMEOUT_S, LiveResult, StatusWithReason
 from skywright.callbacks.reports import Reports
 from skywright.errors import ConfigError
-from skywright.instruments.loop.calibration import CalibrationFile, ZoomCalibration
-from skywright.instruments.loop.rotation import as_json
+from skywright.instruments.loop.calibration import CalibrationFile, ZoomCalibration, as_json
 
 SHOWN = ("ok", "middle_x", "middle_y", "middle_z", "middle_sigma", "face_on")
 

@@ -33,16 +33,16 @@ proc loopTurn_start { {delta_deg 180.0} {time_s 3.0} {fps 30.0} } {
 proc loopTurn_collect { delta_deg time_s } {
     set rows [dict create]
     set series [start_waitable_operation collectLoopImages]
-    while {[lindex [set news [wait_for_operation $series 30000]] 0] == "update"} {
-        set news [lindex $news 1]
-        switch -- [lindex $news 0] {
+    while {[lindex [set answer [wait_for_operation $series 30000]] 0] == "update"} {
+        set answer [lindex $answer 1]
+        switch -- [lindex $answer 0] {
             start_oscillation {
                 start_oscillation gonio_phi video_trigger $delta_deg $time_s
                 wait_for_devices gonio_phi
                 wait_for_operation_to_finish [start_waitable_operation stopCollectLoopImages]
             }
             LOOP_INFO {
-                dict set rows [lindex $news 1] [lrange $news 2 end]
+                dict set rows [lindex $answer 1] [lrange $answer 2 end]
             }
         }
     }

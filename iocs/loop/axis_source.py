@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from skywright.errors import ConfigError
+from skywright.instruments.loop.detection import MIN_SIDE_PX
 from skywright.instruments.loop.sources import Source
 from skywright.processes.ports import port_number
 
@@ -50,6 +51,8 @@ def make_source(args: argparse.Namespace) -> Source:
         Naming the argument that cannot be used.
     """
     size = _size(args.size) if args.size else None
+    if args.fps is not None and not args.fps > 0.0:
+        raise ConfigError(f"--fps {args.fps}: expected pictures per second, above 0")
     if args.source == "sim":
         return _simulated(args, size or (704, 480))
     if args.source == "replay":
@@ -120,6 +123,8 @@ def _overrides(args: argparse.Namespace) -> dict[str, Any]:
 
 def _size(value: str) -> tuple[int, int]:
     width, _, height = value.partition("x")
-    if not (width.isdigit() and height.isdigit()):
-        raise ConfigError(f"--size {value}: expected WIDTHxHEIGHT, such as 704x480")
+    if not (width.isdigit() and height.isdigit()) or min(int(width), int(height)) < MIN_SIDE_PX:
+        raise ConfigError(
+            f"--size {value}: expected WIDTHxHEIGHT, such as 704x480, at least {MIN_SIDE_PX} each"
+        )
     return int(width), int(height)

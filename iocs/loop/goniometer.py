@@ -335,11 +335,12 @@ def build(args: argparse.Namespace) -> tuple[PVGroup, Mapping[str, Any]]:
     """Make the IOC of the arguments, and what its ready line says."""
     try:
         matrix = tuple(map(tuple, json.loads(args.matrix)))
+        carriage = Carriage(matrix, args.mounting, args.phi_sign)
     except (ValueError, TypeError) as error:
         raise ConfigError(
             f"--matrix {args.matrix}: expected three rows as JSON: {error}"
         ) from error
-    ioc = GoniometerIOC(args.prefix, Carriage(matrix, args.mounting, args.phi_sign), args.speed)
+    ioc = GoniometerIOC(args.prefix, carriage, args.speed)
     asyncio.run(ioc.prepare())
     return ioc, {"source": "sim", "motors": list(ioc.motors)}
 

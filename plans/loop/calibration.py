@@ -1,11 +1,13 @@
 """The plan that calibrates the camera on any mounted sample: scale, roll, axis, delay."""
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import bluesky.plan_stubs as bps
+import bluesky.preprocessors as bpp
 import numpy as np
 from bluesky.protocols import Flyable, Movable, Readable
 from bluesky.utils import MsgGenerator
@@ -16,7 +18,7 @@ from plans.loop.stubs import (
     Instruments,
     check_tools,
     end_pictures,
-    look,
+    measure_once,
     metadata,
     place,
     position,
@@ -100,7 +102,7 @@ def calibrate_camera(
     camera, goniometer
         As of `plans.loop.centering.center_loop`.
     result
-        As there; its `calibration` takes what is found.
+        As there; its `calibration` takes what is found, and keeps what it has if the plan fails.
     zoom
         Position of the zoom.
     target_px
@@ -139,7 +141,7 @@ def calibrate_camera(
     if not abs(delta_deg) >= 180.0:
         raise ConfigError(f"calibrate_camera: delta_deg = {delta_deg}, expected 180 or more")
     tools = Instruments(camera, goniometer, result, settle_s=settle_s)
-    check_tools(plan, tools, replace(ROTATION, parts={"calibration": (Movable,)}))
+    check_tools(plan, tools, replace(ROTATION, parts={"calibration": (Movable, Readable)}))
     turn = Sweep(delta_deg, time_s)
     arguments = {"zoom": zoom, "delta_deg": delta_deg, "time_s": time_s}
     _md = metadata("calibrate_camera", tools, arguments, {"zoom": zoom, **(md or {})})
@@ -164,59 +166,70 @@ def calibrate_camera(
         return answer
 
     rough, scale = yield from recorded(tools, grid, look_md, uids)
-    yield from bps.abs_set(tools.result.calibration, asdict(rough), wait=True)
+    saved = yield from bps.rd(tools.result.calibration, default_value="[]")
+    before = [stop for stop in json.loads(saved) if stop["zoom"] == zoom]
 
-    def both_ways() -> MsgGenerator[RotationValues]:
-        step_log.info("delay: turning the spindle forward and back")
-        yield from sweep(tools, turn)
-        yield from sweep(tools, replace(turn, delta_deg=-delta_deg))
-        yield from end_pictures(tools)
-        return (yield from _fitted(tools))
+    def restore(_: Exception) -> MsgGenerator[None]:
+        for stop in before:
+            yield from bps.abs_set(tools.result.calibration, stop, wait=True)
 
-    first = yield from recorded(tools, both_ways, fit_md, uids)
-    if not math.isfinite(first.delay_sigma):
-        raise HardwareError(
-            f"calibrate_camera: the delay of the camera is not known: {first.delay_why}"
-        )
-    rough = replace(rough, delay_s=first.delay)
-    step_log.info("delay: %.3f s (+- %.3f)", first.delay, first.delay_sigma)
-    yield from bps.abs_set(tools.result.calibration, asdict(rough), wait=True)
+    def refined(coarse: ZoomCalibration) -> MsgGenerator[CameraCalibrated]:
+        yield from bps.abs_set(tools.result.calibration, asdict(coarse), wait=True)
 
-    def elsewhere() -> MsgGenerator[RotationValues]:
-        shift = _shift_along(rough, first)
-        step_log.info("axis: turning the spindle with the sample %.0f um along it", shift)
-        yield from bps.abs_set(
-            goniometer.sample,  # type: ignore[attr-defined]
-            (home[0] + shift, home[1], home[2]),
-            wait=True,
-        )
-
-        def rotation() -> MsgGenerator[RotationValues]:
+        def both_ways() -> MsgGenerator[RotationValues]:
+            step_log.info("delay: turning the spindle forward and back")
             yield from sweep(tools, turn)
+            yield from sweep(tools, replace(turn, delta_deg=-delta_deg))
             yield from end_pictures(tools)
             return (yield from _fitted(tools))
 
-        return (yield from back(rotation()))
+        first = yield from recorded(tools, both_ways, fit_md, uids, turn)
+        if not math.isfinite(first.delay_sigma):
+            raise HardwareError(
+                f"calibrate_camera: the delay of the camera is not known: {first.delay_why}"
+            )
+        rough = replace(coarse, delay_s=first.delay)
+        step_log.info("delay: %.3f s (+- %.3f)", first.delay, first.delay_sigma)
+        yield from bps.abs_set(tools.result.calibration, asdict(rough), wait=True)
 
-    second = yield from recorded(tools, elsewhere, fit_md, uids)
-    line = _axis_line(rough.view, [first, second])
-    final = replace(
-        rough,
-        roll_deg=line.roll_deg,
-        axis_px=line.axis_px,
-        axis_sigma_px=max(line.axis_sigma_px, 0.3),
-        axis_residual_px=max(first.rms, second.rms),
-        date=now(),
-    )
-    yield from bps.abs_set(tools.result.calibration, asdict(final), wait=True)
-    step_log.info("calibration of zoom %g saved", zoom)
-    return CameraCalibrated(
-        calibration=final,
-        scale_sigma=scale.relative_sigma,
-        delay_sigma_s=first.delay_sigma,
-        roll_sigma_deg=line.roll_sigma_deg,
-        uids=tuple(uids),
-    )
+        def elsewhere() -> MsgGenerator[RotationValues]:
+            shift = _shift_along(rough, first)
+            step_log.info("axis: turning the spindle with the sample %.0f um along it", shift)
+            yield from bps.abs_set(
+                goniometer.sample,  # type: ignore[attr-defined]
+                (home[0] + shift, home[1], home[2]),
+                wait=True,
+            )
+
+            def rotation() -> MsgGenerator[RotationValues]:
+                yield from sweep(tools, turn)
+                yield from end_pictures(tools)
+                return (yield from _fitted(tools))
+
+            return (yield from back(rotation()))
+
+        second = yield from recorded(tools, elsewhere, fit_md, uids, turn)
+        line = _axis_line(rough.view, [first, second])
+        final = replace(
+            rough,
+            roll_deg=line.roll_deg,
+            axis_px=line.axis_px,
+            axis_sigma_px=max(line.axis_sigma_px, 0.3),
+            axis_residual_px=max(first.rms, second.rms),
+            date=now(),
+        )
+        yield from bps.abs_set(tools.result.calibration, asdict(final), wait=True)
+        step_log.info("calibration of zoom %g saved", zoom)
+        return CameraCalibrated(
+            calibration=final,
+            scale_sigma=scale.relative_sigma,
+            delay_sigma_s=first.delay_sigma,
+            roll_sigma_deg=line.roll_sigma_deg,
+            uids=tuple(uids),
+        )
+
+    # The analysis needs the rough calibration; a plan that fails must not leave it behind.
+    return (yield from bpp.contingency_wrapper(refined(rough), except_plan=restore))
 
 
 def _fitted(tools: Instruments) -> MsgGenerator[RotationValues]:
@@ -250,7 +263,7 @@ def _measure_scale(
         target = tuple(float(value) for value in np.add(home, shift))
         yield from bps.checkpoint()
         yield from bps.abs_set(tools.goniometer.sample, target, wait=True)
-        found = yield from look(tools)
+        found = yield from measure_once(tools)
         check_light(found)
         place = (found.last.tip_x, found.last.tip_y)
         moves.append((along, across))

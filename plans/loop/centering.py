@@ -17,7 +17,7 @@ from plans.loop.stubs import (
     Instruments,
     check_tools,
     end_pictures,
-    look,
+    measure_once,
     metadata,
     place,
     position,
@@ -160,7 +160,12 @@ def collect_oscillation(
     tools = Instruments(camera, goniometer, None)
     check_tools("collect_oscillation", tools)
     turn = Sweep(delta_deg, time_s, start_deg, run_up)
-    arguments = {"delta_deg": delta_deg, "time_s": time_s, "start_deg": start_deg}
+    arguments = {
+        "delta_deg": delta_deg,
+        "time_s": time_s,
+        "start_deg": start_deg,
+        "run_up": run_up,
+    }
     uids: list[str] = []
 
     def body() -> MsgGenerator[None]:
@@ -168,7 +173,7 @@ def collect_oscillation(
         yield from end_pictures(tools)
 
     _md = metadata("collect_oscillation", tools, arguments, {"zoom": zoom, **(md or {})})
-    yield from recorded(tools, body, _md, uids)
+    yield from recorded(tools, body, _md, uids, turn)
     return uids[-1]
 
 
@@ -239,7 +244,7 @@ def center_loop(
     """Put the loop into the beam, and say how well.
 
     Each pass is a run: light check, search for the tip if it is not in view, rotation, fit, move.
-    The loop is centered when a pass that follows a move, or a first pass, finds it there.
+    The loop is centered when a pass after the first finds it there.
 
     Parameters
     ----------
@@ -298,8 +303,9 @@ settle_s, zoom
         def body(number: int = number) -> MsgGenerator[bool]:
             return (yield from _one_pass(tools, course, number))
 
+        turn = None if stepped else _turn(settings, number)
         try:
-            over = yield from recorded(tools, body, _md, course.uids)
+            over = yield from recorded(tools, body, _md, course.uids, turn)
         except NotCenteredError as error:
             return _outcome(course, str(error))
         if over:
@@ -330,8 +336,8 @@ def _one_pass(tools: Instruments, course: _Course, number: int) -> MsgGenerator[
     step_log.info("%s: %s", name, _in_words(verdict))
     tolerance, last = settings.tolerance_um, number == settings.max_passes
     sure = verdict.known and verdict.is_sure(tolerance)
-    settled = sure and verdict.is_close(tolerance)
-    if number > 1 and (settled or (sure and last)) and not course.agreements_wanted:
+    there = sure and verdict.is_close(tolerance)
+    if number > 1 and (there or (sure and last)) and not course.agreements_wanted:
         step_log.info("centered after %d passes", number)
         return True
     if last:
@@ -339,7 +345,7 @@ def _one_pass(tools: Instruments, course: _Course, number: int) -> MsgGenerator[
             raise SampleError(f"the center cannot be known: {verdict.why}")
         raise NotCenteredError(_why_not(course, verdict, number))
     # What is seen coarsely is no reason to leave a place that a pass has known.
-    if (verdict.known and not settled) or (verdict.coarse and not course.once_known):
+    if (verdict.known and not there) or (verdict.coarse and not course.once_known):
         yield from _move(tools, course, [-value for value in verdict.offset_um])
     return False
 
@@ -371,11 +377,16 @@ def _why_not(course: _Course, verdict: Verdict, number: int) -> str:
     )
 
 
+def _turn(settings: CenteringSettings, number: int) -> Sweep:
+    """Return the turn of a pass."""
+    part = (1.0 if number % 2 else -1.0) * (0.5 if number == 1 else 1.0)
+    return Sweep(part * settings.delta_deg, abs(part) * settings.time_s)
+
+
 def _rotate(tools: Instruments, settings: CenteringSettings, number: int) -> MsgGenerator[None]:
     """Take the pictures of a pass; every other one turns back."""
-    part = (1.0 if number % 2 else -1.0) * (0.5 if number == 1 else 1.0)
+    turn = _turn(settings, number)
     if settings.method == "sweep":
-        turn = Sweep(part * settings.delta_deg, abs(part) * settings.time_s)
         yield from sweep(tools, turn)
         return
     here = yield from position(tools.goniometer.phi)
@@ -384,7 +395,7 @@ def _rotate(tools: Instruments, settings: CenteringSettings, number: int) -> Msg
         shift = 0.0 if number % 2 else 45.0
         angles = [here + shift + view for view in VIEWS_DEG]
     else:
-        angles = [here + part * settings.delta_deg * i / STEPS for i in range(STEPS)]
+        angles = [here + turn.delta_deg * i / STEPS for i in range(STEPS)]
     yield from steps(tools, angles)
 
 
@@ -403,7 +414,7 @@ def _find_tip(tools: Instruments, course: _Course) -> MsgGenerator[None]:
     """
     settings = course.settings
     while True:
-        found = yield from look(tools)
+        found = yield from measure_once(tools)
         check_light(found)
         if found.last.tip_in_view:
             return
@@ -440,7 +451,7 @@ def _look_around(tools: Instruments) -> MsgGenerator[RotationValues | None]:
     step_log.info("nothing is seen; turning the spindle to look from the other sides")
     for _ in range(3):
         yield from bps.mvr(tools.goniometer.phi, 90.0)
-        found = yield from look(tools)
+        found = yield from measure_once(tools)
         check_light(found)
         if found.last.kind != "none":
             return found

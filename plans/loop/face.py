@@ -13,7 +13,7 @@ from plans.loop.stubs import (
     Instruments,
     check_tools,
     end_pictures,
-    look,
+    measure_once,
     metadata,
     position,
     recorded,
@@ -184,7 +184,7 @@ def loop_raster_box(
         for angle in (face, face + 90.0):
             yield from bps.checkpoint()
             yield from bps.mv(tools.goniometer.phi, angle)
-            found = yield from look(tools)
+            found = yield from measure_once(tools)
             check_light(found)
             if not views:
                 _check_box(found, angle)

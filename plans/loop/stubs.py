@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import bluesky.plan_stubs as bps
@@ -107,13 +107,24 @@ def metadata(
 # ---- runs
 
 
-def recorded(tools: Instruments, body: Body, md: Mapping[str, Any], uids: list[str]) -> Any:
-    """Run `body` in a run with the camera on; leave everything stopped, whatever happens."""
+def recorded(
+    tools: Instruments,
+    body: Body,
+    md: Mapping[str, Any],
+    uids: list[str],
+    turn: Sweep | None = None,
+) -> Any:
+    """Run `body` in a run with the camera on; leave everything stopped, whatever happens.
+
+    `turn` is the first sweep of the run: its settings are those in the descriptor.
+    """
     gonio, camera = tools.goniometer, tools.camera
 
     def inside() -> MsgGenerator[Any]:
         if not tools.stepped:
             yield from bps.declare_stream(camera, name=PRIMARY, collect=True)
+            if turn is not None:
+                yield from _prepare(tools, turn)
             yield from bps.declare_stream(gonio.oscillation, name=OSCILLATION, collect=True)
             yield from bps.checkpoint()
             yield from bps.kickoff(camera, wait=True)
@@ -140,7 +151,7 @@ def stopped_on_error(plan: MsgGenerator[Any], *moving: Any) -> MsgGenerator[Any]
 # ---- pictures
 
 
-def look(tools: Instruments) -> MsgGenerator[RotationValues]:
+def measure_once(tools: Instruments) -> MsgGenerator[RotationValues]:
     """Take a picture of the sample as it is now, and return what all pictures so far tell.
 
     On a slow computer pictures reach the file late: the next one there may show the sample as it
@@ -196,14 +207,11 @@ def sweep(tools: Instruments, turn: Sweep) -> MsgGenerator[None]:
     and the sweep, ends without an error.
     """
     gonio, camera = tools.goniometer, tools.camera
-    start = turn.start_deg
-    if start is None:
-        start = yield from position(gonio.phi)
-    turn = Sweep(turn.delta_deg, turn.time_s, start, turn.run_up)
+    start = yield from _start_deg(tools, turn)
     yield from bps.checkpoint()
     # The engine stops what it has set when it pauses; so the spindle is set first.
     yield from bps.mv(gonio.phi, start)
-    yield from bps.prepare(gonio.oscillation, turn, wait=True)
+    yield from _prepare(tools, replace(turn, start_deg=start))
     yield from bps.kickoff(gonio.oscillation, wait=True)
     reports = math.ceil(turn.time_s / COLLECT_S)
     for _ in range(reports):
@@ -212,6 +220,17 @@ def sweep(tools: Instruments, turn: Sweep) -> MsgGenerator[None]:
     yield from _come_to_rest(tools)
     yield from bps.collect(gonio.oscillation, name=OSCILLATION)
     yield from bps.checkpoint()
+
+
+def _start_deg(tools: Instruments, turn: Sweep) -> MsgGenerator[float]:
+    if turn.start_deg is not None:
+        return turn.start_deg
+    return (yield from position(tools.goniometer.phi))
+
+
+def _prepare(tools: Instruments, turn: Sweep) -> MsgGenerator[None]:
+    turn = replace(turn, start_deg=(yield from _start_deg(tools, turn)))
+    yield from bps.prepare(tools.goniometer.oscillation, turn, wait=True)
 
 
 def _come_to_rest(tools: Instruments) -> MsgGenerator[None]:

@@ -10,14 +10,16 @@ from event_model import compose_run, compose_stream_resource
 from devices.loop.oscillation import COLUMNS, ROW
 from skywright.errors import DataError
 from skywright.files.columns import Column, ColumnWriter
-from skywright.instruments.loop.spindle import TURNS, Turn, turns_both_ways
+from skywright.instruments.loop.spindle import TURNS, RunSpindle, turns_both_ways
 from skywright.instruments.loop.timing import Trace
 
 STREAM = {"source": "TEST", "shape": [], "dtype": "number", "external": "STREAM:"}
 IMAGE = {"source": "TEST", "shape": [48, 64], "dtype": "array", "external": "STREAM:"}
 
 
-def tell(turn: Turn, key: str, path: Path, dataset: str, descriptor: str, *ranges: Any) -> None:
+def tell(
+    turn: RunSpindle, key: str, path: Path, dataset: str, descriptor: str, *ranges: Any
+) -> None:
     """Announce rows of a dataset: (first row, last + 1, first sequence number) each."""
     bundle = compose_stream_resource(
         mimetype="application/x-hdf5",
@@ -37,7 +39,7 @@ def tell(turn: Turn, key: str, path: Path, dataset: str, descriptor: str, *range
 
 
 @pytest.fixture
-def flown(tmp_path: Path) -> Turn:
+def flown(tmp_path: Path) -> RunSpindle:
     """60 deg/s from 10 deg, read every 0.1 s; pictures in another stream."""
     path = tmp_path / "trace.h5"
     times = 1e9 + 0.1 * np.arange(31)
@@ -50,7 +52,7 @@ def flown(tmp_path: Path) -> Turn:
         }
         writer.append(np.arange(31), {COLUMNS[key].path: value for key, value in values.items()})
     run = compose_run()
-    turn = Turn(run.start_doc)
+    turn = RunSpindle(run.start_doc)
     keys = {f"osc_{key}": STREAM for key in COLUMNS}
     trace = run.compose_descriptor(name="oscillation", data_keys=keys).descriptor_doc
     pictures = run.compose_descriptor(name="primary", data_keys={"axis_image": IMAGE})
@@ -62,7 +64,7 @@ def flown(tmp_path: Path) -> Turn:
     return turn
 
 
-def test_angles_of_a_sweep_go_by_time_and_delay(flown: Turn) -> None:
+def test_angles_of_a_sweep_go_by_time_and_delay(flown: RunSpindle) -> None:
     assert flown.turns
     flown.start = {**flown.start, TURNS: False}  # as the run of a plan that moves the stages alone
     assert not flown.turns
@@ -77,16 +79,16 @@ def test_angles_of_a_sweep_go_by_time_and_delay(flown: Turn) -> None:
     assert np.isnan(angles[3])  # after the last reading nobody knows
 
 
-def test_a_run_that_has_not_turned_has_no_trace(flown: Turn) -> None:
-    turn = Turn(flown.start)
+def test_a_run_that_has_not_turned_has_no_trace(flown: RunSpindle) -> None:
+    turn = RunSpindle(flown.start)
     assert not turn.turns
     assert turn.trace() is None
 
 
-def test_pictures_after_skipped_ones_keep_their_rows(flown: Turn, tmp_path: Path) -> None:
+def test_pictures_after_skipped_ones_keep_their_rows(flown: RunSpindle, tmp_path: Path) -> None:
     assert flown.rows(np.array([7, 9])).tolist() == [0, 1]  # a camera that does not number them
     run = compose_run()
-    turn = Turn(run.start_doc)
+    turn = RunSpindle(run.start_doc)
     keys = {"axis_image": IMAGE, "axis_frame_number": STREAM}
     pictures = run.compose_descriptor(name="primary", data_keys=keys).descriptor_doc
     turn("descriptor", pictures)
@@ -99,10 +101,10 @@ def test_pictures_after_skipped_ones_keep_their_rows(flown: Turn, tmp_path: Path
         turn.rows(np.array([12, 13]))
 
 
-def stepped(places: list[float], numbers: list[int]) -> Turn:
+def stepped(places: list[float], numbers: list[int]) -> RunSpindle:
     """Pictures at rest at 0, 10, 20 ... deg; `numbers` are the sequence numbers of their rows."""
     run = compose_run(metadata={"angle_key": "phi", "place_keys": ["x"]})
-    turn = Turn(run.start_doc)
+    turn = RunSpindle(run.start_doc)
     keys = {"axis_image": IMAGE, "phi": {**STREAM}, "x": {**STREAM}}
     for key in ("phi", "x"):
         keys[key].pop("external")

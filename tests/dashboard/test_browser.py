@@ -23,7 +23,7 @@ from support.seen_rotation import FACE_DEG, analysis, rotation
 from dashboard.headless import headless_chromium, show_as
 from skywright.callbacks.derived import DerivedRun
 from skywright.callbacks.journal import Journal
-from skywright.instruments.loop.series_run import LoopsFound, SeriesRun
+from skywright.instruments.loop.series_run import RecordedDetection, SeriesRun
 from skywright.instruments.loop.turn import LoopTurn
 
 LIMIT_S = 120.0
@@ -214,7 +214,7 @@ def test_a_series_of_a_dhs_grows_on_the_page(browser: Any, page: str, stack: Sta
     browser.get(f"{page}/loop")
     journal, assets = Journal(stack.journals), stack.directory / "assets"
     with stack.ingester():
-        run = SeriesRun(LoopsFound(), journal, assets, {"plan_name": "collectLoopImages"})
+        run = SeriesRun(RecordedDetection(), journal, assets, {"plan_name": "collectLoopImages"})
         pictures = rotation(count=40)
         run.found(pictures.take(slice(0, 20)))
         run.derived.tick()

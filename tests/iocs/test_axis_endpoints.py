@@ -1,21 +1,31 @@
 """Camera to camera over HTTP, as processes: shown and watched, uploaded on a trigger."""
 
+import io
+import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import epics
+import numpy as np
 import pytest
 from ioc_process import IocProcess, running_ioc
+from PIL import Image
 from support.channels import channel
+from support.scripted_http import scripted
 from support.waiting import until
 
 from iocs.common import argument_parser
 from iocs.loop.axis_endpoints import add_endpoint_arguments, make_endpoints
 from iocs.loop.axis_source import add_source_arguments, make_source
+from skywright.acquire.newest import NewestQueue
 from skywright.errors import ConfigError
 from skywright.files.columns import ColumnReader
 from skywright.instruments.loop.camera import Camera
 from skywright.instruments.loop.capture import IDENTITY, SENDER_TIME, TIME
+from skywright.instruments.loop.endpoints import axis_upload, axis_video
+from skywright.instruments.loop.picture import encode_png
 from skywright.instruments.loop.sources import SourceFrame
 from skywright.instruments.loop.sources.push import PushedPictures
 
@@ -83,6 +93,8 @@ def test_camera_that_is_gone_is_said_and_comes_back() -> None:
     ("arguments", "says"),
     [
         (["--source", "mjpeg"], "name the camera with --url"),
+        (["--size", "0x0"], "--size 0x0"),
+        (["--fps", "-5"], "--fps -5"),
         (["--source", "mjpeg", "--url", "camera7"], "expected http://camera"),
         (["--source", "push", "--delay", "-1"], "expected 0 to 10 s"),
         (["--source", "mjpeg", "--url", "http://c", "--push-to", "http://x"], "with --trigger"),
@@ -100,6 +112,30 @@ def test_bad_arguments_are_named(arguments: list[str], says: str) -> None:
     args = parser.parse_args(arguments)
     with pytest.raises(ConfigError, match=says):
         make_endpoints(Camera(make_source(args)), args)
+
+
+def test_uploads_end_with_their_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(axis_upload, "LIMIT_S", 0.05)
+    pictures: NewestQueue[SourceFrame] = NewestQueue(axis_upload.WAITING)
+    for number in range(20):
+        pictures.offer(SourceFrame(number, float(number), b"\xff\xd8"))
+    camera: Any = SimpleNamespace(subscribe=lambda depth: pictures)
+    with scripted(lambda visit: threading.Event().wait(0.1)) as receiver:
+        uploader = axis_upload.Uploader(camera, receiver.url)
+        uploader.trigger(True)
+        threads = list(uploader._threads)
+        uploader.trigger(False)
+        assert not any(thread.is_alive() for thread in threads)
+        assert len(receiver.requests) < 20
+    assert uploader.counts.total() == 20
+
+
+def test_pictures_go_out_as_what_they_are_called() -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (40, 50, 4), dtype=np.uint8)
+    for image in (pixels, pixels[..., 0], pixels[..., :3], pixels[..., 0] * np.uint16(256)):
+        frame = SourceFrame(1, 1.0, encode_png(image))
+        for form in (axis_video.Form(), axis_video.Form(compression=50)):
+            assert Image.open(io.BytesIO(form.encode(frame))).format == "JPEG"
 
 
 def test_pictures_are_uploaded_while_the_video_trigger_is_open() -> None:

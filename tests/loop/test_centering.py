@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from support.rotations import Rotation, correlated, random_rotation
 
+from skywright.errors import ConfigError
 from skywright.instruments.loop.centering import (
     AxisPrior,
     Center,
@@ -233,6 +234,11 @@ def test_what_cannot_be_known_is_said(name: str) -> None:
     assert not center.ok
     assert center.reason is reason, center.why
     assert center.why.startswith(reason)
+
+
+def test_an_axis_that_cannot_be_is_refused() -> None:
+    with pytest.raises(ConfigError, match="row nan"):
+        AxisPrior(float("nan"))
 
 
 def test_two_clicks_serve_when_the_axis_is_known() -> None:

@@ -108,6 +108,7 @@ def test_stages_under_the_spindle_move_in_the_laboratory() -> None:
         ({"side": "up"}, "side"),
         ({"phi_sign": 2}, "phi_sign"),
         ({"roll_deg": 60.0}, "roll_deg"),
+        ({"target_px": float("inf")}, "target_px"),
     ],
 )
 def test_a_view_that_cannot_be_is_refused(wrong: dict[str, object], named: str) -> None:

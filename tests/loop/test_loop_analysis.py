@@ -57,6 +57,24 @@ def test_rows_and_votes() -> None:
     assert found["kind"] == KINDS[rows["kind"][0]] != "none"
 
 
+def test_rows_are_detections() -> None:
+    for picture in (mount(190), np.full((240, 320), 200, np.uint8)):
+        found = detect.find_loop(picture)
+        row = detection.as_row(found)
+        again = detection.from_row({**row, "backend": np.uint8(0)})
+        assert (again.kind, again.side, again.tip_sign) == (found.kind, found.side, found.tip_sign)
+        assert {k: v.tobytes() for k, v in detection.as_row(again).items()} == {
+            k: v.tobytes() for k, v in row.items()
+        }
+
+
+def test_a_former_name_stands_in_for_nothing() -> None:
+    analysis = LoopDetection(backend="classical")
+    analysis.update(batch_of(mount(190)))
+    assert analysis.parameters == {"backend": "network"}
+    assert analysis.result()["n_stood_in"] == 0
+
+
 def test_empty_views_and_no_views_say_nothing() -> None:
     dark = LoopDetection()
     dark.update(batch_of(np.zeros((240, 320), np.uint8)))
@@ -105,6 +123,8 @@ def test_padding_of_a_smaller_picture_is_taken_away(shape: tuple[int, ...]) -> N
     assert (without_padding(padded) == picture).all()
     assert without_padding(picture) is picture
     black = np.zeros_like(picture)
+    assert without_padding(black) is black
+    black[:18, :30] = 200  # a caption
     assert without_padding(black) is black
 
 

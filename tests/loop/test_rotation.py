@@ -20,7 +20,7 @@ from skywright.analysis import Batch
 from skywright.analysis.named import make_analysis
 from skywright.instruments.loop.analysis import COLUMNS as DETECTED
 from skywright.instruments.loop.analysis import KINDS
-from skywright.instruments.loop.detection import BOX_NAMES, HEAD_NAMES
+from skywright.instruments.loop.calibration import as_json
 from skywright.instruments.loop.rotation import (
     CLIPPED,
     COLUMNS,
@@ -30,7 +30,6 @@ from skywright.instruments.loop.rotation import (
     NOTHING,
     OK,
     LoopRotation,
-    as_json,
 )
 
 
@@ -66,12 +65,10 @@ def test_pictures_that_show_the_end_of_the_stem_tell_nothing_of_the_loop() -> No
     clean = rotation()
     missed = np.arange(60) % 5 > 1  # three of five
     shifted = dict(clean.data)
-    for name, corner in zip(HEAD_NAMES, BOX_NAMES, strict=True):
-        shifted[name] = clean[corner].copy()
-    for name in ("tip_x", "xmin", "xmax", "head_xmin", "head_xmax"):
+    for name in ("tip_x", "xmin", "xmax"):
         shifted[name] = np.where(missed, shifted[name] - 80.0, shifted[name])
     aside = np.where(missed, np.random.default_rng(1).uniform(-40.0, 40.0, 60), 0.0)
-    for name in ("ymin", "ymax", "head_ymin", "head_ymax"):
+    for name in ("ymin", "ymax"):
         shifted[name] = shifted[name] + aside
     found = results(Batch(clean.identities, clean.times, shifted))
     assert found["n_nearer"] == missed.sum()

@@ -17,6 +17,8 @@ from skywright.callbacks.journal import Journal
 from skywright.callbacks.second_analysis import SecondAnalysis
 from skywright.errors import ConfigError
 from skywright.instruments.loop.calibration import CalibrationFile
+from skywright.instruments.loop.picture import decode
+from skywright.instruments.loop.rotation_pictures import draw_sheet
 from skywright.instruments.loop.rotation_stage import RotationRun, RotationStage
 
 START = {"uid": "1f0e7a52-6c2b-4b56-9d0f-0a4f2f6f3a11", "time": 1.0, "scan_id": 1}
@@ -49,6 +51,16 @@ def test_the_first_rotation_of_a_session_waits_for_no_compiler(tmp_path: Path) -
         check=True,
     )
     assert done.stdout == "True [1, 1] [1, 1]\n"
+
+
+def test_the_sheet_shows_what_was_found_before() -> None:
+    members, picture = rotation(3), np.full((480, 704), 200, np.uint8)
+    drawn = dict(draw_sheet([(1, picture)], members, CALIBRATION))
+    assert set(drawn) == {"rotation_0001.jpg", "rotation_sheet.png"}
+    shown = decode(drawn["rotation_0001.jpg"], color=True).astype(int)
+    x, y = round(members["tip_x"][1]), round(members["tip_y"][1])
+    near = shown[y - 9 : y + 10, x - 9 : x + 10]
+    assert (near[..., 0] - near[..., 1]).max() > 80  # a red cross around the tip
 
 
 class GivenRotation(RotationRun):

@@ -3,6 +3,7 @@
 import json
 import logging
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from support.loop_found import GOOD
 from support.loop_plain import make_world
 from support.loop_session import Session
 from support.loop_starts import miss
-from support.loop_world import LIMIT_UM, World
+from support.loop_world import LIMIT_UM, TwinCamera, TwinGoniometer, World
 
 from plans.loop.calibration import calibrate_camera
 from plans.loop.centering import (
@@ -460,6 +461,19 @@ def test_collect_steps_pairs_pictures_and_angles_by_number(session: Session) -> 
     files = list((session.directory / "assets").glob(f"*/*/*/{start['uid']}/columns.h5"))
     with h5py.File(files[0], locking=False) as file:
         np.testing.assert_allclose(file["entry/phi"][:], angles)
+
+
+def test_settings_of_a_sweep_are_in_the_descriptor_of_its_run(tmp_path: Path) -> None:
+    world = make_world()
+    gonio = TwinGoniometer(world, tmp_path)
+    plan = collect_oscillation(TwinCamera(world, tmp_path), gonio, -90.0, 2.0, run_up=False)
+    sent = list(takewhile(lambda msg: msg.command != "kickoff", plan))
+    (prepared,) = (at for at, msg in enumerate(sent) if msg.command == "prepare")
+    (declared,) = (at for at, msg in enumerate(sent) if msg.args == (gonio.oscillation,))
+    assert prepared < declared
+    assert sent[prepared].args[0].delta_deg == -90.0
+    (begun,) = (msg for msg in sent if msg.command == "open_run")
+    assert begun.kwargs["plan_args"]["run_up"] is False
 
 
 def test_impossible_sweeps_are_refused_before_anything(session: Session) -> None:

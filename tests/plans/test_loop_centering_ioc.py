@@ -25,8 +25,7 @@ from devices.loop.goniometer import Goniometer
 from devices.motion import Motor
 from plans.loop.centering import center_loop, collect_oscillation
 from skywright.errors import HardwareError, SkywrightError
-from skywright.instruments.loop.calibration import ZoomCalibration, now
-from skywright.instruments.loop.rotation import as_json
+from skywright.instruments.loop.calibration import ZoomCalibration, as_json, now
 
 pytestmark = pytest.mark.timeout(150)
 

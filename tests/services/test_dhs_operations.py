@@ -261,6 +261,7 @@ def test_pictures_that_cannot_be_listed(face: Bench) -> None:
 
 
 def test_background_is_divided_out(face: Bench, tmp_path: Path) -> None:
+    test_picture = face.link.run("testAutoML", new_handle()).split()[2:]
     shade = np.ones((480, 704))
     shade[200:280, 470:520] = 0.3  # something that stands in the light, at the end of the loop
     face.snapshots[:] = [to_jpeg((empty() * shade).astype(np.uint8))]
@@ -273,6 +274,7 @@ def test_background_is_divided_out(face: Bench, tmp_path: Path) -> None:
     assert ask(face, "getLoopTip") != with_background
     assert ask(face, "addImageToList", -3)[0] == "normal"  # the one that was taken
     assert ask(face, "getLoopTip") == with_background
+    assert face.link.run("testAutoML", new_handle()).split()[2:] == test_picture
     assert ask(face, "addImageToList", -3, tmp_path / "none.png")[0] == "error"
 
 
@@ -333,7 +335,7 @@ def test_a_detector_that_takes_too_long_is_not_waited_for(
 def test_while_the_detector_is_compiled_operations_wait_and_then_say_so(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("skywright.instruments.loop.dhs.face.WARM_UP_WAIT_S", 0.2)
+    monkeypatch.setattr("skywright.instruments.loop.dhs.service.WARM_UP_WAIT_S", 0.2)
     warm = asyncio.Event()
     with bench(warm=warm) as made:
         made.snapshots[:] = [Drawn().jpeg()]
@@ -344,7 +346,7 @@ def test_while_the_detector_is_compiled_operations_wait_and_then_say_so(
             assert link.run(operation, f"2.{handle}") == "error warming up"
             assert f"{operation} 2.{handle}: warming up" in link.notes()[-1]
             assert link.updates(f"2.{handle}") == []
-        monkeypatch.setattr("skywright.instruments.loop.dhs.face.WARM_UP_WAIT_S", 20.0)
+        monkeypatch.setattr("skywright.instruments.loop.dhs.service.WARM_UP_WAIT_S", 20.0)
         notes = len(link.notes())
         link.start("getLoopTip", "3.1")
         link.until(lambda: len(link.notes()) > notes)

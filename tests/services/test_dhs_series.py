@@ -27,7 +27,7 @@ from skywright.instruments.loop.dhs import pictures as dhs_pictures
 from skywright.instruments.loop.dhs.collection import Collection, Finding
 from skywright.instruments.loop.dhs.config import DhsConfig
 from skywright.instruments.loop.dhs.recording import Recording, SeriesRecorder
-from skywright.instruments.loop.series_run import LoopsFound, SeriesRun
+from skywright.instruments.loop.series_run import RecordedDetection, SeriesRun
 from skywright.instruments.loop.sources import SourceFrame
 from skywright.instruments.loop.sources.push import PushedPictures
 
@@ -253,10 +253,12 @@ def test_rebox_never_answers_from_the_series_before_the_last(face: Bench) -> Non
     assert face.link.run("reboxLoopImage", "1.5", 0, 0, 1) == "error no_such_image"
 
 
-def test_too_slow_a_search_loses_rows_not_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_slow_a_search_loses_rows_not_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(collection, "QUEUE_BYTES", 5 * len(pictures()[0]))
     slow = SlowDetector(seconds=30.0)
-    with bench(slow) as face:
+    with bench(slow, save_directory=tmp_path) as face:
         face.collecting("1.1")
         face.push(*pictures()[:30])
         until(lambda: face.camera.state().captured == 30)
@@ -270,6 +272,8 @@ def test_too_slow_a_search_loses_rows_not_pictures(monkeypatch: pytest.MonkeyPat
         searched = sorted(set(range(30)) - set(skipped))
         assert sorted(slow.keys) == sorted(f"collectLoopImages:1.1:{index}" for index in searched)
         assert f"{len(skipped)} skipped" in face.link.notes()[-1]
+        saved = tmp_path / "collectLoopImages1_1"
+        until(lambda: len(list(saved.glob("loop_*.jpeg"))) == 30)
         # They can be asked for all the same: the file has them.
         assert face.link.run("reboxLoopImage", "1.3", skipped[0], 0, 1).startswith("normal")
 
@@ -388,7 +392,7 @@ class Catalog:
 
     def begin(self, metadata: Mapping[str, Any]) -> SeriesRun:
         metadata = {"sample": "x7", **metadata}
-        return SeriesRun(LoopsFound(), self.journal, self.directory / "assets", metadata)
+        return SeriesRun(RecordedDetection(), self.journal, self.directory / "assets", metadata)
 
     def runs(self) -> tuple[Derived, Derived]:
         """Return the documents of the raw and of the derived run, checked against the schema."""
@@ -429,14 +433,19 @@ def test_a_series_is_a_run_with_its_derived_run(tmp_path: Path) -> None:
 
 
 def test_an_aborted_series_is_an_aborted_run(tmp_path: Path) -> None:
-    catalog = Catalog(tmp_path)
-    with bench(begin_run=catalog.begin) as face:
+    catalog, other = Catalog(tmp_path), Catalog(tmp_path / "other")
+    catalogs = [other, catalog]
+    with bench(begin_run=lambda metadata: catalogs.pop(0).begin(metadata)) as face:
+        face.collecting("1.0")
         face.collecting("1.1")
         face.push(*pictures()[:3])
         face.link.until(lambda: len(face.link.rows("1.1")) == 3)
         face.link.send("stoh_abort_all hard")
         face.link.reply("1.1")
         until(catalog.is_over)
+    for run in other.runs():
+        assert run.stop is not None
+        assert (run.stop["exit_status"], run.stop["reason"]) == ("abort", "a new series has begun")
     for run in catalog.runs():
         assert run.stop is not None
         assert (run.stop["exit_status"], run.stop["reason"]) == ("abort", "aborted by DCSS")
@@ -483,7 +492,7 @@ def test_a_finding_that_comes_while_others_are_reported_is_reported_next(tmp_pat
     camera = Camera(PushedPictures())
     first = Finding(0, 0, 0.0, nothing, (704, 480), "network")
     recording = Recording(camera, tmp_path, catalog.begin({}), Growing([first]))
-    recording.tell()
+    recording.report()
     recording.end_run("success", "", {})
     camera.close()
     _, derived = catalog.runs()

@@ -20,7 +20,7 @@ from skywright.instruments.loop.backends.network import NetworkDetector
 from skywright.instruments.loop.camera import Camera
 from skywright.instruments.loop.detect import warm_up
 from skywright.instruments.loop.dhs.config import DhsConfig
-from skywright.instruments.loop.dhs.face import Dhs
+from skywright.instruments.loop.dhs.service import Dhs
 from skywright.instruments.loop.sources.push import PushedPictures
 
 NO_TURN = DhsConfig(osci_delta=0.0)

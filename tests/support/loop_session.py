@@ -17,7 +17,7 @@ from support.undrawn import DETECTION, ROTATION
 from devices.loop.rotation import CameraCalibration, RotationResult
 from skywright.callbacks.live import LiveAnalysis, SecondReports
 from skywright.callbacks.pace import DECISION_LIMIT
-from skywright.instruments.loop.rotation import as_json
+from skywright.instruments.loop.calibration import as_json
 
 
 @dataclass

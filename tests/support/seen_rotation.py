@@ -6,10 +6,10 @@ import numpy as np
 
 from skywright.analysis import Batch
 from skywright.instruments.loop.analysis import KINDS, SIDES, SIGNS
-from skywright.instruments.loop.calibration import ZoomCalibration, now
-from skywright.instruments.loop.detection import ERROR_NAMES, HEAD_NAMES
+from skywright.instruments.loop.calibration import ZoomCalibration, as_json, now
+from skywright.instruments.loop.detection import ERROR_NAMES
 from skywright.instruments.loop.geometry import observe
-from skywright.instruments.loop.rotation import LoopRotation, as_json
+from skywright.instruments.loop.rotation import LoopRotation
 
 CALIBRATION = ZoomCalibration(
     zoom=0.0,
@@ -61,7 +61,7 @@ def rotation(count: int = 60, seed: int = 0, **changes: Any) -> Batch:
         "sharpness": 20.0 + rng.normal(0.0, 0.1, count),
         "noise": 1.0 + rng.normal(0.0, 0.01, count),
         "flat": np.zeros(count, bool),
-        **{name: np.full(count, np.nan) for name in (*HEAD_NAMES, *ERROR_NAMES)},
+        **{name: np.full(count, np.nan) for name in ERROR_NAMES},
         "backend": np.zeros(count, np.uint8),
     }
     for name, values in changes.items():

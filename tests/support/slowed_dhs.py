@@ -20,8 +20,8 @@ from skywright.instruments.loop.backends import Found
 from skywright.instruments.loop.backends.network import NetworkDetector
 from skywright.instruments.loop.camera import Camera
 from skywright.instruments.loop.dhs.config import DhsConfig
-from skywright.instruments.loop.dhs.face import Dhs
-from skywright.instruments.loop.series_run import LoopsFound, SeriesRun
+from skywright.instruments.loop.dhs.service import Dhs
+from skywright.instruments.loop.series_run import RecordedDetection, SeriesRun
 from skywright.instruments.loop.sources.push import PushedPictures
 from skywright.processes.lifecycle import announce_ready, end_with_parent
 from skywright.processes.logs import log_to_stderr
@@ -51,7 +51,7 @@ def main() -> None:
     camera = Camera(source)
 
     def begin(metadata: Any) -> SeriesRun:
-        return SeriesRun(LoopsFound(), journal, directory / "assets", metadata)
+        return SeriesRun(RecordedDetection(), journal, directory / "assets", metadata)
 
     announce_ready(receiver_port=source.port)
     dhs = Dhs("loopDHS", camera, detector, begin_run=begin, config=DhsConfig(osci_delta=0.0))

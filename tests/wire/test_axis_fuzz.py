@@ -1,5 +1,6 @@
 """A thousand broken requests: the receiver takes the next picture, the camera shows its next."""
 
+import asyncio
 import contextlib
 import random
 import socket
@@ -13,7 +14,7 @@ from skywright.errors import HardwareError
 from skywright.instruments.loop.camera import Camera
 from skywright.instruments.loop.endpoints.axis_video import video_app
 from skywright.instruments.loop.sources import SourceFrame
-from skywright.instruments.loop.sources.fetched import fetch_snapshot
+from skywright.instruments.loop.sources.fetched import file_fetcher
 from skywright.instruments.loop.sources.push import PushedPictures
 from skywright.instruments.loop.sources.sim import SimulatedCamera
 from skywright.instruments.loop.twin.render import Pose
@@ -156,15 +157,15 @@ def test_fuzzed_looks_neither_break_nor_leak() -> None:
     open_to_all = HttpServer(video_app(camera))
     url = f"http://127.0.0.1:{open_to_all.port}"
     try:
-        fetch_snapshot(url)
+        asyncio.run(file_fetcher(url)())
         me = psutil.Process()
         threads, descriptors = me.num_threads(), me.num_fds()
         for _ in range(LOOKERS):
             visit(server.port, rng, LOOKS)
             visit(open_to_all.port, rng, LOOKS)
-        assert fetch_snapshot(url).data
+        assert asyncio.run(file_fetcher(url)())
         with pytest.raises(HardwareError, match="401"):
-            fetch_snapshot(f"http://127.0.0.1:{server.port}")
+            asyncio.run(file_fetcher(f"http://127.0.0.1:{server.port}")())
         await_descriptors(me, descriptors + 1)
         assert me.num_threads() <= threads + 2 * POOL  # it keeps some for a while
     finally:

@@ -1,5 +1,6 @@
 """Oscillations of the goniometer's IOC, and the camera that follows them."""
 
+import argparse
 import json
 import subprocess
 import sys
@@ -15,6 +16,9 @@ from ioc_process import IocProcess, running_ioc
 from support.channels import channel
 from support.goniometer_ioc import LIMIT_S, decoded, fresh, put, record, text, trace
 from support.waiting import until
+
+from iocs.loop.goniometer import build
+from skywright.errors import ConfigError
 
 
 @pytest.mark.parametrize("sense", [1, -1])
@@ -155,6 +159,12 @@ def test_a_matrix_says_which_way_the_stages_go_and_it_ends_in_time() -> None:
         assert fresh(pose).tolist() == pytest.approx([0.0, 0.0, 100.0, 0.0])
         assert other.ready["motors"] == ["phi", "sx", "sy", "sz"]
         assert other.terminate() == 0  # within its 5 s
+
+
+def test_rows_of_a_matrix_are_as_long_as_each_other() -> None:
+    args = argparse.Namespace(matrix="[[1,0],[0,1,0],[0,0,1]]", mounting="spindle", phi_sign=1)
+    with pytest.raises(ConfigError, match="three rows"):
+        build(args)
 
 
 def test_a_wrong_matrix_ends_it_with_a_message() -> None:

@@ -54,7 +54,7 @@ def test_service_is_asked_with_the_file_unchanged(
     assert server.requests[0].startswith(f"POST {PREDICT_PATH} ")
 
 
-@pytest.mark.parametrize(("most", "kind"), [(1, "pin"), (2, "mitegen")])
+@pytest.mark.parametrize(("most", "kind"), [(1, "pin"), (2, "mitegen"), (7, "mitegen")])
 def test_no_more_boxes_are_looked_at_than_asked_for(
     most: int, kind: str, picture: np.ndarray[Any, Any]
 ) -> None:

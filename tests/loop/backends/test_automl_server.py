@@ -20,6 +20,7 @@ from support.backends import (
     overlap,
 )
 from support.scripted_http import Server
+from support.waiting import until
 
 from skywright.instruments.loop import backends
 from skywright.instruments.loop.backends import make_detector
@@ -89,7 +90,7 @@ def test_our_server_names_wrong_requests(served: Server, body: bytes, says: str)
 
 def test_our_server_is_not_ready_before_it_is_warm(picture: np.ndarray[Any, Any]) -> None:
     class Cold(backends.Detector):
-        """Warms up when told to."""
+        """Warms up when told to, and fails."""
 
         warm = threading.Event()
 
@@ -98,6 +99,7 @@ def test_our_server_is_not_ready_before_it_is_warm(picture: np.ndarray[Any, Any]
 
         def warm_up(self) -> None:
             self.warm.wait(60)
+            raise ImportError("no onnxruntime")
 
     server = HttpServer(automl_app(Cold()))
     try:
@@ -106,6 +108,12 @@ def test_our_server_is_not_ready_before_it_is_warm(picture: np.ndarray[Any, Any]
         answer = httpx.post(url + PREDICT_PATH, content=b"{}")
         assert answer.status_code == 503
         assert "loading" in answer.json()["error"]
+        Cold.warm.set()
+        until(
+            lambda: (
+                "no onnxruntime" in httpx.post(url + PREDICT_PATH, content=b"{}").json()["error"]
+            )
+        )
     finally:
         Cold.warm.set()
         server.close()

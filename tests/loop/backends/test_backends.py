@@ -41,6 +41,8 @@ def test_our_network_is_the_default_and_takes_color(
         ({"backend": "network", "url": "x"}, "url"),
         ({"backend": "automl"}, "url"),
         ({"backend": "automl", "url": "host:8501"}, "expected http://host:port"),
+        ({"backend": "automl", "url": "http://host:8501:8501"}, "expected http://host:port"),
+        ({"backend": "automl", "url": "http://host:8S01"}, "expected http://host:port"),
         ({"backend": "onnx", "model": "/none.onnx"}, "/none.onnx"),
         ({"backend": "onnx", "model": __file__}, "test_backends.py"),
         ({"backend": "onnx", "model": str(MODEL), "sha256": "00"}, "sha256"),
@@ -95,7 +97,14 @@ def test_loop_counts_by_its_own_score() -> None:
     assert (found.kind, found.bbox, found.tip_in_view, found.score) == ("none", None, False, 0.03)
     sixth = [*boxes_of(*[("pin", 0.9, PIN)] * 5), *boxes_of(("nylon", 0.8, LOOP))]
     assert from_boxes(sixth, empty, SHAPE, 0.04).kind == "pin"
+    assert from_boxes(sixth, empty, SHAPE, 0.04, most=6).kind == "nylon"
     assert from_boxes([], empty, SHAPE, 0.04).kind == "none"
+
+
+def test_errors_of_our_box_are_not_those_of_another(seen: Detection) -> None:
+    assert seen.head_errors is not None
+    found = from_boxes(boxes_of(("nylon", 0.7, LOOP)), seen, SHAPE, 0.04)
+    assert found.head_errors is None
 
 
 def test_box_at_the_far_border_shows_no_tip() -> None:

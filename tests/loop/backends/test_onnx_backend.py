@@ -42,7 +42,10 @@ def test_classes_of_the_settings_hold() -> None:
 
 
 def test_analysis_records_which_network_it_was(picture: np.ndarray[Any, Any]) -> None:
+    analysis._detector.cache_clear()
     live = make_analysis("loop_detection", {"backend": "onnx", "model": str(MODEL)})
+    assert live.detector is live.fresh().detector  # type: ignore[attr-defined]
+    assert analysis._detector.cache_info().misses == 1
     assert len(live.parameters["sha256"]) == 64
     n = np.arange(1)
     rows = live.fresh().update(Batch(n, n * 0.1, {"image": picture[np.newaxis]}))

@@ -59,6 +59,8 @@ def test_overrides_hold_and_the_rest_fits():
 def test_unknown_override_is_refused():
     with pytest.raises(ConfigError, match="zoom"):
         random_scene(np.random.default_rng(1), zoom=2.0)
+    with pytest.raises(ConfigError, match="side 'up': expected left"):
+        random_scene(np.random.default_rng(1), side="up")
 
 
 def test_a_rim_that_leaves_no_aperture_is_refused():

@@ -1,9 +1,11 @@
 """Loop detection over the pictures of a run: what each shows, and what all of them say together."""
 
+import hashlib
 import json
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -13,7 +15,7 @@ from skywright.analysis import Analysis, ArrayInput, Batch
 from skywright.files.columns import Column
 from skywright.instruments.loop import backends
 from skywright.instruments.loop.detection import CLASS_NAMES as KINDS
-from skywright.instruments.loop.detection import ERROR_NAMES, NAN, Detection, as_row
+from skywright.instruments.loop.detection import ERROR_NAMES, MIN_SIDE_PX, NAN, Detection, as_row
 from skywright.instruments.loop.detection import SIDE_NAMES as SIDES
 from skywright.instruments.loop.detection import SIGN_NAMES as SIGNS
 
@@ -55,10 +57,6 @@ COLUMNS = (
     Column("sharpness", "<f4", attrs={"units": "grey levels/px"}),
     Column("noise", "<f4", attrs={**GREY, "description": "standard deviation of the background"}),
     Column("flat", "|b1", attrs={"description": "no light or no structure"}),
-    px_column("head_xmin", "box of the loop as a network measures it; NaN: not measured"),
-    px_column("head_ymin", "that box, top"),
-    px_column("head_xmax", "that box, right"),
-    px_column("head_ymax", "that box, bottom"),
     *(px_column(name, "its expected absolute error") for name in ERROR_NAMES),
     code_column("backend", BACKENDS, "what found it; network may stand in"),
 )
@@ -154,7 +152,7 @@ class LoopDetection(Analysis[Votes]):
 
     name = "loop_detection"
     stream = "pictures"
-    version = "11"
+    version = "12"
     inputs: ClassVar[Sequence[str]] = ("image",)
     # A video camera's: not the images of telescope modules or X-ray detectors in the same session.
     arrays: ClassVar[Mapping[str, ArrayInput]] = {"image": ArrayInput(2, ("uint8", "uint16"), 64)}
@@ -163,10 +161,14 @@ class LoopDetection(Analysis[Votes]):
     pictures = 12
 
     def __init__(self, **parameters: Any) -> None:
+        if backend := backends.FORMER_NAMES.get(parameters.get("backend", "")):
+            parameters["backend"] = backend
         if parameters.get("backend", BACKENDS[0]) != BACKENDS[0] or len(parameters) > 1:
+            model = Path(str(parameters.get("model", ""))).expanduser()
+            if "sha256" not in parameters and model.is_file():
+                parameters["sha256"] = hashlib.sha256(model.read_bytes()).hexdigest()
             # Wrong settings are to stop the session, not the first picture.
-            sha256 = getattr(_detector(json.dumps(parameters, sort_keys=True)), "sha256", "")
-            parameters |= {"sha256": sha256} if sha256 else {}
+            _detector(json.dumps(parameters, sort_keys=True))
         super().__init__(**parameters)
 
     @property
@@ -285,15 +287,14 @@ def without_padding(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     Returns
     -------
     (h, w) or (h, w, 3) uint8
-        A view; the whole if there is nothing but zeros.
+        A view; the whole where less than a picture would be left: a caption in a black one.
     """
     if picture[-1].any() and picture[:, -1].any():
         return picture
     rows = np.flatnonzero(picture.any(axis=tuple(range(1, picture.ndim))))
-    if not len(rows):
-        return picture
-    columns = np.flatnonzero(picture[: rows[-1] + 1].any(axis=(0, *range(2, picture.ndim))))
-    return picture[: rows[-1] + 1, : columns[-1] + 1]
+    columns = np.flatnonzero(picture.any(axis=(0, *range(2, picture.ndim))))
+    height, width = (int(lit.max(initial=-1)) + 1 for lit in (rows, columns))
+    return picture[:height, :width] if min(height, width) >= MIN_SIDE_PX else picture
 
 
 def to_gray(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:

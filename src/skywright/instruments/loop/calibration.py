@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from pathlib import Path
@@ -76,7 +76,18 @@ class ZoomCalibration:
         return AxisPrior(self.axis_px, self.axis_sigma_px)
 
 
-_STOPS = TypeAdapter(list[ZoomCalibration])
+_STOP, _STOPS = TypeAdapter(ZoomCalibration), TypeAdapter(list[ZoomCalibration])
+
+
+def as_json(calibration: ZoomCalibration) -> dict[str, Any]:
+    """Return a calibration as JSON values."""
+    values: dict[str, Any] = _STOP.dump_python(calibration, mode="json")
+    return values
+
+
+def from_json(values: Mapping[str, Any]) -> ZoomCalibration:
+    """Return the calibration of JSON values; `ValueError` if they are none."""
+    return _STOP.validate_python(dict(values))
 
 
 @dataclass(frozen=True)

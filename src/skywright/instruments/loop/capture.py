@@ -99,7 +99,7 @@ class PictureFile:
         return self._images.appended
 
     def append(self, pictures: Sequence[Picture]) -> Mapping[str, int]:
-        """Record pictures; return the number that are larger than those of the recording.
+        """Record pictures; return the number of those that do not fit in, by cause.
 
         A picture that cannot be decoded is kept as rejected, and is not counted here.
         """

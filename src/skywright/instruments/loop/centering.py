@@ -12,12 +12,13 @@ from functools import partial
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from skywright.errors import ConfigError
+from skywright.instruments.loop.detection import NAN
 from skywright.instruments.loop.geometry import Floats, View, axis_px, axis_um, target_um, to_view
 from skywright.instruments.loop.harmonic import Harmonic, fit_harmonic
 
-NAN = float("nan")
 MIN_ARC_DEG = 90.0
-MIN_INLIERS = 0.55  # of the tips; 0.6 less what chance puts beyond the gate
+MIN_INLIERS = 0.55  # of the tips: 0.6, less the right tips that the 3.5 sigma gate drops
 MAX_SIGMA_PX, MAX_SIGMA_UM = 4.0, 10.0  # the larger one; pixels may be of less than a micron
 DISTINCT_DEG = 5.0  # views closer than this show nothing new
 TILT_SIGMA = 0.03  # roll and tilt of a spindle that is not calibrated, rad
@@ -51,6 +52,12 @@ class AxisPrior:
 
     row_px: float
     sigma_px: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not np.isfinite([self.row_px, self.sigma_px]).all():
+            raise ConfigError(
+                f"axis: row {self.row_px} +- {self.sigma_px}, expected finite numbers"
+            )
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,8 @@
 """What a detector says of one picture, as an object and as a row of a file."""
 
-from dataclasses import asdict, dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,10 @@ SIDE_NAMES = ("none", "left", "right", "top", "bottom")
 OPPOSITE = {"left": "right", "right": "left", "top": "bottom", "bottom": "top"}
 SIGN_NAMES = ("", "+", "-")
 DARK_LEVEL, FLAT_RANGE = 30.0, 3.0  # grey levels: no light; no structure at all
+MIN_SIDE_PX = 32
+"""Smaller pictures are refused."""
+AT_BORDER = 0.004
+"""Part of the frame within which a box touches its border."""
 NAN = float("nan")
 Corners = tuple[float, float, float, float]
 
@@ -50,18 +56,17 @@ class Detection:
     level, saturated
         Mean grey level, fraction of pixels at the ends of the scale.
     contrast
-        Grey levels by which the mount (none: the 99.9th percentile of all) differs from the light.
+        Grey levels by which the mount differs from the light; without a mount, from the 0.5th to
+        the 99.5th percentile.
     sharpness
         99.5th percentile of the gradient, grey levels per pixel.
     noise
-        Standard deviation of the background at the detector's working scale, grey levels.
+        Standard deviation from pixel to pixel, of every second one of them, grey levels.
     flat
         Light off or no structure: neither a mount nor an empty view can be told.
-    head_box
-        The box of the head where its errors are known: `bbox` of our detector; None of a bare pin
-        and of boxes that tell no errors.
     head_errors
-        Expected absolute errors of `head_box`, px, in its order.
+        Expected absolute errors of `bbox`, px, in its order; None where they are not known: of a
+        bare pin, and of the boxes of other networks.
     """
 
     tip_x: float = NAN
@@ -84,19 +89,17 @@ class Detection:
     sharpness: float = NAN
     noise: float = NAN
     flat: bool = False
-    head_box: Corners | None = None
     head_errors: Corners | None = None
 
 
 BOX_NAMES = ("xmin", "ymin", "xmax", "ymax")
-HEAD_NAMES = tuple(f"head_{name}" for name in BOX_NAMES)
-ERROR_NAMES = tuple(f"{name}_error" for name in HEAD_NAMES)
+ERROR_NAMES = tuple(f"head_{name}_error" for name in BOX_NAMES)
 _CODES: dict[str, tuple[str, ...]] = {
     "kind": CLASS_NAMES,
     "side": SIDE_NAMES,
     "tip_sign": SIGN_NAMES,
 }
-_BOXES = {"bbox": BOX_NAMES, "head_box": HEAD_NAMES, "head_errors": ERROR_NAMES}
+_BOXES = {"bbox": BOX_NAMES, "head_errors": ERROR_NAMES}
 
 
 def border_gaps(
@@ -119,7 +122,7 @@ def as_row(detection: Detection) -> dict[str, np.generic]:
     dict of numpy scalars
         The fields of `Detection`: float32, bool_, and uint8 codes for kind, side and tip_sign
         (places in CLASS_NAMES, SIDE_NAMES, SIGN_NAMES); bbox as xmin, ymin, xmax, ymax, NaN if
-        there is none, head_box as head_xmin and so on, head_errors as head_xmin_error and so on.
+        there is none, head_errors as head_xmin_error and so on.
     """
     row: dict[str, np.generic] = {}
     for name, value in asdict(detection).items():
@@ -131,3 +134,17 @@ def as_row(detection: Detection) -> dict[str, np.generic]:
         else:
             row[name] = np.bool_(value) if isinstance(value, bool) else np.float32(value)
     return row
+
+
+def from_row(row: Mapping[str, Any]) -> Detection:
+    """Turn scalars as `as_row` gives them back into a detection; others are ignored."""
+    values: dict[str, Any] = {}
+    for name in (each.name for each in fields(Detection)):
+        if name in _CODES:
+            values[name] = _CODES[name][int(row[name])]
+        elif name in _BOXES:
+            corners = tuple(float(row[key]) for key in _BOXES[name])
+            values[name] = None if math.isnan(corners[0]) else corners
+        else:
+            values[name] = row[name].item()
+    return Detection(**values | {"side": None if values["side"] == "none" else values["side"]})

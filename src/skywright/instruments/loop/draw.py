@@ -40,7 +40,7 @@ def annotate(
     picture
         (H, W) or (H, W, 3) uint8.
     detection
-        What `skywright.instruments.loop.detect.find_loop` found in it.
+        What was found in it.
     title
         Put before the caption, e.g. a file name or a frame number.
     pin_box

@@ -67,6 +67,8 @@ class View:
             raise ConfigError(f"view: phi_sign is {self.phi_sign}, expected 1 or -1")
         if not abs(self.roll_deg) < 45.0:
             raise ConfigError(f"view: roll_deg is {self.roll_deg}, expected -45..45")
+        if self.target_px is not None and not np.isfinite(self.target_px):
+            raise ConfigError(f"view: target_px is {self.target_px}, expected a finite number")
 
     @property
     def vertical(self) -> bool:
@@ -74,7 +76,7 @@ class View:
         return self.side in ("top", "bottom")
 
     def by_spindle(self, x: float, y: float) -> tuple[float, float]:
-        """Return what is meant for columns and rows as along and across the spindle, or back."""
+        """Exchange the two values if the spindle stands upright."""
         return (y, x) if self.vertical else (x, y)
 
     @property
@@ -126,7 +128,10 @@ def to_picture(along_across_um: ArrayLike, view: View) -> Floats:
 
 
 def axis_um(axis_px: float, view: View) -> float:
-    """Return `across` of a spindle that crosses the target column at row `axis_px` (or v. v.)."""
+    """Return `across` of a spindle that crosses the target column at row `axis_px`.
+
+    For a pin from top or bottom: that crosses the target row at column `axis_px`.
+    """
     return float(to_view(view.by_spindle(view.target, axis_px), view)[1])
 
 

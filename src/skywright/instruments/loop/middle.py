@@ -7,7 +7,7 @@ from skywright.instruments.loop.geometry import Floats, View
 
 MAJORITY = 0.5  # of the boxes: they are wrong more often than tips, with dirt beside the head
 WANDERS = 0.05
-"""So far, part of the largest width, the middle of a silhouette lies off a circle: a head that
+"""The middle of a silhouette may lie this part of the largest width off its circle: a head that
 leans or is thick at one side has no point that is in the middle of all views. Boxes that differ by
 some of this agree. With less, right views were left out, and middles came out 20 um off."""
 OF_FIT, OF_EDGES = 0.35, 0.3
@@ -44,8 +44,8 @@ def fit_middle(
     A picture counts by the expected error of its box across the spindle. A side of a mount that is
     faint is faint in most views, and missed in all of them alike: such errors are not seen in how
     well the views agree, and no number of views lowers them. So a part of the expected error of
-    the edges is added to the error of the center. What the fit tells is too much: that the middle
-    wanders with the angle looks to it like errors that last over many views.
+    the edges is added to the error of the center. The error that the fit gives is too large: that
+    the middle wanders with the angle looks to it like errors that last over many views.
     """
     first = 0 if view.vertical else 1
     across = error_px[:, first::2]
@@ -53,13 +53,13 @@ def fit_middle(
     extent = box_px[:, first + 2] - box_px[:, first]
     seen = np.isfinite(extent)
     widest_px = float(np.percentile(extent[seen], 90)) if seen.any() else 0.0
-    told = across[seen & np.isfinite(across).all(axis=1)]
+    known = across[seen & np.isfinite(across).all(axis=1)]
     return fit_center(
         phi_deg,
         0.5 * (box_px[:, :2] + box_px[:, 2:]),
         view,
         axis,
-        point_sigma_px=OF_EDGES * float(np.median(told.max(axis=1))) if len(told) else 0.0,
+        point_sigma_px=OF_EDGES * float(np.median(known.max(axis=1))) if len(known) else 0.0,
         trust=1.0 / np.hypot(LEAST_ERROR_PX, own_px),
         least_inliers=MAJORITY,
         unit_px=max(1.0, WANDERS * widest_px),

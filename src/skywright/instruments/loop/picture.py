@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from skywright.errors import DataError
-
-MIN_SIDE_PX = 32
+from skywright.instruments.loop.detection import MIN_SIDE_PX
 
 
 def decode(data: bytes, source: str = "picture", color: bool = False) -> NDArray[np.uint8]:

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import TypeAdapter
 
 from skywright.analysis import Analysis, Batch, join
 from skywright.files.columns import Column
@@ -23,7 +22,7 @@ from skywright.instruments.loop.analysis import (
     px_column,
     real_column,
 )
-from skywright.instruments.loop.calibration import ZoomCalibration
+from skywright.instruments.loop.calibration import ZoomCalibration, from_json
 from skywright.instruments.loop.centering import NAN, Center
 from skywright.instruments.loop.detection import BOX_NAMES, ERROR_NAMES
 from skywright.instruments.loop.geometry import axis_um, target_um, to_view
@@ -56,15 +55,6 @@ COLUMNS = (
     Column("level", "<f4", attrs={"units": "grey levels", "description": "mean level"}),
     Column("sharpness", "<f4", attrs={"units": "grey levels/px"}),
 )
-
-
-_CALIBRATION = TypeAdapter(ZoomCalibration)
-
-
-def as_json(calibration: ZoomCalibration) -> dict[str, Any]:
-    """Return a calibration as JSON values, as `LoopRotation` takes it."""
-    values: dict[str, Any] = _CALIBRATION.dump_python(calibration, mode="json")
-    return values
 
 
 class WholeRun(Analysis[Batch]):
@@ -116,7 +106,7 @@ class LoopRotation(WholeRun):
             delay_sigma_s=delay_sigma_s,
             delay_why=delay_why,
         )
-        self.calibration = _CALIBRATION.validate_python(dict(calibration))
+        self.calibration = from_json(calibration)
 
     def measure(self, batch: Batch) -> Mapping[str, NDArray[Any]]:
         """Say of each picture what it is good for."""

@@ -72,7 +72,6 @@ def rotation_curves(
     known = phi_deg[np.isfinite(phi_deg)]
     ends = (float(known.min()), float(known.max())) if known.size else (0.0, 180.0)
     curve = np.linspace(*ends, POINTS)
-    turn = np.deg2rad(curve - result["face_on"])
     return RotationCurves(
         phi_deg=phi_deg,
         seen={
@@ -82,8 +81,14 @@ def rotation_curves(
         width=width_px * view.pixel_um,
         curve_deg=curve,
         fitted={name: _height(result, name, curve, view.phi_sign) for name in ("tip", "middle")},
-        fitted_width=np.hypot(result["width"] * np.cos(turn), result["thickness"] * np.sin(turn)),
+        fitted_width=flat_width(result, curve),
     )
+
+
+def flat_width(result: Mapping[str, Any], phi_deg: Any) -> Any:
+    """Return the width at which a flat loop is seen, by the face, width and thickness of a fit."""
+    turn = np.deg2rad(phi_deg - result["face_on"])
+    return np.hypot(result["width"] * np.cos(turn), result["thickness"] * np.sin(turn))
 
 
 def in_words(result: Mapping[str, Any]) -> str:

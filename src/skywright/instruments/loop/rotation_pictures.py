@@ -9,9 +9,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from skywright.analysis import Batch
 from skywright.analysis.display import contact_sheet
-from skywright.instruments.loop.analysis import to_gray
 from skywright.instruments.loop.calibration import ZoomCalibration
-from skywright.instruments.loop.detect import find_loop
+from skywright.instruments.loop.detection import from_row
 from skywright.instruments.loop.draw import annotate, figure_png
 from skywright.instruments.loop.picture import encode_jpeg, encode_png
 from skywright.instruments.loop.rotation_curves import in_words, rotation_curves
@@ -69,7 +68,7 @@ def places_on_sheet(phi_deg: Floats) -> list[int]:
 
 
 def draw_sheet(
-    pictures: Iterable[tuple[int, Picture]], phi_deg: Floats, calibration: ZoomCalibration
+    pictures: Iterable[tuple[int, Picture]], members: Batch, calibration: ZoomCalibration
 ) -> Iterator[tuple[str, bytes]]:
     """Draw what was found into pictures of a rotation, and where the beam is; and a sheet of them.
 
@@ -77,8 +76,8 @@ def draw_sheet(
     ----------
     pictures
         Rows of the run, and the picture of each.
-    phi_deg : (n,) float64
-        Angle of each row.
+    members
+        Inputs of `skywright.instruments.loop.rotation.LoopRotation`, of all rows.
     calibration
         Of the camera.
 
@@ -90,8 +89,8 @@ def draw_sheet(
     """
     drawn = []
     for row, picture in pictures:
-        title = f"{row}: {phi_deg[row]:.1f} deg"
-        found = annotate(picture, find_loop(to_gray(picture)), title)
+        values = {name: column[row] for name, column in members.data.items()}
+        found = annotate(picture, from_row(values), f"{row}: {values['phi']:.1f} deg")
         drawn.append(_mark_beam(found, calibration))
         yield f"rotation_{row:04d}.jpg", encode_jpeg(drawn[-1], 90, "444")
     if drawn:

@@ -12,9 +12,9 @@ from skywright.analysis import Analysis, Batch
 from skywright.analysis.second import Document, SecondRun, SecondStage
 from skywright.files.columns import ColumnReader
 from skywright.instruments.loop import centering
-from skywright.instruments.loop.calibration import CalibrationFile, ZoomCalibration
-from skywright.instruments.loop.rotation import LoopRotation, as_json, to_series
-from skywright.instruments.loop.spindle import Turn, turns_both_ways
+from skywright.instruments.loop.calibration import CalibrationFile, ZoomCalibration, as_json
+from skywright.instruments.loop.rotation import LoopRotation, to_series
+from skywright.instruments.loop.spindle import RunSpindle, turns_both_ways
 from skywright.instruments.loop.timing import fit_delay
 
 log = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ class RotationRun(SecondRun):
     """
 
     def __init__(self, start: Document, calibrations: CalibrationFile) -> None:
-        self.turn = Turn(start)
+        self.turn = RunSpindle(start)
         self._calibrations = calibrations
 
     def __call__(self, name: str, doc: Document) -> None:
@@ -112,7 +112,7 @@ class RotationRun(SecondRun):
                 return picture
 
             rows = pictures.places_on_sheet(phi)
-            yield from pictures.draw_sheet(((row, read(row)) for row in rows), phi, calibration)
+            yield from pictures.draw_sheet(((row, read(row)) for row in rows), members, calibration)
             centering = turn.start.get("centering")
             if centering and rows:
                 yield from self._before_after(centering, phi, read, calibration).items()
@@ -141,7 +141,9 @@ class RotationRun(SecondRun):
         return draw_before_after((before[0], before[2]), (read(row), text), calibration)
 
 
-def _retime(turn: Turn, rows: Batch, calibration: ZoomCalibration) -> tuple[LoopRotation, Batch]:
+def _retime(
+    turn: RunSpindle, rows: Batch, calibration: ZoomCalibration
+) -> tuple[LoopRotation, Batch]:
     """Give pictures their angle and number; fit the delay if the spindle turned both ways."""
     trace, delay_s, sigma_s = turn.trace(), calibration.delay_s, None
     why = "the spindle did not turn both ways"

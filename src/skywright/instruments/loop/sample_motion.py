@@ -95,7 +95,7 @@ class SampleMotion:
         return [Pose(*map(float, row)) for row in rows] if np.ptp(rows, axis=0).any() else None
 
 
-class _Said(TypedDict):
+class _MotionText(TypedDict):
     """What the text says: all fields of a `SampleMotion`."""
 
     phi: Axis
@@ -104,13 +104,13 @@ class _Said(TypedDict):
     until: float
 
 
-_TEXT = TypeAdapter(_Said)
+_TEXT = TypeAdapter(_MotionText)
 
 
 def write_motion(motion: SampleMotion) -> str:
     """Return a motion as JSON text; inverse of `read_motion`."""
-    said = {each.name: getattr(motion, each.name) for each in fields(motion)}
-    return to_json(said, inf_nan_mode="strings").decode()
+    values = {each.name: getattr(motion, each.name) for each in fields(motion)}
+    return to_json(values, inf_nan_mode="strings").decode()
 
 
 def read_motion(text: str) -> SampleMotion:

@@ -183,8 +183,8 @@ def fit_series(
 def keep_outermost(series: Series, view: View) -> tuple[Series, int]:
     """Blank what shows an end nearer to the pin than the end on which many pictures agree.
 
-    A faint loop is missed in some views, and the end of its stem or pin found instead; nothing is
-    found beyond the end of a mount so often, and at one place along the spindle.
+    A faint loop is missed in some views, and the end of its stem or pin found instead. False tips
+    beyond the true end are few and scattered.
 
     Returns
     -------

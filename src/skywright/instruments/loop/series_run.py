@@ -26,11 +26,11 @@ ExitStatus = Literal["success", "abort", "fail"]
 log = logging.getLogger(__name__)
 
 
-class LoopsFound(LoopDetection):
+class RecordedDetection(LoopDetection):
     """`LoopDetection` whose members bring their columns with them.
 
-    For faces that must answer with what was found at once, and keep just that. Results and columns
-    are those of the analysis in a session, with the same parameters.
+    For a server that must answer with what was found at once, and keeps just that. Results and
+    columns are those of the analysis in a session, with the same parameters.
     """
 
     inputs = tuple(column.name for column in COLUMNS)

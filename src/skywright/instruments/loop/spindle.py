@@ -22,7 +22,7 @@ TRACE_ROW = "/entry/oscillation/row"
 
 
 @dataclass
-class Turn:
+class RunSpindle:
     """What one raw run tells of its spindle and its pictures.
 
     The angle comes from a flyer's trace, ``NAME_time`` and ``NAME_angle`` in a file, by time; or,

@@ -1,4 +1,4 @@
-"""The analysis of a turn that no calibration goes with: all lengths are pixels.
+"""The analysis of a turn without a calibrated camera: all lengths are pixels.
 
 A hardware server of DCSS knows how far the spindle turns and how long that takes, and neither the
 scale of the picture nor the angle at the start. `skywright.instruments.loop.rotation` is for a
@@ -15,11 +15,10 @@ from skywright.analysis import Batch
 from skywright.files.columns import Column
 from skywright.instruments.loop.analysis import COLUMNS as DETECTED
 from skywright.instruments.loop.analysis import real_column
+from skywright.instruments.loop.detection import NAN
 from skywright.instruments.loop.geometry import Floats, View
 from skywright.instruments.loop.rotation import WholeRun, to_series
 from skywright.instruments.loop.series import fit_series
-
-NAN = float("nan")
 
 AnglesFrom = Literal["count", "times"]
 

@@ -33,7 +33,7 @@ class Found:
     backend
         That found it, one of `BACKENDS`.
     why
-        Why it was not the back-end that was asked; empty if it was.
+        Why our network stood in; empty if it did not.
     """
 
     detection: Detection

@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from skywright.errors import ConfigError, DataError, HardwareError
 from skywright.instruments.loop.analysis import to_gray
 from skywright.instruments.loop.backends import Detector, Found
-from skywright.instruments.loop.backends.boxes import from_boxes
+from skywright.instruments.loop.backends.boxes import CONSIDERED, from_boxes
 from skywright.instruments.loop.detect import find_loop, warm_up
 from skywright.instruments.loop.picture import encode_jpeg
 from skywright.wire import automl
 from skywright.wire.automl import HEALTH_PATH, MOST_BOXES, PREDICT_PATH, Box, Instance
+from skywright.wire.axis_client import camera_url
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +52,8 @@ class AutoMLDetector(Detector):
     waiting
         Pictures under way at the same time; further ones do not wait.
     most_boxes
-        Number of boxes of a reply that are looked at, best scores first.
+        Number of boxes that are asked for and looked at, best scores first; None asks for as many
+        as AutoML's clients do, and looks at `CONSIDERED`.
 
     Raises
     ------
@@ -66,14 +68,16 @@ class AutoMLDetector(Detector):
         timeout_s: float = 4.0,
         retries: int = 1,
         waiting: int = 16,
-        most_boxes: int = MOST_BOXES,
+        most_boxes: int | None = None,
     ) -> None:
-        if not url.startswith(("http://", "https://")):
-            raise ConfigError(f"automl: url {url!r}: expected http://host:port")
+        try:
+            camera_url(url, "/")
+        except ConfigError as error:
+            raise ConfigError(f"automl: url {url!r}: expected http://host:port") from error
         self.url = url.rstrip("/")
         self.threshold = threshold
         self._timeout_s, self._retries, self._waiting = timeout_s, retries, waiting
-        self._most_boxes = most_boxes
+        self._asked, self._considered = most_boxes or MOST_BOXES, most_boxes or CONSIDERED
         self._places = threading.BoundedSemaphore(waiting)
         self._keys = itertools.count()
         self._lock = threading.Lock()
@@ -97,7 +101,8 @@ class AutoMLDetector(Detector):
             return Found(seen, "network", str(error))
         finally:
             self._places.release()
-        return Found(from_boxes(boxes, seen, gray.shape, self.threshold), "automl")
+        found = from_boxes(boxes, seen, gray.shape, self.threshold, self._considered)
+        return Found(found, "automl")
 
     def warm_up(self) -> None:
         """Load the detector that stands in."""
@@ -114,7 +119,7 @@ class AutoMLDetector(Detector):
             self._check_health()
             if file is None or not file.startswith(b"\xff\xd8"):
                 file = encode_jpeg(picture, JPEG_QUALITY, "444")
-            body = automl.encode_request([Instance(key, file)], self._most_boxes)
+            body = automl.encode_request([Instance(key, file)], self._asked)
             reply = self._post(body, deadline)
         except HardwareError as error:
             with self._lock:
@@ -127,7 +132,7 @@ class AutoMLDetector(Detector):
             boxes = automl.decode_reply(reply, key)
         except DataError as error:
             raise DataError(f"automl: {self.url}: {error}") from error
-        return sorted(boxes, key=lambda box: -box.score)[: self._most_boxes]
+        return sorted(boxes, key=lambda box: -box.score)
 
     def trouble(self) -> str:
         """Return why the service cannot be used at present; empty if it answers."""

@@ -12,15 +12,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skywright.instruments.loop.detection import NAN, OPPOSITE, Corners, Detection, border_gaps
+from skywright.instruments.loop.detection import (
+    AT_BORDER,
+    NAN,
+    OPPOSITE,
+    Corners,
+    Detection,
+    border_gaps,
+)
 from skywright.wire.automl import Box
 
 LOOPS, PIN = ("nylon", "mitegen"), "pin"
 CLASSES = (*LOOPS, PIN)
 CONSIDERED = 5
 """Boxes of highest score that are looked at; the rest is padding."""
-AT_BORDER = 0.004
-"""Part of the frame within which a box touches its border."""
 LEAST_SURE = 0.01
 """Scores are no nearer than this to 0 and 1 when they weigh in a vote."""
 TIP_PART = 0.15
@@ -28,7 +33,11 @@ TIP_PART = 0.15
 
 
 def from_boxes(
-    boxes: Sequence[Box], seen: Detection, shape: tuple[int, int], threshold: float
+    boxes: Sequence[Box],
+    seen: Detection,
+    shape: tuple[int, int],
+    threshold: float,
+    most: int = CONSIDERED,
 ) -> Detection:
     """Turn the boxes of a picture into a detection.
 
@@ -45,8 +54,10 @@ def from_boxes(
         (H, W) of the picture, px.
     threshold
         Score below which a box is nothing.
+    most
+        Number of boxes that are looked at.
     """
-    good = [box for box in boxes[:CONSIDERED] if box.score >= threshold]
+    good = [box for box in boxes[:most] if box.score >= threshold]
     loop = next((box for box in good if box.kind in LOOPS), None)
     pin = next((box for box in good if box.kind == PIN), None)
     main = loop or pin
@@ -82,7 +93,7 @@ def from_boxes(
         tip_in_view=sees_tip,
         tip_sign="" if sees_tip else "+",
         flat=False,
-        head_box=None,
+        head_errors=None,
     )
 
 

@@ -70,7 +70,7 @@ def dhs(
         Path | None, typer.Option(metavar="DIR", help="Save each picture of a series there.")
     ] = None,
     host: Annotated[
-        str, typer.Option(help="Interface on which uploads are taken; 0.0.0.0: all.")
+        str, typer.Option(help="Interface of uploads, /health and /metrics; 0.0.0.0: all.")
     ] = "127.0.0.1",
     status_port: Annotated[
         int | None,
@@ -125,16 +125,16 @@ async def _serve(options: Options) -> None:
     """Serve until SIGTERM or SIGINT, then end the process."""
     from skywright.instruments.loop.analysis import LoopDetection
     from skywright.instruments.loop.camera import Camera
-    from skywright.instruments.loop.dhs.face import Dhs
+    from skywright.instruments.loop.dhs.service import Dhs
     from skywright.instruments.loop.dhs.status import status_app
     from skywright.instruments.loop.sources.fetched import file_fetcher
     from skywright.instruments.loop.sources.push import PushedPictures
 
     settings = load_settings()
-    parameters = _parameters(options, settings)
+    analysis = LoopDetection(**_parameters(options, settings))
+    parameters, detector = analysis.parameters, analysis.detector
     begin_run = _catalog(options.name, parameters, settings)
     workers = AUTOML_WORKERS if parameters.get("backend") == "automl" else 1
-    detector = LoopDetection(**parameters).detector
     source = PushedPictures(options.host, options.receiver_port)
     camera = Camera(source)
     url, warm = options.snapshot_url, asyncio.Event()
@@ -148,8 +148,8 @@ async def _serve(options: Options) -> None:
         "receiver_port": source.port,
         "recorded": begin_run is not None,
     }
-    told = {**facts, "save_directory": str(saved_in or "")}
-    http = _serve_status(status_app(dhs.state, detector.trouble, told), options)
+    shown = {**facts, "save_directory": str(saved_in or "")}
+    http = _serve_status(status_app(dhs.state, detector.trouble, shown), options)
     _log_banner(options, source.port, http, parameters, begin_run is not None)
     serving = asyncio.create_task(dhs.run(*options.dcss))
     loop = asyncio.get_running_loop()
@@ -255,7 +255,7 @@ def _catalog(name: str, parameters: dict[str, Any], settings: Settings) -> "Begi
         return None
     from skywright.callbacks.journal import Journal
     from skywright.cli.up import check_directory
-    from skywright.instruments.loop.series_run import LoopsFound, SeriesRun
+    from skywright.instruments.loop.series_run import RecordedDetection, SeriesRun
     from skywright.session.profile import run_metadata
 
     check_directory(settings)
@@ -264,6 +264,6 @@ def _catalog(name: str, parameters: dict[str, Any], settings: Settings) -> "Begi
 
     def begin(metadata: Mapping[str, Any]) -> SeriesRun:
         assets = settings.directory / "assets"
-        return SeriesRun(LoopsFound(**parameters), journal, assets, {**common, **metadata})
+        return SeriesRun(RecordedDetection(**parameters), journal, assets, {**common, **metadata})
 
     return begin

@@ -8,7 +8,7 @@ import typer
 
 from skywright.cli.output import make_console, print_json
 from skywright.errors import ConfigError
-from skywright.instruments.loop.cli.series_file import Row, look, read_rows, required
+from skywright.instruments.loop.cli.series_file import Row, detect_rows, read_rows, required
 
 if TYPE_CHECKING:
     from skywright.instruments.loop.centering import AxisPrior
@@ -160,7 +160,7 @@ def _fit_rows(
     """Turn lines into the answer of the command; `delay_s` None is fitted."""
     from skywright.instruments.loop.series import fit_series
 
-    kept, series, view, notes = look(path, rows, view)
+    kept, series, view, notes = detect_rows(path, rows, view)
     if rows and (motor is not None or delay_s != 0.0):
         series, delay_s, more = _retime(path, kept, series, view, motor, delay_s)
         notes += more

@@ -73,7 +73,7 @@ def _row(path: Path, number: int, line: str) -> Row:
         ) from error
 
 
-def look(
+def detect_rows(
     path: Path, rows: list[tuple[int, Row]], view: "View"
 ) -> "tuple[list[tuple[int, Row]], Series, View, list[str]]":
     """Run the detector where there is no tip; drop pictures that repeat or cannot be decoded."""

@@ -118,8 +118,8 @@ class LoopModel:
         size = (self.columns, self.rows)
         small = np.asarray(Image.fromarray(gray).resize(size, Image.Resampling.HAMMING))
         outputs = self.session.run(OUTPUTS, {"gray": small[None, None]})
-        said = dict(zip(OUTPUTS, outputs, strict=True))
+        found = dict(zip(OUTPUTS, outputs, strict=True))
         for name, parts in (("masks", self._masks), ("side", self._sides), ("kind", self._kinds)):
-            values = said[name] if name == "masks" else said[name].tolist()
-            said[name] = dict(zip(parts, values, strict=True))
-        return Maps(**said)
+            values = found[name] if name == "masks" else found[name].tolist()
+            found[name] = dict(zip(parts, values, strict=True))
+        return Maps(**found)

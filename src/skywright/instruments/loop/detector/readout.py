@@ -1,7 +1,8 @@
 """From the maps of the network to what a picture shows.
 
 The network sees the whole picture first and then a part of it around the end of the mount, so that
-a small loop is measured as well as a large one; the surest look counts. A picture higher than wide
+a small loop is measured as well as a large one; a closer look counts if it is nearly as sure as the
+one before. A picture higher than wide
 is transposed first, as the network was trained.
 """
 
@@ -15,7 +16,15 @@ from scipy.ndimage import center_of_mass, maximum_filter
 from skimage.measure import label
 
 from skywright.errors import DataError
-from skywright.instruments.loop.detection import NAN, OPPOSITE, Corners, Detection, border_gaps
+from skywright.instruments.loop.detection import (
+    AT_BORDER,
+    MIN_SIDE_PX,
+    NAN,
+    OPPOSITE,
+    Corners,
+    Detection,
+    border_gaps,
+)
 from skywright.instruments.loop.detector.light import Light, contrast, light_of
 from skywright.instruments.loop.detector.model import LoopModel, Maps
 
@@ -29,13 +38,12 @@ LEAST_PEAK = 0.2
 """Of the tip's heat-map: below it the tip is not in view. Fitted to 400 pictures of each generator,
 to miss few tips and to see few where there are none."""
 LIKELY_PEAK = 0.35
-"""From it on a tip is believed although the mount seems to go on beside it."""
+"""A tip at least this sure is kept even if the mount seems to go on beside it."""
 LEAST_BEGIN = 0.2
 INSIDE = 0.5  # of the highest probability in the picture: from there a cell belongs to a part
 LEAST_PART = 0.15  # a part whose highest probability is below is not in the picture
 NEAR_CELLS = 2  # a tip lies at most so far outside of the masks
 RETRACTED = 0.06  # of the frame: a mount that reaches less far, and shows no tip, is retracted
-AT_BORDER = 0.004  # of the frame: within it a box touches the border
 CLOSER_LOOKS = 2
 AS_SURE = 0.7  # a closer look counts if it is nearly as sure as the one before: it is more exact
 HEAD_PART = 0.55  # of a part that is looked at again: so much its head fills
@@ -46,8 +54,8 @@ OPEN_ODDS = 1.0
 """Logarithm: below it, between nylon and film, a part about the head is looked at for the kind."""
 HEAD_TIMES = 3.0  # of the head: so large is that part
 EVEN_ODDS = 0.3
-"""So much more frequent nylon is than film in the training, logarithm. A picture has this advantage
-in its kind; in the vote over a rotation it would count as often as there are pictures."""
+"""Logarithm of how much more frequent nylon is than film in the training. A vote adds up odds, and
+would count this advantage once a picture; so it is taken off."""
 TRANSPOSED = {"left": "top", "top": "left", "right": "bottom", "bottom": "right"}
 FAR_EDGE = {"right": 0, "bottom": 1, "left": 2, "top": 3}
 """The edge of a box at the tip, by the side where the mount enters: xmin, ymin, xmax, ymax."""
@@ -155,7 +163,7 @@ class LoopFinder:
             return _nothing(light, score, side, "-")
         if best.tip is not None and _goes_on(best, best.tip, side):
             best = replace(best, tip=None)
-        mount, told = best.mount, [maps.kind]
+        mount, kinds = best.mount, [maps.kind]
         for _ in range(CLOSER_LOOKS):
             part = part_about(best)
             if part is None:
@@ -165,13 +173,13 @@ class LoopFinder:
                 break
             best = replace(closer, begin=_pin_end(best, closer))
         if best.part != whole:
-            told.append(best.maps.kind)
+            kinds.append(best.maps.kind)
         if best.kind != "pin":
-            if best.box is not None and abs(film_odds(told)) <= OPEN_ODDS:
+            if best.box is not None and abs(film_odds(kinds)) <= OPEN_ODDS:
                 head = whole.about(_middle(best.box), HEAD_TIMES * whole.share(best.box))
                 if head is not None:
-                    told.append(self.model.run(head.of(picture)).kind)
-            odds = film_odds(told)
+                    kinds.append(self.model.run(head.of(picture)).kind)
+            odds = film_odds(kinds)
             even = odds + EVEN_ODDS
             kind, odds = ("mitegen", even) if odds > 0 else ("nylon", -even)
             best = replace(best, kind=kind, odds=odds)
@@ -180,10 +188,11 @@ class LoopFinder:
 
 def _lying(gray: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], bool]:
     """Return a picture that is not higher than wide, and whether it had to be transposed."""
-    if gray.ndim != 2 or gray.dtype != np.uint8 or min(gray.shape) < 32:
+    if gray.ndim != 2 or gray.dtype != np.uint8 or min(gray.shape) < MIN_SIDE_PX:
         raise DataError(
             f"picture: array of shape {gray.shape} and type {gray.dtype}, expected (H, W) uint8 of "
-            "at least 32 x 32; decode it with skywright.instruments.loop.picture"
+            f"at least {MIN_SIDE_PX} x {MIN_SIDE_PX}; decode it with "
+            "skywright.instruments.loop.picture"
         )
     standing = gray.shape[0] > gray.shape[1]
     return np.ascontiguousarray(gray.T if standing else gray), standing
@@ -234,13 +243,13 @@ def _middle(box: Corners) -> Place:
     return (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
 
 
-def film_odds(told: list[dict[str, float]]) -> float:
+def film_odds(kinds: list[dict[str, float]]) -> float:
     """Return the logarithm of the odds that a loop is a film, from all looks: their mean.
 
     They see the same mount and err alike, so that their sum would say too much.
     """
     least = 1e-4
-    odds = [math.log(max(each["mitegen"], least) / max(each["nylon"], least)) for each in told]
+    odds = [math.log(max(each["mitegen"], least) / max(each["nylon"], least)) for each in kinds]
     return sum(odds) / len(odds)
 
 
@@ -416,7 +425,6 @@ def _described(
     tip, box = look.tip or (NAN, NAN), look.box
     extent = NAN if box is None else (box[3] - box[1] if lying else box[2] - box[0])
     base = tip if bare else look.begin or (NAN, NAN)
-    whole_head = look.tip is not None and not bare
     return Detection(
         tip_x=tip[0],
         tip_y=tip[1],
@@ -437,8 +445,7 @@ def _described(
         contrast=contrast(gray, mount),
         sharpness=light.sharpness,
         noise=light.noise,
-        head_box=box if whole_head else None,
-        head_errors=look.errors if whole_head else None,
+        head_errors=look.errors if look.tip is not None and not bare else None,
     )
 
 
@@ -514,6 +521,5 @@ def _transposed(found: Detection) -> Detection:
         side=found.side and TRANSPOSED[found.side],
         pin_base_x=found.pin_base_y,
         pin_base_y=found.pin_base_x,
-        head_box=turned(found.head_box),
         head_errors=turned(found.head_errors),
     )

@@ -12,6 +12,7 @@ import time
 from collections import Counter, deque
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from skywright.errors import DataError
@@ -50,7 +51,7 @@ class Finding:
     ----------
     index
         Number in the series, from 0, in order of arrival.
-    frame
+    frame_number, time
         Its identity in the recording, and its time, unix s.
     found, size
         What is in it, and its width and height, px; None if it was not searched.
@@ -92,7 +93,7 @@ class Collection:
         How many pictures one turn gives (a stopped series with that many does not wait for late
         ones), and whether the series ends with them by itself.
     saver
-        Saves each picture, on the search's thread; None saves none.
+        Saves each picture, on threads of its own or of the search; None saves none.
     """
 
     def __init__(
@@ -117,7 +118,7 @@ class Collection:
         self._unsearched: dict[int, SourceFrame] = {}
         self._waiting_bytes = 0
         self._digests: set[bytes] = set()
-        self._begun = self._last = time.monotonic()
+        self._last = time.monotonic()
         self._stopped: float | None = None
         self._over = False
         self._changed = asyncio.Event()
@@ -141,6 +142,9 @@ class Collection:
                 skipped: Future[Finding] = Future()
                 skipped.set_result(Finding(index, frame.frame_number, frame.time, why=SKIPPED))
                 self._order.append(skipped)
+                if self._saver is not None:  # not by the search, which has too much to do
+                    save = partial(self._saver.save, index, frame)
+                    self._loop.call_soon_threadsafe(self._loop.run_in_executor, None, save)
             else:
                 self._waiting_bytes += frame.nbytes
                 self._unsearched[index] = frame

@@ -76,7 +76,7 @@ class AutomlAddress(_Section):
     threshold: Part | None = None
     """Lowest score of a loop or pin."""
     scan_n_results: Annotated[int, Field(ge=1, le=100)] | None = None
-    """Number of boxes of a reply that are looked at, best scores first."""
+    """Number of boxes of a reply that are looked at, best scores first; without it 5."""
 
     @property
     def url(self) -> str:
@@ -105,7 +105,7 @@ class Receiver(_Section):
 
 
 class DhsConfig(_Section):
-    """What the file says; the old file's `loopdhs` section is laid open."""
+    """What the file says; keys of the section `loopdhs` count as keys of the file."""
 
     dcss: DcssAddress | None = None
     automl: AutomlAddress | None = None
@@ -137,7 +137,7 @@ class DhsConfig(_Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _lay_open(cls, values: Any) -> Any:
+    def _flatten(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
         inner = values.get("loopdhs") or {}

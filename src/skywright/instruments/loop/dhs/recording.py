@@ -26,7 +26,7 @@ from skywright.instruments.loop.dhs.collection import SKIPPED, Finding
 from skywright.instruments.loop.sources import SourceFrame
 
 if TYPE_CHECKING:  # one imports this module, the other is only needed with a catalog
-    from skywright.instruments.loop.dhs.turn import Turn
+    from skywright.instruments.loop.dhs.turn import FittedSeries
     from skywright.instruments.loop.series_run import ExitStatus, SeriesRun
 
 logger = logging.getLogger(__name__)
@@ -68,8 +68,8 @@ class Recording:
         gray: NDArray[np.uint8] = image[:height, :width]
         return gray
 
-    def tell(self) -> None:
-        """Tell the catalog what is new."""
+    def report(self) -> None:
+        """Report to the catalog what is new."""
         if self.run is None:
             return
         state = self.camera.state()
@@ -88,7 +88,7 @@ class Recording:
         exit_status: "ExitStatus",
         reason: str,
         pictures: Mapping[str, bytes],
-        turn: "Turn | None" = None,
+        turn: "FittedSeries | None" = None,
     ) -> None:
         """End the run, with `pictures` (file name to contents) for people; after `end`."""
         if self.run is None:
@@ -132,7 +132,7 @@ class SeriesRecorder:
         self._count = 0
 
     def begin(self, metadata: Mapping[str, Any], seen: Callable[[SourceFrame], None]) -> Recording:
-        """Begin to record; what the disk or the catalog refuses is said, and does not stop it.
+        """Begin to record; an error of disk or catalog is logged, and the series goes on.
 
         Parameters
         ----------
@@ -169,8 +169,8 @@ class SeriesRecorder:
         shutil.rmtree(self.scratch, ignore_errors=True)
 
     def _scratch_file(self) -> Path:
-        """Return a file in a new directory; that of the last series stays, which may be asked."""
-        shutil.rmtree(self.scratch / str(self._count - 1), ignore_errors=True)
+        """Return a file in a new directory; that of the series before is removed."""
+        shutil.rmtree(self.scratch / str(self._count), ignore_errors=True)
         self._count += 1
         directory = self.scratch / str(self._count)
         directory.mkdir(parents=True)  # a cleaner of /tmp may have been here

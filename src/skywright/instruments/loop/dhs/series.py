@@ -23,7 +23,7 @@ from skywright.instruments.loop.dhs.pictures import Saver, draw_sheet
 from skywright.instruments.loop.dhs.recording import Recording, SeriesRecorder
 from skywright.instruments.loop.dhs.replies import OperationError, fraction, number
 from skywright.instruments.loop.dhs.server import Call, Operation
-from skywright.instruments.loop.dhs.turn import Turn, see_turn, write_files
+from skywright.instruments.loop.dhs.turn import FittedSeries, see_turn, write_files
 from skywright.instruments.loop.limits import find_limits
 from skywright.instruments.loop.sources import SourceFrame
 from skywright.instruments.loop.turn import in_words
@@ -37,8 +37,8 @@ T = TypeVar("T")
 
 TURN_S = 2.0
 """The end of a series waits this long for the fit of its turn."""
-TELL_S = 1.0
-"""The catalog hears of new pictures this often."""
+REPORT_S = 1.0
+"""New pictures are reported to the catalog this often."""
 
 
 class SeriesOperations:
@@ -111,11 +111,11 @@ class SeriesOperations:
             "operation": {"name": call.start.name, "handle": call.start.handle},
         }
         begun: Future[Recording] | None = None
-        turn: Future[Turn | None] | None = None
-        status: tuple[ExitStatus, str] = "abort", "aborted by DCSS"
+        turn: Future[FittedSeries | None] | None = None
+        status: tuple[ExitStatus, str] = "abort", ""
         try:
             if previous is not None and previous.task is not None:
-                previous.abort()
+                previous.abort("a new series has begun")
                 await asyncio.wait([previous.task])
             begun = self._jobs.submit(self._recorder.begin, metadata, collection.take)
             recording = await asyncio.wrap_future(begun)
@@ -129,6 +129,9 @@ class SeriesOperations:
             await self._report_turn(call, turn)
             call.note(collection.summary())
             status = "success", ""
+        except asyncio.CancelledError as error:
+            status = "abort", str(error)
+            raise
         except Exception as error:
             status = "fail", str(error)
             raise
@@ -180,15 +183,15 @@ class SeriesOperations:
 
     async def _report(self, call: Call, collection: Collection, recording: Recording) -> None:
         """Send a row for each picture, in order, until the series is over."""
-        told = time.monotonic()
+        reported = time.monotonic()
         while (finding := await collection.next()) is not None:
             recording.findings.append(finding)
             await call.update(finding.row)
-            if time.monotonic() - told > TELL_S:
-                told = time.monotonic()
-                self._jobs.submit(_guarded, recording.tell)
+            if time.monotonic() - reported > REPORT_S:
+                reported = time.monotonic()
+                self._jobs.submit(_guarded, recording.report)
 
-    async def _report_turn(self, call: Call, fitting: "Future[Turn | None]") -> None:
+    async def _report_turn(self, call: Call, fitting: "Future[FittedSeries | None]") -> None:
         """Tell DCSS the angles of the turn; a fit that takes long does not keep it waiting."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(TURN_S):
@@ -199,7 +202,7 @@ class SeriesOperations:
     def _end(
         self,
         begun: "Future[Recording]",
-        fitting: "Future[Turn | None] | None",
+        fitting: "Future[FittedSeries | None] | None",
         saver: Saver | None,
         unsearched: Mapping[int, SourceFrame],
         exit_status: "ExitStatus",

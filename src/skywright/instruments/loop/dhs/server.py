@@ -60,16 +60,16 @@ class Call:
             logger.error("%s: %s", self.key, error)
             self.connection.write(operation_completed(name, handle, "error reply_too_long"))
 
-    def abort(self) -> None:
-        """End now, whatever the operation is at."""
+    def abort(self, why: str = "aborted by DCSS") -> None:
+        """End now, whatever the operation is at; its `CancelledError` says why."""
         self.complete("aborted")
-        self.drop()
+        self.drop(why)
 
-    def drop(self) -> None:
+    def drop(self, why: str = "the connection to DCSS is lost") -> None:
         """End without a word: nobody listens any more."""
         self.completed = True
         if self.task is not None:
-            self.task.cancel()
+            self.task.cancel(why)
 
 
 Operation = Callable[[Call], Awaitable[str]]
@@ -124,7 +124,7 @@ class Server:
                 asked = asked or words[:1] == ["stoc_send_client_type"]
                 self._take(words, connection)
         except asyncio.CancelledError:  # we are told to end; DCSS waits for its operations
-            self._end_all(Call.abort)
+            self._end_all(_abort_at_end)
             raise
         finally:
             reporting.cancel()
@@ -139,7 +139,7 @@ class Server:
     async def close(self) -> None:
         """Complete all that runs as aborted, and wait until it has let go."""
         tasks = [call.task for call in self._calls if call.task is not None]
-        self._end_all(Call.abort)
+        self._end_all(_abort_at_end)
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _report_trouble(self, connection: Connection) -> None:
@@ -202,3 +202,7 @@ class Server:
     def _end_all(self, how: Callable[[Call], None]) -> None:
         for call in list(self._calls):
             how(call)
+
+
+def _abort_at_end(call: Call) -> None:
+    call.abort("the DHS ends")

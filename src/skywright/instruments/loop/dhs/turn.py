@@ -15,6 +15,7 @@ from skywright.instruments.loop.dhs.collection import Finding
 from skywright.instruments.loop.dhs.config import DhsConfig
 from skywright.instruments.loop.dhs.recording import as_batch
 from skywright.instruments.loop.draw import figure_png
+from skywright.instruments.loop.rotation_curves import flat_width
 from skywright.instruments.loop.turn import LoopTurn, turn_angles
 
 HEADER = (
@@ -28,7 +29,7 @@ DPI = 100
 
 
 @dataclass(frozen=True)
-class Turn:
+class FittedSeries:
     """A series whose angles are known, and the analysis of it with its result."""
 
     batch: Batch
@@ -43,7 +44,9 @@ class Turn:
         return {"plot_loop_widths.png": _draw_widths(self.batch["phi"], widths, self.result)}
 
 
-def see_turn(findings: Sequence[Finding], config: DhsConfig, doubled: bool = False) -> Turn | None:
+def see_turn(
+    findings: Sequence[Finding], config: DhsConfig, doubled: bool = False
+) -> FittedSeries | None:
     """Fit a series as one turn; None if the turn or its pictures are not known.
 
     With pictures that came twice (`doubled`) their number does not tell whether all came.
@@ -65,11 +68,11 @@ def see_turn(findings: Sequence[Finding], config: DhsConfig, doubled: bool = Fal
         size=searched[0].size,
     )
     analysis.update(batch)
-    return Turn(batch, analysis, analysis.result())
+    return FittedSeries(batch, analysis, analysis.result())
 
 
 def write_files(
-    findings: Sequence[Finding], turn: Turn | None, directory: Path, plotted: bool
+    findings: Sequence[Finding], turn: FittedSeries | None, directory: Path, plotted: bool
 ) -> None:
     """Write ``loop_info.csv`` of a series into a directory, and its plots if they are wanted."""
     directory.mkdir(parents=True, exist_ok=True)
@@ -130,13 +133,13 @@ def _draw_widths(
     axes.plot(phi_deg, width_px, "o", ms=4, color=SEEN, label="seen")
     if np.isfinite(result["face_on"]):
         curve = np.linspace(np.nanmin(phi_deg), np.nanmax(phi_deg), 361)
-        axes.plot(curve, _width(result, curve), color="red", label="fit")
+        axes.plot(curve, flat_width(result, curve), color="red", label="fit")
         for name, color in (("face_on", FACE), ("edge_on", EDGE)):
             angle = result[name]
-            axes.plot(angle, _width(result, angle), "o", ms=14, color=color)
+            axes.plot(angle, flat_width(result, angle), "o", ms=14, color=color)
             axes.annotate(
                 f"{name.split('_')[0].upper()}: Phi = {angle:.1f}\N{DEGREE SIGN}",
-                (angle, float(_width(result, angle))),
+                (angle, float(flat_width(result, angle))),
                 xytext=(12, 8),
                 textcoords="offset points",
             )
@@ -146,8 +149,3 @@ def _draw_widths(
     axes.set_ylabel("loop width, px")
     axes.legend(loc="best")
     return figure_png(figure)
-
-
-def _width(result: Mapping[str, Any], phi_deg: Any) -> Any:
-    turn = np.deg2rad(phi_deg - result["face_on"])
-    return np.hypot(result["width"] * np.cos(turn), result["thickness"] * np.sin(turn))

@@ -1,5 +1,6 @@
 """A detector behind the REST path of an AutoML container, for clients that know nothing else."""
 
+import logging
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -24,6 +25,8 @@ from skywright.wire.automl import (
     encode_reply,
 )
 
+logger = logging.getLogger(__name__)
+
 REQUEST_BYTES_MAX = 64_000_000
 
 
@@ -35,9 +38,16 @@ def automl_app(detector: Detector, workers: int = 2) -> Starlette:
     ready = threading.Event()
     places = anyio.CapacityLimiter(workers)
 
+    state = {"trouble": "the detector is loading; ask again in some seconds"}
+
     def warm_up() -> None:
-        detector.warm_up()
-        ready.set()
+        try:
+            detector.warm_up()
+        except Exception as error:  # whatever it is, clients must hear of it
+            logger.exception("the detector cannot be loaded")
+            state["trouble"] = f"the detector cannot be loaded: {error}"
+        else:
+            ready.set()
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -46,13 +56,13 @@ def automl_app(detector: Detector, workers: int = 2) -> Starlette:
         yield
 
     async def health(request: Request) -> Response:
-        state = "AVAILABLE" if ready.is_set() else "LOADING"
-        status = {"version": "1", "state": state, "status": {"error_code": "OK"}}
+        word = "AVAILABLE" if ready.is_set() else "LOADING"
+        status = {"version": "1", "state": word, "status": {"error_code": "OK"}}
         return JSONResponse({"model_version_status": [status]}, 200 if ready.is_set() else 503)
 
     async def predict(request: Request) -> Response:
         if not ready.is_set():
-            return _error(503, "the detector is loading; ask again in some seconds")
+            return _error(503, state["trouble"])
         body = bytearray()
         async for piece in request.stream():
             body += piece
@@ -61,14 +71,14 @@ def automl_app(detector: Detector, workers: int = 2) -> Starlette:
         try:
             instances, most = decode_request(bytes(body))
             found = [
-                (each.key, await anyio.to_thread.run_sync(look, each, limiter=places))
+                (each.key, await anyio.to_thread.run_sync(detect, each, limiter=places))
                 for each in instances
             ]
         except DataError as error:
             return _error(400, str(error))
         return Response(encode_reply(found, CLASSES, most), media_type="application/json")
 
-    def look(instance: Instance) -> list[Box]:
+    def detect(instance: Instance) -> list[Box]:
         gray = to_gray(decode(instance.picture, f"instance {instance.key!r}"))
         return to_boxes(detector(gray), gray)
 

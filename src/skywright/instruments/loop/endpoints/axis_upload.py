@@ -9,7 +9,7 @@ import httpx
 from skywright.acquire.newest import NewestQueue
 from skywright.instruments.loop.camera import Camera
 from skywright.instruments.loop.sources import SourceFrame
-from skywright.wire.axis_body import name_with_time
+from skywright.wire.axis_body import SIGNATURES, name_with_time
 from skywright.wire.axis_client import camera_url
 
 logger = logging.getLogger(__name__)
@@ -20,6 +20,7 @@ WAITING = 300
 """Pictures that wait for a slow receiver; further ones push out the oldest."""
 LIMIT_S = 5.0
 LOOK_S = 0.1
+PNG = SIGNATURES[1]
 
 
 class Uploader:
@@ -53,7 +54,10 @@ class Uploader:
         self._threads: list[threading.Thread] = []
 
     def trigger(self, opened: bool) -> None:
-        """Begin to upload, or end when all pictures taken so far are sent; may block for that."""
+        """Begin to upload, or end when all pictures taken so far are sent; may block for that.
+
+        A receiver that needs more than `LIMIT_S` for a connection's share loses the rest.
+        """
         with self._lock:
             if opened and self._pictures is None:
                 pictures, closed = self._camera.subscribe(WAITING), threading.Event()
@@ -71,6 +75,10 @@ class Uploader:
                 self._closed.set()
                 for thread in self._threads:
                     thread.join(LIMIT_S)
+                while self._pictures.get(0.0) is not None:
+                    self.counts["dropped"] += 1
+                for thread in self._threads:
+                    thread.join()
                 self.counts["dropped"] += self._pictures.dropped
                 self._pictures = None
                 logger.info("uploads to %s: %s", self.url, dict(self.counts))
@@ -90,12 +98,13 @@ class Uploader:
                     return
 
     def _send(self, client: httpx.Client, frame: SourceFrame) -> None:
+        data = frame.data or b""
         headers = {
-            "Content-Type": "image/jpeg",
+            "Content-Type": "image/png" if data.startswith(PNG) else "image/jpeg",
             "Content-Disposition": f'attachment; filename="{name_with_time(frame.time)}"',
         }
         try:
-            answer = client.post(self.url, content=frame.data or b"", headers=headers)
+            answer = client.post(self.url, content=data, headers=headers)
         except httpx.HTTPError as error:
             self._count("failed", f"{type(error).__name__}: {error}")
             return

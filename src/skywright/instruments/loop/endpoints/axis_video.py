@@ -14,6 +14,7 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from skywright.acquire.newest import NewestQueue
+from skywright.errors import DataError
 from skywright.instruments.loop.camera import Camera
 from skywright.instruments.loop.sources import SourceFrame
 from skywright.processes.http_guard import Guard
@@ -22,6 +23,7 @@ from skywright.wire.axis_mjpeg import BOUNDARY, encode_part
 SILENCE_S = 4.0
 """A request for one picture is refused after this long without one."""
 LOOK_S = 0.5
+JPEG = b"\xff\xd8"
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -37,7 +39,7 @@ def video_app(camera: Camera, guard: Guard | None = None) -> Starlette:
     ======================================  ====================================================
 
     Also without ``/axis-cgi``. ``camera`` may be 1 or absent; other arguments have no effect.
-    Pictures go out as the camera's files unless another size or compression is asked for.
+    JPEG files of the camera go out as they are unless another size or compression is asked for.
 
     Parameters
     ----------
@@ -69,10 +71,10 @@ def video_app(camera: Camera, guard: Guard | None = None) -> Starlette:
 
     def guarded(endpoint: Endpoint) -> Endpoint:
         async def answer(request: Request) -> Response:
-            said = request.headers.get("authorization", "")
-            if guard is None or guard.admits(request.method, said):
+            login = request.headers.get("authorization", "")
+            if guard is None or guard.admits(request.method, login):
                 return await endpoint(request)
-            headers = {"WWW-Authenticate": guard.challenge(said)}
+            headers = {"WWW-Authenticate": guard.challenge(login)}
             return PlainTextResponse("Unauthorized\n", 401, headers)
 
         return answer
@@ -97,21 +99,24 @@ class Form(BaseModel):
 
     def encode(self, frame: SourceFrame) -> bytes:
         """Return a picture as JPEG: the file as it is if that will do."""
-        if frame.data and not self.resolution and self.compression is None:
-            return frame.data
+        data = frame.data or b""
+        if data.startswith(JPEG) and not self.resolution and self.compression is None:
+            return data
         try:
             if frame.image is not None:
                 picture = Image.fromarray(frame.image)
             else:
-                picture = Image.open(io.BytesIO(frame.data or b""))
+                picture = Image.open(io.BytesIO(data))
+                if picture.mode not in ("L", "RGB"):  # JPEG files are neither deep nor transparent
+                    picture = Image.fromarray(frame.pixels(color=False))
             if self.resolution:
                 width, _, height = self.resolution.partition("x")
                 picture = picture.resize((int(width), int(height)))
             buffer = io.BytesIO()
             quality = 85 if self.compression is None else max(100 - self.compression, 1)
             picture.save(buffer, "JPEG", quality=quality)
-        except OSError:  # a damaged file goes out as it is
-            return frame.data or b""
+        except (OSError, DataError):  # a damaged file goes out as it is
+            return data
         return buffer.getvalue()
 
 

@@ -29,7 +29,7 @@ class SourceFrame:
     frame_number
         Identity; grows, gaps are lost pictures.
     time
-        Unix seconds: exposure where the source knows it, else arrival.
+        Unix seconds: arrival, less the delay of the camera where it is given.
     data
         The image file exactly as received (JPEG or PNG); None when the source has pixels only.
     image

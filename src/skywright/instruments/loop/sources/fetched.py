@@ -276,47 +276,27 @@ class SnapshotPictures(Fetched):
             await asyncio.sleep(due - time.monotonic())
 
 
-def fetch_snapshot(
-    url: str,
-    user: str | None = None,
-    password: str | None = None,
-    timeout_s: float = LIMIT_S,
-    *,
-    frame_number: int = 0,
-    delay_s: float = 0.0,
-) -> SourceFrame:
-    """Fetch one picture now.
-
-    Not to be called in a running event loop, which it would hold up: use a thread there.
+def file_fetcher(
+    url: str, user: str | None = None, password: str | None = None, timeout_s: float = LIMIT_S
+) -> Callable[[], Coroutine[Any, Any, bytes]]:
+    """Return what fetches the file of a fresh picture: call it, and await that.
 
     Parameters
     ----------
     url, user, password
         As of `Fetched`.
     timeout_s
-        Limit for all of it.
-    frame_number
-        Of the frame that is returned.
-    delay_s
-        From exposure to arrival.
+        Limit for all of a picture.
 
     Raises
     ------
     ConfigError
         If `url` is no HTTP address.
     HardwareError
-        If the camera cannot be reached, refuses, or is too slow.
+        When called: if the camera cannot be reached, refuses, or is too slow.
     DataError
-        If it sends something else than a picture.
+        When called: if it sends something else than a picture.
     """
-    data = asyncio.run(file_fetcher(url, user, password, timeout_s)())
-    return SourceFrame(frame_number, time.time() - delay_s, data)
-
-
-def file_fetcher(
-    url: str, user: str | None = None, password: str | None = None, timeout_s: float = LIMIT_S
-) -> Callable[[], Coroutine[Any, Any, bytes]]:
-    """Return what fetches the file of a fresh picture, with the arguments of `fetch_snapshot`."""
     address = camera_url(url, SNAPSHOT_PATH)
 
     async def fetch() -> bytes:

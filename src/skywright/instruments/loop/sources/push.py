@@ -27,8 +27,8 @@ class PushedPictures:
     host, port
         Where to listen; port 0 takes a free one, which the attribute then is.
     size
-        Width and height, px, when known before the first picture; afterwards those that hold each
-        of the last `SIZES_KEPT` pictures, since a server may send several sizes. Reading it takes
+        Width and height, px, when known before the first picture; afterwards the largest of the
+        last `SIZES_KEPT` pictures, since a server may send several sizes. Reading it takes
         no lock: the owner asks under its own, which deliveries take after ours.
     bytes_max
         Longest upload, bytes.

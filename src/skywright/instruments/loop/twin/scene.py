@@ -31,7 +31,7 @@ exposure                 1/250..1/30 s
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -65,13 +65,17 @@ def random_scene(rng: np.random.Generator, **overrides: Any) -> Scene:
     Raises
     ------
     ConfigError
-        If a name is neither a field of `Mount` nor of `Optics`.
+        If a name is neither a field of `Mount` nor of `Optics`, or a word is not known.
     """
     unknown = set(overrides) - _MOUNT_FIELDS - _OPTICS_FIELDS
     if unknown:
         raise ConfigError(
             f"random_scene: unknown field {sorted(unknown)}; use those of Mount and Optics"
         )
+    for name, words in (("kind", Kind), ("side", Side), ("light", LightMode)):
+        if overrides.get(name, get_args(words)[0]) not in get_args(words):
+            expected = ", ".join(get_args(words))
+            raise ConfigError(f"random_scene: {name} {overrides[name]!r}: expected {expected}")
     seed = int(rng.integers(2**31))
     draw = np.random.default_rng(seed)
     kind = str(draw.choice(["nylon", "mitegen", "pin", "none"], p=[0.5, 0.3, 0.12, 0.08]))

@@ -1,4 +1,4 @@
-"""The whole DHS over the owner of a camera."""
+"""The DHS: its operations, its camera and its connection to DCSS."""
 
 import asyncio
 from pathlib import Path
