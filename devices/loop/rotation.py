@@ -17,7 +17,8 @@ SHOWN = ("ok", "middle_x", "middle_y", "middle_z", "middle_sigma", "face_on")
 class CameraCalibration:
     """The camera's calibrations, one for each zoom, in one JSON file.
 
-    `set` takes the fields of a `ZoomCalibration` and saves them; those of other zooms stay.
+    `set` takes the fields of a `ZoomCalibration` and saves them; those of other zooms stay. It also
+    takes what `read` returned, and then saves exactly these calibrations.
 
     Parameters
     ----------
@@ -38,11 +39,14 @@ class CameraCalibration:
         """Of the file."""
         return self.file.path
 
-    def set(self, values: Mapping[str, Any]) -> StatusWithReason:
-        """Save the calibration of one zoom; it replaces the one of the same zoom."""
+    def set(self, values: Mapping[str, Any] | str) -> StatusWithReason:
+        """Save the calibration of one zoom, or all of them as JSON text."""
         status = StatusWithReason(obj=self)
         try:
-            self.file.save(ZoomCalibration(**values))
+            if isinstance(values, str):
+                self.file.replace([ZoomCalibration(**stop) for stop in json.loads(values)])
+            else:
+                self.file.save(ZoomCalibration(**values))
         except (ConfigError, OSError, ValueError) as error:
             status.set_exception(
                 error if isinstance(error, ConfigError) else ConfigError(f"{self.name}: {error}")

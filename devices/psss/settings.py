@@ -95,11 +95,11 @@ class Roi(Part):
         """
         try:
             ymin, ymax = (int(row) for row in rows)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, ArithmeticError) as error:
             raise ConfigError(f"{self.name}: {rows!r} is no pair of rows (ymin, ymax)") from error
-        if (ymin, ymax) != tuple(rows) or not (0 <= ymin < ymax or ymin == ymax == 0):
+        if (ymin, ymax) != tuple(rows) or not (0 <= ymin < ymax < 2**31 or ymin == ymax == 0):
             raise ConfigError(
-                f"{self.name}: {rows!r}, expected 0 <= ymin < ymax in whole rows, or (0, 0)"
+                f"{self.name}: {rows!r}, expected 0 <= ymin < ymax < 2^31 in whole rows, or (0, 0)"
             )
 
         def work() -> None:

@@ -90,7 +90,10 @@ def _simulated(args: argparse.Namespace, size: tuple[int, int]) -> Source:
 
     overrides = _overrides(args)
     pose_at = turning(deg_per_s=args.turn * args.speed)
-    camera = SimulatedCamera(args.seed, _fps(args) * args.speed, size, pose_at, **overrides)
+    try:
+        camera = SimulatedCamera(args.seed, _fps(args) * args.speed, size, pose_at, **overrides)
+    except TypeError as error:
+        raise ConfigError(f"--scene {args.scene}: {error}") from error
     camera.latency_s = LATENCY_S if args.goniometer else 0.0
     if not args.list_pvs:
         logger.info("warming up: the kernels of the simulated sample are compiled or loaded")

@@ -1,6 +1,5 @@
 """The plan that calibrates the camera on any mounted sample: scale, roll, axis, delay."""
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -166,12 +165,10 @@ def calibrate_camera(
         return answer
 
     rough, scale = yield from recorded(tools, grid, look_md, uids)
-    saved = yield from bps.rd(tools.result.calibration, default_value="[]")
-    before = [stop for stop in json.loads(saved) if stop["zoom"] == zoom]
+    before = yield from bps.rd(tools.result.calibration, default_value="[]")
 
     def restore(_: Exception) -> MsgGenerator[None]:
-        for stop in before:
-            yield from bps.abs_set(tools.result.calibration, stop, wait=True)
+        yield from bps.abs_set(tools.result.calibration, before, wait=True)
 
     def refined(coarse: ZoomCalibration) -> MsgGenerator[CameraCalibrated]:
         yield from bps.abs_set(tools.result.calibration, asdict(coarse), wait=True)

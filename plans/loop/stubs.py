@@ -116,7 +116,7 @@ def recorded(
 ) -> Any:
     """Run `body` in a run with the camera on; leave everything stopped, whatever happens.
 
-    `turn` is the first sweep of the run: its settings are those in the descriptor.
+    `turn` is the first sweep of the run: its angle, time and run-up are those in the descriptor.
     """
     gonio, camera = tools.goniometer, tools.camera
 

@@ -1,7 +1,7 @@
 """Calibration of the camera: found from moves and turns, kept in a file, between stops only."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from devices.loop.rotation import CameraCalibration
 from skywright.errors import ConfigError, DataError
 from skywright.instruments.loop.calibration import (
     CalibrationFile,
@@ -140,6 +141,17 @@ def test_calibrations_round_trip_through_their_file(tmp_path: Path) -> None:
     file.save(newer)
     assert load_calibrations(path) == [newer, today]
     assert [p.name for p in tmp_path.iterdir()] == ["camera.json"]
+
+
+def test_calibrations_that_were_read_are_put_back_exactly(tmp_path: Path) -> None:
+    device = CameraCalibration(tmp_path / "axis.json", "calibration")
+    for stops in ([], [MID]):
+        device.file.replace(stops)
+        before = device.read()["calibration"]["value"]
+        device.set(asdict(replace(MID, axis_px=1.0))).wait(1)
+        device.set(asdict(HIGH)).wait(1)
+        device.set(before).wait(1)
+        assert device.file.stops() == stops
 
 
 def entry(**changes: object) -> dict[str, object]:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -164,9 +165,10 @@ class LoopDetection(Analysis[Votes]):
         if backend := backends.FORMER_NAMES.get(parameters.get("backend", "")):
             parameters["backend"] = backend
         if parameters.get("backend", BACKENDS[0]) != BACKENDS[0] or len(parameters) > 1:
-            model = Path(str(parameters.get("model", ""))).expanduser()
-            if "sha256" not in parameters and model.is_file():
-                parameters["sha256"] = hashlib.sha256(model.read_bytes()).hexdigest()
+            if "sha256" not in parameters:
+                with suppress(OSError):  # the back-end says so
+                    model = Path(str(parameters.get("model", ""))).expanduser().read_bytes()
+                    parameters["sha256"] = hashlib.sha256(model).hexdigest()
             # Wrong settings are to stop the session, not the first picture.
             _detector(json.dumps(parameters, sort_keys=True))
         super().__init__(**parameters)

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from pathlib import Path
@@ -339,9 +339,12 @@ class CalibrationFile:
         return load_calibrations(self.path) if self.path.exists() else []
 
     def save(self, new: ZoomCalibration) -> None:
-        """Save the calibration of one zoom; the file is replaced whole or not at all."""
-        others = [stop for stop in self.stops() if stop.zoom != new.zoom]
-        ordered = sorted([*others, new], key=lambda stop: stop.zoom)
+        """Save the calibration of one zoom; those of other zooms stay."""
+        self.replace([*(stop for stop in self.stops() if stop.zoom != new.zoom), new])
+
+    def replace(self, stops: Iterable[ZoomCalibration]) -> None:
+        """Save exactly these calibrations; the file is replaced whole or not at all."""
+        ordered = sorted(stops, key=lambda stop: stop.zoom)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         part = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         try:

@@ -336,7 +336,7 @@ def _read_info(path: Path) -> BackgroundInfo:
                 last_pulse_id=int(attrs.get("last_pulse_id", -1)),
                 file=path.name,
             )
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, ArithmeticError) as error:
         raise DataError(f"{path}: cannot be read as HDF5 ({error})") from error
 
 

@@ -88,7 +88,8 @@ class Client(Closing):
 
     def set_parameters(self, parameters: dict[str, Any]) -> dict[str, Any]:
         """Change parameters, all or none of them; return all that there are now."""
-        body = orjson.dumps(parameters, option=orjson.OPT_SERIALIZE_NUMPY)
+        option = orjson.OPT_SERIALIZE_NUMPY  # which takes arrays in C's order only
+        body = orjson.dumps(parameters, option=option, default=lambda array: array.tolist())
         return dict(self._ask("POST", "/parameters", body, field="parameters"))
 
     def set_background(self, filename: str = "", data: ArrayLike | None = None) -> str:

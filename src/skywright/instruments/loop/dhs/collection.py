@@ -12,7 +12,6 @@ import time
 from collections import Counter, deque
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 from skywright.errors import DataError
@@ -143,8 +142,7 @@ class Collection:
                 skipped.set_result(Finding(index, frame.frame_number, frame.time, why=SKIPPED))
                 self._order.append(skipped)
                 if self._saver is not None:  # not by the search, which has too much to do
-                    save = partial(self._saver.save, index, frame)
-                    self._loop.call_soon_threadsafe(self._loop.run_in_executor, None, save)
+                    self._saver.save_later(index, frame)
             else:
                 self._waiting_bytes += frame.nbytes
                 self._unsearched[index] = frame

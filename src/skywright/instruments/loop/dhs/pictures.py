@@ -1,6 +1,7 @@
 """Pictures of a series for people: saved one by one, and some of them on a sheet."""
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,11 @@ class Saver:
                 break
             self.directory = directory / f"{name}_{again}"
         self._failed = False
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="save")
+
+    def save_later(self, index: int, frame: SourceFrame) -> None:
+        """Save a picture as it came, on a thread for this; returns at once."""
+        self._thread.submit(self.save, index, frame)
 
     def save(self, index: int, frame: SourceFrame) -> None:
         """Save a picture as it came; an error of the disk is logged, once a series."""

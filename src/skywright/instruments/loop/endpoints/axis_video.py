@@ -107,8 +107,10 @@ class Form(BaseModel):
                 picture = Image.fromarray(frame.image)
             else:
                 picture = Image.open(io.BytesIO(data))
-                if picture.mode not in ("L", "RGB"):  # JPEG files are neither deep nor transparent
+                if picture.mode.startswith(("I", "F")):  # deep
                     picture = Image.fromarray(frame.pixels(color=False))
+                elif picture.mode not in ("L", "RGB"):
+                    picture = picture.convert("RGB")
             if self.resolution:
                 width, _, height = self.resolution.partition("x")
                 picture = picture.resize((int(width), int(height)))
