@@ -165,12 +165,12 @@ def test_reserved_names(journals: Path, client: Any) -> None:
 
 
 def test_names_that_tables_cannot_have(journals: Path, client: Any) -> None:
-    keys = ["T1(K)", "2theta", "_x", "a--b", "k" * 60, "k" * 61, "k" * 62, "µ" * 31]
+    keys = ["T1(K)", "2theta", "_x", "a--b", "k" * 58, "k" * 59, "K" * 58, "µ" * 31]
     recording = Recording(journals).stream("primary", **dict.fromkeys(keys, NUMBER))
     recording.event(**{key: float(n) for n, key in enumerate(keys)})
     run = stored(recording.stop(), client)
     data = run["primary"].read()
-    named = ["T1_K_", "x2theta", "x_x", "a_b", "k" * 60]
+    named = ["T1_K_", "x2theta", "x_x", "a_b", "k" * 58]
     assert [float(data[name][0]) for name in named] == [0.0, 1.0, 2.0, 3.0, 4.0]
     values = [float(data[name][0]) for name in data if name not in ("time", "seq_num")]
     assert sorted(values) == list(range(8))

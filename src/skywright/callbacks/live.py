@@ -241,6 +241,11 @@ class SecondReports(Reports):
         return self._first.is_running
 
     @property
+    def unusable(self) -> str:
+        """Why the first analysis can analyze no stream of the present raw run; else ""."""
+        return self._first.unusable
+
+    @property
     def is_starting(self) -> bool:
         """Whether the worker of the first analysis is not ready for frames yet."""
         return self._first.is_starting

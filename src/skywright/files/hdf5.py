@@ -71,7 +71,8 @@ def check_rows(dataset: h5py.Dataset, start: int, stop: int) -> None:
     """
     path = Path(dataset.file.filename)
     if dataset.is_virtual:
-        for _, name, source, _ in dataset.virtual_sources():  # in the names %% stands for %
+        sources = {(each.file_name, each.dset_name) for each in dataset.virtual_sources()}
+        for name, source in sources:  # in the names %% stands for %
             with open_hdf5(path if name == "." else path.parent / name.replace("%%", "%")) as file:
                 rows = file[source.replace("%%", "%")]
                 check_rows(rows, 0, len(rows))

@@ -107,13 +107,17 @@ def shorten_tracebacks(shell: Any, *kinds: type[BaseException]) -> None:
     shell
         IPython's ``InteractiveShell``.
     *kinds
-        Further errors whose text says what to do, such as bluesky's interruption of a plan.
+        Further errors whose text, or that of their cause, says what to do, such as bluesky's
+        interruption of a plan.
     """
 
     def show(shell: Any, kind: type, error: BaseException, trace: Any, **_: Any) -> None:
         hint = hint_after_mistake(error, shell.user_ns)
         if hint:
             error.add_note(hint)
+        cause = error.__cause__
+        if isinstance(error, kinds) and cause is not None and str(cause) not in str(error):
+            error.add_note(f"{type(cause).__name__}: {cause}")
         short = bool(hint) or isinstance(error, kinds) or is_refusal(error)
         shell.showtraceback((kind, error, trace), exception_only=short)
 

@@ -19,8 +19,9 @@ from skywright.store.tail import Line
 
 _NOT_IN_ADDRESSES = re.compile(r"[/\\?#%]")
 _NOT_IN_SQL = re.compile(r"""['"`;()=+\x00-\x1f]|--""")
-COLUMN_BYTES = 60
-"""Greatest length of a column's name: tiled's limit is 63, for ``ts_`` and the name."""
+COLUMN_BYTES = 58
+"""Greatest length of a column's name: tiled's limit is 63, for ``ts_``, the name, and underscores
+that tell it from names like it."""
 PASSED = ("start", "stream_datum", "")
 
 
@@ -181,7 +182,7 @@ def column_name(name: str) -> str:
         column = f"x{column}"
     data = column.encode(errors="replace")
     if len(data) > COLUMN_BYTES:
-        return f"{data[:49].decode(errors='ignore')}_{zlib.crc32(data):08x}"
+        return f"{data[:47].decode(errors='ignore')}_{zlib.crc32(data):08x}"
     return column
 
 

@@ -104,8 +104,8 @@ class Memory:
 def load_memory(root: Path, connection: Connection) -> Memory:
     """Return what the database holds of the directory `root`.
 
-    A directory that was moved under its name keeps the uuids of its sessions and atlases. It has
-    been moved from where there is no directory any more.
+    A directory that was moved under its name keeps the uuids of its sessions and atlases. It was
+    moved from a place if there is no directory any more and its files are below `root` now.
     """
     memory = Memory(root)
     file = schema.source_file.c
@@ -118,9 +118,9 @@ def load_memory(root: Path, connection: Connection) -> Memory:
             memory.seen.add((kind, entity))
         if digest is not None:
             memory.digests[path] = digest
-    roots = connection.execute(select(file.root).distinct()).scalars()
-    gone = [each for each in roots if Path(each).name == root.name and not Path(each).exists()]
-    same = file.root.in_([str(root), *gone])
+    roots = connection.execute(select(file.root).distinct()).scalars().all()
+    before = [each for each in roots if _was_moved(Path(each), root, connection)]
+    same = file.root.in_([str(root), *before])
     atlases = select(file.path, file.entity_uuid).where(
         same, file.kind == Kind.ATLAS.value, file.entity_uuid.is_not(None)
     )
@@ -139,6 +139,21 @@ def load_memory(root: Path, connection: Connection) -> Memory:
         }
     memory.linked = {grid: paths[uuid] for grid, uuid in links.items() if uuid in paths}
     return memory
+
+
+def _was_moved(old: Path, root: Path, connection: Connection) -> bool:
+    """Return whether the directory `old` is `root` now."""
+    if old.name != root.name:
+        return False
+    try:
+        old.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        file = schema.source_file.c
+        own = select(file.path).where(file.root == str(old), file.path.not_like("..%"))
+        return any((root / path).exists() for path in connection.execute(own.limit(100)).scalars())
+    except OSError:  # it is there, and may not be looked into, or its disk does not answer
+        return False
+    return False
 
 
 def _load_sessions(memory: Memory, connection: Connection, same: Any) -> dict[str, str]:
