@@ -3,6 +3,7 @@
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import bluesky.plan_stubs as bps
@@ -17,7 +18,7 @@ from ophyd.sim import NullStatus
 from ophyd.status import Status
 from support.documents import Documents
 
-from plans import pictures
+from plans import pictures, run_stubs
 from plans.epu.track import track_epu
 from plans.panoseti import runs
 from plans.panoseti.calibration import tune_threshold
@@ -227,6 +228,8 @@ PLANS: dict[str, Callable[[], MsgGenerator[Any]]] = {
 def quick_reports(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (pictures, spectrum, shots, runs):
         monkeypatch.setattr(module, "COLLECT_S", 0.001)
+    # As many messages on any computer: the engine cannot be suspended by the last one of a plan.
+    monkeypatch.setattr(run_stubs, "time", SimpleNamespace(monotonic=lambda: 0.0))
 
 
 def with_pause(plan: MsgGenerator[Any], after: int, pause: Msg) -> MsgGenerator[Any]:

@@ -65,7 +65,8 @@ def sacla(socket: Path, journals: Path, tmp_path: Path) -> Iterator[Shots]:
 def begin_runs(sacla: Shots, socket: Path) -> None:
     """Begin a run with a new high tag and low tags, and a further one."""
     control = FacilityControl(socket)
-    for wanted, tags in ((20, (202302, 1000)), (40, (None, None))):
+    for run, wanted, tags in ((501, 20, (202302, 1000)), (502, 40, (None, None))):
+        until(lambda r=run: sacla.run_number.get() == r, 120, "the run")
         until(lambda n=wanted: bool(sacla.rows.file) and sacla.rows.get_index() > n, 120, "shots")
         control.start_run(*tags)
     control.close()
