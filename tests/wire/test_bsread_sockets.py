@@ -352,7 +352,9 @@ def test_who_only_knocks_does_not_stop_a_reader():
         sender.close()
 
 
-def test_a_slow_reader_of_a_pub_does_not_starve_the_others():
+@pytest.fixture
+def pub_and_quick_reader():
+    """A PUB with little room and its quick reader; another reader of it takes nothing."""
     sender = Sender(LOCAL, "pub", queue_messages=5)
     address = f"tcp://127.0.0.1:{sender.port}"
     slow = Receiver(address, "sub", queue_bytes=1)
@@ -360,37 +362,32 @@ def test_a_slow_reader_of_a_pub_does_not_starve_the_others():
     try:
         connected(sender, quick)
         until(lambda: sender.readers == 2)
-        frames, got = [b"{}", bytes(500_000)], 0
-        for _ in range(200):
-            sender.send(frames)
-            got += quick.receive(LIMIT_S) is not None
-        assert got == 200
-        assert 0 < sender.drops["queue_full"] < 200
+        yield sender, quick
     finally:
         slow.close()
         quick.close()
         sender.close()
 
 
-def test_a_pub_that_waits_sends_no_message_twice():
-    sender = Sender(LOCAL, "pub", queue_messages=5)
-    address = f"tcp://127.0.0.1:{sender.port}"
-    slow = Receiver(address, "sub", queue_bytes=1)
-    quick = Receiver(address, "sub")
-    try:
-        connected(sender, quick)
-        until(lambda: sender.readers == 2)
-        sent, got = 0, []
-        while sent < 100 and sender.send([b"%d" % sent, bytes(500_000)], 0.05):
-            got.append(bytes(quick.receive(LIMIT_S)[0]))
-            sent += 1
-        assert sent < 100  # the slow one has no room
-        assert got == [b"%d" % number for number in range(sent)]
-        assert quick.receive(0.1) is None
-    finally:
-        slow.close()
-        quick.close()
-        sender.close()
+def test_a_slow_reader_of_a_pub_does_not_starve_the_others(pub_and_quick_reader):
+    sender, quick = pub_and_quick_reader
+    frames, got = [b"{}", bytes(500_000)], 0
+    for _ in range(200):
+        sender.send(frames)
+        got += quick.receive(LIMIT_S) is not None
+    assert got == 200
+    assert 0 < sender.drops["queue_full"] < 200
+
+
+def test_a_pub_that_waits_sends_no_message_twice(pub_and_quick_reader):
+    sender, quick = pub_and_quick_reader
+    sent, got = 0, []
+    while sent < 100 and sender.send([b"%d" % sent, bytes(500_000)], 0.05):
+        got.append(bytes(quick.receive(LIMIT_S)[0]))
+        sent += 1
+    assert sent < 100  # the slow one has no room
+    assert got == [b"%d" % number for number in range(sent)]
+    assert quick.receive(0.1) is None
 
 
 def test_a_received_message_can_be_sent_on_as_it_came():
