@@ -1,10 +1,11 @@
 """Train the network that finds loops: ``python tools/train_loop STEP ...``.
 
 1. ``data POOL --seconds 600 --workers 2``: pictures of the generators into POOL, a folder of
-   shards, 140 kB a picture;
-2. ``train POOL NETWORKS --minutes 60 [--without twin painter ...]``: train a network that
-   sees all, ``NETWORKS/all.pt``, and beside it one without each generator named; shards that are
-   added meanwhile are used. On a GPU, where there is one;
+   shards, 216 kB a picture;
+2. ``train POOL NETWORKS --minutes 60 [--without twin painter ...] [--more twin ...]``: train a
+   network that sees all, ``NETWORKS/all.pt``, and beside it one without each generator named, and
+   one that sees more of each generator named; shards that are added meanwhile are used. On a GPU,
+   where there is one;
 3. ``mix FIRST SECOND PART POOL OUT``: the mean of two checkpoints, the second trained on from the
    first, that is by PART the second;
 4. ``export CHECKPOINT MODEL``: the model file, with the revisions of code and data in its metadata;
@@ -66,7 +67,7 @@ def export(checkpoint: Path, model: Path) -> None:
     import onnx
     import torch
     from names import INPUT, KINDS, MASKS, OUTPUTS, SIDES
-    from network import LoopNetwork, MirroredNetwork
+    from network import LoopNetwork, ReadNetwork
 
     code = revision()  # before the model file, which is one of the repository's, changes
     state = torch.load(checkpoint, weights_only=True, map_location="cpu")
@@ -74,7 +75,7 @@ def export(checkpoint: Path, model: Path) -> None:
     network.load_state_dict(state["average"])
     network.eval()
     torch.onnx.export(
-        MirroredNetwork(network).eval(), (torch.zeros(1, 1, *INPUT, dtype=torch.uint8),),
+        ReadNetwork(network).eval(), (torch.zeros(1, 1, *INPUT, dtype=torch.uint8),),
         str(model), input_names=["gray"], output_names=list(OUTPUTS), dynamo=False,
     )  # fmt: skip
     loaded = onnx.load(str(model))
@@ -116,6 +117,7 @@ def main() -> int:
     fit.add_argument("networks", type=Path, help="folder for the checkpoints")
     fit.add_argument("--minutes", type=float, default=60.0)
     fit.add_argument("--without", nargs="*", default=[], help="generators")
+    fit.add_argument("--more", nargs="*", default=[], help="generators")
     fit.add_argument("--rate", type=float, default=2e-3)
     fit.add_argument("--batch", type=int, default=240, help="pictures in a step")
     fit.add_argument("--room", type=int, default=100_000, help="most pictures in memory")
@@ -140,7 +142,14 @@ def main() -> int:
         from training import train
 
         train(
-            args.pool, args.networks, args.minutes, args.without, args.rate, args.batch, args.room
+            args.pool,
+            args.networks,
+            args.minutes,
+            args.without,
+            args.more,
+            args.rate,
+            args.batch,
+            args.room,
         )
     elif args.step == "mix":
         from mixing import mix

@@ -17,7 +17,7 @@ from scipy.ndimage import gaussian_filter, label
 from traced import traced
 
 ROOT = Path(__file__).resolve().parents[2]
-TWIN_SIZES = ((352, 240), (384, 307), (448, 304), (480, 400))
+TWIN_SIZES = ((352, 240), (384, 307), (448, 304), (480, 400), (576, 460), (640, 436))
 PARTS = {"pin": "pin", "stem": "stem", "head": "head", "drop": "head", "ice": "head"}
 USUAL = 0.6  # part of the pictures as a good beamline has them; the others are spoiled
 LEAST_SEEN_PX = 16  # of a mount; with less there is none

@@ -8,8 +8,8 @@ from network import COARSE, FINE
 from torch import Tensor
 from torch.nn import functional
 
-NEAR_CELLS = 2.5  # so far from the tip its offset is learned
-SPREAD_CELLS = 1.3  # of the peaks at tip and begin
+NEAR_CELLS = 3.5  # so far from the tip its offset is learned
+SPREAD_CELLS = 1.6  # of the peaks at tip and begin
 
 
 def loss_of(outputs: Any, masks: Tensor, numbers: Tensor) -> dict[str, Tensor]:

@@ -42,6 +42,6 @@ def mix(first: Path, second: Path, part: float, folder: Path, out: Path) -> None
             layer.momentum = None  # the mean of all batches
     with torch.no_grad():
         for _ in range(BATCHES):
-            rows = pool.drawn(BATCH, "")
+            rows = pool.drawn(BATCH)
             network(views(pool.gray[rows], pool.bits[rows], pool.numbers[rows])[0])
     torch.save({**new, "average": network.state_dict()}, out)

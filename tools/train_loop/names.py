@@ -1,6 +1,6 @@
 """The size of the network's input, and the names and order of what it gives."""
 
-INPUT = (96, 128)  # rows, columns
+INPUT = (128, 192)  # rows, columns
 MASKS = ("pin", "stem", "head", "content", "other")
 SIDES = ("none", "left", "right", "top", "bottom")
 KINDS = ("none", "nylon", "mitegen", "pin")

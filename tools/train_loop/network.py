@@ -1,8 +1,8 @@
 """The network that finds a loop: a small encoder and decoder with skip connections, and its heads.
 
-Its input is a picture, or a part of one, of 96 x 128 grey levels: small, so that it learns and runs
-fast; the read-out lets it look a second time at the part that it found. It normalizes the light
-itself, so that the file of weights holds everything that was trained.
+Its input is a picture, or a part of one, of 128 x 192 grey levels: small, so that it learns and
+runs fast; the read-out lets it look a second time at the part that it found. It normalizes the
+light itself, so that the file of weights holds everything that was trained.
 """
 
 from itertools import pairwise
@@ -37,9 +37,9 @@ class Residual(nn.Module):
 class LoopNetwork(nn.Module):
     """Map a picture to masks, tip, edges of the head, side and kind.
 
-    The outputs are ``maps`` (N, 10, 48, 64), the channels of `MAPS`: logits of the masks, of the
+    The outputs are ``maps`` (N, 10, 64, 96), the channels of `MAPS`: logits of the masks, of the
     tip and of the begin of the stem, the offset of the tip from the center of a cell, in cells,
-    and the logarithm of its expected error; ``edges`` (N, 8, 24, 32), the distances of xmin, ymin,
+    and the logarithm of its expected error; ``edges`` (N, 8, 32, 48), the distances of xmin, ymin,
     xmax, ymax of the head from the center of a cell, over the size of the input, and the
     logarithms of their expected errors; ``side`` (N, 5) and ``kind`` (N, 4), logits.
     """
@@ -47,7 +47,7 @@ class LoopNetwork(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         channels, up, fine = (16, 32, 64, 96, 112), 48, 16  # processors compute 16 at once
-        self.stem = block(1, channels[0], 2)  # 48 x 64
+        self.stem = block(1, channels[0], 2)  # 64 x 96
         self.down = nn.ModuleList()
         for k, (inputs, outputs) in enumerate(pairwise(channels)):
             steps = [block(inputs, outputs, 2), block(outputs, outputs)]
@@ -70,7 +70,7 @@ class LoopNetwork(nn.Module):
             self.edges.bias[4:] = 2.0
 
     def forward(self, gray: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return `OUTPUTS` for (N, 1, 96, 128) grey levels, 0..255."""
+        """Return `OUTPUTS` for (N, 1, 128, 192) grey levels, 0..255."""
         mean = gray.mean((2, 3), keepdim=True)
         spread = ((gray - mean) ** 2).mean((2, 3), keepdim=True).sqrt()
         first = self.stem(((gray - mean) / (spread + 4.0)).clamp(-5.0, 5.0))
@@ -89,35 +89,24 @@ class LoopNetwork(nn.Module):
         return self.maps(fine), self.edges(up), self.side(whole), self.kind(whole)
 
 
-class MirroredNetwork(nn.Module):
-    """What the model file holds: the network on a picture and on that picture upside down.
+class ReadNetwork(nn.Module):
+    """What the model file holds: the network, its outputs as probabilities, places and errors.
 
-    The mean of both is returned, as probabilities and places, each without the dimension of
-    pictures; `names.OUTPUTS` says what they are.
+    Each comes without the dimension of pictures; `names.OUTPUTS` says what they are.
     """
 
     def __init__(self, network: LoopNetwork) -> None:
         super().__init__()
         self.network = network
-        self.other_way = torch.ones(len(MAPS), 1, 1)
-        self.other_way[MAPS.index("tip_dy")] = -1.0
         rows, columns = (cells // COARSE for cells in INPUT)
         y, x = ((torch.arange(n) + 0.5) / n for n in (rows, columns))
         here = torch.stack([x.expand(rows, -1), y[:, None].expand(-1, columns)])
         self.centers = here.repeat(2, 1, 1)  # of the cells, x, y, x, y
 
     def forward(self, gray: Tensor) -> tuple[Tensor, ...]:
-        """Return `OUTPUTS` for (1, 1, 96, 128) grey levels, uint8."""
-        upright = gray.float()
-        maps, edges, side, kind = self.network(torch.cat([upright, upright.flip(2)]))
-        maps = (maps[0] + maps[1].flip(1) * self.other_way) / 2
+        """Return `OUTPUTS` for (1, 1, 128, 192) grey levels, uint8."""
+        maps, edges, side, kind = (out[0] for out in self.network(gray.float()))
         likely = maps[: MAPS.index("tip_dx")].sigmoid()
-        mirrored = [0, 3, 2, 1]  # upside down the upper edge is the lower one
-        places = edges[:, :4] + self.centers
-        turned = places[1, mirrored].flip(1)
-        turned = torch.stack([turned[0], 1 - turned[1], turned[2], 1 - turned[3]])
-        errors = (edges[0, 4:] + edges[1, 4:][mirrored].flip(1)) / 2
-        sides = side.softmax(1)
         # The training measures both errors in cells of the maps.
         columns = INPUT[1] // FINE
         return (
@@ -126,10 +115,10 @@ class MirroredNetwork(nn.Module):
             likely[MAPS.index("begin")],
             maps[MAPS.index("tip_dx") : MAPS.index("tip_dy") + 1],
             maps[MAPS.index("tip_log_error")].clamp(-4, 4).exp(),
-            (places[0] + turned) / 2,
-            errors.clamp(-4, 4).exp() / columns,
-            (sides[0] + sides[1, [0, 1, 2, 4, 3]]) / 2,
-            kind.softmax(1).mean(0),
+            edges[:4] + self.centers,
+            edges[4:].clamp(-4, 4).exp() / columns,
+            side.softmax(0),
+            kind.softmax(0),
         )
 
 

@@ -9,6 +9,7 @@ from sample import CELLS, NUMBERS, PICTURE
 from torch import Tensor
 
 ARRAYS = ("gray", "bits", "numbers")
+MORE = 3  # times as many pictures of a generator that is drawn more often
 
 
 class Pool:
@@ -67,12 +68,16 @@ class Pool:
         used = sorted(name for name in self.read if generator_of(name) != without)
         return hashlib.sha256(" ".join(used).encode()).hexdigest()[:12]
 
-    def drawn(self, count: int, without: str) -> Tensor:
-        """Return the rows of `count` pictures, as many of each generator but for that one."""
+    def drawn(self, count: int, without: str = "", more: str = "") -> Tensor:
+        """Return the rows of `count` pictures, as many of each generator.
+
+        There are none of the generator `without`, and three times as many of `more`.
+        """
         names = [name for name in sorted(self.counts) if name != without]
+        turn = names + [name for name in names if name == more] * (MORE - 1)
         rows = []
-        for k, name in enumerate(names):
-            each = count // len(names) + (k < count % len(names))
+        for name in names:
+            each = sum(turn[k % len(turn)] == name for k in range(count))
             pick = torch.randint(self.counts[name], (each,), device=self.device)
             rows.append(self.rows[name][pick])
         return torch.cat(rows)

@@ -11,8 +11,8 @@ from PIL import Image
 NAN = float("nan")
 NOWHERE = (NAN, NAN)
 NO_BOX = (NAN, NAN, NAN, NAN)
-PICTURE = (288, 384)  # rows, columns of a packed picture: its smallest parts are still sharp
-CELLS = (144, 192)  # of its masks
+PICTURE = (360, 480)  # rows, columns of a packed picture: its smallest parts are still sharp
+CELLS = (180, 240)  # of its masks
 NUMBERS = 14
 FLIPPED = {"left": "right", "right": "left"}
 TURNED = {"left": "top", "top": "left", "right": "bottom", "bottom": "right", "none": "none"}
@@ -97,7 +97,7 @@ def resized(gray: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def packed(sample: Sample) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float32]]:
-    """Return the picture (288, 384), the masks as bits (144, 192) and the numbers (14,).
+    """Return the picture (360, 480), the masks as bits (180, 240) and the numbers (14,).
 
     The numbers are kind, side, tip x y, begin x y, box, whether "other" is known, width and height
     of the picture, whether there is a mount; places are fractions of width and height, NaN for what

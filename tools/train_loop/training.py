@@ -32,17 +32,22 @@ class Learner:
     ----------
     pool
         The pictures.
-    without
-        Generator whose pictures it does not see; empty for none.
     checkpoint
         File of its weights: where it exists, training goes on from it.
     batch
         Number of pictures in a step.
+    without
+        Generator whose pictures it does not see; empty for none.
+    more
+        Generator of which it sees three times as many as of each other; empty for none.
     """
 
-    def __init__(self, pool: Pool, without: str, checkpoint: Path, batch: int) -> None:
+    def __init__(
+        self, pool: Pool, checkpoint: Path, batch: int, without: str = "", more: str = ""
+    ) -> None:
         device = pool.device
-        self.pool, self.without, self.checkpoint, self.batch = pool, without, checkpoint, batch
+        self.pool, self.checkpoint, self.batch = pool, checkpoint, batch
+        self.without, self.more = without, more
         self.network = LoopNetwork().to(device, memory_format=torch.channels_last)
         self.steps = 0
         if checkpoint.exists():
@@ -73,7 +78,7 @@ class Learner:
         """Learn from one batch."""
         with torch.cuda.stream(self.stream):
             self.rate.fill_(rate)
-            self.rows.copy_(self.pool.drawn(self.batch, self.without))
+            self.rows.copy_(self.pool.drawn(self.batch, self.without, self.more))
             self.run()
             self.steps += 1
             if self.steps % AVERAGE_EVERY == 0:
@@ -97,7 +102,7 @@ class Learner:
         """Return a step that starts its thousand small kernels at once."""
         with torch.cuda.stream(self.stream):
             for _ in range(3):  # at rate 0: libraries choose their kernels
-                self.rows.copy_(self.pool.drawn(self.batch, self.without))
+                self.rows.copy_(self.pool.drawn(self.batch, self.without, self.more))
                 self._update()
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
@@ -123,13 +128,15 @@ def train(
     networks: Path,
     minutes: float,
     without: list[str],
+    more: list[str],
     rate: float,
     batch: int,
     room: int,
 ) -> None:
-    """Train for a time, minutes: a network that sees all, and one without each generator named.
+    """Train for a time, minutes: a network that sees all, and others beside it.
 
-    The files are ``all.pt`` and ``without-NAME.pt`` in the folder `networks`.
+    One sees more of each generator named by `more`, one does not see each named by `without`. The
+    files are ``all.pt``, ``more-NAME.pt`` and ``without-NAME.pt`` in the folder `networks`.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.manual_seed(1)
@@ -142,9 +149,10 @@ def train(
     while not set(TURN) <= set(pool.counts):  # the data step may have begun just now
         pool.refresh()
         over.wait(0.2)
-    learners = [
-        Learner(pool, name, networks / (f"without-{name}.pt" if name else "all.pt"), batch)
-        for name in ("", *without)
+    used = [Learner(pool, networks / "all.pt", batch)]
+    used += [Learner(pool, networks / f"more-{name}.pt", batch, more=name) for name in more]
+    learners = used + [
+        Learner(pool, networks / f"without-{name}.pt", batch, without=name) for name in without
     ]
     log.info("%d networks, first pictures after %.0f s", len(learners), time.monotonic() - begun)
     threading.Thread(target=_keep_reading, args=(pool, over), daemon=True).start()
@@ -152,8 +160,8 @@ def train(
     while (part := (time.monotonic() - begun) / (60 * minutes)) < 1:
         step += 1
         now = rate * min(1.0, step / WARM_UP_STEPS) * (0.5 + 0.5 * math.cos(math.pi * part))
-        # The first is for use and learns twice as often as those that tell what it cannot know.
-        for learner in (*learners, learners[0]):
+        # Those for use learn twice as often as those that tell what they cannot know.
+        for learner in (*learners, *used):
             learner.step(now)
         if device.type == "cuda" and step % AVERAGE_EVERY:
             continue  # the steps wait in the queue of the device

@@ -15,7 +15,7 @@ BEYOND = 0.1  # part of the pictures in which the mount is made to reach past th
 BARELY_SEEN = 0.4  # part of these in which the tip is just inside of the border
 INVERTED, SHADED, BLURRED, BENT = 0.07, 0.3, 0.25, 0.25  # parts of the pictures
 RELIT, RESTYLED = 0.3, 0.3  # parts of the pictures
-KERNEL_PX = 7  # size of the kernels
+KERNEL_PX = 9  # size of the kernels
 
 
 def views(gray: Tensor, bits: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -32,12 +32,12 @@ def views(gray: Tensor, bits: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor, 
 
     Returns
     -------
-    (N, 1, 96, 128) float32 grey levels, (N, 5, 48, 64) float32 masks, (N, 14) float32.
+    (N, 1, 128, 192) float32 grey levels, (N, 5, 64, 96) float32 masks, (N, 14) float32.
     """
     shifts = torch.arange(len(MASKS), device=bits.device, dtype=torch.uint8)
     masks = ((bits[:, None] >> shifts[:, None, None]) & 1).float()
     gray, masks, numbers = cut_out(gray[:, None].float(), masks, numbers)
-    return lit(restyled(relit(gray, masks))), masks, numbers
+    return lit(restyled(relit(gray, masks, numbers))), masks, numbers
 
 
 def cut_out(gray: Tensor, masks: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -130,10 +130,17 @@ def _sampled(
     )
 
 
-def relit(gray: Tensor, masks: Tensor) -> Tensor:
-    """Make each part of the mount in some pictures lighter or darker by a factor of its own."""
+def relit(gray: Tensor, masks: Tensor, numbers: Tensor) -> Tensor:
+    """Make each part of the mount in some pictures lighter or darker by a factor of its own.
+
+    The mask of a head is filled: a nylon loop whose opening is darker than the light would be a
+    film, so its head stays as it is.
+    """
     n, at = len(gray), gray.device
     factors = 0.5 * torch.randn(n, len(MASKS), 1, 1, device=at)
+    open_loop = (numbers[:, 0] == KINDS.index("nylon")).float().view(n, 1, 1, 1)
+    is_head = (torch.arange(len(MASKS), device=at) == MASKS.index("head")).view(1, -1, 1, 1)
+    factors = factors * (1 - open_loop * is_head)
     factors = factors * (torch.rand(n, 1, 1, 1, device=at) < RELIT)
     smooth = functional.interpolate(
         (masks * factors).sum(1, keepdim=True), size=gray.shape[2:], mode="bilinear"
@@ -166,7 +173,7 @@ def restyled(gray: Tensor) -> Tensor:
 
 
 def lit(gray: Tensor) -> Tensor:
-    """Change blur, gamma, shade, brightness, noise and polarity of pictures, (N, 1, 96, 128)."""
+    """Change blur, gamma, shade, brightness, noise and polarity of pictures, (N, 1, 128, 192)."""
     n, at = len(gray), gray.device
 
     def chance(part: float) -> Tensor:
@@ -188,9 +195,9 @@ def lit(gray: Tensor) -> Tensor:
 
 
 def _blurred(gray: Tensor) -> Tensor:
-    """Blur each picture by a width of its own, 0.3 to 1.8 px."""
+    """Blur each picture by a width of its own, 0.3 to 2.4 px."""
     n = len(gray)
-    sigma = 0.3 * torch.exp(1.8 * torch.rand(n, 1, device=gray.device))
+    sigma = 0.3 * torch.exp(2.1 * torch.rand(n, 1, device=gray.device))
     far = torch.arange(KERNEL_PX, device=gray.device) - KERNEL_PX // 2
     kernel = torch.exp(-0.5 * (far / sigma) ** 2)
     kernel = kernel / kernel.sum(1, keepdim=True)
