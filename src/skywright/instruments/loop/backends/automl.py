@@ -129,10 +129,9 @@ class AutoMLDetector(Detector):
         with self._lock:
             self._pause_s, self._why = 0.0, ""
         try:
-            boxes = automl.decode_reply(reply, key)
+            return automl.decode_reply(reply, key)
         except DataError as error:
             raise DataError(f"automl: {self.url}: {error}") from error
-        return sorted(boxes, key=lambda box: -box.score)
 
     def trouble(self) -> str:
         """Return why the service cannot be used at present; empty if it answers."""

@@ -104,10 +104,8 @@ def to_boxes(detection: Detection, gray: NDArray[np.uint8]) -> list[Box]:
     boxes = []
     if detection.kind in LOOPS and detection.bbox is not None:
         boxes.append(_box(detection.kind, detection.score, detection.bbox, gray.shape))
-    if detection.side is not None and not math.isnan(detection.pin_base_x):
-        corners = _pin_corners(detection, gray)
-        if corners is not None:
-            boxes.append(_box(PIN, detection.score, corners, gray.shape))
+    if (corners := find_pin_box(gray, detection)) is not None:
+        boxes.append(_box(PIN, detection.score, corners, gray.shape))
     return boxes
 
 
@@ -161,8 +159,13 @@ def _ends_at(tip: tuple[float, float], corners: Corners, side: str) -> bool:
     return inside and abs(off) <= TIP_PART * length
 
 
-def _pin_corners(detection: Detection, gray: NDArray[np.uint8]) -> Corners | None:
-    """Measure the pin, from the border to its end; None where nothing stands out."""
+def find_pin_box(gray: NDArray[np.uint8], detection: Detection) -> Corners | None:
+    """Return the box of the pin, px, from its border to its end, in a picture, (H, W) uint8.
+
+    None if no end of a pin was found, or nothing stands out behind it.
+    """
+    if detection.side is None or math.isnan(detection.pin_base_x):
+        return None
     height, width = gray.shape
     x, y = detection.pin_base_x, detection.pin_base_y
     lying = detection.side in ("left", "right")
@@ -186,10 +189,9 @@ def _pin_corners(detection: Detection, gray: NDArray[np.uint8]) -> Corners | Non
     runs = np.split(dark, np.flatnonzero(np.diff(dark) > 0.1 * len(profile)) + 1)
     run = min(runs, key=lambda each: abs(0.5 * (each[0] + each[-1]) - v))
     low, high = run[0] - 0.5, run[-1] + 0.5
-    side = str(detection.side)
     return {
         "left": (-0.5, low, x, high),
         "right": (x, low, width - 0.5, high),
         "top": (low, -0.5, high, y),
         "bottom": (low, y, high, height - 0.5),
-    }[side]
+    }[detection.side]
