@@ -28,42 +28,31 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 @checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class ZoomCalibration:
-    """What is known of the camera at one stop of its zoom.
-
-    Parameters
-    ----------
-    zoom : float
-        Position of the zoom, in the motor's unit.
-    um_per_px_x, um_per_px_y : float
-    roll_deg : float
-        As in `View`.
-    axis_px, axis_sigma_px : float
-        Row at which the spindle crosses the target column (column and row for a vertical one).
-    delay_s : float
-        Time stamp of a picture less time of its exposure.
-    scale_residual_px, axis_residual_px : float
-        Rms of the fits that gave scale and axis.
-    date : datetime
-        With time zone.
-    side, phi_sign, width_px, height_px, target_px
-        As in `View`.
-    """
+    """What is known of the camera at one stop of its zoom."""
 
     zoom: Finite
+    """Position of the zoom, in the motor's unit."""
     um_per_px_x: Positive
     um_per_px_y: Positive
     axis_px: Finite
     axis_sigma_px: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    """Row at which the spindle crosses the target column (column and row for a vertical one), and
+    its standard deviation."""
     scale_residual_px: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     axis_residual_px: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    """Rms of the fits that gave scale and axis."""
     date: AwareDatetime
+    """With time zone."""
     roll_deg: Annotated[float, Field(gt=-45, lt=45)] = 0.0
+    """As in `View`."""
     delay_s: Annotated[float, Field(ge=-10, le=10)] = 0.0
+    """Time stamp of a picture less time of its exposure."""
     side: Side = "left"
     phi_sign: Literal[1, -1] = 1
     width_px: Annotated[int, Field(gt=0)] = 704
     height_px: Annotated[int, Field(gt=0)] = 480
     target_px: Finite | None = None
+    """From `side` on, as in `View`."""
 
     @property
     def view(self) -> View:
@@ -92,40 +81,26 @@ def from_json(values: Mapping[str, Any]) -> ZoomCalibration:
 
 @dataclass(frozen=True)
 class Scale:
-    """Result of `fit_scale`.
-
-    Attributes
-    ----------
-    um_per_px_x, um_per_px_y, roll_deg : float
-        As in `View`.
-    relative_sigma : float
-        Standard deviation of the worse scale, as part of it.
-    residual_px : float
-        Rms.
-    """
+    """Result of `fit_scale`; the first three as in `View`."""
 
     um_per_px_x: float
     um_per_px_y: float
     roll_deg: float
     relative_sigma: float
+    """Standard deviation of the worse scale, as part of it."""
     residual_px: float
+    """Rms."""
 
 
 @dataclass(frozen=True)
 class AxisLine:
-    """Result of `fit_axis_line`.
-
-    Attributes
-    ----------
-    axis_px, axis_sigma_px : float
-        Where the spindle crosses the target column (row for a vertical one).
-    roll_deg, roll_sigma_deg : float
-        Its turn in the picture; NaN if it was seen at one place only.
-    """
+    """Result of `fit_axis_line`."""
 
     axis_px: float
+    """Where the spindle crosses the target column (row for a vertical one)."""
     axis_sigma_px: float
     roll_deg: float
+    """Its turn in the picture; NaN if it was seen at one place only."""
     roll_sigma_deg: float
 
 
@@ -269,10 +244,10 @@ def fit_axis_line(
 
 
 def at_zoom(stops: Sequence[ZoomCalibration], zoom: float) -> ZoomCalibration:
-    """Return the calibration at a zoom, between stops by the logarithm of the scale.
+    """Return the calibration at a zoom, interpolated between two stops.
 
-    Axis, roll and delay are interpolated straight; errors, residuals and date are the worse
-    neighbor's.
+    Scales by their logarithm, axis, roll and delay straight; errors, residuals and date are the
+    worse neighbor's.
 
     Raises
     ------
@@ -357,14 +332,7 @@ class CalibrationFile:
             part.unlink(missing_ok=True)
 
     def at(self, zoom: float, shape: tuple[int, ...] = ()) -> ZoomCalibration:
-        """Return the calibration at a zoom.
-
-        Parameters
-        ----------
-        zoom
-            Position of the zoom.
-        shape
-            (H, W, ...) of the pictures, where known.
+        """Return the calibration at a zoom, for pictures of a shape (H, W, ...) if that is known.
 
         Raises
         ------

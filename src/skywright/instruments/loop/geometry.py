@@ -27,34 +27,24 @@ WIDTH_PX, HEIGHT_PX = 704, 480  # 4CIF, what the camera sends
 
 @dataclass(frozen=True)
 class View:
-    """How the camera sees the spindle at one zoom.
-
-    Parameters
-    ----------
-    um_per_px_x, um_per_px_y : float
-        Size of a pixel in the sample, by columns and by rows, > 0; they differ on old encoders.
-    side : "left", "right", "top" or "bottom"
-        Border through which the pin enters.
-    roll_deg : float
-        Turn of the spindle (and of all that moves with it) in the picture, from `along` towards
-        `across`: a loop far from the pin is seen at larger `across` if it is positive. |roll| < 45.
-    phi_sign : 1 or -1
-        -1 where the motor's angle grows against the sense of the formula above.
-    width_px, height_px : int
-        Size of the picture.
-    target_px : float or None
-        Where the tip shall go along the spindle: a column, a row for a pin from top or bottom;
-        None is the middle of the picture.
-    """
+    """How the camera sees the spindle at one zoom."""
 
     um_per_px_x: float = UM_PER_PX
     um_per_px_y: float = UM_PER_PX
+    """Size of a pixel in the sample, by columns and by rows, > 0; they differ on old encoders."""
     side: Side = "left"
+    """Border through which the pin enters."""
     roll_deg: float = 0.0
+    """Turn of the spindle (and of all that moves with it) in the picture, from `along` towards
+    `across`: a loop far from the pin is seen at larger `across` if it is positive. |roll| < 45."""
     phi_sign: int = 1
+    """-1 where the motor's angle grows against the sense of the formula above."""
     width_px: int = WIDTH_PX
     height_px: int = HEIGHT_PX
+    """Size of the picture."""
     target_px: float | None = None
+    """Where the tip shall go along the spindle: a column, a row for a pin from top or bottom; None
+    is the middle of the picture."""
 
     def __post_init__(self) -> None:
         for name in ("um_per_px_x", "um_per_px_y"):

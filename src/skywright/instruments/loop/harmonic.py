@@ -25,26 +25,18 @@ GATE = 3.5  # residuals beyond this number of sigma are not counted as used
 
 @dataclass(frozen=True)
 class Harmonic:
-    """Result of `fit_harmonic` for n samples and k responses, in the unit of the responses.
-
-    Attributes
-    ----------
-    coefficients : (k, 3) float64
-        Constant, cosine, sine.
-    covariance : (k, 3, 3) float64
-        Of the coefficients, residuals' correlation along the angle included.
-    sigma : (k,) float64
-        Standard deviation of the used residuals.
-    weights : (n,) float64
-        Tukey weights of the last iteration, 0 where not used.
-    residuals : (n, k) float64
-    """
+    """Result of `fit_harmonic` for n samples and k responses, in the unit of the responses."""
 
     coefficients: Floats
+    """(k, 3) float64: constant, cosine, sine."""
     covariance: Floats
+    """(k, 3, 3) float64: of the coefficients, residuals' correlation along the angle included."""
     sigma: Floats
+    """(k,) float64: standard deviation of the used residuals."""
     weights: Floats
+    """(n,) float64: Tukey weights of the last iteration, 0 where not used."""
     residuals: Floats
+    """(n, k) float64."""
 
 
 def fit_harmonic(

@@ -17,20 +17,14 @@ SMOOTH_COLUMNS = 3
 
 @dataclass(frozen=True)
 class Limits:
-    """The filled outline of a mount, column by column.
-
-    Attributes
-    ----------
-    upper, lower : (W,) float64
-        y of its two edges in each column of the picture, px, pixel centers at whole numbers; NaN
-        where there is nothing.
-    side
-        Border through which it enters.
-    """
+    """The filled outline of a mount, column by column."""
 
     upper: NDArray[np.float64]
     lower: NDArray[np.float64]
+    """(W,) float64: y of its two edges in each column of the picture, px, pixel centers at whole
+    numbers; NaN where there is nothing."""
     side: str
+    """Border through which it enters."""
 
     def over(self, start: float, stop: float) -> tuple[float, float]:
         """Return the extremes of `upper` and `lower` over the columns from `start` to `stop`, px.

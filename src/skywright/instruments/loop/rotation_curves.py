@@ -14,30 +14,20 @@ POINTS = 361
 
 @dataclass(frozen=True)
 class RotationCurves:
-    """Heights from the spindle and widths, um.
-
-    Parameters
-    ----------
-    phi_deg : (n,) float64
-        Spindle at each picture; NaN where it is not known.
-    seen : dict of (n,) float64
-        Height of ``"tip"`` and ``"middle"`` in each picture; NaN where not seen.
-    width : (n,) float64
-        Of the loop in each picture.
-    curve_deg : (m,) float64
-        Angles of the fitted curves.
-    fitted : dict of (m,) float64
-        Height of ``"tip"`` and ``"middle"``; NaN where there is no fit.
-    fitted_width : (m,) float64
-        NaN if the face is not known.
-    """
+    """Heights from the spindle and widths, um."""
 
     phi_deg: Floats
+    """(n,) float64: spindle at each picture; NaN where it is not known."""
     seen: Mapping[str, Floats]
+    """Height of ``"tip"`` and ``"middle"`` in each picture, (n,) float64; NaN where not seen."""
     width: Floats
+    """(n,) float64: of the loop in each picture."""
     curve_deg: Floats
+    """(m,) float64: angles of the fitted curves."""
     fitted: Mapping[str, Floats]
+    """Height of ``"tip"`` and ``"middle"``, (m,) float64; NaN where there is no fit."""
     fitted_width: Floats
+    """(m,) float64: NaN if the face is not known."""
 
 
 def rotation_curves(

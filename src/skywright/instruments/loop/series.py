@@ -31,43 +31,30 @@ END_SHARE = 0.25
 
 @dataclass(frozen=True)
 class Series:
-    """What was found in n pictures of a rotation, px.
-
-    Parameters
-    ----------
-    phi_deg : (n,) float64
-        Angle of the spindle when each picture was exposed.
-    tip_px : (n, 2) float64
-        x, y of the tip, NaN where none is seen.
-    bbox_px : (n, 4) float64
-        xmin, ymin, xmax, ymax of the head, NaN where unknown.
-    error_px : (n, 4) float64
-        Expected absolute errors of `bbox_px`, NaN where unknown.
-    width_px : (n,) float64
-        Extent of the head across the spindle, NaN where unknown.
-    kind, side : (n,) str
-        As in `Detection`; empty where unknown (kind "none": nothing was seen).
-    kind_odds : (n,) float64
-        Weight of `kind` in the vote, at least 0: added up, log odds of independent pictures.
-    score : (n,) float64
-        0..1, weight in the vote for the side.
-    clipped : (n,) bool
-        The silhouette leaves the frame elsewhere than on the pin side.
-    beyond : (n,) bool
-        The mount reaches past the far border.
-    """
+    """What was found in n pictures of a rotation, px; (n,) where nothing else is said."""
 
     phi_deg: Floats
+    """Angle of the spindle when each picture was exposed."""
     tip_px: Floats
+    """(n, 2): x, y of the tip, NaN where none is seen."""
     bbox_px: Floats
+    """(n, 4): xmin, ymin, xmax, ymax of the head, NaN where unknown."""
     error_px: Floats
+    """(n, 4): expected absolute errors of `bbox_px`, NaN where unknown."""
     width_px: Floats
+    """Extent of the head across the spindle, NaN where unknown."""
     kind: Texts
+    """As in `Detection`; empty where unknown ("none": nothing was seen)."""
     kind_odds: Floats
+    """Weight of `kind` in the vote, at least 0: added up, log odds of independent pictures."""
     side: Texts
+    """As in `Detection`; empty where unknown."""
     score: Floats
+    """0..1, weight in the vote for the side."""
     clipped: NDArray[np.bool_]
+    """The silhouette leaves the frame elsewhere than on the pin side."""
     beyond: NDArray[np.bool_]
+    """The mount reaches past the far border."""
 
     def __len__(self) -> int:
         return len(self.phi_deg)
@@ -75,34 +62,22 @@ class Series:
 
 @dataclass(frozen=True)
 class SeriesFit:
-    """What a rotation tells.
-
-    Attributes
-    ----------
-    tip : Center
-        The tip of the sample: what `offset_um` of the command line is.
-    middle : Center
-        The middle of the loop's box; its own `ok` says whether it is known.
-    face : Face
-    kind : str
-        Class of the mount by vote; empty if unknown.
-    kind_share : float
-        Part of the votes for it.
-    view : View
-        As given, with the side by vote where it was open.
-    reason : Reason
-    why : str
-        Why the tip is not known, or the sample is no loop; empty if all is well.
-    """
+    """What a rotation tells."""
 
     tip: Center
+    """The tip of the sample: what `offset_um` of the command line is."""
     middle: Center
+    """The middle of the loop's box; its own `ok` says whether it is known."""
     face: Face
     kind: str
+    """Class of the mount by vote; empty if unknown."""
     kind_share: float
+    """Part of the votes for it."""
     view: View
+    """As given, with the side by vote where it was open."""
     reason: Reason
     why: str
+    """Why the tip is not known, or the sample is no loop; empty if all is well."""
 
     @property
     def ok(self) -> bool:

@@ -62,16 +62,6 @@ def check_matrix(matrix: ArrayLike) -> Floats:
 class StageSetup:
     """How three stages move the sample.
 
-    Parameters
-    ----------
-    matrix : 3 x 3
-        See `check_matrix`. Rows: x, y, z of the goniometer frame for stages on the spindle; along
-        the spindle, across it as seen, along the beam for stages on a table.
-    mounting : "spindle" or "table"
-        Whether the stages turn with the sample.
-    phi_sign : 1 or -1
-        As in `skywright.instruments.loop.geometry.View`.
-
     Raises
     ------
     ConfigError
@@ -79,8 +69,12 @@ class StageSetup:
     """
 
     matrix: tuple[tuple[float, ...], ...] = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
+    """3 x 3: see `check_matrix`. Rows: x, y, z of the goniometer frame for stages on the spindle;
+    along the spindle, across it as seen, along the beam for stages on a table."""
     mounting: Mounting = "spindle"
+    """Whether the stages turn with the sample."""
     phi_sign: int = 1
+    """1 or -1, as in `skywright.instruments.loop.geometry.View`."""
 
     def __post_init__(self) -> None:
         check_matrix(self.matrix)

@@ -19,13 +19,6 @@ KNOWN_DELAY_S = 0.02
 class Trace:
     """Readings of the spindle.
 
-    Parameters
-    ----------
-    time_s : (m,) float
-        In any order; of equal times the last holds.
-    phi_deg : (m,) float
-        Unwrapped: no jump by 360.
-
     Raises
     ------
     DataError
@@ -33,7 +26,9 @@ class Trace:
     """
 
     time_s: Floats
+    """(m,) float, in any order; of equal times the last holds."""
     phi_deg: Floats
+    """(m,) float, unwrapped: no jump by 360."""
 
     def __post_init__(self) -> None:
         time = np.asarray(self.time_s, dtype=np.float64).ravel()
@@ -55,20 +50,13 @@ class Trace:
 
 @dataclass(frozen=True)
 class Delay:
-    """By how much pictures lag behind the motor.
-
-    Attributes
-    ----------
-    delay_s : float
-        Time stamp of a picture less time at which it was exposed; NaN if it cannot be known.
-    sigma_s : float
-    why : str
-        Why it cannot be known; empty if it is.
-    """
+    """By how much pictures lag behind the motor."""
 
     delay_s: float
+    """Time stamp of a picture less time at which it was exposed; NaN if it cannot be known."""
     sigma_s: float
     why: str
+    """Why it cannot be known; empty if it is."""
 
     @property
     def ok(self) -> bool:

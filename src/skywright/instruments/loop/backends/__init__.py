@@ -24,21 +24,13 @@ FORMER_NAMES = {"classical": "network"}
 
 @dataclass(frozen=True)
 class Found:
-    """What a back-end says of a picture.
-
-    Attributes
-    ----------
-    detection
-        What the picture shows.
-    backend
-        That found it, one of `BACKENDS`.
-    why
-        Why our network stood in; empty if it did not.
-    """
+    """What a back-end says of a picture."""
 
     detection: Detection
     backend: str
+    """That found it, one of `BACKENDS`."""
     why: str = ""
+    """Why our network stood in; empty if it did not."""
 
 
 class Detector(ABC):
@@ -77,14 +69,7 @@ class Detector(ABC):
 
 
 def make_detector(backend: str = "network", **settings: Any) -> Detector:
-    """Return a back-end.
-
-    Parameters
-    ----------
-    backend
-        One of `BACKENDS`.
-    **settings
-        Of its class: automl ``url`` ..., onnx ``model`` ...; JSON values.
+    """Return the back-end of a name in `BACKENDS`; `settings` are those of its class, JSON values.
 
     Raises
     ------

@@ -45,10 +45,8 @@ class AutoMLDetector(Detector):
         ``http://host:8501``; without the path.
     threshold
         Score below which a box is nothing.
-    timeout_s
-        Limit for a picture, retries included.
-    retries
-        How often a picture is sent again when the service cannot be reached or is busy.
+    timeout_s, retries
+        Limit for a picture, with its `retries`, when the service cannot be reached or is busy.
     waiting
         Pictures under way at the same time; further ones do not wait.
     most_boxes

@@ -47,15 +47,11 @@ def from_boxes(
     Parameters
     ----------
     boxes
-        By falling score.
+        By falling score; `most` of them are looked at, those below `threshold` are nothing.
     seen
         What our detector tells of the same picture.
     shape
         (H, W) of the picture, px.
-    threshold
-        Score below which a box is nothing.
-    most
-        Number of boxes that are looked at.
     """
     good = [box for box in boxes[:most] if box.score >= threshold]
     loop = next((box for box in good if box.kind in LOOPS), None)

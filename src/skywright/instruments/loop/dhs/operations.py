@@ -38,24 +38,16 @@ TEST_PICTURE = "test_picture.jpg"
 
 @dataclass
 class SnapshotOperations:
-    """What can be asked of one picture.
-
-    Parameters
-    ----------
-    snapshots
-        Takes them.
-    images
-        The list for ``findBoundingBox``.
-    fps
-        Pictures per second of the camera, as ``initializeCamera`` reports it.
-    background_file
-        Where the background picture is kept.
-    """
+    """What can be asked of one picture."""
 
     snapshots: Snapshots
+    """Takes them."""
     images: ImageList
+    """The list for ``findBoundingBox``."""
     fps: float
+    """Pictures per second of the camera, as ``initializeCamera`` reports it."""
     background_file: Path
+    """Where the background picture is kept."""
 
     def table(self) -> dict[str, Operation]:
         """Return the operations by name."""
