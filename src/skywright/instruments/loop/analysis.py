@@ -137,18 +137,9 @@ def as_columns(found: Iterable[tuple[Detection, str]]) -> dict[str, NDArray[Any]
 class LoopDetection(Analysis[Votes]):
     """Finds tip, box, width and kind of the mount in each picture of a sample camera.
 
-    Parameters
-    ----------
-    backend
-        network, automl or onnx.
-    **settings
-        Of the back-end (`skywright.instruments.loop.backends.make_detector`). The hash of an ONNX
-        file becomes one of them, so that a derived run tells which network it was.
-
-    Raises
-    ------
-    ConfigError
-        If the back-end cannot do with them.
+    The parameters are those of `skywright.instruments.loop.backends.make_detector`, which raises
+    `ConfigError` if they are wrong. The hash of an ONNX file becomes one of them, so that a derived
+    run tells which network it was.
     """
 
     name = "loop_detection"

@@ -202,10 +202,9 @@ def fit_axis_line(
     ----------
     along_px : (n,) float
         Column of the tip (row for a pin from top or bottom) in each rotation.
-    axis_px : (n,) float
-        `Center.axis_row_px` of each, fitted with a roll of 0: the row of the axis at the tip.
-    sigma_px : (n,) float
-        `Center.axis_sigma_px` of each.
+    axis_px, sigma_px : (n,) float
+        `Center.axis_row_px` of each, fitted with a roll of 0: the row of the axis at the tip; and
+        its `Center.axis_sigma_px`.
     view : View
         For target, pixel sizes and pin side.
 

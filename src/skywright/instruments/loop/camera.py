@@ -114,17 +114,13 @@ class Camera:
         Where pictures come from; the camera closes it.
     changed
         Called, from any thread, after the state has changed; must return at once.
-
-    Attributes
-    ----------
-    color
-        True records (H, W, 3) RGB, False (H, W) grey.
     """
 
     def __init__(self, source: Source, changed: Callable[[], None] | None = None) -> None:
         self.source = source
         self.changed = changed or (lambda: None)
         self.color = False
+        """True records (H, W, 3) RGB, False (H, W) grey."""
         self._size = source.size
         self._layout = PictureLayout()
         self._singles = SingleFileRecorder()

@@ -125,14 +125,7 @@ def check_light(found: RotationValues) -> None:
 
 
 def judge(found: RotationValues, aim: Aim = "loop") -> Verdict:
-    """Decide what a rotation tells.
-
-    Parameters
-    ----------
-    found
-        What the rotation tells.
-    aim
-        Which point goes to the beam.
+    """Decide what a rotation tells; `aim` is the point that goes to the beam.
 
     Raises
     ------

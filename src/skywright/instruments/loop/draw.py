@@ -32,7 +32,7 @@ def annotate(
     title: str = "",
     pin_box: Corners | None = None,
 ) -> NDArray[np.uint8]:
-    """Draw box, tip, end of the pin and a caption into a copy of a picture.
+    """Draw box, tip, end of the pin and a caption into a copy, (H, W, 3) uint8, of a picture.
 
     Parameters
     ----------
@@ -44,10 +44,6 @@ def annotate(
         Put before the caption, e.g. a file name or a frame number.
     pin_box
         xmin, ymin, xmax, ymax of the pin (`backends.boxes.find_pin_box`), px.
-
-    Returns
-    -------
-    (H, W, 3) uint8
     """
     image = Image.fromarray(np.ascontiguousarray(picture)).convert("RGB")
     draw = ImageDraw.Draw(image)

@@ -45,10 +45,9 @@ def fit_face(phi_deg: ArrayLike, width_um: ArrayLike, pixel_um: float) -> Face:
 
     Parameters
     ----------
-    phi_deg : (n,) float
-        Angle of the spindle at each picture; order and spacing are free.
-    width_um : (n,) float
-        Extent of the head across the spindle; NaN where unknown.
+    phi_deg, width_um : (n,) float
+        Angle of the spindle at each picture, in any order and spacing; extent of the head across
+        the spindle, NaN where unknown.
     pixel_um : float
         Size of a pixel across the spindle.
 

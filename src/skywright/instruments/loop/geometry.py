@@ -96,19 +96,7 @@ class View:
 
 
 def to_view(xy_px: ArrayLike, view: View) -> Floats:
-    """Convert points of the picture to the view frame.
-
-    Parameters
-    ----------
-    xy_px : (..., 2) float
-        x, y in px.
-    view
-
-    Returns
-    -------
-    (..., 2) float64
-        along, across in um.
-    """
+    """Convert points x, y of the picture, (..., 2) px, to along, across, (..., 2) float64 um."""
     return np.asarray(xy_px, dtype=np.float64) @ view.matrix.T
 
 
@@ -147,10 +135,8 @@ def to_laboratory(xyz_um: ArrayLike, phi_deg: ArrayLike, phi_sign: int = 1) -> F
     ----------
     xyz_um : (..., 3) float
         Goniometer frame, from the axis.
-    phi_deg : (...) float
-        Spindle angle.
-    phi_sign : 1 or -1
-        See `View`.
+    phi_deg, phi_sign
+        Spindle angle, (...), and 1 or -1 (`View`).
 
     Returns
     -------
@@ -170,7 +156,7 @@ def to_goniometer(along_across_beam_um: ArrayLike, phi_deg: ArrayLike, phi_sign:
 
 
 def observe(xyz_um: ArrayLike, phi_deg: ArrayLike, view: View, axis_row_px: float) -> Floats:
-    """Predict where points are seen.
+    """Predict where points are seen: x, y, (..., 2) float64 px.
 
     Parameters
     ----------
@@ -181,11 +167,6 @@ def observe(xyz_um: ArrayLike, phi_deg: ArrayLike, view: View, axis_row_px: floa
     view : View
     axis_row_px : float
         Row at which the spindle crosses the target column (column and row for a vertical one).
-
-    Returns
-    -------
-    (..., 2) float64
-        x, y in px.
     """
     seen = to_laboratory(xyz_um, phi_deg, view.phi_sign)[..., :2]
     axis = axis_um(axis_row_px, view)

@@ -54,8 +54,7 @@ def fit_harmonic(
 
     Parameters
     ----------
-    angle_rad : (n,) float64
-    responses : (n, k) float64
+    angle_rad, responses : (n,), (n, k) float64
         Finite.
     unit : float
         Size of the usual error (one pixel); scales are held within 0.5 and 5 of it.

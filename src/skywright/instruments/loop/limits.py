@@ -39,18 +39,9 @@ class Limits:
 
 
 def find_limits(gray: NDArray[np.uint8]) -> Limits | None:
-    """Find the mount of a picture and its edges in each column.
+    """Find the mount of a picture, as `find_loop` does, and its edges in each column.
 
-    Parameters
-    ----------
-    gray
-        (H, W) uint8 picture, at least 32 x 32.
-
-    Returns
-    -------
-    Limits or None
-        None if there is no mount; the mount is the one that
-        `skywright.instruments.loop.detect.find_loop` finds.
+    `gray` is (H, W) uint8, at least 32 x 32. None if there is no mount.
 
     Raises
     ------

@@ -31,13 +31,11 @@ def fit_middle(
     ----------
     phi_deg : (n,) float64
         Angle of the spindle at each picture.
-    box_px : (n, 4) float64
-        xmin, ymin, xmax, ymax of the head alone; NaN where unknown or not to be used.
-    error_px : (n, 4) float64
-        Expected absolute errors of these, NaN where unknown.
-    view : View
-    axis : AxisPrior or None
-        Row of the spindle where it is known.
+    box_px, error_px : (n, 4) float64
+        xmin, ymin, xmax, ymax of the head alone, NaN where unknown or not to be used; and their
+        expected absolute errors, NaN where unknown.
+    view, axis
+        As for `fit_center`.
 
     Notes
     -----

@@ -117,16 +117,9 @@ def _scaled_to_bytes(pixels: NDArray) -> NDArray[np.uint8]:
 
 
 def encode_jpeg(picture: NDArray[np.uint8], quality: int = 85, subsampling: str = "420") -> bytes:
-    """Encode a picture as JPEG.
+    """Encode a picture, (H, W) or (H, W, 3) uint8, as JPEG of a quality 0..100.
 
-    Parameters
-    ----------
-    picture
-        (H, W) or (H, W, 3) uint8.
-    quality
-        0..100.
-    subsampling
-        Of color: 420 as video encoders do, 444 for lines of one pixel.
+    Subsampling of color is 420 as video encoders do, or 444 for lines of one pixel.
     """
     if picture.ndim == 2:
         gray = np.ascontiguousarray(picture[:, :, np.newaxis])

@@ -38,22 +38,16 @@ def rotation_curves(
     result: Mapping[str, Any],
     calibration: ZoomCalibration,
 ) -> RotationCurves:
-    """Put what was seen in a rotation beside what was fitted to it.
+    """Put what was seen in a rotation beside the results of `LoopRotation`.
 
     Parameters
     ----------
-    phi_deg : (n,) float64
-        Spindle at each picture.
+    phi_deg, width_px : (n,) float64
+        Spindle at each picture; width of the loop across the pin's axis.
     tip_px : (n, 2) float64
         Tip, x and y.
     box_px : (n, 4) float64
         Box around the loop: left, right, top, bottom.
-    width_px : (n,) float64
-        Of the loop, across the pin's axis.
-    result
-        Results of `skywright.instruments.loop.rotation.LoopRotation`.
-    calibration
-        Of the camera.
     """
     view = calibration.view
     row = result["axis_row"]

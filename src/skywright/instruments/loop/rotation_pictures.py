@@ -72,20 +72,9 @@ def draw_sheet(
 ) -> Iterator[tuple[str, bytes]]:
     """Draw what was found into pictures of a rotation, and where the beam is; and a sheet of them.
 
-    Parameters
-    ----------
-    pictures
-        Rows of the run, and the picture of each.
-    members
-        Inputs of `skywright.instruments.loop.rotation.LoopRotation`, of all rows.
-    calibration
-        Of the camera.
-
-    Yields
-    ------
-    str, bytes
-        ``rotation_NNNN.jpg``, each as soon as it is drawn, and ``rotation_sheet.png``: names and
-        contents of the files.
+    `pictures` are rows of the run with the picture of each, `members` the inputs of `LoopRotation`
+    in all rows. Yields name and contents of ``rotation_NNNN.jpg``, each as soon as it is drawn, and
+    of ``rotation_sheet.png``.
     """
     drawn = []
     for row, picture in pictures:

@@ -121,12 +121,11 @@ def fit_series(
 
     Parameters
     ----------
-    series : Series
-    view : View
+    view
         Its `side` holds if nothing better is known.
-    axis : AxisPrior, optional
+    axis
         Row of the spindle where it is known; else it is a result.
-    side : str, optional
+    side
         Border through which the pin enters; None takes a vote.
     """
     voted = vote(series.side, series.score)[0]
@@ -161,12 +160,8 @@ def keep_outermost(series: Series, view: View) -> tuple[Series, int]:
     A faint loop is missed in some views, and the end of its stem or pin found instead. False tips
     beyond the true end are few and scattered.
 
-    Returns
-    -------
-    Series
-        With tip, boxes, width, class and side unknown where a nearer end was found.
-    int
-        How many these are.
+    Return the series with tip, boxes, width, class and side unknown where a nearer end was found,
+    and the number of these pictures.
     """
     along = to_view(series.tip_px, view)[:, 0]
     seen = np.isfinite(along) & (series.side == view.side)
@@ -222,19 +217,8 @@ def whole_heads(box_px: Floats, view: View) -> NDArray[np.bool_]:
     """Mark boxes that hold the head alone, by its length, which a turn does not change.
 
     Seen edge-on, a head is as thin as its stem, and a box may take stem and pin for it. So where
-    the boxes disagree, the shortest length that `HEAD_SHARE` of them have is that of the head.
-
-    Parameters
-    ----------
-    box_px : (n, 4) float64
-        NaN where unknown.
-    view
-        With the pin side.
-
-    Returns
-    -------
-    (n,) bool
-        All boxes if there is no such length.
+    the boxes (n, 4), NaN where unknown, disagree, the shortest length that `HEAD_SHARE` of them
+    have is that of the head; all boxes are marked, (n,) bool, if there is no such length.
     """
     first = 1 if view.vertical else 0
     length = box_px[:, first + 2] - box_px[:, first]

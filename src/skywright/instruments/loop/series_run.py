@@ -125,16 +125,8 @@ class SeriesRun:
     ) -> None:
         """Emit documents of the remaining pictures and end both runs.
 
-        Parameters
-        ----------
-        count, shape
-            As of `recorded`.
-        exit_status, reason
-            How the series ended.
-        skipped
-            Pictures that were recorded and not searched.
-        pictures
-            File name to contents, kept with the derived run.
+        `skipped` pictures were recorded and not searched; `pictures`, file name to contents, are
+        kept with the derived run.
         """
         self.recorded(count, shape)
         self._emit("stop", self._run.compose_stop(exit_status=exit_status, reason=reason))

@@ -142,17 +142,15 @@ class RunSpindle:
     def angles(
         self, times: Floats, rows: NDArray[np.intp], trace: Trace | None, delay_s: float
     ) -> Floats:
-        """Return the angle at pictures, deg; NaN where it is not known.
+        """Return the angle at pictures, deg, (n,) float64; NaN where it is not known.
 
         Parameters
         ----------
-        times : (n,) float64
-            Time stamps of the pictures, in the order of the file.
-        rows : (n,) intp
-            Their rows in the file.
-        trace : Trace or None
+        times, rows
+            Time stamps of the pictures, in the order of the file, and their rows in it; (n,).
+        trace
             Of a flyer; None takes the angles of steps.
-        delay_s : float
+        delay_s
             By which the time stamps are late.
         """
         if trace is None:

@@ -16,17 +16,10 @@ SQUARE = 0.02
 
 
 def check_matrix(matrix: ArrayLike) -> Floats:
-    """Check the directions of three stages.
+    """Check the directions of three stages, and return them as (3, 3) float64.
 
-    Parameters
-    ----------
-    matrix : (3, 3) float
-        Column i is the displacement of the sample by one unit of length of stage i. Usually one 1
-        or -1 in each row and column; scales and rotations are allowed, the stages must be square.
-
-    Returns
-    -------
-    (3, 3) float64
+    Column i is the displacement of the sample by one unit of length of stage i. Usually there is
+    one 1 or -1 in each row and column; scales and rotations are allowed, the stages must be square.
 
     Raises
     ------
@@ -90,14 +83,7 @@ class StageSetup:
     def sample_um(self, motors: ArrayLike, phi_deg: float, units: tuple[str, ...]) -> Floats:
         """Return the displacement of the sample, (3,) float64, um of the goniometer frame.
 
-        Parameters
-        ----------
-        motors : (3,) float
-            Positions, in their units.
-        phi_deg : float
-            Spindle angle.
-        units : 3 texts
-            mm, um ...
+        `motors` are their positions (3,) in their `units`, mm, um ...
         """
         shift = self._um(units) @ np.asarray(motors, dtype=np.float64)
         return shift if self.mounting == "spindle" else to_goniometer(shift, phi_deg, self.phi_sign)

@@ -103,14 +103,8 @@ def fit_delay(trace: Trace, time_s: ArrayLike, tip_px: ArrayLike, view: View) ->
     Between a forward and a backward sweep at speed omega the phases differ by 2 omega delay; here
     the delay is one more unknown of the fit, so any motion with two speeds serves.
 
-    Parameters
-    ----------
-    trace : Trace
-    time_s : (n,) float
-        Time stamps of the pictures, clock of the trace.
-    tip_px : (n, 2) float
-        x, y, NaN where not seen.
-    view : View
+    `time_s` (n,) are the time stamps of the pictures by the clock of the trace, `tip_px` (n, 2) the
+    tips x, y, NaN where not seen.
     """
     tip = np.asarray(tip_px, dtype=np.float64).reshape(-1, 2)
     time = np.asarray(time_s, dtype=np.float64).ravel()

@@ -44,14 +44,8 @@ def from_boxes(
     The best loop is the loop if its own score reaches the threshold, whatever a pin has; the tip is
     that of our detector if it is where the box ends, else the middle of the box's far edge.
 
-    Parameters
-    ----------
-    boxes
-        By falling score; `most` of them are looked at, those below `threshold` are nothing.
-    seen
-        What our detector tells of the same picture.
-    shape
-        (H, W) of the picture, px.
+    Of `boxes`, by falling score, the first `most` are looked at, and those below `threshold` are
+    nothing. `seen` is what our detector tells of the same picture, `shape` its (H, W), px.
     """
     good = [box for box in boxes[:most] if box.score >= threshold]
     loop = next((box for box in good if box.kind in LOOPS), None)

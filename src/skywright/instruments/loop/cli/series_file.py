@@ -37,11 +37,7 @@ class Row(BaseModel):
 
 
 def read_rows(path: Path) -> list[tuple[int, Row]]:
-    """Read JSON lines; empty lines are skipped.
-
-    Returns
-    -------
-    list of (line number, Row)
+    """Read JSON lines, with their numbers; empty lines are skipped.
 
     Raises
     ------

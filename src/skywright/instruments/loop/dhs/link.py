@@ -91,14 +91,8 @@ async def keep_connected(
 ) -> None:
     """Connect, run `session` over the connection until it ends, and so on until cancelled.
 
-    Parameters
-    ----------
-    host, port
-        Of DCSS's hardware port.
-    session
-        Reads the messages; returns or raises `OSError` or `DataError` when the connection is over.
-    retry_s
-        Pause before the next attempt.
+    `session` reads the messages, and returns or raises `OSError` or `DataError` when the connection
+    is over; `retry_s` later comes the next attempt.
     """
     trouble = ""
     while True:

@@ -134,12 +134,7 @@ class SeriesRecorder:
     def begin(self, metadata: Mapping[str, Any], seen: Callable[[SourceFrame], None]) -> Recording:
         """Begin to record; an error of disk or catalog is logged, and the series goes on.
 
-        Parameters
-        ----------
-        metadata
-            Of the run.
-        seen
-            Called with each picture, on the source's thread.
+        `metadata` are those of the run; `seen` gets each picture, on the source's thread.
 
         Raises
         ------

@@ -42,19 +42,7 @@ REPORT_S = 1.0
 
 
 class SeriesOperations:
-    """One series at a time, and the last one.
-
-    Parameters
-    ----------
-    recorder, detector
-        Record and search the pictures.
-    config
-        How long a series is, and what turn of the spindle.
-    save_directory
-        Where pictures are saved one by one; None saves none.
-    workers
-        Pictures searched at a time.
-    """
+    """One series at a time, and the last one; the parameters are as those of `Dhs`."""
 
     def __init__(
         self,

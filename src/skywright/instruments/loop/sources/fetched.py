@@ -97,11 +97,6 @@ class Fetched(ABC):
     limit_s
         Longest time without a byte, or for one picture.
 
-    Attributes
-    ----------
-    counts
-        Pictures ``received``; ``failures`` of the connection.
-
     Raises
     ------
     ConfigError
@@ -127,6 +122,7 @@ class Fetched(ABC):
         self.size = size
         self.limit_s = limit_s
         self.counts: Counter[str] = Counter()
+        """Pictures ``received``; ``failures`` of the connection."""
         self._login = user, password
         self._date = date or make_dating()
         self._number = 0
@@ -242,14 +238,9 @@ class StreamedPictures(Fetched):
 
 
 class SnapshotPictures(Fetched):
-    """Asks a camera for one picture after the other, on one connection.
+    """Asks a camera for one picture after the other, on one connection; `login` is as of `Fetched`.
 
-    Parameters
-    ----------
-    url, *login, **more
-        As of `Fetched`; `login` is user and password.
-    period_s
-        Time between requests; a slow camera makes it longer.
+    The time between requests is `period_s`; a slow camera makes it longer.
     """
 
     name, path = "snapshot", SNAPSHOT_PATH
@@ -281,12 +272,7 @@ def file_fetcher(
 ) -> Callable[[], Coroutine[Any, Any, bytes]]:
     """Return what fetches the file of a fresh picture: call it, and await that.
 
-    Parameters
-    ----------
-    url, user, password
-        As of `Fetched`.
-    timeout_s
-        Limit for all of a picture.
+    `url`, `user` and `password` are as of `Fetched`, `timeout_s` is the limit for all of a picture.
 
     Raises
     ------

@@ -129,9 +129,6 @@ def sweep(
 
     Parameters
     ----------
-    label : str
-        Name of the part.
-    material : Material
     centers : (S, 3) float, um
         Path.
     across, normal : (S, 3) float, um
