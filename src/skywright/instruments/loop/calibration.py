@@ -282,10 +282,7 @@ def at_zoom(stops: Sequence[ZoomCalibration], zoom: float) -> ZoomCalibration:
 def load_calibrations(path: Path) -> list[ZoomCalibration]:
     """Read calibrations from a JSON list of objects with the fields of `ZoomCalibration`.
 
-    Raises
-    ------
-    ConfigError
-        Naming file, entry, field and value seen.
+    A `ConfigError` names file, entry, field and value seen.
     """
     try:
         return _STOPS.validate_python(json.loads(path.read_text(encoding="utf-8")))
@@ -333,10 +330,7 @@ class CalibrationFile:
     def at(self, zoom: float, shape: tuple[int, ...] = ()) -> ZoomCalibration:
         """Return the calibration at a zoom, for pictures of a shape (H, W, ...) if that is known.
 
-        Raises
-        ------
-        ConfigError
-            If there is none, or it is for pictures of another size.
+        Raise `ConfigError` if there is none, or it is for pictures of another size.
         """
         stops = self.stops()
         if not stops:

@@ -52,13 +52,7 @@ def decode(data: bytes, source: str = "picture", color: bool = False) -> NDArray
 
 
 def read_picture(path: str | Path) -> NDArray[np.uint8]:
-    """Read an image file, JPEG, PNG or another, to luminance, (H, W) uint8.
-
-    Raises
-    ------
-    DataError
-        If the file cannot be read or decoded.
-    """
+    """Read an image file to luminance, (H, W) uint8; `DataError` if that fails."""
     try:
         data = Path(path).read_bytes()
     except OSError as error:

@@ -102,13 +102,7 @@ def write_motion(motion: SampleMotion) -> str:
 
 
 def read_motion(text: str) -> SampleMotion:
-    """Return the motion that a JSON text tells of.
-
-    Raises
-    ------
-    DataError
-        If the text is no motion.
-    """
+    """Return the motion that a JSON text tells of; `DataError` if it is none."""
     try:
         return SampleMotion(**_TEXT.validate_json(text))
     except (ValueError, ConfigError) as error:

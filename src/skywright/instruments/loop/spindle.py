@@ -104,10 +104,7 @@ class RunSpindle:
     def trace(self) -> Trace | None:
         """Return the readings of the spindle; None before there are two.
 
-        Raises
-        ------
-        DataError
-            If the file cannot be read.
+        Raise `DataError` if the file cannot be read.
         """
         keys = f"{self._spindle}_time", f"{self._spindle}_angle"
         count = min(self._counts.get(key, 0) for key in keys)

@@ -53,13 +53,7 @@ def check_matrix(matrix: ArrayLike) -> Floats:
 
 @dataclass(frozen=True)
 class StageSetup:
-    """How three stages move the sample.
-
-    Raises
-    ------
-    ConfigError
-        If a value is wrong.
-    """
+    """How three stages move the sample; `ConfigError` if a value is wrong."""
 
     matrix: tuple[tuple[float, ...], ...] = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
     """3 x 3: see `check_matrix`. Rows: x, y, z of the goniometer frame for stages on the spindle;
@@ -101,13 +95,7 @@ class StageSetup:
 
 
 def um_per_unit(unit: str) -> float:
-    """Return the size of a motor's unit of length in um.
-
-    Raises
-    ------
-    ConfigError
-        If it is no known unit of length.
-    """
+    """Return the size of a motor's unit of length in um; `ConfigError` if it is not known."""
     if unit not in UM_PER_UNIT:
         raise ConfigError(
             f"stages: the unit of a motor is {unit!r}, expected one of {', '.join(UM_PER_UNIT)}; "

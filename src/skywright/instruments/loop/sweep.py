@@ -10,13 +10,7 @@ LONGEST_S = 3600.0
 
 @dataclass(frozen=True)
 class Sweep:
-    """A turn of the spindle while the window of the trigger is open.
-
-    Raises
-    ------
-    ConfigError
-        If a number makes no sense.
-    """
+    """A turn of the spindle while the trigger is open; `ConfigError` if a number makes no sense."""
 
     delta_deg: float
     """Signed angle, not 0."""

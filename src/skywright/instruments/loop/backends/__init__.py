@@ -69,12 +69,9 @@ class Detector(ABC):
 
 
 def make_detector(backend: str = "network", **settings: Any) -> Detector:
-    """Return the back-end of a name in `BACKENDS`; `settings` are those of its class, JSON values.
+    """Return the back-end of a name in `BACKENDS`, made with `settings`, JSON values, of its class.
 
-    Raises
-    ------
-    ConfigError
-        If there is no such back-end, or it cannot do with the settings.
+    Raise `ConfigError` if there is no such back-end, or it cannot do with the settings.
     """
     kind = detector_class(backend, **settings)
     try:

@@ -40,12 +40,7 @@ class OnnxDetector(Detector):
     classes
         Names by number, from 1, where the file has none.
     sha256
-        Of the file, when it must be a certain one.
-
-    Attributes
-    ----------
-    sha256
-        Of the file, hexadecimal.
+        Of the file, hexadecimal, when it must be a certain one; the attribute always has it.
 
     Raises
     ------

@@ -37,13 +37,7 @@ class Row(BaseModel):
 
 
 def read_rows(path: Path) -> list[tuple[int, Row]]:
-    """Read JSON lines, with their numbers; empty lines are skipped.
-
-    Raises
-    ------
-    DataError
-        Naming file, line and field.
-    """
+    """Read JSON lines, with their numbers, but empty ones; `DataError` names file, line, field."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:

@@ -179,10 +179,7 @@ class Collection:
     async def next(self) -> Finding | None:
         """Return the next finding, in order; None when the series is over.
 
-        Raises
-        ------
-        OperationError
-            If not one picture has come, nor a stop.
+        Raise `OperationError` if not one picture has come, nor a stop.
         """
         while not self._order:
             left_s = self._ends() - time.monotonic()

@@ -55,10 +55,7 @@ class Connection:
     def write(self, text: str) -> None:
         """Send without waiting, in the layout of the last message read.
 
-        Raises
-        ------
-        DataError
-            If the message is too long; nothing is sent then.
+        Raise `DataError`, and send nothing, if the message is too long.
         """
         data = encode(text, self._layout)
         if not self._writer.is_closing():

@@ -194,23 +194,15 @@ def _draw_camera(rng: np.random.Generator, mount: Mount, overrides: Mapping[str,
 
 def _draw_tip(rng: np.random.Generator, optics: Optics) -> tuple[float, float, float]:
     """Draw where the tip is, um: seldom out of the frame."""
-    lying = optics.side in ("left", "right")
-    size, um = (
-        (optics.width_px, optics.um_per_px_x) if lying else (optics.height_px, optics.um_per_px_y)
-    )
-    other, other_um = (
-        (optics.height_px, optics.um_per_px_y) if lying else (optics.width_px, optics.um_per_px_x)
-    )
+    sizes = (optics.width_px, optics.um_per_px_x), (optics.height_px, optics.um_per_px_y)
+    (size, um), (other, other_um) = sizes if optics.side in ("left", "right") else sizes[::-1]
     place = rng.uniform(1.02, 1.3) if rng.random() < 0.05 else rng.uniform(0.1, 0.95)
     from_side = place * size
     axial = optics.axial_px if optics.side in ("left", "top") else size - optics.axial_px
     radius = min(0.3 * other * other_um, 600.0) * np.sqrt(rng.random())
     angle = rng.uniform(0.0, 2.0 * np.pi)
-    return (
-        float((from_side - axial) * um),
-        float(radius * np.cos(angle)),
-        float(radius * np.sin(angle)),
-    )
+    along = float((from_side - axial) * um)
+    return along, float(radius * np.cos(angle)), float(radius * np.sin(angle))
 
 
 def _draw_light(rng: np.random.Generator, mount: Mount, fixed: LightMode | None) -> dict[str, Any]:
