@@ -17,7 +17,7 @@ from scipy.optimize import least_squares
 from skywright.arguments import first_problem
 from skywright.errors import ConfigError, DataError
 from skywright.instruments.loop.centering import AxisPrior
-from skywright.instruments.loop.geometry import UM_PER_PX, Floats, Side, View
+from skywright.instruments.loop.geometry import UM_PER_PX, Floats, Side, View, to_picture
 
 if TYPE_CHECKING:
     from skywright.config import Settings
@@ -167,7 +167,7 @@ def _seen(unknown: Floats, moves: Floats, side: Side) -> Floats:
         side=side,
         roll_deg=float(np.clip(np.rad2deg(unknown[4]), -44.9, 44.9)),
     )
-    return unknown[:2] + moves @ np.linalg.inv(view.matrix).T
+    return unknown[:2] + to_picture(moves, view)
 
 
 def _scale_start(moves: Floats, places: Floats, side: Side) -> Floats:
@@ -221,22 +221,18 @@ def fit_axis_line(
     weight = 1.0 / np.maximum(sigma, 0.05)
     shift = along - view.target
     several = np.ptp(shift) > 20.0
-    design = np.stack([np.ones_like(shift), shift], axis=1)[:, : 2 if several else 1]
-    weighted = design * weight[:, None]
-    answer = np.linalg.lstsq(weighted, rows * weight, rcond=None)[0]
-    covariance = np.linalg.inv(weighted.T @ weighted)
+    line, covariance = np.polyfit(shift, rows, int(several), w=weight, cov="unscaled")
     roll = roll_sigma = float("nan")
     if several:
         # Rows per column to an angle; the columns of a pin from right or bottom run backwards.
         along_um, across_um = view.by_spindle(view.um_per_px_x, view.um_per_px_y)
         aspect = across_um / along_um
         sign = -1.0 if view.side in ("right", "bottom") else 1.0
-        slope = sign * aspect * answer[1]
-        roll = float(np.rad2deg(np.arctan(slope)))
-        roll_sigma = float(np.rad2deg(aspect * np.sqrt(covariance[1, 1])))
+        roll = float(np.rad2deg(np.arctan(sign * aspect * line[0])))
+        roll_sigma = float(np.rad2deg(aspect * np.sqrt(covariance[0, 0])))
     return AxisLine(
-        axis_px=float(answer[0]),
-        axis_sigma_px=float(np.sqrt(covariance[0, 0])),
+        axis_px=float(line[-1]),
+        axis_sigma_px=float(np.sqrt(covariance[-1, -1])),
         roll_deg=roll,
         roll_sigma_deg=roll_sigma,
     )

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from skywright.errors import ConfigError
 from skywright.instruments.loop.detection import NAN
 from skywright.instruments.loop.geometry import Floats, View, axis_px, axis_um, target_um, to_view
-from skywright.instruments.loop.harmonic import Harmonic, fit_harmonic
+from skywright.instruments.loop.harmonic import Harmonic, design_of, fit_harmonic
 
 MIN_ARC_DEG = 90.0
 MIN_INLIERS = 0.55  # of the tips: 0.6, less the right tips that the 3.5 sigma gate drops
@@ -223,8 +223,7 @@ def _reweigh(
     )
     weights = np.zeros(len(angle))
     weights[used] = again.weights
-    design = np.stack([np.ones_like(angle), np.cos(angle), np.sin(angle)], axis=1)
-    residuals = places - design @ again.coefficients.T
+    residuals = places - design_of(angle) @ again.coefficients.T
     return replace(again, weights=weights, residuals=residuals)
 
 
@@ -257,10 +256,8 @@ def _center(
     sigma = float(np.sqrt(np.linalg.eigvalsh(covariance[1:, 1:]).max()))
     arc = arc_deg(phi[used])
     n_given, n_used = int(seen.sum()), int(used.sum())
-    most_px = max(MAX_SIGMA_PX, MAX_SIGMA_UM / view.pixel_um)
-    reason, why = _judge(
-        phi[used], n_given, arc, (sigma / view.pixel_um, most_px), axis_known, least_inliers
-    )
+    sigmas_px = sigma / view.pixel_um, max(MAX_SIGMA_PX, MAX_SIGMA_UM / view.pixel_um)
+    reason, why = _judge(phi[used], n_given, arc, sigmas_px, axis_known, least_inliers)
     roll, roll_sigma = _roll(fit, view)
     return Center(
         offset_um=np.array([u - target_um(a, view), b, -c]),
@@ -291,28 +288,21 @@ def _judge(
     """Say what keeps the center from being known, the plainest cause first."""
     sigma, most = sigma_px
     n_used, views, needed = len(phi), distinct_views(phi), 2 if axis_known else 3
+    reason = Reason.KNOWN
     if n_used < least_inliers * n_given:
-        return Reason.INCONSISTENT, (
-            f"{Reason.INCONSISTENT}: only {n_used} of {n_given} lie on one circle, "
-            f"{least_inliers:.0%} are needed"
-        )
-    if views < needed:
-        known = "with the axis known" if axis_known else "with the axis unknown"
-        return Reason.TOO_FEW, (
-            f"{Reason.TOO_FEW}: {views} different views (from {n_used} tips), "
-            f"{known} {needed} are needed"
-        )
-    if arc < MIN_ARC_DEG - 1e-6:
-        return Reason.SHORT_ARC, (
-            f"{Reason.SHORT_ARC}: tips cover {arc:.0f} deg, {MIN_ARC_DEG:.0f} are needed; "
-            "center coarsely and turn again"
-        )
-    if not sigma <= most:
-        return Reason.UNCERTAIN, (
-            f"{Reason.UNCERTAIN}: the center is known to {sigma:.1f} px only, "
-            f"{most:.0f} are allowed"
-        )
-    return Reason.KNOWN, ""
+        reason = Reason.INCONSISTENT
+        why = f"only {n_used} of {n_given} lie on one circle, {least_inliers:.0%} are needed"
+    elif views < needed:
+        reason, known = Reason.TOO_FEW, "known" if axis_known else "unknown"
+        seen = f"{views} different views (from {n_used} tips)"
+        why = f"{seen}, with the axis {known} {needed} are needed"
+    elif arc < MIN_ARC_DEG - 1e-6:
+        reason, needs = Reason.SHORT_ARC, f"{MIN_ARC_DEG:.0f} are needed"
+        why = f"tips cover {arc:.0f} deg, {needs}; center coarsely and turn again"
+    elif not sigma <= most:
+        reason = Reason.UNCERTAIN
+        why = f"the center is known to {sigma:.1f} px only, {most:.0f} are allowed"
+    return reason, f"{reason}: {why}" if reason else ""
 
 
 def _roll(fit: Harmonic, view: View) -> tuple[float, float]:

@@ -69,7 +69,7 @@ def fit_harmonic(
         is not given.
     """
     n, k = responses.shape
-    design = np.stack([np.ones(n), np.cos(angle_rad), np.sin(angle_rad)], axis=1)
+    design = design_of(angle_rad)
     mean = np.zeros((k, 3)) if prior_mean is None else prior_mean
     precision = np.zeros((k, 3)) if prior_precision is None else prior_precision
     factor = np.ones(n) if gain is None else gain
@@ -92,6 +92,11 @@ def fit_harmonic(
         weights=np.where((np.abs(residuals) < GATE * scales).all(axis=1), weights, 0.0),
         residuals=residuals / factor[:, None],
     )
+
+
+def design_of(angle_rad: Floats) -> Floats:
+    """Return constant, cosine and sine of angles (n,) as (n, 3) float64."""
+    return np.stack([np.ones_like(angle_rad), np.cos(angle_rad), np.sin(angle_rad)], axis=1)
 
 
 @lru_cache(maxsize=512)

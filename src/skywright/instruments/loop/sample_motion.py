@@ -5,7 +5,7 @@ so both agree exactly. Analysis knows nothing of it.
 """
 
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -97,8 +97,7 @@ _TEXT = TypeAdapter(_MotionText)
 
 def write_motion(motion: SampleMotion) -> str:
     """Return a motion as JSON text; inverse of `read_motion`."""
-    values = {each.name: getattr(motion, each.name) for each in fields(motion)}
-    return to_json(values, inf_nan_mode="strings").decode()
+    return to_json(motion, inf_nan_mode="strings").decode()
 
 
 def read_motion(text: str) -> SampleMotion:

@@ -330,7 +330,6 @@ def _pin_edges(
 def _angle(call: Call) -> float | None:
     """Return the extra word of ``addImageToList`` if it is a number."""
     try:
-        value = float(call.start.arguments[1])
-    except (IndexError, ValueError):
+        return real(call, 1, "extra")
+    except OperationError:
         return None
-    return value if math.isfinite(value) else None

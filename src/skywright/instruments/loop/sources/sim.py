@@ -4,7 +4,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import asdict, replace
 from functools import lru_cache
 from typing import Any
 
@@ -126,8 +126,7 @@ class SimulatedCamera(PacedSource[SourceFrame]):
         face_on_deg
             Spindle angle at which it is face-on; NaN is drawn.
         """
-        optics = self.scene.optics
-        fixed: dict[str, Any] = {f.name: getattr(optics, f.name) for f in fields(optics)}
+        fixed = asdict(self.scene.optics)
         if kind is not None:
             fixed["kind"] = kind
         if not math.isnan(face_on_deg):
