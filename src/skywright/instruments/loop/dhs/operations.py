@@ -1,4 +1,4 @@
-"""The operations that answer from one picture."""
+"""The operations that answer from one picture, or from a list of single ones."""
 
 import asyncio
 import math

@@ -39,7 +39,7 @@ REPORT_S = 1.0
 
 
 class SeriesOperations:
-    """One series at a time, and the last one; the parameters are as those of `Dhs`."""
+    """One series at a time, and the last one; parameters as of `Dhs`, with what records."""
 
     def __init__(
         self,
