@@ -59,9 +59,11 @@ class Detector(ABC):
         """Return what a picture shows."""
         return self.find(picture).detection
 
-    @abstractmethod
     def warm_up(self) -> None:
-        """Load what `find` needs."""
+        """Load what `find` needs: our network, which each back-end asks too."""
+        from skywright.instruments.loop.detect import warm_up
+
+        warm_up()
 
     def trouble(self) -> str:
         """Return why the detector cannot be used at present; empty if it can. May take 1 s."""

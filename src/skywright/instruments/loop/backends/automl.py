@@ -17,7 +17,7 @@ from skywright.errors import ConfigError, DataError, HardwareError
 from skywright.instruments.loop.analysis import to_gray
 from skywright.instruments.loop.backends import Detector, Found
 from skywright.instruments.loop.backends.boxes import CONSIDERED, from_boxes
-from skywright.instruments.loop.detect import find_loop, warm_up
+from skywright.instruments.loop.detect import find_loop
 from skywright.instruments.loop.picture import encode_jpeg
 from skywright.wire import automl
 from skywright.wire.automl import HEALTH_PATH, MOST_BOXES, PREDICT_PATH, Box, Instance
@@ -101,10 +101,6 @@ class AutoMLDetector(Detector):
             self._places.release()
         found = from_boxes(boxes, seen, gray.shape, self.threshold, self._considered)
         return Found(found, "automl")
-
-    def warm_up(self) -> None:
-        """Load the detector that stands in."""
-        warm_up()
 
     def close(self) -> None:
         """Close the connections."""
