@@ -201,11 +201,8 @@ def vote(labels: Texts, weight: Floats) -> tuple[str, float]:
 
 def duplicates(series: Series) -> NDArray[np.bool_]:
     """Mark frames, (n,) bool, that repeat an earlier one: same angle, same tip, same box."""
-    if not len(series):
-        return np.zeros(0, np.bool_)
     rows = np.column_stack([series.phi_deg, series.tip_px, series.bbox_px])
-    rows = np.nan_to_num(rows, nan=-1e9)
-    _, first = np.unique(rows, axis=0, return_index=True)
+    _, first = np.unique(np.nan_to_num(rows, nan=-1e9), axis=0, return_index=True)
     repeated = np.ones(len(series), np.bool_)
     repeated[first] = False
     return repeated
