@@ -92,6 +92,10 @@ class Reports:
         self._runs: dict[str, _RunReports] = {}
         self._callbacks: list[Callable[[Progress], None]] = []
 
+    def begin_run(self, raw: RawRun) -> None:
+        """Take `raw`, which has the required data keys, as the present raw run."""
+        self._present = raw
+
     @property
     def announced(self) -> int:
         """Number of frames in the documents of the present raw run."""
