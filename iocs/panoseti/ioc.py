@@ -167,16 +167,16 @@ ModulePVs = _module_class()
 class Recording(FilesPart):
     """The file plugin that opens and closes the indexes."""
 
-    ioc: "PanosetiBase"
+    parent: "PanosetiBase"
 
     def start_capture(self, path: Path, count: int, lazy: bool) -> str:
         """Index one run from its start."""
-        run = self.ioc.track_run.readback.value
-        return self.ioc.tracker.start_recording(path, "" if run == NEWEST else run)
+        run = self.parent.track_run.readback.value
+        return self.parent.tracker.start_recording(path, "" if run == NEWEST else run)
 
     def stop_capture(self) -> None:
         """Close the indexes."""
-        self.ioc.tracker.stop_recording()
+        self.parent.tracker.stop_recording()
 
 
 async def _put_running(obj: Any, instance: Any, value: int) -> None:
@@ -252,7 +252,6 @@ class PanosetiBase(OwnerGroup):
 
     def __init__(self, prefix: str) -> None:
         super().__init__(prefix)
-        self.recording.ioc = self
         self.sim.ioc = self
         self._housekeeping_due = 0.0
         self._boards: dict[tuple[int, int], BoardState] = {}

@@ -72,15 +72,15 @@ STAGE = MotorSettings("Delay stage", "ps", -50.0, 50.0, 20.0, 50.0, 0.05, 1e-3, 
 class Recording(FilesPart):
     """The file plugin that opens and closes the four files of a recording."""
 
-    ioc: "SaclaIOC"
+    parent: "SaclaIOC"
 
     def start_capture(self, path: Path, count: int, lazy: bool) -> str:
         """Record every shot from now on."""
-        return self.ioc.shots.start_recording(path, count)
+        return self.parent.shots.start_recording(path, count)
 
     def stop_capture(self) -> None:
         """Close the files."""
-        self.ioc.shots.stop_recording()
+        self.parent.shots.stop_recording()
 
 
 async def _put_regions(obj: Any, instance: Any, value: str) -> str:
@@ -181,7 +181,6 @@ class SaclaIOC(OwnerGroup):
 
     def __init__(self, prefix: str, shots: ShotOwner | None) -> None:
         super().__init__(prefix)
-        self.recording.ioc = self
         self.auto_start = False
         self.truth: Any = None
         """Settings of the twin; None: nothing is simulated."""

@@ -175,10 +175,14 @@ def _reprocess(
     submit: Submit | None,
 ) -> Reprocessed:
     uid = stream.run.uid
-    make = partial(make_analysis, name, parameters)
     derived = None
     try:
-        derived, failure = begin_derived(stream, make, journal, store / "assets")
+        derived, failure = begin_derived(
+            stream,
+            lambda configuration: make_analysis(name, parameters, configuration or None),
+            journal,
+            store / "assets",
+        )
         if failure is not None:
             raise failure
         pictures = _analyze(derived, stream, name, submit)
