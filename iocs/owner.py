@@ -7,9 +7,10 @@ import threading
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
+from caproto import AlarmSeverity
 from caproto.server import PVGroup, pvproperty
 
-from iocs.common import wait_at_most
+from iocs.common import post, wait_at_most
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ class OwnerGroup(PVGroup):
     """The PVs of one owner.
 
     Subclasses hand `_changed` to the owner, post its state in `_post`, and may do more after that
-    in `_after_post`.
+    in `_after_post`. They have a PV `message`, or write `post_error`.
     """
 
     heartbeat = pvproperty(
@@ -81,8 +82,8 @@ class OwnerGroup(PVGroup):
         """Do work after the posts, for which no client waits."""
 
     async def post_error(self, message: str) -> None:
-        """Post an error on the message PV."""
-        raise NotImplementedError
+        """Post an error, such as why a put was refused, on the message PV."""
+        await post(self.message, message[:1000], AlarmSeverity.MINOR_ALARM)
 
     async def _post_forever(self, period_s: float, idle_s: float) -> None:
         """Post changes, at most every `period_s`, at least every `period_s + idle_s`."""

@@ -179,7 +179,10 @@ class SaclaIOC(OwnerGroup):
     delay = SubGroup(MotorRecord, prefix="delay")
     sim = SubGroup(Sim, prefix="SIM:")
 
-    def __init__(self, prefix: str, shots: ShotOwner | None) -> None:
+    shots: ShotOwner
+    """Set before the IOC serves."""
+
+    def __init__(self, prefix: str) -> None:
         super().__init__(prefix)
         self.auto_start = False
         self.truth: Any = None
@@ -187,8 +190,6 @@ class SaclaIOC(OwnerGroup):
         self._measured: Any = None
         """The run of which `measuring` tells."""
         self._complaint_until = 0.0
-        if shots is not None:
-            self.shots = shots
 
     async def prepare(self, axis: SimulatedAxis, speed: float) -> None:
         """Attach the delay stage, before anybody sees its record."""
@@ -202,7 +203,7 @@ class SaclaIOC(OwnerGroup):
     async def post_error(self, message: str) -> None:
         """Post why a put was refused, for some time."""
         self._complaint_until = asyncio.get_running_loop().time() + COMPLAINT_S
-        await post(self.message, message[:1000], AlarmSeverity.MINOR_ALARM)
+        await super().post_error(message)
 
     async def serving(self) -> None:
         """Take shots and post them until the end."""
@@ -339,15 +340,15 @@ class SaclaIOC(OwnerGroup):
 
 def build(args: argparse.Namespace) -> tuple[PVGroup, Mapping[str, Any]]:
     """Make the IOC of the arguments, and what its ready line says."""
+    group = SaclaIOC(args.prefix)
     if getattr(args, "list_pvs", False):
-        return SaclaIOC(args.prefix, None), {}
+        return group, {}
     axis = SimulatedAxis()
     source, truth = _make_source(args, axis)
     regions = [parse_region(each) for each in args.roi or []]
     if not regions:
         regions = [whole_tile(source)]
     check_room(regions)
-    holder: list[SaclaIOC] = []
     analyzed = AnalyzedShots(
         source,
         regions,
@@ -357,17 +358,15 @@ def build(args: argparse.Namespace) -> tuple[PVGroup, Mapping[str, Any]]:
         args.profiles,
         parse_hits(args.hits),
     )
-    shots = ShotOwner(
+    group.shots = ShotOwner(
         analyzed,
-        lambda: holder[0]._changed() if holder else None,  # noqa: SLF001
+        group._changed,  # noqa: SLF001
         args.frames_every,
         round(args.frames_gb * 1e9),
         args.image_period,
     )
-    group = SaclaIOC(args.prefix, shots)
     group.truth = truth
     group.auto_start = args.auto_start or args.source == "sacla"
-    holder.append(group)
     asyncio.run(group.prepare(axis, args.speed or 1.0))
     if args.source != "sim":
         group.delay.busy = f"with --source {args.source} this is no real stage; move the facility's"
