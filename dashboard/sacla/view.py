@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -139,16 +138,6 @@ class OperateRequest(BaseModel):
     run: bool | None = None
     """Take shots, or stop."""
 
-    def arguments(self) -> Iterator[str]:
-        """Yield the options of ``dashboard.sacla.operate_worker``."""
-        for name in ("add", "remove", "show", "plot"):
-            if (value := getattr(self, name)) is not None:
-                yield f"--{name}={value}"
-        if self.reset:
-            yield "--reset"
-        if self.run is not None:
-            yield f"--run={int(self.run)}"
-
 
 async def put(request: Request) -> Response:
     """Change regions, choose what is shown, take shots or stop, or begin everything anew."""
@@ -157,7 +146,7 @@ async def put(request: Request) -> Response:
     if len(body) > BODY_BYTES:
         raise HTTPException(413, f"more than {BODY_BYTES} bytes")
     try:
-        request_body = OperateRequest.model_validate_json(body)
+        asked = OperateRequest.model_validate_json(body).model_dump_json(exclude_none=True)
     except ValidationError as error:
         raise HTTPException(
             400, f"expected JSON with add, remove, show, plot, reset or run: {error}"
@@ -166,9 +155,7 @@ async def put(request: Request) -> Response:
     worker = "dashboard.sacla.operate_worker"
     board = IOC.board_of(site)
     async with board.operating:
-        answer = json.loads(
-            await run_once(site.settings, IOC.name, worker, *request_body.arguments())
-        )
+        answer = json.loads(await run_once(site.settings, IOC.name, worker, "--request", asked))
         if board.facts and "regions" in answer:  # the next message with them comes later
             board.facts = {**board.facts, "regions": answer["regions"]}
     return JSONResponse(answer, headers={"Cache-Control": "no-store"})
