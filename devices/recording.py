@@ -114,6 +114,13 @@ class RecordingDevice(FileStreamDevice):
         with self._hardware_errors("cannot start"):
             self.acquire.put(1, wait=False)
 
+    def finish_flying(self) -> None:
+        """Stop acquiring; return when all rows that have come are visible in the file."""
+        self._check_fault()
+        self._watching = False
+        self._put(self.acquire, 0)
+        super().finish_flying()
+
     def _check_silence(self) -> None:
         limit, silence = self.silence_limit.get(), time.monotonic() - self._last_sign
         if limit and silence > limit:
