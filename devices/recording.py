@@ -1,6 +1,5 @@
 """Base class of devices with areaDetector's cam1 and file plugin."""
 
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ from devices.file_stream import FileStream
 from devices.following import POLL_PERIOD_S, FileStreamDevice
 from devices.guarded import CONNECT_S
 from skywright.errors import HardwareError
+from skywright.waiting import await_true
 
 SINGLE, MULTIPLE, CONTINUOUS = range(3)
 """Values of ``cam1:ImageMode``."""
@@ -87,13 +87,10 @@ class RecordingDevice(FileStreamDevice):
         """
         self._put(self.image_mode, CONTINUOUS)
         self._start_acquiring()
-        deadline = time.monotonic() + (self.silence_limit.get() or CONNECT_S)
-        while not is_there():
-            if time.monotonic() > deadline:
-                self._put(self.acquire, 0)
-                raise HardwareError(f"{self.name}: no picture at all; {self._reason()}")
-            threading.Event().wait(POLL_PERIOD_S)
+        found = await_true(is_there, self.silence_limit.get() or CONNECT_S, POLL_PERIOD_S)
         self._put(self.acquire, 0)
+        if not found:
+            raise HardwareError(f"{self.name}: no picture at all; {self._reason()}")
 
     def stop(self, *, success: bool = False) -> None:
         """Stop acquiring at once."""

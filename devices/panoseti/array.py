@@ -25,6 +25,7 @@ from skywright.instruments.panoseti.event_columns import COLUMNS, NUMBER
 from skywright.instruments.panoseti.products import PRODUCTS
 from skywright.instruments.panoseti.rundir import is_under_way, run_of
 from skywright.instruments.panoseti.telescopes import telescopes_in, telescopes_text
+from skywright.waiting import await_true
 
 logger = logging.getLogger(__name__)
 
@@ -316,15 +317,10 @@ class Panoseti(GuardedDevice):
             raise HardwareError(f"{self.name}: no run is tracked, so there are no events to count")
         begin = time.time_ns()
         end = begin + round(seconds * 1e9)
-        pause, deadline = threading.Event(), time.monotonic() + seconds + SETTLE_S
         # A movie frame later than `end` shows that the source has passed it, also without triggers.
-        while self._newest_ns() < end:
-            if time.monotonic() > deadline:
-                raise HardwareError(
-                    f"{self.name}: no frames for {SETTLE_S:g} s; is a run being taken?"
-                )
-            pause.wait(0.1)
-        pause.wait(PASS_S)
+        if not await_true(lambda: self._newest_ns() >= end, seconds + SETTLE_S, 0.1):
+            raise HardwareError(f"{self.name}: no frames for {SETTLE_S:g} s; is a run being taken?")
+        threading.Event().wait(PASS_S)
         with open_reader(HDF5, path, EVENTS[0].dataset) as reader:
             times = reader.read(EVENTS[1].dataset)
         count = int(((times >= begin) & (times < end)).sum())
