@@ -5,25 +5,18 @@ import contextlib
 import logging
 import threading
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from typing import Any
 
 from caproto import AlarmSeverity
 from caproto.server import PVGroup, pvproperty
 
 from iocs.common import post, wait_at_most
+from skywright.acquire.acquisition import Acquisition
 
 logger = logging.getLogger(__name__)
 
 
 HEARTBEAT_S = 1.0
-
-
-class HasDone(Protocol):
-    """An acquisition of an owner, or what ends in the same way."""
-
-    @property
-    def done(self) -> threading.Event:
-        """Set when all its items are stored."""
 
 
 class OwnerGroup(PVGroup):
@@ -58,21 +51,18 @@ class OwnerGroup(PVGroup):
         """Run a blocking function outside the event loop."""
         return await asyncio.get_running_loop().run_in_executor(None, function, *args)
 
-    async def wait_until_done(self, acquisition: HasDone) -> None:
+    async def wait_until_done(self, acquisition: Acquisition) -> None:
         """Wait until the acquisition has finished and its counts are posted."""
-        await self._wait_posted_after(acquisition.done)
+        future = asyncio.get_running_loop().create_future()
+        self._waiting.append((acquisition.done, future))
+        self._change_event.set()
+        await future
 
     async def wait_until_posted(self) -> None:
         """Wait until the present state of the owner is posted."""
-        known = threading.Event()
-        known.set()
-        await self._wait_posted_after(known)
-
-    async def _wait_posted_after(self, event: threading.Event) -> None:
-        future = asyncio.get_running_loop().create_future()
-        self._waiting.append((event, future))
-        self._change_event.set()
-        await future
+        over = Acquisition()
+        over.done.set()
+        await self.wait_until_done(over)
 
     async def _post(self) -> None:
         """Post what has changed."""
