@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from bluesky.protocols import Reading, Status
@@ -31,16 +31,13 @@ class Part:
     """
 
     parent = None
+    hints: ClassVar[dict[str, Any]] = {}
+    """Nothing of it is for tables."""
     units = ""
 
     def __init__(self, device: Any, name: str) -> None:
         self.device = device
         self.name = f"{device.name}_{name}"
-
-    @property
-    def hints(self) -> dict[str, Any]:
-        """Nothing of it is for tables."""
-        return {}
 
     def get(self) -> list[float]:
         """Return what is in use."""
