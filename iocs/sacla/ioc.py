@@ -32,18 +32,7 @@ from iocs.common import argument_parser, post, run, setting, text
 from iocs.motor_record import MotorRecord, MotorSettings
 from iocs.owner import OwnerGroup
 from iocs.recording import FilesPart
-from iocs.sacla.pvs import (
-    BINS_MAX,
-    CountPVs,
-    CurvePVs,
-    ImagePVs,
-    RecentPVs,
-    post_counts,
-    post_curves,
-    post_image,
-    post_recent,
-    write,
-)
+from iocs.sacla import pvs
 from skywright.acquire.simulated_axis import MotorsClock, SimulatedAxis
 from skywright.errors import ConfigError
 from skywright.instruments.sacla.analyzed_source import AnalyzedShots
@@ -95,7 +84,7 @@ async def _put_regions(obj: Any, instance: Any, value: str) -> str:
 
 
 async def _put_bins(obj: Any, instance: Any, value: str) -> str:
-    edges = parse_bins(text(value), BINS_MAX)
+    edges = parse_bins(text(value), pvs.BINS_MAX)
     await obj.parent.in_thread(obj.parent.shots.source.change_bins, edges)
     await obj.readback.write(text(value))
     return text(value)
@@ -170,11 +159,11 @@ class SaclaIOC(OwnerGroup):
     region_rows = readback(0, name="RegionRows_RBV")
     image_rows = readback(0, name="ImageRows_RBV")
     frame_rows = readback(0, name="FrameRows_RBV")
-    counts = SubGroup(CountPVs, prefix="Count:")
-    curve = SubGroup(CurvePVs, prefix="Curve:")
-    recent = SubGroup(RecentPVs, prefix="Recent:")
-    mean = SubGroup(ImagePVs, prefix="Mean:")
-    newest = SubGroup(ImagePVs, prefix="Newest:")
+    counts = SubGroup(pvs.CountPVs, prefix="Count:")
+    curve = SubGroup(pvs.CurvePVs, prefix="Curve:")
+    recent = SubGroup(pvs.RecentPVs, prefix="Recent:")
+    mean = SubGroup(pvs.ImagePVs, prefix="Mean:")
+    newest = SubGroup(pvs.ImagePVs, prefix="Newest:")
     recording = SubGroup(Recording, prefix="HDF1:")
     delay = SubGroup(MotorRecord, prefix="delay")
     sim = SubGroup(Sim, prefix="SIM:")
@@ -239,8 +228,8 @@ class SaclaIOC(OwnerGroup):
         await post(self.run_number, info.run)
         await post(self.high_tag, info.hightag)
         if self.detectors.value != ",".join(info.tiles):
-            await write(self.shapes, np.ravel(list(shots.shapes.values())).astype(int))
-            await write(self.profile_rings, np.array([*shots.source.rings.values()] or [0]))
+            await pvs.write(self.shapes, np.ravel(list(shots.shapes.values())).astype(int))
+            await pvs.write(self.profile_rings, np.array([*shots.source.rings.values()] or [0]))
             await post(self.detectors, ",".join(info.tiles))
         if info is not self._measured:
             self._measured = info
@@ -277,10 +266,10 @@ class SaclaIOC(OwnerGroup):
 
     async def _after_post(self) -> None:
         source = self.shots.source
-        await post_counts(self.counts, await self.in_thread(source.counts))
+        await pvs.post_counts(self.counts, await self.in_thread(source.counts))
         edges, curves = await self.in_thread(lambda: (source.edges, source.curves()))
         if len(curves["on_n"]) and curves["on_n"].shape[1] == len(edges) - 1:
-            await post_curves(self.curve, edges, curves)
+            await pvs.post_curves(self.curve, edges, curves)
 
     async def _show_forever(self) -> None:
         """Post what takes long beside the counts and curves, so that these do not wait for it.
@@ -317,7 +306,7 @@ class SaclaIOC(OwnerGroup):
         regions, recent = self.shots.recent_shots()
         place = max(min(self.shown_region.readback.value, len(regions) - 1), 0)
         name = regions[place].name if regions else ""
-        await post_recent(self.recent, recent, place, name)
+        await pvs.post_recent(self.recent, recent, place, name)
         await self._post_images()
 
     async def _post_images(self) -> None:
@@ -330,10 +319,10 @@ class SaclaIOC(OwnerGroup):
         newest = shots.newest_frames.get(name)
         if newest is not None:
             frame = await self.in_thread(frame_of, newest, shots.shapes[name])
-            await post_image(self.newest, frame, 1, name)
+            await pvs.post_image(self.newest, frame, 1, name)
         mean, count = await self.in_thread(shots.source.mean_image, name)
         if count:
-            await post_image(self.mean, mean, count, name)
+            await pvs.post_image(self.mean, mean, count, name)
         elif not self.mean.sequence.value:  # regions are drawn before there is an image
             await post(self.mean.detector, name)
 
@@ -352,7 +341,7 @@ def build(args: argparse.Namespace) -> tuple[PVGroup, Mapping[str, Any]]:
     analyzed = AnalyzedShots(
         source,
         regions,
-        parse_bins(args.bins, BINS_MAX),
+        parse_bins(args.bins, pvs.BINS_MAX),
         args.window,
         args.workers,
         args.profiles,
