@@ -222,13 +222,17 @@ class Panoseti(GuardedDevice):
             When the IOC is lost, once.
         """
         if not self.is_lost:
-            try:
-                self._known[key] = int(self._read_signal(self._counts[key]))
-            except LostIocError:
-                raise
-            except HardwareError as error:
-                raise self._mark_lost("it does not answer") from error
+            self._known[key] = int(self._ask(self._counts[key]))
         return self._known.get(key, 0)
+
+    def _ask(self, signal: EpicsSignalRO) -> Any:
+        """Return the value of a PV while a run is tracked; without an answer the IOC is lost."""
+        try:
+            return self._read_signal(signal)
+        except LostIocError:
+            raise
+        except HardwareError as error:
+            raise self._mark_lost("it does not answer") from error
 
     @contextmanager
     def _hardware_errors(self, what: str) -> Iterator[None]:
@@ -254,13 +258,7 @@ class Panoseti(GuardedDevice):
 
         With `ended` set it does not either: this session has ended the tracking.
         """
-        try:
-            is_indexing = self._read_signal(self.plugin.capture)
-        except LostIocError:
-            raise
-        except HardwareError as error:
-            raise self._mark_lost("it does not answer") from error
-        if not is_indexing and not ended.is_set():
+        if not self._ask(self.plugin.capture) and not ended.is_set():
             raise self._mark_lost("it was restarted, or its recording was ended")
 
     def _mark_lost(self, reason: str) -> LostIocError:
