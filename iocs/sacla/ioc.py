@@ -28,7 +28,7 @@ from caproto import AlarmSeverity, ChannelType
 from caproto.server import PVGroup, SubGroup
 
 from iocs.areadetector import checked, choice, number, readback
-from iocs.common import argument_parser, post, run, setting, text
+from iocs.common import argument_parser, post, post_pair, run, setting, text
 from iocs.motor_record import MotorRecord, MotorSettings
 from iocs.owner import OwnerGroup
 from iocs.recording import FilesPart
@@ -236,9 +236,7 @@ class SaclaIOC(OwnerGroup):
             await post(self.measuring, json.dumps(shots.source.measuring))
         if state.newest is not None:
             await post(self.tag, float(state.newest.tag))
-        running = int(state.running)
-        for channel in (self.take_shots.readback, self.take_shots.setpoint):
-            await post(channel, running)
+        await post_pair(self.take_shots, int(state.running))
         await post(self.next_tag, float(shots.source.next_identity))
         region_set = shots.source.region_set
         if region_set.number != self.regions_number.value:  # a run may change the set too
