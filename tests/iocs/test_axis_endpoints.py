@@ -131,12 +131,15 @@ def test_uploads_end_with_their_window(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_pictures_go_out_as_what_they_are_called() -> None:
-    pixels = np.random.default_rng(1).integers(0, 256, (40, 50, 4), dtype=np.uint8)
+    pixels = np.random.default_rng(1).integers(0, 256, (140, 150, 4), dtype=np.uint8)
     for image in (pixels, pixels[..., 0], pixels[..., :3], pixels[..., 0] * np.uint16(256)):
         frame = SourceFrame(1, 1.0, encode_png(image))
         for form in (axis_video.Form(), axis_video.Form(compression=50)):
             sent = Image.open(io.BytesIO(form.encode(frame)))
             assert (sent.format, sent.mode) == ("JPEG", "L" if image.ndim == 2 else "RGB")
+        before, _, after = encode_png(image).rpartition(b"IDAT")
+        damaged = before + b"\0DAT" + after
+        assert axis_video.Form().encode(SourceFrame(1, 1.0, damaged)) == damaged
 
 
 def test_pictures_are_uploaded_while_the_video_trigger_is_open() -> None:
