@@ -95,6 +95,13 @@ def test_camera_that_is_gone_is_said_and_comes_back() -> None:
         (["--source", "mjpeg"], "name the camera with --url"),
         (["--size", "0x0"], "--size 0x0"),
         (["--fps", "-5"], "--fps -5"),
+        (["--scene", "[]"], "--scene .*: expected a JSON object .*: Input should be an object"),
+        (["--scene", '{"seed": 3}'], "--scene .*: seed: Extra inputs are not permitted"),
+        (
+            ["--scene", '{"tint": [1, "x", 1]}'],
+            "--scene .*: tint.1: Input should be a valid number",
+        ),
+        (["--scene", '{"um_per_px_x": 0}'], "--scene .*: .* by zero"),
         (["--source", "mjpeg", "--url", "camera7"], "expected http://camera"),
         (["--source", "push", "--delay", "-1"], "expected 0 to 10 s"),
         (["--source", "mjpeg", "--url", "http://c", "--push-to", "http://x"], "with --trigger"),
@@ -112,6 +119,14 @@ def test_bad_arguments_are_named(arguments: list[str], says: str) -> None:
     args = parser.parse_args(arguments)
     with pytest.raises(ConfigError, match=says):
         make_endpoints(Camera(make_source(args)), args)
+
+
+def test_the_scene_takes_lists() -> None:
+    parser = argument_parser("", "X:")
+    add_source_arguments(parser)
+    scene = '{"border_px": [4, 4, 4, 4], "tint": [1, 0.9, 0.8], "nozzle": [0.5, 0.5, 5]}'
+    camera = make_source(parser.parse_args(["--size", "352x240", "--scene", scene]))
+    assert camera.scene.optics.border_px == (4, 4, 4, 4)  # type: ignore[attr-defined]
 
 
 def test_uploads_end_with_their_window(monkeypatch: pytest.MonkeyPatch) -> None:
