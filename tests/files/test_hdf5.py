@@ -14,7 +14,8 @@ from skywright.files.areadetector import IMAGE, UNIQUE_ID, ImageWriter
 from skywright.files.columns import Column, ColumnWriter
 from skywright.files.hdf5 import _attempts_setter, check_rows, is_cut_short, open_hdf5, read_rows
 from skywright.files.readers import HDF5, open_reader
-from skywright.store.file_nodes import KEPT, ResourceRange, write_virtual_file
+from skywright.store.file_nodes import KEPT, write_virtual_file
+from skywright.store.journal_contents import ResourceRows
 from skywright.store.repair import rows_on_disk
 from skywright.store.table_adapter import ColumnsAdapter, table_structure
 
@@ -90,7 +91,7 @@ def test_a_cut_image_is_no_zeros_in_tiled_either(
     for name, content in {"a.h5": whole, "cut%.h5": whole[: len(whole) * 2 // 3]}.items():
         (tmp_path / name).write_bytes(content)
     cut = {"uri": f"file://localhost{tmp_path / 'cut%.h5'}", "parameters": {"dataset": IMAGE}}
-    parts = [(cut, ResourceRange("x", *rows)) for rows in ((2, 90), (95, 200))]
+    parts = [(cut, ResourceRows("x", *rows)) for rows in ((2, 90), (95, 200))]
     write_virtual_file(tmp_path / "virtual.h5", parts)
     adapters = {
         name: hdf5.HDF5ArrayAdapter.from_uris(f"file://localhost{tmp_path / name}", dataset=dataset)

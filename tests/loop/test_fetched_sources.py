@@ -229,6 +229,17 @@ def test_source_survives_what_its_owner_does_wrong() -> None:
     assert "KeyError: 'no room'" in taken.reports[0]
 
 
+def test_a_stop_between_two_pictures_closes_the_stream_in_order(
+    camera: Camera, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = HttpServer(video_app(camera, Guard("digest", "u", "p")))
+    source = StreamedPictures(f"http://127.0.0.1:{server.port}", "u", "p")
+    for _ in range(10):
+        take(source, 1)
+    server.close()
+    assert not [each for each in caplog.records if each.name == "asyncio"]
+
+
 @pytest.mark.usefixtures("quick_pauses")
 def test_sources_leave_no_threads_and_no_sockets() -> None:
     def visits(count: int) -> tuple[int, int]:

@@ -140,6 +140,8 @@ class Fetched(PolledSource[SourceFrame], ABC):
     def open(self) -> None:
         """Begin to ask."""
         self._thread, self._runner = threading.current_thread(), asyncio.Runner()
+        self._runner.get_loop()
+        self.retry_s = 0.0
         self._begin()
 
     def next(self, timeout_s: float) -> SourceFrame | None:
@@ -164,9 +166,23 @@ class Fetched(PolledSource[SourceFrame], ABC):
             raise HardwareError(f"{why}; asking again in {self.retry_s:g} s") from error
 
     def halt(self) -> None:
-        """Close the connection, at the end of the source's thread."""
+        """Await no picture any more; at the end of the source's thread, close the connection."""
         if threading.current_thread() is self._thread:
-            self._runner.close()
+            with self._runner:
+                self._runner.run(self._end())
+            return
+        with contextlib.suppress(RuntimeError):  # it has ended by itself
+            self._runner.get_loop().call_soon_threadsafe(self._cancel)
+
+    def _cancel(self) -> None:
+        if self._next is not None:
+            self._next.cancel()
+
+    async def _end(self) -> None:
+        if self._next is not None:
+            self._next.cancel()
+            await asyncio.wait([self._next])
+        await self._fetching.aclose()
 
     def _begin(self) -> None:
         self._fetching = self._fetch()
@@ -184,7 +200,7 @@ class Fetched(PolledSource[SourceFrame], ABC):
     async def _take(self, timeout_s: float) -> SourceFrame | None:
         if self._next is None:
             self._next = asyncio.ensure_future(anext(self._fetching))
-        if not (await asyncio.wait([self._next], timeout=timeout_s))[0]:
+        if not (await asyncio.wait([self._next], timeout=timeout_s))[0] or self._next.cancelled():
             return None
         (data, sender_time), arrival, self._next = self._next.result(), time.time(), None
         number = self.counts["received"]
