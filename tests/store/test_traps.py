@@ -39,6 +39,8 @@ ARRAYS = {
 }
 NUMBER, INTEGER, TEXT = scalar("number"), scalar("integer"), scalar("string")
 NAN, INF = math.nan, math.inf
+DATES = np.array(["2026-01-01", "2026-01-02"], "<M8[ns]")
+NO_DATES = np.full(2, "NaT", "<M8[ns]")
 UNUSUAL: dict[str, tuple[dict[str, Any], Sequence[Any], Any]] = {
     "missing_number": (NUMBER, [1.5, None, 2.5], [1.5, NAN, 2.5]),
     "number_missing_from_the_first_event_on": (NUMBER, [None, None, 2], [NAN, NAN, 2.0]),
@@ -106,6 +108,22 @@ UNUSUAL: dict[str, tuple[dict[str, Any], Sequence[Any], Any]] = {
         array([2]),
         [["a", "bc"], ["longer", ""]],
         [["a", "bc"], ["longer", ""]],
+    ),
+    "datetimes_that_are_missing": (
+        array([2]),
+        [DATES, NO_DATES, None],
+        [DATES, NO_DATES, NO_DATES],
+    ),
+    "object_that_is_missing_at_first": (TEXT, [None, {"a": 1}], ["", '{"a": 1}']),
+    "integers_that_are_missing_at_first": (
+        array([2], dtype_numpy="|u1"),
+        [None, [1, 2]],
+        [[NAN, NAN], [1, 2]],
+    ),
+    "integer_before_integers_of_a_declared_dtype": (
+        scalar("integer", dtype_numpy="|u1"),
+        [-1, [1]],
+        [[-1], [1]],
     ),
 }
 """Columns: data key, values as the events have them, what a user reads."""
@@ -335,6 +353,28 @@ def test_event_pages(journals: Path, client: Any) -> None:
     recording.journal("event_page", page)
     run = stored(recording.stop(), client)
     assert run["primary"].read()["x"].values.tolist() == [5.0, 6.0]
+
+
+def test_a_value_that_cannot_be_stored_takes_its_event_only(journals: Path, client: Any) -> None:
+    """An event of a page is left out, neither the others of its line nor those that follow."""
+    deep: Any = 2.0
+    for _ in range(70):
+        deep = [deep]
+    recording = Recording(journals).stream("primary", x=scalar("number"))
+    page = {
+        "descriptor": recording._streams["primary"].descriptor_doc["uid"],
+        "uid": ["a", "b", "c"],
+        "seq_num": [1, 2, 3],
+        "time": [1.0, 2.0, 3.0],
+        "data": {"x": [1.0, deep, 3.0]},
+        "timestamps": {"x": [1.0, 2.0, 3.0]},
+        "filled": {},
+    }
+    recording.journal("event_page", page)
+    recording.event(seq_num=4, x=4.0)
+    run = stored(recording.stop(), client)
+    assert run["primary"].read()["x"].values.tolist() == [1.0, 3.0, 4.0]
+    assert "line 3 of the journal, event: not understood" in run.metadata["notes"][0]
 
 
 def test_broken_lines_are_left_out_and_told(journals: Path, client: Any) -> None:

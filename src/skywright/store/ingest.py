@@ -337,6 +337,7 @@ class _LineWriter:
         self._catalog = catalog
         self._contents = contents
         self._assets = assets
+        self._count = 0  # of lines, as `JournalContents.add` counts them
         self._revisions: dict[str, int] = {}
         self._order: dict[str, SequenceSorter] = {}
         self._descriptors: dict[str, list[dict[str, Any]]] = {}
@@ -398,7 +399,8 @@ class _LineWriter:
 
     def _write(self, line: Line) -> None:
         name, doc = line.name, line.doc
-        if line.number in self._contents.left_out:
+        self._count += 1
+        if self._count in self._contents.left_out:
             return
         if name == "descriptor":
             self._descriptors.setdefault(doc["name"], []).append(doc)
@@ -408,7 +410,7 @@ class _LineWriter:
             stream = self._contents.stream_of.get(doc["descriptor"])
             if stream is not None:
                 self._open(stream)
-                for event in self._order[stream.name](line.number, doc):
+                for event in self._order[stream.name](self._count, doc):
                     self._writer.streams[stream.name].event(as_row(stream, event))
         elif name == "stream_datum":
             stream = self._contents.stream_of.get(doc["descriptor"])
