@@ -151,6 +151,21 @@ def test_the_ingester_may_be_killed_while_it_closes_a_run(journals: Path) -> Non
         assert again[-1].doc["num_events"] == lines[-1].doc["num_events"]
 
 
+@pytest.mark.parametrize("odd", ["no time", "dataset"])
+def test_a_run_of_odd_documents_is_closed(tmp_path: Path, odd: str) -> None:
+    path = abandoned(tmp_path)
+    lines = [(line.name, line.doc) for line in read_lines(path)]
+    for name, doc in lines:
+        if name == "start" and odd == "no time":
+            del doc["time"]
+        if name == "stream_resource" and odd == "dataset":
+            doc["parameters"]["dataset"] = ["x"]
+    path.write_bytes(b"".join(encode_line(name, doc) for name, doc in lines))
+    assert repair.close_interrupted_run(path, path.stat().st_size, contents_of(path))
+    last = list(read_lines(path))[-1]
+    assert (last.name, last.doc["exit_status"]) == ("stop", "abort")
+
+
 def test_a_run_is_not_half_closed_on_a_full_disk(
     journals: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -54,7 +54,7 @@ log = logging.getLogger(__name__)
 class State(Enum):
     """State of the ingest of a journal."""
 
-    MORE = "more to write"
+    MORE = "more to write, or to try again"
     IDLE = "nothing to write now"
     DONE = "complete in the catalog"
     ASIDE = "cannot be written"
@@ -138,7 +138,7 @@ class RunIngest:
         if time.monotonic() < self._postponed_until:
             return State.IDLE
         try:
-            state = self._step()
+            return self._step()
         except httpx.HTTPError as error:
             self._line_writer = None
             self._must_verify = True
@@ -159,9 +159,6 @@ class RunIngest:
             self._line_writer = None
             self._must_verify = True
             return self._failed(error)
-        if self.contents.stop is None and self._replay is None:
-            self._failures = self._unanswered = 0
-        return state
 
     def _step(self) -> State:
         """Read new lines of the journal, then write.
@@ -190,7 +187,11 @@ class RunIngest:
             writer.write(lines)
         if self.contents.stop is not None:
             return self._finish()
-        return State.MORE if lines else self._close_if_interrupted()
+        if lines:
+            return State.MORE
+        state = self._close_if_interrupted()
+        self._failures = self._unanswered = 0  # all that there is has been written
+        return state
 
     def _read_new_lines(self) -> list[Line]:
         lines = [new for line in self._tail.read() for new in self._normalizer(line)]
