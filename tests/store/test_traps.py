@@ -18,8 +18,9 @@ from tiled.client.metadata_update import DELETE_KEY
 from skywright.store.check import differences
 from skywright.store.ingest import RunIngest, State, ingest
 from skywright.store.journal_contents import JournalContents
+from skywright.store.normalizer import DocumentNormalizer
 from skywright.store.run_nodes import Catalog
-from skywright.store.tail import read_lines
+from skywright.store.tail import Line, read_lines
 
 
 def stored(path: Path, client: Any) -> Any:
@@ -193,6 +194,14 @@ def test_names_that_tables_cannot_have(journals: Path, client: Any) -> None:
     values = [float(data[name][0]) for name in data if name not in ("time", "seq_num")]
     assert sorted(values) == list(range(8))
     assert "primary/T1(K): stored as T1_K_: no column can have its name" in run.metadata["notes"]
+
+
+def test_long_names_that_become_one() -> None:
+    keys = {"k" * 57 + end: {**NUMBER, "shape": [], "source": "x"} for end in "();=+'"}
+    doc = {"uid": "d", "name": "primary", "data_keys": keys}
+    line = DocumentNormalizer()(Line(1, "descriptor", doc))[-1]
+    assert len(line.doc["data_keys"]) == 6
+    assert max(map(len, line.doc["data_keys"])) <= 60  # of tiled's 63, ts_ takes three
 
 
 def test_names_that_differ_in_case_alone(journals: Path, client: Any) -> None:
