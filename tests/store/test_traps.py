@@ -311,6 +311,8 @@ def test_many_columns(journals: Path, client: Any) -> None:
     recording.events(dict.fromkeys(keys, float(i)) for i in range(3))
     run = stored(recording.stop(), client)
     assert run["primary"].read(["x599"])["x599"].values.tolist() == [0.0, 1.0, 2.0]
+    events = [doc["data"] for name, doc in run.documents() if name == "event"]
+    assert events == [dict.fromkeys(keys, float(i)) for i in range(3)]
 
 
 def test_numbers_in_metadata_are_not_clipped(journals: Path, client: Any) -> None:
@@ -452,7 +454,10 @@ def test_names_of_our_own_columns_and_nodes(journals: Path, client: Any) -> None
     keys = {"x": scalar("number"), "ts_x": scalar("number"), "internal": array([2])}
     recording = Recording(journals).stream("primary", **keys)
     recording.event(x=1.0, ts_x=2.0, internal=[3, 4])
-    stream = stored(recording.stop(), client)["primary"].base
+    run = stored(recording.stop(), client)
+    (event,) = [doc for name, doc in run.documents() if name == "event"]
+    assert (event["data"]["x"], event["data"]["internal"]) == (1.0, [3, 4])
+    stream = run["primary"].base
     events = stream["internal_events"].read()
     assert events[["x", "ts_x"]].values.tolist() == [[1.0, 2.0]]
     assert stream["internal"].read().tolist() == [[3, 4]]

@@ -158,7 +158,7 @@ def _write_stream(
 
 def _copy(group: h5py.Group, column: Column) -> None:
     """Copy a column block by block, with its dtype."""
-    # HDF5 has no datetimes: they are text, as in CSV
+    # HDF5 has no datetimes: they are ISO text
     is_text = column.dtype.kind in "UMm"
     dtype = h5py.string_dtype() if is_text else column.dtype
     chunks = column.chunk_shape() if len(column.shape) > 1 and 0 not in column.shape else None
