@@ -187,10 +187,8 @@ class RunIngest:
             writer.write(lines)
         if self.contents.stop is not None:
             return self._finish()
-        if lines:
-            return State.MORE
-        state = self._close_if_interrupted()
-        self._failures = self._unanswered = 0  # all that there is has been written
+        state = State.MORE if lines else self._close_if_interrupted()
+        self._failures = self._unanswered = 0  # not by a replay: what failed may be beyond it
         return state
 
     def _read_new_lines(self) -> list[Line]:
