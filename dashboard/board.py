@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 from skywright.processes.stack import State, read_state
 
@@ -15,24 +15,9 @@ logger = logging.getLogger(__name__)
 PERIOD_S = 2.0
 
 
-class Check(Protocol):
-    """One line of a report on the beamline, as of `skywright doctor`."""
-
-    @property
-    def name(self) -> str:
-        """What was checked."""
-
-    @property
-    def status(self) -> str:
-        """``ok``, ``warning`` or ``wrong``."""
-
-    @property
-    def found(self) -> str:
-        """What was found."""
-
-    @property
-    def todo(self) -> str:
-        """What to do; "" if nothing."""
+Check = Any
+"""One line of a report on the beamline, as of `skywright doctor`: ``name``, what was checked;
+``status``, one of ``ok``, ``warning`` and ``wrong``; ``found``; ``todo``, "" if nothing."""
 
 
 @dataclass(frozen=True)

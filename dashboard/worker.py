@@ -4,8 +4,9 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 from dashboard.worker_process import encode
 from skywright.config import Settings
@@ -43,9 +44,9 @@ async def worker_messages(
         if environment is None:
             yield say("no beamline runs on this store; start skywright up")
         else:
-            command = ("-m", importable(module), "--prefix", settings.pv_prefix(ioc), *arguments)
-            async with _worker(command, environment) as output:
-                async for header, message in _read(output):
+            prefix = settings.pv_prefix(ioc)
+            async with _worker(environment, module, "--prefix", prefix, *arguments) as process:
+                async for header, message in _read(process.stdout):
                     yield message
                     if not header["connected"] and channel_access(settings) != environment:
                         break  # a new `skywright up`, at other addresses
@@ -65,22 +66,13 @@ async def run_once(settings: Settings, ioc: str, module: str, *arguments: str) -
     environment = channel_access(settings)
     if environment is None:
         raise ConfigError("no beamline runs on this store; start skywright up")
-    command = ("-m", importable(module), "--prefix", settings.pv_prefix(ioc), *arguments)
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *command,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        env={**os.environ, **environment},
-        process_group=0,
-    )
-    try:
-        async with asyncio.timeout(SILENCE_S):
-            output, _ = await process.communicate()
-    except TimeoutError:
-        process.kill()
-        await process.wait()
-        raise ConfigError(f"{module}: not done within {SILENCE_S:g} s") from None
+    prefix = settings.pv_prefix(ioc)
+    async with _worker(environment, module, "--prefix", prefix, *arguments) as process:
+        try:
+            async with asyncio.timeout(SILENCE_S):
+                output, _ = await process.communicate()
+        except TimeoutError:
+            raise ConfigError(f"{module}: not done within {SILENCE_S:g} s") from None
     if process.returncode:
         raise ConfigError(f"{module} failed; the log of skywright dashboard says more")
     return output
@@ -102,21 +94,20 @@ def say(status: str) -> bytes:
 
 @asynccontextmanager
 async def _worker(
-    command: Sequence[str], environment: Mapping[str, str]
-) -> AsyncIterator[asyncio.StreamReader]:
-    """Run the worker for the time of a with block; its stdin is its lifeline."""
+    environment: Mapping[str, str], module: str, *arguments: str
+) -> AsyncIterator[Any]:
+    """Run a module for the time of a with block; its stdin is its lifeline."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        *command,
+        *("-m", importable(module), *arguments),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         env={**os.environ, **environment, SUPERVISED: "1"},
         limit=LINE_LIMIT,
         process_group=0,  # the terminal's Ctrl-C is not for it
     )
-    assert process.stdout is not None
     try:
-        yield process.stdout
+        yield process
     finally:
         with suppress(ProcessLookupError):
             process.kill()  # it holds nothing

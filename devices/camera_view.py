@@ -1,18 +1,16 @@
 """What can be seen of a camera behind areaDetector's PVs, by monitors alone: nothing is put."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar, get_type_hints
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from ophyd import Component as Cpt
 from ophyd import Device, EpicsSignalRO
 
+from devices.facts import text_of
 from skywright.analysis.display import to_uint8
-
-Facts = TypeVar("Facts")
 
 
 @dataclass(frozen=True)
@@ -120,31 +118,3 @@ def picture_of(values: Any, size_0: int, size_1: int, size_2: int) -> NDArray[np
     if array.dtype in (np.int8, np.int16) and array.min(initial=0) >= -128 and array.max() < 256:
         array = array.astype(np.uint8)  # bytes, as caproto's or EPICS' signed CHAR shows them
     return to_uint8(array.reshape(shape))
-
-
-def read_facts(view: Device, kind: type[Facts], timeout_s: float) -> Facts:
-    """Read the signal of each field of `kind`, as the field's type says; a dict is JSON.
-
-    Raises
-    ------
-    TimeoutError
-        If the IOC does not answer.
-    """
-    values: dict[str, Any] = {}
-    for name, wanted in get_type_hints(kind).items():
-        value = getattr(view, name).get(timeout=timeout_s, connection_timeout=timeout_s)
-        if wanted is str:
-            values[name] = text_of(value)
-        elif wanted in (int, float):
-            values[name] = wanted(value)
-        else:
-            values[name] = json.loads(text_of(value) or "{}")
-    return kind(**values)
-
-
-def text_of(value: Any) -> str:
-    """Return the text of a CHAR array, which control layers give as text, bytes or numbers."""
-    if isinstance(value, str):
-        return value
-    data = value if isinstance(value, bytes) else np.asarray(value).astype(np.uint8).tobytes()
-    return data.split(b"\0")[0].decode(errors="replace")

@@ -95,7 +95,7 @@ class FileStream:
         self,
         device: Any,
         name: str,
-        plugin: FilePlugin,
+        plugin: Any,
         columns: Callable[[], Sequence[StreamColumn]],
         hinted: Sequence[str] = (),
         files: Callable[[], Sequence[tuple[str, int]]] | None = None,
@@ -129,11 +129,15 @@ class FileStream:
         """Forget the file."""
         self.file, self._fixed = "", ()
 
+    @property
+    def source(self) -> str:
+        """Where the rows come from, for descriptors."""
+        return f"PV:{self.plugin.prefix}FullFileName_RBV"
+
     def describe_collect(self) -> dict[str, Any]:
         """Describe one row of the file."""
-        source = f"PV:{self.plugin.prefix}FullFileName_RBV"
         return {
-            self.key_of(column): column.describe(source)
+            self.key_of(column): column.describe(self.source)
             for column in self._fixed or self._columns()
         }
 
@@ -164,7 +168,8 @@ class FileStream:
             If there is no new row and the IOC is gone or silent, or if `check_size` of the device
             refuses a size.
         """
-        rows = self.rows if index is None else min(index, self.rows)
+        rows = self.get_index()
+        rows = rows if index is None else min(index, rows)
         if rows <= self._rows_emitted:
             self.has_more = False
             self.device.raise_if_silent()

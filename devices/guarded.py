@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from epics.ca import CASeverityException, ChannelAccessException, ChannelAccessGetFailure
 from ophyd import Device, EpicsSignal, EpicsSignalRO
 from ophyd.status import DeviceStatus
+from ophyd.utils.errors import DisconnectedError
 
 from skywright.errors import HardwareError
 
@@ -15,6 +17,23 @@ logger = logging.getLogger(__name__)
 
 CONNECT_S = 4.0
 PUT_S = 8.0
+SILENT = (
+    DisconnectedError,
+    TimeoutError,
+    ChannelAccessException,
+    ChannelAccessGetFailure,
+    CASeverityException,  # a circuit that breaks while it is read
+)
+"""Errors that the control layers raise when an IOC is lost."""
+
+
+@contextmanager
+def ioc_errors(device: Any) -> Iterator[None]:
+    """Turn errors of the control layers into a `HardwareError` that names the lost IOC."""
+    try:
+        yield
+    except SILENT as error:
+        raise HardwareError(f"{device.name}: lost the IOC of {device.prefix}: {error}") from error
 
 
 def read_all_elements(signal: EpicsSignalRO) -> Any:
@@ -49,13 +68,17 @@ class TaskStatus(ReasonStatusMixin, DeviceStatus):
     """Status of a background task."""
 
 
-def run_task(device: Any, work: Callable[[], None]) -> TaskStatus:
-    """Run `work` on a thread; the status ends with it, and has its exception."""
+def run_ioc_task(device: Any, work: Callable[[], None]) -> TaskStatus:
+    """Run `work` on a thread; the status ends with it, and has its exception.
+
+    Errors of the control layers become a `HardwareError`, see `ioc_errors`.
+    """
     status = TaskStatus(device)
 
     def run() -> None:
         try:
-            work()
+            with ioc_errors(device):
+                work()
         except Exception as error:  # any error must reach the plan
             status.set_exception(error)
         else:
@@ -120,7 +143,7 @@ class GuardedDevice(Device):
 
     def in_background(self, work: Callable[[], None]) -> DeviceStatus:
         """Run `work` on a thread; its status has the exception of `work`."""
-        return run_task(self, work)
+        return run_ioc_task(self, work)
 
     def _put(self, signal: EpicsSignal, value: Any) -> None:
         """Put, and wait for put completion, or for the readback if `put_complete` is not set."""

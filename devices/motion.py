@@ -5,18 +5,15 @@ import functools
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from epics.ca import CASeverityException, ChannelAccessException, ChannelAccessGetFailure
 from ophyd import Component, EpicsMotor, EpicsSignal, EpicsSignalRO, Kind
 from ophyd.status import MoveStatus, StatusBase
 from ophyd.utils.epics_pvs import AlarmSeverity, AlarmStatus
 from ophyd.utils.errors import DisconnectedError, LimitError
 
-from devices import guarded
-from devices.guarded import ReasonStatusMixin, TaskStatus
+from devices.guarded import SILENT, ReasonStatusMixin, ioc_errors
 from skywright.errors import HardwareError
 
 STALL_S = 3.0
@@ -29,23 +26,6 @@ TOLERANCE = 0.01
 SLOWNESS, MARGIN_S = 3.0, 10.0
 STOP_S = 10.0
 """Longest time that a motor that was stopped is waited for before it is moved again, s."""
-SILENT = (
-    DisconnectedError,
-    TimeoutError,
-    ChannelAccessException,
-    ChannelAccessGetFailure,
-    CASeverityException,  # a circuit that breaks while it is read
-)
-"""Errors that the control layers raise when an IOC is lost."""
-
-
-@contextmanager
-def ioc_errors(device: Any) -> Iterator[None]:
-    """Turn errors of the control layers into a `HardwareError` that names the lost IOC."""
-    try:
-        yield
-    except SILENT as error:
-        raise HardwareError(f"{device.name}: lost the IOC of {device.prefix}: {error}") from error
 
 
 class MotionLimitError(HardwareError, LimitError):
@@ -336,19 +316,6 @@ class Motor(EpicsMotor):
         severity = AlarmSeverity(self.user_readback.alarm_severity or 0)
         status = AlarmStatus(self.user_readback.alarm_status or 0)
         return f"alarm {status.name} {severity.name}" if severity else ""
-
-
-def run_ioc_task(device: Any, work: Callable[[], None]) -> TaskStatus:
-    """Run `work` on a thread; the status ends with it, and has its exception.
-
-    Errors of the control layers become a `HardwareError`, see `ioc_errors`.
-    """
-
-    def task() -> None:
-        with ioc_errors(device):
-            work()
-
-    return guarded.run_task(device, task)
 
 
 def move_all(moves: Iterable[tuple[Motor, float]]) -> None:

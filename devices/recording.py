@@ -1,6 +1,5 @@
 """Base class of devices with areaDetector's cam1 and file plugin."""
 
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ from devices.file_stream import FileStream
 from devices.following import POLL_PERIOD_S, FileStreamDevice
 from devices.guarded import CONNECT_S
 from skywright.errors import HardwareError
+from skywright.waiting import await_true
 
 SINGLE, MULTIPLE, CONTINUOUS = range(3)
 """Values of ``cam1:ImageMode``."""
@@ -87,13 +87,10 @@ class RecordingDevice(FileStreamDevice):
         """
         self._put(self.image_mode, CONTINUOUS)
         self._start_acquiring()
-        deadline = time.monotonic() + (self.silence_limit.get() or CONNECT_S)
-        while not is_there():
-            if time.monotonic() > deadline:
-                self._put(self.acquire, 0)
-                raise HardwareError(f"{self.name}: no picture at all; {self._reason()}")
-            threading.Event().wait(POLL_PERIOD_S)
+        found = await_true(is_there, self.silence_limit.get() or CONNECT_S, POLL_PERIOD_S)
         self._put(self.acquire, 0)
+        if not found:
+            raise HardwareError(f"{self.name}: no picture at all; {self._reason()}")
 
     def stop(self, *, success: bool = False) -> None:
         """Stop acquiring at once."""
@@ -113,6 +110,13 @@ class RecordingDevice(FileStreamDevice):
             self._last_sign = time.monotonic()
         with self._hardware_errors("cannot start"):
             self.acquire.put(1, wait=False)
+
+    def finish_flying(self) -> None:
+        """Stop acquiring; return when all rows that have come are visible in the file."""
+        self._check_fault()
+        self._watching = False
+        self._put(self.acquire, 0)
+        super().finish_flying()
 
     def _check_silence(self) -> None:
         limit, silence = self.silence_limit.get(), time.monotonic() - self._last_sign

@@ -304,9 +304,9 @@ async def _put_capture(obj: Any, instance: Any, value: Any) -> int:
     hdf = obj.parent
     begun = 0
     if value:
-        begun = int(await hdf.start_capture())
+        begun = int(await hdf.open_capture())
     else:
-        await hdf.parent.in_thread(hdf.parent.recording.stop_capture)
+        await hdf.parent.in_thread(hdf.recording.stop_capture)
     await hdf.parent.wait_until_posted()
     return begun
 
@@ -320,8 +320,11 @@ class Hdf(Plugin):
         Number of the next file, the value of ``FileNumber``.
     newest_single
         Path of a file of one picture that is not posted yet.
+    recording
+        The object that starts and stops a recording; set before the IOC serves.
     """
 
+    recording: Any
     next_number = 0
     newest_single: Path | None = None
 
@@ -378,7 +381,7 @@ class Hdf(Plugin):
         )
         return exists
 
-    async def start_capture(self) -> bool:
+    async def open_capture(self) -> bool:
         """Open the next recording; return whether that worked."""
         if self.file_write_mode.readback.raw_value != WRITE_STREAM:
             raise ValueError("FileWriteMode is not Stream; set it before Capture")
@@ -389,7 +392,7 @@ class Hdf(Plugin):
         path = self.next_path()
         await post(self.full_file_name, str(path))
         error = await self.parent.in_thread(
-            self.parent.recording.start_capture,
+            self.recording.start_capture,
             path,
             self.num_capture.readback.value,
             bool(self.lazy_open.readback.raw_value),
@@ -405,7 +408,7 @@ class Hdf(Plugin):
         """Write each picture to a file of its own when mode and AutoSave say so."""
         single = self.file_write_mode.readback.raw_value == WRITE_SINGLE
         wanted = single and bool(self.auto_save.readback.raw_value)
-        self.parent.recording.single_files = self if wanted else None
+        self.recording.single_files = self if wanted else None
 
     def file_written(self, path: Path) -> None:
         """Take note of a new file; called on the camera's thread after each.

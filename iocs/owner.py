@@ -5,11 +5,13 @@ import contextlib
 import logging
 import threading
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from typing import Any
 
+from caproto import AlarmSeverity
 from caproto.server import PVGroup, pvproperty
 
-from iocs.common import wait_at_most
+from iocs.common import post, wait_at_most
+from skywright.acquire.acquisition import Acquisition
 
 logger = logging.getLogger(__name__)
 
@@ -17,19 +19,11 @@ logger = logging.getLogger(__name__)
 HEARTBEAT_S = 1.0
 
 
-class HasDone(Protocol):
-    """An acquisition of an owner, or what ends in the same way."""
-
-    @property
-    def done(self) -> threading.Event:
-        """Set when all its items are stored."""
-
-
 class OwnerGroup(PVGroup):
     """The PVs of one owner.
 
     Subclasses hand `_changed` to the owner, post its state in `_post`, and may do more after that
-    in `_after_post`.
+    in `_after_post`. They have a PV `message`, or write `post_error`.
     """
 
     heartbeat = pvproperty(
@@ -57,21 +51,18 @@ class OwnerGroup(PVGroup):
         """Run a blocking function outside the event loop."""
         return await asyncio.get_running_loop().run_in_executor(None, function, *args)
 
-    async def wait_until_done(self, acquisition: HasDone) -> None:
+    async def wait_until_done(self, acquisition: Acquisition) -> None:
         """Wait until the acquisition has finished and its counts are posted."""
-        await self._wait_posted_after(acquisition.done)
+        future = asyncio.get_running_loop().create_future()
+        self._waiting.append((acquisition.done, future))
+        self._change_event.set()
+        await future
 
     async def wait_until_posted(self) -> None:
         """Wait until the present state of the owner is posted."""
-        known = threading.Event()
-        known.set()
-        await self._wait_posted_after(known)
-
-    async def _wait_posted_after(self, event: threading.Event) -> None:
-        future = asyncio.get_running_loop().create_future()
-        self._waiting.append((event, future))
-        self._change_event.set()
-        await future
+        over = Acquisition()
+        over.done.set()
+        await self.wait_until_done(over)
 
     async def _post(self) -> None:
         """Post what has changed."""
@@ -81,8 +72,8 @@ class OwnerGroup(PVGroup):
         """Do work after the posts, for which no client waits."""
 
     async def post_error(self, message: str) -> None:
-        """Post an error on the message PV."""
-        raise NotImplementedError
+        """Post an error, such as why a put was refused, on the message PV."""
+        await post(self.message, message[:1000], AlarmSeverity.MINOR_ALARM)
 
     async def _post_forever(self, period_s: float, idle_s: float) -> None:
         """Post changes, at most every `period_s`, at least every `period_s + idle_s`."""

@@ -1,10 +1,7 @@
 """File plugins for recordings of rows: areaDetector's PVs open files and count rows."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
-
-from caproto.server import PVGroup, SubGroup
+from typing import Any
 
 from iocs.areadetector import WRITE_STREAM, Hdf, choice, enum_readback, long_text, put_text
 from skywright.acquire.recorder import Recorder
@@ -22,40 +19,22 @@ async def _only_stream(obj: Any, instance: Any, value: Any) -> None:
     await obj.readback.write(value)
 
 
-class StreamHdf(Hdf):
-    """The PVs of a recording of any rows."""
+class FilesPart(Hdf):
+    """A file plugin over files of any rows.
+
+    A subclass writes `start_capture` and `stop_capture`, and calls `post_recording`.
+    """
 
     data_type = enum_readback(DATA_TYPES, DATA_TYPES.index("UInt16"), name="DataType_RBV")
     file_name = long_text("rows", put=put_text, name="FileName")
     file_write_mode = choice(
         ["Single", "Capture", "Stream"], WRITE_STREAM, _only_stream, name="FileWriteMode"
     )
-
-
-class RecordingIOC(Protocol):
-    """What a recording needs from the IOC, such as `iocs.owner.OwnerGroup`."""
-
-    async def in_thread(self, function: Any, *args: Any) -> Any:
-        """Run a blocking function outside the event loop."""
-
-    async def wait_until_posted(self) -> None:
-        """Wait until the present state of the owner is posted."""
-
-
-class FilesPart(PVGroup):
-    """A file plugin over files of rows.
-
-    A subclass writes `start_capture` and `stop_capture`, and calls `post_recording`. `ioc` is set
-    before the IOC serves.
-    """
-
-    plugin = SubGroup(StreamHdf, prefix="")
     single_files: Any = None
-    ioc: RecordingIOC
 
     @property
     def recording(self) -> "FilesPart":
-        """The object that starts and stops a recording for the plugin: this one."""
+        """The object that starts and stops a recording: this one."""
         return self
 
     def start_capture(self, path: Path, count: int, lazy: bool) -> str:
@@ -66,29 +45,11 @@ class FilesPart(PVGroup):
         """End the recording."""
         raise NotImplementedError
 
-    async def in_thread(self, function: Any, *args: Any) -> Any:
-        """Run a blocking function outside the event loop."""
-        return await self.ioc.in_thread(function, *args)
-
-    async def wait_until_posted(self) -> None:
-        """Wait until the present state of the owner is posted."""
-        await self.ioc.wait_until_posted()
-
-    async def post_recording(
-        self, rows: int, lost: int, capturing: bool, is_open: Callable[[], bool], error: str
-    ) -> None:
-        """Post the state of the recording; see `Hdf.post_recording`."""
-        await self.plugin.post_recording(rows, lost, capturing, is_open, error)
-
 
 class Recording(FilesPart):
-    """A file plugin over one recorder; `attach` comes before the IOC serves."""
+    """A file plugin over one recorder, which is set before the IOC serves."""
 
     recorder: Recorder[Any, Any]
-
-    def attach(self, ioc: RecordingIOC, recorder: Recorder[Any, Any]) -> None:
-        """Set the IOC and the recorder."""
-        self.ioc, self.recorder = ioc, recorder
 
     def start_capture(self, path: Path, count: int, lazy: bool) -> str:
         """Start a recording; its file is made with the first row."""

@@ -4,7 +4,7 @@ import inspect
 import math
 import operator
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from numbers import Real
 from operator import attrgetter
 from typing import Any
@@ -38,6 +38,10 @@ class Needs:
     protocols: tuple[Any, ...] = ()
     parts: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     readings: tuple[str, ...] = ()
+
+    def more(self, **parts: tuple[Any, ...]) -> "Needs":
+        """Return these needs and further parts."""
+        return replace(self, parts={**self.parts, **parts})
 
 
 MOTOR = Needs("motor", (Readable, Movable))

@@ -98,9 +98,7 @@ def staged_run(device: Any, body: Body, md: Mapping[str, Any]) -> MsgGenerator[t
     return uids[-1], answer
 
 
-def in_run(
-    body: Body, md: Mapping[str, Any], uids: list[str], key: str | None = None
-) -> MsgGenerator[Any]:
+def in_run(body: Body, md: Mapping[str, Any], uids: list[str]) -> MsgGenerator[Any]:
     """Run `body` in a run and return its result.
 
     If it fails, the error message is the reason in the stop document.
@@ -108,31 +106,23 @@ def in_run(
     Parameters
     ----------
     body
-        Function that returns the inner plan. It may open further runs, each with its own key.
+        Function that returns the inner plan. It may open further runs, each with its own key
+        (`bluesky.preprocessors.set_run_key_wrapper`).
     md
         Metadata of the start document.
     uids
         The uid of the run is appended.
-    key
-        bluesky's run key; needed if several runs are open at the same time.
     """
-    run = _in_run(body, md, uids)
-    return (yield from (run if key is None else bpp.set_run_key_wrapper(run, key)))
-
-
-def _in_run(body: Body, md: Mapping[str, Any], uids: list[str]) -> MsgGenerator[Any]:
     uids.append((yield from bps.open_run(dict(md))))
-    try:
-        answer = yield from with_device_errors(body())
-    except RunEngineControlException as request:
-        status = getattr(request, "exit_status", "abort")
-        yield from bps.close_run(exit_status=status)
-        raise
-    except Exception as error:
-        yield from bps.close_run(exit_status="fail", reason=str(error))
-        raise
-    yield from bps.close_run()
-    return answer
+
+    def close(error: Exception) -> MsgGenerator[None]:
+        if isinstance(error, RunEngineControlException):
+            yield from bps.close_run(exit_status=getattr(error, "exit_status", "abort"))
+        else:
+            yield from bps.close_run(exit_status="fail", reason=str(error))
+
+    plan = with_device_errors(body())
+    return (yield from bpp.contingency_wrapper(plan, except_plan=close, else_plan=bps.close_run))
 
 
 def collect_new_rows(stream: Any, name: str) -> MsgGenerator[None]:

@@ -18,7 +18,9 @@ from schedule import (  # noqa: F401
     pytest_sessionfinish,
     pytest_xdist_make_scheduler,
 )
+from support import forked
 
+from skywright.processes import child
 from skywright.processes.logs import ROOMS
 from skywright.processes.ports import free_port
 
@@ -54,6 +56,16 @@ os.environ.update(
     MPLBACKEND="Agg",
     OPENBLAS_NUM_THREADS="1",
 )
+
+
+# Before anything imports it: the workers of analyses and the like are forked.
+child.start_module = forked.start_module
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Have one process that forks for all workers of xdist."""
+    if config.getoption("numprocesses", None):
+        forked.SERVER.ensure_running()
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -9,6 +9,7 @@ the pin, and the last closer look with the box and the tip that come out. The fi
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +63,9 @@ def row_of(gray: Pixels) -> list[Pixels]:
     while look is not None and (closer := part_about(look)) is not None:
         maps, part = model.run(closer.of(gray)), closer
         look = look_at(maps, part)
-    drawn = annotate(masks_over(part.of(gray), maps), found.moved(-part.x, -part.y))
+    box = found.bbox and tuple(edge - (part.x, part.y)[k % 2] for k, edge in enumerate(found.bbox))
+    in_part = replace(found, tip_x=found.tip_x - part.x, tip_y=found.tip_y - part.y, bbox=box)
+    drawn = annotate(masks_over(part.of(gray), maps), in_part)
     return [masks_over(gray, whole), heat_over(gray, whole), drawn]
 
 

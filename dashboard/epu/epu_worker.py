@@ -28,7 +28,7 @@ def changed_messages(view: EpuView) -> Iterator[bytes]:
 def main() -> None:
     """Run the worker."""
     options = argument_parser(__doc__).parse_args()
-    write_messages(lambda: changed_messages(EpuView(options.prefix, name="epu_view")))
+    write_messages(lambda: changed_messages(EpuView(options.prefix)))
 
 
 if __name__ == "__main__":

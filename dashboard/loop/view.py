@@ -23,7 +23,7 @@ from dashboard.views import View
 from dashboard.worker import worker_messages
 from skywright.errors import DataError, SkywrightError
 from skywright.instruments.loop.calibration import ZoomCalibration, from_json
-from skywright.instruments.loop.rotation_curves import RotationCurves, in_words, rotation_curves
+from skywright.instruments.loop.rotation_pictures import RotationCurves, in_words, rotation_curves
 from skywright.store.export.contents import RunContents, read_contents
 from skywright.store.lookup import RunSummary, find_run, summarize
 from skywright.store.show import final_results

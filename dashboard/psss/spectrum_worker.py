@@ -38,7 +38,7 @@ def new_spectra(view: SpectrumView) -> Iterator[bytes]:
 def main() -> None:
     """Run the worker."""
     options = argument_parser(__doc__).parse_args()
-    write_messages(lambda: new_spectra(SpectrumView(options.prefix, name="spectrum_view")))
+    write_messages(lambda: new_spectra(SpectrumView(options.prefix)))
 
 
 if __name__ == "__main__":

@@ -5,45 +5,44 @@ Regions are added and removed by name to those that the IOC has, never put as a 
 and other pages, may show older ones.
 """
 
-import argparse
 import json
 import sys
+from collections.abc import Mapping
+from typing import Any
 
+from dashboard.worker_process import argument_parser
 from devices.sacla.operated import LIMIT_S, OperatedShots
 
 
 def main() -> None:
     """Put, and print the result."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--prefix", required=True, help="PV prefix of the IOC, with its colon")
-    parser.add_argument("--add", metavar="DETECTOR:x,y;x,y;...", help="add a region")
-    parser.add_argument("--remove", metavar="NAME", help="remove a region")
-    parser.add_argument("--show", metavar="DETECTOR", help="whose images are shown")
-    parser.add_argument("--plot", metavar="NAME", help="region of the plots of single shots")
-    parser.add_argument("--reset", action="store_true", help="begin curves and images anew")
-    parser.add_argument("--run", type=int, choices=(0, 1), help="stop, or take shots")
-    sys.stdout.write(json.dumps(operate(parser.parse_args())) + "\n")
+    parser = argument_parser(__doc__)
+    parser.add_argument(
+        "--request", type=json.loads, required=True, help="JSON, as dashboard.sacla.view has it"
+    )
+    options = parser.parse_args()
+    sys.stdout.write(json.dumps(operate(options.prefix, options.request)) + "\n")
 
 
-def operate(options: argparse.Namespace) -> dict[str, str]:
+def operate(prefix: str, request: Mapping[str, Any]) -> dict[str, str]:
     """Do what is asked; return the regions that hold then, and an error."""
-    shots = OperatedShots(options.prefix, name="operated")
+    shots = OperatedShots(prefix, name="operated")
+    changes = {
+        "add": lambda region: shots.add_region(*region.split(":", 1)),
+        "remove": shots.remove_region,
+        "show": shots.show,
+        "plot": shots.plot,
+    }
     wrong = ""
     try:
         shots.wait_for_connection(timeout=LIMIT_S)
-        if options.add is not None:
-            detector, _, corners = options.add.partition(":")
-            wrong = shots.add_region(detector, corners)
-        if options.remove is not None:
-            wrong = wrong or shots.remove_region(options.remove)
-        if options.show is not None:
-            wrong = wrong or shots.show(options.show)
-        if options.plot is not None:
-            wrong = wrong or shots.plot(options.plot)
-        if options.reset:
+        for name, change in changes.items():
+            if name in request and not wrong:
+                wrong = change(request[name])
+        if request.get("reset"):
             shots.reset()
-        if options.run is not None:
-            shots.run(bool(options.run))
+        if "run" in request:
+            shots.run(request["run"])
         return {"regions": shots.regions_now(), "error": wrong}
     except TimeoutError:
         return {"error": "the IOC does not answer"}

@@ -4,7 +4,6 @@ import logging
 from functools import lru_cache
 
 import numpy as np
-from skimage.measure import approximate_polygon, find_contours
 
 from skywright.errors import ConfigError
 from skywright.instruments.sacla.regions import MASK, Region, parse_region
@@ -49,6 +48,9 @@ def mask_outlines(regions: str, number: int) -> dict[str, list[list[list[float]]
 
 def outline(region: Region) -> list[list[list[float]]]:
     """Return the outline of a mask, as `mask_outlines` does."""
+    # It imports much of SciPy, which a page without masks does not need
+    from skimage.measure import approximate_polygon, find_contours
+
     assert region.mask is not None
     padded = np.pad(region.mask.pixels, 1).astype(np.float32)
     contours = sorted(find_contours(padded, 0.5), key=len, reverse=True)[:MOST_CONTOURS]

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -48,7 +47,12 @@ def _worker_arguments(site: Site) -> tuple[str, ...]:
 
 
 IOC = LiveIoc("sacla", "dashboard.sacla.shots_worker", ShotBoard, _worker_arguments)
-ONOFF = (("on", "a"), ("off", "b"))
+CURVES = (
+    ("laser on - off", {"diff": "difference"}),
+    ("sum / I0", {"on_mean": "laser on", "off_mean": "laser off"}),
+    ("sum of sums / sum of I0", {"on_ratio": "laser on", "off_ratio": "laser off"}),
+)
+"""What is drawn of each region against the delay: the label, and the legend of each curve."""
 VALUE_BINS, LEAST_SHOTS = 40, 10
 """Bins of the histograms of values; least number of shots for a correlation."""
 TAGS_SHOWN = 10_000
@@ -139,16 +143,6 @@ class OperateRequest(BaseModel):
     run: bool | None = None
     """Take shots, or stop."""
 
-    def arguments(self) -> Iterator[str]:
-        """Yield the options of ``dashboard.sacla.operate_worker``."""
-        for name in ("add", "remove", "show", "plot"):
-            if (value := getattr(self, name)) is not None:
-                yield f"--{name}={value}"
-        if self.reset:
-            yield "--reset"
-        if self.run is not None:
-            yield f"--run={int(self.run)}"
-
 
 async def put(request: Request) -> Response:
     """Change regions, choose what is shown, take shots or stop, or begin everything anew."""
@@ -157,7 +151,7 @@ async def put(request: Request) -> Response:
     if len(body) > BODY_BYTES:
         raise HTTPException(413, f"more than {BODY_BYTES} bytes")
     try:
-        request_body = OperateRequest.model_validate_json(body)
+        asked = OperateRequest.model_validate_json(body).model_dump_json(exclude_none=True)
     except ValidationError as error:
         raise HTTPException(
             400, f"expected JSON with add, remove, show, plot, reset or run: {error}"
@@ -166,9 +160,7 @@ async def put(request: Request) -> Response:
     worker = "dashboard.sacla.operate_worker"
     board = IOC.board_of(site)
     async with board.operating:
-        answer = json.loads(
-            await run_once(site.settings, IOC.name, worker, *request_body.arguments())
-        )
+        answer = json.loads(await run_once(site.settings, IOC.name, worker, "--request", asked))
         if board.facts and "regions" in answer:  # the next message with them comes later
             board.facts = {**board.facts, "regions": answer["regions"]}
     return JSONResponse(answer, headers={"Cache-Control": "no-store"})
@@ -224,32 +216,17 @@ def draw_curves(board: ShotBoard) -> list[tuple[str, Markup]]:
     if len(edges) < 2:
         return []
     centers = (edges[1:] + edges[:-1]) / 2
+    found = {key: board.array("curves", key) for _, shown in CURVES for key in shown}
+    errors = {key: board.array("curves", f"{key.removesuffix('_mean')}_sem") for key in found}
     charts = []
     for k, name in enumerate(region_names(board)):
-        values = ("on_mean", "off_mean", "diff", "on_ratio", "off_ratio")
-        found = {key: board.array("curves", key) for key in values}
-        sides = ("on", "off", "diff", "on_ratio", "off_ratio")
-        errors = {key: board.array("curves", f"{key}_sem") for key in sides}
         if any(len(each) <= k for each in (*found.values(), *errors.values())):
             continue
-        pairs = (
-            ("laser on - off", [("diff", "diff", "difference", "a")]),
-            (
-                "sum / I0",
-                [("on_mean", "on", "laser on", "a"), ("off_mean", "off", "laser off", "b")],
-            ),
-            (
-                "sum of sums / sum of I0",
-                [
-                    (f"{side}_ratio", f"{side}_ratio", f"laser {side}", style)
-                    for side, style in ONOFF
-                ],
-            ),
-        )
-        for label, shown in pairs:
+        for label, shown in CURVES:
             marks, bars = [], []
-            for value, error, legend, style in shown:
-                y, sem = found[value][k], errors[error][k]
+            for key, legend in shown.items():
+                style = "b" if key.startswith("off") else "a"
+                y, sem = found[key][k], errors[key][k]
                 marks.append(Marks(legend, centers, y, style, square=style == "b"))
                 bars.append(error_bars(centers, y, sem, style))
             if any(np.isfinite(each.y).any() for each in marks):

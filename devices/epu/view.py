@@ -1,12 +1,9 @@
 """What can be seen of a watched EPU directory, by reading alone: nothing is put."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
-from ophyd import Component as Cpt
-from ophyd import Device, EpicsSignalRO
-
-from devices.camera_view import read_facts
+from devices.facts import FactsView
 
 
 @dataclass(frozen=True)
@@ -29,22 +26,22 @@ class EpuFacts:
         As `skywright.instruments.epu.decisions.decider` makes them.
     """
 
-    directory: str = ""
-    state: str = ""
-    message: str = ""
-    micrographs: float = 0
-    orphans: float = 0
-    late: float = 0
-    duplicates: float = 0
-    unreadable: float = 0
-    queue: float = 0
-    rate: float = 0.0
-    latency: float = 0.0
-    suggestion: dict[str, Any] = field(default_factory=dict)
-    overview: dict[str, Any] = field(default_factory=dict)
+    directory: Annotated[str, "ROOT"] = ""
+    state: Annotated[str, "STATE"] = ""
+    message: Annotated[str, "MESSAGE"] = ""
+    micrographs: Annotated[float, "N_MICROGRAPH"] = 0
+    orphans: Annotated[float, "N_ORPHAN"] = 0
+    late: Annotated[float, "N_LATE"] = 0
+    duplicates: Annotated[float, "N_DUPLICATE"] = 0
+    unreadable: Annotated[float, "N_UNREADABLE"] = 0
+    queue: Annotated[float, "QUEUE"] = 0
+    rate: Annotated[float, "RATE"] = 0.0
+    latency: Annotated[float, "LATENCY"] = 0.0
+    suggestion: Annotated[dict[str, Any], "SUGGESTION"] = field(default_factory=dict)
+    overview: Annotated[dict[str, Any], "OVERVIEW"] = field(default_factory=dict)
 
 
-class EpuView(Device):
+class EpuView(FactsView[EpuFacts]):
     """Counts, troubles, the suggestion, and the present grid.
 
     Parameters
@@ -53,26 +50,5 @@ class EpuView(Device):
         Prefix of the PVs, with its colon.
     """
 
-    directory = Cpt(EpicsSignalRO, "ROOT", string=True)
-    state = Cpt(EpicsSignalRO, "STATE", string=True)
-    message = Cpt(EpicsSignalRO, "MESSAGE", string=True)
-    micrographs = Cpt(EpicsSignalRO, "N_MICROGRAPH")
-    orphans = Cpt(EpicsSignalRO, "N_ORPHAN")
-    late = Cpt(EpicsSignalRO, "N_LATE")
-    duplicates = Cpt(EpicsSignalRO, "N_DUPLICATE")
-    unreadable = Cpt(EpicsSignalRO, "N_UNREADABLE")
-    queue = Cpt(EpicsSignalRO, "QUEUE")
-    rate = Cpt(EpicsSignalRO, "RATE")
-    latency = Cpt(EpicsSignalRO, "LATENCY")
-    suggestion = Cpt(EpicsSignalRO, "SUGGESTION", string=True)
-    overview = Cpt(EpicsSignalRO, "OVERVIEW", string=True)
-
-    def facts(self, timeout_s: float = 2.0) -> EpuFacts:
-        """Read what the IOC says.
-
-        Raises
-        ------
-        TimeoutError
-            If it does not answer.
-        """
-        return read_facts(self, EpuFacts, timeout_s)
+    def __init__(self, prefix: str) -> None:
+        super().__init__(prefix, EpuFacts)

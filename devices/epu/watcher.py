@@ -3,13 +3,11 @@
 import json
 import logging
 import threading
-from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from bluesky.protocols import StreamAsset
 from ophyd import Component as Cpt
 from ophyd import EpicsSignal, EpicsSignalRO, Kind
 from ophyd.status import DeviceStatus
@@ -55,11 +53,6 @@ class EntityStream(FileStream):
         """Return the number of rows that are visible in the file."""
         self.rows = max(self.rows, self.device.rows(self._run, self._kind))
         return self.rows
-
-    def collect_asset_docs(self, index: int | None = None) -> Iterator[StreamAsset]:
-        """Tell of the rows that are new; often there are none."""
-        self.get_index()
-        yield from super().collect_asset_docs(index)
 
 
 class EpuWatcher(GuardedDevice):

@@ -115,14 +115,7 @@ class AxisCamera(RecordingDevice):
 
     def complete(self) -> DeviceStatus:
         """Stop taking pictures; done when all that have arrived are visible in the file."""
-        return self.in_background(self._stop)
-
-    def _stop(self) -> None:
-        self._check_fault()
-        self._watching = False
-        self._put(self.acquire, 0)
-        self._wait_for_rows(self.pictures, self.captured)
-        self._check_fault()
+        return self.in_background(self.finish_flying)
 
     # ---- documents
 

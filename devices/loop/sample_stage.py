@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from ophyd import Component as Cpt
 from ophyd import Device, Kind, Signal
 
-from devices.guarded import TaskStatus
-from devices.motion import STOP_S, MotionLimitError, Motor, move_all, run_ioc_task
+from devices.guarded import TaskStatus, run_ioc_task
+from devices.motion import STOP_S, MotionLimitError, Motor, move_all
 from skywright.errors import HardwareError
 from skywright.instruments.loop.stages import StageSetup
 

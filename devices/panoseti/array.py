@@ -25,6 +25,7 @@ from skywright.instruments.panoseti.event_columns import COLUMNS, NUMBER
 from skywright.instruments.panoseti.products import PRODUCTS
 from skywright.instruments.panoseti.rundir import is_under_way, run_of
 from skywright.instruments.panoseti.telescopes import telescopes_in, telescopes_text
+from skywright.waiting import await_true
 
 logger = logging.getLogger(__name__)
 
@@ -221,13 +222,17 @@ class Panoseti(GuardedDevice):
             When the IOC is lost, once.
         """
         if not self.is_lost:
-            try:
-                self._known[key] = int(self._read_signal(self._counts[key]))
-            except LostIocError:
-                raise
-            except HardwareError as error:
-                raise self._mark_lost("it does not answer") from error
+            self._known[key] = int(self._ask(self._counts[key]))
         return self._known.get(key, 0)
+
+    def _ask(self, signal: EpicsSignalRO) -> Any:
+        """Return the value of a PV while a run is tracked; without an answer the IOC is lost."""
+        try:
+            return self._read_signal(signal)
+        except LostIocError:
+            raise
+        except HardwareError as error:
+            raise self._mark_lost("it does not answer") from error
 
     @contextmanager
     def _hardware_errors(self, what: str) -> Iterator[None]:
@@ -253,13 +258,7 @@ class Panoseti(GuardedDevice):
 
         With `ended` set it does not either: this session has ended the tracking.
         """
-        try:
-            is_indexing = self._read_signal(self.plugin.capture)
-        except LostIocError:
-            raise
-        except HardwareError as error:
-            raise self._mark_lost("it does not answer") from error
-        if not is_indexing and not ended.is_set():
+        if not self._ask(self.plugin.capture) and not ended.is_set():
             raise self._mark_lost("it was restarted, or its recording was ended")
 
     def _mark_lost(self, reason: str) -> LostIocError:
@@ -316,15 +315,10 @@ class Panoseti(GuardedDevice):
             raise HardwareError(f"{self.name}: no run is tracked, so there are no events to count")
         begin = time.time_ns()
         end = begin + round(seconds * 1e9)
-        pause, deadline = threading.Event(), time.monotonic() + seconds + SETTLE_S
         # A movie frame later than `end` shows that the source has passed it, also without triggers.
-        while self._newest_ns() < end:
-            if time.monotonic() > deadline:
-                raise HardwareError(
-                    f"{self.name}: no frames for {SETTLE_S:g} s; is a run being taken?"
-                )
-            pause.wait(0.1)
-        pause.wait(PASS_S)
+        if not await_true(lambda: self._newest_ns() >= end, seconds + SETTLE_S, 0.1):
+            raise HardwareError(f"{self.name}: no frames for {SETTLE_S:g} s; is a run being taken?")
+        threading.Event().wait(PASS_S)
         with open_reader(HDF5, path, EVENTS[0].dataset) as reader:
             times = reader.read(EVENTS[1].dataset)
         count = int(((times >= begin) & (times < end)).sum())

@@ -1,17 +1,14 @@
 """What can be seen of PANOSETI modules, by reading alone: nothing is put."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from ophyd import Component as Cpt
-from ophyd import Device, EpicsSignalRO
 
-from devices.camera_view import text_of
+from devices.facts import FactsView, text_of
 from skywright.instruments.panoseti.products import PRODUCTS
 
-STATES = ("Waiting", "Recording", "Ended")
 CLOCKS = ("", "Locked", "Unlocked")
 IMAGE_PARTS = ("Image", "Time", "Flags", "Rows", "Rate", "PacketsLost", "Sequence")
 MODULE_PARTS = ("Module", "Clock", "Azimuth", "Elevation", "PositionAngle")
@@ -63,14 +60,14 @@ class PanosetiImage:
 class PanosetiFacts:
     """What the IOC says at one moment."""
 
-    run: str = ""
-    state: str = ""
-    message: str = ""
-    events: float = 0.0
+    run: Annotated[str, "Run_RBV"] = ""
+    state: Annotated[str, "RunState_RBV"] = ""
+    message: Annotated[str, "Message_RBV"] = ""
+    events: Annotated[float, "EventRows_RBV"] = 0.0
     images: tuple[PanosetiImage, ...] = field(default=())
 
 
-class PanosetiView(Device):
+class PanosetiView(FactsView[PanosetiFacts]):
     """The run and the newest images of all slots.
 
     Parameters
@@ -79,47 +76,27 @@ class PanosetiView(Device):
         Prefix of the PVs, with its colon.
     slots
         Slots of the IOC.
+    timeout_s
+        Timeout of each PV, s.
     """
 
-    run_name = Cpt(EpicsSignalRO, "Run_RBV", string=True)
-    run_state = Cpt(EpicsSignalRO, "RunState_RBV")
-    message = Cpt(EpicsSignalRO, "Message_RBV", string=True)
-    events = Cpt(EpicsSignalRO, "EventRows_RBV")
-
-    def __init__(
-        self, prefix: str, *, name: str = "panoseti_view", slots: int = 4, **kwargs: Any
-    ) -> None:
-        super().__init__(prefix, name=name, **kwargs)
+    def __init__(self, prefix: str, *, slots: int = 4, timeout_s: float = 2.0) -> None:
+        super().__init__(prefix, PanosetiFacts, timeout_s)
         self._modules = {
-            slot: {
-                part: EpicsSignalRO(f"{prefix}M{slot}:{part}_RBV", name=f"{name}_m{slot}_{part}")
-                for part in MODULE_PARTS
-            }
+            slot: {part: self.signal(f"M{slot}:{part}_RBV") for part in MODULE_PARTS}
             for slot in range(1, slots + 1)
         }
         self._parts = {
             (slot, product): {
-                part: EpicsSignalRO(
-                    f"{prefix}M{slot}:{product}:{part}_RBV", name=f"{name}_{slot}_{product}_{part}"
-                )
-                for part in IMAGE_PARTS
+                part: self.signal(f"M{slot}:{product}:{part}_RBV") for part in IMAGE_PARTS
             }
             for slot in self._modules
             for product in PRODUCTS
         }
 
-    def facts(self, timeout_s: float = 2.0) -> PanosetiFacts:
-        """Read what the IOC says.
-
-        Raises
-        ------
-        TimeoutError
-            If it does not answer.
-        """
-
-        def read(signal: EpicsSignalRO) -> Any:
-            return signal.get(timeout=timeout_s, connection_timeout=timeout_s)
-
+    def facts(self, **more: Any) -> PanosetiFacts:
+        """Read what the IOC says; see `FactsView.facts`."""
+        read = self.get
         images = []
         for (slot, product), signals in self._parts.items():
             sequence = float(read(signals["Sequence"]))
@@ -146,11 +123,4 @@ class PanosetiView(Device):
                     pixels.reshape(side, side),
                 )
             )
-        state = int(read(self.run_state))
-        return PanosetiFacts(
-            text_of(read(self.run_name)),
-            STATES[state] if 0 <= state < len(STATES) else "",
-            text_of(read(self.message)),
-            float(read(self.events)),
-            tuple(images),
-        )
+        return super().facts(images=tuple(images), **more)

@@ -1,9 +1,8 @@
 """Settings of the spectrometer that are more than one put: ROI, energy axis, background."""
 
-import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from bluesky.protocols import Reading, Status
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from devices.guarded import PUT_S
 from skywright.errors import ConfigError, HardwareError
+from skywright.waiting import await_true
 
 DEGREE_MAX = 5
 STEP_PART = 1e-3
@@ -31,16 +31,13 @@ class Part:
     """
 
     parent = None
+    hints: ClassVar[dict[str, Any]] = {}
+    """Nothing of it is for tables."""
     units = ""
 
     def __init__(self, device: Any, name: str) -> None:
         self.device = device
         self.name = f"{device.name}_{name}"
-
-    @property
-    def hints(self) -> dict[str, Any]:
-        """Nothing of it is for tables."""
-        return {}
 
     def get(self) -> list[float]:
         """Return what is in use."""
@@ -68,11 +65,8 @@ class Part:
         HardwareError
             If it does not.
         """
-        pause, deadline = threading.Event(), time.monotonic() + limit_s
-        while not reached():
-            if time.monotonic() > deadline:
-                raise HardwareError(f"{self.name}: {what}; {self.device.reason()}")
-            pause.wait(0.02)
+        if not await_true(reached, limit_s):
+            raise HardwareError(f"{self.name}: {what}; {self.device.reason()}")
 
 
 class Roi(Part):

@@ -234,8 +234,6 @@ class Psss(RecordingDevice):
         self._check_fault()
         if self._wanted:
             self._wait(lambda: self.pulses.rows >= self._until_row)
-        self._watching = False
-        self._put(self.acquire, 0)
         super().finish_flying()
 
     def _expects_rows(self) -> bool:

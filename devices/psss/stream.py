@@ -1,9 +1,7 @@
 """Recordings of the spectrometer: pulses, their pictures, and what they were made with."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
-from bluesky.protocols import StreamAsset
 from ophyd import Component as Cpt
 from ophyd import EpicsSignalRO, Kind
 
@@ -35,11 +33,6 @@ class SettingsStream(FileStream):
         if self.file and self.device.pulses.rows:  # never ahead of the pulses
             self.rows = max(self.rows, _count_settings(self.file))
         return self.rows
-
-    def collect_asset_docs(self, index: int | None = None) -> Iterator[StreamAsset]:
-        """Tell of the rows that are new; often there are none."""
-        self.get_index()
-        yield from super().collect_asset_docs(index)
 
 
 def _count_settings(file: str) -> int:

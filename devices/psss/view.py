@@ -1,13 +1,12 @@
 """What can be seen of the spectrometer, by reading alone: nothing is put."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from ophyd import Component as Cpt
-from ophyd import Device, EpicsSignalRO
 
-from devices.camera_view import read_facts
+from devices.facts import FactsView
 
 Floats = NDArray[np.float32]
 
@@ -34,23 +33,23 @@ class SpectrumFacts:
         Pulses per second.
     """
 
-    pulse_id: float = -1.0
-    center: float = float("nan")
-    fwhm: float = float("nan")
-    center_error: float = float("nan")
-    fwhm_error: float = float("nan")
-    fit_status: str = ""
-    unit: str = ""
-    average_pulses: int = 0
-    state: str = ""
-    message: str = ""
-    pulses: int = 0
-    lost: int = 0
-    unsent: int = 0
-    rate: float = 0.0
+    pulse_id: Annotated[float, "PULSE_ID"] = -1.0
+    center: Annotated[float, "SPECTRUM_CENTER"] = float("nan")
+    fwhm: Annotated[float, "SPECTRUM_FWHM"] = float("nan")
+    center_error: Annotated[float, "SPECTRUM_CENTER_ERR"] = float("nan")
+    fwhm_error: Annotated[float, "SPECTRUM_FWHM_ERR"] = float("nan")
+    fit_status: Annotated[str, "FIT_STATUS"] = ""
+    unit: Annotated[str, "FIT_UNIT"] = ""
+    average_pulses: Annotated[int, "AVG_PULSES"] = 0
+    state: Annotated[str, "STATE"] = ""
+    message: Annotated[str, "MESSAGE"] = ""
+    pulses: Annotated[int, "N_PULSES"] = 0
+    lost: Annotated[int, "N_LOST"] = 0
+    unsent: Annotated[int, "N_UNSENT"] = 0
+    rate: Annotated[float, "RATE"] = 0.0
 
 
-class SpectrumView(Device):
+class SpectrumView(FactsView[SpectrumFacts]):
     """The newest spectrum, its fit and the counts.
 
     Parameters
@@ -59,35 +58,11 @@ class SpectrumView(Device):
         Prefix of the PVs, with its colon.
     """
 
-    x = Cpt(EpicsSignalRO, "SPECTRUM_X")
-    y = Cpt(EpicsSignalRO, "SPECTRUM_Y")
-    average = Cpt(EpicsSignalRO, "AVG_SPECTRUM_Y")
-    pulse_id = Cpt(EpicsSignalRO, "PULSE_ID")
-    center = Cpt(EpicsSignalRO, "SPECTRUM_CENTER")
-    fwhm = Cpt(EpicsSignalRO, "SPECTRUM_FWHM")
-    center_error = Cpt(EpicsSignalRO, "SPECTRUM_CENTER_ERR")
-    fwhm_error = Cpt(EpicsSignalRO, "SPECTRUM_FWHM_ERR")
-    fit_status = Cpt(EpicsSignalRO, "FIT_STATUS", string=True)
-    unit = Cpt(EpicsSignalRO, "FIT_UNIT", string=True)
-    average_pulses = Cpt(EpicsSignalRO, "AVG_PULSES")
-    state = Cpt(EpicsSignalRO, "STATE", string=True)
-    message = Cpt(EpicsSignalRO, "MESSAGE", string=True)
-    pulses = Cpt(EpicsSignalRO, "N_PULSES")
-    lost = Cpt(EpicsSignalRO, "N_LOST")
-    unsent = Cpt(EpicsSignalRO, "N_UNSENT")
-    rate = Cpt(EpicsSignalRO, "RATE")
+    def __init__(self, prefix: str) -> None:
+        super().__init__(prefix, SpectrumFacts)
+        self._spectra = [self.signal(pv) for pv in ("SPECTRUM_X", "SPECTRUM_Y", "AVG_SPECTRUM_Y")]
 
-    def facts(self, timeout_s: float = 2.0) -> SpectrumFacts:
-        """Read what the IOC says.
-
-        Raises
-        ------
-        TimeoutError
-            If it does not answer.
-        """
-        return read_facts(self, SpectrumFacts, timeout_s)
-
-    def spectra(self, timeout_s: float = 2.0) -> tuple[Floats, Floats, Floats]:
+    def spectra(self) -> tuple[Floats, Floats, Floats]:
         """Read axis, newest spectrum and average, each (W,) float32; empty if they do not match.
 
         Raises
@@ -95,10 +70,9 @@ class SpectrumView(Device):
         TimeoutError
             If the IOC does not answer.
         """
-        limits = {"timeout": timeout_s, "connection_timeout": timeout_s}
         x, y, average = (
-            np.atleast_1d(np.asarray(signal.get(**limits), dtype=np.float32))
-            for signal in (self.x, self.y, self.average)
+            np.atleast_1d(np.asarray(self.get(signal), dtype=np.float32))
+            for signal in self._spectra
         )
         if len(x) != len(y) or len(y) < 2:
             return np.empty(0, np.float32), np.empty(0, np.float32), np.empty(0, np.float32)

@@ -6,7 +6,7 @@ from itertools import count
 from ophyd import Component as Cpt
 from ophyd import Device, EpicsSignal, EpicsSignalRO
 
-from devices.camera_view import text_of
+from devices.facts import text_of
 
 LIMIT_S = 8.0
 

@@ -2,14 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from ophyd import Component as Cpt
-from ophyd import Device, EpicsSignalRO
+from ophyd import EpicsSignalRO
 
-from devices.camera_view import text_of
+from devices.facts import FactsView, text_of
 from skywright.instruments.sacla.shots import COUNTS, CURVES
 
 Floats = NDArray[np.float64]
@@ -59,15 +58,15 @@ class ShotFacts:
         Shots in the image.
     """
 
-    run: int = 0
-    tag: float = -1.0
-    rate: float = 0.0
-    lost: float = 0.0
-    message: str = ""
-    regions: str = ""
-    regions_number: int = 0
-    detectors: str = ""
-    binned_by: str = "delay"
+    run: Annotated[int, "Run_RBV"] = 0
+    tag: Annotated[float, "Tag_RBV"] = -1.0
+    rate: Annotated[float, "Rate_RBV"] = 0.0
+    lost: Annotated[float, "Lost_RBV"] = 0.0
+    message: Annotated[str, "Message_RBV"] = ""
+    regions: Annotated[str, "Regions_RBV"] = ""
+    regions_number: Annotated[int, "RegionsNumber_RBV"] = 0
+    detectors: Annotated[str, "Detectors_RBV"] = ""
+    binned_by: Annotated[str, "BinnedBy_RBV"] = "delay"
     counts: Mapping[str, int] = field(default_factory=dict)
     edges: Floats = field(default_factory=lambda: np.zeros(1))
     curves: Mapping[str, Floats] = field(default_factory=dict)
@@ -82,7 +81,7 @@ class ShotFacts:
     image_shots: int = 0
 
 
-class ShotView(Device):
+class ShotView(FactsView[ShotFacts]):
     """Counts, curves, recent shots and the mean image.
 
     Parameters
@@ -91,74 +90,25 @@ class ShotView(Device):
         Prefix of the PVs, with its colon.
     """
 
-    run_number = Cpt(EpicsSignalRO, "Run_RBV")
-    tag = Cpt(EpicsSignalRO, "Tag_RBV")
-    rate = Cpt(EpicsSignalRO, "Rate_RBV")
-    lost = Cpt(EpicsSignalRO, "Lost_RBV")
-    message = Cpt(EpicsSignalRO, "Message_RBV", string=True)
-    regions = Cpt(EpicsSignalRO, "Regions_RBV", string=True)
-    regions_number = Cpt(EpicsSignalRO, "RegionsNumber_RBV")
-    detectors = Cpt(EpicsSignalRO, "Detectors_RBV", string=True)
-    binned_by = Cpt(EpicsSignalRO, "BinnedBy_RBV", string=True)
+    def __init__(self, prefix: str) -> None:
+        super().__init__(prefix, ShotFacts, timeout_s=3.0)
 
-    def __init__(self, prefix: str, *, name: str = "shot_view", **kwargs: Any) -> None:
-        super().__init__(prefix, name=name, **kwargs)
+        def signals(group: str, *keys: str) -> dict[str, EpicsSignalRO]:
+            return {key: self.signal(f"{group}:{key}_RBV") for key in keys}
 
-        def signals(group: str, keys: tuple[str, ...]) -> dict[str, EpicsSignalRO]:
-            return {
-                key: EpicsSignalRO(f"{prefix}{group}:{key}_RBV", name=f"{name}_{group}_{key}")
-                for key in keys
-            }
+        self._counts = signals("Count", *COUNTS)
+        self._curves = signals("Curve", "sequence", "edges", "photon_hist", "hit_rate", *CURVES)
+        self._recent = signals("Recent", "sequence", *RECENT)
+        self._recent["region"] = self.signal("Recent:region_RBV", string=True)
+        self._mean = signals("Mean", *IMAGE)
+        self._mean["detector"] = self.signal("Mean:detector_RBV", string=True)
 
-        self._counts = signals("Count", COUNTS)
-        self._curves = signals("Curve", ("sequence", "edges", "photon_hist", "hit_rate", *CURVES))
-        self._recent = signals("Recent", ("sequence", *RECENT))
-        self._mean = signals("Mean", IMAGE)
-        for group, key, found in (
-            ("Mean", "detector", self._mean),
-            ("Recent", "region", self._recent),
-        ):
-            found[key] = EpicsSignalRO(
-                f"{prefix}{group}:{key}_RBV", name=f"{name}_{group}_{key}", string=True
-            )
-
-    def facts(self, timeout_s: float = 3.0) -> ShotFacts:
-        """Read what the IOC shows.
-
-        Raises
-        ------
-        TimeoutError
-            If it does not answer.
-        """
-        limits = {"timeout": timeout_s, "connection_timeout": timeout_s}
-
-        def get(signal: EpicsSignalRO) -> Any:
-            return signal.get(**limits)
-
-        def together(signals: Mapping[str, EpicsSignalRO]) -> dict[str, Any]:
-            """Read arrays that were posted together: the sequence is posted last."""
-            for _ in range(TRIES):
-                before = get(signals["sequence"])
-                values = {key: get(signal) for key, signal in signals.items()}
-                if values["sequence"] == before:
-                    break
-            return values
-
-        curves, recent, mean = (
-            together(group) for group in (self._curves, self._recent, self._mean)
-        )
+    def facts(self, **more: Any) -> ShotFacts:
+        """Read what the IOC shows; see `FactsView.facts`."""
+        curves, recent, mean = map(self._read_together, (self._curves, self._recent, self._mean))
         edges = np.atleast_1d(np.asarray(curves["edges"], float))
-        return ShotFacts(
-            run=int(get(self.run_number)),
-            tag=float(get(self.tag)),
-            rate=float(get(self.rate)),
-            lost=float(get(self.lost)),
-            message=text_of(get(self.message)),
-            regions=text_of(get(self.regions)),
-            regions_number=int(get(self.regions_number)),
-            detectors=text_of(get(self.detectors)),
-            binned_by=text_of(get(self.binned_by)),
-            counts={key: int(get(signal)) for key, signal in self._counts.items()},
+        return super().facts(
+            counts={key: int(self.get(signal)) for key, signal in self._counts.items()},
             edges=edges,
             curves={key: _rows(curves[key], len(edges) - 1) for key in CURVES},
             photon_hist=_rows(curves["photon_hist"], 8),
@@ -170,7 +120,17 @@ class ShotView(Device):
             shown_detector=text_of(mean["detector"]),
             step=int(mean["step"]),
             image_shots=int(mean["shots"]),
+            **more,
         )
+
+    def _read_together(self, signals: Mapping[str, EpicsSignalRO]) -> dict[str, Any]:
+        """Read arrays that were posted together: the sequence is posted last."""
+        for _ in range(TRIES):
+            before = self.get(signals["sequence"])
+            values = {key: self.get(signal) for key, signal in signals.items()}
+            if values["sequence"] == before:
+                break
+        return values
 
 
 def _rows(values: Any, length: int) -> Floats:

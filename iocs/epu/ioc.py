@@ -105,27 +105,21 @@ class EpuIOC(OwnerGroup):
 
     def __init__(self, prefix: str, owner: EpuOwner | None) -> None:
         super().__init__(prefix)
-        self.owner: EpuOwner | None = owner
         self.scratch: Path | None = None
         """Temporary directory of simulated files and their database."""
         if owner is not None:
+            self.owner = owner
             owner.changed = self._changed
 
     def close(self) -> None:
         """End the owner, and remove the directory that was made for it alone."""
-        if self.owner is not None:
-            self.owner.close()
+        self.owner.close()
         if self.scratch is not None:
             shutil.rmtree(self.scratch, ignore_errors=True)
-
-    async def post_error(self, message: str) -> None:
-        """Show why a put was refused."""
-        await post(self.message, message[:1000], AlarmSeverity.MINOR_ALARM)
 
     @begin.putter  # type: ignore[no-redef]
     async def begin(self, instance: Any, value: Any) -> None:
         """Open the files of a run; the put completes when their rows are posted."""
-        assert self.owner is not None
         try:
             wanted = json.loads(text(value))
             grid, uid = wanted["grid"], wanted["run"]
@@ -140,19 +134,16 @@ class EpuIOC(OwnerGroup):
     @end.putter  # type: ignore[no-redef]
     async def end(self, instance: Any, value: Any) -> None:
         """Close the files of a run."""
-        assert self.owner is not None
         await self.in_thread(self.owner.grids.end, text(value))
         await self.wait_until_posted()
 
     @alive.putter  # type: ignore[no-redef]
     async def alive(self, instance: Any, value: Any) -> None:
         """Keep the runs of a session open."""
-        assert self.owner is not None
         await self.in_thread(self.owner.grids.alive, text(value).split())
 
     async def serving(self) -> None:
         """Watch, and post what has changed, for as long as the IOC lives."""
-        assert self.owner is not None
         self.loop = asyncio.get_running_loop()
         await post(self.root, str(self.owner.watcher.root))
         await post(self.path_map, json.dumps(self.owner.options.settings.path_map))
@@ -160,7 +151,6 @@ class EpuIOC(OwnerGroup):
         await self._post_forever(POST_PERIOD_S, IDLE_PERIOD_S)
 
     async def _post(self) -> None:
-        assert self.owner is not None
         owner = self.owner
         watcher = owner.watcher
         state = watcher.state

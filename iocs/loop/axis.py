@@ -95,18 +95,13 @@ class AxisIOC(OwnerGroup):
     def __init__(self, prefix: str, source: Source, goniometer: str = "") -> None:
         super().__init__(prefix)
         self.goniometer = goniometer
-        self.camera = Camera(source, self._changed)
+        self.camera = self.hdf.recording = Camera(source, self._changed)
         self.server: HttpServer | None = None
         self.uploads: TriggeredUploads | None = None
         self._posted: CameraState | None = None
         self._frames = Counter(self.cam.array_counter, self.hdf.array_counter)
         self._image_posted = 0.0
         self._image_number = -1
-
-    @property
-    def recording(self) -> Camera:
-        """The object that starts and stops a recording for the plugin `hdf`."""
-        return self.camera
 
     async def post_error(self, message: str) -> None:
         """Say on the message PV why a put was refused."""

@@ -167,16 +167,16 @@ ModulePVs = _module_class()
 class Recording(FilesPart):
     """The file plugin that opens and closes the indexes."""
 
-    ioc: "PanosetiBase"
+    parent: "PanosetiBase"
 
     def start_capture(self, path: Path, count: int, lazy: bool) -> str:
         """Index one run from its start."""
-        run = self.ioc.track_run.readback.value
-        return self.ioc.tracker.start_recording(path, "" if run == NEWEST else run)
+        run = self.parent.track_run.readback.value
+        return self.parent.tracker.start_recording(path, "" if run == NEWEST else run)
 
     def stop_capture(self) -> None:
         """Close the indexes."""
-        self.ioc.tracker.stop_recording()
+        self.parent.tracker.stop_recording()
 
 
 async def _put_running(obj: Any, instance: Any, value: int) -> None:
@@ -252,17 +252,12 @@ class PanosetiBase(OwnerGroup):
 
     def __init__(self, prefix: str) -> None:
         super().__init__(prefix)
-        self.recording.ioc = self
         self.sim.ioc = self
         self._housekeeping_due = 0.0
         self._boards: dict[tuple[int, int], BoardState] = {}
         """Newest state of each board, by module and board."""
         self._posted: dict[Any, Any] = {}
         """Telescope of each slot and state of each of its boards, as posted."""
-
-    async def post_error(self, message: str) -> None:
-        """Post a message for a person."""
-        await post(self.message, message[:1000], AlarmSeverity.MINOR_ALARM)
 
     async def serving(self) -> None:
         """Post, and serve live frames, until the end."""
@@ -355,16 +350,16 @@ class PanosetiBase(OwnerGroup):
         return bool(before != value)
 
 
-def make_group(prefix: str, tracker: Tracker, slots: int) -> PanosetiBase:
+def make_group(prefix: str, source: RunSource, slots: int) -> PanosetiBase:
     """Return the PVs of an IOC with this number of slots."""
     parts: dict[str, Any] = {
         f"slot{slot}": SubGroup(ModulePVs, prefix=f"M{slot + 1}:") for slot in range(slots)
     }
     parts["__doc__"] = PanosetiBase.__doc__
     group = type("PanosetiIOC", (PanosetiBase,), parts)(prefix)
-    group.tracker = tracker
-    group.housekeeping = RunHousekeeping(tracker.source.data_dir)
-    group.telescopes = RunTelescopes(tracker.source.data_dir)
+    group.tracker = Tracker(source, slots, group._changed)  # noqa: SLF001
+    group.housekeeping = RunHousekeeping(source.data_dir)
+    group.telescopes = RunTelescopes(source.data_dir)
     return group
 
 
@@ -417,14 +412,12 @@ def build(args: argparse.Namespace) -> tuple[PVGroup, Mapping[str, Any]]:
         source = RunDirectorySource(data_dir, modules)
     if not args.list_pvs:
         warm_up()  # else the first frame would wait for it, seconds on a busy machine
-    holder: list[PanosetiBase] = []
-    tracker = Tracker(source, args.modules, lambda: holder[0]._changed() if holder else None)  # noqa: SLF001
-    holder.append(make_group(args.prefix, tracker, args.modules))
-    holder[0].runs = runs
+    group = make_group(args.prefix, source, args.modules)
+    group.runs = runs
     if args.grpc_port is not None:
-        holder[0].live = LiveFrames(tracker, args.host, args.grpc_port)
-    holder[0].temporary = temporary
-    return holder[0], {**facts, "data_dir": str(data_dir)}
+        group.live = LiveFrames(group.tracker, args.host, args.grpc_port)
+    group.temporary = temporary
+    return group, {**facts, "data_dir": str(data_dir)}
 
 
 def main() -> None:

@@ -1,10 +1,9 @@
 """The spectrometer as areaDetector's camera sees it: acquisitions."""
 
 from caproto import ChannelType
-from caproto.server import SubGroup
 
 from iocs.areadetector import Cam, choice, long_text, only, put_text, readback
-from iocs.recording import DATA_TYPES, Recording, StreamHdf
+from iocs.recording import DATA_TYPES, Recording
 from skywright.acquire.acquisition import Acquisition
 from skywright.instruments.psss.processor import Processor
 
@@ -48,13 +47,7 @@ class PsssCam(Cam):
     )
 
 
-class PsssHdf(StreamHdf):
+class PsssRecording(Recording):
     """A recording: of pictures, or of every pulse's spectrum and fit."""
 
     file_name = long_text("psss", put=put_text, name="FileName")
-
-
-class PsssRecording(Recording):
-    """A file plugin over a recorder."""
-
-    plugin = SubGroup(PsssHdf, prefix="")

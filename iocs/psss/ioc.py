@@ -80,8 +80,8 @@ class PsssIOC(OwnerGroup):
         self._records_background = False
         self.message_posted: tuple[str, Any] = ("", None)
         self._newest_posted: Result | None = None
-        plugins = (self.pictures_part.plugin, self.spectra_part.plugin)
-        self.acquired = Counter(self.cam.array_counter, *(each.array_counter for each in plugins))
+        plugins = (self.cam, self.pictures_part, self.spectra_part)
+        self.acquired = Counter(*(each.array_counter for each in plugins))
         if service is not None:
             self._attach(service)
 
@@ -97,8 +97,8 @@ class PsssIOC(OwnerGroup):
         layout = SpectraLayout(lambda: self.processor.picture_width)
         self.recorder: Recorder[Any, Any] = Recorder(layout, 1, self._changed)
         self.spectra.ioc = self
-        self.pictures_part.attach(self, self.pictures)
-        self.spectra_part.attach(self, self.recorder)
+        self.pictures_part.recorder = self.pictures
+        self.spectra_part.recorder = self.recorder
         self.processor.recorders += [self.pictures, self.recorder]
 
     @property

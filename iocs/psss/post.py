@@ -137,24 +137,23 @@ async def post_counts(ioc: Any, state: ProcessorState) -> None:
     await post(cam.array_size, height * width * item_bytes)
     if (kind := DTYPES.get(state.dtype)) is not None:
         await post_pair(cam.data_type, kind)
-        await post(ioc.pictures_part.plugin.data_type, kind)
-    await post(ioc.spectra_part.plugin.data_type, DTYPES["float64"])
+        await post(ioc.pictures_part.data_type, kind)
+    await post(ioc.spectra_part.data_type, DTYPES["float64"])
 
 
-async def post_plugin(part: PsssRecording, state: ProcessorState) -> None:
+async def post_plugin(hdf: PsssRecording, state: ProcessorState) -> None:
     """Post the state of a recording."""
-    hdf = part.plugin
     newest = state.newest
     if newest is not None:
         height, width = state.shape
-        is_picture = part.recorder.layout.name == "pictures"
+        is_picture = hdf.recorder.layout.name == "pictures"
         await post(hdf.array_size_0, width)
         await post(hdf.array_size_1, height if is_picture else 0)
         await post(hdf.n_dimensions, 1 + is_picture)
         await post(hdf.unique_id, newest.pulse.pulse_id & 0x7FFFFFFF)
         await post(hdf.time_stamp, newest.time_ns / 1e9)
     await post(hdf.color_mode, COLOR_MODES.index("Mono"))
-    await part.post_state()
+    await hdf.post_state()
 
 
 async def _write(

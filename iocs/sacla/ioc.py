@@ -28,22 +28,11 @@ from caproto import AlarmSeverity, ChannelType
 from caproto.server import PVGroup, SubGroup
 
 from iocs.areadetector import checked, choice, number, readback
-from iocs.common import argument_parser, post, run, setting, text
+from iocs.common import argument_parser, post, post_pair, run, setting, text
 from iocs.motor_record import MotorRecord, MotorSettings
 from iocs.owner import OwnerGroup
 from iocs.recording import FilesPart
-from iocs.sacla.pvs import (
-    BINS_MAX,
-    CountPVs,
-    CurvePVs,
-    ImagePVs,
-    RecentPVs,
-    post_counts,
-    post_curves,
-    post_image,
-    post_recent,
-    write,
-)
+from iocs.sacla import pvs
 from skywright.acquire.simulated_axis import MotorsClock, SimulatedAxis
 from skywright.errors import ConfigError
 from skywright.instruments.sacla.analyzed_source import AnalyzedShots
@@ -72,15 +61,15 @@ STAGE = MotorSettings("Delay stage", "ps", -50.0, 50.0, 20.0, 50.0, 0.05, 1e-3, 
 class Recording(FilesPart):
     """The file plugin that opens and closes the four files of a recording."""
 
-    ioc: "SaclaIOC"
+    parent: "SaclaIOC"
 
     def start_capture(self, path: Path, count: int, lazy: bool) -> str:
         """Record every shot from now on."""
-        return self.ioc.shots.start_recording(path, count)
+        return self.parent.shots.start_recording(path, count)
 
     def stop_capture(self) -> None:
         """Close the files."""
-        self.ioc.shots.stop_recording()
+        self.parent.shots.stop_recording()
 
 
 async def _put_regions(obj: Any, instance: Any, value: str) -> str:
@@ -95,7 +84,7 @@ async def _put_regions(obj: Any, instance: Any, value: str) -> str:
 
 
 async def _put_bins(obj: Any, instance: Any, value: str) -> str:
-    edges = parse_bins(text(value), BINS_MAX)
+    edges = parse_bins(text(value), pvs.BINS_MAX)
     await obj.parent.in_thread(obj.parent.shots.source.change_bins, edges)
     await obj.readback.write(text(value))
     return text(value)
@@ -170,26 +159,26 @@ class SaclaIOC(OwnerGroup):
     region_rows = readback(0, name="RegionRows_RBV")
     image_rows = readback(0, name="ImageRows_RBV")
     frame_rows = readback(0, name="FrameRows_RBV")
-    counts = SubGroup(CountPVs, prefix="Count:")
-    curve = SubGroup(CurvePVs, prefix="Curve:")
-    recent = SubGroup(RecentPVs, prefix="Recent:")
-    mean = SubGroup(ImagePVs, prefix="Mean:")
-    newest = SubGroup(ImagePVs, prefix="Newest:")
+    counts = SubGroup(pvs.CountPVs, prefix="Count:")
+    curve = SubGroup(pvs.CurvePVs, prefix="Curve:")
+    recent = SubGroup(pvs.RecentPVs, prefix="Recent:")
+    mean = SubGroup(pvs.ImagePVs, prefix="Mean:")
+    newest = SubGroup(pvs.ImagePVs, prefix="Newest:")
     recording = SubGroup(Recording, prefix="HDF1:")
     delay = SubGroup(MotorRecord, prefix="delay")
     sim = SubGroup(Sim, prefix="SIM:")
 
-    def __init__(self, prefix: str, shots: ShotOwner | None) -> None:
+    shots: ShotOwner
+    """Set before the IOC serves."""
+
+    def __init__(self, prefix: str) -> None:
         super().__init__(prefix)
-        self.recording.ioc = self
         self.auto_start = False
         self.truth: Any = None
         """Settings of the twin; None: nothing is simulated."""
         self._measured: Any = None
         """The run of which `measuring` tells."""
         self._complaint_until = 0.0
-        if shots is not None:
-            self.shots = shots
 
     async def prepare(self, axis: SimulatedAxis, speed: float) -> None:
         """Attach the delay stage, before anybody sees its record."""
@@ -203,7 +192,7 @@ class SaclaIOC(OwnerGroup):
     async def post_error(self, message: str) -> None:
         """Post why a put was refused, for some time."""
         self._complaint_until = asyncio.get_running_loop().time() + COMPLAINT_S
-        await post(self.message, message[:1000], AlarmSeverity.MINOR_ALARM)
+        await super().post_error(message)
 
     async def serving(self) -> None:
         """Take shots and post them until the end."""
@@ -239,17 +228,15 @@ class SaclaIOC(OwnerGroup):
         await post(self.run_number, info.run)
         await post(self.high_tag, info.hightag)
         if self.detectors.value != ",".join(info.tiles):
-            await write(self.shapes, np.ravel(list(shots.shapes.values())).astype(int))
-            await write(self.profile_rings, np.array([*shots.source.rings.values()] or [0]))
+            await pvs.write(self.shapes, np.ravel(list(shots.shapes.values())).astype(int))
+            await pvs.write(self.profile_rings, np.array([*shots.source.rings.values()] or [0]))
             await post(self.detectors, ",".join(info.tiles))
         if info is not self._measured:
             self._measured = info
             await post(self.measuring, json.dumps(shots.source.measuring))
         if state.newest is not None:
             await post(self.tag, float(state.newest.tag))
-        running = int(state.running)
-        for channel in (self.take_shots.readback, self.take_shots.setpoint):
-            await post(channel, running)
+        await post_pair(self.take_shots, int(state.running))
         await post(self.next_tag, float(shots.source.next_identity))
         region_set = shots.source.region_set
         if region_set.number != self.regions_number.value:  # a run may change the set too
@@ -277,10 +264,10 @@ class SaclaIOC(OwnerGroup):
 
     async def _after_post(self) -> None:
         source = self.shots.source
-        await post_counts(self.counts, await self.in_thread(source.counts))
+        await pvs.post_counts(self.counts, await self.in_thread(source.counts))
         edges, curves = await self.in_thread(lambda: (source.edges, source.curves()))
         if len(curves["on_n"]) and curves["on_n"].shape[1] == len(edges) - 1:
-            await post_curves(self.curve, edges, curves)
+            await pvs.post_curves(self.curve, edges, curves)
 
     async def _show_forever(self) -> None:
         """Post what takes long beside the counts and curves, so that these do not wait for it.
@@ -317,7 +304,7 @@ class SaclaIOC(OwnerGroup):
         regions, recent = self.shots.recent_shots()
         place = max(min(self.shown_region.readback.value, len(regions) - 1), 0)
         name = regions[place].name if regions else ""
-        await post_recent(self.recent, recent, place, name)
+        await pvs.post_recent(self.recent, recent, place, name)
         await self._post_images()
 
     async def _post_images(self) -> None:
@@ -330,45 +317,43 @@ class SaclaIOC(OwnerGroup):
         newest = shots.newest_frames.get(name)
         if newest is not None:
             frame = await self.in_thread(frame_of, newest, shots.shapes[name])
-            await post_image(self.newest, frame, 1, name)
+            await pvs.post_image(self.newest, frame, 1, name)
         mean, count = await self.in_thread(shots.source.mean_image, name)
         if count:
-            await post_image(self.mean, mean, count, name)
+            await pvs.post_image(self.mean, mean, count, name)
         elif not self.mean.sequence.value:  # regions are drawn before there is an image
             await post(self.mean.detector, name)
 
 
 def build(args: argparse.Namespace) -> tuple[PVGroup, Mapping[str, Any]]:
     """Make the IOC of the arguments, and what its ready line says."""
+    group = SaclaIOC(args.prefix)
     if getattr(args, "list_pvs", False):
-        return SaclaIOC(args.prefix, None), {}
+        return group, {}
     axis = SimulatedAxis()
     source, truth = _make_source(args, axis)
     regions = [parse_region(each) for each in args.roi or []]
     if not regions:
         regions = [whole_tile(source)]
     check_room(regions)
-    holder: list[SaclaIOC] = []
     analyzed = AnalyzedShots(
         source,
         regions,
-        parse_bins(args.bins, BINS_MAX),
+        parse_bins(args.bins, pvs.BINS_MAX),
         args.window,
         args.workers,
         args.profiles,
         parse_hits(args.hits),
     )
-    shots = ShotOwner(
+    group.shots = ShotOwner(
         analyzed,
-        lambda: holder[0]._changed() if holder else None,  # noqa: SLF001
+        group._changed,  # noqa: SLF001
         args.frames_every,
         round(args.frames_gb * 1e9),
         args.image_period,
     )
-    group = SaclaIOC(args.prefix, shots)
     group.truth = truth
     group.auto_start = args.auto_start or args.source == "sacla"
-    holder.append(group)
     asyncio.run(group.prepare(axis, args.speed or 1.0))
     if args.source != "sim":
         group.delay.busy = f"with --source {args.source} this is no real stage; move the facility's"

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any
 
 import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
@@ -13,34 +13,6 @@ from bluesky.utils import MsgGenerator
 from plans.checks import Needs, check_devices, finite
 from plans.run_stubs import collect_new_rows
 
-
-class Watcher(Protocol):
-    """What the plan asks of the device."""
-
-    name: str
-
-    def grids(self) -> list[dict[str, Any]]:
-        """Return the grids, with ``waiting``: whether they have rows without run."""
-
-    def is_scanned(self) -> bool:
-        """Return whether all that was there at the start is recorded."""
-
-    def stop_requested(self) -> bool:
-        """Return whether the plan is to end."""
-
-    def suggestion(self) -> Any:
-        """Return what to take next; a change makes an event."""
-
-    def begin(self, grid: str, run: str) -> list[Any]:
-        """Open a run's files; return its streams."""
-
-    def end(self, run: str, streams: list[Any]) -> None:
-        """Close a run's files."""
-
-    def trigger(self) -> Any:
-        """Return a status that is done when there may be something new."""
-
-
 WATCHING = Needs(
     "watcher of a visit",
     (Readable, Triggerable),
@@ -49,7 +21,7 @@ WATCHING = Needs(
 
 
 def track_epu(
-    watcher: Watcher, *, idle: float = 1800.0, md: Mapping[str, Any] | None = None
+    watcher: Any, *, idle: float = 1800.0, md: Mapping[str, Any] | None = None
 ) -> MsgGenerator[list[str]]:
     """Record each grid of a watched visit in a run of its own, until nothing comes any more.
 
@@ -63,7 +35,7 @@ def track_epu(
     Parameters
     ----------
     watcher
-        The device.
+        The device, with the methods of `devices.epu.watcher.EpuWatcher`.
     idle
         Seconds without a new entity after which the plan ends; 0: only a stop request ends it.
     md

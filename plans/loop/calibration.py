@@ -12,19 +12,7 @@ from bluesky.protocols import Flyable, Movable, Readable
 from bluesky.utils import MsgGenerator
 
 from plans.checks import finite
-from plans.loop.stubs import (
-    ROTATION,
-    Instruments,
-    check_tools,
-    end_pictures,
-    measure_once,
-    metadata,
-    place,
-    position,
-    read_result,
-    recorded,
-    sweep,
-)
+from plans.loop import stubs
 from plans.run_stubs import step_log
 from skywright.callbacks.pace import DECISION_LIMIT
 from skywright.errors import ConfigError, DataError, HardwareError, SampleError
@@ -139,15 +127,17 @@ def calibrate_camera(
         target_px = finite(plan, "target_px", target_px)
     if not abs(delta_deg) >= 180.0:
         raise ConfigError(f"calibrate_camera: delta_deg = {delta_deg}, expected 180 or more")
-    tools = Instruments(camera, goniometer, result, settle_s=settle_s)
-    check_tools(plan, tools, replace(ROTATION, parts={"calibration": (Movable, Readable)}))
+    tools = stubs.Instruments(camera, goniometer, result, settle_s=settle_s)
+    stubs.check_tools(
+        plan, tools, replace(stubs.ROTATION, parts={"calibration": (Movable, Readable)})
+    )
     turn = Sweep(delta_deg, time_s)
     arguments = {"zoom": zoom, "delta_deg": delta_deg, "time_s": time_s}
-    _md = metadata("calibrate_camera", tools, arguments, {"zoom": zoom, **(md or {})})
+    _md = stubs.metadata("calibrate_camera", tools, arguments, {"zoom": zoom, **(md or {})})
     look_md = {**_md, DECISION_LIMIT: LOOK_LIMIT_S, TURNS: False, **(md or {})}
     fit_md = {**_md, DECISION_LIMIT: FIT_LIMIT_S, **(md or {})}
     uids: list[str] = []
-    home = yield from place(tools)
+    home = yield from stubs.place(tools)
 
     def back(plan: MsgGenerator[Any]) -> MsgGenerator[Any]:
         try:
@@ -161,10 +151,10 @@ def calibrate_camera(
 
     def grid() -> MsgGenerator[tuple[ZoomCalibration, Scale]]:
         answer = yield from back(_measure_scale(tools, zoom, target_px))
-        yield from end_pictures(tools)
+        yield from stubs.end_pictures(tools)
         return answer
 
-    rough, scale = yield from recorded(tools, grid, look_md, uids)
+    rough, scale = yield from stubs.recorded(tools, grid, look_md, uids)
     before = yield from bps.rd(tools.result.calibration, default_value="[]")
 
     def restore(_: Exception) -> MsgGenerator[None]:
@@ -175,12 +165,12 @@ def calibrate_camera(
 
         def both_ways() -> MsgGenerator[RotationValues]:
             step_log.info("delay: turning the spindle forward and back")
-            yield from sweep(tools, turn)
-            yield from sweep(tools, replace(turn, delta_deg=-delta_deg))
-            yield from end_pictures(tools)
+            yield from stubs.sweep(tools, turn)
+            yield from stubs.sweep(tools, replace(turn, delta_deg=-delta_deg))
+            yield from stubs.end_pictures(tools)
             return (yield from _fitted(tools))
 
-        first = yield from recorded(tools, both_ways, fit_md, uids, turn)
+        first = yield from stubs.recorded(tools, both_ways, fit_md, uids, turn)
         if not math.isfinite(first.delay_sigma):
             raise HardwareError(
                 f"calibrate_camera: the delay of the camera is not known: {first.delay_why}"
@@ -199,13 +189,13 @@ def calibrate_camera(
             )
 
             def rotation() -> MsgGenerator[RotationValues]:
-                yield from sweep(tools, turn)
-                yield from end_pictures(tools)
+                yield from stubs.sweep(tools, turn)
+                yield from stubs.end_pictures(tools)
                 return (yield from _fitted(tools))
 
             return (yield from back(rotation()))
 
-        second = yield from recorded(tools, elsewhere, fit_md, uids, turn)
+        second = yield from stubs.recorded(tools, elsewhere, fit_md, uids, turn)
         line = _axis_line(rough.view, [first, second])
         final = replace(
             rough,
@@ -229,9 +219,9 @@ def calibrate_camera(
     return (yield from bpp.contingency_wrapper(refined(rough), except_plan=restore))
 
 
-def _fitted(tools: Instruments) -> MsgGenerator[RotationValues]:
+def _fitted(tools: stubs.Instruments) -> MsgGenerator[RotationValues]:
     """Return what a rotation tells, if its tip can be fitted at all."""
-    found = yield from read_result(tools)
+    found = yield from stubs.read_result(tools)
     if not (found.tip.ok and math.isfinite(found.axis_row)):
         raise SampleError(f"calibrate_camera: the tip cannot be followed: {found.why}")
     return found
@@ -241,13 +231,13 @@ def _fitted(tools: Instruments) -> MsgGenerator[RotationValues]:
 
 
 def _measure_scale(
-    tools: Instruments, zoom: float, target_px: float | None
+    tools: stubs.Instruments, zoom: float, target_px: float | None
 ) -> MsgGenerator[tuple[ZoomCalibration, Scale]]:
     """Move the tip over a grid and fit pixels to um."""
     shape = tools.camera.describe_collect()[f"{tools.camera.name}_image"]["shape"]
     height, width = shape[:2]
-    home = yield from place(tools)
-    phi = yield from position(tools.goniometer.phi)
+    home = yield from stubs.place(tools)
+    phi = yield from stubs.position(tools.goniometer.phi)
     phi_sign = 1
     if hasattr(tools.goniometer, "phi_sign"):
         phi_sign = int((yield from bps.rd(tools.goniometer.phi_sign)))
@@ -260,7 +250,7 @@ def _measure_scale(
         target = tuple(float(value) for value in np.add(home, shift))
         yield from bps.checkpoint()
         yield from bps.abs_set(tools.goniometer.sample, target, wait=True)
-        found = yield from measure_once(tools)
+        found = yield from stubs.measure_once(tools)
         check_light(found)
         place = (found.last.tip_x, found.last.tip_y)
         moves.append((along, across))

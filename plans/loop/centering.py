@@ -12,20 +12,8 @@ from bluesky.protocols import Flyable, Readable
 from bluesky.utils import MsgGenerator
 
 from plans.checks import finite
+from plans.loop import stubs
 from plans.loop.settings import Centering, CenteringSettings, checked
-from plans.loop.stubs import (
-    Instruments,
-    check_tools,
-    end_pictures,
-    measure_once,
-    metadata,
-    place,
-    position,
-    read_result,
-    recorded,
-    steps,
-    sweep,
-)
 from plans.run_stubs import step_log
 from skywright.errors import ConfigError, SampleError
 from skywright.instruments.loop.decision import Verdict, check_light, judge
@@ -157,8 +145,8 @@ def collect_oscillation(
     HardwareError
         If a device fails.
     """
-    tools = Instruments(camera, goniometer, None)
-    check_tools("collect_oscillation", tools)
+    tools = stubs.Instruments(camera, goniometer, None)
+    stubs.check_tools("collect_oscillation", tools)
     turn = Sweep(delta_deg, time_s, start_deg, run_up)
     arguments = {
         "delta_deg": delta_deg,
@@ -169,11 +157,11 @@ def collect_oscillation(
     uids: list[str] = []
 
     def body() -> MsgGenerator[None]:
-        yield from sweep(tools, turn)
-        yield from end_pictures(tools)
+        yield from stubs.sweep(tools, turn)
+        yield from stubs.end_pictures(tools)
 
-    _md = metadata("collect_oscillation", tools, arguments, {"zoom": zoom, **(md or {})})
-    yield from recorded(tools, body, _md, uids, turn)
+    _md = stubs.metadata("collect_oscillation", tools, arguments, {"zoom": zoom, **(md or {})})
+    yield from stubs.recorded(tools, body, _md, uids, turn)
     return uids[-1]
 
 
@@ -213,14 +201,14 @@ def collect_steps(
     TypeError
         If a device cannot do its part.
     """
-    tools = Instruments(camera, goniometer, None, stepped=True, settle_s=settle_s)
-    check_tools("collect_steps", tools)
+    tools = stubs.Instruments(camera, goniometer, None, stepped=True, settle_s=settle_s)
+    stubs.check_tools("collect_steps", tools)
     if not len(angles_deg):
         raise ConfigError("collect_steps: angles_deg is empty, expected at least one angle")
     arguments = {"angles_deg": [finite("collect_steps", "angles_deg", a) for a in angles_deg]}
     uids: list[str] = []
-    _md = metadata("collect_steps", tools, arguments, {"zoom": zoom, **(md or {})})
-    yield from recorded(tools, lambda: steps(tools, angles_deg), _md, uids)
+    _md = stubs.metadata("collect_steps", tools, arguments, {"zoom": zoom, **(md or {})})
+    yield from stubs.recorded(tools, lambda: stubs.steps(tools, angles_deg), _md, uids)
     return uids[-1]
 
 
@@ -290,22 +278,24 @@ settle_s, zoom
     }
     settings: CenteringSettings = checked(CenteringSettings, values, "center_loop")
     stepped = settings.method != "sweep"
-    tools = Instruments(camera, goniometer, result, stepped, settings.settle_s)
-    check_tools("center_loop", tools)
+    tools = stubs.Instruments(camera, goniometer, result, stepped, settings.settle_s)
+    stubs.check_tools("center_loop", tools)
     if hasattr(result, "calibration"):
         result.calibration.check_value(settings.zoom)
     course = _Course(settings)
     identity = str(uuid.uuid4())
     for number in range(1, settings.max_passes + 1):
         centering = {"centering": {"uid": identity, "pass": number, "aim": settings.aim}}
-        _md = metadata("center_loop", tools, values, {"zoom": zoom, **centering, **(md or {})})
+        _md = stubs.metadata(
+            "center_loop", tools, values, {"zoom": zoom, **centering, **(md or {})}
+        )
 
         def body(number: int = number) -> MsgGenerator[bool]:
             return (yield from _one_pass(tools, course, number))
 
         turn = None if stepped else _turn(settings, number)
         try:
-            over = yield from recorded(tools, body, _md, course.uids, turn)
+            over = yield from stubs.recorded(tools, body, _md, course.uids, turn)
         except NotCenteredError as error:
             return _outcome(course, str(error))
         if over:
@@ -313,7 +303,7 @@ settle_s, zoom
     raise AssertionError("the last pass ends or raises")  # pragma: no cover
 
 
-def _one_pass(tools: Instruments, course: _Course, number: int) -> MsgGenerator[bool]:
+def _one_pass(tools: stubs.Instruments, course: _Course, number: int) -> MsgGenerator[bool]:
     """Look, rotate, decide, move; return whether the loop is centered.
 
     Raises
@@ -328,8 +318,8 @@ def _one_pass(tools: Instruments, course: _Course, number: int) -> MsgGenerator[
         yield from _find_tip(tools, course)
     step_log.info("%s: taking pictures while the spindle turns", name)
     yield from _rotate(tools, settings, number)
-    yield from end_pictures(tools)
-    found = yield from read_result(tools)
+    yield from stubs.end_pictures(tools)
+    found = yield from stubs.read_result(tools)
     verdict = course.steady(judge(found, settings.aim))
     course.found = found
     course.compare(verdict)
@@ -383,26 +373,28 @@ def _turn(settings: CenteringSettings, number: int) -> Sweep:
     return Sweep(part * settings.delta_deg, abs(part) * settings.time_s)
 
 
-def _rotate(tools: Instruments, settings: CenteringSettings, number: int) -> MsgGenerator[None]:
+def _rotate(
+    tools: stubs.Instruments, settings: CenteringSettings, number: int
+) -> MsgGenerator[None]:
     """Take the pictures of a pass; every other one turns back."""
     turn = _turn(settings, number)
     if settings.method == "sweep":
-        yield from sweep(tools, turn)
+        yield from stubs.sweep(tools, turn)
         return
-    here = yield from position(tools.goniometer.phi)
+    here = yield from stubs.position(tools.goniometer.phi)
     if settings.method == "two_angles":
         # The verifying pass looks from other sides than the one that it verifies.
         shift = 0.0 if number % 2 else 45.0
         angles = [here + shift + view for view in VIEWS_DEG]
     else:
         angles = [here + turn.delta_deg * i / STEPS for i in range(STEPS)]
-    yield from steps(tools, angles)
+    yield from stubs.steps(tools, angles)
 
 
 # ---- finding the tip
 
 
-def _find_tip(tools: Instruments, course: _Course) -> MsgGenerator[None]:
+def _find_tip(tools: stubs.Instruments, course: _Course) -> MsgGenerator[None]:
     """Bring the tip into view, along the spindle.
 
     Raises
@@ -414,7 +406,7 @@ def _find_tip(tools: Instruments, course: _Course) -> MsgGenerator[None]:
     """
     settings = course.settings
     while True:
-        found = yield from measure_once(tools)
+        found = yield from stubs.measure_once(tools)
         check_light(found)
         if found.last.tip_in_view:
             return
@@ -446,12 +438,12 @@ def _find_tip(tools: Instruments, course: _Course) -> MsgGenerator[None]:
         yield from _move(tools, course, [way * settings.search_step_um, 0.0, 0.0])
 
 
-def _look_around(tools: Instruments) -> MsgGenerator[RotationValues | None]:
+def _look_around(tools: stubs.Instruments) -> MsgGenerator[RotationValues | None]:
     """Turn in steps of 90 deg until something is seen; return what, or None."""
     step_log.info("nothing is seen; turning the spindle to look from the other sides")
     for _ in range(3):
         yield from bps.mvr(tools.goniometer.phi, 90.0)
-        found = yield from measure_once(tools)
+        found = yield from stubs.measure_once(tools)
         check_light(found)
         if found.last.kind != "none":
             return found
@@ -459,7 +451,9 @@ def _look_around(tools: Instruments) -> MsgGenerator[RotationValues | None]:
     return None
 
 
-def _move(tools: Instruments, course: _Course, shift_um: Sequence[float]) -> MsgGenerator[None]:
+def _move(
+    tools: stubs.Instruments, course: _Course, shift_um: Sequence[float]
+) -> MsgGenerator[None]:
     """Move the sample by an offset in the goniometer frame, to a place: made twice, it is the same.
 
     Raises
@@ -467,7 +461,7 @@ def _move(tools: Instruments, course: _Course, shift_um: Sequence[float]) -> Msg
     HardwareError
         If a stage cannot go there.
     """
-    here = yield from place(tools)
+    here = yield from stubs.place(tools)
     yield from bps.checkpoint()
     target = tuple(float(value) for value in np.add(here, shift_um))
     step_log.info("moving the sample to %s um", ", ".join(f"{value:.1f}" for value in target))

@@ -9,16 +9,7 @@ from bluesky.protocols import Flyable, Movable, Readable
 from bluesky.utils import MsgGenerator
 
 from plans.checks import Needs, check_devices, finite
-from plans.loop.stubs import (
-    Instruments,
-    check_tools,
-    end_pictures,
-    measure_once,
-    metadata,
-    position,
-    recorded,
-    stopped_on_error,
-)
+from plans.loop import stubs
 from plans.run_stubs import with_device_errors
 from skywright.errors import ConfigError, SampleError
 from skywright.instruments.loop.decision import check_light
@@ -112,10 +103,10 @@ def rotate_to_face_on(
     if isinstance(face_on_deg, float) and math.isnan(face_on_deg):
         raise ConfigError("rotate_to_face_on: face_on_deg is NaN: the loop has no clear face")
     face_on_deg = finite("rotate_to_face_on", "face_on_deg", face_on_deg)
-    here = yield from position(goniometer.phi)  # type: ignore[attr-defined]
+    here = yield from stubs.position(goniometer.phi)  # type: ignore[attr-defined]
     target = face_angle(face_on_deg, here, edge)
     move = with_device_errors(bps.mv(goniometer.phi, target))  # type: ignore[attr-defined]
-    yield from stopped_on_error(move, goniometer.phi)  # type: ignore[attr-defined]
+    yield from stubs.stopped_on_error(move, goniometer.phi)  # type: ignore[attr-defined]
     return target
 
 
@@ -172,28 +163,28 @@ def loop_raster_box(
         thickness_um = None
     if thickness_um is not None:
         thickness_um = finite(plan, "thickness_um", thickness_um, 0.0)
-    tools = Instruments(camera, goniometer, result, settle_s=settle_s)
-    check_tools("loop_raster_box", tools)
+    tools = stubs.Instruments(camera, goniometer, result, settle_s=settle_s)
+    stubs.check_tools("loop_raster_box", tools)
     arguments = {"face_on_deg": face_on_deg, "step_um": step_um, "margin_um": margin_um}
     uids: list[str] = []
 
     def body() -> MsgGenerator[list[RotationValues]]:
-        here = yield from position(tools.goniometer.phi)
+        here = yield from stubs.position(tools.goniometer.phi)
         face = face_angle(face_on_deg, here)
         views: list[RotationValues] = []
         for angle in (face, face + 90.0):
             yield from bps.checkpoint()
             yield from bps.mv(tools.goniometer.phi, angle)
-            found = yield from measure_once(tools)
+            found = yield from stubs.measure_once(tools)
             check_light(found)
             if not views:
                 _check_box(found, angle)
             views.append(found)
-        yield from end_pictures(tools)
+        yield from stubs.end_pictures(tools)
         return views
 
-    _md = metadata("loop_raster_box", tools, arguments, {"zoom": zoom, **(md or {})})
-    face, edge = yield from recorded(tools, body, _md, uids)
+    _md = stubs.metadata("loop_raster_box", tools, arguments, {"zoom": zoom, **(md or {})})
+    face, edge = yield from stubs.recorded(tools, body, _md, uids)
     depth, seen_um, edge_seen = edge.last.box_across, edge.last.box_width, True
     if trouble := _disagreement(face, edge):
         if thickness_um is None:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import bluesky.plan_stubs as bps
@@ -52,7 +52,7 @@ def dark_run(
             panoseti,
             seconds,
             {"shutter": "closed", **(md or {})},
-            needs=replace(OBSERVING, parts={**OBSERVING.parts, "open_shutter": ()}),
+            needs=OBSERVING.more(open_shutter=()),
             prepare=[lambda: panoseti.open_shutter(False)],
             restore=[lambda: panoseti.open_shutter(True)],
         )
@@ -83,14 +83,13 @@ def calibrate_gain(
         If `flasher_pe` is not above 0.
     """
     flasher_pe = finite("calibrate_gain", "flasher_pe", flasher_pe, 0.0)
-    parts = {**OBSERVING.parts, "open_shutter": (), "set_flasher": ()}
     return (
         yield from timed_run(
             "calibrate_gain",
             panoseti,
             seconds,
             {"shutter": "closed", "flasher_pe": flasher_pe, **(md or {})},
-            needs=replace(OBSERVING, parts=parts),
+            needs=OBSERVING.more(open_shutter=(), set_flasher=()),
             prepare=[
                 lambda: panoseti.open_shutter(False),
                 lambda: panoseti.set_flasher(flasher_pe),
@@ -151,14 +150,9 @@ def tune_threshold(
     most_adc = finite(plan, "most_adc", most_adc, least_adc)
     tolerance = finite(plan, "tolerance", tolerance, 0.0)
     resolution_adc = finite(plan, "resolution_adc", resolution_adc, 0.0)
-    parts = {
-        **OBSERVING.parts,
-        "set_threshold": (),
-        "measure_rate": (),
-        "threshold": (Readable,),
-        "trigger_rate": (Readable,),
-    }
-    check_devices(plan, panoseti=(panoseti, replace(OBSERVING, parts=parts)))
+    needs = OBSERVING.more(set_threshold=(), measure_rate=())
+    needs = needs.more(threshold=(Readable,), trigger_rate=(Readable,))
+    check_devices(plan, panoseti=(panoseti, needs))
     arguments = {"rate_hz": rate_hz, "least_adc": least_adc, "most_adc": most_adc}
     start = start_metadata("tune_threshold", {"panoseti": panoseti}, arguments, md)
 

@@ -3,8 +3,6 @@
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
 from typing import Any, TypeVar
 
 import bluesky.plan_stubs as bps
@@ -26,24 +24,12 @@ COLLECT_S = 1.0
 """Time between two reports of new frames, s."""
 END_S = 30.0
 """Longest time until all frames of a simulated run that has ended are indexed, s."""
-TRACKING = Needs(
-    "telescope array",
-    parts={
-        "track": (),
-        "find_run": (),
-        "wait_for_run": (),
-        "end_track": (),
-        "recorded": (),
-        "streams": (),
-        "is_lost": (),
-        "losses": (),
-        "run_metadata": (Readable,),
-    },
+_METHODS = ("track", "find_run", "wait_for_run", "end_track")
+_STATE = ("recorded", "streams", "is_lost", "losses")
+TRACKING = Needs("telescope array", parts=dict.fromkeys(_METHODS + _STATE, ())).more(
+    run_metadata=(Readable,)
 )
-OBSERVING = replace(
-    TRACKING,
-    parts={**TRACKING.parts, "run_simulated": (), "check_no_run": (), "check_run": ()},
-)
+OBSERVING = TRACKING.more(run_simulated=(), check_no_run=(), check_run=())
 
 
 def track_run(
@@ -182,10 +168,13 @@ def timed_run(
 
     yield from with_device_errors(until_done(panoseti.check_no_run()))
 
+    def watch(collect: Collect) -> MsgGenerator[None]:
+        return report_for(seconds, COLLECT_S, collect)
+
     def take() -> MsgGenerator[str]:
         for step in prepare:
             yield from until_done(step())
-        uid, _ = yield from simulated_run(panoseti, partial(_watch, seconds=seconds), start)
+        uid, _ = yield from simulated_run(panoseti, watch, start)
         return uid
 
     losses = panoseti.losses
@@ -197,11 +186,6 @@ def timed_run(
             yield from until_done(step())
 
     return (yield from bpp.finalize_wrapper(take(), put_back))
-
-
-def _watch(collect: Collect, seconds: float) -> MsgGenerator[None]:
-    """Report new frames for some time, s; for `simulated_run`."""
-    yield from report_for(seconds, COLLECT_S, collect)
 
 
 def simulated_run(

@@ -12,20 +12,9 @@ from bluesky.protocols import Movable, Readable
 from bluesky.utils import Msg, MsgGenerator
 
 from plans.checks import MOTOR, Needs, check_devices, finite, whole
+from plans.psss import stubs
 from plans.psss.calibration import EnergyCalibration, calibrate_energy_axis
 from plans.psss.optimize import Optimum, optimize_spectrum
-from plans.psss.stubs import (
-    COLLECT_S,
-    FLYING,
-    PULSES,
-    SCANNED,
-    collect,
-    declare,
-    recorded,
-    take_point,
-    wants_pictures,
-    with_restored,
-)
 from plans.run_stubs import PRIMARY, in_run, report_for, start_metadata, with_device_errors
 from skywright.errors import ConfigError
 from skywright.instruments.psss.settings import PULSES_MAX
@@ -103,7 +92,7 @@ def acquire_spectra(
     HardwareError
         If no pulse comes, or the IOC goes.
     """
-    check_devices("acquire_spectra", psss=(psss, FLYING))
+    check_devices("acquire_spectra", psss=(psss, stubs.FLYING))
     if (n is None) == (seconds is None):
         raise ConfigError("acquire_spectra: give either n, of pulses, or seconds")
     pulses = 0 if n is None else whole("acquire_spectra", "n", n)
@@ -114,21 +103,21 @@ def acquire_spectra(
     device: Any = psss
 
     def body() -> MsgGenerator[None]:
-        report = partial(collect, device, PRIMARY, (yield from wants_pictures(device)))
+        report = partial(stubs.collect, device, PRIMARY, (yield from stubs.wants_pictures(device)))
         yield from bps.checkpoint()
         yield from bps.prepare(device.pulses, pulses, wait=True)
         yield from bps.kickoff(device.pulses, wait=True)
         # Pulses are recorded in a pause too; they are reported after it.
         if seconds is not None:
-            yield from report_for(seconds, COLLECT_S, report)
+            yield from report_for(seconds, stubs.COLLECT_S, report)
         while device.pulses.get_index() < pulses:
-            yield from report_for(COLLECT_S, COLLECT_S, report)
+            yield from report_for(stubs.COLLECT_S, stubs.COLLECT_S, report)
         yield from bps.complete(device.pulses, wait=True)
         yield from report()
 
     arguments = {"n": n} if seconds is None else {"seconds": seconds}
     _md = start_metadata("acquire_spectra", {"psss": psss}, arguments, md)
-    uid, _ = yield from recorded(device, body, _md, PRIMARY)
+    uid, _ = yield from stubs.recorded(device, body, _md, PRIMARY)
     return str(uid)
 
 
@@ -196,7 +185,7 @@ def take_background(
     devices = {"psss": psss, "shutter": shutter}
     _md = start_metadata("take_background", devices, {"n": n}, md)
     restored = [*([shutter] if shutter is not None else []), device.processing]
-    reading = yield from with_device_errors(with_restored(in_run(body, _md, uids), restored))
+    reading = yield from with_device_errors(stubs.with_restored(in_run(body, _md, uids), restored))
     name = reading.get(f"{device.background_recorder.name}_name", {}).get("value", "")
     return Background(str(name), n, uids[-1])
 
@@ -243,7 +232,7 @@ def scan_spectra(
     HardwareError
         If a device fails.
     """
-    check_devices("scan_spectra", psss=(psss, SCANNED), motor=(motor, MOTOR))
+    check_devices("scan_spectra", psss=(psss, stubs.SCANNED), motor=(motor, MOTOR))
     low, high = (finite("scan_spectra", *pair) for pair in (("start", start), ("stop", stop)))
     num = whole("scan_spectra", "num", num, most=1_000_000)
     pulses = whole("scan_spectra", "pulses", pulses)
@@ -251,7 +240,7 @@ def scan_spectra(
 
     def body() -> MsgGenerator[None]:
         for position in np.linspace(low, high, num).tolist():
-            yield from take_point(device, motor, position)
+            yield from stubs.take_point(device, motor, position)
         yield from bps.checkpoint()
 
     arguments = {"start": low, "stop": high, "num": num, "pulses": pulses}
@@ -259,9 +248,9 @@ def scan_spectra(
 
     def whole_scan() -> MsgGenerator[Any]:
         yield from bps.abs_set(device.pulses_per_point, pulses, wait=True)
-        return (yield from recorded(device, body, {"num_points": num, **_md}, PULSES))
+        return (yield from stubs.recorded(device, body, {"num_points": num, **_md}, stubs.PULSES))
 
-    uid, _ = yield from with_restored(whole_scan(), [device.pulses_per_point])
+    uid, _ = yield from stubs.with_restored(whole_scan(), [device.pulses_per_point])
     return str(uid)
 
 
@@ -288,14 +277,14 @@ def record_pulses(plan: MsgGenerator[Any], psss: Readable) -> MsgGenerator[Any]:
     TypeError
         If the device has no rows of pulses.
     """
-    check_devices("record_pulses", psss=(psss, FLYING))
+    check_devices("record_pulses", psss=(psss, stubs.FLYING))
     device: Any = psss
 
     def begin() -> MsgGenerator[None]:
-        yield from declare(device, PULSES)
+        yield from stubs.declare(device, stubs.PULSES)
 
     def tell() -> MsgGenerator[None]:
-        yield from collect(device, PULSES, (yield from wants_pictures(device)))
+        yield from stubs.collect(device, stubs.PULSES, (yield from stubs.wants_pictures(device)))
 
     def insert(message: Msg) -> tuple[None, MsgGenerator[None] | None]:
         after = {"open_run": begin, "save": tell}.get(message.command)

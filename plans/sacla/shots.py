@@ -12,14 +12,7 @@ from bluesky.utils import MsgGenerator
 
 from plans.checks import MOTOR, check_devices, finite, whole
 from plans.run_stubs import PRIMARY, start_metadata, until_done
-from plans.sacla.stubs import (
-    COLLECT_S,
-    FLYING,
-    SCANNED,
-    SHOTS,
-    collect,
-    recorded,
-)
+from plans.sacla import stubs
 from skywright.errors import ConfigError
 from skywright.instruments.sacla.time_zero import TimeZero, fit_time_zero
 
@@ -83,7 +76,7 @@ def acquire_shots(
     HardwareError
         If no shot comes for `sacla.silence_limit`, or the IOC goes.
     """
-    check_devices("acquire_shots", sacla=(sacla, FLYING))
+    check_devices("acquire_shots", sacla=(sacla, stubs.FLYING))
     wanted = whole("acquire_shots", "n", n)
     device: Any = sacla
 
@@ -91,14 +84,14 @@ def acquire_shots(
         yield from bps.kickoff(device.rows, wait=True)
         while device.rows.get_index() < wanted:
             yield from bps.checkpoint()
-            yield from bps.sleep(COLLECT_S)
-            yield from collect(device, PRIMARY)
+            yield from bps.sleep(stubs.COLLECT_S)
+            yield from stubs.collect(device, PRIMARY)
         yield from bps.complete(device.rows, wait=True)
-        yield from collect(device, PRIMARY)
+        yield from stubs.collect(device, PRIMARY)
 
     yield from bps.prepare(device.rows, wanted, wait=True)
     start = start_metadata("acquire_shots", {"sacla": device}, {"n": n}, md)
-    uid, _ = yield from recorded(device, body, start, PRIMARY)
+    uid, _ = yield from stubs.recorded(device, body, start, PRIMARY)
     return str(uid)
 
 
@@ -152,7 +145,7 @@ def delay_scan(
     HardwareError
         If no shot comes, a motor fails, or the IOC goes.
     """
-    check_devices("delay_scan", sacla=(sacla, SCANNED), motor=(motor, MOTOR))
+    check_devices("delay_scan", sacla=(sacla, stubs.SCANNED), motor=(motor, MOTOR))
     first, last = finite("delay_scan", "start", start), finite("delay_scan", "stop", stop)
     count = whole("delay_scan", "num", num, 2, POINTS_MAX)
     shots = whole("delay_scan", "shots", shots)
@@ -173,9 +166,9 @@ def delay_scan(
             yield from bps.mv(device.stage_delay, position if is_delay_stage else math.inf)
             reading = yield from bps.trigger_and_read([device, motor])
             points.append(_values(device.name, reading))
-            yield from collect(device, SHOTS)
+            yield from stubs.collect(device, stubs.SHOTS)
         yield from until_done(device.close_files())
-        yield from collect(device, SHOTS)
+        yield from stubs.collect(device, stubs.SHOTS)
 
     def scan() -> MsgGenerator[Any]:
         if is_delay_stage:
@@ -183,7 +176,7 @@ def delay_scan(
             yield from bps.mv(device.binned_by, "delay")
         arguments = {"start": first, "stop": last, "num": num, "shots": shots, "error": error}
         md_all = start_metadata("delay_scan", {"sacla": device, "motor": motor}, arguments, md)
-        return (yield from recorded(device, body, md_all, SHOTS))
+        return (yield from stubs.recorded(device, body, md_all, stubs.SHOTS))
 
     bins = yield from bps.rd(device.bins)
     binned_by = yield from bps.rd(device.binned_by)

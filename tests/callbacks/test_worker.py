@@ -11,6 +11,7 @@ from typing import Any
 import event_model
 import numpy as np
 import pytest
+from support import forked
 from support.derived import Derived, read_derived
 from support.odd_analyses import PATH
 from support.streaming import NUMBER, PICTURE, TIME, FrameFile, noise
@@ -30,7 +31,7 @@ class Fed:
 
     def __init__(self, directory: Path, name: str, *options: str) -> None:
         self.directory = directory
-        self.process = subprocess.Popen(
+        self.process = forked.start(
             command(directory, name, *options),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -476,7 +477,7 @@ def test_repeated_and_late_frames_do_not_count_twice(
 
 def test_bad_use_is_status_2(tmp_path: Path) -> None:
     for arguments in (["no_such_analysis"], ["picture_statistics", "--parameters", '{"x": 1}']):
-        done = subprocess.run(
+        done = forked.run(
             command(tmp_path, *arguments),
             capture_output=True,
             text=True,

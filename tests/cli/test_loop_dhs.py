@@ -17,6 +17,7 @@ from typing import Any
 
 import httpx
 import pytest
+from support import forked
 from support.dcss import Dcss
 from support.derived import read_runs
 from support.dhs import OPERATIONS
@@ -44,7 +45,7 @@ def started(
     command: Sequence[str], environment: Mapping[str, str]
 ) -> Iterator[tuple["subprocess.Popen[str]", dict[str, Any]]]:
     """Run a DHS until the block ends; yields the process and what its ready line says."""
-    process = subprocess.Popen(
+    process = forked.start(
         command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 import urllib.request
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support import forked
 from support.bsread_old import OldSender, OldSource
 from support.channels import channel
 from support.psss_old_client import PsssProcessingClient
@@ -149,7 +149,7 @@ def test_pvs_are_found_beside_another_ioc(tmp_path: Path, monkeypatch: pytest.Mo
         assert health["ca_port"] == service.ready["port"]
     with socket.socket(type=socket.SOCK_DGRAM) as alone:
         alone.bind(("127.0.0.1", port))  # by one that shares it with nobody
-        refused = subprocess.run(
+        refused = forked.run(
             [sys.executable, *MAIN, *given, "--rest-port", "0", "--output-port", "0"],
             capture_output=True,
             text=True,

@@ -16,6 +16,7 @@ import bluesky
 import psutil
 import pytest
 from bluesky.utils import PersistentDict
+from support import forked
 from support.stack import COMMAND, run, write_fake_beamline
 
 from skywright.cli import session
@@ -175,7 +176,7 @@ def test_an_interrupted_plan_gets_its_stop_document(
         "        yield from bps.sleep(0.05)\n"
         "RE(wait())\n"
     )
-    with subprocess.Popen(
+    with forked.start(
         [*COMMAND, "session", "-c", code],
         env={**os.environ, **beamline, "SKYWRIGHT_PROFILE": str(tmp_path)},
         stdout=subprocess.PIPE,
@@ -203,7 +204,7 @@ def test_a_session_that_is_killed_takes_its_beamline_along(tmp_path: Path) -> No
     )
     environment["SKYWRIGHT_PROFILE"] = str(tmp_path / "profile")
     environment["SKYWRIGHT_STORE__TILED_URI"] = "http://127.0.0.1:1"  # elsewhere, and silent
-    with subprocess.Popen(
+    with forked.start(
         [*COMMAND, "session", "-c", "pass"],
         env={**os.environ, **environment},
         stdout=subprocess.PIPE,

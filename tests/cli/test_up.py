@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from support import forked
 from support.stack import COMMAND, Up, run, running_up, write_fake_beamline
 from support.waiting import until
 
@@ -193,7 +194,7 @@ def test_up_goes_on_when_its_reports_cannot_be_written(
 ) -> None:
     state = tmp_path / "store" / "up.json"
     with Path("/dev/full").open("w") as full:
-        process = subprocess.Popen(
+        process = forked.start(
             [*COMMAND, "up", "--json", *IOCS],
             env={**os.environ, **fake_beamline},
             stdin=subprocess.PIPE,
@@ -303,7 +304,7 @@ def test_an_ioc_that_somebody_else_runs_is_searched_but_not_started(
 
 
 def test_people_read_one_line_for_each_child(fake_beamline: dict[str, str]) -> None:
-    with subprocess.Popen(
+    with forked.start(
         [*COMMAND, "up", *IOCS],
         env={**os.environ, **fake_beamline},
         stdin=subprocess.DEVNULL,

@@ -16,7 +16,8 @@ from support.page import settings_of
 
 from dashboard.loop.camera_worker import Looker, Rate, encode_picture, pictures, status_words
 from dashboard.worker import channel_access, worker_messages
-from devices.camera_view import CameraFacts, CameraView, picture_of, text_of
+from devices.camera_view import CameraFacts, CameraView, picture_of
+from devices.facts import text_of
 
 GRAY = np.arange(48 * 64, dtype=np.uint32).reshape(48, 64) % 251
 RGB = np.stack([GRAY, GRAY[::-1], GRAY.T.reshape(48, 64)], axis=2)

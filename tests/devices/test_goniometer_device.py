@@ -25,10 +25,9 @@ from ophyd.utils.errors import DisconnectedError, LimitError
 from support.documents import Documents
 from support.waiting import until
 
-from devices.guarded import read_all_elements
+from devices.guarded import read_all_elements, run_ioc_task
 from devices.loop.goniometer import Goniometer, MotorGoniometer
 from devices.loop.oscillation import COLUMNS, ROW, OscillationFlyer
-from devices.motion import run_ioc_task
 from skywright.errors import ConfigError, HardwareError
 from skywright.files.columns import ColumnReader
 from skywright.instruments.loop.stages import StageSetup

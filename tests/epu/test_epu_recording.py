@@ -19,6 +19,7 @@ from arrivals import SCENARIOS, in_order, run_steps, small_visit
 from epu_trees import read_document
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import forked
 from typer.testing import CliRunner
 
 from skywright.instruments.epu.cli import app
@@ -425,7 +426,7 @@ def test_exact_gaps(tmp_path):
 
 def test_a_killed_recorder_loses_nothing(root, tmp_path):
     out = tmp_path / "r.tar.gz"
-    process = subprocess.Popen(
+    process = forked.start(
         [sys.executable, "-m", "skywright.cli", "epu", "record", str(root), str(out)],
         stdout=subprocess.PIPE,
         text=True,
@@ -447,7 +448,7 @@ def test_a_killed_recorder_loses_nothing(root, tmp_path):
 def test_command_line(root, tmp_path):
     (root / "a.jpg").write_bytes(b"\xff\x00" * 50)
     out = tmp_path / "r.tar.gz"
-    process = subprocess.Popen(
+    process = forked.start(
         [sys.executable, "-m", "skywright.cli", "epu", "record", str(root), str(out),
          "--no-skip-binary-content"],
         stdout=subprocess.PIPE,
@@ -484,7 +485,7 @@ def test_extensions_that_are_always_text_or_binary(root, tmp_path):
     for name, content in (text | binary).items():
         (root / name).write_bytes(content)
     out = tmp_path / "r.tar.gz"
-    process = subprocess.Popen(
+    process = forked.start(
         [sys.executable, "-m", "skywright.cli", "epu", "record", str(root), str(out),
          "--force-text-extensions", "mrc, .ODD", "--force-binary-extensions", ".xml,star"],
         stdout=subprocess.PIPE,

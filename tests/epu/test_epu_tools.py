@@ -15,6 +15,7 @@ from epu_trees import read_document, written
 from hypothesis import given
 from hypothesis import strategies as st
 from lxml import etree
+from support import forked
 from typer.testing import CliRunner
 
 from skywright.instruments.epu import safe_xml
@@ -108,7 +109,7 @@ def test_stat_and_slim(session):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_stat_watch_shows_new_files_until_it_is_told_to_end(session, number):
     command = [sys.executable, "-m", "skywright.cli", "epu", "stat", str(session), "--json"]
-    process = subprocess.Popen(
+    process = forked.start(
         [*command, "--watch", "0.1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     try:
@@ -263,7 +264,7 @@ def test_format_xml_command(session):
 def test_bad_use_is_exit_status_2_and_names_the_option(session, arguments, message):
     command = [sys.executable, "-m", "skywright.cli", "epu"]
     command += [argument.format(session=session) for argument in arguments]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    result = forked.run(command, capture_output=True, text=True, timeout=60)
     assert result.returncode == 2
     assert message in result.stderr
     assert "Traceback" not in result.stderr

@@ -13,6 +13,7 @@ import pytest
 from arrivals import SCENARIOS, in_order, run_steps, small_visit
 from epu_trees import comparable, read_document
 from lxml import etree
+from support import forked
 from watching import LIMIT_S, Following, check, recorded
 
 from skywright.instruments.epu.database import Database, read, schema
@@ -345,7 +346,7 @@ def test_real_files(test_data, database):
 
 
 def start_command(root: Path, tmp_path: Path, *options: str, **streams: int) -> subprocess.Popen:
-    return subprocess.Popen(
+    return forked.start(
         [sys.executable, "-m", "skywright.cli", "epu", "watch", str(root), "--database",
          str(tmp_path / "command.sqlite"), "--events", str(tmp_path / "events.jsonl"), *options],
         stdout=subprocess.PIPE,

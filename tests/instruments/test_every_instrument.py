@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import typer
 from ioc_process import IocProcess
+from support import forked
 from support.ready_process import ended_after
 from typer.testing import CliRunner
 
@@ -113,7 +114,7 @@ def test_every_command_has_help(instrument: Instrument) -> None:
 def test_iocs_list_their_pvs(instrument: Instrument) -> None:
     for ioc in instrument.iocs.values():
         command = [sys.executable, "-m", ioc.module, "--prefix", "T:X1:", "--list-pvs"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+        done = forked.run(command, capture_output=True, text=True, timeout=60, check=True)
         pvs = done.stdout.split()
         assert pvs
         assert len(set(pvs)) == len(pvs)

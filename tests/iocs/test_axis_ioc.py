@@ -2,7 +2,6 @@
 
 import re
 import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from ophyd.areadetector.filestore_mixins import (
     FileStoreHDF5IterativeWrite,
     FileStoreHDF5SingleIterativeWrite,
 )
+from support import forked
 from support.channels import channel
 from support.waiting import until
 
@@ -56,7 +56,7 @@ def text(pv: epics.PV) -> str:
 
 
 def test_list_of_pvs() -> None:
-    listed = subprocess.run(
+    listed = forked.run(
         [sys.executable, "-m", "iocs.axis", "--prefix", "X:", "--list-pvs"],
         capture_output=True,
         text=True,
@@ -82,7 +82,7 @@ def test_list_of_pvs() -> None:
     ],
 )
 def test_bad_arguments_end_with_status_2(arguments: list[str]) -> None:
-    ended = subprocess.run(
+    ended = forked.run(
         [sys.executable, "-m", "iocs.axis", *arguments],
         capture_output=True,
         text=True,
@@ -95,7 +95,7 @@ def test_bad_arguments_end_with_status_2(arguments: list[str]) -> None:
 
 
 def test_port_in_use_is_said(ioc: IocProcess) -> None:
-    ended = subprocess.run(
+    ended = forked.run(
         [sys.executable, "-m", "iocs.axis", "--prefix", "Y:", "--port", str(ioc.port)],
         capture_output=True,
         text=True,

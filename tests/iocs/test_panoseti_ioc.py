@@ -98,9 +98,9 @@ def test_header_rates_losses_clocks_and_pointing(tmp_path: Path) -> None:
         assert math.isnan(value(f"{three}Azimuth_RBV"))
         (run / "obs_config.json").write_text(json.dumps(obs_config(90.0)))
         until(lambda: value(f"{one}Azimuth_RBV") == 90.0)
-        view = PanosetiView(process.prefix)
-        images = until(lambda: view.facts(30.0).images)
-        images = view.facts(30.0).images  # as every second, with what it has connected
+        view = PanosetiView(process.prefix, timeout_s=30.0)
+        images = until(lambda: view.facts().images)
+        images = view.facts().images  # as every second, with what it has connected
         facts = {(each.module, each.product): each for each in images}
         assert facts[1, "img16"].packets_lost == 4 * len(LOST)
         assert facts[1, "img16"].pointing_deg[:2] == (90.0, 79.4016)
@@ -117,7 +117,7 @@ def test_header_rates_losses_clocks_and_pointing(tmp_path: Path) -> None:
         until(lambda: value("M1:img16:Rows_RBV") == 30)
         assert (value("M1:Module_RBV"), value("M2:Module_RBV")) == (7, -1)
         assert panoseti.recorded() == ["m1_img16"]
-        (image,) = view.facts(30.0).images
+        (image,) = view.facts().images
         assert (image.module, image.product) == (7, "img16")
         until(lambda: math.isnan(value("M1:Azimuth_RBV")))
         panoseti.end_track().wait(60)

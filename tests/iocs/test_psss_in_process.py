@@ -102,7 +102,7 @@ def test_the_size_is_that_of_the_last_picture(
     state = service.processor.state()
     asyncio.run(post_counts(ioc, state))
     asyncio.run(post_plugin(ioc.pictures_part, state))
-    cam, hdf = ioc.cam, ioc.pictures_part.plugin
+    cam, hdf = ioc.cam, ioc.pictures_part
     assert (cam.array_size_y.value, cam.array_size_x.value) == PICTURE.shape
     assert cam.array_size.value == PICTURE.nbytes
     assert (hdf.array_size_1.value, hdf.array_size_0.value) == PICTURE.shape

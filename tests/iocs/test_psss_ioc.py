@@ -2,7 +2,6 @@
 
 import json
 import re
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from ioc_process import IocProcess, running_ioc
 from ophyd import Component as Cpt
 from ophyd import HDF5Plugin, SimDetector, SingleTrigger
 from ophyd.areadetector.filestore_mixins import FileStoreHDF5IterativeWrite
+from support import forked
 from support.channels import channel, watch
 from support.waiting import until
 
@@ -68,7 +68,7 @@ def severity(pv: epics.PV) -> int:
 
 
 def test_list_of_pvs() -> None:
-    listed = subprocess.run(
+    listed = forked.run(
         [sys.executable, "-m", "iocs.psss", "--prefix", "X:", "--list-pvs"],
         capture_output=True,
         text=True,

@@ -267,15 +267,14 @@ def test_a_flat_picture() -> None:
         assert found.kind == "none"
 
 
-def test_the_network_sees_the_same_in_a_picture_upside_down(gray: np.ndarray) -> None:
-    model = LoopModel(NETWORK)
-    upright, turned = model.run(gray), model.run(gray[::-1].copy())
-    assert np.allclose(upright.tip, turned.tip[::-1], atol=1e-4)
-    assert np.allclose(upright.masks["pin"], turned.masks["pin"][::-1], atol=1e-4)
-    assert np.allclose(upright.tip_offset[1], -turned.tip_offset[1, ::-1], atol=1e-3)
-    assert np.allclose(upright.edges[1], 1 - turned.edges[3, ::-1], atol=1e-4)
-    assert upright.side["top"] == pytest.approx(turned.side["bottom"], abs=1e-4)
-    assert upright.kind == pytest.approx(turned.kind, abs=1e-4)
+def test_the_same_is_found_in_a_picture_upside_down(gray: np.ndarray) -> None:
+    finder = LoopFinder(NETWORK)
+    upright, turned = finder.find(gray), finder.find(gray[::-1].copy())
+    assert upright.side == turned.side
+    assert upright.kind == turned.kind
+    assert turned.tip_x == pytest.approx(upright.tip_x, abs=3)
+    # The end is a face of 80 px, so its middle is known to a tenth of that.
+    assert turned.tip_y == pytest.approx(len(gray) - 1 - upright.tip_y, abs=8)
 
 
 def test_what_is_no_picture_or_no_network(tmp_path) -> None:

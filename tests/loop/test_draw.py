@@ -7,14 +7,9 @@ import pytest
 
 from skywright.analysis.display import contact_sheet
 from skywright.errors import DataError
+from skywright.instruments.loop.backends.boxes import find_pin_box
 from skywright.instruments.loop.detect import find_loop
-from skywright.instruments.loop.draw import (
-    COLORS,
-    TIP_COLOR,
-    annotate,
-    caption,
-    find_pin_box,
-)
+from skywright.instruments.loop.draw import COLORS, TIP_COLOR, annotate, caption
 
 
 @pytest.fixture(scope="module")

@@ -193,26 +193,22 @@ def test_stream_that_fails_in_every_way_is_asked_for_anew() -> None:
 
 
 def test_pauses_grow_until_a_picture_comes(monkeypatch: pytest.MonkeyPatch) -> None:
-    pauses: list[float] = []
-    over = threading.Event()
-
-    async def sleep(seconds: float) -> None:
-        pauses.append(seconds)
-        if len(pauses) == 8:
-            over.set()
-            await asyncio.Event().wait()
-
-    monkeypatch.setattr(fetched.asyncio, "sleep", sleep)
+    assert (fetched.FIRST_PAUSE_S, fetched.MOST_PAUSE_S) == (0.5, 10.0)
+    monkeypatch.setattr(fetched, "FIRST_PAUSE_S", 0.005)
+    monkeypatch.setattr(fetched, "MOST_PAUSE_S", 0.1)
 
     def script(visit: Visit) -> None:
         visit.say(HEAD + encode_part(A, 1.0) if visit.number == 6 else b"")
 
+    taken = Taken()
     with scripted(script) as server:
         source = StreamedPictures(server.url)
-        source.start(lambda frame: None, lambda message: None)
-        assert over.wait(LIMIT_S)
+        source.start(taken.deliver, taken.report)
+        taken.until(lambda: len(taken.reports) >= 8)
         source.stop()
-    assert pauses == [0.5, 1.0, 2.0, 4.0, 8.0, 10.0, 0.5, 1.0]
+    pauses = [text.rpartition("again in ")[2] for text in taken.reports[:8]]
+    expected = (0.005, 0.01, 0.02, 0.04, 0.08, 0.1, 0.005, 0.01)
+    assert pauses == [f"{pause:g} s" for pause in expected]
 
 
 @pytest.mark.usefixtures("quick_pauses")

@@ -10,8 +10,8 @@ from skywright.errors import DataError
 from skywright.instruments.loop.centering import Reason
 from skywright.instruments.loop.detect import find_loop
 from skywright.instruments.loop.geometry import View
-from skywright.instruments.loop.middle import OF_EDGES
 from skywright.instruments.loop.series import (
+    OF_EDGES,
     Series,
     cut_by_frame,
     duplicates,

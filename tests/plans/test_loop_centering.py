@@ -367,6 +367,7 @@ class Centered:
 @pytest.fixture(scope="module")
 def centered(session: Session) -> Centered:
     world = make_world()
+    world.fps = 10.0  # more rows in the derived run
     md = {"sample": "xtal 7", "draws": "yes"}
     result = session.run(center_loop(**session.mount(world), md=md))
     return Centered(world, result, list(session.documents))

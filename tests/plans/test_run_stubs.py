@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import bluesky.plan_stubs as bps
+import bluesky.preprocessors as bpp
 import pytest
 from bluesky import RunEngine
 from bluesky.utils import Msg, MsgGenerator, RunEngineInterrupted
@@ -53,13 +54,15 @@ def test_one_of_two_open_runs_fails_and_the_other_goes_on(
     def outer() -> MsgGenerator[str]:
         yield from bps.mv(signal, 1)
         yield from event(signal)
+        run = in_run(inner, {"plan_name": "inner"}, uids)
         with pytest.raises(HardwareError, match="no light"):
-            yield from in_run(inner, {"plan_name": "inner"}, uids, "inner")
+            yield from bpp.set_run_key_wrapper(run, "inner")
         yield from bps.mv(signal, 3)
         yield from event(signal)
         return "done"
 
-    assert engine(in_run(outer, {"plan_name": "outer"}, uids, "outer")).plan_result == "done"
+    whole = bpp.set_run_key_wrapper(in_run(outer, {"plan_name": "outer"}, uids), "outer")
+    assert engine(whole).plan_result == "done"
     first, second = uids
     stops = {doc["run_start"]: doc for doc in documents["stop"]}
     assert (stops[first]["exit_status"], stops[first]["num_events"]) == ("success", {"primary": 2})

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -24,10 +26,12 @@ class Child:
     def __init__(self, *arguments: str, **environment: str) -> None:
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self.process = start(
-            arguments,
-            {**os.environ, **environment, "SKYWRIGHT_SUPERVISED": "1"},
-            Path.cwd(),
-            self.errors,
+            [sys.executable, *arguments],
+            env={**os.environ, **environment, "SKYWRIGHT_SUPERVISED": "1"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
+            text=True,
         )
         timer = threading.Timer(READY_LIMIT_S, self.process.kill)
         timer.start()

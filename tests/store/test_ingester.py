@@ -19,6 +19,7 @@ import pyarrow
 import pytest
 from store.recording import Recording, array, scalar
 from store.stack import Child, Stack
+from support import forked
 from support.waiting import until
 
 from skywright.callbacks.journal import TEMPORARY_SUFFIX
@@ -65,7 +66,7 @@ def append_again(table: Any, rows: int) -> None:
 def test_second_ingester_is_refused_with_the_pid_of_the_first(store: Path, stack: Stack) -> None:
     command = [sys.executable, "-m", "skywright.store.ingester", "--directory", str(store)]
     with ingest_lock(store):
-        done = subprocess.run(
+        done = forked.run(
             [*command, "--uri", stack.uri], capture_output=True, text=True, check=False
         )
         assert done.returncode == 2
@@ -488,7 +489,7 @@ def test_ingest_goes_on_where_directories_cannot_be_watched(
 def test_a_wrong_configuration_is_one_line(tmp_path: Path, module: str) -> None:
     (tmp_path / "skywright.toml").write_text("[store]\ntiled_port = 'none'\n")
     command = [sys.executable, "-m", f"skywright.store.{module}"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = forked.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "tiled_port" in done.stderr

@@ -20,7 +20,7 @@ from support.streaming import StreamingCamera, noise
 
 from skywright.callbacks.journal import Journal
 from skywright.store.export.contents import read_contents
-from skywright.store.file_nodes import KEPT, ResourceRange, data_sources, write_virtual_file
+from skywright.store.file_nodes import KEPT, data_sources, write_virtual_file
 from skywright.store.ingest import RunIngest, State, ingest
 from skywright.store.journal_contents import ExternalRows, JournalContents, ResourceRows, datum
 from skywright.store.rows import stored_data_keys
@@ -205,7 +205,7 @@ def test_rows_without_seq_nums_follow_one_another() -> None:
     rows = ExternalRows({})
     for start in (0, 5):
         rows.add({**datum("r", start, 0, 5), "seq_nums": {"start": 0, "stop": 0}}, "a.h5")
-    assert rows.segments == [ResourceRows("r", 0, 1, 10)]
+    assert rows.segments == [ResourceRows("r", 0, 10, 1)]
 
 
 def test_virtual_file_while_the_source_is_still_written(client: Any, journals: Path) -> None:
@@ -221,7 +221,7 @@ def test_virtual_file_while_the_source_is_still_written(client: Any, journals: P
     }
     target = journals / "kept.h5"
     write_virtual_file(
-        target, [(resource, ResourceRange("r", 0, 2)), (resource, ResourceRange("r", 4, 5))]
+        target, [(resource, ResourceRows("r", 0, 2)), (resource, ResourceRows("r", 4, 5))]
     )
     with h5py.File(target, "r", swmr=True, libver="latest", locking=False) as file:
         kept = file[KEPT][:]
@@ -234,7 +234,7 @@ def test_nothing_is_left_of_a_virtual_file_on_a_full_disk(tmp_path: Path) -> Non
         file["x"] = np.arange(5)
     resource = {"uri": f"file://localhost{tmp_path}/source.h5", "parameters": {"dataset": "x"}}
     with full_disk(), pytest.raises(OSError, match="large"):
-        write_virtual_file(tmp_path / "kept.h5", [(resource, ResourceRange("r", 0, 2))])
+        write_virtual_file(tmp_path / "kept.h5", [(resource, ResourceRows("r", 0, 2))])
     assert [path.name for path in tmp_path.iterdir()] == ["source.h5"]
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from store.recording import Recording, scalar
 from store.stack import Stack
+from support import forked
 from support.limits import full_disk
 from support.streaming import StreamingCamera, noise
 from support.waiting import until
@@ -189,7 +190,7 @@ def test_writes_are_taken(client: Any) -> None:
 def test_bad_directory_stops_the_start(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "skywright.store.server", "--directory", str(tmp_path)]
     command += ["--readable", str(tmp_path / "nowhere")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = forked.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stdout == ""
     assert "nowhere" in done.stderr

@@ -11,24 +11,54 @@ from skywright.instruments import instruments, missing_packages, resolve
 LATE = (
     "adbc_driver_duckdb.dbapi",
     "aiosqlite",
+    "bluesky.callbacks.best_effort",
+    "bluesky.plans",
     "bluesky_tiled_plugins.routers.validator",
     "dashboard.app",
+    "dashboard.server",
+    "databroker",
+    "distributed",
     "httpcore",
+    "IPython.terminal.ipapp",
+    "obstore",
+    "plans.pictures",
+    "skimage.draw",
+    "skimage.morphology",
+    "skywright.callbacks.live",
+    "skywright.cli.catalog",
     "skywright.cli.dashboard",
+    "skywright.cli.demo",
+    "skywright.cli.doctor",
+    "skywright.cli.reprocess",
+    "skywright.cli.session",
+    "skywright.cli.up",
+    "skywright.instruments.epu.cli_watch",
+    "skywright.instruments.loop.backends.network",
+    "skywright.instruments.loop.dhs.service",
+    "skywright.instruments.sacla.process_workers",
+    "skywright.instruments.sacla.sources.sim",
+    "skywright.session.profile",
+    "skywright.session.results",
+    "skywright.session.steps",
     "skywright.store.documents",
     "skywright.store.probe",
     "skywright.store.routes",
+    "tiled.adapters.sql",
+    "tiled.adapters.zarr",
     "uvicorn.lifespan.on",
     "uvicorn.loops.auto",
     "uvicorn.protocols.http.auto",
     "uvicorn.protocols.websockets.auto",
 )
-"""Modules of the servers and of the page that their main modules do not import."""
+"""Modules that the main ones import when they need them. None may start a thread, as ophyd does."""
 
 for name in LATE:
     import_module(name)
 for instrument in instruments().values():
     if not missing_packages(instrument):
+        kinds = [analysis.kind for analysis in instrument.analyses.values()]
+        for name in (instrument.commands, *kinds, *instrument.views):
+            resolve(name)
         for kernel in instrument.kernels:
             resolve(kernel)()
 # A child's garbage collection need not go through all this, and copy its memory by doing so.

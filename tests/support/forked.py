@@ -1,23 +1,46 @@
 """Processes of ours, forked from one that has imported their modules: seconds less each.
 
-They are processes like those of ``python -m``: own pid, own pipes, ended by any signal.
+They are processes like those of ``python -m``: own pid, own pipes, ended by any signal. Their
+parent is the process that forks, which all workers of xdist share. What they start by
+`skywright.processes.child.start_module` is forked too. The children of ``skywright up`` are forks
+of it: they must be its children, so that it can watch them.
+
+Imports are not tested by them. Tests of what a module imports or prints on import start a new
+interpreter by `subprocess`.
 """
 
-import multiprocessing
+import _posixsubprocess
+import asyncio
+import atexit
 import os
+import pickle
 import runpy
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import threading
+import weakref
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from importlib.util import find_spec
-from multiprocessing.connection import Connection
+from multiprocessing import forkserver, resource_tracker, util
+from multiprocessing.connection import wait
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 from skywright.instruments import instruments
+from skywright.processes import child
 
 COMMAND = ("skywright.cli",)
 STORE = ("skywright.store.ingester", "skywright.store.server")
+CHILDREN = (
+    "iocs.repeater",
+    "skywright.callbacks.drawing",
+    "skywright.callbacks.worker",
+    "skywright.cli.pv_probe",
+    "skywright.instruments.psss.endpoints.pixels",
+)
 IOCS = tuple(sorted({ioc.module for each in instruments().values() for ioc in each.iocs.values()}))
 
 
@@ -27,127 +50,280 @@ def _what_runs(module: str) -> str:
     return f"{module}.__main__" if spec and spec.submodule_search_locations else module
 
 
-AHEAD = {module: _what_runs(module) for module in COMMAND + STORE + IOCS}
+AHEAD = {module: _what_runs(module) for module in COMMAND + STORE + CHILDREN + IOCS}
 """What can be forked, and the module that is imported for it."""
-
-_context = multiprocessing.get_context("forkserver")
+UP = ("skywright.cli", "up")
+"""Module and first argument of the program whose children are forked from itself."""
 PRELOAD = (*AHEAD.values(), "tests.support.ahead")
 """The last one is found where pytest was started in the checkout; without it a fork is slower."""
-_context.set_forkserver_preload(list(PRELOAD))
+TESTS = str(Path(__file__).parents[1])
+
+_PYTHON = sys.executable
+_start_module = child.start_module
+_ADDRESS = "SKYWRIGHT_TEST_FORK_SERVER"
 
 
-class Forked:
-    """``python -m MODULE ARGUMENTS``, as far as the tests use `subprocess.Popen`.
+class _Server(forkserver.ForkServer):
+    """The process that forks.
+
+    Processes that inherit our environment use it while we live: it takes 6 s of processor time to
+    start, and 500 MB. It is not the server of `multiprocessing`. Packages of ours use that one too,
+    and its first user decides what it imports.
+    """
+
+    def ensure_running(self) -> None:
+        """Start it, unless another process has."""
+        if self._forkserver_pid is not None or _ADDRESS not in os.environ:
+            super().ensure_running()
+            os.environ[_ADDRESS] = self._forkserver_address
+        elif self._forkserver_address is None:
+            resource_tracker.ensure_running()
+            self._forkserver_address = os.environ[_ADDRESS]
+            # In place of the pipe by which it knows that somebody may need it
+            self._forkserver_alive_fd = os.open(os.devnull, os.O_RDONLY)
+
+
+SERVER = _Server()
+SERVER.set_forkserver_preload(list(PRELOAD))
+
+
+@dataclass
+class _Program:
+    """What a forked process does; the server of `multiprocessing` calls `_bootstrap` in it.
 
     Parameters
     ----------
-    command
-        ``-m MODULE ARGUMENTS``.
-    environment, directory
-        Of the process.
-    stderr
-        A file; without one, `stderr` is the end of a pipe that can be read.
+    command, environment, directory, start_new_session
+        As those of `subprocess.Popen`.
     """
 
-    def __init__(
-        self,
-        command: Sequence[str],
-        environment: dict[str, str],
-        directory: Path,
-        stderr: IO[str] | None,
-    ) -> None:
-        their_in, our_in = _context.Pipe(duplex=False)
-        our_out, their_out = _context.Pipe(duplex=False)
-        self.stderr: IO[str] | None = None
-        if stderr is None:
-            our_error, their_error = _context.Pipe(duplex=False)
-            self.stderr = _file(our_error, "r")
-        else:
-            their_error = Connection(os.dup(stderr.fileno()), readable=False)
-        streams = (their_in, their_out, their_error)
-        self._process = _context.Process(
-            target=_main, args=(command, environment, directory, streams)
+    command: Sequence[str]
+    environment: dict[str, str]
+    directory: str
+    start_new_session: bool
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # In a forked process that forks another one, this module is not in `sys.modules`
+        find = f"__import__('sys').path.insert(0, {TESTS!r})"
+        make = f"__import__({__name__!r}, fromlist=['_Program'])._Program"
+        return eval, (f"{find} or {make}(*{tuple(vars(self).values())!r})",)
+
+    def _bootstrap(self, parent_sentinel: int) -> int:
+        os.close(parent_sentinel)
+        streams = forkserver.get_inherited_fds()
+        if self.start_new_session:
+            os.setsid()
+        return self.run(streams)
+
+    def run(self, streams: Sequence[int]) -> int:
+        """Run the module with these standard streams and return the exit status."""
+        for number, stream in enumerate(streams):
+            os.dup2(stream, number)
+            os.close(stream)
+        sys.stdin, sys.stdout, sys.stderr = (
+            os.fdopen(number, mode, buffering=1, closefd=False)
+            for number, mode in enumerate(("r", "w", "w"))
         )
-        self._process.start()
-        for stream in streams:
-            stream.close()
-        self.pid: int = self._process.pid
-        self.stdin, self.stdout = _file(our_in, "w"), _file(our_out, "r")
-        self.terminate, self.kill = self._process.terminate, self._process.kill
+        util._finalizer_registry.clear()
+        sys.path[:] = self._paths()
+        for name in [name for name in sys.modules if name.partition(".")[0] == "support"]:
+            del sys.modules[name]  # imported to make this object, not by the program
+        os.environ.clear()
+        os.environ.update(self.environment)
+        os.chdir(self.directory)
+        _, _, module, *sys.argv[1:] = self.command
+        sys.modules.pop(AHEAD[module], None)  # it is executed anew, as ``__main__``
+        for importer in list(sys.modules.values()):
+            if getattr(importer, "__dict__", {}).get("start_module") is _start_module:
+                importer.start_module = start_module  # type: ignore[attr-defined]
+        if (module, *sys.argv[1:2]) == UP:
+            subprocess._fork_exec = _fork_exec
+        try:
+            return _status_of(module)
+        finally:
+            threading._shutdown()
+            atexit._run_exitfuncs()
+            util._flush_std_streams()
 
-    @property
-    def returncode(self) -> int | None:
-        """Exit status, or minus the signal; None while it runs."""
-        return self._process.exitcode
+    def _paths(self) -> list[str]:
+        """Return `sys.path` of the program: without what only pytest or its environment added."""
+        here, theirs = (
+            [path for path in each.get("PYTHONPATH", "").split(os.pathsep) if path]
+            for each in (os.environ, self.environment)
+        )
+        added = ("", *here, self.directory)  # "" is the directory of the process that forks
+        installed = [path for path in sys.path if path not in added and not path.startswith(TESTS)]
+        return [self.directory, *theirs, *installed]
 
-    def poll(self) -> int | None:
-        """Return the exit status, None while it runs."""
+
+def _fork_exec(command: Sequence[Any], *options: Any) -> int:
+    """Do what `subprocess._fork_exec` does; a module of `AHEAD` runs in a fork of this process.
+
+    This process has been forked itself, so it has imported all that the module needs.
+    """
+    given = dict(zip(_FORK_OPTIONS, options, strict=False))
+    words = [os.fsdecode(word) for word in command]
+    if not _is_ahead(words):
+        return _posixsubprocess.fork_exec(command, *options)
+    pid = os.fork()
+    if pid:
+        return pid
+    status = 1
+    try:
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        atexit._clear()
+        asyncio._set_running_loop(None)
+        if given["process_group"] >= 0:
+            os.setpgid(0, given["process_group"])
+        if given["start_new_session"]:
+            os.setsid()
+        ends = (given["p2cread"], given["c2pwrite"], given["errwrite"])
+        streams = [os.dup(number if end == -1 else end) for number, end in enumerate(ends)]
+        for each in list(Path("/proc/self/fd").iterdir()):
+            if (descriptor := int(each.name)) > 2 and descriptor not in streams:
+                with suppress(OSError):  # it was open to list them
+                    os.close(descriptor)
+        # Their descriptors are closed
+        resource_tracker._resource_tracker._fd = None
+        SERVER._forkserver_address = forkserver._forkserver._forkserver_address = None
+        pairs = (os.fsdecode(each).partition("=") for each in given["env"] or ())
+        environment = {name: value for name, _, value in pairs} or dict(os.environ)
+        directory = os.fsdecode(given["cwd"] or os.getcwd())  # noqa: PTH109
+        status = _Program(words, environment, directory, start_new_session=False).run(streams)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        os._exit(status)
+
+
+def _status_of(module: str) -> int:
+    """Run a module as ``python -m`` does; return the exit status."""
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        if isinstance(end.code, str):
+            sys.stderr.write(f"{end.code}\n")
+            return 1
+        return int(end.code or 0)
+    except BaseException as error:
+        sys.excepthook(*sys.exc_info())
+        if isinstance(error, KeyboardInterrupt):
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            signal.raise_signal(signal.SIGINT)
+        return 1
+    return 0
+
+
+class Forked(subprocess.Popen[Any]):
+    """``python -m MODULE ARGUMENTS``, forked; all else is as in `subprocess.Popen`."""
+
+    def _execute_child(self, args: Sequence[str], *options: Any) -> None:
+        given = dict(zip(_OPTIONS, options, strict=True))
+        env, cwd = given["env"], given["cwd"]
+        SERVER.ensure_running()
+        program = _Program(
+            list(args),
+            {**(os.environ if env is None else env), _ADDRESS: os.environ[_ADDRESS]},
+            str(Path.cwd() if cwd is None else cwd),
+            given["start_new_session"],
+        )
+        ends = [given[each] for each in ("p2cread", "c2pwrite", "errwrite")]
+        # A stream that is not given is ours
+        streams = [number if end == -1 else end for number, end in enumerate(ends)]
+        self._sentinel, data = SERVER.connect_to_new_process(streams)
+        weakref.finalize(self, os.close, self._sentinel)
+        with os.fdopen(data, "wb") as pipe:
+            pickle.dump({}, pipe)
+            pickle.dump(program, pipe)
+        self.pid, self._child_created = forkserver.read_signed(self._sentinel), True
+        self._close_pipe_fds(*(given[each] for each in _OPTIONS if each in _ENDS))
+
+    def _internal_poll(self, *_: Any, **__: Any) -> int | None:
+        # Two threads may ask, and the status can be read once
+        if self._waitpid_lock.acquire(blocking=False):
+            try:
+                self._read_status()
+            finally:
+                self._waitpid_lock.release()
         return self.returncode
 
-    def send_signal(self, number: int) -> None:
-        """Send a signal, unless it has ended."""
-        if self.returncode is None:
-            os.kill(self.pid, number)
-
-    def wait(self, timeout: float) -> int:
-        """Wait for the end and return the exit status."""
-        self._process.join(timeout)
-        if self.returncode is None:
-            raise subprocess.TimeoutExpired(str(self._process), timeout)
+    def _wait(self, timeout: float | None) -> int:
+        if self.returncode is None and not wait([self._sentinel], timeout):
+            raise subprocess.TimeoutExpired(self.args, timeout or 0.0)
+        with self._waitpid_lock:
+            self._read_status()
         return self.returncode
+
+    def _read_status(self) -> None:
+        if self.returncode is None and wait([self._sentinel], 0):
+            self.returncode = forkserver.read_signed(self._sentinel)
+
+
+_ENDS = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
+_FORK_OPTIONS = (
+    *("executables", "close_fds", "pass_fds", "cwd", "env", *_ENDS, "errpipe_read"),
+    *("errpipe_write", "restore_signals", "start_new_session", "process_group"),
+)
+"""The first ones of `subprocess._fork_exec`."""
+_OPTIONS = (
+    *("executable", "preexec_fn", "close_fds", "pass_fds", "cwd", "env", "startupinfo"),
+    *("creationflags", "shell", *_ENDS, "restore_signals", "gid", "gids", "uid", "umask"),
+    *("start_new_session", "process_group"),
+)
+"""Of `subprocess.Popen._execute_child`."""
 
 
 def start(
-    command: Sequence[str],
-    environment: dict[str, str],
-    directory: Path,
-    stderr: IO[str] | None = None,
-) -> "subprocess.Popen[str] | Forked":
-    """Start a process of the interpreter: forked if its modules are imported ahead.
+    command: Sequence[Any], *, env: Mapping[str, str] | None = None, **options: Any
+) -> "subprocess.Popen[Any]":
+    """Start a process: forked if it is ``python -m MODULE`` with a module of `AHEAD`.
 
     Parameters
     ----------
-    command
-        Arguments of the interpreter.
-    environment, directory, stderr
-        As `Forked` has them.
+    command, env, **options
+        As those of `subprocess.Popen`.
     """
-    same_path = environment.get("PYTHONPATH") == os.environ.get("PYTHONPATH")
-    if command[0] == "-m" and command[1] in AHEAD and same_path:
-        return Forked(command, environment, directory, stderr)
-    return subprocess.Popen(
-        [sys.executable, *command],
-        cwd=directory,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=stderr or subprocess.PIPE,
-        text=True,
-        env=environment,
-    )
+    words = [os.fspath(word) for word in command]
+    kind = Forked if _is_ahead(words) and "preexec_fn" not in options else subprocess.Popen
+    return kind(words, env=env, **options)
 
 
-def _file(end: Connection, mode: str) -> IO[str]:
-    """Return the end of a pipe as a file."""
-    with end:
-        return os.fdopen(os.dup(end.fileno()), mode)
+def _is_ahead(command: Sequence[str]) -> bool:
+    return list(command[:2]) == [_PYTHON, "-m"] and command[2] in AHEAD
 
 
-def _main(
-    command: Sequence[str],
-    environment: dict[str, str],
-    directory: Path,
-    streams: Sequence[Connection],
-) -> None:
-    for number, stream in enumerate(streams):
-        os.dup2(stream.fileno(), number)
-        stream.close()
-    sys.stdin, sys.stdout, sys.stderr = (
-        os.fdopen(number, mode, buffering=1, closefd=False)
-        for number, mode in enumerate(("r", "w", "w"))
-    )
-    os.environ.clear()
-    os.environ.update(environment)
-    os.chdir(directory)
-    _, module, *sys.argv[1:] = command
-    sys.modules.pop(AHEAD[module], None)  # it is executed anew, as ``__main__``
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+def run(
+    command: Sequence[Any],
+    *,
+    capture_output: bool = False,
+    check: bool = False,
+    timeout: float | None = None,
+    **options: Any,
+) -> "subprocess.CompletedProcess[Any]":
+    """Run a process to its end, forked if it can be.
+
+    Parameters
+    ----------
+    command, capture_output, check, timeout, **options
+        As those of `subprocess.run`.
+    """
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} if capture_output else {}
+    with start(command, **pipes, **options) as process:
+        try:
+            stdout, stderr = process.communicate(timeout=timeout)
+        except BaseException:
+            process.kill()
+            raise
+    done = subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
+    if check:
+        done.check_returncode()
+    return done
+
+
+def start_module(module: str, *arguments: str, **options: Any) -> "subprocess.Popen[Any]":
+    """Do what `skywright.processes.child.start_module` does, forked if it can be."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    return start([sys.executable, "-m", module, *arguments], **{**pipes, **options})

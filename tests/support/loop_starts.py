@@ -5,7 +5,7 @@ what             drawn from
 ===============  ===================================================================================
 scene            `skywright.instruments.loop.twin.scene.random_scene`: all of its lights, mounts,
                  dirt and sides of the pin
-loop             170..1000 um long, 0.55..0.95 as wide
+loop             170..1000 um long, 0.55..0.95 as wide; a drop at most 0.7 of the width thick
 picture          704 x 480 px, 4..7.5 um by columns, rows 1.11 times as high, so that a loop is 0.06
                  of its width long at least, as in that module
 tip, along       +-2 mm from the beam; every third start has its tip out of the picture, on one side
@@ -34,6 +34,7 @@ from skywright.instruments.loop.twin.truth import frame_truth, shape_of
 OUT_EVERY = 3
 ALONG_UM, ACROSS_UM, BEYOND_UM = 2000.0, 1000.0, 300.0
 LOOP_UM = (170.0, 1000.0)
+THICKEST_DROP = 0.7  # of the loop's width, as in `random_scene`
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,11 @@ def draw_start(
     if overrides.get("light") == "backlight":
         fixed["level"] = float(rng.uniform(90.0, 190.0))
     scene = random_scene(rng, **{**fixed, **overrides})
+    # The drop was drawn for the loop of that scene, which was wider: of this one it would be a disc
+    # that stands across the loop.
+    thickest = THICKEST_DROP * scene.mount.loop_width_um
+    thinner = replace(scene.mount, drop_um=min(scene.mount.drop_um, thickest))
+    scene = replace(scene, mount=thinner)
     if "level" in fixed:  # lamp and stray light together, as the light check wants it
         lamp = scene.optics
         part = lamp.level / (lamp.level + lamp.stray)

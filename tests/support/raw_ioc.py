@@ -61,7 +61,7 @@ class RawIOC(OwnerGroup):
         )
         self.tail = Tail(path)
         self.owner = Owner(self.tail, recorders=[self.recorder], changed=self._changed)
-        self.rows.attach(self, self.recorder)
+        self.rows.recorder = self.recorder
 
     async def serving(self) -> None:
         self.loop = asyncio.get_running_loop()

@@ -36,7 +36,15 @@ class ReadyProcess:
     def __init__(self, *command: str, limit_s: float = 240.0, **environment: str) -> None:
         self.command = command
         # With its stdin the process ends, when this one does.
-        self.process = start(command, {**os.environ, SUPERVISED: "1", **environment}, ROOT)
+        self.process = start(
+            [sys.executable, *command],
+            env={**os.environ, SUPERVISED: "1", **environment},
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         self.log: list[str] = []
         self._reader = threading.Thread(target=self._read_log, daemon=True)
         self._reader.start()

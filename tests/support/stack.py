@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from support import forked
 
 COMMAND = [sys.executable, "-m", "skywright.cli"]
 
@@ -47,7 +48,7 @@ class Up:
 @contextmanager
 def running_up(*args: str, **environment: str) -> Iterator[Up]:
     """Run `skywright up` for the time of a with block."""
-    process = subprocess.Popen(
+    process = forked.start(
         [*COMMAND, "up", "--json", *args],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -74,7 +75,7 @@ def running_up(*args: str, **environment: str) -> Iterator[Up]:
 
 def run(*args: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     """Run `skywright ARGS` to its end."""
-    return subprocess.run(
+    return forked.run(
         [*COMMAND, *args],
         env={**os.environ, **environment},
         capture_output=True,

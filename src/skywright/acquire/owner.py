@@ -110,8 +110,10 @@ class Owner(Generic[Item, Result]):
         """Objects that need the source to run: the owner itself, acquisitions, queues."""
         self._running: bool | None = False
         """True: the source was started; False: it is stopped; None: it is stopping."""
-        self._acquisition: Acquisition | None = None
-        self._last_recorded: Any = None
+        self.acquisition: Acquisition | None = None
+        """The present acquisition, None if there is none."""
+        self.last_recorded: Any = None
+        """What the recorders got of the last item that an acquisition counted."""
         self._acquired = 0
         self._message, self._alarm = self.idle_text, False
         self._last_arrival = time.monotonic()
@@ -147,16 +149,6 @@ class Owner(Generic[Item, Result]):
         """The last result."""
         return self._publisher.newest
 
-    @property
-    def last_recorded(self) -> Any:
-        """What the recorders got of the last item that an acquisition counted."""
-        return self._last_recorded
-
-    @property
-    def acquisition(self) -> Acquisition | None:
-        """The present acquisition, None if there is none."""
-        return self._acquisition
-
     def lost(self) -> dict[str, int]:
         """Return the numbers of lost items, by cause: in source, owner and essential recorders."""
         recorded = (recorder.lost() for recorder in self.recorders if recorder.essential)
@@ -169,7 +161,7 @@ class Owner(Generic[Item, Result]):
         failures = sum_counts(self.failures.as_dict(), *recorded)
         newest, items = self._publisher.progress
         with self._lock:
-            acquisition = self._acquisition
+            acquisition = self.acquisition
             return OwnerState(
                 running=self.is_running,
                 acquiring=acquisition is not None,
@@ -245,10 +237,10 @@ class Owner(Generic[Item, Result]):
             What the source raises when it cannot start.
         """
         with self._lock:
-            if self._acquisition is not None:
+            if self.acquisition is not None:
                 raise HardwareError(f"{self.name}: an acquisition is in progress; stop it first")
             self._publisher.forget("on_item")  # of the acquisition before
-            acquisition = self._acquisition = Acquisition(requested, on_item=on_item)
+            acquisition = self.acquisition = Acquisition(requested, on_item=on_item)
             # In the same step: items of a running source may end the acquisition at once, which
             # removes the user
             self._users.add(acquisition)
@@ -286,7 +278,7 @@ class Owner(Generic[Item, Result]):
         Items that have arrived belong to it. Its `done` is set when they are stored.
         """
         with self._lock:
-            acquisition = self._acquisition
+            acquisition = self.acquisition
             if acquisition is None:
                 return None
             acquisition.stopping = True
@@ -399,7 +391,7 @@ class Owner(Generic[Item, Result]):
         """
         self._last_arrival, self._reason = time.monotonic(), ""
         with self._lock:
-            acquisition = self._acquisition
+            acquisition = self.acquisition
             if acquisition is not None and acquisition.stopping:
                 acquisition = None
             if acquisition is not None:
@@ -476,7 +468,7 @@ class Owner(Generic[Item, Result]):
                 return
             acquisition.items += 1
             self._acquired += 1
-            self._last_recorded = processed.recorded
+            self.last_recorded = processed.recorded
             complete = bool(acquisition.requested) and acquisition.items >= acquisition.requested
         if self._process is not None and acquisition.on_item is not None:
             self._publisher.call("on_item", acquisition.on_item, processed.result)
@@ -528,8 +520,8 @@ class Owner(Generic[Item, Result]):
 
         def all_is_stored() -> None:
             with self._lock:
-                if self._acquisition is acquisition:
-                    self._acquisition = None
+                if self.acquisition is acquisition:
+                    self.acquisition = None
                 self._users.discard(acquisition)
             acquisition.done.set()
             self._wake_monitor.set()

@@ -40,7 +40,8 @@ class Publisher(Generic[Result]):
     def __init__(self, name: str, endpoints: Sequence[Endpoint[Result]]) -> None:
         self.endpoints = list(endpoints)
         self.failures = Counters()
-        self._newest: Result | None = None
+        self.newest: Result | None = None
+        """The last result; None before the first."""
         self._count = 0
         self.queues: tuple[NewestQueue[Result], ...] = ()
         self._name = name
@@ -49,15 +50,10 @@ class Publisher(Generic[Result]):
         """Error of each failing endpoint, by its `id`, and of each callback, by its name."""
 
     @property
-    def newest(self) -> Result | None:
-        """The last result; None before the first."""
-        return self._newest
-
-    @property
     def progress(self) -> tuple[Result | None, int]:
         """The last result, and the number of results including it, read under one lock."""
         with self._lock:
-            return self._newest, self._count
+            return self.newest, self._count
 
     @property
     def failure(self) -> str:
@@ -84,7 +80,7 @@ class Publisher(Generic[Result]):
         for endpoint in self.endpoints:
             self._call(id(endpoint), type(endpoint).__name__, endpoint.offer, result)
         with self._lock:
-            self._newest = result
+            self.newest = result
             self._count += 1
             queues = self.queues
         for queue in queues:

@@ -1,9 +1,8 @@
 """Where the frames of a run are in its files and events, and how to read them."""
 
 import contextlib
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from skywright.analysis import Analysis, Batch, join
 from skywright.analysis.inputs import concatenate
 from skywright.closing import Closing
 from skywright.files.readers import HDF5, Reader, open_reader
+from skywright.files.segments import Segment, append, supersede
 
 with contextlib.suppress(ImportError):  # filters of compressed frames, where they are installed
     import hdf5plugin  # noqa: F401
@@ -24,7 +24,7 @@ BATCH_BYTES = 16 * 2**20
 
 
 @dataclass(frozen=True)
-class FileRows:
+class FileRows(Segment):
     """A range of rows of one column of a file.
 
     Parameters
@@ -46,11 +46,6 @@ class FileRows:
     sequence: int
     mimetype: str = HDF5
 
-    def is_followed_by(self, other: "FileRows") -> bool:
-        """Return whether `other` starts at the end of this segment."""
-        here = (self.path, self.dataset, self.stop, _end(self))
-        return here == (other.path, other.dataset, other.start, other.sequence)
-
 
 class KeyRows:
     """The rows of one data key in order, over any number of files: a list of segments."""
@@ -61,11 +56,8 @@ class KeyRows:
 
     def add(self, segment: FileRows) -> None:
         """Append rows; a segment that continues the last one becomes part of it."""
-        self.count += segment.stop - segment.start
-        if self.segments and self.segments[-1].is_followed_by(segment):
-            last = self.segments.pop()
-            segment = replace(last, stop=segment.stop)
-        self.segments.append(segment)
+        self.count += segment.count
+        append(self.segments, segment)
 
     def drop_superseded(self) -> None:
         """Keep the last rows of each sequence number; a run that was resumed has taken some again.
@@ -74,45 +66,20 @@ class KeyRows:
         """
         rows, self.segments = self.segments, []
         for new in rows:
-            if self.segments and new.sequence < _end(self.segments[-1]):
-                before, after = (
-                    self._between(0, new.sequence),
-                    self._between(_end(new), sys.maxsize),
-                )
-                self.segments = [*before, new, *after]
+            if self.segments and new.sequence < self.segments[-1].end:
+                self.segments = supersede(self.segments, new)
             else:
                 self.segments.append(new)
-        self.count = sum(segment.stop - segment.start for segment in self.segments)
-
-    def _between(self, first: int, end: int) -> list[FileRows]:
-        """Return the rows whose sequence numbers are in [first, end)."""
-        parts = []
-        for old in self.segments:
-            low, high = max(first, old.sequence), min(end, _end(old))
-            if low < high:
-                start = old.start + low - old.sequence
-                parts.append(replace(old, start=start, stop=start + high - low, sequence=low))
-        return parts
+        self.count = sum(segment.count for segment in self.segments)
 
     def locate(self, start: int, stop: int) -> Iterator[FileRows]:
         """Yield the segments that hold the positions `start` to `stop`."""
         first = 0
         for segment in self.segments:
-            length = segment.stop - segment.start
-            low, high = max(start - first, 0), min(stop - first, length)
+            low, high = max(start - first, 0), min(stop - first, segment.count)
             if low < high:
-                yield replace(
-                    segment,
-                    start=segment.start + low,
-                    stop=segment.start + high,
-                    sequence=segment.sequence + low,
-                )
-            first += length
-
-
-def _end(segment: FileRows) -> int:
-    """Return the sequence number after the last row of a segment."""
-    return segment.sequence + segment.stop - segment.start
+                yield segment.part(segment.sequence + low, segment.sequence + high)
+            first += segment.count
 
 
 @dataclass
@@ -173,11 +140,7 @@ class FrameTable:
         if not self.all_in_files:
             return list(range(self.sequence_offset + start + 1, self.sequence_offset + stop + 1))
         key_rows = self.all_in_files[0]
-        return [
-            number
-            for s in key_rows.locate(start, stop)
-            for number in range(s.sequence, s.sequence + s.stop - s.start)
-        ]
+        return [number for s in key_rows.locate(start, stop) for number in range(s.sequence, s.end)]
 
     def forget(self, stop: int) -> None:
         """Drop the event values of the frames before position `stop`."""
@@ -245,7 +208,7 @@ class FrameReader(Closing):
                 if rows < segment.stop:
                     stop = position + max(rows - segment.start, 0)
                     break
-                position += segment.stop - segment.start
+                position += segment.count
         return max(start, stop)
 
     def read(self, start: int, stop: int) -> Batch:

@@ -110,6 +110,8 @@ class DerivedRun:
         self.raw_uid = str(raw_start["uid"])
         day = datetime.fromtimestamp(run.start_doc["time"]).astimezone()
         self.directory = assets.absolute() / f"{day:%Y/%m/%d}" / self.uid
+        self.columns_path = self.directory / "columns.h5"
+        """File with the columns; ``/entry/identity`` is its identity."""
         self._run = run
         emit("start", run.start_doc)
         try:
@@ -122,18 +124,13 @@ class DerivedRun:
     def _make_files(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
         self._columns = DerivedColumns(
-            self.directory / "columns.h5",
+            self.columns_path,
             [FRAME_TIME, *(_in_entry(c) for c in self.analysis.columns)],
             IDENTITY,
         )
         arrays = [replace(_in_entry(c), rows_per_chunk=1) for c in self.analysis.results if c.shape]
         self._has_arrays = bool(arrays)
         self._arrays = DerivedColumns(self.directory / "arrays.h5", arrays, UPDATE_NUMBER)
-
-    @property
-    def columns_path(self) -> Path:
-        """File with the columns; ``/entry/identity`` is its identity."""
-        return self._columns.path
 
     # Frames in ----------------------------------------------------------------------------------
 

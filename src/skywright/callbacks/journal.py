@@ -207,13 +207,9 @@ class Journal:
         self._backlog_empty.set()
         self._closed = threading.Event()
         self._suspended = False
-        self._trouble: str | None = None
-        _open_journals.add(self)
-
-    @property
-    def trouble(self) -> str | None:
+        self.trouble: str | None = None
         """Why documents cannot be written now; None: they can."""
-        return self._trouble
+        _open_journals.add(self)
 
     def __call__(self, name: str, doc: Mapping[str, Any]) -> None:
         """Write one document.
@@ -250,7 +246,7 @@ class Journal:
                     "%s: %d documents are lost: %s",
                     self.directory,
                     len(self._backlog),
-                    self._trouble,
+                    self.trouble,
                 )
             self._backlog_empty.set()
             for file in self._files.values():
@@ -328,7 +324,7 @@ class Journal:
         elif self._is_over_limit(name, len(data)):
             self._refused += 1
             raise DataError(
-                f"{file.path}: {self._trouble}; {self._backlog_size} bytes wait already, "
+                f"{file.path}: {self.trouble}; {self._backlog_size} bytes wait already, "
                 f"{self._limit} is the limit: free space and start the run again"
             )
         self._backlog.append(_QueuedLine(file, name, data))
@@ -347,9 +343,9 @@ class Journal:
 
     def _report(self, error: OSError, path: Path) -> None:
         reason = f"{path.parent}: cannot be written: {error.strerror or error}"
-        if reason != self._trouble:
+        if reason != self.trouble:
             log.error("journal: %s; documents wait in memory, free some space", reason)
-        self._trouble = reason
+        self.trouble = reason
 
     def _suspend(self) -> None:
         """Suspend the RunEngine until the backlog is written.
@@ -366,7 +362,7 @@ class Journal:
             while not backlog_empty.is_set():
                 await asyncio.sleep(0.05)
 
-        engine.request_suspend(wait_for_space, justification=f"The journal waits: {self._trouble}")
+        engine.request_suspend(wait_for_space, justification=f"The journal waits: {self.trouble}")
 
     def _retry(self) -> None:
         while not self._closed.wait(RETRY_S):
@@ -388,7 +384,7 @@ class Journal:
         lost = f"{self._refused} documents were refused" if self._refused else "nothing was lost"
         log.warning("journal: %s: can be written again, %s", self.directory, lost)
         self._refused = 0
-        self._trouble = None
+        self.trouble = None
         self._suspended = False
         self._backlog_empty.set()
         return True

@@ -118,7 +118,8 @@ class LiveAnalysis(Reports):
             return
         raw(name, doc)
         if name == "descriptor" and raw.streams:
-            self._present = raw
+            for reports in (self, *self.second.values()):
+                reports.begin_run(raw)
         if name == "stop":
             del self._raws[raw.uid], self._event_keys[raw.uid]
         if name == "event":
@@ -224,26 +225,6 @@ class SecondReports(Reports):
     def __init__(self, name: str, first: LiveAnalysis) -> None:
         super().__init__(name, first.stages[name].analysis)
         self._first = first
-
-    @property
-    def announced(self) -> int:
-        """Number of frames in the documents of the present raw run."""
-        return self._first.announced
-
-    @property
-    def raw_uid(self) -> str | None:
-        """Uid of the present (or last) raw run that has the data keys of the first analysis."""
-        return self._first.raw_uid
-
-    @property
-    def is_running(self) -> bool:
-        """Whether the raw run of `raw_uid` is in progress."""
-        return self._first.is_running
-
-    @property
-    def unusable(self) -> str:
-        """Why the first analysis can analyze no stream of the present raw run; else ""."""
-        return self._first.unusable
 
     @property
     def is_starting(self) -> bool:

@@ -16,6 +16,7 @@ from skywright.callbacks.derived import IDENTITY
 from skywright.callbacks.raw_run import RawRun
 from skywright.errors import DataError
 from skywright.files.columns import ColumnReader
+from skywright.waiting import await_true
 
 REMEMBERED_RUNS = 256
 """Number of raw runs, the latest, whose reports are kept: a few kB each."""
@@ -91,6 +92,10 @@ class Reports:
         self._changed = threading.Condition()
         self._runs: dict[str, _RunReports] = {}
         self._callbacks: list[Callable[[Progress], None]] = []
+
+    def begin_run(self, raw: RawRun) -> None:
+        """Take `raw`, which has the required data keys, as the present raw run."""
+        self._present = raw
 
     @property
     def announced(self) -> int:
@@ -270,15 +275,14 @@ class Reports:
                 f"analysis {self.name}: no columns of run {progress.raw_uid}: {progress.error}"
             )
         names = ["identity", "frame_time", *(column.name for column in self.analysis.columns)]
-        pause = threading.Event()
         with ColumnReader(Path(progress.columns), IDENTITY.path) as reader:
-            while reader.count() < progress.rows:
-                if time.monotonic() > end:
-                    raise TimeoutError(
-                        f"{progress.columns}: {reader.count()} rows of {progress.rows} in "
-                        f"{timeout_s} s"
-                    )
-                pause.wait(0.01)
+            in_file = await_true(
+                lambda: reader.count() >= progress.rows, end - time.monotonic(), 0.01
+            )
+            if not in_file:
+                raise TimeoutError(
+                    f"{progress.columns}: {reader.count()} rows of {progress.rows} in {timeout_s} s"
+                )
             return {name: reader.read(f"/entry/{name}", 0, progress.rows) for name in names}
 
     def accept_report(self, uid: str, stream: str, **facts: Any) -> Progress:

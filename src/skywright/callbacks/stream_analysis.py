@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from skywright.analysis import Analysis, Batch
-from skywright.analysis.frames import FrameReader, frames_to_draw
+from skywright.analysis.frames import FrameReader, FrameTable, frames_to_draw
 from skywright.callbacks.derived import DerivedRun
 from skywright.callbacks.drawing import attempt
 from skywright.callbacks.pace import DECISION_LIMIT, Pace, choose
@@ -45,6 +45,26 @@ class BacklogLimits:
 
     max_behind_s: float = 10.0
     catch_up_s: float = 60.0
+
+
+def begin_derived(
+    raw: RawStream,
+    make: Callable[[Mapping[str, Any]], Analysis[Any]],
+    emit: Emit,
+    assets: Path,
+) -> tuple[DerivedRun, SkywrightError | None]:
+    """Begin the derived run of a stream; return it, and why its frames cannot be analyzed.
+
+    A configuration that the analysis refuses is such a reason: the derived run, made without the
+    configuration, is to report it.
+    """
+    failure: SkywrightError | None = DataError(raw.error) if raw.error else None
+    try:
+        analysis = make(raw.configuration)
+    except SkywrightError as error:
+        analysis, failure = make({}), error
+    derived = DerivedRun(analysis, raw.run.start, emit, assets, raw.keys, stream=raw.name)
+    return derived, failure
 
 
 class StreamAnalysis:
@@ -106,7 +126,7 @@ class StreamAnalysis:
         self._pace = Pace()
         self._busy_since: float | None = None
         self._closing: Iterator[None] | None = None
-        self._reader: FrameReader | None = None
+        self._reader = FrameReader(raw.table or FrameTable())
         self._scalars: dict[str, Any] = {}
         self._guarded(self._begin)
 
@@ -165,8 +185,8 @@ class StreamAnalysis:
 
     def write_due(self) -> float | None:
         """Write and emit what is due; return the seconds until more is due, None if never."""
-        table, derived = self.raw.table, self.derived
-        if self.exit_status or table is None or derived is None:
+        derived = self.derived
+        if self.exit_status or derived is None:
             return None
         due = self._guarded(derived.tick)
         if self.exit_status:  # it has failed: the next step says so
@@ -174,7 +194,8 @@ class StreamAnalysis:
         times = [] if due is None else [due]
         if self._closing is not None:
             times.append(DRAWING_POLL_S)
-        if table.announced() > self.position:  # announced, but not yet complete in the file
+        # Frames are announced, but not yet complete in their file
+        if self._reader.table.announced() > self.position:
             times.append(UNFLUSHED_POLL_S)
         return min(times, default=None)
 
@@ -224,33 +245,21 @@ class StreamAnalysis:
                     self.derived.close("fail", self.reason)
             except Exception:  # e.g. disk full; the ingester closes runs whose lock is free
                 log.exception("the derived run of %s cannot be closed", self.raw.run.uid)
-            self._release()
+            self._reader.close()
             return None
 
     def _begin(self) -> None:
-        raw = self.raw
-        failure: SkywrightError | None = DataError(raw.error) if raw.error else None
-        try:
-            analysis = self._make(raw.configuration)
-        except SkywrightError as error:  # a derived run without the configuration reports it
-            analysis, failure = self._make({}), error
-        self._analysis = analysis
-        self.derived = DerivedRun(
-            analysis, raw.run.start, self._emit, self._assets, raw.keys, stream=raw.name
-        )
+        self.derived, failure = begin_derived(self.raw, self._make, self._emit, self._assets)
+        self._analysis = self.derived.analysis
         if failure is not None:
             raise failure
-        assert raw.table is not None
-        self._reader = FrameReader(raw.table)
 
     def _analyze(self) -> None:
-        raw, derived, reader = self.raw, self.derived, self._reader
-        if raw.error:
-            raise DataError(raw.error)
-        assert raw.table is not None
+        derived, reader = self.derived, self._reader
+        if self.raw.error:
+            raise DataError(self.raw.error)
         assert derived is not None
-        assert reader is not None
-        stop = raw.table.complete_until(self.position)
+        stop = reader.table.complete_until(self.position)
         if stop <= self.position:
             return
         if self._first_backlog_end is None:
@@ -270,7 +279,7 @@ class StreamAnalysis:
         self.position = chosen[-1] + 1
         self._scalars = derived.scalars()
         if not derived.analysis.pictures:  # `_finish` reads the frames to draw again
-            raw.table.forget(self.position)
+            reader.table.forget(self.position)
         now = time.monotonic()
         self._pace.add_measurement(len(batch), now - begun, batch.nbytes)
         # The time between two batches counts too: documents are read and rows are written in it.
@@ -290,7 +299,6 @@ class StreamAnalysis:
         return self._pace.affordable(limits.max_behind_s)
 
     def _readable(self, stop: int) -> int:
-        assert self._reader is not None
         try:
             return self._reader.readable(self.position, stop)
         except DataError as error:  # the file may still appear, until the deadline
@@ -303,23 +311,19 @@ class StreamAnalysis:
         return self._deadline is not None and time.monotonic() >= self._deadline
 
     def _is_done(self) -> bool:
-        table, derived, reader = self.raw.table, self.derived, self._reader
-        assert table is not None
-        assert derived is not None
-        assert reader is not None
-        stop = table.complete_until(self.position)
+        reader = self._reader
+        stop = reader.table.complete_until(self.position)
         if stop <= self.position:
             return True
         if not self._is_past_deadline():
             return False
         # An analysis that skips no frame goes on with those that are in their file.
-        return derived.analysis.skips or reader.readable(self.position, stop) <= self.position
+        return self._analysis.skips or reader.readable(self.position, stop) <= self.position
 
     def _finish(self) -> None:
-        derived, table, reader = self.derived, self.raw.table, self._reader
+        derived, reader = self.derived, self._reader
+        table = reader.table
         assert derived is not None
-        assert table is not None
-        assert reader is not None
         left = table.announced() - self.position
         readable = (
             reader.readable(self.position, table.complete_until(self.position)) - self.position
@@ -355,13 +359,9 @@ class StreamAnalysis:
         self.derived.close(exit_status, reason, pictures)
         self._scalars = self.derived.scalars()
         self.exit_status, self.reason = exit_status, reason
-        self._release()
+        self._reader.close()
 
     def _finish_second(self) -> Iterator[None]:
         inputs = {self._analysis.name: self.derived.uid} if self.derived is not None else {}
         for each in self.second:
             yield from each.finish_steps(self.raw.name, inputs)
-
-    def _release(self) -> None:
-        if self._reader is not None:
-            self._reader.close()

@@ -129,7 +129,8 @@ class ColumnWriter(Closing):
         if len(self.columns) != len(columns) or identity.path in self.columns:
             raise DataError(f"{path}: two columns have one path; give each its own")
         self.identity = identity
-        self._appended = 0
+        self.appended = 0
+        """Number of rows, flushed or not."""
         self._pending: list[NDArray[Any]] = []
         self._row_bytes = sum(c.row_bytes for c in (*columns, identity))
         _check_free_space(path.parent, self._row_bytes)
@@ -156,14 +157,9 @@ class ColumnWriter(Closing):
             raise
 
     @property
-    def appended(self) -> int:
-        """Number of rows, flushed or not."""
-        return self._appended
-
-    @property
     def flushed(self) -> int:
         """Number of flushed rows, which readers can see."""
-        return self._appended - sum(map(len, self._pending))
+        return self.appended - sum(map(len, self._pending))
 
     def append(self, identity: int | ArrayLike, rows: Mapping[str, ArrayLike]) -> None:
         """Append rows; they become visible with the next `flush`.
@@ -204,14 +200,14 @@ class ColumnWriter(Closing):
             checked[path] = caster.cast(column, values)
         caster.check(count)
         _check_free_space(self.path.parent, count * self._row_bytes)
-        start = self._appended
+        start = self.appended
         for path, values in checked.items():
             dataset = self._data[path]
             # Given the whole shape, h5py does not look up the present one: 9 us in place of 35
             dataset.resize((start + count, *values.shape[1:]))
             dataset[start : start + count] = values
         self._pending.append(identities)
-        self._appended = start + count
+        self.appended = start + count
 
     def flush(self) -> int:
         """Make all rows appended so far visible.
@@ -231,7 +227,7 @@ class ColumnWriter(Closing):
         for dataset in self._data.values():
             dataset.flush()
         start = self.flushed
-        self._identities.resize(self._appended, axis=0)
+        self._identities.resize(self.appended, axis=0)
         try:
             self._identities[start:] = np.concatenate(self._pending)
             self._identities.flush()

@@ -2,11 +2,11 @@
 
 import fcntl
 import os
-import threading
 from pathlib import Path
 from typing import IO, Any
 
 from skywright.errors import ConfigError
+from skywright.waiting import await_true
 
 _held: dict[Path, int] = {}
 """Descriptors by file, kept open until this process ends."""
@@ -55,12 +55,8 @@ def lock_with_pid(file: Path, what: str) -> int:
         If another process holds it, with its pid.
     """
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
-    patience = threading.Event()
-    for _ in range(5):  # `lock_owner` of another process may hold the lock for a moment
-        if try_lock(descriptor):
-            break
-        patience.wait(0.05)
-    else:
+    # `lock_owner` of another process may hold the lock for a moment
+    if not await_true(lambda: try_lock(descriptor), 0.2, 0.05):
         owner = os.pread(descriptor, 32, 0).decode().strip()
         os.close(descriptor)
         raise ConfigError(

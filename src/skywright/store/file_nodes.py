@@ -4,7 +4,7 @@ import io
 import itertools
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -22,6 +22,7 @@ from tiled.utils import path_from_uri
 from skywright.errors import DataError
 from skywright.files.hdf5 import open_hdf5
 from skywright.files.readers import HDF5, first_row, readers
+from skywright.files.segments import between
 from skywright.store.external import external_source, number_files
 from skywright.store.journal_contents import ExternalRows, ResourceRows, Stream, datum
 from skywright.store.reader_adapter import reader_source
@@ -39,22 +40,12 @@ TABLE_PARAMETERS = {"dataset", "chunk_shape", "swmr", "locking"}
 becomes an array."""
 
 
-@dataclass(frozen=True)
-class ResourceRange:
-    """A range of rows of one file, as they are numbered in it."""
-
-    resource: str
-    """uid of the stream resource."""
-    start: int
-    stop: int
-
-
-def rows_in_files(external_rows: ExternalRows, stop: float) -> list[ResourceRange]:
-    """Return the rows in files that belong to the seq_nums below `stop` of a data key."""
+def rows_in_files(external_rows: ExternalRows, stop: float) -> list[ResourceRows]:
+    """Return the rows of the seq_nums below `stop` of a data key, numbered as in their files."""
     rows = []
-    for segment in external_rows.between(float("-inf"), stop):
-        start = segment.index - external_rows.index_of_row_0(segment.resource)
-        rows.append(ResourceRange(segment.resource, start, start + segment.rows))
+    for part in between(external_rows.segments, float("-inf"), stop):
+        row_0 = external_rows.index_of_row_0(part.resource)
+        rows.append(replace(part, start=part.start - row_0, stop=part.stop - row_0))
     return rows
 
 
@@ -157,7 +148,7 @@ def _table(
     dtypes = {key: _dtype(data_keys[key]) for key in keys}
     size = max(PARTITION_BYTES // sum(dtype.itemsize for dtype in dtypes.values()), 1)
     uris, segments = number_files([(resources[r.resource]["uri"], r.start, r.stop) for r in rows])
-    count = sum(r.stop - r.start for r in rows)
+    count = sum(r.count for r in rows)
     if not ended:
         segments[-1][2] = None
     columns = {
@@ -177,7 +168,7 @@ def _array(
     kept: Path,
 ) -> DataSource:
     external_rows = stream.external_rows[key]
-    segments = external_rows.between(float("-inf"), stream.external_rows_end())
+    segments = between(external_rows.segments, float("-inf"), stream.external_rows_end())
     first = resources[segments[0].resource]
     if first["mimetype"] != HDF5 and first["mimetype"] in readers():
         rows = rows_in_files(external_rows, stream.external_rows_end())
@@ -195,8 +186,8 @@ def _array(
         write_virtual_file(path, [(resources[part.resource], part) for part in rows])
         parameters = dict(first["parameters"]) | {"dataset": KEPT}
         first = first | {"uri": f"file://localhost{path}", "parameters": parameters}
-        count = sum(segment.rows for segment in segments)
-        segments = [ResourceRows(first["uid"], 0, segments[0].seq_num, count)]
+        count = sum(segment.count for segment in segments)
+        segments = [ResourceRows(first["uid"], 0, count, segments[0].sequence)]
     consolidator = consolidator_factory(with_swmr(first), {"data_keys": dict(data_keys)})
     seen = {first["uid"]}
     for segment in segments:
@@ -204,7 +195,7 @@ def _array(
             seen.add(segment.resource)
             consolidator.update_from_stream_resource(with_swmr(resources[segment.resource]))
         consolidator.consume_stream_datum(
-            datum(segment.resource, segment.index, segment.seq_num, segment.rows)
+            datum(segment.resource, segment.start, segment.sequence, segment.count)
         )
     source: DataSource = consolidator.get_data_source()
     # Two resources of one file are one asset.
@@ -228,7 +219,7 @@ def with_plain_uri(resource: dict[str, Any]) -> dict[str, Any]:
     return resource | {"uri": unquote(uri)} if uri.startswith("file:") else resource
 
 
-def write_virtual_file(path: Path, parts: Sequence[tuple[dict[str, Any], ResourceRange]]) -> None:
+def write_virtual_file(path: Path, parts: Sequence[tuple[dict[str, Any], ResourceRows]]) -> None:
     """Write an HDF5 file with one virtual dataset, `KEPT`, of the rows of `parts`, in order.
 
     Parameters

@@ -171,22 +171,23 @@ class RunIngest:
         # Before a replay, read all that the journal has now
         while self._needs_replay() and self._tail.offset < end and self._read_new_lines():
             pass
-        if self.contents.start is None:
+        start = self.contents.start
+        if start is None:
             return self._without_start()
         if self._needs_replay():
             if self.contents.stop is None and time.monotonic() < self._replay_allowed_at:
                 return State.IDLE
-            if not self._begin_replay():
+            if not self._begin_replay(start):
                 self._archive("done")
                 return State.DONE
         if self._replay is not None:
-            self._replay_next()
+            self._replay_next(self._replay)
             return State.MORE
         writer = self._line_writer
         if writer is not None and (lines or writer.is_due()):
             writer.write(lines)
-        if self.contents.stop is not None:
-            return self._finish()
+        if writer is not None and self.contents.stop is not None:
+            return self._finish(writer, start)
         state = State.MORE if lines else self._close_if_interrupted()
         self._failures = self._unanswered = 0  # not by a replay: what failed may be beyond it
         return state
@@ -200,15 +201,14 @@ class RunIngest:
     def _needs_replay(self) -> bool:
         return self._line_writer is None or self._line_writer.needs_replay()
 
-    def _begin_replay(self) -> bool:
+    def _begin_replay(self, start: dict[str, Any]) -> bool:
         """Start a replay. The first writing of a run is a replay too.
 
         Return False if the catalog already has the complete run.
         """
         self._line_writer = self._replay = None
-        assert self.contents.start is not None
-        writer = RunWriter(self._catalog, self.contents.start)
-        existing, is_conflict = self._existing(), self._is_conflict
+        writer = RunWriter(self._catalog, start)
+        existing, is_conflict = self._existing(start), self._is_conflict
         self._is_conflict = False
         if existing is None and is_conflict:
             raise MismatchError(f"{self.path}: the server says that this run is there; it is not")
@@ -218,38 +218,33 @@ class RunIngest:
                 return False
             self._must_verify = True
             writer.take_over()
-        self._replay = _Replay(time.monotonic(), Tail(self.path), DocumentNormalizer())
         assets = self.path.parent.parent / "assets"
-        self._line_writer = _LineWriter(writer, self._catalog, self.contents, assets)
+        lines = _LineWriter(writer, self._catalog, self.contents, assets)
+        self._replay = _Replay(time.monotonic(), Tail(self.path), DocumentNormalizer(), lines)
+        self._line_writer = lines
         return True
 
-    def _existing(self) -> Any:
+    def _existing(self, start: dict[str, Any]) -> Any:
         """Return the client of the run if the catalog has it."""
-        assert self.contents.start is not None
         if self._may_exist:
             with suppress(KeyError):  # deleted by somebody
-                return self._catalog.runs_like(self.contents.start)[self.contents.start["uid"]]
+                return self._catalog.runs_like(start)[start["uid"]]
         return None
 
-    def _replay_next(self) -> None:
+    def _replay_next(self, replay: "_Replay") -> None:
         """Replay the next chunk (about 2 MB) of the journal."""
-        assert self._replay is not None
-        assert self._line_writer is not None
-        lines = self._replay.tail.read(self._tail.offset)
-        self._line_writer.write([new for line in lines for new in self._replay.normalizer(line)])
+        lines = replay.tail.read(self._tail.offset)
+        replay.writer.write([new for line in lines for new in replay.normalizer(line)])
         self._may_exist = True
-        if self._replay.tail.offset == self._tail.offset:
+        if replay.tail.offset == self._tail.offset:
             now = time.monotonic()
-            self._replay_allowed_at = now + REPLAY_PAUSE_FACTOR * (now - self._replay.began)
+            self._replay_allowed_at = now + REPLAY_PAUSE_FACTOR * (now - replay.began)
             self._replay = None
 
-    def _finish(self) -> State:
-        assert self._line_writer is not None
-        assert self.contents.start is not None
-        self._line_writer.close()
+    def _finish(self, writer: "_LineWriter", start: dict[str, Any]) -> State:
+        writer.close()
         if self._must_verify:
-            runs = self._catalog.runs_like(self.contents.start)
-            found = differences(self.contents, runs[self.contents.start["uid"]])
+            found = differences(self.contents, self._catalog.runs_like(start)[start["uid"]])
             if found:
                 raise MismatchError(f"{self.path}: {'; '.join(found[:5])}")
         self._archive("done")
@@ -315,11 +310,12 @@ class RunIngest:
 
 @dataclass(frozen=True)
 class _Replay:
-    """State of a replay: when it began, and the reader at its position."""
+    """State of a replay: when it began, the reader at its position, what writes its lines."""
 
     began: float
     tail: Tail
     normalizer: DocumentNormalizer
+    writer: "_LineWriter"
 
 
 class _LineWriter:

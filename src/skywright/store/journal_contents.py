@@ -2,11 +2,12 @@
 
 from array import array
 from collections import defaultdict
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 from event_model import EventPage, unpack_event_page
 
+from skywright.files.segments import Segment, append, between, supersede
 from skywright.store.columns import ColumnType, declared, declared_dtype, widen
 from skywright.store.tail import Line
 
@@ -23,17 +24,16 @@ def datum(resource: str, index: int, seq_num: int, rows: int) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class ResourceRows:
+class ResourceRows(Segment):
     """Consecutive rows of one file, which belong to consecutive seq_nums."""
 
     resource: str
     """uid of the stream resource."""
-    index: int
+    start: int
     """Index of the first row, as stream datums count."""
-    seq_num: int
+    stop: int
+    sequence: int = 1
     """Sequence number of the first row."""
-    rows: int
-    """Number of rows."""
 
 
 class ExternalRows:
@@ -60,21 +60,9 @@ class ExternalRows:
         """
         return self._first.get(self._file_of.get(resource, ""), 0) if len(self._first) > 1 else 0
 
-    def between(self, start: float, stop: float) -> list[ResourceRows]:
-        """Return the rows of the seq_nums in [start, stop)."""
-        parts = []
-        for old in self.segments:
-            low = int(min(max(start - old.seq_num, 0), old.rows))
-            high = int(min(max(stop - old.seq_num, 0), old.rows))
-            if high > low:
-                parts.append(
-                    ResourceRows(old.resource, old.index + low, old.seq_num + low, high - low)
-                )
-        return parts
-
     def rows_before(self, stop: float) -> int:
         """Return the number of rows that belong to seq_nums below `stop`."""
-        return sum(segment.rows for segment in self.between(float("-inf"), stop))
+        return sum(each.count for each in between(self.segments, float("-inf"), stop))
 
     def add(self, doc: dict[str, Any], file: str) -> bool:
         """Add the rows of a stream datum in `file`.
@@ -87,33 +75,20 @@ class ExternalRows:
         last = self.segments[-1] if self.segments else None
         seq_num, end = doc["seq_nums"]["start"], doc["seq_nums"]["stop"]
         if end <= seq_num:  # documents of other programs may leave seq_nums empty
-            seq_num = last.seq_num + last.rows if last else 1
-        new = ResourceRows(doc["stream_resource"], first, seq_num, rows)
+            seq_num = last.end if last else 1
+        new = ResourceRows(doc["stream_resource"], first, first + rows, seq_num)
         self._file_of[new.resource] = file
         self._first.setdefault(file, first)
         row = first - self.index_of_row_0(new.resource)
         begins_to_skip = row != self._next_row.get(file, 0) and not self.skips_rows
         self.skips_rows |= begins_to_skip
         self._next_row[file] = row + rows
-        if last is None or new.seq_num >= last.seq_num + last.rows:
-            if last is not None and _continues(last, new):
-                self.segments[-1] = replace(last, rows=last.rows + rows)
-            else:
-                self.segments.append(new)
+        if last is None or seq_num >= last.end:
+            append(self.segments, new)
             return begins_to_skip
         self.skips_rows = True
-        end = new.seq_num + rows
-        before, after = self.between(float("-inf"), new.seq_num), self.between(end, float("inf"))
-        self.segments = [*before, new, *after]
+        self.segments = supersede(self.segments, new)
         return True
-
-
-def _continues(last: ResourceRows, new: ResourceRows) -> bool:
-    return (last.resource, last.index + last.rows, last.seq_num + last.rows) == (
-        new.resource,
-        new.index,
-        new.seq_num,
-    )
 
 
 @dataclass

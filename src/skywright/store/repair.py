@@ -14,6 +14,7 @@ from skywright.callbacks.journal import encode_line
 from skywright.files.hdf5_flags import clear_flags
 from skywright.files.index import files_path
 from skywright.files.readers import HDF5, local_path, locate, open_reader, readers
+from skywright.files.segments import between
 from skywright.store.journal_contents import JournalContents, Stream, datum
 from skywright.store.table_adapter import flushed_rows
 from skywright.store.tail import Tail, locked_if_dead
@@ -170,17 +171,16 @@ def _unreported(contents: JournalContents, resource: Mapping[str, Any], rows: in
     # A device that is read in several streams has one resource: the last rows go on.
     stream = max(streams, key=lambda stream: _reported(stream, key, uid))
     external_rows = stream.external_rows.get(key)
-    segments = (
-        external_rows.between(float("-inf"), stream.external_rows_end()) if external_rows else []
-    )
+    known = external_rows.segments if external_rows else []
+    segments = between(known, float("-inf"), stream.external_rows_end())
     mine = [segment for segment in segments if segment.resource == uid]
     first = external_rows.index_of_row_0(uid) if external_rows else 0
-    index = max((segment.index + segment.rows for segment in mine), default=first)
+    index = max((segment.stop for segment in mine), default=first)
     count = first + rows - index
     if count <= 0:
         return
     if not stream.internal:
-        seq_num = segments[-1].seq_num + segments[-1].rows if segments else 1
+        seq_num = segments[-1].end if segments else 1
         yield "stream_datum", _datum(uid, stream.descriptor, index, seq_num, count)
         return
     late = f"{stream.name}{LATE}"
@@ -201,7 +201,7 @@ def _reported(stream: Stream, key: str, resource: str) -> int:
     """Return the index after the last row of a resource that a stream has; 0 if it has none."""
     rows = stream.external_rows.get(key)
     segments = rows.segments if rows else []
-    return max((s.index + s.rows for s in segments if s.resource == resource), default=0)
+    return max((s.stop for s in segments if s.resource == resource), default=0)
 
 
 def _late_descriptor(

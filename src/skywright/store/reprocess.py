@@ -29,6 +29,7 @@ from skywright.callbacks.drawing import Drawing, attempt, draw
 from skywright.callbacks.journal import Journal
 from skywright.callbacks.raw_run import RawRun, RawStream, RequiredKeys
 from skywright.callbacks.second_analysis import SecondAnalysis
+from skywright.callbacks.stream_analysis import begin_derived
 from skywright.errors import DataError, SkywrightError
 from skywright.files.columns import ColumnReader
 from skywright.store.client import ANALYSIS, RAW
@@ -174,15 +175,13 @@ def _reprocess(
     submit: Submit | None,
 ) -> Reprocessed:
     uid = stream.run.uid
-    failure: SkywrightError | None = DataError(stream.error) if stream.error else None
-    try:
-        analysis = make_analysis(name, parameters, stream.configuration)
-    except SkywrightError as error:  # a derived run without the configuration reports it
-        analysis, failure = make_analysis(name, parameters), error
     derived = None
     try:
-        derived = DerivedRun(
-            analysis, stream.run.start, journal, store / "assets", stream.keys, stream=stream.name
+        derived, failure = begin_derived(
+            stream,
+            lambda configuration: make_analysis(name, parameters, configuration or None),
+            journal,
+            store / "assets",
         )
         if failure is not None:
             raise failure
@@ -197,7 +196,7 @@ def _reprocess(
     paths = tuple(derived.directory / picture for picture in pictures)
     scalars = derived.scalars()
     return Reprocessed(
-        uid, derived.uid, analysis.name, stream.name, scalars, derived.columns_path, paths
+        uid, derived.uid, derived.analysis.name, stream.name, scalars, derived.columns_path, paths
     )
 
 

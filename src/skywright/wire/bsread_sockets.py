@@ -74,7 +74,8 @@ class Receiver:
         self.address = address
         self._limit = queue_bytes
         self._queue: deque[tuple[list[zmq.Frame], int]] = deque()
-        self._queued_bytes = 0
+        self.queued_bytes = 0
+        """What waits for `receive`."""
         self._changed = threading.Condition()
         self._closing = False
         self._context = zmq.Context()
@@ -94,11 +95,6 @@ class Receiver:
         self._thread = threading.Thread(target=self._take, name="bsread-receiver", daemon=True)
         self._thread.start()
 
-    @property
-    def queued_bytes(self) -> int:
-        """What waits for `receive`."""
-        return self._queued_bytes
-
     def receive(self, timeout_s: float) -> list[zmq.Frame] | None:
         """Return the frames of the next message; None after `timeout_s` or once closed.
 
@@ -109,8 +105,8 @@ class Receiver:
             if self._closing or not self._queue:
                 return None
             frames, size = self._queue.popleft()
-            was_full = self._queued_bytes >= self._limit
-            self._queued_bytes -= size
+            was_full = self.queued_bytes >= self._limit
+            self.queued_bytes -= size
             if was_full:
                 self._changed.notify_all()
         return frames
@@ -143,9 +139,9 @@ class Receiver:
             size = sum(map(len, frames))
             with self._changed:
                 self._queue.append((frames, size))
-                self._queued_bytes += size
+                self.queued_bytes += size
                 self._changed.notify_all()
-                self._changed.wait_for(lambda: self._queued_bytes < self._limit or self._closing)
+                self._changed.wait_for(lambda: self.queued_bytes < self._limit or self._closing)
             del frames
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import forked
 
 START_S = 60.0
 
@@ -126,7 +127,7 @@ class Service:
         self.start()
 
     def start(self) -> None:
-        self.process = subprocess.Popen(
+        self.process = forked.start(
             [sys.executable, "-m", "skywright.cli", "epu", *self._arguments],
             stdout=subprocess.PIPE,
             text=True,

@@ -14,6 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
+from support import forked
 from support.pano_files import announce, append, file_name, made_frames, run_directory
 from support.pano_server import Server, end_of, served, served_here, status
 from support.waiting import until
@@ -615,12 +616,11 @@ def test_a_stalled_client_loses_only_its_own_frames(server, data_dir):
 
 
 def test_a_taken_port_is_one_clear_line(server, data_dir):
-    import subprocess
     import sys
 
     port = server.address.rpartition(":")[2]
     command = ["panoseti", "serve", "--data-dir", str(data_dir), "--port", port]
-    done = subprocess.run(
+    done = forked.run(
         [sys.executable, "-m", "skywright.cli", *command, "--unix-socket", ""],
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip

@@ -52,9 +52,12 @@ def plain_replay(path, rois, edges, window, binned_by=None):
         ]:
             g = f[channel]
             name = channel.split("/")[1]
-            for k in range(len(g["tag"])):
-                payload = k if "data" in g else value_of(g["raw"][k])
-                records.append((g["arrival"][k], name, int(g["tag"][k]), int(g["run"][k]), payload))
+            # Whole datasets: an element at a time took most of the time of the tests
+            arrivals, tags, runs = (g[key][()] for key in ("arrival", "tag", "run"))
+            texts = None if "data" in g else g["raw"][()]
+            for k in range(len(tags)):
+                payload = k if texts is None else value_of(texts[k])
+                records.append((arrivals[k], name, int(tags[k]), int(runs[k]), payload))
         records.sort(key=lambda r: r[0])
         counts = dict.fromkeys(
             [
@@ -126,7 +129,8 @@ def plain_replay(path, rois, edges, window, binned_by=None):
         for d in detectors:
             g = f["detectors"][d]
             bad = g["mask"][()] != 0
-            stack = np.array([g["data"][got[d, s[0]]] for s in shots], np.float64).reshape(
+            frames = g["data"][()]
+            stack = np.array([frames[got[d, s[0]]] for s in shots], np.float64).reshape(
                 -1, *bad.shape
             )
             stack = stack * g.attrs["mp_absgain"] * a["ev_per_electron"]

@@ -622,7 +622,8 @@ def test_shots_are_not_binned_by_a_value_that_the_source_does_not_have(owner: Sh
 def test_regions_are_posted_when_a_run_has_changed_them(
     source: HandShots, owner: ShotOwner
 ) -> None:
-    group = SaclaIOC("TEST:", owner)
+    group = SaclaIOC("TEST:")
+    group.shots = owner
     owner.change_regions([DOTS, WHOLE])
     asyncio.run(group._post())
     assert group.regions.readback.value == f"dots:D:mask= {format_region(WHOLE)}"

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import subprocess
 import sys
 import threading
 import time
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 from epics import PV
 from ioc_process import IocProcess, running_ioc
+from support import forked
 from support.channels import channel
 from support.goniometer_ioc import LIMIT_S, decoded, fresh, put, record, text, trace
 from support.waiting import until
@@ -168,7 +168,7 @@ def test_rows_of_a_matrix_are_as_long_as_each_other() -> None:
 
 
 def test_a_wrong_matrix_ends_it_with_a_message() -> None:
-    done = subprocess.run(
+    done = forked.run(
         [sys.executable, "-m", "iocs.goniometer", "--matrix", "[[1,0],[0,1]]"],
         capture_output=True,
         text=True,

@@ -15,6 +15,7 @@ import httpx
 import numpy as np
 import pytest
 import simplejpeg
+from support import forked
 from support.backends import (
     SHAPE,
     overlap,
@@ -123,7 +124,7 @@ def test_our_server_is_not_ready_before_it_is_warm(picture: np.ndarray[Any, Any]
 def test_a_port_that_cannot_be_had_is_bad_use_and_loads_no_detector(port: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         number = str(taken.getsockname()[1]) if port == "taken" else port
-        done = subprocess.run(
+        done = forked.run(
             [sys.executable, "-m", "skywright.cli", "loop", "automl-server", "--port", number],
             capture_output=True,
             text=True,
@@ -152,7 +153,7 @@ def test_the_detector_is_not_loaded_before_the_server_listens() -> None:
 
 
 def test_server_as_a_process() -> None:
-    process = subprocess.Popen(
+    process = forked.start(
         [sys.executable, "-m", "skywright.cli", "loop", "automl-server", "--port", "0"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -137,23 +137,14 @@ def as_columns(found: Iterable[tuple[Detection, str]]) -> dict[str, NDArray[Any]
 class LoopDetection(Analysis[Votes]):
     """Finds tip, box, width and kind of the mount in each picture of a sample camera.
 
-    Parameters
-    ----------
-    backend
-        network, automl or onnx.
-    **settings
-        Of the back-end (`skywright.instruments.loop.backends.make_detector`). The hash of an ONNX
-        file becomes one of them, so that a derived run tells which network it was.
-
-    Raises
-    ------
-    ConfigError
-        If the back-end cannot do with them.
+    The parameters are those of `skywright.instruments.loop.backends.make_detector`, which raises
+    `ConfigError` if they are wrong. The hash of an ONNX file becomes one of them, so that a derived
+    run tells which network it was.
     """
 
     name = "loop_detection"
     stream = "pictures"
-    version = "12"
+    version = "13"
     inputs: ClassVar[Sequence[str]] = ("image",)
     # A video camera's: not the images of telescope modules or X-ray detectors in the same session.
     arrays: ClassVar[Mapping[str, ArrayInput]] = {"image": ArrayInput(2, ("uint8", "uint16"), 64)}
@@ -277,19 +268,10 @@ def _detector(parameters: str) -> backends.Detector:
 
 
 def without_padding(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Take away the zeros below and to the right of a picture smaller than its recording.
+    """Return a view of a picture without the zeros below and to the right of it.
 
-    Coordinates stay (`skywright.instruments.loop.capture` puts smaller pictures at the upper left).
-
-    Parameters
-    ----------
-    picture
-        (H, W) or (H, W, 3) uint8, of the recording.
-
-    Returns
-    -------
-    (h, w) or (h, w, 3) uint8
-        A view; the whole where less than a picture would be left: a caption in a black one.
+    (H, W) or (H, W, 3) uint8. A recording has smaller pictures at the upper left, so coordinates
+    stay. The whole is returned where less than a picture would be left: a caption in a black one.
     """
     if picture[-1].any() and picture[:, -1].any():
         return picture

@@ -17,7 +17,7 @@ from scipy.optimize import least_squares
 from skywright.arguments import first_problem
 from skywright.errors import ConfigError, DataError
 from skywright.instruments.loop.centering import AxisPrior
-from skywright.instruments.loop.geometry import UM_PER_PX, Floats, Side, View
+from skywright.instruments.loop.geometry import UM_PER_PX, Floats, Side, View, to_picture
 
 if TYPE_CHECKING:
     from skywright.config import Settings
@@ -28,42 +28,31 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 @checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class ZoomCalibration:
-    """What is known of the camera at one stop of its zoom.
-
-    Parameters
-    ----------
-    zoom : float
-        Position of the zoom, in the motor's unit.
-    um_per_px_x, um_per_px_y : float
-    roll_deg : float
-        As in `View`.
-    axis_px, axis_sigma_px : float
-        Row at which the spindle crosses the target column (column and row for a vertical one).
-    delay_s : float
-        Time stamp of a picture less time of its exposure.
-    scale_residual_px, axis_residual_px : float
-        Rms of the fits that gave scale and axis.
-    date : datetime
-        With time zone.
-    side, phi_sign, width_px, height_px, target_px
-        As in `View`.
-    """
+    """What is known of the camera at one stop of its zoom."""
 
     zoom: Finite
+    """Position of the zoom, in the motor's unit."""
     um_per_px_x: Positive
     um_per_px_y: Positive
     axis_px: Finite
     axis_sigma_px: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    """Row at which the spindle crosses the target column (column and row for a vertical one), and
+    its standard deviation."""
     scale_residual_px: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     axis_residual_px: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    """Rms of the fits that gave scale and axis."""
     date: AwareDatetime
+    """With time zone."""
     roll_deg: Annotated[float, Field(gt=-45, lt=45)] = 0.0
+    """As in `View`."""
     delay_s: Annotated[float, Field(ge=-10, le=10)] = 0.0
+    """Time stamp of a picture less time of its exposure."""
     side: Side = "left"
     phi_sign: Literal[1, -1] = 1
     width_px: Annotated[int, Field(gt=0)] = 704
     height_px: Annotated[int, Field(gt=0)] = 480
     target_px: Finite | None = None
+    """From `side` on, as in `View`."""
 
     @property
     def view(self) -> View:
@@ -92,40 +81,26 @@ def from_json(values: Mapping[str, Any]) -> ZoomCalibration:
 
 @dataclass(frozen=True)
 class Scale:
-    """Result of `fit_scale`.
-
-    Attributes
-    ----------
-    um_per_px_x, um_per_px_y, roll_deg : float
-        As in `View`.
-    relative_sigma : float
-        Standard deviation of the worse scale, as part of it.
-    residual_px : float
-        Rms.
-    """
+    """Result of `fit_scale`; the first three as in `View`."""
 
     um_per_px_x: float
     um_per_px_y: float
     roll_deg: float
     relative_sigma: float
+    """Standard deviation of the worse scale, as part of it."""
     residual_px: float
+    """Rms."""
 
 
 @dataclass(frozen=True)
 class AxisLine:
-    """Result of `fit_axis_line`.
-
-    Attributes
-    ----------
-    axis_px, axis_sigma_px : float
-        Where the spindle crosses the target column (row for a vertical one).
-    roll_deg, roll_sigma_deg : float
-        Its turn in the picture; NaN if it was seen at one place only.
-    """
+    """Result of `fit_axis_line`."""
 
     axis_px: float
+    """Where the spindle crosses the target column (row for a vertical one)."""
     axis_sigma_px: float
     roll_deg: float
+    """Its turn in the picture; NaN if it was seen at one place only."""
     roll_sigma_deg: float
 
 
@@ -192,7 +167,7 @@ def _seen(unknown: Floats, moves: Floats, side: Side) -> Floats:
         side=side,
         roll_deg=float(np.clip(np.rad2deg(unknown[4]), -44.9, 44.9)),
     )
-    return unknown[:2] + moves @ np.linalg.inv(view.matrix).T
+    return unknown[:2] + to_picture(moves, view)
 
 
 def _scale_start(moves: Floats, places: Floats, side: Side) -> Floats:
@@ -227,10 +202,9 @@ def fit_axis_line(
     ----------
     along_px : (n,) float
         Column of the tip (row for a pin from top or bottom) in each rotation.
-    axis_px : (n,) float
-        `Center.axis_row_px` of each, fitted with a roll of 0: the row of the axis at the tip.
-    sigma_px : (n,) float
-        `Center.axis_sigma_px` of each.
+    axis_px, sigma_px : (n,) float
+        `Center.axis_row_px` of each, fitted with a roll of 0: the row of the axis at the tip; and
+        its `Center.axis_sigma_px`.
     view : View
         For target, pixel sizes and pin side.
 
@@ -247,32 +221,28 @@ def fit_axis_line(
     weight = 1.0 / np.maximum(sigma, 0.05)
     shift = along - view.target
     several = np.ptp(shift) > 20.0
-    design = np.stack([np.ones_like(shift), shift], axis=1)[:, : 2 if several else 1]
-    weighted = design * weight[:, None]
-    answer = np.linalg.lstsq(weighted, rows * weight, rcond=None)[0]
-    covariance = np.linalg.inv(weighted.T @ weighted)
+    line, covariance = np.polyfit(shift, rows, int(several), w=weight, cov="unscaled")
     roll = roll_sigma = float("nan")
     if several:
         # Rows per column to an angle; the columns of a pin from right or bottom run backwards.
         along_um, across_um = view.by_spindle(view.um_per_px_x, view.um_per_px_y)
         aspect = across_um / along_um
         sign = -1.0 if view.side in ("right", "bottom") else 1.0
-        slope = sign * aspect * answer[1]
-        roll = float(np.rad2deg(np.arctan(slope)))
-        roll_sigma = float(np.rad2deg(aspect * np.sqrt(covariance[1, 1])))
+        roll = float(np.rad2deg(np.arctan(sign * aspect * line[0])))
+        roll_sigma = float(np.rad2deg(aspect * np.sqrt(covariance[0, 0])))
     return AxisLine(
-        axis_px=float(answer[0]),
-        axis_sigma_px=float(np.sqrt(covariance[0, 0])),
+        axis_px=float(line[-1]),
+        axis_sigma_px=float(np.sqrt(covariance[-1, -1])),
         roll_deg=roll,
         roll_sigma_deg=roll_sigma,
     )
 
 
 def at_zoom(stops: Sequence[ZoomCalibration], zoom: float) -> ZoomCalibration:
-    """Return the calibration at a zoom, between stops by the logarithm of the scale.
+    """Return the calibration at a zoom, interpolated between two stops.
 
-    Axis, roll and delay are interpolated straight; errors, residuals and date are the worse
-    neighbor's.
+    Scales by their logarithm, axis, roll and delay straight; errors, residuals and date are the
+    worse neighbor's.
 
     Raises
     ------
@@ -308,10 +278,7 @@ def at_zoom(stops: Sequence[ZoomCalibration], zoom: float) -> ZoomCalibration:
 def load_calibrations(path: Path) -> list[ZoomCalibration]:
     """Read calibrations from a JSON list of objects with the fields of `ZoomCalibration`.
 
-    Raises
-    ------
-    ConfigError
-        Naming file, entry, field and value seen.
+    A `ConfigError` names file, entry, field and value seen.
     """
     try:
         return _STOPS.validate_python(json.loads(path.read_text(encoding="utf-8")))
@@ -357,19 +324,9 @@ class CalibrationFile:
             part.unlink(missing_ok=True)
 
     def at(self, zoom: float, shape: tuple[int, ...] = ()) -> ZoomCalibration:
-        """Return the calibration at a zoom.
+        """Return the calibration at a zoom, for pictures of a shape (H, W, ...) if that is known.
 
-        Parameters
-        ----------
-        zoom
-            Position of the zoom.
-        shape
-            (H, W, ...) of the pictures, where known.
-
-        Raises
-        ------
-        ConfigError
-            If there is none, or it is for pictures of another size.
+        Raise `ConfigError` if there is none, or it is for pictures of another size.
         """
         stops = self.stops()
         if not stops:

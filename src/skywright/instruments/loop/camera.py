@@ -39,52 +39,34 @@ class SingleFiles(Protocol):
 
 @dataclass(frozen=True)
 class CameraState:
-    """What the owner knows at one moment.
+    """What the owner knows at one moment."""
 
-    Attributes
-    ----------
-    shape
-        (H, W) or (H, W, 3) of the pictures; (0, 0) while the size is not known.
-    frames, taken
-        Pictures taken since the start of the process, and in this acquisition.
-    frame_number, frame_time
-        Identity and time (unix s) of the last one.
-    captured
-        Number of rows of this recording that readers can see.
-    write_error
-        Why the last picture could not be written; empty when it was.
-    message, alarm
-        What a person should know; `alarm` when somebody should act.
-    lost
-        Pictures lost, by cause (`LOST_CAUSES`), since the start of the process.
-    truth
-        What a simulator says of the last picture; for scoring only.
-    """
-
-    acquiring: bool = False
-    shape: tuple[int, ...] = (0, 0)
-    frames: int = 0
-    taken: int = 0
-    frame_number: int = -1
-    frame_time: float = 0.0
-    capturing: bool = False
-    captured: int = 0
-    file: str = ""
-    write_error: str = ""
-    message: str = "idle"
-    alarm: bool = False
-    lost: tuple[int, ...] = (0,) * len(LOST_CAUSES)
-    truth: Mapping[str, Any] | None = None
+    acquiring: bool
+    shape: tuple[int, ...]
+    """(H, W) or (H, W, 3) of the pictures; (0, 0) while the size is not known."""
+    frames: int
+    taken: int
+    """Pictures since the start of the process, and in this acquisition."""
+    frame_number: int
+    frame_time: float
+    """Identity and time (unix s) of the last one."""
+    capturing: bool
+    captured: int
+    """Rows of this recording that readers can see."""
+    file: str
+    write_error: str
+    """Why the last picture could not be written; empty when it was."""
+    message: str
+    alarm: bool
+    """Whether somebody should act."""
+    lost: tuple[int, ...]
+    """Pictures lost, by cause (`LOST_CAUSES`), since the start of the process."""
+    truth: Mapping[str, Any] | None
+    """What a simulator says of the last picture; for scoring only."""
 
 
 class SingleFileRecorder(Recorder[Picture, Picture]):
-    """Writes each picture to a file of its own, a recording of one row, while `files` names them.
-
-    Attributes
-    ----------
-    files
-        None writes none.
-    """
+    """Writes each picture to a file of its own, a recording of one row, if `files` is not None."""
 
     def __init__(self) -> None:
         super().__init__(PictureLayout(), synchronous=True)
@@ -132,17 +114,13 @@ class Camera:
         Where pictures come from; the camera closes it.
     changed
         Called, from any thread, after the state has changed; must return at once.
-
-    Attributes
-    ----------
-    color
-        True records (H, W, 3) RGB, False (H, W) grey.
     """
 
     def __init__(self, source: Source, changed: Callable[[], None] | None = None) -> None:
         self.source = source
         self.changed = changed or (lambda: None)
         self.color = False
+        """True records (H, W, 3) RGB, False (H, W) grey."""
         self._size = source.size
         self._layout = PictureLayout()
         self._singles = SingleFileRecorder()
@@ -211,17 +189,14 @@ class Camera:
     ) -> Acquisition:
         """Start an acquisition; without `on_item`, return the one that is in progress, if any.
 
+        Its event `done` is set when the pictures are in the file and visible there.
+
         Parameters
         ----------
         requested
             Number of pictures that are decoded and, during a recording, stored; 0: until `stop`.
         on_item
             Called with each picture as it comes, on the source's thread; must return at once.
-
-        Returns
-        -------
-        Acquisition
-            Its event `done` is set when the pictures are in the file and visible there.
 
         Raises
         ------
@@ -241,7 +216,7 @@ class Camera:
         return self._owner.stop_acquisition()
 
     def start_capture(self, path: Path, count: int = 0, lazy: bool = False) -> str:
-        """Start a recording; one under way is closed first.
+        """Start a recording, one under way is closed first; return why it failed, empty if not.
 
         Parameters
         ----------
@@ -251,11 +226,6 @@ class Camera:
             Number of pictures after which it ends by itself, 0 never.
         lazy
             Create the file with the first picture only, in that picture's size.
-
-        Returns
-        -------
-        str
-            Why it failed; empty when it did not.
         """
         self._recorder.stop()  # before `_shape`, which returns the shape of an open recording
         known = (self.source.size or self._size) is not None and not lazy

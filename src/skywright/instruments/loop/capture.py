@@ -48,29 +48,15 @@ _REJECTED = tuple(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Picture:
-    """A picture that was decoded for a recording.
-
-    Attributes
-    ----------
-    frame
-        As it came.
-    image
-        (H, W) or (H, W, 3) uint8; None when it cannot be decoded: the recording keeps its bytes.
-    """
+    """A picture, as it came and decoded for a recording."""
 
     frame: SourceFrame
     image: NDArray[np.uint8] | None
+    """(H, W) or (H, W, 3) uint8; None when it cannot be decoded: the recording keeps its bytes."""
 
 
 class PictureFile:
-    """An open recording; not thread-safe.
-
-    Parameters
-    ----------
-    path
-        Of the new ``.h5`` file.
-    shape
-        Of a picture: (H, W), or (H, W, 3) in color.
+    """An open recording of pictures (H, W), or (H, W, 3) in color; not thread-safe.
 
     Raises
     ------
@@ -165,20 +151,15 @@ class PictureFile:
 
 
 class PictureLayout(Layout[Picture, Picture]):
-    """Writes pictures of the size of the first one.
-
-    Attributes
-    ----------
-    early_shape
-        Shape of the pictures of the next file, which is created before the first of them; None
-        waits for the first picture, and takes its shape.
-    """
+    """Writes pictures of the size of the first one."""
 
     name = "pictures"
     at_once = 1
 
     def __init__(self) -> None:
         self.early_shape: tuple[int, ...] | None = None
+        """Of the pictures of the next file, which is created before the first of them; None waits
+        for the first picture, and takes its shape."""
         self._capture: PictureFile | None = None
 
     @property

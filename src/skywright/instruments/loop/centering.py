@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from skywright.errors import ConfigError
 from skywright.instruments.loop.detection import NAN
 from skywright.instruments.loop.geometry import Floats, View, axis_px, axis_um, target_um, to_view
-from skywright.instruments.loop.harmonic import Harmonic, fit_harmonic
+from skywright.instruments.loop.harmonic import Harmonic, design_of, fit_harmonic
 
 MIN_ARC_DEG = 90.0
 MIN_INLIERS = 0.55  # of the tips: 0.6, less the right tips that the 3.5 sigma gate drops
@@ -40,18 +40,12 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True)
 class AxisPrior:
-    """What is known of the spindle beforehand.
-
-    Parameters
-    ----------
-    row_px : float
-        Row at which it crosses the target column (column and row for a pin from top or bottom).
-    sigma_px : float
-        Standard deviation of `row_px`; 0 takes it as exact.
-    """
+    """What is known of the spindle beforehand."""
 
     row_px: float
+    """Row at which it crosses the target column (column and row for a pin from top or bottom)."""
     sigma_px: float = 0.0
+    """Standard deviation of `row_px`; 0 takes it as exact."""
 
     def __post_init__(self) -> None:
         if not np.isfinite([self.row_px, self.sigma_px]).all():
@@ -62,48 +56,33 @@ class AxisPrior:
 
 @dataclass(frozen=True)
 class Center:
-    """A point of the sample in the goniometer frame, from its places over a rotation.
-
-    Attributes
-    ----------
-    offset_um : (3,) float64
-        x from the target, y and z from the axis; NaN if there is nothing to go by. With a
-        `reason` it is a coarse answer: its covariance says how coarse.
-    covariance_um2 : (3, 3) float64
-        Of `offset_um`.
-    axis_row_px, axis_sigma_px : float
-        Row at which the spindle crosses the target column (column and row for a vertical one).
-    sigma_um : float
-        Standard deviation of (y, z) in its worst direction.
-    rms_px : float
-        Of the used tips across the spindle.
-    n_given, n_used : int
-        Tips, and those of them that are `used`.
-    arc_deg : float
-        The turn that the used tips cover.
-    roll_deg, roll_sigma_deg : float
-        Turn of the spindle in the picture beyond `View.roll_deg`; NaN for a tip on the axis.
-    used : (n,) bool
-        Tips that agree with the fit.
-    reason : Reason
-        KNOWN (empty) if the center is known.
-    why : str
-        The same with numbers; empty if the center is known.
-    """
+    """A point of the sample in the goniometer frame, from its places over a rotation."""
 
     reason: Reason
+    """KNOWN (empty) if the center is known."""
     why: str
+    """The same with numbers; empty if the center is known."""
     used: NDArray[np.bool_]
+    """(n,) bool: tips that agree with the fit."""
     offset_um: Floats = field(default_factory=lambda: np.full(3, NAN))
+    """(3,) float64: x from the target, y and z from the axis; NaN if there is nothing to go by.
+    With a `reason` it is a coarse answer: its covariance says how coarse."""
     covariance_um2: Floats = field(default_factory=lambda: np.full((3, 3), NAN))
+    """(3, 3) float64: of `offset_um`."""
     axis_row_px: float = NAN
+    """Row at which the spindle crosses the target column (column and row for a vertical one)."""
     axis_sigma_px: float = NAN
     sigma_um: float = NAN
+    """Standard deviation of (y, z) in its worst direction."""
     rms_px: float = NAN
+    """Of the used tips across the spindle."""
     n_given: int = 0
     n_used: int = 0
+    """Tips, and those of them that are `used`."""
     arc_deg: float = 0.0
+    """The turn that the used tips cover."""
     roll_deg: float = NAN
+    """Turn of the spindle in the picture beyond `View.roll_deg`; NaN for a tip on the axis."""
     roll_sigma_deg: float = NAN
 
     @property
@@ -154,15 +133,11 @@ def fit_center(
     fit_part : float
         Factor on the error of y and z that the residuals of the fit give.
 
-    Returns
-    -------
-    Center
-        `reason` and `why` where the data cannot tell; nothing is raised for that.
-
     Notes
     -----
     Linear least squares with Tukey weights from a consensus start (`fit_harmonic`). The errors of
     a, b and c are those of the residuals, with their correlation along the angle; y = b, z = -c.
+    Where the data cannot tell, `reason` and `why` of the result say so; nothing is raised.
     """
     phi = np.asarray(phi_deg, dtype=np.float64).ravel()
     tip = np.asarray(tip_px, dtype=np.float64).reshape(len(phi), 2)
@@ -190,16 +165,10 @@ def fit_center(
 
 
 def arc_deg(phi_deg: ArrayLike, period_deg: float = 360.0) -> float:
-    """Return the part of a turn that angles cover: the period less the largest gap.
+    """Return the part of a turn that angles (n,) cover: the period less the largest gap.
 
-    A sweep is taken to reach half a step (at most 2.5 deg) beyond its ends, as its frames do.
-
-    Parameters
-    ----------
-    phi_deg : (n,) float
-        Less than two angles cover 0.
-    period_deg : float
-        360 for places, 180 for widths.
+    A sweep is taken to reach half a step (at most 2.5 deg) beyond its ends, as its frames do. Less
+    than two angles cover 0. The period is 360 for places, 180 for widths.
     """
     phi = np.unique(np.asarray(phi_deg, dtype=np.float64) % period_deg)
     if len(phi) < 2:
@@ -254,8 +223,7 @@ def _reweigh(
     )
     weights = np.zeros(len(angle))
     weights[used] = again.weights
-    design = np.stack([np.ones_like(angle), np.cos(angle), np.sin(angle)], axis=1)
-    residuals = places - design @ again.coefficients.T
+    residuals = places - design_of(angle) @ again.coefficients.T
     return replace(again, weights=weights, residuals=residuals)
 
 
@@ -288,10 +256,8 @@ def _center(
     sigma = float(np.sqrt(np.linalg.eigvalsh(covariance[1:, 1:]).max()))
     arc = arc_deg(phi[used])
     n_given, n_used = int(seen.sum()), int(used.sum())
-    most_px = max(MAX_SIGMA_PX, MAX_SIGMA_UM / view.pixel_um)
-    reason, why = _judge(
-        phi[used], n_given, arc, (sigma / view.pixel_um, most_px), axis_known, least_inliers
-    )
+    sigmas_px = sigma / view.pixel_um, max(MAX_SIGMA_PX, MAX_SIGMA_UM / view.pixel_um)
+    reason, why = _judge(phi[used], n_given, arc, sigmas_px, axis_known, least_inliers)
     roll, roll_sigma = _roll(fit, view)
     return Center(
         offset_um=np.array([u - target_um(a, view), b, -c]),
@@ -322,28 +288,21 @@ def _judge(
     """Say what keeps the center from being known, the plainest cause first."""
     sigma, most = sigma_px
     n_used, views, needed = len(phi), distinct_views(phi), 2 if axis_known else 3
+    reason = Reason.KNOWN
     if n_used < least_inliers * n_given:
-        return Reason.INCONSISTENT, (
-            f"{Reason.INCONSISTENT}: only {n_used} of {n_given} lie on one circle, "
-            f"{least_inliers:.0%} are needed"
-        )
-    if views < needed:
-        known = "with the axis known" if axis_known else "with the axis unknown"
-        return Reason.TOO_FEW, (
-            f"{Reason.TOO_FEW}: {views} different views (from {n_used} tips), "
-            f"{known} {needed} are needed"
-        )
-    if arc < MIN_ARC_DEG - 1e-6:
-        return Reason.SHORT_ARC, (
-            f"{Reason.SHORT_ARC}: tips cover {arc:.0f} deg, {MIN_ARC_DEG:.0f} are needed; "
-            "center coarsely and turn again"
-        )
-    if not sigma <= most:
-        return Reason.UNCERTAIN, (
-            f"{Reason.UNCERTAIN}: the center is known to {sigma:.1f} px only, "
-            f"{most:.0f} are allowed"
-        )
-    return Reason.KNOWN, ""
+        reason = Reason.INCONSISTENT
+        why = f"only {n_used} of {n_given} lie on one circle, {least_inliers:.0%} are needed"
+    elif views < needed:
+        reason, known = Reason.TOO_FEW, "known" if axis_known else "unknown"
+        seen = f"{views} different views (from {n_used} tips)"
+        why = f"{seen}, with the axis {known} {needed} are needed"
+    elif arc < MIN_ARC_DEG - 1e-6:
+        reason, needs = Reason.SHORT_ARC, f"{MIN_ARC_DEG:.0f} are needed"
+        why = f"tips cover {arc:.0f} deg, {needs}; center coarsely and turn again"
+    elif not sigma <= most:
+        reason = Reason.UNCERTAIN
+        why = f"the center is known to {sigma:.1f} px only, {most:.0f} are allowed"
+    return reason, f"{reason}: {why}" if reason else ""
 
 
 def _roll(fit: Harmonic, view: View) -> tuple[float, float]:

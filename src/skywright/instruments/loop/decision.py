@@ -52,33 +52,22 @@ while there are passes left, so that errors which a pass does not see stay withi
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a rotation tells of the place of the sample.
-
-    Attributes
-    ----------
-    offset_um : (x, y, z)
-        Of the aim from the beam, goniometer frame; NaN if there is nothing to go by.
-    sigma_um : float
-        Standard deviation across the spindle, in the worst direction.
-    along_sigma_um : float
-        The same along the spindle.
-    along_slack_um : float
-        What is allowed along the spindle beside the tolerance: a part of the loop's length.
-    known : bool
-        Good enough to be the last word; else it is coarse at best: move, and measure again.
-    coarse : bool
-        Not known, but good enough to move by.
-    why : str
-        Why it is not known.
-    """
+    """What a rotation tells of the place of the sample."""
 
     offset_um: tuple[float, float, float]
+    """(x, y, z): of the aim from the beam, goniometer frame; NaN if there is nothing to go by."""
     sigma_um: float
+    """Standard deviation across the spindle, in the worst direction."""
     along_sigma_um: float
+    """The same along the spindle."""
     along_slack_um: float
+    """What is allowed along the spindle beside the tolerance: a part of the loop's length."""
     known: bool
+    """Good enough to be the last word; else it is coarse at best: move, and measure again."""
     coarse: bool
+    """Not known, but good enough to move by."""
     why: str
+    """Why it is not known."""
 
     @property
     def residual_um(self) -> float:
@@ -136,14 +125,7 @@ def check_light(found: RotationValues) -> None:
 
 
 def judge(found: RotationValues, aim: Aim = "loop") -> Verdict:
-    """Decide what a rotation tells.
-
-    Parameters
-    ----------
-    found
-        What the rotation tells.
-    aim
-        Which point goes to the beam.
+    """Decide what a rotation tells; `aim` is the point that goes to the beam.
 
     Raises
     ------

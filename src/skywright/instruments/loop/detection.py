@@ -25,71 +25,51 @@ class Detection:
     """What one picture shows; pixels, x to the right, y down, pixel centers at whole numbers.
 
     What is not given is that of an empty view.
-
-    Attributes
-    ----------
-    tip_x, tip_y
-        End of the silhouette farthest from the pin side, px; NaN if there is none in view.
-    bbox
-        xmin, ymin, xmax, ymax of the loop or mount head without stem and pin, px; None if there is
-        none. Clipped to the frame.
-    kind
-        "nylon", "mitegen", "pin" (bare pin) or "none".
-    kind_odds
-        Logarithm of the odds that the kind is right, given a mount, were nylon and film equally
-        frequent; 0 for "none". The weight of a picture in the vote of a rotation.
-    width
-        Extent of the head (of a bare pin: of the pin) across the pin's axis, px; NaN if none.
-    side
-        Border through which the mount enters: "left", "right", "top", "bottom"; None if none.
-    score
-        0..1, near 0 for an empty view.
-    pin_base_x, pin_base_y
-        Where the pin (or the body of a mount) ends and the stem begins, px; NaN if out of view.
-    fiber_width
-        Thickness of the stem, px; NaN if there is none.
-    clipped
-        The silhouette leaves the frame elsewhere than on the pin side.
-    tip_in_view, tip_sign
-        False with "+" if the mount reaches past the far edge or nothing is seen, with "-" if only
-        something at the pin side is seen whose end cannot be told; True with "".
-    level, saturated
-        Mean grey level, fraction of pixels at the ends of the scale.
-    contrast
-        Grey levels by which the mount differs from the light; without a mount, from the 0.5th to
-        the 99.5th percentile.
-    sharpness
-        99.5th percentile of the gradient, grey levels per pixel.
-    noise
-        Standard deviation from pixel to pixel, of every second one of them, grey levels.
-    flat
-        Light off or no structure: neither a mount nor an empty view can be told.
-    head_errors
-        Expected absolute errors of `bbox`, px, in its order; None where they are not known: of a
-        bare pin, and of the boxes of other networks.
     """
 
     tip_x: float = NAN
     tip_y: float = NAN
+    """End of the silhouette farthest from the pin side, px; NaN if there is none in view."""
     bbox: Corners | None = None
+    """Of the loop or mount head without stem and pin: xmin, ymin, xmax, ymax, px, clipped to the
+    frame; None if there is none."""
     kind: str = "none"
+    """One of `CLASS_NAMES`; "pin" is a bare pin."""
     kind_odds: float = 0.0
+    """Logarithm of the odds that the kind is right, given a mount, were nylon and film equally
+    frequent; 0 for "none". The weight of a picture in the vote of a rotation."""
     width: float = NAN
+    """Extent of the head (of a bare pin: of the pin) across the pin's axis, px; NaN if none."""
     side: str | None = None
+    """Border through which the mount enters: "left", "right", "top", "bottom"; None if none."""
     score: float = 0.0
+    """0..1, near 0 for an empty view."""
     pin_base_x: float = NAN
     pin_base_y: float = NAN
+    """Where the pin (or the body of a mount) ends and the stem begins, px; NaN if out of view."""
     fiber_width: float = NAN
+    """Thickness of the stem, px; NaN if there is none."""
     clipped: bool = False
+    """The silhouette leaves the frame elsewhere than on the pin side."""
     tip_in_view: bool = False
     tip_sign: str = "+"
+    """False with "+" if the mount reaches past the far edge or nothing is seen, with "-" if only
+    something at the pin side is seen whose end cannot be told; True with the empty text."""
     level: float = NAN
     saturated: float = NAN
+    """Mean grey level, fraction of pixels at the ends of the scale."""
     contrast: float = NAN
+    """Grey levels by which the mount differs from the light; without a mount, from the 0.5th to the
+    99.5th percentile."""
     sharpness: float = NAN
+    """99.5th percentile of the gradient, grey levels per pixel."""
     noise: float = NAN
+    """Standard deviation from pixel to pixel, of every second one of them, grey levels."""
     flat: bool = False
+    """Light off or no structure: neither a mount nor an empty view can be told."""
     head_errors: Corners | None = None
+    """Expected absolute errors of `bbox`, px, in its order; None where they are not known: of a
+    bare pin, and of the boxes of other networks."""
 
 
 BOX_NAMES = ("xmin", "ymin", "xmax", "ymax")

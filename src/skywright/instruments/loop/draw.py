@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from skywright.instruments.loop.detection import Corners, Detection
-from skywright.instruments.loop.limits import find_limits
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,7 +32,7 @@ def annotate(
     title: str = "",
     pin_box: Corners | None = None,
 ) -> NDArray[np.uint8]:
-    """Draw box, tip, end of the pin and a caption into a copy of a picture.
+    """Draw box, tip, end of the pin and a caption into a copy, (H, W, 3) uint8, of a picture.
 
     Parameters
     ----------
@@ -44,11 +43,7 @@ def annotate(
     title
         Put before the caption, e.g. a file name or a frame number.
     pin_box
-        xmin, ymin, xmax, ymax of the pin (`find_pin_box`), px.
-
-    Returns
-    -------
-    (H, W, 3) uint8
+        xmin, ymin, xmax, ymax of the pin (`backends.boxes.find_pin_box`), px.
     """
     image = Image.fromarray(np.ascontiguousarray(picture)).convert("RGB")
     draw = ImageDraw.Draw(image)
@@ -74,26 +69,6 @@ def annotate(
         stroke_fill=(0, 0, 0),
     )
     return np.asarray(image)
-
-
-def find_pin_box(gray: NDArray[np.uint8], detection: Detection) -> Corners | None:
-    """Return the box of the pin, px, from its border to its end, as wide as its silhouette.
-
-    None if no end of a pin is seen in the picture, (H, W) uint8.
-    """
-    if math.isnan(detection.pin_base_x) or detection.side is None:
-        return None
-    vertical = detection.side in ("top", "bottom")
-    limits = find_limits(np.ascontiguousarray(gray.T) if vertical else gray)
-    if limits is None:
-        return None
-    end = detection.pin_base_y if vertical else detection.pin_base_x
-    length = gray.shape[0 if vertical else 1]
-    first, last = (0.0, end) if detection.side in ("left", "top") else (end, length - 1.0)
-    low, high = limits.over(first, last)
-    if math.isnan(low):
-        return None
-    return (low, first, high, last) if vertical else (first, low, last, high)
 
 
 def caption(detection: Detection) -> str:

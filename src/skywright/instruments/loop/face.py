@@ -19,29 +19,20 @@ SHAPE_ERROR = 0.03  # heads are no ellipses: their width misses the model by thi
 
 @dataclass(frozen=True)
 class Face:
-    """The face of a loop.
-
-    Attributes
-    ----------
-    face_on_deg : float
-        Motor angle in 0..180 at which the loop is seen widest; NaN if there is no clear face.
-        Edge-on is 90 deg from it.
-    sigma_deg : float
-        Standard deviation of `face_on_deg`.
-    width_um, thickness_um : float
-        Fitted extent at the face and at the edge.
-    lump : bool
-        Whether a drop, ice or a crystal swells the outline; False if the widths cannot tell.
-    why : str
-        Why there is no answer; empty if there is.
-    """
+    """The face of a loop."""
 
     why: str
+    """Why there is no answer; empty if there is."""
     face_on_deg: float = NAN
+    """Motor angle in 0..180 at which the loop is seen widest; NaN if there is no clear face.
+    Edge-on is 90 deg from it."""
     sigma_deg: float = NAN
+    """Standard deviation of `face_on_deg`."""
     width_um: float = NAN
     thickness_um: float = NAN
+    """Fitted extent at the face and at the edge."""
     lump: bool = False
+    """Whether a drop, ice or a crystal swells the outline; False if the widths cannot tell."""
 
     @property
     def ok(self) -> bool:
@@ -54,10 +45,9 @@ def fit_face(phi_deg: ArrayLike, width_um: ArrayLike, pixel_um: float) -> Face:
 
     Parameters
     ----------
-    phi_deg : (n,) float
-        Angle of the spindle at each picture; order and spacing are free.
-    width_um : (n,) float
-        Extent of the head across the spindle; NaN where unknown.
+    phi_deg, width_um : (n,) float
+        Angle of the spindle at each picture, in any order and spacing; extent of the head across
+        the spindle, NaN where unknown.
     pixel_um : float
         Size of a pixel across the spindle.
 

@@ -27,34 +27,24 @@ WIDTH_PX, HEIGHT_PX = 704, 480  # 4CIF, what the camera sends
 
 @dataclass(frozen=True)
 class View:
-    """How the camera sees the spindle at one zoom.
-
-    Parameters
-    ----------
-    um_per_px_x, um_per_px_y : float
-        Size of a pixel in the sample, by columns and by rows, > 0; they differ on old encoders.
-    side : "left", "right", "top" or "bottom"
-        Border through which the pin enters.
-    roll_deg : float
-        Turn of the spindle (and of all that moves with it) in the picture, from `along` towards
-        `across`: a loop far from the pin is seen at larger `across` if it is positive. |roll| < 45.
-    phi_sign : 1 or -1
-        -1 where the motor's angle grows against the sense of the formula above.
-    width_px, height_px : int
-        Size of the picture.
-    target_px : float or None
-        Where the tip shall go along the spindle: a column, a row for a pin from top or bottom;
-        None is the middle of the picture.
-    """
+    """How the camera sees the spindle at one zoom."""
 
     um_per_px_x: float = UM_PER_PX
     um_per_px_y: float = UM_PER_PX
+    """Size of a pixel in the sample, by columns and by rows, > 0; they differ on old encoders."""
     side: Side = "left"
+    """Border through which the pin enters."""
     roll_deg: float = 0.0
+    """Turn of the spindle (and of all that moves with it) in the picture, from `along` towards
+    `across`: a loop far from the pin is seen at larger `across` if it is positive. |roll| < 45."""
     phi_sign: int = 1
+    """-1 where the motor's angle grows against the sense of the formula above."""
     width_px: int = WIDTH_PX
     height_px: int = HEIGHT_PX
+    """Size of the picture."""
     target_px: float | None = None
+    """Where the tip shall go along the spindle: a column, a row for a pin from top or bottom; None
+    is the middle of the picture."""
 
     def __post_init__(self) -> None:
         for name in ("um_per_px_x", "um_per_px_y"):
@@ -106,19 +96,7 @@ class View:
 
 
 def to_view(xy_px: ArrayLike, view: View) -> Floats:
-    """Convert points of the picture to the view frame.
-
-    Parameters
-    ----------
-    xy_px : (..., 2) float
-        x, y in px.
-    view
-
-    Returns
-    -------
-    (..., 2) float64
-        along, across in um.
-    """
+    """Convert points x, y of the picture, (..., 2) px, to along, across, (..., 2) float64 um."""
     return np.asarray(xy_px, dtype=np.float64) @ view.matrix.T
 
 
@@ -157,10 +135,8 @@ def to_laboratory(xyz_um: ArrayLike, phi_deg: ArrayLike, phi_sign: int = 1) -> F
     ----------
     xyz_um : (..., 3) float
         Goniometer frame, from the axis.
-    phi_deg : (...) float
-        Spindle angle.
-    phi_sign : 1 or -1
-        See `View`.
+    phi_deg, phi_sign
+        Spindle angle, (...), and 1 or -1 (`View`).
 
     Returns
     -------
@@ -180,7 +156,7 @@ def to_goniometer(along_across_beam_um: ArrayLike, phi_deg: ArrayLike, phi_sign:
 
 
 def observe(xyz_um: ArrayLike, phi_deg: ArrayLike, view: View, axis_row_px: float) -> Floats:
-    """Predict where points are seen.
+    """Predict where points are seen: x, y, (..., 2) float64 px.
 
     Parameters
     ----------
@@ -191,11 +167,6 @@ def observe(xyz_um: ArrayLike, phi_deg: ArrayLike, view: View, axis_row_px: floa
     view : View
     axis_row_px : float
         Row at which the spindle crosses the target column (column and row for a vertical one).
-
-    Returns
-    -------
-    (..., 2) float64
-        x, y in px.
     """
     seen = to_laboratory(xyz_um, phi_deg, view.phi_sign)[..., :2]
     axis = axis_um(axis_row_px, view)

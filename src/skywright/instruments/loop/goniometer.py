@@ -27,13 +27,8 @@ TRACE_HZ, TRACE_ROWS = 100.0, 20_000
 class Oscillation:
     """An oscillation as the controller makes it; times in unix s, angles are dial positions.
 
-    Attributes
-    ----------
-    motor_start, motor_end : the sweep begins to move, rests.
-    window_start, window_end : the window of the trigger.
-    start_deg, end_deg : angles at those.
-    path : the motion of the spindle as it was when the sweep was told.
-    rest_time : all is over, the way back to `end_deg` included.
+    The spindle moves from `motor_start` to `motor_end`; the window of the trigger is open from
+    `window_start`, at `start_deg`, to `window_end`, at `end_deg`.
     """
 
     motor_start: float
@@ -43,7 +38,9 @@ class Oscillation:
     start_deg: float
     end_deg: float
     rest_time: float
+    """All is over, the way back to `end_deg` included."""
     path: Axis
+    """The motion of the spindle as it was when the sweep was commanded."""
 
     def kept_by(self, axis: SimulatedAxis, time: float) -> bool:
         """Tell whether nothing has disturbed the spindle up to a time: no stop, fault or switch."""
@@ -71,16 +68,10 @@ def start_oscillation(
     acceleration: float,
     within: tuple[float, float] = (0.0, 0.0),
 ) -> Oscillation:
-    """Let a spindle make a sweep.
+    """Let a spindle, which must be at rest, make a sweep in dial angles from now, unix s, on.
 
     Parameters
     ----------
-    axis
-        The spindle; it must be at rest.
-    time
-        Now, unix s.
-    sweep
-        What is asked for, in dial angles.
     velocity, most, acceleration
         Speed of the ways to and fro and largest speed, deg/s; deg/s^2.
     within
@@ -150,10 +141,8 @@ class Goniometer:
 
     Parameters
     ----------
-    carriage
-        How the motors carry the sample.
-    clock
-        The controller's.
+    carriage, clock
+        How the motors carry the sample; the clock is the controller's.
     switch_mm
         Distance of the stages' limit switches from 0.
     """

@@ -25,26 +25,18 @@ GATE = 3.5  # residuals beyond this number of sigma are not counted as used
 
 @dataclass(frozen=True)
 class Harmonic:
-    """Result of `fit_harmonic` for n samples and k responses, in the unit of the responses.
-
-    Attributes
-    ----------
-    coefficients : (k, 3) float64
-        Constant, cosine, sine.
-    covariance : (k, 3, 3) float64
-        Of the coefficients, residuals' correlation along the angle included.
-    sigma : (k,) float64
-        Standard deviation of the used residuals.
-    weights : (n,) float64
-        Tukey weights of the last iteration, 0 where not used.
-    residuals : (n, k) float64
-    """
+    """Result of `fit_harmonic` for n samples and k responses, in the unit of the responses."""
 
     coefficients: Floats
+    """(k, 3) float64: constant, cosine, sine."""
     covariance: Floats
+    """(k, 3, 3) float64: of the coefficients, residuals' correlation along the angle included."""
     sigma: Floats
+    """(k,) float64: standard deviation of the used residuals."""
     weights: Floats
+    """(n,) float64: Tukey weights of the last iteration, 0 where not used."""
     residuals: Floats
+    """(n, k) float64."""
 
 
 def fit_harmonic(
@@ -62,8 +54,7 @@ def fit_harmonic(
 
     Parameters
     ----------
-    angle_rad : (n,) float64
-    responses : (n, k) float64
+    angle_rad, responses : (n,), (n, k) float64
         Finite.
     unit : float
         Size of the usual error (one pixel); scales are held within 0.5 and 5 of it.
@@ -78,7 +69,7 @@ def fit_harmonic(
         is not given.
     """
     n, k = responses.shape
-    design = np.stack([np.ones(n), np.cos(angle_rad), np.sin(angle_rad)], axis=1)
+    design = design_of(angle_rad)
     mean = np.zeros((k, 3)) if prior_mean is None else prior_mean
     precision = np.zeros((k, 3)) if prior_precision is None else prior_precision
     factor = np.ones(n) if gain is None else gain
@@ -101,6 +92,11 @@ def fit_harmonic(
         weights=np.where((np.abs(residuals) < GATE * scales).all(axis=1), weights, 0.0),
         residuals=residuals / factor[:, None],
     )
+
+
+def design_of(angle_rad: Floats) -> Floats:
+    """Return constant, cosine and sine of angles (n,) as (n, 3) float64."""
+    return np.stack([np.ones_like(angle_rad), np.cos(angle_rad), np.sin(angle_rad)], axis=1)
 
 
 @lru_cache(maxsize=512)

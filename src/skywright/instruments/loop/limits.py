@@ -17,20 +17,14 @@ SMOOTH_COLUMNS = 3
 
 @dataclass(frozen=True)
 class Limits:
-    """The filled outline of a mount, column by column.
-
-    Attributes
-    ----------
-    upper, lower : (W,) float64
-        y of its two edges in each column of the picture, px, pixel centers at whole numbers; NaN
-        where there is nothing.
-    side
-        Border through which it enters.
-    """
+    """The filled outline of a mount, column by column."""
 
     upper: NDArray[np.float64]
     lower: NDArray[np.float64]
+    """(W,) float64: y of its two edges in each column of the picture, px, pixel centers at whole
+    numbers; NaN where there is nothing."""
     side: str
+    """Border through which it enters."""
 
     def over(self, start: float, stop: float) -> tuple[float, float]:
         """Return the extremes of `upper` and `lower` over the columns from `start` to `stop`, px.
@@ -45,18 +39,9 @@ class Limits:
 
 
 def find_limits(gray: NDArray[np.uint8]) -> Limits | None:
-    """Find the mount of a picture and its edges in each column.
+    """Find the mount of a picture, as `find_loop` does, and its edges in each column.
 
-    Parameters
-    ----------
-    gray
-        (H, W) uint8 picture, at least 32 x 32.
-
-    Returns
-    -------
-    Limits or None
-        None if there is no mount; the mount is the one that
-        `skywright.instruments.loop.detect.find_loop` finds.
+    `gray` is (H, W) uint8, at least 32 x 32. None if there is no mount.
 
     Raises
     ------

@@ -37,28 +37,19 @@ def decode(data: bytes, source: str = "picture", color: bool = False) -> NDArray
     """
     if not data:
         raise DataError(f"{source}: 0 bytes, expected an image file; was the upload cut off?")
-    gray = _decode_jpeg(data, source) if data[:2] == b"\xff\xd8" else _decode_other(data, source)
-    if min(gray.shape) < MIN_SIDE_PX:
+    is_jpeg = data.startswith(b"\xff\xd8")
+    picture = _decode_jpeg(data, source, color) if is_jpeg else _decode_other(data, source)
+    height, width = picture.shape[:2]
+    if min(height, width) < MIN_SIDE_PX:
         raise DataError(
-            f"{source}: picture of {gray.shape[1]} x {gray.shape[0]} pixels, expected at least "
+            f"{source}: picture of {width} x {height} pixels, expected at least "
             f"{MIN_SIDE_PX} x {MIN_SIDE_PX}; check the resolution of the camera"
         )
-    if not color:
-        return gray
-    try:
-        return simplejpeg.decode_jpeg(data, colorspace="RGB")
-    except ValueError:
-        return np.repeat(gray[:, :, np.newaxis], 3, axis=2)
+    return np.dstack([picture] * 3) if color and picture.ndim == 2 else picture
 
 
 def read_picture(path: str | Path) -> NDArray[np.uint8]:
-    """Read an image file, JPEG, PNG or another, to luminance, (H, W) uint8.
-
-    Raises
-    ------
-    DataError
-        If the file cannot be read or decoded.
-    """
+    """Read an image file to luminance, (H, W) uint8; `DataError` if that fails."""
     try:
         data = Path(path).read_bytes()
     except OSError as error:
@@ -67,12 +58,14 @@ def read_picture(path: str | Path) -> NDArray[np.uint8]:
     return decode(data, str(path))
 
 
-def _decode_jpeg(data: bytes, source: str) -> NDArray[np.uint8]:
-    """Decode a JPEG straight to its luminance; libjpeg's warnings (missing data) are errors."""
+def _decode_jpeg(data: bytes, source: str, color: bool) -> NDArray[np.uint8]:
+    """Decode a JPEG to its luminance or RGB; libjpeg's warnings (missing data) are errors."""
     try:
+        if color:
+            return simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True)
         return simplejpeg.decode_jpeg(data, colorspace="GRAY", strict=True)[:, :, 0]
     except ValueError as error:
-        # CMYK and other rare kinds have no way to grey in libjpeg; Pillow refuses broken ones.
+        # libjpeg cannot convert CMYK and other rare kinds; Pillow refuses broken ones.
         try:
             return _decode_other(data, source)
         except DataError:
@@ -117,16 +110,9 @@ def _scaled_to_bytes(pixels: NDArray) -> NDArray[np.uint8]:
 
 
 def encode_jpeg(picture: NDArray[np.uint8], quality: int = 85, subsampling: str = "420") -> bytes:
-    """Encode a picture as JPEG.
+    """Encode a picture, (H, W) or (H, W, 3) uint8, as JPEG of a quality 0..100.
 
-    Parameters
-    ----------
-    picture
-        (H, W) or (H, W, 3) uint8.
-    quality
-        0..100.
-    subsampling
-        Of color: 420 as video encoders do, 444 for lines of one pixel.
+    Subsampling of color is 420 as video encoders do, or 444 for lines of one pixel.
     """
     if picture.ndim == 2:
         gray = np.ascontiguousarray(picture[:, :, np.newaxis])

@@ -5,7 +5,6 @@ It works on what `loop_detection` found in the pictures and on the spindle's ang
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,20 +13,19 @@ from numpy.typing import NDArray
 from skywright.analysis import Analysis, Batch, join
 from skywright.files.columns import Column
 from skywright.instruments.loop.analysis import COLUMNS as DETECTED
-from skywright.instruments.loop.analysis import (
-    KINDS,
-    SIDES,
-    SIGNS,
-    code_column,
-    px_column,
-    real_column,
-)
+from skywright.instruments.loop.analysis import KINDS, SIDES, code_column, px_column, real_column
 from skywright.instruments.loop.calibration import ZoomCalibration, from_json
 from skywright.instruments.loop.centering import NAN, Center
-from skywright.instruments.loop.detection import BOX_NAMES, ERROR_NAMES
+from skywright.instruments.loop.detection import Detection, from_row
 from skywright.instruments.loop.geometry import axis_um, target_um, to_view
 from skywright.instruments.loop.rotation_values import RESULTS, LastPicture, Place, RotationValues
-from skywright.instruments.loop.series import Series, cut_by_frame, fit_series, keep_outermost
+from skywright.instruments.loop.series import (
+    Series,
+    cut_by_frame,
+    fit_series,
+    from_detections,
+    keep_outermost,
+)
 
 FROZEN = 0.1
 """Less than this part of the pictures differing from all others, while the spindle turns, means
@@ -139,37 +137,22 @@ class LoopRotation(WholeRun):
             return RotationValues(why="no pictures", reason="no frames").flat()
         given = self.parameters
         sigma_s = given["delay_sigma_s"]
-        values = replace(
-            summarize(state, self.calibration),
+        return _fit(
+            state,
+            self.calibration,
             delay=given["delay_s"],
             delay_sigma=NAN if sigma_s is None else sigma_s,
             delay_why=given["delay_why"],
-        )
-        return values.flat()
+        ).flat()
 
 
 def to_series(batch: Batch) -> Series:
     """Turn the inputs of `LoopRotation` into what the fit takes."""
-    kind = np.array(KINDS)[batch["kind"]]
-    side = np.array(SIDES)[batch["side"]]
-    sign = np.array(SIGNS)[batch["tip_sign"]]
-    tip, box, error = (
-        np.stack([batch[name].astype(np.float64) for name in names], axis=1)
-        for names in (("tip_x", "tip_y"), BOX_NAMES, ERROR_NAMES)
-    )
-    return Series(
-        phi_deg=batch["phi"].astype(np.float64),
-        tip_px=tip,
-        bbox_px=box,
-        error_px=error,
-        width_px=batch["width"].astype(np.float64),
-        kind=kind,
-        kind_odds=np.maximum(batch["kind_odds"].astype(np.float64), 0.0),
-        side=np.where(side == "none", "", side),
-        score=batch["score"].astype(np.float64),
-        clipped=batch["clipped"].astype(np.bool_),
-        beyond=(sign == "+") & (kind != "none"),
-    )
+    return from_detections(batch["phi"], [_detection(batch, row) for row in range(len(batch))])
+
+
+def _detection(batch: Batch, row: int) -> Detection:
+    return from_row({name: values[row] for name, values in batch.data.items()})
 
 
 def _is_frozen(turned: Batch) -> bool:
@@ -181,16 +164,8 @@ def _is_frozen(turned: Batch) -> bool:
     return bool(len(np.unique(rows, axis=0)) < max(2.0, FROZEN * len(turned)))
 
 
-def summarize(batch: Batch, calibration: ZoomCalibration) -> RotationValues:
-    """Return the results (but for the delay) of a rotation.
-
-    Parameters
-    ----------
-    batch
-        Rows of `LoopRotation`: its inputs and its columns.
-    calibration
-        Of the camera at the zoom of the run.
-    """
+def _fit(batch: Batch, calibration: ZoomCalibration, **delay: Any) -> RotationValues:
+    """Return the results of a rotation, from inputs and columns of `LoopRotation`."""
     turned = batch.take(np.isfinite(batch["phi"]))
     view = calibration.view
     kept, nearer = keep_outermost(to_series(turned), view)
@@ -224,6 +199,7 @@ def summarize(batch: Batch, calibration: ZoomCalibration) -> RotationValues:
         n_pin=int((turned["kind"] == KINDS.index("pin")).sum()),
         n_nearer=nearer,
         **states,
+        **delay,
         last=_last(batch, calibration),
     )
 
@@ -244,32 +220,28 @@ def _place(center: Center) -> Place:
 
 def _last(batch: Batch, calibration: ZoomCalibration) -> LastPicture:
     """Return what the last picture shows, seen from the beam."""
-    last = {name: values[-1] for name, values in batch.data.items()}
-    view = calibration.view
+    last, view = _detection(batch, -1), calibration.view
     axis = axis_um(calibration.axis_px, view)
     beam = np.array([target_um(axis, view), axis])
-    tip, low, high = (
-        np.array([last[x], last[y]], dtype=np.float64)
-        for x, y in (("tip_x", "tip_y"), ("xmin", "ymin"), ("xmax", "ymax"))
-    )
-    along, across = to_view(tip, view) - beam
-    box_along, box_across = to_view(0.5 * (low + high), view) - beam
-    length, width = np.abs(to_view(high, view) - to_view(low, view))
+    corners = np.array(last.bbox or (NAN,) * 4).reshape(2, 2)
+    along, across = to_view((last.tip_x, last.tip_y), view) - beam
+    box_along, box_across = to_view(corners.mean(axis=0), view) - beam
+    length, width = np.abs(np.diff(to_view(corners, view), axis=0)[0])
     return LastPicture(
         time=float(batch.times[-1]),
-        tip_x=tip[0],
-        tip_y=tip[1],
+        tip_x=last.tip_x,
+        tip_y=last.tip_y,
         along=along,
         across=across,
         box_along=box_along,
         box_across=box_across,
         box_length=length,
         box_width=width,
-        kind=KINDS[last["kind"]],
-        side=SIDES[last["side"]],
-        sign=SIGNS[last["tip_sign"]],
-        tip_in_view=bool(last["tip_in_view"]),
-        flat=bool(last["flat"]),
-        level=float(last["level"]),
-        saturated=float(last["saturated"]),
+        kind=last.kind,
+        side=last.side or "none",
+        sign=last.tip_sign,
+        tip_in_view=last.tip_in_view,
+        flat=last.flat,
+        level=last.level,
+        saturated=last.saturated,
     )

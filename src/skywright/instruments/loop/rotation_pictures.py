@@ -1,6 +1,7 @@
-"""Pictures of a rotation for people: what was seen where, the fits, before and after."""
+"""A rotation for people: curves and pictures of what was seen where and fitted, in words."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,96 @@ from skywright.analysis.display import contact_sheet
 from skywright.instruments.loop.calibration import ZoomCalibration
 from skywright.instruments.loop.detection import from_row
 from skywright.instruments.loop.draw import annotate, figure_png
+from skywright.instruments.loop.geometry import Floats, axis_um, to_view
 from skywright.instruments.loop.picture import encode_jpeg, encode_png
-from skywright.instruments.loop.rotation_curves import in_words, rotation_curves
 
-Floats = NDArray[np.float64]
+POINTS = 361
 TIP, MIDDLE, AXIS = "#c8322b", "#2f6db5", "#777777"
+BEAM = (40, 220, 255)
+SHEET = 12
+Picture = NDArray[np.uint8]
+"""(H, W) or (H, W, 3) uint8."""
+
+
+@dataclass(frozen=True)
+class RotationCurves:
+    """Heights from the spindle and widths, um."""
+
+    phi_deg: Floats
+    """(n,) float64: spindle at each picture; NaN where it is not known."""
+    seen: Mapping[str, Floats]
+    """Height of ``"tip"`` and ``"middle"`` in each picture, (n,) float64; NaN where not seen."""
+    width: Floats
+    """(n,) float64: of the loop in each picture."""
+    curve_deg: Floats
+    """(m,) float64: angles of the fitted curves."""
+    fitted: Mapping[str, Floats]
+    """Height of ``"tip"`` and ``"middle"``, (m,) float64; NaN where there is no fit."""
+    fitted_width: Floats
+    """(m,) float64: NaN if the face is not known."""
+
+
+def rotation_curves(
+    phi_deg: Floats,
+    tip_px: Floats,
+    box_px: Floats,
+    width_px: Floats,
+    result: Mapping[str, Any],
+    calibration: ZoomCalibration,
+) -> RotationCurves:
+    """Put what was seen in a rotation beside the results of `LoopRotation`.
+
+    Parameters
+    ----------
+    phi_deg, width_px : (n,) float64
+        Spindle at each picture; width of the loop across the pin's axis.
+    tip_px : (n, 2) float64
+        Tip, x and y.
+    box_px : (n, 4) float64
+        Box around the loop: left, right, top, bottom.
+    """
+    view = calibration.view
+    row = result["axis_row"]
+    axis = axis_um(row if np.isfinite(row) else calibration.axis_px, view)
+    middle_px = 0.5 * np.stack([box_px[:, 0] + box_px[:, 1], box_px[:, 2] + box_px[:, 3]], axis=1)
+    known = phi_deg[np.isfinite(phi_deg)]
+    ends = (float(known.min()), float(known.max())) if known.size else (0.0, 180.0)
+    curve = np.linspace(*ends, POINTS)
+    return RotationCurves(
+        phi_deg=phi_deg,
+        seen={
+            "tip": to_view(tip_px, view)[:, 1] - axis,
+            "middle": to_view(middle_px, view)[:, 1] - axis,
+        },
+        width=width_px * view.pixel_um,
+        curve_deg=curve,
+        fitted={name: _height(result, name, curve, view.phi_sign) for name in ("tip", "middle")},
+        fitted_width=flat_width(result, curve),
+    )
+
+
+def flat_width(result: Mapping[str, Any], phi_deg: Any) -> Any:
+    """Return the width at which a flat loop is seen, by the face, width and thickness of a fit."""
+    turn = np.deg2rad(phi_deg - result["face_on"])
+    return np.hypot(result["width"] * np.cos(turn), result["thickness"] * np.sin(turn))
+
+
+def in_words(result: Mapping[str, Any]) -> str:
+    """Say where the loop of a rotation is and how it faces, or why that is not known."""
+    if not result["middle_ok"] and not result["ok"]:
+        return result["why"] or result["middle_why"]
+    point = "middle" if result["middle_ok"] else "tip"
+    x, y, z = (result[f"{point}_{axis}"] for axis in "xyz")
+    face = f", face-on at {result['face_on']:.1f} deg" if np.isfinite(result["face_on"]) else ""
+    return (
+        f"{result['kind']}: {point} at x {x:.1f}, y {y:.1f}, z {z:.1f} um "
+        f"(+- {result[f'{point}_sigma']:.1f}){face}"
+    )
+
+
+def _height(result: Mapping[str, Any], name: str, phi_deg: Floats, sign: int) -> Floats:
+    phi = np.deg2rad(phi_deg) * sign
+    return np.asarray(result[f"{name}_y"] * np.cos(phi) - result[f"{name}_z"] * np.sin(phi))
 
 
 def draw_rotation(
@@ -54,12 +140,6 @@ def draw_rotation(
     return {"rotation.png": figure_png(figure)}
 
 
-Picture = NDArray[np.uint8]
-"""(H, W) or (H, W, 3) uint8."""
-BEAM = (40, 220, 255)
-SHEET = 12
-
-
 def places_on_sheet(phi_deg: Floats) -> list[int]:
     """Return the rows of at most `SHEET` pictures, spread over those whose angle is known."""
     known = np.flatnonzero(np.isfinite(phi_deg))
@@ -72,20 +152,9 @@ def draw_sheet(
 ) -> Iterator[tuple[str, bytes]]:
     """Draw what was found into pictures of a rotation, and where the beam is; and a sheet of them.
 
-    Parameters
-    ----------
-    pictures
-        Rows of the run, and the picture of each.
-    members
-        Inputs of `skywright.instruments.loop.rotation.LoopRotation`, of all rows.
-    calibration
-        Of the camera.
-
-    Yields
-    ------
-    str, bytes
-        ``rotation_NNNN.jpg``, each as soon as it is drawn, and ``rotation_sheet.png``: names and
-        contents of the files.
+    `pictures` are rows of the run with the picture of each, `members` the inputs of `LoopRotation`
+    in all rows. Yields name and contents of ``rotation_NNNN.jpg``, each as soon as it is drawn, and
+    of ``rotation_sheet.png``.
     """
     drawn = []
     for row, picture in pictures:
@@ -111,10 +180,10 @@ def _mark_beam(picture: Picture, calibration: ZoomCalibration, text: str = "") -
     draw = ImageDraw.Draw(image)
     view, unit = calibration.view, max(1, round(max(image.size) / 500))
     x, y = view.by_spindle(view.target, calibration.axis_px)
-    radius = 14 * unit
-    draw.ellipse((x - radius, y - radius, x + radius, y + radius), outline=BEAM, width=unit)
-    draw.line((x - 2 * radius, y, x + 2 * radius, y), fill=BEAM, width=unit)
-    draw.line((x, y - 2 * radius, x, y + 2 * radius), fill=BEAM, width=unit)
+    radius, arm = 14 * unit, 28 * unit
+    draw.circle((x, y), radius, outline=BEAM, width=unit)
+    draw.line((x - arm, y, x + arm, y), fill=BEAM, width=unit)
+    draw.line((x, y - arm, x, y + arm), fill=BEAM, width=unit)
     if text:
         font = ImageFont.load_default(14 * unit)
         draw.text((6, 4), text, fill=BEAM, font=font, stroke_width=unit, stroke_fill=(0, 0, 0))

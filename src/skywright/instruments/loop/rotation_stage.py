@@ -27,13 +27,7 @@ used in the process that draws."""
 
 
 class RotationStage(SecondStage):
-    """Fits each run with a spindle and a camera.
-
-    Parameters
-    ----------
-    calibrations
-        Path of the file with the camera's calibrations; it need not exist.
-    """
+    """Fits each run with a spindle and a camera, by a file of calibrations that need not exist."""
 
     analysis = LoopRotation
 
@@ -54,15 +48,7 @@ class RotationStage(SecondStage):
 
 
 class RotationRun(SecondRun):
-    """The fit of one raw run.
-
-    Parameters
-    ----------
-    start
-        Its start document.
-    calibrations
-        Of the camera.
-    """
+    """The fit of one raw run."""
 
     def __init__(self, start: Document, calibrations: CalibrationFile) -> None:
         self.turn = RunSpindle(start)

@@ -114,13 +114,7 @@ class RotationValues:
 
     @classmethod
     def of(cls, results: Mapping[str, Any]) -> Self:
-        """Take the values from scalars with flat names.
-
-        Raises
-        ------
-        DataError
-            If one is missing.
-        """
+        """Take the values from scalars with flat names; `DataError` if one is missing."""
         missing = [name for name in FLAT_NAMES if name not in results]
         if missing:
             more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""

@@ -5,7 +5,7 @@ so both agree exactly. Analysis knows nothing of it.
 """
 
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -25,23 +25,17 @@ PHI, STAGES = "phi", ("sx", "sy", "sz")
 
 @dataclass(frozen=True)
 class Carriage:
-    """How the motors carry the sample.
-
-    Parameters
-    ----------
-    matrix : 3 x 3
-        Column i: displacement of the sample, um, by 1 mm of stage i, before the factor of 1000:
-        signs, order and scale. Frame of the rows: goniometer (x along the spindle, y, z turning
-        with the sample) on the spindle; laboratory (along, across, along the beam) on a table.
-    mounting : "spindle" or "table"
-        Whether the stages turn with the sample or stand under the spindle.
-    phi_sign : 1 or -1
-        -1 where the motor's angle grows against the sense of `skywright.instruments.loop.geometry`.
-    """
+    """How the motors carry the sample."""
 
     matrix: tuple[tuple[float, float, float], ...] = ((1, 0, 0), (0, 1, 0), (0, 0, 1))
+    """3 x 3: column i: displacement of the sample, um, by 1 mm of stage i, before the factor of
+    1000: signs, order and scale. Frame of the rows: goniometer (x along the spindle, y, z turning
+    with the sample) on the spindle; laboratory (along, across, along the beam) on a table."""
     mounting: Mounting = "spindle"
+    """Whether the stages turn with the sample or stand under the spindle."""
     phi_sign: int = 1
+    """-1 where the motor's angle grows against the sense of
+    `skywright.instruments.loop.geometry`."""
 
     def __post_init__(self) -> None:
         matrix = np.asarray(self.matrix, float)
@@ -65,21 +59,15 @@ class Carriage:
 
 @dataclass(frozen=True)
 class SampleMotion:
-    """Where the sample is at any time: what a camera needs to know of the goniometer.
-
-    Parameters
-    ----------
-    phi : Axis, deg
-    stages : three Axis, mm
-    carriage : Carriage
-    until : float
-        Up to this time all commands are known, unix s; of later ones there may be more.
-    """
+    """Where the sample is at any time: what a camera needs to know of the goniometer."""
 
     phi: Axis = field(default_factory=Axis)
+    """In deg."""
     stages: tuple[Axis, ...] = (Axis(), Axis(), Axis())
+    """Three, in mm."""
     carriage: Carriage = field(default_factory=Carriage)
     until: float = math.inf
+    """Up to this time all commands are known, unix s; of later ones there may be more."""
 
     def _rows(self, times: Floats) -> Floats:
         stages = np.stack([axis.position_at(times) for axis in self.stages], axis=1)
@@ -109,18 +97,11 @@ _TEXT = TypeAdapter(_MotionText)
 
 def write_motion(motion: SampleMotion) -> str:
     """Return a motion as JSON text; inverse of `read_motion`."""
-    values = {each.name: getattr(motion, each.name) for each in fields(motion)}
-    return to_json(values, inf_nan_mode="strings").decode()
+    return to_json(motion, inf_nan_mode="strings").decode()
 
 
 def read_motion(text: str) -> SampleMotion:
-    """Return the motion that a JSON text tells of.
-
-    Raises
-    ------
-    DataError
-        If the text is no motion.
-    """
+    """Return the motion that a JSON text tells of; `DataError` if it is none."""
     try:
         return SampleMotion(**_TEXT.validate_json(text))
     except (ValueError, ConfigError) as error:

@@ -34,15 +34,11 @@ class RecordedDetection(LoopDetection):
     """
 
     inputs = tuple(column.name for column in COLUMNS)
-    pictures = 0
+    pictures = 0  # the DHS draws them
 
     def measure(self, batch: Batch) -> Mapping[str, NDArray[Any]]:
         """Return the columns as they came."""
         return batch.data
-
-    def draw(self, batch: Batch) -> Mapping[str, bytes]:
-        """Draw nothing: the DHS has drawn the pictures already."""
-        return {}
 
 
 class SeriesRun:
@@ -79,11 +75,6 @@ class SeriesRun:
         self._keys = {name: f"{CAMERA}_{name}" for name in ("image", "frame_number", "frame_time")}
         self.derived = DerivedRun(analysis, self._run.start_doc, emit, assets, self._keys)
 
-    @property
-    def uid(self) -> str:
-        """Uid of the raw run."""
-        return str(self._run.start_doc["uid"])
-
     def recorded(self, count: int, shape: tuple[int, ...]) -> None:
         """Emit documents of the `count` pictures of a shape that are in the file by now."""
         if self._pictures is None and count > 0:
@@ -102,7 +93,8 @@ class SeriesRun:
             self.derived.add(batch)
         except Exception as error:  # a disk that is full, an analysis that raises
             self._failed = True
-            log.exception("run %s: what was found cannot be kept", self.uid)
+            uid = self._run.start_doc["uid"]
+            log.exception("run %s: what was found cannot be kept", uid)
             self.derived.close("fail", f"{type(error).__name__}: {error}")
 
     def derive(self, analysis: Analysis[Any], batch: Batch, pictures: Mapping[str, bytes]) -> None:
@@ -125,16 +117,8 @@ class SeriesRun:
     ) -> None:
         """Emit documents of the remaining pictures and end both runs.
 
-        Parameters
-        ----------
-        count, shape
-            As of `recorded`.
-        exit_status, reason
-            How the series ended.
-        skipped
-            Pictures that were recorded and not searched.
-        pictures
-            File name to contents, kept with the derived run.
+        `skipped` pictures were recorded and not searched; `pictures`, file name to contents, are
+        kept with the derived run.
         """
         self.recorded(count, shape)
         self._emit("stop", self._run.compose_stop(exit_status=exit_status, reason=reason))

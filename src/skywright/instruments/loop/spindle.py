@@ -104,10 +104,7 @@ class RunSpindle:
     def trace(self) -> Trace | None:
         """Return the readings of the spindle; None before there are two.
 
-        Raises
-        ------
-        DataError
-            If the file cannot be read.
+        Raise `DataError` if the file cannot be read.
         """
         keys = f"{self._spindle}_time", f"{self._spindle}_angle"
         count = min(self._counts.get(key, 0) for key in keys)
@@ -142,17 +139,15 @@ class RunSpindle:
     def angles(
         self, times: Floats, rows: NDArray[np.intp], trace: Trace | None, delay_s: float
     ) -> Floats:
-        """Return the angle at pictures, deg; NaN where it is not known.
+        """Return the angle at pictures, deg, (n,) float64; NaN where it is not known.
 
         Parameters
         ----------
-        times : (n,) float64
-            Time stamps of the pictures, in the order of the file.
-        rows : (n,) intp
-            Their rows in the file.
-        trace : Trace or None
+        times, rows
+            Time stamps of the pictures, in the order of the file, and their rows in it; (n,).
+        trace
             Of a flyer; None takes the angles of steps.
-        delay_s : float
+        delay_s
             By which the time stamps are late.
         """
         if trace is None:

@@ -16,17 +16,10 @@ SQUARE = 0.02
 
 
 def check_matrix(matrix: ArrayLike) -> Floats:
-    """Check the directions of three stages.
+    """Check the directions of three stages, and return them as (3, 3) float64.
 
-    Parameters
-    ----------
-    matrix : (3, 3) float
-        Column i is the displacement of the sample by one unit of length of stage i. Usually one 1
-        or -1 in each row and column; scales and rotations are allowed, the stages must be square.
-
-    Returns
-    -------
-    (3, 3) float64
+    Column i is the displacement of the sample by one unit of length of stage i. Usually there is
+    one 1 or -1 in each row and column; scales and rotations are allowed, the stages must be square.
 
     Raises
     ------
@@ -60,27 +53,15 @@ def check_matrix(matrix: ArrayLike) -> Floats:
 
 @dataclass(frozen=True)
 class StageSetup:
-    """How three stages move the sample.
-
-    Parameters
-    ----------
-    matrix : 3 x 3
-        See `check_matrix`. Rows: x, y, z of the goniometer frame for stages on the spindle; along
-        the spindle, across it as seen, along the beam for stages on a table.
-    mounting : "spindle" or "table"
-        Whether the stages turn with the sample.
-    phi_sign : 1 or -1
-        As in `skywright.instruments.loop.geometry.View`.
-
-    Raises
-    ------
-    ConfigError
-        If a value is wrong.
-    """
+    """How three stages move the sample; `ConfigError` if a value is wrong."""
 
     matrix: tuple[tuple[float, ...], ...] = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
+    """3 x 3: see `check_matrix`. Rows: x, y, z of the goniometer frame for stages on the spindle;
+    along the spindle, across it as seen, along the beam for stages on a table."""
     mounting: Mounting = "spindle"
+    """Whether the stages turn with the sample."""
     phi_sign: int = 1
+    """1 or -1, as in `skywright.instruments.loop.geometry.View`."""
 
     def __post_init__(self) -> None:
         check_matrix(self.matrix)
@@ -96,14 +77,7 @@ class StageSetup:
     def sample_um(self, motors: ArrayLike, phi_deg: float, units: tuple[str, ...]) -> Floats:
         """Return the displacement of the sample, (3,) float64, um of the goniometer frame.
 
-        Parameters
-        ----------
-        motors : (3,) float
-            Positions, in their units.
-        phi_deg : float
-            Spindle angle.
-        units : 3 texts
-            mm, um ...
+        `motors` are their positions (3,) in their `units`, mm, um ...
         """
         shift = self._um(units) @ np.asarray(motors, dtype=np.float64)
         return shift if self.mounting == "spindle" else to_goniometer(shift, phi_deg, self.phi_sign)
@@ -121,13 +95,7 @@ class StageSetup:
 
 
 def um_per_unit(unit: str) -> float:
-    """Return the size of a motor's unit of length in um.
-
-    Raises
-    ------
-    ConfigError
-        If it is no known unit of length.
-    """
+    """Return the size of a motor's unit of length in um; `ConfigError` if it is not known."""
     if unit not in UM_PER_UNIT:
         raise ConfigError(
             f"stages: the unit of a motor is {unit!r}, expected one of {', '.join(UM_PER_UNIT)}; "

@@ -10,30 +10,17 @@ LONGEST_S = 3600.0
 
 @dataclass(frozen=True)
 class Sweep:
-    """A turn of the spindle while the window of the trigger is open.
-
-    Parameters
-    ----------
-    delta_deg : float
-        Signed angle, not 0.
-    time_s : float
-        Time that the window is open, s.
-    start_deg : float or None
-        Angle at which the window opens; None is where the spindle stands.
-    run_up : bool
-        True: the spindle is at constant speed while the window is open. False: it accelerates and
-        slows down within the window, as simple controllers do.
-
-    Raises
-    ------
-    ConfigError
-        If a number makes no sense.
-    """
+    """A turn of the spindle while the trigger is open; `ConfigError` if a number makes no sense."""
 
     delta_deg: float
+    """Signed angle, not 0."""
     time_s: float
+    """Time that the window is open, s."""
     start_deg: float | None = None
+    """Angle at which the window opens; None is where the spindle stands."""
     run_up: bool = True
+    """True: the spindle is at constant speed while the window is open. False: it accelerates and
+    slows down within the window, as simple controllers do."""
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.delta_deg) and self.delta_deg != 0.0):

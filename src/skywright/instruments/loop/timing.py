@@ -1,5 +1,6 @@
 """The angle of the spindle at each picture, from times; the delay of the camera."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,23 +9,18 @@ from scipy.interpolate import PchipInterpolator
 
 from skywright.errors import DataError
 from skywright.instruments.loop.geometry import Floats, View, to_view
-from skywright.instruments.loop.harmonic import Harmonic, fit_harmonic
+from skywright.instruments.loop.harmonic import fit_harmonic
 
 MAX_GAP_DEG = 10.0  # between readings of the motor; across a larger one the path is not known
 MAX_DELAY_S = 0.6  # video servers lag by 0.06 to 0.3 s
 KNOWN_DELAY_S = 0.02
+Angle = Callable[[float], Floats]
+"""From a trial delay to the angle of the spindle at each picture, rad."""
 
 
 @dataclass(frozen=True)
 class Trace:
     """Readings of the spindle.
-
-    Parameters
-    ----------
-    time_s : (m,) float
-        In any order; of equal times the last holds.
-    phi_deg : (m,) float
-        Unwrapped: no jump by 360.
 
     Raises
     ------
@@ -33,7 +29,9 @@ class Trace:
     """
 
     time_s: Floats
+    """(m,) float, in any order; of equal times the last holds."""
     phi_deg: Floats
+    """(m,) float, unwrapped: no jump by 360."""
 
     def __post_init__(self) -> None:
         time = np.asarray(self.time_s, dtype=np.float64).ravel()
@@ -55,20 +53,13 @@ class Trace:
 
 @dataclass(frozen=True)
 class Delay:
-    """By how much pictures lag behind the motor.
-
-    Attributes
-    ----------
-    delay_s : float
-        Time stamp of a picture less time at which it was exposed; NaN if it cannot be known.
-    sigma_s : float
-    why : str
-        Why it cannot be known; empty if it is.
-    """
+    """By how much pictures lag behind the motor."""
 
     delay_s: float
+    """Time stamp of a picture less time at which it was exposed; NaN if it cannot be known."""
     sigma_s: float
     why: str
+    """Why it cannot be known; empty if it is."""
 
     @property
     def ok(self) -> bool:
@@ -115,27 +106,24 @@ def fit_delay(trace: Trace, time_s: ArrayLike, tip_px: ArrayLike, view: View) ->
     Between a forward and a backward sweep at speed omega the phases differ by 2 omega delay; here
     the delay is one more unknown of the fit, so any motion with two speeds serves.
 
-    Parameters
-    ----------
-    trace : Trace
-    time_s : (n,) float
-        Time stamps of the pictures, clock of the trace.
-    tip_px : (n, 2) float
-        x, y, NaN where not seen.
-    view : View
+    `time_s` (n,) are the time stamps of the pictures by the clock of the trace, `tip_px` (n, 2) the
+    tips x, y, NaN where not seen.
     """
     tip = np.asarray(tip_px, dtype=np.float64).reshape(-1, 2)
     time = np.asarray(time_s, dtype=np.float64).ravel()
     seen = np.isfinite(tip).all(axis=1) & np.isfinite(time)
     if seen.sum() < 8:
         return Delay(np.nan, np.nan, f"only {seen.sum()} tips, 8 are needed for a delay")
-    time, across = time[seen], to_view(tip[seen], view)[:, 1]
-    delay = min(
-        np.linspace(0.0, MAX_DELAY_S, 13), key=lambda s: _misfit(trace, time, across, view, s)
-    )
+    across, unit = to_view(tip[seen], view)[:, 1:], view.pixel_um
+
+    def angle(delay: float) -> Floats:
+        return np.deg2rad(angles_at(trace, time[seen], delay)[0]) * view.phi_sign
+
+    trials = np.linspace(0.0, MAX_DELAY_S, 13)
+    delay = min(trials, key=lambda trial: _misfit(angle, across, unit, trial))
     sigma = np.inf
     for _ in range(8):
-        step, sigma = _step(trace, time, across, view, delay)
+        step, sigma = _step(angle, across, unit, delay)
         if not sigma < 1.0:
             break
         delay += float(np.clip(step, -0.1, 0.1))
@@ -153,35 +141,25 @@ def fit_delay(trace: Trace, time_s: ArrayLike, tip_px: ArrayLike, view: View) ->
     return Delay(float(delay), float(sigma), "")
 
 
-def _fit(
-    trace: Trace, time: Floats, across: Floats, view: View, delay: float
-) -> tuple[Floats, Harmonic]:
-    angle = np.deg2rad(angles_at(trace, time, delay)[0]) * view.phi_sign
-    return angle, fit_harmonic(angle, across[:, None], view.pixel_um)
-
-
-def _misfit(trace: Trace, time: Floats, across: Floats, view: View, delay: float) -> float:
+def _misfit(angle: Angle, across: Floats, unit: float, delay: float) -> float:
     """Return the robust cost of a trial delay."""
-    _, fit = _fit(trace, time, across, view, delay)
-    square = (fit.residuals[:, 0] / (3.0 * view.pixel_um)) ** 2
+    fit = fit_harmonic(angle(delay), across, unit)
+    square = (fit.residuals[:, 0] / (3.0 * unit)) ** 2
     return float((square / (1.0 + square)).sum())
 
 
-def _step(
-    trace: Trace, time: Floats, across: Floats, view: View, delay: float
-) -> tuple[float, float]:
+def _step(angle_at: Angle, across: Floats, unit: float, delay: float) -> tuple[float, float]:
     """Return the Gauss-Newton correction of the delay and its standard deviation, s."""
-    angle, fit = _fit(trace, time, across, view, delay)
-    tick = 0.01
-    ahead, behind = (angles_at(trace, time, delay + shift)[0] for shift in (-tick, tick))
-    speed = np.deg2rad(ahead - behind) / (2.0 * tick) * view.phi_sign
+    angle, tick = angle_at(delay), 0.01
+    fit = fit_harmonic(angle, across, unit)
+    speed = (angle_at(delay - tick) - angle_at(delay + tick)) / (2.0 * tick)
     _, b, c = fit.coefficients[0]
     cos, sin = np.cos(angle), np.sin(angle)
     slope = -speed * (c * cos - b * sin)  # of the fit with the delay
     root = np.sqrt(fit.weights)
     design = np.stack([np.ones_like(cos), cos, sin, slope], axis=1) * root[:, None]
     size = np.linalg.norm(design, axis=0)
-    if size[3] < 1e-9 * len(time):
+    if size[3] < 1e-9 * len(across):
         return 0.0, np.inf
     # What of the slope the other three cannot imitate is what tells the delay.
     others, target = design[:, :3], design[:, 3]
@@ -190,4 +168,4 @@ def _step(
     if square < 1e-6 * float(target @ target):
         return 0.0, np.inf
     step = float(own @ (root * fit.residuals[:, 0])) / square
-    return step, float(max(fit.sigma[0], 0.1 * view.pixel_um) / np.sqrt(square))
+    return step, float(max(fit.sigma[0], 0.1 * unit) / np.sqrt(square))

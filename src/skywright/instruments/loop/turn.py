@@ -41,11 +41,10 @@ def turn_angles(
 
     Returns
     -------
-    (n,) float64
-        deg, from the angle at the start.
-    str
-        ``count``: as many pictures came as were expected, so they are spread evenly over the turn,
-        in the order of their times. ``times``: pictures are missing, and the times tell where.
+    (n,) float64, str
+        deg, from the angle at the start. ``count``: as many pictures came as were expected, so they
+        are spread evenly over the turn, in the order of their times. ``times``: pictures are
+        missing, and the times tell where.
     """
     n = len(times)
     if n == expected and not doubled:

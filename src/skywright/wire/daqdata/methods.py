@@ -4,8 +4,7 @@ Responses of StreamImages are bytes on the server's side: an image is encoded on
 number of clients.
 """
 
-from collections.abc import AsyncIterator
-from typing import Any, Protocol
+from typing import Any
 
 import grpc
 from google.protobuf.empty_pb2 import Empty
@@ -13,25 +12,6 @@ from google.protobuf.empty_pb2 import Empty
 from skywright.wire.daqdata import SERVICE
 from skywright.wire.daqdata import daq_data_pb2 as pb
 from skywright.wire.grpc_methods import Method, make_call, make_handlers
-
-
-class Servicer(Protocol):
-    """What a server implements."""
-
-    async def stream_images(self, request: pb.StreamImagesRequest, context: Any) -> None:
-        """Write serialized responses to `context`."""
-
-    async def init_hp_io(self, request: pb.InitHpIoRequest, context: Any) -> pb.InitHpIoResponse:
-        """Choose what the server reads."""
-
-    async def ping(self, request: Empty, context: Any) -> Empty:
-        """Answer at once."""
-
-    async def upload_images(
-        self, requests: AsyncIterator[pb.UploadImageRequest], context: Any
-    ) -> Empty:
-        """Take images from a client."""
-
 
 STREAM_IMAGES = Method(
     *("StreamImages", "stream_images", "unary_stream"),
@@ -47,8 +27,8 @@ UPLOAD_IMAGES = Method(
 )
 
 
-def handlers(servicer: Servicer) -> grpc.GenericRpcHandler:
-    """Return the handlers of all methods, for ``server.add_generic_rpc_handlers``."""
+def handlers(servicer: Any) -> grpc.GenericRpcHandler:
+    """Return the handlers of all methods; ``stream_images`` writes serialized responses."""
     return make_handlers(SERVICE, (STREAM_IMAGES, INIT_HP_IO, PING, UPLOAD_IMAGES), servicer)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import pytest
 from sqlalchemy import select
+from support import forked
 
 from skywright.instruments.epu.api import agents, instructions
 from skywright.instruments.epu.api.models_services import Acknowledgement, InstructionCreate
@@ -416,7 +417,7 @@ def test_a_broker_out_of_reach_is_503_and_the_rest_works(
 def test_the_smoke_test_passes_and_leaves_nothing(api: Any) -> None:
     def check(url: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "skywright.cli", "epu", "check-api", url, "-v"]
-        return subprocess.run(command, capture_output=True, text=True, check=False)
+        return forked.run(command, capture_output=True, text=True, check=False)
 
     done = check(api.url)
     assert done.returncode == 0, done.stdout

@@ -19,6 +19,7 @@ import httpx
 import pika
 import pytest
 from sqlalchemy import Connection, event, func, select
+from support import forked
 
 from skywright.errors import ConfigError, DataError
 from skywright.instruments.epu.broker import consumer as consumer_module
@@ -491,7 +492,7 @@ def test_services_killed_in_between_lose_and_double_nothing(
 
 def test_the_command_line_lists_and_refuses(settings: BrokerSettings) -> None:
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
+        return forked.run(
             [sys.executable, "-m", "skywright.cli", "epu", *arguments],
             capture_output=True,
             text=True,

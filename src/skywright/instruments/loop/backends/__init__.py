@@ -24,21 +24,13 @@ FORMER_NAMES = {"classical": "network"}
 
 @dataclass(frozen=True)
 class Found:
-    """What a back-end says of a picture.
-
-    Attributes
-    ----------
-    detection
-        What the picture shows.
-    backend
-        That found it, one of `BACKENDS`.
-    why
-        Why our network stood in; empty if it did not.
-    """
+    """What a back-end says of a picture."""
 
     detection: Detection
     backend: str
+    """That found it, one of `BACKENDS`."""
     why: str = ""
+    """Why our network stood in; empty if it did not."""
 
 
 class Detector(ABC):
@@ -67,9 +59,11 @@ class Detector(ABC):
         """Return what a picture shows."""
         return self.find(picture).detection
 
-    @abstractmethod
     def warm_up(self) -> None:
-        """Load what `find` needs."""
+        """Load what `find` needs: our network, which each back-end asks too."""
+        from skywright.instruments.loop.detect import warm_up
+
+        warm_up()
 
     def trouble(self) -> str:
         """Return why the detector cannot be used at present; empty if it can. May take 1 s."""
@@ -77,19 +71,9 @@ class Detector(ABC):
 
 
 def make_detector(backend: str = "network", **settings: Any) -> Detector:
-    """Return a back-end.
+    """Return the back-end of a name in `BACKENDS`, made with `settings`, JSON values, of its class.
 
-    Parameters
-    ----------
-    backend
-        One of `BACKENDS`.
-    **settings
-        Of its class: automl ``url`` ..., onnx ``model`` ...; JSON values.
-
-    Raises
-    ------
-    ConfigError
-        If there is no such back-end, or it cannot do with the settings.
+    Raise `ConfigError` if there is no such back-end, or it cannot do with the settings.
     """
     kind = detector_class(backend, **settings)
     try:

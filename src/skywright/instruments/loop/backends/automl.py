@@ -17,7 +17,7 @@ from skywright.errors import ConfigError, DataError, HardwareError
 from skywright.instruments.loop.analysis import to_gray
 from skywright.instruments.loop.backends import Detector, Found
 from skywright.instruments.loop.backends.boxes import CONSIDERED, from_boxes
-from skywright.instruments.loop.detect import find_loop, warm_up
+from skywright.instruments.loop.detect import find_loop
 from skywright.instruments.loop.picture import encode_jpeg
 from skywright.wire import automl
 from skywright.wire.automl import HEALTH_PATH, MOST_BOXES, PREDICT_PATH, Box, Instance
@@ -45,10 +45,8 @@ class AutoMLDetector(Detector):
         ``http://host:8501``; without the path.
     threshold
         Score below which a box is nothing.
-    timeout_s
-        Limit for a picture, retries included.
-    retries
-        How often a picture is sent again when the service cannot be reached or is busy.
+    timeout_s, retries
+        Limit for a picture, with its `retries`, when the service cannot be reached or is busy.
     waiting
         Pictures under way at the same time; further ones do not wait.
     most_boxes
@@ -104,10 +102,6 @@ class AutoMLDetector(Detector):
         found = from_boxes(boxes, seen, gray.shape, self.threshold, self._considered)
         return Found(found, "automl")
 
-    def warm_up(self) -> None:
-        """Load the detector that stands in."""
-        warm_up()
-
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
@@ -129,10 +123,9 @@ class AutoMLDetector(Detector):
         with self._lock:
             self._pause_s, self._why = 0.0, ""
         try:
-            boxes = automl.decode_reply(reply, key)
+            return automl.decode_reply(reply, key)
         except DataError as error:
             raise DataError(f"automl: {self.url}: {error}") from error
-        return sorted(boxes, key=lambda box: -box.score)
 
     def trouble(self) -> str:
         """Return why the service cannot be used at present; empty if it answers."""

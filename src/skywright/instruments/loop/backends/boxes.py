@@ -44,18 +44,8 @@ def from_boxes(
     The best loop is the loop if its own score reaches the threshold, whatever a pin has; the tip is
     that of our detector if it is where the box ends, else the middle of the box's far edge.
 
-    Parameters
-    ----------
-    boxes
-        By falling score.
-    seen
-        What our detector tells of the same picture.
-    shape
-        (H, W) of the picture, px.
-    threshold
-        Score below which a box is nothing.
-    most
-        Number of boxes that are looked at.
+    Of `boxes`, by falling score, the first `most` are looked at, and those below `threshold` are
+    nothing. `seen` is what our detector tells of the same picture, `shape` its (H, W), px.
     """
     good = [box for box in boxes[:most] if box.score >= threshold]
     loop = next((box for box in good if box.kind in LOOPS), None)
@@ -104,10 +94,8 @@ def to_boxes(detection: Detection, gray: NDArray[np.uint8]) -> list[Box]:
     boxes = []
     if detection.kind in LOOPS and detection.bbox is not None:
         boxes.append(_box(detection.kind, detection.score, detection.bbox, gray.shape))
-    if detection.side is not None and not math.isnan(detection.pin_base_x):
-        corners = _pin_corners(detection, gray)
-        if corners is not None:
-            boxes.append(_box(PIN, detection.score, corners, gray.shape))
+    if (corners := find_pin_box(gray, detection)) is not None:
+        boxes.append(_box(PIN, detection.score, corners, gray.shape))
     return boxes
 
 
@@ -161,8 +149,13 @@ def _ends_at(tip: tuple[float, float], corners: Corners, side: str) -> bool:
     return inside and abs(off) <= TIP_PART * length
 
 
-def _pin_corners(detection: Detection, gray: NDArray[np.uint8]) -> Corners | None:
-    """Measure the pin, from the border to its end; None where nothing stands out."""
+def find_pin_box(gray: NDArray[np.uint8], detection: Detection) -> Corners | None:
+    """Return the box of the pin, px, from its border to its end, in a picture, (H, W) uint8.
+
+    None if no end of a pin was found, or nothing stands out behind it.
+    """
+    if detection.side is None or math.isnan(detection.pin_base_x):
+        return None
     height, width = gray.shape
     x, y = detection.pin_base_x, detection.pin_base_y
     lying = detection.side in ("left", "right")
@@ -186,10 +179,9 @@ def _pin_corners(detection: Detection, gray: NDArray[np.uint8]) -> Corners | Non
     runs = np.split(dark, np.flatnonzero(np.diff(dark) > 0.1 * len(profile)) + 1)
     run = min(runs, key=lambda each: abs(0.5 * (each[0] + each[-1]) - v))
     low, high = run[0] - 0.5, run[-1] + 0.5
-    side = str(detection.side)
     return {
         "left": (-0.5, low, x, high),
         "right": (x, low, width - 0.5, high),
         "top": (low, -0.5, high, y),
         "bottom": (low, y, high, height - 0.5),
-    }[side]
+    }[detection.side]

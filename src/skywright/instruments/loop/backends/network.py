@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from skywright.instruments.loop.analysis import to_gray
 from skywright.instruments.loop.backends import Detector, Found
-from skywright.instruments.loop.detect import find_loop, warm_up
+from skywright.instruments.loop.detect import find_loop
 
 
 class NetworkDetector(Detector):
@@ -14,7 +14,3 @@ class NetworkDetector(Detector):
     def find(self, picture: NDArray[np.uint8], file: bytes | None = None, key: str = "") -> Found:
         """Look at a picture."""
         return Found(find_loop(to_gray(picture)), "network")
-
-    def warm_up(self) -> None:
-        """Load the network."""
-        warm_up()

@@ -19,7 +19,7 @@ from skywright.errors import ConfigError
 from skywright.instruments.loop.analysis import to_gray
 from skywright.instruments.loop.backends import Detector, Found
 from skywright.instruments.loop.backends.boxes import CLASSES, from_boxes
-from skywright.instruments.loop.detect import find_loop, warm_up
+from skywright.instruments.loop.detect import find_loop
 from skywright.instruments.loop.detector.model import open_session
 from skywright.wire.automl import Box
 
@@ -40,12 +40,7 @@ class OnnxDetector(Detector):
     classes
         Names by number, from 1, where the file has none.
     sha256
-        Of the file, when it must be a certain one.
-
-    Attributes
-    ----------
-    sha256
-        Of the file, hexadecimal.
+        Of the file, hexadecimal, when it must be a certain one; the attribute always has it.
 
     Raises
     ------
@@ -92,8 +87,8 @@ class OnnxDetector(Detector):
         return Found(from_boxes(boxes, find_loop(gray), gray.shape, self.threshold), "onnx")
 
     def warm_up(self) -> None:
-        """Load our detector, and let the network allocate."""
-        warm_up()
+        """Load our network too, and let this one allocate."""
+        super().warm_up()
         self.find(np.zeros((64, 64), np.uint8))
 
 

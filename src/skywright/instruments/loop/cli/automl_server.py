@@ -1,8 +1,6 @@
 """``skywright loop automl-server``: a detector behind AutoML's REST path."""
 
 import os
-import signal
-import threading
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,18 +26,17 @@ def automl_server(
     from skywright.errors import ConfigError
     from skywright.instruments.loop.backends import make_detector
     from skywright.instruments.loop.endpoints.automl_server import automl_app
-    from skywright.processes.http_server import HttpServer
+    from skywright.processes.http_server import serve
     from skywright.processes.lifecycle import announce_ready, end_process, end_with_parent
 
     if backend == "automl":
         raise ConfigError("--backend automl: this is the server; take network or onnx")
     settings: dict[str, Any] = {"model": str(model)} if model is not None else {}
-    over = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: over.set())
-    server = HttpServer(automl_app(make_detector(backend, **settings), workers), host, port)
-    announce_ready(url=f"http://{host}:{server.port}", port=server.port, backend=backend)
+    app = automl_app(make_detector(backend, **settings), workers)
     end_with_parent()
-    over.wait()
-    server.close()
+
+    def ready(at: int) -> None:
+        announce_ready(url=f"http://{host}:{at}", port=at, backend=backend)
+
+    serve(app, host, port, ready, timeout_graceful_shutdown=1)
     end_process()

@@ -214,28 +214,25 @@ def _log_banner(
     recorded: bool,
 ) -> None:
     """Log the addresses and directories in use, a line each, at level INFO."""
+    import httpx
+
+    from skywright.wire.axis_client import shown
+
+    log_dir = options.config.log_dir
     facts = {
         "name in DCSS": options.name,
         "DCSS": "{}:{}".format(*options.dcss),
         "configuration file": options.file or "none",
         "uploads are taken at": f"{options.host}:{receiver_port}",
-        "single pictures": _without_password(options.snapshot_url) or "none",
+        "single pictures": shown(httpx.URL(url)) if (url := options.snapshot_url) else "none",
         "detector": ", ".join(f"{key} {value}" for key, value in parameters.items()),
         "pictures are saved in": options.save_directory or "no directory",
-        "log file": options.config.log_dir / f"{options.name}.log"
-        if options.config.log_dir
-        else "none",
+        "log file": log_dir / f"{options.name}.log" if log_dir else "none",
         "/health and /metrics": f"http://{options.host}:{http.port}" if http else "nowhere",
         "series become runs": "yes" if recorded else "no, no store is configured",
     }
     for what, value in facts.items():
         logger.info("%s: %s", what, value)
-
-
-def _without_password(url: str) -> str:
-    import httpx
-
-    return str(httpx.URL(url).copy_with(userinfo=b"")) if url else ""
 
 
 def _parameters(options: Options, settings: Settings) -> dict[str, Any]:

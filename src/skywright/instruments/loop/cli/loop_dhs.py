@@ -24,13 +24,7 @@ def main(given: Sequence[str] | None = None) -> None:
 
 
 def configuration_file(beamline: str) -> Path:
-    """Return ``config/BEAMLINE.config`` below the working directory, where loopDHS reads it.
-
-    Raises
-    ------
-    ConfigError
-        If there is no such file.
-    """
+    """Return ``config/BEAMLINE.config``, where loopDHS reads it; `ConfigError` if there is none."""
     file = Path("config") / f"{beamline}.config"
     if not file.is_file():
         raise ConfigError(f"{file}: no such file; start loopDHS where the directory config is")

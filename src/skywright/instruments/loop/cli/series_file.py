@@ -37,17 +37,7 @@ class Row(BaseModel):
 
 
 def read_rows(path: Path) -> list[tuple[int, Row]]:
-    """Read JSON lines; empty lines are skipped.
-
-    Returns
-    -------
-    list of (line number, Row)
-
-    Raises
-    ------
-    DataError
-        Naming file, line and field.
-    """
+    """Read JSON lines, with their numbers, but empty ones; `DataError` names file, line, field."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:

@@ -111,10 +111,7 @@ class LoopModel:
         _, _, self.rows, self.columns = self.session.get_inputs()[0].shape
 
     def run(self, gray: NDArray[np.uint8]) -> Maps:
-        """Run the network on a picture, (H, W) uint8 with W >= H.
-
-        The file holds the network on the picture and on its mirror image, and the mean of both.
-        """
+        """Run the network on a picture, (H, W) uint8 with W >= H."""
         size = (self.columns, self.rows)
         small = np.asarray(Image.fromarray(gray).resize(size, Image.Resampling.HAMMING))
         outputs = self.session.run(OUTPUTS, {"gray": small[None, None]})

@@ -42,7 +42,7 @@ LIKELY_PEAK = 0.35
 LEAST_BEGIN = 0.2
 INSIDE = 0.5  # of the highest probability in the picture: from there a cell belongs to a part
 LEAST_PART = 0.15  # a part whose highest probability is below is not in the picture
-NEAR_CELLS = 2  # a tip lies at most so far outside of the masks
+NEAR_CELLS = 3  # a tip lies at most so far outside of the masks
 RETRACTED = 0.06  # of the frame: a mount that reaches less far, and shows no tip, is retracted
 CLOSER_LOOKS = 2
 AS_SURE = 0.7  # a closer look counts if it is nearly as sure as the one before: it is more exact
@@ -51,7 +51,7 @@ END_PART = 0.25  # of the frame: of a bare pin the end is looked at
 SMALLEST_PART, LARGEST_PART = 0.3, 0.8  # of the picture of the look before
 LEAST_PART_PX = 48
 OPEN_ODDS = 1.0
-"""Logarithm: below it, between nylon and film, a part about the head is looked at for the kind."""
+"""Logarithm: below it, between nylon and film, the head is looked at once more for the kind."""
 HEAD_TIMES = 3.0  # of the head: so large is that part
 EVEN_ODDS = 0.3
 """Logarithm of how much more frequent nylon is than film in the training. A vote adds up odds, and
@@ -177,8 +177,9 @@ class LoopFinder:
         if best.kind != "pin":
             if best.box is not None and abs(film_odds(kinds)) <= OPEN_ODDS:
                 head = whole.about(_middle(best.box), HEAD_TIMES * whole.share(best.box))
-                if head is not None:
-                    kinds.append(self.model.run(head.of(picture)).kind)
+                # A head that fills the picture is seen once more upside down.
+                again = best.part.of(picture)[::-1].copy() if head is None else head.of(picture)
+                kinds.append(self.model.run(again).kind)
             odds = film_odds(kinds)
             even = odds + EVEN_ODDS
             kind, odds = ("mitegen", even) if odds > 0 else ("nylon", -even)

@@ -44,29 +44,20 @@ FATES = ("received", "analysed", "failed", SKIPPED, UNDECODABLE, "doubled")
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What became of one picture of a series.
-
-    Attributes
-    ----------
-    index
-        Number in the series, from 0, in order of arrival.
-    frame_number, time
-        Its identity in the recording, and its time, unix s.
-    found, size
-        What is in it, and its width and height, px; None if it was not searched.
-    backend
-        What has found it, one of `skywright.instruments.loop.backends.BACKENDS`.
-    why
-        Why it was not searched: `SKIPPED`, `UNDECODABLE`, or `NOT_SEARCHED` and the error.
-    """
+    """What became of one picture of a series."""
 
     index: int
+    """Number in the series, from 0, in order of arrival."""
     frame_number: int
     time: float
+    """Its identity in the recording, and its time, unix s."""
     found: Detection | None = None
     size: Size = (0, 0)
+    """What is in it, and its width and height, px; None if it was not searched."""
     backend: str = ""
+    """What has found it, one of `skywright.instruments.loop.backends.BACKENDS`."""
     why: str = ""
+    """Why it was not searched: `SKIPPED`, `UNDECODABLE`, or `NOT_SEARCHED` and the error."""
 
     @property
     def row(self) -> str:
@@ -188,10 +179,7 @@ class Collection:
     async def next(self) -> Finding | None:
         """Return the next finding, in order; None when the series is over.
 
-        Raises
-        ------
-        OperationError
-            If not one picture has come, nor a stop.
+        Raise `OperationError` if not one picture has come, nor a stop.
         """
         while not self._order:
             left_s = self._ends() - time.monotonic()

@@ -162,10 +162,7 @@ class DhsConfig(_Section):
 def read_config(file: Path) -> DhsConfig:
     """Read the configuration file of the old loopDHS; keys without effect are logged.
 
-    Raises
-    ------
-    ConfigError
-        If it cannot be read, is no YAML, or has a value that cannot be.
+    Raise `ConfigError` if it cannot be read, is no YAML, or has a value that cannot be.
     """
     try:
         values = yaml.safe_load(file.read_text())

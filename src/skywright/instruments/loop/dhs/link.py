@@ -55,10 +55,7 @@ class Connection:
     def write(self, text: str) -> None:
         """Send without waiting, in the layout of the last message read.
 
-        Raises
-        ------
-        DataError
-            If the message is too long; nothing is sent then.
+        Raise `DataError`, and send nothing, if the message is too long.
         """
         data = encode(text, self._layout)
         if not self._writer.is_closing():
@@ -91,14 +88,8 @@ async def keep_connected(
 ) -> None:
     """Connect, run `session` over the connection until it ends, and so on until cancelled.
 
-    Parameters
-    ----------
-    host, port
-        Of DCSS's hardware port.
-    session
-        Reads the messages; returns or raises `OSError` or `DataError` when the connection is over.
-    retry_s
-        Pause before the next attempt.
+    `session` reads the messages, and returns or raises `OSError` or `DataError` when the connection
+    is over; `retry_s` later comes the next attempt.
     """
     trouble = ""
     while True:

@@ -50,10 +50,7 @@ class Recording:
     def picture(self, index: int) -> NDArray[np.uint8]:
         """Return the pixels of a picture, (H, W) uint8; after `end`.
 
-        Raises
-        ------
-        DataError
-            If there is no such picture, or its file could not be written or decoded.
+        Raise `DataError` if there is none, or its file could not be written or decoded.
         """
         if not 0 <= index < len(self.findings):
             raise DataError(f"picture {index}, the series has {len(self.findings)}")
@@ -134,12 +131,7 @@ class SeriesRecorder:
     def begin(self, metadata: Mapping[str, Any], seen: Callable[[SourceFrame], None]) -> Recording:
         """Begin to record; an error of disk or catalog is logged, and the series goes on.
 
-        Parameters
-        ----------
-        metadata
-            Of the run.
-        seen
-            Called with each picture, on the source's thread.
+        `metadata` are those of the run; `seen` gets each picture, on the source's thread.
 
         Raises
         ------

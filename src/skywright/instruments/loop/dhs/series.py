@@ -11,9 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from skywright.errors import DataError
 from skywright.instruments.loop.backends import Detector
 from skywright.instruments.loop.dhs.collection import Collection
@@ -42,19 +39,7 @@ REPORT_S = 1.0
 
 
 class SeriesOperations:
-    """One series at a time, and the last one.
-
-    Parameters
-    ----------
-    recorder, detector
-        Record and search the pictures.
-    config
-        How long a series is, and what turn of the spindle.
-    save_directory
-        Where pictures are saved one by one; None saves none.
-    workers
-        Pictures searched at a time.
-    """
+    """One series at a time, and the last one; parameters as of `Dhs`, with what records."""
 
     def __init__(
         self,
@@ -156,7 +141,9 @@ class SeriesOperations:
         if start >= end:
             raise OperationError("bad_bracket")
         try:
-            gray = await asyncio.to_thread(self._last_picture, index)
+            if self._last is None:
+                raise DataError("no series, or the last one is not complete")
+            gray = await asyncio.to_thread(self._last.picture, index)
         except DataError as error:
             logger.warning("%s: %s", call.key, error)
             raise OperationError("no_such_image") from error
@@ -175,11 +162,6 @@ class SeriesOperations:
         self._search.shutdown(wait=False, cancel_futures=True)
         await asyncio.wrap_future(self._jobs.submit(self._recorder.close))
         self._jobs.shutdown()
-
-    def _last_picture(self, index: int) -> NDArray[np.uint8]:
-        if self._last is None:
-            raise DataError("no series, or the last one is not complete")
-        return self._last.picture(index)
 
     async def _report(self, call: Call, collection: Collection, recording: Recording) -> None:
         """Send a row for each picture, in order, until the series is over."""

@@ -7,9 +7,8 @@ from typing import Any
 from skywright.instruments.loop.backends import Detector
 from skywright.instruments.loop.camera import LOST_CAUSES, Camera
 from skywright.instruments.loop.dhs.config import DhsConfig
-from skywright.instruments.loop.dhs.image_list import ImageList
 from skywright.instruments.loop.dhs.link import RETRY_S, keep_connected
-from skywright.instruments.loop.dhs.operations import SnapshotOperations
+from skywright.instruments.loop.dhs.operations import ImageList, SnapshotOperations
 from skywright.instruments.loop.dhs.recording import BeginRun, SeriesRecorder
 from skywright.instruments.loop.dhs.replies import OperationError
 from skywright.instruments.loop.dhs.series import SeriesOperations

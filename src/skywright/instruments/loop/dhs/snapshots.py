@@ -48,10 +48,7 @@ class Snapshots:
     async def picture(self, call: Call) -> tuple[bytes, NDArray[np.uint8]]:
         """Return file and pixels of a fresh picture.
 
-        Raises
-        ------
-        OperationError
-            If the camera gives none within `LIMIT_S`; a note says why.
+        Raise `OperationError` if the camera gives none within `LIMIT_S`; a note says why.
         """
         try:
             if self.fetch is None:
@@ -66,10 +63,7 @@ class Snapshots:
     async def take(self, call: Call) -> Snapshot:
         """Return a fresh picture with what is found in it.
 
-        Raises
-        ------
-        OperationError
-            As of `picture`; or if both together take longer than `LIMIT_S`.
+        Raise `OperationError` as `picture` does, and if both take longer than `LIMIT_S`.
         """
         deadline = asyncio.get_running_loop().time() + LIMIT_S
         data, gray = await self.picture(call)

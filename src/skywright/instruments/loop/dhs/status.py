@@ -56,10 +56,8 @@ def status_app(state: State, trouble: Callable[[], str], facts: Mapping[str, Any
 
     Parameters
     ----------
-    state
-        Of the DHS (`skywright.instruments.loop.dhs.service.Dhs.state`).
-    trouble
-        Returns why the detector cannot be used at present; empty if it can. May take 1 s.
+    state, trouble
+        `Dhs.state`, and `Detector.trouble`, which may take 1 s.
     facts
         Addresses and directories, for people.
     """

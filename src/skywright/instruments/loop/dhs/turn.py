@@ -15,7 +15,7 @@ from skywright.instruments.loop.dhs.collection import Finding
 from skywright.instruments.loop.dhs.config import DhsConfig
 from skywright.instruments.loop.dhs.recording import as_batch
 from skywright.instruments.loop.draw import figure_png
-from skywright.instruments.loop.rotation_curves import flat_width
+from skywright.instruments.loop.rotation_pictures import flat_width
 from skywright.instruments.loop.turn import LoopTurn, turn_angles
 
 HEADER = (

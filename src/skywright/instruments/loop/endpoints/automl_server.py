@@ -35,19 +35,18 @@ def automl_app(detector: Detector, workers: int = 2) -> Starlette:
 
     `workers` pictures are looked at at the same time, over all requests.
     """
-    ready = threading.Event()
     places = anyio.CapacityLimiter(workers)
-
-    state = {"trouble": "the detector is loading; ask again in some seconds"}
+    trouble = "the detector is loading; ask again in some seconds"
 
     def warm_up() -> None:
+        nonlocal trouble
         try:
             detector.warm_up()
         except Exception as error:  # whatever it is, clients must hear of it
             logger.exception("the detector cannot be loaded")
-            state["trouble"] = f"the detector cannot be loaded: {error}"
+            trouble = f"the detector cannot be loaded: {error}"
         else:
-            ready.set()
+            trouble = ""
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -56,13 +55,13 @@ def automl_app(detector: Detector, workers: int = 2) -> Starlette:
         yield
 
     async def health(request: Request) -> Response:
-        word = "AVAILABLE" if ready.is_set() else "LOADING"
+        word, code = ("LOADING", 503) if trouble else ("AVAILABLE", 200)
         status = {"version": "1", "state": word, "status": {"error_code": "OK"}}
-        return JSONResponse({"model_version_status": [status]}, 200 if ready.is_set() else 503)
+        return JSONResponse({"model_version_status": [status]}, code)
 
     async def predict(request: Request) -> Response:
-        if not ready.is_set():
-            return _error(503, state["trouble"])
+        if trouble:
+            return _error(503, trouble)
         body = bytearray()
         async for piece in request.stream():
             body += piece
@@ -83,10 +82,7 @@ def automl_app(detector: Detector, workers: int = 2) -> Starlette:
         return to_boxes(detector(gray), gray)
 
     return Starlette(
-        routes=[
-            Route(HEALTH_PATH, health),
-            Route(PREDICT_PATH, predict, methods=["POST"]),
-        ],
+        routes=[Route(HEALTH_PATH, health), Route(PREDICT_PATH, predict, methods=["POST"])],
         lifespan=lifespan,
     )
 

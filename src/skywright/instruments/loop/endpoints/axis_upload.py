@@ -24,19 +24,9 @@ PNG = SIGNATURES[1]
 
 
 class Uploader:
-    """Posts each picture of a camera, as its own request on one of some connections.
+    """Posts each picture of a camera, whose source runs while the trigger is open, to a receiver.
 
-    Parameters
-    ----------
-    camera
-        The owner of the pictures; its source runs while the trigger is open.
-    url
-        Of the receiver.
-
-    Attributes
-    ----------
-    counts
-        Pictures ``sent``, ``refused`` by the receiver, ``failed`` (not reached) and ``dropped``.
+    Each is a request of its own, on one of some connections.
 
     Raises
     ------
@@ -47,6 +37,7 @@ class Uploader:
     def __init__(self, camera: Camera, url: str) -> None:
         self.url = camera_url(url, "/")
         self.counts: Counter[str] = Counter()
+        """Pictures ``sent``, ``refused`` by the receiver, ``failed`` (not reached), ``dropped``."""
         self._camera = camera
         self._lock, self._counting = threading.Lock(), threading.Lock()
         self._closed = threading.Event()

@@ -40,13 +40,7 @@ def video_app(camera: Camera, guard: Guard | None = None) -> Starlette:
 
     Also without ``/axis-cgi``. ``camera`` may be 1 or absent; other arguments have no effect.
     JPEG files of the camera go out as they are unless another size or compression is asked for.
-
-    Parameters
-    ----------
-    camera
-        The owner of the pictures.
-    guard
-        Who may look; everybody by default.
+    Without a `guard` everybody may look.
     """
 
     async def hello(request: Request) -> Response:

@@ -22,30 +22,20 @@ __all__ = ["Deliver", "Report", "Source", "SourceFrame", "camera_pace"]
 
 @dataclass(frozen=True, eq=False)
 class SourceFrame:
-    """One picture as it came.
-
-    Attributes
-    ----------
-    frame_number
-        Identity; grows, gaps are lost pictures.
-    time
-        Unix seconds: arrival, less the delay of the camera where it is given.
-    data
-        The image file exactly as received (JPEG or PNG); None when the source has pixels only.
-    image
-        (H, W) or (H, W, 3) uint8 when the source has pixels; None when only `data`.
-    sender_time
-        Unix seconds by the sender's clock, NaN if it sends no time.
-    truth
-        What a simulator knows to be true of this picture, JSON values; for scoring only.
-    """
+    """One picture as it came."""
 
     frame_number: int
+    """Identity; grows, gaps are lost pictures."""
     time: float
+    """Unix seconds: arrival, less the delay of the camera where it is given."""
     data: bytes | None = None
+    """The image file exactly as received (JPEG or PNG); None when the source has pixels only."""
     image: NDArray[np.uint8] | None = None
+    """(H, W) or (H, W, 3) uint8 when the source has pixels; None when only `data`."""
     sender_time: float = float("nan")
+    """Unix seconds by the sender's clock, NaN if it sends no time."""
     truth: Mapping[str, Any] | None = None
+    """What a simulator knows to be true of this picture, JSON values; for scoring only."""
 
     @property
     def nbytes(self) -> int:

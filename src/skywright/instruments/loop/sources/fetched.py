@@ -14,14 +14,15 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import Counter, deque
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Any, ClassVar, Literal
 
 import httpx
 from PIL import Image
 
-from skywright.errors import SkywrightError
-from skywright.instruments.loop.sources import Deliver, Report, SourceFrame
+from skywright.acquire.source import PolledSource
+from skywright.errors import HardwareError, SkywrightError
+from skywright.instruments.loop.sources import SourceFrame
 from skywright.wire.axis_client import (
     SNAPSHOT_PATH,
     STREAM_PATH,
@@ -78,11 +79,12 @@ def picture_size(data: bytes) -> tuple[int, int] | None:
         return None
 
 
-class Fetched(ABC):
-    """Delivers the pictures of a camera from a thread, from `start` to `stop`.
+class Fetched(PolledSource[SourceFrame], ABC):
+    """Delivers the pictures of a camera.
 
     When they end or fail it reports why and asks again, after a pause that doubles from
-    `FIRST_PAUSE_S` to `MOST_PAUSE_S` until a picture comes.
+    `FIRST_PAUSE_S` to `MOST_PAUSE_S` until a picture comes. The camera does not number its
+    pictures, so a loss cannot be seen.
 
     Parameters
     ----------
@@ -97,11 +99,6 @@ class Fetched(ABC):
     limit_s
         Longest time without a byte, or for one picture.
 
-    Attributes
-    ----------
-    counts
-        Pictures ``received``; ``failures`` of the connection.
-
     Raises
     ------
     ConfigError
@@ -111,7 +108,6 @@ class Fetched(ABC):
     name: str
     path: ClassVar[str]
     """Where on a camera its pictures are."""
-    period_s = 0.0
 
     def __init__(
         self,
@@ -123,17 +119,16 @@ class Fetched(ABC):
         date: Date | None = None,
         limit_s: float = LIMIT_S,
     ) -> None:
+        super().__init__(self.name)
         self.url = camera_url(url, self.path)
         self.size = size
         self.limit_s = limit_s
+        self.stop_limit_s = STOP_LIMIT_S
+        self.retry_s = 0.0
         self.counts: Counter[str] = Counter()
+        """Pictures ``received``; ``failures`` of the connection."""
         self._login = user, password
         self._date = date or make_dating()
-        self._number = 0
-        self._lock = threading.Lock()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._thread: threading.Thread | None = None
 
     @abstractmethod
     def pictures(self, client: httpx.AsyncClient) -> AsyncGenerator[tuple[bytes, float], None]:
@@ -142,81 +137,61 @@ class Fetched(ABC):
         It raises `SkywrightError` when the camera fails, and is closed when no more are wanted.
         """
 
-    @property
-    def lost(self) -> Mapping[str, int]:
-        """Always empty: the camera does not number its pictures, so a loss cannot be seen."""
-        return {}
+    def open(self) -> None:
+        """Begin to ask."""
+        self._thread, self._runner = threading.current_thread(), asyncio.Runner()
+        self._begin()
 
-    def set_period(self, seconds: float) -> float:
-        """Return 0: the camera alone knows its period."""
-        return self.period_s
+    def next(self, timeout_s: float) -> SourceFrame | None:
+        """Return the next picture; None when there is none within `timeout_s`.
 
-    def start(self, deliver: Deliver, report: Report) -> None:
-        """Begin to deliver pictures; nothing happens when it delivers already."""
-        with self._lock:
-            if self._thread is not None:
-                return
-            begun = threading.Event()
-            self._thread = threading.Thread(
-                target=lambda: asyncio.run(self._run(deliver, report, begun)),
-                name=f"source-{self.name}",
-                daemon=True,
-            )
-            self._thread.start()
-            begun.wait(STOP_LIMIT_S)
-
-    def stop(self) -> None:
-        """Deliver nothing any more once this has returned."""
-        with self._lock:
-            thread, self._thread = self._thread, None
-            if thread is None:
-                return
-            assert self._loop is not None
-            assert self._task is not None
-            with contextlib.suppress(RuntimeError):  # it has ended by itself
-                self._loop.call_soon_threadsafe(self._task.cancel)
-            if thread is not threading.current_thread():
-                thread.join(STOP_LIMIT_S)
-
-    close = stop
-
-    async def _run(self, deliver: Deliver, report: Report, begun: threading.Event) -> None:
-        self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
-        begun.set()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._fetch_for_ever(deliver, report)
-
-    async def _fetch_for_ever(self, deliver: Deliver, report: Report) -> None:
-        pause = 0.0
-        while True:
-            before = self._number
-            why = "the camera ended the stream"
-            try:
-                async with (
-                    camera_client(self.url, *self._login, self.limit_s) as client,
-                    contextlib.aclosing(self.pictures(client)) as pictures,
-                ):
-                    async for data, sender_time in pictures:
-                        self._take(data, sender_time, deliver)
-            except SkywrightError as error:
+        Raises
+        ------
+        HardwareError
+            When the camera fails: it is asked again after `retry_s`.
+        """
+        try:
+            return self._runner.run(self._take(timeout_s))
+        except Exception as error:  # whatever a camera sends must not end the source in silence
+            self._begin()
+            if isinstance(error, SkywrightError):
                 why = str(error)
-            except Exception as error:  # whatever a camera sends must not end the source in silence
+            else:
                 logger.exception("%s: failed", self.name)
                 why = f"{type(error).__name__}: {error}"
             self.counts["failures"] += 1
-            anew = self._number > before or not pause
-            pause = FIRST_PAUSE_S if anew else min(2.0 * pause, MOST_PAUSE_S)
-            report(f"{self.name}: {why}; asking again in {pause:g} s")
-            await asyncio.sleep(pause)
+            self.retry_s = min(max(2.0 * self.retry_s, FIRST_PAUSE_S), MOST_PAUSE_S)
+            raise HardwareError(f"{why}; asking again in {self.retry_s:g} s") from error
 
-    def _take(self, data: bytes, sender_time: float, deliver: Deliver) -> None:
-        arrival = time.time()
-        number, self._number = self._number, self._number + 1
+    def halt(self) -> None:
+        """Close the connection, at the end of the source's thread."""
+        if threading.current_thread() is self._thread:
+            self._runner.close()
+
+    def _begin(self) -> None:
+        self._fetching = self._fetch()
+        self._next: asyncio.Future[tuple[bytes, float]] | None = None
+
+    async def _fetch(self) -> AsyncGenerator[tuple[bytes, float], None]:
+        async with (
+            camera_client(self.url, *self._login, self.limit_s) as client,
+            contextlib.aclosing(self.pictures(client)) as pictures,
+        ):
+            async for picture in pictures:
+                yield picture
+        raise HardwareError("the camera ended the stream")
+
+    async def _take(self, timeout_s: float) -> SourceFrame | None:
+        if self._next is None:
+            self._next = asyncio.ensure_future(anext(self._fetching))
+        if not (await asyncio.wait([self._next], timeout=timeout_s))[0]:
+            return None
+        (data, sender_time), arrival, self._next = self._next.result(), time.time(), None
+        number = self.counts["received"]
         self.counts["received"] += 1
+        self.retry_s = 0.0
         self.size = picture_size(data) or self.size
-        deliver(
-            SourceFrame(number, self._date(arrival, sender_time), data, sender_time=sender_time)
-        )
+        return SourceFrame(number, self._date(arrival, sender_time), data, sender_time=sender_time)
 
 
 class StreamedPictures(Fetched):
@@ -242,14 +217,9 @@ class StreamedPictures(Fetched):
 
 
 class SnapshotPictures(Fetched):
-    """Asks a camera for one picture after the other, on one connection.
+    """Asks a camera for one picture after the other, on one connection; `login` is as of `Fetched`.
 
-    Parameters
-    ----------
-    url, *login, **more
-        As of `Fetched`; `login` is user and password.
-    period_s
-        Time between requests; a slow camera makes it longer.
+    The time between requests is `period_s`; a slow camera makes it longer.
     """
 
     name, path = "snapshot", SNAPSHOT_PATH
@@ -281,12 +251,7 @@ def file_fetcher(
 ) -> Callable[[], Coroutine[Any, Any, bytes]]:
     """Return what fetches the file of a fresh picture: call it, and await that.
 
-    Parameters
-    ----------
-    url, user, password
-        As of `Fetched`.
-    timeout_s
-        Limit for all of a picture.
+    `url`, `user` and `password` are as of `Fetched`, `timeout_s` is the limit for all of a picture.
 
     Raises
     ------

@@ -35,11 +35,6 @@ class PushedPictures:
     date
         Gives the time of a picture (`skywright.instruments.loop.sources.fetched.make_dating`).
 
-    Attributes
-    ----------
-    counts
-        Uploads ``received``, ``dropped`` (nobody asked), ``cut off`` and ``refused``.
-
     Raises
     ------
     ConfigError
@@ -61,6 +56,7 @@ class PushedPictures:
         self._sizes = deque([size] if size else [], maxlen=SIZES_KEPT)
         self.size = size
         self.counts: Counter[str] = Counter()
+        """Uploads ``received``, ``dropped`` (nobody asked), ``cut off`` and ``refused``."""
         self._number = 0
         self._deliver: Deliver | None = None
         self._report: Report | None = None

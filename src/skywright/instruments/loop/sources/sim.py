@@ -4,7 +4,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import asdict, replace
 from functools import lru_cache
 from typing import Any
 
@@ -36,14 +36,7 @@ PoseAt = Callable[[float], Pose]
 def turning(phi_deg: float = 0.0, deg_per_s: float = 0.0, step_deg: float = 2.0) -> PoseAt:
     """Return a spindle that turns evenly in small steps, so that its pictures can be kept.
 
-    Parameters
-    ----------
-    phi_deg
-        Angle at time 0, deg.
-    deg_per_s
-        Speed; 0 stands still.
-    step_deg
-        The angle is rounded down to a multiple of this.
+    It is at `phi_deg` at time 0; the angle is rounded down to a multiple of `step_deg`.
     """
 
     def pose_at(time: float) -> Pose:
@@ -62,25 +55,12 @@ class SimulatedCamera(PacedSource[SourceFrame]):
     ----------
     seed
         Draws the scene, the noise and the losses.
-    fps
-        Pictures per second.
-    size
-        Width and height, px.
+    fps, size
+        Pictures per second; width and height, px.
     pose_at
         Where the goniometer is at a time (unix s); by default it stands at 0.
     **overrides
         Fields of the scene to fix, as for `random_scene`.
-
-    Attributes
-    ----------
-    lose, damage
-        Fractions of pictures that are lost on the way, or arrive cut off.
-    silent
-        True while the camera is to say nothing.
-    latency_s
-        From the end of an exposure to the time stamp of its picture, which is its arrival.
-    motion
-        What moves the sample, once `follow` has been called; it replaces `pose_at`.
     """
 
     def __init__(
@@ -95,11 +75,14 @@ class SimulatedCamera(PacedSource[SourceFrame]):
         self.stop_limit_s = RENDER_LIMIT_S
         self.size: tuple[int, int] | None = size
         self.seed = seed
-        self.lose = 0.0
-        self.damage = 0.0
+        self.lose = self.damage = 0.0
+        """Fractions of pictures that are lost on the way, or arrive cut off."""
         self.silent = False
+        """True while the camera is to send nothing."""
         self.latency_s = 0.0
+        """From the end of an exposure to the time stamp of its picture, which is its arrival."""
         self.motion: SampleMotion | None = None
+        """What moves the sample, once `follow` has been called; it replaces `pose_at`."""
         self._motion_changed = threading.Condition()
         self._motors_connected = True
         self.pose_at = pose_at or turning()
@@ -143,8 +126,7 @@ class SimulatedCamera(PacedSource[SourceFrame]):
         face_on_deg
             Spindle angle at which it is face-on; NaN is drawn.
         """
-        optics = self.scene.optics
-        fixed: dict[str, Any] = {f.name: getattr(optics, f.name) for f in fields(optics)}
+        fixed = asdict(self.scene.optics)
         if kind is not None:
             fixed["kind"] = kind
         if not math.isnan(face_on_deg):

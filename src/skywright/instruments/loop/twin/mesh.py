@@ -17,62 +17,47 @@ Warp = Callable[[Floats], Floats]
 
 @dataclass(frozen=True)
 class Material:
-    """How a part meets the light.
-
-    Parameters
-    ----------
-    absorption_per_um : float
-        Optical density (natural log) per um of path.
-    rim : float
-        Density that one surface adds where it is seen edge-on, by refraction out of the lens.
-    rim_power : float
-        Exponent of the fall of `rim` with the obliquity: larger is a narrower dark rim.
-    albedo, specular : float
-        Diffuse and mirror reflection under front light.
-    scatter : float
-        Brightness of edge-on surfaces in dark field.
-    grain : float
-        Random density from vertex to vertex, 0 for a clear surface.
-    opaque : bool
-        Hide what is behind: only surfaces that face the camera reflect.
-    """
+    """How a part meets the light."""
 
     absorption_per_um: float
+    """Optical density (natural log) per um of path."""
     rim: float = 0.0
+    """Density that one surface adds where it is seen edge-on, by refraction out of the lens."""
     rim_power: float = 2.0
+    """Exponent of the fall of `rim` with the obliquity: larger is a narrower dark rim."""
     albedo: float = 0.3
     specular: float = 0.5
+    """Diffuse and mirror reflection under front light."""
     scatter: float = 0.5
+    """Brightness of edge-on surfaces in dark field."""
     grain: float = 0.0
+    """Random density from vertex to vertex, 0 for a clear surface."""
     opaque: bool = False
+    """Hide what is behind: only surfaces that face the camera reflect."""
 
 
 @dataclass(frozen=True, eq=False)
 class Mesh:
-    """Vertices and triangles with the material spread over them.
-
-    Attributes
-    ----------
-    points, normals : (N, 3) float64, um and unit vectors pointing outwards.
-    triangles : (M, 3) int32, indices into `points`.
-    face_normals : (M, 3) float64, geometric, outwards.
-    centers : (M, 3) float64, um; the middle of the slice that a triangle belongs to. Depth of
-        focus is taken there, so that front and back of one slice are blurred alike.
-    surface : (N, 6) float64; rim, rim_power, albedo, specular, scatter, grain value.
-    absorption : (M,) float64, per um.
-    opaque : (M,) bool.
-    label : (N,) str, name of the part.
-    """
+    """Vertices and triangles with the material spread over them."""
 
     points: Floats
     normals: Floats
+    """(N, 3) float64, um and unit vectors pointing outwards."""
     triangles: NDArray[np.int32]
+    """(M, 3) int32, indices into `points`."""
     face_normals: Floats
+    """(M, 3) float64, geometric, outwards."""
     centers: Floats
+    """(M, 3) float64, um; the middle of the slice that a triangle belongs to. Depth of focus is
+    taken there, so that front and back of one slice are blurred alike."""
     surface: Floats
+    """(N, 6) float64; rim, rim_power, albedo, specular, scatter, grain value."""
     absorption: Floats
+    """(M,) float64, per um."""
     opaque: NDArray[np.bool_]
+    """(M,) bool."""
     label: NDArray[np.str_]
+    """(N,) str, name of the part."""
 
     def select(self, *labels: str) -> Floats:
         """Return the points (N, 3) of the named parts; names that do not occur are passed over."""
@@ -144,9 +129,6 @@ def sweep(
 
     Parameters
     ----------
-    label : str
-        Name of the part.
-    material : Material
     centers : (S, 3) float, um
         Path.
     across, normal : (S, 3) float, um

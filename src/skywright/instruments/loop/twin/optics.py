@@ -35,105 +35,70 @@ _NOISE_BITS = 20
 
 @dataclass(frozen=True)
 class Optics:
-    """A camera and its light.
-
-    Parameters
-    ----------
-    width_px, height_px : int
-    um_per_px_x, um_per_px_y : float
-        Pixels of video encoders are not square.
-    side : "left", "right", "top" or "bottom"
-    axis_px, axial_px : float
-        See the module's text.
-    roll_deg : float
-    psf_px : float
-        Sigma of the blur in focus.
-    focus_um, depth_of_field_um : float
-        Depth in focus, and distance from it that adds a blur of sigma 1 px.
-    light : "backlight", "frontlight" or "darkfield"
-    level : float
-        Counts of the empty picture at its center; above 255 saturates.
-    contrast : float
-        Scale of what the sample does to the light, 1 is strong.
-    reflect : float
-        Counts of a white surface under the front light.
-    stray : float
-        Counts of the lamps' light that reach the sensor whatever the sample does.
-    black : float
-        Counts with all lamps off.
-    gradient, gradient_deg : float
-        Relative change of light over half the frame, and its direction.
-    vignette : float
-        Relative loss of light in the corners.
-    mottle : float
-        Relative rms of blotches of the light.
-    color : bool
-        Three channels; grey otherwise.
-    tint : (3,) float
-        Relative color of the light.
-    color_vignette : (3,) float
-        Relative change of color towards the corners.
-    sample_tint : (3,) float
-        Relative color of what is seen through or reflected by the sample.
-    dust : int
-        Specks and rings that do not turn with the sample.
-    nozzle : (float, float, float), optional
-        Column and row of the end of a cryo nozzle as fractions of the frame, and its direction in
-        degrees from +x towards +y.
-    nozzle_px : float
-        Width of the nozzle.
-    border_px : (top, bottom, left, right)
-        Rows and columns that the encoder fills with `border_level`.
-    border_level : int
-    overlay : bool
-        Date and text burnt into the picture.
-    interlaced : bool
-        Even rows show the first half of the exposure, odd rows the second.
-    read_noise, shot_noise : float
-        Counts rms, and counts**2 per count.
-    exposure_s : float
-    jpeg_quality : int
-    pattern_seed : int
-        Draws mottle and dust.
-    """
+    """A camera and its light."""
 
     width_px: int = 704
     height_px: int = 480
     um_per_px_x: float = 6.73
     um_per_px_y: float = 7.47
+    """Pixels of video encoders are not square."""
     side: Side = "left"
     axis_px: float = 240.0
     axial_px: float = 400.0
+    """See the module's text."""
     roll_deg: float = 0.0
     psf_px: float = 0.8
+    """Sigma of the blur in focus."""
     focus_um: float = 0.0
     depth_of_field_um: float = 1500.0
+    """Depth in focus, and distance from it that adds a blur of sigma 1 px."""
     light: LightMode = "backlight"
     level: float = 190.0
+    """Counts of the empty picture at its center; above 255 saturates."""
     contrast: float = 1.0
+    """Scale of what the sample does to the light, 1 is strong."""
     reflect: float = 0.0
+    """Counts of a white surface under the front light."""
     stray: float = 4.0
+    """Counts of the lamps' light that reach the sensor whatever the sample does."""
     black: float = 2.0
+    """Counts with all lamps off."""
     gradient: float = 0.0
     gradient_deg: float = 0.0
+    """Relative change of light over half the frame, and its direction."""
     vignette: float = 0.0
+    """Relative loss of light in the corners."""
     mottle: float = 0.0
+    """Relative rms of blotches of the light."""
     color: bool = True
+    """Three channels; grey otherwise."""
     tint: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """(3,) float: relative color of the light."""
     color_vignette: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """(3,) float: relative change of color towards the corners."""
     sample_tint: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """(3,) float: relative color of what is seen through or reflected by the sample."""
     dust: int = 0
+    """Specks and rings that do not turn with the sample."""
     nozzle: tuple[float, float, float] | None = None
+    """Column and row of the end of a cryo nozzle as fractions of the frame, and its direction in
+    degrees from +x towards +y."""
     nozzle_px: float = 90.0
+    """Width of the nozzle."""
     border_px: tuple[int, int, int, int] = (0, 0, 0, 0)
+    """(top, bottom, left, right): rows and columns that the encoder fills with `border_level`."""
     border_level: int = 0
     overlay: bool = False
+    """Date and text burnt into the picture."""
     interlaced: bool = False
+    """Even rows show the first half of the exposure, odd rows the second."""
     read_noise: float = 1.5
     shot_noise: float = 0.02
+    """Counts rms, and counts**2 per count."""
     exposure_s: float = 1.0 / 60.0
     jpeg_quality: int = 85
     pattern_seed: int = 0
+    """Draws mottle and dust."""
 
 
 def projection(optics: Optics) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -2,6 +2,7 @@
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
+from scipy.spatial.transform import Rotation
 
 from skywright.instruments.loop.twin.mesh import Floats, Material, Mesh, Warp, hull, section, sweep
 from skywright.instruments.loop.twin.mount import Mount
@@ -288,26 +289,10 @@ def _crystal(mount: Mount, warp: Warp, rng: np.random.Generator) -> Mesh:
     )
     corners *= 1.0 + 0.06 * rng.standard_normal(corners.shape)
     corners *= np.asarray(mount.crystal_um) / 2.0
-    flat, roll = np.deg2rad(mount.crystal_turn_deg)
-    about_x = np.array(
-        [[1, 0, 0], [0, np.cos(roll), -np.sin(roll)], [0, np.sin(roll), np.cos(roll)]]
-    )
-    about_z = np.array(
-        [[np.cos(flat), -np.sin(flat), 0], [np.sin(flat), np.cos(flat), 0], [0, 0, 1]]
-    )
-    place = np.array(
-        [
-            mount.stem_um + mount.loop_length_um / 2.0 * (1.0 + mount.crystal_at[0]),
-            mount.loop_width_um / 2.0 * mount.crystal_at[1],
-            0.0,
-        ]
-    )
-    material = Material(
-        mount.crystal_absorption_per_um,
-        rim=1.0,
-        rim_power=2.0,
-        albedo=0.15,
-        specular=1.0,
-        scatter=0.9,
-    )
-    return hull("crystal", material, corners @ (about_z @ about_x).T + place, rng, warp)
+    flat, roll = mount.crystal_turn_deg
+    corners = Rotation.from_euler("xz", [roll, flat], degrees=True).apply(corners)
+    corners[:, 0] += mount.stem_um + mount.loop_length_um / 2.0 * (1.0 + mount.crystal_at[0])
+    corners[:, 1] += mount.loop_width_um / 2.0 * mount.crystal_at[1]
+    absorption = mount.crystal_absorption_per_um
+    material = Material(absorption, rim=1.0, albedo=0.15, specular=1.0, scatter=0.9)
+    return hull("crystal", material, corners, rng, warp)

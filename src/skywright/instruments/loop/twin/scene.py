@@ -1,32 +1,6 @@
 """Scenes: a mount in front of a camera, drawn at random from fixed, wide ranges.
 
-=======================  =====================================================================
-quantity                 drawn from
-=======================  =====================================================================
-kind                     nylon 0.5, mitegen 0.3, pin 0.12, none 0.08
-side                     left 0.4, right 0.35, top 0.15, bottom 0.1
-size of the frame        704x480 (weight 5), 640x512, 704x576, 1024x768, 1280x1024, 352x240
-um per px                such that the head is 0.06..1.05 of the frame long, within 0.6..9;
-                         704-wide frames have pixels 1.11 (480) or 0.94 (576) times as high as wide
-head                     nylon 60..1000 um long, 0.5..0.95 as wide, fiber 10 or 20 um;
-                         mitegen 80..700 um long, 0.55..1.1 as wide, rim 12..40 um, 8..25 um thick
-stem                     nylon 100..1800 um, 0..9 turns, bent 0..10 deg, 15 % 10..50 deg
-pin                      480..710 um, smooth 0.5, frosted 0.25, ragged 0.25; base to 1500 um
-crystal                  0.45 of loops, 0.1..0.8 of the width, needles 1 in 5; absorbs 0..0.03/um
-drop, ice                drop 0.45, opaque or rough ice 0.2 of loops
-tip                      anywhere along 0.1..0.95 of the frame; 5 % beyond the far border; off
-                         the axis by 0..0.3 of the frame's height but at most 600 um
-axis                     0.35..0.65 of the frame, roll of the camera sigma 0.4 deg
-light                    back 0.72, front 0.16, dark field 0.12; level 90..235 (15 % to 290,
-                         saturated), 30..140, 8..40
-gradient, vignette       0..0.3, 0..0.5 (front light to 0.8); mottle 0..0.02
-contrast                 0.5..1.2 (front light, dark field 0.2..0.8); 20 % of mounts 0.25..0.4
-focus                    sigma 0.6..1.4 px in focus, field 60..1500 px deep, misfocus within it
-dirt                     dust 0..20, mean 4; nozzle or beam stop 0.12, border rows 0.3, text
-                         0.25, interlace 0.1
-noise                    read 0.5..4 counts, shot 0..0.06; JPEG 55..95; grey 0.15
-exposure                 1/250..1/30 s
-=======================  =====================================================================
+The functions ``_draw_...`` have the ranges, ``docs/reference/loop-accuracy.md`` the main ones.
 """
 
 from collections.abc import Iterable, Mapping
@@ -54,7 +28,7 @@ _OPTICS_FIELDS = {f.name for f in fields(Optics)}
 
 
 def random_scene(rng: np.random.Generator, **overrides: Any) -> Scene:
-    """Draw a scene from the ranges of the module's table.
+    """Draw a scene.
 
     Parameters
     ----------
@@ -194,23 +168,15 @@ def _draw_camera(rng: np.random.Generator, mount: Mount, overrides: Mapping[str,
 
 def _draw_tip(rng: np.random.Generator, optics: Optics) -> tuple[float, float, float]:
     """Draw where the tip is, um: seldom out of the frame."""
-    lying = optics.side in ("left", "right")
-    size, um = (
-        (optics.width_px, optics.um_per_px_x) if lying else (optics.height_px, optics.um_per_px_y)
-    )
-    other, other_um = (
-        (optics.height_px, optics.um_per_px_y) if lying else (optics.width_px, optics.um_per_px_x)
-    )
+    sizes = (optics.width_px, optics.um_per_px_x), (optics.height_px, optics.um_per_px_y)
+    (size, um), (other, other_um) = sizes if optics.side in ("left", "right") else sizes[::-1]
     place = rng.uniform(1.02, 1.3) if rng.random() < 0.05 else rng.uniform(0.1, 0.95)
     from_side = place * size
     axial = optics.axial_px if optics.side in ("left", "top") else size - optics.axial_px
     radius = min(0.3 * other * other_um, 600.0) * np.sqrt(rng.random())
     angle = rng.uniform(0.0, 2.0 * np.pi)
-    return (
-        float((from_side - axial) * um),
-        float(radius * np.cos(angle)),
-        float(radius * np.sin(angle)),
-    )
+    along = float((from_side - axial) * um)
+    return along, float(radius * np.cos(angle)), float(radius * np.sin(angle))
 
 
 def _draw_light(rng: np.random.Generator, mount: Mount, fixed: LightMode | None) -> dict[str, Any]:

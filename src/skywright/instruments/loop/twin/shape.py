@@ -5,6 +5,7 @@ from functools import lru_cache
 
 import numpy as np
 from scipy.spatial import ConvexHull
+from scipy.spatial.transform import Rotation
 
 from skywright.instruments.loop.twin import parts
 from skywright.instruments.loop.twin.mesh import Floats, Mesh, join
@@ -95,15 +96,8 @@ def _extreme(points: Floats) -> Floats:
 
 def _place(mount: Mount, mesh: Mesh) -> Mesh:
     """Turn the mount about x to its face-on angle and shift its tip to `tip_um`."""
-    turn = np.deg2rad(mount.face_on_deg)
     # Rows show y cos(phi) - z sin(phi), so the plane's y must lie along (cos, -sin) of the angle.
-    rotation = np.array(
-        [
-            [1.0, 0.0, 0.0],
-            [0.0, np.cos(turn), np.sin(turn)],
-            [0.0, -np.sin(turn), np.cos(turn)],
-        ]
-    )
+    rotation = Rotation.from_euler("x", -mount.face_on_deg, degrees=True).as_matrix()
     points = mesh.points @ rotation.T
     head = np.isin(mesh.label, HEAD)
     tip = _extreme(points[head]) if head.any() else np.array([points[:, 0].max(), 0.0, 0.0])

@@ -20,71 +20,59 @@ class FrameTruth:
 
     Coordinates are pixels, x to the right, y down, the center of the first pixel is (0, 0). Boxes
     are (xmin, ymin, xmax, ymax), not cut by the frame; NaN where there is nothing.
-
-    Attributes
-    ----------
-    kind : "nylon", "mitegen", "pin" or "none"
-    side : border through which the pin enters; None without a mount.
-    tip_px : (x, y); the end of the loop or mount farthest from the pin side, drop and ice
-        included, or of a bare pin: as far as its farthest lump, in the middle of its end face. NaN
-        out of the frame.
-    tip_in_view : bool
-    tip_covered : whether a nozzle, text or border hides the tip that is in the frame.
-    tip_unclipped_px : the same also out of the frame.
-    crystal_tip_px : the same with a crystal that sticks out.
-    box_px : of the head (loop or mount with drop and ice, without crystal, stem, pin).
-    box_with_crystal_px : of the head and the crystal.
-    width_px : extent of `box_px` across the axis; of the pin for a bare pin.
-    pin_end_px : (x, y), middle of the end face of the pin.
-    axis_at_tip_px : row (column for a pin from top or bottom) of the spindle at the tip.
-    phi_deg : at mid exposure.
-    smear_px : way of the tip over the exposure.
-    light : 1 for lamps on.
     """
 
     kind: Kind
     side: str | None
+    """Border through which the pin enters; None without a mount."""
     tip_px: tuple[float, float]
+    """(x, y); the end of the loop or mount farthest from the pin side, drop and ice included, or of
+    a bare pin: as far as its farthest lump, in the middle of its end face. NaN out of the frame."""
     tip_in_view: bool
     tip_covered: bool
+    """Whether a nozzle, text or border hides the tip that is in the frame."""
     tip_unclipped_px: tuple[float, float]
+    """The same also out of the frame."""
     crystal_tip_px: tuple[float, float]
+    """The same with a crystal that sticks out."""
     box_px: Box
+    """Of the head (loop or mount with drop and ice, without crystal, stem, pin)."""
     box_with_crystal_px: Box
+    """Of the head and the crystal."""
     width_px: float
+    """Extent of `box_px` across the axis; of the pin for a bare pin."""
     pin_end_px: tuple[float, float]
+    """(x, y), middle of the end face of the pin."""
     axis_at_tip_px: float
+    """Row (column for a pin from top or bottom) of the spindle at the tip."""
     phi_deg: float
+    """At mid exposure."""
     smear_px: float
+    """Way of the tip over the exposure."""
     light: float
+    """1 for lamps on."""
 
 
 @dataclass(frozen=True)
 class SceneTruth:
-    """What holds for a scene at a stage position, in the goniometer frame.
-
-    Attributes
-    ----------
-    tip_offset_um, center_offset_um : (x, y, z) of the tip, and of the middle of the head: of its
-        extent along the spindle, and what the middles of its silhouettes turn about (the first
-        harmonic over a turn). y and z are the distance from the spindle.
-    axis_px : row (column for a pin from top or bottom) of the spindle where x = 0.
-    um_per_px_x, um_per_px_y : float
-    face_on_deg : spindle angle, 0..180, at which the mount's normal points to the camera.
-    widest_deg : angle at which `FrameTruth.width_px` is largest, 0..180; differs from the former
-        for bent, drop-laden or curled mounts.
-    flatness : (largest - smallest width) / largest over a turn.
-    kind, side, seed
-    """
+    """What holds for a scene at a stage position, in the goniometer frame."""
 
     tip_offset_um: tuple[float, float, float]
     center_offset_um: tuple[float, float, float]
+    """(x, y, z) of the tip, and of the middle of the head: of its extent along the spindle, and
+    what the middles of its silhouettes turn about (the first harmonic over a turn). y and z are the
+    distance from the spindle."""
     axis_px: float
+    """Row (column for a pin from top or bottom) of the spindle where x = 0."""
     um_per_px_x: float
     um_per_px_y: float
     face_on_deg: float
+    """Spindle angle, 0..180, at which the mount's normal points to the camera."""
     widest_deg: float
+    """Angle at which `FrameTruth.width_px` is largest, 0..180; differs from the former for bent,
+    drop-laden or curled mounts."""
     flatness: float
+    """(largest - smallest width) / largest over a turn."""
     kind: Kind
     side: str | None
     seed: int

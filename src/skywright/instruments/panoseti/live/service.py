@@ -101,7 +101,7 @@ class _Stream:
 
 
 class DaqDataService:
-    """Implement `skywright.wire.daqdata.methods.Servicer` for ``grpc.aio``.
+    """Implement the methods of `skywright.wire.daqdata.methods` for ``grpc.aio``.
 
     Parameters
     ----------

@@ -1,0 +1,26 @@
+"""Wait for what no event tells of."""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def await_true(condition: Callable[[], T], limit_s: float, period_s: float = 0.02) -> T:
+    """Call a function until it returns something true, or the time is over; return its last value.
+
+    Parameters
+    ----------
+    condition
+        Called once at least.
+    limit_s
+        Time, s.
+    period_s
+        Pause between two calls, s.
+    """
+    pause, deadline = threading.Event(), time.monotonic() + limit_s
+    while not (found := condition()) and time.monotonic() < deadline:
+        pause.wait(period_s)
+    return found
