@@ -135,7 +135,8 @@ class FileStream:
         return f"PV:{self.plugin.prefix}FullFileName_RBV"
 
     def describe_collect(self) -> dict[str, Any]:
-        """Describe one row of the file."""
+        """Describe one row of the file; each run needs a StreamResource of its own."""
+        self._bundles = {}
         return {
             self.key_of(column): column.describe(self.source)
             for column in self._fixed or self._columns()
@@ -158,7 +159,7 @@ class FileStream:
         return self.rows
 
     def collect_asset_docs(self, index: int | None = None) -> Iterator[StreamAsset]:
-        """Yield the StreamResource of a file once and StreamDatums for new rows, up to its end.
+        """Yield the StreamResource of a file, once a run, and StreamDatums for rows up to its end.
 
         If there is no new row, check that the IOC is alive.
 

@@ -111,3 +111,20 @@ def test_console_tells_of_an_interrupted_plan_without_a_traceback(
     assert "RE.resume()" in text
     assert "Traceback" not in text
     RE.abort()
+
+
+@pytest.mark.parametrize(
+    ("cause", "line"),
+    [(TimeoutError(), "\nTimeoutError\n"), (ValueError("why"), "ValueError: why")],
+)
+def test_console_tells_the_cause_once(
+    cause: Exception, line: str, shell: InteractiveShell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shorten_tracebacks(shell, RunEngineInterrupted)
+    error = RunEngineInterrupted("failed")
+    error.__cause__ = cause
+    shell.user_ns["error"] = error
+    for _ in range(2):
+        shell.run_cell("raise error")
+        streams = capsys.readouterr()
+        assert (streams.out + streams.err).count(line) == 1

@@ -230,7 +230,7 @@ class OscillationFlyer(Device):
         return self._stream.get_index()
 
     def collect_asset_docs(self, index: int | None = None) -> Iterator[StreamAsset]:
-        """Tell of the file, once, and of the readings that are new."""
+        """Tell of the file, once a run, and of the readings that are new."""
         return self._stream.collect_asset_docs(index)
 
     def raise_if_silent(self) -> None:

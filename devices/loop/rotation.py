@@ -47,7 +47,7 @@ class CameraCalibration:
                 self.file.replace([ZoomCalibration(**stop) for stop in json.loads(values)])
             else:
                 self.file.save(ZoomCalibration(**values))
-        except (ConfigError, OSError, ValueError) as error:
+        except (ConfigError, OSError, TypeError, ValueError) as error:
             status.set_exception(
                 error if isinstance(error, ConfigError) else ConfigError(f"{self.name}: {error}")
             )

@@ -1,11 +1,11 @@
 """Arguments of the camera's IOC that say where its pictures come from."""
 
 import argparse
-import json
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
+from skywright.arguments import first_problem
 from skywright.errors import ConfigError
 from skywright.instruments.loop.detection import MIN_SIDE_PX
 from skywright.instruments.loop.sources import Source
@@ -86,18 +86,20 @@ def password_of(args: argparse.Namespace) -> str:
 
 
 def _simulated(args: argparse.Namespace, size: tuple[int, int]) -> Source:
+    from scipy.spatial import QhullError
+
     from skywright.instruments.loop.sources.sim import LATENCY_S, SimulatedCamera, turning
 
-    overrides = _overrides(args)
     pose_at = turning(deg_per_s=args.turn * args.speed)
+    fps, scene = _fps(args) * args.speed, _scene(args)
     try:
-        camera = SimulatedCamera(args.seed, _fps(args) * args.speed, size, pose_at, **overrides)
-    except TypeError as error:
+        camera = SimulatedCamera(args.seed, fps, size, pose_at, **scene)
+        camera.latency_s = LATENCY_S if args.goniometer else 0.0
+        if not args.list_pvs:
+            logger.info("warming up: the kernels of the simulated sample are compiled or loaded")
+            camera.prepare([pose_at(0.0)])  # the first picture compiles, or loads, the kernels
+    except (ArithmeticError, QhullError, ValueError) as error:  # numbers that make no picture
         raise ConfigError(f"--scene {args.scene}: {error}") from error
-    camera.latency_s = LATENCY_S if args.goniometer else 0.0
-    if not args.list_pvs:
-        logger.info("warming up: the kernels of the simulated sample are compiled or loaded")
-        camera.prepare([pose_at(0.0)])  # the first picture compiles, or loads, the kernels
     return camera
 
 
@@ -113,14 +115,24 @@ def _fps(args: argparse.Namespace) -> float:
     return float(args.fps or 30.0)
 
 
-def _overrides(args: argparse.Namespace) -> dict[str, Any]:
+def _scene(args: argparse.Namespace) -> dict[str, Any]:
     """Return the fields of the scene that the arguments fix."""
+    from pydantic import ConfigDict, ValidationError, create_model
+
+    from skywright.instruments.loop.twin.mount import Mount
+    from skywright.instruments.loop.twin.optics import Optics
+
+    types = get_type_hints(Mount) | get_type_hints(Optics)
+    fields: dict[str, Any] = {name: (kind, None) for name, kind in types.items()}
+    config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    model = create_model("Scene", __config__=config, **fields)
     try:
-        scene = json.loads(args.scene)
-        if not isinstance(scene, dict):
-            raise ValueError("not an object")
-    except ValueError as error:
-        raise ConfigError(f"--scene {args.scene}: expected a JSON object: {error}") from error
+        scene = model.model_validate_json(args.scene).model_dump(exclude_unset=True)
+    except ValidationError as error:
+        raise ConfigError(
+            f"--scene {args.scene}: expected a JSON object of fields of Mount and Optics: "
+            f"{first_problem(error)}"
+        ) from error
     return {**scene, "kind": args.kind} if args.kind else scene
 
 

@@ -1,5 +1,6 @@
 """The plan that calibrates the camera on any mounted sample: scale, roll, axis, delay."""
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -139,9 +140,9 @@ def calibrate_camera(
     uids: list[str] = []
     home = yield from stubs.place(tools)
 
-    def back(plan: MsgGenerator[Any]) -> MsgGenerator[Any]:
+    def back(steps: MsgGenerator[Any]) -> MsgGenerator[Any]:
         try:
-            answer = yield from plan
+            answer = yield from steps
         # After others nothing shall move; a limit (a ValueError) refuses a move before it begins.
         except (SampleError, DataError, ValueError):
             yield from bps.abs_set(goniometer.sample, home, wait=True)  # type: ignore[attr-defined]
@@ -156,12 +157,16 @@ def calibrate_camera(
 
     rough, scale = yield from stubs.recorded(tools, grid, look_md, uids)
     before = yield from bps.rd(tools.result.calibration, default_value="[]")
+    own = [stop for stop in json.loads(before) if stop["zoom"] == zoom]
 
     def restore(_: Exception) -> MsgGenerator[None]:
-        yield from bps.abs_set(tools.result.calibration, before, wait=True)
+        present = yield from bps.rd(tools.result.calibration, default_value="[]")
+        # Calibrations of other zooms may have been saved since.
+        others = [stop for stop in json.loads(present) if stop["zoom"] != zoom]
+        yield from bps.abs_set(tools.result.calibration, json.dumps(others + own), wait=True)
 
-    def refined(coarse: ZoomCalibration) -> MsgGenerator[CameraCalibrated]:
-        yield from bps.abs_set(tools.result.calibration, asdict(coarse), wait=True)
+    def refined() -> MsgGenerator[CameraCalibrated]:
+        yield from bps.abs_set(tools.result.calibration, asdict(rough), wait=True)
 
         def both_ways() -> MsgGenerator[RotationValues]:
             step_log.info("delay: turning the spindle forward and back")
@@ -175,12 +180,12 @@ def calibrate_camera(
             raise HardwareError(
                 f"calibrate_camera: the delay of the camera is not known: {first.delay_why}"
             )
-        rough = replace(coarse, delay_s=first.delay)
+        timed = replace(rough, delay_s=first.delay)
         step_log.info("delay: %.3f s (+- %.3f)", first.delay, first.delay_sigma)
-        yield from bps.abs_set(tools.result.calibration, asdict(rough), wait=True)
+        yield from bps.abs_set(tools.result.calibration, asdict(timed), wait=True)
 
         def elsewhere() -> MsgGenerator[RotationValues]:
-            shift = _shift_along(rough, first)
+            shift = _shift_along(timed, first)
             step_log.info("axis: turning the spindle with the sample %.0f um along it", shift)
             yield from bps.abs_set(
                 goniometer.sample,  # type: ignore[attr-defined]
@@ -196,9 +201,9 @@ def calibrate_camera(
             return (yield from back(rotation()))
 
         second = yield from stubs.recorded(tools, elsewhere, fit_md, uids, turn)
-        line = _axis_line(rough.view, [first, second])
+        line = _axis_line(timed.view, [first, second])
         final = replace(
-            rough,
+            timed,
             roll_deg=line.roll_deg,
             axis_px=line.axis_px,
             axis_sigma_px=max(line.axis_sigma_px, 0.3),
@@ -216,7 +221,7 @@ def calibrate_camera(
         )
 
     # The analysis needs the rough calibration; a plan that fails must not leave it behind.
-    return (yield from bpp.contingency_wrapper(refined(rough), except_plan=restore))
+    return (yield from bpp.contingency_wrapper(refined(), except_plan=restore))
 
 
 def _fitted(tools: stubs.Instruments) -> MsgGenerator[RotationValues]:

@@ -1,15 +1,19 @@
-"""What a device with areaDetector's camera does to learn the size of the pictures."""
+"""Recordings of a device: the size of its pictures, its files, and their documents."""
 
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
+import bluesky.plan_stubs as bps
 import pytest
+from bluesky.utils import MsgGenerator
 from ophyd.sim import SynSignal
+from support.documents import Documents, of
 
-from devices.file_stream import FilePlugin
+from devices.file_stream import FilePlugin, FileStream
 from devices.recording import CONTINUOUS, SINGLE, RecordingDevice
 from skywright.errors import ConfigError, HardwareError
+from skywright.files.stream_columns import StreamColumn
 
 
 class Camera:
@@ -68,3 +72,26 @@ def test_a_directory_that_iocs_would_garble_is_refused() -> None:
     with pytest.raises(ConfigError, match="/data/März: IOCs need a path of ASCII characters"):
         FilePlugin.settings(Mock(), Path("/data/März"), "a")
     assert FilePlugin.settings(Mock(), Path("/data/2026"), "a")
+
+
+def test_two_runs_may_share_a_recording(RE: Any, documents: Documents) -> None:
+    device = Mock(prefix="")
+    device.name = "camera"
+    device.read_configuration.return_value = device.describe_configuration.return_value = {}
+    stream = FileStream(device, "rows", device, lambda: [StreamColumn("time", "/time", "<f8")])
+    stream.begin("/a.h5")
+
+    def two_runs() -> MsgGenerator[None]:
+        for _ in range(2):
+            yield from bps.open_run()
+            yield from bps.declare_stream(stream, name="primary", collect=True)
+            for _ in range(2):
+                stream.rows += 3
+                yield from bps.collect(stream, name="primary")
+            yield from bps.close_run()
+
+    RE(two_runs())
+    resources, starts = of(documents, "stream_resource"), of(documents, "start")
+    assert [doc["run_start"] for doc in resources] == [doc["uid"] for doc in starts]
+    indices = [doc["indices"] for doc in of(documents, "stream_datum")]
+    assert indices == [{"start": row, "stop": row + 3} for row in (0, 3, 6, 9)]

@@ -178,6 +178,7 @@ def test_a_directory_has_moved_only_from_where_it_is_gone(root, database):
         schema.grid: [{"uuid": "g", "acquisition_uuid": "a"}],
         schema.source_file: [
             {**file, "path": "../atlas/Atlas.dm", "kind": "atlas", "entity_uuid": "of old"},
+            {**file, "path": "n" * 300, "kind": "micrograph"},  # may not be asked for
             {**file, "path": "s/x.xml", "kind": "micrograph", "entity_uuid": "m", "grid_uuid": "g"},
         ],
     }

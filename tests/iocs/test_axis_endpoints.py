@@ -95,6 +95,13 @@ def test_camera_that_is_gone_is_said_and_comes_back() -> None:
         (["--source", "mjpeg"], "name the camera with --url"),
         (["--size", "0x0"], "--size 0x0"),
         (["--fps", "-5"], "--fps -5"),
+        (["--scene", "[]"], "--scene .*: expected a JSON object .*: Input should be an object"),
+        (["--scene", '{"seed": 3}'], "--scene .*: seed: Extra inputs are not permitted"),
+        (
+            ["--scene", '{"tint": [1, "x", 1]}'],
+            "--scene .*: tint.1: Input should be a valid number",
+        ),
+        (["--scene", '{"um_per_px_x": 0}'], "--scene .*: .* by zero"),
         (["--source", "mjpeg", "--url", "camera7"], "expected http://camera"),
         (["--source", "push", "--delay", "-1"], "expected 0 to 10 s"),
         (["--source", "mjpeg", "--url", "http://c", "--push-to", "http://x"], "with --trigger"),
@@ -114,6 +121,14 @@ def test_bad_arguments_are_named(arguments: list[str], says: str) -> None:
         make_endpoints(Camera(make_source(args)), args)
 
 
+def test_the_scene_takes_lists() -> None:
+    parser = argument_parser("", "X:")
+    add_source_arguments(parser)
+    scene = '{"border_px": [4, 4, 4, 4], "tint": [1, 0.9, 0.8], "nozzle": [0.5, 0.5, 5]}'
+    camera = make_source(parser.parse_args(["--size", "352x240", "--scene", scene]))
+    assert camera.scene.optics.border_px == (4, 4, 4, 4)  # type: ignore[attr-defined]
+
+
 def test_uploads_end_with_their_window(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(axis_upload, "LIMIT_S", 0.05)
     pictures: NewestQueue[SourceFrame] = NewestQueue(axis_upload.WAITING)
@@ -131,12 +146,15 @@ def test_uploads_end_with_their_window(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_pictures_go_out_as_what_they_are_called() -> None:
-    pixels = np.random.default_rng(1).integers(0, 256, (40, 50, 4), dtype=np.uint8)
+    pixels = np.random.default_rng(1).integers(0, 256, (140, 150, 4), dtype=np.uint8)
     for image in (pixels, pixels[..., 0], pixels[..., :3], pixels[..., 0] * np.uint16(256)):
         frame = SourceFrame(1, 1.0, encode_png(image))
         for form in (axis_video.Form(), axis_video.Form(compression=50)):
             sent = Image.open(io.BytesIO(form.encode(frame)))
             assert (sent.format, sent.mode) == ("JPEG", "L" if image.ndim == 2 else "RGB")
+        before, _, after = encode_png(image).rpartition(b"IDAT")
+        damaged = before + b"\0DAT" + after
+        assert axis_video.Form().encode(SourceFrame(1, 1.0, damaged)) == damaged
 
 
 def test_pictures_are_uploaded_while_the_video_trigger_is_open() -> None:

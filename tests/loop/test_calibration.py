@@ -152,6 +152,10 @@ def test_calibrations_that_were_read_are_put_back_exactly(tmp_path: Path) -> Non
         device.set(asdict(HIGH)).wait(1)
         device.set(before).wait(1)
         assert device.file.stops() == stops
+    for text in ("nothing", "null", "[1]", '{"a": 1}'):
+        with pytest.raises(ConfigError):
+            device.set(text).wait(1)
+    assert device.file.stops() == [MID]
 
 
 def entry(**changes: object) -> dict[str, object]:

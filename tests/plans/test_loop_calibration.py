@@ -1,13 +1,16 @@
 """calibrate_camera over the twin: what it finds is what the twin's camera is."""
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from bluesky.utils import MsgGenerator
 from support import loop_world
 from support.loop_plain import make_world
 from support.loop_session import Session
 
+from plans.loop import stubs
 from plans.loop.calibration import calibrate_camera
 from plans.loop.centering import center_loop
 from skywright.errors import ConfigError, DataError, HardwareError, SampleError
@@ -89,6 +92,27 @@ def test_without_a_tip_in_view_nothing_is_calibrated(session: Session) -> None:
     with pytest.raises(SampleError, match="no tip is in view"):
         session.run(calibrate_camera(**devices))
     assert not session.result.calibration.path.exists()
+
+
+def test_a_failed_plan_puts_back_the_calibration_of_its_zoom_alone(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make_world()
+    devices, file = session.mount(world), session.result.calibration.file
+    own, other = file.stops()[0], replace(world.calibration(), zoom=5.0)
+    runs = iter([lambda: (replace(own, axis_px=1.0), None), lambda: file.save(other)])
+
+    def recorded(*_: Any) -> MsgGenerator[Any]:
+        yield from ()
+        answer = next(runs)()
+        if answer is None:
+            raise SampleError("the tip is gone")
+        return answer
+
+    monkeypatch.setattr(stubs, "recorded", recorded)
+    with pytest.raises(SampleError, match="the tip is gone"):
+        session.run(calibrate_camera(**devices))
+    assert file.stops() == [own, other]
 
 
 def test_without_light_nothing_is_calibrated(session: Session) -> None:

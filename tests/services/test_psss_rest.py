@@ -257,6 +257,8 @@ def test_our_client_says_what_is_wrong(address: str) -> None:
         assert client.set_parameters({"axis": np.arange(3.0)})["axis"] == [0.0, 1.0, 2.0]
         falling = client.set_parameters({"axis": np.arange(3.0)[::-1]})  # no array in C's order
         assert falling["axis"] == [2.0, 1.0, 0.0]
+        swapped = client.set_parameters({"axis": np.arange(3.0).astype(">f8")})
+        assert swapped["axis"] == [0.0, 1.0, 2.0]
         client.set_parameters({"roi": [1, 2]})
         assert client.get_roi() == (1, 2)
         assert client.set_background("x", PICTURE.astype(">u2")) == "ok"

@@ -38,8 +38,8 @@ from skywright.store.export import FORMATS, export_run
 from skywright.store.export import contents as contents_module
 from skywright.store.export.contents import (
     Asset,
+    AssetRows,
     Column,
-    FileRows,
     RunContents,
     Stream,
     row_blocks,
@@ -234,7 +234,7 @@ def test_what_does_not_hold_just_these_rows_is_copied(tmp_path: Path) -> None:
     frames = np.arange(4 * 6, dtype="u1").reshape(4, 2, 3)
     with h5py.File(tmp_path / "camera.h5", "w") as file:
         file["data"] = frames
-    parts = (FileRows(Asset(tmp_path / "camera.h5", "data"), 0, 3),)
+    parts = (AssetRows(Asset(tmp_path / "camera.h5", "data"), 0, 3),)
     key = {"external": "STREAM:"}
     column = Column("cam", (3, 2, 3), frames.dtype, key, frames[:3].__getitem__, parts)
     start = {"uid": "u", "time": 0.0}

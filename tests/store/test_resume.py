@@ -208,6 +208,14 @@ def test_rows_without_seq_nums_follow_one_another() -> None:
     assert rows.segments == [ResourceRows("r", 0, 10, 1)]
 
 
+@pytest.mark.parametrize("row_0", [0, 8])
+def test_a_run_may_begin_amid_the_first_of_several_files(row_0: int) -> None:
+    rows = ExternalRows({})
+    rows.add(datum("a", 5, 1, 3), "a.h5")
+    rows.add(datum("b", row_0, 4, 2), "b.h5")
+    assert [rows.index_of_row_0(each) for each in "ab"] == [0, row_0]
+
+
 def test_virtual_file_while_the_source_is_still_written(client: Any, journals: Path) -> None:
     """The rows left out are left out of a file whose SWMR writer still has it open."""
     camera = StreamingCamera("cam", journals)

@@ -207,18 +207,18 @@ class Recorder(Generic[Result, RowGroup]):
         self._queue: deque[RowGroup | Callable[[], None]] = deque()
         """Row groups, and callbacks: functions to call when all rows before them are visible."""
         self._bytes = 0
-        self._seen = 0
+        self._rows_offered = 0
         """Number of rows offered since the acquisition or the recording began, whichever was
         later; counted only if `every` is above 1."""
-        self._number = 0
+        self._recordings = 0
         """Number of recordings begun."""
         self._closing = False
         self._file: File[RowGroup] | None = None
         self._before_open: list[RowGroup] = []
         """Row groups that wait until the file can be created."""
-        self._count = 0
+        self._rows_wanted = 0
         """Number of rows of the whole recording; 0: no limit."""
-        self._recorded = self._flushed = 0
+        self._rows_written = self._rows_flushed = 0
         """Numbers of rows in the file of the recording: all, and those that are visible."""
         self._unreadable = 0
         """Rows that a flush failed to make visible when a caller waited for them: they count as
@@ -290,8 +290,8 @@ class Recorder(Generic[Result, RowGroup]):
         if self.every == 1:
             return group
         rows = self.layout.rows(group)
-        first = -self._seen % self.every
-        self._seen += rows
+        first = -self._rows_offered % self.every
+        self._rows_offered += rows
         return None if first >= rows else self._select_rows(group, slice(first, None, self.every))
 
     def _select_rows(self, group: RowGroup, rows: slice) -> RowGroup:
@@ -304,7 +304,7 @@ class Recorder(Generic[Result, RowGroup]):
         An acquisition ends with it: the next row is row 0 for `every`.
         """
         with self._queue_changed:
-            self._seen = 0
+            self._rows_offered = 0
             self._queue.append(done)
             self._queue_changed.notify_all()
 
@@ -340,9 +340,9 @@ class Recorder(Generic[Result, RowGroup]):
         with self._file_lock:
             self.error = _creation_error(path)
             if not self.error:
-                self._count, self._recorded, self.rows_readable, self._seen = count, 0, 0, 0
-                self._flushed, self._logged = 0, ""
-                self._number += 1
+                self._rows_wanted, self._rows_offered, self._logged = count, 0, ""
+                self._rows_written = self._rows_flushed = self.rows_readable = 0
+                self._recordings += 1
                 try:
                     self._file = self.layout.open_early(path)
                     self.path = path
@@ -394,7 +394,7 @@ class Recorder(Generic[Result, RowGroup]):
             flushed = False
             with self._file_lock:
                 path = self.path
-                if number != self._number:  # the rows are of a recording that did not wait for them
+                if number != self._recordings:  # of a recording that did not wait for these rows
                     self._count_unwritten(self._rows(groups))
                 elif groups:
                     self._write(groups, must_create=when_visible is not None)
@@ -407,7 +407,7 @@ class Recorder(Generic[Result, RowGroup]):
                 self._changed()
 
     def _next(self) -> tuple[list[RowGroup], Callable[[], None] | None, int]:
-        """Return up to `GROUPS_PER_WRITE` row groups, the callback after them, and `_number`."""
+        """Return up to `GROUPS_PER_WRITE` row groups, the callback after them, `_recordings`."""
         groups: list[RowGroup] = []
         with self._queue_changed:
             # A synchronous recorder has rows to flush that were never in the queue.
@@ -424,7 +424,7 @@ class Recorder(Generic[Result, RowGroup]):
                 self._bytes -= self.layout.nbytes(group)
                 groups.append(group)
             self._queue_changed.notify_all()  # there is room again
-            return groups, when_visible, self._number
+            return groups, when_visible, self._recordings
 
     def _should_write_now(self) -> bool:
         """Return whether writing should start without a wait for more rows."""
@@ -455,12 +455,12 @@ class Recorder(Generic[Result, RowGroup]):
             self._append(
                 self._file, self._limit_to_count(groups[first : first + self.layout.at_once])
             )
-        if self._count and self._recorded >= self._count:
+        if self._rows_wanted and self._rows_written >= self._rows_wanted:
             self._end()
 
     def _count_unwritten(self, rows: int) -> int:
         """Count rows as lost, and return their number; 0 if the recording had all its rows."""
-        if self._count and self._recorded >= self._count:
+        if self._rows_wanted and self._rows_written >= self._rows_wanted:
             return 0
         if rows:
             self._lost.add("not written", rows)
@@ -471,9 +471,9 @@ class Recorder(Generic[Result, RowGroup]):
 
     def _limit_to_count(self, groups: list[RowGroup]) -> list[RowGroup]:
         """Return the rows up to the requested number of rows of the recording."""
-        if not self._count:
+        if not self._rows_wanted:
             return groups
-        left, wanted = self._count - self._recorded, []
+        left, wanted = self._rows_wanted - self._rows_written, []
         for group in groups:
             if left <= 0:
                 break
@@ -500,7 +500,7 @@ class Recorder(Generic[Result, RowGroup]):
                 self._fail(error, self._rows(groups))
             return
         self.error = ""
-        self._recorded = file.appended
+        self._rows_written = file.appended
         self._unflushed_since = self._unflushed_since or time.monotonic()
 
     def _append_fitting(
@@ -524,10 +524,10 @@ class Recorder(Generic[Result, RowGroup]):
             self._report(error)
             self._unflushed_since = time.monotonic()  # for the next attempt
             if caller_waits:
-                self._unreadable = self._recorded - self._flushed
+                self._unreadable = self._rows_written - self._rows_flushed
             return True
         self._unflushed_since = 0.0
-        self._flushed, self._unreadable = self._recorded, 0
+        self._rows_flushed, self._unreadable = self._rows_written, 0
         return True
 
     def _end(self) -> None:
@@ -541,11 +541,11 @@ class Recorder(Generic[Result, RowGroup]):
         self._unreadable = 0
         try:
             self.rows_readable = file.flush()
-            self._flushed = self._recorded
+            self._rows_flushed = self._rows_written
         except Exception as error:
             self._report(error)
-        unflushed = self._recorded - self._flushed
-        self._flushed = self._recorded
+        unflushed = self._rows_written - self._rows_flushed
+        self._rows_flushed = self._rows_written
         try:
             file.close()  # flushes once more
         except Exception as error:

@@ -125,8 +125,8 @@ class Analysis(ABC, Generic[Statistic]):
         self.parameters = parameters
         self.refused = 0
         """Number of times that a member was not used: its block was closed or folded before it
-        came, it came out of order (`ordered`), or `merge` used another version of its block. That
-        version may have the same member, so a member that is counted can be in the result."""
+        came, it came out of order (`ordered`), or `merge` used another version of its block. The
+        result can have it all the same, from that other version."""
         self._open: dict[BlockKey, list[Batch]] = {}
         self._growing: dict[BlockKey, _Block[Statistic]] = {}  # open, of an ordered analysis
         self._closed: dict[BlockKey, _Block[Statistic]] = {}
@@ -291,11 +291,6 @@ class Analysis(ABC, Generic[Statistic]):
         """Number of members that `result` is computed from."""
         blocks = self._blocks().values()
         return self._folded_members + sum(len(block.identities) for block in blocks)
-
-    @property
-    def held_blocks(self) -> int:
-        """Number of blocks that are not folded; the memory use grows with it."""
-        return len(self._keys())
 
     def fresh(self) -> Self:
         """Return the same analysis, with no members."""

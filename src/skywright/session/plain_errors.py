@@ -113,11 +113,15 @@ def shorten_tracebacks(shell: Any, *kinds: type[BaseException]) -> None:
 
     def show(shell: Any, kind: type, error: BaseException, trace: Any, **_: Any) -> None:
         hint = hint_after_mistake(error, shell.user_ns)
-        if hint:
-            error.add_note(hint)
-        cause = error.__cause__
-        if isinstance(error, kinds) and cause is not None and str(cause) not in str(error):
-            error.add_note(f"{type(cause).__name__}: {cause}")
+        notes, cause = [hint], error.__cause__
+        if isinstance(error, kinds) and cause is not None:
+            line = f"{type(cause).__name__}: {cause}".removesuffix(": ")
+            if (str(cause) or line) not in str(error):
+                notes.append(line)
+        for note in notes:
+            # An error that is shown again has them already.
+            if note and note not in getattr(error, "__notes__", ()):
+                error.add_note(note)
         short = bool(hint) or isinstance(error, kinds) or is_refusal(error)
         shell.showtraceback((kind, error, trace), exception_only=short)
 

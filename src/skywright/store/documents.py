@@ -46,7 +46,10 @@ async def export_documents(
 
 
 def _of_each_file(name: str, doc: Document, parts: dict[str, list[Segment]]) -> Iterator[Document]:
-    """Yield the documents in place of one: of a column of a table, one for each file or range."""
+    """Yield what replaces a document: itself, or a document for each file or range of rows.
+
+    tiled exports one document for a column of a table, whatever the number of its files.
+    """
     if name == "stream_resource":
         parameters = doc["parameters"]
         files, segments = parameters.pop(FILES, None), parameters.pop(SEGMENTS, None)

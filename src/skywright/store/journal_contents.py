@@ -49,16 +49,16 @@ class ExternalRows:
         self._file_of: dict[str, str] = {}
         """URI of each stream resource, by its uid."""
         self._first = first
-        """First index of the stream datums, superseded ones too, by URI of the file; of all
-        streams of the run with this data key."""
+        """Index of row 0, by URI of the file; of all streams of the run with this data key."""
 
     def index_of_row_0(self, resource: str) -> int:
         """Return the index that row 0 of a file has.
 
-        With one file it is 0. With several files the indices may go on from file to file or begin
-        again with each, so the first index announced for a file is taken as that of its row 0.
+        With the first file it is 0: a run may begin in the midst of it. With further files the
+        indices may go on from file to file or begin again with each, so the first index announced
+        for a file, superseded or not, is taken as that of its row 0.
         """
-        return self._first.get(self._file_of.get(resource, ""), 0) if len(self._first) > 1 else 0
+        return self._first.get(self._file_of.get(resource, ""), 0)
 
     def rows_before(self, stop: float) -> int:
         """Return the number of rows that belong to seq_nums below `stop`."""
@@ -78,7 +78,7 @@ class ExternalRows:
             seq_num = last.end if last else 1
         new = ResourceRows(doc["stream_resource"], first, first + rows, seq_num)
         self._file_of[new.resource] = file
-        self._first.setdefault(file, first)
+        self._first.setdefault(file, first if self._first else 0)
         row = first - self.index_of_row_0(new.resource)
         begins_to_skip = row != self._next_row.get(file, 0) and not self.skips_rows
         self.skips_rows |= begins_to_skip

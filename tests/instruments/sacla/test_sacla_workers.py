@@ -54,9 +54,13 @@ def make_whole(path):
     return replay(path, [REGION], EDGES)
 
 
+def pids(pipeline):
+    return [worker.process.pid for worker in pipeline._workers._processes]
+
+
 def kill_first(pipeline):
     """Kill the worker that has had the most to do."""
-    os.kill(pipeline._workers.pids[0], signal.SIGKILL)
+    os.kill(pids(pipeline)[0], signal.SIGKILL)
 
 
 def run(path, frames, workers, disturb, stored=False):
@@ -79,7 +83,7 @@ def run(path, frames, workers, disturb, stored=False):
 def replaced(pipeline, killed):
     """Take what the workers have answered; return whether others stand for the killed ones."""
     pipeline._take(pipeline._workers.answers("none"))
-    return not set(killed) & set(pipeline._workers.pids)
+    return not set(killed) & set(pids(pipeline))
 
 
 def assert_same(found, expected):
@@ -98,14 +102,14 @@ def test_killed_workers_change_no_bit_of_a_stored_run(path, whole, workers):
     def disturb(number, pipeline):
         if number in (500, 1500, 2500, 4000):
             until(lambda: replaced(pipeline, killed), what="the pipeline notices the killed ones")
-            pid = pipeline._workers.pids[len(killed) % workers]
+            pid = pids(pipeline)[len(killed) % workers]
             os.kill(pid, signal.SIGKILL)
             killed.append(pid)
 
     found, pipeline = run(path, FileFrames(path), workers, disturb)
     assert isinstance(pipeline._workers, ProcessWorkers)
     assert len(set(killed)) == 4
-    assert not set(killed) & set(pipeline._workers.pids)
+    assert not set(killed) & set(pids(pipeline))
     assert found.values["counts"]["accepted"] > 200
     assert_same(found, whole)
 
@@ -117,7 +121,7 @@ def test_blocks_of_a_stored_run_are_folded_while_it_is_read(path):
         try:
             for _, record in file.timed_records():
                 pipeline.add(record)
-                held.append(pipeline.images_of("MPCCD-A").held_blocks)
+                held.append(len(pipeline.images_of("MPCCD-A")._keys()))
             pipeline.finish()
         finally:
             pipeline.close()
@@ -158,7 +162,7 @@ def test_masks_that_fill_a_pipe_reach_the_workers_before_their_chunks(tmp_path):
 def test_all_workers_killed_at_once_and_at_the_end(path, whole):
     def disturb(number, pipeline):
         if number in (2000, 4500):
-            for pid in pipeline._workers.pids:
+            for pid in pids(pipeline):
                 os.kill(pid, signal.SIGKILL)
 
     assert_same(run(path, FileFrames(path), 2, disturb)[0], whole)
@@ -181,7 +185,7 @@ def test_frames_that_left_the_ring_are_counted_and_the_values_are_all_there(path
     def disturb(number, pipeline):
         if number == 3000:
             pipeline._take(pipeline._workers.answers("all"))
-            for pid in pipeline._workers.pids:
+            for pid in pids(pipeline):
                 os.kill(pid, signal.SIGKILL)
 
     try:
@@ -287,7 +291,7 @@ def test_killed_workers_do_not_end_a_running_source():
         take(record)
         taken.append(record.tag)
         if len(taken) in (2000, 4000):
-            for pid in analysis._pipeline._workers.pids:
+            for pid in pids(analysis._pipeline):
                 os.kill(pid, signal.SIGKILL)
 
     analysis._take = disturb

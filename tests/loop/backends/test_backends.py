@@ -44,6 +44,8 @@ def test_our_network_is_the_default_and_takes_color(
         ({"backend": "automl", "url": "http://host:8501:8501"}, "expected http://host:port"),
         ({"backend": "automl", "url": "http://host:8S01"}, "expected http://host:port"),
         ({"backend": "onnx", "model": "/none.onnx"}, "/none.onnx"),
+        ({"backend": "onnx", "model": "~no-such-user/x.onnx"}, "onnx: model ~no-such-user/x.onnx"),
+        ({"backend": "onnx", "model": "a\0b"}, "onnx: model a"),
         ({"backend": "onnx", "model": __file__}, "test_backends.py"),
         ({"backend": "onnx", "model": str(MODEL), "sha256": "00"}, "sha256"),
         ({"backend": "onnx", "model": str(MODEL), "classes": ["cat"]}, "classes"),

@@ -157,7 +157,7 @@ class LoopDetection(Analysis[Votes]):
             parameters["backend"] = backend
         if parameters.get("backend", BACKENDS[0]) != BACKENDS[0] or len(parameters) > 1:
             if "sha256" not in parameters:
-                with suppress(OSError):  # the back-end says so
+                with suppress(OSError, RuntimeError, ValueError):  # the back-end says so
                     model = Path(str(parameters.get("model", ""))).expanduser().read_bytes()
                     parameters["sha256"] = hashlib.sha256(model).hexdigest()
             # Wrong settings are to stop the session, not the first picture.

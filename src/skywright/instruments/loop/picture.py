@@ -11,6 +11,9 @@ from PIL import Image, UnidentifiedImageError
 from skywright.errors import DataError
 from skywright.instruments.loop.detection import MIN_SIDE_PX
 
+UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
+"""What Pillow raises for files that it cannot read; SyntaxError for broken PNG chunks."""
+
 
 def decode(data: bytes, source: str = "picture", color: bool = False) -> NDArray[np.uint8]:
     """Decode the bytes of an image file.
@@ -86,17 +89,16 @@ def _decode_other(data: bytes, source: str) -> NDArray[np.uint8]:
                 white = Image.new("RGBA", image.size, "white")
                 return np.array(Image.alpha_composite(white, image.convert("RGBA")).convert("L"))
             return np.array(image.convert("L"))
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError) as error:
-        # Pillow raises SyntaxError for broken PNG chunks. Its message for an unknown format shows
-        # the address of a Python object.
+    except Image.DecompressionBombError as error:
+        raise DataError(f"{source}: refused, {error}; expected a camera picture") from error
+    except UNREADABLE as error:
+        # Pillow's message for an unknown format shows the address of a Python object.
         unknown = isinstance(error, UnidentifiedImageError)
         reason = "unknown format" if unknown else str(error)
         raise DataError(
             f"{source}: {len(data)} bytes cannot be decoded as a picture ({reason}); "
             "expected JPEG or PNG, whole"
         ) from error
-    except Image.DecompressionBombError as error:
-        raise DataError(f"{source}: refused, {error}; expected a camera picture") from error
 
 
 def _scaled_to_bytes(pixels: NDArray) -> NDArray[np.uint8]:

@@ -5,7 +5,7 @@ from typing import Any
 import httpx
 import numpy as np
 import orjson
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from skywright.closing import Closing
 from skywright.errors import ConfigError, DataError, HardwareError
@@ -88,8 +88,12 @@ class Client(Closing):
 
     def set_parameters(self, parameters: dict[str, Any]) -> dict[str, Any]:
         """Change parameters, all or none of them; return all that there are now."""
-        option = orjson.OPT_SERIALIZE_NUMPY  # which takes arrays in C's order only
-        body = orjson.dumps(parameters, option=option, default=lambda array: array.tolist())
+        native = {
+            name: _native(value) if isinstance(value, np.ndarray) else value
+            for name, value in parameters.items()
+        }
+        option = orjson.OPT_SERIALIZE_NUMPY
+        body = orjson.dumps(native, option=option, default=lambda array: array.tolist())
         return dict(self._ask("POST", "/parameters", body, field="parameters"))
 
     def set_background(self, filename: str = "", data: ArrayLike | None = None) -> str:
@@ -116,7 +120,7 @@ class Client(Closing):
         if data is not None and not isinstance(data, np.ndarray) and hasattr(data, "tolist"):
             data = data.tolist()
         try:
-            pixels = None if data is None else np.ascontiguousarray(data)
+            pixels = None if data is None else np.asarray(data)
         except ValueError as error:
             raise DataError(f"background: {error}") from error
         if pixels is not None and (pixels.ndim != 2 or pixels.dtype.kind not in "biuf"):
@@ -124,10 +128,9 @@ class Client(Closing):
                 f"background of shape {pixels.shape} and dtype {pixels.dtype}: "
                 "expected a picture (rows, columns) of numbers"
             )
-        if pixels is not None and not pixels.dtype.isnative:
-            pixels = pixels.astype(pixels.dtype.newbyteorder("="))
         body = orjson.dumps(
-            {"filename": filename, "data": pixels}, option=orjson.OPT_SERIALIZE_NUMPY
+            {"filename": filename, "data": None if pixels is None else _native(pixels)},
+            option=orjson.OPT_SERIALIZE_NUMPY,
         )
         return str(self._ask("POST", "/background", body, UPLOAD_TIMEOUT_S, "state"))
 
@@ -168,3 +171,8 @@ class Client(Closing):
         if field not in answer:
             raise DataError(f"{path}: an answer without {field}")
         return answer[field]
+
+
+def _native(array: NDArray[Any]) -> NDArray[Any]:
+    """Return an array in C's order and the native byte order; orjson takes no other."""
+    return np.asarray(array, array.dtype.newbyteorder("="), order="C")

@@ -106,11 +106,6 @@ class ProcessWorkers:
         self._has_part = False
         self._processes = [self._start() for _ in range(count)]
 
-    @property
-    def pids(self) -> list[int]:
-        """Process ids of the workers."""
-        return [worker.process.pid or 0 for worker in self._processes]
-
     def analyze(self, block: Block, number: int, chunk: Chunk) -> list[Answer]:
         """Hand over a chunk; wait only if the worker has too many."""
         if block not in self._blocks:

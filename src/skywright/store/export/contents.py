@@ -34,7 +34,7 @@ class Asset:
 
 
 @dataclass(frozen=True)
-class FileRows:
+class AssetRows:
     """Rows `start` to `stop` of a dataset, which are the next rows of a column."""
 
     asset: Asset
@@ -53,7 +53,7 @@ class Column:
     """What the descriptor says: units, source, precision ..."""
     read: Callable[[slice], NDArray]
     """Rows of the column; text is ``<U``, that of files may be bytes (``S``)."""
-    parts: tuple[FileRows, ...] = ()
+    parts: tuple[AssetRows, ...] = ()
     """Where the rows are, in order; empty if they are not in files on this machine's paths."""
 
     @property
@@ -297,7 +297,7 @@ def _file_column(
     return Column(key, (rows,), dtype, data_key, read, parts)
 
 
-def _array_parts(source: Any, rows: int) -> tuple[FileRows, ...]:
+def _array_parts(source: Any, rows: int) -> tuple[AssetRows, ...]:
     """Return where the rows of an array are, if its files are on this machine's paths."""
     dataset = source.parameters.get("dataset")
     if source.mimetype not in readers() or not isinstance(dataset, str):
@@ -314,7 +314,7 @@ def _array_parts(source: Any, rows: int) -> tuple[FileRows, ...]:
 
 def _parts(
     assets: Sequence[Asset], segments: Sequence[Sequence[Any]], rows: int
-) -> tuple[FileRows, ...]:
+) -> tuple[AssetRows, ...]:
     """Return `rows` rows in files by segments: file number, start and stop; None: all that follow.
 
     Empty if the files do not have just these rows.
@@ -324,7 +324,7 @@ def _parts(
         if number >= len(assets):
             return ()
         end = start + left if stop is None else stop
-        parts.append(FileRows(assets[number], start, end))
+        parts.append(AssetRows(assets[number], start, end))
         left -= end - start
     return () if left else tuple(parts)
 
@@ -348,7 +348,7 @@ def _assets(source: Any, dataset: str, mimetype: str) -> list[Asset]:
     return [Asset(file, dataset, mimetype) for file in files_of(source)]
 
 
-def _in_words(where: str, parts: Sequence[FileRows]) -> str:
+def _in_words(where: str, parts: Sequence[AssetRows]) -> str:
     """Return `where` with the first file of a column, for messages."""
     return f"{where} ({parts[0].asset.file}, {parts[0].asset.dataset})" if parts else where
 

@@ -105,7 +105,8 @@ def load_memory(root: Path, connection: Connection) -> Memory:
     """Return what the database holds of the directory `root`.
 
     A directory that was moved under its name keeps the uuids of its sessions and atlases. It was
-    moved from a place if there is no directory any more and its files are below `root` now.
+    moved from a place if there is no directory any more and one of 100 of its files is below
+    `root` now.
     """
     memory = Memory(root)
     file = schema.source_file.c
@@ -150,7 +151,9 @@ def _was_moved(old: Path, root: Path, connection: Connection) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         file = schema.source_file.c
         own = select(file.path).where(file.root == str(old), file.path.not_like("..%"))
-        return any((root / path).exists() for path in connection.execute(own.limit(100)).scalars())
+        some = connection.execute(own.limit(100)).scalars()
+        # Not `Path.exists`, which raises where a directory may not be entered.
+        return any(os.path.exists(root / path) for path in some)  # noqa: PTH110
     except OSError:  # it is there, and may not be looked into, or its disk does not answer
         return False
     return False

@@ -57,8 +57,9 @@ class OnnxDetector(Detector):
     ) -> None:
         try:
             data = Path(model).expanduser().read_bytes()
-        except OSError as error:
-            raise ConfigError(f"onnx: model {model}: {error.strerror}") from error
+        except (OSError, RuntimeError, ValueError) as error:  # also ~NAME of nobody, and NUL
+            why = getattr(error, "strerror", error)
+            raise ConfigError(f"onnx: model {model}: {why}") from error
         self.sha256 = hashlib.sha256(data).hexdigest()
         if sha256 not in ("", self.sha256):
             raise ConfigError(f"onnx: model {model}: sha256 {self.sha256}, expected {sha256}")

@@ -1,7 +1,7 @@
 """Pictures of a series for people: saved one by one, and some of them on a sheet."""
 
 import logging
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from pathlib import Path
 
 import numpy as np
@@ -50,9 +50,18 @@ class Saver:
 
     The names are those of the loopDHS: ``loop_0000.jpeg`` and ``bboxes/automl_loop_0000.jpeg``, in
     a directory for each series, named by the key of its operation.
+
+    Parameters
+    ----------
+    directory
+        In which it makes its own.
+    key
+        Of the operation.
+    later
+        Executor of `save_later`.
     """
 
-    def __init__(self, directory: Path, key: str) -> None:
+    def __init__(self, directory: Path, key: str, later: Executor) -> None:
         name = key.replace(":", "").replace(".", "_")
         self.directory = directory / name
         for again in range(2, 10_000):  # DCSS counts handles anew when it starts
@@ -60,11 +69,11 @@ class Saver:
                 break
             self.directory = directory / f"{name}_{again}"
         self._failed = False
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="save")
+        self._later = later
 
     def save_later(self, index: int, frame: SourceFrame) -> None:
         """Save a picture as it came, on a thread for this; returns at once."""
-        self._thread.submit(self.save, index, frame)
+        self._later.submit(self.save, index, frame)
 
     def save(self, index: int, frame: SourceFrame) -> None:
         """Save a picture as it came; an error of the disk is logged, once a series."""

@@ -59,6 +59,7 @@ class SeriesOperations:
         self._last: Recording | None = None
         self._jobs = ThreadPoolExecutor(1, thread_name_prefix="series")
         # For all series: a new thread takes megabytes that it does not give back.
+        self._save = ThreadPoolExecutor(1, thread_name_prefix="save")
         self._search = ThreadPoolExecutor(workers, thread_name_prefix="loop-search")
 
     def state(self) -> dict[str, Any]:
@@ -85,7 +86,7 @@ class SeriesOperations:
         """``collectLoopImages [pinBaseSizeHint]`` -> a row for each picture, ``normal done``."""
         hint = real(call, 0, "pinBaseSizeHint", default=0.0)
         config = self._config
-        saver = Saver(self._directory, call.key) if self._directory else None
+        saver = Saver(self._directory, call.key, self._save) if self._directory else None
         collection = Collection(self._detector, self._search, call.key, config, saver)
         # From here on a stop means this series, though the one before may still be ending.
         previous, self._call, self._collection = self._call, call, collection
@@ -158,10 +159,11 @@ class SeriesOperations:
         return f"normal {index} {fraction(upper, height)} {fraction(lower, height)} {size}"
 
     async def close(self) -> None:
-        """End what has begun, and forget the last series; no search is waited for."""
+        """End what has begun, save all pictures, forget the last series; no search is awaited."""
         self._search.shutdown(wait=False, cancel_futures=True)
         await asyncio.wrap_future(self._jobs.submit(self._recorder.close))
         self._jobs.shutdown()
+        self._save.shutdown()
 
     async def _report(self, call: Call, collection: Collection, recording: Recording) -> None:
         """Send a row for each picture, in order, until the series is over."""

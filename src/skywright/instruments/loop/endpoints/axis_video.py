@@ -16,6 +16,7 @@ from starlette.routing import Route
 from skywright.acquire.newest import NewestQueue
 from skywright.errors import DataError
 from skywright.instruments.loop.camera import Camera
+from skywright.instruments.loop.picture import UNREADABLE
 from skywright.instruments.loop.sources import SourceFrame
 from skywright.processes.http_guard import Guard
 from skywright.wire.axis_mjpeg import BOUNDARY, encode_part
@@ -111,7 +112,7 @@ class Form(BaseModel):
             buffer = io.BytesIO()
             quality = 85 if self.compression is None else max(100 - self.compression, 1)
             picture.save(buffer, "JPEG", quality=quality)
-        except (OSError, DataError):  # a damaged file goes out as it is
+        except (*UNREADABLE, DataError):  # a damaged file goes out as it is
             return data
         return buffer.getvalue()
 
