@@ -308,6 +308,28 @@ def test_stream_named_like_a_field_of_the_entry(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_nexus(tmp_path / "out.nxs", "sample_stream")["e_V"], [1, 2])
 
 
+def test_nexus_of_what_hdf5_does_not_take(tmp_path: Path) -> None:
+    """Texts with a NUL, datetimes, a configuration with the name of a field."""
+    dates = np.array([["2026-01-01", "NaT"]], "M8[ns]")
+    columns = tuple(
+        Column(name, values.shape, values.dtype, {}, values.__getitem__)
+        for name, values in {"text": np.array(["a\0b"]), "dates": dates}.items()
+    )
+    configuration = {"camera": {"data": {"local_name": "own", "serial": "1\0002"}}}
+    stream = Stream("primary", {"configuration": configuration}, columns, {})
+    run = RunContents({"uid": "u", "time": 0.0}, None, "running", (stream,), ())
+    write_nexus(run, tmp_path / "out.nxs")
+    values = read_nexus(tmp_path / "out.nxs", "primary")
+    assert values["text"].tolist() == ["ab"]
+    assert values["dates"].tolist() == [["2026-01-01T00:00:00.000000000", "NaT"]]
+    with h5py.File(tmp_path / "out.nxs") as file:
+        camera = file["entry/instrument/camera"]
+        assert {name: text.asstr()[()] for name, text in camera.items()} == {
+            "local_name": "own",
+            "serial": "12",
+        }
+
+
 @pytest.mark.parametrize("format", ["nexus", "zarr"])
 def test_data_key_called_timestamps(tmp_path: Path, format: str) -> None:
     values = np.array([1.0, 2.0])

@@ -11,10 +11,13 @@ import pytest
 from store.recording import Recording, array, scalar
 
 from skywright.callbacks.journal import encode_line
+from skywright.errors import DataError
 from skywright.store import repair, stored_run
 from skywright.store.export.contents import Column, RunContents, Stream
+from skywright.store.file_nodes import data_sources
 from skywright.store.ingest import State, ingest
 from skywright.store.recover import contents_of, recover
+from skywright.store.rows import stored_data_keys
 from skywright.store.tail import read_lines
 
 
@@ -40,6 +43,18 @@ def hdf5(path: Path, values: Any) -> str:
     with h5py.File(path, "w") as file:
         file["x"] = values
     return f"file://localhost{path}"
+
+
+@pytest.mark.parametrize("shape", [[], [0, 0]])
+def test_pictures_without_a_shape(tmp_path: Path, shape: list[int]) -> None:
+    uri = f"file://localhost{tmp_path}/"
+    recording = with_file(tmp_path, uri, array(shape), "multipart/related;type=image/tiff")
+    contents = contents_of(recording.path)
+    stream = contents.streams["primary"]
+    sources = data_sources(
+        stream, contents.resources, stored_data_keys(stream), tmp_path, tables=True, ended=True
+    )
+    assert [(key, type(source)) for key, source in sources] == [("x", DataError)]
 
 
 @pytest.mark.parametrize("uri", ["s3://bucket/file.h5", "nonsense"])
@@ -134,6 +149,21 @@ def test_the_ingester_may_be_killed_while_it_closes_a_run(journals: Path) -> Non
         again = list(read_lines(path))
         assert again[:-1] == lines[:-1]
         assert again[-1].doc["num_events"] == lines[-1].doc["num_events"]
+
+
+@pytest.mark.parametrize("odd", ["no time", "dataset"])
+def test_a_run_of_odd_documents_is_closed(tmp_path: Path, odd: str) -> None:
+    path = abandoned(tmp_path)
+    lines = [(line.name, line.doc) for line in read_lines(path)]
+    for name, doc in lines:
+        if name == "start" and odd == "no time":
+            del doc["time"]
+        if name == "stream_resource" and odd == "dataset":
+            doc["parameters"]["dataset"] = ["x"]
+    path.write_bytes(b"".join(encode_line(name, doc) for name, doc in lines))
+    assert repair.close_interrupted_run(path, path.stat().st_size, contents_of(path))
+    last = list(read_lines(path))[-1]
+    assert (last.name, last.doc["exit_status"]) == ("stop", "abort")
 
 
 def test_a_run_is_not_half_closed_on_a_full_disk(

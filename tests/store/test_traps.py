@@ -18,8 +18,9 @@ from tiled.client.metadata_update import DELETE_KEY
 from skywright.store.check import differences
 from skywright.store.ingest import RunIngest, State, ingest
 from skywright.store.journal_contents import JournalContents
+from skywright.store.normalizer import DocumentNormalizer
 from skywright.store.run_nodes import Catalog
-from skywright.store.tail import read_lines
+from skywright.store.tail import Line, read_lines
 
 
 def stored(path: Path, client: Any) -> Any:
@@ -39,6 +40,8 @@ ARRAYS = {
 }
 NUMBER, INTEGER, TEXT = scalar("number"), scalar("integer"), scalar("string")
 NAN, INF = math.nan, math.inf
+DATES = np.array(["2026-01-01", "2026-01-02"], "<M8[ns]")
+NO_DATES = np.full(2, "NaT", "<M8[ns]")
 UNUSUAL: dict[str, tuple[dict[str, Any], Sequence[Any], Any]] = {
     "missing_number": (NUMBER, [1.5, None, 2.5], [1.5, NAN, 2.5]),
     "number_missing_from_the_first_event_on": (NUMBER, [None, None, 2], [NAN, NAN, 2.0]),
@@ -106,6 +109,22 @@ UNUSUAL: dict[str, tuple[dict[str, Any], Sequence[Any], Any]] = {
         array([2]),
         [["a", "bc"], ["longer", ""]],
         [["a", "bc"], ["longer", ""]],
+    ),
+    "datetimes_that_are_missing": (
+        array([2]),
+        [DATES, NO_DATES, None],
+        [DATES, NO_DATES, NO_DATES],
+    ),
+    "object_that_is_missing_at_first": (TEXT, [None, {"a": 1}], ["", '{"a": 1}']),
+    "integers_that_are_missing_at_first": (
+        array([2], dtype_numpy="|u1"),
+        [None, [1, 2]],
+        [[NAN, NAN], [1, 2]],
+    ),
+    "integer_before_integers_of_a_declared_dtype": (
+        scalar("integer", dtype_numpy="|u1"),
+        [-1, [1]],
+        [[-1], [1]],
     ),
 }
 """Columns: data key, values as the events have them, what a user reads."""
@@ -175,6 +194,14 @@ def test_names_that_tables_cannot_have(journals: Path, client: Any) -> None:
     values = [float(data[name][0]) for name in data if name not in ("time", "seq_num")]
     assert sorted(values) == list(range(8))
     assert "primary/T1(K): stored as T1_K_: no column can have its name" in run.metadata["notes"]
+
+
+def test_long_names_that_become_one() -> None:
+    keys = {"k" * 57 + end: {**NUMBER, "shape": [], "source": "x"} for end in "();=+'"}
+    doc = {"uid": "d", "name": "primary", "data_keys": keys}
+    line = DocumentNormalizer()(Line(1, "descriptor", doc))[-1]
+    assert len(line.doc["data_keys"]) == 6
+    assert max(map(len, line.doc["data_keys"])) <= 60  # of tiled's 63, ts_ takes three
 
 
 def test_names_that_differ_in_case_alone(journals: Path, client: Any) -> None:
@@ -284,6 +311,8 @@ def test_many_columns(journals: Path, client: Any) -> None:
     recording.events(dict.fromkeys(keys, float(i)) for i in range(3))
     run = stored(recording.stop(), client)
     assert run["primary"].read(["x599"])["x599"].values.tolist() == [0.0, 1.0, 2.0]
+    events = [doc["data"] for name, doc in run.documents() if name == "event"]
+    assert events == [dict.fromkeys(keys, float(i)) for i in range(3)]
 
 
 def test_numbers_in_metadata_are_not_clipped(journals: Path, client: Any) -> None:
@@ -335,6 +364,28 @@ def test_event_pages(journals: Path, client: Any) -> None:
     recording.journal("event_page", page)
     run = stored(recording.stop(), client)
     assert run["primary"].read()["x"].values.tolist() == [5.0, 6.0]
+
+
+def test_a_value_that_cannot_be_stored_takes_its_event_only(journals: Path, client: Any) -> None:
+    """An event of a page is left out, neither the others of its line nor those that follow."""
+    deep: Any = 2.0
+    for _ in range(70):
+        deep = [deep]
+    recording = Recording(journals).stream("primary", x=scalar("number"))
+    page = {
+        "descriptor": recording._streams["primary"].descriptor_doc["uid"],
+        "uid": ["a", "b", "c"],
+        "seq_num": [1, 2, 3],
+        "time": [1.0, 2.0, 3.0],
+        "data": {"x": [1.0, deep, 3.0]},
+        "timestamps": {"x": [1.0, 2.0, 3.0]},
+        "filled": {},
+    }
+    recording.journal("event_page", page)
+    recording.event(seq_num=4, x=4.0)
+    run = stored(recording.stop(), client)
+    assert run["primary"].read()["x"].values.tolist() == [1.0, 3.0, 4.0]
+    assert "line 3 of the journal, event: not understood" in run.metadata["notes"][0]
 
 
 def test_broken_lines_are_left_out_and_told(journals: Path, client: Any) -> None:
@@ -403,7 +454,10 @@ def test_names_of_our_own_columns_and_nodes(journals: Path, client: Any) -> None
     keys = {"x": scalar("number"), "ts_x": scalar("number"), "internal": array([2])}
     recording = Recording(journals).stream("primary", **keys)
     recording.event(x=1.0, ts_x=2.0, internal=[3, 4])
-    stream = stored(recording.stop(), client)["primary"].base
+    run = stored(recording.stop(), client)
+    (event,) = [doc for name, doc in run.documents() if name == "event"]
+    assert (event["data"]["x"], event["data"]["internal"]) == (1.0, [3, 4])
+    stream = run["primary"].base
     events = stream["internal_events"].read()
     assert events[["x", "ts_x"]].values.tolist() == [[1.0, 2.0]]
     assert stream["internal"].read().tolist() == [[3, 4]]

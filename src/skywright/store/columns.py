@@ -15,6 +15,8 @@ INT64 = range(-(2**63), 2**63)
 EXACT_IN_FLOAT = 2**53
 NUMBER_LENGTH = 26
 """Greatest length of a number as text."""
+_MISSING = {"f": np.nan, "c": np.nan, "M": "NaT", "m": "NaT", "U": "", "S": ""}
+"""Missing value by kind of an array's elements; `widen` makes numbers of the other kinds."""
 _SCALARS = ("boolean", "integer", "number", "string")
 
 
@@ -66,13 +68,13 @@ def widen(column: ColumnType | None, value: Any, promised: str = "") -> ColumnTy
     promised
         Element type declared for an array, used as far as the values fit into it.
     """
+    if column is None and value is None:
+        value = []  # of an array: a declared scalar has a column
     if isinstance(value, list | dict):
         return _widen_array(column, value, promised)
-    if column is None:
-        column = ColumnType("boolean") if value is None else ColumnType(_kind(value))
-    if column.kind == "array":
+    if column is not None and column.kind == "array":
         return _widen_array(column, [] if value is None else value, promised)
-    return _widen_scalar(column, value)
+    return _widen_scalar(column or ColumnType(_kind(value)), value)
 
 
 def _kind(value: Any) -> str:
@@ -110,8 +112,8 @@ def _widen_scalar(column: ColumnType, value: Any) -> ColumnType:
 def _widen_array(column: ColumnType | None, value: Any, promised: str) -> ColumnType:
     array = rectangular(value)
     if column is None or column.kind != "array":
-        # Zarr has no objects, structures and long doubles.
-        unknown = promised[1:2] in ("O", "V") or promised[1:] == "f16"
+        # Zarr has no objects, structures, long doubles and datetimes without unit.
+        unknown = promised[1:2] in ("O", "V") or promised[1:] in ("f16", "c32", "M8", "m8")
         dtype, shape = "" if unknown else promised, tuple(0 for _ in array.shape)
         if column is not None and column.longest:
             dtype = f"<U{column.longest}"
@@ -142,7 +144,7 @@ def _fit_dtype(dtype: str, array: np.ndarray, padded: bool) -> str:
         found = array.dtype.str
     elif _fits(array, np.dtype(dtype)):
         found = dtype
-    elif "U" in (np.dtype(dtype).kind, array.dtype.kind):
+    elif not {"U", "M", "m"}.isdisjoint((np.dtype(dtype).kind, array.dtype.kind)):
         found = np.promote_types(_as_text(np.dtype(dtype)), _as_text(array.dtype)).str
     else:
         found = np.promote_types(dtype, array.dtype).str
@@ -163,7 +165,10 @@ def _fits(array: np.ndarray, dtype: np.dtype) -> bool:
         return True
     with np.errstate(all="ignore"):
         cast = array.astype(dtype)
-    return bool(np.array_equal(cast.astype(array.dtype), array, equal_nan=array.dtype.kind == "f"))
+        back = cast.astype(array.dtype)
+    if dtype.kind in "mM" and array.dtype.kind == "f":
+        back[np.isnat(cast)] = np.nan
+    return bool(np.array_equal(back, array, equal_nan=array.dtype.kind == "f"))
 
 
 def rectangular(value: Any) -> np.ndarray:
@@ -212,7 +217,7 @@ def _collect(value: Any, at: tuple[int, ...], leaves: dict[tuple[int, ...], Any]
 
 
 def convert(column: ColumnType, value: Any) -> Any:
-    """Return `value` as `column` stores it; missing is NaN in numbers and empty in text.
+    """Return `value` as `column` stores it; a missing one is NaN, NaT or empty text.
 
     Parameters
     ----------
@@ -246,7 +251,8 @@ def _padded(column: ColumnType, value: Any) -> np.ndarray:
     shape = tuple(max(length, 1) for length in column.shape)
     if array.shape == shape:
         return array.astype(dtype)
-    filled = np.full(shape, np.nan if dtype.kind == "f" else "" if dtype.kind == "U" else 0, dtype)
-    array = array.reshape((1,) * (len(shape) - array.ndim) + array.shape)
-    filled[tuple(slice(n) for n in array.shape)] = array
+    filled = np.full(shape, _MISSING.get(dtype.kind, 0), dtype)
+    if array.size:
+        array = array.reshape((1,) * (len(shape) - array.ndim) + array.shape)
+        filled[tuple(slice(n) for n in array.shape)] = array
     return filled

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from bluesky_tiled_plugins.exporters import json_seq_exporter
 from tiled.structures.array import ArrayStructure, BuiltinDtype
 from tiled.structures.core import StructureFamily
@@ -12,6 +13,7 @@ from tiled.structures.core import StructureFamily
 from skywright.store.external import Segment
 from skywright.store.journal_contents import datum
 from skywright.store.table_adapter import MIMETYPE, rows_of
+from skywright.store.tiled_writer import INTERNAL, SQL_TABLE
 
 Document = dict[str, Any]
 FILES, SEGMENTS = "skywright_files", "skywright_segments"
@@ -85,6 +87,7 @@ class _Stream:
     def __init__(self, adapter: Any) -> None:
         self._adapter = adapter
         self._columns: dict[str, _Column] = {}
+        self._events = _Events()
         self.specs = adapter.specs
         self.metadata = adapter.metadata
 
@@ -92,15 +95,39 @@ class _Stream:
         keys = []
         for key, node in await self._adapter.items_range(offset, limit):
             source = ((await node.data_sources(include_assets=True)) or [None])[0]
-            if source is None or source.mimetype != MIMETYPE:
+            if source is not None and source.mimetype == MIMETYPE:
+                names = source.parameters["columns"]
+                self._columns |= {name: _Column(source, name) for name in names}
+            elif source is not None and source.mimetype == SQL_TABLE:
+                self._events.tables.append(node)
+            elif key == INTERNAL:
+                self._events.array = node
+            else:
                 keys.append(key)
-                continue
-            self._columns |= {name: _Column(source, name) for name in source.parameters["columns"]}
-        return [*keys, *self._columns]
+        return [*keys, *self._columns, *([INTERNAL] if self._events.tables else [])]
 
     async def lookup_adapter(self, segments: list[str]) -> Any:
+        if segments[0] == INTERNAL:
+            return self._events
         column = self._columns.get(segments[0])
         return column or await self._adapter.lookup_adapter(segments)
+
+
+class _Events:
+    """The one table of events that the stock exporter knows.
+
+    Tables of many columns are several nodes; a data key with the name of the table is a node too.
+    """
+
+    def __init__(self) -> None:
+        self.tables: list[Any] = []
+        self.array: Any = None
+
+    async def read(self) -> pd.DataFrame:
+        frame = pd.concat([await table.read() for table in self.tables], axis=1, join="inner")
+        if self.array is not None:
+            frame[INTERNAL] = list(await self.array.read())
+        return frame
 
 
 def _number(asset: Any) -> int:

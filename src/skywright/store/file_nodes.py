@@ -104,8 +104,10 @@ def data_sources(
         else:
             try:
                 yield key, _array(stream, key, resources, data_keys, kept)
-            except (DataError, NotImplementedError, ValueError, KeyError, TypeError) as error:
-                yield key, error if isinstance(error, DataError) else DataError(str(error))
+            except OSError:
+                raise
+            except Exception as error:  # a consolidator of odd documents may raise anything
+                yield key, DataError(str(error))
     taken = {*data_keys}
     for keys in groups.values():
         name = next(n for n in _names() if n not in taken)

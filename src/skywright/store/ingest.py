@@ -54,7 +54,7 @@ log = logging.getLogger(__name__)
 class State(Enum):
     """State of the ingest of a journal."""
 
-    MORE = "more to write"
+    MORE = "more to write, or to try again"
     IDLE = "nothing to write now"
     DONE = "complete in the catalog"
     ASIDE = "cannot be written"
@@ -138,7 +138,7 @@ class RunIngest:
         if time.monotonic() < self._postponed_until:
             return State.IDLE
         try:
-            state = self._step()
+            return self._step()
         except httpx.HTTPError as error:
             self._line_writer = None
             self._must_verify = True
@@ -159,9 +159,6 @@ class RunIngest:
             self._line_writer = None
             self._must_verify = True
             return self._failed(error)
-        if self.contents.stop is None and self._replay is None:
-            self._failures = self._unanswered = 0
-        return state
 
     def _step(self) -> State:
         """Read new lines of the journal, then write.
@@ -191,7 +188,9 @@ class RunIngest:
             writer.write(lines)
         if writer is not None and self.contents.stop is not None:
             return self._finish(writer, start)
-        return State.MORE if lines else self._close_if_interrupted()
+        state = State.MORE if lines else self._close_if_interrupted()
+        self._failures = self._unanswered = 0  # not by a replay: what failed may be beyond it
+        return state
 
     def _read_new_lines(self) -> list[Line]:
         lines = [new for line in self._tail.read() for new in self._normalizer(line)]
@@ -333,6 +332,7 @@ class _LineWriter:
         self._catalog = catalog
         self._contents = contents
         self._assets = assets
+        self._count = 0  # of lines, as `JournalContents.add` counts them
         self._revisions: dict[str, int] = {}
         self._order: dict[str, SequenceSorter] = {}
         self._descriptors: dict[str, list[dict[str, Any]]] = {}
@@ -394,7 +394,8 @@ class _LineWriter:
 
     def _write(self, line: Line) -> None:
         name, doc = line.name, line.doc
-        if line.number in self._contents.left_out:
+        self._count += 1
+        if self._count in self._contents.left_out:
             return
         if name == "descriptor":
             self._descriptors.setdefault(doc["name"], []).append(doc)
@@ -404,7 +405,7 @@ class _LineWriter:
             stream = self._contents.stream_of.get(doc["descriptor"])
             if stream is not None:
                 self._open(stream)
-                for event in self._order[stream.name](line.number, doc):
+                for event in self._order[stream.name](self._count, doc):
                     self._writer.streams[stream.name].event(as_row(stream, event))
         elif name == "stream_datum":
             stream = self._contents.stream_of.get(doc["descriptor"])

@@ -105,7 +105,8 @@ class Stream:
     revision: int = 0
     """Increases when rows that were written have to be written again."""
     last_line: array = field(default_factory=lambda: array("q"))
-    """Line of the valid event, by seq_num - first_seq; 0: none."""
+    """Line of the valid event, by seq_num - first_seq; 0: none. Lines are counted as
+    `JournalContents.add` gets them: the events of a page all have the page's number."""
     first_seq: int = 1
     external_rows: dict[str, ExternalRows] = field(default_factory=dict)
     """The rows of files that belong to each seq_num, by data key."""
@@ -142,15 +143,17 @@ class Stream:
         """Note one event: its row, and whether its values fit."""
         values = {key: event["data"].get(key) for key in self.internal}
         _ = event["timestamps"].get, event["time"]  # else it has no row
-        self._note_row(event["seq_num"], line)
         for key, value in values.items():
             old = self.columns.get(key)
-            new = widen(old, value, self.declared.get(key, ""))
+            # The declared type may not hold the values of earlier events, which are no arrays
+            new = widen(old, value, "" if self.last_line else self.declared.get(key, ""))
             if new is not old:
                 self.columns[key] = new
                 # The first event has no row in the catalog yet
-                if new != old and (len(self.last_line) > 1 or self.revision):
+                if new != old and (self.last_line or self.revision):
                     self.revision += 1
+        # After its values: `SequenceSorter` waits for each event that is known
+        self._note_row(event["seq_num"], line)
 
     def _note_row(self, seq_num: int, line: int) -> None:
         if not self.last_line:
@@ -192,17 +195,19 @@ class JournalContents:
         self.unreadable: dict[str, str] = {}
         """Reason why tiled cannot read the files, by stream/data key; the writer sets it."""
         self.left_out: set[int] = set()
-        """Numbers of the lines that were not understood."""
+        """Lines that were not understood, as `add` counts them."""
+        self._count = 0
 
     def add(self, line: Line) -> None:
-        """Add one line; a line that cannot be understood becomes a note."""
+        """Add the next line; one that cannot be understood becomes a note, and is in `left_out`."""
+        self._count += 1
         if not line.name:
             self.note(f"line {line.number} of the journal is broken: {line.doc['error']}")
             return
         try:
             self._add(line)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            self.left_out.add(line.number)
+            self.left_out.add(self._count)
             self.note(
                 f"line {line.number} of the journal, {line.name}: not understood, left out "
                 f"({type(error).__name__}: {error})"
@@ -226,7 +231,7 @@ class JournalContents:
             self.stream_of[doc["descriptor"]].declared.update(doc["dtype_numpy"])
         elif name in ("event", "event_page"):
             for event in unpack(name, doc):
-                self.stream_of[event["descriptor"]].add_event(line.number, event)
+                self.stream_of[event["descriptor"]].add_event(self._count, event)
         elif name == "stream_resource":
             self.resources[doc["uid"]] = doc
         elif name == "stream_datum":

@@ -20,8 +20,8 @@ from skywright.store.tail import Line
 _NOT_IN_ADDRESSES = re.compile(r"[/\\?#%]")
 _NOT_IN_SQL = re.compile(r"""['"`;()=+\x00-\x1f]|--""")
 COLUMN_BYTES = 58
-"""Greatest length of a column's name: tiled's limit is 63, for ``ts_``, the name, and underscores
-that tell it from names like it."""
+"""Greatest length of a column's name: tiled's limit is 63, for ``ts_``, the name, and two
+underscores that tell it from names like it; further ones get a checksum."""
 PASSED = ("start", "stream_datum", "")
 
 
@@ -43,6 +43,8 @@ class _StoredNames(dict[str, str]):
         if name not in self:
             while self._fold(wanted) in self._taken:
                 wanted += "_"
+                if len(_utf8(wanted)) > COLUMN_BYTES + 2:
+                    wanted = _shortened(wanted, wanted + name)
             self._taken.add(self._fold(wanted))
             self[name] = wanted
         return self[name]
@@ -180,10 +182,16 @@ def column_name(name: str) -> str:
     column = _NOT_IN_SQL.sub("_", node_name(name))
     if not re.match("[a-zA-Z]", column):
         column = f"x{column}"
-    data = column.encode(errors="replace")
-    if len(data) > COLUMN_BYTES:
-        return f"{data[:47].decode(errors='ignore')}_{zlib.crc32(data):08x}"
-    return column
+    return column if len(_utf8(column)) <= COLUMN_BYTES else _shortened(column, column)
+
+
+def _shortened(column: str, unique: str) -> str:
+    """Return a name of at most 56 bytes, its end a checksum of `unique`."""
+    return f"{_utf8(column)[:47].decode(errors='ignore')}_{zlib.crc32(_utf8(unique)):08x}"
+
+
+def _utf8(text: str) -> bytes:
+    return text.encode(errors="replace")  # of lone surrogates
 
 
 def _renamed(mapping: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:

@@ -56,7 +56,12 @@ def close_interrupted_run(path: Path, offset: int, contents: JournalContents) ->
         if tail.read():
             return True  # lines were written after the last read
         died = path.stat().st_mtime
-        lines = b"".join(encode_line(name, doc) for name, doc in _closing_documents(contents, died))
+        try:
+            documents = [*_closing_documents(contents, died)]
+        except Exception as error:  # documents of other programs may lack anything
+            log.warning("%s: rows of the interrupted run are not counted: %r", path, error)
+            documents = [("stop", _stop(contents, died))]
+        lines = b"".join(encode_line(name, doc) for name, doc in documents)
         with path.open("r+b", buffering=0) as file:
             file.truncate(offset)  # an incomplete line
             file.seek(offset)
@@ -90,17 +95,22 @@ def _closing_documents(contents: JournalContents, died: float) -> Documents:
                     stream = names[doc["descriptor"]]
                     counts[stream] = max(counts.get(stream, 0), doc["seq_nums"]["stop"] - 1)
                 yield name, doc
-    assert contents.start is not None
-    stop = {
-        "uid": str(uuid.uuid4()),
-        "time": max(died, contents.start["time"]),  # the clock may have been set back
-        "run_start": contents.start["uid"],
-        "exit_status": "abort",
-        "reason": "interrupted: the process that recorded this run ended without closing it",
-        "num_events": counts,
-    }
+    stop = _stop(contents, died) | {"num_events": counts}
     schema_validators[DocumentNames.stop].validate(stop)
     yield "stop", stop
+
+
+def _stop(contents: JournalContents, died: float) -> dict[str, Any]:
+    start = contents.start or {}
+    began = start.get("time")
+    return {
+        "uid": str(uuid.uuid4()),
+        # The clock may have been set back
+        "time": max(died, began) if isinstance(began, int | float) else died,
+        "run_start": start.get("uid"),
+        "exit_status": "abort",
+        "reason": "interrupted: the process that recorded this run ended without closing it",
+    }
 
 
 def _rows(stream: Stream) -> int:
@@ -122,8 +132,8 @@ def rows_on_disk(resources: list[dict[str, Any]]) -> int | None:
 
     The identity column is written and flushed last, so the shortest dataset counts.
     """
-    names = {resource["parameters"]["dataset"] for resource in resources}
     try:
+        names = {resource["parameters"]["dataset"] for resource in resources}
         if resources[0]["mimetype"] != HDF5:
             return _rows_of(resources[0])
         path = local_path(resources[0]["uri"])

@@ -71,8 +71,6 @@ class SequenceSorter:
         """Yield the events that may be written now that `event`, on `line`, is there."""
         if not self._stream.is_last_line_of(event["seq_num"], line):
             return
-        if event["seq_num"] < self._next:  # twice on one line
-            return
         self._held[event["seq_num"]] = event
         while self._held:
             if self._next in self._held:

@@ -25,7 +25,11 @@ TABLE_COLUMNS_MAX = 1024
 
 
 def storable(value: Any) -> Any:
-    """Return metadata as tiled stores it unchanged; integers beyond 53 bits become their text."""
+    """Return metadata that tiled takes; integers beyond 53 bits become their text.
+
+    tiled stores null for NaN and infinity. A text would be no number to the schemas of documents
+    (limits of a data key).
+    """
     if isinstance(value, Mapping):
         return {str(key): storable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

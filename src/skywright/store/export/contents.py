@@ -52,7 +52,7 @@ class Column:
     data_key: Mapping[str, Any]
     """What the descriptor says: units, source, precision ..."""
     read: Callable[[slice], NDArray]
-    """Rows of the column; text is ``<U``."""
+    """Rows of the column; text is ``<U``, that of files may be bytes (``S``)."""
     parts: tuple[AssetRows, ...] = ()
     """Where the rows are, in order; empty if they are not in files on this machine's paths."""
 

@@ -158,12 +158,14 @@ def _write_stream(
 
 def _copy(group: h5py.Group, column: Column) -> None:
     """Copy a column block by block, with its dtype."""
-    dtype = h5py.string_dtype() if column.dtype.kind == "U" else column.dtype
+    # HDF5 has no datetimes: they are ISO text
+    is_text = column.dtype.kind in "UMm"
+    dtype = h5py.string_dtype() if is_text else column.dtype
     chunks = column.chunk_shape() if len(column.shape) > 1 and 0 not in column.shape else None
     _allocate_dataset(group, column.shape, column.dtype)
     dataset = group.create_dataset(_name(column.name), column.shape, dtype, chunks=chunks)
     for rows, values in column.blocks():
-        dataset[rows] = values.astype(object) if column.dtype.kind == "U" else values
+        dataset[rows] = _text(values) if is_text else values
     key = column.data_key
     attributes = {
         "units": key.get("units") or ("s" if column.name == "time" else None),
@@ -209,11 +211,12 @@ def _write_devices(
         if _name(device) in instrument:
             continue
         group = _group(instrument, _name(device), _device_class(device, columns, start))
-        _set(group, "local_name", device)
         config = configuration.get(device, {})
         for key, value in config.get("data", {}).items():
             units = config.get("data_keys", {}).get(key, {}).get("units")
             _set(group, _name(key), value, units=units)
+        if "local_name" not in group:
+            _set(group, "local_name", device)
         for column in columns:
             if _name(column.name) not in group:
                 group[_name(column.name)] = h5py.SoftLink(f"{data.name}/{_name(column.name)}")
@@ -277,7 +280,7 @@ def _group(parent: h5py.Group, name: str, nx_class: str) -> h5py.Group:
 
 
 def _allocate_dataset(group: h5py.Group, shape: tuple[int, ...], dtype: np.dtype) -> None:
-    text_bytes = _TEXT_BYTES if dtype.kind == "U" else 0
+    text_bytes = _TEXT_BYTES if dtype.kind in "UMm" else 0
     size = int(np.prod(shape)) * (dtype.itemsize + text_bytes)
     size += size // 1000 + _RESERVE_BYTES  # the index of chunks needs less than a thousandth
     _allocate(group.file.id.get_vfd_handle(), group.file.id.get_filesize(), size)
@@ -298,10 +301,15 @@ def _set(group: h5py.Group, name: str, value: object, units: str | None = None) 
         value = json.dumps(value) if array is None else array
     array = np.asarray(value)
     _allocate_dataset(group, array.shape, array.dtype)
-    dataset = group.create_dataset(name, data=value)
+    dataset = group.create_dataset(name, data=_text(array) if array.dtype.kind == "U" else value)
     if units:
         dataset.attrs["units"] = units
     return dataset
+
+
+def _text(values: np.ndarray) -> Any:
+    """Return values as texts without NUL, which HDF5 does not take."""
+    return np.frompyfunc(lambda text: text.replace("\0", ""), 1, 1)(values.astype(str))
 
 
 def _numeric(value: object) -> np.ndarray | None:
