@@ -68,6 +68,11 @@ def pytest_configure(config: pytest.Config) -> None:
         forked.SERVER.ensure_running()
 
 
+def pytest_unconfigure() -> None:
+    """Wait until the process that forks has ended, where this one started it."""
+    forked.SERVER.stop()
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_collection() -> Iterator[None]:
     """Import without garbage collection: a million objects are made, and stay to the end."""

@@ -82,6 +82,10 @@ class _Server(forkserver.ForkServer):
             # In place of the pipe by which it knows that somebody may need it
             self._forkserver_alive_fd = os.open(os.devnull, os.O_RDONLY)
 
+    def stop(self) -> None:
+        """End it, where this process has started it, and wait for that."""
+        self._stop()
+
 
 SERVER = _Server()
 SERVER.set_forkserver_preload(list(PRELOAD))
