@@ -137,6 +137,10 @@ class FileStream:
     def describe_collect(self) -> dict[str, Any]:
         """Describe one row of the file; each run needs a StreamResource of its own."""
         self._bundles = {}
+        return self.describe_row()
+
+    def describe_row(self) -> dict[str, Any]:
+        """Describe one row of the file; streams of one run share its StreamResource."""
         return {
             self.key_of(column): column.describe(self.source)
             for column in self._fixed or self._columns()

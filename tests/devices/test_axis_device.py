@@ -14,6 +14,7 @@ import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
 import numpy as np
 import pytest
+from bluesky.utils import MsgGenerator
 from ioc_process import IocProcess, running_ioc
 from support.documents import Documents, assembled, file_of, of
 from support.recording_faults import check_absent, check_bad_directory, check_kill, failing
@@ -58,6 +59,20 @@ def test_keys(camera: AxisCamera) -> None:
     assert external["axis_image"]["dtype_numpy"] == "|u1"
     assert external["axis_frame_time"]["units"] == "s"
     assert list(camera.describe()) == [*camera.read(), *external]
+
+
+def test_streams_of_one_run_share_the_file(
+    RE: Any, camera: AxisCamera, documents: Documents
+) -> None:
+    @bpp.stage_decorator([camera])
+    @bpp.run_decorator()
+    def two_streams() -> MsgGenerator[None]:
+        for name in ("primary", "dark"):
+            yield from bps.trigger_and_read([camera], name=name)
+
+    RE(two_streams())
+    keys = [doc["data_key"] for doc in of(documents, "stream_resource")]
+    assert keys == ["axis_image", "axis_frame_number", "axis_frame_time"]
 
 
 def test_step(RE: Any, camera: AxisCamera, documents: Documents, tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ class Client(Closing):
     def set_parameters(self, parameters: dict[str, Any]) -> dict[str, Any]:
         """Change parameters, all or none of them; return all that there are now."""
         native = {
-            name: _native(value) if isinstance(value, np.ndarray) else value
+            name: _native(value) if type(value) is np.ndarray else value
             for name, value in parameters.items()
         }
         option = orjson.OPT_SERIALIZE_NUMPY
