@@ -5,7 +5,7 @@ parent is the process that forks, which all workers of xdist share. What they st
 `skywright.processes.child.start_module` is forked too. The children of ``skywright up`` are forks
 of it: they must be its children, so that it can watch them.
 
-Imports are not tested by them. Tests of what a module imports or prints on import start a new
+A forked process cannot test imports. Tests of what a module imports or prints start a new
 interpreter by `subprocess`.
 """
 

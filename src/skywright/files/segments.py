@@ -62,7 +62,7 @@ def between(segments: Iterable[SegmentT], first: float, end: float) -> list[Segm
 
 
 def supersede(segments: Iterable[SegmentT], new: SegmentT) -> list[SegmentT]:
-    """Return segments with `new` in place of what they have of its sequence numbers."""
+    """Return segments in which `new` replaces the rows that have its sequence numbers."""
     segments = list(segments)
     before = between(segments, float("-inf"), new.sequence)
     return [*before, new, *between(segments, new.end, float("inf"))]

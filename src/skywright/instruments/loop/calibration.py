@@ -28,7 +28,7 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 @checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class ZoomCalibration:
-    """What is known of the camera at one stop of its zoom."""
+    """Calibration of the camera at one zoom."""
 
     zoom: Finite
     """Position of the zoom, in the motor's unit."""

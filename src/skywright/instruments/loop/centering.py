@@ -40,7 +40,7 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True)
 class AxisPrior:
-    """What is known of the spindle beforehand."""
+    """Position of the spindle that was known before the fit."""
 
     row_px: float
     """Row at which it crosses the target column (column and row for a pin from top or bottom)."""

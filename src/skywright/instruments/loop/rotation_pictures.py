@@ -1,4 +1,4 @@
-"""A rotation for people: curves and pictures of what was seen where and fitted, in words."""
+"""Report of a rotation: plots of the fit, pictures with the detections, and a text."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass

@@ -41,7 +41,7 @@ LEAST_ERROR_PX, UNKNOWN_ERROR_PX = 0.5, 5.0
 
 @dataclass(frozen=True)
 class Series:
-    """What was found in n pictures of a rotation, px; (n,) where nothing else is said."""
+    """Detections in n pictures of a rotation, px; shapes are (n,) unless given."""
 
     phi_deg: Floats
     """Angle of the spindle when each picture was exposed."""

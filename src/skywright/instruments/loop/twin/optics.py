@@ -56,7 +56,7 @@ class Optics:
     level: float = 190.0
     """Counts of the empty picture at its center; above 255 saturates."""
     contrast: float = 1.0
-    """Scale of what the sample does to the light, 1 is strong."""
+    """Factor on absorption and refraction by the sample; 1 is strong."""
     reflect: float = 0.0
     """Counts of a white surface under the front light."""
     stray: float = 4.0
@@ -77,7 +77,7 @@ class Optics:
     color_vignette: tuple[float, float, float] = (0.0, 0.0, 0.0)
     """(3,) float: relative change of color towards the corners."""
     sample_tint: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    """(3,) float: relative color of what is seen through or reflected by the sample."""
+    """(3,) float: relative color of light that the sample transmits or reflects."""
     dust: int = 0
     """Specks and rings that do not turn with the sample."""
     nozzle: tuple[float, float, float] | None = None
