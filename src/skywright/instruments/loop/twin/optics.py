@@ -56,7 +56,7 @@ class Optics:
     level: float = 190.0
     """Counts of the empty picture at its center; above 255 saturates."""
     contrast: float = 1.0
-    """Factor on absorption and refraction by the sample; 1 is strong."""
+    """Factor on the optical density of the sample; 1 is strong."""
     reflect: float = 0.0
     """Counts of a white surface under the front light."""
     stray: float = 4.0
