@@ -66,8 +66,8 @@ class FileStream:
     ----------
     device
         A `FileStreamDevice`, or a `GuardedDevice` with the same methods: it is asked whether its
-        IOC is alive, what its configuration is, and whether a changed size of the images is an
-        error (`check_size`).
+        IOC is alive (`raise_if_silent`), what its configuration is, and whether a changed size of
+        the images is an error (`check_size`).
     name
         Name of this part.
     plugin
@@ -208,6 +208,30 @@ class FileStream:
 
     def _compose(self, file: str, column: StreamColumn) -> ComposeStreamResourceBundle:
         return compose_stream_resource(**column.resource(file, self.key_of(column)))
+
+
+class OneStream:
+    """The part of a flyer whose rows are one stream, its attribute `stream`."""
+
+    stream: FileStream
+
+    def describe_collect(self) -> dict[str, Any]:
+        """Describe one row of the file."""
+        return self.stream.describe_collect()
+
+    def get_index(self) -> int:
+        """Return the number of rows that are visible in the file."""
+        return self.stream.get_index()
+
+    def collect_asset_docs(self, index: int | None = None) -> Iterator[StreamAsset]:
+        """Yield the documents of new rows, see `FileStream.collect_asset_docs`."""
+        return self.stream.collect_asset_docs(index)
+
+    def raise_if_silent(self) -> None:
+        """Raise `HardwareError` if rows should come and none does."""
+
+    def check_size(self) -> None:
+        """Raise `HardwareError` if rows no longer have the size in the documents."""
 
 
 class CountedStream(FileStream):

@@ -1,18 +1,16 @@
 """The AXIS video camera as an ophyd device, step and fly, over areaDetector's PVs."""
 
 import uuid
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bluesky.protocols import StreamAsset
 from ophyd import Component as Cpt
 from ophyd import EpicsSignal, EpicsSignalRO, Kind
 from ophyd.areadetector.base import EpicsSignalWithRBV
 from ophyd.status import DeviceStatus
 
-from devices.file_stream import FilePlugin, FileStream
+from devices.file_stream import FilePlugin, FileStream, OneStream
 from devices.recording import CONTINUOUS, SINGLE, RecordingDevice
 from skywright.files.areadetector import IMAGE
 from skywright.files.stream_columns import StreamColumn
@@ -26,7 +24,7 @@ class HdfPlugin(FilePlugin):
     swmr_mode = Cpt(EpicsSignal, "SWMRMode", kind=Kind.omitted, put_complete=True)
 
 
-class AxisCamera(RecordingDevice):
+class AxisCamera(RecordingDevice, OneStream):
     """A video camera behind areaDetector's PVs, whose pictures are rows of a file.
 
     ``cam1:`` is the camera, ``HDF1:`` the recording. One trigger takes one picture; as a flyer it
@@ -59,8 +57,8 @@ class AxisCamera(RecordingDevice):
 
     def __init__(self, prefix: str, *, assets: Path, name: str = "axis", **kwargs: Any) -> None:
         super().__init__(prefix, assets=assets, name=name, **kwargs)
-        self.pictures = FileStream(self, f"{name}_pictures", self.file, self._columns)
-        self._follow(self.pictures, self.captured)
+        self.stream = FileStream(self, f"{name}_pictures", self.file, self._columns)
+        self._follow(self.stream, self.captured)
 
     def _message_signals(self) -> tuple[EpicsSignalRO, ...]:
         return self.file.write_message, self.message
@@ -72,7 +70,7 @@ class AxisCamera(RecordingDevice):
             self._prime(partial(self._has_picture, self._read_signal(self.frames)))
         self._put(self.file.lazy_open, 0)
         self._put(self.file.swmr_mode, 1)
-        self._record(self.pictures, self.captured, f"{self.name}-{uuid.uuid4()}")
+        self._record(self.stream, self.captured, f"{self.name}-{uuid.uuid4()}")
 
     def _has_picture(self, before: int) -> bool:
         """Return whether a picture has come after the first `before` ones."""
@@ -88,22 +86,22 @@ class AxisCamera(RecordingDevice):
         """
         # After a resume there can be one row more than events, of the trigger that the pause cut
         # off: both get the same seq_num, and the last one counts.
-        self.pictures.by_row = True
+        self.stream.by_row = True
         return self.in_background(self._take_one)
 
     def _take_one(self) -> None:
         self._check_staged()
         self._put(self.image_mode, SINGLE)
         with self._changed:
-            target = self.pictures.rows + 1
+            target = self.stream.rows + 1
         self._start_acquiring()
-        self._wait(lambda: self.pictures.rows >= target)
+        self._wait(lambda: self.stream.rows >= target)
 
     # ---- fly
 
     def kickoff(self) -> DeviceStatus:
         """Start the acquisition; done when the camera acquires."""
-        self.pictures.by_row = False
+        self.stream.by_row = False
         return self.in_background(self._start)
 
     def _start(self) -> None:
@@ -121,26 +119,7 @@ class AxisCamera(RecordingDevice):
 
     def describe(self) -> dict[str, Any]:
         """Describe one event of a step scan."""
-        return {**super().describe(), **self.pictures.describe_row()}
-
-    def describe_collect(self) -> dict[str, Any]:
-        """Describe one row of the file."""
-        return self.pictures.describe_collect()
-
-    def get_index(self) -> int:
-        """Return the number of rows that are visible in the file."""
-        return self.pictures.get_index()
-
-    def collect_asset_docs(self, index: int | None = None) -> Iterator[StreamAsset]:
-        """Yield the stream resource of each file, once, and stream datums of new rows.
-
-        Raises
-        ------
-        HardwareError
-            If there is no new row and the IOC is gone, or if no picture came for
-            `silence_limit` during a fly scan.
-        """
-        return self.pictures.collect_asset_docs(index)
+        return {**super().describe(), **self.stream.describe_row()}
 
     def _columns(self) -> tuple[StreamColumn, ...]:
         return (

@@ -9,20 +9,18 @@ import contextlib
 import math
 import threading
 import uuid
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bluesky.protocols import StreamAsset
 from numpy.typing import NDArray
 from ophyd import Component as Cpt
 from ophyd import Device, EpicsSignal, EpicsSignalRO, Kind
 from ophyd.areadetector.base import EpicsSignalWithRBV
 
-from devices.file_stream import FileStream
+from devices.file_stream import FileStream, OneStream
 from devices.guarded import TaskStatus, read_all_elements, run_ioc_task
 from devices.motion import Motor
 from skywright.errors import HardwareError
@@ -70,7 +68,7 @@ class TraceStream(FileStream):
         return f"PV:{self.device.spindle.user_readback.pvname}"
 
 
-class OscillationFlyer(Device):
+class OscillationFlyer(OneStream, Device):
     """What the two kinds share: prepare, kickoff, complete, the file and its documents.
 
     Data keys, all external (``STREAM:``), a row a reading: ``NAME_time`` (unix s, the motors'
@@ -92,7 +90,7 @@ class OscillationFlyer(Device):
         self._writer: ColumnWriter | None = None
         self._recording = False
         self._sweeps = 0
-        self._stream = TraceStream(self, self.name, None, lambda: STREAM)
+        self.stream = TraceStream(self, self.name, None, lambda: STREAM)
 
     @property
     def spindle(self) -> Motor:
@@ -110,7 +108,7 @@ class OscillationFlyer(Device):
         """Begin a new file with the next sweep."""
         staged = super().stage()
         self._recording = True
-        self._sweeps = self._stream.rows = 0
+        self._sweeps = self.stream.rows = 0
         self.last = None
         return staged
 
@@ -198,7 +196,7 @@ class OscillationFlyer(Device):
             if trace is not None and trace.time.size:
                 self._write(trace)
 
-    # ---- the file and its documents
+    # ---- the file
 
     def _write(self, trace: SweepTrace) -> None:
         if self._writer is None and not self._recording:
@@ -208,7 +206,7 @@ class OscillationFlyer(Device):
             directory.mkdir(parents=True, exist_ok=True)
             path = directory / f"{self.name}-{uuid.uuid4()}.h5"
             self._writer = ColumnWriter(path, list(COLUMNS.values()), ROW)
-            self._stream.begin(str(path))
+            self.stream.begin(str(path))
         size = trace.time.size
         values: dict[str, np.ndarray] = {
             "time": trace.time,
@@ -216,28 +214,10 @@ class OscillationFlyer(Device):
             "open": trace.open,
             "sweep": np.full(size, self._sweeps),
         }
-        rows = np.arange(self._stream.rows, self._stream.rows + size)
+        rows = np.arange(self.stream.rows, self.stream.rows + size)
         self._writer.append(rows, {COLUMNS[key].path: value for key, value in values.items()})
-        self._stream.rows = self._writer.flush()
+        self.stream.rows = self._writer.flush()
         self._sweeps += 1
-
-    def describe_collect(self) -> dict[str, Any]:
-        """Describe one reading."""
-        return self._stream.describe_collect()
-
-    def get_index(self) -> int:
-        """Return the number of readings in the file."""
-        return self._stream.get_index()
-
-    def collect_asset_docs(self, index: int | None = None) -> Iterator[StreamAsset]:
-        """Tell of the file, once a run, and of the readings that are new."""
-        return self._stream.collect_asset_docs(index)
-
-    def raise_if_silent(self) -> None:
-        """Raise nothing: a sweep that fails says so itself."""
-
-    def check_size(self) -> None:
-        """Raise nothing: readings have one size."""
 
 
 class Oscillation(OscillationFlyer):

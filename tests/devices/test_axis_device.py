@@ -110,7 +110,7 @@ def test_a_count_that_is_told_late_is_waited_for(
         ended = camera.complete()
         assert asked.wait(90)
         for rows in (3, 4, 5):  # the monitors of what was written last
-            camera._on_rows(camera.pictures, rows)
+            camera._on_rows(camera.stream, rows)
         ended.wait(10)
         assert camera.get_index() == 5
         camera.raise_if_silent()

@@ -3,17 +3,15 @@
 import threading
 import time
 import uuid
-from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from bluesky.protocols import StreamAsset
 from ophyd import Component as Cpt
 from ophyd import EpicsSignal, EpicsSignalRO, Kind
 from ophyd.areadetector.base import EpicsSignalWithRBV
 from ophyd.status import DeviceStatus
-from skywright.devices.file_stream import FileStream
+from skywright.devices.file_stream import FileStream, OneStream
 from skywright.devices.guarded import GuardedDevice
 from skywright.devices.live_result import LiveResult
 
@@ -26,7 +24,7 @@ SILENCE_S = 4.0
 """Longest time without a sample before a recording fails."""
 
 
-class BeamPositionMonitor(GuardedDevice):
+class BeamPositionMonitor(OneStream, GuardedDevice):
     """The monitor behind the PVs of `skywright_bpm.ioc`.
 
     Data keys, all external (``STREAM:``): ``NAME_currents`` (4,), uA; ``NAME_sample_number``;
@@ -111,21 +109,6 @@ class BeamPositionMonitor(GuardedDevice):
         silence = time.monotonic() - self._last_sample
         if self._flying and (silence > SILENCE_S or not self.connected):
             raise HardwareError(f"{self.name}: no sample in the file for {silence:.1f} s")
-
-    def check_size(self) -> None:
-        """Rows have a fixed size."""
-
-    def describe_collect(self) -> dict[str, Any]:
-        """Describe one row of the file."""
-        return self.stream.describe_collect()
-
-    def get_index(self) -> int:
-        """Return the number of rows that are visible in the file."""
-        return self.stream.get_index()
-
-    def collect_asset_docs(self, index: int | None = None) -> Iterator[StreamAsset]:
-        """Refer to the file, once, and to its new rows."""
-        return self.stream.collect_asset_docs(index)
 
 
 def _columns() -> tuple[StreamColumn, ...]:
