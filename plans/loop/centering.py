@@ -10,11 +10,13 @@ import bluesky.plan_stubs as bps
 import numpy as np
 from bluesky.protocols import Flyable, Readable
 from bluesky.utils import MsgGenerator
+from pydantic import ValidationError
 
 from plans.checks import finite
 from plans.loop import stubs
-from plans.loop.settings import Centering, CenteringSettings, checked
+from plans.loop.settings import Centering, CenteringSettings
 from plans.run_stubs import step_log
+from skywright.arguments import first_problem
 from skywright.errors import ConfigError, SampleError
 from skywright.instruments.loop.decision import Verdict, check_light, judge
 from skywright.instruments.loop.rotation_values import RotationValues
@@ -264,7 +266,7 @@ settle_s, zoom
     HardwareError
         If light, camera, motors or analysis fail, or a stage would leave its limits.
     """
-    values = {
+    values: dict[str, Any] = {
         "aim": aim,
         "method": method,
         "delta_deg": delta_deg,
@@ -276,7 +278,10 @@ settle_s, zoom
         "settle_s": settle_s,
         "zoom": zoom,
     }
-    settings: CenteringSettings = checked(CenteringSettings, values, "center_loop")
+    try:
+        settings = CenteringSettings(**values)
+    except ValidationError as error:
+        raise ConfigError(f"center_loop: {first_problem(error)}") from error
     stepped = settings.method != "sweep"
     tools = stubs.Instruments(camera, goniometer, result, stepped, settings.settle_s)
     stubs.check_tools("center_loop", tools)

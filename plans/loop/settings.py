@@ -1,13 +1,11 @@
 """Parameters and result of `plans.loop.centering.center_loop`."""
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as checked_dataclass
 
-from skywright.arguments import first_problem
-from skywright.errors import ConfigError
 from skywright.instruments.loop.decision import Aim
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -100,17 +98,3 @@ class Centering:
     length_um: float
     passes: int
     uids: tuple[str, ...]
-
-
-def checked(kind: type, values: dict[str, Any], plan: str) -> Any:
-    """Return checked parameters of a plan.
-
-    Raises
-    ------
-    ConfigError
-        Naming plan, parameter and value.
-    """
-    try:
-        return TypeAdapter(kind).validate_python(values)
-    except ValidationError as error:
-        raise ConfigError(f"{plan}: {first_problem(error)}") from error

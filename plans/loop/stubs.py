@@ -124,7 +124,8 @@ def recorded(
         if not tools.stepped:
             yield from bps.declare_stream(camera, name=PRIMARY, collect=True)
             if turn is not None:
-                yield from _prepare(tools, turn)
+                first = yield from _with_start(tools, turn)
+                yield from bps.prepare(gonio.oscillation, first, wait=True)
             yield from bps.declare_stream(gonio.oscillation, name=OSCILLATION, collect=True)
             yield from bps.checkpoint()
             yield from bps.kickoff(camera, wait=True)
@@ -207,11 +208,11 @@ def sweep(tools: Instruments, turn: Sweep) -> MsgGenerator[None]:
     and the sweep, ends without an error.
     """
     gonio, camera = tools.goniometer, tools.camera
-    start = yield from _start_deg(tools, turn)
+    turn = yield from _with_start(tools, turn)
     yield from bps.checkpoint()
     # The engine stops what it has set when it pauses; so the spindle is set first.
-    yield from bps.mv(gonio.phi, start)
-    yield from _prepare(tools, replace(turn, start_deg=start))
+    yield from bps.mv(gonio.phi, turn.start_deg)
+    yield from bps.prepare(gonio.oscillation, turn, wait=True)
     yield from bps.kickoff(gonio.oscillation, wait=True)
     reports = math.ceil(turn.time_s / COLLECT_S)
     for _ in range(reports):
@@ -222,15 +223,11 @@ def sweep(tools: Instruments, turn: Sweep) -> MsgGenerator[None]:
     yield from bps.checkpoint()
 
 
-def _start_deg(tools: Instruments, turn: Sweep) -> MsgGenerator[float]:
+def _with_start(tools: Instruments, turn: Sweep) -> MsgGenerator[Sweep]:
+    """Return a sweep that starts where the spindle is, unless it has a start."""
     if turn.start_deg is not None:
-        return turn.start_deg
-    return (yield from position(tools.goniometer.phi))
-
-
-def _prepare(tools: Instruments, turn: Sweep) -> MsgGenerator[None]:
-    turn = replace(turn, start_deg=(yield from _start_deg(tools, turn)))
-    yield from bps.prepare(tools.goniometer.oscillation, turn, wait=True)
+        return turn
+    return replace(turn, start_deg=(yield from position(tools.goniometer.phi)))
 
 
 def _come_to_rest(tools: Instruments) -> MsgGenerator[None]:
