@@ -18,11 +18,12 @@ import numpy as np
 
 from benchmarks.processes import own_channel_access, running
 from benchmarks.rows import report
+from skywright.acquire.source import Report
 from skywright.files.columns import ColumnReader
 from skywright.instruments.loop.camera import Camera
 from skywright.instruments.loop.capture import IDENTITY, TIME
 from skywright.instruments.loop.picture import decode
-from skywright.instruments.loop.sources import Deliver, Report, SourceFrame
+from skywright.instruments.loop.sources import Deliver, SourceFrame
 from skywright.instruments.loop.sources.sim import SimulatedCamera
 from skywright.instruments.loop.twin.render import Pose
 

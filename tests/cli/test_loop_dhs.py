@@ -312,7 +312,7 @@ def test_flags_go_before_the_file_and_series_become_runs(
 
 SLOW = """
 import ctypes, sys
-from skywright.instruments.loop.backends.network import NetworkDetector
+from skywright.instruments.loop.backends import NetworkDetector
 # As the compiler: C code that no Python signal handler can interrupt.
 NetworkDetector.warm_up = lambda self: ctypes.CDLL(None).sleep(600)
 from skywright.cli import main

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import simplejpeg
 from scipy.ndimage import uniform_filter
+from support.twin_seen import tip_is_covered
 
 from skywright.instruments.loop.detect import find_loop
 from skywright.instruments.loop.twin.mount import Pose
@@ -62,7 +63,7 @@ def score(seed, phi_deg=None, scene=None, **fixed):
     tips, boxes = tips_in_view(truth, gray.shape), boxes_in_view(truth, gray.shape)
     base = Score(
         seed=seed,
-        what=what_is_seen(truth, tips),
+        what=what_is_seen(truth, tips, scene.optics),
         unusable="" if truth.kind == "none" else unusable(scene, pose, frame, gray, seed),
         groups=groups(scene, truth),
         kind=truth.kind,
@@ -90,12 +91,12 @@ def score(seed, phi_deg=None, scene=None, **fixed):
     )
 
 
-def what_is_seen(truth, tips):
+def what_is_seen(truth, tips, optics):
     if truth.kind == "none":
         return "empty"
     if not tips:
         return "beyond"
-    return "covered" if truth.tip_covered else "ok"
+    return "covered" if tip_is_covered(truth, optics) else "ok"
 
 
 def groups(scene, truth):

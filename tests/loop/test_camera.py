@@ -14,6 +14,7 @@ import simplejpeg
 from support.waiting import until
 
 from skywright.acquire import owner as owner_module
+from skywright.acquire.source import Report
 from skywright.files import areadetector
 from skywright.files import columns as records
 from skywright.files.columns import ColumnReader
@@ -21,7 +22,7 @@ from skywright.instruments.loop import camera as camera_module
 from skywright.instruments.loop import capture as layout
 from skywright.instruments.loop.camera import LOST_CAUSES, Camera
 from skywright.instruments.loop.capture import PictureFile
-from skywright.instruments.loop.sources import Deliver, Report, SourceFrame
+from skywright.instruments.loop.sources import Deliver, SourceFrame
 
 SHAPE = (40, 64)
 

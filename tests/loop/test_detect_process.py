@@ -11,7 +11,7 @@ import pytest
 
 from skywright.errors import ConfigError
 from skywright.instruments.loop import detect
-from skywright.instruments.loop.detector import LoopFinder
+from skywright.instruments.loop.detector.readout import LoopFinder
 
 FORKED = """
 import os

@@ -255,7 +255,7 @@ def test_the_window_stays_with_the_angles_of_a_slow_spindle() -> None:
 
 def test_the_trace_has_both_ends_of_the_window_and_the_stamps_of_the_motors_clock() -> None:
     clock = MotorsClock(offset_s=2.5, drift=1e-3, epoch=T0)
-    gonio = Goniometer(clock=clock)
+    gonio = Goniometer(Carriage(), clock)
     assert gonio.trace(T0)[0].size == 0
     phi = gonio.axes["phi"]
     plan = gonio.oscillation = start_oscillation(phi, T0, Sweep(180.0, 3.0, 20.0), **SPEEDS)
@@ -292,7 +292,7 @@ def test_a_sweep_without_sense_is_refused(values: dict[str, float], said: str) -
 
 
 def moving_motion(carriage: Carriage) -> SampleMotion:
-    gonio = Goniometer(carriage)
+    gonio = Goniometer(carriage, MotorsClock())
     gonio.axes["phi"].move_to(T0, 123.0, 60.0, 600.0)
     for name, target in (("sx", 0.3), ("sy", -0.2), ("sz", 0.7)):
         gonio.axes[name].move_to(T0 + 0.2, target, 1.0, math.inf)

@@ -12,9 +12,9 @@ from skywright.instruments.loop import detect, detection
 from skywright.instruments.loop.analysis import (
     KINDS,
     LoopDetection,
-    to_gray,
     without_padding,
 )
+from skywright.instruments.loop.picture import to_gray
 
 
 def mount(x_tip: int, shape: tuple[int, int] = (240, 320)) -> np.ndarray[Any, Any]:

@@ -33,7 +33,7 @@ LATE = (
     "skywright.cli.session",
     "skywright.cli.up",
     "skywright.instruments.epu.cli_watch",
-    "skywright.instruments.loop.backends.network",
+    "skywright.instruments.loop.detect",
     "skywright.instruments.loop.dhs.service",
     "skywright.instruments.sacla.process_workers",
     "skywright.instruments.sacla.sources.sim",

@@ -15,8 +15,7 @@ from support.dcss import Dcss, Link
 from support.in_loop import running
 
 from skywright.errors import HardwareError
-from skywright.instruments.loop.backends import Detector, Found
-from skywright.instruments.loop.backends.network import NetworkDetector
+from skywright.instruments.loop.backends import Detector, Found, NetworkDetector
 from skywright.instruments.loop.camera import Camera
 from skywright.instruments.loop.detect import warm_up
 from skywright.instruments.loop.dhs.config import DhsConfig

@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skywright.callbacks.journal import Journal
-from skywright.instruments.loop.backends import Found
-from skywright.instruments.loop.backends.network import NetworkDetector
+from skywright.instruments.loop.backends import Found, NetworkDetector
 from skywright.instruments.loop.camera import Camera
 from skywright.instruments.loop.dhs.config import DhsConfig
 from skywright.instruments.loop.dhs.service import Dhs

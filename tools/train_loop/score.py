@@ -24,7 +24,7 @@ Find = Callable[[Any], Any]
 
 def score_all(model: Path, real: Path | None, count: int, first: int) -> None:
     """Print one JSON line for each set: pictures of each generator, and the real ones."""
-    from skywright.instruments.loop.detector import LoopFinder
+    from skywright.instruments.loop.detector.readout import LoopFinder
 
     find = LoopFinder(model).find
     sets: dict[str, list[Sample]] = {

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from support.backends import scene_with
 
-from skywright.instruments.loop import analysis
 from skywright.instruments.loop.detect import find_loop
 from skywright.instruments.loop.detection import Detection
+from skywright.instruments.loop.picture import to_gray
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +18,7 @@ def picture() -> np.ndarray[Any, Any]:
 
 @pytest.fixture(scope="module")
 def gray(picture: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    return analysis.to_gray(picture)
+    return to_gray(picture)
 
 
 @pytest.fixture(scope="module")

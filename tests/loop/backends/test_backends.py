@@ -14,6 +14,7 @@ from skywright.instruments.loop.backends import make_detector
 from skywright.instruments.loop.backends.boxes import from_boxes, to_boxes
 from skywright.instruments.loop.detect import find_loop
 from skywright.instruments.loop.detection import Detection
+from skywright.instruments.loop.picture import to_gray
 from skywright.wire.automl import (
     Box,
     decode_reply,
@@ -123,7 +124,7 @@ def test_box_at_the_far_border_shows_no_tip() -> None:
 @pytest.mark.parametrize("side", ["left", "right", "top", "bottom"])
 @pytest.mark.parametrize("kind", ["nylon", "mitegen", "pin"])
 def test_boxes_there_and_back(kind: str, side: str) -> None:
-    gray = analysis.to_gray(scene_with(kind, side, 31).image)
+    gray = to_gray(scene_with(kind, side, 31).image)
     seen = find_loop(gray)
     assert (seen.kind == "pin", seen.side) == (kind == "pin", side)
     boxes = to_boxes(seen, gray)
@@ -138,7 +139,7 @@ def test_boxes_there_and_back(kind: str, side: str) -> None:
 
 def test_pin_has_its_width() -> None:
     frame = scene_with("nylon", "left", 31)
-    gray = analysis.to_gray(frame.image)
+    gray = to_gray(frame.image)
     (pin,) = (box for box in to_boxes(find_loop(gray), gray) if box.kind == "pin")
     assert pin.xmin == 0.0
     x, y = frame.truth.pin_end_px

@@ -281,17 +281,5 @@ def without_padding(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return picture[:height, :width] if min(height, width) >= MIN_SIDE_PX else picture
 
 
-def to_gray(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Turn color, (H, W, 3) uint8, into luminance, (H, W) uint8; grey stays as it is.
-
-    Luminance is that of ITU-R BT.601, in fixed point.
-    """
-    if picture.ndim != 3 or picture.shape[2] != 3:
-        return picture
-    from PIL import Image
-
-    return np.asarray(Image.fromarray(np.ascontiguousarray(picture)).convert("L"))
-
-
 def _finite(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(np.isfinite(values), values, NAN)

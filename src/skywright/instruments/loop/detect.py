@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skywright.instruments.loop.detection import Detection
-from skywright.instruments.loop.detector import LoopFinder
+from skywright.instruments.loop.detector.readout import LoopFinder
 
 NETWORK = Path(__file__).parent / "detector" / "loop_net.onnx"
 

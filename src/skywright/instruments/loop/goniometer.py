@@ -147,14 +147,9 @@ class Goniometer:
         Distance of the stages' limit switches from 0.
     """
 
-    def __init__(
-        self,
-        carriage: Carriage | None = None,
-        clock: MotorsClock | None = None,
-        switch_mm: float = 3.0,
-    ) -> None:
-        self.carriage = carriage or Carriage()
-        self.clock = clock or MotorsClock()
+    def __init__(self, carriage: Carriage, clock: MotorsClock, switch_mm: float = 3.0) -> None:
+        self.carriage = carriage
+        self.clock = clock
         self.axes = {PHI: SimulatedAxis()}
         self.axes |= {name: SimulatedAxis(0.0, -switch_mm, switch_mm) for name in STAGES}
         self.oscillation: Oscillation | None = None

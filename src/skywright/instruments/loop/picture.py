@@ -51,14 +51,28 @@ def decode(data: bytes, source: str = "picture", color: bool = False) -> NDArray
     return np.dstack([picture] * 3) if color and picture.ndim == 2 else picture
 
 
+def read_file(path: str | Path) -> bytes:
+    """Return the bytes of an image file; `DataError` if it cannot be read."""
+    try:
+        return Path(path).read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: NUL in the name
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{path}: cannot be read ({reason})") from error
+
+
 def read_picture(path: str | Path) -> NDArray[np.uint8]:
     """Read an image file to luminance, (H, W) uint8; `DataError` if that fails."""
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise DataError(f"{path}: cannot read the picture ({reason}); check the path") from error
-    return decode(data, str(path))
+    return decode(read_file(path), str(path))
+
+
+def to_gray(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Turn color, (H, W, 3) uint8, into luminance, (H, W) uint8; grey stays as it is.
+
+    Luminance is that of ITU-R BT.601, in fixed point.
+    """
+    if picture.ndim != 3 or picture.shape[2] != 3:
+        return picture
+    return np.asarray(Image.fromarray(np.ascontiguousarray(picture)).convert("L"))
 
 
 def _decode_jpeg(data: bytes, source: str, color: bool) -> NDArray[np.uint8]:

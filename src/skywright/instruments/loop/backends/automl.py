@@ -14,11 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skywright.errors import ConfigError, DataError, HardwareError
-from skywright.instruments.loop.analysis import to_gray
 from skywright.instruments.loop.backends import Detector, Found
 from skywright.instruments.loop.backends.boxes import CONSIDERED, from_boxes
 from skywright.instruments.loop.detect import find_loop
-from skywright.instruments.loop.picture import encode_jpeg
+from skywright.instruments.loop.picture import encode_jpeg, to_gray
 from skywright.wire import automl
 from skywright.wire.automl import HEALTH_PATH, MOST_BOXES, PREDICT_PATH, Box, Instance
 from skywright.wire.axis_client import camera_url

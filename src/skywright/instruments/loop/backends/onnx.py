@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from skywright.errors import ConfigError
-from skywright.instruments.loop.analysis import to_gray
 from skywright.instruments.loop.backends import Detector, Found
 from skywright.instruments.loop.backends.boxes import CLASSES, from_boxes
 from skywright.instruments.loop.detect import find_loop
 from skywright.instruments.loop.detector.model import open_session
+from skywright.instruments.loop.picture import to_gray
 from skywright.wire.automl import Box
 
 OUTPUTS = ("detection_boxes", "detection_scores", "detection_classes")

@@ -64,12 +64,9 @@ def find(
 def _find_in_file(file: Path) -> dict[str, Any]:
     """Return what the command line promises of one picture file; NaN is None."""
     from skywright.instruments.loop.detect import find_loop
-    from skywright.instruments.loop.picture import decode
+    from skywright.instruments.loop.picture import decode, read_file
 
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read ({error.strerror})") from error
+    data = read_file(file)
     begun = time.perf_counter()
     found = find_loop(decode(data, str(file)))
     took_ms = (time.perf_counter() - begun) * 1e3

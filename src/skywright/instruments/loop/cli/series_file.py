@@ -108,16 +108,14 @@ def detect_rows(
 
 def _picture(path: Path, number: int, row: Row) -> bytes:
     """Return the bytes of a line's picture."""
+    from skywright.instruments.loop.picture import read_file
+
     if row.file is None:
         raise DataError(f"{path}: line {number}: file, tip: both missing, expected one of them")
-    picture = path.parent / row.file
     try:
-        return picture.read_bytes()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(
-            f"{path}: line {number}: file: {picture} cannot be read: {reason!s}"
-        ) from error
+        return read_file(path.parent / row.file)
+    except DataError as error:
+        raise DataError(f"{path}: line {number}: file: {error}") from error
 
 
 def _given(row: Row) -> "Detection":

@@ -8,12 +8,11 @@ import numpy as np
 
 from skywright.analysis.display import contact_sheet
 from skywright.errors import DataError
-from skywright.instruments.loop.analysis import to_gray
 from skywright.instruments.loop.backends.boxes import find_pin_box
 from skywright.instruments.loop.dhs.collection import Finding
 from skywright.instruments.loop.dhs.recording import Recording
 from skywright.instruments.loop.draw import annotate
-from skywright.instruments.loop.picture import encode_jpeg, encode_png
+from skywright.instruments.loop.picture import encode_jpeg, encode_png, to_gray
 from skywright.instruments.loop.sources import SourceFrame
 
 logger = logging.getLogger(__name__)

@@ -12,10 +12,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from skywright.errors import DataError
-from skywright.instruments.loop.analysis import to_gray
 from skywright.instruments.loop.backends import Detector
 from skywright.instruments.loop.backends.boxes import CLASSES, to_boxes
-from skywright.instruments.loop.picture import decode
+from skywright.instruments.loop.picture import decode, to_gray
 from skywright.wire.automl import (
     HEALTH_PATH,
     PREDICT_PATH,

@@ -14,10 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from skywright.acquire import source as acquire_source
-from skywright.acquire.source import Report
 from skywright.instruments.loop.picture import decode
-
-__all__ = ["Deliver", "Report", "Source", "SourceFrame", "camera_pace"]
 
 
 @dataclass(frozen=True, eq=False)

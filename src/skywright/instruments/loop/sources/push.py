@@ -5,8 +5,9 @@ import threading
 from collections import Counter, deque
 from collections.abc import Mapping
 
+from skywright.acquire.source import Report
 from skywright.errors import ConfigError
-from skywright.instruments.loop.sources import Deliver, Report, SourceFrame
+from skywright.instruments.loop.sources import Deliver, SourceFrame
 from skywright.instruments.loop.sources.fetched import Date, make_dating, picture_size
 from skywright.wire.axis_body import time_in_name
 from skywright.wire.axis_http import PICTURE_BYTES_MAX, Cut, Event, Refused, Upload

@@ -15,8 +15,9 @@ from skywright.acquire.pacing import PacedSource
 from skywright.instruments.loop.picture import encode_jpeg
 from skywright.instruments.loop.sample_motion import SampleMotion
 from skywright.instruments.loop.sources import SourceFrame, camera_pace
-from skywright.instruments.loop.twin.render import Pose, render, scene_truth
+from skywright.instruments.loop.twin.render import Pose, render
 from skywright.instruments.loop.twin.scene import Scene, random_scene
+from skywright.instruments.loop.twin.truth import scene_truth
 
 MOST_KEPT = 4000
 """Pictures of a sample at rest that are kept: some 200 MB."""

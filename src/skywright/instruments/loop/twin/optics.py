@@ -243,24 +243,3 @@ def stamp(image: NDArray[np.uint8], optics: Optics) -> None:
     image[height - bottom :] = optics.border_level
     image[:, :left] = optics.border_level
     image[:, width - right :] = optics.border_level
-
-
-def covers(optics: Optics, column: float, row: float) -> bool:
-    """Tell whether a nozzle, text or border lies over a place in the picture."""
-    if not (np.isfinite(column) and np.isfinite(row)):
-        return False
-    at = np.array([[row]], np.float32), np.array([[column]], np.float32)
-    if _nozzle(optics, *at)[0, 0] < 0.6:
-        return True
-    u = int(np.clip(round(column), 0, optics.width_px - 1))
-    v = int(np.clip(round(row), 0, optics.height_px - 1))
-    return bool(_overlaid(optics)[v, u])
-
-
-@lru_cache(maxsize=8)
-def _overlaid(optics: Optics) -> NDArray[np.bool_]:
-    """Return where text or border lies over the picture, (H, W)."""
-    other = 128 if optics.border_level != 128 else 129  # a level that nothing of them has
-    image = np.full((optics.height_px, optics.width_px, 1), other, np.uint8)
-    stamp(image, optics)
-    return image[:, :, 0] != other

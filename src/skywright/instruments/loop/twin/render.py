@@ -26,24 +26,11 @@ from skywright.instruments.loop.twin.scene import Scene
 from skywright.instruments.loop.twin.shape import Shape
 from skywright.instruments.loop.twin.truth import (
     FrameTruth,
-    SceneTruth,
     frame_truth,
     motion_px,
     project,
-    scene_truth,
     shape_of,
 )
-
-__all__ = [
-    "Frame",
-    "FrameTruth",
-    "Pose",
-    "SceneTruth",
-    "render",
-    "scene_truth",
-    "silhouette",
-    "warm_up",
-]
 
 _LAMPS = np.array([[0.1, -0.55, -0.83], [-0.2, 0.75, -0.63]])
 _LAMPS /= np.linalg.norm(_LAMPS, axis=1, keepdims=True)
@@ -104,16 +91,6 @@ def render(
     )
     stamp(image, optics)
     return Frame(image if optics.color else image[:, :, 0], truth)
-
-
-def silhouette(scene: Scene, pose: Pose) -> NDArray[np.float32]:
-    """Return the transmission (H, W) float32 of the sample alone: 1 where there is nothing."""
-    optics = scene.optics
-    corner, transmission, _ = _see(shape_of(scene), optics, pose, None, 0.0)
-    full = np.ones((optics.height_px, optics.width_px), np.float32)
-    height, width = transmission.shape
-    full[corner[1] : corner[1] + height, corner[0] : corner[0] + width] = transmission
-    return full
 
 
 def warm_up() -> None:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skywright.instruments.loop.twin.mount import Kind, Pose
-from skywright.instruments.loop.twin.optics import Optics, covers, projection
+from skywright.instruments.loop.twin.optics import Optics, projection
 from skywright.instruments.loop.twin.scene import Scene
 from skywright.instruments.loop.twin.shape import Shape, build
 
@@ -29,8 +29,6 @@ class FrameTruth:
     """(x, y); the end of the loop or mount farthest from the pin side, drop and ice included, or of
     a bare pin: as far as its farthest lump, in the middle of its end face. NaN out of the frame."""
     tip_in_view: bool
-    tip_covered: bool
-    """Whether a nozzle, text or border hides the tip that is in the frame."""
     tip_unclipped_px: tuple[float, float]
     """The same also out of the frame."""
     crystal_tip_px: tuple[float, float]
@@ -112,7 +110,6 @@ def frame_truth(
         side=None if kind == "none" else optics.side,
         tip_px=tip if inside else (np.nan, np.nan),
         tip_in_view=inside,
-        tip_covered=inside and covers(optics, *tip),
         tip_unclipped_px=tip,
         crystal_tip_px=crystal,
         box_px=box,
