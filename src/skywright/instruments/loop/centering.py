@@ -114,30 +114,28 @@ def fit_center(
 
     Parameters
     ----------
-    phi_deg : (n,) float
-        Angle of the spindle at each picture; any order, any spacing.
-    tip_px : (n, 2) float
-        x, y of the point; NaN where it is not seen. Wrong ones (up to 40 %) are found.
-    view : View
-    axis : AxisPrior, optional
+    phi_deg, tip_px : (n,), (n, 2) float
+        Angle of the spindle at each picture, in any order and spacing; x, y of the point, NaN where
+        it is not seen. Wrong ones (up to 40 %) are found.
+    axis
         The row of the spindle where it is known; else it is a result.
-    point_sigma_px : float
+    point_sigma_px
         Error that all pictures share, because what is found is not quite the point that is meant;
         added to the variances of y and z. No number of pictures lowers it.
-    trust : (n,) float, optional
+    trust : (n,) float
         1 / relative error of each tip, > 0, for tips of unequal worth.
-    least_inliers : float
+    least_inliers
         Part of the tips that must lie on one circle.
-    unit_px : float
+    unit_px
         Tips within some of these units of one circle agree with each other.
-    fit_part : float
+    fit_part
         Factor on the error of y and z that the residuals of the fit give.
 
     Notes
     -----
     Linear least squares with Tukey weights from a consensus start (`fit_harmonic`). The errors of
-    a, b and c are those of the residuals, with their correlation along the angle; y = b, z = -c.
-    Where the data cannot tell, `reason` and `why` of the result say so; nothing is raised.
+    a, b and c are those of the residuals, with their correlation along the angle. Where the data
+    cannot tell, `reason` and `why` of the result say so; nothing is raised.
     """
     phi = np.asarray(phi_deg, dtype=np.float64).ravel()
     tip = np.asarray(tip_px, dtype=np.float64).reshape(len(phi), 2)

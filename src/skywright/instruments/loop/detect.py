@@ -29,10 +29,7 @@ os.register_at_fork(after_in_child=_process.__init__)  # type: ignore[misc]
 def finder() -> LoopFinder:
     """Return the finder of this process; the first call, from whatever thread, loads the network.
 
-    Raises
-    ------
-    ConfigError
-        If onnxruntime is not installed, or the file of the network cannot be used.
+    Raise `ConfigError` if onnxruntime is not installed, or the file of the network cannot be used.
     """
     with _process.lock:
         if _process.finder is None:
@@ -43,17 +40,8 @@ def finder() -> LoopFinder:
 def find_loop(gray: NDArray[np.uint8]) -> Detection:
     """Find the sample mount in a picture, whatever border it enters through.
 
-    Parameters
-    ----------
-    gray
-        (H, W) uint8 picture, at least 32 x 32.
-
-    Raises
-    ------
-    DataError
-        If `gray` is not such an array.
-    ConfigError
-        If the network cannot be loaded (`finder`).
+    `gray` is (H, W) uint8, at least 32 x 32, else `DataError` is raised; `ConfigError` as by
+    `finder`.
     """
     return finder().find(gray)
 

@@ -70,17 +70,9 @@ def start_oscillation(
 ) -> Oscillation:
     """Let a spindle, which must be at rest, make a sweep in dial angles from now, unix s, on.
 
-    Parameters
-    ----------
-    velocity, most, acceleration
-        Speed of the ways to and fro and largest speed, deg/s; deg/s^2.
-    within
-        Soft limits, deg; equal ones are none.
-
-    Raises
-    ------
-    HardwareError
-        If the spindle moves, cannot turn so fast, or would leave its limits.
+    `velocity` is the speed of the ways to and fro, `most` the largest speed, deg/s; `acceleration`
+    is in deg/s^2; `within` are soft limits, deg; equal ones are none. Raise `HardwareError` if the
+    spindle moves, cannot turn so fast, or would leave its limits.
     """
     if axis.moving(time):
         raise HardwareError("oscillation: the spindle is moving; wait, or stop it")
@@ -139,12 +131,8 @@ def _inside_rate(sweep: Sweep, acceleration: float) -> float:
 class Goniometer:
     """Spindle and stages together: the owner that the IOC is a face of.
 
-    Parameters
-    ----------
-    carriage, clock
-        How the motors carry the sample; the clock is the controller's.
-    switch_mm
-        Distance of the stages' limit switches from 0.
+    `carriage` tells how the motors carry the sample, `clock` is the controller's, `switch_mm` the
+    distance of the stages' limit switches from 0.
     """
 
     def __init__(self, carriage: Carriage, clock: MotorsClock, switch_mm: float = 3.0) -> None:

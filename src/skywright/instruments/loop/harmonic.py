@@ -56,7 +56,7 @@ def fit_harmonic(
     ----------
     angle_rad, responses : (n,), (n, k) float64
         Finite.
-    unit : float
+    unit
         Size of the usual error (one pixel); scales are held within 0.5 and 5 of it.
     prior_mean, prior_precision : (k, 3) float64
         What is known of the coefficients beforehand; precision is 1 / sigma^2, 0 knows nothing.
@@ -64,7 +64,7 @@ def fit_harmonic(
         Factor on the residual of each sample, for samples of unequal worth.
     start : (k, 3) float64
         Coefficients near the answer, which save the search for a majority.
-    sample_sigma : float
+    sample_sigma
         Error of one sample that is assumed beforehand, and counts as one sample does; `unit` if it
         is not given.
     """

@@ -65,6 +65,15 @@ def read_picture(path: str | Path) -> NDArray[np.uint8]:
     return decode(read_file(path), str(path))
 
 
+def picture_size(data: bytes) -> tuple[int, int] | None:
+    """Return width and height of an image file from its header, None when it has none."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return image.size
+    except UNREADABLE:
+        return None
+
+
 def to_gray(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Turn color, (H, W, 3) uint8, into luminance, (H, W) uint8; grey stays as it is.
 

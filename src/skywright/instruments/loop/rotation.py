@@ -76,10 +76,9 @@ class LoopRotation(WholeRun):
     ----------
     calibration
         Fields of `skywright.instruments.loop.calibration.ZoomCalibration`, JSON values.
-    delay_s
-        By which the pictures' times lagged when their angles were taken.
-    delay_sigma_s
-        Of `delay_s`, where it was fitted.
+    delay_s, delay_sigma_s
+        By which the pictures' times lagged when their angles were taken; its standard deviation
+        where it was fitted.
     delay_why
         Why it was not; empty if it was.
     """

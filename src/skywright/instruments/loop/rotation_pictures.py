@@ -29,17 +29,14 @@ class RotationCurves:
     """Heights from the spindle and widths, um."""
 
     phi_deg: Floats
-    """(n,) float64: spindle at each picture; NaN where it is not known."""
     seen: Mapping[str, Floats]
-    """Height of ``"tip"`` and ``"middle"`` in each picture, (n,) float64; NaN where not seen."""
     width: Floats
-    """(n,) float64: of the loop in each picture."""
+    """(n,) float64 each: the spindle, the height of ``"tip"`` and ``"middle"`` and the width of the
+    loop in each picture; NaN where not known."""
     curve_deg: Floats
-    """(m,) float64: angles of the fitted curves."""
     fitted: Mapping[str, Floats]
-    """Height of ``"tip"`` and ``"middle"``, (m,) float64; NaN where there is no fit."""
     fitted_width: Floats
-    """(m,) float64: NaN if the face is not known."""
+    """(m,) float64 each: angles of the fitted curves, and the curves; NaN where there is no fit."""
 
 
 def rotation_curves(
@@ -52,14 +49,9 @@ def rotation_curves(
 ) -> RotationCurves:
     """Put what was seen in a rotation beside the results of `LoopRotation`.
 
-    Parameters
-    ----------
-    phi_deg, width_px : (n,) float64
-        Spindle at each picture; width of the loop across the pin's axis.
-    tip_px : (n, 2) float64
-        Tip, x and y.
-    box_px : (n, 4) float64
-        Box around the loop: left, right, top, bottom.
+    `phi_deg`, (n,) float64, is the spindle at each picture, `tip_px`, (n, 2), the tip, `box_px`,
+    (n, 4), the box around the loop: left, right, top, bottom; `width_px`, (n,), the width of the
+    loop across the pin's axis.
     """
     view = calibration.view
     row = result["axis_row"]

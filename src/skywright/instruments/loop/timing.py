@@ -74,10 +74,9 @@ def angles_at(
 
     Parameters
     ----------
-    trace : Trace
     time_s : (n,) float
         Time stamps of the pictures, clock of the trace.
-    delay_s : float
+    delay_s
         By which time stamps are late.
 
     Returns

@@ -39,12 +39,7 @@ class Connection:
     async def messages(self) -> AsyncIterator[str]:
         """Yield the texts that DCSS sends, until it closes the connection.
 
-        Raises
-        ------
-        OSError
-            If the connection breaks.
-        DataError
-            If what comes is not xos.
+        Raise `OSError` if the connection breaks, `DataError` if what comes is not xos.
         """
         parser = MessageParser()
         while data := await self._reader.read(READ_BYTES):

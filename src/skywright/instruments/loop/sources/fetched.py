@@ -7,7 +7,6 @@ what makes the best of both.
 
 import asyncio
 import contextlib
-import io
 import logging
 import math
 import threading
@@ -18,10 +17,10 @@ from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Any, ClassVar, Literal
 
 import httpx
-from PIL import Image
 
 from skywright.acquire.source import PolledSource
 from skywright.errors import HardwareError, SkywrightError
+from skywright.instruments.loop.picture import picture_size
 from skywright.instruments.loop.sources import SourceFrame
 from skywright.wire.axis_client import (
     SNAPSHOT_PATH,
@@ -70,15 +69,6 @@ def make_dating(delay_s: float = 0.0, clock: Literal["arrival", "sender"] = "arr
     return date
 
 
-def picture_size(data: bytes) -> tuple[int, int] | None:
-    """Return width and height of an image file from its header, None when it has none."""
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            return image.size
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return None
-
-
 class Fetched(PolledSource[SourceFrame], ABC):
     """Delivers the pictures of a camera.
 
@@ -89,7 +79,8 @@ class Fetched(PolledSource[SourceFrame], ABC):
     Parameters
     ----------
     url
-        ``http://camera`` or the whole address; user and password may be in it.
+        ``http://camera`` or the whole address; user and password may be in it. `ConfigError` if it
+        is no HTTP address.
     user, password
         Of the camera; digest or basic, as it asks.
     size
@@ -98,11 +89,6 @@ class Fetched(PolledSource[SourceFrame], ABC):
         Gives the time of a picture (`make_dating`).
     limit_s
         Longest time without a byte, or for one picture.
-
-    Raises
-    ------
-    ConfigError
-        If `url` is no HTTP address.
     """
 
     name: str
@@ -147,10 +133,7 @@ class Fetched(PolledSource[SourceFrame], ABC):
     def next(self, timeout_s: float) -> SourceFrame | None:
         """Return the next picture; None when there is none within `timeout_s`.
 
-        Raises
-        ------
-        HardwareError
-            When the camera fails: it is asked again after `retry_s`.
+        Raise `HardwareError` when the camera fails: it is asked again after `retry_s`.
         """
         try:
             return self._runner.run(self._take(timeout_s))
@@ -213,8 +196,8 @@ class Fetched(PolledSource[SourceFrame], ABC):
 class StreamedPictures(Fetched):
     """The motion JPEG stream of an AXIS camera, for as long as anybody wants pictures.
 
-    Pictures that are cut off, or whose part is broken, are delivered as they came: who decodes
-    them counts them. A stream on which nothing has come for `limit_s` is asked for anew.
+    Pictures that are cut off, or whose part is broken, are delivered as they came: who decodes them
+    counts them.
     """
 
     name, path = "mjpeg", STREAM_PATH
@@ -268,15 +251,8 @@ def file_fetcher(
     """Return what fetches the file of a fresh picture: call it, and await that.
 
     `url`, `user` and `password` are as of `Fetched`, `timeout_s` is the limit for all of a picture.
-
-    Raises
-    ------
-    ConfigError
-        If `url` is no HTTP address.
-    HardwareError
-        When called: if the camera cannot be reached, refuses, or is too slow.
-    DataError
-        When called: if it sends something else than a picture.
+    What is awaited raises `HardwareError` if the camera cannot be reached, refuses, or is too slow,
+    and `DataError` if it sends something else than a picture.
     """
     address = camera_url(url, SNAPSHOT_PATH)
 

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 
 from skywright.acquire.source import Report
 from skywright.errors import ConfigError
+from skywright.instruments.loop.picture import picture_size
 from skywright.instruments.loop.sources import Deliver, SourceFrame
-from skywright.instruments.loop.sources.fetched import Date, make_dating, picture_size
+from skywright.instruments.loop.sources.fetched import Date, make_dating
 from skywright.wire.axis_body import time_in_name
 from skywright.wire.axis_http import PICTURE_BYTES_MAX, Cut, Event, Refused, Upload
 from skywright.wire.axis_receiver import PushReceiver
@@ -26,20 +27,16 @@ class PushedPictures:
     Parameters
     ----------
     host, port
-        Where to listen; port 0 takes a free one, which the attribute then is.
+        Where to listen; port 0 takes a free one, which the attribute then is. `ConfigError` if it
+        cannot be had.
     size
         Width and height, px, when known before the first picture; afterwards the largest of the
-        last `SIZES_KEPT` pictures, since a server may send several sizes. Reading it takes
-        no lock: the owner asks under its own, which deliveries take after ours.
+        last `SIZES_KEPT` pictures, since a server may send several sizes. Reading it takes no lock:
+        the owner asks under its own, which deliveries take after ours.
     bytes_max
-        Longest upload, bytes.
+        Longest upload.
     date
-        Gives the time of a picture (`skywright.instruments.loop.sources.fetched.make_dating`).
-
-    Raises
-    ------
-    ConfigError
-        If the port cannot be had.
+        Gives the time of a picture (`make_dating`).
     """
 
     name = "push"
@@ -107,7 +104,7 @@ class PushedPictures:
             self._loop.close()
 
     def _take(self, event: Event, peer: str) -> None:
-        """Take what the receiver has; it calls on its own thread only."""
+        """Take what the receiver has, on its thread."""
         with self._lock:
             if isinstance(event, Upload):
                 self._take_upload(event)

@@ -14,6 +14,7 @@ from skywright.errors import ConfigError, DataError
 from skywright.files.areadetector import IMAGE
 from skywright.files.hdf5 import open_hdf5, read_rows
 from skywright.instruments.loop.capture import JPEG_OFFSET, JPEG_SIZE
+from skywright.instruments.loop.picture import picture_size, read_file
 from skywright.instruments.loop.sources import SourceFrame, camera_pace
 
 DATASETS = (IMAGE, "/entry/instrument/detector/data", "/entry/data", "/data")
@@ -23,25 +24,20 @@ Fetch = Callable[[int], tuple[bytes | None, NDArray[np.uint8] | None]]
 
 
 class Replay(PacedSource[SourceFrame]):
-    """Play stored pictures.
+    """Play stored pictures; `ConfigError` if there are none.
 
     Parameters
     ----------
     path
-        A folder of pictures that Pillow reads, played in the order of their names, or an HDF5
-        file with a dataset (N, H, W) or (N, H, W, 3) of uint8. A recording of ours is played from
-        the image files kept beside it, as they were received.
+        A folder of pictures that Pillow reads, played in the order of their names, or an HDF5 file
+        with a dataset (N, H, W) or (N, H, W, 3) of uint8. A recording of ours is played from the
+        image files kept beside it, as they were received.
     fps
         Pictures per second.
     loop
         Begin again after the last; else the source ends.
     dataset
-        Path of the dataset in the HDF5 file.
-
-    Raises
-    ------
-    ConfigError
-        If there is nothing to play.
+        Path in the HDF5 file.
     """
 
     def __init__(
@@ -64,11 +60,8 @@ def _folder(path: Path) -> tuple[int, Fetch, tuple[int, int]]:
     files = sorted(file for file in path.iterdir() if file.suffix.lower() in known)
     if not files:
         raise ConfigError(f"{path}: no picture in this folder; name one with image files")
-    try:
-        with Image.open(files[0]) as first:
-            size = first.size
-    except OSError as error:
-        raise ConfigError(f"{files[0]}: is no picture ({error})") from error
+    if (size := picture_size(read_file(files[0]))) is None:
+        raise ConfigError(f"{files[0]}: is no picture")
     return len(files), lambda index: (files[index].read_bytes(), None), size
 
 

@@ -135,13 +135,13 @@ def sweep(
         Half axes of the outline at each station, as vectors.
     outline : (n, 2) float
         Unit outline, see `section`.
-    rng : numpy.random.Generator
+    rng
         Draws the grain.
-    warp : callable, optional
+    warp
         Map of points (..., 3) to points, applied before normals are taken.
-    displace : (S, n, 3) float, optional
+    displace : (S, n, 3) float
         Added to each vertex, um: roughness.
-    joined : bool
+    joined
         The ends lie inside other parts and shall not show.
     """
     grid = outline[None, :, :1] * across[:, None, :] + outline[None, :, 1:] * normal[:, None, :]

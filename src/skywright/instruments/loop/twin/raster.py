@@ -1,6 +1,7 @@
 """Compiled kernels: from vertices to density, transmission and the finished picture.
 
-They leave the interpreter free for other threads while they run.
+They leave the interpreter free for other threads while they run. `points` to `opaque` are arrays of
+a `Mesh`; `turn`, (2,) float64, is cosine and sine of the spindle angle.
 """
 
 import math
@@ -33,17 +34,10 @@ def shade(
 
     Parameters
     ----------
-    points, normals : (N, 3) float64
-        Goniometer frame, um and unit vectors.
-    surface : (N, 6) float64
-        See `Mesh.surface`.
     stage : (3,) float64, um
         Added to points.
-    turn : (2,) float64
-        Cosine and sine of the spindle angle.
-    matrix : (2, 2) float64, px/um
-        From (along the spindle, across) to (column, row).
-    origin : (2,) float64, px
+    matrix, origin : (2, 2) float64 px/um, (2,) float64 px
+        From (along the spindle, across) to (column, row), see `optics.projection`.
     lights : (K, 3) float64
         Unit vectors towards the lamps, (along, across, away from the camera).
     level : (2,) float64
@@ -97,26 +91,14 @@ def rasterize(
     density: Array,
     light: Array,
 ) -> None:
-    """Add all triangles to the layers of density and reflected light.
+    """Add all triangles to the layers (L, h, w) float32 of density and reflected light.
 
     A closed surface adds its rim densities and, from the depths of back minus front faces, its
     absorption times the path inside it. Both triangles of an edge cut it with a row of pixels by
     the same arithmetic, so no pixel is missed or doubled.
 
-    Parameters
-    ----------
-    vertex : (N, 5) float64
-        From `shade`.
-    triangles : (M, 3) int32
-    face_normals : (M, 3) float64
-    absorption : (M,) float64
-    opaque : (M,) bool
-    layer : (M,) int32
-    turn : (2,) float64
-    shift : (2,) float64, px
-        Column and row of the center of the buffers' first pixel.
-    density, light : (L, h, w) float32
-        Added to.
+    `vertex` is from `shade`; `layer`, (M,) int32, is that of each triangle; `shift`, (2,) float64
+    px, is column and row of the center of the buffers' first pixel.
     """
     height, width = density.shape[1:]
     for m in range(triangles.shape[0]):
@@ -259,19 +241,17 @@ def expose(
     field : (H, W) float32
         Picture without a sample, counts.
     chroma : (C, 6) float32
-        Factor of a channel: 1 + a + b r^2 + c x + d y + e (1 - transmission) + f reflection,
-        with x and y in -1..1 of the frame; C = 1 for grey.
+        Factor of a channel: 1 + a + b r^2 + c x + d y + e (1 - transmission) + f reflection, with x
+        and y in -1..1 of the frame; C = 1 for grey.
     transmission, reflection : (h, w) float32
     corner : (2,) int64
         Column and row of their first pixel.
     gains : (6,) float64
         Light, counts of a reflection of 1, stray light counts, black level counts, read noise
         counts, shot noise counts**2 per count.
-    noise : (K,) float32
-        Table of unit normal noise.
-    at : (H,) int64
-        Where in the table a row begins. Video encoders keep far less noise in color than in
-        brightness, so the channels share it.
+    noise, at : (K,) float32, (H,) int64
+        Table of unit normal noise, and where in it a row begins. Video encoders keep far less noise
+        in color than in brightness, so the channels share it.
     image : (H, W, C) uint8
         Filled.
     """

@@ -60,14 +60,13 @@ def render(
 
     Parameters
     ----------
-    scene : Scene
-    pose : Pose
+    pose
         At the middle of the exposure; the truth is taken here.
-    path : sequence of Pose, optional
+    path
         Poses at equal steps of time from start to end of the exposure, for a moving sample.
-    light : float
+    light
         Factor on all lamps, 0 is off.
-    frame_seed : int
+    frame_seed
         Draws the noise; equal seeds give equal bits.
     """
     optics = scene.optics
