@@ -20,7 +20,7 @@ from skywright.errors import ConfigError
 from skywright.files.areadetector import ImageWriter
 from skywright.instruments.loop.capture import PictureFile
 from skywright.instruments.loop.picture import decode
-from skywright.instruments.loop.sample_motion import SampleMotion
+from skywright.instruments.loop.sample_motion import Carriage, SampleMotion
 from skywright.instruments.loop.sources import Source, SourceFrame, camera_pace, sim
 from skywright.instruments.loop.sources.push import PushedPictures
 from skywright.instruments.loop.sources.replay import Replay
@@ -113,18 +113,23 @@ def test_simulated_camera_loses_and_damages_what_it_is_told_to() -> None:
     assert 0 < len(whole) < len(frames)
 
 
+def known_until(time_s: float, phi: Axis | None = None) -> SampleMotion:
+    """The motion of a spindle, the stages at 0."""
+    return SampleMotion(phi or Axis(), (Axis(), Axis(), Axis()), Carriage(), time_s)
+
+
 def test_a_picture_waits_for_word_of_where_the_motors_were(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(sim, "MOTION_TIMEOUT_S", 20.0)
     camera = SimulatedCamera(seed=1, fps=200, size=(352, 240))
     began = time.time() - 1.0
-    camera.follow(SampleMotion(until=began))
+    camera.follow(known_until(began))
 
     def tell_late() -> None:
         threading.Event().wait(0.1)  # time enough for pictures of motors that are thought to rest
         turned = Axis(0.0, (Move(0.0, 90.0, 1e9, start_time=began),))
-        camera.follow(SampleMotion(phi=turned, until=math.inf))
+        camera.follow(known_until(math.inf, turned))
 
     frames = take(camera, 3, tell_late)
     assert [frame.truth["phi_deg"] for frame in frames if frame.truth] == [90.0] * len(frames)
@@ -134,7 +139,7 @@ def test_motors_out_of_touch_hold_up_one_picture_only(monkeypatch: pytest.Monkey
     monkeypatch.setattr(sim, "MOTION_TIMEOUT_S", 1.0)
     camera = SimulatedCamera(seed=1, fps=200, size=(352, 240))
     camera.prepare([Pose()])
-    camera.follow(SampleMotion(until=0.0))
+    camera.follow(known_until(0.0))
     take(camera, 25)  # in less than 20 s
 
 
@@ -142,16 +147,16 @@ def test_motors_are_in_touch_again_when_word_comes(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(sim, "MOTION_TIMEOUT_S", 0.1)
     camera = SimulatedCamera(seed=1, fps=200, size=(352, 240))
     camera.prepare([Pose()])
-    camera.follow(SampleMotion(until=0.0))
+    camera.follow(known_until(0.0))
     take(camera, 3)  # without word
     monkeypatch.setattr(sim, "MOTION_TIMEOUT_S", 60.0)
     began = time.time() - 1.0
-    camera.follow(SampleMotion(until=began))  # late: pictures wait again
+    camera.follow(known_until(began))  # late: pictures wait again
 
     def tell_late() -> None:
         threading.Event().wait(0.1)
         turned = Axis(0.0, (Move(0.0, 90.0, 1e9, start_time=began),))
-        camera.follow(SampleMotion(phi=turned, until=math.inf))
+        camera.follow(known_until(math.inf, turned))
 
     frames = take(camera, 3, tell_late)
     assert [frame.truth["phi_deg"] for frame in frames if frame.truth] == [90.0] * len(frames)

@@ -2,9 +2,8 @@
 
 import numpy as np
 import pytest
-from support.seen_rotation import CALIBRATION, TIP
+from support.seen_rotation import CALIBRATION, TIP, observe
 
-from skywright.instruments.loop.geometry import observe
 from skywright.instruments.loop.timing import Delay, Trace, angles_at, fit_delay
 
 SPEED = 60.0

@@ -144,8 +144,8 @@ class Goniometer:
 
     def motion(self, now: float) -> SampleMotion:
         """Return where the sample is at any time, as commanded until now, unix s."""
-        stages = tuple(self.axes[name].path for name in STAGES)
-        return SampleMotion(self.axes[PHI].path, stages, self.carriage, now)
+        x, y, z = (self.axes[name].path for name in STAGES)
+        return SampleMotion(self.axes[PHI].path, (x, y, z), self.carriage, now)
 
     def trace(self, until: float) -> tuple[Floats, Floats]:
         """Return the trace of the last oscillation up to a time: stamps and angles, (n,) float64.

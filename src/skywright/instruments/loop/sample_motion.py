@@ -4,15 +4,13 @@ The simulated goniometer publishes this, the simulated camera follows it: comman
 so both agree exactly. Analysis knows nothing of it.
 """
 
-import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 from pydantic_core import to_json
-from typing_extensions import TypedDict
 
 from skywright.acquire.trajectory import Axis
 from skywright.errors import ConfigError, DataError
@@ -61,12 +59,12 @@ class Carriage:
 class SampleMotion:
     """Where the sample is at any time: what a camera needs to know of the goniometer."""
 
-    phi: Axis = field(default_factory=Axis)
+    phi: Axis
     """In deg."""
-    stages: tuple[Axis, ...] = (Axis(), Axis(), Axis())
-    """Three, in mm."""
-    carriage: Carriage = field(default_factory=Carriage)
-    until: float = math.inf
+    stages: tuple[Axis, Axis, Axis]
+    """In mm."""
+    carriage: Carriage
+    until: float
     """Up to this time all commands are known, unix s; of later ones there may be more."""
 
     def _rows(self, times: Floats) -> Floats:
@@ -83,16 +81,7 @@ class SampleMotion:
         return [Pose(*map(float, row)) for row in rows] if np.ptp(rows, axis=0).any() else None
 
 
-class _MotionText(TypedDict):
-    """What the text says: all fields of a `SampleMotion`."""
-
-    phi: Axis
-    stages: tuple[Axis, Axis, Axis]
-    carriage: Carriage
-    until: float
-
-
-_TEXT = TypeAdapter(_MotionText)
+_TEXT = TypeAdapter(SampleMotion)
 
 
 def write_motion(motion: SampleMotion) -> str:
@@ -103,6 +92,6 @@ def write_motion(motion: SampleMotion) -> str:
 def read_motion(text: str) -> SampleMotion:
     """Return the motion that a JSON text tells of; `DataError` if it is none."""
     try:
-        return SampleMotion(**_TEXT.validate_json(text))
+        return _TEXT.validate_json(text)
     except (ValueError, ConfigError) as error:
         raise DataError(f"motion of a goniometer: {error!r} in {text[:80]!r}") from error
