@@ -116,19 +116,19 @@ class Camera:
         Called, from any thread, after the state has changed; must return at once.
     """
 
-    def __init__(self, source: Source, changed: Callable[[], None] | None = None) -> None:
+    def __init__(self, source: Source, changed: Callable[[], None] = lambda: None) -> None:
         self.source = source
-        self.changed = changed or (lambda: None)
+        self._changed = changed
         self.color = False
         """True records (H, W, 3) RGB, False (H, W) grey."""
         self._size = source.size
         self._layout = PictureLayout()
         self._singles = SingleFileRecorder()
-        self._recorder = Recorder(self._layout, changed=lambda: self.changed(), synchronous=True)
+        self._recorder = Recorder(self._layout, changed=changed, synchronous=True)
         self._owner = _Pictures(
             source,
             recorders=[self._singles, self._recorder],
-            changed=lambda: self.changed(),
+            changed=changed,
             prepare=self._decode,
             threads=1,
             queue_bytes=QUEUE_BYTES,
@@ -189,7 +189,8 @@ class Camera:
     ) -> Acquisition:
         """Start an acquisition; without `on_item`, return the one that is in progress, if any.
 
-        Its event `done` is set when the pictures are in the file and visible there.
+        Its event `done` is set when the pictures are in the file and visible there. Raise what the
+        source raises when it cannot start.
 
         Parameters
         ----------
@@ -198,11 +199,6 @@ class Camera:
         on_item
             Called with each picture as it comes, on the source's thread; must return at once.
             `HardwareError` if an acquisition is in progress.
-
-        Raises
-        ------
-        SkywrightError
-            What the source raises when it cannot start.
         """
         if self._owner.acquisition is None:
             self._owner.report("taking pictures", alarm=False)  # clears an old alarm
@@ -237,7 +233,7 @@ class Camera:
         """Choose color or grey; return what is in use, which a recording fixes."""
         if self._recorder.path is None:
             self.color = color
-        self.changed()
+        self._changed()
         return self.color
 
     def subscribe(self, depth: int = 1) -> NewestQueue[SourceFrame]:

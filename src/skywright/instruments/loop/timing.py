@@ -22,10 +22,7 @@ Angle = Callable[[float], Floats]
 class Trace:
     """Readings of the spindle.
 
-    Raises
-    ------
-    DataError
-        If there are less than two different times, or a number is not finite.
+    Raise `DataError` if there are less than two different times, or a number is not finite.
     """
 
     time_s: Floats
