@@ -123,10 +123,8 @@ def read_curves(
         )
     known = [column for column in columns.values() if column is not None]
     rows = slice(0, min(column.shape[0] for column in known))
-    phi, x, y, *edges, width = (column.read(rows).astype(np.float64) for column in known)
-    return rotation_curves(
-        phi, np.stack([x, y], axis=1), np.stack(edges, axis=1), width, results, calibration
-    )
+    seen = [column.read(rows).astype(np.float64) for column in known]
+    return rotation_curves(seen, results, calibration)
 
 
 def has_points(curves: RotationCurves) -> bool:

@@ -1,6 +1,6 @@
 """Report of a rotation: plots of the fit, pictures with the detections, and a text."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,9 @@ from skywright.instruments.loop.geometry import Floats, axis_um, to_view
 from skywright.instruments.loop.picture import encode_jpeg, encode_png
 
 POINTS = 361
+SEEN = ("phi", "tip_x", "tip_y", "xmin", "xmax", "ymin", "ymax", "width")
+"""Columns of the inputs of `LoopRotation`, (n,) each: the spindle, the tip, the borders of the box
+around the loop, its width across the pin's axis; deg and px."""
 TIP, MIDDLE, AXIS = "#c8322b", "#2f6db5", "#777777"
 BEAM = (40, 220, 255)
 SHEET = 12
@@ -40,33 +43,24 @@ class RotationCurves:
 
 
 def rotation_curves(
-    phi_deg: Floats,
-    tip_px: Floats,
-    box_px: Floats,
-    width_px: Floats,
-    result: Mapping[str, Any],
-    calibration: ZoomCalibration,
+    seen: Sequence[Floats], result: Mapping[str, Any], calibration: ZoomCalibration
 ) -> RotationCurves:
-    """Put what was seen in a rotation beside the results of `LoopRotation`.
-
-    `phi_deg`, (n,) float64, is the spindle at each picture, `tip_px`, (n, 2), the tip, `box_px`,
-    (n, 4), the box around the loop: left, right, top, bottom; `width_px`, (n,), the width of the
-    loop across the pin's axis.
-    """
+    """Put what was seen in a rotation, the columns `SEEN`, beside the results of `LoopRotation`."""
+    phi, x, y, left, right, top, bottom, width = seen
+    points = {"tip": (x, y), "middle": (0.5 * (left + right), 0.5 * (top + bottom))}
     view = calibration.view
     row = result["axis_row"]
     axis = axis_um(row if np.isfinite(row) else calibration.axis_px, view)
-    middle_px = 0.5 * np.stack([box_px[:, 0] + box_px[:, 1], box_px[:, 2] + box_px[:, 3]], axis=1)
-    known = phi_deg[np.isfinite(phi_deg)]
+    known = phi[np.isfinite(phi)]
     ends = (float(known.min()), float(known.max())) if known.size else (0.0, 180.0)
     curve = np.linspace(*ends, POINTS)
     return RotationCurves(
-        phi_deg=phi_deg,
+        phi_deg=phi,
         seen={
-            "tip": to_view(tip_px, view)[:, 1] - axis,
-            "middle": to_view(middle_px, view)[:, 1] - axis,
+            name: to_view(np.stack(point, axis=1), view)[:, 1] - axis
+            for name, point in points.items()
         },
-        width=width_px * view.pixel_um,
+        width=width * view.pixel_um,
         curve_deg=curve,
         fitted={name: _height(result, name, curve, view.phi_sign) for name in ("tip", "middle")},
         fitted_width=flat_width(result, curve),
@@ -109,15 +103,8 @@ def draw_rotation(
 
     figure = Figure(figsize=(9, 7), dpi=110, layout="constrained")
     place, width = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
-    columns = {name: values.astype(np.float64) for name, values in batch.data.items()}
-    curves = rotation_curves(
-        columns["phi"],
-        np.stack([columns["tip_x"], columns["tip_y"]], axis=1),
-        np.stack([columns[name] for name in ("xmin", "xmax", "ymin", "ymax")], axis=1),
-        columns["width"],
-        result,
-        calibration,
-    )
+    seen = [batch[name].astype(np.float64) for name in SEEN]
+    curves = rotation_curves(seen, result, calibration)
     for name, color in (("tip", TIP), ("middle", MIDDLE)):
         place.plot(curves.phi_deg, curves.seen[name], "o", ms=3, color=color, label=f"{name}, seen")
         place.plot(curves.curve_deg, curves.fitted[name], "-", lw=1, color=color)
