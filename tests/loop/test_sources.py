@@ -163,11 +163,11 @@ def test_motors_are_in_touch_again_when_word_comes(monkeypatch: pytest.MonkeyPat
 
 
 def test_turning_goes_round_in_steps() -> None:
-    pose_at = turning(phi_deg=10.0, deg_per_s=60.0, step_deg=2.0)
-    assert pose_at(0.0).phi_deg == 10.0
-    assert pose_at(0.05).phi_deg == 12.0
-    assert pose_at(6.0).phi_deg == 10.0
-    assert turning(33.0)(1e9) == Pose(phi_deg=33.0)
+    pose_at = turning(deg_per_s=60.0)
+    assert pose_at(0.0).phi_deg == 0.0
+    assert pose_at(0.05).phi_deg == 2.0
+    assert pose_at(6.0).phi_deg == 0.0
+    assert turning()(1e9) == Pose()
 
 
 @pytest.fixture

@@ -31,20 +31,19 @@ RENDER_LIMIT_S = 60.0
 NOISE_VARIANTS = 8
 """Pictures of one pose that differ in their noise, so that no two neighbors are the same bytes."""
 
+STEP_DEG = 2.0
+
 PoseAt = Callable[[float], Pose]
 
 
-def turning(phi_deg: float = 0.0, deg_per_s: float = 0.0, step_deg: float = 2.0) -> PoseAt:
-    """Return a spindle that turns evenly in small steps, so that its pictures can be kept.
+def turning(deg_per_s: float = 0.0) -> PoseAt:
+    """Return a spindle that turns evenly from 0 at time 0.
 
-    It is at `phi_deg` at time 0; the angle is rounded down to a multiple of `step_deg`.
+    Its angle is rounded down to a multiple of `STEP_DEG`, so that its pictures can be kept.
     """
 
     def pose_at(time: float) -> Pose:
-        if deg_per_s == 0.0:
-            return Pose(phi_deg=phi_deg)
-        angle = (phi_deg + deg_per_s * time) % 360.0
-        return Pose(phi_deg=math.floor(angle / step_deg) * step_deg)
+        return Pose(phi_deg=math.floor(deg_per_s * time % 360.0 / STEP_DEG) * STEP_DEG)
 
     return pose_at
 
