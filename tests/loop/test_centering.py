@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 from support.rotations import Rotation, correlated, random_rotation
-from support.seen_rotation import observe
 
 from skywright.errors import ConfigError
 from skywright.instruments.loop.centering import (
@@ -14,7 +13,7 @@ from skywright.instruments.loop.centering import (
     distinct_views,
     fit_center,
 )
-from skywright.instruments.loop.geometry import View
+from skywright.instruments.loop.geometry import View, observe
 
 SWEEP = np.arange(90) * 2.0 + 1.0
 SEEDS = range(60)

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.seen_rotation import observe
 
 from skywright.errors import ConfigError
 from skywright.instruments.loop.geometry import (
@@ -12,6 +11,7 @@ from skywright.instruments.loop.geometry import (
     View,
     axis_px,
     axis_um,
+    observe,
     target_um,
     to_goniometer,
     to_laboratory,

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
-from support.seen_rotation import CALIBRATION, TIP, observe
+from support.seen_rotation import CALIBRATION, TIP
 
+from skywright.instruments.loop.geometry import observe
 from skywright.instruments.loop.timing import Delay, Trace, angles_at, fit_delay
 
 SPEED = 60.0

@@ -3,20 +3,12 @@
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from skywright.analysis import Batch
 from skywright.instruments.loop.analysis import KINDS, SIDES, SIGNS
 from skywright.instruments.loop.calibration import ZoomCalibration, as_json, now
 from skywright.instruments.loop.detection import ERROR_NAMES
-from skywright.instruments.loop.geometry import (
-    Floats,
-    View,
-    axis_um,
-    target_um,
-    to_laboratory,
-    to_picture,
-)
+from skywright.instruments.loop.geometry import observe
 from skywright.instruments.loop.rotation import LoopRotation
 
 CALIBRATION = ZoomCalibration(
@@ -31,17 +23,6 @@ CALIBRATION = ZoomCalibration(
 )
 TIP, MIDDLE, FACE_DEG = (120.0, 90.0, -60.0), (-30.0, 80.0, -40.0), 25.0
 LENGTH, WIDTH, THICKNESS = 300.0, 220.0, 60.0
-
-
-def observe(xyz_um: ArrayLike, phi_deg: ArrayLike, view: View, axis_row_px: float) -> Floats:
-    """Where points are seen: x, y, (..., 2) float64 px.
-
-    `xyz_um` (..., 3) are in the goniometer frame, x from the target, y and z from the axis, which
-    crosses the target column at `axis_row_px`; `phi_deg` (...) is the spindle angle.
-    """
-    seen = to_laboratory(xyz_um, phi_deg, view.phi_sign)[..., :2]
-    axis = axis_um(axis_row_px, view)
-    return to_picture(seen + np.array([target_um(axis, view), axis]), view)
 
 
 def rotation(count: int = 60, seed: int = 0, **changes: Any) -> Batch:

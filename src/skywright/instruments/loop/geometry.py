@@ -144,3 +144,15 @@ def to_laboratory(xyz_um: ArrayLike, phi_deg: ArrayLike, phi_sign: int = 1) -> F
 def to_goniometer(along_across_beam_um: ArrayLike, phi_deg: ArrayLike, phi_sign: int = 1) -> Floats:
     """Turn points from the laboratory to the goniometer frame; inverse of `to_laboratory`."""
     return to_laboratory(along_across_beam_um, -np.asarray(phi_deg, dtype=np.float64), phi_sign)
+
+
+def observe(xyz_um: ArrayLike, phi_deg: ArrayLike, view: View, axis_row_px: float) -> Floats:
+    """Predict where points are seen: x, y, (..., 2) float64 px.
+
+    `xyz_um` (..., 3) are in the goniometer frame, x from the target, y and z from the axis;
+    `phi_deg` (...) is the spindle angle. The spindle crosses the target column at `axis_row_px`
+    (the target row at that column for a pin from top or bottom).
+    """
+    seen = to_laboratory(xyz_um, phi_deg, view.phi_sign)[..., :2]
+    axis = axis_um(axis_row_px, view)
+    return to_picture(seen + np.array([target_um(axis, view), axis]), view)
