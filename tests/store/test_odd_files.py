@@ -120,12 +120,14 @@ def test_the_row_of_an_event_that_is_left_out_is_left_out(
     key = array([*shape], **promised) if shape else scalar("integer", **promised)
     recording = with_file(journals, hdf5(journals / "f.h5", values), key, rows=4)
     recording.event(seq_num=4, y=4.0)  # the third one was not understood
-    assert ingest(recording.stop(), client) is State.DONE
+    journal = recording.stop()
+    contents = contents_of(journal)
+    assert ingest(journal, client) is State.DONE
     run = client["raw"][recording.uid]
     read = run["primary"].read()
     np.testing.assert_array_equal(read["x"].values, values[[0, 1, 3]])
     assert read["y"].values.tolist() == [1.0, 2.0, 4.0]
-    assert differences(contents_of(recording.path), run) == []
+    assert differences(contents, run) == []
 
 
 def test_documents_of_the_catalog_leave_out_files_of_another_machine(
