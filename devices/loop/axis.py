@@ -119,7 +119,7 @@ class AxisCamera(RecordingDevice, OneStream):
 
     def describe(self) -> dict[str, Any]:
         """Describe one event of a step scan."""
-        return {**super().describe(), **self.stream.describe_row()}
+        return {**super().describe(), **self.describe_collect()}
 
     def _columns(self) -> tuple[StreamColumn, ...]:
         return (
