@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import math
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -53,6 +54,8 @@ def make_source(args: argparse.Namespace) -> Source:
     size = _size(args.size) if args.size else None
     if args.fps is not None and not args.fps > 0.0:
         raise ConfigError(f"--fps {args.fps}: expected pictures per second, above 0")
+    if not math.isfinite(args.turn):
+        raise ConfigError(f"--turn {args.turn}: expected deg/s")
     if args.source == "sim":
         return _simulated(args, size or (704, 480))
     if args.source == "replay":

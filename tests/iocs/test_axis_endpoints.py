@@ -95,6 +95,7 @@ def test_camera_that_is_gone_is_said_and_comes_back() -> None:
         (["--source", "mjpeg"], "name the camera with --url"),
         (["--size", "0x0"], "--size 0x0"),
         (["--fps", "-5"], "--fps -5"),
+        (["--turn", "nan"], "--turn nan"),
         (["--scene", "[]"], "--scene .*: expected a JSON object .*: Input should be an object"),
         (["--scene", '{"seed": 3}'], "--scene .*: seed: Extra inputs are not permitted"),
         (
