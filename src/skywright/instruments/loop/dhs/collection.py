@@ -83,7 +83,8 @@ class Collection:
         How many pictures one turn gives (a stopped series with that many does not wait for late
         ones), and whether the series ends with them by itself.
     saver
-        Saves each picture, on threads of its own or of the search; None saves none.
+        Saves each picture: on the threads of the search, and those that are not searched on the
+        executor that it was given; None saves none.
     """
 
     def __init__(
