@@ -177,7 +177,8 @@ class LoopFinder:
         if best.kind != "pin":
             if best.box is not None and abs(film_odds(kinds)) <= OPEN_ODDS:
                 head = whole.about(_middle(best.box), HEAD_TIMES * whole.share(best.box))
-                # A head that fills the picture is seen once more upside down.
+                # About a head above 27 % of the picture, or a tiny one, there is no such part:
+                # the last look is taken once more, upside down.
                 again = best.part.of(picture)[::-1].copy() if head is None else head.of(picture)
                 kinds.append(self.model.run(again).kind)
             odds = film_odds(kinds)
