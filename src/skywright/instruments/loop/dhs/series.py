@@ -34,6 +34,8 @@ T = TypeVar("T")
 
 TURN_S = 2.0
 """The end of a series waits this long for the fit of its turn."""
+SAVE_S = 1.0
+"""After this the log says that the end of the DHS waits for pictures that are being saved."""
 REPORT_S = 1.0
 """New pictures are reported to the catalog this often."""
 
@@ -163,7 +165,10 @@ class SeriesOperations:
         self._search.shutdown(wait=False, cancel_futures=True)
         await asyncio.wrap_future(self._jobs.submit(self._recorder.close))
         self._jobs.shutdown()
-        self._save.shutdown()
+        saving = asyncio.create_task(asyncio.to_thread(self._save.shutdown))
+        if not (await asyncio.wait([saving], timeout=SAVE_S))[0]:
+            logger.warning("%s: waiting until its pictures are saved", self._directory)
+            await saving
 
     async def _report(self, call: Call, collection: Collection, recording: Recording) -> None:
         """Send a row for each picture, in order, until the series is over."""
