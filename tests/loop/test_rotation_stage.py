@@ -20,6 +20,7 @@ from skywright.instruments.loop.calibration import CalibrationFile
 from skywright.instruments.loop.picture import decode
 from skywright.instruments.loop.rotation_pictures import draw_sheet
 from skywright.instruments.loop.rotation_stage import RotationRun, RotationStage
+from skywright.instruments.loop.spindle import TURNS
 
 START = {"uid": "1f0e7a52-6c2b-4b56-9d0f-0a4f2f6f3a11", "time": 1.0, "scan_id": 1}
 
@@ -119,3 +120,14 @@ def test_a_run_is_fitted_with_the_calibration_that_is_saved_then(tmp_path: Path)
     run.turn.shape = (10, 10)
     with pytest.raises(ConfigError, match="calibrated for pictures of"):
         run.prepare(rotation())
+
+
+def test_a_run_at_rest_needs_no_calibration_of_its_zoom(tmp_path: Path) -> None:
+    """So a second zoom can be calibrated, and a camera whose pictures have another size now."""
+    file = CalibrationFile(tmp_path / "axis.json")
+    file.save(CALIBRATION)
+    for changes, shape in (({"zoom": 7.0}, (480, 704)), ({"zoom": CALIBRATION.zoom}, (576, 704))):
+        run = RotationRun({**START, **changes, TURNS: False}, file)
+        run.turn.shape = shape
+        analysis, _ = run.prepare(rotation())
+        assert analysis.parameters["calibration"]["height_px"] == shape[0]
