@@ -16,6 +16,7 @@ from skywright.analysis import Batch
 from skywright.callbacks.journal import Journal
 from skywright.callbacks.second_analysis import SecondAnalysis
 from skywright.errors import ConfigError
+from skywright.instruments.loop import rotation_pictures
 from skywright.instruments.loop.calibration import CalibrationFile
 from skywright.instruments.loop.picture import decode
 from skywright.instruments.loop.rotation_pictures import draw_sheet
@@ -131,3 +132,19 @@ def test_a_run_at_rest_needs_no_calibration_of_its_zoom(tmp_path: Path) -> None:
         run.turn.shape = shape
         analysis, _ = run.prepare(rotation())
         assert analysis.parameters["calibration"]["height_px"] == shape[0]
+
+
+def test_the_first_picture_drawn_is_called_by_its_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not of the first pass where the worker was replaced amid the centering."""
+    titles: list[str] = []
+
+    def draw(one: Any, other: Any, calibration: Any) -> dict[str, bytes]:
+        titles.extend((one[1], other[1]))
+        return {}
+
+    monkeypatch.setattr(rotation_pictures, "draw_before_after", draw)
+    run = RotationRun(START, CalibrationFile(Path("none.json")))
+    for number in (2, 3):
+        centering = {"uid": "again", "pass": number}
+        run._before_after(centering, np.array([10.0]), lambda _: np.zeros((9, 9)), CALIBRATION)
+    assert titles == ["after pass 1, 10 deg", "after pass 2, 10 deg"]

@@ -117,20 +117,25 @@ class RotationRun(SecondRun):
         read: Callable[[int], Picture],
         calibration: ZoomCalibration,
     ) -> Mapping[str, bytes]:
-        """Keep a picture of the first pass; draw it beside one of a later pass at its angle."""
+        """Keep a picture of the first pass drawn; draw it beside one of a later pass at its angle.
+
+        A worker that is replaced amid a centering has not drawn its first pass.
+        """
         from skywright.instruments.loop.rotation_pictures import draw_before_after
 
         known = np.flatnonzero(np.isfinite(phi))
+        done = centering["pass"] - 1
+        when = f"after pass {done}" if done else "before"
         before = _first_pictures.get(centering["uid"])
         if before is None:
             row = int(known[0])
-            text = f"before, {phi[row]:.0f} deg"
+            text = f"{when}, {phi[row]:.0f} deg"
             _first_pictures.clear()
             _first_pictures[centering["uid"]] = read(row), phi[row], text
             return {}
         apart = np.abs((phi[known] - before[1] + 180.0) % 360.0 - 180.0)
         row = int(known[np.argmin(apart)])
-        text = f"after pass {centering['pass'] - 1}, {phi[row]:.0f} deg"
+        text = f"{when}, {phi[row]:.0f} deg"
         return draw_before_after((before[0], before[2]), (read(row), text), calibration)
 
 
