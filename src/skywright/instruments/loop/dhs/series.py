@@ -107,7 +107,7 @@ class SeriesOperations:
                 previous.abort("a new series has begun")
                 await asyncio.wait([previous.task])
             begun = self._jobs.submit(self._begin, metadata, collection, saver)
-            recording = await self._begun(begun)
+            recording = await self._wait_for_begin(begun)
             await call.update("start_oscillation")
             collection.expect()
             await self._report(call, collection, recording)
@@ -187,7 +187,7 @@ class SeriesOperations:
             saver.choose_directory()
         return self._recorder.begin(metadata, collection.take)
 
-    async def _begun(self, beginning: Future[Recording]) -> Recording:
+    async def _wait_for_begin(self, beginning: Future[Recording]) -> Recording:
         """Wait until a recording has begun, after the end of the series before."""
         try:
             async with asyncio.timeout(BEGIN_S):
