@@ -27,7 +27,7 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     add("--kind", help="sim: nylon, mitegen, pin or none; drawn from the seed")
     add("--scene", default="{}", help="sim: JSON, fields of mount and camera to fix")
     add("--goniometer", default="", help="sim: PV prefix of the goniometer that moves the sample")
-    add("--listen", type=port_number, default=8171, help="push: HTTP port, 0 takes a free")
+    add("--listen", type=port_number, default=8171, help="push: HTTP port, 0 takes a free one")
     add("--url", default="", help="mjpeg, snapshot: of the camera, or of its pictures")
     add("--user", help="of the camera (mjpeg, snapshot), or of --http")
     add("--password-file", type=Path, help="whose first line is the password of --user")
