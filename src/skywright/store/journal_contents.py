@@ -103,7 +103,7 @@ class Stream:
     """Increases when rows that were written have to be written again."""
     last_line: array = field(default_factory=lambda: array("q"))
     """Line of the valid event, by seq_num - first_seq; 0: none. Lines are counted as
-    `JournalContents.add` gets them: the events of a page all have the page's number."""
+    `JournalContents.add` gets them, one event each, from `DocumentNormalizer`."""
     first_seq: int = 1
     external_rows: dict[str, ExternalRows] = field(default_factory=dict)
     """The rows of files that belong to each seq_num, by data key."""

@@ -32,6 +32,9 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+BEGIN_S = 14.0
+"""Time for the begin of a recording, which waits for the end of the one before; scripts wait 15 s
+for an answer."""
 TURN_S = 2.0
 """The end of a series waits this long for the fit of its turn."""
 SAVE_S = 1.0
@@ -105,9 +108,10 @@ class SeriesOperations:
             if previous is not None and previous.task is not None:
                 previous.abort("a new series has begun")
                 await asyncio.wait([previous.task])
-            begun = self._jobs.submit(self._recorder.begin, metadata, collection.take)
-            recording = await asyncio.wrap_future(begun)
+            begun = self._jobs.submit(self._begin, metadata, collection, saver)
+            recording = await self._wait_for_begin(begun)
             await call.update("start_oscillation")
+            collection.expect()
             await self._report(call, collection, recording)
             await asyncio.wrap_future(self._jobs.submit(recording.end))
             self._last = recording
@@ -179,6 +183,24 @@ class SeriesOperations:
             if time.monotonic() - reported > REPORT_S:
                 reported = time.monotonic()
                 self._jobs.submit(_guarded, recording.report)
+
+    def _begin(
+        self, metadata: Mapping[str, Any], collection: Collection, saver: Saver | None
+    ) -> Recording:
+        """Begin a recording; here, not in the event loop, a disk that hangs stops only series."""
+        if saver is not None:
+            saver.choose_directory()
+        return self._recorder.begin(metadata, collection.take)
+
+    async def _wait_for_begin(self, beginning: Future[Recording]) -> Recording:
+        """Wait until a recording has begun, after the end of the series before."""
+        try:
+            async with asyncio.timeout(BEGIN_S):
+                return await asyncio.wrap_future(beginning)
+        except TimeoutError as error:
+            raise OperationError(
+                f"the recording has not begun after {BEGIN_S:g} s, is the disk slow?"
+            ) from error
 
     async def _report_turn(self, call: Call, fitting: "Future[FittedSeries | None]") -> None:
         """Tell DCSS the angles of the turn; a fit that takes long does not keep it waiting."""
