@@ -4,6 +4,7 @@ import errno
 import fcntl
 import json
 import os
+import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -142,9 +143,10 @@ def test_forked_child_leaves_what_waits_to_its_parent(
         journal("start", run.start_doc)
     pid = os.fork()
     if pid == 0:
+        signal.alarm(20)
         journal_module._close_all()  # as at the end of a process
         os._exit(0)
-    os.waitpid(pid, 0)
+    assert os.waitpid(pid, 0)[1] == 0
     path = tmp_path / f"{run.start_doc['uid']}.jsonl"
     assert not path.exists()
     journal("stop", run.compose_stop())

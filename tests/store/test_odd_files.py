@@ -13,9 +13,9 @@ from tiled.utils import path_from_uri
 
 from skywright.callbacks.journal import encode_line
 from skywright.errors import DataError
-from skywright.store import file_nodes, repair, stored_run
+from skywright.store import repair, stored_run
 from skywright.store.export.contents import Column, RunContents, Stream
-from skywright.store.file_nodes import data_sources
+from skywright.store.file_nodes import KEPT, data_sources
 from skywright.store.ingest import State, ingest
 from skywright.store.recover import contents_of, recover
 from skywright.store.rows import stored_data_keys
@@ -65,7 +65,7 @@ def test_a_file_that_no_node_can_show_has_a_reason(
     def fail(*_: Any) -> None:
         raise AssertionError
 
-    monkeypatch.setattr(file_nodes, "consolidator_factory", fail)
+    monkeypatch.setattr("skywright.store.file_nodes.consolidator_factory", fail)
     key = array([1, 3], dtype_numpy="|u1")
     contents = contents_of(with_file(tmp_path, "file://localhost/f.h5", key).path)
     stream = contents.streams["primary"]
@@ -104,7 +104,7 @@ def test_a_virtual_file_of_a_long_data_key(tmp_path: Path) -> None:
     )
     assert not isinstance(source, DataError)
     with h5py.File(path_from_uri(source.assets[0].data_uri)) as virtual:
-        assert virtual[file_nodes.KEPT][:, 0].tolist() == [4.0, 6.0]
+        assert virtual[KEPT][:, 0].tolist() == [4.0, 6.0]
 
 
 @pytest.mark.parametrize("uri", ["s3://bucket/file.h5", "nonsense"])
