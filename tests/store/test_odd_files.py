@@ -201,19 +201,6 @@ def test_the_ingester_may_be_killed_while_it_closes_a_run(journals: Path) -> Non
         assert again[-1].doc["num_events"] == lines[-1].doc["num_events"]
 
 
-@pytest.mark.parametrize("image", ["no-such-datum", [1, 2]])
-def test_a_datum_that_never_came_does_not_keep_the_run_open(tmp_path: Path, image: Any) -> None:
-    recording = Recording(tmp_path)
-    recording.stream("primary", x=scalar("number"), image=array([2], external="FILESTORE:"))
-    recording.event(x=1.0, image=image)
-    path = recording.stop()
-    contents = contents_of(path)
-    assert contents.stop is not None
-    assert contents.streams["primary"].seq_nums() == [1]
-    assert "image" in "".join(contents.notes)
-    assert not repair.close_interrupted_run(path, path.stat().st_size, contents)
-
-
 @pytest.mark.parametrize("odd", ["no time", "dataset"])
 def test_a_run_of_odd_documents_is_closed(tmp_path: Path, odd: str) -> None:
     path = abandoned(tmp_path)
@@ -242,3 +229,16 @@ def test_a_run_is_not_half_closed_on_a_full_disk(
     with pytest.raises(OSError, match="No space"):
         repair.close_interrupted_run(path, len(before), contents_of(path))
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("image", ["no-such-datum", [1, 2]])
+def test_a_datum_that_never_came_does_not_keep_the_run_open(tmp_path: Path, image: Any) -> None:
+    recording = Recording(tmp_path)
+    recording.stream("primary", x=scalar("number"), image=array([2], external="FILESTORE:"))
+    recording.event(x=1.0, image=image)
+    path = recording.stop()
+    contents = contents_of(path)
+    assert contents.stop is not None
+    assert contents.streams["primary"].seq_nums() == [1]
+    assert "image" in "".join(contents.notes)
+    assert not repair.close_interrupted_run(path, path.stat().st_size, contents)
