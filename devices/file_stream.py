@@ -135,12 +135,12 @@ class FileStream:
         return f"PV:{self.plugin.prefix}FullFileName_RBV"
 
     def describe_collect(self) -> dict[str, Any]:
-        """Describe one row of the file; each run needs a StreamResource of its own."""
-        self._bundles = {}
-        return self.describe_row()
+        """Describe one row of the file.
 
-    def describe_row(self) -> dict[str, Any]:
-        """Describe one row of the file; streams of one run share its StreamResource."""
+        Each run needs a StreamResource of its own. A device is told of a new stream, not of a new
+        run, so each stream gets one.
+        """
+        self._bundles = {}
         return {
             self.key_of(column): column.describe(self.source)
             for column in self._fixed or self._columns()

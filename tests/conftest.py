@@ -69,7 +69,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_unconfigure() -> None:
-    """Wait until the process that forks has ended, where this one started it."""
+    """End the fork server, if this process started it."""
     forked.SERVER.stop()
 
 

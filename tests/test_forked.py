@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
@@ -46,12 +47,71 @@ def test_it_ends_with_its_stdin_or_by_a_signal(tmp_path: Path) -> None:
     assert process.returncode == -signal.SIGKILL
 
 
-def test_it_has_a_session_of_its_own_if_told(tmp_path: Path) -> None:
-    for is_new in (False, True):
-        with worker(tmp_path, start_new_session=is_new) as process:
-            session = os.getsid(process.pid)
+def test_it_has_a_session_or_process_group_of_its_own_if_told(tmp_path: Path) -> None:
+    here, own = (os.getsid(0), os.getpgid(0)), "its own"
+    for options, expected in (
+        ({}, here),
+        ({"start_new_session": True}, (own, own)),
+        ({"process_group": 0}, (here[0], own)),
+    ):
+        with worker(tmp_path, **options) as process:
+            pid = process.pid
+            found = [own if each == pid else each for each in (os.getsid(pid), os.getpgid(pid))]
             process.communicate()
-        assert session == (process.pid if is_new else os.getsid(0))
+        assert tuple(found) == expected, options
+
+
+def test_other_options_start_a_new_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: "new")
+    assert forked.start(WORKER, umask=0o77) == "new"
+
+
+def test_the_server_can_end_while_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    forked.SERVER.ensure_running()
+    pipe = tmp_path / "in place of the pipe by which the server knows that it is needed"
+    with pipe.open("w") as file:
+        monkeypatch.setattr(forked.SERVER, "_forkserver_alive_fd", file.fileno())
+        with worker(tmp_path) as process:
+            kept = {each.readlink() for each in Path(f"/proc/{process.pid}/fd").iterdir()}
+            process.communicate()
+    assert pipe not in kept
+
+
+def test_it_has_a_status_also_if_the_server_has_ended(tmp_path: Path) -> None:
+    with worker(tmp_path) as process:
+        theirs, ours = os.pipe()
+        os.close(ours)
+        os.dup2(theirs, process._sentinel)
+        os.close(theirs)
+        process.communicate()
+    assert process.returncode == 255
+
+
+def test_other_processes_know_the_key_of_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    def ensure_running(server: forkserver.ForkServer) -> None:  # of Python 3.14
+        server._forkserver_address, server._forkserver_authkey = "/tmp/a socket", b"key"
+
+    monkeypatch.setattr(forkserver.ForkServer, "ensure_running", ensure_running)
+    monkeypatch.setenv(forked._ADDRESS, "to be put back")
+    monkeypatch.delenv(forked._ADDRESS)
+    for _ in range(2):
+        server = forked._Server()
+        server.ensure_running()
+        assert (server._forkserver_address, server._forkserver_authkey) == ("/tmp/a socket", b"key")
+
+
+def test_its_streams_are_as_those_of_a_new_process(tmp_path: Path) -> None:
+    code = "import sys; sys.exit(f'{sys.stdout.line_buffering} {sys.stderr.errors}')"
+    (tmp_path / "streams.py").write_text(code)
+    places = ["--journal", tmp_path / "journal", "--assets", tmp_path / "assets"]
+    ours, new = (
+        each(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path})
+        for each, command, path in (
+            (forked.run, [*WORKER[:3], "streams:Any", *places], str(tmp_path)),
+            (subprocess.run, [sys.executable, "-c", code], ""),
+        )
+    )
+    assert (ours.returncode, ours.stderr) == (new.returncode, new.stderr)
 
 
 def test_it_imports_from_its_own_path_and_not_from_that_of_the_tests(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Draw what the loop network says of pictures: ``python tools/loop_maps.py OUT.png PICTURE...``.
 
 A row for each picture: the masks over the whole picture, the heat-maps of the tip and of the end of
-the pin, and the last closer look with the box and the tip that come out. The figure of
+the pin, and the last closer look that counts with the box and the tip that come out. The figure of
 `docs/explanations/loop-detection.md` is made so:
 
     python tools/loop_maps.py docs/explanations/loop-detection.png \
@@ -18,7 +18,13 @@ from PIL import Image, ImageOps
 
 from skywright.instruments.loop.detect import finder
 from skywright.instruments.loop.detector.model import Maps
-from skywright.instruments.loop.detector.readout import Part, look_at, part_about
+from skywright.instruments.loop.detector.readout import (
+    AS_SURE,
+    CLOSER_LOOKS,
+    Part,
+    look_at,
+    part_about,
+)
 from skywright.instruments.loop.draw import annotate
 from skywright.instruments.loop.picture import read_picture
 
@@ -60,11 +66,22 @@ def row_of(gray: Pixels) -> list[Pixels]:
     part = Part(0, 0, gray.shape[1], gray.shape[0])
     maps = whole = model.run(gray)
     look = look_at(maps, part)
-    while look is not None and (closer := part_about(look)) is not None:
-        maps, part = model.run(closer.of(gray)), closer
-        look = look_at(maps, part)
+    for _ in range(CLOSER_LOOKS):  # as the finder does
+        closer = None if look is None else part_about(look)
+        if closer is None:
+            break
+        closer_maps = model.run(closer.of(gray))
+        closer_look = look_at(closer_maps, closer)
+        if closer_look is None or closer_look.tip is None:
+            break
+        if closer_look.sure < AS_SURE * look.sure:
+            break
+        maps, part, look = closer_maps, closer, closer_look
     box = found.bbox and tuple(edge - (part.x, part.y)[k % 2] for k, edge in enumerate(found.bbox))
-    in_part = replace(found, tip_x=found.tip_x - part.x, tip_y=found.tip_y - part.y, bbox=box)
+    in_part = replace(
+        found, tip_x=found.tip_x - part.x, tip_y=found.tip_y - part.y, bbox=box,
+        pin_base_x=found.pin_base_x - part.x, pin_base_y=found.pin_base_y - part.y,
+    )  # fmt: skip
     drawn = annotate(masks_over(part.of(gray), maps), in_part)
     return [masks_over(gray, whole), heat_over(gray, whole), drawn]
 

@@ -121,7 +121,7 @@ class AxisCamera(RecordingDevice):
 
     def describe(self) -> dict[str, Any]:
         """Describe one event of a step scan."""
-        return {**super().describe(), **self.pictures.describe_row()}
+        return {**super().describe(), **self.describe_collect()}
 
     def describe_collect(self) -> dict[str, Any]:
         """Describe one row of the file."""

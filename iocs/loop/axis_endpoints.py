@@ -27,7 +27,7 @@ def add_endpoint_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--http",
         type=port_number,
-        help="port on which pictures are shown as by AXIS, 0 takes a free",
+        help="port on which pictures are shown as by AXIS, 0 takes a free one",
     )
     add("--auth", choices=["none", "basic", "digest"], default="none", help="that --http wants")
     add("--push-to", default="", metavar="URL", help="where pictures are uploaded")
@@ -72,7 +72,11 @@ class TriggeredUploads:
             watching = asyncio.create_task(watch(pv))
             try:
                 while True:
-                    await asyncio.to_thread(self.uploader.trigger, await edges.get())
+                    opened = await edges.get()
+                    try:
+                        await asyncio.to_thread(self.uploader.trigger, opened)
+                    except Exception:  # a source that cannot start today may do so at the next edge
+                        logger.exception("%s: no pictures go to %s", self.pv, self.uploader.url)
             finally:
                 watching.cancel()
 

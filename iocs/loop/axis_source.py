@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import math
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -26,7 +27,7 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     add("--kind", help="sim: nylon, mitegen, pin or none; drawn from the seed")
     add("--scene", default="{}", help="sim: JSON, fields of mount and camera to fix")
     add("--goniometer", default="", help="sim: PV prefix of the goniometer that moves the sample")
-    add("--listen", type=port_number, default=8171, help="push: HTTP port, 0 takes a free")
+    add("--listen", type=port_number, default=8171, help="push: HTTP port, 0 takes a free one")
     add("--url", default="", help="mjpeg, snapshot: of the camera, or of its pictures")
     add("--user", help="of the camera (mjpeg, snapshot), or of --http")
     add("--password-file", type=Path, help="whose first line is the password of --user")
@@ -53,6 +54,8 @@ def make_source(args: argparse.Namespace) -> Source:
     size = _size(args.size) if args.size else None
     if args.fps is not None and not args.fps > 0.0:
         raise ConfigError(f"--fps {args.fps}: expected pictures per second, above 0")
+    if not math.isfinite(args.turn):
+        raise ConfigError(f"--turn {args.turn}: expected deg/s")
     if args.source == "sim":
         return _simulated(args, size or (704, 480))
     if args.source == "replay":

@@ -16,7 +16,7 @@ from plans.checks import finite
 from plans.loop import stubs
 from plans.run_stubs import step_log
 from skywright.callbacks.pace import DECISION_LIMIT
-from skywright.errors import ConfigError, DataError, HardwareError, SampleError
+from skywright.errors import ConfigError, HardwareError, SampleError, SkywrightError
 from skywright.instruments.loop.calibration import (
     AxisLine,
     Scale,
@@ -83,7 +83,7 @@ def calibrate_camera(
 
     The stages move the tip over a grid, known steps along and across the spindle; then the spindle
     turns forward and back, and once more with the tip elsewhere along it. The sample goes back to
-    where it was. Any mount will do whose tip is in view.
+    where it was, unless a motor fails. Any mount will do whose tip is in view.
 
     Parameters
     ----------
@@ -132,6 +132,7 @@ def calibrate_camera(
     stubs.check_tools(
         plan, tools, replace(stubs.ROTATION, parts={"calibration": (Movable, Readable)})
     )
+    yield from stubs.check_mounting(plan, goniometer)
     turn = Sweep(delta_deg, time_s)
     arguments = {"zoom": zoom, "delta_deg": delta_deg, "time_s": time_s}
     _md = stubs.metadata("calibrate_camera", tools, arguments, {"zoom": zoom, **(md or {})})
@@ -143,8 +144,8 @@ def calibrate_camera(
     def back(steps: MsgGenerator[Any]) -> MsgGenerator[Any]:
         try:
             answer = yield from steps
-        # After others nothing shall move; a limit (a ValueError) refuses a move before it begins.
-        except (SampleError, DataError, ValueError):
+        # After a motor that failed (a FailedStatus), and after an abort, nothing shall move.
+        except (SkywrightError, ValueError):
             yield from bps.abs_set(goniometer.sample, home, wait=True)  # type: ignore[attr-defined]
             raise
         yield from bps.abs_set(goniometer.sample, home, wait=True)  # type: ignore[attr-defined]
@@ -241,6 +242,11 @@ def _measure_scale(
     """Move the tip over a grid and fit pixels to um."""
     shape = tools.camera.describe_collect()[f"{tools.camera.name}_image"]["shape"]
     height, width = shape[:2]
+    if target_px is not None and not 0.0 <= target_px < max(width, height):
+        raise ConfigError(
+            f"calibrate_camera: target_px = {target_px:g}, expected a place in pictures of {width} "
+            f"x {height} px"
+        )
     home = yield from stubs.place(tools)
     phi = yield from stubs.position(tools.goniometer.phi)
     phi_sign = 1

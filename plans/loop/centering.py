@@ -280,6 +280,7 @@ settle_s, zoom
     stepped = settings.method != "sweep"
     tools = stubs.Instruments(camera, goniometer, result, stepped, settings.settle_s)
     stubs.check_tools("center_loop", tools)
+    yield from stubs.check_mounting("center_loop", goniometer)
     if hasattr(result, "calibration"):
         result.calibration.check_value(settings.zoom)
     course = _Course(settings)
@@ -410,7 +411,7 @@ def _find_tip(tools: stubs.Instruments, course: _Course) -> MsgGenerator[None]:
         check_light(found)
         if found.last.tip_in_view:
             return
-        if found.last.kind == "none":
+        if _is_blank(found):
             seen = yield from _look_around(tools)
             if seen is None:
                 what, way = "nothing is seen, from four sides", 1.0
@@ -418,13 +419,13 @@ def _find_tip(tools: stubs.Instruments, course: _Course) -> MsgGenerator[None]:
                 return
             else:
                 found = seen
-        if found.last.kind != "none":
+        if not _is_blank(found):
             beyond = found.last.sign == "+"
             what = "the mount reaches past the far border" if beyond else "only its base is seen"
             way = -1.0 if beyond else 1.0
         if course.searched >= settings.search_steps:
             moved = f"after {course.searched} steps of {settings.search_step_um:g} um"
-            if found.last.kind == "none":
+            if _is_blank(found):
                 raise SampleError(f"no pin: {what} {moved}; is a sample mounted?")
             raise SampleError(f"tip not in view {found.last.sign}: {what} {moved}")
         course.searched += 1
@@ -438,6 +439,11 @@ def _find_tip(tools: stubs.Instruments, course: _Course) -> MsgGenerator[None]:
         yield from _move(tools, course, [way * settings.search_step_um, 0.0, 0.0])
 
 
+def _is_blank(found: RotationValues) -> bool:
+    """Say whether nothing is seen, not even the base of a mount at the pin's side."""
+    return found.last.kind == "none" and found.last.sign != "-"
+
+
 def _look_around(tools: stubs.Instruments) -> MsgGenerator[RotationValues | None]:
     """Turn in steps of 90 deg until something is seen; return what, or None."""
     step_log.info("nothing is seen; turning the spindle to look from the other sides")
@@ -445,7 +451,7 @@ def _look_around(tools: stubs.Instruments) -> MsgGenerator[RotationValues | None
         yield from bps.mvr(tools.goniometer.phi, 90.0)
         found = yield from stubs.measure_once(tools)
         check_light(found)
-        if found.last.kind != "none":
+        if not _is_blank(found):
             return found
     yield from bps.mvr(tools.goniometer.phi, 90.0)
     return None

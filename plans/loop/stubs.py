@@ -13,13 +13,14 @@ from typing import Any
 
 import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
+import numpy as np
 from bluesky.protocols import Collectable, Flyable, Movable, Preparable, Readable, Triggerable
 from bluesky.utils import FailedStatus, MsgGenerator, short_uid
 
-from plans.checks import Needs, check_devices
+from plans.checks import Needs, check_devices, described
 from plans.run_stubs import PRIMARY, Body, in_run, start_metadata, with_device_errors
 from skywright.callbacks.pace import DECISION_LIMIT
-from skywright.errors import HardwareError, SkywrightError
+from skywright.errors import ConfigError, HardwareError, SkywrightError
 from skywright.instruments.loop.rotation_values import FLAT_NAMES, RotationValues
 from skywright.instruments.loop.sweep import Sweep
 
@@ -28,6 +29,9 @@ COLLECT_S, LAST_COLLECT_S = 0.25, 0.1
 POLL_S = 0.02
 FRESH_S = 5.0
 """Longest time to wait for a new picture; the camera says sooner why there is none."""
+LEAST_S = 0.3
+"""A time stamp so much later than a move is of a picture after it, where the delay of the camera is
+not known yet: video servers are 0.06 to 0.3 s late."""
 LATE_S = 15.0
 """Longest time to wait, while pictures come, for one that was taken after the last move."""
 DECISION_LIMIT_S = 1.5
@@ -45,14 +49,16 @@ class Instruments:
     camera
         Flies (and is triggered, with `stepped`).
     goniometer
-        Its parts: `phi` and `sample` (x, y, z in um; `sample.by` an offset) are set, `oscillation`
-        is prepared with a `skywright.instruments.loop.sweep.Sweep` and flies.
+        Its parts: `phi` and `sample` (x, y, z in um) are set; `oscillation`, without `stepped`, is
+        prepared with a `skywright.instruments.loop.sweep.Sweep` and flies.
     result
         Triggered to wait for the analysis of the pictures so far, then read.
     stepped
         Pictures are taken one by one, the spindle at rest.
     settle_s
-        Rest before a picture is looked at: it must be exposed after the last move.
+        Rest before a picture is looked at: its time stamp is later than the last move by this, or
+        by the delay of the camera if that is longer. Of one that is triggered it must cover the
+        delay.
     """
 
     camera: Any
@@ -62,25 +68,31 @@ class Instruments:
     settle_s: float = 0.3
 
 
-GONIOMETER = Needs(
-    "goniometer",
-    parts={
-        "phi": (Movable,),
-        "sample": (Movable,),
-        "sample.by": (Movable,),
-        "oscillation": (Preparable, Flyable, Collectable),
-    },
-)
+GONIOMETER = Needs("goniometer", parts={"phi": (Movable,), "sample": (Movable,)})
 ROTATION = Needs("result of a rotation", (Readable, Triggerable), readings=FLAT_NAMES)
 
 
 def check_tools(plan: str, tools: Instruments, result: Needs = ROTATION) -> None:
     """Refuse devices that cannot do their part in a plan, see `plans.checks.check_devices`."""
     camera = Needs("camera", (Readable if tools.stepped else Flyable, Collectable))
-    given = {"camera": (tools.camera, camera), "goniometer": (tools.goniometer, GONIOMETER)}
+    oscillation = {} if tools.stepped else {"oscillation": (Preparable, Flyable, Collectable)}
+    goniometer = GONIOMETER.more(**oscillation)
+    given = {"camera": (tools.camera, camera), "goniometer": (tools.goniometer, goniometer)}
     if tools.result is not None:
         given["result"] = tools.result, result
     check_devices(plan, **given)
+
+
+def check_mounting(plan: str, goniometer: Any) -> MsgGenerator[None]:
+    """Refuse stages under the spindle: they move its axis with the sample, which stays off it."""
+    mounting = getattr(goniometer, "mounting", None)
+    if mounting is not None and (yield from bps.rd(mounting)) == "table":
+        raise ConfigError(
+            f'{plan}: the stages of {goniometer.name} are under its spindle (mounting = "table"): '
+            "they move the axis with the sample, and cannot bring a loop onto it. It takes stages "
+            "on the spindle; collect_oscillation, collect_steps, rotate_to_face_on and moves of "
+            f"{goniometer.name}.sample work with these too"
+        )
 
 
 def metadata(
@@ -91,9 +103,11 @@ def metadata(
 ) -> dict[str, Any]:
     """Return the start document's metadata; what the user gives wins."""
     sample = tools.goniometer.sample
+    # Without a result nothing moves the sample; stages under the spindle turn its coordinates.
+    moved = {"place_keys": [getattr(sample, axis).name for axis in "xyz"]}
     stepped = {
         "angle_key": tools.goniometer.phi.name,
-        "place_keys": [getattr(sample, axis).name for axis in "xyz"],
+        **(moved if tools.result is not None else {}),
     }
     more = {
         **(stepped if tools.stepped else {}),
@@ -121,6 +135,8 @@ def recorded(
     gonio, camera = tools.goniometer, tools.camera
 
     def inside() -> MsgGenerator[Any]:
+        if tools.result is not None:
+            _check_pixels(tools)
         if not tools.stepped:
             yield from bps.declare_stream(camera, name=PRIMARY, collect=True)
             if turn is not None:
@@ -134,8 +150,20 @@ def recorded(
     def staged() -> MsgGenerator[Any]:
         return (yield from in_run(inside, md, uids))
 
-    moving = gonio.oscillation, gonio.sample, gonio.phi
+    moving = *([] if tools.stepped else [gonio.oscillation]), gonio.sample, gonio.phi
     return (yield from stopped_on_error(with_device_errors(staged()), *moving))
+
+
+def _check_pixels(tools: Instruments) -> None:
+    """Refuse pictures that no detector takes; their descriptions are known once it is staged."""
+    name = tools.camera.name
+    picture = (described(tools.camera) or {}).get(f"{name}_image", {})
+    dtype = np.dtype(picture.get("dtype_numpy", "|u1"))
+    if dtype != np.uint8:
+        raise ConfigError(
+            f"{name}: its pictures are of type {dtype}, the detection of loops takes uint8; set "
+            "the camera to 8 bits (DataType UInt8)"
+        )
 
 
 def stopped_on_error(plan: MsgGenerator[Any], *moving: Any) -> MsgGenerator[Any]:
@@ -155,10 +183,11 @@ def measure_once(tools: Instruments) -> MsgGenerator[RotationValues]:
     """Take a picture of the sample as it is now, and return what all pictures so far tell.
 
     On a slow computer pictures reach the file late: the next one there may show the sample as it
-    was before the last move. So one is awaited whose time stamp is later than the move.
+    was before the last move. So one is awaited that was exposed after the move: its time stamp,
+    less the delay, is later.
     """
     clock = getattr(tools.camera, "clock", time.time)
-    fresh = clock() + tools.settle_s
+    moved = clock()
     yield from bps.sleep(tools.settle_s)
     if tools.stepped:
         yield from take_picture(tools)
@@ -174,6 +203,7 @@ def measure_once(tools: Instruments) -> MsgGenerator[RotationValues]:
             raise HardwareError(f"{tools.camera.name}: no new picture in {FRESH_S:g} s")
         yield from bps.collect(tools.camera, name=PRIMARY)
         found = yield from read_result(tools)
+        fresh = moved + max(LEAST_S, tools.settle_s, found.delay)  # NaN, the last, is never larger
         if found.last.time >= fresh:
             return found
         if clock() > fresh + LATE_S:

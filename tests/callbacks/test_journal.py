@@ -513,6 +513,14 @@ def test_dtypes_of_arrays_in_event_pages_are_kept(tmp_path: Path) -> None:
     assert found[2][1]["dtype_numpy"] == {"a": "<u2", "b": "<f4"}
 
 
+def test_nothing_is_kept_of_a_run_without_a_journal(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    keys = {"x": {"dtype": "array", "shape": [3], "source": "t"}}
+    for name in ("descriptor", "stop"):
+        journal(name, {"uid": name, "run_start": "unknown", "data_keys": keys})
+    assert not journal._untyped
+
+
 def test_a_document_of_an_unknown_run_changes_no_other_run(tmp_path: Path) -> None:
     journal, known, unknown = Journal(tmp_path), compose_run(), compose_run()
     keys = {"x": {"dtype": "number", "shape": [], "source": "t"}}

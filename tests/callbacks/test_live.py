@@ -4,8 +4,10 @@ import os
 import random
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import bluesky.plan_stubs as bps
@@ -22,9 +24,10 @@ from skywright.analysis import Batch
 from skywright.analysis.picture_statistics import PictureStatistics
 from skywright.callbacks import worker_supervisor
 from skywright.callbacks.live import LiveAnalysis
+from skywright.callbacks.raw_run import RawRun, RequiredKeys
 from skywright.callbacks.reports import Reports
 from skywright.callbacks.stream_analysis import BacklogLimits
-from skywright.callbacks.worker_supervisor import WorkerLimits
+from skywright.callbacks.worker_supervisor import WorkerLimits, WorkerSupervisor
 
 Start = Callable[..., LiveAnalysis]
 
@@ -372,6 +375,28 @@ def test_a_hung_analysis_is_killed_and_given_up(
     RE.subscribe(live)
     result = RE(bp.count([camera], num=2))
     assert "died again" in live.wait(raw_uid=result.run_start_uids[0], timeout_s=90).error
+
+
+def test_a_worker_is_not_killed_because_the_session_was_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits, killed = WorkerLimits(stall_s=100.0), list[int]()
+    supervisor = WorkerSupervisor("slow", [], tmp_path, limits, lambda *_, **__: None)
+    supervisor.close()  # its thread
+    raw = RawRun({"uid": "a", "time": 0.0}, RequiredKeys.of(PictureStatistics, {}))
+    image = {"source": "", "dtype": "array", "shape": [4, 4], "dtype_numpy": "|u1"}
+    keys = {"cam_image": {**image, "external": "STREAM:"}}
+    raw("descriptor", {"uid": "b", "run_start": "a", "name": "primary", "data_keys": keys})
+    raw("stop", {"uid": "c", "run_start": "a"})
+    supervisor._runs["a"] = worker_supervisor._SentRun(raw)
+    supervisor._worker = SimpleNamespace(kill=lambda: killed.append(1))  # type: ignore[assignment]
+    now = time.monotonic()
+    clock = SimpleNamespace(monotonic=lambda: now)
+    monkeypatch.setattr(worker_supervisor, "time", clock)
+    for pause_s, kills in ((1.0, 0), (1000.0, 0), (40.0, 0), (40.0, 0), (40.0, 1)):
+        now += pause_s
+        supervisor._kill_if_stalled()
+        assert len(killed) == kills
 
 
 def test_a_worker_starts_with_the_first_run_that_it_can_analyze(

@@ -247,6 +247,21 @@ def test_a_derived_run_whose_rows_cannot_be_written_ends_with_the_reason(
     assert (stop["exit_status"], stop["reason"]) == ("fail", "OSError: [Errno 28] disk full")
 
 
+def test_a_derived_run_is_there_when_the_process_that_draws_cannot_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: Any) -> Any:
+        raise OSError(11, "no more processes")
+
+    monkeypatch.setattr("skywright.callbacks.drawing.start_module", fail)
+    drawer = Drawer()
+    try:
+        drawing = (SlopeRun({}), Slope(), None, {})
+        assert drawer(drawing).result(10) == {}  # type: ignore[arg-type]
+    finally:
+        drawer.close()
+
+
 def test_a_derived_run_is_there_when_the_process_that_draws_dies(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

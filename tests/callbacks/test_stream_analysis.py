@@ -1,6 +1,7 @@
 """One stream of a raw run and its analysis, in the process of the test."""
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,12 @@ import numpy as np
 import pytest
 from support.derived import Derived
 from support.odd_analyses import Undrawn
+from support.second_stages import MOTOR, SlopeRun
 
 from skywright.analysis.picture_statistics import PictureStatistics
+from skywright.callbacks import stream_analysis
 from skywright.callbacks.raw_run import RawRun, RequiredKeys
+from skywright.callbacks.second_analysis import SecondAnalysis
 from skywright.callbacks.stream_analysis import BacklogLimits, StreamAnalysis
 from skywright.errors import ConfigError, DataError
 
@@ -32,6 +36,8 @@ def analyze(
     tmp_path: Path,
     make: Callable[[Mapping[str, Any]], PictureStatistics],
     in_files: bool = True,
+    picture_thread: Executor | None = None,
+    second: Sequence[SecondAnalysis] = (),
 ) -> tuple[StreamAnalysis, list[Any]]:
     """Return the analysis of a stream that has begun, and the list of its derived documents."""
     run = RawRun({"uid": "a", "time": 1e9}, RequiredKeys.of(PictureStatistics, {}))
@@ -52,7 +58,8 @@ def analyze(
         lambda name, doc: documents.append((name, doc)),
         tmp_path,
         BacklogLimits(),
-        Immediate(),
+        picture_thread or Immediate(),
+        second,
     )
     return stream, documents
 
@@ -112,6 +119,67 @@ def test_a_run_whose_pictures_fail_has_its_final_result(
     assert Derived(documents).result["pictures"] == ""
     assert documents[-1][0] == "stop"
     assert documents[-1][1]["exit_status"] == "success"
+
+
+def test_runs_whose_pictures_are_never_drawn_end_without_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Never(Executor):
+        def submit(self, *_: Any, **__: Any) -> "Future[Any]":
+            return Future()
+
+    monkeypatch.setattr(stream_analysis, "DRAWING_LIMIT_S", 0.0)
+    slopes: list[Any] = []
+    second = SecondAnalysis(
+        "slope",
+        SlopeRun({}),
+        {"uid": "a", "time": 1e9},
+        lambda name, doc: slopes.append((name, doc)),
+        tmp_path,
+        lambda _: Future(),
+    )
+    never = Never()
+    stream, documents = analyze(tmp_path, lambda _: PictureStatistics(), False, never, [second])
+    run = stream.raw.run
+    for number in range(1, 6):
+        data = {"cam_image": np.full((4, 4), number, np.uint8), MOTOR: number}
+        for take in (run, second.take):
+            take("event", {"descriptor": "b", "seq_num": number, "data": data, "time": 1e9})
+    while stream.position < 5:
+        stream.step()
+    run("stop", {"uid": "c", "time": 2e9, "run_start": "a", "exit_status": "success"})
+    stream.step()
+    while stream.close_step():
+        pass
+    for derived in (documents, slopes):
+        assert derived[-1][0] == "stop"
+        assert derived[-1][1]["exit_status"] == "success"
+        assert Derived(derived).result["pictures"] == ""
+
+
+def test_a_file_that_is_not_here_is_logged_once_and_looked_for_more_slowly(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stream, _ = analyze(tmp_path, lambda _: PictureStatistics())
+    resource = {
+        "uid": "r",
+        "run_start": "a",
+        "data_key": "cam_image",
+        "mimetype": "application/x-hdf5",
+        "uri": f"file://localhost{tmp_path}/none.h5",
+        "parameters": {"dataset": "/entry/data/data", "chunk_shape": [1, 4, 4], "swmr": True},
+    }
+    rows = {"start": 0, "stop": 2}
+    datum = {"uid": "r/0", "stream_resource": "r", "descriptor": "b", "indices": rows}
+    stream.raw.run("stream_resource", resource)
+    stream.raw.run("stream_datum", {**datum, "seq_nums": {"start": 1, "stop": 3}})
+    with caplog.at_level(logging.INFO, logger=stream_analysis.log.name):
+        for _ in range(3):
+            assert not stream.step()
+    assert len(caplog.records) == 1
+    due = stream.write_due()
+    assert due is not None
+    assert due > stream_analysis.UNFLUSHED_POLL_S
 
 
 def test_a_derived_run_whose_files_cannot_be_made_ends_with_the_reason(

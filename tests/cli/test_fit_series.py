@@ -108,6 +108,13 @@ def test_a_calibration_file_replaces_them(tmp_path: Path) -> None:
     assert status == 0
     assert answer["offset_um"] == pytest.approx([30.0, 120.0, -80.0], abs=0.05)
     assert (answer["side"], answer["um_per_px"]) == ("right", [3.0, 3.3])
+    # Its delay is that of times; angles without them are those of the exposures.
+    CalibrationFile(tmp_path / "camera.json").save(replace(stop, delay_s=0.1))
+    assert run(path, "--calibration", tmp_path / "camera.json")[1] == answer
+    timed = write(tmp_path / "t.jsonl", [{**row, "time": row["phi"] / 60.0} for row in rows])
+    status, late, _ = run(timed, "--calibration", tmp_path / "camera.json")
+    assert (status, late["delay_s"]) == (0, 0.1)
+    assert run(timed, "--calibration", tmp_path / "camera.json", "--delay", 0)[1] == answer
     status, _, stderr = run(path, "--calibration", tmp_path / "camera.json", "--zoom", 9)
     assert status == 2
     assert "zoom 9 is outside the calibrated stops (2)" in stderr

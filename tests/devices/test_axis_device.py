@@ -61,18 +61,26 @@ def test_keys(camera: AxisCamera) -> None:
     assert list(camera.describe()) == [*camera.read(), *external]
 
 
-def test_streams_of_one_run_share_the_file(
-    RE: Any, camera: AxisCamera, documents: Documents
+@pytest.mark.parametrize("runs", [1, 2])
+def test_each_stream_of_each_run_has_its_rows(
+    RE: Any, camera: AxisCamera, documents: Documents, runs: int
 ) -> None:
+    """Two streams of one run, or of two runs under one stage."""
+
     @bpp.stage_decorator([camera])
-    @bpp.run_decorator()
     def two_streams() -> MsgGenerator[None]:
-        for name in ("primary", "dark"):
+        for number, name in enumerate(("primary", "dark")):
+            if number < runs:
+                yield from bps.open_run()
             yield from bps.trigger_and_read([camera], name=name)
+            if number == 1 or runs == 2:
+                yield from bps.close_run()
 
     RE(two_streams())
-    keys = [doc["data_key"] for doc in of(documents, "stream_resource")]
-    assert keys == ["axis_image", "axis_frame_number", "axis_frame_time"]
+    assembled(documents)
+    data = of(documents, "stream_datum")
+    assert len({doc["stream_resource"] for doc in data}) == len(data) == 6
+    assert [doc["indices"]["start"] for doc in data] == [0] * 3 + [1] * 3
 
 
 def test_step(RE: Any, camera: AxisCamera, documents: Documents, tmp_path: Path) -> None:

@@ -1,8 +1,11 @@
 """Camera to camera over HTTP, as processes: shown and watched, uploaded on a trigger."""
 
+import asyncio
 import io
 import threading
 import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,14 +16,15 @@ import pytest
 from ioc_process import IocProcess, running_ioc
 from PIL import Image
 from support.channels import channel
-from support.scripted_http import scripted
+from support.scripted_http import Visit, scripted
 from support.waiting import until
 
 from iocs.common import argument_parser
-from iocs.loop.axis_endpoints import add_endpoint_arguments, make_endpoints
+from iocs.loop import axis_endpoints
+from iocs.loop.axis_endpoints import TriggeredUploads, add_endpoint_arguments, make_endpoints
 from iocs.loop.axis_source import add_source_arguments, make_source
 from skywright.acquire.newest import NewestQueue
-from skywright.errors import ConfigError
+from skywright.errors import ConfigError, HardwareError
 from skywright.files.columns import ColumnReader
 from skywright.instruments.loop.camera import Camera
 from skywright.instruments.loop.capture import IDENTITY, SENDER_TIME, TIME
@@ -95,6 +99,7 @@ def test_camera_that_is_gone_is_said_and_comes_back() -> None:
         (["--source", "mjpeg"], "name the camera with --url"),
         (["--size", "0x0"], "--size 0x0"),
         (["--fps", "-5"], "--fps -5"),
+        (["--turn", "nan"], "--turn nan"),
         (["--scene", "[]"], "--scene .*: expected a JSON object .*: Input should be an object"),
         (["--scene", '{"seed": 3}'], "--scene .*: seed: Extra inputs are not permitted"),
         (
@@ -143,6 +148,67 @@ def test_uploads_end_with_their_window(monkeypatch: pytest.MonkeyPatch) -> None:
         assert not any(thread.is_alive() for thread in threads)
         assert len(receiver.requests) < 20
     assert uploader.counts.total() == 20
+
+
+def test_a_receiver_that_answers_drop_by_drop_does_not_keep_the_trigger_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(axis_upload, "LIMIT_S", 0.3)
+    monkeypatch.setattr(axis_upload, "LAST_S", 0.1)
+    pictures: NewestQueue[SourceFrame] = NewestQueue(axis_upload.WAITING)
+    pictures.offer(SourceFrame(0, 0.0, b"\xff\xd8"))
+    camera: Any = SimpleNamespace(subscribe=lambda depth: pictures)
+    closed = threading.Event()
+
+    def drip(visit: Visit) -> None:
+        visit.say(b"HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n")
+        while not closed.wait(0.02):
+            visit.say(b".")
+
+    with scripted(drip) as receiver:
+        uploader = axis_upload.Uploader(camera, receiver.url)
+        uploader.trigger(True)
+        until(lambda: receiver.requests)
+        uploader.trigger(False)
+        assert any(thread.is_alive() for thread in uploader._threads)
+        closed.set()
+
+
+def test_a_source_that_cannot_start_does_not_end_the_uploads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[bool] = []
+
+    class Trigger:
+        async def wait_for_connection(self, timeout: float | None) -> None:
+            """It is connected."""
+
+        async def subscribe(self) -> AsyncIterator[Any]:
+            for value in (1, 0, 1):
+                yield SimpleNamespace(data=[value])
+
+    class Channels(AsyncExitStack):
+        async def get_pvs(self, *names: str, **options: Any) -> list[Trigger]:
+            return [Trigger()]
+
+    async def follow() -> None:
+        loop, done = asyncio.get_running_loop(), asyncio.Event()
+
+        def trigger(opened: bool) -> None:
+            seen.append(opened)
+            if len(seen) == 1:
+                raise HardwareError("the camera does not answer")
+            if len(seen) == 3:
+                loop.call_soon_threadsafe(done.set)
+
+        uploader: Any = SimpleNamespace(url="http://127.0.0.1", trigger=trigger)
+        following = asyncio.create_task(TriggeredUploads(uploader, "GONIO:VideoTrigger").follow())
+        await asyncio.wait_for(done.wait(), 60.0)
+        following.cancel()
+
+    monkeypatch.setattr(axis_endpoints, "Context", Channels)
+    asyncio.run(follow())
+    assert seen == [True, False, True]
 
 
 def test_pictures_go_out_as_what_they_are_called() -> None:

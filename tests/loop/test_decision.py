@@ -68,6 +68,7 @@ def test_the_tip_as_aim_has_no_slack_along_the_spindle() -> None:
         ({"n_turned": 0}, HardwareError, "clocks"),
         ({"n_flat_image": 40}, HardwareError, "flat image"),
         ({"frozen": True}, HardwareError, "same picture"),
+        ({"reason": "pin from another side"}, HardwareError, "run calibrate_camera"),
         ({"ok": False, "reason": "no pin", "tip_ok": False}, SampleError, "is a sample mounted"),
         ({"reason": "no loop", "why": "no loop: 90 of 90"}, SampleError, "no loop"),
     ],

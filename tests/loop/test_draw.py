@@ -1,6 +1,8 @@
 """Annotated pictures and contact sheets."""
 
 from dataclasses import replace
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,6 +33,24 @@ def test_box_and_tip_are_drawn_where_they_are(gray):
     assert (picture[round(found.tip_y), round(found.tip_x) + 6] == TIP_COLOR).all()
     assert not changed[y1 + 5 :].any()
     assert changed[:20].any()  # the caption
+
+
+def test_the_figure_of_the_maps_has_its_marks_where_they_are(gray, monkeypatch):
+    path = Path(__file__).parents[2] / "tools" / "loop_maps.py"
+    spec = spec_from_file_location("loop_maps", path)
+    tool = module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    seen = []
+    monkeypatch.setattr(tool, "annotate", lambda *each: seen.append(each) or each[0])
+    tool.row_of(gray)
+    (picture, in_part), found = seen[0], find_loop(gray)
+    assert picture.shape[1] < gray.shape[1]  # a closer look
+    moved = [
+        (getattr(found, f"{mark}_x") - getattr(in_part, f"{mark}_x"),
+         getattr(found, f"{mark}_y") - getattr(in_part, f"{mark}_y"))
+        for mark in ("tip", "pin_base")
+    ]  # fmt: skip
+    assert moved[1] == pytest.approx(moved[0])
 
 
 @pytest.mark.parametrize("turns", [0, 1, 2, 3])

@@ -16,10 +16,12 @@ from skywright.analysis import Batch
 from skywright.callbacks.journal import Journal
 from skywright.callbacks.second_analysis import SecondAnalysis
 from skywright.errors import ConfigError
+from skywright.instruments.loop import rotation_pictures
 from skywright.instruments.loop.calibration import CalibrationFile
 from skywright.instruments.loop.picture import decode
 from skywright.instruments.loop.rotation_pictures import draw_sheet
 from skywright.instruments.loop.rotation_stage import RotationRun, RotationStage
+from skywright.instruments.loop.spindle import TURNS
 
 START = {"uid": "1f0e7a52-6c2b-4b56-9d0f-0a4f2f6f3a11", "time": 1.0, "scan_id": 1}
 
@@ -119,3 +121,30 @@ def test_a_run_is_fitted_with_the_calibration_that_is_saved_then(tmp_path: Path)
     run.turn.shape = (10, 10)
     with pytest.raises(ConfigError, match="calibrated for pictures of"):
         run.prepare(rotation())
+
+
+def test_a_run_at_rest_needs_no_calibration_of_its_zoom(tmp_path: Path) -> None:
+    """So a second zoom can be calibrated, and a camera whose pictures have another size now."""
+    file = CalibrationFile(tmp_path / "axis.json")
+    file.save(CALIBRATION)
+    for changes, shape in (({"zoom": 7.0}, (480, 704)), ({"zoom": CALIBRATION.zoom}, (576, 704))):
+        run = RotationRun({**START, **changes, TURNS: False}, file)
+        run.turn.shape = shape
+        analysis, _ = run.prepare(rotation())
+        assert analysis.parameters["calibration"]["height_px"] == shape[0]
+
+
+def test_the_first_picture_drawn_is_called_by_its_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not of the first pass where the worker was replaced amid the centering."""
+    titles: list[str] = []
+
+    def draw(one: Any, other: Any, calibration: Any) -> dict[str, bytes]:
+        titles.extend((one[1], other[1]))
+        return {}
+
+    monkeypatch.setattr(rotation_pictures, "draw_before_after", draw)
+    run = RotationRun(START, CalibrationFile(Path("none.json")))
+    for number in (2, 3):
+        centering = {"uid": "again", "pass": number}
+        run._before_after(centering, np.array([10.0]), lambda _: np.zeros((9, 9)), CALIBRATION)
+    assert titles == ["after pass 1, 10 deg", "after pass 2, 10 deg"]

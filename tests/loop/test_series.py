@@ -225,6 +225,9 @@ def test_what_the_sample_keeps_from_being_known(series: Series) -> None:
     beyond = fit_series(changed(series, everything, beyond=True, clipped=True, **nothing), VIEW)
     assert beyond.reason is Reason.NOT_IN_VIEW
     assert "move the sample back" in beyond.why
+    mirrored = fit_series(changed(series, slice(4, None), side="right"), VIEW, side="left")
+    assert mirrored.reason is Reason.OTHER_SIDE
+    assert "from the right in 86 of 90 frames, not from the left" in mirrored.why
     part = fit_series(changed(series, slice(0, 60), beyond=True, **nothing), VIEW)
     assert part.reason is Reason.SHORT_ARC
     assert "past the far border in 60 of 90" in part.why

@@ -14,7 +14,6 @@ from plans.loop import stubs
 from plans.loop.calibration import calibrate_camera
 from plans.loop.centering import center_loop
 from skywright.errors import ConfigError, DataError, HardwareError, SampleError
-from skywright.instruments.loop.calibration import load_calibrations
 
 
 @pytest.mark.parametrize(
@@ -30,8 +29,10 @@ def test_the_camera_is_calibrated_from_motion_alone(
     session: Session, scene: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     world = make_world((150.0, 120.0, -90.0), **scene)
-    devices = session.mount(world, calibrated=False)
+    devices, file = session.mount(world, calibrated=False), session.result.calibration.file
     truth = world.calibration()
+    other = replace(truth, zoom=0.0, width_px=768)
+    file.save(other)  # a camera with another zoom, which tells nothing of this one
     home = world.pose()
     with caplog.at_level(logging.INFO, "skywright.plans"):
         found = session.run(calibrate_camera(**devices, target_px=truth.target_px, zoom=2.0))
@@ -47,13 +48,22 @@ def test_the_camera_is_calibrated_from_motion_alone(
     assert made.delay_s == pytest.approx(truth.delay_s, abs=0.01)
     assert made.side == truth.side
     assert (made.width_px, made.height_px) == (704, 480)
-    assert load_calibrations(session.result.calibration.path) == [made]
+    assert file.stops() == [other, made]
     now = world.pose()
     assert (now.x_um, now.y_um, now.z_um) == pytest.approx((home.x_um, home.y_um, home.z_um))
     assert len(found.uids) == 3
     assert session.run(center_loop(**devices, zoom=2.0)).ok
     with pytest.raises(ConfigError, match="outside the calibrated stops"):
         list(center_loop(**devices, zoom=3.0))
+
+
+def test_a_beam_outside_of_the_picture_is_refused(session: Session) -> None:
+    world = make_world()
+    devices = session.mount(world, calibrated=False)
+    before = world.pose()
+    with pytest.raises(ConfigError, match="target_px = 900, expected a place in pictures of 704"):
+        session.run(calibrate_camera(**devices, target_px=900.0))
+    assert world.pose() == before
 
 
 def test_pictures_that_reach_the_file_late_do_no_harm(session: Session) -> None:
@@ -115,11 +125,17 @@ def test_a_failed_plan_puts_back_the_calibration_of_its_zoom_alone(
     assert file.stops() == [own, other]
 
 
-def test_without_light_nothing_is_calibrated(session: Session) -> None:
+def test_when_the_light_fails_nothing_is_calibrated_and_the_sample_goes_back(
+    session: Session,
+) -> None:
     world = make_world()
-    world.light = lambda _: 0.0
+    devices = session.mount(world, calibrated=False)
+    targets = devices["goniometer"].sample.targets
+    world.light = lambda _: 1.0 if len(targets) < 2 else 0.0
     with pytest.raises(HardwareError, match="flat image"):
-        session.run(calibrate_camera(**session.mount(world, calibrated=False)))
+        session.run(calibrate_camera(**devices))
+    assert max(map(abs, targets[-2])) > 1.0
+    assert targets[-1] == pytest.approx((0.0, 0.0, 0.0))
 
 
 def test_stages_that_run_backwards_are_found_out(

@@ -5,22 +5,27 @@ import logging
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import bluesky.plan_stubs as bps
 import event_model
 import h5py
 import numpy as np
 import pytest
+from ophyd import Signal
 from support.loop_found import GOOD
 from support.loop_plain import make_world
 from support.loop_session import Session
 from support.loop_starts import miss
 from support.loop_world import LIMIT_UM, TwinCamera, TwinGoniometer, World
 
+from plans.loop import stubs
 from plans.loop.calibration import calibrate_camera
 from plans.loop.centering import (
     Centering,
     _Course,
+    _find_tip,
     center_loop,
     collect_oscillation,
     collect_steps,
@@ -126,6 +131,42 @@ def test_a_retracted_mount_is_brought_forward_and_each_step_is_a_line(
     assert "nothing is seen, from four sides; moving by 500 um along the spindle" in lines[2]
     assert sum("the loop is" in line for line in lines) >= found.passes - 1
     assert lines[-1] == f"centered after {found.passes} passes"
+
+
+def test_a_mount_of_which_only_the_base_is_seen_is_brought_forward_at_once(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = {**GOOD, "last_kind": "none", "last_sign": "-", "last_tip_in_view": False}
+    there = {**GOOD, "last_tip_in_view": True}
+    looks = iter([RotationValues.of(base), RotationValues.of(there)])
+
+    def look(_: Any) -> Any:
+        yield from ()
+        return next(looks)
+
+    monkeypatch.setattr(stubs, "measure_once", look)
+    world = make_world()
+    devices = session.mount(world)
+    session.run(_find_tip(stubs.Instruments(**devices), _Course(CenteringSettings())))
+    assert devices["goniometer"].sample.targets == [(500.0, 0.0, 0.0)]
+    assert world.pose().phi_deg == 20.0
+
+
+def test_a_look_shows_the_sample_after_the_move_however_late_the_camera_is(
+    session: Session,
+) -> None:
+    world = make_world()
+    world.delay_s = 1.0
+    tools = stubs.Instruments(**session.mount(world))
+
+    def body() -> Any:
+        yield from bps.abs_set(tools.goniometer.sample, (-600.0, 0.0, 0.0), wait=True)
+        found = yield from stubs.measure_once(tools)
+        yield from stubs.end_pictures(tools)
+        return found
+
+    found = session.run(stubs.recorded(tools, body, {"zoom": 0.0}, []))
+    assert found.last.along == pytest.approx(400.0 - 600.0, abs=30.0)
 
 
 def test_the_search_ends_after_its_steps(session: Session) -> None:
@@ -349,6 +390,31 @@ def test_a_device_that_cannot_do_its_part_is_refused(session: Session) -> None:
             next(plan)
 
 
+def test_stages_under_the_spindle_are_refused_before_anything_moves(session: Session) -> None:
+    world = make_world()
+    devices = session.mount(world)
+    before = world.motion
+    devices["goniometer"].mounting = Signal(name="gonio_mounting", value="table")
+    for plan in (center_loop, calibrate_camera):
+        with pytest.raises(ConfigError, match=f"{plan.__name__}: the stages of gonio are under"):
+            session.run(plan(**devices))
+    assert world.motion == before
+
+
+def test_pictures_of_16_bits_are_refused_before_anything_moves(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make_world()
+    devices = session.mount(world)
+    camera, before = devices["camera"], world.motion
+    keys = camera.describe()
+    keys["axis_image"]["dtype_numpy"] = "<u2"
+    monkeypatch.setattr(camera, "describe", lambda: keys)
+    with pytest.raises(ConfigError, match="type uint16, the detection of loops takes uint8"):
+        session.run(center_loop(**devices))
+    assert world.motion == before
+
+
 # ---- documents
 
 
@@ -454,7 +520,11 @@ def test_collect_steps_pairs_pictures_and_angles_by_number(session: Session) -> 
     world = make_world()
     devices = session.mount(world)
     angles = [0.0, 40.0, 80.0, 120.0, 160.0]
-    uid = session.run(collect_steps(devices["camera"], devices["goniometer"], angles))
+    phi, sample = devices["goniometer"].phi, devices["goniometer"].sample
+    # As the coordinates of stages under the spindle do.
+    sample.y._get = lambda: 100.0 * np.cos(np.deg2rad(world.pose().phi_deg))
+    goniometer: Any = SimpleNamespace(name="gonio", phi=phi, sample=sample)
+    uid = session.run(collect_steps(devices["camera"], goniometer, angles))
     derived = session.derived_rotation(uid)
     start = json.loads(
         (session.directory / "journal" / f"{derived}.jsonl").read_text().splitlines()[0]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from support.dhs import Bench, SlowDetector, bench
 from support.loop_pictures import Drawn, empty, to_jpeg, turned
 
@@ -276,6 +277,10 @@ def test_background_is_divided_out(face: Bench, tmp_path: Path) -> None:
     assert ask(face, "getLoopTip") == with_background
     assert face.link.run("testAutoML", new_handle()).split()[2:] == test_picture
     assert ask(face, "addImageToList", -3, tmp_path / "none.png")[0] == "error"
+    Image.new("L", (640, 480), 200).save(tmp_path / "small.png")
+    assert ask(face, "addImageToList", -3, tmp_path / "small.png")[0] == "normal"
+    ask(face, "getLoopTip")
+    assert "left out: 640 x 480 px" in face.link.notes()[-1]
 
 
 def test_the_test_picture(face: Bench) -> None:

@@ -154,6 +154,48 @@ def test_quiet_ends_a_series_and_silence_is_an_error(
     assert face.link.run("stopCollectLoopImages", "1.3") == "normal flag set"
 
 
+def test_a_slow_end_of_the_series_before_takes_no_time_from_the_next(
+    face: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin, wait_s = SeriesRecorder.begin, [1.6, 60.0]
+    free = threading.Event()
+
+    def begin_late(*arguments: Any) -> Recording:
+        free.wait(wait_s.pop(0))
+        return begin(*arguments)
+
+    monkeypatch.setattr(SeriesRecorder, "begin", begin_late)
+    monkeypatch.setattr(collection, "FIRST_S", 1.5)
+    face.collecting("1.1")
+    face.push(pictures()[0])
+    face.link.start("stopCollectLoopImages", "1.2")
+    assert face.link.reply("1.1") == "normal done"
+    monkeypatch.setattr(series, "BEGIN_S", 0.1)
+    answer = face.link.run("collectLoopImages", "1.3")
+    assert answer == "error the recording has not begun after 0.1 s, is the disk slow?"
+    free.set()
+
+
+def test_a_detector_that_takes_color_gets_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, ...]] = []
+    find = SlowDetector.find
+
+    def find_in_color(detector: SlowDetector, picture: Any, *rest: Any) -> Any:
+        seen.append(picture.shape)
+        return find(detector, picture, *rest)
+
+    monkeypatch.setattr(SlowDetector, "find", find_in_color)
+    monkeypatch.setattr(SlowDetector, "color", True)
+    with bench(SlowDetector()) as face:
+        face.snapshots[:] = [pictures()[0]]
+        face.collecting("1.1")
+        face.push(pictures()[0])
+        face.link.start("stopCollectLoopImages", "1.2")
+        assert face.link.reply("1.1") == "normal done"
+        assert face.link.run("getLoopTip", "1.3").startswith("normal ")
+    assert seen == [(480, 704, 3)] * 2
+
+
 def test_a_second_start_aborts_the_first(face: Bench) -> None:
     face.collecting("1.1")
     face.push(pictures()[0])

@@ -254,6 +254,8 @@ def test_our_client_says_what_is_wrong(address: str) -> None:
             client.set_background("x", np.arange(3))
         with pytest.raises(DataError, match="background"):
             client.set_background("x", [[1, 2], [3]])
+        with pytest.raises(DataError, match="background: has masked pixels"):
+            client.set_background("x", np.ma.masked_greater(PICTURE, 3))
         assert client.set_parameters({"axis": np.arange(3.0)})["axis"] == [0.0, 1.0, 2.0]
         falling = client.set_parameters({"axis": np.arange(3.0)[::-1]})  # no array in C's order
         assert falling["axis"] == [2.0, 1.0, 0.0]

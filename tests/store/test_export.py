@@ -317,7 +317,7 @@ def test_nexus_of_what_hdf5_does_not_take(tmp_path: Path) -> None:
     """Texts with a NUL, datetimes, a configuration with the name of a field."""
     dates = np.array([["2026-01-01", "NaT"]], "M8[ns]")
     columns = tuple(
-        Column(name, values.shape, values.dtype, {}, values.__getitem__)
+        Column(name, values.shape, values.dtype, {"units": "m\0m"}, values.__getitem__)
         for name, values in {"text": np.array(["a\0b"]), "dates": dates}.items()
     )
     configuration = {"camera": {"data": {"local_name": "own", "serial": "1\0002"}}}
@@ -328,6 +328,7 @@ def test_nexus_of_what_hdf5_does_not_take(tmp_path: Path) -> None:
     assert values["text"].tolist() == ["ab"]
     assert values["dates"].tolist() == [["2026-01-01T00:00:00.000000000", "NaT"]]
     with h5py.File(tmp_path / "out.nxs") as file:
+        assert file["entry/primary/text"].attrs["units"] == "mm"
         camera = file["entry/instrument/camera"]
         assert {name: text.asstr()[()] for name, text in camera.items()} == {
             "local_name": "own",

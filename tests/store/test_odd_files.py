@@ -1,6 +1,7 @@
 """Files that no reader takes, or whose reader fails: the run is stored, and others too."""
 
 import errno
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -14,18 +15,24 @@ from tiled.utils import path_from_uri
 from skywright.callbacks.journal import encode_line
 from skywright.errors import DataError
 from skywright.store import repair, stored_run
+from skywright.store.check import differences
 from skywright.store.export.contents import Column, RunContents, Stream
 from skywright.store.file_nodes import KEPT, data_sources
 from skywright.store.ingest import State, ingest
+from skywright.store.journal_contents import datum
 from skywright.store.recover import contents_of, recover
 from skywright.store.rows import stored_data_keys
 from skywright.store.tail import read_lines
 
 
 def with_file(
-    journals: Path, uri: str, key: dict[str, Any], mimetype: str = "application/x-hdf5"
+    journals: Path,
+    uri: str,
+    key: dict[str, Any],
+    mimetype: str = "application/x-hdf5",
+    rows: int = 2,
 ) -> Recording:
-    """Record a run with two rows of a file and two events."""
+    """Record a run with two rows of a file, or more, and two events."""
     recording = Recording(journals)
     recording.stream("primary", x={**key, "external": "STREAM:"}, y=scalar("number"))
     descriptor = recording._streams["primary"].descriptor_doc["uid"]
@@ -34,7 +41,8 @@ def with_file(
     ).stream_resource_doc
     recording.journal("stream_resource", file)
     datum = {"uid": "d", "stream_resource": file["uid"], "descriptor": descriptor}
-    datum |= {"indices": {"start": 0, "stop": 2}, "seq_nums": {"start": 1, "stop": 3}}
+    datum |= {"indices": {"start": 0, "stop": rows}}
+    datum |= {"seq_nums": {"start": 1, "stop": rows + 1}}
     recording.journal("stream_datum", datum)
     recording.events([{"y": 1.0}, {"y": 2.0}])
     return recording
@@ -153,6 +161,25 @@ def test_columns_come_back_as_they_are(journals: Path, client: Any, key: Any, va
         np.testing.assert_array_equal(each.astype(values.dtype), values)
 
 
+@pytest.mark.parametrize("shape", [(), (2, 3)])
+def test_the_row_of_an_event_that_is_left_out_is_left_out(
+    journals: Path, client: Any, shape: tuple[int, ...]
+) -> None:
+    values = np.arange(4 * math.prod(shape), dtype="<u2").reshape(4, *shape)
+    promised = {"dtype_numpy": "<u2"}
+    key = array([*shape], **promised) if shape else scalar("integer", **promised)
+    recording = with_file(journals, hdf5(journals / "f.h5", values), key, rows=4)
+    recording.event(seq_num=4, y=4.0)  # the third one was not understood
+    journal = recording.stop()
+    contents = contents_of(journal)
+    assert ingest(journal, client) is State.DONE
+    run = client["raw"][recording.uid]
+    read = run["primary"].read()
+    np.testing.assert_array_equal(read["x"].values, values[[0, 1, 3]])
+    assert read["y"].values.tolist() == [1.0, 2.0, 4.0]
+    assert differences(contents, run) == []
+
+
 def test_documents_of_the_catalog_leave_out_files_of_another_machine(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -189,7 +216,7 @@ def test_the_ingester_may_be_killed_while_it_closes_a_run(journals: Path) -> Non
     assert repair.close_interrupted_run(path, size, contents_of(path))
     lines = list(read_lines(path))
     late = contents_of(path).streams["primary_after_last_event"].external_rows["x"]
-    assert late.rows_before(np.inf) == 8
+    assert sum(rows.count for rows in late.segments) == 8
     closing = [line for line in lines if "last_event" in str(line.doc)]
     for whole in range(len(closing)):
         os.truncate(path, size)
@@ -199,6 +226,30 @@ def test_the_ingester_may_be_killed_while_it_closes_a_run(journals: Path) -> Non
         again = list(read_lines(path))
         assert again[:-1] == lines[:-1]
         assert again[-1].doc["num_events"] == lines[-1].doc["num_events"]
+
+
+def test_rows_of_a_file_in_two_streams_are_counted_once(tmp_path: Path) -> None:
+    """Each stream has a stream resource of the file; seven of ten rows have no event."""
+    key = {**scalar("number", dtype_numpy="<f8"), "external": "STREAM:"}
+    uri = hdf5(tmp_path / "f.h5", np.arange(10.0))
+    recording = with_file(tmp_path, uri, key)
+    recording.stream("dark", x=key, y=scalar("number"))
+    resource = recording.run.compose_stream_resource(
+        mimetype="application/x-hdf5", uri=uri, data_key="x", parameters={"dataset": "/x"}
+    ).stream_resource_doc
+    recording.journal("stream_resource", resource)
+    descriptor = recording._streams["dark"].descriptor_doc["uid"]
+    rows = datum(resource["uid"], 2, 1, 1)
+    recording.journal("stream_datum", {"uid": "e", "descriptor": descriptor, **rows})
+    recording.event("dark", y=3.0)
+    recording.journal.close()
+    path = recording.path
+    assert repair.close_interrupted_run(path, path.stat().st_size, contents_of(path))
+    (late,) = (s for s in contents_of(path).streams.values() if s.name.endswith(repair.LATE))
+    assert (late.name, sum(rows.count for rows in late.shown_rows("x"))) == (
+        f"dark{repair.LATE}",
+        7,
+    )
 
 
 @pytest.mark.parametrize("odd", ["no time", "dataset"])

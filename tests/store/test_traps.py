@@ -46,6 +46,7 @@ NUMBER, INTEGER, TEXT = scalar("number"), scalar("integer"), scalar("string")
 NAN, INF = math.nan, math.inf
 DATES = np.array(["2026-01-01", "2026-01-02"], "<M8[ns]")
 NO_DATES = np.full(2, "NaT", "<M8[ns]")
+SOME_DATES = np.array(["NaT", "2026-01-02T03:04:05.123456789"], "<M8[ns]")
 UNUSUAL: dict[str, tuple[dict[str, Any], Sequence[Any], Any]] = {
     "missing_number": (NUMBER, [1.5, None, 2.5], [1.5, NAN, 2.5]),
     "number_missing_from_the_first_event_on": (NUMBER, [None, None, 2], [NAN, NAN, 2.0]),
@@ -118,6 +119,16 @@ UNUSUAL: dict[str, tuple[dict[str, Any], Sequence[Any], Any]] = {
         array([2]),
         [DATES, NO_DATES, None],
         [DATES, NO_DATES, NO_DATES],
+    ),
+    "datetimes_of_which_one_is_missing": (
+        array([2]),
+        [DATES, SOME_DATES, SOME_DATES[1:]],
+        [DATES, SOME_DATES, [SOME_DATES[1], NO_DATES[0]]],
+    ),
+    "texts_that_are_missing": (
+        array([2]),
+        [["a", "b"], [None, None], ["c"]],
+        [["a", "b"], ["", ""], ["c", ""]],
     ),
     "object_that_is_missing_at_first": (TEXT, [None, {"a": 1}], ["", '{"a": 1}']),
     "integers_that_are_missing_at_first": (

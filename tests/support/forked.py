@@ -1,4 +1,4 @@
-"""Processes of ours, forked from one that has imported their modules: seconds less each.
+"""Processes forked from one that has imported their modules. Each starts seconds faster.
 
 They are processes like those of ``python -m``: own pid, own pipes, ended by any signal. Their
 parent is the process that forks, which all workers of xdist share. What they start by
@@ -75,15 +75,21 @@ class _Server(forkserver.ForkServer):
         """Start it, unless another process has."""
         if self._forkserver_pid is not None or _ADDRESS not in os.environ:
             super().ensure_running()
-            os.environ[_ADDRESS] = self._forkserver_address
+            # From Python 3.14 on it serves those who have the key
+            key = getattr(self, "_forkserver_authkey", None) or b""
+            os.environ[_ADDRESS] = f"{key.hex()} {self._forkserver_address}"
         elif self._forkserver_address is None:
             resource_tracker.ensure_running()
-            self._forkserver_address = os.environ[_ADDRESS]
+            key, _, self._forkserver_address = os.environ[_ADDRESS].partition(" ")
+            self._forkserver_authkey = bytes.fromhex(key)
             # In place of the pipe by which it knows that somebody may need it
             self._forkserver_alive_fd = os.open(os.devnull, os.O_RDONLY)
 
     def stop(self) -> None:
-        """End it, where this process has started it, and wait for that."""
+        """End it, if this process has started it, and wait for that: it ends before pytest does.
+
+        It does not wait for the processes that it has forked.
+        """
         self._stop()
 
 
@@ -97,14 +103,15 @@ class _Program:
 
     Parameters
     ----------
-    command, environment, directory, start_new_session
-        As those of `subprocess.Popen`.
+    command, environment, directory, start_new_session, process_group
+        As those of `subprocess.Popen`; a negative group is that of the process that forks.
     """
 
     command: Sequence[str]
     environment: dict[str, str]
     directory: str
-    start_new_session: bool
+    start_new_session: bool = False
+    process_group: int = -1
 
     def __reduce__(self) -> tuple[Any, ...]:
         # In a forked process that forks another one, this module is not in `sys.modules`
@@ -114,9 +121,13 @@ class _Program:
 
     def _bootstrap(self, parent_sentinel: int) -> int:
         os.close(parent_sentinel)
+        # The server ends when nobody holds this pipe; it is not to wait for this process
+        os.close(forkserver._forkserver._forkserver_alive_fd)
         streams = forkserver.get_inherited_fds()
         if self.start_new_session:
             os.setsid()
+        if self.process_group >= 0:
+            os.setpgid(0, self.process_group)
         return self.run(streams)
 
     def run(self, streams: Sequence[int]) -> int:
@@ -124,10 +135,10 @@ class _Program:
         for number, stream in enumerate(streams):
             os.dup2(stream, number)
             os.close(stream)
-        sys.stdin, sys.stdout, sys.stderr = (
-            os.fdopen(number, mode, buffering=1, closefd=False)
-            for number, mode in enumerate(("r", "w", "w"))
-        )
+        # As of a new interpreter: a program that does not flush what it says must fail here too
+        sys.stdin = os.fdopen(0, closefd=False)
+        sys.stdout = os.fdopen(1, "w", closefd=False)
+        sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace", closefd=False)
         util._finalizer_registry.clear()
         sys.path[:] = self._paths()
         for name in [name for name in sys.modules if name.partition(".")[0] == "support"]:
@@ -196,7 +207,7 @@ def _fork_exec(command: Sequence[Any], *options: Any) -> int:
         pairs = (os.fsdecode(each).partition("=") for each in given["env"] or ())
         environment = {name: value for name, _, value in pairs} or dict(os.environ)
         directory = os.fsdecode(given["cwd"] or os.getcwd())  # noqa: PTH109
-        status = _Program(words, environment, directory, start_new_session=False).run(streams)
+        status = _Program(words, environment, directory).run(streams)
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
@@ -222,7 +233,10 @@ def _status_of(module: str) -> int:
 
 
 class Forked(subprocess.Popen[Any]):
-    """``python -m MODULE ARGUMENTS``, forked; all else is as in `subprocess.Popen`."""
+    """``python -m MODULE ARGUMENTS``, forked; all else is as in `subprocess.Popen`.
+
+    It does not take the options in `NOT_FORKED`.
+    """
 
     def _execute_child(self, args: Sequence[str], *options: Any) -> None:
         given = dict(zip(_OPTIONS, options, strict=True))
@@ -233,12 +247,14 @@ class Forked(subprocess.Popen[Any]):
             {**(os.environ if env is None else env), _ADDRESS: os.environ[_ADDRESS]},
             str(Path.cwd() if cwd is None else cwd),
             given["start_new_session"],
+            given["process_group"],
         )
         ends = [given[each] for each in ("p2cread", "c2pwrite", "errwrite")]
         # A stream that is not given is ours
         streams = [number if end == -1 else end for number, end in enumerate(ends)]
         self._sentinel, data = SERVER.connect_to_new_process(streams)
-        weakref.finalize(self, os.close, self._sentinel)
+        # Not before `Popen.__del__`, which may read it
+        weakref.finalize(self, os.close, self._sentinel).atexit = False
         with os.fdopen(data, "wb") as pipe:
             pickle.dump({}, pipe)
             pickle.dump(program, pipe)
@@ -263,7 +279,10 @@ class Forked(subprocess.Popen[Any]):
 
     def _read_status(self) -> None:
         if self.returncode is None and wait([self._sentinel], 0):
-            self.returncode = forkserver.read_signed(self._sentinel)
+            try:
+                self.returncode = forkserver.read_signed(self._sentinel)
+            except EOFError:  # the server has ended; `multiprocessing` gives this status too
+                self.returncode = 255
 
 
 _ENDS = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
@@ -278,6 +297,11 @@ _OPTIONS = (
     *("start_new_session", "process_group"),
 )
 """Of `subprocess.Popen._execute_child`."""
+NOT_FORKED = {
+    *("executable", "preexec_fn", "close_fds", "pass_fds", "shell", "restore_signals"),
+    *("user", "group", "extra_groups", "umask"),
+}
+"""Options of `subprocess.Popen` with which a process is not forked."""
 
 
 def start(
@@ -291,8 +315,8 @@ def start(
         As those of `subprocess.Popen`.
     """
     words = [os.fspath(word) for word in command]
-    kind = Forked if _is_ahead(words) and "preexec_fn" not in options else subprocess.Popen
-    return kind(words, env=env, **options)
+    is_forked = _is_ahead(words) and NOT_FORKED.isdisjoint(options)
+    return (Forked if is_forked else subprocess.Popen)(words, env=env, **options)
 
 
 def _is_ahead(command: Sequence[str]) -> bool:

@@ -165,7 +165,6 @@ class SampleStage(Part):
         super().__init__(name, lambda: 0.0, lambda _: None)
         self.world = world
         self.x, self.y, self.z = (self._axis(axis) for axis in "xyz")
-        self.by = Part(f"{name}_by", lambda: 0.0, lambda _: None)
         self.targets: list[tuple[float, ...]] = []
 
     def _axis(self, axis: str) -> Part:

@@ -6,8 +6,8 @@
    network that sees all, ``NETWORKS/all.pt``, and beside it one without each generator named, and
    one that sees more of each generator named; shards that are added meanwhile are used. On a GPU,
    where there is one;
-3. ``mix FIRST SECOND PART POOL OUT``: the mean of two checkpoints, the second trained on from the
-   first, that is by PART the second;
+3. ``mix FIRST SECOND PART POOL OUT``: the mean of two checkpoints whose training began with the
+   same weights, by PART the second;
 4. ``export CHECKPOINT MODEL``: the model file, with the revisions of code and data in its metadata;
 5. ``score MODEL [--real FOLDER]``: figures on pictures that nothing was trained on.
 
@@ -103,6 +103,8 @@ def revision() -> str:
 
 def main() -> int:
     """Run the step that the command line names."""
+    from names import TURN
+
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -116,8 +118,8 @@ def main() -> int:
     fit.add_argument("pool", type=Path)
     fit.add_argument("networks", type=Path, help="folder for the checkpoints")
     fit.add_argument("--minutes", type=float, default=60.0)
-    fit.add_argument("--without", nargs="*", default=[], help="generators")
-    fit.add_argument("--more", nargs="*", default=[], help="generators")
+    fit.add_argument("--without", nargs="*", default=[], choices=TURN, help="generators")
+    fit.add_argument("--more", nargs="*", default=[], choices=TURN, help="generators")
     fit.add_argument("--rate", type=float, default=2e-3)
     fit.add_argument("--batch", type=int, default=240, help="pictures in a step")
     fit.add_argument("--room", type=int, default=100_000, help="most pictures in memory")

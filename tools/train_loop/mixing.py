@@ -1,7 +1,7 @@
-"""The mean of two networks of which one was trained on from the other.
+"""The mean of two networks whose training began with the same weights.
 
-It is as good on what the first has learned as the first, and nearly as good on what is new as the
-second (Wortsman et al., arXiv:2109.01903).
+It is about as good as the better of the two on each set of pictures. Wortsman et al.
+(arXiv:2203.05482) average networks that were trained side by side from one beginning, as here.
 """
 
 from pathlib import Path

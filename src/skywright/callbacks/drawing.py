@@ -53,7 +53,7 @@ class Drawer:
         self._thread = ThreadPoolExecutor(1, "drawer")
 
     def __call__(self, drawing: Drawing) -> "Future[dict[str, bytes]]":
-        """Return the future pictures; none of them if the process dies."""
+        """Return the future pictures; none of them if the process cannot start, or dies."""
         return self._thread.submit(self._send, drawing)
 
     def close(self) -> None:
@@ -73,18 +73,19 @@ class Drawer:
         except Exception:  # of a result: each type has errors of its own
             log.exception("a result cannot be sent to the process that draws; pictures are lacking")
             return {}
-        if self._process is None or self._process.poll() is not None:
-            self._process = start_module("skywright.callbacks.drawing")
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
         try:
+            if self._process is None or self._process.poll() is not None:
+                self._process = start_module("skywright.callbacks.drawing")
+            assert self._process.stdin is not None
+            assert self._process.stdout is not None
             self._process.stdin.write(content)
             self._process.stdin.flush()
             return cast("dict[str, bytes]", pickle.load(self._process.stdout))
-        except (OSError, EOFError, pickle.UnpicklingError):
-            log.exception("the process that draws has ended; pictures are lacking")
-            self._process.kill()  # the next drawing has another one
-            self._process.wait()
+        except Exception:  # it cannot start, has ended, or sends what cannot be loaded
+            log.exception("the process that draws has failed; pictures are lacking")
+            if self._process is not None:
+                self._process.kill()  # the next drawing has another one
+                self._process.wait()
             return {}
 
 

@@ -274,7 +274,7 @@ class Journal:
             if file is not None and name != "stop":
                 self._files[doc["uid"]] = file
                 file.document_uids.add(doc["uid"])
-            if name == "descriptor":
+            if file is not None and name == "descriptor":
                 keys = doc["data_keys"].items()
                 untyped = [k for k, v in keys if "external" not in v and "dtype_numpy" not in v]
                 if untyped:

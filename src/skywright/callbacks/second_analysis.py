@@ -115,6 +115,8 @@ class SecondAnalysis:
             drawn = self._draw((self.run, analysis, members, _scalars(analysis)))
             while not drawn.done() and time.monotonic() < self.draw_until:
                 yield
+            if not drawn.done():
+                log.error("%s: run %s: no pictures in time", self.name, self._start["uid"])
             pictures = drawn.result() if drawn.done() else {}
             self._derive(analysis, members, stream, inputs, pictures)
         except Exception as error:  # the first analysis must end as it would without this one

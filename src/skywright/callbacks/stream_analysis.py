@@ -21,8 +21,12 @@ from skywright.errors import DataError, SkywrightError
 
 UNFLUSHED_POLL_S = 0.005
 """Period of checks for frames that are announced but not yet complete in their file, s."""
+MISSING_FILE_POLL_S = 0.05
+"""Period of checks for a file that is announced but cannot be opened, s."""
 DRAWING_POLL_S = 0.05
 """Period of checks whether the pictures are drawn, s."""
+DRAWING_LIMIT_S = 120.0
+"""Time limit for the pictures of a run, s; its derived runs end without them then."""
 
 Returned = TypeVar("Returned")
 
@@ -114,7 +118,9 @@ class StreamAnalysis:
         self._assets = assets
         self._limits = limits
         self._picture_thread = picture_thread
-        self._waits_for_pictures = True
+        self._draw_until = math.inf
+        self._unreadable = ""
+        """Why the file cannot be read at present; "" if it can."""
         self._first_backlog_end: int | None = None
         """End of the frames that waited at the first batch, none of which is skipped for
         `max_behind_s`; None before it."""
@@ -176,9 +182,7 @@ class StreamAnalysis:
 
     def interrupt(self, reason: str) -> None:
         """End the derived run now: its raw run will not end, or its pictures take too long."""
-        self._waits_for_pictures = False
-        for each in self.second:
-            each.draw_until = 0.0
+        self._stop_drawing_at(0.0)
         self.close_step()
         if self.derived is not None and not self.exit_status:
             self._guarded(lambda: self._close("abort", f"interrupted: {reason}"))
@@ -196,7 +200,7 @@ class StreamAnalysis:
             times.append(DRAWING_POLL_S)
         # Frames are announced, but not yet complete in their file
         if self._reader.table.announced() > self.position:
-            times.append(UNFLUSHED_POLL_S)
+            times.append(MISSING_FILE_POLL_S if self._unreadable else UNFLUSHED_POLL_S)
         return min(times, default=None)
 
     @property
@@ -236,8 +240,7 @@ class StreamAnalysis:
             )
             self.error_type = type(error).__name__
             self.exit_status, self.reason = "fail", f"{self.error_type}: {error}"
-            for each in self.second:
-                each.draw_until = 0.0
+            self._stop_drawing_at(0.0)
             for _ in self._finish_second():  # does not wait for pictures: `draw_until` is over
                 pass
             try:
@@ -300,12 +303,16 @@ class StreamAnalysis:
 
     def _readable(self, stop: int) -> int:
         try:
-            return self._reader.readable(self.position, stop)
+            readable = self._reader.readable(self.position, stop)
         except DataError as error:  # the file may still appear, until the deadline
             if self._is_past_deadline():
                 raise
-            log.info("run %s, stream %s: %s", self.raw.run.uid, self.raw.name, error)
+            if self._unreadable != str(error):
+                log.info("run %s, stream %s: %s", self.raw.run.uid, self.raw.name, error)
+            self._unreadable = str(error)
             return self.position
+        self._unreadable = ""
+        return readable
 
     def _is_past_deadline(self) -> bool:
         return self._deadline is not None and time.monotonic() >= self._deadline
@@ -337,7 +344,14 @@ class StreamAnalysis:
             if frames is None
             else self._picture_thread.submit(attempt, self._analysis.draw, frames)
         )
+        self._stop_drawing_at(time.monotonic() + DRAWING_LIMIT_S)
         self._closing = self._close_all(drawn)
+
+    def _stop_drawing_at(self, until: float) -> None:
+        """Let the derived runs end without pictures after a time of the monotonic clock."""
+        self._draw_until = until
+        for each in self.second:
+            each.draw_until = until
 
     def _close_all(self, drawn: "Future[Mapping[str, bytes] | None] | None") -> Iterator[None]:
         """Close the derived runs, those of the second stage first; yield while pictures are drawn.
@@ -345,8 +359,10 @@ class StreamAnalysis:
         If the worker dies before the last one is closed, the next worker repeats all of them.
         """
         yield from self._finish_second()
-        while drawn is not None and not drawn.done() and self._waits_for_pictures:
+        while drawn is not None and not drawn.done() and time.monotonic() < self._draw_until:
             yield
+        if drawn is not None and not drawn.done():
+            log.error("run %s, stream %s: no pictures in time", self.raw.run.uid, self.raw.name)
         self._close("success", "", drawn.result() if drawn is not None and drawn.done() else None)
 
     def _close(

@@ -207,6 +207,7 @@ class WorkerSupervisor:
         self._queue: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
         self._worker: subprocess.Popen[bytes] | None = None
         self._failed_starts = 0
+        self._last_check = time.monotonic()
         self._thread = threading.Thread(target=self._work, name=f"live-{name}", daemon=True)
         self._thread.start()
 
@@ -417,11 +418,14 @@ class WorkerSupervisor:
 
     def _kill_if_stalled(self) -> None:
         now = time.monotonic()
+        # This process was stopped (Ctrl-Z), or waited for the pipe: there may be unread reports
+        was_away = now - self._last_check > self._limits.stall_s / 2
+        self._last_check = now
         for run in self._runs.values():
             for name, stream in run.open_streams.items():
                 is_ending = run.raw.stop is not None or bool(run.abandoned)
                 behind = is_ending or run.announced(name) > stream.reached
-                if not behind or stream.error:
+                if not behind or stream.error or was_away:
                     stream.last_report = now
                 elif now - stream.last_report > self._limits.stall_s and self._worker is not None:
                     limit_s = self._limits.stall_s

@@ -110,7 +110,7 @@ def _widen_scalar(column: ColumnType, value: Any) -> ColumnType:
 
 
 def _widen_array(column: ColumnType | None, value: Any, promised: str) -> ColumnType:
-    array = rectangular(value)
+    array = rectangular(value, column.dtype if column and column.dtype else promised)
     if column is None or column.kind != "array":
         # Zarr has no objects, structures, long doubles and datetimes without unit.
         unknown = promised[1:2] in ("O", "V") or promised[1:] in ("f16", "c32", "M8", "m8")
@@ -171,8 +171,10 @@ def _fits(array: np.ndarray, dtype: np.dtype) -> bool:
     return bool(np.array_equal(back, array, equal_nan=array.dtype.kind == "f"))
 
 
-def rectangular(value: Any) -> np.ndarray:
+def rectangular(value: Any, dtype: str = "") -> np.ndarray:
     """Return nested lists as an array; gaps of ragged ones, and None, are NaN or empty text.
+
+    If `dtype` is one of dates or durations, integers stay integers and gaps are NaT's.
 
     Examples
     --------
@@ -194,6 +196,11 @@ def rectangular(value: Any) -> np.ndarray:
     leaves = {at + (0,) * (depth - len(at)): leaf for at, leaf in leaves.items()}
     shape = tuple(max((at[axis] + 1 for at in leaves), default=0) for axis in range(depth))
     known = [leaf for leaf in leaves.values() if leaf is not None]
+    if dtype[1:2] in ("M", "m") and all(type(leaf) is int and leaf in INT64 for leaf in known):
+        dates = np.full(shape, INT64[0])
+        for at, leaf in leaves.items():
+            dates[at] = INT64[0] if leaf is None else leaf
+        return dates
     if any(isinstance(leaf, str) for leaf in known) or any(
         isinstance(leaf, int) and abs(leaf) > EXACT_IN_FLOAT for leaf in known
     ):
@@ -244,10 +251,12 @@ def convert(column: ColumnType, value: Any) -> Any:
 
 
 def _padded(column: ColumnType, value: Any) -> np.ndarray:
-    array = rectangular(value)
+    array = rectangular(value, column.dtype)
     dtype = np.dtype(column.dtype)
     if dtype.kind == "U" and array.dtype.kind != "U":
+        missing = array != array  # NaN alone is unequal to itself
         array = array.astype(f"<U{NUMBER_LENGTH}") if array.size else array.astype("<U1")
+        array[missing] = ""
     shape = tuple(max(length, 1) for length in column.shape)
     if array.shape == shape:
         return array.astype(dtype)

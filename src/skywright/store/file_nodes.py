@@ -24,9 +24,8 @@ from tiled.utils import path_from_uri
 from skywright.errors import DataError
 from skywright.files.hdf5 import open_hdf5
 from skywright.files.readers import HDF5, first_row, readers
-from skywright.files.segments import between
 from skywright.store.external import external_source, number_files
-from skywright.store.journal_contents import ExternalRows, ResourceRows, Stream, datum
+from skywright.store.journal_contents import ResourceRows, Stream, datum
 from skywright.store.reader_adapter import reader_source
 from skywright.store.table_adapter import MIMETYPE, fits_table, table_structure
 
@@ -46,11 +45,11 @@ NAME_BYTES = 200
 log = logging.getLogger(__name__)
 
 
-def rows_in_files(external_rows: ExternalRows, stop: float) -> list[ResourceRows]:
-    """Return the rows of the seq_nums below `stop` of a data key, numbered as in their files."""
+def rows_in_files(stream: Stream, key: str) -> list[ResourceRows]:
+    """Return the rows of a data key that the catalog shows, numbered as in their files."""
     rows = []
-    for part in between(external_rows.segments, float("-inf"), stop):
-        row_0 = external_rows.index_of_row_0(part.resource)
+    for part in stream.shown_rows(key):
+        row_0 = stream.external_rows[key].index_of_row_0(part.resource)
         rows.append(replace(part, start=part.start - row_0, stop=part.stop - row_0))
     return rows
 
@@ -93,9 +92,8 @@ def data_sources(
     """
     groups: dict[Any, list[str]] = {}
     resources = {uid: with_plain_uri(resource) for uid, resource in resources.items()}
-    end = stream.external_rows_end()
-    for key, external_rows in stream.external_rows.items():
-        rows = rows_in_files(external_rows, end)
+    for key in stream.external_rows:
+        rows = rows_in_files(stream, key)
         if not rows:
             continue
         uris = [resources[r.resource].get("uri", "") for r in rows]
@@ -153,7 +151,7 @@ def _table(
     *,
     ended: bool,
 ) -> DataSource:
-    rows = rows_in_files(stream.external_rows[keys[0]], stream.external_rows_end())
+    rows = rows_in_files(stream, keys[0])
     dtypes = {key: _dtype(data_keys[key]) for key in keys}
     size = max(PARTITION_BYTES // sum(dtype.itemsize for dtype in dtypes.values()), 1)
     uris, segments = number_files([(resources[r.resource]["uri"], r.start, r.stop) for r in rows])
@@ -176,11 +174,10 @@ def _array(
     data_keys: Mapping[str, Any],
     kept: Path,
 ) -> DataSource:
-    external_rows = stream.external_rows[key]
-    segments = between(external_rows.segments, float("-inf"), stream.external_rows_end())
+    segments = stream.shown_rows(key)
     first = resources[segments[0].resource]
     if first["mimetype"] != HDF5 and first["mimetype"] in readers():
-        rows = rows_in_files(external_rows, stream.external_rows_end())
+        rows = rows_in_files(stream, key)
         used = [resources[part.resource] for part in rows]
         before = [first_row(resource["parameters"]) for resource in used]
         ranges = [(n + part.start, n + part.stop) for n, part in zip(before, rows, strict=True)]
@@ -188,13 +185,13 @@ def _array(
     if first["mimetype"] not in CONSOLIDATOR_REGISTRY:
         raise DataError(f"no reader for {first['mimetype']}")
     sliced = first["parameters"].get("slice")  # leaves rows out by itself
-    if external_rows.skips_rows and first["mimetype"] == HDF5 and not sliced:
+    if stream.skips_rows(key) and first["mimetype"] == HDF5 and not sliced:
         name = f"{stream.name}-{first['uid']}-{key}".replace("/", "_")
         if len(name.encode()) > NAME_BYTES:
             start = name.encode()[:NAME_BYTES].decode(errors="ignore")
             name = f"{start}-{zlib.crc32(name.encode()):08x}"
         path = kept / f"{name}.h5"
-        rows = rows_in_files(external_rows, stream.external_rows_end())
+        rows = rows_in_files(stream, key)
         write_virtual_file(path, [(resources[part.resource], part) for part in rows])
         parameters = dict(first["parameters"]) | {"dataset": KEPT}
         first = first | {"uri": f"file://localhost{path}", "parameters": parameters}

@@ -5,6 +5,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+import numpy as np
 from event_model import EventPage, unpack_event_page
 
 from skywright.files.segments import Segment, append, between, supersede
@@ -60,10 +61,6 @@ class ExternalRows:
         """
         return self._first.get(self._file_of.get(resource, ""), 0)
 
-    def rows_before(self, stop: float) -> int:
-        """Return the number of rows that belong to seq_nums below `stop`."""
-        return sum(each.count for each in between(self.segments, float("-inf"), stop))
-
     def add(self, doc: dict[str, Any], file: str) -> bool:
         """Add the rows of a stream datum in `file`.
 
@@ -106,7 +103,7 @@ class Stream:
     """Increases when rows that were written have to be written again."""
     last_line: array = field(default_factory=lambda: array("q"))
     """Line of the valid event, by seq_num - first_seq; 0: none. Lines are counted as
-    `JournalContents.add` gets them: the events of a page all have the page's number."""
+    `JournalContents.add` gets them, one event each, from `DocumentNormalizer`."""
     first_seq: int = 1
     external_rows: dict[str, ExternalRows] = field(default_factory=dict)
     """The rows of files that belong to each seq_num, by data key."""
@@ -120,15 +117,29 @@ class Stream:
         """Return the seq_nums that have an event, ascending."""
         return [self.first_seq + i for i, line in enumerate(self.last_line) if line]
 
-    def external_rows_end(self) -> float:
-        """Return the end (not included) of the seq_nums whose file rows are shown; infinity: all.
+    def shown_rows(self, key: str) -> list[ResourceRows]:
+        """Return the rows of the files of a data key that the catalog shows.
 
         Where events and files share a stream each event has one row of each file; a row whose
-        event was not recorded would make their lengths differ, and readers fail.
+        event is not known would make their lengths differ, and readers fail.
         """
+        segments = self.external_rows[key].segments if key in self.external_rows else []
         if not self.internal:
-            return float("inf")
-        return self.first_seq + len(self.last_line)
+            return segments
+        shown, begin = [], float("-inf")
+        for end in [*self._gaps(), self.first_seq + len(self.last_line)]:
+            shown += between(segments, begin, end)
+            begin = end + 1
+        return shown
+
+    def skips_rows(self, key: str) -> bool:
+        """Tell whether rows of the files of a data key are left out before others."""
+        return self.external_rows[key].skips_rows or (bool(self.internal) and bool(self._gaps()))
+
+    def _gaps(self) -> list[int]:
+        """Return the seq_nums without an event before the last one that has one."""
+        lines = np.asarray(self.last_line)
+        return [self.first_seq + int(i) for i in np.flatnonzero(lines == 0)]
 
     def is_last_line_of(self, seq_num: int, line: int) -> bool:
         """Return whether the event on `line` is the last one of `seq_num`."""
@@ -166,7 +177,9 @@ class Stream:
         if index < len(self.last_line):
             self.revision += 1  # taken again, or out of order
         else:
-            self.last_line.extend([0] * (index + 1 - len(self.last_line)))
+            gap = index - len(self.last_line)
+            self.last_line.extend([0] * (gap + 1))
+            self.revision += bool(gap and self.external_rows)  # a row of a file is left out
         self.last_line[index] = line
 
     def add_external_rows(

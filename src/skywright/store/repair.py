@@ -14,7 +14,6 @@ from skywright.callbacks.journal import encode_line
 from skywright.files.hdf5_flags import clear_flags
 from skywright.files.index import files_path
 from skywright.files.readers import HDF5, local_path, locate, open_reader, readers
-from skywright.files.segments import between
 from skywright.store.journal_contents import JournalContents, Stream, datum
 from skywright.store.table_adapter import flushed_rows
 from skywright.store.tail import Tail, locked_if_dead
@@ -81,7 +80,7 @@ def close_interrupted_run(path: Path, offset: int, contents: JournalContents) ->
 def _closing_documents(contents: JournalContents, died: float) -> Documents:
     counts = {name: _rows(stream) for name, stream in contents.streams.items()}
     names = {stream.descriptor: stream.name for stream in contents.streams.values()}
-    for resources in _by_file(contents).values():
+    for resources in _by_file(contents):
         rows = rows_on_disk(resources)
         for resource in resources if rows is not None else []:
             for name, doc in _unreported(contents, resource, rows or 0):
@@ -114,17 +113,21 @@ def _stop(contents: JournalContents, died: float) -> dict[str, Any]:
 
 
 def _rows(stream: Stream) -> int:
-    rows = [each.rows_before(float("inf")) for each in stream.external_rows.values()]
+    rows = [sum(s.count for s in each.segments) for each in stream.external_rows.values()]
     return len(stream.seq_nums()) if stream.internal else max(rows, default=0)
 
 
-def _by_file(contents: JournalContents) -> dict[str, list[dict[str, Any]]]:
-    files: dict[str, list[dict[str, Any]]] = {}
+def _by_file(contents: JournalContents) -> list[list[dict[str, Any]]]:
+    """Return the stream resources of each file, of a data key the last one: the rows go on there.
+
+    A device that is read in several streams may have a resource for each.
+    """
+    files: dict[str, dict[str, dict[str, Any]]] = {}
     for resource in contents.resources.values():
         known = resource["mimetype"] in readers() and "dataset" in resource["parameters"]
         if known and not resource["uid"].endswith(LATE):
-            files.setdefault(resource["uri"], []).append(resource)
-    return files
+            files.setdefault(resource["uri"], {})[resource["data_key"]] = resource
+    return [[*keys.values()] for keys in files.values()]
 
 
 def rows_on_disk(resources: list[dict[str, Any]]) -> int | None:
@@ -161,6 +164,11 @@ def _unreported(contents: JournalContents, resource: Mapping[str, Any], rows: in
     Where they would have no event beside them they get a stream of their own.
     """
     key, uid = resource["data_key"], resource["uid"]
+    same = {
+        each["uid"]
+        for each in contents.resources.values()
+        if (each["data_key"], each["uri"]) == (key, resource["uri"])
+    }
     streams = [
         stream
         for stream in contents.streams.values()
@@ -168,12 +176,11 @@ def _unreported(contents: JournalContents, resource: Mapping[str, Any], rows: in
     ]
     if not streams:
         return
-    # A device that is read in several streams has one resource: the last rows go on.
-    stream = max(streams, key=lambda stream: _reported(stream, key, uid))
+    # Of a device that is read in several streams the last rows go on.
+    stream = max(streams, key=lambda stream: _reported(stream, key, same))
     external_rows = stream.external_rows.get(key)
-    known = external_rows.segments if external_rows else []
-    segments = between(known, float("-inf"), stream.external_rows_end())
-    mine = [segment for segment in segments if segment.resource == uid]
+    segments = stream.shown_rows(key)
+    mine = [segment for segment in segments if segment.resource in same]
     first = external_rows.index_of_row_0(uid) if external_rows else 0
     index = max((segment.stop for segment in mine), default=first)
     count = first + rows - index
@@ -184,7 +191,7 @@ def _unreported(contents: JournalContents, resource: Mapping[str, Any], rows: in
         yield "stream_datum", _datum(uid, stream.descriptor, index, seq_num, count)
         return
     late = f"{stream.name}{LATE}"
-    if late in contents.streams and _reported(contents.streams[late], key, f"{uid}{LATE}"):
+    if late in contents.streams and _reported(contents.streams[late], key, {f"{uid}{LATE}"}):
         return
     descriptor = f"{stream.descriptor}{LATE}"
     yield "descriptor", _late_descriptor(contents, stream, descriptor, late)
@@ -197,11 +204,11 @@ def _unreported(contents: JournalContents, resource: Mapping[str, Any], rows: in
     yield "stream_datum", _datum(f"{uid}{LATE}", descriptor, 0, 1, count)
 
 
-def _reported(stream: Stream, key: str, resource: str) -> int:
-    """Return the index after the last row of a resource that a stream has; 0 if it has none."""
+def _reported(stream: Stream, key: str, same: set[str]) -> int:
+    """Return the index after the last row of these resources that a stream has, or 0."""
     rows = stream.external_rows.get(key)
     segments = rows.segments if rows else []
-    return max((s.stop for s in segments if s.resource == resource), default=0)
+    return max((s.stop for s in segments if s.resource in same), default=0)
 
 
 def _late_descriptor(

@@ -346,7 +346,7 @@ def wait_until_stored(client: Container, uid: str, timeout_s: float = 60.0) -> C
     Raises
     ------
     SkywrightError
-        If it is not there in time. It is safe in its journal.
+        If it is not there in time. It is in its journal, unless that could not be written.
     """
     end, pause = time.monotonic() + timeout_s, threading.Event()
     while time.monotonic() < end:
@@ -355,8 +355,8 @@ def wait_until_stored(client: Container, uid: str, timeout_s: float = 60.0) -> C
             return container[uid]
         pause.wait(0.1)
     raise SkywrightError(
-        f"derived run {uid} is in its journal, but not in the catalog after {timeout_s} s; does "
-        "the ingester run? `skywright recover` brings it in"
+        f"derived run {uid} is not in the catalog after {timeout_s} s; does the ingester run? "
+        "`skywright recover` brings it in from its journal"
     )
 
 

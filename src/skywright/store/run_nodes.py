@@ -89,7 +89,7 @@ class Catalog:
             headers={"Content-Type": "application/json", "Accept": "application/json"},
         )
         if response.status_code in NO_ROUTE:
-            log.info("tiled has no %s; each node is a request of its own", route)
+            log.warning("tiled has no %s; each node is a request of its own", route)
             self.routes = False
             return None
         return handle_error(response).json()

@@ -147,7 +147,7 @@ class LoopDetection(Analysis[Votes]):
     version = "13"
     inputs: ClassVar[Sequence[str]] = ("image",)
     # A video camera's: not the images of telescope modules or X-ray detectors in the same session.
-    arrays: ClassVar[Mapping[str, ArrayInput]] = {"image": ArrayInput(2, ("uint8", "uint16"), 64)}
+    arrays: ClassVar[Mapping[str, ArrayInput]] = {"image": ArrayInput(2, ("uint8",), 64)}
     columns = COLUMNS
     results = RESULTS
     pictures = 12

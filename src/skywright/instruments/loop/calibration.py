@@ -342,22 +342,25 @@ class CalibrationFile:
         return found
 
     def at_or_guess(self, zoom: float, shape: tuple[int, ...]) -> ZoomCalibration:
-        """Return the calibration at a zoom or, where the file has none, a guess with its errors."""
-        if self.stops():
-            return self.at(zoom, shape)
-        height, width = shape[:2]
-        return ZoomCalibration(
-            zoom=zoom,
-            um_per_px_x=UM_PER_PX,
-            um_per_px_y=UM_PER_PX,
-            axis_px=(height - 1) / 2.0,
-            axis_sigma_px=height / 6.0,
-            scale_residual_px=float(height),
-            axis_residual_px=float(height),
-            date=now(),
-            width_px=width,
-            height_px=height,
-        )
+        """Return the calibration at a zoom or, where the file is empty, a guess."""
+        return self.at(zoom, shape) if self.stops() else guess(zoom, shape)
+
+
+def guess(zoom: float, shape: tuple[int, ...]) -> ZoomCalibration:
+    """Return a calibration for pictures of a shape (H, W, ...) of which nothing is known."""
+    height, width = shape[:2]
+    return ZoomCalibration(
+        zoom=zoom,
+        um_per_px_x=UM_PER_PX,
+        um_per_px_y=UM_PER_PX,
+        axis_px=(height - 1) / 2.0,
+        axis_sigma_px=height / 6.0,
+        scale_residual_px=float(height),
+        axis_residual_px=float(height),
+        date=now(),
+        width_px=width,
+        height_px=height,
+    )
 
 
 def session_calibrations(settings: "Settings") -> Path:

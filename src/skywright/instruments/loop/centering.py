@@ -32,6 +32,7 @@ class Reason(StrEnum):
     NO_PIN = "no pin"
     NO_LOOP = "no loop"
     NOT_IN_VIEW = "tip not in view"
+    OTHER_SIDE = "pin from another side"
     TOO_FEW = "too few angles"
     SHORT_ARC = "arc too short"
     INCONSISTENT = "tips do not rotate together"
@@ -117,7 +118,8 @@ def fit_center(
     phi_deg : (n,) float
         Angle of the spindle at each picture; any order, any spacing.
     tip_px : (n, 2) float
-        x, y of the point; NaN where it is not seen. Wrong ones (up to 40 %) are found.
+        x, y of the point; NaN where it is not seen. Wrong ones are found, if there are not more
+        than `least_inliers` allows.
     view : View
     axis : AxisPrior, optional
         The row of the spindle where it is known; else it is a result.

@@ -248,6 +248,10 @@ def _check_pictures(found: RotationValues) -> None:
             f"flat image: {dark} pictures of the rotation have no light or no structure; did the "
             "back light go off?"
         )
+    if found.reason == Reason.OTHER_SIDE:
+        raise HardwareError(
+            f"{found.why}; if the camera or its mirroring was changed, run calibrate_camera"
+        )
     if found.frozen:
         raise HardwareError(
             f"the camera sends the same picture while the spindle turns ({turned} pictures); "

@@ -28,8 +28,8 @@ from skywright.instruments.loop.series import (
 )
 
 FROZEN = 0.1
-"""Less than this part of the pictures differing from all others, while the spindle turns, means
-that the camera sends old ones."""
+"""Fewer different pictures than this part of all, while the spindle turns, mean that the camera
+sends old ones."""
 MANY = 10
 
 STATES = ("ok", "flat image", "nothing seen", "tip not in view", "failed clipped", "no angle")

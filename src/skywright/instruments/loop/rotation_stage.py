@@ -12,7 +12,12 @@ from skywright.analysis import Analysis, Batch
 from skywright.analysis.second import Document, SecondRun, SecondStage
 from skywright.files.columns import ColumnReader
 from skywright.instruments.loop import centering
-from skywright.instruments.loop.calibration import CalibrationFile, ZoomCalibration, as_json
+from skywright.instruments.loop.calibration import (
+    CalibrationFile,
+    ZoomCalibration,
+    as_json,
+    guess,
+)
 from skywright.instruments.loop.rotation import LoopRotation, to_series
 from skywright.instruments.loop.spindle import RunSpindle, turns_both_ways
 from skywright.instruments.loop.timing import fit_delay
@@ -65,8 +70,10 @@ class RotationRun(SecondRun):
 
     def prepare(self, rows: Batch) -> tuple[Analysis[Any], Batch]:
         """Give each picture its angle, with the calibration that is saved now."""
-        zoom = float(self.turn.start.get("zoom", 0.0))
-        return _retime(self.turn, rows, self._calibrations.at_or_guess(zoom, self.turn.shape))
+        zoom, shape = float(self.turn.start.get("zoom", 0.0)), self.turn.shape
+        # Where the spindle rests, pixels alone count: `calibrate_camera` looks at a new zoom.
+        known = self._calibrations.at_or_guess if self.turn.is_meant_to_turn else guess
+        return _retime(self.turn, rows, known(zoom, shape))
 
     def failure(self, result: Mapping[str, Any]) -> str:
         """Return why neither tip nor middle is known."""
@@ -110,20 +117,25 @@ class RotationRun(SecondRun):
         read: Callable[[int], Picture],
         calibration: ZoomCalibration,
     ) -> Mapping[str, bytes]:
-        """Keep a picture of the first pass; draw it beside one of a later pass at its angle."""
+        """Keep a picture of the first pass drawn; draw it beside one of a later pass at its angle.
+
+        A worker that is replaced amid a centering has not drawn its first pass.
+        """
         from skywright.instruments.loop.rotation_pictures import draw_before_after
 
         known = np.flatnonzero(np.isfinite(phi))
+        done = centering["pass"] - 1
+        when = f"after pass {done}" if done else "before"
         before = _first_pictures.get(centering["uid"])
         if before is None:
             row = int(known[0])
-            text = f"before, {phi[row]:.0f} deg"
+            text = f"{when}, {phi[row]:.0f} deg"
             _first_pictures.clear()
             _first_pictures[centering["uid"]] = read(row), phi[row], text
             return {}
         apart = np.abs((phi[known] - before[1] + 180.0) % 360.0 - 180.0)
         row = int(known[np.argmin(apart)])
-        text = f"after pass {centering['pass'] - 1}, {phi[row]:.0f} deg"
+        text = f"{when}, {phi[row]:.0f} deg"
         return draw_before_after((before[0], before[2]), (read(row), text), calibration)
 
 

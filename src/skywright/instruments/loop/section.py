@@ -21,7 +21,8 @@ class GoniometerSettings(Section):
     """Rows x, y, z of the sample; columns: its displacement by one unit of each stage."""
     mounting: Literal["spindle", "table"] = "spindle"
     """Whether the stages turn with the sample (rows: goniometer frame) or stand under the spindle
-    (rows: along the spindle, across it as the camera sees it, along the beam)."""
+    (rows: along the spindle, across it as the camera sees it, along the beam). Those under the
+    spindle cannot center a loop."""
     phi_sign: Literal[1, -1] = 1
     """-1 where the angle of the motor grows against the sense of the geometry's formula."""
     oscillation: Literal["controller", "motor"] = "controller"

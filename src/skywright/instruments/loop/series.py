@@ -24,6 +24,8 @@ TIP_ERROR_PX, TIP_ERROR_OF_WIDTH = 0.2, 0.02
 MIN_SEEN = 0.1  # of the frames show a mount, or there is none; detectors err in 3 %
 NEAR_PX = 20.0
 """Tips of one mount are seen at one place along the spindle, but for roll and tilt, within this."""
+OTHER_SIDE = 0.8
+"""Part of the pictures with a mount that must show it enter from another side to believe that."""
 END_SHARE = 0.25
 """Part of the pictures that must agree on the end of a mount."""
 MAJORITY = 0.5  # of the boxes: they are wrong more often than tips, with dirt beside the head
@@ -145,7 +147,7 @@ def fit_series(
     found = np.isfinite(series.width_px).any()
     shift = np.hypot(TIP_ERROR_PX, TIP_ERROR_OF_WIDTH * width_px) if found else 0.0
     tip = fit_center(series.phi_deg, tip_px, view, axis, point_sigma_px=float(shift))
-    reason, why = _judge(series, tip, kind, int((cut & ~repeated).sum()))
+    reason, why = _judge(series, tip, kind, int((cut & ~repeated).sum()), view.side, elected)
     return SeriesFit(
         tip=tip,
         middle=middle,
@@ -315,7 +317,9 @@ def _near_border(
     return np.any([gaps[name] < margins[name] for name in SIDES if name != view.side], axis=0)
 
 
-def _judge(series: Series, tip: Center, kind: str, cut: int) -> tuple[Reason, str]:
+def _judge(
+    series: Series, tip: Center, kind: str, cut: int, side: Side, elected: Side
+) -> tuple[Reason, str]:
     """Say what the sample's state adds to what the fit says."""
     n = len(series)
     if n == 0:
@@ -328,6 +332,10 @@ def _judge(series: Series, tip: Center, kind: str, cut: int) -> tuple[Reason, st
         return Reason.NO_LOOP, f"no loop: {pins} of {n} frames show a bare pin"
     if tip.reason is Reason.KNOWN:
         return tip.reason, ""
+    other = int((series.side == elected).sum())
+    if elected != side and other > OTHER_SIDE * (series.side != "").sum():
+        seen = f"the pin enters from the {elected} in {other} of {n} frames, not from the {side}"
+        return Reason.OTHER_SIDE, f"{Reason.OTHER_SIDE}: {seen}; is the camera calibrated so?"
     beyond = int(series.beyond.sum())
     notes = []
     if beyond:

@@ -50,7 +50,12 @@ class RunSpindle:
     def turns(self) -> bool:
         """Whether the run has a spindle that is meant to turn."""
         has_spindle = bool(self._spindle) or bool(self._step_descriptors)
-        return has_spindle and bool(self.start.get(TURNS, True))
+        return has_spindle and self.is_meant_to_turn
+
+    @property
+    def is_meant_to_turn(self) -> bool:
+        """Whether the plan turns the spindle, if there is one."""
+        return bool(self.start.get(TURNS, True))
 
     @property
     def images(self) -> tuple[str, str] | None:

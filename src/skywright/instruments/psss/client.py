@@ -89,6 +89,7 @@ class Client(Closing):
     def set_parameters(self, parameters: dict[str, Any]) -> dict[str, Any]:
         """Change parameters, all or none of them; return all that there are now."""
         native = {
+            # A subclass, such as a masked array, goes by its own `tolist`
             name: _native(value) if type(value) is np.ndarray else value
             for name, value in parameters.items()
         }
@@ -115,7 +116,7 @@ class Client(Closing):
         Raises
         ------
         DataError
-            If `data` is no picture of numbers.
+            If `data` is no picture of numbers, or has masked pixels.
         """
         if data is not None and not isinstance(data, np.ndarray) and hasattr(data, "tolist"):
             data = data.tolist()
@@ -123,6 +124,8 @@ class Client(Closing):
             pixels = None if data is None else np.asarray(data)
         except ValueError as error:
             raise DataError(f"background: {error}") from error
+        if np.ma.is_masked(data):
+            raise DataError("background: has masked pixels, expected a value for each")
         if pixels is not None and (pixels.ndim != 2 or pixels.dtype.kind not in "biuf"):
             raise DataError(
                 f"background of shape {pixels.shape} and dtype {pixels.dtype}: "

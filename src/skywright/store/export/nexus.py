@@ -177,7 +177,9 @@ def _copy(group: h5py.Group, column: Column) -> None:
         else key.get("names"),
         "interpretation": {3: "image", 4: "rgb-image"}.get(len(column.shape)),
     }
-    dataset.attrs.update({k: v for k, v in attributes.items() if v is not None})
+    for name, value in attributes.items():
+        if value is not None:
+            dataset.attrs[name] = value.replace("\0", "") if isinstance(value, str) else value
 
 
 def _link(group: h5py.Group, column: Column, what: str, notes: list[str]) -> bool:
@@ -303,7 +305,7 @@ def _set(group: h5py.Group, name: str, value: object, units: str | None = None) 
     _allocate_dataset(group, array.shape, array.dtype)
     dataset = group.create_dataset(name, data=_text(array) if array.dtype.kind == "U" else value)
     if units:
-        dataset.attrs["units"] = units
+        dataset.attrs["units"] = units.replace("\0", "")
     return dataset
 
 

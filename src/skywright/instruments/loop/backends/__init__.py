@@ -36,6 +36,9 @@ class Found:
 class Detector(ABC):
     """A back-end; all methods may be called from any thread."""
 
+    color = False
+    """Whether color tells it more than grey, so that files are worth decoding to RGB."""
+
     @abstractmethod
     def find(self, picture: NDArray[np.uint8], file: bytes | None = None, key: str = "") -> Found:
         """Look at a picture.

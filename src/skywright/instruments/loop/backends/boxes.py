@@ -25,7 +25,7 @@ from skywright.wire.automl import Box
 LOOPS, PIN = ("nylon", "mitegen"), "pin"
 CLASSES = (*LOOPS, PIN)
 CONSIDERED = 5
-"""Boxes of highest score that are looked at; the rest is padding."""
+"""Boxes of highest score that are looked at, where no other number is set."""
 LEAST_SURE = 0.01
 """Scores are no nearer than this to 0 and 1 when they weigh in a vote."""
 TIP_PART = 0.15

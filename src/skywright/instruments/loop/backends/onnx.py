@@ -66,6 +66,7 @@ class OnnxDetector(Detector):
         self.threshold = threshold
         self._session = open_session(data, f"onnx: model {model}")
         self._input = _Input(self._session, str(model))
+        self.color = self._input.channels == 3
         named = self._session.get_modelmeta().custom_metadata_map.get("classes", "")
         self._classes = classes or [name.strip() for name in named.split(",") if name.strip()]
         if not set(self._classes) & set(CLASSES):

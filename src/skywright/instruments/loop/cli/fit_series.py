@@ -67,8 +67,11 @@ def fit_series(
         typer.Option(help="-1 if the motor turns the other way.", show_default="1"),
     ] = None,
     delay: Annotated[
-        float, typer.Option(help="By which the times of pictures are late, s; needs `time`.")
-    ] = 0.0,
+        float | None,
+        typer.Option(
+            help="By which the times of pictures are late, s; needs `time`.", show_default="0"
+        ),
+    ] = None,
     find_delay: Annotated[
         bool, typer.Option("--fit-delay", help="Find the delay, from sweeps forward and backward.")
     ] = False,
@@ -79,8 +82,8 @@ def fit_series(
     calibration: Annotated[
         Path | None,
         typer.Option(
-            help="Camera calibration file; replaces scale, size, side, axis, roll, delay, and sign "
-            "and target where they are not given."
+            help="Camera calibration file; replaces scale, size, side, axis, roll, and sign, "
+            "target and delay where they are not given. Angles without `time` have no delay."
         ),
     ] = None,
     zoom: Annotated[float | None, typer.Option(help="Position of the zoom in that file.")] = None,
@@ -112,7 +115,9 @@ def fit_series(
         target_px=target_column,
     )
     if calibration is not None:
-        known, axis, delay = _calibrated(calibration, zoom)
+        known, axis, late = _calibrated(calibration, zoom)
+        timed = trace is not None or any(row.time is not None for _, row in rows)
+        delay = late if delay is None and timed else delay
         if fixed not in (None, known.side):
             raise ConfigError(f"--side {fixed}: {calibration} has side {known.side}; drop --side")
         view = replace(
@@ -128,7 +133,7 @@ def fit_series(
         readings = read_rows(trace)
         angles = np.unwrap(required(trace, readings, "phi"), period=360.0)
         motor = Trace(required(trace, readings, "time"), angles)
-    answer = _fit_rows(file, rows, view, axis, fixed, motor, None if find_delay else delay)
+    answer = _fit_rows(file, rows, view, axis, fixed, motor, None if find_delay else delay or 0.0)
     if as_json:
         print_json(answer)
     else:

@@ -32,8 +32,8 @@ Cell = tuple[int, int]
 Place = tuple[float, float]
 LEAST_SCORE = 0.5  # below it nothing is reported but the score
 SCORE_SLOPE, SCORE_SHIFT = 0.69, -0.37
-"""Of the score's log odds over those that the network gives a mount, fitted to 700 answers that
-the network before gave on twin, painter and composite, seeds from 421,000,000."""
+"""Of the score's log odds over those that the network gives a mount, fitted to 700 answers of an
+earlier network (`loop_detection` 11) on twin, painter and composite, seeds from 421,000,000."""
 LEAST_PEAK = 0.2
 """Of the tip's heat-map: below it the tip is not in view. Fitted to 400 pictures of each generator,
 to miss few tips and to see few where there are none."""
@@ -42,7 +42,7 @@ LIKELY_PEAK = 0.35
 LEAST_BEGIN = 0.2
 INSIDE = 0.5  # of the highest probability in the picture: from there a cell belongs to a part
 LEAST_PART = 0.15  # a part whose highest probability is below is not in the picture
-NEAR_CELLS = 3  # a tip lies at most so far outside of the masks
+NEAR_CELLS = 3  # greatest distance of a tip from the masks, cells
 RETRACTED = 0.06  # of the frame: a mount that reaches less far, and shows no tip, is retracted
 CLOSER_LOOKS = 2
 AS_SURE = 0.7  # a closer look counts if it is nearly as sure as the one before: it is more exact
@@ -52,7 +52,7 @@ SMALLEST_PART, LARGEST_PART = 0.3, 0.8  # of the picture of the look before
 LEAST_PART_PX = 48
 OPEN_ODDS = 1.0
 """Logarithm: below it, between nylon and film, the head is looked at once more for the kind."""
-HEAD_TIMES = 3.0  # of the head: so large is that part
+HEAD_TIMES = 3.0  # width of the part for the kind, in widths of the head
 EVEN_ODDS = 0.3
 """Logarithm of how much more frequent nylon is than film in the training. A vote adds up odds, and
 would count this advantage once a picture; so it is taken off."""
@@ -177,7 +177,8 @@ class LoopFinder:
         if best.kind != "pin":
             if best.box is not None and abs(film_odds(kinds)) <= OPEN_ODDS:
                 head = whole.about(_middle(best.box), HEAD_TIMES * whole.share(best.box))
-                # A head that fills the picture is seen once more upside down.
+                # About a head above 27 % of the picture, or a tiny one, there is no such part:
+                # the last look is taken once more, upside down.
                 again = best.part.of(picture)[::-1].copy() if head is None else head.of(picture)
                 kinds.append(self.model.run(again).kind)
             odds = film_odds(kinds)

@@ -1,6 +1,8 @@
 """A distributed hardware server (DHS) of DCSS that finds loops in camera pictures.
 
-`service` is the whole of it. `link` keeps the connection, `server` starts operations and completes
-each exactly once, `operations` answers from one picture and `series` from many, `replies` puts
-detections into DCSS's words, `config` reads the file of the loopDHS that this replaces.
+`service` puts it together. `link` keeps the connection, `server` starts operations and completes
+each exactly once. `operations` answers from one picture (`snapshots`) and `series` from many, which
+`collection` searches, `recording` and `pictures` save and `turn` fits. `replies` puts detections
+into DCSS's words, `status` serves how it stands, `config` reads the file of the loopDHS that this
+replaces.
 """

@@ -83,7 +83,8 @@ class Collection:
         How many pictures one turn gives (a stopped series with that many does not wait for late
         ones), and whether the series ends with them by itself.
     saver
-        Saves each picture, on threads of its own or of the search; None saves none.
+        Saves each picture: on the threads of the search, and those that are not searched on the
+        executor that it was given; None saves none.
     """
 
     def __init__(
@@ -161,14 +162,18 @@ class Collection:
 
     def _find(self, index: int, frame: SourceFrame) -> Finding:
         try:
-            gray = frame.pixels(color=False)
+            picture = frame.pixels(color=self._detector.color)
         except DataError:
             return Finding(index, frame.frame_number, frame.time, why=UNDECODABLE)
-        found = self._detector.find(gray, frame.data, f"{self.key}:{index}")
-        size = gray.shape[1], gray.shape[0]
+        found = self._detector.find(picture, frame.data, f"{self.key}:{index}")
+        size = picture.shape[1], picture.shape[0]
         return Finding(index, frame.frame_number, frame.time, found.detection, size, found.backend)
 
     # ---- the event loop
+
+    def expect(self) -> None:
+        """Say that the spindle turns from now on: the wait for the first picture begins."""
+        self._last = time.monotonic()
 
     def stop(self) -> None:
         """Say that the turn is over: what has come is still searched and reported."""

@@ -62,14 +62,17 @@ class Saver:
     """
 
     def __init__(self, directory: Path, key: str, later: Executor) -> None:
-        name = key.replace(":", "").replace(".", "_")
-        self.directory = directory / name
-        for again in range(2, 10_000):  # DCSS counts handles anew when it starts
-            if not self.directory.exists():
-                break
-            self.directory = directory / f"{name}_{again}"
+        self.directory = directory / key.replace(":", "").replace(".", "_")
         self._failed = False
         self._later = later
+
+    def choose_directory(self) -> None:
+        """Take a name that no series has yet: DCSS counts handles anew when it starts."""
+        wanted = self.directory
+        for again in range(2, 10_000):
+            if not self.directory.exists():
+                break
+            self.directory = wanted.with_name(f"{wanted.name}_{again}")
 
     def save_later(self, index: int, frame: SourceFrame) -> None:
         """Save a picture as it came, on a thread for this; returns at once."""

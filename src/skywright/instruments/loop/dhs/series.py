@@ -32,8 +32,13 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+BEGIN_S = 14.0
+"""Time for the begin of a recording, which waits for the end of the one before; scripts wait 15 s
+for an answer."""
 TURN_S = 2.0
 """The end of a series waits this long for the fit of its turn."""
+SAVE_S = 1.0
+"""After this the log says that the end of the DHS waits for pictures that are being saved."""
 REPORT_S = 1.0
 """New pictures are reported to the catalog this often."""
 
@@ -103,9 +108,10 @@ class SeriesOperations:
             if previous is not None and previous.task is not None:
                 previous.abort("a new series has begun")
                 await asyncio.wait([previous.task])
-            begun = self._jobs.submit(self._recorder.begin, metadata, collection.take)
-            recording = await asyncio.wrap_future(begun)
+            begun = self._jobs.submit(self._begin, metadata, collection, saver)
+            recording = await self._wait_for_begin(begun)
             await call.update("start_oscillation")
+            collection.expect()
             await self._report(call, collection, recording)
             await asyncio.wrap_future(self._jobs.submit(recording.end))
             self._last = recording
@@ -163,7 +169,10 @@ class SeriesOperations:
         self._search.shutdown(wait=False, cancel_futures=True)
         await asyncio.wrap_future(self._jobs.submit(self._recorder.close))
         self._jobs.shutdown()
-        self._save.shutdown()
+        saving = asyncio.create_task(asyncio.to_thread(self._save.shutdown))
+        if not (await asyncio.wait([saving], timeout=SAVE_S))[0]:
+            logger.warning("%s: waiting until its pictures are saved", self._directory)
+            await saving
 
     async def _report(self, call: Call, collection: Collection, recording: Recording) -> None:
         """Send a row for each picture, in order, until the series is over."""
@@ -174,6 +183,24 @@ class SeriesOperations:
             if time.monotonic() - reported > REPORT_S:
                 reported = time.monotonic()
                 self._jobs.submit(_guarded, recording.report)
+
+    def _begin(
+        self, metadata: Mapping[str, Any], collection: Collection, saver: Saver | None
+    ) -> Recording:
+        """Begin a recording; here, not in the event loop, a disk that hangs stops only series."""
+        if saver is not None:
+            saver.choose_directory()
+        return self._recorder.begin(metadata, collection.take)
+
+    async def _wait_for_begin(self, beginning: Future[Recording]) -> Recording:
+        """Wait until a recording has begun, after the end of the series before."""
+        try:
+            async with asyncio.timeout(BEGIN_S):
+                return await asyncio.wrap_future(beginning)
+        except TimeoutError as error:
+            raise OperationError(
+                f"the recording has not begun after {BEGIN_S:g} s, is the disk slow?"
+            ) from error
 
     async def _report_turn(self, call: Call, fitting: "Future[FittedSeries | None]") -> None:
         """Tell DCSS the angles of the turn; a fit that takes long does not keep it waiting."""

@@ -79,10 +79,16 @@ class Snapshots:
         A note tells when another detector stood in for the one that was asked.
         """
         file: bytes | None = data
-        if self.background is not None and self.background.shape == gray.shape:
+        picture = gray
+        if self.background is not None and self.background.shape != gray.shape:
+            height, width = self.background.shape
+            call.note(f"the background is left out: {width} x {height} px, not as the picture")
+        elif self.background is not None:
             gray = await asyncio.to_thread(_without_background, gray, self.background)
-            file = None
-        found = await asyncio.to_thread(self.detector.find, gray, file, call.key)
+            picture, file = gray, None
+        elif self.detector.color:
+            picture = await asyncio.to_thread(decode, data, "snapshot", True)
+        found = await asyncio.to_thread(self.detector.find, picture, file, call.key)
         if found.why:
             call.note(f"{found.why}; the built-in detector was used instead")
         return Snapshot(gray, found.detection)

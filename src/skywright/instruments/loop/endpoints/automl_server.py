@@ -78,8 +78,8 @@ def automl_app(detector: Detector, workers: int = 2) -> Starlette:
         return Response(encode_reply(found, CLASSES, most), media_type="application/json")
 
     def detect(instance: Instance) -> list[Box]:
-        gray = to_gray(decode(instance.picture, f"instance {instance.key!r}"))
-        return to_boxes(detector(gray), gray)
+        picture = decode(instance.picture, f"instance {instance.key!r}", detector.color)
+        return to_boxes(detector(picture), to_gray(picture))
 
     return Starlette(
         routes=[Route(HEALTH_PATH, health), Route(PREDICT_PATH, predict, methods=["POST"])],

@@ -19,6 +19,8 @@ CONNECTIONS = 2
 WAITING = 300
 """Pictures that wait for a slow receiver; further ones push out the oldest."""
 LIMIT_S = 5.0
+LAST_S = 10.0
+"""Longest wait for the answers to the last pictures: a receiver may send one drop by drop."""
 LOOK_S = 0.1
 PNG = SIGNATURES[1]
 
@@ -69,7 +71,7 @@ class Uploader:
                 while self._pictures.get(0.0) is not None:
                     self.counts["dropped"] += 1
                 for thread in self._threads:
-                    thread.join()
+                    thread.join(LAST_S)
                 self.counts["dropped"] += self._pictures.dropped
                 self._pictures = None
                 logger.info("uploads to %s: %s", self.url, dict(self.counts))

@@ -22,6 +22,7 @@ from PIL import Image
 
 from skywright.acquire.source import PolledSource
 from skywright.errors import HardwareError, SkywrightError
+from skywright.instruments.loop.picture import UNREADABLE
 from skywright.instruments.loop.sources import SourceFrame
 from skywright.wire.axis_client import (
     SNAPSHOT_PATH,
@@ -75,7 +76,7 @@ def picture_size(data: bytes) -> tuple[int, int] | None:
     try:
         with Image.open(io.BytesIO(data)) as image:
             return image.size
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except UNREADABLE:
         return None
 
 
