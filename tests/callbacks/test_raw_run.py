@@ -25,7 +25,7 @@ def key(*shape: int | None, dtype: str | None = "<u2") -> dict[str, Any]:
         (key(1024, 512, dtype="<f4"), False),  # an X-ray detector's tile
         (key(480, 704, dtype="|u1"), True),
         (key(480, 704, 3, dtype="|u1"), True),
-        (key(480, 704), True),  # a camera of 12 bits
+        (key(480, 704), False),  # a camera of 12 bits: the detection takes 8
         (key(480, 704, dtype=None), True),  # a device that does not tell
         (key(None, None, dtype="|u1"), True),
     ],

@@ -414,7 +414,9 @@ class Journal:
         self._files = {}
         self._backlog = deque()
         self._backlog_size = 0
-        self._lock = threading.RLock()  # another thread of the parent may hold it
+        # Another thread of the parent may hold them; there is none that tries again
+        self._lock, self._backlog_empty = threading.RLock(), threading.Event()
+        self._backlog_empty.set()
 
 
 _open_journals: "weakref.WeakSet[Journal]" = weakref.WeakSet()
