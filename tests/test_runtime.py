@@ -92,6 +92,15 @@ def test_state_is_told_while_its_process_lives(tmp_path: Path) -> None:
     assert runtime.read_state(tmp_path) is None
 
 
+def test_state_of_another_version(tmp_path: Path) -> None:
+    runtime.write_state(tmp_path, STATE)
+    state = json.loads((tmp_path / "up.json").read_text())
+    state["new"] = state["children"]["axis"]["new"] = 1
+    (tmp_path / "up.json").write_text(json.dumps(state))
+    with holder(tmp_path / "up.lock"):
+        assert runtime.read_state(tmp_path) == STATE
+
+
 def test_the_state_file_is_what_others_were_promised(tmp_path: Path) -> None:
     runtime.write_state(tmp_path, STATE)
     written = json.loads((tmp_path / "up.json").read_text())

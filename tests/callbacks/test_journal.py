@@ -4,6 +4,7 @@ import errno
 import fcntl
 import json
 import os
+import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -130,6 +131,29 @@ def test_forked_child_does_not_keep_the_lock(tmp_path: Path) -> None:
         os.close(fd)
 
 
+def test_forked_child_leaves_what_waits_to_its_parent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    journal, run = Journal(tmp_path), compose_run()
+    with monkeypatch.context() as patch:
+        patch.setattr(journal_module.os, "write", refuse)
+        journal("start", run.start_doc)
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(20)
+        journal_module._close_all()  # as at the end of a process
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+    path = tmp_path / f"{run.start_doc['uid']}.jsonl"
+    assert not path.exists()
+    journal("stop", run.compose_stop())
+    journal.close()
+    assert [name for name, _ in lines(path)] == ["start", "stop"]
+
+
 def test_dtypes_of_arrays_are_kept_once(tmp_path: Path) -> None:
     journal, run = Journal(tmp_path), compose_run()
     journal("start", run.start_doc)
@@ -188,6 +212,19 @@ def test_keys_that_are_no_text_do_not_stop_a_run() -> None:
 def test_text_that_is_not_unicode_is_replaced() -> None:
     line = encode_line("start", {"file": "a\udc80", "x": b"ab\xff"})
     assert json.loads(line) == ["start", {"file": "a?", "x": "ab\ufffd"}]
+
+
+@pytest.mark.parametrize(
+    ("value", "kept"),
+    [
+        (np.longdouble(1.5), 1.5),
+        (np.clongdouble(1j), "1j"),
+        (np.array([1.5], np.longdouble), [1.5]),
+        (np.timedelta64(5, "ns"), 5),
+    ],
+)
+def test_numbers_that_python_does_not_have(value: Any, kept: Any) -> None:
+    assert json.loads(encode_line("start", {"x": value})) == ["start", {"x": kept}]
 
 
 # A full disk
@@ -348,6 +385,27 @@ def test_without_an_engine_documents_wait_and_are_written_later(
     while journal.trouble:
         threading.Event().wait(0.01)
     assert lines(small_disk / "journal" / f"{run.start_doc['uid']}.jsonl")[1][0] == "stop"
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"), [(errno.ENOSPC, True), (errno.EDQUOT, True), (errno.EACCES, False)]
+)
+def test_space_is_asked_for_where_it_helps(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    number: int,
+    advice: bool,
+) -> None:
+    def refuse(*_: Any) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(journal_module, "lock", refuse)
+    journal = Journal(tmp_path)
+    journal("start", compose_run().start_doc)
+    journal.close()
+    assert os.strerror(number) in caplog.text
+    assert ("free some space" in caplog.text) is advice
 
 
 def test_memory_is_bounded_while_the_disk_is_full(

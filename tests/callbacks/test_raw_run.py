@@ -25,7 +25,7 @@ def key(*shape: int | None, dtype: str | None = "<u2") -> dict[str, Any]:
         (key(1024, 512, dtype="<f4"), False),  # an X-ray detector's tile
         (key(480, 704, dtype="|u1"), True),
         (key(480, 704, 3, dtype="|u1"), True),
-        (key(480, 704), True),  # a camera of 12 bits
+        (key(480, 704), False),  # a camera of 12 bits: the detection takes 8
         (key(480, 704, dtype=None), True),  # a device that does not tell
         (key(None, None, dtype="|u1"), True),
     ],
@@ -56,7 +56,10 @@ def test_the_one_that_fits_is_taken_of_two() -> None:
         wanted.find({"a_image": key(4, 4), "b_image": key(4, 4)})
 
 
-def test_index_0_is_the_first_row_of_the_slice_of_a_resource(tmp_path: Path) -> None:
+@pytest.mark.parametrize("selected", ["3:5", ["3:5", ":", ":"]])
+def test_index_0_is_the_first_row_of_the_slice_of_a_resource(
+    tmp_path: Path, selected: str | list[str]
+) -> None:
     """The rows without an event of an interrupted run are the last ones of the file."""
     run = event_model.compose_run()
     stream = run.compose_descriptor(
@@ -69,7 +72,7 @@ def test_index_0_is_the_first_row_of_the_slice_of_a_resource(tmp_path: Path) -> 
         mimetype="application/x-hdf5",
         uri=f"file://localhost{tmp_path}/a.h5",
         data_key="cam_image",
-        parameters={"dataset": "/entry/image", "slice": "3:5"},
+        parameters={"dataset": "/entry/image", "slice": selected},
     )
     wanted = RequiredKeys(("image",), "number", "time")
     raw = RawRun(run.start_doc, wanted)

@@ -2,10 +2,13 @@
 
 import importlib
 import itertools
+import json
 import threading
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
+import httpx
 import numpy as np
 import pytest
 import xarray
@@ -127,6 +130,28 @@ def test_connect_needs_a_server_and_its_key(
     with pytest.raises(ConfigError, match="no tiled server is known"):
         connect(api_key="abc", settings=Settings(store={"directory": tmp_path}))
     connect(stack.uri, stack.key)
+
+
+@pytest.mark.parametrize(
+    ("status", "advice"), [(401, "api_key"), (404, "a tiled server?"), (503, "a tiled server?")]
+)
+def test_advice_fits_the_answer(monkeypatch: pytest.MonkeyPatch, status: int, advice: str) -> None:
+    request = httpx.Request("GET", "http://x")
+    error = httpx.HTTPStatusError(
+        "no", request=request, response=httpx.Response(status, request=request)
+    )
+    monkeypatch.setattr(client_module, "from_uri", Mock(side_effect=error))
+    with pytest.raises(ConfigError, match=advice):
+        connect("http://x", "key")
+
+
+@pytest.mark.parametrize(
+    "error", [httpx.InvalidURL("bad port"), json.JSONDecodeError("no JSON", "<html>", 0)]
+)
+def test_what_is_no_tiled_server(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    monkeypatch.setattr(client_module, "from_uri", Mock(side_effect=error))
+    with pytest.raises(ConfigError, match=r"store\.tiled_uri"):
+        connect("http://x:y", "key")
 
 
 def test_run_is_seen_while_it_goes_on(stack: Stack, client: Any) -> None:

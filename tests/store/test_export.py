@@ -6,6 +6,8 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
+from unittest.mock import MagicMock
 
 import h5py
 import numpy as np
@@ -32,6 +34,9 @@ from support.sample_runs import (
     SampleStore,
     shared_sample_store,
 )
+from tiled.structures.core import StructureFamily
+from tiled.structures.data_source import Asset as TiledAsset
+from tiled.structures.data_source import DataSource
 
 from skywright.errors import DataError
 from skywright.store.export import FORMATS, export_run
@@ -514,6 +519,29 @@ def test_large_columns_are_copied_in_pieces(
     assert asked == [slice(0, 2), slice(2, 4), slice(4, 5)]
     export_run(find_run(store.client, SCAN), tmp_path / "s.nxs", "nexus")
     assert_same(read_nexus(tmp_path / "s.nxs", "primary"), SCAN_VALUES)
+
+
+def test_contents_have_the_notes_of_the_ingester() -> None:
+    """A run that could not be written looks like one that has no data."""
+    notes = ["this run cannot be written, its journal is kept in journal/aside: a reason"]
+    metadata = {"start": {}, "stop": {"exit_status": "success"}, "notes": notes}
+    run = MagicMock(item={"attributes": {"metadata": metadata}})
+    assert contents_module.read_contents(run).notes == tuple(notes)
+
+
+@pytest.mark.parametrize(
+    ("selected", "parts"),
+    [("2:5", [(2, 5)]), (["2:5", ":"], [(2, 5)]), ("(2:5, 1:3)", []), (["::2", ":"], [])],
+)
+def test_slices_of_other_programs(selected: Any, parts: list[tuple[int, int]]) -> None:
+    source = DataSource(
+        structure_family=StructureFamily.array,
+        structure=None,
+        mimetype="application/x-hdf5",
+        parameters={"dataset": "/x", "slice": selected},
+        assets=[TiledAsset("file://localhost/f.h5", False, "data_uris", 0)],
+    )
+    assert [(r.start, r.stop) for r in contents_module._array_parts(source, 3)] == parts
 
 
 @given(

@@ -10,7 +10,8 @@ import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import asyncpg
 import httpx
@@ -348,9 +349,22 @@ def sweep_all(ingester: Ingester) -> None:
         pass
 
 
-@pytest.mark.parametrize("route", [run_nodes.WRITE_RUN, run_nodes.FINISH_RUN])
+def answer(status: int) -> httpx.HTTPStatusError:
+    request = httpx.Request("POST", "http://tiled")
+    response = httpx.Response(status, request=request)
+    return httpx.HTTPStatusError("refused", request=request, response=response)
+
+
+@pytest.mark.parametrize(
+    ("route", "error"),
+    [
+        (run_nodes.WRITE_RUN, httpx.ReadTimeout("timed out")),
+        (run_nodes.FINISH_RUN, httpx.ReadTimeout("timed out")),
+        (run_nodes.WRITE_RUN, answer(504)),  # of a proxy
+    ],
+)
 def test_run_whose_requests_are_not_answered_does_not_hold_up_others(
-    store: Path, client: Any, monkeypatch: pytest.MonkeyPatch, route: str
+    store: Path, client: Any, monkeypatch: pytest.MonkeyPatch, route: str, error: Exception
 ) -> None:
     slow, good = record(store, time=1.0), record(store, time=2.0)
     slow.stop()
@@ -359,7 +373,7 @@ def test_run_whose_requests_are_not_answered_does_not_hold_up_others(
 
     def never_answered(catalog: Any, container: Any, asked: str, body: Any) -> Any:
         if asked == route and slow.uid in str(body):
-            raise httpx.ReadTimeout("timed out")
+            raise error
         return ask(catalog, container, asked, body)
 
     monkeypatch.setattr(Catalog, "ask", never_answered)
@@ -434,9 +448,7 @@ def test_a_run_that_the_server_refuses_does_not_hold_up_others(
 
     def policy(catalog: Any, container: Any, asked: str, body: Any) -> Any:
         if refused.uid in str(body):
-            request = httpx.Request("POST", "http://tiled")
-            response = httpx.Response(status, request=request)
-            raise httpx.HTTPStatusError("no access", request=request, response=response)
+            raise answer(status)
         return ask(catalog, container, asked, body)
 
     monkeypatch.setattr(Catalog, "ask", policy)
@@ -447,6 +459,20 @@ def test_a_run_that_the_server_refuses_does_not_hold_up_others(
     sweep_all(Ingester(store, client))
     assert rows_of(client, good.uid) == [1.0, 2.0, 3.0]
     assert {p.stem for p in (store / "journal" / "aside").iterdir()} == {refused.uid}
+
+
+def test_failures_of_a_run_count_until_something_is_written(tmp_path: Path) -> None:
+    """What fails may be beyond what a replay writes again."""
+    recording = record(tmp_path)
+    run = RunIngest(recording.path, cast("Any", None))
+    due: list[bool] = []
+    writer = SimpleNamespace(needs_replay=bool, is_due=lambda: bool(due), write=lambda _: None)
+    run._line_writer = cast("Any", writer)
+    run._read_new_lines()
+    run._failures = 2
+    assert (run.step(), run._failures) == (State.IDLE, 2)
+    due.append(True)
+    assert (run.step(), run._failures) == (State.IDLE, 0)
 
 
 def test_what_cannot_be_read_is_said_once(

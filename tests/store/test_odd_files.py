@@ -10,13 +10,14 @@ import h5py
 import numpy as np
 import pytest
 from store.recording import Recording, array, scalar
+from tiled.utils import path_from_uri
 
 from skywright.callbacks.journal import encode_line
 from skywright.errors import DataError
 from skywright.store import repair, stored_run
 from skywright.store.check import differences
 from skywright.store.export.contents import Column, RunContents, Stream
-from skywright.store.file_nodes import data_sources
+from skywright.store.file_nodes import KEPT, data_sources
 from skywright.store.ingest import State, ingest
 from skywright.store.journal_contents import datum
 from skywright.store.recover import contents_of, recover
@@ -63,6 +64,55 @@ def test_pictures_without_a_shape(tmp_path: Path, shape: list[int]) -> None:
         stream, contents.resources, stored_data_keys(stream), tmp_path, tables=True, ended=True
     )
     assert [(key, type(source)) for key, source in sources] == [("x", DataError)]
+
+
+@pytest.mark.parametrize("why", ["no shape", "consolidator"])
+def test_a_file_that_no_node_can_show_has_a_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    def fail(*_: Any) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("skywright.store.file_nodes.consolidator_factory", fail)
+    key = array([1, 3], dtype_numpy="|u1")
+    contents = contents_of(with_file(tmp_path, "file://localhost/f.h5", key).path)
+    stream = contents.streams["primary"]
+    if why == "no shape":
+        del stream.data_keys["x"]["shape"]
+    ((_, source),) = data_sources(
+        stream, contents.resources, stored_data_keys(stream), tmp_path, tables=True, ended=True
+    )
+    reason = "KeyError" if why == "no shape" else "AssertionError"
+    assert str(source).startswith(reason)
+
+
+def test_a_virtual_file_of_a_long_data_key(tmp_path: Path) -> None:
+    name = "é" * 120
+    recording = Recording(tmp_path)
+    key = array([1, 2], dtype_numpy="<f8", external="STREAM:")
+    recording.stream("primary", **{name: key})
+    uri = hdf5(tmp_path / "f.h5", np.arange(8.0).reshape(4, 2))
+    file = recording.run.compose_stream_resource(
+        mimetype="application/x-hdf5",
+        uri=uri,
+        data_key=name,
+        parameters={"dataset": "/x", "chunk_shape": [1, 2]},
+    )
+    recording.journal("stream_resource", file.stream_resource_doc)
+    datum = file.compose_stream_datum(
+        indices={"start": 2, "stop": 4},
+        seq_nums={"start": 1, "stop": 3},
+        descriptor=recording._streams["primary"].descriptor_doc,
+    )
+    recording.journal("stream_datum", datum)
+    contents = contents_of(recording.path)
+    stream = contents.streams["primary"]
+    ((_, source),) = data_sources(
+        stream, contents.resources, stored_data_keys(stream), tmp_path, tables=True, ended=True
+    )
+    assert not isinstance(source, DataError)
+    with h5py.File(path_from_uri(source.assets[0].data_uri)) as virtual:
+        assert virtual[KEPT][:, 0].tolist() == [4.0, 6.0]
 
 
 @pytest.mark.parametrize("uri", ["s3://bucket/file.h5", "nonsense"])
@@ -230,3 +280,16 @@ def test_a_run_is_not_half_closed_on_a_full_disk(
     with pytest.raises(OSError, match="No space"):
         repair.close_interrupted_run(path, len(before), contents_of(path))
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("image", ["no-such-datum", [1, 2]])
+def test_a_datum_that_never_came_does_not_keep_the_run_open(tmp_path: Path, image: Any) -> None:
+    recording = Recording(tmp_path)
+    recording.stream("primary", x=scalar("number"), image=array([2], external="FILESTORE:"))
+    recording.event(x=1.0, image=image)
+    path = recording.stop()
+    contents = contents_of(path)
+    assert contents.stop is not None
+    assert contents.streams["primary"].seq_nums() == [1]
+    assert "image" in "".join(contents.notes)
+    assert not repair.close_interrupted_run(path, path.stat().st_size, contents)

@@ -8,6 +8,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -185,6 +186,22 @@ def test_further_directories_are_readable(tmp_path: Path) -> None:
 
 def test_writes_are_taken(client: Any) -> None:
     assert takes_writes(client)
+
+
+def test_a_probe_that_fails_leaves_nothing() -> None:
+    nodes: list[str] = []
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise httpx.ReadTimeout("disk full")
+
+    root = SimpleNamespace(
+        create_container=lambda key: (
+            nodes.append(key) or SimpleNamespace(create_appendable_table=refuse)
+        ),
+        delete_contents=lambda key, **_: nodes.remove(key),
+    )
+    assert not takes_writes(root)
+    assert nodes == []
 
 
 def test_bad_directory_stops_the_start(tmp_path: Path) -> None:

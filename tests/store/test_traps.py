@@ -6,6 +6,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import h5py
@@ -15,12 +16,15 @@ from store.recording import Recording, array, scalar
 from store.stack import Stack
 from tiled.client.metadata_update import DELETE_KEY
 
+from skywright.errors import DataError
 from skywright.store.check import differences
 from skywright.store.ingest import RunIngest, State, ingest
-from skywright.store.journal_contents import JournalContents
+from skywright.store.journal_contents import JournalContents, Stream
 from skywright.store.normalizer import DocumentNormalizer
+from skywright.store.rows import as_row
 from skywright.store.run_nodes import Catalog
 from skywright.store.tail import Line, read_lines
+from skywright.store.tiled_writer import RunWriter
 
 
 def stored(path: Path, client: Any) -> Any:
@@ -291,6 +295,45 @@ def test_many_broken_lines_take_no_time(journals: Path) -> None:
     assert time.process_time() - begin < 1.0
 
 
+def run_writer(answer: dict[str, Any]) -> tuple[RunWriter, list[dict[str, Any]]]:
+    """Make a writer whose server gives `answer`; the list has what it is sent."""
+    sent: list[dict[str, Any]] = []
+
+    def ask(_: Any, route: str, body: dict[str, Any]) -> dict[str, Any]:
+        sent.append(body)
+        return answer
+
+    catalog: Any = SimpleNamespace(runs_like=lambda _: None, ask=ask)
+    return RunWriter(catalog, {"uid": "u", "time": 1.0}), sent
+
+
+def test_a_run_has_not_more_notes_than_people_read() -> None:
+    writer, sent = run_writer({})
+    writer.stop({}, [*(f"line {n}" for n in range(300)), "as a whole"], {"primary/x": "a reason"})
+    notes = sent[0]["metadata"]["notes"]
+    assert len(notes) == 101
+    assert notes[0] == "line 0"
+    assert "202 more notes" in notes[50]
+    assert notes[-2:] == ["as a whole", "primary/x: tiled cannot read its files: a reason"]
+
+
+def test_a_table_of_events_that_the_server_refuses_is_named() -> None:
+    refused = {"path": ["u", "primary", "internal"], "reason": "no tables here"}
+    writer, _ = run_writer({"refused": [refused]})
+    writer.descriptor({"name": "primary", "uid": "d"})
+    with pytest.raises(DataError, match=r"primary/internal: .*no tables here"):
+        writer.send()
+
+
+def test_times_are_doubles_whatever_the_first_ones_are() -> None:
+    """A table gets its types with its first rows."""
+    stream = Stream("primary", "d", {"x": NUMBER})
+    event = {"descriptor": "d", "seq_num": 1, "time": 1, "data": {"x": 1.0}, "timestamps": {"x": 2}}
+    stream.add_event(1, event)
+    row = as_row(stream, event)
+    assert (type(row["time"]), type(row["timestamps"]["x"])) == (float, float)
+
+
 def test_one_name_two_streams_two_types(journals: Path, client: Any) -> None:
     recording = Recording(journals)
     recording.stream("baseline", x=array([2])).stream("primary", x=array([2, 2]))
@@ -408,13 +451,21 @@ def test_broken_lines_are_left_out_and_told(journals: Path, client: Any) -> None
         lacks_dtype = {"name": "odd", "uid": "odd", "data_keys": {"x": {"shape": []}}}
         file.write(json.dumps(["descriptor", lacks_dtype]) + "\n")
         known = {"descriptor": recording._streams["primary"].descriptor_doc["uid"], "time": 1.0}
-        for lack in ({"data": {"x": 9.0}, "timestamps": {"x": 1.0}}, {"seq_num": 2}):
+        odd = {"seq_num": 3, "data": {"x": 9.0}, "timestamps": {"x": 1.0}}
+        for lack in (
+            {"data": {"x": 9.0}, "timestamps": {"x": 1.0}},
+            {"seq_num": 2},
+            odd | {"timestamps": {"x": "12:00:01"}},
+            odd | {"timestamps": {"x": [1.0]}},
+            odd | {"time": "noon"},
+            odd | {"time": 10**400},
+        ):
             file.write(json.dumps(["event", known | lack]) + "\n")
     recording.event(x=2.0)
     run = stored(recording.stop(), client)
     assert run["primary"].read()["x"].values.tolist() == [1.0, 2.0]
     notes = "\n".join(run.metadata["notes"])
-    assert all(f"line {number} " in notes for number in range(4, 12))
+    assert all(f"line {number} " in notes for number in range(4, 16))
 
 
 def test_files_that_tiled_cannot_show_are_told(journals: Path, client: Any) -> None:

@@ -19,6 +19,7 @@ from event_model import compose_run
 from PIL import Image
 from store.stack import Stack
 from tiled.client.container import Container
+from tiled.client.metadata_update import DELETE_KEY
 
 T0 = 1_777_633_200.0  # 2026-05-01 11:00:00 UTC
 DAY_S = 86_400.0
@@ -271,6 +272,8 @@ def shared_sample_store(config: pytest.Config) -> SampleStore:
     store_unfinished(TiledWriter(raw, batch_size=1), assets)
     store_fly(TiledWriter(raw), assets)
     store_scan(TiledWriter(raw), assets)
+    # bluesky's writer notes what our ingester does with each array.
+    raw[SCAN].update_metadata({"notes": DELETE_KEY}, drop_revision=True)
     store_derived(TiledWriter(analysis), assets, DERIVED_V2, T0 + DAY_S + 60, "2.0")
     store_derived(TiledWriter(analysis), assets, DERIVED_V1, T0 + 60, "1.1")
     return SampleStore(client, stack.uri, stack.key, assets)

@@ -2,6 +2,7 @@
 
 import asyncio
 import atexit
+import errno
 import json
 import logging
 import os
@@ -33,11 +34,19 @@ log = logging.getLogger(__name__)
 
 
 class _Encoder(json.JSONEncoder):
-    """JSON of any value in documents; NaN and infinity are kept."""
+    """JSON of any value in documents; NaN and infinity are kept.
+
+    A single date or duration in ns becomes an integer, a long double a double. Values that have no
+    form in JSON become their text.
+    """
 
     def default(self, value: Any) -> Any:
         if isinstance(value, np.ndarray):
             return value.tolist()
+        if isinstance(value, np.longdouble):  # the item of these two is no Python number
+            return float(value)
+        if isinstance(value, np.clongdouble):
+            return complex(value)
         if isinstance(value, np.generic):
             return value.item()
         if isinstance(value, bytes):
@@ -325,7 +334,7 @@ class Journal:
             self._refused += 1
             raise DataError(
                 f"{file.path}: {self.trouble}; {self._backlog_size} bytes wait already, "
-                f"{self._limit} is the limit: free space and start the run again"
+                f"{self._limit} is the limit: start the run again when it can be written"
             )
         self._backlog.append(_QueuedLine(file, name, data))
         self._backlog_size += len(data)
@@ -344,7 +353,9 @@ class Journal:
     def _report(self, error: OSError, path: Path) -> None:
         reason = f"{path.parent}: cannot be written: {error.strerror or error}"
         if reason != self.trouble:
-            log.error("journal: %s; documents wait in memory, free some space", reason)
+            is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            advice = ", free some space" if is_full else ""
+            log.error("journal: %s; documents wait in memory%s", reason, advice)
         self.trouble = reason
 
     def _suspend(self) -> None:
@@ -394,10 +405,18 @@ class Journal:
             self._backlog_empty.wait(RETRY_S)
 
     def release_after_fork(self) -> None:
-        """Close the files in a forked child; else their locks would outlive the parent."""
-        for file in self._files.values():
+        """Close the files in a forked child; else their locks would outlive the parent.
+
+        Documents that wait are the parent's to write.
+        """
+        for file in (*self._files.values(), *(line.file for line in self._backlog)):
             file.close()
         self._files = {}
+        self._backlog = deque()
+        self._backlog_size = 0
+        # Another thread of the parent may hold them; there is none that tries again
+        self._lock, self._backlog_empty = threading.RLock(), threading.Event()
+        self._backlog_empty.set()
 
 
 _open_journals: "weakref.WeakSet[Journal]" = weakref.WeakSet()

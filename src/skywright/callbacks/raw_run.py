@@ -181,10 +181,10 @@ class RawStream:
             return
         try:
             path, column = locate(doc)
+            first = first_row(doc["parameters"])
         except DataError as error:
             self.error = f"{doc['data_key']}: {error}"
             return
-        first = first_row(doc["parameters"])
         self._resources[doc["uid"]] = doc["data_key"], str(path), column, doc["mimetype"], first
 
     def datum(self, doc: Document) -> None:

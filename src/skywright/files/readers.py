@@ -6,6 +6,7 @@ as a raw file of packets, has an index file (`skywright.files.index`); the strea
 path of the index.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, Self, cast
@@ -105,9 +106,21 @@ def first_row(parameters: Mapping[str, Any]) -> int:
     """Return the row of the file that has index 0 in stream datums.
 
     It is above 0 where the parameter ``slice`` of the stream resource, ``start:stop``, leaves out
-    the rows before it: the rows without an event of an interrupted run.
+    the rows before it: the rows without an event of an interrupted run. Other programs give a list
+    with an item for each axis.
+
+    Raises
+    ------
+    DataError
+        If the slice is not one of consecutive whole rows.
     """
-    return int(str(parameters.get("slice") or "0:").partition(":")[0] or 0)
+    given = parameters.get("slice") or ":"
+    axes = given if isinstance(given, list | tuple) else str(given).strip("()[] ").split(",")
+    rows, *others = (str(axis).strip() for axis in axes)
+    match = re.fullmatch(r"(\d*):\d*:?", rows)
+    if match is None or not {*others} <= {":", "...", ""}:
+        raise DataError(f"slice {given}: expected start:stop of whole rows")
+    return int(match[1] or 0)
 
 
 def locate(resource: Mapping[str, Any]) -> tuple[Path, str]:

@@ -87,8 +87,13 @@ def read_state(directory: Path) -> State | None:
     except FileNotFoundError:  # it is starting or stopping
         return None
     children = fields.pop("children")
-    processes = {name: Child(**child) for name, child in children.items()}
-    return State(**fields, processes=processes)
+    processes = {name: Child(**_known(Child, child)) for name, child in children.items()}
+    return State(**_known(State, fields), processes=processes)
+
+
+def _known(kind: type[Child | State], fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields that `kind` has: another version of skywright may have written more."""
+    return {key: value for key, value in fields.items() if key in kind.__dataclass_fields__}
 
 
 def await_state(directory: Path, limit_s: float) -> State | None:

@@ -43,7 +43,7 @@ def connect(
     Raises
     ------
     ConfigError
-        When no server is known, there is none, or it refuses the key.
+        When no server is known, there is no tiled server, or it refuses the key.
     """
     if uri is None or api_key is None:
         settings = settings or load_settings()
@@ -53,12 +53,13 @@ def connect(
     try:
         return from_uri(uri, growing_clients(), api_key=api_key, timeout=timeout)
     except httpx.HTTPStatusError as error:
+        status = error.response.status_code
+        advice = "check store.api_key" if status in (401, 403) else "is it a tiled server?"
+        raise ConfigError(f"store: the server at {uri} answers {status}; {advice}") from error
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:  # ValueError: no JSON
         raise ConfigError(
-            f"store: tiled at {uri} answers {error.response.status_code}; check store.api_key"
-        ) from error
-    except httpx.HTTPError as error:
-        raise ConfigError(
-            f"store: no tiled server at {uri} ({error}); start it with `skywright up`"
+            f"store: no tiled server at {uri} ({error}); start it with `skywright up`, or correct "
+            "store.tiled_uri"
         ) from error
 
 

@@ -2,7 +2,9 @@
 
 import io
 import itertools
+import logging
 import uuid
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -37,6 +39,10 @@ PARTITION_BYTES = 16 << 20
 TABLE_PARAMETERS = {"dataset", "chunk_shape", "swmr", "locking"}
 """Parameters of a stream resource that a table of columns supports. A file with another parameter
 becomes an array."""
+NAME_BYTES = 200
+"""Longest name of a virtual file, bytes; of a longer one the end becomes a checksum."""
+
+log = logging.getLogger(__name__)
 
 
 def rows_in_files(stream: Stream, key: str) -> list[ResourceRows]:
@@ -94,18 +100,21 @@ def data_sources(
         if odd := next((uri for uri in uris if {"#", "?"} & {*uri}), None):
             yield key, DataError(f"{odd}: tiled reads no path with # or ?")
             continue
-        if tables and _is_column(key, data_keys[key], [resources[r.resource] for r in rows]):
-            where = [(resources[r.resource]["uri"], r.start, r.stop) for r in rows]
-            # The documents of a file come column by column: while the run goes on one column may
-            # be ahead of another.
-            groups.setdefault(tuple(where) if ended else where[0][:2], []).append(key)
-        else:
-            try:
+        try:
+            if tables and _is_column(key, data_keys[key], [resources[r.resource] for r in rows]):
+                where = [(resources[r.resource]["uri"], r.start, r.stop) for r in rows]
+                # The documents of a file come column by column: while the run goes on one column
+                # may be ahead of another.
+                groups.setdefault(tuple(where) if ended else where[0][:2], []).append(key)
+            else:
                 yield key, _array(stream, key, resources, data_keys, kept)
-            except OSError:
-                raise
-            except Exception as error:  # a consolidator of odd documents may raise anything
-                yield key, DataError(str(error))
+        except OSError:
+            raise
+        except DataError as error:
+            yield key, error
+        except Exception as error:  # a consolidator of odd documents may raise anything
+            log.debug("%s/%s: no data source", stream.name, key, exc_info=error)
+            yield key, DataError(f"{type(error).__name__}: {error}")
     taken = {*data_keys}
     for keys in groups.values():
         name = next(n for n in _names() if n not in taken)
@@ -178,6 +187,9 @@ def _array(
     sliced = first["parameters"].get("slice")  # leaves rows out by itself
     if stream.skips_rows(key) and first["mimetype"] == HDF5 and not sliced:
         name = f"{stream.name}-{first['uid']}-{key}".replace("/", "_")
+        if len(name.encode()) > NAME_BYTES:
+            start = name.encode()[:NAME_BYTES].decode(errors="ignore")
+            name = f"{start}-{zlib.crc32(name.encode()):08x}"
         path = kept / f"{name}.h5"
         rows = rows_in_files(stream, key)
         write_virtual_file(path, [(resources[part.resource], part) for part in rows])

@@ -39,8 +39,11 @@ LOST_MIDWAY = (
 )
 """Errors of a request of which a part at least was sent: the server may have acted on it."""
 POSTPONED_S = 60.0
-"""Pause of a run after `ATTEMPTS` requests without an answer, s. Other runs are written."""
+"""Pause of a run after `ATTEMPTS` requests without the server's answer, s. Other runs are
+written."""
 RETRY_LATER_STATUS = {429, 502, 503, 504}
+PROXY_STATUS = {502, 503, 504}
+"""Answers of a proxy for a server that has not answered, or is away."""
 REFUSED_STATUS = {401, 403}
 """Answers to a wrong key, or to a run that the access policy does not take."""
 UPDATE_S = (1.0, 5.0)
@@ -142,9 +145,10 @@ class RunIngest:
         except httpx.HTTPError as error:
             self._line_writer = None
             self._must_verify = True
-            if isinstance(error, LOST_MIDWAY):
-                self._postpone_if_it_repeats()
             status = getattr(getattr(error, "response", None), "status_code", None)
+            only_this_run = status in PROXY_STATUS and self._server_takes_writes()
+            if isinstance(error, LOST_MIDWAY) or only_this_run:
+                self._postpone_if_it_repeats()
             refused = status in REFUSED_STATUS and not self._server_takes_writes()
             if status is None or status in RETRY_LATER_STATUS or refused:
                 raise ServerUnavailableError(f"tiled: {error}") from error
@@ -186,11 +190,12 @@ class RunIngest:
         writer = self._line_writer
         if writer is not None and (lines or writer.is_due()):
             writer.write(lines)
+            if self.contents.stop is None:  # else the end of the run may be what fails
+                # Not by a replay: what failed may be beyond it
+                self._failures = self._unanswered = 0
         if writer is not None and self.contents.stop is not None:
             return self._finish(writer, start)
-        state = State.MORE if lines else self._close_if_interrupted()
-        self._failures = self._unanswered = 0  # not by a replay: what failed may be beyond it
-        return state
+        return State.MORE if lines else self._close_if_interrupted()
 
     def _read_new_lines(self) -> list[Line]:
         lines = [new for line in self._tail.read() for new in self._normalizer(line)]

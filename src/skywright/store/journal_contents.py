@@ -153,7 +153,8 @@ class Stream:
     def add_event(self, line: int, event: dict[str, Any]) -> None:
         """Note one event: its row, and whether its values fit."""
         values = {key: event["data"].get(key) for key in self.internal}
-        _ = event["timestamps"].get, event["time"]  # else it has no row
+        stamps = [event["time"], *(event["timestamps"].get(key) for key in self.internal)]
+        _ = [float(stamp) for stamp in stamps if stamp is not None]  # else it has no row
         for key, value in values.items():
             old = self.columns.get(key)
             # The declared type may not hold the values of earlier events, which are no arrays
@@ -219,7 +220,7 @@ class JournalContents:
             return
         try:
             self._add(line)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             self.left_out.add(self._count)
             self.note(
                 f"line {line.number} of the journal, {line.name}: not understood, left out "

@@ -24,7 +24,7 @@ MIN_UID_CHARACTERS = 4
 SAMPLE_KEYS = ("sample", "sample.name", "sample_name")
 """Where start documents keep the sample's name: our plans, nested metadata, older plans."""
 
-_UID = re.compile(r"[0-9a-f]{4,8}|[0-9a-f]{8}-[0-9a-f-]{0,27}", re.IGNORECASE)
+_UID = re.compile(r"[0-9a-f]{4,32}|[0-9a-f]{8}-[0-9a-f-]{0,27}", re.IGNORECASE)
 _AGO = re.compile(r"(\d+(?:\.\d+)?)\s*(s|sec|second|m|min|minute|h|hour|d|day|w|week)s?(?:\s+ago)?")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 

@@ -71,7 +71,7 @@ class DocumentNormalizer:
         """Names of data keys by uid of the descriptor, where some are stored under another one."""
 
     def __call__(self, line: Line) -> list[Line]:
-        """Return the normalized lines of one line; a broken document gives a broken line."""
+        """Return the normalized lines of one line; an error in it gives a broken line."""
         try:
             self._take(line.name, line.doc)
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
@@ -102,9 +102,11 @@ class DocumentNormalizer:
         elif name == "descriptor":
             self._take_descriptor(doc)
         elif name == "stop":
-            if self._datum_keys:
-                self._legacy.stop(doc)  # emits the datums that came before their resource
-            self._out.append((name, doc))
+            try:
+                if self._datum_keys:
+                    self._legacy.stop(doc)  # emits the datums that came after their event
+            finally:  # a datum that never came does not keep the run open
+                self._out.append((name, doc))
         elif name in ("stream_resource", "resource", "datum", "datum_page"):
             self._legacy(name, doc)
         else:
@@ -154,7 +156,11 @@ class DocumentNormalizer:
         uid = event["descriptor"]
         datum_keys = self._datum_keys.get(uid)
         if datum_keys:
-            only = {key: event["data"][key] for key in datum_keys if key in event["data"]}
+            given = {key: event["data"][key] for key in datum_keys if key in event["data"]}
+            only = {key: v for key, v in given.items() if not isinstance(v, list | dict)}
+            for key in sorted(given.keys() - only):
+                text = f"{key}: left out: it is external, but its events have values, no datum ids"
+                self._out.append(("note", {"text": text}))
             times = {key: event["timestamps"].get(key, event["time"]) for key in only}
             self._legacy("event", event | {"data": only, "timestamps": times})
         if names := self._renamed.get(uid):

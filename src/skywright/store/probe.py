@@ -89,8 +89,10 @@ def takes_writes(client: Any) -> bool:
     table = pyarrow.table({"seq_num": [1]})
     try:
         container = client.create_container(key=key)
-        container.create_appendable_table(table.schema, key="t").append_partition(0, table)
-        client.delete_contents(key, recursive=True, external_only=False)
+        try:
+            container.create_appendable_table(table.schema, key="t").append_partition(0, table)
+        finally:
+            client.delete_contents(key, recursive=True, external_only=False)
     except httpx.HTTPError:
         return False
     return True

@@ -45,7 +45,7 @@ def as_row(stream: Stream, event: dict[str, Any]) -> dict[str, Any]:
     return {
         "descriptor": event["descriptor"],
         "seq_num": event["seq_num"],
-        "time": event["time"],
+        "time": _time(event["time"]),
         "data": {key: convert(columns[key], data.get(key)) for key in stream.internal},
         "timestamps": {key: _time(times.get(key)) for key in stream.internal},
     }

@@ -224,8 +224,8 @@ class _LazyColumn:
 def flushed_rows(path: Path, datasets: Iterable[str]) -> int:
     """Return the number of complete rows of a file.
 
-    The identity column is flushed last, so it is the shortest. It must be among `datasets`; that of
-    areaDetector's layout is added.
+    The identity column is flushed last, so it is the shortest; that of areaDetector's layout is
+    added to `datasets`. Where the identity is in neither, the shortest dataset counts.
     """
     with open_hdf5(path) as file:
         names = {*datasets, *([UNIQUE_ID] if UNIQUE_ID in file else [])}

@@ -10,6 +10,7 @@ from tiled.structures.core import Spec, StructureFamily
 from tiled.structures.data_source import DataSource
 from tiled.structures.table import TableStructure
 
+from skywright.errors import DataError
 from skywright.store.run_nodes import Catalog, QueuedNode, RunNodes
 
 JSON_INTEGERS = range(1 - 2**53, 2**53)
@@ -20,6 +21,8 @@ SQL_TABLE = "application/x-tiled-sql-table"
 """Mimetype of tiled's tables to which rows can be appended."""
 INTERNAL = "internal"
 """Name of the table of events, where no data key has it."""
+NOTES_MAX = 100
+"""Maximum number of notes of a run; every client that lists runs transfers them."""
 TABLE_COLUMNS_MAX = 1024
 """Columns of a table; DuckDB and PostgreSQL take little more."""
 
@@ -93,10 +96,12 @@ class RunWriter:
         ------
         RunExistsError
             If there is a run of this uid that another writer has made.
+        DataError
+            If the server refuses a table of events.
         """
         reasons = {}
         for (_, stream, name), reason in self._nodes.write().items():
-            self.streams[stream].forget(name)
+            self.streams[stream].forget(name, reason)
             reasons[stream, name] = reason
         for writer in self.streams.values():
             writer.send_configuration()
@@ -125,7 +130,10 @@ class RunWriter:
         if reasons:
             metadata[UNREADABLE_FILES] = reasons
         sentences = [f"{key}: tiled cannot read its files: {why}" for key, why in reasons.items()]
-        if notes := list(dict.fromkeys([*notes, *sentences])):
+        notes = list(dict.fromkeys([*notes, *sentences]))
+        if (more := len(notes) - NOTES_MAX) > 0:  # the last ones are on the run as a whole
+            notes[NOTES_MAX // 2 : -NOTES_MAX // 2] = [f"{more} more notes are left out here"]
+        if notes:
             metadata["notes"] = notes
         self._nodes.finish(self._uid, metadata)
 
@@ -253,9 +261,16 @@ class StreamWriter:
         else:
             self._nodes.change(path, source, old)
 
-    def forget(self, name: str) -> None:
-        """Take a node as not registered: the server has refused it."""
-        del self._sources[name]
+    def forget(self, name: str, reason: str) -> None:
+        """Take the node of a file as not registered: the server has refused it.
+
+        Raises
+        ------
+        DataError
+            If it is a table of events, which the run cannot do without.
+        """
+        if self._sources.pop(name, None) is None:
+            raise DataError(f"{self.path[1]}/{name}: tiled refuses it: {reason}")
 
 
 def _null_as_text(field: pyarrow.Field) -> pyarrow.Field:

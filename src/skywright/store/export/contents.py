@@ -114,7 +114,7 @@ class RunContents:
     status: str
     streams: tuple[Stream, ...]
     notes: tuple[str, ...]
-    """What of the run is not in `streams`, or not final, in words."""
+    """What of the run is not in `streams`, not final or not as it was recorded, in words."""
 
     def stream(self, name: str) -> Stream | None:
         """Return the stream of this name, None if there is none."""
@@ -138,7 +138,7 @@ def read_contents(run: Container, journals: Path | None = None) -> RunContents:
     """
     metadata = run.item["attributes"]["metadata"]
     status = run_status(metadata, journals)
-    notes: list[str] = []
+    notes: list[str] = list(metadata.get("notes") or ())
     if metadata.get("stop") is None:
         notes.append(f"the run is {status}, without stop document: what is stored until now")
     run = run.include_data_sources()
@@ -189,8 +189,8 @@ def _read_stream(
                 table = next(each for each in tables if key in each.columns)
                 column = _short_arrays(table, key, data_key, kept, len(frame))
             columns.append(_memory_column(key, column, data_key))
-        else:
-            notes.append(f"{name}/{key}: {unreadable.get(f'{name}/{key}', 'no value stored')}")
+        elif f"{name}/{key}" not in unreadable:  # the ingester's notes have the reason
+            notes.append(f"{name}/{key}: no value stored")
     timestamps = {
         key: frame[f"ts_{key}"].to_numpy(dtype="f8") for key in data_keys if f"ts_{key}" in frame
     }
@@ -304,7 +304,11 @@ def _array_parts(source: Any, rows: int) -> tuple[AssetRows, ...]:
         return ()
     assets = _assets(source, dataset, source.mimetype)
     segments = source.parameters.get("segments")
-    if segments is None and (first := first_row(source.parameters)):
+    try:
+        first = first_row(source.parameters)
+    except DataError:  # no whole rows
+        return ()
+    if segments is None and first:
         segments = [[0, first, first + rows]]
     elif segments is None:  # tiled's own adapter: the whole files, one after the other
         counts = [rows] if len(assets) == 1 else _row_counts(assets)
