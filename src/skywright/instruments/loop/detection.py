@@ -90,11 +90,19 @@ def border_gaps(
 
 
 def as_row(detection: Detection) -> dict[str, np.generic]:
-    """Turn a detection into scalars of fixed type for a file of columns, by name.
+    """Turn a detection into scalars of fixed type for a file of columns.
 
-    They are float32, bool_, and uint8 codes for kind, side and tip_sign (places in CLASS_NAMES,
-    SIDE_NAMES, SIGN_NAMES); bbox is xmin, ymin, xmax, ymax, NaN if there is none, head_errors is
-    head_xmin_error and so on.
+    Parameters
+    ----------
+    detection
+        Result of `find_loop`.
+
+    Returns
+    -------
+    dict of numpy scalars
+        The fields of `Detection`: float32, bool_, and uint8 codes for kind, side and tip_sign
+        (places in CLASS_NAMES, SIDE_NAMES, SIGN_NAMES); bbox as xmin, ymin, xmax, ymax, NaN if
+        there is none, head_errors as head_xmin_error and so on.
     """
     row: dict[str, np.generic] = {}
     for name, value in asdict(detection).items():

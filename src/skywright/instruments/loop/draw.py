@@ -34,8 +34,16 @@ def annotate(
 ) -> NDArray[np.uint8]:
     """Draw box, tip, end of the pin and a caption into a copy, (H, W, 3) uint8, of a picture.
 
-    `picture` is (H, W) or (H, W, 3) uint8. `title`, e.g. a file name or a frame number, is put
-    before the caption. `pin_box` is that of the pin (`backends.boxes.find_pin_box`), px.
+    Parameters
+    ----------
+    picture
+        (H, W) or (H, W, 3) uint8.
+    detection
+        What was found in it.
+    title
+        Put before the caption, e.g. a file name or a frame number.
+    pin_box
+        xmin, ymin, xmax, ymax of the pin (`backends.boxes.find_pin_box`), px.
     """
     image = Image.fromarray(np.ascontiguousarray(picture)).convert("RGB")
     draw = ImageDraw.Draw(image)

@@ -43,9 +43,13 @@ class Face:
 def fit_face(phi_deg: ArrayLike, width_um: ArrayLike, pixel_um: float) -> Face:
     """Find the face-on angle from widths over a rotation.
 
-    `phi_deg` (n,) are angles of the spindle in any order and spacing, `width_um` (n,) the extent of
-    the head across the spindle, NaN where unknown, `pixel_um` the size of a pixel across the
-    spindle.
+    Parameters
+    ----------
+    phi_deg, width_um : (n,) float
+        Angle of the spindle at each picture, in any order and spacing; extent of the head across
+        the spindle, NaN where unknown.
+    pixel_um : float
+        Size of a pixel across the spindle.
 
     Notes
     -----

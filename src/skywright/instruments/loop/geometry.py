@@ -129,11 +129,20 @@ def target_um(axis_across_um: float, view: View) -> float:
 
 
 def to_laboratory(xyz_um: ArrayLike, phi_deg: ArrayLike, phi_sign: int = 1) -> Floats:
-    """Turn points (..., 3) from the goniometer frame, from the axis, to the laboratory.
+    """Turn points from the goniometer frame to the laboratory.
 
-    `phi_deg` (...) is the spindle angle, `phi_sign` that of `View`. Returns (..., 3) float64, in
-    the unit of the points: along the spindle, across it as seen (y cos phi - z sin phi), along the
-    beam (y sin phi + z cos phi).
+    Parameters
+    ----------
+    xyz_um : (..., 3) float
+        Goniometer frame, from the axis.
+    phi_deg, phi_sign
+        Spindle angle, (...), and 1 or -1 (`View`).
+
+    Returns
+    -------
+    (..., 3) float64
+        Along the spindle, across it as seen (y cos phi - z sin phi), along the beam
+        (y sin phi + z cos phi); um.
     """
     x, y, z = np.moveaxis(np.asarray(xyz_um, dtype=np.float64), -1, 0)
     phi = np.deg2rad(np.asarray(phi_deg, dtype=np.float64)) * phi_sign
@@ -149,9 +158,15 @@ def to_goniometer(along_across_beam_um: ArrayLike, phi_deg: ArrayLike, phi_sign:
 def observe(xyz_um: ArrayLike, phi_deg: ArrayLike, view: View, axis_row_px: float) -> Floats:
     """Predict where points are seen: x, y, (..., 2) float64 px.
 
-    `xyz_um` (..., 3) are in the goniometer frame, x from the target, y and z from the axis;
-    `phi_deg` (...) is the spindle angle. The spindle crosses the target column at `axis_row_px`
-    (the target row at that column for a pin from top or bottom).
+    Parameters
+    ----------
+    xyz_um : (..., 3) float
+        Goniometer frame; x from the target, y and z from the axis.
+    phi_deg : (...) float
+        Spindle angle.
+    view : View
+    axis_row_px : float
+        Row at which the spindle crosses the target column (column and row for a vertical one).
     """
     seen = to_laboratory(xyz_um, phi_deg, view.phi_sign)[..., :2]
     axis = axis_um(axis_row_px, view)

@@ -41,7 +41,12 @@ class Limits:
 def find_limits(gray: NDArray[np.uint8]) -> Limits | None:
     """Find the mount of a picture, as `find_loop` does, and its edges in each column.
 
-    None if there is no mount. `gray` is (H, W) uint8, at least 32 x 32; else `DataError` is raised.
+    `gray` is (H, W) uint8, at least 32 x 32. None if there is no mount.
+
+    Raises
+    ------
+    DataError
+        If `gray` is not such an array.
     """
     seen = finder().silhouette(gray)
     if seen is None:
