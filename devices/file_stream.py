@@ -137,8 +137,8 @@ class FileStream:
     def describe_collect(self) -> dict[str, Any]:
         """Describe one row of the file.
 
-        Each run needs a StreamResource of its own. A device is told of a new stream, not of a new
-        run, so each stream gets one.
+        Each run needs a StreamResource of its own. A device is told when a stream is described, not
+        of a new run, so each description begins a new one.
         """
         self._bundles = {}
         return {

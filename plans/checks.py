@@ -90,11 +90,14 @@ def _lacking(device: Any, needs: Needs) -> str:
     return ""
 
 
-def described(device: Any) -> Mapping[str, Any] | None:
-    """Return the data keys of a readable device; None if only the RunEngine can find them out."""
+def described(device: Any, *, collected: bool = False) -> Mapping[str, Any] | None:
+    """Return the data keys of a readable device, or of one that is `collected`.
+
+    None if only the RunEngine can find them out.
+    """
     if not getattr(device, "connected", True):
         return None  # `stage` will report which PVs do not answer
-    keys = device.describe()
+    keys = device.describe_collect() if collected else device.describe()
     if inspect.isawaitable(keys):  # of ophyd-async
         if inspect.iscoroutine(keys):
             keys.close()  # else Python warns that nobody awaited it

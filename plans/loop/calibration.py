@@ -83,7 +83,7 @@ def calibrate_camera(
 
     The stages move the tip over a grid, known steps along and across the spindle; then the spindle
     turns forward and back, and once more with the tip elsewhere along it. The sample goes back to
-    where it was, unless a motor fails. Any mount will do whose tip is in view.
+    where it was, unless a motor or the analysis fails. Any mount will do whose tip is in view.
 
     Parameters
     ----------

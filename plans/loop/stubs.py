@@ -158,7 +158,8 @@ def recorded(
 def _check_pixels(tools: Instruments) -> None:
     """Refuse pictures that no detector takes; their descriptions are known once it is staged."""
     name = tools.camera.name
-    picture = (described(tools.camera) or {}).get(f"{name}_image", {})
+    keys = described(tools.camera, collected=not tools.stepped) or {}
+    picture = keys.get(f"{name}_image", {})
     dtype = np.dtype(picture.get("dtype_numpy", "|u1"))
     if dtype != np.uint8:
         raise ConfigError(

@@ -56,7 +56,7 @@ def test_the_one_that_fits_is_taken_of_two() -> None:
         wanted.find({"a_image": key(4, 4), "b_image": key(4, 4)})
 
 
-@pytest.mark.parametrize("selected", ["3:5", ["3:5", ":", ":"]])
+@pytest.mark.parametrize("selected", ["3:5", "3:None", "3:5:1, ...", ["3:5", ":", ":"]])
 def test_index_0_is_the_first_row_of_the_slice_of_a_resource(
     tmp_path: Path, selected: str | list[str]
 ) -> None:

@@ -409,7 +409,7 @@ def test_pictures_of_16_bits_are_refused_before_anything_moves(
     camera, before = devices["camera"], world.motion
     keys = camera.describe()
     keys["axis_image"]["dtype_numpy"] = "<u2"
-    monkeypatch.setattr(camera, "describe", lambda: keys)
+    monkeypatch.setattr(camera, "describe_collect", lambda: keys)
     with pytest.raises(ConfigError, match="type uint16, the detection of loops takes uint8"):
         session.run(center_loop(**devices))
     assert world.motion == before

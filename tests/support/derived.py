@@ -66,7 +66,8 @@ def read_runs(journal: Path) -> list[Derived]:
             data = path.read_bytes()
         except FileNotFoundError:
             data = (path.parent / "done" / path.name).read_bytes()
-        docs = [json.loads(line) for line in data.splitlines(keepends=True)]
+        whole = data[: data.rfind(b"\n") + 1]  # the rest is being written
+        docs = [json.loads(line) for line in whole.splitlines()]
         for name, doc in docs:
             schema_validators[DocumentNames[name]].validate(doc)
         runs.append(Derived([(name, doc) for name, doc in docs]))

@@ -414,6 +414,8 @@ class Journal:
         self._files = {}
         self._backlog = deque()
         self._backlog_size = 0
+        self._untyped = {}
+        self._refused, self._suspended, self.trouble = 0, False, None
         # Another thread of the parent may hold them; there is none that tries again
         self._lock, self._backlog_empty = threading.RLock(), threading.Event()
         self._backlog_empty.set()

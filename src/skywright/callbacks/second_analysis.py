@@ -115,7 +115,7 @@ class SecondAnalysis:
             drawn = self._draw((self.run, analysis, members, _scalars(analysis)))
             while not drawn.done() and time.monotonic() < self.draw_until:
                 yield
-            if not drawn.done():
+            if not drawn.done() and self.draw_until > 0.0:  # 0: it was not to wait
                 log.error("%s: run %s: no pictures in time", self.name, self._start["uid"])
             pictures = drawn.result() if drawn.done() else {}
             self._derive(analysis, members, stream, inputs, pictures)

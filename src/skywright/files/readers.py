@@ -117,7 +117,7 @@ def first_row(parameters: Mapping[str, Any]) -> int:
     given = parameters.get("slice") or ":"
     axes = given if isinstance(given, list | tuple) else str(given).strip("()[] ").split(",")
     rows, *others = (str(axis).strip() for axis in axes)
-    match = re.fullmatch(r"(\d*):\d*:?", rows)
+    match = re.fullmatch(r"(\d*):(?:\d*|None)(?::1?)?", rows.replace("...", ":"))
     if match is None or not {*others} <= {":", "...", ""}:
         raise DataError(f"slice {given}: expected start:stop of whole rows")
     return int(match[1] or 0)

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +73,11 @@ class RotationRun(SecondRun):
         """Give each picture its angle, with the calibration that is saved now."""
         zoom, shape = float(self.turn.start.get("zoom", 0.0)), self.turn.shape
         # Where the spindle rests, pixels alone count: `calibrate_camera` looks at a new zoom.
-        known = self._calibrations.at_or_guess if self.turn.is_meant_to_turn else guess
-        return _retime(self.turn, rows, known(zoom, shape))
+        if self.turn.is_meant_to_turn:
+            return _retime(self.turn, rows, self._calibrations.at_or_guess(zoom, shape))
+        delays = {each.zoom: each.delay_s for each in self._calibrations.stops()}
+        at_rest = replace(guess(zoom, shape), delay_s=delays.get(zoom, 0.0))
+        return _retime(self.turn, rows, at_rest)
 
     def failure(self, result: Mapping[str, Any]) -> str:
         """Return why neither tip nor middle is known."""

@@ -333,7 +333,8 @@ def _judge(
     if tip.reason is Reason.KNOWN:
         return tip.reason, ""
     other = int((series.side == elected).sum())
-    if elected != side and other > OTHER_SIDE * (series.side != "").sum():
+    most = max(OTHER_SIDE * int((series.side != "").sum()), MAJORITY * n)
+    if elected != side and other > most:
         seen = f"the pin enters from the {elected} in {other} of {n} frames, not from the {side}"
         return Reason.OTHER_SIDE, f"{Reason.OTHER_SIDE}: {seen}; is the camera calibrated so?"
     beyond = int(series.beyond.sum())

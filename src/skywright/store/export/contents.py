@@ -189,8 +189,8 @@ def _read_stream(
                 table = next(each for each in tables if key in each.columns)
                 column = _short_arrays(table, key, data_key, kept, len(frame))
             columns.append(_memory_column(key, column, data_key))
-        elif f"{name}/{key}" not in unreadable:  # the ingester's notes have the reason
-            notes.append(f"{name}/{key}: no value stored")
+        elif not any(note.startswith(f"{name}/{key}:") for note in notes):  # the ingester's
+            notes.append(f"{name}/{key}: {unreadable.get(f'{name}/{key}', 'no value stored')}")
     timestamps = {
         key: frame[f"ts_{key}"].to_numpy(dtype="f8") for key in data_keys if f"ts_{key}" in frame
     }

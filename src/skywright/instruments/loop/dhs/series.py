@@ -198,6 +198,8 @@ class SeriesOperations:
             async with asyncio.timeout(BEGIN_S):
                 return await asyncio.wrap_future(beginning)
         except TimeoutError as error:
+            if beginning.done() and not beginning.cancelled():  # a disk's
+                raise
             raise OperationError(
                 f"the recording has not begun after {BEGIN_S:g} s, is the disk slow?"
             ) from error

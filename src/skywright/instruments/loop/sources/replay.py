@@ -60,7 +60,11 @@ def _folder(path: Path) -> tuple[int, Fetch, tuple[int, int]]:
     files = sorted(file for file in path.iterdir() if file.suffix.lower() in known)
     if not files:
         raise ConfigError(f"{path}: no picture in this folder; name one with image files")
-    if (size := picture_size(read_file(files[0]))) is None:
+    try:
+        size = picture_size(read_file(files[0]))
+    except DataError as error:
+        raise ConfigError(str(error)) from error
+    if size is None:
         raise ConfigError(f"{files[0]}: is no picture")
     return len(files), lambda index: (files[index].read_bytes(), None), size
 
