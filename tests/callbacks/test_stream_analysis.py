@@ -94,6 +94,17 @@ def test_a_configuration_that_does_not_fit_is_reported_as_a_fault_of_it(tmp_path
     assert documents[-1][1]["reason"] == "ConfigError: analysis pictures: no gain 7"
 
 
+def end_after_five(stream: StreamAnalysis) -> None:
+    """Let it take five frames, end the raw run, and close the derived ones."""
+    while stream.position < 5:
+        stream.step()
+    stop = {"uid": "c", "time": 2e9, "run_start": "a", "exit_status": "success"}
+    stream.raw.run("stop", stop)
+    stream.step()
+    while stream.close_step():
+        pass
+
+
 @pytest.mark.parametrize("unreadable", [False, True])
 def test_a_run_whose_pictures_fail_has_its_final_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unreadable: bool
@@ -108,12 +119,7 @@ def test_a_run_whose_pictures_fail_has_its_final_result(
     for number in range(1, 6):
         data = {"cam_image": np.full((4, 4), number, np.uint8)}
         run("event", {"descriptor": "b", "seq_num": number, "data": data, "time": 1e9})
-    while stream.position < 5:
-        stream.step()
-    run("stop", {"uid": "c", "time": 2e9, "run_start": "a", "exit_status": "success"})
-    stream.step()
-    while stream.close_step():
-        pass
+    end_after_five(stream)
     assert stream.progress()["result"]["n_frames"] == 5
     assert Derived(documents).result["n_frames"] == 5
     assert Derived(documents).result["pictures"] == ""
@@ -145,12 +151,7 @@ def test_runs_whose_pictures_are_never_drawn_end_without_them(
         data = {"cam_image": np.full((4, 4), number, np.uint8), MOTOR: number}
         for take in (run, second.take):
             take("event", {"descriptor": "b", "seq_num": number, "data": data, "time": 1e9})
-    while stream.position < 5:
-        stream.step()
-    run("stop", {"uid": "c", "time": 2e9, "run_start": "a", "exit_status": "success"})
-    stream.step()
-    while stream.close_step():
-        pass
+    end_after_five(stream)
     for derived in (documents, slopes):
         assert derived[-1][0] == "stop"
         assert derived[-1][1]["exit_status"] == "success"
