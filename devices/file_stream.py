@@ -137,8 +137,8 @@ class FileStream:
     def describe_collect(self) -> dict[str, Any]:
         """Describe one row of the file.
 
-        Each run needs a StreamResource of its own. A device is told when a stream is described, not
-        of a new run, so each description begins a new one.
+        Each run needs its own StreamResource. The RunEngine calls this for each stream; it does not
+        tell a device that a run begins. So each call begins a new StreamResource.
         """
         self._bundles = {}
         return {
@@ -228,10 +228,10 @@ class OneStream:
         return self.stream.collect_asset_docs(index)
 
     def raise_if_silent(self) -> None:
-        """Raise `HardwareError` if rows should come and none does."""
+        """Raise nothing; a device whose rows may stop raises `HardwareError` here."""
 
     def check_size(self) -> None:
-        """Raise `HardwareError` if rows no longer have the size in the documents."""
+        """Raise nothing; a device whose rows may change their size raises `HardwareError` here."""
 
 
 class CountedStream(FileStream):

@@ -30,8 +30,8 @@ POLL_S = 0.02
 FRESH_S = 5.0
 """Longest time to wait for a new picture; the camera says sooner why there is none."""
 LEAST_S = 0.3
-"""A time stamp so much later than a move is of a picture after it, where the delay of the camera is
-not known yet: video servers are 0.06 to 0.3 s late."""
+"""A picture whose time stamp is later than a move by this shows the sample after the move, even if
+the delay of the camera is not known yet: video servers are 0.06 to 0.3 s late."""
 LATE_S = 15.0
 """Longest time to wait, while pictures come, for one that was taken after the last move."""
 DECISION_LIMIT_S = 1.5

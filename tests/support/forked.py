@@ -5,8 +5,8 @@ parent is the process that forks, which all workers of xdist share. What they st
 `skywright.processes.child.start_module` is forked too. The children of ``skywright up`` are forks
 of it: they must be its children, so that it can watch them.
 
-A forked process cannot test imports. Tests of what a module imports or prints start a new
-interpreter by `subprocess`.
+A forked process has its modules from the start. So a test of what a module imports, or prints when
+it is imported, starts a new interpreter with `subprocess`.
 """
 
 import _posixsubprocess
@@ -75,7 +75,7 @@ class _Server(forkserver.ForkServer):
         """Start it, unless another process has."""
         if self._forkserver_pid is not None or _ADDRESS not in os.environ:
             super().ensure_running()
-            # From Python 3.14 on it serves those who have the key
+            # Since Python 3.14 the server refuses clients that do not have its key.
             key = getattr(self, "_forkserver_authkey", None) or b""
             os.environ[_ADDRESS] = f"{key.hex()} {self._forkserver_address}"
         elif self._forkserver_address is None:

@@ -1,4 +1,4 @@
-"""What of the sample a picture of the twin shows: its silhouette, and what lies over it."""
+"""The silhouette of the sample in a picture of the twin, and whether something hides its tip."""
 
 from functools import lru_cache
 

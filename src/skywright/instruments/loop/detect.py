@@ -29,7 +29,10 @@ os.register_at_fork(after_in_child=_process.__init__)  # type: ignore[misc]
 def finder() -> LoopFinder:
     """Return the finder of this process; the first call, from whatever thread, loads the network.
 
-    Raise `ConfigError` if onnxruntime is not installed, or the file of the network cannot be used.
+    Raises
+    ------
+    ConfigError
+        If onnxruntime is not installed, or the file of the network cannot be used.
     """
     with _process.lock:
         if _process.finder is None:
@@ -40,8 +43,17 @@ def finder() -> LoopFinder:
 def find_loop(gray: NDArray[np.uint8]) -> Detection:
     """Find the sample mount in a picture, whatever border it enters through.
 
-    `gray` is (H, W) uint8, at least 32 x 32, else `DataError` is raised; `ConfigError` as by
-    `finder`.
+    Parameters
+    ----------
+    gray
+        (H, W) uint8 picture, at least 32 x 32.
+
+    Raises
+    ------
+    DataError
+        If `gray` is not such an array.
+    ConfigError
+        If the network cannot be loaded (`finder`).
     """
     return finder().find(gray)
 

@@ -70,9 +70,17 @@ def start_oscillation(
 ) -> Oscillation:
     """Let a spindle, which must be at rest, make a sweep in dial angles from now, unix s, on.
 
-    `velocity` is the speed of the ways to and fro, `most` the largest speed, deg/s; `acceleration`
-    is in deg/s^2; `within` are soft limits, deg; equal ones are none. Raise `HardwareError` if the
-    spindle moves, cannot turn so fast, or would leave its limits.
+    Parameters
+    ----------
+    velocity, most, acceleration
+        Speed of the ways to and fro and largest speed, deg/s; deg/s^2.
+    within
+        Soft limits, deg; equal ones are none.
+
+    Raises
+    ------
+    HardwareError
+        If the spindle moves, cannot turn so fast, or would leave its limits.
     """
     if axis.moving(time):
         raise HardwareError("oscillation: the spindle is moving; wait, or stop it")

@@ -89,7 +89,7 @@ class Client(Closing):
     def set_parameters(self, parameters: dict[str, Any]) -> dict[str, Any]:
         """Change parameters, all or none of them; return all that there are now."""
         native = {
-            # A subclass, such as a masked array, goes by its own `tolist`
+            # A masked array is sent by its `tolist`, which gives None for masked elements.
             name: _native(value) if type(value) is np.ndarray else value
             for name, value in parameters.items()
         }
