@@ -189,8 +189,7 @@ class Camera:
     ) -> Acquisition:
         """Start an acquisition; without `on_item`, return the one that is in progress, if any.
 
-        Its event `done` is set when the pictures are in the file and visible there. Raise what the
-        source raises when it cannot start.
+        Its event `done` is set when the pictures are in the file and visible there.
 
         Parameters
         ----------
@@ -198,7 +197,13 @@ class Camera:
             Number of pictures that are decoded and, during a recording, stored; 0: until `stop`.
         on_item
             Called with each picture as it comes, on the source's thread; must return at once.
-            `HardwareError` if an acquisition is in progress.
+
+        Raises
+        ------
+        HardwareError
+            If `on_item` is given and an acquisition is in progress.
+        SkywrightError
+            What the source raises when it cannot start.
         """
         if self._owner.acquisition is None:
             self._owner.report("taking pictures", alarm=False)  # clears an old alarm
@@ -213,9 +218,14 @@ class Camera:
     def start_capture(self, path: Path, count: int = 0, lazy: bool = False) -> str:
         """Start a recording, one under way is closed first; return why it failed, empty if not.
 
-        `path` is that of the new ``.h5`` file, in a directory that exists. It ends by itself after
-        `count` pictures, 0 never; with `lazy` the file is created with the first picture only, in
-        its size.
+        Parameters
+        ----------
+        path
+            Of the new ``.h5`` file; its directory must exist.
+        count
+            Number of pictures after which it ends by itself, 0 never.
+        lazy
+            Create the file with the first picture only, in that picture's size.
         """
         self._recorder.stop()  # before `_shape`, which returns the shape of an open recording
         known = (self.source.size or self._size) is not None and not lazy

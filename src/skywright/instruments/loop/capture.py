@@ -58,8 +58,12 @@ class Picture:
 class PictureFile:
     """An open recording of pictures (H, W), or (H, W, 3) in color; not thread-safe.
 
-    Raise `DataError` if the file exists, `OSError` if it cannot be created; all methods raise
-    `OSError` if the disk is full or fails.
+    Raises
+    ------
+    DataError
+        If the file exists.
+    OSError
+        If it cannot be created; of all methods: if the disk is full or fails.
     """
 
     def __init__(self, path: Path, shape: tuple[int, ...]) -> None:

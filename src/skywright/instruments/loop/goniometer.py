@@ -139,8 +139,12 @@ def _inside_rate(sweep: Sweep, acceleration: float) -> float:
 class Goniometer:
     """Spindle and stages together: the owner that the IOC is a face of.
 
-    `carriage` tells how the motors carry the sample, `clock` is the controller's, `switch_mm` the
-    distance of the stages' limit switches from 0.
+    Parameters
+    ----------
+    carriage, clock
+        How the motors carry the sample; the clock is the controller's.
+    switch_mm
+        Distance of the stages' limit switches from 0.
     """
 
     def __init__(self, carriage: Carriage, clock: MotorsClock, switch_mm: float = 3.0) -> None:

@@ -47,8 +47,16 @@ class SeriesRun:
     Its data keys are those of `devices.loop.axis.AxisCamera` as a flyer: ``CAMERA_image``,
     ``CAMERA_frame_number``, ``CAMERA_frame_time``, all in the file. Not thread-safe.
 
-    `analysis` is fresh and takes in what `found` is given; `emit` takes ``(name, document)``, e.g.
-    a `Journal`; `assets` is the root directory of assets, `metadata` are for the start document.
+    Parameters
+    ----------
+    analysis
+        Fresh; takes in what `found` is given.
+    emit
+        Takes ``(name, document)``, e.g. a `Journal`.
+    assets
+        Root directory of assets.
+    metadata
+        For the start document.
     """
 
     def __init__(

@@ -22,7 +22,10 @@ Angle = Callable[[float], Floats]
 class Trace:
     """Readings of the spindle.
 
-    Raise `DataError` if there are less than two different times, or a number is not finite.
+    Raises
+    ------
+    DataError
+        If there are less than two different times, or a number is not finite.
     """
 
     time_s: Floats

@@ -61,8 +61,14 @@ class LoopTurn(WholeRun):
     The tip is seen at ``row + cos * cos(phi) + sin * sin(phi)``, the loop with the width
     ``sqrt(width^2 cos^2(phi - face_on) + thickness^2 sin^2(phi - face_on))``.
 
-    `delta_deg` and `time_s` are the turn and its duration, `angles_from` is how `turn_angles` found
-    the angles, `size` width and height of the pictures, px.
+    Parameters
+    ----------
+    delta_deg, time_s
+        The turn and its duration.
+    angles_from
+        How the angles were found (`turn_angles`).
+    size
+        Width and height of the pictures, px.
     """
 
     name = "loop_turn"

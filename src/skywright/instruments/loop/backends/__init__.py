@@ -41,7 +41,7 @@ class Detector(ABC):
 
     @abstractmethod
     def find(self, picture: NDArray[np.uint8], file: bytes | None = None, key: str = "") -> Found:
-        """Look at a picture; `DataError` if it is no such array.
+        """Look at a picture.
 
         Parameters
         ----------
@@ -51,6 +51,11 @@ class Detector(ABC):
             The image file that it came as, for back-ends that send it on.
         key
             Name of the picture in a service's log, e.g. ``operation:handle:index``; unique.
+
+        Raises
+        ------
+        DataError
+            If `picture` is not such an array.
         """
 
     def __call__(self, picture: NDArray[np.uint8]) -> Detection:
@@ -94,8 +99,12 @@ def make_detector(backend: str = "network", **settings: Any) -> Detector:
 def detector_class(backend: str = "network", **settings: Any) -> type[Detector]:
     """Return the class of a back-end that takes the settings, as of `make_detector`.
 
-    Raise `ConfigError` if there is no such back-end, or it does not take a key; `ImportError` if
-    what it needs is not installed.
+    Raises
+    ------
+    ConfigError
+        If there is no such back-end, or it does not take a key.
+    ImportError
+        If what the back-end needs is not installed.
     """
     backend = FORMER_NAMES.get(backend, backend)
     if backend not in BACKENDS:

@@ -41,7 +41,7 @@ class AutoMLDetector(Detector):
     Parameters
     ----------
     url
-        ``http://host:8501``; without the path. `ConfigError` if it is no HTTP address.
+        ``http://host:8501``; without the path.
     threshold
         Score below which a box is nothing.
     timeout_s, retries
@@ -51,6 +51,11 @@ class AutoMLDetector(Detector):
     most_boxes
         Number of boxes that are asked for and looked at, best scores first; None asks for as many
         as AutoML's clients do, and looks at `CONSIDERED`.
+
+    Raises
+    ------
+    ConfigError
+        If `url` is no HTTP address.
     """
 
     def __init__(

@@ -31,8 +31,6 @@ DEFAULT_SIZE = 320
 class OnnxDetector(Detector):
     """Runs a network on each picture, on one thread.
 
-    Raise `ConfigError` if onnxruntime is absent, or the file is no such network.
-
     Parameters
     ----------
     model
@@ -43,6 +41,11 @@ class OnnxDetector(Detector):
         Names by number, from 1, where the file has none.
     sha256
         Of the file, hexadecimal, when it must be a certain one; the attribute always has it.
+
+    Raises
+    ------
+    ConfigError
+        If onnxruntime is absent, or the file is no such network.
     """
 
     def __init__(

@@ -39,7 +39,12 @@ class Connection:
     async def messages(self) -> AsyncIterator[str]:
         """Yield the texts that DCSS sends, until it closes the connection.
 
-        Raise `OSError` if the connection breaks, `DataError` if what comes is not xos.
+        Raises
+        ------
+        OSError
+            If the connection breaks.
+        DataError
+            If what comes is not xos.
         """
         parser = MessageParser()
         while data := await self._reader.read(READ_BYTES):

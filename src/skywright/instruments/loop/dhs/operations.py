@@ -67,8 +67,11 @@ class ImageList:
     def add(self, picture: Listed) -> str:
         """Take in a picture and return the reply; index 0 starts the list anew.
 
-        Raise `OperationError` if it is no picture of a loop near the axis. Unless it is only the
-        tip that is out of view, the list is empty then.
+        Raises
+        ------
+        OperationError
+            If it is no picture of a loop near the axis. Unless it is only the tip that is out of
+            view, the list is empty then.
         """
         if picture.index == 0:
             self.pictures.clear()
@@ -89,8 +92,10 @@ class ImageList:
     def bounding_box(self) -> str:
         """Return the reply of ``findBoundingBox``, and empty the list.
 
-        Raise `OperationError` if there is no list, or no picture about 90 deg from the one with the
-        highest loop.
+        Raises
+        ------
+        OperationError
+            If there is no list, or no picture about 90 deg from the one with the highest loop.
         """
         if not self.pictures:
             raise OperationError("no image list")

@@ -23,7 +23,10 @@ SHEET_PICTURES = 12
 def draw_sheet(series: Recording) -> dict[str, bytes]:
     """Draw what was found into some pictures of a series, and put them on a contact sheet.
 
-    Returns file name to contents; empty if nothing was found.
+    Returns
+    -------
+    dict
+        File name to contents; empty if nothing was found.
     """
     seen = [finding for finding in series.findings if finding.found is not None]
     places = np.unique(np.linspace(0, len(seen) - 1, min(len(seen), SHEET_PICTURES)).astype(int))
@@ -44,9 +47,17 @@ def draw_sheet(series: Recording) -> dict[str, bytes]:
 class Saver:
     """Saves each picture of a series as it came, and with what was found drawn into it.
 
-    The names are those of the loopDHS: ``loop_0000.jpeg`` and ``bboxes/automl_loop_0000.jpeg``,
-    below `directory` in a directory for each series, named by the `key` of its operation. `later`
-    is the executor of `save_later`.
+    The names are those of the loopDHS: ``loop_0000.jpeg`` and ``bboxes/automl_loop_0000.jpeg``, in
+    a directory for each series, named by the key of its operation.
+
+    Parameters
+    ----------
+    directory
+        In which it makes its own.
+    key
+        Of the operation.
+    later
+        Executor of `save_later`.
     """
 
     def __init__(self, directory: Path, key: str, later: Executor) -> None:

@@ -131,8 +131,12 @@ class SeriesRecorder:
     def begin(self, metadata: Mapping[str, Any], seen: Callable[[SourceFrame], None]) -> Recording:
         """Begin to record; an error of disk or catalog is logged, and the series goes on.
 
-        `metadata` are those of the run; `seen` gets each picture, on the source's thread. Raise
-        what the camera raises if it cannot start; the run has failed then.
+        `metadata` are those of the run; `seen` gets each picture, on the source's thread.
+
+        Raises
+        ------
+        SkywrightError
+            If the camera cannot start; the run has failed then.
         """
         run = None
         if self._begin_run is not None:

@@ -44,7 +44,12 @@ def tip_words(found: Detection, size: Size, flag: int) -> str:
     """Return the reply of ``getLoopTip``.
 
     A `flag` of 0 adds width and height of the picture, px; above 0 the end of the pin; below 0
-    whether it is a micro mount. Raise `OperationError` if there is no light or no tip in view.
+    whether it is a micro mount.
+
+    Raises
+    ------
+    OperationError
+        If there is no light or no tip in view.
     """
     check_light(found)
     if not found.tip_in_view:

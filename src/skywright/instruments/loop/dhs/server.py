@@ -82,9 +82,14 @@ Raises a `SkywrightError` whose text becomes the reply ``error ...``.
 class Server:
     """The hardware server on any number of connections, one after the other.
 
-    `name` is that of this DHS in DCSS's database. `operations` are by their names in this code;
-    DCSS may register others for them. `trouble` returns what DCSS's users must know when DCSS has
-    connected, empty if nothing, and may block.
+    Parameters
+    ----------
+    name
+        Of this DHS in DCSS's database.
+    operations
+        By their names in this code; DCSS may register others for them.
+    trouble
+        Returns what DCSS's users must know when DCSS has connected, empty if nothing. It may block.
     """
 
     def __init__(

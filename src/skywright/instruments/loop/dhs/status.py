@@ -54,8 +54,12 @@ def status_app(state: State, trouble: Callable[[], str], facts: Mapping[str, Any
     ``/health`` answers 200 when the DHS can do its work, else 503 with the same JSON; its
     ``status`` is ``ok``, ``warming up`` or what is wrong.
 
-    `state` is `Dhs.state`, `trouble` is `Detector.trouble`, which may take 1 s; `facts` are
-    addresses and directories, for people.
+    Parameters
+    ----------
+    state, trouble
+        `Dhs.state`, and `Detector.trouble`, which may take 1 s.
+    facts
+        Addresses and directories, for people.
     """
     registry = CollectorRegistry()
     registry.register(_Counts(state))

@@ -28,8 +28,12 @@ PNG = SIGNATURES[1]
 class Uploader:
     """Posts each picture of a camera, whose source runs while the trigger is open, to a receiver.
 
-    Each is a request of its own, on one of some connections. `ConfigError` if `url` is no HTTP
-    address.
+    Each is a request of its own, on one of some connections.
+
+    Raises
+    ------
+    ConfigError
+        If `url` is no HTTP address.
     """
 
     def __init__(self, camera: Camera, url: str) -> None:

@@ -79,8 +79,7 @@ class Fetched(PolledSource[SourceFrame], ABC):
     Parameters
     ----------
     url
-        ``http://camera`` or the whole address; user and password may be in it. `ConfigError` if it
-        is no HTTP address.
+        ``http://camera`` or the whole address; user and password may be in it.
     user, password
         Of the camera; digest or basic, as it asks.
     size
@@ -89,6 +88,11 @@ class Fetched(PolledSource[SourceFrame], ABC):
         Gives the time of a picture (`make_dating`).
     limit_s
         Longest time without a byte, or for one picture.
+
+    Raises
+    ------
+    ConfigError
+        If `url` is no HTTP address.
     """
 
     name: str
@@ -133,7 +137,10 @@ class Fetched(PolledSource[SourceFrame], ABC):
     def next(self, timeout_s: float) -> SourceFrame | None:
         """Return the next picture; None when there is none within `timeout_s`.
 
-        Raise `HardwareError` when the camera fails: it is asked again after `retry_s`.
+        Raises
+        ------
+        HardwareError
+            When the camera fails: it is asked again after `retry_s`.
         """
         try:
             return self._runner.run(self._take(timeout_s))
@@ -251,8 +258,15 @@ def file_fetcher(
     """Return what fetches the file of a fresh picture: call it, and await that.
 
     `url`, `user` and `password` are as of `Fetched`, `timeout_s` is the limit for all of a picture.
-    What is awaited raises `HardwareError` if the camera cannot be reached, refuses, or is too slow,
-    and `DataError` if it sends something else than a picture.
+
+    Raises
+    ------
+    ConfigError
+        If `url` is no HTTP address.
+    HardwareError
+        When called: if the camera cannot be reached, refuses, or is too slow.
+    DataError
+        When called: if it sends something else than a picture.
     """
     address = camera_url(url, SNAPSHOT_PATH)
 

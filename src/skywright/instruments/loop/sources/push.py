@@ -27,16 +27,20 @@ class PushedPictures:
     Parameters
     ----------
     host, port
-        Where to listen; port 0 takes a free one, which the attribute then is. `ConfigError` if it
-        cannot be had.
+        Where to listen; port 0 takes a free one, which the attribute then is.
     size
         Width and height, px, when known before the first picture; afterwards the largest of the
-        last `SIZES_KEPT` pictures, since a server may send several sizes. Reading it takes no lock:
-        the owner asks under its own, which deliveries take after ours.
+        last `SIZES_KEPT` pictures, since a server may send several sizes. Reading it takes
+        no lock: the owner asks under its own, which deliveries take after ours.
     bytes_max
-        Longest upload.
+        Longest upload, bytes.
     date
-        Gives the time of a picture (`make_dating`).
+        Gives the time of a picture (`skywright.instruments.loop.sources.fetched.make_dating`).
+
+    Raises
+    ------
+    ConfigError
+        If the port cannot be had.
     """
 
     name = "push"

@@ -24,20 +24,25 @@ Fetch = Callable[[int], tuple[bytes | None, NDArray[np.uint8] | None]]
 
 
 class Replay(PacedSource[SourceFrame]):
-    """Play stored pictures; `ConfigError` if there are none.
+    """Play stored pictures.
 
     Parameters
     ----------
     path
-        A folder of pictures that Pillow reads, played in the order of their names, or an HDF5 file
-        with a dataset (N, H, W) or (N, H, W, 3) of uint8. A recording of ours is played from the
-        image files kept beside it, as they were received.
+        A folder of pictures that Pillow reads, played in the order of their names, or an HDF5
+        file with a dataset (N, H, W) or (N, H, W, 3) of uint8. A recording of ours is played from
+        the image files kept beside it, as they were received.
     fps
         Pictures per second.
     loop
         Begin again after the last; else the source ends.
     dataset
-        Path in the HDF5 file.
+        Path of the dataset in the HDF5 file.
+
+    Raises
+    ------
+    ConfigError
+        If there is nothing to play.
     """
 
     def __init__(

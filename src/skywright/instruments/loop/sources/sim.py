@@ -115,9 +115,16 @@ class SimulatedCamera(PacedSource[SourceFrame]):
     ) -> None:
         """Put another sample before the same camera; returns when its first picture is made.
 
-        `seed` draws it. `kind` (nylon, mitegen, pin or none; None is drawn), `tip_um` (where its
-        tip is when all stages are at 0, goniometer frame; NaN is drawn) and `face_on_deg` (spindle
-        angle at which it is face-on; NaN is drawn) fix what is not to be drawn.
+        Parameters
+        ----------
+        seed
+            Draws the sample.
+        kind
+            nylon, mitegen, pin or none; None is drawn.
+        tip_um
+            Where its tip is when all stages are at 0, goniometer frame; NaN is drawn.
+        face_on_deg
+            Spindle angle at which it is face-on; NaN is drawn.
         """
         fixed = asdict(self.scene.optics)
         if kind is not None:

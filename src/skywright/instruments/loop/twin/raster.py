@@ -91,14 +91,26 @@ def rasterize(
     density: Array,
     light: Array,
 ) -> None:
-    """Add all triangles to the layers (L, h, w) float32 of density and reflected light.
+    """Add all triangles to the layers of density and reflected light.
 
     A closed surface adds its rim densities and, from the depths of back minus front faces, its
     absorption times the path inside it. Both triangles of an edge cut it with a row of pixels by
     the same arithmetic, so no pixel is missed or doubled.
 
-    `vertex` is from `shade`; `layer`, (M,) int32, is that of each triangle; `shift`, (2,) float64
-    px, is column and row of the center of the buffers' first pixel.
+    Parameters
+    ----------
+    vertex : (N, 5) float64
+        From `shade`.
+    triangles : (M, 3) int32
+    face_normals : (M, 3) float64
+    absorption : (M,) float64
+    opaque : (M,) bool
+    layer : (M,) int32
+    turn : (2,) float64
+    shift : (2,) float64, px
+        Column and row of the center of the buffers' first pixel.
+    density, light : (L, h, w) float32
+        Added to.
     """
     height, width = density.shape[1:]
     for m in range(triangles.shape[0]):

@@ -30,8 +30,16 @@ _OPTICS_FIELDS = {f.name for f in fields(Optics)}
 def random_scene(rng: np.random.Generator, **overrides: Any) -> Scene:
     """Draw a scene.
 
-    `overrides` fix fields of `Mount` or `Optics`; what depends on them is drawn to fit. Raise
-    `ConfigError` if a name is none of these fields, or a word is not known.
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    **overrides
+        Any field of `Mount` or `Optics` to fix. What depends on it is drawn to fit.
+
+    Raises
+    ------
+    ConfigError
+        If a name is neither a field of `Mount` nor of `Optics`, or a word is not known.
     """
     unknown = set(overrides) - _MOUNT_FIELDS - _OPTICS_FIELDS
     if unknown:
