@@ -27,13 +27,14 @@ class Facility:
 
     def __init__(self):
         self.run, self.start, self.newest = 1, 1000, 1020
+        self.under_way = True
         self.ends = {}
         self.facts = [(1000, 15.0, (4, 4))]
         self.hanging, self.called, self.released = set(), set(), threading.Event()
         self.modules = OnlineApi(
             SimpleNamespace(
                 read_runnumber_newest=lambda _: self.run,
-                read_runstatus=lambda _, run: 2 if run == self.run else 0,
+                read_runstatus=lambda _, run: 2 if run == self.run and self.under_way else 0,
                 read_hightagnumber=lambda *_: 202301,
                 read_start_tagnumber=lambda *_: (202301, self.start),
                 read_end_tagnumber=lambda _, run: (202301, self.ends[run]),
@@ -51,8 +52,11 @@ class Facility:
             ),
         )
 
+    def end_run(self):
+        self.ends[self.run], self.under_way = self.newest, False
+
     def begin_run(self, tags):
-        self.ends[self.run] = self.newest
+        self.ends[self.run], self.under_way = self.newest, True
         self.start = self.newest + STEP
         self.newest += tags * STEP
         self.run += 1
@@ -136,6 +140,18 @@ def test_a_run_begins_while_a_detector_hangs_also_with_a_given_tag_step(facility
         facility.newest += 10 * STEP
         reading.until(lambda r: images(r, 2, A))
         assert list(reading.runs[-1].tiles) == [A]
+
+
+def test_a_run_begins_after_a_pause_in_which_a_detector_hung_also_with_a_given_tag_step(facility):
+    with Reading(online(detectors=(B, A), silent_s=0.3, tag_step=STEP)) as reading:
+        reading.until(lambda r: images(r, 1, A) and images(r, 1, B))
+        facility.end_run()
+        until(lambda: not reading.source._runs.unfinished(), LIMIT_S, "all of run 1 is delivered")
+        facility.hanging.add(B)
+        facility.begin_run(10)
+        reading.until(lambda r: images(r, 2, A))
+        assert list(reading.runs[-1].tiles) == [A]
+        until(lambda: f"{B}: has not" in reading.source.trouble, LIMIT_S, "it hangs")
 
 
 def test_a_run_that_follows_is_read_from_its_first_shot_while_a_detector_stalls(facility):

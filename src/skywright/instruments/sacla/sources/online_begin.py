@@ -12,7 +12,7 @@ from skywright.errors import ConfigError
 from skywright.instruments.sacla.join import TagGrid
 from skywright.instruments.sacla.run_info import RunInfo
 from skywright.instruments.sacla.shots import MOTOR, ShotRules
-from skywright.instruments.sacla.sources.online_api import ImageReader, OnlineApi
+from skywright.instruments.sacla.sources.online_api import OnlineApi
 from skywright.instruments.sacla.sources.online_settings import OnlineSettings
 from skywright.instruments.sacla.tile import PixelRules, Tile
 
@@ -75,18 +75,16 @@ def make_tile(detector: str, facts: Mapping[str, Any], settings: OnlineSettings)
 def find_steps(
     api: OnlineApi, settings: OnlineSettings, run: int, detectors: Sequence[str]
 ) -> tuple[int, int] | None:
-    """Find at which tags all detectors have images.
+    """Find in a run's lists of tags at which tags all detectors have images.
 
     Parameters
     ----------
     api, settings
-        The facility's modules; the beamline, and the tag step if it is given. Then the tag of the
-        newest image counts, else the run's list of tags. A detector that does not answer is left
-        out.
+        The facility's modules; the beamline.
     run
         Run number.
     detectors
-        Those that are read.
+        Those that are read. One whose list cannot be read is left out.
 
     Returns
     -------
@@ -97,8 +95,6 @@ def find_steps(
     found = []
     for detector in detectors:
         try:
-            if settings.tag_step is not None:
-                return ImageReader(api, detector).newest_tag(), settings.tag_step
             tags = np.sort(api.dbpy.read_taglist_bydetid(settings.beamline, run, detector))
         except Exception as error:  # the facility's modules have one exception for everything
             logger.info("%s: its tags are not known: %s", detector, error)

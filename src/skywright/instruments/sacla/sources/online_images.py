@@ -1,5 +1,6 @@
 """The thread that reads the images of one detector, tag after tag."""
 
+import logging
 import math
 import threading
 import time
@@ -14,6 +15,7 @@ from skywright.instruments.sacla.sources.online_settings import OnlineSettings
 from skywright.instruments.sacla.sources.troubles import Troubles
 
 T = TypeVar("T")
+logger = logging.getLogger(__name__)
 WRONG_TAG_TRIES = 2
 ANSWER_S = 1.0
 """A detector whose call takes longer is not asked what it is in a run that begins. Meanwhile the
@@ -76,6 +78,7 @@ class ImageThread(threading.Thread):
         self._report, self._set_trouble = troubles.report, partial(troubles.set, detector)
         self.called_s = math.inf
         self._asked = self.answered = 0
+        self._newest_tag = -1
         self._checked_s = self._moved_s = time.monotonic()
         self._tried_s = 0.0
         self._seen = self._confirmed = -1
@@ -104,6 +107,29 @@ class ImageThread(threading.Thread):
         answers = self._reader is not None and time.monotonic() - self.called_s <= ANSWER_S
         return self.answered != run and self.is_alive() and answers
 
+    def newest_tag(self, run: int) -> int:
+        """Return the tag of the newest image, as the detector said in answer to `ask`.
+
+        The caller does not wait for the detector. Only before the thread is started, the detector
+        is asked now.
+
+        Returns
+        -------
+        int
+            The tag, or -1 if the detector has not answered.
+        """
+        if self.is_alive():
+            return self._newest_tag if self.answered == run else -1
+        try:
+            return -1 if self._reader is None else self._reader.newest_tag()
+        except Exception as error:  # the facility's modules have one exception for everything
+            logger.info("%s: its newest tag is not known: %s", self._detector, error)
+            return -1
+
+    def ask_again(self) -> None:
+        """Forget the answer to `ask`: it was of the run before."""
+        self.answered = 0
+
     def connect(self) -> None:
         """Connect and ask what the detector is.
 
@@ -113,8 +139,8 @@ class ImageThread(threading.Thread):
             If it cannot be reached, or has no image yet.
         """
         reader = ImageReader(self._api, self._detector)
-        self.facts = reader.facts()
-        self._note_newest(reader.newest_tag())
+        self._newest_tag, self.facts = reader.facts()
+        self._note_newest(self._newest_tag)
         self._reader = reader
 
     def run(self) -> None:
@@ -151,7 +177,7 @@ class ImageThread(threading.Thread):
         run = self._asked
         if self.answered != run and self._reader is not None:
             try:
-                self.facts = self._call(self._reader.facts)
+                self._newest_tag, self.facts = self._call(self._reader.facts)
             except Exception as error:  # the facts of the run before stay
                 if self._lose_connection(error):
                     return

@@ -256,23 +256,44 @@ class SaclaSource(PolledSource[Record[Any]]):
         }
         if not there:
             return None
-        _, start = dbpy.read_start_tagnumber(settings.beamline, number)
-        by_call = sorted(there, key=lambda name: -there[name].called_s)  # one that hangs is last
-        steps = find_steps(self._api, settings, number, by_call)
-        if steps is None or steps[0] < start:
-            return None
-        awaited = [thread.ask(number) for thread in there.values()]  # all at the same time
-        if any(awaited):
+        start = int(dbpy.read_start_tagnumber(settings.beamline, number)[1])
+        steps = self._find_steps(number, start, there)
+        if steps is None:
             return None
         facts = {name: thread.facts for name, thread in there.items() if thread.facts is not None}
         catch_up_tags = FOLLOW_TAGS if follows else settings.catch_up_tags
-        grid = make_grid(int(start), catch_up_tags, *steps, self._shots)
+        grid = make_grid(start, catch_up_tags, *steps, self._shots)
         info = make_info(self._api, settings, number, grid, facts)
         if follows:
-            self._report_beginning(info, (grid.first - int(start)) // grid.step)
+            self._report_beginning(info, (grid.first - start) // grid.step)
         capacity = int(settings.buffer_mb * 1e6 / len(self._images))
         channels = (*self._images, *EQUIPMENT, *info.more_values)
         return OnlineRun(info, channels, grid.first - 1, capacity, self._ended)
+
+    def _find_steps(
+        self, number: int, start: int, there: Mapping[str, ImageThread]
+    ) -> tuple[int, int] | None:
+        """Find a tag of the run with images, and the tag step; None while too little is known.
+
+        At the end each detector has said what it is in the run, or does not answer. A setting for
+        the tag step counts more than the run's lists of tags.
+        """
+        given, steps = self.settings.tag_step, None
+        if given is None:
+            steps = find_steps(self._api, self.settings, number, list(there))
+            if steps is None or steps[0] < start:
+                return None
+        awaited = [thread.ask(number) for thread in there.values()]  # all at the same time
+        if any(awaited):
+            return None
+        if given is None:
+            return steps
+        newest = max(thread.newest_tag(number) for thread in there.values())
+        if newest >= start:
+            return newest, given
+        for thread in there.values():
+            thread.ask_again()
+        return None
 
     def _report_beginning(self, info: RunInfo, passed: int) -> None:
         """Count the shots before the first one that is read; report what is not known."""
