@@ -23,24 +23,28 @@ class Facility:
         Detectors whose calls do not return before `released`.
     called
         Those of them that have been called.
+    stale
+        By detector, the tag of the image that it still has as its newest; its ring has no tag below
+        this one.
     """
 
     def __init__(self):
-        self.run, self.start, self.newest = 1, 1000, 1020
+        self.run, self.high, self.start, self.newest = 1, 202301, 1000, 1020
         self.under_way = True
         self.ends = {}
         self.facts = [(1000, 15.0, (4, 4))]
         self.hanging, self.called, self.released = set(), set(), threading.Event()
+        self.stale, self.is_calibrated = {}, True
         self.modules = OnlineApi(
             SimpleNamespace(
                 read_runnumber_newest=lambda _: self.run,
                 read_runstatus=lambda _, run: 2 if run == self.run and self.under_way else 0,
-                read_hightagnumber=lambda *_: 202301,
-                read_start_tagnumber=lambda *_: (202301, self.start),
+                read_hightagnumber=lambda *_: self.high,
+                read_start_tagnumber=lambda *_: (self.high, self.start),
                 read_end_tagnumber=lambda _, run: (202301, self.ends[run]),
                 read_detidlist=lambda *_: (A, B),
                 read_taglist_bydetid=lambda *_: range(self.start, self.newest + 1, STEP),
-                read_tagnumber_newest=lambda _: (202301, self.newest),
+                read_tagnumber_newest=lambda _: (self.high, self.newest),
                 read_syncdatalist=lambda _, high, tags: ["1"] * len(tags),
                 read_config_photonenergy_in_keV=lambda *_: 10.0,
             ),
@@ -69,6 +73,11 @@ class Facility:
             if name in self.hanging:
                 self.called.add(name)
                 assert self.released.wait(LIMIT_S)
+            if (old := self.stale.get(name)) is not None:
+                if wanted != -1 and wanted < old:
+                    raise RuntimeError(f"-10000: tag {wanted} is not in the ring buffer")
+                tag = old
+                return tag
             if wanted > self.newest:
                 raise RuntimeError(f"tag {wanted} is not there yet")
             tag = self.newest if wanted == -1 else wanted
@@ -77,10 +86,15 @@ class Facility:
         def known():
             return [each for each in self.facts if each[0] <= tag][-1]
 
+        def info(_):
+            if not self.is_calibrated:
+                raise RuntimeError("-10300: no calibration")
+            return {"mp_absgain": known()[1]}
+
         return SimpleNamespace(
             collect=collect,
             read_det_data=lambda _: np.ones(known()[2], np.float32),
-            read_det_info=lambda _: {"mp_absgain": known()[1]},
+            read_det_info=info,
         )
 
 
@@ -152,6 +166,51 @@ def test_a_run_begins_after_a_pause_in_which_a_detector_hung_also_with_a_given_t
         reading.until(lambda r: images(r, 2, A))
         assert list(reading.runs[-1].tiles) == [A]
         until(lambda: f"{B}: has not" in reading.source.trouble, LIMIT_S, "it hangs")
+
+
+@pytest.mark.parametrize("tag_step", [None, STEP])
+def test_tags_begin_anew_while_a_detector_still_has_its_last_image(facility, tag_step):
+    facility.start, facility.newest, facility.facts[0] = 900_000_000, 900_000_020, (0, 15.0, (4, 4))
+    with Reading(online(detectors=(A, B), silent_s=1.0, tag_step=tag_step)) as reading:
+        reading.until(lambda r: len(images(r, 1, A)) == len(images(r, 1, B)) == 11)
+        facility.stale[B] = facility.newest
+        facility.end_run()
+        until(lambda: not reading.source._runs.unfinished(), LIMIT_S, "all of run 1 is delivered")
+        facility.high, facility.start, facility.newest = facility.high + 1, 1000, 1020
+        facility.run, facility.under_way = 2, True
+        reading.until(lambda r: len(images(r, 2, A)) == 11)
+        facility.newest += 10 * STEP
+        reading.until(lambda r: len(images(r, 2, A)) == 21)
+        assert reading.runs[-1].grid.first == 1000
+    lost = reading.source.lost_by_channel
+    assert lost[A] == {}
+    assert sum(lost[B].values()) <= 21
+
+
+def test_a_run_begins_where_no_detector_has_a_calibration_also_with_a_given_tag_step(facility):
+    with Reading(online(detectors=(A,), tag_step=STEP)) as reading:
+        reading.until(lambda r: len(images(r, 1, A)) == 11)
+        facility.is_calibrated = False
+        facility.begin_run(10)
+        reading.until(lambda r: len(images(r, 2, A)) == 10)
+        told = [text for text in reading.reports if "no calibration" in text]
+    assert told == [f"{A}: -10300: no calibration; run 2 uses its gain of the run before"]
+
+
+def test_a_detector_that_does_not_connect_is_named_and_the_others_are_read(facility):
+    facility.hanging.add(B)
+    with Reading(online(detectors=(B, A), connect_s=0.5, silent_s=0.3)) as reading:
+        reading.until(lambda r: len(images(r, 1, A)) == 11)
+        reading.until(lambda r: f"{B}: has not answered for 0.5 s; trying again" in r.reports)
+        until(lambda: f"{B}: has not" in reading.source.trouble, LIMIT_S, "it hangs")
+        assert list(reading.runs[-1].tiles) == [A]
+
+
+def test_no_detector_that_hangs_is_asked_when_the_source_starts(facility):
+    reading = Reading(online(detectors=(B, A), silent_s=0.3, tag_step=STEP))
+    facility.hanging.add(B)
+    with reading:
+        reading.until(lambda r: len(images(r, 1, A)) == 11)
 
 
 def test_a_run_that_follows_is_read_from_its_first_shot_while_a_detector_stalls(facility):

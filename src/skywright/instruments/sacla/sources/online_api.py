@@ -103,9 +103,9 @@ class ImageReader:
         """Return the tag of the newest image."""
         return int(self._reader.collect(self._buffer, self._newest))
 
-    def facts(self) -> tuple[int, dict[str, Any]]:
-        """Return the tag of the newest image, and the properties of the detector with it."""
-        tag = self.newest_tag()
+    def facts(self) -> dict[str, Any]:
+        """Return the properties of the detector, with the newest image."""
+        self.newest_tag()
         facts = dict(self._buffer.read_det_info(0))
         rows, columns = self._buffer.read_det_data(0).shape
-        return tag, facts | {"xsize": columns, "ysize": rows}
+        return facts | {"xsize": columns, "ysize": rows}

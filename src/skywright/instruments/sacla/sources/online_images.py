@@ -57,7 +57,9 @@ class ImageThread(threading.Thread):
     called_s
         When the call under way began, of `time.monotonic`; infinite when there is none.
     answered
-        Newest run of which `facts` were asked for.
+        Newest run in which the detector was asked what it is.
+    newest_tag
+        Tag of its newest image then; -1 if it did not say.
     """
 
     def __init__(
@@ -78,7 +80,8 @@ class ImageThread(threading.Thread):
         self._report, self._set_trouble = troubles.report, partial(troubles.set, detector)
         self.called_s = math.inf
         self._asked = self.answered = 0
-        self._newest_tag = -1
+        self.newest_tag = -1
+        self._tag_is_asked = False
         self._checked_s = self._moved_s = time.monotonic()
         self._tried_s = 0.0
         self._seen = self._confirmed = -1
@@ -100,35 +103,18 @@ class ImageThread(threading.Thread):
         Returns
         -------
         bool
-            Whether the answer is still to come. If False, `facts` are those of the run; of a
-            detector that does not answer they are older.
+            Whether the answer is still to come. If False, `facts` and `newest_tag` are those of the
+            run; of a detector that does not answer they are older.
         """
-        self._asked = run
+        if self._asked != run:
+            self._asked, self._tag_is_asked = run, True
         answers = self._reader is not None and time.monotonic() - self.called_s <= ANSWER_S
-        return self.answered != run and self.is_alive() and answers
+        is_asked = self._tag_is_asked or self.answered != run
+        return is_asked and self.is_alive() and answers
 
-    def newest_tag(self, run: int) -> int:
-        """Return the tag of the newest image, as the detector said in answer to `ask`.
-
-        The caller does not wait for the detector. Only before the thread is started, the detector
-        is asked now.
-
-        Returns
-        -------
-        int
-            The tag, or -1 if the detector has not answered.
-        """
-        if self.is_alive():
-            return self._newest_tag if self.answered == run else -1
-        try:
-            return -1 if self._reader is None else self._reader.newest_tag()
-        except Exception as error:  # the facility's modules have one exception for everything
-            logger.info("%s: its newest tag is not known: %s", self._detector, error)
-            return -1
-
-    def ask_again(self) -> None:
-        """Forget the answer to `ask`: it was of the run before."""
-        self.answered = 0
+    def ask_tag_again(self) -> None:
+        """Have the thread ask for the newest tag anew; until then `ask` returns True."""
+        self._tag_is_asked = True
 
     def connect(self) -> None:
         """Connect and ask what the detector is.
@@ -139,8 +125,9 @@ class ImageThread(threading.Thread):
             If it cannot be reached, or has no image yet.
         """
         reader = ImageReader(self._api, self._detector)
-        self._newest_tag, self.facts = reader.facts()
-        self._note_newest(self._newest_tag)
+        self.facts = reader.facts()
+        self.newest_tag = reader.newest_tag()
+        self._note_newest(self.newest_tag)
         self._reader = reader
 
     def run(self) -> None:
@@ -173,11 +160,20 @@ class ImageThread(threading.Thread):
             self.called_s = math.inf
 
     def _answer(self) -> None:
-        """Ask what the detector is, if that is wanted."""
+        """Ask what the detector is, and for its newest tag, if that is wanted."""
         run = self._asked
+        if self._tag_is_asked and self._reader is not None:
+            self.newest_tag = -1
+            try:
+                self.newest_tag = self._call(self._reader.newest_tag)
+            except Exception as error:  # the facility's modules have one exception for everything
+                if self._lose_connection(error):
+                    return
+                logger.info("%s: its newest tag is not known: %s", self._detector, error)
+            self._tag_is_asked = False
         if self.answered != run and self._reader is not None:
             try:
-                self._newest_tag, self.facts = self._call(self._reader.facts)
+                self.facts = self._call(self._reader.facts)
             except Exception as error:  # the facts of the run before stay
                 if self._lose_connection(error):
                     return
@@ -234,7 +230,7 @@ class ImageThread(threading.Thread):
         cause = cause_of(error)
         if self._lose_connection(error):
             return tag
-        if cause is Cause.GONE:
+        if cause is Cause.GONE and tag <= run.newest:
             return self._after_gone(run, tag)
         now = time.monotonic()
         if now - self._checked_s > self._settings.check_s:

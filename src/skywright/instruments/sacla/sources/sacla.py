@@ -25,7 +25,7 @@ from skywright.instruments.sacla.sources.online_database import (
     RUNNING,
     DatabaseThread,
 )
-from skywright.instruments.sacla.sources.online_images import ImageThread
+from skywright.instruments.sacla.sources.online_images import MOST_AHEAD_TAGS, ImageThread
 from skywright.instruments.sacla.sources.online_run import OnlineRun, OnlineRuns
 from skywright.instruments.sacla.sources.online_settings import OnlineSettings
 from skywright.instruments.sacla.sources.troubles import Troubles
@@ -229,14 +229,26 @@ class SaclaSource(PolledSource[Record[Any]]):
         return number if dbpy.read_runstatus(beamline, number) in (PAUSED, RUNNING) else 0
 
     def _connected(self, absent: dict[str, str]) -> bool:
-        """Connect to the detectors; raise HardwareError if none answers."""
+        """Connect to the detectors, all at once; raise HardwareError if none answers."""
         absent.clear()
-        for name, thread in self._images.items():
-            if thread.facts is None:
-                try:
-                    thread.connect()
-                except Exception as error:  # one exception for everything
-                    absent[name] = str(error)
+
+        def connect(name: str) -> None:
+            try:
+                self._images[name].connect()
+            except Exception as error:  # one exception for everything
+                absent[name] = str(error)
+
+        callers = {
+            name: threading.Thread(target=connect, args=(name,), daemon=True)
+            for name in self._images
+        }
+        for caller in callers.values():
+            caller.start()
+        deadline = time.monotonic() + self.settings.connect_s
+        for name, caller in callers.items():
+            caller.join(max(deadline - time.monotonic(), 0.0))
+            if caller.is_alive():
+                absent[name] = f"has not answered for {self.settings.connect_s:g} s"
         if len(absent) == len(self._images):
             raise HardwareError("; ".join(f"{name}: {why}" for name, why in absent.items()))
         return True
@@ -275,8 +287,8 @@ class SaclaSource(PolledSource[Record[Any]]):
     ) -> tuple[int, int] | None:
         """Find a tag of the run with images, and the tag step; None while too little is known.
 
-        At the end each detector has said what it is in the run, or does not answer. A setting for
-        the tag step counts more than the run's lists of tags.
+        At the end each detector has answered what it is in the run, or does not answer. If the
+        settings give the tag step, the newest images are looked at, else the run's lists of tags.
         """
         given, steps = self.settings.tag_step, None
         if given is None:
@@ -286,13 +298,22 @@ class SaclaSource(PolledSource[Record[Any]]):
         awaited = [thread.ask(number) for thread in there.values()]  # all at the same time
         if any(awaited):
             return None
-        if given is None:
-            return steps
-        newest = max(thread.newest_tag(number) for thread in there.values())
+        return steps if given is None else self._newest_step(start, given, there)
+
+    def _newest_step(
+        self, start: int, step: int, there: Mapping[str, ImageThread]
+    ) -> tuple[int, int] | None:
+        """Return the newest tag with images, and the tag step; None if it is not of the run."""
+        reference = self.settings.reference.replace("{bl}", str(self.settings.beamline))
+        _, reached = self._api.dbpy.read_tagnumber_newest(reference)
+        tags = [thread.newest_tag for thread in there.values()]
+        newest = max((tag for tag in tags if tag <= reached + MOST_AHEAD_TAGS), default=-1)
+        if not any(thread.is_alive() for thread in there.values()):  # the tags are old
+            newest += max(int(reached) - newest, 0) // step * step
         if newest >= start:
-            return newest, given
+            return newest, step
         for thread in there.values():
-            thread.ask_again()
+            thread.ask_tag_again()
         return None
 
     def _report_beginning(self, info: RunInfo, passed: int) -> None:
