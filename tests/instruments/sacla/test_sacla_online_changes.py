@@ -34,7 +34,7 @@ class Facility:
         self.ends = {}
         self.facts = [(1000, 15.0, (4, 4))]
         self.hanging, self.called, self.released = set(), set(), threading.Event()
-        self.stale, self.is_calibrated = {}, True
+        self.stale, self.is_calibrated, self.says_newest = {}, True, True
         self.modules = OnlineApi(
             SimpleNamespace(
                 read_runnumber_newest=lambda _: self.run,
@@ -73,6 +73,8 @@ class Facility:
             if name in self.hanging:
                 self.called.add(name)
                 assert self.released.wait(LIMIT_S)
+            if wanted == -1 and not self.says_newest:
+                raise RuntimeError("-10300: no calibration")
             if (old := self.stale.get(name)) is not None:
                 if wanted != -1 and wanted < old:
                     raise RuntimeError(f"-10000: tag {wanted} is not in the ring buffer")
@@ -187,6 +189,14 @@ def test_tags_begin_anew_while_a_detector_still_has_its_last_image(facility, tag
     assert sum(lost[B].values()) <= 21
 
 
+def test_a_run_begins_where_no_detector_says_its_newest_tag_also_with_a_given_tag_step(facility):
+    with Reading(online(detectors=(A,), tag_step=STEP)) as reading:
+        reading.until(lambda r: len(images(r, 1, A)) == 11)
+        facility.says_newest = False
+        facility.begin_run(10)
+        reading.until(lambda r: len(images(r, 2, A)) == 10)
+
+
 def test_a_run_begins_where_no_detector_has_a_calibration_also_with_a_given_tag_step(facility):
     with Reading(online(detectors=(A,), tag_step=STEP)) as reading:
         reading.until(lambda r: len(images(r, 1, A)) == 11)
@@ -195,6 +205,14 @@ def test_a_run_begins_where_no_detector_has_a_calibration_also_with_a_given_tag_
         reading.until(lambda r: len(images(r, 2, A)) == 10)
         told = [text for text in reading.reports if "no calibration" in text]
     assert told == [f"{A}: -10300: no calibration; run 2 uses its gain of the run before"]
+
+
+def test_a_source_that_starts_before_the_first_image_of_new_tags_waits_for_it(facility):
+    facility.stale[A], facility.stale[B] = 500_020, 500_020
+    threading.Timer(0.5, facility.stale.clear).start()
+    with Reading(online(detectors=(A, B), tag_step=STEP)) as reading:
+        reading.until(lambda r: len(images(r, 1, A)) == len(images(r, 1, B)) == 11)
+        assert reading.runs[-1].grid.first == 1000
 
 
 def test_a_detector_that_does_not_connect_is_named_and_the_others_are_read(facility):

@@ -75,7 +75,7 @@ def make_tile(detector: str, facts: Mapping[str, Any], settings: OnlineSettings)
 def find_steps(
     api: OnlineApi, settings: OnlineSettings, run: int, detectors: Sequence[str]
 ) -> tuple[int, int] | None:
-    """Find in a run's lists of tags at which tags all detectors have images.
+    """Find the tags at which all detectors have images, from the run's lists of tags.
 
     Parameters
     ----------

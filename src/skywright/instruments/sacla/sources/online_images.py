@@ -113,7 +113,7 @@ class ImageThread(threading.Thread):
         return is_asked and self.is_alive() and answers
 
     def ask_tag_again(self) -> None:
-        """Have the thread ask for the newest tag anew; until then `ask` returns True."""
+        """Have the thread ask for the newest tag anew; until it has, `ask` returns True."""
         self._tag_is_asked = True
 
     def connect(self) -> None:

@@ -287,8 +287,9 @@ class SaclaSource(PolledSource[Record[Any]]):
     ) -> tuple[int, int] | None:
         """Find a tag of the run with images, and the tag step; None while too little is known.
 
-        At the end each detector has answered what it is in the run, or does not answer. If the
-        settings give the tag step, the newest images are looked at, else the run's lists of tags.
+        When it returns tags, each detector has answered what it is in the run, or does not answer.
+        If the settings give the tag step, the newest images are looked at, else the run's lists of
+        tags.
         """
         given, steps = self.settings.tag_step, None
         if given is None:
@@ -298,22 +299,29 @@ class SaclaSource(PolledSource[Record[Any]]):
         awaited = [thread.ask(number) for thread in there.values()]  # all at the same time
         if any(awaited):
             return None
-        return steps if given is None else self._newest_step(start, given, there)
+        return steps if given is None else self._newest_step(number, start, given, there)
 
     def _newest_step(
-        self, start: int, step: int, there: Mapping[str, ImageThread]
+        self, number: int, start: int, step: int, there: Mapping[str, ImageThread]
     ) -> tuple[int, int] | None:
         """Return the newest tag with images, and the tag step; None if it is not of the run."""
         reference = self.settings.reference.replace("{bl}", str(self.settings.beamline))
-        _, reached = self._api.dbpy.read_tagnumber_newest(reference)
+        reached = int(self._api.dbpy.read_tagnumber_newest(reference)[1])
         tags = [thread.newest_tag for thread in there.values()]
         newest = max((tag for tag in tags if tag <= reached + MOST_AHEAD_TAGS), default=-1)
-        if not any(thread.is_alive() for thread in there.values()):  # the tags are old
-            newest += max(int(reached) - newest, 0) // step * step
+        is_reading = any(thread.is_alive() for thread in there.values())
+        if max(tags) < 0:  # no detector says it
+            listed = find_steps(self._api, self.settings, number, list(there))
+            newest = -1 if listed is None else listed[0]
         if newest >= start:
+            if not is_reading:  # the detectors have been asked some time ago
+                newest += max(reached - newest, 0) // step * step
             return newest, step
-        for thread in there.values():
-            thread.ask_tag_again()
+        if is_reading:
+            for thread in there.values():
+                thread.ask_tag_again()
+        else:
+            self._connected({})
         return None
 
     def _report_beginning(self, info: RunInfo, passed: int) -> None:
