@@ -113,8 +113,10 @@ def test_edge_on_line():
     found = find_loop(shot(opacity))
     assert found.side == "left"
     assert distance(found, (429.5, 240)) <= 2.0
-    # There is no head to measure: its edges are guessed, and their expected errors say so.
-    assert found.width - 3 <= 2 * np.hypot(*found.head_errors[1::2])
+    # There is no head to measure. So there is none, or its edges are guessed, and their expected
+    # errors say so.
+    guessed = 0 if found.kind == "pin" else 2 * np.hypot(*found.head_errors[1::2])
+    assert found.width - 3 <= max(guessed, 2)
     assert found.width < 20
 
 

@@ -5,11 +5,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.ndimage import maximum_filter
 
 from skywright.errors import ConfigError, DataError
 from skywright.instruments.loop.detect import NETWORK
 from skywright.instruments.loop.detection import Detection
-from skywright.instruments.loop.detector.model import LoopModel, Maps
+from skywright.instruments.loop.detector.model import NEAR_CELLS, LoopModel, Maps
 from skywright.instruments.loop.detector.readout import (
     EVEN_ODDS,
     LEAST_SCORE,
@@ -24,6 +25,13 @@ ROWS, COLUMNS = 96, 128
 SHAPE = (480, 640)  # a cell is 5 px wide and high
 CELL = 5.0
 ERROR_CELLS = 0.2
+
+
+def near_of(masks: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the highest values near each cell, as the network gives them."""
+    return {
+        name: maximum_filter(masks[name], 2 * NEAR_CELLS + 1) for name in ("pin", "stem", "head")
+    }
 
 
 def maps_of(
@@ -56,6 +64,7 @@ def maps_of(
     begin[48, pin - 1] = 0.9
     return Maps(
         masks=masks,
+        near=near_of(masks),
         tip=heat,
         begin=begin,
         tip_offset=offset,
@@ -275,6 +284,12 @@ def test_the_same_is_found_in_a_picture_upside_down(gray: np.ndarray) -> None:
     assert turned.tip_x == pytest.approx(upright.tip_x, abs=3)
     # The end is a face of 80 px, so its middle is known to a tenth of that.
     assert turned.tip_y == pytest.approx(len(gray) - 1 - upright.tip_y, abs=8)
+
+
+def test_the_network_gives_what_is_near(gray: np.ndarray) -> None:
+    maps = LoopModel(NETWORK).run(gray)
+    for name, near in near_of(maps.masks).items():
+        np.testing.assert_array_equal(maps.near[name], near)
 
 
 def test_what_is_no_picture_or_no_network(tmp_path) -> None:

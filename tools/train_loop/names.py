@@ -7,7 +7,10 @@ KINDS = ("none", "nylon", "mitegen", "pin")
 MAPS = (*MASKS, "tip", "begin", "tip_dx", "tip_dy", "tip_log_error")
 TURN = ("painter", "composite", "twin", "relief", "traced")
 """The generators of the training, in the order of their shards."""
+NEAR_CELLS = 3
+"""What is that many cells away, or less, is near."""
 OUTPUTS = (
-    "masks", "tip", "begin", "tip_offset", "tip_error", "edges", "edge_errors", "side", "kind",
+    "masks", "near", "tip", "begin", "tip_offset", "tip_error", "edges", "edge_errors", "side",
+    "kind",
 )  # fmt: skip
 """Of the model file: `skywright.instruments.loop.detector.model.Maps` says what each is."""

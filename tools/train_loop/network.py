@@ -8,7 +8,7 @@ light itself, so that the file of weights holds everything that was trained.
 from itertools import pairwise
 
 import torch
-from names import INPUT, KINDS, MAPS, MASKS, SIDES
+from names import INPUT, KINDS, MAPS, MASKS, NEAR_CELLS, SIDES
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -109,8 +109,10 @@ class ReadNetwork(nn.Module):
         likely = maps[: MAPS.index("tip_dx")].sigmoid()
         # The training measures both errors in cells of the maps.
         columns = INPUT[1] // FINE
+        mount = likely[: MASKS.index("head") + 1]
         return (
             likely[: len(MASKS)],
+            functional.max_pool2d(mount, 2 * NEAR_CELLS + 1, 1, NEAR_CELLS),
             likely[MAPS.index("tip")],
             likely[MAPS.index("begin")],
             maps[MAPS.index("tip_dx") : MAPS.index("tip_dy") + 1],

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import center_of_mass, maximum_filter
+from scipy.ndimage import center_of_mass
 from skimage.measure import label
 
 from skywright.errors import DataError
@@ -26,8 +26,9 @@ from skywright.instruments.loop.detection import (
     border_gaps,
 )
 from skywright.instruments.loop.detector.light import Light, contrast, light_of
-from skywright.instruments.loop.detector.model import LoopModel, Maps
+from skywright.instruments.loop.detector.model import NEAR_CELLS, LoopModel, Maps
 
+Floats = NDArray[np.float32]
 Cell = tuple[int, int]
 Place = tuple[float, float]
 LEAST_SCORE = 0.5  # below it nothing is reported but the score
@@ -42,7 +43,6 @@ LIKELY_PEAK = 0.35
 LEAST_BEGIN = 0.2
 INSIDE = 0.5  # of the highest probability in the picture: from there a cell belongs to a part
 LEAST_PART = 0.15  # a part whose highest probability is below is not in the picture
-NEAR_CELLS = 3  # greatest distance of a tip from the masks, cells
 RETRACTED = 0.06  # of the frame: a mount that reaches less far, and shows no tip, is retracted
 CLOSER_LOOKS = 2
 AS_SURE = 0.7  # a closer look counts if it is nearly as sure as the one before: it is more exact
@@ -212,7 +212,7 @@ def _goes_on(look: Look, tip: Place, side: str) -> bool:
     near_columns = slice(max(column - NEAR_CELLS, 0), column + NEAR_CELLS + 1)
     if look.maps.tip[near_rows, near_columns].max() >= LIKELY_PEAK:
         return False
-    likely = _likely(look.maps)
+    likely = _likely(look.maps.masks)
     far = {
         "left": likely[near_rows, -1], "right": likely[near_rows, 0],
         "top": likely[-1, near_columns], "bottom": likely[0, near_columns],
@@ -257,8 +257,9 @@ def film_odds(kinds: list[dict[str, float]]) -> float:
 
 def look_at(maps: Maps, part: Part) -> Look | None:
     """Read the maps of a part of a picture; None if no cell is of a mount."""
-    likely = _likely(maps)
-    mount = likely > max(INSIDE * float(likely.max()), LEAST_PART)
+    likely = _likely(maps.masks)
+    least = max(INSIDE * float(likely.max()), LEAST_PART)
+    mount = likely > least
     if not mount.any():
         return None
     kind, odds, sure, peak = _end(maps)
@@ -266,13 +267,13 @@ def look_at(maps: Maps, part: Part) -> Look | None:
     return Look(
         part=part, maps=maps, mount=mount, kind=kind, odds=odds, sure=sure,
         tip=None if peak is None else part.px(_tip(maps, peak)),
-        begin=_begin(maps, mount, part), box=box, errors=errors,
+        begin=_begin(maps, least, part), box=box, errors=errors,
     )  # fmt: skip
 
 
-def _likely(maps: Maps) -> NDArray[np.float32]:
+def _likely(masks: dict[str, Floats]) -> Floats:
     """Return how probable it is that a cell shows some part of a mount."""
-    return np.maximum(np.maximum(maps.masks["pin"], maps.masks["stem"]), maps.masks["head"])
+    return np.maximum(np.maximum(masks["pin"], masks["stem"]), masks["head"])
 
 
 def score_of(maps: Maps) -> float:
@@ -290,10 +291,11 @@ def _end(maps: Maps) -> tuple[str, float, float, Cell | None]:
     likely = {name: max(value, 1e-4) for name, value in maps.kind.items() if name != "none"}
     pin = likely["pin"] / sum(likely.values())
     # Kind and tip are decided together: a bare pin ends at the pin, a loop at its head.
-    parts = _near(np.stack([maps.masks["head"], maps.masks["pin"]]))
-    ends = maps.tip * parts * np.array([1 - pin, pin], np.float32)[:, None, None]
-    bare = bool(ends[1].max() > ends[0].max())
-    heat = ends[int(bare)]
+    loop, bare_pin = (maps.tip * near for near in (maps.near["head"], maps.near["pin"]))
+    loop *= 1 - pin
+    bare_pin *= pin
+    bare = bool(bare_pin.max() > loop.max())
+    heat = bare_pin if bare else loop
     row, column = divmod(int(np.argmax(heat)), heat.shape[1])
     seen = maps.tip[row, column] >= LEAST_PEAK
     if not seen:
@@ -302,12 +304,6 @@ def _end(maps: Maps) -> tuple[str, float, float, Cell | None]:
     part = min(likely[kind] / sum(likely.values()), 1 - 1e-4)
     odds = math.log(part / (1 - part))
     return kind, odds, float(heat.max()), (row, column) if seen else None
-
-
-def _near(maps: NDArray) -> NDArray:
-    """Return for each cell of maps, (n, R, C), the highest value near it."""
-    size = 2 * NEAR_CELLS + 1
-    return np.asarray(maximum_filter(maps, (1, size, size)))
 
 
 def _box(
@@ -321,7 +317,8 @@ def _box(
         if near.any():
             inside = near
     height, width = maps.edges.shape[1:]
-    coarse = inside.reshape(height, 2, width, 2).any((1, 3))
+    fours = inside.reshape(height, 2, width, 2)
+    coarse = fours[:, 0, :, 0] | fours[:, 0, :, 1] | fours[:, 1, :, 0] | fours[:, 1, :, 1]
     if not coarse.any():
         return None, None
     values, errors = maps.edges[:, coarse], maps.edge_errors[:, coarse]
@@ -357,9 +354,9 @@ def _tip(maps: Maps, peak: Cell) -> Place:
     return float(column + 0.5 + dx) / columns, float(row + 0.5 + dy) / rows
 
 
-def _begin(maps: Maps, mount: NDArray[np.bool_], part: Part) -> Place | None:
-    """Return where the stem begins, None if that is not in view."""
-    heat = maps.begin * _near(mount[None])[0]
+def _begin(maps: Maps, least: float, part: Part) -> Place | None:
+    """Return where the stem begins, near cells at least so likely; None if that is not in view."""
+    heat = maps.begin * (_likely(maps.near) > least)
     row, column = divmod(int(np.argmax(heat)), heat.shape[1])
     return part.px(_centroid(heat, (row, column))) if heat[row, column] >= LEAST_BEGIN else None
 
