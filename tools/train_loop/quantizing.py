@@ -24,7 +24,7 @@ from onnxruntime.quantization import (
 )
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-INTEGERS = re.compile(r"/network/(down\.[123]|merge)\..*/(Conv|Relu)")
+INTEGERS = re.compile(r"/network/(down\.[123]|merge\.[012])/.*(Conv|Relu)")
 """Names of the nodes: `network.LoopNetwork` has these modules."""
 FIRST_PICTURE = 90_000_000
 """Seed of the first picture that says how large values become; the training used none of them."""
@@ -78,12 +78,14 @@ def quantize(model: Path, out: Path, count: int) -> None:
         prepared = Path(folder) / "prepared.onnx"
         quant_pre_process(str(model), str(prepared), skip_symbolic_shape=True)
         names = [node.name for node in onnx.load(prepared).graph.node]
+        integers = [name for name in names if INTEGERS.fullmatch(name)]
+        assert len(integers) == 26, f"{model}: {len(integers)} nodes, expected 13 Conv, 13 Relu"
         quantize_static(
             str(prepared),
             str(out),
             Pictures(model, count),
             op_types_to_quantize=["Conv", "Relu"],
-            nodes_to_quantize=[name for name in names if INTEGERS.fullmatch(name)],
+            nodes_to_quantize=integers,
             per_channel=True,
             # Weights of 7 bits: a processor without VNNI adds products in 16 bits, which saturate.
             reduce_range=True,
