@@ -1,10 +1,11 @@
 """Where a sample is: its tip over a rotation fitted by a circle about the spindle.
 
 `across` = a + b cos(phi) + c sin(phi) gives y = b, z = -c, and a is the axis; `along` is constant
-but for what roll and tilt of the spindle add. Frames as in `skywright.instruments.loop.geometry`.
+but for what roll and tilt of the spindle add. What is no point of matter, as the middle of an
+outline, has odd harmonics of the angle besides. Frames as in `skywright.instruments.loop.geometry`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import partial
@@ -110,6 +111,7 @@ def fit_center(
     least_inliers: float = MIN_INLIERS,
     unit_px: float = 1.0,
     fit_part: float = 1.0,
+    odd_sigma_um: Sequence[float] = (),
 ) -> Center:
     """Fit the place of a point from where it is seen over a rotation.
 
@@ -131,6 +133,9 @@ def fit_center(
         Tips within some of these units of one circle agree with each other.
     fit_part
         Factor on the error of y and z that the residuals of the fit give.
+    odd_sigma_um
+        Standard deviations, about 0, of the coefficients of the third, fifth ... harmonic in which
+        the point wanders across its circle, all > 0. They are fitted with this as a prior.
 
     Notes
     -----
@@ -148,6 +153,10 @@ def fit_center(
     angle = np.deg2rad(phi[seen]) * view.phi_sign
     places = to_view(tip[seen], view)[:, ::-1]  # across first: its scale judges the fit
     mean, precision = _priors(places, view, axis, arc_deg(phi[seen]))
+    odd = _odd_harmonics(angle, len(odd_sigma_um))
+    known = 1.0 / np.repeat(np.asarray(odd_sigma_um, dtype=np.float64), 2) ** 2
+    mean = np.hstack([mean, np.zeros((2, len(known)))])
+    precision = np.hstack([precision, np.tile(known, (2, 1))])
     fit_tips = partial(
         fit_harmonic,
         unit=unit_px * view.pixel_um,
@@ -155,10 +164,10 @@ def fit_center(
         prior_precision=precision,
         sample_sigma=view.pixel_um,
     )
-    fit = fit_tips(angle, places)
+    fit = fit_tips(angle, places, more=odd)
     if trust is not None:
-        fit = _reweigh(angle, places, np.asarray(trust)[seen], fit_tips, fit)
-    covariance = fit.covariance[0, 1:, 1:] * fit_part**2
+        fit = _reweigh(angle, places, np.asarray(trust)[seen], fit_tips, fit, odd)
+    covariance = fit.covariance[0, 1:3, 1:3] * fit_part**2
     covariance += np.eye(2) * (point_sigma_px * view.pixel_um) ** 2
     return _center(phi, seen, fit, covariance, view, axis is not None, least_inliers)
 
@@ -207,8 +216,20 @@ def _priors(
     return mean, precision
 
 
+def _odd_harmonics(angle_rad: Floats, count: int) -> Floats:
+    """Return cosine and sine of 3, 5 ... times an angle (n,), as (n, 2 count) float64."""
+    orders = 2.0 * np.arange(count) + 3.0
+    turns = np.outer(angle_rad, orders)
+    return np.stack([np.cos(turns), np.sin(turns)], axis=2).reshape(len(angle_rad), -1)
+
+
 def _reweigh(
-    angle: Floats, places: Floats, trust: Floats, fit_tips: Callable[..., Harmonic], first: Harmonic
+    angle: Floats,
+    places: Floats,
+    trust: Floats,
+    fit_tips: Callable[..., Harmonic],
+    first: Harmonic,
+    odd: Floats,
 ) -> Harmonic:
     """Fit again the tips on which the first fit agrees, each by its worth, if they bear it out."""
     used = first.weights > 0.0
@@ -219,10 +240,11 @@ def _reweigh(
         places[used],
         gain=trust[used] / np.median(trust[used]),
         start=first.coefficients,
+        more=odd[used],
     )
     weights = np.zeros(len(angle))
     weights[used] = again.weights
-    residuals = places - design_of(angle) @ again.coefficients.T
+    residuals = places - design_of(angle, odd) @ again.coefficients.T
     return replace(again, weights=weights, residuals=residuals)
 
 
@@ -244,7 +266,7 @@ def _center(
     least_inliers: float,
 ) -> Center:
     """Turn coefficients, and the covariance of two of them, into a place, and judge it."""
-    (a, b, c), (u, *_) = fit.coefficients
+    (a, b, c), (u, *_) = fit.coefficients[:, :3]
     flip = np.array([1.0, -1.0])
     covariance = np.zeros((3, 3))
     covariance[0, 0] = fit.covariance[1, 0, 0]
@@ -306,11 +328,11 @@ def _judge(
 
 def _roll(fit: Harmonic, view: View) -> tuple[float, float]:
     """Return roll and its sigma, deg; a roll r adds -r (b cos + c sin) along the spindle."""
-    (_, b, c), (_, ub, uc) = fit.coefficients
+    (_, b, c), (_, ub, uc) = fit.coefficients[:, :3]
     size = b * b + c * c
     if size < (5.0 * view.pixel_um) ** 2:
         return NAN, NAN
-    spread = float(np.linalg.eigvalsh(fit.covariance[1, 1:, 1:]).max())
+    spread = float(np.linalg.eigvalsh(fit.covariance[1, 1:3, 1:3]).max())
     return (
         float(np.rad2deg(-(ub * b + uc * c) / size)),
         float(np.rad2deg(np.sqrt(spread / size))),

@@ -28,9 +28,10 @@ class Harmonic:
     """Result of `fit_harmonic` for n samples and k responses, in the unit of the responses."""
 
     coefficients: Floats
-    """(k, 3) float64: constant, cosine, sine."""
+    """(k, 3 + m) float64: constant, cosine, sine, and of the m other columns."""
     covariance: Floats
-    """(k, 3, 3) float64: of the coefficients, residuals' correlation along the angle included."""
+    """(k, 3 + m, 3 + m) float64: of the coefficients, residuals' correlation along the angle
+    included."""
     sigma: Floats
     """(k,) float64: standard deviation of the used residuals."""
     weights: Floats
@@ -49,6 +50,7 @@ def fit_harmonic(
     gain: Floats | None = None,
     start: Floats | None = None,
     sample_sigma: float | None = None,
+    more: Floats | None = None,
 ) -> Harmonic:
     """Fit responses by constant, cosine and sine of an angle; a sample is used for all or none.
 
@@ -58,20 +60,23 @@ def fit_harmonic(
         Finite.
     unit
         Size of the usual error (one pixel); scales are held within 0.5 and 5 of it.
-    prior_mean, prior_precision : (k, 3) float64
+    prior_mean, prior_precision : (k, 3 + m) float64
         What is known of the coefficients beforehand; precision is 1 / sigma^2, 0 knows nothing.
     gain : (n,) float64
         Factor on the residual of each sample, for samples of unequal worth.
-    start : (k, 3) float64
+    start : (k, 3 + m) float64
         Coefficients near the answer, which save the search for a majority.
     sample_sigma
         Error of one sample that is assumed beforehand, and counts as one sample does; `unit` if it
         is not given.
+    more : (n, m) float64
+        Other columns of the design, after constant, cosine and sine.
     """
     n, k = responses.shape
-    design = design_of(angle_rad)
-    mean = np.zeros((k, 3)) if prior_mean is None else prior_mean
-    precision = np.zeros((k, 3)) if prior_precision is None else prior_precision
+    design = design_of(angle_rad, more)
+    terms = design.shape[1]
+    mean = np.zeros((k, terms)) if prior_mean is None else prior_mean
+    precision = np.zeros((k, terms)) if prior_precision is None else prior_precision
     factor = np.ones(n) if gain is None else gain
     # Of one memory layout: kernels are compiled for each that they are given.
     x, y, mean, precision = map(
@@ -94,9 +99,10 @@ def fit_harmonic(
     )
 
 
-def design_of(angle_rad: Floats) -> Floats:
-    """Return constant, cosine and sine of angles (n,) as (n, 3) float64."""
-    return np.stack([np.ones_like(angle_rad), np.cos(angle_rad), np.sin(angle_rad)], axis=1)
+def design_of(angle_rad: Floats, more: Floats | None = None) -> Floats:
+    """Return constant, cosine and sine of angles (n,), and `more` (n, m), as (n, 3 + m) float64."""
+    basic = np.stack([np.ones_like(angle_rad), np.cos(angle_rad), np.sin(angle_rad)], axis=1)
+    return basic if more is None else np.hstack([basic, more])
 
 
 @lru_cache(maxsize=512)
@@ -112,29 +118,32 @@ def _triples(n: int) -> NDArray[np.int64]:
 
 @njit(cache=True)
 def _solve(x, y, w, mean, ridge):  # type: ignore[no-untyped-def]
-    """Weighted least squares of one response with a ridge; plain elimination of 3 x 3."""
-    m = np.zeros((3, 4))
+    """Weighted least squares of one response with a ridge; plain elimination."""
+    terms = x.shape[1]
+    m = np.zeros((terms, terms + 1))
     for i in range(len(y)):
         if w[i] > 0.0:
-            for p in range(3):
-                for q in range(3):
+            for p in range(terms):
+                for q in range(terms):
                     m[p, q] += w[i] * x[i, p] * x[i, q]
-                m[p, 3] += w[i] * x[i, p] * y[i]
-    trace = m[0, 0] + m[1, 1] + m[2, 2]
-    for p in range(3):
+                m[p, terms] += w[i] * x[i, p] * y[i]
+    trace = 0.0
+    for p in range(terms):
+        trace += m[p, p]
+    for p in range(terms):
         # The last term keeps a singular set (one angle only) finite and changes no other.
         r = ridge[p] + 1e-12 * trace
         m[p, p] += r
-        m[p, 3] += r * mean[p]
-    for p in range(3):
-        for q in range(p + 1, 3):
+        m[p, terms] += r * mean[p]
+    for p in range(terms):
+        for q in range(p + 1, terms):
             f = m[q, p] / m[p, p] if m[p, p] > 0.0 else 0.0
-            for c in range(p, 4):
+            for c in range(p, terms + 1):
                 m[q, c] -= f * m[p, c]
-    out = np.zeros(3)
-    for p in range(2, -1, -1):
-        total = m[p, 3]
-        for c in range(p + 1, 3):
+    out = np.zeros(terms)
+    for p in range(terms - 1, -1, -1):
+        total = m[p, terms]
+        for c in range(p + 1, terms):
             total -= m[p, c] * out[c]
         out[p] = total / m[p, p] if m[p, p] > 0.0 else 0.0
     return out
@@ -147,29 +156,31 @@ def _squares(x, y, coefficients, scale):  # type: ignore[no-untyped-def]
     for k in range(y.shape[1]):
         c = coefficients[k]
         for i in range(len(y)):
-            r = (y[i, k] - c[0] * x[i, 0] - c[1] * x[i, 1] - c[2] * x[i, 2]) / scale
-            out[i] += r * r
+            r = y[i, k]
+            for p in range(x.shape[1]):
+                r -= c[p] * x[i, p]
+            out[i] += (r / scale) ** 2
     return out
 
 
 @njit(cache=True)
 def _consensus(x, y, mean, precision, triples, unit, keep):  # type: ignore[no-untyped-def]
-    """Return the (2 keep, k, 3) exact fits through triples that most samples are near.
+    """Return the (2 keep, k, 3 + m) exact fits through triples that most samples are near.
 
     A sample costs q / (1 + q), between 0 and 1 however far off (Geman-McClure), with q in two
     scales: a fine one tells circles apart that are near each other, a coarse one serves samples of
     large errors. The first is the plain fit, for few and good samples.
     """
-    k = y.shape[1]
+    k, terms = y.shape[1], x.shape[1]
     everything = np.ones(len(y))
-    trial = np.empty((k, 3))
+    trial = np.empty((k, terms))
     for r in range(k):
         trial[r] = _solve(x, y[:, r], everything, mean[r], precision[r] * unit * unit)
     best = np.full((2, keep), np.inf)
     best[0, 0] = -1.0
-    out = np.zeros((2, keep, k, 3))
+    out = np.zeros((2, keep, k, terms))
     out[:, :] = trial
-    w, xs, ys = np.ones(3), np.empty((3, 3)), np.empty(3)
+    w, xs, ys = np.ones(3), np.empty((3, terms)), np.empty(3)
     for t in range(len(triples)):
         for j in range(3):
             xs[j] = x[triples[t, j]]
@@ -187,7 +198,7 @@ def _consensus(x, y, mean, precision, triples, unit, keep):  # type: ignore[no-u
             if cost < best[level, worst]:
                 best[level, worst] = cost
                 out[level, worst] = trial
-    return out.reshape(2 * keep, k, 3)
+    return out.reshape(2 * keep, k, terms)
 
 
 @njit(cache=True)
@@ -265,15 +276,15 @@ def _spread(
     precision: Floats,
     unit: float,
 ) -> tuple[Floats, Floats]:
-    """Return the covariance (k, 3, 3) and sigma (k,), for errors that last over some angle.
+    """Return the covariance (k, 3 + m, 3 + m) and sigma (k,), for errors that last over some angle.
 
     Errors of a detector change slowly with the angle, so n samples are worth fewer: those of a
     first-order autoregression, n (1 - rho) / (1 + rho). One sample's worth of a prior (`unit`)
     keeps sigma honest where samples are few.
     """
-    k = residuals.shape[1]
+    k, terms = residuals.shape[1], x.shape[1]
     total = max(float(weights.sum()), 1e-9)
-    covariance, sigma = np.empty((k, 3, 3)), np.empty(k)
+    covariance, sigma = np.empty((k, terms, terms)), np.empty(k)
     order = np.argsort(angle, kind="stable")
     for r in range(k):
         loss = _correlation_loss(residuals[order, r], weights[order], unit)
@@ -285,7 +296,7 @@ def _spread(
         sigma[r] = np.sqrt(variance)
         information = (x.T * weights) @ x / (loss * variance) + np.diag(precision[r])
         # What the samples say nothing about is left open by 10 000 units, not by infinity.
-        covariance[r] = np.linalg.inv(information + np.eye(3) * 1e-8 / unit**2)
+        covariance[r] = np.linalg.inv(information + np.eye(terms) * 1e-8 / unit**2)
     return covariance, sigma
 
 

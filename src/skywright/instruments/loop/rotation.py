@@ -84,7 +84,7 @@ class LoopRotation(WholeRun):
     """
 
     name = "loop_rotation"
-    version = "6"
+    version = "7"
     inputs = ("phi", "image_num", *(column.name for column in DETECTED))
     columns = COLUMNS
     results = RESULTS

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -37,6 +38,11 @@ OF_FIT, OF_EDGES = 0.35, 0.3
 """Error of the middle: these parts of the error that the fit tells, and of the larger error that is
 expected of the edges. Fitted to 119 rotations, whole, over a third and with a third of the
 pictures (seeds 23000 to 23239 of `tests/support/loop_starts.py`)."""
+OF_LEAN = 0.1, 0.03
+"""Third and fifth harmonic of the middle of a head that leans, parts of the lean, as the geometry
+of heads has them; not fitted to rotations. Root mean squares are 0.06 and 0.03 for flat teardrops
+of any taper, half to as wide as long, that lean by 5 to 50 deg in any direction. Films that are
+rolled about the spindle by 20 to 80 deg to either side have 0.07 to 0.17 and 0.04 to 0.09."""
 LEAST_ERROR_PX, UNKNOWN_ERROR_PX = 0.5, 5.0
 """Of a box in one picture: no box is known better; one whose error is not told."""
 
@@ -142,11 +148,16 @@ def fit_series(
     cut = cut_by_frame(series, view)
     tip_px = np.where((repeated | other | cut)[:, None], np.nan, series.tip_px)
     kind, share = vote(series.kind, np.where(series.kind == "none", 0.0, series.kind_odds))
-    middle, face = _head(series, view, repeated | other, axis, kind)
+    box_px, face = _head(series, view, repeated | other, kind)
+    fit_box = partial(fit_middle, series.phi_deg, box_px, series.error_px, view, axis)
+    middle = fit_box()
     width_px = face.width_um / view.pixel_um if np.isfinite(face.width_um) else 0.0
     found = np.isfinite(series.width_px).any()
     shift = np.hypot(TIP_ERROR_PX, TIP_ERROR_OF_WIDTH * width_px) if found else 0.0
     tip = fit_center(series.phi_deg, tip_px, view, axis, point_sigma_px=float(shift))
+    lean_um = float(np.hypot(*(tip.offset_um - middle.offset_um)[1:]))
+    if tip.ok and lean_um > 0.0:  # NaN is not
+        middle = fit_box(lean_um=lean_um)
     reason, why = _judge(series, tip, kind, int((cut & ~repeated).sum()), view.side, elected)
     return SeriesFit(
         tip=tip,
@@ -241,10 +252,8 @@ def whole_heads(box_px: Floats, view: View) -> NDArray[np.bool_]:
     return known & agree[:, middle]
 
 
-def _head(
-    series: Series, view: View, drop: NDArray[np.bool_], axis: AxisPrior | None, kind: str
-) -> tuple[Center, Face]:
-    """Fit the middle of the head and its face."""
+def _head(series: Series, view: View, drop: NDArray[np.bool_], kind: str) -> tuple[Floats, Face]:
+    """Return the boxes of whole heads, (n, 4) px, NaN where there is none; and fit the face."""
     # That a silhouette leaves the frame is not enough to call its head cut by a border, or by an
     # overlay's bar along it: its pin may leave, or the bar it hangs on.
     across, down = BAR_PART * view.width_px, BAR_PART * view.height_px
@@ -256,8 +265,7 @@ def _head(
     face = fit_face(series.phi_deg, width, view.pixel_um)
     if kind == "pin":
         face = Face("no face: a bare pin is round")
-    box = np.where(whole[:, None], series.bbox_px, np.nan)
-    return fit_middle(series.phi_deg, box, series.error_px, view, axis), face
+    return np.where(whole[:, None], series.bbox_px, np.nan), face
 
 
 def fit_middle(
@@ -266,6 +274,8 @@ def fit_middle(
     error_px: Floats,
     view: View,
     axis: AxisPrior | None,
+    *,
+    lean_um: float = 0.0,
 ) -> Center:
     """Fit the middle of a loop's box over a rotation.
 
@@ -278,9 +288,19 @@ def fit_middle(
         expected absolute errors, NaN where unknown.
     view, axis
         As for `fit_center`.
+    lean_um
+        Distance of the tip from the middle across the spindle: 0 for a flat head that stands
+        straight on it. Third and fifth harmonic of the middle are expected to be some parts of it,
+        `OF_LEAN`.
 
     Notes
     -----
+    Seen along the spindle, a head has the support function h(phi), and its middle is seen at
+    (h(phi) - h(phi + pi)) / 2: the odd harmonics of h. The first of them is the place of the
+    middle. The others are 0 for a head that is symmetric about a point, and grow with the lean of
+    one that is not, as a teardrop. They are not orthogonal to the first where views are missing:
+    those along the edge of a thin head, in which boxes are often wrong.
+
     A picture counts by the expected error of its box across the spindle. A side of a mount that is
     faint is faint in most views, and missed in all of them alike: such errors are not seen in how
     well the views agree, and no number of views lowers them. So a part of the expected error of
@@ -304,6 +324,7 @@ def fit_middle(
         least_inliers=MAJORITY,
         unit_px=max(1.0, WANDERS * widest_px),
         fit_part=OF_FIT,
+        odd_sigma_um=[part * lean_um for part in OF_LEAN] if lean_um else (),
     )
 
 
