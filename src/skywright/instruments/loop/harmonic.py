@@ -83,10 +83,14 @@ def fit_harmonic(
         np.ascontiguousarray,
         (design * factor[:, None], responses * factor[:, None], mean, precision),
     )
-    if start is None:
-        starts = _consensus(x, y, mean, precision, _triples(n), unit, CANDIDATES)
+    if start is None:  # a circle alone: the search through triples is short, what is refined is not
+        circle = (np.ascontiguousarray(each[:, :3]) for each in (x, mean, precision))
+        starts = np.zeros((2 * CANDIDATES, k, terms))
+        x3, mean3, precision3 = circle
+        starts[:, :, :3] = _consensus(x3, y, mean3, precision3, _triples(n), unit, CANDIDATES)
     else:
-        starts = start[None].copy()
+        starts = np.zeros((1, k, terms))
+        starts[0, :, : start.shape[1]] = start
     coefficients, weights, scales = _refine(x, y, mean, precision, starts, unit)
     residuals = y - x @ coefficients.T
     covariance, sigma = _spread(angle_rad, x, residuals, weights, precision, sample_sigma or unit)
