@@ -1,6 +1,8 @@
 """`skywright sacla replay` against the contract written a second time, and on broken files."""
 
+import itertools
 import json
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -9,7 +11,8 @@ from sacla_file import make_replay
 from sacla_plain import ROIS, assert_same, plain_replay
 
 from skywright.cli import main
-from skywright.errors import ConfigError
+from skywright.errors import ConfigError, HardwareError
+from skywright.files import columns
 from skywright.instruments.sacla.regions import polygon_mask
 from skywright.instruments.sacla.replay_file import ReplayFile
 from skywright.instruments.sacla.replay_writer import record_replay
@@ -366,3 +369,39 @@ def test_a_recording_that_is_interrupted_can_be_replayed(tmp_path):
     source.close()
     with ReplayFile(out) as file:
         assert file.info.grid.count_below(file.info.grid.last + 1) == 20
+
+
+def small_source():
+    return SimSource(Beamline(TwinSettings(("A",), shape=(32, 32), pool=4), 1), None, 0.0)
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left"), RuntimeError("write failed")])
+def test_a_recording_that_fails_within_a_record_ends_with_the_error_and_can_be_replayed(
+    tmp_path, monkeypatch, error
+):
+    calls, resize = itertools.count(), h5py.Dataset.resize
+
+    def failing(dataset, *size, **axis):
+        resize(dataset, *size, **axis)
+        if next(calls) == 501:
+            raise error
+
+    monkeypatch.setattr(h5py.Dataset, "resize", failing)
+    source, out = small_source(), tmp_path / "run.h5"
+    with pytest.raises(HardwareError, match=r"run\.h5: cannot be written"):
+        record_replay(source, out)
+    source.close()
+    with ReplayFile(out) as file:
+        assert sum(len(channel.tag) for channel in file.channels()) == 501 // 4
+
+
+def test_a_recording_ends_before_the_disk_is_full(tmp_path, monkeypatch):
+    free = iter(range(300_000_000, 0, -1_000_000))
+    usage = SimpleNamespace(disk_usage=lambda _: SimpleNamespace(free=next(free)))
+    monkeypatch.setattr(columns, "shutil", usage)
+    source, out = small_source(), tmp_path / "run.h5"
+    with pytest.raises(HardwareError, match=r"run\.h5: cannot be written .*disk full: 51\.0 MB free"):
+        record_replay(source, out)
+    source.close()
+    with ReplayFile(out) as file:
+        assert sum(len(channel.tag) for channel in file.channels()) == 248
