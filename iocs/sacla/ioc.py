@@ -227,10 +227,14 @@ class SaclaIOC(OwnerGroup):
         info = shots.source.info
         await post(self.run_number, info.run)
         await post(self.high_tag, info.hightag)
-        if self.detectors.value != ",".join(info.tiles):
-            await pvs.write(self.shapes, np.ravel(list(shots.shapes.values())).astype(int))
-            await pvs.write(self.profile_rings, np.array([*shots.source.rings.values()] or [0]))
-            await post(self.detectors, ",".join(info.tiles))
+        # A run may change the shape of a detector; its rings follow a moment after `info`.
+        for channel, values in (
+            (self.shapes, np.ravel(list(info.shapes.values())).astype(int)),
+            (self.profile_rings, np.array([*shots.source.rings.values()] or [0])),
+        ):
+            if not np.array_equal(channel.value, values):
+                await pvs.write(channel, values)
+        await post(self.detectors, ",".join(info.tiles))
         if info is not self._measured:
             self._measured = info
             await post(self.measuring, json.dumps(shots.source.measuring))

@@ -188,8 +188,7 @@ class AnalyzedShots:
     @property
     def rings(self) -> Mapping[str, int]:
         """Rings of the profile of each shot by detector; empty where it is not computed."""
-        images = self._pipeline.images.items()
-        return {name: each.rings.length for name, each in images if each.rings is not None}
+        return self._pipeline.rings
 
     @property
     def measuring(self) -> dict[str, Any]:
