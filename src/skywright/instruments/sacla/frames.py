@@ -1,5 +1,6 @@
 """Where workers find the frames of shots: in a replay file, or in memory that processes share."""
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.shared_memory import SharedMemory
@@ -9,9 +10,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from skywright.errors import HardwareError
 from skywright.instruments.sacla.frame_stack import FrameStack
 from skywright.instruments.sacla.replay_file import ReplayFile
 
+SHARED_MEMORY = Path("/dev/shm")
 CHUNK_SHOTS = 8
 """Shots that are handed to a worker and added to the images at once."""
 
@@ -170,6 +173,11 @@ class SharedFrames:
         (rows, columns) by detector.
     chunks
         Number of chunks of `CHUNK_SHOTS` slots.
+
+    Raises
+    ------
+    HardwareError
+        If the system has less shared memory.
     """
 
     shared = True
@@ -183,6 +191,12 @@ class SharedFrames:
         self._slots = chunks * CHUNK_SHOTS
         pixels = sum(rows * columns for rows, columns in self._shapes.values())
         self._memory = SharedMemory(create=True, size=max(self._slots * pixels * 4, 1))
+        try:
+            _reserve(self._memory)
+        except BaseException:
+            self._memory.close()
+            self._memory.unlink()
+            raise
         self._views = self._map()
 
     def __getstate__(self) -> tuple[dict[str, tuple[int, int]], int, str]:
@@ -241,6 +255,24 @@ class SharedFrames:
         """Free the memory, in the process that made it."""
         self.close()
         self._memory.unlink()
+
+
+def _reserve(memory: SharedMemory) -> None:
+    """Take the pages of shared memory now: SIGBUS ends who writes to one that is not there.
+
+    Linux alone shows the memory as a file.
+    """
+    path = SHARED_MEMORY / memory.name
+    if not path.exists():
+        return
+    with path.open("r+b") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, memory.size)
+        except OSError as error:
+            raise HardwareError(
+                f"{SHARED_MEMORY}: {memory.size / 1e6:.0f} MB of shared memory are needed for "
+                f"frames ({error.strerror}); enlarge it, in a container by --shm-size"
+            ) from error
 
 
 class SentFrames:
