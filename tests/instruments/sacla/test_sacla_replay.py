@@ -13,6 +13,7 @@ from sacla_plain import ROIS, assert_same, plain_replay
 from skywright.cli import main
 from skywright.errors import ConfigError, HardwareError
 from skywright.files import columns
+from skywright.instruments.sacla import cli_sources
 from skywright.instruments.sacla.regions import polygon_mask
 from skywright.instruments.sacla.replay_file import ReplayFile
 from skywright.instruments.sacla.replay_writer import record_replay
@@ -405,3 +406,17 @@ def test_a_recording_ends_before_the_disk_is_full(tmp_path, monkeypatch):
     source.close()
     with ReplayFile(out) as file:
         assert sum(len(channel.tag) for channel in file.channels()) == 248
+
+
+def test_a_recording_has_the_beamline_and_the_equipment_ids_of_the_settings(tmp_path, monkeypatch):
+    source = SimSource(Beamline(TwinSettings(("A",), shape=(32, 32), pool=4), 1), 5, 0.0)
+    monkeypatch.setattr(cli_sources, "online_source", lambda *_: source)
+    online, out = tmp_path / "bl1.toml", tmp_path / "run.h5"
+    online.write_text('beamline = 1\n[equipment]\ndelay = "bl{bl}/delay"\n')
+    more = ["--source", "sacla", "--online", str(online), "--equipment", "i0=pd"]
+    assert record(more, out) == 0
+    with h5py.File(out) as file:
+        assert file.attrs["beamline"] == 1
+        ids = {key: group.attrs["id"] for key, group in file["equipment"].items()}
+    assert (ids["i0"], ids["delay"]) == ("pd", "bl1/delay")
+    assert ids["laser_open"] == "xfel_bl_1_lh1_shutter_1_open_valid/status"

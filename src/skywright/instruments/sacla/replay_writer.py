@@ -4,7 +4,7 @@ import math
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -44,6 +44,8 @@ class ReplayWriter(Closing):
         The run.
     beamline
         Its number.
+    ids
+        Equipment id of each point detector; by default its key.
 
     Raises
     ------
@@ -52,7 +54,9 @@ class ReplayWriter(Closing):
         and a file has one threshold for all detectors.
     """
 
-    def __init__(self, path: Path, info: RunInfo, beamline: int) -> None:
+    def __init__(
+        self, path: Path, info: RunInfo, beamline: int, ids: Mapping[str, str] | None = None
+    ) -> None:
         if info.cameras:
             names = ", ".join(sorted(info.cameras))
             raise ConfigError(f"{path}: a replay file has no detector without threshold ({names})")
@@ -91,7 +95,7 @@ class ReplayWriter(Closing):
             self._column(group, "data", np.float32, (rows, columns))
         for key in info.channels[len(info.tiles) :]:
             group = self._channel(f"equipment/{key}")
-            group.attrs["id"] = key
+            group.attrs["id"] = (ids or {}).get(key, key)
             self._column(group, "raw", h5py.string_dtype())
         self._frame = {name: np.empty(tile.bad.shape, "f4") for name, tile in info.tiles.items()}
 
@@ -195,6 +199,7 @@ def record_replay(
     most_bytes: float = math.inf,
     beamline: int = 3,
     report: Callable[[str], None] = lambda _: None,
+    ids: Mapping[str, str] | None = None,
 ) -> int:
     """Write the records of a source to a replay file, until it ends or enough has come.
 
@@ -212,6 +217,8 @@ def record_replay(
         Its number, for the file.
     report
         Takes messages about trouble, and that the frames have reached their limit.
+    ids
+        Equipment id of each point detector, for the file.
 
     Returns
     -------
@@ -234,7 +241,7 @@ def record_replay(
                 return
             try:
                 if writer is None:
-                    writer = ReplayWriter(path, source.info, beamline)
+                    writer = ReplayWriter(path, source.info, beamline, ids)
                 info = source.info
                 size = (
                     info.tiles[record.channel].bad.size * 4 if record.channel in info.tiles else 0
