@@ -293,6 +293,12 @@ def test_frames_without_shared_memory_are_refused_before_the_first(monkeypatch):
     with pytest.raises(HardwareError, match=r"/dev/shm: 3 MB of shared memory .* --shm-size"):
         SharedFrames({"D": (333, 281)}, 1)
     assert [path.exists() for path in made] == [False]
+    later = SharedFrames({"D": (333, 281)}, 1, reserve=False)
+    with pytest.raises(HardwareError, match="--shm-size"):
+        later.place(0, 0, "D", 1.0)
+    monkeypatch.undo()
+    assert later.place(0, 0, "D", 1.0) == 0
+    later.unlink()
 
 
 def test_without_a_worker_there_is_no_analysis():
