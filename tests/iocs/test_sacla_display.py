@@ -71,7 +71,7 @@ def test_display_has_its_own_pace_and_a_client_that_sleeps_costs_no_shot():
         ("--workers", "0", "'0': expected a whole number, 1 to 1000"),
         ("--window", "-200", "'-200': expected a whole number, 0 to 1e+06"),
         ("--image-period", "nan", "'nan': expected a number, 0.2 to 1e+06"),
-        ("--rate", "x", "'x': expected a number, 0.001 to 10000"),
+        ("--frames-gb", "x", "'x': expected a number, 0 to 1e+06"),
     ],
 )
 def test_numbers_that_make_no_sense_are_refused_at_the_start(
