@@ -39,11 +39,13 @@ from skywright.instruments.sacla.analyzed_source import AnalyzedShots
 from skywright.instruments.sacla.layouts import REGIONS_MAX, check_room, frame_of
 from skywright.instruments.sacla.owner import IMAGE_PERIOD_S, ShotOwner
 from skywright.instruments.sacla.regions import Region, format_region, parse_region
+from skywright.instruments.sacla.replay_file import LONGEST_SIDE
 from skywright.instruments.sacla.report import parse_bins
 from skywright.instruments.sacla.shot_curves import parse_hits
 from skywright.instruments.sacla.shots import BINNED_BY
 from skywright.instruments.sacla.sources import ShotSource
 from skywright.processes.memory import return_large_arrays
+from skywright.processes.options import limited
 
 POST_PAUSE_S, SHOWN_PERIOD_S = 0.085, 1.0
 """Pause between two updates of counts and curves, which with their posts makes ten a second; time
@@ -52,6 +54,7 @@ BLOCK_WAIT_S = 0.5
 """Most that these updates wait for the next block of shots."""
 COMPLAINT_S = 10.0
 RUN = ["Stop", "Run"]
+FRAMES_EVERY_MAX = 1_000_000
 REGIONS_TEXT = 16_384
 MEASURING_TEXT = 262_144
 """Most of it are the bad pixels of eight tiles, compressed."""
@@ -109,8 +112,8 @@ async def _put_reset(obj: Any, instance: Any, value: int) -> int:
 
 
 async def _put_every(obj: Any, instance: Any, value: int) -> None:
-    if not 0 <= value <= 10**6:
-        raise ValueError(f"{value}, expected 0 to 1000000")
+    if not 0 <= value <= FRAMES_EVERY_MAX:
+        raise ValueError(f"{value}, expected 0 to {FRAMES_EVERY_MAX}")
     obj.parent.shots.frames_every = int(value)
     await obj.readback.write(int(value))
 
@@ -227,10 +230,14 @@ class SaclaIOC(OwnerGroup):
         info = shots.source.info
         await post(self.run_number, info.run)
         await post(self.high_tag, info.hightag)
-        if self.detectors.value != ",".join(info.tiles):
-            await pvs.write(self.shapes, np.ravel(list(shots.shapes.values())).astype(int))
-            await pvs.write(self.profile_rings, np.array([*shots.source.rings.values()] or [0]))
-            await post(self.detectors, ",".join(info.tiles))
+        # A run may change the shape of a detector; its rings follow a moment after `info`.
+        for channel, values in (
+            (self.shapes, np.ravel(list(info.shapes.values())).astype(int)),
+            (self.profile_rings, np.array([*shots.source.rings.values()] or [0])),
+        ):
+            if not np.array_equal(channel.value, values):
+                await pvs.write(channel, values)
+        await post(self.detectors, ",".join(info.tiles))
         if info is not self._measured:
             self._measured = info
             await post(self.measuring, json.dumps(shots.source.measuring))
@@ -406,27 +413,57 @@ def main() -> None:
     )
     add("--file", type=Path, help="replay: the recorded file")
     add("--online", type=Path, help="sacla: TOML file with detectors, equipment ids and rules")
-    add("--beamline", type=int, help="sacla: its number, 1 to 3")
+    add("--beamline", type=int, choices=range(1, 4), help="sacla: its number, 1 to 3")
     add("--roi", action="append", help="a region at the start, as of Regions; else a whole tile")
     add("--auto-start", action="store_true", help="take shots from the start on, as sacla does")
     add("--bins", default="-2:3:40", help="of the delay, START:STOP:N, ps (%(default)s)")
     add("--hits", default="1:10", help="a hit: PHOTONS:PIXELS, least of each (%(default)s)")
-    add("--window", type=int, default=120, help="tags that late records may take (%(default)s)")
-    add("--workers", type=int, default=1, help="analysis processes (%(default)s)")
+    add(
+        "--window",
+        type=limited(int, 0, 1_000_000),
+        default=120,
+        help="tags that late records may take (%(default)s)",
+    )
+    add("--workers", type=limited(int, 1, 1000), default=1, help="analysis processes (%(default)s)")
     add("--profiles", action="store_true", help="find and record the radial profile of each shot")
-    add("--frames-every", type=int, default=0, help="record the frames of one in N shots; 0: none")
-    add("--frames-gb", type=float, default=20.0, help="most of a recording's frames (%(default)s)")
+    add(
+        "--frames-every",
+        type=limited(int, 0, FRAMES_EVERY_MAX),
+        default=0,
+        help="record the frames of one in N shots; 0: none",
+    )
+    add(
+        "--frames-gb",
+        type=limited(float, 0, 1e6),
+        default=20.0,
+        help="most of a recording's frames (%(default)s)",
+    )
     add(
         "--image-period",
-        type=float,
+        type=limited(float, 0.2, 1e6),
         default=IMAGE_PERIOD_S,
         help="s between running images on disk (%(default)s)",
     )
     add("--rate", type=float, default=30.0, help="sim: shots per second (%(default)s)")
     add("--tiles", type=int, default=1, choices=range(1, 9), help="sim: of the MPCCD (%(default)s)")
-    add("--rows", type=int, default=1024, help="sim: of a tile (%(default)s)")
-    add("--columns", type=int, default=512, help="sim: of a tile (%(default)s)")
-    add("--pool", type=int, default=64, help="sim: images rendered before (%(default)s)")
+    add(
+        "--rows",
+        type=limited(int, 1, LONGEST_SIDE),
+        default=1024,
+        help="sim: of a tile (%(default)s)",
+    )
+    add(
+        "--columns",
+        type=limited(int, 1, LONGEST_SIDE),
+        default=512,
+        help="sim: of a tile (%(default)s)",
+    )
+    add(
+        "--pool",
+        type=limited(int, 1, 10_000),
+        default=64,
+        help="sim: images rendered before (%(default)s)",
+    )
     add(
         "--fault",
         action="append",

@@ -242,7 +242,9 @@ def _values(name: str, reading: Any) -> dict[str, float]:
 def _summary(uid: str, points: list[dict[str, float]]) -> DelayScan:
     columns = {key: np.array([point[key] for point in points]) for key in _KEYS}
     count = columns["n_on"] + columns["n_off"]
-    off = np.average(columns["mean_off"], weights=np.maximum(columns["n_off"], 1e-9))
+    known = columns["n_off"] > 0  # the mean of no shot is NaN
+    weights, means = columns["n_off"][known], columns["mean_off"][known]
+    off = np.average(means, weights=weights) if known.any() else math.nan
     return DelayScan(
         uid, columns["mean_delay"], columns["diff"] / off, columns["diff_error"] / abs(off), count
     )

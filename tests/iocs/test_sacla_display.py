@@ -65,6 +65,26 @@ def test_display_has_its_own_pace_and_a_client_that_sleeps_costs_no_shot():
             each.disconnect()
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "why"),
+    [
+        ("--workers", "0", "'0': expected a whole number, 1 to 1000"),
+        ("--window", "-200", "'-200': expected a whole number, 0 to 1e+06"),
+        ("--image-period", "nan", "'nan': expected a number, 0.2 to 1e+06"),
+        ("--frames-gb", "x", "'x': expected a number, 0 to 1e+06"),
+    ],
+)
+def test_numbers_that_make_no_sense_are_refused_at_the_start(
+    monkeypatch, capsys, option, value, why
+):
+    monkeypatch.setattr(sacla_ioc, "run", lambda _, parser: parser.parse_args())
+    monkeypatch.setattr(sys, "argv", ["iocs.sacla", f"{option}={value}"])
+    with pytest.raises(SystemExit) as ended:
+        sacla_ioc.main()
+    assert ended.value.code == 2
+    assert f"argument {option}: {why} (" in capsys.readouterr().err
+
+
 def test_bins_for_which_the_pvs_have_no_room_are_refused_at_the_start(monkeypatch):
     size = ("--rows", "8", "--columns", "8", "--pool", "1")
     monkeypatch.setattr(sacla_ioc, "run", lambda build, parser: build(parser.parse_args()))

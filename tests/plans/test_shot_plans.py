@@ -16,7 +16,7 @@ from support.waiting import until
 
 from devices.motion import Motor
 from devices.sacla.shots import Point, Shots
-from plans.sacla.shots import acquire_shots, delay_scan, find_time_zero
+from plans.sacla.shots import _summary, acquire_shots, delay_scan, find_time_zero
 from skywright.analysis import Batch
 from skywright.analysis.named import make_analysis
 from skywright.errors import ConfigError, HardwareError
@@ -307,6 +307,20 @@ def test_a_scan_of_a_region_that_is_not_in_the_set_fails_at_once(sacla: Shots) -
     finally:
         sacla.region.put(0)
         sacla.unstage()
+
+
+def test_a_point_without_laser_off_shots_leaves_the_others_their_values() -> None:
+    count = {"mean_delay": 0.0, "n_on": 9.0}
+    few = {**count, "diff": math.nan, "diff_error": math.nan, "mean_off": math.nan, "n_off": 0.0}
+    good = [
+        {**count, "diff": 0.3, "diff_error": 0.1, "mean_off": off, "n_off": n}
+        for off, n in ((1.0, 1.0), (2.0, 3.0))
+    ]
+    scan = _summary("uid", [good[0], few, good[1]])
+    np.testing.assert_allclose(scan.diff, [0.3 / 1.75, math.nan, 0.3 / 1.75])
+    np.testing.assert_allclose(scan.error, [0.1 / 1.75, math.nan, 0.1 / 1.75])
+    assert scan.shots.tolist() == [10.0, 9.0, 12.0]
+    assert np.isnan(_summary("uid", [few, few]).diff).all()
 
 
 def test_time_zero_is_found(RE: RunEngine, beamline: tuple[Shots, Motor], sacla: Shots) -> None:

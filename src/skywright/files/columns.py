@@ -133,7 +133,7 @@ class ColumnWriter(Closing):
         """Number of rows, flushed or not."""
         self._pending: list[NDArray[Any]] = []
         self._row_bytes = sum(c.row_bytes for c in (*columns, identity))
-        _check_free_space(path.parent, self._row_bytes)
+        check_free_space(path.parent, self._row_bytes)
         try:
             # Mode "x" fails if the file exists, so there is one writer. HDF5 locks are off: they
             # fail on network disks and block readers.
@@ -199,7 +199,7 @@ class ColumnWriter(Closing):
                 )
             checked[path] = caster.cast(column, values)
         caster.check(count)
-        _check_free_space(self.path.parent, count * self._row_bytes)
+        check_free_space(self.path.parent, count * self._row_bytes)
         start = self.appended
         for path, values in checked.items():
             dataset = self._data[path]
@@ -488,8 +488,21 @@ def _decode_attribute(value: Any) -> Any:
         return text
 
 
-def _check_free_space(directory: Path, needed_bytes: int) -> None:
-    """Raise before HDF5 meets a full disk, after which it cannot close the file."""
+def check_free_space(directory: Path, needed_bytes: int) -> None:
+    """Raise before HDF5 meets a full disk, after which it cannot close the file.
+
+    Parameters
+    ----------
+    directory
+        Of the file.
+    needed_bytes
+        What is to be written; `RESERVE_BYTES` stay free beside it.
+
+    Raises
+    ------
+    OSError
+        If there is less room.
+    """
     free = shutil.disk_usage(directory).free
     if free < needed_bytes + RESERVE_BYTES:
         raise OSError(

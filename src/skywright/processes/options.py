@@ -2,7 +2,8 @@
 
 import argparse
 import re
-from typing import NoReturn
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 from skywright.arguments import did_you_mean
 
@@ -18,3 +19,19 @@ class OptionParser(argparse.ArgumentParser):
             hint = did_you_mean(unknown[1], self._option_string_actions)
             message += f"; {hint}" if hint else ""
         self.exit(2, f"{self.prog}: {message} (--help lists all options)\n")
+
+
+def limited(kind: type[int] | type[float], least: float, most: float) -> Callable[[str], Any]:
+    """Return a ``type`` of argparse for numbers of a kind from `least` to `most`."""
+
+    def number(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not least <= value <= most:
+            what = "a whole number" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"{text!r}: expected {what}, {least:g} to {most:g}")
+        return value
+
+    return number

@@ -152,10 +152,10 @@ def test_a_run_that_cannot_begin_at_its_first_record_begins_at_the_next_one(
             raise HardwareError(failures.pop(0))
         finish(pipeline)
 
-    def make_but_once(info: RunInfo) -> SharedFrames:
+    def make_but_once(info: RunInfo, reserve: bool = True) -> SharedFrames:
         if failures:
             raise OSError(28, failures.pop(0))
-        return make_ring(info)
+        return make_ring(info, reserve)
 
     monkeypatch.setattr(ShotPipeline, "finish", finish_but_once)
     monkeypatch.setattr(analyzed_source, "make_ring", make_but_once)

@@ -4,6 +4,7 @@ import math
 import re
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -27,10 +28,10 @@ from support.waiting import until
 from skywright.errors import ConfigError, HardwareError
 from skywright.instruments.sacla.cli_sources import online_settings
 from skywright.instruments.sacla.facility.settings import EQUIPMENT_IDS
-from skywright.instruments.sacla.join import TagJoin
+from skywright.instruments.sacla.join import TagGrid, TagJoin
 from skywright.instruments.sacla.shots import EQUIPMENT
-from skywright.instruments.sacla.sources.online_api import Cause, cause_of
-from skywright.instruments.sacla.sources.online_begin import choose_detectors, make_tile
+from skywright.instruments.sacla.sources.online_api import Cause, OnlineApi, cause_of
+from skywright.instruments.sacla.sources.online_begin import choose_detectors, make_info, make_tile
 from skywright.instruments.sacla.sources.sacla import SaclaSource
 from skywright.instruments.sacla.twin.beamline import FIRST_TAG, HIGHTAG, OCTAL, RUN
 
@@ -473,15 +474,40 @@ def test_masks_and_settings_come_from_files(tmp_path):
         make_tile(A, {"xsize": 11, "ysize": 12}, settings)
     with pytest.raises(ConfigError, match=r"none\.npy: not readable"):
         make_tile(A, {"xsize": 10, "ysize": 12}, online(masks={A: tmp_path / "none.npy"}))
+    (tmp_path / "empty.npy").touch()
+    np.savez(tmp_path / "many.npz", bad=bad)
+    for name in ("empty.npy", "many.npz"):
+        with pytest.raises(ConfigError, match=rf"mask of {A}, .*{name}: not readable"):
+            make_tile(A, {"xsize": 10, "ysize": 12}, online(masks={A: tmp_path / name}))
     file = tmp_path / "online.toml"
     file.write_text('beamline = 1\n[equipment]\ni0 = "x"\n')
     found = online_settings(file, {"beamline": 2}, {"timing": "t{bl}"})
     ids = found.equipment.of_beamline(found.beamline)
     assert (ids["i0"], ids["timing"], ids["laser_open"][:9]) == ("x", "t2", "xfel_bl_2")
-    for text, message in (("bemline = 1", "bemline"), ("beamline = 7", "beamline"), ("=", "read")):
+    for text, message in (
+        ("bemline = 1", "bemline"), ("beamline = 7", "beamline"), ("=", "read"),
+        ("[pixels]\nthreshold_ev = nan", "pixels.threshold_ev"),
+        ("[pixels]\nphoton_ev = inf", "pixels.photon_ev"),
+    ):  # fmt: skip
         file.write_text(text)
         with pytest.raises(ConfigError, match=f"online.toml: .*{message}"):
             online_settings(file, {}, {})
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 0.0, -1.0])
+def test_a_gain_or_an_energy_that_makes_no_sense_is_refused(value):
+    settings, grid = online(), TagGrid(1, 1)
+    facts = {A: {"xsize": 4, "ysize": 4, "mp_absgain": 15.0}}
+    dbpy = SimpleNamespace(
+        read_config_photonenergy_in_keV=lambda *_: 10.0, read_hightagnumber=lambda *_: 202301
+    )
+    api = OnlineApi(dbpy, None)
+    assert make_info(api, settings, 7, grid, facts).pixel_rules.photon_ev == 10_000.0
+    with pytest.raises(ConfigError, match=rf"{A}: mp_absgain is .*expected 1e-09 to 1e\+09"):
+        make_info(api, settings, 7, grid, {A: facts[A] | {"mp_absgain": value}})
+    dbpy.read_config_photonenergy_in_keV = lambda *_: value
+    with pytest.raises(ConfigError, match="run 7: photon_ev is"):
+        make_info(api, settings, 7, grid, facts)
 
 
 def test_without_a_run_or_a_detector_the_source_says_so(facility):

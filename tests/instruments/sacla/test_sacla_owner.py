@@ -18,6 +18,7 @@ from skywright.files.columns import ColumnReader
 from skywright.instruments.sacla import pipeline as pipelines
 from skywright.instruments.sacla.analyzed_shot import AnalyzedShot, RegionSet
 from skywright.instruments.sacla.analyzed_source import AnalyzedShots
+from skywright.instruments.sacla.image_series import ImageSeries
 from skywright.instruments.sacla.join import TagGrid
 from skywright.instruments.sacla.layouts import (
     CORNERS_MAX,
@@ -25,6 +26,7 @@ from skywright.instruments.sacla.layouts import (
     FRAMES,
     IMAGE_NUMBER,
     IMAGES,
+    MEASURING,
     REGIONS_NUMBER,
     SHOTS,
     TAG,
@@ -523,6 +525,31 @@ def test_a_count_of_shots_is_that_of_all_runs_and_an_empty_run_has_no_file(
     assert column(tmp_path / parts[1].name, f"{SHOTS}/run").tolist() == [9, 9]
 
 
+def test_a_recording_that_begins_between_two_runs_is_measured_as_the_next_one(
+    source: HandShots, owner: ShotOwner, tmp_path: Path
+) -> None:
+    source.shot(0)
+    until(lambda: items(owner) == 1, 60, "a shot before the recording")
+    owner.frames_every = 1
+    gains, path = {7: 15.0, 8: 30.0, 9: 60.0}, tmp_path / "shots.h5"
+    assert owner.start_recording(path) == ""
+    for run in (8, 9):
+        info = run_info(run)
+        tiles = {NAME: replace(info.tiles[NAME], gain=gains[run])}
+        source.info = replace(info, tiles=tiles)
+        source.shot(0)
+    until(lambda: items(owner) == 3, 60, "the shots of both runs")
+    owner.stop_recording()
+    parts, counts = owner.progress()
+    assert [part.name for part in parts] == ["shots.h5", "shots_2_run9.h5"]
+    assert [part.first[0] for part in parts] == [0, 1]
+    assert counts[0] == counts[3] == 2
+    for part, run in zip(parts, (8, 9), strict=True):
+        with ColumnReader(beside(tmp_path / part.name, "frames"), FRAME_TAG.path) as reader:
+            found = reader.attributes(FRAME_TAG.path)[MEASURING]
+        assert [each["gain"] for each in found["detectors"]] == [gains[run]]
+
+
 def test_a_new_file_that_cannot_be_opened_ends_the_recording_with_an_alarm(
     source: HandShots, owner: ShotOwner, tmp_path: Path
 ) -> None:
@@ -619,7 +646,7 @@ def test_shots_are_not_binned_by_a_value_that_the_source_does_not_have(owner: Sh
     assert owner.source.binned_by == "delay"
 
 
-def test_regions_are_posted_when_a_run_has_changed_them(
+def test_regions_and_shapes_are_posted_when_a_run_has_changed_them(
     source: HandShots, owner: ShotOwner
 ) -> None:
     group = SaclaIOC("TEST:")
@@ -627,9 +654,24 @@ def test_regions_are_posted_when_a_run_has_changed_them(
     owner.change_regions([DOTS, WHOLE])
     asyncio.run(group._post())
     assert group.regions.readback.value == f"dots:D:mask= {format_region(WHOLE)}"
+    assert list(group.shapes.value) == [*SHAPE]
     info = run_info(8)
     source.info = replace(info, tiles={NAME: Tile(NAME, 15.0, np.zeros((4, 4), bool))})
     source.shot(0, D=np.ones((4, 4), np.float32))
     assert "region dots is removed: its mask does not fit" in owner.state().message
     asyncio.run(group._post())
     assert group.regions.readback.value == format_region(WHOLE)
+    assert list(group.shapes.value) == [4, 4]
+    assert group.detectors.value == NAME
+
+
+def test_who_asks_for_rings_merges_no_images(
+    source: HandShots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    analyzed = AnalyzedShots(source, [WHOLE], np.linspace(-1.0, 1.0, 5), profiles=True)
+    try:
+        monkeypatch.setattr(ImageSeries, "merge", lambda *_: pytest.fail("without the lock"))
+        assert analyzed.rings == {NAME: 6}
+    finally:
+        monkeypatch.undo()
+        analyzed.close()

@@ -1,6 +1,8 @@
 """`skywright sacla replay` against the contract written a second time, and on broken files."""
 
+import itertools
 import json
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -9,7 +11,9 @@ from sacla_file import make_replay
 from sacla_plain import ROIS, assert_same, plain_replay
 
 from skywright.cli import main
-from skywright.errors import ConfigError
+from skywright.errors import ConfigError, HardwareError
+from skywright.files import columns
+from skywright.instruments.sacla import cli_sources
 from skywright.instruments.sacla.regions import polygon_mask
 from skywright.instruments.sacla.replay_file import ReplayFile
 from skywright.instruments.sacla.replay_writer import record_replay
@@ -366,3 +370,53 @@ def test_a_recording_that_is_interrupted_can_be_replayed(tmp_path):
     source.close()
     with ReplayFile(out) as file:
         assert file.info.grid.count_below(file.info.grid.last + 1) == 20
+
+
+def small_source():
+    return SimSource(Beamline(TwinSettings(("A",), shape=(32, 32), pool=4), 1), None, 0.0)
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left"), RuntimeError("write failed")])
+def test_a_recording_that_fails_within_a_record_ends_with_the_error_and_can_be_replayed(
+    tmp_path, monkeypatch, error
+):
+    calls, resize = itertools.count(), h5py.Dataset.resize
+
+    def failing(dataset, *size, **axis):
+        resize(dataset, *size, **axis)
+        if next(calls) == 501:
+            raise error
+
+    monkeypatch.setattr(h5py.Dataset, "resize", failing)
+    source, out = small_source(), tmp_path / "run.h5"
+    with pytest.raises(HardwareError, match=r"run\.h5: cannot be written"):
+        record_replay(source, out)
+    source.close()
+    with ReplayFile(out) as file:
+        assert sum(len(channel.tag) for channel in file.channels()) == 501 // 4
+
+
+def test_a_recording_ends_before_the_disk_is_full(tmp_path, monkeypatch):
+    free = iter(range(300_000_000, 0, -1_000_000))
+    usage = SimpleNamespace(disk_usage=lambda _: SimpleNamespace(free=next(free)))
+    monkeypatch.setattr(columns, "shutil", usage)
+    source, out = small_source(), tmp_path / "run.h5"
+    with pytest.raises(HardwareError, match=r"run\.h5: cannot be written .*: 51\.0 MB free"):
+        record_replay(source, out)
+    source.close()
+    with ReplayFile(out) as file:
+        assert sum(len(channel.tag) for channel in file.channels()) == 248
+
+
+def test_a_recording_has_the_beamline_and_the_equipment_ids_of_the_settings(tmp_path, monkeypatch):
+    source = SimSource(Beamline(TwinSettings(("A",), shape=(32, 32), pool=4), 1), 5, 0.0)
+    monkeypatch.setattr(cli_sources, "online_source", lambda *_: source)
+    online, out = tmp_path / "bl1.toml", tmp_path / "run.h5"
+    online.write_text('beamline = 1\n[equipment]\ndelay = "bl{bl}/delay"\n')
+    more = ["--source", "sacla", "--online", str(online), "--equipment", "i0=pd"]
+    assert record(more, out) == 0
+    with h5py.File(out) as file:
+        assert file.attrs["beamline"] == 1
+        ids = {key: group.attrs["id"] for key, group in file["equipment"].items()}
+    assert (ids["i0"], ids["delay"]) == ("pd", "bl1/delay")
+    assert ids["laser_open"] == "xfel_bl_1_lh1_shutter_1_open_valid/status"

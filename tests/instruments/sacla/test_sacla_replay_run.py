@@ -1,5 +1,6 @@
 """Frames that are kept of a recording: of whole and of incomplete shots; a replay file of them."""
 
+import itertools
 import json
 import signal
 from collections.abc import Iterator
@@ -18,7 +19,6 @@ from skywright.analysis import Batch
 from skywright.cli import app
 from skywright.errors import ConfigError, DataError
 from skywright.files.columns import ColumnReader
-from skywright.instruments.sacla import replay_run
 from skywright.instruments.sacla.analyzed_source import AnalyzedShots
 from skywright.instruments.sacla.layouts import FRAME_TAG, FRAMES, IMAGE_KEYS, IMAGES, SHOTS, TAG
 from skywright.instruments.sacla.measuring import read_shot_rules
@@ -27,7 +27,6 @@ from skywright.instruments.sacla.regions import format_region, parse_region
 from skywright.instruments.sacla.replay import replay
 from skywright.instruments.sacla.replay_file import ReplayFile
 from skywright.instruments.sacla.replay_run import choose_file, recorded_files, replay_of
-from skywright.instruments.sacla.replay_writer import ReplayWriter
 from skywright.instruments.sacla.run_images import FrameImages
 from skywright.instruments.sacla.shot_curves import ShotCurves
 
@@ -206,14 +205,15 @@ def test_the_command_takes_a_file_of_rows(
 def test_a_file_of_a_stored_run_is_whole_after_sigterm(
     source: HandShots, owner: ShotOwner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Interrupted(ReplayWriter):
-        def add(self, *record: Any) -> None:
-            super().add(*record)
-            if record[0].tag == source.info.grid.first + 2 * 20:
-                signal.raise_signal(signal.SIGTERM)
+    calls, resize = itertools.count(), h5py.Dataset.resize
+
+    def interrupted(dataset: h5py.Dataset, *size: Any, **axis: Any) -> None:
+        resize(dataset, *size, **axis)
+        if next(calls) == 601:  # between two columns of a record
+            signal.raise_signal(signal.SIGTERM)
 
     path, out = record(source, owner, tmp_path / "shots.h5"), tmp_path / "replay.h5"
-    monkeypatch.setattr(replay_run, "ReplayWriter", Interrupted)
+    monkeypatch.setattr(h5py.Dataset, "resize", interrupted)
     before = signal.signal(signal.SIGTERM, lambda *_: pytest.fail("it would end the process"))
     try:
         done = CliRunner().invoke(app, ["sacla", "record", str(out), "--run", str(path)])
@@ -221,7 +221,8 @@ def test_a_file_of_a_stored_run_is_whole_after_sigterm(
         signal.signal(signal.SIGTERM, before)
     assert done.exit_code == 130
     with ReplayFile(out) as file:
-        assert file.info.grid.count_below(file.info.grid.last + 1) == 21
+        assert sum(len(channel.tag) for channel in file.channels()) == 601 // 4
+        assert 15 < file.info.grid.count_below(file.info.grid.last + 1) < 25
 
 
 def test_what_cannot_be_a_replay_file_is_refused(

@@ -1,9 +1,11 @@
 """Workers that are killed: nothing is counted twice, and what is lost is counted."""
 
+import errno
 import os
 import signal
 from dataclasses import replace
 from multiprocessing.context import ForkServerProcess
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -12,7 +14,7 @@ from sacla_deadly import DeadlyImages
 from sacla_file import make_replay
 from support.waiting import until
 
-from skywright.errors import HardwareError
+from skywright.errors import ConfigError, HardwareError
 from skywright.instruments.sacla import pipeline as pipelines
 from skywright.instruments.sacla import process_workers
 from skywright.instruments.sacla.frames import FileFrames, SharedFrames, StoredFrame
@@ -26,7 +28,7 @@ from skywright.instruments.sacla.replay_file import ReplayFile
 from skywright.instruments.sacla.report import make_report
 from skywright.instruments.sacla.sources.sim import SimSource
 from skywright.instruments.sacla.twin import Beamline, TwinSettings
-from skywright.instruments.sacla.workers import LocalWorker, ThreadWorkers
+from skywright.instruments.sacla.workers import LocalWorker, ThreadWorkers, make_workers
 
 REGION = Region("all", "MPCCD-A", ((-5, -5), (40, -5), (40, 50), (-5, 50)))
 EDGES = np.linspace(-2, 3, 7)
@@ -278,6 +280,32 @@ def test_an_error_of_a_worker_thread_ends_the_analysis(tmp_path, monkeypatch):
     monkeypatch.setattr(pipelines.ShotImages, "measure", fail)
     with pytest.raises(HardwareError, match="ZeroDivisionError: no"):
         run(plain, FileFrames(plain), 2, lambda *_: None)
+
+
+def test_frames_without_shared_memory_are_refused_before_the_first(monkeypatch):
+    made = []
+
+    def full(file, offset, length):
+        made.append(Path(f"/proc/self/fd/{file}").readlink())
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(HardwareError, match=r"/dev/shm: 3 MB of shared memory .* --shm-size"):
+        SharedFrames({"D": (333, 281)}, 1)
+    assert [path.exists() for path in made] == [False]
+    later = SharedFrames({"D": (333, 281)}, 1, reserve=False)
+    with pytest.raises(HardwareError, match="--shm-size"):
+        later.place(0, 0, "D", 1.0)
+    monkeypatch.undo()
+    assert later.place(0, 0, "D", 1.0) == 0
+    later.unlink()
+
+
+def test_without_a_worker_there_is_no_analysis():
+    frames = SharedFrames({}, 1)
+    with pytest.raises(ConfigError, match="0 analysis workers, expected at least 1"):
+        make_workers(0, {}, frames)
+    frames.unlink()
 
 
 def test_killed_workers_do_not_end_a_running_source():

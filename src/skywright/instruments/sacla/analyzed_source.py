@@ -188,8 +188,7 @@ class AnalyzedShots:
     @property
     def rings(self) -> Mapping[str, int]:
         """Rings of the profile of each shot by detector; empty where it is not computed."""
-        images = self._pipeline.images.items()
-        return {name: each.rings.length for name, each in images if each.rings is not None}
+        return self._pipeline.rings
 
     @property
     def measuring(self) -> dict[str, Any]:
@@ -320,7 +319,12 @@ class AnalyzedShots:
             self._pipeline.flush()
         else:
             self._pipeline.finish()
-        made = None if is_alike else self._make_pipeline(info, (), self.edges, self.binned_by)
+        # The ring of the run before has its memory until the new pipeline is there.
+        made = (
+            None
+            if is_alike
+            else self._make_pipeline(info, (), self.edges, self.binned_by, reserve=False)
+        )
         self.info = info
         if (before.hightag, before.run) != (info.hightag, info.run):
             try:
@@ -351,8 +355,9 @@ class AnalyzedShots:
         regions: Sequence[Region],
         edges: NDArray[np.float64],
         binned_by: str = "delay",
+        reserve: bool = True,
     ) -> tuple[SharedFrames, ShotPipeline]:
-        frames = make_ring(info)
+        frames = make_ring(info, reserve)
         try:
             return frames, ShotPipeline(
                 info,

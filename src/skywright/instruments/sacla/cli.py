@@ -243,6 +243,10 @@ def record(
         replay=lambda: cli_sources.replay_source(file, speed, binned_by, shots),
         sacla=lambda: cli_sources.online_source(online, beamline, detector, equipment, shots),
     )
+    ids = {}
+    if source == "sacla":
+        chosen = cli_sources.chosen_settings(online, beamline, detector, equipment)
+        beamline, ids = chosen.beamline, chosen.equipment.of_beamline(chosen.beamline)
     try:
         count = record_replay(
             shots_source,
@@ -251,6 +255,7 @@ def record(
             most_gb * 1e9,
             beamline or 3,
             lambda message: typer.echo(message, err=True),
+            ids,
         )
     finally:
         shots_source.close()

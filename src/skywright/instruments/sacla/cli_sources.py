@@ -53,6 +53,16 @@ def online_source(
     """Return SACLA's online data as a source; it ends with the run."""
     from skywright.instruments.sacla.sources.sacla import SaclaSource
 
+    return SaclaSource(chosen_settings(file, beamline, detectors, equipment), shots, follow=False)
+
+
+def chosen_settings(
+    file: Path | None,
+    beamline: int | None,
+    detectors: Sequence[str] | None,
+    equipment: Sequence[str] | None,
+) -> "OnlineSettings":
+    """Return the settings of the online source that the options of a command choose."""
     chosen: dict[str, Any] = {} if beamline is None else {"beamline": beamline}
     if detectors:
         chosen["detectors"] = tuple(detectors)
@@ -62,7 +72,7 @@ def online_source(
         if not equals:
             raise ConfigError(f"--equipment {text}: expected ROLE=ID")
         ids[role] = name
-    return SaclaSource(online_settings(file, chosen, ids), shots, follow=False)
+    return online_settings(file, chosen, ids)
 
 
 def online_settings(

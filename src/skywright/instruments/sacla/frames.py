@@ -1,5 +1,6 @@
 """Where workers find the frames of shots: in a replay file, or in memory that processes share."""
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.shared_memory import SharedMemory
@@ -9,9 +10,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from skywright.errors import HardwareError
 from skywright.instruments.sacla.frame_stack import FrameStack
 from skywright.instruments.sacla.replay_file import ReplayFile
 
+SHARED_MEMORY = Path("/dev/shm")
 CHUNK_SHOTS = 8
 """Shots that are handed to a worker and added to the images at once."""
 
@@ -170,12 +173,21 @@ class SharedFrames:
         (rows, columns) by detector.
     chunks
         Number of chunks of `CHUNK_SHOTS` slots.
+    reserve
+        Take the pages of the memory now, in place of with the first frame.
+
+    Raises
+    ------
+    HardwareError
+        If the system has less shared memory.
     """
 
     shared = True
     threads = False
 
-    def __init__(self, shapes: Mapping[str, tuple[int, int]], chunks: int) -> None:
+    def __init__(
+        self, shapes: Mapping[str, tuple[int, int]], chunks: int, reserve: bool = True
+    ) -> None:
         self._chunks = chunks
         self._used: set[int] = set()
         self._newest = -1
@@ -183,7 +195,29 @@ class SharedFrames:
         self._slots = chunks * CHUNK_SHOTS
         pixels = sum(rows * columns for rows, columns in self._shapes.values())
         self._memory = SharedMemory(create=True, size=max(self._slots * pixels * 4, 1))
+        self._is_reserved = False
+        if reserve:
+            try:
+                self._reserve()
+            except BaseException:
+                self._memory.close()
+                self._memory.unlink()
+                raise
         self._views = self._map()
+
+    def _reserve(self) -> None:
+        """Take the pages of the memory: SIGBUS ends a process that writes where there are none."""
+        path, size = SHARED_MEMORY / self._memory.name, self._memory.size
+        if path.exists():  # Linux alone shows the memory as a file
+            with path.open("r+b") as file:
+                try:
+                    os.posix_fallocate(file.fileno(), 0, size)
+                except OSError as error:
+                    raise HardwareError(
+                        f"{SHARED_MEMORY}: {size / 1e6:.0f} MB of shared memory are needed for "
+                        f"frames ({error.strerror}); enlarge it, in a container by --shm-size"
+                    ) from error
+        self._is_reserved = True
 
     def __getstate__(self) -> tuple[dict[str, tuple[int, int]], int, str]:
         return self._shapes, self._slots, self._memory.name
@@ -205,6 +239,8 @@ class SharedFrames:
 
     def place(self, chunk: int, position: int, detector: str, frame: Any) -> int:
         """Copy a frame into its slot."""
+        if not self._is_reserved:
+            self._reserve()
         self._used.add(chunk)
         self._newest = max(self._newest, chunk)
         slot = chunk % self._chunks * CHUNK_SHOTS + position

@@ -24,13 +24,12 @@ POLL_S = 0.1
 """Time between looks at what the workers have found; 10 a second are shown."""
 
 
-def make_ring(info: RunInfo) -> SharedFrames:
-    """Return shared memory for frames on their way to workers."""
+def make_ring(info: RunInfo, reserve: bool = True) -> SharedFrames:
+    """Return shared memory for frames on their way to workers; `reserve` as of `SharedFrames`."""
     shapes = info.shapes
     shot_bytes = max(sum(rows * columns for rows, columns in shapes.values()) * 4, 1)
-    return SharedFrames(
-        shapes, int(np.clip(RING_BYTES // (shot_bytes * CHUNK_SHOTS), LEAST_CHUNKS, 64))
-    )
+    chunks = int(np.clip(RING_BYTES // (shot_bytes * CHUNK_SHOTS), LEAST_CHUNKS, 64))
+    return SharedFrames(shapes, chunks, reserve)
 
 
 class LiveShots:

@@ -285,11 +285,8 @@ class ShotOwner:
         first: tuple[int, ...],
     ) -> str:
         """Open the files of a part; all recorders are stopped. Return why it failed, or nothing."""
-        number, rules = self._number, self.source.info.shot_rules
-        measuring = self.source.measuring
-        self.shots.layout = ShotsLayout(rules, self._room, self._rings, number)
-        self.regions.layout = RegionsLayout(self._room, self._mask_bytes, number)
-        self.frames.layout = FramesLayout(self._file_shapes, rules, number, measuring)
+        self._lay_out_shots()
+        self.regions.layout = RegionsLayout(self._room, self._mask_bytes, self._number)
         self.images.layout = ImagesLayout(self._file_shapes)
         names = {id(self.regions): "regions", id(self.frames): "frames", id(self.images): "images"}
         error = ""
@@ -306,12 +303,22 @@ class ShotOwner:
                 recorder.stop()
         return error
 
+    def _lay_out_shots(self) -> None:
+        """Let the files say how the present run is measured; their first row makes them."""
+        number, rules = self._number, self.source.info.shot_rules
+        measuring = self.source.measuring
+        self.shots.layout = ShotsLayout(rules, self._room, self._rings, number)
+        self.frames.layout = FramesLayout(self._file_shapes, rules, number, measuring)
+
     def _open_next_part(self) -> None:
         """Go on in new files, between the last shot of a run and the first one of the next."""
-        if self._recording is None or not self._is_open or len(self._parts) >= PARTS_MAX:
+        if self._recording is None or not self._is_open:
             return
         taken = self._recording.taken
-        if taken == self._taken_before:
+        if taken == self._taken_before:  # the files become those of the next run
+            self._lay_out_shots()
+            return
+        if len(self._parts) >= PARTS_MAX:
             return
         self._offer_images()
         with self._files_lock:

@@ -161,6 +161,15 @@ class ShotPipeline:
         """
         return self._series.images.get(detector)
 
+    @property
+    def rings(self) -> dict[str, int]:
+        """Rings of the profile of each shot by detector; empty where it is not computed.
+
+        Unlike `images` it merges nothing, so that any thread may ask without the lock.
+        """
+        images = self._series.images.items()
+        return {name: each.rings.length for name, each in images if each.rings is not None}
+
     def change_regions(self, regions: Sequence[Region]) -> RegionSet:
         """Sum over other regions from the next shot on; curves begin anew, running images go on.
 

@@ -139,7 +139,7 @@ def read_mask(source: str) -> Mask:
         raise ConfigError(f"mask {source!r}: expected a file, without blanks in its path")
     try:
         values = _read_array(source)
-    except (OSError, EOFError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError) as error:
         raise ConfigError(f"mask {source}: not readable ({error})") from None
     if values.ndim != 2 or values.dtype.kind not in "biu":
         raise ConfigError(
@@ -160,10 +160,22 @@ def make_mask(pixels: NDArray[np.bool_], source: str = "") -> Mask:
     return Mask((rows, columns), np.packbits(pixels).tobytes(), source)
 
 
+def read_npy(path: Path) -> NDArray[Any]:
+    """Read the array of an NPY file.
+
+    Raises
+    ------
+    OSError, ValueError
+        If it cannot be read, also as it is an NPZ file, which `numpy.load` would take.
+    """
+    with path.open("rb") as file:
+        values: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
+    return values
+
+
 def _read_array(source: str) -> NDArray[Any]:
     if source.endswith(".npy"):
-        values: NDArray[Any] = np.load(Path(source), allow_pickle=False)
-        return values
+        return read_npy(Path(source))
     import h5py
 
     path, colon, dataset = source.rpartition(":")

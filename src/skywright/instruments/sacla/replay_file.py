@@ -18,12 +18,10 @@ from skywright.errors import ConfigError, DataError
 from skywright.instruments.sacla.join import Record, TagGrid
 from skywright.instruments.sacla.run_info import RunInfo
 from skywright.instruments.sacla.shots import EQUIPMENT, ShotRules
-from skywright.instruments.sacla.tile import PixelRules, Tile, count_rings
+from skywright.instruments.sacla.tile import PixelRules, Tile, check_scale, count_rings
 from skywright.instruments.sacla.values import parse_value
 
 FORMAT, VERSION = "sacla-replay", 1
-SCALES = (1e-9, 1e9)
-"""Least and largest gain, energy per electron and energy of a photon that make sense."""
 LONGEST_SIDE = 16_384
 """Of a tile, pixels."""
 
@@ -240,10 +238,10 @@ class ReplayFile(Closing):
         return int(value)
 
     def _check_scale(self, path: str, key: str, value: float) -> None:
-        least, most = SCALES
-        if not least <= value <= most:
-            expected = f"expected {least:g} to {most:g}"
-            raise DataError(f"{self.path}: {path}: {key} is {value:g}, {expected}")
+        try:
+            check_scale(key, value)
+        except ConfigError as error:
+            raise DataError(f"{self.path}: {path}: {error}") from None
 
     def _dataset(self, path: str, ndim: int) -> Any:
         with self._reading(path):

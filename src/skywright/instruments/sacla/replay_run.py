@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skywright.errors import ConfigError, DataError, HardwareError
+from skywright.errors import ConfigError, DataError
 from skywright.files.columns import ColumnReader
 from skywright.files.readers import locate
 from skywright.instruments.sacla.join import Record, TagGrid
@@ -125,6 +125,8 @@ def replay_of(
         its pixels are measured.
     ConfigError
         If the new file exists, cannot be written, or cannot hold the run.
+    HardwareError
+        If the disk is full or fails.
     """
     kept = beside(rows, "frames")
     if not kept.is_file():
@@ -148,10 +150,7 @@ def replay_of(
         info = replace(info, tiles={name: info.tiles[name] for name in info.tiles if name in paths})
         places = {tag: place for place, tag in enumerate(frames.read(FRAME_TAG.path).tolist())}
         with ReplayWriter(out, info, beamline) as writer:
-            try:
-                return _write(writer, info, columns, frames, paths, places, most_bytes, report)
-            except OSError as error:  # the disk is full
-                raise HardwareError(f"{out}: cannot be written ({error})") from error
+            return _write(writer, info, columns, frames, paths, places, most_bytes, report)
 
 
 def _write(

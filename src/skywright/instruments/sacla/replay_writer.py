@@ -3,7 +3,9 @@
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import numpy as np
 
 from skywright.closing import Closing
 from skywright.errors import ConfigError, HardwareError, SkywrightError
+from skywright.files.columns import check_free_space
 from skywright.instruments.sacla.frames import copy_frame
 from skywright.instruments.sacla.join import Record
 from skywright.instruments.sacla.replay_file import FORMAT, VERSION
@@ -22,6 +25,9 @@ from skywright.instruments.sacla.sources import ShotSource
 PULSES_HZ = 60.0
 """Rate at which tags count."""
 CHUNK_ROWS = 4096
+UNWRITTEN_BYTES = 48 << 20
+"""Most of a file that HDF5 holds in memory until it is closed: 32 MiB of its own data, and a chunk
+of each column. There must be room for it, or the file cannot be closed."""
 POLL_S = 0.1
 LATE_SHOTS = 120
 """Values of a shot may come after the frames of this number of later shots."""
@@ -38,6 +44,8 @@ class ReplayWriter(Closing):
         The run.
     beamline
         Its number.
+    ids
+        Equipment id of each point detector; by default its key.
 
     Raises
     ------
@@ -46,16 +54,21 @@ class ReplayWriter(Closing):
         and a file has one threshold for all detectors.
     """
 
-    def __init__(self, path: Path, info: RunInfo, beamline: int) -> None:
+    def __init__(
+        self, path: Path, info: RunInfo, beamline: int, ids: Mapping[str, str] | None = None
+    ) -> None:
         if info.cameras:
             names = ", ".join(sorted(info.cameras))
             raise ConfigError(f"{path}: a replay file has no detector without threshold ({names})")
         try:
+            check_free_space(path.parent, UNWRITTEN_BYTES)
             self._file = h5py.File(path, "x")
         except OSError as error:
             why = "exists" if path.exists() else " ".join(str(error).split())
             raise ConfigError(f"{path}: cannot be written ({why})") from None
-        self._info = info
+        self._path, self._info = path, info
+        self._records = Counter[str]()
+        """Whole records by group; after an error a column may have one more."""
         self.frame_bytes = 0
         """Size of the frames so far."""
         self._highest = info.grid.first - info.grid.step
@@ -82,7 +95,7 @@ class ReplayWriter(Closing):
             self._column(group, "data", np.float32, (rows, columns))
         for key in info.channels[len(info.tiles) :]:
             group = self._channel(f"equipment/{key}")
-            group.attrs["id"] = key
+            group.attrs["id"] = (ids or {}).get(key, key)
             self._column(group, "raw", h5py.string_dtype())
         self._frame = {name: np.empty(tile.bad.shape, "f4") for name, tile in info.tiles.items()}
 
@@ -105,22 +118,33 @@ class ReplayWriter(Closing):
             From a source.
         arrival
             Seconds; records keep the order in which they are added.
+
+        Raises
+        ------
+        HardwareError
+            If the disk is full or fails. What was added before can be read after `close`.
         """
         if record.channel not in self._info.channels:
             return
         # Records that arrive together would be read in the order of their channels.
         self._arrival = max(arrival, math.nextafter(self._arrival, math.inf))
         is_frame = record.channel in self._info.tiles
-        group = self._file[f"{'detectors' if is_frame else 'equipment'}/{record.channel}"]
+        group = f"{'detectors' if is_frame else 'equipment'}/{record.channel}"
+        values = {"arrival": self._arrival, "tag": record.tag, "run": record.run}
         if is_frame:
-            copy_frame(record.payload, self._frame[record.channel])
-            _append(group["data"], self._frame[record.channel])
-            self.frame_bytes += self._frame[record.channel].nbytes
+            frame = self._frame[record.channel]
+            copy_frame(record.payload, frame)
+            columns: dict[str, Any] = {"data": frame, **values}
         else:
             value = float(record.payload)
-            _append(group["raw"], repr(value) if math.isfinite(value) else "")
-        for key, value in (("arrival", self._arrival), ("tag", record.tag), ("run", record.run)):
-            _append(group[key], value)
+            columns = {"raw": repr(value) if math.isfinite(value) else "", **values}
+        with self._writing():
+            check_free_space(self._path.parent, UNWRITTEN_BYTES + (frame.nbytes if is_frame else 0))
+            for key, each in columns.items():
+                _cut(self._file[f"{group}/{key}"], self._records[group] + 1)[-1] = each
+        self._records[group] += 1
+        if is_frame:
+            self.frame_bytes += frame.nbytes
         if record.run == self._info.run:
             self._highest = max(self._highest, record.tag)
 
@@ -129,15 +153,43 @@ class ReplayWriter(Closing):
         self._last = self._info.grid.last
 
     def close(self) -> None:
-        """Write which tags are shots, and close the file."""
-        if self._file:
-            self._file.attrs["tag_last"] = self._highest if self._last is None else self._last
-        self._file.close()
+        """Write which tags are shots, and close the file.
+
+        Raises
+        ------
+        HardwareError
+            If the disk is full or fails.
+        """
+        with self._writing():
+            try:
+                if self._file:
+                    self._cut_columns()
+                    last = self._highest if self._last is None else self._last
+                    self._file.attrs["tag_last"] = last
+            finally:
+                self._file.close()
+
+    def _cut_columns(self) -> None:
+        """Take away what was written of a record when an error or Ctrl-C came."""
+        for kind in ("detectors", "equipment"):
+            for name, group in self._file.get(kind, {}).items():
+                for key in ("data", "raw", "arrival", "tag", "run"):
+                    if key in group:
+                        _cut(group[key], self._records[f"{kind}/{name}"])
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, RuntimeError) as error:  # HDF5 has both for a full disk
+            raise HardwareError(f"{self._path}: cannot be written ({error})") from error
 
 
-def _append(dataset: Any, value: Any) -> None:
-    dataset.resize(len(dataset) + 1, axis=0)
-    dataset[-1] = value
+def _cut(dataset: Any, rows: int) -> Any:
+    """Return the dataset with this number of rows."""
+    if len(dataset) != rows:
+        dataset.resize(rows, axis=0)
+    return dataset
 
 
 def record_replay(
@@ -147,6 +199,7 @@ def record_replay(
     most_bytes: float = math.inf,
     beamline: int = 3,
     report: Callable[[str], None] = lambda _: None,
+    ids: Mapping[str, str] | None = None,
 ) -> int:
     """Write the records of a source to a replay file, until it ends or enough has come.
 
@@ -164,6 +217,8 @@ def record_replay(
         Its number, for the file.
     report
         Takes messages about trouble, and that the frames have reached their limit.
+    ids
+        Equipment id of each point detector, for the file.
 
     Returns
     -------
@@ -186,7 +241,7 @@ def record_replay(
                 return
             try:
                 if writer is None:
-                    writer = ReplayWriter(path, source.info, beamline)
+                    writer = ReplayWriter(path, source.info, beamline, ids)
                 info = source.info
                 size = (
                     info.tiles[record.channel].bad.size * 4 if record.channel in info.tiles else 0
@@ -203,8 +258,8 @@ def record_replay(
             except SkywrightError as error:
                 errors.append(error)
                 ended.set()
-            except OSError as error:  # the disk is full
-                errors.append(HardwareError(f"{path}: cannot be written ({error})"))
+            except Exception as error:  # else the source would seem to have ended
+                errors.append(HardwareError(f"{path}: {type(error).__name__}: {error}"))
                 ended.set()
 
     try:

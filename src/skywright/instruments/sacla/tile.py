@@ -12,6 +12,9 @@ from skywright.errors import ConfigError
 from skywright.instruments.sacla import pixels
 from skywright.instruments.sacla.regions import Region, cut_spans, pixel_spans
 
+SCALES = (1e-9, 1e9)
+"""Least and largest gain, energy per electron and energy of a photon that make sense."""
+
 
 @dataclass(frozen=True)
 class PixelRules:
@@ -54,6 +57,16 @@ class Tile:
     detector: str
     gain: float
     bad: NDArray[np.bool_]
+
+
+def check_scale(name: str, value: float) -> None:
+    """Raise `ConfigError` if a gain or an energy makes no sense: it is not within `SCALES`, or NaN.
+
+    The search for the least signal of a photon would not end.
+    """
+    least, most = SCALES
+    if not least <= value <= most:
+        raise ConfigError(f"{name} is {value:g}, expected {least:g} to {most:g}")
 
 
 class TileRegions:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from skywright.analysis import Batch
 from skywright.analysis.cluster import Submit
-from skywright.errors import HardwareError, SkywrightError
+from skywright.errors import ConfigError, HardwareError, SkywrightError
 from skywright.instruments.sacla.analyzed_shot import RegionSet
 from skywright.instruments.sacla.frames import Frames
 from skywright.instruments.sacla.image_series import Block
@@ -295,12 +295,19 @@ def make_workers(
 
     They are machines of a cluster if there is `submit`; this thread if one is enough; threads where
     they can read frames at the same time; else processes.
+
+    Raises
+    ------
+    ConfigError
+        If there is none: shots would wait for ever.
     """
     from skywright.instruments.sacla.cluster_workers import ClusterWorkers
     from skywright.instruments.sacla.process_workers import ProcessWorkers
 
     if submit is not None:
         return ClusterWorkers(submit, analyses, frames)
+    if count < 1:
+        raise ConfigError(f"{count} analysis workers, expected at least 1")
     if count == 1 and not frames.shared:
         return LocalWorker(analyses, frames)
     if frames.threads:

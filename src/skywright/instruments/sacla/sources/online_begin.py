@@ -10,11 +10,12 @@ import numpy as np
 
 from skywright.errors import ConfigError
 from skywright.instruments.sacla.join import TagGrid
+from skywright.instruments.sacla.regions import read_npy
 from skywright.instruments.sacla.run_info import RunInfo
 from skywright.instruments.sacla.shots import MOTOR, ShotRules
 from skywright.instruments.sacla.sources.online_api import OnlineApi
 from skywright.instruments.sacla.sources.online_settings import OnlineSettings
-from skywright.instruments.sacla.tile import PixelRules, Tile
+from skywright.instruments.sacla.tile import PixelRules, Tile, check_scale
 
 logger = logging.getLogger(__name__)
 
@@ -57,19 +58,21 @@ def make_tile(detector: str, facts: Mapping[str, Any], settings: OnlineSettings)
     Raises
     ------
     ConfigError
-        If the file cannot be read, or has another shape.
+        If the file cannot be read, or has another shape, or the gain makes no sense.
     """
     shape = (int(facts["ysize"]), int(facts["xsize"]))
     path = settings.masks.get(detector)
     bad = np.zeros(shape, bool)
     if path is not None:
         try:
-            bad = np.load(path, allow_pickle=False) != 0
+            bad = read_npy(path) != 0
         except (OSError, ValueError) as error:
             raise ConfigError(f"mask of {detector}, {path}: not readable ({error})") from None
         if bad.shape != shape:
             raise ConfigError(f"mask of {detector}, {path}: {bad.shape}, expected {shape}")
-    return Tile(detector, float(facts.get("mp_absgain", 1.0)), bad)
+    gain = float(facts.get("mp_absgain", 1.0))
+    check_scale(f"{detector}: mp_absgain", gain)
+    return Tile(detector, gain, bad)
 
 
 def find_steps(
@@ -150,12 +153,19 @@ def make_info(
         Its shots.
     facts
         What each detector says of itself.
+
+    Raises
+    ------
+    ConfigError
+        If a mask cannot be read, or a gain or energy makes no sense.
     """
     tiles = {name: make_tile(name, about, settings) for name, about in facts.items()}
     pixels = settings.pixels
     photon_ev = pixels.photon_ev
     if photon_ev is None:
         photon_ev = 1000.0 * api.dbpy.read_config_photonenergy_in_keV(settings.beamline, run)
+    for key, energy in (("photon_ev", photon_ev), ("ev_per_electron", pixels.ev_per_electron)):
+        check_scale(f"run {run}: {key}", energy)
     rows, columns = next(iter(tiles.values())).bad.shape
     return RunInfo(
         run=run,

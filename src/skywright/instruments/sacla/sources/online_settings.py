@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from skywright.instruments.sacla.shots import EQUIPMENT, MOTOR
 from skywright.section import Section
@@ -49,6 +49,8 @@ class ShotRuleSettings(Section):
 
 class PixelRuleSettings(Section):
     """How pixels count; see `PixelRules`."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     photon_ev: Annotated[float, Field(gt=0)] | None = None
     """None: the photon energy that is configured for the run."""
