@@ -1,6 +1,7 @@
 """A refusal is a line; any other error keeps its traceback."""
 
 import re
+import time
 from collections.abc import Callable, Iterator
 
 import bluesky.plan_stubs as bps
@@ -63,6 +64,19 @@ def test_console_shows_the_error_and_keeps_the_traceback(
     assert code.split("'")[1] in text
     assert ("Traceback" in text) == traced
     assert "Traceback" in said(lambda: shell.run_line_magic("tb", ""))
+
+
+def test_a_wrong_call_of_a_builtin_leaves_later_refusals_short(
+    shell: InteractiveShell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shorten_tracebacks(shell)
+    shell.user_ns |= {"SampleError": SampleError, "sleep": time.sleep}
+    shell.run_cell("sleep()")
+    assert "takes exactly one argument" in capsys.readouterr().out
+    shell.run_cell("raise SampleError('no loop')")
+    streams = capsys.readouterr()
+    assert "no loop" in streams.out
+    assert "Traceback" not in streams.out + streams.err
 
 
 @pytest.mark.parametrize(
