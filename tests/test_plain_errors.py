@@ -1,7 +1,6 @@
 """A refusal is a line; any other error keeps its traceback."""
 
 import re
-import time
 from collections.abc import Callable, Iterator
 
 import bluesky.plan_stubs as bps
@@ -70,7 +69,8 @@ def test_a_wrong_call_of_a_builtin_leaves_later_refusals_short(
     shell: InteractiveShell, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shorten_tracebacks(shell)
-    shell.user_ns |= {"SampleError": SampleError, "sleep": time.sleep}
+    shell.user_ns |= {"SampleError": SampleError}
+    shell.run_cell("from time import sleep")
     shell.run_cell("sleep()")
     assert "takes exactly one argument" in capsys.readouterr().out
     shell.run_cell("raise SampleError('no loop')")

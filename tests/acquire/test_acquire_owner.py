@@ -530,6 +530,7 @@ def test_the_error_of_a_callback_is_over_with_its_acquisition(
     source: HandSource, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(owner_module, "ALARM_S", 0.0)
+
     def fail(_: Any) -> None:
         raise ValueError("the callback is broken")
 
