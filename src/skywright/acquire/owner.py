@@ -47,7 +47,8 @@ class Owner(Generic[Item, Result]):
     The source runs while it has a user: after `start`, during an acquisition, and while a queue of
     `subscribe(runs_source=True)` is open. All methods may be called from any thread. But `process`,
     `prepare`, endpoints and `on_item` must not call what starts or stops the source (`start`,
-    `stop`, `acquire`, `close`, the close of a queue): that may wait for the thread that runs them.
+    `undo_start`, `stop`, `acquire`, `close`, the close of a queue): that may wait for the thread
+    that runs them.
 
     Parameters
     ----------
