@@ -17,7 +17,7 @@ from skywright.store.client import ANALYSIS, RAW, connect
 T = TypeVar("T")
 
 GATHER_S = 0.25
-"""News of one run come in bursts; pages are told once a burst."""
+"""Updates of one run come in bursts; pages are notified once per burst."""
 BACK_OFF_S = (0.5, 10.0)
 AWAY_S = 3.0
 """A server that was not there is not asked for this long."""

@@ -84,7 +84,7 @@ class Feed:
         if self._running is not None:
             self._running.cancel()
             self._running = None
-        self._newest = None  # old news by the time somebody looks again
+        self._newest = None  # out of date when the next client connects
 
     async def _run(self) -> None:
         while True:

@@ -76,6 +76,8 @@ class _Series:
     y: NDArray[Any]
     x_label: str
     y_label: str
+    thinned: str = ""
+    """Which rows and columns are not drawn, in words; empty: all are."""
 
 
 def plottable(stream: StreamView) -> list[ColumnView]:
@@ -164,6 +166,7 @@ def draw_plot(client: Container, uid: str, choice: Choice) -> Plot:
                 return Plot(None, tuple(notes))
         else:
             series.append(read)
+            notes += [read.thinned] if read.thinned else []
     if series[0].y.ndim == 2:
         (first,), offsets = _count_from_first(series[:1])
         return Plot(_image(first), (*notes, *_image_notes(first, len(series)), *offsets))
@@ -203,12 +206,16 @@ def _read(contents: RunContents, choice: Choice) -> _Series:
     step = -(-column.shape[0] // (IMAGE_ROWS if is_image else MOST_ROWS)) or 1
     rows = slice(0, column.shape[0], step)
     y = _numbers(column, rows, uid, (1, 2))
-    if is_image:
-        y = y[:, :: -(-column.shape[1] // IMAGE_COLUMNS)]
+    thinned = [f"1 of {step} rows is drawn"] if step > 1 else []
+    if is_image and (width := -(-column.shape[1] // IMAGE_COLUMNS)) > 1:
+        # The maximum keeps a line that is narrower than a pixel; `fmax` passes over NaN.
+        y = np.fmax.reduceat(y, np.arange(0, column.shape[1], width), axis=1)
+        thinned.append(f"a pixel is the maximum of {width} columns")
     x, x_label = _against(stream, choice.x, rows, contents.start)
     count = min(len(x), len(y))  # of a run that grows, one may be read later
     label = f"{run_name(contents.start)} {local_time(contents.start['time'])}"
-    return _Series(uid, label, x[:count], y[:count], x_label, _with_unit(column))
+    note = f"run {uid}, {column.name}: {', '.join(thinned)}" if thinned else ""
+    return _Series(uid, label, x[:count], y[:count], x_label, _with_unit(column), note)
 
 
 def _numbers(column: Column, rows: slice, uid: str, dimensions: tuple[int, ...] = (1,)) -> Floats:
@@ -228,8 +235,10 @@ def _against(
     stream: Stream, name: str, rows: slice, start: Mapping[str, Any]
 ) -> tuple[Floats, str]:
     column = stream.column(name)
-    if name == ROW or column is None:
+    if name == ROW:
         return np.arange(rows.start, rows.stop, rows.step, dtype=np.float64), ROW
+    if column is None:
+        raise DataError(f"run {start['uid'][:8]} has no column {name} in the stream {stream.name}")
     x = _numbers(column, rows, start["uid"][:8])
     if name == TIME or name.endswith(f"_{TIME}"):
         return x - start["time"], f"{name}, s from the run's start"

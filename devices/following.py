@@ -29,6 +29,8 @@ class FileStreamDevice(GuardedDevice):
     """A device whose IOC appends rows to a file; it emits stream documents of these rows.
 
     It is no error if no rows come, as long as the heartbeat counts up: a telescope may be idle.
+    It is not for a baseline: a baseline triggers its devices also where the plan does not stage
+    them, and a trigger before `stage` raises.
     A subclass must (1) call `_follow` for each stream in its constructor, (2) open its files in
     `_open`, by `_record`, and (3) return the signals of messages in `_message_signals`. It may
     override `_stop_recording` and `check_size`.

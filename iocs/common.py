@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import contextlib
+import ipaddress
 import logging
 import os
 import signal
@@ -18,7 +19,7 @@ from skywright.errors import ConfigError, SkywrightError
 from skywright.processes.lifecycle import announce_ready, end_process, end_with_parent
 from skywright.processes.logs import log_to_stderr
 from skywright.processes.memory import share_arenas
-from skywright.processes.options import OptionParser
+from skywright.processes.options import OptionParser, positive_number
 from skywright.processes.ports import free_port, port_number
 
 logger = logging.getLogger(__name__)
@@ -47,12 +48,14 @@ def argument_parser(description: str, prefix: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--prefix", default=prefix, help="PV prefix, with its colon (%(default)s)")
     parser.add_argument(
-        "--port", type=port_number, default=0, help="CA port, TCP and UDP; 0 takes a free"
+        "--port", type=port_number, default=0, help="CA port, TCP and UDP; 0: a free port"
     )
     parser.add_argument("--host", default="127.0.0.1", help="interface to serve on (%(default)s)")
     parser.add_argument("--list-pvs", action="store_true", help="print the PV names and end")
     parser.add_argument("--seed", type=int, default=0, help="of the simulation (%(default)s)")
-    parser.add_argument("--speed", type=float, default=1.0, help="of simulated time (%(default)s)")
+    parser.add_argument(
+        "--speed", type=positive_number, default=1.0, help="of simulated time (%(default)s)"
+    )
     parser.add_argument("-v", "--verbose", action="count", default=0, help="log more; -vv: debug")
     return parser
 
@@ -111,8 +114,7 @@ async def serve(group: PVGroup, args: argparse.Namespace, facts: Mapping[str, An
     port = usual if shares else args.port or free_port(args.host)
     os.environ["EPICS_CA_SERVER_PORT"] = str(port)
     os.environ.setdefault("EPICS_CA_MAX_ARRAY_BYTES", str(MAX_ARRAY_BYTES))
-    os.environ.setdefault("EPICS_CAS_AUTO_BEACON_ADDR_LIST", "NO")
-    os.environ.setdefault("EPICS_CAS_BEACON_ADDR_LIST", args.host)
+    _aim_beacons(args.host)
     for channel in group.pvdb.values():
         _own_alarm(channel)
         for each in (channel, *channel.fields.values()):
@@ -158,6 +160,20 @@ async def serve(group: PVGroup, args: argparse.Namespace, facts: Mapping[str, An
     for failed in ended:
         if isinstance(failed, Exception):
             raise SkywrightError(f"{args.prefix}: {type(failed).__name__}: {failed}") from failed
+
+
+def _aim_beacons(host: str) -> None:
+    """Keep beacons on this machine if no other can reach `host`; else they are broadcast.
+
+    By them the clients on other machines find a server that has been restarted.
+    """
+    try:
+        is_loopback = ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name
+        is_loopback = host == "localhost"
+    if is_loopback:
+        os.environ.setdefault("EPICS_CAS_AUTO_BEACON_ADDR_LIST", "NO")
+        os.environ.setdefault("EPICS_CAS_BEACON_ADDR_LIST", host)
 
 
 async def wait_at_most(limit_s: float | None, event: asyncio.Event) -> None:

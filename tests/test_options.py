@@ -2,7 +2,7 @@
 
 import pytest
 
-from skywright.processes.options import OptionParser
+from skywright.processes.options import OptionParser, positive_number
 
 
 @pytest.mark.parametrize(
@@ -11,6 +11,10 @@ from skywright.processes.options import OptionParser
         (["--inptu", "x"], "unrecognized arguments: --inptu x; did you mean --input?"),
         (["--zzz"], "unrecognized arguments: --zzz (--help"),
         (["--port", "a"], "argument --port: invalid int value: 'a'"),
+        *(
+            (["--speed", bad], f"argument --speed: '{bad}': expected a number above 0")
+            for bad in ("0", "-1", "nan", "inf", "fast")
+        ),
     ],
 )
 def test_a_mistake_is_a_line(
@@ -19,6 +23,7 @@ def test_a_mistake_is_a_line(
     parser = OptionParser(prog="serve")
     parser.add_argument("--input")
     parser.add_argument("--port", type=int)
+    parser.add_argument("--speed", type=positive_number)
     with pytest.raises(SystemExit) as ended:
         parser.parse_args(given)
     assert ended.value.code == 2

@@ -65,6 +65,20 @@ def test_console_shows_the_error_and_keeps_the_traceback(
     assert "Traceback" in said(lambda: shell.run_line_magic("tb", ""))
 
 
+def test_a_wrong_call_of_a_builtin_leaves_later_refusals_short(
+    shell: InteractiveShell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shorten_tracebacks(shell)
+    shell.user_ns |= {"SampleError": SampleError}
+    shell.run_cell("from time import sleep")
+    shell.run_cell("sleep()")
+    assert "takes exactly one argument" in capsys.readouterr().out
+    shell.run_cell("raise SampleError('no loop')")
+    streams = capsys.readouterr()
+    assert "no loop" in streams.out
+    assert "Traceback" not in streams.out + streams.err
+
+
 @pytest.mark.parametrize(
     ("line", "right"),
     [

@@ -82,6 +82,22 @@ def test_connected_devices_are_not_silent() -> None:
     assert profile.silent_pvs([]) == {}
 
 
+def test_a_signal_that_stands_alone_is_asked_as_a_device_is() -> None:
+    class SilentSignal(Signal):
+        pvname = "RING:CURRENT"
+        connected = False
+
+        def wait_for_connection(self, timeout: float = 0.0) -> None:
+            raise TimeoutError
+
+    ring = SilentSignal(name="ring")
+    devices = profile.find_devices({"ring": ring})
+    assert profile.silent_pvs(devices.values(), 0.01) == {"ring": ["RING:CURRENT"]}
+    assert profile.signals_of(ring) == [ring]
+    lamp = Lamp("L:", name="lamp")
+    assert profile.signals_of(lamp) == [lamp.power]
+
+
 def test_devices_are_found_by_name_and_nothing_else_is() -> None:
     lamp = Lamp("L:", name="lamp")
     namespace = {"lamp": lamp, "_hidden": lamp, "Lamp": Lamp, "number": 3, "text": "lamp"}

@@ -39,10 +39,10 @@ def operate(prefix: str, request: Mapping[str, Any]) -> dict[str, str]:
         for name, change in changes.items():
             if name in request and not wrong:
                 wrong = change(request[name])
-        if request.get("reset"):
-            shots.reset()
-        if "run" in request:
-            shots.run(request["run"])
+        if request.get("reset") and not wrong:
+            wrong = shots.reset()
+        if "run" in request and not wrong:
+            wrong = shots.run(request["run"])
         return {"regions": shots.regions_now(), "error": wrong}
     except TimeoutError:
         return {"error": "the IOC does not answer"}

@@ -231,7 +231,7 @@ def draw_curves(board: ShotBoard) -> list[tuple[str, Markup]]:
                 bars.append(error_bars(centers, y, sem, style))
             if any(np.isfinite(each.y).any() for each in marks):
                 title = f"{name}: {label} against {axis.partition(',')[0]}"
-                chart = draw_chart(marks, bars, axis, f"{label}, eV", title)
+                chart = draw_chart(marks, bars, axis, f"{label}, eV/V", title)
                 charts.append((title, chart))
     return charts
 

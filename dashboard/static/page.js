@@ -1,5 +1,5 @@
 /* What the page does by itself: follows the feeds its elements name, and keeps search and sliders
-   quick. Without it everything works but nothing moves. */
+   quick. Without this script the pages work, but do not follow changes. */
 "use strict";
 
 const BACK_OFF_MS = [500, 8000];
@@ -69,9 +69,37 @@ function replaceParts(fresh) {
     part.dataset.seen = others[i].dataset.seen;
     if (others[i].innerHTML === served.get(part.id)) return;
     served.set(part.id, others[i].innerHTML);
+    const before = changeable(part), focused = document.activeElement;
     part.replaceChildren(...others[i].childNodes);
     prepare(part);
+    restore(changeable(part), before, focused);
   });
+}
+
+function changeable(part) {  // what a reader may open, type or choose, by what it is called
+  const elements = new Map();
+  for (const element of part.querySelectorAll("details, input, select")) {
+    const title = element.querySelector("summary")?.textContent.replace(/\d+/g, "");  // rows grow
+    let name = element.closest("figure")?.dataset.frames || element.name || title;
+    while (elements.has(name)) name += "+";
+    elements.set(name, element);
+  }
+  return elements;
+}
+
+function restore(fresh, before, focused) {
+  for (const [name, element] of fresh) {
+    const old = before.get(name);
+    if (!old) continue;
+    if (old.matches("details")) element.open = old.open;
+    else if (old.matches("input") && old.value !== old.defaultValue) {
+      element.value = old.value;
+      element.oninput?.();  // the slider shows its frame
+    }
+    if (old !== focused) continue;
+    element.focus({ preventScroll: true });
+    if (element.type === "text") element.setSelectionRange(old.selectionStart, old.selectionEnd);
+  }
 }
 
 function onVersion(feed, version) {
@@ -136,6 +164,7 @@ function prepareFrames(figure) {
   const show = () => {  // one request at a time, and then the newest wish
     if (busy || wanted === null) return;
     busy = true;
+    image.alt = image.alt.replace(/\d+/, wanted);
     image.src = `${figure.dataset.frames}${wanted}.jpg`;
     wanted = null;
   };

@@ -116,12 +116,12 @@ def look_up(client: Container, name: str, journals: Path) -> RunView:
 
 
 def frames_of(view: RunView) -> list[Frames]:
-    """Return which columns of the run are pictures."""
+    """Return which columns of the run are pictures; one without rows has none to show."""
     return [
         Frames(stream.name, column.name, column.shape[0])
         for stream in view.streams
         for column in stream.columns
-        if holds_pictures(column)
+        if holds_pictures(column) and column.shape[0]
     ]
 
 

@@ -29,7 +29,8 @@ class AxisCamera(RecordingDevice, OneStream):
 
     ``cam1:`` is the camera, ``HDF1:`` the recording. One trigger takes one picture; as a flyer it
     takes pictures from kickoff to complete. Every picture of the recording is a row of one HDF5
-    file, opened at stage. Counts come from the number of rows that are visible in the file.
+    file, opened at stage. Counts come from the number of rows that are visible in the file. It is
+    not for a baseline, which triggers its devices also where the plan does not stage them.
 
     Data keys, all external (``STREAM:``): ``NAME_image`` (H, W) uint8; ``NAME_frame_number``;
     ``NAME_frame_time``, unix s.

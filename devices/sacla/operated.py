@@ -60,8 +60,13 @@ class OperatedShots(Device):
         return self._put_regions(kept)
 
     def _put_regions(self, regions: Sequence[str]) -> str:
-        self.regions.put(" ".join(regions), wait=True, timeout=LIMIT_S)
-        if not self.regions.alarm_severity:
+        return self._put(self.regions, " ".join(regions))
+
+    def _put(self, signal: EpicsSignal, value: str | int) -> str:
+        """Put a value; return why it was refused, or nothing."""
+        signal.put(value, wait=True, timeout=LIMIT_S)
+        signal.get(use_monitor=False)  # the alarm with it
+        if not signal.alarm_severity:
             return ""
         return text_of(self.message.get(use_monitor=False))
 
@@ -70,24 +75,22 @@ class OperatedShots(Device):
         detectors = text_of(self.detectors.get(use_monitor=False)).split(",")
         if detector not in detectors:
             return f"there is no detector {detector}"
-        self.shown_detector.put(detectors.index(detector), wait=True, timeout=LIMIT_S)
-        return ""
+        return self._put(self.shown_detector, detectors.index(detector))
 
     def plot(self, region: str) -> str:
         """Let the plots of single shots be of this region; return why it was refused."""
         names = [each.partition(":")[0] for each in self.regions_now().split()]
         if region not in names:
             return f"there is no region {region}"
-        self.shown_region.put(names.index(region), wait=True, timeout=LIMIT_S)
-        return ""
+        return self._put(self.shown_region, names.index(region))
 
-    def reset(self) -> None:
-        """Begin curves and images anew."""
-        self.reset_sums.put(1, wait=True, timeout=LIMIT_S)
+    def reset(self) -> str:
+        """Begin curves and images anew; return why it was refused, or nothing."""
+        return self._put(self.reset_sums, 1)
 
-    def run(self, running: bool) -> None:
-        """Take shots, or stop."""
-        self.take_shots.put(int(running), wait=True, timeout=LIMIT_S)
+    def run(self, running: bool) -> str:
+        """Take shots, or stop; return why it was refused, or nothing."""
+        return self._put(self.take_shots, int(running))
 
     def regions_now(self) -> str:
         """Return the regions that hold."""

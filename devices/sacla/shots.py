@@ -381,7 +381,7 @@ class Point:
         return text
 
     def values(self) -> dict[str, float]:
-        """Return means of sum / I0, eV, with the standard error of their difference."""
+        """Return means of sum / I0, eV/V, with the standard error of their difference."""
         (off, on), (off_error, on_error), (n_off, n_on) = self._sides()
         delay = float(np.nanmean(self._delay)) if np.isfinite(self._delay).any() else NAN
         return {

@@ -396,7 +396,9 @@ def build(args: argparse.Namespace) -> tuple[PVGroup, Mapping[str, Any]]:
         if data_dir.is_symlink() and data_dir.resolve().suffix == ".pffd":
             data_dir = data_dir.resolve()  # a run has its name from its directory
     if args.source in ("sim", "sockets"):
-        if data_dir is None:
+        if data_dir is None and args.list_pvs:
+            data_dir = Path(tempfile.gettempdir())  # nothing will be written
+        elif data_dir is None:
             data_dir = temporary = Path(tempfile.mkdtemp(prefix="panoseti-"))
     elif data_dir is None or not data_dir.is_dir():
         raise ConfigError(f"--source {args.source} needs a directory, not {data_dir}")
@@ -439,7 +441,7 @@ def main() -> None:
     add("--unlocked", type=int, action="append", help="sim: module whose clock is out of step")
     add(
         "--data-dir",
-        type=Path,
+        type=lambda text: Path(text).expanduser(),
         help="data directory of a node; replay: a run directory; sim, sockets: by default a new "
         "temporary one, which stays if a run was indexed",
     )

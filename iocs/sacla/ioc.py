@@ -1,6 +1,6 @@
 """IOC of shots of a free-electron laser, joined by tag and analyzed while they come.
 
-Shots are taken while `TakeShots` is Run, and during a recording.
+Shots are taken while `TakeShots` is Run, and during a recording, which its Stop does not end.
 
 `HDF1:` records every shot: its row, the regions of interest that hold, running images, and the
 frames of one in `FramesEvery`. A new run of the facility opens new files; `Files_RBV` has, as JSON,
@@ -45,7 +45,7 @@ from skywright.instruments.sacla.shot_curves import parse_hits
 from skywright.instruments.sacla.shots import BINNED_BY
 from skywright.instruments.sacla.sources import ShotSource
 from skywright.processes.memory import return_large_arrays
-from skywright.processes.options import limited
+from skywright.processes.options import limited, positive_number
 
 POST_PAUSE_S, SHOWN_PERIOD_S = 0.085, 1.0
 """Pause between two updates of counts and curves, which with their posts makes ten a second; time
@@ -101,8 +101,8 @@ async def _put_binned_by(obj: Any, instance: Any, value: int) -> None:
 
 async def _put_run(obj: Any, instance: Any, value: int) -> None:
     owner = obj.parent.shots.owner
-    await obj.parent.in_thread(owner.start if value else owner.stop)
-    await obj.readback.write(RUN[value])
+    await obj.parent.in_thread(owner.start if value else owner.undo_start)
+    await obj.readback.write(RUN[owner.is_running])  # a recording goes on after Stop
 
 
 async def _put_reset(obj: Any, instance: Any, value: int) -> int:
@@ -361,7 +361,7 @@ def build(args: argparse.Namespace) -> tuple[PVGroup, Mapping[str, Any]]:
     )
     group.truth = truth
     group.auto_start = args.auto_start or args.source == "sacla"
-    asyncio.run(group.prepare(axis, args.speed or 1.0))
+    asyncio.run(group.prepare(axis, args.speed))
     if args.source != "sim":
         group.delay.busy = f"with --source {args.source} this is no real stage; move the facility's"
     return group, {"source": args.source, "detectors": list(source.info.tiles)}
@@ -444,7 +444,7 @@ def main() -> None:
         default=IMAGE_PERIOD_S,
         help="s between running images on disk (%(default)s)",
     )
-    add("--rate", type=float, default=30.0, help="sim: shots per second (%(default)s)")
+    add("--rate", type=positive_number, default=30.0, help="sim: shots per second (%(default)s)")
     add("--tiles", type=int, default=1, choices=range(1, 9), help="sim: of the MPCCD (%(default)s)")
     add(
         "--rows",

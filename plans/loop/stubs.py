@@ -262,7 +262,7 @@ def _with_start(tools: Instruments, turn: Sweep) -> MsgGenerator[Sweep]:
 
 
 def _come_to_rest(tools: Instruments) -> MsgGenerator[None]:
-    """Wait for the end of a sweep, and tell of the pictures: those told last are waited for then.
+    """Wait for the end of a sweep, and collect the documents of the pictures meanwhile.
 
     If the camera fails, the sweep is ended here: its failure would else be taken for the reason,
     which is why this is not bluesky's `collect_while_completing`.

@@ -83,7 +83,7 @@ def wants_pictures(psss: Any) -> MsgGenerator[bool]:
 
 
 def collect(psss: Any, pulses: str, pictures: bool) -> MsgGenerator[None]:
-    """Tell of the new rows of every stream; raises when the spectrometer is in trouble."""
+    """Report the new rows of every stream; raises when the spectrometer has an error."""
     yield from collect_new_rows(psss.pulses, pulses)
     if hasattr(psss, "pulse_settings"):
         yield from collect_new_rows(psss.pulse_settings, SETTINGS)

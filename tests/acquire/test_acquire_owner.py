@@ -87,6 +87,25 @@ def test_the_source_runs_while_somebody_wants_items(source: HandSource, make: Ma
     assert owner.state().acquired == 2
 
 
+def test_the_end_of_a_start_leaves_the_source_to_an_acquisition(
+    source: HandSource, make: Make
+) -> None:
+    owner = make()
+    owner.start()
+    acquisition = owner.acquire(2)
+    source.send(1)
+    owner.undo_start()
+    assert source.running
+    assert owner.acquisition is acquisition
+    source.send(2)
+    assert acquisition.done.wait(90)
+    until(lambda: not source.running)
+    owner.undo_start()
+    owner.start()
+    owner.undo_start()
+    assert not source.running
+
+
 def test_a_source_that_cannot_start_is_an_error_and_nothing_is_under_way(
     source: HandSource, make: Make
 ) -> None:
@@ -242,7 +261,51 @@ def test_losses_are_counted_by_cause(source: HandSource, make: Make, tmp_path: P
     assert acquisition.items == 2
 
 
-def test_an_endpoint_that_fails_ends_nothing(source: HandSource, make: Make) -> None:
+def test_an_alarm_does_not_alternate_with_the_items_that_are_good(
+    source: HandSource,
+    make: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def refuse_odd(item: int) -> int:
+        if item % 2:
+            raise RefusedError("undecodable", "the item is torn")
+        return item
+
+    caplog.set_level("INFO", "skywright.acquire.owner")
+    owner = make(refuse_odd)
+    owner.start()
+    source.send(*range(100))
+    assert (owner.state().message, owner.state().alarm) == ("undecodable: the item is torn", True)
+    assert owner.counters["undecodable"] == 50
+    assert len(caplog.records) == 3  # waiting, taking, undecodable
+    monkeypatch.setattr(owner, "_alarm_until", 0.0)  # as some seconds later
+    source.send(100)
+    assert (owner.state().message, owner.state().alarm) == ("taking items", False)
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+def test_the_traceback_of_a_defect_is_logged_once_until_an_item_is_good(
+    source: HandSource, make: Make, threads: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    def process(item: int) -> float:
+        return 1 / item
+
+    owner = make(process, threads=threads, item_name="packet")
+    owner.start()
+    source.send(0, 0, 0)
+    until(lambda: owner.counters["not processed"] == 3)
+    assert caplog.text.count("Traceback") == 1
+    assert "owner: packet cannot be processed" in caplog.text
+    source.send(1, 0, 0)
+    until(lambda: owner.counters["not processed"] == 5)
+    assert caplog.text.count("Traceback") == 2
+
+
+def test_an_endpoint_that_fails_ends_nothing(
+    source: HandSource, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(owner_module, "ALARM_S", 0.0)
     broken, whole = Collector(), Collector()
     owner = make(None, [broken, whole])
     owner.start()
@@ -464,8 +527,10 @@ def test_callbacks_that_fail_are_counted_and_every_item_is_published(
 
 
 def test_the_error_of_a_callback_is_over_with_its_acquisition(
-    source: HandSource, make: Make
+    source: HandSource, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(owner_module, "ALARM_S", 0.0)
+
     def fail(_: Any) -> None:
         raise ValueError("the callback is broken")
 

@@ -7,9 +7,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import bluesky
@@ -119,11 +121,29 @@ def test_empty_code_is_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     ran: list[Any] = []
     monkeypatch.setenv("SKYWRIGHT_STORE__DIRECTORY", str(tmp_path))
     monkeypatch.setattr(session, "have_beamline", lambda settings: None)
-    monkeypatch.setattr(session, "_run_code", ran.append)
+    monkeypatch.setattr(session, "_run_code", lambda program, name: ran.append(program))
     monkeypatch.setattr(signal, "signal", lambda *_: None)  # of the process of the tests
     session.session(code="")
     logging.getLogger("bluesky").removeFilter(session._is_logged_only)
     assert len(ran) == 1
+
+
+def test_a_script_has_its_path_and_imports_the_modules_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = tmp_path / "mine.py"
+    script.write_text("import beside_mine\nprint(beside_mine.WORD, __file__)")
+    (tmp_path / "beside_mine.py").write_text("WORD = 'found'")
+    monkeypatch.setenv("SKYWRIGHT_STORE__DIRECTORY", str(tmp_path))
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "argv", [*sys.argv])
+    monkeypatch.setattr(session, "have_beamline", lambda settings: None)
+    engine = SimpleNamespace(state="idle")
+    monkeypatch.setattr(profile, "load_profile", lambda: {"RE": engine})
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # of the process of the tests
+    session.session([str(script)])
+    logging.getLogger("bluesky").removeFilter(session._is_logged_only)
+    assert capsys.readouterr().out == f"found {script}\n"
 
 
 def test_a_missing_script_is_bad_use_and_starts_no_beamline(tmp_path: Path) -> None:
@@ -282,6 +302,22 @@ def test_the_end_says_what_it_waits_for_and_ctrl_c_goes_on(last: signal.Signals)
         assert process.stdout.read() == f"True {-signal.SIGKILL}\n"
         assert process.stderr.read() == ""
     assert process.returncode == 0
+
+
+@pytest.mark.parametrize("is_ending", [False, True])
+def test_the_beamline_says_its_trouble_and_its_end_unless_the_session_ends_it(
+    is_ending: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    events = {"up": "No space left on device", "axis": "ended with exit status 1"}
+    lines = [json.dumps({"name": name, "event": event}) for name, event in events.items()]
+    monkeypatch.setattr(session, "_ending", threading.Event())
+    if is_ending:
+        session._ending.set()
+    session._show_events(SimpleNamespace(stdout=lines))  # type: ignore[arg-type]
+    said = capsys.readouterr().err.splitlines()
+    assert "axis: ended with exit status 1" in said
+    assert ("up: No space left on device" in said) is not is_ending
+    assert any("beamline of this session has ended" in line for line in said) is not is_ending
 
 
 PARTS = """

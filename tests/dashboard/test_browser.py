@@ -149,6 +149,29 @@ def test_search_and_look(browser: Any, page: str) -> None:
     assert find(browser, ".lineage a").get_attribute("href").endswith(SCAN)
 
 
+def test_what_a_reader_opened_and_typed_stays_when_the_page_follows(
+    browser: Any, page: str, stack: Stack
+) -> None:
+    browser.get(f"{page}/runs/{SCAN}")
+    find(browser, "figure.frames input").send_keys("\ue010")  # End
+    until(lambda: find(browser, "figure.frames img").get_attribute("src").endswith("/4.jpg"), "end")
+    browser.execute_script("[...document.querySelectorAll('details')].pop().open = true")
+    find(browser, "input[name=with]").send_keys("-2")
+    # As if the server's answer had changed: a run that grows would take long.
+    browser.execute_script("served.clear(); document.querySelector('h1').dataset.old = 'yes'")
+    store_run(stack)
+    until(lambda: not browser.find_elements("css selector", "h1[data-old]"), "it is replaced")
+    image = find(browser, "figure.frames img")
+    assert image.get_attribute("src").endswith("/4.jpg")
+    assert image.get_attribute("alt").startswith("frame 4 of")
+    assert find(browser, "figure.frames output").text == "4"
+    assert browser.execute_script("return [...document.querySelectorAll('details')].pop().open")
+    assert len(browser.find_elements("css selector", "details[open]")) == 1
+    box = find(browser, "input[name=with]")
+    assert box.get_property("value") == "-2"
+    assert browser.switch_to.active_element == box
+
+
 def test_a_new_run_appears_by_itself(browser: Any, page: str, stack: Stack) -> None:
     browser.get(f"{page}/runs?q=fresh")
     browser.execute_script("window.stays = true")

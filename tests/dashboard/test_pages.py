@@ -32,7 +32,9 @@ from tiled.client.container import Container
 
 from dashboard.app import hosts_of, make_app
 from dashboard.site import PAGES
+from dashboard.views.run import Frames, frames_of
 from skywright.config import Settings
+from skywright.store.show import ColumnView, RunView, StreamView
 
 FRAME = f"/runs/{SCAN}/frames/primary/cam_image"
 PICTURE = f"/runs/{SCAN}/pictures/{DERIVED_V1}"
@@ -168,6 +170,13 @@ def test_frames_are_the_stored_ones(page: TestClient) -> None:
         assert answer.headers["content-type"] == "image/jpeg"
         pixels = np.asarray(Image.open(io.BytesIO(answer.content)), dtype=float)
         assert np.corrcoef(pixels.ravel(), FRAMES[row].ravel())[0, 1] > 0.95  # of noise, as JPEG
+
+
+def test_a_camera_without_frames_has_no_slider() -> None:
+    columns = tuple(ColumnView(f"cam{n}", (n, 48, 64), "uint8", None, None) for n in (0, 5))
+    view = RunView.__new__(RunView)
+    object.__setattr__(view, "streams", (StreamView("primary", 5, 5, columns),))
+    assert frames_of(view) == [Frames("primary", "cam5", 5)]
 
 
 def test_drawn_pictures_are_sent(page: TestClient) -> None:

@@ -189,6 +189,44 @@ def test_a_run_that_cannot_be_laid_over_is_a_note(
     assert drawn.notes == (f"run b2c3d4e5: {reason}",)
 
 
+def test_a_run_without_the_abscissa_is_a_note_and_not_drawn_on_an_axis_that_is_not_its_own(
+    overlay: Callable[..., Plot],
+) -> None:
+    first, other = run_of_pulses("a1b2c3d4", 1), run_of_pulses("b2c3d4e5", 1)
+    stream = other.streams[0]
+    signal = tuple(each for each in stream.columns if each.name == "signal")
+    drawn = overlay(first, replace(other, streams=(replace(stream, columns=signal),)))
+    assert len(marks(drawn)) == 8
+    assert "<rect" not in str(drawn.drawing)
+    assert drawn.notes == ("run b2c3d4e5 has no column pulse_id in the stream primary",)
+
+
+def test_a_narrow_line_is_in_the_image_and_what_is_not_drawn_in_the_notes(
+    overlay: Callable[..., Plot], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = run_of_pulses("a1b2c3d4", 1, column=(2000,))
+    values = np.zeros((500, 2000))
+    values[:, 1] = 5.0
+    values[:, 3] = np.nan
+    pulses, signal = run.streams[0].columns
+    columns = (
+        replace(pulses, shape=(500,), read=np.arange(500).__getitem__),
+        replace(signal, shape=values.shape, dtype=values.dtype, read=values.__getitem__),
+    )
+    pictures: list[np.ndarray] = []
+    monkeypatch.setattr(
+        "dashboard.plots.false_color_png", lambda pixels: pictures.append(pixels) or b""
+    )
+    drawn = overlay(replace(run, streams=(replace(run.streams[0], columns=columns),)))
+    (picture,) = pictures
+    assert picture.shape == (167, 667)
+    assert (picture[:, 0] == 5.0).all()
+    assert (picture[:, 1:] == 0.0).all()
+    assert drawn.notes[0] == (
+        "run a1b2c3d4, signal: 1 of 3 rows is drawn, a pixel is the maximum of 3 columns"
+    )
+
+
 def test_a_measured_value_is_plotted_before_the_number_of_a_frame() -> None:
     columns = tuple(
         ColumnView(name, (5,), dtype, None, None)

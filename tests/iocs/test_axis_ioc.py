@@ -79,6 +79,7 @@ def test_list_of_pvs() -> None:
         ["--source", "replay", "--path", "/nowhere"],
         ["--size", "wide"],
         ["--source", "telepathy"],
+        ["--speed", "0"],
     ],
 )
 def test_bad_arguments_end_with_status_2(arguments: list[str]) -> None:

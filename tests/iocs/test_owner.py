@@ -3,8 +3,9 @@
 import asyncio
 
 import pytest
+from caproto import get_beacon_address_list
 
-from iocs.common import wait_at_most
+from iocs.common import _aim_beacons, wait_at_most
 from iocs.owner import OwnerGroup
 
 LIMIT_S = 5.0
@@ -39,6 +40,25 @@ class Quiet(OwnerGroup):
         async with asyncio.timeout(LIMIT_S):
             await self._change_event.awaited.wait()
         return posting
+
+
+@pytest.mark.parametrize(
+    ("host", "beacons"),
+    [
+        ("127.0.0.1", "127.0.0.1"),
+        ("localhost", "localhost"),
+        ("0.0.0.0", "255.255.255.255"),
+        ("10.1.2.3", "255.255.255.255"),
+    ],
+)
+def test_beacons_reach_the_machines_that_the_server_serves(
+    host: str, beacons: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AUTO_BEACON_ADDR_LIST", "BEACON_ADDR_LIST"):
+        monkeypatch.setenv(f"EPICS_CAS_{name}", "")  # so that it is restored
+        monkeypatch.delenv(f"EPICS_CAS_{name}")
+    _aim_beacons(host)
+    assert [address for address, _ in get_beacon_address_list()] == [beacons]
 
 
 @pytest.mark.parametrize("news", [False, True])

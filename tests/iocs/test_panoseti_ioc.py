@@ -4,6 +4,7 @@ import asyncio
 import json
 import math
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +174,19 @@ def test_a_run_directory_may_be_the_working_directory(
     group = built("rundir", "--data-dir", link)
     assert group.tracker.source.data_dir == link  # its target may have another name elsewhere
     group.close()
+
+
+def test_a_data_directory_may_be_below_the_home_and_a_list_of_pvs_makes_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    group = built("sim", "--data-dir", "~/pano")
+    assert group.tracker.source.data_dir == tmp_path / "home" / "pano"
+    group.close()
+    built("sim").close()
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
 
 
 def built(source: str, *options: object) -> Any:

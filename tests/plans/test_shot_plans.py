@@ -15,6 +15,7 @@ from support.ready_process import ended_after
 from support.waiting import until
 
 from devices.motion import Motor
+from devices.sacla.operated import OperatedShots
 from devices.sacla.shots import Point, Shots
 from plans.sacla.shots import _summary, acquire_shots, delay_scan, find_time_zero
 from skywright.analysis import Batch
@@ -139,6 +140,17 @@ def test_a_mask_is_recorded_with_the_run(RE: RunEngine, sacla: Shots, tmp_path: 
     keys = ("name", "detector", "corners", "points", "mask_shape", "mask")
     found = read_regions({key: run.column(f"sacla_set_{key}")[0] for key in keys})
     assert found == tuple(map(parse_region, [WHOLE, *masks]))
+
+
+def test_any_put_of_the_page_that_is_refused_says_why(sacla: Shots) -> None:
+    operated = OperatedShots(sacla.prefix, name="operated")
+    operated.wait_for_connection(timeout=60)
+    assert "99" in operated._put(operated.shown_region, 99)
+    assert operated._put(operated.shown_region, 0) == ""
+    assert "unknown detector NO-SUCH" in operated._put_regions(["a:NO-SUCH:0,0;1,0;1,1"])
+    assert operated.run(True) == ""
+    assert operated.run(False) == ""
+    operated.destroy()
 
 
 def test_regions_that_do_not_fit_are_refused_and_the_former_stay(sacla: Shots) -> None:

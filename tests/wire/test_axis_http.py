@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from skywright.wire.axis_body import name_with_time, time_in_name
 from skywright.wire.axis_http import Cut, Event, PushConnection, Refused, Upload
-from skywright.wire.axis_receiver import PushReceiver
+from skywright.wire.axis_receiver import PushReceiver, _Sender
 
 JPEG = b"\xff\xd8\xff\xe0" + bytes(range(256)) * 4 + b"\r\n--edge\r\n\xff\xd9"
 PNG = b"\x89PNG\r\n\x1a\n" + b"rest"
@@ -265,6 +265,24 @@ def test_receiver_on_sockets() -> None:
         Upload(JPEG, "", "/up?id=3"),
         Cut(len(JPEG) - 1, len(JPEG)),
     ]
+
+
+def test_a_sender_that_has_closed_already_has_no_address() -> None:
+    class Closed(asyncio.Transport):
+        def get_extra_info(self, name: str, default: object = None) -> object:
+            return default
+
+        def close(self) -> None:
+            pass
+
+    async def session() -> None:
+        receiver = PushReceiver(lambda event, peer: None)
+        sender = _Sender(receiver)
+        sender.connection_made(Closed())
+        assert receiver.senders == {sender}
+        sender.connection_lost(None)
+
+    asyncio.run(session())
 
 
 def test_refused_sender_reads_why_although_it_sent_all_at_once() -> None:

@@ -359,8 +359,9 @@ def test_values_that_bsread_does_not_have(bad):
         encode(1, 1, {"A": bad})
 
 
-def test_a_missing_value_can_keep_the_data_header_as_it_is():
-    encoder = Encoder()
+@pytest.mark.parametrize("compression", ["none", "bitshuffle_lz4"])
+def test_a_missing_value_can_keep_the_data_header_as_it_is(compression):
+    encoder = Encoder(compression)
     first = encoder.encode(1, 1, {"A": ChannelValue(np.zeros((2, 3), "u4"), modulo=2, offset=1)})
     hole = ChannelValue(None, type="uint32", shape=(2, 3), modulo=2, offset=1)
     second = encoder.encode(2, 1, {"A": hole})
@@ -371,6 +372,8 @@ def test_a_missing_value_can_keep_the_data_header_as_it_is():
     assert not got.format_changed
     assert got.value("A") is None
     assert (got.channels["A"].modulo, got.channels["A"].offset) == (2, 1)
+    scalar = encoder.encode(3, 1, {"A": 1.5})
+    assert bytes(scalar[1]) == bytes(encoder.encode(4, 1, {"A": ChannelValue(None)})[1])
 
 
 def test_forwarding_sends_the_same_bytes():

@@ -16,7 +16,13 @@ from skywright.acquire.acquisition import (
 from skywright.acquire.counters import Counters, sum_counts
 from skywright.acquire.newest import NewestQueue
 from skywright.acquire.ordered_pool import OrderedPool
-from skywright.acquire.processed import ArrivedItem, ProcessedItem, arrive, process_item
+from skywright.acquire.processed import (
+    ArrivedItem,
+    NotProcessedError,
+    ProcessedItem,
+    arrive,
+    process_item,
+)
 from skywright.acquire.publisher import Publisher
 from skywright.acquire.source import Source
 from skywright.errors import HardwareError, SkywrightError
@@ -28,6 +34,9 @@ Result = TypeVar("Result")
 
 SILENCE_S = 2.0
 """Time without an item, s, after which the owner reports `silence_text`."""
+ALARM_S = 10.0
+"""Time, s, for which an alarm stays the message although items go on. Else it would alternate with
+`status_message`, a line in the log for each item, where a part of the items is lost."""
 DRAIN_S = 5.0
 """Timeout, s, for items still in processing when the source stops or the owner closes."""
 
@@ -38,7 +47,8 @@ class Owner(Generic[Item, Result]):
     The source runs while it has a user: after `start`, during an acquisition, and while a queue of
     `subscribe(runs_source=True)` is open. All methods may be called from any thread. But `process`,
     `prepare`, endpoints and `on_item` must not call what starts or stops the source (`start`,
-    `stop`, `acquire`, `close`, the close of a queue): that may wait for the thread that runs them.
+    `undo_start`, `stop`, `acquire`, `close`, the close of a queue): that may wait for the thread
+    that runs them.
 
     Parameters
     ----------
@@ -96,7 +106,6 @@ class Owner(Generic[Item, Result]):
         self.counters = Counters()
         """Number of items lost in the owner, by cause."""
         self.name, self.item_name = name, item_name
-        self._log_name = f"{name}: {item_name}"
         self._publisher: Publisher[Result] = Publisher(name, endpoints)
         self.endpoints = self._publisher.endpoints
         self.failures = self._publisher.failures
@@ -116,6 +125,10 @@ class Owner(Generic[Item, Result]):
         """What the recorders got of the last item that an acquisition counted."""
         self._acquired = 0
         self._message, self._alarm = self.idle_text, False
+        self._alarm_until = 0.0
+        self._logs_errors = True
+        """False from the first item that cannot be processed to the next good one: the traceback of
+        each would fill the disk."""
         self._last_arrival = time.monotonic()
         self._silent = self._closing = False
         self._silent_since = 0.0  # last arrival before the silence that was reported
@@ -180,6 +193,8 @@ class Owner(Generic[Item, Result]):
         with self._lock:
             if (message, alarm) == (self._message, self._alarm):
                 return
+            if alarm and message != self._message:
+                self._alarm_until = time.monotonic() + ALARM_S
             self._message, self._alarm = message, alarm
         logger.log(logging.WARNING if alarm else logging.INFO, "%s: %s", self.name, message)
         self._notify()
@@ -190,7 +205,7 @@ class Owner(Generic[Item, Result]):
     # ---- starts and stops
 
     def start(self) -> None:
-        """Run the source until `stop`.
+        """Run the source until `stop` or `undo_start`.
 
         Raises
         ------
@@ -200,6 +215,19 @@ class Owner(Generic[Item, Result]):
         with self._lock:
             self._users.add(self)
         self._run_source_for(self)
+
+    def undo_start(self) -> None:
+        """Stop the source, unless an acquisition or a queue needs it still.
+
+        Raises
+        ------
+        SkywrightError
+            What the source raises when it cannot stop in time.
+        """
+        with self._lock:
+            self._users.discard(self)
+        self._start_or_stop_source()
+        self._notify()
 
     def stop(self) -> None:
         """Stop the source for all its users, and end the present acquisition.
@@ -399,7 +427,7 @@ class Owner(Generic[Item, Result]):
         if acquisition is None:  # the error of an `on_item` is over with its acquisition
             self._publisher.forget("on_item")
         size = getattr(item, "nbytes", 0)
-        arrived = arrive(item, acquisition, self.process_argument, self._log_name)
+        arrived = arrive(item, acquisition, self.process_argument)
         if self._process is None and arrived.refused is None:
             result: Result = arrived.argument
             self._publisher.publish(result)
@@ -426,7 +454,7 @@ class Owner(Generic[Item, Result]):
         return item
 
     def _process_item(self, arrived: ArrivedItem) -> ProcessedItem:
-        return process_item(arrived, self._process, self._prepare, self._log_name)
+        return process_item(arrived, self._process, self._prepare)
 
     def _publish_and_record(self, processed: ProcessedItem) -> None:
         """Publish a processed item; called in the order of the items."""
@@ -442,9 +470,14 @@ class Owner(Generic[Item, Result]):
             if refused is None:
                 self._count(acquisition, processed)
         if refused is not None:
+            if isinstance(refused, NotProcessedError) and self._logs_errors:
+                what = f"{self.name}: {self.item_name}"
+                logger.error("%s cannot be processed", what, exc_info=refused.__cause__)
+                self._logs_errors = False
             self._silent = False  # the message is of the item
             self.report(f"{refused.cause}: {refused}")
         elif processed.has_result:
+            self._logs_errors = True
             self._report_item(processed.result)
         self._item_finished(acquisition)
         if self.notifies_each_item:
@@ -485,7 +518,12 @@ class Owner(Generic[Item, Result]):
         self._silent = False
 
     def status_message(self, result: Result) -> tuple[str, bool]:
-        """Return the message after a result, and whether it is an alarm; for subclasses."""
+        """Return the message after a result, and whether it is an alarm; for subclasses.
+
+        An alarm is returned again for `ALARM_S`, except that of a silence, which the result ends.
+        """
+        if self._alarm and not self._silent and time.monotonic() < self._alarm_until:
+            return self._message, True
         return f"taking {self.item_name}s", False
 
     def expects_items(self) -> bool:

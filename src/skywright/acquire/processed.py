@@ -1,13 +1,14 @@
 """Processing of one item: from what a source delivers to what endpoints and recorders get."""
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from skywright.acquire.acquisition import Acquisition, RefusedError
 
-logger = logging.getLogger(__name__)
+
+class NotProcessedError(RefusedError):
+    """An unexpected error of `process` or `prepare`, which is its `__cause__`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ class ProcessedItem:
 
 
 def arrive(
-    item: Any, acquisition: Acquisition | None, argument_of: Callable[[Any], Any], name: str
+    item: Any, acquisition: Acquisition | None, argument_of: Callable[[Any], Any]
 ) -> ArrivedItem:
     """Return an item with its argument of `process`; an error of `argument_of` refuses it.
 
@@ -65,20 +66,17 @@ def arrive(
         Item, and the acquisition to which it belongs.
     argument_of
         Returns the argument of `process` for the item.
-    name
-        Name of the item in the log.
     """
     try:
         return ArrivedItem(argument_of(item), None, acquisition)
     except Exception as error:  # the next item may be good
-        return ArrivedItem(None, _refusal(error, name), acquisition)
+        return ArrivedItem(None, _refusal(error), acquisition)
 
 
 def process_item(
     arrived: ArrivedItem,
     process: Callable[[Any], Any] | None,
     prepare: Callable[[Any], Any] | None,
-    name: str,
 ) -> ProcessedItem:
     """Process an item, unless it is refused; an error of `process` or `prepare` refuses it.
 
@@ -88,8 +86,6 @@ def process_item(
         The item.
     process, prepare
         As for `skywright.acquire.owner.Owner`.
-    name
-        Name of the item in the log.
     """
     result: Any = None
     has_result = False
@@ -103,14 +99,15 @@ def process_item(
         if acquisition is not None and not acquisition.is_final and prepare is not None:
             recorded = prepare(result)
     except Exception as error:  # the next item may be good
-        refused = _refusal(error, name)
+        refused = _refusal(error)
         return ProcessedItem(result, has_result, refused.result, refused, acquisition)
     return ProcessedItem(result, True, recorded, None, acquisition)
 
 
-def _refusal(error: Exception, name: str) -> RefusedError:
-    """Return an error as the refusal of an item; log it if it is not one."""
+def _refusal(error: Exception) -> RefusedError:
+    """Return an error as the refusal of an item."""
     if isinstance(error, RefusedError):
         return error
-    logger.error("%s cannot be processed", name, exc_info=error)
-    return RefusedError("not processed", f"{type(error).__name__}: {error}")
+    refusal = NotProcessedError("not processed", f"{type(error).__name__}: {error}")
+    refusal.__cause__ = error
+    return refusal

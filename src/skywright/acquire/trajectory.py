@@ -111,7 +111,7 @@ class MotionPhase:
 
 @dataclass(frozen=True)
 class Axis:
-    """An axis as a pure function of time: where it was, and what it was told since.
+    """The position of an axis as a pure function of time, from its commands.
 
     Parameters
     ----------

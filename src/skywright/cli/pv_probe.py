@@ -10,7 +10,7 @@ from typing import Any
 
 from skywright.config import load_settings
 from skywright.processes import stack as runtime
-from skywright.session.profile import find_devices, load_devices, silent_pvs
+from skywright.session.profile import find_devices, load_devices, signals_of, silent_pvs
 
 CONNECT_LIMIT_S = 5.0
 
@@ -21,19 +21,15 @@ def main() -> None:
     runtime.attach(settings.directory)
     devices = find_devices(load_devices(settings))
     silent = silent_pvs(devices.values(), CONNECT_LIMIT_S)
-    report = {
-        name: {
-            "pvs": len(signals := _epics_signals(device)),
+    report = {}
+    for name, device in devices.items():
+        signals = [signal for signal in signals_of(device) if hasattr(signal, "pvname")]
+        report[name] = {
+            "pvs": len(signals),
             "silent": silent.get(device.name, []),
             "newest_age_s": _newest_age_s(signals),
         }
-        for name, device in devices.items()
-    }
     sys.stdout.write(json.dumps(report) + "\n")
-
-
-def _epics_signals(device: Any) -> list[Any]:
-    return [walk.item for walk in device.walk_signals() if hasattr(walk.item, "pvname")]
 
 
 def _newest_age_s(signals: list[Any]) -> float | None:

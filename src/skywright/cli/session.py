@@ -52,6 +52,8 @@ SLOW_IMPORTS = (
     "IPython.terminal.ipapp",
 )
 """What the start-up files import and what needs no EPICS environment: done while servers start."""
+_ending = threading.Event()
+"""Set when this session stops the beamline that it has started."""
 
 
 def session(
@@ -76,6 +78,8 @@ def session(
     source: str | bytes | None = code
     if script and source is None:
         sys.argv = script
+        # As Python does for a script: modules beside it are imported.
+        sys.path.insert(0, str(Path(script[0]).resolve().parent))
         name, source = script[0], _read_script(Path(script[0]))
     program = None if source is None else _compile_source(name, source)  # before minutes of a start
     if config:
@@ -86,7 +90,7 @@ def session(
     if program is None:
         _run_ipython()
     else:
-        _run_code(program)
+        _run_code(program, name)
 
 
 def _is_logged_only(record: logging.LogRecord) -> bool:
@@ -170,6 +174,7 @@ def _live_analyses(settings: Settings) -> list[str]:
 
 def _stop(process: "subprocess.Popen[str]") -> None:
     """End the beamline that this session has started."""
+    _ending.set()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: it ends the waiting
     process.terminate()
     if not _awaited(
@@ -218,13 +223,16 @@ def _await_ready(
 
 
 def _show_events(process: "subprocess.Popen[str]") -> None:
-    """Show on the terminal which part of the beamline died and came back."""
+    """Show on the terminal which part of the beamline died and came back, and its own end."""
     assert process.stdout is not None
     for line in process.stdout:
         event = json.loads(line)
-        if event["name"] == "up":
-            continue
-        typer.echo(f"{event['name']}: {event['event']}", err=True)
+        if event["name"] != "up" or not _ending.is_set():
+            typer.echo(f"{event['name']}: {event['event']}", err=True)
+    if not _ending.is_set():
+        typer.echo(
+            "the beamline of this session has ended; end the session and start it again", err=True
+        )
 
 
 def _compile_source(name: str, source: str | bytes) -> CodeType:
@@ -242,8 +250,8 @@ def _compile_source(name: str, source: str | bytes) -> CodeType:
         raise typer.Exit(EXIT_FAILED) from error
 
 
-def _run_code(program: CodeType) -> None:
-    """Run a program in the profile's namespace.
+def _run_code(program: CodeType, name: str) -> None:
+    """Run a program in the profile's namespace; `name` is the path of its script.
 
     Raises
     ------
@@ -253,6 +261,8 @@ def _run_code(program: CodeType) -> None:
     from skywright.session.profile import load_profile
 
     namespace = load_profile()
+    if name != "-c":
+        namespace["__file__"] = name
     try:
         exec(program, namespace)
     except SkywrightError:

@@ -1,6 +1,7 @@
 """A parser of command lines: a mistake is one line that names the nearest option."""
 
 import argparse
+import math
 import re
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -8,6 +9,23 @@ from typing import Any, NoReturn
 from skywright.arguments import did_you_mean
 
 UNKNOWN = re.compile(r"unrecognized arguments: .*?(--[\w-]+)")
+
+
+def positive_number(text: str) -> float:
+    """Return an argument of the command line as a finite number above 0; a ``type`` of argparse.
+
+    Raises
+    ------
+    argparse.ArgumentTypeError
+        If it is none; argparse says so with the argument's name.
+    """
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0.0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number above 0")
+    return number
 
 
 class OptionParser(argparse.ArgumentParser):

@@ -74,8 +74,11 @@ def hint_after_mistake(error: BaseException, namespace: Mapping[str, Any]) -> st
 
 
 def _usage(name: str, called: Any) -> str:
-    """Return how a function is called, without the types of its arguments."""
-    signature = inspect.signature(called)
+    """Return how a function is called, without the types of its arguments; "" if unknown."""
+    try:
+        signature = inspect.signature(called)
+    except (TypeError, ValueError):  # a builtin; IPython drops a handler that raises, for good
+        return ""
     bare = [each.replace(annotation=each.empty) for each in signature.parameters.values()]
     return f"{name}{signature.replace(parameters=bare, return_annotation=signature.empty)}"
 

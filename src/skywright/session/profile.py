@@ -177,8 +177,15 @@ def _await_pvs(device: Any, limit_s: float) -> list[str]:
         device.wait_for_connection(timeout=limit_s)
         return []
     names = ("pvname", "setpoint_pvname")
-    signals = [walk.item for walk in device.walk_signals() if not walk.item.connected]
+    signals = [signal for signal in signals_of(device) if not signal.connected]
     return sorted({pv for each in signals for name in names if (pv := getattr(each, name, None))})
+
+
+def signals_of(device: Any) -> list[Any]:
+    """Return the signals of an ophyd device; a signal that stands alone is its own."""
+    if not hasattr(device, "walk_signals"):
+        return [device]
+    return [walk.item for walk in device.walk_signals()]
 
 
 def await_run(catalog: Any, store: Path, uid: str, limit_s: float = 30.0) -> Any:

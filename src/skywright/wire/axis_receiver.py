@@ -22,7 +22,9 @@ class _Sender(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        self._peer = "{}:{}".format(*transport.get_extra_info("peername")[:2])
+        # None if the sender, such as a port scan, has closed already
+        peer = transport.get_extra_info("peername") or ("?",)
+        self._peer = ":".join(map(str, peer[:2]))
         self._receiver.senders.add(self)
         self._wait(self._receiver.idle_s)
 

@@ -36,7 +36,7 @@ class ChannelValue:
         As `Encoder.encode` takes it; None when it is missing.
     type, shape
         Declared while the value is None, so that the data header stays the same; shape as numpy
-        has it.
+        has it, ``(1,)`` for a string or scalar.
     compression
         None: the encoder's.
     time_ns
@@ -141,7 +141,8 @@ class Encoder:
         if more.value is None:
             shape = list(reversed(more.shape))
             entry |= {"type": more.type, "shape": shape, "encoding": "little"}
-            entry["compression"] = more.compression or "none"
+            whole = more.type == STRING or more.shape in ((), (1,))
+            entry["compression"] = more.compression or ("none" if whole else self._compression)
             return entry | _modulo(more), b"", b""
         kind, array = _as_array(name, more.value)
         big_endian = array.dtype.byteorder == ">"

@@ -188,7 +188,7 @@ def client_is_hardware(name: str) -> str:
 
 
 def operation_update(name: str, handle: str, text: str) -> str:
-    """Return news of a running operation."""
+    """Return an update of a running operation."""
     return f"htos_operation_update {name} {handle} {text}"
 
 

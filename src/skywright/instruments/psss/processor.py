@@ -254,7 +254,9 @@ def process_pulse(
     try:
         spectrum = process(pulse.image, settings, workspace)
     except Exception:
-        logger.exception("psss: pulse %d", pulse.pulse_id)
+        # The first one only: the traceback of each would fill the disk.
+        level = logging.DEBUG if counters["not processed"] else logging.ERROR
+        logger.log(level, "psss: pulse %d", pulse.pulse_id, exc_info=True)
         counters.add("not processed")
         pulse = replace(pulse, image=None)
         spectrum = process(None, settings, workspace)

@@ -33,8 +33,6 @@ IMAGE_PERIOD_S = 10.0
 RECENT = 2000
 """Analyzed shots, also partial ones, that are kept for plots."""
 RATE_S = 2.0
-ALARM_S = 10.0
-"""An alarm is the message for this time, although shots go on."""
 STORE_S = 30.0
 """Longest wait for rows to be written at the end of a recording."""
 
@@ -71,22 +69,12 @@ class Recent(NamedTuple):
 
 
 class _Shots(Owner[AnalyzedShot, AnalyzedShot]):
-    """The owner of the shots; an alarm stays for `ALARM_S`, trouble until it has passed."""
-
-    _alarm_until = 0.0
-
-    def report(self, message: str, alarm: bool = True) -> None:
-        """Set the message."""
-        if alarm and message != self._message:
-            self._alarm_until = time.monotonic() + ALARM_S
-        super().report(message, alarm)
+    """The owner of the shots; the trouble of its source is the message until it has passed."""
 
     def status_message(self, result: AnalyzedShot) -> tuple[str, bool]:
         """Return the message after a shot."""
         if trouble := self.source.trouble:  # type: ignore[attr-defined]  # of `AnalyzedShots`
             return trouble, True
-        if self._alarm and not self._silent and time.monotonic() < self._alarm_until:
-            return self._message, True
         return super().status_message(result)
 
 

@@ -39,7 +39,7 @@ class Report:
         title = self.values["bins"].get("binned_by", "bin, ps")
         for name, region in self.values["rois"].items():
             pixels = f"{region['npixels']} pixels of {region['detector']}"
-            lines += ["", f"{name}: {pixels}, sum / I0, eV"]
+            lines += ["", f"{name}: {pixels}, sum / I0, eV/V"]
             titles = (title, "n on", "on", "n off", "off", "on - off", "error")
             lines.append("".join(f"{title:>16}" for title in titles))
             on, off = region["on"], region["off"]

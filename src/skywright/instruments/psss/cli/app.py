@@ -16,7 +16,7 @@ from skywright.processes.lifecycle import (
     end_with_parent,
     on_signal_to_end,
 )
-from skywright.processes.options import OptionParser
+from skywright.processes.options import OptionParser, positive_number
 from skywright.processes.ports import port_number
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
@@ -51,7 +51,8 @@ def serve_arguments(given: Sequence[str]) -> argparse.Namespace:
     add_service_arguments(parser, source="bsread")
     add_pv_arguments(parser)
     add("--seed", type=int, default=0, help="sim: (%(default)s)")
-    add("--speed", type=float, default=1.0, help="sim, replay: factor on --rate (%(default)s)")
+    factor = "sim, replay: factor on --rate (%(default)s)"
+    add("--speed", type=positive_number, default=1.0, help=factor)
     return parser.parse_args(given)
 
 

@@ -7,6 +7,7 @@ from skywright.acquire.source import Source
 from skywright.errors import ConfigError
 from skywright.instruments.psss.endpoints.stream import NAMES, PICTURE
 from skywright.instruments.psss.pulse import PREFIX, Pulse
+from skywright.processes.options import positive_number
 from skywright.processes.ports import port_number
 
 OUTPUT_PORT, IMAGE_PORT, REST_PORT = 8889, 8890, 12000
@@ -47,7 +48,12 @@ def add_service_arguments(
     )
     add("--path", type=Path, help="replay: HDF5 file of pictures")
     add("--dataset", help="replay: (n, rows, columns) in it")
-    add("--rate", type=float, default=100.0, help="sim, replay: pulses a second (%(default)g)")
+    add(
+        "--rate",
+        type=positive_number,
+        default=100.0,
+        help="sim, replay: pulses a second (%(default)g)",
+    )
     add("--size", default="2560x2160", metavar="WxH", help="sim: of the picture (%(default)s)")
     group = parser.add_argument_group("processing and its clients")
     add = group.add_argument

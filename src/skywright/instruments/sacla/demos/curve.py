@@ -51,7 +51,7 @@ class Scan:
 
     @property
     def level(self) -> float:
-        """Mean of sum / I0 without laser over all bins, eV."""
+        """Mean of sum / I0 without laser over all bins, eV/V."""
         good = self.off_n > 0
         return float(np.average(self.off_mean[good], weights=self.off_n[good]))
 
