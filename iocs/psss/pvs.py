@@ -178,5 +178,4 @@ def severity_of(status: FitStatus) -> AlarmSeverity:
     """Return how a fit's figures are marked: not to be used, to be looked at, or good."""
     if not status.has_values or status is FitStatus.NOT_CONVERGED:
         return AlarmSeverity.INVALID_ALARM
-    good = status in (FitStatus.OK, FitStatus.NO_AXIS)
-    return AlarmSeverity.NO_ALARM if good else AlarmSeverity.MINOR_ALARM
+    return AlarmSeverity.NO_ALARM if status.is_good else AlarmSeverity.MINOR_ALARM
