@@ -290,11 +290,11 @@ def record_pulses(plan: MsgGenerator[Any], psss: Readable) -> MsgGenerator[Any]:
     def begin() -> MsgGenerator[None]:
         yield from stubs.declare(device, stubs.PULSES)
 
-    def tell() -> MsgGenerator[None]:
+    def report() -> MsgGenerator[None]:
         yield from stubs.collect(device, stubs.PULSES, (yield from stubs.wants_pictures(device)))
 
     def insert(message: Msg) -> tuple[None, MsgGenerator[None] | None]:
-        after = {"open_run": begin, "save": tell}.get(message.command)
+        after = {"open_run": begin, "save": report}.get(message.command)
         return None, None if after is None else after()
 
     # Not a generator function, so that the queue server does not take it for a plan.

@@ -134,6 +134,12 @@ def test_a_background_is_read_from_a_file(http: httpx.Client, service: Service) 
     assert "/nothing" in reply["status"]
 
 
+def test_a_long_label_of_many_bytes_is_kept(tmp_path: Path) -> None:
+    name = "\u6697" * 80
+    History(tmp_path).keep(uploaded(name, PICTURE))
+    assert History(tmp_path).load(name).info.name == name
+
+
 def test_odd_files_in_the_history_are_left_out(tmp_path: Path) -> None:
     history = History(tmp_path)
     kept = history.keep(uploaded("dark", PICTURE))

@@ -116,6 +116,7 @@ def test_wrong_paths_and_methods_are_html(
         ("/parameters", '{"roi": [30, 10], "x": 1}', "roi"),
         ("/parameters", '{"roi": [1.5, 10]}', "roi"),
         ("/parameters", '{"roi": "wide"}', "roi"),
+        ("/parameters", '{"roi": {"1": 2, "3": 4}}', "roi"),
         ("/parameters", '{"roi": [5, 10], "fit": "eye"}', "fit"),
         ("/parameters", '{"axis": [1, 2, 2]}', "axis"),
         ("/parameters", '{"axis": "long"}', "axis"),

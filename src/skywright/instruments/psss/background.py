@@ -64,7 +64,7 @@ class Background:
     Raises
     ------
     ConfigError
-        If the pixels are none.
+        If the pixels are not finite numbers, (rows, columns).
     """
 
     info: BackgroundInfo
@@ -104,7 +104,9 @@ class History:
         if self.directory is None:
             return background.info
         info = background.info
-        stem = re.sub(r"[^\w.-]+", "_", info.name)[:80] or "background"
+        # Names of files may have 255 bytes.
+        stem = re.sub(r"[^\w.-]+", "_", info.name)[:80].encode()[:200].decode(errors="ignore")
+        stem = stem or "background"
         path = self.directory / f"{stem}-{digest_of(info.name, background.pixels)[:16]}.h5"
         info = replace(info, file=path.name)
         try:
