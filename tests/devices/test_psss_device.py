@@ -331,7 +331,7 @@ def test_background_in_the_dark(RE: Any, psss: Psss, documents: Documents, ioc: 
         (event,) = of(documents, "event")
         assert event["data"]["psss_background_recorder_name"] == background.name
     finally:
-        psss.put_setpoint(psss.background, "")
+        psss.put_setpoint(psss.background, " ")  # clears
 
 
 @pytest.mark.parametrize("then", ["abort", "resume"])
@@ -365,7 +365,7 @@ def test_a_background_in_a_pause_is_cancelled(
         psss.background_recorder.set(3).wait(60)  # nothing is under way any more
     finally:
         psss.processing.set(0).wait(60)
-        psss.put_setpoint(psss.background, "")
+        psss.put_setpoint(psss.background, " ")  # clears
 
 
 def test_a_background_that_was_not_recorded_is_not_taken_for_one(psss: Psss) -> None:

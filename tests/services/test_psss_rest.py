@@ -223,7 +223,9 @@ def test_health_metrics_and_description(
 
 
 def _api(service: Service) -> psss_rest.Api:
-    return psss_rest.Api(service.processor, service.history, service.parameters)
+    return psss_rest.Api(
+        *(service.processor, service.history, service.parameters, service.background_recorder)
+    )
 
 
 def test_a_source_that_does_not_start_is_an_error(client: Any, source: ScriptedSource) -> None:

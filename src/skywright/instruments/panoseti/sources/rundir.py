@@ -182,6 +182,7 @@ class RunDirectorySource(PolledSource[FrameBlock]):
         self._seen: set[tuple[object, ...]] = set()
         self._places: dict[tuple[str, str], Path] = {}
         """Path of each file, by the names of run and file; copies of it are not read."""
+        self._copies: set[Path] = set()
         self._keeps_run = False
         """Whether frames of one run only are delivered: `_kept_run`, or the first that comes."""
         self._kept_run = ""
@@ -393,8 +394,13 @@ class RunDirectorySource(PolledSource[FrameBlock]):
         place = path.parent.name, path.name
         first = self._places.setdefault(place, path)
         if first != path:
-            if first.exists() or self._files[first].done:
-                return  # once the run is collected, a copy of it may be on the same disk
+            known = self._files.get(first)
+            if first.exists() or known is None or known.done:
+                # Once the run is collected, a copy of it may be on the same disk.
+                if path not in self._copies:
+                    self._copies.add(path)
+                    logger.info("%s is not read: it is a copy of %s", path, first)
+                return
             self._places[place] = path
         if path in self._files:
             self._look_again(self._files[path], state)
