@@ -299,15 +299,25 @@ class Panoseti(GuardedDevice):
                 break
             if time.monotonic() > deadline:
                 if wait_for_new:
+                    self._check_mounted(name, data_dir)
                     raise HardwareError(f"{self.name}: no run was under way within {limit_s:g} s")
                 self.run_metadata.put("{}")
                 self.telescopes.put("[]")
                 return
             pause.wait(0.5 if wait_for_new else 0.1)
+        self._check_mounted(name, data_dir)
         self._found_run = name
         run = run_of(data_dir, name)
         self.run_metadata.put(json.dumps(run.metadata()))
         self.telescopes.put(telescopes_text(telescopes_in(run)))
+
+    def _check_mounted(self, run: str, data_dir: Path) -> None:
+        """Raise if the files of a run are not on this machine: its configuration is among them."""
+        if run and not run_of(data_dir, run).directories:
+            raise HardwareError(
+                f"{self.name}: the files of {run} are not below {data_dir} on this machine; mount "
+                "the data directory of the IOC there"
+            )
 
     def _measure_rate(self, seconds: float) -> None:
         path = self._events_path

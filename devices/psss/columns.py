@@ -52,6 +52,8 @@ def picture_columns(height: int, width: int, data_type: str) -> tuple[StreamColu
         ),
         StreamColumn("pulse_id", areadetector.UNIQUE_ID, "<i8"),
         StreamColumn("settings_number", layouts.PICTURE_SETTINGS, "<i8"),
+        StreamColumn("picture_height", areadetector.HEIGHT, "<i4", units="px"),
+        StreamColumn("picture_width", areadetector.WIDTH, "<i4", units="px"),
         StreamColumn("time", areadetector.TIME_STAMP, "<f8", units="s"),
     )
 

@@ -199,18 +199,19 @@ def axis_of(coefficients: Sequence[float], columns: int) -> NDArray[np.float64]:
 
 
 class BackgroundRecorder(Part):
-    """Records a background: set to a number of pulses, it uses their mean; reads how many."""
+    """Records a background: set to a number of pulses, it uses their mean."""
 
     def __init__(self, device: Any, name: str) -> None:
         super().__init__(device, name)
-        self._pulses = 0
+        self._recorded = 0, ""
+        self._status: Status | None = None
+        self._cancels = 0
+        """Number of recordings of this device that it cancelled itself."""
 
     def read(self) -> dict[str, Reading[Any]]:
-        """Read how many pulses were recorded here last, and the name of the background in use."""
-        values = {
-            self.name: self._pulses,
-            f"{self.name}_name": str(self.device.fetch(self.device.background)),
-        }
+        """Read number of pulses and name of the background that was recorded here last."""
+        pulses, name = self._recorded
+        values = {self.name: pulses, f"{self.name}_name": name}
         return {key: {"value": value, "timestamp": time.time()} for key, value in values.items()}
 
     def describe(self) -> dict[str, Any]:
@@ -224,13 +225,18 @@ class BackgroundRecorder(Part):
     def set(self, pulses: int) -> Status:
         """Record the mean of the next N pulses as background; done when it is in use.
 
+        0 cancels, also what another client records. A recording that was begun here is cancelled
+        by a next one: a plan that resumes begins anew. Its status is done, without a background.
+
         Raises
         ------
         ConfigError
-            If the number is not 1..10000; nothing is put then.
+            If the number is not 0..10000; nothing is put then.
         """
-        if isinstance(pulses, bool) or not isinstance(pulses, int) or not 1 <= pulses <= 10_000:
-            raise ConfigError(f"{self.name}: {pulses!r} pulses, expected 1..10000")
+        if isinstance(pulses, bool) or not isinstance(pulses, int) or not 0 <= pulses <= 10_000:
+            raise ConfigError(f"{self.name}: {pulses!r} pulses, expected 0..10000")
+        self._cancels += self._is_recording()
+        cancels, cancel_first = self._cancels, self._is_recording() or not pulses
 
         def work() -> None:
             from skywright.instruments.psss.background import (
@@ -238,14 +244,34 @@ class BackgroundRecorder(Part):
             )
 
             device = self.device
-            before = int(device.fetch(device.settings_number))
+            if cancel_first:
+                device.put_setpoint(device.background_record, 0)
+            if not pulses or cancels != self._cancels:
+                return
             limit_s = record_limit_s(pulses) + RECORD_MORE_S
             device.put_setpoint(device.background_record, pulses, limit_s)
+            if cancels != self._cancels:
+                return  # a failed status would end the plan that has cancelled this recording
+            name = str(device.fetch(device.background_recorded))
+            if not name:
+                raise HardwareError(
+                    f"{self.name}: no background of {pulses} pulses; {device.reason()}"
+                )
             self._until(
-                lambda: int(device.fetch(device.settings_number)) > before,
-                f"no background of {pulses} pulses",
+                lambda: str(device.fetch(device.background)) == name,
+                f"{name!r} was recorded, and is not in use",
                 2.0,
             )
-            self._pulses = pulses
+            self._recorded = pulses, name
 
-        return self.device.in_background(work)
+        self._status = self.device.in_background(work)
+        return self._status
+
+    def stop(self, *, success: bool = False) -> None:
+        """Cancel a recording that was begun here; the engine calls this at a pause, too."""
+        if self._is_recording() and self.device.connected:
+            self._cancels += 1
+            self.device.background_record.put(0, wait=False)
+
+    def _is_recording(self) -> bool:
+        return self._status is not None and not self._status.done

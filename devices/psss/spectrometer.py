@@ -69,6 +69,7 @@ class Psss(RecordingDevice):
     settings_number = Cpt(EpicsSignalRO, "SETTINGS_NUMBER", kind=Kind.omitted)
     spectrum_x = Cpt(EpicsSignal, "SPECTRUM_X", kind=Kind.omitted, put_complete=True)
     background_record = Cpt(EpicsSignal, "BACKGROUND_RECORD", kind=Kind.omitted, put_complete=True)
+    background_recorded = Cpt(EpicsSignalRO, "BACKGROUND_RECORDED", kind=Kind.omitted, string=True)
     spectra_file = Cpt(Recording, "SPEC1:", kind=Kind.omitted)
     pictures_file = Cpt(Recording, "HDF1:", kind=Kind.omitted)
 

@@ -22,10 +22,12 @@ the source `sockets`, of the packets that boards send. A run that cannot be writ
 import argparse
 import asyncio
 import json
+import logging
 import os
 import shutil
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +68,8 @@ from skywright.instruments.panoseti.tracking import SLOTS, IndexKey, RunSource, 
 from skywright.instruments.panoseti.twin.run import SimulatedRuns
 from skywright.instruments.panoseti.twin.sky import ArraySettings
 from skywright.instruments.panoseti.warm import warm_up
+
+logger = logging.getLogger(__name__)
 
 POST_PERIOD_S = 0.1
 HOUSEKEEPING_S = 0.5
@@ -276,9 +280,14 @@ class PanosetiBase(OwnerGroup):
         if self.runs is not None:
             self.runs.stop()
         self.tracker.close()
-        # A catalog refers to files that were indexed: they stay.
-        if self.temporary is not None and not self.tracker.has_recorded:
+        if self.temporary is None:
+            return
+        # A catalog refers to files that were indexed, and packets of boards cannot be had again.
+        if isinstance(self.runs, SimulatedRuns) and not self.tracker.has_recorded:
             shutil.rmtree(self.temporary, ignore_errors=True)
+        else:
+            with suppress(OSError):  # it is not empty
+                self.temporary.rmdir()
 
     async def _post(self) -> None:
         tracker = self.tracker
@@ -400,6 +409,12 @@ def build(args: argparse.Namespace) -> tuple[PVGroup, Mapping[str, Any]]:
             data_dir = Path(tempfile.gettempdir())  # nothing will be written
         elif data_dir is None:
             data_dir = temporary = Path(tempfile.mkdtemp(prefix="panoseti-"))
+            if args.source == "sockets" and not args.list_pvs:
+                logger.warning(
+                    "runs are written below %s, which a restart of this machine may empty; "
+                    "choose another directory with --data-dir",
+                    data_dir,
+                )
     elif data_dir is None or not data_dir.is_dir():
         raise ConfigError(f"--source {args.source} needs a directory, not {data_dir}")
     if args.source == "sockets":
@@ -443,7 +458,8 @@ def main() -> None:
         "--data-dir",
         type=lambda text: Path(text).expanduser(),
         help="data directory of a node; replay: a run directory; sim, sockets: by default a new "
-        "temporary one, which stays if a run was indexed",
+        "one below the system's temporary directory. That of sockets stays, that of sim if a run "
+        "was indexed",
     )
     add(
         "--packet-host",

@@ -3,7 +3,12 @@
 import asyncio
 from contextlib import suppress
 
-from skywright.instruments.panoseti.live.config import HpIoConfig, ServerConfig
+from skywright.instruments.panoseti.live.config import (
+    AcquisitionMethods,
+    Enabled,
+    HpIoConfig,
+    ServerConfig,
+)
 from skywright.instruments.panoseti.live.server import DaqDataServer
 from skywright.instruments.panoseti.sources.replay import ReplaySource
 from skywright.instruments.panoseti.sources.rundir import FrameBlock
@@ -39,8 +44,15 @@ class LiveFrames:
             If the port is taken.
         """
         source = self._tracker.source
+        methods = AcquisitionMethods()
+        if isinstance(source, ReplaySource):
+            # Followed files would give the last frames of the run first. Nobody writes this pipe.
+            methods = AcquisitionMethods(
+                filesystem_poll=Enabled(), filesystem_pipe=Enabled(enabled=True)
+            )
+        config = ServerConfig(unix_domain_socket=None, acquisition_methods=methods)
         # It belongs to the loop that runs when it is made.
-        server = DaqDataServer(ServerConfig(unix_domain_socket=None), self._host, self._port)
+        server = DaqDataServer(config, self._host, self._port)
         await server.start(HpIoConfig(data_dir=str(source.data_dir)))
         self._server, self._loop = server, asyncio.get_running_loop()
         if isinstance(source, ReplaySource):

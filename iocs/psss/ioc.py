@@ -27,8 +27,7 @@ from iocs.psss.camera import PsssCam, PsssRecording, Pulses
 from iocs.psss.post import post_averages, post_counts, post_plugin, post_result, post_settings
 from iocs.psss.pvs import COLUMNS_MAX, Spectra, raise_alarm
 from skywright.acquire.recorder import Recorder
-from skywright.errors import ConfigError, HardwareError
-from skywright.instruments.psss import background
+from skywright.errors import ConfigError, HardwareError, SkywrightError
 from skywright.instruments.psss.endpoints.options import add_service_arguments
 from skywright.instruments.psss.endpoints.service import Service
 from skywright.instruments.psss.layouts import PictureLayout, SpectraLayout
@@ -77,7 +76,6 @@ class PsssIOC(OwnerGroup):
         self._posted: tuple[Any, ...] = ()
         self._complaint_until = float("inf")
         self._averages_due = 0.0
-        self._records_background = False
         self.message_posted: tuple[str, Any] = ("", None)
         self._newest_posted: Result | None = None
         plugins = (self.cam, self.pictures_part, self.spectra_part)
@@ -150,21 +148,18 @@ class PsssIOC(OwnerGroup):
             await raise_alarm(edge.setpoint, severity)
 
     async def record_background(self, pulses: int) -> None:
-        """Use the mean of the next pulses as background, and keep it; one at a time."""
-        # A recording occupies a thread until its end. Without this check, repeated puts without
-        # beam would occupy all threads.
-        if self._records_background:
-            raise HardwareError("a background is being recorded; wait until it is in use")
-        self._records_background = True
+        """Use the mean of the next pulses as background, and keep it; 0 cancels a recording."""
+        recorder = self.service.background_recorder
+        if pulses <= 0:
+            await self.in_thread(recorder.cancel)
+            return
+        recorded = self.spectra.background_recorded
         try:
-            await self._record_background(pulses)
-        finally:
-            self._records_background = False
-
-    async def _record_background(self, pulses: int) -> None:
-        limit_s = background.record_limit_s(pulses)
-        found = await self.in_thread(background.record, self.processor, pulses, "", limit_s)
-        await self.in_thread(self.service.parameters.use, found)
+            found = await self.in_thread(recorder.record, pulses)
+        except SkywrightError:
+            await post(recorded, "")
+            raise
+        await post(recorded, found.info.name)
         try:
             await self.in_thread(self.service.history.keep, found)
         except HardwareError as error:  # in use all the same

@@ -53,9 +53,8 @@ async def _put_background(obj: Any, instance: Any, value: str) -> str:
 
 
 async def _put_record(pvs: Any, instance: Any, value: int) -> int:
-    """Record the mean of the next N pulses as background; completes when it is in use."""
-    if value > 0:
-        await pvs.ioc.record_background(value)
+    """Record the mean of the next N pulses as background; 0 cancels; completes when it is over."""
+    await pvs.ioc.record_background(value)
     return 0
 
 
@@ -143,6 +142,9 @@ class Spectra(PVGroup):
     background = long_text(put=_put_background, name="BACKGROUND")
     background_applied = enum_readback(YES_NO, name="BACKGROUND_APPLIED")
     background_record = pvproperty(value=0, put=_put_record, name="BACKGROUND_RECORD")
+    background_recorded = readback(
+        "", ChannelType.CHAR, max_length=1024, name="BACKGROUND_RECORDED"
+    )
     settings_number = readback(0, name="SETTINGS_NUMBER")
     settings_used = readback(0, name="SETTINGS_USED")
     raw_every = number(100, _put_every, name="RAW_EVERY")
@@ -176,5 +178,4 @@ def severity_of(status: FitStatus) -> AlarmSeverity:
     """Return how a fit's figures are marked: not to be used, to be looked at, or good."""
     if not status.has_values or status is FitStatus.NOT_CONVERGED:
         return AlarmSeverity.INVALID_ALARM
-    good = status in (FitStatus.OK, FitStatus.NO_AXIS)
-    return AlarmSeverity.NO_ALARM if good else AlarmSeverity.MINOR_ALARM
+    return AlarmSeverity.NO_ALARM if status.is_good else AlarmSeverity.MINOR_ALARM

@@ -40,7 +40,7 @@ class TunedThreshold:
 def dark_run(
     panoseti: Any, seconds: float, *, md: Mapping[str, Any] | None = None
 ) -> MsgGenerator[str]:
-    """Take a run with closed shutters, and open them again.
+    """Take a run with closed shutters, and put them back to what they were.
 
     ``skywright reprocess UID --analysis panoseti_ph256`` gives pedestal and noise of its pixels.
 
@@ -52,9 +52,8 @@ def dark_run(
             panoseti,
             seconds,
             {"shutter": "closed", **(md or {})},
-            needs=OBSERVING.more(open_shutter=()),
-            prepare=[lambda: panoseti.open_shutter(False)],
-            restore=[lambda: panoseti.open_shutter(True)],
+            needs=OBSERVING.more(open_shutter=(), shutter=(Readable,)),
+            changes=[("shutter", "open_shutter", False)],
         )
     )
 
@@ -66,7 +65,9 @@ def calibrate_gain(
     flasher_pe: float = 50.0,
     md: Mapping[str, Any] | None = None,
 ) -> MsgGenerator[str]:
-    """Take a run with closed shutters and the flat-field light of the flasher, and switch it off.
+    """Take a run with closed shutters and the flat-field light of the flasher.
+
+    Shutters and flasher are put back to what they were.
 
     ``skywright reprocess UID --analysis panoseti_gain`` gives the gain of its pixels. Arguments,
     answer and errors are those of `observe`, and:
@@ -89,12 +90,10 @@ def calibrate_gain(
             panoseti,
             seconds,
             {"shutter": "closed", "flasher_pe": flasher_pe, **(md or {})},
-            needs=OBSERVING.more(open_shutter=(), set_flasher=()),
-            prepare=[
-                lambda: panoseti.open_shutter(False),
-                lambda: panoseti.set_flasher(flasher_pe),
-            ],
-            restore=[lambda: panoseti.set_flasher(0.0), lambda: panoseti.open_shutter(True)],
+            needs=OBSERVING.more(
+                open_shutter=(), set_flasher=(), shutter=(Readable,), flasher=(Readable,)
+            ),
+            changes=[("shutter", "open_shutter", False), ("flasher", "set_flasher", flasher_pe)],
         )
     )
 

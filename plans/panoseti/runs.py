@@ -144,8 +144,7 @@ def timed_run(
     md: Mapping[str, Any] | None,
     *,
     needs: Needs | None = None,
-    prepare: Sequence[Step] = (),
-    restore: Sequence[Step] = (),
+    changes: Sequence[tuple[str, str, float]] = (),
 ) -> MsgGenerator[str]:
     """Take a run of some length with the simulated array; return its uid.
 
@@ -157,23 +156,25 @@ def timed_run(
         Of the plan, see `observe`.
     needs
         What the plan needs of the modules; None: what `observe` needs.
-    prepare
-        Steps before the run, one after the other.
-    restore
-        Steps after it, whether it has failed or not.
+    changes
+        Settings that are changed before the run and put back after it, whether it has failed or
+        not: name of the reading, name of the method that sets it, value for the run.
     """
     seconds = finite(plan, "seconds", seconds, 0.0)
     check_devices(plan, panoseti=(panoseti, needs or OBSERVING))
     start = start_metadata(plan, {"panoseti": panoseti}, {"seconds": seconds}, md)
 
     yield from with_device_errors(until_done(panoseti.check_no_run()))
+    former = []
+    for reading, setter, _ in changes:
+        former.append((setter, (yield from bps.rd(getattr(panoseti, reading)))))
 
     def watch(collect: Collect) -> MsgGenerator[None]:
         return report_for(seconds, COLLECT_S, collect)
 
     def take() -> MsgGenerator[str]:
-        for step in prepare:
-            yield from until_done(step())
+        for _, setter, value in changes:
+            yield from until_done(getattr(panoseti, setter)(value))
         uid, _ = yield from simulated_run(panoseti, watch, start)
         return uid
 
@@ -182,8 +183,8 @@ def timed_run(
     def put_back() -> MsgGenerator[None]:
         if panoseti.losses > losses:  # a new IOC begins with its defaults
             return
-        for step in restore:
-            yield from until_done(step())
+        for setter, value in reversed(former):
+            yield from until_done(getattr(panoseti, setter)(value))
 
     return (yield from bpp.finalize_wrapper(take(), put_back))
 

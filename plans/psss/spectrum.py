@@ -132,6 +132,8 @@ def take_background(
 ) -> MsgGenerator[Background]:
     """Use the mean picture of the next pulses as background; they must come without light.
 
+    A pause cancels the recording, and resume begins it anew.
+
     Parameters
     ----------
     psss
@@ -182,10 +184,15 @@ def take_background(
         yield from bps.save()
         return reading or {}
 
+    def cancel() -> MsgGenerator[None]:
+        # A recording that goes on when the shutter is opened takes pulses with light.
+        yield from bps.abs_set(device.background_recorder, 0, wait=True)
+
     devices = {"psss": psss, "shutter": shutter}
     _md = start_metadata("take_background", devices, {"n": n}, md)
     restored = [*([shutter] if shutter is not None else []), device.processing]
-    reading = yield from with_device_errors(stubs.with_restored(in_run(body, _md, uids), restored))
+    recording = bpp.finalize_wrapper(in_run(body, _md, uids), cancel)
+    reading = yield from with_device_errors(stubs.with_restored(recording, restored))
     name = reading.get(f"{device.background_recorder.name}_name", {}).get("value", "")
     return Background(str(name), n, uids[-1])
 
@@ -283,11 +290,11 @@ def record_pulses(plan: MsgGenerator[Any], psss: Readable) -> MsgGenerator[Any]:
     def begin() -> MsgGenerator[None]:
         yield from stubs.declare(device, stubs.PULSES)
 
-    def tell() -> MsgGenerator[None]:
+    def report() -> MsgGenerator[None]:
         yield from stubs.collect(device, stubs.PULSES, (yield from stubs.wants_pictures(device)))
 
     def insert(message: Msg) -> tuple[None, MsgGenerator[None] | None]:
-        after = {"open_run": begin, "save": tell}.get(message.command)
+        after = {"open_run": begin, "save": report}.get(message.command)
         return None, None if after is None else after()
 
     # Not a generator function, so that the queue server does not take it for a plan.

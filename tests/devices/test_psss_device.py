@@ -314,8 +314,8 @@ def test_settings_of_more_than_one_put(RE: Any, psss: Psss) -> None:
         psss.energy_axis.set((9000.0, 0.0))
     RE(bps.abs_set(psss.energy_axis, before, wait=True))
     assert psss.energy_axis.get() == pytest.approx(before)
-    with pytest.raises(ConfigError, match=r"0 pulses, expected 1\.\.10000"):
-        psss.background_recorder.set(0)
+    with pytest.raises(ConfigError, match=r"-1 pulses, expected 0\.\.10000"):
+        psss.background_recorder.set(-1)
 
 
 def test_background_in_the_dark(RE: Any, psss: Psss, documents: Documents, ioc: IocProcess) -> None:
@@ -331,7 +331,52 @@ def test_background_in_the_dark(RE: Any, psss: Psss, documents: Documents, ioc: 
         (event,) = of(documents, "event")
         assert event["data"]["psss_background_recorder_name"] == background.name
     finally:
-        psss.put_setpoint(psss.background, "")
+        psss.put_setpoint(psss.background, " ")  # clears
+
+
+@pytest.mark.parametrize("then", ["abort", "resume"])
+def test_a_background_in_a_pause_is_cancelled(
+    RE: Any, psss: Psss, ioc: IocProcess, then: str
+) -> None:
+    beam = EpicsSignal(f"{ioc.prefix}SIM:Beam", name="beam", put_complete=True)
+    beam.wait_for_connection(timeout=60)
+    pulses, before = 150, psss.background.get()
+
+    def pause() -> None:
+        until(psss.background_recorder._is_recording)
+        threading.Event().wait(0.2)
+        RE.request_pause()
+
+    psss.processing.set(1).wait(60)  # goes on afterwards, in the light
+    try:
+        threading.Thread(target=pause).start()
+        with pytest.raises(RunEngineInterrupted):
+            RE(take_background(psss, pulses, shutter=beam, closed=0, settle_s=0.0))
+        if then == "abort":
+            RE.abort()
+            threading.Event().wait(pulses / 100)
+            assert (beam.get(), psss.background.get()) == (1, before)
+        else:
+            threading.Event().wait(pulses / 100)
+            assert psss.background.get() == before
+            background = RE.resume().plan_result
+            assert background.name.startswith("recorded ")
+            assert (beam.get(), psss.background.get()) == (1, background.name)
+        psss.background_recorder.set(3).wait(60)  # nothing is under way any more
+    finally:
+        psss.processing.set(0).wait(60)
+        psss.put_setpoint(psss.background, " ")  # clears
+
+
+def test_a_background_that_was_not_recorded_is_not_taken_for_one(psss: Psss) -> None:
+    psss.processing.set(0).wait(60)
+    status = psss.background_recorder.set(5)
+    try:
+        psss.signal_per_row.put(2.0)  # another client changes the settings meanwhile
+        with pytest.raises(HardwareError, match=r"no background of 5 pulses; .*only 0 of 5"):
+            status.wait(60)
+    finally:
+        psss.signal_per_row.put(1.5)
 
 
 def test_silent_source_is_told_and_named(

@@ -157,6 +157,16 @@ def test_packets_of_all_interfaces_are_received_unless_one_is_named(tmp_path: Pa
         group.close()
 
 
+def test_packets_that_were_written_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for source, takes_run, stays in (("sockets", 1, 1), ("sockets", 0, 0), ("sim", 1, 0)):
+        group = built(source, *(("--packet-port", 0) if source == "sockets" else ()))
+        if takes_run:
+            group.runs.start()
+        group.close()
+        assert group.tracker.source.data_dir.is_dir() == stays
+
+
 def test_a_run_directory_may_be_the_working_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,7 @@
 """The PVs of the spectrometer in this process: what is odd in posting and puts ends nothing."""
 
 import asyncio
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -131,6 +132,23 @@ def test_one_background_is_recorded_at_a_time(
             await ioc.record_background(3)
         source.put(1, 2, 3)
         await first
+        name = service.processor.settings.background_name
+        assert ioc.spectra.background_recorded.value == name
+        for by_put in (True, False):
+            gone = threading.Event()  # the client of a REST call
+            over_rest = asyncio.create_task(
+                asyncio.to_thread(service.background_recorder.record, 3, cancelled=gone)
+            )
+            await asyncio.to_thread(until, lambda: service.processor._publisher.queues)
+            with pytest.raises(HardwareError, match="being recorded"):
+                await ioc.record_background(3)
+            assert ioc.spectra.background_recorded.value == ""
+            if by_put:
+                await ioc.record_background(0)
+            else:
+                gone.set()
+            with pytest.raises(HardwareError, match="only 0 of 3 pictures came before it was canc"):
+                await over_rest
         again = asyncio.create_task(ioc.record_background(3))
         await asyncio.to_thread(until, lambda: service.processor._publisher.queues)
         await ioc.in_thread(service.processor.stop)

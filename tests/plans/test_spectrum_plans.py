@@ -262,7 +262,7 @@ def test_background_closes_and_opens_the_shutter(RE: RunEngine) -> None:
     background, documents = run(RE, take_background(psss, 30, shutter=shutter, settle_s=0.0))
     assert psss.calls == [
         *("shutter=0", "fake_processing=1", "fake_background=30"),
-        *("fake_processing=0", "shutter=1"),
+        *("fake_background=0", "fake_processing=0", "shutter=1"),
     ]
     assert (background.pulses, background.uid) == (30, documents[0][1]["uid"])
 

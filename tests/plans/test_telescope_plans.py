@@ -127,6 +127,7 @@ def test_a_dark_run_has_neither_sky_nor_flashes(RE: RunEngine, panoseti: Panoset
 def test_a_gain_run_has_light_in_every_pixel_and_ends_dark(RE: RunEngine, panoseti) -> None:
     documents = []
     RE.subscribe(lambda name, doc: documents.append((name, doc)))
+    panoseti.open_shutter(False).wait(30)  # as when it rains
     RE(calibrate_gain(panoseti, 1.0, flasher_pe=60.0))
     assert (documents[0][1]["flasher_pe"], documents[0][1]["shutter"]) == (60.0, "closed")
     images = column(documents, "panoseti_m1_ph256_image")
@@ -137,7 +138,7 @@ def test_a_gain_run_has_light_in_every_pixel_and_ends_dark(RE: RunEngine, panose
         assert np.median(light) == pytest.approx(60 * 15, rel=0.05)
         assert light.min() > 300
     assert panoseti.flasher.get() == 0
-    assert panoseti.shutter.get(as_string=True) == "Open"
+    assert panoseti.shutter.get(as_string=True) == "Closed"
     with pytest.raises(ConfigError, match="flasher_pe = 0"):
         RE(calibrate_gain(panoseti, 1.0, flasher_pe=0))
 
@@ -226,6 +227,19 @@ def test_a_run_that_cannot_be_indexed_says_why_and_opens_the_shutters(
     assert "does not exist" in stops[0]["reason"]
     assert (first.is_lost, first.losses) == (False, 0)
     assert panoseti.shutter.get(as_string=True) == "Open"
+
+
+def test_a_run_whose_files_are_not_mounted_is_not_registered(
+    RE: RunEngine, panoseti: Panoseti, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    panoseti.run_simulated(True).wait(60)
+    monkeypatch.setattr(panoseti.data_dir, "get", lambda **_: str(tmp_path))
+    try:
+        for wait_for_new in (False, True):
+            with pytest.raises(HardwareError, match=f"not below {tmp_path} on this machine; mount"):
+                RE(track_run(panoseti, 1.0, wait_for_new=wait_for_new))
+    finally:
+        panoseti.run_simulated(False).wait(60)
 
 
 def test_a_second_session_leaves_the_run_of_the_first_one_alone(

@@ -19,7 +19,7 @@ from skywright.analysis.named import make_analysis
 from skywright.errors import ConfigError, DataError
 from skywright.files.columns import Column, ColumnReader, ColumnWriter
 from skywright.instruments.psss import layouts
-from skywright.instruments.psss.analysis import PictureSpectra, SpectrumStatistics
+from skywright.instruments.psss.analysis import GOOD, PictureSpectra, SpectrumStatistics
 from skywright.instruments.psss.background import History, uploaded
 from skywright.instruments.psss.processing import FitStatus, Settings, Workspace, process
 from skywright.instruments.psss.processor import process_pulse
@@ -291,9 +291,9 @@ def changed(tmp_path):
 FIELDS = ("status", "center", "fwhm", "com", "intensity")
 
 
-def of_run(analysis, name, results, values):
+def of_run(analysis, name, results, values, **more):
     numbers = np.array([result.settings_number for result in results])
-    data = {name: values, "settings_number": numbers}
+    data = {name: values, "settings_number": numbers, **more}
     return analysis.update(Batch(np.arange(len(results)), np.full(len(results), np.nan), data))
 
 
@@ -305,11 +305,14 @@ def test_each_pulse_is_processed_with_the_settings_it_was_taken_with(changed):
     analysis = SpectrumStatistics(
         columns=PICTURE.shape[1], rows=PICTURE.shape[0], settings=settings
     )
-    rows = of_run(analysis, "spectrum", results, spectra)
+    live = np.array([result.spectrum.status for result in results], np.uint8)
+    assert FitStatus.SATURATED in live
+    rows = of_run(analysis, "spectrum", results, spectra, status=live)
     for number, result in enumerate(results):
-        for name in FIELDS[1:]:
+        for name in FIELDS:
             np.testing.assert_equal(rows[name][number], getattr(result.spectrum, name))
     assert analysis.result()["mean_center"] < 9010.0
+    assert analysis.result()["n_good"] == np.isin(live, GOOD).sum() == 4
     partial = pickle.loads(pickle.dumps(analysis.close()))
     assert bits(partial) == bits(analysis)
     given = {"smoothing": "savgol", "axis": [8990.0, 1.0]}
@@ -380,6 +383,18 @@ def test_pictures_are_processed_as_when_they_were_taken_background_included(chan
         each.unlink()
     with pytest.raises(ConfigError, match="dark"):
         PictureSpectra(**parameters).settings_of(1)
+
+
+def test_the_zeros_around_a_smaller_picture_are_no_pixels():
+    small = PICTURE[:-4, :-30]
+    padded = np.zeros((1, *PICTURE.shape), np.uint16)
+    padded[0, : small.shape[0], : small.shape[1]] = small
+    result = process_pulse(make_pulse(0, small), Workspace(), 0, Settings(), Counters())
+    analysis = PictureSpectra(columns=PICTURE.shape[1])
+    height, width = (np.array([n]) for n in small.shape)
+    found = of_run(analysis, "image", [result], padded, picture_height=height, picture_width=width)
+    for name in FIELDS:
+        np.testing.assert_equal(found[name][0], getattr(result.spectrum, name))
 
 
 WARM = """

@@ -38,5 +38,8 @@ def test_means_over_the_last_pulses() -> None:
     assert (sink.get().block, sink.get().block_pulse_id) == (None, -1)
     offer(sink, PICTURE[:, :100], None, PICTURE[:, :100], number=1)  # of another width: too
     assert sink.get().pulses == sink.get().fits == 2
+    offer(sink, *[np.roll(PICTURE, 62, axis=1)[:, :100]] * 2, number=1)  # runs off the window
+    assert (sink.get().pulses, sink.get().fits) == (3, 1)
+    assert sink.get().center == pytest.approx(60.0, abs=0.5)
     sink.set_pulses(5)
     assert sink.get().pulses == 0

@@ -9,8 +9,10 @@ import hdf5plugin
 import numpy as np
 import pytest
 
+from skywright.acquire.image_layout import Image
 from skywright.acquire.pacing import Pacer
 from skywright.errors import ConfigError
+from skywright.instruments.psss.layouts import PICTURE_SETTINGS, PictureLayout
 from skywright.instruments.psss.sources.gaps import PulseGaps
 from skywright.instruments.psss.sources.replay import ReplaySource
 from skywright.instruments.psss.sources.sim import SimSource
@@ -272,6 +274,47 @@ def test_replay_plays_pictures_with_their_ids_and_times(tmp_path):
     source.open()
     assert source.next(LIMIT_S).pulse_id == 3
     source.halt()
+
+
+@pytest.mark.parametrize("compact", [True, False])
+def test_replay_plays_files_of_bs_h5(compact, tmp_path):
+    ids, path = [10_000_000_001, 10_000_000_003, 10_000_000_005, 10_000_000_007], tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file["pulse_id"] = ids
+        file["data/CAM:FPICTURE" if compact else "CAM:FPICTURE/data"] = IMAGES
+        if not compact:
+            file["CAM:FPICTURE/pulse_id"] = ids
+            file["CAM:FPICTURE/timestamp"] = np.full(4, 1_700_000_000)
+            file["CAM:FPICTURE/timestamp_offset"] = np.arange(4) * 20_000_000
+    source = ReplaySource(path, once=True, rate_hz=0)
+    source.open()
+    pulses = take(source, 4)
+    source.halt()
+    assert [pulse.pulse_id for pulse in pulses] == ids
+    begin = 1_700_000_000_000_000_000
+    times = [None] * 4 if compact else [begin + number * 20_000_000 for number in range(4)]
+    assert [pulse.time_ns for pulse in pulses] == times
+
+
+def test_replay_plays_our_recordings(tmp_path):
+    images = [
+        Image(
+            10_000_000_001 + 2 * number,
+            1_700_000_000_123_456_789 + 20_000_000 * number,
+            IMAGES[number],
+            {PICTURE_SETTINGS: 0},
+        )
+        for number in range(4)
+    ]
+    file = PictureLayout().open(tmp_path / "a.h5", images, must_create=True)
+    file.append(images)
+    file.close()
+    source = ReplaySource(tmp_path / "a.h5", once=True, rate_hz=0)
+    source.open()
+    pulses = take(source, 4)
+    source.halt()
+    for pulse, image in zip(pulses, images, strict=True):
+        assert (pulse.pulse_id, pulse.time_ns) == (image.identity, image.time_ns)
 
 
 def test_replay_begins_again_with_ids_that_grow(tmp_path):

@@ -31,7 +31,7 @@ def address(service: Service) -> Iterator[str]:
     service.processor.stop()
     service.processor.change(background=None, background_name="", roi=(0, 0), axis=None)
     service.parameters._kept.clear()
-    service.parameters._shown.clear()
+    service.parameters._given.clear()
 
 
 @pytest.fixture

@@ -107,6 +107,18 @@ def test_a_background_is_recorded_from_the_pulses(
     http.post("/parameters", json={"background_mode": "clipped", "background": ""})
 
 
+def test_a_recording_ends_with_its_client(
+    http: httpx.Client, service: Service, source: ScriptedSource
+) -> None:
+    http.post("/start")
+    with pytest.raises(httpx.ReadTimeout):
+        http.post("/background/record", json={"pulses": 3}, timeout=0.3)
+    until(lambda: service.background_recorder._cancelled is None)
+    source.put(1, 2, 3)
+    until(lambda: (r := service.processor.newest) and r.pulse.pulse_id == 3)
+    assert http.get("/parameters").json()["parameters"]["background"] == ""
+
+
 def test_a_background_is_read_from_a_file(http: httpx.Client, service: Service) -> None:
     assert service.history.directory is not None
     path = service.history.directory / "mine" / "frames.h5"
@@ -120,6 +132,12 @@ def test_a_background_is_read_from_a_file(http: httpx.Client, service: Service) 
     assert http.get("/parameters").json()["parameters"]["background"] == "file"
     reply = http.post("/background/load", json={**wanted, "dataset": "/nothing"}).json()
     assert "/nothing" in reply["status"]
+
+
+def test_a_long_label_of_many_bytes_is_kept(tmp_path: Path) -> None:
+    name = "\u6697" * 80
+    History(tmp_path).keep(uploaded(name, PICTURE))
+    assert History(tmp_path).load(name).info.name == name
 
 
 def test_odd_files_in_the_history_are_left_out(tmp_path: Path) -> None:

@@ -116,6 +116,7 @@ def test_wrong_paths_and_methods_are_html(
         ("/parameters", '{"roi": [30, 10], "x": 1}', "roi"),
         ("/parameters", '{"roi": [1.5, 10]}', "roi"),
         ("/parameters", '{"roi": "wide"}', "roi"),
+        ("/parameters", '{"roi": {"1": 2, "3": 4}}', "roi"),
         ("/parameters", '{"roi": [5, 10], "fit": "eye"}', "fit"),
         ("/parameters", '{"axis": [1, 2, 2]}', "axis"),
         ("/parameters", '{"axis": "long"}', "axis"),
@@ -222,7 +223,9 @@ def test_health_metrics_and_description(
 
 
 def _api(service: Service) -> psss_rest.Api:
-    return psss_rest.Api(service.processor, service.history, service.parameters)
+    return psss_rest.Api(
+        *(service.processor, service.history, service.parameters, service.background_recorder)
+    )
 
 
 def test_a_source_that_does_not_start_is_an_error(client: Any, source: ScriptedSource) -> None:

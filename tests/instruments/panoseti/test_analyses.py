@@ -160,6 +160,10 @@ def test_the_packets_that_tell_offsets_are_spread_over_a_long_run():
     assert CLOCK_BLOCKS / 2 < len(whole.sample) <= CLOCK_BLOCKS
     steps = np.diff(whole.sample[:, 0, 0, NUM])
     assert set(steps.tolist()) == {whole.stride}
+    absent = sample_clocks(numbers * (np.arange(4) > 0)[:, np.newaxis], np.zeros(10, int))
+    found = absent.results(np.array([0, 10, 10, 10]))
+    for name in ("clock_locked", "clock_seconds", "clock_offset_ns"):
+        assert np.isnan(found[name]).tolist() == [True, False, False, False]
     found = whole.results(np.full(4, 10 * 5 * CLOCK_BLOCKS))
     assert found["clock_seconds"].tolist() == [0, 0, 0, 0]
     assert found["clock_locked"].tolist() == [1, 0.8, 1, 1]

@@ -189,6 +189,24 @@ def test_any_cut_and_any_junk_leave_the_other_frames(tmp_path_factory, cut, junk
     np.testing.assert_array_equal(read.image, frames.image[whole])
 
 
+@pytest.mark.parametrize("kept", [1, 300, 620])
+@pytest.mark.parametrize("product", list(PRODUCTS))
+def test_a_cut_frame_of_a_growing_file_is_no_frame(product, kept, tmp_path):
+    frames = made_frames(product, 9)
+    one = [encode_frames(frames[n : n + 1]) for n in range(9)]
+    data = b"".join([*one[:4], one[4][:kept], *one[5:]])
+    path = write(tmp_path, product, b"")
+    seen = []
+    with PffFile(path) as file, path.open("ab", buffering=0) as out:
+        for begin in range(0, len(data), 97):
+            out.write(data[begin : begin + 97])
+            if len(file) > len(seen):
+                seen += list(file.read(len(seen)).numbers[:, 0, 0])
+        assert seen == [0, 1, 2, 3, 5, 6, 7, 8]
+        header = len(one[4]) - PRODUCTS[product].image_bytes
+        assert (file.torn, file.skipped) == (int(kept > header), kept)
+
+
 @pytest.mark.parametrize("product", ["img16", "ph256"])
 def test_a_growing_file_gives_its_newest_complete_frame(product, tmp_path):
     frames = made_frames(product, 40)

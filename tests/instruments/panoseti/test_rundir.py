@@ -1,10 +1,14 @@
 import json
+import shutil
 
 import pytest
+from support.pano_files import append, file_name, made_frames, run_directory
 
 from skywright.errors import DataError
+from skywright.instruments.panoseti.pff_writer import encode_frames
 from skywright.instruments.panoseti.products import module_id
 from skywright.instruments.panoseti.rundir import open_run_directory, without_secrets
+from skywright.instruments.panoseti.sources.rundir import RunDirectorySource
 from skywright.instruments.panoseti.telescopes import telescopes_in
 
 RUN = "obs_Lick.start_2024-07-25T04:34:06Z.runtype_sci-data.pffd"
@@ -25,6 +29,29 @@ def test_the_real_run_is_read_from_either_place(test_data, place):
     assert configs["data_config"]["image"]["integration_time_usec"] == 1000
     assert "PASSWORD" not in json.dumps(configs)
     assert configs["obs_config"]["wps_barnard"]["url"] == "http://barnard-power"
+
+
+def test_a_collected_copy_is_not_read_beside_its_original(tmp_path):
+    frames = made_frames("ph256", 10)
+    run = run_directory(tmp_path)
+    path = run / file_name("ph256")
+    path.write_bytes(encode_frames(frames[:6]))
+    source = RunDirectorySource(tmp_path)
+    source.open()
+    source.rewind()
+    assert len(source.next(5.0).frames) == 6
+    copy = tmp_path / run.name
+    copy.mkdir()
+    shutil.copy2(path, copy)
+    (copy / "recording_ended").touch()
+    append(path, frames, 6, 10)
+    block = source.next(5.0)
+    assert (block.path, len(block.frames), source.next(1.0)) == (path, 4, None)
+    source.close()
+    for place in (run, copy):
+        assert open_run_directory(place).files() == {(1, "ph256"): [path]}
+    path.unlink()
+    assert open_run_directory(copy).files() == {(1, "ph256"): [copy / path.name]}
 
 
 def test_secrets_are_left_out_at_any_depth():

@@ -165,8 +165,13 @@ def test_a_full_queue_drops_messages_of_that_client_only(served, caplog):
     assert warning.startswith("100 messages were dropped")
 
 
-def test_a_receiver_that_is_unplugged_ends_the_streams(stub):
-    twin = SimulatedF9t(period_s=0.1)
+def test_a_receiver_that_is_unplugged_ends_the_streams(served, stub):
+    twin, health = SimulatedF9t(period_s=0.1), []
+
+    async def set_health(serving):
+        health.append(serving)
+
+    served.service.set_health = set_health
     init(stub, twin.device)
     call = stub.CaptureUblox(pb.CaptureUbloxRequest(), timeout=90)
     next(call)
@@ -175,7 +180,22 @@ def test_a_receiver_that_is_unplugged_ends_the_streams(stub):
     assert code == Code.UNAVAILABLE
     assert twin.device in text
     again = stub.CaptureUblox(pb.CaptureUbloxRequest(), timeout=90)
-    assert status(lambda: next(again))[0] == Code.FAILED_PRECONDITION
+    assert status(lambda: next(again)) == (Code.FAILED_PRECONDITION, f"{text}; call InitF9t first")
+    assert health == [True, False]
+
+
+def test_a_refused_init_leaves_the_receiver_that_works(stub, twin):
+    other = SimulatedF9t(uid="0011223344")
+    try:
+        for number, device in enumerate(("/dev/ttyUSB99", "/dev/null", other.device)):
+            init(stub, twin.device) if not number else None
+            code, _ = status(lambda: init(stub, device))  # noqa: B023
+            assert code == (Code.UNAVAILABLE if device == "/dev/null" else Code.INVALID_ARGUMENT)
+            call = stub.CaptureUblox(pb.CaptureUbloxRequest(), timeout=90)
+            next(call)
+            call.cancel()
+    finally:
+        other.close()
 
 
 def test_the_newest_messages_come_first(stub):

@@ -174,6 +174,13 @@ class PffFile(Closing):
                 raise DataError(f"{self.path.name}: frame {first} is gone; was the file truncated?")
             yield frames
 
+    def count_until(self, offset: int) -> int:
+        """Return the number of frames that begin at byte `offset` or before it."""
+        offsets = self._find_offsets()
+        if offsets is None:
+            return min(offset // self.layout.frame_bytes + 1, len(self))
+        return int(np.searchsorted(offsets, offset, "right"))
+
     def frame_sizes(self, start: int, stop: int) -> NDArray[np.int64]:
         """Return the bytes of frames `start` to `stop`, header and image, (stop - start,)."""
         layout, offsets = self.layout, self._find_offsets()
@@ -208,7 +215,11 @@ class PffFile(Closing):
             data = os.pread(self._fd, layout.header_bytes + 16, int(number) * layout.frame_bytes)
             if self._parse(data) != layout.header_bytes:
                 return False
-        return True
+        # A newest frame that is cut has the next header in its image.
+        begin = max(count - 1, 0) * layout.frame_bytes
+        newest = self._pread(begin, layout.frame_bytes + layout.header_bytes)
+        _, _, skipped, _ = self._decode(newest, 1, self._allocate(1, images=False))
+        return not skipped
 
     def _parse(self, data: bytes) -> int:
         layout = self.layout

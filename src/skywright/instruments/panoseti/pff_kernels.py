@@ -7,6 +7,8 @@ LBRACE, BLANK, ZERO, NINE = 123, 32, 48, 57
 MISMATCH = -1
 CUT = -2
 """The data ends inside the header."""
+LEAST_CUT = 4
+"""Bytes of a header, at the end of the data, that are hardly those of an image by chance."""
 MOST_DIGITS = 18
 
 
@@ -120,18 +122,16 @@ def decode(data, text, starts, columns, image_bytes, most, offsets, numbers, qua
             skipped += found - here
             here = found
             continue
-        if end < size:
-            after = parse_header(data, end, text, starts, columns, ahead_row, ahead_board)
-            if after == MISMATCH:
-                found = find_header(
-                    data, here + length, text, starts, columns, ahead_row, ahead_board
-                )
-                if found < end:
-                    torn += 1
-                    skipped += found - here
-                    here = found
-                    continue
-            ahead = max(after, 0)
+        after = parse_header(data, end, text, starts, columns, ahead_row, ahead_board)
+        if after == MISMATCH or end == size:
+            # If the image is cut, the next header is in what would be its last bytes.
+            found = find_header(data, here + length, text, starts, columns, ahead_row, ahead_board)
+            if found < (end if end < size else end - LEAST_CUT + 1):
+                torn += 1
+                skipped += found - here
+                here = found
+                continue
+        ahead = max(after, 0)
         offsets[count] = here
         numbers[count] = row
         quabo[count] = board[0]

@@ -60,8 +60,12 @@ class Clocks(NamedTuple):
         return {
             "n_unlocked": (packets - self.locked).sum(),
             "clock_locked": locked,
-            "clock_seconds": np.array([offset.seconds for offset in offsets]),
-            "clock_offset_ns": np.array([offset.offset_ns for offset in offsets]),
+            "clock_seconds": np.array(
+                [offset.seconds if offset.packets else np.nan for offset in offsets]
+            ),
+            "clock_offset_ns": np.array(
+                [offset.offset_ns if offset.packets else np.nan for offset in offsets]
+            ),
         }
 
 
@@ -70,13 +74,13 @@ CLOCK_RESULTS = (
     Column("clock_locked", "<f8", (QUABOS,), attrs={"description": "part of packets in step"}),
     Column(
         "clock_seconds",
-        "<i8",
+        "<f8",
         (QUABOS,),
-        attrs={"units": "s", "description": "whole seconds from board to UTC"},
+        attrs={"units": "s", "description": "whole seconds from board to UTC; NaN: no packets"},
     ),
     Column(
         "clock_offset_ns",
-        "<i8",
+        "<f8",
         (QUABOS,),
         attrs={"units": "ns", "description": "arrival minus board, after clock_seconds"},
     ),
@@ -148,7 +152,7 @@ class PulseHeights(FrameAnalysis[Pulses]):
     percentile. Light adds to the upper side only, so pulses hardly widen them.
     """
 
-    version = "3"
+    version = "4"
     product: ClassVar[Product] = PRODUCTS["ph256"]
     columns = (
         Column("largest", "<i4", attrs={**ADC, "description": "brightest pixel"}),
@@ -302,7 +306,7 @@ class MovieStatistics(FrameAnalysis[Movie]):
         If `hot` is not above 1.
     """
 
-    version = "3"
+    version = "4"
     product: ClassVar[Product] = PRODUCTS["img16"]
     columns = (
         Column("mean", "<f8", attrs={"units": "counts", "description": "of the boards there"}),

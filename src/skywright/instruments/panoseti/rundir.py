@@ -73,22 +73,28 @@ class RunDirectory:
 
     @property
     def directories(self) -> list[Path]:
-        """Where its files and configurations may be."""
+        """Where its files and configurations may be, ``module_<N>`` before collected copies."""
         parent = self.path.parent
         if parent.name.startswith("module_"):
             parent = parent.parent
         beside = (path / self.path.name for path in sorted(parent.glob("module_*")))
-        found = [self.path, parent / self.path.name, *beside]
+        found = [*beside, self.path, parent / self.path.name]
         return [path for path in dict.fromkeys(found) if path.is_dir()]
 
     def files(self) -> dict[tuple[int, str], list[Path]]:
-        """Return the files by module and product, in the order of their sequence numbers."""
-        found: dict[tuple[int, str], list[Path]] = {}
+        """Return the files by module and product, in the order of their sequence numbers.
+
+        Of files of one name, such as a collected copy and what it is a copy of, only one.
+        """
+        by_name: dict[str, Path] = {}
         for directory in self.directories:
             for path in directory.iterdir():
                 if is_pff_name(path.name):
-                    parsed = parse_file_name(path)
-                    found.setdefault((parsed.module, parsed.product.name), []).append(path)
+                    by_name.setdefault(path.name, path)
+        found: dict[tuple[int, str], list[Path]] = {}
+        for path in by_name.values():
+            parsed = parse_file_name(path)
+            found.setdefault((parsed.module, parsed.product.name), []).append(path)
         for paths in found.values():
             paths.sort(key=lambda path: (parse_file_name(path).seqno, path.name))
         return dict(sorted(found.items()))

@@ -44,7 +44,9 @@ FIGURES = (
 )
 MEANS = ("center", "fwhm", "com", "std", "quantile_width", "intensity")
 """Figures whose mean and scatter over the pulses of a `GOOD` status are results."""
-GOOD = (FitStatus.OK, FitStatus.NO_AXIS)
+GOOD = tuple(status for status in FitStatus if status.is_good)
+ONLY_IN_PICTURES = (FitStatus.SATURATED, FitStatus.WRONG_ROI, FitStatus.WRONG_BACKGROUND)
+"""Statuses that a stored spectrum does not show: those of the live processing are kept."""
 
 
 class Moments(NamedTuple):
@@ -118,10 +120,10 @@ class SpectrumStatistics(Analysis[Pulses]):
 
     name = "psss_spectra"
     stream = "pulses"
-    version = "2"
+    version = "3"
     inputs: ClassVar[Sequence[str]] = ("spectrum",)
     arrays: ClassVar[Mapping[str, ArrayInput]] = {"spectrum": ArrayInput(1)}
-    optional: ClassVar[Sequence[str]] = ("settings_number", "pulse_energy")
+    optional: ClassVar[Sequence[str]] = ("settings_number", "pulse_energy", "status")
     identity = "pulse_id"
     time = "time"
     block_size = 100
@@ -206,6 +208,8 @@ class SpectrumStatistics(Analysis[Pulses]):
         """Fit each spectrum by itself, and find its spikes."""
         width, workspace = int(self.parameters["columns"]), Workspace()
         n, energies = len(batch), batch.data.get("pulse_energy")
+        live = batch.data.get("status", np.zeros(n))
+        sizes = (batch.data.get("picture_height"), batch.data.get("picture_width"))
         found: dict[str, NDArray[Any]] = {
             **{column.path: np.full(n, NAN) for column in self.columns},
             "status": np.zeros(n, np.uint8),
@@ -221,9 +225,12 @@ class SpectrumStatistics(Analysis[Pulses]):
                     f"{self.inputs[0]}: {member.shape[-1]} columns, expected {width}; set the "
                     "parameter columns"
                 )
+            if sizes[0] is not None and sizes[1] is not None:  # zeros fill up smaller pictures
+                member = member[: int(sizes[0][row]), : int(sizes[1][row])]
             settings = self.settings_of(int(found["settings_number"][row]))
             spectrum = self.spectrum_of(member, settings, workspace)
-            found["status"][row] = spectrum.status
+            keeps_live = spectrum.status.is_good and live[row] in ONLY_IN_PICTURES
+            found["status"][row] = live[row] if keeps_live else spectrum.status
             found["in_ev"][row] = spectrum.unit is AxisUnit.EV
             if spectrum.status in (FitStatus.NO_IMAGE, FitStatus.BAD_PIXELS):
                 continue
@@ -331,6 +338,9 @@ class PictureSpectra(SpectrumStatistics):
     name = "psss_pictures"
     stream = "pictures"
     inputs: ClassVar[Sequence[str]] = ("image",)
+    optional: ClassVar[Sequence[str]] = (
+        *("settings_number", "pulse_energy", "picture_height", "picture_width"),
+    )
     time = "frame_time"
     without_effect = ()
 

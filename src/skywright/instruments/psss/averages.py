@@ -25,9 +25,10 @@ class Averages:
     pulses
         Spectra in it.
     center, fwhm
-        Means over those pulses whose fit is good, in the axis' unit; NaN without any.
+        Means over those pulses whose fit is good (`FitStatus.is_good`), in the axis' unit; NaN
+        without any.
     fits
-        How many those are.
+        Number of pulses in these means.
     block
         (W,) counts, mean of the last full block of as many pulses; None before the first.
     block_pulse_id
@@ -49,7 +50,7 @@ class AverageSink:
     Parameters
     ----------
     pulses
-        Over how many.
+        Number N of the last pulses to average over.
     """
 
     def __init__(self, pulses: int = PULSES) -> None:
@@ -74,7 +75,7 @@ class AverageSink:
             self._spectra.add(found.spectrum)
             if self._spectra.ends_block:
                 self._full = self._spectra.mean(), result.pulse.pulse_id
-            good = found.status.has_values and found.status is not FitStatus.NOT_CONVERGED
+            good = found.status.is_good
             self._fits.append((found.center, found.fwhm) if good else (np.nan, np.nan))
 
     def set_pulses(self, pulses: int) -> None:

@@ -64,7 +64,7 @@ class Background:
     Raises
     ------
     ConfigError
-        If the pixels are none.
+        If the pixels are not finite numbers, (rows, columns).
     """
 
     info: BackgroundInfo
@@ -104,7 +104,9 @@ class History:
         if self.directory is None:
             return background.info
         info = background.info
-        stem = re.sub(r"[^\w.-]+", "_", info.name)[:80] or "background"
+        # Names of files may have 255 bytes.
+        stem = re.sub(r"[^\w.-]+", "_", info.name)[:80].encode()[:200].decode(errors="ignore")
+        stem = stem or "background"
         path = self.directory / f"{stem}-{digest_of(info.name, background.pixels)[:16]}.h5"
         info = replace(info, file=path.name)
         try:
@@ -200,7 +202,13 @@ def record_limit_s(pulses: int) -> float:
     return 60.0 + pulses / 10.0
 
 
-def record(processor: Processor, pulses: int, name: str, limit_s: float) -> Background:
+def record(
+    processor: Processor,
+    pulses: int,
+    name: str,
+    limit_s: float,
+    cancelled: threading.Event | None = None,
+) -> Background:
     """Take the mean of the next pictures as they come, whatever they are processed with.
 
     Pulses are left out, and the processing goes on, if they come faster than they are added up.
@@ -215,6 +223,8 @@ def record(processor: Processor, pulses: int, name: str, limit_s: float) -> Back
         Label; empty makes one of the date.
     limit_s
         Time to wait for them.
+    cancelled
+        Ends the recording when it is set.
 
     Returns
     -------
@@ -226,7 +236,7 @@ def record(processor: Processor, pulses: int, name: str, limit_s: float) -> Back
     ConfigError
         If the number of pulses is not allowed.
     HardwareError
-        If not enough pictures of one size come in time.
+        If not enough pictures of one size come in time, or the recording is cancelled.
     """
     if not 1 <= pulses <= PULSES_MAX:
         raise ConfigError(f"pulses: {pulses} is outside 1..{PULSES_MAX}")
@@ -236,8 +246,9 @@ def record(processor: Processor, pulses: int, name: str, limit_s: float) -> Back
     pulse_ids: list[int] = []
     try:
         while len(pulse_ids) < pulses:
-            if time.monotonic() > deadline or not processor.is_running:
-                why = f"within {limit_s:g} s"
+            is_cancelled = cancelled is not None and cancelled.is_set()
+            if is_cancelled or time.monotonic() > deadline or not processor.is_running:
+                why = "before it was cancelled" if is_cancelled else f"within {limit_s:g} s"
                 if not processor.is_running:
                     why = "before it was stopped; start the processing first"
                 raise HardwareError(f"only {len(pulse_ids)} of {pulses} pictures came {why}")

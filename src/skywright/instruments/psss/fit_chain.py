@@ -143,7 +143,7 @@ def measure_directly(x: Floats, y: Floats, figures: Floats) -> float:
     """Fill in what needs no fit; return maximum - minimum.
 
     Nothing is filled in, and the value is 0, if there is no light; NaN if a value is not finite or
-    absurd. The baseline is the mean of the darkest tenth of up to 96 bins.
+    beyond 1e100. The baseline is the mean of the darkest tenth of up to 96 bins.
     """
     size = (x.size + MOST_BINS - 1) // MOST_BINS
     count = (x.size + size - 1) // size

@@ -56,6 +56,11 @@ class FitStatus(IntEnum):
         """The fit's figures are finite."""
         return self not in (self.NO_IMAGE, self.BAD_PIXELS, self.NO_SIGNAL)
 
+    @property
+    def is_good(self) -> bool:
+        """Whether the fit's figures go into means."""
+        return self in (self.OK, self.NO_AXIS)
+
 
 class AxisUnit(IntEnum):
     """What center, width and the like are in."""
@@ -74,7 +79,8 @@ class Spectrum:
         (W,) sums of the columns, not smoothed. uint32, as in the old service, for uint8 and uint16
         pictures, but int64 with a background that is signed or has whole numbers outside 0..65535;
         uint64 for wider unsigned ones, but int64 with a signed background; int64 for signed
-        integers; float64 when picture or background has fractions. (0,) without picture.
+        integers; float64 when the picture or a signed background has fractions. (0,) without
+        picture.
     status
         See `FitStatus`.
     unit

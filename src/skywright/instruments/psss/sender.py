@@ -95,7 +95,7 @@ def send_pulses(
     compression, header_compression
         Of pictures and data header.
     pulses
-        How many; 0 for ever.
+        Number of pulses to send; 0: without end.
     truth
         Takes what is true of each.
     stop
@@ -139,14 +139,14 @@ def _framing(source: SimSource, channel: str, encoder: Encoder) -> Callable[[Pul
     packed: dict[int, RawChannel] = {}
 
     def frames_of(pulse: Pulse) -> list[Any]:
-        shown = packed.get(id(pulse.image))
-        if shown is None:
+        raw = packed.get(id(pulse.image))
+        if raw is None:
             frames = encoder.encode(pulse.pulse_id, pulse.time_ns, {channel: pulse.image})
             if source.reel:
                 packed[id(pulse.image)] = Decoder().decode(frames).raw(channel)
             return frames
         stamp = encode_timestamp(pulse.time_ns or 0, big_endian=False)
-        again = replace(shown, timestamp=stamp)
+        again = replace(raw, timestamp=stamp)
         return encoder.encode(pulse.pulse_id, pulse.time_ns, {channel: again})
 
     return frames_of

@@ -131,7 +131,8 @@ def _roi(roi: Any) -> tuple[int, int]:
         raise ConfigError(f"roi: {roi!r} is not a pair of rows (ymin, ymax)") from error
     if not whole or not (0 <= ymin < ymax < 2**31 or ymin == ymax == 0):
         raise ConfigError(
-            f"roi: ({roi[0]}, {roi[1]}) is not 0 <= ymin < ymax in whole rows; (0, 0) is the whole"
+            f"roi: {roi!r} is not (ymin, ymax) with 0 <= ymin < ymax in whole rows; (0, 0) is the "
+            "whole"
         )
     return ymin, ymax
 
@@ -153,7 +154,7 @@ def _check_name(name: Any) -> None:
         raise ConfigError(f"background_name: has {size} bytes, at most {NAME_BYTES_MAX} are kept")
     odd = next((c for c in name if unicodedata.category(c) in ("Cc", "Cs")), None)
     if odd is not None:
-        raise ConfigError(f"background_name: {name!r} has the character {odd!r}, which is no text")
+        raise ConfigError(f"background_name: {name!r}: control characters are not allowed")
 
 
 def as_background(background: ArrayLike) -> NDArray[Any]:

@@ -90,7 +90,7 @@ def autocorrelation(spectrum: NDArray[np.float64], lags: int = LAGS) -> NDArray[
     spectrum
         (W,) counts, not smoothed.
     lags
-        How many, from 0 on.
+        Number N of lags: 0 to N - 1.
 
     Returns
     -------
@@ -178,7 +178,7 @@ class RunningAverage:
     Parameters
     ----------
     pulses
-        How many.
+        Number N of the last spectra that are averaged.
     """
 
     def __init__(self, pulses: int) -> None:

@@ -73,7 +73,7 @@ class ReplaySource(PolledSource[FrameBlock]):
 
     @property
     def lost(self) -> Mapping[str, int]:
-        """Files that could not be read to their end, by cause."""
+        """Frames that are cut, and files that could not be read to their end."""
         return self._counters.as_dict()
 
     @property
@@ -199,6 +199,8 @@ def _blocks(paths: Sequence[Path], counters: Counters) -> Generator[FrameBlock]:
                     sizes = file.frame_sizes(first, first + len(frames))
                     if len(frames):
                         yield FrameBlock(path, path.parent.name, frames, sizes)
+                if file.torn:
+                    counters.add("frame torn", file.torn)
         except (DataError, OSError) as error:
             counters.add("file not readable")
             logger.error("%s: %s; it is read no further", path, error)

@@ -85,6 +85,10 @@ class _Growing:
         self.state = state
         """Of the file when it was found or looked at last."""
         self.done = 0
+        self.offset = -1
+        """Of the last frame that was read: numbers of frames change when one turns out as cut."""
+        self.torn = 0
+        """Number of cut frames."""
         self.size = 0
         self.broken = False
         """Whether it is read no further; without rows, until it has grown."""
@@ -120,13 +124,18 @@ class _Growing:
             if size < self.size:
                 raise DataError(f"{self.path}: was truncated from {self.size} to {size} bytes")
             count = len(file)
-            while self.done < count:
-                frames = file.read(self.done, min(count, self.done + BLOCK_FRAMES))
+            while count and (first := file.count_until(self.offset)) < count:
+                frames = file.read(first, min(count, first + BLOCK_FRAMES))
+                count = min(count, len(file))
                 if not len(frames):
+                    if first >= count:
+                        break
                     raise DataError(f"{self.path}: was truncated to {file.size} bytes")
-                sizes = file.frame_sizes(self.done, self.done + len(frames))
-                self.done += len(frames)
+                sizes = file.frame_sizes(first, first + len(frames))
+                self.done = first + len(frames)
+                self.offset = int(frames.offset[-1])
                 yield FrameBlock(self.path, self.path.parent.name, frames, sizes)
+            self.torn = max(self.torn, file.torn)
         except DataError:
             self.size = size
             raise
@@ -171,6 +180,9 @@ class RunDirectorySource(PolledSource[FrameBlock]):
         self._modules = modules
         self._files: dict[Path, _Growing] = {}
         self._seen: set[tuple[object, ...]] = set()
+        self._places: dict[tuple[str, str], Path] = {}
+        """Path of each file, by the names of run and file; copies of it are not read."""
+        self._copies: set[Path] = set()
         self._keeps_run = False
         """Whether frames of one run only are delivered: `_kept_run`, or the first that comes."""
         self._kept_run = ""
@@ -248,6 +260,7 @@ class RunDirectorySource(PolledSource[FrameBlock]):
             growing.close()
         self._files.clear()
         self._seen.clear()
+        self._places.clear()
         self._blocks = iter(())
         self._idle_since = self._active_until = 0.0
         self._keeps_run, self._kept_run = True, run or self.newest
@@ -327,8 +340,10 @@ class RunDirectorySource(PolledSource[FrameBlock]):
         newest = {growing.key: growing for growing in files}
         for growing in files:
             try:
-                was_broken = growing.broken
+                was_broken, torn = growing.broken, growing.torn
                 yield from growing.blocks()
+                if growing.torn > torn:
+                    self._counters.add("frame torn", growing.torn - torn)
                 growing.failing_since = 0.0
                 if was_broken and not growing.broken:  # it begins with bytes of no frame
                     self._counters.add("file not readable", -1)
@@ -376,6 +391,17 @@ class RunDirectorySource(PolledSource[FrameBlock]):
         except OSError as error:
             logger.error("%s", error)
             return
+        place = path.parent.name, path.name
+        first = self._places.setdefault(place, path)
+        if first != path:
+            known = self._files.get(first)
+            if first.exists() or known is None or known.done:
+                # Once the run is collected, a copy of it may be on the same disk.
+                if path not in self._copies:
+                    self._copies.add(path)
+                    logger.info("%s is not read: it is a copy of %s", path, first)
+                return
+            self._places[place] = path
         if path in self._files:
             self._look_again(self._files[path], state)
         elif _identity(name, state) not in self._seen:

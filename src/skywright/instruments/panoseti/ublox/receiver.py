@@ -28,6 +28,22 @@ Message = tuple[str, Any, bytes]
 """Name, parsed message and all of its bytes."""
 
 
+def check_device(device: str) -> None:
+    """Check that there is a character device.
+
+    Raises
+    ------
+    ConfigError
+        If there is none.
+    """
+    try:
+        mode = Path(device).stat().st_mode
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"device {device}: {error}") from error
+    if not stat.S_ISCHR(mode):
+        raise ConfigError(f"device {device} is no character device")
+
+
 class Receiver:
     """An open receiver; its messages are read by a thread of its own.
 
@@ -47,12 +63,7 @@ class Receiver:
     """
 
     def __init__(self, device: str, baud: int) -> None:
-        try:
-            mode = Path(device).stat().st_mode
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"device {device}: {error}") from error
-        if not stat.S_ISCHR(mode):
-            raise ConfigError(f"device {device} is no character device")
+        check_device(device)
         try:
             self._port = Serial(device, baudrate=baud, timeout=0.2, exclusive=True)
         except (SerialException, OSError, ValueError) as error:

@@ -27,6 +27,7 @@ async def serve(host: str, port: int, simulate: bool) -> None:
     stop = stop_event()
     service = UbloxService()
     grpc_server = GrpcServer(SERVICE, handlers(service))
+    service.set_health = grpc_server.set_health
     port = grpc_server.listen(host, port)
     twin = None
     if simulate:

@@ -4,20 +4,21 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import grpc
 from google.protobuf.json_format import Error, MessageToDict
 from google.protobuf.struct_pb2 import Struct
 
-from skywright.errors import ConfigError, HardwareError
+from skywright.errors import ConfigError, HardwareError, SkywrightError
 from skywright.instruments.panoseti.ublox.config import F9tConfig, parse_config
 from skywright.instruments.panoseti.ublox.pulses import PulseErrors
 from skywright.instruments.panoseti.ublox.receiver import (
     MODEL_PREFIX,
     Message,
     Receiver,
+    check_device,
     fields_of,
 )
 from skywright.wire.ubx import ublox_control_pb2 as pb
@@ -74,10 +75,20 @@ class _Capture:
 
 
 class UbloxService:
-    """Implement InitF9t, PollMessage and CaptureUblox for ``grpc.aio``."""
+    """Implement InitF9t, PollMessage and CaptureUblox for ``grpc.aio``.
+
+    Attributes
+    ----------
+    set_health
+        Called with whether the receiver is read, when that changes.
+    """
 
     def __init__(self) -> None:
+        self.set_health: Callable[[bool], Coroutine[Any, Any, None]] | None = None
         self._receiver: Receiver | None = None
+        self._opened = "", 0
+        """Device and baud of the receiver."""
+        self._failing: asyncio.Task[None] | None = None
         self._newest: dict[str, pb.CaptureUbloxResponse] = {}
         self._pulse_errors = PulseErrors()
         self._captures: list[_Capture] = []
@@ -95,35 +106,30 @@ class UbloxService:
                     f"{len(self._captures)} streams are active ({peers}); "
                     "end them or set force_init",
                 )
+            former, device = self._opened, ""
             try:
                 config = parse_config(_values_of(request.f9t_config))
-                registers = config.registers()
+                registers, device = config.registers(), config.device
+                await asyncio.to_thread(check_device, device)  # before the former one is closed
                 await self.stop()
-                receiver = await asyncio.to_thread(Receiver, config.device, config.baud)
+                receiver = await asyncio.to_thread(Receiver, device, config.baud)
             except ConfigError as error:
+                await self._open_again(former, device)
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
             except HardwareError as error:
+                await self._open_again(former, device)
                 await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
             try:
                 await asyncio.to_thread(configure, receiver, config, registers)
-            except ConfigError as error:
-                await asyncio.to_thread(receiver.close)
-                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
             except BaseException as error:
                 await asyncio.to_thread(receiver.close)
+                await self._open_again(former, device)
+                if isinstance(error, ConfigError):
+                    await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
                 if not isinstance(error, HardwareError):
                     raise
                 await context.abort(grpc.StatusCode.INTERNAL, str(error))
-            loop = asyncio.get_running_loop()
-            self._receiver = receiver
-
-            def hand_over(message: Message) -> None:
-                loop.call_soon_threadsafe(self._publish, message)
-
-            def fail(reason: str) -> None:
-                loop.call_soon_threadsafe(self._fail, reason)
-
-            receiver.listen(hand_over, fail)
+            await self._listen(receiver, config.baud)
         return pb.InitF9tResponse(
             init_status=pb.InitF9tResponse.SUCCESS,
             message=f"{len(registers)} registers are set and verified",
@@ -142,9 +148,8 @@ class UbloxService:
     ) -> AsyncIterator[pb.CaptureUbloxResponse]:
         """Send the newest message of each name, then every further one."""
         if self._receiver is None or self._receiver.failed:
-            await context.abort(
-                grpc.StatusCode.FAILED_PRECONDITION, "no receiver is read; call InitF9t first"
-            )
+            why = self._receiver.failed if self._receiver else "no receiver is read"
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"{why}; call InitF9t first")
         try:
             patterns = [re.compile(pattern) for pattern in request.patterns]
         except re.error as error:
@@ -195,6 +200,34 @@ class UbloxService:
     def _fail(self, reason: str) -> None:
         """Tell all clients that the receiver cannot be read any more."""
         self._end_captures(grpc.StatusCode.UNAVAILABLE, reason)
+        self._failing = asyncio.create_task(self._post_health(False))
+
+    async def _post_health(self, serving: bool) -> None:
+        if self.set_health is not None:
+            await self.set_health(serving)
+
+    async def _listen(self, receiver: Receiver, baud: int) -> None:
+        """Read a receiver's messages from now on."""
+        loop = asyncio.get_running_loop()
+        self._receiver, self._opened = receiver, (receiver.device, baud)
+
+        def hand_over(message: Message) -> None:
+            loop.call_soon_threadsafe(self._publish, message)
+
+        def fail(reason: str) -> None:
+            loop.call_soon_threadsafe(self._fail, reason)
+
+        receiver.listen(hand_over, fail)
+        await self._post_health(True)
+
+    async def _open_again(self, former: tuple[str, int], device: str) -> None:
+        """Read the former receiver again, if it was closed for another `device`."""
+        if self._receiver is not None or not former[0] or former[0] == device:
+            return
+        try:
+            await self._listen(await asyncio.to_thread(Receiver, *former), former[1])
+        except SkywrightError as error:
+            logger.error("%s", error)
 
     def _end_captures(self, code: grpc.StatusCode, text: str) -> None:
         for capture in self._captures:

@@ -34,13 +34,13 @@ class Parameters:
         self.history = history
         self._lock = threading.Lock()
         self._kept: dict[str, Any] = {}
-        self._shown: set[str] = set()
+        self._given: set[str] = set()
 
     def as_json(self) -> dict[str, Any]:
         """Return all parameters: the background's name, and those that were ever set."""
         settings = self.processor.settings
         with self._lock:
-            values = {name: getattr(settings, name) for name in SETTINGS if name in self._shown}
+            values = {name: getattr(settings, name) for name in SETTINGS if name in self._given}
             kept = dict(self._kept)
         axis = values.get("axis")
         if axis is not None:
@@ -66,7 +66,7 @@ class Parameters:
                     self.processor.change(**changes)
                 except (TypeError, ValueError) as error:
                     raise ConfigError(f"{', '.join(changes)}: {error}") from error
-            self._shown |= changes.keys() & set(SETTINGS)
+            self._given |= changes.keys() & set(SETTINGS)
             self._kept |= others
 
     def _background(self, wanted: Mapping[str, Any]) -> dict[str, Any]:

@@ -137,13 +137,13 @@ class Parser:
 
     def _receive(self) -> Upload:
         assert self._process is not None
-        said, _ = self._process.communicate()
+        output, _ = self._process.communicate()
         if self._process.returncode not in (0, _REFUSED):
             raise DataError(
                 f"the body could not be read (exit status {self._process.returncode}); "
                 "is there memory for it?"
             )
-        line, _, pixels = said.partition(b"\n")
+        line, _, pixels = output.partition(b"\n")
         header = orjson.loads(line)
         if self._process.returncode == _REFUSED:
             raise DataError(header["error"])

@@ -6,6 +6,7 @@ old clients look at nothing else.
 
 import asyncio
 import logging
+import threading
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, field
@@ -26,13 +27,13 @@ from skywright.instruments.psss.background import (
     DATASET,
     Background,
     History,
-    record,
     record_limit_s,
     uploaded,
 )
 from skywright.instruments.psss.endpoints.metrics import make_registry
 from skywright.instruments.psss.endpoints.parameters import Parameters, read_object
 from skywright.instruments.psss.endpoints.pixels import Parser
+from skywright.instruments.psss.endpoints.recording import BackgroundRecorder
 from skywright.instruments.psss.processor import Processor
 from skywright.instruments.psss.settings import PULSES_MAX
 
@@ -64,6 +65,8 @@ class Api:
         Of backgrounds.
     parameters
         What clients have set.
+    background_recorder
+        Records backgrounds from the pulses.
     facts
         What /health says beside the state, such as ports.
     health_parts
@@ -73,6 +76,7 @@ class Api:
     processor: Processor
     history: History
     parameters: Parameters
+    background_recorder: BackgroundRecorder
     facts: dict[str, Any] = field(default_factory=dict)
     health_parts: dict[str, Callable[[], Any]] = field(default_factory=dict)
 
@@ -164,7 +168,6 @@ class _Handlers:
 
     def __init__(self, api: Api) -> None:
         self.api = api
-        self._recording = anyio.CapacityLimiter(1)
         self._uploads = asyncio.Semaphore(UPLOADS_MAX)
 
     def roi(self) -> list[int]:
@@ -216,15 +219,21 @@ class _Handlers:
 
     async def record_background(self, request: Request) -> Mapping[str, Any]:
         wanted = _checked(RecordRequest, await _body(request))
-        background = await anyio.to_thread.run_sync(
-            record,
-            self.api.processor,
-            wanted.pulses,
-            wanted.name,
-            wanted.limit_s or record_limit_s(wanted.pulses),
-            limiter=self._recording,
-        )
-        return {"background": await self._use(background)}
+        cancelled = threading.Event()
+
+        async def cancel_without_client() -> None:
+            if (await request.receive())["type"] == "http.disconnect":
+                cancelled.set()
+
+        watching = asyncio.create_task(cancel_without_client())
+        try:
+            background = await anyio.to_thread.run_sync(
+                self.api.background_recorder.record,
+                *(wanted.pulses, wanted.name, wanted.limit_s, cancelled),
+            )
+        finally:
+            watching.cancel()
+        return {"background": await self._keep(background)}
 
     async def load_background(self, request: Request) -> Mapping[str, Any]:
         wanted = _checked(LoadRequest, await _body(request))
@@ -236,6 +245,9 @@ class _Handlers:
     async def _use(self, background: Background) -> dict[str, Any]:
         """Process with a background, and keep it; one that cannot be kept is used all the same."""
         await anyio.to_thread.run_sync(self.api.parameters.use, background)
+        return await self._keep(background)
+
+    async def _keep(self, background: Background) -> dict[str, Any]:
         try:
             return asdict(await anyio.to_thread.run_sync(self.api.history.keep, background))
         except SkywrightError as error:

@@ -14,6 +14,7 @@ from skywright.instruments.psss.continuity import Continuity
 from skywright.instruments.psss.endpoints.autosave import Autosave
 from skywright.instruments.psss.endpoints.options import channel_prefix, make_source
 from skywright.instruments.psss.endpoints.parameters import Parameters
+from skywright.instruments.psss.endpoints.recording import BackgroundRecorder
 from skywright.instruments.psss.endpoints.rest import Api, rest_app
 from skywright.instruments.psss.endpoints.stream import StreamSink
 from skywright.instruments.psss.processing import warm_up
@@ -44,6 +45,8 @@ class Service:
         Over the last pulses.
     parameters, history
         What clients have set; backgrounds that were used.
+    background_recorder
+        Records backgrounds from the pulses.
     facts
         What the ready line and /health say: ports in use.
     health_parts
@@ -66,6 +69,7 @@ class Service:
         directory = args.background_dir or default_history(self.prefix)
         self.history = History(directory)
         self.parameters = Parameters(processor, self.history)
+        self.background_recorder = BackgroundRecorder(self.parameters)
         self.stream = StreamSink(
             self.prefix,
             processor.statistics,
@@ -90,7 +94,10 @@ class Service:
         self.autosave: Autosave | None = None
         if args.restore:
             self.autosave = Autosave(directory / "settings.json", processor, self.parameters)
-        api = Api(processor, self.history, self.parameters, self.facts, self.health_parts)
+        api = Api(
+            *(processor, self.history, self.parameters, self.background_recorder),
+            *(self.facts, self.health_parts),
+        )
         try:
             self.server = HttpServer(rest_app(api), args.host, args.rest_port)
         except BaseException:

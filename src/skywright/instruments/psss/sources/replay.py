@@ -1,5 +1,6 @@
 """Stored pictures as pulses: an HDF5 dataset with its pulse ids and times."""
 
+import logging
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,14 +14,26 @@ from numpy.typing import NDArray
 from skywright.acquire.pacing import Pacer, period_of
 from skywright.acquire.source import PolledSource
 from skywright.errors import ConfigError
+from skywright.files.areadetector import (
+    EPICS_EPOCH_S,
+    EPICS_NANOSECONDS,
+    EPICS_SECONDS,
+    UNIQUE_ID,
+)
 from skywright.instruments.psss.pulse import Pulse
+
+logger = logging.getLogger(__name__)
 
 IMAGE_DATASETS = ("/image", "/images", "/data/image", "/entry/data/data", "/entry/data", "/data")
 """Where pictures are looked for when nobody says where."""
 
 ID_NAMES = ("pulse_id", "pulse_ids", "pulseId")
 TIME_NAMES = ("time_ns", "global_timestamp", "timestamp", "time")
-"""Datasets beside the pictures: ns since 1970, or seconds when they are floating-point."""
+"""Datasets beside the pictures, or in a group above, of the time since 1970.
+
+It is in ns, but for floating-point numbers and those below `SECONDS_MAX`, which are in s.
+``timestamp_offset`` beside whole seconds has the ns, as in files of bsread's ``bs h5``."""
+SECONDS_MAX = 10**12
 
 
 class ReplaySource(PolledSource[Pulse]):
@@ -85,8 +98,7 @@ class ReplaySource(PolledSource[Pulse]):
                 raise ConfigError(f"{self.path}: no HDF5 file to replay ({error})") from error
             try:
                 self._images = find_images(self._file, self.dataset)
-                beside = self._images.parent
-                self._ids, self._times = _ids(beside, self._images), _times(beside, self._images)
+                self._ids, self._times = _ids(self._images), _times(self._images)
             except ConfigError:
                 self._file.close()
                 self._file = None
@@ -150,7 +162,8 @@ def find_images(file: h5py.File, dataset: str | None) -> h5py.Dataset:
         chosen = [name for name in IMAGE_DATASETS if name in names] or names
         if not chosen or (len(chosen) > 1 and chosen is names):
             raise ConfigError(
-                f"{file.filename}: {len(names)} datasets of pictures {names}; say --dataset"
+                f"{file.filename}: {len(names)} datasets of pictures {names}; choose one with "
+                "--dataset"
             )
         dataset = chosen[0]
     found = file.get(dataset)
@@ -166,35 +179,56 @@ def _is_images(item: Any) -> bool:
     return is_stack and item.dtype.kind in "iuf" and item.dtype != np.float16
 
 
-def _beside(group: h5py.Group, names: tuple[str, ...], images: h5py.Dataset) -> h5py.Dataset | None:
-    for name in names:
-        found = group.get(name)
-        if isinstance(found, h5py.Dataset) and found.shape == (len(images),):
-            return found
-    return None
+def _find(images: h5py.Dataset, *names: str) -> h5py.Dataset | None:
+    """Return the dataset of one of these names, or paths, that is nearest to the pictures.
 
-
-def _ids(group: h5py.Group, images: h5py.Dataset) -> NDArray[np.int64]:
-    """Return the pulse ids beside the pictures, 0, 1 ... when there are none."""
-    found = _beside(group, ID_NAMES, images)
-    if found is None:
-        return np.arange(len(images), dtype=np.int64)
-    ids = found[()].astype(np.int64)
-    if (np.diff(ids) <= 0).any():
-        raise ConfigError(f"{group.file.filename}: {found.name}: pulse ids do not grow")
-    return ids
-
-
-def _times(group: h5py.Group, images: h5py.Dataset) -> NDArray[np.int64] | None:
-    found = _beside(group, TIME_NAMES, images)
-    if found is None or found.dtype.kind not in "iuf":
-        return None
-    times = found[()]
-    if times.dtype.kind == "f":
-        if not np.isfinite(times).all():
+    It is beside the pictures or in a group above them, and has a value for each of them.
+    """
+    group = images.parent
+    while True:
+        for name in names:
+            found = group.get(name)
+            if isinstance(found, h5py.Dataset) and found.shape == (len(images),):
+                return found
+        if group.name == "/":
             return None
-        return np.round(times * 1e9).astype(np.int64)
-    return times.astype(np.int64)
+        group = group.parent
+
+
+def _ids(images: h5py.Dataset) -> NDArray[np.int64]:
+    """Return the pulse ids of the pictures, 0, 1 ... when there are none."""
+    found = _find(images, *ID_NAMES)
+    if found is not None:
+        ids = found[()].astype(np.int64)
+        if (np.diff(ids) <= 0).any():
+            raise ConfigError(f"{images.file.filename}: {found.name}: pulse ids do not grow")
+        return ids
+    found = _find(images, UNIQUE_ID)  # of our recordings; other programs' begin anew
+    if found is not None and (np.diff(ids := found[()].astype(np.int64)) > 0).all():
+        return ids
+    logger.warning("%s: no pulse ids, pictures are numbered from 0", images.file.filename)
+    return np.arange(len(images), dtype=np.int64)
+
+
+def _times(images: h5py.Dataset) -> NDArray[np.int64] | None:
+    """Return the times of the pictures, ns since 1970; None when there are none."""
+    found = _find(images, *TIME_NAMES)
+    if found is not None and found.dtype.kind == "f":
+        times = found[()]
+        if np.isfinite(times).all():
+            return np.round(times * 1e9).astype(np.int64)
+    elif found is not None and found.dtype.kind in "iu":
+        times = found[()].astype(np.int64)
+        if found.name.endswith("_ns") or times.max() >= SECONDS_MAX:
+            return times
+        offset = _find(images, "timestamp_offset")
+        return times * 10**9 + (0 if offset is None else offset[()].astype(np.int64))
+    seconds, nanoseconds = _find(images, EPICS_SECONDS), _find(images, EPICS_NANOSECONDS)
+    if seconds is not None and nanoseconds is not None and seconds[()].all():
+        times = (seconds[()].astype(np.int64) + EPICS_EPOCH_S) * 10**9
+        return times + nanoseconds[()].astype(np.int64)
+    logger.warning("%s: no times of the pictures", images.file.filename)
+    return None
 
 
 def _step(ids: NDArray[np.int64]) -> int:

@@ -71,7 +71,7 @@ class SimSource(PolledSource[Pulse]):
         self.seed = seed
         self.reel = reel
         self._first = first_pulse_id
-        self._shown: list[tuple[NDArray[np.uint16], Truth]] = []
+        self._pictures: list[tuple[NDArray[np.uint16], Truth]] = []
         self._paced_hz = rate_hz * speed
         self._step = max(round(PULSE_RATE_HZ / rate_hz), 1) if rate_hz else 1
         self._lock = threading.Lock()
@@ -101,8 +101,10 @@ class SimSource(PolledSource[Pulse]):
     def prepare(self) -> None:
         """Render the pool of noise, and the reel, now; else the first start does."""
         instrument = self.instrument
-        if len(self._shown) < self.reel:
-            self._shown = [instrument.take(number, light=self.beam) for number in range(self.reel)]
+        if len(self._pictures) < self.reel:
+            self._pictures = [
+                instrument.take(number, light=self.beam) for number in range(self.reel)
+            ]
 
     def open(self) -> None:
         """Start the machine's clock."""
@@ -128,8 +130,8 @@ class SimSource(PolledSource[Pulse]):
         with self._lock:
             pulse_id = self._next_id + skipped * self._step
             self._next_id = pulse_id + self._step
-        if self._shown:
-            image, truth = self._shown[pulse_id % self.reel]
+        if self._pictures:
+            image, truth = self._pictures[pulse_id % self.reel]
             truth = replace(truth, pulse_id=pulse_id)
         else:
             image, truth = self.instrument.take(pulse_id, light=self.beam)
