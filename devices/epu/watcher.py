@@ -3,6 +3,7 @@
 import json
 import logging
 import threading
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ from typing import Any
 from ophyd import Component as Cpt
 from ophyd import EpicsSignal, EpicsSignalRO, Kind
 from ophyd.status import DeviceStatus
+from ophyd.utils import WaitTimeoutError
 
 from devices.file_stream import FileStream
 from devices.guarded import PUT_S, GuardedDevice
@@ -21,6 +23,8 @@ from skywright.instruments.epu.runs.layouts import COLUMNS, ROW, STREAMS
 LONG_TEXT: dict[str, Any] = {"kind": Kind.omitted, "string": True}
 BEAT_S = 2.0
 """Seconds between signs of life; the IOC waits 15 s for one."""
+BEGIN_S = 120.0
+"""Seconds in which a run must begin: the IOC writes 15,000 rows of a grid a second at best."""
 logger = logging.getLogger(__name__)
 
 TEXT: dict[str, Any] = {"kind": Kind.normal, "string": True, "auto_monitor": True}
@@ -145,11 +149,16 @@ class EpuWatcher(GuardedDevice):
         Raises
         ------
         HardwareError
-            If the IOC does not open them.
+            If the IOC does not open them within `BEGIN_S`, or is gone.
         """
         directory = self.assets / "epu" / f"{datetime.now():%Y/%m/%d}"
         wanted = {"grid": grid, "run": run, "directory": str(directory)}
-        self.begin_run.put(json.dumps(wanted), wait=True, timeout=PUT_S)
+        with self._hardware_errors(f"the run has not begun within {BEGIN_S:g} s"):
+            status = self.begin_run.set(json.dumps(wanted), timeout=BEGIN_S)
+            while not status.done:
+                self.raise_if_silent()
+                with suppress(WaitTimeoutError):
+                    status.wait(1.0)
         self._open.add(run)
         if self._beating is None or not self._beating.is_alive():
             self._beating = threading.Thread(target=self._beat, name=f"{self.name}-alive")
@@ -161,9 +170,13 @@ class EpuWatcher(GuardedDevice):
         return [EntityStream(self, kind, run, directory) for kind in STREAMS]
 
     def end(self, run: str, streams: list[EntityStream]) -> None:
-        """Take the last rows of a run, and close its files."""
+        """Take the last rows of a run, and close its files.
+
+        If these are not all its streams, its rows come again in the next run of the grid.
+        """
         self._open.discard(run)
-        self.end_run.put(run, wait=True, timeout=PUT_S)
+        how = run if len(streams) == len(STREAMS) else f"{run} unread"
+        self.end_run.put(how, wait=True, timeout=PUT_S)
         for stream in streams:
             stream.get_index()
 

@@ -5,8 +5,9 @@ JSON: the grids, and the rows that each open run may read from its files. `SUGGE
 `OVERVIEW` are JSON too: which squares and holes to take next, and the present grid for people.
 
 `BEGIN` takes JSON with `grid`, `run` and `directory` and opens the files of a run; `END` takes the
-run's uid. A session puts the uids of its open runs, separated by spaces, into `ALIVE` every few
-seconds; runs without that are ended, so that the next session can take up the grid.
+run's uid, with ` unread` after it if nobody reads the run: its rows come in the next one. A session
+puts the uids of its open runs, separated by spaces, into `ALIVE` every few seconds; runs without
+that are ended, so that the next session can take up the grid.
 
     python -m iocs.epu --source sim --speed 100
     python -m iocs.epu --source epu --root /data/cm12345-1 --database sqlite:////data/epu.sqlite
@@ -134,7 +135,8 @@ class EpuIOC(OwnerGroup):
     @end.putter  # type: ignore[no-redef]
     async def end(self, instance: Any, value: Any) -> None:
         """Close the files of a run."""
-        await self.in_thread(self.owner.grids.end, text(value))
+        uid, _, unread = text(value).partition(" ")
+        await self.in_thread(self.owner.grids.end, uid, {} if unread == "unread" else None)
         await self.wait_until_posted()
 
     @alive.putter  # type: ignore[no-redef]

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from skywright.instruments.epu import fields as table
 from skywright.instruments.epu.extract import RepeatedReader, convert_all
-from skywright.instruments.epu.parse import parse_micrograph
+from skywright.instruments.epu.parse import parse_atlas, parse_micrograph, parse_session
 from skywright.instruments.epu.safe_xml import XmlError, parse_xml, text_of
+from skywright.instruments.epu.twin.templates import atlas_xml, session_xml
 from skywright.instruments.epu.twin.visit import plan_visit
 from skywright.instruments.epu.twin.writer import visit_files
 
@@ -162,8 +163,22 @@ def test_pretty_printed_and_nil():
     nil = re.sub(rb"<Defocus>.*?</Defocus>", b'<Defocus i:nil="true"/>', MICROGRAPHS[0])
     for _ in range(2):
         assert parse_micrograph(nil)[0].defocus is None
+    for text in (b"false", b"0"):  # XML Schema's other booleans
+        not_nil = MICROGRAPHS[0].replace(b"<Defocus>", b'<Defocus i:nil="' + text + b'">')
+        for _ in range(3):  # the last time by the layout that is learned
+            assert parse_micrograph(not_nil) == parse_micrograph(MICROGRAPHS[0])
     absent = re.sub(rb"<Defocus>.*?</Defocus>", b"", MICROGRAPHS[0])
     assert parse_micrograph(absent)[0].defocus is None
+
+
+def test_false_is_not_nil_in_sessions_and_atlases():
+    tiles = atlas_xml(1, "2025-01-29T09:00:00.0000000+00:00", "Z:\\v", 1, {(0, 0, 9, 9): []})
+    assert len(parse_atlas(tiles.replace(b"<TileXml>", b'<TileXml i:nil="false">')).tiles) == 1
+    place = session_xml(1, "n", "2025-01-29T09:00:00.0000000+00:00", "Z:\\v", "Z:\\v\\A.dm", 0)
+    for name in (b"StorageFolderXml ", b"SampleXml "):
+        place = place.replace(b"<" + name + b"z:", b"<" + name + b'i:nil="0" z:')
+    session = parse_session(place)
+    assert (session.storage_path, session.atlas_path) == ("Z:\\v", "Z:\\v\\A.dm")
 
 
 @pytest.mark.parametrize("name", [b"uniqueID", b"acquisitionDateTime"])

@@ -501,6 +501,28 @@ def test_extensions_that_are_always_text_or_binary(root, tmp_path):
     assert contents(target) == text | empty
 
 
+def test_a_stale_file_handle_does_not_end_the_recorder(root, tmp_path, monkeypatch):
+    (root / "a.xml").write_text("<a/>")
+    original, stale = Path.lstat, threading.Event()
+
+    def lstat(path: Path) -> os.stat_result:
+        if path == root / "a.xml" and not is_over:
+            stale.set()
+            raise OSError(errno.ESTALE, "Stale file handle", str(path))
+        return original(path)
+
+    out, is_over = tmp_path / "r.tar.gz", True
+    monkeypatch.setattr(Path, "lstat", lstat)
+    with Recording(root, out):
+        is_over = False
+        (root / "a.xml").write_text("<changed/>")
+        assert stale.wait(30)
+        (root / "b.xml").write_text("<b/>")
+        is_over = True
+    replay(out, tmp_path / "target", BURST)
+    assert contents(tmp_path / "target") == {"a.xml": b"<changed/>", "b.xml": b"<b/>"}
+
+
 def test_what_the_recorder_could_not_read_is_left_out_on_request(root, tmp_path, monkeypatch):
     (root / "a.xml").write_text("<a/>")
     (root / "locked.xml").write_text("<locked/>")

@@ -27,6 +27,7 @@ from skywright.instruments.epu.paths import (
     atlas_relative,
     cygwin_path,
     map_path,
+    micrograph_path,
 )
 from skywright.instruments.epu.twin.visit import plan_visit
 
@@ -197,6 +198,10 @@ def test_paths():
     assert map_path("/cygdrive/z/D/v/a.mrc", prefixes) == "/visit/a.mrc"
     assert map_path("/cygdrive/z/D", {"/cygdrive/Z/d/": "/data/"}) == "/data"
     assert map_path(None, prefixes) is None
+    for directory in ("s", "v/s", "metadata_s"):
+        assert micrograph_path("/cygdrive/z/v", directory, f"{directory}/D/f.xml") == (
+            "/cygdrive/z/v/s/D/f.xml"
+        )
 
 
 def canonical(data: bytes) -> list[tuple]:
@@ -259,6 +264,7 @@ def test_format_xml_command(session):
         (("replay", "any.tar.gz", "{session}/EpuSession.dm"), "not a directory"),
         (("record", "{session}", "{session}/EpuSession.dm/out.tar.gz"), "EpuSession.dm"),
         (("serve", "--port", "99999"), "--port"),
+        (("watch", "{session}", "--ca-file", "/none.pem"), "--ca-file needs --api-url"),
     ],
 )
 def test_bad_use_is_exit_status_2_and_names_the_option(session, arguments, message):

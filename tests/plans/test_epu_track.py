@@ -198,6 +198,9 @@ def test_visit_is_in_tiled(RE: RunEngine, stack: Stack, tmp_path: Path) -> None:
     RE.subscribe(lambda name, doc: documents.append((name, doc)))
     with running_ioc("iocs.epu", *SIM, *where) as ioc, stack.ingester():
         epu = watcher_of(ioc, stack.directory / "assets")
+        until(lambda: len(epu.grids()) == 2 and epu.is_scanned())
+        for number, grid in enumerate(epu.grids()):  # a session that was stopped as it began
+            epu.end(f"unread{number}", epu.begin(grid["uuid"], f"unread{number}")[:3])
         uids = RE(track_epu(epu, idle=3)).plan_result
         assert len(uids) == 2
         for uid in uids:

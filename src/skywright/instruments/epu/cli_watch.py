@@ -86,6 +86,11 @@ def watch(
     """Record what EPU has written in DIR, and what it writes from now on."""
     if not directory.is_dir():
         raise ConfigError(f"{directory}: not a directory; expected the directory that EPU writes")
+    of_api = {"--proxy": proxy, "--ca-file": ca_file, "--agent-id": agent_id}
+    of_api |= {"--session-id": session_id, "--control-url": control_url}
+    useless = [name for name, value in of_api.items() if value is not None and api_url is None]
+    if useless:
+        raise ConfigError(f"{useless[0]} needs --api-url, the API that the agent sends to")
     if log_file is not None:
         log_to_file(log_file)
     from skywright.instruments.epu.database import open_database

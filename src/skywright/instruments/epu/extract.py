@@ -7,7 +7,7 @@ from typing import Any
 from lxml import etree
 
 from skywright.instruments.epu.fields import NAMESPACES, Field, xpath
-from skywright.instruments.epu.safe_xml import NIL, XmlError, parse_xml, text_of
+from skywright.instruments.epu.safe_xml import XmlError, is_nil, parse_xml, text_of
 
 MAX_LAYOUTS = 32
 """Layouts kept; EPU has a few for each version. What does not fit is read the slow way."""
@@ -256,7 +256,7 @@ def _marked(
         text = texts[index].replace(b"\r\n", b"\n")  # as XML has it
         if not closed and (element.text or "").encode() != text:
             return None
-        index_of[element] = None if closed or element.get(NIL) else index
+        index_of[element] = None if closed or is_nil(element) else index
     keys = [
         index
         for element, index in index_of.items()

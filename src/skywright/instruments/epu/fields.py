@@ -188,14 +188,15 @@ IMAGE_DETAIL_FIELDS = (
 )
 """Further values of an image, printed for a single file only."""
 
+_FIRST = "[not(@i:nil='true' or @i:nil='1')][1]"
+"""The first of a list that is not nil, as of `is_nil`."""
+
 SESSION_FIELDS = (
     Field("id", "C:Id", str, required=True),
     Field("name", "E:Name", str),
     Field("start_time", "E:StartDateTime", time),
-    Field(
-        "storage_path", "E:StorageFolders/E:_items/E:StorageFolderXml[not(@i:nil)][1]/E:Path", str
-    ),
-    Field("atlas_path", "E:Samples/E:_items/E:SampleXml[not(@i:nil)][1]/E:AtlasId", str),
+    Field("storage_path", f"E:StorageFolders/E:_items/E:StorageFolderXml{_FIRST}/E:Path", str),
+    Field("atlas_path", f"E:Samples/E:_items/E:SampleXml{_FIRST}/E:AtlasId", str),
     Field("clustering_mode", "E:ClusteringMode", str),
     Field("clustering_radius", "E:ClusteringRadius", number),
 )

@@ -168,6 +168,8 @@ class EpuOwner(TreeOwner):
             return self.feed_failure
         if own.alarm:
             return own.message
+        if self.grids.problem:
+            return self.grids.problem
         if state.database_error:
             return f"entity database: {state.database_error}"
         missing = self.watcher.sessions_missing

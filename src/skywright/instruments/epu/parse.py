@@ -32,9 +32,9 @@ from skywright.instruments.epu.names import KIND_WORDS, Kind
 from skywright.instruments.epu.safe_xml import (
     MAX_DM_BYTES,
     MAX_IMAGE_BYTES,
-    NIL,
     PARSER_OPTIONS,
     XmlError,
+    is_nil,
     local_name,
     parse_xml,
     read_limited,
@@ -153,7 +153,7 @@ def parse_atlas(data: bytes, problems: list[str] | None = None) -> Atlas:
     squares: dict[str, AtlasSquare] = {}
 
     def take(element: etree._Element) -> None:
-        if element.get(NIL) is not None:
+        if is_nil(element):
             return
         values = _tile.read(element, problems)
         if values[0] is None:  # the unused capacity of the list

@@ -50,14 +50,16 @@ def micrograph_path(storage: str | None, directory: str, file: str) -> str | Non
     storage
         The session's storage path, in the form that the entity database has.
     directory
-        The session's directory, relative to the directory that is read.
+        The session's directory, relative to the directory that is read; a copy may stand in
+        ``metadata_<session>``.
     file
         The file, relative to the same.
     """
     if not storage:
         return None
     inside = file.removeprefix(f"{directory}/")
-    return posixpath.join(storage, posixpath.basename(directory), inside)
+    session = posixpath.basename(directory).removeprefix("metadata_")
+    return posixpath.join(storage, session, inside)
 
 
 def _plain(path: str) -> str:

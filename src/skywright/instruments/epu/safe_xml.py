@@ -163,9 +163,14 @@ def xml_error(error: Exception) -> XmlError:
     return XmlError(f"not well-formed XML: {reason}", line, incomplete=True)
 
 
+def is_nil(node: etree._Element) -> bool:
+    """Return whether an element is said to have no value."""
+    return node.get(NIL) in ("true", "1")
+
+
 def text_of(node: etree._Element | None) -> str | None:
     """Return the text of an element without blanks around it; None if nil, empty or missing."""
-    if node is None or node.get(NIL) in ("true", "1"):
+    if node is None or is_nil(node):
         return None
     return (node.text or "").strip() or None
 

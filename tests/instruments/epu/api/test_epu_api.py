@@ -515,6 +515,11 @@ def test_instructions_acknowledgements_and_logs(client: TestClient) -> None:
     assert client.post(url, json=done).status_code == 200
     assert client.post(url, json=done).status_code == 409
     assert client.post("/debug/session/y/create-instruction", json={}).status_code == 404
+    for body in (f'{{"payload": {{"x": {2**64}}}}}', r'{"payload": {"x": "\ud800"}}',
+                 '{"metadata": {"x": [NaN]}}'):  # fmt: skip
+        kind = {"content-type": "application/json"}
+        url = "/debug/session/x/create-instruction"
+        assert client.post(url, content=body, headers=kind).status_code == 422
     found = client.get("/debug/session/x/instructions").json()
     assert found["acknowledgement_statistics"] == {"processed": 1}
     line = {"timestamp": TIME, "level": "INFO", "logger_name": "agent", "message": "hello"}

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import math
 import os
 import subprocess
 import sys
@@ -186,6 +187,16 @@ MOTION = {
 }
 
 
+INSTRUCTION = {
+    "event_type": "agent.instruction.created",
+    "instruction_id": "i",
+    "session_id": "x",
+    "agent_id": "one",
+    "instruction_type": "test",
+    "payload": {},
+}
+
+
 def encoded(*bodies: dict[str, Any]) -> list[tuple[str | None, bytes]]:
     return [(str(number), json.dumps(body).encode()) for number, body in enumerate(bodies)]
 
@@ -215,6 +226,8 @@ def test_a_bad_message_stops_no_other(database: Database) -> None:
         {"no": "name"},
         {"event_type": "ctf.registered", "micrograph_uuid": "m", "quality": True}
         | {"metric_name": "beauty"},
+        INSTRUCTION | {"payload": {"x": 2**64}},
+        INSTRUCTION | {"instruction_metadata": {"x": [math.nan]}},
     ]
     batch = [
         *encoded(*bad),
@@ -227,7 +240,7 @@ def test_a_bad_message_stops_no_other(database: Database) -> None:
     assert [outcome.state for outcome in outcomes] == [
         "refused",
         "early",
-        *["refused"] * 5,
+        *["refused"] * 7,
         "applied",
     ]
     assert "average_motion" in outcomes[0].reason
@@ -269,6 +282,38 @@ def test_judgements_weigh_the_models_that_predicted_them(database: Database) -> 
             select(model_weight.c.prediction_model_name, model_weight.c.weight)
         ).tuples()
         assert dict(rows.all()) == pytest.approx({"right": 0.9, "wrong": 0.1})
+
+
+def test_a_model_that_says_nothing_gains_no_weight(database: Database) -> None:
+    session(database)
+    from skywright.instruments.epu.broker.quality import weights
+    from skywright.instruments.epu.database.schema_quality import prediction_model
+
+    with database.write() as connection:
+        record(connection, "gridsquare", [{"uuid": "s2", "grid_uuid": "g"}])
+        record(
+            connection,
+            "micrograph",
+            [{"uuid": "m2", "foilhole_uuid": "h2", "grid_uuid": "g", "gridsquare_uuid": "s2"}],
+        )
+        connection.execute(prediction_model.insert(), [{"name": name} for name in ("all", "one")])
+        of_square = {"event_type": "gridsquare.model_prediction", "prediction_value": 0.8}
+        for square, model in (("s", "all"), ("s2", "all"), ("s2", "one")):
+            subject = {"gridsquare_uuid": square, "prediction_model_name": model}
+            apply_event(connection, of_square | subject)
+        of_hole = {"event_type": "foilhole.model_prediction", "foilhole_uuid": "h"}
+        hole = {"prediction_model_name": "all", "prediction_value": 0.6}
+        apply_event(connection, of_hole | hole)
+        judged = {"event_type": "ctf.registered", "quality": True}
+        apply_event(connection, judged | {"micrograph_uuid": "m2"})
+        before = weights(connection, "g")
+        for _ in range(3):
+            apply_event(connection, judged | {"micrograph_uuid": "m"})
+        assert weights(connection, "g") == pytest.approx(before)
+        assert before == pytest.approx({("all", None): 0.5, ("one", None): 0.5})
+        apply_event(connection, of_hole | hole | {"prediction_model_name": "one"})
+        apply_event(connection, judged | {"micrograph_uuid": "m"})
+        assert weights(connection, "g") == pytest.approx(before)  # both 0.6 of the hole
 
 
 def test_every_message_has_an_example_that_can_be_read() -> None:

@@ -21,7 +21,7 @@ from skywright.instruments.epu.agent.control import ControlClient
 from skywright.instruments.epu.agent.instructions import DeclinedError
 from skywright.instruments.epu.broker.apply import apply_event
 from skywright.instruments.epu.broker.quality import store_prediction
-from skywright.instruments.epu.database import Database, open_database, schema
+from skywright.instruments.epu.database import Database, open_database, record, schema
 from skywright.instruments.epu.database.schema_quality import (
     current_prediction,
     overall_prediction,
@@ -180,6 +180,35 @@ def test_a_suggestion_that_could_not_be_stored_is_made_again(
         stored = connection.execute(select(func.count()).select_from(current_prediction))
         results = [share for *_, share in decider.overview["squares"] if share is not None]
         assert stored.scalar() == len(results)
+
+
+def test_results_that_come_after_the_last_hole_are_stored(tmp_path: Path) -> None:
+    """The suggestion does not change any more."""
+    database = open_database(tmp_path / "epu.sqlite", durable=False)
+    links = {"grid_uuid": "g", "gridsquare_uuid": "s", "gridsquare_id": "1"}
+    with database.write() as connection:
+        record(connection, "acquisition", [{"uuid": "a"}])
+        record(connection, "grid", [{"uuid": "g", "acquisition_uuid": "a", "name": "n"}])
+        square = {"uuid": "s", "grid_uuid": "g", "gridsquare_id": "1"}
+        record(connection, "gridsquare", [square])
+        record(connection, "foilhole", [{"uuid": "h", "foilhole_id": "2", **links}])
+        rows = [{"uuid": f"m{n}", "foilhole_uuid": "h", **links} for n in range(30)]
+        record(connection, "micrograph", rows)
+    suggested: list[Suggestion] = []
+    decider = Decider(database, EpuOrder(), suggested=lambda _, each: suggested.append(each))
+    decider.step()
+    for numbers, resolution in ((range(3), 3.0), (range(3, 30), 9.0)):
+        with database.write() as connection:
+            for number in numbers:
+                event = {"event_type": "ctf.completed", "micrograph_uuid": f"m{number}"}
+                apply_event(connection, event | {"ctf_max_resolution_estimate": resolution})
+        decider.step()
+        ((*_, share),) = decider.overview["squares"]
+        with database.read() as connection:
+            stored = connection.execute(select(current_prediction.c.value)).scalars().all()
+        assert stored == pytest.approx([share], rel=1e-3)
+    assert len(suggested) == 1
+    database.close()
 
 
 def test_the_present_square_is_that_of_the_newest_micrograph(recorded: Database) -> None:

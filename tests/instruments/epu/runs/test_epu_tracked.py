@@ -1,21 +1,24 @@
 """Rows of a grid's micrographs with their path on the processing cluster."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import h5py
 import pytest
+from sqlalchemy import select
 
 from skywright.files.columns import ColumnReader, ColumnWriter
-from skywright.instruments.epu.database import Database, open_database
+from skywright.instruments.epu.broker.apply import apply_event
+from skywright.instruments.epu.database import Database, open_database, record, schema
 from skywright.instruments.epu.names import recognize
 from skywright.instruments.epu.runs import layouts
 from skywright.instruments.epu.runs.layouts import ROW
 from skywright.instruments.epu.runs.tracked import TrackedGrids
 from skywright.instruments.epu.twin.visit import plan_visit
 from skywright.instruments.epu.twin.writer import visit_files
-from skywright.instruments.epu.watch.ingest import Ingest
+from skywright.instruments.epu.watch.ingest import Ingest, Outcome
 
 VISIT = plan_visit(5, 1, 4, imaged=1, holes=2)
 MAP = {"Z:\\DoseFractions": "/dls/m02"}
@@ -105,6 +108,88 @@ def test_a_run_of_an_older_version_is_not_handed_over_again(
     (grid,) = TrackedGrids(ingest.database, MAP).grids()
     assert grid.amends == "old"
     assert not grid.waiting
+
+
+def test_a_run_whose_rows_nobody_reads_gives_them_back(ingest: Ingest, tmp_path: Path) -> None:
+    grids = TrackedGrids(ingest.database)
+    (grid,) = grids.grids()
+    grids.begin(grid.uuid, "unread", tmp_path)
+    grids.end("unread", {})
+    assert [each.waiting for each in grids.grids()] == [True]
+    assert [each.waiting for each in TrackedGrids(ingest.database).grids()] == [True]
+    grids.begin(grid.uuid, "next", tmp_path)
+    assert grids.counts()["next"] == grids.counts()["unread"]
+    grids.close()
+    assert not grids.grids()[0].waiting
+
+
+def test_a_run_that_begins_for_long_ends_no_other(
+    ingest: Ingest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Signs of life of sessions wait meanwhile."""
+    with ingest.database.write() as connection:
+        record(connection, "acquisition", [{"uuid": "a2", "data_dir": "."}])
+        record(connection, "grid", [{"uuid": "g2", "acquisition_uuid": "a2", "name": "n"}])
+    grids = TrackedGrids(ingest.database)
+    first = next(grid for grid in grids.grids() if grid.uuid != "g2")
+    grids.begin(first.uuid, "first", tmp_path)
+    now = time.monotonic()
+
+    def slow(*arguments: Any) -> ColumnWriter:
+        nonlocal now
+        now += 15.0
+        return ColumnWriter(*arguments)
+
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    monkeypatch.setattr("skywright.instruments.epu.runs.tracked.ColumnWriter", slow)
+    grids.begin("g2", "second", tmp_path)
+    assert not grids.end_abandoned(15.0)
+    grids.close()
+
+
+def test_rows_that_a_full_disk_refuses_come_when_it_has_room(
+    ingest: Ingest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grids = TrackedGrids(ingest.database)
+    (grid,) = grids.grids()
+    names = ("uuid", "grid_uuid", "gridsquare_uuid", "foilhole_uuid", "micrograph_id")
+    query = select(*[schema.micrograph.c[name] for name in names])
+    with ingest.database.read() as connection:
+        micrographs = [dict(row) for row in connection.execute(query).mappings()]
+
+    def change(number: int) -> Outcome:
+        """Change a micrograph, as the watcher does, and store its result, as the consumer does."""
+        row = micrographs[number]
+        with ingest.database.write() as connection:
+            found = record(connection, "micrograph", [row | {"dose": 7.0}])
+            result = {"event_type": "ctf.completed", "micrograph_uuid": row["uuid"]}
+            apply_event(connection, result | {"ctf_max_resolution_estimate": 3.0})
+        return Outcome(recorded={"micrograph": found})
+
+    def rows() -> tuple[int, int]:
+        counts = grids.counts()["run"]
+        return counts["micrographs"] - len(micrographs), counts["results"]
+
+    def full(*arguments: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    grids.begin(grid.uuid, "run", tmp_path)
+    with monkeypatch.context() as disk:
+        disk.setattr(ColumnWriter, "append", full)
+        grids.committed(change(0))
+        grids.poll()
+        assert "results are not written yet" in grids.problem
+        assert rows() == (0, 0)
+    assert grids.poll()
+    assert (rows(), grids.problem) == ((1, 1), "")
+    with monkeypatch.context() as disk:
+        disk.setattr(ColumnWriter, "append", full)
+        grids.committed(change(1))
+        grids.end("run")
+    assert grids.grids()[0].waiting
+    grids.begin(grid.uuid, "next", tmp_path)
+    assert grids.counts()["next"] == {"squares": 0, "holes": 0, "micrographs": 1, "results": 1}
+    grids.close()
 
 
 def test_a_grid_may_be_polled_before_its_commit_is_told(ingest: Ingest, tmp_path: Path) -> None:

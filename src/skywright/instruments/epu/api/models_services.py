@@ -1,12 +1,12 @@
 """Bodies of requests and answers of processing services, prediction models and agents."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
 from skywright.instruments.epu.api.models import Int, Key, Model, Text, Time
-from skywright.instruments.epu.broker.events import QualityName
+from skywright.instruments.epu.broker.events import Object, QualityName
 
 
 class MotionCompleted(Model):
@@ -152,8 +152,8 @@ class InstructionCreate(Model):
     """A new instruction for the agent of a session."""
 
     instruction_type: Key = "test.instruction"
-    payload: dict[str, Any] = Field(default_factory=lambda: {"test": True})
+    payload: Object = Field(default_factory=lambda: {"test": True})
     sequence_number: Int | None = None
     priority: Literal["high", "normal", "low"] = "normal"
     expires_in_minutes: Annotated[float, Field(ge=0, le=1e6)] | None = 60
-    metadata: dict[str, Any] = Field(default_factory=dict)
+    metadata: Object = Field(default_factory=dict)

@@ -4,13 +4,27 @@ Names and fields are those of smartem-decisions. A body is checked against its m
 applied; unknown fields are ignored.
 """
 
+import json
 from datetime import datetime
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+import orjson
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from skywright.errors import DataError
 
+
+def _deliverable(content: dict[str, Any]) -> dict[str, Any]:
+    """Refuse what an answer of the API cannot hold: one such value would end every stream."""
+    try:
+        json.dumps(content, allow_nan=False)
+        orjson.dumps(content)
+    except TypeError as error:  # an integer above 64 bits, a lone surrogate
+        raise ValueError(str(error)) from error
+    return content
+
+
+Object = Annotated[dict[str, Any], AfterValidator(_deliverable)]
 Positive = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
 QualityName = Literal["motioncorrection", "ctfmaxresolution", "numparticles"]
@@ -223,11 +237,11 @@ class InstructionCreated(OfInstruction):
 
     event_type: Literal["agent.instruction.created"] = "agent.instruction.created"
     instruction_type: str
-    payload: dict[str, Any]
+    payload: Object
     sequence_number: int | None = None
     priority: Literal["high", "normal", "low"] = "normal"
     expires_at: datetime | None = None
-    instruction_metadata: dict[str, Any] | None = None
+    instruction_metadata: Object | None = None
 
 
 class InstructionUpdated(OfInstruction):

@@ -1,9 +1,10 @@
 """Quality predictions of models, and how results of micrographs weigh the models.
 
 Each model has, for a grid, a weight; the overall prediction of a square or hole is the weighted
-mean of the models' present predictions. A judged micrograph updates the weights by Bayes' rule: a
-model that gave the outcome the probability p gets p times its weight, then the weights of the grid
-are scaled to sum 1.
+mean of the models' present predictions. A judged micrograph updates the weights of the models
+that predicted it by Bayes' rule: one that gave the outcome the probability p gets p times its
+weight, then these weights are scaled to the sum that they had. Those of other models stay, as
+nothing was learned of them. The weights of a grid have the sum 1.
 """
 
 from datetime import UTC, datetime
@@ -88,14 +89,17 @@ def judge(connection: Connection, micrograph: Row, event: Judged) -> None:
         if row["metric_name"] in (None, name)
     ]
     likelihoods: dict[tuple[str, str | None], float] = {}
-    for row in rows:
+    for row in sorted(rows, key=lambda row: row["foilhole_uuid"] is not None):  # holes tell more
         expected = min(max(row["value"], SURE), 1.0 - SURE)
         key = (row["prediction_model_name"], row["metric_name"])
         likelihoods[key] = expected if event.quality else 1.0 - expected
     if not likelihoods:
         return
     present = dict.fromkeys(likelihoods, 1.0) | weights(connection, grid)
-    updated = {key: weight * likelihoods.get(key, 1.0) for key, weight in present.items()}
+    updated = {key: present[key] * likelihood for key, likelihood in likelihoods.items()}
+    before = sum(present[key] for key in likelihoods)
+    kept = before / (sum(updated.values()) or 1.0)  # 0 after some hundred surprises
+    updated = present | {key: weight * kept for key, weight in updated.items()}
     total = sum(updated.values())
     _store_weights(
         connection,

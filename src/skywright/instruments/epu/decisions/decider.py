@@ -58,6 +58,19 @@ class _Followed:
     quality: GridQuality | None = None
     stored: dict[str, float] = field(default_factory=dict)
 
+    def shares(self) -> dict[str, float]:
+        """Return the present share of each square that has results."""
+        assert self.quality is not None
+        return dict(zip(self.quality.squares, self.quality.share.tolist(), strict=True))
+
+    def has_moved(self) -> bool:
+        """Return whether there are shares that are to be stored."""
+        return any(_differs(self.stored, *each) for each in self.shares().items())
+
+
+def _differs(stored: Mapping[str, float], square: str, share: float) -> bool:
+    return abs(stored.get(square, -1.0) - share) > CHANGE
+
 
 class Decider:
     """Ranks squares and holes as results come in, and suggests what to take next.
@@ -113,12 +126,14 @@ class Decider:
             self.overview = overview(connection, grid, followed.quality, left.current)
         suggestion = self.policy.suggest(followed.quality, left)
         found = {"grid": grid, "policy": self.policy.name, **asdict(suggestion)}
-        if found == self.suggestion:
+        is_new = found != self.suggestion
+        if not is_new and not followed.has_moved():
             return
         with self.database.write() as connection:
-            stored = _store(connection, grid, followed, suggestion)
+            stored = _store(connection, grid, followed, suggestion, is_new)
         followed.stored, self.suggestion = stored, found
-        self._suggested(grid, suggestion)
+        if is_new:
+            self._suggested(grid, suggestion)
 
     def _of(self, grid: str) -> _Followed:
         if grid not in self._grids:
@@ -305,9 +320,9 @@ def _rounded(*values: float | None) -> list[float | None]:
 
 
 def _store(
-    connection: Connection, grid: str, followed: _Followed, suggestion: Suggestion
+    connection: Connection, grid: str, followed: _Followed, suggestion: Suggestion, is_new: bool
 ) -> dict[str, float]:
-    """Store the shares as predictions of squares, and the order that is suggested.
+    """Store the shares as predictions of squares, and the order that is suggested, if it is new.
 
     Returns
     -------
@@ -331,12 +346,13 @@ def _store(
         )
         names = {uuid: name for name, uuid in uuids.items()}
         stored = {names[uuid]: value for uuid, value in connection.execute(known) if uuid in names}
-    quality = followed.quality
-    assert quality is not None
-    for square, share in zip(quality.squares, quality.share.tolist(), strict=True):
-        if square in uuids and abs(stored.get(square, -1.0) - share) > CHANGE:
+    before = len(stored)
+    for square, share in followed.shares().items():
+        if square in uuids and _differs(stored, square, share):
             store_prediction(connection, grid, MODEL, share, gridsquare_uuid=uuids[square])
             stored[square] = share
+    if not is_new and len(stored) == before:  # a newly stored square needs its place in the order
+        return stored
     overall = overall_prediction
     mine = overall.c.grid_uuid == grid
     set_values(connection, overall, mine, suggested_acquisition_index=None)

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import os
+import stat
 import threading
 import time
 from codecs import getincrementaldecoder
@@ -84,6 +85,7 @@ class DirectoryRecorder:
         self.writer = writer
         self.options = options
         self._known: dict[str, _Known] = {}
+        self._failing: set[str] = set()
         out = writer.path.resolve()
         self._ignored = {out, writer.partial.resolve(), out.with_name(out.name + ".tmp")}
 
@@ -120,11 +122,16 @@ class DirectoryRecorder:
             if known is not None:
                 self._deleted(path, now)
             return
-        if full.is_symlink():
-            return  # a link's target is not part of the directory
-        if full.is_dir():
+        except OSError as error:  # a network mount; it is compared again later, at the end at last
+            if path not in self._failing:
+                logger.warning("%s: %s", path, error.strerror)
+            self._failing.add(path)
+            return
+        self._failing.discard(path)
+        # A link is neither: its target is not part of the directory.
+        if stat.S_ISDIR(status.st_mode):
             self._directory(path, known, now, initial)
-        elif full.is_file():
+        elif stat.S_ISREG(status.st_mode):
             self._file(path, full, status, known, now, initial)
 
     def _directory(self, path: str, known: _Known | None, now: float, initial: bool) -> None:

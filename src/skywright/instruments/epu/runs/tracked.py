@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -64,6 +64,8 @@ class OpenRun:
     """When the session last said that it follows the run."""
     visible: dict[str, int] = field(default_factory=dict)
     """Rows of each kind that were visible then: recovery of the run finds them for certain."""
+    due: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    """Entities of each kind that have changed and are not appended yet."""
 
     def note_alive(self) -> None:
         """Note that the session lives."""
@@ -106,6 +108,8 @@ class TrackedGrids:
         self._path_map = path_map or {}
         self.refused = 0
         """Rows whose text does not fit its column."""
+        self.problem = ""
+        """Why rows of open runs are not in files yet; they are tried again at each `poll`."""
         self._lock = threading.RLock()
         self._runs: dict[str, OpenRun] = {}
         self._closed: deque[tuple[str, dict[str, int]]] = deque(maxlen=KEPT)
@@ -258,20 +262,25 @@ class TrackedGrids:
                 for grid, uuids in self._by_grid(kind, recorded.changed).items():
                     changed.setdefault(grid, {})[kind] = uuids
             for grid, kinds in changed.items():
-                run = next((run for run in self._runs.values() if run.grid == grid), None)
+                run = self._run_of(grid)
                 if run is None:
                     self._waiting.add(grid)
                     continue
                 for kind, uuids in kinds.items():
-                    self._append(run, kind, uuids)
+                    run.due[kind] |= uuids
+            self._append_due()
+
+    def _run_of(self, grid: str) -> OpenRun | None:
+        return next((run for run in self._runs.values() if run.grid == grid), None)
 
     def _take_storage_paths(self, before: Mapping[str, Any]) -> None:
         """Hand the micrographs of open runs over again if their paths are known only now."""
         for run in self._runs.values():
             known = before[run.grid].storage_path
             if self._path_map and self._grids[run.grid].storage_path != known:
-                self._handed_over(run.grid)["micrograph"].clear()
-                self._append(run, "micrograph")
+                handed = self._handed_over(run.grid)["micrograph"]
+                run.due["micrograph"].update(handed)
+                handed.clear()
 
     def poll(self) -> bool:
         """Take results of processing, which others write; return whether there were any."""
@@ -280,17 +289,37 @@ class TrackedGrids:
         with self._lock:
             with self.database.read() as connection:
                 found = connection.execute(query).all()
-            if not found:
-                return False
-            self._polled = max(row.change for row in found)
             for grid, uuids in self._by_grid("micrograph", {row.uuid for row in found}).items():
-                run = next((run for run in self._runs.values() if run.grid == grid), None)
+                run = self._run_of(grid)
                 for kind in ("micrograph", "result"):
                     if run is not None:
-                        self._append(run, kind, uuids)
+                        run.due[kind] |= uuids
                     elif any(True for _ in self._new_rows(grid, kind, uuids)):
                         self._waiting.add(grid)
-            return True
+            self._polled = max([row.change for row in found], default=self._polled)
+            return self._append_due() or bool(found)
+
+    def _append_due(self) -> bool:
+        """Append what has changed in open runs; return whether there was something to append.
+
+        What a full disk refuses stays due: the watcher reports a change once.
+        """
+        appended, problem = False, ""
+        for run in self._runs.values():
+            for kind, uuids in run.due.items():
+                if not uuids:
+                    continue
+                try:
+                    self._append(run, kind, uuids)
+                except OSError as error:
+                    problem = f"run {run.uid}: {STREAMS[kind]} are not written yet: {error}"
+                else:
+                    uuids.clear()
+                    appended = True
+        if problem and not self.problem:
+            logger.error("%s", problem)
+        self.problem = problem
+        return appended
 
     def _by_grid(self, kind: str, uuids: set[str]) -> dict[str, set[str]]:
         table = TABLES[kind]
@@ -342,9 +371,6 @@ class TrackedGrids:
             for run in dead:
                 logger.warning("run %s: its session is gone; the grid is free again", run.uid)
                 self.end(run.uid, run.visible)
-                self._handed.pop(run.grid, None)
-                if self._has_new_rows(run.grid):
-                    self._waiting.add(run.grid)
             return bool(dead)
 
     def begin(self, grid: str, uid: str, directory: Path) -> OpenRun:
@@ -362,6 +388,7 @@ class TrackedGrids:
                 raise ConfigError(f"{grid}: no such grid")
             if any(run.grid == grid for run in self._runs.values()):
                 raise ConfigError(f"{grid}: another run takes its rows")
+            started = time.monotonic()
             directory.mkdir(parents=True, exist_ok=True)
             run = OpenRun(uid, grid, directory, self._last_run(grid))
             try:
@@ -375,6 +402,8 @@ class TrackedGrids:
                     with suppress(OSError):
                         writer.close()
                 raise
+            for other in self._runs.values():  # signs of life wait for the lock meanwhile
+                other.alive += time.monotonic() - started
             run.alive = time.monotonic()
             self._runs[uid] = run
             self._waiting.discard(grid)
@@ -383,20 +412,28 @@ class TrackedGrids:
     def end(self, uid: str, handed: Mapping[str, int] | None = None) -> dict[str, int]:
         """Close the files of a run; return their rows by stream.
 
+        Rows that do not count as handed over, and those that a full disk refused, come in the next
+        run.
+
         Parameters
         ----------
         uid
             Of the run.
         handed
-            Rows of each kind that count as handed over; None is all.
+            Rows of each kind that count as handed over; None is all that are in files.
         """
         with self._lock:
             run = self._runs.pop(uid, None)
             if run is None:
                 return {}
             counts = {}
+            rows_left = handed is not None or any(run.due.values())
             for kind, writer in run.writers.items():
-                writer.close()
+                try:
+                    writer.close()
+                except OSError as error:
+                    logger.error("run %s: its last %s: %s", uid, STREAMS[kind], error)
+                    rows_left = True
                 counts[STREAMS[kind]] = writer.flushed
                 last = writer.flushed if handed is None else handed.get(kind, 0)
                 table = schema.run_rows
@@ -405,6 +442,10 @@ class TrackedGrids:
                     ended = {"last_row": last, "ended_at": datetime.now(UTC)}
                     set_values(connection, table, *mine, **ended)
             self._closed.append((uid, counts))
+            if rows_left:
+                self._handed.pop(run.grid, None)
+                if self._has_new_rows(run.grid):
+                    self._waiting.add(run.grid)
             return counts
 
     def close(self) -> None:
@@ -429,6 +470,8 @@ def _read_keys(path: Path, kind: str, count: int | None) -> dict[str, bytes]:
 
     Nothing if the file is gone.
     """
+    if count == 0:
+        return {}
     try:
         with ColumnReader(path, ROW) as reader:
             found = {each.path: reader.read(each.path)[:count] for each in stored_columns(kind)}
