@@ -23,6 +23,8 @@ class Facility:
         Detectors whose calls do not return before `released`.
     called
         Those of them that have been called.
+    steps
+        By detector, tags from one of its images to the next, where these are not all.
     stale
         By detector, the tag of the image that it still has as its newest; its ring has no tag below
         this one.
@@ -34,6 +36,7 @@ class Facility:
         self.ends = {}
         self.facts = [(1000, 15.0, (4, 4))]
         self.hanging, self.called, self.released = set(), set(), threading.Event()
+        self.steps = {}
         self.stale, self.is_calibrated, self.says_newest = {}, True, True
         self.modules = OnlineApi(
             SimpleNamespace(
@@ -80,9 +83,12 @@ class Facility:
                     raise RuntimeError(f"-10000: tag {wanted} is not in the ring buffer")
                 tag = old
                 return tag
-            if wanted > self.newest:
+            latest = self.newest - (self.newest - 1000) % self.steps.get(name, 1)
+            if wanted > latest:
                 raise RuntimeError(f"tag {wanted} is not there yet")
-            tag = self.newest if wanted == -1 else wanted
+            tag = latest if wanted == -1 else wanted
+            if (tag - 1000) % self.steps.get(name, 1):
+                raise RuntimeError(f"-10000: no image at tag {tag}")
             return tag
 
         def known():
@@ -215,11 +221,22 @@ def test_a_source_that_starts_before_the_first_image_of_new_tags_waits_for_it(fa
         assert reading.runs[-1].grid.first == 1000
 
 
+def test_the_first_detector_says_which_tags_are_shots_if_the_tag_step_is_given(facility):
+    facility.steps[A] = STEP
+    facility.newest = 1021
+    with Reading(online(detectors=(A, B), tag_step=STEP)) as reading:
+        reading.until(lambda r: len(images(r, 1, A)) == len(images(r, 1, B)) == 11)
+        facility.begin_run(10)
+        facility.newest += 1
+        reading.until(lambda r: len(images(r, 2, A)) == len(images(r, 2, B)) >= 9)
+    assert {x.tag % 2 for x in reading.records} == {0}
+
+
 def test_a_detector_that_does_not_connect_is_named_and_the_others_are_read(facility):
     facility.hanging.add(B)
-    with Reading(online(detectors=(B, A), connect_s=0.5, silent_s=0.3)) as reading:
+    with Reading(online(detectors=(B, A), silent_s=0.3)) as reading:
         reading.until(lambda r: len(images(r, 1, A)) == 11)
-        reading.until(lambda r: f"{B}: has not answered for 0.5 s; trying again" in r.reports)
+        reading.until(lambda r: f"{B}: does not answer; trying again" in r.reports)
         until(lambda: f"{B}: has not" in reading.source.trouble, LIMIT_S, "it hangs")
         assert list(reading.runs[-1].tiles) == [A]
 

@@ -86,6 +86,9 @@ class Center:
     roll_deg: float = NAN
     """Turn of the spindle in the picture beyond `View.roll_deg`; NaN for a tip on the axis."""
     roll_sigma_deg: float = NAN
+    circle_um: Floats | None = None
+    """(2, 3) float64: constant, cosine and sine across and along the spindle, from which a further
+    fit may start."""
 
     @property
     def ok(self) -> bool:
@@ -112,6 +115,7 @@ def fit_center(
     unit_px: float = 1.0,
     fit_part: float = 1.0,
     odd_sigma_um: Sequence[float] = (),
+    start: Center | None = None,
 ) -> Center:
     """Fit the place of a point from where it is seen over a rotation.
 
@@ -135,7 +139,10 @@ def fit_center(
         Factor on the error of y and z that the residuals of the fit give.
     odd_sigma_um
         Standard deviations, about 0, of the coefficients of the third, fifth ... harmonic in which
-        the point wanders across its circle, all > 0. They are fitted with this as a prior.
+        the point wanders about its circle, and along the spindle, all > 0. They are fitted with
+        this as a prior.
+    start
+        An earlier fit of the same places, near the answer; it saves the search.
 
     Notes
     -----
@@ -164,7 +171,7 @@ def fit_center(
         prior_precision=precision,
         sample_sigma=view.pixel_um,
     )
-    fit = fit_tips(angle, places, more=odd)
+    fit = fit_tips(angle, places, more=odd, start=None if start is None else start.circle_um)
     if trust is not None:
         fit = _reweigh(angle, places, np.asarray(trust)[seen], fit_tips, fit, odd)
     covariance = fit.covariance[0, 1:3, 1:3] * fit_part**2
@@ -295,6 +302,7 @@ def _center(
         used=used,
         reason=reason,
         why=why,
+        circle_um=fit.coefficients[:, :3],
     )
 
 

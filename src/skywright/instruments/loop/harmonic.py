@@ -1,5 +1,7 @@
 """Robust linear regression on a constant, a cosine and a sine, for one or more responses at once.
 
+Other columns may go with them; they have priors.
+
 A consensus of exact fits through triples finds the majority, whatever the rest does; iterated
 reweighting (Tukey's biweight, scale by the median of the residuals) refines it. Deterministic.
 """
@@ -64,8 +66,8 @@ def fit_harmonic(
         What is known of the coefficients beforehand; precision is 1 / sigma^2, 0 knows nothing.
     gain : (n,) float64
         Factor on the residual of each sample, for samples of unequal worth.
-    start : (k, 3 + m) float64
-        Coefficients near the answer, which save the search for a majority.
+    start : (k, 3) or (k, 3 + m) float64
+        Coefficients near the answer, which save the search for a majority; others begin at 0.
     sample_sigma
         Error of one sample that is assumed beforehand, and counts as one sample does; `unit` if it
         is not given.
@@ -83,14 +85,14 @@ def fit_harmonic(
         np.ascontiguousarray,
         (design * factor[:, None], responses * factor[:, None], mean, precision),
     )
-    if start is None:  # a circle alone: the search through triples is short, what is refined is not
-        circle = (np.ascontiguousarray(each[:, :3]) for each in (x, mean, precision))
-        starts = np.zeros((2 * CANDIDATES, k, terms))
-        x3, mean3, precision3 = circle
-        starts[:, :, :3] = _consensus(x3, y, mean3, precision3, _triples(n), unit, CANDIDATES)
+    # Triples are fitted by a circle; `_refine` fits the other columns too.
+    if start is None:
+        x3, mean3, precision3 = (np.ascontiguousarray(each[:, :3]) for each in (x, mean, precision))
+        circles = _consensus(x3, y, mean3, precision3, _triples(n), unit, CANDIDATES)
     else:
-        starts = np.zeros((1, k, terms))
-        starts[0, :, : start.shape[1]] = start
+        circles = start[None]
+    starts = np.zeros((len(circles), k, design.shape[1]))
+    starts[:, :, : circles.shape[2]] = circles
     coefficients, weights, scales = _refine(x, y, mean, precision, starts, unit)
     residuals = y - x @ coefficients.T
     covariance, sigma = _spread(angle_rad, x, residuals, weights, precision, sample_sigma or unit)
@@ -169,22 +171,22 @@ def _squares(x, y, coefficients, scale):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def _consensus(x, y, mean, precision, triples, unit, keep):  # type: ignore[no-untyped-def]
-    """Return the (2 keep, k, 3 + m) exact fits through triples that most samples are near.
+    """Return the (2 keep, k, 3) exact fits through triples that most samples are near.
 
     A sample costs q / (1 + q), between 0 and 1 however far off (Geman-McClure), with q in two
     scales: a fine one tells circles apart that are near each other, a coarse one serves samples of
     large errors. The first is the plain fit, for few and good samples.
     """
-    k, terms = y.shape[1], x.shape[1]
+    k = y.shape[1]
     everything = np.ones(len(y))
-    trial = np.empty((k, terms))
+    trial = np.empty((k, 3))
     for r in range(k):
         trial[r] = _solve(x, y[:, r], everything, mean[r], precision[r] * unit * unit)
     best = np.full((2, keep), np.inf)
     best[0, 0] = -1.0
-    out = np.zeros((2, keep, k, terms))
+    out = np.zeros((2, keep, k, 3))
     out[:, :] = trial
-    w, xs, ys = np.ones(3), np.empty((3, terms)), np.empty(3)
+    w, xs, ys = np.ones(3), np.empty((3, 3)), np.empty(3)
     for t in range(len(triples)):
         for j in range(3):
             xs[j] = x[triples[t, j]]
@@ -202,7 +204,7 @@ def _consensus(x, y, mean, precision, triples, unit, keep):  # type: ignore[no-u
             if cost < best[level, worst]:
                 best[level, worst] = cost
                 out[level, worst] = trial
-    return out.reshape(2 * keep, k, terms)
+    return out.reshape(2 * keep, k, 3)
 
 
 @njit(cache=True)

@@ -35,13 +35,14 @@ WANDERS = 0.05
 leans or is thick at one side has no point that is in the middle of all views. Boxes that differ by
 some of this agree. With less, right views were left out, and middles came out 20 um off."""
 OF_FIT, OF_EDGES = 0.35, 0.3
-"""Error of the middle: these parts of the error that the fit tells, and of the larger error that is
-expected of the edges. Fitted to 119 rotations, whole, over a third and with a third of the
-pictures (seeds 23000 to 23239 of `tests/support/loop_starts.py`)."""
+"""Error of the middle: these parts of the error that the fit tells without a lean, and of the
+larger error that is expected of the edges. Fitted to 119 rotations, whole, over a third and with a
+third of the pictures (seeds 23000 to 23239 of `tests/support/loop_starts.py`)."""
 OF_LEAN = 0.1, 0.03
 """Third and fifth harmonic of the middle of a head that leans, parts of the lean, as the geometry
 of heads has them; not fitted to rotations. Root mean squares are 0.06 and 0.03 for flat teardrops
-of any taper, half to as wide as long, that lean by 5 to 50 deg in any direction. Films that are
+half to as wide as long that lean by 5 to 50 deg in any direction, up to twice that for the most
+tapered ones. Films that are
 rolled about the spindle by 20 to 80 deg to either side have 0.07 to 0.17 and 0.04 to 0.09."""
 LEAST_ERROR_PX, UNKNOWN_ERROR_PX = 0.5, 5.0
 """Of a box in one picture: no box is known better; one whose error is not told."""
@@ -156,8 +157,8 @@ def fit_series(
     shift = np.hypot(TIP_ERROR_PX, TIP_ERROR_OF_WIDTH * width_px) if found else 0.0
     tip = fit_center(series.phi_deg, tip_px, view, axis, point_sigma_px=float(shift))
     lean_um = float(np.hypot(*(tip.offset_um - middle.offset_um)[1:]))
-    if tip.ok and lean_um > 0.0:  # NaN is not
-        middle = fit_box(lean_um=lean_um)
+    if tip.ok and middle.ok and lean_um > 0.0:
+        middle = fit_box(lean_um=lean_um, start=middle)
     reason, why = _judge(series, tip, kind, int((cut & ~repeated).sum()), view.side, elected)
     return SeriesFit(
         tip=tip,
@@ -276,6 +277,7 @@ def fit_middle(
     axis: AxisPrior | None,
     *,
     lean_um: float = 0.0,
+    start: Center | None = None,
 ) -> Center:
     """Fit the middle of a loop's box over a rotation.
 
@@ -292,6 +294,8 @@ def fit_middle(
         Distance of the tip from the middle across the spindle: 0 for a flat head that stands
         straight on it. Third and fifth harmonic of the middle are expected to be some parts of it,
         `OF_LEAN`.
+    start
+        As for `fit_center`.
 
     Notes
     -----
@@ -304,8 +308,9 @@ def fit_middle(
     A picture counts by the expected error of its box across the spindle. A side of a mount that is
     faint is faint in most views, and missed in all of them alike: such errors are not seen in how
     well the views agree, and no number of views lowers them. So a part of the expected error of
-    the edges is added to the error of the center. The error that the fit gives is too large: that
-    the middle wanders with the angle looks to it like errors that last over many views.
+    the edges is added to the error of the center. Without a lean the error that the fit gives is
+    too large: that the middle wanders with the angle looks to it like errors that last over many
+    views. With a lean the wandering is fitted, and the whole error counts.
     """
     first = 0 if view.vertical else 1
     across = error_px[:, first::2]
@@ -323,8 +328,9 @@ def fit_middle(
         trust=1.0 / np.hypot(LEAST_ERROR_PX, own_px),
         least_inliers=MAJORITY,
         unit_px=max(1.0, WANDERS * widest_px),
-        fit_part=OF_FIT,
+        fit_part=1.0 if lean_um else OF_FIT,
         odd_sigma_um=[part * lean_um for part in OF_LEAN] if lean_um else (),
+        start=start,
     )
 
 

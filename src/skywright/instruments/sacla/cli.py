@@ -3,7 +3,7 @@
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -12,6 +12,7 @@ from skywright.instruments.sacla.cli_facility import facility
 
 if TYPE_CHECKING:
     from skywright.instruments.sacla.report import Report
+    from skywright.instruments.sacla.sources.sacla import SaclaSource
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 app.command()(facility)
@@ -245,8 +246,8 @@ def record(
     )
     ids = {}
     if source == "sacla":
-        chosen = cli_sources.chosen_settings(online, beamline, detector, equipment)
-        beamline, ids = chosen.beamline, chosen.equipment.of_beamline(chosen.beamline)
+        settings = cast("SaclaSource", shots_source).settings
+        beamline, ids = settings.beamline, settings.equipment.of_beamline(settings.beamline)
     try:
         count = record_replay(
             shots_source,

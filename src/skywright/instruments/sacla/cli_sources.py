@@ -10,6 +10,7 @@ from skywright.errors import ConfigError
 if TYPE_CHECKING:
     from skywright.instruments.sacla.sources import ShotSource
     from skywright.instruments.sacla.sources.online_settings import OnlineSettings
+    from skywright.instruments.sacla.sources.sacla import SaclaSource
 
 
 def make_source(kind: str, **sources: "Callable[[], ShotSource]") -> "ShotSource":
@@ -49,20 +50,10 @@ def online_source(
     detectors: Sequence[str] | None,
     equipment: Sequence[str] | None,
     shots: int | None,
-) -> "ShotSource":
+) -> "SaclaSource":
     """Return SACLA's online data as a source; it ends with the run."""
     from skywright.instruments.sacla.sources.sacla import SaclaSource
 
-    return SaclaSource(chosen_settings(file, beamline, detectors, equipment), shots, follow=False)
-
-
-def chosen_settings(
-    file: Path | None,
-    beamline: int | None,
-    detectors: Sequence[str] | None,
-    equipment: Sequence[str] | None,
-) -> "OnlineSettings":
-    """Return the settings of the online source that the options of a command choose."""
     chosen: dict[str, Any] = {} if beamline is None else {"beamline": beamline}
     if detectors:
         chosen["detectors"] = tuple(detectors)
@@ -72,7 +63,7 @@ def chosen_settings(
         if not equals:
             raise ConfigError(f"--equipment {text}: expected ROLE=ID")
         ids[role] = name
-    return online_settings(file, chosen, ids)
+    return SaclaSource(online_settings(file, chosen, ids), shots, follow=False)
 
 
 def online_settings(

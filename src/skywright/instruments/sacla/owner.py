@@ -236,6 +236,8 @@ class ShotOwner:
         try:
             self.owner.acquire()
             self._recording = self.source.start_recording(self._number, count)
+            if not self._recording.taken:  # a run may have begun since the files were opened
+                self._lay_out_shots()
         except BaseException:
             self.stop_recording()
             raise

@@ -95,7 +95,7 @@ class ReplayWriter(Closing):
             self._column(group, "data", np.float32, (rows, columns))
         for key in info.channels[len(info.tiles) :]:
             group = self._channel(f"equipment/{key}")
-            group.attrs["id"] = (ids or {}).get(key, key)
+            group.attrs["id"] = (ids or {}).get(key) or key
             self._column(group, "raw", h5py.string_dtype())
         self._frame = {name: np.empty(tile.bad.shape, "f4") for name, tile in info.tiles.items()}
 

@@ -78,7 +78,8 @@ class OnlineSettings(Section):
     masks: dict[str, Path] = Field(default={})
     """NPY file by detector id: (rows, columns), not 0 where a pixel is bad."""
     tag_step: Annotated[int, Field(ge=1)] | None = None
-    """Tags from one image to the next. None: found in the run's list of tags."""
+    """Tags from one image to the next; the first detector's images say which tags are shots. None:
+    found in the run's list of tags."""
     catch_up_tags: Tags = 40
     """The run under way is read from its start if it began at most this number of tags ago, else
     from the newest tag; keep it below the length of the ring buffer. A run that follows is read

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from skywright.acquire.counters import Counters, sum_counts
@@ -25,7 +26,11 @@ from skywright.instruments.sacla.sources.online_database import (
     RUNNING,
     DatabaseThread,
 )
-from skywright.instruments.sacla.sources.online_images import MOST_AHEAD_TAGS, ImageThread
+from skywright.instruments.sacla.sources.online_images import (
+    ANSWER_S,
+    MOST_AHEAD_TAGS,
+    ImageThread,
+)
 from skywright.instruments.sacla.sources.online_run import OnlineRun, OnlineRuns
 from skywright.instruments.sacla.sources.online_settings import OnlineSettings
 from skywright.instruments.sacla.sources.troubles import Troubles
@@ -228,28 +233,42 @@ class SaclaSource(PolledSource[Record[Any]]):
         number = int(dbpy.read_runnumber_newest(beamline))
         return number if dbpy.read_runstatus(beamline, number) in (PAUSED, RUNNING) else 0
 
-    def _connected(self, absent: dict[str, str]) -> bool:
-        """Connect to the detectors, all at once; raise HardwareError if none answers."""
-        absent.clear()
+    def _connected(self, absent: dict[str, str], *names: str) -> bool:
+        """Connect to detectors (all if none are named) at once; say in `absent` which are away.
+
+        When one has answered, the others are not awaited for more than `ANSWER_S`.
+
+        Raises
+        ------
+        HardwareError
+            If none answers within ``settings.connect_s``.
+        """
+        names = names or tuple(self._images)
+        answers: SimpleQueue[tuple[str, str]] = SimpleQueue()
 
         def connect(name: str) -> None:
             try:
                 self._images[name].connect()
             except Exception as error:  # one exception for everything
-                absent[name] = str(error)
+                answers.put((name, str(error) or type(error).__name__))
+            else:
+                answers.put((name, ""))
 
-        callers = {
-            name: threading.Thread(target=connect, args=(name,), daemon=True)
-            for name in self._images
-        }
-        for caller in callers.values():
-            caller.start()
+        for name in names:
+            threading.Thread(target=connect, args=(name,), daemon=True).start()
+        absent.clear()
+        absent.update(dict.fromkeys(names, "does not answer"))
         deadline = time.monotonic() + self.settings.connect_s
-        for name, caller in callers.items():
-            caller.join(max(deadline - time.monotonic(), 0.0))
-            if caller.is_alive():
-                absent[name] = f"has not answered for {self.settings.connect_s:g} s"
-        if len(absent) == len(self._images):
+        for _ in names:
+            try:
+                name, why = answers.get(timeout=max(deadline - time.monotonic(), 0.0))
+            except Empty:
+                break
+            absent[name] = why
+            if not why:
+                del absent[name]
+                deadline = min(deadline, time.monotonic() + ANSWER_S)
+        if len(absent) == len(names):
             raise HardwareError("; ".join(f"{name}: {why}" for name, why in absent.items()))
         return True
 
@@ -304,11 +323,17 @@ class SaclaSource(PolledSource[Record[Any]]):
     def _newest_step(
         self, number: int, start: int, step: int, there: Mapping[str, ImageThread]
     ) -> tuple[int, int] | None:
-        """Return the newest tag with images, and the tag step; None if it is not of the run."""
+        """Return a tag with images, and the tag step; None while too little is known.
+
+        The tag is that of the newest image of the first detector. Of detectors with different rates
+        the first one says which tags are shots.
+        """
         reference = self.settings.reference.replace("{bl}", str(self.settings.beamline))
         reached = int(self._api.dbpy.read_tagnumber_newest(reference)[1])
         tags = [thread.newest_tag for thread in there.values()]
-        newest = max((tag for tag in tags if tag <= reached + MOST_AHEAD_TAGS), default=-1)
+        fresh = [tag for tag in tags if start <= tag <= reached + MOST_AHEAD_TAGS]
+        is_whole = len(fresh) == len(tags) or reached - start >= self.settings.wait_tags
+        newest = fresh[0] if fresh and is_whole else -1
         is_reading = any(thread.is_alive() for thread in there.values())
         if max(tags) < 0:  # no detector says it
             listed = find_steps(self._api, self.settings, number, list(there))
@@ -321,7 +346,7 @@ class SaclaSource(PolledSource[Record[Any]]):
             for thread in there.values():
                 thread.ask_tag_again()
         else:
-            self._connected({})
+            self._connected({}, *there)
         return None
 
     def _report_beginning(self, info: RunInfo, passed: int) -> None:
