@@ -150,6 +150,34 @@ def test_full_disk_is_told_before_hdf5_meets_it(
         assert reader.read(IDENTITY.path).tolist() == [0, 2]
 
 
+def test_a_disk_that_fails_is_an_os_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """HDF5 has a RuntimeError for some of it."""
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("Unable to flush dataset (file write failed)")
+
+    path = tmp_path / "a.h5"
+    writer = ColumnWriter(path, [IMAGE, TIME], IDENTITY)
+    row = {IMAGE.path: np.zeros((3, 4)), TIME.path: 0.0}
+    with monkeypatch.context() as patch:
+        patch.setattr(h5py.Dataset, "__setitem__", fail)
+        with pytest.raises(OSError, match=r"a\.h5: Unable to flush"):
+            writer.append(0, row)
+    writer.append(0, row)
+    with monkeypatch.context() as patch:
+        patch.setattr(h5py.Dataset, "flush", fail)
+        with pytest.raises(OSError, match=r"a\.h5: Unable to flush"):
+            writer.flush()
+    assert writer.flush() == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(h5py.File, "close", fail)
+        with pytest.raises(OSError, match=r"a\.h5: Unable to flush"):
+            writer.close()
+    writer.close()
+    with ColumnReader(path, IDENTITY.path) as reader:
+        assert reader.read(IDENTITY.path).tolist() == [0]
+
+
 WRITER = """
 import sys
 import numpy as np

@@ -76,7 +76,7 @@ function replaceParts(fresh) {
   });
 }
 
-function changeable(part) {  // what a reader may open, type or choose, by what it is called
+function changeable(part) {  // what a reader may open, type or have in focus, by what it is called
   const elements = new Map();
   for (const element of part.querySelectorAll("details, input, select")) {
     const title = element.querySelector("summary")?.textContent.replace(/\d+/g, "");  // rows grow

@@ -24,7 +24,7 @@ LONG_TEXT: dict[str, Any] = {"kind": Kind.omitted, "string": True}
 BEAT_S = 2.0
 """Seconds between signs of life; the IOC waits 15 s for one."""
 BEGIN_S = 120.0
-"""Seconds in which a run must begin: the IOC writes 15,000 rows of a grid a second at best."""
+"""Time limit, s, for the begin of a run; the IOC writes at most 15,000 rows/s."""
 logger = logging.getLogger(__name__)
 
 TEXT: dict[str, Any] = {"kind": Kind.normal, "string": True, "auto_monitor": True}

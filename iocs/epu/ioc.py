@@ -5,7 +5,7 @@ JSON: the grids, and the rows that each open run may read from its files. `SUGGE
 `OVERVIEW` are JSON too: which squares and holes to take next, and the present grid for people.
 
 `BEGIN` takes JSON with `grid`, `run` and `directory` and opens the files of a run; `END` takes the
-run's uid, with ` unread` after it if nobody reads the run: its rows come in the next one. A session
+run's uid, with ` unread` after it if its rows were not read: they come in the next one. A session
 puts the uids of its open runs, separated by spaces, into `ALIVE` every few seconds; runs without
 that are ended, so that the next session can take up the grid.
 

@@ -280,13 +280,45 @@ def test_an_alarm_does_not_alternate_with_the_items_that_are_good(
     assert owner.counters["undecodable"] == 50
     assert len(caplog.records) == 3  # waiting, taking, undecodable
     monkeypatch.setattr(owner, "_alarm_until", 0.0)  # as some seconds later
-    source.send(100)
+    source.send(101, 102)  # the loss goes on
+    assert owner.state().alarm
+    monkeypatch.setattr(owner, "_alarm_until", 0.0)
+    source.send(104)
     assert (owner.state().message, owner.state().alarm) == ("taking items", False)
 
 
+def test_an_alarm_before_the_last_item_is_over_in_time_and_at_a_stop(
+    source: HandSource, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Named(Owner[int, int]):
+        def status_message(self, result: int) -> tuple[str, bool]:
+            return f"item {result}", result < 0
+
+    owner = Named(source)
+    owner.start()
+    source.report("a glitch")
+    source.send(1)
+    assert (owner.state().message, owner.state().alarm) == ("a glitch", True)
+    monkeypatch.setattr(owner, "_alarm_until", 0.0)  # as some seconds later; no item follows
+    until(lambda: owner.state().message == "item 1")
+    source.send(-1)
+    assert (owner.state().message, owner.state().alarm) == ("item -1", True)
+    source.send(2)  # the alarm was of the item
+    assert (owner.state().message, owner.state().alarm) == ("item 2", False)
+    source.report("a glitch")
+    source.send(3)
+    owner.stop()
+    assert (owner.state().message, owner.state().alarm) == ("idle", False)
+    owner.close()
+
+
 @pytest.mark.parametrize("threads", [0, 2])
-def test_the_traceback_of_a_defect_is_logged_once_until_an_item_is_good(
-    source: HandSource, make: Make, threads: int, caplog: pytest.LogCaptureFixture
+def test_the_traceback_of_a_defect_is_logged_once_until_the_alarm_is_over(
+    source: HandSource,
+    make: Make,
+    threads: int,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def process(item: int) -> float:
         return 1 / item
@@ -297,9 +329,30 @@ def test_the_traceback_of_a_defect_is_logged_once_until_an_item_is_good(
     until(lambda: owner.counters["not processed"] == 3)
     assert caplog.text.count("Traceback") == 1
     assert "owner: packet cannot be processed" in caplog.text
-    source.send(1, 0, 0)
-    until(lambda: owner.counters["not processed"] == 5)
+    source.send(1, 0)
+    until(lambda: owner.counters["not processed"] == 4)
+    assert caplog.text.count("Traceback") == 1
+    monkeypatch.setattr(owner, "_alarm_until", 0.0)  # as some seconds later
+    source.send(1)
+    until(lambda: not owner.state().alarm)
+    source.send(0, 0)
+    until(lambda: owner.counters["not processed"] == 6)
     assert caplog.text.count("Traceback") == 2
+
+
+def test_the_traceback_of_an_item_is_logged_again_without_a_process(
+    source: HandSource, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Inverted(Owner[float, float]):
+        def process_argument(self, item: float) -> float:
+            return 1 / item
+
+    monkeypatch.setattr(owner_module, "ALARM_S", 0.0)
+    owner = Inverted(source)
+    owner.start()
+    source.send(0, 0, 1, 0)
+    assert caplog.text.count("Traceback") == 2
+    owner.close()
 
 
 def test_an_endpoint_that_fails_ends_nothing(

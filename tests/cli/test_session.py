@@ -139,7 +139,12 @@ def test_a_script_has_its_path_and_imports_the_modules_beside_it(
     monkeypatch.setattr(sys, "argv", [*sys.argv])
     monkeypatch.setattr(session, "have_beamline", lambda settings: None)
     engine = SimpleNamespace(state="idle")
-    monkeypatch.setattr(profile, "load_profile", lambda: {"RE": engine})
+
+    def load_profile() -> dict[str, Any]:
+        assert str(tmp_path) not in sys.path  # a plans.py there would hide those of the beamline
+        return {"RE": engine}
+
+    monkeypatch.setattr(profile, "load_profile", load_profile)
     monkeypatch.setattr(signal, "signal", lambda *_: None)  # of the process of the tests
     session.session([str(script)])
     logging.getLogger("bluesky").removeFilter(session._is_logged_only)

@@ -68,10 +68,10 @@ def test_display_has_its_own_pace_and_a_client_that_sleeps_costs_no_shot():
 @pytest.mark.parametrize(
     ("option", "value", "why"),
     [
-        ("--workers", "0", "'0': expected a whole number, 1 to 1000"),
-        ("--window", "-200", "'-200': expected a whole number, 0 to 1e+06"),
-        ("--image-period", "nan", "'nan': expected a number, 0.2 to 1e+06"),
-        ("--frames-gb", "x", "'x': expected a number, 0 to 1e+06"),
+        ("--workers", "0", "'0': expected a whole number, 1 to 1,000"),
+        ("--window", "-200", "'-200': expected a whole number, 0 to 1,000,000"),
+        ("--image-period", "nan", "'nan': expected a number, 0.2 to 1,000,000"),
+        ("--frames-gb", "x", "'x': expected a number, 0 to 1,000,000"),
     ],
 )
 def test_numbers_that_make_no_sense_are_refused_at_the_start(

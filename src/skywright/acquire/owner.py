@@ -36,7 +36,8 @@ SILENCE_S = 2.0
 """Time without an item, s, after which the owner reports `silence_text`."""
 ALARM_S = 10.0
 """Time, s, for which an alarm stays the message although items go on. Else it would alternate with
-`status_message`, a line in the log for each item, where a part of the items is lost."""
+`status_message`, a line in the log for each item, where a part of the items is lost. An alarm of
+`status_message` itself is over with the next item."""
 DRAIN_S = 5.0
 """Timeout, s, for items still in processing when the source stops or the owner closes."""
 
@@ -127,8 +128,10 @@ class Owner(Generic[Item, Result]):
         self._message, self._alarm = self.idle_text, False
         self._alarm_until = 0.0
         self._logs_errors = True
-        """False from the first item that cannot be processed to the next good one: the traceback of
-        each would fill the disk."""
+        """False from the first item that cannot be processed until the message is no alarm: the
+        traceback of each would fill the disk."""
+        self._after_alarm = ""
+        """The message of a good item that waits for `_alarm_until`; empty if none does."""
         self._last_arrival = time.monotonic()
         self._silent = self._closing = False
         self._silent_since = 0.0  # last arrival before the silence that was reported
@@ -191,11 +194,13 @@ class Owner(Generic[Item, Result]):
     def report(self, message: str, alarm: bool = True) -> None:
         """Set the message, and log it if it differs from the present one."""
         with self._lock:
+            self._after_alarm = ""
+            if alarm:
+                self._alarm_until = time.monotonic() + ALARM_S
             if (message, alarm) == (self._message, self._alarm):
                 return
-            if alarm and message != self._message:
-                self._alarm_until = time.monotonic() + ALARM_S
             self._message, self._alarm = message, alarm
+            self._logs_errors = self._logs_errors or not alarm
         logger.log(logging.WARNING if alarm else logging.INFO, "%s: %s", self.name, message)
         self._notify()
 
@@ -392,9 +397,8 @@ class Owner(Generic[Item, Result]):
                 self.source_stopped()
             self._running = should_run
             self._wake_monitor.set()
-        if (
-            not should_run and not self._alarm
-        ):  # Keep an alarm message, so that the user can read it
+        # Keep an alarm message, so that the user can read it, if no good item came after it
+        if not should_run and (not self._alarm or self._after_alarm):
             self.report(self.idle_text, alarm=False)
 
     def source_starts(self) -> None:
@@ -477,7 +481,6 @@ class Owner(Generic[Item, Result]):
             self._silent = False  # the message is of the item
             self.report(f"{refused.cause}: {refused}")
         elif processed.has_result:
-            self._logs_errors = True
             self._report_item(processed.result)
         self._item_finished(acquisition)
         if self.notifies_each_item:
@@ -513,17 +516,24 @@ class Owner(Generic[Item, Result]):
         message = self._publisher.call("status_message", self.status_message, result)
         if failure := self._publisher.failure:
             self.report(failure)
-        elif message is not None:
-            self.report(*message)
+        elif message is not None and message != (self._message, self._alarm):
+            text, alarm = message
+            with self._lock:
+                is_held = not alarm and self._alarm and not self._silent
+                is_held = is_held and time.monotonic() < self._alarm_until
+                if is_held:
+                    self._after_alarm = text  # `_monitor` reports it, should no item follow
+            if not is_held:
+                self.report(text, alarm)
+                self._alarm_until = 0.0
         self._silent = False
 
     def status_message(self, result: Result) -> tuple[str, bool]:
         """Return the message after a result, and whether it is an alarm; for subclasses.
 
-        An alarm is returned again for `ALARM_S`, except that of a silence, which the result ends.
+        One that is none waits for `ALARM_S` after an alarm of the owner or its source, except that
+        of a silence, which the result ends.
         """
-        if self._alarm and not self._silent and time.monotonic() < self._alarm_until:
-            return self._message, True
         return f"taking {self.item_name}s", False
 
     def expects_items(self) -> bool:
@@ -584,6 +594,9 @@ class Owner(Generic[Item, Result]):
                 self._start_or_stop_source()
             except SkywrightError as error:
                 self.report(str(error))
+            held = self._after_alarm
+            if held and time.monotonic() >= self._alarm_until:
+                self.report(held, alarm=False)
             silent_s = time.monotonic() - self._last_arrival
             is_silent = self.is_running and silent_s > SILENCE_S and self.expects_items()
             if is_silent and self._silent_since != self._last_arrival:  # each silence once

@@ -78,8 +78,6 @@ def session(
     source: str | bytes | None = code
     if script and source is None:
         sys.argv = script
-        # As Python does for a script: modules beside it are imported.
-        sys.path.insert(0, str(Path(script[0]).resolve().parent))
         name, source = script[0], _read_script(Path(script[0]))
     program = None if source is None else _compile_source(name, source)  # before minutes of a start
     if config:
@@ -263,6 +261,9 @@ def _run_code(program: CodeType, name: str) -> None:
     namespace = load_profile()
     if name != "-c":
         namespace["__file__"] = name
+        # As Python does for a script: modules beside it are imported. The profile is loaded by
+        # now, so that a `plans.py` there does not hide the package of the beamline.
+        sys.path.insert(0, str(Path(name).resolve().parent))
     try:
         exec(program, namespace)
     except SkywrightError:

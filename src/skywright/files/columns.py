@@ -201,11 +201,14 @@ class ColumnWriter(Closing):
         caster.check(count)
         check_free_space(self.path.parent, count * self._row_bytes)
         start = self.appended
-        for path, values in checked.items():
-            dataset = self._data[path]
-            # Given the whole shape, h5py does not look up the present one: 9 us in place of 35
-            dataset.resize((start + count, *values.shape[1:]))
-            dataset[start : start + count] = values
+        try:
+            for path, values in checked.items():
+                dataset = self._data[path]
+                # Given the whole shape, h5py does not look up the present one: 9 us in place of 35
+                dataset.resize((start + count, *values.shape[1:]))
+                dataset[start : start + count] = values
+        except RuntimeError as error:
+            raise OSError(f"{self.path}: {error}") from error
         self._pending.append(identities)
         self.appended = start + count
 
@@ -224,9 +227,12 @@ class ColumnWriter(Closing):
         """
         if not self._pending:
             return self.flushed
-        for dataset in self._data.values():
-            dataset.flush()
         start = self.flushed
+        try:  # HDF5 has both errors for a full disk
+            for dataset in self._data.values():
+                dataset.flush()
+        except (OSError, RuntimeError) as error:
+            raise OSError(f"{self.path}: {error}") from error
         self._identities.resize(self.appended, axis=0)
         try:
             self._identities[start:] = np.concatenate(self._pending)
@@ -251,7 +257,10 @@ class ColumnWriter(Closing):
             try:
                 self.flush()
             finally:
-                self._file.close()
+                try:
+                    self._file.close()
+                except RuntimeError as error:
+                    raise OSError(f"{self.path}: {error}") from error
 
 
 class ColumnCaster:

@@ -49,7 +49,9 @@ def limited(kind: type[int] | type[float], least: float, most: float) -> Callabl
             value = None
         if value is None or not least <= value <= most:
             what = "a whole number" if kind is int else "a number"
-            raise argparse.ArgumentTypeError(f"{text!r}: expected {what}, {least:g} to {most:g}")
+            raise argparse.ArgumentTypeError(
+                f"{text!r}: expected {what}, {least:,.10g} to {most:,.10g}"
+            )
         return value
 
     return number

@@ -155,6 +155,18 @@ def test_what_a_broken_stream_did_not_deliver_comes_again(database: Database) ->
     assert asyncio.run(taken_from_stream(database, 2)) == ids[1:]
 
 
+def test_an_instruction_that_cannot_be_sent_does_not_end_the_stream(database: Database) -> None:
+    ids = given(database, 60, 60)
+    table = agent_instruction
+    with database.write() as connection:  # an older version took it
+        mine = table.c.instruction_id == ids[0]
+        connection.execute(table.update().where(mine).values(payload={"x": 2**70}))
+    assert asyncio.run(taken_from_stream(database, 1)) == ids[1:]
+    with database.read() as connection:
+        query = select(table.c.status).order_by(table.c.number)
+        assert connection.execute(query).scalars().first() == "failed"
+
+
 def test_what_a_killed_server_had_taken_comes_again(database: Database) -> None:
     async def take() -> None:
         service = Service(database)

@@ -314,6 +314,16 @@ def test_a_model_that_says_nothing_gains_no_weight(database: Database) -> None:
         apply_event(connection, of_hole | hole | {"prediction_model_name": "one"})
         apply_event(connection, judged | {"micrograph_uuid": "m"})
         assert weights(connection, "g") == pytest.approx(before)  # both 0.6 of the hole
+        connection.execute(prediction_model.insert().values(name="new"))
+        record(connection, "gridsquare", [{"uuid": "s3", "grid_uuid": "g"}])
+        place = {"grid_uuid": "g", "gridsquare_uuid": "s3"}
+        record(connection, "foilhole", [{"uuid": "h3", **place}])
+        record(connection, "micrograph", [{"uuid": "m3", "foilhole_uuid": "h3", **place}])
+        new = {"foilhole_uuid": "h3", "prediction_model_name": "new", "prediction_value": 0.1}
+        apply_event(connection, of_hole | new)
+        apply_event(connection, judged | {"micrograph_uuid": "m3"})
+        third = [("all", None), ("one", None), ("new", None)]
+        assert weights(connection, "g") == pytest.approx(dict.fromkeys(third, 1 / 3))
 
 
 def test_every_message_has_an_example_that_can_be_read() -> None:

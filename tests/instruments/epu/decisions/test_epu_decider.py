@@ -182,7 +182,9 @@ def test_a_suggestion_that_could_not_be_stored_is_made_again(
         assert stored.scalar() == len(results)
 
 
-def test_results_that_come_after_the_last_hole_are_stored(tmp_path: Path) -> None:
+def test_results_that_come_after_the_last_hole_are_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The suggestion does not change any more."""
     database = open_database(tmp_path / "epu.sqlite", durable=False)
     links = {"grid_uuid": "g", "gridsquare_uuid": "s", "gridsquare_id": "1"}
@@ -193,11 +195,12 @@ def test_results_that_come_after_the_last_hole_are_stored(tmp_path: Path) -> Non
         record(connection, "gridsquare", [square])
         record(connection, "foilhole", [{"uuid": "h", "foilhole_id": "2", **links}])
         rows = [{"uuid": f"m{n}", "foilhole_uuid": "h", **links} for n in range(30)]
+        rows.append({**rows[0], "uuid": "m30", "gridsquare_id": None})  # its share has no square
         record(connection, "micrograph", rows)
     suggested: list[Suggestion] = []
     decider = Decider(database, EpuOrder(), suggested=lambda _, each: suggested.append(each))
     decider.step()
-    for numbers, resolution in ((range(3), 3.0), (range(3, 30), 9.0)):
+    for numbers, resolution in (([0, 1, 2, 30], 3.0), (range(3, 30), 9.0)):
         with database.write() as connection:
             for number in numbers:
                 event = {"event_type": "ctf.completed", "micrograph_uuid": f"m{number}"}
@@ -208,6 +211,8 @@ def test_results_that_come_after_the_last_hole_are_stored(tmp_path: Path) -> Non
             stored = connection.execute(select(current_prediction.c.value)).scalars().all()
         assert stored == pytest.approx([share], rel=1e-3)
     assert len(suggested) == 1
+    monkeypatch.setattr(Database, "write", lambda _: 1 / 0)
+    decider.step()  # there is nothing to store
     database.close()
 
 

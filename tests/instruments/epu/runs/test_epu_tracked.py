@@ -133,15 +133,21 @@ def test_a_run_that_begins_for_long_ends_no_other(
     grids = TrackedGrids(ingest.database)
     first = next(grid for grid in grids.grids() if grid.uuid != "g2")
     grids.begin(first.uuid, "first", tmp_path)
-    now = time.monotonic()
+    now, full = time.monotonic(), True
 
     def slow(*arguments: Any) -> ColumnWriter:
         nonlocal now
         now += 15.0
+        if full:
+            raise OSError(28, "No space left on device")
         return ColumnWriter(*arguments)
 
     monkeypatch.setattr("time.monotonic", lambda: now)
     monkeypatch.setattr("skywright.instruments.epu.runs.tracked.ColumnWriter", slow)
+    with pytest.raises(OSError, match="No space"):
+        grids.begin("g2", "failed", tmp_path)
+    assert not grids.end_abandoned(15.0)
+    full = False
     grids.begin("g2", "second", tmp_path)
     assert not grids.end_abandoned(15.0)
     grids.close()

@@ -1,6 +1,7 @@
 """Routes of agents: the stream of instructions, answers, heartbeats, logs."""
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -21,6 +22,7 @@ from skywright.instruments.epu.database.schema_exchange import (
 )
 from skywright.instruments.epu.database.write import set_values
 
+logger = logging.getLogger(__name__)
 router = APIRouter()
 
 POLL_S = 1.0
@@ -74,9 +76,17 @@ async def _instructions(
             if closed is not None:  # the agent connects again
                 return
             while undelivered:
-                yield event("instruction", _instruction(undelivered[0]))
-                number = undelivered.pop(0)["instruction_id"]
-                await service.writer.do(partial(instructions.mark_sent, instruction_id=number))
+                number = undelivered[0]["instruction_id"]
+                try:
+                    chunk = event("instruction", _instruction(undelivered[0]))
+                except TypeError as error:  # of before such ones were refused; see `_deliverable`
+                    logger.error("instruction %s cannot be sent: %s", number, error)
+                    note = instructions.mark_failed
+                else:
+                    yield chunk
+                    note = instructions.mark_sent
+                undelivered.pop(0)
+                await service.writer.do(partial(note, instruction_id=number))
             await service.wait(POLL_S, changed)
         reason = "server_shutdown"
     finally:

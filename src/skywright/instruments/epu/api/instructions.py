@@ -122,6 +122,12 @@ def mark_sent(connection: Connection, instruction_id: str) -> None:
     set_values(connection, agent_instruction, mine, sent_at=datetime.now(UTC))
 
 
+def mark_failed(connection: Connection, instruction_id: str) -> None:
+    """Note that an instruction cannot be sent; it is not handed out again."""
+    mine = agent_instruction.c.instruction_id == instruction_id
+    set_values(connection, agent_instruction, mine, status="failed")
+
+
 def put_back(connection: Connection, rows: Sequence[Row]) -> None:
     """Let instructions wait again that a stream took and that may not have reached its agent.
 

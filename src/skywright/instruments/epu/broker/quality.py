@@ -4,7 +4,8 @@ Each model has, for a grid, a weight; the overall prediction of a square or hole
 mean of the models' present predictions. A judged micrograph updates the weights of the models
 that predicted it by Bayes' rule: one that gave the outcome the probability p gets p times its
 weight, then these weights are scaled to the sum that they had. Those of other models stay, as
-nothing was learned of them. The weights of a grid have the sum 1.
+nothing was learned of them. A new model begins with the mean of the weights. The weights of a grid
+have the sum 1.
 """
 
 from datetime import UTC, datetime
@@ -95,7 +96,8 @@ def judge(connection: Connection, micrograph: Row, event: Judged) -> None:
         likelihoods[key] = expected if event.quality else 1.0 - expected
     if not likelihoods:
         return
-    present = dict.fromkeys(likelihoods, 1.0) | weights(connection, grid)
+    known = weights(connection, grid)
+    present = dict.fromkeys(likelihoods, _first_weight(known)) | known
     updated = {key: present[key] * likelihood for key, likelihood in likelihoods.items()}
     before = sum(present[key] for key in likelihoods)
     kept = before / (sum(updated.values()) or 1.0)  # 0 after some hundred surprises
@@ -109,6 +111,11 @@ def judge(connection: Connection, micrograph: Row, event: Judged) -> None:
         event,
     )
     store_overall(connection, grid)
+
+
+def _first_weight(known: dict[tuple[str, str | None], float]) -> float:
+    """Return the weight of a model that has none yet: the mean of the present ones."""
+    return sum(known.values()) / len(known) if known else 1.0
 
 
 def store_overall(connection: Connection, grid: str) -> None:
@@ -134,8 +141,9 @@ def _combine(
     same = [table.c[name].is_not_distinct_from(value) for name, value in subject.items()]
     rows = list(connection.execute(select(table).where(*same)).mappings())
     known = weights(connection, grid) if known is None else known
+    first = _first_weight(known)
     parts = [
-        (known.get((row["prediction_model_name"], row["metric_name"]), 1.0), row["value"])
+        (known.get((row["prediction_model_name"], row["metric_name"]), first), row["value"])
         for row in rows
     ]
     total = sum(weight for weight, _ in parts)

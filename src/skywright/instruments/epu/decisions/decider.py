@@ -1,6 +1,6 @@
 """Follows the results in the entity database: quality of the grids, suggestions, an overview."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -63,9 +63,10 @@ class _Followed:
         assert self.quality is not None
         return dict(zip(self.quality.squares, self.quality.share.tolist(), strict=True))
 
-    def has_moved(self) -> bool:
-        """Return whether there are shares that are to be stored."""
-        return any(_differs(self.stored, *each) for each in self.shares().items())
+    def has_moved(self, squares: Container[str]) -> bool:
+        """Return whether there are shares of these squares that are to be stored."""
+        shares = self.shares().items()
+        return any(each[0] in squares and _differs(self.stored, *each) for each in shares)
 
 
 def _differs(stored: Mapping[str, float], square: str, share: float) -> bool:
@@ -127,7 +128,8 @@ class Decider:
         suggestion = self.policy.suggest(followed.quality, left)
         found = {"grid": grid, "policy": self.policy.name, **asdict(suggestion)}
         is_new = found != self.suggestion
-        if not is_new and not followed.has_moved():
+        recorded = {square for square, *_ in self.overview["squares"]}  # others cannot be stored
+        if not is_new and not followed.has_moved(recorded):
             return
         with self.database.write() as connection:
             stored = _store(connection, grid, followed, suggestion, is_new)

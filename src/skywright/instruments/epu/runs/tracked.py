@@ -402,8 +402,9 @@ class TrackedGrids:
                     with suppress(OSError):
                         writer.close()
                 raise
-            for other in self._runs.values():  # signs of life wait for the lock meanwhile
-                other.alive += time.monotonic() - started
+            finally:
+                for other in self._runs.values():  # signs of life wait for the lock meanwhile
+                    other.alive += time.monotonic() - started
             run.alive = time.monotonic()
             self._runs[uid] = run
             self._waiting.discard(grid)
