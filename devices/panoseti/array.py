@@ -291,6 +291,10 @@ class Panoseti(GuardedDevice):
     def _find_run(self, limit_s: float, wait_for_new: bool) -> None:
         self.connect()
         self._found_run = ""
+        if wait_for_new:
+            data_dir = Path(self._read_now(self.data_dir))
+            if not any(data_dir.rglob("*.pffd")):  # nor will the next run be seen
+                self._check_mounted(str(self._read_now(self.run_name)), data_dir)
         pause, deadline = threading.Event(), time.monotonic() + limit_s
         while True:
             name = str(self._read_now(self.run_name))

@@ -225,8 +225,9 @@ class BackgroundRecorder(Part):
     def set(self, pulses: int) -> Status:
         """Record the mean of the next N pulses as background; done when it is in use.
 
-        0 cancels, also what another client records. A recording that was begun here is cancelled
-        by a next one: a plan that resumes begins anew. Its status is done, without a background.
+        0 cancels a recording that was begun here; put 0 to the PV for one of another client. A
+        next recording cancels the one before it: a plan that resumes begins anew. The status of
+        the cancelled recording is done; there is no new background.
 
         Raises
         ------
@@ -236,7 +237,7 @@ class BackgroundRecorder(Part):
         if isinstance(pulses, bool) or not isinstance(pulses, int) or not 0 <= pulses <= 10_000:
             raise ConfigError(f"{self.name}: {pulses!r} pulses, expected 0..10000")
         self._cancels += self._is_recording()
-        cancels, cancel_first = self._cancels, self._is_recording() or not pulses
+        cancels, cancel_first = self._cancels, self._is_recording()
 
         def work() -> None:
             from skywright.instruments.psss.background import (

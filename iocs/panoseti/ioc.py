@@ -409,7 +409,7 @@ def build(args: argparse.Namespace) -> tuple[PVGroup, Mapping[str, Any]]:
             data_dir = Path(tempfile.gettempdir())  # nothing will be written
         elif data_dir is None:
             data_dir = temporary = Path(tempfile.mkdtemp(prefix="panoseti-"))
-            if args.source == "sockets" and not args.list_pvs:
+            if args.source == "sockets":
                 logger.warning(
                     "runs are written below %s, which a restart of this machine may empty; "
                     "choose another directory with --data-dir",

@@ -150,7 +150,7 @@ class PsssIOC(OwnerGroup):
     async def record_background(self, pulses: int) -> None:
         """Use the mean of the next pulses as background, and keep it; 0 cancels a recording."""
         recorder = self.service.background_recorder
-        if pulses <= 0:
+        if pulses == 0:
             await self.in_thread(recorder.cancel)
             return
         recorded = self.spectra.background_recorded

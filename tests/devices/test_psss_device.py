@@ -379,6 +379,19 @@ def test_a_background_that_was_not_recorded_is_not_taken_for_one(psss: Psss) -> 
         psss.signal_per_row.put(1.5)
 
 
+def test_a_refused_background_leaves_the_recording_of_another_client(RE: Any, psss: Psss) -> None:
+    psss.processing.set(1).wait(60)
+    try:
+        psss.background_record.put(150, wait=False)  # another client, for 1.5 s
+        with pytest.raises(HardwareError, match="a background is being recorded"):
+            RE(take_background(psss, 5, settle_s=0.2))
+        psss.background_record.put(-1, wait=False)
+        until(lambda: str(psss.fetch(psss.background_recorded)).startswith("recorded "))
+    finally:
+        psss.processing.set(0).wait(60)
+        psss.put_setpoint(psss.background, " ")  # clears
+
+
 def test_silent_source_is_told_and_named(
     RE: Any, psss: Psss, documents: Documents, ioc: IocProcess
 ) -> None:

@@ -237,7 +237,7 @@ def test_a_run_whose_files_are_not_mounted_is_not_registered(
     try:
         for wait_for_new in (False, True):
             with pytest.raises(HardwareError, match=f"not below {tmp_path} on this machine; mount"):
-                RE(track_run(panoseti, 1.0, wait_for_new=wait_for_new))
+                RE(track_run(panoseti, 600.0, wait_for_new=wait_for_new))  # at once
     finally:
         panoseti.run_simulated(False).wait(60)
 

@@ -165,6 +165,11 @@ def test_a_measured_background_is_the_same_whatever_the_order_of_changes():
     assert dataclasses.replace(signed, background_mode="none").background_used is None
     digests = {each.background_digest for each in (clipped, signed)}
     assert len(digests) == 1
+    for dtype in (np.uint32, np.int32, np.float32):  # wide pictures have wide backgrounds
+        wide = process(
+            np.full((4, 64), 100_000, dtype), Settings(background=np.full((4, 64), 7e4 + 0.7))
+        )
+        assert (wide.spectrum == 4 * 29_999).all()
     assert Settings(background=measured + 1).background_digest not in digests
     assert Settings().background_digest == ""
 

@@ -235,6 +235,17 @@ def test_no_picture_ends_anything(processor: Processor, source: ScriptedSource) 
     assert results[-1].time_ns == TIME_NS
 
 
+def test_the_traceback_of_a_defect_is_logged_once_until_a_picture_is_good(
+    processor: Processor, source: ScriptedSource, caplog: pytest.LogCaptureFixture
+) -> None:
+    processor.start()
+    for number, image in enumerate(("no array", None, "no array", PICTURE, "no array")):
+        source.queue.put(make_pulse(number, image))
+    seen(processor, 5)
+    assert processor.lost() == {"not processed": 3}
+    assert caplog.text.count("Traceback") == 2
+
+
 @pytest.mark.parametrize(
     ("settings", "status", "said"),
     [

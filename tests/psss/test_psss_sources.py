@@ -296,6 +296,14 @@ def test_replay_plays_files_of_bs_h5(compact, tmp_path):
     assert [pulse.time_ns for pulse in pulses] == times
 
 
+def test_replay_takes_large_integer_times_for_ns(tmp_path):
+    times = [0, 10 * 10**9, 20 * 10**9, 30 * 10**9]
+    source = ReplaySource(write(tmp_path / "a.h5", time=times), once=True, rate_hz=0)
+    source.open()
+    assert [pulse.time_ns for pulse in take(source, 4)] == times
+    source.halt()
+
+
 def test_replay_plays_our_recordings(tmp_path):
     images = [
         Image(

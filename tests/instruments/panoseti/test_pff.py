@@ -207,6 +207,14 @@ def test_a_cut_frame_of_a_growing_file_is_no_frame(product, kept, tmp_path):
         assert (file.torn, file.skipped) == (int(kept > header), kept)
 
 
+def test_a_cut_frame_before_one_cut_in_its_header_costs_no_later_one(tmp_path):
+    one = [encode_frames(made_frames("img16", 9)[n : n + 1]) for n in range(9)]
+    data = b"".join([*one[:4], one[4][:-7], one[5][:251], *one[6:]])
+    with PffFile(write(tmp_path, "img16", data)) as file:
+        read = [file.read(n, n + 1) for n in range(len(file))]
+    assert [int(each.numbers[0, 0, 0]) for each in read][-3:] == [6, 7, 8]
+
+
 @pytest.mark.parametrize("product", ["img16", "ph256"])
 def test_a_growing_file_gives_its_newest_complete_frame(product, tmp_path):
     frames = made_frames(product, 40)

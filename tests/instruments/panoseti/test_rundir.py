@@ -54,6 +54,30 @@ def test_a_collected_copy_is_not_read_beside_its_original(tmp_path):
     assert open_run_directory(copy).files() == {(1, "ph256"): [copy / path.name]}
 
 
+def test_the_rest_of_a_file_that_was_moved_is_named(tmp_path, caplog):
+    caplog.set_level("INFO", "skywright")
+    frames = made_frames("ph256", 10)
+    run = run_directory(tmp_path)
+    path = run / file_name("ph256")
+    path.write_bytes(encode_frames(frames[:6]))
+    (run / path.name.replace("seqno_0", "seqno_1")).write_bytes(encode_frames(frames[:1]))
+    source = RunDirectorySource(tmp_path)
+    source.open()
+    source.rewind()
+    while source.next(1.0) is not None:
+        pass
+    copy = tmp_path / run.name
+    copy.mkdir()
+    shutil.copy2(path, copy)
+    assert source.next(1.0) is None
+    path.unlink()
+    append(copy / path.name, frames, 6, 10)
+    assert source.next(1.0) is None
+    source.close()
+    copies = [each for each in caplog.records if str(copy) in each.message]
+    assert [each.levelname for each in copies] == ["INFO", "WARNING"]
+
+
 def test_secrets_are_left_out_at_any_depth():
     value = {"a": [{"url": "http://u:p@h/x?y", "Password": "p", "api_key": "k"}], "b": "a@b"}
     assert without_secrets(value) == {"a": [{"url": "http://h/x?y"}], "b": "a@b"}

@@ -184,16 +184,26 @@ def test_a_receiver_that_is_unplugged_ends_the_streams(served, stub):
     assert health == [True, False]
 
 
-def test_a_refused_init_leaves_the_receiver_that_works(stub, twin):
-    other = SimulatedF9t(uid="0011223344")
+def test_a_refused_init_leaves_the_receiver_that_works(served, stub, twin):
+    other, health = SimulatedF9t(uid="0011223344"), []
+    wrong = {"f9t_uid": "0000000000"}
+
+    async def set_health(serving):
+        health.append(serving)
+
+    served.service.set_health = set_health
+    init(stub, twin.device)
     try:
-        for number, device in enumerate(("/dev/ttyUSB99", "/dev/null", other.device)):
-            init(stub, twin.device) if not number else None
-            code, _ = status(lambda: init(stub, device))  # noqa: B023
+        for device in ("/dev/ttyUSB99", "/dev/null", other.device, twin.device):
+            code, _ = status(lambda: init(stub, device, **wrong))  # noqa: B023
             assert code == (Code.UNAVAILABLE if device == "/dev/null" else Code.INVALID_ARGUMENT)
             call = stub.CaptureUblox(pb.CaptureUbloxRequest(), timeout=90)
             next(call)
             call.cancel()
+        assert False not in health
+        served.service._opened = "/dev/ttyUSB99", 9600  # it cannot be opened again
+        assert status(lambda: init(stub, twin.device, **wrong))[0] == Code.INVALID_ARGUMENT
+        assert health[-1] is False
     finally:
         other.close()
 

@@ -265,8 +265,9 @@ class PffFile(Closing):
             end = begin + most * frame_bytes
         else:
             begin = int(offsets[number])
-            # A long frame: one digit more in each number.
-            end = min(int(offsets[number + most - 1]) + frame_bytes + 64, self.size)
+            # A long frame has more digits; and the header after it decides whether it is cut.
+            end = int(offsets[number + most - 1]) + frame_bytes + LONGEST_HEADER
+            end = min(end, self.size)
         data = self._pread(begin, end - begin)
         rows = tuple(column[done : done + most] for column in result)
         count, _, skipped, _ = self._decode(data, most, rows)

@@ -67,10 +67,10 @@ def find_header(data, at, text, starts, columns, numbers, quabo):  # type: ignor
 def decode(data, text, starts, columns, image_bytes, most, offsets, numbers, quabo, pixels):  # type: ignore[no-untyped-def]
     """Decode the frames in `data` from its first byte.
 
-    A frame counts when its header is valid and its image is complete; but when no header follows it
-    and one begins inside its image, the image was cut. Bytes between frames are skipped and
-    counted. A frame that is cut
-    at the end of `data` is left to the next call: the file may grow.
+    A frame counts when its header is valid and its image is complete; but when no header follows
+    it, or the data end with it, and a header begins inside its image, the image was cut. At the end
+    of the data `LEAST_CUT` bytes of that header are enough. Bytes between frames are skipped and
+    counted. A frame that is cut at the end of `data` is left to the next call: the file may grow.
 
     Parameters
     ----------

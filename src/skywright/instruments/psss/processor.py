@@ -75,6 +75,7 @@ class Processor(Owner[Pulse, Result]):
         self._shape, self._dtype = (0, 0), ""
         self._bare = 0
         """Pulses without a picture since the last one that had one."""
+        self._logs_defects = True
         super().__init__(
             source,
             self._result_of,
@@ -217,7 +218,13 @@ class Processor(Owner[Pulse, Result]):
 
     def _result_of(self, given: tuple[Pulse, int, Settings]) -> Result:
         pulse, number, settings = given
-        return process_pulse(pulse, self._workspace, number, settings, self.counters)
+        result = process_pulse(
+            pulse, self._workspace, number, settings, self.counters, self._logs_defects
+        )
+        if pulse.image is not None:
+            # The traceback of each pulse would fill the disk: once until a picture is good.
+            self._logs_defects = result.pulse.image is not None
+        return result
 
     def offer(self, result: Result) -> None:
         """Count a result; the first endpoint, so that it is counted before clients get it."""
@@ -244,18 +251,19 @@ def process_pulse(
     settings_number: int,
     settings: Settings,
     counters: Counters,
+    logs_defects: bool = True,
 ) -> Result:
     """Process one pulse with settings, in the calling thread.
 
-    A pulse that cannot be processed, whatever the reason, is one without picture.
+    A pulse that cannot be processed, whatever the reason, is one without picture; its traceback is
+    logged with `logs_defects`.
     """
     begun_s, now_ns = time.monotonic(), time.time_ns()
     begun = time.perf_counter()
     try:
         spectrum = process(pulse.image, settings, workspace)
     except Exception:
-        # The first one only: the traceback of each would fill the disk.
-        level = logging.DEBUG if counters["not processed"] else logging.ERROR
+        level = logging.ERROR if logs_defects else logging.DEBUG
         logger.log(level, "psss: pulse %d", pulse.pulse_id, exc_info=True)
         counters.add("not processed")
         pulse = replace(pulse, image=None)

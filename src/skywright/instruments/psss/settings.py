@@ -45,7 +45,7 @@ class Settings:
         Label of the background, at most 512 bytes of UTF-8 without control characters.
     background_mode
         clipped: max(pixel - background, 0) for each pixel, as the old service has it (biased by
-        0.4 times the noise per row), a background with fractions rounded to uint16;
+        0.4 times the noise per row), a background with fractions rounded, at least 0;
         signed: pixel - background; none: it is not taken off.
     smoothing
         savgol: Savitzky-Golay, 51 columns, order 3, polynomial at the ends, before the fit; none.
@@ -210,7 +210,8 @@ def _used(background: NDArray[Any] | None, mode: BackgroundMode) -> NDArray[Any]
         return None
     if mode == "signed" or background.dtype.kind != "f":
         return background
-    used = np.clip(np.rint(background), 0, np.iinfo(np.uint16).max).astype(np.uint16)
+    used = np.clip(np.rint(background), 0, 2**62)
+    used = used.astype(np.uint16 if used.max() <= np.iinfo(np.uint16).max else np.int64)
     used.flags.writeable = False
     return used
 

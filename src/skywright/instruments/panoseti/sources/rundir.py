@@ -102,6 +102,10 @@ class _Growing:
             self.file.close()
             self.file = None
 
+    def is_left(self, copy: os.stat_result) -> bool:
+        """Return whether a copy has more than was read of this file, which is gone now."""
+        return self.file is None and self.size < copy.st_size
+
     def blocks(self) -> Iterator[FrameBlock]:
         """Yield what is new.
 
@@ -182,7 +186,8 @@ class RunDirectorySource(PolledSource[FrameBlock]):
         self._seen: set[tuple[object, ...]] = set()
         self._places: dict[tuple[str, str], Path] = {}
         """Path of each file, by the names of run and file; copies of it are not read."""
-        self._copies: set[Path] = set()
+        self._copies: set[tuple[Path, bool]] = set()
+        """Copies that were logged, with whether they have frames that were not read."""
         self._keeps_run = False
         """Whether frames of one run only are delivered: `_kept_run`, or the first that comes."""
         self._kept_run = ""
@@ -386,22 +391,26 @@ class RunDirectorySource(PolledSource[FrameBlock]):
         name = parse_file_name(path)
         if self._modules and name.module not in self._modules:
             return
+        place = path.parent.name, path.name
+        first = self._places.get(place, path)
         try:
             state = path.stat()
+            is_there = first == path or first.exists()
         except OSError as error:
             logger.error("%s", error)
             return
-        place = path.parent.name, path.name
-        first = self._places.setdefault(place, path)
-        if first != path:
-            known = self._files.get(first)
-            if first.exists() or known is None or known.done:
-                # Once the run is collected, a copy of it may be on the same disk.
-                if path not in self._copies:
-                    self._copies.add(path)
-                    logger.info("%s is not read: it is a copy of %s", path, first)
-                return
-            self._places[place] = path
+        known = self._files.get(first)
+        if first != path and (is_there or known is None or known.done):
+            # Once the run is collected, a copy of it may be on the same disk.
+            is_lost = not is_there and known is not None and known.is_left(state)
+            if (path, is_lost) not in self._copies:
+                self._copies.add((path, is_lost))
+                level, why = logging.INFO, "it is a copy of"
+                if is_lost:
+                    level, why = logging.WARNING, "its beginning was read at"
+                logger.log(level, "%s is not read: %s %s", path, why, first)
+            return
+        self._places[place] = path
         if path in self._files:
             self._look_again(self._files[path], state)
         elif _identity(name, state) not in self._seen:

@@ -106,24 +106,25 @@ class UbloxService:
                     f"{len(self._captures)} streams are active ({peers}); "
                     "end them or set force_init",
                 )
-            former, device = self._opened, ""
+            former = self._opened
             try:
                 config = parse_config(_values_of(request.f9t_config))
-                registers, device = config.registers(), config.device
-                await asyncio.to_thread(check_device, device)  # before the former one is closed
+                registers = config.registers()
+                # Before the former one is closed.
+                await asyncio.to_thread(check_device, config.device)
                 await self.stop()
-                receiver = await asyncio.to_thread(Receiver, device, config.baud)
+                receiver = await asyncio.to_thread(Receiver, config.device, config.baud)
             except ConfigError as error:
-                await self._open_again(former, device)
+                await self._open_again(former)
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
             except HardwareError as error:
-                await self._open_again(former, device)
+                await self._open_again(former)
                 await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
             try:
                 await asyncio.to_thread(configure, receiver, config, registers)
             except BaseException as error:
                 await asyncio.to_thread(receiver.close)
-                await self._open_again(former, device)
+                await self._open_again(former)
                 if isinstance(error, ConfigError):
                     await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
                 if not isinstance(error, HardwareError):
@@ -220,14 +221,15 @@ class UbloxService:
         receiver.listen(hand_over, fail)
         await self._post_health(True)
 
-    async def _open_again(self, former: tuple[str, int], device: str) -> None:
-        """Read the former receiver again, if it was closed for another `device`."""
-        if self._receiver is not None or not former[0] or former[0] == device:
+    async def _open_again(self, former: tuple[str, int]) -> None:
+        """Read the former receiver again, if it was closed."""
+        if self._receiver is not None or not former[0]:
             return
         try:
             await self._listen(await asyncio.to_thread(Receiver, *former), former[1])
         except SkywrightError as error:
             logger.error("%s", error)
+            await self._post_health(False)
 
     def _end_captures(self, code: grpc.StatusCode, text: str) -> None:
         for capture in self._captures:

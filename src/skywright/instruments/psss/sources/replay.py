@@ -33,7 +33,8 @@ TIME_NAMES = ("time_ns", "global_timestamp", "timestamp", "time")
 
 It is in ns, but for floating-point numbers and those below `SECONDS_MAX`, which are in s.
 ``timestamp_offset`` beside whole seconds has the ns, as in files of bsread's ``bs h5``."""
-SECONDS_MAX = 10**12
+SECONDS_MAX = 9 * 10**9
+"""The year 2255: more seconds are too many ns for 64 bits."""
 
 
 class ReplaySource(PolledSource[Pulse]):
