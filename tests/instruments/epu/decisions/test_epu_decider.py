@@ -194,8 +194,9 @@ def test_results_that_come_after_the_last_hole_are_stored(
         square = {"uuid": "s", "grid_uuid": "g", "gridsquare_id": "1"}
         record(connection, "gridsquare", [square])
         record(connection, "foilhole", [{"uuid": "h", "foilhole_id": "2", **links}])
-        rows = [{"uuid": f"m{n}", "foilhole_uuid": "h", **links} for n in range(30)]
-        rows.append({**rows[0], "uuid": "m30", "gridsquare_id": None})  # its share has no square
+        micrograph: dict[str, Any] = {"foilhole_uuid": "h", **links}
+        rows = [{"uuid": f"m{n}", **micrograph} for n in range(30)]
+        rows.append({**micrograph, "uuid": "m30", "gridsquare_id": None})  # its share has no square
         record(connection, "micrograph", rows)
     suggested: list[Suggestion] = []
     decider = Decider(database, EpuOrder(), suggested=lambda _, each: suggested.append(each))
