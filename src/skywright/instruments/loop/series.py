@@ -38,6 +38,9 @@ OF_FIT, OF_EDGES = 0.35, 0.3
 """Error of the middle: these parts of the error that the fit tells without a lean, and of the
 larger error that is expected of the edges. Fitted to 119 rotations, whole, over a third and with a
 third of the pictures (seeds 23000 to 23239 of `tests/support/loop_starts.py`)."""
+OF_FIT_WITH_LEAN = 0.7
+"""The first of these where the lean is known: maximum likelihood over 201 rotations (seeds 75000 to
+75119, and the bent stems of 75200 to 75999)."""
 OF_LEAN = 0.1, 0.03
 """Third and fifth harmonic of the middle of a head that leans, parts of the lean, as the geometry
 of heads has them; not fitted to rotations. Root mean squares are 0.06 and 0.03 for flat teardrops
@@ -310,7 +313,7 @@ def fit_middle(
     well the views agree, and no number of views lowers them. So a part of the expected error of
     the edges is added to the error of the center. Without a lean the error that the fit gives is
     too large: that the middle wanders with the angle looks to it like errors that last over many
-    views. With a lean the wandering is fitted, and the whole error counts.
+    views. With a lean the wandering is fitted, and more of the error counts.
     """
     first = 0 if view.vertical else 1
     across = error_px[:, first::2]
@@ -328,7 +331,7 @@ def fit_middle(
         trust=1.0 / np.hypot(LEAST_ERROR_PX, own_px),
         least_inliers=MAJORITY,
         unit_px=max(1.0, WANDERS * widest_px),
-        fit_part=1.0 if lean_um else OF_FIT,
+        fit_part=OF_FIT_WITH_LEAN if lean_um else OF_FIT,
         odd_sigma_um=[part * lean_um for part in OF_LEAN] if lean_um else (),
         start=start,
     )
