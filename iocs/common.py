@@ -19,7 +19,7 @@ from skywright.errors import ConfigError, SkywrightError
 from skywright.processes.lifecycle import announce_ready, end_process, end_with_parent
 from skywright.processes.logs import log_to_stderr
 from skywright.processes.memory import share_arenas
-from skywright.processes.options import OptionParser, positive_number
+from skywright.processes.options import OptionParser, speed_factor
 from skywright.processes.ports import free_port, port_number
 
 logger = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ def argument_parser(description: str, prefix: str) -> argparse.ArgumentParser:
     parser.add_argument("--list-pvs", action="store_true", help="print the PV names and end")
     parser.add_argument("--seed", type=int, default=0, help="of the simulation (%(default)s)")
     parser.add_argument(
-        "--speed", type=positive_number, default=1.0, help="of simulated time (%(default)s)"
+        "--speed", type=speed_factor, default=1.0, help="of simulated time, or inf (%(default)s)"
     )
     parser.add_argument("-v", "--verbose", action="count", default=0, help="log more; -vv: debug")
     return parser

@@ -2,7 +2,7 @@
 
 import pytest
 
-from skywright.processes.options import OptionParser, positive_number
+from skywright.processes.options import OptionParser, positive_number, speed_factor
 
 
 @pytest.mark.parametrize(
@@ -30,3 +30,7 @@ def test_a_mistake_is_a_line(
     text = capsys.readouterr().err
     assert text.startswith(f"serve: {said}")
     assert text.count("\n") == 1
+
+
+def test_a_speed_may_be_without_limit() -> None:
+    assert (speed_factor("inf"), speed_factor("2")) == (float("inf"), 2.0)

@@ -28,6 +28,11 @@ def positive_number(text: str) -> float:
     return number
 
 
+def speed_factor(text: str) -> float:
+    """Return an argument as `positive_number` does, or infinity for ``inf``: without any pause."""
+    return math.inf if text == "inf" else positive_number(text)
+
+
 class OptionParser(argparse.ArgumentParser):
     """As `argparse.ArgumentParser`; a mistake ends the program with status 2 and one line."""
 

@@ -13,7 +13,6 @@ from sacla_plain import ROIS, assert_same, plain_replay
 from skywright.cli import main
 from skywright.errors import ConfigError, HardwareError
 from skywright.files import columns
-from skywright.instruments.sacla import cli_sources
 from skywright.instruments.sacla.regions import polygon_mask
 from skywright.instruments.sacla.replay_file import ReplayFile
 from skywright.instruments.sacla.replay_writer import record_replay
@@ -410,9 +409,14 @@ def test_a_recording_ends_before_the_disk_is_full(tmp_path, monkeypatch):
 
 def test_a_recording_has_the_beamline_and_the_equipment_ids_of_the_settings(tmp_path, monkeypatch):
     source = SimSource(Beamline(TwinSettings(("A",), shape=(32, 32), pool=4), 1), 5, 0.0)
-    monkeypatch.setattr(cli_sources, "online_source", lambda *_: source)
     online, out = tmp_path / "bl1.toml", tmp_path / "run.h5"
     online.write_text('beamline = 1\n[equipment]\ndelay = "bl{bl}/delay"\n')
+
+    def made(settings, *_, **__):
+        source.settings = settings
+        return source
+
+    monkeypatch.setattr("skywright.instruments.sacla.sources.sacla.SaclaSource", made)
     more = ["--source", "sacla", "--online", str(online), "--equipment", "i0=pd"]
     assert record(more, out) == 0
     with h5py.File(out) as file:
