@@ -5,8 +5,8 @@ parent is the process that forks, which all workers of xdist share. What they st
 `skywright.processes.child.start_module` is forked too. The children of ``skywright up`` are forks
 of it: they must be its children, so that it can watch them.
 
-A forked process has its modules from the start. So a test of what a module imports, or prints when
-it is imported, starts a new interpreter with `subprocess`.
+A forked process has all these modules from its start. A test that checks what a module imports, or
+what the import prints, must start a new interpreter with `subprocess`.
 """
 
 import _posixsubprocess

@@ -164,7 +164,7 @@ def xml_error(error: Exception) -> XmlError:
 
 
 def is_nil(node: etree._Element) -> bool:
-    """Return whether an element is said to have no value."""
+    """Return whether an element has no value: its attribute ``nil`` is true."""
     return node.get(NIL) in ("true", "1")
 
 
