@@ -45,8 +45,8 @@ OF_LEAN = 0.1, 0.03
 """Third and fifth harmonic of the middle of a head that leans, parts of the lean, as the geometry
 of heads has them; not fitted to rotations. Root mean squares are 0.06 and 0.03 for flat teardrops
 half to as wide as long that lean by 5 to 50 deg in any direction, up to twice that for the most
-tapered ones. Films that are
-rolled about the spindle by 20 to 80 deg to either side have 0.07 to 0.17 and 0.04 to 0.09."""
+tapered ones. Films that are rolled about the spindle by 20 to 80 deg to either side have 0.07 to
+0.17 and 0.04 to 0.09."""
 LEAST_ERROR_PX, UNKNOWN_ERROR_PX = 0.5, 5.0
 """Of a box in one picture: no box is known better; one whose error is not told."""
 
