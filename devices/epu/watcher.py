@@ -105,8 +105,11 @@ class EpuWatcher(GuardedDevice):
 
     def __init__(self, prefix: str, *, assets: Path, name: str = "epu", **kwargs: Any) -> None:
         self.assets = assets
+        self._lock = threading.Lock()
+        self._directories: dict[str, Path] = {}
+        """Where the files of the runs are that have begun or begin."""
         self._open: set[str] = set()
-        self._beating: threading.Thread | None = None
+        self._beats = False
         super().__init__(prefix, name=name, **kwargs)
         self.stage_sigs[self.stop_request] = "No"  # a request is for one plan
 
@@ -143,38 +146,48 @@ class EpuWatcher(GuardedDevice):
         signals = (self.suggested_grid, self.best_square, self.next_holes)
         return tuple(str(signal.get()) for signal in signals)
 
-    def begin(self, grid: str, run: str) -> list[EntityStream]:
-        """Open the files of a run; return its streams.
+    def begin(self, grid: str, run: str) -> DeviceStatus:
+        """Open the files of a run; done when their rows are posted, see `streams`.
 
-        Raises
-        ------
-        HardwareError
-            If the IOC does not open them within `BEGIN_S`, or is gone.
+        The status fails with HardwareError if the IOC does not open them within `BEGIN_S`, or is
+        gone.
         """
-        directory = self.assets / "epu" / f"{datetime.now():%Y/%m/%d}"
-        wanted = {"grid": grid, "run": run, "directory": str(directory)}
-        with self._hardware_errors(f"the run has not begun within {BEGIN_S:g} s"):
-            status = self.begin_run.set(json.dumps(wanted), timeout=BEGIN_S)
-            while not status.done:
-                self.raise_if_silent()
-                with suppress(WaitTimeoutError):
-                    status.wait(1.0)
-        self._open.add(run)
-        if self._beating is None or not self._beating.is_alive():
-            self._beating = threading.Thread(target=self._beat, name=f"{self.name}-alive")
-            self._beating.daemon = True
-            self._beating.start()
-        if run not in self.runs():
-            message = self.message.get()
-            raise HardwareError(f"{self.name}: the IOC has not opened the run: {message}")
-        return [EntityStream(self, kind, run, directory) for kind in STREAMS]
+        self._directories[run] = self.assets / "epu" / f"{datetime.now():%Y/%m/%d}"
+        wanted = {"grid": grid, "run": run, "directory": str(self._directories[run])}
+
+        def begin_run() -> None:
+            with self._hardware_errors(f"the run has not begun within {BEGIN_S:g} s"):
+                status = self.begin_run.set(json.dumps(wanted), timeout=BEGIN_S)
+                while not status.done:
+                    self.raise_if_silent()
+                    with suppress(WaitTimeoutError):
+                        status.wait(1.0)
+            if run not in self.runs():
+                message = self.message.get()
+                raise HardwareError(f"{self.name}: the IOC has not opened the run: {message}")
+            with self._lock:
+                if run not in self._directories:
+                    return  # it was ended meanwhile
+                self._open.add(run)
+                if not self._beats:
+                    self._beats = True
+                    name = f"{self.name}-alive"
+                    threading.Thread(target=self._beat, name=name, daemon=True).start()
+
+        return self.in_background(begin_run)
+
+    def streams(self, run: str) -> list[EntityStream]:
+        """Return the streams of a run that has begun."""
+        return [EntityStream(self, kind, run, self._directories[run]) for kind in STREAMS]
 
     def end(self, run: str, streams: list[EntityStream]) -> None:
         """Take the last rows of a run, and close its files.
 
         If these are not all its streams, its rows come again in the next run of the grid.
         """
-        self._open.discard(run)
+        with self._lock:
+            self._directories.pop(run, None)
+            self._open.discard(run)
         how = run if len(streams) == len(STREAMS) else f"{run} unread"
         self.end_run.put(how, wait=True, timeout=PUT_S)
         for stream in streams:
@@ -183,7 +196,12 @@ class EpuWatcher(GuardedDevice):
     def _beat(self) -> None:
         """Tell the IOC that the session lives, as long as it has runs open."""
         pause = threading.Event()
-        while runs := " ".join(sorted(self._open)):
+        while True:
+            with self._lock:
+                self._beats = bool(self._open)
+                runs = " ".join(sorted(self._open))
+            if not runs:
+                return
             try:
                 self.alive_runs.put(runs, wait=False)
             except Exception as error:  # the plan finds out by itself that the IOC is gone

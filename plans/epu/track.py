@@ -11,12 +11,14 @@ from bluesky.protocols import Readable, Triggerable
 from bluesky.utils import MsgGenerator
 
 from plans.checks import Needs, check_devices, finite
-from plans.run_stubs import collect_new_rows
+from plans.run_stubs import collect_new_rows, until_done
 
 WATCHING = Needs(
     "watcher of a visit",
     (Readable, Triggerable),
-    dict.fromkeys(("grids", "is_scanned", "stop_requested", "suggestion", "begin", "end"), ()),
+    dict.fromkeys(
+        ("grids", "is_scanned", "stop_requested", "suggestion", "begin", "streams", "end"), ()
+    ),
 )
 
 
@@ -72,7 +74,8 @@ def track_epu(
         uid = yield from bps.open_run(start)
         uids.append(uid)
         try:
-            begun = watcher.begin(grid["uuid"], uid)
+            yield from until_done(watcher.begin(grid["uuid"], uid))
+            begun = watcher.streams(uid)
         except BaseException:  # the engine closes the run and notes the reason
             with suppress(Exception):  # the reason is that of the beginning
                 watcher.end(uid, [])

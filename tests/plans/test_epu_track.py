@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 from bluesky import RunEngine
-from bluesky.utils import RequestStop
+from bluesky.utils import RequestStop, RunEngineInterrupted
 from ioc_process import running_ioc
 from ophyd.sim import NullStatus
+from ophyd.status import Status
 from store.stack import Stack, running_stack, truth
 from support.waiting import until
 from tiled.queries import Eq
@@ -64,8 +65,11 @@ class FakeWatcher:
     def stop_requested(self) -> bool:
         return not self.waiting
 
-    def begin(self, grid: str, run: str) -> list[Any]:
+    def begin(self, grid: str, run: str) -> Status:
         self.last = run
+        return NullStatus()
+
+    def streams(self, run: str) -> list[Any]:
         return [SimpleNamespace(name="epu_squares", rows=0, parent=None)]
 
     def end(self, run: str, streams: list[Any]) -> None:
@@ -125,8 +129,10 @@ def test_a_run_that_is_interrupted_as_it_begins_is_given_back() -> None:
 
 def test_a_run_that_cannot_begin_failed(RE: RunEngine) -> None:
     class Full(FakeWatcher):
-        def begin(self, grid: str, run: str) -> list[Any]:
-            raise OSError(28, "No space left on device")
+        def begin(self, grid: str, run: str) -> Status:
+            status = Status()
+            status.set_exception(OSError(28, "No space left on device"))
+            return status
 
         def end(self, run: str, streams: list[Any]) -> None:
             super().end(run, streams)
@@ -140,6 +146,26 @@ def test_a_run_that_cannot_begin_failed(RE: RunEngine) -> None:
     start, stop = (document for _, document in documents)
     assert (stop["exit_status"], "No space left" in stop["reason"]) == ("fail", True)
     assert watcher.ended == [start["uid"]]
+
+
+def test_the_engine_pauses_while_a_run_begins(RE: RunEngine) -> None:
+    begins = Status()
+
+    class Slow(FakeWatcher):
+        def begin(self, grid: str, run: str) -> Status:
+            super().begin(grid, run)
+            threading.Timer(0.1, RE.request_pause).start()
+            return begins
+
+        def streams(self, run: str) -> list[Any]:
+            assert begins.success
+            return []
+
+    watcher = Slow(True)
+    with pytest.raises(RunEngineInterrupted):
+        RE(track_epu(watcher))
+    begins.set_finished()
+    assert RE.resume().plan_result == [watcher.last] == watcher.ended
 
 
 SESSION = """
@@ -200,7 +226,9 @@ def test_visit_is_in_tiled(RE: RunEngine, stack: Stack, tmp_path: Path) -> None:
         epu = watcher_of(ioc, stack.directory / "assets")
         until(lambda: len(epu.grids()) == 2 and epu.is_scanned())
         for number, grid in enumerate(epu.grids()):  # a session that was stopped as it began
-            epu.end(f"unread{number}", epu.begin(grid["uuid"], f"unread{number}")[:3])
+            run = f"unread{number}"
+            epu.begin(grid["uuid"], run).wait(60)
+            epu.end(run, epu.streams(run)[:3])
         uids = RE(track_epu(epu, idle=3)).plan_result
         assert len(uids) == 2
         for uid in uids:

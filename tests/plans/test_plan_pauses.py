@@ -176,6 +176,7 @@ class FakeWatcher(FakeDevice):
     def __init__(self) -> None:
         self.triggers = 0
         self.begun: set[str] = set()
+        self.begun_last = ""
         self.suggested = Signal(name="suggested", value=0)
 
     def trigger(self) -> NullStatus:
@@ -205,9 +206,13 @@ class FakeWatcher(FakeDevice):
     def suggestion(self) -> int:
         return self.triggers
 
-    def begin(self, grid: str, run: str) -> list[Any]:
+    def begin(self, grid: str, run: str) -> NullStatus:
         self.begun.add(grid)
-        return [FakeRows(f"fake_{grid}{kind}") for kind in ("holes", "micrographs")]
+        self.begun_last = grid
+        return NullStatus()
+
+    def streams(self, run: str) -> list[Any]:
+        return [FakeRows(f"fake_{self.begun_last}{kind}") for kind in ("holes", "micrographs")]
 
     def end(self, run: str, streams: list[Any]) -> None:
         for stream in streams:
