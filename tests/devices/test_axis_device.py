@@ -314,6 +314,7 @@ def test_ioc_that_is_not_there(RE: Any, tmp_path: Path, monkeypatch: pytest.Monk
     check_absent(RE, camera, lambda camera: take_pictures(camera, 1))
 
 
+@pytest.mark.soak  # make test has `test_axis_kill`
 def test_ioc_killed_in_flight_and_back(RE: Any, documents: Documents, tmp_path: Path) -> None:
     rows = check_kill(
         RE,

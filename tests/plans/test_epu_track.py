@@ -305,6 +305,7 @@ def test_suggestions_and_paths_on_the_cluster_are_in_the_catalog(
     assert path_map == {"Z:\\DoseFractions": "/dls/m02"}
 
 
+@pytest.mark.soak  # make test kills the server in `store/test_kill.py`
 def test_tiled_away_for_a_while_loses_and_doubles_nothing(
     RE: RunEngine, stack: Stack, tmp_path: Path
 ) -> None:

@@ -106,7 +106,10 @@ def test_a_killed_ioc_ends_the_run_and_the_next_one_has_each_frame_once(
         assert check_frames(stack, uid, COUNT) == COUNT
 
 
-@pytest.mark.parametrize("plan", [observe, dark_run, tune_threshold])
+@pytest.mark.parametrize(
+    "plan",
+    [observe, *(pytest.param(each, marks=pytest.mark.soak) for each in (dark_run, tune_threshold))],
+)
 def test_a_killed_ioc_ends_a_simulated_run_with_the_reason(
     RE: RunEngine, tmp_path: Path, plan: Callable[..., Any]
 ) -> None:
