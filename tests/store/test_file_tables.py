@@ -9,6 +9,7 @@ import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
 from bluesky import RunEngine
 from ophyd.sim import det
@@ -20,6 +21,7 @@ from tiled.client import from_uri
 from skywright.callbacks.journal import Journal
 from skywright.files.columns import Column, ColumnWriter
 from skywright.store.client import ensure_containers
+from skywright.store.export import export_run
 from skywright.store.export.contents import read_contents
 from skywright.store.growing import growing_clients
 from skywright.store.ingest import RunIngest, State, ingest
@@ -130,6 +132,25 @@ def test_run_that_is_stored_after_its_end_takes_two_requests(journals: Path, cli
     column = stored["primary/c1"]
     assert [float(column[row]) for row in (0, 2, -1)] == [0.5, 2.5, 3.5]
     assert column[::-2].tolist() == [3.5, 1.5]
+
+
+def test_requests_of_an_export_do_not_grow_with_columns(
+    journals: Path, client: Any, tmp_path: Path
+) -> None:
+    made = {}
+    for columns in (2, 40):
+        run = FileRun(journals, columns)
+        run.append(4)
+        run.tell()
+        assert ingest(run.stop(), client) is State.DONE
+        stored = client["raw"][run.recording.uid]
+        with counted(client) as requests:
+            export_run(stored, tmp_path / str(columns), "csv")
+        made[columns] = len(requests)
+        frame = pd.read_csv(tmp_path / str(columns) / "primary.csv")
+        assert frame[f"c{columns - 1}"].tolist() == [0.5, 1.5, 2.5, 3.5]
+        assert frame["tag"].tolist() == ["abc"] * 4
+    assert made[2] == made[40], made
 
 
 def test_run_of_a_camera_with_events_takes_few_requests(

@@ -33,5 +33,9 @@ def last_result(run: Container) -> dict[str, NDArray[Any]]:
     if ARRAYS not in run:
         return found
     arrays = run[ARRAYS]
-    names = [name for name in arrays if name != "update_number"]
-    return found | {name: np.asarray(arrays[name][-1:])[0] for name in names}
+    nodes = dict(arrays.base.items())  # one request for all of them
+    for name in arrays:
+        if name != "update_number":
+            node = nodes[name] if name in nodes else arrays[name]
+            found[name] = np.asarray(node[-1:])[0]
+    return found

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -171,7 +172,10 @@ def _read_stream(
     tables = [part for part in parts.values() if _family(part) == StructureFamily.table]
     files = [table for table in tables if table.data_sources()[0].mimetype == MIMETYPE]
     in_files = {
-        key: (table, rows) for table, rows in _with_rows(files, name) for key in table.columns
+        key: columns
+        for table, rows in _with_rows(files, name)
+        for columns in [_FileTable(table, rows, data_keys)]
+        for key in table.columns
     }
     tables = [table for table in tables if table not in files]
     frame, kept = _events(tables, f"{name}: events")
@@ -182,7 +186,7 @@ def _read_stream(
         elif key in parts:
             notes.append(f"{name}/{key}: {_family(parts[key])}, left out: rows differ in length")
         elif key in in_files:
-            columns.append(_file_column(key, *in_files[key], data_key, f"{name}/{key}"))
+            columns.append(_file_column(key, in_files[key], data_key, f"{name}/{key}"))
         elif key in frame:
             column = frame[key]
             if data_key.get("dtype") == "array":
@@ -277,24 +281,53 @@ def _with_rows(tables: Sequence[Any], where: str) -> Iterator[tuple[Any, int]]:
         yield table, rows
 
 
-def _file_column(
-    key: str, table: Any, rows: int, data_key: Mapping[str, Any], where: str
-) -> Column:
+class _FileTable:
+    """A table whose columns are those of files.
+
+    A column alone takes two requests. So the numbers of a table of at most `BLOCK_BYTES` are read
+    at once, when the first of them is.
+    """
+
+    def __init__(self, table: Any, rows: int, data_keys: Mapping[str, Any]) -> None:
+        self.table, self.rows = table, rows
+        self.dtypes = {  # as the table is registered with
+            key: np.dtype(data_keys.get(key, {}).get("dtype_numpy") or "<f8")
+            for key in table.columns
+        }
+        self._numbers = [key for key, dtype in self.dtypes.items() if dtype.kind in "biuf"]
+
+    @cached_property
+    def _frame(self) -> pd.DataFrame:
+        row_bytes = sum(self.dtypes[key].itemsize for key in self._numbers)
+        if not self._numbers or self.rows * row_bytes > BLOCK_BYTES:
+            return pd.DataFrame()
+        try:
+            return self.table.read(self._numbers)
+        except httpx.HTTPError:  # a column alone says which one cannot be read
+            return pd.DataFrame()
+
+    def read(self, key: str, rows: slice) -> NDArray:
+        """Read rows of a column."""
+        if key in self._numbers and key in self._frame:
+            return np.asarray(self._frame[key])[: self.rows][rows]
+        return np.asarray(self.table[key].read((rows,)))
+
+
+def _file_column(key: str, table: _FileTable, data_key: Mapping[str, Any], where: str) -> Column:
     """Return a column of a file, which is one of a table in the catalog.
 
     Tables have tens of columns, so nothing is asked of the server before a column is read.
     """
-    source = table.data_sources()[0]
+    source = table.table.data_sources()[0]
     segments, dataset = source.parameters["segments"], source.parameters["columns"][key]
-    parts = _parts(_assets(source, dataset, HDF5), segments, rows)
+    parts = _parts(_assets(source, dataset, HDF5), segments, table.rows)
     at = _in_words(where, parts)
 
     def read(rows: slice) -> NDArray:
         with _reading(at):
-            return np.asarray(table[key].read((rows,)))
+            return table.read(key, rows)
 
-    dtype = np.dtype(data_key.get("dtype_numpy") or "<f8")  # as the table is registered with
-    return Column(key, (rows,), dtype, data_key, read, parts)
+    return Column(key, (table.rows,), table.dtypes[key], data_key, read, parts)
 
 
 def _array_parts(source: Any, rows: int) -> tuple[AssetRows, ...]:
