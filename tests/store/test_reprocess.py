@@ -143,10 +143,13 @@ def test_live_and_reprocessed_and_cluster_agree_bit_for_bit(world: World) -> Non
 def test_the_catalog_shows_what_the_files_hold(world: World) -> None:
     run = world.client["analysis"][world.live_uid]
     live = world.derived(world.live_uid)
-    for name, values in live.columns().items():
-        stored = run[f"pictures/{name}"].read()
-        assert stored.tobytes() == values
-        assert stored.shape == (FRAMES,)
+    stored = run["pictures"].read()
+    columns = live.columns()
+    assert columns.keys() <= set(stored.data_vars)
+    for name, values in columns.items():
+        assert stored[name].values.tobytes() == values
+        assert stored[name].shape == (FRAMES,)
+    assert run["pictures/tip_x"].read().tobytes() == columns["tip_x"]
     table = run["result"].read()
     assert table["n_found"].values[-1] == FRAMES
     assert float(table["tip_x_mean"].values[-1]) == live.result["tip_x_mean"]
