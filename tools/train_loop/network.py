@@ -112,7 +112,8 @@ class ReadNetwork(nn.Module):
         mount = likely[: MASKS.index("head") + 1]
         return (
             likely[: len(MASKS)],
-            functional.max_pool2d(mount, 2 * NEAR_CELLS + 1, 1, NEAR_CELLS),
+            # With the dimension of pictures: MaxPool of ONNX needs it.
+            functional.max_pool2d(mount[None], 2 * NEAR_CELLS + 1, 1, NEAR_CELLS)[0],
             likely[MAPS.index("tip")],
             likely[MAPS.index("begin")],
             maps[MAPS.index("tip_dx") : MAPS.index("tip_dy") + 1],
