@@ -8,6 +8,7 @@ from tiled.client.container import Container
 
 from dashboard.site import Site
 from skywright.errors import SkywrightError
+from skywright.store.client import ANALYSIS, RAW
 from skywright.store.lookup import RunFilter, RunSummary, find_runs
 
 SHOWN = 8
@@ -40,7 +41,9 @@ async def recent_runs(site: Site, plans: Sequence[str]) -> RecentRuns:
 def newest_of(client: Container, plans: Sequence[str], journals: Path) -> list[RunSummary]:
     """Return the newest raw runs of the plans, `SHOWN` at most, newest first."""
     found = [
-        run for plan in plans for run in find_runs(client, RunFilter(plan=plan), SHOWN, journals)
+        run
+        for plan in plans
+        for run in find_runs(client, RunFilter(plan=plan), SHOWN, journals, (RAW,))
     ]
     return sorted(found, key=lambda run: run.time_s, reverse=True)[:SHOWN]
 
@@ -49,6 +52,5 @@ def newest_results(
     client: Container, analysis: str, limit: int, journals: Path
 ) -> list[RunSummary]:
     """Return the newest derived runs of an analysis, newest first."""
-    return find_runs(client, RunFilter(purpose="analysis", analysis=analysis), limit, journals)[
-        ::-1
-    ]
+    wanted = RunFilter(purpose="analysis", analysis=analysis)
+    return find_runs(client, wanted, limit, journals, (ANALYSIS,))[::-1]

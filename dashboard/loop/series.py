@@ -11,6 +11,7 @@ from tiled.client.container import Container
 
 from dashboard.chart import Marks, draw_chart
 from skywright.instruments.loop.turn import in_words
+from skywright.store.client import RAW
 from skywright.store.export.contents import Stream, read_contents
 from skywright.store.lookup import RunFilter, RunSummary, derived_runs, find_runs
 from skywright.store.show import final_results
@@ -57,7 +58,7 @@ def newest_series(client: Container, journals: Path) -> SeriesShown | None:
     DataError
         If the server cannot give what its catalog names.
     """
-    runs = find_runs(client, RunFilter(plan=PLAN, purpose=None), 1, journals)
+    runs = find_runs(client, RunFilter(plan=PLAN), 1, journals, (RAW,))
     if not runs:
         return None
     summary, results, words, stream = runs[-1], {}, "", None

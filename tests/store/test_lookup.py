@@ -1,7 +1,8 @@
 """Look-ups over both containers of a real tiled server."""
 
 import re
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -36,6 +37,19 @@ from skywright.store.lookup import (
     run_status,
     waiting_runs,
 )
+
+
+@contextmanager
+def counted(client: Any) -> Iterator[list[str]]:
+    """Give the URLs of the requests that a client makes in a with block."""
+    urls: list[str] = []
+    hooks = client.context.http_client.event_hooks["request"]
+    hooks.append(lambda request: urls.append(str(request.url)))
+    try:
+        yield urls
+    finally:
+        hooks.pop()
+
 
 ALL = [SCAN, DERIVED_V1, FLY, DERIVED_V2, DEAD, INTERRUPTED]
 NOON = datetime(2026, 5, 3, 12, tzinfo=UTC)
@@ -94,11 +108,11 @@ def test_a_number_is_a_scan_id_and_the_start_of_a_uid(monkeypatch: pytest.Monkey
         {"uid": "1234abcd", "scan_id": 7, "time": 1.0},
     ]
 
-    def search(container: Any, queries: list[Any]) -> Any:
+    def search(container: Any, queries: list[Any], wanted: int | None) -> Any:
         (query,) = queries
         field, value = query.key.removeprefix("start."), getattr(query, "value", None)
-        wanted = (lambda v: v == value) if value else re.compile(query.pattern[:-1]).match
-        found = (start for start in starts if wanted(start[field]))
+        matches = (lambda v: v == value) if value else re.compile(query.pattern[:-1]).match
+        found = (start for start in starts if matches(start[field]))
         return iter([SimpleNamespace(metadata={"start": start}) for start in found])
 
     monkeypatch.setattr(lookup, "_search", search)
@@ -170,9 +184,28 @@ def test_find_run(store: SampleStore, name: str, uid: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("look_up", "limit"),
+    [
+        (lambda client: find_run(client, "-4"), 1),
+        (lambda client: find_run(client, "7"), 1),
+        (lambda client: find_runs(client, RunFilter(plan="count"), 2), 2),
+    ],
+)
+def test_an_answer_has_no_more_runs_than_are_wanted(
+    store: SampleStore, look_up: Callable[[Any], Any], limit: int
+) -> None:
+    with counted(store.client) as urls:
+        look_up(store.client)
+    searches = [url for url in urls if "/search/" in url]
+    assert searches
+    assert all(f"page%5Blimit%5D={limit}" in url for url in searches), searches
+
+
+@pytest.mark.parametrize(
     ("name", "says"),
     [
         ("-5", "4 raw runs"),
+        ("-" + "9" * 18, "4 raw runs"),
         ("-0", "-1 is the newest"),
         ("d1a5e0", "several runs"),
         ("4f0c1d2f", "starts with"),

@@ -21,6 +21,8 @@ from skywright.store.tail import is_locked, start_time
 
 _RUNS = {RAW: catalog, ANALYSIS: analysis}
 MIN_UID_CHARACTERS = 4
+PAGE = 100
+"""Runs of an answer of the server, at most."""
 SAMPLE_KEYS = ("sample", "sample.name", "sample_name")
 """Where start documents keep the sample's name: our plans, nested metadata, older plans."""
 
@@ -107,9 +109,11 @@ def find_runs(
         for container in containers or _RUNS:
             runs_of = _RUNS[container]
             for queries in (
-                [*wanted, *reading] for wanted in tiled_queries(run_filter) for reading in readings
+                [*fixed, *reading] for fixed in tiled_queries(run_filter) for reading in readings
             ):
-                runs = _search(runs_of(client), queries)
+                # Of the runs that a text finds, some are left out here.
+                wanted = None if run_filter.text else limit
+                runs = _search(runs_of(client), queries, wanted)
                 matching = (run for run in runs if accepts(run.metadata))
                 for run in islice(matching, limit):
                     summary = summarize(run.metadata, container, journals)
@@ -140,7 +144,7 @@ def find_run(client: Container, name: str) -> Container:
         return _nth_newest(catalog(client), -int(name))
     if _may_be_scan_id(name):
         for runs_of in _RUNS.values():
-            for run in _search(runs_of(client), [Eq("start.scan_id", int(name))]):
+            for run in _search(runs_of(client), [Eq("start.scan_id", int(name))], 1):
                 return run
     if not _UID.fullmatch(name):
         raise DataError(
@@ -148,7 +152,7 @@ def find_run(client: Container, name: str) -> Container:
             "start, a scan_id, or -1 for the newest; `skywright runs` lists them"
         )
     query = Like("start.uid", f"{name.lower()}%")
-    runs = [run for each in _RUNS.values() for run in islice(_search(each(client), [query]), 3)]
+    runs = [run for each in _RUNS.values() for run in islice(_search(each(client), [query], 3), 3)]
     if len(runs) > 1:
         uids = ", ".join(run.metadata["start"]["uid"][:13] for run in runs)
         raise DataError(f"{name!r} names several runs ({uids}): give more characters")
@@ -340,15 +344,24 @@ def _texts(value: object) -> Iterator[str]:
         yield str(value)
 
 
-def _search(container: Container, queries: Iterable[Query]) -> Iterator[Container]:
-    """Yield the runs that match all `queries`, newest first, a page at a time."""
+def _search(
+    container: Container, queries: Iterable[Query], wanted: int | None = None
+) -> Iterator[Container]:
+    """Yield the runs that match all `queries`, newest first, a page at a time.
+
+    The server takes longer over a page of `PAGE` runs than over the search; so a page has no more
+    than are `wanted`.
+    """
     for query in queries:
         container = container.search(query)
-    yield from container.sort(("start.time", -1)).values()
+    page = PAGE if wanted is None else max(1, min(wanted, PAGE))
+    yield from container.sort(("start.time", -1)).values().page_size(page)
 
 
 def _nth_newest(container: Container, n: int) -> Container:
-    runs = list(islice(_search(container, []), n))
-    if len(runs) < n or n == 0:
-        raise DataError(f"no run -{n}: the catalog has {len(container)} raw runs, -1 is the newest")
-    return runs[n - 1]
+    try:
+        return container.sort(("start.time", -1)).values()[n - 1 if n else len(container)]
+    except IndexError:
+        raise DataError(
+            f"no run -{n}: the catalog has {len(container)} raw runs, -1 is the newest"
+        ) from None
