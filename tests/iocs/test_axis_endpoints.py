@@ -126,6 +126,19 @@ def test_bad_arguments_are_named(arguments: list[str], says: str) -> None:
         make_endpoints(Camera(make_source(args)), args)
 
 
+@pytest.mark.parametrize(("contents", "says"), [(b"", "is empty"), (b"pass\xe9\n", "utf-8")])
+def test_a_password_file_that_cannot_be_used_is_named(
+    tmp_path: Path, contents: bytes, says: str
+) -> None:
+    file = tmp_path / "password"
+    file.write_bytes(contents)
+    parser = argument_parser("", "X:")
+    add_source_arguments(parser)
+    given = ["--source", "mjpeg", "--url", "http://c", "--password-file", str(file)]
+    with pytest.raises(ConfigError, match=f"--password-file {file}: .*{says}"):
+        make_source(parser.parse_args(given))
+
+
 def test_the_scene_takes_lists() -> None:
     parser = argument_parser("", "X:")
     add_source_arguments(parser)

@@ -19,9 +19,9 @@ CONNECT_LIMIT_S = 3.0
 UNAUTHORIZED = 401
 STALE = re.compile(r"""\bstale\s*=\s*"?true\b""", re.IGNORECASE)
 ALGORITHM = re.compile(r"""\balgorithm\s*=\s*"?([\w-]+)""", re.IGNORECASE)
-ALGORITHMS = ("MD5", "MD5-SESS", "SHA-256", "SHA-256-SESS")
-"""Of digest authentication, those that are answered; a camera may offer others beside them."""
-WITH_BODY_ONLY = re.compile(r"""\bqop\s*=\s*"?\s*auth-int\b""", re.IGNORECASE)
+HASHES = ("MD5", "SHA", "SHA-256", "SHA-512")
+"""Of digest authentication, those that httpx knows; a camera may offer others beside them."""
+WITH_BODY_ONLY = re.compile(r"""\bqop\s*=\s*("\s*auth-int\s*"|auth-int\b)""", re.IGNORECASE)
 PORT_MAX = 65535
 
 
@@ -61,6 +61,8 @@ class CameraAuth(httpx.Auth):
                         yield flow.send(response)
                 return
             self._only_basic = any("basic" in offer.lower() for offer in offers)
+            if offers and not self._only_basic:
+                raise httpx.ProtocolError(f"401, a login that is not known here: {offers[0]:.80}")
         if self._only_basic:
             yield from self._basic.auth_flow(request)
 
@@ -68,7 +70,7 @@ class CameraAuth(httpx.Auth):
 def _is_foreign_digest(offer: str) -> bool:
     """Tell whether a challenge is a digest that cannot be answered here."""
     algorithm = ALGORITHM.search(offer)
-    other = algorithm is not None and algorithm[1].upper() not in ALGORITHMS
+    other = algorithm is not None and algorithm[1].upper().removesuffix("-SESS") not in HASHES
     return offer.lower().startswith("digest ") and bool(other or WITH_BODY_ONLY.search(offer))
 
 

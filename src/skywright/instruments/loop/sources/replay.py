@@ -86,8 +86,8 @@ def _hdf5(path: Path, dataset: str | None) -> tuple[int, Fetch, tuple[int, int]]
     is_stack = found.ndim == 3 or (found.ndim == 4 and found.shape[3] == 3)
     if not is_stack or found.dtype != np.uint8 or not len(found):
         raise ConfigError(
-            f"{path}: {found.name} is {found.shape} {found.dtype}, expected (N, H, W) or "
-            "(N, H, W, 3) uint8"
+            f"{path}: {found.name} is {found.shape} {found.dtype}, expected (N, H, W) uint8 or "
+            "(N, H, W, 3)"
         )
     kept = path.with_suffix(".mjpeg")
     size = int(found.shape[2]), int(found.shape[1])
