@@ -248,6 +248,10 @@ def test_keys_without_effect_are_named(tmp_path: Path, caplog: pytest.LogCapture
         ("- a", "expected keys and values (got ['a'])"),
         ("dcss: {port: 1}", "dcss.host: is missing"),
         ("dcss: {host: }", "dcss.host: is missing"),
+        ('dcss: {host: ""}', "dcss.host: expected the name or address of a machine"),
+        ("loopdhs: {axis: {host: 'http://a'}}", "axis.host: expected the name or address"),
+        ("loopdhs: {automl: {host: a b}}", "automl.host: expected the name or address"),
+        ("debug_dir: 2026-02-30", "not YAML: day is out of range for month"),
     ],
 )
 def test_a_wrong_value_is_named_with_its_key(text: str, said: str, tmp_path: Path) -> None:
