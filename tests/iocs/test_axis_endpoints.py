@@ -163,6 +163,20 @@ def test_uploads_end_with_their_window(monkeypatch: pytest.MonkeyPatch) -> None:
     assert uploader.counts.total() == 20
 
 
+def test_the_password_of_a_receiver_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    pictures: NewestQueue[SourceFrame] = NewestQueue(axis_upload.WAITING)
+    pictures.offer(SourceFrame(0, 0.0, b"\xff\xd8"))
+    camera: Any = SimpleNamespace(subscribe=lambda depth: pictures)
+    with scripted(lambda visit: visit.say(b"HTTP/1.1 403 No\r\n\r\n")) as receiver:
+        uploader = axis_upload.Uploader(camera, receiver.url.replace("://", "://bl7:secret@"))
+        with caplog.at_level("INFO"):
+            uploader.trigger(True)
+            uploader.trigger(False)
+    assert "uthorization: Basic " in receiver.requests[0]
+    assert f"upload to {receiver.url}" in caplog.text
+    assert "secret" not in caplog.text
+
+
 def test_a_receiver_that_answers_drop_by_drop_does_not_keep_the_trigger_open(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -38,7 +38,6 @@ from skywright.errors import ConfigError
 logger = logging.getLogger(__name__)
 
 
-
 def _host(name: str) -> str:
     if not name or "/" in name or name.split() != [name]:
         raise ValueError("expected the name or address of a machine, without http://")
