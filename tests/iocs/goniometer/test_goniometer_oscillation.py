@@ -1,8 +1,8 @@
 """Oscillations of the goniometer's IOC, and the camera that follows them."""
 
 import argparse
-import math
 import json
+import math
 import sys
 import threading
 import time
