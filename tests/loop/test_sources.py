@@ -240,6 +240,13 @@ def test_replay_of_foreign_hdf5(tmp_path: Path) -> None:
         Replay(tmp_path / "b.h5", dataset="flat")
 
 
+def test_replay_leaves_out_hidden_files_and_folders(folder: Path) -> None:
+    (folder / "._p0.jpg").write_bytes(b"Mac OS X")
+    (folder / "p00.jpg").mkdir()
+    frames = take(Replay(folder, fps=500), 1)
+    assert frames[0].data == (folder / "p0.jpg").read_bytes()
+
+
 def test_replay_of_nothing(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no picture in this folder"):
         Replay(tmp_path)

@@ -62,7 +62,12 @@ class Replay(PacedSource[SourceFrame]):
 
 def _folder(path: Path) -> tuple[int, Fetch, tuple[int, int]]:
     known = Image.registered_extensions()
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in known)
+    files = sorted(
+        file
+        for file in path.iterdir()
+        # Hidden files have names of pictures too: macOS keeps more of a.jpg in ._a.jpg.
+        if file.suffix.lower() in known and not file.name.startswith(".") and not file.is_dir()
+    )
     if not files:
         raise ConfigError(f"{path}: no picture in this folder; name one with image files")
     try:
