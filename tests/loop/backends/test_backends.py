@@ -43,6 +43,7 @@ AUTOML = {"backend": "automl", "url": "http://host:8501"}
     [
         ({"backend": "oracle"}, "expected one of network, automl, onnx"),
         ({"backend": "network", "url": "x"}, "url"),
+        ({"threshold": 0.5}, "backend network: threshold: no such key"),
         ({"backend": "automl"}, "url"),
         ({"backend": "automl", "url": "host:8501"}, "expected http://host:port"),
         ({"backend": "automl", "url": "http://host:8501:8501"}, "expected http://host:port"),
