@@ -89,6 +89,8 @@ def run(
     except (SkywrightError, OSError) as error:
         logger.critical("%s", error)
         sys.exit(1)
+    except KeyboardInterrupt:  # while it starts; later SIGINT ends it as SIGTERM does
+        sys.exit(130)
     end_process()
 
 

@@ -83,9 +83,12 @@ def password_of(args: argparse.Namespace) -> str:
     if args.password_file is None:
         return ""
     try:
-        return str(args.password_file.read_text().splitlines()[0])
-    except (OSError, IndexError) as error:
+        lines = args.password_file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"--password-file {args.password_file}: {error}") from error
+    if not lines:
+        raise ConfigError(f"--password-file {args.password_file}: is empty")
+    return str(lines[0])
 
 
 def _simulated(args: argparse.Namespace, size: tuple[int, int]) -> Source:

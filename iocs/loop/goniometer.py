@@ -90,6 +90,17 @@ async def _put_outside(obj: Any, instance: Any, value: Any) -> None:
     await obj.parent.parent.reconfigure()
 
 
+def _clock(most: float) -> Any:
+    """Return a putter for numbers up to `most`: a stamp beyond all dates would end the IOC."""
+
+    async def put(obj: Any, instance: Any, value: float) -> None:
+        if not -most <= value <= most:
+            raise ValueError(f"{value}, expected {-most:g} to {most:g}")
+        await _put_outside(obj, instance, value)
+
+    return put
+
+
 async def _put_matrix(obj: Any, instance: Any, value: Any) -> None:
     rows = np.reshape(np.asarray(value, float), (3, 3)).tolist()
     Carriage(tuple(map(tuple, rows)))  # refuses what is none
@@ -111,8 +122,8 @@ class Sim(PVGroup):
 
     motion = readback("", ChannelType.CHAR, max_length=65_536, name="Motion_RBV")
     pose = readback([0.0] * 4, ChannelType.DOUBLE, max_length=4, name="Pose_RBV")
-    clock_offset = number(0.0, put=_put_outside, units="s", precision=6, name="ClockOffset")
-    clock_drift = number(0.0, put=_put_outside, precision=9, name="ClockDrift")
+    clock_offset = number(0.0, put=_clock(1e8), units="s", precision=6, name="ClockOffset")
+    clock_drift = number(0.0, put=_clock(0.1), precision=9, name="ClockDrift")
     silent = choice(YES_NO, put=_put_outside, name="Silent")
     matrix = setting(value=[0.0] * 9, dtype=float, put=_put_matrix, max_length=9, name="Matrix")
     mounting = choice(["spindle", "table"], put=_put_outside, name="Mounting")

@@ -152,7 +152,7 @@ class Puts:
                 self._edges[key] = float(value[0])
                 if len(self._edges) == 2:
                     self.processor.change(roi=_roi(self._edges["ymin"], self._edges["ymax"]))
-        except (ConfigError, ValueError, TypeError) as error:
+        except (ConfigError, ValueError, TypeError, IndexError) as error:  # the latter: no element
             subject = "axis" if key == "axis" else "roi"
             self.processor.note(subject, f"{self.names[key]}: {error}; the last good one stays")
 

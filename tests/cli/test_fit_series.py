@@ -252,6 +252,9 @@ def test_what_cannot_be_known_ends_with_1_and_says_why(tmp_path: Path) -> None:
         ('{"phi": 1.0, "tip": [1, "a"]}', "line 2: tip.1"),
         ('{"phi": 1.0, "tip": [1, 2], "class": "cat"}', "line 2: class"),
         ('{"phi": 1.0, "tip": [1, 2], "bbox": [1, 2, 3]}', "line 2: bbox"),
+        ('{"phi": 1.0, "tip": [1, 2], "bbox": [30, 20, 10, 6]}', "line 2: bbox: expected [xmin"),
+        ('{"phi": 1.0, "tip": [1, 2], "bbox": [1, 20, 10, 6]}', "line 2: bbox: expected [xmin"),
+        ('{"phi": 1.0, "tip": [1, 2], "width": -3}', "line 2: width: expected a width"),
         ('{"phi": 1.0, "file": "absent.jpg"}', "line 2: file"),
         ("[1, 2]", "line 2"),
         ('{"phi": 1.0, "tip"', "line 2: is no JSON object"),
@@ -281,6 +284,23 @@ def test_time_is_asked_for_when_it_is_needed(tmp_path: Path) -> None:
     status, _, stderr = run(path, "--delay", 0.1)
     assert status == 2
     assert "line 1: time: missing" in stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--delay", "nan"], "--delay nan: expected a number of seconds"),
+        (["--zoom", "2"], "Name it with --calibration"),
+        (["--size", "0", "480"], "--size"),
+    ],
+)
+def test_an_option_that_cannot_be_used_is_named(
+    tmp_path: Path, options: list[str], said: str
+) -> None:
+    rows = [{**row, "time": row["phi"] / 60.0} for row in tip_rows(Rotation())]
+    status, answer, stderr = run(write(tmp_path / "s.jsonl", rows), *options)
+    assert (status, answer) == (2, {})
+    assert said in stderr
 
 
 def test_for_a_person(tmp_path: Path) -> None:

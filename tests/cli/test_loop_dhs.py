@@ -23,7 +23,9 @@ from support.derived import read_runs
 from support.dhs import OPERATIONS
 from support.loop_pictures import Drawn, turned
 from support.stack import COMMAND, run
+from typer.testing import CliRunner
 
+from skywright.cli import app
 from skywright.config import Settings
 from skywright.errors import ConfigError
 from skywright.instruments.loop.cli.dhs import Options
@@ -248,6 +250,10 @@ def test_keys_without_effect_are_named(tmp_path: Path, caplog: pytest.LogCapture
         ("- a", "expected keys and values (got ['a'])"),
         ("dcss: {port: 1}", "dcss.host: is missing"),
         ("dcss: {host: }", "dcss.host: is missing"),
+        ('dcss: {host: ""}', "dcss.host: expected the name or address of a machine"),
+        ("loopdhs: {axis: {host: 'http://a'}}", "axis.host: expected the name or address"),
+        ("loopdhs: {automl: {host: a b}}", "automl.host: expected the name or address"),
+        ("debug_dir: 2026-02-30", "not YAML: day is out of range for month"),
     ],
 )
 def test_a_wrong_value_is_named_with_its_key(text: str, said: str, tmp_path: Path) -> None:
@@ -257,6 +263,13 @@ def test_a_wrong_value_is_named_with_its_key(text: str, said: str, tmp_path: Pat
         read_config(file)
     assert str(caught.value).startswith(f"{file}: {said}")
     assert "Value error" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["", "two words", "l\xf6\xf6p"])
+def test_a_name_that_dcss_cannot_have_is_refused(name: str) -> None:
+    done = CliRunner().invoke(app, ["loop", "dhs", "--dcss", "127.0.0.1:1", "--name", name])
+    assert done.exit_code == 2
+    assert f"--name {name!r}: expected one word of ASCII characters" in done.stderr
 
 
 def test_the_files_threshold_and_number_of_boxes_reach_the_detector(tmp_path: Path) -> None:

@@ -71,6 +71,7 @@ def test_each_pv_that_is_put_can_be_named_or_left_alone() -> None:
     ("given", "said"),
     [
         (["--input", "camera"], "tcp://HOST:PORT"),
+        (["--input", "tcp://camera:99999"], "tcp://HOST:PORT"),
         ([], "tcp://HOST:PORT"),
         (["--source", "replay"], "--path"),
         (["--source", "replay", "--path", "/nowhere.h5"], "/nowhere.h5"),

@@ -126,6 +126,19 @@ def test_bad_arguments_are_named(arguments: list[str], says: str) -> None:
         make_endpoints(Camera(make_source(args)), args)
 
 
+@pytest.mark.parametrize(("contents", "says"), [(b"", "is empty"), (b"pass\xe9\n", "utf-8")])
+def test_a_password_file_that_cannot_be_used_is_named(
+    tmp_path: Path, contents: bytes, says: str
+) -> None:
+    file = tmp_path / "password"
+    file.write_bytes(contents)
+    parser = argument_parser("", "X:")
+    add_source_arguments(parser)
+    given = ["--source", "mjpeg", "--url", "http://c", "--password-file", str(file)]
+    with pytest.raises(ConfigError, match=f"--password-file {file}: .*{says}"):
+        make_source(parser.parse_args(given))
+
+
 def test_the_scene_takes_lists() -> None:
     parser = argument_parser("", "X:")
     add_source_arguments(parser)
@@ -148,6 +161,20 @@ def test_uploads_end_with_their_window(monkeypatch: pytest.MonkeyPatch) -> None:
         assert not any(thread.is_alive() for thread in threads)
         assert len(receiver.requests) < 20
     assert uploader.counts.total() == 20
+
+
+def test_the_password_of_a_receiver_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    pictures: NewestQueue[SourceFrame] = NewestQueue(axis_upload.WAITING)
+    pictures.offer(SourceFrame(0, 0.0, b"\xff\xd8"))
+    camera: Any = SimpleNamespace(subscribe=lambda depth: pictures)
+    with scripted(lambda visit: visit.say(b"HTTP/1.1 403 No\r\n\r\n")) as receiver:
+        uploader = axis_upload.Uploader(camera, receiver.url.replace("://", "://bl7:secret@"))
+        with caplog.at_level("INFO"):
+            uploader.trigger(True)
+            uploader.trigger(False)
+    assert "uthorization: Basic " in receiver.requests[0]
+    assert f"upload to {receiver.url}" in caplog.text
+    assert "secret" not in caplog.text
 
 
 def test_a_receiver_that_answers_drop_by_drop_does_not_keep_the_trigger_open(

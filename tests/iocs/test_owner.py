@@ -1,11 +1,15 @@
 """The posting of an owner's state ends when it is told to, whatever else comes in that moment."""
 
+import argparse
 import asyncio
+import sys
+from typing import Any
 
 import pytest
 from caproto import get_beacon_address_list
 
-from iocs.common import _aim_beacons, wait_at_most
+from iocs import common
+from iocs.common import _aim_beacons, argument_parser, run, wait_at_most
 from iocs.owner import OwnerGroup
 
 LIMIT_S = 5.0
@@ -119,3 +123,17 @@ def test_who_waits_for_the_counts_waits_until_they_are_posted() -> None:
 
 def test_an_event_that_does_not_come_is_waited_for_no_longer_than_that() -> None:
     asyncio.run(asyncio.wait_for(wait_at_most(0.01, asyncio.Event()), LIMIT_S))
+
+
+def test_an_ioc_that_is_interrupted_while_it_starts_ends_without_a_traceback(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted(args: argparse.Namespace) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "argv", ["ioc"])
+    for name in ("share_arenas", "log_to_stderr"):  # they are for a process of its own
+        monkeypatch.setattr(common, name, lambda *_: None)
+    with pytest.raises(SystemExit) as caught:
+        run(interrupted, argument_parser("", "X:"))
+    assert caught.value.code == 130

@@ -69,6 +69,13 @@ def test_every_integer_type_of_pictures_has_a_name() -> None:
     assert {*types, "float32", "float64"} == DTYPES.keys()
 
 
+def test_a_roi_pv_without_an_element_ends_nothing(processor: Processor) -> None:
+    puts = Puts(processor, names("NOT:THERE:"))
+    puts._take("ymin", np.array([]))
+    assert "NOT:THERE:SPC_ROI_YMIN" in processor.notes["roi"]
+    puts.close()
+
+
 def test_results_are_put_and_settings_followed(
     site: IocProcess, processor: Processor, source: ScriptedSource
 ) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from skywright.errors import DataError
-from skywright.instruments.loop.picture import decode, read_picture
+from skywright.instruments.loop.picture import decode, picture_size, read_picture
 
 
 def ramp(height=48, width=64):
@@ -63,6 +64,33 @@ def test_transparent_parts_are_white():
     gray = decode(encoded(pixels, "PNG"))
     assert (gray[:10] == 255).all()
     assert np.array_equal(gray[10:], ramp()[10:])
+
+
+@pytest.mark.parametrize("mode", ["P", "L"])
+def test_transparent_color_of_a_palette_or_grey_file_is_white(mode):
+    picture = Image.fromarray(np.full((48, 64), 100, np.uint8))
+    picture.paste(30, (0, 0, 64, 10))
+    out = io.BytesIO()
+    picture.convert(mode).save(out, "PNG", transparency=30)
+    gray = decode(out.getvalue())
+    assert (gray[:10] == 255).all()
+    assert (gray[10:] == 100).all()
+
+
+def test_a_damaged_png_is_a_data_error():
+    data = bytearray(encoded(ramp(), "PNG"))
+    data[data.index(b"IDAT") + 25] ^= 1  # zlib makes a picture of this, another one
+    with pytest.raises(DataError, match="frame 7"):
+        decode(bytes(data), "frame 7")
+
+
+def test_what_other_readers_of_pillow_raise_is_a_data_error():
+    # A header of DDS whose pixel format nobody knows: Pillow raises NotImplementedError.
+    header = struct.pack("<4s7I44x8I", b"DDS ", 124, 0x1007, 48, 64, 256, 0, 0, 32, *[0] * 7)
+    data = header + bytes(48 * 64 * 4)
+    assert picture_size(data) is None
+    with pytest.raises(DataError, match="frame 7"):
+        decode(data, "frame 7")
 
 
 @pytest.mark.parametrize("kept", [0, 2, 20, 500, -200])

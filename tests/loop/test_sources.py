@@ -228,6 +228,7 @@ def test_replay_of_foreign_hdf5(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "b.h5", "w") as file:
         file["pics"] = np.arange(2 * 32 * 40, dtype=np.uint8).reshape(2, 32, 40)
         file["deep"] = np.zeros((2, 32, 40), np.uint16)
+        file["flat"] = np.zeros((2, 32, 40, 1), np.uint8)
     frames = take(Replay(tmp_path / "b.h5", fps=500, dataset="pics"), 2)
     assert frames[1].image is not None
     assert frames[1].image.shape == (32, 40)
@@ -235,6 +236,15 @@ def test_replay_of_foreign_hdf5(tmp_path: Path) -> None:
         Replay(tmp_path / "b.h5")
     with pytest.raises(ConfigError, match=r"uint16, expected \(N, H, W\) uint8"):
         Replay(tmp_path / "b.h5", dataset="deep")
+    with pytest.raises(ConfigError, match=r"40, 1\) uint8, expected \(N, H, W\) uint8"):
+        Replay(tmp_path / "b.h5", dataset="flat")
+
+
+def test_replay_leaves_out_hidden_files_and_folders(folder: Path) -> None:
+    (folder / "._p0.jpg").write_bytes(b"Mac OS X")
+    (folder / "p00.jpg").mkdir()
+    frames = take(Replay(folder, fps=500), 1)
+    assert frames[0].data == (folder / "p0.jpg").read_bytes()
 
 
 def test_replay_of_nothing(tmp_path: Path) -> None:

@@ -304,6 +304,15 @@ def test_replay_takes_large_integer_times_for_ns(tmp_path):
     source.halt()
 
 
+@pytest.mark.parametrize(("name", "begin"), [("timestamp", 1.7e18), ("time_ns", 0.0)])
+def test_replay_takes_floating_point_ns_for_ns(name, begin, tmp_path):
+    times = [begin, begin + 2**40, begin + 2**41, begin + 2**42]  # float64 holds these
+    source = ReplaySource(write(tmp_path / "a.h5", **{name: times}), once=True, rate_hz=0)
+    source.open()
+    assert [pulse.time_ns for pulse in take(source, 4)] == times
+    source.halt()
+
+
 def test_replay_plays_our_recordings(tmp_path):
     images = [
         Image(

@@ -261,6 +261,15 @@ def test_pictures_that_cannot_be_listed(face: Bench) -> None:
         assert ask(face, "addImageToList", *wrong)[0] == "error"
 
 
+def test_a_full_disk_does_not_take_the_background_away() -> None:
+    with bench(save_directory=Path("/dev/null/full")) as face:  # nothing can be made below it
+        face.snapshots[:] = [PLAIN.jpeg()]
+        assert face.link.run("addImageToList", "1.1", -1) == "normal 0 0"
+        assert "in use, and not kept in a file" in face.link.notes()[0]
+        # The view divided by itself shows nothing any more.
+        assert face.link.run("getLoopTip", "1.2").startswith("error")
+
+
 def test_background_is_divided_out(face: Bench, tmp_path: Path) -> None:
     test_picture = face.link.run("testAutoML", new_handle()).split()[2:]
     shade = np.ones((480, 704))

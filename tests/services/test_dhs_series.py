@@ -3,6 +3,7 @@
 import asyncio
 import csv
 import re
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -570,6 +571,19 @@ def test_a_store_that_refuses_does_not_stop_the_series(tmp_path: Path) -> None:
         face.link.start("stopCollectLoopImages", "1.2")
         assert face.link.reply("1.1") == "normal done"
         assert face.link.run("reboxLoopImage", "1.3", 0, 0, 1).startswith("normal 0")
+
+
+def test_a_full_disk_does_not_stop_the_series(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_directory(*_: object, **__: object) -> str:
+        return "/dev/null/full"  # below which nothing can be made
+
+    monkeypatch.setattr(tempfile, "mkdtemp", no_directory)
+    with bench() as face:
+        face.collecting("1.1")
+        face.push(pictures()[0])
+        face.link.start("stopCollectLoopImages", "1.2")
+        assert face.link.reply("1.1") == "normal done"
+        assert face.link.run("reboxLoopImage", "1.3", 0, 0, 1) == "error no_such_image"
 
 
 def test_dcss_gone_in_the_middle_of_a_series(tmp_path: Path) -> None:

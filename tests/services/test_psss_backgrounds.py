@@ -140,6 +140,15 @@ def test_a_long_label_of_many_bytes_is_kept(tmp_path: Path) -> None:
     assert History(tmp_path).load(name).info.name == name
 
 
+def test_a_file_of_another_program_may_have_its_name_as_bytes(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file[DATASET] = PICTURE
+        file[DATASET].attrs["name"] = np.bytes_("dark \xe4".encode())
+    history = History(tmp_path)
+    assert [info.name for info in history.list()] == ["dark \xe4"]
+    assert np.array_equal(history.load("dark \xe4").pixels, PICTURE)
+
+
 def test_odd_files_in_the_history_are_left_out(tmp_path: Path) -> None:
     history = History(tmp_path)
     kept = history.keep(uploaded("dark", PICTURE))

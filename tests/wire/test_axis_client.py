@@ -68,6 +68,11 @@ def test_what_is_no_address(url: str) -> None:
         camera_url(url, SNAPSHOT_PATH)
 
 
+def test_a_port_that_cannot_be_is_named() -> None:
+    with pytest.raises(ConfigError, match="http://c:99999: port 99999, expected 1 to 65535"):
+        camera_url("http://c:99999", SNAPSHOT_PATH)
+
+
 @pytest.mark.parametrize("scheme", ["basic", "digest"])
 def test_authentication(scheme: str) -> None:
     with scripted(refusing(Guard(scheme, "bl7", "se:cr et"))) as server:  # type: ignore[arg-type]
@@ -111,6 +116,42 @@ def test_a_second_nonce_in_one_request_is_followed() -> None:
     with scripted(script) as server:
         assert fetch(server.url, "u", "p") == [JPEG]
         assert len(server.requests) == 3
+
+
+KNOWN = 'Digest realm="AXIS", nonce="n", qop="auth", algorithm=MD5'
+FOREIGN = 'Digest realm="AXIS", nonce="m", qop="auth", algorithm=SHA-512-256'
+
+
+@pytest.mark.parametrize(
+    ("offers", "answered"),
+    [
+        ([FOREIGN, KNOWN], 'nonce="n"'),
+        ([KNOWN.replace('"auth"', '"auth-int"'), KNOWN.replace('"n"', '"k"')], 'nonce="k"'),
+        ([KNOWN.replace('"auth"', '"auth-int,auth"')], 'nonce="n"'),
+        ([FOREIGN, 'Basic realm="AXIS"'], "Basic "),
+    ],
+)
+def test_of_several_logins_one_that_is_known_is_taken(offers: list[str], answered: str) -> None:
+    def script(visit: Visit) -> None:
+        if answered.lower() in visit.head.lower():
+            visit.say(PICTURE)
+        else:
+            challenges = "".join(f"WWW-Authenticate: {offer}\r\n" for offer in offers)
+            visit.say(f"HTTP/1.1 401 No\r\n{challenges}Content-Length: 0\r\n\r\n".encode())
+
+    with scripted(script) as server:
+        assert fetch(server.url, "u", "p") == [JPEG]
+        assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize("offer", [FOREIGN, KNOWN.replace('"auth"', "auth-int"), "Bearer"])
+def test_a_login_that_is_not_known_is_named(offer: str) -> None:
+    reply = f"HTTP/1.1 401 No\r\nWWW-Authenticate: {offer}\r\nContent-Length: 0\r\n\r\n".encode()
+    with (
+        scripted(lambda visit: visit.say(reply)) as server,
+        pytest.raises(HardwareError, match=rf"401, a login that is not known here: {offer[:20]}"),
+    ):
+        fetch(server.url, "u", "p")
 
 
 def test_digest_counts_its_requests() -> None:

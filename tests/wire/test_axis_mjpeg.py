@@ -112,6 +112,13 @@ def test_other_kinds_of_pictures_end_where_their_length_or_the_boundary_says() -
     assert pictures(typed + part(png, "Content-Type: image/png") + part(A)) == [png, png, A]
 
 
+def test_parts_that_are_no_pictures_are_left_out() -> None:
+    event = part(b"motion=1", "Content-Type: text/plain", "Content-Length: 8")
+    sound = part(bytes(range(100)), "Content-Type: audio/basic")
+    wrong = part(C, "Content-Type: text/plain")
+    assert pictures(event + part(A) + sound + part(B) + wrong) == [A, B, C]
+
+
 def test_too_long_a_picture_is_dropped_and_said() -> None:
     endless = part(A[:-2] + bytes(3000), "Content-Type: image/jpeg")
     found = parts_of(endless[:-2], part(B), bytes_max=2500)

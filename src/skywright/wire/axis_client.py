@@ -18,6 +18,11 @@ STREAM_PATH = "/axis-cgi/mjpg/video.cgi?camera=1"
 CONNECT_LIMIT_S = 3.0
 UNAUTHORIZED = 401
 STALE = re.compile(r"""\bstale\s*=\s*"?true\b""", re.IGNORECASE)
+ALGORITHM = re.compile(r"""\balgorithm\s*=\s*"?([\w-]+)""", re.IGNORECASE)
+HASHES = ("MD5", "SHA", "SHA-256", "SHA-512")
+"""Of digest authentication, those that httpx knows; a camera may offer others beside them."""
+WITH_BODY_ONLY = re.compile(r"""\bqop\s*=\s*("\s*auth-int\s*"|auth-int\b)""", re.IGNORECASE)
+PORT_MAX = 65535
 
 
 class CameraAuth(httpx.Auth):
@@ -40,7 +45,12 @@ class CameraAuth(httpx.Auth):
             flow = self._digest.auth_flow(request)
             response = yield next(flow)
             offers = response.headers.get_list("www-authenticate")
-            wants_digest = any(offer.lower().startswith("digest ") for offer in offers)
+            known = [offer for offer in offers if not _is_foreign_digest(offer)]
+            if len(known) < len(offers):  # httpx answers the first digest, whatever it asks for
+                del response.headers["www-authenticate"]
+                kept = [("www-authenticate", offer) for offer in known]
+                response.headers = httpx.Headers([*response.headers.multi_items(), *kept])
+            wants_digest = any(offer.lower().startswith("digest ") for offer in known)
             if response.status_code != UNAUTHORIZED or wants_digest:
                 with suppress(StopIteration):
                     response = yield flow.send(response)
@@ -51,8 +61,17 @@ class CameraAuth(httpx.Auth):
                         yield flow.send(response)
                 return
             self._only_basic = any("basic" in offer.lower() for offer in offers)
+            if offers and not self._only_basic:
+                raise httpx.ProtocolError(f"401, a login that is not known here: {offers[0]:.80}")
         if self._only_basic:
             yield from self._basic.auth_flow(request)
+
+
+def _is_foreign_digest(offer: str) -> bool:
+    """Tell whether a challenge is a digest that cannot be answered here."""
+    algorithm = ALGORITHM.search(offer)
+    other = algorithm is not None and algorithm[1].upper().removesuffix("-SESS") not in HASHES
+    return offer.lower().startswith("digest ") and bool(other or WITH_BODY_ONLY.search(offer))
 
 
 def _is_stale(response: httpx.Response) -> bool:
@@ -106,6 +125,8 @@ def camera_url(url: str, path: str) -> httpx.URL:
         raise ConfigError(f"{url}: no URL ({error}); expected http://camera/...") from error
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise ConfigError(f"{url}: expected http://camera or http://camera{path}")
+    if parsed.port is not None and not 0 < parsed.port <= PORT_MAX:
+        raise ConfigError(f"{url}: port {parsed.port}, expected 1 to {PORT_MAX}")
     return parsed.join(path) if parsed.path in ("", "/") and not parsed.query else parsed
 
 

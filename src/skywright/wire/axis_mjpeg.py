@@ -19,6 +19,8 @@ _START = b"\xff\xd8\xff"
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
 _LENGTH = re.compile(rb"(?im)^content-length[ \t]*:[ \t]*(\d{1,9})[ \t]*\r?$")
 _TIME = re.compile(rb"(?im)^x-timestamp[ \t]*:[ \t]*(\d+(?:\.\d+)?)[ \t]*\r?$")
+_OTHER = re.compile(rb"(?im)^content-type[ \t]*:[ \t]*(?:text|audio|application/(?:json|xml))\b")
+"""The type of a part that is no picture: some cameras send events or sound in between."""
 _MARKER = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")
 """A marker in entropy-coded data; stuffed bytes and restarts are none."""
 _NO_BODY = (0x01, *range(0xD0, 0xD9))
@@ -106,6 +108,7 @@ class MixedReplace:
         self._step = self._between
         self._length: int | None = None
         self._time = float("nan")
+        self._is_other = False
         self._searched = 0
         self._jpeg: JpegEnd | None = None
 
@@ -173,6 +176,7 @@ class MixedReplace:
         length, time = _LENGTH.search(head), _TIME.search(head)
         self._length = int(length[1]) if length else None
         self._time = float(time[1]) if time else float("nan")
+        self._is_other = _OTHER.search(head) is not None
         self._searched, self._jpeg = 0, None
         self._step = self._body
 
@@ -202,7 +206,8 @@ class MixedReplace:
     def _complete(self, parts: list[Part], end: int, trouble: str = "") -> bool:
         data = bytes(self._buffer[:end])
         del self._buffer[:end]
-        if data.strip():
+        is_other = self._is_other and not data.startswith(_START)  # a type may be wrong, too
+        if data.strip() and not is_other:
             parts.append(Part(data, self._time, trouble))
         self._step = self._between
         return True

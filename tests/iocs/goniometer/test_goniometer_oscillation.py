@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import sys
 import threading
 import time
@@ -150,6 +151,17 @@ def test_stamps_are_of_the_motors_clock(osc: Callable[..., PV], pv: Callable[...
     until(lambda: bool(readback))
     assert readback[-1][0] - now > 70.0
     put(pv("SIM:ClockOffset"), 0.0)
+
+
+@pytest.mark.parametrize("name", ["ClockOffset", "ClockDrift"])
+@pytest.mark.parametrize("value", [1e300, math.nan])
+def test_a_clock_beyond_all_dates_is_refused(
+    pv: Callable[..., PV], name: str, value: float
+) -> None:
+    put(pv(f"SIM:{name}"), value)
+    assert fresh(pv(f"SIM:{name}_RBV")) == 0.0
+    put(pv("phi.VAL"), 1.0)
+    assert fresh(pv("phi.RBV")) == pytest.approx(1.0)
 
 
 def test_a_matrix_says_which_way_the_stages_go_and_it_ends_in_time() -> None:

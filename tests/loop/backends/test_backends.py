@@ -35,15 +35,27 @@ def test_our_network_is_the_default_and_takes_color(
     assert make_detector("classical").find(picture).backend == "network"
 
 
+AUTOML = {"backend": "automl", "url": "http://host:8501"}
+
+
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
         ({"backend": "oracle"}, "expected one of network, automl, onnx"),
         ({"backend": "network", "url": "x"}, "url"),
+        ({"threshold": 0.5}, "backend network: threshold: no such key"),
         ({"backend": "automl"}, "url"),
         ({"backend": "automl", "url": "host:8501"}, "expected http://host:port"),
         ({"backend": "automl", "url": "http://host:8501:8501"}, "expected http://host:port"),
         ({"backend": "automl", "url": "http://host:8S01"}, "expected http://host:port"),
+        ({"backend": "automl", "url": "http://host:99999"}, "expected http://host:port"),
+        ({**AUTOML, "threshold": "0.5"}, "automl: threshold: '0.5', expected a number from 0 to 1"),
+        ({**AUTOML, "threshold": float("nan")}, "automl: threshold: nan"),
+        ({**AUTOML, "timeout_s": 0}, "automl: timeout_s: 0"),
+        ({**AUTOML, "retries": -1}, "automl: retries: -1, expected a whole number from 0 to 100"),
+        ({**AUTOML, "waiting": 0}, "automl: waiting: 0"),
+        ({**AUTOML, "most_boxes": 2.5}, "automl: most_boxes: 2.5"),
+        ({"backend": "onnx", "model": str(MODEL), "threshold": "0.5"}, "onnx: threshold: '0.5'"),
         ({"backend": "onnx", "model": "/none.onnx"}, "/none.onnx"),
         ({"backend": "onnx", "model": "~no-such-user/x.onnx"}, "onnx: model ~no-such-user/x.onnx"),
         ({"backend": "onnx", "model": "a\0b"}, "onnx: model a"),

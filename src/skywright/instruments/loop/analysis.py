@@ -155,7 +155,7 @@ class LoopDetection(Analysis[Votes]):
     def __init__(self, **parameters: Any) -> None:
         if backend := backends.FORMER_NAMES.get(parameters.get("backend", "")):
             parameters["backend"] = backend
-        if parameters.get("backend", BACKENDS[0]) != BACKENDS[0] or len(parameters) > 1:
+        if {"backend": BACKENDS[0], **parameters} != {"backend": BACKENDS[0]}:
             if "sha256" not in parameters:
                 with suppress(OSError, RuntimeError, ValueError):  # the back-end says so
                     model = Path(str(parameters.get("model", ""))).expanduser().read_bytes()

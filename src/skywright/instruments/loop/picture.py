@@ -11,8 +11,13 @@ from PIL import Image, UnidentifiedImageError
 from skywright.errors import DataError
 from skywright.instruments.loop.detection import MIN_SIDE_PX
 
-UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
-"""What Pillow raises for files that it cannot read; SyntaxError for broken PNG chunks."""
+PNG = b"\x89PNG"
+UNREADABLE = (
+    *(OSError, ValueError, SyntaxError, EOFError, RuntimeError),
+    Image.DecompressionBombError,
+)
+"""What Pillow raises for files that it cannot read; SyntaxError for broken PNG chunks, RuntimeError
+for broken AVIF, and NotImplementedError, a RuntimeError, for rare kinds of DDS and BLP."""
 
 
 def decode(data: bytes, source: str = "picture", color: bool = False) -> NDArray[np.uint8]:
@@ -104,10 +109,13 @@ def _decode_jpeg(data: bytes, source: str, color: bool) -> NDArray[np.uint8]:
 def _decode_other(data: bytes, source: str) -> NDArray[np.uint8]:
     """Decode what Pillow knows: PNG, TIFF, BMP, CMYK JPEG."""
     try:
+        if data.startswith(PNG):
+            with Image.open(io.BytesIO(data)) as image:
+                image.verify()  # the checksums, which are not looked at when pixels are decoded
         with Image.open(io.BytesIO(data)) as image:
             if image.mode.startswith("I") or image.mode == "F":
                 return _scaled_to_bytes(np.asarray(image))
-            if image.mode in ("LA", "PA", "RGBA", "La", "RGBa"):
+            if image.has_transparency_data:
                 # Transparent parts show the bright field behind, as a viewer would.
                 white = Image.new("RGBA", image.size, "white")
                 return np.array(Image.alpha_composite(white, image.convert("RGBA")).convert("L"))

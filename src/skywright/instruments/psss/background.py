@@ -338,9 +338,9 @@ def _read_info(path: Path) -> BackgroundInfo:
             attrs = data.attrs
             date = datetime.fromtimestamp(path.stat().st_mtime, UTC).isoformat()
             return BackgroundInfo(
-                name=str(attrs.get("name", path.stem)),
-                date=str(attrs.get("date", date)),
-                origin=str(attrs.get("origin", path)),
+                name=_text(attrs.get("name", path.stem)),
+                date=_text(attrs.get("date", date)),
+                origin=_text(attrs.get("origin", str(path))),
                 shape=(int(data.shape[0]), int(data.shape[1])),
                 pulses=int(attrs.get("pulses", 0)),
                 first_pulse_id=int(attrs.get("first_pulse_id", -1)),
@@ -349,6 +349,11 @@ def _read_info(path: Path) -> BackgroundInfo:
             )
     except (OSError, ValueError, TypeError, ArithmeticError) as error:
         raise DataError(f"{path}: cannot be read as HDF5 ({error})") from error
+
+
+def _text(value: Any) -> str:
+    """Return text of an attribute, which programs other than h5py write as bytes."""
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
 def _shape(pixels: NDArray[Any]) -> tuple[int, int]:

@@ -84,6 +84,14 @@ class NetworkDetector(Detector):
         return Found(find_loop(to_gray(picture)), "network")
 
 
+def check_number(name: str, value: Any, least: float, most: float, whole: bool = False) -> None:
+    """Raise `ConfigError` if a setting is no number, or no whole number, from `least` to `most`."""
+    kind = int if whole else int | float
+    if isinstance(value, bool) or not isinstance(value, kind) or not least <= value <= most:
+        what = "a whole number" if whole else "a number"
+        raise ConfigError(f"{name}: {value!r}, expected {what} from {least:g} to {most:g}")
+
+
 def make_detector(backend: str = "network", **settings: Any) -> Detector:
     """Return the back-end of a name in `BACKENDS`, made with `settings`, JSON values, of its class.
 

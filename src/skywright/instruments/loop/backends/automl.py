@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skywright.errors import ConfigError, DataError, HardwareError
-from skywright.instruments.loop.backends import Detector, Found
+from skywright.instruments.loop.backends import Detector, Found, check_number
 from skywright.instruments.loop.backends.boxes import CONSIDERED, from_boxes
 from skywright.instruments.loop.detect import find_loop
 from skywright.instruments.loop.picture import encode_jpeg, to_gray
@@ -55,7 +55,7 @@ class AutoMLDetector(Detector):
     Raises
     ------
     ConfigError
-        If `url` is no HTTP address.
+        If `url` is no HTTP address, or a number cannot be.
     """
 
     def __init__(
@@ -71,6 +71,12 @@ class AutoMLDetector(Detector):
             camera_url(url, "/")
         except ConfigError as error:
             raise ConfigError(f"automl: url {url!r}: expected http://host:port") from error
+        check_number("automl: threshold", threshold, 0, 1)
+        check_number("automl: timeout_s", timeout_s, 0.01, 3600)
+        check_number("automl: retries", retries, 0, 100, whole=True)
+        check_number("automl: waiting", waiting, 1, 1000, whole=True)
+        if most_boxes is not None:
+            check_number("automl: most_boxes", most_boxes, 1, 100, whole=True)
         self.url = url.rstrip("/")
         self.threshold = threshold
         self._timeout_s, self._retries, self._waiting = timeout_s, retries, waiting

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from skywright.errors import ConfigError
-from skywright.instruments.loop.backends import Detector, Found
+from skywright.instruments.loop.backends import Detector, Found, check_number
 from skywright.instruments.loop.backends.boxes import CLASSES, from_boxes
 from skywright.instruments.loop.detect import find_loop
 from skywright.instruments.loop.detector.model import open_session
@@ -45,7 +45,7 @@ class OnnxDetector(Detector):
     Raises
     ------
     ConfigError
-        If onnxruntime is absent, or the file is no such network.
+        If onnxruntime is absent, the file is no such network, or `threshold` cannot be.
     """
 
     def __init__(
@@ -55,6 +55,7 @@ class OnnxDetector(Detector):
         classes: list[str] | None = None,
         sha256: str = "",
     ) -> None:
+        check_number("onnx: threshold", threshold, 0, 1)
         try:
             data = Path(model).expanduser().read_bytes()
         except (OSError, RuntimeError, ValueError) as error:  # also ~NAME of nobody, and NUL

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import importlib
 import logging
+import re
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 DCSS_PORT = 14242
 STATUS_PORT = 9001
+NAME = re.compile("[!-~]{1,100}")
 AUTOML_WORKERS = 4
 """Pictures with the inference service at a time, so that the way there and back costs nothing."""
 SNAPSHOT_LIMIT_S = 10.0
@@ -90,6 +92,8 @@ def dhs(
     """
     from skywright.instruments.loop.dhs.config import DhsConfig, read_config
 
+    if not NAME.fullmatch(name):
+        raise ConfigError(f"--name {name!r}: expected one word of ASCII characters, as DCSS has it")
     file = read_config(config) if config is not None else DhsConfig()
     options = Options(
         dcss=_address(dcss, file),

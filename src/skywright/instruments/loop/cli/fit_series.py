@@ -56,7 +56,9 @@ def fit_series(
     size: Annotated[
         tuple[int, int],
         typer.Option(
-            metavar="WIDTH HEIGHT", help="Size of the pictures where only tips are given, px."
+            metavar="WIDTH HEIGHT",
+            help="Size of the pictures where only tips are given, px.",
+            min=1,
         ),
     ] = (704, 480),
     roll: Annotated[
@@ -101,6 +103,10 @@ def fit_series(
     from skywright.instruments.loop.geometry import View, axis_px, axis_um
     from skywright.instruments.loop.timing import Trace
 
+    if delay is not None and not np.isfinite(delay):
+        raise ConfigError(f"--delay {delay}: expected a number of seconds")
+    if zoom is not None and calibration is None:
+        raise ConfigError("--zoom: of which file? Name it with --calibration")
     rows = read_rows(file)
     axis = None if axis_row is None else AxisPrior(axis_row, axis_sigma)
     fixed = None if side == "auto" else side

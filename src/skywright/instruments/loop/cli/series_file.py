@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from skywright.arguments import first_problem
 from skywright.errors import DataError
@@ -17,6 +17,20 @@ if TYPE_CHECKING:
     from skywright.instruments.loop.series import Series
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+Corners = tuple[float, float, float, float]
+
+
+def _in_order(corners: Corners) -> Corners:
+    xmin, ymin, xmax, ymax = corners
+    if xmax < xmin or ymax < ymin:
+        raise ValueError("expected [xmin, ymin, xmax, ymax] with xmin <= xmax and ymin <= ymax")
+    return corners
+
+
+def _not_negative(width: float) -> float:
+    if width < 0.0:
+        raise ValueError("expected a width in px, 0 or more")
+    return width
 
 
 class Row(BaseModel):
@@ -28,8 +42,8 @@ class Row(BaseModel):
     time: Finite | None = None
     file: str | None = None
     tip: Annotated[tuple[float, float], Field(strict=False)] | None = None
-    bbox: Annotated[tuple[float, float, float, float], Field(strict=False)] | None = None
-    width: float | None = None
+    bbox: Annotated[Corners, Field(strict=False), AfterValidator(_in_order)] | None = None
+    width: Annotated[float, AfterValidator(_not_negative)] | None = None
     kind: Annotated[Literal["nylon", "mitegen", "pin", "none"] | None, Field(alias="class")] = None
     side: Literal["left", "right", "top", "bottom"] | None = None
     score: Annotated[float, Field(ge=0, le=1)] = 1.0

@@ -23,13 +23,28 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from skywright.arguments import did_you_mean, first_problem
 from skywright.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
+
+def _host(name: str) -> str:
+    if not name or "/" in name or name.split() != [name]:
+        raise ValueError("expected the name or address of a machine, without http://")
+    return name
+
+
+Host = Annotated[str, AfterValidator(_host)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Part = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -64,14 +79,14 @@ class _Section(BaseModel):
 class DcssAddress(_Section):
     """The hub."""
 
-    host: str
+    host: Host
     port: Port = 14242
 
 
 class AutomlAddress(_Section):
     """The inference service."""
 
-    host: str
+    host: Host
     port: Port = 5000
     threshold: Part | None = None
     """Lowest score of a loop or pin."""
@@ -87,7 +102,7 @@ class AutomlAddress(_Section):
 class AxisAddress(_Section):
     """The video server."""
 
-    host: str
+    host: Host
     port: Port = 80
     camera: str = "1"
     """Number of the camera, or its name on the video server, such as ``quad``."""
@@ -168,7 +183,7 @@ def read_config(file: Path) -> DhsConfig:
         values = yaml.safe_load(file.read_text())
     except OSError as error:
         raise ConfigError(f"{file}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: no text, or a date like 2026-02-30
         raise ConfigError(f"{file}: not YAML: {' '.join(str(error).split())}") from error
     try:
         config = DhsConfig.model_validate({} if values is None else values)

@@ -235,6 +235,11 @@ class SnapshotOperations:
         score = number(found.score)
         return f"normal {call.key} {score} {{{box}}} {found.kind} {score}"
 
+    def _keep_background(self, data: bytes) -> None:
+        """Write the file that a later index of -3 loads."""
+        self.background_file.parent.mkdir(parents=True, exist_ok=True)
+        self.background_file.write_bytes(data)
+
     async def _outline(self, call: Call) -> tuple[Snapshot, Limits | None]:
         """Return a fresh picture and the edges of its mount."""
         shot = await self.snapshots.take(call)
@@ -251,9 +256,11 @@ class SnapshotOperations:
             shot = await snapshots.take(call)
             if shot.found.flat:
                 return f"failed {FLAT_IMAGE}"
-            self.background_file.parent.mkdir(parents=True, exist_ok=True)
-            await asyncio.to_thread(self.background_file.write_bytes, encode_png(shot.gray))
             snapshots.background = shot.gray
+            try:
+                await asyncio.to_thread(self._keep_background, encode_png(shot.gray))
+            except OSError as error:
+                call.note(f"the background is in use, and not kept in a file: {error}")
         elif index == LOAD_BACKGROUND:
             named = call.start.arguments[1:2]
             file = Path(named[0]) if named else self.background_file

@@ -4,6 +4,7 @@ All of it happens on one thread, job after job, so that the end of a series that
 begin of the next cannot meet.
 """
 
+import contextlib
 import logging
 import shutil
 import tempfile
@@ -165,5 +166,6 @@ class SeriesRecorder:
         shutil.rmtree(self.scratch / str(self._count), ignore_errors=True)
         self._count += 1
         directory = self.scratch / str(self._count)
-        directory.mkdir(parents=True)  # a cleaner of /tmp may have been here
+        with contextlib.suppress(OSError):  # the camera says that it cannot write there
+            directory.mkdir(parents=True)  # a cleaner of /tmp may have been here
         return directory / "series.h5"

@@ -37,7 +37,9 @@ class Uploader:
     """
 
     def __init__(self, camera: Camera, url: str) -> None:
-        self.url = camera_url(url, "/")
+        given = camera_url(url, "/")
+        self.url = given.copy_with(username=None, password=None)  # as it may be logged
+        self._login = (given.username, given.password or "") if given.username else None
         self.counts: Counter[str] = Counter()
         """Pictures ``sent``, ``refused`` by the receiver, ``failed`` (not reached), ``dropped``."""
         self._camera = camera
@@ -81,7 +83,7 @@ class Uploader:
         self.trigger(False)
 
     def _send_all(self, pictures: NewestQueue[SourceFrame], closed: threading.Event) -> None:
-        with httpx.Client(timeout=LIMIT_S, trust_env=False) as client:
+        with httpx.Client(timeout=LIMIT_S, trust_env=False, auth=self._login) as client:
             while True:
                 over = closed.is_set()
                 frame = pictures.get(LOOK_S)

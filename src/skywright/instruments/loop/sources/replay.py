@@ -62,7 +62,12 @@ class Replay(PacedSource[SourceFrame]):
 
 def _folder(path: Path) -> tuple[int, Fetch, tuple[int, int]]:
     known = Image.registered_extensions()
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in known)
+    files = sorted(
+        file
+        for file in path.iterdir()
+        # Hidden files have names of pictures too: macOS keeps more of a.jpg in ._a.jpg.
+        if file.suffix.lower() in known and not file.name.startswith(".") and not file.is_dir()
+    )
     if not files:
         raise ConfigError(f"{path}: no picture in this folder; name one with image files")
     try:
@@ -83,9 +88,11 @@ def _hdf5(path: Path, dataset: str | None) -> tuple[int, Fetch, tuple[int, int]]
     found = next((file[name] for name in names if isinstance(file.get(name), h5py.Dataset)), None)
     if found is None:
         raise ConfigError(f"{path}: has no dataset {' or '.join(names)}; name the one to play")
-    if found.ndim not in (3, 4) or found.dtype != np.uint8 or not len(found):
+    is_stack = found.ndim == 3 or (found.ndim == 4 and found.shape[3] == 3)
+    if not is_stack or found.dtype != np.uint8 or not len(found):
         raise ConfigError(
-            f"{path}: {found.name} is {found.shape} {found.dtype}, expected (N, H, W) uint8"
+            f"{path}: {found.name} is {found.shape} {found.dtype}, expected (N, H, W) uint8 or "
+            "(N, H, W, 3)"
         )
     kept = path.with_suffix(".mjpeg")
     size = int(found.shape[2]), int(found.shape[1])

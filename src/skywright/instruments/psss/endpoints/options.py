@@ -119,7 +119,8 @@ def make_source(args: argparse.Namespace) -> Source[Pulse]:
     from skywright.instruments.psss.sources.bsread import BsreadSource
 
     host, _, port = args.input.removeprefix("tcp://").rpartition(":")
-    if not args.input.startswith("tcp://") or not host or not port.isdigit():
+    is_port = port.isdecimal() and 0 < int(port) < 65536
+    if not args.input.startswith("tcp://") or not host or not is_port:
         raise ConfigError(
             f"--input {args.input!r}: expected tcp://HOST:PORT of the camera's stream, "
             "or take --source sim"

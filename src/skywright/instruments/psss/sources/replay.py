@@ -31,7 +31,7 @@ ID_NAMES = ("pulse_id", "pulse_ids", "pulseId")
 TIME_NAMES = ("time_ns", "global_timestamp", "timestamp", "time")
 """Datasets beside the pictures, or in a group above, of the time since 1970.
 
-It is in ns, but for floating-point numbers and those below `SECONDS_MAX`, which are in s.
+It is in ns, but for numbers below `SECONDS_MAX`, which are in s.
 ``timestamp_offset`` beside whole seconds has the ns, as in files of bsread's ``bs h5``."""
 SECONDS_MAX = 9 * 10**9
 """The year 2255: more seconds are too many ns for 64 bits."""
@@ -216,8 +216,9 @@ def _times(images: h5py.Dataset) -> NDArray[np.int64] | None:
     found = _find(images, *TIME_NAMES)
     if found is not None and found.dtype.kind == "f":
         times = found[()]
-        if np.isfinite(times).all():
-            return np.round(times * 1e9).astype(np.int64)
+        if np.isfinite(times).all() and np.abs(times).max() < 1e9 * SECONDS_MAX:
+            is_ns = found.name.endswith("_ns") or times.max() >= SECONDS_MAX
+            return np.round(times * (1.0 if is_ns else 1e9)).astype(np.int64)
     elif found is not None and found.dtype.kind in "iu":
         times = found[()].astype(np.int64)
         if found.name.endswith("_ns") or times.max() >= SECONDS_MAX:
