@@ -453,6 +453,28 @@ def test_images_come_only_from_mapped_directories(database: Database, tmp_path: 
     assert {answer.status_code for answer in answers.values()} == {404}
 
 
+def test_an_image_that_cannot_be_read_is_not_found(database: Database, tmp_path: Path) -> None:
+    import numpy as np
+    from PIL import Image
+
+    noise = np.random.default_rng(0).integers(0, 256, (400, 400), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "damaged.png")
+    data = bytearray((tmp_path / "damaged.png").read_bytes())
+    second = data.index(b"IDAT", data.index(b"IDAT") + 4)
+    data[second : second + 4] = b"\x01\x02\x03\x04"
+    (tmp_path / "damaged.png").write_bytes(data)
+    app = create_app(database, path_map={"Z:\\visit": tmp_path, "Y:": Path("/")})
+    with TestClient(app) as client:
+        client.post("/acquisitions", json={"uuid": "a", "name": "n"})
+        long = f"Z:\\visit\\{300 * 'x'}"
+        client.post("/acquisitions/a/grids", json={"uuid": "g", "name": "n", "atlas_dir": long})
+        for path in ("Z:\\visit\\damaged.png", f"{long}.mrc", "Y:\\"):
+            body = {"uuid": "s", "gridsquare_id": "1", "image_path": path}
+            client.post("/grids/g/gridsquares", json=body)
+            assert client.get("/gridsquares/s/gridsquare_image").status_code == 404, path
+        assert client.get("/grids/g/atlas_image").status_code == 404
+
+
 def test_images_of_a_tree_that_the_watcher_recorded(database: Database, tmp_path: Path) -> None:
     from PIL import Image
 
