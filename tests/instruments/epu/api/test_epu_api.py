@@ -340,6 +340,22 @@ def test_pixel_positions_are_answered_as_integers(tree: TestClient) -> None:
     assert tree.post("/atlas-tiles/t/gridsquares", json=many[:1]).status_code == 201
 
 
+def test_pixel_positions_beyond_64_bits_are_answered(tree: TestClient) -> None:
+    assert tree.put("/foilholes/h", json={"x_location": 1e30}).json()["x_location"] == 1e30
+    assert [row["x_location"] for row in tree.get("/foilholes").json()] == [1e30]
+    position = {"center_x": -1e30, "center_y": 2, "size_width": 3, "size_height": 4}
+    answer = tree.post("/atlas-tiles/t/gridsquares/s", json=position)
+    assert (answer.status_code, answer.json()["center_x"]) == (201, -1e30)
+
+
+def test_a_body_that_is_nested_too_deep_is_422(tree: TestClient) -> None:
+    body = 500 * b'{"a":' + b"1" + 500 * b"}"
+    answer = tree.post(
+        "/foilholes/h/micrographs", content=body, headers={"Content-Type": "application/json"}
+    )
+    assert answer.status_code == 422
+
+
 def test_lists_have_pages_in_a_stable_order(tree: TestClient) -> None:
     holes = [hole(f"x{index:03}", is_near_grid_bar=index % 2 == 0) for index in range(30)]
     tree.post("/gridsquares/s/foilholes", json=holes)
