@@ -263,7 +263,7 @@ def request_body(kind: str, row: read.Row) -> dict[str, Any]:
 def _split(
     connection: Connection, kind: str, wanted: Mapping[str, list[int]]
 ) -> tuple[list[read.Row], list[str]]:
-    """Give the rows that can be sent, and the uuids of those whose parent cannot be, or is missing."""
+    """Give the rows that can be sent, and the uuids of those whose parent has not come."""
     above, column = KINDS[kind].parent, KINDS[kind].column
     found = [row for uuid in wanted if (row := read.get(connection, kind, uuid)) is not None]
     if above is None or column is None:
