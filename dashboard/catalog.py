@@ -124,6 +124,8 @@ class Catalog:
         except httpx.HTTPError as error:
             self._client = None
             raise ConfigError(f"store: tiled does not answer ({error})") from error
+        except httpx.InvalidURL as error:  # of a stream or a column with a NUL in its name
+            raise DataError(f"no such run, stream or column ({error})") from error
 
     def _connected(self) -> Any:
         """Return the client, a new one if the server moved or was away.

@@ -19,7 +19,7 @@ from skywright.errors import ConfigError, SkywrightError
 from skywright.processes.lifecycle import announce_ready, end_process, end_with_parent
 from skywright.processes.logs import log_to_stderr
 from skywright.processes.memory import share_arenas
-from skywright.processes.options import OptionParser, speed_factor
+from skywright.processes.options import OptionParser, limited, speed_factor
 from skywright.processes.ports import free_port, port_number
 
 logger = logging.getLogger(__name__)
@@ -52,7 +52,9 @@ def argument_parser(description: str, prefix: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--host", default="127.0.0.1", help="interface to serve on (%(default)s)")
     parser.add_argument("--list-pvs", action="store_true", help="print the PV names and end")
-    parser.add_argument("--seed", type=int, default=0, help="of the simulation (%(default)s)")
+    parser.add_argument(
+        "--seed", type=limited(int, 0, 2**32 - 1), default=0, help="of the simulation (%(default)s)"
+    )
     parser.add_argument(
         "--speed", type=speed_factor, default=1.0, help="of simulated time, or inf (%(default)s)"
     )

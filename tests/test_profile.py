@@ -111,6 +111,27 @@ def test_the_table_of_devices(capsys: pytest.CaptureFixture[str]) -> None:
     assert row.split() == ["lamp", "Lamp", "L:", "yes"]
 
 
+def test_colons_and_brackets_of_a_prefix_are_neither_emoji_nor_markup(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    profile.list_devices({"lamp": Lamp("SKY:rose:L[a]:", name="lamp")})
+    assert "SKY:rose:L[a]:" in capsys.readouterr().out
+
+
+def test_the_banner_has_the_name_of_the_instrument_as_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = Settings(
+        metadata={"instrument": "BL[/7] :rose:"}, store={"directory": tmp_path}, iocs={}
+    )
+    stack = State(1, 0.0, "SKY:rose:", "", {}, {})
+    profile.show_banner({"settings": settings, "stack": stack})
+    out = capsys.readouterr().out
+    assert out.splitlines()[0].endswith(", BL[/7] :rose:")
+    assert "SKY:rose:" in out
+    assert "Type RE(count([])), then cat[-1]; listdevs(), count? for help on a plan, exit." in out
+
+
 def test_our_plans_come_first() -> None:
     from bluesky.plans import count
 

@@ -37,6 +37,7 @@ from skywright.instruments.epu.runs.tracked import LEASE_S
 from skywright.instruments.epu.twin.feed import visit_feed
 from skywright.instruments.epu.twin.processing import processing_of
 from skywright.instruments.epu.twin.visit import TwinVisit, plan_visit
+from skywright.processes.options import limited, positive_number
 
 POST_PERIOD_S, IDLE_PERIOD_S = 0.1, 1.0
 JSON_BYTES, OVERVIEW_BYTES = 1 << 16, 1 << 17
@@ -243,6 +244,8 @@ def _feed(args: argparse.Namespace) -> Feed | None:
     if args.source == "replay":
         if args.recording is None:
             raise ConfigError("--source replay needs --recording FILE")
+        if not args.recording.is_file():
+            raise ConfigError(f"--recording {args.recording}: no such file")
         from skywright.instruments.epu.recording.replay import Pace, replay
 
         def feed(root: Path, stopped: threading.Event) -> None:
@@ -285,19 +288,26 @@ def main() -> None:
     add("--source", choices=("sim", "epu", "replay"), default="sim", help="(%(default)s)")
     add("--root", type=Path, help="the directory; sim and replay write into it")
     add("--database", default="", help="sqlite:////ABS/FILE or postgresql://...")
-    add("--polling", type=float, help="seconds between scans, for network mounts")
+    add(
+        "--polling",
+        type=limited(float, 0.05, 86_400),
+        help="seconds between scans, for network mounts",
+    )
     add(
         "--lease",
-        type=float,
+        type=positive_number,
         default=LEASE_S,
         help="seconds after which the runs of a session "
         "that gives no sign of life are ended (%(default)g)",
     )
     add("--recording", type=Path, help="replay: a recording of `skywright epu record`")
-    add("--grids", type=int, default=2, help="sim: (%(default)s)")
-    add("--squares", type=int, default=25, help="sim: squares of a grid (%(default)s)")
-    add("--imaged", type=int, default=4, help="sim: imaged squares of a grid (%(default)s)")
-    add("--holes", type=int, default=10, help="sim: holes of an imaged square (%(default)s)")
+    for name, default, what in (
+        ("--grids", 2, "grids of the visit"),
+        ("--squares", 25, "squares of a grid"),
+        ("--imaged", 4, "imaged squares of a grid"),
+        ("--holes", 10, "holes of an imaged square"),
+    ):
+        add(name, type=limited(int, 1, 10_000), default=default, help=f"sim: {what} (%(default)s)")
     run(build, parser)
 
 

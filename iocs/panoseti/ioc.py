@@ -53,7 +53,7 @@ from skywright.errors import ConfigError, DataError
 from skywright.instruments.panoseti.frames import Frames
 from skywright.instruments.panoseti.housekeeping import BoardState, RunHousekeeping
 from skywright.instruments.panoseti.live.publish import flag_text
-from skywright.instruments.panoseti.products import PRODUCTS, QUABOS
+from skywright.instruments.panoseti.products import HIGHEST_MODULE, PRODUCTS, QUABOS
 from skywright.instruments.panoseti.received import ReceivedFrames
 from skywright.instruments.panoseti.rundir import Telescope
 from skywright.instruments.panoseti.sources.packets import (
@@ -68,6 +68,8 @@ from skywright.instruments.panoseti.tracking import SLOTS, IndexKey, RunSource, 
 from skywright.instruments.panoseti.twin.run import SimulatedRuns
 from skywright.instruments.panoseti.twin.sky import ArraySettings
 from skywright.instruments.panoseti.warm import warm_up
+from skywright.processes.options import limited
+from skywright.processes.ports import port_number
 
 logger = logging.getLogger(__name__)
 
@@ -378,8 +380,6 @@ def simulated_runs(data_dir: Path, args: argparse.Namespace) -> SimulatedRuns:
     settings = ArraySettings(unlocked=unlocked)
     if args.module_id:
         settings = ArraySettings(modules=tuple(dict.fromkeys(args.module_id)), unlocked=unlocked)
-    if not args.movie_rate > 0:
-        raise ConfigError(f"--movie-rate {args.movie_rate}: expected above 0 Hz")
     return SimulatedRuns(
         data_dir,
         settings,
@@ -443,17 +443,33 @@ def main() -> None:
     add = parser.add_argument
     sources = ("sim", "rundir", "sockets", "replay")
     add("--source", choices=sources, default="sim", help="of frames (%(default)s)")
-    add("--flash-rate", type=float, default=5.0, help="sim: of flashes, Hz (%(default)s)")
+    add(
+        "--flash-rate",
+        type=limited(float, 0, 1e6),
+        default=5.0,
+        help="sim: of flashes, Hz (%(default)s)",
+    )
     add(
         "--product",
         action="append",
         choices=PRODUCTS,
         help="sim: write this one; may be repeated (img16 and ph256)",
     )
-    add("--movie-rate", type=float, default=200.0, help="sim: movie frames, Hz (%(default)s)")
+    add(
+        "--movie-rate",
+        type=limited(float, 1e-3, 50_000),
+        default=200.0,
+        help="sim: movie frames, Hz (%(default)s)",
+    )
     add("--buffered", action="store_true", help="sim: files grow in Hashpipe's steps")
-    add("--max-file-mb", type=float, default=0.0, help="sim: size of a file, MB; 0: no limit")
-    add("--unlocked", type=int, action="append", help="sim: module whose clock is out of step")
+    add(
+        "--max-file-mb",
+        type=limited(float, 0, 1e6),
+        default=0.0,
+        help="sim: size of a file, MB; 0: no limit",
+    )
+    module = limited(int, 0, HIGHEST_MODULE)
+    add("--unlocked", type=module, action="append", help="sim: module whose clock is out of step")
     add(
         "--data-dir",
         type=lambda text: Path(text).expanduser(),
@@ -466,11 +482,20 @@ def main() -> None:
         default="0.0.0.0",
         help="sockets: address of the interface that the boards send to (%(default)s: all)",
     )
-    add("--packet-port", type=int, default=SCIENCE_PORT, help="sockets: UDP; 0 takes a free one")
+    add(
+        "--packet-port",
+        type=port_number,
+        default=SCIENCE_PORT,
+        help="sockets: UDP; 0 takes a free one",
+    )
     add("--grouped", action="store_true", help="sockets: write ph1024 instead of ph256")
-    add("--grpc-port", type=int, help="serve live frames (DaqData) here; 0 takes a free one")
-    add("--modules", type=int, default=SLOTS, help="slots (%(default)s)")
-    add("--module-id", type=int, action="append", help="only this module; may be repeated")
+    add(
+        "--grpc-port",
+        type=port_number,
+        help="serve live frames (DaqData) here; 0 takes a free one",
+    )
+    add("--modules", type=limited(int, 1, 256), default=SLOTS, help="slots (%(default)s)")
+    add("--module-id", type=module, action="append", help="only this module; may be repeated")
     run(build, parser)
 
 

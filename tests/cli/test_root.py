@@ -13,6 +13,7 @@ from rich.text import Text
 from typer.testing import CliRunner
 
 import skywright.cli as cli
+from skywright.cli.output import PIPE_WIDTH, make_console
 from skywright.errors import ConfigError, DataError, HardwareError, SampleError
 
 
@@ -133,6 +134,19 @@ def test_every_command_of_the_table_has_its_help(name: str) -> None:
     result = invoke(name, "--help")
     assert result.exit_code == 0
     assert "--verbose" in result.stdout
+
+
+def test_text_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    make_console().print("SKY:rose:AXIS1: [a]")
+    assert capsys.readouterr().out == "SKY:rose:AXIS1: [a]\n"
+
+
+@pytest.mark.parametrize("columns", ["", "0", "wide"])
+def test_columns_that_are_no_width_are_ignored(
+    columns: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    assert make_console().width == PIPE_WIDTH
 
 
 @pytest.mark.parametrize("name", list(cli.commands()))

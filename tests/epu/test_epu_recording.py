@@ -6,6 +6,7 @@ import io
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -108,6 +109,25 @@ def test_deleted_moved_truncated_and_odd_bytes(root, tmp_path):
     counts = summarize(tmp_path / "r.tar.gz").counts
     assert counts["moved"] == 2
     assert counts["deleted"] == 2
+
+
+def test_a_name_may_go_from_a_file_to_a_directory_and_back(root, tmp_path):
+    (root / "file").write_text("1")
+    (root / "link").write_text("2")
+    (root / "directory").mkdir()
+    (root / "directory" / "inside").write_text("3")
+    with Recording(root, tmp_path / "out.tar.gz"):
+        (root / "file").unlink()
+        (root / "file").mkdir()
+        (root / "file" / "inside").write_text("4")
+        shutil.rmtree(root / "directory")
+        (root / "directory").write_text("5")
+        (root / "link").unlink()
+        (root / "link").symlink_to("directory")
+    result = replay(tmp_path / "out.tar.gz", tmp_path / "target", BURST)
+    assert result.differences == []
+    (root / "link").unlink()
+    assert contents(tmp_path / "target") == contents(root)
 
 
 def test_binary_content_may_be_left_out(root, tmp_path):

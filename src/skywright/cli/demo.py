@@ -53,7 +53,7 @@ def demo(
     started = time.monotonic()
     directory = directory.resolve()
     config = write_configuration(names, directory)
-    console = Console(stderr=True, highlight=False, markup=False)
+    console = Console(stderr=True, highlight=False, markup=False, emoji=False)
     results = _run_demos(names, config, console)
     if as_json:
         typer.echo(json.dumps(results))
@@ -223,6 +223,7 @@ def write_configuration(names: Sequence[str], directory: Path) -> Path:
 
 def _print_table(results: list[dict[str, Any]], config: Path, seconds: float) -> None:
     from rich.table import Column, Table
+    from rich.text import Text
 
     names = ("plan", "run", "derived", "truth", "result", "ok")
     table = Table(*(Column(name, overflow="fold") for name in names))
@@ -233,9 +234,9 @@ def _print_table(results: list[dict[str, Any]], config: Path, seconds: float) ->
             ", ".join(uid[:8] for uid in each["derived_uids"]),
             _in_words(each["truth"]),
             _in_words(each["result"]),
-            "[green]yes[/green]" if each["ok"] else "[red]no[/red]",
+            Text("yes", style="green") if each["ok"] else Text("no", style="red"),
         )
-    console = Console()
+    console = Console(markup=False, emoji=False)
     console.print(table)
     for each in results:
         for picture in each["pictures"][:2]:

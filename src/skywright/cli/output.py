@@ -22,8 +22,10 @@ PIPE_WIDTH = 160
 
 def make_console() -> Console:
     """Return a console on stdout that prints text as it is, and wide enough into a pipe."""
-    width = None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", PIPE_WIDTH))
-    return Console(width=width, highlight=False, markup=False)
+    columns = os.environ.get("COLUMNS", "")
+    in_pipe = int(columns) if columns.isdecimal() and int(columns) else PIPE_WIDTH
+    width = None if sys.stdout.isatty() else in_pipe
+    return Console(width=width, highlight=False, markup=False, emoji=False)
 
 
 def print_json(value: object) -> None:

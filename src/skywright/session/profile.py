@@ -26,6 +26,7 @@ from shutil import disk_usage
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -253,16 +254,21 @@ def runs_text(number: int) -> str:
 
 
 def _print_to_stderr(text: str) -> None:
-    Console(stderr=True, highlight=False).print(text, soft_wrap=True)
+    _console(stderr=True).print(text, soft_wrap=True)
+
+
+def _console(stderr: bool = False) -> Console:
+    """Return a console that prints text as it is: PV prefixes hold colons and brackets."""
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
 
 
 def list_devices(namespace: Mapping[str, Any]) -> None:
     """Print a table of the devices of a namespace: name, class, PV prefix, whether connected."""
     table = Table("name", "class", "prefix", "connected", box=None)
     for name, device in sorted(find_devices(namespace).items()):
-        connected = "yes" if device.connected else "[red]no[/red]"
+        connected = Text("yes") if device.connected else Text("no", style="red")
         table.add_row(name, type(device).__name__, getattr(device, "prefix", ""), connected)
-    Console().print(table)
+    _console().print(table)
 
 
 def show_banner(namespace: Mapping[str, Any]) -> None:
@@ -276,20 +282,21 @@ def show_banner(namespace: Mapping[str, Any]) -> None:
         "devices": ", ".join(devices),
         "plans": ", ".join(plan_names(namespace)),
     }
-    console = Console(highlight=False)
-    console.print(
-        f"[bold]skywright {package_versions()['skywright']}[/], "
-        f"{settings.metadata.get('instrument', '')}"
-    )
+    console = _console()
+    version_text = Text(f"skywright {package_versions()['skywright']}", style="bold")
+    console.print(Text.assemble(version_text, f", {settings.metadata.get('instrument', '')}"))
     grid = Table.grid(padding=(0, 2))
     for name, fact in facts.items():
         grid.add_row(f"  {name}", Text(fact, overflow="fold"))
     console.print(grid)
     camera = next((name for name in devices if _takes_pictures(namespace[name])), None)
-    plan = f"take_pictures({camera}, 3)" if camera else rf"count(\[{', '.join(devices[:1])}])"
+    plan = f"take_pictures({camera}, 3)" if camera else f"count([{', '.join(devices[:1])}])"
     console.print(
-        f"Type [bold]RE({plan})[/], then [bold]cat\\[-1][/]; "
-        "[bold]listdevs()[/], [bold]count?[/] for help on a plan, [bold]exit[/]."
+        Text.from_markup(
+            f"Type [bold]RE({escape(plan)})[/], then [bold]cat\\[-1][/]; "
+            "[bold]listdevs()[/], [bold]count?[/] for help on a plan, [bold]exit[/].",
+            emoji=False,
+        )
     )
 
 

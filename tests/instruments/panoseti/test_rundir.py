@@ -7,7 +7,11 @@ from support.pano_files import append, file_name, made_frames, run_directory
 from skywright.errors import DataError
 from skywright.instruments.panoseti.pff_writer import encode_frames
 from skywright.instruments.panoseti.products import module_id
-from skywright.instruments.panoseti.rundir import open_run_directory, without_secrets
+from skywright.instruments.panoseti.rundir import (
+    is_under_way,
+    open_run_directory,
+    without_secrets,
+)
 from skywright.instruments.panoseti.sources.rundir import RunDirectorySource
 from skywright.instruments.panoseti.telescopes import telescopes_in
 
@@ -114,6 +118,18 @@ def test_a_configuration_that_is_nested_without_end_is_left_out(tmp_path):
     (tmp_path / "a.json").write_text("[" * 100_000)
     (tmp_path / "b.json").write_text("{}")
     assert open_run_directory(tmp_path).configs() == {"b": {}}
+
+
+def test_a_marker_in_any_encoding_ends_the_run(tmp_path):
+    (tmp_path / "recording_ended").write_bytes("5. Mär 2026".encode("latin-1"))
+    assert list(open_run_directory(tmp_path).markers()) == ["recording_ended"]
+    assert not is_under_way(tmp_path.parent, tmp_path.name)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_configuration_with_a_byte_order_mark_is_read(tmp_path, encoding):
+    (tmp_path / "obs_config.json").write_text('{"name": "Größe"}', encoding)
+    assert open_run_directory(tmp_path).configs() == {"obs_config": {"name": "Größe"}}
 
 
 def test_module_numbers_come_from_addresses():

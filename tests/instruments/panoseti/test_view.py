@@ -183,6 +183,7 @@ def test_modules_without_images_and_an_impossible_directory_are_said(server, tmp
         (["--data-dir", ".", "--update-interval", "nan"], "expected a time above 0 s"),
         (["--data-dir", ".", "--simulate"], "one of --data-dir, --simulate and --hp-io-config"),
         (["--module-ids", "1"], "--module-ids goes with --data-dir"),
+        (["--data-dir", ".", "--module-ids", "900"], "255"),
     ],
 )
 def test_options_of_serve_that_cannot_be_are_refused(options, text):

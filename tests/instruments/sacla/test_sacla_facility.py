@@ -174,7 +174,14 @@ def test_the_modules_are_found_on_the_path_and_need_no_more(server, facility):
 
 
 def test_a_setting_that_does_not_exist_is_one_line_and_status_2(capfd):
-    for option, message in (("rate=3", "rate_hz"), ("shape=3", "shape"), ("seed", "NAME=VALUE")):
+    for option, message in (
+        ("rate=3", "rate_hz"),
+        ("shape=3", "shape"),
+        ("shape=[0, 0]", "shape"),
+        ('every={"timing": 0}', "every.timing"),
+        ("seed=-1", "seed"),
+        ("seed", "NAME=VALUE"),
+    ):
         with pytest.raises(SystemExit) as ended:
             main(["sacla", "facility", "--set", option])
         out, err = capfd.readouterr()

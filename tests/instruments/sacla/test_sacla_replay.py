@@ -206,6 +206,8 @@ def test_a_broken_file_is_one_line_and_status_2(tmp_path, run, breaker, names):
         ([ROIS[0], ROIS[0]], "0:1:2", "twice"),
         (ROIS, "1:0:2", "bins"),
         (ROIS, "0:1", "bins"),
+        (ROIS, "-1e308:1e308:5", "bins"),
+        (ROIS, "0:1e-320:5000", "bins"),
         (ROIS, "0:1:100001", "N <= 100000"),
     ],
 )

@@ -102,7 +102,7 @@ def replay(
 
     if sum((fast, exact, burst or dev_mode, speed is not None)) > 1:
         raise ConfigError("use one of --fast, --exact, --speed and --burst")
-    if speed is not None and speed <= 0:
+    if speed is not None and not speed > 0:
         raise ConfigError(f"--speed {speed:g}: must be above 0")
     if target.exists() and not target.is_dir():
         raise ConfigError(f"{target}: not a directory; expected the directory to write into")

@@ -172,10 +172,12 @@ def _finish(agent: "Agent") -> None:
     """Send what is left, and say what could not be sent."""
     left = agent.close()
     if left:
+        waits = agent.state()["waiting"] == left
+        why = "what they belong to is not recorded" if waits else "there was no time left"
         logging.getLogger(__name__).error(
             "%d changes are not sent yet (%s); they are sent when this runs again",
             left,
-            agent.away or "there was no time left",
+            agent.away or why,
         )
 
 

@@ -108,7 +108,7 @@ class RunDirectory:
         for directory in self.directories:
             for path in sorted(directory.glob("*.json")):
                 try:
-                    found.setdefault(path.stem, without_secrets(json.loads(path.read_text())))
+                    found.setdefault(path.stem, without_secrets(json.loads(path.read_bytes())))
                 except (OSError, ValueError, RecursionError) as error:
                     logger.error("%s: %s", path, error)
         return found
@@ -133,7 +133,9 @@ class RunDirectory:
         for directory in self.directories:
             for marker in MARKERS:
                 if (directory / marker).is_file():
-                    found.setdefault(marker, (directory / marker).read_text().strip())
+                    # Its local time may be in the letters of any language.
+                    text = (directory / marker).read_text("utf-8", "replace")
+                    found.setdefault(marker, text.strip())
         return {marker: found[marker] for marker in MARKERS if marker in found}
 
 

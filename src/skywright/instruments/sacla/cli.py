@@ -38,7 +38,10 @@ BinnedByOption = Annotated[
     ),
 ]
 WindowOption = Annotated[
-    int, typer.Option("--window", min=0, help="Tags that the join waits for late records.")
+    int,
+    typer.Option(
+        "--window", min=0, max=1_000_000, help="Tags that the join waits for late records."
+    ),
 ]
 WorkersOption = Annotated[int, typer.Option("--workers", min=1, help="Share the analysis.")]
 DaskOption = Annotated[
@@ -58,7 +61,7 @@ SpeedOption = Annotated[
 ShotsOption = Annotated[
     int | None, typer.Option("--shots", min=1, help="Stop after this number of shots.")
 ]
-SeedOption = Annotated[int, typer.Option("--seed", help="sim: of the random numbers.")]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, help="sim: of the random numbers.")]
 TilesOption = Annotated[int, typer.Option("--tiles", min=1, max=8, help="sim: of the MPCCD.")]
 FaultOption = Annotated[
     list[str] | None,

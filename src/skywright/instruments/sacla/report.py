@@ -85,7 +85,8 @@ def parse_bins(text: str, most: int = BINS_MAX) -> NDArray[np.float64]:
     Raises
     ------
     ConfigError
-        If the text has another form, the bins are empty, or there are more than `most`.
+        If the text has another form, the bins are empty, or there are more than `most`; or if
+        their edges are not different finite numbers.
     """
     try:
         start, stop, count = text.split(":")
@@ -96,7 +97,11 @@ def parse_bins(text: str, most: int = BINS_MAX) -> NDArray[np.float64]:
         raise ConfigError(f"bins {text!r}: expected START < STOP and N >= 1")
     if number > most:
         raise ConfigError(f"bins {text!r}: expected N <= {most}")
-    return np.linspace(low, high, number + 1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        edges = np.linspace(low, high, number + 1)
+        if not (np.diff(edges) > 0).all():
+            raise ConfigError(f"bins {text!r}: their width is beyond the precision of a number")
+    return edges
 
 
 def make_report(pipeline: ShotPipeline, wall_s: float, workers: int) -> Report:

@@ -185,6 +185,29 @@ def test_two_grids_on_one_atlas_have_it_in_the_api(local: Database, tmp_path: Pa
     remote.close()
 
 
+def test_an_atlas_whose_session_has_not_come_holds_nothing_up(
+    local: Database, tmp_path: Path
+) -> None:
+    alone = {"uuid": "at2", "name": "Atlas", "atlas_id": "7"}
+    tile = {"uuid": "t2", "atlas_uuid": "at2", "tile_id": "8"}
+    store(local, [("atlas", alone), ("atlas_tile", tile), *tree()])
+    remote = open_database(tmp_path / "api.sqlite", announce=True)
+    with TestClient(create_app(remote)) as client:
+        uploader = upload.Uploader(local, _Direct(client))  # type: ignore[arg-type]
+        while uploader.upload():
+            pass
+        assert len(client.get("/micrographs").json()) == COUNT
+        assert uploader.waiting == uploader.pending() == 2
+        store(local, [("acquisition", {"uuid": "b", "name": "2"})])
+        store(local, [("grid", {"uuid": "g2", "acquisition_uuid": "b", "name": "2"})])
+        store(local, [("atlas", alone | {"grid_uuid": "g2"})])
+        while uploader.upload():
+            pass
+        assert [row["uuid"] for row in client.get("/atlases/at2/tiles").json()] == ["t2"]
+        assert uploader.pending() == 0
+    remote.close()
+
+
 @pytest.mark.parametrize("url", ["http://u:secret@host:80a", "http://[::1", "ftp://host", "http:"])
 def test_a_wrong_address_is_named_without_its_password(local: Database, url: str) -> None:
     for what, make in (("API", lambda: Agent(local, ApiSettings(url))),

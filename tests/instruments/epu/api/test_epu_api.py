@@ -340,6 +340,22 @@ def test_pixel_positions_are_answered_as_integers(tree: TestClient) -> None:
     assert tree.post("/atlas-tiles/t/gridsquares", json=many[:1]).status_code == 201
 
 
+def test_pixel_positions_beyond_64_bits_are_answered(tree: TestClient) -> None:
+    assert tree.put("/foilholes/h", json={"x_location": 1e30}).json()["x_location"] == 1e30
+    assert [row["x_location"] for row in tree.get("/foilholes").json()] == [1e30]
+    position = {"center_x": -1e30, "center_y": 2, "size_width": 3, "size_height": 4}
+    answer = tree.post("/atlas-tiles/t/gridsquares/s", json=position)
+    assert (answer.status_code, answer.json()["center_x"]) == (201, -1e30)
+
+
+def test_a_body_that_is_nested_too_deep_is_422(tree: TestClient) -> None:
+    body = 500 * b'{"a":' + b"1" + 500 * b"}"
+    answer = tree.post(
+        "/foilholes/h/micrographs", content=body, headers={"Content-Type": "application/json"}
+    )
+    assert answer.status_code == 422
+
+
 def test_lists_have_pages_in_a_stable_order(tree: TestClient) -> None:
     holes = [hole(f"x{index:03}", is_near_grid_bar=index % 2 == 0) for index in range(30)]
     tree.post("/gridsquares/s/foilholes", json=holes)
@@ -451,6 +467,28 @@ def test_images_come_only_from_mapped_directories(database: Database, tmp_path: 
     for uuid in ("inside", "cygwin"):
         assert answers.pop(uuid).content.startswith(b"\x89PNG")
     assert {answer.status_code for answer in answers.values()} == {404}
+
+
+def test_an_image_that_cannot_be_read_is_not_found(database: Database, tmp_path: Path) -> None:
+    import numpy as np
+    from PIL import Image
+
+    noise = np.random.default_rng(0).integers(0, 256, (400, 400), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "damaged.png")
+    data = bytearray((tmp_path / "damaged.png").read_bytes())
+    second = data.index(b"IDAT", data.index(b"IDAT") + 4)
+    data[second : second + 4] = b"\x01\x02\x03\x04"
+    (tmp_path / "damaged.png").write_bytes(data)
+    app = create_app(database, path_map={"Z:\\visit": tmp_path, "Y:": Path("/")})
+    with TestClient(app) as client:
+        client.post("/acquisitions", json={"uuid": "a", "name": "n"})
+        long = f"Z:\\visit\\{300 * 'x'}"
+        client.post("/acquisitions/a/grids", json={"uuid": "g", "name": "n", "atlas_dir": long})
+        for path in ("Z:\\visit\\damaged.png", f"{long}.mrc", "Y:\\"):
+            body = {"uuid": "s", "gridsquare_id": "1", "image_path": path}
+            client.post("/grids/g/gridsquares", json=body)
+            assert client.get("/gridsquares/s/gridsquare_image").status_code == 404, path
+        assert client.get("/grids/g/atlas_image").status_code == 404
 
 
 def test_images_of_a_tree_that_the_watcher_recorded(database: Database, tmp_path: Path) -> None:

@@ -18,9 +18,11 @@ import pytest
 from sqlalchemy import select
 from support import forked
 
+from skywright.instruments.epu.agent.instructions import events
 from skywright.instruments.epu.api import agents, instructions
 from skywright.instruments.epu.api.models_services import Acknowledgement, InstructionCreate
 from skywright.instruments.epu.api.service import Service
+from skywright.instruments.epu.api.streams import event
 from skywright.instruments.epu.broker.events import read_event
 from skywright.instruments.epu.database import Database
 from skywright.instruments.epu.database.schema_exchange import (
@@ -106,6 +108,12 @@ def test_instructions_come_by_priority_and_sequence_each_once(api: Any) -> None:
             if name == "instruction":
                 assert data["instruction_id"] == last
                 break
+
+
+def test_line_ends_of_unicode_do_not_cut_an_event() -> None:
+    payload = {"reason": "line\u2028paragraph\u2029next\x85end"}
+    answer = httpx.Response(200, content=event("instruction", {"payload": payload}))
+    assert list(events(answer.iter_lines())) == [{"type": "instruction", "payload": payload}]
 
 
 def test_a_session_that_may_not_be_used_gets_an_error_event(api: Any) -> None:

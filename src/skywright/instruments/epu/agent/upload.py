@@ -263,7 +263,7 @@ def request_body(kind: str, row: read.Row) -> dict[str, Any]:
 def _split(
     connection: Connection, kind: str, wanted: Mapping[str, list[int]]
 ) -> tuple[list[read.Row], list[str]]:
-    """Give the rows that can be sent, and the uuids of those whose parent is missing."""
+    """Give the rows that can be sent, and the uuids of those whose parent has not come."""
     above, column = KINDS[kind].parent, KINDS[kind].column
     found = [row for uuid in wanted if (row := read.get(connection, kind, uuid)) is not None]
     if above is None or column is None:
@@ -272,7 +272,9 @@ def _split(
     for row in found:
         parent = row[column]
         if parent not in known:
-            known[parent] = read.get(connection, above, parent) is not None
+            its, higher = read.get(connection, above, parent), KINDS[above].column
+            # An atlas whose session has not come has no grid: its tiles wait as it does.
+            known[parent] = its is not None and (higher is None or its[higher] is not None)
     orphans = [row["uuid"] for row in found if not known[row[column]]]
     return [row for row in found if known[row[column]]], orphans
 

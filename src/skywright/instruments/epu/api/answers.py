@@ -25,10 +25,15 @@ def entity(kind: str, row: Row) -> dict[str, Any]:
     fields = {name: row[name] for name in _FIELDS[kind]}
     for name in _PIXELS.get(kind, ()):
         if fields[name] is not None:
-            fields[name] = round(fields[name])
+            fields[name] = pixel(fields[name])
     if kind == "atlas":
         fields["tiles"] = []
     return fields
+
+
+def pixel(value: float) -> float:
+    """Give a pixel position as an integer; one that has more than 64 bits stays a float."""
+    return round(value) if abs(value) < 2**63 else value
 
 
 def answer(content: Any, status: int = 200) -> Response:

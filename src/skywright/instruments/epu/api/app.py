@@ -125,7 +125,11 @@ async def _close_stale(service: Service) -> None:
 async def _bad_request(_request: Request, error: Exception) -> Response:
     """Name what is wrong; what JSON does not have, such as NaN in a body, is named as text."""
     assert isinstance(error, RequestValidationError)
-    return answer({"detail": _as_json(jsonable_encoder(error.errors()))}, 422)
+    try:
+        detail = _as_json(jsonable_encoder(error.errors()))
+    except RecursionError:
+        detail = "the body is nested too deep"
+    return answer({"detail": detail}, 422)
 
 
 def _as_json(value: Any) -> Any:

@@ -1,6 +1,7 @@
 """Routes that give the image of an atlas or a square as PNG."""
 
 import io
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +39,11 @@ def atlas_image(uuid: str, service: ServiceOf) -> Response:
         place = _local(service, _absolute(path, storage))
         if place is None:
             continue
-        directory = place if place.is_dir() else place.parent
-        found = sorted(
-            (image for image in directory.glob("Atlas_*.jpg")),
-            key=lambda image: image.stat().st_mtime,
-        )
-        if found:
-            return _png(found[-1], f"Atlas of grid {uuid}")
+        with suppress(OSError):  # the path is too long, or its directory may not be read
+            directory = place if place.is_dir() else place.parent
+            found = sorted(directory.glob("Atlas_*.jpg"), key=lambda image: image.stat().st_mtime)
+            if found:
+                return _png(found[-1], f"Atlas of grid {uuid}")
     raise HTTPException(404, f"Atlas of grid {uuid}: no image")
 
 
@@ -69,12 +68,13 @@ def _local(service: Service, path: str | None) -> Path | None:
 
 def _find(service: Service, path: str | None) -> Path | None:
     place = _local(service, path)
-    if place is None:
+    if place is None or not place.name:
         return None
-    for suffix in (".jpg", ".jpeg", ".png"):
-        image = place.with_suffix(suffix)
-        if image.is_file() and image.stat().st_size:
-            return image
+    with suppress(OSError):  # as above
+        for suffix in (".jpg", ".jpeg", ".png"):
+            image = place.with_suffix(suffix)
+            if image.is_file() and image.stat().st_size:
+                return image
     return None
 
 
@@ -87,6 +87,7 @@ def _png(path: Path | None, what: str) -> Response:
     try:
         with Image.open(path, formats=("JPEG", "PNG")) as image:
             image.save(target, "PNG")
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
+    # Pillow has no error of its own for a damaged PNG: it raises SyntaxError.
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise HTTPException(404, f"{what}: the image cannot be read") from error
     return Response(target.getvalue(), media_type="image/png")

@@ -6,7 +6,7 @@ from fastapi import APIRouter, HTTPException, Response
 from sqlalchemy import Connection
 
 from skywright.instruments.epu.api import models
-from skywright.instruments.epu.api.answers import answer
+from skywright.instruments.epu.api.answers import answer, pixel
 from skywright.instruments.epu.api.create import missing, stored
 from skywright.instruments.epu.api.service import ServiceOf
 from skywright.instruments.epu.database import schema
@@ -33,7 +33,7 @@ def _link(
     )
     if rows:
         connection.execute(statement, rows)
-    return [row | {name: round(row[name]) for name in _PIXELS} for row in rows]
+    return [row | {name: pixel(row[name]) for name in _PIXELS} for row in rows]
 
 
 @router.post(

@@ -6,10 +6,15 @@ from typing import Any
 import orjson
 from fastapi.responses import StreamingResponse
 
+LINE_ENDS = "\x85\u2028\u2029"
+"""Letters of a text at which many clients, httpx among them, cut the stream into lines."""
+
 
 def event(name: str, data: dict[str, Any]) -> bytes:
     """Give one event; its data is JSON and repeats the name as ``type``."""
     body = orjson.dumps({"type": name, **data}, option=orjson.OPT_NON_STR_KEYS)  # as in `answer`
+    for letter in LINE_ENDS:
+        body = body.replace(letter.encode(), f"\\u{ord(letter):04x}".encode())
     return b"event: " + name.encode() + b"\ndata: " + body + b"\n\n"
 
 

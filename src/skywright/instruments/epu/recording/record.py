@@ -129,9 +129,13 @@ class DirectoryRecorder:
             return
         self._failing.discard(path)
         # A link is neither: its target is not part of the directory.
-        if stat.S_ISDIR(status.st_mode):
+        is_directory, is_file = stat.S_ISDIR(status.st_mode), stat.S_ISREG(status.st_mode)
+        if known is not None and not (is_directory if known.is_directory else is_file):
+            self._deleted(path, now)  # something else has its name now
+            known = None
+        if is_directory:
             self._directory(path, known, now, initial)
-        elif stat.S_ISREG(status.st_mode):
+        elif is_file:
             self._file(path, full, status, known, now, initial)
 
     def _directory(self, path: str, known: _Known | None, now: float, initial: bool) -> None:
@@ -171,8 +175,6 @@ class DirectoryRecorder:
         now: float,
         initial: bool,
     ) -> None:
-        if known is not None and known.is_directory:
-            known = None
         if known is not None and (status.st_size, status.st_mtime_ns, status.st_ino) == (
             known.size,
             known.mtime_ns,

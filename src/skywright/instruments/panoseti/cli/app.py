@@ -9,6 +9,7 @@ import typer
 
 from skywright.errors import ConfigError
 from skywright.instruments.panoseti.cli.view import view
+from skywright.instruments.panoseti.products import HIGHEST_MODULE
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -46,7 +47,12 @@ def serve(
         float, typer.Option(help="With --data-dir: shortest time between two looks at a file, s.")
     ] = 0.001,
     module_ids: Annotated[
-        list[int] | None, typer.Option(help="With --data-dir: these modules only; may be repeated.")
+        list[int] | None,
+        typer.Option(
+            min=0,
+            max=HIGHEST_MODULE,
+            help="With --data-dir: these modules only; may be repeated.",
+        ),
     ] = None,
     simulate: Annotated[
         bool, typer.Option("--simulate", help="Read the simulation of the configuration.")

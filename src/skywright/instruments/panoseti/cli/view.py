@@ -101,7 +101,7 @@ def _modules_and_files(words: list[str]) -> tuple[list[int], list[Path]]:
 
 def _nodes(path: Path) -> list[str]:
     try:
-        return [str(node["ip_addr"]) for node in json.loads(path.read_text())["daq_nodes"]]
+        return [str(node["ip_addr"]) for node in json.loads(path.read_bytes())["daq_nodes"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path}: expected daq_nodes[].ip_addr ({error})") from error
 

@@ -119,7 +119,7 @@ class ServerConfig(_Settings):
 
 def _load(model: type[_Settings], path: Path) -> _Settings:
     try:
-        values = json.loads(path.read_text())
+        values = json.loads(path.read_bytes())
         if isinstance(values, dict) and values and not values.keys() & model.model_fields.keys():
             expected = ", ".join(model.model_fields)
             raise ConfigError(f"{path}: none of its keys is known; expected some of {expected}")

@@ -9,6 +9,7 @@ from skywright.section import Section
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Seconds = Annotated[float, Field(ge=0)]
+Pixels = Annotated[int, Field(ge=1, le=16_384)]
 EQUIPMENT_IDS = {
     "upstream": "xfel_bl_{bl}_tc_bm_2_pd/charge",
     "i0": "xfel_bl_{bl}_st_2_pd_user_5_fitting_peak/voltage",
@@ -29,12 +30,12 @@ class FacilitySettings(Section):
     """Ids of MPCCD tiles."""
     cameras: tuple[str, ...] = ()
     """Ids of detectors without gain and geometry."""
-    shape: tuple[int, int] = (1024, 512)
+    shape: tuple[Pixels, Pixels] = (1024, 512)
     """(rows, columns) of each detector."""
     rate_hz: Annotated[float, Field(gt=0)] = 30.0
     tag_step: Annotated[int, Field(ge=1)] = 2
     """Tags from one shot to the next."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     pool: Annotated[int, Field(ge=1)] = 24
     """Images rendered before the run, of each detector."""
     ring_images: Annotated[int, Field(ge=1)] = 100
@@ -57,7 +58,7 @@ class FacilitySettings(Section):
     beam_off: Fraction = 0.02
     laser_moving: Fraction = 0.0
     """Probability that both flags of the laser's shutter are false."""
-    every: dict[str, int] = Field(default={})
+    every: dict[str, Annotated[int, Field(ge=1)]] = Field(default={})
     """Role of an equipment, or id of a detector: it has data at each N-th shot only."""
     shots: int | None = None
     """The accelerator stops after this number of shots; None: never."""
