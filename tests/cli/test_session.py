@@ -158,6 +158,13 @@ def test_a_missing_script_is_bad_use_and_starts_no_beamline(tmp_path: Path) -> N
     assert done.stderr == "skywright: no-such-script.py: no such file or directory\n"
 
 
+def test_a_missing_profile_starts_no_beamline(tmp_path: Path) -> None:
+    where = {"SKYWRIGHT_STORE__DIRECTORY": str(tmp_path), "SKYWRIGHT_PROFILE": str(tmp_path)}
+    done = run("session", "-c", "1", **where)
+    assert done.returncode == 2
+    assert done.stderr == f"skywright: profile: {tmp_path} holds no start-up files (*.py)\n"
+
+
 def test_a_script_without_a_beamline_is_told_what_to_start(tmp_path: Path) -> None:
     code = "from skywright.session.profile import load_profile; load_profile()"
     done = subprocess.run(

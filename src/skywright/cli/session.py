@@ -71,6 +71,8 @@ def session(
     Uses the beamline that `skywright up` runs on the store, else starts one and stops it at the
     end.
     """
+    from skywright.session.profile import startup_directory
+
     logging.getLogger("bluesky").addFilter(_is_logged_only)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     settings = load_settings(config)
@@ -83,6 +85,7 @@ def session(
     if config:
         os.environ["SKYWRIGHT_CONFIG"] = str(config.resolve())
     check_directory(settings)
+    startup_directory(settings)
     locks.hold_lock(settings.directory / runtime.SESSION_LOCK, "session")
     have_beamline(settings)
     if program is None:
