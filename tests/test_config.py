@@ -122,6 +122,7 @@ def test_a_file_that_names_iocs_has_those_alone(tmp_path: Path) -> None:
             r"psss\.spectra: resolution: no such key; did you mean resolution_ev\?",
         ),
         ("prefix = [", r"not TOML: "),
+        ("\ufeffprefix = 'A:'", r"not TOML: it begins with a byte order mark"),
     ],
 )
 def test_wrong_files_are_named_with_the_key(tmp_path: Path, text: str, said: str) -> None:

@@ -1,5 +1,6 @@
 """The one configuration: ``skywright.toml``, overridden by ``SKYWRIGHT_*`` variables."""
 
+import codecs
 import getpass
 import json
 import logging
@@ -308,7 +309,9 @@ def load_settings(path: Path | None = None) -> Settings:
     except SettingsError as error:  # a variable that is not JSON where a table is expected
         raise ConfigError(_explain_variable(error)) from error
     except ValueError as error:
-        raise ConfigError(f"{file}: not TOML: {error}") from error
+        has_mark = file.read_bytes().startswith(codecs.BOM_UTF8)
+        reason = "it begins with a byte order mark, save it without one" if has_mark else error
+        raise ConfigError(f"{file}: not TOML: {reason}") from error
     except OSError as error:
         raise ConfigError(f"{file}: {error.strerror}") from error
 
