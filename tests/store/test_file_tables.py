@@ -33,10 +33,10 @@ IDENTITY = "/entry/identity"
 
 @contextmanager
 def counted(client: Any) -> Iterator[list[str]]:
-    """Give the requests that a client makes in a with block, as method and path."""
+    """Give the requests that a client makes in a with block, as method and URL."""
     made: list[str] = []
     hooks = client.context.http_client.event_hooks["request"]
-    hooks.append(lambda request: made.append(f"{request.method} {request.url.path}"))
+    hooks.append(lambda request: made.append(f"{request.method} {request.url}"))
     try:
         yield made
     finally:

@@ -1,8 +1,8 @@
 """Look-ups over both containers of a real tiled server."""
 
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from store.test_file_tables import counted
 from support.sample_runs import (
     DAY_S,
     DEAD,
@@ -37,19 +38,6 @@ from skywright.store.lookup import (
     run_status,
     waiting_runs,
 )
-
-
-@contextmanager
-def counted(client: Any) -> Iterator[list[str]]:
-    """Give the URLs of the requests that a client makes in a with block."""
-    urls: list[str] = []
-    hooks = client.context.http_client.event_hooks["request"]
-    hooks.append(lambda request: urls.append(str(request.url)))
-    try:
-        yield urls
-    finally:
-        hooks.pop()
-
 
 ALL = [SCAN, DERIVED_V1, FLY, DERIVED_V2, DEAD, INTERRUPTED]
 NOON = datetime(2026, 5, 3, 12, tzinfo=UTC)
