@@ -65,8 +65,11 @@ function regionsOn(figure) {
   }
 
   function select(name, options, value) {
-    part(name).replaceChildren(...options.map((each) => new Option(each, each)));
-    part(name).value = value;
+    const list = part(name), shown = [...list.options].map((each) => each.value);
+    if (shown.join(" ") !== options.join(" ")) {  // else a choice that a reader makes now would be lost
+      list.replaceChildren(...options.map((each) => new Option(each, each)));
+    }
+    list.value = value;
   }
 
   function overlays(size) {
