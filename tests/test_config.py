@@ -121,6 +121,24 @@ def test_a_file_that_names_iocs_has_those_alone(tmp_path: Path) -> None:
             "[psss.spectra]\nresolution = 0.1",
             r"psss\.spectra: resolution: no such key; did you mean resolution_ev\?",
         ),
+        (
+            "[epu.quality]\nctf_limit = 4.0",
+            r"epu\.quality: ctf_limit: no such key; did you mean ctf_limit_a\?",
+        ),
+        (
+            "[epu.quality]\nctf_limit_a = -4.0",
+            r"epu\.quality: ctf_limit_a = -4.0, expected above 0",
+        ),
+        ('[epu.quality]\nmotion_limit_a = "far"', r"epu\.quality: .*'str' and 'int'"),
+        (
+            "[panoseti.flashes]\nleast_modules = 1",
+            r"panoseti\.flashes: .*least_modules 1: expected .* at least 2",
+        ),
+        ("[sacla.curves]\nregion = 4", r"sacla\.curves: region: no such key; did you mean regions"),
+        (
+            '[sacla.values]\nlinear = {sum_1000 = "0:1:2"}',
+            r"sacla\.values: histogram of 'sum_1000', expected one of",
+        ),
         ("prefix = [", r"not TOML: "),
         ("\ufeffprefix = 'A:'", r"not TOML: it begins with a byte order mark"),
     ],
@@ -138,6 +156,11 @@ def test_two_iocs_cannot_have_one_port(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"iocs\.two\.port: the same as .*axis \(5064\)"):
         settings_of(tmp_path, two)
     assert len(settings_of(tmp_path, two.replace("5064", "0")).iocs) == 2
+
+
+def test_a_histogram_may_be_of_a_region_that_only_the_device_knows(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path, '[sacla.values]\nlinear = {sum_40 = "0:1:2"}')
+    assert settings.sacla.values == {"linear": {"sum_40": "0:1:2"}}
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,14 @@
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from skywright.errors import ConfigError
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
+
+Made = TypeVar("Made")
 
 VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
@@ -39,6 +41,21 @@ def check_keys(given: Mapping[str, Any], *takers: Callable[..., Any]) -> None:
     for name, each in known.items():
         if each.default is each.empty and name not in given:
             raise ConfigError(f"{name}: is missing")
+
+
+def make_from(kind: Callable[..., Made], given: Mapping[str, Any]) -> Made:
+    """Return ``kind(**given)``.
+
+    Raises
+    ------
+    ConfigError
+        If `kind` does not take one of the keys or values, or one is missing.
+    """
+    check_keys(given, kind)
+    try:
+        return kind(**given)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(str(error)) from error
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

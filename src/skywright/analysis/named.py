@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from skywright.analysis import Analysis
 from skywright.analysis.second import SecondStage
-from skywright.arguments import check_keys, did_you_mean
+from skywright.arguments import did_you_mean, make_from
 from skywright.errors import ConfigError
 from skywright.instruments import NamedAnalysis, declared, instruments, resolve
 
@@ -90,9 +90,8 @@ def make_analysis(
 def _made(name: str, kind: Callable[..., Made], parameters: dict[str, Any]) -> Made:
     """Return `kind` with these parameters; `ConfigError` names the analysis if one is wrong."""
     try:
-        check_keys(parameters, kind)
-        return kind(**parameters)
-    except (ConfigError, TypeError, ValueError) as error:
+        return make_from(kind, parameters)
+    except ConfigError as error:
         raise ConfigError(f"analysis {name}: {error}") from error
 
 

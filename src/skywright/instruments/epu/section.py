@@ -1,10 +1,11 @@
 """The section ``[epu]`` of ``skywright.toml``."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, field_validator
 
-from skywright.section import Section
+from skywright.arguments import make_from
+from skywright.section import Section, checks
 
 
 class EpuSettings(Section):
@@ -27,6 +28,16 @@ class EpuSettings(Section):
     path_map: dict[str, str] = Field(default={})
     r"""Where the processing cluster sees paths of EPU: prefix there by Windows prefix, e.g.
     ``{'Z:\DoseFractions' = "/dls/m02"}``."""
+
+    @field_validator("quality")
+    @classmethod
+    def _analysis_takes_them(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if value:
+            with checks():
+                from skywright.instruments.epu.decisions.analysis import MicrographQuality
+
+                make_from(MicrographQuality, value)
+        return value
 
     @property
     def quality_parameters(self) -> dict[str, JsonValue]:

@@ -97,7 +97,7 @@ class FlashCandidates(Analysis[Bright]):
         self._baselines_m = {(int(a), int(b)): float(meters) for a, b, meters in baselines_m}
         if not threshold_adc > 0 or window_ns < 0 or least_modules < 2:
             raise ConfigError(
-                f"{self.name}: threshold_adc {threshold_adc}, window_ns {window_ns}, least_modules "
+                f"threshold_adc {threshold_adc}, window_ns {window_ns}, least_modules "
                 f"{least_modules}: expected above 0, at least 0, and at least 2"
             )
 

@@ -88,7 +88,7 @@ class MicrographQuality(Analysis[Judged]):
     ) -> None:
         for name, value in (("ctf_limit_a", ctf_limit_a), ("motion_limit_a", motion_limit_a)):
             if not value > 0:
-                raise ConfigError(f"analysis epu_quality: {name} = {value!r}, expected above 0")
+                raise ConfigError(f"{name} = {value!r}, expected above 0")
         self._policy = make_policy(policy, move_holes)
         super().__init__(
             ctf_limit_a=ctf_limit_a,
