@@ -64,6 +64,7 @@ def test_an_ioc_refuses_a_number_that_makes_no_sense(
 ) -> None:
     name, value = arguments.split()
     monkeypatch.setattr("sys.argv", [module, "--list-pvs", name, value])
+    monkeypatch.setattr("iocs.common.share_arenas", lambda: None)  # for a process of its own
     with pytest.raises(SystemExit) as ended:
         import_module(module).main()
     assert ended.value.code == 2

@@ -255,6 +255,10 @@ def test_what_cannot_be_known_ends_with_1_and_says_why(tmp_path: Path) -> None:
         ('{"phi": 1.0, "tip": [1, 2], "bbox": [30, 20, 10, 6]}', "line 2: bbox: expected [xmin"),
         ('{"phi": 1.0, "tip": [1, 2], "bbox": [1, 20, 10, 6]}', "line 2: bbox: expected [xmin"),
         ('{"phi": 1.0, "tip": [1, 2], "width": -3}', "line 2: width: expected a width"),
+        ('{"phi": 1e300, "tip": [1, 2]}', "line 2: phi"),
+        ('{"phi": 1.0, "tip": [1e300, 2]}', "line 2: tip: expected lengths"),
+        ('{"phi": 1.0, "tip": [1, 2], "width": 1e300}', "line 2: width: expected lengths"),
+        ('{"phi": 1.0, "tip": [1, 2], "bbox": [0, 0, 1e300, 1]}', "line 2: bbox: expected lengths"),
         ('{"phi": 1.0, "file": "absent.jpg"}', "line 2: file"),
         ("[1, 2]", "line 2"),
         ('{"phi": 1.0, "tip"', "line 2: is no JSON object"),
@@ -290,7 +294,7 @@ def test_time_is_asked_for_when_it_is_needed(tmp_path: Path) -> None:
     ("options", "said"),
     [
         (["--delay", "nan"], "--delay nan: expected a number of seconds"),
-        (["--zoom", "2"], "Name it with --calibration"),
+        (["--zoom", "2"], "--zoom needs --calibration FILE"),
         (["--size", "0", "480"], "--size"),
     ],
 )

@@ -269,7 +269,7 @@ def test_a_wrong_value_is_named_with_its_key(text: str, said: str, tmp_path: Pat
 def test_a_name_that_dcss_cannot_have_is_refused(name: str) -> None:
     done = CliRunner().invoke(app, ["loop", "dhs", "--dcss", "127.0.0.1:1", "--name", name])
     assert done.exit_code == 2
-    assert f"--name {name!r}: expected one word of ASCII characters" in done.stderr
+    assert f"--name {name!r}: expected the name in the database of DCSS" in done.stderr
 
 
 def test_the_files_threshold_and_number_of_boxes_reach_the_detector(tmp_path: Path) -> None:

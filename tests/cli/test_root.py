@@ -1,6 +1,8 @@
 """The root of the command line: options, exit statuses, one line for each failure."""
 
+import errno
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from types import ModuleType
@@ -70,6 +72,19 @@ def test_a_request_that_fails_is_one_line_with_the_address(
     result = invoke("try")
     assert result.exit_code == 1
     assert result.stderr == "skywright: a request to http://127.0.0.1:8000 failed: timed out\n"
+
+
+def test_a_full_disk_is_one_line_and_another_error_of_a_file_is_a_bug(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(full: bool) -> None:
+        raise OSError(errno.ENOSPC if full else errno.EIO, "no room", None if full else "a.h5")
+
+    command(monkeypatch, fail)
+    result = invoke("try", "1")
+    assert result.exit_code == 1
+    assert result.stderr == "skywright: try could not write its output or a file: no room\n"
+    assert isinstance(invoke("try", "0").exception, OSError)
 
 
 def test_a_missing_package_is_said_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,6 +161,10 @@ def test_columns_that_are_no_width_are_ignored(
     columns: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setattr(cli, "share_arenas", lambda: None)  # for a process of its own
+    with pytest.raises(SystemExit):
+        cli.main(["--version"])
+    assert "COLUMNS" not in os.environ  # of a terminal too, rich would take 0
     assert make_console().width == PIPE_WIDTH
 
 

@@ -4,7 +4,9 @@ A common command ``NAME`` is the function ``NAME`` of its module in this package
 signature). The command of an instrument is a group, the `typer.Typer` that the instrument declares.
 """
 
+import errno
 import logging
+import os
 import re
 import sys
 from importlib import import_module
@@ -182,6 +184,13 @@ class LazyGroup(TyperGroup):
             failure = SkywrightError(f"a request to {server} failed: {reason}")
             failure.__cause__ = error
             raise typer.Exit(report(failure)) from error
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            where = error.filename or "its output or a file"
+            failure = SkywrightError(f"{name[0]} could not write {where}: {error.strerror}")
+            failure.__cause__ = error
+            raise typer.Exit(report(failure)) from error
         except ModuleNotFoundError as error:
             missing = (error.name or "").partition(".")[0]
             if missing in ROOMS or name[0] not in commands():
@@ -232,6 +241,9 @@ def _root(
 def main(args: list[str] | None = None) -> None:
     """Run the command line (entry point of ``skywright``)."""
     share_arenas()
+    columns = os.environ.get("COLUMNS", "")
+    if not (columns.isdecimal() and int(columns)):  # rich takes 0 as a width, and prints nothing
+        os.environ.pop("COLUMNS", None)
     command = typer.main.get_command(app)
     command.params.append(_verbose_option())
     command(args if args is not None else sys.argv[1:], prog_name="skywright")

@@ -22,9 +22,7 @@ PIPE_WIDTH = 160
 
 def make_console() -> Console:
     """Return a console on stdout that prints text as it is, and wide enough into a pipe."""
-    columns = os.environ.get("COLUMNS", "")
-    in_pipe = int(columns) if columns.isdecimal() and int(columns) else PIPE_WIDTH
-    width = None if sys.stdout.isatty() else in_pipe
+    width = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else PIPE_WIDTH
     return Console(width=width, highlight=False, markup=False, emoji=False)
 
 

@@ -14,7 +14,7 @@ def facility(
         int, typer.Option("--tag-step", min=1, help="Tags from one shot to the next.")
     ] = 2,
     octal: Annotated[bool, typer.Option("--octal", help="Eight tiles in place of one.")] = False,
-    seed: Annotated[int, typer.Option("--seed", help="Of the random numbers.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the random numbers.")] = 0,
     setting: Annotated[
         list[str] | None,
         typer.Option("--set", help="NAME=VALUE of any other setting; the value is JSON."),

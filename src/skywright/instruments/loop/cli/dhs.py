@@ -93,7 +93,9 @@ def dhs(
     from skywright.instruments.loop.dhs.config import DhsConfig, read_config
 
     if not NAME.fullmatch(name):
-        raise ConfigError(f"--name {name!r}: expected one word of ASCII characters, as DCSS has it")
+        raise ConfigError(
+            f"--name {name!r}: expected the name in the database of DCSS: ASCII, no blanks"
+        )
     file = read_config(config) if config is not None else DhsConfig()
     options = Options(
         dcss=_address(dcss, file),
@@ -220,7 +222,7 @@ def _log_banner(
     """Log the addresses and directories in use, a line each, at level INFO."""
     import httpx
 
-    from skywright.wire.axis_client import shown
+    from skywright.wire.axis_client import without_login
 
     log_dir = options.config.log_dir
     facts = {
@@ -228,7 +230,9 @@ def _log_banner(
         "DCSS": "{}:{}".format(*options.dcss),
         "configuration file": options.file or "none",
         "uploads are taken at": f"{options.host}:{receiver_port}",
-        "single pictures": shown(httpx.URL(url)) if (url := options.snapshot_url) else "none",
+        "single pictures": without_login(httpx.URL(url))
+        if (url := options.snapshot_url)
+        else "none",
         "detector": ", ".join(f"{key} {value}" for key, value in parameters.items()),
         "pictures are saved in": options.save_directory or "no directory",
         "log file": log_dir / f"{options.name}.log" if log_dir else "none",

@@ -106,7 +106,7 @@ def fit_series(
     if delay is not None and not np.isfinite(delay):
         raise ConfigError(f"--delay {delay}: expected a number of seconds")
     if zoom is not None and calibration is None:
-        raise ConfigError("--zoom: of which file? Name it with --calibration")
+        raise ConfigError("--zoom needs --calibration FILE")
     rows = read_rows(file)
     axis = None if axis_row is None else AxisPrior(axis_row, axis_sigma)
     fixed = None if side == "auto" else side

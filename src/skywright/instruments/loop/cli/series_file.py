@@ -16,18 +16,28 @@ if TYPE_CHECKING:
     from skywright.instruments.loop.geometry import View
     from skywright.instruments.loop.series import Series
 
-Finite = Annotated[float, Field(allow_inf_nan=False)]
+Finite = Annotated[float, Field(ge=-1e12, le=1e12)]
+FARTHEST_PX = 1e6
+"""No picture is as large; squares of lengths beyond it leave floating point."""
 Corners = tuple[float, float, float, float]
 
 
 def _in_order(corners: Corners) -> Corners:
+    _in_reach(corners)
     xmin, ymin, xmax, ymax = corners
     if xmax < xmin or ymax < ymin:
         raise ValueError("expected [xmin, ymin, xmax, ymax] with xmin <= xmax and ymin <= ymax")
     return corners
 
 
+def _in_reach(lengths: tuple[float, ...]) -> tuple[float, ...]:
+    if any(abs(each) > FARTHEST_PX for each in lengths):  # NaN is a tip that is not known
+        raise ValueError(f"expected lengths in px of at most {FARTHEST_PX:.0f}")
+    return lengths
+
+
 def _not_negative(width: float) -> float:
+    _in_reach((width,))
     if width < 0.0:
         raise ValueError("expected a width in px, 0 or more")
     return width
@@ -41,7 +51,9 @@ class Row(BaseModel):
     phi: Finite | None = None
     time: Finite | None = None
     file: str | None = None
-    tip: Annotated[tuple[float, float], Field(strict=False)] | None = None
+    tip: Annotated[tuple[float, float], Field(strict=False), AfterValidator(_in_reach)] | None = (
+        None
+    )
     bbox: Annotated[Corners, Field(strict=False), AfterValidator(_in_order)] | None = None
     width: Annotated[float, AfterValidator(_not_negative)] | None = None
     kind: Annotated[Literal["nylon", "mitegen", "pin", "none"] | None, Field(alias="class")] = None
