@@ -156,6 +156,30 @@ def test_type_that_widens_in_mid_run_is_replayed(store: Path, client: Any) -> No
     assert "primary/x: declared integer, stored as number, because of its values" in notes
 
 
+def test_a_replay_ends_while_each_event_changes_the_rows(
+    store: Path, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An array that grows by one element with each event."""
+    monkeypatch.setattr(ingest_module, "REPLAY_PAUSE_FACTOR", 0)
+    recording = Recording(store / "journal")
+    recording.stream("primary", a=array([2]), text=scalar("string"))
+    run = RunIngest(recording.path, Catalog(client))
+    text = "x" * 500_000  # a replay takes several steps
+    for length in range(2, 12):
+        recording.event(a=list(range(length)), text=text)
+    replays = 0
+    for length in range(12, 32):
+        recording.event(a=list(range(length)), text="y")
+        before = run._replay
+        run.step()
+        replays += before is not None and run._replay is None
+    assert replays > 1
+    assert client["raw"][recording.uid]["primary"].read()["a"].shape[0] > 10
+    recording.stop()
+    while run.step() is not State.DONE:
+        pass
+
+
 def test_server_away_keeps_the_place(store: Path, client: Any, stack: Stack) -> None:
     """Steps fail while nobody answers; the first one after that catches up."""
     recording = record(store)

@@ -246,7 +246,7 @@ def test_rows_of_a_file_in_two_streams_are_counted_once(tmp_path: Path) -> None:
     path = recording.path
     assert repair.close_interrupted_run(path, path.stat().st_size, contents_of(path))
     (late,) = (s for s in contents_of(path).streams.values() if s.name.endswith(repair.LATE))
-    assert (late.name, sum(rows.count for rows in late.shown_rows("x"))) == (
+    assert (late.name, sum(rows.count for rows in late.catalog_rows("x"))) == (
         f"dark{repair.LATE}",
         7,
     )

@@ -18,6 +18,7 @@ from tiled.client.metadata_update import DELETE_KEY
 
 from skywright.errors import DataError
 from skywright.store.check import differences
+from skywright.store.export.contents import read_contents
 from skywright.store.ingest import RunIngest, State, ingest
 from skywright.store.journal_contents import JournalContents, Stream
 from skywright.store.normalizer import DocumentNormalizer
@@ -523,6 +524,9 @@ def test_names_of_our_own_columns_and_nodes(journals: Path, client: Any) -> None
     events = stream["internal_events"].read()
     assert events[["x", "ts_x"]].values.tolist() == [[1.0, 2.0]]
     assert stream["internal"].read().tolist() == [[3, 4]]
+    (contents,) = read_contents(run).streams
+    assert {column.key for column in contents.columns} == set(keys)
+    assert "x" not in contents.timestamps  # its time stamps gave way to the data key `ts_x`
 
 
 @pytest.mark.parametrize("live", [False, True], ids=["ended", "live"])

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -261,8 +262,9 @@ class DerivedRun:
         finally:
             stop = self._run.compose_stop(exit_status=exit_status, reason=reason)
             try:
-                self._columns.close()
-                self._arrays.close()
+                with ExitStack() as files:
+                    files.callback(self._arrays.close)
+                    self._columns.close()
             finally:
                 self._emit("stop", stop)
 

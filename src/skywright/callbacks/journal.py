@@ -291,6 +291,7 @@ class Journal:
             raise ConfigError(
                 f"{path}: this run has a journal already; subscribe one Journal to a RunEngine"
             )
+        self._suspended = False  # an aborted plan takes its suspension with it
         file = self._files[doc["uid"]] = _RunFile(path)
         file.document_uids.add(doc["uid"])
         return file

@@ -157,7 +157,7 @@ class Reports:
         return next(iter(reported.streams.values()), none)
 
     def subscribe(self, callback: Callable[[Progress], None]) -> Callable[[], None]:
-        """Call `callback`, in another thread, at each progress of a run's first stream.
+        """Call `callback`, in another thread, at each progress of a run's first reported stream.
 
         Returns a function that ends the subscription.
         """

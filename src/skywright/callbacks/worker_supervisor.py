@@ -12,7 +12,7 @@ From the worker: ``[kind, facts]``:
 
 - ``ready`` (analysis): once, when it can analyze frames;
 - ``progress`` (`StreamAnalysis.progress`): at the start of a stream, after each batch, after an
-  answer to a request, and every `worker.BEAT_S` while it waits;
+  answer to a request, and every `worker.BEAT_S` while it waits for announced frames;
 - ``done`` (the same): at the end of a stream;
 - ``over`` (raw_uid): when all streams of a run have ended.
 """
@@ -359,9 +359,9 @@ class WorkerSupervisor:
             return
         kind, facts = json.loads(line)
         if kind == "ready":
-            self._failed_starts = 0
             self.ready.set()
             return
+        self._failed_starts = 0
         uid = facts["raw_uid"]
         run = self._runs.get(uid)
         if run is None:
@@ -389,7 +389,9 @@ class WorkerSupervisor:
         assert worker is not None
         assert worker.stdin is not None
         worker.stdin.close()
-        self._failed_starts += not self.ready.is_set()
+        # A worker that dies without work would do so for ever
+        has_work = any(run.raw.streams for run in self._runs.values())
+        self._failed_starts += not (self.ready.is_set() and has_work)
         self.ready.clear()
         status, limit = worker.returncode, self._limits.restarts
         for uid, run in list(self._runs.items()):
@@ -404,7 +406,8 @@ class WorkerSupervisor:
             elif run.abandoned or (run.raw.stop is not None and not run.open_streams):
                 self._end_run(uid, run.abandoned)
         if self._failed_starts > limit:
-            log.error("analysis %s: the worker does not start (status %s)", self.name, status)
+            text = "analysis %s: the worker dies without work (status %s); the next run starts it"
+            log.error(text, self.name, status)
             return
         log.warning("analysis %s: the worker died (status %s); starting again", self.name, status)
         self._start()

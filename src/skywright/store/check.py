@@ -60,14 +60,14 @@ def _stream_differences(stream: Stream, node: Any, unreadable: set[str]) -> list
     for key in stream.external_rows:
         if not unreadable.isdisjoint({f"{stream.name}/{key}", key}):  # key: of older catalogs
             continue
-        count = sum(each.count for each in stream.shown_rows(key))
+        count = sum(each.count for each in stream.catalog_rows(key))
         found += _file_difference(key, parts, count)
-        if stream.skips_rows(key) and key in parts and _shows_first_rows(parts[key]):
+        if stream.skips_rows(key) and key in parts and _starts_at_row_0(parts[key]):
             found.append(f"{key} has the rows of other seq_nums")
     return found
 
 
-def _shows_first_rows(node: Any) -> bool:
+def _starts_at_row_0(node: Any) -> bool:
     """Return whether an array shows the rows of an HDF5 file from row 0 on."""
     source = node.data_sources()[0]
     parameters = source.parameters

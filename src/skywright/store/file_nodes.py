@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 def rows_in_files(stream: Stream, key: str) -> list[ResourceRows]:
     """Return the rows of a data key that the catalog shows, numbered as in their files."""
     rows = []
-    for part in stream.shown_rows(key):
+    for part in stream.catalog_rows(key):
         row_0 = stream.external_rows[key].index_of_row_0(part.resource)
         rows.append(replace(part, start=part.start - row_0, stop=part.stop - row_0))
     return rows
@@ -174,7 +174,7 @@ def _array(
     data_keys: Mapping[str, Any],
     kept: Path,
 ) -> DataSource:
-    segments = stream.shown_rows(key)
+    segments = stream.catalog_rows(key)
     first = resources[segments[0].resource]
     if first["mimetype"] != HDF5 and first["mimetype"] in readers():
         rows = rows_in_files(stream, key)

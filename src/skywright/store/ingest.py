@@ -171,7 +171,9 @@ class RunIngest:
         (`_replay_next`), else only the new ones.
         """
         end = self.path.stat().st_size
-        lines = self._read_new_lines()
+        # A replay ends at the lines that are read now: later ones may change the rows again
+        is_replaying = self._replay is not None and self._line_writer is not None
+        lines = [] if is_replaying else self._read_new_lines()
         # Before a replay, read all that the journal has now
         while self._needs_replay() and self._tail.offset < end and self._read_new_lines():
             pass

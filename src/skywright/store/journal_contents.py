@@ -117,7 +117,7 @@ class Stream:
         """Return the seq_nums that have an event, ascending."""
         return [self.first_seq + i for i, line in enumerate(self.last_line) if line]
 
-    def shown_rows(self, key: str) -> list[ResourceRows]:
+    def catalog_rows(self, key: str) -> list[ResourceRows]:
         """Return the rows of the files of a data key that the catalog shows.
 
         Where events and files share a stream each event has one row of each file; a row whose

@@ -349,8 +349,8 @@ def _search(
 ) -> Iterator[Container]:
     """Yield the runs that match all `queries`, newest first, a page at a time.
 
-    The server takes longer over a page of `PAGE` runs than over the search; so a page has no more
-    than are `wanted`.
+    Most of the server's time goes into the runs of a page, not into the search. Therefore a page
+    holds at most `wanted` runs.
     """
     for query in queries:
         container = container.search(query)

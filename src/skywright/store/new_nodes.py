@@ -92,7 +92,7 @@ async def insert_nodes(
         await database.commit()
     if context.streaming_cache:
         for new, row in written:
-            await _tell(context.streaming_cache, new, row)
+            await _notify_subscribers(context.streaming_cache, new, row)
     return adapters
 
 
@@ -158,7 +158,7 @@ async def _assets_of(
     return assets
 
 
-async def _tell(cache: Any, new: NewNode, row: orm.Node) -> None:
+async def _notify_subscribers(cache: Any, new: NewNode, row: orm.Node) -> None:
     """Tell subscribers of the parent, as tiled's `create_node` does."""
     sources = [
         source.model_copy(update={"id": stored.id}).model_dump()

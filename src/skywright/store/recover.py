@@ -102,7 +102,11 @@ def recover(directory: Path, client: Any) -> RecoveryReport:
     left = sorted(set(journals.glob(f"*{SUFFIX}*")) - failures.keys())
     finished = (waiting & _uids(journals / "done")) - set(restored)
     for uid in finished:
-        files |= _files(contents_of(journals / "done" / f"{uid}{SUFFIX}"))
+        path = journals / "done" / f"{uid}{SUFFIX}"
+        try:
+            files |= _files(contents_of(path))
+        except OSError as error:
+            failures[path] = error
     return RecoveryReport(
         finished=tuple(sorted(finished)),
         restored=tuple(uid for uid in restored if uid in _uids(journals / "done")),

@@ -179,7 +179,7 @@ def _unreported(contents: JournalContents, resource: Mapping[str, Any], rows: in
     # Of a device that is read in several streams the last rows go on.
     stream = max(streams, key=lambda stream: _reported(stream, key, same))
     external_rows = stream.external_rows.get(key)
-    segments = stream.shown_rows(key)
+    segments = stream.catalog_rows(key)
     mine = [segment for segment in segments if segment.resource in same]
     first = external_rows.index_of_row_0(uid) if external_rows else 0
     index = max((segment.stop for segment in mine), default=first)

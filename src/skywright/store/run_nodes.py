@@ -158,7 +158,7 @@ class RunNodes:
         self._sources.append(ChangedSource(path, source, patch))
 
     def write(self) -> dict[Path, str]:
-        """Write all that is queued. Not repeated after a lost reply: the run is written again.
+        """Write all that is queued; not retried after a lost reply, the caller replays the run.
 
         Returns
         -------

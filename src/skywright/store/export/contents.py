@@ -23,6 +23,8 @@ from skywright.store.tiled_writer import UNREADABLE_FILES
 
 BLOCK_BYTES = 16 * 2**20
 """Size of a part of an array that is read with one request, bytes."""
+FEW_COLUMNS = 2
+"""Up to this number of columns of a table are read one by one."""
 
 
 @dataclass(frozen=True)
@@ -195,8 +197,10 @@ def _read_stream(
             columns.append(_memory_column(key, column, data_key))
         elif not any(note.startswith(f"{name}/{key}:") for note in notes):  # the ingester's
             notes.append(f"{name}/{key}: {unreadable.get(f'{name}/{key}', 'no value stored')}")
-    timestamps = {
-        key: frame[f"ts_{key}"].to_numpy(dtype="f8") for key in data_keys if f"ts_{key}" in frame
+    timestamps = {  # a data key of that name has its column in place of the time stamps
+        key: frame[f"ts_{key}"].to_numpy(dtype="f8")
+        for key in data_keys
+        if f"ts_{key}" in frame and f"ts_{key}" not in data_keys
     }
     return Stream(name, descriptor, tuple(columns), timestamps)
 
@@ -284,8 +288,8 @@ def _with_rows(tables: Sequence[Any], where: str) -> Iterator[tuple[Any, int]]:
 class _FileTable:
     """A table whose columns are those of files.
 
-    A column alone takes two requests. So the numbers of a table of at most `BLOCK_BYTES` are read
-    at once, when the first of them is.
+    A column alone takes two requests. Therefore the third number column that is read fetches all
+    of the table, if they have at most `BLOCK_BYTES`. A plot reads two, and takes no more.
     """
 
     def __init__(self, table: Any, rows: int, data_keys: Mapping[str, Any]) -> None:
@@ -294,6 +298,7 @@ class _FileTable:
             key: np.dtype(data_keys.get(key, {}).get("dtype_numpy") or "<f8")
             for key in table.columns
         }
+        self._asked: set[str] = set()
         self._numbers = [key for key, dtype in self.dtypes.items() if dtype.kind in "biuf"]
 
     @cached_property
@@ -308,7 +313,8 @@ class _FileTable:
 
     def read(self, key: str, rows: slice) -> NDArray:
         """Read rows of a column."""
-        if key in self._numbers and key in self._frame:
+        self._asked.add(key)
+        if len(self._asked) > FEW_COLUMNS and key in self._numbers and key in self._frame:
             return np.asarray(self._frame[key])[: self.rows][rows]
         return np.asarray(self.table[key].read((rows,)))
 
