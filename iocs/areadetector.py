@@ -5,6 +5,7 @@ The groups expect a parent with the helpers of `iocs.owner.OwnerGroup`. `Cam` al
 starts and stops a recording.
 """
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -240,6 +241,8 @@ class Image(Plugin):
 
 async def _put_file_path(obj: Any, instance: Any, value: str) -> str:
     path = text(value)
+    if not path.startswith("/"):  # it would be a directory below the IOC's own
+        raise ValueError(f"{path!r}, expected an absolute path such as /data/")
     path = path if path.endswith("/") else path + "/"
     await obj.readback.write(path)
     await obj.parent.check_path()
@@ -303,11 +306,12 @@ async def _put_capture(obj: Any, instance: Any, value: Any) -> int:
     """Open or close the recording; completes when the counts of the recording are posted."""
     hdf = obj.parent
     begun = 0
-    if value:
-        begun = int(await hdf.open_capture())
-    else:
-        await hdf.parent.in_thread(hdf.recording.stop_capture)
-    await hdf.parent.wait_until_posted()
+    async with hdf.capture_lock:  # puts are tasks: the later one must not overtake
+        if value:
+            begun = int(await hdf.open_capture())
+        else:
+            await hdf.parent.in_thread(hdf.recording.stop_capture)
+        await hdf.parent.wait_until_posted()
     return begun
 
 
@@ -327,6 +331,10 @@ class Hdf(Plugin):
     recording: Any
     next_number = 0
     newest_single: Path | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.capture_lock = asyncio.Lock()
 
     # Capture alone says whether pictures are recorded.
     enable = choice(["Disable", "Enable"], 1, put=only(1), name="EnableCallbacks")
@@ -355,19 +363,24 @@ class Hdf(Plugin):
     write_status = enum_readback(["Write OK", "Write error"], 0, name="WriteStatus")
     write_message = readback("", ChannelType.CHAR, max_length=1024, name="WriteMessage")
 
+    @property
+    def directory(self) -> Path:
+        """Directory of the files; one that does not exist while ``FilePath`` is not set."""
+        return Path(self.file_path.readback.value or "/nowhere")
+
     def next_path(self) -> Path:
-        """Return the path that the template gives."""
+        """Return the path that the template gives, below ``FilePath`` if it is not absolute."""
         name = fill_template(
             self.file_template.readback.value,
             self.file_path.readback.value,
             self.file_name.readback.value,
             self.next_number,
         )
-        return Path(name)
+        return self.directory / name
 
     async def check_path(self) -> bool:
         """Create the directory if that is wanted; say whether it exists."""
-        directory = Path(self.file_path.readback.value or "/nowhere")
+        directory = self.directory
         if self.create_directory.readback.value and not directory.is_dir():
             try:
                 await self.parent.in_thread(lambda: directory.mkdir(parents=True, exist_ok=True))

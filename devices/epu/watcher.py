@@ -63,9 +63,9 @@ class EpuWatcher(GuardedDevice):
     """A watched EPU directory behind the PVs of `iocs.epu`.
 
     Reading it gives progress, health and the suggestion: the grid's uuid, the next square, why, and
-    its next holes, separated by spaces. Rows are not in events: `begin` opens the files of a run,
-    and returns the streams ``squares``, ``holes``, ``micrographs`` and ``results``. A thread
-    tells the IOC that the session lives, also while the plan is paused.
+    its next holes, separated by spaces. Rows are not in events: `begin` opens the files of a run;
+    `streams` then gives ``squares``, ``holes``, ``micrographs`` and ``results``. A thread tells the
+    IOC that the session lives, also while the plan is paused.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ class EpuWatcher(GuardedDevice):
         self.assets = assets
         self._lock = threading.Lock()
         self._directories: dict[str, Path] = {}
-        """Where the files of the runs are that have begun or begin."""
+        """Directory of the files of each run that is open or being opened."""
         self._open: set[str] = set()
         self._beats = False
         super().__init__(prefix, name=name, **kwargs)
@@ -166,13 +166,15 @@ class EpuWatcher(GuardedDevice):
                 message = self.message.get()
                 raise HardwareError(f"{self.name}: the IOC has not opened the run: {message}")
             with self._lock:
-                if run not in self._directories:
-                    return  # it was ended meanwhile
-                self._open.add(run)
-                if not self._beats:
+                is_wanted = run in self._directories
+                if is_wanted:
+                    self._open.add(run)
+                if is_wanted and not self._beats:
                     self._beats = True
                     name = f"{self.name}-alive"
                     threading.Thread(target=self._beat, name=name, daemon=True).start()
+            if not is_wanted:  # it was ended meanwhile, which may have come before its begin
+                self.end_run.put(f"{run} unread", wait=True, timeout=PUT_S)
 
         return self.in_background(begin_run)
 

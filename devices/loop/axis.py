@@ -32,7 +32,8 @@ class AxisCamera(RecordingDevice, OneStream):
     file, opened at stage. Counts come from the number of rows that are visible in the file. It is
     not for a baseline, which triggers its devices also where the plan does not stage them.
 
-    Data keys, all external (``STREAM:``): ``NAME_image`` (H, W) uint8; ``NAME_frame_number``;
+    Data keys, all external (``STREAM:``): ``NAME_image`` (H, W) uint8, or
+    (H, W, 3) in color; ``NAME_frame_number``;
     ``NAME_frame_time``, unix s.
 
     Parameters

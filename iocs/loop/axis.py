@@ -75,6 +75,7 @@ class AxisCam(Cam):
     lost_wrong_size = readback(0, name="LostWrongSize_RBV")
     lost_queue_full = readback(0, name="LostQueueFull_RBV")
     lost_not_written = readback(0, name="LostNotWritten_RBV")
+    lost_not_received = readback(0, name="LostNotReceived_RBV")
 
 
 class AxisHdf(Hdf):
@@ -168,11 +169,14 @@ class AxisIOC(OwnerGroup):
         if last is None or (last.message, last.alarm) != (state.message, state.alarm):
             alarm = AlarmSeverity.MAJOR_ALARM if state.alarm else AlarmSeverity.NO_ALARM
             await post(cam.status_message, state.message[:1000], alarm)
-        for channel, count in zip(
-            (cam.lost_undecodable, cam.lost_wrong_size, cam.lost_queue_full, cam.lost_not_written),
-            state.lost,
-            strict=True,
-        ):
+        losses = (
+            cam.lost_undecodable,
+            cam.lost_wrong_size,
+            cam.lost_queue_full,
+            cam.lost_not_written,
+            cam.lost_not_received,
+        )
+        for channel, count in zip(losses, state.lost, strict=True):
             severity = AlarmSeverity.MINOR_ALARM if count else AlarmSeverity.NO_ALARM
             await post(channel, count, severity)
 

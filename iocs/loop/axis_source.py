@@ -86,8 +86,8 @@ def password_of(args: argparse.Namespace) -> str:
         lines = args.password_file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"--password-file {args.password_file}: {error}") from error
-    if not lines:
-        raise ConfigError(f"--password-file {args.password_file}: is empty")
+    if not lines or not lines[0]:
+        raise ConfigError(f"--password-file {args.password_file}: its first line is empty")
     return str(lines[0])
 
 

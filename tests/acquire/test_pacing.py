@@ -147,6 +147,14 @@ def test_items_without_a_period_are_not_late_when_a_period_is_set() -> None:
     assert (pacer.wait(1.0), pacer.skipped) == (0, 0)
 
 
+def test_a_shorter_period_holds_at_once() -> None:
+    pacer = Pacer(3600.0)
+    assert pacer.wait(0.0) == 0
+    assert pacer.wait(0.0) is None
+    pacer.set_period(0.02)
+    assert pacer.wait(1.0) == 0
+
+
 def test_an_item_that_cannot_be_delivered_does_not_end_the_source(
     got: list[int], reports: list[str]
 ) -> None:

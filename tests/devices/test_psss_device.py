@@ -429,7 +429,7 @@ def test_ioc_that_is_not_there(RE: Any, tmp_path: Path, monkeypatch: pytest.Monk
     check_absent(RE, psss, lambda psss: acquire_spectra(psss, 1))
 
 
-@pytest.mark.soak  # make test has that of every instrument
+@pytest.mark.soak  # make test kills every IOC; the next run, with the camera
 def test_ioc_killed_in_flight_and_back(RE: Any, documents: Documents, tmp_path: Path) -> None:
     rows = check_kill(
         RE,

@@ -126,7 +126,9 @@ def test_bad_arguments_are_named(arguments: list[str], says: str) -> None:
         make_endpoints(Camera(make_source(args)), args)
 
 
-@pytest.mark.parametrize(("contents", "says"), [(b"", "is empty"), (b"pass\xe9\n", "utf-8")])
+@pytest.mark.parametrize(
+    ("contents", "says"), [(b"", "is empty"), (b"\r\n", "is empty"), (b"pass\xe9\n", "utf-8")]
+)
 def test_a_password_file_that_cannot_be_used_is_named(
     tmp_path: Path, contents: bytes, says: str
 ) -> None:

@@ -170,6 +170,7 @@ def test_stock_ophyd_classes_single_files(ioc: IocProcess, RE: Any, tmp_path: Pa
         ("cam1:AcquirePeriod", -1.0, 1 / 60),
         ("cam1:BinX", 2, 1),
         ("cam1:SizeX", 100, 352),
+        ("HDF1:FilePath", "data/", "/absent/"),
         ("HDF1:FileTemplate", "%d%d", "%s%s_%6.6d.h5"),
         ("HDF1:NDArrayPort", "CAM2", "CAM1"),
         ("HDF1:FileWriteMode", 1, 2),
@@ -227,6 +228,18 @@ def test_capture_into_an_absent_directory(pv: Callable[[str], epics.PV], tmp_pat
     assert pv("HDF1:Capture_RBV").get() == 1, text(pv("HDF1:WriteMessage"))
     assert pv("HDF1:WriteStatus").get() == 0
     put(pv("HDF1:Capture"), 0)
+
+
+def test_a_template_without_a_path_names_a_file_below_file_path(
+    pv: Callable[[str], epics.PV], tmp_path: Path
+) -> None:
+    put(pv("HDF1:FilePath"), str(tmp_path))
+    put(pv("HDF1:FileTemplate"), "alone.h5")
+    put(pv("HDF1:Capture"), 1)
+    put(pv("HDF1:FileTemplate"), "%s%s_%6.6d.h5")
+    assert Path(text(pv("HDF1:FullFileName_RBV"))) == tmp_path / "alone.h5"
+    put(pv("HDF1:Capture"), 0)
+    assert (tmp_path / "alone.h5").exists()
 
 
 def test_long_paths(pv: Callable[[str], epics.PV], tmp_path: Path) -> None:

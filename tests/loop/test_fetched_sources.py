@@ -278,9 +278,37 @@ def test_dating_without_a_sender_and_after_its_clock_was_set() -> None:
     assert date(5.0, math.nan) == pytest.approx(4.9)
     for n in range(FITTED_FRAMES):
         date(10.0 + n, 9.5 + n)
-    for n in range(FITTED_FRAMES):  # the sender's clock is set back by a minute
-        last = date(1000.0 + n, 939.0 + n)
+    for n in range(FITTED_FRAMES):  # the sender's clock is set back by half a minute
+        last = date(1000.0 + n, 969.0 + n)
     assert last == pytest.approx(1000.0 + FITTED_FRAMES - 1 - 0.1)
+    for n in range(3):  # by an hour, in autumn: at once
+        assert date(2000.0 + n, -1601.0 + n) == pytest.approx(2000.0 + n - 0.1)
+
+
+def test_a_source_that_does_not_stop_does_not_end_the_uploads(
+    camera: Camera, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receiver = PushedPictures()
+    uploader, taken = Uploader(camera, f"http://127.0.0.1:{receiver.port}"), Taken()
+    try:
+        receiver.start(taken.deliver, taken.report)
+        uploader.trigger(True)
+        assert uploader._pictures is not None
+        close = uploader._pictures.close
+
+        def fail() -> None:
+            close()
+            raise HardwareError("the source has not stopped")
+
+        monkeypatch.setattr(uploader._pictures, "close", fail)
+        with pytest.raises(HardwareError):
+            uploader.trigger(False)
+        count = len(taken.frames)
+        uploader.trigger(True)
+        taken.until(lambda: len(taken.frames) > count)
+    finally:
+        uploader.close()
+        receiver.close()
 
 
 def test_triggered_uploads_reach_a_receiver(camera: Camera) -> None:

@@ -1,6 +1,7 @@
 """The operations that answer from one picture: arguments, units, order and failures."""
 
 import asyncio
+import errno
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -265,9 +266,27 @@ def test_a_full_disk_does_not_take_the_background_away() -> None:
     with bench(save_directory=Path("/dev/null/full")) as face:  # nothing can be made below it
         face.snapshots[:] = [PLAIN.jpeg()]
         assert face.link.run("addImageToList", "1.1", -1) == "normal 0 0"
-        assert "in use, and not kept in a file" in face.link.notes()[0]
+        assert "is used, but it could not be saved" in face.link.notes()[0]
         # The view divided by itself shows nothing any more.
         assert face.link.run("getLoopTip", "1.2").startswith("error")
+
+
+def test_a_full_disk_leaves_the_background_of_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Path, data: bytes) -> int:
+        with self.open("wb") as file:
+            file.write(data[:100])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with bench(save_directory=tmp_path) as face:
+        face.snapshots[:] = [PLAIN.jpeg()]
+        assert face.link.run("addImageToList", "1.1", -1) == "normal 0 0"
+        before = (tmp_path / "background.png").read_bytes()
+        monkeypatch.setattr(Path, "write_bytes", full)
+        assert face.link.run("addImageToList", "1.2", -1) == "normal 0 0"
+    assert (tmp_path / "background.png").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["background.png"]
 
 
 def test_background_is_divided_out(face: Bench, tmp_path: Path) -> None:

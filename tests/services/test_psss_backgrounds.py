@@ -140,10 +140,13 @@ def test_a_long_label_of_many_bytes_is_kept(tmp_path: Path) -> None:
     assert History(tmp_path).load(name).info.name == name
 
 
-def test_a_file_of_another_program_may_have_its_name_as_bytes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("shape", [(), (1,)])
+def test_a_file_of_another_program_may_have_its_name_as_bytes(
+    tmp_path: Path, shape: tuple[int, ...]
+) -> None:
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file[DATASET] = PICTURE
-        file[DATASET].attrs["name"] = np.bytes_("dark \xe4".encode())
+        file[DATASET].attrs["name"] = np.full(shape, np.bytes_("dark \xe4".encode()))
     history = History(tmp_path)
     assert [info.name for info in history.list()] == ["dark \xe4"]
     assert np.array_equal(history.load("dark \xe4").pixels, PICTURE)

@@ -76,6 +76,22 @@ def test_broken_streams_lose_no_picture(stream: bytes, boundary: str) -> None:
     assert pictures(*single, boundary=boundary) == [A, B]
 
 
+@pytest.mark.parametrize("between", [b"\r\n", b"\n", b"garbage"])
+@pytest.mark.parametrize("with_length", [True, False])
+def test_bytes_between_the_headers_and_a_picture_are_left_out(
+    between: bytes, with_length: bool
+) -> None:
+    def odd(data: bytes) -> bytes:
+        length = f"Content-Length: {len(between + data)}"
+        return part(between + data, "Content-Type: image/jpeg", *([length] * with_length))
+
+    stream = odd(A) + odd(B) + part(C)
+    for received in ([stream], [stream[i : i + 1] for i in range(len(stream))]):
+        found = parts_of(*received)
+        assert [each.data for each in found] == [A, B, C]
+        assert not any(each.trouble for each in found)
+
+
 def test_picture_is_there_before_the_next_begins() -> None:
     stream = MixedReplace()
     head = part(A, "Content-Type: image/jpeg")
@@ -117,6 +133,8 @@ def test_parts_that_are_no_pictures_are_left_out() -> None:
     sound = part(bytes(range(100)), "Content-Type: audio/basic")
     wrong = part(C, "Content-Type: text/plain")
     assert pictures(event + part(A) + sound + part(B) + wrong) == [A, B, C]
+    png = b"\x89PNG\r\n\x1a\n" + bytes(range(200))
+    assert pictures(part(png, "Content-Type: text/plain") + part(A)) == [png, A]
 
 
 def test_too_long_a_picture_is_dropped_and_said() -> None:
@@ -130,6 +148,12 @@ def test_end_in_the_middle_is_told() -> None:
     stream = MixedReplace()
     stream.receive(part(A)[:-100])
     assert stream.end() == len(A) - 98
+    assert stream.end() == 0
+
+
+def test_an_end_within_a_text_cuts_no_picture_off() -> None:
+    stream = MixedReplace()
+    stream.receive(part(A) + part(b"motion=1", "Content-Type: text/plain")[:-4])
     assert stream.end() == 0
 
 

@@ -269,15 +269,28 @@ class Owner(Generic[Item, Result]):
         SkywrightError
             What the source raises when it cannot start.
         """
+        acquisition, is_new = self._claim(requested, on_item)
+        if not is_new:
+            raise HardwareError(f"{self.name}: an acquisition is in progress; stop it first")
+        return self._run(acquisition)
+
+    def _claim(
+        self, requested: int, on_item: Callable[[Result], None] | None = None
+    ) -> tuple[Acquisition, bool]:
+        """Return the acquisition in progress, else a new one, and whether it is new."""
         with self._lock:
             if self.acquisition is not None:
-                raise HardwareError(f"{self.name}: an acquisition is in progress; stop it first")
+                return self.acquisition, False
             self._publisher.forget("on_item")  # of the acquisition before
             acquisition = self.acquisition = Acquisition(requested, on_item=on_item)
             # In the same step: items of a running source may end the acquisition at once, which
             # removes the user
             self._users.add(acquisition)
             self._last_arrival = time.monotonic()
+        return acquisition, True
+
+    def _run(self, acquisition: Acquisition) -> Acquisition:
+        """Run the source for a new acquisition."""
         try:
             self._run_source_for(acquisition)
         except SkywrightError:
@@ -300,10 +313,12 @@ class Owner(Generic[Item, Result]):
         current = self.acquisition
         if current is not None and current.stopping:
             current.done.wait(DRAIN_S)
-            current = self.acquisition
-        if current is None or current.stopping:
-            return self.acquire(requested)
-        return current
+        acquisition, is_new = self._claim(requested)
+        if is_new:
+            return self._run(acquisition)
+        if acquisition.stopping:
+            raise HardwareError(f"{self.name}: the acquisition in progress has not ended in time")
+        return acquisition
 
     def stop_acquisition(self) -> Acquisition | None:
         """End the present acquisition and return it.

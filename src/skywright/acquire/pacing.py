@@ -44,8 +44,10 @@ class Pacer:
         self._ended = threading.Event()
 
     def set_period(self, period_s: float) -> None:
-        """Change the time between items, from the next item on."""
+        """Change the time between items; a shorter one holds for the next item already."""
         self._period_s = period_s
+        if self._due is not None:
+            self._due = min(self._due, time.monotonic() + period_s)
 
     def wait(self, timeout_s: float) -> int | None:
         """Wait for the next item.

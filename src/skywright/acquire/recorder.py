@@ -156,7 +156,7 @@ class Recorder(Generic[Result, RowGroup]):
         Layout of its files.
     every
         Record rows 0, N, 2N ..., with N = `every`, since the acquisition or the recording began,
-        whichever was later.
+        whichever was later; an acquisition ends with `call_when_visible`.
     changed
         Called after the state has changed; must return at once.
     queue_bytes
@@ -338,6 +338,7 @@ class Recorder(Generic[Result, RowGroup]):
         """
         self.stop()
         with self._file_lock:
+            self._end()  # another thread may have started one meanwhile
             self.error = _creation_error(path)
             if not self.error:
                 self._rows_wanted, self._rows_offered, self._logged = count, 0, ""

@@ -45,15 +45,11 @@ class CameraAuth(httpx.Auth):
             flow = self._digest.auth_flow(request)
             response = yield next(flow)
             offers = response.headers.get_list("www-authenticate")
-            known = [offer for offer in offers if not _is_foreign_digest(offer)]
-            if len(known) < len(offers):  # httpx answers the first digest, whatever it asks for
-                del response.headers["www-authenticate"]
-                kept = [("www-authenticate", offer) for offer in known]
-                response.headers = httpx.Headers([*response.headers.multi_items(), *kept])
-            wants_digest = any(offer.lower().startswith("digest ") for offer in known)
-            if response.status_code != UNAUTHORIZED or wants_digest:
+            _keep_known_digests(response)
+            if response.status_code != UNAUTHORIZED or _digests(response):
                 with suppress(StopIteration):
                     response = yield flow.send(response)
+                    _keep_known_digests(response)
                     if _is_stale(response):
                         # The nonce ended between challenge and answer: answer the next one, once.
                         flow = self._digest.auth_flow(request)
@@ -62,9 +58,27 @@ class CameraAuth(httpx.Auth):
                 return
             self._only_basic = any("basic" in offer.lower() for offer in offers)
             if offers and not self._only_basic:
-                raise httpx.ProtocolError(f"401, a login that is not known here: {offers[0]:.80}")
+                raise httpx.ProtocolError(
+                    f"401, the camera wants a login that is not supported: {offers[0]:.80}"
+                )
         if self._only_basic:
             yield from self._basic.auth_flow(request)
+
+
+def _keep_known_digests(response: httpx.Response) -> None:
+    """Take digests that cannot be answered out of a challenge: httpx answers the first one."""
+    offers = response.headers.get_list("www-authenticate")
+    known = [offer for offer in offers if not _is_foreign_digest(offer)]
+    if len(known) < len(offers):
+        del response.headers["www-authenticate"]
+        kept = [("www-authenticate", offer) for offer in known]
+        response.headers = httpx.Headers([*response.headers.multi_items(), *kept])
+
+
+def _digests(response: httpx.Response) -> list[str]:
+    """Return the digests that a challenge offers."""
+    offers = response.headers.get_list("www-authenticate")
+    return [offer for offer in offers if offer.lower().startswith("digest ")]
 
 
 def _is_foreign_digest(offer: str) -> bool:
@@ -76,12 +90,11 @@ def _is_foreign_digest(offer: str) -> bool:
 
 def _is_stale(response: httpx.Response) -> bool:
     """Tell whether a camera refuses the nonce only, not user and password (RFC 7616, 3.3)."""
-    offers = response.headers.get_list("www-authenticate")
-    stale = any(STALE.search(offer) for offer in offers if offer.lower().startswith("digest "))
+    stale = any(STALE.search(offer) for offer in _digests(response))
     return response.status_code == UNAUTHORIZED and stale
 
 
-class _AskAgain(httpx.AsyncHTTPTransport):
+class _RetryOnStaleConnection(httpx.AsyncHTTPTransport):
     """Ask once more where the camera has closed a kept connection just as the request came.
 
     RFC 9112, section 9.3.1, allows it for requests that change nothing, as ours.
@@ -91,11 +104,11 @@ class _AskAgain(httpx.AsyncHTTPTransport):
         """Send the request, again if an old connection broke before any answer."""
         is_new = False
 
-        async def look(event: str, facts: object) -> None:
+        async def trace(event: str, facts: object) -> None:
             nonlocal is_new
             is_new |= event == "connection.connect_tcp.started"
 
-        request.extensions = {**request.extensions, "trace": look}
+        request.extensions = {**request.extensions, "trace": trace}
         try:
             return await super().handle_async_request(request)
         except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
@@ -124,9 +137,9 @@ def camera_url(url: str, path: str) -> httpx.URL:
     except httpx.InvalidURL as error:
         raise ConfigError(f"{url}: no URL ({error}); expected http://camera/...") from error
     if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise ConfigError(f"{url}: expected http://camera or http://camera{path}")
+        raise ConfigError(f"{without_login(parsed)}: expected http://camera or http://camera{path}")
     if parsed.port is not None and not 0 < parsed.port <= PORT_MAX:
-        raise ConfigError(f"{url}: port {parsed.port}, expected 1 to {PORT_MAX}")
+        raise ConfigError(f"{without_login(parsed)}: port {parsed.port}, expected 1 to {PORT_MAX}")
     return parsed.join(path) if parsed.path in ("", "/") and not parsed.query else parsed
 
 
@@ -151,7 +164,7 @@ def camera_client(
         headers={"Accept-Encoding": "identity"},  # pictures are to come as they are
         trust_env=False,  # a camera is not behind the proxy of the office
         # Loading the certificates takes longer than a picture.
-        transport=_AskAgain(verify=url.scheme == "https", trust_env=False),
+        transport=_RetryOnStaleConnection(verify=url.scheme == "https", trust_env=False),
     )
 
 
@@ -170,7 +183,7 @@ async def get_snapshot(client: httpx.AsyncClient, url: httpx.URL, limit_s: float
     DataError
         If it sends something else than a picture.
     """
-    address = shown(url)
+    address = without_login(url)
     try:
         async with asyncio.timeout(limit_s), client.stream("GET", _bare(url)) as answer:
             _check_status(answer, address)
@@ -200,7 +213,7 @@ async def stream_parts(client: httpx.AsyncClient, url: httpx.URL) -> AsyncGenera
     DataError
         If it sends something else than a stream.
     """
-    address = shown(url)
+    address = without_login(url)
     try:
         async with client.stream("GET", _bare(url)) as answer:
             _check_status(answer, address)
@@ -217,7 +230,7 @@ async def stream_parts(client: httpx.AsyncClient, url: httpx.URL) -> AsyncGenera
         raise HardwareError(f"{address}: the stream ended {cut} bytes into a picture")
 
 
-def shown(url: httpx.URL) -> str:
+def without_login(url: httpx.URL) -> str:
     """Return an address as it may be logged: without user and password."""
     return str(url.copy_with(username=None, password=None))
 

@@ -9,10 +9,12 @@ Content-Length bytes.
 import re
 from dataclasses import dataclass
 
+from skywright.wire.axis_body import SIGNATURES
+
 BOUNDARY = "myboundary"
 PICTURE_BYTES_MAX = 32_000_000
 HEAD_BYTES_MAX = 8_192
-LOOK_BACK = 1_024
+DELIMITER_BYTES_MAX = 1_024
 """Bytes that may hold the first half of a delimiter."""
 
 _START = b"\xff\xd8\xff"
@@ -21,6 +23,8 @@ _LENGTH = re.compile(rb"(?im)^content-length[ \t]*:[ \t]*(\d{1,9})[ \t]*\r?$")
 _TIME = re.compile(rb"(?im)^x-timestamp[ \t]*:[ \t]*(\d+(?:\.\d+)?)[ \t]*\r?$")
 _OTHER = re.compile(rb"(?im)^content-type[ \t]*:[ \t]*(?:text|audio|application/(?:json|xml))\b")
 """The type of a part that is no picture: some cameras send events or sound in between."""
+ODD_BYTES_MAX = 200
+"""A picture may begin this far behind the blank line, by a camera's mistake."""
 _MARKER = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")
 """A marker in entropy-coded data; stuffed bytes and restarts are none."""
 _NO_BODY = (0x01, *range(0xD0, 0xD9))
@@ -95,7 +99,7 @@ class MixedReplace:
     Parameters
     ----------
     boundary
-        As the camera announces it; the stream's first line holds against it.
+        As the camera announces it. If the stream's first line is another delimiter, that is used.
     bytes_max
         Longest picture, bytes; a longer one is dropped.
     """
@@ -122,7 +126,7 @@ class MixedReplace:
 
     def end(self) -> int:
         """Take the end of the stream; return the bytes of the picture that it cuts off."""
-        inside = self._step == self._body
+        inside = self._step == self._body and not self._is_no_picture(self._buffer)
         left, self._buffer = len(self._buffer), bytearray()
         self._step = self._between
         return left if inside else 0
@@ -141,7 +145,7 @@ class MixedReplace:
             del self._buffer[: delimiter.end()]
             self._step = self._head
         else:
-            del self._buffer[:-LOOK_BACK]
+            del self._buffer[:-DELIMITER_BYTES_MAX]
             return False
         return True
 
@@ -182,9 +186,12 @@ class MixedReplace:
 
     def _body(self, parts: list[Part]) -> bool:
         """Wait for the end of the picture: that of the file, the next delimiter, the length."""
-        buffer, length = self._buffer, self._length
-        if self._jpeg is None and buffer.startswith(_START):
-            self._jpeg = JpegEnd()
+        buffer = self._buffer
+        if self._jpeg is None:
+            self._drop_odd_start()
+            if buffer.startswith(_START):
+                self._jpeg = JpegEnd()
+        length = self._length
         file_end = self._jpeg.find(buffer) if self._jpeg is not None else None
         delimiter = self._delimiter.search(buffer, self._searched)
         limit = delimiter.start() if delimiter is not None else len(buffer)
@@ -200,21 +207,36 @@ class MixedReplace:
             parts.append(Part(b"", self._time, f"more than {self.bytes_max} bytes"))
             buffer.clear()
             self._step = self._between
-        self._searched = max(0, len(buffer) - LOOK_BACK)
+        self._searched = max(0, len(buffer) - DELIMITER_BYTES_MAX)
         return False
+
+    def _drop_odd_start(self) -> None:
+        """Drop what a camera sends between the blank line and the picture, as another line end."""
+        buffer = self._buffer
+        start = buffer.find(_START, 0, ODD_BYTES_MAX)
+        delimiter = self._delimiter.search(buffer, 0, max(start, 0))
+        if start <= 0 or self._is_other or buffer.startswith(SIGNATURES) or delimiter is not None:
+            return
+        del buffer[:start]
+        self._searched = 0
+        if self._length is not None:
+            self._length = max(self._length - start, 0)
 
     def _complete(self, parts: list[Part], end: int, trouble: str = "") -> bool:
         data = bytes(self._buffer[:end])
         del self._buffer[:end]
-        is_other = self._is_other and not data.startswith(_START)  # a type may be wrong, too
-        if data.strip() and not is_other:
+        if data.strip() and not self._is_no_picture(data):
             parts.append(Part(data, self._time, trouble))
         self._step = self._between
         return True
 
+    def _is_no_picture(self, data: bytes | bytearray) -> bool:
+        """Tell whether a part is of another type; the type of a picture may be wrong, too."""
+        return self._is_other and not data.startswith(SIGNATURES)
+
 
 def _delimiter(boundary: str) -> re.Pattern[bytes]:
-    """Return what matches a boundary with the line end before it and too many dashes."""
+    """Return what matches a boundary, two or more dashes and an optional line end before it."""
     return re.compile(rb"(?:\r?\n)?-{2,}" + re.escape(boundary.encode("latin-1", "replace")))
 
 

@@ -160,8 +160,8 @@ class Encoder:
 
 
 def _modulo(more: ChannelValue) -> dict[str, int]:
-    said = {"modulo": more.modulo, "offset": more.offset}
-    return {key: number for key, number in said.items() if number is not None}
+    given = {"modulo": more.modulo, "offset": more.offset}
+    return {key: number for key, number in given.items() if number is not None}
 
 
 def _as_array(name: str, value: Any) -> tuple[str, NDArray[Any]]:

@@ -1,8 +1,8 @@
 """The owner of the camera: takes pictures from a source, hands them to endpoints, records them.
 
 Pictures are decoded and written on one thread, so that an acquisition counts pictures that are in
-the file; endpoints get them as they come. Every picture that the source delivers is stored, or
-counted as lost by its cause.
+the file; endpoints get them as they come. In a recording, every picture of the acquisition is
+stored, or counted as lost by its cause.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,9 +22,11 @@ from skywright.instruments.loop.capture import Picture, PictureLayout
 from skywright.instruments.loop.sources import Source, SourceFrame
 
 QUEUE_BYTES = 64_000_000
-LOST_CAUSES = ("undecodable", "wrong size", "queue full", "not written")
-UNREADABLE = "unreadable"
-"""The sources' word for a picture that they cannot read; it counts as undecodable."""
+LOST_CAUSES = ("undecodable", "wrong size", "queue full", "not written", "not received")
+UNDECODABLE = ("undecodable", "unreadable", "not processed")
+"""Causes, of sources and owner, that count as undecodable."""
+NOT_RECEIVED = ("cut off", "refused")
+"""Causes, of the source of uploads, that count as not received."""
 
 
 class SingleFiles(Protocol):
@@ -46,10 +48,10 @@ class CameraState:
     """(H, W) or (H, W, 3) of the pictures; (0, 0) while the size is not known."""
     frames: int
     taken: int
-    """Pictures since the start of the process, and in this acquisition."""
+    """Pictures counted by acquisitions since the start of the process, and by the present one."""
     frame_number: int
     frame_time: float
-    """Identity and time (unix s) of the last one."""
+    """Identity and time (unix s) of the last one that an acquisition counted."""
     capturing: bool
     captured: int
     """Rows of this recording that readers can see."""
@@ -151,7 +153,8 @@ class Camera:
         """Return the present state."""
         known, path, last = self._owner.state(), self._recorder.path, self._owner.last_recorded
         lost, frame = dict(known.lost), None if last is None else last.frame
-        lost["undecodable"] = lost.get("undecodable", 0) + lost.get(UNREADABLE, 0)
+        for cause, causes in (("undecodable", UNDECODABLE), ("not received", NOT_RECEIVED)):
+            lost[cause] = sum(lost.get(each, 0) for each in causes)
         recorder = self._singles if self.single_files is not None else self._recorder
         return CameraState(
             acquiring=known.acquiring,

@@ -2,7 +2,8 @@
 
 ``NAME.h5`` holds the pictures; ``NAME.mjpeg`` every image file exactly as received, one after the
 other; ``NAME.rejected.h5``, only when there are any, a row for each picture that could not become
-pixels of the recording (its bytes are in the ``.mjpeg`` all the same).
+pixels of the recording (its bytes are in the ``.mjpeg`` all the same). A file that waits for its
+first picture begins with the first one that can be decoded.
 """
 
 from collections import Counter
@@ -158,8 +159,8 @@ class PictureLayout(Layout[Picture, Picture]):
 
     def __init__(self) -> None:
         self.early_shape: tuple[int, ...] | None = None
-        """Of the pictures of the next file, which is created before the first of them; None waits
-        for the first picture, and takes its shape."""
+        """Shape of the pictures of the next file, which is then created at once; None waits for the
+        first picture and takes its shape."""
         self._capture: PictureFile | None = None
 
     @property

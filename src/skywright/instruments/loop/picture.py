@@ -12,7 +12,7 @@ from skywright.errors import DataError
 from skywright.instruments.loop.detection import MIN_SIDE_PX
 
 PNG = b"\x89PNG"
-UNREADABLE = (
+DECODE_ERRORS = (
     *(OSError, ValueError, SyntaxError, EOFError, RuntimeError),
     Image.DecompressionBombError,
 )
@@ -75,7 +75,7 @@ def picture_size(data: bytes) -> tuple[int, int] | None:
     try:
         with Image.open(io.BytesIO(data)) as image:
             return image.size
-    except UNREADABLE:
+    except DECODE_ERRORS:
         return None
 
 
@@ -122,7 +122,7 @@ def _decode_other(data: bytes, source: str) -> NDArray[np.uint8]:
             return np.array(image.convert("L"))
     except Image.DecompressionBombError as error:
         raise DataError(f"{source}: refused, {error}; expected a camera picture") from error
-    except UNREADABLE as error:
+    except DECODE_ERRORS as error:
         # Pillow's message for an unknown format shows the address of a Python object.
         unknown = isinstance(error, UnidentifiedImageError)
         reason = "unknown format" if unknown else str(error)

@@ -55,7 +55,7 @@ class AutoMLDetector(Detector):
     Raises
     ------
     ConfigError
-        If `url` is no HTTP address, or a number cannot be.
+        If `url` is no HTTP address, or a number is out of range.
     """
 
     def __init__(

@@ -45,7 +45,7 @@ class OnnxDetector(Detector):
     Raises
     ------
     ConfigError
-        If onnxruntime is absent, the file is no such network, or `threshold` cannot be.
+        If onnxruntime is absent, the file is no such network, or `threshold` is out of range.
     """
 
     def __init__(

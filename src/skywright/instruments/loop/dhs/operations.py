@@ -237,8 +237,14 @@ class SnapshotOperations:
 
     def _keep_background(self, data: bytes) -> None:
         """Write the file that a later index of -3 loads."""
-        self.background_file.parent.mkdir(parents=True, exist_ok=True)
-        self.background_file.write_bytes(data)
+        file = self.background_file
+        file.parent.mkdir(parents=True, exist_ok=True)
+        new = file.with_name(file.name + ".new")
+        try:  # on a full disk the one before remains
+            new.write_bytes(data)
+            new.replace(file)
+        finally:
+            new.unlink(missing_ok=True)
 
     async def _outline(self, call: Call) -> tuple[Snapshot, Limits | None]:
         """Return a fresh picture and the edges of its mount."""
@@ -260,7 +266,7 @@ class SnapshotOperations:
             try:
                 await asyncio.to_thread(self._keep_background, encode_png(shot.gray))
             except OSError as error:
-                call.note(f"the background is in use, and not kept in a file: {error}")
+                call.note(f"the background is used, but it could not be saved: {error}")
         elif index == LOAD_BACKGROUND:
             named = call.start.arguments[1:2]
             file = Path(named[0]) if named else self.background_file

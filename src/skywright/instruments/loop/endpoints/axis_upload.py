@@ -21,7 +21,7 @@ WAITING = 300
 LIMIT_S = 5.0
 LAST_S = 10.0
 """Longest wait for the answers to the last pictures: a receiver may send one drop by drop."""
-LOOK_S = 0.1
+POLL_S = 0.1
 PNG = SIGNATURES[1]
 
 
@@ -66,17 +66,22 @@ class Uploader:
                 for thread in self._threads:
                     thread.start()
             elif not opened and self._pictures is not None:
-                self._pictures.close()
-                self._closed.set()
-                for thread in self._threads:
-                    thread.join(LIMIT_S)
-                while self._pictures.get(0.0) is not None:
-                    self.counts["dropped"] += 1
-                for thread in self._threads:
-                    thread.join(LAST_S)
-                self.counts["dropped"] += self._pictures.dropped
-                self._pictures = None
-                logger.info("uploads to %s: %s", self.url, dict(self.counts))
+                pictures, self._pictures = self._pictures, None
+                try:
+                    pictures.close()  # raises if the source does not stop in time
+                finally:
+                    self._closed.set()
+                    self._send_last(pictures)
+
+    def _send_last(self, pictures: NewestQueue[SourceFrame]) -> None:
+        for thread in self._threads:
+            thread.join(LIMIT_S)
+        while pictures.get(0.0) is not None:
+            self.counts["dropped"] += 1
+        for thread in self._threads:
+            thread.join(LAST_S)
+        self.counts["dropped"] += pictures.dropped
+        logger.info("uploads to %s: %s", self.url, dict(self.counts))
 
     def close(self) -> None:
         """Close the trigger."""
@@ -86,7 +91,7 @@ class Uploader:
         with httpx.Client(timeout=LIMIT_S, trust_env=False, auth=self._login) as client:
             while True:
                 over = closed.is_set()
-                frame = pictures.get(LOOK_S)
+                frame = pictures.get(POLL_S)
                 if frame is not None:
                     self._send(client, frame)
                 elif over:

@@ -16,14 +16,14 @@ from starlette.routing import Route
 from skywright.acquire.newest import NewestQueue
 from skywright.errors import DataError
 from skywright.instruments.loop.camera import Camera
-from skywright.instruments.loop.picture import UNREADABLE
+from skywright.instruments.loop.picture import DECODE_ERRORS
 from skywright.instruments.loop.sources import SourceFrame
 from skywright.processes.http_guard import Guard
 from skywright.wire.axis_mjpeg import BOUNDARY, encode_part
 
 SILENCE_S = 4.0
 """A request for one picture is refused after this long without one."""
-LOOK_S = 0.5
+POLL_S = 0.5
 JPEG = b"\xff\xd8"
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -112,7 +112,7 @@ class Form(BaseModel):
             buffer = io.BytesIO()
             quality = 85 if self.compression is None else max(100 - self.compression, 1)
             picture.save(buffer, "JPEG", quality=quality)
-        except (*UNREADABLE, DataError):  # a damaged file goes out as it is
+        except (*DECODE_ERRORS, DataError):  # a damaged file goes out as it is
             return data
         return buffer.getvalue()
 
@@ -129,7 +129,7 @@ async def _stream(camera: Camera, form: Form) -> AsyncIterator[bytes]:
     due = 0.0
     try:
         while True:
-            frame = await anyio.to_thread.run_sync(subscription.get, LOOK_S)
+            frame = await anyio.to_thread.run_sync(subscription.get, POLL_S)
             now = time.monotonic()
             if frame is None or now < due:
                 continue

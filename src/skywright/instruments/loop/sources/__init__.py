@@ -24,7 +24,8 @@ class SourceFrame:
     frame_number: int
     """Identity; grows, gaps are lost pictures."""
     time: float
-    """Unix seconds: arrival, less the delay of the camera where it is given."""
+    """Unix seconds: begin of its arrival, or the sender's time plus a fitted offset, less the delay
+    of the camera where that is given."""
     data: bytes | None = None
     """The image file exactly as received (JPEG or PNG); None when the source has pixels only."""
     image: NDArray[np.uint8] | None = None

@@ -38,7 +38,11 @@ FIRST_PAUSE_S, MOST_PAUSE_S = 0.5, 10.0
 STOP_LIMIT_S = 5.0
 PERIOD_S = 0.2
 FITTED_FRAMES = 300
-"""Pictures from which the sender's clock is fitted: 10 s, in which no clock drifts by 1 ms."""
+"""Pictures from which the sender's clock is fitted: 10 s of 30 a second, in which no clock drifts
+by 1 ms."""
+
+CLOCK_SET_S = 60.0
+"""No picture is held up as long: the sender's clock was set."""
 
 Date = Callable[[float, float], float]
 """From arrival and the sender's time (NaN: none), unix s each, to the time of the picture."""
@@ -63,7 +67,11 @@ def make_dating(delay_s: float = 0.0, clock: Literal["arrival", "sender"] = "arr
     def date(arrival: float, sender_time: float) -> float:
         if clock == "arrival" or math.isnan(sender_time):
             return arrival - delay_s
-        offsets.append(arrival - sender_time)
+        offset = arrival - sender_time
+        if offsets and abs(offset - min(offsets)) > CLOCK_SET_S:
+            logger.warning("the sender's clock was set by %.1f s", min(offsets) - offset)
+            offsets.clear()
+        offsets.append(offset)
         return sender_time + min(offsets) - delay_s
 
     return date
@@ -208,6 +216,7 @@ class StreamedPictures(Fetched):
     """
 
     name, path = "mjpeg", STREAM_PATH
+    _trouble = ""
 
     async def pictures(
         self, client: httpx.AsyncClient
@@ -217,7 +226,10 @@ class StreamedPictures(Fetched):
             async for part in parts:
                 if part.trouble:
                     self.counts["broken"] += 1
-                    logger.warning("mjpeg: part of %d bytes: %s", len(part.data), part.trouble)
+                    # Not each: a camera may break all of them.
+                    level = logging.WARNING if part.trouble != self._trouble else logging.DEBUG
+                    logger.log(level, "mjpeg: part of %d bytes: %s", len(part.data), part.trouble)
+                    self._trouble = part.trouble
                 if part.data:
                     yield part.data, part.sender_time
 

@@ -30,8 +30,9 @@ class PushedPictures:
         Where to listen; port 0 takes a free one, which the attribute then is.
     size
         Width and height, px, when known before the first picture; afterwards the largest of the
-        last `SIZES_KEPT` pictures, since a server may send several sizes. Reading it takes
-        no lock: the owner asks under its own, which deliveries take after ours.
+        last `SIZES_KEPT` pictures, since a server may send several sizes. It is read
+        without a lock: the owner reads it while it holds its own, and a delivery takes the locks
+        in the other order.
     bytes_max
         Longest upload, bytes.
     date
@@ -115,10 +116,14 @@ class PushedPictures:
             elif isinstance(event, Cut):
                 self.counts["cut off"] += 1
                 expected = event.expected_bytes or "more"
-                self._say(f"{peer}: upload cut off, {event.received_bytes} of {expected} bytes")
+                self._report_trouble(
+                    f"{peer}: upload cut off, {event.received_bytes} of {expected} bytes"
+                )
             elif isinstance(event, Refused):
                 self.counts["refused"] += 1
-                self._say(f"{peer}: {event.status.value} {event.status.phrase}: {event.why}")
+                self._report_trouble(
+                    f"{peer}: {event.status.value} {event.status.phrase}: {event.why}"
+                )
 
     def _take_upload(self, upload: Upload) -> None:
         number, self._number = self._number, self._number + 1
@@ -135,6 +140,6 @@ class PushedPictures:
             SourceFrame(number, self._date(upload.time, sent), upload.data, sender_time=sent)
         )
 
-    def _say(self, message: str) -> None:
+    def _report_trouble(self, message: str) -> None:
         if self._report is not None:
             self._report(message)
