@@ -27,11 +27,16 @@ from skywright.instruments.epu.cli import app
 from skywright.instruments.epu.recording.archive import (
     RecordedEvent,
     RecordingError,
+    RecordingWriter,
     event_from,
     open_recording,
     safe_path,
 )
-from skywright.instruments.epu.recording.record import RecordOptions, record_directory
+from skywright.instruments.epu.recording.record import (
+    DirectoryRecorder,
+    RecordOptions,
+    record_directory,
+)
 from skywright.instruments.epu.recording.replay import Pace, replay, summarize
 
 ALL = RecordOptions(skip_binary=False)
@@ -128,6 +133,21 @@ def test_a_name_may_go_from_a_file_to_a_directory_and_back(root, tmp_path):
     assert result.differences == []
     (root / "link").unlink()
     assert contents(tmp_path / "target") == contents(root)
+
+
+def test_what_a_link_leads_to_is_not_recorded_where_its_directory_was(root, tmp_path):
+    outside = tmp_path / "outside"
+    (root / "directory").mkdir()
+    (root / "directory" / "inside").write_text("1")
+    writer = RecordingWriter(tmp_path / "out.tar.gz", root)
+    recorder = DirectoryRecorder(root, writer, ALL)
+    recorder.record_start()
+    (root / "directory").rename(outside)
+    (root / "directory").symlink_to(outside)
+    recorder.record_differences()  # as of a mount without inotify
+    writer.close()
+    replay(tmp_path / "out.tar.gz", tmp_path / "copy", BURST)
+    assert contents(tmp_path / "copy") == {}
 
 
 def test_binary_content_may_be_left_out(root, tmp_path):

@@ -388,7 +388,7 @@ def test_a_run_ends_with_the_reason_when_no_shot_comes(RE: RunEngine, tmp_path: 
     assert "no shot in the file" in run.of("stop")[0]["reason"]
 
 
-@pytest.mark.soak  # make test has that of every instrument
+@pytest.mark.soak  # make test kills every IOC; the next run, with the camera
 def test_a_killed_ioc_ends_the_run_and_the_next_one_works(RE: RunEngine, tmp_path: Path) -> None:
     with running_ioc("iocs.sacla", *ARGS, *SIZE) as ioc:
         sacla = Shots(ioc.prefix, assets=tmp_path, name="sacla")

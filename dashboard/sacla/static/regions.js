@@ -66,7 +66,7 @@ function regionsOn(figure) {
 
   function select(name, options, value) {
     const list = part(name), shown = [...list.options].map((each) => each.value);
-    if (shown.join(" ") !== options.join(" ")) {  // else a choice that a reader makes now would be lost
+    if (shown.join(" ") !== options.join(" ")) {  // a new list would close the open menu
       list.replaceChildren(...options.map((each) => new Option(each, each)));
     }
     list.value = value;

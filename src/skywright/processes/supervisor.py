@@ -103,7 +103,7 @@ class Supervisor:
         self.children: dict[str, Child] = {}
         self._services = services
         self._logs = logs
-        self._tell = report
+        self._report = report
         self._changed = changed
         self._start_done = {service.name: asyncio.Event() for service in services}
         """Set when a service is ready, or is late or has ended and the start goes on without it."""
@@ -142,7 +142,7 @@ class Supervisor:
     def report(self, name: str, message: str) -> None:
         """Report; a full disk, or a reader of a pipe that is gone, ends no service."""
         try:
-            self._tell(name, message)
+            self._report(name, message)
         except OSError as error:
             logger.warning("%s %s (not reported: %s)", name, message, error)
 

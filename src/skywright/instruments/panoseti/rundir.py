@@ -133,7 +133,7 @@ class RunDirectory:
         for directory in self.directories:
             for marker in MARKERS:
                 if (directory / marker).is_file():
-                    # Its local time may be in the letters of any language.
+                    # The text holds a local time, in any language and encoding.
                     text = (directory / marker).read_text("utf-8", "replace")
                     found.setdefault(marker, text.strip())
         return {marker: found[marker] for marker in MARKERS if marker in found}

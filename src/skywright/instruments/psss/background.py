@@ -352,7 +352,9 @@ def _read_info(path: Path) -> BackgroundInfo:
 
 
 def _text(value: Any) -> str:
-    """Return text of an attribute, which programs other than h5py write as bytes."""
+    """Return text of an attribute; some programs write bytes, or an array of one element."""
+    if isinstance(value, np.ndarray) and value.size == 1:
+        value = value.flat[0]
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 

@@ -11,7 +11,7 @@ from skywright.instruments.sacla.frames import StoredFrame
 from skywright.instruments.sacla.join import Record
 from skywright.instruments.sacla.sources import ShotSource
 
-LOOK_S = 0.1
+POLL_S = 0.1
 """Time between looks at whether the source has ended."""
 
 
@@ -67,8 +67,8 @@ def average_frames(
 
     source.start(take, lambda _: None)
     waited = 0.0
-    while source.is_running and not enough.wait(LOOK_S) and waited < limit_s:
-        waited += LOOK_S
+    while source.is_running and not enough.wait(POLL_S) and waited < limit_s:
+        waited += POLL_S
     ended = not source.is_running
     source.stop()
     if not found:

@@ -100,7 +100,9 @@ def parse_bins(text: str, most: int = BINS_MAX) -> NDArray[np.float64]:
     with np.errstate(over="ignore", invalid="ignore"):
         edges = np.linspace(low, high, number + 1)
         if not (np.diff(edges) > 0).all():
-            raise ConfigError(f"bins {text!r}: their width is beyond the precision of a number")
+            raise ConfigError(
+                f"bins {text!r}: they are too narrow or too wide for floating-point numbers"
+            )
     return edges
 
 

@@ -348,12 +348,19 @@ def test_pixel_positions_beyond_64_bits_are_answered(tree: TestClient) -> None:
     assert (answer.status_code, answer.json()["center_x"]) == (201, -1e30)
 
 
-def test_a_body_that_is_nested_too_deep_is_422(tree: TestClient) -> None:
-    body = 500 * b'{"a":' + b"1" + 500 * b"}"
-    answer = tree.post(
-        "/foilholes/h/micrographs", content=body, headers={"Content-Type": "application/json"}
-    )
-    assert answer.status_code == 422
+@pytest.mark.parametrize(
+    ("depth", "status"), [(253, 422), (300, 422), (500, 422), (900, 422), (5000, 400)]
+)
+def test_a_body_that_is_nested_too_deep_is_refused(
+    tree: TestClient, depth: int, status: int
+) -> None:
+    body = depth * b'{"a":' + b"1" + depth * b"}"
+    for path, content in (
+        ("/foilholes/h/micrographs", body),
+        ("/debug/session/s/create-instruction", b'{"payload": ' + body + b"}"),
+    ):
+        answer = tree.post(path, content=content, headers={"Content-Type": "application/json"})
+        assert answer.status_code == status, path
 
 
 def test_lists_have_pages_in_a_stable_order(tree: TestClient) -> None:

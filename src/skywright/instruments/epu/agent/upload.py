@@ -273,7 +273,7 @@ def _split(
         parent = row[column]
         if parent not in known:
             its, higher = read.get(connection, above, parent), KINDS[above].column
-            # An atlas whose session has not come has no grid: its tiles wait as it does.
+            # An atlas without a grid cannot be sent yet. Its tiles wait too.
             known[parent] = its is not None and (higher is None or its[higher] is not None)
     orphans = [row["uuid"] for row in found if not known[row[column]]]
     return [row for row in found if known[row[column]]], orphans

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.encoders import jsonable_encoder
 from fastapi.exceptions import RequestValidationError
@@ -126,10 +127,9 @@ async def _bad_request(_request: Request, error: Exception) -> Response:
     """Name what is wrong; what JSON does not have, such as NaN in a body, is named as text."""
     assert isinstance(error, RequestValidationError)
     try:
-        detail = _as_json(jsonable_encoder(error.errors()))
-    except RecursionError:
-        detail = "the body is nested too deep"
-    return answer({"detail": detail}, 422)
+        return answer({"detail": _as_json(jsonable_encoder(error.errors()))}, 422)
+    except (RecursionError, orjson.JSONEncodeError):  # it quotes the body, and has a limit too
+        return answer({"detail": "the body is nested too deep"}, 422)
 
 
 def _as_json(value: Any) -> Any:

@@ -7,7 +7,7 @@ import orjson
 from fastapi.responses import StreamingResponse
 
 LINE_ENDS = "\x85\u2028\u2029"
-"""Letters of a text at which many clients, httpx among them, cut the stream into lines."""
+"""Line ends of Unicode: many clients, httpx among them, split the stream at them."""
 
 
 def event(name: str, data: dict[str, Any]) -> bytes:

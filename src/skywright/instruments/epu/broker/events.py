@@ -18,8 +18,8 @@ def _deliverable(content: dict[str, Any]) -> dict[str, Any]:
     """Refuse what an answer of the API cannot hold: one such value would end every stream."""
     try:
         json.dumps(content, allow_nan=False)
-        orjson.dumps(content)
-    except TypeError as error:  # an integer above 64 bits, a lone surrogate
+        orjson.dumps([[[[[[content]]]]]])  # an answer holds it some levels deep
+    except (TypeError, RecursionError) as error:  # an integer above 64 bits, a lone surrogate
         raise ValueError(str(error)) from error
     return content
 

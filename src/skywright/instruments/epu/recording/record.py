@@ -97,7 +97,8 @@ class DirectoryRecorder:
         """Record all differences there are."""
         now = time.time()
         for path in list(self._known):
-            self.record_difference(path, now)
+            if path in self._known:  # not gone with its directory, which may be a link now
+                self.record_difference(path, now)
         self._walk("", now)
 
     def _walk(self, directory: str, now: float, initial: bool = False) -> None:

@@ -15,7 +15,7 @@ from skywright.instruments.epu.broker.apply import apply_event
 from skywright.instruments.epu.database import Database, schema
 from skywright.instruments.epu.twin.visit import TwinMicrograph, TwinVisit
 
-LOOK_S = 0.2
+POLL_S = 0.2
 
 
 def processing_of(visit: TwinVisit, speed: float) -> Callable[[Database, threading.Event], None]:
@@ -26,7 +26,7 @@ def processing_of(visit: TwinVisit, speed: float) -> Callable[[Database, threadi
         table = schema.micrograph
         last = 0
         due: list[tuple[float, str]] = []
-        while not stopped.wait(LOOK_S):
+        while not stopped.wait(POLL_S):
             query = select(table.c.number, table.c.uuid, table.c.total_motion)
             with database.read() as connection:
                 found = connection.execute(query.where(table.c.number > last)).all()

@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 BLOCK_FRAMES = 1024
 """Frames of a file that are delivered together: memory does not depend on the size of a run."""
-LOOK_S = 0.05
+POLL_S = 0.05
 """Pause between two looks at the sizes of files."""
 RETRY_LIMIT_S = 10.0
 """A file that cannot be read for this time, as on a network file system, is given up."""
@@ -237,7 +237,7 @@ class RunDirectorySource(PolledSource[FrameBlock]):
             self._idle_since = self._idle_since or time.monotonic()
             if time.monotonic() >= deadline:
                 return None
-            self._stopping.wait(min(LOOK_S, timeout_s))
+            self._stopping.wait(min(POLL_S, timeout_s))
         return None
 
     def halt(self) -> None:

@@ -31,7 +31,7 @@ ID_NAMES = ("pulse_id", "pulse_ids", "pulseId")
 TIME_NAMES = ("time_ns", "global_timestamp", "timestamp", "time")
 """Datasets beside the pictures, or in a group above, of the time since 1970.
 
-It is in ns, but for numbers below `SECONDS_MAX`, which are in s.
+In ns if the name ends with ``_ns`` or the values reach `SECONDS_MAX`, else in s.
 ``timestamp_offset`` beside whole seconds has the ns, as in files of bsread's ``bs h5``."""
 SECONDS_MAX = 9 * 10**9
 """The year 2255: more seconds are too many ns for 64 bits."""
