@@ -121,8 +121,12 @@ def test_sender_restarts(world: World) -> None:
 def test_sender_stalls(world: World) -> None:
     said = until(lambda: (h := world.health())["alarm"] and h, 10)
     assert "no pulse for more than 2 s" in said["message"]
-    world.round_trip()
-    until(lambda: world.health()["message"] == "processing")
+
+    def processes() -> bool:
+        world.round_trip()  # each time: the next silence begins 2 s later
+        return bool(world.health()["message"] == "processing")
+
+    until(processes)
 
 
 def test_pulses_lost_before_us_are_counted(world: World) -> None:

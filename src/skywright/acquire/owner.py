@@ -141,7 +141,7 @@ class Owner(Generic[Item, Result]):
         if threads:
             self._pool = OrderedPool(
                 self._process_item,
-                self._publish_and_record,
+                self._finish_item,
                 threads,
                 queue_bytes,
                 queue_items,
@@ -432,8 +432,8 @@ class Owner(Generic[Item, Result]):
     def _receive(self, item: Item) -> None:
         """Receive an item, on the source's thread.
 
-        With `process`, `_publish_and_record` publishes and records its result. Without `process`
-        the item is the result: it is published here at once, and `_publish_and_record` only records
+        With `process`, `_finish_item` publishes and records its result. Without `process`
+        the item is the result: it is published here at once, and `_finish_item` only records
         it.
         """
         self._last_arrival, self._reason = time.monotonic(), ""
@@ -458,7 +458,7 @@ class Owner(Generic[Item, Result]):
                     self._notify()
                 return
         if self._pool is None:
-            self._publish_and_record(self._process_item(arrived))
+            self._finish_item(self._process_item(arrived))
         elif not self._pool.put(arrived, size):  # a refused item too, to keep the order
             self.counters.add("queue full")
             self._item_finished(acquisition)
@@ -475,8 +475,8 @@ class Owner(Generic[Item, Result]):
     def _process_item(self, arrived: ArrivedItem) -> ProcessedItem:
         return process_item(arrived, self._process, self._prepare)
 
-    def _publish_and_record(self, processed: ProcessedItem) -> None:
-        """Publish a processed item; called in the order of the items."""
+    def _finish_item(self, processed: ProcessedItem) -> None:
+        """Record an item, and publish it if `process` made it; called in the order of the items."""
         if processed.has_result and self._process is not None:
             self._publisher.publish(processed.result)
         acquisition, refused = processed.acquisition, processed.refused

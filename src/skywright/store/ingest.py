@@ -193,7 +193,7 @@ class RunIngest:
         if writer is not None and (lines or writer.is_due()):
             writer.write(lines)
             if self.contents.stop is None:  # else the end of the run may be what fails
-                # Not by a replay: what failed may be beyond it
+                # A replay must not reset them: what failed may come after the part that it writes
                 self._failures = self._unanswered = 0
         if writer is not None and self.contents.stop is not None:
             return self._finish(writer, start)
@@ -339,7 +339,7 @@ class _LineWriter:
         self._catalog = catalog
         self._contents = contents
         self._assets = assets
-        self._count = 0  # of lines, as `JournalContents.add` counts them
+        self._count = 0  # number of normalized lines so far, as `JournalContents.add` counts them
         self._revisions: dict[str, int] = {}
         self._order: dict[str, SequenceSorter] = {}
         self._descriptors: dict[str, list[dict[str, Any]]] = {}

@@ -124,6 +124,7 @@ class Camera:
         self.color = False
         """True records (H, W, 3) RGB, False (H, W) grey."""
         self._size = source.size
+        # Each picture goes to both recorders, and each ignores it unless it has a file to write.
         self._layout = PictureLayout()
         self._singles = SingleFileRecorder()
         self._recorder = Recorder(self._layout, changed=changed, synchronous=True)

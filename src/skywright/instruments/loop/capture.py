@@ -161,16 +161,16 @@ class PictureLayout(Layout[Picture, Picture]):
         self.early_shape: tuple[int, ...] | None = None
         """Shape of the pictures of the next file, which is then created at once; None waits for the
         first picture and takes its shape."""
-        self._capture: PictureFile | None = None
+        self._file: PictureFile | None = None
 
     @property
     def shape(self) -> tuple[int, ...] | None:
         """Shape of the pictures in the newest file; None before its first picture."""
-        return None if self._capture is None else self._capture.shape
+        return None if self._file is None else self._file.shape
 
     def take(self, result: Picture) -> Picture | None:
         """Return a picture, unless it is undecodable and there is no file to keep its bytes."""
-        return None if result.image is None and self._capture is None else result
+        return None if result.image is None and self._file is None else result
 
     def nbytes(self, picture: Picture) -> int:
         """Return the memory that a picture holds."""
@@ -190,8 +190,8 @@ class PictureLayout(Layout[Picture, Picture]):
 
     def open_early(self, path: Path) -> PictureFile | None:
         """Create the file when the shape of its pictures is known."""
-        self._capture = None if self.early_shape is None else PictureFile(path, self.early_shape)
-        return self._capture
+        self._file = None if self.early_shape is None else PictureFile(path, self.early_shape)
+        return self._file
 
     def open(
         self, path: Path, pictures: Sequence[Picture], must_create: bool
@@ -199,6 +199,7 @@ class PictureLayout(Layout[Picture, Picture]):
         """Create the file for the first picture with pixels."""
         images = (picture.image for picture in pictures if picture.image is not None)
         image = next(images, None)
-        if image is not None:
-            self._capture = PictureFile(path, image.shape)
-        return self._capture
+        if image is None:
+            return None
+        self._file = PictureFile(path, image.shape)
+        return self._file
