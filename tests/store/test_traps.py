@@ -525,7 +525,7 @@ def test_names_of_our_own_columns_and_nodes(journals: Path, client: Any) -> None
     assert events[["x", "ts_x"]].values.tolist() == [[1.0, 2.0]]
     assert stream["internal"].read().tolist() == [[3, 4]]
     (contents,) = read_contents(run).streams
-    assert {column.key for column in contents.columns} == set(keys)
+    assert {column.name for column in contents.columns} == {*keys, "time", "seq_num"}
     assert "x" not in contents.timestamps  # its time stamps gave way to the data key `ts_x`
 
 

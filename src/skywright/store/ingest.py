@@ -241,9 +241,12 @@ class RunIngest:
     def _replay_next(self, replay: "_Replay") -> None:
         """Replay the next chunk (about 2 MB) of the journal."""
         lines = replay.tail.read(self._tail.offset)
-        replay.writer.write([new for line in lines for new in replay.normalizer(line)])
+        ends = replay.tail.offset == self._tail.offset
+        new_lines = [new for line in lines for new in replay.normalizer(line)]
+        # The next line may change the rows again, and nothing is written until the next replay
+        replay.writer.write(new_lines, updates_arrays=ends)
         self._may_exist = True
-        if replay.tail.offset == self._tail.offset:
+        if ends:
             now = time.monotonic()
             self._replay_allowed_at = now + REPLAY_PAUSE_FACTOR * (now - replay.began)
             self._replay = None
@@ -363,11 +366,14 @@ class _LineWriter:
         age = self._updated - self._began
         return time.monotonic() - self._updated >= min(max(age, earliest), latest)
 
-    def write(self, lines: Iterable[Line]) -> None:
-        """Write lines that are already in `contents`. Array nodes are updated every UPDATE_S."""
+    def write(self, lines: Iterable[Line], updates_arrays: bool = False) -> None:
+        """Write lines that are already in `contents`.
+
+        Array nodes are updated with `updates_arrays`, else every UPDATE_S.
+        """
         for line in lines:
             self._write(line)
-        due = self._contents.stop is None and self._period_is_over()
+        due = self._contents.stop is None and (updates_arrays or self._period_is_over())
         changed = []
         for name, writer in self._writer.streams.items():
             stream = self._contents.streams[name]
