@@ -246,6 +246,17 @@ def test_a_bad_message_stops_no_other(database: Database) -> None:
     assert "average_motion" in outcomes[0].reason
     assert "later" in outcomes[1].reason
     assert "metric_name" in outcomes[4].reason
+    assert '"unknown.name"' in outcomes[2].reason
+    assert len(outcomes[2].reason) < 200
+
+
+def test_a_message_id_that_no_database_holds_stops_no_other(database: Database) -> None:
+    session(database)
+    body = json.dumps(MOTION).encode()
+    with database.write() as connection:
+        outcomes = apply_batch(connection, [("a\0b", body), ("z", body)])
+    assert [outcome.state for outcome in outcomes] == ["refused", "applied"]
+    assert "message_id" in outcomes[0].reason
 
 
 def test_results_of_all_steps_change_the_micrograph(database: Database) -> None:
@@ -354,7 +365,7 @@ async def consume_until(
         await task
 
 
-@pytest.mark.parametrize("tries", [0, 1000])
+@pytest.mark.parametrize("tries", [0, 1000, -1000, 2**63 - 1])
 def test_the_consumer_waits_for_an_entity_that_comes_later(
     store: Database,
     settings: BrokerSettings,
