@@ -40,6 +40,9 @@ LIMIT_EXCEEDED = "54"
 BUSY_S = 30.0
 """Longest wait of a SQLite connection for another process's transaction."""
 
+BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL)
+"""SQLite's codes of a file that another connection holds."""
+
 
 @dataclass(frozen=True)
 class Database:
@@ -197,8 +200,9 @@ def _use_wal(dbapi: Any) -> None:
     while True:
         try:
             dbapi.execute("PRAGMA journal_mode=WAL").close()
-        except sqlite3.OperationalError:
-            if time.monotonic() > deadline:
+        except sqlite3.OperationalError as error:
+            # The low byte is the code without what SQLite adds. A full disk is not waited for.
+            if error.sqlite_errorcode & 0xFF not in BUSY or time.monotonic() > deadline:
                 raise
             threading.Event().wait(0.01)
         else:
