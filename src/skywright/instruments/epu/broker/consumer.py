@@ -22,7 +22,7 @@ from skywright.errors import DataError
 from skywright.instruments.epu.broker.apply import UnknownEntityError, apply_event, changes_nothing
 from skywright.instruments.epu.broker.connection import AWAY, BrokerSettings, connect
 from skywright.instruments.epu.broker.events import read_event
-from skywright.instruments.epu.database import Database, is_away
+from skywright.instruments.epu.database import Database, is_away, reason_of
 from skywright.instruments.epu.database.schema_exchange import applied_message
 
 log = logging.getLogger(__name__)
@@ -156,7 +156,7 @@ class Consumer:
                 first: BaseException = error
                 while first.__context__ is not None:
                     first = first.__context__
-                log.warning("messages wait, the database fails: %s", first)
+                log.warning("messages wait, the database fails: %s", reason_of(first))
             except AWAY as error:
                 reason = str(error).strip().splitlines()
                 log.warning("%s: %s", self._settings.place, reason[0] if reason else type(error))

@@ -115,9 +115,10 @@ def is_away(error: Exception) -> bool:
     return isinstance(error, SQLAlchemyError)
 
 
-def reason_of(error: Exception) -> str:
+def reason_of(error: BaseException) -> str:
     """Return what the database says of an error, in one line, without the statement."""
-    return str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+    lines = str(getattr(error, "orig", None) or error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 def open_database(url: str | Path, *, announce: bool = False, durable: bool = True) -> Database:
