@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Coroutine
@@ -89,6 +90,14 @@ def test_all_are_ready_when_start_returns(tmp_path: Path) -> None:
         assert len(reports.about("a", "ready: port 7")) == 1
 
     supervised(tmp_path, [service("a", SERVE), service("b", SERVE)], test)
+
+
+def test_a_child_without_a_ready_line_is_ready_with_no_facts(tmp_path: Path) -> None:
+    async def test(_supervisor: Supervisor, reports: Reports) -> None:
+        (line,) = reports.about("a", "ready")
+        assert re.fullmatch(r"ready \(process \d+\)", line)
+
+    supervised(tmp_path, [service("a", SERVE, ready_line=False)], test)
 
 
 def test_a_child_is_stopped_before_the_one_it_needs(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from epu_trees import read_document
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import forked
+from support.limits import full_disk
 from typer.testing import CliRunner
 
 from skywright.instruments.epu.cli import app
@@ -462,6 +463,38 @@ def test_exact_gaps(tmp_path):
     assert waits == pytest.approx([0.0, 0.3, 0.6, 0.9], abs=0.15)
     stopped = replay(path, tmp_path / "part", Pace(1, None), wait=lambda seconds: seconds > 0.45)
     assert (stopped.events, len(contents(tmp_path / "part"))) == (2, 2)
+
+
+def test_a_recording_that_a_full_disk_has_ended_can_be_read(root, tmp_path):
+    writer = RecordingWriter(tmp_path / "visit.tar.gz", root)
+    writer.write(RecordedEvent(0.0, "initial_dir", "one", is_directory=True))
+    with full_disk(), pytest.raises(OSError):
+        writer.close()
+    assert summarize(writer.partial).events == 1
+
+
+def test_the_file_that_a_full_disk_has_no_room_for_is_named(root, tmp_path):
+    writer = RecordingWriter(tmp_path / "visit.tar.gz", root)
+    writer.write(RecordedEvent(0.0, "created", "one.xml", content="x" * 100))
+    with full_disk(), pytest.raises(OSError) as failed:
+        replay(writer.partial, tmp_path / "target", BURST)
+    assert failed.value.filename == str(tmp_path / "target" / "one.xml")
+
+
+def test_a_recorder_that_meets_a_full_disk_says_where_its_events_are(root, tmp_path, monkeypatch):
+    (root / "one.xml").write_text("x" * 100)
+    out = tmp_path / "visit.tar.gz"
+
+    def full(_writer: RecordingWriter) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(RecordingWriter, "close", full)
+    monkeypatch.setattr(
+        "skywright.instruments.epu.cli_recording.on_signal_to_end", lambda end: end()
+    )
+    done = CliRunner().invoke(app, ["record", str(root), str(out)])
+    assert f"{out}: No space left on device" in str(done.exception)
+    assert f"{out}.partial" in str(done.exception)
 
 
 def test_a_killed_recorder_loses_nothing(root, tmp_path):

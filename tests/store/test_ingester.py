@@ -25,7 +25,7 @@ from support.waiting import until
 
 from skywright.callbacks.journal import TEMPORARY_SUFFIX
 from skywright.config import Settings
-from skywright.errors import ConfigError
+from skywright.errors import ConfigError, DataError
 from skywright.processes.ports import free_port
 from skywright.store import ingest as ingest_module
 from skywright.store import ingester as ingester_module
@@ -433,6 +433,15 @@ def test_a_run_that_is_not_finished_is_said(
     assert report.failed == (f"{slow.path}: is not finished; try again",)
     monkeypatch.setattr(Catalog, "ask", ask)
     assert recover(store, client).finished == (slow.uid,)
+
+
+def test_a_running_ingester_that_does_not_finish_is_said_with_the_free_room(
+    store: Path, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record(store).stop()
+    monkeypatch.setattr(recover_module, "WAIT_S", 0.2)
+    with ingest_lock(store), pytest.raises(DataError, match=r"MB are free there.*ingester\.log"):
+        recover(store, client)
 
 
 def test_recover_goes_on_after_a_lost_connection(

@@ -10,7 +10,7 @@ from typing import Any
 
 from skywright.config import load_settings
 from skywright.processes import stack as runtime
-from skywright.session.profile import find_devices, load_devices, signals_of, silent_pvs
+from skywright.session.profile import find_devices, load_devices, pvs_of, signals_of, silent_pvs
 
 CONNECT_LIMIT_S = 5.0
 
@@ -25,7 +25,7 @@ def main() -> None:
     for name, device in devices.items():
         signals = [signal for signal in signals_of(device) if hasattr(signal, "pvname")]
         report[name] = {
-            "pvs": len(signals),
+            "pvs": len(pvs_of(signals)),
             "silent": silent.get(device.name, []),
             "newest_age_s": _newest_age_s(signals),
         }

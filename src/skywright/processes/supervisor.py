@@ -256,7 +256,8 @@ class Supervisor:
         self.children[service.name] = Child(process.handle.pid, facts, restarts)
         self._changed()
         served = ", ".join(f"{key} {value}" for key, value in facts.items())
-        self.report(service.name, f"ready: {served} (process {process.handle.pid})")
+        ready = f"ready: {served}" if served else "ready"
+        self.report(service.name, f"{ready} (process {process.handle.pid})")
         self._start_done[service.name].set()
 
     def _log(self, service: Service) -> Path:

@@ -177,8 +177,12 @@ def _await_pvs(device: Any, limit_s: float) -> list[str]:
     with suppress(TimeoutError):
         device.wait_for_connection(timeout=limit_s)
         return []
+    return pvs_of(signal for signal in signals_of(device) if not signal.connected)
+
+
+def pvs_of(signals: Iterable[Any]) -> list[str]:
+    """Return the names of the PVs of ophyd signals, in order; a signal may have two."""
     names = ("pvname", "setpoint_pvname")
-    signals = [signal for signal in signals_of(device) if not signal.connected]
     return sorted({pv for each in signals for name in names if (pv := getattr(each, name, None))})
 
 

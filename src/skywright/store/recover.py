@@ -2,6 +2,7 @@
 
 import logging
 import math
+import shutil
 import threading
 import time
 from collections.abc import Sequence
@@ -200,7 +201,11 @@ def _drain(directory: Path, client: Any) -> dict[Path, OSError]:
         if len(left) < fewest:
             end, fewest = time.monotonic() + WAIT_S, len(left)
         if time.monotonic() > end:
-            raise DataError(f"the running ingester has not finished {left[0]} in {WAIT_S:.0f} s")
+            free_mb = shutil.disk_usage(directory).free / 1e6
+            raise DataError(
+                f"the running ingester has not finished {left[0]} in {WAIT_S:.0f} s;"
+                f" {free_mb:.0f} MB are free there; look at {directory / 'logs' / 'ingester.log'}"
+            )
         pause.wait(0.1)
     return {}
 

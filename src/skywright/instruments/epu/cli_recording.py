@@ -46,6 +46,7 @@ def record(
     ] = "",
 ) -> None:
     """Record DIR as it is, then every change, until SIGINT or SIGTERM; OUT is written then."""
+    from skywright.instruments.epu.recording.archive import RecordingWriter
     from skywright.instruments.epu.recording.record import RecordOptions, record_directory
 
     path = out or output
@@ -59,7 +60,10 @@ def record(
     try:
         count = record_directory(directory, path, options, stopped, _announce)
     except OSError as error:
-        raise ConfigError(_reason(error, path)) from error
+        partial = RecordingWriter.partial_of(path)
+        kept = f"; what was recorded before is in {partial}, which `skywright epu replay` takes"
+        kept = kept if (partial / "events.jsonl").exists() else ""
+        raise ConfigError(_reason(error, path) + kept) from error
     typer.echo(f"{path}: {count} events")
 
 

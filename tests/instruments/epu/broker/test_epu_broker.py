@@ -169,6 +169,40 @@ def test_a_broker_out_of_reach_keeps_the_outbox(store: Database) -> None:
     assert waiting(store) == 3
 
 
+def test_a_receipt_that_another_program_wrote_stops_nothing(
+    store: Database, settings: BrokerSettings
+) -> None:
+    announce(store, range(3))
+    with publishing(store, settings):
+        until(lambda: waiting(store) == 0)
+    with pika.BlockingConnection(pika.URLParameters(settings.url)) as connection:
+        for foreign in (
+            "foreign",
+            f"{store.identity()}:x",
+            "other:1",
+            f"{store.identity()}:{10**30}",
+        ):
+            connection.channel().basic_publish(
+                "",
+                f"{settings.queue}.receipts.{store.identity()}",
+                b"",
+                pika.BasicProperties(message_id=foreign, delivery_mode=2),
+            )
+    announce(store, range(3, 6))
+    with publishing(store, settings):
+        until(lambda: waiting(store) == 0)
+    assert [body["grid_uuid"] for _, body in taken(settings)] == [str(n) for n in range(6)]
+
+
+def test_a_database_that_fails_is_not_called_the_broker(
+    store: Database, settings: BrokerSettings
+) -> None:
+    outbox.drop(store.engine)
+    with publishing(store, settings) as publisher:
+        until(lambda: "outbox" in publisher.details)
+    assert publisher.details == "messages wait, the database fails: no such table: outbox"
+
+
 def session(database: Database) -> None:
     links = {"grid_uuid": "g", "gridsquare_uuid": "s"}
     with database.write() as connection:
@@ -246,6 +280,17 @@ def test_a_bad_message_stops_no_other(database: Database) -> None:
     assert "average_motion" in outcomes[0].reason
     assert "later" in outcomes[1].reason
     assert "metric_name" in outcomes[4].reason
+    assert '"unknown.name"' in outcomes[2].reason
+    assert len(outcomes[2].reason) < 200
+
+
+def test_a_message_id_that_no_database_holds_stops_no_other(database: Database) -> None:
+    session(database)
+    body = json.dumps(MOTION).encode()
+    with database.write() as connection:
+        outcomes = apply_batch(connection, [("a\0b", body), ("z", body)])
+    assert [outcome.state for outcome in outcomes] == ["refused", "applied"]
+    assert "message_id" in outcomes[0].reason
 
 
 def test_results_of_all_steps_change_the_micrograph(database: Database) -> None:
@@ -354,7 +399,7 @@ async def consume_until(
         await task
 
 
-@pytest.mark.parametrize("tries", [0, 1000])
+@pytest.mark.parametrize("tries", [0, 1000, -1000, 2**63 - 1])
 def test_the_consumer_waits_for_an_entity_that_comes_later(
     store: Database,
     settings: BrokerSettings,

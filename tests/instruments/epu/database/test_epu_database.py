@@ -7,6 +7,7 @@ import re
 import sqlite3
 import string
 import threading
+import time
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -157,7 +158,9 @@ def test_a_new_file_that_others_open_at_the_same_time_is_tried_again() -> None:
         def execute(self, pragma: str) -> "Locked":
             self.tries += 1
             if self.tries < 3:
-                raise sqlite3.OperationalError("database is locked")
+                error = sqlite3.OperationalError("database is locked")
+                error.sqlite_errorcode = sqlite3.SQLITE_BUSY
+                raise error
             return self
 
         def close(self) -> None:
@@ -166,6 +169,16 @@ def test_a_new_file_that_others_open_at_the_same_time_is_tried_again() -> None:
     connection = Locked()
     engine._use_wal(connection)
     assert connection.tries == 3
+
+
+def test_a_new_file_that_cannot_be_written_is_not_waited_for(tmp_path: Path) -> None:
+    sqlite3.connect(tmp_path / "full").execute("CREATE TABLE one (x)").connection.close()
+    connection = sqlite3.connect(f"file:{tmp_path / 'full'}?mode=ro", uri=True)
+    began = time.monotonic()
+    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        engine._use_wal(connection)
+    assert time.monotonic() - began < engine.BUSY_S / 2
+    connection.close()
 
 
 def test_a_database_of_a_newer_version_is_refused(sqlite_url: str) -> None:

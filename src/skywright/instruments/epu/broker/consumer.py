@@ -22,7 +22,7 @@ from skywright.errors import DataError
 from skywright.instruments.epu.broker.apply import UnknownEntityError, apply_event, changes_nothing
 from skywright.instruments.epu.broker.connection import AWAY, BrokerSettings, connect
 from skywright.instruments.epu.broker.events import read_event
-from skywright.instruments.epu.database import Database, is_away
+from skywright.instruments.epu.database import Database, is_away, reason_of
 from skywright.instruments.epu.database.schema_exchange import applied_message
 
 log = logging.getLogger(__name__)
@@ -75,7 +75,8 @@ def apply_batch(
     SQLAlchemyError
         The database cannot store anything now; nothing of the batch is applied.
     """
-    ids = [message_id for message_id, _ in messages if message_id]
+    # PostgreSQL holds no NUL, and looking one up fails for the whole batch.
+    ids = [message_id for message_id, _ in messages if message_id and "\0" not in message_id]
     column = applied_message.c.message_id
     known = set(connection.execute(select(column).where(column.in_(ids))).scalars())
     now = datetime.now(UTC)
@@ -84,6 +85,9 @@ def apply_batch(
     for message_id, body in messages:
         if message_id in known:
             outcomes.append(Outcome("known"))
+            continue
+        if message_id and "\0" in message_id:
+            outcomes.append(Outcome("refused", "message_id: must not hold a NUL character"))
             continue
         outcome = _apply(connection, body)
         outcomes.append(outcome)
@@ -152,7 +156,7 @@ class Consumer:
                 first: BaseException = error
                 while first.__context__ is not None:
                     first = first.__context__
-                log.warning("messages wait, the database fails: %s", first)
+                log.warning("messages wait, the database fails: %s", reason_of(first))
             except AWAY as error:
                 reason = str(error).strip().splitlines()
                 log.warning("%s: %s", self._settings.place, reason[0] if reason else type(error))
@@ -208,7 +212,7 @@ class Consumer:
         elif outcome.state == "early":
             await self._put_off(channel, message, outcome.reason)
         elif outcome.state != "known":
-            log.error("message %s: %s", message.message_id, outcome.reason)
+            log.error("message %s: %s", message.message_id or "without id", outcome.reason)
             await message.reject(requeue=False)
             return
         await message.ack()
@@ -263,5 +267,6 @@ async def _gather(
 
 
 def _tries(message: AbstractIncomingMessage) -> int:
+    """Return how often a message has come again; what another program has put there may be odd."""
     count = message.headers.get(RETRY_HEADER, 0)
-    return count if isinstance(count, int) else 0
+    return min(max(count, 0), len(RETRY_S)) if isinstance(count, int) else 0

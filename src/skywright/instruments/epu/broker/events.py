@@ -317,5 +317,10 @@ def read_event(body: bytes | dict[str, Any]) -> Any:
         return _ADAPTER.validate_python(body)
     except ValidationError as error:
         first = error.errors()[0]
+        if first["type"] == "union_tag_invalid":  # pydantic would list all names
+            found = json.dumps(first["ctx"]["tag"][:100])
+            raise DataError(
+                f"message: event_type: {found} is no name of `skywright epu simulate-events --list`"
+            ) from error
         place = ".".join(str(part) for part in first["loc"][1:])
         raise DataError(f"message: {place + ': ' if place else ''}{first['msg']}") from error

@@ -17,6 +17,7 @@ publishes, and the next one takes over when that dies.
 
 import asyncio
 import logging
+import re
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -28,7 +29,7 @@ from sqlalchemy import Connection, delete, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from skywright.instruments.epu.broker.connection import AWAY, BrokerSettings, connect
-from skywright.instruments.epu.database import Database
+from skywright.instruments.epu.database import Database, reason_of
 from skywright.instruments.epu.database.schema_exchange import outbox
 from skywright.instruments.epu.database.writer import Writer
 
@@ -91,7 +92,10 @@ class Publisher:
                     self.connected, self.details = True, self._settings.place
                     wait = RETRY_S[0]
                     await self._publish(connection, writer)
-            except (*AWAY, SQLAlchemyError) as error:
+            except SQLAlchemyError as error:
+                self.details = f"messages wait, the database fails: {reason_of(error)}"
+                log.warning("%s", self.details)
+            except AWAY as error:
                 self.details = f"{self._settings.place}: {error or type(error).__name__}"
                 log.warning("broker %s", self.details)
             except Exception as error:  # the API goes on, and this tries again
@@ -159,7 +163,10 @@ class Publisher:
         )
 
     def _numbers(self, message_ids: Sequence[str]) -> list[int]:
-        return [int(message_id.rpartition(":")[2]) for message_id in message_ids]
+        """Return the numbers in the outbox; an id that is none of ours has none."""
+        parts = [message_id.rpartition(":") for message_id in message_ids]
+        ours = [end for identity, _, end in parts if identity == self._identity]
+        return [int(end) for end in ours if re.fullmatch("[0-9]{1,18}", end)]
 
 
 class _Receipts:

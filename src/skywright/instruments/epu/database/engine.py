@@ -40,6 +40,9 @@ LIMIT_EXCEEDED = "54"
 BUSY_S = 30.0
 """Longest wait of a SQLite connection for another process's transaction."""
 
+BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL)
+"""SQLite's codes of a file that another connection holds."""
+
 
 @dataclass(frozen=True)
 class Database:
@@ -112,9 +115,10 @@ def is_away(error: Exception) -> bool:
     return isinstance(error, SQLAlchemyError)
 
 
-def reason_of(error: Exception) -> str:
+def reason_of(error: BaseException) -> str:
     """Return what the database says of an error, in one line, without the statement."""
-    return str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+    lines = str(getattr(error, "orig", None) or error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 def open_database(url: str | Path, *, announce: bool = False, durable: bool = True) -> Database:
@@ -197,8 +201,9 @@ def _use_wal(dbapi: Any) -> None:
     while True:
         try:
             dbapi.execute("PRAGMA journal_mode=WAL").close()
-        except sqlite3.OperationalError:
-            if time.monotonic() > deadline:
+        except sqlite3.OperationalError as error:
+            # The low byte is the code without what SQLite adds. A full disk is not waited for.
+            if error.sqlite_errorcode & 0xFF not in BUSY or time.monotonic() > deadline:
                 raise
             threading.Event().wait(0.01)
         else:

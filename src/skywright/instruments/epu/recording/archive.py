@@ -207,7 +207,7 @@ class RecordingWriter:
 
     def __init__(self, path: Path, watched: Path) -> None:
         self.path = path
-        self.partial = path.with_name(path.name + ".partial")
+        self.partial = self.partial_of(path)
         if self.partial.exists():
             raise DataError(f"{self.partial}: left by a recorder that was killed; move it away")
         (self.partial / "chunks").mkdir(parents=True)
@@ -222,9 +222,17 @@ class RecordingWriter:
         self._write_metadata()
         self._lines = (self.partial / "events.jsonl").open("w", encoding="utf-8")
 
+    @staticmethod
+    def partial_of(path: Path) -> Path:
+        """Return the directory of a recording that grows."""
+        return path.with_name(path.name + ".partial")
+
     def _write_metadata(self) -> None:
         text = json.dumps(self._metadata | {"total_events": self.count})
-        (self.partial / "metadata.json").write_text(text)
+        # On a full disk the old one stays, and the directory can be read.
+        new = self.partial / "metadata.json.new"
+        new.write_text(text)
+        new.replace(self.partial / "metadata.json")
 
     def add_chunk(self, data: bytes) -> str:
         """Store bytes; return the chunk's name."""

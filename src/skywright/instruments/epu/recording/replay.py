@@ -149,10 +149,14 @@ class _Player:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_symlink():
             path.unlink()  # not written through: it may lead anywhere
-        return self._write(path, event)
-
-    def _write(self, path: Path, event: RecordedEvent) -> str | None:
         data = self.recording.data(event)
+        try:
+            return self._write(path, event, data)
+        except OSError as error:
+            error.filename = error.filename or str(path)  # a full disk names no file
+            raise
+
+    def _write(self, path: Path, event: RecordedEvent, data: bytes | None) -> str | None:
         if data is None or event.is_placeholder:
             size = event.size or event.operation_data.get("new_size") or 0
             with path.open("ab") as file:
