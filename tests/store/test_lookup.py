@@ -36,6 +36,7 @@ from skywright.store.lookup import (
     find_runs,
     parse_time,
     run_status,
+    summarize,
     waiting_runs,
 )
 
@@ -137,6 +138,13 @@ def test_summary(store: SampleStore) -> None:
     assert (dead.status, dead.duration_s, dead.events) == ("incomplete", None, {})
     assert runs[INTERRUPTED].status == "interrupted"
     assert runs[FLY].sample == "thaumatin"
+
+
+def test_metadata_that_a_person_gave_are_text_in_a_summary() -> None:
+    start = {"uid": DEAD, "time": T0, "plan_name": 5, "purpose": ["a"], "raw_uid": 12}
+    run = summarize({"start": start | {"sample": {"name": 3}}}, "raw")
+    assert (run.plan, run.purpose, run.sample) == ("5", "['a']", "3")
+    assert run.raw_uid is None  # a number is no uid
 
 
 def test_running_while_somebody_writes_the_journal_then_storing(tmp_path: Path) -> None:

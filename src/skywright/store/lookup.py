@@ -197,11 +197,11 @@ def summarize(
         uid=start["uid"],
         container=container,
         scan_id=start.get("scan_id"),
-        plan=start.get("plan_name"),
+        plan=_text(start.get("plan_name")),
         sample=sample_name(start),
-        purpose=start.get("purpose"),
+        purpose=_text(start.get("purpose")),
         analysis=_analysis_name(start),
-        raw_uid=start.get("raw_uid"),
+        raw_uid=raw_uid if isinstance(raw_uid := start.get("raw_uid"), str) else None,
         raw_scan_id=start.get("raw_scan_id"),
         time_s=start["time"],
         duration_s=stop["time"] - start["time"] if stop else None,
@@ -215,7 +215,12 @@ def sample_name(start: Mapping[str, Any]) -> str | None:
     sample = start.get("sample", start.get("sample_name"))
     if isinstance(sample, Mapping):
         sample = sample.get("name")
-    return None if sample is None else str(sample)
+    return _text(sample)
+
+
+def _text(value: object) -> str | None:
+    """Return a value of the metadata as text: a person may have given a number or a list."""
+    return None if value is None else str(value)
 
 
 def _analysis_name(start: Mapping[str, Any]) -> str | None:
