@@ -13,7 +13,13 @@ from tiled.client.container import Container
 from dashboard.chart import Curve, Marks, draw_chart
 from dashboard.color_map import false_color_png
 from skywright.errors import DataError
-from skywright.store.export.contents import Column, RunContents, Stream, read_contents
+from skywright.store.export.contents import (
+    Column,
+    RunContents,
+    Stream,
+    read_contents,
+    scanned_fields,
+)
 from skywright.store.lookup import find_run
 from skywright.store.pictures import holds_pictures
 from skywright.store.show import ColumnView, RunView, StreamView
@@ -120,7 +126,7 @@ def choose(view: RunView, asked: Mapping[str, str]) -> Choice | None:
     if not streams:
         return None
     name, _, y = asked.get("y", "").partition("/")
-    motors = _hinted_motors(view.start)
+    motors = scanned_fields(view.start)
     if name:
         stream = next((each for each in streams if each.name == name), None)
         if stream is None or y not in {column.name for column in plottable(stream)}:
@@ -175,12 +181,6 @@ def draw_plot(client: Container, uid: str, choice: Choice) -> Plot:
         return Plot(None, (*notes, f"{choice.y} has no value yet"))
     series, offsets = _count_from_first(series)
     return Plot(_chart(series, choice), (*notes, *offsets))
-
-
-def _hinted_motors(start: Mapping[str, Any]) -> list[str]:
-    """Return the fields that a plan says it scans."""
-    dimensions = (start.get("hints") or {}).get("dimensions") or []
-    return [field for fields, _ in dimensions for field in fields]
 
 
 def _first_of_interest(stream: StreamView, motors: Sequence[str]) -> str:
