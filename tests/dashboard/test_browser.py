@@ -172,6 +172,21 @@ def test_what_a_reader_opened_and_typed_stays_when_the_page_follows(
     assert browser.switch_to.active_element == box
 
 
+def test_after_going_back_the_form_names_what_is_plotted(chrome: Any, page: str) -> None:
+    from selenium.webdriver.support.select import Select
+
+    show_as(chrome, 1280, 900)
+    chrome.get(f"{page}/runs/{SCAN}")
+    plotted = find(chrome, "form.plot select[name=x]").get_property("value")
+    assert plotted != "row"
+    Select(find(chrome, "form.plot select[name=x]")).select_by_visible_text("row")
+    until(lambda: "x=row" in chrome.current_url, "the other plot is shown")
+    chrome.back()
+    until(lambda: "x=row" not in chrome.current_url, "the first plot is shown")
+    assert find(chrome, "form.plot select[name=x]").get_property("value") == plotted
+    chrome.get("about:blank")
+
+
 def test_a_new_run_appears_by_itself(browser: Any, page: str, stack: Stack) -> None:
     browser.get(f"{page}/runs?q=fresh")
     browser.execute_script("window.stays = true")
