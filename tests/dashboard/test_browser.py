@@ -287,6 +287,23 @@ def test_a_phone_and_a_dark_room(browser: Any, page: str, view: str) -> None:
     assert max(map(int, re.findall(r"\d+", paper)[:3])) < 64
 
 
+@pytest.mark.parametrize("size", [PHONE, (1280, 900)])
+def test_long_names_stay_within_the_page(
+    browser: Any, page: str, stack: Stack, size: tuple[int, int]
+) -> None:
+    word = f"x{uuid4().hex}" * 100
+    uid = store_run(stack, sample=word, plan_name="y" * 300)
+    show_as(browser, *size)
+    browser.get(f"{page}/runs?plan={'y' * 300}")
+    until(lambda: uid in listed(browser), "the run is listed")
+    extent = "const e = document.documentElement; return [e.scrollWidth, e.scrollHeight]"
+    width, height = browser.execute_script(extent)
+    assert width <= size[0]
+    assert height < 2 * PHONE[1]
+    browser.get(f"{page}/runs/{uid}")
+    assert browser.execute_script(extent)[0] <= size[0]
+
+
 def test_a_run_of_many_pictures_is_short_on_a_phone(browser: Any, page: str, stack: Stack) -> None:
     client, assets = stack.client(), stack.directory / "assets"
     raw = RunMaker(TiledWriter(client["raw"]), assets, str(uuid4()), T0, {"plan_name": "count"})
