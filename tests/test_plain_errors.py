@@ -4,10 +4,12 @@ import re
 from collections.abc import Callable, Iterator
 
 import bluesky.plan_stubs as bps
+import httpx
 import pytest
 from bluesky import RunEngine
 from bluesky.plans import count, scan
 from bluesky.utils import RunEngineInterrupted
+from bluesky_tiled_plugins.clients.catalog_of_bluesky_runs import CatalogOfBlueskyRuns
 from IPython.core.interactiveshell import InteractiveShell
 from ophyd import Device
 from ophyd.sim import det, motor
@@ -15,6 +17,11 @@ from ophyd.sim import det, motor
 from plans.pictures import take_pictures
 from skywright.errors import SampleError
 from skywright.session.plain_errors import shorten_engine_log, shorten_tracebacks
+
+
+class Unconnected(CatalogOfBlueskyRuns):
+    def __init__(self) -> None:
+        pass
 
 
 def raising(error: Exception) -> Iterator[object]:
@@ -143,6 +150,25 @@ def test_wrong_arguments_of_a_plan_of_bluesky_are_told_without_a_traceback(
     text = re.sub(r"\x1b\[[\d;]*m", "", streams.out + streams.err)
     assert says in text
     assert "Traceback (most recent" not in text
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        ("cat['abc']", "[-1] is the newest run"),
+        ("httpx.get('http://127.0.0.1:1')", "tiled does not answer"),
+    ],
+)
+def test_a_run_that_is_not_found_is_told_without_a_traceback(
+    code: str, says: str, shell: InteractiveShell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shorten_tracebacks(shell)
+    # A partial uid is checked before the server is asked.
+    shell.user_ns |= {"cat": Unconnected(), "httpx": httpx}
+    shell.run_cell(code)
+    streams = capsys.readouterr()
+    assert says in streams.out + streams.err
+    assert "Traceback (most recent" not in streams.out + streams.err
 
 
 def test_an_error_of_a_device_in_a_plan_of_bluesky_keeps_its_traceback(

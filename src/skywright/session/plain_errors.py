@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from types import FrameType
 from typing import Any
 
+import httpx
+
 from skywright.arguments import did_you_mean
 from skywright.errors import SkywrightError
 
@@ -22,6 +24,7 @@ ENDS = ("_abort_coro", "_stop_coro", "_halt_coro", "resume")
 PLANS = ("bluesky.plans", "bluesky.plan_stubs")
 ARGUMENTS_OF_PLANS = (*PLANS, "bluesky.plan_patterns", "bluesky.protocols")
 """Modules of bluesky that look at the arguments of its plans."""
+CATALOG = "bluesky_tiled_plugins.clients.catalog_of_bluesky_runs"
 WRONG_CALL = re.compile(r"(?:.*\.)?(\w+)\(\) (?:missing|takes|got) ")
 
 
@@ -76,7 +79,25 @@ def hint_after_mistake(error: BaseException, namespace: Mapping[str, Any]) -> st
         return "no plan runs or is paused: RE(...) runs one"
     if where == ("bluesky", "_default_md_validator"):
         return "md={'sample': 'NAME'} or md={'sample': {'name': 'NAME', ...}}"
+    if isinstance(error, httpx.TransportError):
+        return (
+            "tiled does not answer; plans can go on, their runs wait in journals; "
+            "`skywright doctor` tells what to do"
+        )
+    if isinstance(error, (LookupError, ValueError)) and _looked_up_a_run(error):
+        return (
+            "[-1] is the newest run, [-2] the one before, [7] the newest with scan_id 7, "
+            "['a1b2c3'] the one whose uid begins so; `skywright runs` lists them"
+        )
     return _hint_on_arguments(error)
+
+
+def _looked_up_a_run(error: BaseException) -> bool:
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(
+        frame.f_globals.get("__name__") == CATALOG and frame.f_code.co_name == "__getitem__"
+        for frame, _ in frames
+    )
 
 
 def _hint_on_arguments(error: BaseException) -> str:
