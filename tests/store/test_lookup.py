@@ -162,6 +162,24 @@ def test_running_while_somebody_writes_the_journal_then_storing(tmp_path: Path) 
     assert run_status({"start": start}, tmp_path) == "incomplete"
 
 
+def test_a_run_that_is_stored_while_the_catalog_answers_is_not_incomplete(
+    store: SampleStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = tmp_path / f"{DEAD}.jsonl"
+    journal.touch()
+    search = lookup._search
+
+    def stored_meanwhile(*args: Any) -> Any:
+        answer = list(search(*args))
+        journal.unlink(missing_ok=True)
+        return iter(answer)
+
+    monkeypatch.setattr(lookup, "_search", stored_meanwhile)
+    (run,) = find_runs(store.client, RunFilter(text=DEAD), journals=tmp_path)
+    assert not journal.exists()
+    assert run.status == "storing"
+
+
 @pytest.mark.parametrize(
     ("name", "uid"),
     [
