@@ -139,7 +139,7 @@ def choose(view: RunView, asked: Mapping[str, str]) -> Choice | None:
     if x not in against:
         times = [each for each in against if each == TIME or each.endswith(f"_{TIME}")]
         x = next(each for each in (*motors, *times, ROW) if each in against and each != y)
-    return Choice(stream.name, y, x, tuple(asked.get("with", "").split())[: MOST_RUNS - 1])
+    return Choice(stream.name, y, x, tuple(asked.get("with", "").split()))
 
 
 def draw_plot(client: Container, uid: str, choice: Choice) -> Plot:
@@ -160,8 +160,9 @@ def draw_plot(client: Container, uid: str, choice: Choice) -> Plot:
         Without a drawing if the columns of `uid` cannot be read; the notes say so.
     """
     series: list[_Series] = []
-    notes = []
-    for name in (uid, *choice.others):
+    shown, left_out = choice.others[: MOST_RUNS - 1], choice.others[MOST_RUNS - 1 :]
+    notes = [f"{MOST_RUNS} runs at most are drawn, not {' '.join(left_out)}"] if left_out else []
+    for name in (uid, *shown):
         try:
             read = _read(read_contents(find_run(client, name)), choice)
             if series and series[0].y.ndim < read.y.ndim:
