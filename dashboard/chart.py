@@ -18,6 +18,9 @@ LONG = 30
 """Characters of a label of the y axis above which it needs smaller letters."""
 LINE = 17
 """Height of a line of the legend."""
+LARGEST = 1e300
+"""Larger numbers are left out, because the difference of two of them can be infinite. Devices give
+the largest float of all where a value is not known."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,8 @@ class _Axis:
     def __init__(self, values: Floats, begin: float, end: float) -> None:
         low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
         span, size = high - low, max(abs(low), abs(high))
-        room = (0.04 * span if span > 1e-6 * size else 0.05 * size) or 1.0
+        room = 0.04 * span if span > 1e-6 * size else 0.05 * size
+        room = 1.0 if room < 1 / LARGEST else room
         self.low, self.high = low - room, high + room
         self._begin, self._scale = begin, (end - begin) / (self.high - self.low)
 
@@ -124,8 +128,8 @@ class _Axis:
 
 
 def _values(series: Sequence[Marks | Curve], name: str) -> Floats:
-    """Return the finite values along one axis, of points that have both."""
-    parts = [getattr(s, name)[np.isfinite(s.x) & np.isfinite(s.y)] for s in series]
+    """Return the values along one axis, of points that can be drawn."""
+    parts = [getattr(s, name)[(np.abs(s.x) <= LARGEST) & (np.abs(s.y) <= LARGEST)] for s in series]
     return np.concatenate(parts) if parts else np.empty(0)
 
 
@@ -165,15 +169,19 @@ def _points(series: Marks | Curve, x_axis: _Axis, y_axis: _Axis) -> list[tuple[f
     return [
         (round(x_axis.place(x), 1), round(y_axis.place(y), 1))
         for x, y in zip(series.x, series.y, strict=True)
-        if math.isfinite(x) and math.isfinite(y)
+        if _can_be_drawn(x, y)
     ]
+
+
+def _can_be_drawn(x: float, y: float) -> bool:
+    return abs(x) <= LARGEST and abs(y) <= LARGEST  # NaN is neither
 
 
 def _path(curve: Curve, x_axis: _Axis, y_axis: _Axis) -> str:
     """Return the path, moved without drawing where the curve is not known."""
     words, pen = [], "M"
     for x, y in zip(curve.x, curve.y, strict=True):
-        if math.isfinite(x) and math.isfinite(y):
+        if _can_be_drawn(x, y):
             words.append(f"{pen}{x_axis.place(x):.1f} {y_axis.place(y):.1f}")
             pen = "L"
         else:

@@ -13,7 +13,13 @@ from tiled.client.container import Container
 from dashboard.chart import Curve, Marks, draw_chart
 from dashboard.color_map import false_color_png
 from skywright.errors import DataError
-from skywright.store.export.contents import Column, RunContents, Stream, read_contents
+from skywright.store.export.contents import (
+    Column,
+    RunContents,
+    Stream,
+    read_contents,
+    scanned_fields,
+)
 from skywright.store.lookup import find_run
 from skywright.store.pictures import holds_pictures
 from skywright.store.show import ColumnView, RunView, StreamView
@@ -120,7 +126,7 @@ def choose(view: RunView, asked: Mapping[str, str]) -> Choice | None:
     if not streams:
         return None
     name, _, y = asked.get("y", "").partition("/")
-    motors = _hinted_motors(view.start)
+    motors = scanned_fields(view.start)
     if name:
         stream = next((each for each in streams if each.name == name), None)
         if stream is None or y not in {column.name for column in plottable(stream)}:
@@ -133,7 +139,7 @@ def choose(view: RunView, asked: Mapping[str, str]) -> Choice | None:
     if x not in against:
         times = [each for each in against if each == TIME or each.endswith(f"_{TIME}")]
         x = next(each for each in (*motors, *times, ROW) if each in against and each != y)
-    return Choice(stream.name, y, x, tuple(asked.get("with", "").split())[: MOST_RUNS - 1])
+    return Choice(stream.name, y, x, tuple(asked.get("with", "").split()))
 
 
 def draw_plot(client: Container, uid: str, choice: Choice) -> Plot:
@@ -154,8 +160,9 @@ def draw_plot(client: Container, uid: str, choice: Choice) -> Plot:
         Without a drawing if the columns of `uid` cannot be read; the notes say so.
     """
     series: list[_Series] = []
-    notes = []
-    for name in (uid, *choice.others):
+    shown, left_out = choice.others[: MOST_RUNS - 1], choice.others[MOST_RUNS - 1 :]
+    notes = [f"{MOST_RUNS} runs at most are drawn, not {' '.join(left_out)}"] if left_out else []
+    for name in (uid, *shown):
         try:
             read = _read(read_contents(find_run(client, name)), choice)
             if series and series[0].y.ndim < read.y.ndim:
@@ -175,12 +182,6 @@ def draw_plot(client: Container, uid: str, choice: Choice) -> Plot:
         return Plot(None, (*notes, f"{choice.y} has no value yet"))
     series, offsets = _count_from_first(series)
     return Plot(_chart(series, choice), (*notes, *offsets))
-
-
-def _hinted_motors(start: Mapping[str, Any]) -> list[str]:
-    """Return the fields that a plan says it scans."""
-    dimensions = (start.get("hints") or {}).get("dimensions") or []
-    return [field for fields, _ in dimensions for field in fields]
 
 
 def _first_of_interest(stream: StreamView, motors: Sequence[str]) -> str:

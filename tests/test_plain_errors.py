@@ -4,14 +4,24 @@ import re
 from collections.abc import Callable, Iterator
 
 import bluesky.plan_stubs as bps
+import httpx
 import pytest
 from bluesky import RunEngine
+from bluesky.plans import count, scan
 from bluesky.utils import RunEngineInterrupted
+from bluesky_tiled_plugins.clients.catalog_of_bluesky_runs import CatalogOfBlueskyRuns
 from IPython.core.interactiveshell import InteractiveShell
+from ophyd import Device
+from ophyd.sim import det, motor
 
 from plans.pictures import take_pictures
 from skywright.errors import SampleError
 from skywright.session.plain_errors import shorten_engine_log, shorten_tracebacks
+
+
+class Unconnected(CatalogOfBlueskyRuns):
+    def __init__(self) -> None:
+        pass
 
 
 def raising(error: Exception) -> Iterator[object]:
@@ -112,6 +122,67 @@ def test_what_is_typed_wrongly_is_told_with_how_it_is_right(
     assert "Traceback" not in text
     if RE.state == "paused":
         RE.abort()
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        ("RE(count(det))", "a list or a tuple of Readable objects.\ncount(detectors, num=1"),
+        ("RE(count([det], num='3'))", "count(detectors, num=1"),
+        ("RE(count([det, 'x']))", "count(detectors, num=1"),
+        ("RE(scan([det], motor, 0, '10', 3))", "scan(detectors, *args, num=None"),
+        ("RE(scan([det], motor, 0, 10))", "scan(detectors, *args, num=None"),
+        ("RE(scan([det], device, 0, 10, 3))", "device is not Movable: scan(detectors, *args"),
+        ("RE(bps.mv(device, 1))", "device is not Movable: mv(*args"),
+        ("RE(bps.mv(motor))", "mv(*args"),
+        ("RE(count([det], md={'sample': ['a']}))", "md={'sample': 'NAME'} or"),
+    ],
+)
+def test_wrong_arguments_of_a_plan_of_bluesky_are_told_without_a_traceback(
+    code: str, says: str, RE: RunEngine, shell: InteractiveShell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shorten_tracebacks(shell)
+    device = Device(name="device")
+    shell.user_ns |= {"RE": RE, "det": det, "motor": motor, "device": device}
+    shell.user_ns |= {"count": count, "scan": scan, "bps": bps}
+    shell.run_cell(code)
+    streams = capsys.readouterr()
+    text = re.sub(r"\x1b\[[\d;]*m", "", streams.out + streams.err)
+    assert says in text
+    assert "Traceback (most recent" not in text
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        ("cat['abc']", "[-1] is the newest run"),
+        ("httpx.get('http://127.0.0.1:1')", "tiled does not answer"),
+    ],
+)
+def test_a_run_that_is_not_found_is_told_without_a_traceback(
+    code: str, says: str, shell: InteractiveShell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shorten_tracebacks(shell)
+    # A partial uid is checked before the server is asked.
+    shell.user_ns |= {"cat": Unconnected(), "httpx": httpx}
+    shell.run_cell(code)
+    streams = capsys.readouterr()
+    assert says in streams.out + streams.err
+    assert "Traceback (most recent" not in streams.out + streams.err
+
+
+def test_an_error_of_a_device_in_a_plan_of_bluesky_keeps_its_traceback(
+    RE: RunEngine, shell: InteractiveShell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Broken(Device):
+        def read(self) -> object:
+            raise TypeError("bug")
+
+    shorten_tracebacks(shell)
+    shell.user_ns |= {"RE": RE, "broken": Broken(name="broken"), "count": count}
+    shell.run_cell("RE(count([broken]))")
+    streams = capsys.readouterr()
+    assert "Traceback (most recent" in streams.out + streams.err
 
 
 def test_console_tells_of_an_interrupted_plan_without_a_traceback(

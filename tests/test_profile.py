@@ -176,6 +176,8 @@ def test_a_run_that_never_comes_is_said(tmp_path: Path) -> None:
         profile.await_run({"abc": "a part of it"}, tmp_path, "abc", limit_s=0.01)
     journal.unlink()
     assert profile.await_run({"abc": "run"}, tmp_path, "abc") == "run"
+    with pytest.raises(DataError, match=r"^object: expected the uid of a run; RE\(\.\.\.\)"):
+        profile.await_run({}, tmp_path, object())  # type: ignore[arg-type]
 
 
 def test_an_ioc_that_does_not_say_whether_it_is_simulated_is_not_called_real() -> None:

@@ -195,6 +195,9 @@ function prepare(root) {
 }
 
 prepare(document);
+addEventListener("pageshow", (event) => {  // back at a page as it was left: the form names another plot
+  if (event.persisted) document.querySelectorAll("form.plot").forEach((form) => form.reset());
+});
 parts().forEach((part) => served.set(part.id, part.innerHTML));
 new Set([...document.querySelectorAll("[data-feed]")].map((part) => part.dataset.feed))
   .forEach((feed) => follow(feed, feed === "camera" ? onPicture : (v) => onVersion(feed, v)));

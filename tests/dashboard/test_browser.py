@@ -172,6 +172,21 @@ def test_what_a_reader_opened_and_typed_stays_when_the_page_follows(
     assert browser.switch_to.active_element == box
 
 
+def test_after_going_back_the_form_names_what_is_plotted(chrome: Any, page: str) -> None:
+    from selenium.webdriver.support.select import Select
+
+    show_as(chrome, 1280, 900)
+    chrome.get(f"{page}/runs/{SCAN}")
+    plotted = find(chrome, "form.plot select[name=x]").get_property("value")
+    assert plotted != "row"
+    Select(find(chrome, "form.plot select[name=x]")).select_by_visible_text("row")
+    until(lambda: "x=row" in chrome.current_url, "the other plot is shown")
+    chrome.back()
+    until(lambda: "x=row" not in chrome.current_url, "the first plot is shown")
+    assert find(chrome, "form.plot select[name=x]").get_property("value") == plotted
+    chrome.get("about:blank")
+
+
 def test_a_new_run_appears_by_itself(browser: Any, page: str, stack: Stack) -> None:
     browser.get(f"{page}/runs?q=fresh")
     browser.execute_script("window.stays = true")
@@ -270,6 +285,23 @@ def test_a_phone_and_a_dark_room(browser: Any, page: str, view: str) -> None:
     assert max(each["x"] + each["width"] for each in where) <= PHONE[0]  # every view can be seen
     paper = find(browser, "body").value_of_css_property("background-color")
     assert max(map(int, re.findall(r"\d+", paper)[:3])) < 64
+
+
+@pytest.mark.parametrize("size", [PHONE, (1280, 900)])
+def test_long_names_stay_within_the_page(
+    browser: Any, page: str, stack: Stack, size: tuple[int, int]
+) -> None:
+    word = f"x{uuid4().hex}" * 100
+    uid = store_run(stack, sample=word, plan_name="y" * 300)
+    show_as(browser, *size)
+    browser.get(f"{page}/runs?plan={'y' * 300}")
+    until(lambda: uid in listed(browser), "the run is listed")
+    extent = "const e = document.documentElement; return [e.scrollWidth, e.scrollHeight]"
+    width, height = browser.execute_script(extent)
+    assert width <= size[0]
+    assert height < 2 * PHONE[1]
+    browser.get(f"{page}/runs/{uid}")
+    assert browser.execute_script(extent)[0] <= size[0]
 
 
 def test_a_run_of_many_pictures_is_short_on_a_phone(browser: Any, page: str, stack: Stack) -> None:

@@ -1,9 +1,11 @@
 """Charts: what is drawn is what was given."""
 
 import re
+import sys
 import xml.etree.ElementTree as ET
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -48,6 +50,20 @@ def test_long_numbers_do_not_touch_the_label_beside_them() -> None:
     longest = max(len(each.text or "") for each in ticks)
     assert longest > 4
     assert all(float(each.get("x") or "") - 9 * longest > 12 for each in ticks)
+
+
+@pytest.mark.parametrize("values", [[1.0, sys.float_info.max, 3.0], [-1.1e308, 1.0, 1.1e308]])
+def test_numbers_near_the_largest_of_all_are_left_out(values: list[float]) -> None:
+    x, y = np.arange(3.0), np.array(values)
+    svg = draw_chart([Marks("", x, y, "a")], [Curve(y, x, "a")], "x", "y", "t")
+    assert len(elements(svg, "circle")) == sum(abs(value) < 1e300 for value in values)
+
+
+def test_numbers_near_the_smallest_of_all_are_drawn() -> None:
+    y = np.array([1e-320, 2e-320])
+    svg = draw_chart([Marks("", y, y, "a")], [Curve(y, y, "a")], "x", "y", "t")
+    assert "inf" not in svg
+    assert len(elements(svg, "circle")) == 2
 
 
 def test_text_is_escaped() -> None:

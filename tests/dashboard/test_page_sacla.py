@@ -306,8 +306,10 @@ def test_regions_drawn_with_the_mouse_hold_from_the_next_shot_on(
         add = {"add": f"{FIRST}:1,1;9,1;9,9"}
         request = {"method": "POST", "body": json.dumps(add)}
         browser.execute_script("fetch('/sacla/put', arguments[0])", request)
-        find("[aria-label='Remove roi1']").click()
+        ActionChains(browser).double_click(find("[aria-label='Remove roi1']")).perform()
         until(lambda: list(regions()) == ["all", "roi2", "roi3"], 60, "the rectangle is gone")
+        until(lambda: "roi1" not in names(), 60, "the page shows that it is gone")
+        assert find("[data-regions=error]").text == ""
 
         ring = np.ones((ROWS, COLUMNS), bool)
         ring[9:-9, 9:-9] = False

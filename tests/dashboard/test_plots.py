@@ -189,6 +189,12 @@ def test_a_run_that_cannot_be_laid_over_is_a_note(
     assert drawn.notes == (f"run b2c3d4e5: {reason}",)
 
 
+def test_runs_of_which_there_are_too_many_are_named(overlay: Callable[..., Plot]) -> None:
+    drawn = overlay(*(run_of_pulses(f"a1b2c3d{k}", 1) for k in range(6)))
+    assert len(re.findall('class="legend"', str(drawn.drawing))) == 4
+    assert drawn.notes == ("4 runs at most are drawn, not a1b2c3d4 a1b2c3d5",)
+
+
 def test_a_run_without_the_abscissa_is_a_note_and_not_drawn_on_an_axis_that_is_not_its_own(
     overlay: Callable[..., Plot],
 ) -> None:

@@ -336,6 +336,19 @@ def test_nexus_of_what_hdf5_does_not_take(tmp_path: Path) -> None:
         }
 
 
+@pytest.mark.parametrize(
+    "hints",
+    [None, "phi", {"dimensions": None}, {"dimensions": [["phi"]]}, {"dimensions": [["phi", "a"]]}],
+)
+def test_nexus_of_hints_that_bluesky_does_not_know(tmp_path: Path, hints: object) -> None:
+    values = np.arange(3.0)
+    columns = (Column("phi", (3,), values.dtype, {}, values.__getitem__),)
+    stream = Stream("primary", {}, columns, {})
+    run = RunContents({"uid": "u", "time": 0.0, "hints": hints}, None, "running", (stream,), ())
+    write_nexus(run, tmp_path / "out.nxs")
+    assert read_nexus(tmp_path / "out.nxs", "primary")["phi"].tolist() == [0, 1, 2]
+
+
 @pytest.mark.parametrize("format", ["nexus", "zarr"])
 def test_data_key_called_timestamps(tmp_path: Path, format: str) -> None:
     values = np.array([1.0, 2.0])

@@ -36,6 +36,7 @@ from skywright.store.lookup import (
     find_runs,
     parse_time,
     run_status,
+    summarize,
     waiting_runs,
 )
 
@@ -139,6 +140,13 @@ def test_summary(store: SampleStore) -> None:
     assert runs[FLY].sample == "thaumatin"
 
 
+def test_metadata_that_a_person_gave_are_text_in_a_summary() -> None:
+    start = {"uid": DEAD, "time": T0, "plan_name": 5, "purpose": ["a"], "raw_uid": 12}
+    run = summarize({"start": start | {"sample": {"name": 3}}}, "raw")
+    assert (run.plan, run.purpose, run.sample) == ("5", "['a']", "3")
+    assert run.raw_uid is None  # a number is no uid
+
+
 def test_running_while_somebody_writes_the_journal_then_storing(tmp_path: Path) -> None:
     start = {"uid": DEAD, "time": T0}
     assert run_status({"start": start}, tmp_path) == "incomplete"
@@ -152,6 +160,24 @@ def test_running_while_somebody_writes_the_journal_then_storing(tmp_path: Path) 
     assert waiting_runs(tmp_path) == [DEAD]
     (tmp_path / f"{DEAD}.jsonl").unlink()  # the ingester is done with it
     assert run_status({"start": start}, tmp_path) == "incomplete"
+
+
+def test_a_run_that_is_stored_while_the_catalog_answers_is_not_incomplete(
+    store: SampleStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = tmp_path / f"{DEAD}.jsonl"
+    journal.touch()
+    search = lookup._search
+
+    def stored_meanwhile(*args: Any) -> Any:
+        answer = list(search(*args))
+        journal.unlink(missing_ok=True)
+        return iter(answer)
+
+    monkeypatch.setattr(lookup, "_search", stored_meanwhile)
+    (run,) = find_runs(store.client, RunFilter(text=DEAD), journals=tmp_path)
+    assert not journal.exists()
+    assert run.status == "storing"
 
 
 @pytest.mark.parametrize(

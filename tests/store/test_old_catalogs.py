@@ -11,12 +11,14 @@ from store.stack import Stack
 from support.streaming import StreamingCamera
 
 from skywright.callbacks.journal import Journal
+from skywright.errors import DataError
 from skywright.store.client import broker
 from skywright.store.export import export_run
 from skywright.store.ingest import RunIngest, State
 from skywright.store.lookup import RunFilter, find_runs
 from skywright.store.pictures import write_pictures
 from skywright.store.recover import recover
+from skywright.store.reprocess import reprocess
 from skywright.store.run_nodes import Catalog
 from skywright.store.show import view_run
 from skywright.store.stored_run import catalog_documents
@@ -65,6 +67,17 @@ def test_old_run_gives_its_documents_to_a_reprocessing(old: Any) -> None:
     assert files.keys() == {"cam_image", "cam_frame_number", "cam_frame_time"}
     rows = [doc["indices"] for name, doc in documents if name == "stream_datum"]
     assert rows == [{"start": 0, "stop": 3}] * 3
+
+
+def test_a_reprocessing_says_which_arrays_it_needs_and_which_there_are(
+    old: Any, tmp_path: Path
+) -> None:
+    with pytest.raises(
+        DataError,
+        match=r"needs: image \(2 or more dimensions, uint8, sides of at least 64 px\); "
+        r"it has cam_image \((1 × )?48 × 64, uint8\)",
+    ):
+        reprocess(old, "loop_detection", store=tmp_path)
 
 
 def test_recover_takes_old_runs_for_whole(old: Any, client: Any, stack: Stack) -> None:

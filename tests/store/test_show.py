@@ -2,9 +2,12 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from bluesky_tiled_plugins import TiledWriter
+from event_model import compose_run
 from PIL import Image
 from support.sample_runs import (
     DEAD,
@@ -68,6 +71,27 @@ def test_derived_run(store: SampleStore) -> None:
     assert seen.analysis is not None
     assert seen.analysis.results == {"offset_um": 1.75}
     assert seen.pictures == (store.assets / f"{DERIVED_V2}-sheet.png",)
+
+
+@pytest.mark.parametrize(
+    ("container", "given"),
+    [
+        ("raw", {"raw_uid": 12, "plan_name": 5, "analysis": "mine"}),
+        ("analysis", {"purpose": "analysis", "analysis": "mine"}),
+        ("analysis", {"purpose": "analysis", "analysis": {"parameters": [1], "stream": 2}}),
+    ],
+)
+def test_a_run_with_metadata_of_unexpected_kinds(
+    client: Any, container: str, given: dict[str, Any]
+) -> None:
+    run = compose_run(metadata=given)
+    writer = TiledWriter(client[container])
+    writer("start", run.start_doc)
+    writer("stop", run.compose_stop())
+    seen = view_run(client, client[container][run.start_doc["uid"]])
+    assert (seen.raw, seen.summary.raw_uid) == (None, None)
+    if seen.analysis:
+        assert seen.analysis.parameters == {}
 
 
 def test_unfinished_run(store: SampleStore) -> None:

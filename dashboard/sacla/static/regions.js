@@ -130,7 +130,11 @@ function regionsOn(figure) {
         remove.type = "button";
         remove.textContent = "Remove";
         remove.setAttribute("aria-label", `Remove ${region.name}`);
-        remove.onclick = () => put({ remove: region.name });
+        remove.onclick = async () => {  // a second click would ask for a region that is gone
+          remove.disabled = true;
+          await put({ remove: region.name });
+          remove.disabled = false;
+        };
         li.append(remove);
       }
       return li;

@@ -107,6 +107,13 @@ class ArrayInput:
     dtypes: tuple[str, ...] = ()
     least_side: int = 0
 
+    def in_words(self) -> str:
+        """Return what is required, for an error message."""
+        words = [f"{self.dimensions} or more dimensions", " or ".join(self.dtypes)]
+        if self.least_side:
+            words.append(f"sides of at least {self.least_side} px")
+        return ", ".join(filter(None, words))
+
     def fits(self, data_key: Mapping[str, Any]) -> bool:
         """Return whether a data key of a descriptor can be this input."""
         shape = tuple(data_key.get("shape") or ())

@@ -7,9 +7,12 @@ refuses an argument. A mistake at the prompt is one line too; it says what to ty
 import inspect
 import logging
 import re
+import traceback
 from collections.abc import Mapping
 from types import FrameType
 from typing import Any
+
+import httpx
 
 from skywright.arguments import did_you_mean
 from skywright.errors import SkywrightError
@@ -18,6 +21,10 @@ ENGINE_LOG = "bluesky"
 OURS = ("skywright", "plans", "devices")
 ENDS = ("_abort_coro", "_stop_coro", "_halt_coro", "resume")
 """Functions of bluesky's RunEngine that refuse when it is idle."""
+PLANS = ("bluesky.plans", "bluesky.plan_stubs")
+ARGUMENTS_OF_PLANS = (*PLANS, "bluesky.plan_patterns", "bluesky.protocols")
+"""Modules of bluesky that look at the arguments of its plans."""
+CATALOG = "bluesky_tiled_plugins.clients.catalog_of_bluesky_runs"
 WRONG_CALL = re.compile(r"(?:.*\.)?(\w+)\(\) (?:missing|takes|got) ")
 
 
@@ -70,7 +77,52 @@ def hint_after_mistake(error: BaseException, namespace: Mapping[str, Any]) -> st
         return "RE.resume() goes on with the plan before; RE.stop() or RE.abort() ends it"
     if where[0] == "bluesky" and where[1] in ENDS and type(error).__name__ == "TransitionError":
         return "no plan runs or is paused: RE(...) runs one"
-    return ""
+    if where == ("bluesky", "_default_md_validator"):
+        return "md={'sample': 'NAME'} or md={'sample': {'name': 'NAME', ...}}"
+    if isinstance(error, httpx.TransportError):
+        return (
+            "tiled does not answer; plans can go on, their runs wait in journals; "
+            "`skywright doctor` tells what to do"
+        )
+    if isinstance(error, (LookupError, ValueError)) and _looked_up_a_run(error):
+        return (
+            "[-1] is the newest run, [-2] the one before, [7] the newest with scan_id 7, "
+            "['a1b2c3'] the one whose uid begins so; `skywright runs` lists them"
+        )
+    return _hint_on_arguments(error)
+
+
+def _looked_up_a_run(error: BaseException) -> bool:
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(
+        frame.f_globals.get("__name__") == CATALOG and frame.f_code.co_name == "__getitem__"
+        for frame, _ in frames
+    )
+
+
+def _hint_on_arguments(error: BaseException) -> str:
+    """Return how a plan of bluesky is called whose arguments are wrong; "" for any other error.
+
+    The RunEngine runs a plan far below the line that was typed: a traceback would be some hundred
+    lines of bluesky.
+    """
+    if not isinstance(error, (AssertionError, AttributeError, TypeError, ValueError)):
+        return ""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    modules = [str(frame.f_globals.get("__name__", "")) for frame in frames]
+    of_bluesky = [k for k, module in enumerate(modules) if module.partition(".")[0] == "bluesky"]
+    plans = [k for k in of_bluesky if modules[k] in PLANS]
+    if not plans or modules[of_bluesky[-1]] not in ARGUMENTS_OF_PLANS:
+        return ""
+    if any(module.partition(".")[0] in OURS for module in modules[: plans[0]]):
+        return ""  # not the plan that was typed
+    last, plan = frames[of_bluesky[-1]], frames[plans[0]]
+    name = plan.f_code.co_name
+    usage = _usage(name, plan.f_globals.get(name)) or name
+    if last.f_code.co_name == "check_supports":
+        wanted, device = last.f_locals["protocol"].__name__, last.f_locals["obj"]
+        return f"{getattr(device, 'name', device)} is not {wanted}: {usage}"
+    return usage
 
 
 def _usage(name: str, called: Any) -> str:

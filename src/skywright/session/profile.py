@@ -214,6 +214,11 @@ def await_run(catalog: Any, store: Path, uid: str, limit_s: float = 30.0) -> Any
     """
     from skywright.store.lookup import waiting_runs
 
+    if not isinstance(uid, str):
+        raise DataError(
+            f"{type(uid).__name__}: expected the uid of a run; "
+            "RE(...).run_start_uids holds the uids of its runs"
+        )
     journal = journal_path(store / "journal", uid)
     patience = threading.Event()
     begin = time.monotonic()

@@ -104,6 +104,8 @@ def find_runs(
     list of RunSummary
         Sorted by start time, newest last.
     """
+    # Before the catalog is asked: a journal can be stored while it answers.
+    waiting = frozenset(path.name for path in journals.glob(f"*{SUFFIX}")) if journals else ()
     for readings, accepts in _interpretations(run_filter.text):
         found: dict[str, RunSummary] = {}
         for container in containers or _RUNS:
@@ -116,7 +118,7 @@ def find_runs(
                 runs = _search(runs_of(client), queries, wanted)
                 matching = (run for run in runs if accepts(run.metadata))
                 for run in islice(matching, limit):
-                    summary = summarize(run.metadata, container, journals)
+                    summary = summarize(run.metadata, container, journals, waiting)
                     found[summary.uid] = summary
         if found:
             ordered = sorted(found.values(), key=lambda run: run.time_s)
@@ -189,23 +191,29 @@ def tiled_queries(run_filter: RunFilter) -> list[list[Query]]:
 
 
 def summarize(
-    metadata: Mapping[str, Any], container: str, journals: Path | None = None
+    metadata: Mapping[str, Any],
+    container: str,
+    journals: Path | None = None,
+    waiting: Collection[str] = (),
 ) -> RunSummary:
-    """Return the line that `skywright runs` prints for a run's tiled metadata."""
+    """Return the line that `skywright runs` prints for a run's tiled metadata.
+
+    `journals` and `waiting` are those of `run_status`.
+    """
     start, stop = metadata["start"], metadata.get("stop")
     return RunSummary(
         uid=start["uid"],
         container=container,
         scan_id=start.get("scan_id"),
-        plan=start.get("plan_name"),
+        plan=_text(start.get("plan_name")),
         sample=sample_name(start),
-        purpose=start.get("purpose"),
+        purpose=_text(start.get("purpose")),
         analysis=_analysis_name(start),
-        raw_uid=start.get("raw_uid"),
+        raw_uid=raw_uid if isinstance(raw_uid := start.get("raw_uid"), str) else None,
         raw_scan_id=start.get("raw_scan_id"),
         time_s=start["time"],
         duration_s=stop["time"] - start["time"] if stop else None,
-        status=run_status(metadata, journals),
+        status=run_status(metadata, journals, waiting),
         events=dict((stop or {}).get("num_events") or {}),
     )
 
@@ -215,7 +223,12 @@ def sample_name(start: Mapping[str, Any]) -> str | None:
     sample = start.get("sample", start.get("sample_name"))
     if isinstance(sample, Mapping):
         sample = sample.get("name")
-    return None if sample is None else str(sample)
+    return _text(sample)
+
+
+def _text(value: object) -> str | None:
+    """Return a value of the metadata as text: a person may have given a number or a list."""
+    return None if value is None else str(value)
 
 
 def _analysis_name(start: Mapping[str, Any]) -> str | None:
@@ -225,12 +238,24 @@ def _analysis_name(start: Mapping[str, Any]) -> str | None:
     return " ".join(str(about[key]) for key in ("name", "version") if about.get(key)) or None
 
 
-def run_status(metadata: Mapping[str, Any], journals: Path | None = None) -> str:
+def run_status(
+    metadata: Mapping[str, Any], journals: Path | None = None, waiting: Collection[str] = ()
+) -> str:
     """Say how a run ended, or whether it is being recorded or stored.
 
     A run is "running" only when a process holds the lock of its journal. One that has ended is
     "storing" until the ingester is done with its journal. Without a journal here, a run that has no
     stop document is "incomplete".
+
+    Parameters
+    ----------
+    metadata
+        Of the run in tiled.
+    journals
+        Directory of the journals.
+    waiting
+        File names of the journals that were there before the metadata were read. The ingester may
+        have stored such a run since.
     """
     stop = metadata.get("stop")
     if stop:
@@ -239,7 +264,7 @@ def run_status(metadata: Mapping[str, Any], journals: Path | None = None) -> str
     path = journals and journal_path(journals, metadata["start"]["uid"])
     if path and is_locked(path):
         return "running"
-    return "storing" if path and path.exists() else "incomplete"
+    return "storing" if path and (path.name in waiting or path.exists()) else "incomplete"
 
 
 def waiting_runs(journals: Path) -> list[str]:

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tiled.client.container import Container
 
 from skywright.analysis import Analysis, Batch, IdentityOrder, whole_blocks
@@ -370,19 +371,40 @@ def _raw_run(
             f"{start['uid']} is itself a derived run; name its raw run {start.get('raw_uid')}"
         )
     raw = RawRun(start, RequiredKeys.of(analysis, keys))
+    data_keys: dict[str, Mapping[str, Any]] = {}
     for name, doc in run_documents(run, journals):
         raw(name, doc)
+        if name == "descriptor":
+            data_keys |= doc["data_keys"]
     for stream in raw.streams.values():
         for rows in stream.table.all_in_files if stream.table is not None else ():
             rows.drop_superseded()
     if not raw.streams:
         raise DataError(
             f"run {raw.uid} has no stream with the data keys that {analysis.name} needs: "
-            f"{', '.join(analysis.inputs)}"
+            f"{_inputs_in_words(analysis)}; it has {_arrays_in_words(data_keys) or 'no arrays'}"
         )
     if raw.stop is None:
         raise DataError(f"run {raw.uid} has not ended; wait for it, or `skywright recover`")
     return raw
+
+
+def _inputs_in_words(analysis: Analysis[Any]) -> str:
+    arrays = analysis.arrays
+    return ", ".join(
+        f"{name} ({arrays[name].in_words()})" if name in arrays else name
+        for name in analysis.inputs
+    )
+
+
+def _arrays_in_words(data_keys: Mapping[str, Mapping[str, Any]]) -> str:
+    words = []
+    for name, key in data_keys.items():
+        if len(shape := key.get("shape") or ()) > 1:
+            kind = key.get("dtype_numpy")
+            dtype = np.dtype(kind).name if isinstance(kind, str) else key["dtype"]
+            words.append(f"{name} ({' × '.join(map(str, shape))}, {dtype})")
+    return ", ".join(words)
 
 
 def _analyze(

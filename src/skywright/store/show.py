@@ -102,16 +102,15 @@ def view_run(client: Container, run: Container, journals: Path | None = None) ->
         Directory of the journals, see `lookup.run_status`.
     """
     contents = read_contents(run, journals)
-    raw_uid = contents.start.get("raw_uid")
     container = ANALYSIS if contents.start.get("purpose") == "analysis" else RAW
     derived = derived_runs(client, contents.start["uid"]) if container == RAW else []
-    metadata = run.item["attributes"]["metadata"]
+    summary = summarize(run.item["attributes"]["metadata"], container, journals)
     return RunView(
-        summary=summarize(metadata, container, journals),
+        summary=summary,
         start=contents.start,
         stop=contents.stop,
         streams=tuple(_view_stream(stream) for stream in contents.streams),
-        raw=_raw_summary(client, raw_uid, journals) if raw_uid else None,
+        raw=_raw_summary(client, summary.raw_uid, journals) if summary.raw_uid else None,
         analysis=_view_derived(run, contents, journals) if container == ANALYSIS else None,
         derived=tuple(
             _view_derived(each, read_contents(each, journals), journals) for each in derived
@@ -154,11 +153,14 @@ def _raw_summary(client: Container, raw_uid: str, journals: Path | None) -> RunS
 def _view_derived(run: Container, contents: RunContents, journals: Path | None) -> DerivedView:
     results = final_results(contents)
     pictures = str(results.pop(PICTURES_KEY, "")).splitlines()
-    analysis = contents.start.get("analysis") or {}
+    analysis = contents.start.get("analysis")
+    if not isinstance(analysis, Mapping):  # a person gave it with a plan
+        analysis = {}
+    parameters = analysis.get("parameters")
     return DerivedView(
         summary=summarize(run.item["attributes"]["metadata"], ANALYSIS, journals),
-        stream=analysis.get("stream") or "primary",  # older derived runs do not name it
-        parameters=analysis.get("parameters") or {},
+        stream=str(analysis.get("stream") or "primary"),  # older derived runs do not name it
+        parameters=parameters if isinstance(parameters, Mapping) else {},
         results=results,
         about=_about_results(contents),
         pictures=tuple(Path(path) for path in pictures if path),

@@ -124,6 +124,26 @@ class RunContents:
         return next((stream for stream in self.streams if stream.name == name), None)
 
 
+def scanned_fields(start: Mapping[str, Any], stream: str | None = None) -> list[str]:
+    """Return the fields that a plan's hints name as scanned.
+
+    Parameters
+    ----------
+    start
+        The start document. Hints of a form that bluesky does not know are left out.
+    stream
+        Only fields of this stream; None: of any.
+    """
+    hints = start.get("hints")
+    dimensions = hints.get("dimensions") if isinstance(hints, Mapping) else None
+    fields: list[Any] = []
+    for dimension in dimensions if isinstance(dimensions, list | tuple) else ():
+        match dimension:
+            case [[*names], str(name)] if stream in (None, name):
+                fields += names
+    return [field for field in fields if isinstance(field, str)]
+
+
 def read_contents(run: Container, journals: Path | None = None) -> RunContents:
     """Read metadata and events of `run`; arrays in files are read when asked for.
 

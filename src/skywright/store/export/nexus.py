@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 
 from skywright.files.readers import HDF5
-from skywright.store.export.contents import Column, RunContents, Stream
+from skywright.store.export.contents import Column, RunContents, Stream, scanned_fields
 from skywright.store.lookup import sample_name
 
 _RESERVED = {
@@ -246,12 +246,7 @@ def _plot(stream: Stream, start: Mapping[str, Any]) -> tuple[Column | None, Colu
     numbers = {c.name: c for c in stream.columns if len(c.shape) == 1 and c.dtype.kind in "iuf"}
     hints = stream.descriptor.get("hints", {}).values()
     hinted = [field for each in hints for field in each.get("fields", ())]
-    scanned = [
-        field
-        for fields, name in (start.get("hints") or {}).get("dimensions", ())
-        for field in fields
-        if name == stream.name and field in numbers
-    ]
+    scanned = [field for field in scanned_fields(start, stream.name) if field in numbers]
     axes = [*scanned, "time", *(name for name in numbers if name.endswith("_time"))]
     own = [name for name in numbers if name not in (*axes, *_COUNTERS)]
     arrays = [c for c in stream.columns if len(c.shape) > 1 and c.dtype.kind in "iuf"]
