@@ -403,7 +403,7 @@ def _arrays_in_words(data_keys: Mapping[str, Mapping[str, Any]]) -> str:
         if len(shape := key.get("shape") or ()) > 1:
             kind = key.get("dtype_numpy")
             dtype = np.dtype(kind).name if isinstance(kind, str) else key["dtype"]
-            words.append(f"{name} ({' × '.join(map(str, shape))}, {dtype})")
+            words.append(f"{name} ({' x '.join(map(str, shape))}, {dtype})")
     return ", ".join(words)
 
 
