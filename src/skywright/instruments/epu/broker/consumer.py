@@ -139,6 +139,7 @@ class Consumer:
         self._database = database
         self._settings = settings
         self._wait = CONNECT_S[0]
+        self._trouble = ""
         self._ready_file = ready_file
         self.applied = 0
         self.ready = asyncio.Event()
@@ -156,14 +157,19 @@ class Consumer:
                 first: BaseException = error
                 while first.__context__ is not None:
                     first = first.__context__
-                log.warning("messages wait, the database fails: %s", reason_of(first))
+                self._report(f"messages wait, the database fails: {reason_of(first)}")
             except AWAY as error:
-                reason = str(error).strip().splitlines()
-                log.warning("%s: %s", self._settings.place, reason[0] if reason else type(error))
+                reason = str(error).strip().splitlines() or [type(error).__name__]
+                self._report(f"{self._settings.place}: {reason[0]}")
             finally:
                 self._show_ready(False)
             await asyncio.sleep(self._wait)
             self._wait = min(2 * self._wait, CONNECT_S[1])
+
+    def _report(self, trouble: str) -> None:
+        """Log why no message is applied: as an error when it begins, or is another one."""
+        log.log(logging.WARNING if trouble == self._trouble else logging.ERROR, "%s", trouble)
+        self._trouble = trouble
 
     def _show_ready(self, ready: bool) -> None:
         if self._ready_file is not None and ready:
@@ -187,7 +193,7 @@ class Consumer:
             batch = await _gather(arrived, channel)
             messages = [(message.message_id, message.body) for message in batch]
             outcomes = await asyncio.to_thread(self._apply, messages)
-            self._wait = CONNECT_S[0]
+            self._wait, self._trouble = CONNECT_S[0], ""
             for message, outcome in zip(batch, outcomes, strict=True):
                 await self._answer(channel, message, outcome)
 
