@@ -75,7 +75,7 @@ def test_a_reprocessing_says_which_arrays_it_needs_and_which_there_are(
     with pytest.raises(
         DataError,
         match=r"needs: image \(2 or more dimensions, uint8, sides of at least 64 px\); "
-        r"it has cam_image \((1 × )?48 × 64, uint8\)",
+        r"it has cam_image \((1 x )?48 x 64, uint8\)",
     ):
         reprocess(old, "loop_detection", store=tmp_path)
 
