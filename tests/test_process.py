@@ -110,6 +110,30 @@ def test_a_child_ends_when_its_lifeline_does(first: str, status: int) -> None:
         assert child.wait(90) == status
 
 
+ENDED_WHILE_THE_MAIN_THREAD_HOLDS_A_LOCK = """
+import signal, threading
+from skywright.processes.lifecycle import on_signal_to_end
+lock, called = threading.Lock(), threading.Event()
+
+def end():
+    print("call has the lock:", lock.acquire(timeout=60))
+    called.set()
+
+on_signal_to_end(end)
+with lock:
+    signal.raise_signal(signal.{name})
+    print("handled")
+called.wait()
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_signal_to_end_does_not_wait_for_a_lock_of_the_main_thread(name: str) -> None:
+    code = ENDED_WHILE_THE_MAIN_THREAD_HOLDS_A_LOCK.format(name=name)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "handled\ncall has the lock: True\n"
+
+
 def test_a_child_that_nobody_supervises_does_not_watch_its_stdin() -> None:
     code = "from skywright.processes.lifecycle import end_with_parent; import threading\n"
     code += "end_with_parent()\n"

@@ -3,6 +3,7 @@
 import atexit
 import json
 import os
+import queue
 import signal
 import sys
 import threading
@@ -50,9 +51,25 @@ def default_signal_handling() -> Iterator[None]:
 
 
 def on_signal_to_end(call: Callable[[], object]) -> None:
-    """Have `call` called on SIGTERM and on SIGINT; only the main thread may ask for this."""
+    """Have `call` called on SIGTERM and on SIGINT, by a thread of its own.
+
+    Only the main thread may ask for this.
+
+    Python runs a signal handler in the main thread, between any two of its instructions. A handler
+    that sets a `threading.Event` waits for ever if the main thread holds the lock of that event
+    just then. So the handler only puts the signal into a queue whose `put` may be interrupted by
+    itself (`queue.SimpleQueue`), and a thread makes the call.
+    """
+    signals: queue.SimpleQueue[int] = queue.SimpleQueue()
+
+    def call_on_each_signal() -> None:
+        while True:
+            signals.get()
+            call()
+
+    threading.Thread(target=call_on_each_signal, name="end signals", daemon=True).start()
     for number in END_SIGNALS:
-        signal.signal(number, lambda *_: call())
+        signal.signal(number, lambda received, _frame: signals.put(received))
 
 
 def stop_event() -> "asyncio.Event":

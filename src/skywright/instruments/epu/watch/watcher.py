@@ -143,7 +143,7 @@ class Watcher:
         return self._ingest.memory.sessions_missing
 
     def stop(self) -> None:
-        """End `run` soon; callable from other threads and from signal handlers."""
+        """End `run` soon; callable from other threads."""
         self._stopped.set()
         if not self._has_ended:
             self._source.wake()

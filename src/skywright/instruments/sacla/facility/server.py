@@ -80,7 +80,6 @@ class FacilityServer:
         self.socket = socket
         self.simulated = SimulatedFacility(settings)
         self._stopping = threading.Event()
-        self._must_end = False
         self._calls: dict[str, Callable[..., Any]] = {"reset": self._reset}
         _free(socket)
         try:
@@ -95,20 +94,17 @@ class FacilityServer:
         """Serve until `stop`."""
         threading.Thread(target=self._accept, name="facility-accept", daemon=True).start()
         before = time.monotonic()
-        while not self._must_end:
-            self._stopping.wait(TICK_S)
+        while not self._stopping.wait(TICK_S):
             now = time.monotonic()
             if not self.simulated.settings.manual:
                 self.simulated.advance(now - before)
             before = now
-        self._stopping.set()
         self.socket.unlink(missing_ok=True)
         self._listener.close()
 
     def stop(self) -> None:
-        """End `run` soon; from any thread, or a signal handler."""
-        # Not the event: a signal can come while `run` holds its lock, and `set` would wait for ever
-        self._must_end = True
+        """End `run` soon; from any thread."""
+        self._stopping.set()
 
     def _reset(self, settings: dict[str, Any]) -> None:
         """Begin anew with other settings."""
