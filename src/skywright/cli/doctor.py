@@ -250,7 +250,12 @@ def check_ports(settings: Settings, state: runtime.State | None) -> Iterator[Che
 def check_stack(settings: Settings, state: runtime.State | None) -> Iterator[Check]:
     """Check that `skywright up` runs, with every part of it."""
     if state is None:
-        yield wrong("up", "no skywright up runs on this store", "start `skywright up`")
+        owner = locks.lock_owner(settings.directory / runtime.UP_LOCK)
+        if owner is None:
+            yield wrong("up", "no skywright up runs on this store", "start `skywright up`")
+        else:
+            todo = f"try again when it says that it is ready; logs: {settings.directory / 'logs'}"
+            yield wrong("up", f"skywright up, process {owner}, starts or stops", todo)
         return
     hours = (time.time() - state.started) / 3600
     yield good("up", f"process {state.pid}, since {hours:.1f} h, PVs {state.prefix}")
