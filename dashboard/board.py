@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from skywright.processes.stack import State, read_state
+from skywright.processes.stack import State, not_ready, read_state
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +63,9 @@ class Board:
     number: int = field(default_factory=time.time_ns)
     """Grows whenever something else is known; no number of an earlier server."""
     stack: State | None = None
-    """Processes of `skywright up`; None if it does not run."""
+    """Processes of `skywright up`; None if it does not run, or is not ready."""
+    absent: str = ""
+    """Why there is no `stack`."""
     glance: list[Check] = field(default_factory=list)
     report: list[Check] = field(default_factory=list)
     """Of the last whole examination."""
@@ -73,9 +75,9 @@ class Board:
 
     async def refresh(self) -> None:
         """Look again."""
-        stack, glance = await asyncio.to_thread(self._look)
-        if (stack, glance) != (self.stack, self.glance):
-            self.stack, self.glance = stack, glance
+        seen = await asyncio.to_thread(self._look)
+        if seen != (self.stack, self.absent, self.glance):
+            self.stack, self.absent, self.glance = seen
             self.number += 1
 
     def examine(self) -> None:
@@ -94,8 +96,10 @@ class Board:
                 yield str(seen)
             await asyncio.sleep(PERIOD_S)
 
-    def _look(self) -> tuple[State | None, list[Check]]:
-        return read_state(self.directory), list(self.checks.glance())
+    def _look(self) -> tuple[State | None, str, list[Check]]:
+        stack = read_state(self.directory)
+        absent = not_ready(self.directory) or "No skywright up runs on this store"
+        return stack, "" if stack else absent, list(self.checks.glance())
 
     async def _examine(self) -> None:
         try:

@@ -12,7 +12,7 @@ from dashboard.worker_process import encode
 from skywright.config import Settings
 from skywright.errors import ConfigError
 from skywright.processes.lifecycle import SUPERVISED
-from skywright.processes.stack import client_environment, read_state
+from skywright.processes.stack import client_environment, not_ready, read_state
 from skywright.rooms import importable
 
 SILENCE_S, START_S = 30.0, 180.0
@@ -42,7 +42,7 @@ async def worker_messages(
     while True:
         environment = channel_access(settings)
         if environment is None:
-            yield say("no beamline runs on this store; start skywright up")
+            yield say(_no_beamline(settings))
         else:
             prefix = settings.pv_prefix(ioc)
             async with _worker(environment, module, "--prefix", prefix, *arguments) as process:
@@ -65,7 +65,7 @@ async def run_once(settings: Settings, ioc: str, module: str, *arguments: str) -
     """
     environment = channel_access(settings)
     if environment is None:
-        raise ConfigError("no beamline runs on this store; start skywright up")
+        raise ConfigError(_no_beamline(settings))
     prefix = settings.pv_prefix(ioc)
     async with _worker(environment, module, "--prefix", prefix, *arguments) as process:
         try:
@@ -85,6 +85,11 @@ def channel_access(settings: Settings) -> Mapping[str, str] | None:
         return state.epics
     elsewhere = [ioc.address for ioc in settings.iocs.values() if ioc.address]
     return client_environment(elsewhere) if elsewhere else None
+
+
+def _no_beamline(settings: Settings) -> str:
+    starting = not_ready(settings.directory)
+    return starting or "no beamline runs on this store; start skywright up"
 
 
 def say(status: str) -> bytes:

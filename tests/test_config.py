@@ -112,7 +112,10 @@ def test_a_file_that_names_iocs_has_those_alone(tmp_path: Path) -> None:
         ),
         ('[loop.detection]\nbackend = "automl"', r"loop\.detection: .*url: is missing"),
         ('[loop.detection]\nbackend = "nix"', r"loop\.detection: backend 'nix': expected one of"),
-        ('[loop.detection]\nmodel = "a.onnx"', r"loop\.detection: .*model: no such key"),
+        (
+            '[loop.detection]\nmodel = "a.onnx"',
+            r"loop\.detection: backend network: model: no such key; there is none",
+        ),
         (
             '[psss.spectra]\nsmoting = "none"',
             r"psss\.spectra: smoting: no such key; did you mean smoothing\?",

@@ -136,6 +136,11 @@ def test_what_is_typed_wrongly_is_told_with_how_it_is_right(
         ("RE(bps.mv(device, 1))", "device is not Movable: mv(*args"),
         ("RE(bps.mv(motor))", "mv(*args"),
         ("RE(count([det], md={'sample': ['a']}))", "md={'sample': 'NAME'} or"),
+        ("RE(count([det]), md={1: 2})", "md={'sample': 'NAME'} or"),
+        ("RE('count')", "call the plan: RE(plan(...))"),
+        ("RE([device])", "call the plan: RE(plan(...))"),
+        ("RE(count, [det])", "call the plan: RE(plan(...))"),
+        ("RE()", "call the plan: RE(plan(...))"),
     ],
 )
 def test_wrong_arguments_of_a_plan_of_bluesky_are_told_without_a_traceback(
@@ -150,6 +155,16 @@ def test_wrong_arguments_of_a_plan_of_bluesky_are_told_without_a_traceback(
     text = re.sub(r"\x1b\[[\d;]*m", "", streams.out + streams.err)
     assert says in text
     assert "Traceback (most recent" not in text
+
+
+def test_a_script_that_is_not_there_is_told_without_a_traceback(
+    shell: InteractiveShell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shorten_tracebacks(shell)
+    shell.run_cell("%run nofile.py")
+    streams = capsys.readouterr()
+    assert "%pwd is where it is looked for" in streams.out + streams.err
+    assert "Traceback (most recent" not in streams.out + streams.err
 
 
 @pytest.mark.parametrize(

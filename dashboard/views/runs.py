@@ -10,7 +10,7 @@ from tiled.client.container import Container
 
 from dashboard.site import render, site_of
 from dashboard.views import View
-from skywright.errors import DataError
+from skywright.errors import ConfigError, DataError
 from skywright.store.lookup import RunFilter, RunSummary, find_runs, parse_time
 
 LIMIT, MOST = 50, 1000
@@ -63,16 +63,18 @@ class Search:
 async def runs(request: Request) -> Response:
     """Show the runs that match, newest first."""
     site, search = site_of(request), Search.of(request)
-    found, wrong = [], ""
+    found, wrong, status = [], "", 200
     try:
         found = await site.catalog.ask(newest_first, search, site.settings.journals)
     except DataError as error:
-        wrong = str(error)
+        wrong, status = str(error), 400
+    except ConfigError as error:  # tiled is away: what was typed stays until it is back
+        wrong, status = str(error), 503
     more = str(request.url.include_query_params(limit=2 * search.limit))
     return render(
         request,
         "runs.html",
-        400 if wrong else 200,
+        status,
         search=asdict(search),
         refined=search.refined,
         found=found,

@@ -202,12 +202,16 @@ class Psss(RecordingDevice):
     def _take_point(self) -> None:
         self._check_staged()
         self._put(self.acquire, 0)
-        pulses = int(self.pulses_per_point.get())
+        pulses, recording = int(self.pulses_per_point.get()), self.pulses.file
         first = int(self.fetch(self.spectra_file.captured))
         self._start(pulses)
-        self._wait(lambda: self.pulses.rows >= first + pulses)
+        self._wait(
+            lambda: self.pulses.rows >= first + pulses or self.pulses.file != recording,
+        )
+        if self.pulses.file != recording:  # the plan was aborted
+            return
         try:
-            point = summarize_point(self.pulses.file, first, first + pulses)
+            point = summarize_point(recording, first, first + pulses)
         except DataError as error:
             text = f"{self.name}: the file of the IOC cannot be read here: {error}"
             raise HardwareError(text) from error

@@ -277,11 +277,15 @@ class Shots(FileStreamDevice):
     # ---- a point of a scan
 
     def trigger(self) -> DeviceStatus:
-        """Take the shots of a point; done when they are in the file and summed up."""
+        """Take the shots of a point; done when they are in the file and summed up.
+
+        A point ends without values when its recording ends, as after a pause and an abort.
+        """
         return self.in_background(self._take_point)
 
     def _take_point(self) -> None:
         self._check_staged()
+        recording = self.rows.file
         wanted, most = float(self.wanted_error.get()), int(self.shots_per_point.get())
         if most < 1:
             raise ConfigError(f"{self.name}.shots_per_point = {most}, expected at least 1")
@@ -294,14 +298,17 @@ class Shots(FileStreamDevice):
         limit, counted_at = float(self.silence_limit.get()), time.monotonic()
         while not (point.count >= most or (wanted and point.relative_error() <= wanted)):
             known, count = row, point.count
-            self._wait_for_row(lambda: False)
+            self._wait_for_row(lambda: self.rows.file != recording)
             row = self.rows.rows
             try:
                 for file, start, stop in self.rows.segments(known, row):
                     point.read(Path(file), start, stop, most)
             except DataError as error:
-                text = f"{self.name}: the file of the IOC cannot be read here: {error}"
-                raise HardwareError(text) from error
+                if self.rows.file == recording:
+                    text = f"{self.name}: the file of the IOC cannot be read here: {error}"
+                    raise HardwareError(text) from error
+            if self.rows.file != recording:
+                return
             if point.count > count:
                 counted_at = time.monotonic()
             elif limit and time.monotonic() - counted_at > limit:

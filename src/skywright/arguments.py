@@ -36,7 +36,8 @@ def check_keys(given: Mapping[str, Any], *takers: Callable[..., Any]) -> None:
     if not any(each.kind is each.VAR_KEYWORD for each in _parameters(takers[-1])):
         for key in given:
             if key not in known:
-                hint = did_you_mean(key, known) or f"known are {', '.join(known)}"
+                listed = f"known are {', '.join(known)}" if known else "there is none"
+                hint = did_you_mean(key, known) or listed
                 raise ConfigError(f"{key}: no such key; {hint}")
     for name, each in known.items():
         if each.default is each.empty and name not in given:

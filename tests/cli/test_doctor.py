@@ -16,7 +16,8 @@ from support.waiting import until
 from skywright.cli import doctor
 from skywright.cli.doctor import Status
 from skywright.config import DashboardSettings, Settings, StoreSettings
-from skywright.processes.stack import Child, State
+from skywright.processes.locks import hold_lock
+from skywright.processes.stack import UP_LOCK, Child, State
 
 pytestmark = pytest.mark.timeout(400)  # a test may start the whole beamline
 
@@ -52,6 +53,13 @@ def test_nothing_runs(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "→ start `skywright up`" in done.stdout
     assert "Traceback" not in done.stderr
+
+
+def test_an_up_that_is_not_ready_is_not_to_be_started_again(tmp_path: Path) -> None:
+    hold_lock(tmp_path / UP_LOCK, "skywright up")
+    (check,) = doctor.check_stack(settings_in(tmp_path), None)
+    assert check.found == f"skywright up, process {os.getpid()}, starts or stops"
+    assert "start `skywright up`" not in check.todo
 
 
 def test_a_broken_configuration_is_the_finding() -> None:

@@ -1,10 +1,22 @@
 """What the page knows of the state of the beamline."""
 
 import asyncio
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from dashboard.board import Board, Check, Checks
+from skywright.processes.locks import hold_lock
+from skywright.processes.stack import UP_LOCK
+
+
+def test_a_beamline_that_starts_is_not_called_absent(tmp_path: Path) -> None:
+    board = Board(tmp_path, Checks(glance=list, examine=list))
+    asyncio.run(board.refresh())
+    assert board.absent == "No skywright up runs on this store"
+    hold_lock(tmp_path / UP_LOCK, "skywright up")
+    asyncio.run(board.refresh())
+    assert board.absent == f"skywright up, process {os.getpid()}, starts or stops"
 
 
 def test_an_examination_that_fails_is_the_report(tmp_path: Path) -> None:

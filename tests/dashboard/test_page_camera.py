@@ -18,6 +18,8 @@ from dashboard.loop.camera_worker import Looker, Rate, encode_picture, pictures,
 from dashboard.worker import channel_access, worker_messages
 from devices.camera_view import CameraFacts, CameraView, picture_of
 from devices.facts import text_of
+from skywright.processes.locks import hold_lock
+from skywright.processes.stack import UP_LOCK
 
 GRAY = np.arange(48 * 64, dtype=np.uint32).reshape(48, 64) % 251
 RGB = np.stack([GRAY, GRAY[::-1], GRAY.T.reshape(48, 64)], axis=2)
@@ -132,4 +134,6 @@ def test_without_a_beamline_the_page_says_so(tmp_path: Path) -> None:
 
     header = json.loads(asyncio.run(first()))
     assert not header["connected"]
-    assert "skywright up" in header["status"]
+    assert "start skywright up" in header["status"]
+    hold_lock(tmp_path / UP_LOCK, "skywright up")
+    assert "starts or stops" in json.loads(asyncio.run(first()))["status"]

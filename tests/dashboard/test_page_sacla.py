@@ -339,6 +339,11 @@ def test_regions_drawn_with_the_mouse_hold_from_the_next_shot_on(
         until(lambda: error.text == "not put: away", 60, "the failure is shown")
         chosen = find("[data-regions=region]")
         until(lambda: chosen.get_property("value") == "roi2", 60, "what holds is shown")
+        browser.execute_script(
+            "const fetched = window.fetch;"
+            "window.fetch = () => (window.fetch = fetched, Promise.reject(new Error('away')))"
+        )
+        until(lambda: error.text == "", 60, "the server is back")
 
         # The other tile: no region of the first one is drawn on it, and a new one is its own.
         Select(find("[data-regions=detector]")).select_by_value(SECOND)

@@ -286,6 +286,7 @@ def test_a_store_that_is_away_is_said_on_every_page(tmp_path: Path) -> None:
             answer = page.get(path)
             assert answer.status_code == status, path
             assert "skywright up" in answer.text, path
+        assert 'value="what was typed"' in page.get("/runs?q=what was typed").text
 
 
 def test_a_question_is_asked_once_until_the_catalog_changes(

@@ -253,6 +253,10 @@ def test_format_xml_command(session):
     broken.unlink()
     again = run("format-xml", session, "-r")
     assert (again.exit_code, again.output) == (0, "")
+    (session / "empty").mkdir()
+    nothing = run("format-xml", session / "empty")
+    assert nothing.exit_code == 0
+    assert "no .xml or .dm file; -r looks" in nothing.output
     assert read_document(session) == before
 
 

@@ -310,6 +310,16 @@ def test_a_point_says_why_shots_do_not_count(tmp_path: Path) -> None:
     assert point.describe_seen().endswith(": 5 accepted; the region is measured in none of them")
 
 
+def test_a_point_ends_when_its_recording_ends(sacla: Shots) -> None:
+    """As after a pause and an abort: its failure would be taken for one of the plan."""
+    sacla.shots_per_point.put(100_000)
+    sacla.stage()
+    point = sacla.trigger()
+    until(lambda: sacla.rows.rows > 10, 60, "shots are recorded")
+    sacla.unstage()
+    point.wait(30)  # less than the longest silence
+
+
 def test_a_scan_of_a_region_that_is_not_in_the_set_fails_at_once(sacla: Shots) -> None:
     sacla.stage()
     try:

@@ -44,7 +44,19 @@ def test_rows_from_the_first_to_the_last_are_valid(roi):
 
 @pytest.mark.parametrize(
     "roi",
-    [(9, 3), (3, 3), (-1, 5), (1.5, 4), (1,), None, "ab", (0, np.nan), (0, np.inf), (0, 2**31)],
+    [
+        (True, 10),
+        (9, 3),
+        (3, 3),
+        (-1, 5),
+        (1.5, 4),
+        (1,),
+        None,
+        "ab",
+        (0, np.nan),
+        (0, np.inf),
+        (0, 2**31),
+    ],
 )
 def test_a_roi_upside_down_is_refused(roi):
     with pytest.raises(ConfigError, match="roi"):

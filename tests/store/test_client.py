@@ -23,6 +23,8 @@ from tiled.client.container import DEFAULT_STRUCTURE_CLIENT_DISPATCH as STOCK
 
 from skywright.config import Settings
 from skywright.errors import ConfigError
+from skywright.processes.locks import hold_lock
+from skywright.processes.stack import UP_LOCK
 from skywright.store import client as client_module
 from skywright.store.client import analysis, broker, catalog, connect, ensure_containers
 from skywright.store.growing import Clients
@@ -128,6 +130,9 @@ def test_connect_needs_a_server_and_its_key(
     with pytest.raises(ConfigError, match="401"):
         connect(stack.uri, "0" * 64)
     with pytest.raises(ConfigError, match="no tiled server is known"):
+        connect(api_key="abc", settings=Settings(store={"directory": tmp_path}))
+    hold_lock(tmp_path / UP_LOCK, "skywright up")
+    with pytest.raises(ConfigError, match="starts or stops"):
         connect(api_key="abc", settings=Settings(store={"directory": tmp_path}))
     connect(stack.uri, stack.key)
 

@@ -17,13 +17,16 @@ function parseRegions(text, outlines) {
 function regionsOn(figure) {
   const part = (name) => document.querySelector(`[data-regions=${name}]`);
   const image = figure.querySelector("img"), svg = figure.querySelector("svg");
-  const state = { now: null, regions: [], kind: null, points: [], pointer: null, shownNumber: null, detector: null, plotted: null };
+  const state = { now: null, regions: [], kind: null, points: [], pointer: null, shownNumber: null, detector: null, plotted: null, away: false };
 
   async function look() {
     try {
       const answer = await fetch(figure.dataset.now, { cache: "no-store" });
+      if (state.away) part("error").textContent = "";  // what was not put while it was away
+      state.away = false;
       if (answer.ok) show(await answer.json());
     } catch (error) {  // the server is away: the next look may find it
+      state.away = true;
       console.warn(error);
     }
     setTimeout(look, LOOK_MS);

@@ -250,7 +250,11 @@ def check_ports(settings: Settings, state: runtime.State | None) -> Iterator[Che
 def check_stack(settings: Settings, state: runtime.State | None) -> Iterator[Check]:
     """Check that `skywright up` runs, with every part of it."""
     if state is None:
-        yield wrong("up", "no skywright up runs on this store", "start `skywright up`")
+        if starting := runtime.not_ready(settings.directory):
+            todo = f"try again when it says that it is ready; logs: {settings.directory / 'logs'}"
+            yield wrong("up", starting, todo)
+        else:
+            yield wrong("up", "no skywright up runs on this store", "start `skywright up`")
         return
     hours = (time.time() - state.started) / 3600
     yield good("up", f"process {state.pid}, since {hours:.1f} h, PVs {state.prefix}")

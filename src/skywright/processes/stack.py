@@ -91,6 +91,15 @@ def read_state(directory: Path) -> State | None:
     return State(**_known(State, fields), processes=processes)
 
 
+def not_ready(directory: Path) -> str:
+    """Return that `skywright up` starts or stops on the store `directory`; "" if none runs.
+
+    Call it when `read_state` returns None.
+    """
+    owner = lock_owner(directory / UP_LOCK)
+    return "" if owner is None else f"skywright up, process {owner}, starts or stops"
+
+
 def _known(kind: type[Child | State], fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields that `kind` has: another version of skywright may have written more."""
     return {key: value for key, value in fields.items() if key in kind.__dataclass_fields__}
@@ -130,11 +139,8 @@ def attach(directory: Path) -> State:
         If no `skywright up` runs on the store `directory`, or it is not ready.
     """
     state = read_state(directory)
-    if state is None and (owner := lock_owner(directory / UP_LOCK)) is not None:
-        raise ConfigError(
-            f"{directory}: skywright up, process {owner}, starts or stops; try again when it "
-            "says that it is ready"
-        )
+    if state is None and (starting := not_ready(directory)):
+        raise ConfigError(f"{directory}: {starting}; try again when it says that it is ready")
     if state is None:
         raise ConfigError(
             f"{directory}: no beamline runs on this store; start `skywright up` (or, to have it "

@@ -25,6 +25,8 @@ PLANS = ("bluesky.plans", "bluesky.plan_stubs")
 ARGUMENTS_OF_PLANS = (*PLANS, "bluesky.plan_patterns", "bluesky.protocols")
 """Modules of bluesky that look at the arguments of its plans."""
 CATALOG = "bluesky_tiled_plugins.clients.catalog_of_bluesky_runs"
+METADATA_CHECK = "event_model", "compose_run"
+CALL_THE_PLAN = "call the plan: RE(plan(...))"
 WRONG_CALL = re.compile(r"(?:.*\.)?(\w+)\(\) (?:missing|takes|got) ")
 
 
@@ -38,8 +40,7 @@ def is_refusal(error: BaseException) -> bool:
 def _raised_in(error: BaseException) -> str:
     """Return the top package of the code that has raised an error; "" if unknown."""
     frame = _last_frame(error)
-    name = "" if frame is None else str(frame.f_globals.get("__name__", ""))
-    return name.partition(".")[0]
+    return "" if frame is None else _module(frame).partition(".")[0]
 
 
 def _last_frame(error: BaseException) -> FrameType | None:
@@ -63,7 +64,11 @@ def hint_after_mistake(error: BaseException, namespace: Mapping[str, Any]) -> st
     if frame is None:
         return ""
     where = _raised_in(error), frame.f_code.co_name
+    if where[0] == "IPython" and isinstance(error.__cause__, OSError):  # %run of no file
+        return "%pwd is where it is looked for, %ls lists what is there"
     if where == ("__main__", "<module>"):
+        if isinstance(error, TypeError) and str(error).startswith("RunEngine.__call__() "):
+            return CALL_THE_PLAN
         if isinstance(error, NameError):
             hint = did_you_mean(error.name or "", namespace)
             return hint or "listdevs() and whos list what there is"
@@ -73,18 +78,20 @@ def hint_after_mistake(error: BaseException, namespace: Mapping[str, Any]) -> st
     if where == ("bluesky", "ensure_generator"):
         plan = getattr(frame.f_locals.get("plan"), "__name__", "")
         return f"call the plan: RE({plan or 'plan'}(...))"
+    if where == ("bluesky", "normalize_subs_input") or _is_no_message(error):
+        return CALL_THE_PLAN
     if where == ("bluesky", "__call__") and isinstance(error, RuntimeError):
         return "RE.resume() goes on with the plan before; RE.stop() or RE.abort() ends it"
     if where[0] == "bluesky" and where[1] in ENDS and type(error).__name__ == "TransitionError":
         return "no plan runs or is paused: RE(...) runs one"
-    if where == ("bluesky", "_default_md_validator"):
+    if where == ("bluesky", "_default_md_validator") or _passed(error, *METADATA_CHECK):
         return "md={'sample': 'NAME'} or md={'sample': {'name': 'NAME', ...}}"
     if isinstance(error, httpx.TransportError):
         return (
             "tiled does not answer; plans can go on, their runs wait in journals; "
             "`skywright doctor` tells what to do"
         )
-    if isinstance(error, (LookupError, ValueError)) and _looked_up_a_run(error):
+    if isinstance(error, (LookupError, ValueError)) and _passed(error, CATALOG, "__getitem__"):
         return (
             "[-1] is the newest run, [-2] the one before, [7] the newest with scan_id 7, "
             "['a1b2c3'] the one whose uid begins so; `skywright runs` lists them"
@@ -92,12 +99,24 @@ def hint_after_mistake(error: BaseException, namespace: Mapping[str, Any]) -> st
     return _hint_on_arguments(error)
 
 
-def _looked_up_a_run(error: BaseException) -> bool:
+def _is_no_message(error: BaseException) -> bool:
+    """Return whether the RunEngine got something else than messages, such as a text."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    of_bluesky = [each for each in frames if _module(each).partition(".")[0] == "bluesky"]
+    if not isinstance(error, AttributeError) or not of_bluesky:
+        return False
+    local = of_bluesky[-1].f_locals
+    return "msg" in local and not hasattr(local["msg"], "command")
+
+
+def _passed(error: BaseException, module: str, function: str) -> bool:
+    """Return whether an error came through a function."""
     frames = traceback.walk_tb(error.__traceback__)
-    return any(
-        frame.f_globals.get("__name__") == CATALOG and frame.f_code.co_name == "__getitem__"
-        for frame, _ in frames
-    )
+    return any((_module(frame), frame.f_code.co_name) == (module, function) for frame, _ in frames)
+
+
+def _module(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", ""))
 
 
 def _hint_on_arguments(error: BaseException) -> str:
@@ -109,7 +128,7 @@ def _hint_on_arguments(error: BaseException) -> str:
     if not isinstance(error, (AssertionError, AttributeError, TypeError, ValueError)):
         return ""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    modules = [str(frame.f_globals.get("__name__", "")) for frame in frames]
+    modules = [_module(frame) for frame in frames]
     of_bluesky = [k for k, module in enumerate(modules) if module.partition(".")[0] == "bluesky"]
     plans = [k for k in of_bluesky if modules[k] in PLANS]
     if not plans or modules[of_bluesky[-1]] not in ARGUMENTS_OF_PLANS:

@@ -64,9 +64,11 @@ def connect(
 
 
 def _running_server(directory: Path) -> str:
-    from skywright.processes.stack import read_state
+    from skywright.processes.stack import not_ready, read_state
 
     state = read_state(directory)
+    if state is None and (starting := not_ready(directory)):
+        raise ConfigError(f"store: {starting}; try again when it says that it is ready")
     if state is None:
         raise ConfigError(
             f"store: no tiled server is known for {directory}; start `skywright up` or set "

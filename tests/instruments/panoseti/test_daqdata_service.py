@@ -1,7 +1,9 @@
 """Each clause of the DaqData contract, over real gRPC."""
 
+import asyncio
 import os
 import shutil
+import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +21,8 @@ from support.pano_files import announce, append, file_name, made_frames, run_dir
 from support.pano_server import Server, end_of, served, served_here, status
 from support.waiting import until
 
+from skywright.errors import ConfigError
+from skywright.instruments.panoseti.grpc_serving import GrpcServer
 from skywright.instruments.panoseti.live.follow import Followed, RunFinder
 from skywright.instruments.panoseti.live.publish import Publisher
 from skywright.instruments.panoseti.live.slots import SlotKey, Slots
@@ -626,3 +630,16 @@ def test_a_taken_port_is_one_clear_line(server, data_dir):
     )  # fmt: skip
     assert done.returncode == 2
     assert f"127.0.0.1:{port}" in done.stderr.splitlines()[-1]
+
+
+def test_a_port_that_is_taken_is_said_once(capfd: pytest.CaptureFixture[str]) -> None:
+    async def listen(port: int) -> None:
+        server = GrpcServer("a.Service", grpc.method_handlers_generic_handler("a.Service", {}))
+        server.listen("127.0.0.1", port)
+
+    with (
+        socket.create_server(("127.0.0.1", 0)) as taken,
+        pytest.raises(ConfigError, match="cannot be used; is another server running"),
+    ):
+        asyncio.run(listen(taken.getsockname()[1]))
+    assert capfd.readouterr().err == ""  # gRPC prints a line of its own

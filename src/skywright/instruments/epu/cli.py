@@ -232,10 +232,16 @@ def format_xml(
     from skywright.instruments.epu.format_xml import format_paths
 
     failed = False
-    for path, outcome in format_paths(paths, recursive, dry_run, backup):
-        if isinstance(outcome, Exception):
-            failed = True
-            typer.echo(f"skywright: {path}: {outcome}", err=True)
-        elif outcome:
-            typer.echo(f"{'would format' if dry_run else 'formatted'} {path}")
+    for given in paths:
+        is_empty = True
+        for path, outcome in format_paths([given], recursive, dry_run, backup):
+            is_empty = False
+            if isinstance(outcome, Exception):
+                failed = True
+                typer.echo(f"skywright: {path}: {outcome}", err=True)
+            elif outcome:
+                typer.echo(f"{'would format' if dry_run else 'formatted'} {path}")
+        if is_empty:
+            hint = "" if recursive else "; -r looks in the directories below"
+            typer.echo(f"skywright: {given}: no .xml or .dm file{hint}", err=True)
     raise typer.Exit(1 if failed else 0)

@@ -256,7 +256,9 @@ def at_zoom(stops: Sequence[ZoomCalibration], zoom: float) -> ZoomCalibration:
     upper = sum(stop.zoom < zoom for stop in ordered)
     if not 0 < upper < len(ordered):
         known = ", ".join(f"{stop.zoom:g}" for stop in ordered) or "none"
-        raise ConfigError(f"zoom {zoom:g} is outside the calibrated stops ({known}); calibrate it")
+        raise ConfigError(
+            f"zoom {zoom:g} is outside the calibrated stops ({known}); run calibrate_camera"
+        )
     low, high = ordered[upper - 1], ordered[upper]
     for name in ("side", "phi_sign", "width_px", "height_px", "target_px"):
         if getattr(low, name) != getattr(high, name):
@@ -337,7 +339,8 @@ class CalibrationFile:
         if shape and (found.height_px, found.width_px) != shape[:2]:
             raise ConfigError(
                 f"zoom {zoom:g} is calibrated for pictures of {found.width_px} x "
-                f"{found.height_px} px, the camera sends {shape[1]} x {shape[0]}; calibrate it"
+                f"{found.height_px} px, the camera sends {shape[1]} x {shape[0]}; "
+                "run calibrate_camera"
             )
         return found
 

@@ -1,5 +1,7 @@
 """What every gRPC server here does: health, reflection, a TCP port, and its end on a signal."""
 
+import socket
+
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
@@ -42,10 +44,13 @@ class GrpcServer:
         ConfigError
             If it cannot be used.
         """
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
         host = f"[{host}]" if ":" in host else host
         try:
+            # gRPC prints a line of its own where this fails.
+            socket.create_server((host.strip("[]"), port), family=family).close()
             taken: int = self.server.add_insecure_port(f"{host}:{port}")
-        except RuntimeError as error:
+        except (OSError, RuntimeError) as error:
             message = f"{host}:{port} cannot be used; is another server running?"
             raise ConfigError(message) from error
         return taken

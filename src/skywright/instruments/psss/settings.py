@@ -126,7 +126,7 @@ class Settings:
 def _roi(roi: Any) -> tuple[int, int]:
     try:
         ymin, ymax = (int(edge) for edge in roi)
-        whole = all(int(edge) == edge for edge in roi)
+        whole = all(int(edge) == edge and not isinstance(edge, bool) for edge in roi)
     except (TypeError, ValueError, ArithmeticError) as error:
         raise ConfigError(f"roi: {roi!r} is not a pair of rows (ymin, ymax)") from error
     if not whole or not (0 <= ymin < ymax < 2**31 or ymin == ymax == 0):

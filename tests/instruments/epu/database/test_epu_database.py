@@ -190,9 +190,9 @@ def test_a_database_of_a_newer_version_is_refused(sqlite_url: str) -> None:
         open_database(sqlite_url)
 
 
-@pytest.mark.parametrize("url", ["mysql://host/name", "sqlite://", "://"])
+@pytest.mark.parametrize("url", ["mysql://host/name", "sqlite://", "://", ""])
 def test_a_bad_url_is_refused(url: str) -> None:
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError, match="database"):
         open_database(url)
 
 

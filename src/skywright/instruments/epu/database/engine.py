@@ -177,6 +177,8 @@ def _switch_on(database: Database) -> None:
 
 
 def _url(url: str | Path) -> URL:
+    if not str(url).strip():
+        raise ConfigError("database: empty; use sqlite:////ABS/FILE or postgresql://HOST/NAME")
     if isinstance(url, Path) or "://" not in str(url):
         return URL.create("sqlite", database=str(Path(url).expanduser().absolute()))
     place = str(url).rpartition("@")[2]  # without password
