@@ -371,7 +371,7 @@ def test_a_configured_limit_of_streams(tmp_path, data_dir):
             next(call)
         assert end_of(server.stream()) == Code.RESOURCE_EXHAUSTED
         calls[0].cancel()
-        until(lambda: len(server.images(1)) == 1 if _is_free(server) else False)
+        until(lambda: _is_free(server))
 
 
 def _is_free(server: Server) -> bool:

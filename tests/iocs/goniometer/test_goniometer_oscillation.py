@@ -221,7 +221,7 @@ def test_the_simulated_camera_sees_what_the_motors_do(
         seen = record(of_camera("SIM:Truth_RBV"))
         of_camera("cam1:Acquire").put(1, wait=False)
         until(lambda: len(seen) > 1)
-        put(osc("Time"), 1.0)
+        put(osc("Time"), 2.0)  # enough pictures on a busy machine too
         put(osc("Go"), 1)
         times, angles = trace(osc)
         truths = [json.loads(decoded(value)) for _, value in seen]
