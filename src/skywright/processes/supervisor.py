@@ -211,6 +211,8 @@ class Supervisor:
             why = _ending(status)
             drain.cancel()
             await _end(process, limit_s=0)
+        # `stop` must not signal it: the system may give its process id to another program
+        del self._processes[service.name]
         if self.children.pop(service.name, None):
             self._changed()
         return status, f"{why}; last log line: {self._last_log_line(service, log_start)}"
