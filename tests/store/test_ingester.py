@@ -31,6 +31,7 @@ from skywright.store import ingest as ingest_module
 from skywright.store import ingester as ingester_module
 from skywright.store import recover as recover_module
 from skywright.store import run_nodes
+from skywright.store import tail as tail_module
 from skywright.store.client import catalog, connect, ensure_containers
 from skywright.store.ingest import RunIngest, ServerUnavailableError, State, ingest
 from skywright.store.ingester import Ingester, ingest_lock
@@ -88,6 +89,29 @@ def test_same_journal_twice_gives_the_same_run(store: Path, client: Any) -> None
         assert ingest(path, client) is State.DONE
         assert rows_of(client, path.stem) == [1.0, 2.0, 3.0]
     assert client["raw"][path.stem].item == node  # not even touched
+
+
+def test_a_part_of_a_journal_that_writes_nothing_is_not_its_end(
+    store: Path, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Datums that no event names yet are such a part."""
+    recording = record(store)
+    resource = {"uid": "r", "run_start": recording.uid, "spec": "AD_HDF5", "root": "/"}
+    path = {"resource_path": "f.h5", "path_semantics": "posix", "resource_kwargs": {}}
+    recording.journal("resource", resource | path)
+    for number in range(100):
+        datum = {"resource": "r", "datum_id": f"r/{number}", "datum_kwargs": {}}
+        recording.journal("datum", datum)
+    recording.event(x=4.0)
+    path = recording.stop()
+    monkeypatch.setattr(tail_module, "CHUNK_BYTES", 1000)
+    run = RunIngest(path, Catalog(client))
+    run.step()
+    assert run.contents.stop is not None  # before the first line is written, all are read
+    while run.step() is State.MORE:
+        pass
+    assert not path.exists()
+    assert rows_of(client, recording.uid) == [1.0, 2.0, 3.0, 4.0]
 
 
 def test_half_written_run_is_replayed_into_the_same_node(store: Path, client: Any) -> None:

@@ -175,8 +175,8 @@ class RunIngest:
         is_replaying = self._replay is not None and self._line_writer is not None
         lines = [] if is_replaying else self._read_new_lines()
         # Before a replay, read all that the journal has now
-        while self._needs_replay() and self._tail.offset < end and self._read_new_lines():
-            pass
+        while self._needs_replay() and self._tail.offset < end and lines is not None:
+            lines = self._read_new_lines()
         start = self.contents.start
         if start is None:
             return self._without_start()
@@ -191,19 +191,24 @@ class RunIngest:
             return State.MORE
         writer = self._line_writer
         if writer is not None and (lines or writer.is_due()):
-            writer.write(lines)
+            writer.write(lines or [])
             if self.contents.stop is None:  # else the end of the run may be what fails
                 # A replay must not reset them: what failed may come after the part that it writes
                 self._failures = self._unanswered = 0
         if writer is not None and self.contents.stop is not None:
             return self._finish(writer, start)
-        return State.MORE if lines else self._close_if_interrupted()
+        return self._close_if_interrupted() if lines is None else State.MORE
 
-    def _read_new_lines(self) -> list[Line]:
-        lines = [new for line in self._tail.read() for new in self._normalizer(line)]
+    def _read_new_lines(self) -> list[Line] | None:
+        """Read a chunk of the journal; return its normalized lines, None if there is no more.
+
+        A chunk may normalize to no line.
+        """
+        chunk = self._tail.read()
+        lines = [new for line in chunk for new in self._normalizer(line)]
         for line in lines:
             self.contents.add(line)
-        return lines
+        return lines if chunk else None
 
     def _needs_replay(self) -> bool:
         return self._line_writer is None or self._line_writer.needs_replay()
