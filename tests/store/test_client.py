@@ -95,6 +95,16 @@ def test_own_streams_read_as_stock_ones(journals: Path, stack: Stack, client: An
         assert {k: v.dtype for k, v in one.items()} == {k: v.dtype for k, v in other.items()}
 
 
+def test_a_stream_of_arrays_without_rows_is_read(journals: Path, client: Any) -> None:
+    """Another program may add such arrays."""
+    recording = Recording(journals).stream("primary", z=scalar("number"))
+    assert ingest(recording.stop(), client) is State.DONE
+    stream = client["raw"][recording.uid]["primary"]
+    stream.base.write_array(np.array(3.5), key="z")
+    read = client["raw"][recording.uid]["primary"].read()
+    assert (read["z"].dims, float(read["z"])) == ((), 3.5)
+
+
 def test_stock_clients_read_documents(three: list[str], client: Any) -> None:
     """`documents()` fails on a server that was not told of json-seq."""
     names = [name for name, _ in catalog(client)[three[0]].documents()]

@@ -68,10 +68,11 @@ class GrowingStream(BlueskyEventStreamV3):
         leading = dim0 or "time"
         found = {name: ((leading,), values[: int(rows)]) for name, values in columns.items()}
         for part, structure in arrays.items():
-            taken = tuple(_first(n) for n in (rows, *structure["shape"][1:]))
-            dims = structure.get("dims") or _dims(part, leading, len(structure["shape"]))
-            client = self.base[part]
-            found[part] = (tuple(dims), client.read(taken) if dims else client.read())
+            shape = structure["shape"]
+            dims = structure.get("dims") or _dims(part, leading, len(shape))
+            # Without dimensions there are no rows
+            taken = tuple(_first(n) for n in (rows, *shape[1:])) if shape else None
+            found[part] = (tuple(dims), self.base[part].read(taken))
         return xarray.Dataset(found)
 
 
