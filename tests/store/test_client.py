@@ -25,7 +25,7 @@ from skywright.config import Settings
 from skywright.errors import ConfigError
 from skywright.store import client as client_module
 from skywright.store.client import analysis, broker, catalog, connect, ensure_containers
-from skywright.store.growing import Clients
+from skywright.store.growing import ClientClasses
 from skywright.store.ingest import RunIngest, State, ingest
 from skywright.store.run_nodes import Catalog
 
@@ -87,7 +87,7 @@ def test_own_streams_read_as_stock_ones(journals: Path, stack: Stack, client: An
     recording = Recording(journals).stream("primary", **keys)
     recording.events({"x": i / 3, "s": "a" * i, "m": np.eye(2), "n": [i] * 3} for i in range(4))
     assert ingest(recording.stop(), client) is State.DONE
-    stock = from_uri(stack.uri, Clients.of(STOCK["numpy"]), api_key=stack.key)
+    stock = from_uri(stack.uri, ClientClasses.of(STOCK["numpy"]), api_key=stack.key)
     for variables in ((), (["x", "m"],), (["ts_x", "seq_num"],)):
         one = client["raw"][recording.uid]["primary"].read(*variables)
         other = stock["raw"][recording.uid]["primary"].read(*variables)

@@ -136,7 +136,7 @@ def test_lost_reply_after_an_append_does_not_double_rows(
     recording = record(store)
     run = RunIngest(recording.path, Catalog(client))
     assert run.step() is State.MORE
-    real = Catalog.ask
+    real = Catalog.post
     lost = []
 
     def losing(*args: Any) -> Any:
@@ -146,7 +146,7 @@ def test_lost_reply_after_an_append_does_not_double_rows(
             raise httpx.ReadError("the answer is lost")
         return answer
 
-    monkeypatch.setattr(Catalog, "ask", losing)
+    monkeypatch.setattr(Catalog, "post", losing)
     recording.event(x=4.0)
     with pytest.raises(ServerUnavailableError):
         run.step()
@@ -418,14 +418,14 @@ def test_run_whose_requests_are_not_answered_does_not_hold_up_others(
     slow, good = record(store, time=1.0), record(store, time=2.0)
     slow.stop()
     good.stop()
-    ask = Catalog.ask
+    post = Catalog.post
 
     def never_answered(catalog: Any, container: Any, asked: str, body: Any) -> Any:
         if asked == route and slow.uid in str(body):
             raise error
-        return ask(catalog, container, asked, body)
+        return post(catalog, container, asked, body)
 
-    monkeypatch.setattr(Catalog, "ask", never_answered)
+    monkeypatch.setattr(Catalog, "post", never_answered)
     monkeypatch.setattr(ingest_module, "POSTPONED_S", 3600.0)
     ingester = Ingester(store, client)
     for _ in range(ingest_module.ATTEMPTS):
@@ -434,7 +434,7 @@ def test_run_whose_requests_are_not_answered_does_not_hold_up_others(
     sweep_all(ingester)
     assert rows_of(client, good.uid) == [1.0, 2.0, 3.0]
     assert slow.path.exists()
-    monkeypatch.setattr(Catalog, "ask", ask)
+    monkeypatch.setattr(Catalog, "post", post)
     assert recover(store, client).finished == (slow.uid,)
 
 
@@ -444,18 +444,18 @@ def test_a_run_that_is_not_finished_is_said(
     """Its requests are not answered, and it is postponed."""
     slow, living = record(store), record(store)
     slow.stop()
-    ask = Catalog.ask
+    post = Catalog.post
 
     def never_answered(catalog: Any, container: Any, asked: str, body: Any) -> Any:
         if slow.uid in str(body):
             raise httpx.ReadTimeout("timed out")
-        return ask(catalog, container, asked, body)
+        return post(catalog, container, asked, body)
 
-    monkeypatch.setattr(Catalog, "ask", never_answered)
+    monkeypatch.setattr(Catalog, "post", never_answered)
     report = recover(store, client)
     assert report.recording == (living.uid,)
     assert report.failed == (f"{slow.path}: is not finished; try again",)
-    monkeypatch.setattr(Catalog, "ask", ask)
+    monkeypatch.setattr(Catalog, "post", post)
     assert recover(store, client).finished == (slow.uid,)
 
 
@@ -473,15 +473,15 @@ def test_recover_goes_on_after_a_lost_connection(
 ) -> None:
     recording = record(store)
     recording.stop()
-    ask, lost = Catalog.ask, []
+    post, lost = Catalog.post, []
 
     def losing(*args: Any) -> Any:
         if not lost:
             lost.append(True)
             raise httpx.RemoteProtocolError("server disconnected")
-        return ask(*args)
+        return post(*args)
 
-    monkeypatch.setattr(Catalog, "ask", losing)
+    monkeypatch.setattr(Catalog, "post", losing)
     assert recover(store, client).finished == (recording.uid,)
     monkeypatch.setattr(recover_module, "RETRY_S", 0.3)
     record(store).stop()
@@ -489,7 +489,7 @@ def test_recover_goes_on_after_a_lost_connection(
     def refuse(*_: Any) -> Any:
         raise httpx.ConnectError("nobody there")
 
-    monkeypatch.setattr(Catalog, "ask", refuse)
+    monkeypatch.setattr(Catalog, "post", refuse)
     with pytest.raises(ServerUnavailableError):
         recover(store, client)
 
@@ -502,14 +502,14 @@ def test_a_run_that_the_server_refuses_does_not_hold_up_others(
     refused, good = record(store, time=1.0), record(store, time=2.0)
     refused.stop()
     good.stop()
-    ask = Catalog.ask
+    post = Catalog.post
 
     def policy(catalog: Any, container: Any, asked: str, body: Any) -> Any:
         if refused.uid in str(body):
             raise answer(status)
-        return ask(catalog, container, asked, body)
+        return post(catalog, container, asked, body)
 
-    monkeypatch.setattr(Catalog, "ask", policy)
+    monkeypatch.setattr(Catalog, "post", policy)
     with monkeypatch.context() as patch:
         patch.setattr(ingest_module, "takes_writes", lambda _: False)
         with pytest.raises(ServerUnavailableError):
