@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from skywright.errors import ConfigError, HardwareError
-from skywright.processes import locks
-from skywright.processes import stack as runtime
+from skywright.processes import locks, stack
 from skywright.processes.stack import Child, State
 
 HOLD = """
@@ -28,7 +27,7 @@ STATE = State(
     started=2.5,
     prefix="SKY:ada:",
     tiled_uri="http://127.0.0.1:8000",
-    epics=runtime.client_environment(["127.0.0.1:5064", "ioc7:5064"], 5065),
+    epics=stack.client_environment(["127.0.0.1:5064", "ioc7:5064"], 5065),
     processes={"axis": Child(7, {"port": 5064, "source": "sim"}, restarts=2)},
 )
 
@@ -80,29 +79,29 @@ def test_looks_at_a_lock_do_not_refuse_its_taker(tmp_path: Path) -> None:
 
 
 def test_state_is_told_while_its_process_lives(tmp_path: Path) -> None:
-    runtime.write_state(tmp_path, STATE)
-    assert runtime.read_state(tmp_path) is None
+    stack.write_state(tmp_path, STATE)
+    assert stack.read_state(tmp_path) is None
     with pytest.raises(ConfigError, match="start `skywright up`"):
-        runtime.attach(tmp_path)
+        stack.attach(tmp_path)
     with holder(tmp_path / "up.lock"):
-        assert runtime.read_state(tmp_path) == STATE
+        assert stack.read_state(tmp_path) == STATE
         (tmp_path / "up.json").unlink()  # it is written when all are ready
         with pytest.raises(ConfigError, match="starts or stops"):
-            runtime.attach(tmp_path)
-    assert runtime.read_state(tmp_path) is None
+            stack.attach(tmp_path)
+    assert stack.read_state(tmp_path) is None
 
 
 def test_state_of_another_version(tmp_path: Path) -> None:
-    runtime.write_state(tmp_path, STATE)
+    stack.write_state(tmp_path, STATE)
     state = json.loads((tmp_path / "up.json").read_text())
     state["new"] = state["children"]["axis"]["new"] = 1
     (tmp_path / "up.json").write_text(json.dumps(state))
     with holder(tmp_path / "up.lock"):
-        assert runtime.read_state(tmp_path) == STATE
+        assert stack.read_state(tmp_path) == STATE
 
 
 def test_the_state_file_is_what_others_were_promised(tmp_path: Path) -> None:
-    runtime.write_state(tmp_path, STATE)
+    stack.write_state(tmp_path, STATE)
     written = json.loads((tmp_path / "up.json").read_text())
     assert written["epics"] == {
         "EPICS_CA_ADDR_LIST": "127.0.0.1:5064 ioc7:5064",
@@ -119,24 +118,24 @@ def test_the_state_file_is_what_others_were_promised(tmp_path: Path) -> None:
 
 
 def test_a_stack_that_is_starting_is_awaited(tmp_path: Path) -> None:
-    assert runtime.await_state(tmp_path, 0.0) is None
+    assert stack.await_state(tmp_path, 0.0) is None
     with holder(tmp_path / "up.lock") as process:
         with pytest.raises(HardwareError, match=f"process {process.pid}, is not ready"):
-            runtime.await_state(tmp_path, 0.2)
-        runtime.write_state(tmp_path, STATE)
-        assert runtime.await_state(tmp_path, 0.2) == STATE
+            stack.await_state(tmp_path, 0.2)
+        stack.write_state(tmp_path, STATE)
+        assert stack.await_state(tmp_path, 0.2) == STATE
 
 
 def test_attach_points_clients_at_the_stack(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(ConfigError, match="no beamline runs on this store; start `skywright up`"):
-        runtime.attach(tmp_path)
+        stack.attach(tmp_path)
     for name in STATE.epics:
         monkeypatch.setenv(name, "before")
-    runtime.write_state(tmp_path, STATE)
+    stack.write_state(tmp_path, STATE)
     with holder(tmp_path / "up.lock"):
-        runtime.attach(tmp_path)
+        stack.attach(tmp_path)
     import os
 
     assert {name: os.environ[name] for name in STATE.epics} == STATE.epics

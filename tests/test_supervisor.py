@@ -140,6 +140,26 @@ def test_a_killed_child_is_named_and_restarted_with_its_count(tmp_path: Path) ->
     assert len(changes) == 7  # four starts, three deaths
 
 
+def test_an_ended_child_gets_no_further_signal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system may give its process id to another program."""
+    signalled: list[int] = []
+    killpg = os.killpg
+
+    def noting(group: int, number: int) -> None:
+        signalled.append(group)
+        killpg(group, number)
+
+    async def test(supervisor: Supervisor, reports: Reports) -> None:
+        os.kill(supervisor.children["a"].pid, signal.SIGKILL)
+        await reports.until(lambda: bool(reports.about("a", "restarting")))
+        monkeypatch.setattr(os, "killpg", noting)
+
+    supervised(tmp_path, [service("a", SERVE, backoff_s=(60.0, 60.0))], test)
+    assert signalled == []
+
+
 def test_back_off_starts_anew_after_a_settled_run(tmp_path: Path) -> None:
     async def test(supervisor: Supervisor, reports: Reports) -> None:
         for count in (1, 2):

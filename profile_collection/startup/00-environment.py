@@ -4,10 +4,10 @@ import warnings
 
 from skywright.config import load_settings
 from skywright.processes import locks
-from skywright.processes import stack as runtime
+from skywright.processes.stack import SESSION_LOCK, attach
 
 settings = load_settings()
-stack = runtime.attach(settings.directory)
-locks.hold_lock(settings.directory / runtime.SESSION_LOCK, "session")
+stack = attach(settings.directory)
+locks.hold_lock(settings.directory / SESSION_LOCK, "session")
 # pyepics says on stderr what ophyd raises as TimeoutError besides.
 warnings.filterwarnings("ignore", r"ca\.get\(", UserWarning)

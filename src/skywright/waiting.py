@@ -8,6 +8,11 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
+def pause(seconds: float) -> None:
+    """Wait for a time, s, on a thread that nothing is to wake."""
+    threading.Event().wait(seconds)
+
+
 def await_true(condition: Callable[[], T], limit_s: float, period_s: float = 0.02) -> T:
     """Call a function until it returns something true, or the time is over; return its last value.
 
@@ -20,7 +25,7 @@ def await_true(condition: Callable[[], T], limit_s: float, period_s: float = 0.0
     period_s
         Pause between two calls, s.
     """
-    pause, deadline = threading.Event(), time.monotonic() + limit_s
+    deadline = time.monotonic() + limit_s
     while not (found := condition()) and time.monotonic() < deadline:
-        pause.wait(period_s)
+        pause(period_s)
     return found

@@ -76,7 +76,7 @@ def test_rows_that_cannot_be_written_are_reported_at_once(
     monkeypatch.setattr(stream.derived, "tick", fail)
     assert stream.write_due() == 0.0
     assert stream.step()  # something to report
-    assert stream.progress()["reason"] == "OSError: disk full"
+    assert stream.take_progress()["reason"] == "OSError: disk full"
     assert documents[-1][0] == "stop"
     assert not stream.step()
     assert stream.write_due() is None
@@ -89,7 +89,7 @@ def test_a_configuration_that_does_not_fit_is_reported_as_a_fault_of_it(tmp_path
         return PictureStatistics()
 
     stream, documents = analyze(tmp_path, make)
-    assert stream.progress()["error_type"] == "ConfigError"
+    assert stream.take_progress()["error_type"] == "ConfigError"
     assert documents[-1][0] == "stop"
     assert documents[-1][1]["reason"] == "ConfigError: analysis pictures: no gain 7"
 
@@ -120,7 +120,7 @@ def test_a_run_whose_pictures_fail_has_its_final_result(
         data = {"cam_image": np.full((4, 4), number, np.uint8)}
         run("event", {"descriptor": "b", "seq_num": number, "data": data, "time": 1e9})
     end_after_five(stream)
-    assert stream.progress()["result"]["n_frames"] == 5
+    assert stream.take_progress()["result"]["n_frames"] == 5
     assert Derived(documents).result["n_frames"] == 5
     assert Derived(documents).result["pictures"] == ""
     assert documents[-1][0] == "stop"

@@ -164,7 +164,7 @@ def test_frames_announced_before_they_are_flushed_are_waited_for(
     assert fed.until("progress", 3)["reached"] == 3
     raw.stop()
     file.flush()
-    done = fed.until("done")
+    done = fed.until("stream_done")
     assert (done["reached"], done["result"]["n_missing"]) == (5, 0)
     assert identities(fed.end()) == [1, 2, 3, 4, 5]
 
@@ -178,7 +178,7 @@ def test_frames_that_never_come_are_missing_and_not_zero(
     fill(file, range(1, 4))
     raw.tell(0, 5)
     raw.stop()
-    done = fed.until("done")
+    done = fed.until("stream_done")
     assert (done["result"]["n_frames"], done["result"]["n_missing"]) == (3, 2)
     run = fed.end()
     assert identities(run) == [1, 2, 3]
@@ -194,7 +194,7 @@ def test_a_file_that_does_not_exist_fails_the_derived_run(
     file.path.unlink()
     raw.tell(0, 2)
     raw.stop()
-    assert "frames.h5: cannot be read" in fed.until("done")["reason"]
+    assert "frames.h5: cannot be read" in fed.until("stream_done")["reason"]
     stop = fed.end().stop
     assert stop is not None
     assert stop["exit_status"] == "fail"
@@ -260,7 +260,7 @@ def test_what_had_gathered_before_the_worker_came_is_not_skipped(
     fill(file, range(1, 61))
     raw.tell(0, 60)
     raw.stop()
-    assert fed.until("done")["result"]["n_frames"] == 60
+    assert fed.until("stream_done")["result"]["n_frames"] == 60
 
 
 def test_only_what_had_gathered_before_the_worker_came_is_not_skipped(
@@ -303,7 +303,7 @@ def test_after_the_limit_the_rest_is_left_and_counted(
     fill(file, range(1, 61))
     raw.tell(0, 60)
     raw.stop()
-    result = fed.until("done")["result"]
+    result = fed.until("stream_done")["result"]
     assert result["n_dropped"] > 0
     assert result["n_frames"] + result["n_dropped"] == 60
 
@@ -317,7 +317,7 @@ def test_an_analysis_that_needs_all_frames_goes_on_after_the_limit(
     fill(file, range(1, 61))
     raw.tell(0, 62)  # two never come
     raw.stop()
-    result = fed.until("done")["result"]
+    result = fed.until("stream_done")["result"]
     assert (result["n_frames"], result["n_dropped"], result["n_missing"]) == (60, 0, 2)
 
 
@@ -355,7 +355,7 @@ def test_frames_go_on_in_another_file_and_in_the_middle_of_one(
     raw.use(other)
     raw.tell(0, 3)
     raw.stop()
-    fed.until("done")
+    fed.until("stream_done")
     other.close()
     assert identities(fed.end()) == list(range(5, 14))
 
@@ -377,7 +377,7 @@ def test_events_and_event_pages_say_the_same(feed: Callable[..., Fed], file: Fra
     )
     fed.send("event_page", page)
     raw.stop()
-    fed.until("done")
+    fed.until("stream_done")
     assert np.frombuffer(fed.end().columns()["angle"], "<f8").tolist() == [10, 20, 30, 40]
 
 
@@ -390,7 +390,7 @@ def test_a_frame_without_its_event_is_missing(feed: Callable[..., Fed], file: Fr
     event = raw.bundle.compose_event(data={"angle": 1.0}, timestamps={"angle": 0.0})
     fed.send("event", event)
     raw.stop()
-    result = fed.until("done")["result"]
+    result = fed.until("stream_done")["result"]
     assert (result["n_frames"], result["n_missing"]) == (1, 2)
 
 
@@ -408,9 +408,9 @@ def test_interleaved_runs_are_kept_apart(
     two.tell(0, 5)
     one.tell(2, 3)
     two.stop()
-    assert fed.until("done")["raw_uid"] == two.uid
+    assert fed.until("stream_done")["raw_uid"] == two.uid
     one.stop()
-    assert fed.until("done")["raw_uid"] == one.uid
+    assert fed.until("stream_done")["raw_uid"] == one.uid
     other.close()
     runs = {run.start["raw_uid"]: identities(run) for run in read_derived(tmp_path / "journal")}
     assert runs == {one.uid: [1, 2, 3], two.uid: [100, 101, 102, 103, 104]}
@@ -432,9 +432,9 @@ def test_the_next_run_does_not_wait_for_the_pictures_of_the_last_one(
     two.tell(0, 5)
     assert fed.until("progress", 5)["raw_uid"] == two.uid
     gate.touch()
-    assert fed.until("done")["raw_uid"] == one.uid
+    assert fed.until("stream_done")["raw_uid"] == one.uid
     two.stop()
-    assert fed.until("done")["raw_uid"] == two.uid
+    assert fed.until("stream_done")["raw_uid"] == two.uid
     other.close()
     drawn = {
         run.start["raw_uid"]: len(run.result["pictures"].splitlines())
@@ -452,7 +452,7 @@ def test_pictures_are_files_that_the_last_result_names(
     fill(file, range(1, 8))
     raw.tell(0, 7)
     raw.stop()
-    fed.until("done")
+    fed.until("stream_done")
     paths = [Path(line) for line in fed.end().result["pictures"].splitlines()]
     assert [path.name for path in paths] == ["1.raw", "4.raw", "7.raw"]
     assert paths[1].read_bytes() == noise(4, SHAPE).tobytes()
@@ -469,7 +469,7 @@ def test_repeated_and_late_frames_do_not_count_twice(
         file.append(number, noise(number, SHAPE))
     raw.tell(0, 7)
     raw.stop()
-    fed.until("done")
+    fed.until("stream_done")
     run = fed.end()
     assert identities(run) == sequence
     assert (run.result["n_frames"], run.result["n_late"]) == (5, 1)

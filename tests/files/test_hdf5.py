@@ -14,7 +14,7 @@ from skywright.files.areadetector import IMAGE, UNIQUE_ID, ImageWriter
 from skywright.files.columns import Column, ColumnWriter
 from skywright.files.hdf5 import _attempts_setter, check_rows, is_cut_short, open_hdf5, read_rows
 from skywright.files.readers import HDF5, open_reader
-from skywright.store.file_nodes import KEPT, write_virtual_file
+from skywright.store.file_nodes import VIRTUAL_DATASET, write_virtual_file
 from skywright.store.journal_contents import ResourceRows
 from skywright.store.repair import rows_on_disk
 from skywright.store.table_adapter import ColumnsAdapter, table_structure
@@ -95,7 +95,7 @@ def test_a_cut_image_is_no_zeros_in_tiled_either(
     write_virtual_file(tmp_path / "virtual.h5", parts)
     adapters = {
         name: hdf5.HDF5ArrayAdapter.from_uris(f"file://localhost{tmp_path / name}", dataset=dataset)
-        for name, dataset in (("a.h5", IMAGE), ("cut%.h5", IMAGE), ("virtual.h5", KEPT))
+        for name, dataset in (("a.h5", IMAGE), ("cut%.h5", IMAGE), ("virtual.h5", VIRTUAL_DATASET))
     }
     assert adapters["a.h5"].read()[:].all()
     assert adapters["cut%.h5"].read((slice(0, 100),)).all()

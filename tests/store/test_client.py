@@ -27,7 +27,7 @@ from skywright.processes.locks import hold_lock
 from skywright.processes.stack import UP_LOCK
 from skywright.store import client as client_module
 from skywright.store.client import analysis, broker, catalog, connect, ensure_containers
-from skywright.store.growing import Clients
+from skywright.store.growing import ClientClasses
 from skywright.store.ingest import RunIngest, State, ingest
 from skywright.store.run_nodes import Catalog
 
@@ -89,12 +89,22 @@ def test_own_streams_read_as_stock_ones(journals: Path, stack: Stack, client: An
     recording = Recording(journals).stream("primary", **keys)
     recording.events({"x": i / 3, "s": "a" * i, "m": np.eye(2), "n": [i] * 3} for i in range(4))
     assert ingest(recording.stop(), client) is State.DONE
-    stock = from_uri(stack.uri, Clients.of(STOCK["numpy"]), api_key=stack.key)
+    stock = from_uri(stack.uri, ClientClasses.of(STOCK["numpy"]), api_key=stack.key)
     for variables in ((), (["x", "m"],), (["ts_x", "seq_num"],)):
         one = client["raw"][recording.uid]["primary"].read(*variables)
         other = stock["raw"][recording.uid]["primary"].read(*variables)
         xarray.testing.assert_identical(one, other)
         assert {k: v.dtype for k, v in one.items()} == {k: v.dtype for k, v in other.items()}
+
+
+def test_a_stream_of_arrays_without_rows_is_read(journals: Path, client: Any) -> None:
+    """Another program may add such arrays."""
+    recording = Recording(journals).stream("primary", z=scalar("number"))
+    assert ingest(recording.stop(), client) is State.DONE
+    stream = client["raw"][recording.uid]["primary"]
+    stream.base.write_array(np.array(3.5), key="z")
+    read = client["raw"][recording.uid]["primary"].read()
+    assert (read["z"].dims, float(read["z"])) == ((), 3.5)
 
 
 def test_stock_clients_read_documents(three: list[str], client: Any) -> None:

@@ -31,6 +31,7 @@ from skywright.store import ingest as ingest_module
 from skywright.store import ingester as ingester_module
 from skywright.store import recover as recover_module
 from skywright.store import run_nodes
+from skywright.store import tail as tail_module
 from skywright.store.client import catalog, connect, ensure_containers
 from skywright.store.ingest import RunIngest, ServerUnavailableError, State, ingest
 from skywright.store.ingester import Ingester, ingest_lock
@@ -90,6 +91,29 @@ def test_same_journal_twice_gives_the_same_run(store: Path, client: Any) -> None
     assert client["raw"][path.stem].item == node  # not even touched
 
 
+def test_a_part_of_a_journal_that_writes_nothing_is_not_its_end(
+    store: Path, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Datums that no event names yet are such a part."""
+    recording = record(store)
+    resource = {"uid": "r", "run_start": recording.uid, "spec": "AD_HDF5", "root": "/"}
+    path = {"resource_path": "f.h5", "path_semantics": "posix", "resource_kwargs": {}}
+    recording.journal("resource", resource | path)
+    for number in range(100):
+        datum = {"resource": "r", "datum_id": f"r/{number}", "datum_kwargs": {}}
+        recording.journal("datum", datum)
+    recording.event(x=4.0)
+    path = recording.stop()
+    monkeypatch.setattr(tail_module, "CHUNK_BYTES", 1000)
+    run = RunIngest(path, Catalog(client))
+    run.step()
+    assert run.contents.stop is not None  # before the first line is written, all are read
+    while run.step() is State.MORE:
+        pass
+    assert not path.exists()
+    assert rows_of(client, recording.uid) == [1.0, 2.0, 3.0, 4.0]
+
+
 def test_half_written_run_is_replayed_into_the_same_node(store: Path, client: Any) -> None:
     """Whatever another ingester left behind: a replay meets HTTP 409 and goes on."""
     recording = record(store)
@@ -112,7 +136,7 @@ def test_lost_reply_after_an_append_does_not_double_rows(
     recording = record(store)
     run = RunIngest(recording.path, Catalog(client))
     assert run.step() is State.MORE
-    real = Catalog.ask
+    real = Catalog.post
     lost = []
 
     def losing(*args: Any) -> Any:
@@ -122,7 +146,7 @@ def test_lost_reply_after_an_append_does_not_double_rows(
             raise httpx.ReadError("the answer is lost")
         return answer
 
-    monkeypatch.setattr(Catalog, "ask", losing)
+    monkeypatch.setattr(Catalog, "post", losing)
     recording.event(x=4.0)
     with pytest.raises(ServerUnavailableError):
         run.step()
@@ -394,14 +418,14 @@ def test_run_whose_requests_are_not_answered_does_not_hold_up_others(
     slow, good = record(store, time=1.0), record(store, time=2.0)
     slow.stop()
     good.stop()
-    ask = Catalog.ask
+    post = Catalog.post
 
     def never_answered(catalog: Any, container: Any, asked: str, body: Any) -> Any:
         if asked == route and slow.uid in str(body):
             raise error
-        return ask(catalog, container, asked, body)
+        return post(catalog, container, asked, body)
 
-    monkeypatch.setattr(Catalog, "ask", never_answered)
+    monkeypatch.setattr(Catalog, "post", never_answered)
     monkeypatch.setattr(ingest_module, "POSTPONED_S", 3600.0)
     ingester = Ingester(store, client)
     for _ in range(ingest_module.ATTEMPTS):
@@ -410,7 +434,7 @@ def test_run_whose_requests_are_not_answered_does_not_hold_up_others(
     sweep_all(ingester)
     assert rows_of(client, good.uid) == [1.0, 2.0, 3.0]
     assert slow.path.exists()
-    monkeypatch.setattr(Catalog, "ask", ask)
+    monkeypatch.setattr(Catalog, "post", post)
     assert recover(store, client).finished == (slow.uid,)
 
 
@@ -420,18 +444,18 @@ def test_a_run_that_is_not_finished_is_said(
     """Its requests are not answered, and it is postponed."""
     slow, living = record(store), record(store)
     slow.stop()
-    ask = Catalog.ask
+    post = Catalog.post
 
     def never_answered(catalog: Any, container: Any, asked: str, body: Any) -> Any:
         if slow.uid in str(body):
             raise httpx.ReadTimeout("timed out")
-        return ask(catalog, container, asked, body)
+        return post(catalog, container, asked, body)
 
-    monkeypatch.setattr(Catalog, "ask", never_answered)
+    monkeypatch.setattr(Catalog, "post", never_answered)
     report = recover(store, client)
     assert report.recording == (living.uid,)
     assert report.failed == (f"{slow.path}: is not finished; try again",)
-    monkeypatch.setattr(Catalog, "ask", ask)
+    monkeypatch.setattr(Catalog, "post", post)
     assert recover(store, client).finished == (slow.uid,)
 
 
@@ -449,15 +473,15 @@ def test_recover_goes_on_after_a_lost_connection(
 ) -> None:
     recording = record(store)
     recording.stop()
-    ask, lost = Catalog.ask, []
+    post, lost = Catalog.post, []
 
     def losing(*args: Any) -> Any:
         if not lost:
             lost.append(True)
             raise httpx.RemoteProtocolError("server disconnected")
-        return ask(*args)
+        return post(*args)
 
-    monkeypatch.setattr(Catalog, "ask", losing)
+    monkeypatch.setattr(Catalog, "post", losing)
     assert recover(store, client).finished == (recording.uid,)
     monkeypatch.setattr(recover_module, "RETRY_S", 0.3)
     record(store).stop()
@@ -465,7 +489,7 @@ def test_recover_goes_on_after_a_lost_connection(
     def refuse(*_: Any) -> Any:
         raise httpx.ConnectError("nobody there")
 
-    monkeypatch.setattr(Catalog, "ask", refuse)
+    monkeypatch.setattr(Catalog, "post", refuse)
     with pytest.raises(ServerUnavailableError):
         recover(store, client)
 
@@ -478,14 +502,14 @@ def test_a_run_that_the_server_refuses_does_not_hold_up_others(
     refused, good = record(store, time=1.0), record(store, time=2.0)
     refused.stop()
     good.stop()
-    ask = Catalog.ask
+    post = Catalog.post
 
     def policy(catalog: Any, container: Any, asked: str, body: Any) -> Any:
         if refused.uid in str(body):
             raise answer(status)
-        return ask(catalog, container, asked, body)
+        return post(catalog, container, asked, body)
 
-    monkeypatch.setattr(Catalog, "ask", policy)
+    monkeypatch.setattr(Catalog, "post", policy)
     with monkeypatch.context() as patch:
         patch.setattr(ingest_module, "takes_writes", lambda _: False)
         with pytest.raises(ServerUnavailableError):

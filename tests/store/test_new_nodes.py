@@ -79,7 +79,7 @@ def test_a_server_without_our_routes_is_reported(caplog: pytest.LogCaptureFixtur
     context = SimpleNamespace(http_client=http)
     container = SimpleNamespace(context=context, uri="http://x/api/v1/metadata/raw")
     catalog = Catalog(None)
-    assert catalog.ask(container, WRITE_RUN, {}) is None
+    assert catalog.post(container, WRITE_RUN, {}) is None
     assert not catalog.routes
     assert [record.levelname for record in caplog.records] == ["WARNING"]
 
@@ -225,7 +225,7 @@ def test_an_error_of_the_server_is_no_run_that_is_there(
     def conflict(*_: Any) -> Any:
         raise ClientError("there", request=Request("POST", "http://x"), response=Response(409))
 
-    monkeypatch.setattr(Catalog, "ask", conflict)
+    monkeypatch.setattr(Catalog, "post", conflict)
     follower = RunIngest(path, Catalog(client))
     states = [follower.step()]
     while states[-1] is State.MORE and len(states) < 20:

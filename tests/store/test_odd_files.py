@@ -17,7 +17,7 @@ from skywright.errors import DataError
 from skywright.store import repair, stored_run
 from skywright.store.check import differences
 from skywright.store.export.contents import Column, RunContents, Stream
-from skywright.store.file_nodes import KEPT, data_sources
+from skywright.store.file_nodes import VIRTUAL_DATASET, data_sources
 from skywright.store.ingest import State, ingest
 from skywright.store.journal_contents import datum
 from skywright.store.recover import contents_of, recover
@@ -112,7 +112,7 @@ def test_a_virtual_file_of_a_long_data_key(tmp_path: Path) -> None:
     )
     assert not isinstance(source, DataError)
     with h5py.File(path_from_uri(source.assets[0].data_uri)) as virtual:
-        assert virtual[KEPT][:, 0].tolist() == [4.0, 6.0]
+        assert virtual[VIRTUAL_DATASET][:, 0].tolist() == [4.0, 6.0]
 
 
 @pytest.mark.parametrize("uri", ["s3://bucket/file.h5", "nonsense"])

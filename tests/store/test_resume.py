@@ -20,7 +20,7 @@ from support.streaming import StreamingCamera, noise
 
 from skywright.callbacks.journal import Journal
 from skywright.store.export.contents import read_contents
-from skywright.store.file_nodes import KEPT, data_sources, write_virtual_file
+from skywright.store.file_nodes import VIRTUAL_DATASET, data_sources, write_virtual_file
 from skywright.store.ingest import RunIngest, State, ingest
 from skywright.store.journal_contents import ExternalRows, JournalContents, ResourceRows, datum
 from skywright.store.rows import stored_data_keys
@@ -232,7 +232,7 @@ def test_virtual_file_while_the_source_is_still_written(client: Any, journals: P
         target, [(resource, ResourceRows("r", 0, 2)), (resource, ResourceRows("r", 4, 5))]
     )
     with h5py.File(target, "r", swmr=True, libver="latest", locking=False) as file:
-        kept = file[KEPT][:]
+        kept = file[VIRTUAL_DATASET][:]
     camera.unstage()
     np.testing.assert_array_equal(kept, [noise(1), noise(2), noise(5)])
 

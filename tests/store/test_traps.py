@@ -300,11 +300,11 @@ def run_writer(answer: dict[str, Any]) -> tuple[RunWriter, list[dict[str, Any]]]
     """Make a writer whose server gives `answer`; the list has what it is sent."""
     sent: list[dict[str, Any]] = []
 
-    def ask(_: Any, route: str, body: dict[str, Any]) -> dict[str, Any]:
+    def post(_: Any, route: str, body: dict[str, Any]) -> dict[str, Any]:
         sent.append(body)
         return answer
 
-    catalog: Any = SimpleNamespace(runs_like=lambda _: None, ask=ask)
+    catalog: Any = SimpleNamespace(runs_like=lambda _: None, post=post)
     return RunWriter(catalog, {"uid": "u", "time": 1.0}), sent
 
 

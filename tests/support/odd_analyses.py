@@ -44,7 +44,7 @@ class Prints(PictureStatistics):
     """Prints what looks like a message, and what does not, from Python and from C."""
 
     def measure(self, batch: Batch) -> Mapping[str, Any]:
-        print('["over", {}]', "\n5\ntext\n", flush=True)
+        print('["run_done", {}]', "\n5\ntext\n", flush=True)
         os.write(1, b"from a library in C\n")
         return super().measure(batch)
 

@@ -1,9 +1,10 @@
-"""The analysis framework: statistics of a run that do not depend on how its frames arrive.
+"""The analysis framework: statistics of a run that do not depend on how its members arrive.
 
-Identities (frame numbers, pulse ids, tags) are divided into blocks of fixed size; a block may be
-divided further by the settings numbers of its members. A block's statistic is computed
-from its members in order of identity, and blocks are folded in block order. So any order,
-repetition and assignment of whole blocks to workers gives the same bits.
+A member is a frame, pulse or shot. Its identity is its frame number, pulse id or tag. Identities
+are divided into blocks of fixed size; a block may be divided further by the settings numbers of its
+members. A block's statistic is computed from its members in order of identity, and blocks are
+folded in block order. So any order, repetition and assignment of whole blocks to workers gives the
+same bits.
 
 The states of a block:
 
@@ -59,8 +60,9 @@ class Analysis(ABC, Generic[Statistic]):
     """An analysis and its partial result over the members that it has seen.
 
     A subclass names its `inputs`, `columns` and `results` and defines `measure`, `statistic` (or
-    `extend`, if it is `ordered`), `fold` and `summarize`; all must be pure functions. This class
-    does the rest: `update`, `merge` and `result`; `advance` folds blocks to limit the memory use.
+    `extend`, if it is `ordered`), `fold` and `summarize`; all but `extend` must be pure functions.
+    This class does the rest: `update`, `merge` and `result`; `advance` folds blocks to limit the
+    memory use.
     A block with missing identities is computed from the members that exist.
 
     Parameters
@@ -74,11 +76,11 @@ class Analysis(ABC, Generic[Statistic]):
     inputs: ClassVar[Sequence[str]]
     """Data keys that each member must have; ``image`` stands for ``<device>_image``."""
     optional: ClassVar[Sequence[str]] = ()
-    """Further data keys, given to `measure` where they are."""
+    """Further data keys, given to `measure` if the stream has them."""
     arrays: ClassVar[Mapping[str, ArrayInput]] = {}
-    """Shape and dtype that array inputs must have, by input. They exclude data keys that only end
-    with the input's name, such as the count ``n_flat_image``, and the ``image`` of another kind of
-    detector."""
+    """Shape and dtype that array inputs must have, by input. This check excludes data keys whose
+    name ends like the input but which are something else, for example the count ``n_flat_image``,
+    or the ``image`` of another kind of detector."""
     stream: ClassVar[str] = "members"
     """Name of the derived run's stream with the columns, for example ``pulses``."""
     columns: ClassVar[Sequence[Column]] = ()
@@ -94,20 +96,20 @@ class Analysis(ABC, Generic[Statistic]):
     block_size: ClassVar[int] = 64
     """Identities in a block. An open block keeps the rows of its members."""
     block_setting: ClassVar[str] = ""
-    """Name of an integer column of `measure`: the settings number of each member. Members with
-    different settings, such as regions of interest, have different numbers. The number is part of
-    the block's key, so members with different settings are never in one statistic; `fold` decides
-    how to combine them. Within a range of identities the blocks are folded in order of this number.
-    If the column is an input too, identities may restart where the number increases
-    (`IdentityOrder`). Empty: settings do not matter."""
+    """Empty: settings do not matter. Else the name of an integer column of `measure`: the settings
+    number of each member. Members with different settings, such as regions of interest, have
+    different numbers. Members with different numbers are never in one block; `fold` combines the
+    blocks. Within a range of identities blocks are folded in order of this number. If the column
+    is also an input, identities may begin again where the number increases (`IdentityOrder`)."""
     ordered: ClassVar[bool] = False
-    """Members of a block come in order of identity and are added one by one with `extend`, so an
-    open block stores only its statistic: for running images. A member out of order is refused."""
+    """Members of a block come in order of identity and are added in order with `extend`, a batch at
+    a time, so an open block stores only its statistic: for running images. A member out of order
+    is refused."""
     keep: ClassVar[Literal["first", "last"]] = "first"
     """Which row is used if an identity occurs twice in an open block. Rows for a folded block are
     refused (`refused` counts them), whatever `keep` is. `ordered` requires "first"."""
     pictures: ClassVar[int] = 0
-    """Number of members to `draw` at the end of a run."""
+    """Number of members of which `draw` makes pictures at the end of a run."""
     skips: ClassVar[bool] = True
     """True: a live analysis skips members when it is behind. False: it analyzes all members,
     however long that takes after the end of the run. The end of the session interrupts it."""
@@ -126,7 +128,7 @@ class Analysis(ABC, Generic[Statistic]):
         self.refused = 0
         """Number of times that a member was not used: its block was closed or folded before it
         came, it came out of order (`ordered`), or `merge` used another version of its block. The
-        result can have it all the same, from that other version."""
+        result may still contain it, from the other version."""
         self._open: dict[BlockKey, list[Batch]] = {}
         self._growing: dict[BlockKey, _Block[Statistic]] = {}  # open, of an ordered analysis
         self._closed: dict[BlockKey, _Block[Statistic]] = {}
@@ -159,7 +161,7 @@ class Analysis(ABC, Generic[Statistic]):
         raise NotImplementedError(f"{type(self).__name__}.extend")
 
     def compact(self, statistic: Statistic) -> Statistic:
-        """Reduce the statistic of a finished block before `split` sends it to another process."""
+        """Reduce the statistic of a block in `split`, before the caller sends it away."""
         return statistic
 
     @abstractmethod
@@ -223,10 +225,11 @@ class Analysis(ABC, Generic[Statistic]):
     def merge(self, other: Self) -> Self:
         """Add the blocks of another partial result, which is not changed; return self.
 
-        At most one of the two may have folded blocks (`advance`): if both have, the folded members
-        of the other are refused. A block that both have with the same members is used once. If the
-        members differ (the block was split between workers), the version with more members is used;
-        all members of the other count as refused, and so do members of blocks that are folded here.
+        This closes all open blocks of this object. If both have folded blocks (`advance`), the
+        folded members of `other` are refused. A block that both have with the same members is used
+        once. If the members differ (the block was split between workers), the version with more
+        members is used; all members of the other version count as refused, and so do members of
+        blocks that are folded here.
         """
         self.refused += other.refused
         if other._watermark is not None:
@@ -280,7 +283,7 @@ class Analysis(ABC, Generic[Statistic]):
 
     # Bookkeeping --------------------------------------------------------------------------------
 
-    def settings_numbers(self, batch: Batch) -> NDArray[np.integer[Any]] | None:
+    def input_settings(self, batch: Batch) -> NDArray[np.integer[Any]] | None:
         """Return the settings number of each member, (n,); None if they are not an input."""
         numbers = batch.data.get(self.block_setting)
         is_known = numbers is not None and numbers.ndim == 1 and numbers.dtype.kind in "iu"
@@ -336,12 +339,12 @@ class Analysis(ABC, Generic[Statistic]):
     def _cut(self, members: Batch) -> Iterator[tuple[BlockKey, Batch]]:
         """Yield the members of each block, in block order."""
         blocks = members.identities // self.block_size
-        settings = self._settings(members)
+        settings = self._measured_settings(members)
         for block, setting in np.unique(np.stack([blocks, settings], axis=1), axis=0).tolist():
             of_block = (blocks == block) & (settings == setting)
             yield (block, setting), members if of_block.all() else members.take(of_block)
 
-    def _settings(self, members: Batch) -> NDArray[np.int64]:
+    def _measured_settings(self, members: Batch) -> NDArray[np.int64]:
         """Return the settings number of each member, (n,); zeros without `block_setting`."""
         if not self.block_setting:
             return np.zeros(len(members), np.int64)

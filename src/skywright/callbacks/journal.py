@@ -36,14 +36,16 @@ log = logging.getLogger(__name__)
 class _Encoder(json.JSONEncoder):
     """JSON of any value in documents; NaN and infinity are kept.
 
-    A single date or duration in ns becomes an integer, a long double a double. Values that have no
-    form in JSON become their text.
+    A numpy scalar of a date or duration in ns becomes an integer; a long double becomes a float.
+    Values that have no form in JSON become their text.
     """
 
     def default(self, value: Any) -> Any:
         if isinstance(value, np.ndarray):
             return value.tolist()
-        if isinstance(value, np.longdouble):  # the item of these two is no Python number
+        # `.item()` of a long double is a long double, no Python number; the same holds for the
+        # complex one
+        if isinstance(value, np.longdouble):
             return float(value)
         if isinstance(value, np.clongdouble):
             return complex(value)
@@ -140,7 +142,8 @@ class _RunFile:
                 os.fsync(self.fd)
             # Readers see the file only after the start document is complete and the lock is held
             if name == "start":
-                if not self.is_renamed:  # by an attempt whose directory could not be synced
+                # True if an earlier attempt renamed the file but could not sync the directory
+                if not self.is_renamed:
                     self.path.with_suffix(TEMPORARY_SUFFIX).rename(self.path)
                     self.is_renamed = True
                 fsync_directory(self.path.parent)
@@ -182,10 +185,11 @@ class _QueuedLine:
 class Journal:
     """Writes each run's documents to a JSON-lines file of its own.
 
-    Subscribe it first: ``RE.subscribe(Journal(directory, RE))``. A document is flushed to the
-    operating system when the call returns, so SIGKILL of this process loses nothing; start and
-    stop documents are synced to the disk. While the disk is full, documents wait in memory, in
-    order, and the journal requests the RunEngine to suspend until they are written.
+    Subscribe it first: ``RE.subscribe(Journal(directory, RE))``. When the call returns, the
+    operating system has the document. So SIGKILL of this process loses nothing, except documents
+    that wait in memory while the disk is full. Start and stop documents are synced to the disk.
+    While the disk is full, documents wait in memory, in order, and the journal requests the
+    RunEngine to suspend until they are written.
 
     Parameters
     ----------
@@ -228,10 +232,11 @@ class Journal:
         ConfigError
             If the run has a journal in `directory` already (two journals on one RunEngine).
         DataError
-            If the document cannot be stored: it has no JSON form, or the disk is full for too long.
+            If the document cannot be stored: it has no JSON form, or the disk is full and, with
+            this document, more than `backlog_bytes` would wait.
         """
         with self._lock:
-            file = self._file_of(name, doc)
+            file = self._route(name, doc)
             if file is None:
                 log.error("journal: %s document of no open run is not stored: %s", name, doc)
                 return
@@ -264,7 +269,12 @@ class Journal:
 
     # Routing
 
-    def _file_of(self, name: str, doc: Mapping[str, Any]) -> _RunFile | None:
+    def _route(self, name: str, doc: Mapping[str, Any]) -> _RunFile | None:
+        """Return the file of a document's run; None if no such run is open.
+
+        A start document opens the file. The uid of a document that others refer to is registered.
+        The data keys of a descriptor that have no ``dtype_numpy`` are noted in `_untyped`.
+        """
         if name == "start":
             return self._open_run(doc)
         if name in ("stop", "descriptor", "resource", "stream_resource"):
@@ -289,9 +299,10 @@ class Journal:
         path = journal_path(self.directory, doc["uid"])
         if path.exists() or path.with_suffix(TEMPORARY_SUFFIX).exists():
             raise ConfigError(
-                f"{path}: this run has a journal already; subscribe one Journal to a RunEngine"
+                f"{path}: this run has a journal already; subscribe only one Journal to each "
+                "RunEngine"
             )
-        self._suspended = False  # an aborted plan takes its suspension with it
+        self._suspended = False  # the abort of a plan also ended its suspension
         file = self._files[doc["uid"]] = _RunFile(path)
         file.document_uids.add(doc["uid"])
         return file
@@ -408,7 +419,7 @@ class Journal:
     def release_after_fork(self) -> None:
         """Close the files in a forked child; else their locks would outlive the parent.
 
-        Documents that wait are the parent's to write.
+        The parent writes the waiting documents.
         """
         for file in (*self._files.values(), *(line.file for line in self._backlog)):
             file.close()
@@ -417,7 +428,8 @@ class Journal:
         self._backlog_size = 0
         self._untyped = {}
         self._refused, self._suspended, self.trouble = 0, False, None
-        # Another thread of the parent may hold them; there is none that tries again
+        # Another thread of the parent may hold the lock. The retry thread does not exist in the
+        # child.
         self._lock, self._backlog_empty = threading.RLock(), threading.Event()
         self._backlog_empty.set()
 

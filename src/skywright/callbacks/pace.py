@@ -9,7 +9,8 @@ from skywright.analysis.frames import frames_per_read
 
 DECISION_LIMIT = "decision_limit_s"
 """Key of a start document: maximum time that the analysis of the waiting frames may take, s, for a
-plan that waits for results. More frames than that are skipped, evenly spread, and counted."""
+plan that waits for results. Frames that cannot be analyzed within this time are skipped, evenly
+spread, and counted."""
 BATCH_S = 0.25
 """Maximum time of a batch, s. The worker reports progress after each batch; a worker that reports
 none counts as stalled."""

@@ -25,8 +25,8 @@ class SecondAnalysis:
     ----------
     name
         Name of the analysis.
-    run
-        The analysis of this raw run.
+    second_run
+        The second-stage analysis of this raw run.
     start
         Start document of the raw run.
     emit
@@ -40,14 +40,14 @@ class SecondAnalysis:
     def __init__(
         self,
         name: str,
-        run: SecondRun,
+        second_run: SecondRun,
         start: Mapping[str, Any],
         emit: Emit,
         assets: Path,
         draw: Draw,
     ) -> None:
         self.name = name
-        self.run = run
+        self.second_run = second_run
         self.draw_until = math.inf
         """Time of the monotonic clock after which a derived run is written without pictures."""
         self._draw = draw
@@ -61,7 +61,7 @@ class SecondAnalysis:
     def take(self, name: str, doc: Mapping[str, Any]) -> None:
         """Process a document of the raw run; a failure is logged."""
         try:
-            self.run(name, doc)
+            self.second_run(name, doc)
         except Exception:  # the first analysis goes on
             log.exception("%s: %s document could not be processed", self.name, name)
 
@@ -107,12 +107,12 @@ class SecondAnalysis:
         if self._is_over:
             return
         self._is_over = True
-        if not (self.run.fits and self._rows):
+        if not (self.second_run.fits and self._rows):
             return
         self._facts = {"answered": self._requested, "error": "", "error_type": ""}
         try:
             analysis, members = self._compute()
-            drawn = self._draw((self.run, analysis, members, _scalars(analysis)))
+            drawn = self._draw((self.second_run, analysis, members, _scalars(analysis)))
             while not drawn.done() and time.monotonic() < self.draw_until:
                 yield
             if not drawn.done() and self.draw_until > 0.0:  # 0: it was not to wait
@@ -132,7 +132,7 @@ class SecondAnalysis:
         if not self._rows:
             raise DataError(f"run {self._start['uid'][:8]} has no row yet")
         self._rows = [concatenate(self._rows)]
-        analysis, members = self.run.prepare(self._rows[0])
+        analysis, members = self.second_run.prepare(self._rows[0])
         analysis.update(members)
         return analysis, members
 
@@ -153,7 +153,7 @@ class SecondAnalysis:
         except Exception as error:
             derived.close("fail", f"{type(error).__name__}: {error}")
             raise
-        why = self.run.failure(_scalars(analysis))
+        why = self.second_run.failure(_scalars(analysis))
         derived.close("fail" if why else "success", why, pictures, keeps_result=True)
         self._facts |= {
             "rows": derived.rows,

@@ -40,8 +40,9 @@ class BacklogLimits:
     Parameters
     ----------
     max_behind_s
-        Maximum time that the analysis of the waiting frames may take, s. More frames than that are
-        skipped, evenly spread, and counted; those that wait at the first batch are not skipped.
+        Maximum time that the analysis of the waiting frames may take, s. Frames that cannot be
+        analyzed within this time are skipped, evenly spread, and counted. Frames that wait at the
+        first batch are not skipped for this limit.
     catch_up_s
         Time limit, s, for the remaining frames after the stop document. An analysis that skips none
         (`Analysis.skips`) goes on until it has analyzed all frames that are in their file.
@@ -57,10 +58,10 @@ def begin_derived(
     emit: Emit,
     assets: Path,
 ) -> tuple[DerivedRun, SkywrightError | None]:
-    """Begin the derived run of a stream; return it, and why its frames cannot be analyzed.
+    """Begin the derived run of a stream; return it, and why its frames cannot be analyzed, or None.
 
-    A configuration that the analysis refuses is such a reason: the derived run, made without the
-    configuration, is to report it.
+    If the analysis refuses the configuration, the derived run is made with an empty configuration,
+    so that its stop document can report the reason.
     """
     failure: SkywrightError | None = DataError(raw.error) if raw.error else None
     try:
@@ -163,7 +164,8 @@ class StreamAnalysis:
         is_over = is_open and self.raw.run.stop is not None and not self.exit_status
         if is_over and self._guarded(self._is_done):
             self._guarded(self._finish)
-        has_ended = self.exit_status != self._status_after_step  # here, or as rows were written
+        # In this step, or in `write_due` since the last step
+        has_ended = self.exit_status != self._status_after_step
         self._status_after_step = self.exit_status
         return self.position > before or has_ended or any(answers)
 
@@ -182,7 +184,7 @@ class StreamAnalysis:
 
     def interrupt(self, reason: str) -> None:
         """End the derived run now: its raw run will not end, or its pictures take too long."""
-        self._stop_drawing_at(0.0)
+        self._set_picture_deadline(0.0)
         self.close_step()
         if self.derived is not None and not self.exit_status:
             self._guarded(lambda: self._close("abort", f"interrupted: {reason}"))
@@ -210,11 +212,14 @@ class StreamAnalysis:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing is left to do for this stream."""
+        """Whether the raw run has stopped and the derived run has ended."""
         return self.raw.run.stop is not None and bool(self.exit_status)
 
-    def progress(self) -> dict[str, Any]:
-        """Return the state for the session, with what is new of the second stage."""
+    def take_progress(self) -> dict[str, Any]:
+        """Return the state for the session; take the news of the second stage out of its analyses.
+
+        The next call does not return these news again.
+        """
         derived = self.derived
         return {
             "raw_uid": self.raw.run.uid,
@@ -240,7 +245,7 @@ class StreamAnalysis:
             )
             self.error_type = type(error).__name__
             self.exit_status, self.reason = "fail", f"{self.error_type}: {error}"
-            self._stop_drawing_at(0.0)
+            self._set_picture_deadline(0.0)
             for _ in self._finish_second():  # does not wait for pictures: `draw_until` is over
                 pass
             try:
@@ -255,7 +260,7 @@ class StreamAnalysis:
         self.derived, failure = begin_derived(self.raw, self._make, self._emit, self._assets)
         self._analysis = self.derived.analysis
         if failure is not None:
-            raise failure
+            raise failure  # `_guarded` closes the derived run with this reason
 
     def _analyze(self) -> None:
         derived, reader = self.derived, self._reader
@@ -281,7 +286,7 @@ class StreamAnalysis:
             each.add(Batch(batch.identities, batch.times, rows))
         self.position = chosen[-1] + 1
         self._scalars = derived.scalars()
-        if not derived.analysis.pictures:  # `_finish` reads the frames to draw again
+        if not derived.analysis.pictures:  # with pictures, `_finish` must read these frames again
             reader.table.forget(self.position)
         now = time.monotonic()
         self._pace.add_measurement(len(batch), now - begun, batch.nbytes)
@@ -344,11 +349,11 @@ class StreamAnalysis:
             if frames is None
             else self._picture_thread.submit(attempt, self._analysis.draw, frames)
         )
-        self._stop_drawing_at(time.monotonic() + DRAWING_LIMIT_S)
+        self._set_picture_deadline(time.monotonic() + DRAWING_LIMIT_S)
         self._closing = self._close_all(drawn)
 
-    def _stop_drawing_at(self, until: float) -> None:
-        """Let the derived runs end without pictures after a time of the monotonic clock."""
+    def _set_picture_deadline(self, until: float) -> None:
+        """Set the time of the monotonic clock after which the derived runs end without pictures."""
         self._draw_until = until
         for each in self.second:
             each.draw_until = until

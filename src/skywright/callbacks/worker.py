@@ -2,8 +2,9 @@
 
 ``python -m skywright.callbacks.worker NAME --journal DIR --assets DIR`` reads ``[name, document]``
 JSON lines, reads the files that they refer to, and writes one derived run for each stream of a raw
-run that has the required data keys, but ``baseline``. A failure of the analysis does not end this
-process; it is the reason in the derived run's stop document.
+run that has the required data keys, except the stream ``baseline``. A failure of the analysis does
+not end this process; it is the reason in the derived run's stop document. Protocol: see
+`worker_supervisor`.
 """
 
 import argparse
@@ -33,6 +34,7 @@ from skywright.callbacks.stream_documents import Emit
 from skywright.errors import SkywrightError
 from skywright.processes.child import keep_stdout
 from skywright.processes.logs import log_to_stderr
+from skywright.waiting import pause
 
 REMAINING_FRAMES_LIMIT_S = 3.0
 """Time limit for the remaining frames after the session has ended, s."""
@@ -59,10 +61,14 @@ class SessionPipe:
         self._messages = messages
         threading.Thread(target=self._read, args=(source,), daemon=True).start()
 
-    def send(self, what: str, facts: Mapping[str, Any]) -> None:
-        """Write a message; it is dropped if the session has ended: then stdin ends too."""
+    def send(self, kind: str, content: Mapping[str, Any]) -> None:
+        """Write a message.
+
+        A message to a session that has ended is dropped; the loop of the worker ends when it reads
+        the end of stdin.
+        """
         with suppress(BrokenPipeError):
-            self._messages.write(encode_line(what, facts))
+            self._messages.write(encode_line(kind, content))
             self._messages.flush()
 
     def end(self) -> None:
@@ -84,7 +90,8 @@ class Worker:
     Parameters
     ----------
     name, parameters, keys
-        The analysis, its parameters, and full data keys of inputs that need them.
+        The analysis, its parameters, and the full data key of each input that more than one key
+        would fit.
     emit
         Called with each derived document.
     assets
@@ -109,12 +116,12 @@ class Worker:
         session: SessionPipe,
     ) -> None:
         self._make = partial(make_analysis, name, parameters)
-        kind = self._make()
-        kind.warm_up()
+        template = self._make()
+        template.warm_up()
         for stage in stages.values():
             stage.warm_up()
         self._stages = stages
-        self._required = RequiredKeys.of(kind, keys)
+        self._required = RequiredKeys.of(template, keys)
         self._emit, self._assets, self._limits = emit, assets, limits
         self._ids = RunIds()
         self._runs: dict[str, RawRun] = {}
@@ -127,7 +134,6 @@ class Worker:
         self._session = session
         self._drawer = Drawer()
         self._picture_thread = ThreadPoolExecutor(1, "pictures")
-        self._pause = threading.Event()
 
     def stop(self) -> None:
         """End as if stdin had ended."""
@@ -143,7 +149,7 @@ class Worker:
             if time.monotonic() >= beat_due:  # it may wait for frames or pictures for long
                 beat_due = time.monotonic() + BEAT_S
                 for each in self._streams.values():
-                    self._session.send("progress", each.progress())
+                    self._session.send("progress", each.take_progress())
             goes_on = self._listen(timeout, block=not any(worked))
         deadline = time.monotonic() + REMAINING_FRAMES_LIMIT_S
         for each in list(self._streams.values()):
@@ -151,10 +157,10 @@ class Worker:
                 if not self._step(each):
                     if not each.is_closing:
                         break
-                    self._pause.wait(DRAWING_POLL_S)
+                    pause(DRAWING_POLL_S)
             ended = each.raw.run.stop is not None
-            middle = "before the analysis did" if ended else "in the middle of the run"
-            each.interrupt(f"the session ended {middle}")
+            when = "before the analysis did" if ended else "in the middle of the run"
+            each.interrupt(f"the session ended {when}")
             self._report_end(each)
         self._drawer.close()
         self._picture_thread.shutdown(wait=False, cancel_futures=True)
@@ -190,9 +196,9 @@ class Worker:
             self._runs[uid] = RawRun(doc, self._required)
             self._second[uid] = [
                 SecondAnalysis(
-                    each, stage.begin_run(doc), doc, self._emit, self._assets, self._drawer
+                    analysis, stage.begin_run(doc), doc, self._emit, self._assets, self._drawer
                 )
-                for each, stage in self._stages.items()
+                for analysis, stage in self._stages.items()
             ]
         run = self._runs.get(uid)
         if run is None:
@@ -217,8 +223,8 @@ class Worker:
         for stream in self._of(uid):
             stream.interrupt(reason)
             del self._streams[uid, stream.raw.name]
-            self._session.send("done", stream.progress())
-        self._session.send("over", {"raw_uid": uid})
+            self._session.send("stream_done", stream.take_progress())
+        self._session.send("run_done", {"raw_uid": uid})
 
     def _of(self, uid: str) -> list[StreamAnalysis]:
         return [each for (owner, _), each in self._streams.items() if owner == uid]
@@ -240,12 +246,12 @@ class Worker:
                 )
                 self._streams[run.uid, name] = stream
                 # So the session knows the uid if this process dies
-                self._session.send("progress", stream.progress())
+                self._session.send("progress", stream.take_progress())
 
     def _step(self, stream: StreamAnalysis) -> bool:
         worked = stream.step()
         if worked:
-            self._session.send("progress", stream.progress())
+            self._session.send("progress", stream.take_progress())
         ended = stream.close_step()
         self._report_end(stream)
         return worked or ended
@@ -253,14 +259,14 @@ class Worker:
     def _report_end(self, stream: StreamAnalysis) -> None:
         run = stream.raw.run
         if stream.ended and self._streams.pop((run.uid, stream.raw.name), None) is not None:
-            self._session.send("done", stream.progress())
+            self._session.send("stream_done", stream.take_progress())
             self._forget_if_over(run)
 
     def _forget_if_over(self, run: RawRun) -> None:
         if run.uid in self._runs and run.stop is not None and not self._of(run.uid):
             del self._runs[run.uid], self._second[run.uid]
             self._done_streams.pop(run.uid, None)
-            self._session.send("over", {"raw_uid": run.uid})
+            self._session.send("run_done", {"raw_uid": run.uid})
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -286,7 +292,9 @@ def main(arguments: list[str] | None = None) -> int:
     journal = Journal(options.journal)
     limits = BacklogLimits(options.max_behind, options.catch_up)
     try:
-        second = {each: make_second_stage(each, more) for each, more in options.second.items()}
+        second = {
+            name: make_second_stage(name, parameters) for name, parameters in options.second.items()
+        }
         worker = Worker(
             options.name,
             options.parameters,

@@ -11,10 +11,10 @@ commands
 From the worker: ``[kind, facts]``:
 
 - ``ready`` (analysis): once, when it can analyze frames;
-- ``progress`` (`StreamAnalysis.progress`): at the start of a stream, after each batch, after an
-  answer to a request, and every `worker.BEAT_S` while it waits for announced frames;
-- ``done`` (the same): at the end of a stream;
-- ``over`` (raw_uid): when all streams of a run have ended.
+- ``progress`` (`StreamAnalysis.take_progress`): at the start of a stream, after each batch, after
+  an answer to a request, and every `worker.BEAT_S` while it waits for announced frames;
+- ``stream_done`` (the same): at the end of a stream;
+- ``run_done`` (raw_uid): when all streams of a run have ended.
 """
 
 import json
@@ -366,13 +366,13 @@ class WorkerSupervisor:
         run = self._runs.get(uid)
         if run is None:
             return
-        if kind == "over":
+        if kind == "run_done":
             self._end_run(uid, run.abandoned)
             return
         stream = run.streams[facts["stream"]]
         stream.last_report = time.monotonic()
         stream.reached, stream.derived_uid = facts["reached"], facts["derived_uid"]
-        stream.error, stream.done = facts["reason"], kind == "done"
+        stream.error, stream.done = facts["reason"], kind == "stream_done"
         keys = ("derived_uid", "reached", "rows", "columns", "result", "error_type", "second")
         progress = {key: facts[key] for key in keys}
         self._report(uid, facts["stream"], done=stream.done, error=stream.error, **progress)

@@ -23,8 +23,7 @@ from skywright.cli.up import DASHBOARD, INGESTER, REPEATER, TILED, check_directo
 from skywright.config import FILE_NAME, Settings, load_settings
 from skywright.errors import ConfigError, SkywrightError
 from skywright.instruments import instruments
-from skywright.processes import locks
-from skywright.processes import stack as runtime
+from skywright.processes import locks, stack
 from skywright.processes.ports import port_is_free
 
 LOW_DISK_BYTES = 5_000_000_000
@@ -114,7 +113,7 @@ def examine() -> Iterator[Check]:
     yield from check_data(settings)
     yield from check_keys(settings)
     yield check_host_clock()
-    state = runtime.read_state(settings.directory)
+    state = stack.read_state(settings.directory)
     yield from check_ports(settings, state)
     yield from check_stack(settings, state)
     yield from check_session(settings)
@@ -127,7 +126,7 @@ def examine() -> Iterator[Check]:
 
 def glance(settings: Settings) -> Iterator[Check]:
     """Yield the checks that are cheap enough to repeat while somebody looks."""
-    state = runtime.read_state(settings.directory)
+    state = stack.read_state(settings.directory)
     yield from check_disk(settings)
     yield check_host_clock()
     yield from check_stack(settings, state)
@@ -236,7 +235,7 @@ def _last_error() -> str:
     return os.strerror(ctypes.get_errno())
 
 
-def check_ports(settings: Settings, state: runtime.State | None) -> Iterator[Check]:
+def check_ports(settings: Settings, state: stack.State | None) -> Iterator[Check]:
     """Check that configured ports are free, when nothing of ours should have them."""
     ports = {"store.tiled_port": settings.store.tiled_port if not settings.store.tiled_uri else 0}
     ports["dashboard.port"] = settings.dashboard.port if settings.dashboard.with_up else 0
@@ -247,7 +246,7 @@ def check_ports(settings: Settings, state: runtime.State | None) -> Iterator[Che
             yield wrong("ports", f"{key}: port {port} is taken", todo)
 
 
-def check_stack(settings: Settings, state: runtime.State | None) -> Iterator[Check]:
+def check_stack(settings: Settings, state: stack.State | None) -> Iterator[Check]:
     """Check that `skywright up` runs, with every part of it."""
     if state is None:
         if starting := runtime.not_ready(settings.directory):
@@ -275,12 +274,12 @@ def check_stack(settings: Settings, state: runtime.State | None) -> Iterator[Che
 
 def check_session(settings: Settings) -> Iterator[Check]:
     """Say who holds the store's session, if anybody does."""
-    owner = locks.lock_owner(settings.directory / runtime.SESSION_LOCK)
+    owner = locks.lock_owner(settings.directory / stack.SESSION_LOCK)
     if owner is not None:
         yield good("session", f"process {owner} has the session of this store")
 
 
-def check_tiled(settings: Settings, state: runtime.State) -> Iterator[Check]:
+def check_tiled(settings: Settings, state: stack.State) -> Iterator[Check]:
     """Check that tiled answers, takes our key and writes, and reads our files."""
     import httpx
 
@@ -304,7 +303,7 @@ def check_tiled(settings: Settings, state: runtime.State) -> Iterator[Check]:
         yield good("tiled", f"{found}; takes data and reads the files of the store")
 
 
-def check_journals(settings: Settings, state: runtime.State | None) -> Check:
+def check_journals(settings: Settings, state: stack.State | None) -> Check:
     """Check that the ingester keeps up: finished journals must not wait."""
     from skywright.store.tail import locked_if_dead
 

@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 from skywright.config import load_settings
-from skywright.processes import stack as runtime
+from skywright.processes import stack
 from skywright.session.profile import find_devices, load_devices, pvs_of, signals_of, silent_pvs
 
 CONNECT_LIMIT_S = 5.0
@@ -18,7 +18,7 @@ CONNECT_LIMIT_S = 5.0
 def main() -> None:
     """Print one JSON object: by device, how many PVs there are, which are silent, newest time."""
     settings = load_settings()
-    runtime.attach(settings.directory)
+    stack.attach(settings.directory)
     devices = find_devices(load_devices(settings))
     silent = silent_pvs(devices.values(), CONNECT_LIMIT_S)
     report = {}

@@ -28,8 +28,7 @@ from skywright.cli.output import ConfigOption
 from skywright.cli.up import STARTING, check_directory
 from skywright.config import Settings, load_settings
 from skywright.errors import ConfigError, HardwareError, SkywrightError
-from skywright.processes import locks
-from skywright.processes import stack as runtime
+from skywright.processes import locks, stack
 from skywright.processes.child import start_module
 from skywright.processes.lifecycle import SUPERVISED, end_process
 from skywright.processes.supervisor import STILL_STARTING
@@ -86,7 +85,7 @@ def session(
         os.environ["SKYWRIGHT_CONFIG"] = str(config.resolve())
     check_directory(settings)
     startup_directory(settings)
-    locks.hold_lock(settings.directory / runtime.SESSION_LOCK, "session")
+    locks.hold_lock(settings.directory / stack.SESSION_LOCK, "session")
     have_beamline(settings)
     if program is None:
         _run_ipython()
@@ -120,10 +119,10 @@ def have_beamline(settings: Settings, progress: Callable[[str], object] | None =
     HardwareError
         If it does not start; the text is what `up` printed.
     """
-    owner = locks.lock_owner(settings.directory / runtime.UP_LOCK)
+    owner = locks.lock_owner(settings.directory / stack.UP_LOCK)
     if owner is not None:
         typer.echo(f"Using the beamline of `skywright up`, process {owner} ...", err=True)
-    if runtime.await_state(settings.directory, UP_READY_LIMIT_S):
+    if stack.await_state(settings.directory, UP_READY_LIMIT_S):
         return
     typer.echo("Starting the beamline ...", err=True)
     process = start_module(

@@ -19,8 +19,7 @@ from skywright.cli.data_directories import data_directories, why_unreadable
 from skywright.cli.output import ConfigOption
 from skywright.config import OWN_NAMES, Settings, StoreSettings, load_settings
 from skywright.errors import ConfigError
-from skywright.processes import locks
-from skywright.processes import stack as runtime
+from skywright.processes import locks, stack
 from skywright.processes.lifecycle import SUPERVISED, announce_ready, end_with_parent, stop_event
 from skywright.processes.ports import free_port, port_is_free
 from skywright.processes.supervisor import Report, Service, Supervisor
@@ -57,9 +56,9 @@ def up(
     check_directory(settings)
     names_to_start = chosen(settings, wanted)
     check_data_directories(settings, names_to_start)
-    locks.hold_lock(settings.directory / runtime.UP_LOCK, "skywright up")
+    locks.hold_lock(settings.directory / stack.UP_LOCK, "skywright up")
     # At once: the file of one that was killed would send clients to ports where nobody answers.
-    (settings.directory / runtime.STATE_FILE).unlink(missing_ok=True)
+    (settings.directory / stack.STATE_FILE).unlink(missing_ok=True)
     services = plan_services(settings, names_to_start, config)
     end_with_parent()
     announce = as_json or bool(os.environ.get(SUPERVISED))
@@ -78,7 +77,7 @@ async def _run(
             return
         state = stack_state(settings, services, supervisor.children, started)
         try:
-            runtime.write_state(settings.directory, state)
+            stack.write_state(settings.directory, state)
         except OSError as error:
             supervisor.report("up", f"the state of the stack cannot be written: {error}")
 
@@ -108,7 +107,7 @@ async def _run(
         work.cancel()
         stopped.cancel()
         await supervisor.stop()
-        (settings.directory / runtime.STATE_FILE).unlink(missing_ok=True)
+        (settings.directory / stack.STATE_FILE).unlink(missing_ok=True)
 
 
 def chosen(settings: Settings, only: Set[str]) -> Set[str]:
@@ -171,7 +170,7 @@ def plan_services(settings: Settings, names: Set[str], config: Path | None) -> l
             name: ports.usable(ioc.port, f"iocs.{name}.port") for name, ioc in wanted.items()
         }
         # An IOC may be a client of another, as the simulated camera is of the goniometer.
-        clients = runtime.client_environment(_addresses(settings, servers), repeater_port)
+        clients = stack.client_environment(_addresses(settings, servers), repeater_port)
         environment = base | clients | _server_environment(repeater_port)
         services += [
             _ioc_service(settings, name, port, environment) for name, port in servers.items()
@@ -210,7 +209,7 @@ def _server_environment(repeater_port: int) -> dict[str, str]:
         "EPICS_CAS_BEACON_ADDR_LIST": "127.0.0.1",
         "EPICS_CAS_AUTO_BEACON_ADDR_LIST": "NO",
         "EPICS_CAS_BEACON_PORT": str(repeater_port),
-        "EPICS_CA_MAX_ARRAY_BYTES": str(runtime.MAX_ARRAY_BYTES),
+        "EPICS_CA_MAX_ARRAY_BYTES": str(stack.MAX_ARRAY_BYTES),
     }
 
 
@@ -299,18 +298,18 @@ class _Ports:
 def stack_state(
     settings: Settings,
     services: Sequence[Service],
-    children: Mapping[str, runtime.Child],
+    children: Mapping[str, stack.Child],
     started: float,
-) -> runtime.State:
+) -> stack.State:
     """Return what others need to know of the stack as it is now."""
     ports = {service.name: service.port for service in services}
     own_uri = f"http://127.0.0.1:{ports[TILED]}" if TILED in ports else ""
-    return runtime.State(
+    return stack.State(
         pid=os.getpid(),
         started=started,
         prefix=settings.pv_prefix(),
         tiled_uri=settings.store.tiled_uri or own_uri,
-        epics=runtime.client_environment(_addresses(settings, ports), ports.get(REPEATER, 0)),
+        epics=stack.client_environment(_addresses(settings, ports), ports.get(REPEATER, 0)),
         processes=dict(children),
     )
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import threading
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -11,6 +10,7 @@ from typing import Any
 
 from skywright.errors import ConfigError, HardwareError
 from skywright.processes.locks import lock_owner
+from skywright.waiting import pause
 
 STATE_FILE, UP_LOCK, SESSION_LOCK = "up.json", "up.lock", "session.lock"
 MAX_ARRAY_BYTES = 40_000_000
@@ -34,12 +34,12 @@ class State:
     """Unix time, s."""
     prefix: str
     tiled_uri: str
-    """Without a key; empty if this stack has no tiled."""
+    """URI of the tiled in use, without a key; empty if there is none."""
     epics: Mapping[str, str]
     """Environment of Channel Access clients."""
     processes: Mapping[str, Child] = field(default_factory=dict)
-    """Processes by service. The queue server treats an object with `children` as a device, so this
-    has another name."""
+    """Processes by service. The key in the file is ``children``. The attribute has another name,
+    because bluesky-queueserver takes an object with an attribute `children` for a device."""
 
 
 def client_environment(addresses: list[str], repeater_port: int = 0) -> dict[str, str]:
@@ -79,7 +79,10 @@ def write_state(directory: Path, state: State) -> None:
 
 
 def read_state(directory: Path) -> State | None:
-    """Return the state of the stack that serves the store `directory`; None if none does yet."""
+    """Return the state of the stack that serves the store `directory`.
+
+    None if no stack runs, or if it is still starting or stopping.
+    """
     if lock_owner(directory / UP_LOCK) is None:
         return None
     try:
@@ -106,14 +109,13 @@ def _known(kind: type[Child | State], fields: Mapping[str, Any]) -> dict[str, An
 
 
 def await_state(directory: Path, limit_s: float) -> State | None:
-    """Return the state of the stack, awaiting one that is starting; None if there is none.
+    """Return the state of the stack. If it is starting, wait for it. None if no stack runs.
 
     Raises
     ------
     HardwareError
         If it is still starting after `limit_s`.
     """
-    patience = threading.Event()
     deadline = time.monotonic() + limit_s
     while (state := read_state(directory)) is None:
         owner = lock_owner(directory / UP_LOCK)
@@ -124,7 +126,7 @@ def await_state(directory: Path, limit_s: float) -> State | None:
                 f"{directory}: skywright up, process {owner}, is not ready after {limit_s:g} s; "
                 f"look at {directory / 'logs'}"
             )
-        patience.wait(0.1)
+        pause(0.1)
     return state
 
 

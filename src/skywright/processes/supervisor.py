@@ -46,20 +46,20 @@ class Service:
     ready_line: bool = True
     """Whether the process prints a ready line; without one it is ready when it has started."""
     stop_before: str = ""
-    """Name of a service that is stopped after this one, because this one uses it until its end."""
+    """This service is stopped before the service of this name, which it uses until its end."""
     slow_s: float = 10.0
     """Time after which a message says that the service is still starting, s."""
     late_s: float = 120.0
     """Time after which a message says that the service is not ready yet, s."""
     may_be_late: bool = False
     """Whether `Supervisor.start` goes on without this service if it is not ready after `late_s`, or
-    has ended before. The start fails all the same if the program cannot be started, or ends because
-    of its configuration."""
+    has ended before. Even then the start fails if the program cannot be started, or ends because of
+    its configuration."""
     ready_limit_s: float = 600.0
     """Time after which a process that is not ready is terminated, s; `Supervisor.start` fails then,
     unless it has gone on without this service."""
     backoff_s: tuple[float, float] = (0.5, 30.0)
-    """Wait before the first restart, doubled each time up to the second value."""
+    """(first, longest) pause before a restart, s; doubled after each restart."""
     backoff_reset_s: float = 60.0
     """Run time of a child, s, after which the back-off is reset to its first value."""
 
@@ -72,7 +72,8 @@ class _Process:
     """
 
     handle: asyncio.subprocess.Process
-    parent_pipe: BinaryIO
+    stdin_write: BinaryIO
+    """Held open; its end tells the child that the supervisor is gone."""
     stdout: asyncio.StreamReader
     stdout_transport: asyncio.ReadTransport
 
@@ -106,12 +107,13 @@ class Supervisor:
         self._report = report
         self._changed = changed
         self._start_done = {service.name: asyncio.Event() for service in services}
-        """Set when a service is ready, or is late or has ended and the start goes on without it."""
+        """Set when `start` no longer waits for the service: it is ready, or it `may_be_late` and is
+        late or has ended."""
         self._processes: dict[str, _Process] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Start every service; return when each is ready, or is late or has ended where it may be.
+        """Start every service; return when no service is awaited any more (`_start_done`).
 
         Raises
         ------
@@ -211,6 +213,8 @@ class Supervisor:
             why = _ending(status)
             drain.cancel()
             await _end(process, limit_s=0)
+        # `stop` must not signal it: the system may give its process id to another program
+        del self._processes[service.name]
         if self.children.pop(service.name, None):
             self._changed()
         return status, f"{why}; last log line: {self._last_log_line(service, log_start)}"
@@ -288,14 +292,15 @@ class Supervisor:
 
 
 async def _spawn(service: Service, log: BinaryIO) -> _Process:
-    stdin_end, lifeline_end = os.pipe()
-    our_end, stdout_end = os.pipe()
-    parent_pipe, output = os.fdopen(lifeline_end, "wb"), os.fdopen(our_end, "rb")
+    stdin_read, write_descriptor = os.pipe()
+    read_descriptor, stdout_write = os.pipe()
+    stdin_write = os.fdopen(write_descriptor, "wb")
+    stdout_read = os.fdopen(read_descriptor, "rb")
     try:
         handle = await asyncio.create_subprocess_exec(
             *service.command,
-            stdin=stdin_end,
-            stdout=stdout_end,
+            stdin=stdin_read,
+            stdout=stdout_write,
             stderr=log,
             env={
                 LOG_LEVEL: "INFO",
@@ -307,17 +312,17 @@ async def _spawn(service: Service, log: BinaryIO) -> _Process:
             process_group=0,
         )
     except BaseException:
-        parent_pipe.close()
-        output.close()
+        stdin_write.close()
+        stdout_read.close()
         raise
     finally:
-        os.close(stdin_end)
-        os.close(stdout_end)
+        os.close(stdin_read)
+        os.close(stdout_write)
     reader = asyncio.StreamReader()
     transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(reader), output
+        lambda: asyncio.StreamReaderProtocol(reader), stdout_read
     )
-    return _Process(handle, parent_pipe, reader, transport)
+    return _Process(handle, stdin_write, reader, transport)
 
 
 async def _ready_line(process: _Process) -> dict[str, Any] | None:
@@ -348,7 +353,7 @@ async def _end(process: _Process, limit_s: float) -> None:
     with suppress(ProcessLookupError):
         os.killpg(process.handle.pid, signal.SIGKILL)
     await process.handle.wait()
-    process.parent_pipe.close()
+    process.stdin_write.close()
     process.stdout_transport.close()
 
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from skywright.files.readers import HDF5
-from skywright.store.file_nodes import KEPT
+from skywright.store.file_nodes import VIRTUAL_DATASET
 from skywright.store.journal_contents import JournalContents, Stream
 from skywright.store.table_adapter import MIMETYPE, rows_of
 from skywright.store.tiled_writer import UNREADABLE_FILES
@@ -71,7 +71,11 @@ def _starts_at_row_0(node: Any) -> bool:
     """Return whether an array shows the rows of an HDF5 file from row 0 on."""
     source = node.data_sources()[0]
     parameters = source.parameters
-    return source.mimetype == HDF5 and parameters["dataset"] != KEPT and not parameters.get("slice")
+    return (
+        source.mimetype == HDF5
+        and parameters["dataset"] != VIRTUAL_DATASET
+        and not parameters.get("slice")
+    )
 
 
 def _seq_nums(tables: list[Any]) -> list[int]:

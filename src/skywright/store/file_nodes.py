@@ -29,7 +29,7 @@ from skywright.store.journal_contents import ResourceRows, Stream, datum
 from skywright.store.reader_adapter import reader_source
 from skywright.store.table_adapter import MIMETYPE, fits_table, table_structure
 
-KEPT = "/kept"
+VIRTUAL_DATASET = "/kept"
 """Path of the dataset in a virtual file (`write_virtual_file`)."""
 COLUMNS = "columns"
 """Name of the node with the scalar columns of a file, where no data key has it."""
@@ -58,7 +58,7 @@ def data_sources(
     stream: Stream,
     resources: Mapping[str, dict[str, Any]],
     data_keys: Mapping[str, Any],
-    kept: Path,
+    virtual_directory: Path,
     *,
     tables: bool,
     ended: bool,
@@ -77,7 +77,7 @@ def data_sources(
         The stream resources of the run by uid.
     data_keys
         Data keys of the stream, as they are stored.
-    kept
+    virtual_directory
         Directory for the virtual files that leave rows out: superseded ones, and those of other
         streams.
     tables
@@ -107,7 +107,7 @@ def data_sources(
                 # may be ahead of another.
                 groups.setdefault(tuple(where) if ended else where[0][:2], []).append(key)
             else:
-                yield key, _array(stream, key, resources, data_keys, kept)
+                yield key, _array(stream, key, resources, data_keys, virtual_directory)
         except OSError:
             raise
         except DataError as error:
@@ -172,7 +172,7 @@ def _array(
     key: str,
     resources: Mapping[str, dict[str, Any]],
     data_keys: Mapping[str, Any],
-    kept: Path,
+    virtual_directory: Path,
 ) -> DataSource:
     segments = stream.catalog_rows(key)
     first = resources[segments[0].resource]
@@ -190,10 +190,10 @@ def _array(
         if len(name.encode()) > NAME_BYTES:
             start = name.encode()[:NAME_BYTES].decode(errors="ignore")
             name = f"{start}-{zlib.crc32(name.encode()):08x}"
-        path = kept / f"{name}.h5"
+        path = virtual_directory / f"{name}.h5"
         rows = rows_in_files(stream, key)
         write_virtual_file(path, [(resources[part.resource], part) for part in rows])
-        parameters = dict(first["parameters"]) | {"dataset": KEPT}
+        parameters = dict(first["parameters"]) | {"dataset": VIRTUAL_DATASET}
         first = first | {"uri": f"file://localhost{path}", "parameters": parameters}
         count = sum(segment.count for segment in segments)
         segments = [ResourceRows(first["uid"], 0, count, segments[0].sequence)]
@@ -229,7 +229,7 @@ def with_plain_uri(resource: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_virtual_file(path: Path, parts: Sequence[tuple[dict[str, Any], ResourceRows]]) -> None:
-    """Write an HDF5 file with one virtual dataset, `KEPT`, of the rows of `parts`, in order.
+    """Write an HDF5 file whose one dataset, `VIRTUAL_DATASET`, has the rows of `parts`, in order.
 
     Parameters
     ----------
@@ -267,7 +267,7 @@ def write_virtual_file(path: Path, parts: Sequence[tuple[dict[str, Any], Resourc
     path.parent.mkdir(parents=True, exist_ok=True)
     content = io.BytesIO()  # HDF5 does not survive each failure of a write
     with h5py.File(content, "w", libver="latest") as file:
-        file.create_virtual_dataset(KEPT, layout)
+        file.create_virtual_dataset(VIRTUAL_DATASET, layout)
     new = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}")
     try:
         new.write_bytes(content.getvalue())

@@ -1,4 +1,7 @@
-"""Clients that read what still grows, and that do not change each other."""
+"""Client classes of tiled for runs that are still being written.
+
+`ClientClasses` is the map of client classes of one connection.
+"""
 
 import math
 from collections.abc import Iterable
@@ -22,22 +25,22 @@ PLAIN = {"array", "table"}
 class GrowingArray(ArrayClient):
     """An array of a run that is being stored.
 
-    `read` returns the number of rows that the array had when it was looked up. tiled's own client
-    asks for all rows, and fails when there are more by then.
+    `read` returns the rows that the array had when this client was made. tiled's own client asks
+    for all rows, and fails when there are more by then.
     """
 
     def read(self, slice: Any = None) -> Any:
         """Return the array, or a part of it."""
         if slice is None and self.shape:
-            slice = tuple(_first(n) for n in self.shape)
+            slice = tuple(_first_n(n) for n in self.shape)
         return super().read(slice)
 
 
 class GrowingStream(BlueskyEventStreamV3):
-    """A stream that is read as far as all its columns go.
+    """A stream of a run that is being stored.
 
-    Table and arrays of a running stream grow one after the other; tiled's own client fails when
-    it meets them at different lengths.
+    `read` returns only the rows that all columns have. Table and arrays of a running stream grow
+    one after the other; tiled's own client fails when it meets them at different lengths.
     """
 
     def read(self, variables: Iterable[Any] = (DATAVALUES,), dim0: str | None = None) -> Any:
@@ -68,19 +71,23 @@ class GrowingStream(BlueskyEventStreamV3):
         leading = dim0 or "time"
         found = {name: ((leading,), values[: int(rows)]) for name, values in columns.items()}
         for part, structure in arrays.items():
-            taken = tuple(_first(n) for n in (rows, *structure["shape"][1:]))
-            dims = structure.get("dims") or _dims(part, leading, len(structure["shape"]))
-            client = self.base[part]
-            found[part] = (tuple(dims), client.read(taken) if dims else client.read())
+            shape = structure["shape"]
+            dims = structure.get("dims") or _dims(part, leading, len(shape))
+            # Without dimensions there are no rows
+            taken = tuple(_first_n(n) for n in (rows, *shape[1:])) if shape else None
+            found[part] = (tuple(dims), self.base[part].read(taken))
         return xarray.Dataset(found)
 
 
-def _first(n: float) -> Any:
+def _first_n(n: float) -> Any:
     return slice(0, int(n))
 
 
 def column_values(column: Any, declared: Any) -> Any:
-    """Return a table's column as an array: text as numpy's, fixed bytes as in their file."""
+    """Return a table's column as an array.
+
+    Text is numpy text, or fixed-length bytes if the descriptor declares them.
+    """
     if column.dtype == "string" or column.dtype == object:
         text = column.values.astype("U")
         is_bytes = isinstance(declared, str) and np.dtype(declared).kind == "S"
@@ -92,10 +99,10 @@ def _dims(name: str, leading: str, count: int) -> tuple[str, ...]:
     return (leading, *(f"{name}_dim{axis}" for axis in range(1, count)))[:count]
 
 
-class GrowingRun(BlueskyRunV3):
+class ColumnPathRun(BlueskyRunV3):
     """A run whose columns are found by path in any table: ``run["primary/psss_center"]``.
 
-    tiled's own looks in the table of events only.
+    tiled's own class looks only in the table of events.
     """
 
     def __getitem__(self, key: Any) -> Any:
@@ -109,11 +116,11 @@ class GrowingRun(BlueskyRunV3):
         return stream["/".join(parts[1:])]
 
 
-class Clients(OneShotCachedMap):
-    """Which class stands for which kind of node, for one connection.
+class ClientClasses(OneShotCachedMap):
+    """The client class of each kind of node, for one connection.
 
-    A copy is independent of its original. A copy of tiled's own map is not, so that one use of
-    ``db`` (or ``.v2``) would make version 2 runs of all runs in the process.
+    A copy is independent of its original. tiled's own map shares its entries with its copies: one
+    use of ``db`` (or ``.v2``) would change the class of all runs in the process.
     """
 
     @classmethod
@@ -125,11 +132,11 @@ class Clients(OneShotCachedMap):
         return self.of(self)
 
 
-def growing_clients() -> Clients:
+def growing_clients() -> ClientClasses:
     """Return tiled's client classes, some of them replaced by the classes of this module."""
     Container.discover_clients_from_entrypoints()
-    clients = Clients.of(DEFAULT_STRUCTURE_CLIENT_DISPATCH["numpy"])
+    clients = ClientClasses.of(DEFAULT_STRUCTURE_CLIENT_DISPATCH["numpy"])
     clients.set("BlueskyEventStream", lambda: GrowingStream)
-    clients.set("BlueskyRun", lambda: GrowingRun)
+    clients.set("BlueskyRun", lambda: ColumnPathRun)
     clients.set("array", lambda: GrowingArray)
     return clients

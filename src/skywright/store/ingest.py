@@ -1,4 +1,4 @@
-"""Writes one journal to tiled. The same code is used live, after a restart and by `recover`."""
+"""Writes one journal to tiled. `RunIngest` is used live, after a restart and by `recover`."""
 
 import logging
 import time
@@ -26,7 +26,7 @@ from skywright.store.tail import Line, Tail, locked_if_dead, start_time
 from skywright.store.tiled_writer import RunWriter, StreamWriter
 
 ATTEMPTS = 3
-"""Failures of one run, while others can be written, before it is put aside."""
+"""Number of failures after which a run is put aside, if the server accepts other writes."""
 REPLAY_PAUSE_FACTOR = 4
 """Pause before the next replay, in units of the duration of the last one (limits replays to 1/5 of
 the time). No pause after the stop document."""
@@ -39,17 +39,18 @@ LOST_MIDWAY = (
 )
 """Errors of a request of which a part at least was sent: the server may have acted on it."""
 POSTPONED_S = 60.0
-"""Pause of a run after `ATTEMPTS` requests without the server's answer, s. Other runs are
-written."""
-RETRY_LATER_STATUS = {429, 502, 503, 504}
+"""Pause of a run after `ATTEMPTS` requests without the server's answer, and of an open run after
+`ATTEMPTS` failures, s. Other runs are written."""
 PROXY_STATUS = {502, 503, 504}
 """Answers of a proxy for a server that has not answered, or is away."""
+RETRY_LATER_STATUS = PROXY_STATUS | {429}
+"""Answers after which the same request may succeed later."""
 REFUSED_STATUS = {401, 403}
 """Answers to a wrong key, or to a run that the access policy does not take."""
 UPDATE_S = (1.0, 5.0)
-"""Period of array updates in tiled, (min, max) s: 1, 1, 2, 4, then 5 s. Within these limits it is
-the time from the start of this writing to the last update. The rows of tables are sent at each
-step."""
+"""(shortest, longest) period of array updates in tiled, s. Within these limits, the period is the
+age of the writer at its last update, so it doubles: 1, 1, 2, 4, then 5 s. The rows of tables are
+sent at each step."""
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +73,9 @@ class MismatchError(SkywrightError):
 
 
 def ingest(path: Path, client: Any) -> State:
-    """Write a journal to tiled until its end. Existing nodes of the run are verified or replaced.
+    """Write a journal to tiled until its end: a helper for tests and scripts.
+
+    Existing nodes of the run are verified or replaced.
 
     Parameters
     ----------
@@ -101,6 +104,12 @@ def ingest(path: Path, client: Any) -> State:
 class RunIngest:
     """The ingest of one journal in steps; each step writes the documents that have arrived.
 
+    A replay reads the journal a second time and has a `DocumentNormalizer` of its own: its lines
+    were normalized before, when they were read into `contents`. Both normalizers get all lines in
+    order, from the first one on, so they return the same lines. `JournalContents.add` and
+    `_LineWriter._write` number these lines alike; else the numbers in `JournalContents.left_out`
+    and `Stream.last_line` would name other lines.
+
     Parameters
     ----------
     path
@@ -120,7 +129,7 @@ class RunIngest:
         self._line_writer: _LineWriter | None = None
         self._replay: _Replay | None = None
         self._may_exist = False  # True: we have made its node, or the server says it is there
-        self._is_conflict = False  # True: the server has just said so
+        self._is_conflict = False  # True: the server has just answered that the run exists
         self._must_verify = False  # True: the catalog may lack something that was written
         self._failures = 0
         self._unanswered = 0
@@ -175,8 +184,8 @@ class RunIngest:
         is_replaying = self._replay is not None and self._line_writer is not None
         lines = [] if is_replaying else self._read_new_lines()
         # Before a replay, read all that the journal has now
-        while self._needs_replay() and self._tail.offset < end and self._read_new_lines():
-            pass
+        while self._needs_replay() and self._tail.offset < end and lines is not None:
+            lines = self._read_new_lines()
         start = self.contents.start
         if start is None:
             return self._without_start()
@@ -189,21 +198,26 @@ class RunIngest:
         if self._replay is not None:
             self._replay_next(self._replay)
             return State.MORE
-        writer = self._line_writer
-        if writer is not None and (lines or writer.is_due()):
-            writer.write(lines)
+        line_writer = self._line_writer
+        if line_writer is not None and (lines or line_writer.is_due()):
+            line_writer.write(lines or [])
             if self.contents.stop is None:  # else the end of the run may be what fails
                 # A replay must not reset them: what failed may come after the part that it writes
                 self._failures = self._unanswered = 0
-        if writer is not None and self.contents.stop is not None:
-            return self._finish(writer, start)
-        return State.MORE if lines else self._close_if_interrupted()
+        if line_writer is not None and self.contents.stop is not None:
+            return self._finish(line_writer, start)
+        return self._close_if_interrupted() if lines is None else State.MORE
 
-    def _read_new_lines(self) -> list[Line]:
-        lines = [new for line in self._tail.read() for new in self._normalizer(line)]
+    def _read_new_lines(self) -> list[Line] | None:
+        """Read a chunk of the journal; return its normalized lines, None if there is no more.
+
+        A chunk may normalize to no line.
+        """
+        chunk = self._tail.read()
+        lines = [new for line in chunk for new in self._normalizer(line)]
         for line in lines:
             self.contents.add(line)
-        return lines
+        return lines if chunk else None
 
     def _needs_replay(self) -> bool:
         return self._line_writer is None or self._line_writer.needs_replay()
@@ -214,7 +228,7 @@ class RunIngest:
         Return False if the catalog already has the complete run.
         """
         self._line_writer = self._replay = None
-        writer = RunWriter(self._catalog, start)
+        run_writer = RunWriter(self._catalog, start)
         existing, is_conflict = self._existing(start), self._is_conflict
         self._is_conflict = False
         if existing is None and is_conflict:
@@ -224,11 +238,11 @@ class RunIngest:
             if both_ended and not differences(self.contents, existing):
                 return False
             self._must_verify = True
-            writer.take_over()
+            run_writer.take_over()
         assets = self.path.parent.parent / "assets"
-        lines = _LineWriter(writer, self._catalog, self.contents, assets)
-        self._replay = _Replay(time.monotonic(), Tail(self.path), DocumentNormalizer(), lines)
-        self._line_writer = lines
+        line_writer = _LineWriter(run_writer, self._catalog, self.contents, assets)
+        self._replay = _Replay(time.monotonic(), Tail(self.path), DocumentNormalizer(), line_writer)
+        self._line_writer = line_writer
         return True
 
     def _existing(self, start: dict[str, Any]) -> Any:
@@ -243,16 +257,17 @@ class RunIngest:
         lines = replay.tail.read(self._tail.offset)
         ends = replay.tail.offset == self._tail.offset
         new_lines = [new for line in lines for new in replay.normalizer(line)]
-        # The next line may change the rows again, and nothing is written until the next replay
-        replay.writer.write(new_lines, updates_arrays=ends)
+        # Update the arrays at the end of the replay: if the next line changes rows, nothing more is
+        # written until the next replay
+        replay.line_writer.write(new_lines, updates_arrays=ends)
         self._may_exist = True
         if ends:
             now = time.monotonic()
             self._replay_allowed_at = now + REPLAY_PAUSE_FACTOR * (now - replay.began)
             self._replay = None
 
-    def _finish(self, writer: "_LineWriter", start: dict[str, Any]) -> State:
-        writer.close()
+    def _finish(self, line_writer: "_LineWriter", start: dict[str, Any]) -> State:
+        line_writer.close()
         if self._must_verify:
             found = differences(self.contents, self._catalog.runs_like(start)[start["uid"]])
             if found:
@@ -285,7 +300,7 @@ class RunIngest:
             return State.MORE
         if not self._server_takes_writes():
             raise ServerUnavailableError(f"tiled takes no data at present: {error}") from error
-        return self._put_aside(error)
+        return self._give_up(error)
 
     def _server_takes_writes(self) -> bool:
         try:
@@ -306,10 +321,11 @@ class RunIngest:
                 POSTPONED_S,
             )
 
-    def _put_aside(self, error: Exception) -> State:
+    def _give_up(self, error: Exception) -> State:
+        """Put a finished run aside; postpone an open one."""
         if self.contents.stop is None:
             state = self._close_if_interrupted()
-            self._replay_allowed_at = time.monotonic() + 60.0  # an open run is tried again then
+            self._replay_allowed_at = time.monotonic() + POSTPONED_S
             return state
         reason = f"this run cannot be written, its journal is kept in journal/aside: {error}"
         log.error("%s: %s", self.path, reason)
@@ -320,12 +336,12 @@ class RunIngest:
 
 @dataclass(frozen=True)
 class _Replay:
-    """State of a replay: when it began, the reader at its position, what writes its lines."""
+    """State of a replay: when it began, the reader at its position, the writer of its lines."""
 
     began: float
     tail: Tail
     normalizer: DocumentNormalizer
-    writer: "_LineWriter"
+    line_writer: "_LineWriter"
 
 
 class _LineWriter:
@@ -336,9 +352,9 @@ class _LineWriter:
     """
 
     def __init__(
-        self, writer: RunWriter, catalog: Catalog, contents: JournalContents, assets: Path
+        self, run_writer: RunWriter, catalog: Catalog, contents: JournalContents, assets: Path
     ) -> None:
-        self._writer = writer
+        self._run_writer = run_writer
         self._catalog = catalog
         self._contents = contents
         self._assets = assets
@@ -350,7 +366,7 @@ class _LineWriter:
         self._file_nodes: dict[str, int] = {}
         self._began = time.monotonic()
         self._updated = float("-inf")
-        self._waits = False  # True: arrays may have grown since their last update
+        self._arrays_may_have_grown = False  # since their last update
 
     def needs_replay(self) -> bool:
         """Return whether rows that were written have changed since."""
@@ -359,7 +375,7 @@ class _LineWriter:
 
     def is_due(self) -> bool:
         """Return whether arrays wait for an update whose time has come."""
-        return self._waits and self._period_is_over()
+        return self._arrays_may_have_grown and self._period_is_over()
 
     def _period_is_over(self) -> bool:
         earliest, latest = UPDATE_S
@@ -375,35 +391,36 @@ class _LineWriter:
             self._write(line)
         due = self._contents.stop is None and (updates_arrays or self._period_is_over())
         changed = []
-        for name, writer in self._writer.streams.items():
+        for name, stream_writer in self._run_writer.streams.items():
             stream = self._contents.streams[name]
             data_keys = stored_data_keys(stream)
-            writer.queue_rows(data_keys)
+            stream_writer.queue_rows(data_keys)
             if due or len(stream.external_rows) > self._file_nodes.get(name, 0):
-                self._register_files(writer, stream, data_keys)
+                self._register_files(stream_writer, stream, data_keys)
                 self._file_nodes[name] = len(stream.external_rows)
-                changed.append((writer, data_keys))
+                changed.append((stream_writer, data_keys))
         self._send()
-        for writer, data_keys in changed:
-            writer.send_arrays(data_keys)
+        for stream_writer, data_keys in changed:
+            stream_writer.send_arrays(data_keys)
         if due:
             self._updated = time.monotonic()
-        self._waits = not due
+        self._arrays_may_have_grown = not due
 
     def close(self) -> None:
         """Write all that is left, the stop document and the notes."""
         for stream in self._contents.streams.values():
             self._open(stream)
             data_keys = stored_data_keys(stream)
-            self._writer.streams[stream.name].queue_rows(data_keys)
-            self._register_files(self._writer.streams[stream.name], stream, data_keys)
+            stream_writer = self._run_writer.streams[stream.name]
+            stream_writer.queue_rows(data_keys)
+            self._register_files(stream_writer, stream, data_keys)
             for note in type_notes(stream):
                 self._contents.note(note)
         self._send()
         for name, stream in self._contents.streams.items():
-            self._writer.streams[name].send_arrays(stored_data_keys(stream))
+            self._run_writer.streams[name].send_arrays(stored_data_keys(stream))
         contents = self._contents
-        self._writer.stop(contents.stop or {}, contents.notes, contents.unreadable)
+        self._run_writer.stop(contents.stop or {}, contents.notes, contents.unreadable)
 
     def _write(self, line: Line) -> None:
         name, doc = line.name, line.doc
@@ -419,16 +436,16 @@ class _LineWriter:
             if stream is not None:
                 self._open(stream)
                 for event in self._order[stream.name](self._count, doc):
-                    self._writer.streams[stream.name].event(as_row(stream, event))
+                    self._run_writer.streams[stream.name].add_event(as_row(stream, event))
         elif name == "stream_datum":
             stream = self._contents.stream_of.get(doc["descriptor"])
-            # Its rows are in `contents`. The types of a stream with events are known with the first
-            # of them.
+            # Its rows are in `contents`. A stream with events is opened by its first event, which
+            # gives the types of its columns.
             if stream is not None and not stream.internal:
                 self._open(stream)
 
     def _register_files(
-        self, writer: StreamWriter, stream: Stream, data_keys: dict[str, dict[str, Any]]
+        self, stream_writer: StreamWriter, stream: Stream, data_keys: dict[str, dict[str, Any]]
     ) -> None:
         found = data_sources(
             stream,
@@ -443,12 +460,12 @@ class _LineWriter:
                 self._contents.unreadable[f"{stream.name}/{name}"] = str(source)
             else:
                 self._contents.unreadable.pop(f"{stream.name}/{name}", None)
-                writer.register(name, source)
+                stream_writer.register(name, source)
 
     def _send(self) -> None:
         """Send what is queued; note which files the server cannot read."""
         without_table = set()
-        for (name, node), reason in self._writer.send().items():
+        for (name, node), reason in self._run_writer.send().items():
             stream = self._contents.streams[name]
             if node in stream.external_rows:
                 self._contents.unreadable[f"{name}/{node}"] = reason
@@ -459,7 +476,7 @@ class _LineWriter:
             self._catalog.tables = False
         for name in without_table:
             stream = self._contents.streams[name]
-            self._register_files(self._writer.streams[name], stream, stored_data_keys(stream))
+            self._register_files(self._run_writer.streams[name], stream, stored_data_keys(stream))
         if without_table:
             self._send()
 
@@ -469,7 +486,7 @@ class _LineWriter:
             self._revisions[stream.name] = stream.revision
             self._order[stream.name] = SequenceSorter(stream)
         for doc in self._descriptors.pop(stream.name, []):
-            self._writer.descriptor(doc | {"data_keys": stored_data_keys(stream)})
+            self._run_writer.descriptor(doc | {"data_keys": stored_data_keys(stream)})
 
 
 def _mark_unwritable(catalog: Catalog, contents: JournalContents, reason: str) -> None:
@@ -478,11 +495,11 @@ def _mark_unwritable(catalog: Catalog, contents: JournalContents, reason: str) -
         return
     start = {key: value for key, value in contents.start.items() if not key.startswith("tiled_")}
     try:
-        writer = RunWriter(catalog, start)
+        run_writer = RunWriter(catalog, start)
         try:
-            writer.send()
+            run_writer.send()
         except RunExistsError:
-            writer.take_over()
-        writer.stop(contents.stop or {}, [*contents.notes, reason])
+            run_writer.take_over()
+        run_writer.stop(contents.stop or {}, [*contents.notes, reason])
     except Exception:
         log.exception("%s: the start document cannot be stored either", contents.start["uid"])

@@ -32,14 +32,16 @@ from skywright.store.ingest import RunIngest, ServerUnavailableError, State
 from skywright.store.moves import move_journal
 from skywright.store.run_nodes import Catalog
 from skywright.store.tail import Tail, is_locked, locked_if_dead
+from skywright.waiting import pause
 
 SCAN_S = 1.0
 """Period of the directory scan if no file system event arrives, s."""
 BACK_OFF_S = (0.1, 2.0)
 """First and longest pause before the next attempt to reach the server, s."""
 OPEN_RUN_PERIOD_S, OPEN_RUN_PAUSE_FACTOR = 0.5, 4
-"""While finished runs are queued, open runs get one step per this period, s, and at most 1/5 of the
-time: the pause is at least this many times the duration of their last steps."""
+"""While finished runs are queued, open runs get one step each per `OPEN_RUN_PERIOD_S`, s. The pause
+between their steps is at least `OPEN_RUN_PAUSE_FACTOR` times the duration of the steps, so they
+take at most 1/5 of the time."""
 GRACE_S = 2.0
 """Time for a request in progress after SIGTERM, s."""
 
@@ -103,7 +105,7 @@ class Ingester:
         """Journals that could not be read, written or moved at the last try, with the reason."""
         self._catalog = Catalog(client)
         self._runs: dict[Path, RunIngest] = {}
-        self._live_due = 0.0
+        self._open_due = 0.0
 
     def sweep(self) -> bool:
         """Write new documents of the oldest finished run, and of the open runs.
@@ -122,21 +124,21 @@ class Ingester:
         ServerUnavailableError
             When the server cannot be reached.
         """
-        due = time.monotonic() >= self._live_due
+        due = time.monotonic() >= self._open_due
         busy = False
-        live = []
+        open_runs = []
         for run in self._followed():
             if is_locked(run.path):
-                live.append(run)
+                open_runs.append(run)
             elif not busy:
                 busy = self._step(run)
             if busy and not due:
                 return True
         begin = time.monotonic()
-        for run in live:
+        for run in open_runs:
             busy |= self._step(run)
         now = time.monotonic()
-        self._live_due = now + max(OPEN_RUN_PERIOD_S, OPEN_RUN_PAUSE_FACTOR * (now - begin))
+        self._open_due = now + max(OPEN_RUN_PERIOD_S, OPEN_RUN_PAUSE_FACTOR * (now - begin))
         return busy
 
     def _followed(self) -> list[RunIngest]:
@@ -184,7 +186,12 @@ def run_until(ingester: Ingester, stop: threading.Event) -> None:
     try:
         observer.start()
     except OSError as error:  # too many of this user's programs watch files
-        log.warning("%s: looked at each %g s only: %s", ingester.journals, SCAN_S, error)
+        log.warning(
+            "%s: no file system events (%s); the directory is scanned every %g s",
+            ingester.journals,
+            error,
+            SCAN_S,
+        )
 
     def set_at_stop() -> None:
         stop.wait()
@@ -214,7 +221,7 @@ def _end_in_time(stop: threading.Event) -> None:
     This is safe: the next ingester replays incomplete runs.
     """
     stop.wait()
-    threading.Event().wait(GRACE_S)
+    pause(GRACE_S)
     log.info("a request in progress is abandoned")
     os._exit(0)
 

@@ -53,11 +53,11 @@ class ExternalRows:
         """Index of row 0, by URI of the file; of all streams of the run with this data key."""
 
     def index_of_row_0(self, resource: str) -> int:
-        """Return the index that row 0 of a file has.
+        """Return the index of row 0 of a file, as stream datums count.
 
-        With the first file it is 0: a run may begin in the midst of it. With further files the
-        indices may go on from file to file or begin again with each, so the first index announced
-        for a file, superseded or not, is taken as that of its row 0.
+        In the first file, index 0 is row 0, even if the run begins in the middle of the file. In a
+        further file, the first index announced for it, superseded or not, is taken as the index of
+        its row 0, because indices may continue from file to file or begin again.
         """
         return self._first.get(self._file_of.get(resource, ""), 0)
 

@@ -23,7 +23,7 @@ from tiled.catalog.utils import compute_structure_id
 from tiled.server.schemas import DataSource, Management, PostMetadataRequest
 from tiled.structures.core import StructureFamily
 
-Path = tuple[str, ...]
+NodePath = tuple[str, ...]
 """Keys below the container of runs."""
 
 
@@ -31,11 +31,11 @@ class NewNode(PostMetadataRequest):
     """A node as tiled creates it, and where; with the first rows of a table as an Arrow file."""
 
     id: str
-    parent: Path
+    parent: NodePath
     rows: Base64Bytes | None = None
 
     @property
-    def path(self) -> Path:
+    def path(self) -> NodePath:
         """Return the path of the node."""
         return (*self.parent, self.id)
 
@@ -46,8 +46,8 @@ class NewNode(PostMetadataRequest):
 
 
 async def insert_nodes(
-    container: Any, nodes: Sequence[NewNode], parents: Mapping[Path, Any]
-) -> dict[Path, Any]:
+    container: Any, nodes: Sequence[NewNode], parents: Mapping[NodePath, Any]
+) -> dict[NodePath, Any]:
     """Write external nodes and containers, all or none; then tell the subscribers of their parents.
 
     Parameters

@@ -231,7 +231,7 @@ def _reprocess_second(
         for kind, doc in run_documents(raw, store / "journal"):
             if kind != "start":
                 second.take(kind, doc)
-        if not second.run.fits:
+        if not second.second_run.fits:
             raise DataError(f"run {start['uid']} does not have what {name} needs")
         results: list[Reprocessed | DataError] = []
         if stored is None:

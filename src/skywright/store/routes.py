@@ -27,7 +27,7 @@ from tiled.stream_messages import ArrayPatch
 from tiled.structures.core import StructureFamily
 from tiled.utils import APACHE_ARROW_FILE_MIME_TYPE
 
-from skywright.store.new_nodes import NewNode, Path, insert_nodes
+from skywright.store.new_nodes import NewNode, NodePath, insert_nodes
 
 SCOPES = ["write:metadata", "write:data", "create:node", "register"]
 NOT_FOUND, FAILED_DEPENDENCY, NOT_IMPLEMENTED = 404, 424, 501
@@ -39,14 +39,14 @@ router = APIRouter()
 class MoreRows(BaseModel):
     """Rows for a table of events, as an Arrow file."""
 
-    path: Path
+    path: NodePath
     rows: Base64Bytes
 
 
 class ChangedSource(BaseModel):
     """The data source of a node that is there; for an array, which rows are new."""
 
-    path: Path
+    path: NodePath
     source: DataSource
     patch: ArrayPatch | None = None
 
@@ -120,7 +120,7 @@ async def write_run(
     return {"refused": [{"path": path, "reason": why} for path, why in refused.items()]}
 
 
-async def _create_nodes(container: Any, nodes: list[NewNode]) -> dict[Path, str]:
+async def _create_nodes(container: Any, nodes: list[NewNode]) -> dict[NodePath, str]:
     context = container.context
     refused = {
         new.path: f"no adapter for {source.mimetype}"
@@ -129,7 +129,7 @@ async def _create_nodes(container: Any, nodes: list[NewNode]) -> dict[Path, str]
         if new.is_external and source.mimetype not in context.adapters_by_mimetype
     }
     wanted = [new for new in nodes if new.path not in refused]
-    parents: dict[Path, Any] = {(): container}
+    parents: dict[NodePath, Any] = {(): container}
     for path in {new.parent for new in wanted} - {new.path for new in wanted}:
         parents[path] = await _below(container, path)
     external = [new for new in wanted if new.is_external]
@@ -184,7 +184,7 @@ async def finish_run(
     return {}
 
 
-async def _below(container: Any, path: Path) -> Any:
+async def _below(container: Any, path: NodePath) -> Any:
     try:
         return await container.lookup_adapter(list(path))
     except NoEntry:

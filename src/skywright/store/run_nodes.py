@@ -28,7 +28,7 @@ NO_ROUTE = {
 }
 """Answers of a server that does not have these routes, or cannot use them."""
 
-Path = tuple[str, ...]
+NodePath = tuple[str, ...]
 """Keys below the container of runs: (uid,), (uid, stream) or (uid, stream, column)."""
 
 log = logging.getLogger(__name__)
@@ -66,8 +66,8 @@ class Catalog:
         """Return the client of the container in which the run with this start document belongs."""
         return self.container(ANALYSIS if start.get("purpose") == "analysis" else RAW)
 
-    def ask(self, container: Any, route: str, body: Mapping[str, Any]) -> Any:
-        """Use one of our routes; return its answer, None if the server does not have it.
+    def post(self, container: Any, route: str, body: Mapping[str, Any]) -> Any:
+        """Post to one of our routes; return its answer, None if the server does not have it.
 
         Parameters
         ----------
@@ -99,7 +99,7 @@ class Catalog:
 class QueuedNode:
     """A node to be created."""
 
-    path: Path
+    path: NodePath
     family: StructureFamily
     metadata: Mapping[str, Any]
     specs: tuple[Spec, ...] = ()
@@ -112,7 +112,7 @@ class QueuedNode:
 class ChangedSource:
     """A data source of a node that was created; for arrays, which rows are new."""
 
-    path: Path
+    path: NodePath
     source: DataSource
     patch: Mapping[str, tuple[int, ...]] | None
 
@@ -135,21 +135,21 @@ class RunNodes:
         self._container = catalog.runs_like(start)
         self._tags = tags
         self._queued: list[QueuedNode] = []
-        self._rows: list[tuple[Path, pyarrow.Table]] = []
+        self._rows: list[tuple[NodePath, pyarrow.Table]] = []
         self._sources: list[ChangedSource] = []
-        self._made: set[Path] = set()
-        self._clients: dict[Path, Any] = {}
+        self._made: set[NodePath] = set()
+        self._clients: dict[NodePath, Any] = {}
 
-    def queue(self, node: QueuedNode) -> None:
-        """Have `write` make a node; its parent has been queued before."""
+    def queue_node(self, node: QueuedNode) -> None:
+        """Queue a node, whose parent has been queued before; `send` creates it."""
         self._queued.append(node)
 
-    def append(self, path: Path, rows: pyarrow.Table) -> None:
-        """Have `write` append rows to a table that was created."""
+    def queue_rows(self, path: NodePath, rows: pyarrow.Table) -> None:
+        """Queue rows for a table that was created; `send` appends them."""
         self._rows.append((path, rows))
 
-    def change(self, path: Path, source: DataSource, old: DataSource) -> None:
-        """Have `write` replace the data source of a node that was created."""
+    def queue_source(self, path: NodePath, source: DataSource, old: DataSource) -> None:
+        """Queue the new data source of a node that was created; `send` replaces the old one."""
         patch = None
         if source.structure_family == StructureFamily.array:
             rows, *rest = source.structure.shape
@@ -157,8 +157,8 @@ class RunNodes:
             patch = {"shape": (rows - before, *rest), "offset": (before, *(0 for _ in rest))}
         self._sources.append(ChangedSource(path, source, patch))
 
-    def write(self) -> dict[Path, str]:
-        """Write all that is queued; not retried after a lost reply, the caller replays the run.
+    def send(self) -> dict[NodePath, str]:
+        """Send all that is queued; not retried after a lost reply, the caller replays the run.
 
         Returns
         -------
@@ -180,8 +180,8 @@ class RunNodes:
             "sources": [asdict(changed) for changed in sources],
         }
         try:
-            answer = self._catalog.ask(self._container, WRITE_RUN, body)
-            refused = answer["refused"] if answer else self._write_singly(nodes, rows, sources)
+            answer = self._catalog.post(self._container, WRITE_RUN, body)
+            refused = answer["refused"] if answer else self._send_singly(nodes, rows, sources)
         except ClientError as error:
             conflict = error.response.status_code == httpx.codes.CONFLICT
             if conflict and nodes and not self._made:
@@ -199,7 +199,7 @@ class RunNodes:
         there.replace_metadata(metadata=run.metadata, specs=list(run.specs), drop_revision=True)
         self._made.add(run.path)
 
-    def client(self, path: Path) -> Any:
+    def client(self, path: NodePath) -> Any:
         """Return tiled's client of a node that was created, a container as a plain container."""
         if path not in self._clients:
             uid, *below = path
@@ -208,7 +208,7 @@ class RunNodes:
         return self._clients[path]
 
     def write_array(
-        self, path: Path, array: Any, metadata: Mapping[str, Any], dims: tuple[str, ...]
+        self, path: NodePath, array: Any, metadata: Mapping[str, Any], dims: tuple[str, ...]
     ) -> None:
         """Create an array of events with its first rows; its parent has been created."""
         self._clients[path] = self.client(path[:-1]).write_array(
@@ -219,16 +219,16 @@ class RunNodes:
     def finish(self, uid: str, metadata: Mapping[str, Any]) -> None:
         """Add metadata to the run, and close the streams of updates of all its nodes."""
         body = {"id": uid, "metadata": metadata}
-        if self._catalog.ask(self._container, FINISH_RUN, body) is not None:
+        if self._catalog.post(self._container, FINISH_RUN, body) is not None:
             return
         self.client((uid,)).update_metadata(metadata=metadata, drop_revision=True)
         for path in sorted(self._made, key=len, reverse=True):
             self.client(path).close_stream()
 
-    def _write_singly(
+    def _send_singly(
         self,
         nodes: list[QueuedNode],
-        rows: list[tuple[Path, pyarrow.Table]],
+        rows: list[tuple[NodePath, pyarrow.Table]],
         sources: list[ChangedSource],
     ) -> list[dict[str, Any]]:
         refused = []

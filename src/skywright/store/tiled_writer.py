@@ -1,4 +1,13 @@
-"""Writes one run to tiled with few requests."""
+"""Writes one run to tiled with few requests.
+
+An event is added, queued as a row, and sent with all else that is queued:
+
+- `StreamWriter.add_event` keeps it;
+- `StreamWriter.queue_rows` makes a table of the events kept and queues it, with
+  `RunNodes.queue_node` if the table is new, else with `RunNodes.queue_rows`;
+- `RunWriter.send` calls `RunNodes.send`, which sends all that is queued with `Catalog.post`;
+- `routes.write_run`, in the server, writes it.
+"""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -30,8 +39,8 @@ TABLE_COLUMNS_MAX = 1024
 def storable(value: Any) -> Any:
     """Return metadata that tiled takes; integers beyond 53 bits become their text.
 
-    tiled stores null for NaN and infinity. A text would be no number to the schemas of documents
-    (limits of a data key).
+    NaN and infinity are not turned into text, although tiled stores null for them: the schemas of
+    documents require numbers there, for example in the limits of a data key.
     """
     if isinstance(value, Mapping):
         return {str(key): storable(item) for key, item in value.items()}
@@ -64,7 +73,7 @@ class RunWriter:
             (self._uid,), StructureFamily.container, {"start": storable(doc)}, tuple(specs)
         )
         self._nodes = RunNodes(catalog, start, tags)
-        self._nodes.queue(self._node)
+        self._nodes.queue_node(self._node)
         self.streams: dict[str, StreamWriter] = {}
 
     def take_over(self) -> None:
@@ -81,7 +90,7 @@ class RunWriter:
         metadata = {k: v for k, v in doc.items() if k not in ("name", "object_keys", "run_start")}
         path = (self._uid, doc["name"])
         specs = (Spec("BlueskyEventStream", version="3.0"), Spec("composite"))
-        self._nodes.queue(QueuedNode(path, StructureFamily.container, metadata, specs))
+        self._nodes.queue_node(QueuedNode(path, StructureFamily.container, metadata, specs))
         self.streams[doc["name"]] = StreamWriter(self._nodes, path)
 
     def send(self) -> dict[tuple[str, str], str]:
@@ -100,11 +109,11 @@ class RunWriter:
             If the server refuses a table of events.
         """
         reasons = {}
-        for (_, stream, name), reason in self._nodes.write().items():
+        for (_, stream, name), reason in self._nodes.send().items():
             self.streams[stream].forget(name, reason)
             reasons[stream, name] = reason
-        for writer in self.streams.values():
-            writer.send_configuration()
+        for stream_writer in self.streams.values():
+            stream_writer.send_configuration()
         return reasons
 
     def stop(
@@ -172,14 +181,14 @@ class StreamWriter:
             stream.update_metadata({"_config_updates": self._updates}, drop_revision=True)
             self._changed = False
 
-    def event(self, row: Mapping[str, Any]) -> None:
+    def add_event(self, row: Mapping[str, Any]) -> None:
         """Add one event, as `rows.as_row` makes it; `queue_rows` queues it."""
         times = {f"ts_{key}": stamp for key, stamp in row["timestamps"].items()}
         # The values come last: a data key may have the name of a timestamp column, ts_x.
         self._rows.append({"seq_num": row["seq_num"], "time": row["time"], **times, **row["data"]})
 
     def queue_rows(self, data_keys: Mapping[str, Any]) -> None:
-        """Queue the scalars of the events as rows of a table, which is new at first.
+        """Queue the scalars of the events as rows of a table. The first call creates the table.
 
         Parameters
         ----------
@@ -202,15 +211,15 @@ class StreamWriter:
         table = table.drop_columns(times)
         name = INTERNAL if INTERNAL not in data_keys else f"{INTERNAL}_events"
         if table.num_columns <= TABLE_COLUMNS_MAX:
-            self._append(name, table, data_keys)
+            self._queue_table(name, table, data_keys)
             return
         for number, part in enumerate(split_table(table, TABLE_COLUMNS_MAX)):
-            self._append(f"{name}_{number}", part, data_keys)
+            self._queue_table(f"{name}_{number}", part, data_keys)
 
-    def _append(self, name: str, table: pyarrow.Table, data_keys: Mapping[str, Any]) -> None:
+    def _queue_table(self, name: str, table: pyarrow.Table, data_keys: Mapping[str, Any]) -> None:
         path = (*self.path, name)
         if name in self._written:
-            self._nodes.append(path, table)
+            self._nodes.queue_rows(path, table)
             return
         self._written.add(name)
         described = {k: v for k, v in data_keys.items() if k in table.column_names}
@@ -219,7 +228,7 @@ class StreamWriter:
             structure=TableStructure.from_schema(table.schema, 1),
             mimetype=SQL_TABLE,
         )
-        self._nodes.queue(
+        self._nodes.queue_node(
             QueuedNode(path, StructureFamily.table, storable(described), source=source, rows=table)
         )
 
@@ -257,9 +266,9 @@ class StreamWriter:
         self._sources[name] = source
         path = (*self.path, name)
         if old is None:
-            self._nodes.queue(QueuedNode(path, source.structure_family, {}, source=source))
+            self._nodes.queue_node(QueuedNode(path, source.structure_family, {}, source=source))
         else:
-            self._nodes.change(path, source, old)
+            self._nodes.queue_source(path, source, old)
 
     def forget(self, name: str, reason: str) -> None:
         """Take the node of a file as not registered: the server has refused it.
