@@ -249,7 +249,7 @@ def check_ports(settings: Settings, state: stack.State | None) -> Iterator[Check
 def check_stack(settings: Settings, state: stack.State | None) -> Iterator[Check]:
     """Check that `skywright up` runs, with every part of it."""
     if state is None:
-        if starting := runtime.not_ready(settings.directory):
+        if starting := stack.not_ready(settings.directory):
             todo = f"try again when it says that it is ready; logs: {settings.directory / 'logs'}"
             yield wrong("up", starting, todo)
         else:
