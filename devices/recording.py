@@ -80,14 +80,14 @@ class RecordingDevice(FileStreamDevice):
         self._put(self.acquire, 0)
         super()._stop_recording()
 
-    def _prime(self, is_there: Callable[[], bool]) -> None:
+    def _take_until_size_is_known(self, is_known: Callable[[], bool]) -> None:
         """Take pictures without recording them, until their size is known.
 
-        One pulse is not always enough: a camera may run at a fraction of the machine's rate.
+        One trigger is not always enough: a camera may run at a fraction of the machine's rate.
         """
         self._put(self.image_mode, CONTINUOUS)
         self._start_acquiring()
-        found = await_true(is_there, self.silence_limit.get() or CONNECT_S, POLL_PERIOD_S)
+        found = await_true(is_known, self.silence_limit.get() or CONNECT_S, POLL_PERIOD_S)
         self._put(self.acquire, 0)
         if not found:
             raise HardwareError(f"{self.name}: no picture at all; {self._reason()}")

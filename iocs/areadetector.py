@@ -1,14 +1,13 @@
 """The part of areaDetector's PVs that clients of a camera use: cam, image and HDF5 recording.
 
 The groups expect a parent with the helpers of `iocs.owner.OwnerGroup`. `Cam` also needs its
-``camera``, an owner with the methods that it calls, and `Hdf` its ``recording``, the object that
-starts and stops a recording.
+``camera``, which acquires and stops, and `Hdf` its ``recording``, a `RecordingControl`.
 """
 
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from caproto import AlarmSeverity, ChannelType
 from caproto.server import PVGroup, pvproperty
@@ -123,7 +122,7 @@ async def _put_acquire(obj: Any, instance: Any, value: Any) -> int:
     else:
         acquisition = ioc.camera.stop()
     if acquisition is not None:
-        await ioc.wait_until_done(acquisition)
+        await ioc.wait_until_done(acquisition.done)
     else:  # it has just ended by itself: its last rows may not be posted yet
         await ioc.wait_until_posted()
     return 0
@@ -315,6 +314,30 @@ async def _put_capture(obj: Any, instance: Any, value: Any) -> int:
     return begun
 
 
+class RecordingControl(Protocol):
+    """What `Hdf` starts and stops: a camera, or a plugin that is a recording itself."""
+
+    single_files: Any
+    """Object with the methods `next_path` and `file_written` of `Hdf`, if each picture goes to a
+    file of its own; else None."""
+
+    def start_capture(self, path: Path, count: int, lazy: bool) -> str:
+        """Start a recording; return an error message, empty if it succeeded.
+
+        Parameters
+        ----------
+        path
+            Path of the new file.
+        count
+            Number of rows after which the recording ends by itself; 0: never.
+        lazy
+            True: create the file with the first row only.
+        """
+
+    def stop_capture(self) -> None:
+        """End the recording."""
+
+
 class Hdf(Plugin):
     """The recording, NDPluginFile and NDFileHDF5 of areaDetector.
 
@@ -328,7 +351,7 @@ class Hdf(Plugin):
         The object that starts and stops a recording; set before the IOC serves.
     """
 
-    recording: Any
+    recording: RecordingControl
     next_number = 0
     newest_single: Path | None = None
 

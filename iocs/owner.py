@@ -11,7 +11,6 @@ from caproto import AlarmSeverity
 from caproto.server import PVGroup, pvproperty
 
 from iocs.common import post, wait_at_most
-from skywright.acquire.acquisition import Acquisition
 
 logger = logging.getLogger(__name__)
 
@@ -51,18 +50,18 @@ class OwnerGroup(PVGroup):
         """Run a blocking function outside the event loop."""
         return await asyncio.get_running_loop().run_in_executor(None, function, *args)
 
-    async def wait_until_done(self, acquisition: Acquisition) -> None:
-        """Wait until the acquisition has finished and its counts are posted."""
+    async def wait_until_done(self, done: threading.Event) -> None:
+        """Wait until an event, as `Acquisition.done`, is set and the counts of then are posted."""
         future = asyncio.get_running_loop().create_future()
-        self._waiting.append((acquisition.done, future))
+        self._waiting.append((done, future))
         self._change_event.set()
         await future
 
     async def wait_until_posted(self) -> None:
         """Wait until the present state of the owner is posted."""
-        over = Acquisition()
-        over.done.set()
-        await self.wait_until_done(over)
+        done = threading.Event()
+        done.set()
+        await self.wait_until_done(done)
 
     async def _post(self) -> None:
         """Post what has changed."""

@@ -22,7 +22,8 @@ async def _only_stream(obj: Any, instance: Any, value: Any) -> None:
 class FilesPart(Hdf):
     """A file plugin over files of any rows.
 
-    A subclass writes `start_capture` and `stop_capture`, and calls `post_recording`.
+    It is its own `RecordingControl`: a subclass writes `start_capture` and `stop_capture`. It also
+    calls `post_recording`.
     """
 
     data_type = enum_readback(DATA_TYPES, DATA_TYPES.index("UInt16"), name="DataType_RBV")
@@ -32,10 +33,9 @@ class FilesPart(Hdf):
     )
     single_files: Any = None
 
-    @property
-    def recording(self) -> "FilesPart":
-        """The object that starts and stops a recording: this one."""
-        return self
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.recording = self
 
     def start_capture(self, path: Path, count: int, lazy: bool) -> str:
         """Start a recording; return an error message, empty if it succeeded."""

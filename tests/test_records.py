@@ -302,6 +302,9 @@ def test_an_error_of_a_value_that_does_not_fit_reaches_another_process() -> None
         ("<i8", list(np.array([2**63 - 1], np.uint64)), list(np.array([2**63], np.uint64))),
         ("<i8", [2**60 + 1, -(2**63)], [2**70, None]),
         ("<u4", [3.0, 2.0**32 - 1], [0.5, float("nan"), float("inf"), 2.0**32]),
+        ("<f4", [0.5, float("inf"), -float("inf")], [1e300, -1e39]),
+        ("<f4", [2.0**100], [2**200]),
+        ("<f2", [1.0], [70_000.0]),
     ],
 )
 def test_values_that_do_not_fit_are_refused(

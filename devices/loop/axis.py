@@ -69,7 +69,9 @@ class AxisCamera(RecordingDevice, OneStream):
 
     def _open(self) -> None:
         if not self._read_signal(self.height):
-            self._prime(partial(self._has_picture, self._read_signal(self.frames)))
+            self._take_until_size_is_known(
+                partial(self._has_picture, self._read_signal(self.frames))
+            )
         self._put(self.file.lazy_open, 0)
         self._put(self.file.swmr_mode, 1)
         self._record(self.stream, self.captured, f"{self.name}-{uuid.uuid4()}")

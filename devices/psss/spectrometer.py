@@ -174,7 +174,7 @@ class Psss(RecordingDevice):
 
     def _open(self) -> None:
         if not self.fetch(self.height):
-            self._prime(lambda: bool(self.fetch(self.height)))
+            self._take_until_size_is_known(lambda: bool(self.fetch(self.height)))
         self._size, self._size_checked = self._picture_size(), False
         self.axis.put(self.energy_axis.get())
         stem = f"{self.name}-{uuid.uuid4()}"

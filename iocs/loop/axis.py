@@ -1,4 +1,4 @@
-"""IOC of the AXIS video camera: areaDetector's PVs over the owner of the camera.
+"""IOC of the AXIS video camera: areaDetector's PVs over a `Camera`.
 
 Three parts as in areaDetector, `cam1:` (camera), `image1:` (newest picture, for looking only) and
 `HDF1:` (recording), each with `_RBV` readbacks, and `SIM:` with what the simulator knows to be
@@ -85,7 +85,7 @@ class AxisHdf(Hdf):
 
 
 class AxisIOC(OwnerGroup):
-    """All PVs, over one owner."""
+    """All PVs, over one camera."""
 
     cam = SubGroup(AxisCam, prefix="cam1:")
     image = SubGroup(Image, prefix="image1:")
@@ -135,7 +135,7 @@ class AxisIOC(OwnerGroup):
         state = self.camera.state()
         if state == self._posted and self.cam.has_posted(state.acquiring):
             return
-        await self._frames.count_to(state.frames)
+        await self._frames.count_to(state.acquired)
         await self._post_camera(state)
         await self._post_plugins(state)
         await self._post_truth(state)
@@ -155,7 +155,7 @@ class AxisIOC(OwnerGroup):
     async def _post_camera(self, state: CameraState) -> None:
         cam = self.cam
         height, width, *depth = state.shape
-        await post(cam.num_images_counter, state.taken)
+        await post(cam.num_images_counter, state.acquisition_items)
         await post(cam.unique_id, state.frame_number)
         await post(cam.time_stamp, state.frame_time)
         for channel in (cam.array_size_x, cam.max_size_x, cam.size_x.readback):
@@ -197,7 +197,7 @@ class AxisIOC(OwnerGroup):
         await hdf.post_file_number()
         await hdf.post_recording(
             # Read the count again: a put may have opened another recording since `state` was read
-            self.camera.state().captured,
+            self.camera.state().rows_readable,
             sum(state.lost),
             state.capturing,
             lambda: self.camera.state().capturing,

@@ -101,7 +101,7 @@ async def _put_binned_by(obj: Any, instance: Any, value: int) -> None:
 
 async def _put_run(obj: Any, instance: Any, value: int) -> None:
     owner = obj.parent.shots.owner
-    await obj.parent.in_thread(owner.start if value else owner.undo_start)
+    await obj.parent.in_thread(owner.start if value else owner.stop_if_unused)
     await obj.readback.write(RUN[owner.is_running])  # a recording goes on after Stop
 
 

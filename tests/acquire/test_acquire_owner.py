@@ -94,15 +94,15 @@ def test_the_end_of_a_start_leaves_the_source_to_an_acquisition(
     owner.start()
     acquisition = owner.acquire(2)
     source.send(1)
-    owner.undo_start()
+    owner.stop_if_unused()
     assert source.running
     assert owner.acquisition is acquisition
     source.send(2)
     assert acquisition.done.wait(90)
     until(lambda: not source.running)
-    owner.undo_start()
+    owner.stop_if_unused()
     owner.start()
-    owner.undo_start()
+    owner.stop_if_unused()
     assert not source.running
 
 
@@ -440,10 +440,10 @@ class Numbered(Owner[int, Any]):
     def process_argument(self, item: int) -> tuple[int, int]:
         return item, self.setting
 
-    def source_starts(self) -> None:
+    def before_source_start(self) -> None:
         self.told.append("starts")
 
-    def source_stopped(self) -> None:
+    def after_source_stop(self) -> None:
         self.told.append("stopped")
 
     def offer(self, result: Any) -> None:

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -150,8 +151,8 @@ def test_a_result_that_the_layout_cannot_handle_is_a_loss(
     tmp_path: Path, synchronous: bool
 ) -> None:
     class Strict(ColumnsLayout):
-        def take(self, result: Any) -> Rows | None:
-            return super().take(result["rows"])
+        def row_group(self, result: Any) -> Rows | None:
+            return super().row_group(result["rows"])
 
     recorder: Recorder[Any, Any] = Recorder(
         Strict("events", (HEIGHT,), IDENTITY), synchronous=synchronous
@@ -310,6 +311,62 @@ def test_a_disk_that_fills_up_between_records_loses_each_row_once(
     recorder.close()
     assert recorder.lost() == {"index not written": 5}
     assert rows == 15
+
+
+@pytest.mark.parametrize("synchronous", [False, True])
+def test_the_first_row_is_flushed_in_time_though_the_thread_was_idle_before_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, synchronous: bool
+) -> None:
+    monkeypatch.setattr(recorder_module, "IDLE_S", 3600.0)
+    recorder: Recorder[Any, Any] = Recorder(layout(), synchronous=synchronous)
+
+    def open_early(path: Path) -> None:  # `start` calls it before it sets `path`
+        until(lambda: recorder._queue_changed._waiters)  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(recorder.layout, "open_early", open_early)
+    recorder.start(tmp_path / "a.h5")
+    recorder.offer(events(0, 5))
+    until(lambda: recorder.rows_readable == 5, 20)
+    recorder.close()
+
+
+def test_rows_for_which_no_file_could_be_created_are_not_in_the_next_recording(
+    recorder: Recorder[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(recorder.layout, "open", lambda *_: None)
+        recorder.start(tmp_path / "a.h5")
+        recorder.offer(events(0, 5))
+        recorder.stop()
+    assert recorder.lost() == {"events not written": 5}
+    recorder.start(tmp_path / "b.h5")
+    recorder.offer(events(5, 5))
+    recorder.stop()
+    assert identities(tmp_path / "b.h5") == list(range(5, 10))
+
+
+def test_a_callback_after_the_close_is_called() -> None:
+    recorder: Recorder[Any, Any] = Recorder(layout())
+    recorder.close()
+    visible, done = threading.Event(), threading.Event()
+    recorder.call_when_visible(visible.set)
+    recorder.end_acquisition(done.set)
+    assert visible.is_set()
+    assert done.is_set()
+
+
+def test_callbacks_in_the_queue_at_the_close_are_called(recorder: Recorder[Any, Any]) -> None:
+    called: list[int] = []
+
+    def close_meanwhile() -> None:  # the rest of the queue waits for this callback
+        for number in range(3):
+            recorder.end_acquisition(partial(called.append, number))
+        recorder._closing = True
+
+    recorder.call_when_visible(close_meanwhile)
+    recorder._thread.join(90)
+    assert not recorder._thread.is_alive()
+    assert called == [0, 1, 2]
 
 
 def test_rows_that_are_dropped_while_more_are_awaited_do_not_end_the_recorder(

@@ -113,7 +113,7 @@ def test_rows_come_late_and_in_bursts_and_silence_is_no_error(
     resources = {doc["data_key"]: doc for doc in of(documents, "stream_resource")}
     assert resources["raw_image"]["mimetype"] == MIMETYPE
     monkeypatch.setattr(readers, "instruments", lambda: {"raw": raw_format.INSTRUMENT})
-    path, column = readers.locate(resources["raw_image"])
+    path, column = readers.file_and_column(resources["raw_image"])
     with readers.open_reader(MIMETYPE, path, column) as reader:
         assert (reader.read(column) == [raw_format.image(n) for n in range(12)]).all()
 

@@ -17,9 +17,10 @@ from skywright.files.stream_columns import StreamColumn
 
 
 class Camera:
-    """A camera, for `RecordingDevice._prime`; every third pulse has a picture, if any has.
+    """A camera, for `RecordingDevice._take_until_size_is_known`.
 
-    Each question for the size is about one more pulse, while it acquires.
+    Every third pulse has a picture, if any has. Each question for the size is about one more pulse,
+    while it acquires.
     """
 
     name = "camera"
@@ -50,13 +51,13 @@ class Camera:
         return self.has_pictures and self.pulses >= 3
 
 
-def prime(camera: Any) -> None:
-    RecordingDevice._prime(camera, camera.has_size)
+def take_until_size_is_known(camera: Any) -> None:
+    RecordingDevice._take_until_size_is_known(camera, camera.has_size)
 
 
 def test_pulses_are_taken_until_one_has_a_picture() -> None:
     camera = Camera(limit_s=20.0)
-    prime(camera)
+    take_until_size_is_known(camera)
     assert (camera.mode, camera.pulses) == (CONTINUOUS, 3)
     assert not camera.acquires
 
@@ -64,7 +65,7 @@ def test_pulses_are_taken_until_one_has_a_picture() -> None:
 def test_a_camera_without_pictures_is_given_up() -> None:
     camera = Camera(limit_s=0.3, has_pictures=False)
     with pytest.raises(HardwareError, match="camera: no picture at all; no message"):
-        prime(camera)
+        take_until_size_is_known(camera)
     assert not camera.acquires
 
 

@@ -21,7 +21,7 @@ from skywright.callbacks.raw_run import RawRun, RawStream, RequiredKeys
 from skywright.errors import DataError
 from skywright.files import readers
 from skywright.files.index import IDENTITY
-from skywright.files.readers import locate, open_reader
+from skywright.files.readers import file_and_column, open_reader
 from skywright.instruments import Instrument
 
 
@@ -101,13 +101,15 @@ def test_what_is_wrong_with_a_raw_file_is_said(
 def test_resources_without_a_reader_are_refused_by_name(tmp_path: Path) -> None:
     resource = {"uri": "file:///a", "mimetype": "application/x-odd", "parameters": {"dataset": "x"}}
     with pytest.raises(DataError, match=r"'application/x-odd'; .*application/x-raw1"):
-        locate(resource)
+        file_and_column(resource)
     raw = resource | {"mimetype": MIMETYPE}
-    assert locate(raw) == (Path("/a"), "x")
+    assert file_and_column(raw) == (Path("/a"), "x")
     with pytest.raises(DataError, match="file://"):
-        locate(raw | {"uri": "https://a"})
+        file_and_column(raw | {"uri": "https://a"})
+    assert file_and_column(raw | {"uri": "file://localhost/a%20b"}) == (Path("/a b"), "x")
+    assert file_and_column(raw | {"uri": "file://other-host/a"}) == (Path("/a"), "x")
     with pytest.raises(DataError, match="no dataset"):
-        locate(raw | {"parameters": {}})
+        file_and_column(raw | {"parameters": {}})
 
 
 class PlainReader:

@@ -69,7 +69,7 @@ def test_an_older_state_does_not_bring_back_the_count_before(tmp_path: Path) -> 
     async def shown() -> int:
         ioc = AxisIOC("TEST:", PushedPictures())
         try:
-            older = replace(ioc.camera.state(), captured=7)
+            older = replace(ioc.camera.state(), rows_readable=7)
             await ioc._post_recording(older)
             return int(ioc.hdf.num_captured.value)
         finally:

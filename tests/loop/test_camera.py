@@ -93,7 +93,7 @@ def test_silent_until_asked_and_silent_again(camera: Camera, source: HandSource)
         source.send()
     assert acquisition.done.wait(90)
     until(lambda: source.deliver is None)
-    assert camera.state().frames == 2
+    assert camera.state().acquired == 2
     assert camera.state().shape == SHAPE
     assert not camera.state().acquiring
 
@@ -115,7 +115,7 @@ def test_faces_keep_the_source_running_and_get_the_newest(
     assert source.deliver is not None
     other.close()
     assert source.deliver is None
-    assert camera.state().frames == 0  # looking is not taking
+    assert camera.state().acquired == 0  # looking is not taking
 
 
 def test_recording_has_every_picture_with_its_file(
@@ -130,7 +130,7 @@ def test_recording_has_every_picture_with_its_file(
     stopping = camera.stop()
     assert stopping is acquisition
     assert acquisition.done.wait(90)
-    assert camera.state().captured == 5
+    assert camera.state().rows_readable == 5
     with ColumnReader(path, layout.IDENTITY) as reader:  # before it is closed
         assert reader.read(layout.IDENTITY).tolist() == [0, 1, 2, 3, 4]
         assert reader.read(layout.TIME).tolist() == [1e9 + n for n in range(5)]
@@ -158,7 +158,7 @@ def test_count_is_exact_and_what_comes_later_is_not_taken(
     for _ in range(10):
         source.send()
     assert acquisition.done.wait(90)
-    assert camera.state().captured == 3
+    assert camera.state().rows_readable == 3
     source.send()
     again = camera.acquire(1)
     number = source.send()
@@ -176,9 +176,9 @@ def test_recording_ends_by_itself_after_its_count(
     camera.acquire()
     for _ in range(4):
         source.send()
-    until(lambda: camera.state().frames == 4)
+    until(lambda: camera.state().acquired == 4)
     assert not camera.state().capturing
-    assert camera.state().captured == 2
+    assert camera.state().rows_readable == 2
 
 
 def test_rejected_pictures_keep_their_bytes_and_their_cause(
@@ -300,7 +300,7 @@ def test_full_queue_is_counted(
         assert stopping is not None
         assert stopping.done.wait(90)
         state = camera.state()
-        assert state.captured + sum(state.lost) == 11
+        assert state.rows_readable + sum(state.lost) == 11
         assert lost(camera).keys() <= {"queue full"}
     finally:
         go_on.set()
@@ -313,7 +313,7 @@ def test_full_disk_is_said_and_the_owner_lives_on(
     camera.start_capture(tmp_path / "a.h5")
     camera.acquire()
     source.send()
-    until(lambda: camera.state().captured == 1)
+    until(lambda: camera.state().rows_readable == 1)
     with monkeypatch.context() as patch:
         full = SimpleNamespace(free=0)
         patch.setattr(records.shutil, "disk_usage", lambda _: full)
@@ -322,7 +322,7 @@ def test_full_disk_is_said_and_the_owner_lives_on(
         assert "disk full" in camera.state().write_error
         assert camera.state().alarm
     source.send()
-    until(lambda: camera.state().captured == 2)
+    until(lambda: camera.state().rows_readable == 2)
     assert camera.state().write_error == ""
     camera.stop_capture()
     with ColumnReader(tmp_path / "a.h5", layout.IDENTITY) as reader:

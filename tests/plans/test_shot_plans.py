@@ -21,7 +21,7 @@ from plans.sacla.shots import _summary, acquire_shots, delay_scan, find_time_zer
 from skywright.analysis import Batch
 from skywright.analysis.named import make_analysis
 from skywright.errors import ConfigError, HardwareError
-from skywright.files.readers import locate, open_reader
+from skywright.files.readers import file_and_column, open_reader
 from skywright.instruments.sacla.layouts import VERDICTS, read_regions
 from skywright.instruments.sacla.regions import parse_region
 
@@ -68,7 +68,7 @@ class Run:
         resource = next(r for r in self.of("stream_resource") if r["data_key"] == key)
         data = [d for d in self.of("stream_datum") if d["stream_resource"] == resource["uid"]]
         start, stop = data[0]["indices"]["start"], data[-1]["indices"]["stop"]
-        path, dataset = locate(resource)
+        path, dataset = file_and_column(resource)
         with open_reader(resource["mimetype"], path, dataset) as reader:
             return reader.read(dataset, start, stop)
 

@@ -21,7 +21,7 @@ from plans.panoseti import runs
 from plans.panoseti.calibration import calibrate_gain, dark_run, tune_threshold
 from plans.panoseti.runs import observe, track_run
 from skywright.errors import ConfigError, DataError, HardwareError
-from skywright.files.readers import locate, open_reader
+from skywright.files.readers import file_and_column, open_reader
 from skywright.instruments.panoseti.demos.clients import StreamClients
 from skywright.instruments.panoseti.pff import PffFile
 
@@ -49,7 +49,7 @@ def panoseti(array: Panoseti) -> Panoseti:
 def column(documents, key):
     """Read a column of the run that refers to it."""
     resource = next(d for n, d in documents if n == "stream_resource" and d["data_key"] == key)
-    path, dataset = locate(resource)
+    path, dataset = file_and_column(resource)
     with open_reader(resource["mimetype"], path, dataset) as reader:
         return reader.read(dataset)
 
@@ -87,7 +87,7 @@ def test_a_simulated_run_has_each_frame_once(RE: RunEngine, panoseti: Panoseti) 
     written = sorted(len(PffFile(path)) for path in files)
     assert counts == written
     assert min(written) > 0
-    path, column = locate(resources["panoseti_m1_img16_image"])
+    path, column = file_and_column(resources["panoseti_m1_img16_image"])
     with open_reader("application/x-pff", path, column) as reader:
         images = reader.read(column)
         times = reader.read("/entry/index/time_ns")

@@ -20,7 +20,7 @@ from devices.panoseti.array import Panoseti
 from plans.panoseti.runs import track_run
 from skywright.callbacks.journal import Journal
 from skywright.errors import HardwareError
-from skywright.files.readers import locate, open_reader
+from skywright.files.readers import file_and_column, open_reader
 from skywright.instruments.panoseti.opened import open_run
 from skywright.instruments.panoseti.pff import read_pff
 from skywright.instruments.panoseti.pff_writer import encode_frames
@@ -116,7 +116,7 @@ def test_a_finished_real_run_is_in_the_catalog_frame_by_frame(
         if name == "stream_resource" and doc["data_key"] == "panoseti_m1_img16_image"
     )
     assert resource["mimetype"] == "application/x-pff"
-    path, column = locate(resource)
+    path, column = file_and_column(resource)
     with open_reader(resource["mimetype"], path, column) as reader:
         np.testing.assert_array_equal(reader.read("img16", 10, 20), movie.image[10:20])
 
@@ -164,6 +164,6 @@ def test_a_run_that_is_over_is_passed_over_and_the_next_one_is_tracked(
         for name, doc in documents
         if name == "stream_resource" and doc["data_key"] == "panoseti_m1_img16_image"
     )
-    path, column = locate(resource)
+    path, column = file_and_column(resource)
     with open_reader(resource["mimetype"], path, column) as reader:
         np.testing.assert_array_equal(reader.read(column), frames.image)

@@ -281,8 +281,8 @@ def changed(tmp_path):
     ]
     path = tmp_path / "run.h5"
     layout = layouts.SpectraLayout()
-    file = layout.open(path, [layout.take(result) for result in results], must_create=True)
-    file.append([layout.take(result) for result in results])
+    file = layout.open(path, [layout.row_group(result) for result in results], must_create=True)
+    file.append([layout.row_group(result) for result in results])
     file.close()
     assert kept.file
     return path, results, tmp_path / "history"
@@ -334,7 +334,7 @@ def test_means_are_of_the_pulses_in_the_newest_unit(tmp_path):
         for n in range(12)
     ]
     layout, path = layouts.SpectraLayout(), tmp_path / "run.h5"
-    rows = [layout.take(result) for result in results]
+    rows = [layout.row_group(result) for result in results]
     file = layout.open(path, rows, must_create=True)
     file.append(rows)
     file.close()

@@ -324,7 +324,7 @@ def test_too_slow_a_search_loses_rows_not_pictures(
     with bench(slow, save_directory=tmp_path) as face:
         face.collecting("1.1")
         face.push(*pictures()[:30])
-        until(lambda: face.camera.state().captured == 30)
+        until(lambda: face.camera.state().rows_readable == 30)
         slow.release.set()
         face.link.start("stopCollectLoopImages", "1.2")
         assert face.link.reply("1.1") == "normal done"

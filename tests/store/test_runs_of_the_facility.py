@@ -18,7 +18,7 @@ from support.waiting import until
 from devices.sacla.shots import Shots
 from plans.sacla.shots import acquire_shots
 from skywright.callbacks.journal import Journal, journal_path
-from skywright.files.readers import locate, open_reader
+from skywright.files.readers import file_and_column, open_reader
 from skywright.instruments.sacla import facility
 from skywright.instruments.sacla.facility.control import FacilityControl
 from skywright.instruments.sacla.facility.settings import EQUIPMENT_IDS
@@ -91,7 +91,7 @@ def test_a_new_run_opens_new_files_and_the_stream_goes_on(
         found = []
         for resource in (each for each in of("stream_resource") if each["data_key"] == key):
             data = [d for d in of("stream_datum") if d["stream_resource"] == resource["uid"]]
-            path, dataset = locate(resource)
+            path, dataset = file_and_column(resource)
             with open_reader(resource["mimetype"], path, dataset) as reader:
                 assert data[0]["indices"]["start"] == 0
                 found.append((data, reader.read(dataset, 0, data[-1]["indices"]["stop"])))

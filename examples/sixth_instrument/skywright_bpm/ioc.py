@@ -79,7 +79,7 @@ class BpmIOC(OwnerGroup):
         """Stop; all samples that were taken are in the file then."""
         acquisition = self.monitor.stop_acquisition()
         if acquisition is not None:
-            await self.wait_until_done(acquisition)
+            await self.wait_until_done(acquisition.done)
         await self.in_thread(self.recorder.stop)
 
     async def serving(self) -> None:

@@ -1,8 +1,9 @@
 """The path of the data from a source to its owner, to files and to endpoints.
 
 An item takes this path: source -> `Owner._receive` -> `process_argument` -> `process` ->
-`prepare` -> `Publisher` (endpoints, queues) -> `Recorder` -> `Layout.take` -> the recorder's
-thread -> `File.append` -> `File.flush`. Without `process` it is published before `prepare`.
+`prepare` -> `Publisher` (endpoints, queues) -> `Recorder` -> `Layout.row_group` -> the recorder's
+thread -> `RecordingFile.append` -> `RecordingFile.flush`. Without `process` it is published before
+`prepare`.
 
 An instrument writes a source (`Source`, a method of `PolledSource`, or a function for
 `PacedSource`), gives it to an `Owner`, and adds recorders (`Recorder` with a `Layout`) and
@@ -18,6 +19,7 @@ endpoints. The modules:
 `processed`      processing of one item; an error of it refuses the item
 `ordered_pool`   worker threads that process items and keep their order
 `publisher`      publishes results to endpoints and queues
+`guarded_calls`  calls functions of clients, counts their errors and goes on
 `newest`         a short queue in which a new item replaces the oldest
 `recorder`       writes results to files on its own thread, or synchronously on the owner's
 `columns_layout` files of columns, for row groups of one or more rows

@@ -38,8 +38,12 @@ class ResultRecorder(Protocol[Offered]):
             For a result that counts as lost; the acquisition does not count it then.
         """
 
-    def call_when_visible(self, done: Callable[[], None]) -> None:
-        """Call `done` when all results offered before are stored and visible to readers."""
+    def end_acquisition(self, done: Callable[[], None]) -> None:
+        """End an acquisition: call `done` when its results are stored and visible to readers.
+
+        Results that cannot be stored are counted as lost by then. A recorder that stores every Nth
+        result begins its count again.
+        """
 
     def lost(self) -> Mapping[str, int]:
         """Return results that could not be stored, by cause."""

@@ -61,10 +61,10 @@ RowGroup = TypeVar("RowGroup", bound=SelectableRows)
 class RowsLayout(Layout[Any, RowGroup]):
     """Base class of layouts whose row groups may have several rows.
 
-    To record other results, override `take` to return a row group or None.
+    To record other results, override `row_group` to return a row group or None.
     """
 
-    def take(self, result: Any) -> RowGroup | None:
+    def row_group(self, result: Any) -> RowGroup | None:
         """Return the rows of a result; None when there are none."""
         rows: RowGroup = result
         return rows if len(rows) else None

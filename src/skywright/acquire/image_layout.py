@@ -41,7 +41,7 @@ class ImageLayout(Layout[Any, Image]):
 
     A smaller image is stored in the upper left corner; the rest is 0. A larger one counts as
     ``wrong size``, one whose values the type cannot hold as ``wrong dtype``. To record other
-    results, override `take` to return an `Image` or None.
+    results, override `row_group` to return an `Image` or None.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ class ImageLayout(Layout[Any, Image]):
     extra: Sequence[Column] = ()
     at_once: int = 1
 
-    def take(self, result: Any) -> Image | None:
+    def row_group(self, result: Any) -> Image | None:
         """Return the result, which must be an `Image`; None: nothing is recorded."""
         image: Image = result
         return image

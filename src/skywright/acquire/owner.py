@@ -14,6 +14,7 @@ from skywright.acquire.acquisition import (
     ResultRecorder,
 )
 from skywright.acquire.counters import Counters, sum_counts
+from skywright.acquire.guarded_calls import GuardedCalls
 from skywright.acquire.newest import NewestQueue
 from skywright.acquire.ordered_pool import OrderedPool
 from skywright.acquire.processed import (
@@ -35,9 +36,9 @@ Result = TypeVar("Result")
 SILENCE_S = 2.0
 """Time without an item, s, after which the owner reports `silence_text`."""
 ALARM_S = 10.0
-"""Time, s, for which an alarm stays the message although items go on. Else it would alternate with
-`status_message`, a line in the log for each item, where a part of the items is lost. An alarm of
-`status_message` itself is over with the next item."""
+"""Time, s, for which an alarm remains the message while good items arrive. Without it, alarm and
+normal message would alternate, and each change is a line in the log. An alarm that `status_message`
+returned ends with the next good item."""
 DRAIN_S = 5.0
 """Timeout, s, for items still in processing when the source stops or the owner closes."""
 
@@ -48,8 +49,8 @@ class Owner(Generic[Item, Result]):
     The source runs while it has a user: after `start`, during an acquisition, and while a queue of
     `subscribe(runs_source=True)` is open. All methods may be called from any thread. But `process`,
     `prepare`, endpoints and `on_item` must not call what starts or stops the source (`start`,
-    `undo_start`, `stop`, `acquire`, `close`, the close of a queue): that may wait for the thread
-    that runs them.
+    `stop_if_unused`, `stop`, `acquire`, `close`, the close of a queue): that may wait for the
+    thread that runs them.
 
     Parameters
     ----------
@@ -81,7 +82,8 @@ class Owner(Generic[Item, Result]):
     """
 
     notifies_each_item = True
-    """True: `changed` is also called after each item. False: only for state and message."""
+    """True: `changed` is also called after each item. False: it is called only after a start, a
+    stop, the end of an acquisition or a new message."""
     idle_text = "idle"
     waiting_text = "waiting for the first {item}"
     silence_text = "no {item} from {source} for more than {seconds:g} s"
@@ -107,9 +109,10 @@ class Owner(Generic[Item, Result]):
         self.counters = Counters()
         """Number of items lost in the owner, by cause."""
         self.name, self.item_name = name, item_name
-        self._publisher: Publisher[Result] = Publisher(name, endpoints)
+        self._calls = GuardedCalls(name)
+        self._publisher: Publisher[Result] = Publisher(self._calls, endpoints)
         self.endpoints = self._publisher.endpoints
-        self.failures = self._publisher.failures
+        self.failures = self._calls.failures
         """Number of errors of the source, endpoints, recorders and callbacks, by cause."""
         self._process, self._prepare = process, prepare
         self._lock = threading.RLock()
@@ -128,20 +131,21 @@ class Owner(Generic[Item, Result]):
         self._message, self._alarm = self.idle_text, False
         self._alarm_until = 0.0
         self._logs_errors = True
-        """False from the first item that cannot be processed until the message is no alarm: the
-        traceback of each would fill the disk."""
-        self._after_alarm = ""
-        """The message of a good item that waits for `_alarm_until`; empty if none does."""
+        """Whether the next processing error is logged with its traceback. Only the first one is,
+        until a message that is no alarm: the traceback of each would fill the disk."""
+        self._message_after_alarm = ""
+        """Message to show at `_alarm_until`; empty: none."""
         self._last_arrival = time.monotonic()
         self._silent = self._closing = False
         self._silent_since = 0.0  # last arrival before the silence that was reported
-        self._reason = ""  # what the source has reported since the last arrival
+        self._last_source_report = ""
+        """The last message of the source since the last arrival; empty: none."""
         self._wake_monitor = threading.Event()
         self._pool: OrderedPool[ArrivedItem, ProcessedItem] | None = None
         if threads:
             self._pool = OrderedPool(
                 self._process_item,
-                self._finish_item,
+                self._publish_and_record,
                 threads,
                 queue_bytes,
                 queue_items,
@@ -157,7 +161,7 @@ class Owner(Generic[Item, Result]):
 
     @property
     def is_running(self) -> bool:
-        """Whether the source was started."""
+        """Whether the source was started. True until the owner stops it, even if it has ended."""
         return bool(self._running)
 
     @property
@@ -194,7 +198,7 @@ class Owner(Generic[Item, Result]):
     def report(self, message: str, alarm: bool = True) -> None:
         """Set the message, and log it if it differs from the present one."""
         with self._lock:
-            self._after_alarm = ""
+            self._message_after_alarm = ""
             if alarm:
                 self._alarm_until = time.monotonic() + ALARM_S
             if (message, alarm) == (self._message, self._alarm):
@@ -205,12 +209,12 @@ class Owner(Generic[Item, Result]):
         self._notify()
 
     def _notify(self) -> None:
-        self._publisher.call("changed", self.changed)
+        self._calls.call("changed", self.changed)
 
     # ---- starts and stops
 
     def start(self) -> None:
-        """Run the source until `stop` or `undo_start`.
+        """Run the source until `stop` or `stop_if_unused`.
 
         Raises
         ------
@@ -221,8 +225,10 @@ class Owner(Generic[Item, Result]):
             self._users.add(self)
         self._run_source_for(self)
 
-    def undo_start(self) -> None:
-        """Stop the source, unless an acquisition or a queue needs it still.
+    def stop_if_unused(self) -> None:
+        """Stop the source that `start` started, unless an acquisition or a queue still needs it.
+
+        The source then stops when the last of these ends.
 
         Raises
         ------
@@ -272,7 +278,7 @@ class Owner(Generic[Item, Result]):
         acquisition, is_new = self._claim(requested, on_item)
         if not is_new:
             raise HardwareError(f"{self.name}: an acquisition is in progress; stop it first")
-        return self._run(acquisition)
+        return self._start_source_for_acquisition(acquisition)
 
     def _claim(
         self, requested: int, on_item: Callable[[Result], None] | None = None
@@ -281,16 +287,16 @@ class Owner(Generic[Item, Result]):
         with self._lock:
             if self.acquisition is not None:
                 return self.acquisition, False
-            self._publisher.forget("on_item")  # of the acquisition before
+            self._calls.forget("on_item")  # of the acquisition before
             acquisition = self.acquisition = Acquisition(requested, on_item=on_item)
-            # In the same step: items of a running source may end the acquisition at once, which
-            # removes the user
+            # Under the same lock: a running source may deliver the last item at once; the end of
+            # the acquisition then removes this user
             self._users.add(acquisition)
             self._last_arrival = time.monotonic()
         return acquisition, True
 
-    def _run(self, acquisition: Acquisition) -> Acquisition:
-        """Run the source for a new acquisition."""
+    def _start_source_for_acquisition(self, acquisition: Acquisition) -> Acquisition:
+        """Start the source for a new acquisition, and return the acquisition."""
         try:
             self._run_source_for(acquisition)
         except SkywrightError:
@@ -301,12 +307,14 @@ class Owner(Generic[Item, Result]):
     def join_acquisition(self, requested: int = 0) -> Acquisition:
         """Return the acquisition in progress; start one if there is none, see `acquire`.
 
-        One that is ending is awaited first, at most `DRAIN_S`: it takes no new items.
+        If an acquisition is ending, wait for its end, at most `DRAIN_S`, and start a new one: no
+        item that arrives now would belong to it. `requested` has no effect on an acquisition that
+        is in progress.
 
         Raises
         ------
         HardwareError
-            If one is still ending then.
+            If the acquisition that was ending has not ended by then.
         SkywrightError
             What the source raises when it cannot start.
         """
@@ -315,7 +323,7 @@ class Owner(Generic[Item, Result]):
             current.done.wait(DRAIN_S)
         acquisition, is_new = self._claim(requested)
         if is_new:
-            return self._run(acquisition)
+            return self._start_source_for_acquisition(acquisition)
         if acquisition.stopping:
             raise HardwareError(f"{self.name}: the acquisition in progress has not ended in time")
         return acquisition
@@ -332,7 +340,7 @@ class Owner(Generic[Item, Result]):
             acquisition.stopping = True
             nothing_left = not acquisition.in_progress
         if nothing_left:
-            self._finish(acquisition)
+            self._end_acquisition(acquisition)
         return acquisition
 
     def subscribe(self, depth: int = 1, *, runs_source: bool = False) -> NewestQueue[Result]:
@@ -400,43 +408,42 @@ class Owner(Generic[Item, Result]):
             if should_run == self._running:
                 return
             if should_run:
-                self._last_arrival, self._silent, self._reason = time.monotonic(), False, ""
+                self._last_arrival, self._silent = time.monotonic(), False
+                self._last_source_report = ""
                 self.report(self.waiting_text.format(item=self.item_name), alarm=False)
-                self.source_starts()
-                self.source.start(self._receive, self._source_reports)
+                self.before_source_start()
+                self.source.start(self._receive, self._on_source_report)
             else:
                 self._running = None
                 self.source.stop()
                 if self._pool is not None:
                     self._pool.drain(DRAIN_S)
-                self.source_stopped()
+                self.after_source_stop()
             self._running = should_run
             self._wake_monitor.set()
         # Keep an alarm message, so that the user can read it, if no good item came after it
-        if not should_run and (not self._alarm or self._after_alarm):
+        if not should_run and (not self._alarm or self._message_after_alarm):
             self.report(self.idle_text, alarm=False)
 
-    def source_starts(self) -> None:
-        """Prepare for items, before the source is started; for subclasses."""
+    def before_source_start(self) -> None:
+        """Prepare for items; for subclasses. Called before each start of the source."""
 
-    def source_stopped(self) -> None:
-        """Act on a stop of the source, when its items are published, or after `DRAIN_S`."""
+    def after_source_stop(self) -> None:
+        """Act on a stop of the source; for subclasses.
+
+        Called after each stop, when the items of the source are published, or after `DRAIN_S`.
+        """
 
     # ---- processing one item
 
-    def _source_reports(self, message: str) -> None:
+    def _on_source_report(self, message: str) -> None:
         self.failures.add("source failed")
-        self._reason = message
+        self._last_source_report = message
         self.report(message)
 
     def _receive(self, item: Item) -> None:
-        """Receive an item, on the source's thread.
-
-        With `process`, `_finish_item` publishes and records its result. Without `process`
-        the item is the result: it is published here at once, and `_finish_item` only records
-        it.
-        """
-        self._last_arrival, self._reason = time.monotonic(), ""
+        """Receive an item, on the source's thread."""
+        self._last_arrival, self._last_source_report = time.monotonic(), ""
         with self._lock:
             acquisition = self.acquisition
             if acquisition is not None and acquisition.stopping:
@@ -444,24 +451,38 @@ class Owner(Generic[Item, Result]):
             if acquisition is not None:
                 acquisition.in_progress += 1
         if acquisition is None:  # the error of an `on_item` is over with its acquisition
-            self._publisher.forget("on_item")
+            self._calls.forget("on_item")
         size = getattr(item, "nbytes", 0)
         arrived = arrive(item, acquisition, self.process_argument)
         if self._process is None and arrived.refused is None:
-            result: Result = arrived.argument
-            self._publisher.publish(result)
-            if acquisition is not None and acquisition.on_item is not None:
-                self._publisher.call("on_item", acquisition.on_item, result)
-            if acquisition is None:
-                self._report_item(result)
-                if self.notifies_each_item:
-                    self._notify()
-                return
+            self._receive_unprocessed(arrived, size)
+        else:  # a refused item too, to keep the order
+            self._receive_for_processing(arrived, size)
+
+    def _receive_unprocessed(self, arrived: ArrivedItem, size: int) -> None:
+        """Publish an item that is the result; only one of an acquisition goes on, to be recorded.
+
+        `_publish_and_record` does not publish it again.
+        """
+        result: Result = arrived.argument
+        self._publisher.publish(result)
+        acquisition = arrived.acquisition
+        if acquisition is None:
+            self._report_item(result)
+            if self.notifies_each_item:
+                self._notify()
+            return
+        if acquisition.on_item is not None:
+            self._calls.call("on_item", acquisition.on_item, result)
+        self._receive_for_processing(arrived, size)
+
+    def _receive_for_processing(self, arrived: ArrivedItem, size: int) -> None:
+        """Process, publish and record an item here, or put it into the queue of the threads."""
         if self._pool is None:
-            self._finish_item(self._process_item(arrived))
-        elif not self._pool.put(arrived, size):  # a refused item too, to keep the order
+            self._publish_and_record(self._process_item(arrived))
+        elif not self._pool.put(arrived, size):
             self.counters.add("queue full")
-            self._item_finished(acquisition)
+            self._leave_acquisition(arrived.acquisition)
             self.report(f"queue full: {self.item_name}s arrive faster than they are processed")
 
     def process_argument(self, item: Item) -> Any:
@@ -475,13 +496,17 @@ class Owner(Generic[Item, Result]):
     def _process_item(self, arrived: ArrivedItem) -> ProcessedItem:
         return process_item(arrived, self._process, self._prepare)
 
-    def _finish_item(self, processed: ProcessedItem) -> None:
-        """Record an item, and publish it if `process` made it; called in the order of the items."""
+    def _publish_and_record(self, processed: ProcessedItem) -> None:
+        """Publish a result of `process`, and record it; called in the order of the items.
+
+        Without a `process` the result is published already, by `_receive_unprocessed`.
+        """
         if processed.has_result and self._process is not None:
             self._publisher.publish(processed.result)
         acquisition, refused = processed.acquisition, processed.refused
         if acquisition is not None and acquisition.is_final and processed.has_result:
-            refused = None  # `prepare` refused the item, but the acquisition was complete: no loss
+            # The acquisition was complete before this item, so the refusal of `prepare` is no loss
+            refused = None
         if refused is not None:
             self.counters.add(refused.cause)
         if acquisition is not None and not acquisition.is_final:
@@ -497,7 +522,7 @@ class Owner(Generic[Item, Result]):
             self.report(f"{refused.cause}: {refused}")
         elif processed.has_result:
             self._report_item(processed.result)
-        self._item_finished(acquisition)
+        self._leave_acquisition(acquisition)
         if self.notifies_each_item:
             self._notify()
 
@@ -507,13 +532,19 @@ class Owner(Generic[Item, Result]):
         if processed.recorded is not None:
             for recorder in self.recorders:
                 try:
-                    self._publisher.offer(recorder, processed.recorded)
+                    self._calls.call(
+                        type(recorder).__name__,
+                        recorder.offer,
+                        processed.recorded,
+                        key=id(recorder),
+                        may_refuse=True,
+                    )
                 except RefusedError as error:
                     refused = error
         return refused
 
     def _count(self, acquisition: Acquisition, processed: ProcessedItem) -> None:
-        """Count an item of an acquisition, and finish the acquisition after its last item."""
+        """Count an item of an acquisition, and end the acquisition after its last item."""
         with self._lock:
             if acquisition.is_final:
                 return
@@ -522,14 +553,14 @@ class Owner(Generic[Item, Result]):
             self.last_recorded = processed.recorded
             complete = bool(acquisition.requested) and acquisition.items >= acquisition.requested
         if self._process is not None and acquisition.on_item is not None:
-            self._publisher.call("on_item", acquisition.on_item, processed.result)
+            self._calls.call("on_item", acquisition.on_item, processed.result)
         if complete:
-            self._finish(acquisition)
+            self._end_acquisition(acquisition)
 
     def _report_item(self, result: Result) -> None:
         """Set the message after an item without an error."""
-        message = self._publisher.call("status_message", self.status_message, result)
-        if failure := self._publisher.failure:
+        message = self._calls.call("status_message", self.status_message, result)
+        if failure := self._calls.failure:
             self.report(failure)
         elif message is not None and message != (self._message, self._alarm):
             text, alarm = message
@@ -537,7 +568,7 @@ class Owner(Generic[Item, Result]):
                 is_held = not alarm and self._alarm and not self._silent
                 is_held = is_held and time.monotonic() < self._alarm_until
                 if is_held:
-                    self._after_alarm = text  # `_monitor` reports it, should no item follow
+                    self._message_after_alarm = text  # `_monitor` reports it if no item follows
             if not is_held:
                 self.report(text, alarm)
                 self._alarm_until = 0.0
@@ -546,8 +577,8 @@ class Owner(Generic[Item, Result]):
     def status_message(self, result: Result) -> tuple[str, bool]:
         """Return the message after a result, and whether it is an alarm; for subclasses.
 
-        One that is none waits for `ALARM_S` after an alarm of the owner or its source, except that
-        of a silence, which the result ends.
+        A message that is no alarm is shown `ALARM_S` after the last alarm of the owner or its
+        source. After a silence alarm it is shown at once.
         """
         return f"taking {self.item_name}s", False
 
@@ -555,17 +586,17 @@ class Owner(Generic[Item, Result]):
         """Return whether silence of a running source is reported; for subclasses."""
         return True
 
-    def _item_finished(self, acquisition: Acquisition | None) -> None:
-        """Decrease the number of items in processing; finish the acquisition after its last one."""
+    def _leave_acquisition(self, acquisition: Acquisition | None) -> None:
+        """Note that an item is processed; end an acquisition that stops, after its last item."""
         if acquisition is None:
             return
         with self._lock:
             acquisition.in_progress -= 1
             last = acquisition.stopping and not acquisition.in_progress
         if last:
-            self._finish(acquisition)
+            self._end_acquisition(acquisition)
 
-    def _finish(self, acquisition: Acquisition) -> None:
+    def _end_acquisition(self, acquisition: Acquisition) -> None:
         """End an acquisition; `done` is set when the recorders have stored its items."""
         with self._lock:
             if acquisition.is_final:
@@ -591,14 +622,14 @@ class Owner(Generic[Item, Result]):
             self._notify()
 
         for recorder in self.recorders:
-            recorder.call_when_visible(recorder_is_done)
+            recorder.end_acquisition(recorder_is_done)
         if not self.recorders:
             all_is_stored()
 
     # ---- the monitoring thread
 
     def _monitor(self) -> None:
-        """Stop a source without users, and report silence.
+        """Stop a source without users, show the message after an alarm, and report silence.
 
         An acquisition may end on the source's thread, which cannot stop the source itself.
         """
@@ -609,7 +640,7 @@ class Owner(Generic[Item, Result]):
                 self._start_or_stop_source()
             except SkywrightError as error:
                 self.report(str(error))
-            held = self._after_alarm
+            held = self._message_after_alarm
             if held and time.monotonic() >= self._alarm_until:
                 self.report(held, alarm=False)
             silent_s = time.monotonic() - self._last_arrival
@@ -618,4 +649,5 @@ class Owner(Generic[Item, Result]):
                 self._silent, self._silent_since = True, self._last_arrival
                 names = {"item": self.item_name, "source": self.source.name}
                 silence = self.silence_text.format(**names, seconds=SILENCE_S)
-                self.report(f"{silence}; {self._reason}" if self._reason else silence)
+                why = self._last_source_report
+                self.report(f"{silence}; {why}" if why else silence)

@@ -1,6 +1,11 @@
 """The recorder: writes results to files, on its own thread.
 
 A synchronous recorder writes on the owner's thread; its own thread then only makes rows visible.
+
+A row group is written by a chain of `append`: `Recorder` calls that of a `RecordingFile`, such as
+`ImageFile` of `image_layout`, which says what is lost. That calls a writer of `skywright.files`,
+such as `ImageWriter`, which knows the columns of an image. The writer calls `ColumnWriter`, which
+writes the columns to HDF5.
 """
 
 import logging
@@ -34,16 +39,20 @@ QUEUE_BYTES = 256_000_000
 """Default limit of the queue, bytes."""
 GROUPS_PER_WRITE = 64
 """Maximum number of row groups that are written together."""
+IDLE_S = 1.0
+"""Longest pause of the recorder's thread while there is nothing to write or flush, s."""
 
 Result = TypeVar("Result", contravariant=True)
 """What the owner gives to the recorder."""
 RowGroup = TypeVar("RowGroup")
-"""What `Layout.take` returns: the rows that one result gives."""
-Group = TypeVar("Group", contravariant=True)
+"""What `Layout.row_group` returns: the rows that one result gives."""
+RowGroupIn = TypeVar("RowGroupIn", contravariant=True)
+"""The same for `RecordingFile`, which takes row groups only as arguments: a type checker demands
+that a protocol declares this, by `contravariant`."""
 
 
 class Writer(Protocol):
-    """A writer of `skywright.files`: a `File` without `append`."""
+    """A writer of `skywright.files`: a `RecordingFile` without `append`."""
 
     @property
     def appended(self) -> int:
@@ -56,13 +65,13 @@ class Writer(Protocol):
         """Flush and close; a second call does nothing."""
 
 
-class File(Writer, Protocol[Group]):
+class RecordingFile(Writer, Protocol[RowGroupIn]):
     """The open file of a recording."""
 
-    def append(self, groups: Sequence[Group]) -> Mapping[str, int]:
+    def append(self, groups: Sequence[RowGroupIn]) -> Mapping[str, int]:
         """Write row groups, or raise and write none; return what is lost, by cause.
 
-        A row of which only a part is lost is in the file.
+        If only a part of a row is lost, the row is in the file and the loss is counted.
         """
 
 
@@ -70,7 +79,7 @@ WriterT = TypeVar("WriterT", bound=Writer)
 
 
 class WriterFile(Generic[WriterT]):
-    """An open file of one writer; not thread-safe. A subclass adds `append`, see `File`.
+    """An open file of one writer; not thread-safe. A subclass adds `append`, see `RecordingFile`.
 
     Parameters
     ----------
@@ -103,14 +112,14 @@ class Layout(ABC, Generic[Result, RowGroup]):
     name
         Name of what is recorded, in messages and causes of loss: ``spectra``.
     at_once
-        Maximum number of row groups of one `File.append`.
+        Maximum number of row groups of one `RecordingFile.append`.
     """
 
     name: str
     at_once: int = GROUPS_PER_WRITE
 
     @abstractmethod
-    def take(self, result: Result) -> RowGroup | None:
+    def row_group(self, result: Result) -> RowGroup | None:
         """Return the rows to be written for a result; None: nothing."""
 
     @abstractmethod
@@ -120,7 +129,7 @@ class Layout(ABC, Generic[Result, RowGroup]):
     @abstractmethod
     def open(
         self, path: Path, groups: Sequence[RowGroup], must_create: bool
-    ) -> File[RowGroup] | None:
+    ) -> RecordingFile[RowGroup] | None:
         """Create the file; return None to wait for a row group that gives its shape.
 
         If `must_create` is True, `open` must return a file if it has rows for it, because a caller
@@ -128,7 +137,7 @@ class Layout(ABC, Generic[Result, RowGroup]):
         groups.
         """
 
-    def open_early(self, path: Path) -> File[RowGroup] | None:
+    def open_early(self, path: Path) -> RecordingFile[RowGroup] | None:
         """Create the file before the first row group; return None if that needs a row group."""
         return None
 
@@ -155,15 +164,16 @@ class Recorder(Generic[Result, RowGroup]):
     layout
         Layout of its files.
     every
-        Record rows 0, N, 2N ..., with N = `every`, since the acquisition or the recording began,
-        whichever was later; an acquisition ends with `call_when_visible`.
+        Record rows 0, N, 2N ..., with N = `every`. The count begins again with each acquisition and
+        each recording.
     changed
         Called after the state has changed; must return at once.
     queue_bytes
         Limit of the queue. Rows beyond it are not recorded and count as ``queue full``.
     synchronous
         True: `offer` writes on the owner's thread, and raises `RefusedError` if a result cannot be
-        stored. So an acquisition counts only items that are in the file, while a recording is open.
+        stored. While a recording is open, an acquisition then counts only items that are in the
+        file.
     essential
         True: a row that cannot be stored is a lost item. False: it is counted as a failure, because
         another recorder stores the same item.
@@ -208,18 +218,21 @@ class Recorder(Generic[Result, RowGroup]):
         """Row groups, and callbacks: functions to call when all rows before them are visible."""
         self._bytes = 0
         self._rows_offered = 0
-        """Number of rows offered since the acquisition or the recording began, whichever was
-        later; counted only if `every` is above 1."""
+        """Number of rows offered since the last acquisition ended or the recording began; counted
+        only if `every` is above 1."""
         self._recordings = 0
         """Number of recordings begun."""
         self._closing = False
-        self._file: File[RowGroup] | None = None
+        """True after `close` was called: the thread ends when the queue is empty."""
+        self._has_ended = False
+        """True when the thread takes nothing more from the queue."""
+        self._file: RecordingFile[RowGroup] | None = None
         self._before_open: list[RowGroup] = []
         """Row groups that wait until the file can be created."""
         self._rows_wanted = 0
         """Number of rows of the whole recording; 0: no limit."""
-        self._rows_written = self._rows_flushed = 0
-        """Numbers of rows in the file of the recording: all, and those that are visible."""
+        self._rows_written = 0
+        """Number of rows in the file of this or the last recording, visible or not."""
         self._unreadable = 0
         """Rows that a flush failed to make visible when a caller waited for them: they count as
         lost until a later flush succeeds."""
@@ -245,7 +258,7 @@ class Recorder(Generic[Result, RowGroup]):
         if self.path is None:
             return
         try:
-            group = self.layout.take(result)
+            group = self.layout.row_group(result)
             group = None if group is None else self._decimate(group)
         except Exception as error:  # the layout cannot handle this result
             self._fail(error, 1)
@@ -296,17 +309,30 @@ class Recorder(Generic[Result, RowGroup]):
 
     def _select_rows(self, group: RowGroup, rows: slice) -> RowGroup:
         count = self.layout.rows(group)
-        return group if range(count)[rows] == range(count) else self.layout.select(group, rows)
+        if range(count)[rows] == range(count):  # all rows are selected
+            return group
+        return self.layout.select(group, rows)
+
+    def end_acquisition(self, done: Callable[[], None]) -> None:
+        """End an acquisition: call `done` as `call_when_visible` does, begin the count of `every`.
+
+        No result may be offered meanwhile.
+        """
+        self._rows_offered = 0
+        self.call_when_visible(done)
 
     def call_when_visible(self, done: Callable[[], None]) -> None:
         """Call `done` when the rows offered so far are visible or counted as lost.
 
-        An acquisition ends with it: the next row is row 0 for `every`.
+        A recorder that is closed has no such rows, so it calls `done` at once, on this thread.
         """
         with self._queue_changed:
-            self._rows_offered = 0
-            self._queue.append(done)
-            self._queue_changed.notify_all()
+            is_queued = not self._has_ended
+            if is_queued:
+                self._queue.append(done)
+                self._queue_changed.notify_all()
+        if not is_queued:
+            done()
 
     def lost(self) -> Mapping[str, int]:
         """Return the number of rows that are not in their recording, by cause.
@@ -342,13 +368,15 @@ class Recorder(Generic[Result, RowGroup]):
             self.error = _creation_error(path)
             if not self.error:
                 self._rows_wanted, self._rows_offered, self._logged = count, 0, ""
-                self._rows_written = self._rows_flushed = self.rows_readable = 0
+                self._rows_written = self.rows_readable = 0
                 self._recordings += 1
                 try:
                     self._file = self.layout.open_early(path)
                     self.path = path
                 except (OSError, DataError) as error:
                     self.error = str(error)
+        with self._queue_changed:
+            self._queue_changed.notify_all()  # the pause of the thread is shorter from now on
         self._changed()
         return self.error
 
@@ -383,19 +411,21 @@ class Recorder(Generic[Result, RowGroup]):
     def close(self) -> None:
         """Close the recording and end the thread."""
         self.stop()
-        self._closing = True
-        self.call_when_visible(lambda: None)  # wakes the thread
+        with self._queue_changed:
+            self._closing = True
+            self._queue_changed.notify_all()
         self._thread.join(5.0)
 
     # ---- the recorder's thread
 
     def _work(self) -> None:
-        while not self._closing:
+        while not self._ends():
             groups, when_visible, number = self._next()
             flushed = False
             with self._file_lock:
                 path = self.path
-                if number != self._recordings:  # of a recording that did not wait for these rows
+                # These rows are of an earlier recording, whose `stop` timed out
+                if number != self._recordings:
                     self._count_unwritten(self._rows(groups))
                 elif groups:
                     self._write(groups, must_create=when_visible is not None)
@@ -407,13 +437,19 @@ class Recorder(Generic[Result, RowGroup]):
             if flushed or ended or when_visible is not None:
                 self._changed()
 
+    def _ends(self) -> bool:
+        """Return whether the recorder is closed, and no callback waits in its queue."""
+        with self._queue_changed:
+            self._has_ended = self._closing and not self._queue
+            return self._has_ended
+
     def _next(self) -> tuple[list[RowGroup], Callable[[], None] | None, int]:
         """Return up to `GROUPS_PER_WRITE` row groups, the callback after them, `_recordings`."""
         groups: list[RowGroup] = []
         with self._queue_changed:
-            # A synchronous recorder has rows to flush that were never in the queue.
-            is_writing = self._unflushed_since or (self.synchronous and self.path is not None)
-            self._queue_changed.wait_for(lambda: self._queue, FLUSH_S if is_writing else 1.0)
+            while not self._queue and not self._closing:
+                if not self._queue_changed.wait(self._pause_s()):
+                    break  # the time is over; a flush may be due
             if self._queue:
                 self._queue_changed.wait_for(self._should_write_now, GATHER_S)
             when_visible: Callable[[], None] | None = None
@@ -426,6 +462,12 @@ class Recorder(Generic[Result, RowGroup]):
                 groups.append(group)
             self._queue_changed.notify_all()  # there is room again
             return groups, when_visible, self._recordings
+
+    def _pause_s(self) -> float:
+        """Return the longest pause until the next row, s."""
+        # A synchronous recorder has rows to flush that were never in the queue
+        is_writing = self._unflushed_since or (self.synchronous and self.path is not None)
+        return FLUSH_S if is_writing else IDLE_S
 
     def _should_write_now(self) -> bool:
         """Return whether writing should start without a wait for more rows."""
@@ -482,7 +524,7 @@ class Recorder(Generic[Result, RowGroup]):
             left -= self.layout.rows(wanted[-1])
         return wanted
 
-    def _append(self, file: File[RowGroup], groups: list[RowGroup]) -> None:
+    def _append(self, file: RecordingFile[RowGroup], groups: list[RowGroup]) -> None:
         if not groups:
             return
         try:
@@ -505,7 +547,7 @@ class Recorder(Generic[Result, RowGroup]):
         self._unflushed_since = self._unflushed_since or time.monotonic()
 
     def _append_fitting(
-        self, file: File[RowGroup], group: RowGroup, error: DoesNotFitError
+        self, file: RecordingFile[RowGroup], group: RowGroup, error: DoesNotFitError
     ) -> None:
         """Write the rows of a row group whose values fit; count and report the others."""
         if error.fits.any():
@@ -525,16 +567,17 @@ class Recorder(Generic[Result, RowGroup]):
             self._report(error)
             self._unflushed_since = time.monotonic()  # for the next attempt
             if caller_waits:
-                self._unreadable = self._rows_written - self._rows_flushed
+                self._unreadable = self._rows_written - self.rows_readable
             return True
-        self._unflushed_since = 0.0
-        self._rows_flushed, self._unreadable = self._rows_written, 0
+        self._unflushed_since, self._unreadable = 0.0, 0
         return True
 
     def _end(self) -> None:
         """Close the file; an error is in `error`, and rows that are not in the file are lost."""
         if self._before_open and self.path is not None:
             self._write([], must_create=True)
+        left, self._before_open = self._before_open, []  # none of them may be in the next recording
+        self._count_unwritten(self._rows(left))
         file, self._file, self.path = self._file, None, None
         self._unflushed_since = 0.0
         if file is None:
@@ -542,17 +585,15 @@ class Recorder(Generic[Result, RowGroup]):
         self._unreadable = 0
         try:
             self.rows_readable = file.flush()
-            self._rows_flushed = self._rows_written
         except Exception as error:
             self._report(error)
-        unflushed = self._rows_written - self._rows_flushed
-        self._rows_flushed = self._rows_written
+        unflushed = self._rows_written - self.rows_readable
         try:
             file.close()  # flushes once more
         except Exception as error:
             self._fail(error, unflushed)
         else:
-            self.rows_readable += unflushed
+            self.rows_readable = self._rows_written
 
     def _fail(self, error: Exception, count: int) -> None:
         self._report(error)
@@ -560,7 +601,8 @@ class Recorder(Generic[Result, RowGroup]):
             self._lost.add("not written", count)
 
     def _report(self, error: Exception) -> None:
-        # All errors are caught: the end of an acquisition needs this thread.
+        # Errors are reported, not raised: this thread must live on, because it calls `done` at the
+        # end of an acquisition.
         self.error = str(error) or type(error).__name__
         if self.error == self._logged:  # it may come with every item
             return

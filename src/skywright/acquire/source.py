@@ -33,9 +33,10 @@ STOP_LIMIT_S = 1.0
 class Source(Protocol[SourceItem]):
     """Yields items from a thread of its own. All methods may be called from any thread.
 
-    A source delivers nothing before `start`. Items come in the order of their identities. These
-    increase for the lifetime of the object and are not reset by `stop` and `start`, unless the
-    sender begins anew or a replay plays its file again. Any other gap in them is a loss.
+    A source delivers nothing before `start`. Items come in the order of their identities, which
+    increase for the lifetime of the object: `stop` and `start` do not reset them. A missing
+    identity is a lost item. A numbering that begins again (the sender restarted, a replay repeats
+    its file) is no loss.
     """
 
     name: str
@@ -51,8 +52,9 @@ class Source(Protocol[SourceItem]):
         Parameters
         ----------
         deliver
-            Called with each item, by one thread at a time. If the owner processes items on this
-            thread, `deliver` blocks until the item is processed.
+            Called with each item, by one thread at a time. It may block: until the item is
+            processed, if the owner has no threads of its own for that; or until the owner's queue
+            has room, with ``when_full="wait"``.
         report
             Called with a message after an error that did not end the source, and when no more items
             will come.
@@ -165,7 +167,8 @@ class PolledSource(Generic[Item]):
                     f"{self.name}: the source did not start within {self.start_limit_s:g} s"
                 )
             if run.error is not None:
-                # Its `halt` must not close what the next start opens.
+                # Wait for the failed thread: it still calls `halt`, which would close what the
+                # next `start` opens
                 run.thread.join(self.stop_limit_s)
                 self._run = None
                 raise run.error
@@ -245,7 +248,8 @@ class _Run(Generic[Item]):
             self._report(f"{self._source.name}: {error}")
             self.stopping.wait(self._source.retry_s)
             return True
-        if item is not None:  # delivered even after `stop` was called, which waits for this thread
+        if item is not None:
+            # `stop` waits for this thread, so an item that is already fetched is still delivered
             try:
                 self._deliver(item)
             except Exception as error:  # the next item may be good

@@ -9,7 +9,7 @@ from event_model import EventPage, unpack_event_page
 from skywright.analysis import Analysis, ArrayInput
 from skywright.analysis.frames import FileRows, FrameTable, KeyRows
 from skywright.errors import DataError
-from skywright.files.readers import first_row, locate
+from skywright.files.readers import file_and_column, first_row
 
 Document = Mapping[str, Any]
 
@@ -180,7 +180,7 @@ class RawStream:
         if doc["data_key"] not in self.keys.values():
             return
         try:
-            path, column = locate(doc)
+            path, column = file_and_column(doc)
             first = first_row(doc["parameters"])
         except DataError as error:
             self.error = f"{doc['data_key']}: {error}"

@@ -33,10 +33,12 @@ CACHE_BYTES = 1 << 20
 chunks stay in it."""
 OTHER_READER_TIMEOUT_S = 0.1
 """Timeout, s, for another reader of this process that has the column open."""
+OTHER_READER_POLL_S = 0.001
+"""Pause between two looks whether that reader has closed the column, s."""
 
 
 class DoesNotFitError(DataError):
-    """Text or integers that do not fit their column. Nothing of the call is written.
+    """Values that do not fit their column. Nothing of the call is written.
 
     Attributes
     ----------
@@ -176,8 +178,9 @@ class ColumnWriter(Closing):
         DataError
             If a column is missing, unknown, or of a wrong shape. Nothing is written then.
         DoesNotFitError
-            If text is longer than its column, or an integer is out of the range of its column.
-            Nothing is written then; `DoesNotFitError.fits` tells which rows fit.
+            If text is longer than its column, or a number is out of the range of its column.
+            Infinity fits into every column of floats. Nothing is written then;
+            `DoesNotFitError.fits` tells which rows fit.
         OSError
             If the disk is full or fails. Nothing of this call is stored.
         """
@@ -280,13 +283,15 @@ class ColumnCaster:
     def cast(self, column: Column, values: NDArray[Any]) -> NDArray[Any]:
         """Return the values, first axis the row, as the column's type.
 
+        A value that does not fit becomes 0 and is noted; call `check` after all casts.
+
         Raises
         ------
         DataError
             If they are of a kind that the column cannot hold at all.
         """
         dtype = np.dtype(column.dtype)
-        if np.can_cast(values.dtype, dtype, "safe" if dtype.kind in "iub" else "no"):
+        if np.can_cast(values.dtype, dtype, "safe" if dtype.kind in "iubfc" else "no"):
             return values.astype(dtype, copy=False)
         try:
             if dtype.kind == "S":
@@ -300,9 +305,19 @@ class ColumnCaster:
             elif dtype.kind in "iu":
                 wrong = _out_of_range(values, dtype)
                 problem = "a value that is no integer of its range"
+            elif dtype.kind in "fc":
+                with np.errstate(over="ignore"):
+                    cast = values.astype(dtype)
+                wrong = np.isinf(cast)
+                if not wrong.any():
+                    return cast
+                if values.dtype.kind not in "biufc":
+                    values = values.astype(np.float64)
+                wrong &= np.isfinite(values)  # infinity itself fits
+                problem = "a value beyond its range"
             else:
                 return values.astype(dtype)
-        except (TypeError, ValueError, UnicodeError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise DataError(f"{self._origin}: {column.path}: {error}") from error
         if wrong.any():
             self._why = f"{self._origin}: {column.path}: {problem} does not fit {dtype}"
@@ -338,7 +353,8 @@ def _out_of_range(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[np.bool
     if values.dtype.kind in "iu":
         return values.astype(dtype) != values  # an integer out of range wraps around
     limits = np.iinfo(dtype)
-    if values.dtype.kind == "O":  # Python integers beyond 64 bits; a float would change the others
+    if values.dtype.kind == "O":
+        # Python integers beyond 64 bits; as floats the other integers of the array would change
         low, high = limits.min, limits.max
         fits = (v is not None and low <= v <= high and int(v) == v for v in values.flat)
         return ~np.fromiter(fits, bool, values.size).reshape(values.shape)
@@ -370,7 +386,6 @@ class ColumnReader(Closing):
     def __init__(self, path: Path, identity_path: str) -> None:
         self.path = path
         self._identity_path = identity_path
-        self._pause = threading.Event()
         try:
             self._file = open_hdf5(path)
         except OSError as error:
@@ -440,7 +455,7 @@ class ColumnReader(Closing):
                     raise DataError(f"{self.path}: {path}: cannot be read ({error})") from error
                 finally:
                     del dataset
-            self._pause.wait(0.001)
+            threading.Event().wait(OTHER_READER_POLL_S)
 
     def close(self) -> None:
         """Close the file."""

@@ -23,8 +23,8 @@ HDF5 = "application/x-hdf5"
 class Reader(Protocol):
     """An open file, which may still be written.
 
-    The constructor takes a path and a column; the length of that column is the number of complete
-    rows.
+    The constructor takes the file's path and the column whose length gives the number of complete
+    rows; a reader with an index may ignore the column.
     """
 
     def count(self) -> int:
@@ -56,7 +56,7 @@ MakeReader = Callable[[Path, str], Reader]
 def readers() -> dict[str, str]:
     """Return the table: ``module:Class`` of each reader, by mimetype.
 
-    The constructor takes the file's path and the column whose length is the number of rows.
+    `Reader` says what its constructor takes.
     """
     table = {HDF5: "skywright.files.columns:ColumnReader"}
     for instrument in instruments().values():
@@ -74,14 +74,14 @@ def open_reader(mimetype: str, path: Path, column: str) -> Reader:
     path
         Path of the file.
     column
-        The column whose length is the number of complete rows: the identity if there is one.
+        The column whose length gives the number of complete rows: the identity if there is one.
 
     Raises
     ------
     DataError
         If there is no reader for the mimetype, or the file cannot be opened or has no such column.
     """
-    make = _find(mimetype)
+    make = _reader_class(mimetype)
     try:
         return make(path, column)
     except DataError:
@@ -91,7 +91,8 @@ def open_reader(mimetype: str, path: Path, column: str) -> Reader:
         raise DataError(f"{path}: the reader of {mimetype} cannot open it: {reason}") from error
 
 
-def _find(mimetype: str) -> MakeReader:
+def _reader_class(mimetype: str) -> MakeReader:
+    """Return the reader of a mimetype; raise `DataError` if there is none."""
     table = readers()
     if mimetype not in table:
         known = ", ".join(sorted(table))
@@ -105,9 +106,9 @@ def _find(mimetype: str) -> MakeReader:
 def first_row(parameters: Mapping[str, Any]) -> int:
     """Return the row of the file that has index 0 in stream datums.
 
-    It is above 0 where the parameter ``slice`` of the stream resource, ``start:stop``, leaves out
-    the rows before it: the rows without an event of an interrupted run. Other programs give a list
-    with an item for each axis.
+    It is above 0 if the parameter ``slice`` of the stream resource, ``start:stop``, leaves out the
+    rows before it. The store writes such a slice for the rows without an event at the end of an
+    interrupted run. Other programs give a list with an item for each axis.
 
     Raises
     ------
@@ -123,17 +124,17 @@ def first_row(parameters: Mapping[str, Any]) -> int:
     return int(match[1] or 0)
 
 
-def locate(resource: Mapping[str, Any]) -> tuple[Path, str]:
+def file_and_column(resource: Mapping[str, Any]) -> tuple[Path, str]:
     """Return the file and the column of a stream resource.
 
     Raises
     ------
     DataError
-        If there is no reader for its mimetype, its URI is no file:// URI, or its parameters name no
-        column.
+        If there is no reader for its mimetype, its URI is no file:// URI, or its parameters
+        name no column.
     """
     uri, parameters = resource["uri"], resource["parameters"]
-    _find(resource["mimetype"])  # raises if there is no reader
+    _reader_class(resource["mimetype"])  # raises if there is no reader
     path = local_path(uri)
     column = parameters.get("dataset") or parameters.get("path")
     if not column:
@@ -143,6 +144,9 @@ def locate(resource: Mapping[str, Any]) -> tuple[Path, str]:
 
 def local_path(uri: str) -> Path:
     """Return the path of a file:// URI.
+
+    A host in the URI is ignored, as in tiled: the machines of a beamline mount the same directories
+    at the same paths.
 
     Raises
     ------

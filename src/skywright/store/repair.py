@@ -13,7 +13,7 @@ from event_model import DocumentNames, schema_validators
 from skywright.callbacks.journal import encode_line
 from skywright.files.hdf5_flags import clear_flags
 from skywright.files.index import files_path
-from skywright.files.readers import HDF5, local_path, locate, open_reader, readers
+from skywright.files.readers import HDF5, file_and_column, local_path, open_reader, readers
 from skywright.store.journal_contents import JournalContents, Stream, datum
 from skywright.store.table_adapter import flushed_rows
 from skywright.store.tail import Tail, locked_if_dead
@@ -150,7 +150,7 @@ def rows_on_disk(resources: list[dict[str, Any]]) -> int | None:
 
 def _rows_of(resource: Mapping[str, Any]) -> int:
     """Return the number of complete rows of a file whose mimetype has a reader."""
-    path, column = locate(resource)
+    path, column = file_and_column(resource)
     for file in (path, files_path(path)):
         if file.exists():
             clear_flags(file)

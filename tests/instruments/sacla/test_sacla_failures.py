@@ -245,7 +245,7 @@ def test_shots_without_all_frames_are_as_good_stored(two: tuple[HandShots, ShotO
     layout = ShotsLayout(source.info.shot_rules)
     rows = []
     while (shot := queue.get(0.0)) is not None:
-        row = layout.take(shot)
+        row = layout.row_group(shot)
         assert row is not None
         rows.append(row)
     queue.close()

@@ -1,8 +1,9 @@
-"""The owner of the camera: takes pictures from a source, hands them to endpoints, records them.
+"""The camera: takes pictures from a source, hands them to queues (`subscribe`), and records them.
 
-Pictures are decoded and written on one thread, so that an acquisition counts pictures that are in
-the file; endpoints get them as they come. In a recording, every picture of the acquisition is
-stored, or counted as lost by its cause.
+`Camera` is a facade over an `Owner` of the source and two recorders: one file for all pictures of a
+recording, or one for each picture. Pictures are decoded and written on one thread, so that an
+acquisition counts pictures that are in the file; queues get them as they come. In a recording,
+every picture of the acquisition is stored, or counted as lost by its cause.
 """
 
 from collections.abc import Callable, Mapping
@@ -41,20 +42,20 @@ class SingleFiles(Protocol):
 
 @dataclass(frozen=True)
 class CameraState:
-    """What the owner knows at one moment."""
+    """Snapshot of the camera's state; the counts have the names of `OwnerState` and `Recorder`."""
 
     acquiring: bool
     shape: tuple[int, ...]
     """(H, W) or (H, W, 3) of the pictures; (0, 0) while the size is not known."""
-    frames: int
-    taken: int
+    acquired: int
+    acquisition_items: int
     """Pictures counted by acquisitions since the start of the process, and by the present one."""
     frame_number: int
     frame_time: float
     """Identity and time (unix s) of the last one that an acquisition counted."""
     capturing: bool
-    captured: int
-    """Rows of this recording that readers can see."""
+    rows_readable: int
+    """Number of rows of this or the last recording that readers can see."""
     file: str
     write_error: str
     """Why the last picture could not be written; empty when it was."""
@@ -108,7 +109,7 @@ class _Pictures(Owner[SourceFrame, SourceFrame]):
 
 
 class Camera:
-    """The pictures of a source, for endpoints and recordings. Every method is thread-safe.
+    """The pictures of a source, for queues and recordings. Every method is thread-safe.
 
     Parameters
     ----------
@@ -160,12 +161,12 @@ class Camera:
         return CameraState(
             acquiring=known.acquiring,
             shape=self._shape(),
-            frames=known.acquired,
-            taken=known.acquisition_items,
+            acquired=known.acquired,
+            acquisition_items=known.acquisition_items,
             frame_number=-1 if frame is None else frame.frame_number,
             frame_time=0.0 if frame is None else frame.time,
             capturing=path is not None,
-            captured=recorder.rows_readable,
+            rows_readable=recorder.rows_readable,
             file=str(path or ""),
             write_error=self._recorder.error or self._singles.error,
             message=known.message,

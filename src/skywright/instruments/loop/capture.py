@@ -152,7 +152,11 @@ class PictureFile:
 
 
 class PictureLayout(Layout[Picture, Picture]):
-    """Writes pictures of the size of the first one."""
+    """Writes pictures of the size of the first one.
+
+    It is used in place of `ImageLayout` of `skywright.acquire`, because a recording also keeps the
+    image files as received, and the pictures that have no pixels.
+    """
 
     name = "pictures"
     at_once = 1
@@ -168,7 +172,7 @@ class PictureLayout(Layout[Picture, Picture]):
         """Shape of the pictures in the newest file; None before its first picture."""
         return None if self._file is None else self._file.shape
 
-    def take(self, result: Picture) -> Picture | None:
+    def row_group(self, result: Picture) -> Picture | None:
         """Return a picture, unless it is undecodable and there is no file to keep its bytes."""
         return None if result.image is None and self._file is None else result
 

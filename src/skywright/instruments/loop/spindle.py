@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from skywright.errors import DataError
 from skywright.files.columns import ColumnReader
-from skywright.files.readers import locate
+from skywright.files.readers import file_and_column
 from skywright.instruments.loop.timing import Floats, Trace, angles_at
 
 Document = Mapping[str, Any]
@@ -89,7 +89,7 @@ class RunSpindle:
 
     def _resource(self, doc: Document) -> None:
         key = self._resources[doc["uid"]] = doc["data_key"]
-        path, dataset = locate(doc)
+        path, dataset = file_and_column(doc)
         self._places[key] = str(path), dataset
 
     def _datum(self, doc: Document) -> None:

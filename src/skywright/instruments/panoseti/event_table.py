@@ -31,7 +31,7 @@ class EventsLayout(ColumnsLayout):
         self._rows.clear()
         self._next = 0
 
-    def take(self, result: FrameBlock) -> Rows | None:
+    def row_group(self, result: FrameBlock) -> Rows | None:
         """Return the events of a block of frames."""
         frames, count = result.frames, len(result.frames)
         if frames.product.movie or not count:

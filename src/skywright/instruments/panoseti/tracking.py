@@ -96,7 +96,7 @@ class _SlotLayout(IndexLayout):
         self._slots, self._slot, self._product = slots, slot, product
         self.next_identity = 0
 
-    def take(self, result: FrameBlock) -> Records | None:
+    def row_group(self, result: FrameBlock) -> Records | None:
         """Return the records of a block of this slot and product."""
         frames = result.frames
         if frames.product != self._product or self._slots.slot(frames.module) != self._slot:

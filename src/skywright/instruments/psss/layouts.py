@@ -117,7 +117,7 @@ class SpectraLayout(Layout[Result, SpectrumRow]):
     def __init__(self, known_width: Callable[[], int] = lambda: 0) -> None:
         self._known_width = known_width
 
-    def take(self, result: Result) -> SpectrumRow:
+    def row_group(self, result: Result) -> SpectrumRow:
         """Return the row of a result."""
         found = result.spectrum
         values: dict[str, Any] = {
@@ -273,7 +273,7 @@ class PictureLayout(ImageLayout):
     def __init__(self) -> None:
         super().__init__("pictures", "pulse id", (_SETTINGS_OF_PICTURE,))
 
-    def take(self, result: Result) -> Image | None:
+    def row_group(self, result: Result) -> Image | None:
         """Return the picture of a result, if it has one."""
         image = picture_of(result)
         if image is None:

@@ -203,11 +203,11 @@ class Processor(Owner[Pulse, Result]):
 
     # ---- the way of a pulse
 
-    def source_starts(self) -> None:
+    def before_source_start(self) -> None:
         """Begin the statistics anew."""
         self.statistics.begin()
 
-    def source_stopped(self) -> None:
+    def after_source_stop(self) -> None:
         """End the rate, and call `on_stop`."""
         self.statistics.end()
         self.on_stop()

@@ -184,7 +184,7 @@ class ShotsLayout(ColumnsLayout):
         self._rules, self._room, self._rings = rules, room, dict(rings or {})
         self._recording = recording
 
-    def take(self, result: AnalyzedShot) -> Rows | None:
+    def row_group(self, result: AnalyzedShot) -> Rows | None:
         """Return the row of a shot."""
         if result.recording != self._recording:
             return None
@@ -238,7 +238,7 @@ class RegionsLayout(ColumnsLayout):
         self._room, self._mask_bytes = room, mask_bytes
         self._last, self._recording = -1, recording
 
-    def take(self, result: AnalyzedShot) -> Rows | None:
+    def row_group(self, result: AnalyzedShot) -> Rows | None:
         """Return the row of a set when the first shot has it."""
         if result.recording != self._recording or result.regions.number == self._last:
             return None
@@ -362,7 +362,7 @@ class FramesLayout(ColumnsLayout):
         super().__init__("frames", columns, replace(FRAME_TAG, attrs=attrs))
         self._shapes = dict(shapes)
 
-    def take(self, result: AnalyzedShot) -> Rows | None:
+    def row_group(self, result: AnalyzedShot) -> Rows | None:
         """Return the frames of a shot that has that of a detector of the file."""
         if result.recording != self._recording:
             return None
@@ -431,7 +431,7 @@ class ImagesLayout(ColumnsLayout):
         super().__init__("images", (*columns, *counts), IMAGE_NUMBER)
         self._shapes = dict(shapes)
 
-    def take(self, result: tuple[int, Iterable[tuple[str, Mapping[str, Any]]]]) -> Rows | None:
+    def row_group(self, result: tuple[int, Iterable[tuple[str, Mapping[str, Any]]]]) -> Rows | None:
         """Return one row; None when a detector of the file is no part of the run any more."""
         number, images = result
         keys = {name: detector_key(k) for k, name in enumerate(self._shapes)}

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from skywright.errors import ConfigError, DataError
 from skywright.files.columns import ColumnReader
-from skywright.files.readers import locate
+from skywright.files.readers import file_and_column
 from skywright.instruments.sacla.join import Record, TagGrid
 from skywright.instruments.sacla.layouts import (
     FRAME_TAG,
@@ -48,7 +48,7 @@ def recorded_files(documents: Iterable[tuple[str, Mapping[str, Any]]]) -> list[P
         If the run has no shots.
     """
     found = [
-        locate(doc)[0]
+        file_and_column(doc)[0]
         for name, doc in documents
         if name == "stream_resource" and doc["data_key"].endswith(ROWS_KEY)
     ]

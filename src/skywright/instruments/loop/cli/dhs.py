@@ -1,4 +1,4 @@
-"""``skywright loop dhs``: the hardware server that DCSS talks to, over the owner of the camera."""
+"""``skywright loop dhs``: the hardware server that DCSS talks to, over a `Camera`."""
 
 import asyncio
 import contextlib

@@ -71,7 +71,7 @@ class Recording:
         if self.run is None:
             return
         state = self.camera.state()
-        self.run.recorded(state.captured, state.shape)
+        self.run.recorded(state.rows_readable, state.shape)
         self._report_findings()
 
     def end(self) -> None:
@@ -94,7 +94,7 @@ class Recording:
         self._report_findings()
         skipped = sum(finding.why == SKIPPED for finding in self.findings)
         state = self.camera.state()
-        self.run.close(state.captured, state.shape, exit_status, reason, skipped, pictures)
+        self.run.close(state.rows_readable, state.shape, exit_status, reason, skipped, pictures)
         if turn is not None:
             self.run.derive(turn.analysis.fresh(), turn.batch, turn.plots)
 

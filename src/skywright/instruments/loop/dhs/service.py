@@ -86,7 +86,7 @@ class Dhs:
             "ready": self._warm is None or self._warm.is_set(),
             "operations": dict(self.server.counts),
             "series": self._series.state(),
-            "pictures": camera.frames,
+            "pictures": camera.acquired,
             "lost": dict(zip(LOST_CAUSES, camera.lost, strict=True)),
         }
 

@@ -1,0 +1,85 @@
+"""Calls of what clients give to an owner: an error of one is counted, and the owner goes on."""
+
+import logging
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from skywright.acquire.acquisition import RefusedError
+from skywright.acquire.counters import Counters
+
+logger = logging.getLogger(__name__)
+
+Returned = TypeVar("Returned")
+
+
+class GuardedCalls:
+    """Calls endpoints, recorders and callbacks; counts and keeps their errors.
+
+    All methods may be called from any thread, but for one `key` by one thread at a time.
+
+    Parameters
+    ----------
+    name
+        Name of the hardware, for the log.
+
+    Attributes
+    ----------
+    failures
+        Number of errors, by cause.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.failures = Counters()
+        self._name = name
+        self._failing: dict[object, str] = {}
+        """Error of the last call, by key, if it failed."""
+
+    @property
+    def failure(self) -> str:
+        """Error of a client whose last call failed; empty: none."""
+        return next(iter(self._failing.copy().values()), "")
+
+    def forget(self, key: object) -> None:
+        """Remove the error of this client from `failure`; it stays counted."""
+        self._failing.pop(key, None)
+
+    def call(
+        self,
+        name: str,
+        function: Callable[..., Returned],
+        *args: Any,
+        key: object = None,
+        may_refuse: bool = False,
+    ) -> Returned | None:
+        """Call a function of a client and return its value; None after an error.
+
+        Parameters
+        ----------
+        name
+            Name of the client, for messages and causes.
+        function, args
+            Function and its arguments.
+        key
+            Identifies the client; None: `name` does.
+        may_refuse
+            True: `RefusedError` is raised and is no error of the client. Only a recorder may refuse
+            a result.
+
+        Raises
+        ------
+        RefusedError
+            If `may_refuse` is True and `function` raises it.
+        """
+        key = name if key is None else key
+        try:
+            value = function(*args)
+        except Exception as error:
+            if may_refuse and isinstance(error, RefusedError):
+                raise
+            self.failures.add(f"{name} failed")
+            if key not in self._failing:
+                logger.exception("%s: %s failed", self._name, name)
+            self._failing[key] = f"{name}: {error}"
+            return None
+        self._failing.pop(key, None)
+        return value
