@@ -68,6 +68,20 @@ def test_a_broken_configuration_is_the_finding() -> None:
     assert set(checks) == {"versions", "configuration"}
 
 
+def test_a_network_that_is_not_there_is_named_before_the_session_starts(tmp_path: Path) -> None:
+    config = tmp_path / "skywright.toml"
+    config.write_text('[loop.detection]\nbackend = "onnx"\nmodel = "absent.onnx"\n')
+    store = str(tmp_path / "store")
+    checks = checks_of(
+        run("doctor", "--config", str(config), "--json", SKYWRIGHT_STORE__DIRECTORY=store)
+    )
+    wrong, rest = checks["analyses"]
+    assert wrong["status"] == "wrong"
+    assert "analysis loop_detection: onnx: model absent.onnx: No such file" in wrong["found"]
+    assert wrong["todo"] == "correct the section [loop]"
+    assert rest["found"].endswith("psss_spectra, sacla_curves, sacla_values: as configured")
+
+
 def test_an_ioc_that_serves_nothing_is_named_with_its_pvs(tmp_path: Path) -> None:
     (tmp_path / "fake_ioc.py").write_text(FAKE_IOC)
     config = tmp_path / "skywright.toml"

@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import runpy
 import sys
 from collections.abc import Iterator
 from types import ModuleType
@@ -37,6 +38,16 @@ def _levels_as_before() -> Any:
     yield
     for name, level in before.items():
         logging.getLogger(name).setLevel(level)
+
+
+def test_the_package_is_the_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["skywright", "--version"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("skywright", run_name="__main__")
+    assert not ended.value.code
+    assert capsys.readouterr().out.startswith("skywright 0.")
 
 
 @pytest.mark.parametrize(

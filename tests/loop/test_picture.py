@@ -58,6 +58,13 @@ def test_sixteen_bit_counts_are_scaled_by_the_least_depth_that_holds_them():
     assert np.abs(decode(encoded(counts, "PNG")).astype(int) - ramp()).max() <= 1
 
 
+def test_floating_point_pictures_are_0_to_1_or_counts():
+    levels = np.linspace(0.0, 1.0, 48 * 64, dtype=np.float32).reshape(48, 64)
+    for scale in (1.0, 1023.0):
+        pixels = decode(encoded(levels * np.float32(scale), "TIFF")).astype(float)
+        np.testing.assert_allclose(pixels, levels * 255.0, atol=1.0)
+
+
 def test_transparent_parts_are_white():
     pixels = np.dstack([ramp(), ramp(), ramp(), np.full((48, 64), 255, np.uint8)])
     pixels[:10, :, 3] = 0

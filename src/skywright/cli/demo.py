@@ -241,8 +241,9 @@ def _print_table(results: list[dict[str, Any]], config: Path, seconds: float) ->
     for each in results:
         for picture in each["pictures"][:2]:
             console.print(f"{each['plan']}: {os.path.relpath(picture)}", soft_wrap=True)
+    count = "1 plan" if len(results) == 1 else f"{len(results)} plans"
     console.print(
-        f"{len(results)} plans in {seconds:.0f} s. To look around in what they left: "
+        f"{count} in {seconds:.0f} s. To look around in what they left: "
         f".venv/bin/skywright session --config {os.path.relpath(config)}",
         soft_wrap=True,
     )

@@ -71,7 +71,7 @@ def doctor(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check versions, configuration, disk, data, clock, keys, storage, PVs; say what to do.
+    """Check versions, configuration, analyses, disk, data, clock, keys, PVs; say what to do.
 
     Exit status 1 when something is wrong.
     """
@@ -109,6 +109,7 @@ def examine() -> Iterator[Check]:
         yield wrong("configuration", str(error), "correct that key")
         return
     yield good("configuration", _source())
+    yield from check_analyses(settings)
     yield from check_disk(settings)
     yield from check_data(settings)
     yield from check_keys(settings)
@@ -168,6 +169,24 @@ def check_versions() -> Iterator[Check]:
         yield wrong("versions", ", ".join(old), "pip install --upgrade 'skywright[all]'")
     if not missing and not old:
         yield good("versions", own)
+
+
+def check_analyses(settings: Settings) -> Iterator[Check]:
+    """Check that the session's live analyses can be made as the configuration says."""
+    from skywright.analysis.named import configured_parameters, make_analysis
+    from skywright.session.context import configured_instruments
+
+    made = []
+    for instrument in configured_instruments(settings).values():
+        for name, analysis in instrument.analyses.items():
+            if not analysis.live or not analysis.settings:
+                continue
+            try:
+                made.append(make_analysis(name, configured_parameters(name, settings)).name)
+            except ConfigError as error:
+                yield wrong("analyses", str(error), f"correct the section [{instrument.name}]")
+    if made:
+        yield good("analyses", f"{', '.join(made)}: as configured")
 
 
 def check_disk(settings: Settings) -> Iterator[Check]:

@@ -36,7 +36,7 @@ def decode(data: bytes, source: str = "picture", color: bool = False) -> NDArray
     -------
     (H, W) or (H, W, 3) uint8
         Luminance, or RGB. Of deeper pictures the least of 10, 12, 14, 16 bits that holds them is
-        scaled to 0..255.
+        scaled to 0..255; of floating-point pictures up to 1.0 it is 0..1.
 
     Raises
     ------
@@ -137,6 +137,8 @@ def _scaled_to_bytes(pixels: NDArray) -> NDArray[np.uint8]:
     values = pixels.astype(np.float64)
     if not np.isfinite(values).all():
         raise ValueError("pixels that are not finite")
+    if pixels.dtype.kind == "f" and values.max() <= 1.0:
+        return np.clip(values * 255.0, 0, 255).astype(np.uint8)
     # Cameras of 10, 12 and 14 bits write their counts unscaled into 16-bit files.
     depth = next((bits for bits in (8, 10, 12, 14, 16) if values.max() < 2**bits), 32)
     return np.clip(values * (255.0 / (2**depth - 1)), 0, 255).astype(np.uint8)
