@@ -132,7 +132,25 @@ def test_a_file_that_names_iocs_has_those_alone(tmp_path: Path) -> None:
             "[epu.quality]\nctf_limit_a = -4.0",
             r"epu\.quality: ctf_limit_a = -4.0, expected above 0",
         ),
-        ('[epu.quality]\nmotion_limit_a = "far"', r"epu\.quality: .*'str' and 'int'"),
+        (
+            '[epu.quality]\nmotion_limit_a = "far"',
+            r"epu\.quality: motion_limit_a: .* valid number, .*\(got 'far'\)$",
+        ),
+        (
+            "[panoseti.flashes]\nbaselines_m = [[inf, 1, 2]]",
+            r"panoseti\.flashes: baselines_m: cannot convert .*\(got .*inf",
+        ),
+        (
+            "[panoseti.flashes]\nbaselines_m = 3",
+            r"panoseti\.flashes: baselines_m: .* a list \(got 3",
+        ),
+        (
+            "[sacla.values]\nlinear = {i0 = 1}",
+            r"sacla\.values: linear: i0: .* valid string \(got 1",
+        ),
+        ('[loop.detection]\nbackend = ["nix"]', r"loop\.detection: backend: .* valid string"),
+        (f"[sacla.curves]\nhits = {[1] * 999}", r"sacla\.curves: hits: .{,250}$"),
+        (f"[dashboard]\nport = {[1] * 999}", r"dashboard\.port: .* valid integer \(got .{,90}$"),
         (
             "[panoseti.flashes]\nleast_modules = 1",
             r"panoseti\.flashes: .*least_modules 1: expected .* at least 2",

@@ -154,8 +154,8 @@ class ShotValues(Analysis[ValueSums]):
         self._edges |= {f"log_{name}": _log_bins(name, bins) for name, bins in log.items()}
         for key in self._edges:
             if _value_of(key) not in self._names:
-                known = ", ".join(self._names)
-                raise ConfigError(f"histogram of {_value_of(key)!r}, expected one of {known}")
+                known = ", ".join((*POINT_VALUES, f"sum_K, norm_K with K from 1 to {regions}"))
+                raise ConfigError(f"histogram of {_value_of(key)!r:.80}, expected one of {known}")
         shape = (len(self._names), len(self._names))
         names = {"names": list(self._names)}
         self.results = (  # type: ignore[misc]
