@@ -310,8 +310,9 @@ def _with_rows(tables: Sequence[Any], where: str) -> Iterator[tuple[Any, int]]:
 class _FileTable:
     """A table whose columns are those of files.
 
-    A column alone takes two requests. Therefore the third number column that is read fetches all
-    of the table, if they have at most `BLOCK_BYTES`. A plot reads two, and takes no more.
+    A column alone takes two requests. Therefore, when a third column is read, all columns of
+    numbers are fetched together, if they have at most `BLOCK_BYTES`. A plot reads two columns, so
+    it fetches these alone.
     """
 
     def __init__(self, table: Any, rows: int, data_keys: Mapping[str, Any]) -> None:
