@@ -149,7 +149,11 @@ def test_a_file_that_names_iocs_has_those_alone(tmp_path: Path) -> None:
             r"sacla\.values: linear: i0: .* valid string \(got 1",
         ),
         ('[loop.detection]\nbackend = ["nix"]', r"loop\.detection: backend: .* valid string"),
-        (f"[sacla.curves]\nhits = {[1] * 999}", r"sacla\.curves: hits: .{,250}$"),
+        ('[sacla.curves]\nregions = "x"', r"sacla\.curves: regions: .* valid integer"),
+        ("[sacla.curves]\nedges = [1, 1]", r"sacla\.curves: edges .*: expected .* that rise"),
+        ("[sacla.curves]\nhits = [9, 1]", r"sacla\.curves: hits \[9, 1\]: expected 1 to 7"),
+        ("[sacla.values]\nregions = 1000000000000", r"sacla\.values: .* expected 0 to 999"),
+        (f"[sacla.curves]\nhits = {[1] * 999}", r"sacla\.curves: hits .{,250}$"),
         (f"[dashboard]\nport = {[1] * 999}", r"dashboard\.port: .* valid integer \(got .{,90}$"),
         (
             "[panoseti.flashes]\nleast_modules = 1",

@@ -60,14 +60,15 @@ def make_from(kind: Callable[..., Made], given: Mapping[str, Any]) -> Made:
         If what `kind` needs is not installed.
     """
     check_keys(given, kind)
+    if reason := _wrong_value(kind, given):
+        raise ConfigError(reason)
     try:
         return kind(**given)
     except (ConfigError, ImportError):
         raise
     except Exception as error:  # a wrong value can lead to any error
         why = str(error).partition("\n")[0] or type(error).__name__
-        reason = _wrong_value(kind, given) or f"{', '.join(given)}: {why:.{SHOWN}}"
-        raise ConfigError(reason) from error
+        raise ConfigError(f"{', '.join(given)}: {why:.{SHOWN}}") from error
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -98,7 +99,7 @@ def _wrong_value(taker: Callable[..., Any], given: Mapping[str, Any]) -> str:
         for each in inspect.signature(taker, eval_str=True).parameters.values():
             value = given.get(each.name)
             if each.annotation is each.empty or not isinstance(value, PLAIN):
-                continue
+                continue  # an array or an object: programs give them, and no file
             try:
                 TypeAdapter(each.annotation).validate_python(value)
             except ValidationError as error:
