@@ -132,7 +132,29 @@ def test_a_file_that_names_iocs_has_those_alone(tmp_path: Path) -> None:
             "[epu.quality]\nctf_limit_a = -4.0",
             r"epu\.quality: ctf_limit_a = -4.0, expected above 0",
         ),
-        ('[epu.quality]\nmotion_limit_a = "far"', r"epu\.quality: .*'str' and 'int'"),
+        (
+            '[epu.quality]\nmotion_limit_a = "far"',
+            r"epu\.quality: motion_limit_a: .* valid number, .*\(got 'far'\)$",
+        ),
+        (
+            "[panoseti.flashes]\nbaselines_m = [[inf, 1, 2]]",
+            r"panoseti\.flashes: baselines_m: cannot convert .*\(got .*inf",
+        ),
+        (
+            "[panoseti.flashes]\nbaselines_m = 3",
+            r"panoseti\.flashes: baselines_m: .* a list \(got 3",
+        ),
+        (
+            "[sacla.values]\nlinear = {i0 = 1}",
+            r"sacla\.values: linear: i0: .* valid string \(got 1",
+        ),
+        ('[loop.detection]\nbackend = ["nix"]', r"loop\.detection: backend: .* valid string"),
+        ('[sacla.curves]\nregions = "x"', r"sacla\.curves: regions: .* valid integer"),
+        ("[sacla.curves]\nedges = [1, 1]", r"sacla\.curves: edges .*: expected .* that rise"),
+        ("[sacla.curves]\nhits = [9, 1]", r"sacla\.curves: hits \[9, 1\]: expected 1 to 7"),
+        ("[sacla.values]\nregions = 1000000000000", r"sacla\.values: .* expected 0 to 999"),
+        (f"[sacla.curves]\nhits = {[1] * 999}", r"sacla\.curves: hits .{,250}$"),
+        (f"[dashboard]\nport = {[1] * 999}", r"dashboard\.port: .* valid integer \(got .{,90}$"),
         (
             "[panoseti.flashes]\nleast_modules = 1",
             r"panoseti\.flashes: .*least_modules 1: expected .* at least 2",

@@ -25,7 +25,7 @@ from skywright.errors import DataError, SkywrightError
 from skywright.instruments.loop.calibration import ZoomCalibration, from_json
 from skywright.instruments.loop.rotation_pictures import RotationCurves, in_words, rotation_curves
 from skywright.store.export.contents import RunContents, read_contents
-from skywright.store.lookup import RunSummary, find_run, summarize
+from skywright.store.lookup import RunSummary, find_run, journal_names, summarize
 from skywright.store.show import final_results
 
 CAMERA = "axis"
@@ -84,8 +84,9 @@ def read_rotation(client: Container, uid: str, journals: Path) -> Rotation:
     DataError
         If the run is none, or not whole yet.
     """
+    waiting = journal_names(journals)
     run = find_run(client, uid)
-    contents = read_contents(run)
+    contents = read_contents(run, journals, waiting)
     results = final_results(contents)
     calibration = ((contents.start.get("analysis") or {}).get("parameters") or {}).get(
         "calibration"
@@ -98,7 +99,7 @@ def read_rotation(client: Container, uid: str, journals: Path) -> Rotation:
     except KeyError as error:  # the catalog is writing the run
         raise DataError(f"run {uid[:8]}: it is {contents.status}, no result {error} yet") from error
     return Rotation(
-        summary=summarize(run.item["attributes"]["metadata"], "analysis", journals),
+        summary=summarize(run.item["attributes"]["metadata"], "analysis", journals, waiting),
         words=words,
         charts=[draw_place(curves), draw_width(curves)] if has_points(curves) else [],
         results=results,

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,6 +13,10 @@ if TYPE_CHECKING:
 
 Made = TypeVar("Made")
 
+SHOWN = 80
+"""Characters of a wrong value, or of another program's message, that an error message shows."""
+PLAIN = (bool, int, float, str, list, dict)
+"""Types of values in TOML and JSON."""
 VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
@@ -51,12 +56,19 @@ def make_from(kind: Callable[..., Made], given: Mapping[str, Any]) -> Made:
     ------
     ConfigError
         If `kind` does not take one of the keys or values, or one is missing.
+    ImportError
+        If what `kind` needs is not installed.
     """
     check_keys(given, kind)
+    if reason := _wrong_value(kind, given):
+        raise ConfigError(reason)
     try:
         return kind(**given)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(str(error)) from error
+    except (ConfigError, ImportError):
+        raise
+    except Exception as error:  # a wrong value can lead to any error
+        why = str(error).partition("\n")[0] or type(error).__name__
+        raise ConfigError(f"{', '.join(given)}: {why:.{SHOWN}}") from error
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -69,10 +81,31 @@ def first_problem(error: "ValidationError") -> str:
     """Return where pydantic has found the first wrong value, what is wrong, and the value."""
     first = error.errors()[0]
     where = ".".join(map(str, first["loc"]))
-    why = f"{first['msg'].removeprefix('Value error, ')} (got {first['input']!r:.80})"
+    why = f"{first['msg'].removeprefix('Value error, ')} (got {first['input']!r:.{SHOWN}})"
     if first["type"] == "missing":
         why = "is missing"
     return f"{where}: {why}" if where else why
+
+
+def _wrong_value(taker: Callable[..., Any], given: Mapping[str, Any]) -> str:
+    """Return what is wrong with the first plain value that is not of its argument's type.
+
+    Empty if there is none.
+    """
+    from pydantic import PydanticUserError, TypeAdapter, ValidationError
+
+    # Types that are not known here, or not to pydantic, are not checked.
+    with suppress(NameError, PydanticUserError):
+        for each in inspect.signature(taker, eval_str=True).parameters.values():
+            value = given.get(each.name)
+            if each.annotation is each.empty or not isinstance(value, PLAIN):
+                continue  # an array or an object: programs give them, and no file
+            try:
+                TypeAdapter(each.annotation).validate_python(value)
+            except ValidationError as error:
+                problem = first_problem(error).replace("an instance of Sequence", "a list")
+                return f"{each.name}: {problem}"
+    return ""
 
 
 def _parameters(taker: Callable[..., Any]) -> Iterable[inspect.Parameter]:

@@ -20,7 +20,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from skywright.arguments import did_you_mean
+from skywright.arguments import SHOWN, did_you_mean
 from skywright.errors import ConfigError
 from skywright.instruments import ServiceOffer, declared, instruments, resolve
 from skywright.section import Port, PvPrefix, Section
@@ -350,7 +350,7 @@ def _explain_variable(error: SettingsError) -> str:
     seen = next((value for key, value in os.environ.items() if key.upper() == name), "")
     return (
         f'{name}: expected a table as JSON, {{"key": "value"}}, or a variable {name}__KEY for each '
-        f"key (got {seen!r})"
+        f"key (got {seen!r:.{SHOWN}})"
     )
 
 
@@ -366,16 +366,18 @@ def _explain(error: "ErrorDetails", file: Path) -> str:
         where += f" {'.'.join(inside)}:"
     if parts[0] in _renamed():
         return f"{where} this key is now {'.'.join([_renamed()[parts[0]], *parts[1:]])}"
+    seen = f"{error['input']!r:.{SHOWN}}"
     if error["type"] == "extra_forbidden":
         hint = f"{did_you_mean(parts[-1], _keys(parts[:-1]))} see".lstrip()
         return f"{where} no such key; {hint} examples/skywright.toml for those there are"
     if error["type"] == "string_pattern_mismatch" and parts[-1] == "prefix":
-        return f"{where} a PV prefix ends with a colon, e.g. 'AXIS1:' (got {error['input']!r})"
+        return f"{where} a PV prefix ends with a colon, e.g. 'AXIS1:' (got {seen})"
     if error["type"] == "missing":
         return f"{where} is missing"
     if error["type"] == "value_error":  # our own check; pydantic puts "Value error, " before it
-        return f"{where} {error['ctx']['error']} (got {error['input']!r})"
-    return f"{where} {error['msg'][0].lower()}{error['msg'][1:]} (got {error['input']!r})"
+        why = str(error["ctx"]["error"])
+        return f"{where} {why}" if "(got " in why else f"{where} {why} (got {seen})"
+    return f"{where} {error['msg'][0].lower()}{error['msg'][1:]} (got {seen})"
 
 
 def _variable_of(parts: Sequence[str], is_missing: bool) -> tuple[str, Sequence[str]]:

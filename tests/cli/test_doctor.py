@@ -1,5 +1,6 @@
 """`skywright doctor` on a beamline that is well, and on faults made on purpose."""
 
+import errno
 import json
 import os
 import re
@@ -154,6 +155,27 @@ def test_a_finished_run_that_waits_is_wrong(tmp_path: Path) -> None:
     assert check.status is Status.wrong
     assert "1 finished runs are not in tiled" in check.found
     assert "skywright recover" in check.todo
+
+
+def test_journals_of_another_user_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = tmp_path / "journal" / "abc.jsonl"
+    journal.parent.mkdir()
+    journal.write_text('["start", {}]\n')
+    os.utime(journal, (1e9, 1e9))
+    open_file, allowed = Path.open, {"r", "rb"}
+
+    def refuse(path: Path, mode: str = "r", *args: Any, **options: Any) -> Any:
+        if path == journal and mode not in allowed:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return open_file(path, mode, *args, **options)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    check = doctor.check_journals(settings_in(tmp_path), None)
+    assert "1 finished runs are not in tiled" in check.found
+    allowed.clear()
+    check = doctor.check_journals(settings_in(tmp_path), None)
+    assert check.status is Status.warning
+    assert f"{journal} cannot be read" in check.found
 
 
 def test_a_run_that_could_not_be_stored_is_wrong(tmp_path: Path) -> None:

@@ -4,8 +4,10 @@ import errno
 import logging
 import os
 import runpy
+import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -96,6 +98,18 @@ def test_a_full_disk_is_one_line_and_another_error_of_a_file_is_a_bug(
     assert result.exit_code == 1
     assert result.stderr == "skywright: try could not write its output or a file: no room\n"
     assert isinstance(invoke("try", "0").exception, OSError)
+
+
+@pytest.mark.parametrize("args", [("--version",), ("--help",), ()])
+def test_a_full_disk_is_one_line_without_a_command_too(args: tuple[str, ...]) -> None:
+    command = [sys.executable, "-m", "skywright.cli", *args]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"skywright: {' '.join(args) or '--help'} could not write its output or a file: "
+        "No space left on device\n"
+    )
 
 
 def test_a_missing_package_is_said_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:

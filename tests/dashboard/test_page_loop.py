@@ -2,7 +2,7 @@
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -15,6 +15,7 @@ from dashboard.loop import view
 from dashboard.loop.view import CURVE_COLUMNS, has_points, read_curves
 from dashboard.site import PAGES
 from skywright.errors import DataError
+from skywright.instruments.loop.calibration import as_json
 from skywright.store.export.contents import Column, RunContents, Stream
 
 RESULTS = {
@@ -49,6 +50,30 @@ def test_missing_columns_are_named_with_the_state_of_the_run() -> None:
     rows = {name: 60 for name in CURVE_COLUMNS if name != "phi"}
     with pytest.raises(DataError, match="it is running and has no column phi in pictures"):
         read_curves(contents(**rows), RESULTS, CALIBRATION)
+
+
+def test_a_rotation_that_is_stored_while_it_is_read_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uid = "12345678-0000"
+    journal = tmp_path / f"{uid}.jsonl"
+    journal.touch()
+    analysis = {"parameters": {"calibration": as_json(CALIBRATION)}}
+    metadata = {"start": {"uid": uid, "analysis": analysis}}
+
+    class Run(list[str]):  # without streams
+        item: ClassVar = {"attributes": {"metadata": metadata}}
+
+        def include_data_sources(self) -> Any:
+            return self
+
+    def found(*_: Any) -> Any:
+        journal.unlink()  # the ingester is done with it
+        return Run()
+
+    monkeypatch.setattr(view, "find_run", found)
+    with pytest.raises(DataError, match="it is storing and has no column"):
+        view.read_rotation(object(), uid, tmp_path)  # type: ignore[arg-type]
 
 
 def test_a_series_that_cannot_be_read_says_so_under_its_heading_beside_the_rotation(

@@ -21,6 +21,7 @@ from support.odd_analyses import PATH
 from support.second_stages import SLOPE
 from support.streaming import StreamingCamera
 
+from skywright.analysis.inputs import ArrayInput
 from skywright.analysis.named import make_analysis
 from skywright.callbacks.journal import Journal
 from skywright.callbacks.live import LiveAnalysis
@@ -341,6 +342,23 @@ def test_what_cannot_be_reprocessed_is_said(world: World) -> None:
         attempt(world.uid, "loops")
     with pytest.raises(SkywrightError, match="not in the catalog after 0 s"):
         wait_until_stored(world.client, "nobody", timeout_s=0)
+
+
+def test_arrays_of_any_data_key_are_listed() -> None:
+    keys = {
+        "angle": {"dtype": "number", "shape": []},
+        "trace": {"dtype": "array", "shape": [1024], "dtype_numpy": "<f8"},
+        "image": {"dtype": "array", "shape": [480, 640], "dtype_numpy": "|u1"},
+        "foreign": {"dtype": "array", "shape": [2, None], "dtype_numpy": "decimal"},
+        "table": {"dtype": "array", "shape": [3], "dtype_numpy": [["x", "<f8"]]},
+        "old": {"shape": [4, 4]},
+    }
+    assert reprocess_module._arrays_in_words(keys) == (
+        "trace (1024, float64), image (480 x 640, uint8), foreign (2 x None, decimal), "
+        "table (3, [['x', '<f8']]), old (4 x 4, of unknown dtype)"
+    )
+    needed = ArrayInput(dimensions=1, dtypes=("float64",))
+    assert [name for name, key in keys.items() if needed.fits(key)] == ["trace", "old"]
 
 
 def test_command_line(

@@ -23,7 +23,7 @@ from support.sample_runs import (
 from skywright.analysis.display import to_uint8
 from skywright.errors import DataError
 from skywright.store.export.contents import Column
-from skywright.store.lookup import find_run
+from skywright.store.lookup import find_run, journal_names
 from skywright.store.pictures import holds_pictures, write_pictures
 from skywright.store.show import RunView, view_run
 from skywright.store.words import in_short
@@ -98,6 +98,17 @@ def test_unfinished_run(store: SampleStore) -> None:
     seen = view(store, DEAD)
     assert (seen.summary.status, seen.stop) == ("incomplete", None)
     assert "without stop document" in seen.notes[0]
+
+
+def test_a_run_that_is_stored_while_it_is_read_waits(store: SampleStore, tmp_path: Path) -> None:
+    journal = tmp_path / f"{DEAD}.jsonl"
+    journal.touch()
+    waiting = journal_names(tmp_path)
+    run = find_run(store.client, DEAD)
+    journal.unlink()
+    seen = view_run(store.client, run, tmp_path, waiting)
+    assert seen.summary.status == "storing"
+    assert "the run is storing" in seen.notes[0]
 
 
 def test_pictures_are_the_frames(store: SampleStore, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import traceback
 from collections.abc import Awaitable, Callable
 
 import httpx
@@ -71,6 +72,44 @@ def test_what_is_no_address(url: str) -> None:
 def test_a_port_that_cannot_be_is_named() -> None:
     with pytest.raises(ConfigError, match="http://c:99999: port 99999, expected 1 to 65535"):
         camera_url("http://c:99999", SNAPSHOT_PATH)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://bl7:secret@camera:b",
+        "http://bl7:secret/9@camera",
+        "http://bl7:12/secret@camera",
+        "http://bl7:12?secret@camera",
+        "http://bl7:12#secret@camera",
+        "http://bl7:secret@camera\n",
+        "http://bl7:secret@camera:0",
+        "ftp://bl7:secret@camera",
+        "bl7:secret@camera",
+    ],
+)
+def test_the_password_in_an_address_that_is_wrong_is_not_shown(url: str) -> None:
+    with pytest.raises(ConfigError, match="camera") as caught:
+        camera_url(url, SNAPSHOT_PATH)
+    shown = traceback.format_exception(caught.value)[-1]
+    assert not re.search("bl7|secret|12", shown)
+    assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize("user", ["bl7\n", "bl7\xe9"])
+def test_no_message_shows_the_login_that_is_sent(user: str) -> None:
+    with scripted(refusing(Guard("digest", user, "secret"))) as server:
+        with pytest.raises(HardwareError, match="printable ASCII characters") as caught:
+            fetch(server.url, user, "secret")
+        assert not re.search("bl7|nonce", "".join(traceback.format_exception(caught.value)))
+
+
+def test_the_login_in_the_address_that_a_camera_has_moved_to_is_not_shown() -> None:
+    def moved(visit: Visit) -> None:
+        visit.say(b"HTTP/1.1 302 No\r\nLocation: http://bl7:secret@other/a\r\n\r\n")
+
+    with scripted(moved) as server, pytest.raises(HardwareError, match="moved to http://other/a;"):
+        fetch(server.url)
 
 
 @pytest.mark.parametrize("scheme", ["basic", "digest"])

@@ -1,6 +1,7 @@
 """Inputs of analyses: batches of members, and what an input that is an array must be."""
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -89,6 +90,18 @@ def concatenate(batches: list[Batch]) -> Batch:
     return Batch(identities, np.concatenate([b.times for b in batches]), data)
 
 
+def dtype_name(data_key: Mapping[str, Any]) -> str:
+    """Return numpy's name of the dtype of a data key; empty if the data key has none.
+
+    A dtype that is no name, or that numpy does not know, is returned as it is written.
+    """
+    declared = data_key.get("dtype_numpy")
+    if isinstance(declared, str):
+        with suppress(TypeError, ValueError):
+            return np.dtype(declared).name
+    return str(declared or "")
+
+
 @dataclass(frozen=True)
 class ArrayInput:
     """Shape and dtype that the data key of an array input must have in its descriptor.
@@ -117,9 +130,9 @@ class ArrayInput:
     def fits(self, data_key: Mapping[str, Any]) -> bool:
         """Return whether a data key of a descriptor can be this input."""
         shape = tuple(data_key.get("shape") or ())
-        dtype = data_key.get("dtype_numpy")
+        dtype = dtype_name(data_key)
         return (
             len(shape) >= self.dimensions
             and all(side is None or side >= self.least_side for side in shape[:2])
-            and (not self.dtypes or dtype is None or np.dtype(dtype).name in self.dtypes)
+            and (not self.dtypes or not dtype or dtype in self.dtypes)
         )

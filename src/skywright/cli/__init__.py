@@ -9,6 +9,8 @@ import logging
 import os
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -145,6 +147,20 @@ def _request_errors() -> tuple[Any, ...]:
     return (httpx.HTTPError,) if httpx is not None else ()
 
 
+@contextmanager
+def _full_disk_in_one_line(name: str) -> Iterator[None]:
+    """Report in one line that `name` finds no space to write, and end with a failure."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = error.filename or "its output or a file"
+        failure = SkywrightError(f"{name} could not write {where}: {error.strerror}")
+        failure.__cause__ = error
+        raise typer.Exit(report(failure)) from error
+
+
 class LazyGroup(TyperGroup):
     """A group that imports a command only to run it.
 
@@ -167,12 +183,18 @@ class LazyGroup(TyperGroup):
         name, _, rest = super().resolve_command(ctx, args)
         return name, load(str(name)), rest
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments before the command; ``--help`` and ``--version`` print here."""
+        with _full_disk_in_one_line(" ".join(args) or "--help"):
+            return super().parse_args(ctx, args)
+
     def invoke(self, ctx: Any) -> Any:
         """Run the command; an error that is no bug is one line on stderr and the exit status."""
         _set_verbosity(ctx, 0)
         name = (ctx._protected_args + ctx.args)[:1]  # noqa: SLF001  the command that will run
         try:
-            return super().invoke(ctx)
+            with _full_disk_in_one_line(name[0]):
+                return super().invoke(ctx)
         except typer.BadParameter as error:  # pydantic puts "Value error, " before Typer's words
             error.message = error.message.removeprefix("Value error, ")
             raise
@@ -182,13 +204,6 @@ class LazyGroup(TyperGroup):
             url, reason = error.request.url, str(error).partition("\n")[0]
             server = f"{url.scheme}://{url.netloc.decode()}"
             failure = SkywrightError(f"a request to {server} failed: {reason}")
-            failure.__cause__ = error
-            raise typer.Exit(report(failure)) from error
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            where = error.filename or "its output or a file"
-            failure = SkywrightError(f"{name[0]} could not write {where}: {error.strerror}")
             failure.__cause__ = error
             raise typer.Exit(report(failure)) from error
         except ModuleNotFoundError as error:

@@ -324,18 +324,12 @@ def check_tiled(settings: Settings, state: stack.State) -> Iterator[Check]:
 
 def check_journals(settings: Settings, state: stack.State | None) -> Check:
     """Check that the ingester keeps up: finished journals must not wait."""
-    from skywright.store.tail import locked_if_dead
-
-    waiting, running = [], 0
-    for journal in settings.journals.glob("*.jsonl"):
-        try:
-            age_s = time.time() - journal.stat().st_mtime
-            with locked_if_dead(journal) as dead:
-                running += not dead
-                if dead and age_s > STALE_JOURNAL_S:
-                    waiting.append(age_s)
-        except FileNotFoundError:  # just brought in
-            continue
+    try:
+        waiting, running = _journals(settings.journals)
+        aside = len(list((settings.journals / "aside").glob("*.jsonl")))
+    except PermissionError as error:
+        found = f"whether runs wait is not known: {error.filename} cannot be read by this user"
+        return doubtful("ingester", found, "ask again as the user who runs `skywright up`")
     if waiting:
         found = (
             f"{len(waiting)} finished runs are not in tiled, the oldest since {max(waiting):.0f} s"
@@ -343,13 +337,35 @@ def check_journals(settings: Settings, state: stack.State | None) -> Check:
         log = settings.directory / "logs" / "ingester.log"
         todo = f"look at {log}" if state else "start `skywright up`, or run `skywright recover`"
         return wrong("ingester", found, todo)
-    if aside := len(list((settings.journals / "aside").glob("*.jsonl"))):
+    if aside:
         return wrong(
             "ingester",
             f"{aside} runs could not be stored; their journals are in journal/aside",
             "run `skywright recover`; it prints the reason",
         )
     return good("ingester", f"all finished runs are in tiled; {running} open")
+
+
+def _journals(directory: Path) -> tuple[list[float], int]:
+    """Return the ages of the journals that wait, s, and the number of runs that are open.
+
+    Raises
+    ------
+    PermissionError
+        If a journal cannot be read.
+    """
+    waiting, running = [], 0
+    for journal in directory.glob("*.jsonl"):
+        try:
+            age_s = time.time() - journal.stat().st_mtime
+            with journal.open("rb") as file:  # may belong to another user
+                is_open = not locks.try_lock(file, shared=True)
+        except FileNotFoundError:  # just brought in
+            continue
+        running += is_open
+        if not is_open and age_s > STALE_JOURNAL_S and journal.exists():
+            waiting.append(age_s)
+    return waiting, running
 
 
 def check_pvs(settings: Settings) -> Iterator[Check]:

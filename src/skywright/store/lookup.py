@@ -105,7 +105,7 @@ def find_runs(
         Sorted by start time, newest last.
     """
     # Before the catalog is asked: a journal can be stored while it answers.
-    waiting = frozenset(path.name for path in journals.glob(f"*{SUFFIX}")) if journals else ()
+    waiting = journal_names(journals)
     for readings, accepts in _interpretations(run_filter.text):
         found: dict[str, RunSummary] = {}
         for container in containers or _RUNS:
@@ -254,8 +254,8 @@ def run_status(
     journals
         Directory of the journals.
     waiting
-        File names of the journals that were there before the metadata were read. The ingester may
-        have stored such a run since.
+        File names of the journals that were there before the metadata were read, from
+        `journal_names`. The ingester may have stored such a run since.
     """
     stop = metadata.get("stop")
     if stop:
@@ -265,6 +265,11 @@ def run_status(
     if path and is_locked(path):
         return "running"
     return "storing" if path and (path.name in waiting or path.exists()) else "incomplete"
+
+
+def journal_names(journals: Path | None) -> frozenset[str]:
+    """Return the file names of the journals that are there now, for `waiting` of `run_status`."""
+    return frozenset(path.name for path in journals.glob(f"*{SUFFIX}")) if journals else frozenset()
 
 
 def waiting_runs(journals: Path) -> list[str]:

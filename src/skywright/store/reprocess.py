@@ -10,13 +10,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tiled.client.container import Container
 
 from skywright.analysis import Analysis, Batch, IdentityOrder, whole_blocks
 from skywright.analysis.blocks import analyze_part
 from skywright.analysis.cluster import Submit, cluster
 from skywright.analysis.frames import FrameReader, frames_to_draw
+from skywright.analysis.inputs import dtype_name
 from skywright.analysis.named import (
     analysis_class,
     first_stage_of,
@@ -400,9 +400,8 @@ def _inputs_in_words(analysis: Analysis[Any]) -> str:
 def _arrays_in_words(data_keys: Mapping[str, Mapping[str, Any]]) -> str:
     words = []
     for name, key in data_keys.items():
-        if len(shape := key.get("shape") or ()) > 1:
-            kind = key.get("dtype_numpy")
-            dtype = np.dtype(kind).name if isinstance(kind, str) else key["dtype"]
+        if shape := key.get("shape"):
+            dtype = dtype_name(key) or "of unknown dtype"
             words.append(f"{name} ({' x '.join(map(str, shape))}, {dtype})")
     return ", ".join(words)
 

@@ -1,6 +1,6 @@
 """Everything that is known of one run: how it went, what it holds, what was derived from it."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,7 +89,12 @@ class RunView:
         return tuple(path for view in views for path in view.pictures)
 
 
-def view_run(client: Container, run: Container, journals: Path | None = None) -> RunView:
+def view_run(
+    client: Container,
+    run: Container,
+    journals: Path | None = None,
+    waiting: Collection[str] = (),
+) -> RunView:
     """Read what there is to show of `run`.
 
     Parameters
@@ -98,22 +103,23 @@ def view_run(client: Container, run: Container, journals: Path | None = None) ->
         tiled client of the root.
     run
         tiled client of the run.
-    journals
-        Directory of the journals, see `lookup.run_status`.
+    journals, waiting
+        As of `lookup.run_status`; `waiting` from before `run` was looked up.
     """
-    contents = read_contents(run, journals)
+    contents = read_contents(run, journals, waiting)
     container = ANALYSIS if contents.start.get("purpose") == "analysis" else RAW
     derived = derived_runs(client, contents.start["uid"]) if container == RAW else []
-    summary = summarize(run.item["attributes"]["metadata"], container, journals)
+    summary = summarize(run.item["attributes"]["metadata"], container, journals, waiting)
     return RunView(
         summary=summary,
         start=contents.start,
         stop=contents.stop,
         streams=tuple(_view_stream(stream) for stream in contents.streams),
-        raw=_raw_summary(client, summary.raw_uid, journals) if summary.raw_uid else None,
-        analysis=_view_derived(run, contents, journals) if container == ANALYSIS else None,
+        raw=_raw_summary(client, summary.raw_uid, journals, waiting) if summary.raw_uid else None,
+        analysis=_view_derived(run, contents, journals, waiting) if container == ANALYSIS else None,
         derived=tuple(
-            _view_derived(each, read_contents(each, journals), journals) for each in derived
+            _view_derived(each, read_contents(each, journals, waiting), journals, waiting)
+            for each in derived
         ),
         notes=contents.notes,
     )
@@ -142,15 +148,19 @@ def _about_results(contents: RunContents) -> dict[str, str]:
     return {name: text for name, text in about.items() if text}
 
 
-def _raw_summary(client: Container, raw_uid: str, journals: Path | None) -> RunSummary | None:
+def _raw_summary(
+    client: Container, raw_uid: str, journals: Path | None, waiting: Collection[str]
+) -> RunSummary | None:
     try:
         raw = find_run(client, raw_uid)
     except DataError:
         return None
-    return summarize(raw.item["attributes"]["metadata"], RAW, journals)
+    return summarize(raw.item["attributes"]["metadata"], RAW, journals, waiting)
 
 
-def _view_derived(run: Container, contents: RunContents, journals: Path | None) -> DerivedView:
+def _view_derived(
+    run: Container, contents: RunContents, journals: Path | None, waiting: Collection[str]
+) -> DerivedView:
     results = final_results(contents)
     pictures = str(results.pop(PICTURES_KEY, "")).splitlines()
     analysis = contents.start.get("analysis")
@@ -158,7 +168,7 @@ def _view_derived(run: Container, contents: RunContents, journals: Path | None) 
         analysis = {}
     parameters = analysis.get("parameters")
     return DerivedView(
-        summary=summarize(run.item["attributes"]["metadata"], ANALYSIS, journals),
+        summary=summarize(run.item["attributes"]["metadata"], ANALYSIS, journals, waiting),
         stream=str(analysis.get("stream") or "primary"),  # older derived runs do not name it
         parameters=parameters if isinstance(parameters, Mapping) else {},
         results=results,

@@ -23,6 +23,7 @@ HASHES = ("MD5", "SHA", "SHA-256", "SHA-512")
 """Of digest authentication, those that httpx knows; a camera may offer others beside them."""
 WITH_BODY_ONLY = re.compile(r"""\bqop\s*=\s*("\s*auth-int\s*"|auth-int\b)""", re.IGNORECASE)
 PORT_MAX = 65535
+UNSENDABLE = "the request cannot be sent; the user's name must have printable ASCII characters only"
 
 
 class CameraAuth(httpx.Auth):
@@ -135,9 +136,15 @@ def camera_url(url: str, path: str) -> httpx.URL:
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL as error:
-        raise ConfigError(f"{url}: no URL ({error}); expected http://camera/...") from error
+        reason = "no URL" if "@" in url else f"no URL ({error})"  # it may name the password
+        raise ConfigError(f"{hide_login(url)}: {reason}; expected http://camera/...") from None
     if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise ConfigError(f"{without_login(parsed)}: expected http://camera or http://camera{path}")
+        raise ConfigError(f"{hide_login(url)}: expected http://camera or http://camera{path}")
+    if b"@" in parsed.raw_path or "@" in parsed.fragment:  # then the host is not what is meant
+        raise ConfigError(
+            f"{hide_login(url)}: @ after the host; in user and password write / as %2F, ? as %3F, "
+            "# as %23, in a path @ as %40"
+        )
     if parsed.port is not None and not 0 < parsed.port <= PORT_MAX:
         raise ConfigError(f"{without_login(parsed)}: port {parsed.port}, expected 1 to {PORT_MAX}")
     return parsed.join(path) if parsed.path in ("", "/") and not parsed.query else parsed
@@ -195,6 +202,8 @@ async def get_snapshot(client: httpx.AsyncClient, url: httpx.URL, limit_s: float
             kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
     except TimeoutError as error:
         raise HardwareError(f"{address}: no picture within {limit_s:g} s") from error
+    except (httpx.LocalProtocolError, UnicodeEncodeError):  # they have the header with the login
+        raise HardwareError(f"{address}: {UNSENDABLE}") from None
     except httpx.HTTPError as error:
         raise HardwareError(f"{address}: {_reason(error)}") from error
     typed = kind in PICTURE_TYPES or (kind in UNTYPED and body.startswith(SIGNATURES))
@@ -224,6 +233,8 @@ async def stream_parts(client: httpx.AsyncClient, url: httpx.URL) -> AsyncGenera
                         yield part
             finally:
                 cut = stream.end()
+    except (httpx.LocalProtocolError, UnicodeEncodeError):  # they have the header with the login
+        raise HardwareError(f"{address}: {UNSENDABLE}") from None
     except httpx.HTTPError as error:
         raise HardwareError(f"{address}: {_reason(error)}") from error
     if cut:
@@ -233,6 +244,14 @@ async def stream_parts(client: httpx.AsyncClient, url: httpx.URL) -> AsyncGenera
 def without_login(url: httpx.URL) -> str:
     """Return an address as it may be logged: without user and password."""
     return str(url.copy_with(username=None, password=None))
+
+
+def hide_login(text: str) -> str:
+    """Return what a person gave as an address without what may be user and password.
+
+    That is all up to the last @, as a password may have characters that end a host.
+    """
+    return re.sub(r"^([a-z]+://)?.*@", r"\1", text, flags=re.DOTALL | re.IGNORECASE)
 
 
 def _bare(url: httpx.URL) -> httpx.URL:
@@ -245,9 +264,8 @@ def _check_status(answer: httpx.Response, address: str) -> None:
         given = "these user and password" if answer.request.headers.get("authorization") else "none"
         raise HardwareError(f"{address}: 401, the camera wants a user and password, not {given}")
     if answer.has_redirect_location:
-        raise HardwareError(
-            f"{address}: {answer.status_code}, moved to {answer.headers['location']}; name that"
-        )
+        target = hide_login(answer.headers["location"])
+        raise HardwareError(f"{address}: {answer.status_code}, moved to {target}; name that")
     if not answer.is_success:
         raise HardwareError(f"{address}: {answer.status_code} {answer.reason_phrase}")
 

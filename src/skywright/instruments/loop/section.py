@@ -4,6 +4,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, JsonValue, field_validator, model_validator
 
+from skywright.arguments import make_from
 from skywright.section import Section, checks
 
 Row = tuple[float, float, float]
@@ -58,5 +59,5 @@ class LoopSettings(Section):
             from skywright.instruments.loop.backends import detector_class
 
             with checks():
-                detector_class(**value)
+                make_from(detector_class, value)
         return value

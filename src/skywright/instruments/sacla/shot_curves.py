@@ -76,9 +76,14 @@ def parse_hits(text: str) -> Hits:
         photons, pixels = map(int, text.split(":"))
     except ValueError:
         raise ConfigError(f"hits {text!r}: expected PHOTONS:PIXELS") from None
-    if not (0 < photons < HISTOGRAM_BINS and pixels > 0):
-        raise ConfigError(f"hits {text!r}: expected 1 to 7 photons, and at least 1 pixel")
-    return Hits(photons, pixels)
+    return _checked(Hits(photons, pixels), repr(text))
+
+
+def _checked(hits: Hits, given: str) -> Hits:
+    """Return `hits`; raise `ConfigError`, with what was given, if there can be none of them."""
+    if not (0 < hits.photons < HISTOGRAM_BINS and hits.pixels > 0):
+        raise ConfigError(f"hits {given}: expected 1 to 7 photons, and at least 1 pixel")
+    return hits
 
 
 def find_bins(values: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -111,6 +116,11 @@ class ShotCurves(Analysis[CurveSums]):
         The column that the edges are of: ``scanned``, the delay, or any other of one number.
     hits
         What a hit in a region is.
+
+    Raises
+    ------
+    ConfigError
+        If a parameter is impossible.
     """
 
     name, version = "sacla_curves", "3"
@@ -136,7 +146,15 @@ class ShotCurves(Analysis[CurveSums]):
         binned_by: str = "scanned",
         hits: Sequence[int] = DEFAULT_HITS,
     ) -> None:
-        edges, hits = [float(edge) for edge in edges], Hits(*hits)
+        if len(hits) != len(DEFAULT_HITS):
+            raise ConfigError(f"hits {hits!r:.80}: expected [photons, pixels]")
+        edges, hits = [float(edge) for edge in edges], _checked(Hits(*hits), f"{list(hits)}")
+        if len(edges) < 2 or not (np.isfinite(edges).all() and (np.diff(edges) > 0).all()):
+            raise ConfigError(f"edges {edges!r:.80}: expected at least 2 numbers that rise")
+        if regions < 0 or block_tags < 1:
+            raise ConfigError(
+                f"regions {regions}, block_tags {block_tags}: expected at least 0 and at least 1"
+            )
         super().__init__(
             regions=regions,
             edges=edges,

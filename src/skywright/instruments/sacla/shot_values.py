@@ -13,6 +13,7 @@ from skywright.files.columns import Column
 from skywright.instruments.sacla.report import parse_bins
 from skywright.instruments.sacla.shot_images import BLOCK_TAGS
 
+MOST_REGIONS = 999
 POINT_VALUES = ("i0", "scanned", "stage", "timing", "motor")
 """Values of point detectors; NaN where they are missing."""
 
@@ -125,7 +126,7 @@ class ShotValues(Analysis[ValueSums]):
     Raises
     ------
     ConfigError
-        If there is no such value, or bins make no sense.
+        If there is no such value, bins make no sense, or a number is impossible.
     """
 
     name, version = "sacla_values", "1"
@@ -145,6 +146,11 @@ class ShotValues(Analysis[ValueSums]):
         log: Mapping[str, str] | None = None,
         block_tags: int = BLOCK_TAGS,
     ) -> None:
+        if not 0 <= regions <= MOST_REGIONS or block_tags < 1:
+            raise ConfigError(
+                f"regions {regions}, block_tags {block_tags}: expected 0 to {MOST_REGIONS} and at "
+                "least 1"
+            )
         linear = {"i0": "0:4:80"} if linear is None else dict(linear)
         log = {"sum_1": "1e2:1e12:100"} if log is None else dict(log)
         super().__init__(regions=regions, linear=linear, log=log, block_tags=block_tags)
@@ -154,8 +160,8 @@ class ShotValues(Analysis[ValueSums]):
         self._edges |= {f"log_{name}": _log_bins(name, bins) for name, bins in log.items()}
         for key in self._edges:
             if _value_of(key) not in self._names:
-                known = ", ".join(self._names)
-                raise ConfigError(f"histogram of {_value_of(key)!r}, expected one of {known}")
+                known = ", ".join((*POINT_VALUES, f"sum_K, norm_K with K from 1 to {regions}"))
+                raise ConfigError(f"histogram of {_value_of(key)!r:.80}, expected one of {known}")
         shape = (len(self._names), len(self._names))
         names = {"names": list(self._names)}
         self.results = (  # type: ignore[misc]

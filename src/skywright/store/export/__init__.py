@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -42,6 +42,7 @@ def export_run(
     overwrite: bool = False,
     link: bool = False,
     journals: Path | None = None,
+    waiting: Collection[str] = (),
 ) -> ExportReport:
     """Write `run` to `output`, all of it or nothing.
 
@@ -57,8 +58,8 @@ def export_run(
         Replace an earlier export. Files in its directory that it did not write stay.
     link
         NeXus only: refer to the frames' own files instead of copying them.
-    journals
-        Directory of the journals, see `lookup.run_status`.
+    journals, waiting
+        As of `lookup.run_status`.
 
     Raises
     ------
@@ -73,7 +74,7 @@ def export_run(
     _refuse_existing(output, overwrite)
     if not output.parent.is_dir():
         raise DataError(f"{output}: there is no directory {output.parent}; create it first")
-    contents = read_contents(run, journals)
+    contents = read_contents(run, journals, waiting)
     notes, files = _write(contents, output, format, link)
     return ExportReport(
         output=output,

@@ -1,6 +1,6 @@
 """Read a stored run, stream by stream, in a form that any exporter can write."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -144,15 +144,17 @@ def scanned_fields(start: Mapping[str, Any], stream: str | None = None) -> list[
     return [field for field in fields if isinstance(field, str)]
 
 
-def read_contents(run: Container, journals: Path | None = None) -> RunContents:
+def read_contents(
+    run: Container, journals: Path | None = None, waiting: Collection[str] = ()
+) -> RunContents:
     """Read metadata and events of `run`; arrays in files are read when asked for.
 
     Parameters
     ----------
     run
         tiled client of the run.
-    journals
-        Directory of the journals, see `lookup.run_status`.
+    journals, waiting
+        As of `lookup.run_status`.
 
     Raises
     ------
@@ -160,7 +162,7 @@ def read_contents(run: Container, journals: Path | None = None) -> RunContents:
         If the server cannot give what its catalog names.
     """
     metadata = run.item["attributes"]["metadata"]
-    status = run_status(metadata, journals)
+    status = run_status(metadata, journals, waiting)
     notes: list[str] = list(metadata.get("notes") or ())
     if metadata.get("stop") is None:
         notes.append(f"the run is {status}, without stop document: what is stored until now")
@@ -308,8 +310,9 @@ def _with_rows(tables: Sequence[Any], where: str) -> Iterator[tuple[Any, int]]:
 class _FileTable:
     """A table whose columns are those of files.
 
-    A column alone takes two requests. Therefore the third number column that is read fetches all
-    of the table, if they have at most `BLOCK_BYTES`. A plot reads two, and takes no more.
+    A column alone takes two requests. Therefore, when a third column is read, all columns of
+    numbers are fetched together, if they have at most `BLOCK_BYTES`. A plot reads two columns, so
+    it fetches these alone.
     """
 
     def __init__(self, table: Any, rows: int, data_keys: Mapping[str, Any]) -> None:

@@ -20,7 +20,7 @@ from skywright.instruments.loop.detect import find_loop
 from skywright.instruments.loop.picture import encode_jpeg, to_gray
 from skywright.wire import automl
 from skywright.wire.automl import HEALTH_PATH, MOST_BOXES, PREDICT_PATH, Box, Instance
-from skywright.wire.axis_client import camera_url
+from skywright.wire.axis_client import camera_url, hide_login
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,9 @@ class AutoMLDetector(Detector):
         try:
             camera_url(url, "/")
         except ConfigError as error:
-            raise ConfigError(f"automl: url {url!r}: expected http://host:port") from error
+            raise ConfigError(
+                f"automl: url {hide_login(str(url))!r}: expected http://host:port"
+            ) from error
         check_number("automl: threshold", threshold, 0, 1)
         check_number("automl: timeout_s", timeout_s, 0.01, 3600)
         check_number("automl: retries", retries, 0, 100, whole=True)
