@@ -315,13 +315,28 @@ def test_a_question_is_asked_once_until_the_catalog_changes(
     assert asked == [1, 2, 1, 1]
 
 
+REQUEST = httpx.Request("GET", "http://127.0.0.1:9/api/v1/search/raw?page=1")
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (httpx.ReadTimeout("too slow"), "tiled does not answer (too slow)"),
+        (httpx.ReadTimeout(""), "tiled does not answer (ReadTimeout)"),
+        (
+            httpx.HTTPStatusError("refused", request=REQUEST, response=httpx.Response(403)),
+            "tiled answers 403 to /api/v1/search/raw<",
+        ),
+        (httpx.DecodingError("bad gzip"), "the answer of tiled cannot be read (bad gzip)"),
+    ],
+)
 def test_errors_of_the_server_are_no_errors_of_the_page(
-    page: TestClient, monkeypatch: pytest.MonkeyPatch
+    error: Exception, says: str, page: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object) -> None:
-        raise httpx.ReadTimeout("too slow")
+        raise error
 
     monkeypatch.setattr("dashboard.views.runs.find_runs", broken)
     answer = page.get("/runs?q=anything-else")
     assert answer.status_code == 503
-    assert "too slow" in answer.text
+    assert says in answer.text
