@@ -34,6 +34,7 @@ from dashboard.app import hosts_of, make_app
 from dashboard.site import PAGES
 from dashboard.views.run import Frames, frames_of
 from skywright.config import Settings
+from skywright.store.lookup import RunSummary
 from skywright.store.show import ColumnView, RunView, StreamView
 
 FRAME = f"/runs/{SCAN}/frames/primary/cam_image"
@@ -340,3 +341,13 @@ def test_errors_of_the_server_are_no_errors_of_the_page(
     answer = page.get("/runs?q=anything-else")
     assert answer.status_code == 503
     assert says in answer.text
+
+
+def test_a_long_name_of_a_plan_is_whole_on_hover(
+    page: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = "align_" * 20
+    run = RunSummary(SCAN, "raw", 7, plan, None, None, None, None, None, 0.0, 1.0, "success", {})
+    monkeypatch.setattr("dashboard.views.runs.find_runs", lambda *_, **__: [run])
+    text = page.get("/runs?q=a-long-name").text
+    assert f'<td class="what" title="{plan}">align_' in text
