@@ -179,7 +179,7 @@ def draw_plot(client: Container, uid: str, choice: Choice) -> Plot:
         return Plot(_image(first), (*notes, *_image_notes(first, len(series)), *offsets))
     series = [each for each in series if np.isfinite(each.x + each.y).any()]
     if not series:
-        return Plot(None, (*notes, f"{choice.y} has no value yet"))
+        return Plot(None, (*notes, f"{choice.y} has no value that can be drawn"))
     series, offsets = _count_from_first(series)
     return Plot(_chart(series, choice), (*notes, *offsets))
 
