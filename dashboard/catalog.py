@@ -123,7 +123,7 @@ class Catalog:
             return question(self._connected(), *arguments)
         except httpx.HTTPError as error:
             self._client = None
-            raise ConfigError(f"store: tiled does not answer ({error})") from error
+            raise ConfigError(f"store: {_reason(error)}") from error
         except httpx.InvalidURL as error:  # of a stream or a column with a NUL in its name
             raise DataError(f"no such run, stream or column ({error})") from error
 
@@ -170,6 +170,15 @@ class Catalog:
         async with self._changed:
             self.number += 1
             self._changed.notify_all()
+
+
+def _reason(error: httpx.HTTPError) -> str:
+    """Return why a request to tiled has failed."""
+    if isinstance(error, httpx.HTTPStatusError):
+        return f"tiled answers {error.response.status_code} to {error.request.url.path}"
+    if isinstance(error, httpx.TransportError):
+        return f"tiled does not answer ({str(error) or type(error).__name__})"
+    return f"the answer of tiled cannot be read ({error})"
 
 
 def _root(client: Any) -> tuple[str, str | None]:

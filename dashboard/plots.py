@@ -10,7 +10,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from tiled.client.container import Container
 
-from dashboard.chart import Curve, Marks, draw_chart
+from dashboard.chart import LARGEST, Curve, Marks, draw_chart
 from dashboard.color_map import false_color_png
 from skywright.errors import DataError
 from skywright.store.export.contents import (
@@ -179,7 +179,7 @@ def draw_plot(client: Container, uid: str, choice: Choice) -> Plot:
         return Plot(_image(first), (*notes, *_image_notes(first, len(series)), *offsets))
     series = [each for each in series if np.isfinite(each.x + each.y).any()]
     if not series:
-        return Plot(None, (*notes, f"{choice.y} has no value yet"))
+        return Plot(None, (*notes, f"{choice.y} has no value that can be drawn"))
     series, offsets = _count_from_first(series)
     return Plot(_chart(series, choice), (*notes, *offsets))
 
@@ -222,7 +222,9 @@ def _read(contents: RunContents, choice: Choice) -> _Series:
 def _numbers(column: Column, rows: slice, uid: str, dimensions: tuple[int, ...] = (1,)) -> Floats:
     if column.dtype.kind not in "iuf" or 0 in column.shape or len(column.shape) not in dimensions:
         raise DataError(f"run {uid}: the column {column.name} has no numbers that can be plotted")
-    return np.asarray(column.read(rows), np.float64)
+    values = np.asarray(column.read(rows), np.float64)
+    # As in a chart: sums and differences of larger numbers can be infinite.
+    return np.where(np.abs(values) <= LARGEST, values, np.nan)
 
 
 def run_name(start: Mapping[str, Any]) -> str:

@@ -186,6 +186,34 @@ def test_a_run_that_is_not_found_is_told_without_a_traceback(
     assert "Traceback (most recent" not in streams.out + streams.err
 
 
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("RE(count([det], per_shot=per_shot))", "int('shot')"),
+        ("RE(scan([det], motor, 0, 1, 2, per_step=per_step))", "None + 1"),
+        ("RE(mine())", "bps.mv(motor)"),
+        ("fetch()", "httpx.get('http://127.0.0.1:1')"),
+    ],
+)
+def test_an_error_in_a_function_of_the_users_keeps_its_traceback(
+    line: str, says: str, RE: RunEngine, shell: InteractiveShell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shorten_tracebacks(shell)
+    shell.user_ns |= {"RE": RE, "det": det, "motor": motor}
+    shell.user_ns |= {"count": count, "scan": scan, "bps": bps, "httpx": httpx}
+    shell.run_cell(
+        "def per_shot(detectors):\n    int('shot')\n    yield\n"
+        "def per_step(detectors, motor, step):\n    None + 1\n    yield\n"
+        "def mine():\n    yield from bps.mv(motor)\n"
+        "def fetch():\n    httpx.get('http://127.0.0.1:1')\n"
+    )
+    shell.run_cell(line)
+    streams = capsys.readouterr()
+    text = re.sub(r"\x1b\[[\d;]*m", "", streams.out + streams.err)
+    assert "Traceback (most recent" in text
+    assert says in text
+
+
 def test_an_error_of_a_device_in_a_plan_of_bluesky_keeps_its_traceback(
     RE: RunEngine, shell: InteractiveShell, capsys: pytest.CaptureFixture[str]
 ) -> None:

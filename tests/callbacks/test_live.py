@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import bluesky.plan_stubs as bps
 import bluesky.plans as bp
@@ -397,6 +398,38 @@ def test_a_worker_is_not_killed_because_the_session_was_stopped(
         now += pause_s
         supervisor._kill_if_stalled()
         assert len(killed) == kills
+
+
+@pytest.mark.parametrize("is_sent", [False, True])
+def test_a_death_without_work_does_not_end_a_run_that_has_just_begun(
+    is_sent: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    ended, started = list[str](), list[int]()
+
+    def report(uid: str, stream: str, **facts: Any) -> None:
+        if not stream:
+            ended.append(facts["error"])
+
+    supervisor = WorkerSupervisor("slow", [], tmp_path, WorkerLimits(restarts=0), report)
+    supervisor.close()  # its thread
+    monkeypatch.setattr(supervisor, "_start", lambda: started.append(1))
+    raw = RawRun({"uid": "a", "time": 0.0}, RequiredKeys.of(PictureStatistics, {}))
+    image = {"source": "", "dtype": "array", "shape": [4, 4], "dtype_numpy": "|u1"}
+    keys = {"cam_image": {**image, "external": "STREAM:"}}
+    descriptor = {"uid": "b", "run_start": "a", "name": "primary", "data_keys": keys}
+    supervisor._worker = SimpleNamespace(stdin=Mock(), returncode=-9)  # type: ignore[assignment]
+    supervisor.ready.set()
+    monkeypatch.setattr(supervisor, "_send", lambda *_: None)
+    supervisor._forward("start", {"uid": "a"}, raw)
+    raw("descriptor", descriptor)  # by the RunEngine's thread
+    if is_sent:
+        supervisor._forward("descriptor", descriptor, raw)
+    supervisor._restart()
+    assert ended == (["the worker died again (status -9)"] if is_sent else [])
+    assert len(caplog.records) == 1
+    if not is_sent:
+        supervisor._forward("descriptor", descriptor, raw)
+        assert started == [1]
 
 
 def test_a_worker_starts_with_the_first_run_that_it_can_analyze(

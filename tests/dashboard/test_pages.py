@@ -34,6 +34,7 @@ from dashboard.app import hosts_of, make_app
 from dashboard.site import PAGES
 from dashboard.views.run import Frames, frames_of
 from skywright.config import Settings
+from skywright.store.lookup import RunSummary
 from skywright.store.show import ColumnView, RunView, StreamView
 
 FRAME = f"/runs/{SCAN}/frames/primary/cam_image"
@@ -315,13 +316,38 @@ def test_a_question_is_asked_once_until_the_catalog_changes(
     assert asked == [1, 2, 1, 1]
 
 
+REQUEST = httpx.Request("GET", "http://127.0.0.1:9/api/v1/search/raw?page=1")
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (httpx.ReadTimeout("too slow"), "tiled does not answer (too slow)"),
+        (httpx.ReadTimeout(""), "tiled does not answer (ReadTimeout)"),
+        (
+            httpx.HTTPStatusError("refused", request=REQUEST, response=httpx.Response(403)),
+            "tiled answers 403 to /api/v1/search/raw<",
+        ),
+        (httpx.DecodingError("bad gzip"), "the answer of tiled cannot be read (bad gzip)"),
+    ],
+)
 def test_errors_of_the_server_are_no_errors_of_the_page(
-    page: TestClient, monkeypatch: pytest.MonkeyPatch
+    error: Exception, says: str, page: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object) -> None:
-        raise httpx.ReadTimeout("too slow")
+        raise error
 
     monkeypatch.setattr("dashboard.views.runs.find_runs", broken)
     answer = page.get("/runs?q=anything-else")
     assert answer.status_code == 503
-    assert "too slow" in answer.text
+    assert says in answer.text
+
+
+def test_a_long_name_of_a_plan_is_whole_on_hover(
+    page: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = "align_" * 20
+    run = RunSummary(SCAN, "raw", 7, plan, None, None, None, None, None, 0.0, 1.0, "success", {})
+    monkeypatch.setattr("dashboard.views.runs.find_runs", lambda *_, **__: [run])
+    text = page.get("/runs?q=a-long-name").text
+    assert f'<td class="what" title="{plan}">align_' in text

@@ -1,6 +1,7 @@
 """Plots on the page of a run: which columns, against what, of which runs."""
 
 import re
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from tiled.client.container import Container
 from dashboard.app import make_app
 from dashboard.chart import MARK, WIDTH, Marks, draw_chart
 from dashboard.plots import (
+    BINS,
     MOST_MARKS,
     Choice,
     Plot,
@@ -324,6 +326,34 @@ def test_many_points_become_a_band_between_the_least_and_the_largest(
     assert (values[::2] <= values[1::2]).all()
     assert values.min() == np.nanmin(y)
     assert values.max() == np.nanmax(y)
+
+
+@pytest.mark.parametrize("column", ["signal", "pulse_id"])
+def test_numbers_near_the_largest_of_all_are_left_out(
+    column: str, overlay: Callable[..., Plot]
+) -> None:
+    number = np.arange(2.0 * MOST_MARKS)
+    values = {"pulse_id": number.copy(), "signal": np.sin(number)}
+    values[column][::10] = sys.float_info.max
+    values[column][1] = -sys.float_info.max
+    columns = tuple(
+        Column(name, each.shape, each.dtype, {}, each.__getitem__) for name, each in values.items()
+    )
+    stream = Stream("primary", {}, columns, {})
+    drawn = overlay(RunContents({"uid": "a" * 8, "time": 0.0}, None, "success", (stream,), ()))
+    path = re.search(r'<path class="curve a" d="([^"]*)"', str(drawn.drawing))
+    assert path is not None
+    assert path[1].count("L") + 1 == 2 * BINS
+
+
+def test_a_column_without_a_value_is_a_note_that_holds_of_a_run_that_is_over(
+    overlay: Callable[..., Plot],
+) -> None:
+    run = run_of_pulses("a" * 8, 1)
+    signal = Column("signal", (8,), np.dtype("f8"), {}, np.full(8, np.nan).__getitem__)
+    stream = replace(run.streams[0], columns=(run.streams[0].columns[0], signal))
+    drawn = overlay(replace(run, streams=(stream,)))
+    assert drawn == Plot(None, ("signal has no value that can be drawn",))
 
 
 def test_a_run_without_numbers_has_no_plot() -> None:

@@ -1,10 +1,12 @@
 """What `skywright show` knows of a run, and the pictures that it writes."""
 
+import fcntl
 import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from bluesky_tiled_plugins import TiledWriter
 from event_model import compose_run
@@ -21,6 +23,7 @@ from support.sample_runs import (
 )
 
 from skywright.analysis.display import to_uint8
+from skywright.callbacks.journal import journal_path
 from skywright.errors import DataError
 from skywright.store.export.contents import Column
 from skywright.store.lookup import find_run, journal_names
@@ -108,7 +111,32 @@ def test_a_run_that_is_stored_while_it_is_read_waits(store: SampleStore, tmp_pat
     journal.unlink()
     seen = view_run(store.client, run, tmp_path, waiting)
     assert seen.summary.status == "storing"
-    assert "the run is storing" in seen.notes[0]
+    assert "still being stored" in seen.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("is_locked", "status", "note"),
+    [
+        (True, "running", "the run is still running: what is stored until now"),
+        (False, "storing", "the run is over and still being stored: what is stored until now"),
+    ],
+)
+def test_a_run_of_which_more_will_be_stored(
+    is_locked: bool,
+    status: str,
+    note: str,
+    store: SampleStore,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    nothing = pd.DataFrame(), np.ones(0, bool)
+    monkeypatch.setattr("skywright.store.export.contents._events", lambda *_: nothing)
+    with journal_path(tmp_path, DEAD).open("w") as journal:
+        if is_locked:
+            fcntl.flock(journal, fcntl.LOCK_EX)
+        seen = view_run(store.client, find_run(store.client, DEAD), tmp_path)
+    assert seen.summary.status == status
+    assert seen.notes == (note, "primary/diode_current: no value stored yet")
 
 
 def test_pictures_are_the_frames(store: SampleStore, tmp_path: Path) -> None:

@@ -98,6 +98,12 @@ class _SentRun:
         return self._streams
 
     @property
+    def has_work(self) -> bool:
+        """Whether the worker was sent a stream of it to analyze."""
+        sent = {doc["name"] for name, doc in self._sent if name == "descriptor"}
+        return not sent.isdisjoint(self.raw.streams)
+
+    @property
     def open_streams(self) -> dict[str, _StreamReports]:
         """Streams that are not done, by name."""
         return {name: each for name, each in self.streams.items() if not each.done}
@@ -390,24 +396,28 @@ class WorkerSupervisor:
         assert worker.stdin is not None
         worker.stdin.close()
         # A worker that dies without work would do so for ever
-        has_work = any(run.raw.streams for run in self._runs.values())
+        has_work = any(run.has_work for run in self._runs.values())
         self._failed_starts += not (self.ready.is_set() and has_work)
         self.ready.clear()
         status, limit = worker.returncode, self._limits.restarts
         for uid, run in list(self._runs.items()):
-            # A run without a stream to analyze cannot be the reason
-            run.deaths += bool(run.raw.streams)
+            # A run of which the worker was sent no stream cannot be the reason
+            run.deaths += run.has_work
             for name, stream in run.open_streams.items():
                 if (end := self._end_of_stream(run, name)) is not None:
                     stream.done = True
                     self._report(uid, name, done=True, **end)
-            if max(run.deaths, self._failed_starts) > limit:
+            if run.has_work and max(run.deaths, self._failed_starts) > limit:
                 self._end_run(uid, f"the worker died again (status {status})")
             elif run.abandoned or (run.raw.stop is not None and not run.open_streams):
                 self._end_run(uid, run.abandoned)
         if self._failed_starts > limit:
-            text = "analysis %s: the worker dies without work (status %s); the next run starts it"
-            log.error(text, self.name, status)
+            if not has_work:  # else the end of the run is reported
+                log.error(
+                    "analysis %s: the worker dies without work (status %s); the next run starts it",
+                    self.name,
+                    status,
+                )
             return
         log.warning("analysis %s: the worker died (status %s); starting again", self.name, status)
         self._start()

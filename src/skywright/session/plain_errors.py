@@ -7,6 +7,7 @@ refuses an argument. A mistake at the prompt is one line too; it says what to ty
 import inspect
 import logging
 import re
+import sysconfig
 import traceback
 from collections.abc import Mapping
 from types import FrameType
@@ -24,6 +25,7 @@ ENDS = ("_abort_coro", "_stop_coro", "_halt_coro", "resume")
 PLANS = ("bluesky.plans", "bluesky.plan_stubs")
 ARGUMENTS_OF_PLANS = (*PLANS, "bluesky.plan_patterns", "bluesky.protocols")
 """Modules of bluesky that look at the arguments of its plans."""
+INSTALLED = tuple(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib"))
 CATALOG = "bluesky_tiled_plugins.clients.catalog_of_bluesky_runs"
 METADATA_CHECK = "event_model", "compose_run"
 CALL_THE_PLAN = "call the plan: RE(plan(...))"
@@ -86,7 +88,7 @@ def hint_after_mistake(error: BaseException, namespace: Mapping[str, Any]) -> st
         return "no plan runs or is paused: RE(...) runs one"
     if where == ("bluesky", "_default_md_validator") or _passed(error, *METADATA_CHECK):
         return "md={'sample': 'NAME'} or md={'sample': {'name': 'NAME', ...}}"
-    if isinstance(error, httpx.TransportError):
+    if isinstance(error, httpx.TransportError) and _is_request_to_tiled(error):
         return (
             "tiled does not answer; plans can go on, their runs wait in journals; "
             "`skywright doctor` tells what to do"
@@ -109,6 +111,13 @@ def _is_no_message(error: BaseException) -> bool:
     return "msg" in local and not hasattr(local["msg"], "command")
 
 
+def _is_request_to_tiled(error: BaseException) -> bool:
+    """Return whether a request is to tiled; a function of the user's may ask any server."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    of_tiled = any(_module(frame).partition(".")[0] == "tiled" for frame in frames)
+    return of_tiled or not any(map(_is_users_own, frames))
+
+
 def _passed(error: BaseException, module: str, function: str) -> bool:
     """Return whether an error came through a function."""
     frames = traceback.walk_tb(error.__traceback__)
@@ -117,6 +126,17 @@ def _passed(error: BaseException, module: str, function: str) -> bool:
 
 def _module(frame: FrameType) -> str:
     return str(frame.f_globals.get("__name__", ""))
+
+
+def _is_users_own(frame: FrameType) -> bool:
+    """Return whether a frame is of a function of the user's: neither installed nor the line typed.
+
+    The user has defined it at the prompt, or in a file of their own.
+    """
+    module, file = _module(frame), frame.f_code.co_filename
+    if module == "__main__":
+        return frame.f_code.co_name != "<module>"
+    return module.partition(".")[0] not in OURS and not file.startswith((*INSTALLED, "<"))
 
 
 def _hint_on_arguments(error: BaseException) -> str:
@@ -135,6 +155,8 @@ def _hint_on_arguments(error: BaseException) -> str:
         return ""
     if any(module.partition(".")[0] in OURS for module in modules[: plans[0]]):
         return ""  # not the plan that was typed
+    if any(map(_is_users_own, frames)):
+        return ""  # only the traceback says where in it
     last, plan = frames[of_bluesky[-1]], frames[plans[0]]
     name = plan.f_code.co_name
     usage = _usage(name, plan.f_globals.get(name)) or name

@@ -25,6 +25,11 @@ BLOCK_BYTES = 16 * 2**20
 """Size of a part of an array that is read with one request, bytes."""
 FEW_COLUMNS = 2
 """Up to this number of columns of a table are read one by one."""
+UNFINISHED = {
+    "running": "the run is still running",
+    "storing": "the run is over and still being stored",
+}
+"""Notes on a run of which more will be stored, by its status."""
 
 
 @dataclass(frozen=True)
@@ -165,10 +170,14 @@ def read_contents(
     status = run_status(metadata, journals, waiting)
     notes: list[str] = list(metadata.get("notes") or ())
     if metadata.get("stop") is None:
-        notes.append(f"the run is {status}, without stop document: what is stored until now")
+        notes.append(
+            UNFINISHED.get(status, f"the run is {status}, without stop document")
+            + ": what is stored until now"
+        )
     run = run.include_data_sources()
     unreadable = metadata.get(UNREADABLE_FILES) or {}
-    streams = [_read_stream(run[name].base, name, notes, unreadable) for name in run]
+    absent = "no value stored yet" if status in UNFINISHED else "no value stored"
+    streams = [_read_stream(run[name].base, name, notes, unreadable, absent) for name in run]
     return RunContents(
         start=metadata["start"],
         stop=metadata.get("stop"),
@@ -187,9 +196,9 @@ def row_blocks(shape: tuple[int, ...], dtype: np.dtype, block_bytes: int) -> Ite
 
 
 def _read_stream(
-    node: Container, name: str, notes: list[str], unreadable: Mapping[str, str]
+    node: Container, name: str, notes: list[str], unreadable: Mapping[str, str], absent: str
 ) -> Stream:
-    """Read one stream; `notes` is added to."""
+    """Read one stream; `notes` is added to, `absent` for a column without values."""
     descriptor = node.item["attributes"]["metadata"]
     data_keys = descriptor.get("data_keys", {})
     parts = dict(node.items())
@@ -218,7 +227,7 @@ def _read_stream(
                 column = _short_arrays(table, key, data_key, kept, len(frame))
             columns.append(_memory_column(key, column, data_key))
         elif not any(note.startswith(f"{name}/{key}:") for note in notes):  # the ingester's
-            notes.append(f"{name}/{key}: {unreadable.get(f'{name}/{key}', 'no value stored')}")
+            notes.append(f"{name}/{key}: {unreadable.get(f'{name}/{key}', absent)}")
     timestamps = {  # a data key of that name has its column in place of the time stamps
         key: frame[f"ts_{key}"].to_numpy(dtype="f8")
         for key in data_keys

@@ -505,6 +505,27 @@ def test_a_file_says_that_the_consumer_receives_messages(
     asyncio.run(run(replace(settings, url="amqp://127.0.0.1:9/"), is_away))
 
 
+def test_a_trouble_is_over_without_a_message(
+    store: Database, settings: BrokerSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumer_module, "IDLE_S", 0.01)
+    consumer = Consumer(store, replace(settings, url="amqp://127.0.0.1:9/"))
+
+    async def scenario() -> None:
+        task = asyncio.create_task(consumer.run())
+        while not consumer._trouble:
+            await asyncio.sleep(0)
+        consumer._settings = settings
+        while consumer._trouble:
+            await asyncio.sleep(0.01)
+        assert consumer.ready.is_set()
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+    asyncio.run(asyncio.wait_for(scenario(), LIMIT_S))
+
+
 def test_a_consumer_ends_at_whatever_step_of_connecting_it_is_told_to(store: Database) -> None:
     nobody = BrokerSettings("amqp://127.0.0.1:9/")
 

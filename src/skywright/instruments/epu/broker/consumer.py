@@ -31,6 +31,8 @@ BATCH = 200
 """Messages applied in one transaction."""
 GATHER_S = 0.02
 """Longest time that the first message of a batch waits for others."""
+IDLE_S = 1.0
+"""Time without a message after which the connection is checked."""
 RETRY_S = (1, 4, 16, 60, 240, 900, 3600)
 """Times after which a message about an entity that is not stored comes again; then always the last.
 
@@ -192,7 +194,8 @@ class Consumer:
         while True:
             batch = await _gather(arrived, channel)
             messages = [(message.message_id, message.body) for message in batch]
-            outcomes = await asyncio.to_thread(self._apply, messages)
+            outcomes = await asyncio.to_thread(self._apply, messages) if messages else []
+            # Without a message too: both have answered, and none waits that cannot be applied.
             self._wait, self._trouble = CONNECT_S[0], ""
             for message, outcome in zip(batch, outcomes, strict=True):
                 await self._answer(channel, message, outcome)
@@ -254,15 +257,14 @@ class Consumer:
 async def _gather(
     arrived: asyncio.Queue[AbstractIncomingMessage], channel: aio_pika.abc.AbstractChannel
 ) -> list[AbstractIncomingMessage]:
-    """Wait for a message, and a little for those that follow it."""
-    while True:
-        try:
-            async with asyncio.timeout(1.0):
-                batch = [await arrived.get()]
-            break
-        except TimeoutError:
-            if channel.is_closed:
-                raise ConnectionError("connection lost") from None
+    """Return a message and those that follow it at once; none if no message comes in `IDLE_S`."""
+    try:
+        async with asyncio.timeout(IDLE_S):
+            batch = [await arrived.get()]
+    except TimeoutError:
+        if channel.is_closed:
+            raise ConnectionError("connection lost") from None
+        return []
     try:
         async with asyncio.timeout(GATHER_S):
             while len(batch) < BATCH:
