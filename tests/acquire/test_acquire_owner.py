@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +190,28 @@ def test_who_joins_an_acquisition_that_ends_gets_a_new_one(
     source.send(events(1, 1))
     assert second.done.wait(90)
     assert identities(tmp_path / "a.h5") == [0, 1]
+
+
+def test_who_joins_while_the_source_does_not_start_gets_no_acquisition(
+    source: HandSource, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner, starting, go_on = make(), threading.Event(), threading.Event()
+
+    def start(deliver: Any, report: Any) -> None:
+        starting.set()
+        assert go_on.wait(90)
+        raise HardwareError("no camera")
+
+    monkeypatch.setattr(source, "start", start)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(owner.acquire, 1)
+        assert starting.wait(90)
+        second = pool.submit(owner.join_acquisition, 1)
+        go_on.set()
+        for client in (first, second):
+            with pytest.raises(HardwareError, match="no camera"):
+                client.result(90)
+    assert owner.acquisition is None
 
 
 def test_who_joins_an_acquisition_that_does_not_end_is_told(

@@ -1,6 +1,7 @@
 """Paced and polled sources: starts and stops, what is late, errors that end nothing."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 import pytest
@@ -153,6 +154,17 @@ def test_a_shorter_period_holds_at_once() -> None:
     assert pacer.wait(0.0) is None
     pacer.set_period(0.02)
     assert pacer.wait(1.0) == 0
+
+
+def test_a_shorter_period_ends_a_wait_and_holds_for_the_items_after_it() -> None:
+    pacer = Pacer(3600.0)
+    assert pacer.wait(0.0) == 0
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(pacer.wait, 3600.0)
+        assert not wait([waiting], 0.05).done
+        pacer.set_period(0.001)
+        assert waiting.result(90) is not None
+    assert pacer.wait(90.0) is not None
 
 
 def test_an_item_that_cannot_be_delivered_does_not_end_the_source(

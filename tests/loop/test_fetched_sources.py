@@ -4,7 +4,7 @@ import asyncio
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 
 import numpy as np
 import psutil
@@ -31,7 +31,7 @@ from skywright.instruments.loop.sources.sim import SimulatedCamera
 from skywright.instruments.loop.twin.render import Pose
 from skywright.processes.http_guard import Guard
 from skywright.processes.http_server import HttpServer
-from skywright.wire.axis_mjpeg import encode_part
+from skywright.wire.axis_mjpeg import Part, encode_part
 
 LIMIT_S = 120.0
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: multipart/x-mixed-replace; boundary=myboundary\r\n\r\n"
@@ -227,6 +227,17 @@ def test_source_survives_what_its_owner_does_wrong() -> None:
         taken.until(lambda: bool(taken.frames))
         source.stop()
     assert "KeyError: 'no room'" in taken.reports[0]
+
+
+def test_a_picture_that_is_too_large_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def parts(*_: object) -> AsyncGenerator[Part, None]:
+        yield Part(b"", trouble="more than 32000000 bytes")
+        yield Part(A)
+
+    monkeypatch.setattr(fetched, "stream_parts", parts)
+    source = StreamedPictures("http://127.0.0.1:9")
+    assert take(source, 1).frames[0].data == A
+    assert source.lost == {"too large": 1}
 
 
 def test_a_stop_between_two_pictures_closes_the_stream_in_order(

@@ -319,6 +319,9 @@ def test_pushed_pictures_tell_of_refused_and_cut_uploads() -> None:
     connection.request("POST", "/", b"text", {"Content-Type": "text/plain"})
     assert connection.getresponse().status == 415
     connection.close()
+    connection.request("GET", "/")  # of a browser: no picture is lost with it
+    assert connection.getresponse().status == 405
+    connection.close()
     connection.putrequest("POST", "/")
     connection.putheader("Content-Type", "image/jpeg")
     connection.putheader("Content-Length", "100")
@@ -327,8 +330,10 @@ def test_pushed_pictures_tell_of_refused_and_cut_uploads() -> None:
     assert cut.wait(90)
     source.close()
     assert "415 Unsupported Media Type: text/plain" in reports[0]
-    assert "upload cut off, 4 of 100 bytes" in reports[1]
-    assert source.counts == {"refused": 1, "cut off": 1}
+    assert "405 Method Not Allowed: GET" in reports[1]
+    assert "upload cut off, 4 of 100 bytes" in reports[2]
+    assert source.counts == {"refused": 1, "no upload": 1, "cut off": 1}
+    assert source.lost == {"refused": 1, "cut off": 1}
 
 
 def test_taken_port_is_named() -> None:

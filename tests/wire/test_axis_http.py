@@ -186,6 +186,21 @@ def test_what_is_no_picture_is_refused_by_its_name(request_: bytes, status: int)
     assert connection.end() == []
 
 
+@pytest.mark.parametrize(
+    ("request_", "is_upload"),
+    [
+        (post(b"text", "Content-Type: text/plain"), True),
+        (post(bytes(5000)), True),
+        (b"GET / HTTP/1.1\r\n\r\n", False),
+        (b"\x16\x03\x01\x02\x00\x01\x00", False),
+    ],
+)
+def test_a_refused_request_is_an_upload_or_not(request_: bytes, is_upload: bool) -> None:
+    (event,), _, _ = talk(request_, bytes_max=1000)
+    assert isinstance(event, Refused)
+    assert event.is_upload == is_upload
+
+
 def test_too_long_is_refused_before_the_body_is_sent() -> None:
     request = post(bytes(5000), "Expect: 100-continue")
     _, answer, connection = talk(request[: request.index(bytes(5000))], bytes_max=1000)

@@ -275,34 +275,35 @@ class Owner(Generic[Item, Result]):
         SkywrightError
             What the source raises when it cannot start.
         """
-        acquisition, is_new = self._claim(requested, on_item)
+        acquisition, is_new = self._acquire_or_join(requested, on_item)
         if not is_new:
             raise HardwareError(f"{self.name}: an acquisition is in progress; stop it first")
-        return self._start_source_for_acquisition(acquisition)
+        return acquisition
 
-    def _claim(
+    def _acquire_or_join(
         self, requested: int, on_item: Callable[[Result], None] | None = None
     ) -> tuple[Acquisition, bool]:
-        """Return the acquisition in progress, else a new one, and whether it is new."""
-        with self._lock:
-            if self.acquisition is not None:
-                return self.acquisition, False
-            self._calls.forget("on_item")  # of the acquisition before
-            acquisition = self.acquisition = Acquisition(requested, on_item=on_item)
-            # Under the same lock: a running source may deliver the last item at once; the end of
-            # the acquisition then removes this user
-            self._users.add(acquisition)
-            self._last_arrival = time.monotonic()
-        return acquisition, True
+        """Return the acquisition in progress, else a new one, and whether it is new.
 
-    def _start_source_for_acquisition(self, acquisition: Acquisition) -> Acquisition:
-        """Start the source for a new acquisition, and return the acquisition."""
-        try:
-            self._run_source_for(acquisition)
-        except SkywrightError:
-            self.stop_acquisition()
-            raise
-        return acquisition
+        A client that comes while the source of another's acquisition starts waits for that: if the
+        source cannot start, there is no acquisition to join.
+        """
+        with self._source_lock:
+            with self._lock:
+                if self.acquisition is not None:
+                    return self.acquisition, False
+                self._calls.forget("on_item")  # of the acquisition before
+                acquisition = self.acquisition = Acquisition(requested, on_item=on_item)
+                # Under the same lock: a running source may deliver the last item at once; the end
+                # of the acquisition then removes this user
+                self._users.add(acquisition)
+                self._last_arrival = time.monotonic()
+            try:
+                self._run_source_for(acquisition)
+            except SkywrightError:
+                self.stop_acquisition()
+                raise
+        return acquisition, True
 
     def join_acquisition(self, requested: int = 0) -> Acquisition:
         """Return the acquisition in progress; start one if there is none, see `acquire`.
@@ -321,10 +322,8 @@ class Owner(Generic[Item, Result]):
         current = self.acquisition
         if current is not None and current.stopping:
             current.done.wait(DRAIN_S)
-        acquisition, is_new = self._claim(requested)
-        if is_new:
-            return self._start_source_for_acquisition(acquisition)
-        if acquisition.stopping:
+        acquisition, is_new = self._acquire_or_join(requested)
+        if acquisition.stopping and not is_new:
             raise HardwareError(f"{self.name}: the acquisition in progress has not ended in time")
         return acquisition
 

@@ -41,13 +41,17 @@ class Pacer:
         self._period_s = period_s
         self._behind_s = behind_s
         self._due: float | None = None
-        self._ended = threading.Event()
+        self._changed = threading.Condition()
+        """Held to read or change the period and the due time; notified when one changes."""
+        self._has_ended = False
 
     def set_period(self, period_s: float) -> None:
         """Change the time between items; a shorter one holds for the next item already."""
-        self._period_s = period_s
-        if self._due is not None:
-            self._due = min(self._due, time.monotonic() + period_s)
+        with self._changed:
+            self._period_s = period_s
+            if self._due is not None:
+                self._due = min(self._due, time.monotonic() + period_s)
+            self._changed.notify_all()
 
     def wait(self, timeout_s: float) -> int | None:
         """Wait for the next item.
@@ -58,35 +62,42 @@ class Pacer:
             Number of items skipped before this one; None when none is due within `timeout_s`, or
             after `end`.
         """
-        period_s = self._period_s
-        if self._ended.is_set():
-            return None
-        if not period_s:
-            self._due = None  # a period set later counts from then on
-            return 0
-        now = time.monotonic()
-        if self._due is None:
-            self._due = now + self._first_s
-        left = self._due - now
-        if left > timeout_s:
-            self._ended.wait(timeout_s)
-            return None
-        if left > 0.0 and self._ended.wait(left):
-            return None
+        end = time.monotonic() + timeout_s
+        with self._changed:
+            while not self._has_ended:
+                if not self._period_s:
+                    self._due = None  # a period set later counts from then on
+                    return 0
+                now = time.monotonic()
+                if self._due is None:
+                    self._due = now + self._first_s
+                if self._due <= now:
+                    return self._next(now - self._due)
+                if now >= end:
+                    return None
+                self._changed.wait(min(self._due, end) - now)
+        return None
+
+    def _next(self, late_s: float) -> int:
+        """Make the item after this one due; return the number of items skipped before this one."""
+        assert self._due is not None
         skipped = 0
-        if -left > self._behind_s + period_s:
-            skipped = int(-left / period_s)
+        if late_s > self._behind_s + self._period_s:
+            skipped = int(late_s / self._period_s)
             self.skipped += skipped
-        self._due += (skipped + 1) * period_s
+        self._due += (skipped + 1) * self._period_s
         return skipped
 
     def pause(self, timeout_s: float) -> None:
         """Wait `timeout_s`, or until `end`."""
-        self._ended.wait(timeout_s)
+        with self._changed:
+            self._changed.wait_for(lambda: self._has_ended, timeout_s)
 
     def end(self) -> None:
         """End a running `wait`; every later one returns None at once."""
-        self._ended.set()
+        with self._changed:
+            self._has_ended = True
+            self._changed.notify_all()
 
 
 class PacedSource(PolledSource[Item], Generic[Item]):

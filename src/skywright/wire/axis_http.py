@@ -49,10 +49,21 @@ class Cut:
 
 @dataclass(frozen=True)
 class Refused:
-    """A refused request: the HTTP status of our answer, and why."""
+    """A refused request.
+
+    Attributes
+    ----------
+    status
+        HTTP status of our answer.
+    why
+        What was wrong with the request.
+    is_upload
+        False for a request that uploads nothing, such as a browser's or a port scan's.
+    """
 
     status: HTTPStatus
     why: str
+    is_upload: bool = True
 
 
 Event = Upload | Cut | Refused
@@ -219,7 +230,8 @@ class PushConnection:
     def _refuse(self, status: HTTPStatus, why: str) -> None:
         """Answer and close: the rest of the request is of no use."""
         if not self.closing:
-            self._events.append(Refused(status, why))
+            is_upload = self._request.in_body and status != HTTPStatus.METHOD_NOT_ALLOWED
+            self._events.append(Refused(status, why, is_upload))
             self._answer(status, False, why)
             self.closing = True
 

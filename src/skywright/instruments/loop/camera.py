@@ -26,8 +26,8 @@ QUEUE_BYTES = 64_000_000
 LOST_CAUSES = ("undecodable", "wrong size", "queue full", "not written", "not received")
 UNDECODABLE = ("undecodable", "unreadable", "not processed")
 """Causes, of sources and owner, that count as undecodable."""
-NOT_RECEIVED = ("cut off", "refused")
-"""Causes, of the source of uploads, that count as not received."""
+NOT_RECEIVED = ("cut off", "refused", "too large")
+"""Causes, of the sources of uploads and streams, that count as not received."""
 
 
 class SingleFiles(Protocol):

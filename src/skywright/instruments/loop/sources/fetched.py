@@ -13,7 +13,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import Counter, deque
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from typing import Any, ClassVar, Literal
 
 import httpx
@@ -212,11 +212,17 @@ class StreamedPictures(Fetched):
     """The motion JPEG stream of an AXIS camera, for as long as anybody wants pictures.
 
     Pictures that are cut off, or whose part is broken, are delivered as they came: who decodes them
-    counts them.
+    counts them. One that is too large is lost.
     """
 
     name, path = "mjpeg", STREAM_PATH
     _trouble = ""
+
+    @property
+    def lost(self) -> Mapping[str, int]:
+        """Pictures that were too large to be received, since the object was made."""
+        count = self.counts["too large"]
+        return {"too large": count} if count else {}
 
     async def pictures(
         self, client: httpx.AsyncClient
@@ -232,6 +238,8 @@ class StreamedPictures(Fetched):
                     self._trouble = part.trouble
                 if part.data:
                     yield part.data, part.sender_time
+                else:
+                    self.counts["too large"] += 1
 
 
 class SnapshotPictures(Fetched):

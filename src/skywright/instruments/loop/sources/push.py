@@ -59,7 +59,8 @@ class PushedPictures:
         self._sizes = deque([size] if size else [], maxlen=SIZES_KEPT)
         self.size = size
         self.counts: Counter[str] = Counter()
-        """Uploads ``received``, ``dropped`` (nobody asked), ``cut off`` and ``refused``."""
+        """Uploads ``received``, ``dropped`` (nobody asked), ``cut off`` and ``refused``; and
+        requests that upload nothing, ``no upload``."""
         self._number = 0
         self._deliver: Deliver | None = None
         self._report: Report | None = None
@@ -120,7 +121,7 @@ class PushedPictures:
                     f"{peer}: upload cut off, {event.received_bytes} of {expected} bytes"
                 )
             elif isinstance(event, Refused):
-                self.counts["refused"] += 1
+                self.counts["refused" if event.is_upload else "no upload"] += 1
                 self._report_trouble(
                     f"{peer}: {event.status.value} {event.status.phrase}: {event.why}"
                 )
