@@ -1,7 +1,7 @@
 """The part of areaDetector's PVs that clients of a camera use: cam, image and HDF5 recording.
 
 The groups expect a parent with the helpers of `iocs.owner.OwnerGroup`. `Cam` also needs its
-``camera``, which acquires and stops, and `Hdf` its ``recording``, a `RecordingControl`.
+``camera``, which acquires and stops, and `Hdf` its ``control``, a `RecordingControl`.
 """
 
 import asyncio
@@ -309,7 +309,7 @@ async def _put_capture(obj: Any, instance: Any, value: Any) -> int:
         if value:
             begun = int(await hdf.open_capture())
         else:
-            await hdf.parent.in_thread(hdf.recording.stop_capture)
+            await hdf.parent.in_thread(hdf.control.stop_capture)
         await hdf.parent.wait_until_posted()
     return begun
 
@@ -347,11 +347,11 @@ class Hdf(Plugin):
         Number of the next file, the value of ``FileNumber``.
     newest_single
         Path of a file of one picture that is not posted yet.
-    recording
+    control
         The object that starts and stops a recording; set before the IOC serves.
     """
 
-    recording: RecordingControl
+    control: RecordingControl
     next_number = 0
     newest_single: Path | None = None
 
@@ -428,7 +428,7 @@ class Hdf(Plugin):
         path = self.next_path()
         await post(self.full_file_name, str(path))
         error = await self.parent.in_thread(
-            self.recording.start_capture,
+            self.control.start_capture,
             path,
             self.num_capture.readback.value,
             bool(self.lazy_open.readback.raw_value),
@@ -444,7 +444,7 @@ class Hdf(Plugin):
         """Write each picture to a file of its own when mode and AutoSave say so."""
         single = self.file_write_mode.readback.raw_value == WRITE_SINGLE
         wanted = single and bool(self.auto_save.readback.raw_value)
-        self.recording.single_files = self if wanted else None
+        self.control.single_files = self if wanted else None
 
     def file_written(self, path: Path) -> None:
         """Take note of a new file; called on the camera's thread after each.
@@ -478,7 +478,7 @@ class Hdf(Plugin):
         rows
             Number of rows that readers of the file can see.
         lost
-            Rows that are not in the file.
+            Number of items lost since the start of the process.
         capturing
             Whether a recording was open when the state was read.
         is_open

@@ -51,7 +51,7 @@ class OwnerGroup(PVGroup):
         return await asyncio.get_running_loop().run_in_executor(None, function, *args)
 
     async def wait_until_done(self, done: threading.Event) -> None:
-        """Wait until an event, as `Acquisition.done`, is set and the counts of then are posted."""
+        """Wait until an event, such as `Acquisition.done`, is set and the counts are posted."""
         future = asyncio.get_running_loop().create_future()
         self._waiting.append((done, future))
         self._change_event.set()

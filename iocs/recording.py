@@ -35,7 +35,7 @@ class FilesPart(Hdf):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.recording = self
+        self.control = self
 
     def start_capture(self, path: Path, count: int, lazy: bool) -> str:
         """Start a recording; return an error message, empty if it succeeded."""

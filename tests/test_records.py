@@ -287,6 +287,33 @@ def test_reader_leaves_alone_what_somebody_else_has_open(
         np.testing.assert_array_equal(theirs[:], rows(np.arange(20))[IMAGE.path])
 
 
+def test_reader_does_not_wait_for_another_column_that_somebody_has_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "OTHER_READER_TIMEOUT_S", 3600.0)
+    path = tmp_path / "a.h5"
+    with ColumnWriter(path, [IMAGE, TIME], IDENTITY) as writer:
+        writer.append(np.arange(20), rows(np.arange(20)))
+    with (
+        h5py.File(path, "r", libver="latest", swmr=True, locking=False) as file,
+        ColumnReader(path, IDENTITY.path) as reader,
+    ):
+        theirs = file[IMAGE.path]
+        assert reader.count() == len(theirs)
+
+
+def test_attributes_are_text_numbers_and_what_json_knows(tmp_path: Path) -> None:
+    attributes = {
+        "text": "counts", "list": [1, "a"], "text of a list": "[1]", "nothing": None,
+        "text of nothing": "null", "quoted": '"a"', "brackets": "[a", "number": 3,
+    }  # fmt: skip
+    path = tmp_path / "a.h5"
+    with ColumnWriter(path, [Column("/a", "<f8", attrs=attributes)], IDENTITY):
+        pass
+    with ColumnReader(path, IDENTITY.path) as reader:
+        assert reader.attributes("/a") == attributes
+
+
 def test_an_error_of_a_value_that_does_not_fit_reaches_another_process() -> None:
     error = pickle.loads(pickle.dumps(DoesNotFitError("why", np.array([True, False]))))
     assert (str(error), error.fits.tolist()) == ("why", [True, False])
@@ -298,6 +325,8 @@ def test_an_error_of_a_value_that_does_not_fit_reaches_another_process() -> None
         ("S4", ["abcd", "", "ä€"[:1]], ["abcde", "€€"]),
         ("S4", [b"abcd"], [b"abcde"]),
         ("|u1", [0, 255], [256, -1]),
+        ("?", [0, 1.0, True], [2, -1, np.nan]),
+        ("<f8", [1 + 0j], [1 + 2j]),
         ("<i4", [2**31 - 1, -(2**31)], [2**31, -(2**31) - 1]),
         ("<i8", list(np.array([2**63 - 1], np.uint64)), list(np.array([2**63], np.uint64))),
         ("<i8", [2**60 + 1, -(2**63)], [2**70, None]),

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from skywright.errors import HardwareError
-from skywright.processes.supervisor import Service, Supervisor
+from skywright.processes.supervisor import Service, Supervisor, _ending
 
 READY = """
 import os, signal, subprocess, sys, threading
@@ -138,6 +138,11 @@ def test_a_killed_child_is_named_and_restarted_with_its_count(tmp_path: Path) ->
 
     supervised(tmp_path, [service("a", SERVE)], test, lambda: changes.append(1))
     assert len(changes) == 7  # four starts, three deaths
+
+
+def test_a_signal_without_a_name_is_a_number() -> None:
+    assert _ending(-signal.SIGKILL) == "was killed by SIGKILL"
+    assert _ending(-40) == "was killed by signal 40"
 
 
 def test_an_ended_child_gets_no_further_signal(

@@ -88,8 +88,9 @@ class AxisCamera(RecordingDevice, OneStream):
         Called again after a pause has cut off the first call, it takes a further one. After `stop`
         it raises until the next `stage`.
         """
-        # After a resume there can be one row more than events, of the trigger that the pause cut
-        # off: both get the same seq_num, and the last one counts.
+        # After a resume there can be one row more than events: the row of the trigger that the
+        # pause cut off, and the row of the repeated trigger. Both get the same seq_num, and the
+        # last one counts.
         self.stream.by_row = True
         return self.in_background(self._take_one)
 

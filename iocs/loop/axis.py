@@ -68,7 +68,7 @@ class Sim(PVGroup):
 
 
 class AxisCam(Cam):
-    """The camera, and what of it was lost."""
+    """The PVs of the camera, with the number of lost pictures by cause."""
 
     manufacturer = readback("AXIS", ChannelType.STRING, name="Manufacturer_RBV")
     lost_undecodable = readback(0, name="LostUndecodable_RBV")
@@ -96,7 +96,7 @@ class AxisIOC(OwnerGroup):
     def __init__(self, prefix: str, source: Source, goniometer: str = "") -> None:
         super().__init__(prefix)
         self.goniometer = goniometer
-        self.camera = self.hdf.recording = Camera(source, self._changed)
+        self.camera = self.hdf.control = Camera(source, self._changed)
         self.server: HttpServer | None = None
         self.uploads: TriggeredUploads | None = None
         self._posted: CameraState | None = None
@@ -150,7 +150,7 @@ class AxisIOC(OwnerGroup):
     async def _after_post(self) -> None:
         if self._posted is not None:
             await self._post_image(self._posted)
-        await self._simulate()
+        await self._apply_sim_settings()
 
     async def _post_camera(self, state: CameraState) -> None:
         cam = self.cam
@@ -233,7 +233,7 @@ class AxisIOC(OwnerGroup):
         await post(self.image.time_stamp, frame.time)
         await post(self.image.array_counter.readback, self.image.array_counter.readback.value + 1)
 
-    async def _simulate(self) -> None:
+    async def _apply_sim_settings(self) -> None:
         source = self.camera.source
         for name, value in (
             ("silent", bool(self.sim.silent.readback.raw_value)),
@@ -255,7 +255,7 @@ def build(args: argparse.Namespace) -> tuple[PVGroup, Mapping[str, Any]]:
     if not args.list_pvs:
         ioc.server, ioc.uploads, more = make_endpoints(ioc.camera, args)
         facts |= more
-        asyncio.run(ioc.sample.show())
+        asyncio.run(ioc.sample.post_truth())
     return ioc, facts
 
 

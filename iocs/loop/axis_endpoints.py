@@ -27,15 +27,20 @@ def add_endpoint_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--http",
         type=port_number,
-        help="port on which pictures are shown as by AXIS, 0 takes a free one",
+        help="port of an HTTP server with the addresses of an AXIS camera, 0 takes a free one",
     )
-    add("--auth", choices=["none", "basic", "digest"], default="none", help="that --http wants")
+    add(
+        "--auth",
+        choices=["none", "basic", "digest"],
+        default="none",
+        help="authentication of --http",
+    )
     add("--push-to", default="", metavar="URL", help="where pictures are uploaded")
     add(
         "--trigger",
         default="",
         metavar="PV",
-        help=f"that opens and closes --push-to (the goniometer's {TRIGGER})",
+        help=f"upload to --push-to while this is not 0 (the goniometer's {TRIGGER})",
     )
 
 
@@ -54,7 +59,7 @@ class TriggeredUploads:
         self.uploader, self.pv = uploader, pv
 
     async def follow(self) -> None:
-        """Follow the trigger for ever; one that is lost is closed."""
+        """Follow the trigger for ever; a disconnected one counts as 0."""
         loop, edges = asyncio.get_running_loop(), asyncio.Queue[bool]()
 
         def lost(pv: Any, state: str) -> None:

@@ -66,10 +66,10 @@ class Sample(PVGroup):
             [pair.readback.value for pair in (self.x, self.y, self.z)],
             self.phi.readback.value,
         )
-        await self.show()
+        await self.post_truth()
         await post(self.mounted, self.mounted.value + 1)
 
-    async def show(self) -> None:
+    async def post_truth(self) -> None:
         """Post what is true of the sample, with all stages at 0."""
         source = self.parent.camera.source
         if hasattr(source, "scene_truth"):

@@ -214,6 +214,17 @@ def test_who_joins_while_the_source_does_not_start_gets_no_acquisition(
     assert owner.acquisition is None
 
 
+def test_nobody_acquires_from_a_closed_owner(make: Make) -> None:
+    owner = make()
+    owner.close()
+    for begin in (owner.start, owner.acquire, owner.join_acquisition):
+        with pytest.raises(HardwareError, match="closed"):
+            begin()
+    with pytest.raises(HardwareError, match="closed"):
+        owner.subscribe(runs_source=True)
+    assert owner.acquisition is None
+
+
 def test_who_joins_an_acquisition_that_does_not_end_is_told(
     source: HandSource, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -299,7 +310,7 @@ def test_an_alarm_does_not_alternate_with_the_items_that_are_good(
     owner.start()
     source.send(*range(100))
     assert (owner.state().message, owner.state().alarm) == ("undecodable: the item is torn", True)
-    assert owner.counters["undecodable"] == 50
+    assert owner.losses["undecodable"] == 50
     assert len(caplog.records) == 3  # waiting, taking, undecodable
     monkeypatch.setattr(owner, "_alarm_until", 0.0)  # as some seconds later
     source.send(101, 102)  # the loss goes on
@@ -348,17 +359,17 @@ def test_the_traceback_of_a_defect_is_logged_once_until_the_alarm_is_over(
     owner = make(process, threads=threads, item_name="packet")
     owner.start()
     source.send(0, 0, 0)
-    until(lambda: owner.counters["not processed"] == 3)
+    until(lambda: owner.losses["not processed"] == 3)
     assert caplog.text.count("Traceback") == 1
     assert "owner: packet cannot be processed" in caplog.text
     source.send(1, 0)
-    until(lambda: owner.counters["not processed"] == 4)
+    until(lambda: owner.losses["not processed"] == 4)
     assert caplog.text.count("Traceback") == 1
     monkeypatch.setattr(owner, "_alarm_until", 0.0)  # as some seconds later
     source.send(1)
     until(lambda: not owner.state().alarm)
     source.send(0, 0)
-    until(lambda: owner.counters["not processed"] == 6)
+    until(lambda: owner.losses["not processed"] == 6)
     assert caplog.text.count("Traceback") == 2
 
 
@@ -426,7 +437,7 @@ def test_each_silence_is_reported_though_bad_items_came_between(
     for _ in range(2):
         until(lambda: owner.state().message.startswith("no item from hand for more than"))
         source.send(1)
-        until(lambda: owner.counters["undecodable"])
+        until(lambda: owner.losses["undecodable"])
 
 
 def test_a_hundred_thousand_rows_take_a_call_for_each_item(

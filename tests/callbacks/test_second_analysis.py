@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ from bluesky.utils import FailedStatus
 from ophyd.sim import SynAxis
 from support.derived import Derived, read_derived
 from support.odd_analyses import PATH
-from support.second_stages import SLOPE, DeadlyRun, Slope, SlopeRun
+from support.second_stages import MOTOR, SLOPE, DeadlyRun, Slope, SlopeRun
 from support.streaming import StreamingCamera, noise
 from support.waiting import until
 
 from devices.live_result import LiveResult
+from skywright.analysis import Batch
 from skywright.callbacks import worker_supervisor
 from skywright.callbacks.drawing import Drawer
 from skywright.callbacks.live import LiveAnalysis
@@ -245,6 +247,30 @@ def test_a_derived_run_whose_rows_cannot_be_written_ends_with_the_reason(
     stop = Derived(documents).stop
     assert stop is not None
     assert (stop["exit_status"], stop["reason"]) == ("fail", "OSError: [Errno 28] disk full")
+
+
+def test_a_derived_run_is_there_when_the_first_one_fails_while_pictures_are_drawn(
+    tmp_path: Path,
+) -> None:
+    documents: list[tuple[str, Any]] = []
+    second = SecondAnalysis(
+        "slope",
+        SlopeRun({}),
+        {"uid": "a", "time": 1e9},
+        lambda *each: documents.append(each),
+        tmp_path,
+        lambda _: Future(),
+    )
+    for number in (1, 2):
+        second.take("event", {"descriptor": "b", "seq_num": number, "data": {MOTOR: number}})
+    second.add(Batch(np.arange(1, 3), np.ones(2), {"mean": np.array([1.0, 2.0])}))
+    next(second.finish_steps("primary", {}))  # it waits for its pictures
+    assert not documents
+    second.draw_until = 0.0
+    assert list(second.finish_steps("primary", {})) == []
+    stop = Derived(documents).stop
+    assert stop is not None
+    assert stop["exit_status"] == "success"
 
 
 def test_a_derived_run_is_there_when_the_process_that_draws_cannot_start(

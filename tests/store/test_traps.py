@@ -25,7 +25,7 @@ from skywright.store.normalizer import DocumentNormalizer
 from skywright.store.rows import as_row
 from skywright.store.run_nodes import Catalog
 from skywright.store.tail import Line, read_lines
-from skywright.store.tiled_writer import RunWriter
+from skywright.store.tiled_writer import NOTES_MAX, RunWriter
 
 
 def stored(path: Path, client: Any) -> Any:
@@ -304,7 +304,7 @@ def run_writer(answer: dict[str, Any]) -> tuple[RunWriter, list[dict[str, Any]]]
         sent.append(body)
         return answer
 
-    catalog: Any = SimpleNamespace(runs_like=lambda _: None, post=post)
+    catalog: Any = SimpleNamespace(container_of=lambda _: None, post=post)
     return RunWriter(catalog, {"uid": "u", "time": 1.0}), sent
 
 
@@ -312,9 +312,9 @@ def test_a_run_has_not_more_notes_than_people_read() -> None:
     writer, sent = run_writer({})
     writer.stop({}, [*(f"line {n}" for n in range(300)), "as a whole"], {"primary/x": "a reason"})
     notes = sent[0]["metadata"]["notes"]
-    assert len(notes) == 101
+    assert len(notes) == NOTES_MAX
     assert notes[0] == "line 0"
-    assert "202 more notes" in notes[50]
+    assert "203 more notes" in notes[50]
     assert notes[-2:] == ["as a whole", "primary/x: tiled cannot read its files: a reason"]
 
 

@@ -58,8 +58,8 @@ class Owner(Generic[Item, Result]):
         Source of the items; the owner closes it.
     process
         Turns an item, as `process_argument` returns it, into a result. It may raise `RefusedError`;
-        any other error counts as ``not processed``. None: the item is the result, and endpoints and
-        subscribers get it on the source's thread.
+        any other error counts as ``not processed``. None: what `process_argument`
+        returns is the result, and endpoints and subscribers get it on the source's thread.
     prepare
         Converts a result into what the recorders store. It runs in acquisitions only, so a live
         display does not pay for it. Errors as for `process`. None: the result itself.
@@ -106,7 +106,7 @@ class Owner(Generic[Item, Result]):
     ) -> None:
         self.source, self.recorders = source, list(recorders)
         self.changed = changed or (lambda: None)
-        self.counters = Counters()
+        self.losses = Counters()
         """Number of items lost in the owner, by cause."""
         self.name, self.item_name = name, item_name
         self._calls = GuardedCalls(name)
@@ -136,7 +136,9 @@ class Owner(Generic[Item, Result]):
         self._message_after_alarm = ""
         """Message to show at `_alarm_until`; empty: none."""
         self._last_arrival = time.monotonic()
-        self._silent = self._closing = False
+        self._closing = False
+        self._message_is_silence = False
+        """Whether the present message says that no item arrives."""
         self._silent_since = 0.0  # last arrival before the silence that was reported
         self._last_source_report = ""
         """The last message of the source since the last arrival; empty: none."""
@@ -172,7 +174,7 @@ class Owner(Generic[Item, Result]):
     def lost(self) -> dict[str, int]:
         """Return the numbers of lost items, by cause: in source, owner and essential recorders."""
         recorded = (recorder.lost() for recorder in self.recorders if recorder.essential)
-        return sum_counts(self.counters.as_dict(), self.source.lost, *recorded)
+        return sum_counts(self.losses.as_dict(), self.source.lost, *recorded)
 
     def state(self) -> OwnerState[Result]:
         """Return the present state."""
@@ -285,7 +287,7 @@ class Owner(Generic[Item, Result]):
     ) -> tuple[Acquisition, bool]:
         """Return the acquisition in progress, else a new one, and whether it is new.
 
-        A client that comes while the source of another's acquisition starts waits for that: if the
+        If the acquisition of another client is starting the source, wait until that is over: if the
         source cannot start, there is no acquisition to join.
         """
         with self._source_lock:
@@ -390,6 +392,10 @@ class Owner(Generic[Item, Result]):
 
     def _run_source_for(self, user: object) -> None:
         """Start the source for a new user; remove the user if it cannot start."""
+        if self._closing:
+            with self._lock:
+                self._users.discard(user)
+            raise HardwareError(f"{self.name}: it is closed")
         try:
             self._start_or_stop_source()
         except SkywrightError as error:
@@ -407,7 +413,7 @@ class Owner(Generic[Item, Result]):
             if should_run == self._running:
                 return
             if should_run:
-                self._last_arrival, self._silent = time.monotonic(), False
+                self._last_arrival, self._message_is_silence = time.monotonic(), False
                 self._last_source_report = ""
                 self.report(self.waiting_text.format(item=self.item_name), alarm=False)
                 self.before_source_start()
@@ -449,17 +455,17 @@ class Owner(Generic[Item, Result]):
                 acquisition = None
             if acquisition is not None:
                 acquisition.in_progress += 1
-        if acquisition is None:  # the error of an `on_item` is over with its acquisition
+        if acquisition is None:  # forget the error of the last acquisition's `on_item`
             self._calls.forget("on_item")
         size = getattr(item, "nbytes", 0)
         arrived = arrive(item, acquisition, self.process_argument)
         if self._process is None and arrived.refused is None:
-            self._receive_unprocessed(arrived, size)
+            self._receive_result(arrived, size)
         else:  # a refused item too, to keep the order
-            self._receive_for_processing(arrived, size)
+            self._process_or_queue(arrived, size)
 
-    def _receive_unprocessed(self, arrived: ArrivedItem, size: int) -> None:
-        """Publish an item that is the result; only one of an acquisition goes on, to be recorded.
+    def _receive_result(self, arrived: ArrivedItem, size: int) -> None:
+        """Publish an item that is itself the result; pass it on only if an acquisition records it.
 
         `_publish_and_record` does not publish it again.
         """
@@ -473,14 +479,14 @@ class Owner(Generic[Item, Result]):
             return
         if acquisition.on_item is not None:
             self._calls.call("on_item", acquisition.on_item, result)
-        self._receive_for_processing(arrived, size)
+        self._process_or_queue(arrived, size)
 
-    def _receive_for_processing(self, arrived: ArrivedItem, size: int) -> None:
+    def _process_or_queue(self, arrived: ArrivedItem, size: int) -> None:
         """Process, publish and record an item here, or put it into the queue of the threads."""
         if self._pool is None:
             self._publish_and_record(self._process_item(arrived))
         elif not self._pool.put(arrived, size):
-            self.counters.add("queue full")
+            self.losses.add("queue full")
             self._leave_acquisition(arrived.acquisition)
             self.report(f"queue full: {self.item_name}s arrive faster than they are processed")
 
@@ -498,7 +504,7 @@ class Owner(Generic[Item, Result]):
     def _publish_and_record(self, processed: ProcessedItem) -> None:
         """Publish a result of `process`, and record it; called in the order of the items.
 
-        Without a `process` the result is published already, by `_receive_unprocessed`.
+        Without a `process` the result is published already, by `_receive_result`.
         """
         if processed.has_result and self._process is not None:
             self._publisher.publish(processed.result)
@@ -507,7 +513,7 @@ class Owner(Generic[Item, Result]):
             # The acquisition was complete before this item, so the refusal of `prepare` is no loss
             refused = None
         if refused is not None:
-            self.counters.add(refused.cause)
+            self.losses.add(refused.cause)
         if acquisition is not None and not acquisition.is_final:
             refused = self._record(processed) or refused
             if refused is None:
@@ -517,7 +523,7 @@ class Owner(Generic[Item, Result]):
                 what = f"{self.name}: {self.item_name}"
                 logger.error("%s cannot be processed", what, exc_info=refused.__cause__)
                 self._logs_errors = False
-            self._silent = False  # the message is of the item
+            self._message_is_silence = False
             self.report(f"{refused.cause}: {refused}")
         elif processed.has_result:
             self._report_item(processed.result)
@@ -564,14 +570,14 @@ class Owner(Generic[Item, Result]):
         elif message is not None and message != (self._message, self._alarm):
             text, alarm = message
             with self._lock:
-                is_held = not alarm and self._alarm and not self._silent
+                is_held = not alarm and self._alarm and not self._message_is_silence
                 is_held = is_held and time.monotonic() < self._alarm_until
                 if is_held:
                     self._message_after_alarm = text  # `_monitor` reports it if no item follows
             if not is_held:
                 self.report(text, alarm)
                 self._alarm_until = 0.0
-        self._silent = False
+        self._message_is_silence = False
 
     def status_message(self, result: Result) -> tuple[str, bool]:
         """Return the message after a result, and whether it is an alarm; for subclasses.
@@ -645,7 +651,7 @@ class Owner(Generic[Item, Result]):
             silent_s = time.monotonic() - self._last_arrival
             is_silent = self.is_running and silent_s > SILENCE_S and self.expects_items()
             if is_silent and self._silent_since != self._last_arrival:  # each silence once
-                self._silent, self._silent_since = True, self._last_arrival
+                self._message_is_silence, self._silent_since = True, self._last_arrival
                 names = {"item": self.item_name, "source": self.source.name}
                 silence = self.silence_text.format(**names, seconds=SILENCE_S)
                 why = self._last_source_report

@@ -24,8 +24,9 @@ class Pacer:
     period_s
         Time between items, s; 0: an item is always due and none is skipped.
     behind_s
-        Maximum delay, s. If the next item is late by this and one period more, all late items but
-        the newest are skipped; otherwise they are delivered one after the other without a pause.
+        Maximum delay, s. If an item is late by more than this and one period, all items that are
+        due are skipped but the newest; otherwise they are delivered one after the other without a
+        pause.
     first_s
         Time until the first item, s.
 
@@ -155,7 +156,7 @@ class PacedSource(PolledSource[Item], Generic[Item]):
         return {cause: count for cause, count in counts.items() if count}
 
     def set_period(self, seconds: float) -> float:
-        """Set the time between items, s; it takes effect with the next item."""
+        """Set the time between items, s; a longer one holds after the next item."""
         self.period_s = max(seconds, self._period_min_s)
         self._pacer.set_period(self.period_s)
         return self.period_s

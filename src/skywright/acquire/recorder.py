@@ -52,7 +52,10 @@ that a protocol declares this, by `contravariant`."""
 
 
 class Writer(Protocol):
-    """A writer of `skywright.files`: a `RecordingFile` without `append`."""
+    """What all writers of `skywright.files` have in common.
+
+    Each has an `append` too, with arguments of its own.
+    """
 
     @property
     def appended(self) -> int:
@@ -314,7 +317,7 @@ class Recorder(Generic[Result, RowGroup]):
         return self.layout.select(group, rows)
 
     def end_acquisition(self, done: Callable[[], None]) -> None:
-        """End an acquisition: call `done` as `call_when_visible` does, begin the count of `every`.
+        """End an acquisition: call `done` as `call_when_visible` does, count `every` from 0 again.
 
         No result may be offered meanwhile.
         """
@@ -454,12 +457,12 @@ class Recorder(Generic[Result, RowGroup]):
                 self._queue_changed.wait_for(self._should_write_now, GATHER_S)
             when_visible: Callable[[], None] | None = None
             while self._queue and len(groups) < GROUPS_PER_WRITE:
-                group = self._queue.popleft()
-                if callable(group):
-                    when_visible = group
+                entry = self._queue.popleft()
+                if callable(entry):
+                    when_visible = entry
                     break
-                self._bytes -= self.layout.nbytes(group)
-                groups.append(group)
+                self._bytes -= self.layout.nbytes(entry)
+                groups.append(entry)
             self._queue_changed.notify_all()  # there is room again
             return groups, when_visible, self._recordings
 

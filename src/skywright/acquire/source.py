@@ -33,10 +33,9 @@ STOP_LIMIT_S = 1.0
 class Source(Protocol[SourceItem]):
     """Yields items from a thread of its own. All methods may be called from any thread.
 
-    A source delivers nothing before `start`. Items come in the order of their identities, which
-    increase for the lifetime of the object: `stop` and `start` do not reset them. A missing
-    identity is a lost item. A numbering that begins again (the sender restarted, a replay repeats
-    its file) is no loss.
+    A source delivers nothing before `start`. Items come in the order of their identities. `stop`
+    and `start` do not reset the identities, and a missing identity is a lost item. If the sender
+    restarts, or a replay repeats its file, the numbering begins again; that is no loss.
     """
 
     name: str
@@ -197,7 +196,7 @@ class PolledSource(Generic[Item]):
             self._run = None
 
     def close(self) -> None:
-        """Stop for good."""
+        """Stop. A subclass also frees what it holds."""
         self.stop()
 
     def _halt(self) -> None:

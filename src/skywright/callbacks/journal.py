@@ -26,9 +26,9 @@ TEMPORARY_SUFFIX = ".jsonl.new"
 """Suffix until the start document is on disk. Readers ignore such files; the ingester renames or
 deletes one whose writer is dead."""
 RETRY_S = 1.0
-"""Period of attempts to write while the disk is full, s."""
+"""Period of attempts to write after an error, such as a full disk, s."""
 BACKLOG_BYTES = 64 << 20
-"""Maximum size of the documents in memory while the disk is full, bytes."""
+"""Maximum size of the documents in memory while they cannot be written, bytes."""
 
 log = logging.getLogger(__name__)
 
@@ -187,8 +187,8 @@ class Journal:
 
     Subscribe it first: ``RE.subscribe(Journal(directory, RE))``. When the call returns, the
     operating system has the document. So SIGKILL of this process loses nothing, except documents
-    that wait in memory while the disk is full. Start and stop documents are synced to the disk.
-    While the disk is full, documents wait in memory, in order, and the journal requests the
+    that wait in memory. Start and stop documents are synced to the disk. While the journal cannot
+    be written (a full disk), documents wait in memory, in order, and the journal requests the
     RunEngine to suspend until they are written.
 
     Parameters
@@ -232,8 +232,8 @@ class Journal:
         ConfigError
             If the run has a journal in `directory` already (two journals on one RunEngine).
         DataError
-            If the document cannot be stored: it has no JSON form, or the disk is full and, with
-            this document, more than `backlog_bytes` would wait.
+            If the document cannot be stored: it has no JSON form, or documents cannot be written
+            and, with this document, more than `backlog_bytes` would wait.
         """
         with self._lock:
             file = self._route(name, doc)
@@ -278,7 +278,7 @@ class Journal:
         if name == "start":
             return self._open_run(doc)
         if name in ("stop", "descriptor", "resource", "stream_resource"):
-            # A uid that is given and unknown is that of a run without a journal here
+            # A run of which `run_start` is unknown has no journal here
             run_uid = doc.get("run_start")
             file = self._files.get(run_uid) if run_uid else self._newest_file()
             if file is not None and name != "stop":
@@ -428,10 +428,14 @@ class Journal:
         self._backlog_size = 0
         self._untyped = {}
         self._refused, self._suspended, self.trouble = 0, False, None
-        # Another thread of the parent may hold the lock. The retry thread does not exist in the
+        # Another thread of the parent may hold the locks. The retry thread does not exist in the
         # child.
-        self._lock, self._backlog_empty = threading.RLock(), threading.Event()
+        was_closed = self._closed.is_set()
+        self._lock = threading.RLock()
+        self._backlog_empty, self._closed = threading.Event(), threading.Event()
         self._backlog_empty.set()
+        if was_closed:
+            self._closed.set()
 
 
 _open_journals: "weakref.WeakSet[Journal]" = weakref.WeakSet()

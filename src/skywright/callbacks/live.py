@@ -24,7 +24,8 @@ class LiveAnalysis(Reports):
 
     Subscribe it after the journal. It never raises and never waits.
 
-    Each stream of a raw run that has the required data keys, but ``baseline``, gets a derived run.
+    Each stream of a raw run that has the required data keys gets a derived run; ``baseline`` does
+    not.
     Methods with a `stream` argument use the first of these streams by default. When the worker
     dies, a new one analyzes the present runs again, from their first frame, into new derived runs.
 
@@ -113,7 +114,7 @@ class LiveAnalysis(Reports):
             )
         raw = self._raws.get(uid)
         if raw is None and name == "stop" and self._present is not None and uid == self.raw_uid:
-            self._present.stop = doc  # of a run that was abandoned
+            self._present.stop = doc  # the run was abandoned, so it is not in `_raws`
         if raw is None or not self._is_needed(raw, name, doc):
             return
         raw(name, doc)
@@ -127,6 +128,10 @@ class LiveAnalysis(Reports):
             keys = self._event_keys[raw.uid].union(stream.event_keys if stream else ())
             data = {key: doc["data"][key] for key in keys if key in doc["data"]}
             doc = {**doc, "data": data, "timestamps": {}}
+        self._send(name, doc, raw)
+
+    def _send(self, name: str, doc: Document, raw: RawRun) -> None:
+        """Send a document or a request of a run to the worker; abandon the run if that fails."""
         if not self._supervisor.put(name, doc, raw):
             self._raws.pop(raw.uid, None)
             self._event_keys.pop(raw.uid, None)
@@ -135,7 +140,8 @@ class LiveAnalysis(Reports):
     def _is_needed(self, raw: RawRun, name: str, doc: Document) -> bool:
         """Return whether the worker needs a document.
 
-        Second-stage analyses get all documents, except events and event pages without their keys.
+        Second-stage analyses get all documents, except events without their keys, and event pages
+        if they need no keys.
         """
         if raw.needs(name, doc):
             return True
@@ -157,9 +163,7 @@ class LiveAnalysis(Reports):
         """
         number, raw = next(self._request_numbers), self._present
         if raw is not None:
-            request = {"raw_uid": raw.uid, "number": number, "frames": frames}
-            if not self._supervisor.put("request", request, raw):
-                self._supervisor.abandon(raw.uid, QUEUE_FULL)
+            self._send("request", {"raw_uid": raw.uid, "number": number, "frames": frames}, raw)
         return number
 
     @property
@@ -168,7 +172,7 @@ class LiveAnalysis(Reports):
         return not self._supervisor.ready.is_set()
 
     def start(self) -> None:
-        """Start the worker, else it starts with the first run that it analyzes; does not wait."""
+        """Start the worker now, without waiting; else it starts with the first run."""
         self._supervisor.start()
 
     def wait_ready(self, timeout_s: float = 60.0) -> None:

@@ -56,7 +56,7 @@ class SecondAnalysis:
         self._requested = self._frames = 0
         self._facts: dict[str, Any] = {}
         self._answered = 0
-        self._is_over = False
+        self._steps: Iterator[None] | None = None
 
     def take(self, name: str, doc: Mapping[str, Any]) -> None:
         """Process a document of the raw run; a failure is logged."""
@@ -95,7 +95,7 @@ class SecondAnalysis:
     def finish_steps(self, stream: str, inputs: Mapping[str, str]) -> Iterator[None]:
         """Write the derived run, once, as soon as its pictures are drawn; yield until then.
 
-        A failure is logged and reported.
+        A further call continues the steps of the first call. A failure is logged and reported.
 
         Parameters
         ----------
@@ -104,9 +104,11 @@ class SecondAnalysis:
         inputs
             Uid of the first analysis's derived run, by name of that analysis.
         """
-        if self._is_over:
-            return
-        self._is_over = True
+        if self._steps is None:
+            self._steps = self._finish(stream, inputs)
+        return self._steps
+
+    def _finish(self, stream: str, inputs: Mapping[str, str]) -> Iterator[None]:
         if not (self.second_run.fits and self._rows):
             return
         self._facts = {"answered": self._requested, "error": "", "error_type": ""}

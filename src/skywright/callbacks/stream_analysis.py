@@ -41,8 +41,8 @@ class BacklogLimits:
     ----------
     max_behind_s
         Maximum time that the analysis of the waiting frames may take, s. Frames that cannot be
-        analyzed within this time are skipped, evenly spread, and counted. Frames that wait at the
-        first batch are not skipped for this limit.
+        analyzed within this time are skipped, evenly spread, and counted. The limit does
+        not hold for frames that were waiting when the first batch began.
     catch_up_s
         Time limit, s, for the remaining frames after the stop document. An analysis that skips none
         (`Analysis.skips`) goes on until it has analyzed all frames that are in their file.
@@ -164,7 +164,7 @@ class StreamAnalysis:
         is_over = is_open and self.raw.run.stop is not None and not self.exit_status
         if is_over and self._guarded(self._is_done):
             self._guarded(self._finish)
-        # In this step, or in `write_due` since the last step
+        # The derived run may have ended in this step, or in `write_due` after the last step
         has_ended = self.exit_status != self._status_after_step
         self._status_after_step = self.exit_status
         return self.position > before or has_ended or any(answers)
@@ -216,9 +216,9 @@ class StreamAnalysis:
         return self.raw.run.stop is not None and bool(self.exit_status)
 
     def take_progress(self) -> dict[str, Any]:
-        """Return the state for the session; take the news of the second stage out of its analyses.
+        """Return the state for the session.
 
-        The next call does not return these news again.
+        What is new of the second-stage analyses is returned once only.
         """
         derived = self.derived
         return {

@@ -29,12 +29,12 @@ T = TypeVar("T")
 RESERVE_BYTES = 1 << 20
 """Free space to keep on the disk, bytes. HDF5 cannot close a file that it cannot flush."""
 CACHE_BYTES = 1 << 20
-"""Maximum cache of a column of a writer, bytes. The default of HDF5 2 is 8 MB a dataset; full
-chunks stay in it."""
+"""Maximum cache of a column of a writer, bytes. The default of HDF5 2, 8 MB, is filled with chunks
+that get no more rows, and a file may have many columns."""
 OTHER_READER_TIMEOUT_S = 0.1
 """Timeout, s, for another reader of this process that has the column open."""
 OTHER_READER_POLL_S = 0.001
-"""Pause between two looks whether that reader has closed the column, s."""
+"""Period of the checks whether that reader has closed the column, s."""
 
 
 class DoesNotFitError(DataError):
@@ -231,7 +231,7 @@ class ColumnWriter(Closing):
         if not self._pending:
             return self.flushed
         start = self.flushed
-        try:  # HDF5 has both errors for a full disk
+        try:  # for a full disk h5py raises either error
             for dataset in self._data.values():
                 dataset.flush()
         except (OSError, RuntimeError) as error:
@@ -283,7 +283,8 @@ class ColumnCaster:
     def cast(self, column: Column, values: NDArray[Any]) -> NDArray[Any]:
         """Return the values, first axis the row, as the column's type.
 
-        A value that does not fit becomes 0 and is noted; call `check` after all casts.
+        A value that does not fit is replaced by 0, or by an empty text; call `check` after all
+        casts, which raises then.
 
         Raises
         ------
@@ -305,7 +306,18 @@ class ColumnCaster:
             elif dtype.kind in "iu":
                 wrong = _out_of_range(values, dtype)
                 problem = "a value that is no integer of its range"
+            elif dtype.kind == "b":
+                if values.dtype.kind not in "iufc":
+                    values = values.astype(np.float64)
+                wrong = (values != 0) & (values != 1)
+                problem = "a value that is neither 0 nor 1"
+            elif dtype.kind == "f" and values.dtype.kind == "c" and values.imag.any():
+                wrong = values.imag != 0
+                values = values.real
+                problem = "a complex value"
             elif dtype.kind in "fc":
+                if dtype.kind == "f" and values.dtype.kind == "c":
+                    values = values.real
                 with np.errstate(over="ignore"):
                     cast = values.astype(dtype)
                 wrong = np.isinf(cast)
@@ -430,7 +442,7 @@ class ColumnReader(Closing):
 
         A dataset that is refreshed while this process has it open twice reads wrong rows from then
         on, without an error (h5py issue 2803, HDF5 2.0). So it is open here only while h5py's lock
-        is held. If another reader of this process has the dataset open, wait up to
+        is held. If another reader of this process has this dataset open, wait up to
         `OTHER_READER_TIMEOUT_S`, then read without a refresh (data may be old). A dataset that this
         process writes needs no refresh.
         """
@@ -445,13 +457,15 @@ class ColumnReader(Closing):
                 if not isinstance(dataset, h5py.Dataset):
                     raise DataError(f"{self.path}: {path} is no dataset")
                 written_here = self._file.id.get_intent() & h5py.h5f.ACC_RDWR
-                alone = h5py.h5f.get_obj_count(self._file.id, h5py.h5f.OBJ_DATASET) == 1
+                opened = h5py.h5f.get_obj_ids(self._file.id, h5py.h5f.OBJ_DATASET)
+                alone = opened.count(dataset.id) == 1
+                del opened
                 try:
                     if alone:
                         dataset.refresh()
                     if alone or written_here or time.monotonic() > end:
                         return take(dataset)
-                except (OSError, RuntimeError) as error:  # h5py has both for a damaged file
+                except (OSError, RuntimeError) as error:  # h5py raises either
                     raise DataError(f"{self.path}: {path}: cannot be read ({error})") from error
                 finally:
                     del dataset
@@ -496,18 +510,23 @@ def _write_attributes(node: h5py.HLObject, attributes: Mapping[str, Any]) -> Non
 
 
 def _encode_attribute(value: Any) -> Any:
-    """Return numbers unchanged, other values as fixed-length text, which SWMR supports."""
+    """Return numbers unchanged, other values as fixed-length text, which SWMR supports.
+
+    A text that would be read as another value is stored as JSON.
+    """
     if isinstance(value, (int, float, np.generic)):
         return value
-    return np.bytes_((value if isinstance(value, str) else json.dumps(value)).encode())
+    is_plain = isinstance(value, str) and _decode_text(value) == value
+    return np.bytes_((value if is_plain else json.dumps(value)).encode())
 
 
 def _decode_attribute(value: Any) -> Any:
-    if not isinstance(value, bytes):
-        return value
-    text = value.decode()
+    return _decode_text(value.decode()) if isinstance(value, bytes) else value
+
+
+def _decode_text(text: str) -> Any:
     try:
-        return json.loads(text) if text[:1] in ("[", "{") else text
+        return json.loads(text) if text == "null" or text[:1] in ("[", "{", '"') else text
     except ValueError:
         return text
 

@@ -19,7 +19,7 @@ _DRIVER = "skywright-reading"
 
 READING = {"libver": "latest", "swmr": True, "locking": False, "driver": _DRIVER}
 """Options of `h5py.File` to read a file, whether it is written now or not. All readers of a file in
-one process need the same mode: HDF5 refuses a second open of it in another one."""
+one process need the same mode: HDF5 refuses to open the file again in another mode."""
 
 
 def open_hdf5(path: Path | str) -> h5py.File:
@@ -36,7 +36,7 @@ def open_hdf5(path: Path | str) -> h5py.File:
 def is_cut_short(path: Path) -> bool:
     """Return whether a closed file is shorter than its writer left it.
 
-    A copy that broke off is, and a file whose disk was full at the end.
+    Examples: a copy that broke off, a file whose disk was full when it was closed.
 
     Raises
     ------
@@ -61,7 +61,7 @@ def read_rows(dataset: h5py.Dataset, start: int, stop: int) -> NDArray[Any]:
 
 
 def check_rows(dataset: h5py.Dataset, start: int, stop: int) -> None:
-    """Raise if a file that is cut short lacks some of these rows, of which HDF5 would read zeros.
+    """Raise if the file is cut short and some of these rows are missing: HDF5 would read zeros.
 
     Raises
     ------
@@ -76,7 +76,8 @@ def check_rows(dataset: h5py.Dataset, start: int, stop: int) -> None:
             with open_hdf5(path if name == "." else path.parent / name.replace("%%", "%")) as file:
                 rows = file[source.replace("%%", "%")]
                 check_rows(rows, 0, len(rows))
-    elif path.exists() and is_cut_short(path):  # an open file that was removed can be read
+    # A file that was removed while it was open can still be read
+    elif path.exists() and is_cut_short(path):
         size = path.stat().st_size
         for row, offset, length in _parts(dataset, start, min(stop, len(dataset))):
             if offset is not None and offset + length > size:
@@ -84,7 +85,10 @@ def check_rows(dataset: h5py.Dataset, start: int, stop: int) -> None:
 
 
 def _parts(dataset: h5py.Dataset, start: int, stop: int) -> Any:
-    """Yield the parts of a file with rows of a dataset: first row, offset and length, bytes."""
+    """Yield first row, offset and length, bytes, of each part of the file that holds the rows.
+
+    The offset is None if the part was never written.
+    """
     if dataset.chunks is None:
         row_bytes = dataset.dtype.itemsize * math.prod(dataset.shape[1:])
         offset = dataset.id.get_offset()

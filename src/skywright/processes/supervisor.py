@@ -359,5 +359,7 @@ async def _end(process: _Process, limit_s: float) -> None:
 
 def _ending(status: int) -> str:
     if status < 0:
-        return f"was killed by {signal.Signals(-status).name}"
+        with suppress(ValueError):  # a real-time signal has no name
+            return f"was killed by {signal.Signals(-status).name}"
+        return f"was killed by signal {-status}"
     return f"ended with exit status {status}"

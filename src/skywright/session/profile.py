@@ -13,7 +13,6 @@ import os
 import platform
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -35,6 +34,7 @@ from skywright.config import Settings, load_settings, user_name
 from skywright.errors import ConfigError, DataError
 from skywright.processes.stack import State
 from skywright.rooms import importable, startup_files
+from skywright.waiting import pause
 
 REPORT_S = 3.0
 """A wait for a run to be stored is reported this often."""
@@ -220,17 +220,16 @@ def await_run(catalog: Any, store: Path, uid: str, limit_s: float = 30.0) -> Any
             "RE(...).run_start_uids holds the uids of its runs"
         )
     journal = journal_path(store / "journal", uid)
-    patience = threading.Event()
     begin = time.monotonic()
     report_at = begin + REPORT_S
     while journal.exists() and (now := time.monotonic()) < begin + limit_s:
         if now > report_at:
             waiting = waiting_runs(store / "journal")
             before = waiting.index(uid) if uid in waiting else len(waiting)
-            behind = f" after {runs_text(before)} that ended earlier" if before else ""
+            behind = f" after {runs_text(before)} that began earlier" if before else ""
             _print_to_stderr(f"run {uid[:8]} is being stored{behind}")
             report_at = now + REPORT_S
-        patience.wait(0.02)
+        pause(0.02)
     is_waiting = journal.exists()
     try:
         if is_waiting:
@@ -349,7 +348,7 @@ def _origin(source: str | None) -> str:
 
 
 def _web_page(settings: Settings, stack: State) -> str:
-    """Return the address of tiled's page of the runs; its key is no matter for a banner."""
+    """Return the address of tiled's page of the runs, without its key: see `print_key`."""
     if not stack.tiled_uri:
         return "no tiled server runs; runs are kept in journals until one does"
     if settings.store.tiled_uri:
@@ -358,9 +357,9 @@ def _web_page(settings: Settings, stack: State) -> str:
 
 
 def print_key(store: Path) -> None:
-    """Print the key of the store's tiled server, and the address with it.
+    """Print the key of the store's tiled server.
 
-    The banner has no key: it is read over shoulders and kept in logs.
+    The banner does not show it: others can see the banner, and logs keep it.
     """
     from skywright.store.client import embedded_key
 

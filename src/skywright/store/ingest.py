@@ -26,7 +26,9 @@ from skywright.store.tail import Line, Tail, locked_if_dead, start_time
 from skywright.store.tiled_writer import RunWriter, StreamWriter
 
 ATTEMPTS = 3
-"""Number of failures after which a run is put aside, if the server accepts other writes."""
+"""Number of failures after which a finished run is put aside and an open one is postponed, if the
+server accepts other writes; also the number of unanswered requests after which a run is
+postponed."""
 REPLAY_PAUSE_FACTOR = 4
 """Pause before the next replay, in units of the duration of the last one (limits replays to 1/5 of
 the time). No pause after the stop document."""
@@ -249,7 +251,7 @@ class RunIngest:
         """Return the client of the run if the catalog has it."""
         if self._may_exist:
             with suppress(KeyError):  # deleted by somebody
-                return self._catalog.runs_like(start)[start["uid"]]
+                return self._catalog.container_of(start)[start["uid"]]
         return None
 
     def _replay_next(self, replay: "_Replay") -> None:
@@ -269,7 +271,7 @@ class RunIngest:
     def _finish(self, line_writer: "_LineWriter", start: dict[str, Any]) -> State:
         line_writer.close()
         if self._must_verify:
-            found = differences(self.contents, self._catalog.runs_like(start)[start["uid"]])
+            found = differences(self.contents, self._catalog.container_of(start)[start["uid"]])
             if found:
                 raise MismatchError(f"{self.path}: {'; '.join(found[:5])}")
         self._archive("done")

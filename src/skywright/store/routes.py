@@ -107,8 +107,9 @@ async def write_run(
 ) -> dict[str, Any]:
     """Write a part of a run; answer with the new nodes that have no adapter, and why.
 
-    External nodes and containers come first, all or none, then each table of events. A request
-    that fails there leaves the run, and the next one of it is a conflict.
+    External nodes and containers come first, all or none, then each table of events. If a request
+    fails at a table, the run's node stays in the catalog, and the next request that creates it
+    gets a conflict (409).
     """
     refused = await _create_nodes(container, body.nodes)
     for more in body.rows:

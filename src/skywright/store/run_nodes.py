@@ -62,7 +62,7 @@ class Catalog:
             self._containers[name] = self.client[name].include_data_sources()
         return self._containers[name]
 
-    def runs_like(self, start: Mapping[str, Any]) -> Any:
+    def container_of(self, start: Mapping[str, Any]) -> Any:
         """Return the client of the container in which the run with this start document belongs."""
         return self.container(ANALYSIS if start.get("purpose") == "analysis" else RAW)
 
@@ -132,7 +132,7 @@ class RunNodes:
 
     def __init__(self, catalog: Catalog, start: Mapping[str, Any], tags: Any) -> None:
         self._catalog = catalog
-        self._container = catalog.runs_like(start)
+        self._container = catalog.container_of(start)
         self._tags = tags
         self._queued: list[QueuedNode] = []
         self._rows: list[tuple[NodePath, pyarrow.Table]] = []
@@ -192,7 +192,10 @@ class RunNodes:
         return reasons
 
     def take_over(self, run: QueuedNode) -> None:
-        """Use the run's node that the catalog has, without its children; nothing is queued."""
+        """Use the run's node that is in the catalog: delete its children, replace its metadata.
+
+        The nodes that are queued are dropped.
+        """
         self._queued.clear()
         there = self.client(run.path)
         there.delete_contents(list(there.keys()), recursive=True, external_only=False)

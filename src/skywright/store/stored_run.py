@@ -1,4 +1,7 @@
-"""The documents of a stored run, as they were emitted: from its journal, or made of the catalog."""
+"""The documents of a stored run: from its journal, or made from its contents in the catalog.
+
+Those of the catalog are the documents that an analysis needs.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,12 +18,16 @@ from skywright.store.tail import read_lines
 def run_documents(run: Container, journals: Path) -> Iterator[tuple[str, Document]]:
     """Yield the documents of a stored run.
 
+    A journal also has lines that are no documents: ``dtypes``, ``note``, and broken lines, without
+    a name.
+
     Parameters
     ----------
     run
         tiled client of the run.
     journals
-        Directory of the journals; if that of the run is not there, the catalog is read.
+        Directory of the journals; if its ``done`` does not hold that of the run, the catalog is
+        read.
 
     Raises
     ------
@@ -37,7 +44,7 @@ def catalog_documents(run: Container) -> Iterator[tuple[str, Document]]:
     """Yield documents of a run whose journal is not here, from its contents in the catalog.
 
     Frames that a resumed scan has taken again are in the catalog once, so that they count once.
-    Values in files that are not on this machine's paths are left out.
+    Values in files that this machine cannot open under their stored path are left out.
 
     Raises
     ------

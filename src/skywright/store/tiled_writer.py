@@ -140,8 +140,10 @@ class RunWriter:
             metadata[UNREADABLE_FILES] = reasons
         sentences = [f"{key}: tiled cannot read its files: {why}" for key, why in reasons.items()]
         notes = list(dict.fromkeys([*notes, *sentences]))
-        if (more := len(notes) - NOTES_MAX) > 0:  # the last ones are on the run as a whole
-            notes[NOTES_MAX // 2 : -NOTES_MAX // 2] = [f"{more} more notes are left out here"]
+        if len(notes) > NOTES_MAX:  # the last ones are on the run as a whole
+            left_out = len(notes) - NOTES_MAX + 1
+            begin = NOTES_MAX // 2
+            notes[begin : begin + left_out] = [f"{left_out} more notes are left out here"]
         if notes:
             metadata["notes"] = notes
         self._nodes.finish(self._uid, metadata)
@@ -204,8 +206,8 @@ class StreamWriter:
                 self._arrays.setdefault(key, []).extend(row.pop(key) for row in rows)
         table = pyarrow.Table.from_pylist(rows)
         table = table.cast(pyarrow.schema([_null_as_text(field) for field in table.schema]))
-        # Drop a timestamp column whose name differs from a data key in case alone (ts_x, Ts_x): it
-        # cannot be stored.
+        # Drop a timestamp column whose name differs from a data key only in upper and lower case
+        # (ts_x, Ts_x): it cannot be stored.
         keys = {key.lower() for key in table.column_names if key in data_keys}
         times = [c for c in table.column_names if c not in data_keys and c.lower() in keys]
         table = table.drop_columns(times)

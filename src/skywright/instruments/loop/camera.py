@@ -94,12 +94,12 @@ class SingleFileRecorder(Recorder[Picture, Picture]):
         files.file_written(path)
 
 
-class _Pictures(Owner[SourceFrame, SourceFrame]):
+class _PictureOwner(Owner[SourceFrame, SourceFrame]):
     """The owner of the pictures; an alarm of an acquisition stays until the next one starts."""
 
     def status_message(self, result: SourceFrame) -> tuple[str, bool]:
         """Return the message after a picture."""
-        if self._alarm and not self._silent:
+        if self._alarm and not self._message_is_silence:
             return self._message, True
         return "taking pictures", False
 
@@ -129,7 +129,7 @@ class Camera:
         self._layout = PictureLayout()
         self._singles = SingleFileRecorder()
         self._recorder = Recorder(self._layout, changed=changed, synchronous=True)
-        self._owner = _Pictures(
+        self._owner = _PictureOwner(
             source,
             recorders=[self._singles, self._recorder],
             changed=changed,

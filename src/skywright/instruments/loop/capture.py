@@ -1,4 +1,4 @@
-"""One recording of the camera: pixels in HDF5, in areaDetector's layout, files beside it.
+"""One recording of the camera: pixels in HDF5, in areaDetector's layout, the image files beside it.
 
 ``NAME.h5`` holds the pictures; ``NAME.mjpeg`` every image file exactly as received, one after the
 other; ``NAME.rejected.h5``, only when there are any, a row for each picture that could not become
@@ -71,12 +71,12 @@ class PictureFile:
         self.path = path
         self.shape = shape
         self._rejected: ColumnWriter | None = None
-        self._files = path.with_suffix(".mjpeg").open("xb", buffering=0)
+        self._mjpeg = path.with_suffix(".mjpeg").open("xb", buffering=0)
         try:
             self._images = ImageWriter(path, shape, np.uint8, "frame number of the source", _EXTRA)
         except BaseException:
-            self._files.close()
-            Path(self._files.name).unlink()
+            self._mjpeg.close()
+            Path(self._mjpeg.name).unlink()
             raise
         self._offset = 0
 
@@ -130,7 +130,7 @@ class PictureFile:
 
     def close(self) -> None:
         """Flush and close all files; a second call does nothing."""
-        with closing(self._files), closing(self._images):
+        with closing(self._mjpeg), closing(self._images):
             if self._rejected is not None:
                 self._rejected.close()
 
@@ -141,18 +141,18 @@ class PictureFile:
         try:
             rest = memoryview(data)
             while rest:
-                rest = rest[self._files.write(rest) :]
+                rest = rest[self._mjpeg.write(rest) :]
             self._offset += len(data)
             yield (before, len(data)) if data else (-1, 0)
         except Exception:  # also if the row of the picture cannot be written
-            self._files.truncate(before)
-            self._files.seek(before)
+            self._mjpeg.truncate(before)
+            self._mjpeg.seek(before)
             self._offset = before
             raise
 
 
 class PictureLayout(Layout[Picture, Picture]):
-    """Writes pictures of the size of the first one.
+    """Writes pictures of one size: `early_shape`, or that of the first picture.
 
     It is used in place of `ImageLayout` of `skywright.acquire`, because a recording also keeps the
     image files as received, and the pictures that have no pixels.
@@ -169,7 +169,7 @@ class PictureLayout(Layout[Picture, Picture]):
 
     @property
     def shape(self) -> tuple[int, ...] | None:
-        """Shape of the pictures in the newest file; None before its first picture."""
+        """Shape of the pictures in the newest file; None while it is not created."""
         return None if self._file is None else self._file.shape
 
     def row_group(self, result: Picture) -> Picture | None:

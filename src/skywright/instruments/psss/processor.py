@@ -219,7 +219,7 @@ class Processor(Owner[Pulse, Result]):
     def _result_of(self, given: tuple[Pulse, int, Settings]) -> Result:
         pulse, number, settings = given
         result = process_pulse(
-            pulse, self._workspace, number, settings, self.counters, self._logs_defects
+            pulse, self._workspace, number, settings, self.losses, self._logs_defects
         )
         if pulse.image is not None:
             # The traceback of each pulse would fill the disk: once until a picture is good.

@@ -29,7 +29,8 @@ MOTION_TIMEOUT_S = 0.5
 RENDER_LIMIT_S = 60.0
 """A stop waits for the picture under way; the first one compiles the renderer."""
 NOISE_VARIANTS = 8
-"""Pictures of one pose that differ in their noise, so that no two neighbors are the same bytes."""
+"""Number of pictures of one pose, each with other noise, so that two successive pictures never have
+the same bytes."""
 
 STEP_DEG = 2.0
 

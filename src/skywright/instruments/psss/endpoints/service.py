@@ -86,7 +86,7 @@ class Service:
             "image_port": self.stream.image_port,
         }
         self.averages = AverageSink()
-        continuity = Continuity(directory / "last_pulse", processor.counters)
+        continuity = Continuity(directory / "last_pulse", processor.losses)
         processor.on_stop = continuity.stopped
         processor.endpoints += [self.stream, self.averages, continuity]
         processor.unsent_counts = self.stream.unsent
