@@ -13,7 +13,7 @@ from devices.file_stream import FileStream
 from devices.following import POLL_PERIOD_S, FileStreamDevice
 from devices.guarded import CONNECT_S
 from skywright.errors import HardwareError
-from skywright.waiting import await_true
+from skywright.waiting import wait_until
 
 SINGLE, MULTIPLE, CONTINUOUS = range(3)
 """Values of ``cam1:ImageMode``."""
@@ -87,7 +87,7 @@ class RecordingDevice(FileStreamDevice):
         """
         self._put(self.image_mode, CONTINUOUS)
         self._start_acquiring()
-        found = await_true(is_known, self.silence_limit.get() or CONNECT_S, POLL_PERIOD_S)
+        found = wait_until(is_known, self.silence_limit.get() or CONNECT_S, POLL_PERIOD_S)
         self._put(self.acquire, 0)
         if not found:
             raise HardwareError(f"{self.name}: no picture at all; {self._reason()}")

@@ -178,9 +178,28 @@ def test_wrong_files_are_named_with_the_key(tmp_path: Path, text: str, said: str
 
 def test_two_iocs_cannot_have_one_port(tmp_path: Path) -> None:
     two = IOC + "port = 5064\n" + IOC.replace("axis]", "two]").replace("AXIS1", "B") + "port = 5064"
-    with pytest.raises(ConfigError, match=r"iocs\.two\.port: the same as .*axis \(5064\)"):
+    with pytest.raises(ConfigError, match=r"iocs\.two\.port: the same as .*axis\.port \(5064\)"):
         settings_of(tmp_path, two)
     assert len(settings_of(tmp_path, two.replace("5064", "0")).iocs) == 2
+
+
+@pytest.mark.parametrize(
+    ("others", "is_taken"),
+    [
+        ("[store]\ntiled_port = 5064\n", True),
+        ('[store]\ntiled_port = 5064\ntiled_uri = "http://elsewhere:8000"\n', False),
+        ("[dashboard]\nport = 5064\nwith_up = true\n", True),
+        ("[dashboard]\nport = 5064\n", False),
+    ],
+)
+def test_what_up_starts_cannot_share_a_port(tmp_path: Path, others: str, is_taken: bool) -> None:
+    text = IOC + "port = 5064\n" + others
+    if is_taken:
+        with pytest.raises(ConfigError, match=r"port: the same as iocs\.axis\.port \(5064\)"):
+            settings_of(tmp_path, text)
+    else:
+        settings_of(tmp_path, text)
+    settings_of(tmp_path, text.replace(IOC, IOC + 'address = "elsewhere:5064"\n'))
 
 
 def test_a_histogram_may_be_of_a_region_that_only_the_device_knows(tmp_path: Path) -> None:
@@ -209,7 +228,7 @@ def test_a_histogram_may_be_of_a_region_that_only_the_device_knows(tmp_path: Pat
         (
             "SKYWRIGHT_IOCS",
             '{"axis": {"prefix": "PSSS1:"}}',
-            r"^iocs\.\w+\.prefix: the same as that of iocs\.",
+            r"^iocs\.\w+\.prefix: the same as iocs\.",
         ),
         ("SKYWRIGHT_STORE", "here", r"^SKYWRIGHT_STORE: expected a table as JSON.*\(got 'here'\)"),
         (

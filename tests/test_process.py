@@ -112,14 +112,14 @@ def test_a_child_ends_when_its_lifeline_does(first: str, status: int) -> None:
 
 ENDED_WHILE_THE_MAIN_THREAD_HOLDS_A_LOCK = """
 import signal, threading
-from skywright.processes.lifecycle import on_signal_to_end
+from skywright.processes.lifecycle import call_on_end_signal
 lock, called = threading.Lock(), threading.Event()
 
 def end():
     print("call has the lock:", lock.acquire(timeout=60))
     called.set()
 
-on_signal_to_end(end)
+call_on_end_signal(end)
 with lock:
     signal.raise_signal(signal.{name})
     print("handled")

@@ -84,9 +84,9 @@ def supervised(
 
 def test_all_are_ready_when_start_returns(tmp_path: Path) -> None:
     async def test(supervisor: Supervisor, reports: Reports) -> None:
-        assert set(supervisor.children) == {"a", "b"}
-        assert supervisor.children["a"].ready == {"port": 7}
-        assert psutil.Process(supervisor.children["b"].pid).is_running()
+        assert set(supervisor.ready_children) == {"a", "b"}
+        assert supervisor.ready_children["a"].ready == {"port": 7}
+        assert psutil.Process(supervisor.ready_children["b"].pid).is_running()
         assert len(reports.about("a", "ready: port 7")) == 1
 
     supervised(tmp_path, [service("a", SERVE), service("b", SERVE)], test)
@@ -117,7 +117,7 @@ while True: signal.pause()
     )
 
     async def test(supervisor: Supervisor, reports: Reports) -> None:
-        note.write_text(str(supervisor.children["base"].pid))
+        note.write_text(str(supervisor.ready_children["base"].pid))
 
     supervised(
         tmp_path, [service("base", SERVE), service("needs_it", last_look, stop_before="base")], test
@@ -130,9 +130,9 @@ def test_a_killed_child_is_named_and_restarted_with_its_count(tmp_path: Path) ->
 
     async def test(supervisor: Supervisor, reports: Reports) -> None:
         for count in (1, 2, 3):
-            os.kill(supervisor.children["a"].pid, signal.SIGKILL)
+            os.kill(supervisor.ready_children["a"].pid, signal.SIGKILL)
             await reports.until(lambda count=count: len(reports.about("a", "ready")) == count + 1)
-            assert supervisor.children["a"].restarts == count
+            assert supervisor.ready_children["a"].restarts == count
         named = reports.about("a", "was killed by SIGKILL")
         assert [line.rsplit(" in ", 1)[1] for line in named] == ["0.01 s", "0.02 s", "0.04 s"]
 
@@ -157,7 +157,7 @@ def test_an_ended_child_gets_no_further_signal(
         killpg(group, number)
 
     async def test(supervisor: Supervisor, reports: Reports) -> None:
-        os.kill(supervisor.children["a"].pid, signal.SIGKILL)
+        os.kill(supervisor.ready_children["a"].pid, signal.SIGKILL)
         await reports.until(lambda: bool(reports.about("a", "restarting")))
         monkeypatch.setattr(os, "killpg", noting)
 
@@ -168,7 +168,7 @@ def test_an_ended_child_gets_no_further_signal(
 def test_back_off_starts_anew_after_a_settled_run(tmp_path: Path) -> None:
     async def test(supervisor: Supervisor, reports: Reports) -> None:
         for count in (1, 2):
-            os.kill(supervisor.children["a"].pid, signal.SIGKILL)
+            os.kill(supervisor.ready_children["a"].pid, signal.SIGKILL)
             await reports.until(lambda count=count: len(reports.about("a", "ready")) == count + 1)
         assert len(reports.about("a", "restarting in 0.01 s")) == 2
 
@@ -187,11 +187,11 @@ announce_ready(); signal.pause()
 """
 
     async def test(supervisor: Supervisor, reports: Reports) -> None:
-        os.kill(supervisor.children["a"].pid, signal.SIGKILL)
+        os.kill(supervisor.ready_children["a"].pid, signal.SIGKILL)
         await reports.until(lambda: len(reports.about("a", "ready")) == 2)
         assert len(reports.about("a", "no camera, try 1")) == 1
         assert len(reports.about("a", "exit status 1; last log line: no camera, try 2")) == 1
-        assert supervisor.children["a"].restarts == 3
+        assert supervisor.ready_children["a"].restarts == 3
 
     supervised(tmp_path, [service("a", READY + once)], test)
 
@@ -214,7 +214,7 @@ announce_ready(); signal.pause()
 
     async def test(supervisor: Supervisor, reports: Reports) -> None:
         assert supervisor.not_ready == ["dead"]
-        assert set(supervisor.children) == {"quick"}
+        assert set(supervisor.ready_children) == {"quick"}
         assert reports.about("dead", "exit status 1; last log line: cannot open the camera")
         marker.touch()
         await reports.until(lambda: bool(reports.about("dead", "ready")))
@@ -243,7 +243,7 @@ def test_a_start_goes_on_without_a_child_that_may_be_late(tmp_path: Path) -> Non
 
     async def test(supervisor: Supervisor, reports: Reports) -> None:
         assert supervisor.not_ready == ["slow"]
-        assert set(supervisor.children) == {"quick"}
+        assert set(supervisor.ready_children) == {"quick"}
         assert reports.about("slow", "is still starting after 0.1 s; last log line: ")
         assert reports.about("slow", "is not ready after")
         gate.write_bytes(b"")  # the child reads to the end, and goes on
@@ -268,7 +268,7 @@ def test_a_child_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
     pids: list[int] = []
 
     async def test(supervisor: Supervisor, reports: Reports) -> None:
-        pids.append(supervisor.children["a"].pid)
+        pids.append(supervisor.ready_children["a"].pid)
 
     supervised(tmp_path, [service("a", STUBBORN)], test)
     assert not psutil.pid_exists(pids[0])
@@ -276,8 +276,8 @@ def test_a_child_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
 
 def test_what_a_dead_child_started_dies_before_the_restart(tmp_path: Path) -> None:
     async def test(supervisor: Supervisor, reports: Reports) -> None:
-        orphan = psutil.Process(supervisor.children["a"].ready["grandchild"])
-        os.kill(supervisor.children["a"].pid, signal.SIGKILL)
+        orphan = psutil.Process(supervisor.ready_children["a"].ready["grandchild"])
+        os.kill(supervisor.ready_children["a"].pid, signal.SIGKILL)
         await reports.until(lambda: len(reports.about("a", "ready")) == 2)
         assert not orphan.is_running() or orphan.status() == psutil.STATUS_ZOMBIE
 
@@ -300,7 +300,7 @@ def test_what_a_child_says_before_its_ready_line_is_passed_over(
     code = READY + f"sys.stdout.write({output}); announce_ready(port=7); signal.pause()"
 
     async def test(supervisor: Supervisor, reports: Reports) -> None:
-        assert supervisor.children["a"].ready == {"port": 7}
+        assert supervisor.ready_children["a"].ready == {"port": 7}
 
     supervised(tmp_path, [service("a", code, ready_limit_s=60.0)], test)
 
@@ -320,10 +320,10 @@ def test_children_go_on_when_nobody_can_be_told(tmp_path: Path) -> None:
         try:
             await supervisor.start()
             watch = asyncio.create_task(supervisor.watch())
-            os.kill(supervisor.children["a"].pid, signal.SIGKILL)
+            os.kill(supervisor.ready_children["a"].pid, signal.SIGKILL)
             await asyncio.wait_for(seen.wait(), 60)
             async with asyncio.timeout(60):
-                while not supervisor.children:
+                while not supervisor.ready_children:
                     await asyncio.sleep(0.01)
             assert not watch.done()
             watch.cancel()
@@ -364,7 +364,7 @@ async def main():
     service = Service("a", [sys.executable, "-c", {SERVE!r}])
     supervisor = Supervisor([service], Path({str(tmp_path)!r}), lambda *_: None)
     await supervisor.start()
-    print(supervisor.children["a"].pid, flush=True)
+    print(supervisor.ready_children["a"].pid, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 asyncio.run(main())
 """

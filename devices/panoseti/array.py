@@ -25,7 +25,7 @@ from skywright.instruments.panoseti.event_columns import COLUMNS, NUMBER
 from skywright.instruments.panoseti.products import PRODUCTS
 from skywright.instruments.panoseti.rundir import is_under_way, run_of
 from skywright.instruments.panoseti.telescopes import telescopes_in, telescopes_text
-from skywright.waiting import await_true
+from skywright.waiting import wait_until
 
 logger = logging.getLogger(__name__)
 
@@ -330,7 +330,7 @@ class Panoseti(GuardedDevice):
         begin = time.time_ns()
         end = begin + round(seconds * 1e9)
         # A movie frame later than `end` shows that the source has passed it, also without triggers.
-        if not await_true(lambda: self._newest_ns() >= end, seconds + SETTLE_S, 0.1):
+        if not wait_until(lambda: self._newest_ns() >= end, seconds + SETTLE_S, 0.1):
             raise HardwareError(f"{self.name}: no frames for {SETTLE_S:g} s; is a run being taken?")
         threading.Event().wait(PASS_S)
         with open_reader(HDF5, path, EVENTS[0].dataset) as reader:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from devices.guarded import PUT_S
 from skywright.errors import ConfigError, HardwareError
-from skywright.waiting import await_true
+from skywright.waiting import wait_until
 
 DEGREE_MAX = 5
 STEP_PART = 1e-3
@@ -65,7 +65,7 @@ class Part:
         HardwareError
             If it does not.
         """
-        if not await_true(reached, limit_s):
+        if not wait_until(reached, limit_s):
             raise HardwareError(f"{self.name}: {what}; {self.device.reason()}")
 
 

@@ -94,9 +94,9 @@ def password_of(args: argparse.Namespace) -> str:
 def _simulated(args: argparse.Namespace, size: tuple[int, int]) -> Source:
     from scipy.spatial import QhullError
 
-    from skywright.instruments.loop.sources.sim import LATENCY_S, SimulatedCamera, turning
+    from skywright.instruments.loop.sources.sim import LATENCY_S, SimulatedCamera, turning_pose
 
-    pose_at = turning(deg_per_s=args.turn * args.speed)
+    pose_at = turning_pose(deg_per_s=args.turn * args.speed)
     fps, scene = _fps(args) * args.speed, _scene(args)
     try:
         camera = SimulatedCamera(args.seed, fps, size, pose_at, **scene)

@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 FILE_NAME = "skywright.toml"
 ENV_PREFIX = "SKYWRIGHT_"
 OWN_NAMES = ("up", "tiled", "ingester", "repeater", "dashboard")
-"""What `skywright up` calls itself and what it starts by itself."""
+"""Names of `skywright up` and of its own processes; no IOC or service may have one of them."""
 
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
@@ -167,7 +167,7 @@ class CommonSettings(BaseSettings):
         """Order the sources (pydantic-settings' hook): arguments, environment, file, defaults.
 
         Tables of IOCs are merged key by key, so that a variable or a file can change one key of
-        a default IOC; a file that names IOCs has those alone.
+        a default IOC. If the file has a table ``iocs``, only the IOCs in it exist.
         """
         file = TomlConfigSettingsSource(settings_cls)
         named = file.toml_data.get("iocs", DEFAULT_IOCS)
@@ -177,15 +177,19 @@ class CommonSettings(BaseSettings):
 
     @model_validator(mode="after")
     def _names_do_not_collide(self) -> Self:
-        for key in ("prefix", "port"):
+        prefixes = {f"iocs.{name}.prefix": ioc.prefix for name, ioc in self.iocs.items()}
+        started = {name: ioc for name, ioc in self.iocs.items() if not ioc.address}
+        ports = {f"iocs.{name}.port": ioc.port for name, ioc in started.items()}
+        if not self.store.tiled_uri:
+            ports["store.tiled_port"] = self.store.tiled_port
+        if self.dashboard.with_up:
+            ports["dashboard.port"] = self.dashboard.port
+        for values in (prefixes, ports):
             taken: dict[Any, str] = {}
-            for name, ioc in self.iocs.items():
-                value = getattr(ioc, key)
+            for key, value in values.items():
                 if value and value in taken:
-                    raise ValueError(
-                        f"iocs.{name}.{key}: the same as that of iocs.{taken[value]} ({value})"
-                    )
-                taken[value] = name
+                    raise ValueError(f"{key}: the same as {taken[value]} ({value})")
+                taken[value] = key
         for key, names in (("iocs", self.iocs), ("services", self.services)):
             if own := sorted(set(names) & set(OWN_NAMES)):
                 raise ValueError(
@@ -263,7 +267,7 @@ def _instrument_sections() -> dict[str, Any]:
 if TYPE_CHECKING:
 
     class Settings(CommonSettings):
-        """The common settings and a section for each instrument, which only it knows."""
+        """The common settings, and one section per instrument, defined by that instrument."""
 
         def __getattr__(self, name: str) -> Any: ...
 

@@ -1,4 +1,4 @@
-"""Wait for what no event tells of."""
+"""Wait for conditions that no event reports."""
 
 import threading
 import time
@@ -9,11 +9,11 @@ T = TypeVar("T")
 
 
 def pause(seconds: float) -> None:
-    """Wait for a time, s, on a thread that nothing is to wake."""
+    """Block this thread for a time, s; nothing can end the wait earlier."""
     threading.Event().wait(seconds)
 
 
-def await_true(condition: Callable[[], T], limit_s: float, period_s: float = 0.02) -> T:
+def wait_until(condition: Callable[[], T], limit_s: float, period_s: float = 0.02) -> T:
     """Call a function until it returns something true, or the time is over; return its last value.
 
     Parameters
@@ -21,7 +21,7 @@ def await_true(condition: Callable[[], T], limit_s: float, period_s: float = 0.0
     condition
         Called once at least.
     limit_s
-        Time, s.
+        Timeout, s.
     period_s
         Pause between two calls, s.
     """

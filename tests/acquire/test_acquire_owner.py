@@ -214,6 +214,39 @@ def test_who_joins_while_the_source_does_not_start_gets_no_acquisition(
     assert owner.acquisition is None
 
 
+def test_a_source_that_raises_what_it_should_not_leaves_no_acquisition(
+    source: HandSource, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(*_: Any) -> None:
+        raise OSError("no such device")
+
+    owner = make()
+    with monkeypatch.context() as patched:
+        patched.setattr(source, "start", start)
+        with pytest.raises(OSError, match="no such device"):
+            owner.acquire(1)
+    assert owner.state().message == "stopped: no such device"
+    done = owner.acquire(1).done
+    source.send(1)
+    assert done.wait(90)
+
+
+def test_an_error_after_a_stop_does_not_end_the_owner(source: HandSource) -> None:
+    class Failing(Owner[Any, Any]):
+        def after_source_stop(self) -> None:
+            raise OSError("disk full")
+
+    owner = Failing(source)
+    for number in (1, 2):
+        acquisition = owner.acquire(1)
+        source.send(number)
+        assert acquisition.done.wait(90)
+        until(lambda: not owner.is_running)  # the monitoring thread stops it
+    assert owner.failures["after_source_stop failed"] == 2
+    owner.close()
+    assert source.closed
+
+
 def test_nobody_acquires_from_a_closed_owner(make: Make) -> None:
     owner = make()
     owner.close()

@@ -228,8 +228,24 @@ def test_a_flush_that_fails_once_is_tried_again(faulty: Recorder[Any, Any], tmp_
     faulty.offer(events(0, 5))
     until(lambda: faulty.rows_readable == 5)
     assert file.failures == 0
+    until(lambda: not faulty.error)
     faulty.stop()
     assert (faulty.lost(), file.closed) == ({}, True)
+
+
+def test_a_callback_that_fails_does_not_end_the_recorder(
+    faulty: Recorder[Any, Any], tmp_path: Path
+) -> None:
+    def fail() -> None:
+        raise KeyError("a callback")
+
+    faulty.layout.file = FaultyFile(0)  # type: ignore[attr-defined]
+    faulty.start(tmp_path / "a.h5")
+    faulty.offer(events(0, 5))
+    faulty.call_when_visible(fail)
+    done = threading.Event()
+    faulty.call_when_visible(done.set)
+    assert done.wait(90)
 
 
 def test_rows_that_were_never_flushed_are_lost_and_the_file_is_closed(

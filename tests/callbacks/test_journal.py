@@ -44,6 +44,14 @@ def is_locked(path: Path) -> bool:
     return False
 
 
+def test_a_closed_journal_begins_no_run(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.close()
+    with pytest.raises(DataError, match="the journal is closed"):
+        journal("start", {"uid": "a", "time": 1.0})
+    assert not list(tmp_path.iterdir())
+
+
 def test_run_engine_documents_are_all_there_in_order(RE: RunEngine, tmp_path: Path) -> None:
     emitted: list[tuple[str, str]] = []
     RE.subscribe(Journal(tmp_path, RE))

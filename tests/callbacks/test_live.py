@@ -400,6 +400,16 @@ def test_a_worker_is_not_killed_because_the_session_was_stopped(
         assert len(killed) == kills
 
 
+def test_a_line_of_the_worker_that_is_none_ends_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    supervisor = WorkerSupervisor("slow", [], tmp_path, WorkerLimits(), lambda *_, **__: None)
+    supervisor._queue.put(("line", (None, b"no JSON")))
+    supervisor.close()
+    assert not supervisor._thread.is_alive()
+    assert "analysis slow: line cannot be processed" in caplog.text
+
+
 @pytest.mark.parametrize("is_sent", [False, True])
 def test_a_death_without_work_does_not_end_a_run_that_has_just_begun(
     is_sent: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

@@ -490,7 +490,7 @@ def test_a_recorder_that_meets_a_full_disk_says_where_its_events_are(root, tmp_p
 
     monkeypatch.setattr(RecordingWriter, "close", full)
     monkeypatch.setattr(
-        "skywright.instruments.epu.cli_recording.on_signal_to_end", lambda end: end()
+        "skywright.instruments.epu.cli_recording.call_on_end_signal", lambda end: end()
     )
     done = CliRunner().invoke(app, ["record", str(root), str(out)])
     assert f"{out}: No space left on device" in str(done.exception)

@@ -24,7 +24,7 @@ from skywright.instruments.loop.sample_motion import Carriage, SampleMotion
 from skywright.instruments.loop.sources import Source, SourceFrame, camera_pace, sim
 from skywright.instruments.loop.sources.push import PushedPictures
 from skywright.instruments.loop.sources.replay import Replay
-from skywright.instruments.loop.sources.sim import SimulatedCamera, turning
+from skywright.instruments.loop.sources.sim import SimulatedCamera, turning_pose
 from skywright.instruments.loop.twin.render import Pose
 
 
@@ -163,11 +163,11 @@ def test_motors_are_in_touch_again_when_word_comes(monkeypatch: pytest.MonkeyPat
 
 
 def test_turning_goes_round_in_steps() -> None:
-    pose_at = turning(deg_per_s=60.0)
+    pose_at = turning_pose(deg_per_s=60.0)
     assert pose_at(0.0).phi_deg == 0.0
     assert pose_at(0.05).phi_deg == 2.0
     assert pose_at(6.0).phi_deg == 0.0
-    assert turning()(1e9) == Pose()
+    assert turning_pose()(1e9) == Pose()
 
 
 @pytest.fixture

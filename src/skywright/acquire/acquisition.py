@@ -95,7 +95,7 @@ class Acquisition:
     is_final: bool = False
     done: threading.Event = field(default_factory=threading.Event)
     on_item: Callable[[Any], None] | None = None
-    in_progress: int = 0
+    items_in_processing: int = 0
     """Number of items in processing."""
 
 

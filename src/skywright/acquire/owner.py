@@ -21,7 +21,7 @@ from skywright.acquire.processed import (
     ArrivedItem,
     NotProcessedError,
     ProcessedItem,
-    arrive,
+    arrived_item,
     process_item,
 )
 from skywright.acquire.publisher import Publisher
@@ -131,8 +131,8 @@ class Owner(Generic[Item, Result]):
         self._message, self._alarm = self.idle_text, False
         self._alarm_until = 0.0
         self._logs_errors = True
-        """Whether the next processing error is logged with its traceback. Only the first one is,
-        until a message that is no alarm: the traceback of each would fill the disk."""
+        """Whether the next processing error is logged with its traceback. Only the first one since
+        the last message that is no alarm is: the tracebacks of all would fill the disk."""
         self._message_after_alarm = ""
         """Message to show at `_alarm_until`; empty: none."""
         self._last_arrival = time.monotonic()
@@ -147,7 +147,7 @@ class Owner(Generic[Item, Result]):
         if threads:
             self._pool = OrderedPool(
                 self._process_item,
-                self._publish_and_record,
+                self._finish_item,
                 threads,
                 queue_bytes,
                 queue_items,
@@ -173,14 +173,14 @@ class Owner(Generic[Item, Result]):
 
     def lost(self) -> dict[str, int]:
         """Return the numbers of lost items, by cause: in source, owner and essential recorders."""
-        recorded = (recorder.lost() for recorder in self.recorders if recorder.essential)
-        return sum_counts(self.losses.as_dict(), self.source.lost, *recorded)
+        losses = (recorder.lost() for recorder in self.recorders if recorder.essential)
+        return sum_counts(self.losses.as_dict(), self.source.lost, *losses)
 
     def state(self) -> OwnerState[Result]:
         """Return the present state."""
         lost = self.lost()
-        recorded = (recorder.lost() for recorder in self.recorders if not recorder.essential)
-        failures = sum_counts(self.failures.as_dict(), *recorded)
+        losses = (recorder.lost() for recorder in self.recorders if not recorder.essential)
+        failures = sum_counts(self.failures.as_dict(), *losses)
         newest, items = self._publisher.progress
         with self._lock:
             acquisition = self.acquisition
@@ -302,7 +302,7 @@ class Owner(Generic[Item, Result]):
                 self._last_arrival = time.monotonic()
             try:
                 self._run_source_for(acquisition)
-            except SkywrightError:
+            except Exception:
                 self.stop_acquisition()
                 raise
         return acquisition, True
@@ -339,7 +339,7 @@ class Owner(Generic[Item, Result]):
             if acquisition is None:
                 return None
             acquisition.stopping = True
-            nothing_left = not acquisition.in_progress
+            nothing_left = not acquisition.items_in_processing
         if nothing_left:
             self._end_acquisition(acquisition)
         return acquisition
@@ -366,7 +366,7 @@ class Owner(Generic[Item, Result]):
                 self._users.add(queue)
             try:
                 self._run_source_for(queue)
-            except SkywrightError:  # nobody gets the queue, so nobody can close it
+            except Exception:  # nobody gets the queue, so nobody can close it
                 self._publisher.remove(queue)
                 raise
         return queue
@@ -377,8 +377,9 @@ class Owner(Generic[Item, Result]):
         for end in (self.stop, self.source.close):  # a source that does not stop is closed too
             try:
                 end()
-            except SkywrightError as error:
-                logger.warning("%s: %s", self.name, error)
+            except Exception as error:  # the other steps follow
+                is_known = isinstance(error, SkywrightError)
+                logger.warning("%s: %s", self.name, error, exc_info=not is_known)
         if self._pool is not None:
             self._pool.close(DRAIN_S)
         self._wake_monitor.set()
@@ -398,10 +399,10 @@ class Owner(Generic[Item, Result]):
             raise HardwareError(f"{self.name}: it is closed")
         try:
             self._start_or_stop_source()
-        except SkywrightError as error:
+        except Exception as error:
             with self._lock:
                 self._users.discard(user)
-            self.report(f"stopped: {error}")
+            self.report(f"stopped: {str(error) or type(error).__name__}")
             raise
         self._notify()
 
@@ -423,7 +424,7 @@ class Owner(Generic[Item, Result]):
                 self.source.stop()
                 if self._pool is not None:
                     self._pool.drain(DRAIN_S)
-                self.after_source_stop()
+                self._calls.call("after_source_stop", self.after_source_stop)
             self._running = should_run
             self._wake_monitor.set()
         # Keep an alarm message, so that the user can read it, if no good item came after it
@@ -454,11 +455,11 @@ class Owner(Generic[Item, Result]):
             if acquisition is not None and acquisition.stopping:
                 acquisition = None
             if acquisition is not None:
-                acquisition.in_progress += 1
+                acquisition.items_in_processing += 1
         if acquisition is None:  # forget the error of the last acquisition's `on_item`
             self._calls.forget("on_item")
         size = getattr(item, "nbytes", 0)
-        arrived = arrive(item, acquisition, self.process_argument)
+        arrived = arrived_item(item, acquisition, self.process_argument)
         if self._process is None and arrived.refused is None:
             self._receive_result(arrived, size)
         else:  # a refused item too, to keep the order
@@ -467,7 +468,7 @@ class Owner(Generic[Item, Result]):
     def _receive_result(self, arrived: ArrivedItem, size: int) -> None:
         """Publish an item that is itself the result; pass it on only if an acquisition records it.
 
-        `_publish_and_record` does not publish it again.
+        `_finish_item` does not publish it again.
         """
         result: Result = arrived.argument
         self._publisher.publish(result)
@@ -484,7 +485,7 @@ class Owner(Generic[Item, Result]):
     def _process_or_queue(self, arrived: ArrivedItem, size: int) -> None:
         """Process, publish and record an item here, or put it into the queue of the threads."""
         if self._pool is None:
-            self._publish_and_record(self._process_item(arrived))
+            self._finish_item(self._process_item(arrived))
         elif not self._pool.put(arrived, size):
             self.losses.add("queue full")
             self._leave_acquisition(arrived.acquisition)
@@ -501,7 +502,7 @@ class Owner(Generic[Item, Result]):
     def _process_item(self, arrived: ArrivedItem) -> ProcessedItem:
         return process_item(arrived, self._process, self._prepare)
 
-    def _publish_and_record(self, processed: ProcessedItem) -> None:
+    def _finish_item(self, processed: ProcessedItem) -> None:
         """Publish a result of `process`, and record it; called in the order of the items.
 
         Without a `process` the result is published already, by `_receive_result`.
@@ -534,13 +535,13 @@ class Owner(Generic[Item, Result]):
     def _record(self, processed: ProcessedItem) -> RefusedError | None:
         """Give an item to the recorders; return their last refusal, None if all took it."""
         refused = None
-        if processed.recorded is not None:
+        if processed.to_record is not None:
             for recorder in self.recorders:
                 try:
                     self._calls.call(
                         type(recorder).__name__,
                         recorder.offer,
-                        processed.recorded,
+                        processed.to_record,
                         key=id(recorder),
                         may_refuse=True,
                     )
@@ -555,7 +556,7 @@ class Owner(Generic[Item, Result]):
                 return
             acquisition.items += 1
             self._acquired += 1
-            self.last_recorded = processed.recorded
+            self.last_recorded = processed.to_record
             complete = bool(acquisition.requested) and acquisition.items >= acquisition.requested
         if self._process is not None and acquisition.on_item is not None:
             self._calls.call("on_item", acquisition.on_item, processed.result)
@@ -596,8 +597,8 @@ class Owner(Generic[Item, Result]):
         if acquisition is None:
             return
         with self._lock:
-            acquisition.in_progress -= 1
-            last = acquisition.stopping and not acquisition.in_progress
+            acquisition.items_in_processing -= 1
+            last = acquisition.stopping and not acquisition.items_in_processing
         if last:
             self._end_acquisition(acquisition)
 
@@ -643,8 +644,10 @@ class Owner(Generic[Item, Result]):
             self._wake_monitor.clear()
             try:
                 self._start_or_stop_source()
-            except SkywrightError as error:
-                self.report(str(error))
+            except Exception as error:  # this thread must continue
+                if not isinstance(error, SkywrightError):
+                    logger.exception("%s: the source cannot start or stop", self.name)
+                self.report(str(error) or type(error).__name__)
             held = self._message_after_alarm
             if held and time.monotonic() >= self._alarm_until:
                 self.report(held, alarm=False)

@@ -47,7 +47,7 @@ class Pacer:
         self._has_ended = False
 
     def set_period(self, period_s: float) -> None:
-        """Change the time between items; a shorter one holds for the next item already."""
+        """Change the time between items; a shorter one already applies to the next item."""
         with self._changed:
             self._period_s = period_s
             if self._due is not None:

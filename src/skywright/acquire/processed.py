@@ -40,7 +40,7 @@ class ProcessedItem:
         Result for endpoints and subscribers; None if `process` refused the item.
     has_result
         Whether there is a result; a result may be None.
-    recorded
+    to_record
         What the recorders get; None: nothing.
     refused
         Why the item is not part of the acquisition.
@@ -50,12 +50,12 @@ class ProcessedItem:
 
     result: Any
     has_result: bool
-    recorded: Any
+    to_record: Any
     refused: RefusedError | None
     acquisition: Acquisition | None
 
 
-def arrive(
+def arrived_item(
     item: Any, acquisition: Acquisition | None, argument_of: Callable[[Any], Any]
 ) -> ArrivedItem:
     """Return an item with its argument of `process`; an error of `argument_of` refuses it.

@@ -1,6 +1,7 @@
 """The recorder: writes results to files, on its own thread.
 
-A synchronous recorder writes on the owner's thread; its own thread then only makes rows visible.
+A synchronous recorder writes on the owner's thread; its own thread then only makes rows visible
+that the owner's thread has not flushed.
 
 A row group is written by a chain of `append`: `Recorder` calls that of a `RecordingFile`, such as
 `ImageFile` of `image_layout`, which says what is lost. That calls a writer of `skywright.files`,
@@ -34,7 +35,8 @@ GATHER_S = 0.04
 """Time to wait for more rows before a write, s. One write of 20 rows takes as long as one of 1
 row."""
 STOP_LIMIT_S = 30.0
-"""Timeout for the rows in the queue when a recording is stopped, s."""
+"""Timeout for the rows in the queue when a recording is stopped, s. It does not end a write that
+hangs."""
 QUEUE_BYTES = 256_000_000
 """Default limit of the queue, bytes."""
 GROUPS_PER_WRITE = 64
@@ -176,7 +178,7 @@ class Recorder(Generic[Result, RowGroup]):
     synchronous
         True: `offer` writes on the owner's thread, and raises `RefusedError` if a result cannot be
         stored. While a recording is open, an acquisition then counts only items that are in the
-        file.
+        file, or wait for a file that is not created yet.
     essential
         True: a row that cannot be stored is a lost item. False: it is counted as a failure, because
         another recorder stores the same item.
@@ -210,9 +212,11 @@ class Recorder(Generic[Result, RowGroup]):
         self.path: Path | None = None
         self.rows_readable = 0
         self.error = ""
+        self._flush_error = ""
+        """The error of the last flush, which the next successful one removes from `error`."""
         self._logged = ""
         self._changed = changed or (lambda: None)
-        self._limit, self._queue_timeout_s = queue_bytes, queue_timeout_s
+        self._queue_bytes_max, self._queue_timeout_s = queue_bytes, queue_timeout_s
         self._lost = Counters()
         self._file_lock = threading.RLock()
         """Held by the thread that uses the file."""
@@ -285,7 +289,7 @@ class Recorder(Generic[Result, RowGroup]):
             self._queue_changed.notify_all()
 
     def _has_room(self, size: int) -> bool:
-        return self._bytes + size <= self._limit or not self._queue
+        return self._bytes + size <= self._queue_bytes_max or not self._queue
 
     def _write_now(self, group: RowGroup) -> None:
         with self._file_lock:
@@ -357,8 +361,8 @@ class Recorder(Generic[Result, RowGroup]):
             Path of the new file; its directory must exist. `Layout.open_early` creates the file
             now, else the first result does.
         count
-            Number of rows after which the recording ends by itself; 0: never. Later rows are not
-            recorded and not counted as lost.
+            Number of rows after which the recording ends by itself; 0: never. Rows that come later
+            are not recorded and not counted as lost.
 
         Returns
         -------
@@ -436,9 +440,16 @@ class Recorder(Generic[Result, RowGroup]):
                     flushed = self._flush(caller_waits=when_visible is not None)
                 ended = self.path != path
             if when_visible is not None:
-                when_visible()
+                self._call(when_visible)
             if flushed or ended or when_visible is not None:
-                self._changed()
+                self._call(self._changed)
+
+    def _call(self, callback: Callable[[], None]) -> None:
+        """Call a function of the owner; an error must not end this thread."""
+        try:
+            callback()
+        except Exception:
+            logger.exception("%s: a callback failed", self.layout.name)
 
     def _ends(self) -> bool:
         """Return whether the recorder is closed, and no callback waits in its queue."""
@@ -568,11 +579,15 @@ class Recorder(Generic[Result, RowGroup]):
             self.rows_readable = self._file.flush()
         except Exception as error:
             self._report(error)
+            self._flush_error = self.error
             self._unflushed_since = time.monotonic()  # for the next attempt
             if caller_waits:
                 self._unreadable = self._rows_written - self.rows_readable
             return True
         self._unflushed_since, self._unreadable = 0.0, 0
+        if self._flush_error and self.error == self._flush_error:
+            self.error = self._logged = ""
+        self._flush_error = ""
         return True
 
     def _end(self) -> None:
@@ -604,8 +619,8 @@ class Recorder(Generic[Result, RowGroup]):
             self._lost.add("not written", count)
 
     def _report(self, error: Exception) -> None:
-        # Errors are reported, not raised: this thread must live on, because it calls `done` at the
-        # end of an acquisition.
+        # Errors are reported, not raised: the recorder's thread must continue, because it calls
+        # `done` at the end of an acquisition.
         self.error = str(error) or type(error).__name__
         if self.error == self._logged:  # it may come with every item
             return

@@ -121,7 +121,8 @@ class PolledSource(Generic[Item]):
     def halt(self) -> None:
         """Make a running `next` in another thread return soon, and release what `open` acquired.
 
-        It is called by `stop`, and again at the end of the source's thread: twice must do no harm.
+        It is called by `stop`, and again at the end of the source's thread: a second call must have
+        no effect.
         """
 
     @property

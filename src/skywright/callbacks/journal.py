@@ -232,8 +232,9 @@ class Journal:
         ConfigError
             If the run has a journal in `directory` already (two journals on one RunEngine).
         DataError
-            If the document cannot be stored: it has no JSON form, or documents cannot be written
-            and, with this document, more than `backlog_bytes` would wait.
+            If the document cannot be stored: it has no JSON form, it starts a run after `close`, or
+            documents cannot be written and, with this document, more than `backlog_bytes` would
+            wait.
         """
         with self._lock:
             file = self._route(name, doc)
@@ -296,6 +297,8 @@ class Journal:
         return self._files.get(parent_uid)
 
     def _open_run(self, doc: Mapping[str, Any]) -> _RunFile:
+        if self._closed.is_set():
+            raise DataError(f"{self.directory}: the journal is closed; start a new session")
         path = journal_path(self.directory, doc["uid"])
         if path.exists() or path.with_suffix(TEMPORARY_SUFFIX).exists():
             raise ConfigError(

@@ -102,7 +102,7 @@ class LiveAnalysis(Reports):
             log.exception("analysis %s: %s document could not be processed", self.name, name)
 
     def _accept(self, name: str, doc: Document) -> None:
-        # The session parses the documents too, because `announced` needs the number of their frames
+        # The session parses the documents too: `Reports.announced` is the number of their frames
         uid = self._ids.of(name, doc)
         if uid is None:
             log.debug("analysis %s: %s document of an unknown run is ignored", self.name, name)

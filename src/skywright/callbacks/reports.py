@@ -16,7 +16,7 @@ from skywright.callbacks.derived import IDENTITY
 from skywright.callbacks.raw_run import RawRun
 from skywright.errors import DataError
 from skywright.files.columns import ColumnReader
-from skywright.waiting import await_true
+from skywright.waiting import wait_until
 
 REMEMBERED_RUNS = 256
 """Number of raw runs, the latest, whose reports are kept: a few kB each."""
@@ -276,7 +276,7 @@ class Reports:
             )
         names = ["identity", "frame_time", *(column.name for column in self.analysis.columns)]
         with ColumnReader(Path(progress.columns), IDENTITY.path) as reader:
-            in_file = await_true(
+            in_file = wait_until(
                 lambda: reader.count() >= progress.rows, end - time.monotonic(), 0.01
             )
             if not in_file:

@@ -141,8 +141,8 @@ class Worker:
 
     def run(self) -> None:
         """Work until stdin ends."""
-        goes_on, beat_due = True, 0.0
-        while goes_on:
+        is_open, beat_due = True, 0.0
+        while is_open:
             worked = [self._step(each) for each in list(self._streams.values())]
             due = [each.write_due() for each in self._streams.values()]
             timeout = min((seconds for seconds in due if seconds is not None), default=None)
@@ -150,7 +150,7 @@ class Worker:
                 beat_due = time.monotonic() + BEAT_S
                 for each in self._streams.values():
                     self._session.send("progress", each.take_progress())
-            goes_on = self._listen(timeout, block=not any(worked))
+            is_open = self._process_lines(timeout, block=not any(worked))
         deadline = time.monotonic() + REMAINING_FRAMES_LIMIT_S
         for each in list(self._streams.values()):
             while time.monotonic() < deadline and not each.exit_status:
@@ -161,11 +161,11 @@ class Worker:
             ended = each.raw.run.stop is not None
             when = "before the analysis did" if ended else "in the middle of the run"
             each.interrupt(f"the session ended {when}")
-            self._report_end(each)
+            self._remove_if_ended(each)
         self._drawer.close()
         self._picture_thread.shutdown(wait=False, cancel_futures=True)
 
-    def _listen(self, timeout: float | None, *, block: bool) -> bool:
+    def _process_lines(self, timeout: float | None, *, block: bool) -> bool:
         """Process all queued lines, or wait for one; return False at the end of stdin."""
         with suppress(queue.Empty):
             while (line := self._session.lines.get(block, timeout)) is not None:
@@ -211,7 +211,7 @@ class Worker:
         elif name == "stop":
             for stream in self._of(uid):
                 stream.start_deadline()
-                self._report_end(stream)
+                self._remove_if_ended(stream)
             self._forget_if_over(run)
 
     def _abandon(self, uid: str, reason: str) -> None:
@@ -253,10 +253,10 @@ class Worker:
         if worked:
             self._session.send("progress", stream.take_progress())
         ended = stream.close_step()
-        self._report_end(stream)
+        self._remove_if_ended(stream)
         return worked or ended
 
-    def _report_end(self, stream: StreamAnalysis) -> None:
+    def _remove_if_ended(self, stream: StreamAnalysis) -> None:
         run = stream.raw.run
         if stream.ended and self._streams.pop((run.uid, stream.raw.name), None) is not None:
             self._session.send("stream_done", stream.take_progress())

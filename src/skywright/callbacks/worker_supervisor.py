@@ -99,7 +99,7 @@ class _SentRun:
 
     @property
     def has_work(self) -> bool:
-        """Whether the worker was sent a stream of it to analyze."""
+        """Whether the kept documents describe a stream to analyze."""
         sent = {doc["name"] for name, doc in self._sent if name == "descriptor"}
         return not sent.isdisjoint(self.raw.streams)
 
@@ -154,7 +154,7 @@ def _continues(before: Document, doc: Document) -> bool:
     return all(before[each]["stop"] == doc[each]["start"] for each in ("indices", "seq_nums"))
 
 
-def _end_in_journal(journal: Path, derived_uid: str | None) -> dict[str, Any] | None:
+def _result_in_journal(journal: Path, derived_uid: str | None) -> dict[str, Any] | None:
     """Return the result and error of a derived run that is complete; None if it is not.
 
     The worker may have died after it had closed the run and before it reported that.
@@ -269,20 +269,27 @@ class WorkerSupervisor:
             except queue.Empty:
                 self._kill_if_stalled()
                 continue
-            if kind == "document":
-                self._forward(*payload)
-            elif kind == "abandon":
-                self._abandon(*payload)
-            elif kind == "line":
-                self._take_line(*payload)
-            elif kind == "begin" and self._worker is None:
-                self._start()
-            elif kind == "died" and payload is self._worker:
-                self._restart()
-            elif kind == "close":
+            if kind == "close":
                 self._end()
                 return
-            self._kill_if_stalled()
+            try:
+                self._handle(kind, payload)
+                self._kill_if_stalled()
+            except Exception:  # the next entry of the queue may be well
+                log.exception("analysis %s: %s cannot be processed", self.name, kind)
+
+    def _handle(self, kind: str, payload: Any) -> None:
+        """Process an entry of the queue."""
+        if kind == "document":
+            self._forward(*payload)
+        elif kind == "abandon":
+            self._abandon(*payload)
+        elif kind == "line":
+            self._take_line(*payload)
+        elif kind == "begin" and self._worker is None:
+            self._start()
+        elif kind == "died" and payload is self._worker:
+            self._restart()
 
     def _start(self) -> None:
         try:
@@ -395,7 +402,7 @@ class WorkerSupervisor:
         assert worker is not None
         assert worker.stdin is not None
         worker.stdin.close()
-        # A worker that dies without work would do so for ever
+        # Count deaths without work: else the worker would be restarted for ever
         has_work = any(run.has_work for run in self._runs.values())
         self._failed_starts += not (self.ready.is_set() and has_work)
         self.ready.clear()
@@ -404,7 +411,7 @@ class WorkerSupervisor:
             # A run of which the worker was sent no stream cannot be the reason
             run.deaths += run.has_work
             for name, stream in run.open_streams.items():
-                if (end := self._end_of_stream(run, name)) is not None:
+                if (end := self._final_progress(run, name)) is not None:
                     stream.done = True
                     self._report(uid, name, done=True, **end)
             if run.has_work and max(run.deaths, self._failed_starts) > limit:
@@ -422,10 +429,10 @@ class WorkerSupervisor:
         log.warning("analysis %s: the worker died (status %s); starting again", self.name, status)
         self._start()
 
-    def _end_of_stream(self, run: _SentRun, name: str) -> dict[str, Any] | None:
+    def _final_progress(self, run: _SentRun, name: str) -> dict[str, Any] | None:
         """Return the final progress of a stream that ended before the worker died; else None."""
         stream = run.streams[name]
-        if (ending := _end_in_journal(self._journal, stream.derived_uid)) is not None:
+        if (ending := _result_in_journal(self._journal, stream.derived_uid)) is not None:
             return {"reached": run.announced(name), **ending}
         return {} if stream.error else None  # it failed, and would fail again
 

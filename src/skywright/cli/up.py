@@ -75,7 +75,7 @@ async def _run(
     def write_state() -> None:
         if not complete.is_set():  # clients wait for the whole
             return
-        state = stack_state(settings, services, supervisor.children, started)
+        state = stack_state(settings, services, supervisor.ready_children, started)
         try:
             stack.write_state(settings.directory, state)
         except OSError as error:

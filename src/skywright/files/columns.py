@@ -8,7 +8,6 @@ reads an incomplete row.
 import errno
 import json
 import shutil
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -24,6 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from skywright.closing import Closing
 from skywright.errors import DataError
 from skywright.files.hdf5 import open_hdf5, read_rows
+from skywright.waiting import pause
 
 T = TypeVar("T")
 RESERVE_BYTES = 1 << 20
@@ -51,7 +51,7 @@ class DoesNotFitError(DataError):
         self.fits = fits
 
     def __reduce__(self) -> tuple[type, tuple[str, NDArray[np.bool_]]]:
-        """Return how to make it again in another process."""
+        """Let pickle rebuild the error with its `fits`."""
         return type(self), (str(self), self.fits)
 
 
@@ -71,7 +71,8 @@ class Column:
     rows_per_chunk
         Rows per HDF5 chunk: 1 for images, about 1024 for scalars.
     attrs
-        Attributes of the dataset; text, numbers, or what JSON knows (stored as JSON text).
+        Attributes of the dataset: text, numbers, or values that JSON can represent, stored as JSON
+        text.
     """
 
     path: str
@@ -469,7 +470,7 @@ class ColumnReader(Closing):
                     raise DataError(f"{self.path}: {path}: cannot be read ({error})") from error
                 finally:
                     del dataset
-            threading.Event().wait(OTHER_READER_POLL_S)
+            pause(OTHER_READER_POLL_S)
 
     def close(self) -> None:
         """Close the file."""

@@ -11,20 +11,22 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NoReturn
 
+from skywright.waiting import pause
+
 if TYPE_CHECKING:
     import asyncio
 
 SUPERVISED = "SKYWRIGHT_SUPERVISED"
 END_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 STOP_LIMIT_S = 5.0
-"""Maximum time from SIGTERM (or the parent's end) to the end of a process, s."""
+"""Time after the parent's end until the process is killed, s. A server must end within it after
+SIGTERM."""
 
 
 def announce_ready(**facts: object) -> None:
     """Print the ready line, ``{"ready": {...}}`` in JSON, to stdout.
 
-    The supervisor and the tests await this line; everything else a server has to say goes to
-    stderr.
+    The supervisor and the tests await this line; all other output of a server goes to stderr.
 
     Parameters
     ----------
@@ -50,10 +52,10 @@ def default_signal_handling() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def on_signal_to_end(call: Callable[[], object]) -> None:
-    """Have `call` called on SIGTERM and on SIGINT, by a thread of its own.
+def call_on_end_signal(call: Callable[[], object]) -> None:
+    """Call `call` in a thread of its own on SIGTERM and on SIGINT.
 
-    Only the main thread may ask for this.
+    Call it from the main thread only.
 
     Python runs a signal handler in the main thread, between any two of its instructions. A handler
     that sets a `threading.Event` waits for ever if the main thread holds the lock of that event
@@ -96,7 +98,7 @@ def end_with_parent() -> None:
         while os.read(0, 4096):
             pass
         os.kill(os.getpid(), signal.SIGTERM)
-        threading.Event().wait(STOP_LIMIT_S)
+        pause(STOP_LIMIT_S)
         os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=wait_for_end_of_stdin, name="lifeline", daemon=True).start()

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from skywright.errors import ConfigError
-from skywright.waiting import await_true
+from skywright.waiting import wait_until
 
 _held: dict[Path, int] = {}
 """Descriptors by file, kept open until this process ends."""
@@ -56,7 +56,7 @@ def lock_with_pid(file: Path, what: str) -> int:
     """
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
     # `lock_owner` of another process may hold the lock for a moment
-    if not await_true(lambda: try_lock(descriptor), 0.2, 0.05):
+    if not wait_until(lambda: try_lock(descriptor), 0.2, 0.05):
         owner = os.pread(descriptor, 32, 0).decode().strip()
         os.close(descriptor)
         raise ConfigError(

@@ -73,7 +73,7 @@ class _Process:
 
     handle: asyncio.subprocess.Process
     stdin_write: BinaryIO
-    """Held open; its end tells the child that the supervisor is gone."""
+    """Kept open; the child sees end of file when the supervisor has ended."""
     stdout: asyncio.StreamReader
     stdout_transport: asyncio.ReadTransport
 
@@ -101,7 +101,8 @@ class Supervisor:
         report: Report,
         changed: Callable[[], None] = lambda: None,
     ) -> None:
-        self.children: dict[str, Child] = {}
+        self.ready_children: dict[str, Child] = {}
+        """The processes of the services that are ready, by name."""
         self._services = services
         self._logs = logs
         self._report = report
@@ -139,7 +140,9 @@ class Supervisor:
     @property
     def not_ready(self) -> list[str]:
         """Names of the services that are not ready."""
-        return [service.name for service in self._services if service.name not in self.children]
+        return [
+            service.name for service in self._services if service.name not in self.ready_children
+        ]
 
     def report(self, name: str, message: str) -> None:
         """Report; a full disk, or a reader of a pipe that is gone, ends no service."""
@@ -215,7 +218,7 @@ class Supervisor:
             await _end(process, limit_s=0)
         # `stop` must not signal it: the system may give its process id to another program
         del self._processes[service.name]
-        if self.children.pop(service.name, None):
+        if self.ready_children.pop(service.name, None):
             self._changed()
         return status, f"{why}; last log line: {self._last_log_line(service, log_start)}"
 
@@ -257,7 +260,7 @@ class Supervisor:
         facts: Mapping[str, Any],
         restarts: int,
     ) -> None:
-        self.children[service.name] = Child(process.handle.pid, facts, restarts)
+        self.ready_children[service.name] = Child(process.handle.pid, facts, restarts)
         self._changed()
         served = ", ".join(f"{key} {value}" for key, value in facts.items())
         ready = f"ready: {served}" if served else "ready"

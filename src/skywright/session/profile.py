@@ -187,14 +187,14 @@ def pvs_of(signals: Iterable[Any]) -> list[str]:
 
 
 def signals_of(device: Any) -> list[Any]:
-    """Return the signals of an ophyd device; a signal that stands alone is its own."""
+    """Return the signals of an ophyd device; for a signal, a list with the signal itself."""
     if not hasattr(device, "walk_signals"):
         return [device]
     return [walk.item for walk in device.walk_signals()]
 
 
 def await_run(catalog: Any, store: Path, uid: str, limit_s: float = 30.0) -> Any:
-    """Return the run `uid` from the catalog once the ingester has brought in all of it.
+    """Return the run `uid` from the catalog when the ingester has stored it.
 
     Parameters
     ----------
@@ -210,7 +210,7 @@ def await_run(catalog: Any, store: Path, uid: str, limit_s: float = 30.0) -> Any
     Raises
     ------
     DataError
-        If it is not there in time, or is no uid.
+        If it is not there in time, or the ingester could not store it, or it is no uid.
     """
     from skywright.store.lookup import waiting_runs
 
@@ -230,18 +230,22 @@ def await_run(catalog: Any, store: Path, uid: str, limit_s: float = 30.0) -> Any
             _print_to_stderr(f"run {uid[:8]} is being stored{behind}")
             report_at = now + REPORT_S
         pause(0.02)
-    is_waiting = journal.exists()
+    if journal.exists():
+        raise DataError(
+            f"run {uid} is not in the catalog after {limit_s:g} s; run `skywright doctor`"
+        )
+    if journal_path(journal.parent / "aside", uid).exists():
+        raise DataError(
+            f"run {uid} could not be stored; run `skywright recover`, which prints the reason"
+        )
     try:
-        if is_waiting:
-            raise KeyError(uid)
         return catalog[uid]
     except ValueError as error:
         raise DataError(f"{error} RE(...) returns the uids of its runs.") from error
     except KeyError as error:
-        nothing = f"and no document of it waits in {journal.parent}"
-        when = f"after {limit_s:g} s" if is_waiting else nothing
         raise DataError(
-            f"run {uid} is not in the catalog {when}; look at `skywright doctor`"
+            f"run {uid} is not in the catalog, and its journal is not in {journal.parent}; "
+            "run `skywright doctor`"
         ) from error
 
 

@@ -20,9 +20,9 @@ from skywright.config import Settings, load_settings
 from skywright.errors import ConfigError, SkywrightError
 from skywright.processes.lifecycle import (
     announce_ready,
+    call_on_end_signal,
     end_with_parent,
     lower_priority,
-    on_signal_to_end,
 )
 from skywright.processes.locks import lock_with_pid
 from skywright.processes.logs import named_level
@@ -261,7 +261,7 @@ def _ingest_until_signal(argv: Sequence[str] | None) -> None:
     parser.add_argument("--uri", help="tiled's address; default: the configured or running one")
     options = parser.parse_args(argv)
     stop = threading.Event()
-    on_signal_to_end(stop.set)
+    call_on_end_signal(stop.set)
     threading.Thread(target=_end_in_time, args=(stop,), name="end", daemon=True).start()
     store = settings.store.model_copy(update={"directory": options.directory})
     settings = settings.model_copy(update={"store": store})

@@ -11,7 +11,7 @@ from skywright.cli.output import JsonOption, make_console, print_json
 from skywright.errors import ConfigError
 from skywright.instruments.epu.cli_recording import app as recording
 from skywright.instruments.epu.cli_watch import app as watching
-from skywright.processes.lifecycle import on_signal_to_end
+from skywright.processes.lifecycle import call_on_end_signal
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -163,7 +163,7 @@ def stat(
     existing_directory(directory)
     ended = Event()
     if watch is not None:
-        on_signal_to_end(ended.set)
+        call_on_end_signal(ended.set)
     while not ended.is_set():
         problems: list[tuple[str, str]] = []
         found = usage(directory, problems)

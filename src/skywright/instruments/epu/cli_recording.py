@@ -8,7 +8,7 @@ import typer
 
 from skywright.cli.output import JsonOption, print_json
 from skywright.errors import ConfigError
-from skywright.processes.lifecycle import on_signal_to_end
+from skywright.processes.lifecycle import call_on_end_signal
 
 app = typer.Typer(add_completion=False)
 
@@ -55,7 +55,7 @@ def record(
     if not directory.is_dir():
         raise ConfigError(f"{directory}: not a directory")
     stopped = threading.Event()
-    on_signal_to_end(stopped.set)
+    call_on_end_signal(stopped.set)
     options = RecordOptions(skip_binary, _extensions(text), _extensions(binary))
     try:
         count = record_directory(directory, path, options, stopped, _announce)

@@ -104,7 +104,7 @@ def consume(
     from skywright.instruments.epu.broker.consumer import Consumer
     from skywright.instruments.epu.database import open_database
     from skywright.instruments.epu.service_logs import log_service
-    from skywright.processes.lifecycle import announce_ready, end_with_parent, on_signal_to_end
+    from skywright.processes.lifecycle import announce_ready, call_on_end_signal, end_with_parent
 
     log_service(verbose)
     end_with_parent()
@@ -115,7 +115,7 @@ def consume(
         consumer = Consumer(store, settings, ready_file)
         task = asyncio.create_task(consumer.run())
         loop = asyncio.get_running_loop()
-        on_signal_to_end(lambda: loop.call_soon_threadsafe(task.cancel))
+        call_on_end_signal(lambda: loop.call_soon_threadsafe(task.cancel))
         waiting = asyncio.create_task(consumer.ready.wait())
         await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
         if consumer.ready.is_set():

@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Annotated
 import typer
 
 from skywright.errors import ConfigError
-from skywright.processes.lifecycle import on_signal_to_end
+from skywright.processes.lifecycle import call_on_end_signal
 from skywright.processes.logs import log_to_file
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def watch(
         watcher = Watcher(directory, opened, polling)
         source = TreeSource(watcher, idle_exit=idle_exit)
         owner = TreeOwner(source, endpoints)
-        on_signal_to_end(watcher.stop)
+        call_on_end_signal(watcher.stop)
         owner.start()
         while not source.ended.wait(1.0):  # without a limit Windows would not see Ctrl-C
             pass

@@ -153,24 +153,28 @@ class Camera:
 
     def state(self) -> CameraState:
         """Return the present state."""
-        known, path, last = self._owner.state(), self._recorder.path, self._owner.last_recorded
-        lost, frame = dict(known.lost), None if last is None else last.frame
+        owner_state, path, last = (
+            self._owner.state(),
+            self._recorder.path,
+            self._owner.last_recorded,
+        )
+        lost, frame = dict(owner_state.lost), None if last is None else last.frame
         for cause, causes in (("undecodable", UNDECODABLE), ("not received", NOT_RECEIVED)):
             lost[cause] = sum(lost.get(each, 0) for each in causes)
         recorder = self._singles if self.single_files is not None else self._recorder
         return CameraState(
-            acquiring=known.acquiring,
+            acquiring=owner_state.acquiring,
             shape=self._shape(),
-            acquired=known.acquired,
-            acquisition_items=known.acquisition_items,
+            acquired=owner_state.acquired,
+            acquisition_items=owner_state.acquisition_items,
             frame_number=-1 if frame is None else frame.frame_number,
             frame_time=0.0 if frame is None else frame.time,
             capturing=path is not None,
             rows_readable=recorder.rows_readable,
             file=str(path or ""),
             write_error=self._recorder.error or self._singles.error,
-            message=known.message,
-            alarm=known.alarm,
+            message=owner_state.message,
+            alarm=owner_state.alarm,
             lost=tuple(
                 lost.get(cause, 0) + lost.get(f"{self._layout.name} {cause}", 0)
                 for cause in LOST_CAUSES

@@ -26,7 +26,7 @@ JPEG_OFFSET = f"{ATTRIBUTES}/jpeg_offset"
 JPEG_SIZE = f"{ATTRIBUTES}/jpeg_size"
 REJECTED_IDENTITY = "/entry/rejected/NDArrayUniqueId"
 
-CAUSES = ("undecodable", "wrong size")
+CAUSES = ("undecodable", "wrong size", "wrong dtype")
 """Why a picture was rejected; the code in the column ``cause`` is the index."""
 
 _EXTRA = (

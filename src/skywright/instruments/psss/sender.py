@@ -20,7 +20,7 @@ from skywright.errors import ConfigError
 from skywright.instruments.psss.pulse import PREFIX, Pulse
 from skywright.instruments.psss.sources.sim import PULSE_RATE_HZ, SimSource
 from skywright.instruments.psss.twin import InstrumentSettings, Truth
-from skywright.processes.lifecycle import announce_ready, end_with_parent, on_signal_to_end
+from skywright.processes.lifecycle import announce_ready, call_on_end_signal, end_with_parent
 from skywright.processes.logs import log_to_stderr
 from skywright.processes.ports import port_number
 from skywright.wire.bsread import Decoder, Encoder, RawChannel
@@ -163,7 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"{error}\n")
         return 2
     stop = threading.Event()
-    on_signal_to_end(stop.set)
+    call_on_end_signal(stop.set)
     end_with_parent()
     channel = f"{args.prefix.rstrip(':')}:FPICTURE"
     announce_ready(port=sender.port, channel=channel, rows=source.settings.rows)

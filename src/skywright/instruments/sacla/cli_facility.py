@@ -31,7 +31,7 @@ def facility(
 
     from skywright.errors import ConfigError
     from skywright.instruments.sacla import facility as double
-    from skywright.processes.lifecycle import announce_ready, end_with_parent, on_signal_to_end
+    from skywright.processes.lifecycle import announce_ready, call_on_end_signal, end_with_parent
 
     if path:
         typer.echo(double.path())
@@ -58,7 +58,7 @@ def facility(
             why = f"no such setting; there are {', '.join(FacilitySettings.model_fields)}"
         raise ConfigError(f"--set {where}: {why}") from None
     server = FacilityServer(settings, socket or default_socket(settings.beamline))
-    on_signal_to_end(server.stop)
+    call_on_end_signal(server.stop)
     end_with_parent()
     announce_ready(socket=str(server.socket), path=str(double.path()))
     server.run()

@@ -1,7 +1,6 @@
 """Opening the database: driver, pragmas, transactions, migrations."""
 
 import sqlite3
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from skywright.errors import ConfigError
 from skywright.instruments.epu.database import schema_exchange, schema_quality
 from skywright.instruments.epu.database.schema import metadata, setting
 from skywright.instruments.epu.database.write import announce_stored
+from skywright.waiting import pause
 
 __all__ = ["Database", "is_away", "metadata", "open_database", "schema_exchange", "schema_quality"]
 
@@ -207,7 +207,7 @@ def _use_wal(dbapi: Any) -> None:
             # The low byte is the code without what SQLite adds. A full disk is not waited for.
             if error.sqlite_errorcode & 0xFF not in BUSY or time.monotonic() > deadline:
                 raise
-            threading.Event().wait(0.01)
+            pause(0.01)
         else:
             return
 

@@ -18,6 +18,7 @@ from skywright.instruments.loop.backends import Detector, Found, check_number
 from skywright.instruments.loop.backends.boxes import CONSIDERED, from_boxes
 from skywright.instruments.loop.detect import find_loop
 from skywright.instruments.loop.picture import encode_jpeg, to_gray
+from skywright.waiting import pause
 from skywright.wire import automl
 from skywright.wire.automl import HEALTH_PATH, MOST_BOXES, PREDICT_PATH, Box, Instance
 from skywright.wire.axis_client import camera_url, hide_login
@@ -165,7 +166,7 @@ class AutoMLDetector(Detector):
             except _AgainError as error:
                 if left == 0 or time.monotonic() + RETRY_AFTER_S >= deadline:
                     raise HardwareError(f"automl: {self.url}: {error}") from error
-            threading.Event().wait(RETRY_AFTER_S)
+            pause(RETRY_AFTER_S)
         raise AssertionError("not reached")
 
     def _post_once(self, body: bytes, deadline: float) -> bytes:

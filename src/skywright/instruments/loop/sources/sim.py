@@ -19,11 +19,11 @@ from skywright.instruments.loop.twin.render import Pose, render
 from skywright.instruments.loop.twin.scene import Scene, random_scene
 from skywright.instruments.loop.twin.truth import scene_truth
 
-MOST_KEPT = 4000
-"""Pictures of a sample at rest that are kept: some 200 MB."""
+CACHED_PICTURES_MAX = 4000
+"""Number of pictures in the cache: some 200 MB."""
 LATENCY_S = 0.08
-"""From the end of an exposure to the arrival of its picture, for a camera that follows motors:
-their commands take some milliseconds to get here, and no video server is faster."""
+"""Time from the end of an exposure to the arrival of its picture, s, for a camera that follows
+motors: their commands arrive in it, and no video server is faster."""
 MOTION_TIMEOUT_S = 0.5
 """Longest wait of a picture for the motors' positions, s; after it they count as disconnected."""
 RENDER_LIMIT_S = 60.0
@@ -37,10 +37,10 @@ STEP_DEG = 2.0
 PoseAt = Callable[[float], Pose]
 
 
-def turning(deg_per_s: float = 0.0) -> PoseAt:
-    """Return a spindle that turns evenly from 0 at time 0.
+def turning_pose(deg_per_s: float = 0.0) -> PoseAt:
+    """Return the pose at a time, of a spindle that turns evenly from 0 at time 0.
 
-    Its angle is rounded down to a multiple of `STEP_DEG`, so that its pictures can be kept.
+    The angle is rounded down to a multiple of `STEP_DEG`, so that its pictures can be kept.
     """
 
     def pose_at(time: float) -> Pose:
@@ -86,14 +86,14 @@ class SimulatedCamera(PacedSource[SourceFrame]):
         """What moves the sample, once `follow` has been called; it replaces `pose_at`."""
         self._motion_changed = threading.Condition()
         self._motors_connected = True
-        self.pose_at = pose_at or turning()
+        self.pose_at = pose_at or turning_pose()
         overrides |= {"width_px": size[0], "height_px": size[1]}
         self.scene: Scene = random_scene(np.random.default_rng(seed), **overrides)
-        self._at_rest = lru_cache(MOST_KEPT)(self._take)
+        self._cached_picture = lru_cache(CACHED_PICTURES_MAX)(self._take)
         self._lock = threading.Lock()
 
     def prepare(self, poses: list[Pose]) -> None:
-        """Make the pictures of `poses` ahead."""
+        """Render one picture of each pose, so that the kernels are compiled or loaded."""
         for pose in poses:
             self._picture(pose, 0)
 
@@ -137,7 +137,7 @@ class SimulatedCamera(PacedSource[SourceFrame]):
         scene = replace(scene, mount=replace(scene.mount, tip_um=(x, y, z)))
         with self._lock:
             self.scene = scene
-            self._at_rest.cache_clear()
+            self._cached_picture.cache_clear()
         self._picture(self.motion.pose_at(time.time()) if self.motion else self.pose_at(0.0), 0)
 
     def scene_truth(self) -> dict[str, Any]:
@@ -178,7 +178,11 @@ class SimulatedCamera(PacedSource[SourceFrame]):
     ) -> tuple[bytes, Mapping[str, Any]]:
         """Return JPEG and truth; of a sample at rest the picture may be one that is kept."""
         with self._lock:
-            return self._at_rest(pose, variant) if path is None else self._take(pose, variant, path)
+            return (
+                self._cached_picture(pose, variant)
+                if path is None
+                else self._take(pose, variant, path)
+            )
 
     def _take(
         self, pose: Pose, variant: int, path: Sequence[Pose] | None = None

@@ -11,10 +11,10 @@ import typer
 from skywright.errors import ConfigError
 from skywright.processes.lifecycle import (
     announce_ready,
+    call_on_end_signal,
     default_signal_handling,
     end_process,
     end_with_parent,
-    on_signal_to_end,
 )
 from skywright.processes.options import OptionParser, positive_number
 from skywright.processes.ports import port_number
@@ -166,7 +166,7 @@ def _serve_without_tree(args: argparse.Namespace) -> None:
         service = Service(args)
         service.processor.warm.wait()
     over = threading.Event()
-    on_signal_to_end(over.set)
+    call_on_end_signal(over.set)
     puts: Any = None
     if args.put_pvs:
         _check_caproto()

@@ -34,6 +34,7 @@ from skywright.instruments.sacla.sources.online_images import (
 from skywright.instruments.sacla.sources.online_run import OnlineRun, OnlineRuns
 from skywright.instruments.sacla.sources.online_settings import OnlineSettings
 from skywright.instruments.sacla.sources.troubles import Troubles
+from skywright.waiting import pause
 
 CONNECT_RETRY_S = 0.2
 JOIN_S = 0.2
@@ -225,7 +226,7 @@ class SaclaSource(PolledSource[Record[Any]]):
             if time.monotonic() > deadline:
                 where = f"source sacla, beamline {self.settings.beamline}"
                 raise HardwareError(f"{where}: {trouble}{why}")
-            threading.Event().wait(CONNECT_RETRY_S)
+            pause(CONNECT_RETRY_S)
 
     def _running(self) -> int:
         """Return the number of the run under way; 0 if there is none."""
