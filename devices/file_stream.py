@@ -211,7 +211,10 @@ class FileStream:
 
 
 class OneStream:
-    """The part of a flyer whose rows are one stream, its attribute `stream`."""
+    """The part of a flyer whose rows are one stream, its attribute `stream`.
+
+    The device itself has `raise_if_silent` and `check_size`, see `FileStream`.
+    """
 
     stream: FileStream
 
@@ -226,12 +229,6 @@ class OneStream:
     def collect_asset_docs(self, index: int | None = None) -> Iterator[StreamAsset]:
         """Yield the documents of new rows, see `FileStream.collect_asset_docs`."""
         return self.stream.collect_asset_docs(index)
-
-    def raise_if_silent(self) -> None:
-        """Raise nothing; a device whose rows may stop raises `HardwareError` here."""
-
-    def check_size(self) -> None:
-        """Raise nothing; a device whose rows may change their size raises `HardwareError` here."""
 
 
 class CountedStream(FileStream):

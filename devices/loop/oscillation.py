@@ -198,6 +198,12 @@ class OscillationFlyer(OneStream, Device):
 
     # ---- the file
 
+    def raise_if_silent(self) -> None:
+        """Do nothing: rows are written only after a sweep, and `complete` reports its errors."""
+
+    def check_size(self) -> None:
+        """Do nothing: all rows have the same size."""
+
     def _write(self, trace: SweepTrace) -> None:
         if self._writer is None and not self._recording:
             return

@@ -110,6 +110,9 @@ class BeamPositionMonitor(OneStream, GuardedDevice):
         if self._flying and (silence > SILENCE_S or not self.connected):
             raise HardwareError(f"{self.name}: no sample in the file for {silence:.1f} s")
 
+    def check_size(self) -> None:
+        """Do nothing: all samples have the same size; `FileStream` calls it."""
+
 
 def _columns() -> tuple[StreamColumn, ...]:
     return (
