@@ -18,12 +18,13 @@ import httpx
 import numpy as np
 import pyarrow
 import pytest
+from event_model import compose_run
 from store.recording import Recording, array, scalar
 from store.stack import Child, Stack
 from support import forked
 from support.waiting import until
 
-from skywright.callbacks.journal import TEMPORARY_SUFFIX
+from skywright.callbacks.journal import TEMPORARY_SUFFIX, Journal
 from skywright.config import Settings
 from skywright.errors import ConfigError, DataError
 from skywright.processes.ports import free_port
@@ -263,6 +264,21 @@ def test_recover_leaves_a_living_run_alone(store: Path, client: Any) -> None:
     assert rows_of(client, recording.uid) == [1.0, 2.0, 3.0]
     recording.stop()
     assert recover(store, client).finished == (recording.uid,)
+
+
+def test_recover_reports_the_uid_of_a_run_not_the_name_of_its_journal(
+    store: Path, client: Any
+) -> None:
+    ended, still_open = f"{store.name}: 90% cold", f"{store.name}: 100% cold"
+    journals = {uid: Journal(store / "journal") for uid in (ended, still_open)}
+    for uid, journal in journals.items():
+        journal("start", compose_run(uid=uid).start_doc)
+    journals[ended].close()
+    report = recover(store, client)
+    assert (report.finished, report.recording) == ((ended,), (still_open,))
+    client["raw"].delete_contents(ended, recursive=True, external_only=False)
+    assert recover(store, client).restored == (ended,)
+    journals[still_open].close()
 
 
 def refuse_renaming(monkeypatch: pytest.MonkeyPatch, *uids: str) -> None:
