@@ -211,7 +211,10 @@ class FileStream:
 
 
 class OneStream:
-    """The part of a flyer whose rows are one stream, its attribute `stream`."""
+    """The part of a flyer whose rows are one stream, its attribute `stream`.
+
+    Beside a `FileStreamDevice` it comes last, so that the methods of that class are used.
+    """
 
     stream: FileStream
 
@@ -228,10 +231,10 @@ class OneStream:
         return self.stream.collect_asset_docs(index)
 
     def raise_if_silent(self) -> None:
-        """Raise nothing; a device whose rows may stop raises `HardwareError` here."""
+        """Do nothing; a device whose rows may stop overrides it, and raises `HardwareError`."""
 
     def check_size(self) -> None:
-        """Raise nothing; a device whose rows may change their size raises `HardwareError` here."""
+        """Do nothing; a device whose rows may change their size overrides it, and raises."""
 
 
 class CountedStream(FileStream):

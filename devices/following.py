@@ -1,7 +1,7 @@
 """Base class of devices whose IOC appends rows to a file.
 
-The IOC posts the number of rows; the device turns that number into documents. A decreasing row
-count, a stopped heartbeat and a lost connection each raise one HardwareError in the plan.
+The IOC posts the number of rows; the device turns that number into documents. During a recording,
+a decreasing row count, a stopped heartbeat or a lost connection raises a HardwareError in the plan.
 """
 
 import logging
@@ -28,9 +28,9 @@ POLL_PERIOD_S = 0.02
 class FileStreamDevice(GuardedDevice):
     """A device whose IOC appends rows to a file; it emits stream documents of these rows.
 
-    It is no error if no rows come, as long as the heartbeat counts up: a telescope may be idle.
-    It is not for a baseline: a baseline triggers its devices also where the plan does not stage
-    them, and a trigger before `stage` raises.
+    A missing row is no error while the heartbeat changes: a telescope may be idle.
+    The device is not for a baseline: a baseline triggers its devices also where the plan does not
+    stage them, and a trigger before `stage` raises.
     A subclass must (1) call `_follow` for each stream in its constructor, (2) open its files in
     `_open`, by `_record`, and (3) return the signals of messages in `_message_signals`. It may
     override `_stop_recording` and `check_size`.
@@ -56,8 +56,8 @@ class FileStreamDevice(GuardedDevice):
         super().__init__(prefix, name=name, **kwargs)
         self.assets = Path(assets)
         self._changed = threading.Condition()
-        self._last_sign = time.monotonic()
-        """Time of the last sign of life, such as a heartbeat."""
+        self._silent_since = time.monotonic()
+        """Time of the last heartbeat, or of the last start of the timeout for silence."""
         self._fault: HardwareError | None = None
         self._abort = self._watching = False
         self._followed: list[tuple[FileStream, EpicsSignalRO]] = []
@@ -83,11 +83,11 @@ class FileStreamDevice(GuardedDevice):
 
     def _on_rows(self, stream: FileStream, rows: int) -> None:
         with self._changed:
-            self._count(stream, rows)
+            self._store_row_count(stream, rows)
             self._changed.notify_all()
 
-    def _count(self, stream: FileStream, rows: int) -> None:
-        """Store the row count. It may decrease only when no file is open."""
+    def _store_row_count(self, stream: FileStream, rows: int) -> None:
+        """Store the row count; set a fault instead if it decreased while a file is open."""
         if stream.file and rows < stream.rows:
             self._set_fault("its row count decreased, the IOC was restarted")
         else:
@@ -95,7 +95,7 @@ class FileStreamDevice(GuardedDevice):
 
     def _on_heartbeat(self, **_: Any) -> None:
         with self._changed:
-            self._last_sign = time.monotonic()
+            self._silent_since = time.monotonic()
             self._changed.notify_all()
 
     def _on_connection(self, connected: bool = True, **_: Any) -> None:
@@ -172,7 +172,7 @@ class FileStreamDevice(GuardedDevice):
         """
         self._check_staged()
         with self._changed:
-            self._last_sign = time.monotonic()
+            self._silent_since = time.monotonic()
         self._watching = True
 
     def finish_flying(self) -> None:
@@ -248,7 +248,7 @@ class FileStreamDevice(GuardedDevice):
     def _wait_with_new_timeout(self, reached: Callable[[], bool]) -> None:
         """Restart the timeout for silence, then wait until `reached()` is true."""
         with self._changed:
-            self._last_sign = time.monotonic()
+            self._silent_since = time.monotonic()
             self._wait(reached)
 
     def _wait(self, reached: Callable[[], bool]) -> None:
@@ -288,7 +288,7 @@ class FileStreamDevice(GuardedDevice):
 
     def _check_silence(self) -> None:
         """Raise if the IOC has been silent for longer than the limit."""
-        limit, silence = self.heartbeat_limit.get(), time.monotonic() - self._last_sign
+        limit, silence = self.heartbeat_limit.get(), time.monotonic() - self._silent_since
         if limit and silence > limit:
             raise HardwareError(
                 f"{self.name}: no heartbeat of the IOC at {self.prefix} for {silence:.1f} s; "

@@ -65,7 +65,7 @@ class RecordingDevice(FileStreamDevice):
     def _on_rows(self, stream: FileStream, rows: int) -> None:
         with self._changed:
             if stream is self._followed[0][0]:
-                self._last_sign = time.monotonic()
+                self._silent_since = time.monotonic()  # a camera has no heartbeat
             super()._on_rows(stream, rows)
 
     def _on_acquiring(self, value: int, **_: Any) -> None:
@@ -107,7 +107,7 @@ class RecordingDevice(FileStreamDevice):
         The busy record completes only after all rows are written, so nothing waits for it here.
         """
         with self._changed:
-            self._last_sign = time.monotonic()
+            self._silent_since = time.monotonic()
         with self._hardware_errors("cannot start"):
             self.acquire.put(1, wait=False)
 
@@ -119,7 +119,7 @@ class RecordingDevice(FileStreamDevice):
         super().finish_flying()
 
     def _check_silence(self) -> None:
-        limit, silence = self.silence_limit.get(), time.monotonic() - self._last_sign
+        limit, silence = self.silence_limit.get(), time.monotonic() - self._silent_since
         if limit and silence > limit:
             raise HardwareError(
                 f"{self.name}: no {self.row_name} in the file for {silence:.1f} s; {self._reason()}"

@@ -129,7 +129,7 @@ def read_curves(
 
 
 def has_points(curves: RotationCurves) -> bool:
-    """Tell whether any picture showed the tip at a known angle."""
+    """Return whether any picture showed the tip at a known angle."""
     return bool(np.isfinite(curves.phi_deg + curves.seen["tip"]).any())
 
 

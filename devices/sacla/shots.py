@@ -204,13 +204,13 @@ class Shots(FileStreamDevice):
             found.append((str(beside(path, kind) if kind else path), int(first[place])))
         return found
 
-    def _count(self, stream: FileStream, rows: int) -> None:
+    def _store_row_count(self, stream: FileStream, rows: int) -> None:
         # Only the rows of shots tell of an IOC that was restarted: the files beside are opened
         # with them, and their counts of the recording before come late.
         if stream is self.rows:
             if rows > stream.rows:
                 self._row_at = time.monotonic()
-            super()._count(stream, rows)
+            super()._store_row_count(stream, rows)
         else:
             stream.rows = rows
 

@@ -18,12 +18,13 @@ import httpx
 import numpy as np
 import pyarrow
 import pytest
+from event_model import compose_run
 from store.recording import Recording, array, scalar
 from store.stack import Child, Stack
 from support import forked
 from support.waiting import until
 
-from skywright.callbacks.journal import TEMPORARY_SUFFIX
+from skywright.callbacks.journal import TEMPORARY_SUFFIX, Journal
 from skywright.config import Settings
 from skywright.errors import ConfigError, DataError
 from skywright.processes.ports import free_port
@@ -114,8 +115,8 @@ def test_a_part_of_a_journal_that_writes_nothing_is_not_its_end(
     assert rows_of(client, recording.uid) == [1.0, 2.0, 3.0, 4.0]
 
 
-def test_half_written_run_is_replayed_into_the_same_node(store: Path, client: Any) -> None:
-    """Whatever another ingester left behind: a replay meets HTTP 409 and goes on."""
+def test_half_written_run_is_written_again_into_the_same_node(store: Path, client: Any) -> None:
+    """Whatever another ingester left behind: a full write meets HTTP 409 and goes on."""
     recording = record(store)
     assert ingest(recording.path, client) is State.IDLE
     created = client["raw"][recording.uid].item["links"]["self"]
@@ -132,7 +133,7 @@ def test_half_written_run_is_replayed_into_the_same_node(store: Path, client: An
 def test_lost_reply_after_an_append_does_not_double_rows(
     store: Path, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The server takes the rows, its answer is lost: replayed, not appended again."""
+    """The server takes the rows, its answer is lost: a full write, and no row appended twice."""
     recording = record(store)
     run = RunIngest(recording.path, Catalog(client))
     assert run.step() is State.MORE
@@ -159,7 +160,7 @@ def test_lost_reply_after_an_append_does_not_double_rows(
     assert rows_of(client, recording.uid) == [1.0, 2.0, 3.0, 4.0]
 
 
-def test_type_that_widens_in_mid_run_is_replayed(store: Path, client: Any) -> None:
+def test_a_type_that_widens_in_mid_run_is_written_again(store: Path, client: Any) -> None:
     recording = Recording(store / "journal")
     recording.stream("primary", x=scalar("integer"), a=array([2]))
     run = RunIngest(recording.path, Catalog(client))
@@ -168,7 +169,7 @@ def test_type_that_widens_in_mid_run_is_replayed(store: Path, client: Any) -> No
         run.step()
     recording.event(x=2.5, a=[1, 2, 3])
     recording.event(x=None, a=[0.5])
-    run._replay_allowed_at = 0.0
+    run._full_write_allowed_at = 0.0
     run.step()
     data = client["raw"][recording.uid]["primary"].read()
     assert data["x"].values[:3].tolist() == [1.0, 2.0, 2.5]
@@ -180,23 +181,23 @@ def test_type_that_widens_in_mid_run_is_replayed(store: Path, client: Any) -> No
     assert "primary/x: declared integer, stored as number, because of its values" in notes
 
 
-def test_a_replay_ends_while_each_event_changes_the_rows(
+def test_a_full_write_ends_while_each_event_changes_the_rows(
     store: Path, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An array that grows by one element with each event."""
-    monkeypatch.setattr(ingest_module, "REPLAY_PAUSE_FACTOR", 0)
+    monkeypatch.setattr(ingest_module, "FULL_WRITE_PAUSE_FACTOR", 0)
     recording = Recording(store / "journal")
     recording.stream("primary", a=array([2]), text=scalar("string"))
     run = RunIngest(recording.path, Catalog(client))
-    text = "x" * 500_000  # a replay takes several steps
+    text = "x" * 500_000  # a full write takes several steps
     for length in range(2, 12):
         recording.event(a=list(range(length)), text=text)
     rows = []
     for length in range(12, 32):
         recording.event(a=list(range(length)), text="y")
-        before = run._replay
+        before = run._full_write
         run.step()
-        if before is not None and run._replay is None:  # a replay has ended
+        if before is not None and run._full_write is None:  # a full write has ended
             rows.append(client["raw"][recording.uid]["primary"].read()["a"].shape[0])
     assert len(rows) > 1
     assert min(rows) > 10
@@ -219,7 +220,7 @@ def test_server_away_keeps_the_place(store: Path, client: Any, stack: Stack) -> 
     fragile.context.http_client.send = refuse
     recording.event(x=4.0)
     for _ in range(2):
-        run._replay_allowed_at = 0.0
+        run._full_write_allowed_at = 0.0
         with pytest.raises(ServerUnavailableError):
             run.step()
     fragile.context.http_client.send = real
@@ -263,6 +264,21 @@ def test_recover_leaves_a_living_run_alone(store: Path, client: Any) -> None:
     assert rows_of(client, recording.uid) == [1.0, 2.0, 3.0]
     recording.stop()
     assert recover(store, client).finished == (recording.uid,)
+
+
+def test_recover_reports_the_uid_of_a_run_not_the_name_of_its_journal(
+    store: Path, client: Any
+) -> None:
+    ended, still_open = f"{store.name}: 90% cold", f"{store.name}: 100% cold"
+    journals = {uid: Journal(store / "journal") for uid in (ended, still_open)}
+    for uid, journal in journals.items():
+        journal("start", compose_run(uid=uid).start_doc)
+    journals[ended].close()
+    report = recover(store, client)
+    assert (report.finished, report.recording) == ((ended,), (still_open,))
+    client["raw"].delete_contents(ended, recursive=True, external_only=False)
+    assert recover(store, client).restored == (ended,)
+    journals[still_open].close()
 
 
 def refuse_renaming(monkeypatch: pytest.MonkeyPatch, *uids: str) -> None:
@@ -520,11 +536,11 @@ def test_a_run_that_the_server_refuses_does_not_hold_up_others(
 
 
 def test_failures_of_a_run_count_until_something_is_written(tmp_path: Path) -> None:
-    """What fails may be beyond what a replay writes again."""
+    """What fails may be beyond what a full write writes again."""
     recording = record(tmp_path)
     run = RunIngest(recording.path, cast("Any", None))
     due: list[bool] = []
-    writer = SimpleNamespace(needs_replay=bool, is_due=lambda: bool(due), write=lambda _: None)
+    writer = SimpleNamespace(needs_full_write=bool, is_due=lambda: bool(due), write=lambda _: None)
     run._line_writer = cast("Any", writer)
     run._read_new_lines()
     run._failures = 2

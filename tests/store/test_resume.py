@@ -96,7 +96,7 @@ def test_resumed_scan_is_right_at_each_moment(
             ingest_now.step()
         if name == "event":
             (uid,) = following
-            ingest_now._replay_allowed_at = 0.0  # replay at once, for the test
+            ingest_now._full_write_allowed_at = 0.0  # at once, for the test
             ingest_now.step()
             data = client["raw"][uid]["primary"].read()
             numbers = data["cam_frame_number"].values.tolist()

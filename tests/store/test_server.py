@@ -260,7 +260,7 @@ def test_subscribers_get_each_event(journals: Path, client: Any) -> None:
     recording.event(x=0.0)
     assert ingest(recording.path, client) is State.IDLE
     follower = RunIngest(recording.path, Catalog(client))
-    follower.step()  # replays: the table that a reader may subscribe to is there
+    follower.step()  # a full write: the table that a reader may subscribe to is there
     table = client["raw"][recording.uid].base["primary"].base["internal"]
     got: list[float] = []
 

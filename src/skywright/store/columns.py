@@ -158,7 +158,7 @@ def _as_text(dtype: np.dtype) -> np.dtype:
 
 
 def _fits(array: np.ndarray, dtype: np.dtype) -> bool:
-    """Tell whether each value of `array` is itself after a cast to `dtype`."""
+    """Return whether each value of `array` is itself after a cast to `dtype`."""
     if dtype.kind == "U" or array.dtype.kind == "U":
         return dtype.kind == array.dtype.kind and array.dtype.itemsize <= dtype.itemsize
     if array.dtype == dtype:

@@ -29,9 +29,9 @@ ATTEMPTS = 3
 """Number of failures after which a finished run is put aside and an open one is postponed, if the
 server accepts other writes; also the number of unanswered requests after which a run is
 postponed."""
-REPLAY_PAUSE_FACTOR = 4
-"""Pause before the next replay, in units of the duration of the last one (limits replays to 1/5 of
-the time). No pause after the stop document."""
+FULL_WRITE_PAUSE_FACTOR = 4
+"""Pause before the next full write, in units of the duration of the last one (limits full writes to
+1/5 of the time). No pause after the stop document."""
 LOST_MIDWAY = (
     httpx.ReadTimeout,
     httpx.WriteTimeout,
@@ -50,9 +50,8 @@ RETRY_LATER_STATUS = PROXY_STATUS | {429}
 REFUSED_STATUS = {401, 403}
 """Answers to a wrong key, or to a run that the access policy does not take."""
 UPDATE_S = (1.0, 5.0)
-"""(shortest, longest) period of array updates in tiled, s. Within these limits, the period is the
-age of the writer at its last update, so it doubles: 1, 1, 2, 4, then 5 s. The rows of tables are
-sent at each step."""
+"""(shortest, longest) period of array updates in tiled, s. After each update the next one waits as
+long as the writer has existed, within these limits. The rows of tables are sent at each step."""
 
 log = logging.getLogger(__name__)
 
@@ -106,11 +105,13 @@ def ingest(path: Path, client: Any) -> State:
 class RunIngest:
     """The ingest of one journal in steps; each step writes the documents that have arrived.
 
-    A replay reads the journal a second time and has a `DocumentNormalizer` of its own: its lines
-    were normalized before, when they were read into `contents`. Both normalizers get all lines in
-    order, from the first one on, so they return the same lines. `JournalContents.add` and
-    `_LineWriter._write` number these lines alike; else the numbers in `JournalContents.left_out`
-    and `Stream.last_line` would name other lines.
+    A full write sends all lines to tiled, from the first one on: the first write of a run, and each
+    one after rows have changed or a request has failed. It reads the journal a second time and has
+    a `DocumentNormalizer` of its own: its lines were normalized before, when they were read into
+    `contents`. Both normalizers get all lines in order, from the first one on, so they return the
+    same lines.
+    `JournalContents.add` and `_LineWriter._write` number these lines alike; else the numbers in
+    `JournalContents.left_out` and `Stream.line_of` would name other lines.
 
     Parameters
     ----------
@@ -122,21 +123,21 @@ class RunIngest:
 
     def __init__(self, path: Path, catalog: Catalog) -> None:
         self.path = path
-        self.began = start_time(path)
-        """When the run began, unix s."""
+        self.start_time = start_time(path)
+        """Start time of the run, Unix s."""
         self.contents = JournalContents()
         self._catalog = catalog
         self._tail = Tail(path)
         self._normalizer = DocumentNormalizer()
         self._line_writer: _LineWriter | None = None
-        self._replay: _Replay | None = None
-        self._may_exist = False  # True: we have made its node, or the server says it is there
+        self._full_write: _FullWrite | None = None
+        self._has_node = False  # True: we have made its node, or the server says it is there
         self._is_conflict = False  # True: the server has just answered that the run exists
         self._must_verify = False  # True: the catalog may lack something that was written
         self._failures = 0
         self._unanswered = 0
         self._postponed_until = 0.0
-        self._replay_allowed_at = 0.0
+        self._full_write_allowed_at = 0.0
 
     def step(self) -> State:
         """Write the documents that have arrived since the last step.
@@ -165,8 +166,8 @@ class RunIngest:
                 raise ServerUnavailableError(f"tiled: {error}") from error
             return self._failed(error)
         except RunExistsError:
-            self._line_writer = self._replay = None
-            self._may_exist = self._is_conflict = True
+            self._line_writer = self._full_write = None
+            self._has_node = self._is_conflict = True
             return State.MORE
         except OSError:
             raise
@@ -179,32 +180,32 @@ class RunIngest:
         """Read new lines of the journal, then write.
 
         If the run is new or rows have changed, all lines are written, from the first one on
-        (`_replay_next`), else only the new ones.
+        (`_continue_full_write`), else only the new ones.
         """
         end = self.path.stat().st_size
-        # A replay ends at the lines that are read now: later ones may change the rows again
-        is_replaying = self._replay is not None and self._line_writer is not None
-        lines = [] if is_replaying else self._read_new_lines()
-        # Before a replay, read all that the journal has now
-        while self._needs_replay() and self._tail.offset < end and lines is not None:
+        # A full write ends at the lines that are read now: later ones may change the rows again
+        is_writing_all = self._full_write is not None and self._line_writer is not None
+        lines = [] if is_writing_all else self._read_new_lines()
+        # Before a full write, read all that the journal has now
+        while self._needs_full_write() and self._tail.offset < end and lines is not None:
             lines = self._read_new_lines()
         start = self.contents.start
         if start is None:
             return self._without_start()
-        if self._needs_replay():
-            if self.contents.stop is None and time.monotonic() < self._replay_allowed_at:
+        if self._needs_full_write():
+            if self.contents.stop is None and time.monotonic() < self._full_write_allowed_at:
                 return State.IDLE
-            if not self._begin_replay(start):
+            if not self._begin_full_write(start):
                 self._archive("done")
                 return State.DONE
-        if self._replay is not None:
-            self._replay_next(self._replay)
+        if self._full_write is not None:
+            self._continue_full_write(self._full_write)
             return State.MORE
         line_writer = self._line_writer
         if line_writer is not None and (lines or line_writer.is_due()):
             line_writer.write(lines or [])
             if self.contents.stop is None:  # else the end of the run may be what fails
-                # A replay must not reset them: what failed may come after the part that it writes
+                # A full write must not reset them: what failed may come after what it has written
                 self._failures = self._unanswered = 0
         if line_writer is not None and self.contents.stop is not None:
             return self._finish(line_writer, start)
@@ -213,7 +214,7 @@ class RunIngest:
     def _read_new_lines(self) -> list[Line] | None:
         """Read a chunk of the journal; return its normalized lines, None if there is no more.
 
-        A chunk may normalize to no line.
+        The list is empty if normalization drops every line of the chunk.
         """
         chunk = self._tail.read()
         lines = [new for line in chunk for new in self._normalizer(line)]
@@ -221,15 +222,15 @@ class RunIngest:
             self.contents.add(line)
         return lines if chunk else None
 
-    def _needs_replay(self) -> bool:
-        return self._line_writer is None or self._line_writer.needs_replay()
+    def _needs_full_write(self) -> bool:
+        return self._line_writer is None or self._line_writer.needs_full_write()
 
-    def _begin_replay(self, start: dict[str, Any]) -> bool:
-        """Start a replay. The first writing of a run is a replay too.
+    def _begin_full_write(self, start: dict[str, Any]) -> bool:
+        """Start a full write: create the run's node, or empty the one that the catalog has.
 
         Return False if the catalog already has the complete run.
         """
-        self._line_writer = self._replay = None
+        self._line_writer = self._full_write = None
         run_writer = RunWriter(self._catalog, start)
         existing, is_conflict = self._existing(start), self._is_conflict
         self._is_conflict = False
@@ -243,30 +244,33 @@ class RunIngest:
             run_writer.take_over()
         assets = self.path.parent.parent / "assets"
         line_writer = _LineWriter(run_writer, self._catalog, self.contents, assets)
-        self._replay = _Replay(time.monotonic(), Tail(self.path), DocumentNormalizer(), line_writer)
+        self._full_write = _FullWrite(
+            time.monotonic(), Tail(self.path), DocumentNormalizer(), line_writer
+        )
         self._line_writer = line_writer
         return True
 
     def _existing(self, start: dict[str, Any]) -> Any:
         """Return the client of the run if the catalog has it."""
-        if self._may_exist:
+        if self._has_node:
             with suppress(KeyError):  # deleted by somebody
                 return self._catalog.container_of(start)[start["uid"]]
         return None
 
-    def _replay_next(self, replay: "_Replay") -> None:
-        """Replay the next chunk (about 2 MB) of the journal."""
-        lines = replay.tail.read(self._tail.offset)
-        ends = replay.tail.offset == self._tail.offset
-        new_lines = [new for line in lines for new in replay.normalizer(line)]
-        # Update the arrays at the end of the replay: if the next line changes rows, nothing more is
-        # written until the next replay
-        replay.line_writer.write(new_lines, updates_arrays=ends)
-        self._may_exist = True
+    def _continue_full_write(self, full_write: "_FullWrite") -> None:
+        """Write the next chunk (about 2 MB) of the journal."""
+        lines = full_write.tail.read(self._tail.offset)
+        ends = full_write.tail.offset == self._tail.offset
+        new_lines = [new for line in lines for new in full_write.normalizer(line)]
+        # Update the arrays at the end of the full write: if the next line changes rows, nothing
+        # more is written until the next full write
+        full_write.line_writer.write(new_lines, updates_arrays=ends)
+        self._has_node = True
         if ends:
             now = time.monotonic()
-            self._replay_allowed_at = now + REPLAY_PAUSE_FACTOR * (now - replay.began)
-            self._replay = None
+            duration = now - full_write.began_monotonic
+            self._full_write_allowed_at = now + FULL_WRITE_PAUSE_FACTOR * duration
+            self._full_write = None
 
     def _finish(self, line_writer: "_LineWriter", start: dict[str, Any]) -> State:
         line_writer.close()
@@ -327,7 +331,7 @@ class RunIngest:
         """Put a finished run aside; postpone an open one."""
         if self.contents.stop is None:
             state = self._close_if_interrupted()
-            self._replay_allowed_at = time.monotonic() + POSTPONED_S
+            self._full_write_allowed_at = time.monotonic() + POSTPONED_S
             return state
         reason = f"this run cannot be written, its journal is kept in journal/aside: {error}"
         log.error("%s: %s", self.path, reason)
@@ -337,10 +341,10 @@ class RunIngest:
 
 
 @dataclass(frozen=True)
-class _Replay:
-    """State of a replay: when it began, the reader at its position, the writer of its lines."""
+class _FullWrite:
+    """State of a full write: its start, the reader at its position, the writer of its lines."""
 
-    began: float
+    began_monotonic: float
     tail: Tail
     normalizer: DocumentNormalizer
     line_writer: "_LineWriter"
@@ -366,22 +370,22 @@ class _LineWriter:
         self._descriptors: dict[str, list[dict[str, Any]]] = {}
         # number of data keys with a registered file, by stream
         self._file_nodes: dict[str, int] = {}
-        self._began = time.monotonic()
+        self._began_monotonic = time.monotonic()
         self._updated = float("-inf")
-        self._arrays_may_have_grown = False  # since their last update
+        self._arrays_not_updated = False  # True: lines were written since the last update
 
-    def needs_replay(self) -> bool:
-        """Return whether rows that were written have changed since."""
+    def needs_full_write(self) -> bool:
+        """Return whether a stream's `revision` has changed since its node was queued."""
         streams = self._contents.streams
         return any(streams[name].revision != rev for name, rev in self._revisions.items())
 
     def is_due(self) -> bool:
         """Return whether arrays wait for an update whose time has come."""
-        return self._arrays_may_have_grown and self._period_is_over()
+        return self._arrays_not_updated and self._period_is_over()
 
     def _period_is_over(self) -> bool:
         earliest, latest = UPDATE_S
-        age = self._updated - self._began
+        age = self._updated - self._began_monotonic
         return time.monotonic() - self._updated >= min(max(age, earliest), latest)
 
     def write(self, lines: Iterable[Line], updates_arrays: bool = False) -> None:
@@ -396,7 +400,7 @@ class _LineWriter:
         for name, stream_writer in self._run_writer.streams.items():
             stream = self._contents.streams[name]
             data_keys = stored_data_keys(stream)
-            stream_writer.queue_rows(data_keys)
+            stream_writer.queue_events(data_keys)
             if due or len(stream.external_rows) > self._file_nodes.get(name, 0):
                 self._register_files(stream_writer, stream, data_keys)
                 self._file_nodes[name] = len(stream.external_rows)
@@ -406,15 +410,15 @@ class _LineWriter:
             stream_writer.send_arrays(data_keys)
         if due:
             self._updated = time.monotonic()
-        self._arrays_may_have_grown = not due
+        self._arrays_not_updated = not due
 
     def close(self) -> None:
         """Write all that is left, the stop document and the notes."""
         for stream in self._contents.streams.values():
-            self._open(stream)
+            self._queue_descriptors(stream)
             data_keys = stored_data_keys(stream)
             stream_writer = self._run_writer.streams[stream.name]
-            stream_writer.queue_rows(data_keys)
+            stream_writer.queue_events(data_keys)
             self._register_files(stream_writer, stream, data_keys)
             for note in type_notes(stream):
                 self._contents.note(note)
@@ -432,19 +436,19 @@ class _LineWriter:
         if name == "descriptor":
             self._descriptors.setdefault(doc["name"], []).append(doc)
             if doc["name"] in self._revisions:
-                self._open(self._contents.streams[doc["name"]])
+                self._queue_descriptors(self._contents.streams[doc["name"]])
         elif name == "event":
             stream = self._contents.stream_of.get(doc["descriptor"])
             if stream is not None:
-                self._open(stream)
+                self._queue_descriptors(stream)
                 for event in self._order[stream.name](self._count, doc):
                     self._run_writer.streams[stream.name].add_event(as_row(stream, event))
         elif name == "stream_datum":
             stream = self._contents.stream_of.get(doc["descriptor"])
-            # Its rows are in `contents`. A stream with events is opened by its first event, which
-            # gives the types of its columns.
+            # Its rows are in `contents`. The node of a stream with events is queued at its first
+            # event, which gives the types of its columns.
             if stream is not None and not stream.internal:
-                self._open(stream)
+                self._queue_descriptors(stream)
 
     def _register_files(
         self, stream_writer: StreamWriter, stream: Stream, data_keys: dict[str, dict[str, Any]]
@@ -482,8 +486,8 @@ class _LineWriter:
         if without_table:
             self._send()
 
-    def _open(self, stream: Stream) -> None:
-        """Make the node of a stream once its types are known; pass later descriptors on."""
+    def _queue_descriptors(self, stream: Stream) -> None:
+        """Queue the new descriptors of a stream whose types are known; the first makes its node."""
         if stream.name not in self._revisions:
             self._revisions[stream.name] = stream.revision
             self._order[stream.name] = SequenceSorter(stream)

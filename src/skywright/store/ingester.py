@@ -153,7 +153,7 @@ class Ingester:
         for path in paths - set(self._runs):
             with self._noting_failures(path):
                 self._runs[path] = RunIngest(path, self._catalog)
-        return sorted(self._runs.values(), key=lambda run: run.began)
+        return sorted(self._runs.values(), key=lambda run: run.start_time)
 
     def _step(self, run: RunIngest) -> bool:
         """Take a step with one run; return False if there was nothing to do."""
@@ -218,7 +218,7 @@ def run_until(ingester: Ingester, stop: threading.Event) -> None:
 def _end_in_time(stop: threading.Event) -> None:
     """End the process soon after `stop`, even in the middle of a slow request.
 
-    This is safe: the next ingester replays incomplete runs.
+    This is safe: the next ingester writes incomplete runs from their first line on.
     """
     stop.wait()
     pause(GRACE_S)

@@ -43,8 +43,8 @@ class ExternalRows:
     def __init__(self, first: dict[str, int]) -> None:
         self.segments: list[ResourceRows] = []
         self.skips_rows = False
-        """Whether rows of a file are left out before others: a resumed run took them again, or they
-        belong to another stream."""
+        """True if rows are missing in front of rows that are used: a resumed run took them again,
+        or they belong to another stream."""
         self._next_row: dict[str, int] = {}
         """Row after the last one that a stream datum named, by URI of the file."""
         self._file_of: dict[str, str] = {}
@@ -101,8 +101,8 @@ class Stream:
     """Numpy dtype from the descriptor, or from a ``dtypes`` line, by data key."""
     revision: int = 0
     """Increases when rows that were written have to be written again."""
-    last_line: array = field(default_factory=lambda: array("q"))
-    """Line of the valid event, by seq_num - first_seq; 0: none. Lines are counted as
+    line_of: array = field(default_factory=lambda: array("q"))
+    """Line of the valid event, by seq_num - first_seq; 0: no event. Lines are counted as
     `JournalContents.add` gets them, one event each, from `DocumentNormalizer`."""
     first_seq: int = 1
     external_rows: dict[str, ExternalRows] = field(default_factory=dict)
@@ -115,7 +115,7 @@ class Stream:
 
     def seq_nums(self) -> list[int]:
         """Return the seq_nums that have an event, ascending."""
-        return [self.first_seq + i for i, line in enumerate(self.last_line) if line]
+        return [self.first_seq + i for i, line in enumerate(self.line_of) if line]
 
     def catalog_rows(self, key: str) -> list[ResourceRows]:
         """Return the rows of the files of a data key that the catalog shows.
@@ -127,60 +127,62 @@ class Stream:
         if not self.internal:
             return segments
         shown, begin = [], float("-inf")
-        for end in [*self._gaps(), self.first_seq + len(self.last_line)]:
+        for end in [*self._gaps(), self.first_seq + len(self.line_of)]:
             shown += between(segments, begin, end)
             begin = end + 1
         return shown
 
     def skips_rows(self, key: str) -> bool:
-        """Tell whether rows of the files of a data key are left out before others."""
+        """Return whether rows are missing in front of rows of a data key that are used."""
         return self.external_rows[key].skips_rows or (bool(self.internal) and bool(self._gaps()))
 
     def _gaps(self) -> list[int]:
         """Return the seq_nums without an event before the last one that has one."""
-        lines = np.asarray(self.last_line)
+        lines = np.asarray(self.line_of)
         return [self.first_seq + int(i) for i in np.flatnonzero(lines == 0)]
 
     def is_last_line_of(self, seq_num: int, line: int) -> bool:
         """Return whether the event on `line` is the last one of `seq_num`."""
-        return bool(self.last_line[seq_num - self.first_seq] == line)
+        return bool(self.line_of[seq_num - self.first_seq] == line)
 
     def has_event(self, seq_num: int) -> bool:
         """Return whether an event of `seq_num` is known."""
         index = seq_num - self.first_seq
-        return 0 <= index < len(self.last_line) and self.last_line[index] != 0
+        return 0 <= index < len(self.line_of) and self.line_of[index] != 0
 
     def add_event(self, line: int, event: dict[str, Any]) -> None:
         """Note one event: its row, and whether its values fit."""
         values = {key: event["data"].get(key) for key in self.internal}
         stamps = [event["time"], *(event["timestamps"].get(key) for key in self.internal)]
-        _ = [float(stamp) for stamp in stamps if stamp is not None]  # else it has no row
+        # Raises if a time is no number; such an event gets no row
+        _ = [float(stamp) for stamp in stamps if stamp is not None]
         for key, value in values.items():
             old = self.columns.get(key)
-            # The declared type may not hold the values of earlier events, which are no arrays
-            new = widen(old, value, "" if self.last_line else self.declared.get(key, ""))
+            # The declared dtype is used for the first event only: it may not hold values of events
+            # before the first array
+            new = widen(old, value, "" if self.line_of else self.declared.get(key, ""))
             if new is not old:
                 self.columns[key] = new
                 # The first event has no row in the catalog yet
-                if new != old and (self.last_line or self.revision):
+                if new != old and (self.line_of or self.revision):
                     self.revision += 1
         # After its values: `SequenceSorter` waits for each event that is known
         self._note_row(event["seq_num"], line)
 
     def _note_row(self, seq_num: int, line: int) -> None:
-        if not self.last_line:
+        if not self.line_of:
             self.first_seq = seq_num
         if seq_num < self.first_seq:
-            self.last_line = array("q", bytes(8 * (self.first_seq - seq_num))) + self.last_line
+            self.line_of = array("q", bytes(8 * (self.first_seq - seq_num))) + self.line_of
             self.first_seq = seq_num
         index = seq_num - self.first_seq
-        if index < len(self.last_line):
+        if index < len(self.line_of):
             self.revision += 1  # taken again, or out of order
         else:
-            gap = index - len(self.last_line)
-            self.last_line.extend([0] * (gap + 1))
+            gap = index - len(self.line_of)
+            self.line_of.extend([0] * (gap + 1))
             self.revision += bool(gap and self.external_rows)  # a row of a file is left out
-        self.last_line[index] = line
+        self.line_of[index] = line
 
     def add_external_rows(
         self, resource: dict[str, Any], doc: dict[str, Any], first: dict[str, int]

@@ -51,7 +51,7 @@ class RunFilter:
     analysis: str | None = None
     """Name of the analysis that made a derived run."""
     text: str | None = None
-    """A scan_id or the start of a uid; words of the metadata if it is neither of a run."""
+    """A scan_id or the first characters of a uid; if no run matches, words in the metadata."""
 
 
 @dataclass(frozen=True)
@@ -106,12 +106,14 @@ def find_runs(
     """
     # Before the catalog is asked: a journal can be stored while it answers.
     waiting = journal_names(journals)
-    for readings, accepts in _interpretations(run_filter.text):
+    for alternatives, accepts in _interpretations(run_filter.text):
         found: dict[str, RunSummary] = {}
         for container in containers or _RUNS:
             runs_of = _RUNS[container]
             for queries in (
-                [*fixed, *reading] for fixed in tiled_queries(run_filter) for reading in readings
+                [*fixed, *of_text]
+                for fixed in tiled_queries(run_filter)
+                for of_text in alternatives
             ):
                 # Of the runs that a text finds, some are left out here.
                 wanted = None if run_filter.text else limit
@@ -169,9 +171,10 @@ def derived_runs(client: Container, raw_uid: str) -> list[Container]:
 
 
 def tiled_queries(run_filter: RunFilter) -> list[list[Query]]:
-    """Return the filter, but for its text, as tiled queries: alternatives of queries to be chained.
+    """Return lists of tiled queries for all fields except `text`.
 
-    tiled has no "or", so each alternative is one search.
+    A run matches if it matches every query of one list. tiled has no "or", so each list is one
+    search.
     """
     wanted = {
         "plan_name": run_filter.plan,
@@ -326,9 +329,10 @@ def parse_time(text: str, now: datetime | None = None, *, end: bool = False) -> 
 def _interpretations(
     text: str | None,
 ) -> Iterator[tuple[list[list[Query]], Callable[[Mapping[str, Any]], bool]]]:
-    """Yield what a free text may mean, most exact first.
+    """Yield the interpretations of a free text, the most exact one first.
 
-    Each meaning is tiled queries, in alternatives, and a check of the result.
+    Each item is a list of alternative query lists, and a function that accepts or rejects a run
+    found.
 
     The check of words is ours because the servers differ: SQLite's index holds the keys of the
     metadata too, so that `scan_id` would find every run, and PostgreSQL's does not.
@@ -389,9 +393,7 @@ def _search(
 
 
 def _nth_newest(container: Container, n: int) -> Container:
-    try:
-        return container.sort(("start.time", -1)).values()[n - 1 if n else len(container)]
-    except IndexError:
-        raise DataError(
-            f"no run -{n}: the catalog has {len(container)} raw runs, -1 is the newest"
-        ) from None
+    with suppress(IndexError):
+        if n > 0:
+            return container.sort(("start.time", -1)).values()[n - 1]
+    raise DataError(f"no run -{n}: the catalog has {len(container)} raw runs, -1 is the newest")

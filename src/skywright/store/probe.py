@@ -81,7 +81,7 @@ def _read_back(client: Any, path: Path) -> None:
 
 
 def takes_writes(client: Any) -> bool:
-    """Tell whether the server takes a new container with a table now.
+    """Return whether the server takes a new container with a table now.
 
     False means that the trouble of a run is the server's (disk full, read-only, wrong key).
     """

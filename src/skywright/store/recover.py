@@ -1,15 +1,16 @@
-"""Bring everything that was ever journaled into the catalog, however things ended."""
+"""Ingest journals that are left, and write runs again that differ from the catalog."""
 
 import logging
 import math
 import shutil
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from skywright.callbacks.journal import SUFFIX
 from skywright.errors import ConfigError, DataError
@@ -42,8 +43,8 @@ class RecoveryReport:
     restored: tuple[str, ...] = ()
     """Runs that had ended before and were missing or different in the catalog; they are written
     again."""
-    closed: tuple[str, ...] = ()
-    """HDF5 files whose writer had died."""
+    flags_cleared: tuple[str, ...] = ()
+    """HDF5 files whose writer had died: they were marked as open, and are no more."""
     aside: tuple[str, ...] = ()
     """Runs that cannot be written; their journals are in ``journal/aside``."""
     recording: tuple[str, ...] = ()
@@ -53,8 +54,8 @@ class RecoveryReport:
 
     @property
     def changes(self) -> int:
-        """How much is different now: 0 when everything was in place."""
-        return len(self.finished) + len(self.restored) + len(self.closed)
+        """Number of runs written and of files whose flags were cleared."""
+        return len(self.finished) + len(self.restored) + len(self.flags_cleared)
 
 
 def recover(directory: Path, client: Any) -> RecoveryReport:
@@ -63,7 +64,7 @@ def recover(directory: Path, client: Any) -> RecoveryReport:
     Parameters
     ----------
     directory
-        The store. When an ingester runs on it, that one is given the work.
+        The store. If an ingester runs on it, it writes the journals, and this call waits.
     client
         tiled's client of the root.
 
@@ -75,9 +76,9 @@ def recover(directory: Path, client: Any) -> RecoveryReport:
     Raises
     ------
     ServerUnavailableError
-        When the server cannot be reached for some 10 s while journals are written.
+        When the server cannot be reached for about 10 s while journals are written.
     httpx.HTTPError
-        When a request before that fails: what the catalog has is asked for once.
+        When a request fails that compares the catalog with the journals; it is not repeated.
     DataError
         When a running ingester does not finish a run within `WAIT_S`.
     """
@@ -94,26 +95,27 @@ def recover(directory: Path, client: Any) -> RecoveryReport:
             continue
         files |= _files(contents)
         if _differs(contents, containers) and _move(path, journals / path.name, failures):
-            restored.append(path.stem)
+            restored.append(_name(path))
     for path in (journals / "aside").glob(f"*{SUFFIX}"):
         _move(path, journals / path.name, failures)  # it may work by now
-    waiting = _uids(journals)
+    waiting = _names(journals)
     failures |= _drain(directory, client)
     failures = {path: failures[path] for path in sorted(failures) if _is_left(path)}
     left = sorted(set(journals.glob(f"*{SUFFIX}*")) - failures.keys())
-    finished = (waiting & _uids(journals / "done")) - set(restored)
-    for uid in finished:
-        path = journals / "done" / f"{uid}{SUFFIX}"
+    done = _names(journals / "done")
+    finished = (waiting & done) - set(restored)
+    for name in finished:
+        path = journals / "done" / f"{name}{SUFFIX}"
         try:
             files |= _files(contents_of(path))
         except OSError as error:
             failures[path] = error
     return RecoveryReport(
-        finished=tuple(sorted(finished)),
-        restored=tuple(uid for uid in restored if uid in _uids(journals / "done")),
-        closed=tuple(str(file) for file in sorted(files) if _close(file)),
-        aside=tuple(sorted(_uids(journals / "aside"))),
-        recording=tuple(_uid(path) for path in left if is_locked(path)),
+        finished=_uids(sorted(finished)),
+        restored=_uids(name for name in restored if name in done),
+        flags_cleared=tuple(str(file) for file in sorted(files) if _clear(file)),
+        aside=_uids(sorted(_names(journals / "aside"))),
+        recording=_uids(_name(path) for path in left if is_locked(path)),
         failed=(
             *(f"{path}: {error}" for path, error in failures.items()),
             *(f"{path}: is not finished; try again" for path in left if _is_left(path)),
@@ -132,17 +134,22 @@ def _move(path: Path, target: Path, failures: dict[Path, OSError]) -> bool:
 
 
 def _is_left(path: Path) -> bool:
-    """Tell whether a journal is where it was, and nobody writes it."""
+    """Return whether a journal is where it was, and nobody writes it."""
     return path.exists() and not is_locked(path)
 
 
-def _uids(directory: Path) -> set[str]:
-    """Return the names of the journals in `directory`."""
-    return set(map(_uid, directory.glob(f"*{SUFFIX}*")))
+def _names(directory: Path) -> set[str]:
+    """Return the file names of the journals in `directory`, without suffix."""
+    return set(map(_name, directory.glob(f"*{SUFFIX}*")))
 
 
-def _uid(path: Path) -> str:
+def _name(path: Path) -> str:
     return path.name.split(SUFFIX)[0]
+
+
+def _uids(names: Iterable[str]) -> tuple[str, ...]:
+    """Return the uids of runs; a file name has escapes for some characters of a uid."""
+    return tuple(map(unquote, names))
 
 
 def contents_of(path: Path) -> JournalContents:
@@ -177,11 +184,12 @@ def _files(contents: JournalContents) -> set[Path]:
     return paths | {index for index in map(files_path, paths) if index.exists()}
 
 
-def _close(path: Path) -> bool:
+def _clear(path: Path) -> bool:
+    """Clear the flags of a file whose writer is dead; return whether they were set."""
     try:
         return clear_flags(path)
     except OSError as error:
-        log.warning("%s: cannot be looked at: %s", path, error)
+        log.warning("%s: its flags cannot be read or cleared: %s", path, error)
         return False
 
 
@@ -211,7 +219,7 @@ def _drain(directory: Path, client: Any) -> dict[Path, OSError]:
 
 
 def _sweep(ingester: Ingester, pause: threading.Event) -> bool:
-    """Make one sweep, again with longer and longer pauses while the server is not there."""
+    """Make one sweep; repeat it with longer and longer pauses while the server is away."""
     end, delay = time.monotonic() + RETRY_S, BACK_OFF_S[0]
     while True:
         try:
@@ -225,7 +233,7 @@ def _sweep(ingester: Ingester, pause: threading.Event) -> bool:
 
 
 def _ended(path: Path) -> bool:
-    """Tell whether nobody writes this journal any more."""
+    """Return whether nobody writes this journal any more."""
     try:
         with locked_if_dead(path) as dead:
             return dead

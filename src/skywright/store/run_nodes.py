@@ -109,7 +109,7 @@ class QueuedNode:
 
 
 @dataclass(frozen=True)
-class ChangedSource:
+class QueuedSource:
     """A data source of a node that was created; for arrays, which rows are new."""
 
     path: NodePath
@@ -136,7 +136,7 @@ class RunNodes:
         self._tags = tags
         self._queued: list[QueuedNode] = []
         self._rows: list[tuple[NodePath, pyarrow.Table]] = []
-        self._sources: list[ChangedSource] = []
+        self._sources: list[QueuedSource] = []
         self._made: set[NodePath] = set()
         self._clients: dict[NodePath, Any] = {}
 
@@ -155,10 +155,10 @@ class RunNodes:
             rows, *rest = source.structure.shape
             before = old.structure.shape[0]
             patch = {"shape": (rows - before, *rest), "offset": (before, *(0 for _ in rest))}
-        self._sources.append(ChangedSource(path, source, patch))
+        self._sources.append(QueuedSource(path, source, patch))
 
     def send(self) -> dict[NodePath, str]:
-        """Send all that is queued; not retried after a lost reply, the caller replays the run.
+        """Send all that is queued, once; after a lost reply the caller begins a full write.
 
         Returns
         -------
@@ -232,7 +232,7 @@ class RunNodes:
         self,
         nodes: list[QueuedNode],
         rows: list[tuple[NodePath, pyarrow.Table]],
-        sources: list[ChangedSource],
+        sources: list[QueuedSource],
     ) -> list[dict[str, Any]]:
         refused = []
         for node in nodes:
@@ -261,7 +261,7 @@ class RunNodes:
             self._put_source(changed)
         return refused
 
-    def _put_source(self, changed: ChangedSource) -> None:
+    def _put_source(self, changed: QueuedSource) -> None:
         node = self.client(changed.path)
         source = replace(changed.source, id=node.data_sources()[0].id)
         patch = {f"patch_{k}": ",".join(map(str, v)) for k, v in (changed.patch or {}).items()}

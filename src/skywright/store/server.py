@@ -155,7 +155,7 @@ def make_tables(uri: str) -> None:
 
 
 def _is_catalog(database: sqlite3.Connection) -> bool:
-    """Tell whether all of tiled's tables are there; the version is written last."""
+    """Return whether all of tiled's tables are there; the version is written last."""
     named = "SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'"
     return bool(
         database.execute(named).fetchone()

@@ -107,10 +107,10 @@ def is_locked(path: Path) -> bool:
 
 @contextmanager
 def locked_if_dead(path: Path) -> Iterator[bool]:
-    """Try to lock the journal. Yields True if the writer is dead and we hold the lock.
+    """Try to lock the journal. Yields True if no writer holds the lock; then we hold it.
 
-    The writer holds it while the run is open and the kernel frees it with the process, so True
-    on a journal without a stop document means that the writer is dead.
+    A writer holds it while the run is open and the kernel frees it with the process, so True on a
+    journal without a stop document means that the writer is dead.
     """
     with path.open("r+b") as file:  # NFS gives an exclusive lock only on a file open to write
         # Another ingester may have moved the file to `done` before the lock was free.

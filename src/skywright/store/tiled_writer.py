@@ -1,12 +1,23 @@
 """Writes one run to tiled with few requests.
 
-An event is added, queued as a row, and sent with all else that is queued:
+An event becomes a row of a table:
 
 - `StreamWriter.add_event` keeps it;
-- `StreamWriter.queue_rows` makes a table of the events kept and queues it, with
-  `RunNodes.queue_node` if the table is new, else with `RunNodes.queue_rows`;
-- `RunWriter.send` calls `RunNodes.send`, which sends all that is queued with `Catalog.post`;
+- `StreamWriter.queue_events` makes a table of the events kept and queues it, with
+  `RunNodes.queue_node` if the table is new, else with `RunNodes.queue_rows`.
+
+The rows of a file become a node that refers to the file:
+
+- `_LineWriter._register_files` (of `ingest`) makes the data source of the node;
+- `StreamWriter.register` queues it, with `RunNodes.queue_node` if the node is new, else with
+  `RunNodes.queue_source`.
+
+All that is queued is sent together:
+
+- `RunWriter.send` calls `RunNodes.send`, which sends it with `Catalog.post`;
 - `routes.write_run`, in the server, writes it.
+
+Arrays in events are not queued: `StreamWriter.send_arrays` makes a request for each of them.
 """
 
 from collections.abc import Iterable, Mapping
@@ -184,12 +195,12 @@ class StreamWriter:
             self._changed = False
 
     def add_event(self, row: Mapping[str, Any]) -> None:
-        """Add one event, as `rows.as_row` makes it; `queue_rows` queues it."""
+        """Add one event, as `rows.as_row` makes it; `queue_events` queues it."""
         times = {f"ts_{key}": stamp for key, stamp in row["timestamps"].items()}
         # The values come last: a data key may have the name of a timestamp column, ts_x.
         self._rows.append({"seq_num": row["seq_num"], "time": row["time"], **times, **row["data"]})
 
-    def queue_rows(self, data_keys: Mapping[str, Any]) -> None:
+    def queue_events(self, data_keys: Mapping[str, Any]) -> None:
         """Queue the scalars of the events as rows of a table. The first call creates the table.
 
         Parameters

@@ -83,14 +83,14 @@ def _digests(response: httpx.Response) -> list[str]:
 
 
 def _is_foreign_digest(offer: str) -> bool:
-    """Tell whether a challenge is a digest that cannot be answered here."""
+    """Return whether a challenge is a digest that cannot be answered here."""
     algorithm = ALGORITHM.search(offer)
     other = algorithm is not None and algorithm[1].upper().removesuffix("-SESS") not in HASHES
     return offer.lower().startswith("digest ") and bool(other or WITH_BODY_ONLY.search(offer))
 
 
 def _is_stale(response: httpx.Response) -> bool:
-    """Tell whether a camera refuses the nonce only, not user and password (RFC 7616, 3.3)."""
+    """Return whether a camera refuses the nonce only, not user and password (RFC 7616, 3.3)."""
     stale = any(STALE.search(offer) for offer in _digests(response))
     return response.status_code == UNAUTHORIZED and stale
 

@@ -231,7 +231,7 @@ class MixedReplace:
         return True
 
     def _is_no_picture(self, data: bytes | bytearray) -> bool:
-        """Tell whether a part is of another type; the type of a picture may be wrong, too."""
+        """Return whether a part is of another type; the type of a picture may be wrong, too."""
         return self._is_other and not data.startswith(SIGNATURES)
 
 

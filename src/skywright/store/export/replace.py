@@ -130,7 +130,7 @@ def _read_json(path: Path, *keys: str) -> Mapping[str, Any]:
 
 
 def _is_of_node(path: Path, nodes: set[str]) -> bool:
-    """Tell whether a file holds the documents of a group or array, or a chunk of an array."""
+    """Return whether a file holds the documents of a group or array, or a chunk of an array."""
     if path.name == ZARR_FILE:
         return path.parent.as_posix() in nodes
     chunk = _CHUNK.fullmatch(path.as_posix())
