@@ -373,3 +373,12 @@ def test_values_of_another_kind_are_refused(tmp_path: Path) -> None:
                 writer.append(1, wrong)
     with ColumnReader(tmp_path / "a.h5", IDENTITY.path) as reader:
         assert reader.count() == 0
+
+
+def test_an_integer_among_text_is_refused(tmp_path: Path) -> None:
+    column = Column("/entry/text", "S8")
+    with ColumnWriter(tmp_path / "a.h5", [column], IDENTITY) as writer:
+        with pytest.raises(DataError, match="expected text, got int"):
+            writer.append(np.arange(2), {column.path: np.array(["ab", 5], object)})
+        writer.append(np.arange(2), {column.path: np.array(["ab", b"cd"], object)})
+        assert writer.flush() == 2

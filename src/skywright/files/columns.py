@@ -357,7 +357,10 @@ def _as_bytes(values: NDArray[Any]) -> NDArray[np.bytes_]:
         return np.char.encode(values, "utf-8")
     if values.dtype.kind != "O":
         raise TypeError(f"expected text, got {values.dtype}")
-    flat = [each.encode() if isinstance(each, str) else bytes(each) for each in values.ravel()]
+    for each in values.flat:
+        if not isinstance(each, str | bytes):  # bytes(5) are five zero bytes, an empty text
+            raise TypeError(f"expected text, got {type(each).__name__}")
+    flat = [each.encode() if isinstance(each, str) else each for each in values.flat]
     return np.array(flat, dtype=bytes).reshape(values.shape)
 
 
