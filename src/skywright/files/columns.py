@@ -461,9 +461,7 @@ class ColumnReader(Closing):
                 if not isinstance(dataset, h5py.Dataset):
                     raise DataError(f"{self.path}: {path} is no dataset")
                 written_here = self._file.id.get_intent() & h5py.h5f.ACC_RDWR
-                opened = h5py.h5f.get_obj_ids(self._file.id, h5py.h5f.OBJ_DATASET)
-                alone = opened.count(dataset.id) == 1
-                del opened
+                alone = not written_here and self._is_opened_once(dataset)
                 try:
                     if alone:
                         dataset.refresh()
@@ -474,6 +472,11 @@ class ColumnReader(Closing):
                 finally:
                     del dataset
             pause(OTHER_READER_POLL_S)
+
+    def _is_opened_once(self, dataset: h5py.Dataset) -> bool:
+        """Return whether nothing else in this process has the dataset open."""
+        opened = h5py.h5f.get_obj_ids(self._file.id, h5py.h5f.OBJ_DATASET)
+        return opened.count(dataset.id) == 1
 
     def close(self) -> None:
         """Close the file."""
