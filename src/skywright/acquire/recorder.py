@@ -362,7 +362,7 @@ class Recorder(Generic[Result, RowGroup]):
             now, else the first result does.
         count
             Number of rows after which the recording ends by itself; 0: never. Rows that come later
-            are not recorded and not counted as lost.
+            are not recorded and not counted as lost. If the file cannot be created, all count.
 
         Returns
         -------

@@ -444,8 +444,8 @@ class WorkerSupervisor:
         for run in self._runs.values():
             for name, stream in run.open_streams.items():
                 is_ending = run.raw.stop is not None or bool(run.abandoned)
-                behind = is_ending or run.announced(name) > stream.reached
-                if not behind or stream.error or was_away:
+                must_report = is_ending or run.announced(name) > stream.reached
+                if not must_report or stream.error or was_away:
                     stream.last_report = now
                 elif now - stream.last_report > self._limits.stall_s and self._worker is not None:
                     limit_s = self._limits.stall_s

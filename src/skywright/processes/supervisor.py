@@ -191,7 +191,8 @@ class Supervisor:
     async def _run_once(self, service: Service, restarts: int) -> tuple[int | None, str]:
         """Start the child, wait until it has ended, and return its exit status and how it ended.
 
-        The status is None if the child cannot be started, or was never ready and is ended here.
+        The status is None if the child cannot be started, or was ended here because it was not
+        ready in time.
         """
         with self._open_log(service, again=restarts > 0) as log:
             log_start = log.seek(0, os.SEEK_END)

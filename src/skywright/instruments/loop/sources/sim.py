@@ -23,7 +23,7 @@ CACHED_PICTURES_MAX = 4000
 """Number of pictures in the cache: some 200 MB."""
 LATENCY_S = 0.08
 """Time from the end of an exposure to the arrival of its picture, s, for a camera that follows
-motors: their commands arrive in it, and no video server is faster."""
+motors. It leaves time for the commands of the motors to arrive; real video servers are slower."""
 MOTION_TIMEOUT_S = 0.5
 """Longest wait of a picture for the motors' positions, s; after it they count as disconnected."""
 RENDER_LIMIT_S = 60.0
