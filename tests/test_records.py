@@ -5,7 +5,9 @@ import pickle
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -271,18 +273,23 @@ def test_readers_side_by_side_each_read_their_records(tmp_path: Path) -> None:
             done.result()
 
 
-def test_reader_leaves_alone_what_somebody_else_has_open(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(records, "OTHER_READER_TIMEOUT_S", 0.01)
-    path = tmp_path / "a.h5"
+@contextmanager
+def another_reader(path: Path) -> Iterator[tuple[ColumnReader, h5py.Dataset]]:
+    """Yield a reader of 20 records, and the images, which somebody else here has open."""
     with ColumnWriter(path, [IMAGE, TIME], IDENTITY) as writer:
         writer.append(np.arange(20), rows(np.arange(20)))
     with (
         h5py.File(path, "r", libver="latest", swmr=True, locking=False) as file,
         ColumnReader(path, IDENTITY.path) as reader,
     ):
-        theirs = file[IMAGE.path]
+        yield reader, file[IMAGE.path]
+
+
+def test_reader_leaves_alone_what_somebody_else_has_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "OTHER_READER_TIMEOUT_S", 0.01)
+    with another_reader(tmp_path / "a.h5") as (reader, theirs):
         assert_whole(reader, 20)
         np.testing.assert_array_equal(theirs[:], rows(np.arange(20))[IMAGE.path])
 
@@ -291,14 +298,7 @@ def test_reader_does_not_wait_for_another_column_that_somebody_has_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(records, "OTHER_READER_TIMEOUT_S", 3600.0)
-    path = tmp_path / "a.h5"
-    with ColumnWriter(path, [IMAGE, TIME], IDENTITY) as writer:
-        writer.append(np.arange(20), rows(np.arange(20)))
-    with (
-        h5py.File(path, "r", libver="latest", swmr=True, locking=False) as file,
-        ColumnReader(path, IDENTITY.path) as reader,
-    ):
-        theirs = file[IMAGE.path]
+    with another_reader(tmp_path / "a.h5") as (reader, theirs):
         assert reader.count() == len(theirs)
 
 
@@ -327,6 +327,7 @@ def test_an_error_of_a_value_that_does_not_fit_reaches_another_process() -> None
         ("|u1", [0, 255], [256, -1]),
         ("?", [0, 1.0, True], [2, -1, np.nan]),
         ("<f8", [1 + 0j], [1 + 2j]),
+        ("<f4", [1 + 0j, complex("inf")], [1 + 2j, 1e300 + 0j]),
         ("<i4", [2**31 - 1, -(2**31)], [2**31, -(2**31) - 1]),
         ("<i8", list(np.array([2**63 - 1], np.uint64)), list(np.array([2**63], np.uint64))),
         ("<i8", [2**60 + 1, -(2**63)], [2**70, None]),

@@ -312,22 +312,19 @@ class ColumnCaster:
                     values = values.astype(np.float64)
                 wrong = (values != 0) & (values != 1)
                 problem = "a value that is neither 0 nor 1"
-            elif dtype.kind == "f" and values.dtype.kind == "c" and values.imag.any():
-                wrong = values.imag != 0
-                values = values.real
-                problem = "a complex value"
             elif dtype.kind in "fc":
+                is_complex = np.zeros(values.shape, np.bool_)
                 if dtype.kind == "f" and values.dtype.kind == "c":
-                    values = values.real
+                    values, is_complex = values.real, values.imag != 0
                 with np.errstate(over="ignore"):
                     cast = values.astype(dtype)
-                wrong = np.isinf(cast)
+                wrong = np.isinf(cast) | is_complex
                 if not wrong.any():
                     return cast
                 if values.dtype.kind not in "biufc":
                     values = values.astype(np.float64)
-                wrong &= np.isfinite(values)  # infinity itself fits
-                problem = "a value beyond its range"
+                wrong &= np.isfinite(values) | is_complex  # infinity itself fits
+                problem = "a complex value, or one beyond its range,"
             else:
                 return values.astype(dtype)
         except (TypeError, ValueError, OverflowError) as error:
