@@ -118,8 +118,11 @@ class Shots(FileStreamDevice):
 
     mean_on = Cpt(Signal, value=NAN, kind=Kind.normal)
     mean_off = Cpt(Signal, value=NAN, kind=Kind.normal)
-    diff = Cpt(Signal, value=NAN, kind=Kind.hinted)
-    diff_error = Cpt(Signal, value=NAN, kind=Kind.hinted)
+    diff = Cpt(Signal, value=NAN, kind=Kind.normal)
+    diff_error = Cpt(Signal, value=NAN, kind=Kind.normal)
+    effect = Cpt(Signal, value=NAN, kind=Kind.hinted)
+    """`diff` as a part of the mean without laser of the same point."""
+    effect_error = Cpt(Signal, value=NAN, kind=Kind.hinted)
     n_on = Cpt(Signal, value=0, kind=Kind.normal)
     n_off = Cpt(Signal, value=0, kind=Kind.normal)
     mean_delay = Cpt(Signal, value=NAN, kind=Kind.normal)
@@ -388,14 +391,21 @@ class Point:
         return text
 
     def values(self) -> dict[str, float]:
-        """Return means of sum / I0, eV/V, with the standard error of their difference."""
+        """Return means of sum / I0, eV/V, with the standard error of their difference.
+
+        `effect` and `effect_error` are the difference and its error as parts of the mean without
+        laser; they are NaN where that mean is zero or unknown.
+        """
         (off, on), (off_error, on_error), (n_off, n_on) = self._sides()
         delay = float(np.nanmean(self._delay)) if np.isfinite(self._delay).any() else NAN
+        difference, error = on - off, math.hypot(on_error, off_error)
         return {
             "mean_on": on,
             "mean_off": off,
-            "diff": on - off,
-            "diff_error": math.hypot(on_error, off_error),
+            "diff": difference,
+            "diff_error": error,
+            "effect": difference / off if off else NAN,
+            "effect_error": error / abs(off) if off else NAN,
             "n_on": n_on,
             "n_off": n_off,
             "mean_delay": delay,

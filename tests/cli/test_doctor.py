@@ -145,6 +145,20 @@ def test_a_key_that_others_can_read_is_wrong(tmp_path: Path) -> None:
     assert check.todo == f"chmod 600 {key}"
 
 
+def test_a_key_in_a_directory_that_is_closed_to_this_user_is_safe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, **_: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "stat", refuse)  # root may enter every directory
+    (check,) = doctor.check_keys(settings_in(tmp_path))
+    assert (check.status, check.found) == (
+        Status.ok,
+        f"{tmp_path / 'tiled' / 'api_key'}: not visible to this user",
+    )
+
+
 def test_a_finished_run_that_waits_is_wrong(tmp_path: Path) -> None:
     journal = tmp_path / "journal" / "abc.jsonl"
     journal.parent.mkdir()

@@ -296,6 +296,16 @@ def test_dating_without_a_sender_and_after_its_clock_was_set() -> None:
         assert date(2000.0 + n, -1601.0 + n) == pytest.approx(2000.0 + n - 0.1)
 
 
+def test_dating_by_the_sender_of_pictures_that_were_held_up_for_minutes() -> None:
+    date = make_dating(0.1, "sender")
+    for n in range(FITTED_FRAMES):
+        date(10.0 + n, 9.5 + n)
+    stalled = 10.0 + FITTED_FRAMES
+    for n in range(90):  # the connection stalls for 90 s, then all come at once
+        assert date(stalled + 90.0, stalled - 0.5 + n) == pytest.approx(stalled + n - 0.1)
+    assert date(stalled + 91.0, stalled + 90.5) == pytest.approx(stalled + 90.9)
+
+
 def test_a_source_that_does_not_stop_does_not_end_the_uploads(
     camera: Camera, monkeypatch: pytest.MonkeyPatch
 ) -> None:

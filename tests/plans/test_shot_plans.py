@@ -212,6 +212,10 @@ def test_a_shot_is_no_event_and_no_event_has_an_image(
     events = scanned.of("event")
     assert len(events) == 2
     assert all(np.size(value) <= 16 for event in events for value in event["data"].values())
+    (primary,) = (each for each in scanned.of("descriptor") if each["name"] == "primary")
+    assert primary["hints"]["sacla"]["fields"] == ["sacla_effect", "sacla_effect_error"]
+    for data in (event["data"] for event in events):
+        assert data["sacla_effect"] == pytest.approx(data["sacla_diff"] / data["sacla_mean_off"])
 
 
 def test_curves_of_the_run_are_binned_as_the_device_says(RE: RunEngine, sacla: Shots) -> None:

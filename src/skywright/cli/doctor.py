@@ -226,8 +226,14 @@ def check_keys(settings: Settings) -> Iterator[Check]:
     files = [settings.directory / "tiled" / "api_key"]
     if settings.store.api_key and "SKYWRIGHT_STORE__API_KEY" not in os.environ:
         files.append(Path(os.environ.get("SKYWRIGHT_CONFIG", FILE_NAME)))
-    for file in filter(Path.is_file, files):
-        mode = stat.S_IMODE(file.stat().st_mode)
+    for file in files:
+        try:
+            mode = stat.S_IMODE(file.stat().st_mode)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except PermissionError:
+            yield good("keys", f"{file}: not visible to this user")
+            continue
         if mode & 0o077:
             found = f"{file}: mode {mode:o}, others can read or change it"
             yield wrong("keys", found, f"chmod 600 {file}")

@@ -100,6 +100,21 @@ def test_our_network_stands_in_and_says_why(
     assert server.url in found.why
 
 
+def test_the_address_may_have_the_path_and_a_login_that_is_not_shown(
+    picture: np.ndarray[Any, Any],
+) -> None:
+    with scripted(
+        answering(boxes_of(("nylon", 0.6, LOOP)), lambda visit: visit.number > 0)
+    ) as server:
+        address = server.url.replace("//", "//user:secret@") + PREDICT_PATH
+        detector = AutoMLDetector(address)
+        assert detector.find(picture).backend == "automl"
+        found = detector.find(picture)  # its connection is closed
+        detector.close()
+    assert server.requests[0].startswith(f"POST {PREDICT_PATH} ")
+    assert found.why.startswith(f"automl: {server.url}: ")
+
+
 def test_busy_service_is_asked_again(picture: np.ndarray[Any, Any]) -> None:
     def busy(visit: Visit) -> bool:
         if visit.number == 0:

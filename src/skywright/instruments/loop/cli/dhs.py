@@ -222,7 +222,7 @@ def _log_banner(
     """Log the addresses and directories in use, a line each, at level INFO."""
     import httpx
 
-    from skywright.wire.axis_client import without_login
+    from skywright.wire.axis_client import hide_login, without_login
 
     log_dir = options.config.log_dir
     facts = {
@@ -233,7 +233,10 @@ def _log_banner(
         "single pictures": without_login(httpx.URL(url))
         if (url := options.snapshot_url)
         else "none",
-        "detector": ", ".join(f"{key} {value}" for key, value in parameters.items()),
+        "detector": ", ".join(
+            f"{key} {hide_login(value) if key == 'url' else value}"
+            for key, value in parameters.items()
+        ),
         "pictures are saved in": options.save_directory or "no directory",
         "log file": log_dir / f"{options.name}.log" if log_dir else "none",
         "/health and /metrics": f"http://{options.host}:{http.port}" if http else "nowhere",

@@ -42,7 +42,8 @@ FITTED_FRAMES = 300
 by 1 ms."""
 
 CLOCK_SET_S = 60.0
-"""No picture is held up as long: the sender's clock was set."""
+"""A sender's time that is so far before an earlier one, or so far ahead of the fitted offset, says
+that its clock was set."""
 
 Date = Callable[[float, float], float]
 """From arrival and the sender's time (NaN: none), unix s each, to the time of the picture."""
@@ -60,18 +61,24 @@ def make_dating(delay_s: float = 0.0, clock: Literal["arrival", "sender"] = "arr
         ``arrival`` trusts the arrival of each picture. ``sender`` trusts the differences of the
         sender's times and fits its offset: the least of arrival less sender's time, over the last
         `FITTED_FRAMES` pictures, belongs to the picture that was held up least. So pictures that
-        overtook each other get back in order. Pictures without a sender's time: by arrival.
+        overtook each other get back in order, and one that was held up for minutes keeps its time.
+        Pictures without a sender's time: by arrival.
     """
     offsets: deque[float] = deque(maxlen=FITTED_FRAMES)
+    sent: deque[float] = deque(maxlen=FITTED_FRAMES)
 
     def date(arrival: float, sender_time: float) -> float:
         if clock == "arrival" or math.isnan(sender_time):
             return arrival - delay_s
         offset = arrival - sender_time
-        if offsets and abs(offset - min(offsets)) > CLOCK_SET_S:
+        if offsets and (
+            offset < min(offsets) - CLOCK_SET_S or sender_time < max(sent) - CLOCK_SET_S
+        ):
             logger.warning("the sender's clock was set by %.1f s", min(offsets) - offset)
             offsets.clear()
+            sent.clear()
         offsets.append(offset)
+        sent.append(sender_time)
         return sender_time + min(offsets) - delay_s
 
     return date
