@@ -12,6 +12,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 from schedule import (  # noqa: F401
+    import_own_share_first,
     pytest_addoption,
     pytest_collection_modifyitems,
     pytest_runtest_logreport,
@@ -24,8 +25,10 @@ from skywright.processes import child
 from skywright.processes.logs import ROOMS
 from skywright.processes.ports import free_port
 
-# How long an example takes says more about the machine than about the code.
-hypothesis.settings.register_profile("any machine", deadline=None)
+# How long an example takes says more about the machine than about the code. Each run tries other
+# examples; ``--hypothesis-profile thorough`` tries many in one.
+hypothesis.settings.register_profile("any machine", deadline=None, max_examples=50)
+hypothesis.settings.register_profile("thorough", deadline=None, max_examples=2000)
 hypothesis.settings.load_profile("any machine")
 
 CA_PORTS = 12
@@ -74,9 +77,10 @@ def pytest_unconfigure() -> None:
 
 
 @pytest.hookimpl(hookwrapper=True)
-def pytest_collection() -> Iterator[None]:
+def pytest_collection(session: pytest.Session) -> Iterator[None]:
     """Import without garbage collection: a million objects are made, and stay to the end."""
     gc.disable()
+    import_own_share_first(session)
     yield
     gc.collect()
     gc.freeze()

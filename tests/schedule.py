@@ -12,7 +12,9 @@ this module. Files are ordered by it; without it, by the list below.
 """
 
 import json
+import os
 from collections import defaultdict
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +114,22 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
         return None
     config.option.loadscopereorder = False
     return TogetherScheduling(config, log)
+
+
+def import_own_share_first(session: pytest.Session) -> None:
+    """Let each worker import other files of tests first, if all are collected.
+
+    Pytest rewrites the assertions of a file when it is first imported and keeps the result, which
+    the other workers then find. If all began with the same file, each would rewrite every file.
+    """
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw")
+    if not worker or session.config.args != session.config.getini("testpaths"):
+        return
+    count = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    for path in sorted(TESTS.rglob("test_*.py"))[int(worker) :: count]:
+        # What is wrong with a file is reported when it is collected.
+        with suppress(Exception, pytest.skip.Exception):
+            pytest.Module.from_parent(session, path=path).obj  # noqa: B018
 
 
 @pytest.hookimpl(trylast=True)
