@@ -9,13 +9,15 @@
 3. ``mix FIRST SECOND PART POOL OUT``: the mean of two checkpoints whose training began with the
    same weights, by PART the second;
 4. ``export CHECKPOINT MODEL``: the model file, with the revisions of code and data in its metadata;
-5. ``quantize MODEL OUT``: the model file whose convolutions compute with integers, which takes less
+5. ``adapt CHECKPOINT MODEL OUT``: a checkpoint whose weights are adapted to integers, from the
+   checkpoint and its exported file; it is exported then;
+6. ``quantize MODEL OUT``: the model file whose convolutions compute with integers, which takes less
    time and a third of the space;
-6. ``score MODEL [--real FOLDER]``: figures on pictures that nothing was trained on.
+7. ``score MODEL [--real FOLDER]``: figures on pictures that nothing was trained on.
 
-Training and export need torch, export and quantize onnx. Seeds below `FIRST_SEED` are for training.
-The figures of a generator that was left out (``--without``) are those that count. The tests' other
-renderer is never trained on.
+Training, adapt and export need torch, export and quantize onnx. Seeds below `FIRST_SEED` are for
+training. The figures of a generator that was left out (``--without``) are those that count. The
+tests' other renderer is never trained on.
 """
 
 import argparse
@@ -134,6 +136,12 @@ def main() -> int:
     out = steps.add_parser("export", help="write the ONNX file")
     out.add_argument("checkpoint", type=Path)
     out.add_argument("model", type=Path)
+    adapted = steps.add_parser("adapt", help="adapt the weights to integers")
+    adapted.add_argument("checkpoint", type=Path)
+    adapted.add_argument("model", type=Path, help="the file exported of it")
+    adapted.add_argument("out", type=Path, help="the checkpoint to write")
+    adapted.add_argument("--count", type=int, default=300, help="pictures of each generator")
+    adapted.add_argument("--steps", type=int, default=1500)
     integers = steps.add_parser("quantize", help="write the ONNX file that computes with integers")
     integers.add_argument("model", type=Path)
     integers.add_argument("out", type=Path)
@@ -165,6 +173,10 @@ def main() -> int:
         mix(args.first, args.second, args.part, args.pool, args.out)
     elif args.step == "export":
         export(args.checkpoint, args.model)
+    elif args.step == "adapt":
+        from adapting import adapt
+
+        adapt(args.checkpoint, args.model, args.out, args.count, args.steps)
     elif args.step == "quantize":
         from quantizing import quantize
 

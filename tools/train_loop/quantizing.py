@@ -1,8 +1,8 @@
 """From the network of a training to one whose convolutions compute with integers of 8 bits.
 
-These are the convolutions of 3 x 3 of the decoder, and of the encoder from its third step on. They
-take about a third of the time of those with floats. The rest keeps floats: the first ones see the
-light and fine lines, the last ones give places and errors.
+These are all convolutions of 3 x 3 but the first one. They take about a third of the time of those
+with floats. The rest keeps floats: the first one sees the light, the last ones give places and
+errors. `adapting` prepares the weights for it.
 """
 
 import re
@@ -24,8 +24,10 @@ from onnxruntime.quantization import (
 )
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-INTEGERS = re.compile(r"/network/(down\.[23]|merge\.[012])/.*(Conv|Relu)")
-"""Names of the nodes: `network.LoopNetwork` has these modules."""
+PARTS = r"(down\.\d|merge\.\d|fine)\b"
+"""The modules of `network.LoopNetwork` that compute with integers."""
+INTEGERS = re.compile(rf"/network/{PARTS}/.*(Conv|Relu)")
+"""Names of their nodes."""
 FIRST_PICTURE = 90_000_000
 """Seed of the first picture that says how large values become; the training used none of them."""
 
@@ -79,7 +81,7 @@ def quantize(model: Path, out: Path, count: int) -> None:
         quant_pre_process(str(model), str(prepared), skip_symbolic_shape=True)
         names = [node.name for node in onnx.load(prepared).graph.node]
         integers = [name for name in names if INTEGERS.fullmatch(name)]
-        assert len(integers) == 22, f"{model}: {len(integers)} nodes, expected 11 Conv, 11 Relu"
+        assert len(integers) == 32, f"{model}: {len(integers)} nodes, expected 16 Conv, 16 Relu"
         quantize_static(
             str(prepared),
             str(out),
