@@ -321,13 +321,14 @@ class Owner(Generic[Item, Result]):
         SkywrightError
             What the source raises when it cannot start.
         """
-        current = self.acquisition
-        if current is not None and current.stopping:
-            current.done.wait(DRAIN_S)
-        acquisition, is_new = self._acquire_or_join(requested)
-        if acquisition.stopping and not is_new:
-            raise HardwareError(f"{self.name}: the acquisition in progress has not ended in time")
-        return acquisition
+        while True:
+            acquisition, is_new = self._acquire_or_join(requested)
+            if is_new or not acquisition.stopping:
+                return acquisition
+            if not acquisition.done.wait(DRAIN_S):
+                raise HardwareError(
+                    f"{self.name}: the acquisition in progress has not ended in time"
+                )
 
     def stop_acquisition(self) -> Acquisition | None:
         """End the present acquisition and return it.
