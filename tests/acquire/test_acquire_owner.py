@@ -271,6 +271,30 @@ def test_an_error_after_a_stop_does_not_end_the_owner(source: HandSource) -> Non
     assert source.closed
 
 
+def test_the_traceback_of_a_source_that_does_not_stop_is_logged_once(
+    source: HandSource,
+    make: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    tries: list[int] = []
+
+    def stop() -> None:
+        tries.append(1)
+        if len(tries) < 4:
+            raise OSError("the cable is out")
+        source.running = False
+
+    monkeypatch.setattr(owner_module, "SILENCE_S", 0.01)
+    monkeypatch.setattr(source, "stop", stop)
+    owner = make()
+    acquisition = owner.acquire(1)
+    source.send(1)
+    assert acquisition.done.wait(90)
+    until(lambda: not source.running)
+    assert caplog.text.count("Traceback") == 1
+
+
 def test_nobody_acquires_from_a_closed_owner(make: Make) -> None:
     owner = make()
     owner.close()

@@ -646,9 +646,11 @@ class Owner(Generic[Item, Result]):
             try:
                 self._start_or_stop_source()
             except Exception as error:  # this thread must continue
-                if not isinstance(error, SkywrightError):
+                message = str(error) or type(error).__name__
+                # Log it once: this thread tries again several times in a second
+                if not isinstance(error, SkywrightError) and message != self._message:
                     logger.exception("%s: the source cannot start or stop", self.name)
-                self.report(str(error) or type(error).__name__)
+                self.report(message)
             held = self._message_after_alarm
             if held and time.monotonic() >= self._alarm_until:
                 self.report(held, alarm=False)
