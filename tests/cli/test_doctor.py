@@ -83,6 +83,19 @@ def test_a_network_that_is_not_there_is_named_before_the_session_starts(tmp_path
     assert rest["found"].endswith("psss_spectra, sacla_curves, sacla_values: as configured")
 
 
+def test_the_checks_go_on_without_a_package_of_an_analysis(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def make(name: str, _: Any) -> Any:
+        raise ModuleNotFoundError("No module named 'stars'", name="stars")
+
+    monkeypatch.setattr("skywright.analysis.named.make_analysis", make)
+    checks = list(doctor.check_analyses(settings_in(tmp_path)))
+    assert {each.status for each in checks} == {Status.wrong}
+    assert "epu_quality: No module named 'stars'" in checks[0].found
+    assert checks[0].todo == "install it, or correct the section [epu]"
+
+
 def test_an_ioc_that_serves_nothing_is_named_with_its_pvs(tmp_path: Path) -> None:
     (tmp_path / "fake_ioc.py").write_text(FAKE_IOC)
     config = tmp_path / "skywright.toml"

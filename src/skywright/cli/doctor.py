@@ -185,6 +185,9 @@ def check_analyses(settings: Settings) -> Iterator[Check]:
                 made.append(make_analysis(name, configured_parameters(name, settings)).name)
             except ConfigError as error:
                 yield wrong("analyses", str(error), f"correct the section [{instrument.name}]")
+            except ImportError as error:
+                todo = f"install it, or correct the section [{instrument.name}]"
+                yield wrong("analyses", f"analysis {name}: {error}", todo)
     if made:
         yield good("analyses", f"{', '.join(made)}: as configured")
 
