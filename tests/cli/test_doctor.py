@@ -198,6 +198,7 @@ def test_a_run_that_could_not_be_stored_is_wrong(tmp_path: Path) -> None:
     check = doctor.check_journals(settings_in(tmp_path), None)
     assert check.status is Status.wrong
     assert "1 runs could not be stored" in check.found
+    assert str(tmp_path / "logs" / "ingester.log") in check.todo
 
 
 def test_a_run_whose_writer_lives_does_not_wait(tmp_path: Path) -> None:

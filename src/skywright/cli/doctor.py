@@ -333,18 +333,18 @@ def check_journals(settings: Settings, state: stack.State | None) -> Check:
     except PermissionError as error:
         found = f"whether runs wait is not known: {error.filename} cannot be read by this user"
         return doubtful("ingester", found, "ask again as the user who runs `skywright up`")
+    log = settings.directory / "logs" / "ingester.log"
     if waiting:
         found = (
             f"{len(waiting)} finished runs are not in tiled, the oldest since {max(waiting):.0f} s"
         )
-        log = settings.directory / "logs" / "ingester.log"
         todo = f"look at {log}" if state else "start `skywright up`, or run `skywright recover`"
         return wrong("ingester", found, todo)
     if aside:
         return wrong(
             "ingester",
             f"{aside} runs could not be stored; their journals are in journal/aside",
-            "run `skywright recover`; it prints the reason",
+            f"run `skywright recover`, which tries again; the reason is in {log}",
         )
     return good("ingester", f"all finished runs are in tiled; {running} open")
 
