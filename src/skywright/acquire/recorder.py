@@ -213,7 +213,7 @@ class Recorder(Generic[Result, RowGroup]):
         self.rows_readable = 0
         self.error = ""
         self._flush_error = ""
-        """The error of the last flush, which the next successful one removes from `error`."""
+        """The error of the last flush if `error` is that; the next successful flush removes it."""
         self._logged = ""
         self._changed = changed or (lambda: None)
         self._queue_bytes_max, self._queue_timeout_s = queue_bytes, queue_timeout_s
@@ -622,6 +622,7 @@ class Recorder(Generic[Result, RowGroup]):
         # Errors are reported, not raised: the recorder's thread must continue, because it calls
         # `done` at the end of an acquisition.
         self.error = str(error) or type(error).__name__
+        self._flush_error = ""  # `error` is a later one, though its text may be the same
         if self.error == self._logged:  # it may come with every item
             return
         self._logged = self.error
