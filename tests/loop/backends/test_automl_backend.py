@@ -100,6 +100,19 @@ def test_our_network_stands_in_and_says_why(
     assert server.url in found.why
 
 
+def test_no_message_shows_the_login_of_the_service(picture: np.ndarray[Any, Any]) -> None:
+    with scripted(lambda visit: visit.say(b"HTTP/1.1 500 No\r\n\r\n")) as server:
+        address = server.url.replace("://", "://bl7:secret@")
+        detector = AutoMLDetector(address, timeout_s=30)
+        said = [detector.find(picture).why, detector.trouble()]
+        detector.close()
+    detector = AutoMLDetector(address, retries=0)
+    said += [detector.find(picture).why, detector.trouble()]
+    detector.close()
+    assert all(server.url in each for each in said)
+    assert not any("secret" in each for each in said)
+
+
 def test_busy_service_is_asked_again(picture: np.ndarray[Any, Any]) -> None:
     def busy(visit: Visit) -> bool:
         if visit.number == 0:
