@@ -48,6 +48,7 @@ class Broken:
     ("given", "says"),
     [
         ({"mask": [1.0], "count": "x"}, r"count: Input should be a valid integer.*\(got 'x'\)$"),
+        ({"count": "2"}, r"count: got the text '2'; write the value without quotes$"),
         ({"scale": {"um": 1.0}}, r"scale: date: is missing$"),
         ({"file": "a" * 300}, r"a{300}$"),
     ],

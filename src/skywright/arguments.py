@@ -111,7 +111,10 @@ def _wrong_value(taker: Callable[..., Any], given: Mapping[str, Any]) -> str:
             continue  # an array or an object: programs give them, and no file
         try:
             with suppress(PydanticUserError):  # a type that pydantic does not know is not checked
-                TypeAdapter(each.annotation).validate_python(value)
+                read = TypeAdapter(each.annotation).validate_python(value)
+                if isinstance(value, str) and isinstance(read, int | float):  # `taker` gets text
+                    got = f"got the text {value!r:.{SHOWN}}"
+                    return f"{each.name}: {got}; write the value without quotes"
         except ValidationError as error:
             problem = first_problem(error).replace("an instance of Sequence", "a list")
             return f"{each.name}: {problem}"
