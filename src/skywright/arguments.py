@@ -108,7 +108,7 @@ def _wrong_value(taker: Callable[..., Any], given: Mapping[str, Any]) -> str:
     for each in parameters:
         value = given.get(each.name)
         if each.annotation is each.empty or not isinstance(value, PLAIN):
-            continue  # an array or an object: programs give them, and no file
+            continue  # an array or another object comes from a program, not from a file
         try:
             with suppress(PydanticUserError):  # a type that pydantic does not know is not checked
                 read = TypeAdapter(each.annotation).validate_python(value)
