@@ -191,6 +191,27 @@ def test_journals_of_another_user_are_read(tmp_path: Path, monkeypatch: pytest.M
     assert f"{journal} cannot be read" in check.found
 
 
+@pytest.mark.parametrize("hidden", ["journal", "journal/aside"])
+def test_journals_that_this_user_may_not_list_are_not_called_stored(
+    hidden: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "journal" / "aside").mkdir(parents=True)
+
+    def refuse(function: Any) -> Any:
+        def list_directory(path: Any) -> Any:
+            if Path(path) == tmp_path / hidden:
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            return function(path)
+
+        return list_directory
+
+    for name in ("listdir", "scandir"):
+        monkeypatch.setattr(os, name, refuse(getattr(os, name)))
+    check = doctor.check_journals(settings_in(tmp_path), None)
+    assert check.status is Status.warning
+    assert f"{tmp_path / hidden} cannot be read" in check.found
+
+
 def test_a_run_that_could_not_be_stored_is_wrong(tmp_path: Path) -> None:
     aside = tmp_path / "journal" / "aside"
     aside.mkdir(parents=True)
