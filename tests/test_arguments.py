@@ -58,6 +58,18 @@ def test_the_first_wrong_value_is_named(given: dict[str, Any], says: str) -> Non
         make_from(Analyzer, given)
 
 
+def test_a_type_that_is_not_known_here_is_not_checked() -> None:
+    def take(inner: list["Absent"], count: int = 1) -> None:  # type: ignore[name-defined]  # noqa: F821
+        pass
+
+    make_from(take, {"inner": [1]})
+    with pytest.raises(ConfigError, match=r"^count: "):
+        make_from(take, {"inner": [1], "count": "x"})
+    for unknown in ("Absent", "np.absent", "1 | 2 | None"):
+        take.__annotations__["inner"] = unknown
+        make_from(take, {"inner": [1]})
+
+
 def test_an_error_without_arguments_names_none() -> None:
     with pytest.raises(ConfigError, match=r"^no device$"):
         make_from(Broken, {})

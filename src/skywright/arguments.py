@@ -103,14 +103,14 @@ def _wrong_value(taker: Callable[..., Any], given: Mapping[str, Any]) -> str:
 
     try:
         parameters = inspect.signature(taker, eval_str=True).parameters.values()
-    except NameError:  # a type that is imported for a type checker only
+    except Exception:  # an annotation that only a type checker can evaluate may raise anything
         return ""
     for each in parameters:
         value = given.get(each.name)
         if each.annotation is each.empty or not isinstance(value, PLAIN):
             continue  # an array or another object comes from a program, not from a file
         try:
-            with suppress(PydanticUserError):  # a type that pydantic does not know is not checked
+            with suppress(NameError, PydanticUserError):  # types that pydantic does not know
                 read = TypeAdapter(each.annotation).validate_python(value)
                 if isinstance(value, str) and isinstance(read, int | float):  # `taker` gets text
                     got = f"got the text {value!r:.{SHOWN}}"
