@@ -578,16 +578,13 @@ class Recorder(Generic[Result, RowGroup]):
         try:
             self.rows_readable = self._file.flush()
         except Exception as error:
-            self._report(error)
-            self._flush_error = self.error
+            self._report_flush(error)
             self._unflushed_since = time.monotonic()  # for the next attempt
             if caller_waits:
                 self._unreadable = self._rows_written - self.rows_readable
             return True
         self._unflushed_since, self._unreadable = 0.0, 0
-        if self._flush_error and self.error == self._flush_error:
-            self.error = self._logged = ""
-        self._flush_error = ""
+        self._end_flush_error()
         return True
 
     def _end(self) -> None:
@@ -604,7 +601,7 @@ class Recorder(Generic[Result, RowGroup]):
         try:
             self.rows_readable = file.flush()
         except Exception as error:
-            self._report(error)
+            self._report_flush(error)
         unflushed = self._rows_written - self.rows_readable
         try:
             file.close()  # flushes once more
@@ -612,6 +609,17 @@ class Recorder(Generic[Result, RowGroup]):
             self._fail(error, unflushed)
         else:
             self.rows_readable = self._rows_written
+            self._end_flush_error()
+
+    def _report_flush(self, error: Exception) -> None:
+        self._report(error)
+        self._flush_error = self.error
+
+    def _end_flush_error(self) -> None:
+        """Remove the message of a flush that failed: all written rows are on the disk now."""
+        if self._flush_error and self.error == self._flush_error:
+            self.error = self._logged = ""
+        self._flush_error = ""
 
     def _fail(self, error: Exception, count: int) -> None:
         self._report(error)
