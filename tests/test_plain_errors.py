@@ -132,6 +132,7 @@ def test_what_is_typed_wrongly_is_told_with_how_it_is_right(
         ("RE(count([det, 'x']))", "count(detectors, num=1"),
         ("RE(scan([det], motor, 0, '10', 3))", "scan(detectors, *args, num=None"),
         ("RE(scan([det], motor, 0, 10))", "scan(detectors, *args, num=None"),
+        ("[RE(scan([det], motor, 0, 10)) for _ in 'ab']", "scan(detectors, *args, num=None"),
         ("RE(scan([det], device, 0, 10, 3))", "device is not Movable: scan(detectors, *args"),
         ("RE(bps.mv(device, 1))", "device is not Movable: mv(*args"),
         ("RE(bps.mv(motor))", "mv(*args"),

@@ -175,8 +175,11 @@ def test_a_run_that_never_comes_is_said(tmp_path: Path) -> None:
     aside = journal.parent / "aside" / journal.name
     aside.parent.mkdir()
     journal.rename(aside)
-    with pytest.raises(DataError, match="run abc could not be stored; run `skywright recover`"):
+    with pytest.raises(
+        DataError, match="run abc could not be stored; run `skywright recover`"
+    ) as caught:
         profile.await_run({"abc": "a part of it"}, tmp_path, "abc")
+    assert str(caught.value).endswith(f"the reason is in {tmp_path / 'logs' / 'ingester.log'}")
     aside.unlink()
     assert profile.await_run({"abc": "run"}, tmp_path, "abc") == "run"
     with pytest.raises(DataError, match=r"^object: expected the uid of a run; RE\(\.\.\.\)"):

@@ -6,7 +6,7 @@ from contextlib import suppress
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from skywright.errors import ConfigError
+from skywright.errors import ConfigError, SkywrightError
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -62,13 +62,20 @@ def make_from(kind: Callable[..., Made], given: Mapping[str, Any]) -> Made:
     check_keys(given, kind)
     if reason := _wrong_value(kind, given):
         raise ConfigError(reason)
+    from pydantic import ValidationError
+
+    where = f"{', '.join(given)}: " if given else ""
     try:
         return kind(**given)
     except (ConfigError, ImportError):
         raise
+    except SkywrightError as error:
+        raise ConfigError(str(error)) from error
+    except ValidationError as error:
+        raise ConfigError(f"{where}{first_problem(error)}") from error
     except Exception as error:  # a wrong value can lead to any error
         why = str(error).partition("\n")[0] or type(error).__name__
-        raise ConfigError(f"{', '.join(given)}: {why:.{SHOWN}}") from error
+        raise ConfigError(f"{where}{why:.{SHOWN}}") from error
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -94,17 +101,23 @@ def _wrong_value(taker: Callable[..., Any], given: Mapping[str, Any]) -> str:
     """
     from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
-    # Types that are not known here, or not to pydantic, are not checked.
-    with suppress(NameError, PydanticUserError):
-        for each in inspect.signature(taker, eval_str=True).parameters.values():
-            value = given.get(each.name)
-            if each.annotation is each.empty or not isinstance(value, PLAIN):
-                continue  # an array or an object: programs give them, and no file
-            try:
-                TypeAdapter(each.annotation).validate_python(value)
-            except ValidationError as error:
-                problem = first_problem(error).replace("an instance of Sequence", "a list")
-                return f"{each.name}: {problem}"
+    try:
+        parameters = inspect.signature(taker, eval_str=True).parameters.values()
+    except Exception:  # an annotation that only a type checker can evaluate may raise anything
+        return ""
+    for each in parameters:
+        value = given.get(each.name)
+        if each.annotation is each.empty or not isinstance(value, PLAIN):
+            continue  # an array or another object comes from a program, not from a file
+        try:
+            with suppress(NameError, PydanticUserError):  # types that pydantic does not know
+                read = TypeAdapter(each.annotation).validate_python(value)
+                if isinstance(value, str) and isinstance(read, int | float):  # `taker` gets text
+                    got = f"got the text {value!r:.{SHOWN}}"
+                    return f"{each.name}: {got}; write the value without quotes"
+        except ValidationError as error:
+            problem = first_problem(error).replace("an instance of Sequence", "a list")
+            return f"{each.name}: {problem}"
     return ""
 
 

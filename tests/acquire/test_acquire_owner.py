@@ -214,6 +214,30 @@ def test_who_joins_while_the_source_does_not_start_gets_no_acquisition(
     assert owner.acquisition is None
 
 
+def test_who_joins_while_the_source_does_not_start_waits_for_the_end_of_that_acquisition(
+    source: HandSource, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder: Recorder[Any, Any] = Recorder(layout())
+    owner, starting, go_on = make(recorders=[recorder]), threading.Event(), threading.Event()
+
+    def start(deliver: Any, report: Any) -> None:
+        starting.set()
+        assert go_on.wait(90)
+        raise HardwareError("no camera")
+
+    monkeypatch.setattr(source, "start", start)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(owner.acquire, 1)
+        assert starting.wait(90)
+        second = pool.submit(owner.join_acquisition, 1)
+        with recorder._file_lock:  # the disk is slow
+            go_on.set()
+            with pytest.raises(HardwareError, match="no camera"):
+                first.result(90)
+        with pytest.raises(HardwareError, match="no camera"):
+            second.result(90)
+
+
 def test_a_source_that_raises_what_it_should_not_leaves_no_acquisition(
     source: HandSource, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -245,6 +269,30 @@ def test_an_error_after_a_stop_does_not_end_the_owner(source: HandSource) -> Non
     assert owner.failures["after_source_stop failed"] == 2
     owner.close()
     assert source.closed
+
+
+def test_the_traceback_of_a_source_that_does_not_stop_is_logged_once(
+    source: HandSource,
+    make: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    tries: list[int] = []
+
+    def stop() -> None:
+        tries.append(1)
+        if len(tries) < 4:
+            raise OSError("the cable is out")
+        source.running = False
+
+    monkeypatch.setattr(owner_module, "SILENCE_S", 0.01)
+    monkeypatch.setattr(source, "stop", stop)
+    owner = make()
+    acquisition = owner.acquire(1)
+    source.send(1)
+    assert acquisition.done.wait(90)
+    until(lambda: not source.running)
+    assert caplog.text.count("Traceback") == 1
 
 
 def test_nobody_acquires_from_a_closed_owner(make: Make) -> None:

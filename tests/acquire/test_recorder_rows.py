@@ -233,6 +233,35 @@ def test_a_flush_that_fails_once_is_tried_again(faulty: Recorder[Any, Any], tmp_
     assert (faulty.lost(), file.closed) == ({}, True)
 
 
+def test_a_close_that_flushes_ends_the_message_of_a_flush_that_failed(
+    faulty: Recorder[Any, Any], tmp_path: Path
+) -> None:
+    file = faulty.layout.file = FaultyFile(2)  # type: ignore[attr-defined]
+    faulty.start(tmp_path / "a.h5")
+    faulty.offer(events(0, 5))
+    faulty.stop()  # two flushes, and that of the close
+    assert file.failures == 0
+    assert (faulty.rows_readable, faulty.lost(), faulty.error) == (5, {}, "")
+
+
+def test_a_flush_that_succeeds_leaves_the_error_of_a_write(
+    faulty: Recorder[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: Any) -> Any:
+        raise OSError("disk full")
+
+    file = faulty.layout.file = FaultyFile(1)  # type: ignore[attr-defined]
+    faulty.start(tmp_path / "a.h5")
+    with faulty._file_lock:
+        faulty._write([events(0, 5)], must_create=False)
+        faulty._flush(caller_waits=False)  # fails
+        monkeypatch.setattr(file, "append", full)
+        faulty._write([events(5, 5)], must_create=False)
+        faulty._flush(caller_waits=False)
+        assert (faulty.rows_readable, faulty.error) == (5, "disk full")
+        assert faulty.lost() == {"events not written": 5}
+
+
 def test_a_callback_that_fails_does_not_end_the_recorder(
     faulty: Recorder[Any, Any], tmp_path: Path
 ) -> None:

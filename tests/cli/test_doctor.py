@@ -83,6 +83,19 @@ def test_a_network_that_is_not_there_is_named_before_the_session_starts(tmp_path
     assert rest["found"].endswith("psss_spectra, sacla_curves, sacla_values: as configured")
 
 
+def test_the_checks_go_on_without_a_package_of_an_analysis(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def make(name: str, _: Any) -> Any:
+        raise ModuleNotFoundError("No module named 'stars'", name="stars")
+
+    monkeypatch.setattr("skywright.analysis.named.make_analysis", make)
+    checks = list(doctor.check_analyses(settings_in(tmp_path)))
+    assert {each.status for each in checks} == {Status.wrong}
+    assert "epu_quality: No module named 'stars'" in checks[0].found
+    assert checks[0].todo == "install it, or correct the section [epu]"
+
+
 def test_an_ioc_that_serves_nothing_is_named_with_its_pvs(tmp_path: Path) -> None:
     (tmp_path / "fake_ioc.py").write_text(FAKE_IOC)
     config = tmp_path / "skywright.toml"
@@ -192,6 +205,27 @@ def test_journals_of_another_user_are_read(tmp_path: Path, monkeypatch: pytest.M
     assert f"{journal} cannot be read" in check.found
 
 
+@pytest.mark.parametrize("hidden", ["journal", "journal/aside"])
+def test_journals_that_this_user_may_not_list_are_not_called_stored(
+    hidden: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "journal" / "aside").mkdir(parents=True)
+
+    def refuse(function: Any) -> Any:
+        def list_directory(path: Any) -> Any:
+            if Path(path) == tmp_path / hidden:
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            return function(path)
+
+        return list_directory
+
+    for name in ("listdir", "scandir"):
+        monkeypatch.setattr(os, name, refuse(getattr(os, name)))
+    check = doctor.check_journals(settings_in(tmp_path), None)
+    assert check.status is Status.warning
+    assert f"{tmp_path / hidden} cannot be read" in check.found
+
+
 def test_a_run_that_could_not_be_stored_is_wrong(tmp_path: Path) -> None:
     aside = tmp_path / "journal" / "aside"
     aside.mkdir(parents=True)
@@ -199,6 +233,7 @@ def test_a_run_that_could_not_be_stored_is_wrong(tmp_path: Path) -> None:
     check = doctor.check_journals(settings_in(tmp_path), None)
     assert check.status is Status.wrong
     assert "1 runs could not be stored" in check.found
+    assert str(tmp_path / "logs" / "ingester.log") in check.todo
 
 
 def test_a_run_whose_writer_lives_does_not_wait(tmp_path: Path) -> None:

@@ -112,6 +112,16 @@ def test_a_full_disk_is_one_line_without_a_command_too(args: tuple[str, ...]) ->
     )
 
 
+@pytest.mark.parametrize("arg", ["-v", "--"])
+def test_an_option_without_a_command_is_wrong_usage(
+    arg: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main([arg])
+    assert ended.value.code == 2
+    assert "Missing command" in capsys.readouterr().err
+
+
 def test_a_missing_package_is_said_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> None:
         raise ModuleNotFoundError("No module named 'tiled'", name="tiled.client")

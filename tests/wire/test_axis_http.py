@@ -191,7 +191,10 @@ def test_what_is_no_picture_is_refused_by_its_name(request_: bytes, status: int)
     [
         (post(b"text", "Content-Type: text/plain"), True),
         (post(bytes(5000)), True),
+        (b"POST / HTTP/1.1\r\nContent-Length: many\r\n\r\n", True),
+        (b"POST / HTTP/1.1\r\nX: " + b"a" * 100_000, True),
         (b"GET / HTTP/1.1\r\n\r\n", False),
+        (b"GET / HTTP/1.1\r\nContent-Length: many\r\n\r\n", False),
         (b"\x16\x03\x01\x02\x00\x01\x00", False),
     ],
 )

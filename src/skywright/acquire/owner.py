@@ -321,13 +321,14 @@ class Owner(Generic[Item, Result]):
         SkywrightError
             What the source raises when it cannot start.
         """
-        current = self.acquisition
-        if current is not None and current.stopping:
-            current.done.wait(DRAIN_S)
-        acquisition, is_new = self._acquire_or_join(requested)
-        if acquisition.stopping and not is_new:
-            raise HardwareError(f"{self.name}: the acquisition in progress has not ended in time")
-        return acquisition
+        while True:
+            acquisition, is_new = self._acquire_or_join(requested)
+            if is_new or not acquisition.stopping:
+                return acquisition
+            if not acquisition.done.wait(DRAIN_S):
+                raise HardwareError(
+                    f"{self.name}: the acquisition in progress has not ended in time"
+                )
 
     def stop_acquisition(self) -> Acquisition | None:
         """End the present acquisition and return it.
@@ -645,9 +646,11 @@ class Owner(Generic[Item, Result]):
             try:
                 self._start_or_stop_source()
             except Exception as error:  # this thread must continue
-                if not isinstance(error, SkywrightError):
+                message = str(error) or type(error).__name__
+                # Log it once: this thread tries again several times in a second
+                if not isinstance(error, SkywrightError) and message != self._message:
                     logger.exception("%s: the source cannot start or stop", self.name)
-                self.report(str(error) or type(error).__name__)
+                self.report(message)
             held = self._message_after_alarm
             if held and time.monotonic() >= self._alarm_until:
                 self.report(held, alarm=False)

@@ -213,7 +213,7 @@ class Recorder(Generic[Result, RowGroup]):
         self.rows_readable = 0
         self.error = ""
         self._flush_error = ""
-        """The error of the last flush, which the next successful one removes from `error`."""
+        """The error of the last flush if `error` is that; the next successful flush removes it."""
         self._logged = ""
         self._changed = changed or (lambda: None)
         self._queue_bytes_max, self._queue_timeout_s = queue_bytes, queue_timeout_s
@@ -578,16 +578,13 @@ class Recorder(Generic[Result, RowGroup]):
         try:
             self.rows_readable = self._file.flush()
         except Exception as error:
-            self._report(error)
-            self._flush_error = self.error
+            self._report_flush(error)
             self._unflushed_since = time.monotonic()  # for the next attempt
             if caller_waits:
                 self._unreadable = self._rows_written - self.rows_readable
             return True
         self._unflushed_since, self._unreadable = 0.0, 0
-        if self._flush_error and self.error == self._flush_error:
-            self.error = self._logged = ""
-        self._flush_error = ""
+        self._end_flush_error()
         return True
 
     def _end(self) -> None:
@@ -604,7 +601,7 @@ class Recorder(Generic[Result, RowGroup]):
         try:
             self.rows_readable = file.flush()
         except Exception as error:
-            self._report(error)
+            self._report_flush(error)
         unflushed = self._rows_written - self.rows_readable
         try:
             file.close()  # flushes once more
@@ -612,6 +609,17 @@ class Recorder(Generic[Result, RowGroup]):
             self._fail(error, unflushed)
         else:
             self.rows_readable = self._rows_written
+            self._end_flush_error()
+
+    def _report_flush(self, error: Exception) -> None:
+        self._report(error)
+        self._flush_error = self.error
+
+    def _end_flush_error(self) -> None:
+        """Remove the message of a flush that failed: all written rows are on the disk now."""
+        if self._flush_error and self.error == self._flush_error:
+            self.error = self._logged = ""
+        self._flush_error = ""
 
     def _fail(self, error: Exception, count: int) -> None:
         self._report(error)
@@ -622,6 +630,7 @@ class Recorder(Generic[Result, RowGroup]):
         # Errors are reported, not raised: the recorder's thread must continue, because it calls
         # `done` at the end of an acquisition.
         self.error = str(error) or type(error).__name__
+        self._flush_error = ""  # `error` is a later one, though its text may be the same
         if self.error == self._logged:  # it may come with every item
             return
         self._logged = self.error

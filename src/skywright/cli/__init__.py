@@ -193,7 +193,7 @@ class LazyGroup(TyperGroup):
         _set_verbosity(ctx, 0)
         name = (ctx._protected_args + ctx.args)[:1]  # noqa: SLF001  the command that will run
         try:
-            with _full_disk_in_one_line(name[0]):
+            with _full_disk_in_one_line("".join(name)):
                 return super().invoke(ctx)
         except typer.BadParameter as error:  # pydantic puts "Value error, " before Typer's words
             error.message = error.message.removeprefix("Value error, ")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, requires, version
@@ -185,6 +186,9 @@ def check_analyses(settings: Settings) -> Iterator[Check]:
                 made.append(make_analysis(name, configured_parameters(name, settings)).name)
             except ConfigError as error:
                 yield wrong("analyses", str(error), f"correct the section [{instrument.name}]")
+            except ImportError as error:
+                todo = f"install it, or correct the section [{instrument.name}]"
+                yield wrong("analyses", f"analysis {name}: {error}", todo)
     if made:
         yield good("analyses", f"{', '.join(made)}: as configured")
 
@@ -331,37 +335,52 @@ def check_tiled(settings: Settings, state: stack.State) -> Iterator[Check]:
 def check_journals(settings: Settings, state: stack.State | None) -> Check:
     """Check that the ingester keeps up: finished journals must not wait."""
     try:
-        waiting, running = _journals(settings.journals)
-        aside = len(list((settings.journals / "aside").glob("*.jsonl")))
+        waiting, running = _unfinished(settings.journals)
+        aside = len(_journals_in(settings.journals / "aside"))
     except PermissionError as error:
         found = f"whether runs wait is not known: {error.filename} cannot be read by this user"
         return doubtful("ingester", found, "ask again as the user who runs `skywright up`")
+    log = settings.directory / "logs" / "ingester.log"
     if waiting:
         found = (
             f"{len(waiting)} finished runs are not in tiled, the oldest since {max(waiting):.0f} s"
         )
-        log = settings.directory / "logs" / "ingester.log"
         todo = f"look at {log}" if state else "start `skywright up`, or run `skywright recover`"
         return wrong("ingester", found, todo)
     if aside:
         return wrong(
             "ingester",
             f"{aside} runs could not be stored; their journals are in journal/aside",
-            "run `skywright recover`; it prints the reason",
+            f"run `skywright recover`, which tries again; the reason is in {log}",
         )
     return good("ingester", f"all finished runs are in tiled; {running} open")
 
 
-def _journals(directory: Path) -> tuple[list[float], int]:
+def _journals_in(directory: Path) -> list[Path]:
+    """Return the journals in a directory.
+
+    `Path.glob` would return none, without an error, where this user may not list them.
+
+    Raises
+    ------
+    PermissionError
+        If the directory cannot be read.
+    """
+    with suppress(FileNotFoundError):
+        return [path for path in directory.iterdir() if path.suffix == ".jsonl"]
+    return []
+
+
+def _unfinished(directory: Path) -> tuple[list[float], int]:
     """Return the ages of the journals that wait, s, and the number of runs that are open.
 
     Raises
     ------
     PermissionError
-        If a journal cannot be read.
+        If the directory or a journal cannot be read.
     """
     waiting, running = [], 0
-    for journal in directory.glob("*.jsonl"):
+    for journal in _journals_in(directory):
         try:
             age_s = time.time() - journal.stat().st_mtime
             with journal.open("rb") as file:  # may belong to another user

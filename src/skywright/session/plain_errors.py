@@ -25,6 +25,8 @@ ENDS = ("_abort_coro", "_stop_coro", "_halt_coro", "resume")
 PLANS = ("bluesky.plans", "bluesky.plan_stubs")
 ARGUMENTS_OF_PLANS = (*PLANS, "bluesky.plan_patterns", "bluesky.protocols")
 """Modules of bluesky that look at the arguments of its plans."""
+TYPED = ("<module>", "<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>")
+"""Names of the code of a line that was typed, and of the comprehensions in it."""
 INSTALLED = tuple(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib"))
 CATALOG = "bluesky_tiled_plugins.clients.catalog_of_bluesky_runs"
 METADATA_CHECK = "event_model", "compose_run"
@@ -135,7 +137,7 @@ def _is_users_own(frame: FrameType) -> bool:
     """
     module, file = _module(frame), frame.f_code.co_filename
     if module == "__main__":
-        return frame.f_code.co_name != "<module>"
+        return frame.f_code.co_name not in TYPED
     return module.partition(".")[0] not in OURS and not file.startswith((*INSTALLED, "<"))
 
 

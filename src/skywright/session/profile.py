@@ -236,7 +236,8 @@ def await_run(catalog: Any, store: Path, uid: str, limit_s: float = 30.0) -> Any
         )
     if journal_path(journal.parent / "aside", uid).exists():
         raise DataError(
-            f"run {uid} could not be stored; run `skywright recover`, which prints the reason"
+            f"run {uid} could not be stored; run `skywright recover`, which tries again; "
+            f"the reason is in {store / 'logs' / 'ingester.log'}"
         )
     try:
         return catalog[uid]

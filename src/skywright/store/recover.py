@@ -44,7 +44,7 @@ class RecoveryReport:
     """Runs that had ended before and were missing or different in the catalog; they are written
     again."""
     flags_cleared: tuple[str, ...] = ()
-    """HDF5 files whose writer had died: they were marked as open, and are no more."""
+    """HDF5 files that were still marked as open because their writer had died; now they are not."""
     aside: tuple[str, ...] = ()
     """Runs that cannot be written; their journals are in ``journal/aside``."""
     recording: tuple[str, ...] = ()

@@ -112,7 +112,7 @@ def locked_if_dead(path: Path) -> Iterator[bool]:
     A writer holds it while the run is open and the kernel frees it with the process, so True on a
     journal without a stop document means that the writer is dead.
     """
-    with path.open("r+b") as file:  # NFS gives an exclusive lock only on a file open to write
+    with path.open("r+b") as file:  # NFS locks exclusively only files open for writing
         # Another ingester may have moved the file to `done` before the lock was free.
         yield (
             try_lock(file)

@@ -202,7 +202,7 @@ async def get_snapshot(client: httpx.AsyncClient, url: httpx.URL, limit_s: float
             kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
     except TimeoutError as error:
         raise HardwareError(f"{address}: no picture within {limit_s:g} s") from error
-    except (httpx.LocalProtocolError, UnicodeEncodeError):  # they have the header with the login
+    except (httpx.LocalProtocolError, UnicodeEncodeError):  # their text shows the login
         raise HardwareError(f"{address}: {UNSENDABLE}") from None
     except httpx.HTTPError as error:
         raise HardwareError(f"{address}: {_reason(error)}") from error
@@ -233,7 +233,7 @@ async def stream_parts(client: httpx.AsyncClient, url: httpx.URL) -> AsyncGenera
                         yield part
             finally:
                 cut = stream.end()
-    except (httpx.LocalProtocolError, UnicodeEncodeError):  # they have the header with the login
+    except (httpx.LocalProtocolError, UnicodeEncodeError):  # their text shows the login
         raise HardwareError(f"{address}: {UNSENDABLE}") from None
     except httpx.HTTPError as error:
         raise HardwareError(f"{address}: {_reason(error)}") from error

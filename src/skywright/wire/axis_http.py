@@ -15,6 +15,8 @@ from skywright.wire.axis_body import FORM, PICTURE_TYPES, UNTYPED, content_type,
 
 PICTURE_BYTES_MAX = 32_000_000
 HEADER_BYTES_MAX = 65_536
+UPLOADING = (b"POST", b"PUT")
+"""Methods of the requests that upload a picture."""
 
 
 @dataclass(frozen=True)
@@ -199,9 +201,10 @@ class PushConnection:
     def _refusal(self) -> tuple[HTTPStatus, str] | None:
         """Return status and reason when headers alone forbid a request."""
         headers = self._request.headers
-        method = self._parser.get_method().decode("latin-1")
-        if method not in ("POST", "PUT"):
-            return HTTPStatus.METHOD_NOT_ALLOWED, f"{method}, expected POST of a picture"
+        method = self._parser.get_method()
+        if method not in UPLOADING:
+            why = f"{method.decode('latin-1')}, expected POST of a picture"
+            return HTTPStatus.METHOD_NOT_ALLOWED, why
         expected = self._expected()
         chunked = "chunked" in headers.get("Transfer-Encoding", "").lower()
         if expected is None and not chunked:
@@ -230,7 +233,8 @@ class PushConnection:
     def _refuse(self, status: HTTPStatus, why: str) -> None:
         """Answer and close: the rest of the request is of no use."""
         if not self.closing:
-            is_upload = self._request.in_body and status != HTTPStatus.METHOD_NOT_ALLOWED
+            # The path is known only if the first line of the request could be read
+            is_upload = bool(self._request.path) and self._parser.get_method() in UPLOADING
             self._events.append(Refused(status, why, is_upload))
             self._answer(status, False, why)
             self.closing = True

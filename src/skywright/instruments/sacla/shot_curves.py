@@ -80,7 +80,7 @@ def parse_hits(text: str) -> Hits:
 
 
 def _checked(hits: Hits, given: str) -> Hits:
-    """Return `hits`; raise `ConfigError`, with what was given, if there can be none of them."""
+    """Return `hits`; raise `ConfigError`, with the text `given`, if such hits are impossible."""
     if not (0 < hits.photons < HISTOGRAM_BINS and hits.pixels > 0):
         raise ConfigError(f"hits {given}: expected 1 to 7 photons, and at least 1 pixel")
     return hits

@@ -195,7 +195,7 @@ class Consumer:
             batch = await _gather(arrived, channel)
             messages = [(message.message_id, message.body) for message in batch]
             outcomes = await asyncio.to_thread(self._apply, messages) if messages else []
-            # Without a message too: both have answered, and none waits that cannot be applied.
+            # Also without a message: the broker is connected, and no message waits to be stored
             self._wait, self._trouble = CONNECT_S[0], ""
             for message, outcome in zip(batch, outcomes, strict=True):
                 await self._answer(channel, message, outcome)

@@ -81,7 +81,8 @@ class AutoMLDetector(Detector):
         if most_boxes is not None:
             check_number("automl: most_boxes", most_boxes, 1, 100, whole=True)
         self.url = url.rstrip("/").removesuffix(PREDICT_PATH)
-        self._shown_url = hide_login(self.url)
+        self._service = f"automl: {hide_login(self.url)}"
+        """Name and address of the service, for messages."""
         self.threshold = threshold
         self._timeout_s, self._retries, self._waiting = timeout_s, retries, waiting
         self._asked, self._considered = most_boxes or MOST_BOXES, most_boxes or CONSIDERED
@@ -134,19 +135,15 @@ class AutoMLDetector(Detector):
         try:
             return automl.decode_reply(reply, key)
         except DataError as error:
-            raise DataError(f"automl: {self._shown_url}: {error}") from error
+            raise DataError(f"{self._service}: {error}") from error
 
     def trouble(self) -> str:
         """Return why the service cannot be used at present; empty if it answers."""
         try:
             health = self._client.get(self.url + HEALTH_PATH, timeout=HEALTH_LIMIT_S)
         except httpx.HTTPError as error:
-            return f"automl: {self._shown_url}: {_reason(error)}"
-        return (
-            ""
-            if health.is_success
-            else f"automl: {self._shown_url}{HEALTH_PATH}: {health.status_code}"
-        )
+            return f"{self._service}: {_reason(error)}"
+        return "" if health.is_success else f"{self._service}{HEALTH_PATH}: {health.status_code}"
 
     def _check_health(self) -> None:
         """Let nobody wait for a service that is known to be down."""
@@ -170,7 +167,7 @@ class AutoMLDetector(Detector):
                 return self._post_once(body, deadline)
             except _AgainError as error:
                 if left == 0 or time.monotonic() + RETRY_AFTER_S >= deadline:
-                    raise HardwareError(f"automl: {self._shown_url}: {error}") from error
+                    raise HardwareError(f"{self._service}: {error}") from error
             pause(RETRY_AFTER_S)
         raise AssertionError("not reached")
 
@@ -185,23 +182,17 @@ class AutoMLDetector(Detector):
                 for piece in answer.iter_bytes():
                     reply += piece
                     if time.monotonic() > deadline:
-                        raise HardwareError(
-                            f"automl: {self._shown_url}: no reply in {self._timeout_s} s"
-                        )
+                        raise HardwareError(f"{self._service}: no reply in {self._timeout_s} s")
                     if len(reply) > REPLY_BYTES_MAX:
-                        raise DataError(
-                            f"automl: {self._shown_url}: more than {REPLY_BYTES_MAX} bytes"
-                        )
+                        raise DataError(f"{self._service}: more than {REPLY_BYTES_MAX} bytes")
         except httpx.TimeoutException as error:
-            raise HardwareError(f"automl: {self._shown_url}: {_reason(error)}") from error
+            raise HardwareError(f"{self._service}: {_reason(error)}") from error
         except httpx.HTTPError as error:
             raise _AgainError(_reason(error)) from error
         if answer.status_code == BUSY:
             raise _AgainError("503, still loading")
         if not answer.is_success:
-            raise DataError(
-                f"automl: {self._shown_url}: {answer.status_code} {bytes(reply[:200])!r}"
-            )
+            raise DataError(f"{self._service}: {answer.status_code} {bytes(reply[:200])!r}")
         return bytes(reply)
 
 

@@ -38,9 +38,10 @@ PoseAt = Callable[[float], Pose]
 
 
 def turning_pose(deg_per_s: float = 0.0) -> PoseAt:
-    """Return the pose at a time, of a spindle that turns evenly from 0 at time 0.
+    """Return a function that gives the pose of a spindle at a time, s.
 
-    The angle is rounded down to a multiple of `STEP_DEG`, so that its pictures can be kept.
+    The spindle turns evenly, from 0 at time 0. The angle is rounded down to a multiple of
+    `STEP_DEG`, so that its pictures can be kept.
     """
 
     def pose_at(time: float) -> Pose:
