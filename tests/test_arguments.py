@@ -1,5 +1,6 @@
 """Objects made from settings: what is wrong is named in one line."""
 
+import errno
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,8 @@ class Analyzer:
     ) -> None:
         if scale is not None:
             TypeAdapter(Scale).validate_python(scale)
+        if file.startswith("/"):
+            raise FileNotFoundError(errno.ENOENT, "No such file", file)
         if file:
             raise DataError(file)
 
@@ -51,6 +54,7 @@ class Broken:
         ({"count": "2"}, r"count: got the text '2'; write the value without quotes$"),
         ({"scale": {"um": 1.0}}, r"scale: date: is missing$"),
         ({"file": "a" * 300}, r"a{300}$"),
+        ({"file": "/a" * 99}, r"file: \[Errno 2\] No such file: '(/a){99}'$"),
     ],
 )
 def test_the_first_wrong_value_is_named(given: dict[str, Any], says: str) -> None:

@@ -73,6 +73,8 @@ def make_from(kind: Callable[..., Made], given: Mapping[str, Any]) -> Made:
         raise ConfigError(str(error)) from error
     except ValidationError as error:
         raise ConfigError(f"{where}{first_problem(error)}") from error
+    except OSError as error:  # the whole name of the file
+        raise ConfigError(f"{where}{error}") from error
     except Exception as error:  # a wrong value can lead to any error
         why = str(error).partition("\n")[0] or type(error).__name__
         raise ConfigError(f"{where}{why:.{SHOWN}}") from error

@@ -410,6 +410,26 @@ def test_a_line_of_the_worker_that_is_none_ends_nothing(
     assert "analysis slow: line cannot be processed" in caplog.text
 
 
+def test_a_worker_is_restarted_though_the_journal_of_its_derived_run_is_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = list[int]()
+    supervisor = WorkerSupervisor("slow", [], tmp_path, WorkerLimits(), lambda *_, **__: None)
+    supervisor.close()  # its thread
+    monkeypatch.setattr(supervisor, "_start", lambda: started.append(1))
+    monkeypatch.setattr(supervisor, "_send", lambda *_: None)
+    raw = RawRun({"uid": "a", "time": 0.0}, RequiredKeys.of(PictureStatistics, {}))
+    image = {"source": "", "dtype": "array", "shape": [4, 4], "dtype_numpy": "|u1"}
+    keys = {"cam_image": {**image, "external": "STREAM:"}}
+    raw("descriptor", {"uid": "b", "run_start": "a", "name": "primary", "data_keys": keys})
+    supervisor._worker = SimpleNamespace(stdin=Mock(), returncode=-9)  # type: ignore[assignment]
+    supervisor._forward("start", {"uid": "a"}, raw)
+    supervisor._runs["a"].streams["primary"].derived_uid = "c"
+    (tmp_path / "c.jsonl").write_bytes(bytes(100) + b"\n")  # after a power failure
+    supervisor._restart()
+    assert started == [1]
+
+
 @pytest.mark.parametrize("is_sent", [False, True])
 def test_a_death_without_work_does_not_end_a_run_that_has_just_begun(
     is_sent: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

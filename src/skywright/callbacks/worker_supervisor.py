@@ -161,7 +161,8 @@ def _result_in_journal(journal: Path, derived_uid: str | None) -> dict[str, Any]
     """
     for directory in (journal, journal / "done"):
         path = journal_path(directory, derived_uid or "")
-        with suppress(FileNotFoundError):  # or the ingester moves it to `done` now
+        # It may be in the other directory, as the ingester moves it; or a line is damaged
+        with suppress(FileNotFoundError, ValueError):
             # The last lines have the last event: at most one stream datum a column follows it
             lines = path.read_bytes().splitlines(keepends=True)[-500:]
             docs = [json.loads(line) for line in lines if line.endswith(b"\n")]
