@@ -144,7 +144,7 @@ class LoopDetection(Analysis[Votes]):
 
     name = "loop_detection"
     stream = "pictures"
-    version = "14"
+    version = "15"
     inputs: ClassVar[Sequence[str]] = ("image",)
     # A video camera's: not the images of telescope modules or X-ray detectors in the same session.
     arrays: ClassVar[Mapping[str, ArrayInput]] = {"image": ArrayInput(2, ("uint8",), 64)}
