@@ -204,8 +204,9 @@ class RunIngest:
         line_writer = self._line_writer
         if line_writer is not None and (lines or line_writer.is_due()):
             line_writer.write(lines or [])
-            if self.contents.stop is None:  # else the end of the run may be what fails
-                # A full write must not reset them: what failed may come after what it has written
+            # Not after a part of a full write: what fails may come after that part. Not after the
+            # stop document either: `_finish` may be what fails
+            if self.contents.stop is None:
                 self._failures = self._unanswered = 0
         if line_writer is not None and self.contents.stop is not None:
             return self._finish(line_writer, start)
