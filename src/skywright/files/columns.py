@@ -302,7 +302,8 @@ class ColumnCaster:
                 wrong = np.char.str_len(values) > dtype.itemsize
                 problem = f"text of {values.itemsize} bytes"
             elif dtype.kind == "U":
-                values = values.astype(str)
+                if values.dtype.kind != "U":
+                    values = np.char.decode(_as_bytes(values), "utf-8")
                 wrong = np.char.str_len(values) > dtype.itemsize // 4
                 problem = "text"
             elif dtype.kind in "iu":
