@@ -50,8 +50,8 @@ RETRY_LATER_STATUS = PROXY_STATUS | {429}
 REFUSED_STATUS = {401, 403}
 """Answers to a wrong key, or to a run that the access policy does not take."""
 UPDATE_S = (1.0, 5.0)
-"""(shortest, longest) period of array updates in tiled, s. After each update the next one waits as
-long as the writer has existed, within these limits. The rows of tables are sent at each step."""
+"""(shortest, longest) time from one array update in tiled to the next, s. Within these limits it is
+the age of the writer at the first of the two. The rows of tables are sent at each step."""
 
 log = logging.getLogger(__name__)
 
