@@ -18,7 +18,7 @@ STREAM_MODE = 2
 
 
 class FilePlugin(Device):
-    """The PVs of areaDetector's file plugins: a file, opened and closed."""
+    """The PVs that all file plugins of areaDetector have to open and close a file."""
 
     file_path = Cpt(EpicsSignal, "FilePath", kind=Kind.omitted, string=True, put_complete=True)
     file_name = Cpt(EpicsSignal, "FileName", kind=Kind.omitted, string=True, put_complete=True)
@@ -50,7 +50,7 @@ class FilePlugin(Device):
         if not str(assets).isascii():
             raise ConfigError(f"{assets}: IOCs need a path of ASCII characters (store.directory)")
         return (
-            (self.create_directory, -5),
+            (self.create_directory, -5),  # negative: how many levels of directories it may create
             (self.file_path, f"{assets}/{datetime.now():%Y/%m/%d}/"),
             (self.file_name, name),
             (self.file_template, "%s%s.h5"),
@@ -60,7 +60,9 @@ class FilePlugin(Device):
 
 
 class FileStream:
-    """The rows of one recording as a stream of a run: Collectable, writes stream assets.
+    """The rows of one recording as a stream of a run.
+
+    It implements bluesky's protocols `Collectable` and `WritesStreamAssets`.
 
     Parameters
     ----------
@@ -109,8 +111,9 @@ class FileStream:
         self.rows = 0
         """Number of rows of the recording, in all its files, that readers can see."""
         self.by_row = False
-        self._columns = columns
-        self._fixed: Sequence[StreamColumn] = ()
+        self._present_columns = columns
+        self._file_columns: Sequence[StreamColumn] = ()
+        """The columns of the present recording."""
         self.has_more = False
         self._rows_emitted = 0
         self._bundles: dict[str, list[ComposeStreamResourceBundle]] = {}
@@ -123,11 +126,11 @@ class FileStream:
     def begin(self, file: str) -> None:
         """Emit documents of the recording that begins with this file; `rows` counts its rows."""
         self.file, self._rows_emitted, self._bundles, self.has_more = file, 0, {}, False
-        self._fixed = self._columns()
+        self._file_columns = self._present_columns()
 
     def end(self) -> None:
         """Forget the file."""
-        self.file, self._fixed = "", ()
+        self.file, self._file_columns = "", ()
 
     @property
     def source(self) -> str:
@@ -143,7 +146,7 @@ class FileStream:
         self._bundles = {}
         return {
             self.key_of(column): column.describe(self.source)
-            for column in self._fixed or self._columns()
+            for column in self._file_columns or self._present_columns()
         }
 
     def key_of(self, column: StreamColumn) -> str:
@@ -182,7 +185,7 @@ class FileStream:
         file, start, stop = self.segments(self._rows_emitted, rows)[0]
         if file not in self._bundles:
             self.device.check_size()
-            self._bundles[file] = [self._compose(file, column) for column in self._fixed]
+            self._bundles[file] = [self._compose(file, column) for column in self._file_columns]
             for bundle in self._bundles[file]:
                 yield "stream_resource", bundle.stream_resource_doc
         size = 1 if self.by_row else stop - start
@@ -211,9 +214,10 @@ class FileStream:
 
 
 class OneStream:
-    """The part of a flyer whose rows are one stream, its attribute `stream`.
+    """Base class of flyers with one stream, the attribute `stream`.
 
-    Beside a `FileStreamDevice` it comes last, so that the methods of that class are used.
+    If `FileStreamDevice` is a base class too, list this class last: `raise_if_silent` and
+    `check_size` of that class must be used.
     """
 
     stream: FileStream

@@ -57,7 +57,8 @@ class FileStreamDevice(GuardedDevice):
         self.assets = Path(assets)
         self._changed = threading.Condition()
         self._silent_since = time.monotonic()
-        """Time of the last heartbeat, or of the last start of the timeout for silence."""
+        """Start of the timeout for silence (monotonic clock, s): the last heartbeat, or the last
+        restart of the timeout."""
         self._fault: HardwareError | None = None
         self._abort = self._watching = False
         self._followed: list[tuple[FileStream, EpicsSignalRO]] = []
@@ -207,10 +208,11 @@ class FileStreamDevice(GuardedDevice):
         for signal, value in stream.plugin.settings(self.assets, name):
             self._put(signal, value)
         # The monitor may still deliver the row count of the previous file.
-        before = [(*each, self._count_before(*each)) for each in ((stream, captured), *beside)]
+        counted = [(stream, captured), *beside]
+        before = [self._count_before(*each) for each in counted]
         self._put(stream.plugin.capture, 1)
-        for each in before:
-            self._await_new_count(*each)
+        for each, count in zip(counted, before, strict=True):
+            self._await_new_count(*each, count)
         stream.begin(self._read_now(stream.plugin.full_file_name))
 
     def _count_before(self, stream: FileStream, captured: EpicsSignalRO) -> int:

@@ -95,7 +95,7 @@ class Counter:
         self._total = 0
 
     async def count_to(self, total: int) -> None:
-        """Count what has come since the last call, of `total` since the start of the process."""
+        """Add the items since the last call; `total` is their number since the process started."""
         new, self._total = total - self._total, total
         if new:
             for pair in self._pairs:
@@ -293,12 +293,12 @@ async def _put_write_mode(obj: Any, instance: Any, value: Any) -> None:
     if value == WRITE_CAPTURE:
         raise ValueError("Capture, this camera knows only Single and Stream")
     await obj.readback.write(value)
-    obj.parent.write_singles()
+    obj.parent.choose_single_files()
 
 
 async def _put_auto_save(obj: Any, instance: Any, value: Any) -> None:
     await obj.readback.write(value)
-    obj.parent.write_singles()
+    obj.parent.choose_single_files()
 
 
 async def _put_capture(obj: Any, instance: Any, value: Any) -> int:
@@ -440,14 +440,14 @@ class Hdf(Plugin):
             await self.post_file_number()
         return not error
 
-    def write_singles(self) -> None:
-        """Write each picture to a file of its own when mode and AutoSave say so."""
+    def choose_single_files(self) -> None:
+        """Let the camera write a file for each picture if FileWriteMode and AutoSave require it."""
         single = self.file_write_mode.readback.raw_value == WRITE_SINGLE
         wanted = single and bool(self.auto_save.readback.raw_value)
         self.control.single_files = self if wanted else None
 
     def file_written(self, path: Path) -> None:
-        """Take note of a new file; called on the camera's thread after each.
+        """Note that a file was written; the camera's thread calls it after each file.
 
         A picture that cannot be written uses no number. Nothing is posted here: the event loop may
         be waiting for this thread. `post_file_number` posts later.

@@ -124,7 +124,7 @@ async def serve(group: PVGroup, args: argparse.Namespace, facts: Mapping[str, An
         for each in (channel, *channel.fields.values()):
             _never_hang(each, getattr(group, "post_error", None))
     context = Context(group.pvdb, [args.host])
-    # Beacons hasten reconnection; that nobody listens to them is no trouble.
+    # Beacons only make clients reconnect sooner; no error if a beacon cannot be sent
     context.log.addFilter(lambda record: "send beacon" not in record.msg)
 
     async def started(_library: Any) -> None:
@@ -169,7 +169,7 @@ async def serve(group: PVGroup, args: argparse.Namespace, facts: Mapping[str, An
 def _aim_beacons(host: str) -> None:
     """Keep beacons on this machine if no other can reach `host`; else they are broadcast.
 
-    By them the clients on other machines find a server that has been restarted.
+    Clients on other machines notice by the beacons that a server was restarted.
     """
     try:
         is_loopback = ipaddress.ip_address(host).is_loopback
@@ -248,7 +248,7 @@ async def post(channel: ChannelData, value: Any, severity: int | None = None) ->
     if isinstance(channel, ChannelEnum):
         value = channel.enum_strings[value]
     elif isinstance(value, str):
-        # caproto would raise, with what comes after it not posted.
+        # caproto would raise for other letters, and the posts after this one would be missing
         value = value.encode("latin-1", "replace").decode("latin-1")
         if isinstance(channel, ChannelChar):
             value = value[: channel.max_length]

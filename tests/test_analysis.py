@@ -408,6 +408,18 @@ def test_values_that_do_not_fit_their_column_are_errors(dtype: str, value: Any) 
         Misfit().result()
 
 
+@pytest.mark.parametrize("value", [None, 5, np.nan])
+def test_a_value_other_than_text_is_no_result_that_is_text(value: Any) -> None:
+    class Missing(Sums):
+        results = (Column("n", "<U8"), *Sums.results[1:])
+
+        def summarize(self, state: Any) -> Mapping[str, Any]:
+            return {**super().summarize(state), "n": value}
+
+    with pytest.raises(DataError, match="analysis sums: n: expected text, got"):
+        Missing().result()
+
+
 @settings(max_examples=30)
 @given(st.lists(st.integers(0, 9), min_size=1))
 def test_join_keeps_each_identity_once_in_order(identities: list[int]) -> None:

@@ -32,18 +32,17 @@ class AxisCamera(RecordingDevice, OneStream):
     file, opened at stage. Counts come from the number of rows that are visible in the file. It is
     not for a baseline, which triggers its devices also where the plan does not stage them.
 
-    Data keys, all external (``STREAM:``): ``NAME_image`` (H, W) uint8, or
-    (H, W, 3) in color; ``NAME_frame_number``;
-    ``NAME_frame_time``, unix s.
+    Data keys, all external (``STREAM:``): ``NAME_image`` (H, W) uint8, or (H, W, 3) in color;
+    ``NAME_frame_number``; ``NAME_frame_time``, Unix s.
 
     Parameters
     ----------
     prefix
-        Of the PVs, with its colon.
+        Prefix of the PVs, with its colon.
     assets
         Directory below which the IOC writes; a dated directory in it is made for each day.
     name
-        Of the device.
+        Name of the device.
     """
 
     acquire_period = Cpt(EpicsSignalWithRBV, "cam1:AcquirePeriod", kind=Kind.config)
@@ -85,8 +84,8 @@ class AxisCamera(RecordingDevice, OneStream):
     def trigger(self) -> DeviceStatus:
         """Take one picture; done when it is visible in the file.
 
-        Called again after a pause has cut off the first call, it takes a further one. After `stop`
-        it raises until the next `stage`.
+        If a pause interrupts it, the RunEngine calls it again, and it takes one more picture. After
+        `stop` it raises until the next `stage`.
         """
         # After a resume there can be one row more than events: the row of the trigger that the
         # pause cut off, and the row of the repeated trigger. Both get the same seq_num, and the

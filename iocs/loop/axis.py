@@ -1,8 +1,8 @@
 """IOC of the AXIS video camera: areaDetector's PVs over a `Camera`.
 
-Three parts as in areaDetector, `cam1:` (camera), `image1:` (newest picture, for looking only) and
+Three parts as in areaDetector, `cam1:` (camera), `image1:` (newest picture, for display only) and
 `HDF1:` (recording), each with `_RBV` readbacks, and `SIM:` with what the simulator knows to be
-true, for scoring only. `--list-pvs` prints all names. `--http` shows the pictures as an AXIS video
+true, for scoring only. `--list-pvs` prints all names. `--http` serves the pictures as an AXIS video
 server does, `--push-to` uploads them while the goniometer's video trigger is open.
 
     python -m iocs.axis --source sim --seed 3 --fps 30
@@ -105,7 +105,7 @@ class AxisIOC(OwnerGroup):
         self._image_number = -1
 
     async def post_error(self, message: str) -> None:
-        """Say on the message PV why a put was refused."""
+        """Post an error, such as why a put was refused, on the message PV."""
         await post(self.cam.status_message, message[:1000], AlarmSeverity.MINOR_ALARM)
 
     def close(self) -> None:
@@ -246,7 +246,7 @@ class AxisIOC(OwnerGroup):
 
 
 def build(args: argparse.Namespace) -> tuple[PVGroup, Mapping[str, Any]]:
-    """Make the IOC of the arguments, and what its ready line says."""
+    """Return the IOC for the arguments, and the facts for its ready line."""
     source = make_source(args)
     facts = {"source": source.name}
     if hasattr(source, "port"):

@@ -49,8 +49,8 @@ class Owner(Generic[Item, Result]):
     The source runs while it has a user: after `start`, during an acquisition, and while a queue of
     `subscribe(runs_source=True)` is open. All methods may be called from any thread. But `process`,
     `prepare`, endpoints and `on_item` must not call what starts or stops the source (`start`,
-    `stop_if_unused`, `stop`, `acquire`, `close`, the close of a queue): that may wait for the
-    thread that runs them.
+    `stop_if_unused`, `stop`, `acquire`, `close`, the close of a queue). Such a call may wait,
+    until a timeout, for the thread on which it was made.
 
     Parameters
     ----------
@@ -131,15 +131,17 @@ class Owner(Generic[Item, Result]):
         self._message, self._alarm = self.idle_text, False
         self._alarm_until = 0.0
         self._logs_errors = True
-        """Whether the next processing error is logged with its traceback. Only the first one since
-        the last message that is no alarm is: the tracebacks of all would fill the disk."""
+        """Whether the next processing error is logged with its traceback. Such an error sets it to
+        False, a message that is no alarm to True: the tracebacks of all errors could fill the
+        disk."""
         self._message_after_alarm = ""
         """Message to show at `_alarm_until`; empty: none."""
         self._last_arrival = time.monotonic()
         self._closing = False
         self._message_is_silence = False
         """Whether the present message says that no item arrives."""
-        self._silent_since = 0.0  # last arrival before the silence that was reported
+        self._reported_silence = 0.0
+        """Time of the last arrival before the silence that was reported last."""
         self._last_source_report = ""
         """The last message of the source since the last arrival; empty: none."""
         self._wake_monitor = threading.Event()
@@ -294,7 +296,7 @@ class Owner(Generic[Item, Result]):
             with self._lock:
                 if self.acquisition is not None:
                     return self.acquisition, False
-                self._calls.forget("on_item")  # of the acquisition before
+                self._calls.forget("on_item")  # the error in the previous acquisition
                 acquisition = self.acquisition = Acquisition(requested, on_item=on_item)
                 # Under the same lock: a running source may deliver the last item at once; the end
                 # of the acquisition then removes this user
@@ -428,7 +430,7 @@ class Owner(Generic[Item, Result]):
                 self._calls.call("after_source_stop", self.after_source_stop)
             self._running = should_run
             self._wake_monitor.set()
-        # Keep an alarm message, so that the user can read it, if no good item came after it
+        # After a stop an alarm stays, so that the user can read it, unless a good item followed it
         if not should_run and (not self._alarm or self._message_after_alarm):
             self.report(self.idle_text, alarm=False)
 
@@ -512,7 +514,8 @@ class Owner(Generic[Item, Result]):
             self._publisher.publish(processed.result)
         acquisition, refused = processed.acquisition, processed.refused
         if acquisition is not None and acquisition.is_final and processed.has_result:
-            # The acquisition was complete before this item, so the refusal of `prepare` is no loss
+            # `process` gave a result, so a refusal is one of `prepare`. It is no loss: the
+            # acquisition was complete before this item
             refused = None
         if refused is not None:
             self.losses.add(refused.cause)
@@ -611,15 +614,15 @@ class Owner(Generic[Item, Result]):
             acquisition.stopping = acquisition.is_final = True
             remaining = len(self.recorders)
 
-        def recorder_is_done() -> None:
+        def on_recorder_done() -> None:
             nonlocal remaining
             with self._lock:
                 remaining -= 1
                 if remaining:
                     return
-            all_is_stored()
+            finish()
 
-        def all_is_stored() -> None:
+        def finish() -> None:
             with self._lock:
                 if self.acquisition is acquisition:
                     self.acquisition = None
@@ -629,9 +632,9 @@ class Owner(Generic[Item, Result]):
             self._notify()
 
         for recorder in self.recorders:
-            recorder.end_acquisition(recorder_is_done)
+            recorder.end_acquisition(on_recorder_done)
         if not self.recorders:
-            all_is_stored()
+            finish()
 
     # ---- the monitoring thread
 
@@ -656,8 +659,8 @@ class Owner(Generic[Item, Result]):
                 self.report(held, alarm=False)
             silent_s = time.monotonic() - self._last_arrival
             is_silent = self.is_running and silent_s > SILENCE_S and self.expects_items()
-            if is_silent and self._silent_since != self._last_arrival:  # each silence once
-                self._message_is_silence, self._silent_since = True, self._last_arrival
+            if is_silent and self._reported_silence != self._last_arrival:  # each silence once
+                self._message_is_silence, self._reported_silence = True, self._last_arrival
                 names = {"item": self.item_name, "source": self.source.name}
                 silence = self.silence_text.format(**names, seconds=SILENCE_S)
                 why = self._last_source_report

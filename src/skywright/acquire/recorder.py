@@ -3,10 +3,12 @@
 A synchronous recorder writes on the owner's thread; its own thread then only makes rows visible
 that the owner's thread has not flushed.
 
-A row group is written by a chain of `append`: `Recorder` calls that of a `RecordingFile`, such as
-`ImageFile` of `image_layout`, which says what is lost. That calls a writer of `skywright.files`,
-such as `ImageWriter`, which knows the columns of an image. The writer calls `ColumnWriter`, which
-writes the columns to HDF5.
+Three methods named `append` write a row group, each of which calls the next one:
+
+- `RecordingFile.append`, for example of `ImageFile` in `image_layout`; it returns what is lost.
+- `append` of a writer in `skywright.files`, for example of `ImageWriter`, which knows the columns
+  of an image.
+- `ColumnWriter.append`, which writes the columns to HDF5.
 """
 
 import logging
@@ -49,8 +51,8 @@ Result = TypeVar("Result", contravariant=True)
 RowGroup = TypeVar("RowGroup")
 """What `Layout.row_group` returns: the rows that one result gives."""
 RowGroupIn = TypeVar("RowGroupIn", contravariant=True)
-"""The same for `RecordingFile`, which takes row groups only as arguments: a type checker demands
-that a protocol declares this, by `contravariant`."""
+"""`RowGroup` for the protocol `RecordingFile`. Its methods take row groups and return none; type
+checkers require `contravariant` for such a protocol."""
 
 
 class Writer(Protocol):
@@ -137,9 +139,9 @@ class Layout(ABC, Generic[Result, RowGroup]):
     ) -> RecordingFile[RowGroup] | None:
         """Create the file; return None to wait for a row group that gives its shape.
 
-        If `must_create` is True, `open` must return a file if it has rows for it, because a caller
-        waits for them or the recording ends. After None, `open` is called again with more row
-        groups.
+        `must_create` is True if a caller waits for these rows, or if the recording ends. Then
+        `open` may return None only if `groups` has no row for the file. After None, `open` is
+        called again with more row groups.
         """
 
     def open_early(self, path: Path) -> RecordingFile[RowGroup] | None:
@@ -362,7 +364,8 @@ class Recorder(Generic[Result, RowGroup]):
             now, else the first result does.
         count
             Number of rows after which the recording ends by itself; 0: never. Rows that come later
-            are not recorded and not counted as lost. If the file cannot be created, all count.
+            are not recorded and not counted as lost. If the file cannot be created, all rows that
+            come count as lost, also those beyond this number.
 
         Returns
         -------
@@ -383,7 +386,8 @@ class Recorder(Generic[Result, RowGroup]):
                 except (OSError, DataError) as error:
                     self.error = str(error)
         with self._queue_changed:
-            self._queue_changed.notify_all()  # the pause of the thread is shorter from now on
+            # The thread must compute its pause again: it is shorter while a recording is open
+            self._queue_changed.notify_all()
         self._changed()
         return self.error
 
@@ -426,7 +430,7 @@ class Recorder(Generic[Result, RowGroup]):
     # ---- the recorder's thread
 
     def _work(self) -> None:
-        while not self._ends():
+        while not self._check_end():
             groups, when_visible, number = self._next()
             flushed = False
             with self._file_lock:
@@ -451,8 +455,8 @@ class Recorder(Generic[Result, RowGroup]):
         except Exception:
             logger.exception("%s: a callback failed", self.layout.name)
 
-    def _ends(self) -> bool:
-        """Return whether the recorder is closed, and no callback waits in its queue."""
+    def _check_end(self) -> bool:
+        """Store in `_has_ended`, and return, whether the recorder is closed and its queue empty."""
         with self._queue_changed:
             self._has_ended = self._closing and not self._queue
             return self._has_ended

@@ -231,13 +231,13 @@ class _Run(Generic[Item]):
             self.error = HardwareError(f"{source.name}: {type(error).__name__}: {error}")
         self.opened.set()
         try:
-            while self.error is None and not self.stopping.is_set() and self._one():
+            while self.error is None and not self.stopping.is_set() and self._deliver_next():
                 pass
         finally:
             self.stopping.set()
             source._halt()  # noqa: SLF001  this class is a part of the source
 
-    def _one(self) -> bool:
+    def _deliver_next(self) -> bool:
         """Deliver the next item; return False when there are no more."""
         try:
             item = self._source.next(POLL_TIMEOUT_S)

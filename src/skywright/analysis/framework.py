@@ -78,9 +78,9 @@ class Analysis(ABC, Generic[Statistic]):
     optional: ClassVar[Sequence[str]] = ()
     """Further data keys, given to `measure` if the stream has them."""
     arrays: ClassVar[Mapping[str, ArrayInput]] = {}
-    """Shape and dtype that array inputs must have, by input. This check excludes data keys whose
-    name ends like the input but which are something else, for example the count ``n_flat_image``,
-    or the ``image`` of another kind of detector."""
+    """Shape and dtype that array inputs must have, by input. A data key is found by the end of its
+    name. So a key of something else may be found too, for example the count ``n_flat_image``, or
+    the ``image`` of another kind of detector; this check excludes it."""
     stream: ClassVar[str] = "members"
     """Name of the derived run's stream with the columns, for example ``pulses``."""
     columns: ClassVar[Sequence[Column]] = ()
@@ -494,8 +494,8 @@ class IdentityOrder:
         reached = np.maximum.accumulate(settings.astype(np.int64))
         before = int(reached[0]) - 1 if self.setting is None else self.setting
         self.setting = max(int(reached[-1]), before)
-        ahead = np.concatenate(([before], np.maximum(reached[:-1], before)))
-        return np.flatnonzero(reached > ahead).tolist()
+        reached_before = np.concatenate(([before], np.maximum(reached[:-1], before)))
+        return np.flatnonzero(reached > reached_before).tolist()
 
     def _note_highest(self, places: NDArray[np.int64]) -> None:
         if len(places):

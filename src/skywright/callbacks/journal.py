@@ -279,7 +279,7 @@ class Journal:
         if name == "start":
             return self._open_run(doc)
         if name in ("stop", "descriptor", "resource", "stream_resource"):
-            # A run of which `run_start` is unknown has no journal here
+            # `get` returns None for an unknown `run_start`: that run has no journal here
             run_uid = doc.get("run_start")
             file = self._files.get(run_uid) if run_uid else self._newest_file()
             if file is not None and name != "stop":

@@ -102,7 +102,8 @@ class LiveAnalysis(Reports):
             log.exception("analysis %s: %s document could not be processed", self.name, name)
 
     def _accept(self, name: str, doc: Document) -> None:
-        # The session parses the documents too: `Reports.announced` is the number of their frames
+        # The worker parses each document again. This process parses it too, for
+        # `Reports.announced`, the number of frames in the documents
         uid = self._ids.of(name, doc)
         if uid is None:
             log.debug("analysis %s: %s document of an unknown run is ignored", self.name, name)
@@ -181,7 +182,7 @@ class LiveAnalysis(Reports):
         Raises
         ------
         TimeoutError
-            If it has not.
+            If it is not ready within `timeout_s`.
         """
         self.start()
         if not self._supervisor.ready.wait(timeout_s):

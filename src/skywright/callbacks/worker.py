@@ -50,7 +50,7 @@ class SessionPipe:
     Parameters
     ----------
     source
-        File descriptor from which lines are read, from now on, so that the pipe never fills.
+        File descriptor of the lines. A thread reads it at once, so that the pipe never fills.
     messages
         Where messages go.
     """
@@ -227,7 +227,7 @@ class Worker:
         self._session.send("run_done", {"raw_uid": uid})
 
     def _of(self, uid: str) -> list[StreamAnalysis]:
-        return [each for (owner, _), each in self._streams.items() if owner == uid]
+        return [each for (raw_uid, _), each in self._streams.items() if raw_uid == uid]
 
     def _begin_streams(self, run: RawRun) -> None:
         done = self._done_streams.get(run.uid, ())
@@ -245,7 +245,7 @@ class Worker:
                     second,
                 )
                 self._streams[run.uid, name] = stream
-                # So the session knows the uid if this process dies
+                # So the session knows the uid of the derived run if this process dies
                 self._session.send("progress", stream.take_progress())
 
     def _step(self, stream: StreamAnalysis) -> bool:
@@ -286,7 +286,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     log_to_stderr()
-    # Read from now on: the first documents can fill the pipe while we still compile.
+    # Read before the analysis is compiled: the first documents can fill the pipe meanwhile.
     session = SessionPipe(sys.stdin.fileno(), keep_stdout())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a session pauses the plan, not us
     journal = Journal(options.journal)

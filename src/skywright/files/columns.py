@@ -293,6 +293,7 @@ class ColumnCaster:
             If they are of a kind that the column cannot hold at all.
         """
         dtype = np.dtype(column.dtype)
+        # Types of numbers whose values all fit, or the column's own type: nothing to check
         if np.can_cast(values.dtype, dtype, "safe" if dtype.kind in "iubfc" else "no"):
             return values.astype(dtype, copy=False)
         try:
@@ -301,7 +302,8 @@ class ColumnCaster:
                 wrong = np.char.str_len(values) > dtype.itemsize
                 problem = f"text of {values.itemsize} bytes"
             elif dtype.kind == "U":
-                values = values.astype(str)
+                if values.dtype.kind != "U":
+                    values = np.char.decode(_as_bytes(values), "utf-8")
                 wrong = np.char.str_len(values) > dtype.itemsize // 4
                 problem = "text"
             elif dtype.kind in "iu":
@@ -373,7 +375,8 @@ def _out_of_range(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[np.bool
         return ~np.fromiter(fits, bool, values.size).reshape(values.shape)
     if values.dtype.kind != "f":
         raise TypeError(f"expected integers, got {values.dtype}")
-    # float64 represents 2**63 exactly; it is the smallest value that is too large
+    # `above` is the smallest float64 that is too large. The limit of 64-bit integers is no float64;
+    # it is rounded up to 2**63 or 2**64, which is already too large
     above = np.float64(limits.max) + (1.0 if limits.max < 2**53 else 0.0)
     is_inside = (values >= np.float64(limits.min)) & (values < above)
     with np.errstate(invalid="ignore"):
@@ -457,6 +460,8 @@ class ColumnReader(Closing):
                     raise DataError(f"{self.path}: has no dataset {path} ({why})") from error
                 if not isinstance(dataset, h5py.Dataset):
                     raise DataError(f"{self.path}: {path} is no dataset")
+                # HDF5 opens a file once for the whole process: if this process writes it, this
+                # reader has the writer's intent too
                 written_here = self._file.id.get_intent() & h5py.h5f.ACC_RDWR
                 alone = not written_here and self._is_opened_once(dataset)
                 try:

@@ -166,7 +166,9 @@ class IndexReader(Closing):
         return self._index.count()
 
     def read(self, path: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
-        """Read records `start` to `stop` of a column; fewer if fewer are there, (0,) if none is.
+        """Return records `start` to `stop` of a column.
+
+        There are fewer if the index has fewer. If it has none of them, the shape may be (0,).
 
         Raises
         ------

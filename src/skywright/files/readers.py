@@ -108,7 +108,7 @@ def first_row(parameters: Mapping[str, Any]) -> int:
 
     It is above 0 if the parameter ``slice`` of the stream resource, ``start:stop``, leaves out the
     rows before it. The store writes such a slice for the rows without an event at the end of an
-    interrupted run. Other programs give a list with an item for each axis.
+    interrupted run. Other programs may write the slice as a list, with an item for each axis.
 
     Raises
     ------

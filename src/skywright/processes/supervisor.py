@@ -119,10 +119,10 @@ class Supervisor:
         Raises
         ------
         HardwareError
-            If a service ends or times out before it is ready and may not be late, cannot be
-            started, or ends because of its configuration. The message has its name and the reason:
-            exit status and last log line where there are any. The others are then still running;
-            call `stop`.
+            If a service cannot be started, or ends because of its configuration before it is ready.
+            Also if a service that must not be late ends or times out before it is ready. The
+            message has its name and the reason: exit status and last log line where there are any.
+            The others are then still running; call `stop`.
         """
         self._logs.mkdir(exist_ok=True)
         self._tasks = [asyncio.create_task(self._keep(service)) for service in self._services]
@@ -131,7 +131,7 @@ class Supervisor:
         all_started.cancel()
         for task in self._tasks:
             if task.done():
-                task.result()  # raises why
+                task.result()  # raises the error that has ended the task
 
     async def _all_started(self) -> None:
         for event in self._start_done.values():
@@ -145,7 +145,7 @@ class Supervisor:
         ]
 
     def report(self, name: str, message: str) -> None:
-        """Report; a full disk, or a reader of a pipe that is gone, ends no service."""
+        """Report a message of a service; log an `OSError`, such as a full disk or a closed pipe."""
         try:
             self._report(name, message)
         except OSError as error:

@@ -1,4 +1,4 @@
-"""Documents of a stored run, as ``run.documents()`` asks the server for them."""
+"""Exports the documents of a stored run; tiled's server calls this for ``run.documents()``."""
 
 import json
 from collections.abc import AsyncIterator, Iterator
@@ -17,9 +17,9 @@ from skywright.store.tiled_writer import INTERNAL, SQL_TABLE
 
 Document = dict[str, Any]
 FILES, SEGMENTS = "skywright_files", "skywright_segments"
-"""Parameters that pass through the stock exporter."""
-OF_SEVERAL_FILES = ("template", "chunk_shape")
-"""Parameters with which the stock exporter makes one resource of several files."""
+"""Parameters of a `_Column`, which the stock exporter copies into its StreamResource."""
+MULTI_FILE_PARAMETERS = ("template", "chunk_shape")
+"""Parameters that the stock exporter adds to combine several files into one resource."""
 
 
 async def export_documents(
@@ -27,28 +27,31 @@ async def export_documents(
 ) -> AsyncIterator[str]:
     """Export a run as a JSON sequence; see ``bluesky_tiled_plugins.exporters``.
 
-    The stock exporter knows one table a stream, that of events, and one range of rows for each data
-    key. It gets each column of a table of files as an array, and what it says of the array's rows
-    is replaced by a document for each file and each range. A table that is still open has no rows.
+    The stock exporter expects one table in each stream, that of events, and one range of rows for
+    each other data key. So it gets each column of a table of files as an array (`_Column`). Its
+    stream documents of such an array are replaced by a StreamResource for each file, and a
+    StreamDatum for each range of rows. The last range has no rows while the table is open.
     """
 
     async def filter_for_access(run: _Run) -> _Run:
         return _Run(await filtered(run.adapter))
 
-    parts: dict[str, list[Segment]] = {}
+    segments_of: dict[str, list[Segment]] = {}
     async for record in json_seq_exporter(mimetype, _Run(adapter), metadata, filter_for_access):
         if not record.startswith('\x1e{"name": "stream_'):
             yield record
             continue
         document = json.loads(record[1:])
-        for doc in _of_each_file(document["name"], document["doc"], parts):
+        for doc in _expand(document["name"], document["doc"], segments_of):
             yield "\x1e" + json.dumps({"name": document["name"], "doc": doc}) + "\n"
 
 
-def _of_each_file(name: str, doc: Document, parts: dict[str, list[Segment]]) -> Iterator[Document]:
-    """Yield what replaces a document: itself, or a document for each file or range of rows.
+def _expand(name: str, doc: Document, segments_of: dict[str, list[Segment]]) -> Iterator[Document]:
+    """Yield the documents that replace a stream document of the stock exporter.
 
-    tiled exports one document for a column of a table, whatever the number of its files.
+    A document of a column (`_Column`) becomes one document for each file, or for each range of
+    rows. Any other document is yielded as it is. `segments_of` collects the ranges of rows by uid
+    of the stream resource, which comes before its stream datum.
     """
     if name == "stream_resource":
         parameters = doc["parameters"]
@@ -56,24 +59,26 @@ def _of_each_file(name: str, doc: Document, parts: dict[str, list[Segment]]) -> 
         if files is None:
             yield doc
             return
-        parts[doc["uid"]] = segments
-        plain = {key: parameters[key] for key in parameters if key not in OF_SEVERAL_FILES}
+        segments_of[doc["uid"]] = segments
+        plain = {key: parameters[key] for key in parameters if key not in MULTI_FILE_PARAMETERS}
         for number, uri in enumerate(files):
             yield doc | {"uid": f"{doc['uid']}/{number}", "uri": uri, "parameters": plain}
         return
     resource = doc["stream_resource"]
-    if resource not in parts:
+    if resource not in segments_of:
         yield doc
         return
     seq_num = 1
-    for number, (file, start, stop) in enumerate(parts[resource]):
-        count = (start if stop is None else stop) - start
+    for number, (file, start, stop) in enumerate(segments_of[resource]):
+        count = 0 if stop is None else stop - start  # None: the table is still open
         rows = datum(f"{resource}/{file}", start, seq_num, count)
         yield doc | {"uid": f"{doc['uid']}/{number}", **rows}
         seq_num += count
 
 
 class _Run:
+    """A run as the stock exporter expects it: its streams are `_Stream`."""
+
     def __init__(self, adapter: Any) -> None:
         self.adapter = adapter
         self.specs = adapter.specs
@@ -84,6 +89,8 @@ class _Run:
 
 
 class _Stream:
+    """A stream as the stock exporter expects it: one table of events, and arrays."""
+
     def __init__(self, adapter: Any) -> None:
         self._adapter = adapter
         self._columns: dict[str, _Column] = {}
@@ -114,9 +121,10 @@ class _Stream:
 
 
 class _Events:
-    """The one table of events that the stock exporter knows.
+    """The one table of events that the stock exporter expects.
 
-    Tables of many columns are several nodes; a data key with the name of the table is a node too.
+    The store splits a table of many columns into several nodes (`tables`). `array` is the node of a
+    data key that has the name of the table, `INTERNAL`.
     """
 
     def __init__(self) -> None:
@@ -135,9 +143,13 @@ def _number(asset: Any) -> int:
 
 
 class _Column:
+    """A column of a table of files as an array, as the stock exporter expects it."""
+
     def __init__(self, table: Any, name: str) -> None:
         rows = rows_of(table) or 0
         dtype = table.structure.meta.dtypes[name]
+        # Text is of dtype object in tables, which arrays cannot have. The exporter reads the shape
+        # only, so any other dtype will do
         dtype = np.dtype("S1") if dtype.kind == "O" else dtype
         shape = ((rows,),), (rows,)
         self._source = table.model_copy(

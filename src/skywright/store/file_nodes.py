@@ -78,8 +78,8 @@ def data_sources(
     data_keys
         Data keys of the stream, as they are stored.
     virtual_directory
-        Directory for the virtual files that leave rows out: superseded ones, and those of other
-        streams.
+        Directory of the virtual files. A virtual file leaves out rows that were superseded, or that
+        belong to other streams.
     tables
         Whether the server has the adapter for tables of columns.
     ended

@@ -50,8 +50,8 @@ RETRY_LATER_STATUS = PROXY_STATUS | {429}
 REFUSED_STATUS = {401, 403}
 """Answers to a wrong key, or to a run that the access policy does not take."""
 UPDATE_S = (1.0, 5.0)
-"""(shortest, longest) period of array updates in tiled, s. After each update the next one waits as
-long as the writer has existed, within these limits. The rows of tables are sent at each step."""
+"""(shortest, longest) time from one array update in tiled to the next, s. Within these limits it is
+the age of the writer at the first of the two. The rows of tables are sent at each step."""
 
 log = logging.getLogger(__name__)
 
@@ -204,8 +204,9 @@ class RunIngest:
         line_writer = self._line_writer
         if line_writer is not None and (lines or line_writer.is_due()):
             line_writer.write(lines or [])
-            if self.contents.stop is None:  # else the end of the run may be what fails
-                # A full write must not reset them: what failed may come after what it has written
+            # Not after a part of a full write: what fails may come after that part. Not after the
+            # stop document either: `_finish` may be what fails
+            if self.contents.stop is None:
                 self._failures = self._unanswered = 0
         if line_writer is not None and self.contents.stop is not None:
             return self._finish(line_writer, start)

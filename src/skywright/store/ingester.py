@@ -66,7 +66,7 @@ def ingest_lock(directory: Path) -> Iterator[None]:
 
 
 def adopt_temporary(path: Path) -> None:
-    """Rename the temporary journal of a dead writer; delete it if its start is incomplete."""
+    """Rename the temporary journal of a dead writer; delete it if it has no start document."""
     with locked_if_dead(path) as dead:
         if not dead:
             return
@@ -142,7 +142,7 @@ class Ingester:
         return busy
 
     def _followed(self) -> list[RunIngest]:
-        """Return the runs that are not done, oldest first."""
+        """Find new and removed journals; return the runs that are not done, oldest first."""
         for path in self.journals.glob(f"*{TEMPORARY_SUFFIX}"):
             with self._noting_failures(path):
                 adopt_temporary(path)
@@ -193,11 +193,11 @@ def run_until(ingester: Ingester, stop: threading.Event) -> None:
             SCAN_S,
         )
 
-    def set_at_stop() -> None:
+    def wake_at_stop() -> None:
         stop.wait()
         wake.set()
 
-    threading.Thread(target=set_at_stop, name="wake", daemon=True).start()
+    threading.Thread(target=wake_at_stop, name="wake", daemon=True).start()
     delay = BACK_OFF_S[0]
     while not stop.is_set():
         wake.clear()

@@ -50,7 +50,8 @@ class ExternalRows:
         self._file_of: dict[str, str] = {}
         """URI of each stream resource, by its uid."""
         self._first = first
-        """Index of row 0, by URI of the file; of all streams of the run with this data key."""
+        """Index of row 0, by URI of the file. All streams of the run that have this data key share
+        it."""
 
     def index_of_row_0(self, resource: str) -> int:
         """Return the index of row 0 of a file, as stream datums count.

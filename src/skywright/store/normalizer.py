@@ -1,7 +1,7 @@
 """Normalizes documents of any bluesky version for the rest of the store.
 
-The result has no reserved names among the data keys and none twice, and no resource and datum
-documents.
+In the result no data key has a reserved name, no two data keys of a stream have one name, and
+resource and datum documents are replaced by stream documents.
 """
 
 import copy
@@ -23,6 +23,7 @@ COLUMN_BYTES = 58
 """Greatest length of a column's name: tiled's limit is 63, for ``ts_``, the name, and two
 underscores that tell it from names like it; further ones get a checksum."""
 PASSED = ("start", "stream_datum", "")
+"""Names of lines that are not changed; a broken line has no name."""
 
 
 class _StoredNames(dict[str, str]):
@@ -148,8 +149,9 @@ class DocumentNormalizer:
 
     def _note_if_changed(self, name: str, wanted: str, stored: str, what: str) -> None:
         if stored != _NOT_IN_ADDRESSES.sub("_", name):
-            is_free = stored == wanted != node_name(name)
-            why = "no column can have its name" if is_free else "its name is taken"
+            # `wanted` is what `column_name` made of a name that no column can have
+            no_column = stored == wanted != node_name(name)
+            why = "no column can have its name" if no_column else "its name is taken"
             self._out.append(("note", {"text": f"{what}: stored as {stored}: {why}"}))
 
     def _take_event(self, event: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What our own server can do beside tiled's: write the nodes of a run, and finish it, at once.
+"""Routes that our server adds to tiled's: write the nodes of a run, or finish it, in one request.
 
 tiled looks up each node on the path of a request, which costs more than the work itself. A server
 with an access policy or webhooks refuses these requests (501): tiled itself must ask the policy, or

@@ -58,8 +58,8 @@ def _time(stamp: Any) -> float:
 class SequenceSorter:
     """Sorts the events of a stream by seq_num; of events with the same seq_num the last is kept.
 
-    After a resume the RunEngine gives a seq_num again; when the run ends before it has caught
-    up, the numbers in the journal are out of order.
+    After a resume the RunEngine may emit events again, with seq_nums that it has used before. Then
+    the last event of a low seq_num can be behind that of a higher one in the journal.
     """
 
     def __init__(self, stream: Stream) -> None:

@@ -163,7 +163,7 @@ class RunNodes:
         Returns
         -------
         dict
-            Of the nodes that the server cannot read: path, and the reason.
+            For each node that the server cannot read: the path, and the reason.
 
         Raises
         ------

@@ -94,7 +94,7 @@ class PushReceiver:
         Raises
         ------
         OSError
-            If the port cannot be had.
+            If it cannot listen on the port.
         """
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(lambda: _Sender(self), host, port)

@@ -31,13 +31,16 @@ NOT_RECEIVED = ("cut off", "refused", "too large")
 
 
 class SingleFiles(Protocol):
-    """Names the files of pictures that get one each; the camera's thread calls both."""
+    """Chooses the paths when each picture is written to a file of its own.
+
+    The camera's thread calls both methods.
+    """
 
     def next_path(self) -> Path:
-        """Return the path of the next file; the same until that is written."""
+        """Return the path of the next file; the same one until `file_written` is called."""
 
     def file_written(self, path: Path) -> None:
-        """Go on to the path after this one."""
+        """Note that the file was written; `next_path` may return another path from now on."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ class CameraState:
     """Why the last picture could not be written; empty when it was."""
     message: str
     alarm: bool
-    """Whether somebody should act."""
+    """Whether the message needs an action of the operator."""
     lost: tuple[int, ...]
     """Pictures lost, by cause (`LOST_CAUSES`), since the start of the process."""
     truth: Mapping[str, Any] | None
@@ -144,7 +147,7 @@ class Camera:
 
     @property
     def single_files(self) -> SingleFiles | None:
-        """When set, each picture goes to a file of its own, of the path that this gives."""
+        """If set, each picture is written to a file of its own, whose path this object chooses."""
         return self._singles.files
 
     @single_files.setter
@@ -191,7 +194,7 @@ class Camera:
         width, height = size
         return (height, width, 3) if self.color else (height, width)
 
-    # ---- what others ask for
+    # ---- methods for endpoints
 
     def acquire(
         self, requested: int = 0, on_item: Callable[[SourceFrame], None] | None = None
@@ -225,16 +228,19 @@ class Camera:
         return self._owner.stop_acquisition()
 
     def start_capture(self, path: Path, count: int = 0, lazy: bool = False) -> str:
-        """Start a recording, one under way is closed first; return why it failed, empty if not.
+        """Start a recording; an open one is closed first.
+
+        Return an error message, empty if it succeeded.
 
         Parameters
         ----------
         path
-            Of the new ``.h5`` file; its directory must exist.
+            Path of the new ``.h5`` file; its directory must exist.
         count
-            Number of pictures after which it ends by itself, 0 never.
+            Number of pictures after which it ends by itself; 0: never.
         lazy
-            Create the file with the first picture only, in that picture's size.
+            True: create the file only when the first picture arrives, with the size of that
+            picture.
         """
         self._recorder.stop()  # before `_shape`, which returns the shape of an open recording
         known = (self.source.size or self._size) is not None and not lazy

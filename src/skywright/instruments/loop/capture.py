@@ -1,9 +1,10 @@
-"""One recording of the camera: pixels in HDF5, in areaDetector's layout, the image files beside it.
+"""One recording of the camera, which is up to three files.
 
-``NAME.h5`` holds the pictures; ``NAME.mjpeg`` every image file exactly as received, one after the
-other; ``NAME.rejected.h5``, only when there are any, a row for each picture that could not become
-pixels of the recording (its bytes are in the ``.mjpeg`` all the same). A file that waits for its
-first picture begins with the first one that can be decoded.
+- ``NAME.h5`` has the pixels, in areaDetector's HDF5 layout. If the size of the pictures is not
+  known at the start, the file is created with the first picture that can be decoded.
+- ``NAME.mjpeg`` has every image file exactly as received, one after the other.
+- ``NAME.rejected.h5`` has a row for each picture whose pixels cannot be in ``NAME.h5``; the bytes
+  of such a picture are in ``NAME.mjpeg``. The file is created with the first such picture.
 """
 
 from collections import Counter
@@ -53,7 +54,8 @@ class Picture:
 
     frame: SourceFrame
     image: NDArray[np.uint8] | None
-    """(H, W) or (H, W, 3) uint8; None when it cannot be decoded: the recording keeps its bytes."""
+    """(H, W) or (H, W, 3) uint8; None if it cannot be decoded. The recording then has its bytes
+    only."""
 
 
 class PictureFile:
@@ -104,10 +106,10 @@ class PictureFile:
     def add(self, frame: SourceFrame, image: NDArray[np.uint8]) -> None:
         """Record a picture; one that raises is not recorded.
 
-        A picture smaller than those of the recording lies at their upper left, so that its
-        coordinates hold; the columns of width and height say where it ends.
+        A picture smaller than those of the recording is stored in the upper left corner, so that
+        its pixel coordinates do not change; the columns of width and height are its size.
         """
-        with self._kept(frame) as (offset, size):
+        with self._appended_to_mjpeg(frame) as (offset, size):
             extra = {SENDER_TIME: frame.sender_time, JPEG_OFFSET: offset, JPEG_SIZE: size}
             time_ns = round(frame.time * 1e9)
             self._images.append(frame.frame_number, image, time_ns, frame.time, extra)
@@ -117,7 +119,7 @@ class PictureFile:
         if self._rejected is None:
             path = self.path.with_suffix(".rejected.h5")
             self._rejected = ColumnWriter(path, _REJECTED, Column(REJECTED_IDENTITY, "<i8"))
-        with self._kept(frame) as (offset, size):
+        with self._appended_to_mjpeg(frame) as (offset, size):
             values = (frame.time, offset, size, CAUSES.index(cause), *shape[:2])
             row = {column.path: value for column, value in zip(_REJECTED, values, strict=True)}
             self._rejected.append(frame.frame_number, row)
@@ -135,8 +137,11 @@ class PictureFile:
                 self._rejected.close()
 
     @contextmanager
-    def _kept(self, frame: SourceFrame) -> Iterator[tuple[int, int]]:
-        """Append a picture's file to the ``.mjpeg``, yield offset and size; (-1, 0) without one."""
+    def _appended_to_mjpeg(self, frame: SourceFrame) -> Iterator[tuple[int, int]]:
+        """Append the image file to the ``.mjpeg``; yield its offset and size.
+
+        They are (-1, 0) if there is no image file. An error in the with block removes it again.
+        """
         before, data = self._offset, frame.data or b""
         try:
             rest = memoryview(data)

@@ -1,8 +1,8 @@
-"""Where camera pictures come from: one interface for simulated, replayed and received ones.
+"""The interface of the camera's sources, simulated, replayed or real, and what they deliver.
 
-A source is silent until `start`. It hands each picture to `deliver` from a thread of its own, in
-the order of its frame numbers, and reports errors through `report`. Frame numbers grow for as long
-as the source lives, over stops and starts; a gap says that pictures were lost on the way.
+A source delivers nothing before `start`. It calls `deliver` with each picture, on a thread of its
+own, in the order of the frame numbers, and `report` with each error. Frame numbers increase as long
+as the source object exists, over stops and starts; a missing number is a lost picture.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,13 +19,13 @@ from skywright.instruments.loop.picture import decode
 
 @dataclass(frozen=True, eq=False)
 class SourceFrame:
-    """One picture as it came."""
+    """One picture as it was received."""
 
     frame_number: int
-    """Identity; grows, gaps are lost pictures."""
+    """Identity; it increases, and a missing number is a lost picture."""
     time: float
-    """Unix seconds: begin of its arrival, or the sender's time plus a fitted offset, less the delay
-    of the camera where that is given."""
+    """Time of the picture, Unix s. The source takes the time when it arrived, or the sender's time
+    plus a fitted offset; it subtracts the delay of the camera if that is configured."""
     data: bytes | None = None
     """The image file exactly as received (JPEG or PNG); None when the source has pixels only."""
     image: NDArray[np.uint8] | None = None
@@ -42,7 +42,7 @@ class SourceFrame:
 
     @property
     def name(self) -> str:
-        """What messages call it."""
+        """Name of the picture in messages."""
         return f"frame {self.frame_number}"
 
     def pixels(self, color: bool) -> NDArray[np.uint8]:
@@ -65,13 +65,13 @@ class Source(acquire_source.Source[SourceFrame], Protocol):
 
     @property
     def size(self) -> tuple[int, int] | None:
-        """Width and height, px, of the newest picture or the next; None while it is not known.
+        """Width and height of the pictures, px; None while they are not known.
 
         Takes no lock that is held during a delivery.
         """
 
     period_s: float
-    """Time between pictures; 0 when the sender alone knows it."""
+    """Time between pictures, s; 0 if the sender sets it."""
 
 
 def camera_pace(period_s: float) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""Pictures that are asked for over the network: the stream of an AXIS camera, or single pictures.
+"""Sources that request pictures over the network: the stream of an AXIS camera, or single pictures.
 
-A video server gives no time of exposure. Arrival is 60 to 300 ms late and scatters; the time that
-some senders write beside a picture scatters less, but is by another clock. `make_dating` returns
-what makes the best of both.
+A video server sends no time of exposure. A picture arrives 60 to 300 ms after its exposure, and
+this delay scatters. Some senders add a time to each picture; it scatters less, but comes from
+another clock. `make_dating` returns a function that computes the time of a picture from both.
 """
 
 import asyncio
@@ -46,17 +46,18 @@ CLOCK_SET_S = 60.0
 that its clock was set."""
 
 Date = Callable[[float, float], float]
-"""From arrival and the sender's time (NaN: none), unix s each, to the time of the picture."""
+"""Takes the arrival of a picture and the sender's time (NaN: none); returns the picture's time. All
+are Unix s."""
 
 
 def make_dating(delay_s: float = 0.0, clock: Literal["arrival", "sender"] = "arrival") -> Date:
-    """Return what dates pictures.
+    """Return a function that computes the time of each picture.
 
     Parameters
     ----------
     delay_s
-        From exposure to arrival. `calibrate_camera` fits it from sweeps of the spindle in both
-        directions; one that is configured here must not be in the calibration too.
+        Time from exposure to arrival, s. `calibrate_camera` fits it from sweeps of the spindle in
+        both directions. A delay must not be both here and in the calibration.
     clock
         ``arrival`` trusts the arrival of each picture. ``sender`` trusts the differences of the
         sender's times and fits its offset: the least of arrival less sender's time, over the last
@@ -85,24 +86,25 @@ def make_dating(delay_s: float = 0.0, clock: Literal["arrival", "sender"] = "arr
 
 
 class Fetched(PolledSource[SourceFrame], ABC):
-    """Delivers the pictures of a camera.
+    """Base class of the sources that request pictures of a camera.
 
-    When they end or fail it reports why and asks again, after a pause that doubles from
-    `FIRST_PAUSE_S` to `MOST_PAUSE_S` until a picture comes. The camera does not number its
-    pictures, so a loss cannot be seen.
+    When the camera fails or ends its stream, the source reports the reason and requests again after
+    a pause. The pause doubles from `FIRST_PAUSE_S` to `MOST_PAUSE_S` until a picture arrives. The
+    camera does not number its pictures, so a loss cannot be detected.
 
     Parameters
     ----------
     url
         ``http://camera`` or the whole address; user and password may be in it.
     user, password
-        Of the camera; digest or basic, as it asks.
+        Login of the camera, digest or basic as the camera requires.
     size
-        Width and height, px, when known before the first picture; then that of the newest.
+        Width and height of the first picture, px, if known. The attribute `size` then follows the
+        newest picture.
     date
-        Gives the time of a picture (`make_dating`).
+        Computes the time of a picture (`make_dating`).
     limit_s
-        Longest time without a byte, or for one picture.
+        Maximum time without a byte, or for one picture, s.
 
     Raises
     ------
@@ -112,7 +114,7 @@ class Fetched(PolledSource[SourceFrame], ABC):
 
     name: str
     path: ClassVar[str]
-    """Where on a camera its pictures are."""
+    """Path of the pictures in the camera's URL."""
 
     def __init__(
         self,
@@ -131,7 +133,7 @@ class Fetched(PolledSource[SourceFrame], ABC):
         self.stop_limit_s = STOP_LIMIT_S
         self.retry_s = 0.0
         self.counts: Counter[str] = Counter()
-        """Pictures ``received``; ``failures`` of the connection."""
+        """Numbers of pictures ``received``, and of ``failures`` of the connection."""
         self._login = user, password
         self._date = date or make_dating()
 
@@ -143,7 +145,7 @@ class Fetched(PolledSource[SourceFrame], ABC):
         """
 
     def open(self) -> None:
-        """Begin to ask."""
+        """Prepare the first request."""
         self._thread, self._runner = threading.current_thread(), asyncio.Runner()
         self._runner.get_loop()
         self.retry_s = 0.0
@@ -155,11 +157,11 @@ class Fetched(PolledSource[SourceFrame], ABC):
         Raises
         ------
         HardwareError
-            When the camera fails: it is asked again after `retry_s`.
+            When the camera fails; the next request follows after `retry_s`.
         """
         try:
-            return self._runner.run(self._take(timeout_s))
-        except Exception as error:  # whatever a camera sends must not end the source in silence
+            return self._runner.run(self._next_frame(timeout_s))
+        except Exception as error:  # nothing that a camera sends may end the source
             self._begin()
             if isinstance(error, SkywrightError):
                 why = str(error)
@@ -171,7 +173,7 @@ class Fetched(PolledSource[SourceFrame], ABC):
             raise HardwareError(f"{why}; asking again in {self.retry_s:g} s") from error
 
     def halt(self) -> None:
-        """Await no picture any more; at the end of the source's thread, close the connection."""
+        """Cancel the wait for a picture; on the source's own thread, close the connection."""
         if threading.current_thread() is self._thread:
             with self._runner:
                 self._runner.run(self._end())
@@ -202,7 +204,7 @@ class Fetched(PolledSource[SourceFrame], ABC):
                 yield picture
         raise HardwareError("the camera ended the stream")
 
-    async def _take(self, timeout_s: float) -> SourceFrame | None:
+    async def _next_frame(self, timeout_s: float) -> SourceFrame | None:
         if self._next is None:
             self._next = asyncio.ensure_future(anext(self._fetching))
         if not (await asyncio.wait([self._next], timeout=timeout_s))[0] or self._next.cancelled():
@@ -216,10 +218,10 @@ class Fetched(PolledSource[SourceFrame], ABC):
 
 
 class StreamedPictures(Fetched):
-    """The motion JPEG stream of an AXIS camera, for as long as anybody wants pictures.
+    """Receives the motion JPEG stream of an AXIS camera while the source runs.
 
-    Pictures that are cut off, or whose part is broken, are delivered as they came: who decodes them
-    counts them. One that is too large is lost.
+    Pictures that are cut off, or whose part of the stream is broken, are delivered as they are: the
+    client that cannot decode them counts them. A picture that is too large is lost.
     """
 
     name, path = "mjpeg", STREAM_PATH
@@ -239,7 +241,7 @@ class StreamedPictures(Fetched):
             async for part in parts:
                 if part.trouble:
                     self.counts["broken"] += 1
-                    # Not each: a camera may break all of them.
+                    # Warn only when the trouble changes: a camera may break every part
                     level = logging.WARNING if part.trouble != self._trouble else logging.DEBUG
                     logger.log(level, "mjpeg: part of %d bytes: %s", len(part.data), part.trouble)
                     self._trouble = part.trouble
@@ -250,9 +252,10 @@ class StreamedPictures(Fetched):
 
 
 class SnapshotPictures(Fetched):
-    """Asks a camera for one picture after the other, on one connection; `login` is as of `Fetched`.
+    """Requests one picture of a camera after the other, on one connection.
 
-    The time between requests is `period_s`; a slow camera makes it longer.
+    The time between requests is `period_s`, or longer if the camera is slow. `login` is `user` and
+    `password` of `Fetched`.
     """
 
     name, path = "snapshot", SNAPSHOT_PATH
@@ -282,18 +285,18 @@ class SnapshotPictures(Fetched):
 def file_fetcher(
     url: str, user: str | None = None, password: str | None = None, timeout_s: float = LIMIT_S
 ) -> Callable[[], Coroutine[Any, Any, bytes]]:
-    """Return what fetches the file of a fresh picture: call it, and await that.
+    """Return a coroutine function that requests a new picture and returns its image file.
 
-    `url`, `user` and `password` are as of `Fetched`, `timeout_s` is the limit for all of a picture.
+    `url`, `user` and `password` are those of `Fetched`; `timeout_s` is the limit for one picture.
 
     Raises
     ------
     ConfigError
         If `url` is no HTTP address.
     HardwareError
-        When called: if the camera cannot be reached, refuses, or is too slow.
+        Raised by the coroutine, if the camera cannot be reached, refuses, or is too slow.
     DataError
-        When called: if it sends something else than a picture.
+        Raised by the coroutine, if the camera sends something else than a picture.
     """
     address = camera_url(url, SNAPSHOT_PATH)
 

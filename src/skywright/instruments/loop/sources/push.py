@@ -1,4 +1,4 @@
-"""Pictures that an AXIS video server uploads over HTTP, on any number of connections."""
+"""Source of pictures that an AXIS video server uploads over HTTP, on any number of connections."""
 
 import asyncio
 import threading
@@ -18,30 +18,31 @@ SIZES_KEPT = 100
 
 
 class PushedPictures:
-    """Listens from the beginning; between `stop` and `start` uploads are answered and dropped.
+    """Receives uploaded pictures, and delivers them between `start` and `stop`.
 
+    It listens as long as the object exists; while it is stopped, uploads are answered and dropped.
     Frame numbers count complete uploads in order of arrival, dropped ones included, over all
-    connections. Pictures on parallel connections can overtake each other; their times, those at
-    which their uploads began, tell their order.
+    connections. Pictures on parallel connections can overtake each other; their order is that of
+    their times, because a picture's arrival is the time when its upload began.
 
     Parameters
     ----------
     host, port
-        Where to listen; port 0 takes a free one, which the attribute then is.
+        Address to listen on. Port 0: a free port, which is then the attribute `port`.
     size
-        Width and height, px, when known before the first picture; afterwards the largest of the
-        last `SIZES_KEPT` pictures, since a server may send several sizes. It is read
-        without a lock: the owner reads it while it holds its own, and a delivery takes the locks
-        in the other order.
+        Width and height of the first picture, px, if known. The attribute `size` is then the
+        largest of the last `SIZES_KEPT` pictures, because a server may send several sizes. It is
+        read without this object's lock: the owner reads it while it holds a lock of its own, which
+        a delivery acquires while it holds this object's lock, so a lock here could be a deadlock.
     bytes_max
         Longest upload, bytes.
     date
-        Gives the time of a picture (`skywright.instruments.loop.sources.fetched.make_dating`).
+        Computes the time of a picture (`skywright.instruments.loop.sources.fetched.make_dating`).
 
     Raises
     ------
     ConfigError
-        If the port cannot be had.
+        If it cannot listen on the port.
     """
 
     name = "push"
@@ -59,13 +60,13 @@ class PushedPictures:
         self._sizes = deque([size] if size else [], maxlen=SIZES_KEPT)
         self.size = size
         self.counts: Counter[str] = Counter()
-        """Uploads ``received``, ``dropped`` (nobody asked), ``cut off`` and ``refused``; and
-        requests that upload nothing, ``no upload``."""
+        """Number of uploads ``received``, ``dropped`` (while stopped), ``cut off`` and ``refused``,
+        and of requests that upload nothing, ``no upload``."""
         self._number = 0
         self._deliver: Deliver | None = None
         self._report: Report | None = None
         self._lock = threading.RLock()
-        self._receiver = PushReceiver(self._take, bytes_max)
+        self._receiver = PushReceiver(self._on_event, bytes_max)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
             target=self._loop.run_forever, name="source-push", daemon=True
@@ -81,7 +82,7 @@ class PushedPictures:
             ) from error
 
     def start(self, deliver: Deliver, report: Report) -> None:
-        """Begin to hand uploads on."""
+        """Start to deliver uploads."""
         with self._lock:
             self._deliver, self._report = deliver, report
 
@@ -92,7 +93,7 @@ class PushedPictures:
 
     @property
     def lost(self) -> Mapping[str, int]:
-        """Uploads that did not arrive whole, by cause, since the object was made."""
+        """Number of uploads that were lost, by cause, since the object was made."""
         counts = {cause: self.counts[cause] for cause in ("cut off", "refused")}
         return {cause: count for cause, count in counts.items() if count}
 
@@ -109,11 +110,11 @@ class PushedPictures:
             self._thread.join(3.0)
             self._loop.close()
 
-    def _take(self, event: Event, peer: str) -> None:
-        """Take what the receiver has, on its thread."""
+    def _on_event(self, event: Event, peer: str) -> None:
+        """Process an event of the receiver, on the thread of the receiver."""
         with self._lock:
             if isinstance(event, Upload):
-                self._take_upload(event)
+                self._on_upload(event)
             elif isinstance(event, Cut):
                 self.counts["cut off"] += 1
                 expected = event.expected_bytes or "more"
@@ -126,7 +127,7 @@ class PushedPictures:
                     f"{peer}: {event.status.value} {event.status.phrase}: {event.why}"
                 )
 
-    def _take_upload(self, upload: Upload) -> None:
+    def _on_upload(self, upload: Upload) -> None:
         number, self._number = self._number, self._number + 1
         self.counts["received"] += 1
         if (size := picture_size(upload.data)) is not None:

@@ -18,20 +18,20 @@ from skywright.instruments.loop.picture import picture_size, read_file
 from skywright.instruments.loop.sources import SourceFrame, camera_pace
 
 DATASETS = (IMAGE, "/entry/instrument/detector/data", "/entry/data", "/data")
-"""Where pictures are looked for in an HDF5 file when nobody says where."""
+"""Datasets of an HDF5 file that are tried in this order if `dataset` is not given."""
 
 Fetch = Callable[[int], tuple[bytes | None, NDArray[np.uint8] | None]]
 
 
 class Replay(PacedSource[SourceFrame]):
-    """Play stored pictures.
+    """Delivers stored pictures at a fixed rate.
 
     Parameters
     ----------
     path
         A folder of pictures that Pillow reads, played in the order of their names, or an HDF5
-        file with a dataset (N, H, W) or (N, H, W, 3) of uint8. A recording of ours is played from
-        the image files kept beside it, as they were received.
+        file with a dataset (N, H, W) or (N, H, W, 3) of uint8. A recording of `Camera` is played
+        from its ``.mjpeg`` file, which has the image files as they were received.
     fps
         Pictures per second.
     loop
@@ -65,7 +65,7 @@ def _folder(path: Path) -> tuple[int, Fetch, tuple[int, int]]:
     files = sorted(
         file
         for file in path.iterdir()
-        # Hidden files have names of pictures too: macOS keeps more of a.jpg in ._a.jpg.
+        # Hidden files are no pictures: macOS stores metadata of a.jpg in ._a.jpg
         if file.suffix.lower() in known and not file.name.startswith(".") and not file.is_dir()
     )
     if not files:
@@ -94,24 +94,24 @@ def _hdf5(path: Path, dataset: str | None) -> tuple[int, Fetch, tuple[int, int]]
             f"{path}: {found.name} is {found.shape} {found.dtype}, expected (N, H, W) uint8 or "
             "(N, H, W, 3)"
         )
-    kept = path.with_suffix(".mjpeg")
+    mjpeg = path.with_suffix(".mjpeg")
     size = int(found.shape[2]), int(found.shape[1])
-    if kept.exists() and JPEG_OFFSET in file:
-        return len(found), _from_kept(file, found, kept), size
+    if mjpeg.exists() and JPEG_OFFSET in file:
+        return len(found), _from_mjpeg(file, found, mjpeg), size
     return len(found), lambda index: (None, read_rows(found, index, index + 1)[0]), size
 
 
-def _from_kept(file: Any, pixels: h5py.Dataset, kept: Path) -> Fetch:
+def _from_mjpeg(file: Any, pixels: h5py.Dataset, mjpeg: Path) -> Fetch:
     offsets, sizes = file[JPEG_OFFSET][:], file[JPEG_SIZE][:]
 
     def fetch(index: int) -> tuple[bytes | None, NDArray[np.uint8] | None]:
         if offsets[index] < 0:
             return None, read_rows(pixels, index, index + 1)[0]
-        with kept.open("rb") as stream:
+        with mjpeg.open("rb") as stream:
             stream.seek(offsets[index])
             data = stream.read(sizes[index])
         if len(data) != sizes[index]:
-            raise DataError(f"{kept}: ends before picture {index}; the copy is incomplete")
+            raise DataError(f"{mjpeg}: ends before picture {index}; the copy is incomplete")
         return data, None
 
     return fetch

@@ -1,4 +1,4 @@
-"""The simulated camera: pictures of the twin, as JPEG, made ahead and kept."""
+"""The simulated camera: it renders pictures of the twin as JPEG, and caches them."""
 
 import math
 import threading
@@ -20,14 +20,15 @@ from skywright.instruments.loop.twin.scene import Scene, random_scene
 from skywright.instruments.loop.twin.truth import scene_truth
 
 CACHED_PICTURES_MAX = 4000
-"""Number of pictures in the cache: some 200 MB."""
+"""Maximum number of pictures in the cache, about 200 MB."""
 LATENCY_S = 0.08
 """Time from the end of an exposure to the arrival of its picture, s, for a camera that follows
 motors. It leaves time for the commands of the motors to arrive; real video servers are slower."""
 MOTION_TIMEOUT_S = 0.5
 """Longest wait of a picture for the motors' positions, s; after it they count as disconnected."""
 RENDER_LIMIT_S = 60.0
-"""A stop waits for the picture under way; the first one compiles the renderer."""
+"""Timeout of `stop`, s. It waits for the picture that is being rendered; the first picture also
+compiles the renderer."""
 NOISE_VARIANTS = 8
 """Number of pictures of one pose, each with other noise, so that two successive pictures never have
 the same bytes."""
@@ -56,11 +57,11 @@ class SimulatedCamera(PacedSource[SourceFrame]):
     Parameters
     ----------
     seed
-        Draws the scene, the noise and the losses.
+        Seed of the random scene, noise and losses.
     fps, size
         Pictures per second; width and height, px.
     pose_at
-        Where the goniometer is at a time (unix s); by default it stands at 0.
+        Returns the pose of the goniometer at a time, Unix s; None: it stands at 0.
     **overrides
         Fields of the scene to fix, as for `random_scene`.
     """
@@ -82,15 +83,16 @@ class SimulatedCamera(PacedSource[SourceFrame]):
         self.silent = False
         """True while the camera is to send nothing."""
         self.latency_s = 0.0
-        """From the end of an exposure to the time stamp of its picture, which is its arrival."""
+        """Time from the end of an exposure to the arrival of its picture, s. The time stamp of a
+        picture is its arrival."""
         self.motion: SampleMotion | None = None
-        """What moves the sample, once `follow` has been called; it replaces `pose_at`."""
+        """Motion of the sample, which replaces `pose_at`; None before the first `follow`."""
         self._motion_changed = threading.Condition()
         self._motors_connected = True
         self.pose_at = pose_at or turning_pose()
         overrides |= {"width_px": size[0], "height_px": size[1]}
         self.scene: Scene = random_scene(np.random.default_rng(seed), **overrides)
-        self._cached_picture = lru_cache(CACHED_PICTURES_MAX)(self._take)
+        self._cached_picture = lru_cache(CACHED_PICTURES_MAX)(self._render)
         self._lock = threading.Lock()
 
     def prepare(self, poses: list[Pose]) -> None:
@@ -101,7 +103,7 @@ class SimulatedCamera(PacedSource[SourceFrame]):
     def follow(self, motion: SampleMotion) -> None:
         """Look at a sample that motors move, from now on.
 
-        A picture waits until its motion is known up to the end of the exposure.
+        Each picture is delayed until the motion is known up to the end of its exposure.
         """
         with self._motion_changed:
             self.motion = motion
@@ -115,18 +117,18 @@ class SimulatedCamera(PacedSource[SourceFrame]):
         tip_um: Sequence[float] = (math.nan,) * 3,
         face_on_deg: float = math.nan,
     ) -> None:
-        """Put another sample before the same camera; returns when its first picture is made.
+        """Put another sample before the same camera; returns when its first picture is rendered.
 
         Parameters
         ----------
         seed
-            Draws the sample.
+            Seed of the random sample.
         kind
-            nylon, mitegen, pin or none; None is drawn.
+            nylon, mitegen, pin or none; None: random.
         tip_um
-            Where its tip is when all stages are at 0, goniometer frame; NaN is drawn.
+            Position of its tip when all stages are at 0, goniometer frame, um; NaN: random.
         face_on_deg
-            Spindle angle at which it is face-on; NaN is drawn.
+            Spindle angle at which it is face-on, deg; NaN: random.
         """
         fixed = asdict(self.scene.optics)
         if kind is not None:
@@ -177,15 +179,15 @@ class SimulatedCamera(PacedSource[SourceFrame]):
     def _picture(
         self, pose: Pose, variant: int, path: Sequence[Pose] | None = None
     ) -> tuple[bytes, Mapping[str, Any]]:
-        """Return JPEG and truth; of a sample at rest the picture may be one that is kept."""
+        """Return JPEG and truth; a picture of a sample at rest may come from the cache."""
         with self._lock:
             return (
                 self._cached_picture(pose, variant)
                 if path is None
-                else self._take(pose, variant, path)
+                else self._render(pose, variant, path)
             )
 
-    def _take(
+    def _render(
         self, pose: Pose, variant: int, path: Sequence[Pose] | None = None
     ) -> tuple[bytes, Mapping[str, Any]]:
         seed = self.seed * NOISE_VARIANTS + variant
