@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +18,7 @@ from generators import sample_of
 from names import MAPS, TURN
 from network import LoopNetwork
 from numpy.typing import NDArray
-from quantizing import PARTS
+from quantizing import PARTS, keep_inputs
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -85,22 +84,13 @@ def adapt(checkpoint: Path, model: Path, out: Path, count: int, steps: int) -> N
 def looks_at_parts(model: Path, count: int) -> NDArray[np.uint8]:
     """Return what the network is fed, (N, R, C): its looks at pictures, and at parts by chance."""
     finder = LoopFinder(model)
-    session, fed = finder.model.session, []
-
-    class Listening:
-        """The session, which keeps what it is fed."""
-
-        def run(self, outputs: list[str], inputs: dict[str, Any]) -> Any:
-            fed.append(inputs["gray"][0, 0].copy())
-            return session.run(outputs, inputs)
-
-    finder.model.session = Listening()
+    fed = keep_inputs(finder)
     for generator in TURN:
         for seed in range(FIRST_PICTURE, FIRST_PICTURE + count):
             gray = np.clip(np.round(sample_of(generator, seed).gray), 0, 255).astype(np.uint8)
             finder.find(gray)
             _look_at_parts(finder.model, gray, np.random.default_rng(seed))
-    return np.stack(fed)
+    return np.stack([inputs["gray"][0, 0] for inputs in fed])
 
 
 def _look_at_parts(model: LoopModel, gray: NDArray[np.uint8], random: np.random.Generator) -> None:

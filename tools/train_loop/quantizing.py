@@ -56,6 +56,17 @@ def looks_at_pictures(model: Path, count: int) -> Iterator[dict[str, NDArray[np.
     from skywright.instruments.loop.detector.readout import LoopFinder
 
     finder = LoopFinder(model)
+    fed = keep_inputs(finder)
+    for generator in TURN:
+        for seed in range(FIRST_PICTURE, FIRST_PICTURE + count):
+            gray = sample_of(generator, seed).gray
+            finder.find(np.clip(np.round(gray), 0, 255).astype(np.uint8))
+            yield from fed
+            fed.clear()
+
+
+def keep_inputs(finder: Any) -> list[dict[str, NDArray[np.uint8]]]:
+    """Let a `LoopFinder` keep what its network is fed; return the list that it appends to."""
     session, fed = finder.model.session, []
 
     class Listening:
@@ -66,12 +77,7 @@ def looks_at_pictures(model: Path, count: int) -> Iterator[dict[str, NDArray[np.
             return session.run(outputs, inputs)
 
     finder.model.session = Listening()
-    for generator in TURN:
-        for seed in range(FIRST_PICTURE, FIRST_PICTURE + count):
-            gray = sample_of(generator, seed).gray
-            finder.find(np.clip(np.round(gray), 0, 255).astype(np.uint8))
-            yield from fed
-            fed.clear()
+    return fed
 
 
 def quantize(model: Path, out: Path, count: int) -> None:
