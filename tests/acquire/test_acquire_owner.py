@@ -192,10 +192,11 @@ def test_who_joins_an_acquisition_that_ends_gets_a_new_one(
     assert identities(tmp_path / "a.h5") == [0, 1]
 
 
-def test_who_joins_while_the_source_does_not_start_gets_no_acquisition(
-    source: HandSource, make: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    owner, starting, go_on = make(), threading.Event(), threading.Event()
+def fail_later(
+    source: HandSource, monkeypatch: pytest.MonkeyPatch
+) -> tuple[threading.Event, threading.Event]:
+    """Let `source` fail in its start; return the events that it starts, and that it may fail."""
+    starting, go_on = threading.Event(), threading.Event()
 
     def start(deliver: Any, report: Any) -> None:
         starting.set()
@@ -203,6 +204,14 @@ def test_who_joins_while_the_source_does_not_start_gets_no_acquisition(
         raise HardwareError("no camera")
 
     monkeypatch.setattr(source, "start", start)
+    return starting, go_on
+
+
+def test_who_joins_while_the_source_does_not_start_gets_no_acquisition(
+    source: HandSource, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner = make()
+    starting, go_on = fail_later(source, monkeypatch)
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(owner.acquire, 1)
         assert starting.wait(90)
@@ -218,14 +227,8 @@ def test_who_joins_while_the_source_does_not_start_waits_for_the_end_of_that_acq
     source: HandSource, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recorder: Recorder[Any, Any] = Recorder(layout())
-    owner, starting, go_on = make(recorders=[recorder]), threading.Event(), threading.Event()
-
-    def start(deliver: Any, report: Any) -> None:
-        starting.set()
-        assert go_on.wait(90)
-        raise HardwareError("no camera")
-
-    monkeypatch.setattr(source, "start", start)
+    owner = make(recorders=[recorder])
+    starting, go_on = fail_later(source, monkeypatch)
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(owner.acquire, 1)
         assert starting.wait(90)

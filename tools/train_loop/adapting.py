@@ -82,7 +82,7 @@ def adapt(checkpoint: Path, model: Path, out: Path, count: int, steps: int) -> N
 
 
 def looks_at_parts(model: Path, count: int) -> NDArray[np.uint8]:
-    """Return what the network is fed, (N, R, C): its looks at pictures, and at parts by chance."""
+    """Return inputs of the network, (N, R, C): looks at pictures and at random parts of them."""
     finder = LoopFinder(model)
     fed = keep_inputs(finder)
     for generator in TURN:
@@ -137,7 +137,7 @@ class _Rounded:
         self._range: tuple[float, float] | None = None
 
     def set_range(self) -> None:
-        """Take the range of what was collected."""
+        """Compute the range from the collected values; later calls round within it."""
         seen = torch.cat(self._seen).numpy()
         low, high = np.quantile(seen, (OUTSIDE, 1.0 - OUTSIDE))
         self._range = min(float(low), 0.0), float(high)
@@ -157,7 +157,7 @@ class _Rounded:
 def _rounded_convolution(
     convolution: nn.Conv2d, normalization: nn.BatchNorm2d
 ) -> Callable[[Tensor], Tensor]:
-    """Return a convolution with rounded weights; the normalization behind it is part of them."""
+    """Return a convolution that multiplies its weights by the normalization and rounds them."""
 
     def forward(value: Tensor) -> Tensor:
         deviation = torch.sqrt(normalization.running_var + normalization.eps)
@@ -176,7 +176,7 @@ def _round(value: Tensor) -> Tensor:
 
 
 def losses(teacher: LoopNetwork, pupil: LoopNetwork, gray: Tensor) -> dict[str, Tensor]:
-    """Return by how much the answers and the features of `pupil` differ from those of `teacher`."""
+    """Return how much the answers and features of `pupil` differ from those of `teacher`."""
     with torch.no_grad():
         (maps, edges, side, kind), features = _answers(teacher, gray)
     (p_maps, p_edges, p_side, p_kind), p_features = _answers(pupil, gray)
@@ -231,7 +231,7 @@ def _answers(network: LoopNetwork, gray: Tensor) -> tuple[Answers, dict[str, Ten
 
 
 def _varied(looks: NDArray[np.uint8], random: np.random.Generator) -> NDArray[np.uint8]:
-    """Return looks by chance; half of the batches upside down, half of them in other light."""
+    """Return a random batch of looks; half of the batches are turned over, half have other light."""
     chosen = looks[random.integers(0, len(looks), BATCH)]
     if random.random() < 0.5:
         chosen = chosen[:, ::-1]
