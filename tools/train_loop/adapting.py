@@ -231,7 +231,7 @@ def _answers(network: LoopNetwork, gray: Tensor) -> tuple[Answers, dict[str, Ten
 
 
 def _varied(looks: NDArray[np.uint8], random: np.random.Generator) -> NDArray[np.uint8]:
-    """Return a random batch of looks; half of the batches are turned over, half have other light."""
+    """Return a random batch of looks; half of the batches are upside down, half in other light."""
     chosen = looks[random.integers(0, len(looks), BATCH)]
     if random.random() < 0.5:
         chosen = chosen[:, ::-1]

@@ -69,7 +69,7 @@ def open_session(network: str | bytes, what: str, blocks: bool = True) -> Any:
         Name of the network in messages.
     blocks
         Let onnxruntime keep values in blocks of channels where that suits convolutions with floats.
-        A network with integers loses 5 % of its time by the conversion.
+        A network with integers only loses time by the conversion.
 
     Raises
     ------
