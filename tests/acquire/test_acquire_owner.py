@@ -241,6 +241,49 @@ def test_who_joins_while_the_source_does_not_start_waits_for_the_end_of_that_acq
             second.result(90)
 
 
+class LateRecorder:
+    """Stores the items of an acquisition when the test says so."""
+
+    essential = True
+
+    def __init__(self) -> None:
+        self.ending: list[Callable[[], None]] = []
+
+    def offer(self, result: Any) -> None:
+        pass
+
+    def end_acquisition(self, done: Callable[[], None]) -> None:
+        self.ending.append(done)
+
+    def lost(self) -> dict[str, int]:
+        return {}
+
+    def close(self) -> None:
+        pass
+
+
+def test_an_acquisition_waits_for_the_end_of_one_that_could_not_start(
+    source: HandSource, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = LateRecorder()
+    owner = make(recorders=[recorder])
+    source.refuses = "the camera is off"
+    with pytest.raises(HardwareError, match="camera is off"):
+        owner.acquire(1)
+    source.refuses = ""
+    ending = owner.acquisition
+    assert ending is not None
+    wait = ending.done.wait
+
+    def store_then_wait(timeout_s: float) -> bool:
+        recorder.ending.pop()()
+        return wait(timeout_s)
+
+    monkeypatch.setattr(ending.done, "wait", store_then_wait)
+    assert owner.acquire(1) is owner.acquisition
+    assert owner.acquisition is not ending
+
+
 def test_a_source_that_raises_what_it_should_not_leaves_no_acquisition(
     source: HandSource, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -263,6 +263,8 @@ class Owner(Generic[Item, Result]):
     ) -> Acquisition:
         """Start an acquisition: results go to the recorders until it ends.
 
+        If another acquisition is ending, wait for its end, at most `DRAIN_S`.
+
         Parameters
         ----------
         requested
@@ -275,7 +277,8 @@ class Owner(Generic[Item, Result]):
         Raises
         ------
         HardwareError
-            If an acquisition is in progress; the property `acquisition` returns it.
+            If an acquisition is in progress, or has not ended in time. The property `acquisition`
+            returns it.
         SkywrightError
             What the source raises when it cannot start.
         """
@@ -288,6 +291,22 @@ class Owner(Generic[Item, Result]):
         self, requested: int, on_item: Callable[[Result], None] | None = None
     ) -> tuple[Acquisition, bool]:
         """Return the acquisition in progress, else a new one, and whether it is new.
+
+        If an acquisition is ending, wait for its end: no item that arrives now would belong to it.
+        """
+        while True:
+            acquisition, is_new = self._present_or_new(requested, on_item)
+            if is_new or not acquisition.stopping:
+                return acquisition, is_new
+            if not acquisition.done.wait(DRAIN_S):
+                raise HardwareError(
+                    f"{self.name}: the acquisition in progress has not ended in time"
+                )
+
+    def _present_or_new(
+        self, requested: int, on_item: Callable[[Result], None] | None
+    ) -> tuple[Acquisition, bool]:
+        """Return the present acquisition, else a new one, and whether it is new.
 
         If the acquisition of another client is starting the source, wait until that is over: if the
         source cannot start, there is no acquisition to join.
@@ -312,9 +331,8 @@ class Owner(Generic[Item, Result]):
     def join_acquisition(self, requested: int = 0) -> Acquisition:
         """Return the acquisition in progress; start one if there is none, see `acquire`.
 
-        If an acquisition is ending, wait for its end, at most `DRAIN_S`, and start a new one: no
-        item that arrives now would belong to it. `requested` has no effect on an acquisition that
-        is in progress.
+        If an acquisition is ending, wait for its end, at most `DRAIN_S`, and start a new one.
+        `requested` has no effect on an acquisition that is in progress.
 
         Raises
         ------
@@ -323,14 +341,7 @@ class Owner(Generic[Item, Result]):
         SkywrightError
             What the source raises when it cannot start.
         """
-        while True:
-            acquisition, is_new = self._acquire_or_join(requested)
-            if is_new or not acquisition.stopping:
-                return acquisition
-            if not acquisition.done.wait(DRAIN_S):
-                raise HardwareError(
-                    f"{self.name}: the acquisition in progress has not ended in time"
-                )
+        return self._acquire_or_join(requested)[0]
 
     def stop_acquisition(self) -> Acquisition | None:
         """End the present acquisition and return it.
