@@ -139,7 +139,8 @@ class Owner(Generic[Item, Result]):
         self._last_arrival = time.monotonic()
         self._closing = False
         self._message_is_silence = False
-        """Whether the present message says that no item arrives."""
+        """True from the report of a silence until the next item, also if another message follows
+        that report."""
         self._reported_silence = 0.0
         """Time of the last arrival before the silence that was reported last."""
         self._last_source_report = ""
@@ -599,7 +600,8 @@ class Owner(Generic[Item, Result]):
         """Return the message after a result, and whether it is an alarm; for subclasses.
 
         A message that is no alarm is shown `ALARM_S` after the last alarm of the owner or its
-        source. After a silence alarm it is shown at once.
+        source. After a silence that was reported it is shown at once, also if the source reported
+        an error during that silence.
         """
         return f"taking {self.item_name}s", False
 
