@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import logging
 import math
 import threading
 import time
@@ -304,7 +305,10 @@ def test_size_can_be_asked_while_a_picture_is_delivered(folder: Path) -> None:
         source.close()
 
 
-def test_pushed_pictures_tell_of_refused_and_cut_uploads() -> None:
+def test_pushed_pictures_tell_of_refused_and_cut_uploads(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
     source = PushedPictures()
     reports: list[str] = []
     cut = threading.Event()
@@ -330,8 +334,9 @@ def test_pushed_pictures_tell_of_refused_and_cut_uploads() -> None:
     assert cut.wait(90)
     source.close()
     assert "415 Unsupported Media Type: text/plain" in reports[0]
-    assert "405 Method Not Allowed: GET" in reports[1]
-    assert "upload cut off, 4 of 100 bytes" in reports[2]
+    assert "upload cut off, 4 of 100 bytes" in reports[1]
+    assert len(reports) == 2  # a browser or a port scan sets no alarm
+    assert "405 Method Not Allowed: GET" in caplog.text
     assert source.counts == {"refused": 1, "no upload": 1, "cut off": 1}
     assert source.lost == {"refused": 1, "cut off": 1}
 

@@ -1,6 +1,7 @@
 """Source of pictures that an AXIS video server uploads over HTTP, on any number of connections."""
 
 import asyncio
+import logging
 import threading
 from collections import Counter, deque
 from collections.abc import Mapping
@@ -13,6 +14,8 @@ from skywright.instruments.loop.sources.fetched import Date, make_dating
 from skywright.wire.axis_body import time_in_name
 from skywright.wire.axis_http import PICTURE_BYTES_MAX, Cut, Event, Refused, Upload
 from skywright.wire.axis_receiver import PushReceiver
+
+logger = logging.getLogger(__name__)
 
 SIZES_KEPT = 100
 
@@ -122,10 +125,13 @@ class PushedPictures:
                     f"{peer}: upload cut off, {event.received_bytes} of {expected} bytes"
                 )
             elif isinstance(event, Refused):
-                self.counts["refused" if event.is_upload else "no upload"] += 1
-                self._report_trouble(
-                    f"{peer}: {event.status.value} {event.status.phrase}: {event.why}"
-                )
+                message = f"{peer}: {event.status.value} {event.status.phrase}: {event.why}"
+                if event.is_upload:
+                    self.counts["refused"] += 1
+                    self._report_trouble(message)
+                else:  # a browser or a port scan: no picture is lost
+                    self.counts["no upload"] += 1
+                    logger.info("%s", message)
 
     def _on_upload(self, upload: Upload) -> None:
         number, self._number = self._number, self._number + 1
