@@ -14,6 +14,7 @@ import pytest
 from support.stack import FAKE_IOC, run, running_up
 from support.waiting import until
 
+from skywright.analysis import named
 from skywright.cli import doctor
 from skywright.cli.doctor import Status
 from skywright.config import DashboardSettings, Settings, StoreSettings
@@ -89,11 +90,28 @@ def test_the_checks_go_on_without_a_package_of_an_analysis(
     def make(name: str, _: Any) -> Any:
         raise ModuleNotFoundError("No module named 'stars'", name="stars")
 
-    monkeypatch.setattr("skywright.analysis.named.make_analysis", make)
+    for function in ("make_analysis", "make_second_stage"):
+        monkeypatch.setattr(named, function, make)
     checks = list(doctor.check_analyses(settings_in(tmp_path)))
     assert {each.status for each in checks} == {Status.wrong}
     assert "epu_quality: No module named 'stars'" in checks[0].found
     assert checks[0].todo == "install it, or correct the section [epu]"
+
+
+def test_a_wrong_parameter_of_a_second_stage_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configured = named.configured_parameters
+
+    def misspelled(name: str, settings: Settings) -> dict[str, Any]:
+        return {"calibration": "a"} if name == "loop_rotation" else configured(name, settings)
+
+    monkeypatch.setattr(named, "configured_parameters", misspelled)
+    wrong, rest = doctor.check_analyses(settings_in(tmp_path))
+    assert (wrong.status, wrong.todo) == (Status.wrong, "correct the section [loop]")
+    assert wrong.found.startswith("analysis loop_rotation: calibration: no such key")
+    assert "loop_detection" in rest.found
+    assert "loop_rotation" not in rest.found
 
 
 def test_an_ioc_that_serves_nothing_is_named_with_its_pvs(tmp_path: Path) -> None:

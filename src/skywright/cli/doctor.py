@@ -174,16 +174,22 @@ def check_versions() -> Iterator[Check]:
 
 def check_analyses(settings: Settings) -> Iterator[Check]:
     """Check that the session's live analyses can be made as the configuration says."""
-    from skywright.analysis.named import configured_parameters, make_analysis
+    from skywright.analysis.named import (
+        configured_parameters,
+        make_analysis,
+        make_second_stage,
+    )
     from skywright.session.context import configured_instruments
 
     made = []
     for instrument in configured_instruments(settings).values():
         for name, analysis in instrument.analyses.items():
-            if not analysis.live or not analysis.settings:
+            if not analysis.live or not (analysis.settings or analysis.after):
                 continue
+            make = make_second_stage if analysis.after else make_analysis
             try:
-                made.append(make_analysis(name, configured_parameters(name, settings)).name)
+                make(name, configured_parameters(name, settings))
+                made.append(name)
             except ConfigError as error:
                 yield wrong("analyses", str(error), f"correct the section [{instrument.name}]")
             except ImportError as error:
