@@ -114,6 +114,18 @@ def test_a_wrong_parameter_of_a_second_stage_is_named(
     assert "loop_rotation" not in rest.found
 
 
+def test_a_store_that_is_no_directory_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = tmp_path / "store"
+    store.touch()
+    monkeypatch.setenv("SKYWRIGHT_STORE__DIRECTORY", str(store))
+    checks = {each.name: each for each in doctor.examine()}
+    assert checks["disk"].status is Status.wrong
+    assert str(store) in checks["disk"].found
+    assert checks["up"].found == f"whether it runs is not known: {store / UP_LOCK}: Not a directory"
+
+
 def test_an_ioc_that_serves_nothing_is_named_with_its_pvs(tmp_path: Path) -> None:
     (tmp_path / "fake_ioc.py").write_text(FAKE_IOC)
     config = tmp_path / "skywright.toml"

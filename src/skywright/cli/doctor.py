@@ -115,7 +115,13 @@ def examine() -> Iterator[Check]:
     yield from check_data(settings)
     yield from check_keys(settings)
     yield check_host_clock()
-    state = stack.read_state(settings.directory)
+    try:
+        state = stack.read_state(settings.directory)
+    except (NotADirectoryError, PermissionError) as error:
+        found = f"whether it runs is not known: {error.filename}: {error.strerror}"
+        todo = "correct store.directory, or ask again as the user who runs `skywright up`"
+        yield wrong("up", found, todo)
+        return
     yield from check_ports(settings, state)
     yield from check_stack(settings, state)
     yield from check_session(settings)
