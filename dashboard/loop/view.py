@@ -25,7 +25,7 @@ from skywright.errors import DataError, SkywrightError
 from skywright.instruments.loop.calibration import ZoomCalibration, from_json
 from skywright.instruments.loop.rotation_pictures import RotationCurves, in_words, rotation_curves
 from skywright.store.export.contents import RunContents, read_contents
-from skywright.store.lookup import RunSummary, find_run, journal_names, summarize
+from skywright.store.lookup import RunSummary, find_run_and_waiting, summarize
 from skywright.store.show import final_results
 
 CAMERA = "axis"
@@ -84,8 +84,7 @@ def read_rotation(client: Container, uid: str, journals: Path) -> Rotation:
     DataError
         If the run is none, or not whole yet.
     """
-    waiting = journal_names(journals)
-    run = find_run(client, uid)
+    run, waiting = find_run_and_waiting(client, uid, journals)
     contents = read_contents(run, journals, waiting)
     results = final_results(contents)
     calibration = ((contents.start.get("analysis") or {}).get("parameters") or {}).get(

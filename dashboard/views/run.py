@@ -21,7 +21,7 @@ from skywright.config import Settings
 from skywright.errors import DataError
 from skywright.store.client import connect
 from skywright.store.export import FORMATS, SUFFIXES, export_run
-from skywright.store.lookup import find_run, journal_names
+from skywright.store.lookup import find_run, find_run_and_waiting
 from skywright.store.pictures import holds_pictures, read_frame
 from skywright.store.show import RunView, view_run
 
@@ -112,8 +112,8 @@ class _RemovedFile(FileResponse):
 
 def look_up(client: Container, name: str, journals: Path) -> RunView:
     """Return what there is to show of the run that `name` names."""
-    waiting = journal_names(journals)
-    return view_run(client, find_run(client, name), journals, waiting)
+    run, waiting = find_run_and_waiting(client, name, journals)
+    return view_run(client, run, journals, waiting)
 
 
 def frames_of(view: RunView) -> list[Frames]:
@@ -159,8 +159,8 @@ def checked_picture(path: Path, settings: Settings) -> Path:
 
 def exported_file(settings: Settings, name: str, format: str, directory: Path) -> Path:
     """Export a run below `directory`, with a client of its own: it may take long."""
-    waiting = journal_names(settings.journals)
-    run = find_run(connect(settings=settings), name)
+    client = connect(settings=settings)
+    run, waiting = find_run_and_waiting(client, name, settings.journals)
     uid = run.metadata["start"]["uid"]
     output = directory / f"{uid[:8]}{SUFFIXES[format]}"
     export_run(run, output, format, journals=settings.journals, waiting=waiting)

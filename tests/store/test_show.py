@@ -26,7 +26,7 @@ from skywright.analysis.display import to_uint8
 from skywright.callbacks.journal import journal_path
 from skywright.errors import DataError
 from skywright.store.export.contents import Column
-from skywright.store.lookup import find_run, journal_names
+from skywright.store.lookup import find_run, find_run_and_waiting
 from skywright.store.pictures import holds_pictures, write_pictures
 from skywright.store.show import RunView, view_run
 from skywright.store.words import in_short
@@ -103,12 +103,19 @@ def test_unfinished_run(store: SampleStore) -> None:
     assert "without stop document" in seen.notes[0]
 
 
-def test_a_run_that_is_stored_while_it_is_read_waits(store: SampleStore, tmp_path: Path) -> None:
+def test_a_run_that_is_stored_while_it_is_read_waits(
+    store: SampleStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     journal = tmp_path / f"{DEAD}.jsonl"
     journal.touch()
-    waiting = journal_names(tmp_path)
-    run = find_run(store.client, DEAD)
-    journal.unlink()
+
+    def find_then_store(client: Any, name: str) -> Any:
+        run = find_run(client, name)
+        journal.unlink()
+        return run
+
+    monkeypatch.setattr("skywright.store.lookup.find_run", find_then_store)
+    run, waiting = find_run_and_waiting(store.client, DEAD, tmp_path)
     seen = view_run(store.client, run, tmp_path, waiting)
     assert seen.summary.status == "storing"
     assert "still being stored" in seen.notes[0]

@@ -115,13 +115,12 @@ def show(
 ) -> None:
     """Show one run: the answer of its analyses first, then streams, lineage, pictures."""
     from skywright.store.client import connect
-    from skywright.store.lookup import find_run, journal_names
+    from skywright.store.lookup import find_run_and_waiting
     from skywright.store.show import view_run
 
     settings = load_settings(config)
     client = connect(settings=settings)
-    waiting = journal_names(settings.journals)
-    run = find_run(client, _one_run(uid))
+    run, waiting = find_run_and_waiting(client, _one_run(uid), settings.journals)
     view = view_run(client, run, settings.journals, waiting)
     written = []
     if pictures:
@@ -157,11 +156,11 @@ def export(
     """Write a run, raw or derived, as NeXus/HDF5, CSV or Zarr."""
     from skywright.store.client import connect
     from skywright.store.export import SUFFIXES, export_run
-    from skywright.store.lookup import find_run, journal_names
+    from skywright.store.lookup import find_run_and_waiting
 
     settings = load_settings(config)
-    waiting = journal_names(settings.journals)
-    run = find_run(connect(settings=settings), _one_run(uid))
+    client = connect(settings=settings)
+    run, waiting = find_run_and_waiting(client, _one_run(uid), settings.journals)
     start = run.metadata["start"]
     target = output or Path(f"{start['uid'][:8]}{SUFFIXES[format]}")
     report = export_run(

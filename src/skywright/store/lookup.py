@@ -165,6 +165,17 @@ def find_run(client: Container, name: str) -> Container:
     return runs[0]
 
 
+def find_run_and_waiting(
+    client: Container, name: str, journals: Path | None
+) -> tuple[Container, frozenset[str]]:
+    """Return the run that `name` names (`find_run`), and `waiting` of `run_status` for it.
+
+    The journals are listed before the run is looked up: the ingester may store the run meanwhile.
+    """
+    waiting = journal_names(journals)
+    return find_run(client, name), waiting
+
+
 def derived_runs(client: Container, raw_uid: str) -> list[Container]:
     """Return the derived runs of the raw run `raw_uid` (full uid), newest last."""
     return list(_search(analysis(client), [Eq("start.raw_uid", raw_uid)]))[::-1]
@@ -258,7 +269,7 @@ def run_status(
         Directory of the journals.
     waiting
         File names of the journals that were there before the metadata were read, from
-        `journal_names`. The ingester may have stored such a run since.
+        `find_run_and_waiting` or `journal_names`. The ingester may have stored such a run since.
     """
     stop = metadata.get("stop")
     if stop:

@@ -104,7 +104,7 @@ def view_run(
     run
         tiled client of the run.
     journals, waiting
-        As of `lookup.run_status`; `waiting` from before `run` was looked up.
+        As of `lookup.run_status`; `waiting` from `lookup.find_run_and_waiting`.
     """
     contents = read_contents(run, journals, waiting)
     container = ANALYSIS if contents.start.get("purpose") == "analysis" else RAW
