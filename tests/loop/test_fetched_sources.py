@@ -306,6 +306,14 @@ def test_dating_by_the_sender_of_pictures_that_were_held_up_for_minutes() -> Non
     assert date(stalled + 91.0, stalled + 90.5) == pytest.approx(stalled + 90.9)
 
 
+def test_dating_by_the_sender_after_a_pause_in_which_its_clock_was_set_back() -> None:
+    date = make_dating(0.1, "sender")
+    for n in range(FITTED_FRAMES):
+        date(10.0 + n, 9.5 + n)
+    for n in range(3):  # the source stopped for hours; in autumn the clock is set back by one
+        assert date(9000.0 + n, 5400.0 + n) == pytest.approx(9000.0 + n - 0.1)
+
+
 def test_a_source_that_does_not_stop_does_not_end_the_uploads(
     camera: Camera, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -44,6 +44,9 @@ by 1 ms."""
 CLOCK_SET_S = 60.0
 """A sender's time that is so far before an earlier one, or so far ahead of the fitted offset, says
 that its clock was set."""
+FIT_AGE_S = 600.0
+"""Pictures that arrived longer ago are not fitted: the sender's clock may have been set while the
+source was stopped, or have drifted by more than 10 ms."""
 
 Date = Callable[[float, float], float]
 """Takes the arrival of a picture and the sender's time (NaN: none); returns the picture's time. All
@@ -62,25 +65,28 @@ def make_dating(delay_s: float = 0.0, clock: Literal["arrival", "sender"] = "arr
         ``arrival`` trusts the arrival of each picture. ``sender`` trusts the differences of the
         sender's times and fits its offset: the least of arrival less sender's time, over the last
         `FITTED_FRAMES` pictures, belongs to the picture that was held up least. So pictures that
-        overtook each other get back in order, and one that was held up for minutes keeps its time.
-        Pictures without a sender's time: by arrival.
+        overtook each other get back in order, and one that was held up for minutes, less than
+        `FIT_AGE_S`, keeps its time. Pictures without a sender's time: by arrival.
     """
-    offsets: deque[float] = deque(maxlen=FITTED_FRAMES)
-    sent: deque[float] = deque(maxlen=FITTED_FRAMES)
+    # Arrival and sender's time of each picture
+    fitted: deque[tuple[float, float]] = deque(maxlen=FITTED_FRAMES)
+
+    def least_offset() -> float:
+        return min(arrived - sent for arrived, sent in fitted)
 
     def date(arrival: float, sender_time: float) -> float:
         if clock == "arrival" or math.isnan(sender_time):
             return arrival - delay_s
-        offset = arrival - sender_time
-        if offsets and (
-            offset < min(offsets) - CLOCK_SET_S or sender_time < max(sent) - CLOCK_SET_S
-        ):
-            logger.warning("the sender's clock was set by %.1f s", min(offsets) - offset)
-            offsets.clear()
-            sent.clear()
-        offsets.append(offset)
-        sent.append(sender_time)
-        return sender_time + min(offsets) - delay_s
+        while fitted and arrival - fitted[0][0] > FIT_AGE_S:
+            fitted.popleft()
+        if fitted:
+            ahead = least_offset() - (arrival - sender_time)
+            newest = max(sent for _, sent in fitted)
+            if ahead > CLOCK_SET_S or sender_time < newest - CLOCK_SET_S:
+                logger.warning("the sender's clock was set by %.1f s", ahead)
+                fitted.clear()
+        fitted.append((arrival, sender_time))
+        return sender_time + least_offset() - delay_s
 
     return date
 
