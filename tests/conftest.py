@@ -26,7 +26,8 @@ from skywright.processes.logs import ROOMS
 from skywright.processes.ports import free_port
 
 # How long an example takes says more about the machine than about the code. Each run tries other
-# examples; ``--hypothesis-profile thorough`` tries many in one.
+# examples, but in CI, where hypothesis repeats them, always the same ones.
+# ``--hypothesis-profile thorough`` tries many in one run.
 hypothesis.settings.register_profile("any machine", deadline=None, max_examples=50)
 hypothesis.settings.register_profile("thorough", deadline=None, max_examples=2000)
 hypothesis.settings.load_profile("any machine")
