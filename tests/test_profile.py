@@ -65,6 +65,8 @@ def test_revision_tells_commit_and_change(tmp_path: Path) -> None:
     subprocess.run([*git, "commit", "-q", "-m", "one"], check=True)
     commit = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
     assert profile.git_revision(tmp_path) == commit.stdout.strip()
+    subprocess.run([*git, "tag", "-a", "v1", "-m", "one"], check=True)
+    assert profile.git_revision(tmp_path) == commit.stdout.strip()
     (tmp_path / "file").write_text("2")
     assert profile.git_revision(tmp_path) == commit.stdout.strip() + "+"
 

@@ -115,7 +115,9 @@ def git_revision(directory: Path) -> str:
     """Return the commit of the checkout at `directory`, with ``+`` if it is changed; else empty."""
     if not (directory / ".git").exists():
         return ""
-    command = ["git", "-C", str(directory), "describe", "--always", "--abbrev=40", "--dirty=+"]
+    # Without `--exclude=*` git names the newest tag in place of the commit
+    describe = ["describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
+    command = ["git", "-C", str(directory), *describe]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
     except (OSError, subprocess.SubprocessError):
