@@ -182,7 +182,8 @@ class PacedSource(PolledSource[Item], Generic[Item]):
             raise StopIteration(f"no more {self._item_name}s from number {number} on") from None
         except Exception as error:
             self._unreadable += 1
-            raise DataError(f"{self._item_name} {number}: {error}") from error
+            why = str(error) or type(error).__name__
+            raise DataError(f"{self._item_name} {number}: {why}") from error
 
     def halt(self) -> None:
         """Stop the clock; after the next start the numbers continue."""
