@@ -1,11 +1,13 @@
 """The worker process by itself: documents on stdin, files beside, derived runs in journals."""
 
 import json
+import queue
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import event_model
@@ -16,7 +18,9 @@ from support.derived import Derived, read_derived
 from support.odd_analyses import PATH
 from support.streaming import NUMBER, PICTURE, TIME, FrameFile, noise
 
-from skywright.callbacks.journal import encode_line
+from skywright.callbacks import worker
+from skywright.callbacks.journal import Journal, encode_line
+from skywright.callbacks.stream_analysis import BacklogLimits
 
 SHAPE = (48, 64)
 
@@ -62,12 +66,26 @@ class Fed:
         return run
 
 
+class FilledPipe:
+    """The pipe of a worker in this process, with all that the session sends; drops messages."""
+
+    def __init__(self) -> None:
+        self.lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+
+    def send(self, name: str, doc: Any) -> None:
+        if name not in ("progress", "stream_done", "run_done"):
+            self.lines.put(encode_line(name, doc))
+
+    def end(self) -> None:
+        self.lines.put(None)
+
+
 class Raw:
     """A raw run whose documents go to a worker."""
 
     def __init__(
         self,
-        to: Fed,
+        to: Fed | FilledPipe,
         metadata: dict[str, Any] | None = None,
         *,
         keys: tuple[str, ...] = (),
@@ -339,6 +357,34 @@ def test_end_of_the_session_interrupts_the_derived_run(
     assert run.stop["exit_status"] == "abort"
     assert run.stop["reason"].startswith("interrupted")
     assert run.result["n_frames"] == 5
+
+
+def test_frames_that_get_visible_after_the_end_of_the_session_are_analyzed(
+    file: FrameFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run whose file does not exist takes no time from it."""
+    session = FilledPipe()
+    missing = Raw(session)
+    missing.use(SimpleNamespace(path=tmp_path / "missing.h5"))
+    missing.tell(0, 2)
+    missing.stop()
+    raw = Raw(session)
+    raw.use(file)
+    fill(file, range(1, 4))
+    fill(file, range(4, 6), flush=False)
+    raw.tell(0, 5)
+    raw.stop()
+    session.end()
+    monkeypatch.setattr(worker, "pause", lambda _: file.flush())
+    monkeypatch.setattr(worker, "REMAINING_FRAMES_LIMIT_S", 0.5)
+    journal = Journal(tmp_path / "journal")
+    name, limits = "picture_statistics", BacklogLimits()
+    worker.Worker(name, {}, {}, journal, tmp_path / "assets", limits, {}, session).run()
+    journal.close()
+    runs = {run.start["raw_uid"]: run for run in read_derived(tmp_path / "journal")}
+    assert runs[missing.uid].stop["exit_status"] == "abort"
+    assert runs[raw.uid].stop["exit_status"] == "success"
+    assert identities(runs[raw.uid]) == [1, 2, 3, 4, 5]
 
 
 def test_frames_go_on_in_another_file_and_in_the_middle_of_one(

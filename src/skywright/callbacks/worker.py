@@ -151,19 +151,28 @@ class Worker:
                 for each in self._streams.values():
                     self._session.send("progress", each.take_progress())
             is_open = self._process_lines(timeout, block=not any(worked))
-        deadline = time.monotonic() + REMAINING_FRAMES_LIMIT_S
+        self._analyze_remaining()
         for each in list(self._streams.values()):
-            while time.monotonic() < deadline and not each.exit_status:
-                if not self._step(each):
-                    if not each.is_closing:
-                        break
-                    pause(DRAWING_POLL_S)
             ended = each.raw.run.stop is not None
             when = "before the analysis did" if ended else "in the middle of the run"
             each.interrupt(f"the session ended {when}")
             self._remove_if_ended(each)
         self._drawer.close()
         self._picture_thread.shutdown(wait=False, cancel_futures=True)
+
+    def _analyze_remaining(self) -> None:
+        """Analyze the remaining frames; of runs that have ended, also those not yet in the file."""
+        deadline = time.monotonic() + REMAINING_FRAMES_LIMIT_S
+        left = list(self._streams.values())
+        while left and time.monotonic() < deadline:
+            worked = [self._step(each) for each in left]
+            left = [
+                each
+                for each, has_worked in zip(left, worked, strict=True)
+                if not each.exit_status and (has_worked or each.raw.run.stop is not None)
+            ]
+            if left and not any(worked):
+                pause(DRAWING_POLL_S)
 
     def _process_lines(self, timeout: float | None, *, block: bool) -> bool:
         """Process all queued lines, or wait for one; return False at the end of stdin."""
