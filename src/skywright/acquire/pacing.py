@@ -24,7 +24,7 @@ class Pacer:
     period_s
         Time between items, s; 0: an item is always due and none is skipped.
     behind_s
-        Maximum delay, s. If an item is late by more than this and one period, only the newest item
+        Maximum delay, s. If an item is late by more than this plus one period, only the newest item
         that is due is delivered and the others are skipped; otherwise all are delivered one after
         the other without a pause.
     first_s

@@ -46,7 +46,8 @@ class Service:
     port: int = 0
     """TCP port of the service; 0 if it has none. It is also in `command`."""
     ready_line: bool = True
-    """Whether the process prints a ready line; without one it is ready when it has started."""
+    """Whether the process prints a ready line (`skywright.processes.lifecycle.announce_ready`);
+    without one it is ready when it has started."""
     stop_before: str = ""
     """This service is stopped before the service of this name, which it uses until its end."""
     slow_s: float = 10.0
@@ -93,7 +94,7 @@ class Supervisor:
     report
         Called with the name of a service and a message. An `OSError` of it is logged.
     changed
-        Called after each change of `children`, before it is reported.
+        Called after each change of `ready_children`, before it is reported.
     """
 
     def __init__(

@@ -37,7 +37,7 @@ from skywright.rooms import importable, startup_files
 from skywright.waiting import pause
 
 REPORT_S = 3.0
-"""A wait for a run to be stored is reported this often."""
+"""Period of the reports on a run that waits to be stored, s."""
 RECORDED_PACKAGES = ("skywright", "bluesky", "ophyd", "event-model", "tiled", "pyepics", "numpy")
 
 
@@ -207,7 +207,7 @@ def await_run(catalog: Any, store: Path, uid: str, limit_s: float = 30.0) -> Any
     uid
         Full uid of a run of this session that has ended.
     limit_s
-        How long to wait.
+        Timeout, s.
 
     Raises
     ------
