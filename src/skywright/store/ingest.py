@@ -394,6 +394,8 @@ class _LineWriter:
 
         Array nodes are updated with `updates_arrays`, else every UPDATE_S.
         """
+        # Also if an error ends this call: `is_due` then lets a later step send what is queued
+        self._arrays_not_updated = True
         for line in lines:
             self._write(line)
         due = self._contents.stop is None and (updates_arrays or self._period_is_over())
@@ -411,7 +413,7 @@ class _LineWriter:
             stream_writer.send_arrays(data_keys)
         if due:
             self._updated = time.monotonic()
-        self._arrays_not_updated = not due
+            self._arrays_not_updated = False
 
     def close(self) -> None:
         """Write all that is left, the stop document and the notes."""
