@@ -440,6 +440,27 @@ def test_a_frame_without_its_event_is_missing(feed: Callable[..., Fed], file: Fr
     assert (result["n_frames"], result["n_missing"]) == (1, 2)
 
 
+def test_a_frame_that_is_taken_again_after_a_pause_has_the_event_of_its_number_too(
+    feed: Callable[..., Fed], file: FrameFile
+) -> None:
+    """A pause cuts off a trigger; its frame and that of the repeated trigger have one event."""
+    fed = feed(f"{PATH}:Against")
+    raw = Raw(fed, keys=("angle",))
+    raw.use(file)
+    fill(file, range(1, 4))
+    for row, number in enumerate((1, 1, 2)):
+        raw.told = number - 1
+        raw.tell(row, row + 1)
+        if row != 0:
+            data = {"angle": float(number)}
+            event = raw.bundle.compose_event(data=data, timestamps={"angle": 0.0}, seq_num=number)
+            fed.send("event", event)
+    raw.stop()
+    result = fed.until("stream_done")["result"]
+    assert (result["n_frames"], result["n_missing"]) == (3, 0)
+    assert np.frombuffer(fed.end().columns()["angle"]).tolist() == [1.0, 1.0, 2.0]
+
+
 def test_interleaved_runs_are_kept_apart(
     feed: Callable[..., Fed], file: FrameFile, tmp_path: Path
 ) -> None:
