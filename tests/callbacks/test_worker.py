@@ -16,8 +16,10 @@ import pytest
 from support import forked
 from support.derived import Derived, read_derived
 from support.odd_analyses import PATH
+from support.second_stages import SlopeRun, SlopeStage
 from support.streaming import NUMBER, PICTURE, TIME, FrameFile, noise
 
+from skywright.analysis.second import Document
 from skywright.callbacks import worker
 from skywright.callbacks.journal import Journal, encode_line
 from skywright.callbacks.stream_analysis import BacklogLimits
@@ -459,6 +461,29 @@ def test_a_frame_that_is_taken_again_after_a_pause_has_the_event_of_its_number_t
     result = fed.until("stream_done")["result"]
     assert (result["n_frames"], result["n_missing"]) == (3, 0)
     assert np.frombuffer(fed.end().columns()["angle"]).tolist() == [1.0, 1.0, 2.0]
+
+
+def test_a_second_stage_gets_the_documents_after_the_start(file: FrameFile, tmp_path: Path) -> None:
+    names: list[str] = []
+
+    class NotingRun(SlopeRun):
+        def __call__(self, name: str, doc: Document) -> None:
+            names.append(name)
+
+    class NotingStage(SlopeStage):
+        def begin_run(self, start: Document) -> NotingRun:
+            return NotingRun(start)
+
+    session = FilledPipe()
+    raw = Raw(session)
+    raw.use(file)
+    raw.stop()
+    session.end()
+    journal, stages = Journal(tmp_path / "journal"), {"slope": NotingStage()}
+    places = (journal, tmp_path / "assets")
+    worker.Worker("picture_statistics", {}, {}, *places, BacklogLimits(), stages, session).run()
+    journal.close()
+    assert names == ["descriptor", *["stream_resource"] * 3, "stop"]
 
 
 def test_interleaved_runs_are_kept_apart(

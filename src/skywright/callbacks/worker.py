@@ -209,6 +209,7 @@ class Worker:
                 )
                 for analysis, stage in self._stages.items()
             ]
+            return
         run = self._runs.get(uid)
         if run is None:
             return
