@@ -341,6 +341,19 @@ def test_an_analysis_that_needs_all_frames_goes_on_after_the_limit(
     assert (result["n_frames"], result["n_dropped"], result["n_missing"]) == (60, 0, 2)
 
 
+def test_results_may_have_an_infinite_period(feed: Callable[..., Fed], file: FrameFile) -> None:
+    fed = feed(f"{PATH}:SaysMoreAtTheEnd")
+    raw = Raw(fed)
+    raw.use(file)
+    fill(file, range(1, 6))
+    for frame in range(5):
+        raw.tell(frame, frame + 1)
+        fed.until("progress", frame + 1)
+    raw.stop()
+    assert fed.until("stream_done")["result"]["n_frames"] == 5
+    assert [event["data"]["n_frames"] for event in fed.end().of("event")] == [1, 5]
+
+
 @pytest.mark.parametrize("how", ["eof", "sigterm"])
 def test_end_of_the_session_interrupts_the_derived_run(
     feed: Callable[..., Fed], file: FrameFile, how: str

@@ -145,7 +145,7 @@ class Worker:
         while is_open:
             worked = [self._step(each) for each in list(self._streams.values())]
             due = [each.write_due() for each in self._streams.values()]
-            timeout = min((seconds for seconds in due if seconds is not None), default=None)
+            timeout = min([threading.TIMEOUT_MAX, *(each for each in due if each is not None)])
             if time.monotonic() >= beat_due:  # it may wait for frames or pictures for long
                 beat_due = time.monotonic() + BEAT_S
                 for each in self._streams.values():
@@ -174,7 +174,7 @@ class Worker:
             if left and not any(worked):
                 pause(DRAWING_POLL_S)
 
-    def _process_lines(self, timeout: float | None, *, block: bool) -> bool:
+    def _process_lines(self, timeout: float, *, block: bool) -> bool:
         """Process all queued lines, or wait for one; return False at the end of stdin."""
         with suppress(queue.Empty):
             while (line := self._session.lines.get(block, timeout)) is not None:
