@@ -117,7 +117,8 @@ def git_revision(directory: Path) -> str:
         return ""
     # Without `--exclude=*` git names the newest tag in place of the commit
     describe = ["describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
-    command = ["git", "-C", str(directory), *describe]
+    # By default git refuses the checkout of another user, who may have installed it for all
+    command = ["git", "-c", "safe.directory=*", "-C", str(directory), *describe]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
     except (OSError, subprocess.SubprocessError):
