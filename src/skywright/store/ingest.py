@@ -95,6 +95,8 @@ def ingest(path: Path, client: Any) -> State:
     ------
     ServerUnavailableError
         When the server cannot be reached; call again later.
+    OSError
+        As for `RunIngest.step`; call again.
     """
     run = RunIngest(path, Catalog(client))
     while (state := run.step()) is State.MORE:
