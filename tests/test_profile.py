@@ -56,7 +56,7 @@ def test_own_start_up_files_run_in_order_in_one_namespace(
     assert mine["kept"] == 1
 
 
-def test_revision_tells_commit_and_change(tmp_path: Path) -> None:
+def test_revision_tells_commit_and_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert profile.git_revision(tmp_path) == ""
     git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
     subprocess.run([*git, "init", "-q"], check=True)
@@ -65,7 +65,11 @@ def test_revision_tells_commit_and_change(tmp_path: Path) -> None:
     subprocess.run([*git, "commit", "-q", "-m", "one"], check=True)
     commit = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
     assert profile.git_revision(tmp_path) == commit.stdout.strip()
+    subprocess.run([*git, "tag", "-a", "v1", "-m", "one"], check=True)
+    assert profile.git_revision(tmp_path) == commit.stdout.strip()
     (tmp_path / "file").write_text("2")
+    assert profile.git_revision(tmp_path) == commit.stdout.strip() + "+"
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
     assert profile.git_revision(tmp_path) == commit.stdout.strip() + "+"
 
 

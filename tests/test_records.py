@@ -110,6 +110,8 @@ def test_records_that_do_not_fit_are_refused_whole(tmp_path: Path) -> None:
         writer.append(0, {IMAGE.path: np.zeros((3, 5)), TIME.path: 0.0})
     with pytest.raises(DataError, match="/entry/time"):
         writer.append(0, {IMAGE.path: np.zeros((3, 4))})
+    with pytest.raises(DataError, match=r"/entry/id: values of shape \(1, 1\), expected \(n,\)"):
+        writer.append([[0]], rows(np.array([0])))
     assert writer.flush() == 0
     writer.append(0, {IMAGE.path: np.zeros((3, 4)), TIME.path: 0.0})
     assert writer.flush() == 1

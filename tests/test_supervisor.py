@@ -204,6 +204,15 @@ def test_a_child_dead_before_it_was_ready_ends_the_start(tmp_path: Path) -> None
         supervised(tmp_path, [service("a", SERVE), service("b", DEAD_AT_ONCE)], test)
 
 
+def test_a_child_dead_before_it_was_ready_is_noticed_though_what_it_started_lives(
+    tmp_path: Path,
+) -> None:
+    code = WITH_GRANDCHILD.replace("announce_ready(grandchild=child.pid)", "os._exit(3)")
+    limits = {"late_s": 20.0, "ready_limit_s": 30.0}
+    with pytest.raises(HardwareError, match="a ended with exit status 3"):
+        supervised(tmp_path, [service("a", code, **limits)], lambda *_: None)
+
+
 def test_a_start_goes_on_without_a_child_that_is_dead_and_tries_it_again(tmp_path: Path) -> None:
     marker = tmp_path / "camera"
     code = f"""

@@ -86,6 +86,25 @@ def test_an_error_is_reported_and_counted_and_the_next_item_comes(
     source.close()
 
 
+def test_an_error_without_text_is_reported_by_its_class(reports: list[str]) -> None:
+    class Failing(PolledSource[int]):
+        errors = iter([TimeoutError()])
+
+        def next(self, timeout_s: float) -> int | None:
+            raise next(self.errors)
+
+    def make(number: int, now: float) -> int:
+        raise AssertionError if number == 0 else StopIteration
+
+    polled = Failing("polled")
+    polled.retry_s = 0.0
+    for source in (polled, PacedSource("paced", make, 0.0)):
+        source.start(lambda _: None, reports.append)
+        until(lambda started=source: not started.is_running)
+        source.close()
+    assert reports[0::2] == ["polled: TimeoutError", "paced: item 0: AssertionError"]
+
+
 def test_the_end_of_a_source_without_a_reason_is_reported_in_words(reports: list[str]) -> None:
     class Ended(PolledSource[int]):
         def next(self, timeout_s: float) -> int | None:

@@ -50,6 +50,17 @@ def test_values_of_events_with_identity_and_time_in_a_file(tmp_path: Path) -> No
     assert sorted(table.values["x"]) == [4]
 
 
+def test_values_of_a_frame_that_was_taken_again_are_kept_for_it() -> None:
+    rows = KeyRows()
+    for start, stop, sequence in ((0, 3, 1), (3, 4, 3), (4, 5, 4)):
+        rows.add(FileRows("a.h5", "/x", start, stop, sequence))
+    table = FrameTable(in_files={"x": rows}, values={"y": dict.fromkeys(range(1, 5), 0.0)})
+    table.forget(3)
+    assert sorted(table.values["y"]) == [3, 4]
+    table.forget(4)
+    assert sorted(table.values["y"]) == [4]
+
+
 def test_rows_that_were_taken_again_count_once_and_are_the_last_ones() -> None:
     rows = KeyRows()
     for start, stop, sequence in ((0, 4, 1), (4, 7, 3), (7, 8, 4), (8, 9, 6)):

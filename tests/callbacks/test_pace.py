@@ -36,6 +36,7 @@ def test_there_is_always_time_for_one_frame() -> None:
         pace.add_measurement(4, seconds, 4)
     assert pace.affordable(2.0) == 4
     assert pace.affordable(-3.0) == 1
+    assert pace.affordable(math.inf) == math.inf
 
 
 @given(st.integers(0, 50), st.integers(1, 500), st.integers(1, 600) | st.just(math.inf))

@@ -1,11 +1,13 @@
 """The worker process by itself: documents on stdin, files beside, derived runs in journals."""
 
 import json
+import queue
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import event_model
@@ -14,9 +16,13 @@ import pytest
 from support import forked
 from support.derived import Derived, read_derived
 from support.odd_analyses import PATH
+from support.second_stages import SlopeRun, SlopeStage
 from support.streaming import NUMBER, PICTURE, TIME, FrameFile, noise
 
-from skywright.callbacks.journal import encode_line
+from skywright.analysis.second import Document
+from skywright.callbacks import worker
+from skywright.callbacks.journal import Journal, encode_line
+from skywright.callbacks.stream_analysis import BacklogLimits
 
 SHAPE = (48, 64)
 
@@ -62,12 +68,26 @@ class Fed:
         return run
 
 
+class FilledPipe:
+    """The pipe of a worker in this process, with all that the session sends; drops messages."""
+
+    def __init__(self) -> None:
+        self.lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+
+    def send(self, name: str, doc: Any) -> None:
+        if name not in ("progress", "stream_done", "run_done"):
+            self.lines.put(encode_line(name, doc))
+
+    def end(self) -> None:
+        self.lines.put(None)
+
+
 class Raw:
     """A raw run whose documents go to a worker."""
 
     def __init__(
         self,
-        to: Fed,
+        to: Fed | FilledPipe,
         metadata: dict[str, Any] | None = None,
         *,
         keys: tuple[str, ...] = (),
@@ -321,6 +341,19 @@ def test_an_analysis_that_needs_all_frames_goes_on_after_the_limit(
     assert (result["n_frames"], result["n_dropped"], result["n_missing"]) == (60, 0, 2)
 
 
+def test_results_may_have_an_infinite_period(feed: Callable[..., Fed], file: FrameFile) -> None:
+    fed = feed(f"{PATH}:SaysMoreAtTheEnd")
+    raw = Raw(fed)
+    raw.use(file)
+    fill(file, range(1, 6))
+    for frame in range(5):
+        raw.tell(frame, frame + 1)
+        fed.until("progress", frame + 1)
+    raw.stop()
+    assert fed.until("stream_done")["result"]["n_frames"] == 5
+    assert [event["data"]["n_frames"] for event in fed.end().of("event")] == [1, 5]
+
+
 @pytest.mark.parametrize("how", ["eof", "sigterm"])
 def test_end_of_the_session_interrupts_the_derived_run(
     feed: Callable[..., Fed], file: FrameFile, how: str
@@ -339,6 +372,34 @@ def test_end_of_the_session_interrupts_the_derived_run(
     assert run.stop["exit_status"] == "abort"
     assert run.stop["reason"].startswith("interrupted")
     assert run.result["n_frames"] == 5
+
+
+def test_frames_that_get_visible_after_the_end_of_the_session_are_analyzed(
+    file: FrameFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run whose file does not exist takes no time from it."""
+    session = FilledPipe()
+    missing = Raw(session)
+    missing.use(SimpleNamespace(path=tmp_path / "missing.h5"))
+    missing.tell(0, 2)
+    missing.stop()
+    raw = Raw(session)
+    raw.use(file)
+    fill(file, range(1, 4))
+    fill(file, range(4, 6), flush=False)
+    raw.tell(0, 5)
+    raw.stop()
+    session.end()
+    monkeypatch.setattr(worker, "pause", lambda _: file.flush())
+    monkeypatch.setattr(worker, "REMAINING_FRAMES_LIMIT_S", 0.5)
+    journal = Journal(tmp_path / "journal")
+    name, limits = "picture_statistics", BacklogLimits()
+    worker.Worker(name, {}, {}, journal, tmp_path / "assets", limits, {}, session).run()
+    journal.close()
+    runs = {run.start["raw_uid"]: run for run in read_derived(tmp_path / "journal")}
+    assert runs[missing.uid].stop["exit_status"] == "abort"
+    assert runs[raw.uid].stop["exit_status"] == "success"
+    assert identities(runs[raw.uid]) == [1, 2, 3, 4, 5]
 
 
 def test_frames_go_on_in_another_file_and_in_the_middle_of_one(
@@ -392,6 +453,50 @@ def test_a_frame_without_its_event_is_missing(feed: Callable[..., Fed], file: Fr
     raw.stop()
     result = fed.until("stream_done")["result"]
     assert (result["n_frames"], result["n_missing"]) == (1, 2)
+
+
+def test_a_frame_that_is_taken_again_after_a_pause_has_the_event_of_its_number_too(
+    feed: Callable[..., Fed], file: FrameFile
+) -> None:
+    """A pause cuts off a trigger; its frame and that of the repeated trigger have one event."""
+    fed = feed(f"{PATH}:Against")
+    raw = Raw(fed, keys=("angle",))
+    raw.use(file)
+    fill(file, range(1, 4))
+    for row, number in enumerate((1, 1, 2)):
+        raw.told = number - 1
+        raw.tell(row, row + 1)
+        if row != 0:
+            data = {"angle": float(number)}
+            event = raw.bundle.compose_event(data=data, timestamps={"angle": 0.0}, seq_num=number)
+            fed.send("event", event)
+    raw.stop()
+    result = fed.until("stream_done")["result"]
+    assert (result["n_frames"], result["n_missing"]) == (3, 0)
+    assert np.frombuffer(fed.end().columns()["angle"]).tolist() == [1.0, 1.0, 2.0]
+
+
+def test_a_second_stage_gets_the_documents_after_the_start(file: FrameFile, tmp_path: Path) -> None:
+    names: list[str] = []
+
+    class NotingRun(SlopeRun):
+        def __call__(self, name: str, doc: Document) -> None:
+            names.append(name)
+
+    class NotingStage(SlopeStage):
+        def begin_run(self, start: Document) -> NotingRun:
+            return NotingRun(start)
+
+    session = FilledPipe()
+    raw = Raw(session)
+    raw.use(file)
+    raw.stop()
+    session.end()
+    journal, stages = Journal(tmp_path / "journal"), {"slope": NotingStage()}
+    places = (journal, tmp_path / "assets")
+    worker.Worker("picture_statistics", {}, {}, *places, BacklogLimits(), stages, session).run()
+    journal.close()
+    assert names == ["descriptor", *["stream_resource"] * 3, "stop"]
 
 
 def test_interleaved_runs_are_kept_apart(

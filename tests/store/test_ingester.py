@@ -549,6 +549,35 @@ def test_failures_of_a_run_count_until_something_is_written(tmp_path: Path) -> N
     assert (run.step(), run._failures) == (State.IDLE, 0)
 
 
+def test_rows_of_a_step_that_a_full_disk_ended_are_written_without_a_further_event(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next event may come much later."""
+    monkeypatch.setattr(ingest_module, "UPDATE_S", (0.0, 0.0))
+    sent: list[Any] = []
+
+    def post(_container: Any, _route: str, body: dict[str, Any]) -> dict[str, Any]:
+        sent.extend(body["rows"])
+        return {"refused": []}
+
+    def register_files(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    recording = record(tmp_path)
+    catalog = SimpleNamespace(container_of=lambda _: None, post=post, tables=True)
+    run = RunIngest(recording.path, cast("Any", catalog))
+    while run.step() is not State.IDLE:
+        pass
+    recording.event(x=4.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(ingest_module._LineWriter, "_register_files", register_files)
+        with pytest.raises(OSError, match="No space left"):
+            run.step()
+    assert not sent
+    run.step()
+    assert len(sent) == 1
+
+
 def test_what_cannot_be_read_is_said_once(
     store: Path, client: Any, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -31,8 +31,9 @@ def with_file(
     key: dict[str, Any],
     mimetype: str = "application/x-hdf5",
     rows: int = 2,
+    first: int = 1,
 ) -> Recording:
-    """Record a run with two rows of a file, or more, and two events."""
+    """Record a run with two rows of a file, or more, and two events, from seq_num `first` on."""
     recording = Recording(journals)
     recording.stream("primary", x={**key, "external": "STREAM:"}, y=scalar("number"))
     descriptor = recording._streams["primary"].descriptor_doc["uid"]
@@ -44,7 +45,8 @@ def with_file(
     datum |= {"indices": {"start": 0, "stop": rows}}
     datum |= {"seq_nums": {"start": 1, "stop": rows + 1}}
     recording.journal("stream_datum", datum)
-    recording.events([{"y": 1.0}, {"y": 2.0}])
+    for seq_num in (first, first + 1):
+        recording.event(seq_num=seq_num, y=float(seq_num))
     return recording
 
 
@@ -161,22 +163,25 @@ def test_columns_come_back_as_they_are(journals: Path, client: Any, key: Any, va
         np.testing.assert_array_equal(each.astype(values.dtype), values)
 
 
+@pytest.mark.parametrize("left_out", [1, 3])
 @pytest.mark.parametrize("shape", [(), (2, 3)])
 def test_the_row_of_an_event_that_is_left_out_is_left_out(
-    journals: Path, client: Any, shape: tuple[int, ...]
+    journals: Path, client: Any, shape: tuple[int, ...], left_out: int
 ) -> None:
     values = np.arange(4 * math.prod(shape), dtype="<u2").reshape(4, *shape)
     promised = {"dtype_numpy": "<u2"}
     key = array([*shape], **promised) if shape else scalar("integer", **promised)
-    recording = with_file(journals, hdf5(journals / "f.h5", values), key, rows=4)
-    recording.event(seq_num=4, y=4.0)  # the third one was not understood
+    first = 2 if left_out == 1 else 1
+    recording = with_file(journals, hdf5(journals / "f.h5", values), key, rows=4, first=first)
+    recording.event(seq_num=4, y=4.0)  # another one was not understood
     journal = recording.stop()
     contents = contents_of(journal)
     assert ingest(journal, client) is State.DONE
     run = client["raw"][recording.uid]
     read = run["primary"].read()
-    np.testing.assert_array_equal(read["x"].values, values[[0, 1, 3]])
-    assert read["y"].values.tolist() == [1.0, 2.0, 4.0]
+    seq_nums = [number for number in range(1, 5) if number != left_out]
+    np.testing.assert_array_equal(read["x"].values, values[[number - 1 for number in seq_nums]])
+    assert read["y"].values.tolist() == seq_nums
     assert differences(contents, run) == []
 
 

@@ -287,6 +287,13 @@ def test_files_of_names_that_become_one(journals: Path, client: Any) -> None:
     assert run["primary"].read()["a_b_"].values.tolist() == [1, 2]
 
 
+def test_a_page_whose_data_are_a_list_is_a_broken_line() -> None:
+    page = {"descriptor": "d", "uid": ["e"], "seq_num": [1], "time": [1.0], "timestamps": {}}
+    (line,) = DocumentNormalizer()(Line(1, "event_page", page | {"data": [1]}))
+    assert line.name == ""
+    assert line.doc["error"].startswith("event_page: IndexError")
+
+
 def test_many_broken_lines_take_no_time(journals: Path) -> None:
     contents = JournalContents()
     begin = time.process_time()

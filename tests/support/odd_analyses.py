@@ -1,5 +1,6 @@
 """Analyses that misbehave, for the worker and what looks after it."""
 
+import math
 import os
 import signal
 import threading
@@ -82,6 +83,12 @@ class SlowAndWhole(Slow):
     """Needs each frame."""
 
     skips = False
+
+
+class SaysMoreAtTheEnd(PictureStatistics):
+    """Has two events only: after the first frame, and at the end."""
+
+    scalar_period_s = array_period_s = math.inf
 
 
 class Against(PictureStatistics):

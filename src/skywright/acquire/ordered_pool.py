@@ -93,7 +93,10 @@ class OrderedPool(Generic[Item, Result]):
                 self._changed.wait_for(lambda: not self._slots and not self._delivering, timeout_s)
 
     def close(self, timeout_s: float = 5.0) -> None:
-        """Process the queued items, then end the threads."""
+        """Process the queued items, then end the threads.
+
+        It waits at most `timeout_s` s for the items, and then as long for each thread.
+        """
         self.drain(timeout_s)
         with self._changed:
             self._closing = True

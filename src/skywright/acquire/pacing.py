@@ -24,7 +24,7 @@ class Pacer:
     period_s
         Time between items, s; 0: an item is always due and none is skipped.
     behind_s
-        Maximum delay, s. If an item is late by more than this and one period, only the newest item
+        Maximum delay, s. If an item is late by more than this plus one period, only the newest item
         that is due is delivered and the others are skipped; otherwise all are delivered one after
         the other without a pause.
     first_s
@@ -182,7 +182,8 @@ class PacedSource(PolledSource[Item], Generic[Item]):
             raise StopIteration(f"no more {self._item_name}s from number {number} on") from None
         except Exception as error:
             self._unreadable += 1
-            raise DataError(f"{self._item_name} {number}: {error}") from error
+            why = str(error) or type(error).__name__
+            raise DataError(f"{self._item_name} {number}: {why}") from error
 
     def halt(self) -> None:
         """Stop the clock; after the next start the numbers continue."""

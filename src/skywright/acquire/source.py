@@ -245,7 +245,7 @@ class _Run(Generic[Item]):
             self._report(f"{self._source.name}: {str(end) or 'no more items'}")
             return False
         except Exception as error:
-            self._report(f"{self._source.name}: {error}")
+            self._report(f"{self._source.name}: {str(error) or type(error).__name__}")
             self.stopping.wait(self._source.retry_s)
             return True
         if item is not None:

@@ -143,12 +143,18 @@ class FrameTable:
         return [number for s in key_rows.locate(start, stop) for number in range(s.sequence, s.end)]
 
     def forget(self, stop: int) -> None:
-        """Drop the event values of the frames before position `stop`."""
+        """Drop the event values of the frames before position `stop`.
+
+        A frame that was taken again has the sequence number of an earlier one: the values of frames
+        from `stop` on are kept.
+        """
         if self.values and stop:
             last = self.sequence(stop - 1, stop)[0]
             self._last_dropped = max(self._last_dropped, last)
+            left = self.all_in_files[0].locate(stop, self.announced()) if self.all_in_files else ()
+            end = min([last + 1, *(segment.sequence for segment in left)])
             for values in self.values.values():
-                for number in [n for n in values if n <= last]:
+                for number in [n for n in values if n < end]:
                     del values[number]
 
     def part(self, start: int, stop: int) -> "FrameTable":

@@ -42,8 +42,11 @@ class Pace:
         return max(1, min(int(BATCH_S / median(self._times)), frames_per_read(self._frame_bytes)))
 
     def affordable(self, seconds: float) -> float:
-        """Return the number of frames that fit into a time, s: at least 1; infinity if unknown."""
-        if len(self._times) < MIN_MEASURED_BATCHES:
+        """Return the number of frames that fit into a time, s: at least 1.
+
+        It is infinite if the time is, and while the time of a frame is unknown.
+        """
+        if len(self._times) < MIN_MEASURED_BATCHES or seconds == math.inf:
             return math.inf
         return max(1, int(seconds / median(self._times)))
 

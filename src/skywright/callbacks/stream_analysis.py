@@ -206,11 +206,6 @@ class StreamAnalysis:
         return min(times, default=None)
 
     @property
-    def is_closing(self) -> bool:
-        """Whether all frames are analyzed and the derived runs are being closed."""
-        return self._closing is not None and not self.exit_status
-
-    @property
     def ended(self) -> bool:
         """Whether the raw run has stopped and the derived run has ended."""
         return self.raw.run.stop is not None and bool(self.exit_status)

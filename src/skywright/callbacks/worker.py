@@ -145,19 +145,14 @@ class Worker:
         while is_open:
             worked = [self._step(each) for each in list(self._streams.values())]
             due = [each.write_due() for each in self._streams.values()]
-            timeout = min((seconds for seconds in due if seconds is not None), default=None)
+            timeout = min([threading.TIMEOUT_MAX, *(each for each in due if each is not None)])
             if time.monotonic() >= beat_due:  # it may wait for frames or pictures for long
                 beat_due = time.monotonic() + BEAT_S
                 for each in self._streams.values():
                     self._session.send("progress", each.take_progress())
             is_open = self._process_lines(timeout, block=not any(worked))
-        deadline = time.monotonic() + REMAINING_FRAMES_LIMIT_S
+        self._analyze_remaining()
         for each in list(self._streams.values()):
-            while time.monotonic() < deadline and not each.exit_status:
-                if not self._step(each):
-                    if not each.is_closing:
-                        break
-                    pause(DRAWING_POLL_S)
             ended = each.raw.run.stop is not None
             when = "before the analysis did" if ended else "in the middle of the run"
             each.interrupt(f"the session ended {when}")
@@ -165,7 +160,21 @@ class Worker:
         self._drawer.close()
         self._picture_thread.shutdown(wait=False, cancel_futures=True)
 
-    def _process_lines(self, timeout: float | None, *, block: bool) -> bool:
+    def _analyze_remaining(self) -> None:
+        """Analyze the remaining frames; of runs that have ended, also those not yet in the file."""
+        deadline = time.monotonic() + REMAINING_FRAMES_LIMIT_S
+        left = list(self._streams.values())
+        while left and time.monotonic() < deadline:
+            worked = [self._step(each) for each in left]
+            left = [
+                each
+                for each, has_worked in zip(left, worked, strict=True)
+                if not each.exit_status and (has_worked or each.raw.run.stop is not None)
+            ]
+            if left and not any(worked):
+                pause(DRAWING_POLL_S)
+
+    def _process_lines(self, timeout: float, *, block: bool) -> bool:
         """Process all queued lines, or wait for one; return False at the end of stdin."""
         with suppress(queue.Empty):
             while (line := self._session.lines.get(block, timeout)) is not None:
@@ -200,6 +209,7 @@ class Worker:
                 )
                 for analysis, stage in self._stages.items()
             ]
+            return
         run = self._runs.get(uid)
         if run is None:
             return

@@ -187,6 +187,11 @@ class ColumnWriter(Closing):
         """
         caster = ColumnCaster(self.path)
         identities = np.atleast_1d(caster.cast(self.identity, np.asarray(identity)))
+        if identities.ndim != 1:
+            raise DataError(
+                f"{self.path}: {self.identity.path}: values of shape {identities.shape}, "
+                "expected (n,)"
+            )
         count, is_one_row = len(identities), np.ndim(identity) == 0
         if rows.keys() != self.columns.keys():
             wrong = sorted(rows.keys() ^ self.columns.keys())

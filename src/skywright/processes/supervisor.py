@@ -30,6 +30,8 @@ CONFIGURATION_ERROR = 2
 """Exit status of a process whose arguments or configuration are wrong: no other try helps."""
 STILL_STARTING = "is still starting"
 """Begins the report of a service that takes long."""
+LAST_LINE_S = 0.5
+"""Timeout, s, for a ready line that a child wrote before its end."""
 Report = Callable[[str, str], None]
 """Called with the name of a service and a message for the user."""
 
@@ -44,7 +46,8 @@ class Service:
     port: int = 0
     """TCP port of the service; 0 if it has none. It is also in `command`."""
     ready_line: bool = True
-    """Whether the process prints a ready line; without one it is ready when it has started."""
+    """Whether the process prints a ready line (`skywright.processes.lifecycle.announce_ready`);
+    without one it is ready when it has started."""
     stop_before: str = ""
     """This service is stopped before the service of this name, which it uses until its end."""
     slow_s: float = 10.0
@@ -91,7 +94,7 @@ class Supervisor:
     report
         Called with the name of a service and a message. An `OSError` of it is logged.
     changed
-        Called after each change of `children`, before it is reported.
+        Called after each change of `ready_children`, before it is reported.
     """
 
     def __init__(
@@ -331,13 +334,29 @@ async def _spawn(service: Service, log: BinaryIO) -> _Process:
 
 async def _ready_line(process: _Process) -> dict[str, Any] | None:
     """Return the facts of the child's ready line; None when the child has ended without one."""
-    while not process.stdout.at_eof():
+    reading = asyncio.create_task(_read_facts(process.stdout))
+    ended = asyncio.create_task(process.handle.wait())
+    try:
+        await asyncio.wait([reading, ended], return_when=asyncio.FIRST_COMPLETED)
+        # Do not wait for the end of stdout: what a dead child has started may keep it open
+        await asyncio.wait([reading], timeout=LAST_LINE_S)
+        if reading.done() and (facts := reading.result()) is not None:
+            return facts
+        await ended  # a child that closed its stdout may still run
+        return None
+    finally:
+        reading.cancel()
+        ended.cancel()
+
+
+async def _read_facts(stdout: asyncio.StreamReader) -> dict[str, Any] | None:
+    """Return the facts of the ready line; None at the end of stdout."""
+    while not stdout.at_eof():
         # A line that is too long is a ValueError too
         with suppress(ValueError, TypeError, KeyError, RecursionError):
-            facts = json.loads(await process.stdout.readline())["ready"]
+            facts = json.loads(await stdout.readline())["ready"]
             if isinstance(facts, dict):
                 return facts
-    await process.handle.wait()  # a child that closed its stdout may still run
     return None
 
 

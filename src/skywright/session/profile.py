@@ -37,7 +37,7 @@ from skywright.rooms import importable, startup_files
 from skywright.waiting import pause
 
 REPORT_S = 3.0
-"""A wait for a run to be stored is reported this often."""
+"""Period of the reports on a run that waits to be stored, s."""
 RECORDED_PACKAGES = ("skywright", "bluesky", "ophyd", "event-model", "tiled", "pyepics", "numpy")
 
 
@@ -115,7 +115,10 @@ def git_revision(directory: Path) -> str:
     """Return the commit of the checkout at `directory`, with ``+`` if it is changed; else empty."""
     if not (directory / ".git").exists():
         return ""
-    command = ["git", "-C", str(directory), "describe", "--always", "--abbrev=40", "--dirty=+"]
+    # Without `--exclude=*` git names the newest tag in place of the commit
+    describe = ["describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
+    # By default git refuses the checkout of another user, who may have installed it for all
+    command = ["git", "-c", "safe.directory=*", "-C", str(directory), *describe]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
     except (OSError, subprocess.SubprocessError):
@@ -205,7 +208,7 @@ def await_run(catalog: Any, store: Path, uid: str, limit_s: float = 30.0) -> Any
     uid
         Full uid of a run of this session that has ended.
     limit_s
-        How long to wait.
+        Timeout, s.
 
     Raises
     ------

@@ -51,7 +51,7 @@ REFUSED_STATUS = {401, 403}
 """Answers to a wrong key, or to a run that the access policy does not take."""
 UPDATE_S = (1.0, 5.0)
 """(shortest, longest) time from one array update in tiled to the next, s. Within these limits it is
-the age of the writer at the first of the two. The rows of tables are sent at each step."""
+the age that the writer had at the earlier update. The rows of tables are sent at each step."""
 
 log = logging.getLogger(__name__)
 
@@ -95,6 +95,8 @@ def ingest(path: Path, client: Any) -> State:
     ------
     ServerUnavailableError
         When the server cannot be reached; call again later.
+    OSError
+        As for `RunIngest.step`; call again.
     """
     run = RunIngest(path, Catalog(client))
     while (state := run.step()) is State.MORE:
@@ -394,6 +396,8 @@ class _LineWriter:
 
         Array nodes are updated with `updates_arrays`, else every UPDATE_S.
         """
+        # Also if an error ends this call: `is_due` then lets a later step send what is queued
+        self._arrays_not_updated = True
         for line in lines:
             self._write(line)
         due = self._contents.stop is None and (updates_arrays or self._period_is_over())
@@ -411,7 +415,7 @@ class _LineWriter:
             stream_writer.send_arrays(data_keys)
         if due:
             self._updated = time.monotonic()
-        self._arrays_not_updated = not due
+            self._arrays_not_updated = False
 
     def close(self) -> None:
         """Write all that is left, the stop document and the notes."""

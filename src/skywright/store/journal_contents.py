@@ -127,7 +127,7 @@ class Stream:
         segments = self.external_rows[key].segments if key in self.external_rows else []
         if not self.internal:
             return segments
-        shown, begin = [], float("-inf")
+        shown, begin = [], self.first_seq
         for end in [*self._gaps(), self.first_seq + len(self.line_of)]:
             shown += between(segments, begin, end)
             begin = end + 1
@@ -135,7 +135,10 @@ class Stream:
 
     def skips_rows(self, key: str) -> bool:
         """Return whether rows are missing in front of rows of a data key that are used."""
-        return self.external_rows[key].skips_rows or (bool(self.internal) and bool(self._gaps()))
+        rows = self.external_rows[key]
+        if rows.skips_rows or not self.internal:
+            return rows.skips_rows
+        return bool(self._gaps()) or any(each.sequence < self.first_seq for each in rows.segments)
 
     def _gaps(self) -> list[int]:
         """Return the seq_nums without an event before the last one that has one."""

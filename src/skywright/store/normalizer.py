@@ -75,7 +75,7 @@ class DocumentNormalizer:
         """Return the normalized lines of one line; an error in it gives a broken line."""
         try:
             self._take(line.name, line.doc)
-        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             self._out.append(("", {"error": f"{line.name}: {type(error).__name__}: {error}"}))
         except jsonschema.ValidationError as error:
             self._out.append(("", {"error": f"{line.name}: {error.message}"}))

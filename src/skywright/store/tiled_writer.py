@@ -265,7 +265,7 @@ class StreamWriter:
     def _dims(self, lengths: tuple[int, ...]) -> tuple[str, ...]:
         """Return dimension names.
 
-        xarray needs equal names for equal lengths, and different names within one array.
+        xarray requires equal lengths for equal names, and different names within one array.
         """
         axes = [(n, lengths[:axis].count(n)) for axis, n in enumerate(lengths)]
         names = (self._axes.setdefault(axis, f"dim_int_{len(self._axes) + 1}") for axis in axes)
