@@ -80,12 +80,14 @@ def pytest_unconfigure() -> None:
 @pytest.hookimpl(hookwrapper=True)
 def pytest_collection(session: pytest.Session) -> Iterator[None]:
     """Import without garbage collection: a million objects are made, and stay to the end."""
-    gc.disable()
+    thresholds = gc.get_threshold()
+    # Not `gc.disable`: each slice of a dask that is imported meanwhile would disable it again
+    gc.set_threshold(0)
     import_own_share_first(session)
     yield
     gc.collect()
     gc.freeze()
-    gc.enable()
+    gc.set_threshold(*thresholds)
 
 
 def absent(what: str) -> None:
