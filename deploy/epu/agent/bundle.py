@@ -8,6 +8,7 @@ one-file executable is made on the system that it is for: run `executable` on Wi
 """
 
 import argparse
+import re
 import subprocess
 import sys
 import tempfile
@@ -45,6 +46,20 @@ def run(*command: str | Path) -> None:
         raise SystemExit(f"failed: {' '.join(map(str, command))}")
 
 
+def platforms(name: str) -> list[str]:
+    """Return pip's names of the platforms whose wheels run on the platform `name`.
+
+    On Linux with glibc 2.28 these are wheels for older versions too (PEP 600). Pip looks for
+    exactly what it is told.
+    """
+    glibc = re.fullmatch(r"manylinux_2_(\d+)_(\w+)", name)
+    if glibc is None:
+        return [name]
+    minor, processor = int(glibc[1]), glibc[2]
+    names = [f"manylinux_2_{k}_{processor}" for k in range(minor, 16, -1)]
+    return [*names, f"manylinux2014_{processor}"] if names else [name]
+
+
 def wheels(out: Path, platform: str, python: str) -> None:
     """Put our wheel, the wheels that it needs, and an install script into `out`."""
     out.mkdir(parents=True, exist_ok=True)
@@ -54,7 +69,8 @@ def wheels(out: Path, platform: str, python: str) -> None:
     windows = platform.startswith("win")
     run(
         *(*pip, "download", "--quiet", "--dest", out, "--only-binary", ":all:"),
-        *("--platform", platform, "--python-version", python, f"{own}[agent]"),
+        *(word for name in platforms(platform) for word in ("--platform", name)),
+        *("--python-version", python, f"{own}[agent]"),
         *(WINDOWS_ONLY if windows else ()),
     )
     script = out / ("install.cmd" if windows else "install.sh")
