@@ -62,6 +62,19 @@ def identities(path: Path) -> list[int]:
         return reader.read(IDENTITY.path).tolist()
 
 
+def test_an_error_of_an_endpoint_without_text_is_reported_by_its_class(
+    source: HandSource, make: Make
+) -> None:
+    class Sink:
+        def offer(self, result: Any) -> None:
+            raise TimeoutError
+
+    owner = make(endpoints=[Sink()])
+    owner.start()
+    source.send(1)
+    assert owner.state().message == "Sink: TimeoutError"
+
+
 def test_the_source_runs_while_somebody_wants_items(source: HandSource, make: Make) -> None:
     owner = make()
     assert not source.running

@@ -79,7 +79,7 @@ class GuardedCalls:
             self.failures.add(f"{name} failed")
             if key not in self._failing:
                 logger.exception("%s: %s failed", self._name, name)
-            self._failing[key] = f"{name}: {error}"
+            self._failing[key] = f"{name}: {str(error) or type(error).__name__}"
             return None
         self._failing.pop(key, None)
         return value
