@@ -22,7 +22,7 @@ from skywright.files.areadetector import ImageWriter
 from skywright.instruments.loop.capture import PictureFile
 from skywright.instruments.loop.picture import decode
 from skywright.instruments.loop.sample_motion import Carriage, SampleMotion
-from skywright.instruments.loop.sources import Source, SourceFrame, camera_pace, sim
+from skywright.instruments.loop.sources import CAMERA_PACE, Source, SourceFrame, sim
 from skywright.instruments.loop.sources.push import PushedPictures
 from skywright.instruments.loop.sources.replay import Replay
 from skywright.instruments.loop.sources.sim import SimulatedCamera, turning_pose
@@ -51,7 +51,7 @@ def take(source: Source, count: int, act: Callable[[], None] | None = None) -> l
 
 
 def test_paced_source_keeps_counting_over_stops() -> None:
-    source = PacedSource("test", SourceFrame, 0.001, **camera_pace(0.001))
+    source = PacedSource("test", SourceFrame, 0.001, **CAMERA_PACE)
     first = take(source, 3)
     second = take(source, 3)
     numbers = [frame.frame_number for frame in first + second]
@@ -77,12 +77,18 @@ def test_paced_source_reports_and_goes_on() -> None:
         if "no more" in message:
             over.set()
 
-    source = PacedSource("test", make, 0.001, **camera_pace(0.001))
+    source = PacedSource("test", make, 0.001, **CAMERA_PACE)
     source.start(lambda frame: frames.append(frame.frame_number), report)
     assert over.wait(90)
     source.close()
     assert frames == [0, 2, 3]
     assert reports == ["test: picture 1: broken file", "test: no more pictures from number 4 on"]
+
+
+def test_a_period_that_is_set_before_the_start_holds_for_the_first_picture() -> None:
+    camera = SimulatedCamera(fps=1 / 3600, size=(352, 240))
+    assert camera.set_period(0.01) == 0.01
+    take(camera, 1)
 
 
 def test_simulated_camera_shows_the_twin_and_its_truth() -> None:

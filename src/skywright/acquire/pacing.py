@@ -113,8 +113,10 @@ class PacedSource(PolledSource[Item], Generic[Item]):
         item, or None if there is none of this number. Raises `StopIteration` after the last item.
     period_s
         Time between items, s; 0: they are made as soon as they are requested.
-    behind_s, first_s
+    behind_s
         As for `Pacer`.
+    waits_first
+        True: the first item is due one period after each start. False: it is due at the start.
     loses
         True: skipped items use up their numbers and count as lost, as ``late``. False: no number
         is skipped and no item is lost; the schedule continues from the present time.
@@ -133,7 +135,7 @@ class PacedSource(PolledSource[Item], Generic[Item]):
         period_s: float,
         behind_s: float = 2.0,
         *,
-        first_s: float = 0.0,
+        waits_first: bool = False,
         loses: bool = True,
         period_min_s: float = 0.0,
         item_name: str = "item",
@@ -141,8 +143,8 @@ class PacedSource(PolledSource[Item], Generic[Item]):
         super().__init__(name)
         self.period_s = period_s
         self._make = make
-        self._behind_s, self._first_s, self._period_min_s = behind_s, first_s, period_min_s
-        self._loses = loses
+        self._behind_s, self._period_min_s = behind_s, period_min_s
+        self._waits_first, self._loses = waits_first, loses
         self._item_name = item_name
         self._number = 0
         self._late = self._unreadable = 0
@@ -190,4 +192,5 @@ class PacedSource(PolledSource[Item], Generic[Item]):
         self._pacer.end()
 
     def _new_pacer(self) -> Pacer:
-        return Pacer(self.period_s, self._behind_s, self._first_s)
+        first_s = self.period_s if self._waits_first else 0.0
+        return Pacer(self.period_s, self._behind_s, first_s)

@@ -74,16 +74,14 @@ class Source(acquire_source.Source[SourceFrame], Protocol):
     """Time between pictures, s; 0 if the sender sets it."""
 
 
-def camera_pace(period_s: float) -> dict[str, Any]:
-    """Return the arguments of `PacedSource` for a camera that takes a picture each `period_s`.
+CAMERA_PACE: dict[str, Any] = {
+    "behind_s": 0.0,
+    "waits_first": True,
+    "loses": False,
+    "period_min_s": 0.001,
+    "item_name": "picture",
+}
+"""Arguments of `PacedSource` for a camera.
 
-    The first exposure begins at the start, so its picture comes one period later. After a
-    delay the schedule restarts at the present time: no number is skipped, and no burst follows.
-    """
-    return {
-        "behind_s": 0.0,
-        "first_s": period_s,
-        "loses": False,
-        "period_min_s": 0.001,
-        "item_name": "picture",
-    }
+The first exposure begins at the start, so its picture comes one period later. After a delay the
+schedule restarts at the present time: no number is skipped, and no burst follows."""

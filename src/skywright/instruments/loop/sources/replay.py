@@ -15,7 +15,7 @@ from skywright.files.areadetector import IMAGE
 from skywright.files.hdf5 import open_hdf5, read_rows
 from skywright.instruments.loop.capture import JPEG_OFFSET, JPEG_SIZE
 from skywright.instruments.loop.picture import picture_size, read_file
-from skywright.instruments.loop.sources import SourceFrame, camera_pace
+from skywright.instruments.loop.sources import CAMERA_PACE, SourceFrame
 
 DATASETS = (IMAGE, "/entry/instrument/detector/data", "/entry/data", "/data")
 """Datasets of an HDF5 file that are tried in this order if `dataset` is not given."""
@@ -50,7 +50,7 @@ class Replay(PacedSource[SourceFrame]):
     ) -> None:
         self.loop = loop
         self._count, self._fetch, size = _folder(path) if path.is_dir() else _hdf5(path, dataset)
-        super().__init__("replay", self._frame, 1.0 / fps, **camera_pace(1.0 / fps))
+        super().__init__("replay", self._frame, 1.0 / fps, **CAMERA_PACE)
         self.size: tuple[int, int] | None = size
 
     def _frame(self, number: int, time: float) -> SourceFrame:

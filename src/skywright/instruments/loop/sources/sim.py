@@ -14,7 +14,7 @@ from pydantic_core import to_jsonable_python
 from skywright.acquire.pacing import PacedSource
 from skywright.instruments.loop.picture import encode_jpeg
 from skywright.instruments.loop.sample_motion import SampleMotion
-from skywright.instruments.loop.sources import SourceFrame, camera_pace
+from skywright.instruments.loop.sources import CAMERA_PACE, SourceFrame
 from skywright.instruments.loop.twin.render import Pose, render
 from skywright.instruments.loop.twin.scene import Scene, random_scene
 from skywright.instruments.loop.twin.truth import scene_truth
@@ -74,7 +74,7 @@ class SimulatedCamera(PacedSource[SourceFrame]):
         pose_at: PoseAt | None = None,
         **overrides: Any,
     ) -> None:
-        super().__init__("sim", self._frame, 1.0 / fps, **camera_pace(1.0 / fps))
+        super().__init__("sim", self._frame, 1.0 / fps, **CAMERA_PACE)
         self.stop_limit_s = RENDER_LIMIT_S
         self.size: tuple[int, int] | None = size
         self.seed = seed
