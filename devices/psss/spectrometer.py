@@ -201,7 +201,7 @@ class Psss(RecordingDevice):
 
     def _take_point(self) -> None:
         self._check_staged()
-        self._put(self.acquire, 0)
+        self._put(self.acquire, 0)  # an acquisition that a pause has cut off may still run
         pulses, recording = int(self.pulses_per_point.get()), self.pulses.file
         first = int(self.fetch(self.spectra_file.captured))
         self._start(pulses)

@@ -19,10 +19,10 @@ class Recording(FilePlugin):
 
 
 class SettingsStream(FileStream):
-    """What the pulses of a file were made with, a row for each settings number."""
+    """The settings that the pulses of a file were processed with, a row for each number."""
 
     def begin(self, file: str) -> None:
-        """Tell of the settings beside a new file of spectra from now on."""
+        """Emit documents of the file of settings that belongs to a new file of spectra."""
         from skywright.instruments.psss import layouts
 
         self.rows = 0
@@ -30,13 +30,14 @@ class SettingsStream(FileStream):
 
     def get_index(self) -> int:
         """Return the number of rows that are visible in the file: no PV counts them."""
-        if self.file and self.device.pulses.rows:  # never ahead of the pulses
+        # No row of settings is announced before the first pulse is visible
+        if self.file and self.device.pulses.rows:
             self.rows = max(self.rows, _count_settings(self.file))
         return self.rows
 
 
 def _count_settings(file: str) -> int:
-    """Return the rows of a file of settings that may be trusted; 0 if it is not there yet."""
+    """Return the number of complete rows of a file of settings; 0 if it is not there yet."""
     from skywright.instruments.psss import layouts
 
     try:

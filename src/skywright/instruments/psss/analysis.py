@@ -1,7 +1,7 @@
-"""The spectra of a run: fit and spikes of each pulse, and what all of them say together.
+"""The spectra of a run: fit and spikes of each pulse, and statistics of all pulses.
 
-`SpectrumStatistics` starts from stored spectra, `PictureSpectra` from stored pictures; what follows
-is one.
+`SpectrumStatistics` starts from stored spectra, `PictureSpectra` from stored pictures, of which it
+makes the spectra first; all further steps are the same.
 """
 
 import math
@@ -105,12 +105,13 @@ class SpectrumStatistics(Analysis[Pulses]):
     resolution_ev
         FWHM of the spectrometer's response, for the pulse length.
     settings
-        File with the settings of each number, beside that of the spectra: each pulse is processed
-        with those it had when it was taken, all of them together with the newest; means over
-        pulses are of those in the unit of the newest. Empty: one for all.
+        File with the settings of each number, beside the file of the spectra. Each pulse is
+        processed with the settings of the time when it was taken, the mean spectrum with the
+        newest ones. Means of figures and spikes include only the pulses whose unit is that of
+        the newest settings. Empty: all pulses have the same settings.
     **given
         smoothing, fit, weighting, signal_per_row, saturation, as in
-        `skywright.instruments.psss.settings.Settings`; they, and the axis, hold against the file.
+        `skywright.instruments.psss.settings.Settings`. They and the axis replace those of the file.
 
     Raises
     ------

@@ -93,13 +93,13 @@ def spectra_columns(width: int) -> tuple[Column, ...]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SpectrumRow:
-    """What is kept of a pulse until its spectrum is written; not the picture."""
+    """What is kept of a pulse, without its picture, until its spectrum is written."""
 
     pulse_id: int
     spectrum: NDArray[Any]
     values: Mapping[str, Any]
     made_with: Result
-    """Without its picture: for the settings."""
+    """The result without its picture; its settings go into the file of settings."""
 
 
 class SpectraLayout(Layout[Result, SpectrumRow]):

@@ -255,7 +255,8 @@ def _analyze(
     if axis is not None and len(axis) != columns:
         axis = None
     given = axis if axis is not None else (workspace or Workspace()).pixels(columns)
-    given = kernels.frozen(given)  # of unpickled settings it is not: numba would compile twice
+    # Settings that were unpickled have a writable axis, for which numba would compile once more
+    given = kernels.frozen(given)
     figures = np.full(FIGURES, np.nan)
     code = analyze(
         given, sums.astype(np.float64), bright, *filter_of(columns),
@@ -320,6 +321,7 @@ def _saturation(settings: Settings, dtype: np.dtype[Any]) -> float | int:
         level = int(np.iinfo(dtype).max)
     else:
         return math.inf
+    # `kernels.column_sums` returns half of the peaks of uint64
     return int(level) >> 1 if dtype.kind == "u" and dtype.itemsize == 8 else level
 
 

@@ -25,13 +25,12 @@ logger = logging.getLogger(__name__)
 
 WARMING_UP = "warming up"
 WARM_LIMIT_S = 60.0
-"""Longest time that a start waits for the compiler."""
+"""Timeout of a start that waits for the compiler, s."""
 AHEAD = 2
-"""Pulses per thread that may be under way when several threads process."""
+"""Maximum number of pulses per thread that are queued or processed, with several threads."""
 BARE_MAX = 100
-"""Number of consecutive pulses without an image that is still normal.
-
-A camera may run at a fraction of the machine's rate."""
+"""Number of consecutive pulses without a picture above which the message says so. Fewer are normal,
+because a camera may run at a fraction of the machine's rate."""
 
 
 class Processor(Owner[Pulse, Result]):
@@ -47,9 +46,8 @@ class Processor(Owner[Pulse, Result]):
         Pictures processed side by side.
     """
 
-    notifies_each_item = (
-        False  # 100 a second: who shows results looks for them at a rate of their own
-    )
+    notifies_each_item = False
+    """100 pulses come per second; displays ask for the newest result at their own rate."""
     idle_text = "stopped"
     waiting_text = "waiting for {item}s"
     silence_text = "no {item} for more than {seconds:g} s"
@@ -62,11 +60,11 @@ class Processor(Owner[Pulse, Result]):
     ) -> None:
         self.statistics = Statistics()
         self.on_stop: Callable[[], None] = lambda: None
-        """Called when a time of processing is over and all its results are handed on."""
+        """Called after each stop of the source, see `Owner.after_source_stop`."""
         self.unsent_counts: Callable[[], Mapping[str, int]] = dict
         """Returns what the output could not send, by cause, since the start of the process."""
         self.warm = threading.Event()
-        """Cleared by who compiles the kernels; a start waits until it is set."""
+        """Set while no kernel is being compiled; a start waits for it."""
         self.warm.set()
         self._workspace = Workspace()
         self._changing = threading.Lock()
@@ -79,7 +77,7 @@ class Processor(Owner[Pulse, Result]):
         super().__init__(
             source,
             self._result_of,
-            [self],
+            [self],  # its `offer` counts each result before the other endpoints get it
             threads=threads if threads > 1 else 0,
             queue_items=threads * AHEAD,
             when_full="wait",
@@ -213,7 +211,7 @@ class Processor(Owner[Pulse, Result]):
         self.on_stop()
 
     def process_argument(self, item: Pulse) -> tuple[Pulse, int, Settings]:
-        """Return a pulse with what it is to be processed with."""
+        """Return a pulse with the present settings and their number; it is processed with them."""
         return item, *self._applied
 
     def _result_of(self, given: tuple[Pulse, int, Settings]) -> Result:
@@ -222,12 +220,13 @@ class Processor(Owner[Pulse, Result]):
             pulse, self._workspace, number, settings, self.losses, self._logs_defects
         )
         if pulse.image is not None:
-            # The traceback of each pulse would fill the disk: once until a picture is good.
+            # The tracebacks of all pulses would fill the disk: after one that is logged, the next
+            # one is logged only after a picture that could be processed
             self._logs_defects = result.pulse.image is not None
         return result
 
     def offer(self, result: Result) -> None:
-        """Count a result; the first endpoint, so that it is counted before clients get it."""
+        """Count a result, and note the size and type of its picture."""
         self.statistics.processed(result.duration_ms, result.begun_s)
         image = picture_of(result)
         if image is None:

@@ -26,7 +26,7 @@ class StoredSettings:
         history: the background of each pulse is found there by its digest. Empty: none is
         subtracted.
     given
-        Fields of `Settings` that hold against the file.
+        Fields of `Settings` that replace those of the file.
     """
 
     def __init__(self, path: str, background: str = "", given: Mapping[str, Any] | None = None):
