@@ -51,7 +51,8 @@ REFUSED_STATUS = {401, 403}
 """Answers to a wrong key, or to a run that the access policy does not take."""
 UPDATE_S = (1.0, 5.0)
 """(shortest, longest) time from one array update in tiled to the next, s. Within these limits it is
-the age that the writer had at the earlier update. The rows of tables are sent at each step."""
+the age that the writer had at the earlier update, so a long run is updated less often. The rows of
+tables are sent at each step."""
 
 log = logging.getLogger(__name__)
 
