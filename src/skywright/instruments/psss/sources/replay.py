@@ -91,8 +91,13 @@ class ReplaySource(PolledSource[Pulse]):
         return self.once and self._number >= len(self._ids) > 0
 
     def open(self) -> None:
-        """Open the file, and play from its beginning."""
+        """Open the file; after a stop play the next picture, after the last one the first.
+
+        So the pulse ids of one acquisition do not come again in the next.
+        """
         with self._lock:
+            if self.ended:
+                self._number = 0
             try:
                 self._file = h5py.File(self.path, "r")
             except OSError as error:
@@ -105,7 +110,7 @@ class ReplaySource(PolledSource[Pulse]):
                 self._file = None
                 raise
             self._late += self._pace.skipped
-            self._number, self._pace = 0, Pacer(period_of(self.rate_hz))
+            self._pace = Pacer(period_of(self.rate_hz))
 
     def next(self, timeout_s: float) -> Pulse | None:
         """Return the next picture when it is due, or None after `timeout_s` or at the end."""
