@@ -90,7 +90,9 @@ class Watcher(threading.Thread):
 
     def _read(self, raw: Any) -> None:
         stream = raw[self._uids[-1]]["primary"]
-        ids = stream["psss_pulse_id"].read()
+        # In a run that goes on, an array grows each 1 to 5 s; the column of the ids grows before it
+        stored = stream["psss_spectrum"].shape[0]
+        ids = stream["psss_pulse_id"].read()[:stored]
         if len(ids) < 2 * READ:
             return
         first = int(np.random.default_rng(len(ids)).choice(ids[:-READ]))
