@@ -36,8 +36,8 @@ def spectra_columns(width: int) -> tuple[StreamColumn, ...]:
 def picture_columns(height: int, width: int, data_type: str) -> tuple[StreamColumn, ...]:
     """Return the columns of a file of pictures.
 
-    The key is ``picture``, as analyses of other cameras look for ``image``; `data_type` is as
-    areaDetector writes it, ``UInt16``.
+    The key is ``picture`` and not ``image``, so that the analyses of other cameras do not take it.
+    `data_type` is as areaDetector writes it, ``UInt16``.
     """
     from skywright.instruments.psss import layouts
 
@@ -61,7 +61,8 @@ def picture_columns(height: int, width: int, data_type: str) -> tuple[StreamColu
 def settings_columns(width: int) -> tuple[StreamColumn, ...]:
     """Return the columns of the settings beside a file of spectra of `width` columns.
 
-    Their keys do not fit those of a pulse's columns, but for the number that is in both.
+    Their keys differ from those of a pulse's columns, so that no analysis confuses them. Only
+    ``settings_number`` is in both.
     """
     from skywright.instruments.psss import layouts
 

@@ -27,10 +27,11 @@ class Psss(RecordingDevice):
 
     One trigger takes `pulses_per_point` pulses; an event holds what they say together (``mean_``
     and ``_scatter`` of center, width and intensity over the pulses with a good fit, NaN without).
-    Every pulse is a row of one HDF5 file, opened at stage. `pulses` is that file as a stream of a
-    run, and the flyer; `pulse_settings` is the stream of what they were made with, a row for each
-    ``NAME_settings_number``; `pictures` that of raw pictures: of each acquisition the first picture
-    and every `raw_every`-th after it; a step scan records one at every point.
+    Every pulse is a row of one HDF5 file, opened at stage. `pulses` is the stream of these rows,
+    and the flyer. `pulse_settings` is the stream of the settings that pulses were processed with, a
+    row for each ``NAME_settings_number``. `pictures` is the stream of raw pictures: the first one
+    of each acquisition and every `raw_every`-th after it. So a step scan records one at every
+    point.
 
     Data keys of `pulses`, all external (``STREAM:``): ``NAME_spectrum`` (columns,) float64;
     ``NAME_pulse_id``; ``NAME_time``, unix s; ``NAME_center``, ``_fwhm``, their ``_error``,
@@ -80,7 +81,7 @@ class Psss(RecordingDevice):
     """The energy axis at stage, as a polynomial of the column number; empty: pixels."""
 
     settings_file = Cpt(Signal, value="", kind=Kind.config)
-    """Beside the file of the pulses: what each of them was made with, for analyses."""
+    """Path of the file of settings: analyses read there what each pulse was processed with."""
 
     mean_center = Cpt(Signal, value=NAN, kind=Kind.hinted)
     center_scatter = Cpt(Signal, value=NAN, kind=Kind.normal)

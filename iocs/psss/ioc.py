@@ -136,7 +136,11 @@ class PsssIOC(OwnerGroup):
             await post(pvs.roi_ymax.readback, ymax)
 
     async def _mark_roi(self) -> None:
-        """Mark edges that are not in use; not in their putter, which sets the alarm in the end."""
+        """Set the alarm of the edges that are not in use.
+
+        It is set when PVs are posted and not in the put: a put that succeeds clears the alarm of
+        its PV (`iocs.common`).
+        """
         refused = "roi" in self.processor.notes
         severity = AlarmSeverity.MAJOR_ALARM if refused else AlarmSeverity.NO_ALARM
         edges = (self.spectra.roi_ymin, self.spectra.roi_ymax)
@@ -206,7 +210,7 @@ class PsssIOC(OwnerGroup):
         await post_counts(self, state)
         for part in (self.pictures_part, self.spectra_part):
             await post_plugin(part, state)
-        # Who waits for the end must find all else posted.
+        # Last: a client that waits for the end of an acquisition must find everything else posted
         await post(self.cam.detector_state, int(state.acquiring))
         await post(self.cam.acquire.readback, int(state.acquiring))
 
@@ -236,7 +240,8 @@ def build(args: argparse.Namespace) -> tuple[PVGroup, Mapping[str, Any]]:
         return PsssIOC(args.prefix, None), {}
     with default_signal_handling():
         service = Service(args)
-        service.processor.warm.wait()  # PVs are there when pulses can be; REST answers before
+        # PVs are served only when pulses can be processed; REST answers before
+        service.processor.warm.wait()
     return PsssIOC(args.prefix, service, args.auto_start), service.facts
 
 

@@ -1,4 +1,4 @@
-"""From what the owner of the pulses knows to the PVs that say it."""
+"""Posts the state and the results of the owner of the pulses to the PVs."""
 
 import time
 from typing import Any

@@ -35,7 +35,8 @@ class Source(Protocol[SourceItem]):
 
     A source delivers nothing before `start`. Items come in the order of their identities. `stop`
     and `start` do not reset the identities, and a missing identity is a lost item. If the sender
-    restarts, or a replay repeats its file, the numbering begins again; that is no loss.
+    restarts, the numbering begins again; that is no loss. A replay that repeats its file goes on
+    with larger numbers.
     """
 
     name: str

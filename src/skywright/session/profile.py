@@ -112,7 +112,10 @@ def package_versions() -> dict[str, str]:
 
 
 def git_revision(directory: Path) -> str:
-    """Return the commit of the checkout at `directory`, with ``+`` if it is changed; else empty."""
+    """Return the commit of the checkout at `directory`, with ``+`` if files are changed.
+
+    It is empty if there is no checkout, or if git fails.
+    """
     if not (directory / ".git").exists():
         return ""
     # Without `--exclude=*` git names the newest tag in place of the commit

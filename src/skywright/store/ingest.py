@@ -255,7 +255,10 @@ class RunIngest:
         return True
 
     def _existing(self, start: dict[str, Any]) -> Any:
-        """Return the client of the run if the catalog has it."""
+        """Return the client of the run; None if the catalog does not have it.
+
+        None also if that is not known yet: after a restart only a conflict tells it (`_has_node`).
+        """
         if self._has_node:
             with suppress(KeyError):  # deleted by somebody
                 return self._catalog.container_of(start)[start["uid"]]
@@ -395,7 +398,8 @@ class _LineWriter:
     def write(self, lines: Iterable[Line], updates_arrays: bool = False) -> None:
         """Write lines that are already in `contents`.
 
-        Array nodes are updated with `updates_arrays`, else every UPDATE_S.
+        Array nodes are updated with `updates_arrays`, else when the time of `UPDATE_S` is over.
+        After the stop document `close` updates them.
         """
         # Also if an error ends this call: `is_due` then lets a later step send what is queued
         self._arrays_not_updated = True

@@ -186,7 +186,9 @@ class SpectrumStatistics(Analysis[Pulses]):
         check_keys(given, SpectrumStatistics, Settings)
         for name in cls.without_effect:
             if name in given:
-                raise ConfigError(f"{name}: stored spectra are made with theirs; see psss_pictures")
+                raise ConfigError(
+                    f"{name}: has no effect on stored spectra; psss_pictures makes new ones"
+                )
 
     def settings_of(self, number: int) -> Settings:
         """Return what a pulse with this settings number is processed with."""
@@ -292,7 +294,7 @@ class SpectrumStatistics(Analysis[Pulses]):
         if n:
             g2 = second_order_correlation(mean_spectrum, pulses.correlation / n)
         g2_width = correlation_width(g2) * _pitch(settings.axis) if n > 1 else NAN
-        # The baseline is off; so no rows, no threshold but that of the noise.
+        # 0 rows: the threshold per row is for spectra with their baseline, which is subtracted here
         fit = process_spectrum(mean_spectrum, 0, settings)
         spike_count, spike_width = pulses.spikes[unit].mean
         return {
@@ -323,7 +325,7 @@ class SpectrumStatistics(Analysis[Pulses]):
 
 
 class PictureSpectra(SpectrumStatistics):
-    """The same from stored pictures.
+    """Fits and statistics as `SpectrumStatistics`, from stored pictures.
 
     Parameters
     ----------

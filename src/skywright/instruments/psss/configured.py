@@ -21,14 +21,14 @@ def spectra_parameters(configuration: Mapping[str, Any]) -> dict[str, Any]:
     Returns
     -------
     dict
-        Empty if no spectrometer is in the configuration.
+        Empty unless there is exactly one spectrometer in the configuration.
     """
     values = _of_device(configuration)
     found = {name: values[name] for name in SAME if name in values}
     for name, parameter in (("width", "columns"), ("height", "rows")):
         if values.get(name):
             found[parameter] = int(values[name])
-    if values.get("settings_file"):  # has all of them for each pulse, these were those at stage
+    if values.get("settings_file"):  # it has those of each pulse; here are only those at stage
         given: dict[str, Any] = {name: found[name] for name in ("columns", "rows") if name in found}
         return {**given, "settings": str(values["settings_file"])}
     if values.get("saturation"):
@@ -51,7 +51,7 @@ def picture_parameters(configuration: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _of_device(configuration: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the spectrometer's values without its name; nothing if there is not one of it."""
+    """Return the spectrometer's values by keys without its name; {} unless there is exactly one."""
     devices = [key.removesuffix(MARK) for key in configuration if key.endswith(f"_{MARK}")]
     if len(devices) != 1:
         return {}

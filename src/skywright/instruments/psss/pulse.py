@@ -22,9 +22,9 @@ class Pulse:
     image
         (rows, columns), any numeric dtype in either byte order; None when the pulse has none.
     message
-        The bsread message it came in, to be forwarded byte for byte; None of other sources.
+        bsread message of the pulse, to be forwarded byte for byte; None if it came in no message.
     truth
-        What the simulated instrument knows of the pulse; None of real sources.
+        True values of the pulse, from the simulator; None if the pulse is not simulated.
     energy_uj
         As a monitor of the machine measured it, uJ; None when there is none.
     """

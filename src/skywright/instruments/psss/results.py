@@ -95,7 +95,7 @@ def picture_of(result: Result) -> NDArray[Any] | None:
 def remark(result: Result, image: NDArray[Any]) -> tuple[str, bool]:
     """Return what a person should know of a result, and whether somebody should act.
 
-    It says what of the result, which has a picture, is not as the settings want it.
+    The text says which of the settings could not be applied to the picture.
     """
     settings = result.settings
     rows, width = image.shape

@@ -24,9 +24,9 @@ class BsreadSource(PolledSource[Pulse]):
 
     A message without the channel, with a value that cannot be decoded, or without a time stamp,
     gives a pulse that says so; it ends nothing. Every lost pulse is counted under one cause:
-    ``headless`` (its message came without its main header), ``garbage`` (it came as something else,
-    as does a message that lost more than that), ``repeated`` (its id is that of the pulse before)
-    or ``gap`` (it never came).
+    ``headless`` (its message came without its main header), ``garbage`` (its message cannot be
+    decoded for another reason), ``repeated`` (its id is that of the pulse before) or ``gap`` (it
+    never came).
 
     Parameters
     ----------

@@ -28,12 +28,13 @@ class SimSource(PolledSource[Pulse]):
     rate_hz
         Pulses a second; 0 as fast as they are taken. Below 100 Hz pulse ids come in steps.
     speed
-        Factor on the rate; pulse ids and times go by the machine's clock all the same.
+        Factor on the rate. The times of successive pulse ids still differ by 10 ms, so at a speed
+        above 1 they run ahead of the clock.
     seed
         Pulses of the same id are the same with the same seed and settings.
     first_pulse_id
         Of the first start. None: hundredths of a second since 1970, so that ids grow from one
-        start to the next, process or not.
+        start to the next, also in a new process.
     reel
         Pictures rendered before and shown in turn, for tests that must not spend a core on
         rendering; 0: each pulse has its own.
