@@ -395,6 +395,23 @@ def test_without_an_engine_documents_wait_and_are_written_later(
     assert lines(small_disk / "journal" / f"{run.start_doc['uid']}.jsonl")[1][0] == "stop"
 
 
+def test_a_journal_that_is_closed_on_a_full_disk_holds_no_file(
+    small_disk: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(journal_module, "RETRY_S", 60.0)
+    journal, run = Journal(small_disk / "journal"), compose_run()
+    journal("start", run.start_doc)
+    ballast = fill(small_disk)
+    journal("stop", run.compose_stop() | {"reason": "x" * 5000})
+    journal.close()
+    path = small_disk / "journal" / f"{run.start_doc['uid']}.jsonl"
+    assert not is_locked(path)  # the ingester can end the run
+    ballast.unlink()
+    journal.close()
+    assert [name for name, _ in lines(path)] == ["start"]
+    assert caplog.text.count("1 documents are lost") == 1
+
+
 @pytest.mark.parametrize(
     ("number", "advice"), [(errno.ENOSPC, True), (errno.EDQUOT, True), (errno.EACCES, False)]
 )

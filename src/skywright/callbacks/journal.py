@@ -264,9 +264,12 @@ class Journal:
                     self.trouble,
                 )
             self._backlog_empty.set()
-            for file in self._files.values():
+            # A run whose stop document is in the backlog is not in `_files` any more
+            for file in (*self._files.values(), *(line.file for line in self._backlog)):
                 file.close()
             self._files.clear()
+            self._backlog.clear()
+            self._backlog_size = 0
 
     # Routing
 
