@@ -19,6 +19,8 @@ folded  `Analysis.advance`                  nothing of its own: it is part    ar
                                             of one statistic of all folded
                                             blocks
 ======  ==================================  ================================  =================
+
+`Analysis.split` moves closed blocks into another object. The first object does not know them then.
 """
 
 import copy
@@ -226,10 +228,11 @@ class Analysis(ABC, Generic[Statistic]):
         """Add the blocks of another partial result, which is not changed; return self.
 
         This closes all open blocks of this object. If both have folded blocks (`advance`), the
-        folded members of `other` are refused. A block that both have with the same members is used
-        once. If the members differ (the block was split between workers), the version with more
-        members is used; all members of the other version count as refused, and so do members of
-        blocks that are folded here.
+        folded members of `other` are refused. If only `other` has some, they are taken over, and
+        the members that this object has in their range are refused. A block that both have with the
+        same members is used once. If the members differ (the block was split between workers), the
+        version with more members is used; all members of the other version count as refused, and so
+        do members of blocks that are folded here.
         """
         self.refused += other.refused
         if other._watermark is not None:

@@ -183,7 +183,7 @@ class StreamAnalysis:
         return math.inf if self.exit_status else self.position
 
     def interrupt(self, reason: str) -> None:
-        """End the derived run now: its raw run will not end, or its pictures take too long."""
+        """End the derived run now, because the session ends or the raw run is abandoned."""
         self._set_picture_deadline(0.0)
         self.close_step()
         if self.derived is not None and not self.exit_status:

@@ -95,8 +95,9 @@ class Column:
 class ColumnWriter(Closing):
     """The one writer of a file of columns.
 
-    Not thread-safe. After an `OSError` nothing of the call is stored, earlier rows are unaffected,
-    and the call may be repeated.
+    Not thread-safe. After an `OSError` of `append` or `flush` nothing of the call is stored,
+    earlier rows are unaffected, and the call may be repeated. After one of `close`, rows that were
+    not flushed are lost.
 
     Parameters
     ----------

@@ -399,7 +399,8 @@ class _LineWriter:
         """Write lines that are already in `contents`.
 
         Array nodes are updated with `updates_arrays`, else when the time of `UPDATE_S` is over.
-        After the stop document `close` updates them.
+        The files of a stream are registered at once when a further data key has rows. After the
+        stop document `close` updates the nodes.
         """
         # Also if an error ends this call: `is_due` then lets a later step send what is queued
         self._arrays_not_updated = True

@@ -83,5 +83,5 @@ CAMERA_PACE: dict[str, Any] = {
 }
 """Arguments of `PacedSource` for a camera.
 
-The first exposure begins at the start, so its picture comes one period later. After a delay the
-schedule restarts at the present time: no number is skipped, and no burst follows."""
+The first exposure begins at the start, so its picture comes one period later. After a delay, due
+times that have passed are left out: no number is skipped, and no burst follows."""
