@@ -49,8 +49,8 @@ def run(*command: str | Path) -> None:
 def platforms(name: str) -> list[str]:
     """Return pip's names of the platforms whose wheels run on the platform `name`.
 
-    On Linux with glibc 2.28 these are wheels for older versions too (PEP 600). Pip looks for
-    exactly what it is told.
+    On Linux with glibc 2.28 these are wheels for older versions of glibc too (PEP 600). Pip itself
+    takes only wheels of the platform that is named.
     """
     glibc = re.fullmatch(r"manylinux_2_(\d+)_(\w+)", name)
     if glibc is None:
