@@ -3,6 +3,7 @@
 import base64
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -312,6 +313,17 @@ def test_logs_for_a_central_server(name: str) -> None:
         assert (first["version"], first["level"], first["short_message"]) == ("1.1", 6, "hello 1")
         assert second["short_message"] == "two"
         assert "ZeroDivisionError" in second["full_message"]
+
+
+def test_a_bundle_takes_wheels_for_older_versions_of_glibc() -> None:
+    platforms = runpy.run_path(str(DEPLOY / "agent" / "bundle.py"))["platforms"]
+    assert platforms("win_amd64") == ["win_amd64"]
+    assert platforms("manylinux2014_x86_64") == ["manylinux2014_x86_64"]
+    assert platforms("manylinux_2_18_aarch64") == [
+        "manylinux_2_18_aarch64",
+        "manylinux_2_17_aarch64",
+        "manylinux2014_aarch64",
+    ]
 
 
 @pytest.mark.soak
