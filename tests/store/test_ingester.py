@@ -23,6 +23,7 @@ from store.recording import Recording, array, scalar
 from store.stack import Child, Stack
 from support import forked
 from support.waiting import until
+from watchdog.events import FileSystemEvent
 
 from skywright.callbacks.journal import TEMPORARY_SUFFIX, Journal
 from skywright.config import Settings
@@ -36,6 +37,7 @@ from skywright.store import tail as tail_module
 from skywright.store.client import catalog, connect, ensure_containers
 from skywright.store.ingest import RunIngest, ServerUnavailableError, State, ingest
 from skywright.store.ingester import Ingester, ingest_lock
+from skywright.store.moves import move_journal
 from skywright.store.recover import recover
 from skywright.store.run_nodes import Catalog
 
@@ -612,6 +614,31 @@ def test_ingest_goes_on_where_directories_cannot_be_watched(
         stop.set()
         thread.join(60)
     assert not thread.is_alive()
+
+
+def test_a_journal_that_moves_to_done_holds_no_later_event_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A move out of what is watched is told after 0.5 s, as "deleted", and all later events too."""
+    seen: list[tuple[str, str]] = []
+
+    def on_any_event(_: Any, event: FileSystemEvent) -> None:
+        seen.append((event.event_type, Path(os.fsdecode(event.dest_path)).name))
+
+    monkeypatch.setattr(ingester_module._JournalEvents, "on_any_event", on_any_event)
+    journal = tmp_path / "run.jsonl"
+    journal.write_text("one line")
+    observer = ingester_module.observer_of(tmp_path, threading.Event())
+    observer.start()
+    try:
+        move_journal(journal, tmp_path / "done" / journal.name)
+        (tmp_path / "next.jsonl").touch()
+        until(lambda: ("created", "") in seen, what="the next journal is noticed")
+    finally:
+        observer.stop()
+        observer.join()
+    assert ("moved", "run.jsonl") in seen
+    assert "deleted" not in dict(seen)
 
 
 @pytest.mark.parametrize("module", ["ingester", "server"])

@@ -7,13 +7,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
 from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
+from watchdog.observers.api import BaseObserver
 
 from skywright.callbacks.journal import SUFFIX, TEMPORARY_SUFFIX
 from skywright.config import Settings, load_settings
@@ -178,11 +179,23 @@ class Ingester:
             self.failures[path] = error
 
 
+def observer_of(journals: Path, wake: threading.Event) -> BaseObserver:
+    """Return an observer, not started, that sets `wake` when a journal is made, moved or written.
+
+    It watches ``done`` too: watchdog waits 0.5 s for the other end of a move that leads out of what
+    it watches, and keeps all later events back, so the next run was noticed that much later.
+    """
+    with suppress(OSError):  # the move of the first journal says what is wrong
+        (journals / "done").mkdir(exist_ok=True)
+    observer = Observer()
+    observer.schedule(_JournalEvents(wake), str(journals), recursive=True)
+    return observer
+
+
 def run_until(ingester: Ingester, stop: threading.Event) -> None:
     """Write journals to tiled as they grow, until `stop` is set."""
     wake = threading.Event()
-    observer = Observer()
-    observer.schedule(_JournalEvents(wake), str(ingester.journals))
+    observer = observer_of(ingester.journals, wake)
     try:
         observer.start()
     except OSError as error:  # too many of this user's programs watch files
