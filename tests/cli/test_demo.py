@@ -54,7 +54,8 @@ def run_demos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
 
     def run(*names: str) -> list[tuple[str, str]]:
         console = Console(file=(tmp_path / "console").open("w"))
-        results = module._run_demos(names, tmp_path / "skywright.toml", console)
+        steps = StepLines(console)
+        results = module._run_demos(names, tmp_path / "skywright.toml", steps)
         return [(each["plan"], each.get("result", {}).get("why", "")) for each in results]
 
     return run
@@ -102,6 +103,30 @@ def test_without_a_terminal_the_step_that_goes_on_is_printed_again(
     StepLines(Console(file=lines)).show(steps(), lambda: begun.append(1))
     assert begun == [1]
     assert lines.getvalue().splitlines()[-1] == "loop       run 1  (1.5 s)"
+
+
+def test_the_time_of_the_demos_is_without_the_start_and_the_end_of_the_beamline(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = types.SimpleNamespace(monotonic=lambda: clock.now, now=100.0)
+    monkeypatch.setattr(module, "time", clock)
+
+    def steps() -> Iterator[str]:
+        for now, demo in (
+            (110.0, "beamline"),
+            (130.0, "beamline"),
+            (131.0, "loop"),  # the first second of the demo has no step
+            (150.0, "psss"),
+            (160.0, "psss"),
+            (163.0, "beamline"),
+            (190.0, "beamline"),
+        ):
+            clock.now = now
+            yield json.dumps({"demo": demo, "title": "a step", "seconds": 1.0, "progress": ""})
+
+    lines = StepLines(Console(file=io.StringIO(), force_terminal=True))
+    lines.show(steps(), lambda: None)
+    assert lines.demos_s == 33.0
 
 
 def test_a_demo_that_raises_has_a_result_that_says_why(

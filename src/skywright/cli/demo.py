@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 
 from skywright.cli import EXIT_FAILED
-from skywright.cli.demos import failed_demo
+from skywright.cli.demos import BEAMLINE, failed_demo
 from skywright.errors import ConfigError
 from skywright.instruments import declared
 from skywright.processes.child import start_module
@@ -53,17 +53,18 @@ def demo(
     started = time.monotonic()
     directory = directory.resolve()
     config = write_configuration(names, directory)
-    console = Console(stderr=True, highlight=False, markup=False, emoji=False)
-    results = _run_demos(names, config, console)
+    steps = StepLines(Console(stderr=True, highlight=False, markup=False, emoji=False))
+    results = _run_demos(names, config, steps)
     if as_json:
         typer.echo(json.dumps(results))
     else:
-        _print_table(results, config, time.monotonic() - started)
+        _print_table(results, config)
+        _print_end(len(results), config, steps.demos_s, time.monotonic() - started)
     if not results or not all(result["ok"] for result in results):
         raise typer.Exit(EXIT_FAILED)
 
 
-def _run_demos(names: Sequence[str], config: Path, console: Console) -> list[dict[str, Any]]:
+def _run_demos(names: Sequence[str], config: Path, steps: "StepLines") -> list[dict[str, Any]]:
     """Run the demos in one process, one after the other.
 
     A demo that ends the process, or is too slow, is a result that says so: those after it run in
@@ -77,7 +78,7 @@ def _run_demos(names: Sequence[str], config: Path, console: Console) -> list[dic
     while left:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "results.jsonl"
-            status = _run_process(left, file, log, environment, console)
+            status = _run_process(left, file, log, environment, steps)
             done = file.read_text().splitlines() if file.is_file() else []
         for line in done:
             results += json.loads(line)
@@ -87,13 +88,13 @@ def _run_demos(names: Sequence[str], config: Path, console: Console) -> list[dic
             too_slow = f"not done within {LIMIT_S:g} s"
             why = too_slow if status is None else f"ended with exit status {status}"
             why += f"; look at {os.path.relpath(log)}"
-            console.print(f"{name:<10} failed: {why}", style="red")
+            steps.console.print(f"{name:<10} failed: {why}", style="red")
             results.append(asdict(failed_demo(name, why)))
     return results
 
 
 def _run_process(
-    names: Sequence[str], file: Path, log: Path, environment: dict[str, str], console: Console
+    names: Sequence[str], file: Path, log: Path, environment: dict[str, str], steps: "StepLines"
 ) -> int | None:
     """Run demos in a process and show their steps; return its exit status, None if too slow."""
     with log.open("a") as errors:
@@ -107,7 +108,7 @@ def _run_process(
     limit = TimeLimit(LIMIT_S, process.terminate)
     try:
         assert process.stdout is not None
-        StepLines(console).show(process.stdout, limit.restart)
+        steps.show(process.stdout, limit.restart)
         status = process.wait()
     except BaseException:  # Ctrl-C: the process has it too
         process.terminate()
@@ -158,19 +159,24 @@ class StepLines:
     """
 
     def __init__(self, console: Console) -> None:
-        self._console = console
-        self._text = "the beamline starts"
+        self.console = console
+        self.demos_s = 0.0
+        """Time of the demos, without the start and the end of their beamline, s."""
+        self._text = ""
         self._printed = time.monotonic()
-        self._closed = threading.Event()
 
     def show(self, steps: Iterable[str], begin_demo: Callable[[], object]) -> None:
         """Show steps until there are no more; `begin_demo` is called when the demo changes."""
-        name = ""
-        with self._console.status(self._text) as status:
-            if not self._console.is_terminal:
-                threading.Thread(target=self._repeat, daemon=True).start()
+        name, before, closed = BEAMLINE, 0.0, threading.Event()
+        self._text = "the beamline starts"
+        with self.console.status(self._text) as status:
+            if not self.console.is_terminal:
+                threading.Thread(target=self._repeat, args=(closed,), daemon=True).start()
             for line in steps:
-                step = json.loads(line)
+                step, now = json.loads(line), time.monotonic()
+                if before and {name, step["demo"]} != {BEAMLINE}:
+                    self.demos_s += now - before
+                before = now
                 if step["demo"] != name:
                     name = step["demo"]
                     begin_demo()
@@ -183,14 +189,14 @@ class StepLines:
                     self._print(f"{text}  ({step['seconds']:.1f} s)")
                     self._text = f"{name:<10} goes on"
                 status.update(self._text)
-            self._closed.set()
+            closed.set()
 
     def _print(self, text: str) -> None:
         self._printed = time.monotonic()
-        self._console.print(text, soft_wrap=True)
+        self.console.print(text, soft_wrap=True)
 
-    def _repeat(self) -> None:
-        while not self._closed.wait(max(0.1, self._printed + QUIET_S - time.monotonic())):
+    def _repeat(self, closed: threading.Event) -> None:
+        while not closed.wait(max(0.1, self._printed + QUIET_S - time.monotonic())):
             if time.monotonic() - self._printed >= QUIET_S:
                 self._print(f"{self._text} ...")
 
@@ -221,7 +227,7 @@ def write_configuration(names: Sequence[str], directory: Path) -> Path:
     return config
 
 
-def _print_table(results: list[dict[str, Any]], config: Path, seconds: float) -> None:
+def _print_table(results: list[dict[str, Any]], config: Path) -> None:
     from rich.table import Column, Table
     from rich.text import Text
 
@@ -241,9 +247,13 @@ def _print_table(results: list[dict[str, Any]], config: Path, seconds: float) ->
     for each in results:
         for picture in each["pictures"][:2]:
             console.print(f"{each['plan']}: {os.path.relpath(picture)}", soft_wrap=True)
-    count = "1 plan" if len(results) == 1 else f"{len(results)} plans"
-    console.print(
-        f"{count} in {seconds:.0f} s. To look around in what they left: "
+
+
+def _print_end(plans: int, config: Path, demos_s: float, seconds: float) -> None:
+    count = "1 plan" if plans == 1 else f"{plans} plans"
+    Console(markup=False, emoji=False).print(
+        f"{count} in {demos_s:.0f} s; {seconds:.0f} s with the start and the end of the beamline. "
+        f"To look around in what they left: "
         f".venv/bin/skywright session --config {os.path.relpath(config)}",
         soft_wrap=True,
     )

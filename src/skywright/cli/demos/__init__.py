@@ -46,7 +46,10 @@ def append_results(results: list[DemoResult], file: Path) -> None:
         lines.write(json.dumps([asdict(result) for result in results]) + "\n")
 
 
-_running = ["beamline"]
+BEAMLINE = "beamline"
+"""In place of the name of a demo: the steps before the first one and after the last one."""
+
+_running = [BEAMLINE]
 """The demo that the steps belong to."""
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from skywright.cli.demo import demos
 from skywright.cli.demos import (
+    BEAMLINE,
     DemoResult,
     RunSteps,
     append_results,
@@ -51,7 +52,7 @@ def main(file: Path, names: Sequence[str]) -> None:
     for name in names:
         begin_demo(name)
         append_results(run_demo(name, session), file)
-    begin_demo("beamline")
+    begin_demo(BEAMLINE)
     report_step("stops")  # at the exit of this process
 
 
