@@ -115,10 +115,9 @@ def is_near(times: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.b
 
 def read_back(raw: Any, last: Any, threshold_adc: float, title: str) -> Observed:
     """Read what the picture shows out of the catalog."""
-    events = {
-        name: np.asarray(raw[f"events/panoseti_events_{name}"].read())
-        for name in ("time_ns", "module", "quabo", "largest", "slot", "row")
-    }
+    names = ("time_ns", "module", "quabo", "largest", "slot", "row")
+    stream = raw["events"].read([f"panoseti_events_{name}" for name in names])
+    events = {name: stream[f"panoseti_events_{name}"].values for name in names}
     slots, first = np.unique(events["slot"], return_index=True)
     means = [raw[f"m{slot + 1}_img16/panoseti_m{slot + 1}_img16_image"].read().mean(axis=0)
              for slot in slots.tolist()]  # fmt: skip

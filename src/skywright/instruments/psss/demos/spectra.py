@@ -99,10 +99,9 @@ def read_back(raw: Any, derived: Any, axis: NDArray[np.float64]) -> Acquired:
     from skywright.instruments.psss.twin.sase import SpectrumModel
     from skywright.instruments.psss.twin.settings import InstrumentSettings
 
-    columns = {
-        name: raw[f"primary/psss_{name}"].read()
-        for name in ("spectrum", "center", "fwhm", "amplitude", "offset", "status", "pulse_id")
-    }
+    names = ("spectrum", "center", "fwhm", "amplitude", "offset", "status", "pulse_id")
+    stream = raw["primary"].read([f"psss_{name}" for name in names])
+    columns = {name: stream[f"psss_{name}"].values for name in names}
     model = SpectrumModel(InstrumentSettings())
     # The twin draws all of a pulse from its id, so the truth needs no PV.
     generators = (

@@ -86,10 +86,9 @@ def read_back(raw: Any, derived: Any, truth: tuple[float, float]) -> Scan:
     """
     last = last_result(derived)
     edges = np.array(derived.metadata["start"]["analysis"]["parameters"]["edges"])
-    rows = {
-        key: np.asarray(raw[f"shots/sacla_{key}"].read())
-        for key in ("accepted", "laser_on", "i0", "scanned", "sum_ev")
-    }
+    keys = ("accepted", "laser_on", "i0", "scanned", "sum_ev")
+    stream = raw["shots"].read([f"sacla_{key}" for key in keys])
+    rows = {key: stream[f"sacla_{key}"].values for key in keys}
     chosen = rows["accepted"] == 1
     images = {
         key: np.asarray(raw[f"images/sacla_image_d1_{key}"][-1:])[0]
