@@ -236,6 +236,15 @@ def test_a_histogram_may_be_of_a_region_that_only_the_device_knows(tmp_path: Pat
             "/data",
             r"^SKYWRIGHT_STOR__DIRECTORY: there is no section \[stor\]; did you mean store\?",
         ),
+        ("SKYWRIGHT_CONFIG", "", r"^SKYWRIGHT_CONFIG: is empty"),
+        ("SKYWRIGHT_PROFILE", "", r"^SKYWRIGHT_PROFILE: expected a path;.*\(got ''\)"),
+        ("SKYWRIGHT_STORE__DIRECTORY", "", r"^SKYWRIGHT_STORE__DIRECTORY: expected a path;"),
+        ("SKYWRIGHT_STORE__READABLE", '[""]', r"^SKYWRIGHT_STORE__READABLE: 0: expected a path;"),
+        (
+            "SKYWRIGHT_IOCS__TWO__PORT",
+            "5099",
+            r"^iocs\.two\.module: is missing \(the variable SKYWRIGHT_IOCS__TWO__PORT sets ",
+        ),
         ("SKYWRIGHT_CONFIG", "/no/such.toml", r"^/no/such\.toml: no such configuration file"),
     ],
 )

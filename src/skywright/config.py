@@ -23,7 +23,7 @@ from pydantic_settings import (
 from skywright.arguments import SHOWN, did_you_mean
 from skywright.errors import ConfigError
 from skywright.instruments import ServiceOffer, declared, instruments, resolve
-from skywright.section import Port, PvPrefix, Section
+from skywright.section import PathValue, Port, PvPrefix, Section
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -43,7 +43,7 @@ ServiceName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
 class StoreSettings(Section):
     """Where runs are kept, and which tiled server shows them."""
 
-    directory: Path = Path("~/.local/share/skywright")
+    directory: PathValue = Path("~/.local/share/skywright")
     """Root of journals, assets, the embedded catalog, RE metadata and logs. IOCs that record below
     it need a path of ASCII characters."""
     tiled_uri: str = ""
@@ -51,7 +51,7 @@ class StoreSettings(Section):
     api_key: str = ""
     """Key of that server; the embedded one makes its own."""
     tiled_port: Port = 0
-    readable: tuple[Path, ...] = ()
+    readable: tuple[PathValue, ...] = ()
     """Further directories with assets, written by IOCs elsewhere, that tiled may read."""
 
 
@@ -140,7 +140,7 @@ class CommonSettings(BaseSettings):
         env_prefix=ENV_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True
     )
 
-    profile: Path | None = None
+    profile: PathValue | None = None
     """Directory of the session's start-up files; by default ours."""
     metadata: dict[str, JsonValue] = {
         "project": "skywright",
@@ -297,6 +297,8 @@ def load_settings(path: Path | None = None) -> Settings:
     """
     if path is None and "SKYWRIGHT_CONFIG" in os.environ:
         path = Path(os.environ["SKYWRIGHT_CONFIG"])
+        if not os.environ["SKYWRIGHT_CONFIG"]:
+            raise ConfigError("SKYWRIGHT_CONFIG: is empty; expected a configuration file")
     if path is not None and not path.is_file():
         raise ConfigError(f"{path}: no such configuration file")
     file = path or Path(FILE_NAME)
@@ -364,7 +366,8 @@ def _explain(error: "ErrorDetails", file: Path) -> str:
     if not error["loc"]:  # our own check, which names the keys itself
         return f"{in_file}{error['ctx']['error']}"
     parts = [str(part) for part in error["loc"] if part != "[key]"]
-    variable, inside = _variable_of(parts, error["type"] == "missing")
+    is_missing = error["type"] == "missing"
+    variable, inside = _variable_of(parts, is_missing)
     where = f"{variable}:" if variable else f"{in_file}{'.'.join(parts)}:"
     if inside:
         where += f" {'.'.join(inside)}:"
@@ -376,8 +379,10 @@ def _explain(error: "ErrorDetails", file: Path) -> str:
         return f"{where} no such key; {hint} examples/skywright.toml for those there are"
     if error["type"] == "string_pattern_mismatch" and parts[-1] == "prefix":
         return f"{where} a PV prefix ends with a colon, e.g. 'AXIS1:' (got {seen})"
-    if error["type"] == "missing":
-        return f"{where} is missing"
+    if is_missing:
+        beside = "" if variable else _variable_beside(parts)
+        note = f" (the variable {beside} sets another key of this table)" if beside else ""
+        return f"{where} is missing{note}"
     if error["type"] == "value_error":  # our own check; pydantic puts "Value error, " before it
         why = str(error["ctx"]["error"])
         return f"{where} {why}" if "(got " in why else f"{where} {why} (got {seen})"
@@ -401,6 +406,12 @@ def _variable_of(parts: Sequence[str], is_missing: bool) -> tuple[str, Sequence[
         if name and _holds(os.environ[name], inside[:-1] if is_missing else inside):
             return name, inside
     return "", []
+
+
+def _variable_beside(parts: Sequence[str]) -> str:
+    """Return an environment variable that sets another key of the table of a key; else ""."""
+    table = (ENV_PREFIX + "__".join(parts[:-1]) + "__").upper()
+    return next((name for name in os.environ if name.upper().startswith(table)), "")
 
 
 def _holds(text: str, parts: Sequence[str]) -> bool:

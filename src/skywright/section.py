@@ -2,14 +2,27 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from skywright.errors import ConfigError
 
 Port = Annotated[int, Field(ge=0, le=65535, description="0 takes a free port at each start")]
 PvPrefix = Annotated[str, Field(pattern=r"^([\w:;+<>\[\]-]|\{user\})*:$", max_length=40)]
+
+Value = TypeVar("Value")
+
+
+def _not_empty(value: Value) -> Value:
+    if value == "":  # `Path` makes the working directory of it
+        raise ValueError("expected a path; for the default, leave it out")
+    return value
+
+
+PathValue = Annotated[Path, BeforeValidator(_not_empty)]
+"""A path; the empty text is refused."""
 
 
 class Section(BaseModel):

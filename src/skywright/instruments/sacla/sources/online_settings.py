@@ -1,12 +1,11 @@
 """Settings of the source that reads SACLA's online data."""
 
-from pathlib import Path
 from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
 from skywright.instruments.sacla.shots import EQUIPMENT, MOTOR
-from skywright.section import Section
+from skywright.section import PathValue, Section
 
 Tags = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(gt=0)]
@@ -75,7 +74,7 @@ class OnlineSettings(Section):
     equipment: EquipmentIds = EquipmentIds()
     shots: ShotRuleSettings = ShotRuleSettings()
     pixels: PixelRuleSettings = PixelRuleSettings()
-    masks: dict[str, Path] = Field(default={})
+    masks: dict[str, PathValue] = Field(default={})
     """NPY file by detector id: (rows, columns), not 0 where a pixel is bad."""
     tag_step: Annotated[int, Field(ge=1)] | None = None
     """Tags from one image to the next; the first detector's images say which tags are shots. None:
