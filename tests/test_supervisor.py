@@ -1,6 +1,7 @@
 """The supervisor, with small real processes that start, die, hang and refuse to die."""
 
 import asyncio
+import errno
 import os
 import re
 import signal
@@ -13,7 +14,7 @@ import psutil
 import pytest
 
 from skywright.errors import HardwareError
-from skywright.processes.supervisor import Service, Supervisor, _ending
+from skywright.processes.supervisor import Service, Supervisor, _ending, _spawn
 
 READY = """
 import os, signal, subprocess, sys, threading
@@ -90,6 +91,28 @@ def test_all_are_ready_when_start_returns(tmp_path: Path) -> None:
         assert len(reports.about("a", "ready: port 7")) == 1
 
     supervised(tmp_path, [service("a", SERVE), service("b", SERVE)], test)
+
+
+def test_a_start_that_has_too_few_descriptors_leaves_none_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends = os.pipe()
+    pipes = [ends]
+
+    def pipe() -> tuple[int, int]:
+        if not pipes:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return pipes.pop()
+
+    async def main() -> None:
+        monkeypatch.setattr(os, "pipe", pipe)
+        with (tmp_path / "log").open("wb") as log, pytest.raises(OSError, match="open files"):
+            await _spawn(service("a", SERVE), log)
+
+    asyncio.run(main())
+    for end in ends:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(end)
 
 
 def test_a_child_without_a_ready_line_is_ready_with_no_facts(tmp_path: Path) -> None:

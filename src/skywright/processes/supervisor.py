@@ -13,7 +13,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -298,12 +298,20 @@ class Supervisor:
         return f"{words} (log: {log})"
 
 
+def _pipe() -> tuple[BinaryIO, BinaryIO]:
+    """Return the two ends of a new pipe: one to read from, one to write to."""
+    read, write = os.pipe()
+    return os.fdopen(read, "rb"), os.fdopen(write, "wb")
+
+
 async def _spawn(service: Service, log: BinaryIO) -> _Process:
-    stdin_read, write_descriptor = os.pipe()
-    read_descriptor, stdout_write = os.pipe()
-    stdin_write = os.fdopen(write_descriptor, "wb")
-    stdout_read = os.fdopen(read_descriptor, "rb")
-    try:
+    with ExitStack() as ends_of_child, ExitStack() as own_ends:
+        stdin_read, stdin_write = _pipe()
+        ends_of_child.enter_context(stdin_read)
+        own_ends.enter_context(stdin_write)
+        stdout_read, stdout_write = _pipe()
+        own_ends.enter_context(stdout_read)
+        ends_of_child.enter_context(stdout_write)
         handle = await asyncio.create_subprocess_exec(
             *service.command,
             stdin=stdin_read,
@@ -318,13 +326,7 @@ async def _spawn(service: Service, log: BinaryIO) -> _Process:
             },
             process_group=0,
         )
-    except BaseException:
-        stdin_write.close()
-        stdout_read.close()
-        raise
-    finally:
-        os.close(stdin_read)
-        os.close(stdout_write)
+        own_ends.pop_all()
     reader = asyncio.StreamReader()
     transport, _ = await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(reader), stdout_read
