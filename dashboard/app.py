@@ -67,7 +67,7 @@ def make_app(
     for view in views:
         try:
             sources |= view.feeds(site)
-        except Exception:  # whatever a stranger's view raises: the others work
+        except Exception:  # whatever the view of another package raises: the others work
             log.exception("page view %s has no feeds", view.path)
     feeds = {name: Feed(name, source) for name, source in sources.items()}
 

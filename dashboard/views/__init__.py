@@ -65,7 +65,7 @@ def find_views() -> list[View]:
                 if not isinstance(view, View):
                     raise TypeError(f"expected a View, found {view!r}")
                 views.append(view)
-            except Exception as error:  # whatever a stranger's module raises: the others work
+            except Exception as error:  # whatever another package raises: the others work
                 logger.error("page view %s cannot be used: %s", target, error)
                 logger.debug("because of", exc_info=True)
     return sorted(views, key=lambda view: (view.order, view.title))

@@ -113,7 +113,7 @@ def _declared_iocs() -> dict[str, IocSettings]:
         for name, ioc in instrument.iocs.items():
             try:
                 iocs[name] = IocSettings(module=ioc.module, prefix=ioc.prefix, args=ioc.args)
-            except Exception as error:  # whatever a stranger declares: the others work
+            except Exception as error:  # whatever another package declares: the others work
                 logger.error(
                     "instrument %s: its IOC %s is left out: %s", instrument.name, name, error
                 )
@@ -258,7 +258,7 @@ def _instrument_sections() -> dict[str, Any]:
         try:
             model = resolve(instrument.settings)
             sections[name] = (model, model())
-        except Exception as error:  # whatever a stranger's module raises: the others work
+        except Exception as error:  # whatever another package raises: the others work
             logger.error("instrument %s: its settings cannot be used: %s", name, error)
             sections[name] = (dict[str, JsonValue], {})
     return sections

@@ -5,6 +5,9 @@ An item takes this path: source -> `Owner._receive` -> `process_argument` -> `pr
 thread -> `RecordingFile.append` -> `RecordingFile.flush`. Without `process` it is published before
 `prepare`.
 
+PVs do not take this path. An IOC reads the newest result from `Owner.state`, when `Owner` calls
+`changed` or at fixed times (``iocs/owner.py``, and the ``_post`` of each IOC).
+
 An instrument writes a source (`Source`, a method of `PolledSource`, or a function for
 `PacedSource`), gives it to an `Owner`, and adds recorders (`Recorder` with a `Layout`) and
 endpoints. The modules:

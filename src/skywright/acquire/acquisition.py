@@ -12,7 +12,10 @@ Offered = TypeVar("Offered", contravariant=True)
 
 
 class Endpoint(Protocol[Offered]):
-    """Receives every result, in order: PVs, a stream, running averages."""
+    """Receives every result, in order: an output stream, running averages.
+
+    PVs are not of this class: an IOC reads the newest result from `Owner.state`.
+    """
 
     def offer(self, result: Offered) -> None:
         """Take a result. Must not block. An endpoint that drops results counts them itself."""
@@ -50,7 +53,9 @@ class ResultRecorder(Protocol[Offered]):
 
 
 class RefusedError(DataError):
-    """Raised by `process`, `prepare` or a recorder: the item is not part of the acquisition.
+    """Raised by what processes or records an item: it is not part of the acquisition.
+
+    It may come from `process_argument`, `process`, `prepare` or a recorder.
 
     Parameters
     ----------
@@ -111,8 +116,10 @@ class OwnerState(Generic[Result]):
         Whether there is an acquisition.
     newest
         The last result; None before the first.
-    items, acquired
-        Number of results since the object was made, in total and in acquisitions.
+    items
+        Number of results since the object was made.
+    acquired
+        Number of these results that belong to acquisitions.
     acquisition_items
         Number of results of the present acquisition.
     lost

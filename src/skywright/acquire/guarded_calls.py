@@ -15,7 +15,8 @@ Returned = TypeVar("Returned")
 class GuardedCalls:
     """Calls endpoints, recorders and callbacks; counts and keeps their errors.
 
-    All methods may be called from any thread, but for one `key` by one thread at a time.
+    All methods may be called from any thread. If two threads call with one `key` at the same time,
+    `failure` has the outcome of the call that ends last.
 
     Parameters
     ----------

@@ -33,7 +33,8 @@ class OrderedPool(Generic[Item, Result]):
     threads
         Number of items processed in parallel, at least 1.
     queue_bytes, queue_items
-        Limits of the queue. One item is accepted even if it is larger.
+        Limits of all items in the pool: waiting, in processing, and finished behind an earlier
+        one. An empty pool accepts an item of any size.
     when_full
         ``wait``: `put` waits, which slows the source down. ``drop``: `put` refuses the item.
     name
@@ -70,7 +71,7 @@ class OrderedPool(Generic[Item, Result]):
             thread.start()
 
     def put(self, item: Item, nbytes: int) -> bool:
-        """Append an item of `nbytes`; return False if the queue is full or closed."""
+        """Append an item of `nbytes`; return False if the pool is full or closed."""
         with self._changed:
             if self._waits:
                 self._changed.wait_for(lambda: self._closing or not self._is_full(nbytes))

@@ -111,7 +111,7 @@ class Owner(Generic[Item, Result]):
         self.name, self.item_name = name, item_name
         self._calls = GuardedCalls(name)
         self._publisher: Publisher[Result] = Publisher(self._calls, endpoints)
-        self.endpoints = self._publisher.endpoints
+        self.endpoints = self._publisher.endpoints  # the publisher's list: more may be added
         self.failures = self._calls.failures
         """Number of errors of the source, endpoints, recorders and callbacks, by cause."""
         self._process, self._prepare = process, prepare

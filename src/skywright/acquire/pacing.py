@@ -119,7 +119,7 @@ class PacedSource(PolledSource[Item], Generic[Item]):
         True: the first item is due one period after each start. False: it is due at the start.
     loses
         True: skipped items use up their numbers and count as lost, as ``late``. False: no number
-        is skipped and no item is lost; due times that have passed are left out.
+        is skipped and no item is lost: after a delay the next item comes at the next due time.
     period_min_s
         Minimum time between items for `set_period`, s.
     item_name

@@ -121,7 +121,7 @@ class FrameTable:
         last = max([*newest, self._last_dropped])
         return max(last - self.sequence_offset, 0)
 
-    def complete_until(self, start: int) -> int:
+    def with_values_until(self, start: int) -> int:
         """Return the position up to which the frames from `start` on have all event values.
 
         In a step scan the stream datum of a frame comes before its event. If nothing is missing,

@@ -20,7 +20,8 @@ folded  `Analysis.advance`                  nothing of its own: it is part    ar
                                             blocks
 ======  ==================================  ================================  =================
 
-`Analysis.split` moves closed blocks into another object. The first object does not know them then.
+`Analysis.split` closes blocks and moves them into another object. The first object does not know
+them then.
 """
 
 import copy

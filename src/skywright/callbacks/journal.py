@@ -314,7 +314,10 @@ class Journal:
         return file
 
     def _newest_file(self) -> _RunFile | None:
-        """Return the file of the newest document with a uid, for documents without `run_start`."""
+        """Return the file of the newest start document, descriptor or resource of an open run.
+
+        It is the file for documents that do not refer to a run.
+        """
         return next(reversed(self._files.values()), None)
 
     def _close_run(self, file: _RunFile) -> None:

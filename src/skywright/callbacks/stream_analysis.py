@@ -42,7 +42,8 @@ class BacklogLimits:
     max_behind_s
         Maximum time that the analysis of the waiting frames may take, s. Frames that cannot be
         analyzed within this time are skipped, evenly spread, and counted. The limit does
-        not hold for frames that were waiting when the first batch began.
+        not hold for frames that were waiting when the first batch began. A `decision_limit_s` in
+        the start document replaces this limit, for all frames.
     catch_up_s
         Time limit, s, for the remaining frames after the stop document. An analysis that skips none
         (`Analysis.skips`) goes on until it has analyzed all frames that are in their file.
@@ -195,7 +196,7 @@ class StreamAnalysis:
         if self.exit_status or derived is None:
             return None
         due = self._guarded(derived.tick)
-        if self.exit_status:  # it has failed: the next step says so
+        if self.exit_status:  # it has failed: the next step reports it
             return 0.0
         times = [] if due is None else [due]
         if self._closing is not None:
@@ -241,12 +242,12 @@ class StreamAnalysis:
             self.error_type = type(error).__name__
             self.exit_status, self.reason = "fail", f"{self.error_type}: {error}"
             self._set_picture_deadline(0.0)
-            for _ in self._finish_second():  # does not wait for pictures: `draw_until` is over
+            for _ in self._finish_second():  # does not wait for pictures: the deadline is set to 0
                 pass
             try:
                 if self.derived is not None:
                     self.derived.close("fail", self.reason)
-            except Exception:  # e.g. disk full; the ingester closes runs whose lock is free
+            except Exception:  # e.g. disk full; `close` has emitted the stop document all the same
                 log.exception("the derived run of %s cannot be closed", self.raw.run.uid)
             self._reader.close()
             return None
@@ -262,7 +263,7 @@ class StreamAnalysis:
         if self.raw.error:
             raise DataError(self.raw.error)
         assert derived is not None
-        stop = reader.table.complete_until(self.position)
+        stop = reader.table.with_values_until(self.position)
         if stop <= self.position:
             return
         if self._first_backlog_end is None:
@@ -319,7 +320,7 @@ class StreamAnalysis:
 
     def _is_done(self) -> bool:
         reader = self._reader
-        stop = reader.table.complete_until(self.position)
+        stop = reader.table.with_values_until(self.position)
         if stop <= self.position:
             return True
         if not self._is_past_deadline():
@@ -333,7 +334,7 @@ class StreamAnalysis:
         assert derived is not None
         left = table.announced() - self.position
         readable = (
-            reader.readable(self.position, table.complete_until(self.position)) - self.position
+            reader.readable(self.position, table.with_values_until(self.position)) - self.position
         )
         derived.dropped += readable  # complete in the file, but there was no time
         derived.missing += left - readable

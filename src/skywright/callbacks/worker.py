@@ -2,7 +2,8 @@
 
 ``python -m skywright.callbacks.worker NAME --journal DIR --assets DIR`` reads ``[name, document]``
 JSON lines, reads the files that they refer to, and writes one derived run for each stream of a raw
-run that has the required data keys, except the stream ``baseline``. A failure of the analysis does
+run that has the required data keys, except the stream ``baseline``. Each second-stage analysis
+(``--second``) writes one more, over the rows of the first stream. A failure of the analysis does
 not end this process; it is the reason in the derived run's stop document. Protocol: see
 `worker_supervisor`.
 """
@@ -39,7 +40,8 @@ from skywright.waiting import pause
 REMAINING_FRAMES_LIMIT_S = 3.0
 """Time limit for the remaining frames after the session has ended, s."""
 BEAT_S = 2.0
-"""Period of progress messages while the worker waits for frames or pictures, s."""
+"""Minimum period of progress messages without news while announced frames or pictures are awaited
+or in work, s."""
 
 log = logging.getLogger(__name__)
 

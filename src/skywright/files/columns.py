@@ -32,7 +32,8 @@ CACHE_BYTES = 1 << 20
 """Maximum cache of a column of a writer, bytes. The default of HDF5 2, 8 MB, is filled with chunks
 that get no more rows, and a file may have many columns."""
 OTHER_READER_TIMEOUT_S = 0.1
-"""Timeout, s, for another reader of this process that has the column open."""
+"""Maximum wait, s, until another reader of this process has closed the column. Then the column is
+read without a refresh."""
 OTHER_READER_POLL_S = 0.001
 """Period of the checks whether that reader has closed the column, s."""
 

@@ -190,7 +190,7 @@ def instruments() -> Mapping[str, Instrument]:
         try:
             instrument = load()
             why = _objection(instrument, found.values())
-        except Exception as error:  # whatever a stranger's module raises: the others work
+        except Exception as error:  # whatever another package raises: the others work
             logger.error("instrument %s cannot be used: %s", origin, error)
             logger.debug("because of", exc_info=True)
             continue

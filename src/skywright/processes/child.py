@@ -1,4 +1,4 @@
-"""Start a module of ours as a child process that hears and answers by pipes."""
+"""Start a module of ours as a child process with pipes to its stdin and from its stdout."""
 
 import os
 import subprocess
@@ -7,9 +7,9 @@ from typing import IO, Any
 
 
 def keep_stdout() -> IO[bytes]:
-    """Return what is stdout now, for messages to the parent; all else that is printed is stderr's.
+    """Return the present stdout, for messages to the parent; later prints go to stderr.
 
-    What a library prints is no message.
+    So what a library prints is not taken for a message.
     """
     sys.stdout.flush()
     messages = os.fdopen(os.dup(1), "wb")

@@ -27,7 +27,8 @@ from skywright.processes.stack import Child
 logger = logging.getLogger(__name__)
 
 CONFIGURATION_ERROR = 2
-"""Exit status of a process whose arguments or configuration are wrong: no other try helps."""
+"""Exit status of a process whose arguments or configuration are wrong. `Supervisor.start` fails
+then; a process that ends with it later is restarted like any other."""
 STILL_STARTING = "is still starting"
 """Begins the report of a service that takes long."""
 LAST_LINE_S = 0.5
@@ -56,8 +57,8 @@ class Service:
     """Time after which a message says that the service is not ready yet, s."""
     may_be_late: bool = False
     """Whether `Supervisor.start` goes on without this service if it is not ready after `late_s`, or
-    has ended before. Even then the start fails if the program cannot be started, or ends because of
-    its configuration."""
+    ends before it is ready. Even then the start fails if the program cannot be started, or ends
+    because of its configuration."""
     ready_limit_s: float = 600.0
     """Time after which a process that is not ready is terminated, s; `Supervisor.start` fails then,
     unless it has gone on without this service."""

@@ -93,7 +93,7 @@ def start_analyses(context: SessionContext) -> dict[str, Reports]:
                 continue
             try:
                 resolve(analysis.kind)
-            except Exception as error:  # whatever a stranger's module raises: the others work
+            except Exception as error:  # whatever another package raises: the others work
                 _report(instrument, f"analysis {name}", error)
                 continue
             parameters = configured_parameters(name, context.settings)
@@ -131,7 +131,7 @@ def make_devices(context: SessionContext) -> dict[str, Any]:
                 found |= resolve(instrument.devices)(context)
             except SkywrightError:
                 raise
-            except Exception as error:  # whatever a stranger's module raises: the others work
+            except Exception as error:  # whatever another package raises: the others work
                 _report(instrument, "devices", error)
     return found
 
@@ -146,7 +146,7 @@ def find_plans(settings: Settings) -> dict[str, Any]:
         for target in instrument.plans:
             try:
                 found[target.partition(":")[2]] = resolve(target)
-            except Exception as error:  # whatever a stranger's module raises: the others work
+            except Exception as error:  # whatever another package raises: the others work
                 _report(instrument, target, error)
     return found
 

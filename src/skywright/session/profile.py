@@ -51,8 +51,8 @@ def startup_directory(settings: Settings) -> Path:
     ConfigError
         If it holds no ``*.py`` files.
     """
-    own = settings.profile
-    directory = own.expanduser().resolve() if own else startup_files()
+    facility = settings.profile
+    directory = facility.expanduser().resolve() if facility else startup_files()
     if not any(directory.glob("*.py")):
         raise ConfigError(f"profile: {directory} holds no start-up files (*.py)")
     return directory

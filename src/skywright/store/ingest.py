@@ -1,4 +1,7 @@
-"""Writes one journal to tiled. `RunIngest` is used live, after a restart and by `recover`."""
+"""Writes one journal to tiled. `RunIngest` is used live, after a restart and by `recover`.
+
+The page ``docs/explanations/store.md`` has the path of a document through the classes of the store.
+"""
 
 import logging
 import time
@@ -50,9 +53,8 @@ RETRY_LATER_STATUS = PROXY_STATUS | {429}
 REFUSED_STATUS = {401, 403}
 """Answers to a wrong key, or to a run that the access policy does not take."""
 UPDATE_S = (1.0, 5.0)
-"""(shortest, longest) time from one array update in tiled to the next, s. Within these limits it is
-the age that the writer had at the earlier update, so a long run is updated less often. The rows of
-tables are sent at each step."""
+"""Shortest and longest time between updates of the nodes of arrays and files in tiled, s: they come
+1, 2, 4 and 8 s after the first rows, then every 5 s. The rows of events are sent at each step."""
 
 log = logging.getLogger(__name__)
 
@@ -207,8 +209,8 @@ class RunIngest:
         line_writer = self._line_writer
         if line_writer is not None and (lines or line_writer.is_due()):
             line_writer.write(lines or [])
-            # Not after a part of a full write: what fails may come after that part. Not after the
-            # stop document either: `_finish` may be what fails
+            # The counts are reset only here. A part of a full write proves nothing: a later part
+            # may fail. After the stop document `_finish` may be what fails.
             if self.contents.stop is None:
                 self._failures = self._unanswered = 0
         if line_writer is not None and self.contents.stop is not None:
@@ -257,7 +259,8 @@ class RunIngest:
     def _existing(self, start: dict[str, Any]) -> Any:
         """Return the client of the run; None if the catalog does not have it.
 
-        None also if that is not known yet: after a restart only a conflict tells it (`_has_node`).
+        After a restart it returns None until the server has answered that the run exists
+        (`_has_node`).
         """
         if self._has_node:
             with suppress(KeyError):  # deleted by somebody
@@ -269,9 +272,9 @@ class RunIngest:
         lines = full_write.tail.read(self._tail.offset)
         ends = full_write.tail.offset == self._tail.offset
         new_lines = [new for line in lines for new in full_write.normalizer(line)]
-        # Update the arrays at the end of the full write: if the next line changes rows, nothing
+        # Update the nodes at the end of the full write: if the next line changes rows, nothing
         # more is written until the next full write
-        full_write.line_writer.write(new_lines, updates_arrays=ends)
+        full_write.line_writer.write(new_lines, updates_nodes=ends)
         self._has_node = True
         if ends:
             now = time.monotonic()
@@ -379,7 +382,7 @@ class _LineWriter:
         self._file_nodes: dict[str, int] = {}
         self._began_monotonic = time.monotonic()
         self._updated = float("-inf")
-        self._arrays_not_updated = False  # True: lines were written since the last update
+        self._nodes_not_updated = False  # True: lines were written since the last update
 
     def needs_full_write(self) -> bool:
         """Return whether a stream's `revision` has changed since its node was queued."""
@@ -387,26 +390,26 @@ class _LineWriter:
         return any(streams[name].revision != rev for name, rev in self._revisions.items())
 
     def is_due(self) -> bool:
-        """Return whether arrays wait for an update whose time has come."""
-        return self._arrays_not_updated and self._period_is_over()
+        """Return whether nodes of arrays and files wait for an update whose time has come."""
+        return self._nodes_not_updated and self._period_is_over()
 
     def _period_is_over(self) -> bool:
         earliest, latest = UPDATE_S
         age = self._updated - self._began_monotonic
         return time.monotonic() - self._updated >= min(max(age, earliest), latest)
 
-    def write(self, lines: Iterable[Line], updates_arrays: bool = False) -> None:
+    def write(self, lines: Iterable[Line], updates_nodes: bool = False) -> None:
         """Write lines that are already in `contents`.
 
-        Array nodes are updated with `updates_arrays`, else when the time of `UPDATE_S` is over.
-        The files of a stream are registered at once when a further data key has rows. After the
-        stop document `close` updates the nodes.
+        The nodes of arrays and files are updated with `updates_nodes`, else when the time of
+        `UPDATE_S` is over. The files of a stream are registered at once when a further data key
+        has rows. After the stop document `close` updates the nodes.
         """
         # Also if an error ends this call: `is_due` then lets a later step send what is queued
-        self._arrays_not_updated = True
+        self._nodes_not_updated = True
         for line in lines:
             self._write(line)
-        due = self._contents.stop is None and (updates_arrays or self._period_is_over())
+        due = self._contents.stop is None and (updates_nodes or self._period_is_over())
         changed = []
         for name, stream_writer in self._run_writer.streams.items():
             stream = self._contents.streams[name]
@@ -421,7 +424,7 @@ class _LineWriter:
             stream_writer.send_arrays(data_keys)
         if due:
             self._updated = time.monotonic()
-            self._arrays_not_updated = False
+            self._nodes_not_updated = False
 
     def close(self) -> None:
         """Write all that is left, the stop document and the notes."""
@@ -456,7 +459,8 @@ class _LineWriter:
                     self._run_writer.streams[stream.name].add_event(as_row(stream, event))
         elif name == "stream_datum":
             stream = self._contents.stream_of.get(doc["descriptor"])
-            # Its rows are in `contents`. The node of a stream with events is queued at its first
+            # Its rows are in `contents` (`Stream.external_rows`); `_register_files` makes the nodes
+            # of their files. The node of a stream with events is queued at its first
             # event, which gives the types of its columns.
             if stream is not None and not stream.internal:
                 self._queue_descriptors(stream)
@@ -486,7 +490,7 @@ class _LineWriter:
             stream = self._contents.streams[name]
             if node in stream.external_rows:
                 self._contents.unreadable[f"{name}/{node}"] = reason
-            else:  # a table of columns
+            else:  # the table of the columns of a file
                 without_table.add(name)
         if without_table:
             log.info("tiled has no adapter for %s; each column is an array", MIMETYPE)

@@ -15,7 +15,8 @@ The rows of a file become a node that refers to the file:
 All that is queued is sent together:
 
 - `RunWriter.send` calls `RunNodes.send`, which sends it with `Catalog.post`;
-- `routes.write_run`, in the server, writes it.
+- `routes.write_run`, in the server, writes it. A server without this route gets one request for
+  each node (`RunNodes._send_singly`).
 
 Arrays in events are not queued: `StreamWriter.send_arrays` makes a request for each of them.
 """
@@ -151,7 +152,7 @@ class RunWriter:
             metadata[UNREADABLE_FILES] = reasons
         sentences = [f"{key}: tiled cannot read its files: {why}" for key, why in reasons.items()]
         notes = list(dict.fromkeys([*notes, *sentences]))
-        if len(notes) > NOTES_MAX:  # the last ones are on the run as a whole
+        if len(notes) > NOTES_MAX:  # the last one may be why the run could not be written
             left_out = len(notes) - NOTES_MAX + 1
             begin = NOTES_MAX // 2
             notes[begin : begin + left_out] = [f"{left_out} more notes are left out here"]
@@ -284,7 +285,7 @@ class StreamWriter:
             self._nodes.queue_source(path, source, old)
 
     def forget(self, name: str, reason: str) -> None:
-        """Take the node of a file as not registered: the server has refused it.
+        """Forget that the node of a file was registered, because the server has refused it.
 
         Raises
         ------
