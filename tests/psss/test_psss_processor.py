@@ -350,6 +350,22 @@ def test_silence_is_said(
     until(lambda: processor.state().items == 1)
 
 
+def test_a_pulse_without_a_picture_ends_the_silence(
+    processor: Processor, source: ScriptedSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    processor.start()
+    source.put(1)
+    until(lambda: processor.state().message == "processing")
+    monkeypatch.setattr(acquire_owner, "SILENCE_S", 0.05)
+    until(lambda: "no pulse" in processor.state().message)
+    monkeypatch.setattr(acquire_owner, "SILENCE_S", 600.0)
+    source.put(2, image=None)  # a camera at a fraction of the machine's rate
+    until(lambda: (processor.state().message, processor.state().alarm) == ("processing", False))
+    source.put(3)
+    until(lambda: processor.state().items == 3)
+    assert (processor.state().message, processor.state().alarm) == ("processing", False)
+
+
 def test_who_looks_gets_the_newest(processor: Processor, source: ScriptedSource) -> None:
     feed = processor.subscribe(depth=2)
     processor.start()

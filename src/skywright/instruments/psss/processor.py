@@ -234,14 +234,18 @@ class Processor(Owner[Pulse, Result]):
         else:
             self._bare, self._shape, self._dtype = 0, image.shape, image.dtype.name
 
-    def status_message(self, result: Result) -> tuple[str, bool]:
-        """Return the message after a result; one without a picture changes it only after long."""
+    def status_message(self, result: Result) -> tuple[str, bool] | None:
+        """Return the message after a result: of its picture, or that there are no pictures.
+
+        None, so that the message stays, for one of the first `BARE_MAX` pulses in a row without a
+        picture.
+        """
         image = picture_of(result)
         if image is not None:
             return remark(result, image)
         if self._bare > BARE_MAX:
             return "pulses come without a picture", True
-        return self._message, self._alarm
+        return None
 
 
 def process_pulse(
