@@ -24,7 +24,7 @@ def spectra_columns(width: int) -> tuple[StreamColumn, ...]:
     from skywright.instruments.psss import layouts
 
     columns = {each.name: each for each in (layouts.IDENTITY, *layouts.spectra_columns(width))}
-    in_axis_unit = set(layouts.FIGURES) - layouts.UNITS.keys()
+    in_axis_unit = set(layouts.FIGURE_COLUMNS) - layouts.UNITS.keys()
     return tuple(
         StreamColumn.of(
             columns[name], units="eV, or px without axis" if name in in_axis_unit else None

@@ -14,7 +14,7 @@ from devices.file_stream import CountedStream, FileStream
 from devices.guarded import PUT_S
 from devices.psss.columns import picture_columns, settings_columns, spectra_columns, summarize_point
 from devices.psss.settings import BackgroundRecorder, EnergyAxis, Roi
-from devices.psss.stream import Recording, SettingsStream
+from devices.psss.stream import PsssFile, SettingsStream
 from devices.recording import CONTINUOUS, MULTIPLE, RecordingDevice
 from skywright.errors import DataError, HardwareError
 
@@ -71,8 +71,8 @@ class Psss(RecordingDevice):
     spectrum_x = Cpt(EpicsSignal, "SPECTRUM_X", kind=Kind.omitted, put_complete=True)
     background_record = Cpt(EpicsSignal, "BACKGROUND_RECORD", kind=Kind.omitted, put_complete=True)
     background_recorded = Cpt(EpicsSignalRO, "BACKGROUND_RECORDED", kind=Kind.omitted, string=True)
-    spectra_file = Cpt(Recording, "SPEC1:", kind=Kind.omitted)
-    pictures_file = Cpt(Recording, "HDF1:", kind=Kind.omitted)
+    spectra_file = Cpt(PsssFile, "SPEC1:", kind=Kind.omitted)
+    pictures_file = Cpt(PsssFile, "HDF1:", kind=Kind.omitted)
 
     pulses_per_point = Cpt(Signal, value=1, kind=Kind.config)
     record_pictures = Cpt(Signal, value=1, kind=Kind.config)

@@ -10,7 +10,7 @@ from skywright.errors import DataError
 from skywright.files.columns import ColumnReader
 
 
-class Recording(FilePlugin):
+class PsssFile(FilePlugin):
     """A file plugin with how many rows of its file are visible."""
 
     captured = Cpt(EpicsSignalRO, "NumCaptured_RBV", kind=Kind.omitted, auto_monitor=True)

@@ -8,7 +8,7 @@ from skywright.acquire.acquisition import Acquisition
 from skywright.instruments.psss.processor import Processor
 
 
-class Pulses:
+class PulseCamera:
     """What `iocs.areadetector.Cam` asks of a camera: here an image is a pulse.
 
     Parameters

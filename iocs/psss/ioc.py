@@ -23,7 +23,7 @@ from caproto.server import PVGroup, SubGroup
 from iocs.areadetector import YES_NO, Counter, choice, readback
 from iocs.common import argument_parser, post, run
 from iocs.owner import OwnerGroup
-from iocs.psss.camera import PsssCam, PsssRecording, Pulses
+from iocs.psss.camera import PsssCam, PsssRecording, PulseCamera
 from iocs.psss.post import post_averages, post_counts, post_plugin, post_result, post_settings
 from iocs.psss.pvs import COLUMNS_MAX, Spectra, raise_alarm
 from skywright.acquire.recorder import Recorder
@@ -66,8 +66,8 @@ class PsssIOC(OwnerGroup):
 
     spectra = SubGroup(Spectra, prefix="")
     cam = SubGroup(PsssCam, prefix="cam1:")
-    pictures_part = SubGroup(PsssRecording, prefix="HDF1:")
-    spectra_part = SubGroup(PsssRecording, prefix="SPEC1:")
+    picture_recording = SubGroup(PsssRecording, prefix="HDF1:")
+    spectrum_recording = SubGroup(PsssRecording, prefix="SPEC1:")
     sim = SubGroup(Sim, prefix="SIM:")
 
     def __init__(self, prefix: str, service: Service | None, auto_start: bool = False) -> None:
@@ -78,7 +78,7 @@ class PsssIOC(OwnerGroup):
         self._averages_due = 0.0
         self.message_posted: tuple[str, Any] = ("", None)
         self._newest_posted: Result | None = None
-        plugins = (self.cam, self.pictures_part, self.spectra_part)
+        plugins = (self.cam, self.picture_recording, self.spectrum_recording)
         self.acquired = Counter(*(each.array_counter for each in plugins))
         if service is not None:
             self._attach(service)
@@ -87,17 +87,17 @@ class PsssIOC(OwnerGroup):
         self.service = service
         self.processor: Processor = service.processor
         self.processor.changed = self._changed
-        self.camera = Pulses(self.processor)
+        self.camera = PulseCamera(self.processor)
         every = self.spectra.raw_every.readback.value
-        self.pictures: Recorder[Any, Any] = Recorder(
+        self.picture_recorder: Recorder[Any, Any] = Recorder(
             PictureLayout(), every, self._changed, essential=False
         )
         layout = SpectraLayout(lambda: self.processor.picture_width)
-        self.recorder: Recorder[Any, Any] = Recorder(layout, 1, self._changed)
+        self.spectrum_recorder: Recorder[Any, Any] = Recorder(layout, 1, self._changed)
         self.spectra.ioc = self
-        self.pictures_part.recorder = self.pictures
-        self.spectra_part.recorder = self.recorder
-        self.processor.recorders += [self.pictures, self.recorder]
+        self.picture_recording.recorder = self.picture_recorder
+        self.spectrum_recording.recorder = self.spectrum_recorder
+        self.processor.recorders += [self.picture_recorder, self.spectrum_recorder]
 
     @property
     def complaining(self) -> bool:
@@ -113,8 +113,8 @@ class PsssIOC(OwnerGroup):
     def close(self) -> None:
         """Close endpoints, files and source."""
         self.service.close()
-        self.recorder.close()
-        self.pictures.close()
+        self.spectrum_recorder.close()
+        self.picture_recorder.close()
 
     # ---- what puts ask for
 
@@ -208,14 +208,14 @@ class PsssIOC(OwnerGroup):
                 await post_averages(self.spectra, self.service.averages.get())
         await post_settings(self.spectra, state)
         await post_counts(self, state)
-        for part in (self.pictures_part, self.spectra_part):
+        for part in (self.picture_recording, self.spectrum_recording):
             await post_plugin(part, state)
         # Last: a client that waits for the end of an acquisition must find everything else posted
         await post(self.cam.detector_state, int(state.acquiring))
         await post(self.cam.acquire.readback, int(state.acquiring))
 
     def _recorded(self) -> tuple[Any, ...]:
-        recorders = (self.pictures, self.recorder)
+        recorders = (self.picture_recorder, self.spectrum_recorder)
         return tuple((each.path, each.rows_readable, each.error, each.lost()) for each in recorders)
 
     async def _post_truth(self, result: Result) -> None:

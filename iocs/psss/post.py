@@ -12,7 +12,7 @@ from iocs.common import post, post_pair
 from iocs.psss.camera import DATA_TYPES, PsssRecording
 from iocs.psss.pvs import COLUMNS_MAX, Spectra, raise_alarm, severity_of
 from skywright.instruments.psss.averages import Averages
-from skywright.instruments.psss.layouts import FIGURES
+from skywright.instruments.psss.layouts import FIGURE_COLUMNS
 from skywright.instruments.psss.processing import AxisUnit
 from skywright.instruments.psss.results import ProcessorState, Result, background_applied
 from skywright.instruments.psss.settings import CHOICES, Settings
@@ -37,7 +37,7 @@ async def post_result(pvs: Spectra, result: Result) -> None:
             pixels = found.unit is AxisUnit.PIXEL
             alarm = AlarmSeverity.MINOR_ALARM if pixels else AlarmSeverity.NO_ALARM
             await _write(pvs.spectrum_x, found.axis, stamp, alarm)
-    for name in FIGURES:
+    for name in FIGURE_COLUMNS:
         await _write(getattr(pvs, name), getattr(found, name), stamp, severity)
     await _write(pvs.brightness, result.brightness, stamp, severity)
     await _write(pvs.pulse_energy, result.energy_uj, stamp)
@@ -137,8 +137,8 @@ async def post_counts(ioc: Any, state: ProcessorState) -> None:
     await post(cam.array_size, height * width * item_bytes)
     if (kind := DTYPES.get(state.dtype)) is not None:
         await post_pair(cam.data_type, kind)
-        await post(ioc.pictures_part.data_type, kind)
-    await post(ioc.spectra_part.data_type, DTYPES["float64"])
+        await post(ioc.picture_recording.data_type, kind)
+    await post(ioc.spectrum_recording.data_type, DTYPES["float64"])
 
 
 async def post_plugin(hdf: PsssRecording, state: ProcessorState) -> None:

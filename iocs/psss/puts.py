@@ -19,10 +19,10 @@ from iocs.psss.pvs import STATES
 from skywright.acquire.counters import Counters
 from skywright.errors import ConfigError
 from skywright.instruments.psss.averages import Averages
-from skywright.instruments.psss.layouts import FIGURES
+from skywright.instruments.psss.layouts import FIGURE_COLUMNS
 from skywright.instruments.psss.processor import Processor
 from skywright.instruments.psss.results import ProcessorState, Result
-from skywright.instruments.psss.served import Statistics
+from skywright.instruments.psss.service_statistics import ServiceStatistics
 
 logger = logging.getLogger(__name__)
 
@@ -51,8 +51,8 @@ class Puts:
     processor
         The owner.
     names
-        PVs of ymin, ymax, axis (read), and of what is put: output, `FIGURES`, what `put_values`
-        and `put_counts` name.
+        Names of PVs, by key. The PVs ymin, ymax and axis are read. To the others is put what
+        `put_values`, `put_averages` and `put_counts` return under the same key.
     averages
         Asked for the means over the last pulses; None: they are not put.
 
@@ -208,7 +208,7 @@ class Puts:
 def put_values(result: Result) -> dict[str, Any]:
     """Return what is put of a result, the pulse id last: then all else is there."""
     found = result.spectrum
-    values: dict[str, Any] = {name: getattr(found, name) for name in FIGURES}
+    values: dict[str, Any] = {name: getattr(found, name) for name in FIGURE_COLUMNS}
     if len(found.spectrum):
         values["output"] = found.spectrum.astype(np.float64)
     values["fit_status"] = TextOrCode(found.status.name, int(found.status))
@@ -230,7 +230,7 @@ def put_averages(averages: Averages) -> dict[str, Any]:
     return values
 
 
-def put_counts(state: ProcessorState, statistics: Statistics) -> dict[str, Any]:
+def put_counts(state: ProcessorState, statistics: ServiceStatistics) -> dict[str, Any]:
     """Return what is put of the owner's state."""
     processed, sent = statistics.counts
     return {

@@ -79,7 +79,7 @@ def _choice(literal: Any, field: str, name: str) -> Any:
 async def _put_every(obj: Any, instance: Any, value: int) -> None:
     if not 1 <= value <= 10**6:
         raise ValueError(f"{value}, expected 1 to 1000000")
-    obj.parent.ioc.pictures.every = value
+    obj.parent.ioc.picture_recorder.every = value
     await obj.readback.write(value)
 
 

@@ -14,7 +14,7 @@ from support.waiting import until
 from skywright.acquire import owner as acquire_owner
 from skywright.errors import ConfigError, HardwareError
 from skywright.instruments.psss import processor as owner
-from skywright.instruments.psss import served
+from skywright.instruments.psss import service_statistics
 from skywright.instruments.psss.processing import FitStatus
 from skywright.instruments.psss.processor import Processor
 from skywright.instruments.psss.results import Result, background_applied
@@ -152,8 +152,8 @@ def test_a_stop_that_does_not_end_in_time_is_an_error(
 
 def test_the_rate_falls_when_no_pulse_comes(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
-    monkeypatch.setattr(served, "time", SimpleNamespace(monotonic=lambda: now))
-    statistics = served.Statistics()
+    monkeypatch.setattr(service_statistics, "time", SimpleNamespace(monotonic=lambda: now))
+    statistics = service_statistics.ServiceStatistics()
     assert statistics.rate_hz == 0.0
     for number in range(100):
         statistics.processed(1.0, now + number / 100)

@@ -38,7 +38,7 @@ from skywright.instruments.psss.stored_settings import StoredSettings, with_back
 
 COUNTS = {"units": "counts"}
 NAN = float("nan")
-FIGURES = (
+PULSE_FIGURES = (
     *("center", "fwhm", "center_error", "fwhm_error", "com", "std", "quantile_width"),
     *("relative_width", "intensity", "chi2", "quality"),
 )
@@ -137,7 +137,10 @@ class SpectrumStatistics(Analysis[Pulses]):
     """Fields of `Settings` that play no part in a spectrum once it is summed."""
     columns = (
         Column("status", "|u1", attrs={"names": [status.name for status in FitStatus]}),
-        *(Column(name, "<f8", attrs={"units": "eV, or px without axis"}) for name in FIGURES[:7]),
+        *(
+            Column(name, "<f8", attrs={"units": "eV, or px without axis"})
+            for name in PULSE_FIGURES[:7]
+        ),
         Column("relative_width", "<f8", attrs={"units": "per mille"}),
         Column("brightness", "<f8", attrs={"units": "uJ/eV", "description": "energy / fwhm"}),
         Column("intensity", "<f8", attrs=COUNTS),
@@ -190,6 +193,17 @@ class SpectrumStatistics(Analysis[Pulses]):
                     f"{name}: has no effect on stored spectra; psss_pictures makes new ones"
                 )
 
+    @property
+    def _picture_width(self) -> int:
+        """The parameter ``columns``. The attribute `columns` has the columns of the output."""
+        return int(self.parameters["columns"])
+
+    @property
+    def _picture_height(self) -> int:
+        """The parameter ``rows``."""
+        height: int = self.parameters["rows"]
+        return height
+
     def settings_of(self, number: int) -> Settings:
         """Return what a pulse with this settings number is processed with."""
         if self._stored is None or number < 0:
@@ -205,11 +219,11 @@ class SpectrumStatistics(Analysis[Pulses]):
         self, member: NDArray[Any], settings: Settings, workspace: Workspace
     ) -> Spectrum:
         """Process one input."""
-        return process_spectrum(member, self.parameters["rows"], settings, workspace)
+        return process_spectrum(member, self._picture_height, settings, workspace)
 
     def measure(self, batch: Batch) -> Mapping[str, NDArray[Any]]:
         """Fit each spectrum by itself, and find its spikes."""
-        width, workspace = int(self.parameters["columns"]), Workspace()
+        width, workspace = self._picture_width, Workspace()
         n, energies = len(batch), batch.data.get("pulse_energy")
         live = batch.data.get("status", np.zeros(n))
         sizes = (batch.data.get("picture_height"), batch.data.get("picture_width"))
@@ -237,7 +251,7 @@ class SpectrumStatistics(Analysis[Pulses]):
             found["in_ev"][row] = spectrum.unit is AxisUnit.EV
             if spectrum.status in (FitStatus.NO_IMAGE, FitStatus.BAD_PIXELS):
                 continue
-            for name in FIGURES:
+            for name in PULSE_FIGURES:
                 found[name][row] = getattr(spectrum, name)
             if energies is not None:
                 found["brightness"][row] = spectrum.brightness(float(energies[row]))
@@ -283,7 +297,7 @@ class SpectrumStatistics(Analysis[Pulses]):
 
     def summarize(self, state: Pulses | None) -> Mapping[str, Any]:
         """Turn the sums into means, g2 and pulse lengths; NaN where there is nothing to say."""
-        width = int(self.parameters["columns"])
+        width = self._picture_width
         pulses = state or _no_pulses(width)
         settings = self.settings_of(pulses.settings_number)
         unit = settings.axis is not None

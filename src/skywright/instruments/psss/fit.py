@@ -27,7 +27,7 @@ UNIFORM, NOISE, AUTO = 0, 1, 2
 """Weighting: all columns alike; by their noise; by it if the fit leaves nothing but noise."""
 
 CENTER_ERROR, SIGMA_ERROR, AMPLITUDE_ERROR, CHI2, QUALITY, STEPS, WEIGHTED = range(4, 11)
-FIGURES = 11
+N_FIT_FIGURES = 11
 """Length of the result: the four parameters, then these."""
 
 MOST_BINS = 96
@@ -63,16 +63,16 @@ def fit_gaussian(x: Floats, y: Floats, raw: Floats, weighting: int, figures: Flo
     weighting
         `UNIFORM`, `NOISE` or `AUTO`, which goes with `y` not smoothed.
     figures
-        (FIGURES,) float64 or more, filled.
+        (N_FIT_FIGURES,) float64 or more, filled.
 
     Returns
     -------
     bool
         The fit has settled.
     """
-    figures = figures[:FIGURES]
+    figures = figures[:N_FIT_FIGURES]
     w, noise = np.ones(x.size), np.empty(x.size)
-    p, sums, kept = figures[:4], np.empty(SUMS), np.full(FIGURES, np.nan)
+    p, sums, kept = figures[:4], np.empty(SUMS), np.full(N_FIT_FIGURES, np.nan)
     narrowest = 0.25 * abs(x[-1] - x[0]) / (x.size - 1)
     find_start(x, y, w, False, p)
     made, weighted = 0, False

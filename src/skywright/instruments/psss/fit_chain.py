@@ -34,8 +34,8 @@ from skywright.instruments.psss.smoothing import smooth_into
 OK, BAD_PIXELS, NO_SIGNAL, NOT_CONVERGED, OUT_OF_WINDOW, SATURATED, ONE_SPIKE = 0, 2, 3, 4, 5, 6, 10
 """As in `skywright.instruments.psss.processing.FitStatus`."""
 
-COM, STD, QUANTILE_WIDTH, INTENSITY = range(fit.FIGURES, fit.FIGURES + 4)
-FIGURES = fit.FIGURES + 4
+COM, STD, QUANTILE_WIDTH, INTENSITY = range(fit.N_FIT_FIGURES, fit.N_FIT_FIGURES + 4)
+N_FIGURES = fit.N_FIT_FIGURES + 4
 FIGURE_NAMES = (
     "amplitude", "center", "sigma", "offset", "center_error", "sigma_error", "amplitude_error",
     "chi2", "quality", "steps", "weighted", "com", "std", "quantile_width", "intensity",
@@ -84,7 +84,7 @@ def analyze(
     threshold
         Counts from minimum to maximum that are no signal yet.
     figures
-        (FIGURES,) float64, NaN, filled as far as there is something to say.
+        (N_FIGURES,) float64, NaN, filled as far as there is something to say.
 
     Returns
     -------
@@ -107,7 +107,7 @@ def analyze(
     amplitude, center, sigma = figures[AMPLITUDE], figures[CENTER], figures[SIGMA]
     faint = settled and amplitude < SIGNIFICANT * figures[AMPLITUDE_ERROR]
     if faint or np.isnan(figures).any():
-        figures[: fit.FIGURES] = np.nan
+        figures[: fit.N_FIT_FIGURES] = np.nan
         return NO_SIGNAL
     if not settled:
         return NOT_CONVERGED

@@ -25,7 +25,7 @@ DATA, FIT, MADE = "/entry/data", "/entry/fit", "/entry/made_with"
 PULSE_ID, SPECTRUM = f"{DATA}/pulse_id", f"{DATA}/spectrum"
 TIME, TIME_NS = f"{DATA}/time", f"{DATA}/time_ns"
 STATUS, UNIT = f"{FIT}/status", f"{FIT}/unit"
-FIGURES = (
+FIGURE_COLUMNS = (
     *("center", "fwhm", "center_error", "fwhm_error", "offset", "amplitude", "com", "std"),
     *("quantile_width", "relative_width", "intensity", "chi2", "quality"),
 )
@@ -72,7 +72,7 @@ _SCALARS = (
     Column(f"{FIT}/weighted", "|u1", attrs={"description": "1: by the noise of each column"}),
     *(
         Column(f"{FIT}/{name}", "<f8", attrs={"units": UNITS.get(name, "as /entry/fit/unit says")})
-        for name in FIGURES
+        for name in FIGURE_COLUMNS
     ),
     *_MADE_WITH,
 )
@@ -139,7 +139,7 @@ class SpectraLayout(Layout[Result, SpectrumRow]):
             f"{MADE}/roi_ymax": found.roi[1],
             f"{MADE}/background_applied": background_applied(result),
         }
-        values |= {f"{FIT}/{name}": getattr(found, name) for name in FIGURES}
+        values |= {f"{FIT}/{name}": getattr(found, name) for name in FIGURE_COLUMNS}
         return SpectrumRow(result.pulse.pulse_id, found.spectrum, values, _without_picture(result))
 
     def nbytes(self, row: SpectrumRow) -> int:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from skywright.instruments.psss import kernels
 from skywright.instruments.psss.fit import AUTO, NOISE, UNIFORM
-from skywright.instruments.psss.fit_chain import FIGURE_NAMES, FIGURES, analyze
+from skywright.instruments.psss.fit_chain import FIGURE_NAMES, N_FIGURES, analyze
 from skywright.instruments.psss.fit_chain import FWHM as FWHM_PER_SIGMA
 from skywright.instruments.psss.settings import Settings
 from skywright.instruments.psss.smoothing import filter_of
@@ -257,7 +257,7 @@ def _analyze(
     given = axis if axis is not None else (workspace or Workspace()).pixels(columns)
     # Settings that were unpickled have a writable axis, for which numba would compile once more
     given = kernels.frozen(given)
-    figures = np.full(FIGURES, np.nan)
+    figures = np.full(N_FIGURES, np.nan)
     code = analyze(
         given, sums.astype(np.float64), bright, *filter_of(columns),
         settings.smoothing == "savgol", settings.fit == "robust", _WEIGHTINGS[settings.weighting],

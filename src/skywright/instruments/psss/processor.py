@@ -19,7 +19,7 @@ from skywright.errors import HardwareError
 from skywright.instruments.psss.processing import Settings, Workspace, process
 from skywright.instruments.psss.pulse import Pulse
 from skywright.instruments.psss.results import ProcessorState, Result, picture_of, remark
-from skywright.instruments.psss.served import Statistics
+from skywright.instruments.psss.service_statistics import ServiceStatistics
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class Processor(Owner[Pulse, Result]):
         settings: Settings | None = None,
         threads: int = 1,
     ) -> None:
-        self.statistics = Statistics()
+        self.statistics = ServiceStatistics()
         self.on_stop: Callable[[], None] = lambda: None
         """Called after each stop of the source, see `Owner.after_source_stop`."""
         self.unsent_counts: Callable[[], Mapping[str, int]] = dict

@@ -9,7 +9,7 @@ import numpy as np
 import orjson
 
 from skywright.instruments.psss.results import Result
-from skywright.instruments.psss.served import Statistics
+from skywright.instruments.psss.service_statistics import ServiceStatistics
 from skywright.wire.bsread import ChannelValue, Encoder
 from skywright.wire.bsread_sockets import QUEUE_BYTES, Sender
 
@@ -59,7 +59,7 @@ class StreamSink:
     def __init__(
         self,
         prefix: str,
-        statistics: Statistics,
+        statistics: ServiceStatistics,
         port: int = 0,
         *,
         host: str = "127.0.0.1",

@@ -12,7 +12,7 @@ SILENCE_S = 1.0
 """Without a pulse for this long the rate falls; a shorter time says nothing of it."""
 
 
-class Statistics:
+class ServiceStatistics:
     """The figures of GET /statistics, begun anew with each start of the processing.
 
     Lost pulses and results that could not be sent are counted apart; neither counts as sent.
