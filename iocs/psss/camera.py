@@ -9,7 +9,7 @@ from skywright.instruments.psss.processor import Processor
 
 
 class PulseCamera:
-    """What `iocs.areadetector.Cam` asks of a camera: here an image is a pulse.
+    """The `iocs.areadetector.AcquisitionControl` of the spectrometer: its items are pulses.
 
     Parameters
     ----------
@@ -24,9 +24,9 @@ class PulseCamera:
         """Return False: pictures are grey."""
         return False
 
-    def acquire(self, wanted: int) -> Acquisition:
-        """Take N pulses, 0: until the acquisition is stopped; return one that is in progress."""
-        return self.processor.join_acquisition(wanted)
+    def acquire(self, requested: int) -> Acquisition:
+        """Start an acquisition of pulses, or return the one in progress."""
+        return self.processor.join_acquisition(requested)
 
     def stop(self) -> Acquisition | None:
         """End the acquisition under way."""

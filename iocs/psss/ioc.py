@@ -87,7 +87,7 @@ class PsssIOC(OwnerGroup):
         self.service = service
         self.processor: Processor = service.processor
         self.processor.changed = self._changed
-        self.camera = PulseCamera(self.processor)
+        self.cam.control = PulseCamera(self.processor)
         every = self.spectra.raw_every.readback.value
         self.picture_recorder: Recorder[Any, Any] = Recorder(
             PictureLayout(), every, self._changed, essential=False
