@@ -1,4 +1,4 @@
-"""The spectrometer as areaDetector's camera sees it: acquisitions."""
+"""The part of areaDetector's PVs that runs acquisitions of pulses, and the recordings."""
 
 from caproto import ChannelType
 
@@ -14,7 +14,7 @@ class PulseCamera:
     Parameters
     ----------
     processor
-        The owner.
+        Owner of the pulses.
     """
 
     def __init__(self, processor: Processor) -> None:
@@ -29,7 +29,7 @@ class PulseCamera:
         return self.processor.join_acquisition(requested)
 
     def stop(self) -> Acquisition | None:
-        """End the acquisition under way."""
+        """End the acquisition in progress."""
         return self.processor.stop_acquisition()
 
 
@@ -48,6 +48,6 @@ class PsssCam(Cam):
 
 
 class PsssRecording(Recording):
-    """A recording: of pictures, or of every pulse's spectrum and fit."""
+    """A recording of pictures, or of every pulse's spectrum and fit."""
 
     file_name = long_text("psss", put=put_text, name="FileName")

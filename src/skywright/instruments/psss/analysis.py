@@ -43,21 +43,21 @@ PULSE_FIGURES = (
     *("relative_width", "intensity", "chi2", "quality"),
 )
 MEANS = ("center", "fwhm", "com", "std", "quantile_width", "intensity")
-"""Figures whose mean and scatter over the pulses of a `GOOD` status are results."""
+"""Figures whose mean and scatter are results, over the pulses with a `GOOD` status."""
 GOOD = tuple(status for status in FitStatus if status.is_good)
 ONLY_IN_PICTURES = (FitStatus.SATURATED, FitStatus.WRONG_ROI, FitStatus.WRONG_BACKGROUND)
-"""Statuses that a stored spectrum does not show: those of the live processing are kept."""
+"""Statuses that cannot be found from a stored spectrum; those of the live processing are kept."""
 
 
 class Moments(NamedTuple):
-    """Number, mean and sum of squared deviations, of some figures of some pulses."""
+    """Number of pulses, and mean and sum of squared deviations of their values."""
 
     n: int
     mean: NDArray[np.float64]
     squares: NDArray[np.float64]
 
     def with_next(self, other: "Moments") -> "Moments":
-        """Add those of other pulses (Chan, Golub, LeVeque 1979)."""
+        """Return the moments of these and other pulses together (Chan, Golub, LeVeque 1979)."""
         n = self.n + other.n
         if not other.n:
             return self
@@ -70,38 +70,43 @@ class Moments(NamedTuple):
 
     @property
     def scatter(self) -> NDArray[np.float64]:
-        """Sample standard deviations; NaN below two pulses."""
+        """Sample standard deviations; NaN for fewer than two pulses."""
         return np.sqrt(self.squares / (self.n - 1)) if self.n > 1 else self.squares * NAN
 
 
 class Pulses(NamedTuple):
-    """What is kept of a block, and of all before it."""
+    """Statistic of the pulses of a block, or of all blocks so far."""
 
     statuses: NDArray[np.int64]
-    """Pulses of each status."""
+    """Number of pulses with each status."""
     figures: tuple[Moments, Moments]
-    """Of `MEANS`, of the pulses in pixels and of those in eV."""
+    """Moments of the figures `MEANS`: of the good pulses in pixels, and of those in eV."""
     spectra: Moments
-    """Of the spectra, their baselines taken off."""
+    """Moments of the spectra above their baselines."""
     correlation: NDArray[np.float64]
-    """(LAGS,) sum of the autocorrelations of the same."""
+    """(LAGS,) sum of the autocorrelations of these spectra."""
     spikes: tuple[Moments, Moments]
-    """Of count and width, of pulses with spikes of a width, in pixels and in eV."""
+    """Moments of number and width of the spikes: of the pulses in pixels, and of those in eV.
+    Pulses without a width of their spikes are left out."""
     settings_number: int
-    """The greatest of the pulses'; -1: not known."""
+    """Greatest settings number of the pulses; -1: not known."""
 
 
 class SpectrumStatistics(Analysis[Pulses]):
-    """Fits each stored spectrum again, finds its spikes, and sums up the run.
+    """Fits each stored spectrum again, finds its spikes, and computes statistics of the run.
+
+    `skywright.instruments.psss.configured` reads the parameters for a run from the configuration of
+    its spectrometer, where they have the names of the signals of `devices.psss`.
 
     Parameters
     ----------
     columns
-        Width of the spectra.
+        Width of the pictures, and so of their spectra.
     rows
-        Of the picture, for the signal test.
+        Height of the pictures, for the signal test.
     axis
-        Photon energy, eV, as polynomial of the column: [first, step, ...]. None: pixels.
+        Photon energy, eV, as a polynomial of the column number: [first, step, ...]. None: the
+        figures are in pixels.
     resolution_ev
         FWHM of the spectrometer's response, for the pulse length.
     settings
@@ -116,7 +121,7 @@ class SpectrumStatistics(Analysis[Pulses]):
     Raises
     ------
     ConfigError
-        If a parameter is impossible.
+        If the value of a parameter is not allowed.
     """
 
     name = "psss_spectra"
@@ -134,7 +139,7 @@ class SpectrumStatistics(Analysis[Pulses]):
         "background_name",
         "background_mode",
     )
-    """Fields of `Settings` that play no part in a spectrum once it is summed."""
+    """Fields of `Settings` that have no effect on a spectrum that is already summed."""
     columns = (
         Column("status", "|u1", attrs={"names": [status.name for status in FitStatus]}),
         *(
@@ -179,12 +184,12 @@ class SpectrumStatistics(Analysis[Pulses]):
 
     @classmethod
     def check_parameters(cls, given: Mapping[str, Any]) -> None:
-        """Check that parameters with these keys play a part.
+        """Check that there are parameters with these names and that they have an effect.
 
         Raises
         ------
         ConfigError
-            For the first one that does not.
+            If one of them is unknown or has none; the message names it.
         """
         check_keys(given, SpectrumStatistics, Settings)
         for name in cls.without_effect:
@@ -205,7 +210,7 @@ class SpectrumStatistics(Analysis[Pulses]):
         return height
 
     def settings_of(self, number: int) -> Settings:
-        """Return what a pulse with this settings number is processed with."""
+        """Return the settings with which a pulse of this settings number is processed."""
         if self._stored is None or number < 0:
             return self.settings
         return self._stored[number]
@@ -222,7 +227,7 @@ class SpectrumStatistics(Analysis[Pulses]):
         return process_spectrum(member, self._picture_height, settings, workspace)
 
     def measure(self, batch: Batch) -> Mapping[str, NDArray[Any]]:
-        """Fit each spectrum by itself, and find its spikes."""
+        """Fit each spectrum, and find its spikes."""
         width, workspace = self._picture_width, Workspace()
         n, energies = len(batch), batch.data.get("pulse_energy")
         live = batch.data.get("status", np.zeros(n))
@@ -296,7 +301,7 @@ class SpectrumStatistics(Analysis[Pulses]):
         )
 
     def summarize(self, state: Pulses | None) -> Mapping[str, Any]:
-        """Turn the sums into means, g2 and pulse lengths; NaN where there is nothing to say."""
+        """Compute means, g2 and pulse lengths from the sums; NaN where they are not known."""
         width = self._picture_width
         pulses = state or _no_pulses(width)
         settings = self.settings_of(pulses.settings_number)
@@ -344,12 +349,13 @@ class PictureSpectra(SpectrumStatistics):
     Parameters
     ----------
     roi
-        Rows [ymin, ymax); (0, 0) is the whole.
+        Rows [ymin, ymax) that are summed; (0, 0): all rows.
     background
         HDF5 file with a background at ``/entry/data/data``, or the directory of a service's
-        history, where that of each pulse is found by its digest; empty: none is taken off.
+        history, in which the background of each pulse is found by its digest. Empty: none is
+        subtracted.
     **parameters
-        `background_mode`, and as of `SpectrumStatistics`; `rows` is that of the pictures.
+        `background_mode`, and the parameters of `SpectrumStatistics`.
     """
 
     name = "psss_pictures"
