@@ -38,7 +38,7 @@ SILENCE_S = 2.0
 ALARM_S = 10.0
 """Time, s, for which an alarm remains the message while good items arrive. Without it, alarm and
 normal message would alternate, and each change is a line in the log. An alarm that `status_message`
-returned ends with the next good item."""
+returned ends with the next message that it returns."""
 DRAIN_S = 5.0
 """Timeout, s, for items still in processing when the source stops or the owner closes."""
 
