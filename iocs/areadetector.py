@@ -1,7 +1,7 @@
 """The part of areaDetector's PVs that clients of a camera use: cam, image and HDF5 recording.
 
-The groups expect a parent with the helpers of `iocs.owner.OwnerGroup`. `Cam` also needs its
-``camera``, which acquires and stops, and `Hdf` its ``control``, a `RecordingControl`.
+The groups expect a parent with the helpers of `iocs.owner.OwnerGroup`. `Cam` and `Hdf` also need
+their ``control``, an `AcquisitionControl` and a `RecordingControl`.
 """
 
 import asyncio
@@ -13,6 +13,8 @@ from caproto import AlarmSeverity, ChannelType
 from caproto.server import PVGroup, pvproperty
 
 from iocs.common import post, post_pair, setting, text
+from skywright.acquire.acquisition import Acquisition
+from skywright.acquire.source import Source
 
 IMAGE_BYTES_MAX = 2592 * 1944 * 3
 YES_NO = ["No", "Yes"]
@@ -110,17 +112,17 @@ async def fixed(obj: Any, instance: Any, value: Any) -> None:
 
 async def _put_acquire(obj: Any, instance: Any, value: Any) -> int:
     """Busy record: completes when the acquisition is over and its pictures are in the file."""
-    ioc = obj.parent.parent
+    cam, ioc = obj.parent, obj.parent.parent
     if value:
-        mode = obj.parent.image_mode.readback.raw_value
-        wanted = {SINGLE: 1, MULTIPLE: obj.parent.num_images.readback.value, CONTINUOUS: 0}[mode]
+        mode = cam.image_mode.readback.raw_value
+        wanted = {SINGLE: 1, MULTIPLE: cam.num_images.readback.value, CONTINUOUS: 0}[mode]
         if mode == MULTIPLE and wanted < 1:
             raise ValueError("NumImages is 0; ask for at least 1 picture")
-        acquisition = await ioc.in_thread(ioc.camera.acquire, wanted)
+        acquisition = await ioc.in_thread(cam.control.acquire, wanted)
         await post(instance, 1)
         await post(obj.readback, 1)
     else:
-        acquisition = ioc.camera.stop()
+        acquisition = cam.control.stop()
     if acquisition is not None:
         await ioc.wait_until_done(acquisition.done)
     else:  # it has just ended by itself: its last rows may not be posted yet
@@ -131,8 +133,7 @@ async def _put_acquire(obj: Any, instance: Any, value: Any) -> int:
 async def _put_period(obj: Any, instance: Any, value: float) -> None:
     if not 0.0 <= value <= 3600.0:
         raise ValueError(f"{value} s, expected 0 to 3600 s")
-    source = obj.parent.parent.camera.source
-    period = source.set_period(value)
+    period = obj.parent.control.source.set_period(value)
     await obj.readback.write(period)
     if not period:
         raise ValueError(f"{value} s, but the sender of the pictures alone sets their period")
@@ -141,14 +142,45 @@ async def _put_period(obj: Any, instance: Any, value: float) -> None:
 async def _put_color(obj: Any, instance: Any, value: Any) -> None:
     if COLOR_MODES[value] == "Bayer":
         raise ValueError("Bayer, this camera knows only Mono and RGB1")
-    color = obj.parent.parent.camera.set_color(COLOR_MODES[value] == "RGB1")
+    color = obj.parent.control.set_color(COLOR_MODES[value] == "RGB1")
     await obj.readback.write(COLOR_MODES.index("RGB1" if color else "Mono"))
     if color != (COLOR_MODES[value] == "RGB1"):
         raise ValueError("the color mode cannot change during a recording")
 
 
+class AcquisitionControl(Protocol):
+    """What puts to `Cam` call: a camera, or an owner of items that are no pictures."""
+
+    @property
+    def source(self) -> Source[Any]:
+        """The source; its `set_period` takes ``AcquirePeriod``."""
+
+    def acquire(self, requested: int, /) -> Acquisition:
+        """Start an acquisition, or return the one in progress; may block.
+
+        Parameters
+        ----------
+        requested
+            Number of items; 0: until `stop`.
+        """
+
+    def stop(self) -> Acquisition | None:
+        """End the acquisition in progress and return it; None if there is none."""
+
+    def set_color(self, color: bool, /) -> bool:
+        """Request pictures in color, or grey ones; return whether they are in color now."""
+
+
 class Cam(PVGroup):
-    """The camera, ADBase and NDArrayBase of areaDetector."""
+    """The camera, ADBase and NDArrayBase of areaDetector.
+
+    Attributes
+    ----------
+    control
+        The object that acquires; set before the IOC serves.
+    """
+
+    control: AcquisitionControl
 
     acquire = choice(["Done", "Acquire"], put=_put_acquire, name="Acquire")
     image_mode = choice(["Single", "Multiple", "Continuous"], CONTINUOUS, name="ImageMode")

@@ -1,4 +1,4 @@
-"""What the page keeps of the spectrometer: newest spectrum, waterfall, trend of the fits."""
+"""Data of the spectrometer for the page: newest spectrum, waterfall, trend of the fits."""
 
 import base64
 import math
@@ -15,10 +15,11 @@ from dashboard.live_board import LiveBoard
 
 Floats = NDArray[np.float64]
 COLUMNS = 480
-"""Of charts and waterfall: a spectrum of more is binned."""
+"""Maximum number of columns of charts and waterfall; a wider spectrum is binned."""
 ROWS = 120
 TREND, TREND_S = 600, 300.0
-"""Most pulses of a trend, and its length, s: a pulse from before a pause would squeeze the rest."""
+"""Maximum number of pulses of a trend, and its maximum length, s: pulses from before a long pause
+would compress the others."""
 
 
 @dataclass
@@ -28,7 +29,7 @@ class SpectrumBoard(LiveBoard):
     Attributes
     ----------
     x, y, average : (n,) float64
-        Binned to `COLUMNS` at most.
+        Axis, newest spectrum and average, binned to `COLUMNS` values or fewer.
     """
 
     status: str = "waiting for the spectrometer"
@@ -41,7 +42,7 @@ class SpectrumBoard(LiveBoard):
     _trend_unit: str | None = None
 
     def take_data(self, data: bytes) -> None:
-        """Take in axis, spectrum and average, if there is a new pulse."""
+        """Add axis, spectrum and average of a new pulse; empty data: no new pulse."""
         arrays = np.frombuffer(data, np.float32).astype(np.float64)
         if not arrays.size:
             return
@@ -69,7 +70,7 @@ class SpectrumBoard(LiveBoard):
         return times - times[-1], centers, widths
 
     def waterfall(self) -> str:
-        """Return the last spectra as a picture, newest on top, as a ``data:`` address."""
+        """Return the last spectra as a picture, the newest at the top, as a ``data:`` address."""
         if not self._waterfall:
             return ""
         rows = np.stack(list(self._waterfall)[::-1])
@@ -77,7 +78,7 @@ class SpectrumBoard(LiveBoard):
 
 
 def binned(values: Floats, most: int) -> Floats:
-    """Return means of neighbours, at most `most` of them; what is left at the end is left out."""
+    """Return at most `most` means of equal numbers of neighbors; a rest at the end is left out."""
     step = math.ceil(len(values) / most)
     whole = len(values) // step * step
     return np.asarray(values[:whole].reshape(-1, step).mean(axis=1))

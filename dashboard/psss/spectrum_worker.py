@@ -1,4 +1,4 @@
-"""The spectrometer of the page: ``python -m dashboard.psss.spectrum_worker --prefix P``, a process.
+"""The process that reads the spectrometer: ``python -m dashboard.psss.spectrum_worker --prefix P``.
 
 It reads the PVs every `PERIOD_S` and writes a message with their values and, after a new pulse,
 axis, spectrum and average as float32.

@@ -23,7 +23,7 @@ PLANS = (
 
 
 async def psss(request: Request) -> Response:
-    """Show what the spectrometer sees, and its latest runs."""
+    """Show the newest data of the spectrometer and its latest runs."""
     site = site_of(request)
     board = IOC.board_of(site)
     return render(
@@ -41,7 +41,7 @@ async def psss(request: Request) -> Response:
 
 
 def figure(value: float | None, error: float | None, unit: str) -> str:
-    """Return a figure with its error, to two digits of that; a dash where there is none."""
+    """Return a figure and its error, with two digits of the error; a dash without a figure."""
     if value is None:
         return "–"
     if not error or not math.isfinite(error):
@@ -51,7 +51,7 @@ def figure(value: float | None, error: float | None, unit: str) -> str:
 
 
 def draw_spectra(board: SpectrumBoard) -> list[Markup]:
-    """Draw the newest spectrum with the average behind it; nothing before the first."""
+    """Draw the newest spectrum and the average; nothing before the first spectrum."""
     if not len(board.y):
         return []
     unit = "photon energy, eV" if board.facts.get("unit") == "EV" else "column, px"

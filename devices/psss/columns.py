@@ -1,4 +1,4 @@
-"""The columns of the spectrometer's files that are in documents, and a point's summary of them."""
+"""The columns of the spectrometer's files in the documents, and the summary of a point."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,11 +20,11 @@ IN_DOCUMENTS = (
 
 def spectra_columns(width: int) -> tuple[StreamColumn, ...]:
     """Return the columns of a file of spectra of `width` columns."""
-    # Here, as it takes a second: a session that never stages the device does not wait for it.
+    # Imported here, because it takes a second: a session that never stages the device saves it
     from skywright.instruments.psss import layouts
 
     columns = {each.name: each for each in (layouts.IDENTITY, *layouts.spectra_columns(width))}
-    in_axis_unit = set(layouts.FIGURES) - layouts.UNITS.keys()
+    in_axis_unit = set(layouts.FIGURE_COLUMNS) - layouts.UNITS.keys()
     return tuple(
         StreamColumn.of(
             columns[name], units="eV, or px without axis" if name in in_axis_unit else None
@@ -78,19 +78,20 @@ def settings_columns(width: int) -> tuple[StreamColumn, ...]:
 
 
 def summarize_point(file: str, first: int, stop: int) -> dict[str, Any]:
-    """Return what rows of a file of spectra say together.
+    """Return the summary of rows `first` to `stop` - 1 of a file of spectra.
 
     Returns
     -------
     dict
-        n_pulses, n_good, first_row, first_pulse_id, last_pulse_id, and mean and sample standard
-        deviation of center, fwhm and intensity (counts) over the pulses whose fit settled, in the
-        unit of the last of them: mean_center, center_scatter ..., NaN without one.
+        ``n_pulses``, ``n_good``, ``first_row``, ``first_pulse_id``, ``last_pulse_id``, and mean and
+        sample standard deviation of center, fwhm and intensity (counts): ``mean_center``,
+        ``center_scatter`` ... They are over the good fits in the unit of the last of them; NaN if
+        there are too few.
 
     Raises
     ------
     DataError
-        If the file cannot be read here.
+        If the file cannot be read on this machine.
     """
     from skywright.instruments.psss import layouts
     from skywright.instruments.psss.analysis import GOOD
@@ -99,7 +100,7 @@ def summarize_point(file: str, first: int, stop: int) -> dict[str, Any]:
         read: Callable[[str], Any] = lambda path: reader.read(path, first, stop)  # noqa: E731
         ids = read(layouts.PULSE_ID)
         status = read(layouts.STATUS)
-        # OK is in eV, NO_AXIS in pixels: those of one unit are those of one status.
+        # OK means eV and NO_AXIS pixels, so good fits of one unit have one status
         good = np.isin(status, status[np.isin(status, GOOD)][-1:])
         values = {
             name: read(f"{layouts.FIT}/{name}")[good] for name in ("center", "fwhm", "intensity")

@@ -1,4 +1,4 @@
-"""Settings of the spectrometer that are more than one put: ROI, energy axis, background."""
+"""Settings of the spectrometer that need several puts or checks: ROI, energy axis, background."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -14,25 +14,25 @@ from skywright.waiting import wait_until
 
 DEGREE_MAX = 5
 STEP_PART = 1e-3
-"""A polynomial is the axis if it is nowhere off by more than this part of a column."""
+"""Largest error of a polynomial that counts as equal to the axis, as a part of its least step."""
 RECORD_MORE_S = 5.0
-"""Wait beyond the time after which the IOC gives up a background and says why."""
+"""Time, s, that is added to the IOC's own timeout of a background, to get its message."""
 
 
 class Part:
-    """What the parts have in common: Movable and Readable, with one value.
+    """Base class of the settings: Movable and Readable, with one value.
 
     Parameters
     ----------
     device
         The spectrometer.
     name
-        After its name.
+        Name of the setting; it is appended to the name of the device.
     """
 
     parent = None
     hints: ClassVar[dict[str, Any]] = {}
-    """Nothing of it is for tables."""
+    """Empty: tables do not show the setting."""
     units = ""
 
     def __init__(self, device: Any, name: str) -> None:
@@ -40,15 +40,15 @@ class Part:
         self.name = f"{device.name}_{name}"
 
     def get(self) -> list[float]:
-        """Return what is in use."""
+        """Return the value in use."""
         raise NotImplementedError
 
     def read(self) -> dict[str, Reading[Any]]:
-        """Read what is in use."""
+        """Read the value in use."""
         return {self.name: {"value": self.get(), "timestamp": time.time()}}
 
     def describe(self) -> dict[str, Any]:
-        """Describe it."""
+        """Describe the value."""
         key = {
             "source": f"PV:{self.device.prefix}",
             "dtype": "array",
@@ -58,12 +58,12 @@ class Part:
         return {self.name: {**key, **({"units": self.units} if self.units else {})}}
 
     def _until(self, reached: Callable[[], bool], what: str, limit_s: float = PUT_S) -> None:
-        """Wait until the IOC shows what it was asked for.
+        """Wait until the IOC has the requested value.
 
         Raises
         ------
         HardwareError
-            If it does not.
+            If it does not have it within `limit_s`.
         """
         if not wait_until(reached, limit_s):
             raise HardwareError(f"{self.name}: {what}; {self.device.reason()}")
@@ -80,12 +80,12 @@ class Roi(Part):
         return [float(device.fetch(edge)) for edge in (device.roi_ymin, device.roi_ymax)]
 
     def set(self, rows: Sequence[float]) -> Status:
-        """Use other rows; done when the IOC does.
+        """Set the rows; done when the IOC uses them.
 
         Raises
         ------
         ConfigError
-            If they are not 0 <= ymin < ymax or both 0; nothing is put then.
+            If the rows are not 0 <= ymin < ymax or both 0; then nothing is put.
         """
         try:
             ymin, ymax = (int(row) for row in rows)
@@ -97,7 +97,7 @@ class Roi(Part):
             )
 
         def work() -> None:
-            # One after the other; in between the pair may be none, and the last one stays in use.
+            # In between the pair may be no ROI; the IOC then uses the last one
             self.device.put_setpoint(self.device.roi_ymin, ymin)
             self.device.put_setpoint(self.device.roi_ymax, ymax)
             self._until(lambda: self.get() == [ymin, ymax], f"did not become [{ymin}, {ymax})")
@@ -124,7 +124,7 @@ class EnergyAxis(Part):
         return axis
 
     def get(self) -> list[float]:
-        """Return the axis in use as coefficients, of the lowest degree that is exact, or of 5."""
+        """Return the coefficients of the axis, with the least degree that is exact, or degree 5."""
         axis = self.values()
         if axis is None:
             return []
@@ -140,14 +140,14 @@ class EnergyAxis(Part):
         return found
 
     def set(self, coefficients: Sequence[float] | None) -> Status:
-        """Use an axis, as wide as the picture; none or no coefficients: pixels.
+        """Set the axis of all columns of the picture; None or no coefficients: pixels.
 
-        Coefficients that `get` returned for an axis that is no polynomial give that very axis.
+        If `get` returned the same coefficients for an axis that is no polynomial, that axis is set.
 
         Raises
         ------
         ConfigError
-            If it is not finite, or neither rises nor falls throughout; nothing is put then.
+            If the axis is not finite, or neither rises nor falls throughout; then nothing is put.
         """
         wanted = None if coefficients is None or not len(coefficients) else list(coefficients)
 
@@ -181,7 +181,7 @@ def axis_of(coefficients: Sequence[float], columns: int) -> NDArray[np.float64]:
     Raises
     ------
     ConfigError
-        If they are not finite, or neither rise nor fall throughout.
+        If the energies are not finite, or neither rise nor fall throughout.
     """
     values = np.polynomial.polynomial.polyval(np.arange(float(columns)), list(coefficients))
     axis = np.atleast_1d(np.asarray(values, np.float64))
@@ -199,23 +199,23 @@ def axis_of(coefficients: Sequence[float], columns: int) -> NDArray[np.float64]:
 
 
 class BackgroundRecorder(Part):
-    """Records a background: set to a number of pulses, it uses their mean."""
+    """Records a background: the mean of a number of pulses, which is then in use."""
 
     def __init__(self, device: Any, name: str) -> None:
         super().__init__(device, name)
         self._recorded = 0, ""
         self._status: Status | None = None
         self._cancels = 0
-        """Number of recordings of this device that it cancelled itself."""
+        """Number of recordings that this object has cancelled."""
 
     def read(self) -> dict[str, Reading[Any]]:
-        """Read number of pulses and name of the background that was recorded here last."""
+        """Read number of pulses and name of the last background that this object recorded."""
         pulses, name = self._recorded
         values = {self.name: pulses, f"{self.name}_name": name}
         return {key: {"value": value, "timestamp": time.time()} for key, value in values.items()}
 
     def describe(self) -> dict[str, Any]:
-        """Describe it."""
+        """Describe what `read` returns."""
         source = f"PV:{self.device.prefix}BACKGROUND_RBV"
         return {
             self.name: {"source": source, "dtype": "integer", "shape": []},
@@ -225,14 +225,14 @@ class BackgroundRecorder(Part):
     def set(self, pulses: int) -> Status:
         """Record the mean of the next N pulses as background; done when it is in use.
 
-        0 cancels a recording that was begun here; put 0 to the PV for one of another client. A
-        next recording cancels the one before it: a plan that resumes begins anew. The status of
-        the cancelled recording is done; there is no new background.
+        0 cancels the recording of this object in progress; for that of another client put 0 to the
+        PV. A new recording cancels the one in progress, so that a plan that resumes begins it
+        again. The status of a cancelled recording is done; there is no new background.
 
         Raises
         ------
         ConfigError
-            If the number is not 0..10000; nothing is put then.
+            If the number is not 0..10000; then nothing is put.
         """
         if isinstance(pulses, bool) or not isinstance(pulses, int) or not 0 <= pulses <= 10_000:
             raise ConfigError(f"{self.name}: {pulses!r} pulses, expected 0..10000")
@@ -269,7 +269,7 @@ class BackgroundRecorder(Part):
         return self._status
 
     def stop(self, *, success: bool = False) -> None:
-        """Cancel a recording that was begun here; the engine calls this at a pause, too."""
+        """Cancel the recording of this object in progress; the engine calls this at a pause too."""
         if self._is_recording() and self.device.connected:
             self._cancels += 1
             self.device.background_record.put(0, wait=False)

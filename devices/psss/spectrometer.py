@@ -14,7 +14,7 @@ from devices.file_stream import CountedStream, FileStream
 from devices.guarded import PUT_S
 from devices.psss.columns import picture_columns, settings_columns, spectra_columns, summarize_point
 from devices.psss.settings import BackgroundRecorder, EnergyAxis, Roi
-from devices.psss.stream import Recording, SettingsStream
+from devices.psss.stream import PsssFile, SettingsStream
 from devices.recording import CONTINUOUS, MULTIPLE, RecordingDevice
 from skywright.errors import DataError, HardwareError
 
@@ -25,8 +25,8 @@ CHOICE: dict[str, Any] = {"kind": Kind.config, "string": True}
 class Psss(RecordingDevice):
     """A single-shot spectrometer behind the PVs of `iocs.psss`.
 
-    One trigger takes `pulses_per_point` pulses; an event holds what they say together (``mean_``
-    and ``_scatter`` of center, width and intensity over the pulses with a good fit, NaN without).
+    One trigger takes `pulses_per_point` pulses. An event has ``mean_`` and ``_scatter`` of center,
+    width and intensity over those of the pulses that have a good fit, NaN if none has.
     Every pulse is a row of one HDF5 file, opened at stage. `pulses` is the stream of these rows,
     and the flyer. `pulse_settings` is the stream of the settings that pulses were processed with, a
     row for each ``NAME_settings_number``. `pictures` is the stream of raw pictures: the first one
@@ -57,6 +57,9 @@ class Psss(RecordingDevice):
     lost = Cpt(EpicsSignalRO, "N_LOST", kind=Kind.normal, auto_monitor=True)
     processing = Cpt(EpicsSignalWithRBV, "PROCESSING", kind=Kind.omitted, put_complete=True)
 
+    # `skywright.instruments.psss.configured` reads the configuration of a run by the names of these
+    # signals: `roi_ymin`, `roi_ymax`, `smoothing`, `fit`, `weighting`, `signal_per_row`,
+    # `saturation`, `axis`, `settings_file`, `width`, `height`. `signal_per_row` marks the device
     roi_ymin = Cpt(EpicsSignalWithRBV, "SPC_ROI_YMIN", kind=Kind.config)
     roi_ymax = Cpt(EpicsSignalWithRBV, "SPC_ROI_YMAX", kind=Kind.config)
     background = Cpt(EpicsSignalWithRBV, "BACKGROUND", **CHOICE)
@@ -71,8 +74,8 @@ class Psss(RecordingDevice):
     spectrum_x = Cpt(EpicsSignal, "SPECTRUM_X", kind=Kind.omitted, put_complete=True)
     background_record = Cpt(EpicsSignal, "BACKGROUND_RECORD", kind=Kind.omitted, put_complete=True)
     background_recorded = Cpt(EpicsSignalRO, "BACKGROUND_RECORDED", kind=Kind.omitted, string=True)
-    spectra_file = Cpt(Recording, "SPEC1:", kind=Kind.omitted)
-    pictures_file = Cpt(Recording, "HDF1:", kind=Kind.omitted)
+    spectra_file = Cpt(PsssFile, "SPEC1:", kind=Kind.omitted)
+    pictures_file = Cpt(PsssFile, "HDF1:", kind=Kind.omitted)
 
     pulses_per_point = Cpt(Signal, value=1, kind=Kind.config)
     record_pictures = Cpt(Signal, value=1, kind=Kind.config)
@@ -126,17 +129,17 @@ class Psss(RecordingDevice):
         Raises
         ------
         HardwareError
-            If it does not answer.
+            If the IOC does not answer.
         """
         return self._read_now(signal)
 
     def put_setpoint(self, signal: Any, value: Any, limit_s: float = PUT_S) -> None:
-        """Put, and wait until the IOC has dealt with it, whatever it then shows.
+        """Put a value, and wait until the IOC has completed the put.
 
         Raises
         ------
         HardwareError
-            If it does not.
+            If the put fails or is not complete within `limit_s`.
         """
         done = threading.Event()
         with self._hardware_errors(f"{signal.setpoint_pvname} cannot be put"):
@@ -148,7 +151,7 @@ class Psss(RecordingDevice):
             )
 
     def reason(self) -> str:
-        """Return what the IOC has to say about its trouble."""
+        """Return the message of the IOC about its error."""
         return self._reason()
 
     def check_size(self) -> None:

@@ -1,4 +1,4 @@
-"""Recordings of the spectrometer: pulses, their pictures, and what they were made with."""
+"""Files of the spectrometer: those of pulses, pictures and settings."""
 
 from pathlib import Path
 
@@ -10,8 +10,8 @@ from skywright.errors import DataError
 from skywright.files.columns import ColumnReader
 
 
-class Recording(FilePlugin):
-    """A file plugin with how many rows of its file are visible."""
+class PsssFile(FilePlugin):
+    """A file plugin of the spectrometer; `captured` counts the visible rows of its file."""
 
     captured = Cpt(EpicsSignalRO, "NumCaptured_RBV", kind=Kind.omitted, auto_monitor=True)
     data_type = Cpt(EpicsSignalRO, "DataType_RBV", kind=Kind.omitted, string=True)
@@ -19,17 +19,17 @@ class Recording(FilePlugin):
 
 
 class SettingsStream(FileStream):
-    """The settings that the pulses of a file were processed with, a row for each number."""
+    """The settings with which the pulses of a file were processed, a row for each number."""
 
     def begin(self, file: str) -> None:
-        """Emit documents of the file of settings that belongs to a new file of spectra."""
+        """Begin the documents of the file of settings that belongs to a new file of spectra."""
         from skywright.instruments.psss import layouts
 
         self.rows = 0
         super().begin(str(layouts.settings_path(Path(file))))
 
     def get_index(self) -> int:
-        """Return the number of rows that are visible in the file: no PV counts them."""
+        """Return the number of rows that are visible in the file; no PV has this number."""
         # No row of settings is announced before the first pulse is visible
         if self.file and self.device.pulses.rows:
             self.rows = max(self.rows, _count_settings(self.file))

@@ -1,4 +1,4 @@
-"""What can be seen of the spectrometer, by reading alone: nothing is put."""
+"""A view of the spectrometer that only reads PVs."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -13,20 +13,20 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class SpectrumFacts:
-    """What the spectrometer's IOC says at one moment.
+    """Values of the spectrometer's IOC at one moment.
 
     Parameters
     ----------
     pulse_id
         Pulse id of the newest pulse; -1 before the first.
     center, fwhm, center_error, fwhm_error
-        Of its fit, in `unit`; NaN where `fit_status` says that there is none.
+        Figures of its fit and their errors, in `unit`; NaN without a fit, see `fit_status`.
     fit_status, unit
         Names of the codes of `skywright.instruments.psss.processing`.
     average_pulses
-        Pulses in the average.
+        Number of pulses in the average.
     state, message
-        ``processing`` or ``stopped``, and what it says for people.
+        ``processing`` or ``stopped``, and the message for people.
     pulses, lost, unsent
         Counts since the start of the process.
     rate

@@ -1,4 +1,4 @@
-"""The spectrometer as areaDetector's camera sees it: acquisitions."""
+"""The part of areaDetector's PVs that runs acquisitions of pulses, and the recordings."""
 
 from caproto import ChannelType
 
@@ -8,13 +8,13 @@ from skywright.acquire.acquisition import Acquisition
 from skywright.instruments.psss.processor import Processor
 
 
-class Pulses:
-    """What `iocs.areadetector.Cam` asks of a camera: here an image is a pulse.
+class PulseCamera:
+    """The `iocs.areadetector.AcquisitionControl` of the spectrometer: its items are pulses.
 
     Parameters
     ----------
     processor
-        The owner.
+        Owner of the pulses.
     """
 
     def __init__(self, processor: Processor) -> None:
@@ -24,12 +24,12 @@ class Pulses:
         """Return False: pictures are grey."""
         return False
 
-    def acquire(self, wanted: int) -> Acquisition:
-        """Take N pulses, 0: until the acquisition is stopped; return one that is in progress."""
-        return self.processor.join_acquisition(wanted)
+    def acquire(self, requested: int) -> Acquisition:
+        """Start an acquisition of pulses, or return the one in progress."""
+        return self.processor.join_acquisition(requested)
 
     def stop(self) -> Acquisition | None:
-        """End the acquisition under way."""
+        """End the acquisition in progress."""
         return self.processor.stop_acquisition()
 
 
@@ -48,6 +48,6 @@ class PsssCam(Cam):
 
 
 class PsssRecording(Recording):
-    """A recording: of pictures, or of every pulse's spectrum and fit."""
+    """A recording of pictures, or of every pulse's spectrum and fit."""
 
     file_name = long_text("psss", put=put_text, name="FileName")

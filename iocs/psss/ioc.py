@@ -1,11 +1,11 @@
-"""IOC of the single-shot spectrometer: its site's PVs over the owner of the pulses.
+"""IOC of the single-shot spectrometer: the PVs of the owner of the pulses.
 
-Results, ROI and axis have the names of the site (`SPECTRUM_Y`, `SPC_ROI_YMIN` ...); `cam1:` runs
-acquisitions of pulses, `SPEC1:` records every pulse's spectrum and fit, `HDF1:` pictures: of each
-acquisition the first picture and every `RAW_EVERY`-th after it; a step scan records one at every
-point. `SIM:` says what the simulator knows to be true, for scoring only. `--list-pvs` prints all
-names. The bsread output and the REST API are served beside the PVs; `skywright psss serve`
-starts the same with the ports of the old service.
+Results, ROI and axis have the names of PVs at SwissFEL (`SPECTRUM_Y`, `SPC_ROI_YMIN` ...). `cam1:`
+runs acquisitions of pulses. `SPEC1:` records every pulse's spectrum and fit. `HDF1:` records the
+first picture of each acquisition and every `RAW_EVERY`-th after it, so a step scan records one at
+every point. `SIM:` has the true values of the simulator, for scores only. `--list-pvs` prints all
+names. The bsread output and the REST API are served beside the PVs. `skywright psss serve` starts
+the same service with the ports of the old one.
 
     python -m iocs.psss --source sim --seed 3 --auto-start
     python -m iocs.psss --source bsread --input tcp://camera7:9000
@@ -23,7 +23,7 @@ from caproto.server import PVGroup, SubGroup
 from iocs.areadetector import YES_NO, Counter, choice, readback
 from iocs.common import argument_parser, post, run
 from iocs.owner import OwnerGroup
-from iocs.psss.camera import PsssCam, PsssRecording, Pulses
+from iocs.psss.camera import PsssCam, PsssRecording, PulseCamera
 from iocs.psss.post import post_averages, post_counts, post_plugin, post_result, post_settings
 from iocs.psss.pvs import COLUMNS_MAX, Spectra, raise_alarm
 from skywright.acquire.recorder import Recorder
@@ -36,14 +36,14 @@ from skywright.instruments.psss.results import Result
 from skywright.processes.lifecycle import default_signal_handling
 
 POST_PERIOD_S = 0.03
-"""Least time between two posts of PVs: the newest pulse is shown, well within 100 ms."""
+"""Least time between two posts of PVs, s; the newest pulse is posted well within 100 ms."""
 AVERAGE_PERIOD_S = 0.2
 COMPLAINT_S = 5.0
-"""Time for which the message says why a put was refused."""
+"""Time, s, for which the message says why a put was refused."""
 
 
 class Sim(PVGroup):
-    """What the simulator knows; absent values are NaN or empty. For scoring only."""
+    """The true values of the simulator, for scores only; NaN where there is none."""
 
     center = readback(float("nan"), units="eV", precision=4, name="Center_RBV")
     fwhm = readback(float("nan"), units="eV", precision=4, name="Fwhm_RBV")
@@ -54,20 +54,22 @@ class Sim(PVGroup):
 
 
 class PsssIOC(OwnerGroup):
-    """All PVs, over one owner.
+    """All PVs of the owner of the pulses.
 
     Parameters
     ----------
     prefix
         Prefix of the PVs, with its colon.
     service
-        The owner with its other endpoints.
+        Owner with its other endpoints; None: the PVs are only listed.
+    auto_start
+        True: start the processing when the PVs are served.
     """
 
     spectra = SubGroup(Spectra, prefix="")
     cam = SubGroup(PsssCam, prefix="cam1:")
-    pictures_part = SubGroup(PsssRecording, prefix="HDF1:")
-    spectra_part = SubGroup(PsssRecording, prefix="SPEC1:")
+    picture_recording = SubGroup(PsssRecording, prefix="HDF1:")
+    spectrum_recording = SubGroup(PsssRecording, prefix="SPEC1:")
     sim = SubGroup(Sim, prefix="SIM:")
 
     def __init__(self, prefix: str, service: Service | None, auto_start: bool = False) -> None:
@@ -78,7 +80,7 @@ class PsssIOC(OwnerGroup):
         self._averages_due = 0.0
         self.message_posted: tuple[str, Any] = ("", None)
         self._newest_posted: Result | None = None
-        plugins = (self.cam, self.pictures_part, self.spectra_part)
+        plugins = (self.cam, self.picture_recording, self.spectrum_recording)
         self.acquired = Counter(*(each.array_counter for each in plugins))
         if service is not None:
             self._attach(service)
@@ -87,17 +89,17 @@ class PsssIOC(OwnerGroup):
         self.service = service
         self.processor: Processor = service.processor
         self.processor.changed = self._changed
-        self.camera = Pulses(self.processor)
+        self.cam.control = PulseCamera(self.processor)
         every = self.spectra.raw_every.readback.value
-        self.pictures: Recorder[Any, Any] = Recorder(
+        self.picture_recorder: Recorder[Any, Any] = Recorder(
             PictureLayout(), every, self._changed, essential=False
         )
         layout = SpectraLayout(lambda: self.processor.picture_width)
-        self.recorder: Recorder[Any, Any] = Recorder(layout, 1, self._changed)
+        self.spectrum_recorder: Recorder[Any, Any] = Recorder(layout, 1, self._changed)
         self.spectra.ioc = self
-        self.pictures_part.recorder = self.pictures
-        self.spectra_part.recorder = self.recorder
-        self.processor.recorders += [self.pictures, self.recorder]
+        self.picture_recording.recorder = self.picture_recorder
+        self.spectrum_recording.recorder = self.spectrum_recorder
+        self.processor.recorders += [self.picture_recorder, self.spectrum_recorder]
 
     @property
     def complaining(self) -> bool:
@@ -105,7 +107,7 @@ class PsssIOC(OwnerGroup):
         return self._complaint_until < float("inf")
 
     async def post_error(self, message: str) -> None:
-        """Say on the message PVs why a put was refused."""
+        """Post on the message PVs why a put was refused."""
         for channel in (self.spectra.message, self.cam.status_message):
             await post(channel, message[:1000], AlarmSeverity.MINOR_ALARM)
         self._complaint_until = asyncio.get_running_loop().time() + COMPLAINT_S
@@ -113,17 +115,17 @@ class PsssIOC(OwnerGroup):
     def close(self) -> None:
         """Close endpoints, files and source."""
         self.service.close()
-        self.recorder.close()
-        self.pictures.close()
+        self.spectrum_recorder.close()
+        self.picture_recorder.close()
 
-    # ---- what puts ask for
+    # ---- called by puts
 
     async def change(self, **changes: Any) -> None:
-        """Change settings; raises what is wrong with them."""
+        """Change settings; `ConfigError` if a value is not allowed."""
         await self.in_thread(lambda: self.processor.change(**changes))
 
     async def set_roi(self, ymin: int, ymax: int) -> None:
-        """Use the ROI if it is one; else the last good one stays, and the PVs say so."""
+        """Use the ROI if it is valid; else the last valid one stays, and the PVs say so."""
         pvs = self.spectra
         try:
             await self.change(roi=(ymin, ymax))
@@ -152,7 +154,7 @@ class PsssIOC(OwnerGroup):
             await raise_alarm(edge.setpoint, severity)
 
     async def record_background(self, pulses: int) -> None:
-        """Use the mean of the next pulses as background, and keep it; 0 cancels a recording."""
+        """Use the mean of the next pulses as background, and store it; 0 cancels a recording."""
         recorder = self.service.background_recorder
         if pulses == 0:
             await self.in_thread(recorder.cancel)
@@ -166,17 +168,17 @@ class PsssIOC(OwnerGroup):
         await post(recorded, found.info.name)
         try:
             await self.in_thread(self.service.history.keep, found)
-        except HardwareError as error:  # in use all the same
+        except HardwareError as error:  # the background is in use nevertheless
             await self.post_error(str(error))
 
     # ---- posting
 
     def served_on(self, port: int) -> None:
-        """Say in /health where the PVs are."""
+        """Add the port of the PVs to /health."""
         self.service.facts["ca_port"] = port
 
     async def serving(self) -> None:
-        """Post what has changed, at most every `POST_PERIOD_S`, for as long as the IOC lives."""
+        """Post what has changed, at most every `POST_PERIOD_S`, until the IOC ends."""
         self.loop = asyncio.get_running_loop()
         await post(self.cam.model, type(self.processor.source).__name__)
         axis = self.processor.settings.axis
@@ -195,7 +197,7 @@ class PsssIOC(OwnerGroup):
         state = self.processor.state()
         known = (state, self.processor.statistics.counts, self._recorded())
         if known == self._posted and self.cam.has_posted(state.acquiring):
-            return  # what clients have put, such as ArrayCounter, stays until the state changes
+            return  # values put by clients, such as ArrayCounter, stay until the state changes
         self._posted = known
         newest = state.newest
         if newest is not None and newest is not self._newest_posted:
@@ -208,14 +210,14 @@ class PsssIOC(OwnerGroup):
                 await post_averages(self.spectra, self.service.averages.get())
         await post_settings(self.spectra, state)
         await post_counts(self, state)
-        for part in (self.pictures_part, self.spectra_part):
+        for part in (self.picture_recording, self.spectrum_recording):
             await post_plugin(part, state)
         # Last: a client that waits for the end of an acquisition must find everything else posted
         await post(self.cam.detector_state, int(state.acquiring))
         await post(self.cam.acquire.readback, int(state.acquiring))
 
     def _recorded(self) -> tuple[Any, ...]:
-        recorders = (self.pictures, self.recorder)
+        recorders = (self.picture_recorder, self.spectrum_recorder)
         return tuple((each.path, each.rows_readable, each.error, each.lost()) for each in recorders)
 
     async def _post_truth(self, result: Result) -> None:
@@ -235,7 +237,7 @@ class PsssIOC(OwnerGroup):
 
 
 def build(args: argparse.Namespace) -> tuple[PVGroup, Mapping[str, Any]]:
-    """Make the IOC of the arguments, and what its ready line says."""
+    """Return the IOC for the arguments, and the facts in its ready line."""
     if getattr(args, "list_pvs", False):
         return PsssIOC(args.prefix, None), {}
     with default_signal_handling():

@@ -12,7 +12,7 @@ from iocs.common import post, post_pair
 from iocs.psss.camera import DATA_TYPES, PsssRecording
 from iocs.psss.pvs import COLUMNS_MAX, Spectra, raise_alarm, severity_of
 from skywright.instruments.psss.averages import Averages
-from skywright.instruments.psss.layouts import FIGURES
+from skywright.instruments.psss.layouts import FIGURE_COLUMNS
 from skywright.instruments.psss.processing import AxisUnit
 from skywright.instruments.psss.results import ProcessorState, Result, background_applied
 from skywright.instruments.psss.settings import CHOICES, Settings
@@ -21,7 +21,7 @@ DTYPES = {name.lower(): index for index, name in enumerate(DATA_TYPES)}
 
 
 async def post_result(pvs: Spectra, result: Result) -> None:
-    """Post what was found in a pulse, figures with the pulse's time."""
+    """Post the result of a pulse; the figures have the pulse's time."""
     found, stamp = result.spectrum, result.time_ns / 1e9
     severity = severity_of(found.status)
     columns = len(found.spectrum)
@@ -37,7 +37,7 @@ async def post_result(pvs: Spectra, result: Result) -> None:
             pixels = found.unit is AxisUnit.PIXEL
             alarm = AlarmSeverity.MINOR_ALARM if pixels else AlarmSeverity.NO_ALARM
             await _write(pvs.spectrum_x, found.axis, stamp, alarm)
-    for name in FIGURES:
+    for name in FIGURE_COLUMNS:
         await _write(getattr(pvs, name), getattr(found, name), stamp, severity)
     await _write(pvs.brightness, result.brightness, stamp, severity)
     await _write(pvs.pulse_energy, result.energy_uj, stamp)
@@ -47,11 +47,11 @@ async def post_result(pvs: Spectra, result: Result) -> None:
     await post(pvs.settings_used, result.settings_number)
     await post(pvs.duration, result.duration_ms)
     await _write(pvs.pulse_time, stamp, stamp)
-    await _write(pvs.pulse_id, float(result.pulse.pulse_id), stamp)  # last: all else is posted
+    await _write(pvs.pulse_id, float(result.pulse.pulse_id), stamp)  # last of all
 
 
 async def post_averages(pvs: Spectra, averages: Averages) -> None:
-    """Post means over the last pulses."""
+    """Post the averages over the last pulses."""
     if averages.spectrum is not None and len(averages.spectrum) <= COLUMNS_MAX:
         await pvs.average_y.write(averages.spectrum, verify_value=False)
     good = AlarmSeverity.NO_ALARM if averages.fits else AlarmSeverity.INVALID_ALARM
@@ -83,9 +83,9 @@ async def post_settings(pvs: Spectra, state: ProcessorState) -> None:
 
 
 async def _post_axis(pvs: Spectra, state: ProcessorState) -> None:
-    """Post the axis, set by any client, before a pulse uses it; not one that pictures do not fit.
+    """Post the axis of the settings before a pulse uses it, if it fits the pictures.
 
-    Results post what they used, which is the columns' numbers where there is no axis.
+    `post_result` posts the axis that was used, which is the numbers of the columns without an axis.
     """
     shown, axis = pvs.spectrum_x.value, state.settings.axis
     width = 0 if state.newest is None else len(state.newest.spectrum.spectrum)
@@ -127,7 +127,7 @@ async def post_counts(ioc: Any, state: ProcessorState) -> None:
         return
     await post(cam.unique_id, newest.pulse.pulse_id & 0x7FFFFFFF)
     await post(cam.time_stamp, newest.time_ns / 1e9)
-    # Of the last pulse that had a picture: a camera may have one for each second pulse only.
+    # The size is that of the last picture: some pulses may have none
     height, width = state.shape
     for channel in (cam.array_size_x, cam.max_size_x, cam.size_x.readback):
         await post(channel, width)
@@ -137,8 +137,8 @@ async def post_counts(ioc: Any, state: ProcessorState) -> None:
     await post(cam.array_size, height * width * item_bytes)
     if (kind := DTYPES.get(state.dtype)) is not None:
         await post_pair(cam.data_type, kind)
-        await post(ioc.pictures_part.data_type, kind)
-    await post(ioc.spectra_part.data_type, DTYPES["float64"])
+        await post(ioc.picture_recording.data_type, kind)
+    await post(ioc.spectrum_recording.data_type, DTYPES["float64"])
 
 
 async def post_plugin(hdf: PsssRecording, state: ProcessorState) -> None:
@@ -159,7 +159,7 @@ async def post_plugin(hdf: PsssRecording, state: ProcessorState) -> None:
 async def _write(
     channel: ChannelData, value: Any, stamp: float, severity: AlarmSeverity | None = None
 ) -> None:
-    """Post a value with its own time stamp, and a severity if one is given."""
+    """Post a value with its own time stamp, and with a severity unless it is None."""
     more: dict[str, Any] = {}
     if severity is not None and channel.alarm.severity != severity:
         status = AlarmStatus.STATE if severity else AlarmStatus.NO_ALARM

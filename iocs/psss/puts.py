@@ -1,7 +1,7 @@
-"""Results of the spectrometer to the PVs of an existing IOC, and its ROI and axis from there.
+"""Puts results of the spectrometer to PVs of an existing IOC, and reads ROI and axis from there.
 
-As the old service did it, but no pulse waits for Channel Access: the newest result is put a few
-times a second by a thread of its own, and PVs that are not there cost nothing.
+The old service did the same. But here no pulse waits for Channel Access: another thread puts the
+newest result a few times per second, and PVs that do not exist cost no time.
 """
 
 import asyncio
@@ -19,10 +19,10 @@ from iocs.psss.pvs import STATES
 from skywright.acquire.counters import Counters
 from skywright.errors import ConfigError
 from skywright.instruments.psss.averages import Averages
-from skywright.instruments.psss.layouts import FIGURES
+from skywright.instruments.psss.layouts import FIGURE_COLUMNS
 from skywright.instruments.psss.processor import Processor
 from skywright.instruments.psss.results import ProcessorState, Result
-from skywright.instruments.psss.served import Statistics
+from skywright.instruments.psss.service_statistics import ServiceStatistics
 
 logger = logging.getLogger(__name__)
 
@@ -33,11 +33,11 @@ SEARCH_S = 3.0
 """Time after which PVs that do not answer are reported, s."""
 INPUTS = ("ymin", "ymax", "axis")
 EXPECTED = ("output", "center", "fwhm", *INPUTS)
-"""PVs that the old service had; an IOC need not have the others."""
+"""Keys of the PVs that the old service had; an IOC need not have the others."""
 
 
 class TextOrCode(NamedTuple):
-    """What is put as text, or as a code where a PV holds numbers."""
+    """A value that is put as text, or as a code if the PV holds a number."""
 
     text: str
     code: int | None = None
@@ -49,19 +49,20 @@ class Puts:
     Parameters
     ----------
     processor
-        The owner.
+        Owner of the pulses.
     names
-        PVs of ymin, ymax, axis (read), and of what is put: output, `FIGURES`, what `put_values`
-        and `put_counts` name.
+        Names of PVs, by key. The PVs ymin, ymax and axis are read. To the others is put what
+        `put_values`, `put_averages` and `put_counts` return under the same key.
     averages
-        Asked for the means over the last pulses; None: they are not put.
+        Function that returns the averages over the last pulses; None: they are not put.
 
     Attributes
     ----------
     connected
-        Which of them are there now.
+        Names of the PVs that are connected now.
     counters
-        Puts that failed, by PV and cause; not of PVs that an IOC need not have and has not.
+        Number of failed puts, by PV and cause. PVs that do not exist count only if the old service
+        had them.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class Puts:
         self.names = dict(names)
         self._averages = averages
         self._counts_put: dict[str, Any] = {}
-        """Counts as they were put last; empty when a PV has come or gone."""
+        """Values of `put_counts` that were put last; empty after a change of a connection."""
         self._absence_logged = False
         self.connected: set[str] = set()
         self.counters = Counters()
@@ -85,13 +86,13 @@ class Puts:
         self._thread.start()
 
     def status(self) -> dict[str, Any]:
-        """Return what /health says of the PVs."""
+        """Return the state of the PVs for /health."""
         absent = sorted(set(self.names.values()) - self.connected)
         not_put = self.counters.as_dict()
         return {"connected": sorted(self.connected), "absent": absent, "not_put": not_put}
 
     def close(self) -> None:
-        """End."""
+        """End the puts."""
         with contextlib.suppress(RuntimeError):  # it has ended by itself
             self._loop.call_soon_threadsafe(self._over.set)
         self._thread.join(CLOSE_LIMIT_S)
@@ -139,7 +140,7 @@ class Puts:
     # ---- settings from PVs
 
     async def _follow(self, key: str, pv: Any) -> None:
-        """Take each value of a PV for ever; what was read last holds while the PV is away."""
+        """Use each value of a PV; the last value stays in use while the PV is disconnected."""
         await pv.wait_for_connection(timeout=None)
         async for event in pv.subscribe(data_type=ChannelType.DOUBLE):
             await asyncio.to_thread(self._take, key, np.array(event.data))
@@ -152,7 +153,7 @@ class Puts:
                 self._edges[key] = float(value[0])
                 if len(self._edges) == 2:
                     self.processor.change(roi=_roi(self._edges["ymin"], self._edges["ymax"]))
-        except (ConfigError, ValueError, TypeError, IndexError) as error:  # the latter: no element
+        except (ConfigError, ValueError, TypeError, IndexError) as error:  # IndexError: no element
             subject = "axis" if key == "axis" else "roi"
             self.processor.note(subject, f"{self.names[key]}: {error}; the last good one stays")
 
@@ -178,7 +179,7 @@ class Puts:
                     put_before[key] = value
 
     def _say_absent(self, *, late: bool) -> None:
-        """Say what is not there: of the PVs of old always, of the others once."""
+        """Report absent PVs: those of `EXPECTED` in the message, the others once in the log."""
         absent = set(self.names.values()) - self.connected
         expected = sorted(absent & {self.names[key] for key in EXPECTED})
         if not expected or late:
@@ -206,9 +207,9 @@ class Puts:
 
 
 def put_values(result: Result) -> dict[str, Any]:
-    """Return what is put of a result, the pulse id last: then all else is there."""
+    """Return the values of a result, by key; the pulse id is the last one to be put."""
     found = result.spectrum
-    values: dict[str, Any] = {name: getattr(found, name) for name in FIGURES}
+    values: dict[str, Any] = {name: getattr(found, name) for name in FIGURE_COLUMNS}
     if len(found.spectrum):
         values["output"] = found.spectrum.astype(np.float64)
     values["fit_status"] = TextOrCode(found.status.name, int(found.status))
@@ -219,7 +220,7 @@ def put_values(result: Result) -> dict[str, Any]:
 
 
 def put_averages(averages: Averages) -> dict[str, Any]:
-    """Return what is put of the means over the last pulses."""
+    """Return the values of the averages over the last pulses, by key."""
     values: dict[str, Any] = {
         "average_center": averages.center,
         "average_fwhm": averages.fwhm,
@@ -230,8 +231,8 @@ def put_averages(averages: Averages) -> dict[str, Any]:
     return values
 
 
-def put_counts(state: ProcessorState, statistics: Statistics) -> dict[str, Any]:
-    """Return what is put of the owner's state."""
+def put_counts(state: ProcessorState, statistics: ServiceStatistics) -> dict[str, Any]:
+    """Return the values of the owner's state, by key."""
     processed, sent = statistics.counts
     return {
         "state": TextOrCode(STATES[state.running], int(state.running)),
@@ -247,7 +248,7 @@ def put_counts(state: ProcessorState, statistics: Statistics) -> dict[str, Any]:
 
 
 def _as_its_type(value: Any, kind: ChannelType, count: int) -> Any:
-    """Return a value as a PV of another IOC, of whatever type it is, takes it."""
+    """Return a value in the type of a PV of another IOC."""
     if not isinstance(value, TextOrCode):
         return np.atleast_1d(value)
     letters = value.text.encode("latin-1", "replace")
@@ -261,7 +262,7 @@ def _as_its_type(value: Any, kind: ChannelType, count: int) -> Any:
 
 
 def _roi(ymin: float, ymax: float) -> tuple[int, int]:
-    """Return the ROI that the PVs mean: they may be floating-point records."""
+    """Return the ROI of the two PVs, which may be floating-point records."""
     if not (ymin.is_integer() and ymax.is_integer()):
         raise ConfigError(f"roi: ({ymin}, {ymax}) is not whole rows")
     return int(ymin), int(ymax)

@@ -1,4 +1,4 @@
-"""PVs of the spectrometer: results, ROI and axis by their site's names, settings, counts."""
+"""PVs of the spectrometer: results, ROI and axis with their names at SwissFEL, settings, counts."""
 
 from typing import Any, get_args
 
@@ -17,15 +17,15 @@ STATES = ["stopped", "processing"]
 
 
 def figure(name: str, units: str = "eV") -> Any:
-    """Return a PV of what was found; in pixels, not eV, when FIT_UNIT says so."""
+    """Return the PV of a figure; its unit is pixels instead of eV if FIT_UNIT says so."""
     return readback(float("nan"), precision=4, units=units, name=name)
 
 
 async def _put_edge(obj: Any, instance: Any, value: int) -> int:
-    """Take one edge of the ROI; the last valid pair stays in use.
+    """Set one edge of the ROI; while the pair is not valid, the last valid pair stays in use.
 
-    Edges come one after the other, so the pair may be upside down in between: the PV keeps what
-    was put, with an alarm until the other edge fits, and `_RBV` says what is in use.
+    Edges are put one after the other, so the pair may not be valid in between. The PV then keeps
+    the value that was put, with an alarm until the other edge fits; `_RBV` has the edge in use.
     """
     pvs = obj.parent
     edges = {edge: edge.setpoint.value for edge in (pvs.roi_ymin, pvs.roi_ymax)}
@@ -53,7 +53,7 @@ async def _put_background(obj: Any, instance: Any, value: str) -> str:
 
 
 async def _put_record(pvs: Any, instance: Any, value: int) -> int:
-    """Record the mean of the next N pulses as background; 0 cancels; completes when it is over."""
+    """Record the mean of the next N pulses as background; complete at its end; 0 cancels it."""
     await pvs.ioc.record_background(value)
     return 0
 
@@ -79,7 +79,7 @@ def _choice(literal: Any, field: str, name: str) -> Any:
 async def _put_every(obj: Any, instance: Any, value: int) -> None:
     if not 1 <= value <= 10**6:
         raise ValueError(f"{value}, expected 1 to 1000000")
-    obj.parent.ioc.pictures.every = value
+    obj.parent.ioc.picture_recorder.every = value
     await obj.readback.write(value)
 
 
@@ -91,11 +91,12 @@ async def _put_average(obj: Any, instance: Any, value: int) -> None:
 
 
 class Spectra(PVGroup):
-    """What was found in the newest pulse and what it is made with.
+    """The result of the newest pulse, and the settings of the processing.
 
-    ``SPECTRUM_X`` takes the energy axis (eV, one value a column; a single value clears it) and
-    shows the axis in use, which is the numbers of the columns when there is none of the picture's
-    width. A fit's figures are NaN, with an alarm, when ``FIT_STATUS`` says that there are none.
+    ``SPECTRUM_X`` takes the energy axis: eV, one value for each column; a single value clears it.
+    It shows the axis in use, which is the numbers of the columns if there is no axis with the
+    picture's width. The figures of a fit are NaN, with an alarm, if ``FIT_STATUS`` says that there
+    are none.
     """
 
     ioc: Any
@@ -175,7 +176,7 @@ async def raise_alarm(channel: Any, severity: AlarmSeverity) -> None:
 
 
 def severity_of(status: FitStatus) -> AlarmSeverity:
-    """Return how a fit's figures are marked: not to be used, to be looked at, or good."""
+    """Return the severity of a fit's figures: invalid, minor (check the fit), or none (good)."""
     if not status.has_values or status is FitStatus.NOT_CONVERGED:
         return AlarmSeverity.INVALID_ALARM
     return AlarmSeverity.NO_ALARM if status.is_good else AlarmSeverity.MINOR_ALARM

@@ -1,4 +1,4 @@
-"""Give the spectrometer its energy axis: from known points, or from a monochromator's energies."""
+"""Sets the energy axis of the spectrometer, from known points or a monochromator's energies."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,11 +28,12 @@ class EnergyCalibration:
     coefficients
         Photon energy, eV, as polynomial of the column number: (first, step, ...).
     columns, energies_ev
-        The points that it goes through, or past.
+        Points to which it was fitted.
     rms_ev
-        Of the points about it; 0 when there are no more than it has coefficients.
+        Standard deviation of the points from the polynomial; 0 if there are no more points than
+        coefficients.
     uid
-        Of the run.
+        Uid of the run.
     """
 
     coefficients: tuple[float, ...]
@@ -52,7 +53,7 @@ def calibrate_energy_axis(
     pulses: int = 20,
     md: dict[str, Any] | None = None,
 ) -> MsgGenerator[EnergyCalibration]:
-    """Give the spectrometer its energy axis, a polynomial through known points.
+    """Set the energy axis of the spectrometer: a polynomial through known points.
 
     Parameters
     ----------
@@ -61,26 +62,26 @@ def calibrate_energy_axis(
     energies_ev
         Known photon energies, at least degree + 1 different ones.
     columns
-        Where they are in the picture; None with a monochromator.
+        Columns of the picture at these energies; None with a monochromator.
     monochromator
-        Is set to each energy; the column is then the mean center of the fits.
+        Monochromator that is set to each energy; the column is then the mean center of the fits.
     degree
-        Of the polynomial, 1 to 3.
+        Degree of the polynomial, 1 to 3.
     pulses
-        At each energy.
+        Number of pulses at each energy.
     md
         Metadata for the start document.
 
     Returns
     -------
     EnergyCalibration
-        In use from the next pulse on.
+        Energy axis, which is in use from the next pulse on.
 
     Raises
     ------
     ConfigError
-        If the points make no sense, before anything moves; or if the axis through them turns, and
-        the axis is then what it was.
+        If the points are not valid, before anything moves; or if the polynomial does not rise or
+        fall throughout, and the axis is then what it was.
     TypeError
         If a device cannot do its part.
     DataError
@@ -152,7 +153,7 @@ def _checked(
     Raises
     ------
     ConfigError
-        If the points make no sense.
+        If the points are not valid.
     """
     plan = "calibrate_energy_axis"
     if (columns is None) == (mono is None):
@@ -173,7 +174,7 @@ def _checked(
 
 
 def _fit(points: Mapping[float, float], degree: int) -> EnergyCalibration:
-    """Return the polynomial through (energy: column) points."""
+    """Return the polynomial that is fitted to points, column by energy."""
     energies, columns = np.array(list(points)), np.array(list(points.values()))
     if len(np.unique(columns)) <= degree:
         raise DataError(

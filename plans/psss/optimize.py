@@ -1,4 +1,4 @@
-"""Bring one motor to where the spectrum is narrowest or brightest, and say how well, or why not."""
+"""Moves a motor to the position with the narrowest or brightest spectrum."""
 
 import math
 from dataclasses import dataclass
@@ -17,27 +17,28 @@ from skywright.errors import ConfigError
 
 OBJECTIVES = {"width": "fwhm", "intensity": "intensity"}
 TOLERANCE_PART = 1 / 50
-"""Of the range: the tolerance if none is given."""
+"""The default of the tolerance, as a part of the range."""
 
 
 @dataclass(frozen=True)
 class Optimum:
-    """What an optimization has come to.
+    """The result of an optimization.
 
     Parameters
     ----------
     ok
-        The best position is known within the tolerance, and the motor stands there.
+        Whether the best position is known within the tolerance; the motor is then there.
     why
-        Why not; the motor is then back where it was. Empty if `ok`.
+        Reason if it is not known; the motor is then back at its start. Empty if `ok`.
     position, position_sigma
-        The best; NaN if not known.
+        Best position and its standard deviation; NaN if not known.
     value, value_sigma
-        What was found there: the width in the axis' unit, or counts.
+        Mean width (in the axis' unit) or intensity (counts) at this position, and its standard
+        deviation.
     points
-        Measured positions, without the last measurement at the best.
+        Number of measured positions, without the last measurement at the best one.
     uid
-        Of the run.
+        Uid of the run.
     """
 
     ok: bool
@@ -63,27 +64,28 @@ def optimize_spectrum(
     max_points: int = 25,
     md: dict[str, Any] | None = None,
 ) -> MsgGenerator[Optimum]:
-    """Move a motor to where the spectrum is narrowest, or brightest; closed loop, within limits.
+    """Move a motor to the position with the narrowest or brightest spectrum, within limits.
 
-    A grid over the range is followed by points around the best one, until the vertex of a parabola
-    through them is known within the tolerance and stands still; see `plans.psss.search`.
+    A grid over the range is measured first, then points around the best one, until the vertex of a
+    parabola through them is known within the tolerance and does not move any more; see
+    `plans.psss.search`.
 
     Parameters
     ----------
     psss
         The spectrometer.
     motor
-        What is moved; never out of low..high, but back to where it was.
+        Motor, which is moved within low..high only, or back to its start.
     low, high
         Limits.
     objective
-        width: the least mean width; intensity: the greatest mean intensity.
+        ``width``: the least mean width; ``intensity``: the greatest mean intensity.
     num
-        Points of the grid, 5 to 1000.
+        Number of points of the grid, 5 to 1000.
     pulses
-        At each point, at least 2.
+        Number of pulses at each point, at least 2.
     tolerance
-        Of the position (1 sigma), in the motor's unit; by default a fiftieth of the range.
+        Tolerance of the position (1 sigma), in the motor's unit; None: a fiftieth of the range.
     max_points
         Maximum number of points, grid included; the best one is measured once more.
     md
@@ -92,8 +94,8 @@ def optimize_spectrum(
     Returns
     -------
     Optimum
-        Not `ok`, with the motor back where it was, when there is no optimum within the range or it
-        is not known well enough.
+        Result; not `ok`, with the motor back at its start, if there is no optimum within the range
+        or it is not known well enough.
 
     Raises
     ------
@@ -116,7 +118,7 @@ def optimize_spectrum(
         reading: Reading = yield from take_point(device, motor, position)
         n_good = float(reading[good])
         sigma = float(reading[scatter]) / math.sqrt(n_good) if n_good > 1 else math.nan
-        # Of one good pulse nothing tells how good it is.
+        # The scatter of a single good pulse is not known
         value = float(reading[figure]) if n_good > 1 else math.nan
         return Seen(position, value, sigma)
 

@@ -1,8 +1,8 @@
-"""Where to measure next on the way to the best position of one motor; pure, from what was seen.
+"""Computes the next position to measure in the search for the best position of one motor.
 
-First an even grid between the limits; then, around the best point, positions at which a parabola
-through the points within one and a half steps of the grid gains most, until its vertex is known and
-stands still.
+First come the points of an even grid between the limits. Then come positions around the best point,
+which improve a parabola through the points within one and a half steps of the grid, until its
+vertex is known and does not move any more. The functions depend on their arguments only.
 """
 
 import math
@@ -20,7 +20,7 @@ ARM = 0.7
 
 @dataclass(frozen=True)
 class Seen:
-    """What was found at a position; `value` NaN: nothing."""
+    """The value at a position and its standard deviation; NaN: there is no value."""
 
     position: float
     value: float
@@ -29,20 +29,20 @@ class Seen:
 
 @dataclass(frozen=True)
 class Search:
-    """What is looked for.
+    """The parameters of a search.
 
     Parameters
     ----------
     low, high
         Limits of the position.
     num
-        Points of the grid, at least 4.
+        Number of points of the grid, at least 4.
     tolerance
-        The best position must be known so well (1 sigma).
+        Largest standard deviation of the best position.
     max_points
-        In all.
+        Maximum number of points, grid included.
     maximum
-        Whether the greatest value is the best, or the least.
+        True: the greatest value is the best one; False: the least.
     """
 
     low: float
@@ -54,13 +54,13 @@ class Search:
 
     @property
     def step(self) -> float:
-        """Of the grid."""
+        """Step of the grid."""
         return (self.high - self.low) / (self.num - 1)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The end of a search: a position, or why there is none."""
+    """The end of a search: the best position, or the reason why it is not known."""
 
     position: float
     sigma: float
@@ -68,14 +68,14 @@ class Verdict:
 
 
 def propose(search: Search, seen: Sequence[Seen]) -> float | Verdict:
-    """Return where to measure next, or the end.
+    """Return the next position to measure, or the end of the search.
 
     Parameters
     ----------
     search
-        What is looked for.
+        Parameters of the search.
     seen
-        All that was measured so far, in that order.
+        All values measured so far, in their order.
     """
     if len(seen) < search.num:
         return float(np.linspace(search.low, search.high, search.num)[len(seen)])
@@ -101,14 +101,14 @@ def propose(search: Search, seen: Sequence[Seen]) -> float | Verdict:
             f"after {len(seen)} points the best position is known to {sigma:.3g}, "
             f"{search.tolerance:.3g} is wanted: more pulses or points, or a larger tolerance",
         )
-    # First where it seems to be; then where a parabola tells most about its vertex.
+    # First at the vertex; then on both sides of it, where a value improves the vertex most
     extra = len(seen) - search.num
     side = (0.0, ARM, -ARM)[extra % 3]
     return _inside(search, vertex + side * search.step)
 
 
 def _trouble(search: Search, good: Sequence[Seen], count: int) -> str:
-    """Return why no optimum can be looked for; empty if it can."""
+    """Return the reason why the search cannot go on; empty if it can."""
     if len(good) < 4:
         return f"only {len(good)} of {count} points have spectra with a good fit"
     values = np.array([each.value for each in good[: search.num]])
@@ -134,7 +134,7 @@ def _best(search: Search, good: Sequence[Seen]) -> Seen:
 def _vertex(search: Search, good: Sequence[Seen]) -> tuple[float, float]:
     """Return the vertex of the parabola around the best point and its sigma; NaN if it has none.
 
-    The sigma is that of the values' own errors, or of the residuals if those are larger.
+    The sigma comes from the errors of the values, or from the residuals if these are larger.
     """
     middle = _best(search, good).position
     near = [each for each in good if abs(each.position - middle) <= 1.5 * search.step]

@@ -44,11 +44,11 @@ class Background:
     Parameters
     ----------
     name
-        In the history.
+        Name in the history.
     pulses
         Number of pulses of which it is the mean.
     uid
-        Of the run that says so.
+        Uid of the run that recorded it.
     """
 
     name: str
@@ -86,11 +86,12 @@ def acquire_spectra(
     Raises
     ------
     ConfigError
-        If not one of `n` and `seconds` is given, or it makes no sense; before anything starts.
+        If not exactly one of `n` and `seconds` is given, or its value is not allowed; before
+        anything starts.
     TypeError
         If the device cannot do its part.
     HardwareError
-        If no pulse comes, or the IOC goes.
+        If no pulse comes, or the IOC does not answer.
     """
     check_devices("acquire_spectra", psss=(psss, stubs.FLYING))
     if (n is None) == (seconds is None):
@@ -139,20 +140,21 @@ def take_background(
     psss
         The spectrometer.
     n
-        Pulses, at most 10,000.
+        Number of pulses, at most 10,000.
     shutter
-        Put to `closed` meanwhile, and then back to what it was; None: the beam is off already.
+        Shutter that is set to `closed` for the recording, and then back to its value before; None:
+        the beam is already off.
     closed
-        Its value that blocks the beam.
+        Value of the shutter that blocks the beam.
     settle_s
-        Rest after that.
+        Time, s, to wait after the shutter has closed.
     md
         Metadata for the start document.
 
     Returns
     -------
     Background
-        In use from the next pulse on.
+        Background, which is in use from the next pulse on.
 
     Raises
     ------
@@ -207,21 +209,21 @@ def scan_spectra(
     pulses: int = 10,
     md: dict[str, Any] | None = None,
 ) -> MsgGenerator[str]:
-    """Take pulses at each of some positions of a motor.
+    """Take pulses at each of several positions of a motor.
 
-    The stream ``primary`` has an event for each position with what its pulses say together;
-    ``pulses`` a row for each pulse.
+    The stream ``primary`` has an event for each position, with means over its pulses. The stream
+    ``pulses`` has a row for each pulse.
 
     Parameters
     ----------
     psss
         The spectrometer.
     motor
-        What is scanned.
+        Motor.
     start, stop, num
-        First and last position, and their number, at least 1.
+        First and last position, and number of positions, at least 1.
     pulses
-        At each position.
+        Number of pulses at each position.
     md
         Metadata for the start document.
 
@@ -262,15 +264,16 @@ def scan_spectra(
 
 
 def record_pulses(plan: MsgGenerator[Any], psss: Readable) -> MsgGenerator[Any]:
-    """Run any plan that triggers the spectrometer, and tell of each pulse in the stream ``pulses``.
+    """Run any plan that triggers the spectrometer, with a row for each pulse in ``pulses``.
 
-    Events hold what the pulses of a point say together; without this the runs of bluesky's own
-    plans do not say where the pulses are.
+    The events of a plan have only means over the pulses of a point. With this wrapper, the runs of
+    bluesky's own plans also have the stream ``pulses``.
 
     Parameters
     ----------
     plan
-        Such as ``grid_scan([psss], ...)``; it stages the spectrometer before it opens its run.
+        Plan, such as ``grid_scan([psss], ...)``, that stages the spectrometer before it opens its
+        run.
     psss
         The spectrometer.
 

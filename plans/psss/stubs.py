@@ -1,7 +1,7 @@
 """Steps of the plans of the spectrometer: checks, a run with its streams, points, clean-up.
 
-A spectrometer has `pulses` (flies; every pulse a row of the stream), `pictures` (raw ones, now and
-then), `energy_axis`, `background_recorder`; triggered, it takes `pulses_per_point` pulses.
+A spectrometer has `pulses` (it flies; each pulse is a row of its stream), `pictures` (some raw
+pictures), `energy_axis` and `background_recorder`. A trigger takes `pulses_per_point` pulses.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from plans.checks import Needs
 from plans.run_stubs import PRIMARY, Body, collect_new_rows, staged_run
 
 COLLECT_S = 0.25
-"""Time between two reports of pulses that come freely, s."""
+"""Time between two reports of new rows in a plan that flies, s."""
 PULSES, PICTURES, SETTINGS = "pulses", "pictures", "settings"
 
 Reading = Mapping[str, Any]
@@ -49,14 +49,14 @@ def recorded(psss: Any, body: Body, md: Mapping[str, Any], pulses: str) -> MsgGe
     body
         The plan.
     md
-        Of the start document.
+        Metadata for the start document.
     pulses
         Name of the stream of pulses.
 
     Returns
     -------
     (uid, Any)
-        Of the run, and what `body` returns.
+        Uid of the run, and what `body` returns.
     """
 
     def inside() -> MsgGenerator[Any]:
@@ -67,7 +67,7 @@ def recorded(psss: Any, body: Body, md: Mapping[str, Any], pulses: str) -> MsgGe
 
 
 def declare(psss: Any, pulses: str) -> MsgGenerator[None]:
-    """Declare the streams of a run: of pulses, of what they were made with, of pictures."""
+    """Declare the streams of a run: of pulses, of their settings, of pictures."""
     yield from bps.declare_stream(psss.pulses, name=pulses, collect=True)
     if hasattr(psss, "pulse_settings"):
         yield from bps.declare_stream(psss.pulse_settings, name=SETTINGS, collect=True)
@@ -83,7 +83,7 @@ def wants_pictures(psss: Any) -> MsgGenerator[bool]:
 
 
 def collect(psss: Any, pulses: str, pictures: bool) -> MsgGenerator[None]:
-    """Report the new rows of every stream; raises when the spectrometer has an error."""
+    """Report the new rows of every stream; `HardwareError` if the spectrometer has an error."""
     yield from collect_new_rows(psss.pulses, pulses)
     if hasattr(psss, "pulse_settings"):
         yield from collect_new_rows(psss.pulse_settings, SETTINGS)
@@ -92,7 +92,7 @@ def collect(psss: Any, pulses: str, pictures: bool) -> MsgGenerator[None]:
 
 
 def take_point(psss: Any, motor: Any, position: float) -> MsgGenerator[Reading]:
-    """Move, take the pulses of a point, and return what the event holds."""
+    """Move the motor, take the pulses of a point, and return the values of the event."""
     yield from bps.checkpoint()
     yield from bps.mv(motor, position)
     reading = yield from bps.trigger_and_read([psss, motor], name=PRIMARY)
@@ -101,9 +101,9 @@ def take_point(psss: Any, motor: Any, position: float) -> MsgGenerator[Reading]:
 
 
 def with_restored(plan: MsgGenerator[Any], settings: Sequence[Any]) -> MsgGenerator[Any]:
-    """Run a plan; whatever happens, put settings (Movable, Readable) back to what they were.
+    """Run a plan; in any case set `settings` (Movable, Readable) back to their values before.
 
-    The last one first, and each of them even if another cannot be put.
+    The last one is set first, and each of them even if another cannot be set.
     """
     for setting in reversed(settings):
         plan = _with_one_restored(plan, setting)

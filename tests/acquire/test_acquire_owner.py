@@ -563,6 +563,38 @@ def test_silence_and_reports_of_the_source_are_messages(
     until(lambda: owner.state().message == "taking pulses")
 
 
+def test_an_item_without_a_message_ends_a_silence_and_no_other_alarm(
+    source: HandSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Named(Owner[int, int]):
+        def status_message(self, result: int) -> tuple[str, bool] | None:
+            return (f"item {result}", False) if result > 0 else None
+
+    def fall_silent() -> None:
+        monkeypatch.setattr(owner_module, "SILENCE_S", 0.05)
+        owner._wake_monitor.set()
+        until(lambda: owner.state().message.startswith("no item from hand"))
+        monkeypatch.setattr(owner_module, "SILENCE_S", 600.0)
+
+    owner = Named(source)
+    owner.start()
+    fall_silent()
+    source.send(0)  # no item has had a message yet
+    assert (owner.state().message, owner.state().alarm) == ("waiting for the first item", False)
+    source.send(1, 0)
+    assert (owner.state().message, owner.state().alarm) == ("item 1", False)
+    source.report("a glitch")
+    source.send(0)
+    assert (owner.state().message, owner.state().alarm) == ("a glitch", True)
+    fall_silent()
+    source.report("a glitch in the silence")
+    source.send(0)
+    assert (owner.state().message, owner.state().alarm) == ("item 1", False)
+    source.send(2)
+    assert (owner.state().message, owner.state().alarm) == ("item 2", False)
+    owner.close()
+
+
 def test_each_silence_is_reported_though_bad_items_came_between(
     source: HandSource, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -86,8 +86,8 @@ def test_a_stop_after_the_end_completes_when_the_last_rows_are_posted() -> None:
         events.append("posted")
 
     camera = SimpleNamespace(stop=lambda: events.append("stop"))  # None: nothing is acquired
-    ioc = SimpleNamespace(camera=camera, wait_until_posted=posted)
-    record = SimpleNamespace(parent=SimpleNamespace(parent=ioc))
+    ioc = SimpleNamespace(wait_until_posted=posted)
+    record = SimpleNamespace(parent=SimpleNamespace(control=camera, parent=ioc))
     assert asyncio.run(areadetector._put_acquire(record, None, 0)) == 0
     assert events == ["stop", "posted"]
 

@@ -20,7 +20,7 @@ from iocs.psss.ioc import PsssIOC
 from iocs.psss.post import post_counts, post_plugin, post_result
 from iocs.psss.pvs import COLUMNS_MAX
 from skywright.errors import HardwareError
-from skywright.instruments.psss import served
+from skywright.instruments.psss import service_statistics
 from skywright.instruments.psss.background import PULSES_MAX, record_limit_s
 from skywright.instruments.psss.endpoints.service import Service
 
@@ -42,8 +42,8 @@ def ioc(service: Service) -> Iterator[PsssIOC]:
     for channel in ioc.pvdb.values():
         _own_alarm(channel)  # as when it is served
     yield ioc
-    ioc.recorder.close()
-    ioc.pictures.close()
+    ioc.spectrum_recorder.close()
+    ioc.picture_recorder.close()
 
 
 def taken(service: Service, source: ScriptedSource, pulse_id: int, image: Any) -> Any:
@@ -102,8 +102,8 @@ def test_the_size_is_that_of_the_last_picture(
     taken(service, source, 2, None)
     state = service.processor.state()
     asyncio.run(post_counts(ioc, state))
-    asyncio.run(post_plugin(ioc.pictures_part, state))
-    cam, hdf = ioc.cam, ioc.pictures_part
+    asyncio.run(post_plugin(ioc.picture_recording, state))
+    cam, hdf = ioc.cam, ioc.picture_recording
     assert (cam.array_size_y.value, cam.array_size_x.value) == PICTURE.shape
     assert cam.array_size.value == PICTURE.nbytes
     assert (hdf.array_size_1.value, hdf.array_size_0.value) == PICTURE.shape
@@ -117,7 +117,7 @@ def test_the_rate_falls_while_there_is_no_news(
     asyncio.run(ioc._post())
     assert ioc.spectra.rate.value > 0.1
     later = time.monotonic() + 100.0
-    monkeypatch.setattr(served, "time", SimpleNamespace(monotonic=lambda: later))
+    monkeypatch.setattr(service_statistics, "time", SimpleNamespace(monotonic=lambda: later))
     asyncio.run(ioc._post())
     assert ioc.spectra.rate.value == pytest.approx(0.01)
 

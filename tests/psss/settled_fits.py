@@ -9,7 +9,7 @@ from pulse_spectra import Detector, energy_axis, gaussian, sase
 from scipy.optimize import curve_fit
 from scipy.signal import savgol_filter
 
-from skywright.instruments.psss.fit_chain import FIGURE_NAMES, FIGURES, analyze
+from skywright.instruments.psss.fit_chain import FIGURE_NAMES, N_FIGURES, analyze
 from skywright.instruments.psss.processing import FWHM_PER_SIGMA, FitStatus
 from skywright.instruments.psss.smoothing import filter_of
 
@@ -60,7 +60,7 @@ def score(kind: str, smoothing: str, count: int, seed: int) -> dict[str, float]:
     """Return the part of fits within 2 % of the settled one, and how many others have no flag."""
     within = silent = 0
     for x, raw, center, sigma in pulses(kind, count, seed):
-        figures = np.full(FIGURES, np.nan)
+        figures = np.full(N_FIGURES, np.nan)
         bright = np.zeros(len(x), np.bool_)
         smoothed = smoothing == "savgol"
         code = analyze(x, raw, bright, *filter_of(len(x)), smoothed, False, 0, 1.5 * ROWS, figures)

@@ -8,7 +8,7 @@ from settled_fits import score
 from skywright.instruments.psss.fit import (
     AUTO,
     CENTER_ERROR,
-    FIGURES,
+    N_FIT_FIGURES,
     NOISE,
     SIGMA_ERROR,
     STEPS,
@@ -23,7 +23,7 @@ X = energy_axis()
 
 
 def fit(y, weighting=UNIFORM):
-    figures = np.full(FIGURES, np.nan)
+    figures = np.full(N_FIT_FIGURES, np.nan)
     return fit_gaussian(X, y, y, weighting, figures), figures
 
 

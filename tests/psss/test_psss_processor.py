@@ -14,7 +14,7 @@ from support.waiting import until
 from skywright.acquire import owner as acquire_owner
 from skywright.errors import ConfigError, HardwareError
 from skywright.instruments.psss import processor as owner
-from skywright.instruments.psss import served
+from skywright.instruments.psss import service_statistics
 from skywright.instruments.psss.processing import FitStatus
 from skywright.instruments.psss.processor import Processor
 from skywright.instruments.psss.results import Result, background_applied
@@ -152,8 +152,8 @@ def test_a_stop_that_does_not_end_in_time_is_an_error(
 
 def test_the_rate_falls_when_no_pulse_comes(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
-    monkeypatch.setattr(served, "time", SimpleNamespace(monotonic=lambda: now))
-    statistics = served.Statistics()
+    monkeypatch.setattr(service_statistics, "time", SimpleNamespace(monotonic=lambda: now))
+    statistics = service_statistics.ServiceStatistics()
     assert statistics.rate_hz == 0.0
     for number in range(100):
         statistics.processed(1.0, now + number / 100)
@@ -348,6 +348,22 @@ def test_silence_is_said(
     assert processor.is_running
     source.put(1)
     until(lambda: processor.state().items == 1)
+
+
+def test_a_pulse_without_a_picture_ends_the_silence(
+    processor: Processor, source: ScriptedSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    processor.start()
+    source.put(1)
+    until(lambda: processor.state().message == "processing")
+    monkeypatch.setattr(acquire_owner, "SILENCE_S", 0.05)
+    until(lambda: "no pulse" in processor.state().message)
+    monkeypatch.setattr(acquire_owner, "SILENCE_S", 600.0)
+    source.put(2, image=None)  # a camera at a fraction of the machine's rate
+    until(lambda: (processor.state().message, processor.state().alarm) == ("processing", False))
+    source.put(3)
+    until(lambda: processor.state().items == 3)
+    assert (processor.state().message, processor.state().alarm) == ("processing", False)
 
 
 def test_who_looks_gets_the_newest(processor: Processor, source: ScriptedSource) -> None:

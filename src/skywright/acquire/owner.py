@@ -38,7 +38,7 @@ SILENCE_S = 2.0
 ALARM_S = 10.0
 """Time, s, for which an alarm remains the message while good items arrive. Without it, alarm and
 normal message would alternate, and each change is a line in the log. An alarm that `status_message`
-returned ends with the next good item."""
+returned ends with the next message that it returns."""
 DRAIN_S = 5.0
 """Timeout, s, for items still in processing when the source stops or the owner closes."""
 
@@ -136,6 +136,9 @@ class Owner(Generic[Item, Result]):
         disk."""
         self._message_after_alarm = ""
         """Message to show at `_alarm_until`; empty: none."""
+        self._item_message = self._message, self._alarm
+        """The last message that `status_message` returned since the start of the source; before
+        the first one, the message of the start."""
         self._last_arrival = time.monotonic()
         self._closing = False
         self._message_is_silence = False
@@ -431,7 +434,8 @@ class Owner(Generic[Item, Result]):
             if should_run:
                 self._last_arrival, self._message_is_silence = time.monotonic(), False
                 self._last_source_report = ""
-                self.report(self.waiting_text.format(item=self.item_name), alarm=False)
+                self._item_message = self.waiting_text.format(item=self.item_name), False
+                self.report(*self._item_message)
                 self.before_source_start()
                 self.source.start(self._receive, self._on_source_report)
             else:
@@ -584,24 +588,34 @@ class Owner(Generic[Item, Result]):
         message = self._calls.call("status_message", self.status_message, result)
         if failure := self._calls.failure:
             self.report(failure)
-        elif message is not None and message != (self._message, self._alarm):
-            text, alarm = message
-            with self._lock:
-                is_held = not alarm and self._alarm and not self._message_is_silence
-                is_held = is_held and time.monotonic() < self._alarm_until
-                if is_held:
-                    self._message_after_alarm = text  # `_monitor` reports it if no item follows
-            if not is_held:
-                self.report(text, alarm)
-                self._alarm_until = 0.0
+        else:
+            if message is not None:
+                self._item_message = message
+            if message is not None or self._message_is_silence:
+                self._report_item_message()
         self._message_is_silence = False
 
-    def status_message(self, result: Result) -> tuple[str, bool]:
+    def _report_item_message(self) -> None:
+        """Report `_item_message`, or keep it until `_alarm_until` if an alarm must stay."""
+        text, alarm = self._item_message
+        if (text, alarm) == (self._message, self._alarm):
+            return
+        with self._lock:
+            is_held = not alarm and self._alarm and not self._message_is_silence
+            is_held = is_held and time.monotonic() < self._alarm_until
+            if is_held:
+                self._message_after_alarm = text  # `_monitor` reports it if no item follows
+        if not is_held:
+            self.report(text, alarm)
+            self._alarm_until = 0.0
+
+    def status_message(self, result: Result) -> tuple[str, bool] | None:
         """Return the message after a result, and whether it is an alarm; for subclasses.
 
-        A message that is no alarm is shown `ALARM_S` after the last alarm of the owner or its
-        source. After a silence that was reported it is shown at once, also if the source reported
-        an error during that silence.
+        A message that is no alarm replaces an alarm of the owner or its source only `ALARM_S` after
+        the last such alarm. None leaves the present message. But each result ends a silence that
+        was reported: the message, or with None the last one that this method returned, is then
+        shown at once, also if the source reported an error during that silence.
         """
         return f"taking {self.item_name}s", False
 

@@ -172,7 +172,7 @@ class Recorder(Generic[Result, RowGroup]):
         Layout of its files.
     every
         Record rows 0, N, 2N ..., with N = `every`. The count begins again with each acquisition and
-        each recording.
+        each recording (both: ``docs/explanations/glossary.md``).
     changed
         Called after the state has changed; must return at once.
     queue_bytes

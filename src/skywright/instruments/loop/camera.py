@@ -100,10 +100,10 @@ class SingleFileRecorder(Recorder[Picture, Picture]):
 class _PictureOwner(Owner[SourceFrame, SourceFrame]):
     """The owner of the pictures; an alarm of an acquisition stays until the next one starts."""
 
-    def status_message(self, result: SourceFrame) -> tuple[str, bool]:
-        """Return the message after a picture."""
+    def status_message(self, result: SourceFrame) -> tuple[str, bool] | None:
+        """Return the message after a picture; None after an alarm, which stays."""
         if self._alarm and not self._message_is_silence:
-            return self._message, True
+            return None
         return "taking pictures", False
 
     def expects_items(self) -> bool:

@@ -38,26 +38,26 @@ from skywright.instruments.psss.stored_settings import StoredSettings, with_back
 
 COUNTS = {"units": "counts"}
 NAN = float("nan")
-FIGURES = (
+PULSE_FIGURES = (
     *("center", "fwhm", "center_error", "fwhm_error", "com", "std", "quantile_width"),
     *("relative_width", "intensity", "chi2", "quality"),
 )
 MEANS = ("center", "fwhm", "com", "std", "quantile_width", "intensity")
-"""Figures whose mean and scatter over the pulses of a `GOOD` status are results."""
+"""Figures whose mean and scatter are results, over the pulses with a `GOOD` status."""
 GOOD = tuple(status for status in FitStatus if status.is_good)
 ONLY_IN_PICTURES = (FitStatus.SATURATED, FitStatus.WRONG_ROI, FitStatus.WRONG_BACKGROUND)
-"""Statuses that a stored spectrum does not show: those of the live processing are kept."""
+"""Statuses that cannot be found from a stored spectrum; those of the live processing are kept."""
 
 
 class Moments(NamedTuple):
-    """Number, mean and sum of squared deviations, of some figures of some pulses."""
+    """Number of pulses, and mean and sum of squared deviations of their values."""
 
     n: int
     mean: NDArray[np.float64]
     squares: NDArray[np.float64]
 
     def with_next(self, other: "Moments") -> "Moments":
-        """Add those of other pulses (Chan, Golub, LeVeque 1979)."""
+        """Return the moments of these and other pulses together (Chan, Golub, LeVeque 1979)."""
         n = self.n + other.n
         if not other.n:
             return self
@@ -70,38 +70,43 @@ class Moments(NamedTuple):
 
     @property
     def scatter(self) -> NDArray[np.float64]:
-        """Sample standard deviations; NaN below two pulses."""
+        """Sample standard deviations; NaN for fewer than two pulses."""
         return np.sqrt(self.squares / (self.n - 1)) if self.n > 1 else self.squares * NAN
 
 
 class Pulses(NamedTuple):
-    """What is kept of a block, and of all before it."""
+    """Statistic of the pulses of a block, or of all blocks so far."""
 
     statuses: NDArray[np.int64]
-    """Pulses of each status."""
+    """Number of pulses with each status."""
     figures: tuple[Moments, Moments]
-    """Of `MEANS`, of the pulses in pixels and of those in eV."""
+    """Moments of the figures `MEANS`: of the good pulses in pixels, and of those in eV."""
     spectra: Moments
-    """Of the spectra, their baselines taken off."""
+    """Moments of the spectra above their baselines."""
     correlation: NDArray[np.float64]
-    """(LAGS,) sum of the autocorrelations of the same."""
+    """(LAGS,) sum of the autocorrelations of these spectra."""
     spikes: tuple[Moments, Moments]
-    """Of count and width, of pulses with spikes of a width, in pixels and in eV."""
+    """Moments of number and width of the spikes: of the pulses in pixels, and of those in eV.
+    Pulses without a width of their spikes are left out."""
     settings_number: int
-    """The greatest of the pulses'; -1: not known."""
+    """Greatest settings number of the pulses; -1: not known."""
 
 
 class SpectrumStatistics(Analysis[Pulses]):
-    """Fits each stored spectrum again, finds its spikes, and sums up the run.
+    """Fits each stored spectrum again, finds its spikes, and computes statistics of the run.
+
+    `skywright.instruments.psss.configured` reads the parameters for a run from the configuration of
+    its spectrometer, where they have the names of the signals of `devices.psss`.
 
     Parameters
     ----------
     columns
-        Width of the spectra.
+        Width of the pictures, and so of their spectra.
     rows
-        Of the picture, for the signal test.
+        Height of the pictures, for the signal test.
     axis
-        Photon energy, eV, as polynomial of the column: [first, step, ...]. None: pixels.
+        Photon energy, eV, as a polynomial of the column number: [first, step, ...]. None: the
+        figures are in pixels.
     resolution_ev
         FWHM of the spectrometer's response, for the pulse length.
     settings
@@ -116,7 +121,7 @@ class SpectrumStatistics(Analysis[Pulses]):
     Raises
     ------
     ConfigError
-        If a parameter is impossible.
+        If the value of a parameter is not allowed.
     """
 
     name = "psss_spectra"
@@ -134,10 +139,13 @@ class SpectrumStatistics(Analysis[Pulses]):
         "background_name",
         "background_mode",
     )
-    """Fields of `Settings` that play no part in a spectrum once it is summed."""
+    """Fields of `Settings` that have no effect on a spectrum that is already summed."""
     columns = (
         Column("status", "|u1", attrs={"names": [status.name for status in FitStatus]}),
-        *(Column(name, "<f8", attrs={"units": "eV, or px without axis"}) for name in FIGURES[:7]),
+        *(
+            Column(name, "<f8", attrs={"units": "eV, or px without axis"})
+            for name in PULSE_FIGURES[:7]
+        ),
         Column("relative_width", "<f8", attrs={"units": "per mille"}),
         Column("brightness", "<f8", attrs={"units": "uJ/eV", "description": "energy / fwhm"}),
         Column("intensity", "<f8", attrs=COUNTS),
@@ -176,12 +184,12 @@ class SpectrumStatistics(Analysis[Pulses]):
 
     @classmethod
     def check_parameters(cls, given: Mapping[str, Any]) -> None:
-        """Check that parameters with these keys play a part.
+        """Check that there are parameters with these names and that they have an effect.
 
         Raises
         ------
         ConfigError
-            For the first one that does not.
+            If one of them is unknown or has none; the message names it.
         """
         check_keys(given, SpectrumStatistics, Settings)
         for name in cls.without_effect:
@@ -190,8 +198,19 @@ class SpectrumStatistics(Analysis[Pulses]):
                     f"{name}: has no effect on stored spectra; psss_pictures makes new ones"
                 )
 
+    @property
+    def _picture_width(self) -> int:
+        """The parameter ``columns``. The attribute `columns` has the columns of the output."""
+        return int(self.parameters["columns"])
+
+    @property
+    def _picture_height(self) -> int:
+        """The parameter ``rows``."""
+        height: int = self.parameters["rows"]
+        return height
+
     def settings_of(self, number: int) -> Settings:
-        """Return what a pulse with this settings number is processed with."""
+        """Return the settings with which a pulse of this settings number is processed."""
         if self._stored is None or number < 0:
             return self.settings
         return self._stored[number]
@@ -205,11 +224,11 @@ class SpectrumStatistics(Analysis[Pulses]):
         self, member: NDArray[Any], settings: Settings, workspace: Workspace
     ) -> Spectrum:
         """Process one input."""
-        return process_spectrum(member, self.parameters["rows"], settings, workspace)
+        return process_spectrum(member, self._picture_height, settings, workspace)
 
     def measure(self, batch: Batch) -> Mapping[str, NDArray[Any]]:
-        """Fit each spectrum by itself, and find its spikes."""
-        width, workspace = int(self.parameters["columns"]), Workspace()
+        """Fit each spectrum, and find its spikes."""
+        width, workspace = self._picture_width, Workspace()
         n, energies = len(batch), batch.data.get("pulse_energy")
         live = batch.data.get("status", np.zeros(n))
         sizes = (batch.data.get("picture_height"), batch.data.get("picture_width"))
@@ -237,7 +256,7 @@ class SpectrumStatistics(Analysis[Pulses]):
             found["in_ev"][row] = spectrum.unit is AxisUnit.EV
             if spectrum.status in (FitStatus.NO_IMAGE, FitStatus.BAD_PIXELS):
                 continue
-            for name in FIGURES:
+            for name in PULSE_FIGURES:
                 found[name][row] = getattr(spectrum, name)
             if energies is not None:
                 found["brightness"][row] = spectrum.brightness(float(energies[row]))
@@ -282,8 +301,8 @@ class SpectrumStatistics(Analysis[Pulses]):
         )
 
     def summarize(self, state: Pulses | None) -> Mapping[str, Any]:
-        """Turn the sums into means, g2 and pulse lengths; NaN where there is nothing to say."""
-        width = int(self.parameters["columns"])
+        """Compute means, g2 and pulse lengths from the sums; NaN where they are not known."""
+        width = self._picture_width
         pulses = state or _no_pulses(width)
         settings = self.settings_of(pulses.settings_number)
         unit = settings.axis is not None
@@ -330,12 +349,13 @@ class PictureSpectra(SpectrumStatistics):
     Parameters
     ----------
     roi
-        Rows [ymin, ymax); (0, 0) is the whole.
+        Rows [ymin, ymax) that are summed; (0, 0): all rows.
     background
         HDF5 file with a background at ``/entry/data/data``, or the directory of a service's
-        history, where that of each pulse is found by its digest; empty: none is taken off.
+        history, in which the background of each pulse is found by its digest. Empty: none is
+        subtracted.
     **parameters
-        `background_mode`, and as of `SpectrumStatistics`; `rows` is that of the pictures.
+        `background_mode`, and the parameters of `SpectrumStatistics`.
     """
 
     name = "psss_pictures"

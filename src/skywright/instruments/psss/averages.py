@@ -1,4 +1,4 @@
-"""Averages for looking: running over the last pulses, and of blocks that do not overlap."""
+"""Averages for displays: a running mean over the last pulses, and means of successive blocks."""
 
 import threading
 from collections import deque
@@ -21,18 +21,19 @@ class Averages:
     Parameters
     ----------
     spectrum
-        (W,) counts; None before the first.
+        (W,) counts, mean of the last N spectra, or of all if there are fewer; None before the first
+        one.
     pulses
-        Spectra in it.
+        Number of spectra in this mean.
     center, fwhm
-        Means over those pulses whose fit is good (`FitStatus.is_good`), in the axis' unit; NaN
-        without any.
+        Means over those of the pulses whose fit is good (`FitStatus.is_good`), in the axis' unit;
+        NaN if there is none.
     fits
-        Number of pulses in these means.
+        Number of pulses in the means of center and width.
     block
-        (W,) counts, mean of the last full block of as many pulses; None before the first.
+        (W,) counts, mean of the last complete block of N spectra; None before the first block.
     block_pulse_id
-        Of the last pulse in it; -1 before the first.
+        Pulse id of the last pulse in this block; -1 before the first block.
     """
 
     spectrum: NDArray[np.float64] | None
@@ -45,12 +46,12 @@ class Averages:
 
 
 class AverageSink:
-    """Keeps the averages up to date; they begin anew when settings or the width change.
+    """Keeps the averages up to date; they begin again when settings or the picture's width change.
 
     Parameters
     ----------
     pulses
-        Number N of the last pulses to average over.
+        Number N of the last spectra that are averaged, and of the spectra of a block.
     """
 
     def __init__(self, pulses: int = PULSES) -> None:
@@ -59,7 +60,7 @@ class AverageSink:
         self._made_with = -1, 0
         """Number of the settings, and width of the spectra."""
         self._full: tuple[NDArray[np.float64] | None, int] = None, -1
-        """The last full block, and the id of its last pulse."""
+        """Mean of the last complete block, and the id of its last pulse."""
         self._begin()
 
     def offer(self, result: Result) -> None:
@@ -79,7 +80,7 @@ class AverageSink:
             self._fits.append((found.center, found.fwhm) if good else (np.nan, np.nan))
 
     def set_pulses(self, pulses: int) -> None:
-        """Set the number of spectra to average over."""
+        """Set the number N of spectra that are averaged; the averages begin again."""
         with self._lock:
             self._pulses = pulses
             self._begin()

@@ -1,4 +1,4 @@
-"""Backgrounds: recorded from the pulses or read from a file, and the history of those used."""
+"""Backgrounds that are recorded from pulses or read from a file, and the history of their use."""
 
 import logging
 import re
@@ -32,19 +32,19 @@ class BackgroundInfo:
     Parameters
     ----------
     name
-        Label; of several with one name the newest is meant.
+        Label. It identifies the newest of several backgrounds with this name.
     date
-        When it was set or recorded, ISO 8601 with time zone.
+        Time when it was set or recorded, ISO 8601 with time zone.
     origin
-        ``uploaded``, ``recorded`` or the path of the file it was read from.
+        ``uploaded``, ``recorded``, or the path of the file from which it was read.
     shape
         (rows, columns).
     pulses
-        Pulses of which it is the mean; 0: not known.
+        Number of pulses of which it is the mean; 0: not known.
     first_pulse_id, last_pulse_id
-        Of those; -1: not known.
+        Ids of the first and the last of these pulses; -1: not known.
     file
-        Name of the file in the history; empty if it is not kept.
+        Name of its file in the history; empty if it is not in the history.
     """
 
     name: str
@@ -59,12 +59,12 @@ class BackgroundInfo:
 
 @dataclass(frozen=True, eq=False)
 class Background:
-    """A background with its pixels as measured, (rows, columns), kept as `Settings` keep them.
+    """A background with its pixels as they were measured, in the dtype that `Settings` keep.
 
     Raises
     ------
     ConfigError
-        If the pixels are not finite numbers, (rows, columns).
+        If the pixels are not (rows, columns) of finite numbers.
     """
 
     info: BackgroundInfo
@@ -75,12 +75,12 @@ class Background:
 
 
 class History:
-    """The backgrounds that were used, one HDF5 file each; any thread.
+    """The backgrounds that were used, one HDF5 file each. Thread-safe.
 
     Parameters
     ----------
     directory
-        Where; made when the first is kept. None keeps nothing.
+        Directory of the files; it is created for the first one. None: no background is kept.
     """
 
     def __init__(self, directory: Path | None) -> None:
@@ -89,17 +89,17 @@ class History:
         self._known: dict[str, BackgroundInfo] = {}
 
     def keep(self, background: Background) -> BackgroundInfo:
-        """Write a background to the history; one that is there already gets its new date.
+        """Write a background to the history; one that is already there gets a new date.
 
         Returns
         -------
         BackgroundInfo
-            With the name of its file; without one when the history keeps nothing.
+            Description with the name of its file, which is empty if there is no directory.
 
         Raises
         ------
         HardwareError
-            If it cannot be written.
+            If the file cannot be written.
         """
         if self.directory is None:
             return background.info
@@ -114,12 +114,12 @@ class History:
                 self.directory.mkdir(parents=True, exist_ok=True)
                 _write(path, background)
                 self._known[path.name] = info
-        except Exception as error:  # it is in use already: no more must come of it
+        except Exception as error:  # the background stays in use, whatever fails here
             raise HardwareError(f"{path}: the background cannot be kept ({error})") from error
         return info
 
     def list(self) -> list[BackgroundInfo]:
-        """Return what is in the history, newest first; files that cannot be read are left out."""
+        """Return the backgrounds in the history, newest first, without unreadable files."""
         if self.directory is None or not self.directory.is_dir():
             return []
         found = []
@@ -141,12 +141,12 @@ class History:
         name
             Label.
         digest
-            As `Settings.background_digest` has it: this one and no other; empty: any.
+            Digest that the background must have, see `Settings.background_digest`; empty: any.
 
         Raises
         ------
         ConfigError
-            If there is none.
+            If the history has no such background.
         DataError
             If its file cannot be read.
         """
@@ -169,19 +169,19 @@ class History:
         Parameters
         ----------
         path
-            Relative to the directory, or absolute and below it: what a client names must not be
-            any file of this machine.
+            Path relative to the directory, or an absolute path below it. Other files are refused,
+            because clients give the path.
         dataset
-            (rows, columns) numbers, or (n, rows, columns), of which the mean is taken.
+            Dataset of numbers, (rows, columns), or (n, rows, columns), of which the mean is taken.
         name
-            Label; empty takes the path.
+            Label; empty: the path.
 
         Raises
         ------
         ConfigError
             If the path is not below the directory.
         DataError
-            If there are no such pixels.
+            If the file has no such dataset.
         """
         if self.directory is None:
             raise ConfigError(f"{path}: this service has no directory of backgrounds")
@@ -198,7 +198,7 @@ class History:
 
 
 def record_limit_s(pulses: int) -> float:
-    """Return the longest time that a recording of N pulses may take, s: N / 10 Hz and a minute."""
+    """Return the timeout of a recording of N pulses, s: N / 10 Hz plus a minute."""
     return 60.0 + pulses / 10.0
 
 
@@ -209,27 +209,27 @@ def record(
     limit_s: float,
     cancelled: threading.Event | None = None,
 ) -> Background:
-    """Take the mean of the next pictures as they come, whatever they are processed with.
+    """Return the mean of the next pictures, before any processing.
 
-    Pulses are left out, and the processing goes on, if they come faster than they are added up.
+    If pulses come faster than they are added, some are left out; their processing goes on.
 
     Parameters
     ----------
     processor
-        The owner, processing.
+        Owner of the pulses; it must be running.
     pulses
-        Pictures to take.
+        Number of pictures.
     name
-        Label; empty makes one of the date.
+        Label; empty: a label with the date.
     limit_s
-        Time to wait for them.
+        Timeout, s.
     cancelled
-        Ends the recording when it is set.
+        Event that cancels the recording when it is set.
 
     Returns
     -------
     Background
-        float32.
+        Background of float32.
 
     Raises
     ------
@@ -277,7 +277,10 @@ def record(
 
 
 def uploaded(name: str, pixels: NDArray[Any]) -> Background:
-    """Return what a client sent as a background, dated now; an empty name is made of the date."""
+    """Return the background that a client sent, with the present time as its date.
+
+    An empty name is replaced by one with the date.
+    """
     date = _now()
     name = name or f"uploaded {date}"
     return Background(BackgroundInfo(name, date, "uploaded", _shape(pixels)), pixels)

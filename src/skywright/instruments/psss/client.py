@@ -28,7 +28,7 @@ class Client(Closing):
     address
         ``http://host:port``.
     timeout_s
-        Time that the service may keep silent; a start or an upload may take a minute.
+        Timeout of an answer, s; a start or an upload has a timeout of about a minute.
 
     Raises
     ------
@@ -37,9 +37,8 @@ class Client(Closing):
 
     Notes
     -----
-    All methods raise `RefusedError` with the service's reason when it refuses, `HardwareError` when
-    it cannot be reached or keeps silent, and `DataError` when it answers something that is not its
-    API's.
+    All methods raise `RefusedError` with the service's reason if it refuses, `HardwareError` if it
+    cannot be reached or does not answer, and `DataError` if the answer is not that of its API.
 
     Examples
     --------

@@ -1,10 +1,12 @@
-"""What a run's configuration of the spectrometer says to the analysis of its spectra."""
+"""Reads the parameters of the analyses of a run from its configuration of the spectrometer."""
 
 from collections.abc import Mapping
 from typing import Any
 
 MARK = "signal_per_row"
-"""A key that only the spectrometer has: what is before it is the device's name."""
+"""Signal that only the spectrometer has: its data key is ``NAME_signal_per_row``, with the device's
+name. The names of this and of all signals read here are those in
+`devices.psss.spectrometer.Psss`."""
 SAME = ("smoothing", "fit", "weighting", MARK)
 
 
@@ -14,21 +16,22 @@ def spectra_parameters(configuration: Mapping[str, Any]) -> dict[str, Any]:
     Parameters
     ----------
     configuration
-        Of the devices, by data key; that of the spectrometer has ``NAME_width``, ``NAME_height``,
-        ``NAME_axis`` (coefficients, empty: pixels), and settings of the processing; or
-        ``NAME_settings_file``, where those of each pulse are.
+        Configuration of the devices, by data key. The spectrometer's has ``NAME_width``,
+        ``NAME_height``, ``NAME_axis`` (coefficients; empty: pixels) and the settings of the
+        processing at stage. If ``NAME_settings_file`` is not empty, that file has the settings of
+        each pulse.
 
     Returns
     -------
     dict
-        Empty unless there is exactly one spectrometer in the configuration.
+        Parameters; empty unless there is exactly one spectrometer in the configuration.
     """
     values = _of_device(configuration)
     found = {name: values[name] for name in SAME if name in values}
     for name, parameter in (("width", "columns"), ("height", "rows")):
         if values.get(name):
             found[parameter] = int(values[name])
-    if values.get("settings_file"):  # it has those of each pulse; here are only those at stage
+    if values.get("settings_file"):  # the settings in the configuration are only those at stage
         given: dict[str, Any] = {name: found[name] for name in ("columns", "rows") if name in found}
         return {**given, "settings": str(values["settings_file"])}
     if values.get("saturation"):

@@ -1,4 +1,4 @@
-"""Which pulse was the last one, known even to the process after one that was killed."""
+"""Keeps the id of the last pulse, also for the next process after one that was killed."""
 
 import logging
 import mmap
@@ -25,9 +25,9 @@ class Continuity:
     Parameters
     ----------
     path
-        Of the file; without it (its directory cannot be written) nothing is noted.
+        Path of the file. If it cannot be written, the object does nothing.
     counters
-        Get the pulses lost, as `CAUSE`.
+        Counters for the lost pulses, with the cause `CAUSE`.
     """
 
     def __init__(self, path: Path, counters: Counters) -> None:
@@ -52,7 +52,7 @@ class Continuity:
         self._step = max(step, 0)
 
     def offer(self, result: Result) -> None:
-        """Note a pulse."""
+        """Note the id of a pulse."""
         if self._map is None:
             return
         pulse_id = result.pulse.pulse_id
@@ -67,7 +67,7 @@ class Continuity:
         _RECORD.pack_into(self._map, 0, _MAGIC, pulse_id, self._step)
 
     def stopped(self) -> None:
-        """Note that no pulses are wanted from now on."""
+        """Note an orderly stop: pulses from now on are not lost."""
         self._last = self._before = _NONE
         if self._map is not None:
             _RECORD.pack_into(self._map, 0, _MAGIC, _NONE, self._step)

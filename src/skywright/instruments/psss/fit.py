@@ -1,8 +1,8 @@
 """The Gaussian fit of a spectrum: start, least squares, noise, uncertainties.
 
-The start is found on the spectrum gathered into at most 96 bins, its offset taken off, where a fit
-costs a hundredth; where one Gaussian explains that badly, from three places, and the best is kept.
-A few evaluations over all columns then settle it.
+The start of the fit comes from a fit of the spectrum in at most 96 bins, which takes a hundredth of
+the time. If it explains the bins badly, up to two more begin at other places, and the best is
+taken. A few evaluations over all columns then complete the fit.
 """
 
 import numpy as np
@@ -24,26 +24,29 @@ from skywright.instruments.psss.fit_model import (
 )
 
 UNIFORM, NOISE, AUTO = 0, 1, 2
-"""Weighting: all columns alike; by their noise; by it if the fit leaves nothing but noise."""
+"""Weighting of the columns: equal; by their noise; by their noise if the residuals of the equally
+weighted fit are nothing but noise."""
 
 CENTER_ERROR, SIGMA_ERROR, AMPLITUDE_ERROR, CHI2, QUALITY, STEPS, WEIGHTED = range(4, 11)
-FIGURES = 11
-"""Length of the result: the four parameters, then these."""
+N_FIT_FIGURES = 11
+"""Number of figures of the fit: the four parameters (`fit_model`), then these."""
 
 MOST_BINS = 96
 GOOD_START = 0.95
-"""Part of the variance of the bins that a fit must explain for one start to be enough."""
+"""No further start is tried if a fit explains at least this part of the variance of the bins."""
 FAR_BETTER = 0.5
-"""A start less than half as wide is taken only with squares below this part of the others'."""
+"""A fit less than half as wide as the best one before replaces it only if its sum of squares is not
+above this part of the other's."""
 TOLERANCE = 1e-4
-"""Of center and width, in sigma; the step that ends a fit is far smaller than the last but one."""
+"""Tolerance of center and width, in sigma: a step that is smaller ends the fit."""
 MOST_STEPS = 60
 NOISE_ONLY = 1.3
-"""Reduced chi-squared up to which a fit is held to leave nothing but noise."""
+"""Reduced chi-squared up to which the residuals of a fit count as noise only."""
 CORRELATED = 1.5
-"""Ratio of long-range to column-by-column variance from which it enters the uncertainties."""
+"""The uncertainties include the long-range variance of the residuals if its ratio to the variance
+of single columns is above this."""
 FEWEST_FOR_NOISE = 32
-"""Columns that the noise of dark and of bright ones is estimated from."""
+"""Least number of dark, and of bright, columns from which their noise is estimated."""
 SIGNIFICANT = 5.0
 """An amplitude below this multiple of its uncertainty is no signal."""
 
@@ -61,18 +64,18 @@ def fit_gaussian(x: Floats, y: Floats, raw: Floats, weighting: int, figures: Flo
     raw
         (W,) float64, the spectrum, from which the noise is estimated; `y` itself if not smoothed.
     weighting
-        `UNIFORM`, `NOISE` or `AUTO`, which goes with `y` not smoothed.
+        `UNIFORM`, `NOISE` or `AUTO`; `UNIFORM` if `y` is smoothed.
     figures
-        (FIGURES,) float64 or more, filled.
+        (N_FIT_FIGURES,) float64, or longer; the function fills the first N_FIT_FIGURES.
 
     Returns
     -------
     bool
-        The fit has settled.
+        Whether the fit has settled.
     """
-    figures = figures[:FIGURES]
+    figures = figures[:N_FIT_FIGURES]
     w, noise = np.ones(x.size), np.empty(x.size)
-    p, sums, kept = figures[:4], np.empty(SUMS), np.full(FIGURES, np.nan)
+    p, sums, kept = figures[:4], np.empty(SUMS), np.full(N_FIT_FIGURES, np.nan)
     narrowest = 0.25 * abs(x[-1] - x[0]) / (x.size - 1)
     find_start(x, y, w, False, p)
     made, weighted = 0, False

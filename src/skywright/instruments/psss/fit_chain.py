@@ -1,7 +1,7 @@
-"""A spectrum to its figures: smoothing, signal test, fit, direct figures, status.
+"""Computes the figures of a spectrum: smoothing, direct figures, signal test, fit, status.
 
-The parts are compiled, this row of calls is not: compiled as one it would take twice as long to
-compile and save a twentieth of the time.
+The parts are compiled. `analyze`, which calls them, is not: this would double the time of the
+compilation and save a twentieth of the time of a spectrum.
 """
 
 import math
@@ -32,27 +32,28 @@ from skywright.instruments.psss.fit_robust import fit_robust
 from skywright.instruments.psss.smoothing import smooth_into
 
 OK, BAD_PIXELS, NO_SIGNAL, NOT_CONVERGED, OUT_OF_WINDOW, SATURATED, ONE_SPIKE = 0, 2, 3, 4, 5, 6, 10
-"""As in `skywright.instruments.psss.processing.FitStatus`."""
+"""Codes of `skywright.instruments.psss.processing.FitStatus`."""
 
-COM, STD, QUANTILE_WIDTH, INTENSITY = range(fit.FIGURES, fit.FIGURES + 4)
-FIGURES = fit.FIGURES + 4
+COM, STD, QUANTILE_WIDTH, INTENSITY = range(fit.N_FIT_FIGURES, fit.N_FIT_FIGURES + 4)
+N_FIGURES = fit.N_FIT_FIGURES + 4
 FIGURE_NAMES = (
     "amplitude", "center", "sigma", "offset", "center_error", "sigma_error", "amplitude_error",
     "chi2", "quality", "steps", "weighted", "com", "std", "quantile_width", "intensity",
 )  # fmt: skip
-"""In the order of the figures."""
+"""Names of the figures, in their order."""
 
 FEWEST_COLUMNS = 8
 QUANTILES = 0.119516, 0.880484
-"""What of a Gaussian is below its two half maxima."""
+"""Parts of the area of a Gaussian that are below its two half maxima."""
 FWHM = 2.354820045030949
 """2 sqrt(2 ln 2), in sigma."""
 DOUBTFUL = 0.7
-"""A fit that explains less of the variance than this may be one of several."""
+"""If a fit explains a smaller part of the variance than this, there may be other minima."""
 RIVAL = 1.02
-"""A fit whose sum of squares is below this multiple of the least one is as good."""
+"""A fit is as good as another if its sum of squares is below this multiple of the other's."""
 GREATEST = 1e100
-"""Counts beyond it, or differences below its inverse, have squares that no number holds."""
+"""Spectra with counts beyond this, or with a height below its inverse, are not analyzed: products
+of such numbers overflow or underflow."""
 EDGE = 0.5
 """A center nearer than this number of sigma to an end of the axis is at the edge."""
 
@@ -69,27 +70,28 @@ def analyze(
     threshold: float,
     figures: Floats,
 ) -> int:
-    """Find everything in a spectrum.
+    """Compute all figures of a spectrum, and its status.
 
     Parameters
     ----------
     x, raw
-        (W,) float64, axis and spectrum.
+        Axis and spectrum, (W,) float64.
     bright
         (W,) bool, columns with saturated pixels.
     half, ends
         The filter (`smoothing.filter_of`).
     smoothed, robust, weighting
-        What is fitted, and how.
+        Settings of the fit: whether the spectrum is smoothed, whether the fit is robust, and the
+        weighting (`fit.UNIFORM`, `NOISE` or `AUTO`).
     threshold
-        Counts from minimum to maximum that are no signal yet.
+        Greatest maximum - minimum, counts, of a spectrum without signal.
     figures
-        (FIGURES,) float64, NaN, filled as far as there is something to say.
+        (N_FIGURES,) float64, all NaN; the function fills in the figures that are known.
 
     Returns
     -------
     int
-        One of the codes.
+        Code of the status.
     """
     y = raw
     if smoothed and not robust:
@@ -107,7 +109,7 @@ def analyze(
     amplitude, center, sigma = figures[AMPLITUDE], figures[CENTER], figures[SIGMA]
     faint = settled and amplitude < SIGNIFICANT * figures[AMPLITUDE_ERROR]
     if faint or np.isnan(figures).any():
-        figures[: fit.FIGURES] = np.nan
+        figures[: fit.N_FIT_FIGURES] = np.nan
         return NO_SIGNAL
     if not settled:
         return NOT_CONVERGED
@@ -121,9 +123,10 @@ def analyze(
 
 
 def is_one_spike(x: Floats, y: Floats, figures: Floats) -> bool:
-    """Say whether a single spike was fitted, or would be almost as good a fit.
+    """Return whether a single spike was fitted, or a fit of it is almost as good.
 
-    Only where the misfit is no noise: spectra with strong spikes have several least squares.
+    It is never so if the residuals are noise only or the quality is above `DOUBTFUL`. Spectra with
+    strong spikes have several minima of the sum of squares.
     """
     sigma = float(figures[SIGMA])
     if figures[fit.CHI2] < 2.0 or figures[fit.QUALITY] > DOUBTFUL:
@@ -140,10 +143,10 @@ def is_one_spike(x: Floats, y: Floats, figures: Floats) -> bool:
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def measure_directly(x: Floats, y: Floats, figures: Floats) -> float:
-    """Fill in what needs no fit; return maximum - minimum.
+    """Fill in the figures that need no fit; return maximum - minimum.
 
-    Nothing is filled in, and the value is 0, if there is no light; NaN if a value is not finite or
-    beyond 1e100. The baseline is the mean of the darkest tenth of up to 96 bins.
+    Without light, nothing is filled in and the returned value is 0. It is NaN if a value is not
+    finite or beyond 1e100. The baseline is the mean of the darkest tenth of up to 96 bins.
     """
     size = (x.size + MOST_BINS - 1) // MOST_BINS
     count = (x.size + size - 1) // size

@@ -1,8 +1,9 @@
-"""The robust fit: a Gaussian that spikes and saturated columns cannot pull.
+"""The robust fit: a Gaussian on which spikes and saturated columns have little effect.
 
-Huber's loss (Ann. Math. Stat. 35 (1964) 73) by weights that are made again for each step; what is
-far off counts for nothing. The scale of the residuals is the median of their sizes, in the peak
-and beside it apart: the spikes of a SASE pulse are the noise of its peak.
+Weights that are computed again for each round of the fit minimize Huber's loss (Ann. Math. Stat. 35
+(1964) 73); columns with the largest residuals get the weight 0. The scale of the residuals is the
+median of their sizes, one in the peak and one beside it: the spikes of a SASE pulse are the noise
+of its peak.
 """
 
 import numpy as np
@@ -29,18 +30,19 @@ from skywright.instruments.psss.fit_model import (
 )
 
 HUBER = 1.345
-"""In standard deviations; 95 % efficient where the noise is normal."""
+"""Limit of Huber's loss, in standard deviations: 95 % efficiency for normal noise."""
 REJECTED = 10.0
-"""Residuals beyond this number of standard deviations are no light of the pulse."""
+"""Columns with residuals beyond this number of standard deviations get the weight 0."""
 SCALES = 5
-"""Rounds in which the scale is found again; then it stays, so that the fit can settle."""
+"""Number of rounds that compute the scales again; then they stay, so that the fit can settle."""
 MOST_ROUNDS = 40
 
 
 def fit_robust(x: Floats, raw: Floats, left_out: Flags, figures: Floats) -> bool:
-    """Fit a Gaussian on an offset; arguments as of `fit.fit_gaussian`.
+    """Fit a Gaussian on an offset; return whether the fit has settled.
 
-    `left_out`, (W,) bool, are columns not to be used. Returns whether the fit has settled.
+    The arguments are those of `fit.fit_gaussian`. `left_out`, (W,) bool, marks columns that are not
+    used.
     """
     usable = np.where(left_out, 0.0, 1.0)
     figures[WEIGHTED] = 0.0

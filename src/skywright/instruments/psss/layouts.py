@@ -1,7 +1,7 @@
-"""What recordings of pulses hold: every spectrum with its fit, and pictures as the camera has them.
+"""Layouts of recordings: every pulse's spectrum with its fit, and the camera's pictures.
 
-A file of spectra has a row for each pulse, whatever became of it; what it was made with is in
-``NAME.settings.h5``, a row for each settings number.
+A file of spectra has a row for each pulse, also for one that could not be processed. The file
+``NAME.settings.h5`` has the settings, a row for each settings number.
 """
 
 from collections import Counter
@@ -25,21 +25,22 @@ DATA, FIT, MADE = "/entry/data", "/entry/fit", "/entry/made_with"
 PULSE_ID, SPECTRUM = f"{DATA}/pulse_id", f"{DATA}/spectrum"
 TIME, TIME_NS = f"{DATA}/time", f"{DATA}/time_ns"
 STATUS, UNIT = f"{FIT}/status", f"{FIT}/unit"
-FIGURES = (
+FIGURE_COLUMNS = (
     *("center", "fwhm", "center_error", "fwhm_error", "offset", "amplitude", "com", "std"),
     *("quantile_width", "relative_width", "intensity", "chi2", "quality"),
 )
-"""Fields of a `Spectrum` that are columns of floating-point numbers, NaN where there is none."""
+"""Fields of a `Spectrum` that are columns of floating-point numbers; NaN without a value."""
 UNITS = {
     **dict.fromkeys(("offset", "amplitude", "intensity"), "counts"),
     "relative_width": "per mille",
     "chi2": "",
     "quality": "",
 }
-"""Of the figures that are not in the axis' unit."""
+"""Units of the figures that are not in the axis' unit."""
 SPECTRA_PER_CHUNK = 32
-"""Many, because a reader opens the file for each chunk. Of 2560 columns they take 0.66 MB, which
-fits the cache of the writer (`skywright.files.columns.CACHE_BYTES`)."""
+"""Number of spectra in a chunk. It is large, because a reader opens the file for each chunk. With
+2560 columns a chunk has 0.66 MB, which fits the cache of the writer
+(`skywright.files.columns.CACHE_BYTES`)."""
 
 SETTINGS_NUMBER, AXIS = "/entry/settings_number", "/entry/axis"
 BACKGROUND_NAME, BACKGROUND_DIGEST = "/entry/background_name", "/entry/background_digest"
@@ -72,7 +73,7 @@ _SCALARS = (
     Column(f"{FIT}/weighted", "|u1", attrs={"description": "1: by the noise of each column"}),
     *(
         Column(f"{FIT}/{name}", "<f8", attrs={"units": UNITS.get(name, "as /entry/fit/unit says")})
-        for name in FIGURES
+        for name in FIGURE_COLUMNS
     ),
     *_MADE_WITH,
 )
@@ -94,17 +95,17 @@ def spectra_columns(width: int) -> tuple[Column, ...]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SpectrumRow:
-    """What is kept of a pulse, without its picture, until its spectrum is written."""
+    """The row of a pulse, without the picture, until it is written."""
 
     pulse_id: int
     spectrum: NDArray[Any]
     values: Mapping[str, Any]
     made_with: Result
-    """The result without its picture; its settings go into the file of settings."""
+    """The result without its picture. Its settings are written into the file of settings."""
 
 
 class SpectraLayout(Layout[Result, SpectrumRow]):
-    """Every pulse's spectrum and fit, a row each.
+    """A row for each pulse, with its spectrum and fit.
 
     Parameters
     ----------
@@ -139,7 +140,7 @@ class SpectraLayout(Layout[Result, SpectrumRow]):
             f"{MADE}/roi_ymax": found.roi[1],
             f"{MADE}/background_applied": background_applied(result),
         }
-        values |= {f"{FIT}/{name}": getattr(found, name) for name in FIGURES}
+        values |= {f"{FIT}/{name}": getattr(found, name) for name in FIGURE_COLUMNS}
         return SpectrumRow(result.pulse.pulse_id, found.spectrum, values, _without_picture(result))
 
     def nbytes(self, row: SpectrumRow) -> int:
@@ -149,7 +150,10 @@ class SpectraLayout(Layout[Result, SpectrumRow]):
     def open(
         self, path: Path, rows: Sequence[SpectrumRow], must_create: bool
     ) -> "SpectraFile | None":
-        """Create the file, as wide as the first picture; see also `known_width`."""
+        """Create a file as wide as the first spectrum in `rows`; return None if there is none yet.
+
+        With `must_create` its width is then `known_width`, or 1.
+        """
         width = next((len(row.spectrum) for row in rows if len(row.spectrum)), 0)
         if not width and not must_create:
             return None
@@ -164,8 +168,8 @@ class SpectraFile:
     path
         Path of the new file.
     width
-        Columns; a narrower spectrum is filled up with NaN, of a wider one only the figures are
-        kept.
+        Number of columns. A narrower spectrum is filled up with NaN. Of a wider one only the
+        figures are stored.
     """
 
     def __init__(self, path: Path, width: int) -> None:
@@ -183,7 +187,7 @@ class SpectraFile:
         self._settings_written = -1
 
     def append(self, rows: Sequence[SpectrumRow]) -> Mapping[str, int]:
-        """Write rows; return how many spectra were too wide: their figures are written."""
+        """Write rows; return the number of spectra that were too wide, by cause."""
         lost: Counter[str] = Counter()
         if not rows:
             return lost
@@ -212,7 +216,7 @@ class SpectraFile:
         return self._columns.flush()
 
     def close(self) -> None:
-        """Flush and close; twice does nothing."""
+        """Flush and close; a second call does nothing."""
         try:
             self._settings.close()
         finally:
@@ -242,7 +246,7 @@ class SpectraFile:
 
 
 def settings_path(path: Path) -> Path:
-    """Return the file beside a file of spectra that has a row for each settings number."""
+    """Return the path of the file of settings that belongs to a file of spectra."""
     return path.with_suffix(".settings.h5")
 
 
@@ -269,7 +273,7 @@ def _without_picture(result: Result) -> Result:
 
 
 class PictureLayout(ImageLayout):
-    """Pictures as they came, in areaDetector's layout."""
+    """The pictures as the source delivered them, in areaDetector's layout."""
 
     def __init__(self) -> None:
         super().__init__("pictures", "pulse id", (_SETTINGS_OF_PICTURE,))

@@ -1,6 +1,6 @@
-"""One picture of the spectrometer camera to one spectrum, with its fit and direct figures.
+"""Makes a spectrum of a picture of the spectrometer camera, with its fit and direct figures.
 
-The mathematics, its accuracy and what differs from the older services:
+The mathematics, the accuracy and the differences from the older services are in
 ``docs/reference/psss_processing.md``.
 """
 
@@ -15,55 +15,57 @@ from numpy.typing import NDArray
 
 from skywright.instruments.psss import kernels
 from skywright.instruments.psss.fit import AUTO, NOISE, UNIFORM
-from skywright.instruments.psss.fit_chain import FIGURE_NAMES, FIGURES, analyze
+from skywright.instruments.psss.fit_chain import FIGURE_NAMES, N_FIGURES, analyze
 from skywright.instruments.psss.fit_chain import FWHM as FWHM_PER_SIGMA
 from skywright.instruments.psss.settings import Settings
 from skywright.instruments.psss.smoothing import filter_of
 
 
 class FitStatus(IntEnum):
-    """What can be said of a spectrum's fit; the numbers are what files and PVs hold.
+    """Status of a spectrum's fit. Files and PVs hold the numbers.
 
-    Of several that apply, the first one that is not OK is given. Rank: the order of this list,
-    except that `ONE_SPIKE` comes before `SATURATED`. Values come with `OK` and with those that say
-    so; with the others the fit's figures are NaN.
+    If several apply, the first in this order is given; `ONE_SPIKE` counts before `SATURATED`. The
+    figures of the fit are NaN for `NO_IMAGE`, `BAD_PIXELS` and `NO_SIGNAL`. Otherwise they are
+    those of the fit.
     """
 
     OK = 0
     NO_IMAGE = 1
-    """The pulse had no picture, or none of two dimensions and numbers. No spectrum."""
+    """The pulse had no picture, or it was no two-dimensional array of numbers. No spectrum."""
     BAD_PIXELS = 2
-    """A pixel is not finite, so that columns of the spectrum are not. No figures."""
+    """A column of the spectrum is not finite, because a pixel is not. No figures at all."""
     NO_SIGNAL = 3
-    """Nothing stands out of the noise. No figures of the fit."""
+    """The spectrum has fewer than 8 columns or is not above `Settings.signal_per_row`, or the
+    fitted amplitude is not significant."""
     NOT_CONVERGED = 4
-    """The fit did not settle. Values: the last ones, not to be trusted."""
+    """The fit did not settle. The figures are the last ones and must not be trusted."""
     OUT_OF_WINDOW = 5
-    """Center within half a sigma of the axis' end or beyond, or wider than it. Values as fitted."""
+    """The center is beyond an end of the axis or within half a sigma of it, or the FWHM is larger
+    than the axis."""
     SATURATED = 6
-    """Neighboring columns have saturated pixels. Values as fitted."""
+    """Neighboring columns have saturated pixels."""
     WRONG_ROI = 7
-    """The ROI is not within the picture: the whole was taken. Values as fitted."""
+    """The ROI is not within the picture: all rows were summed."""
     WRONG_BACKGROUND = 8
-    """The background has another shape than the picture: none was taken off. Values as fitted."""
+    """The background has another shape than the picture: none was subtracted."""
     NO_AXIS = 9
-    """No axis, or one of another length than the picture is wide. Values in pixels."""
+    """There is no axis, or its length is not the picture's width. The figures are in pixels."""
     ONE_SPIKE = 10
-    """A single spike was fitted, or fits about as well as the whole does. Values as fitted."""
+    """A single spike was fitted, or a fit of it is about as good as that of the whole spectrum."""
 
     @property
     def has_values(self) -> bool:
-        """The fit's figures are finite."""
+        """Whether the fit's figures are not NaN."""
         return self not in (self.NO_IMAGE, self.BAD_PIXELS, self.NO_SIGNAL)
 
     @property
     def is_good(self) -> bool:
-        """Whether the fit's figures go into means."""
+        """Whether means include the fit's figures."""
         return self in (self.OK, self.NO_AXIS)
 
 
 class AxisUnit(IntEnum):
-    """What center, width and the like are in."""
+    """Unit of the axis, and of what is measured along it."""
 
     EV = 0
     PIXEL = 1
@@ -71,53 +73,50 @@ class AxisUnit(IntEnum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Spectrum:
-    """A spectrum, what was found in it, and what it was made with.
+    """A spectrum, its figures, and the settings that were used.
 
     Parameters
     ----------
     spectrum
-        (W,) sums of the columns, not smoothed. uint32, as in the old service, for uint8 and uint16
-        pictures, but int64 with a background that is signed or has whole numbers outside 0..65535;
-        uint64 for wider unsigned ones, but int64 with a signed background; int64 for signed
-        integers; float64 when the picture or a signed background has fractions. (0,) without
-        picture.
+        Sums of the columns, (W,), not smoothed; (0,) without picture. They are uint32, as in the
+        old service, for a uint16 picture without background or with a clipped one of 0..65535.
+        `kernels.column_sums` has the dtypes of the other cases.
     status
         See `FitStatus`.
     unit
         Unit of the axis and of what is measured along it.
     center, fwhm
-        Of the fitted Gaussian; fwhm = 2.354820 sigma.
+        Center and width of the fitted Gaussian; fwhm = 2.354820 sigma.
     center_error, fwhm_error
         Their standard uncertainties.
     offset, amplitude
-        Of the fitted Gaussian, counts.
+        Offset and height of the fitted Gaussian, counts.
     com, std
-        Center of mass and standard deviation of the spectrum that is fitted, its baseline taken
-        off.
+        Center of mass and standard deviation of the spectrum that is fitted, above its baseline.
     quantile_width
-        Range that holds the middle 76.1 % of the light: the FWHM if it were a Gaussian.
+        Width of the range with the middle 76.1 % of the light; of a Gaussian it is the FWHM.
     relative_width
         1000 fwhm / |center|, per mille; NaN for an axis in pixels.
     intensity
-        Sum of the spectrum, its baseline taken off, counts.
+        Sum of the spectrum above its baseline, counts.
     chi2
-        Reduced chi-squared of the fit against the noise of the columns; 1 when it leaves noise
-        only, far above for the spikes of a SASE pulse.
+        Reduced chi-squared of the fit against the noise of the columns: 1 if the residuals are
+        noise only, far above 1 for the spikes of a SASE pulse.
     quality
-        1 - (sum of squared residuals) / (sum of squared deviations from the mean), of what was
-        fitted; 1 is perfect.
+        1 - (sum of squared residuals) / (sum of squared deviations from the mean) of the fitted
+        spectrum; 1 is perfect.
     saturated
-        Columns with saturated pixels.
+        Number of columns with saturated pixels.
     steps
-        Evaluations of the fit over the whole axis.
+        Number of evaluations of the fit over the whole axis.
     weighted
-        The fit went by the noise of each column.
+        Whether the columns were weighted by their noise.
     roi
-        The rows that were summed, [ymin, ymax).
+        Rows that were summed, [ymin, ymax).
     background_name
-        Of the background that was taken off; "" for none.
+        Name of the background that was subtracted; empty if none was.
     axis
-        (W,) the axis that was used, eV, or the pixel numbers.
+        Axis that was used, (W,) eV, or the numbers of the columns.
     """
 
     spectrum: NDArray[Any]
@@ -144,13 +143,13 @@ class Spectrum:
     axis: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
 
     def brightness(self, pulse_energy_uj: float) -> float:
-        """Return pulse energy over width, uJ/eV; NaN when the status has no values, or no axis."""
+        """Return pulse energy over width, uJ/eV; NaN if the width is not known or in pixels."""
         known = self.unit is AxisUnit.EV and self.fwhm > 0.0
         return pulse_energy_uj / self.fwhm if known else math.nan
 
 
 class Workspace(threading.local):
-    """What a thread uses again from frame to frame; of one object each thread has its own."""
+    """Memory that is used again for the next picture; each thread has its own."""
 
     def __init__(self) -> None:
         self._pixels = np.empty(0)
@@ -166,25 +165,25 @@ class Workspace(threading.local):
 def process(
     image: NDArray[Any] | None, settings: Settings, workspace: Workspace | None = None
 ) -> Spectrum:
-    """Turn a picture into its spectrum and fit it. Never raises for what a picture holds.
+    """Turn a picture into its spectrum and fit it. No content of a picture raises an error.
 
-    Runs in the calling thread alone, nearly all of the time without the interpreter's lock:
-    process frames in parallel, each thread with a workspace of its own.
+    It runs in the calling thread alone, nearly all of the time without the interpreter's lock. So
+    several threads can process pictures in parallel.
 
     Parameters
     ----------
     image
-        (rows, columns), integers or floats of any size, byte order and strides; None for a pulse
-        without picture. Read only.
+        Picture, (rows, columns), integers or floats of any size, byte order and strides; None for a
+        pulse without picture. It is not changed.
     settings
-        What to process with.
+        Settings of the processing.
     workspace
-        Of this thread; None makes a new one.
+        Memory that is used again for the next picture; None: new memory.
 
     Returns
     -------
     Spectrum
-        New arrays, but for the axis; the workspace can be used at once for the next picture.
+        Its arrays are new, except for the axis.
     """
     if image is None or image.ndim != 2 or not image.size or image.dtype.kind not in "buif":
         return Spectrum(np.empty(0, np.uint32), FitStatus.NO_IMAGE)
@@ -211,26 +210,27 @@ def process(
 def process_spectrum(
     spectrum: NDArray[Any], rows: int, settings: Settings, workspace: Workspace | None = None
 ) -> Spectrum:
-    """Analyze a stored spectrum again: the same figures, to the bit, as when it was taken.
+    """Analyze a stored spectrum again; with the same settings the figures are the same bits.
 
-    What only the picture shows is not seen again: saturation, a wrong ROI or background, last
+    What only the picture shows is not found again: saturation, a wrong ROI or background, and last
     columns that are not finite.
 
     Parameters
     ----------
     spectrum
-        (W,) sums of the columns; NaN at its end, which fills up narrower ones in files, is cut off.
+        Sums of the columns, (W,). NaN at the end, which fills up narrower spectra in files, is cut
+        off.
     rows
-        Of the picture it was made from, for the signal test.
+        Height of the picture from which it was made, for the signal test.
     settings
-        What to process with; ROI and background are not applied again.
+        Settings of the processing; ROI and background are not applied again.
     workspace
-        Of this thread; None makes a new one.
+        Memory that is used again for the next spectrum; None: new memory.
 
     Returns
     -------
     Spectrum
-        Its status is NO_IMAGE for a spectrum of NaN alone.
+        Its status is `NO_IMAGE` if all values are NaN.
     """
     known = np.flatnonzero(~np.isnan(spectrum))
     if not len(known):
@@ -257,7 +257,7 @@ def _analyze(
     given = axis if axis is not None else (workspace or Workspace()).pixels(columns)
     # Settings that were unpickled have a writable axis, for which numba would compile once more
     given = kernels.frozen(given)
-    figures = np.full(FIGURES, np.nan)
+    figures = np.full(N_FIGURES, np.nan)
     code = analyze(
         given, sums.astype(np.float64), bright, *filter_of(columns),
         settings.smoothing == "savgol", settings.fit == "robust", _WEIGHTINGS[settings.weighting],

@@ -1,4 +1,4 @@
-"""The owner of the spectrometer's pulses, with the settings that they are processed with.
+"""The owner of the spectrometer's pulses, and the settings of their processing.
 
 With one thread, the source's thread processes each pulse; with more, threads of the owner process
 pulses in parallel, and the results are published in order. Endpoints run on the thread that
@@ -19,7 +19,7 @@ from skywright.errors import HardwareError
 from skywright.instruments.psss.processing import Settings, Workspace, process
 from skywright.instruments.psss.pulse import Pulse
 from skywright.instruments.psss.results import ProcessorState, Result, picture_of, remark
-from skywright.instruments.psss.served import Statistics
+from skywright.instruments.psss.service_statistics import ServiceStatistics
 
 logger = logging.getLogger(__name__)
 
@@ -34,16 +34,16 @@ because a camera may run at a fraction of the machine's rate."""
 
 
 class Processor(Owner[Pulse, Result]):
-    """The owner. All methods may be called from any thread.
+    """The owner of the pulses. All methods may be called from any thread.
 
     Parameters
     ----------
     source
-        Where pulses come from; silent until `start`.
+        Source of the pulses; it does not run before `start`.
     settings
-        What pulses are processed with at first.
+        Settings at the beginning; None: the defaults.
     threads
-        Pictures processed side by side.
+        Number of pictures that are processed in parallel.
     """
 
     notifies_each_item = False
@@ -58,11 +58,11 @@ class Processor(Owner[Pulse, Result]):
         settings: Settings | None = None,
         threads: int = 1,
     ) -> None:
-        self.statistics = Statistics()
+        self.statistics = ServiceStatistics()
         self.on_stop: Callable[[], None] = lambda: None
         """Called after each stop of the source, see `Owner.after_source_stop`."""
         self.unsent_counts: Callable[[], Mapping[str, int]] = dict
-        """Returns what the output could not send, by cause, since the start of the process."""
+        """Function that returns the numbers of results that the output could not send, by cause."""
         self.warm = threading.Event()
         """Set while no kernel is being compiled; a start waits for it."""
         self.warm.set()
@@ -72,7 +72,7 @@ class Processor(Owner[Pulse, Result]):
         self._notes: dict[str, str] = {}
         self._shape, self._dtype = (0, 0), ""
         self._bare = 0
-        """Pulses without a picture since the last one that had one."""
+        """Number of pulses without a picture since the last one with a picture."""
         self._logs_defects = True
         super().__init__(
             source,
@@ -89,17 +89,17 @@ class Processor(Owner[Pulse, Result]):
 
     @property
     def settings(self) -> Settings:
-        """What the next pulse will be processed with."""
+        """Settings with which the next pulse will be processed."""
         return self._applied[1]
 
     @property
     def applied(self) -> tuple[int, Settings]:
-        """The settings with their number, read together: a frame has one of them throughout."""
+        """Number and settings for the next pulse; the two always belong together."""
         return self._applied
 
     @property
     def picture_width(self) -> int:
-        """Columns of the last picture; 0 before the first."""
+        """Width of the last picture; 0 before the first one."""
         return self._shape[1]
 
     @property
@@ -126,12 +126,15 @@ class Processor(Owner[Pulse, Result]):
 
     @property
     def notes(self) -> dict[str, str]:
-        """Messages that hold now, by subject."""
+        """Messages of `note` that are shown now, by subject."""
         with self._lock:
             return dict(self._notes)
 
     def note(self, subject: str, text: str = "") -> None:
-        """Show a message as long as it holds, whatever the pulses do; empty takes it back."""
+        """Show a message, an alarm, until it is replaced; an empty text removes it.
+
+        It takes precedence over the message after a pulse. Each subject has one message.
+        """
         with self._lock:
             if self._notes.get(subject, "") == text:
                 return
@@ -144,27 +147,27 @@ class Processor(Owner[Pulse, Result]):
     # ---- what others ask for
 
     def start(self) -> None:
-        """Start the processing, when the kernels are compiled; nothing happens if it runs.
+        """Start the processing when the kernels are compiled; nothing happens if it runs.
 
         Raises
         ------
         HardwareError
-            If they are not within `WARM_LIMIT_S`, or the source does not start in time.
+            If they are not compiled within `WARM_LIMIT_S`, or the source does not start in time.
         SkywrightError
-            What the source raises.
+            What the source raises when it cannot start.
         """
         if not self.warm.wait(WARM_LIMIT_S):
             raise HardwareError(f"{WARMING_UP}: the kernels are being compiled; ask again")
         super().start()
 
     def close(self) -> None:
-        """Stop for good, and hand on what was taken."""
+        """Stop for good; pulses that have arrived are still processed and published."""
         self._closing = True
         self.warm.set()  # a start that waits ends
         super().close()
 
     def stop(self) -> None:
-        """Stop; nothing happens if it is stopped. An acquisition under way ends.
+        """Stop, and end the acquisition in progress; nothing happens if it is stopped.
 
         Raises
         ------
@@ -174,35 +177,35 @@ class Processor(Owner[Pulse, Result]):
         was_stopped = self._running is False
         super().stop()
         if not was_stopped:
-            self.report(self.idle_text, alarm=False)  # old trouble is over
+            self.report(self.idle_text, alarm=False)  # an alarm does not stay after a stop
 
     def change(self, **changes: Any) -> Settings:
-        """Change settings, all or none, from the next pulse on; equal values are no change.
+        """Change settings for the next pulses, all or none of them; equal values are no change.
 
         Parameters
         ----------
         **changes
-            Fields of `Settings`.
+            Fields of `Settings`, with their new values.
 
         Raises
         ------
         ConfigError
-            If a value is not allowed; the last settings stay.
+            If a value is not allowed; the present settings stay.
         """
-        with self._changing:  # not `_lock`: no pulse waits while a background is looked through
+        with self._changing:  # not `_lock`: pulses do not wait while a background is checked
             number, before = self._applied
             settings = replace(before, **changes)
             if not settings.is_same(before):
                 self._applied = number + 1, settings
         for name in changes:
-            self.note(name)  # what was said of a refused value is over
+            self.note(name)  # removes the message about a value that was refused
         self.changed()
         return settings
 
     # ---- the way of a pulse
 
     def before_source_start(self) -> None:
-        """Begin the statistics anew."""
+        """Reset the statistics."""
         self.statistics.begin()
 
     def after_source_stop(self) -> None:
@@ -211,7 +214,7 @@ class Processor(Owner[Pulse, Result]):
         self.on_stop()
 
     def process_argument(self, item: Pulse) -> tuple[Pulse, int, Settings]:
-        """Return a pulse with the present settings and their number; it is processed with them."""
+        """Return a pulse with the present settings and their number, for its processing."""
         return item, *self._applied
 
     def _result_of(self, given: tuple[Pulse, int, Settings]) -> Result:
@@ -234,14 +237,18 @@ class Processor(Owner[Pulse, Result]):
         else:
             self._bare, self._shape, self._dtype = 0, image.shape, image.dtype.name
 
-    def status_message(self, result: Result) -> tuple[str, bool]:
-        """Return the message after a result; one without a picture changes it only after long."""
+    def status_message(self, result: Result) -> tuple[str, bool] | None:
+        """Return the message after a result: of its picture, or that there are no pictures.
+
+        None, so that the message stays, for one of the first `BARE_MAX` pulses in a row without a
+        picture.
+        """
         image = picture_of(result)
         if image is not None:
             return remark(result, image)
         if self._bare > BARE_MAX:
             return "pulses come without a picture", True
-        return self._message, self._alarm
+        return None
 
 
 def process_pulse(
@@ -254,8 +261,8 @@ def process_pulse(
 ) -> Result:
     """Process one pulse with settings, in the calling thread.
 
-    A pulse that cannot be processed, whatever the reason, is one without picture; its traceback is
-    logged with `logs_defects`.
+    If the picture cannot be processed for any reason, the result is that of a pulse without
+    picture. The traceback is then logged, with `logs_defects` as an error.
     """
     begun_s, now_ns = time.monotonic(), time.time_ns()
     begun = time.perf_counter()

@@ -1,4 +1,4 @@
-"""One pulse of the machine as its picture came."""
+"""One pulse of the machine, as its source delivers it."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 PREFIX = "SARFE10-PSSS059"
-"""Of channels and PVs of the instrument at SwissFEL."""
+"""Prefix of the channels and PVs of the instrument at SwissFEL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,17 +16,17 @@ class Pulse:
     Parameters
     ----------
     pulse_id
-        Of the machine's 100 Hz clock.
+        Number of the pulse on the machine's 100 Hz clock.
     time_ns
-        Global timestamp, ns since 1970; None when the sender gave none.
+        Global timestamp, ns since 1970; None if the sender gave none.
     image
-        (rows, columns), any numeric dtype in either byte order; None when the pulse has none.
+        Picture, (rows, columns), any numeric dtype in either byte order; None if there is none.
     message
         bsread message of the pulse, to be forwarded byte for byte; None if it came in no message.
     truth
         True values of the pulse, from the simulator; None if the pulse is not simulated.
     energy_uj
-        As a monitor of the machine measured it, uJ; None when there is none.
+        Pulse energy that a monitor of the machine measured, uJ; None if there is no value.
     """
 
     pulse_id: int

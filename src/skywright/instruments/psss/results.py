@@ -1,4 +1,4 @@
-"""What the owner of the pulses hands on, and what it knows."""
+"""Results and state of the owner of the pulses."""
 
 import math
 from collections.abc import Mapping
@@ -15,20 +15,20 @@ from skywright.instruments.psss.pulse import Pulse
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Result:
-    """One pulse with what was made of it.
+    """The result of one pulse.
 
     Parameters
     ----------
     pulse
-        As it came.
+        Pulse as its source delivered it. If it could not be processed, it has no picture here.
     spectrum
-        What was found, and what it was made with.
+        Spectrum and figures of the pulse.
     settings, settings_number
-        What it was processed with; the number grows with each change.
+        Settings with which it was processed, and their number, which grows with each change.
     time_ns
         The pulse's time, ns since 1970; if the sender gave none, when its processing began.
     begun_s
-        Monotonic clock when its processing began, after the wait for a thread.
+        Value of the monotonic clock when its processing began, after the wait for a thread.
     duration_ms
         Time that the processing took.
     """
@@ -43,29 +43,29 @@ class Result:
 
     @property
     def energy_uj(self) -> float:
-        """The pulse's energy, uJ; NaN when it is not known."""
+        """Energy of the pulse, uJ; NaN if it is not known."""
         energy = self.pulse.energy_uj
         return math.nan if energy is None else energy
 
     @property
     def brightness(self) -> float:
-        """Pulse energy over width, uJ/eV; NaN when one of them is not known."""
+        """Pulse energy over width, uJ/eV; NaN if one of them is not known."""
         return self.spectrum.brightness(self.energy_uj)
 
 
 @dataclass(frozen=True)
 class ProcessorState(OwnerState[Result]):
-    """What the owner of the pulses knows at one moment.
+    """State of the owner of the pulses at one moment.
 
     Attributes
     ----------
     shape, dtype
-        Of the last picture, which may have come before `newest`: rows and columns, and numpy's
-        name of its type; (0, 0) and empty before the first.
+        Shape (rows, columns) and name of the numpy dtype of the last picture, which may have come
+        before `newest`; (0, 0) and empty before the first one.
     settings, settings_number
-        What the next pulse will be processed with.
+        Settings with which the next pulse will be processed.
     unsent
-        Results that the output could not send, by cause, since the start of the process.
+        Number of results that the output could not send, by cause, since the start of the process.
     """
 
     shape: tuple[int, int] = (0, 0)
@@ -76,7 +76,7 @@ class ProcessorState(OwnerState[Result]):
 
 
 def background_applied(result: Result) -> bool:
-    """Say whether the settings' background, named or not, was taken off."""
+    """Return whether the background of the settings was subtracted."""
     image, settings = result.pulse.image, result.settings
     return (
         settings.background is not None
@@ -87,15 +87,15 @@ def background_applied(result: Result) -> bool:
 
 
 def picture_of(result: Result) -> NDArray[Any] | None:
-    """Return the (rows, columns) picture of a result, None when it has none."""
+    """Return the picture of a result, (rows, columns); None if it has none."""
     image = result.pulse.image
     return image if isinstance(image, np.ndarray) and image.ndim == 2 else None
 
 
 def remark(result: Result, image: NDArray[Any]) -> tuple[str, bool]:
-    """Return what a person should know of a result, and whether somebody should act.
+    """Return a message for people about a result, and whether it is an alarm.
 
-    The text says which of the settings could not be applied to the picture.
+    The message says which of the settings could not be applied to the picture.
     """
     settings = result.settings
     rows, width = image.shape

@@ -33,16 +33,16 @@ SET_HELP = (
 )
 
 SLICE_S = 0.2
-"""Longest wait that a stop has to wait for."""
+"""Longest time, s, for which a wait delays a stop."""
 
 
 class TruthTable:
-    """What is true of each pulse, and whether it was sent, in the order of the pulses.
+    """The true values of each pulse, and whether it was sent, in the order of the pulses.
 
     Parameters
     ----------
     spectra
-        Keep the true spectra too: 20 kB a pulse of 2560 columns.
+        True: keep the true spectra too, 20 kB for a pulse of 2560 columns.
     """
 
     SCALARS = tuple(
@@ -62,7 +62,7 @@ class TruthTable:
             self._lines.append(pulse.truth.spectrum)
 
     def write(self, path: Path) -> None:
-        """Write an npz file: one array a quantity, ``spectrum`` (pulses, columns) among them."""
+        """Write an npz file with an array for each quantity; ``spectrum`` is (pulses, columns)."""
         names = ("pulse_id", "time_ns", "sent", *self.SCALARS)
         columns = dict(zip(names, map(np.array, zip(*self._rows, strict=True)), strict=False))
         if self._spectra:
@@ -86,20 +86,20 @@ def send_pulses(
     Parameters
     ----------
     source
-        Is started, and stopped at the end. With rate 0 the readers set the pace and nothing is
-        dropped; else nothing waits for them.
+        Source, which is opened, and halted at the end. With rate 0 the sender waits for the
+        readers, and no pulse is dropped. Otherwise it does not wait.
     sender
-        Where to.
+        Sender of the messages.
     channel
-        Name of the picture.
+        Name of the picture's channel.
     compression, header_compression
-        Of pictures and data header.
+        Compressions of pictures and data header.
     pulses
         Number of pulses to send; 0: without end.
     truth
-        Takes what is true of each.
+        Table that gets the true values of each pulse; None: none.
     stop
-        Ends the sending.
+        Event that ends the sending when it is set.
 
     Returns
     -------
@@ -135,7 +135,7 @@ def send_pulses(
 
 
 def _framing(source: SimSource, channel: str, encoder: Encoder) -> Callable[[Pulse], list[Any]]:
-    """Return what makes a pulse's frames; the pictures of a reel are compressed once."""
+    """Return a function that encodes a pulse; each picture of a reel is compressed once only."""
     packed: dict[int, RawChannel] = {}
 
     def frames_of(pulse: Pulse) -> list[Any]:
@@ -153,7 +153,7 @@ def _framing(source: SimSource, channel: str, encoder: Encoder) -> Callable[[Pul
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return 0, or 2 when it cannot be used."""
+    """Run the command line; return 0, or 2 if an argument cannot be used."""
     args = _parser().parse_args(arguments)
     log_to_stderr(args.verbose)
     try:
@@ -191,7 +191,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _source(args: argparse.Namespace) -> SimSource:
-    """Return the source, its pool of noise and its reel rendered."""
+    """Return the source, with its pool of noise and its reel rendered."""
     columns, _, rows = args.size.partition("x")
     if not (columns.isdigit() and rows.isdigit()):
         raise ConfigError(f"--size {args.size}: expected COLUMNSxROWS, such as 2560x2160")

@@ -1,4 +1,4 @@
-"""What a picture of the spectrometer camera is processed with, checked when it is made."""
+"""Settings with which a picture of the spectrometer camera is processed."""
 
 import hashlib
 import math
@@ -22,54 +22,55 @@ CHOICES: dict[str, Any] = {
     "fit": Fit,
     "weighting": Weighting,
 }
-"""The settings that are one of some words, and these words."""
+"""Settings whose value is one of a few words, and the type with these words."""
 PULSES_MAX = 10_000
 """Maximum number of pulses averaged for a background."""
 NAME_BYTES_MAX = 512
-"""Of a background's name in UTF-8: what files of spectra have room for."""
+"""Maximum length of a background's name in UTF-8, bytes: files of spectra have room for it."""
 
 
 @dataclass(frozen=True, eq=False)
 class Settings:
-    """What a picture is processed with; never changes, `dataclasses.replace` makes another.
+    """Settings of the processing. An object never changes; `dataclasses.replace` makes another.
 
     Parameters
     ----------
     roi
-        Rows [ymin, ymax) of the picture that are summed; (0, 0) is the whole.
+        Rows [ymin, ymax) of the picture that are summed; (0, 0): all rows.
     background
-        (rows, columns) of numbers as measured; None: nothing is taken off. Kept as uint16, int64,
-        float32 or float64, whichever holds its values exactly. What is taken off is
-        `background_used`.
+        Background as it was measured, (rows, columns); None: none is subtracted. It is kept as
+        uint16, int64, float32 or float64, the first of these that holds its values exactly. What is
+        subtracted is `background_used`.
     background_name
         Label of the background, at most 512 bytes of UTF-8 without control characters.
     background_mode
-        clipped: max(pixel - background, 0) for each pixel, as the old service has it (biased by
-        0.4 times the noise per row), a background with fractions rounded, at least 0;
-        signed: pixel - background; none: it is not taken off.
+        clipped: max(pixel - background, 0) for each pixel, as in the old service. A background with
+        fractions is rounded, to 0 or more. Where there is no light, the sum of a column is too
+        large by 0.4 times a pixel's noise for each row.
+        signed: pixel - background. none: the background is not subtracted.
     smoothing
-        savgol: Savitzky-Golay, 51 columns, order 3, polynomial at the ends, before the fit; none.
+        savgol: before the fit the spectrum is smoothed by a Savitzky-Golay filter of 51 columns and
+        order 3, with a polynomial at the ends. none: it is not smoothed.
     fit
-        gaussian: least squares; robust: Huber's loss on the spectrum as it is (never smoothed),
-        spikes far off and saturated columns left out.
+        gaussian: least squares. robust: Huber's loss, without distant spikes and saturated columns,
+        on the spectrum that is not smoothed, whatever `smoothing` says.
     weighting
-        Of the gaussian fit. uniform: all columns alike; noise: by the noise of each column, as
-        estimated from the spectrum; auto: noise when the spectrum is not smoothed and the uniform
-        fit leaves nothing but noise, else uniform.
+        Weights of the columns in the gaussian fit. uniform: all are equal. noise: from the noise
+        of each column, which is estimated from the spectrum. auto: noise if the residuals of the
+        uniform fit are nothing but noise, else uniform. With `smoothing` it is always uniform.
     axis
-        (columns,) photon energy, eV, rising or falling; None: figures are in pixels.
+        Photon energy of each column, (columns,) eV, rising or falling; None: figures are in pixels.
     signal_per_row
-        A spectrum whose maximum is not this many counts for each row of the whole picture above
-        its minimum has no signal (1.5 in the old service).
+        A spectrum has a signal only if its maximum - minimum is above this number of counts times
+        the rows of the whole picture (1.5 in the old service).
     saturation
-        Pixels of this value or more are saturated, 4095 of a 12-bit camera; None, or 0: the
-        greatest of an integer dtype.
+        Least value of a saturated pixel, such as 4095 of a 12-bit camera. None or 0: the greatest
+        value of an integer dtype; pixels of a floating-point dtype are then never saturated.
 
     Raises
     ------
     ConfigError
-        If the ROI is upside down, the background is not an array of finite numbers of two
-        dimensions, the axis is not finite and rising or falling throughout, or a name is unknown.
+        If a value is not allowed. The message names the setting.
     """
 
     roi: tuple[int, int] = (0, 0)
@@ -83,7 +84,7 @@ class Settings:
     signal_per_row: float = 1.5
     saturation: float | None = None
     background_used: NDArray[Any] | None = field(init=False, repr=False)
-    """What is taken off before the sum: derived, so that the order of changes plays no part."""
+    """What is subtracted before the sum, computed from `background` and `background_mode`."""
 
     def __post_init__(self) -> None:
         checked: dict[str, Any] = {"roi": _roi(self.roi)}
@@ -110,16 +111,16 @@ class Settings:
             object.__setattr__(self, name, value)
 
     def is_same(self, other: "Settings") -> bool:
-        """Say whether every setting has an equal value."""
+        """Return whether every setting has an equal value."""
         return all(
             _equal(getattr(self, each.name), getattr(other, each.name))
             for each in fields(self)
-            if each.init  # others follow from them
+            if each.init  # the others are computed from these
         )
 
     @cached_property
     def background_digest(self) -> str:
-        """`digest_of` the background; empty without one."""
+        """`digest_of` of the background; empty if there is none."""
         return "" if self.background is None else digest_of(self.background_name, self.background)
 
 
@@ -146,7 +147,7 @@ def _equal(one: Any, other: Any) -> bool:
 
 
 def _check_name(name: Any) -> None:
-    """Check that a name can be kept in HDF5 and shown by every endpoint."""
+    """Check that a name can be stored in HDF5 and published by every endpoint."""
     if not isinstance(name, str):
         raise ConfigError(f"background_name: {name!r} is not text")
     size = len(name.encode(errors="replace"))
@@ -158,7 +159,7 @@ def _check_name(name: Any) -> None:
 
 
 def as_background(background: ArrayLike) -> NDArray[Any]:
-    """Return pixels as settings keep them, read-only.
+    """Return the pixels of a background as `Settings` keep them, read-only.
 
     Parameters
     ----------
@@ -168,12 +169,12 @@ def as_background(background: ArrayLike) -> NDArray[Any]:
     Returns
     -------
     numpy.ndarray
-        uint16, int64, float32 or float64, whichever holds the values exactly.
+        uint16, int64, float32 or float64, the first of these that holds the values exactly.
 
     Raises
     ------
     ConfigError
-        If it is something else.
+        If the background is something else.
     """
     try:
         given = np.asarray(background)
@@ -201,10 +202,10 @@ def digest_of(name: str, pixels: NDArray[Any]) -> str:
 
 
 def _used(background: NDArray[Any] | None, mode: BackgroundMode) -> NDArray[Any] | None:
-    """Return the pixels to take off, read-only.
+    """Return the pixels to subtract, read-only.
 
-    Clipped per pixel, whole numbers are what the old service has, and faster; signed, the mean's
-    fractions count.
+    With ``clipped`` they are whole numbers, as in the old service, which is also faster. With
+    ``signed`` the fractions of a mean picture count.
     """
     if background is None or mode == "none":
         return None

@@ -1,4 +1,4 @@
-"""Savitzky-Golay smoothing of a spectrum, a polynomial at the ends (Anal. Chem. 36 (1964) 1627)."""
+"""Savitzky-Golay smoothing (Anal. Chem. 36 (1964) 1627), with a polynomial at the ends."""
 
 from functools import lru_cache
 
@@ -14,8 +14,8 @@ ORDER = 3
 def filter_of(columns: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the filter for a spectrum of some width.
 
-    Narrower than the window of 51 columns, the widest odd window that fits is used; below five
-    columns there is nothing to smooth.
+    The window has 51 columns, or the largest odd number of columns that fits into a narrower
+    spectrum. A spectrum with fewer than five columns is not smoothed.
 
     Parameters
     ----------
@@ -27,7 +27,7 @@ def filter_of(columns: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     half : (h + 1,) float64
         The symmetric coefficients, from the middle to the end, h = half a window.
     ends : (h, 2 h + 1) float64
-        Row i gives the value i columns from the end from the outermost window.
+        Row i has the coefficients of the outermost window for the value i columns from the end.
     """
     window = min(WINDOW, columns - 1 + columns % 2)
     if window < ORDER + 2:
@@ -47,7 +47,7 @@ def smooth_into(
     ends: NDArray[np.float64],
     smoothed: NDArray[np.float64],
 ) -> None:
-    """Smooth (W,) `spectrum` into (W,) `smoothed`, with what `filter_of` gave for W."""
+    """Smooth (W,) `spectrum` into (W,) `smoothed`, with the filter of `filter_of` for W."""
     columns, reach = spectrum.size, half.size - 1
     inner = columns - 2 * reach
     middle, target = spectrum[reach : reach + inner], smoothed[reach : reach + inner]

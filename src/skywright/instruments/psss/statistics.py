@@ -22,11 +22,11 @@ HBAR_EV_FS = 0.6582119569
 LENGTH_TIMES_WIDTH = 4.0 * math.sqrt(2.0) * math.log(2.0) * HBAR_EV_FS
 """eV fs: pulse length times width of a spike, both FWHM."""
 LAGS = 64
-"""Columns over which the correlation is followed."""
+"""Number of lags of the correlation, in columns, from 0."""
 NOISE_HEIGHT = 6.0
-"""Between two spikes the spectrum falls by more than this multiple of a column's noise."""
+"""Multiple of a column's noise in the depth by which the spectrum must fall between two spikes."""
 PART_OF_HIGHEST = 0.05
-"""And by more than this part of the height of the highest spike."""
+"""Part of the height of the highest spike that is added to this depth."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +36,10 @@ class Spikes:
     Parameters
     ----------
     count
-        Maxima that stand out of the noise and of each other.
+        Number of maxima that are above the noise and separated from each other.
     width
-        Median FWHM of those that fall to half their height on both sides, columns; NaN if none
-        does.
+        Median FWHM, in columns, of the spikes that fall to half their height on both sides; NaN if
+        none does.
     positions
         (count,) columns of the maxima.
     """
@@ -52,8 +52,9 @@ class Spikes:
 def find_spikes(spectrum: NDArray[np.float64]) -> Spikes:
     """Find the spikes of a spectrum that is not smoothed.
 
-    A maximum is a spike when the spectrum falls on both sides by 6 standard deviations of a column
-    (estimated from fourth differences, in the dark and in the light) and 5 % of the highest spike.
+    A maximum is a spike if the spectrum falls on both sides by 6 standard deviations of a column
+    plus 5 % of the height of the highest spike. The standard deviations are estimated from fourth
+    differences, in dark and in bright columns.
 
     Parameters
     ----------
@@ -75,7 +76,7 @@ def find_spikes(spectrum: NDArray[np.float64]) -> Spikes:
 
 
 def baseline(spectrum: NDArray[np.float64]) -> float:
-    """Return the mean of the darkest tenth of up to 96 whole bins of columns, counts."""
+    """Return the mean of the darkest tenth of at most 96 bins of columns, counts."""
     size = -(-len(spectrum) // 96)
     whole = len(spectrum) // size * size
     bins = np.sort(np.asarray(spectrum[:whole], np.float64).reshape(-1, size).mean(axis=1))
@@ -83,7 +84,7 @@ def baseline(spectrum: NDArray[np.float64]) -> float:
 
 
 def autocorrelation(spectrum: NDArray[np.float64], lags: int = LAGS) -> NDArray[np.float64]:
-    """Return sums over columns of I(x) I(x + lag), the baseline taken off.
+    """Return the sums over columns of I(x) I(x + lag), with I above the baseline.
 
     Parameters
     ----------
@@ -106,20 +107,20 @@ def autocorrelation(spectrum: NDArray[np.float64], lags: int = LAGS) -> NDArray[
 def second_order_correlation(
     mean_spectrum: NDArray[np.float64], mean_autocorrelation: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Return g2 of the intensity over pulses, for each lag, the columns weighted by their light.
+    """Return g2 of the pulses for each lag, with columns weighted by their light.
 
     Parameters
     ----------
     mean_spectrum
-        (W,) mean of the spectra, each with its baseline taken off.
+        (W,) mean of the spectra above their baselines.
     mean_autocorrelation
         (L,) mean of their `autocorrelation`.
 
     Returns
     -------
     (L,) float64
-        At lag 0 shot and read noise are in it. 1 where there is no correlation; jitter of energy
-        and center from pulse to pulse adds to all lags. NaN when there is no light.
+        g2; 1 if there is no correlation, NaN if there is no light. Lag 0 includes shot and read
+        noise. The jitter of energy and center from pulse to pulse adds to all lags.
     """
     expected = np.zeros(len(mean_autocorrelation))
     correlate(np.asarray(mean_spectrum, np.float64), expected)
@@ -129,11 +130,11 @@ def second_order_correlation(
 
 
 def correlation_width(g2: NDArray[np.float64]) -> float:
-    """Return the FWHM of g2 - 1, in columns; NaN when there is no correlation to be seen.
+    """Return the FWHM of g2 - 1, in columns; NaN if there is no correlation.
 
-    Of the Gaussian that goes best through the lags from 1 on down to a quarter of its height; lag
-    0 holds the noise. What g2 comes down to, its lowest mean of 5 lags, counts as no correlation:
-    the jitter of the machine is in all lags.
+    It is the FWHM of a Gaussian, fitted to the lags from 1 on at which g2 is above a quarter of its
+    height at lag 1; lag 0 includes the noise. Heights are above the lowest mean of 5 lags, because
+    the jitter of the machine adds to all lags.
     """
     if len(g2) < 8 or not np.isfinite(g2).all():
         return math.nan
@@ -157,14 +158,15 @@ def pulse_length_fs(
     width_ev
         FWHM of a spike, or of g2 - 1.
     resolution_ev
-        FWHM of the spectrometer's response; enters a spike once, a correlation twice, in squares.
+        FWHM of the spectrometer's response. Its square is subtracted once from that of a spike's
+        width, and twice from that of the width of g2 - 1.
     of_correlation
-        `width_ev` is of g2 - 1.
+        True: `width_ev` is the width of g2 - 1.
 
     Returns
     -------
     float
-        fs; infinite when the spikes are no wider than the resolution, NaN for NaN.
+        Pulse length, fs; infinite if the spikes are no wider than the resolution, NaN for NaN.
     """
     squared = width_ev**2 - (2.0 if of_correlation else 1.0) * resolution_ev**2
     if math.isnan(squared):
@@ -189,16 +191,16 @@ class RunningAverage:
 
     @property
     def count(self) -> int:
-        """Spectra in the mean."""
+        """Number of spectra in the mean."""
         return min(self._added, self.pulses)
 
     @property
     def ends_block(self) -> bool:
-        """Whether the mean is that of a block: blocks of N spectra follow each other."""
+        """Whether the last N spectra are a block: blocks are successive and do not overlap."""
         return self._added > 0 and self._added % self.pulses == 0
 
     def add(self, spectrum: NDArray[Any]) -> None:
-        """Take in a spectrum; one of another width than the last begins anew."""
+        """Add a spectrum; with another width than the last one, the mean begins again."""
         if len(spectrum) != len(self._sum):
             self._ring = np.zeros((self.pulses, len(spectrum)))
             self._sum = np.zeros(len(spectrum))
@@ -209,7 +211,7 @@ class RunningAverage:
         self._sum += row
         self._added += 1
         if self.ends_block:
-            self._sum = self._ring.sum(axis=0)  # fractions leave rounding errors behind
+            self._sum = self._ring.sum(axis=0)  # removes the rounding errors of fractions
 
     def mean(self) -> NDArray[np.float64] | None:
         """Return (W,) counts; None before the first spectrum."""
@@ -250,10 +252,10 @@ def walk_spikes(
     positions: NDArray[np.int64],
     widths: NDArray[np.float64],
 ) -> int:
-    """Walk up and down (W,) `light`; fill in the maxima and their FWHM, return their number.
+    """Fill in the positions and FWHM of the spikes in (W,) `light`; return their number.
 
-    A maximum counts once the walk has come up to it, and down from it, by the height that noise
-    does not reach.
+    A maximum is a spike if the spectrum rises before it and falls after it by more than the height
+    that noise reaches.
     """
     least = PART_OF_HIGHEST * np.max(light)
     count, top, bottom, rising = 0, 0, 0, True

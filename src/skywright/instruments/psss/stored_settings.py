@@ -1,4 +1,4 @@
-"""The settings that a run's pulses were made with, read again from the file beside its spectra."""
+"""Reads the settings with which a run's pulses were processed from the file beside its spectra."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,7 +15,7 @@ from skywright.instruments.psss.settings import CHOICES, Settings
 
 
 class StoredSettings:
-    """Settings by their number. Rows never change, so each is read once, when it is asked for.
+    """The settings by their number. Rows never change, so each is read once, when it is needed.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ class StoredSettings:
         self._read: dict[int, Settings] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out what was read: a cluster's worker reads it again."""
+        """Return the state without the settings that were read; a cluster's worker reads them."""
         return {**vars(self), "_read": {}}
 
     def __getitem__(self, number: int) -> Settings:
@@ -79,23 +79,23 @@ class StoredSettings:
 
 
 def with_background(settings: Settings, where: str, name: str = "", digest: str = "") -> Settings:
-    """Return settings with the background of a file, or of a history if there was one.
+    """Return settings with the background of a file or of a history.
 
     Parameters
     ----------
     settings
-        Without background.
+        Settings without background.
     where
-        As of `StoredSettings`.
+        The parameter `background` of `StoredSettings`.
     name, digest
-        Of the background in the history; without digest none is taken off.
+        Name and digest of the background in the history; empty digest: none is subtracted.
 
     Raises
     ------
     DataError
-        If it cannot be read.
+        If the background cannot be read.
     ConfigError
-        If the history does not have it.
+        If the history does not have the background.
     """
     if not where:
         return settings

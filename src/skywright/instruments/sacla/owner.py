@@ -71,7 +71,7 @@ class Recent(NamedTuple):
 class _Shots(Owner[AnalyzedShot, AnalyzedShot]):
     """The owner of the shots; the trouble of its source is the message until it has passed."""
 
-    def status_message(self, result: AnalyzedShot) -> tuple[str, bool]:
+    def status_message(self, result: AnalyzedShot) -> tuple[str, bool] | None:
         """Return the message after a shot."""
         if trouble := self.source.trouble:  # type: ignore[attr-defined]  # of `AnalyzedShots`
             return trouble, True

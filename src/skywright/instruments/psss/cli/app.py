@@ -64,7 +64,7 @@ SERVE = (
 
 
 def add_pv_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what says which PVs are hosted, or put to another IOC."""
+    """Add the arguments for the PVs: those that are hosted, and those of another IOC."""
     group = parser.add_argument_group("PVs")
     add = group.add_argument
     add("--no-ca", action="store_true", help="neither host nor put PVs")
@@ -86,7 +86,7 @@ def add_pv_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 OLD_PUT_NAMES = ("output", "center", "fwhm", "ymin", "ymax", "axis")
-"""Of `PUT_NAMES`, those that the old service had."""
+"""The keys of `PUT_NAMES` that the old service had."""
 PUT_NAMES = {
     "output": "SPECTRUM_Y",
     "center": "SPECTRUM_CENTER",
@@ -124,8 +124,8 @@ PUT_NAMES = {
     "failures": "N_FAILURES",
     "rate": "RATE",
 }
-"""PVs of an existing IOC: the argument without ``--`` and ``-pv``, and the default's suffix, which
-is that of the hosted PV."""
+"""PVs of an existing IOC: the name of the argument without ``--`` and ``-pv``, and the suffix of
+the default, which is that of the hosted PV."""
 
 
 def run_service(args: argparse.Namespace) -> None:
@@ -134,7 +134,7 @@ def run_service(args: argparse.Namespace) -> None:
     Raises
     ------
     ConfigError
-        Naming the argument that cannot be used.
+        If an argument cannot be used; the message names it.
     """
     if args.put_pvs and args.no_ca:
         raise ConfigError("--put-pvs and --no-ca exclude each other")
@@ -191,9 +191,9 @@ def _check_caproto() -> None:
 
 
 def put_names(args: argparse.Namespace) -> dict[str, str]:
-    """Return the PVs of the existing IOC, by what they are.
+    """Return the names of the PVs of the existing IOC, by the keys of `PUT_NAMES`.
 
-    One that the old service did not have, named "", is left alone.
+    A PV that the old service did not have is left out if its argument is "".
     """
     prefix = args.prefix.rstrip(":")
     given = {name: getattr(args, f"{name}_pv") for name in PUT_NAMES}

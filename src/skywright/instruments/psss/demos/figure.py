@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from skywright.instruments.psss.demos.spectra import Acquired
 
 SHOWN = 300
-"""Pulses in the waterfall."""
+"""Number of pulses in the waterfall."""
 FWHM_PER_SIGMA = 2.3548200450309493
 DATA, FIT, TRUTH = "#9aa5b1", "#d1495b", "#1d3557"
 

@@ -18,18 +18,19 @@ SEED, PULSES, DARK = 5, 800, 20
 ROI = (900, 1260)
 """Rows with the line: its middle is row 1080, and it is 120 rows high."""
 CENTER_LIMIT_EV, WIDTH_LIMIT = 0.15, 0.03
-"""By how much the means may be off: 800 pulses with some 60 modes each, and jitter of both."""
+"""Limits of the errors of mean center and width, for 800 pulses with some 60 modes each and jitter
+of both."""
 
 
 def iocs() -> dict[str, IocSettings]:
-    """Return the spectrometer, over its twin."""
+    """Return the IOC of the spectrometer, with the simulated instrument."""
     args = ("--source", "sim", "--seed", str(SEED))
     return {"psss": IocSettings(module="iocs.psss", prefix="PSSS1:", args=args)}
 
 
 @dataclass(frozen=True, eq=False)
 class Acquired:
-    """What the catalog holds of an acquisition, and what is true of its pulses.
+    """Data of an acquisition in the catalog, and true values of its pulses.
 
     Parameters
     ----------
@@ -38,17 +39,17 @@ class Acquired:
     spectra
         (n, columns) counts.
     center, fwhm, amplitude, offset
-        (n,) of the fits, eV and counts; NaN without.
+        Figures of the fits, (n,), eV and counts; NaN without a fit.
     good
-        (n,) the fit has settled.
+        Whether the status of the fit is OK, (n,).
     pulse_ids
-        (n,).
+        Pulse ids, (n,).
     true_center, true_fwhm
-        (n,) of the envelopes, eV.
+        True center and width of the envelopes, (n,) eV.
     true_length_fs
         Mean length of the pulses, FWHM.
     mean
-        Results of the analysis: of the mean spectrum, and statistics of the spikes.
+        Results of the analysis that are single values.
     mean_spectrum
         (columns,) counts.
     """
@@ -69,7 +70,7 @@ class Acquired:
 
 
 def run(session: Mapping[str, Any]) -> list[DemoResult]:
-    """Take a background in the dark, then every pulse of eight seconds."""
+    """Take a background in the dark, then record every pulse of eight seconds."""
     engine, psss = session["RE"], session["psss"]
     session["psss_spectra"].wait_ready()
     _prepare(session)
@@ -94,7 +95,7 @@ def _prepare(session: Mapping[str, Any]) -> None:
 
 
 def read_back(raw: Any, derived: Any, axis: NDArray[np.float64]) -> Acquired:
-    """Read an acquisition out of the catalog, and compute what is true of the same pulses."""
+    """Read an acquisition from the catalog, and compute the true values of its pulses."""
     from skywright.instruments.psss.processing import FitStatus
     from skywright.instruments.psss.twin.sase import SpectrumModel
     from skywright.instruments.psss.twin.settings import InstrumentSettings
@@ -103,7 +104,7 @@ def read_back(raw: Any, derived: Any, axis: NDArray[np.float64]) -> Acquired:
     stream = raw["primary"].read([f"psss_{name}" for name in names])
     columns = {name: stream[f"psss_{name}"].values for name in names}
     model = SpectrumModel(InstrumentSettings())
-    # The twin draws all of a pulse from its id, so the truth needs no PV.
+    # The twin makes a pulse from its id, so the true values need no PV
     generators = (
         np.random.Generator(np.random.Philox(key=[SEED, int(i)])) for i in columns["pulse_id"]
     )
@@ -133,7 +134,7 @@ def read_back(raw: Any, derived: Any, axis: NDArray[np.float64]) -> Acquired:
 def _result(
     uid: str, derived_uid: str, found: Acquired, picture: Path, exit_status: str
 ) -> DemoResult:
-    """Compare: the mean of the centers, and the width of the mean spectrum, against the truth."""
+    """Compare the mean of the centers and the width of the mean spectrum with the true values."""
     good = found.good
     center = float(found.center[good].mean()) if good.any() else math.nan
     true_center = float(found.true_center.mean())

@@ -1,4 +1,4 @@
-"""Settings that survive a restart: ROI, axis, modes and the name of the background."""
+"""Stores the settings for the next start: ROI, axis, modes and the name of the background."""
 
 import threading
 from pathlib import Path
@@ -20,17 +20,17 @@ DIGEST = "background_digest"
 
 
 class Autosave:
-    """Restores settings at once, and writes them to a file whenever they have changed.
+    """Restores the settings from a file, and writes them to it after each change.
 
     Parameters
     ----------
     path
-        JSON file; one that cannot be read, or a value in it that is refused, is left out, and the
-        owner's message says so.
+        JSON file. If it cannot be read, or a value in it is refused, the message of the owner says
+        so.
     processor
-        Whose settings they are.
+        Owner of the pulses, which has the settings.
     parameters
-        Through which they are restored.
+        Parameters that set the restored values.
     """
 
     def __init__(self, path: Path, processor: Processor, parameters: Parameters) -> None:
@@ -43,7 +43,7 @@ class Autosave:
         self._thread.start()
 
     def close(self) -> None:
-        """Write what has changed, and end."""
+        """Write the last change, and end."""
         self._over.set()
         self._thread.join(2.0)
 

@@ -1,4 +1,4 @@
-"""The service's counts for Prometheus, read from the owner when they are asked for."""
+"""Metrics of the service for Prometheus, read from the owner at each request."""
 
 from collections.abc import Iterator
 
@@ -56,7 +56,7 @@ class _Pulses(Collector):
 
 
 def make_registry(processor: Processor) -> CollectorRegistry:
-    """Return what `prometheus_client.generate_latest` reads."""
+    """Return the registry for `prometheus_client.generate_latest`."""
     registry = CollectorRegistry()
     registry.register(_Pulses(processor))
     return registry

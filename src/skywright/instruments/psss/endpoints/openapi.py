@@ -56,7 +56,7 @@ def describe(record: type[BaseModel], load: type[BaseModel]) -> dict[str, Any]:
     Parameters
     ----------
     record, load
-        Bodies of POST /background/record and /background/load.
+        Models of the bodies of POST /background/record and /background/load.
     """
     rows: list[tuple[str, str, str, dict[str, Any] | None, dict[str, Any]]] = [
         ("post", "/start", "Start the processing.", None, {}),

@@ -1,4 +1,4 @@
-"""Command line of the PSSS service, and the source that it names."""
+"""Command line of the PSSS service, and the source that it selects."""
 
 import argparse
 from pathlib import Path
@@ -20,14 +20,14 @@ def add_service_arguments(
     output_port: int = OUTPUT_PORT,
     rest_port: int = REST_PORT,
 ) -> None:
-    """Add what `make_source` and `Service` read, but for prefix, host, seed and speed.
+    """Add the arguments that `make_source` and `Service` read, except prefix, host, seed and speed.
 
     Parameters
     ----------
     parser
-        Gets the arguments.
+        Parser that gets the arguments.
     source, output_port, rest_port
-        Defaults; port 0 takes a free one.
+        Defaults; port 0: a free one.
     """
     group = parser.add_argument_group("pulses")
     add = group.add_argument
@@ -99,12 +99,12 @@ def _count(text: str) -> int:
 
 
 def make_source(args: argparse.Namespace) -> Source[Pulse]:
-    """Return the source that the arguments name.
+    """Return the source that the arguments select.
 
     Raises
     ------
     ConfigError
-        Naming the argument that is missing or wrong.
+        If an argument is missing or wrong; the message names it.
     """
     if args.source == "sim":
         return _simulated(args)
@@ -136,12 +136,12 @@ def make_source(args: argparse.Namespace) -> Source[Pulse]:
 
 
 def channel_prefix(prefix: str) -> str:
-    """Return the prefix without its colon, as channels have it.
+    """Return the prefix of the channels, which has no colon at its end.
 
     Raises
     ------
     ConfigError
-        If there is none.
+        If the prefix is empty.
     """
     bare = prefix.rstrip(":")
     if not bare:

@@ -1,4 +1,4 @@
-"""The parameters of the REST API: settings of the processing, and whatever else clients keep."""
+"""The parameters of the REST API: settings of the processing, and other values of clients."""
 
 import threading
 from collections.abc import Mapping
@@ -15,18 +15,18 @@ SETTINGS = (
     *("roi", "background_mode", "smoothing", "fit", "weighting", "axis", "signal_per_row"),
     "saturation",
 )
-"""Names that are settings of the processing; every other name is only kept and given back."""
+"""Parameters that are settings of the processing; all others are only stored and returned."""
 
 
 class Parameters:
-    """What clients have set; any thread.
+    """The parameters that clients have set. Thread-safe.
 
     Parameters
     ----------
     processor
-        Whose settings they are.
+        Owner of the pulses, which has the settings.
     history
-        Backgrounds that can be chosen by name.
+        Backgrounds that can be selected by name.
     """
 
     def __init__(self, processor: Processor, history: History) -> None:
@@ -37,7 +37,7 @@ class Parameters:
         self._given: set[str] = set()
 
     def as_json(self) -> dict[str, Any]:
-        """Return all parameters: the background's name, and those that were ever set."""
+        """Return the background's name and all parameters that were ever set."""
         settings = self.processor.settings
         with self._lock:
             values = {name: getattr(settings, name) for name in SETTINGS if name in self._given}
@@ -70,7 +70,7 @@ class Parameters:
             self._kept |= others
 
     def _background(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the change that the name of a background asks for."""
+        """Return the change of settings to the wanted background; {} if it stays the same."""
         if BACKGROUND not in wanted:
             return {}
         name = wanted[BACKGROUND]
@@ -81,12 +81,12 @@ class Parameters:
         return _with(self.history.load(name) if name else None)
 
     def use(self, background: Background | None) -> None:
-        """Process with a background from the next pulse on; None: without."""
+        """Use a background from the next pulse on; None: no background."""
         self.processor.change(**_with(background))
 
 
 def _with(background: Background | None) -> dict[str, Any]:
-    """Return the change of settings to a background; None: to none."""
+    """Return the change of settings to a background; None: no background."""
     if background is None:
         return {"background": None, "background_name": ""}
     return {"background": background.pixels, "background_name": background.info.name}
@@ -98,7 +98,7 @@ def read_object(body: bytes) -> dict[str, Any]:
     Raises
     ------
     ConfigError
-        If it is something else.
+        If the body is something else.
     """
     try:
         value = orjson.loads(body)

@@ -1,7 +1,7 @@
-"""Nested JSON lists to pixels, in a process of its own when there are many.
+"""Converts nested JSON lists to pixels, for large lists in another process.
 
-30 MB of JSON are 5.5 million Python objects: made in the service they would hold up every pulse for
-a second and leave their memory behind.
+30 MB of JSON become 5.5 million Python objects. In the process of the service they would delay
+every pulse for a second, and their memory would not be freed.
 """
 
 import subprocess
@@ -18,18 +18,18 @@ from skywright.errors import DataError
 from skywright.processes.child import start_module
 
 SMALL_BYTES = 200_000
-"""Bodies up to here are read in the service itself."""
+"""Bodies up to this size are read in the process of the service."""
 _REFUSED = 3
 
 
 @dataclass(frozen=True)
 class Upload:
-    """What a client sent as the background.
+    """A background that a client has sent.
 
     Parameters
     ----------
     name
-        A label.
+        Label.
     pixels
         (rows, columns) uint16; None clears the background.
     """
@@ -49,7 +49,7 @@ def parse_upload(body: bytes) -> Upload:
     Raises
     ------
     DataError
-        Naming the field that is missing or wrong.
+        If a field is missing or wrong; the message names it.
     """
     try:
         message = orjson.loads(body)
@@ -68,12 +68,12 @@ def parse_upload(body: bytes) -> Upload:
 
 
 def to_pixels(data: Any) -> NDArray[np.uint16]:
-    """Return nested lists as (rows, columns) uint16, fractions cut.
+    """Return nested lists as (rows, columns) uint16, without fractions.
 
     Raises
     ------
     DataError
-        If they are no picture, or a value is outside 0..65535.
+        If the lists are no picture, or a value is outside 0..65535.
     """
     try:
         values = np.array(data)
@@ -94,7 +94,7 @@ def to_pixels(data: Any) -> NDArray[np.uint16]:
 
 
 class Parser:
-    """Reads one body as it arrives; use `close` in any case."""
+    """Reads one body as it arrives. `close` must be called in any case."""
 
     def __init__(self, expected_bytes: int | None) -> None:
         self._body = bytearray()
@@ -107,7 +107,7 @@ class Parser:
             )
 
     async def feed(self, piece: bytes) -> None:
-        """Take a piece of the body."""
+        """Add a piece of the body."""
         if self._process is None:
             self._body += piece
             return
@@ -120,16 +120,16 @@ class Parser:
         try:
             while rest:
                 rest = rest[self._process.stdin.write(rest) :]
-        except BrokenPipeError:  # its end is said in `result`
+        except BrokenPipeError:  # `result` reports why the process has ended
             return
 
     async def result(self) -> Upload:
-        """Return what the body said, when it is complete.
+        """Return the background of the complete body.
 
         Raises
         ------
         DataError
-            If it is no background.
+            If the body is no background.
         """
         if self._process is None:
             return await anyio.to_thread.run_sync(parse_upload, bytes(self._body))

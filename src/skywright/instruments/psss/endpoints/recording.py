@@ -10,19 +10,19 @@ CANCEL_S = 5.0
 
 
 class BackgroundRecorder:
-    """Records backgrounds and uses them, one at a time; any thread.
+    """Records backgrounds and uses them, one at a time. Thread-safe.
 
     Parameters
     ----------
     parameters
-        Of the processing.
+        Parameters of the processing.
     """
 
     def __init__(self, parameters: Parameters) -> None:
         self._parameters = parameters
         self._changed = threading.Condition()
         self._cancelled: threading.Event | None = None
-        """Cancels the recording under way; None: there is none."""
+        """Event that cancels the recording in progress; None: there is none."""
 
     def record(
         self,
@@ -36,26 +36,26 @@ class BackgroundRecorder:
         Parameters
         ----------
         pulses
-            Pictures to take.
+            Number of pictures.
         name
-            Label; empty makes one of the date.
+            Label; empty: a label with the date.
         limit_s
-            Time to wait for them; None: as `record_limit_s` has it.
+            Timeout, s; None: `record_limit_s`.
         cancelled
-            Cancels this recording when it is set.
+            Event that cancels this recording when it is set.
 
         Returns
         -------
         Background
-            The one in use; not yet in the history.
+            The background, which is in use and not yet in the history.
 
         Raises
         ------
         ConfigError
             If the number of pulses is not allowed.
         HardwareError
-            If a background is being recorded, not enough pictures of one size come in time, or the
-            recording is cancelled; the last background stays in use.
+            If another recording is in progress, not enough pictures of one size come in time, or
+            the recording is cancelled. The last background then stays in use.
         """
         cancelled = cancelled or threading.Event()
         with self._changed:
@@ -73,12 +73,12 @@ class BackgroundRecorder:
         return found
 
     def cancel(self) -> None:
-        """Cancel the recording under way, if any, and return when it is over.
+        """Cancel the recording in progress, if any, and return when it has ended.
 
         Raises
         ------
         HardwareError
-            If it does not end within `CANCEL_S`.
+            If the recording does not end within `CANCEL_S`.
         """
         with self._changed:
             cancelled = self._cancelled

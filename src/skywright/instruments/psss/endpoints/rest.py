@@ -1,7 +1,7 @@
-"""The REST API of the PSSS service, as its old clients know it, and what is new beside it.
+"""The REST API of the PSSS service: that of the old service, and further paths.
 
-Whatever a handler refuses is HTTP 200 with ``"state": "error"`` and the reason in ``status``: the
-old clients look at nothing else.
+A request that a handler refuses is answered with HTTP 200, ``"state": "error"`` and the reason in
+``status``: the old clients read nothing else.
 """
 
 import asyncio
@@ -41,9 +41,9 @@ logger = logging.getLogger(__name__)
 
 BODY_BYTES_MAX = 80_000_000
 UPLOADS_MAX = 3
-"""At the same time: each takes a process with the body's numbers as objects."""
+"""Maximum number of uploads at the same time; each may take a process with much memory."""
 SILENCE_LIMIT_S = 30.0
-"""Between two pieces of a body: a sender that hangs gives its place to others."""
+"""Timeout, s, between two pieces of a body, so that a sender that hangs does not block others."""
 CORS = {
     "Access-Control-Allow-Origin": "*",
     "Access-Control-Allow-Methods": "GET, POST, OPTIONS",
@@ -55,20 +55,20 @@ Handler = Callable[[Request], Awaitable[Mapping[str, Any]]]
 
 @dataclass(frozen=True)
 class Api:
-    """What the API talks to.
+    """The parts of the service that the API uses.
 
     Parameters
     ----------
     processor
-        The owner.
+        Owner of the pulses.
     history
-        Of backgrounds.
+        History of the backgrounds.
     parameters
-        What clients have set.
+        Parameters that clients have set.
     background_recorder
         Records backgrounds from the pulses.
     facts
-        What /health says beside the state, such as ports.
+        Fields of /health beside the state, such as ports.
     health_parts
         Functions that return further fields of /health.
     """
@@ -127,7 +127,7 @@ def rest_app(api: Api) -> Starlette:
     Parameters
     ----------
     api
-        What it talks to.
+        Parts of the service.
     """
     from skywright.instruments.psss.endpoints.openapi import describe
 
@@ -164,7 +164,7 @@ def rest_app(api: Api) -> Starlette:
 
 
 class _Handlers:
-    """What the endpoints do; each returns the fields of its answer beside state and status."""
+    """Handlers of the paths; each returns the fields of its answer beside state and status."""
 
     def __init__(self, api: Api) -> None:
         self.api = api
@@ -243,7 +243,7 @@ class _Handlers:
         return {"background": await self._use(background)}
 
     async def _use(self, background: Background) -> dict[str, Any]:
-        """Process with a background, and keep it; one that cannot be kept is used all the same."""
+        """Use a background and write it to the history; it is used even if it cannot be written."""
         await anyio.to_thread.run_sync(self.api.parameters.use, background)
         return await self._keep(background)
 
@@ -280,7 +280,7 @@ class _Handlers:
 
 
 def _endpoint(api: Api, by_method: Mapping[str, Handler]) -> Handler:
-    """Return the endpoint of a path: answers OPTIONS, and gives errors as old clients expect."""
+    """Return the endpoint of a path. It answers OPTIONS, and errors as old clients expect them."""
 
     async def answer(request: Request) -> Any:
         handler = by_method.get("GET" if request.method == "HEAD" else request.method)
@@ -313,7 +313,7 @@ async def _html_error(request: Request, error: Exception) -> Response:
 
 
 async def _pieces(request: Request, most_bytes: int) -> Any:
-    """Yield the body as it arrives; HTTP 413 when it is too large, 408 when it stops coming."""
+    """Yield the body as it arrives; HTTP 413 if it is too large, 408 if its next piece is late."""
     too_large = HTTPException(413, f"The body is larger than {most_bytes} bytes")
     if int(request.headers.get("content-length") or 0) > most_bytes:
         raise too_large

@@ -1,4 +1,4 @@
-"""The PSSS service: one owner of the pulses with all endpoints but the PVs."""
+"""The PSSS service: the owner of the pulses with all endpoints except the PVs."""
 
 import argparse
 import logging
@@ -27,35 +27,35 @@ logger = logging.getLogger(__name__)
 
 
 class Service:
-    """What runs; `close` ends it.
+    """The running service, until `close`.
 
-    REST answers at once; kernels are compiled meanwhile, on a thread of their own.
+    The REST API answers at once; another thread compiles the kernels meanwhile.
 
     Parameters
     ----------
     args
-        Of `endpoints.options.add_service_arguments`, with ``prefix``, ``host``, ``seed``,
-        ``speed``.
+        Arguments of `endpoints.options.add_service_arguments`, with ``prefix``, ``host``, ``seed``
+        and ``speed``.
 
     Attributes
     ----------
     processor
-        The owner.
+        Owner of the pulses.
     averages
-        Over the last pulses.
+        Averages over the last pulses.
     parameters, history
-        What clients have set; backgrounds that were used.
+        Parameters that clients have set; backgrounds that were used.
     background_recorder
         Records backgrounds from the pulses.
     facts
-        What the ready line and /health say: ports in use.
+        Facts in the ready line and in /health, such as the ports in use.
     health_parts
         Functions that return further fields of /health.
 
     Raises
     ------
     ConfigError
-        Naming the argument that cannot be used.
+        If an argument cannot be used; the message names it.
     """
 
     def __init__(self, args: argparse.Namespace) -> None:
@@ -107,21 +107,21 @@ class Service:
         threading.Thread(target=self._warm_up, name="warm-up", daemon=True).start()
 
     def _warm_up(self) -> None:
-        """Compile what pulses would wait for."""
+        """Compile the kernels, so that no pulse waits for them."""
         processor = self.processor
         message, alarm = processor.idle_text, False
         try:
             warm_up()
             if isinstance(processor.source, SimSource):
                 processor.source.prepare()  # a start has a second only
-        except Exception as error:  # it may succeed with a pulse; if not, each says so
+        except Exception as error:  # it may succeed later; if not, each pulse reports it
             logger.exception("psss: kernels are not compiled")
             message, alarm = f"kernels are not compiled: {error}", True
         processor.report(message, alarm)
         processor.warm.set()
 
     def begin(self, auto_start: bool) -> None:
-        """Start the processing if that is wanted; an error is logged, and clients may start it."""
+        """With `auto_start`, start the processing. An error is logged; clients may try again."""
         if not auto_start:
             return
         try:
@@ -130,11 +130,11 @@ class Service:
             logger.error("psss: not started: %s", error)
 
     def close(self) -> None:
-        """Stop, hand on what was taken, free the ports."""
+        """Stop, publish the pulses that have arrived, and free the ports."""
         self.processor.close()
         if self.autosave is not None:
             self.autosave.close()
-        # Both give their clients a second: together they must not take two.
+        # Both wait up to a second for their clients: in parallel, this takes one second
         sending = threading.Thread(target=self.stream.close, name="psss-end")
         sending.start()
         if self.server is not None:
@@ -143,7 +143,7 @@ class Service:
 
 
 def default_history(prefix: str) -> Path:
-    """Return the directory of a prefix's backgrounds, below that of the store."""
+    """Return the directory for the backgrounds of a prefix, below the store's directory."""
     from skywright.config import load_settings
 
     return load_settings().directory / "psss" / prefix / "backgrounds"

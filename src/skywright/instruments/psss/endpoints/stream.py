@@ -1,4 +1,4 @@
-"""The output stream of the PSSS service: pictures as received and what was found in them."""
+"""The output stream of the PSSS service: the received pictures and their results."""
 
 import time
 from collections import deque
@@ -9,7 +9,7 @@ import numpy as np
 import orjson
 
 from skywright.instruments.psss.results import Result
-from skywright.instruments.psss.served import Statistics
+from skywright.instruments.psss.service_statistics import ServiceStatistics
 from skywright.wire.bsread import ChannelValue, Encoder
 from skywright.wire.bsread_sockets import QUEUE_BYTES, Sender
 
@@ -20,18 +20,18 @@ DELAYS_KEPT = 1000
 
 
 class StreamSink:
-    """Sends each result, with pulse id and time of its pulse, as one bsread message.
+    """Sends each result, with id and time of its pulse, as one bsread message.
 
-    A message that the reader is too slow for is dropped whole and counted, never waited for.
+    It never waits for a reader. If a reader is too slow, a whole message is dropped and counted.
 
     Parameters
     ----------
     prefix
-        Of the channels, without colon.
+        Prefix of the channels, without colon.
     statistics
-        Counts what was sent.
+        Counts the results that were sent.
     port
-        0 takes a free one.
+        Port of the results; 0: a free one.
     host
         Interface to bind.
     names
@@ -39,27 +39,27 @@ class StreamSink:
         ``.processing_parameters``; ``1.8``: ``PREFIX:SPECTRUM_Y``, ``_X``, ``_CENTER``, ``_FWHM``,
         ``processing_parameters``; ``both``.
     image_port
-        Pictures go out there, on a stream of their own; None sends them with the results.
+        Port of a separate stream of the pictures; None: they are sent with the results.
     kind
-        ``push`` shares the messages between the readers, ``pub`` gives all to each.
+        ``push``: each message goes to one of the readers. ``pub``: each goes to all readers.
     queue_bytes
-        Most that waits for a reader, for each stream.
+        Limit of the queue of messages for a reader, for each stream.
 
     Attributes
     ----------
     port, image_port
-        In use.
+        Ports in use.
 
     Raises
     ------
     ConfigError
-        If a port cannot be had.
+        If a port cannot be bound.
     """
 
     def __init__(
         self,
         prefix: str,
-        statistics: Statistics,
+        statistics: ServiceStatistics,
         port: int = 0,
         *,
         host: str = "127.0.0.1",
@@ -88,12 +88,12 @@ class StreamSink:
 
     @property
     def port(self) -> int:
-        """Where results go out."""
+        """Port of the results."""
         return self._sender.port
 
     @property
     def image_port(self) -> int | None:
-        """Where pictures go out on their own; None if they go with the results."""
+        """Port of the separate stream of the pictures; None if they are sent with the results."""
         return self._images.port if self._images else None
 
     def offer(self, result: Result) -> None:
@@ -112,21 +112,21 @@ class StreamSink:
             self._images.send(frames)
 
     def unsent(self) -> Mapping[str, int]:
-        """Return messages not sent, by cause."""
+        """Return the numbers of messages that were not sent, by cause."""
         unsent = dict(self._sender.drops)
         if self._images is not None:
             unsent |= {f"image {cause}": count for cause, count in self._images.drops.items()}
         return unsent
 
     def delays(self) -> dict[str, float]:
-        """Return the time from the begin of a pulse's processing to its handing to the socket, ms.
+        """Return the time from the start of a pulse's processing until its result is sent, ms.
 
-        The wait for a thread before it is not in it.
+        It does not include the wait for a thread before the processing.
 
         Returns
         -------
         dict
-            ``median`` and ``p99`` of the last `DELAYS_KEPT`; empty before the first.
+            ``median`` and ``p99`` of the last `DELAYS_KEPT` pulses; empty before the first one.
         """
         recent = list(self._delays_ms)
         if not recent:
@@ -135,15 +135,15 @@ class StreamSink:
         return {"median": round(float(median), 3), "p99": round(float(p99), 3)}
 
     def close(self) -> None:
-        """Send what waits, for a moment, and free the ports."""
+        """Send the waiting messages, within a short time, and free the ports."""
         self._sender.close()
         if self._images is not None:
             self._images.close()
 
     def _picture(self, result: Result) -> dict[str, Any]:
-        """Return the picture's channel: the bytes as received where there are any.
+        """Return the picture's channel, with the bytes that were received if there are any.
 
-        One that could not be decoded goes out as missing: a reader might die of it.
+        A picture that could not be decoded is sent as a missing value: a reader might fail on it.
         """
         name, pulse = f"{self._prefix}:{PICTURE}", result.pulse
         message = pulse.message if pulse.image is not None else None
@@ -178,7 +178,7 @@ class StreamSink:
         }
 
     def _value(self, name: str, value: Any) -> Any:
-        """Return a value to send; an absent array as missing, declared as the last one was."""
+        """Return a value to send; a missing array is declared like the last array."""
         if isinstance(value, float):
             return value
         if value is None or not value.size:
@@ -190,10 +190,10 @@ class StreamSink:
 
 
 def made_with_json(result: Result) -> str:
-    """Return the text of ``processing_parameters``: what a result was made with, and its status.
+    """Return the text of ``processing_parameters``: settings and status of a result, as JSON.
 
-    ``roi`` is [0, 0] when the whole picture was summed, ``background`` the name of the one that
-    was taken off, empty for none, whatever the settings asked for.
+    ``roi`` and ``background`` are what was applied. ``roi`` is [0, 0] if the whole picture was
+    summed. ``background`` is the name of the background that was subtracted; empty: none.
     """
     found, settings = result.spectrum, result.settings
     roi = settings.roi if settings.roi == found.roi else (0, 0)

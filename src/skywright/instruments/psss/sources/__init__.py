@@ -1,1 +1,1 @@
-"""Where pulses come from: the simulated instrument, a bsread stream, a file."""
+"""Sources of pulses: the simulated instrument, a bsread stream, a file."""

@@ -20,12 +20,12 @@ logger = logging.getLogger(__name__)
 
 
 class BsreadSource(PolledSource[Pulse]):
-    """The pictures of one channel of a stream.
+    """The pulses of a stream; one of its channels has the pictures.
 
-    A message without the channel, with a value that cannot be decoded, or without a time stamp,
-    gives a pulse that says so; it ends nothing. Every lost pulse is counted under one cause:
-    ``headless`` (its message came without its main header), ``garbage`` (its message cannot be
-    decoded for another reason), ``repeated`` (its id is that of the pulse before) or ``gap`` (it
+    If the channel is not in a message or its value cannot be decoded, the pulse has no picture. If
+    the message has no time stamp, the pulse has no time. Every lost pulse is counted under one
+    cause: ``headless`` (its message came without its main header), ``garbage`` (its message cannot
+    be decoded for another reason), ``repeated`` (its id is that of the pulse before) or ``gap`` (it
     never came).
 
     Parameters
@@ -37,17 +37,17 @@ class BsreadSource(PolledSource[Pulse]):
     kind
         ``pull`` of a PUSH, ``sub`` of a PUB.
     step
-        Pulse ids from one picture to the next: 1 at 100 Hz. None: the channel's ``modulo`` when it
-        is above 1, or else the smallest difference seen.
+        Difference between the pulse ids of successive messages: 1 at 100 Hz. None: the channel's
+        ``modulo`` if it is above 1, or else the smallest difference seen.
     queue_bytes
-        Most that waits to be taken.
+        Limit of the queue of received messages.
     energy_channel
         Name of the channel with the pulse's energy, uJ; empty: there is none.
 
     Raises
     ------
     ConfigError
-        By `open`, if zmq does not take the address.
+        Raised by `open` if zmq does not take the address.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class BsreadSource(PolledSource[Pulse]):
 
     @property
     def lost(self) -> Mapping[str, int]:
-        """Pulses that did not come through, by cause, since the object was made."""
+        """Number of lost pulses, by cause, since the object was made."""
         counts = {cause: number for cause, number in self._lost.copy().items() if number}
         if gap := self._gaps.missing:
             counts["gap"] = gap
@@ -107,7 +107,7 @@ class BsreadSource(PolledSource[Pulse]):
         return None
 
     def halt(self) -> None:
-        """Disconnect; a `next` under way in another thread ends with None."""
+        """Disconnect; a `next` in progress in another thread returns None."""
         with self._lock:
             receiver, self._receiver = self._receiver, None
         if receiver is not None:

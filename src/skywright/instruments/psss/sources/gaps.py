@@ -1,4 +1,4 @@
-"""How many pulses are missing between those that came."""
+"""Counts the pulses that are missing between those that came."""
 
 import logging
 from dataclasses import dataclass
@@ -6,16 +6,20 @@ from dataclasses import dataclass
 logger = logging.getLogger(__name__)
 
 PULSES_A_DAY = 24 * 3600 * 100
-"""A jump of the pulse id by more than this is another clock, not lost pulses."""
+"""A jump of the pulse id by more than this is a change of the clock: no pulses were lost."""
 
 SAME_TO_BELIEVE = 200
-"""This number of differences larger than the step, all multiples of the first, is another rate of
-the machine, no loss; a step that held for this number of pulses was the right one."""
+"""Number of pulses after which a step is believed.
+
+If this number of successive differences is larger than the step, and all are multiples of the first
+of them, the machine has a lower rate: no pulses were lost. If a difference is smaller than a step
+that this number of pulses had, the machine has a higher rate: the old step was right until then.
+With fewer pulses the old step was too large, and the pulses are counted again with the new one."""
 
 
 @dataclass(slots=True)
 class Stretch:
-    """Pulses whose ids grow by one step."""
+    """Successive pulses whose ids grow in multiples of one step; `bad` came undecodable."""
 
     first: int
     last: int
@@ -25,66 +29,68 @@ class Stretch:
 
     @property
     def missing(self) -> int:
-        """Those between first and last that did not come, less those that came undecodable."""
+        """Number of pulses between `first` and `last` that did not come, less `bad`."""
         if self.came < 2:
             return 0
         return max((self.last - self.first) // self.step + 1 - self.came - self.bad, 0)
 
 
 class PulseGaps:
-    """Count the pulses missing in a growing sequence of pulse ids.
+    """Counts the pulses that are missing in a growing sequence of pulse ids.
 
-    The step between pulses is the one given, or the one above 1 that the sender declares, or else
-    the smallest difference seen. What is missing is worked out from first and last of a stretch, so
-    a step that is learnt late corrects what was counted before. A stretch ends where the ids go
-    back, and where the machine is found to have changed its rate.
+    The step between pulses is the parameter `step`, or the step above 1 that the sender declares,
+    or else the smallest difference seen. The missing pulses are computed from the first and the
+    last pulse of a stretch. So a step that is learnt late corrects what was counted before. A
+    stretch ends where the ids go back or jump by more than `PULSES_A_DAY`, where another step is
+    declared, and where the machine has changed its rate.
 
     Parameters
     ----------
     step
-        Pulse ids from one pulse to the next; None to learn it.
+        Difference between the ids of successive pulses; None: it is learnt.
     """
 
     def __init__(self, step: int | None = None) -> None:
         self._given = step
         self._missing_before = 0
-        """Of the stretches before the present one."""
+        """Number of pulses missing in the stretches before the present one."""
         self._now: Stretch | None = None
         self._bad_pending = 0
-        # Differences larger than the step: their number, the first, the stretch before them.
+        # Successive differences larger than the step: their number, the first of them, and the
+        # stretch as it was before them
         self._longer, self._candidate = 0, 0
         self._before: Stretch | None = None
 
     @property
     def missing(self) -> int:
-        """Pulses that never came, less those that came as something undecodable."""
+        """Number of pulses that never came; those that came undecodable are not included."""
         return self._missing_before + (self._now.missing if self._now else 0)
 
     def interrupt(self) -> None:
-        """Begin a new stretch with the next pulse: what passes until then was not asked for."""
+        """Begin a new stretch with the next pulse: pulses until then are not missing."""
         if self._now is not None:
             missing, self._now = self._now.missing, None
             self._missing_before += missing
         self._longer, self._before = 0, None
 
     def undecodable(self) -> None:
-        """Note that something came which was perhaps a pulse."""
+        """Note that a message came which cannot be decoded and may have been a pulse."""
         self._bad_pending += 1
 
     def take(self, pulse_id: int, modulo: int | None = None) -> bool:
-        """Note a pulse; say whether it is another one than the last.
+        """Note a pulse; return False if it has the id of the last one, and True otherwise.
 
         Parameters
         ----------
         pulse_id
-            Of the pulse.
+            Id of the pulse.
         modulo
-            The step that its sender declares, if any.
+            Step that the sender declares; None: it declares none.
         """
         now = self._now
         step = self._given or (modulo if modulo and modulo > 1 else 0)
         if now is None:
-            self._bad_pending = 0  # of pulses before this one, of which none is missing
+            self._bad_pending = 0  # they came before this pulse, and no pulse before it is missing
             self._begin(pulse_id, step)
             return True
         apart = pulse_id - now.last

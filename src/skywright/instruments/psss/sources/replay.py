@@ -25,38 +25,38 @@ from skywright.instruments.psss.pulse import Pulse
 logger = logging.getLogger(__name__)
 
 IMAGE_DATASETS = ("/image", "/images", "/data/image", "/entry/data/data", "/entry/data", "/data")
-"""Where pictures are looked for when nobody says where."""
+"""Datasets in which pictures are looked for, in this order, if none is given."""
 
 ID_NAMES = ("pulse_id", "pulse_ids", "pulseId")
 TIME_NAMES = ("time_ns", "global_timestamp", "timestamp", "time")
-"""Datasets beside the pictures, or in a group above, of the time since 1970.
+"""Datasets, beside the pictures or in a group above, with the time since 1970.
 
-In ns if the name ends with ``_ns`` or the values reach `SECONDS_MAX`, else in s.
-``timestamp_offset`` beside whole seconds has the ns, as in files of bsread's ``bs h5``."""
+The unit is ns if the name ends with ``_ns`` or the values reach `SECONDS_MAX`, otherwise s. Beside
+whole seconds, ``timestamp_offset`` has the ns to add, as in files of bsread's ``bs h5``."""
 SECONDS_MAX = 9 * 10**9
-"""The year 2255: more seconds are too many ns for 64 bits."""
+"""The year 2255: later times, in ns, do not fit into 64 bits."""
 
 
 class ReplaySource(PolledSource[Pulse]):
-    """Play the pictures of an HDF5 file.
+    """Plays the pictures of an HDF5 file as pulses.
 
     Parameters
     ----------
     path
-        HDF5 file, any filter that hdf5plugin reads.
+        HDF5 file, with any filter that hdf5plugin has.
     dataset
-        (N, rows, columns), integers, float32 or float64. None: the first of `IMAGE_DATASETS` that
-        there is, else the only three-dimensional dataset of the file.
+        Path in the file of a dataset (N, rows, columns) of integers, float32 or float64. None: the
+        first of `IMAGE_DATASETS` that the file has, else its only dataset of that kind.
     once
-        End after the last picture; else begin again, pulse ids going on with the same steps.
+        True: end after the last picture. False: begin again then; pulse ids go on to grow.
     rate_hz
-        Pictures a second; 0 as fast as they are taken.
+        Pictures per second; 0: as fast as they are taken.
 
     Raises
     ------
     ConfigError
-        If the rate is below 0; by `open`, if there is nothing to play: the message names what is
-        missing.
+        If the rate is below 0. Raised by `open` if there are no pictures to play; the message names
+        what is missing.
     """
 
     def __init__(
@@ -80,20 +80,21 @@ class ReplaySource(PolledSource[Pulse]):
 
     @property
     def lost(self) -> Mapping[str, int]:
-        """Pulses that were not played, ``late``, or came without picture, ``unreadable``."""
+        """Number of pulses that were left out (``late``) or had no picture (``unreadable``)."""
         with self._lock:
             counts = {"late": self._late + self._pace.skipped, "unreadable": self._unreadable}
         return {cause: number for cause, number in counts.items() if number}
 
     @property
     def ended(self) -> bool:
-        """Whether there are no more pictures; never unless `once`."""
+        """Whether the last picture was played; always False unless `once`."""
         return self.once and self._number >= len(self._ids) > 0
 
     def open(self) -> None:
-        """Open the file; after a stop play the next picture, after the last one the first.
+        """Open the file. The next picture is the one after the last that was played.
 
-        So the pulse ids of one acquisition do not come again in the next.
+        So the pulse ids of one acquisition do not come again in the next. After the end, with
+        `once`, it is the first picture.
         """
         with self._lock:
             if self.ended:
@@ -113,7 +114,7 @@ class ReplaySource(PolledSource[Pulse]):
             self._pace = Pacer(period_of(self.rate_hz))
 
     def next(self, timeout_s: float) -> Pulse | None:
-        """Return the next picture when it is due, or None after `timeout_s` or at the end."""
+        """Return the next picture when it is due; None after `timeout_s`, or at the end."""
         if self._file is None or self.ended:
             self._pace.pause(timeout_s)
             return None
@@ -159,8 +160,8 @@ def find_images(file: h5py.File, dataset: str | None) -> h5py.Dataset:
     Raises
     ------
     ConfigError
-        If there is none of that name, it is not (N, rows, columns) of numbers, or nobody says
-        which of several it is.
+        If there is none of that name, if it is not (N, rows, columns) of numbers, or if none is
+        named and there are several.
     """
     if dataset is None:
         names: list[str] = []
@@ -186,7 +187,7 @@ def _is_images(item: Any) -> bool:
 
 
 def _find(images: h5py.Dataset, *names: str) -> h5py.Dataset | None:
-    """Return the dataset of one of these names, or paths, that is nearest to the pictures.
+    """Return the dataset with one of these names or paths that is nearest to the pictures, or None.
 
     It is beside the pictures or in a group above them, and has a value for each of them.
     """
@@ -202,14 +203,14 @@ def _find(images: h5py.Dataset, *names: str) -> h5py.Dataset | None:
 
 
 def _ids(images: h5py.Dataset) -> NDArray[np.int64]:
-    """Return the pulse ids of the pictures, 0, 1 ... when there are none."""
+    """Return the pulse ids of the pictures; 0, 1 ... if the file has none."""
     found = _find(images, *ID_NAMES)
     if found is not None:
         ids = found[()].astype(np.int64)
         if (np.diff(ids) <= 0).any():
             raise ConfigError(f"{images.file.filename}: {found.name}: pulse ids do not grow")
         return ids
-    found = _find(images, UNIQUE_ID)  # of our recordings; other programs' begin anew
+    found = _find(images, UNIQUE_ID)  # pulse ids in our recordings; other programs count anew
     if found is not None and (np.diff(ids := found[()].astype(np.int64)) > 0).all():
         return ids
     logger.warning("%s: no pulse ids, pictures are numbered from 0", images.file.filename)
@@ -217,7 +218,7 @@ def _ids(images: h5py.Dataset) -> NDArray[np.int64]:
 
 
 def _times(images: h5py.Dataset) -> NDArray[np.int64] | None:
-    """Return the times of the pictures, ns since 1970; None when there are none."""
+    """Return the times of the pictures, ns since 1970; None if the file has none."""
     found = _find(images, *TIME_NAMES)
     if found is not None and found.dtype.kind == "f":
         times = found[()]

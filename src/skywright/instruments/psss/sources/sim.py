@@ -15,7 +15,7 @@ from skywright.instruments.psss.pulse import Pulse
 from skywright.instruments.psss.twin import Instrument, InstrumentSettings, Truth
 
 PULSE_RATE_HZ = 100.0
-"""Of the machine's clock: a pulse id each 10 ms."""
+"""Rate of the machine's clock: its pulse id grows by 1 every 10 ms."""
 
 
 class SimSource(PolledSource[Pulse]):
@@ -24,7 +24,7 @@ class SimSource(PolledSource[Pulse]):
     Parameters
     ----------
     settings
-        Of the instrument; its picture's size, noise and physics.
+        Settings of the instrument: size of the picture, noise and physics.
     rate_hz
         Pulses a second; 0 as fast as they are taken. Below 100 Hz pulse ids come in steps.
     speed
@@ -33,18 +33,18 @@ class SimSource(PolledSource[Pulse]):
     seed
         Pulses of the same id are the same with the same seed and settings.
     first_pulse_id
-        Of the first start. None: hundredths of a second since 1970, so that ids grow from one
-        start to the next, also in a new process.
+        Pulse id of the first pulse after the first start. None: the number of hundredths of a
+        second since 1970, so that ids grow from one start to the next, also in a new process.
     reel
-        Pictures rendered before and shown in turn, for tests that must not spend a core on
-        rendering; 0: each pulse has its own.
+        Number of pictures that are rendered before the start and repeated, for tests that must not
+        spend a core on rendering; 0: each pulse has its own picture.
 
     Attributes
     ----------
     beam
-        Set to False, pictures have no light, as when the beam is shut off to take a background.
+        False: pictures have no light, as when the beam is shut off to take a background.
     silent
-        Set to True, nothing comes, as of a camera that stalls; the machine's clock goes on.
+        True: no pulse comes, as from a camera that stalls; the machine's clock goes on.
 
     Raises
     ------
@@ -92,7 +92,7 @@ class SimSource(PolledSource[Pulse]):
 
     @property
     def instrument(self) -> Instrument:
-        """The twin, its pool of noise rendered at the first call."""
+        """The twin; the first call renders its pool of noise."""
         with self._lock:
             if self._instrument is None:
                 self._instrument = Instrument(self.settings, self.seed)
@@ -100,7 +100,7 @@ class SimSource(PolledSource[Pulse]):
             return self._instrument
 
     def prepare(self) -> None:
-        """Render the pool of noise, and the reel, now; else the first start does."""
+        """Render the pool of noise and the reel now; otherwise the first start renders them."""
         instrument = self.instrument
         if len(self._pictures) < self.reel:
             self._pictures = [
@@ -120,7 +120,7 @@ class SimSource(PolledSource[Pulse]):
             self._pace = Pacer(period_of(self._paced_hz))
 
     def next(self, timeout_s: float) -> Pulse | None:
-        """Return the next pulse when it is due, rendered now, or None after `timeout_s`."""
+        """Wait until the next pulse is due, and return it; None after `timeout_s`."""
         pace = self._pace
         if self.silent:
             pace.pause(timeout_s)
@@ -137,7 +137,7 @@ class SimSource(PolledSource[Pulse]):
         else:
             image, truth = self.instrument.take(pulse_id, light=self.beam)
         time_ns = self._time_of_zero_ns + pulse_id * round(1e9 / PULSE_RATE_HZ)
-        # As a gas monitor beside the spectrometer would say it.
+        # The value that a gas monitor beside the spectrometer would measure
         energy = float(truth.pulse_energy_uj)
         return Pulse(pulse_id, time_ns, image, truth=truth, energy_uj=energy)
 

@@ -10,28 +10,28 @@ from skywright.instruments.psss.twin.optics import stray_light
 from skywright.instruments.psss.twin.settings import InstrumentSettings
 
 NORMALS = 1 << 21
-"""Pre-rendered random numbers; each row of a picture begins anywhere among them."""
+"""Number of pre-rendered random numbers; each row of a picture begins at a random place in them."""
 
 FRAMES_MIN = 2
 
 NO_PULSE = 1 << 63
-"""In the place of a pulse id, which is below, where the pool's random numbers are drawn."""
+"""Key of the pool's random numbers, instead of a pulse id; pulse ids are below it."""
 
 
 class Camera:
-    """Takes pictures of light; its noisy dark frames come from a pool.
+    """Takes pictures of light. Its noisy dark frames come from a pool.
 
     Parameters
     ----------
     settings
-        Of the instrument.
+        Settings of the instrument.
     seed
-        Of the pool and the fixed pattern.
+        Seed of the pool and the fixed pattern.
 
     Attributes
     ----------
     dark
-        (rows, columns) float32, counts: what a dark pulse would read without noise.
+        Picture of a dark pulse without noise, (rows, columns) float32, counts.
     """
 
     def __init__(self, settings: InstrumentSettings, seed: int) -> None:
@@ -63,18 +63,18 @@ class Camera:
         first_row: int,
         rng: np.random.Generator,
     ) -> tuple[NDArray[np.uint16], int]:
-        """Return a picture and how many of its pixels are at full scale.
+        """Return a picture and the number of its pixels at full scale.
 
         Parameters
         ----------
         electrons
-            (columns,) float32: light on each column.
+            Light on each column, (columns,) float32.
         profile
-            (band rows, columns) float32: the share of it in each row of the band.
+            Share of the light in each row of the band, (band rows, columns) float32.
         first_row
-            Of the band; may lie outside the picture.
+            First row of the band; it may lie outside the picture.
         rng
-            Of the pulse.
+            Random numbers of the pulse.
         """
         s = self.settings
         top, bottom = max(first_row, 0), min(first_row + len(profile), s.rows)

@@ -1,4 +1,4 @@
-"""The simulated instrument: a pulse id in, a picture and what is true of it out."""
+"""The simulated instrument: makes the picture and the true values of a pulse from its id."""
 
 import math
 from dataclasses import dataclass, replace
@@ -13,30 +13,30 @@ from skywright.instruments.psss.twin.settings import FWHM_PER_SIGMA, InstrumentS
 
 
 def warm_up() -> None:
-    """Compile what is compiled, into its cache."""
+    """Compile the kernels, or load them from their cache."""
     Instrument(InstrumentSettings(columns=64, rows=16, pool_bytes=1)).take(0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Truth:
-    """What is true of one pulse.
+    """True values of one pulse.
 
     Attributes
     ----------
     pulse_id
-        Of the pulse.
+        Id of the pulse.
     center_ev, fwhm_ev
-        Of the envelope: what the mean of many pulses with this one's parameters would show; NaN of
-        a pulse without light.
+        Center and FWHM of the envelope, which is the mean of many pulses with the parameters of
+        this one; NaN for a pulse without light.
     pulse_energy_uj, pulse_length_fs
-        Of the pulse; FWHM.
+        Energy and length (FWHM) of the pulse.
     spectrum
-        (columns,) float64, counts: light on the picture's rows summed, without noise, background
-        and full scale.
+        Light on the rows of the picture, summed, (columns,) float64, counts, without noise,
+        background and full scale.
     line_row
         Row of the line's middle at the middle column.
     saturated_pixels
-        At full scale.
+        Number of pixels at full scale.
     """
 
     pulse_id: int
@@ -50,19 +50,19 @@ class Truth:
 
 
 class Instrument:
-    """Makes any pulse, again and again the same, from its id.
+    """Makes a pulse from its id; the same id always gives the same pulse.
 
     Parameters
     ----------
     settings
-        Of the instrument.
+        Settings of the instrument.
     seed
-        Another seed, another instrument and other pulses.
+        Seed of the camera and the pulses.
 
     Attributes
     ----------
     camera
-        Its `dark` is the background that pictures have.
+        Camera. Its `dark` is the background of the pictures.
     """
 
     def __init__(self, settings: InstrumentSettings | None = None, seed: int = 0) -> None:
@@ -81,11 +81,11 @@ class Instrument:
         pulse_id
             0 to 2**63 - 1.
         light
-            False: none reaches the spectrometer, as when a background is taken.
+            False: no light reaches the spectrometer, as when a background is taken.
 
         Returns
         -------
-        (rows, columns) uint16, read-only, and what is true of it.
+        (rows, columns) uint16, read-only, and its true values.
         """
         model, s = self.model, self.settings
         rng = np.random.Generator(np.random.Philox(key=[self.seed, pulse_id]))
@@ -123,7 +123,7 @@ class Instrument:
         return inside.sum(axis=0, dtype=np.float64)
 
     def _electrons_of_mean_pulse(self) -> float:
-        """Return the electrons of all its light, by what the brightest pixel is to have."""
+        """Return the number of electrons of a mean pulse, from `peak_electrons` of the settings."""
         s = self.settings
         rng = np.random.Generator(np.random.Philox(key=[0, 0]))
         sigma_ev = self.model.parameters(rng).fwhm_ev / FWHM_PER_SIGMA

@@ -1,4 +1,4 @@
-"""Where on the sensor the light of a column falls."""
+"""The place on the sensor on which the light of a column falls."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,11 +6,11 @@ from numpy.typing import NDArray
 from skywright.instruments.psss.twin.settings import InstrumentSettings
 
 SIGMAS = 3.5
-"""Half the height of the lit band; the profile is cut there, and its sum is 1 all the same."""
+"""Half height of the band with light, in sigma. The profile is cut there; its sum is still 1."""
 
 
 def line_profile(settings: InstrumentSettings) -> tuple[int, NDArray[np.float32]]:
-    """Return where the lit band begins and the share of a column's light in each of its pixels.
+    """Return the first row of the band with light, and the shares of the light in its pixels.
 
     Returns
     -------

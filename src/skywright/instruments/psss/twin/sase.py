@@ -20,23 +20,24 @@ from skywright.instruments.psss.twin.settings import FWHM_PER_SIGMA, InstrumentS
 H_EV_FS = 4.135667696
 HBAR_EV_FS = H_EV_FS / (2.0 * math.pi)
 LENGTHS_IN_WINDOW = 8.0
-"""Time that the grid of energies spans, in pulse lengths: what is outside folds back."""
+"""Period in time of the grid of energies, in pulse lengths; light outside of it folds back."""
 GRID_MARGIN = 1.6
-"""Energies that the grid spans, in windows."""
+"""Range of the grid of energies, in windows of the settings."""
 
 
 @dataclass(frozen=True, slots=True)
 class PulseParameters:
-    """What differs from pulse to pulse.
+    """Parameters that differ from pulse to pulse.
 
     Attributes
     ----------
     center_ev, fwhm_ev
-        Of the envelope as the detector would see the mean of many such pulses; no saturation.
+        Center and FWHM of the envelope: of the mean of many such pulses, as the detector would see
+        it without saturation.
     gain_sigma_ev
-        Of the gain curve.
+        Standard deviation of the gain curve.
     length_fs
-        FWHM.
+        Length of the pulse, FWHM.
     """
 
     center_ev: float
@@ -51,7 +52,7 @@ class PulseParameters:
 
     @property
     def modes(self) -> float:
-        """M: the inverse relative variance of the pulse energy, of a chaotic field."""
+        """M of a chaotic field: the inverse of the relative variance of its pulse energy."""
         return math.hypot(1.0, 2.0 * self.gain_sigma_ev / HBAR_EV_FS * self.sigma_fs)
 
 
@@ -61,7 +62,7 @@ class SpectrumModel:
     Parameters
     ----------
     settings
-        Of the instrument.
+        Settings of the instrument.
     """
 
     def __init__(self, settings: InstrumentSettings) -> None:
@@ -79,7 +80,7 @@ class SpectrumModel:
         self._time_fs = (np.arange(self._size) - self._size // 2) * time_step
 
     def parameters(self, rng: np.random.Generator) -> PulseParameters:
-        """Draw what differs from pulse to pulse."""
+        """Draw the parameters of a pulse."""
         s = self.settings
         jitter = rng.standard_normal(3)
         center = s.photon_energy_ev + s.energy_jitter_ev * jitter[0]
@@ -107,9 +108,9 @@ class SpectrumModel:
         Parameters
         ----------
         pulse
-            Its parameters.
+            Parameters of the pulse.
         rng
-            Of the pulse.
+            Random numbers of the pulse.
 
         Returns
         -------

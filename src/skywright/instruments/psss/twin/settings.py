@@ -1,4 +1,4 @@
-"""What the simulated instrument is made of."""
+"""Settings of the simulated instrument."""
 
 import math
 from dataclasses import dataclass
@@ -27,42 +27,45 @@ class InstrumentSettings:
     bandwidth_ev, bandwidth_jitter
         FWHM of the gain curve: mean, and relative rms.
     pulse_length_fs, pulse_length_jitter
-        FWHM: mean, and relative rms. A spike is about h / length wide.
+        FWHM of the pulse in time: mean, and relative rms. A spike is about h / length wide.
     chirp_ev_per_fs
         Energy over time within the pulse; widens the envelope.
     pulse_energy_uj
-        Mean.
+        Mean pulse energy.
     mode_count
         M of the gamma distribution of the pulse energy; None: that of the random modes themselves.
     saturation
         0: exponential growth. Above, intensity I (of mean 1) in time becomes I / (1 + saturation
         I), as of a machine run into saturation: energies and spikes fluctuate less.
     columns, rows
-        Of the picture.
+        Width and height of the picture.
     axis_center_ev, window_ev
         Photon energies that fall on the picture: middle and width, constant step a column.
     resolution_ev
         FWHM of the spectrometer's response.
     line_row, line_jitter_rows
-        Row of the line's middle at the middle column, None for the picture's; rms, whole rows.
+        Row of the line's middle at the middle column (None: the middle row of the picture), and its
+        rms in whole rows.
     line_fwhm_rows, tilt_rows
-        Height of the line; None for 1 / 18 of the rows. Rows that it climbs over the width; None
-        for 1 / 72 of them.
+        Height of the line, FWHM (None: 1 / 18 of the rows), and number of rows that it climbs over
+        the width (None: 1 / 72 of the rows).
     peak_electrons
-        In the brightest pixel of the envelope of a pulse of mean energy, on an endless sensor.
+        Number of electrons in the brightest pixel of the envelope, for a pulse of mean energy on a
+        sensor that catches all light.
     electrons_per_count, offset_counts, full_scale_counts
-        Of the converter. Nothing is above full scale.
+        Gain, offset and greatest value of the converter.
     read_noise_counts
-        rms of a pixel.
+        Noise of a pixel without light, rms.
     background_counts
-        Stray light at its brightest; has shot noise.
+        Scale of the stray light, which has shot noise.
     fixed_pattern_counts
-        rms of the offset over columns, and over pixels.
+        Scatter of the offsets of columns, and of those of pixels, rms.
     shot_noise
-        Whether light has any.
+        Whether light has shot noise.
     pool_bytes
-        Of pre-rendered noisy frames without line, each used again and again; 0: noise is made
-        anew for each pulse, Poisson's to the letter (slow: for accuracy).
+        Size of the pool of noisy frames without line, which are rendered once and used for all
+        pulses. 0: each pulse has new noise, and its shot noise is exactly that of Poisson (slow:
+        for tests of accuracy).
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What the service has served: the statistics that old clients ask for."""
+"""Counters and rate of the service, as clients of the old service read them."""
 
 import threading
 import time
@@ -7,15 +7,16 @@ from datetime import datetime
 from typing import Any
 
 TIME_FORMAT = "%Y-%m-%d %H:%M:%S.%f"
-"""Of the statistics: local time, as the old service gave it."""
+"""Format of times in the statistics: local time, as in the old service."""
 SILENCE_S = 1.0
-"""Without a pulse for this long the rate falls; a shorter time says nothing of it."""
+"""Time without a pulse, s, after which the rate falls. A shorter time does not show that pulses are
+missing."""
 
 
-class Statistics:
-    """The figures of GET /statistics, begun anew with each start of the processing.
+class ServiceStatistics:
+    """The figures of GET /statistics. They begin again with each start of the processing.
 
-    Lost pulses and results that could not be sent are counted apart; neither counts as sent.
+    Lost pulses and results that could not be sent are counted elsewhere, see `as_json`.
     """
 
     def __init__(self) -> None:
@@ -29,7 +30,7 @@ class Statistics:
         self._last_processed_s: float | None = None
 
     def begin(self) -> None:
-        """Forget what was; the processing starts now."""
+        """Reset all figures; the processing starts now."""
         with self._lock:
             self._started = datetime.now()
             self._processed = self._sent = 0
@@ -37,7 +38,7 @@ class Statistics:
             self._rate_hz = 0.0
 
     def end(self) -> None:
-        """Note that the processing has stopped: there is no rate."""
+        """Note that the processing has stopped; the rate is then 0."""
         with self._lock:
             self._last_processed_s = None
             self._rate_hz = 0.0
@@ -50,13 +51,13 @@ class Statistics:
         duration_ms
             Time that it took.
         now_s
-            Monotonic clock, for the rate.
+            Value of the monotonic clock, for the rate.
         """
         with self._lock:
             self._processed += 1
             self._duration_ms = duration_ms
             if self._last_processed_s is not None and now_s > self._last_processed_s:
-                # Mean interval over about the last 50 pulses, in which a pause weighs as one.
+                # Mean interval over about the last 50 pulses; a pause counts as one interval.
                 interval = now_s - self._last_processed_s
                 mean = 1.0 / self._rate_hz if self._rate_hz else interval
                 self._rate_hz = 1.0 / (mean + (interval - mean) / min(self._processed, 50))
@@ -70,24 +71,24 @@ class Statistics:
 
     @property
     def counts(self) -> tuple[int, int]:
-        """Pulses processed, with or without a picture, and results sent since the last start."""
+        """Numbers of processed pulses, also without picture, and sent results since the start."""
         with self._lock:
             return self._processed, self._sent
 
     @property
     def rate_hz(self) -> float:
-        """Pulses a second, 0 before the second one and after a stop; falls while none comes."""
+        """Pulses per second; 0 before the second one and after a stop. It falls in a silence."""
         with self._lock:
             silent_s = time.monotonic() - (self._last_processed_s or 0.0)
             return min(self._rate_hz, 1.0 / silent_s) if silent_s > SILENCE_S else self._rate_hz
 
     def as_json(self, lost: Mapping[str, int], unsent: Mapping[str, int]) -> dict[str, Any]:
-        """Return the figures as clients get them, {} before the first start.
+        """Return the figures as clients get them; {} before the first start.
 
         Parameters
         ----------
         lost, unsent
-            Pulses lost, and results that could not be sent, by cause.
+            Numbers of lost pulses, and of results that could not be sent, by cause.
         """
         with self._lock:
             if self._started is None:
