@@ -18,6 +18,8 @@ from skywright.callbacks.raw_run import RawRun, RequiredKeys
 from skywright.callbacks.second_analysis import SecondAnalysis
 from skywright.callbacks.stream_analysis import BacklogLimits, StreamAnalysis
 from skywright.errors import ConfigError, DataError
+from skywright.files.columns import Column, ColumnWriter
+from skywright.files.readers import HDF5
 
 
 class Immediate(Executor):
@@ -38,6 +40,7 @@ def analyze(
     in_files: bool = True,
     picture_thread: Executor | None = None,
     second: Sequence[SecondAnalysis] = (),
+    limits: BacklogLimits = BacklogLimits(),  # noqa: B008
 ) -> tuple[StreamAnalysis, list[Any]]:
     """Return the analysis of a stream that has begun, and the list of its derived documents."""
     run = RawRun({"uid": "a", "time": 1e9}, RequiredKeys.of(PictureStatistics, {}))
@@ -57,7 +60,7 @@ def analyze(
         make,
         lambda name, doc: documents.append((name, doc)),
         tmp_path,
-        BacklogLimits(),
+        limits,
         picture_thread or Immediate(),
         second,
     )
@@ -92,6 +95,34 @@ def test_a_configuration_that_does_not_fit_is_reported_as_a_fault_of_it(tmp_path
     assert stream.take_progress()["error_type"] == "ConfigError"
     assert documents[-1][0] == "stop"
     assert documents[-1][1]["reason"] == "ConfigError: analysis pictures: no gain 7"
+
+
+def test_no_frame_is_skipped_that_waited_for_its_file_before_the_first_batch(
+    tmp_path: Path,
+) -> None:
+    stream, _ = analyze(
+        tmp_path, lambda _: PictureStatistics(), limits=BacklogLimits(max_behind_s=0)
+    )
+    file = tmp_path / "pictures.h5"
+    resource = {"uid": "r", "run_start": "a", "data_key": "cam_image", "uri": file.as_uri()}
+    resource |= {"mimetype": HDF5, "parameters": {"dataset": "/image"}}
+    stream.raw.run("stream_resource", resource)
+
+    def announce(start: int, stop: int) -> None:
+        datum = {"uid": f"r/{start}", "descriptor": "b", "stream_resource": "r"}
+        datum |= {"indices": {"start": start, "stop": stop}}
+        datum |= {"seq_nums": {"start": start + 1, "stop": stop + 1}}
+        stream.raw.run("stream_datum", datum)
+
+    announce(0, 1)
+    assert not stream.step()  # there is no file yet
+    announce(1, 300)
+    with ColumnWriter(file, [Column("/image", "|u1", (4, 4))], Column("/id", "<i8")) as writer:
+        writer.append(np.arange(300), {"/image": np.ones((300, 4, 4), np.uint8)})
+    while stream.position < 300:
+        assert stream.step()
+    assert stream.derived is not None
+    assert (stream.derived.dropped, stream.derived.rows) == (0, 300)
 
 
 def end_after_five(stream: StreamAnalysis) -> None:

@@ -28,7 +28,7 @@ from skywright.processes.stack import UP_LOCK
 from skywright.store import client as client_module
 from skywright.store.client import analysis, broker, catalog, connect, ensure_containers
 from skywright.store.growing import ClientClasses
-from skywright.store.ingest import RunIngest, State, ingest
+from skywright.store.ingest import IngestState, RunIngest, ingest
 from skywright.store.run_nodes import Catalog
 
 
@@ -48,7 +48,7 @@ def three(journals: Path, client: Any) -> list[str]:
     day = next(later)
     uids = [record(journals, scan_id=10 * day + n, time=4e9 + day + n / 9) for n in range(3)]
     for uid in (uids[0], uids[2], uids[1]):
-        assert ingest(journals / f"{uid}.jsonl", client) is State.DONE
+        assert ingest(journals / f"{uid}.jsonl", client) is IngestState.DONE
     return uids
 
 
@@ -88,7 +88,7 @@ def test_own_streams_read_as_stock_ones(journals: Path, stack: Stack, client: An
     keys = {"x": scalar("number"), "s": scalar("string"), "m": array([2, 2]), "n": array([3])}
     recording = Recording(journals).stream("primary", **keys)
     recording.events({"x": i / 3, "s": "a" * i, "m": np.eye(2), "n": [i] * 3} for i in range(4))
-    assert ingest(recording.stop(), client) is State.DONE
+    assert ingest(recording.stop(), client) is IngestState.DONE
     stock = from_uri(stack.uri, ClientClasses.of(STOCK["numpy"]), api_key=stack.key)
     for variables in ((), (["x", "m"],), (["ts_x", "seq_num"],)):
         one = client["raw"][recording.uid]["primary"].read(*variables)
@@ -100,7 +100,7 @@ def test_own_streams_read_as_stock_ones(journals: Path, stack: Stack, client: An
 def test_a_stream_of_arrays_without_rows_is_read(journals: Path, client: Any) -> None:
     """Another program may add such arrays."""
     recording = Recording(journals).stream("primary", z=scalar("number"))
-    assert ingest(recording.stop(), client) is State.DONE
+    assert ingest(recording.stop(), client) is IngestState.DONE
     stream = client["raw"][recording.uid]["primary"]
     stream.base.write_array(np.array(3.5), key="z")
     read = client["raw"][recording.uid]["primary"].read()
@@ -117,7 +117,7 @@ def test_stock_clients_read_documents(three: list[str], client: Any) -> None:
 
 def test_derived_runs_have_their_own_catalog(journals: Path, client: Any) -> None:
     uid = record(journals, purpose="analysis", raw_uid="r", time=5e9)
-    assert ingest(journals / f"{uid}.jsonl", client) is State.DONE
+    assert ingest(journals / f"{uid}.jsonl", client) is IngestState.DONE
     assert analysis(client)[-1].metadata["start"]["uid"] == uid
     assert uid not in client["raw"]
 

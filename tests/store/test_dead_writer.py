@@ -20,7 +20,7 @@ from support.streaming import StreamingCamera, noise
 
 from skywright.files.hdf5_flags import clear_flags, has_writer, lookup3, read_superblock
 from skywright.store.export.contents import read_contents
-from skywright.store.ingest import State, ingest
+from skywright.store.ingest import IngestState, ingest
 
 WRITER = """
 import sys, h5py, numpy as np
@@ -163,7 +163,7 @@ def leave(recording: Recording) -> Path:
 
 
 def stored(path: Path, client: Any) -> Any:
-    assert ingest(path, client) is State.DONE
+    assert ingest(path, client) is IngestState.DONE
     run = client["raw"][path.stem]
     stop = run.metadata["stop"]
     assert (stop["exit_status"], stop["run_start"]) == ("abort", path.stem)
@@ -182,7 +182,7 @@ def test_run_of_a_dead_session_is_closed_as_interrupted(journals: Path, client: 
     assert run.metadata["stop"]["num_events"] == {"primary": 2}
     archived = journals / "done" / path.name
     assert archived.read_text().count("\n") == 5
-    assert ingest(archived, client) is State.DONE  # again: nothing changes
+    assert ingest(archived, client) is IngestState.DONE  # again: nothing changes
     assert client["raw"][path.stem].metadata["stop"] == run.metadata["stop"]
 
 
@@ -196,12 +196,12 @@ def test_a_dead_run_does_not_end_before_its_start(journals: Path, client: Any) -
 def test_run_of_a_living_session_stays_open(journals: Path, client: Any) -> None:
     recording = Recording(journals).stream("primary", x=scalar("number"))
     recording.event(x=1.0)
-    assert ingest(recording.path, client) is State.IDLE
+    assert ingest(recording.path, client) is IngestState.IDLE
     run = client["raw"][recording.uid]
     assert "stop" not in run.metadata
     assert run["primary"].read()["x"].values.tolist() == [1.0]  # and is seen at once
     recording.event(x=2.0)
-    assert ingest(recording.stop(), client) is State.DONE
+    assert ingest(recording.stop(), client) is IngestState.DONE
     assert run["primary"].read()["x"].values.tolist() == [1.0, 2.0]
 
 
@@ -282,7 +282,7 @@ def test_streams_of_one_camera_over_two_files_have_their_rows(journals: Path, cl
                     doc = doc | {"run_start": recording.uid}
                 recording.journal(name, doc)
         camera.unstage()
-    assert ingest(recording.stop(), client) is State.DONE
+    assert ingest(recording.stop(), client) is IngestState.DONE
     run = client["raw"][recording.uid]
     numbers = {name: run[name].read()["cam_frame_number"].values.tolist() for name in run}
     assert numbers == {"dark": [1, 2], "primary": [3, 4, 5, 6, 7, 8, 9]}
@@ -303,7 +303,7 @@ def test_files_at_a_path_that_tiled_cannot_read_are_named(journals: Path, client
             doc = doc | {"run_start": recording.uid}
         recording.journal(name, doc)
     camera.unstage()
-    assert ingest(recording.stop(), client) is State.DONE
+    assert ingest(recording.stop(), client) is IngestState.DONE
     reasons = client["raw"][recording.uid].metadata["unreadable_files"]
     assert "no path with # or ?" in reasons["primary/cam_image"]
     notes = "\n".join(read_contents(client["raw"][recording.uid]).notes)

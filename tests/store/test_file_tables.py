@@ -24,7 +24,7 @@ from skywright.store.client import ensure_containers
 from skywright.store.export import export_run
 from skywright.store.export.contents import read_contents
 from skywright.store.growing import growing_clients
-from skywright.store.ingest import RunIngest, State, ingest
+from skywright.store.ingest import IngestState, RunIngest, ingest
 from skywright.store.run_nodes import Catalog
 from skywright.store.table_adapter import MIMETYPE
 
@@ -110,7 +110,7 @@ def test_requests_do_not_grow_with_columns_or_commits(journals: Path, client: An
                 run.tell()
                 follower.step()
             run.stop()
-            while follower.step() is not State.DONE:
+            while follower.step() is not IngestState.DONE:
                 pass
         made[columns] = len(requests)
     assert made[1] == made[60] <= 10, made
@@ -124,7 +124,7 @@ def test_run_that_is_stored_after_its_end_takes_two_requests(journals: Path, cli
     catalog.container("raw")
     follower = RunIngest(run.stop(), catalog)
     with counted(client) as requests:
-        while follower.step() is not State.DONE:
+        while follower.step() is not IngestState.DONE:
             pass
     assert len(requests) == 2, requests
     stored = client["raw"][run.recording.uid]
@@ -142,7 +142,7 @@ def test_requests_of_an_export_do_not_grow_with_columns(
         run = FileRun(journals, columns)
         run.append(4)
         run.tell()
-        assert ingest(run.stop(), client) is State.DONE
+        assert ingest(run.stop(), client) is IngestState.DONE
         stored = client["raw"][run.recording.uid]
         with counted(client) as requests:
             export_run(stored, tmp_path / str(columns), "csv")
@@ -167,7 +167,7 @@ def test_run_of_a_camera_with_events_takes_few_requests(
 
     uid = RE(plan()).run_start_uids[0]
     with counted(client) as requests:
-        assert ingest(journals / f"{uid}.jsonl", client) is State.DONE
+        assert ingest(journals / f"{uid}.jsonl", client) is IngestState.DONE
     assert len(requests) <= 5, requests
 
 
@@ -183,7 +183,7 @@ def test_a_growing_file_needs_no_request(journals: Path, client: Any) -> None:
     assert len(stream.read()["c1"]) == 7
     assert stream["identity"].read().tolist() == list(range(7))
     run.tell()
-    assert ingest(run.stop(), client) is State.DONE
+    assert ingest(run.stop(), client) is IngestState.DONE
     stored = client["raw"][run.recording.uid]
     assert stored["primary/c2"][2:4].tolist() == [2.5, 3.5]
     assert stored["primary"].read()["tag"].values.tolist() == [b"abc"] * 7
@@ -202,7 +202,7 @@ def test_rows_past_the_last_document_are_not_in_an_ended_run(journals: Path, cli
     run.append(4)
     run.tell()
     run.append(3)
-    assert ingest(run.stop(), client) is State.DONE
+    assert ingest(run.stop(), client) is IngestState.DONE
     assert len(client["raw"][run.recording.uid]["primary"].read()["c0"]) == 4
 
 
@@ -225,7 +225,7 @@ def test_large_tables_are_read_in_partitions(
     run = FileRun(journals, 3)
     run.append(200)
     run.tell()
-    assert ingest(run.stop(), client) is State.DONE
+    assert ingest(run.stop(), client) is IngestState.DONE
     stored = client["raw"][run.recording.uid]
     table = stored.base["primary"].base["columns"]
     assert table.structure().npartitions > 5
@@ -252,7 +252,7 @@ def test_server_of_somebody_else_gets_arrays(foreign: Any, journals: Path) -> No
         run.tell()
         follower = RunIngest(run.stop(), catalog)
         with counted(foreign) as requests:
-            while follower.step() is not State.DONE:
+            while follower.step() is not IngestState.DONE:
                 pass
         stored = foreign["raw"][run.recording.uid]
         assert stored["primary"].read()["c1"].values.tolist() == [0.5, 1.5, 2.5, 3.5]
@@ -284,7 +284,7 @@ def test_two_files_of_one_stream_are_two_tables(journals: Path, client: Any) -> 
             descriptor=recording._streams["primary"].descriptor_doc,
         )
         recording.journal("stream_datum", datum)
-    assert ingest(recording.stop(), client) is State.DONE
+    assert ingest(recording.stop(), client) is IngestState.DONE
     stream = client["raw"][recording.uid]["primary"]
     assert set(stream.base) == {"columns", "columns_2"}
     assert (stream["a"].shape, stream["b"].shape) == ((3,), (5,))

@@ -35,7 +35,7 @@ from skywright.store import recover as recover_module
 from skywright.store import run_nodes
 from skywright.store import tail as tail_module
 from skywright.store.client import catalog, connect, ensure_containers
-from skywright.store.ingest import RunIngest, ServerUnavailableError, State, ingest
+from skywright.store.ingest import IngestState, RunIngest, ServerUnavailableError, ingest
 from skywright.store.ingester import Ingester, ingest_lock
 from skywright.store.moves import move_journal
 from skywright.store.recover import recover
@@ -85,11 +85,11 @@ def test_second_ingester_is_refused_with_the_pid_of_the_first(store: Path, stack
 def test_same_journal_twice_gives_the_same_run(store: Path, client: Any) -> None:
     path = record(store).stop()
     copy = path.read_bytes()
-    assert ingest(path, client) is State.DONE
+    assert ingest(path, client) is IngestState.DONE
     node = client["raw"][path.stem].item
     for _ in range(2):
         path.write_bytes(copy)
-        assert ingest(path, client) is State.DONE
+        assert ingest(path, client) is IngestState.DONE
         assert rows_of(client, path.stem) == [1.0, 2.0, 3.0]
     assert client["raw"][path.stem].item == node  # not even touched
 
@@ -111,7 +111,7 @@ def test_a_part_of_a_journal_that_writes_nothing_is_not_its_end(
     run = RunIngest(path, Catalog(client))
     run.step()
     assert run.contents.stop is not None  # before the first line is written, all are read
-    while run.step() is State.MORE:
+    while run.step() is IngestState.MORE:
         pass
     assert not path.exists()
     assert rows_of(client, recording.uid) == [1.0, 2.0, 3.0, 4.0]
@@ -120,13 +120,13 @@ def test_a_part_of_a_journal_that_writes_nothing_is_not_its_end(
 def test_half_written_run_is_written_again_into_the_same_node(store: Path, client: Any) -> None:
     """Whatever another ingester left behind: a full write meets HTTP 409 and goes on."""
     recording = record(store)
-    assert ingest(recording.path, client) is State.IDLE
+    assert ingest(recording.path, client) is IngestState.IDLE
     created = client["raw"][recording.uid].item["links"]["self"]
     recording.event(x=4.0)
     path = recording.stop()
     table = client["raw"][recording.uid].base["primary"].base["internal"]
     append_again(table, 2)
-    assert ingest(path, client) is State.DONE
+    assert ingest(path, client) is IngestState.DONE
     assert rows_of(client, recording.uid) == [1.0, 2.0, 3.0, 4.0]
     assert client["raw"][recording.uid].item["links"]["self"] == created
     assert "duplicated" not in str(client["raw"][recording.uid].metadata.get("notes"))
@@ -138,7 +138,7 @@ def test_lost_reply_after_an_append_does_not_double_rows(
     """The server takes the rows, its answer is lost: a full write, and no row appended twice."""
     recording = record(store)
     run = RunIngest(recording.path, Catalog(client))
-    assert run.step() is State.MORE
+    assert run.step() is IngestState.MORE
     real = Catalog.post
     lost = []
 
@@ -157,7 +157,7 @@ def test_lost_reply_after_an_append_does_not_double_rows(
     run.step()
     assert rows_of(client, recording.uid) == [1.0, 2.0, 3.0, 4.0]
     recording.stop()
-    while run.step() is not State.DONE:
+    while run.step() is not IngestState.DONE:
         pass
     assert rows_of(client, recording.uid) == [1.0, 2.0, 3.0, 4.0]
 
@@ -177,7 +177,7 @@ def test_a_type_that_widens_in_mid_run_is_written_again(store: Path, client: Any
     assert data["x"].values[:3].tolist() == [1.0, 2.0, 2.5]
     assert data["a"].shape == (4, 3)
     recording.stop()
-    while run.step() is not State.DONE:
+    while run.step() is not IngestState.DONE:
         pass
     notes = client["raw"][recording.uid].metadata["notes"]
     assert "primary/x: declared integer, stored as number, because of its values" in notes
@@ -204,7 +204,7 @@ def test_a_full_write_ends_while_each_event_changes_the_rows(
     assert len(rows) > 1
     assert min(rows) > 10
     recording.stop()
-    while run.step() is not State.DONE:
+    while run.step() is not IngestState.DONE:
         pass
 
 
@@ -227,7 +227,7 @@ def test_server_away_keeps_the_place(store: Path, client: Any, stack: Stack) -> 
             run.step()
     fragile.context.http_client.send = real
     recording.stop()
-    while run.step() is not State.DONE:
+    while run.step() is not IngestState.DONE:
         pass
     assert rows_of(client, recording.uid) == [1.0, 2.0, 3.0, 4.0]
 
@@ -546,9 +546,9 @@ def test_failures_of_a_run_count_until_something_is_written(tmp_path: Path) -> N
     run._line_writer = cast("Any", writer)
     run._read_new_lines()
     run._failures = 2
-    assert (run.step(), run._failures) == (State.IDLE, 2)
+    assert (run.step(), run._failures) == (IngestState.IDLE, 2)
     due.append(True)
-    assert (run.step(), run._failures) == (State.IDLE, 0)
+    assert (run.step(), run._failures) == (IngestState.IDLE, 0)
 
 
 def test_rows_of_a_step_that_a_full_disk_ended_are_written_without_a_further_event(
@@ -568,7 +568,7 @@ def test_rows_of_a_step_that_a_full_disk_ended_are_written_without_a_further_eve
     recording = record(tmp_path)
     catalog = SimpleNamespace(container_of=lambda _: None, post=post, tables=True)
     run = RunIngest(recording.path, cast("Any", catalog))
-    while run.step() is not State.IDLE:
+    while run.step() is not IngestState.IDLE:
         pass
     recording.event(x=4.0)
     with monkeypatch.context() as patch:
@@ -691,7 +691,7 @@ def test_types_are_those_of_the_events_whatever_comes_first(store: Path, client:
     run.step()
     recording.event(a=[1, 2])
     recording.stop()
-    while run.step() is not State.DONE:
+    while run.step() is not IngestState.DONE:
         pass
     stored = client["raw"][recording.uid]["primary"].metadata["data_keys"]["a"]
     assert stored["dtype_numpy"] == "<i8"
@@ -759,7 +759,7 @@ def test_server_on_postgresql_and_redis(
             m = np.full((2, 2), n, "<u2")
             recording.event(seq_num=n, x=n if n < 3 else 2**63 - 1, m=m, s="a" * n)
         path = recording.stop()
-        assert ingest(path, client) is State.DONE
+        assert ingest(path, client) is IngestState.DONE
         data = catalog(client)[-1]["primary"].read()
         assert data["x"].values.tolist() == [1, 2, 2**63 - 1]
         assert data["m"].dtype == np.dtype("<u2")

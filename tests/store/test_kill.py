@@ -15,7 +15,7 @@ from store.stack import Child, Stack, documents, running_stack, truth
 from support.streaming import NUMBER, noise
 from tiled.utils import path_from_uri
 
-from skywright.store.ingest import State, ingest
+from skywright.store.ingest import IngestState, ingest
 from skywright.store.recover import recover
 
 SCRIPT = str(Path(__file__).with_name("session_script.py"))
@@ -234,7 +234,7 @@ def test_server_ends_soon_with_a_stream_open(killable: Stack) -> None:
     subscription.disconnect()
     killable.start_server()
     assert client["raw"][recording.uid]["primary"].read()["x"].values.tolist() == [1.0]
-    assert ingest(recording.stop(), client) is State.DONE
+    assert ingest(recording.stop(), client) is IngestState.DONE
 
 
 @pytest.mark.soak

@@ -16,7 +16,7 @@ from support.waiting import until
 from tiled.client.utils import ClientError
 
 from skywright.store import ingest
-from skywright.store.ingest import RunIngest, State
+from skywright.store.ingest import IngestState, RunIngest
 from skywright.store.run_nodes import WRITE_RUN, Catalog
 
 IMAGE = {"shape": [1, 4, 6], "dtype": "array", "dtype_numpy": "<u2", "external": "STREAM:"}
@@ -89,7 +89,7 @@ def store(path: Path, client: Any, *, routes: bool) -> tuple[Any, bool]:
     catalog = Catalog(client)
     catalog.routes = routes
     follower = RunIngest(path, catalog)
-    while follower.step() is not State.DONE:
+    while follower.step() is not IngestState.DONE:
         pass
     return client["raw"][path.stem], catalog.routes
 
@@ -140,7 +140,7 @@ def test_a_run_that_grows_is_the_same_in_either_way(
         catalog.routes = routes
         follower = RunIngest(run.path, catalog)
         run.grow(2)
-        while follower.step() is not State.IDLE:
+        while follower.step() is not IngestState.IDLE:
             pass
         updates: list[Any] = []
 
@@ -159,7 +159,7 @@ def test_a_run_that_grows_is_the_same_in_either_way(
         subscription.disconnect()
         told[routes] = updates[0].model_dump()
         run.stop()
-        while follower.step() is not State.DONE:
+        while follower.step() is not IngestState.DONE:
             pass
         node = client["raw"][run.uid]
         found[routes] = described(node.include_data_sources(), run.uid)
@@ -228,9 +228,9 @@ def test_an_error_of_the_server_is_no_run_that_is_there(
     monkeypatch.setattr(Catalog, "post", conflict)
     follower = RunIngest(path, Catalog(client))
     states = [follower.step()]
-    while states[-1] is State.MORE and len(states) < 20:
+    while states[-1] is IngestState.MORE and len(states) < 20:
         states.append(follower.step())
-    assert states[-1] is State.ASIDE
+    assert states[-1] is IngestState.ASIDE
 
 
 @pytest.mark.parametrize(

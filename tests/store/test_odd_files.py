@@ -18,7 +18,7 @@ from skywright.store import repair, stored_run
 from skywright.store.check import differences
 from skywright.store.export.contents import Column, RunContents, Stream
 from skywright.store.file_nodes import VIRTUAL_DATASET, data_sources
-from skywright.store.ingest import State, ingest
+from skywright.store.ingest import IngestState, ingest
 from skywright.store.journal_contents import datum
 from skywright.store.recover import contents_of, recover
 from skywright.store.rows import stored_data_keys
@@ -124,7 +124,7 @@ def test_no_file_of_this_machine(journals: Path, client: Any, uri: str, ended: b
     if ended:
         recording.stop()
     recording.journal.close()
-    assert ingest(recording.path, client) is State.DONE
+    assert ingest(recording.path, client) is IngestState.DONE
     run = client["raw"][recording.uid]
     assert run["primary"].read()["y"].values.tolist() == [1.0, 2.0]
     assert recover(journals.parent, client).changes == 0
@@ -140,7 +140,7 @@ def test_dataset_without_rows(journals: Path, client: Any, values: Any) -> None:
         hdf5(path, values)
     recording = with_file(journals, f"file://localhost{path}", scalar("number", dtype_numpy="<f8"))
     recording.journal.close()
-    assert ingest(recording.path, client) is State.DONE
+    assert ingest(recording.path, client) is IngestState.DONE
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_dataset_without_rows(journals: Path, client: Any, values: Any) -> None:
 )
 def test_columns_come_back_as_they_are(journals: Path, client: Any, key: Any, values: Any) -> None:
     recording = with_file(journals, hdf5(journals / "f.h5", values), key)
-    assert ingest(recording.stop(), client) is State.DONE
+    assert ingest(recording.stop(), client) is IngestState.DONE
     run = client["raw"][recording.uid]
     read = run["primary"].read()["x"].values, run["primary"]["x"].read()
     for each in read:
@@ -176,7 +176,7 @@ def test_the_row_of_an_event_that_is_left_out_is_left_out(
     recording.event(seq_num=4, y=4.0)  # another one was not understood
     journal = recording.stop()
     contents = contents_of(journal)
-    assert ingest(journal, client) is State.DONE
+    assert ingest(journal, client) is IngestState.DONE
     run = client["raw"][recording.uid]
     read = run["primary"].read()
     seq_nums = [number for number in range(1, 5) if number != left_out]

@@ -14,7 +14,7 @@ from skywright.callbacks.journal import Journal
 from skywright.errors import DataError
 from skywright.store.client import broker
 from skywright.store.export import export_run
-from skywright.store.ingest import RunIngest, State
+from skywright.store.ingest import IngestState, RunIngest
 from skywright.store.lookup import RunFilter, find_runs
 from skywright.store.pictures import write_pictures
 from skywright.store.recover import recover
@@ -32,7 +32,7 @@ def old(RE: RunEngine, journals: Path, client: Any) -> Any:
     catalog = Catalog(client)
     catalog.tables = False
     run = RunIngest(journals / f"{uid}.jsonl", catalog)
-    while run.step() is not State.DONE:
+    while run.step() is not IngestState.DONE:
         pass
     stored = client["raw"][uid]
     assert set(stored["primary"].base) == {

@@ -9,7 +9,7 @@ from store.recording import Recording, scalar
 from support.streaming import StreamingCamera, noise
 
 from skywright.errors import DataError
-from skywright.store.ingest import State, ingest
+from skywright.store.ingest import IngestState, ingest
 from skywright.store.pulses import PulseRows
 
 FIRST = 7000
@@ -30,7 +30,7 @@ def run(journals: Path, client: Any) -> Any:
         recording.journal(name, doc | {"run_start": recording.uid})
     recording.event(x=0.0)
     camera.unstage()
-    assert ingest(recording.stop(), client) is State.DONE
+    assert ingest(recording.stop(), client) is IngestState.DONE
     return client["raw"][recording.uid]
 
 

@@ -20,7 +20,7 @@ from skywright.files import readers
 from skywright.store.export import export_run
 from skywright.store.export.contents import read_contents
 from skywright.store.file_nodes import data_sources
-from skywright.store.ingest import State, ingest
+from skywright.store.ingest import IngestState, ingest
 from skywright.store.journal_contents import Stream, datum
 from skywright.store.pictures import read_frame
 from skywright.store.recover import contents_of
@@ -91,7 +91,7 @@ def test_images_of_a_dead_writer_are_in_catalog_export_and_reprocessing(
     journals: Path, client: Any, tmp_path: Path
 ) -> None:
     recording = dead_run(journals)
-    assert ingest(recording.path, client) is State.DONE
+    assert ingest(recording.path, client) is IngestState.DONE
     run = client["raw"][recording.uid]
     assert run.metadata["stop"]["num_events"] == {"primary": ROWS}
     expected = [image(number) for number in range(ROWS)]
@@ -137,7 +137,7 @@ def test_late_images_are_those_after_the_last_event(journals: Path) -> None:
 
 def test_a_mimetype_that_nobody_knows_does_not_stop_the_ingest(journals: Path, client: Any) -> None:
     recording = dead_run(journals, "application/x-odd")
-    assert ingest(recording.path, client) is State.DONE
+    assert ingest(recording.path, client) is IngestState.DONE
     run = client["raw"][recording.uid]
     assert any("no reader for application/x-odd" in note for note in run.metadata["notes"])
     assert run.metadata["stop"]["num_events"] == {"primary": 10}

@@ -21,7 +21,7 @@ from support.streaming import StreamingCamera, noise
 from skywright.callbacks.journal import Journal
 from skywright.store.export.contents import read_contents
 from skywright.store.file_nodes import VIRTUAL_DATASET, data_sources, write_virtual_file
-from skywright.store.ingest import RunIngest, State, ingest
+from skywright.store.ingest import IngestState, RunIngest, ingest
 from skywright.store.journal_contents import ExternalRows, JournalContents, ResourceRows, datum
 from skywright.store.rows import stored_data_keys
 from skywright.store.run_nodes import Catalog
@@ -66,7 +66,7 @@ def test_resumed_scan_with_frames_reads_as_if_never_paused(
     rows = truth(path)["primary"]
     assert camera.file is not None
     assert camera.file.count == taken
-    assert ingest(path, client) is State.DONE
+    assert ingest(path, client) is IngestState.DONE
     run = client["raw"][uid]
     data = run["primary"].read()
     assert data["motor"].values.tolist() == [rows[n]["motor"] for n in (1, 2, 3, 4)]
@@ -110,7 +110,7 @@ def test_resumed_scan_is_right_at_each_moment(
         (2, [1, 3]),
         (3, [1, 3, 4]),
     ]
-    assert ingest(journals / f"{uid}.jsonl", client) is State.DONE
+    assert ingest(journals / f"{uid}.jsonl", client) is IngestState.DONE
 
 
 def test_documents_of_a_resumed_run_name_the_rows_that_count(client: Any, journals: Path) -> None:
@@ -136,7 +136,7 @@ def test_documents_of_a_resumed_run_name_the_rows_that_count(client: Any, journa
                 descriptor=recording._streams["primary"].descriptor_doc,
             )
             recording.journal("stream_datum", datum)
-    assert ingest(recording.stop(), client) is State.DONE
+    assert ingest(recording.stop(), client) is IngestState.DONE
     run = client["raw"][recording.uid]
     expected = [0, 1, 4, 5, 6, 100, 101]
     assert run["primary"].read()["x"].values.tolist() == expected
@@ -287,7 +287,7 @@ def test_first_rows_of_a_second_file_that_are_taken_again(
                 )
                 recording.journal("stream_datum", datum)
     journal = leave(recording) if is_dead else recording.stop()
-    assert ingest(journal, client) is State.DONE
+    assert ingest(journal, client) is IngestState.DONE
     stream = client["raw"][recording.uid]["primary"]
     expected = [0, 1, 2, 102, 103, 104]
     assert np.asarray(stream["x"].read()).tolist() == expected

@@ -23,7 +23,7 @@ from skywright.instruments.sacla import facility
 from skywright.instruments.sacla.facility.control import FacilityControl
 from skywright.instruments.sacla.facility.settings import EQUIPMENT_IDS
 from skywright.instruments.sacla.twin import SINGLE
-from skywright.store.ingest import State, ingest
+from skywright.store.ingest import IngestState, ingest
 from skywright.store.reprocess import reprocess
 
 SHOTS = 420  # also a slow computer sees the third run begin before the last shot
@@ -112,7 +112,7 @@ def test_a_new_run_opens_new_files_and_the_stream_goes_on(
     for (_, shots), (_, kept) in zip(tags, frames, strict=True):
         assert set(kept) <= set(shots)
     uid = of("start")[0]["uid"]
-    assert ingest(journal_path(journals, uid), client) is State.DONE
+    assert ingest(journal_path(journals, uid), client) is IngestState.DONE
     stored = client["raw"][uid]["primary"]
     expected = np.concatenate([rows for _, rows in tags])
     np.testing.assert_array_equal(stored["sacla_tag"].read(), expected)

@@ -24,7 +24,7 @@ from tiled.storage import SQLStorage
 
 from skywright.errors import ConfigError, DataError
 from skywright.store.client import connect
-from skywright.store.ingest import RunIngest, State, ingest
+from skywright.store.ingest import IngestState, RunIngest, ingest
 from skywright.store.probe import check_readable, takes_writes
 from skywright.store.run_nodes import Catalog
 from skywright.store.table_pool import separate_connections
@@ -74,7 +74,7 @@ def test_web_page_shows_the_run_and_its_picture(
     """A real browser, nothing from the network: the run's streams, then a frame as an image."""
     recording, camera = fly(journals, 2)
     camera.unstage()
-    assert ingest(recording.stop(), client) is State.DONE
+    assert ingest(recording.stop(), client) is IngestState.DONE
     run = f"{stack.uri}/ui/browse/raw/{recording.uid}"
     assert "primary" in page_of(chromium, f"{run}?api_key={stack.key}")
     picture = page_of(chromium, f"{run}/primary/cam_image?api_key={stack.key}")
@@ -91,12 +91,12 @@ def page_of(chromium: Path, address: str) -> str:
 
 def test_pictures_come_while_the_file_is_written_and_after(journals: Path, client: Any) -> None:
     recording, camera = fly(journals, 3)
-    assert ingest(recording.path, client) is State.IDLE
+    assert ingest(recording.path, client) is IngestState.IDLE
     picture = client["raw"][recording.uid]["primary/cam_image"]
     assert picture.shape == (3, 48, 64)
     np.testing.assert_array_equal(picture[1, 10:20, ::1], noise(2)[10:20])
     camera.unstage()
-    assert ingest(recording.stop(), client) is State.DONE
+    assert ingest(recording.stop(), client) is IngestState.DONE
     np.testing.assert_array_equal(picture[2], noise(3))
 
 
@@ -104,7 +104,7 @@ def test_picture_of_the_web_page(journals: Path, client: Any, stack: Stack) -> N
     """What tiled's page asks for: one frame as PNG."""
     recording, camera = fly(journals, 2)
     camera.unstage()
-    assert ingest(recording.stop(), client) is State.DONE
+    assert ingest(recording.stop(), client) is IngestState.DONE
     path = f"/api/v1/array/full/raw/{recording.uid}/primary/cam_image"
     headers = {"Authorization": f"Apikey {stack.key}", "Accept": "image/png"}
     answer = httpx.get(stack.uri + path, params={"slice": "1,:,:"}, headers=headers)
@@ -258,7 +258,7 @@ def test_many_read_a_table_while_it_grows(journals: Path, client: Any) -> None:
 def test_subscribers_get_each_event(journals: Path, client: Any) -> None:
     recording = Recording(journals).stream("primary", x=scalar("number"))
     recording.event(x=0.0)
-    assert ingest(recording.path, client) is State.IDLE
+    assert ingest(recording.path, client) is IngestState.IDLE
     follower = RunIngest(recording.path, Catalog(client))
     follower.step()  # a full write: the table that a reader may subscribe to is there
     table = client["raw"][recording.uid].base["primary"].base["internal"]

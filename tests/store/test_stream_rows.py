@@ -8,7 +8,7 @@ import pytest
 from store.test_file_tables import FileRun, counted
 
 from skywright.errors import DataError
-from skywright.store.ingest import RunIngest, State, ingest
+from skywright.store.ingest import IngestState, RunIngest, ingest
 from skywright.store.run_nodes import Catalog
 from skywright.store.stream_rows import StreamRows
 
@@ -25,7 +25,7 @@ def run(journals: Path, monkeypatch: pytest.MonkeyPatch) -> FileRun:
 def test_all_columns_of_a_page_are_few_requests(run: FileRun, client: Any) -> None:
     run.append(200)
     run.tell()
-    assert ingest(run.stop(), client) is State.DONE
+    assert ingest(run.stop(), client) is IngestState.DONE
     stored = client["raw"][run.recording.uid]
     with counted(client) as requests:
         rows = StreamRows(stored["primary"])
@@ -58,7 +58,7 @@ def test_a_table_that_grows_between_two_reads(run: FileRun, client: Any) -> None
     assert rows.take(["c1"], np.array([34]))["c1"].tolist() == [34.5]  # longer by now
     rows.whole(["identity"])
     run.tell()
-    assert ingest(run.stop(), client) is State.DONE  # the partition has eight rows now
+    assert ingest(run.stop(), client) is IngestState.DONE  # the partition has eight rows now
     found = rows.take(["c1", "tag"], np.array([0, 9, 14]))
     assert found["c1"].tolist() == [0.5, 9.5, 14.5]
     assert rows.take(["c1"], np.array([34]))["c1"].tolist() == [34.5]
@@ -67,7 +67,7 @@ def test_a_table_that_grows_between_two_reads(run: FileRun, client: Any) -> None
 def test_what_is_not_there_is_named(run: FileRun, client: Any) -> None:
     run.append(4)
     run.tell()
-    assert ingest(run.stop(), client) is State.DONE
+    assert ingest(run.stop(), client) is IngestState.DONE
     rows = StreamRows(client["raw"][run.recording.uid]["primary"])
     with pytest.raises(DataError, match="no column c99"):
         rows.whole(["c0", "c99"])
@@ -82,7 +82,7 @@ def test_columns_without_a_table_are_arrays(
     monkeypatch.setattr("skywright.store.file_nodes._is_column", lambda *_: False)
     run.append(20)
     run.tell()
-    assert ingest(run.stop(), client) is State.DONE
+    assert ingest(run.stop(), client) is IngestState.DONE
     rows = StreamRows(client["raw"][run.recording.uid]["primary"])
     assert rows.whole(["c0", "tag"])["c0"].tolist() == [n + 0.5 for n in range(20)]
     found = rows.take(["c1", "tag"], np.array([2, 19]))
@@ -101,7 +101,7 @@ def test_texts_that_are_no_ascii(journals: Path, client: Any) -> None:
     run.writer.flush()
     run.rows = 3
     run.tell()
-    assert ingest(run.stop(), client) is State.DONE
+    assert ingest(run.stop(), client) is IngestState.DONE
     stream = client["raw"][run.recording.uid]["primary"]
     assert StreamRows(stream).whole(["tag"])["tag"].tolist() == texts
     assert stream.read()["tag"].values.tolist() == texts

@@ -19,7 +19,7 @@ from tiled.client.metadata_update import DELETE_KEY
 from skywright.errors import DataError
 from skywright.store.check import differences
 from skywright.store.export.contents import read_contents
-from skywright.store.ingest import RunIngest, State, ingest
+from skywright.store.ingest import IngestState, RunIngest, ingest
 from skywright.store.journal_contents import JournalContents, Stream
 from skywright.store.normalizer import DocumentNormalizer
 from skywright.store.rows import as_row
@@ -30,7 +30,7 @@ from skywright.store.tiled_writer import NOTES_MAX, RunWriter
 
 def stored(path: Path, client: Any) -> Any:
     """Ingest one journal; return the catalog's run."""
-    assert ingest(path, client) is State.DONE
+    assert ingest(path, client) is IngestState.DONE
     return client["raw"][path.stem]
 
 
@@ -565,9 +565,9 @@ def test_two_resources_of_one_file(journals: Path, client: Any, live: bool) -> N
         if live:
             follower.step()
     recording.stop()
-    while (state := follower.step()) is State.MORE:
+    while (state := follower.step()) is IngestState.MORE:
         pass
-    assert state is State.DONE
+    assert state is IngestState.DONE
     rows = client["raw"][recording.uid]["primary"].read()
     assert rows["x"].values.tolist() == list(range(6))
     assert rows["image"].values[:, 0, 0, 0].tolist() == list(range(0, 24, 4))
@@ -609,7 +609,7 @@ def test_names_that_are_no_addresses(journals: Path, client: Any) -> None:
 
 def test_run_that_cannot_be_written_does_not_stop_others(journals: Path, client: Any) -> None:
     path = Recording(journals, tiled_specs=[5]).stop()
-    assert ingest(path, client) is State.ASIDE
+    assert ingest(path, client) is IngestState.ASIDE
     assert (journals / "aside" / path.name).exists()
     metadata = client["raw"][path.stem].metadata
     assert metadata["stop"]["run_start"] == path.stem
@@ -623,5 +623,5 @@ def test_run_that_cannot_be_written_does_not_stop_others(journals: Path, client:
 def test_file_that_is_no_journal_is_put_aside(journals: Path, client: Any) -> None:
     path = journals / "notes.jsonl"
     path.write_text("to do\n")
-    assert ingest(path, client) is State.ASIDE
+    assert ingest(path, client) is IngestState.ASIDE
     assert (journals / "aside" / path.name).read_text() == "to do\n"

@@ -6,7 +6,8 @@ thread -> `RecordingFile.append` -> `RecordingFile.flush`. Without `process` it 
 `prepare`.
 
 PVs do not take this path. An IOC reads the newest result from `Owner.state`, when `Owner` calls
-`changed` or at fixed times (``iocs/owner.py``, and the ``_post`` of each IOC).
+`changed` or at fixed times (``iocs/owner.py``, and the ``_post`` of each IOC). An owner with
+`notifies_each_item` False, such as that of the PSSS, does not call it for each item.
 
 An instrument writes a source (`Source`, a method of `PolledSource`, or a function for
 `PacedSource`), gives it to an `Owner`, and adds recorders (`Recorder` with a `Layout`) and

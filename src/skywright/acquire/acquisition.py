@@ -53,9 +53,9 @@ class ResultRecorder(Protocol[Offered]):
 
 
 class RefusedError(DataError):
-    """Raised by what processes or records an item: it is not part of the acquisition.
+    """Raised by `process_argument`, `process`, `prepare` or a recorder to refuse an item.
 
-    It may come from `process_argument`, `process`, `prepare` or a recorder.
+    The item does not count in the acquisition then.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ class Acquisition:
         Set after `is_final`, when the recorders have stored all items and readers can see them.
         Rows that could not be stored are counted as lost by then.
     on_item
-        Called with each result of the acquisition; None: nothing is called.
+        Called with results of the acquisition, see `Owner.acquire`; None: nothing is called.
     """
 
     requested: int = 0

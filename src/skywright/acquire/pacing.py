@@ -119,7 +119,9 @@ class PacedSource(PolledSource[Item], Generic[Item]):
         True: the first item is due one period after each start. False: it is due at the start.
     loses
         True: skipped items use up their numbers and count as lost, as ``late``. False: no number
-        is skipped and no item is lost: after a delay the next item comes at the next due time.
+        is skipped and no item is lost. After a delay of more than `behind_s` and one period, one
+        item comes at once and the other due times that have passed are left out; after a shorter
+        delay the late items come at once, one after the other.
     period_min_s
         Minimum time between items for `set_period`, s.
     item_name

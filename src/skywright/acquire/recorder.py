@@ -193,7 +193,9 @@ class Recorder(Generic[Result, RowGroup]):
     path
         Path of the present recording; None if there is none.
     rows_readable
-        Number of rows of this or the last recording that readers can see.
+        Number of rows of this or the last recording that readers can see. An IOC posts it as
+        ``NumCaptured_RBV`` (`iocs.recording.Recording.post_state`,
+        `iocs.areadetector.Hdf.post_recording`).
     error
         Error of the last write; empty if it succeeded.
     """

@@ -31,7 +31,9 @@ STOP_LIMIT_S = 1.0
 
 
 class Source(Protocol[SourceItem]):
-    """Yields items from a thread of its own. All methods may be called from any thread.
+    """Yields items from a thread of its own.
+
+    All methods may be called from any thread, but `start` not from the one that delivers items.
 
     A source delivers nothing before `start`. Items come in the order of their identities. `stop`
     and `start` do not reset the identities, and a missing identity is a lost item. If the sender
@@ -149,7 +151,7 @@ class PolledSource(Generic[Item]):
         Raises
         ------
         HardwareError
-            If it does not open within `start_limit_s`, or its last run has not ended.
+            If it does not open within `start_limit_s`, or its last start or stop has not ended.
         SkywrightError
             What `open` raises.
         """
@@ -159,7 +161,9 @@ class PolledSource(Generic[Item]):
             if self._run is not None and self._run.thread.is_alive():
                 self._run.thread.join(self.stop_limit_s)
                 if self._run.thread.is_alive():
-                    raise HardwareError(f"{self.name}: the source is still stopping; try again")
+                    raise HardwareError(
+                        f"{self.name}: its last start or stop has not ended; try again"
+                    )
             run = self._run = _Run(self, deliver, report)
             run.thread.start()
             if not run.opened.wait(self.start_limit_s):

@@ -195,8 +195,8 @@ class Analysis(ABC, Generic[Statistic]):
             Members in any order, with the declared inputs. If identities can restart, `identities`
             must hold the places (`IdentityOrder`).
         late
-            (n,) bool, True for members of folded blocks (`find_late`): their columns are returned,
-            but they are not in the result.
+            (n,) bool, True for members that came too late (`find_late`), even if their block is
+            still open: their columns are returned, but they are not in the result.
 
         Returns
         -------
@@ -206,7 +206,8 @@ class Analysis(ABC, Generic[Statistic]):
         Raises
         ------
         DataError
-            If `measure` gives other columns than declared, or no settings numbers.
+            If `measure` gives no settings numbers or lacks a declared column, or if one has the
+            wrong shape or a value that does not fit.
         """
         rows = self.measure(batch)
         columns = {c.name: _rows(self, c, rows, len(batch)) for c in self.columns}
@@ -447,9 +448,10 @@ class IdentityOrder:
     """Gives the members of a stream a place in one order, also if their identities restart.
 
     Identities may restart with new settings: at an accelerator a new run can restart its tags.
-    Such members are not late. The place of a member is its identity plus a shift. The shift is a
-    multiple of the block size that puts the member behind all earlier ones. A block is a range of
-    places.
+    Such members are not late. The place of a member is its identity plus a shift, a multiple of the
+    block size. At a restart the shift grows so that the next members come behind all earlier ones.
+    It does not grow if they restart in the highest block or the one below it: then only the
+    settings number separates them. A block is a range of places.
 
     Parameters
     ----------

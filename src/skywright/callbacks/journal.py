@@ -256,7 +256,7 @@ class Journal:
         """
         with self._lock:
             self._closed.set()
-            if self._backlog and not self._drain():
+            if self._backlog and not self._write_backlog():
                 log.error(
                     "%s: %d documents are lost: %s",
                     self.directory,
@@ -328,7 +328,7 @@ class Journal:
     def _write_dtypes(self, file: _RunFile, name: str, doc: Mapping[str, Any]) -> None:
         """Write a line ``dtypes`` with the dtypes of a descriptor's arrays, which JSON loses.
 
-        It is not a document of event-model; the ingester reads it.
+        It is not a document of event-model; `store.journal_contents.JournalContents` reads it.
         """
         data = doc["data"]
         if name == "event_page":
@@ -399,10 +399,10 @@ class Journal:
     def _retry(self) -> None:
         while not self._closed.wait(RETRY_S):
             with self._lock:
-                if self._drain():
+                if self._write_backlog():
                     return
 
-    def _drain(self) -> bool:
+    def _write_backlog(self) -> bool:
         """Write the queued documents in order; return True if none is left."""
         while self._backlog:
             first = self._backlog[0]

@@ -124,8 +124,8 @@ class StreamAnalysis:
         self._unreadable = ""
         """Why the file cannot be read at present; "" if it can."""
         self._first_backlog_end: int | None = None
-        """End of the frames that waited at the first batch, none of which is skipped for
-        `max_behind_s`; None before it."""
+        """Number of frames that were announced when the first batch began; `max_behind_s` does not
+        hold for them. None before that batch."""
         self._status_after_step = ""
         """Exit status at the end of the last step."""
         self._deadline: float | None = None
@@ -158,11 +158,11 @@ class StreamAnalysis:
         Return whether anything was done.
         """
         before = self.position
-        is_open = not self.exit_status and self.derived is not None and self._closing is None
-        if is_open:
+        takes_frames = not self.exit_status and self.derived is not None and self._closing is None
+        if takes_frames:
             self._guarded(self._analyze)
         answers = [each.answer(self._reached()) for each in self.second]
-        is_over = is_open and self.raw.run.stop is not None and not self.exit_status
+        is_over = takes_frames and self.raw.run.stop is not None and not self.exit_status
         if is_over and self._guarded(self._is_done):
             self._guarded(self._finish)
         # The derived run may have ended in this step, or in `write_due` after the last step
@@ -214,7 +214,7 @@ class StreamAnalysis:
     def take_progress(self) -> dict[str, Any]:
         """Return the state for the session.
 
-        What is new of the second-stage analyses is returned once only.
+        An answer of a second-stage analysis is returned by one call only.
         """
         derived = self.derived
         return {
@@ -263,14 +263,14 @@ class StreamAnalysis:
         if self.raw.error:
             raise DataError(self.raw.error)
         assert derived is not None
-        stop = reader.table.with_values_until(self.position)
+        with_values = reader.table.with_values_until(self.position)
+        if with_values <= self.position:
+            return
+        stop = self._readable(with_values)
         if stop <= self.position:
             return
         if self._first_backlog_end is None:
-            self._first_backlog_end = stop
-        stop = self._readable(stop)
-        if stop <= self.position:
-            return
+            self._first_backlog_end = with_values
         affordable = self._affordable() if derived.analysis.skips else math.inf
         chosen = choose(self.position, stop, affordable)[: self._pace.batch_frames]
         begun = self._busy_since or time.monotonic()

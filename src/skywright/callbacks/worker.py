@@ -40,8 +40,8 @@ from skywright.waiting import pause
 REMAINING_FRAMES_LIMIT_S = 3.0
 """Time limit for the remaining frames after the session has ended, s."""
 BEAT_S = 2.0
-"""Minimum period of progress messages without news while announced frames or pictures are awaited
-or in work, s."""
+"""Minimum period of progress messages without news, s. They are sent while the worker waits for
+frames or pictures, so that it does not count as stalled; none is sent during a batch."""
 
 log = logging.getLogger(__name__)
 

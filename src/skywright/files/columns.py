@@ -29,8 +29,8 @@ T = TypeVar("T")
 RESERVE_BYTES = 1 << 20
 """Free space to keep on the disk, bytes. HDF5 cannot close a file that it cannot flush."""
 CACHE_BYTES = 1 << 20
-"""Maximum cache of a column of a writer, bytes. The default of HDF5 2, 8 MB, is filled with chunks
-that get no more rows, and a file may have many columns."""
+"""Maximum cache of a column of a writer, bytes. By default HDF5 (version 2) takes 8 MB for each
+column and keeps completed chunks in it, which get no more rows."""
 OTHER_READER_TIMEOUT_S = 0.1
 """Maximum wait, s, until another reader of this process has closed the column. Then the column is
 read without a refresh."""
@@ -419,12 +419,12 @@ class ColumnReader(Closing):
         """Return the present number of complete rows."""
         return self._with_refreshed(self._identity_path, len)
 
-    def read(self, path: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
+    def read(self, column: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
         """Read rows of one column.
 
         Parameters
         ----------
-        path
+        column
             Path of the column.
         start, stop
             Range of rows; `stop` None reads up to the last complete one.
@@ -441,7 +441,7 @@ class ColumnReader(Closing):
         """
         count = self.count()
         last = count if stop is None else min(stop, count)
-        return self._with_refreshed(path, lambda column: read_rows(column, start, max(start, last)))
+        return self._with_refreshed(column, lambda found: read_rows(found, start, max(start, last)))
 
     def attributes(self, path: str) -> dict[str, Any]:
         """Return the attributes of a column; JSON text is decoded."""
@@ -511,9 +511,8 @@ def _create(file: h5py.File, column: Column, cache_bytes: int) -> h5py.Dataset:
 def _cache_bytes(column: Column) -> int:
     """Return the cache of a column that is appended to, bytes.
 
-    One chunk, at most `CACHE_BYTES`: only the last chunk gets more rows. In a larger cache HDF5
-    would also keep full chunks, until it is full. A chunk of one row gets no more rows, so it
-    needs no cache.
+    One chunk, at most `CACHE_BYTES`: only the last chunk gets more rows. A larger cache would also
+    keep completed chunks. A chunk of one row gets no more rows, so it needs no cache.
     """
     if column.rows_per_chunk == 1:
         return 1  # h5py takes 0 for the default

@@ -165,7 +165,7 @@ class IndexReader(Closing):
         """Return the number of records in the index."""
         return self._index.count()
 
-    def read(self, path: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
+    def read(self, column: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
         """Return records `start` to `stop` of a column.
 
         There are fewer if the index has fewer. If it has none of them, the shape may be (0,).
@@ -175,14 +175,14 @@ class IndexReader(Closing):
         DataError
             If there is no such column, or a file is gone, is cut short or has another format.
         """
-        if path.startswith("/entry/"):
-            return self._index.read(path, start, stop)
+        if column.startswith("/entry/"):
+            return self._index.read(column, start, stop)
         stop = self.count() if stop is None else min(stop, self.count())
         locations = [self._index.read(each, start, stop) for each in (FILE, OFFSET, SIZE)]
         count = min(map(len, locations))
         if not count:
             return np.empty(0)
-        return self.decode(self._records(*(each[:count] for each in locations)), path)
+        return self.decode(self._records(*(each[:count] for each in locations)), column)
 
     def close(self) -> None:
         """Close the index."""

@@ -23,15 +23,15 @@ HDF5 = "application/x-hdf5"
 class Reader(Protocol):
     """An open file, which may still be written.
 
-    The constructor takes the file's path and the column whose length gives the number of complete
-    rows; a reader with an index may ignore the column.
+    The constructor takes the file's path and the counted column, whose length gives the number of
+    complete rows; a reader with an index may ignore that column.
     """
 
     def count(self) -> int:
         """Return the present number of complete rows."""
 
-    def read(self, path: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
-        """Return rows `start` to `stop` of the column `path`, (n, *shape).
+    def read(self, column: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
+        """Return rows `start` to `stop` of a column, (n, *shape).
 
         Incomplete rows are left out. `stop` None reads up to the last complete row. If there are no
         rows, the shape may be (0,).
@@ -64,7 +64,7 @@ def readers() -> dict[str, str]:
     return table
 
 
-def open_reader(mimetype: str, path: Path, column: str) -> Reader:
+def open_reader(mimetype: str, path: Path, counted_column: str) -> Reader:
     """Open the reader of a file.
 
     Parameters
@@ -73,8 +73,9 @@ def open_reader(mimetype: str, path: Path, column: str) -> Reader:
         Mimetype of the stream resource.
     path
         Path of the file.
-    column
-        The column whose length gives the number of complete rows: the identity if there is one.
+    counted_column
+        Path of the column whose length gives the number of complete rows: the identity if there
+        is one.
 
     Raises
     ------
@@ -83,7 +84,7 @@ def open_reader(mimetype: str, path: Path, column: str) -> Reader:
     """
     make = _reader_class(mimetype)
     try:
-        return make(path, column)
+        return make(path, counted_column)
     except DataError:
         raise
     except Exception as error:  # a reader of another package may raise anything
@@ -107,8 +108,10 @@ def first_row(parameters: Mapping[str, Any]) -> int:
     """Return the row of the file that has index 0 in stream datums.
 
     It is above 0 if the parameter ``slice`` of the stream resource, ``start:stop``, leaves out the
-    rows before it. The store writes such a slice for the rows without an event at the end of an
-    interrupted run. Other programs may write the slice as a list, with an item for each axis.
+    rows before it. When a run was interrupted, its last rows may have no event. The store gives
+    them a stream resource of their own, whose slice begins at the first of them
+    (`skywright.store.repair`). Other programs may write the slice as a list, with an item for each
+    axis.
 
     Raises
     ------

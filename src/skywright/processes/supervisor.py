@@ -156,7 +156,10 @@ class Supervisor:
             logger.warning("%s %s (not reported: %s)", name, message, error)
 
     async def watch(self) -> None:
-        """Restart what dies, until cancelled."""
+        """Wait, until cancelled, while the tasks of `start` restart what ends.
+
+        An error of such a task is raised.
+        """
         await asyncio.gather(*self._tasks)
 
     async def stop(self) -> None:
@@ -216,10 +219,10 @@ class Supervisor:
         else:
             if facts is not None:
                 self._mark_ready(service, process, facts, restarts)
-            drain = asyncio.create_task(_drain(process.stdout))
+            discarding = asyncio.create_task(_discard_output(process.stdout))
             status = await process.handle.wait()
             why = _ending(status)
-            drain.cancel()
+            discarding.cancel()
             await _end(process, limit_s=0)
         # `stop` must not signal it: the system may give its process id to another program
         del self._processes[service.name]
@@ -363,7 +366,7 @@ async def _read_facts(stdout: asyncio.StreamReader) -> dict[str, Any] | None:
     return None
 
 
-async def _drain(stdout: asyncio.StreamReader) -> None:
+async def _discard_output(stdout: asyncio.StreamReader) -> None:
     """Discard further output of the child, so that it never blocks on a full pipe."""
     while await stdout.read(65536):
         pass

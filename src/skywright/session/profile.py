@@ -303,7 +303,8 @@ def show_banner(namespace: Mapping[str, Any]) -> None:
     }
     console = _console()
     version_text = Text(f"skywright {package_versions()['skywright']}", style="bold")
-    console.print(Text.assemble(version_text, f", {settings.metadata.get('instrument', '')}"))
+    instrument = settings.metadata.get("instrument")
+    console.print(Text.assemble(version_text, f", {instrument}" if instrument else ""))
     grid = Table.grid(padding=(0, 2))
     for name, fact in facts.items():
         grid.add_row(f"  {name}", Text(fact, overflow="fold"))

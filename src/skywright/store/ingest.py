@@ -59,7 +59,7 @@ UPDATE_S = (1.0, 5.0)
 log = logging.getLogger(__name__)
 
 
-class State(Enum):
+class IngestState(Enum):
     """State of the ingest of a journal."""
 
     MORE = "more to write, or to try again"
@@ -76,7 +76,7 @@ class MismatchError(SkywrightError):
     """The catalog differs from the journal."""
 
 
-def ingest(path: Path, client: Any) -> State:
+def ingest(path: Path, client: Any) -> IngestState:
     """Write a journal to tiled until its end: a helper for tests and scripts.
 
     Existing nodes of the run are verified or replaced.
@@ -90,9 +90,9 @@ def ingest(path: Path, client: Any) -> State:
 
     Returns
     -------
-    State
-        `State.IDLE` if the run is still open, or is postponed after requests without an answer;
-        else `State.DONE` or `State.ASIDE`.
+    IngestState
+        `IngestState.IDLE` if the run is still open, or is postponed after requests without an
+        answer; else `IngestState.DONE` or `IngestState.ASIDE`.
 
     Raises
     ------
@@ -102,7 +102,7 @@ def ingest(path: Path, client: Any) -> State:
         As for `RunIngest.step`; call again.
     """
     run = RunIngest(path, Catalog(client))
-    while (state := run.step()) is State.MORE:
+    while (state := run.step()) is IngestState.MORE:
         pass
     return state
 
@@ -111,10 +111,10 @@ class RunIngest:
     """The ingest of one journal in steps; each step writes the documents that have arrived.
 
     A full write sends all lines to tiled, from the first one on: the first write of a run, and each
-    one after rows have changed or a request has failed. It reads the journal a second time and has
-    a `DocumentNormalizer` of its own: its lines were normalized before, when they were read into
-    `contents`. Both normalizers get all lines in order, from the first one on, so they return the
-    same lines.
+    one after rows have changed or a request has failed. It reads the journal a second time. A
+    normalizer keeps state, and the first one is already at the end of the lines that are in
+    `contents`, so a full write has a `DocumentNormalizer` of its own. Both get all lines in order,
+    from the first one on, so they return the same lines.
     `JournalContents.add` and `_LineWriter._write` number these lines alike; else the numbers in
     `JournalContents.left_out` and `Stream.line_of` would name other lines.
 
@@ -144,7 +144,7 @@ class RunIngest:
         self._postponed_until = 0.0
         self._full_write_allowed_at = 0.0
 
-    def step(self) -> State:
+    def step(self) -> IngestState:
         """Write the documents that have arrived since the last step.
 
         Raises
@@ -156,7 +156,7 @@ class RunIngest:
             written; the next step goes on where this one has stopped.
         """
         if time.monotonic() < self._postponed_until:
-            return State.IDLE
+            return IngestState.IDLE
         try:
             return self._step()
         except httpx.HTTPError as error:
@@ -173,7 +173,7 @@ class RunIngest:
         except RunExistsError:
             self._line_writer = self._full_write = None
             self._has_node = self._is_conflict = True
-            return State.MORE
+            return IngestState.MORE
         except OSError:
             raise
         except Exception as error:  # an error in one run must not stop the others
@@ -181,7 +181,7 @@ class RunIngest:
             self._must_verify = True
             return self._failed(error)
 
-    def _step(self) -> State:
+    def _step(self) -> IngestState:
         """Read new lines of the journal, then write.
 
         If the run is new or rows have changed, all lines are written, from the first one on
@@ -199,13 +199,13 @@ class RunIngest:
             return self._without_start()
         if self._needs_full_write():
             if self.contents.stop is None and time.monotonic() < self._full_write_allowed_at:
-                return State.IDLE
+                return IngestState.IDLE
             if not self._begin_full_write(start):
                 self._archive("done")
-                return State.DONE
+                return IngestState.DONE
         if self._full_write is not None:
             self._continue_full_write(self._full_write)
-            return State.MORE
+            return IngestState.MORE
         line_writer = self._line_writer
         if line_writer is not None and (lines or line_writer.is_due()):
             line_writer.write(lines or [])
@@ -215,7 +215,7 @@ class RunIngest:
                 self._failures = self._unanswered = 0
         if line_writer is not None and self.contents.stop is not None:
             return self._finish(line_writer, start)
-        return self._close_if_interrupted() if lines is None else State.MORE
+        return self._close_if_interrupted() if lines is None else IngestState.MORE
 
     def _read_new_lines(self) -> list[Line] | None:
         """Read a chunk of the journal; return its normalized lines, None if there is no more.
@@ -282,38 +282,38 @@ class RunIngest:
             self._full_write_allowed_at = now + FULL_WRITE_PAUSE_FACTOR * duration
             self._full_write = None
 
-    def _finish(self, line_writer: "_LineWriter", start: dict[str, Any]) -> State:
+    def _finish(self, line_writer: "_LineWriter", start: dict[str, Any]) -> IngestState:
         line_writer.close()
         if self._must_verify:
             found = differences(self.contents, self._catalog.container_of(start)[start["uid"]])
             if found:
                 raise MismatchError(f"{self.path}: {'; '.join(found[:5])}")
         self._archive("done")
-        return State.DONE
+        return IngestState.DONE
 
     def _archive(self, where: str) -> None:
         """Move the journal to the directory `where` beside the open journals."""
         move_journal(self.path, self.path.parent / where / self.path.name)
 
-    def _close_if_interrupted(self) -> State:
-        """Add a stop document to the journal if its writer is dead; return `State.MORE` then."""
+    def _close_if_interrupted(self) -> IngestState:
+        """Add a stop document to the journal if its writer is dead; return `MORE` then."""
         ended = repair.close_interrupted_run(self.path, self._tail.offset, self.contents)
-        return State.MORE if ended else State.IDLE
+        return IngestState.MORE if ended else IngestState.IDLE
 
-    def _without_start(self) -> State:
+    def _without_start(self) -> IngestState:
         """Move a file that is no journal to ``aside`` after its writer has ended."""
         with locked_if_dead(self.path) as dead:
             if not dead or self.path.stat().st_size > self._tail.offset:
-                return State.IDLE
+                return IngestState.IDLE
         log.error("%s: has no start document; it is kept in journal/aside", self.path)
         self._archive("aside")
-        return State.ASIDE
+        return IngestState.ASIDE
 
-    def _failed(self, error: Exception) -> State:
+    def _failed(self, error: Exception) -> IngestState:
         self._failures += 1
         log.warning("%s: attempt %d: %s", self.path.name, self._failures, error, exc_info=error)
         if self._failures < ATTEMPTS:
-            return State.MORE
+            return IngestState.MORE
         if not self._server_takes_writes():
             raise ServerUnavailableError(f"tiled takes no data at present: {error}") from error
         return self._give_up(error)
@@ -337,7 +337,7 @@ class RunIngest:
                 POSTPONED_S,
             )
 
-    def _give_up(self, error: Exception) -> State:
+    def _give_up(self, error: Exception) -> IngestState:
         """Put a finished run aside; postpone an open one."""
         if self.contents.stop is None:
             state = self._close_if_interrupted()
@@ -347,7 +347,7 @@ class RunIngest:
         log.error("%s: %s", self.path, reason)
         _mark_unwritable(self._catalog, self.contents, reason)
         self._archive("aside")
-        return State.ASIDE
+        return IngestState.ASIDE
 
 
 @dataclass(frozen=True)

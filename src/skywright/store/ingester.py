@@ -29,7 +29,7 @@ from skywright.processes.locks import lock_with_pid
 from skywright.processes.logs import named_level
 from skywright.processes.supervisor import CONFIGURATION_ERROR
 from skywright.store.client import connect, ensure_containers
-from skywright.store.ingest import RunIngest, ServerUnavailableError, State
+from skywright.store.ingest import IngestState, RunIngest, ServerUnavailableError
 from skywright.store.moves import move_journal
 from skywright.store.run_nodes import Catalog
 from skywright.store.tail import Tail, is_locked, locked_if_dead
@@ -158,12 +158,12 @@ class Ingester:
 
     def _step(self, run: RunIngest) -> bool:
         """Take a step with one run; return False if there was nothing to do."""
-        state = State.IDLE
+        state = IngestState.IDLE
         with self._noting_failures(run.path):
             state = run.step()
-        if state in (State.DONE, State.ASIDE):
+        if state in (IngestState.DONE, IngestState.ASIDE):
             del self._runs[run.path]
-        return state is not State.IDLE
+        return state is not IngestState.IDLE
 
     @contextmanager
     def _noting_failures(self, path: Path) -> Iterator[None]:

@@ -41,7 +41,7 @@ UNREADABLE_FILES = "unreadable_files"
 SQL_TABLE = "application/x-tiled-sql-table"
 """Mimetype of tiled's tables to which rows can be appended."""
 INTERNAL = "internal"
-"""Name of the table of events, where no data key has it."""
+"""Name of the table of events, unless a data key has this name."""
 NOTES_MAX = 100
 """Maximum number of notes of a run; every client that lists runs transfers them."""
 TABLE_COLUMNS_MAX = 1024
