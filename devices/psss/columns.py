@@ -19,7 +19,7 @@ IN_DOCUMENTS = (
 
 
 def spectra_columns(width: int) -> tuple[StreamColumn, ...]:
-    """Return the columns of a file of spectra of `width` columns."""
+    """Return the columns of a file of spectra that have `width` pixels."""
     # Imported here, because it takes a second: a session that never stages the device saves it
     from skywright.instruments.psss import layouts
 
@@ -59,7 +59,7 @@ def picture_columns(height: int, width: int, data_type: str) -> tuple[StreamColu
 
 
 def settings_columns(width: int) -> tuple[StreamColumn, ...]:
-    """Return the columns of the settings beside a file of spectra of `width` columns.
+    """Return the columns of the settings beside a file of spectra that have `width` pixels.
 
     Their keys differ from those of a pulse's columns, so that no analysis confuses them. Only
     ``settings_number`` is in both.

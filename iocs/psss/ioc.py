@@ -3,9 +3,9 @@
 Results, ROI and axis have the names of PVs at SwissFEL (`SPECTRUM_Y`, `SPC_ROI_YMIN` ...). `cam1:`
 runs acquisitions of pulses. `SPEC1:` records every pulse's spectrum and fit. `HDF1:` records the
 first picture of each acquisition and every `RAW_EVERY`-th after it, so a step scan records one at
-every point. `SIM:` has the true values of the simulator, for scores only. `--list-pvs` prints all
-names. The bsread output and the REST API are served beside the PVs. `skywright psss serve` starts
-the same service with the ports of the old one.
+every point. `SIM:` has the true values of the simulator, for scores only, and its two switches.
+`--list-pvs` prints all names. The bsread output and the REST API are served beside the PVs.
+`skywright psss serve` starts the same service with the ports of the old one.
 
     python -m iocs.psss --source sim --seed 3 --auto-start
     python -m iocs.psss --source bsread --input tcp://camera7:9000
@@ -43,7 +43,10 @@ COMPLAINT_S = 5.0
 
 
 class Sim(PVGroup):
-    """The true values of the simulator, for scores only; NaN where there is none."""
+    """The true values of the simulator, for scores only, and its switches Beam and Silent.
+
+    A value is NaN where there is none. With another source the switches have no effect.
+    """
 
     center = readback(float("nan"), units="eV", precision=4, name="Center_RBV")
     fwhm = readback(float("nan"), units="eV", precision=4, name="Fwhm_RBV")

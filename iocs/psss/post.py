@@ -65,6 +65,7 @@ async def post_averages(pvs: Spectra, averages: Averages) -> None:
 
 async def post_settings(pvs: Spectra, state: ProcessorState) -> None:
     """Post the settings of the next pulse; any endpoint may have set them."""
+    # The PV begins with 0, also the number of the first settings: those are always posted
     if pvs.settings_number.value == state.settings_number and pvs.settings_number.value:
         return
     settings: Settings = state.settings

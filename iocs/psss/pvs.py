@@ -156,7 +156,9 @@ class Spectra(PVGroup):
     state = enum_readback(STATES, name="STATE")
     message = readback("", ChannelType.CHAR, max_length=1024, name="MESSAGE")
     pulses = readback(0.0, precision=0, name="N_PULSES")
+    """Pulses processed since the start of the process."""
     processed = readback(0.0, precision=0, name="N_PROCESSED")
+    """Pulses processed since the last start of the processing."""
     sent = readback(0.0, precision=0, name="N_SENT")
     unsent = readback(0.0, precision=0, name="N_UNSENT")
     lost = readback(0, name="N_LOST")

@@ -39,7 +39,7 @@ SCANNED = Needs(
 # ---- a run and its streams
 
 
-def recorded(psss: Any, body: Body, md: Mapping[str, Any], pulses: str) -> MsgGenerator[Any]:
+def recorded(psss: Any, body: Body, md: Mapping[str, Any], stream: str) -> MsgGenerator[Any]:
     """Run `body` in a run with the spectrometer staged and its streams declared.
 
     Parameters
@@ -50,7 +50,7 @@ def recorded(psss: Any, body: Body, md: Mapping[str, Any], pulses: str) -> MsgGe
         The plan.
     md
         Metadata for the start document.
-    pulses
+    stream
         Name of the stream of pulses.
 
     Returns
@@ -60,15 +60,15 @@ def recorded(psss: Any, body: Body, md: Mapping[str, Any], pulses: str) -> MsgGe
     """
 
     def inside() -> MsgGenerator[Any]:
-        yield from declare(psss, pulses)
+        yield from declare(psss, stream)
         return (yield from body())
 
     return (yield from staged_run(psss, inside, md))
 
 
-def declare(psss: Any, pulses: str) -> MsgGenerator[None]:
+def declare(psss: Any, stream: str) -> MsgGenerator[None]:
     """Declare the streams of a run: of pulses, of their settings, of pictures."""
-    yield from bps.declare_stream(psss.pulses, name=pulses, collect=True)
+    yield from bps.declare_stream(psss.pulses, name=stream, collect=True)
     if hasattr(psss, "pulse_settings"):
         yield from bps.declare_stream(psss.pulse_settings, name=SETTINGS, collect=True)
     if (yield from wants_pictures(psss)):
@@ -82,9 +82,9 @@ def wants_pictures(psss: Any) -> MsgGenerator[bool]:
     return bool((yield from bps.rd(psss.record_pictures)))
 
 
-def collect(psss: Any, pulses: str, pictures: bool) -> MsgGenerator[None]:
+def collect(psss: Any, stream: str, pictures: bool) -> MsgGenerator[None]:
     """Report the new rows of every stream; `HardwareError` if the spectrometer has an error."""
-    yield from collect_new_rows(psss.pulses, pulses)
+    yield from collect_new_rows(psss.pulses, stream)
     if hasattr(psss, "pulse_settings"):
         yield from collect_new_rows(psss.pulse_settings, SETTINGS)
     if pictures:

@@ -139,7 +139,7 @@ def test_a_stop_that_does_not_end_in_time_is_an_error(
     with pytest.raises(HardwareError, match="has not stopped"):
         processor.stop()
     assert not processor.is_running
-    with pytest.raises(HardwareError, match="still stopping"):
+    with pytest.raises(HardwareError, match="its last start or stop has not ended"):
         processor.start()
     gate.set()
     monkeypatch.undo()

@@ -13,6 +13,7 @@ from skywright.acquire.image_layout import Image
 from skywright.acquire.pacing import Pacer
 from skywright.errors import ConfigError
 from skywright.instruments.psss.layouts import PICTURE_SETTINGS, PictureLayout
+from skywright.instruments.psss.sources import sim
 from skywright.instruments.psss.sources.gaps import PulseGaps
 from skywright.instruments.psss.sources.replay import ReplaySource
 from skywright.instruments.psss.sources.sim import SimSource
@@ -67,6 +68,38 @@ def test_sim_keeps_the_rate():
     assert took >= 40 / 200 - 0.02
     ids = [pulse.pulse_id for pulse in pulses]
     assert set(np.diff(ids)) == {2}  # 50 Hz on a 100 Hz clock
+
+
+@pytest.mark.parametrize(
+    ("rate_hz", "step"), [(100.0, 1), (60.0, 2), (50.0, 2), (30.0, 3), (200.0, 1)]
+)
+def test_times_of_sim_pulses_go_with_the_clock_at_any_rate(rate_hz, step):
+    source = SimSource(SMALL, rate_hz=rate_hz)
+    source.open()
+    first, *_, last = pulses = take(source, 5)
+    source.halt()
+    assert {int(n) % step for n in np.diff([pulse.pulse_id for pulse in pulses])} == {0}
+    count = (last.pulse_id - first.pulse_id) / step
+    assert last.time_ns - first.time_ns == pytest.approx(1e9 * count / rate_hz, abs=10 * step)
+    assert abs(first.time_ns - time.time_ns()) < 1e9 * LIMIT_S
+
+
+def test_counts_are_read_while_the_twin_is_made(monkeypatch):
+    source = SimSource(SMALL)
+    read = threading.Event()
+
+    def make(*arguments):
+        def count():
+            assert source.lost == {}
+            read.set()
+
+        threading.Thread(target=count, daemon=True).start()
+        assert read.wait(LIMIT_S)
+        return Instrument(*arguments)
+
+    monkeypatch.setattr(sim, "Instrument", make)
+    source.prepare()
+    assert read.is_set()
 
 
 def test_pulses_that_nobody_took_are_lost_and_counted(monkeypatch):

@@ -151,7 +151,7 @@ class SpectrumStatistics(Analysis[Pulses]):
         Column("intensity", "<f8", attrs=COUNTS),
         Column("chi2", "<f8", attrs={"units": "", "description": "reduced"}),
         Column("quality", "<f8", attrs={"units": "", "description": "1 is perfect"}),
-        Column("spike_count", "<i4", attrs={"description": "-1: no spectrum"}),
+        Column("spike_count", "<i4", attrs={"description": "-1: no spectrum, or bad pixels"}),
         Column("spike_width", "<f8", attrs={"units": "eV, or px without axis"}),
     )
 
@@ -346,6 +346,10 @@ class SpectrumStatistics(Analysis[Pulses]):
 class PictureSpectra(SpectrumStatistics):
     """Fits and statistics as `SpectrumStatistics`, from stored pictures.
 
+    The inputs have the names of areaDetector's. For the stream ``pictures`` of a spectrometer give
+    the keys of all of them (``--key``, see ``docs/how-to/acquire-spectra.md``); without that of
+    the identity the pictures are counted by their sequence numbers.
+
     Parameters
     ----------
     roi
@@ -394,7 +398,7 @@ def _results(width: int) -> tuple[Column, ...]:
     return (
         Column("n_pulses", "<i8", attrs={"description": "pulses seen"}),
         Column(
-            "n_good", "<i8", attrs={"description": "with a fit that settled, in the newest unit"}
+            "n_good", "<i8", attrs={"description": "with a good fit (OK, NO_AXIS), newest unit"}
         ),
         Column("n_status", "<i8", (len(names),), attrs={"names": names}),
         *per_figure,

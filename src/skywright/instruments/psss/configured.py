@@ -7,7 +7,8 @@ MARK = "signal_per_row"
 """Signal that only the spectrometer has: its data key is ``NAME_signal_per_row``, with the device's
 name. The names of this and of all signals read here are those in
 `devices.psss.spectrometer.Psss`."""
-SAME = ("smoothing", "fit", "weighting", MARK)
+SAME_NAME = ("smoothing", "fit", "weighting", MARK)
+"""Parameters that have the name of their signal."""
 
 
 def spectra_parameters(configuration: Mapping[str, Any]) -> dict[str, Any]:
@@ -27,7 +28,7 @@ def spectra_parameters(configuration: Mapping[str, Any]) -> dict[str, Any]:
         Parameters; empty unless there is exactly one spectrometer in the configuration.
     """
     values = _of_device(configuration)
-    found = {name: values[name] for name in SAME if name in values}
+    found = {name: values[name] for name in SAME_NAME if name in values}
     for name, parameter in (("width", "columns"), ("height", "rows")):
         if values.get(name):
             found[parameter] = int(values[name])
@@ -45,7 +46,8 @@ def spectra_parameters(configuration: Mapping[str, Any]) -> dict[str, Any]:
 def picture_parameters(configuration: Mapping[str, Any]) -> dict[str, Any]:
     """Return the parameters of `skywright.instruments.psss.analysis.PictureSpectra` for a run.
 
-    They are those of `spectra_parameters` and the ROI; there is no background among them.
+    They are those of `spectra_parameters`, and the ROI if the run has no file of settings; there is
+    no background among them.
     """
     values, found = _of_device(configuration), spectra_parameters(configuration)
     if values and "settings" not in found:

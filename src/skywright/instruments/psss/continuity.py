@@ -58,7 +58,8 @@ class Continuity:
         pulse_id = result.pulse.pulse_id
         apart = pulse_id - self._last
         if self._last != _NONE and apart > 0:
-            self._step, self._apart = min(apart, self._apart or apart), apart  # the rate may fall
+            # The smaller one of the last two: a lost pulse does not change it, a lower rate does
+            self._step, self._apart = min(apart, self._apart or apart), apart
         if self._before != _NONE:
             apart, self._before = pulse_id - self._before, _NONE
             if 0 < apart <= PULSES_A_DAY:

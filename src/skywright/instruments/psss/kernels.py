@@ -3,7 +3,7 @@
 Words of 16 bits, the camera's, are summed as they lie in memory, in either byte order. Every other
 dtype, and rows that are not contiguous, go through a few rows of int64 or float64 at a time.
 All sums are exact for integers (modulo 2**64), and made in the order of the rows for floats, by
-the calling thread alone: threads take a frame each.
+the calling thread alone: several threads each sum another picture.
 """
 
 from typing import Any
@@ -40,9 +40,16 @@ def column_sums(
     Returns
     -------
     sums : (columns,) uint32, uint64, int64 or float64
-        uint32 for unsigned pixels of up to 16 bits (uint64 above 32,768 rows), int64 if the
-        background is `SIGNED` or no uint16; uint64 for wider ones, int64 if it is `SIGNED`; int64
-        for signed integers; float64 when image or background are floats.
+        ===================================  ====================================
+        pixels                               dtype
+        ===================================  ====================================
+        unsigned, up to 16 bits              uint32; above 32,768 rows uint64;
+                                             int64 with `SIGNED`, or if the
+                                             background is not uint16
+        unsigned, wider                      uint64; int64 with `SIGNED`
+        signed                               int64
+        floats, or background of floats      float64
+        ===================================  ====================================
     peaks : (columns,) uint16, int64 or float64
         The greatest pixel of each column, the background not taken off (of uint64: halved).
     """

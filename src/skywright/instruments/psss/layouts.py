@@ -100,7 +100,7 @@ class SpectrumRow:
     pulse_id: int
     spectrum: NDArray[Any]
     values: Mapping[str, Any]
-    made_with: Result
+    result: Result
     """The result without its picture. Its settings are written into the file of settings."""
 
 
@@ -192,7 +192,7 @@ class SpectraFile:
         if not rows:
             return lost
         for row in rows:
-            self._note_settings(row.made_with)
+            self._note_settings(row.result)
         spectra = np.full((len(rows), self.width), np.nan)
         for values, row in zip(spectra, rows, strict=True):
             if len(row.spectrum) <= self.width:

@@ -62,7 +62,7 @@ class Processor(Owner[Pulse, Result]):
         self.on_stop: Callable[[], None] = lambda: None
         """Called after each stop of the source, see `Owner.after_source_stop`."""
         self.unsent_counts: Callable[[], Mapping[str, int]] = dict
-        """Function that returns the numbers of results that the output could not send, by cause."""
+        """Function that returns the numbers of messages that could not be sent, by cause."""
         self.warm = threading.Event()
         """Set while no kernel is being compiled; a start waits for it."""
         self.warm.set()

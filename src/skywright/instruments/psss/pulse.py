@@ -22,7 +22,8 @@ class Pulse:
     image
         Picture, (rows, columns), any numeric dtype in either byte order; None if there is none.
     message
-        bsread message of the pulse, to be forwarded byte for byte; None if it came in no message.
+        bsread message of the pulse; the output sends its picture's channel byte for byte. None if
+        the pulse came in no message.
     truth
         True values of the pulse, from the simulator; None if the pulse is not simulated.
     energy_uj

@@ -65,7 +65,8 @@ class ProcessorState(OwnerState[Result]):
     settings, settings_number
         Settings with which the next pulse will be processed.
     unsent
-        Number of results that the output could not send, by cause, since the start of the process.
+        Number of messages that the output could not send, by cause, since the start of the process.
+        A pulse has two if pictures have a stream of their own.
     """
 
     shape: tuple[int, int] = (0, 0)

@@ -95,7 +95,7 @@ def send_pulses(
     compression, header_compression
         Compressions of pictures and data header.
     pulses
-        Number of pulses to send; 0: without end.
+        Number of pulses to take from the source, also those that are dropped; 0: without end.
     truth
         Table that gets the true values of each pulse; None: none.
     stop

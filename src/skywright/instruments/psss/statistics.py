@@ -24,9 +24,10 @@ LENGTH_TIMES_WIDTH = 4.0 * math.sqrt(2.0) * math.log(2.0) * HBAR_EV_FS
 LAGS = 64
 """Number of lags of the correlation, in columns, from 0."""
 NOISE_HEIGHT = 6.0
-"""Multiple of a column's noise in the depth by which the spectrum must fall between two spikes."""
+"""Between two spikes the spectrum must fall by this number of standard deviations of a column's
+noise, plus `PART_OF_HIGHEST`."""
 PART_OF_HIGHEST = 0.05
-"""Part of the height of the highest spike that is added to this depth."""
+"""Part of the height of the highest spike."""
 
 
 @dataclass(frozen=True, slots=True)

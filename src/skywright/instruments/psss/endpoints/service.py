@@ -29,7 +29,8 @@ logger = logging.getLogger(__name__)
 class Service:
     """The running service, until `close`.
 
-    The REST API answers at once; another thread compiles the kernels meanwhile.
+    The REST API is served while another thread compiles the kernels. The recorders belong to the
+    IOC, which adds them to the processor: without PVs nothing is recorded.
 
     Parameters
     ----------

@@ -9,12 +9,12 @@ PULSES_A_DAY = 24 * 3600 * 100
 """A jump of the pulse id by more than this is a change of the clock: no pulses were lost."""
 
 SAME_TO_BELIEVE = 200
-"""Number of pulses after which a step is believed.
+"""Number of pulses that shows a change of the machine's rate.
 
-If this number of successive differences is larger than the step, and all are multiples of the first
-of them, the machine has a lower rate: no pulses were lost. If a difference is smaller than a step
-that this number of pulses had, the machine has a higher rate: the old step was right until then.
-With fewer pulses the old step was too large, and the pulses are counted again with the new one."""
+Lower rate: this number of successive differences are larger than the step, and multiples of the
+first of them. Then no pulses were lost. Higher rate: a difference is smaller than the step, which
+held for this number of pulses. Then what was counted with the old step stays. If the step held for
+fewer pulses, it was too large from the beginning, and these pulses are counted again."""
 
 
 @dataclass(slots=True)

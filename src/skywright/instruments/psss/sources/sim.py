@@ -15,7 +15,7 @@ from skywright.instruments.psss.pulse import Pulse
 from skywright.instruments.psss.twin import Instrument, InstrumentSettings, Truth
 
 PULSE_RATE_HZ = 100.0
-"""Rate of the machine's clock: its pulse id grows by 1 every 10 ms."""
+"""Rate of the machine: its pulse id grows by 1 every 10 ms."""
 
 
 class SimSource(PolledSource[Pulse]):
@@ -26,15 +26,17 @@ class SimSource(PolledSource[Pulse]):
     settings
         Settings of the instrument: size of the picture, noise and physics.
     rate_hz
-        Pulses a second; 0 as fast as they are taken. Below 100 Hz pulse ids come in steps.
+        Pulses a second; 0 as fast as they are taken. Below 100 Hz pulse ids come in steps. At a
+        rate that does not divide 100 Hz the machine has another rate, the nearest that the rate
+        divides: 120 Hz for 60 Hz, 200 Hz for 200 Hz.
     speed
-        Factor on the rate. The times of successive pulse ids still differ by 10 ms, so at a speed
-        above 1 they run ahead of the clock.
+        Factor on the rate of the pulses, not on their times: at a speed above 1 the times run ahead
+        of the clock. So do they with rate 0.
     seed
         Pulses of the same id are the same with the same seed and settings.
     first_pulse_id
-        Pulse id of the first pulse after the first start. None: the number of hundredths of a
-        second since 1970, so that ids grow from one start to the next, also in a new process.
+        Pulse id of the first pulse after the first start. None: the number of the machine's pulses
+        since 1970, so that ids grow from one start to the next, also in a new process.
     reel
         Number of pictures that are rendered before the start and repeated, for tests that must not
         spend a core on rendering; 0: each pulse has its own picture.
@@ -75,7 +77,10 @@ class SimSource(PolledSource[Pulse]):
         self._pictures: list[tuple[NDArray[np.uint16], Truth]] = []
         self._paced_hz = rate_hz * speed
         self._step = max(round(PULSE_RATE_HZ / rate_hz), 1) if rate_hz else 1
+        self._id_period_ns = round(1e9 / (rate_hz * self._step if rate_hz else PULSE_RATE_HZ))
         self._lock = threading.Lock()
+        self._instrument_lock = threading.Lock()
+        """Held while the twin is made, which takes seconds."""
         self._instrument: Instrument | None = None
         self._late = 0
         self._pace = Pacer(period_of(self._paced_hz))
@@ -93,7 +98,7 @@ class SimSource(PolledSource[Pulse]):
     @property
     def instrument(self) -> Instrument:
         """The twin; the first call renders its pool of noise."""
-        with self._lock:
+        with self._instrument_lock:
             if self._instrument is None:
                 self._instrument = Instrument(self.settings, self.seed)
                 self._instrument.take(0)  # compiles, or reads what was compiled before
@@ -112,10 +117,9 @@ class SimSource(PolledSource[Pulse]):
         self.prepare()
         with self._lock:
             now_ns = time.time_ns()
-            period_ns = round(1e9 / PULSE_RATE_HZ)
-            first = now_ns // period_ns if self._first is None else self._first
+            first = now_ns // self._id_period_ns if self._first is None else self._first
             self._next_id = max(first, self._next_id)
-            self._time_of_zero_ns = now_ns - self._next_id * period_ns
+            self._time_of_zero_ns = now_ns - self._next_id * self._id_period_ns
             self._late += self._pace.skipped
             self._pace = Pacer(period_of(self._paced_hz))
 
@@ -136,7 +140,7 @@ class SimSource(PolledSource[Pulse]):
             truth = replace(truth, pulse_id=pulse_id)
         else:
             image, truth = self.instrument.take(pulse_id, light=self.beam)
-        time_ns = self._time_of_zero_ns + pulse_id * round(1e9 / PULSE_RATE_HZ)
+        time_ns = self._time_of_zero_ns + pulse_id * self._id_period_ns
         # The value that a gas monitor beside the spectrometer would measure
         energy = float(truth.pulse_energy_uj)
         return Pulse(pulse_id, time_ns, image, truth=truth, energy_uj=energy)
