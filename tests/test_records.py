@@ -385,3 +385,19 @@ def test_an_integer_among_text_is_refused(tmp_path: Path) -> None:
             writer.append(np.arange(2), {column.path: np.array(["ab", 5], object)})
         writer.append(np.arange(2), {column.path: np.array(["ab", b"cd"], object)})
         assert writer.flush() == 2
+
+
+def test_rows_that_do_not_fit_are_counted_for_each_column(tmp_path: Path) -> None:
+    columns = [Column(f"/{name}", "<i2") for name in "abcde"]
+    rows = {f"/{name}": np.zeros(3, np.int64) for name in "abcde"}
+    rows["/a"][:2] = rows["/b"][2] = rows["/d"][0] = rows["/e"][:] = 100_000
+    with (
+        ColumnWriter(tmp_path / "rows.h5", columns, Column("/id", "<i8")) as writer,
+        pytest.raises(DoesNotFitError) as caught,
+    ):
+        writer.append(np.arange(3), rows)
+    message = str(caught.value)
+    assert "/a: a value that is no integer of its range does not fit int16 (2 of 3 rows)" in message
+    assert "/b: a value that is no integer of its range does not fit int16 (1 of 3 rows)" in message
+    assert message.endswith("(1 of 3 rows); and 1 more")
+    assert not caught.value.fits.any()

@@ -592,6 +592,20 @@ def test_what_cannot_be_read_is_said_once(
     assert caplog.text.count("directory.jsonl: will be retried") == 1
 
 
+def test_a_file_without_a_whole_line_is_waited_for_and_then_moved_aside(
+    store: Path, client: Any
+) -> None:
+    foreign = store / "journal" / "notes.jsonl"
+    foreign.write_text('{"a": 1}')
+    ingester = Ingester(store, client)
+    assert not ingester.sweep()
+    assert foreign.exists()  # it may still be copied
+    old = foreign.stat().st_mtime - 2 * ingest_module.UNFINISHED_S
+    os.utime(foreign, (old, old))
+    assert ingester.sweep()
+    assert (store / "journal" / "aside" / "notes.jsonl").read_text() == '{"a": 1}'
+
+
 def test_ingest_goes_on_where_directories_cannot_be_watched(
     store: Path, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

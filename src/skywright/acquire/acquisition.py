@@ -53,9 +53,10 @@ class ResultRecorder(Protocol[Offered]):
 
 
 class RefusedError(DataError):
-    """Raised by `process_argument`, `process`, `prepare` or a recorder to refuse an item.
+    """Raised to refuse an item, which does not count in the acquisition then.
 
-    The item does not count in the acquisition then.
+    `Owner.process_argument`, the functions `process` and `prepare` of an `Owner`, and recorders may
+    raise it.
 
     Parameters
     ----------
@@ -82,7 +83,7 @@ class Acquisition:
     requested
         Requested number of items; 0: until it is stopped.
     items
-        Number of items so far.
+        Number of items counted so far: processed, and not refused.
     stopping
         True after the stop: new items do not belong to the acquisition.
     is_final
@@ -101,7 +102,7 @@ class Acquisition:
     done: threading.Event = field(default_factory=threading.Event)
     on_item: Callable[[Any], None] | None = None
     items_in_processing: int = 0
-    """Number of items in processing."""
+    """Number of items that are not counted yet, because they are in processing."""
 
 
 @dataclass(frozen=True)

@@ -160,7 +160,10 @@ class PacedSource(PolledSource[Item], Generic[Item]):
         return {cause: count for cause, count in counts.items() if count}
 
     def set_period(self, seconds: float) -> float:
-        """Set the time between items, s; a longer one holds after the next item."""
+        """Set the time between items, s.
+
+        A shorter one already applies to the next item, a longer one only after it.
+        """
         self.period_s = max(seconds, self._period_min_s)
         self._pacer.set_period(self.period_s)
         return self.period_s

@@ -18,7 +18,7 @@ Item = TypeVar("Item")
 SourceItem = TypeVar("SourceItem", covariant=True)
 
 Report = Callable[[str], None]
-"""Function that takes an error message for the operator."""
+"""Function that takes a message for the operator: an error, or that no more items will come."""
 
 POLL_TIMEOUT_S = 0.2
 """Timeout of one call of `next`, s; the stop flag is checked after each call."""
@@ -186,13 +186,15 @@ class PolledSource(Generic[Item]):
         HardwareError
             If the source's thread does not end within `stop_limit_s`.
         """
+        run = self._run
+        if run is not None and run.thread is threading.current_thread():
+            run.stopping.set()  # without `_control`: its holder may wait for this thread
+            return
         with self._control:
             run = self._run
             if run is None:
                 return
             run.stopping.set()
-            if run.thread is threading.current_thread():
-                return
             self._halt()
             run.thread.join(self.stop_limit_s)
             if run.thread.is_alive():

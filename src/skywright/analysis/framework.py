@@ -101,16 +101,16 @@ class Analysis(ABC, Generic[Statistic]):
     block_setting: ClassVar[str] = ""
     """Empty: settings do not matter. Else the name of an integer column of `measure`: the settings
     number of each member. Members with different settings, such as regions of interest, have
-    different numbers. Members with different numbers are never in one block; `fold` combines the
-    blocks. Within a range of identities blocks are folded in order of this number. If the column
+    different numbers. Members of one range of identities that have different numbers form different
+    blocks; these are folded in order of the number. If the column
     is also an input, identities may begin again where the number increases (`IdentityOrder`)."""
     ordered: ClassVar[bool] = False
     """Members of a block come in order of identity and are added in order with `extend`, a batch at
     a time, so an open block stores only its statistic: for running images. A member out of order
     is refused."""
     keep: ClassVar[Literal["first", "last"]] = "first"
-    """Which row is used if an identity occurs twice in an open block. Rows for a folded block are
-    refused (`refused` counts them), whatever `keep` is. `ordered` requires "first"."""
+    """Which row is used if an identity occurs twice in an open block. Rows for a closed or folded
+    block are refused (`refused` counts them), whatever `keep` is. `ordered` requires "first"."""
     pictures: ClassVar[int] = 0
     """Number of members of which `draw` makes pictures at the end of a run."""
     skips: ClassVar[bool] = True
@@ -129,9 +129,9 @@ class Analysis(ABC, Generic[Statistic]):
     def __init__(self, **parameters: Any) -> None:
         self.parameters = parameters
         self.refused = 0
-        """Number of times that a member was not used: its block was closed or folded before it
-        came, it came out of order (`ordered`), or `merge` used another version of its block. The
-        result may still contain it, from the other version."""
+        """Number of times that a member was not used: it was marked late, its block was closed or
+        folded before it came, it came out of order (`ordered`), or `merge` did not take its block.
+        The result may still contain it, from another version of the block."""
         self._open: dict[BlockKey, list[Batch]] = {}
         self._growing: dict[BlockKey, _Block[Statistic]] = {}  # open, of an ordered analysis
         self._closed: dict[BlockKey, _Block[Statistic]] = {}
@@ -193,7 +193,7 @@ class Analysis(ABC, Generic[Statistic]):
         ----------
         batch
             Members in any order, with the declared inputs. If identities can restart, `identities`
-            must hold the places (`IdentityOrder`).
+            must hold the places (`IdentityOrder`), as `callbacks.derived.DerivedRun.add` does it.
         late
             (n,) bool, True for members that came too late (`find_late`), even if their block is
             still open: their columns are returned, but they are not in the result.

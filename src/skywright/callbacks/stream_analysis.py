@@ -76,6 +76,11 @@ def begin_derived(
 class StreamAnalysis:
     """One stream of a raw run, and the derived run that its analysis writes.
 
+    `step` analyzes batches. When the raw run has ended and all frames are done, it calls
+    `_begin_closing`, which starts the drawing of pictures. Then each `close_step` continues the
+    generator `_close_all`, which closes the second-stage runs and, when the pictures are drawn, the
+    derived run. An error (`_guarded`) and `interrupt` close it at once.
+
     Parameters
     ----------
     raw
@@ -124,8 +129,8 @@ class StreamAnalysis:
         self._unreadable = ""
         """Why the file cannot be read at present; "" if it can."""
         self._first_backlog_end: int | None = None
-        """Number of frames that were announced when the first batch began; `max_behind_s` does not
-        hold for them. None before that batch."""
+        """Number of frames that had all their event values when the first batch began;
+        `max_behind_s` does not hold for them. None before that batch."""
         self._status_after_step = ""
         """Exit status at the end of the last step."""
         self._deadline: float | None = None
@@ -164,7 +169,7 @@ class StreamAnalysis:
         answers = [each.answer(self._reached()) for each in self.second]
         is_over = takes_frames and self.raw.run.stop is not None and not self.exit_status
         if is_over and self._guarded(self._is_done):
-            self._guarded(self._finish)
+            self._guarded(self._begin_closing)
         # The derived run may have ended in this step, or in `write_due` after the last step
         has_ended = self.exit_status != self._status_after_step
         self._status_after_step = self.exit_status
@@ -184,7 +189,10 @@ class StreamAnalysis:
         return math.inf if self.exit_status else self.position
 
     def interrupt(self, reason: str) -> None:
-        """End the derived run now, because the session ends or the raw run is abandoned."""
+        """End the derived run now, because the session ends or the raw run is abandoned.
+
+        A second-stage analysis that has not begun its derived run writes none.
+        """
         self._set_picture_deadline(0.0)
         self.close_step()
         if self.derived is not None and not self.exit_status:
@@ -282,7 +290,8 @@ class StreamAnalysis:
             each.add(Batch(batch.identities, batch.times, rows))
         self.position = chosen[-1] + 1
         self._scalars = derived.scalars()
-        if not derived.analysis.pictures:  # with pictures, `_finish` must read these frames again
+        # With pictures, `_begin_closing` must read these frames again
+        if not derived.analysis.pictures:
             reader.table.forget(self.position)
         now = time.monotonic()
         self._pace.add_measurement(len(batch), now - begun, batch.nbytes)
@@ -328,7 +337,8 @@ class StreamAnalysis:
         # An analysis that skips no frame goes on with those that are in their file.
         return self._analysis.skips or reader.readable(self.position, stop) <= self.position
 
-    def _finish(self) -> None:
+    def _begin_closing(self) -> None:
+        """Count the frames that are left, start the drawing, and begin to close the runs."""
         derived, reader = self.derived, self._reader
         table = reader.table
         assert derived is not None

@@ -3,7 +3,8 @@
 ``python -m skywright.callbacks.worker NAME --journal DIR --assets DIR`` reads ``[name, document]``
 JSON lines, reads the files that they refer to, and writes one derived run for each stream of a raw
 run that has the required data keys, except the stream ``baseline``. Each second-stage analysis
-(``--second``) writes one more, over the rows of the first stream. A failure of the analysis does
+(``--second``) writes one more, over the rows of the first stream, unless the run is interrupted. A
+failure of the analysis does
 not end this process; it is the reason in the derived run's stop document. Protocol: see
 `worker_supervisor`.
 """
@@ -40,8 +41,8 @@ from skywright.waiting import pause
 REMAINING_FRAMES_LIMIT_S = 3.0
 """Time limit for the remaining frames after the session has ended, s."""
 BEAT_S = 2.0
-"""Minimum period of progress messages without news, s. They are sent while the worker waits for
-frames or pictures, so that it does not count as stalled; none is sent during a batch."""
+"""Period, s, of progress messages while nothing changes, at least. A worker that waits for frames
+or pictures sends them, so that it does not count as stalled. None is sent during a batch."""
 
 log = logging.getLogger(__name__)
 
@@ -148,7 +149,7 @@ class Worker:
             worked = [self._step(each) for each in list(self._streams.values())]
             due = [each.write_due() for each in self._streams.values()]
             timeout = min([threading.TIMEOUT_MAX, *(each for each in due if each is not None)])
-            if time.monotonic() >= beat_due:  # it may wait for frames or pictures for long
+            if time.monotonic() >= beat_due:  # a worker that waits long must not count as stalled
                 beat_due = time.monotonic() + BEAT_S
                 for each in self._streams.values():
                     self._session.send("progress", each.take_progress())
@@ -304,7 +305,7 @@ def main(arguments: list[str] | None = None) -> int:
     journal = Journal(options.journal)
     limits = BacklogLimits(options.max_behind, options.catch_up)
     try:
-        second = {
+        stages = {
             name: make_second_stage(name, parameters) for name, parameters in options.second.items()
         }
         worker = Worker(
@@ -314,7 +315,7 @@ def main(arguments: list[str] | None = None) -> int:
             journal,
             options.assets,
             limits,
-            second,
+            stages,
             session,
         )
     except SkywrightError as error:

@@ -38,6 +38,10 @@ OTHER_READER_POLL_S = 0.001
 """Period of the checks whether that reader has closed the column, s."""
 
 
+COLUMNS_NAMED = 3
+"""Number of columns that an error names."""
+
+
 class DoesNotFitError(DataError):
     """Values that do not fit their column. Nothing of the call is written.
 
@@ -285,7 +289,7 @@ class ColumnCaster:
 
     def __init__(self, origin: object) -> None:
         self._origin = origin
-        self._why = ""
+        self._why: list[str] = []
         self._wrong: list[NDArray[np.bool_]] = []
 
     def cast(self, column: Column, values: NDArray[Any]) -> NDArray[Any]:
@@ -300,7 +304,8 @@ class ColumnCaster:
             If they are of a kind that the column cannot hold at all.
         """
         dtype = np.dtype(column.dtype)
-        # Types of numbers whose values all fit, or the column's own type: nothing to check
+        # A cast that numpy calls safe (a large integer may be rounded in a column of floats), or
+        # the column's own type: nothing to check
         if np.can_cast(values.dtype, dtype, "safe" if dtype.kind in "iubfc" else "no"):
             return values.astype(dtype, copy=False)
         try:
@@ -339,9 +344,9 @@ class ColumnCaster:
         except (TypeError, ValueError, OverflowError) as error:
             raise DataError(f"{self._origin}: {column.path}: {error}") from error
         if wrong.any():
-            self._why = f"{self._origin}: {column.path}: {problem} does not fit {dtype}"
             rows: NDArray[np.bool_] = np.atleast_1d(np.asarray(wrong))
             self._wrong.append(np.asarray(rows.reshape(len(rows), -1).any(axis=1)))
+            self._why.append(f"{column.path}: {problem} does not fit {dtype}")
             with np.errstate(invalid="ignore"):
                 return np.where(wrong, np.zeros((), values.dtype), values).astype(dtype)
         return values.astype(dtype)
@@ -352,7 +357,12 @@ class ColumnCaster:
             fits = np.ones(count, bool)
             for wrong in self._wrong:
                 fits &= ~wrong
-            raise DoesNotFitError(f"{self._why} ({count - fits.sum()} of {count} rows)", fits)
+            why = [
+                f"{problem} ({wrong.sum()} of {count} rows)"
+                for problem, wrong in zip(self._why, self._wrong, strict=True)
+            ]
+            more = f"; and {len(why) - COLUMNS_NAMED} more" if why[COLUMNS_NAMED:] else ""
+            raise DoesNotFitError(f"{self._origin}: {'; '.join(why[:COLUMNS_NAMED])}{more}", fits)
 
 
 def _as_bytes(values: NDArray[Any]) -> NDArray[np.bytes_]:
@@ -397,8 +407,9 @@ class ColumnReader(Closing):
     ----------
     path
         The file.
-    identity_path
-        Path of the identity column.
+    counted_column
+        Path of the column whose length is the number of complete rows: the identity if there is
+        one.
 
     Raises
     ------
@@ -406,9 +417,9 @@ class ColumnReader(Closing):
         If the file cannot be opened as HDF5 or has no such column.
     """
 
-    def __init__(self, path: Path, identity_path: str) -> None:
+    def __init__(self, path: Path, counted_column: str) -> None:
         self.path = path
-        self._identity_path = identity_path
+        self._counted_column = counted_column
         try:
             self._file = open_hdf5(path)
         except OSError as error:
@@ -417,7 +428,7 @@ class ColumnReader(Closing):
 
     def count(self) -> int:
         """Return the present number of complete rows."""
-        return self._with_refreshed(self._identity_path, len)
+        return self._with_refreshed(self._counted_column, len)
 
     def read(self, column: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
         """Read rows of one column.

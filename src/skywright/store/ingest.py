@@ -43,6 +43,8 @@ LOST_MIDWAY = (
     httpx.RemoteProtocolError,
 )
 """Errors of a request of which a part at least was sent: the server may have acted on it."""
+UNFINISHED_S = 60.0
+"""Age, s, from which a file that ends in the middle of its first line is not waited for."""
 POSTPONED_S = 60.0
 """Pause of a run after `ATTEMPTS` requests without the server's answer, and of an open run after
 `ATTEMPTS` failures, s. Other runs are written."""
@@ -97,7 +99,7 @@ def ingest(path: Path, client: Any) -> IngestState:
     Raises
     ------
     ServerUnavailableError
-        When the server cannot be reached; call again later.
+        When the server does not answer or accepts no writes; call again later.
     OSError
         As for `RunIngest.step`; call again.
     """
@@ -150,7 +152,7 @@ class RunIngest:
         Raises
         ------
         ServerUnavailableError
-            When the server cannot be reached; the next step tries again.
+            When the server does not answer or accepts no writes; the next step tries again.
         OSError
             If the journal cannot be read or moved, or a virtual file in ``assets/kept`` cannot be
             written; the next step goes on where this one has stopped.
@@ -160,7 +162,7 @@ class RunIngest:
         try:
             return self._step()
         except httpx.HTTPError as error:
-            self._line_writer = None
+            self._line_writer = self._full_write = None
             self._must_verify = True
             status = getattr(getattr(error, "response", None), "status_code", None)
             only_this_run = status in PROXY_STATUS and self._server_takes_writes()
@@ -177,7 +179,7 @@ class RunIngest:
         except OSError:
             raise
         except Exception as error:  # an error in one run must not stop the others
-            self._line_writer = None
+            self._line_writer = self._full_write = None
             self._must_verify = True
             return self._failed(error)
 
@@ -189,8 +191,7 @@ class RunIngest:
         """
         end = self.path.stat().st_size
         # A full write ends at the lines that are read now: later ones may change the rows again
-        is_writing_all = self._full_write is not None and self._line_writer is not None
-        lines = [] if is_writing_all else self._read_new_lines()
+        lines = [] if self._full_write is not None else self._read_new_lines()
         # Before a full write, read all that the journal has now
         while self._needs_full_write() and self._tail.offset < end and lines is not None:
             lines = self._read_new_lines()
@@ -303,7 +304,9 @@ class RunIngest:
     def _without_start(self) -> IngestState:
         """Move a file that is no journal to ``aside`` after its writer has ended."""
         with locked_if_dead(self.path) as dead:
-            if not dead or self.path.stat().st_size > self._tail.offset:
+            file = self.path.stat()
+            is_growing = time.time() - file.st_mtime < UNFINISHED_S
+            if not dead or (file.st_size > self._tail.offset and is_growing):
                 return IngestState.IDLE
         log.error("%s: has no start document; it is kept in journal/aside", self.path)
         self._archive("aside")
@@ -378,8 +381,8 @@ class _LineWriter:
         self._revisions: dict[str, int] = {}
         self._order: dict[str, SequenceSorter] = {}
         self._descriptors: dict[str, list[dict[str, Any]]] = {}
-        # number of data keys with a registered file, by stream
-        self._file_nodes: dict[str, int] = {}
+        # number of data keys that had rows at the last registration, by stream
+        self._keys_with_rows: dict[str, int] = {}
         self._began_monotonic = time.monotonic()
         self._updated = float("-inf")
         self._nodes_not_updated = False  # True: lines were written since the last update
@@ -415,9 +418,9 @@ class _LineWriter:
             stream = self._contents.streams[name]
             data_keys = stored_data_keys(stream)
             stream_writer.queue_events(data_keys)
-            if due or len(stream.external_rows) > self._file_nodes.get(name, 0):
+            if due or len(stream.external_rows) > self._keys_with_rows.get(name, 0):
                 self._register_files(stream_writer, stream, data_keys)
-                self._file_nodes[name] = len(stream.external_rows)
+                self._keys_with_rows[name] = len(stream.external_rows)
                 changed.append((stream_writer, data_keys))
         self._send()
         for stream_writer, data_keys in changed:

@@ -18,7 +18,8 @@ All that is queued is sent together:
 - `routes.write_run`, in the server, writes it. A server without this route gets one request for
   each node (`RunNodes._send_singly`).
 
-Arrays in events are not queued: `StreamWriter.send_arrays` makes a request for each of them.
+Arrays in events are not queued: `StreamWriter.send_arrays` makes a request for each data key, with
+the arrays of all new events.
 """
 
 from collections.abc import Iterable, Mapping
@@ -116,7 +117,7 @@ class RunWriter:
         Raises
         ------
         RunExistsError
-            If there is a run of this uid that another writer has made.
+            If the catalog has a run of this uid already, for example from before a restart.
         DataError
             If the server refuses a table of events.
         """
@@ -175,7 +176,8 @@ class StreamWriter:
     def __init__(self, nodes: RunNodes, path: tuple[str, str]) -> None:
         self.path = path
         self._nodes = nodes
-        self._written: set[str] = set()
+        self._known: set[str] = set()
+        """Names of the tables and arrays that are queued or written."""
         self._rows: list[dict[str, Any]] = []
         self._arrays: dict[str, list[Any]] = {}
         self._axes: dict[tuple[int, int], str] = {}
@@ -232,10 +234,10 @@ class StreamWriter:
 
     def _queue_table(self, name: str, table: pyarrow.Table, data_keys: Mapping[str, Any]) -> None:
         path = (*self.path, name)
-        if name in self._written:
+        if name in self._known:
             self._nodes.queue_rows(path, table)
             return
-        self._written.add(name)
+        self._known.add(name)
         described = {k: v for k, v in data_keys.items() if k in table.column_names}
         source = DataSource(
             structure_family=StructureFamily.table,
@@ -247,15 +249,18 @@ class StreamWriter:
         )
 
     def send_arrays(self, data_keys: Mapping[str, Any]) -> None:
-        """Append the arrays of the events sent, one request per array; the stream's node exists."""
+        """Append the arrays of the events sent, a request for each data key.
+
+        The stream's node exists.
+        """
         waiting, self._arrays = self._arrays, {}
         for key, values in waiting.items():
             array = np.array(values, dtype=data_keys[key]["dtype_numpy"])
-            if key in self._written:
+            if key in self._known:
                 node = self._nodes.client((*self.path, key))
                 node.patch(array, offset=node.shape[:1], extend=True)
                 continue
-            self._written.add(key)
+            self._known.add(key)
             self._nodes.write_array(
                 (*self.path, key),
                 array,
