@@ -38,7 +38,8 @@ class BsreadSource(PolledSource[Pulse]):
         ``pull`` of a PUSH, ``sub`` of a PUB.
     step
         Difference between the pulse ids of successive messages: 1 at 100 Hz. None: the channel's
-        ``modulo`` if it is above 1, or else the smallest difference seen.
+        ``modulo`` if it is above 1 and divides all differences, or else the smallest difference
+        seen.
     queue_bytes
         Limit of the queue of received messages.
     energy_channel
