@@ -379,6 +379,17 @@ def test_a_slow_reader_of_a_pub_does_not_starve_the_others(pub_and_quick_reader)
     assert 0 < sender.drops["queue_full"] < 200
 
 
+@pytest.mark.parametrize("kind", ["push", "pub"])
+def test_what_is_no_message_is_an_error_at_once(kind):
+    sender = Sender(LOCAL, kind)
+    try:
+        for bad in ([], ["text", b""], [b"", "text"], [None, b""]):
+            with pytest.raises((TypeError, IndexError)):
+                sender.send(bad)
+    finally:
+        sender.close()
+
+
 LARGE = 22_000_000
 """Bytes of a picture of the largest camera, 2560 x 2160 float32."""
 
@@ -426,7 +437,7 @@ def test_a_push_goes_on_when_one_reader_hangs(size, first):
         )
         reader.start()
         assert all(sender.send(frames, LIMIT_S) for _ in range(40))
-        assert sender.queued_bytes <= QUEUE_BYTES
+        until(lambda: sender.queued_bytes <= QUEUE_BYTES)
         reader.join(LIMIT_S)
         assert [len(message[1]) for message in got] == [size] * (offered - of_hanging)
 
@@ -445,7 +456,7 @@ def test_a_pub_goes_on_when_one_reader_hangs(size):
             for number in range(40):
                 sender.send([b"%d" % number, image])
                 assert quick.receive(LIMIT_S)[0].bytes == b"%d" % number
-            assert sender.queued_bytes <= QUEUE_BYTES
+            until(lambda: sender.queued_bytes <= QUEUE_BYTES)
             # It reads again, and gets what is sent from then on.
             held = [near.recv_multipart(copy=False)]
             until(lambda: sender.queued_bytes == 0 or held.append(near.recv_multipart(copy=False)))

@@ -173,10 +173,10 @@ class Sender:
         ``push``: each message to one of the readers. ``pub``: to all of them.
     queue_bytes
         Limit, bytes, of the messages that are not yet written to readers; one message is always
-        let in. PUSH: one limit for all readers. When readers that stopped reading hold more than
-        half of it in zmq, half of it is still there for the others. PUB: for one reader; several
-        readers together have twice as much, because one that stopped reading may hold all of its
-        own.
+        let in. PUSH: one limit for all readers. If there are several, half of it is always there
+        for what zmq does not have yet, whatever a reader that hangs holds in zmq. PUB: for one
+        reader; several readers together have twice as much, because one that hangs may hold all
+        of its own.
     queue_messages
         Most that waits, PUSH: for all readers; PUB: for one reader. None: `PUSH_MARK`, `PUB_MARK`.
     linger_s
@@ -212,8 +212,8 @@ class Sender:
         self._lowered = False
         """Whether the mark of a PUB is half of `_mark` now."""
         self._linger_s = linger_s
-        self._queue: deque[tuple[Sequence[Any], int]] = deque()
-        """Messages of a PUSH that zmq does not have yet, with their bytes."""
+        self._queue: deque[tuple[list[Any], zmq.MessageTracker, int]] = deque()
+        """Messages of a PUSH that zmq does not have yet, with their numbers of bytes."""
         self._queue_bytes = 0
         self._in_zmq: list[tuple[zmq.MessageTracker, int]] = []
         self._lock = threading.Lock()
@@ -279,10 +279,11 @@ class Sender:
             with a longer time it waits until all have.
         """
         deadline = time.monotonic() + timeout_s
-        size = sum(map(len, frames))
+        size = sum(memoryview(frame).nbytes for frame in frames)
+        message, tracker = _tracked(frames)
         with self._lock:
             while True:
-                cause = "closed" if self._closing else self._try(frames, size, timeout_s)
+                cause = "closed" if self._closing else self._try(message, tracker, size, timeout_s)
                 left = deadline - time.monotonic()
                 if not cause or cause == "closed" or left <= 0.0:
                     break
@@ -327,14 +328,18 @@ class Sender:
                 self._wake.close()
                 self._woken.close()
 
-    def _try(self, frames: Sequence[Any], size: int, timeout_s: float) -> str:
+    def _try(
+        self, message: list[Any], tracker: zmq.MessageTracker, size: int, timeout_s: float
+    ) -> str:
         """Queue a message if there is room; return why not."""
         readers = self._readers.count()
         waiting = self._settle(readers)
         if not readers:
             return "no_reader"
         if not self._pub:
-            return self._queue_to_push(frames, size, waiting)
+            if waiting and waiting + size > self._limit and not self._is_room_for_others(size):
+                return "queue_full"
+            return self._queue_to_push(message, tracker, size)
         if readers > 1 and self._mark == PUB_MARK and size * self._mark > self._limit:
             self._lowered = True
         if self._lowered:
@@ -342,7 +347,6 @@ class Sender:
             self._socket.set(zmq.SNDHWM, self._mark // 2)
         if waiting and waiting + size > self._limit * min(readers, 2):
             return "queue_full"
-        message, tracker = _tracked(frames)
         try:
             self._socket.send_multipart(message, zmq.DONTWAIT, copy=False)
         except zmq.Again:
@@ -353,13 +357,16 @@ class Sender:
         self._in_zmq.append((tracker, size))
         return ""
 
-    def _queue_to_push(self, frames: Sequence[Any], size: int, waiting: int) -> str:
-        if self._queue and (
-            len(self._queue) >= self._mark
-            or (waiting + size > self._limit and 2 * (self._queue_bytes + size) > self._limit)
-        ):
+    def _is_room_for_others(self, size: int) -> bool:
+        """Return whether a PUSH that is full takes this: readers that hang may hold the bytes."""
+        return self._readers.count() > 1 and (
+            not self._queue or 2 * (self._queue_bytes + size) <= self._limit
+        )
+
+    def _queue_to_push(self, message: list[Any], tracker: zmq.MessageTracker, size: int) -> str:
+        if len(self._queue) >= self._mark:
             return "queue_full"
-        self._queue.append((frames, size))
+        self._queue.append((message, tracker, size))
         self._queue_bytes += size
         if len(self._queue) == 1:
             self._alert()
@@ -391,8 +398,7 @@ class Sender:
     def _push_those_with_room(self) -> bool:
         """Give messages to zmq until no reader has room; return whether some are left."""
         while self._queue:
-            frames, size = self._queue[0]
-            message, tracker = _tracked(frames)
+            message, tracker, size = self._queue[0]
             try:
                 self._socket.send_multipart(message, zmq.DONTWAIT, copy=False)
             except zmq.Again:
@@ -419,12 +425,12 @@ class Sender:
         readers = self._readers.count(timeout_s)
         if not readers:
             return
-        if not self._pub:
+        if self._queue:
             self._room.wait(timeout_s)
         elif self._settle(readers):
             with contextlib.suppress(zmq.NotDone):
                 self._in_zmq[0][0].wait(timeout_s)
-        else:
+        elif self._pub:
             self._socket.poll(int(1e3 * timeout_s), zmq.POLLOUT)
 
     def _send_to_those_with_room(self, frames: Sequence[Any]) -> None:
@@ -437,7 +443,7 @@ class Sender:
 
 def _tracked(frames: Sequence[Any]) -> tuple[list[Any], zmq.MessageTracker]:
     """Return a message of these frames, and what tells when zmq is done with it."""
-    # Frames are freed in their order: when the last one is, all are.
+    # zmq frees the frames in their order. When it has freed the last one, it has freed all.
     last = zmq.Frame(memoryview(frames[-1]), track=True, copy=False, copy_threshold=0)
     return [*frames[:-1], last], last.tracker
 
