@@ -216,6 +216,25 @@ def test_gaps_by_the_step_that_the_sender_declares():
     assert gaps.missing == 2
 
 
+@pytest.mark.parametrize("between", [4, None])
+def test_messages_between_those_of_the_declared_step_may_be_lost_too(between):
+    """A slow camera in a faster stream; in between its channel is empty, or not there."""
+    gaps = PulseGaps()
+    came = [number for number in range(4000) if number % 50 not in (7, 8, 16)]
+    for number in came:
+        gaps.take(number, modulo=between if number % 4 else 4)
+    assert gaps.missing == 4000 - len(came) == 240
+
+
+def test_another_declared_step_is_used_at_once():
+    gaps = PulseGaps()
+    for number in (2, 4, 6):
+        gaps.take(number, modulo=2)
+    for number in (8, 12, 16, 20):
+        gaps.take(number, modulo=4)
+    assert gaps.missing == 0
+
+
 def test_a_declared_step_of_one_does_not_hide_the_rate_of_the_machine():
     gaps = PulseGaps()
     for number in range(0, 400, 4):

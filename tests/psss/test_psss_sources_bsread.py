@@ -18,6 +18,7 @@ from skywright.instruments.psss.sender import _parser, _source, main
 from skywright.instruments.psss.sources.bsread import BsreadSource
 from skywright.instruments.psss.twin import Instrument, InstrumentSettings
 from skywright.processes.ports import free_port
+from skywright.wire.bsread import ChannelValue, Encoder
 from skywright.wire.bsread_sockets import Sender
 
 LIMIT_S = 120.0
@@ -123,6 +124,19 @@ def test_every_lost_pulse_is_counted_under_one_cause(wire):
         until(lambda: sender.send(frames(number)))  # noqa: B023
         assert source.next(LIMIT_S).pulse_id == number
     assert source.lost["gap"] == 4
+
+
+def test_pulses_without_picture_between_those_of_a_slow_camera_are_not_lost_unseen(wire):
+    """A camera at 25 Hz with a channel at 100 Hz in one stream."""
+    sender, source = wire
+    encoder, picture = Encoder(), ChannelValue(IMAGE, modulo=4)
+    nothing = ChannelValue(None, "uint16", IMAGE.shape, modulo=4)
+    came = [number for number in range(60) if number not in (9, 10, 20)]
+    for number in came:
+        channels = {CHANNEL: nothing if number % 4 else picture, "P:energy": 1.5}
+        assert sender.send(encoder.encode(number, 1, channels))
+        assert source.next(LIMIT_S).pulse_id == number
+    assert source.lost == {"gap": 3}
 
 
 def test_pictures_may_change_their_size_type_and_byte_order(wire):

@@ -17,7 +17,7 @@ from support.waiting import until
 from skywright.errors import ConfigError
 from skywright.processes.ports import free_port
 from skywright.wire.bsread import Decoder, Encoder
-from skywright.wire.bsread_sockets import Receiver, Sender
+from skywright.wire.bsread_sockets import QUEUE_BYTES, Receiver, Sender
 
 LIMIT_S = 120.0
 LOCAL = "tcp://127.0.0.1:0"
@@ -377,6 +377,119 @@ def test_a_slow_reader_of_a_pub_does_not_starve_the_others(pub_and_quick_reader)
         got += quick.receive(LIMIT_S) is not None
     assert got == 200
     assert 0 < sender.drops["queue_full"] < 200
+
+
+@pytest.mark.parametrize("kind", ["push", "pub"])
+def test_what_is_no_message_is_an_error_at_once(kind):
+    sender = Sender(LOCAL, kind)
+    try:
+        for bad in ([], ["text", b""], [b"", "text"], [None, b""]):
+            with pytest.raises((TypeError, IndexError)):
+                sender.send(bad)
+    finally:
+        sender.close()
+
+
+LARGE = 22_000_000
+"""Bytes of a picture of the largest camera, 2560 x 2160 float32."""
+
+
+@contextlib.contextmanager
+def hanging(sender, into):
+    """A reader that keeps its connection open and reads nothing."""
+    context = zmq.Context()
+    near = context.socket(zmq.SUB if into == "sub" else zmq.PULL)
+    near.set(zmq.RCVHWM, 1)
+    near.set(zmq.RCVTIMEO, int(1e3 * LIMIT_S))
+    if into == "sub":
+        near.set(zmq.SUBSCRIBE, b"")
+    try:
+        near.connect(f"tcp://127.0.0.1:{sender.port}")
+        assert sender.wait_for_reader(LIMIT_S)
+        if into == "sub":
+            until(lambda: sender.send([b"first"]) and near.poll(100))
+        yield near
+    finally:
+        context.destroy(linger=0)
+
+
+@pytest.mark.parametrize("size", [11_000_000, LARGE])
+@pytest.mark.parametrize("first", ["hanging", "quick"])
+def test_a_push_goes_on_when_one_reader_hangs(size, first):
+    """The one that hangs keeps what zmq gave it; everything else goes to the other."""
+    sender, offered, of_hanging = Sender(LOCAL), 40, 8
+    frames, got = [b"{}", bytes(size)], []
+    with contextlib.ExitStack() as stack:
+        stack.callback(sender.close)
+        if first == "hanging":
+            stack.enter_context(hanging(sender, "pull"))
+            filled = sum(iter(lambda: sender.send(frames), False))
+            assert filled * size <= QUEUE_BYTES + 6 * size  # in the connection too
+            offered += filled
+        quick = Receiver(f"tcp://127.0.0.1:{sender.port}")
+        stack.callback(quick.close)
+        until(lambda: sender.readers == 1 + (first == "hanging"))
+        if first == "quick":
+            stack.enter_context(hanging(sender, "pull"))
+            until(lambda: sender.readers == 2)
+        reader = threading.Thread(
+            target=lambda: got.extend(quick.receive(LIMIT_S) for _ in range(offered - of_hanging))
+        )
+        reader.start()
+        assert all(sender.send(frames, LIMIT_S) for _ in range(40))
+        until(lambda: sender.queued_bytes <= QUEUE_BYTES)
+        reader.join(LIMIT_S)
+        assert [len(message[1]) for message in got] == [size] * (offered - of_hanging)
+
+
+@pytest.mark.parametrize("size", [11_000_000, LARGE])
+def test_a_pub_goes_on_when_one_reader_hangs(size):
+    sender = Sender(LOCAL, "pub")
+    quick = Receiver(f"tcp://127.0.0.1:{sender.port}", "sub")
+    try:
+        connected(sender, quick)
+        with hanging(sender, "sub") as near:
+            until(lambda: sender.readers == 2)
+            while quick.receive(0.1) is not None:
+                pass
+            image = bytes(size)
+            for number in range(40):
+                sender.send([b"%d" % number, image])
+                assert quick.receive(LIMIT_S)[0].bytes == b"%d" % number
+            until(lambda: sender.queued_bytes <= QUEUE_BYTES)
+            # It reads again, and gets what is sent from then on.
+            held = [near.recv_multipart(copy=False)]
+            until(lambda: sender.queued_bytes == 0 or held.append(near.recv_multipart(copy=False)))
+            until(lambda: sender.send([b"last", image]) and quick.receive(LIMIT_S))
+            until(lambda: near.recv_multipart(copy=False)[0].bytes == b"last")
+    finally:
+        quick.close()
+        sender.close()
+
+
+@pytest.mark.parametrize(
+    ("out", "into", "size", "kept"),
+    [
+        ("push", "pull", 11_000_000, 22),
+        ("push", "pull", LARGE, 11),
+        ("push", "pull", 1000, 1000),
+        ("pub", "sub", 11_000_000, 10),  # zmq reports what is read in steps of half its mark
+        ("pub", "sub", LARGE, 10),
+    ],
+)
+def test_a_reader_that_is_slow_for_a_while_loses_nothing_of_a_full_queue(out, into, size, kept):
+    sender, image = Sender(LOCAL, out), bytes(size)
+    try:
+        with hanging(sender, into) as near:
+            assert all(sender.send([b"%d" % number, image]) for number in range(kept))
+            got = []
+            while len(got) < kept:
+                message = near.recv_multipart(copy=False)
+                if message[0].bytes != b"first":
+                    got.append(message[0].bytes)
+            assert got == [b"%d" % number for number in range(kept)]
+    finally:
+        sender.close()
 
 
 def test_a_pub_that_waits_sends_no_message_twice(pub_and_quick_reader):

@@ -47,8 +47,8 @@ class HeadlessError(DataError):
     """A message that begins in the middle: its first frames were lost in the sender."""
 
 
-class Layout(NamedTuple):
-    """What a data header says: the channels and where their frames are."""
+class DataHeader(NamedTuple):
+    """The channels that a data header declares, and the places of their frames in a message."""
 
     channels: Mapping[str, Channel]
     frame_of: Mapping[str, int]
@@ -61,17 +61,18 @@ class Message:
     Attributes
     ----------
     pulse_id
-        Of the machine's 100 Hz clock.
+        Number of the pulse on the machine's 100 Hz clock.
     time_ns
-        Global timestamp, ns since 1970; None when there is none.
+        Global timestamp, ns since 1970; None if the message has none.
     hash
-        Of the data header, the sender's own; empty when there is none.
+        Hash of the data header that the sender wrote into the main header; empty if there is none.
     format_changed
-        The hash is not that of the decoder's message before, or this is the first.
+        True if the hash is not that of the message before, if the message has no hash, or if it is
+        the decoder's first.
     channels
-        By name, in the order of the wire.
+        Channels by name, in the order of the data header.
     frames
-        As received, headers included.
+        Frames of the message as they were received, headers included.
     """
 
     pulse_id: int
@@ -143,7 +144,7 @@ class Decoder:
     """Messages from frames; parses a data header only when its hash is a new one."""
 
     def __init__(self) -> None:
-        self._layouts: OrderedDict[str, Layout] = OrderedDict()
+        self._data_headers: OrderedDict[str, DataHeader] = OrderedDict()
         self._last_hash: str | None = None
 
     def decode(self, frames: Sequence[Any]) -> Message:
@@ -172,28 +173,36 @@ class Decoder:
             raise DataError(f"bsread: pulse_id {pulse_id!r} is no whole number of 63 bits")
         hash_ = header.get("hash")
         hash_ = hash_ if isinstance(hash_, str) else ""
-        layout = self._layout(hash_, header.get("dh_compression"), frames, pulse_id)
+        data_header = self._data_header(hash_, header.get("dh_compression"), frames, pulse_id)
         changed, self._last_hash = hash_ != self._last_hash or not hash_, hash_
         return Message(
-            pulse_id, _global_time(header), hash_, changed, layout.channels, frames, layout.frame_of
+            pulse_id,
+            _global_time(header),
+            hash_,
+            changed,
+            data_header.channels,
+            frames,
+            data_header.frame_of,
         )
 
-    def _layout(self, hash_: str, compression: Any, frames: Sequence[Any], pulse_id: int) -> Layout:
-        layout = self._layouts.get(hash_) if hash_ else None
-        if layout is not None:
-            return layout
+    def _data_header(
+        self, hash_: str, compression: Any, frames: Sequence[Any], pulse_id: int
+    ) -> DataHeader:
+        data_header = self._data_headers.get(hash_) if hash_ else None
+        if data_header is not None:
+            return data_header
         if len(frames) < 2:
             raise DataError(f"bsread: pulse {pulse_id}: no data header, and its hash is a new one")
-        layout = _parse_data_header(frames[1], compression)
-        if not layout.channels:
+        data_header = _parse_data_header(frames[1], compression)
+        if not data_header.channels:
             logger.warning("bsread: pulse %d: a data header without channels", pulse_id)
-        self._layouts[hash_] = layout
-        if len(self._layouts) > HEADERS_KEPT:
-            self._layouts.popitem(last=False)
-        return layout
+        self._data_headers[hash_] = data_header
+        if len(self._data_headers) > HEADERS_KEPT:
+            self._data_headers.popitem(last=False)
+        return data_header
 
 
-def _parse_data_header(frame: Any, compression: Any) -> Layout:
+def _parse_data_header(frame: Any, compression: Any) -> DataHeader:
     compression = compression or "none"
     if compression not in COMPRESSIONS:
         raise DataError(f"bsread: dh_compression {compression!r}, expected one of {COMPRESSIONS}")
@@ -211,7 +220,7 @@ def _parse_data_header(frame: Any, compression: Any) -> Layout:
             frame_of[channel.name] = 2 + 2 * index
         else:
             logger.warning("bsread: channel %d of the data header has no name", index)
-    return Layout(channels, frame_of)
+    return DataHeader(channels, frame_of)
 
 
 def _json_object(frame: Any, what: str) -> dict[str, Any]:

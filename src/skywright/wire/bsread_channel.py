@@ -34,21 +34,24 @@ class Channel:
     Attributes
     ----------
     name
-        Of the channel.
+        Name of the channel.
     type
-        One of `DTYPES` or ``string``, lower case; whatever was sent when unknown.
+        Type of the value in lower case: one of `DTYPES`, ``string``, or an unknown one that was
+        sent.
     shape
-        As numpy has it, (rows, columns): the wire's order reversed. None: flat, any length.
+        Shape in numpy's order, (rows, columns); the data header has the opposite order. None: the
+        header declares no shape, and the value is a flat array of any length.
     big_endian
-        Byte order of value and timestamp.
+        True if value and timestamp are big-endian, False if they are little-endian.
     compression
-        Of the value.
+        Compression of the value.
     modulo, offset
-        The channel comes when pulse_id % modulo == offset; None when not said.
+        The channel has a value in the messages with ``pulse_id % modulo == offset``; None if the
+        header does not declare it.
     as_sent
-        Its entry of the data header, unknown keys included, so that it can be forwarded.
+        The channel's entry of the data header, with unknown keys, so that it can be forwarded.
     trouble
-        Why its values cannot be decoded, and are given as None; empty if they can.
+        The reason for which its values cannot be decoded and are None; empty if they can be.
     """
 
     name: str

@@ -1,11 +1,17 @@
 """zmq sockets of bsread: whole messages in and out, queues bounded in bytes, drops counted.
 
-zmq bounds its queues in messages. The high-water mark of an open connection must not be lowered
-below half: libzmq reports read messages only once per half mark, and the connection could stop.
-So the marks stay as they are, and bytes are counted here. A receiver takes messages from zmq, in
+zmq limits its queues in messages, the classes here in bytes. A receiver takes messages from zmq, in
 which two wait at most, into a queue of its own, on a thread of its own; when that is full it stops
-taking, and the sender keeps or drops them. A sender has zmq tell when it is done with the last
-frame of each message, and drops the message that would be too much.
+taking, and the sender keeps or drops them. zmq tells a sender when it is done with the last frame
+of a message, so the sender knows the bytes that wait, and drops a message that would be too much.
+
+One reader that stops reading must not stop the others. So the messages of a PUSH wait in one queue
+for all readers, and a thread gives them to the readers that have room, of which each has two
+messages at most in zmq. The messages of a PUB wait in zmq for each reader.
+
+The high-water mark of an open connection must not be lowered to less than half: libzmq reports
+messages as read only after half of the old mark, and the connection could stop. So the mark of a
+PUB is lowered once only, to half, and `PUB_MARK` is a multiple of four.
 """
 
 import contextlib
@@ -28,8 +34,15 @@ FRAME_BYTES_MAX = 256_000_000
 RECEIVED_MARK = 2
 """Messages of one sender that wait in zmq itself."""
 
-PUSH_MARK, PUB_MARK = 1000, 20
-"""Messages that wait in zmq for one reader, whatever their bytes."""
+PUSH_MARK = 1000
+"""Messages of a PUSH that wait for all readers together."""
+
+PUSHED_MARK = 2
+"""Messages of a PUSH that wait in zmq for one reader."""
+
+PUB_MARK = 20
+"""Messages of a PUB that wait for one reader. If there are several readers and that many messages
+exceed the limit of bytes, it is half of it from then on."""
 
 SYSTEM_BUFFER_BYTES = 262_144
 """What the system buffers of a connection: with this, a picture goes through the processor's cache
@@ -52,8 +65,9 @@ class Receiver:
         ``pull``: the sender is a PUSH socket, each message goes to one of its readers. ``sub``:
         the sender is a PUB socket.
     queue_bytes
-        Most that waits here for `receive`, beside one message and those in zmq. When it is full
-        a PUSH keeps its messages, a PUB drops them.
+        Limit, bytes, of the messages that wait for `receive`. One more message and those in zmq
+        (`RECEIVED_MARK`) are not counted. When it is full, a PUSH keeps its messages, a PUB drops
+        them.
     frame_bytes_max
         A sender of a longer frame is disconnected.
 
@@ -148,6 +162,9 @@ class Receiver:
 class Sender:
     """Binds and gives whole messages to its readers without ever waiting for them, or drops them.
 
+    A reader that stops reading takes nothing from the others, but for the messages of a PUSH that
+    zmq had already given to it (`PUSHED_MARK`, and what the connection and the reader hold).
+
     Parameters
     ----------
     address
@@ -155,19 +172,22 @@ class Sender:
     kind
         ``push``: each message to one of the readers. ``pub``: to all of them.
     queue_bytes
-        Most that waits here to be written to readers; one message is always let in. When it is
-        full of what one slow reader of a PUB has not read, the others wait too: make it larger than
-        `queue_messages` times a message.
+        Limit, bytes, of the messages that are not yet written to readers; one message is always
+        let in. PUSH: one limit for all readers. If there are several, half of it is always there
+        for what zmq does not have yet, whatever a reader that hangs holds in zmq. PUB: for one
+        reader; several readers together have twice as much, because one that hangs may hold all
+        of its own.
     queue_messages
-        Most that waits for one reader; None for `PUSH_MARK` or `PUB_MARK`.
+        Most that waits, PUSH: for all readers; PUB: for one reader. None: `PUSH_MARK`, `PUB_MARK`.
     linger_s
         Longest time that `close` waits for what is queued to be read.
 
     Attributes
     ----------
     sent
-        Messages that zmq took. Those in the queue of a reader that goes away are lost with it and
-        are not known here, nor are those that zmq leaves out for a slow reader of a PUB (`drops`).
+        Messages that were queued. Those in the queue of a reader that goes away are lost with it,
+        also those of a PUSH when its last reader goes away. They are not known here, nor are
+        those that zmq leaves out for a slow reader of a PUB (`drops`).
 
     Raises
     ------
@@ -188,12 +208,21 @@ class Sender:
         self._drops: Counter[str] = Counter()
         self._pub = kind == "pub"
         self._limit = queue_bytes
-        self._waiting: list[tuple[zmq.MessageTracker, int]] = []
+        self._mark = queue_messages or (PUB_MARK if self._pub else PUSH_MARK)
+        self._lowered = False
+        """Whether the mark of a PUB is half of `_mark` now."""
+        self._linger_s = linger_s
+        self._queue: deque[tuple[list[Any], zmq.MessageTracker, int]] = deque()
+        """Messages of a PUSH that zmq does not have yet, with their numbers of bytes."""
+        self._queue_bytes = 0
+        self._in_zmq: list[tuple[zmq.MessageTracker, int]] = []
         self._lock = threading.Lock()
+        self._room = threading.Condition(self._lock)
         self._closing = False
+        self._deadline = 0.0
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.PUB if self._pub else zmq.PUSH)
-        self._socket.set(zmq.SNDHWM, queue_messages or (PUB_MARK if self._pub else PUSH_MARK))
+        self._socket.set(zmq.SNDHWM, self._mark if self._pub else PUSHED_MARK)
         self._socket.set(zmq.SNDBUF, SYSTEM_BUFFER_BYTES)
         self._socket.set(zmq.LINGER, int(1e3 * linger_s))
         _keep_alive(self._socket)
@@ -208,6 +237,12 @@ class Sender:
             raise ConfigError(f"cannot bind {address} ({error}); choose another port") from error
         self.address = self._socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0")
         self.port = int(self.address.rpartition(":")[2])
+        self._thread: threading.Thread | None = None
+        if not self._pub:
+            self._wake, self._woken = socket.socketpair()
+            self._wake.setblocking(False)
+            self._thread = threading.Thread(target=self._push, name="bsread-sender", daemon=True)
+            self._thread.start()
 
     @property
     def drops(self) -> dict[str, int]:
@@ -230,7 +265,7 @@ class Sender:
     def queued_bytes(self) -> int:
         """What is not yet written to readers."""
         with self._lock:
-            return self._settle()
+            return 0 if self._closing else self._settle(self._readers.count())
 
     def send(self, frames: Sequence[Any], timeout_s: float = 0.0) -> bool:
         """Queue a message; return whether it was not dropped (of a slow PUB reader see `drops`).
@@ -244,14 +279,15 @@ class Sender:
             with a longer time it waits until all have.
         """
         deadline = time.monotonic() + timeout_s
-        size = sum(map(len, frames))
+        size = sum(memoryview(frame).nbytes for frame in frames)
+        message, tracker = _tracked(frames)
         with self._lock:
             while True:
-                cause = "closed" if self._closing else self._try(frames, size, timeout_s)
+                cause = "closed" if self._closing else self._try(message, tracker, size, timeout_s)
                 left = deadline - time.monotonic()
                 if not cause or cause == "closed" or left <= 0.0:
                     break
-                self._wait(min(left, SLICE_S), full=self._settle() > 0)
+                self._wait(min(left, SLICE_S))
             if cause:
                 self._drops[cause] += 1
                 return False
@@ -273,51 +309,128 @@ class Sender:
 
     def close(self) -> None:
         """Free the port, after what is queued was sent or `linger_s`; twice does nothing."""
+        self._deadline = time.monotonic() + self._linger_s
         already, self._closing = self._closing, True
+        if self._thread is not None and not already:
+            self._alert()
+            self._thread.join()
         with self._lock:
             if already or self._socket.closed:
                 return
             self._readers.close()
+            left = max(self._deadline - time.monotonic(), 0.0)
+            self._socket.set(zmq.LINGER, int(1e3 * left))
             self._socket.close()
             self._context.term()
-            self._waiting.clear()
+            self._in_zmq.clear()
+            self._queue.clear()
+            if self._thread is not None:
+                self._wake.close()
+                self._woken.close()
 
-    def _try(self, frames: Sequence[Any], size: int, timeout_s: float) -> str:
-        """Send if there is room; return why not."""
-        waiting = self._settle()
+    def _try(
+        self, message: list[Any], tracker: zmq.MessageTracker, size: int, timeout_s: float
+    ) -> str:
+        """Queue a message if there is room; return why not."""
         readers = self._readers.count()
+        waiting = self._settle(readers)
         if not readers:
             return "no_reader"
-        if waiting and waiting + size > self._limit:
+        if not self._pub:
+            if waiting and waiting + size > self._limit and not self._is_room_for_others(size):
+                return "queue_full"
+            return self._queue_to_push(message, tracker, size)
+        if readers > 1 and self._mark == PUB_MARK and size * self._mark > self._limit:
+            self._lowered = True
+        if self._lowered:
+            # Each time: a new connection begins with the mark that the socket had at its binding.
+            self._socket.set(zmq.SNDHWM, self._mark // 2)
+        if waiting and waiting + size > self._limit * min(readers, 2):
             return "queue_full"
-        # Frames are freed in their order: when this one is, all are.
-        last = zmq.Frame(memoryview(frames[-1]), track=True, copy=False, copy_threshold=0)
-        message = [*frames[:-1], last]
         try:
             self._socket.send_multipart(message, zmq.DONTWAIT, copy=False)
         except zmq.Again:
-            if self._pub and readers > 1 and timeout_s <= 0.0:
+            if readers > 1 and timeout_s <= 0.0:
                 self._send_to_those_with_room(message)
-                self._waiting.append((last.tracker, size))
+                self._in_zmq.append((tracker, size))
             return "queue_full"
-        self._waiting.append((last.tracker, size))
+        self._in_zmq.append((tracker, size))
         return ""
 
-    def _settle(self) -> int:
-        """Forget what zmq is done with; return the bytes of the rest."""
-        if not self._closing:
+    def _is_room_for_others(self, size: int) -> bool:
+        """Return whether a PUSH that is full takes this: readers that hang may hold the bytes."""
+        return self._readers.count() > 1 and (
+            not self._queue or 2 * (self._queue_bytes + size) <= self._limit
+        )
+
+    def _queue_to_push(self, message: list[Any], tracker: zmq.MessageTracker, size: int) -> str:
+        if len(self._queue) >= self._mark:
+            return "queue_full"
+        self._queue.append((message, tracker, size))
+        self._queue_bytes += size
+        if len(self._queue) == 1:
+            self._alert()
+        return ""
+
+    def _alert(self) -> None:
+        """Wake the thread that pushes."""
+        with contextlib.suppress(BlockingIOError):  # it has not yet read what woke it before
+            self._wake.send(b"x")
+
+    def _push(self) -> None:
+        """Give the queued messages of a PUSH to readers that have room, until closed."""
+        poller = zmq.Poller()
+        poller.register(self._woken, zmq.POLLIN)
+        while True:
+            with self._lock:
+                full = self._push_those_with_room()
+                if self._closing and not (full and self._readers.count()):
+                    return
+            timeout_s = self._deadline - time.monotonic() if self._closing else None
+            if timeout_s is not None and timeout_s <= 0.0:
+                return
+            # Without POLLOUT zmq still lets go of readers that went away, and of what they left.
+            poller.register(self._socket, zmq.POLLOUT if full else zmq.POLLIN)
+            events = poller.poll(None if timeout_s is None else int(1e3 * timeout_s) + 1)
+            if self._woken.fileno() in dict(events):
+                self._woken.recv(1000)
+
+    def _push_those_with_room(self) -> bool:
+        """Give messages to zmq until no reader has room; return whether some are left."""
+        while self._queue:
+            message, tracker, size = self._queue[0]
+            try:
+                self._socket.send_multipart(message, zmq.DONTWAIT, copy=False)
+            except zmq.Again:
+                return True
+            self._in_zmq.append((tracker, size))
+            self._queue.popleft()
+            self._queue_bytes -= size
+            self._room.notify_all()
+        return False
+
+    def _settle(self, readers: int) -> int:
+        """Forget what zmq is done with, and what no reader is left for; return the other bytes."""
+        if self._pub:
             # zmq lets go of readers that went away, and of what they left, only when asked.
             self._socket.get(zmq.EVENTS)
-        self._waiting = [(tracker, size) for tracker, size in self._waiting if not tracker.done]
-        return sum(size for _, size in self._waiting)
+        elif not readers:
+            self._queue.clear()
+            self._queue_bytes = 0
+        self._in_zmq = [(tracker, size) for tracker, size in self._in_zmq if not tracker.done]
+        return self._queue_bytes + sum(size for _, size in self._in_zmq)
 
-    def _wait(self, timeout_s: float, *, full: bool) -> None:
-        if not self._readers.count(timeout_s):
+    def _wait(self, timeout_s: float) -> None:
+        """Wait for a reader, or for room."""
+        readers = self._readers.count(timeout_s)
+        if not readers:
             return
-        if full:
+        if self._queue:
+            self._room.wait(timeout_s)
+        elif self._settle(readers):
             with contextlib.suppress(zmq.NotDone):
-                self._waiting[0][0].wait(timeout_s)
-        else:
+                self._in_zmq[0][0].wait(timeout_s)
+        elif self._pub:
             self._socket.poll(int(1e3 * timeout_s), zmq.POLLOUT)
 
     def _send_to_those_with_room(self, frames: Sequence[Any]) -> None:
@@ -326,6 +439,13 @@ class Sender:
             self._socket.send_multipart(frames, zmq.DONTWAIT, copy=False)
         finally:
             self._socket.set(zmq.XPUB_NODROP, 1)
+
+
+def _tracked(frames: Sequence[Any]) -> tuple[list[Any], zmq.MessageTracker]:
+    """Return a message of these frames, and what tells when zmq is done with it."""
+    # zmq frees the frames in their order. When it has freed the last one, it has freed all.
+    last = zmq.Frame(memoryview(frames[-1]), track=True, copy=False, copy_threshold=0)
+    return [*frames[:-1], last], last.tracker
 
 
 class _Readers:

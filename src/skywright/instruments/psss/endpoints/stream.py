@@ -43,7 +43,8 @@ class StreamSink:
     kind
         ``push``: each message goes to one of the readers. ``pub``: each goes to all readers.
     queue_bytes
-        Limit of the queue of messages for a reader, for each stream.
+        Limit, bytes, of the messages that wait to be sent, for each of the two streams: with
+        ``push`` of all readers together, with ``pub`` of one reader (see `Sender`).
 
     Attributes
     ----------

@@ -23,10 +23,13 @@ class BsreadSource(PolledSource[Pulse]):
     """The pulses of a stream; one of its channels has the pictures.
 
     If the channel is not in a message or its value cannot be decoded, the pulse has no picture. If
-    the message has no time stamp, the pulse has no time. Every lost pulse is counted under one
-    cause: ``headless`` (its message came without its main header), ``garbage`` (its message cannot
-    be decoded for another reason), ``repeated`` (its id is that of the pulse before) or ``gap`` (it
-    never came).
+    the message has no time stamp, the pulse has no time.
+
+    `lost` counts every message that gives no pulse, and every pulse that never came, under one
+    cause: ``headless`` (a message without its main header), ``garbage`` (a message that cannot be
+    decoded for another reason), ``repeated`` (a message with the id of the pulse before; no pulse
+    is lost) or ``gap`` (a pulse that never came). A pulse whose picture cannot be decoded is not
+    counted.
 
     Parameters
     ----------
@@ -38,7 +41,8 @@ class BsreadSource(PolledSource[Pulse]):
         ``pull`` of a PUSH, ``sub`` of a PUB.
     step
         Difference between the pulse ids of successive messages: 1 at 100 Hz. None: the channel's
-        ``modulo`` if it is above 1, or else the smallest difference seen.
+        ``modulo`` if it is above 1 and divides all differences, or else the smallest difference
+        seen.
     queue_bytes
         Limit of the queue of received messages.
     energy_channel
@@ -74,7 +78,7 @@ class BsreadSource(PolledSource[Pulse]):
 
     @property
     def lost(self) -> Mapping[str, int]:
-        """Number of lost pulses, by cause, since the object was made."""
+        """Number of messages without a pulse, and of missing pulses, by cause."""
         counts = {cause: number for cause, number in self._lost.copy().items() if number}
         if gap := self._gaps.missing:
             counts["gap"] = gap

@@ -39,10 +39,11 @@ class PulseGaps:
     """Counts the pulses that are missing in a growing sequence of pulse ids.
 
     The step between pulses is the parameter `step`, or the step above 1 that the sender declares,
-    or else the smallest difference seen. The missing pulses are computed from the first and the
-    last pulse of a stretch. So a step that is learnt late corrects what was counted before. A
-    stretch ends where the ids go back or jump by more than `PULSES_A_DAY`, where another step is
-    declared, and where the machine has changed its rate.
+    or else the smallest difference seen. A declared step that does not divide a difference is not
+    the step of the messages, and is not used any more. The missing pulses are computed from the
+    first and the last pulse of a stretch. So a step that is learnt late corrects what was counted
+    before. A stretch ends where the ids go back or jump by more than `PULSES_A_DAY`, where another
+    step is declared, and where the machine has changed its rate.
 
     Parameters
     ----------
@@ -52,6 +53,8 @@ class PulseGaps:
 
     def __init__(self, step: int | None = None) -> None:
         self._given = step
+        self._declared, self._refuted = 0, 0
+        """The step declared last, and the one that did not divide a difference; 0: none."""
         self._missing_before = 0
         """Number of pulses missing in the stretches before the present one."""
         self._now: Stretch | None = None
@@ -88,12 +91,16 @@ class PulseGaps:
             Step that the sender declares; None: it declares none.
         """
         now = self._now
-        step = self._given or (modulo if modulo and modulo > 1 else 0)
+        apart = pulse_id - now.last if now else 0
+        declared = modulo if modulo and modulo > 1 else 0
+        last, self._declared = self._declared, declared or self._declared
+        if last and last == self._declared and apart % last and 0 < apart <= PULSES_A_DAY:
+            self._refuted = last
+        step = self._given or (declared if declared != self._refuted else 0)
         if now is None:
             self._bad_pending = 0  # they came before this pulse, and no pulse before it is missing
             self._begin(pulse_id, step)
             return True
-        apart = pulse_id - now.last
         if apart == 0:
             return False
         if not 0 < apart <= PULSES_A_DAY:

@@ -80,7 +80,10 @@ class ReplaySource(PolledSource[Pulse]):
 
     @property
     def lost(self) -> Mapping[str, int]:
-        """Number of pulses that were left out (``late``) or had no picture (``unreadable``)."""
+        """Number of pulses that were left out (``late``) or whose picture cannot be read.
+
+        The latter, ``unreadable``, come without a picture.
+        """
         with self._lock:
             counts = {"late": self._late + self._pace.skipped, "unreadable": self._unreadable}
         return {cause: number for cause, number in counts.items() if number}
