@@ -633,7 +633,10 @@ def test_ingest_goes_on_where_directories_cannot_be_watched(
 def test_a_journal_that_moves_to_done_holds_no_later_event_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A move out of what is watched is told after 0.5 s, as "deleted", and all later events too."""
+    """If the target of a move is not watched, watchdog reports "deleted" after 0.5 s.
+
+    It delays all later events until then.
+    """
     seen: list[tuple[str, str]] = []
 
     def on_any_event(_: Any, event: FileSystemEvent) -> None:

@@ -182,8 +182,9 @@ class Ingester:
 def observer_of(journals: Path, wake: threading.Event) -> BaseObserver:
     """Return an observer, not started, that sets `wake` when a journal is made, moved or written.
 
-    It watches ``done`` too: watchdog waits 0.5 s for the other end of a move that leads out of what
-    it watches, and keeps all later events back, so the next run was noticed that much later.
+    It watches the directory ``done`` too. The ingester moves each finished journal there. If the
+    target of a move is not watched, watchdog waits 0.5 s for it and delays all later events, so
+    that the next run is noticed late.
     """
     with suppress(OSError):  # the move of the first journal says what is wrong
         (journals / "done").mkdir(exist_ok=True)

@@ -162,8 +162,8 @@ class Receiver:
 class Sender:
     """Binds and gives whole messages to its readers without ever waiting for them, or drops them.
 
-    A reader that stops reading takes nothing from the others, but for the messages of a PUSH that
-    zmq had already given to it (`PUSHED_MARK`, and what the connection and the reader hold).
+    If a reader stops reading, the other readers lose no message, with one exception: a PUSH has
+    given some messages to that reader already (`PUSHED_MARK`, and those in the connection).
 
     Parameters
     ----------
@@ -173,10 +173,10 @@ class Sender:
         ``push``: each message to one of the readers. ``pub``: to all of them.
     queue_bytes
         Limit, bytes, of the messages that are not yet written to readers; one message is always
-        let in. PUSH: one limit for all readers. If there are several, half of it is always there
-        for what zmq does not have yet, whatever a reader that hangs holds in zmq. PUB: for one
-        reader; several readers together have twice as much, because one that hangs may hold all
-        of its own.
+        let in. PUSH: one limit for all readers. If there are several, half of it is reserved for
+        messages that zmq does not have yet, so that a reader that hangs cannot use all of it. PUB:
+        the limit of one reader. Several readers together have twice the limit, because a reader
+        that hangs may use its own limit completely.
     queue_messages
         Most that waits, PUSH: for all readers; PUB: for one reader. None: `PUSH_MARK`, `PUB_MARK`.
     linger_s
@@ -389,7 +389,8 @@ class Sender:
             timeout_s = self._deadline - time.monotonic() if self._closing else None
             if timeout_s is not None and timeout_s <= 0.0:
                 return
-            # Without POLLOUT zmq still lets go of readers that went away, and of what they left.
+            # A poll also lets zmq free the messages of readers that have disconnected. So the socket
+            # is polled even if no message waits; a PUSH is never readable.
             poller.register(self._socket, zmq.POLLOUT if full else zmq.POLLIN)
             events = poller.poll(None if timeout_s is None else int(1e3 * timeout_s) + 1)
             if self._woken.fileno() in dict(events):
@@ -410,9 +411,12 @@ class Sender:
         return False
 
     def _settle(self, readers: int) -> int:
-        """Forget what zmq is done with, and what no reader is left for; return the other bytes."""
+        """Forget the messages that zmq has freed, or all queued ones if no reader is left.
+
+        Return the number of bytes of the others.
+        """
         if self._pub:
-            # zmq lets go of readers that went away, and of what they left, only when asked.
+            # zmq frees the messages of readers that have disconnected only in a call like this.
             self._socket.get(zmq.EVENTS)
         elif not readers:
             self._queue.clear()

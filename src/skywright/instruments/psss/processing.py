@@ -65,7 +65,7 @@ class FitStatus(IntEnum):
 
 
 class AxisUnit(IntEnum):
-    """Unit of the axis, and of what is measured along it."""
+    """Unit of the axis. Figures along the axis, such as center and FWHM, have the same unit."""
 
     EV = 0
     PIXEL = 1
