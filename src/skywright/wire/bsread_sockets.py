@@ -162,8 +162,8 @@ class Receiver:
 class Sender:
     """Binds and gives whole messages to its readers without ever waiting for them, or drops them.
 
-    If a reader stops reading, the other readers lose no message, with one exception: a PUSH has
-    given some messages to that reader already (`PUSHED_MARK`, and those in the connection).
+    If a reader stops reading, the others lose no message because of it, with one exception: a PUSH
+    has given some messages to that reader already (`PUSHED_MARK`, and those in the connection).
 
     Parameters
     ----------
@@ -389,8 +389,8 @@ class Sender:
             timeout_s = self._deadline - time.monotonic() if self._closing else None
             if timeout_s is not None and timeout_s <= 0.0:
                 return
-            # A poll also lets zmq free the messages of readers that have disconnected. So the socket
-            # is polled even if no message waits; a PUSH is never readable.
+            # A poll also lets zmq free the messages of readers that have disconnected. So the
+            # socket is polled even if no message waits; a PUSH is never readable.
             poller.register(self._socket, zmq.POLLOUT if full else zmq.POLLIN)
             events = poller.poll(None if timeout_s is None else int(1e3 * timeout_s) + 1)
             if self._woken.fileno() in dict(events):
