@@ -5,9 +5,9 @@ which two wait at most, into a queue of its own, on a thread of its own; when th
 taking, and the sender keeps or drops them. zmq tells a sender when it is done with the last frame
 of a message, so the sender knows the bytes that wait, and drops a message that would be too much.
 
-One reader that stops reading must not stop the others. So the messages of a PUSH wait in one queue
-for all readers, and a thread gives them to the readers that have room, of which each has two
-messages at most in zmq. The messages of a PUB wait in zmq for each reader.
+One reader that stops reading must not stop the others. So zmq has two messages of a PUSH at most
+for each reader. If no reader has room, the messages wait in one queue for all readers, and a thread
+gives them to the readers that have room again. The messages of a PUB wait in zmq for each reader.
 
 The high-water mark of an open connection must not be lowered to less than half: libzmq reports
 messages as read only after half of the old mark, and the connection could stop. So the mark of a
@@ -368,7 +368,7 @@ class Sender:
             return "queue_full"
         self._queue.append((message, tracker, size))
         self._queue_bytes += size
-        if len(self._queue) == 1:
+        if len(self._queue) == 1 and self._push_those_with_room():
             self._alert()
         return ""
 
@@ -379,19 +379,21 @@ class Sender:
 
     def _push(self) -> None:
         """Give the queued messages of a PUSH to readers that have room, until closed."""
+        # Another thread may send meanwhile, and must not while the socket itself is polled. So this
+        # waits for the descriptor by which zmq tells that a reader has room or is gone.
+        told = self._socket.get(zmq.FD)
         poller = zmq.Poller()
         poller.register(self._woken, zmq.POLLIN)
         while True:
             with self._lock:
+                self._socket.get(zmq.EVENTS)  # without this call, zmq does not tell again
                 full = self._push_those_with_room()
                 if self._closing and not (full and self._readers.count()):
                     return
+            poller.register(told, zmq.POLLIN if full else 0)
             timeout_s = self._deadline - time.monotonic() if self._closing else None
             if timeout_s is not None and timeout_s <= 0.0:
                 return
-            # A poll also lets zmq free the messages of readers that have disconnected. So the
-            # socket is polled even if no message waits; a PUSH is never readable.
-            poller.register(self._socket, zmq.POLLOUT if full else zmq.POLLIN)
             events = poller.poll(None if timeout_s is None else int(1e3 * timeout_s) + 1)
             if self._woken.fileno() in dict(events):
                 self._woken.recv(1000)
@@ -415,12 +417,13 @@ class Sender:
 
         Return the number of bytes of the others.
         """
-        if self._pub:
-            # zmq frees the messages of readers that have disconnected only in a call like this.
-            self._socket.get(zmq.EVENTS)
-        elif not readers:
+        # zmq frees the messages of readers that have disconnected only in a call like this. The
+        # same call takes away the news that a reader has room, so that must be used at once.
+        self._socket.get(zmq.EVENTS)
+        if not self._pub and not readers:
             self._queue.clear()
             self._queue_bytes = 0
+        self._push_those_with_room()
         self._in_zmq = [(tracker, size) for tracker, size in self._in_zmq if not tracker.done]
         return self._queue_bytes + sum(size for _, size in self._in_zmq)
 
