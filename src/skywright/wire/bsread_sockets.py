@@ -379,18 +379,18 @@ class Sender:
 
     def _push(self) -> None:
         """Give the queued messages of a PUSH to readers that have room, until closed."""
-        # Another thread may send meanwhile, and must not while the socket itself is polled. So this
-        # waits for the descriptor by which zmq tells that a reader has room or is gone.
-        told = self._socket.get(zmq.FD)
+        # A zmq socket must not be polled in one thread while another thread sends. So this thread
+        # waits for the file descriptor by which zmq signals that a reader has room or is gone.
+        signal_fd = self._socket.get(zmq.FD)
         poller = zmq.Poller()
         poller.register(self._woken, zmq.POLLIN)
         while True:
             with self._lock:
-                self._socket.get(zmq.EVENTS)  # without this call, zmq does not tell again
+                self._socket.get(zmq.EVENTS)  # without this call, zmq does not signal again
                 full = self._push_those_with_room()
                 if self._closing and not (full and self._readers.count()):
                     return
-            poller.register(told, zmq.POLLIN if full else 0)
+            poller.register(signal_fd, zmq.POLLIN if full else 0)
             timeout_s = self._deadline - time.monotonic() if self._closing else None
             if timeout_s is not None and timeout_s <= 0.0:
                 return
@@ -418,7 +418,7 @@ class Sender:
         Return the number of bytes of the others.
         """
         # zmq frees the messages of readers that have disconnected only in a call like this. The
-        # same call takes away the news that a reader has room, so that must be used at once.
+        # call also clears the signal that a reader has room, so queued messages are sent here.
         self._socket.get(zmq.EVENTS)
         if not self._pub and not readers:
             self._queue.clear()
