@@ -34,6 +34,11 @@ def ioc_errors(device: Any) -> Iterator[None]:
         yield
     except SILENT as error:
         raise HardwareError(f"{device.name}: lost the IOC of {device.prefix}: {error}") from error
+    except KeyError as error:
+        # pyepics looks up the type of the PV, which is -1 if its IOC is lost at that moment
+        if error.args != (-1,):
+            raise
+        raise HardwareError(f"{device.name}: lost the IOC of {device.prefix}") from error
 
 
 def read_all_elements(signal: EpicsSignalRO) -> Any:
