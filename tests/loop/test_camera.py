@@ -410,6 +410,27 @@ def test_single_files_go_on_after_one_that_was_not_finished(
         assert reader.read(layout.IDENTITY).tolist() == [1]
 
 
+def test_single_file_that_cannot_be_created_leaves_the_images_of_another_picture(
+    camera: Camera, source: HandSource, tmp_path: Path
+) -> None:
+    class OneName(Numbered):
+        """Paths that differ only after the last dot, so all have the same ``.mjpeg``."""
+
+        def next_path(self) -> Path:
+            return self.directory / f"scan_1.5deg_{self.number}"
+
+    camera.single_files = OneName(tmp_path)
+    acquisition = camera.acquire()
+    source.send(jpeg(0))
+    source.send(jpeg(1))
+    camera.stop()
+    assert acquisition.done.wait(90)
+    assert lost(camera) == {"not written": 1}
+    names = sorted(file.name for file in tmp_path.iterdir())
+    assert names == ["scan_1.5deg_0", "scan_1.mjpeg"]
+    assert (tmp_path / "scan_1.mjpeg").read_bytes() == jpeg(0)
+
+
 def test_closing_keeps_what_has_arrived(source: HandSource, tmp_path: Path) -> None:
     camera = Camera(source)
     camera.start_capture(tmp_path / "a.h5")

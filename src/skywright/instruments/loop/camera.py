@@ -84,6 +84,9 @@ class SingleFileRecorder(Recorder[Picture, Picture]):
         if files is None or result.image is None:
             return
         path = files.next_path()
+        mjpeg = path.with_suffix(".mjpeg")
+        # One that exists belongs to another picture
+        created = (path,) if mjpeg.exists() else (path, mjpeg)
         if error := self.start(path, count=1):
             self._lost.add("not written")
             raise RefusedError("not written", f"{result.frame.name}: {error}")
@@ -91,7 +94,7 @@ class SingleFileRecorder(Recorder[Picture, Picture]):
             super().offer(result)
         except RefusedError:
             self.stop()
-            for file in (path, path.with_suffix(".mjpeg")):
+            for file in created:
                 file.unlink(missing_ok=True)
             raise
         files.file_written(path)
