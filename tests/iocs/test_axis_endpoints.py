@@ -149,6 +149,16 @@ def test_the_scene_takes_lists() -> None:
     assert camera.scene.optics.border_px == (4, 4, 4, 4)  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("turn", ["0", "90"])
+def test_the_speed_may_be_infinite(turn: str) -> None:
+    parser = argument_parser("", "X:")
+    add_source_arguments(parser)
+    args = parser.parse_args(["--size", "352x240", "--speed", "inf", "--turn", turn])
+    camera = make_source(args)
+    assert camera.period_s == 0.0
+    assert camera.pose_at(1.0).phi_deg == float(turn)  # type: ignore[attr-defined]
+
+
 def test_uploads_end_with_their_window(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(axis_upload, "LIMIT_S", 0.05)
     pictures: NewestQueue[SourceFrame] = NewestQueue(axis_upload.WAITING)
