@@ -190,12 +190,17 @@ def test_a_run_that_never_comes_is_said(tmp_path: Path) -> None:
         profile.await_run({}, tmp_path, object())  # type: ignore[arg-type]
 
 
-def test_an_ioc_that_does_not_say_whether_it_is_simulated_is_not_called_real() -> None:
-    says = {"axis": {"source": "sim"}, "goniometer": {}, "psss": {"source": "bsread"}}
+def test_only_an_ioc_with_a_real_source_is_called_real() -> None:
+    says = {
+        "epu": {"source": "replay"},
+        "axis": {"source": "sim"},
+        "goniometer": {},
+        "psss": {"source": "bsread"},
+    }
     children = {name: Child(1, ready) for name, ready in says.items()}
     stack = State(1, 0.0, "SKY:", "", {}, children)
     assert profile._origins(Settings(), stack) == [
-        "epu does not run, or is not ready yet",
+        "epu REPLAYS stored data",
         "axis is SIMULATED",
         "goniometer does not say whether it is simulated",
         "panoseti does not run, or is not ready yet",

@@ -341,7 +341,7 @@ def plan_names(namespace: Mapping[str, Any]) -> list[str]:
 
 
 def _origins(settings: Settings, stack: State) -> list[str]:
-    """Say of each IOC whether it is simulated."""
+    """Return the origin of the data of each IOC: simulated, stored before, or real."""
     origins = []
     for name, ioc in settings.iocs.items():
         if ioc.address:
@@ -356,7 +356,8 @@ def _origins(settings: Settings, stack: State) -> list[str]:
 def _origin(source: str | None) -> str:
     if source is None:
         return "does not say whether it is simulated"
-    return "is SIMULATED" if source == "sim" else f"is real ({source})"
+    origins = {"sim": "is SIMULATED", "replay": "REPLAYS stored data"}
+    return origins.get(source, f"is real ({source})")
 
 
 def _web_page(settings: Settings, stack: State) -> str:
