@@ -23,13 +23,14 @@ from inspect import iscoroutinefunction, isgeneratorfunction
 from pathlib import Path
 from shutil import disk_usage
 from typing import Any
+from urllib.parse import unquote
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from skywright.callbacks.journal import journal_path
+from skywright.callbacks.journal import SUFFIX, journal_path
 from skywright.config import Settings, load_settings, user_name
 from skywright.errors import ConfigError, DataError
 from skywright.processes.stack import State
@@ -209,7 +210,7 @@ def await_run(catalog: Any, store: Path, uid: str, limit_s: float = 30.0) -> Any
     store
         Directory of the store.
     uid
-        Full uid of a run of this session that has ended.
+        Uid of a run of this session that has ended, or its first characters.
     limit_s
         Timeout, s.
 
@@ -225,6 +226,7 @@ def await_run(catalog: Any, store: Path, uid: str, limit_s: float = 30.0) -> Any
             f"{type(uid).__name__}: expected the uid of a run; "
             "RE(...).run_start_uids holds the uids of its runs"
         )
+    given, uid = uid, _full_uid(uid, store / "journal")
     journal = journal_path(store / "journal", uid)
     begin = time.monotonic()
     report_at = begin + REPORT_S
@@ -246,7 +248,7 @@ def await_run(catalog: Any, store: Path, uid: str, limit_s: float = 30.0) -> Any
             f"the reason is in {store / 'logs' / 'ingester.log'}"
         )
     try:
-        return catalog[uid]
+        return catalog[given]
     except ValueError as error:
         raise DataError(f"{error} RE(...) returns the uids of its runs.") from error
     except KeyError as error:
@@ -254,6 +256,16 @@ def await_run(catalog: Any, store: Path, uid: str, limit_s: float = 30.0) -> Any
             f"run {uid} is not in the catalog, and its journal is not in {journal.parent}; "
             "run `skywright doctor`"
         ) from error
+
+
+def _full_uid(uid: str, journals: Path) -> str:
+    """Return the one uid of a journal that begins with `uid`; `uid` if there is none or several."""
+    from skywright.store.lookup import journal_names
+
+    names = journal_names(journals) | journal_names(journals / "aside")
+    uids = (unquote(name.removesuffix(SUFFIX)) for name in names)
+    found = [full for full in uids if full.startswith(uid)]
+    return found[0] if len(found) == 1 else uid
 
 
 def report_waiting(store: Path) -> None:
