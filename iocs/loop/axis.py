@@ -17,6 +17,7 @@ import argparse
 import asyncio
 import json
 from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -110,10 +111,11 @@ class AxisIOC(OwnerGroup):
         await post(self.cam.status_message, message[:1000], AlarmSeverity.MINOR_ALARM)
 
     def close(self) -> None:
-        """Close endpoints, files and source."""
-        for closable in (self.server, self.uploads, self.camera):
-            if closable is not None:
-                closable.close()
+        """Close files and source, then the endpoints, whose clients may be slow."""
+        with ExitStack() as stack:  # it closes the last one first, also after an error
+            for closable in (self.server, self.uploads, self.camera):
+                if closable is not None:
+                    stack.callback(closable.close)
 
     # ---- posting
 
