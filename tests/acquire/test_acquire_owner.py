@@ -459,6 +459,22 @@ def test_an_alarm_does_not_alternate_with_the_items_that_are_good(
     assert (owner.state().message, owner.state().alarm) == ("taking items", False)
 
 
+def test_alarms_that_differ_in_numbers_only_are_one_warning(
+    source: HandSource, make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(item: int) -> int:
+        raise RefusedError("undecodable", f"frame {item}: JPEG of {2000 - item} bytes is cut off")
+
+    caplog.set_level("DEBUG", "skywright.acquire.owner")
+    owner = make(refuse)
+    owner.start()
+    source.send(*range(98, 102))
+    assert owner.state().message == "undecodable: frame 101: JPEG of 1899 bytes is cut off"
+    source.report("the cable is out")
+    levels = [record.levelname for record in caplog.records]
+    assert levels == ["INFO", "WARNING", "DEBUG", "DEBUG", "DEBUG", "WARNING"]
+
+
 def test_an_alarm_before_the_last_item_is_over_in_time_and_at_a_stop(
     source: HandSource, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,7 @@
 """The owner of a source: receives items, processes them, publishes each result once, in order."""
 
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -41,6 +42,7 @@ normal message would alternate, and each change is a line in the log. An alarm t
 returned ends with the next message that it returns."""
 DRAIN_S = 5.0
 """Timeout, s, for items still in processing when the source stops or the owner closes."""
+DIGITS = re.compile(r"\d+")
 
 
 class Owner(Generic[Item, Result]):
@@ -204,16 +206,22 @@ class Owner(Generic[Item, Result]):
             )
 
     def report(self, message: str, alarm: bool = True) -> None:
-        """Set the message, and log it if it differs from the present one."""
+        """Set the message, and log it if it differs from the present one.
+
+        If only digits differ, it is logged at DEBUG: such a message may follow each item.
+        """
         with self._lock:
             self._message_after_alarm = ""
             if alarm:
                 self._alarm_until = time.monotonic() + ALARM_S
             if (message, alarm) == (self._message, self._alarm):
                 return
+            text, present = DIGITS.sub("", message), DIGITS.sub("", self._message)
+            only_digits_differ = (text, alarm) == (present, self._alarm)
             self._message, self._alarm = message, alarm
             self._logs_errors = self._logs_errors or not alarm
-        logger.log(logging.WARNING if alarm else logging.INFO, "%s: %s", self.name, message)
+        level = logging.DEBUG if only_digits_differ else logging.WARNING if alarm else logging.INFO
+        logger.log(level, "%s: %s", self.name, message)
         self._notify()
 
     def _notify(self) -> None:
