@@ -292,7 +292,6 @@ class Camera:
         try:
             image = frame.pixels(self.color)
         except DataError as error:
-            why = f"{frame.name}: {error}"
-            raise RefusedError("undecodable", why, Picture(frame, None)) from error
+            raise RefusedError("undecodable", str(error), Picture(frame, None)) from error
         self._size = image.shape[1], image.shape[0]
         return Picture(frame, image)
