@@ -97,7 +97,11 @@ def test_the_source_runs_while_somebody_wants_items(source: HandSource, make: Ma
     assert acquisition.done.wait(90)
     until(lambda: not source.running)
     assert owner.state().items == 5
-    assert owner.state().acquired == 2
+    assert owner.state().acquired == owner.state().acquisition_items == 2
+    owner.acquire()
+    assert owner.state().acquisition_items == 0
+    source.send(6)
+    assert (owner.state().acquired, owner.state().acquisition_items) == (3, 1)
 
 
 def test_the_end_of_a_start_leaves_the_source_to_an_acquisition(

@@ -120,9 +120,9 @@ class OwnerState(Generic[Result]):
     items
         Number of results since the object was made.
     acquired
-        Number of these results that belong to acquisitions.
+        Number of items that acquisitions have counted.
     acquisition_items
-        Number of results of the present acquisition.
+        Number of items that the present or last acquisition has counted.
     lost
         Number of items lost in source, owner and essential recorders, by cause.
     failures

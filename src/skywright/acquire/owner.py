@@ -129,7 +129,7 @@ class Owner(Generic[Item, Result]):
         """The present acquisition, None if there is none."""
         self.last_recorded: Any = None
         """What the recorders got of the last item that an acquisition counted."""
-        self._acquired = 0
+        self._acquired = self._acquisition_items = 0
         self._message, self._alarm = self.idle_text, False
         self._alarm_until = 0.0
         self._logs_errors = True
@@ -191,14 +191,13 @@ class Owner(Generic[Item, Result]):
         failures = sum_counts(self.failures.as_dict(), *losses)
         newest, items = self._publisher.progress
         with self._lock:
-            acquisition = self.acquisition
             return OwnerState(
                 running=self.is_running,
-                acquiring=acquisition is not None,
+                acquiring=self.acquisition is not None,
                 newest=newest,
                 items=items,
                 acquired=self._acquired,
-                acquisition_items=0 if acquisition is None else acquisition.items,
+                acquisition_items=self._acquisition_items,
                 lost=lost,
                 failures=failures,
                 message=self._message,
@@ -329,6 +328,7 @@ class Owner(Generic[Item, Result]):
                     return self.acquisition, False
                 self._calls.forget("on_item")  # the error in the previous acquisition
                 acquisition = self.acquisition = Acquisition(requested, on_item=on_item)
+                self._acquisition_items = 0
                 # Under the same lock: a running source may deliver the last item at once; the end
                 # of the acquisition then removes this user
                 self._users.add(acquisition)
@@ -584,6 +584,7 @@ class Owner(Generic[Item, Result]):
                 return
             acquisition.items += 1
             self._acquired += 1
+            self._acquisition_items = acquisition.items
             self.last_recorded = processed.to_record
             complete = bool(acquisition.requested) and acquisition.items >= acquisition.requested
         if self._process is not None and acquisition.on_item is not None:

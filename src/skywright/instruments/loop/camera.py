@@ -52,7 +52,8 @@ class CameraState:
     """(H, W) or (H, W, 3) of the pictures; (0, 0) while the size is not known."""
     acquired: int
     acquisition_items: int
-    """Pictures counted by acquisitions since the start of the process, and by the present one."""
+    """Pictures that acquisitions have counted since the start of the process, and those of the
+    present or last one."""
     frame_number: int
     frame_time: float
     """Identity and time (unix s) of the last one that an acquisition counted."""
