@@ -33,7 +33,9 @@ class ResultRecorder(Protocol[Offered]):
     essential: bool
 
     def offer(self, result: Offered) -> None:
-        """Take a result. Must not block, unless the source may wait.
+        """Take a result.
+
+        It may block only if the owner has threads of its own, or if the source may wait.
 
         Raises
         ------
