@@ -250,7 +250,7 @@ def await_run(catalog: Any, store: Path, uid: str, limit_s: float = 30.0) -> Any
     try:
         return catalog[given]
     except ValueError as error:
-        raise DataError(f"{error} RE(...) returns the uids of its runs.") from error
+        raise DataError(f"{error} RE(...).run_start_uids holds the uids of its runs.") from error
     except KeyError as error:
         raise DataError(
             f"run {uid} is not in the catalog, and its journal is not in {journal.parent}; "
