@@ -131,7 +131,10 @@ def git_revision(directory: Path) -> str:
 
 
 def has_display() -> bool:
-    """Say whether plots can be shown: in a notebook, or where there is a screen."""
+    """Return whether plots can be shown: in a notebook, or where there is a screen.
+
+    Never in the queue server's worker.
+    """
     if os.environ.get("QSERVER_RE_WORKER_ACTIVE"):
         return False
     screen = sys.platform == "darwin" or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))
