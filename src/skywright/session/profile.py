@@ -102,7 +102,10 @@ def run_metadata(settings: Settings) -> dict[str, Any]:
 
 
 def package_versions() -> dict[str, str]:
-    """Return the versions of the packages that decide what a run holds; absent ones left out."""
+    """Return the versions of Python and of `RECORDED_PACKAGES`.
+
+    Packages that are not installed are left out.
+    """
     versions = {"python": platform.python_version()}
     for package in RECORDED_PACKAGES:
         try:
