@@ -1,9 +1,9 @@
 """Start processes, await their ready lines, watch them, restart them with back-off, stop them.
 
 One thread, one asyncio task per process. Each child leads its own process group, so the terminal's
-Ctrl-C reaches the supervisor alone; its stdin is a pipe from the supervisor, which closes when the
-supervisor ends, also by SIGKILL (`skywright.processes.lifecycle.end_with_parent`); its stderr goes
-to a log file.
+Ctrl-C reaches the supervisor alone. The child's stdin is a pipe from the supervisor. The pipe
+closes when the supervisor ends, also by SIGKILL (`skywright.processes.lifecycle.end_with_parent`).
+The child's stderr goes to a log file.
 """
 
 import asyncio
