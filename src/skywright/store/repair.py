@@ -118,9 +118,10 @@ def _rows(stream: Stream) -> int:
 
 
 def _by_file(contents: JournalContents) -> list[list[dict[str, Any]]]:
-    """Return the stream resources of each file, of a data key the last one: the rows go on there.
+    """Return the stream resources of each file.
 
-    A device that is read in several streams may have a resource for each.
+    A device that is read in several streams may have several resources of one data key. Only the
+    last one is returned: rows without a stream datum continue it.
     """
     files: dict[str, dict[str, dict[str, Any]]] = {}
     for resource in contents.resources.values():
