@@ -162,7 +162,7 @@ def _rows_of(resource: Mapping[str, Any]) -> int:
 def _unreported(contents: JournalContents, resource: Mapping[str, Any], rows: int) -> Documents:
     """Yield a stream datum for the rows on disk that have none.
 
-    Where they would have no event beside them they get a stream of their own.
+    In a stream with events these rows have no event, so they get a stream of their own.
     """
     key, uid = resource["data_key"], resource["uid"]
     same = {
@@ -177,7 +177,7 @@ def _unreported(contents: JournalContents, resource: Mapping[str, Any], rows: in
     ]
     if not streams:
         return
-    # Of a device that is read in several streams the last rows go on.
+    # If a device is read in several streams, the rows continue the stream that has its last rows
     stream = max(streams, key=lambda stream: _reported(stream, key, same))
     external_rows = stream.external_rows.get(key)
     segments = stream.catalog_rows(key)
