@@ -28,8 +28,8 @@ from iocs.areadetector import (
     COLOR_MODES,
     IMAGE_BYTES_MAX,
     YES_NO,
+    ArrayCounters,
     Cam,
-    Counter,
     Hdf,
     Image,
     checked,
@@ -102,7 +102,7 @@ class AxisIOC(OwnerGroup):
         self.server: HttpServer | None = None
         self.uploads: TriggeredUploads | None = None
         self._posted: CameraState | None = None
-        self._frames = Counter(self.cam.array_counter, self.hdf.array_counter)
+        self._array_counters = ArrayCounters(self.cam.array_counter, self.hdf.array_counter)
         self._image_posted = 0.0
         self._image_number = -1
 
@@ -138,7 +138,7 @@ class AxisIOC(OwnerGroup):
         state = self.camera.state()
         if state == self._posted and self.cam.has_posted(state.acquiring):
             return
-        await self._frames.count_to(state.acquired)
+        await self._array_counters.count_to(state.acquired)
         await self._post_camera(state)
         await self._post_plugins(state)
         await self._post_truth(state)
