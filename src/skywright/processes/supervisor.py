@@ -33,6 +33,9 @@ STILL_STARTING = "is still starting"
 """Begins the report of a service that takes long."""
 LAST_LINE_S = 0.5
 """Timeout, s, for a ready line that a child wrote before its end."""
+STOP_S = 2.2
+"""Time after SIGTERM until a child is killed, s. `Supervisor.stop` waits for this twice, and must
+end within 5 s."""
 Report = Callable[[str, str], None]
 """Called with the name of a service and a message for the user."""
 
@@ -171,7 +174,7 @@ class Supervisor:
         for is_last in (False, True):
             await asyncio.gather(
                 *(
-                    _end(process, limit_s=2.2)
+                    _end(process, limit_s=STOP_S)
                     for name, process in self._processes.items()
                     if (name in stopped_last) is is_last
                 )
