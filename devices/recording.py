@@ -10,7 +10,7 @@ from ophyd import EpicsSignal, EpicsSignalRO, Kind, Signal
 from ophyd.areadetector.base import EpicsSignalWithRBV
 
 from devices.file_stream import FileStream
-from devices.following import POLL_PERIOD_S, FileStreamDevice
+from devices.file_stream_device import POLL_PERIOD_S, FileStreamDevice
 from devices.guarded import CONNECT_S
 from skywright.errors import HardwareError
 from skywright.waiting import wait_until

@@ -89,8 +89,8 @@ def only(*allowed: Any) -> Any:
     return put
 
 
-class Counter:
-    """Counters as areaDetector has them: a client may set one, and it counts on from there."""
+class ArrayCounters:
+    """ArrayCounter PVs as in areaDetector: a client may set one, and it counts on from there."""
 
     def __init__(self, *pairs: Any) -> None:
         self._pairs = pairs

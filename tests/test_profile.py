@@ -190,12 +190,33 @@ def test_a_run_that_never_comes_is_said(tmp_path: Path) -> None:
         profile.await_run({}, tmp_path, object())  # type: ignore[arg-type]
 
 
-def test_an_ioc_that_does_not_say_whether_it_is_simulated_is_not_called_real() -> None:
-    says = {"axis": {"source": "sim"}, "goniometer": {}, "psss": {"source": "bsread"}}
+def test_the_first_characters_of_a_uid_await_the_run(tmp_path: Path) -> None:
+    uid, other = "1a2b3c4d-0000", "1a2b3c4e-0000"
+    journals = tmp_path / "journal"
+    (journals / "aside").mkdir(parents=True)
+    journal, aside = journals / f"{uid}.jsonl", journals / "aside" / f"{uid}.jsonl"
+    journal.touch()
+    with pytest.raises(DataError, match=rf"run {uid} is not in the catalog after 0\.01 s"):
+        profile.await_run({"1a2b3c4d": "a part of it"}, tmp_path, "1a2b3c4d", limit_s=0.01)
+    journal.rename(aside)
+    with pytest.raises(DataError, match=f"run {uid} could not be stored"):
+        profile.await_run({"1a2b3c4d": "a part of it"}, tmp_path, "1a2b3c4d")
+    (journals / f"{other}.jsonl").touch()
+    # The catalog says what it does if they fit several runs
+    assert profile.await_run({"1a2b3c4": "run"}, tmp_path, "1a2b3c4") == "run"
+
+
+def test_only_an_ioc_with_a_real_source_is_called_real() -> None:
+    says = {
+        "epu": {"source": "replay"},
+        "axis": {"source": "sim"},
+        "goniometer": {},
+        "psss": {"source": "bsread"},
+    }
     children = {name: Child(1, ready) for name, ready in says.items()}
     stack = State(1, 0.0, "SKY:", "", {}, children)
     assert profile._origins(Settings(), stack) == [
-        "epu does not run, or is not ready yet",
+        "epu REPLAYS stored data",
         "axis is SIMULATED",
         "goniometer does not say whether it is simulated",
         "panoseti does not run, or is not ready yet",

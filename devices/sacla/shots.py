@@ -19,7 +19,7 @@ from ophyd.areadetector.base import EpicsSignalWithRBV
 from ophyd.status import DeviceStatus
 
 from devices.file_stream import CountedStream, FilePlugin, FileStream
-from devices.following import FileStreamDevice
+from devices.file_stream_device import FileStreamDevice
 from devices.sacla.columns import frame_columns, image_columns, region_columns, shot_columns
 from skywright.errors import ConfigError, DataError, HardwareError
 from skywright.files.readers import HDF5, open_reader

@@ -17,6 +17,7 @@ import argparse
 import asyncio
 import json
 from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,8 +28,8 @@ from iocs.areadetector import (
     COLOR_MODES,
     IMAGE_BYTES_MAX,
     YES_NO,
+    ArrayCounters,
     Cam,
-    Counter,
     Hdf,
     Image,
     checked,
@@ -101,7 +102,7 @@ class AxisIOC(OwnerGroup):
         self.server: HttpServer | None = None
         self.uploads: TriggeredUploads | None = None
         self._posted: CameraState | None = None
-        self._frames = Counter(self.cam.array_counter, self.hdf.array_counter)
+        self._array_counters = ArrayCounters(self.cam.array_counter, self.hdf.array_counter)
         self._image_posted = 0.0
         self._image_number = -1
 
@@ -110,10 +111,11 @@ class AxisIOC(OwnerGroup):
         await post(self.cam.status_message, message[:1000], AlarmSeverity.MINOR_ALARM)
 
     def close(self) -> None:
-        """Close endpoints, files and source."""
-        for closable in (self.server, self.uploads, self.camera):
-            if closable is not None:
-                closable.close()
+        """Close files and source, then the endpoints, whose clients may be slow."""
+        with ExitStack() as stack:  # it closes the last one first, also after an error
+            for closable in (self.server, self.uploads, self.camera):
+                if closable is not None:
+                    stack.callback(closable.close)
 
     # ---- posting
 
@@ -136,7 +138,7 @@ class AxisIOC(OwnerGroup):
         state = self.camera.state()
         if state == self._posted and self.cam.has_posted(state.acquiring):
             return
-        await self._frames.count_to(state.acquired)
+        await self._array_counters.count_to(state.acquired)
         await self._post_camera(state)
         await self._post_plugins(state)
         await self._post_truth(state)

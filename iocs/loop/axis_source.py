@@ -96,7 +96,9 @@ def _simulated(args: argparse.Namespace, size: tuple[int, int]) -> Source:
 
     from skywright.instruments.loop.sources.sim import LATENCY_S, SimulatedCamera, turning_pose
 
-    pose_at = turning_pose(deg_per_s=args.turn * args.speed)
+    # Without pauses the pictures have no simulated time: the spindle turns by the clock
+    turn_speed = args.speed if math.isfinite(args.speed) else 1.0
+    pose_at = turning_pose(deg_per_s=args.turn * turn_speed)
     fps, scene = _fps(args) * args.speed, _scene(args)
     try:
         camera = SimulatedCamera(args.seed, fps, size, pose_at, **scene)

@@ -20,7 +20,7 @@ from typing import Any
 from caproto import AlarmSeverity
 from caproto.server import PVGroup, SubGroup
 
-from iocs.areadetector import YES_NO, Counter, choice, readback
+from iocs.areadetector import YES_NO, ArrayCounters, choice, readback
 from iocs.common import argument_parser, post, run
 from iocs.owner import OwnerGroup
 from iocs.psss.camera import PsssCam, PsssRecording, PulseCamera
@@ -84,7 +84,7 @@ class PsssIOC(OwnerGroup):
         self.message_posted: tuple[str, Any] = ("", None)
         self._newest_posted: Result | None = None
         plugins = (self.cam, self.picture_recording, self.spectrum_recording)
-        self.acquired = Counter(*(each.array_counter for each in plugins))
+        self.array_counters = ArrayCounters(*(each.array_counter for each in plugins))
         if service is not None:
             self._attach(service)
 

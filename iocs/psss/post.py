@@ -122,7 +122,7 @@ async def post_counts(ioc: Any, state: ProcessorState) -> None:
             await post(total, sum(counts.values()), AlarmSeverity.MINOR_ALARM)
             await post(causes, orjson.dumps(counts).decode())
     newest = state.newest
-    await ioc.acquired.count_to(state.acquired)
+    await ioc.array_counters.count_to(state.acquired)
     await post(cam.num_images_counter, state.acquisition_items)
     if newest is None:
         return

@@ -97,7 +97,11 @@ def test_the_source_runs_while_somebody_wants_items(source: HandSource, make: Ma
     assert acquisition.done.wait(90)
     until(lambda: not source.running)
     assert owner.state().items == 5
-    assert owner.state().acquired == 2
+    assert owner.state().acquired == owner.state().acquisition_items == 2
+    owner.acquire()
+    assert owner.state().acquisition_items == 0
+    source.send(6)
+    assert (owner.state().acquired, owner.state().acquisition_items) == (3, 1)
 
 
 def test_the_end_of_a_start_leaves_the_source_to_an_acquisition(
@@ -457,6 +461,22 @@ def test_an_alarm_does_not_alternate_with_the_items_that_are_good(
     monkeypatch.setattr(owner, "_alarm_until", 0.0)
     source.send(104)
     assert (owner.state().message, owner.state().alarm) == ("taking items", False)
+
+
+def test_alarms_that_differ_in_numbers_only_are_one_warning(
+    source: HandSource, make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(item: int) -> int:
+        raise RefusedError("undecodable", f"frame {item}: JPEG of {2000 - item} bytes is cut off")
+
+    caplog.set_level("DEBUG", "skywright.acquire.owner")
+    owner = make(refuse)
+    owner.start()
+    source.send(*range(98, 102))
+    assert owner.state().message == "undecodable: frame 101: JPEG of 1899 bytes is cut off"
+    source.report("the cable is out")
+    levels = [record.levelname for record in caplog.records]
+    assert levels == ["INFO", "WARNING", "DEBUG", "DEBUG", "DEBUG", "WARNING"]
 
 
 def test_an_alarm_before_the_last_item_is_over_in_time_and_at_a_stop(

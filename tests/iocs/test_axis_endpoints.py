@@ -16,6 +16,7 @@ import pytest
 from ioc_process import IocProcess, running_ioc
 from PIL import Image
 from support.channels import channel
+from support.hand_source import HandSource
 from support.scripted_http import Visit, scripted
 from support.waiting import until
 
@@ -149,6 +150,16 @@ def test_the_scene_takes_lists() -> None:
     assert camera.scene.optics.border_px == (4, 4, 4, 4)  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("turn", ["0", "90"])
+def test_the_speed_may_be_infinite(turn: str) -> None:
+    parser = argument_parser("", "X:")
+    add_source_arguments(parser)
+    args = parser.parse_args(["--size", "352x240", "--speed", "inf", "--turn", turn])
+    camera = make_source(args)
+    assert camera.period_s == 0.0
+    assert camera.pose_at(1.0).phi_deg == float(turn)  # type: ignore[attr-defined]
+
+
 def test_uploads_end_with_their_window(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(axis_upload, "LIMIT_S", 0.05)
     pictures: NewestQueue[SourceFrame] = NewestQueue(axis_upload.WAITING)
@@ -163,6 +174,25 @@ def test_uploads_end_with_their_window(monkeypatch: pytest.MonkeyPatch) -> None:
         assert not any(thread.is_alive() for thread in threads)
         assert len(receiver.requests) < 20
     assert uploader.counts.total() == 20
+
+
+def test_pictures_that_wait_are_uploaded_after_the_camera_is_closed() -> None:
+    source: Any = HandSource()
+    source.size = None
+    camera, may_answer = Camera(source), threading.Event()
+
+    def answer(visit: Visit) -> None:
+        assert may_answer.wait(60)
+        visit.say(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    with scripted(answer) as receiver:
+        uploader = axis_upload.Uploader(camera, receiver.url)
+        uploader.trigger(True)
+        source.send(*(SourceFrame(number, float(number), b"\xff\xd8") for number in range(5)))
+        camera.close()
+        may_answer.set()
+        uploader.close()
+    assert uploader.counts == {"sent": 5, "dropped": 0}
 
 
 def test_the_password_of_a_receiver_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:

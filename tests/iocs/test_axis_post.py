@@ -12,6 +12,7 @@ import pytest
 from iocs import areadetector
 from iocs.common import post
 from iocs.loop.axis import AxisIOC
+from skywright.errors import HardwareError
 from skywright.instruments.loop.sources.push import PushedPictures
 
 
@@ -119,3 +120,23 @@ def test_acquire_is_not_posted_after_its_end() -> None:
             ioc.close()
 
     assert asyncio.run(asyncio.wait_for(posted(), 120)) == (0, 0)
+
+
+def test_the_camera_is_closed_before_its_endpoints_and_in_spite_of_their_errors() -> None:
+    closed = []
+
+    class Endpoint:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def close(self) -> None:
+            closed.append(self.name)
+            raise HardwareError("the source has not stopped")
+
+    ioc: Any = AxisIOC("TEST:", PushedPictures())
+    close_camera = ioc.camera.close
+    ioc.camera.close = lambda: (closed.append("camera"), close_camera())
+    ioc.server, ioc.uploads = Endpoint("server"), Endpoint("uploads")
+    with pytest.raises(HardwareError):
+        ioc.close()
+    assert closed == ["camera", "uploads", "server"]

@@ -192,7 +192,7 @@ def test_rejected_pictures_keep_their_bytes_and_their_cause(
         source.send(data)
     assert acquisition.done.wait(90)
     assert camera.state().alarm
-    assert "frame 3" in camera.state().message
+    assert camera.state().message.startswith("undecodable: frame 3: JPEG of ")
     camera.stop_capture()
     assert lost(camera) == {"undecodable": 2, "wrong size": 1}
     with ColumnReader(tmp_path / "a.h5", layout.IDENTITY) as reader:
@@ -408,6 +408,27 @@ def test_single_files_go_on_after_one_that_was_not_finished(
     assert acquisition.done.wait(90)
     with ColumnReader(tmp_path / "0.h5", layout.IDENTITY) as reader:
         assert reader.read(layout.IDENTITY).tolist() == [1]
+
+
+def test_single_file_that_cannot_be_created_leaves_the_images_of_another_picture(
+    camera: Camera, source: HandSource, tmp_path: Path
+) -> None:
+    class OneName(Numbered):
+        """Paths that differ only after the last dot, so all have the same ``.mjpeg``."""
+
+        def next_path(self) -> Path:
+            return self.directory / f"scan_1.5deg_{self.number}"
+
+    camera.single_files = OneName(tmp_path)
+    acquisition = camera.acquire()
+    source.send(jpeg(0))
+    source.send(jpeg(1))
+    camera.stop()
+    assert acquisition.done.wait(90)
+    assert lost(camera) == {"not written": 1}
+    names = sorted(file.name for file in tmp_path.iterdir())
+    assert names == ["scan_1.5deg_0", "scan_1.mjpeg"]
+    assert (tmp_path / "scan_1.mjpeg").read_bytes() == jpeg(0)
 
 
 def test_closing_keeps_what_has_arrived(source: HandSource, tmp_path: Path) -> None:

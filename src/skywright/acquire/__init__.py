@@ -1,9 +1,13 @@
 """The path of the data from a source to its owner, to files and to endpoints.
 
 An item takes this path: source -> `Owner._receive` -> `process_argument` -> `process` ->
-`prepare` -> `Publisher` (endpoints, queues) -> `Recorder` -> `Layout.row_group` -> the recorder's
-thread -> `RecordingFile.append` -> `RecordingFile.flush`. Without `process` it is published before
-`prepare`.
+`prepare` -> `Publisher` (endpoints, queues) -> `Recorder` -> `Layout.row_group` ->
+`RecordingFile.append` -> `RecordingFile.flush`. Without `process` it is published before `prepare`.
+
+The thread changes at two places at most. If `threads` is above 0, the owner's threads
+(`OrderedPool`) take the item after `process_argument`, or after it is published if there is no
+`process`. The recorder's thread takes it after `Layout.row_group`, unless the recorder is
+synchronous, as those of the loop camera are.
 
 PVs do not take this path. An IOC reads the newest result from `Owner.state`, when `Owner` calls
 `changed` or at fixed times (``iocs/owner.py``, and the ``_post`` of each IOC). An owner with

@@ -33,7 +33,9 @@ class ResultRecorder(Protocol[Offered]):
     essential: bool
 
     def offer(self, result: Offered) -> None:
-        """Take a result. Must not block, unless the source may wait.
+        """Take a result.
+
+        It may block only if the owner has threads of its own, or if the source may wait.
 
         Raises
         ------
@@ -120,9 +122,9 @@ class OwnerState(Generic[Result]):
     items
         Number of results since the object was made.
     acquired
-        Number of these results that belong to acquisitions.
+        Number of items that acquisitions have counted.
     acquisition_items
-        Number of results of the present acquisition.
+        Number of items that the present or last acquisition has counted.
     lost
         Number of items lost in source, owner and essential recorders, by cause.
     failures

@@ -1,6 +1,7 @@
 """The owner of a source: receives items, processes them, publishes each result once, in order."""
 
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -41,6 +42,7 @@ normal message would alternate, and each change is a line in the log. An alarm t
 returned ends with the next message that it returns."""
 DRAIN_S = 5.0
 """Timeout, s, for items still in processing when the source stops or the owner closes."""
+DIGITS = re.compile(r"\d+")
 
 
 class Owner(Generic[Item, Result]):
@@ -127,7 +129,7 @@ class Owner(Generic[Item, Result]):
         """The present acquisition, None if there is none."""
         self.last_recorded: Any = None
         """What the recorders got of the last item that an acquisition counted."""
-        self._acquired = 0
+        self._acquired = self._acquisition_items = 0
         self._message, self._alarm = self.idle_text, False
         self._alarm_until = 0.0
         self._logs_errors = True
@@ -189,14 +191,13 @@ class Owner(Generic[Item, Result]):
         failures = sum_counts(self.failures.as_dict(), *losses)
         newest, items = self._publisher.progress
         with self._lock:
-            acquisition = self.acquisition
             return OwnerState(
                 running=self.is_running,
-                acquiring=acquisition is not None,
+                acquiring=self.acquisition is not None,
                 newest=newest,
                 items=items,
                 acquired=self._acquired,
-                acquisition_items=0 if acquisition is None else acquisition.items,
+                acquisition_items=self._acquisition_items,
                 lost=lost,
                 failures=failures,
                 message=self._message,
@@ -204,16 +205,22 @@ class Owner(Generic[Item, Result]):
             )
 
     def report(self, message: str, alarm: bool = True) -> None:
-        """Set the message, and log it if it differs from the present one."""
+        """Set the message, and log it if it differs from the present one.
+
+        If only digits differ, it is logged at DEBUG: such a message may follow each item.
+        """
         with self._lock:
             self._message_after_alarm = ""
             if alarm:
                 self._alarm_until = time.monotonic() + ALARM_S
             if (message, alarm) == (self._message, self._alarm):
                 return
+            text, present = DIGITS.sub("", message), DIGITS.sub("", self._message)
+            only_digits_differ = (text, alarm) == (present, self._alarm)
             self._message, self._alarm = message, alarm
             self._logs_errors = self._logs_errors or not alarm
-        logger.log(logging.WARNING if alarm else logging.INFO, "%s: %s", self.name, message)
+        level = logging.DEBUG if only_digits_differ else logging.WARNING if alarm else logging.INFO
+        logger.log(level, "%s: %s", self.name, message)
         self._notify()
 
     def _notify(self) -> None:
@@ -321,6 +328,7 @@ class Owner(Generic[Item, Result]):
                     return self.acquisition, False
                 self._calls.forget("on_item")  # the error in the previous acquisition
                 acquisition = self.acquisition = Acquisition(requested, on_item=on_item)
+                self._acquisition_items = 0
                 # Under the same lock: a running source may deliver the last item at once; the end
                 # of the acquisition then removes this user
                 self._users.add(acquisition)
@@ -576,6 +584,7 @@ class Owner(Generic[Item, Result]):
                 return
             acquisition.items += 1
             self._acquired += 1
+            self._acquisition_items = acquisition.items
             self.last_recorded = processed.to_record
             complete = bool(acquisition.requested) and acquisition.items >= acquisition.requested
         if self._process is not None and acquisition.on_item is not None:

@@ -36,9 +36,9 @@ class Source(Protocol[SourceItem]):
     All methods may be called from any thread, but `start` not from the one that delivers items.
 
     A source delivers nothing before `start`. Items come in the order of their identities. `stop`
-    and `start` do not reset the identities, and a missing identity is a lost item. If the sender
-    restarts, the numbering begins again; that is no loss. A replay that repeats its file goes on
-    with larger numbers.
+    and `start` do not reset the identities; a missing identity is an item that was lost, or that
+    arrived while the source was stopped. If the sender restarts, the numbering begins again; that
+    is no loss. A replay that repeats its file goes on with larger numbers.
     """
 
     name: str

@@ -183,11 +183,13 @@ class ColumnWriter(Closing):
         Raises
         ------
         DataError
-            If a column is missing, unknown, or of a wrong shape. Nothing is written then.
+            If a column is missing, unknown, of a wrong shape, or cannot hold values of this kind.
+            Nothing is written then.
         DoesNotFitError
-            If text is longer than its column, or a number is out of the range of its column.
-            Infinity fits into every column of floats. Nothing is written then;
-            `DoesNotFitError.fits` tells which rows fit.
+            If text is longer than its column, or a column cannot hold a number: it is out of range,
+            a fraction or NaN in a column of integers, neither 0 nor 1 in a column of booleans, or
+            complex in a column of floats. Infinity fits into every column of floats. Nothing is
+            written then; `DoesNotFitError.fits` is True for the rows that fit.
         OSError
             If the disk is full or fails. Nothing of this call is stored.
         """

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 SUPERVISED = "SKYWRIGHT_SUPERVISED"
 END_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 STOP_LIMIT_S = 5.0
-"""Time after the parent's end until the process is killed, s. A server must end within it after
-SIGTERM."""
+"""Time after the parent's end until the process is killed, s. `Supervisor.stop` waits less: it
+kills a process `skywright.processes.supervisor.STOP_S` after SIGTERM."""
 
 
 def announce_ready(**facts: object) -> None:

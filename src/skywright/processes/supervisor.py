@@ -1,9 +1,9 @@
 """Start processes, await their ready lines, watch them, restart them with back-off, stop them.
 
 One thread, one asyncio task per process. Each child leads its own process group, so the terminal's
-Ctrl-C reaches the supervisor alone; its stdin is a pipe from the supervisor, which closes when the
-supervisor ends, also by SIGKILL (`skywright.processes.lifecycle.end_with_parent`); its stderr goes
-to a log file.
+Ctrl-C reaches the supervisor alone. The child's stdin is a pipe from the supervisor. The pipe
+closes when the supervisor ends, also by SIGKILL (`skywright.processes.lifecycle.end_with_parent`).
+The child's stderr goes to a log file.
 """
 
 import asyncio
@@ -33,6 +33,9 @@ STILL_STARTING = "is still starting"
 """Begins the report of a service that takes long."""
 LAST_LINE_S = 0.5
 """Timeout, s, for a ready line that a child wrote before its end."""
+STOP_S = 2.2
+"""Time after SIGTERM until a child is killed, s. `Supervisor.stop` waits for this twice, and must
+end within 5 s."""
 Report = Callable[[str, str], None]
 """Called with the name of a service and a message for the user."""
 
@@ -171,7 +174,7 @@ class Supervisor:
         for is_last in (False, True):
             await asyncio.gather(
                 *(
-                    _end(process, limit_s=2.2)
+                    _end(process, limit_s=STOP_S)
                     for name, process in self._processes.items()
                     if (name in stopped_last) is is_last
                 )

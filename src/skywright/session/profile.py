@@ -23,13 +23,14 @@ from inspect import iscoroutinefunction, isgeneratorfunction
 from pathlib import Path
 from shutil import disk_usage
 from typing import Any
+from urllib.parse import unquote
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from skywright.callbacks.journal import journal_path
+from skywright.callbacks.journal import SUFFIX, journal_path
 from skywright.config import Settings, load_settings, user_name
 from skywright.errors import ConfigError, DataError
 from skywright.processes.stack import State
@@ -101,7 +102,10 @@ def run_metadata(settings: Settings) -> dict[str, Any]:
 
 
 def package_versions() -> dict[str, str]:
-    """Return the versions of the packages that decide what a run holds; absent ones left out."""
+    """Return the versions of Python and of `RECORDED_PACKAGES`.
+
+    Packages that are not installed are left out.
+    """
     versions = {"python": platform.python_version()}
     for package in RECORDED_PACKAGES:
         try:
@@ -130,7 +134,10 @@ def git_revision(directory: Path) -> str:
 
 
 def has_display() -> bool:
-    """Say whether plots can be shown: in a notebook, or where there is a screen."""
+    """Return whether plots can be shown: in a notebook, or where there is a screen.
+
+    Never in the queue server's worker.
+    """
     if os.environ.get("QSERVER_RE_WORKER_ACTIVE"):
         return False
     screen = sys.platform == "darwin" or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))
@@ -209,7 +216,7 @@ def await_run(catalog: Any, store: Path, uid: str, limit_s: float = 30.0) -> Any
     store
         Directory of the store.
     uid
-        Full uid of a run of this session that has ended.
+        Uid of a run of this session that has ended, or its first characters.
     limit_s
         Timeout, s.
 
@@ -225,6 +232,7 @@ def await_run(catalog: Any, store: Path, uid: str, limit_s: float = 30.0) -> Any
             f"{type(uid).__name__}: expected the uid of a run; "
             "RE(...).run_start_uids holds the uids of its runs"
         )
+    given, uid = uid, _full_uid(uid, store / "journal")
     journal = journal_path(store / "journal", uid)
     begin = time.monotonic()
     report_at = begin + REPORT_S
@@ -246,14 +254,24 @@ def await_run(catalog: Any, store: Path, uid: str, limit_s: float = 30.0) -> Any
             f"the reason is in {store / 'logs' / 'ingester.log'}"
         )
     try:
-        return catalog[uid]
+        return catalog[given]
     except ValueError as error:
-        raise DataError(f"{error} RE(...) returns the uids of its runs.") from error
+        raise DataError(f"{error} RE(...).run_start_uids holds the uids of its runs.") from error
     except KeyError as error:
         raise DataError(
             f"run {uid} is not in the catalog, and its journal is not in {journal.parent}; "
             "run `skywright doctor`"
         ) from error
+
+
+def _full_uid(uid: str, journals: Path) -> str:
+    """Return the one uid of a journal that begins with `uid`; `uid` if there is none or several."""
+    from skywright.store.lookup import journal_names
+
+    names = journal_names(journals) | journal_names(journals / "aside")
+    uids = (unquote(name.removesuffix(SUFFIX)) for name in names)
+    found = [full for full in uids if full.startswith(uid)]
+    return found[0] if len(found) == 1 else uid
 
 
 def report_waiting(store: Path) -> None:
@@ -341,7 +359,7 @@ def plan_names(namespace: Mapping[str, Any]) -> list[str]:
 
 
 def _origins(settings: Settings, stack: State) -> list[str]:
-    """Say of each IOC whether it is simulated."""
+    """Return the origin of the data of each IOC: simulated, stored before, or real."""
     origins = []
     for name, ioc in settings.iocs.items():
         if ioc.address:
@@ -356,7 +374,8 @@ def _origins(settings: Settings, stack: State) -> list[str]:
 def _origin(source: str | None) -> str:
     if source is None:
         return "does not say whether it is simulated"
-    return "is SIMULATED" if source == "sim" else f"is real ({source})"
+    origins = {"sim": "is SIMULATED", "replay": "REPLAYS stored data"}
+    return origins.get(source, f"is real ({source})")
 
 
 def _web_page(settings: Settings, stack: State) -> str:

@@ -118,9 +118,10 @@ def _rows(stream: Stream) -> int:
 
 
 def _by_file(contents: JournalContents) -> list[list[dict[str, Any]]]:
-    """Return the stream resources of each file, of a data key the last one: the rows go on there.
+    """Return the stream resources of each file.
 
-    A device that is read in several streams may have a resource for each.
+    A device that is read in several streams may have several resources of one data key. Only the
+    last one is returned: rows without a stream datum continue it.
     """
     files: dict[str, dict[str, dict[str, Any]]] = {}
     for resource in contents.resources.values():
@@ -161,7 +162,7 @@ def _rows_of(resource: Mapping[str, Any]) -> int:
 def _unreported(contents: JournalContents, resource: Mapping[str, Any], rows: int) -> Documents:
     """Yield a stream datum for the rows on disk that have none.
 
-    Where they would have no event beside them they get a stream of their own.
+    In a stream with events these rows have no event, so they get a stream of their own.
     """
     key, uid = resource["data_key"], resource["uid"]
     same = {
@@ -176,7 +177,7 @@ def _unreported(contents: JournalContents, resource: Mapping[str, Any], rows: in
     ]
     if not streams:
         return
-    # Of a device that is read in several streams the last rows go on.
+    # If a device is read in several streams, the rows continue the stream that has its last rows
     stream = max(streams, key=lambda stream: _reported(stream, key, same))
     external_rows = stream.external_rows.get(key)
     segments = stream.catalog_rows(key)

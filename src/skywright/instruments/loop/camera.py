@@ -52,7 +52,8 @@ class CameraState:
     """(H, W) or (H, W, 3) of the pictures; (0, 0) while the size is not known."""
     acquired: int
     acquisition_items: int
-    """Pictures counted by acquisitions since the start of the process, and by the present one."""
+    """Pictures that acquisitions have counted since the start of the process, and those of the
+    present or last one."""
     frame_number: int
     frame_time: float
     """Identity and time (unix s) of the last one that an acquisition counted."""
@@ -84,6 +85,9 @@ class SingleFileRecorder(Recorder[Picture, Picture]):
         if files is None or result.image is None:
             return
         path = files.next_path()
+        mjpeg = path.with_suffix(".mjpeg")
+        # One that exists belongs to another picture
+        created = (path,) if mjpeg.exists() else (path, mjpeg)
         if error := self.start(path, count=1):
             self._lost.add("not written")
             raise RefusedError("not written", f"{result.frame.name}: {error}")
@@ -91,7 +95,7 @@ class SingleFileRecorder(Recorder[Picture, Picture]):
             super().offer(result)
         except RefusedError:
             self.stop()
-            for file in (path, path.with_suffix(".mjpeg")):
+            for file in created:
                 file.unlink(missing_ok=True)
             raise
         files.file_written(path)
@@ -289,7 +293,6 @@ class Camera:
         try:
             image = frame.pixels(self.color)
         except DataError as error:
-            why = f"{frame.name}: {error}"
-            raise RefusedError("undecodable", why, Picture(frame, None)) from error
+            raise RefusedError("undecodable", str(error), Picture(frame, None)) from error
         self._size = image.shape[1], image.shape[0]
         return Picture(frame, image)

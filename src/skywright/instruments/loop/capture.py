@@ -1,7 +1,8 @@
 """One recording of the camera, which is up to three files.
 
 - ``NAME.h5`` has the pixels, in areaDetector's HDF5 layout. If the size of the pictures is not
-  known at the start, the file is created with the first picture that can be decoded.
+  known at the start, the file is created with the first picture that can be decoded. An undecodable
+  picture that arrives before that is counted as lost, and is in none of the files.
 - ``NAME.mjpeg`` has every image file exactly as received, one after the other.
 - ``NAME.rejected.h5`` has a row for each picture whose pixels cannot be in ``NAME.h5``; the bytes
   of such a picture are in ``NAME.mjpeg``. The file is created with the first such picture.

@@ -2,7 +2,8 @@
 
 A source delivers nothing before `start`. It calls `deliver` with each picture, on a thread of its
 own, in the order of the frame numbers, and `report` with each error. Frame numbers increase as long
-as the source object exists, over stops and starts; a missing number is a lost picture.
+as the source object exists, over stops and starts; a missing number is a picture that was lost, or
+that arrived while the source was stopped.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,7 +23,8 @@ class SourceFrame:
     """One picture as it was received."""
 
     frame_number: int
-    """Identity; it increases, and a missing number is a lost picture."""
+    """Identity; it increases. A missing number is a picture that was lost, or that arrived while
+    the source was stopped."""
     time: float
     """Time of the picture, Unix s. The source takes the time when it arrived, or the sender's time
     plus a fitted offset; it subtracts the delay of the camera if that is configured."""

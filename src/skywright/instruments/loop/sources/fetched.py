@@ -63,10 +63,12 @@ def make_dating(delay_s: float = 0.0, clock: Literal["arrival", "sender"] = "arr
         both directions. A delay must not be both here and in the calibration.
     clock
         ``arrival`` trusts the arrival of each picture. ``sender`` trusts the differences of the
-        sender's times and fits its offset: the least of arrival less sender's time, over the last
-        `FITTED_FRAMES` pictures, belongs to the picture that was held up least. So pictures that
-        overtook each other get back in order, and one that was held up for minutes, less than
-        `FIT_AGE_S`, keeps its time. Pictures without a sender's time: by arrival.
+        sender's times and fits its offset: the offset is the smallest difference (arrival minus
+        sender's time) of the last `FITTED_FRAMES` pictures, which is that of the picture with the
+        shortest delay. So pictures that overtook each other have their times in the right order. A
+        picture that was delayed by minutes, less than `FIT_AGE_S`, keeps its time, unless a picture
+        that was sent more than `CLOCK_SET_S` later has overtaken it. Pictures without a sender's
+        time: by arrival.
     """
     # Arrival and sender's time of each picture
     fitted: deque[tuple[float, float]] = deque(maxlen=FITTED_FRAMES)

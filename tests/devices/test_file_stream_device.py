@@ -19,7 +19,7 @@ from support.recording_faults import failing
 from support.waiting import until
 
 from devices.file_stream import CountedStream, FilePlugin
-from devices.following import FileStreamDevice
+from devices.file_stream_device import FileStreamDevice
 from skywright.files import readers
 from skywright.files.index import IDENTITY
 from skywright.files.stream_columns import StreamColumn
