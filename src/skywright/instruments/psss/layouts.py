@@ -227,8 +227,8 @@ class SpectraFile:
             return
         settings, axis = result.settings, np.full(self.width, np.nan)
         given = settings.axis
-        if given is not None and len(given) == self.width:
-            axis[:] = given
+        if given is not None and len(given) <= self.width:  # shorter for a narrower picture
+            axis[: len(given)] = given
         rows: dict[str, ArrayLike] = {
             f"/entry/{name}": get_args(literal).index(getattr(settings, name))
             for name, literal in CHOICES.items()
@@ -257,7 +257,13 @@ def settings_columns(width: int) -> tuple[Column, ...]:
         for name, literal in CHOICES.items()
     )
     return (
-        Column(AXIS, "<f8", (width,), 1, {"units": "eV", "description": "NaN: pixels"}),
+        Column(
+            AXIS,
+            "<f8",
+            (width,),
+            1,
+            {"units": "eV", "description": "NaN: no value; all NaN: pixels"},
+        ),
         Column(ROI, "<i4", (2,), 16, {"units": "px", "description": "(0, 0): the whole"}),
         Column(BACKGROUND_NAME, f"S{NAME_BYTES_MAX}", (), 16),
         Column(BACKGROUND_DIGEST, "S64", (), 16, {"description": "SHA-256; empty: none"}),
