@@ -150,8 +150,8 @@ class StreamAnalysis:
     def start_decision(self, frames: int) -> None:
         """Start the time limit of a decision on the first `frames` frames.
 
-        Without ``decision_limit_s`` in the start document of the raw run there is no limit. One
-        limit holds for all batches of the decision.
+        Does nothing without ``decision_limit_s`` in the start document of the raw run;
+        `max_behind_s` holds then. One limit holds for all batches of the decision.
         """
         limit_s = self.raw.run.start.get(DECISION_LIMIT)
         if isinstance(limit_s, int | float):
@@ -191,7 +191,7 @@ class StreamAnalysis:
     def interrupt(self, reason: str) -> None:
         """End the derived run now, because the session ends or the raw run is abandoned.
 
-        A second-stage analysis that has not begun its derived run writes none.
+        If the closing has not begun (`_begin_closing`), second-stage analyses write no derived run.
         """
         self._set_picture_deadline(0.0)
         self.close_step()

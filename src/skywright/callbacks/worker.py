@@ -3,10 +3,10 @@
 ``python -m skywright.callbacks.worker NAME --journal DIR --assets DIR`` reads ``[name, document]``
 JSON lines, reads the files that they refer to, and writes one derived run for each stream of a raw
 run that has the required data keys, except the stream ``baseline``. Each second-stage analysis
-(``--second``) writes one more, over the rows of the first stream, unless the run is interrupted. A
-failure of the analysis does
-not end this process; it is the reason in the derived run's stop document. Protocol: see
-`worker_supervisor`.
+(``--second``) that fits the raw run writes one more, over the rows of the first stream, if there
+are any. It writes none if the run is interrupted before the closing begins. A failure of the
+analysis does not end this process; it is the reason in the derived run's stop document. Protocol:
+see `worker_supervisor`.
 """
 
 import argparse
@@ -41,8 +41,9 @@ from skywright.waiting import pause
 REMAINING_FRAMES_LIMIT_S = 3.0
 """Time limit for the remaining frames after the session has ended, s."""
 BEAT_S = 2.0
-"""Period, s, of progress messages while nothing changes, at least. A worker that waits for frames
-or pictures sends them, so that it does not count as stalled. None is sent during a batch."""
+"""Minimum period, s, of progress messages that are sent even if nothing has changed. A worker that
+waits for frames or pictures sends them, so that it does not count as stalled. None is sent during a
+batch."""
 
 log = logging.getLogger(__name__)
 
