@@ -23,6 +23,8 @@ class StreamSink:
     """Sends each result, with id and time of its pulse, as one bsread message.
 
     It never waits for a reader. If a reader is too slow, a whole message is dropped and counted.
+    With ``pub`` and several readers, only the first of a series that a slow reader misses is
+    counted.
 
     Parameters
     ----------
