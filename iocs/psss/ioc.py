@@ -64,7 +64,7 @@ class PsssIOC(OwnerGroup):
     prefix
         Prefix of the PVs, with its colon.
     service
-        Owner with its other endpoints; None: the PVs are only listed.
+        The service whose PVs these are; None: the PVs are only listed.
     auto_start
         True: start the processing when the PVs are served.
     """

@@ -1,4 +1,7 @@
-"""The PSSS service: the owner of the pulses with all endpoints except the PVs."""
+"""The PSSS service: the owner of the pulses with its output stream, averages and REST API.
+
+The IOC adds the PVs and the recorders.
+"""
 
 import argparse
 import logging
@@ -30,7 +33,7 @@ class Service:
     """The running service, until `close`.
 
     The REST API is served while another thread compiles the kernels. The recorders belong to the
-    IOC, which adds them to the processor: without PVs nothing is recorded.
+    IOC, which adds them to the processor: without the IOC no pulses are recorded, only backgrounds.
 
     Parameters
     ----------
