@@ -61,7 +61,11 @@ _MADE_WITH = (
 _SCALARS = (
     Column(TIME, "<f8", attrs={"units": "s", "description": "Unix time"}),
     Column(TIME_NS, "<i8", attrs={"units": "ns", "description": "since 1970"}),
-    Column(f"{DATA}/time_given", "|u1", attrs={"description": "0: of processing, none was sent"}),
+    Column(
+        f"{DATA}/time_given",
+        "|u1",
+        attrs={"description": "1: the sender gave the time; 0: time when the processing began"},
+    ),
     Column(f"{DATA}/width", "<i4", attrs={"units": "px", "description": "columns of the picture"}),
     Column(f"{DATA}/pulse_energy", "<f8", attrs={"units": "uJ", "description": "NaN: not known"}),
     Column(f"{DATA}/duration", "<f4", attrs={"units": "ms", "description": "of the processing"}),
