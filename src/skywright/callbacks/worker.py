@@ -192,7 +192,7 @@ class Worker:
         if name == "request":
             for second in self._second.get(doc["raw_uid"], ()):
                 second.note_request(doc["number"], doc["frames"])
-            for stream in self._of(doc["raw_uid"]):
+            for stream in self._streams_of(doc["raw_uid"]):
                 stream.start_decision(doc["frames"])
             return
         if name == "abandon":
@@ -223,7 +223,7 @@ class Worker:
         if name == "descriptor":
             self._begin_streams(run)
         elif name == "stop":
-            for stream in self._of(uid):
+            for stream in self._streams_of(uid):
                 stream.start_deadline()
                 self._remove_if_ended(stream)
             self._forget_if_over(run)
@@ -234,13 +234,13 @@ class Worker:
             return
         del self._second[uid]
         self._done_streams.pop(uid, None)
-        for stream in self._of(uid):
+        for stream in self._streams_of(uid):
             stream.interrupt(reason)
             del self._streams[uid, stream.raw.name]
             self._session.send("stream_done", stream.take_progress())
         self._session.send("run_done", {"raw_uid": uid})
 
-    def _of(self, uid: str) -> list[StreamAnalysis]:
+    def _streams_of(self, uid: str) -> list[StreamAnalysis]:
         return [each for (raw_uid, _), each in self._streams.items() if raw_uid == uid]
 
     def _begin_streams(self, run: RawRun) -> None:
@@ -277,7 +277,7 @@ class Worker:
             self._forget_if_over(run)
 
     def _forget_if_over(self, run: RawRun) -> None:
-        if run.uid in self._runs and run.stop is not None and not self._of(run.uid):
+        if run.uid in self._runs and run.stop is not None and not self._streams_of(run.uid):
             del self._runs[run.uid], self._second[run.uid]
             self._done_streams.pop(run.uid, None)
             self._session.send("run_done", {"raw_uid": run.uid})
