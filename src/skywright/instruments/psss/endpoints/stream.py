@@ -19,7 +19,7 @@ PICTURE = "FPICTURE"
 DELAYS_KEPT = 1000
 
 
-class StreamSink:
+class StreamEndpoint:
     """Sends each result, with id and time of its pulse, as one bsread message.
 
     It never waits for a reader. If a reader is too slow, a whole message is dropped and counted.
