@@ -38,8 +38,8 @@ from skywright.processes.lifecycle import default_signal_handling
 POST_PERIOD_S = 0.03
 """Least time between two posts of PVs, s; the newest pulse is posted well within 100 ms."""
 AVERAGE_PERIOD_S = 0.2
-COMPLAINT_S = 5.0
-"""Time, s, for which the message says why a put was refused."""
+PUT_ERROR_S = 5.0
+"""Time, s, for which the message PVs have the reason of a refused put."""
 
 
 class Sim(PVGroup):
@@ -64,7 +64,7 @@ class PsssIOC(OwnerGroup):
     prefix
         Prefix of the PVs, with its colon.
     service
-        Owner with its other endpoints; None: the PVs are only listed.
+        The service whose PVs these are; None: the PVs are only listed.
     auto_start
         True: start the processing when the PVs are served.
     """
@@ -79,7 +79,7 @@ class PsssIOC(OwnerGroup):
         super().__init__(prefix)
         self._auto_start = auto_start
         self._posted: tuple[Any, ...] = ()
-        self._complaint_until = float("inf")
+        self._put_error_until = float("inf")
         self._averages_due = 0.0
         self.message_posted: tuple[str, Any] = ("", None)
         self._newest_posted: Result | None = None
@@ -105,15 +105,15 @@ class PsssIOC(OwnerGroup):
         self.processor.recorders += [self.picture_recorder, self.spectrum_recorder]
 
     @property
-    def complaining(self) -> bool:
-        """Whether the message still says why a put was refused."""
-        return self._complaint_until < float("inf")
+    def shows_put_error(self) -> bool:
+        """Whether the message PVs still have the reason of a refused put."""
+        return self._put_error_until < float("inf")
 
     async def post_error(self, message: str) -> None:
         """Post on the message PVs why a put was refused."""
         for channel in (self.spectra.message, self.cam.status_message):
             await post(channel, message[:1000], AlarmSeverity.MINOR_ALARM)
-        self._complaint_until = asyncio.get_running_loop().time() + COMPLAINT_S
+        self._put_error_until = asyncio.get_running_loop().time() + PUT_ERROR_S
 
     def close(self) -> None:
         """Close endpoints, files and source."""
@@ -191,8 +191,8 @@ class PsssIOC(OwnerGroup):
         await self._post_forever(POST_PERIOD_S, POST_PERIOD_S)
 
     async def _post(self) -> None:
-        if self._complaint_until < asyncio.get_running_loop().time():
-            self._complaint_until = float("inf")
+        if self._put_error_until < asyncio.get_running_loop().time():
+            self._put_error_until = float("inf")
             self._posted, self.message_posted = (), ("", None)
         await self._mark_roi()
         # The rate falls while no pulse comes.

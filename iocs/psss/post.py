@@ -104,7 +104,7 @@ async def post_counts(ioc: Any, state: ProcessorState) -> None:
     alarm = AlarmSeverity.MAJOR_ALARM if state.alarm else AlarmSeverity.NO_ALARM
     await post(pvs.state, int(state.running))
     await post_pair(pvs.processing, int(state.running))
-    if (state.message, alarm) != ioc.message_posted and (state.alarm or not ioc.complaining):
+    if (state.message, alarm) != ioc.message_posted and (state.alarm or not ioc.shows_put_error):
         ioc.message_posted = (state.message, alarm)
         await post(pvs.message, state.message[:1000], alarm)
         await post(cam.status_message, state.message[:1000], alarm)

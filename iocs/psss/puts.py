@@ -164,7 +164,7 @@ class Puts:
         begun = self._loop.time()
         while True:
             await asyncio.sleep(PUT_PERIOD_S)
-            self._say_absent(late=self._loop.time() - begun > SEARCH_S)
+            self._report_absent(late=self._loop.time() - begun > SEARCH_S)
             state = self.processor.state()
             put_before = self._counts_put
             counts = put_counts(state, self.processor.statistics)
@@ -178,7 +178,7 @@ class Puts:
                 if key in pvs and await self._put(key, pvs[key], value) and key in counts:
                     put_before[key] = value
 
-    def _say_absent(self, *, late: bool) -> None:
+    def _report_absent(self, *, late: bool) -> None:
         """Report absent PVs: those of `EXPECTED` in the message, the others once in the log."""
         absent = set(self.names.values()) - self.connected
         expected = sorted(absent & {self.names[key] for key in EXPECTED})

@@ -455,6 +455,33 @@ def test_a_frame_without_its_event_is_missing(feed: Callable[..., Fed], file: Fr
     assert (result["n_frames"], result["n_missing"]) == (1, 2)
 
 
+@pytest.mark.parametrize(
+    ("catch_up_s", "analyzed", "dropped"), [(60.0, [1, 2, 3, 5, 6, 8, 9], 0), (0.0, [1], 6)]
+)
+def test_frames_after_one_without_its_event_are_analyzed(
+    file: FrameFile, tmp_path: Path, catch_up_s: float, analyzed: list[int], dropped: int
+) -> None:
+    session = FilledPipe()
+    raw = Raw(session, keys=("angle",))
+    raw.use(file)
+    fill(file, range(1, 11))
+    raw.tell(0, 10)
+    for number in (1, 2, 3, 5, 6, 8, 9):
+        data = {"angle": float(number)}
+        event = raw.bundle.compose_event(data=data, timestamps={"angle": 0.0}, seq_num=number)
+        session.send("event", event)
+    raw.stop()
+    session.end()
+    journal = Journal(tmp_path / "journal")
+    places = (journal, tmp_path / "assets")
+    limits = BacklogLimits(catch_up_s=catch_up_s)
+    worker.Worker(f"{PATH}:Against", {}, {}, *places, limits, {}, session).run()
+    journal.close()
+    (run,) = read_derived(tmp_path / "journal")
+    assert identities(run) == analyzed
+    assert (run.result["n_missing"], run.result["n_dropped"]) == (3, dropped)
+
+
 def test_a_frame_that_is_taken_again_after_a_pause_has_the_event_of_its_number_too(
     feed: Callable[..., Fed], file: FrameFile
 ) -> None:

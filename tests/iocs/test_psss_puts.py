@@ -18,7 +18,7 @@ from support.waiting import until
 from iocs.psss.ioc import PsssIOC
 from iocs.psss.post import DTYPES
 from iocs.psss.puts import EXPECTED, PUT_PERIOD_S, Puts
-from skywright.instruments.psss.averages import AverageSink
+from skywright.instruments.psss.averages import AverageEndpoint
 from skywright.instruments.psss.cli.app import OLD_PUT_NAMES, PUT_NAMES
 from skywright.instruments.psss.processor import Processor
 
@@ -79,7 +79,7 @@ def test_a_roi_pv_without_an_element_ends_nothing(processor: Processor) -> None:
 def test_results_are_put_and_settings_followed(
     site: IocProcess, processor: Processor, source: ScriptedSource
 ) -> None:
-    averages = AverageSink()
+    averages = AverageEndpoint()
     processor.endpoints.append(averages)
     puts = Puts(processor, names(site.prefix), averages.get)
     pvs = {name: channel(puts.names[name]) for name in (*EXPECTED, *SITE_HAS_TOO)}

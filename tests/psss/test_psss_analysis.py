@@ -324,6 +324,59 @@ def test_each_pulse_is_processed_with_the_settings_it_was_taken_with(changed):
         analysis.settings_of(7)
 
 
+def recorded(tmp_path, results):
+    """Return the path of a recording of these results, and its spectra."""
+    layout, path = layouts.SpectraLayout(), tmp_path / "run.h5"
+    rows = [layout.row_group(result) for result in results]
+    file = layout.open(path, rows, must_create=True)
+    file.append(rows)
+    file.close()
+    with ColumnReader(path, layouts.PULSE_ID) as reader:
+        return path, reader.read(layouts.SPECTRUM)
+
+
+def test_pictures_that_became_narrower_have_their_axis(tmp_path):
+    """The camera is set to fewer columns during a recording, and a client sets their axis."""
+    columns = (slice(None), slice(40, 280))
+    settings = [Settings(axis=X[part]) for part in columns]
+    results = [
+        process_pulse(
+            make_pulse(n, image=pictures()[6 + n][:, columns[n // 20]]),
+            *(Workspace(), n // 20, settings[n // 20], Counters()),
+        )
+        for n in range(40)
+    ]
+    path, spectra = recorded(tmp_path, results)
+    analysis = SpectrumStatistics(
+        columns=COLUMNS, rows=ROWS, settings=str(layouts.settings_path(path))
+    )
+    rows = of_run(analysis, "spectrum", results, spectra)
+    assert {result.spectrum.status for result in results} == {FitStatus.OK}
+    for number, result in enumerate(results):
+        for name in FIELDS:
+            np.testing.assert_equal(rows[name][number], getattr(result.spectrum, name))
+    found = analysis.result()
+    assert found["n_good"] == len(results)
+    # Only spectra of the whole width are in these; the newest axis does not fit them
+    assert found["mean_status"] == "NO_AXIS"
+    assert found["g2_width"] > 1.0  # px
+    assert np.isnan(found["pulse_length_g2"])
+
+
+def test_an_axis_that_fits_no_spectrum_leaves_the_means_in_pixels(tmp_path):
+    settings = Settings(axis=np.linspace(8990.0, 9010.0, PICTURE.shape[1] // 2))
+    results = [process_pulse(make_pulse(n), Workspace(), 0, settings, Counters()) for n in range(4)]
+    path, spectra = recorded(tmp_path, results)
+    analysis = Spectra(
+        columns=PICTURE.shape[1], rows=PICTURE.shape[0], settings=str(layouts.settings_path(path))
+    )
+    of_run(analysis, "spectrum", results, spectra)
+    found = analysis.result()
+    assert found["n_good"] == len(results)
+    assert found["center_mean"] == pytest.approx(60.0, abs=1.0)
+    assert np.isnan(found["pulse_length_spikes"])
+
+
 def test_means_are_of_the_pulses_in_the_newest_unit(tmp_path):
     """The user sets the axis during a recording, or during a point of a scan."""
     axis = Settings(axis=np.linspace(8990.0, 9010.0, PICTURE.shape[1]))

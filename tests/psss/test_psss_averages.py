@@ -5,25 +5,25 @@ import pytest
 from support.psss_scripted import PICTURE, make_pulse
 
 from skywright.acquire.counters import Counters
-from skywright.instruments.psss.averages import AverageSink
+from skywright.instruments.psss.averages import AverageEndpoint
 from skywright.instruments.psss.processing import Workspace
 from skywright.instruments.psss.processor import process_pulse
 from skywright.instruments.psss.settings import Settings
 
 
-def offer(sink: AverageSink, *images: object, number: int = 0) -> None:
+def offer(endpoint: AverageEndpoint, *images: object, number: int = 0) -> None:
     for image in images:
         pulse = make_pulse(1, image)
-        sink.offer(process_pulse(pulse, Workspace(), number, Settings(), Counters()))
+        endpoint.offer(process_pulse(pulse, Workspace(), number, Settings(), Counters()))
 
 
 def test_means_over_the_last_pulses() -> None:
-    sink = AverageSink(pulses=3)
-    empty = sink.get()
+    endpoint = AverageEndpoint(pulses=3)
+    empty = endpoint.get()
     assert empty.spectrum is empty.block is None
     assert np.isnan(empty.center)
-    offer(sink, PICTURE * 9, PICTURE, np.roll(PICTURE, 3, axis=1), None, PICTURE * 2)
-    means = sink.get()
+    offer(endpoint, PICTURE * 9, PICTURE, np.roll(PICTURE, 3, axis=1), None, PICTURE * 2)
+    means = endpoint.get()
     assert means.pulses == 3  # the pulse without picture is not in the mean, nor is the first
     expected = (PICTURE * 3 + np.roll(PICTURE, 3, axis=1)).sum(axis=0) / 3
     np.testing.assert_allclose(means.spectrum, expected)
@@ -33,13 +33,13 @@ def test_means_over_the_last_pulses() -> None:
     expected = (PICTURE * 10 + np.roll(PICTURE, 3, axis=1)).sum(axis=0) / 3
     np.testing.assert_allclose(means.block, expected)
     assert means.block_pulse_id == 1
-    offer(sink, PICTURE, number=1)  # other settings: begun anew
-    assert sink.get().pulses == sink.get().fits == 1
-    assert (sink.get().block, sink.get().block_pulse_id) == (None, -1)
-    offer(sink, PICTURE[:, :100], None, PICTURE[:, :100], number=1)  # of another width: too
-    assert sink.get().pulses == sink.get().fits == 2
-    offer(sink, *[np.roll(PICTURE, 62, axis=1)[:, :100]] * 2, number=1)  # runs off the window
-    assert (sink.get().pulses, sink.get().fits) == (3, 1)
-    assert sink.get().center == pytest.approx(60.0, abs=0.5)
-    sink.set_pulses(5)
-    assert sink.get().pulses == 0
+    offer(endpoint, PICTURE, number=1)  # other settings: begun anew
+    assert endpoint.get().pulses == endpoint.get().fits == 1
+    assert (endpoint.get().block, endpoint.get().block_pulse_id) == (None, -1)
+    offer(endpoint, PICTURE[:, :100], None, PICTURE[:, :100], number=1)  # of another width: too
+    assert endpoint.get().pulses == endpoint.get().fits == 2
+    offer(endpoint, *[np.roll(PICTURE, 62, axis=1)[:, :100]] * 2, number=1)  # runs off the window
+    assert (endpoint.get().pulses, endpoint.get().fits) == (3, 1)
+    assert endpoint.get().center == pytest.approx(60.0, abs=0.5)
+    endpoint.set_pulses(5)
+    assert endpoint.get().pulses == 0

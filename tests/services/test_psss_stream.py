@@ -133,12 +133,12 @@ def _compressed(image: Any) -> bytes:
 def test_a_reader_that_never_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from skywright.instruments.psss.endpoints import service as psss_service
 
-    original = psss_service.StreamSink
+    original = psss_service.StreamEndpoint
 
     def small(*args: Any, **kwargs: Any) -> Any:
         return original(*args, queue_bytes=3 * 10**6, **kwargs)
 
-    monkeypatch.setattr(psss_service, "StreamSink", small)
+    monkeypatch.setattr(psss_service, "StreamEndpoint", small)
     source = ScriptedSource()
     big = np.zeros((512, 1024), np.uint16)
     with running_service(source, directory=tmp_path) as service:

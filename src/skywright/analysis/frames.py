@@ -135,6 +135,14 @@ class FrameTable:
                 return position
         return stop
 
+    def with_values(self, start: int, stop: int) -> list[int]:
+        """Return the positions in `start` to `stop` whose frames have all event values."""
+        return [
+            position
+            for position, number in enumerate(self.sequence(start, stop), start)
+            if all(number in values for values in self.values.values())
+        ]
+
     def sequence(self, start: int, stop: int) -> list[int]:
         """Return the sequence numbers of the frames at positions `start` to `stop`."""
         if not self.all_in_files:
@@ -238,9 +246,7 @@ class FrameReader(Closing):
         table = self.table
         stop = self.readable(start, stop)
         numbers = table.sequence(start, stop)
-        whole = [
-            i for i, n in enumerate(numbers) if all(n in values for values in table.values.values())
-        ]
+        whole = [position - start for position in table.with_values(start, stop)]
         data = {
             name: self._rows(key_rows, start, stop) for name, key_rows in table.in_files.items()
         }

@@ -4,7 +4,8 @@ A member is a frame, pulse or shot. Its identity is its frame number, pulse id o
 are divided into blocks of fixed size; a block may be divided further by the settings numbers of its
 members. A block's statistic is computed from its members in order of identity, and blocks are
 folded in block order. So any order, repetition and assignment of whole blocks to workers gives the
-same bits.
+same bits. Exceptions are refused and counted: members that come two or more blocks late
+(`find_late`, `Analysis.advance`), and members of an `ordered` analysis that come out of order.
 
 The states of a block:
 
@@ -182,7 +183,7 @@ class Analysis(ABC, Generic[Statistic]):
         """Draw the members of `batch` for people; return the contents of files by file name."""
         return {}
 
-    # The three verbs ----------------------------------------------------------------------------
+    # Members and results ------------------------------------------------------------------------
 
     def update(
         self, batch: Batch, late: NDArray[np.bool_] | None = None

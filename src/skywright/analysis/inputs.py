@@ -18,7 +18,8 @@ class Batch:
     Parameters
     ----------
     identities
-        (n,) int64, the number that names each member.
+        (n,) int64, the identity of each member; in `Analysis.update`, `measure`, `extend` and
+        `statistic` its place (`IdentityOrder`).
     times
         (n,) float64, unix seconds, to about 0.2 us; NaN where unknown. An analysis that needs exact
         times names a column of int64 ns among its `inputs`, as `panoseti_ph256` does.

@@ -1,7 +1,7 @@
 """Second-stage analyses: they work on the rows that a first analysis finds in a run.
 
-Such an analysis may need what else the run's documents tell, and what it says of a member may
-depend on members that come later. So it is computed from all rows at once: when a decision asks
+Such an analysis may need other documents of the run, and its result for a member may depend on
+later members. So it is computed from all rows at once: when a decision asks
 for it, and when the run has ended.
 """
 

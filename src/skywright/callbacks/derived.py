@@ -50,7 +50,7 @@ COUNTS = tuple(
     for name, text in {
         "n_frames": "frames in the statistics",
         "n_dropped": "frames skipped because the analysis was behind",
-        "n_missing": "frames announced that were not in their file",
+        "n_missing": "frames announced that were not in their file, or whose event did not come",
         "n_late": "frames left out of the statistics, because they came late or out of order",
         "last_identity": "identity of the last frame measured, -1 before the first",
         "update_number": "row in the stream ``arrays`` with the newest array results, -1: none yet",

@@ -12,8 +12,8 @@ DECISION_LIMIT = "decision_limit_s"
 plan that waits for results. Frames that cannot be analyzed within this time are skipped, evenly
 spread, and counted."""
 BATCH_S = 0.25
-"""Maximum time of a batch, s. The worker reports progress after each batch; a worker that reports
-none counts as stalled."""
+"""Intended maximum time of a batch, s; a batch has at least one frame. The worker reports progress
+after each batch; a worker that reports none counts as stalled."""
 MEDIAN_BATCHES = 5
 """Number of batches whose median time is used, so that one slow batch, such as the first, does
 not matter."""

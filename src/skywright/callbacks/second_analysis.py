@@ -67,7 +67,8 @@ class SecondAnalysis:
 
     def add(self, rows: Batch) -> None:
         """Add rows of the first analysis, in the order of their file."""
-        self._rows.append(rows)
+        if len(rows):
+            self._rows.append(rows)
 
     def note_request(self, number: int, frames: int) -> None:
         """Note a request for the result over the first `frames` frames and all documents."""

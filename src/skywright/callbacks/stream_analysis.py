@@ -129,7 +129,7 @@ class StreamAnalysis:
         self._unreadable = ""
         """Why the file cannot be read at present; "" if it can."""
         self._first_backlog_end: int | None = None
-        """Number of frames that had all their event values when the first batch began;
+        """Number of frames whose documents had come when the first batch began;
         `max_behind_s` does not hold for them. None before that batch."""
         self._status_after_step = ""
         """Exit status at the end of the last step."""
@@ -150,8 +150,8 @@ class StreamAnalysis:
     def start_decision(self, frames: int) -> None:
         """Start the time limit of a decision on the first `frames` frames.
 
-        Without ``decision_limit_s`` in the start document of the raw run there is no limit. One
-        limit holds for all batches of the decision.
+        Does nothing without ``decision_limit_s`` in the start document of the raw run;
+        `max_behind_s` holds then. One limit holds for all batches of the decision.
         """
         limit_s = self.raw.run.start.get(DECISION_LIMIT)
         if isinstance(limit_s, int | float):
@@ -191,7 +191,7 @@ class StreamAnalysis:
     def interrupt(self, reason: str) -> None:
         """End the derived run now, because the session ends or the raw run is abandoned.
 
-        A second-stage analysis that has not begun its derived run writes none.
+        If the closing has not begun (`_begin_closing`), second-stage analyses write no derived run.
         """
         self._set_picture_deadline(0.0)
         self.close_step()
@@ -271,14 +271,14 @@ class StreamAnalysis:
         if self.raw.error:
             raise DataError(self.raw.error)
         assert derived is not None
-        with_values = reader.table.with_values_until(self.position)
-        if with_values <= self.position:
+        complete = self._complete_until()
+        if complete <= self.position:
             return
-        stop = self._readable(with_values)
+        stop = self._readable(complete)
         if stop <= self.position:
             return
         if self._first_backlog_end is None:
-            self._first_backlog_end = with_values
+            self._first_backlog_end = complete
         affordable = self._affordable() if derived.analysis.skips else math.inf
         chosen = choose(self.position, stop, affordable)[: self._pace.batch_frames]
         begun = self._busy_since or time.monotonic()
@@ -297,6 +297,15 @@ class StreamAnalysis:
         self._pace.add_measurement(len(batch), now - begun, batch.nbytes)
         # The time between two batches counts too: documents are read and rows are written in it.
         self._busy_since = now if self.position < stop else None
+
+    def _complete_until(self) -> int:
+        """Return the position up to which the documents of the frames have come.
+
+        After the stop document no event comes: frames without one are missing then.
+        """
+        table = self._reader.table
+        has_stopped = self.raw.run.stop is not None
+        return table.announced() if has_stopped else table.with_values_until(self.position)
 
     def _affordable(self) -> float:
         """Return the number of waiting frames that can be analyzed in time."""
@@ -329,7 +338,7 @@ class StreamAnalysis:
 
     def _is_done(self) -> bool:
         reader = self._reader
-        stop = reader.table.with_values_until(self.position)
+        stop = self._complete_until()
         if stop <= self.position:
             return True
         if not self._is_past_deadline():
@@ -342,13 +351,12 @@ class StreamAnalysis:
         derived, reader = self.derived, self._reader
         table = reader.table
         assert derived is not None
-        left = table.announced() - self.position
-        readable = (
-            reader.readable(self.position, table.with_values_until(self.position)) - self.position
-        )
-        derived.dropped += readable  # complete in the file, but there was no time
-        derived.missing += left - readable
-        self.position = table.announced()
+        announced = table.announced()
+        readable = reader.readable(self.position, announced)
+        complete = len(table.with_values(self.position, readable))
+        derived.dropped += complete  # there was no time for them
+        derived.missing += announced - self.position - complete
+        self.position = announced
         frames = attempt(frames_to_draw, self._analysis, reader, self.position)
         drawn = (
             None

@@ -23,9 +23,9 @@ class StreamDocuments:
     path
         The file.
     columns
-        Those of the file by data key.
+        Columns of the file, by data key.
     data_keys
-        Of the descriptor.
+        Data keys of the descriptor.
 
     Attributes
     ----------

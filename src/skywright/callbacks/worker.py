@@ -3,10 +3,10 @@
 ``python -m skywright.callbacks.worker NAME --journal DIR --assets DIR`` reads ``[name, document]``
 JSON lines, reads the files that they refer to, and writes one derived run for each stream of a raw
 run that has the required data keys, except the stream ``baseline``. Each second-stage analysis
-(``--second``) writes one more, over the rows of the first stream, unless the run is interrupted. A
-failure of the analysis does
-not end this process; it is the reason in the derived run's stop document. Protocol: see
-`worker_supervisor`.
+(``--second``) that fits the raw run writes one more, over the rows of the first stream, if there
+are any. It writes none if the run is interrupted before the closing begins. A failure of the
+analysis does not end this process; it is the reason in the derived run's stop document. Protocol:
+see `worker_supervisor`.
 """
 
 import argparse
@@ -41,8 +41,9 @@ from skywright.waiting import pause
 REMAINING_FRAMES_LIMIT_S = 3.0
 """Time limit for the remaining frames after the session has ended, s."""
 BEAT_S = 2.0
-"""Period, s, of progress messages while nothing changes, at least. A worker that waits for frames
-or pictures sends them, so that it does not count as stalled. None is sent during a batch."""
+"""Minimum period, s, of progress messages that are sent even if nothing has changed. A worker that
+waits for frames or pictures sends them, so that it does not count as stalled. None is sent during a
+batch."""
 
 log = logging.getLogger(__name__)
 
@@ -191,7 +192,7 @@ class Worker:
         if name == "request":
             for second in self._second.get(doc["raw_uid"], ()):
                 second.note_request(doc["number"], doc["frames"])
-            for stream in self._of(doc["raw_uid"]):
+            for stream in self._streams_of(doc["raw_uid"]):
                 stream.start_decision(doc["frames"])
             return
         if name == "abandon":
@@ -222,7 +223,7 @@ class Worker:
         if name == "descriptor":
             self._begin_streams(run)
         elif name == "stop":
-            for stream in self._of(uid):
+            for stream in self._streams_of(uid):
                 stream.start_deadline()
                 self._remove_if_ended(stream)
             self._forget_if_over(run)
@@ -233,13 +234,13 @@ class Worker:
             return
         del self._second[uid]
         self._done_streams.pop(uid, None)
-        for stream in self._of(uid):
+        for stream in self._streams_of(uid):
             stream.interrupt(reason)
             del self._streams[uid, stream.raw.name]
             self._session.send("stream_done", stream.take_progress())
         self._session.send("run_done", {"raw_uid": uid})
 
-    def _of(self, uid: str) -> list[StreamAnalysis]:
+    def _streams_of(self, uid: str) -> list[StreamAnalysis]:
         return [each for (raw_uid, _), each in self._streams.items() if raw_uid == uid]
 
     def _begin_streams(self, run: RawRun) -> None:
@@ -276,7 +277,7 @@ class Worker:
             self._forget_if_over(run)
 
     def _forget_if_over(self, run: RawRun) -> None:
-        if run.uid in self._runs and run.stop is not None and not self._of(run.uid):
+        if run.uid in self._runs and run.stop is not None and not self._streams_of(run.uid):
             del self._runs[run.uid], self._second[run.uid]
             self._done_streams.pop(run.uid, None)
             self._session.send("run_done", {"raw_uid": run.uid})

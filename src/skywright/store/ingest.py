@@ -56,7 +56,8 @@ REFUSED_STATUS = {401, 403}
 """Answers to a wrong key, or to a run that the access policy does not take."""
 UPDATE_S = (1.0, 5.0)
 """Shortest and longest time between updates of the nodes of arrays and files in tiled, s: they come
-1, 2, 4 and 8 s after the first rows, then every 5 s. The rows of events are sent at each step."""
+1, 2, 4 and 8 s after the beginning of a full write, then every 5 s. The rows of events are sent at
+each step."""
 
 log = logging.getLogger(__name__)
 

@@ -20,8 +20,9 @@ from skywright.store.tail import Line
 _NOT_IN_ADDRESSES = re.compile(r"[/\\?#%]")
 _NOT_IN_SQL = re.compile(r"""['"`;()=+\x00-\x1f]|--""")
 COLUMN_BYTES = 58
-"""Greatest length of a column's name: tiled's limit is 63, for ``ts_``, the name, and two
-underscores that tell it from names like it; further ones get a checksum."""
+"""Maximum length of a column's name, bytes. tiled's limit is 63: 3 for the prefix ``ts_``, 58 for
+the name, and 2 for underscores that make equal names different. If more underscores are needed, a
+checksum replaces the end of the name."""
 PASSED = ("start", "stream_datum", "")
 """Names of lines that are not changed; a broken line has no name."""
 

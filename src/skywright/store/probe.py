@@ -1,4 +1,4 @@
-"""Does the store really take and give data? Asked with real writes, not with settings."""
+"""Checks by real writes and reads whether the store accepts data and returns them."""
 
 import io
 import logging

@@ -423,11 +423,11 @@ def _analyze(
             (name, analysis.parameters, table.part(start, stop), stop - start, shift)
             for (start, stop), shift in zip(slices, shifts, strict=True)
         )
-        in_files = 0
+        analyzed = 0
         for (blocks, rows), shift in zip(_in_order(tasks, submit), shifts, strict=True):
             derived.absorb(blocks, rows, shift)
-            in_files += len(rows)
-        derived.missing = announced - in_files
+            analyzed += len(rows)
+        derived.missing = announced - analyzed
         frames = attempt(frames_to_draw, analysis, reader, whole)
         pictures = None if frames is None else attempt(analysis.draw, frames)
         derived.close(pictures=pictures)

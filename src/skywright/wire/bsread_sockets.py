@@ -41,13 +41,15 @@ PUSHED_MARK = 2
 """Messages of a PUSH that wait in zmq for one reader."""
 
 PUB_MARK = 20
-"""Messages of a PUB that wait for one reader. If there are several readers and that many messages
-exceed the limit of bytes, it is half of it from then on."""
+"""Maximum number of messages of a PUB that wait for one reader. If `queue_messages` is not given,
+it is halved once: when there are several readers and `PUB_MARK` messages of the present size exceed
+`queue_bytes`."""
 
 SYSTEM_BUFFER_BYTES = 262_144
-"""What the system buffers of a connection: with this, a picture goes through the processor's cache
-and not through memory, which halves what both ends spend on it (full pictures over the loopback:
-1.6 ms in place of 3.1). It is enough for 10 Gbit/s at a round trip of 0.2 ms."""
+"""Size of the system's send buffer of a connection, bytes. With this size a picture passes through
+the processor's cache and not through the memory, which halves the time that both ends need (full
+pictures over the loopback: 1.6 ms in place of 3.1 ms). It is enough for 10 Gbit/s at a round trip
+of 0.2 ms."""
 
 LINGER_S = 1.0
 SLICE_S = 0.05
@@ -65,9 +67,10 @@ class Receiver:
         ``pull``: the sender is a PUSH socket, each message goes to one of its readers. ``sub``:
         the sender is a PUB socket.
     queue_bytes
-        Limit, bytes, of the messages that wait for `receive`. One more message and those in zmq
-        (`RECEIVED_MARK`) are not counted. When it is full, a PUSH keeps its messages, a PUB drops
-        them.
+        Limit, bytes, of the messages that wait for `receive`. No further message is taken while
+        they have this size or more, so the last one may exceed the limit. Those in zmq
+        (`RECEIVED_MARK`) are not counted. While the queue is full, a PUSH keeps its messages, a PUB
+        drops them.
     frame_bytes_max
         A sender of a longer frame is disconnected.
 
@@ -89,7 +92,7 @@ class Receiver:
         self._limit = queue_bytes
         self._queue: deque[tuple[list[zmq.Frame], int]] = deque()
         self.queued_bytes = 0
-        """What waits for `receive`."""
+        """Number of bytes that wait for `receive`."""
         self._changed = threading.Condition()
         self._closing = False
         self._context = zmq.Context()
@@ -126,7 +129,7 @@ class Receiver:
         return frames
 
     def close(self) -> None:
-        """End a `receive` under way in any thread and free the socket; twice does nothing."""
+        """End a `receive` in any thread and free the socket; a second call does nothing."""
         with self._changed:
             if self._closing:
                 return
@@ -160,10 +163,14 @@ class Receiver:
 
 
 class Sender:
-    """Binds and gives whole messages to its readers without ever waiting for them, or drops them.
+    """Binds, and queues whole messages for its readers or drops them.
 
-    If a reader stops reading, the others lose no message because of it, with one exception: a PUSH
-    has given some messages to that reader already (`PUSHED_MARK`, and those in the connection).
+    It waits only in `send` with a timeout, `wait_for_reader` and `close`.
+
+    If a reader stops reading, the others lose no message because of it, with two exceptions: a PUSH
+    has given some messages to that reader already (`PUSHED_MARK`, and those in the connection), and
+    a PUB whose `send` has a timeout drops the message for all readers if one has no room until
+    then.
 
     Parameters
     ----------
@@ -227,7 +234,8 @@ class Sender:
         self._socket.set(zmq.LINGER, int(1e3 * linger_s))
         _keep_alive(self._socket)
         if self._pub:
-            self._socket.set(zmq.XPUB_NODROP, 1)  # so that a full queue is told
+            # So that sending raises zmq.Again when the queue of a reader is full
+            self._socket.set(zmq.XPUB_NODROP, 1)
         self._readers = _Readers(self._context, self._socket)
         try:
             self._socket.bind(address)
@@ -246,26 +254,26 @@ class Sender:
 
     @property
     def drops(self) -> dict[str, int]:
-        """Messages dropped whole by cause: ``no_reader``, ``queue_full``, ``closed``.
+        """Messages dropped, by cause: ``no_reader``, ``queue_full``, ``closed``.
 
-        Of a PUB with several readers, ``queue_full`` counts the messages at which zmq found the
-        queue of one newly full. zmq does not report those that it leaves out for this reader until
-        it has room again.
+        A PUB with several readers may send a message to some of them only. Then ``queue_full``
+        counts the first message that a slow reader misses; zmq does not report the next ones until
+        this reader has room again.
         """
         with self._lock:
             return dict(self._drops)
 
     @property
     def readers(self) -> int:
-        """Readers connected now."""
+        """Number of readers that are connected."""
         with self._lock:
             return 0 if self._closing else self._readers.count()
 
     @property
     def queued_bytes(self) -> int:
-        """What is not yet written to readers."""
+        """Number of bytes that are not yet written to readers."""
         with self._lock:
-            return 0 if self._closing else self._settle(self._readers.count())
+            return 0 if self._closing else self._update_waiting(self._readers.count())
 
     def send(self, frames: Sequence[Any], timeout_s: float = 0.0) -> bool:
         """Queue a message; return whether it was not dropped (of a slow PUB reader see `drops`).
@@ -295,7 +303,7 @@ class Sender:
             return True
 
     def wait_for_reader(self, timeout_s: float) -> bool:
-        """Wait until a reader is connected; say whether one is."""
+        """Wait until a reader is connected; return whether one is."""
         deadline = time.monotonic() + timeout_s
         while True:
             left = max(deadline - time.monotonic(), 0.0)
@@ -308,7 +316,10 @@ class Sender:
                 return False
 
     def close(self) -> None:
-        """Free the port, after what is queued was sent or `linger_s`; twice does nothing."""
+        """Send the queued messages, at most for `linger_s`, and free the port.
+
+        A second call does nothing.
+        """
         self._deadline = time.monotonic() + self._linger_s
         already, self._closing = self._closing, True
         if self._thread is not None and not already:
@@ -333,7 +344,7 @@ class Sender:
     ) -> str:
         """Queue a message if there is room; return why not."""
         readers = self._readers.count()
-        waiting = self._settle(readers)
+        waiting = self._update_waiting(readers)
         if not readers:
             return "no_reader"
         if not self._pub:
@@ -358,7 +369,11 @@ class Sender:
         return ""
 
     def _is_room_for_others(self, size: int) -> bool:
-        """Return whether a PUSH that is full takes this: readers that hang may hold the bytes."""
+        """Return whether a PUSH takes a message beyond its limit.
+
+        It does if it has several readers and its own queue is empty or stays within half of the
+        limit, because readers that hang may hold the other bytes.
+        """
         return self._readers.count() > 1 and (
             not self._queue or 2 * (self._queue_bytes + size) <= self._limit
         )
@@ -412,10 +427,10 @@ class Sender:
             self._room.notify_all()
         return False
 
-    def _settle(self, readers: int) -> int:
-        """Forget the messages that zmq has freed, or all queued ones if no reader is left.
+    def _update_waiting(self, readers: int) -> int:
+        """Send what readers have room for; return the number of bytes that wait.
 
-        Return the number of bytes of the others.
+        Forget the messages that zmq has freed, and the queue of a PUSH that has no reader.
         """
         # zmq frees the messages of readers that have disconnected only in a call like this. The
         # call also clears the signal that a reader has room, so queued messages are sent here.
@@ -434,7 +449,7 @@ class Sender:
             return
         if self._queue:
             self._room.wait(timeout_s)
-        elif self._settle(readers):
+        elif self._update_waiting(readers):
             with contextlib.suppress(zmq.NotDone):
                 self._in_zmq[0][0].wait(timeout_s)
         elif self._pub:
@@ -449,17 +464,18 @@ class Sender:
 
 
 def _tracked(frames: Sequence[Any]) -> tuple[list[Any], zmq.MessageTracker]:
-    """Return a message of these frames, and what tells when zmq is done with it."""
+    """Return a message of these frames, and the tracker that reports when zmq has freed it."""
     # zmq frees the frames in their order. When it has freed the last one, it has freed all.
     last = zmq.Frame(memoryview(frames[-1]), track=True, copy=False, copy_threshold=0)
     return [*frames[:-1], last], last.tracker
 
 
 class _Readers:
-    """How many are connected to a bound socket, by zmq's own events.
+    """Counts the connections of a bound socket, by zmq's own events.
 
-    zmq's handshake event does not say which connection it belongs to. So a connection without a
-    handshake is counted too, but only while a real reader is connected.
+    zmq's handshake event does not say which connection it belongs to. So from the first handshake
+    on, all connections are counted, also one without a handshake, until none is left. zmq ends a
+    connection without a handshake after 30 s.
     """
 
     EVENTS = zmq.EVENT_ACCEPTED | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
@@ -473,11 +489,11 @@ class _Readers:
         self._events.set(zmq.LINGER, 0)
         self._events.connect(address)
         self._connected: set[int] = set()
-        self._shaken = False
+        self._has_handshake = False
 
     def count(self, timeout_s: float = 0.0) -> int:
-        """Return how many there are, after waiting for a change if there is none."""
-        if timeout_s and not self._shaken:
+        """Return the number of readers; if there is none, wait for an event for `timeout_s`."""
+        if timeout_s and not self._has_handshake:
             self._events.poll(int(1e3 * timeout_s))
         with contextlib.suppress(zmq.Again):
             while True:
@@ -486,10 +502,10 @@ class _Readers:
                     self._connected.add(event["value"])
                 elif event["event"] == zmq.EVENT_DISCONNECTED:
                     self._connected.discard(event["value"])
-                    self._shaken &= bool(self._connected)
+                    self._has_handshake &= bool(self._connected)
                 else:
-                    self._shaken = True
-        return len(self._connected) if self._shaken else 0
+                    self._has_handshake = True
+        return len(self._connected) if self._has_handshake else 0
 
     def close(self) -> None:
         """Stop listening; must come before the socket's own closing."""
@@ -497,9 +513,9 @@ class _Readers:
         self._events.close()
 
 
-def _keep_alive(near: zmq.Socket[Any]) -> None:
+def _keep_alive(own: zmq.Socket[Any]) -> None:
     """Let the system find out that a peer's machine is gone, in half a minute."""
-    near.set(zmq.TCP_KEEPALIVE, 1)
-    near.set(zmq.TCP_KEEPALIVE_IDLE, 10)
-    near.set(zmq.TCP_KEEPALIVE_INTVL, 5)
-    near.set(zmq.TCP_KEEPALIVE_CNT, 4)
+    own.set(zmq.TCP_KEEPALIVE, 1)
+    own.set(zmq.TCP_KEEPALIVE_IDLE, 10)
+    own.set(zmq.TCP_KEEPALIVE_INTVL, 5)
+    own.set(zmq.TCP_KEEPALIVE_CNT, 4)

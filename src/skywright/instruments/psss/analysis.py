@@ -113,7 +113,8 @@ class SpectrumStatistics(Analysis[Pulses]):
         File with the settings of each number, beside the file of the spectra. Each pulse is
         processed with the settings of the time when it was taken, the mean spectrum with the
         newest ones. Means of figures and spikes include only the pulses whose unit is that of
-        the newest settings. Empty: all pulses have the same settings.
+        the newest settings: pixels also if the axis of these fits no spectrum. Empty: all pulses
+        have the same settings.
     **given
         smoothing, fit, weighting, signal_per_row, saturation, as in
         `skywright.instruments.psss.settings.Settings`. They and the axis replace those of the file.
@@ -305,16 +306,17 @@ class SpectrumStatistics(Analysis[Pulses]):
         width = self._picture_width
         pulses = state or _no_pulses(width)
         settings = self.settings_of(pulses.settings_number)
-        unit = settings.axis is not None
+        has_ev = any(in_ev.n for _, in_ev in (pulses.figures, pulses.spikes))
+        unit = settings.axis is not None and has_ev
         figures = pulses.figures[unit]
         means, scatter = figures.mean, figures.scatter
         mean_spectrum, n = pulses.spectra.mean, pulses.spectra.n
         g2 = np.full(LAGS, NAN)
         if n:
             g2 = second_order_correlation(mean_spectrum, pulses.correlation / n)
-        g2_width = correlation_width(g2) * _pitch(settings.axis) if n > 1 else NAN
         # 0 rows: the threshold per row is for spectra with their baseline, which is subtracted here
         fit = process_spectrum(mean_spectrum, 0, settings)
+        g2_width = correlation_width(g2) * _pitch(fit.axis) if n > 1 else NAN
         spike_count, spike_width = pulses.spikes[unit].mean
         return {
             "n_pulses": int(pulses.statuses.sum()),
@@ -331,12 +333,12 @@ class SpectrumStatistics(Analysis[Pulses]):
             "spike_width_mean": spike_width,
             "g2": g2,
             "g2_width": g2_width,
-            "pulse_length_spikes": self._length(settings, spike_width, of_correlation=False),
-            "pulse_length_g2": self._length(settings, g2_width, of_correlation=True),
+            "pulse_length_spikes": self._length(spike_width, unit, of_correlation=False),
+            "pulse_length_g2": self._length(g2_width, fit.unit is AxisUnit.EV, of_correlation=True),
         }
 
-    def _length(self, settings: Settings, width: float, of_correlation: bool) -> float:
-        if settings.axis is None:
+    def _length(self, width: float, in_ev: bool, of_correlation: bool) -> float:
+        if not in_ev:
             return NAN
         resolution = float(self.parameters["resolution_ev"])
         found = pulse_length_fs(float(width), resolution, of_correlation)
@@ -378,9 +380,9 @@ class PictureSpectra(SpectrumStatistics):
         return process(member, settings, workspace)
 
 
-def _pitch(axis: NDArray[np.float64] | None) -> float:
-    """Return the width of a column in the middle of the axis; 1 without axis."""
-    if axis is None or len(axis) < 2:
+def _pitch(axis: NDArray[np.float64]) -> float:
+    """Return the width of a column in the middle of the axis; 1 if it has one value at most."""
+    if len(axis) < 2:
         return 1.0
     middle = max(len(axis) // 2, 1)
     return abs(float(axis[middle] - axis[middle - 1]))

@@ -45,7 +45,7 @@ class Averages:
     block_pulse_id: int = -1
 
 
-class AverageSink:
+class AverageEndpoint:
     """Keeps the averages up to date; they begin again when settings or the picture's width change.
 
     Parameters

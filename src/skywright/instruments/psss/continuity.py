@@ -11,7 +11,7 @@ from skywright.instruments.psss.sources.gaps import PULSES_A_DAY
 
 logger = logging.getLogger(__name__)
 
-CAUSE = "while it was down"
+CAUSE = "while the service was down"
 _RECORD = struct.Struct("<8sqq")
 _MAGIC = b"skypsss1"
 _NONE = -1

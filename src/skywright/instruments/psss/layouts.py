@@ -61,7 +61,11 @@ _MADE_WITH = (
 _SCALARS = (
     Column(TIME, "<f8", attrs={"units": "s", "description": "Unix time"}),
     Column(TIME_NS, "<i8", attrs={"units": "ns", "description": "since 1970"}),
-    Column(f"{DATA}/time_given", "|u1", attrs={"description": "0: of processing, none was sent"}),
+    Column(
+        f"{DATA}/time_given",
+        "|u1",
+        attrs={"description": "1: the sender gave the time; 0: time when the processing began"},
+    ),
     Column(f"{DATA}/width", "<i4", attrs={"units": "px", "description": "columns of the picture"}),
     Column(f"{DATA}/pulse_energy", "<f8", attrs={"units": "uJ", "description": "NaN: not known"}),
     Column(f"{DATA}/duration", "<f4", attrs={"units": "ms", "description": "of the processing"}),
@@ -227,8 +231,8 @@ class SpectraFile:
             return
         settings, axis = result.settings, np.full(self.width, np.nan)
         given = settings.axis
-        if given is not None and len(given) == self.width:
-            axis[:] = given
+        if given is not None and len(given) <= self.width:  # shorter for a narrower picture
+            axis[: len(given)] = given
         rows: dict[str, ArrayLike] = {
             f"/entry/{name}": get_args(literal).index(getattr(settings, name))
             for name, literal in CHOICES.items()
@@ -257,7 +261,13 @@ def settings_columns(width: int) -> tuple[Column, ...]:
         for name, literal in CHOICES.items()
     )
     return (
-        Column(AXIS, "<f8", (width,), 1, {"units": "eV", "description": "NaN: pixels"}),
+        Column(
+            AXIS,
+            "<f8",
+            (width,),
+            1,
+            {"units": "eV", "description": "NaN: no value; all NaN: pixels"},
+        ),
         Column(ROI, "<i4", (2,), 16, {"units": "px", "description": "(0, 0): the whole"}),
         Column(BACKGROUND_NAME, f"S{NAME_BYTES_MAX}", (), 16),
         Column(BACKGROUND_DIGEST, "S64", (), 16, {"description": "SHA-256; empty: none"}),

@@ -36,6 +36,9 @@ because a camera may run at a fraction of the machine's rate."""
 class Processor(Owner[Pulse, Result]):
     """The owner of the pulses. All methods may be called from any thread.
 
+    It is its own first endpoint (`offer`). `endpoints.service.Service` adds the other endpoints,
+    `on_stop` and `unsent_counts`; `iocs.psss.ioc.PsssIOC` adds the recorders and `changed`.
+
     Parameters
     ----------
     source

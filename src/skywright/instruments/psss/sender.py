@@ -1,7 +1,8 @@
 """A camera that speaks bsread: ``python -m skywright.instruments.psss.sender --port 9999``.
 
-It sends the simulated instrument's pictures and tells, as JSON lines on stdout, where it listens
-and, at the end, what became of them. ``--truth`` writes what is true of each pulse to a file.
+It sends the pictures of the simulated instrument. On stdout it writes JSON lines: its port at the
+start, and the numbers of sent and dropped messages at the end. ``--truth`` writes the true values
+of each pulse to a file.
 """
 
 import argparse

@@ -62,6 +62,7 @@ class StoredSettings:
                 return reader.read(path, row, row + 1)[0]
 
             axis, saturation = value(layouts.AXIS), float(value(layouts.SATURATION))
+            axis = axis[~np.isnan(axis)]  # NaN fills up the axis of a narrower picture
             name = bytes(value(layouts.BACKGROUND_NAME)).decode()
             digest = bytes(value(layouts.BACKGROUND_DIGEST)).decode()
             choices = {
@@ -70,7 +71,7 @@ class StoredSettings:
             }
             found = Settings(
                 roi=tuple(value(layouts.ROI).tolist()),
-                axis=None if np.isnan(axis).any() else axis,
+                axis=axis if len(axis) else None,
                 signal_per_row=float(value(layouts.SIGNAL_PER_ROW)),
                 saturation=None if np.isnan(saturation) else saturation,
                 **choices,

@@ -37,7 +37,8 @@ def add_service_arguments(
         "--input-kind",
         choices=["pull", "sub"],
         default="pull",
-        help="bsread: pull takes the messages of a PUSH from other readers, sub shares a PUB's",
+        help="bsread: with pull, other readers of the same PUSH do not get the messages that the "
+        "service gets; with sub, each reader of a PUB gets all messages",
     )
     add("--step", type=_count, help="pulse ids from one picture to the next; learnt if not given")
     add(

@@ -1,4 +1,7 @@
-"""The PSSS service: the owner of the pulses with all endpoints except the PVs."""
+"""The PSSS service: the owner of the pulses with its output stream, averages and REST API.
+
+The IOC adds the PVs and the recorders.
+"""
 
 import argparse
 import logging
@@ -8,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from skywright.errors import SkywrightError
-from skywright.instruments.psss.averages import AverageSink
+from skywright.instruments.psss.averages import AverageEndpoint
 from skywright.instruments.psss.background import History
 from skywright.instruments.psss.continuity import Continuity
 from skywright.instruments.psss.endpoints.autosave import Autosave
@@ -16,7 +19,7 @@ from skywright.instruments.psss.endpoints.options import channel_prefix, make_so
 from skywright.instruments.psss.endpoints.parameters import Parameters
 from skywright.instruments.psss.endpoints.recording import BackgroundRecorder
 from skywright.instruments.psss.endpoints.rest import Api, rest_app
-from skywright.instruments.psss.endpoints.stream import StreamSink
+from skywright.instruments.psss.endpoints.stream import StreamEndpoint
 from skywright.instruments.psss.processing import warm_up
 from skywright.instruments.psss.processor import WARMING_UP, Processor
 from skywright.instruments.psss.settings import Settings
@@ -30,7 +33,7 @@ class Service:
     """The running service, until `close`.
 
     The REST API is served while another thread compiles the kernels. The recorders belong to the
-    IOC, which adds them to the processor: without PVs nothing is recorded.
+    IOC, which adds them to the processor: without the IOC no pulses are recorded, only backgrounds.
 
     Parameters
     ----------
@@ -71,7 +74,7 @@ class Service:
         self.history = History(directory)
         self.parameters = Parameters(processor, self.history)
         self.background_recorder = BackgroundRecorder(self.parameters)
-        self.stream = StreamSink(
+        self.stream = StreamEndpoint(
             self.prefix,
             processor.statistics,
             args.output_port,
@@ -86,7 +89,7 @@ class Service:
             "output_port": self.stream.port,
             "image_port": self.stream.image_port,
         }
-        self.averages = AverageSink()
+        self.averages = AverageEndpoint()
         continuity = Continuity(directory / "last_pulse", processor.losses)
         processor.on_stop = continuity.stopped
         processor.endpoints += [self.stream, self.averages, continuity]

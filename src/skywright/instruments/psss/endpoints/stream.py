@@ -19,10 +19,12 @@ PICTURE = "FPICTURE"
 DELAYS_KEPT = 1000
 
 
-class StreamSink:
+class StreamEndpoint:
     """Sends each result, with id and time of its pulse, as one bsread message.
 
     It never waits for a reader. If a reader is too slow, a whole message is dropped and counted.
+    With ``pub`` and several readers, only the first of a series that a slow reader misses is
+    counted.
 
     Parameters
     ----------
@@ -153,7 +155,7 @@ class StreamSink:
         return {name: self._value(name, pulse.image)}
 
     def _results(self, result: Result) -> dict[str, Any]:
-        found = result.spectrum
+        found, made_with = result.spectrum, made_with_json(result)
         named: dict[str, Any] = {}
         if self._names in ("readme", "both"):
             stem = f"{self._prefix}:{PICTURE}."
@@ -161,7 +163,7 @@ class StreamSink:
                 stem + "spectrum": found.spectrum,
                 stem + "center": found.center,
                 stem + "fwhm": found.fwhm,
-                stem + "processing_parameters": None,
+                stem + "processing_parameters": made_with,
             }
         if self._names in ("1.8", "both"):
             stem = f"{self._prefix}:"
@@ -170,17 +172,13 @@ class StreamSink:
                 stem + "SPECTRUM_X": found.axis,
                 stem + "SPECTRUM_CENTER": found.center,
                 stem + "SPECTRUM_FWHM": found.fwhm,
-                stem + "processing_parameters": None,
+                stem + "processing_parameters": made_with,
             }
-        made_with = made_with_json(result)
-        return {
-            name: made_with if value is None else self._value(name, value)
-            for name, value in named.items()
-        }
+        return {name: self._value(name, value) for name, value in named.items()}
 
     def _value(self, name: str, value: Any) -> Any:
         """Return a value to send; a missing array is declared like the last array."""
-        if isinstance(value, float):
+        if isinstance(value, float | str):
             return value
         if value is None or not value.size:
             return self._missing.get(name, ChannelValue(None))

@@ -1,14 +1,14 @@
 """Counts the pulses that are missing between those that came."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 logger = logging.getLogger(__name__)
 
 PULSES_A_DAY = 24 * 3600 * 100
 """A jump of the pulse id by more than this is a change of the clock: no pulses were lost."""
 
-SAME_TO_BELIEVE = 200
+PULSES_TO_CONFIRM = 200
 """Number of pulses that shows a change of the machine's rate.
 
 Lower rate: this number of successive differences are larger than the step, and multiples of the
@@ -19,20 +19,24 @@ fewer pulses, it was too large from the beginning, and these pulses are counted 
 
 @dataclass(slots=True)
 class Stretch:
-    """Successive pulses whose ids grow in multiples of one step; `bad` came undecodable."""
+    """Successive pulses whose ids grow in multiples of one step.
+
+    `undecodable` of them could not be decoded.
+    """
 
     first: int
     last: int
     step: int
-    came: int = 1
-    bad: int = 0
+    received: int = 1
+    undecodable: int = 0
 
     @property
     def missing(self) -> int:
-        """Number of pulses between `first` and `last` that did not come, less `bad`."""
-        if self.came < 2:
+        """Number of pulses between `first` and `last` that did not come at all."""
+        if self.received < 2:
             return 0
-        return max((self.last - self.first) // self.step + 1 - self.came - self.bad, 0)
+        pulses = (self.last - self.first) // self.step + 1
+        return max(pulses - self.received - self.undecodable, 0)
 
 
 class PulseGaps:
@@ -58,7 +62,7 @@ class PulseGaps:
         self._missing_before = 0
         """Number of pulses missing in the stretches before the present one."""
         self._now: Stretch | None = None
-        self._bad_pending = 0
+        self._undecodable_pending = 0
         # Successive differences larger than the step: their number, the first of them, and the
         # stretch as it was before them
         self._longer, self._candidate = 0, 0
@@ -78,7 +82,7 @@ class PulseGaps:
 
     def undecodable(self) -> None:
         """Note that a message came which cannot be decoded and may have been a pulse."""
-        self._bad_pending += 1
+        self._undecodable_pending += 1
 
     def take(self, pulse_id: int, modulo: int | None = None) -> bool:
         """Note a pulse; return False if it has the id of the last one, and True otherwise.
@@ -98,13 +102,14 @@ class PulseGaps:
             self._refuted = last
         step = self._given or (declared if declared != self._refuted else 0)
         if now is None:
-            self._bad_pending = 0  # they came before this pulse, and no pulse before it is missing
+            # They came before this pulse, and no pulse before it is missing
+            self._undecodable_pending = 0
             self._begin(pulse_id, step)
             return True
         if apart == 0:
             return False
         if not 0 < apart <= PULSES_A_DAY:
-            self._bad_pending = 0
+            self._undecodable_pending = 0
             self._begin(pulse_id, step)
             return True
         if step and step != now.step:
@@ -116,20 +121,20 @@ class PulseGaps:
         now = self._now
         assert now is not None
         if learn:
-            if apart < now.step and now.came >= SAME_TO_BELIEVE:
+            if apart < now.step and now.received >= PULSES_TO_CONFIRM:
                 now = self._begin(now.last, apart)  # the rate has gone up
             self._watch_rate(now, apart)
             now.step = min(now.step or apart, apart)
-        now.bad += min(self._bad_pending, max(apart // now.step - 1, 0))
-        self._bad_pending = 0
+        now.undecodable += min(self._undecodable_pending, max(apart // now.step - 1, 0))
+        self._undecodable_pending = 0
         now.last = pulse_id
-        now.came += 1
-        if self._before is not None and self._longer >= SAME_TO_BELIEVE:
+        now.received += 1
+        if self._before is not None and self._longer >= PULSES_TO_CONFIRM:
             before, step = self._before, self._candidate
             logger.warning("pulse ids come in steps of %d now, not %d", step, now.step)
             self._missing_before += before.missing
-            bad = now.bad - before.bad
-            self._now = Stretch(before.last, pulse_id, step, self._longer + 1, bad)
+            undecodable = now.undecodable - before.undecodable
+            self._now = Stretch(before.last, pulse_id, step, self._longer + 1, undecodable)
             self._before, self._longer = None, 0
 
     def _watch_rate(self, now: Stretch, apart: int) -> None:
@@ -137,7 +142,7 @@ class PulseGaps:
             self._before, self._longer = None, 0
             return
         if self._before is None or apart % self._candidate:
-            self._before = Stretch(now.first, now.last, now.step, now.came, now.bad)
+            self._before = replace(now)
             self._longer, self._candidate = 0, apart
         self._longer += 1
 
