@@ -52,7 +52,7 @@ POST_PAUSE_S, SHOWN_PERIOD_S = 0.085, 1.0
 between two updates of images and lists of recent shots."""
 BLOCK_WAIT_S = 0.5
 """Most that these updates wait for the next block of shots."""
-COMPLAINT_S = 10.0
+PUT_ERROR_S = 10.0
 RUN = ["Stop", "Run"]
 FRAMES_EVERY_MAX = 1_000_000
 REGIONS_TEXT = 16_384
@@ -181,7 +181,7 @@ class SaclaIOC(OwnerGroup):
         """Settings of the twin; None: nothing is simulated."""
         self._measured: Any = None
         """The run of which `measuring` tells."""
-        self._complaint_until = 0.0
+        self._put_error_until = 0.0
 
     async def prepare(self, axis: SimulatedAxis, speed: float) -> None:
         """Attach the delay stage, before anybody sees its record."""
@@ -194,7 +194,7 @@ class SaclaIOC(OwnerGroup):
 
     async def post_error(self, message: str) -> None:
         """Post why a put was refused, for some time."""
-        self._complaint_until = asyncio.get_running_loop().time() + COMPLAINT_S
+        self._put_error_until = asyncio.get_running_loop().time() + PUT_ERROR_S
         await super().post_error(message)
 
     async def serving(self) -> None:
@@ -252,7 +252,7 @@ class SaclaIOC(OwnerGroup):
         lost = sum(state.lost.values())
         await post(self.lost, float(lost), AlarmSeverity.MINOR_ALARM if lost else 0)
         severity = AlarmSeverity.MINOR_ALARM if state.alarm else AlarmSeverity.NO_ALARM
-        if asyncio.get_running_loop().time() > self._complaint_until:
+        if asyncio.get_running_loop().time() > self._put_error_until:
             await post(self.message, state.message[:1000], severity)
         # Where the rows are comes before their numbers: who knows of a row finds its file.
         capturing = shots.is_recording  # before its rows: when it is over, all are counted
