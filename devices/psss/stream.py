@@ -28,6 +28,11 @@ class SettingsStream(FileStream):
         self.rows = 0
         super().begin(str(layouts.settings_path(Path(file))))
 
+    @property
+    def source(self) -> str:
+        """Where the rows come from, for descriptors: the file, whose name no PV has."""
+        return "file of settings beside the file of spectra"
+
     def get_index(self) -> int:
         """Return the number of rows that are visible in the file; no PV has this number."""
         # No row of settings is announced before the first pulse is visible

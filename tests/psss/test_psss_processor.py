@@ -16,7 +16,7 @@ from skywright.errors import ConfigError, HardwareError
 from skywright.instruments.psss import processor as owner
 from skywright.instruments.psss import service_statistics
 from skywright.instruments.psss.processing import FitStatus
-from skywright.instruments.psss.processor import Processor
+from skywright.instruments.psss.processor import NOT_PROCESSED, Processor
 from skywright.instruments.psss.results import Result, background_applied
 
 
@@ -244,6 +244,18 @@ def test_the_traceback_of_a_defect_is_logged_once_until_a_picture_is_good(
     seen(processor, 5)
     assert processor.lost() == {"not processed": 3}
     assert caplog.text.count("Traceback") == 2
+
+
+def test_pictures_that_cannot_be_processed_have_an_alarm_until_one_is_good(
+    processor: Processor, source: ScriptedSource
+) -> None:
+    processor.start()
+    source.queue.put(make_pulse(0, "no array"))
+    source.queue.put(make_pulse(1, None))
+    until(lambda: processor.state().message == NOT_PROCESSED)
+    assert processor.state().alarm
+    source.queue.put(make_pulse(2, PICTURE))
+    until(lambda: processor.state().message != NOT_PROCESSED)
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ AHEAD = 2
 BARE_MAX = 100
 """Number of consecutive pulses without a picture above which the message says so. Fewer are normal,
 because a camera may run at a fraction of the machine's rate."""
+NOT_PROCESSED = "pictures cannot be processed; the log has the reason"
 
 
 class Processor(Owner[Pulse, Result]):
@@ -76,7 +77,8 @@ class Processor(Owner[Pulse, Result]):
         self._shape, self._dtype = (0, 0), ""
         self._bare = 0
         """Number of pulses without a picture since the last one with a picture."""
-        self._logs_defects = True
+        self._last_failed = False
+        """Whether the last picture could not be processed."""
         super().__init__(
             source,
             self._result_of,
@@ -222,13 +224,12 @@ class Processor(Owner[Pulse, Result]):
 
     def _result_of(self, given: tuple[Pulse, int, Settings]) -> Result:
         pulse, number, settings = given
-        result = process_pulse(
-            pulse, self._workspace, number, settings, self.losses, self._logs_defects
-        )
+        # The tracebacks of all pulses would fill the disk: after one that is logged, the next one
+        # is logged only after a picture that could be processed
+        logs_defects = not self._last_failed
+        result = process_pulse(pulse, self._workspace, number, settings, self.losses, logs_defects)
         if pulse.image is not None:
-            # The tracebacks of all pulses would fill the disk: after one that is logged, the next
-            # one is logged only after a picture that could be processed
-            self._logs_defects = result.pulse.image is not None
+            self._last_failed = result.pulse.image is None
         return result
 
     def offer(self, result: Result) -> None:
@@ -241,7 +242,7 @@ class Processor(Owner[Pulse, Result]):
             self._bare, self._shape, self._dtype = 0, image.shape, image.dtype.name
 
     def status_message(self, result: Result) -> tuple[str, bool] | None:
-        """Return the message after a result: of its picture, or that there are no pictures.
+        """Return the message after a result: of its picture, or why there is none.
 
         None, so that the message stays, for one of the first `BARE_MAX` pulses in a row without a
         picture.
@@ -249,6 +250,8 @@ class Processor(Owner[Pulse, Result]):
         image = picture_of(result)
         if image is not None:
             return remark(result, image)
+        if self._last_failed:
+            return NOT_PROCESSED, True
         if self._bare > BARE_MAX:
             return "pulses come without a picture", True
         return None
