@@ -316,6 +316,13 @@ def test_images_that_cannot_be_written_are_refused_before_the_analysis(tmp_path,
     assert len(err.splitlines()) == 1
 
 
+def test_a_full_disk_takes_the_images_and_not_the_report(tmp_path, run):
+    path = make_replay(tmp_path / "run.h5", 0, 20)
+    code, out, err = run(path, "--images", "/dev/full")
+    assert (code, json.loads(out)["counts"]["shots_expected"]) == (2, 20)
+    assert err == "skywright: /dev/full: cannot be written (No space left on device)\n"
+
+
 def record(source, *more):
     with pytest.raises(SystemExit) as ended:
         main(["sacla", "record", *map(str, more), "--speed", "0", *source])
