@@ -341,6 +341,13 @@ def test_a_recorded_source_is_replayed_with_the_numbers_of_its_live_analysis(
     assert_same(found, plain)
 
 
+def test_a_source_without_a_record_is_no_recording(tmp_path, capfd):
+    out = tmp_path / "run.h5"
+    assert record(["--source", "sim", "--shots", "5", "--fault", "missing=1"], out) == 1
+    assert f"{out}: not written" in capfd.readouterr().err
+    assert not out.exists()
+
+
 def test_a_recording_ends_at_its_number_of_shots_or_its_limit(tmp_path, capfd):
     out = tmp_path / "run.h5"
     source = SimSource(Beamline(TwinSettings(("A",), shape=(32, 32), pool=4), 1), None, 0.0)
