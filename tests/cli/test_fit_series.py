@@ -186,6 +186,20 @@ def test_angles_by_time_with_a_given_and_a_fitted_delay(tmp_path: Path) -> None:
     assert "delay not known, 0 taken" in answer["notes"][0]
 
 
+def test_lines_and_readings_may_be_in_any_order(tmp_path: Path) -> None:
+    truth, time = Rotation(), np.arange(0.0, 12.0, 1 / 30)
+    turned = np.interp(time, [0, 6, 12], [0, 360, 0])
+    rows = [
+        {"time": t, **row} for t, row in zip(time.tolist(), tip_rows(truth, turned), strict=True)
+    ]
+    np.random.default_rng(3).shuffle(rows)
+    mixed = write(tmp_path / "mixed.jsonl", rows)
+    for options in (["--fit-delay"], ["--trace", mixed]):
+        status, answer, _ = run(mixed, *options)
+        assert (status, answer["notes"]) == (0, [])
+        assert answer["offset_um"] == pytest.approx(truth.offset_um, abs=0.1)
+
+
 def picture(path: Path, truth: Rotation, phi: float) -> Path:
     """A ring on a stem on a pin from the left, anti-aliased a little by JPEG."""
     column, row = truth.tips(np.array([phi]))[0]

@@ -18,6 +18,7 @@ from skywright.instruments.loop.dhs.config import DhsConfig
 from skywright.instruments.loop.picture import decode
 
 PLAIN = Drawn()
+DARK = to_jpeg(np.full((480, 704), 8, np.uint8))
 PX = 2.0
 BOX_PX = 4.0  # of an edge of a box; how exact the detector is, other tests say
 """What an edge in a JPEG may be off."""
@@ -116,7 +117,7 @@ def test_tip_that_is_not_there(face: Bench) -> None:
 
 
 def test_no_light_is_no_missing_loop(face: Bench) -> None:
-    face.snapshots[:] = [to_jpeg(np.full((480, 704), 8, np.uint8))]
+    face.snapshots[:] = [DARK]
     for operation in ("getLoopTip", "getLoopInfo"):
         assert ask(face, operation) == ["error", "flat", "image"]
     assert ask(face, "getVerticalCut", 0.5) == ["error", "flat", "image"]
@@ -299,6 +300,11 @@ def test_background_is_divided_out(face: Bench, tmp_path: Path) -> None:
     face.snapshots[:] = [loop]
     with_background = ask(face, "getLoopTip")
     assert x(with_background[1]) == pytest.approx(450.0, abs=2 * PX)
+    for no_background, status in ((HardwareError("camera: no answer"), "error"), (DARK, "failed")):
+        face.snapshots[:] = [no_background]
+        assert ask(face, "addImageToList", -1)[0] == status
+        face.snapshots[:] = [loop]
+        assert ask(face, "getLoopTip") == with_background
     assert ask(face, "addImageToList", -2)[0] == "normal"
     assert ask(face, "getLoopTip") != with_background
     assert ask(face, "addImageToList", -3)[0] == "normal"  # the one that was taken

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from sacla_file import make_replay
 from sacla_plain import ROIS, assert_same, plain_replay
+from typer.testing import CliRunner
 
+from skywright.cli import app
 from skywright.errors import DataError
 from skywright.instruments.sacla.regions import Region
 from skywright.instruments.sacla.replay import replay
@@ -162,6 +164,18 @@ def test_a_damaged_file_is_read_or_refused_in_one_line(tmp_path):
             refused.append(str(error))
     assert DAMAGES / 10 < len(refused) < DAMAGES / 2
     assert all(text.startswith(f"{path}: ") and "\n" not in text for text in refused)
+
+
+@pytest.mark.parametrize("command", [("live", "--bins", "-2:3:6"), ("record",)])
+def test_a_source_of_a_damaged_file_does_not_seem_to_end(tmp_path, command):
+    path, out = make_replay(tmp_path / "run.h5", 1, 6), tmp_path / "out.h5"
+    with h5py.File(path, "a") as file:
+        replaced("equipment/i0/tag", lambda tags: tags[:-1])(file)
+    name, *options = command
+    arguments = ["sacla", name, *([str(out)] if name == "record" else []), *options]
+    done = CliRunner().invoke(app, [*arguments, "--source", "replay", "--file", str(path)])
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "equipment/i0: 6 arrival, 5 tag" in done.stderr
 
 
 @pytest.mark.parametrize(("key", "value"), [("hightag", 1 << 40), ("tag_last", 2.0**70)])

@@ -316,6 +316,13 @@ def test_images_that_cannot_be_written_are_refused_before_the_analysis(tmp_path,
     assert len(err.splitlines()) == 1
 
 
+def test_a_full_disk_takes_the_images_and_not_the_report(tmp_path, run):
+    path = make_replay(tmp_path / "run.h5", 0, 20)
+    code, out, err = run(path, "--images", "/dev/full")
+    assert (code, json.loads(out)["counts"]["shots_expected"]) == (2, 20)
+    assert err == "skywright: /dev/full: cannot be written (No space left on device)\n"
+
+
 def record(source, *more):
     with pytest.raises(SystemExit) as ended:
         main(["sacla", "record", *map(str, more), "--speed", "0", *source])
@@ -332,6 +339,13 @@ def test_a_recorded_source_is_replayed_with_the_numbers_of_its_live_analysis(
     assert found == expected
     plain, _ = plain_replay(tmp_path / "copy.h5", ROIS, np.linspace(-2, 3, 7).tolist(), 120)
     assert_same(found, plain)
+
+
+def test_a_source_without_a_record_is_no_recording(tmp_path, capfd):
+    out = tmp_path / "run.h5"
+    assert record(["--source", "sim", "--shots", "5", "--fault", "missing=1"], out) == 1
+    assert f"{out}: not written" in capfd.readouterr().err
+    assert not out.exists()
 
 
 def test_a_recording_ends_at_its_number_of_shots_or_its_limit(tmp_path, capfd):

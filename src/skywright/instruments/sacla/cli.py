@@ -121,13 +121,13 @@ def replay(
 
 
 def _print(report: "Report", images: Path | None, as_json: bool) -> None:
-    if images is not None:
-        report.save_images(images)
     if as_json:
         json.dump(report.values, sys.stdout, allow_nan=False)
         sys.stdout.write("\n")
     else:
         typer.echo("\n".join(report.lines()))
+    if images is not None:  # last: on a full disk the rest of a running analysis is not lost
+        report.save_images(images)
 
 
 @app.command()

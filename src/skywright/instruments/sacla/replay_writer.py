@@ -228,7 +228,7 @@ def record_replay(
     Raises
     ------
     SkywrightError
-        If the source fails, or the file cannot be written.
+        If the source fails or has no record, or the file cannot be written.
     """
     ended, started = threading.Event(), time.monotonic()
     lock, errors, count = threading.Lock(), list[SkywrightError](), 0
@@ -276,4 +276,6 @@ def record_replay(
                 writer.close()
     if errors:
         raise errors[0]
+    if writer is None:
+        raise HardwareError(f"{path}: not written, the source has ended without a record")
     return count

@@ -101,7 +101,6 @@ def fit_series(
 
     from skywright.instruments.loop.centering import AxisPrior
     from skywright.instruments.loop.geometry import View, axis_px, axis_um
-    from skywright.instruments.loop.timing import Trace
 
     if delay is not None and not np.isfinite(delay):
         raise ConfigError(f"--delay {delay}: expected a number of seconds")
@@ -136,9 +135,7 @@ def fit_series(
         axis = replace(axis, row_px=axis_px(axis_um(axis.row_px, known), view))
     motor = None
     if trace is not None:
-        readings = read_rows(trace)
-        angles = np.unwrap(required(trace, readings, "phi"), period=360.0)
-        motor = Trace(required(trace, readings, "time"), angles)
+        motor = _trace(trace, read_rows(trace))
     answer = _fit_rows(file, rows, view, axis, fixed, motor, None if find_delay else delay or 0.0)
     if as_json:
         print_json(answer)
@@ -192,11 +189,11 @@ def _retime(
     """Take the angles from times; frames whose angle cannot be told lose their tip."""
     import numpy as np
 
-    from skywright.instruments.loop.timing import Trace, angles_at, fit_delay
+    from skywright.instruments.loop.timing import angles_at, fit_delay
 
     times = required(path, rows, "time")
     if motor is None:
-        motor = Trace(times, np.unwrap(required(path, rows, "phi"), period=360.0))
+        motor = _trace(path, rows)
     notes = []
     if delay_s is None:
         found = fit_delay(motor, times, series.tip_px, view)
@@ -207,6 +204,17 @@ def _retime(
     if not known.all():
         notes.append(f"{int((~known).sum())} frames are outside the motor's trace and left out")
     return replace(series, phi_deg=np.where(known, phi, np.nan)), delay_s, notes
+
+
+def _trace(path: Path, rows: list[tuple[int, Row]]) -> "Trace":
+    """Return the readings of the motor in lines of any order, without jumps by 360 deg."""
+    import numpy as np
+
+    from skywright.instruments.loop.timing import Trace
+
+    times, phi = required(path, rows, "time"), required(path, rows, "phi")
+    order = np.argsort(times, kind="stable")  # neighbors in time are at neighboring angles
+    return Trace(times[order], np.unwrap(phi[order], period=360.0))
 
 
 def _answer(fit: "SeriesFit", frames: int, delay_s: float, notes: list[str]) -> dict[str, Any]:

@@ -258,8 +258,8 @@ class SnapshotOperations:
         if index == CLEAR_BACKGROUND:
             snapshots.background = None
         elif index == TAKE_BACKGROUND:
-            snapshots.background = None  # or the picture would be divided by the old one
-            shot = await snapshots.take(call)
+            # Not divided by the old one, which stays if there is no new one.
+            shot = await replace(snapshots, background=None).take(call)
             if shot.found.flat:
                 return f"failed {FLAT_IMAGE}"
             snapshots.background = shot.gray

@@ -1,6 +1,6 @@
 """A recorded file as a source, at the pace of its arrival times or as fast as it is taken."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,8 +47,13 @@ class ReplaySource(PolledSource[Record[StoredFrame | float]]):
         self.info = self._file.info
         if shots is not None:
             self.info = replace(self.info, grid=self.info.grid.cut(shots))
-        self._records: Iterator[tuple[float, Record[int | float]]] | None = None
-        self._held: tuple[float, Record[int | float]] | None = None
+        self._records = self._file.timed_records()
+        try:
+            # It reads all records: if that failed later, the source would seem to have ended.
+            self._held = next(self._records, None)
+        except BaseException:
+            self._file.close()
+            raise
         self._speed, self._clock = speed, ArrivalClock(speed)
 
     def open(self) -> None:
@@ -57,8 +62,6 @@ class ReplaySource(PolledSource[Record[StoredFrame | float]]):
 
     def next(self, timeout_s: float) -> Record[StoredFrame | float] | None:
         """Return the next record, when it is due."""
-        if self._records is None:
-            self._records = self._file.timed_records()
         if self._held is None:
             self._held = next(self._records)
         arrival, record = self._held
