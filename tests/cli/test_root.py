@@ -1,6 +1,7 @@
 """The root of the command line: options, exit statuses, one line for each failure."""
 
 import errno
+import json
 import logging
 import os
 import runpy
@@ -110,6 +111,22 @@ def test_a_full_disk_is_one_line_without_a_command_too(args: tuple[str, ...]) ->
         f"skywright: {' '.join(args) or '--help'} could not write its output or a file: "
         "No space left on device\n"
     )
+
+
+@pytest.mark.parametrize("errors", ["strict", "surrogateescape"])
+def test_a_file_name_that_is_not_utf8_is_printed(tmp_path: Path, errors: str) -> None:
+    name = os.fsdecode(b"s\xff")
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "EpuSession.dm").touch()
+    command = [sys.executable, "-m", "skywright.cli", "epu", "validate", str(tmp_path)]
+    environment = os.environ | {"PYTHONIOENCODING": f"utf-8:{errors}"}
+    for arguments in ([], ["--json"]):
+        done = subprocess.run(
+            command + arguments, capture_output=True, env=environment, check=False
+        )
+        assert (done.returncode, done.stderr) == (1, b"")
+        assert b"s\\udcff" in done.stdout
+    assert json.loads(done.stdout)["warnings"][0].endswith(name)
 
 
 @pytest.mark.parametrize("arg", ["-v", "--"])

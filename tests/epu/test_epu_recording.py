@@ -24,6 +24,7 @@ from support import forked
 from support.limits import full_disk
 from typer.testing import CliRunner
 
+from skywright.errors import ConfigError, DataError
 from skywright.instruments.epu.cli import app
 from skywright.instruments.epu.recording.archive import (
     RecordedEvent,
@@ -495,6 +496,29 @@ def test_a_recorder_that_meets_a_full_disk_says_where_its_events_are(root, tmp_p
     done = CliRunner().invoke(app, ["record", str(root), str(out)])
     assert f"{out}: No space left on device" in str(done.exception)
     assert f"{out}.partial" in str(done.exception)
+    assert not isinstance(done.exception, ConfigError | DataError)  # the exit status is 1
+
+
+@pytest.mark.parametrize("arguments", [["replay", "--burst"], ["info"]])
+def test_a_full_disk_is_a_failure_and_no_bad_recording(tmp_path, monkeypatch, arguments):
+    path = archive(tmp_path / "r.tar.gz", [event("created", "x", content="x")])
+
+    def copy(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("shutil.copyfileobj", copy)
+    name, *options = arguments
+    places = [str(path), str(tmp_path / "copy")] if name == "replay" else [str(path)]
+    done = CliRunner().invoke(app, [name, *places, *options])
+    assert "No space left on device" in str(done.exception)
+    assert not isinstance(done.exception, ConfigError | DataError)
+
+
+def test_a_directory_is_no_file_to_record_into(root, tmp_path):
+    (tmp_path / "out").mkdir()
+    done = CliRunner().invoke(app, ["record", str(root), str(tmp_path / "out")])
+    assert str(done.exception) == f"{tmp_path / 'out'}: a directory; expected the file to write"
+    assert isinstance(done.exception, ConfigError)
 
 
 def test_a_killed_recorder_loses_nothing(root, tmp_path):

@@ -208,7 +208,11 @@ def canonical(data: bytes) -> list[tuple]:
     """What a document says: names, attributes and texts without blanks at both ends."""
     root = etree.fromstring(data)
     return [
-        (str(node.tag), dict(node.attrib), (node.text or "").strip(), (node.tail or "").strip())
+        (
+            str(node.tag),
+            dict(node.attrib),
+            *((text or "").strip(" \t\r\n") for text in (node.text, node.tail)),
+        )
         for node in root.iter()
     ]
 
@@ -224,6 +228,10 @@ def canonical(data: bytes) -> list[tuple]:
         b"<a><!-- note --><b><![CDATA[<x>]]></b></a>",
         b'<p:a xmlns:p="urn:x"><p:b q="1&#10;2">  keep  inner  </p:b></p:a>',
         '<?xml version="1.0" encoding="utf-16"?><a><b>å</b></a>'.encode("utf-16"),
+        "<a><b>å</b></a>".encode("utf-16"),
+        b"\xfe\xff" + "<a><b>å</b></a>".encode("utf-16-be"),
+        '<?xml version="1.0" encoding="utf-32"?><a><b>å</b></a>'.encode("utf-32"),
+        "<a>\xa0<b/>\u2003</a>".encode(),
     ],
 )
 def test_indenting_keeps_the_meaning(data):

@@ -1,5 +1,7 @@
 """The watcher: every way of arriving, every start, broken files, restarts."""
 
+import errno
+import io
 import json
 import os
 import random
@@ -14,10 +16,15 @@ from arrivals import SCENARIOS, in_order, run_steps, small_visit
 from epu_trees import comparable, read_document
 from lxml import etree
 from support import forked
+from typer.testing import CliRunner
 from watching import LIMIT_S, Following, check, recorded
 
+from skywright.errors import SkywrightError
+from skywright.instruments.epu.cli import app
+from skywright.instruments.epu.cli_watch import EventLines
 from skywright.instruments.epu.database import Database, read, schema
 from skywright.instruments.epu.watch.changes import Changes, PollingSource
+from skywright.instruments.epu.watch.ingest import Event, Outcome
 from skywright.instruments.epu.watch.memory import Memory, load_memory
 from skywright.instruments.epu.watch.watcher import Watcher
 
@@ -472,3 +479,39 @@ def test_the_owner_begins_anew_after_an_unexpected_error(root, database, monkeyp
         never.wait(0.01)
     again.close()
     assert len(rows.events) == before
+
+
+class FilledFile(io.BytesIO):
+    """A file on a disk that has room for `room` bytes."""
+
+    room = 10
+
+    def write(self, data) -> int:
+        if not self.room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written = super().write(data[: self.room])
+        self.room -= written
+        return written
+
+
+def test_event_lines_wait_for_space():
+    events = [Event(1.0, "session", str(number), "created", "å") for number in range(3)]
+    file = FilledFile()
+    lines = EventLines(file)
+    for event in events[:2]:
+        with pytest.raises(OSError):
+            lines.offer(Outcome([event]))
+    file.room = 1000
+    lines.offer(Outcome(events[2:]))
+    assert [json.loads(line)["id"] for line in file.getvalue().splitlines()] == ["0", "1", "2"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux has /dev/full")
+def test_a_watch_whose_event_lines_have_no_space_fails(root, tmp_path):
+    run_steps(SCENARIOS["in_order"](root, small_visit(1), random.Random(1)), 0)
+    database = f"sqlite:///{tmp_path / 'watch.sqlite'}"
+    options = ["--idle-exit", "0.1", "--database", database, "--events", "/dev/full"]
+    done = CliRunner().invoke(app, ["watch", str(root), *options])
+    assert type(done.exception) is SkywrightError
+    assert "/dev/full: No space left on device" in str(done.exception)
+    assert "micrograph: " in done.stdout

@@ -259,6 +259,15 @@ def test_run_without_streams(tmp_path: Path) -> None:
         assert file["entry/title"].asstr()[()] == "run"
 
 
+def test_nexus_of_a_run_whose_times_are_in_milliseconds(tmp_path: Path) -> None:
+    run = RunContents({"uid": "u", "time": 1.8e12}, {"time": 1.8e12 + 5}, "success", (), ())
+    assert write_nexus(run, tmp_path / "out.nxs") == []
+    with h5py.File(tmp_path / "out.nxs") as file:
+        assert {"start_time", "end_time"}.isdisjoint(file["entry"])
+        assert file["entry/duration"][()] == 5
+        assert json.loads(file["entry/bluesky/start"][()])["time"] == 1.8e12
+
+
 FULL_DISK = """
 import resource, sys
 from pathlib import Path

@@ -29,7 +29,7 @@ from skywright.store.export.contents import Column
 from skywright.store.lookup import find_run, find_run_and_waiting
 from skywright.store.pictures import holds_pictures, write_pictures
 from skywright.store.show import RunView, view_run
-from skywright.store.words import in_short
+from skywright.store.words import in_short, local_time
 
 
 @pytest.fixture(scope="module")
@@ -201,3 +201,8 @@ def test_what_is_a_picture(shape: tuple[int, ...], expected: bool) -> None:
 )  # fmt: skip
 def test_values_are_shown_in_few_words(value: object, text: str) -> None:
     assert in_short(value) == text
+
+
+@pytest.mark.parametrize("time_s", [1.8e12, 1.8e15, 1e300, float("inf")])
+def test_a_time_after_the_year_9999_is_a_number(time_s: float) -> None:
+    assert local_time(time_s) == f"{time_s} s"

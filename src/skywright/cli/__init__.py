@@ -5,6 +5,7 @@ signature). The command of an instrument is a group, the `typer.Typer` that the 
 """
 
 import errno
+import io
 import logging
 import os
 import re
@@ -256,6 +257,9 @@ def _root(
 def main(args: list[str] | None = None) -> None:
     """Run the command line (entry point of ``skywright``)."""
     share_arenas()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A file may have any bytes as its name; JSON reads this escape sequence.
+        sys.stdout.reconfigure(errors="backslashreplace")
     columns = os.environ.get("COLUMNS", "")
     if not (columns.isdecimal() and int(columns)):  # rich takes 0 as a width, and prints nothing
         os.environ.pop("COLUMNS", None)

@@ -18,8 +18,14 @@ def in_short(value: object) -> str:
 
 
 def local_time(time_s: float) -> str:
-    """Return a unix time as people write it, local."""
-    return datetime.fromtimestamp(time_s).strftime("%Y-%m-%d %H:%M:%S")
+    """Return a unix time as people write it, local; one after the year 9999 as a number of s.
+
+    Another program may have given milliseconds.
+    """
+    try:
+        return datetime.fromtimestamp(time_s).strftime("%Y-%m-%d %H:%M:%S")
+    except (ValueError, OverflowError, OSError):
+        return f"{time_s} s"
 
 
 def in_seconds(duration_s: float | None) -> str:

@@ -18,7 +18,7 @@ from support.pano_server import end_of, served_here, status
 from support.waiting import until
 
 from skywright.errors import ConfigError
-from skywright.instruments.panoseti.live import follow, pipe, service, simulate
+from skywright.instruments.panoseti.live import activity, follow, pipe, service, simulate
 from skywright.instruments.panoseti.live.config import (
     HpIoConfig,
     ServerConfig,
@@ -65,6 +65,24 @@ def test_init_checks_its_arguments(server, tmp_path):
     code, text = status(lambda: server.init(data_dir=str(tmp_path / "old"), force=True))
     assert code == Code.FAILED_PRECONDITION
     assert "hashpipe" in text
+
+
+def test_a_module_on_another_disk_is_active_while_directories_are_removed(tmp_path, monkeypatch):
+    data_dir, disk = tmp_path / "data", tmp_path / "disk"
+    run = run_directory(disk, 1)
+    (data_dir / "gone").mkdir(parents=True)
+    (data_dir / "module_1").symlink_to(run.parent)
+    scandir = os.scandir
+
+    def remove_before(path="."):
+        if str(path).endswith("gone"):
+            shutil.rmtree(path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", remove_before)
+    assert not activity.grew_recently(data_dir)
+    append(run / file_name("img16", 1), made_frames("img16", 1), 0, 1)
+    assert activity.grew_recently(data_dir)
 
 
 def test_init_of_an_active_directory_honors_module_ids(server, data_dir):

@@ -477,17 +477,19 @@ def test_only_the_valid_data_products_are_published(tmp_path, data_dir, way):
         call.cancel()
 
 
+BY_PIPE = {
+    "acquisition_methods": {
+        "filesystem_poll": {"enabled": False},
+        "filesystem_pipe": {"enabled": True},
+    }
+}
+
+
 def test_frames_announced_by_a_pipe(tmp_path):
     run = run_directory(tmp_path / "data", 9)
     os.mkfifo(run / "read_status_2")
-    config = {
-        "acquisition_methods": {
-            "filesystem_poll": {"enabled": False},
-            "filesystem_pipe": {"enabled": True},
-        }
-    }
     frames = made_frames("img8", 4)
-    with served_here(tmp_path, tmp_path / "data", config=config) as server:
+    with served_here(tmp_path, tmp_path / "data", config=BY_PIPE) as server:
         call = server.stream()
         for number in range(4):
             append(run / file_name("img8", 9), frames, number, number + 1)
@@ -495,6 +497,22 @@ def test_frames_announced_by_a_pipe(tmp_path):
                 pipe.write(b"img8      ")
             image = decode(next(call))
             assert (image.frame_number, image.image.dtype) == (number, np.uint8)
+        call.cancel()
+
+
+def test_a_pipe_that_is_made_again_is_read(tmp_path):
+    run = run_directory(tmp_path / "data", 9)
+    os.mkfifo(run / "read_status_2")
+    frames = made_frames("img8", 4)
+    with served_here(tmp_path, tmp_path / "data", config=BY_PIPE) as server:
+        call = server.stream()
+        for number in range(2):
+            append(run / file_name("img8", 9), frames, number, number + 1)
+            announce(run, "img8")
+            assert decode(next(call)).frame_number == 0
+            shutil.rmtree(run)
+            run_directory(tmp_path / "data", 9)
+            os.mkfifo(run / "read_status_2")
         call.cancel()
 
 

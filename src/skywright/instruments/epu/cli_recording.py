@@ -1,5 +1,6 @@
 """``skywright epu record|replay|info``: a directory's changes, recorded and played again."""
 
+import errno
 import threading
 from pathlib import Path
 from typing import Annotated
@@ -7,7 +8,7 @@ from typing import Annotated
 import typer
 
 from skywright.cli.output import JsonOption, print_json
-from skywright.errors import ConfigError
+from skywright.errors import ConfigError, SkywrightError
 from skywright.processes.lifecycle import call_on_end_signal
 
 app = typer.Typer(add_completion=False)
@@ -54,6 +55,8 @@ def record(
         raise ConfigError("name the file to write: skywright epu record DIR OUT")
     if not directory.is_dir():
         raise ConfigError(f"{directory}: not a directory")
+    if path.is_dir():
+        raise ConfigError(f"{path}: a directory; expected the file to write")
     stopped = threading.Event()
     call_on_end_signal(stopped.set)
     options = RecordOptions(skip_binary, _extensions(text), _extensions(binary))
@@ -63,7 +66,7 @@ def record(
         partial = RecordingWriter.partial_of(path)
         kept = f"; what was recorded before is in {partial}, which `skywright epu replay` takes"
         kept = kept if (partial / "events.jsonl").exists() else ""
-        raise ConfigError(_reason(error, path) + kept) from error
+        raise _kind_of(error, ConfigError)(_reason(error, path) + kept) from error
     typer.echo(f"{path}: {count} events")
 
 
@@ -72,6 +75,12 @@ def _reason(error: Exception, file: Path) -> str:
     if isinstance(error, OSError):
         return f"{error.filename or file}: {error.strerror or error}"
     return f"{file}: {error}"
+
+
+def _kind_of(error: Exception, otherwise: type[SkywrightError]) -> type[SkywrightError]:
+    """Return what `error` is reported as: a full disk is a failure, and no bad use or input."""
+    is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return SkywrightError if is_full else otherwise
 
 
 def _announce(count: int) -> None:
@@ -122,7 +131,7 @@ def replay(
     try:
         result = play(file, target, pace, verify, skip_unreadable, max_unpacked=max_size << 30)
     except (RecordingError, OSError) as error:
-        raise RecordingError(_reason(error, file)) from error
+        raise _kind_of(error, RecordingError)(_reason(error, file)) from error
     for difference in result.differences:
         typer.echo(f"skywright: {difference}", err=True)
     if as_json:
@@ -145,7 +154,7 @@ def info(
     try:
         summary = summarize(file, max_size << 30)
     except (RecordingError, OSError) as error:
-        raise RecordingError(_reason(error, file)) from error
+        raise _kind_of(error, RecordingError)(_reason(error, file)) from error
     if as_json:
         print_json(summary)
         return

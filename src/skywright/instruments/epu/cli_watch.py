@@ -6,12 +6,13 @@ import logging
 import sys
 from contextlib import ExitStack
 from dataclasses import asdict
+from io import FileIO
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from skywright.errors import ConfigError
+from skywright.errors import ConfigError, SkywrightError
 from skywright.processes.lifecycle import call_on_end_signal
 from skywright.processes.logs import log_to_file
 
@@ -121,9 +122,11 @@ def watch(
             )
             agent.start()
             stack.callback(_finish, agent)
-        endpoints: list[_EventLines | Agent] = []
+        endpoints: list[EventLines | Agent] = []
+        lines = None
         if events is not None:
-            endpoints.append(_EventLines(stack.enter_context(_events_file(events))))
+            lines = EventLines(stack.enter_context(_events_file(events)))
+            endpoints.append(lines)
         if agent is not None:
             endpoints.append(agent)
         watcher = Watcher(directory, opened, polling)
@@ -147,11 +150,17 @@ def watch(
             if not watcher.state.sequence:
                 typer.echo(f"nothing new; {len(watcher.known)} files were recorded before")
         _report_troubles(watcher)
+        if lines is not None:
+            try:
+                lines.write_waiting()
+            except OSError as error:
+                text = f"--events {events}: {error.strerror}; its last lines are missing"
+                raise SkywrightError(text) from error
 
 
-def _events_file(path: Path) -> IO[str]:
+def _events_file(path: Path) -> FileIO:
     try:
-        return path.open("a", encoding="utf-8")
+        return path.open("ab", buffering=0)
     except OSError as error:
         raise ConfigError(f"--events {path}: {error.strerror}") from error
 
@@ -181,16 +190,24 @@ def _finish(agent: "Agent") -> None:
         )
 
 
-class _EventLines:
-    """Appends a JSON line for each entity to a file."""
+class EventLines:
+    """Appends a JSON line for each entity to a file; what finds no space waits."""
 
-    def __init__(self, lines: IO[str]) -> None:
-        self._lines = lines
+    def __init__(self, file: FileIO) -> None:
+        self._file = file
+        self._waiting = b""
 
     def offer(self, result: "Outcome") -> None:
-        """Append the entities of a commit."""
-        self._lines.write("".join(json.dumps(asdict(event)) + "\n" for event in result.events))
-        self._lines.flush()
+        """Append the entities of a commit, after those that wait."""
+        text = "".join(json.dumps(asdict(event)) + "\n" for event in result.events)
+        self._waiting += text.encode()
+        self.write_waiting()
+
+    def write_waiting(self) -> None:
+        """Append what waits; raises OSError if that is not possible."""
+        while self._waiting:
+            written = self._file.write(self._waiting)
+            self._waiting = self._waiting[written:]
 
 
 def default_database(directory: Path) -> Path:

@@ -19,6 +19,8 @@ from skywright.instruments.epu.safe_xml import (
 
 SUFFIXES = (".xml", ".dm")
 _SPACE = "{http://www.w3.org/XML/1998/namespace}space"
+_BLANKS = " \t\r\n"
+"""White space of XML; other blanks, as the no-break space, are text."""
 _PARSER = etree.XMLParser(
     resolve_entities=False, no_network=True, load_dtd=False, strip_cdata=False
 )
@@ -111,7 +113,7 @@ def indented(data: bytes) -> bytes:
     _indent(root, 0)
     start = data[: data.find(b"<")]
     encoding = tree.docinfo.encoding or "UTF-8"
-    if encoding.upper().startswith("UTF-16"):
+    if b"\0" in data:  # UTF-16 or UTF-32, declared or not
         return etree.tostring(tree, xml_declaration=True, encoding="UTF-16", pretty_print=False)
     declared = data[len(start) :].startswith(b"<?xml")
     body = etree.tostring(tree, xml_declaration=False, encoding=encoding)
@@ -125,7 +127,8 @@ def _indent(element: etree._Element, level: int) -> None:
     """Set the blanks around the children of `element`, if nothing else stands between them."""
     if element.get(_SPACE) == "preserve" or not isinstance(element.tag, str) or not len(element):
         return
-    if any(text and text.strip() for text in (element.text, *[child.tail for child in element])):
+    texts = (element.text, *[child.tail for child in element])
+    if any(text and text.strip(_BLANKS) for text in texts):
         return
     inner = "\n" + "  " * (level + 1)
     element.text = inner

@@ -323,5 +323,9 @@ def _name(key: str) -> str:
     return key.replace("/", "_")
 
 
-def _iso(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds")
+def _iso(seconds: float) -> str | None:
+    """Return a unix time as text; None after the year 9999, as if it were in milliseconds."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds")
+    except (ValueError, OverflowError, OSError):
+        return None

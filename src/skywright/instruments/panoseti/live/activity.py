@@ -1,12 +1,15 @@
 """Whether the data acquisition takes data now."""
 
 import time
+from glob import iglob
 from pathlib import Path
 
 import psutil
 
 PROCESS_NAME = "hashpipe"
 GROWN_WITHIN_S = 10.0
+LAYOUTS = ("*.pff", "*/*.pff", "*/*/*.pff")
+"""Where files are below a directory: that of a run, of a head node, of a node."""
 
 
 def is_active(data_dir: Path) -> bool:
@@ -24,11 +27,13 @@ def hashpipe_runs() -> bool:
 def grew_recently(data_dir: Path, within_s: float = GROWN_WITHIN_S) -> bool:
     """Return whether a PFF file with content below `data_dir` changed in the last `within_s`."""
     since = time.time() - within_s
-    for path in data_dir.rglob("*.pff"):
-        try:
-            state = path.stat()
-        except OSError:
-            continue
-        if state.st_size and state.st_mtime >= since:
-            return True
+    for pattern in LAYOUTS:
+        # Path.glob fails when a directory is removed meanwhile.
+        for name in iglob(pattern, root_dir=data_dir):  # noqa: PTH207
+            try:
+                state = (data_dir / name).stat()
+            except OSError:
+                continue
+            if state.st_size and state.st_mtime >= since:
+                return True
     return False

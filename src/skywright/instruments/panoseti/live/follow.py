@@ -193,10 +193,15 @@ class Followed:
 
         Any thread may ask: the file itself, which is closed and opened again, is left alone.
         """
-        try:
-            return not os.path.samestat(self.file.path.stat(), self._opened)
-        except OSError:
-            return True
+        return is_replaced(self.file.path, self._opened)
+
+
+def is_replaced(path: Path, opened: os.stat_result) -> bool:
+    """Return whether `path` no longer leads to the file that was `opened`."""
+    try:
+        return not os.path.samestat(path.stat(), opened)
+    except OSError:
+        return True
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from skywright.instruments.panoseti.live.follow import (
     FileKey,
     Followed,
     RunFinder,
+    is_replaced,
     newest_files,
     publish_new,
 )
@@ -77,8 +78,9 @@ class PipeReader:
 
     def _open_pipes(self, directories: Sequence[Path]) -> None:
         wanted = {directory / self._pipe_name for directory in directories}
-        for path in set(self._pipes) - wanted:
-            self._close(path)
+        for path, (fd, _) in list(self._pipes.items()):
+            if path not in wanted or is_replaced(path, os.fstat(fd)):
+                self._close(path)
         for path in wanted - set(self._pipes):
             with suppress(OSError):
                 if not stat.S_ISFIFO(path.stat().st_mode):
@@ -129,7 +131,7 @@ class PipeReader:
     def _follow(self, key: FileKey, path: Path) -> None:
         """Follow a file in place of the one of the same module and product."""
         followed = self._files.get(key)
-        if followed is None or followed.file.path != path:
+        if followed is None or followed.file.path != path or followed.replaced:
             if followed is not None:
                 del self._files[key]
                 followed.file.close()
