@@ -91,6 +91,14 @@ def test_no_server_is_a_clear_error():
         ping("127.0.0.1:9", 0.3)
 
 
+@pytest.mark.parametrize(
+    ("host", "target"),
+    [("::1", "[::1]:50051"), ("[::1]:5", "[::1]:5"), ("[::1]", "[::1]:50051"), ("a:1", "a:1")],
+)
+def test_an_address_of_ipv6_has_the_usual_port(host, target):
+    assert client.target_of(host) == target
+
+
 def test_the_command_checks_the_connection_and_writes_pictures(server, tmp_path):
     runner = CliRunner()
     checked = runner.invoke(app, ["panoseti", "view", "--host", server.address])

@@ -22,7 +22,11 @@ INIT_S = 30.0
 
 def target_of(host: str) -> str:
     """Return gRPC's target of ``HOST``, ``HOST:PORT`` or ``unix:PATH``."""
-    if host.startswith("unix:") or host.rpartition(":")[2].isdigit():
+    if host.startswith("unix:"):
+        return host
+    if host.count(":") > 1 and not host.startswith("["):
+        host = f"[{host}]"  # an IPv6 address, without a port
+    if host.rpartition(":")[2].isdigit():
         return host
     return f"{host}:{DEFAULT_PORT}"
 
