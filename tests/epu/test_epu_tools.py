@@ -245,6 +245,8 @@ def test_indenting_keeps_the_meaning(data):
 
 def test_format_xml_command(session):
     path = next(session.rglob("Data/*.xml"))
+    owner = os.getuid() or 12345  # root, as which containers run, can give files away
+    os.chown(path, owner, -1)
     path.chmod(0o640)
     before = read_document(session)
     broken = session / "broken.xml"
@@ -257,6 +259,7 @@ def test_format_xml_command(session):
     assert "broken.xml" in result.output
     assert path.read_bytes().count(b"\n") > 100
     assert stat_module.S_IMODE(path.stat().st_mode) == 0o640
+    assert path.stat().st_uid == owner
     assert path.with_name(path.name + ".bak").read_bytes() == old
     broken.unlink()
     again = run("format-xml", session, "-r")

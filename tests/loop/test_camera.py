@@ -413,22 +413,33 @@ def test_single_files_go_on_after_one_that_was_not_finished(
 def test_single_file_that_cannot_be_created_leaves_the_images_of_another_picture(
     camera: Camera, source: HandSource, tmp_path: Path
 ) -> None:
-    class OneName(Numbered):
-        """Paths that differ only after the last dot, so all have the same ``.mjpeg``."""
-
-        def next_path(self) -> Path:
-            return self.directory / f"scan_1.5deg_{self.number}"
-
-    camera.single_files = OneName(tmp_path)
+    images = tmp_path / "0.mjpeg"  # its 0.h5 was moved away
+    images.write_bytes(jpeg(7))
+    camera.single_files = Numbered(tmp_path)
     acquisition = camera.acquire()
     source.send(jpeg(0))
-    source.send(jpeg(1))
     camera.stop()
     assert acquisition.done.wait(90)
     assert lost(camera) == {"not written": 1}
-    names = sorted(file.name for file in tmp_path.iterdir())
-    assert names == ["scan_1.5deg_0", "scan_1.mjpeg"]
-    assert (tmp_path / "scan_1.mjpeg").read_bytes() == jpeg(0)
+    assert list(tmp_path.iterdir()) == [images]
+    assert images.read_bytes() == jpeg(7)
+
+
+def test_single_files_with_a_dot_in_their_names_have_images_of_their_own(
+    camera: Camera, source: HandSource, tmp_path: Path
+) -> None:
+    class Dotted(Numbered):
+        def next_path(self) -> Path:
+            return self.directory / f"scan_1.5deg_{self.number}"
+
+    camera.single_files = Dotted(tmp_path)
+    acquisition = camera.acquire(2)
+    source.send(jpeg(0))
+    source.send(jpeg(1))
+    assert acquisition.done.wait(90)
+    assert lost(camera) == {}
+    for number in range(2):
+        assert (tmp_path / f"scan_1.5deg_{number}.mjpeg").read_bytes() == jpeg(number)
 
 
 def test_closing_keeps_what_has_arrived(source: HandSource, tmp_path: Path) -> None:

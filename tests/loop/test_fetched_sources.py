@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 
+import httpx
 import numpy as np
 import psutil
 import pytest
@@ -140,6 +141,25 @@ def test_silent_camera_is_said_by_the_face(camera: Camera, monkeypatch: pytest.M
     try:
         with pytest.raises(HardwareError, match="503"):
             fetch_snapshot(f"http://127.0.0.1:{server.port}")
+    finally:
+        server.close()
+
+
+@pytest.mark.parametrize("path", ["/jpg/image.cgi", "/mjpg/video.cgi"])
+def test_a_camera_that_does_not_start_answers_503_with_the_reason(
+    camera: Camera, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise HardwareError("camera7: connection refused")
+
+    monkeypatch.setattr(camera.source, "start", fail)
+    server = HttpServer(video_app(camera))
+    try:
+        answer = httpx.get(f"http://127.0.0.1:{server.port}{path}")
+        assert (answer.status_code, answer.text) == (503, "camera7: connection refused\n")
+        camera.close()
+        answer = httpx.get(f"http://127.0.0.1:{server.port}{path}")
+        assert (answer.status_code, answer.text) == (503, "camera: it is closed\n")
     finally:
         server.close()
 

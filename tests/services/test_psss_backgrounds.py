@@ -15,7 +15,7 @@ from support.psss_old_client import PsssProcessingClient
 from support.psss_scripted import COLUMNS, PICTURE, ROWS, ScriptedSource
 from support.waiting import until
 
-from skywright.errors import ConfigError
+from skywright.errors import ConfigError, DataError
 from skywright.instruments.psss.background import DATASET, History, uploaded
 from skywright.instruments.psss.endpoints import rest as psss_rest
 from skywright.instruments.psss.endpoints.service import Service
@@ -161,6 +161,9 @@ def test_odd_files_in_the_history_are_left_out(tmp_path: Path) -> None:
     assert history.list() == [kept]
     with pytest.raises(ConfigError, match="null"):
         history.read_file("a\0b", DATASET, "")
+    (tmp_path / "loop.h5").symlink_to(tmp_path / "loop.h5")
+    with pytest.raises(DataError, match=r"loop\.h5: cannot be read"):
+        history.read_file("loop.h5", DATASET, "")
 
 
 def test_a_large_upload_holds_up_nothing(

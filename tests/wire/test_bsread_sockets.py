@@ -17,7 +17,7 @@ from support.waiting import until
 from skywright.errors import ConfigError
 from skywright.processes.ports import free_port
 from skywright.wire.bsread import Decoder, Encoder
-from skywright.wire.bsread_sockets import QUEUE_BYTES, Receiver, Sender
+from skywright.wire.bsread_sockets import QUEUE_BYTES, Receiver, Sender, tcp_address
 
 LIMIT_S = 120.0
 LOCAL = "tcp://127.0.0.1:0"
@@ -280,6 +280,17 @@ def test_addresses_that_zmq_does_not_take():
         Sender(f"tcp://127.0.0.1:{taken.port}")
     assert psutil.Process().num_fds() == descriptors
     taken.close()
+
+
+@pytest.mark.parametrize("host", ["::1", "[::1]", "::"])
+def test_ipv6(host):
+    sender = Sender(tcp_address(host, 0))
+    receiver = Receiver(f"tcp://[::1]:{sender.port}")
+    try:
+        connected(sender, receiver)
+    finally:
+        receiver.close()
+        sender.close()
 
 
 def test_a_frame_longer_than_allowed_is_not_taken():

@@ -1,6 +1,7 @@
 """A Dask cluster that analyzes whole blocks."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -28,6 +29,9 @@ def cluster(address: str) -> Iterator[Submit]:
     """
     try:
         import dask
+
+        # Read by the import that follows; else each start and end is reported in many lines
+        dask.config.update_defaults({"logging": {"distributed": "warning"}})
         from distributed import Client, LocalCluster
     except ImportError as error:
         raise ConfigError(f"Dask is not installed ({error}); install skywright[dask]") from error
@@ -37,11 +41,13 @@ def cluster(address: str) -> Iterator[Submit]:
     if address == "local":
         with (
             no_warning,
+            # Its page needs a port although nobody looks at it; 8787 may be taken
             LocalCluster(
-                n_workers=os.cpu_count(), threads_per_worker=1, dashboard_address=None
+                n_workers=os.cpu_count(), threads_per_worker=1, dashboard_address="127.0.0.1:0"
             ) as here,
             Client(here) as client,
         ):
+            client.run(_ignore_interrupts)
             yield partial(client.submit, pure=False)
         return
     try:
@@ -50,3 +56,8 @@ def cluster(address: str) -> Iterator[Submit]:
         raise ConfigError(f"no Dask scheduler at {address}: {error}") from error
     with no_warning, client:
         yield partial(client.submit, pure=False)
+
+
+def _ignore_interrupts() -> None:
+    """Ignore Ctrl-C, which goes to all processes of a terminal: the first one decides what ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

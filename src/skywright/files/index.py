@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from skywright.closing import Closing
 from skywright.errors import DataError
+from skywright.files.beside import beside
 from skywright.files.columns import Column, ColumnReader, ColumnWriter
 
 IDENTITY = "/entry/index/identity"
@@ -31,7 +32,7 @@ READ_GAP_BYTES = 4096
 
 def files_path(path: Path) -> Path:
     """Return the path of the list of files that belongs to an index."""
-    return path.with_suffix(".files.h5")
+    return beside(path, ".files.h5")
 
 
 class IndexWriter:

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 from skywright.waiting import pause
@@ -52,10 +53,11 @@ def default_signal_handling() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def call_on_end_signal(call: Callable[[], object]) -> None:
+def call_on_end_signal(call: Callable[[], object], *, once: bool = False) -> None:
     """Call `call` in a thread of its own on SIGTERM and on SIGINT.
 
-    Call it from the main thread only.
+    Call it from the main thread only. With `once`, a second signal is a `KeyboardInterrupt`: what
+    `call` ends may hang.
 
     Python runs a signal handler in the main thread, between any two of its instructions. A handler
     that sets a `threading.Event` waits for ever if the main thread holds the lock of that event
@@ -69,9 +71,15 @@ def call_on_end_signal(call: Callable[[], object]) -> None:
             signals.get()
             call()
 
+    def handle(received: int, _frame: FrameType | None) -> None:
+        if once:
+            for number in END_SIGNALS:
+                signal.signal(number, signal.default_int_handler)
+        signals.put(received)
+
     threading.Thread(target=call_on_each_signal, name="end signals", daemon=True).start()
     for number in END_SIGNALS:
-        signal.signal(number, lambda received, _frame: signals.put(received))
+        signal.signal(number, handle)
 
 
 def stop_event() -> "asyncio.Event":

@@ -56,6 +56,11 @@ SLICE_S = 0.05
 """Longest time that waiting to send holds up `Sender.close`."""
 
 
+def tcp_address(host: str, port: int) -> str:
+    """Return zmq's address of a host and port; an IPv6 address of a host may lack its brackets."""
+    return f"tcp://[{host.strip('[]')}]:{port}" if ":" in host else f"tcp://{host}:{port}"
+
+
 class Receiver:
     """Takes whole messages from one sender; zmq connects, and connects again, by itself.
 
@@ -100,7 +105,7 @@ class Receiver:
         self._socket.set(zmq.RCVHWM, RECEIVED_MARK)
         self._socket.set(zmq.MAXMSGSIZE, frame_bytes_max)
         self._socket.set(zmq.LINGER, 0)
-        _keep_alive(self._socket)
+        _prepare(self._socket, address)
         if kind == "sub":
             self._socket.set(zmq.SUBSCRIBE, b"")
         try:
@@ -232,7 +237,7 @@ class Sender:
         self._socket.set(zmq.SNDHWM, self._mark if self._pub else PUSHED_MARK)
         self._socket.set(zmq.SNDBUF, SYSTEM_BUFFER_BYTES)
         self._socket.set(zmq.LINGER, int(1e3 * linger_s))
-        _keep_alive(self._socket)
+        _prepare(self._socket, address)
         if self._pub:
             # So that sending raises zmq.Again when the queue of a reader is full
             self._socket.set(zmq.XPUB_NODROP, 1)
@@ -513,8 +518,10 @@ class _Readers:
         self._events.close()
 
 
-def _keep_alive(own: zmq.Socket[Any]) -> None:
-    """Let the system find out that a peer's machine is gone, in half a minute."""
+def _prepare(own: zmq.Socket[Any], address: str) -> None:
+    """Let a socket take IPv6 where asked, and find out in half a minute that a peer is gone."""
+    # Not for names: zmq then takes only the first address, and "localhost" may be ::1 and 127.0.0.1
+    own.set(zmq.IPV6, "://[" in address)
     own.set(zmq.TCP_KEEPALIVE, 1)
     own.set(zmq.TCP_KEEPALIVE_IDLE, 10)
     own.set(zmq.TCP_KEEPALIVE_INTVL, 5)

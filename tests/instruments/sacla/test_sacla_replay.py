@@ -2,6 +2,9 @@
 
 import itertools
 import json
+import multiprocessing
+import os
+import signal
 from types import SimpleNamespace
 
 import h5py
@@ -13,11 +16,13 @@ from sacla_plain import ROIS, assert_same, plain_replay
 from skywright.cli import main
 from skywright.errors import ConfigError, HardwareError
 from skywright.files import columns
+from skywright.instruments.sacla import live
 from skywright.instruments.sacla.regions import polygon_mask
 from skywright.instruments.sacla.replay_file import ReplayFile
 from skywright.instruments.sacla.replay_writer import record_replay
 from skywright.instruments.sacla.sources.sim import SimSource
 from skywright.instruments.sacla.twin import Beamline, TwinSettings
+from skywright.processes.lifecycle import END_SIGNALS
 
 
 @pytest.fixture(name="run")
@@ -385,6 +390,37 @@ def test_a_recording_that_is_interrupted_can_be_replayed(tmp_path):
     source.close()
     with ReplayFile(out) as file:
         assert file.info.grid.count_below(file.info.grid.last + 1) == 20
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_live_reports_what_it_found_when_it_is_interrupted(capfd, monkeypatch, number):
+    class Interrupted(live.LiveShots):
+        """Gets the signal with its workers, as from a terminal, after 200 records."""
+
+        seen = 0
+
+        def _take(self, record):
+            self.seen += 1
+            if self.seen == 200:
+                workers = [each.pid for each in multiprocessing.active_children()]
+                assert workers
+                for process in (os.getpid(), *(workers if number == signal.SIGINT else ())):
+                    os.kill(process, number)
+            super()._take(record)
+
+    monkeypatch.setattr(live, "LiveShots", Interrupted)
+    before = [signal.getsignal(each) for each in END_SIGNALS]
+    try:
+        with pytest.raises(SystemExit) as ended:
+            main(["sacla", "live", "--bins=-2:3:6", "--json"])
+    finally:
+        for each, handler in zip(END_SIGNALS, before, strict=True):
+            signal.signal(each, handler)
+    out, err = capfd.readouterr()
+    assert (ended.value.code or 0, err) == (0, "")
+    counts = json.loads(out)["counts"]
+    assert counts["records"] >= 199
+    assert "images_lost" not in counts
 
 
 def small_source():

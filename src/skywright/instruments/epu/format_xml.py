@@ -4,6 +4,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from lxml import etree
@@ -84,6 +85,8 @@ def format_file(path: Path, dry_run: bool = False, backup: bool = False) -> bool
             file.flush()
             os.fsync(file.fileno())
         shutil.copymode(target, temporary)
+        with suppress(PermissionError):  # only root may give a file to somebody else
+            os.chown(temporary, target.stat().st_uid, target.stat().st_gid)
         Path(temporary).replace(target)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

@@ -19,6 +19,7 @@ from skywright.acquire.newest import NewestQueue
 from skywright.acquire.owner import Owner
 from skywright.acquire.recorder import Recorder
 from skywright.errors import DataError
+from skywright.files.beside import beside
 from skywright.instruments.loop.capture import Picture, PictureLayout
 from skywright.instruments.loop.sources import Source, SourceFrame
 
@@ -85,7 +86,7 @@ class SingleFileRecorder(Recorder[Picture, Picture]):
         if files is None or result.image is None:
             return
         path = files.next_path()
-        mjpeg = path.with_suffix(".mjpeg")
+        mjpeg = beside(path, ".mjpeg")
         # One that exists belongs to another picture
         created = (path,) if mjpeg.exists() else (path, mjpeg)
         if error := self.start(path, count=1):

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from skywright.acquire.recorder import Layout
 from skywright.files.areadetector import ATTRIBUTES, TIME_STAMP, UNIQUE_ID, ImageWriter
+from skywright.files.beside import beside
 from skywright.files.columns import Column, ColumnWriter
 from skywright.instruments.loop.sources import SourceFrame
 
@@ -74,7 +75,7 @@ class PictureFile:
         self.path = path
         self.shape = shape
         self._rejected: ColumnWriter | None = None
-        self._mjpeg = path.with_suffix(".mjpeg").open("xb", buffering=0)
+        self._mjpeg = beside(path, ".mjpeg").open("xb", buffering=0)
         try:
             self._images = ImageWriter(path, shape, np.uint8, "frame number of the source", _EXTRA)
         except BaseException:
@@ -118,7 +119,7 @@ class PictureFile:
     def reject(self, frame: SourceFrame, cause: str, shape: tuple[int, ...] = (0, 0)) -> None:
         """Keep the bytes of a picture that cannot be part of the recording, and say why."""
         if self._rejected is None:
-            path = self.path.with_suffix(".rejected.h5")
+            path = beside(self.path, ".rejected.h5")
             self._rejected = ColumnWriter(path, _REJECTED, Column(REJECTED_IDENTITY, "<i8"))
         with self._appended_to_mjpeg(frame) as (offset, size):
             values = (frame.time, offset, size, CAUSES.index(cause), *shape[:2])

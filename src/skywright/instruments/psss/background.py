@@ -1,6 +1,7 @@
 """Backgrounds that are recorded from pulses or read from a file, and the history of their use."""
 
 import logging
+import os
 import re
 import threading
 import time
@@ -187,7 +188,8 @@ class History:
             raise ConfigError(f"{path}: this service has no directory of backgrounds")
         root = self.directory.resolve()
         try:
-            file = (root / path).resolve()
+            # Path.resolve would raise an error for a link that leads to itself
+            file = Path(os.path.realpath(root / path))
         except ValueError as error:
             raise ConfigError(f"{path!r}: {error}") from error
         if not file.is_relative_to(root):

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from skywright.acquire.image_layout import Image, ImageLayout
 from skywright.acquire.recorder import Layout
 from skywright.files.areadetector import ATTRIBUTES
+from skywright.files.beside import beside
 from skywright.files.columns import Column, ColumnWriter
 from skywright.instruments.psss.processing import AxisUnit, FitStatus
 from skywright.instruments.psss.results import Result, background_applied, picture_of
@@ -251,7 +252,7 @@ class SpectraFile:
 
 def settings_path(path: Path) -> Path:
     """Return the path of the file of settings that belongs to a file of spectra."""
-    return path.with_suffix(".settings.h5")
+    return beside(path, ".settings.h5")
 
 
 def settings_columns(width: int) -> tuple[Column, ...]:

@@ -27,7 +27,7 @@ from skywright.processes.ports import port_number
 from skywright.wire.bsread import Decoder, Encoder, RawChannel
 from skywright.wire.bsread_channel import encode_timestamp
 from skywright.wire.bsread_compression import COMPRESSIONS, Compression
-from skywright.wire.bsread_sockets import QUEUE_BYTES, Sender
+from skywright.wire.bsread_sockets import QUEUE_BYTES, Sender, tcp_address
 
 SET_HELP = (
     "any setting of skywright.instruments.psss.twin.InstrumentSettings, such as bandwidth_ev=20"
@@ -159,7 +159,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     log_to_stderr(args.verbose)
     try:
         source = _source(args)
-        sender = Sender(f"tcp://{args.host}:{args.port}", args.kind, queue_bytes=args.queue_bytes)
+        address = tcp_address(args.host, args.port)
+        sender = Sender(address, args.kind, queue_bytes=args.queue_bytes)
     except ConfigError as error:
         sys.stderr.write(f"{error}\n")
         return 2

@@ -152,7 +152,11 @@ def live(
     equipment: EquipmentOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Analyze shots while they come."""
+    """Analyze shots while they come.
+
+    It ends with the source, after --shots, or on Ctrl-C or SIGTERM, and reports what it found. A
+    second Ctrl-C ends it without a report.
+    """
     import logging
     from contextlib import nullcontext
 
@@ -161,6 +165,7 @@ def live(
     from skywright.instruments.sacla.live import LiveShots
     from skywright.instruments.sacla.regions import parse_region
     from skywright.instruments.sacla.report import check_writable, parse_bins
+    from skywright.processes.lifecycle import call_on_end_signal
 
     regions, edges = [parse_region(text) for text in roi or []], parse_bins(bins)
     if images is not None:
@@ -176,6 +181,7 @@ def live(
             analysis = LiveShots(
                 shots_source, regions, edges, window, workers, binned_by=binned_by, submit=submit
             )
+            call_on_end_signal(analysis.stop, once=True)
             try:
                 report = analysis.run(shots, logging.getLogger(__name__).warning)
             finally:

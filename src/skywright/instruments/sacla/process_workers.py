@@ -2,6 +2,7 @@
 
 import logging
 import pickle
+import signal
 from collections import Counter, deque
 from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
@@ -318,6 +319,8 @@ def _reap(process: BaseProcess, patience_s: float) -> None:
 
 def _work(end: Connection, analyses: Analyses, frames: Frames) -> None:
     """Answer tasks until the other end is closed."""
+    # Ctrl-C goes to all processes of a terminal; the one that gives the tasks still needs answers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     return_large_arrays()
     try:
         worker = Worker(analyses, frames)
@@ -335,7 +338,7 @@ def _work(end: Connection, analyses: Analyses, frames: Frames) -> None:
             for part in (answer.parts or {}).items():
                 send_large(end, part)
             end.send(replace(answer, parts=None))
-    except (EOFError, BrokenPipeError, ConnectionResetError, KeyboardInterrupt):
+    except (EOFError, BrokenPipeError, ConnectionResetError):
         pass
     except SkywrightError as error:
         end.send(error)

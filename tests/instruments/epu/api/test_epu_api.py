@@ -486,12 +486,13 @@ def test_an_image_that_cannot_be_read_is_not_found(database: Database, tmp_path:
     second = data.index(b"IDAT", data.index(b"IDAT") + 4)
     data[second : second + 4] = b"\x01\x02\x03\x04"
     (tmp_path / "damaged.png").write_bytes(data)
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
     app = create_app(database, path_map={"Z:\\visit": tmp_path, "Y:": Path("/")})
     with TestClient(app) as client:
         client.post("/acquisitions", json={"uuid": "a", "name": "n"})
         long = f"Z:\\visit\\{300 * 'x'}"
         client.post("/acquisitions/a/grids", json={"uuid": "g", "name": "n", "atlas_dir": long})
-        for path in ("Z:\\visit\\damaged.png", f"{long}.mrc", "Y:\\"):
+        for path in ("Z:\\visit\\damaged.png", "Z:\\visit\\loop\\a.mrc", f"{long}.mrc", "Y:\\"):
             body = {"uuid": "s", "gridsquare_id": "1", "image_path": path}
             client.post("/grids/g/gridsquares", json=body)
             assert client.get("/gridsquares/s/gridsquare_image").status_code == 404, path

@@ -1,6 +1,7 @@
 """Routes that give the image of an atlas or a square as PNG."""
 
 import io
+import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -60,8 +61,9 @@ def _local(service: Service, path: str | None) -> Path | None:
     mapped = map_path(path, {prefix: str(root) for prefix, root in service.path_map.items()})
     if mapped is None:
         return None
-    place = Path(mapped).resolve()
-    # The path came with a request: it must not lead out of the mapped directories.
+    # The path came with a request: it must not lead out of the mapped directories. Path.resolve
+    # would raise an error for a link that leads to itself.
+    place = Path(os.path.realpath(mapped))
     roots = [root.resolve() for root in service.path_map.values()]
     return place if any(place.is_relative_to(root) for root in roots) else None
 

@@ -12,9 +12,10 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from skywright.acquire.newest import NewestQueue
-from skywright.errors import DataError
+from skywright.errors import DataError, SkywrightError
 from skywright.instruments.loop.camera import Camera
 from skywright.instruments.loop.picture import DECODE_ERRORS
 from skywright.instruments.loop.sources import SourceFrame
@@ -41,7 +42,8 @@ def video_app(camera: Camera, guard: Guard | None = None) -> Starlette:
 
     Also without ``/axis-cgi``. ``camera`` may be 1 or absent; other arguments have no effect.
     JPEG files of the camera go out as they are unless another size or compression is asked for.
-    Without a `guard` everybody may look.
+    Without a `guard` everybody may look. If the camera does not start, or has just been closed, the
+    answer is 503 with the reason.
     """
 
     async def hello(request: Request) -> Response:
@@ -61,8 +63,7 @@ def video_app(camera: Camera, guard: Guard | None = None) -> Starlette:
 
     async def video(request: Request) -> Response:
         form = Form.model_validate(dict(request.query_params))
-        kind = f"multipart/x-mixed-replace; boundary={BOUNDARY}"
-        return StreamingResponse(_stream(camera, form), media_type=kind)
+        return _Video(await anyio.to_thread.run_sync(camera.subscribe), form)
 
     def guarded(endpoint: Endpoint) -> Endpoint:
         async def answer(request: Request) -> Response:
@@ -78,7 +79,8 @@ def video_app(camera: Camera, guard: Guard | None = None) -> Starlette:
     for root in ("/axis-cgi", ""):
         paths |= {f"{root}/jpg/image.cgi": image, f"{root}/mjpg/video.cgi": video}
     routes = [Route(path, guarded(endpoint)) for path, endpoint in paths.items()]
-    return Starlette(routes=routes, exception_handlers={ValidationError: _refuse})
+    handlers = {ValidationError: _refuse, SkywrightError: _unavailable}
+    return Starlette(routes=routes, exception_handlers=handlers)
 
 
 class Form(BaseModel):
@@ -123,21 +125,36 @@ async def _refuse(request: Request, error: Exception) -> Response:
     return PlainTextResponse(f"{first['loc'][0]}={first['input']}: {first['msg']}\n", 400)
 
 
-async def _stream(camera: Camera, form: Form) -> AsyncIterator[bytes]:
-    subscription = await anyio.to_thread.run_sync(camera.subscribe)
+async def _unavailable(request: Request, error: Exception) -> Response:
+    return PlainTextResponse(f"{error}\n", 503)
+
+
+class _Video(StreamingResponse):
+    """All pictures of a subscription, which ends with the response."""
+
+    def __init__(self, subscription: NewestQueue[SourceFrame], form: Form) -> None:
+        kind = f"multipart/x-mixed-replace; boundary={BOUNDARY}"
+        super().__init__(_parts(subscription, form), media_type=kind)
+        self._subscription = subscription
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await _end(self._subscription)
+
+
+async def _parts(subscription: NewestQueue[SourceFrame], form: Form) -> AsyncIterator[bytes]:
     period = 1.0 / form.fps if form.fps else 0.0
     due = 0.0
-    try:
-        while True:
-            frame = await anyio.to_thread.run_sync(subscription.get, POLL_S)
-            now = time.monotonic()
-            if frame is None or now < due:
-                continue
-            due = max(due + period, now)
-            data = await anyio.to_thread.run_sync(form.encode, frame)
-            yield encode_part(data, frame.time)
-    finally:
-        await _end(subscription)
+    while True:
+        frame = await anyio.to_thread.run_sync(subscription.get, POLL_S)
+        now = time.monotonic()
+        if frame is None or now < due:
+            continue
+        due = max(due + period, now)
+        data = await anyio.to_thread.run_sync(form.encode, frame)
+        yield encode_part(data, frame.time)
 
 
 async def _end(subscription: NewestQueue[SourceFrame]) -> None:

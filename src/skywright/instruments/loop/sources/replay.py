@@ -12,6 +12,7 @@ from PIL import Image
 from skywright.acquire.pacing import PacedSource
 from skywright.errors import ConfigError, DataError
 from skywright.files.areadetector import IMAGE
+from skywright.files.beside import beside
 from skywright.files.hdf5 import open_hdf5, read_rows
 from skywright.instruments.loop.capture import JPEG_OFFSET, JPEG_SIZE
 from skywright.instruments.loop.picture import picture_size, read_file
@@ -94,7 +95,7 @@ def _hdf5(path: Path, dataset: str | None) -> tuple[int, Fetch, tuple[int, int]]
             f"{path}: {found.name} is {found.shape} {found.dtype}, expected (N, H, W) uint8 or "
             "(N, H, W, 3)"
         )
-    mjpeg = path.with_suffix(".mjpeg")
+    mjpeg = beside(path, ".mjpeg")
     size = int(found.shape[2]), int(found.shape[1])
     if mjpeg.exists() and JPEG_OFFSET in file:
         return len(found), _from_mjpeg(file, found, mjpeg), size

@@ -11,7 +11,7 @@ import orjson
 from skywright.instruments.psss.results import Result
 from skywright.instruments.psss.service_statistics import ServiceStatistics
 from skywright.wire.bsread import ChannelValue, Encoder
-from skywright.wire.bsread_sockets import QUEUE_BYTES, Sender
+from skywright.wire.bsread_sockets import QUEUE_BYTES, Sender, tcp_address
 
 Names = Literal["readme", "1.8", "both"]
 NAMES: tuple[Names, ...] = ("readme", "1.8", "both")
@@ -76,14 +76,13 @@ class StreamEndpoint:
         self._statistics = statistics
         self._missing: dict[str, ChannelValue] = {}
         self._delays_ms: deque[float] = deque(maxlen=DELAYS_KEPT)
-        address = "*" if host == "0.0.0.0" else host
-        self._sender = Sender(f"tcp://{address}:{port}", kind, queue_bytes=queue_bytes)
+        self._sender = Sender(tcp_address(host, port), kind, queue_bytes=queue_bytes)
         self._encoder = Encoder()
         self._images: Sender | None = None
         self._image_encoder = Encoder()
         if image_port is not None:
             try:
-                address = f"tcp://{address}:{image_port}"
+                address = tcp_address(host, image_port)
                 self._images = Sender(address, kind, queue_bytes=queue_bytes)
             except BaseException:
                 self._sender.close()

@@ -1,0 +1,22 @@
+"""Name the files that belong to a recording and lie beside it."""
+
+from pathlib import Path
+
+_ENDINGS = frozenset((".h5", ".hdf5"))
+
+
+def beside(path: Path, ending: str) -> Path:
+    """Return the path of a file that belongs to a recording.
+
+    The ending takes the place of one of HDF5's own. Any other ending is a part of the name, so that
+    ``run_0.1`` and ``run_0.2`` have files of their own.
+
+    Parameters
+    ----------
+    path
+        Path of the recording.
+    ending
+        Ending of the file beside it, such as ``.mjpeg``.
+    """
+    name = path.stem if path.suffix in _ENDINGS else path.name
+    return path.with_name(name + ending)
