@@ -272,10 +272,14 @@ class Panoseti(GuardedDevice):
         )
 
     def _begin(self) -> None:
+        # A session that was killed, or a plan that was aborted in its cleanup, has not ended its
+        # tracking. What still waits for that must not take its end for a loss of the IOC.
+        self._ended.set()
         self.is_lost, self._known = False, {}
         self.connect()
         for signal in (*self._counts.values(), *self._newest):
             signal.wait_for_connection(timeout=5.0)
+        self._put(self.plugin.capture, 0)
         name = f"{self.name}-{time.time_ns()}"
         for signal, value in self.plugin.settings(self.assets, name):
             self._put(signal, value)
