@@ -115,14 +115,20 @@ def in_run(body: Body, md: Mapping[str, Any], uids: list[str]) -> MsgGenerator[A
     """
     uids.append((yield from bps.open_run(dict(md))))
 
+    # A checkpoint at the end: after a pause in a cleanup nothing of the run is repeated outside it.
     def close(error: Exception) -> MsgGenerator[None]:
         if isinstance(error, RunEngineControlException):
             yield from bps.close_run(exit_status=getattr(error, "exit_status", "abort"))
         else:
             yield from bps.close_run(exit_status="fail", reason=str(error))
+            yield from bps.checkpoint()
+
+    def end() -> MsgGenerator[None]:
+        yield from bps.checkpoint()
+        yield from bps.close_run()
 
     plan = with_device_errors(body())
-    return (yield from bpp.contingency_wrapper(plan, except_plan=close, else_plan=bps.close_run))
+    return (yield from bpp.contingency_wrapper(plan, except_plan=close, else_plan=end))
 
 
 def collect_new_rows(stream: Any, name: str) -> MsgGenerator[None]:

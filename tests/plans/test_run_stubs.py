@@ -3,6 +3,7 @@
 import threading
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
@@ -157,3 +158,30 @@ def test_slow_reports_are_part_of_the_seconds_of_a_plan(
     engine(plan())
     # Three streams at most: the report at the end of the time, and the last one.
     assert 60.0 < reports[-1] < 60.0 + 2 * 3 * 0.1 + 0.01
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_pause_in_the_cleanup_after_a_run_repeats_nothing_of_the_run(
+    RE: RunEngine, documents: dict[str, list[dict[str, Any]]], fails: bool
+) -> None:
+    motor = Signal(name="motor", value=0)
+    uids: list[str] = []
+    sets: list[int] = []
+    motor.subscribe(lambda value, **_: sets.append(value), run=False)
+
+    def body() -> MsgGenerator[None]:
+        yield from bps.checkpoint()
+        yield from bps.abs_set(motor, 1, wait=True)
+        yield from bps.trigger_and_read([motor])
+        if fails:
+            raise HardwareError("no light")
+
+    def plan() -> MsgGenerator[None]:
+        with suppress(HardwareError):
+            yield from bpp.finalize_wrapper(in_run(body, {}, uids), bps.pause)
+
+    with pytest.raises(RunEngineInterrupted):
+        RE(plan(), lambda name, doc: documents[name].append(doc))
+    RE.resume()
+    assert sets == [1]
+    assert [stop["exit_status"] for stop in documents["stop"]] == ["fail" if fails else "success"]
