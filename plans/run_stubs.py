@@ -10,7 +10,7 @@ from typing import Any
 import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
 import numpy as np
-from bluesky.utils import FailedStatus, MsgGenerator, RunEngineControlException
+from bluesky.utils import FailedStatus, Msg, MsgGenerator, RunEngineControlException
 
 from skywright.errors import HardwareError, SkywrightError
 
@@ -144,7 +144,37 @@ def collect_new_rows(stream: Any, name: str) -> MsgGenerator[None]:
     name
         Of the event stream.
     """
-    yield from bpp.rewindable_wrapper(bps.collect(stream, name=name), False)
+    if (yield Msg("rewindable", None, None)) is False:
+        yield from bps.collect(stream, name=name)
+        return
+
+    # `bluesky.preprocessors.rewindable_wrapper` leaves the engine unable to repeat anything, in all
+    # later plans too, when the plan is aborted between its messages.
+    def unrepeated() -> MsgGenerator[None]:
+        yield Msg("rewindable", None, False)
+        yield from bps.collect(stream, name=name)
+
+    yield from bpp.finalize_wrapper(unrepeated(), repeatable)
+
+
+def repeatable() -> MsgGenerator[None]:
+    """Let the engine repeat messages after a pause."""
+    yield Msg("rewindable", None, True)
+
+
+def begun_repeatable(plan: MsgGenerator[Any]) -> MsgGenerator[Any]:
+    """Run a plan with an engine that repeats messages after a pause; a preprocessor of the engine.
+
+    A plan that was halted may have left it otherwise. What a pause cuts off, such as the wait for
+    the end of an exposure, would then be left out on resume, and an event have the values before.
+    """
+
+    def begun() -> MsgGenerator[Any]:
+        yield from repeatable()
+        return (yield from plan)
+
+    # Not a generator function, so that a session does not take it for a plan.
+    return begun()
 
 
 def report_for(

@@ -20,7 +20,7 @@ from plans import run_stubs
 from plans.panoseti.runs import observe
 from plans.pictures import watch_camera
 from plans.psss.spectrum import acquire_spectra
-from plans.run_stubs import in_run, until_done
+from plans.run_stubs import begun_repeatable, in_run, until_done
 from skywright.errors import HardwareError
 
 
@@ -185,3 +185,50 @@ def test_a_pause_in_the_cleanup_after_a_run_repeats_nothing_of_the_run(
     RE.resume()
     assert sets == [1]
     assert [stop["exit_status"] for stop in documents["stop"]] == ["fail" if fails else "success"]
+
+
+@pytest.mark.parametrize("number", range(1, 6))
+@pytest.mark.parametrize("ending", ["abort", "stop", "resume"])
+def test_after_a_pause_at_any_message_of_a_collect_the_engine_can_repeat_messages(
+    RE: RunEngine, number: int, ending: str
+) -> None:
+    commands: list[str] = []
+
+    def pause(msg: Msg) -> None:
+        if commands or msg.command == "rewindable":
+            commands.append(msg.command)
+            if len(commands) == number:
+                RE.loop.call_soon(lambda: RE.loop.create_task(RE._request_pause_coro()))
+
+    RE.msg_hook = pause
+    camera = FakeRows("camera")
+    with pytest.raises(RunEngineInterrupted):
+        RE(watch_camera(camera, 1.0))
+    RE.msg_hook = None
+    getattr(RE, ending)()
+    assert RE.rewindable
+
+
+def test_a_plan_after_one_that_was_halted_in_a_collect_can_repeat_messages(RE: RunEngine) -> None:
+    def halted() -> MsgGenerator[None]:
+        yield Msg("rewindable", None, False)
+        yield from bps.checkpoint()
+        yield from bps.pause()
+
+    motor = Signal(name="motor", value=0)
+    sets: list[int] = []
+    motor.subscribe(lambda value, **_: sets.append(value), run=False)
+
+    def interrupted() -> MsgGenerator[None]:
+        yield from bps.checkpoint()
+        yield from bps.abs_set(motor, len(sets), wait=True)
+        yield from bps.pause()
+
+    RE.preprocessors.append(begun_repeatable)
+    with pytest.raises(RunEngineInterrupted):
+        RE(halted())
+    RE.halt()
+    with pytest.raises(RunEngineInterrupted):
+        RE(interrupted())
+    RE.resume()
+    assert len(sets) == 2
