@@ -4,7 +4,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import bluesky.plan_stubs as bps
@@ -129,6 +129,29 @@ def in_run(body: Body, md: Mapping[str, Any], uids: list[str]) -> MsgGenerator[A
 
     plan = with_device_errors(body())
     return (yield from bpp.contingency_wrapper(plan, except_plan=close, else_plan=end))
+
+
+def trigger_and_read(
+    devices: Sequence[Any], needed: str, name: str = PRIMARY
+) -> MsgGenerator[dict[str, Any]]:
+    """Make an event of devices and return its readings, those of the first device in any case.
+
+    After a pause within a reading the engine reads again for the event, and the answer of bluesky's
+    stub lacks that reading.
+
+    Parameters
+    ----------
+    devices
+        The devices.
+    needed
+        A data key of the first one.
+    name
+        Of the event stream.
+    """
+    reading = dict((yield from bps.trigger_and_read(devices, name=name)))
+    if needed not in reading:
+        reading |= yield from bps.read(devices[0])
+    return reading
 
 
 def collect_new_rows(stream: Any, name: str) -> MsgGenerator[None]:

@@ -1,5 +1,6 @@
 """Runs of plans: what the stop document says, and several that are open at the same time."""
 
+import asyncio
 import threading
 from collections import defaultdict
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from plans import run_stubs
 from plans.panoseti.runs import observe
 from plans.pictures import watch_camera
 from plans.psss.spectrum import acquire_spectra
-from plans.run_stubs import begun_repeatable, in_run, until_done
+from plans.run_stubs import begun_repeatable, in_run, trigger_and_read, until_done
 from skywright.errors import HardwareError
 
 
@@ -232,3 +233,26 @@ def test_a_plan_after_one_that_was_halted_in_a_collect_can_repeat_messages(RE: R
         RE(interrupted())
     RE.resume()
     assert len(sets) == 2
+
+
+def test_a_pause_within_the_first_reading_leaves_the_answer_complete(RE: RunEngine) -> None:
+    detector, motor = Signal(name="detector", value=7), Signal(name="motor", value=0)
+    describe = detector.describe
+
+    async def pausing() -> dict[str, Any]:
+        RE.loop.create_task(RE._request_pause_coro())
+        detector.describe = describe
+        await asyncio.sleep(60)
+        raise AssertionError("the pause cancels the description")
+
+    detector.describe = pausing
+    answers: list[dict[str, Any]] = []
+
+    def body() -> MsgGenerator[None]:
+        yield from bps.checkpoint()
+        answers.append((yield from trigger_and_read([detector, motor], "detector")))
+
+    with pytest.raises(RunEngineInterrupted):
+        RE(in_run(body, {}, []))
+    RE.resume()
+    assert answers[0]["detector"]["value"] == 7
