@@ -147,6 +147,18 @@ class Setting(EpicsSignalWithRBV):
 
         return run_ioc_task(self, work)
 
+    def read(self) -> dict[str, Any]:
+        """Read the value.
+
+        Raises
+        ------
+        HardwareError
+            If the IOC is lost.
+        """
+        with ioc_errors(self.root):
+            reading: dict[str, Any] = super().read()
+            return reading
+
     def _check_choice(self, value: Any) -> None:
         choices = self.enum_strs
         if choices and value not in choices and value not in range(len(choices)):

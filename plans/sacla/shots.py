@@ -11,7 +11,13 @@ from bluesky.protocols import Movable, Readable
 from bluesky.utils import MsgGenerator
 
 from plans.checks import MOTOR, check_devices, finite, whole
-from plans.run_stubs import PRIMARY, start_metadata, trigger_and_read, until_done
+from plans.run_stubs import (
+    PRIMARY,
+    start_metadata,
+    trigger_and_read,
+    until_done,
+    with_device_errors,
+)
 from plans.sacla import stubs
 from skywright.errors import ConfigError
 from skywright.instruments.sacla.time_zero import TimeZero, fit_time_zero
@@ -185,7 +191,7 @@ def delay_scan(
         yield from bps.mv(device.bins, bins, device.stage_delay, math.inf)
         yield from bps.mv(device.binned_by, binned_by)
 
-    uid, _ = yield from bpp.finalize_wrapper(scan(), restore)
+    uid, _ = yield from with_device_errors(bpp.finalize_wrapper(scan(), restore))
     return _summary(str(uid), points)
 
 
