@@ -9,8 +9,8 @@ from bluesky.protocols import Status, StreamAsset
 from event_model import ComposeStreamResourceBundle, StreamRange, compose_stream_resource
 from ophyd import Component as Cpt
 from ophyd import Device, EpicsSignal, EpicsSignalRO, Kind
-from ophyd.areadetector.base import EpicsSignalWithRBV
 
+from devices.guarded import Setting
 from skywright.errors import ConfigError
 from skywright.files.stream_columns import StreamColumn
 
@@ -28,7 +28,7 @@ class FilePlugin(Device):
     create_directory = Cpt(EpicsSignal, "CreateDirectory", kind=Kind.omitted, put_complete=True)
     file_write_mode = Cpt(EpicsSignal, "FileWriteMode", kind=Kind.omitted, put_complete=True)
     num_capture = Cpt(EpicsSignal, "NumCapture", kind=Kind.omitted, put_complete=True)
-    capture = Cpt(EpicsSignalWithRBV, "Capture", kind=Kind.omitted)
+    capture = Cpt(Setting, "Capture", kind=Kind.omitted)
     full_file_name = Cpt(EpicsSignalRO, "FullFileName_RBV", kind=Kind.omitted, string=True)
     write_message = Cpt(EpicsSignalRO, "WriteMessage", kind=Kind.omitted, string=True)
 

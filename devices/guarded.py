@@ -8,15 +8,19 @@ from typing import Any
 
 from epics.ca import CASeverityException, ChannelAccessException, ChannelAccessGetFailure
 from ophyd import Device, EpicsSignal, EpicsSignalRO
+from ophyd.areadetector.base import EpicsSignalWithRBV
 from ophyd.status import DeviceStatus
 from ophyd.utils.errors import DisconnectedError
 
-from skywright.errors import HardwareError
+from skywright.errors import ConfigError, HardwareError
 
 logger = logging.getLogger(__name__)
 
 CONNECT_S = 4.0
 PUT_S = 8.0
+SET_S = 4.0
+"""Longest time until a setting has a value that a plan gives it, s. It is shorter than the 5 s for
+which the IOC of the spectrometer shows why it refused a value."""
 SILENT = (
     DisconnectedError,
     TimeoutError,
@@ -91,6 +95,74 @@ def run_ioc_task(device: Any, work: Callable[[], None]) -> TaskStatus:
 
     threading.Thread(target=run, name=f"{device.name}-{work.__name__}", daemon=True).start()
     return status
+
+
+class Setting(EpicsSignalWithRBV):
+    """A setting of an IOC: `set` ends, with the reason, also when the IOC refuses the value.
+
+    That of ophyd waits without end for a readback that does not come, and until then refuses every
+    other value.
+    """
+
+    def set(
+        self, value: Any, *, timeout: float | None = None, settle_time: float | None = None
+    ) -> TaskStatus:
+        """Put a value; done when the readback has it, or the IOC has completed the put.
+
+        Parameters
+        ----------
+        value
+            The value; the name or number of a choice, where there are choices.
+        timeout
+            The status fails after this time, s; None: `SET_S`.
+        settle_time
+            Time, s, to wait at the end.
+
+        Returns
+        -------
+        TaskStatus
+            Fails with `HardwareError` when the IOC does not take the value, with `ConfigError` when
+            it is none of the choices.
+        """
+        limit = SET_S if timeout is None else timeout
+
+        def work() -> None:
+            self._check_choice(value)
+            done = threading.Event()
+            try:
+                if self.put_complete:
+                    self.put(value, use_complete=True, callback=lambda **_: done.set())
+                    if not done.wait(limit):
+                        raise TimeoutError
+                else:
+                    self._set_and_wait(value, limit)
+            except Exception as error:  # whatever the control layer raises
+                reason = getattr(self.root, "_reason", lambda: "check its IOC")()
+                raise HardwareError(
+                    f"{self.root.name}: {self.setpoint_pvname} did not become {value!r} within "
+                    f"{limit:g} s; {reason}"
+                ) from error
+            if settle_time:
+                threading.Event().wait(settle_time)
+
+        return run_ioc_task(self, work)
+
+    def read(self) -> dict[str, Any]:
+        """Read the value.
+
+        Raises
+        ------
+        HardwareError
+            If the IOC is lost.
+        """
+        with ioc_errors(self.root):
+            reading: dict[str, Any] = super().read()
+            return reading
+
+    def _check_choice(self, value: Any) -> None:
+        choices = self.enum_strs
+        if choices and value not in choices and value not in range(len(choices)):
+            raise ConfigError(f"{self.name}: {value!r}, expected one of {', '.join(choices)}")
 
 
 class GuardedDevice(Device):

@@ -7,11 +7,10 @@ from typing import Any
 
 from ophyd import Component as Cpt
 from ophyd import EpicsSignal, EpicsSignalRO, Kind, Signal
-from ophyd.areadetector.base import EpicsSignalWithRBV
 
 from devices.file_stream import FileStream
 from devices.file_stream_device import POLL_PERIOD_S, FileStreamDevice
-from devices.guarded import CONNECT_S
+from devices.guarded import CONNECT_S, Setting
 from skywright.errors import HardwareError
 from skywright.waiting import wait_until
 
@@ -44,7 +43,7 @@ class RecordingDevice(FileStreamDevice):
 
     acquire = Cpt(EpicsSignal, "cam1:Acquire", kind=Kind.omitted, put_complete=True)
     acquiring = Cpt(EpicsSignalRO, "cam1:Acquire_RBV", kind=Kind.omitted, auto_monitor=True)
-    image_mode = Cpt(EpicsSignalWithRBV, "cam1:ImageMode", kind=Kind.omitted, put_complete=True)
+    image_mode = Cpt(Setting, "cam1:ImageMode", kind=Kind.omitted, put_complete=True)
     width = Cpt(EpicsSignalRO, "cam1:ArraySizeX_RBV", kind=Kind.config)
     height = Cpt(EpicsSignalRO, "cam1:ArraySizeY_RBV", kind=Kind.config)
 

@@ -4,13 +4,13 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
 import numpy as np
-from bluesky.utils import FailedStatus, MsgGenerator, RunEngineControlException
+from bluesky.utils import FailedStatus, Msg, MsgGenerator, RunEngineControlException
 
 from skywright.errors import HardwareError, SkywrightError
 
@@ -115,14 +115,43 @@ def in_run(body: Body, md: Mapping[str, Any], uids: list[str]) -> MsgGenerator[A
     """
     uids.append((yield from bps.open_run(dict(md))))
 
+    # A checkpoint at the end: after a pause in a cleanup nothing of the run is repeated outside it.
     def close(error: Exception) -> MsgGenerator[None]:
         if isinstance(error, RunEngineControlException):
             yield from bps.close_run(exit_status=getattr(error, "exit_status", "abort"))
         else:
             yield from bps.close_run(exit_status="fail", reason=str(error))
+            yield from bps.checkpoint()
+
+    def end() -> MsgGenerator[None]:
+        yield from bps.checkpoint()
+        yield from bps.close_run()
 
     plan = with_device_errors(body())
-    return (yield from bpp.contingency_wrapper(plan, except_plan=close, else_plan=bps.close_run))
+    return (yield from bpp.contingency_wrapper(plan, except_plan=close, else_plan=end))
+
+
+def trigger_and_read(
+    devices: Sequence[Any], needed: str, name: str = PRIMARY
+) -> MsgGenerator[dict[str, Any]]:
+    """Make an event of devices and return its readings, those of the first device in any case.
+
+    After a pause within a reading the engine reads again for the event, and the answer of bluesky's
+    stub lacks that reading.
+
+    Parameters
+    ----------
+    devices
+        The devices.
+    needed
+        A data key of the first one.
+    name
+        Of the event stream.
+    """
+    reading = dict((yield from bps.trigger_and_read(devices, name=name)))
+    if needed not in reading:
+        reading |= yield from bps.read(devices[0])
+    return reading
 
 
 def collect_new_rows(stream: Any, name: str) -> MsgGenerator[None]:
@@ -138,7 +167,37 @@ def collect_new_rows(stream: Any, name: str) -> MsgGenerator[None]:
     name
         Of the event stream.
     """
-    yield from bpp.rewindable_wrapper(bps.collect(stream, name=name), False)
+    if (yield Msg("rewindable", None, None)) is False:
+        yield from bps.collect(stream, name=name)
+        return
+
+    # `bluesky.preprocessors.rewindable_wrapper` leaves the engine unable to repeat anything, in all
+    # later plans too, when the plan is aborted between its messages.
+    def unrepeated() -> MsgGenerator[None]:
+        yield Msg("rewindable", None, False)
+        yield from bps.collect(stream, name=name)
+
+    yield from bpp.finalize_wrapper(unrepeated(), repeatable)
+
+
+def repeatable() -> MsgGenerator[None]:
+    """Let the engine repeat messages after a pause."""
+    yield Msg("rewindable", None, True)
+
+
+def begun_repeatable(plan: MsgGenerator[Any]) -> MsgGenerator[Any]:
+    """Run a plan with an engine that repeats messages after a pause; a preprocessor of the engine.
+
+    A plan that was halted may have left it otherwise. What a pause cuts off, such as the wait for
+    the end of an exposure, would then be left out on resume, and an event have the values before.
+    """
+
+    def begun() -> MsgGenerator[Any]:
+        yield from repeatable()
+        return (yield from plan)
+
+    # Not a generator function, so that a session does not take it for a plan.
+    return begun()
 
 
 def report_for(

@@ -7,10 +7,10 @@ from typing import Any
 
 from ophyd import Component as Cpt
 from ophyd import EpicsSignal, EpicsSignalRO, Kind
-from ophyd.areadetector.base import EpicsSignalWithRBV
 from ophyd.status import DeviceStatus
 
 from devices.file_stream import FilePlugin, FileStream, OneStream
+from devices.guarded import Setting
 from devices.recording import CONTINUOUS, SINGLE, RecordingDevice
 from skywright.files.areadetector import IMAGE
 from skywright.files.stream_columns import StreamColumn
@@ -45,8 +45,8 @@ class AxisCamera(RecordingDevice, OneStream):
         Name of the device.
     """
 
-    acquire_period = Cpt(EpicsSignalWithRBV, "cam1:AcquirePeriod", kind=Kind.config)
-    color_mode = Cpt(EpicsSignalWithRBV, "cam1:ColorMode", kind=Kind.config, string=True)
+    acquire_period = Cpt(Setting, "cam1:AcquirePeriod", kind=Kind.config)
+    color_mode = Cpt(Setting, "cam1:ColorMode", kind=Kind.config, string=True)
     manufacturer = Cpt(EpicsSignalRO, "cam1:Manufacturer_RBV", kind=Kind.config, string=True)
     model = Cpt(EpicsSignalRO, "cam1:Model_RBV", kind=Kind.config, string=True)
     message = Cpt(EpicsSignalRO, "cam1:StatusMessage_RBV", kind=Kind.omitted, string=True)

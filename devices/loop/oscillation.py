@@ -18,10 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from ophyd import Component as Cpt
 from ophyd import Device, EpicsSignal, EpicsSignalRO, Kind
-from ophyd.areadetector.base import EpicsSignalWithRBV
 
 from devices.file_stream import FileStream, OneStream
-from devices.guarded import TaskStatus, read_all_elements, run_ioc_task
+from devices.guarded import Setting, TaskStatus, read_all_elements, run_ioc_task
 from devices.motion import Motor
 from skywright.errors import HardwareError
 from skywright.files.columns import Column, ColumnWriter
@@ -223,11 +222,11 @@ class OscillationFlyer(OneStream, Device):
 class Oscillation(OscillationFlyer):
     """Oscillations that the controller makes and times (`iocs.goniometer`)."""
 
-    start_from = Cpt(EpicsSignalWithRBV, "From", kind=Kind.omitted, put_complete=True)
-    start = Cpt(EpicsSignalWithRBV, "Start", kind=Kind.config, put_complete=True)
-    delta = Cpt(EpicsSignalWithRBV, "Delta", kind=Kind.config, put_complete=True)
-    time = Cpt(EpicsSignalWithRBV, "Time", kind=Kind.config, put_complete=True)
-    run_up = Cpt(EpicsSignalWithRBV, "RunUp", kind=Kind.config, put_complete=True)
+    start_from = Cpt(Setting, "From", kind=Kind.omitted, put_complete=True)
+    start = Cpt(Setting, "Start", kind=Kind.config, put_complete=True)
+    delta = Cpt(Setting, "Delta", kind=Kind.config, put_complete=True)
+    time = Cpt(Setting, "Time", kind=Kind.config, put_complete=True)
+    run_up = Cpt(Setting, "RunUp", kind=Kind.config, put_complete=True)
     go = Cpt(EpicsSignal, "Go", kind=Kind.omitted, put_complete=True)
     going = Cpt(EpicsSignalRO, "Go_RBV", kind=Kind.omitted, auto_monitor=True)
     state = Cpt(EpicsSignalRO, "State_RBV", kind=Kind.omitted, string=True)

@@ -14,10 +14,9 @@ import numpy as np
 from bluesky.protocols import Status
 from ophyd import Component as Cpt
 from ophyd import EpicsSignalRO, Kind, Signal
-from ophyd.areadetector.base import EpicsSignalWithRBV
 
 from devices.file_stream import FilePlugin, FileStream
-from devices.guarded import GuardedDevice
+from devices.guarded import GuardedDevice, Setting
 from skywright.errors import HardwareError
 from skywright.files.readers import HDF5, open_reader
 from skywright.files.stream_columns import StreamColumn
@@ -96,18 +95,18 @@ class Panoseti(GuardedDevice):
     """
 
     run_name = Cpt(EpicsSignalRO, "Run_RBV", kind=Kind.config, string=True)
-    track_name = Cpt(EpicsSignalWithRBV, "TrackRun", kind=Kind.omitted, string=True)
+    track_name = Cpt(Setting, "TrackRun", kind=Kind.omitted, string=True)
     data_dir = Cpt(EpicsSignalRO, "DataDir_RBV", kind=Kind.config, string=True)
     run_state = Cpt(EpicsSignalRO, "RunState_RBV", kind=Kind.omitted, auto_monitor=True)
     message = Cpt(EpicsSignalRO, "Message_RBV", kind=Kind.omitted, string=True)
     grpc_port = Cpt(EpicsSignalRO, "GrpcPort_RBV", kind=Kind.omitted)
-    threshold = Cpt(EpicsSignalWithRBV, "SIM:Threshold", kind=Kind.omitted)
-    flasher = Cpt(EpicsSignalWithRBV, "SIM:Flasher", kind=Kind.omitted)
-    shutter = Cpt(EpicsSignalWithRBV, "SIM:Shutter", kind=Kind.omitted)
+    threshold = Cpt(Setting, "SIM:Threshold", kind=Kind.omitted)
+    flasher = Cpt(Setting, "SIM:Flasher", kind=Kind.omitted)
+    shutter = Cpt(Setting, "SIM:Shutter", kind=Kind.omitted)
     trigger_rate = Cpt(Signal, value=float("nan"), kind=Kind.hinted)
     run_metadata = Cpt(Signal, value="{}", kind=Kind.omitted)
     telescopes = Cpt(Signal, value="[]", kind=Kind.config)
-    sim_running = Cpt(EpicsSignalWithRBV, "SIM:Running", kind=Kind.omitted)
+    sim_running = Cpt(Setting, "SIM:Running", kind=Kind.omitted)
     sim_error = Cpt(EpicsSignalRO, "SIM:Error_RBV", kind=Kind.omitted, string=True)
     plugin = Cpt(FilePlugin, "HDF1:", kind=Kind.omitted)
 
@@ -273,10 +272,14 @@ class Panoseti(GuardedDevice):
         )
 
     def _begin(self) -> None:
+        # A session that was killed, or a plan that was aborted in its cleanup, has not ended its
+        # tracking. What still waits for that must not take its end for a loss of the IOC.
+        self._ended.set()
         self.is_lost, self._known = False, {}
         self.connect()
         for signal in (*self._counts.values(), *self._newest):
             signal.wait_for_connection(timeout=5.0)
+        self._put(self.plugin.capture, 0)
         name = f"{self.name}-{time.time_ns()}"
         for signal, value in self.plugin.settings(self.assets, name):
             self._put(signal, value)

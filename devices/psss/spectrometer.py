@@ -7,11 +7,10 @@ from typing import Any
 
 from ophyd import Component as Cpt
 from ophyd import EpicsSignal, EpicsSignalRO, Kind, Signal
-from ophyd.areadetector.base import EpicsSignalWithRBV
 from ophyd.status import DeviceStatus
 
 from devices.file_stream import CountedStream, FileStream
-from devices.guarded import PUT_S
+from devices.guarded import PUT_S, Setting
 from devices.psss.columns import picture_columns, settings_columns, spectra_columns, summarize_point
 from devices.psss.settings import BackgroundRecorder, EnergyAxis, Roi
 from devices.psss.stream import PsssFile, SettingsStream
@@ -50,26 +49,26 @@ class Psss(RecordingDevice):
 
     row_name = "pulse"
 
-    num_images = Cpt(EpicsSignalWithRBV, "cam1:NumImages", kind=Kind.omitted, put_complete=True)
+    num_images = Cpt(Setting, "cam1:NumImages", kind=Kind.omitted, put_complete=True)
     manufacturer = Cpt(EpicsSignalRO, "cam1:Manufacturer_RBV", **CHOICE)
     model = Cpt(EpicsSignalRO, "cam1:Model_RBV", **CHOICE)
     message = Cpt(EpicsSignalRO, "MESSAGE", kind=Kind.omitted, string=True)
     lost = Cpt(EpicsSignalRO, "N_LOST", kind=Kind.normal, auto_monitor=True)
-    processing = Cpt(EpicsSignalWithRBV, "PROCESSING", kind=Kind.omitted, put_complete=True)
+    processing = Cpt(Setting, "PROCESSING", kind=Kind.omitted, put_complete=True)
 
     # `skywright.instruments.psss.configured` reads the configuration of a run by the names of these
     # signals: `roi_ymin`, `roi_ymax`, `smoothing`, `fit`, `weighting`, `signal_per_row`,
     # `saturation`, `axis`, `settings_file`, `width`, `height`. `signal_per_row` marks the device
-    roi_ymin = Cpt(EpicsSignalWithRBV, "SPC_ROI_YMIN", kind=Kind.config)
-    roi_ymax = Cpt(EpicsSignalWithRBV, "SPC_ROI_YMAX", kind=Kind.config)
-    background = Cpt(EpicsSignalWithRBV, "BACKGROUND", **CHOICE)
-    background_mode = Cpt(EpicsSignalWithRBV, "BACKGROUND_MODE", **CHOICE)
-    smoothing = Cpt(EpicsSignalWithRBV, "SMOOTHING", **CHOICE)
-    fit = Cpt(EpicsSignalWithRBV, "FIT", **CHOICE)
-    weighting = Cpt(EpicsSignalWithRBV, "WEIGHTING", **CHOICE)
-    signal_per_row = Cpt(EpicsSignalWithRBV, "SIGNAL_PER_ROW", kind=Kind.config)
-    saturation = Cpt(EpicsSignalWithRBV, "SATURATION", kind=Kind.config)
-    raw_every = Cpt(EpicsSignalWithRBV, "RAW_EVERY", kind=Kind.config)
+    roi_ymin = Cpt(Setting, "SPC_ROI_YMIN", kind=Kind.config)
+    roi_ymax = Cpt(Setting, "SPC_ROI_YMAX", kind=Kind.config)
+    background = Cpt(Setting, "BACKGROUND", **CHOICE)
+    background_mode = Cpt(Setting, "BACKGROUND_MODE", **CHOICE)
+    smoothing = Cpt(Setting, "SMOOTHING", **CHOICE)
+    fit = Cpt(Setting, "FIT", **CHOICE)
+    weighting = Cpt(Setting, "WEIGHTING", **CHOICE)
+    signal_per_row = Cpt(Setting, "SIGNAL_PER_ROW", kind=Kind.config)
+    saturation = Cpt(Setting, "SATURATION", kind=Kind.config)
+    raw_every = Cpt(Setting, "RAW_EVERY", kind=Kind.config)
     settings_number = Cpt(EpicsSignalRO, "SETTINGS_NUMBER", kind=Kind.omitted)
     spectrum_x = Cpt(EpicsSignal, "SPECTRUM_X", kind=Kind.omitted, put_complete=True)
     background_record = Cpt(EpicsSignal, "BACKGROUND_RECORD", kind=Kind.omitted, put_complete=True)

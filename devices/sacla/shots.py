@@ -15,11 +15,11 @@ import numpy as np
 from bluesky.protocols import Status
 from ophyd import Component as Cpt
 from ophyd import EpicsSignal, EpicsSignalRO, Kind, Signal
-from ophyd.areadetector.base import EpicsSignalWithRBV
 from ophyd.status import DeviceStatus
 
 from devices.file_stream import CountedStream, FilePlugin, FileStream
 from devices.file_stream_device import FileStreamDevice
+from devices.guarded import Setting
 from devices.sacla.columns import frame_columns, image_columns, region_columns, shot_columns
 from skywright.errors import ConfigError, DataError, HardwareError
 from skywright.files.readers import HDF5, open_reader
@@ -87,12 +87,12 @@ class Shots(FileStreamDevice):
     profile_rings = Cpt(EpicsSignalRO, "ProfileRings_RBV", kind=Kind.omitted)
     rate = Cpt(EpicsSignalRO, "Rate_RBV", kind=Kind.omitted)
     next_tag = Cpt(EpicsSignalRO, "NextTag_RBV", kind=Kind.omitted)
-    regions = Cpt(EpicsSignalWithRBV, "Regions", kind=Kind.config, string=True)
+    regions = Cpt(Setting, "Regions", kind=Kind.config, string=True)
     regions_number = Cpt(EpicsSignalRO, "RegionsNumber_RBV", kind=Kind.omitted)
-    bins = Cpt(EpicsSignalWithRBV, "Bins", kind=Kind.config, string=True)
-    binned_by = Cpt(EpicsSignalWithRBV, "BinnedBy", kind=Kind.config, string=True)
+    bins = Cpt(Setting, "Bins", kind=Kind.config, string=True)
+    binned_by = Cpt(Setting, "BinnedBy", kind=Kind.config, string=True)
     hits = Cpt(EpicsSignalRO, "Hits_RBV", kind=Kind.config, string=True)
-    frames_every = Cpt(EpicsSignalWithRBV, "FramesEvery", kind=Kind.config)
+    frames_every = Cpt(Setting, "FramesEvery", kind=Kind.config)
     reset = Cpt(EpicsSignal, "Reset", kind=Kind.omitted, put_complete=True)
     region_rows = Cpt(EpicsSignalRO, "RegionRows_RBV", kind=Kind.omitted, auto_monitor=True)
     files = Cpt(EpicsSignalRO, "Files_RBV", kind=Kind.omitted, string=True)

@@ -148,7 +148,7 @@ def loop_raster_box(
     Raises
     ------
     ConfigError
-        If a number makes no sense; before anything moves.
+        If a number makes no sense or the camera is not calibrated; before anything moves.
     SampleError
         If a view shows no loop, or the two views show different ones and no thickness is given.
     HardwareError
@@ -165,6 +165,9 @@ def loop_raster_box(
         thickness_um = finite(plan, "thickness_um", thickness_um, 0.0)
     tools = stubs.Instruments(camera, goniometer, result, settle_s=settle_s)
     stubs.check_tools("loop_raster_box", tools)
+    zoom = finite(plan, "zoom", zoom)
+    if hasattr(result, "calibration"):
+        result.calibration.check_value(zoom)
     arguments = {"face_on_deg": face_on_deg, "step_um": step_um, "margin_um": margin_um}
     uids: list[str] = []
 

@@ -18,7 +18,14 @@ from bluesky.protocols import Collectable, Flyable, Movable, Preparable, Readabl
 from bluesky.utils import FailedStatus, MsgGenerator, short_uid
 
 from plans.checks import Needs, check_devices, described
-from plans.run_stubs import PRIMARY, Body, in_run, start_metadata, with_device_errors
+from plans.run_stubs import (
+    PRIMARY,
+    Body,
+    in_run,
+    start_metadata,
+    trigger_and_read,
+    with_device_errors,
+)
 from skywright.callbacks.pace import DECISION_LIMIT
 from skywright.errors import ConfigError, HardwareError, SkywrightError
 from skywright.instruments.loop.rotation_values import FLAT_NAMES, RotationValues
@@ -219,8 +226,9 @@ def measure_once(tools: Instruments) -> MsgGenerator[RotationValues]:
 def read_result(tools: Instruments) -> MsgGenerator[RotationValues]:
     """Wait for the analysis of all pictures so far, record what it tells, and return it."""
     gonio, result = tools.goniometer, tools.result
-    reading = yield from bps.trigger_and_read([result, gonio.phi, gonio.sample], name=DECISION)
     stem = f"{result.name}_"
+    devices = [result, gonio.phi, gonio.sample]
+    reading = yield from trigger_and_read(devices, stem + FLAT_NAMES[0], DECISION)
     return RotationValues.of(
         {key.removeprefix(stem): reading[key]["value"] for key in reading if key.startswith(stem)}
     )

@@ -223,10 +223,13 @@ def simulated_run(
             yield from until_done(panoseti.check_run())
 
         def end() -> MsgGenerator[None]:
+            # An abort may come while the last frames are awaited, too
+            yield from bpp.finalize_wrapper(last_frames(), lambda: _finish(panoseti, declared))
+            yield from until_done(panoseti.check_run())
+
+        def last_frames() -> MsgGenerator[None]:
             yield from end_simulated_run()
             yield from _follow(panoseti, declared, END_S)
-            yield from _finish(panoseti, declared)
-            yield from until_done(panoseti.check_run())
 
         return (yield from bpp.finalize_wrapper(take(), end))
 

@@ -13,7 +13,7 @@ from bluesky.protocols import Collectable, Flyable, Movable, Preparable, Readabl
 from bluesky.utils import MsgGenerator
 
 from plans.checks import Needs
-from plans.run_stubs import PRIMARY, Body, collect_new_rows, staged_run
+from plans.run_stubs import Body, collect_new_rows, staged_run, trigger_and_read
 
 COLLECT_S = 0.25
 """Time between two reports of new rows in a plan that flies, s."""
@@ -95,7 +95,7 @@ def take_point(psss: Any, motor: Any, position: float) -> MsgGenerator[Reading]:
     """Move the motor, take the pulses of a point, and return the values of the event."""
     yield from bps.checkpoint()
     yield from bps.mv(motor, position)
-    reading = yield from bps.trigger_and_read([psss, motor], name=PRIMARY)
+    reading = yield from trigger_and_read([psss, motor], f"{psss.name}_n_good")
     yield from collect(psss, PULSES, (yield from wants_pictures(psss)))
     return {key: each["value"] for key, each in reading.items()}
 

@@ -11,7 +11,13 @@ from bluesky.protocols import Movable, Readable
 from bluesky.utils import MsgGenerator
 
 from plans.checks import MOTOR, check_devices, finite, whole
-from plans.run_stubs import PRIMARY, start_metadata, until_done
+from plans.run_stubs import (
+    PRIMARY,
+    start_metadata,
+    trigger_and_read,
+    until_done,
+    with_device_errors,
+)
 from plans.sacla import stubs
 from skywright.errors import ConfigError
 from skywright.instruments.sacla.time_zero import TimeZero, fit_time_zero
@@ -164,7 +170,7 @@ def delay_scan(
             yield from bps.checkpoint()
             yield from bps.mv(motor, position)
             yield from bps.mv(device.stage_delay, position if is_delay_stage else math.inf)
-            reading = yield from bps.trigger_and_read([device, motor])
+            reading = yield from trigger_and_read([device, motor], f"{device.name}_n_on")
             points.append(_values(device.name, reading))
             yield from stubs.collect(device, stubs.SHOTS)
         yield from until_done(device.close_files())
@@ -185,7 +191,7 @@ def delay_scan(
         yield from bps.mv(device.bins, bins, device.stage_delay, math.inf)
         yield from bps.mv(device.binned_by, binned_by)
 
-    uid, _ = yield from bpp.finalize_wrapper(scan(), restore)
+    uid, _ = yield from with_device_errors(bpp.finalize_wrapper(scan(), restore))
     return _summary(str(uid), points)
 
 

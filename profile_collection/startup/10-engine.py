@@ -14,6 +14,7 @@ from bluesky.utils import (
     TerminalProgressBar,
 )
 
+from plans.run_stubs import begun_repeatable
 from skywright.callbacks.isolated import isolated
 from skywright.callbacks.journal import Journal
 from skywright.session.context import SessionContext, start_analyses, subscriber
@@ -48,4 +49,4 @@ if "get_ipython" in globals() and hasattr(get_ipython(), "register_magics"):
     shorten_tracebacks(get_ipython(), RunEngineInterrupted, FailedStatus)
 
 sd = SupplementalData()
-RE.preprocessors.append(sd)
+RE.preprocessors += [sd, begun_repeatable]

@@ -73,6 +73,32 @@ def test_keys(psss: Psss) -> None:
     assert psss.hints == {"fields": ["psss_mean_center", "psss_mean_fwhm", "psss_mean_intensity"]}
 
 
+@pytest.mark.parametrize(
+    ("name", "refused", "error", "taken"),
+    [
+        (
+            "saturation",
+            -1.0,
+            "SATURATION did not become -1.0 .*; the IOC says: .*no pixel value",
+            250.0,
+        ),
+        ("smoothing", "gauss", "psss_smoothing: 'gauss', expected one of savgol, none", "none"),
+        ("smoothing", 7, "psss_smoothing: 7, expected one of savgol, none", "savgol"),
+    ],
+)
+def test_a_setting_that_is_refused_says_why_and_can_be_set_again(
+    psss: Psss, name: str, refused: Any, error: str, taken: Any
+) -> None:
+    setting = getattr(psss, name)
+    before = setting.get()
+    status = setting.set(refused)
+    with pytest.raises((HardwareError, ConfigError), match=error):
+        status.wait(30)
+    setting.set(taken).wait(30)
+    assert setting.get() == taken
+    setting.set(before).wait(30)
+
+
 def test_every_pulse_of_a_flight_is_a_row_and_the_fit_is_true(
     RE: Any, psss: Psss, documents: Documents, tmp_path: Path
 ) -> None:

@@ -174,3 +174,9 @@ def test_no_raster_over_an_empty_holder(session: Session) -> None:
     devices = session.mount(make_world(kind="none"))
     with pytest.raises(SampleError, match="no loop is seen"):
         session.run(loop_raster_box(**devices, face_on_deg=0.0))
+
+
+def test_a_raster_box_needs_a_calibrated_camera(session: Session) -> None:
+    devices = session.mount(make_world(), calibrated=False)
+    with pytest.raises(ConfigError, match="run calibrate_camera"):
+        session.run(loop_raster_box(**devices, face_on_deg=0.0))

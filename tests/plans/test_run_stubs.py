@@ -1,8 +1,10 @@
 """Runs of plans: what the stop document says, and several that are open at the same time."""
 
+import asyncio
 import threading
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,7 +21,7 @@ from plans import run_stubs
 from plans.panoseti.runs import observe
 from plans.pictures import watch_camera
 from plans.psss.spectrum import acquire_spectra
-from plans.run_stubs import in_run, until_done
+from plans.run_stubs import begun_repeatable, in_run, trigger_and_read, until_done
 from skywright.errors import HardwareError
 
 
@@ -157,3 +159,100 @@ def test_slow_reports_are_part_of_the_seconds_of_a_plan(
     engine(plan())
     # Three streams at most: the report at the end of the time, and the last one.
     assert 60.0 < reports[-1] < 60.0 + 2 * 3 * 0.1 + 0.01
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_pause_in_the_cleanup_after_a_run_repeats_nothing_of_the_run(
+    RE: RunEngine, documents: dict[str, list[dict[str, Any]]], fails: bool
+) -> None:
+    motor = Signal(name="motor", value=0)
+    uids: list[str] = []
+    sets: list[int] = []
+    motor.subscribe(lambda value, **_: sets.append(value), run=False)
+
+    def body() -> MsgGenerator[None]:
+        yield from bps.checkpoint()
+        yield from bps.abs_set(motor, 1, wait=True)
+        yield from bps.trigger_and_read([motor])
+        if fails:
+            raise HardwareError("no light")
+
+    def plan() -> MsgGenerator[None]:
+        with suppress(HardwareError):
+            yield from bpp.finalize_wrapper(in_run(body, {}, uids), bps.pause)
+
+    with pytest.raises(RunEngineInterrupted):
+        RE(plan(), lambda name, doc: documents[name].append(doc))
+    RE.resume()
+    assert sets == [1]
+    assert [stop["exit_status"] for stop in documents["stop"]] == ["fail" if fails else "success"]
+
+
+@pytest.mark.parametrize("number", range(1, 6))
+@pytest.mark.parametrize("ending", ["abort", "stop", "resume"])
+def test_after_a_pause_at_any_message_of_a_collect_the_engine_can_repeat_messages(
+    RE: RunEngine, number: int, ending: str
+) -> None:
+    commands: list[str] = []
+
+    def pause(msg: Msg) -> None:
+        if commands or msg.command == "rewindable":
+            commands.append(msg.command)
+            if len(commands) == number:
+                RE.loop.call_soon(lambda: RE.loop.create_task(RE._request_pause_coro()))
+
+    RE.msg_hook = pause
+    camera = FakeRows("camera")
+    with pytest.raises(RunEngineInterrupted):
+        RE(watch_camera(camera, 1.0))
+    RE.msg_hook = None
+    getattr(RE, ending)()
+    assert RE.rewindable
+
+
+def test_a_plan_after_one_that_was_halted_in_a_collect_can_repeat_messages(RE: RunEngine) -> None:
+    def halted() -> MsgGenerator[None]:
+        yield Msg("rewindable", None, False)
+        yield from bps.checkpoint()
+        yield from bps.pause()
+
+    motor = Signal(name="motor", value=0)
+    sets: list[int] = []
+    motor.subscribe(lambda value, **_: sets.append(value), run=False)
+
+    def interrupted() -> MsgGenerator[None]:
+        yield from bps.checkpoint()
+        yield from bps.abs_set(motor, len(sets), wait=True)
+        yield from bps.pause()
+
+    RE.preprocessors.append(begun_repeatable)
+    with pytest.raises(RunEngineInterrupted):
+        RE(halted())
+    RE.halt()
+    with pytest.raises(RunEngineInterrupted):
+        RE(interrupted())
+    RE.resume()
+    assert len(sets) == 2
+
+
+def test_a_pause_within_the_first_reading_leaves_the_answer_complete(RE: RunEngine) -> None:
+    detector, motor = Signal(name="detector", value=7), Signal(name="motor", value=0)
+    describe = detector.describe
+
+    async def pausing() -> dict[str, Any]:
+        RE.loop.create_task(RE._request_pause_coro())
+        detector.describe = describe
+        await asyncio.sleep(60)
+        raise AssertionError("the pause cancels the description")
+
+    detector.describe = pausing
+    answers: list[dict[str, Any]] = []
+
+    def body() -> MsgGenerator[None]:
+        yield from bps.checkpoint()
+        answers.append((yield from trigger_and_read([detector, motor], "detector")))
+
+    with pytest.raises(RunEngineInterrupted):
+        RE(in_run(body, {}, []))
+    RE.resume()
+    assert answers[0]["detector"]["value"] == 7

@@ -421,3 +421,27 @@ def test_a_killed_ioc_ends_the_run_and_the_next_one_works(RE: RunEngine, tmp_pat
             again = Run(RE)
             RE(acquire_shots(sacla, 5))
             assert len(again.column("sacla_tag")) == 5
+
+
+def test_a_scan_without_the_ioc_says_which_one_is_lost(RE: RunEngine, tmp_path: Path) -> None:
+    sacla = Shots("NOBODY:", assets=tmp_path, name="sacla")
+    motor = Motor("NOBODY:delay", name="sacla_delay")
+    with pytest.raises(HardwareError, match="sacla: lost the IOC of NOBODY:"):
+        RE(delay_scan(sacla, motor, -1.0, 1.0, 3))
+
+
+def test_bins_that_cannot_be_put_back_are_an_error_of_the_device(
+    RE: RunEngine, beamline: tuple[Shots, Motor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sacla, motor = beamline
+    put = sacla.bins.put
+
+    def lost(value: str, **kwargs: object) -> None:
+        if value != "-1:2:2":
+            raise TimeoutError(value)
+        put(value, **kwargs)
+
+    sacla.bins.set("-3:3:40").wait(30)
+    monkeypatch.setattr(sacla.bins, "put", lost)
+    with pytest.raises(HardwareError, match="Bins did not become"):
+        RE(delay_scan(sacla, motor, -0.5, 1.5, 2, shots=10))

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
+import bluesky.plan_stubs as bps
 import numpy as np
 import pytest
 from bluesky import RunEngine
@@ -93,6 +94,30 @@ def test_a_simulated_run_has_each_frame_once(RE: RunEngine, panoseti: Panoseti) 
         times = reader.read("/entry/index/time_ns")
     assert (np.diff(times) > 0).all()
     assert images.mean() > 20
+
+
+def test_an_abort_while_the_last_frames_are_awaited_ends_the_tracking(
+    RE: RunEngine, panoseti: Panoseti, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "_follow", lambda *_: bps.pause())
+    with pytest.raises(RunEngineInterrupted):
+        RE(observe(panoseti, 0.3))
+    RE.abort()
+    assert not panoseti.plugin.capture.get()
+    assert not panoseti.sim_running.get()
+
+
+def test_a_tracking_that_was_not_ended_does_not_harm_the_next(panoseti: Panoseti) -> None:
+    panoseti.run_simulated(True).wait(30)
+    panoseti.find_run(30).wait(60)
+    panoseti.track().wait(30)
+    until(lambda: panoseti.run_state.get() == 1, 30, "the run is under way")
+    earlier = panoseti.wait_for_run(600)
+    panoseti.track().wait(30)
+    earlier.wait(30)
+    assert not panoseti.is_lost
+    panoseti.run_simulated(False).wait(30)
+    panoseti.end_track().wait(30)
 
 
 def test_housekeeping_of_the_boards_is_shown(RE: RunEngine, panoseti: Panoseti) -> None:
