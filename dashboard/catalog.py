@@ -151,8 +151,9 @@ class Catalog:
         api = f"ws{api_uri.removeprefix('http').rstrip('/')}"
         uri = f"{api}/stream/single/{container}?envelope_format=json"
         headers = {"Authorization": f"Apikey {api_key}"} if api_key else {}
+        # Without a proxy, as all other requests to tiled: it is on this machine, or near.
         async with open_websocket(
-            uri, additional_headers=headers, max_size=MAX_MESSAGE_BYTES
+            uri, additional_headers=headers, max_size=MAX_MESSAGE_BYTES, proxy=None
         ) as messages:
             async for _ in messages:
                 self.subscribed = True

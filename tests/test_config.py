@@ -2,6 +2,7 @@
 
 import getpass
 import os
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from skywright import config
 from skywright.config import Settings, load_settings
 from skywright.errors import ConfigError
-from skywright.instruments import Instrument, Ioc
+from skywright.instruments import Instrument, Ioc, instruments
 
 IOC = '[iocs.axis]\nmodule = "iocs.axis"\nprefix = "AXIS1:"\n'
 
@@ -46,6 +47,14 @@ def test_example_is_valid_and_says_the_defaults() -> None:
     keys = [*Settings.model_fields, *type(settings.store).model_fields]
     keys += type(settings.iocs["axis"]).model_fields
     assert [key for key in keys if key not in text] == []
+    written = tomllib.loads(text)
+    sections = {name: getattr(settings, name) for name in instruments() if hasattr(settings, name)}
+    assert {
+        f"{name}.{key}"
+        for name, section in sections.items()
+        for key in type(section).model_fields
+        if key not in written.get(name, {})
+    } == set()
 
 
 def test_file_in_the_working_directory_is_found(tmp_path: Path) -> None:

@@ -81,6 +81,29 @@ def test_a_demo_that_hangs_is_ended_and_the_others_run(
     assert late[1].startswith("not done within 2 s; look at ")
 
 
+def test_the_settings_of_a_beamline_are_none_of_the_demo(
+    run_demos: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    start, given = module.start_module, {}
+
+    def record(*arguments: str, **options: Any) -> Any:
+        given.update(options["env"])
+        return start(*arguments, **options)
+
+    monkeypatch.setattr(module, "start_module", record)
+    of_a_beamline = {
+        "SKYWRIGHT_STORE__DIRECTORY": str(tmp_path),
+        "SKYWRIGHT_IOCS__AXIS__ARGS": '["--source", "mjpeg", "--url", "http://camera7"]',
+        "SKYWRIGHT_PREFIX": "BL7:",
+    }
+    for name, value in {**of_a_beamline, "SKYWRIGHT_LOG_LEVEL": "INFO"}.items():
+        monkeypatch.setenv(name, value)
+    run_demos("first")
+    assert given["SKYWRIGHT_CONFIG"] == str(tmp_path / "skywright.toml")
+    assert given["SKYWRIGHT_LOG_LEVEL"] == "INFO"
+    assert of_a_beamline.keys() & given.keys() == set()
+
+
 def test_without_a_terminal_the_step_that_goes_on_is_printed_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

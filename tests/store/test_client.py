@@ -129,6 +129,14 @@ def test_containers_are_made_once(client: Any) -> None:
     assert str(again[0].specs[0].version) == "3.0"
 
 
+def test_no_proxy_is_asked_for_the_server(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")  # nobody listens there
+    assert str(connect(stack.uri, stack.key).context.api_uri).startswith(stack.uri)
+
+
 def test_connect_needs_a_server_and_its_key(
     stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from skywright.cli import EXIT_FAILED
 from skywright.cli.demos import BEAMLINE, failed_demo
+from skywright.config import ENV_PREFIX, Settings
 from skywright.errors import ConfigError
 from skywright.instruments import declared
 from skywright.processes.child import start_module
@@ -73,7 +74,7 @@ def _run_demos(names: Sequence[str], config: Path, steps: "StepLines") -> list[d
     results: list[dict[str, Any]] = []
     log = config.parent / "logs" / "demo.log"
     log.parent.mkdir(exist_ok=True)
-    environment = {**os.environ, "SKYWRIGHT_CONFIG": str(config), SUPERVISED: "1"}
+    environment = {**_without_settings(), "SKYWRIGHT_CONFIG": str(config), SUPERVISED: "1"}
     left = list(names)
     while left:
         with tempfile.TemporaryDirectory() as folder:
@@ -91,6 +92,20 @@ def _run_demos(names: Sequence[str], config: Path, steps: "StepLines") -> list[d
             steps.console.print(f"{name:<10} failed: {why}", style="red")
             results.append(asdict(failed_demo(name, why)))
     return results
+
+
+def _without_settings() -> dict[str, str]:
+    """Return the environment without the variables that override keys of the configuration.
+
+    With them the demo would write into the store of a beamline, or use its cameras.
+    """
+    keys = tuple(f"{ENV_PREFIX}{key}".upper() for key in Settings.model_fields)
+    tables = tuple(f"{key}__" for key in keys)
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name.upper() not in keys and not name.upper().startswith(tables)
+    }
 
 
 def _run_process(

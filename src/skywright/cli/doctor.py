@@ -324,12 +324,13 @@ def check_tiled(settings: Settings, state: stack.State) -> Iterator[Check]:
     """Check that tiled answers, takes our key and writes, and reads our files."""
     import httpx
 
-    from skywright.store.client import catalog, connect
+    from skywright.store.client import catalog, connect, trusts_environment
     from skywright.store.probe import check_readable, takes_writes
 
     log = settings.directory / "logs" / "tiled.log"
     try:
-        httpx.get(f"{state.tiled_uri}/healthz", timeout=5).raise_for_status()
+        trusted = trusts_environment(state.tiled_uri)
+        httpx.get(f"{state.tiled_uri}/healthz", timeout=5, trust_env=trusted).raise_for_status()
         client = connect(state.tiled_uri, settings=settings)
         found = f"{state.tiled_uri}: {len(catalog(client))} raw runs"
         if not takes_writes(client):

@@ -51,7 +51,13 @@ def connect(
         api_key = api_key or settings.store.api_key or embedded_key(settings.directory)
     timeout = httpx.Timeout(connect=2.0, read=60.0, write=60.0, pool=10.0)
     try:
-        return from_uri(uri, growing_clients(), api_key=api_key, timeout=timeout)
+        return from_uri(
+            uri,
+            growing_clients(),
+            api_key=api_key,
+            timeout=timeout,
+            trust_env=trusts_environment(uri),
+        )
     except httpx.HTTPStatusError as error:
         status = error.response.status_code
         advice = "check store.api_key" if status in (401, 403) else "is it a tiled server?"
@@ -61,6 +67,15 @@ def connect(
             f"store: no tiled server at {uri} ({error}); start it with `skywright up`, or correct "
             "store.tiled_uri"
         ) from error
+
+
+def trusts_environment(uri: str) -> bool:
+    """Return whether the first request to the server at `uri` may use the variables of httpx.
+
+    They name certificates, which https needs, and a proxy, by which no server of this machine can
+    be reached. All later requests of tiled's client go without a proxy.
+    """
+    return not uri.lower().startswith("http:")
 
 
 def _running_server(directory: Path) -> str:

@@ -279,6 +279,17 @@ def test_orphans_late_ones_and_duplicates_are_counted(recorded: Database) -> Non
     assert patient.troubles.duplicates == before.duplicates + 1
 
 
+def test_the_acquisition_software_is_asked_without_a_proxy(
+    double: Double, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")  # nobody listens there
+    ControlClient(double.url).order("reorder_gridsquares", {"gridsquare_ids": ["5"]})
+    assert double.orders == [("/reorder_gridsquares", {"gridsquare_ids": ["5"]})]
+
+
 def test_a_suggestion_reaches_the_acquisition_software_and_is_acknowledged(
     double: Double, run_service: Callable[..., Any], tmp_path: Path
 ) -> None:

@@ -35,7 +35,11 @@ class ControlClient:
 
     def __init__(self, url: str) -> None:
         base = checked_url("acquisition control", url)
-        self._http = httpx.Client(base_url=base, timeout=TIMEOUT_S)
+        # By http it is on this machine or near, where no proxy leads; https may need the
+        # certificates that the environment names.
+        self._http = httpx.Client(
+            base_url=base, timeout=TIMEOUT_S, trust_env=base.scheme == "https"
+        )
 
     def order(self, kind: str, payload: dict[str, Any]) -> Any:
         """Hand an instruction to the service; return its answer.
