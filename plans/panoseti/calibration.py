@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import bluesky.plan_stubs as bps
@@ -11,7 +12,7 @@ from bluesky.protocols import Readable
 from bluesky.utils import MsgGenerator
 
 from plans.checks import check_devices, finite
-from plans.panoseti.runs import OBSERVING, Collect, simulated_run, timed_run
+from plans.panoseti.runs import OBSERVING, Collect, cleaned_up, simulated_run, timed_run
 from plans.run_stubs import start_metadata, until_done, with_device_errors
 from skywright.errors import DataError
 
@@ -190,7 +191,8 @@ def tune_threshold(
     former, losses = float((yield from bps.rd(panoseti.threshold))), panoseti.losses
 
     def restore(error: Exception) -> MsgGenerator[None]:
-        if math.isfinite(former) and panoseti.losses == losses:
-            yield from until_done(panoseti.set_threshold(former))
+        if math.isfinite(former):
+            step = partial(panoseti.set_threshold, former)
+            yield from cleaned_up(panoseti, losses, step)
 
     return (yield from bpp.contingency_wrapper(tune(), except_plan=restore))

@@ -1,8 +1,10 @@
 """Track an observing run that something else takes."""
 
 import json
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import bluesky.plan_stubs as bps
@@ -19,6 +21,9 @@ from plans.run_stubs import (
     until_done,
     with_device_errors,
 )
+from skywright.errors import HardwareError
+
+logger = logging.getLogger(__name__)
 
 COLLECT_S = 1.0
 """Time between two reports of new frames, s."""
@@ -181,10 +186,9 @@ def timed_run(
     losses = panoseti.losses
 
     def put_back() -> MsgGenerator[None]:
-        if panoseti.losses > losses:  # a new IOC begins with its defaults
-            return
         for setter, value in reversed(former):
-            yield from until_done(getattr(panoseti, setter)(value))
+            step = partial(getattr(panoseti, setter), value)
+            yield from cleaned_up(panoseti, losses, step)
 
     return (yield from bpp.finalize_wrapper(take(), put_back))
 
@@ -240,15 +244,43 @@ def simulated_run(
         return (yield from in_run(run, {**found, **start}, uids))
 
     def end_simulated_run() -> MsgGenerator[None]:
-        if panoseti.losses == losses:  # a lost IOC would be waited for, and its error be reported
-            yield from until_done(panoseti.run_simulated(False))
+        yield from cleaned_up(panoseti, losses, partial(panoseti.run_simulated, False))
 
     def give_up(error: Exception) -> MsgGenerator[None]:
-        yield from end_simulated_run()
+        if not uids:  # else `end` has done it
+            yield from end_simulated_run()
 
     whole = bpp.contingency_wrapper(all_of_it(), except_plan=give_up)
     answer = yield from with_device_errors(whole)
     return uids[0], answer
+
+
+def cleaned_up(panoseti: Any, losses: int, step: Step) -> MsgGenerator[None]:
+    """Set something at the end of a plan, whether the IOC was lost in it or not.
+
+    One that hung for a while has what the plan set: a closed shutter, a run that goes on. If one
+    that was lost does not take it, the log has the reason, and the error that ended the plan stays.
+
+    Parameters
+    ----------
+    panoseti
+        The modules.
+    losses
+        Its `losses` at the beginning of the plan.
+    step
+        Begins to set it; returns the status.
+
+    Raises
+    ------
+    HardwareError
+        If it cannot be set although the IOC was not lost.
+    """
+    try:
+        yield from until_done(step())
+    except HardwareError as error:
+        if panoseti.losses == losses:
+            raise
+        logger.warning("not put back after the IOC was lost: %s", error)
 
 
 def _metadata_of_run(

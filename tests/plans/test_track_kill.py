@@ -1,5 +1,7 @@
 """The IOC is killed while it tracks a run: the plan says so, and the next one has all frames."""
 
+import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +13,7 @@ from bluesky import RunEngine
 from ioc_process import IocProcess, ended_after, running_ioc
 from store.stack import Stack, running_stack
 from support.pano_files import file_name, made_frames, run_directory
+from support.waiting import until
 
 from devices.panoseti.array import Panoseti
 from plans.panoseti.calibration import dark_run, tune_threshold
@@ -125,3 +128,26 @@ def test_a_killed_ioc_ends_a_simulated_run_with_the_reason(
     (stop,) = stops
     assert stop["exit_status"] == "fail"
     assert "lost the IOC" in stop["reason"]
+
+
+def test_an_ioc_that_hangs_for_a_while_does_not_keep_a_dark_run(
+    RE: RunEngine, tmp_path: Path
+) -> None:
+    where = ("--data-dir", str(tmp_path / "data"), "--grpc-port", "0")
+    with running_ioc("iocs.panoseti", "--source", "sim", *where) as ioc:
+        panoseti = Panoseti(ioc.prefix, assets=tmp_path / "assets", name="panoseti")
+        panoseti.wait_for_connection(timeout=60)
+
+        def hang() -> None:
+            os.kill(ioc.process.pid, signal.SIGSTOP)
+            try:
+                until(lambda: panoseti.is_lost)
+            finally:
+                os.kill(ioc.process.pid, signal.SIGCONT)
+
+        at_rows(RE, 100, hang)
+        with pytest.raises(HardwareError, match="panoseti: lost the IOC"):
+            RE(dark_run(panoseti, 3600.0))
+        until(lambda: panoseti.shutter.connected and panoseti.sim_running.connected)
+        assert panoseti.shutter.get(use_monitor=False) == 1
+        assert panoseti.sim_running.get(use_monitor=False) == 0
