@@ -3,6 +3,8 @@
 import errno
 import os
 import signal
+import subprocess
+import sys
 from dataclasses import replace
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -299,6 +301,23 @@ def test_frames_without_shared_memory_are_refused_before_the_first(monkeypatch):
     monkeypatch.undo()
     assert later.place(0, 0, "D", 1.0) == 0
     later.unlink()
+
+
+def test_a_script_without_a_main_guard_ends_with_the_reason(tmp_path, path):
+    # Each worker executes the script, and so starts workers, before it takes tasks
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from pathlib import Path\n"
+        "from skywright.instruments.sacla.frames import FileFrames\n"
+        "from skywright.instruments.sacla.process_workers import ProcessWorkers\n"
+        f"workers = ProcessWorkers(1, {{}}, FileFrames(Path({str(path)!r})))\n"
+        "workers.wait_until_ready()\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert ended.returncode == 1
+    assert "HardwareError: 8 analysis workers have ended at their start" in ended.stderr
 
 
 def test_without_a_worker_there_is_no_analysis():

@@ -105,6 +105,8 @@ class ProcessWorkers:
         self._deaths: Counter[_Task] = Counter()
         self._found: list[Answer] = []
         self._has_part = False
+        self._ended_early = 0
+        """Processes that have ended before they took tasks, since one of them did."""
         self._processes = [self._start() for _ in range(count)]
 
     def analyze(self, block: Block, number: int, chunk: Chunk) -> list[Answer]:
@@ -140,9 +142,20 @@ class ProcessWorkers:
         return found
 
     def wait_until_ready(self) -> None:
-        """Wait until each process takes tasks."""
+        """Wait until each process takes tasks.
+
+        Raises
+        ------
+        HardwareError
+            If one after the other ends before.
+        """
         while not all(worker.is_ready for worker in self._processes):
             self._receive(None)
+            if self._ended_early >= ATTEMPTS:
+                raise HardwareError(
+                    f"{self._ended_early} analysis workers have ended at their start; a script "
+                    'that starts them needs the line if __name__ == "__main__":'
+                )
 
     def close(self) -> None:
         """End the processes, whatever they do."""
@@ -208,7 +221,7 @@ class ProcessWorkers:
             if isinstance(answer, Exception):
                 raise answer
             if answer == READY:
-                worker.is_ready = True
+                worker.is_ready, self._ended_early = True, 0
                 self._send(number)
                 continue
             if isinstance(answer, tuple):
@@ -255,6 +268,7 @@ class ProcessWorkers:
     def _replace(self, number: int) -> None:
         """Start another process in place of one that has died, and do its blocks again."""
         dead = self._processes[number]
+        self._ended_early += not dead.is_ready
         dead.end.close()
         _reap(dead.process, 0)  # it may live on without its pipe: nobody hears it any more
         self._processes[number] = self._start()
