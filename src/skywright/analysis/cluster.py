@@ -1,5 +1,6 @@
 """A Dask cluster that analyzes whole blocks."""
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,6 +33,9 @@ def cluster(address: str) -> Iterator[Submit]:
     except ImportError as error:
         raise ConfigError(f"Dask is not installed ({error}); install skywright[dask]") from error
 
+    # At its import Dask sets the level INFO. Its `silence_logs` changes only handlers of its own,
+    # and there are none if the root logger has one.
+    logging.getLogger("distributed").setLevel(logging.WARNING)
     # Frames of running shots go with their task, so that the cluster can do it again.
     no_warning = dask.config.set({"distributed.admin.large-graph-warning-threshold": "1TB"})
     if address == "local":
