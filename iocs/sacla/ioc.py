@@ -462,7 +462,8 @@ def main() -> None:
         "--pool",
         type=limited(int, 1, 10_000),
         default=64,
-        help="sim: images rendered before (%(default)s)",
+        help="sim: images of a tile rendered before, fewer if all would take more than 1 GB "
+        "(%(default)s)",
     )
     add(
         "--fault",

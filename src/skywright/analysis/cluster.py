@@ -1,5 +1,6 @@
 """A Dask cluster that analyzes whole blocks."""
 
+import logging
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -29,13 +30,13 @@ def cluster(address: str) -> Iterator[Submit]:
     """
     try:
         import dask
-
-        # Read by the import that follows; else each start and end is reported in many lines
-        dask.config.update_defaults({"logging": {"distributed": "warning"}})
         from distributed import Client, LocalCluster
     except ImportError as error:
         raise ConfigError(f"Dask is not installed ({error}); install skywright[dask]") from error
 
+    # At its import Dask sets the level INFO. Its `silence_logs` changes only handlers of its own,
+    # and there are none if the root logger has one.
+    logging.getLogger("distributed").setLevel(logging.WARNING)
     # Frames of running shots go with their task, so that the cluster can do it again.
     no_warning = dask.config.set({"distributed.admin.large-graph-warning-threshold": "1TB"})
     if address == "local":

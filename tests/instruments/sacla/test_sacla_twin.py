@@ -10,7 +10,14 @@ from skywright.instruments.sacla.analyzed_source import AnalyzedShots
 from skywright.instruments.sacla.live import LiveShots
 from skywright.instruments.sacla.regions import Region
 from skywright.instruments.sacla.sources.sim import SimSource
-from skywright.instruments.sacla.twin import Beamline, Faults, TwinSettings, parse_faults
+from skywright.instruments.sacla.twin import (
+    OCTAL,
+    Beamline,
+    Faults,
+    TwinSettings,
+    beamline,
+    parse_faults,
+)
 
 SHAPE = (64, 48)
 REGION = Region("all", "MPCCD-1N0-M06-004", ((-1, -1), (60, -1), (60, 70), (-1, 70)))
@@ -18,11 +25,11 @@ EDGES = np.linspace(-2, 3, 11)
 
 
 def run(settings, shots, seed=0):
-    beamline = Beamline(settings, seed)
-    source = SimSource(beamline, shots, speed=0)
+    twin = Beamline(settings, seed)
+    source = SimSource(twin, shots, speed=0)
     analysis = LiveShots(source, [REGION], EDGES, 120)
     try:
-        return beamline, analysis.run().values
+        return twin, analysis.run().values
     finally:
         analysis.close()
         source.close()
@@ -110,3 +117,20 @@ def test_the_same_seed_gives_the_same_run():
     first, second = (run(TwinSettings(shape=SHAPE, pool=8), 100, seed=3)[1] for _ in range(2))
     first.pop("perf"), second.pop("perf")
     assert first == second
+
+
+def test_all_images_of_the_pool_fit_into_its_limit(monkeypatch):
+    monkeypatch.setattr(beamline, "POOL_BYTES_MAX", 1_000_000, raising=False)
+    pools = []
+    for pool in (3, 64):
+        settings = TwinSettings(OCTAL, shape=SHAPE, pool=pool)
+        twin = Beamline(settings)
+        images = [
+            record.payload
+            for number in range(64)
+            for _, record in twin.shot(number)
+            if record.channel in OCTAL
+        ]
+        pools.append({id(image.base): image.base.nbytes for image in images})
+    assert sum(pools[0].values()) == 8 * 4 * 64 * 48 * 4  # three images, and a dark one
+    assert 0.9e6 < sum(pools[1].values()) <= 1e6

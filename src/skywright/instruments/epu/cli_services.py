@@ -30,8 +30,24 @@ BrokerOption = Annotated[
         help="amqp://USER:PASSWORD@HOST/VHOST; else RABBITMQ_HOST and its companions.",
     ),
 ]
+
+
+def _with_earlier(ctx: typer.Context, count: int) -> int:
+    """Add the ``-v`` that stand before the command, as in ``skywright -v epu serve``."""
+    earlier: int = ctx.find_root().meta.get("skywright.verbosity", 0)
+    return count + earlier
+
+
 VerboseOption = Annotated[
-    int, typer.Option("-v", "--verbose", count=True, help="More log: -v INFO, -vv DEBUG.")
+    int,
+    typer.Option(
+        "-v",
+        "--verbose",
+        count=True,
+        callback=_with_earlier,
+        show_default=False,
+        help="More log: -v INFO, -vv DEBUG.",
+    ),
 ]
 DEFAULT_DATABASE = "epu.sqlite"
 

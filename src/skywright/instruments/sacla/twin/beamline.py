@@ -31,8 +31,9 @@ class TwinSettings:
     rate_hz, tag_step
         Shots per second; tags from one shot to the next.
     pool
-        Images rendered before the run and used again and again. Fewer images cost less memory, but
-        shots that share an image share its noise.
+        Images rendered before the run and used again and again, of each detector; fewer if all of
+        them would take more than `POOL_BYTES_MAX`. Fewer images cost less memory, but shots that
+        share an image share its noise.
     photons_per_px
         Mean number of photons in a pixel at I0 = 1.
     effect, width_ps
@@ -70,6 +71,8 @@ PHOTON_EV, EV_PER_ELECTRON, GAIN = 10000.0, 3.65, 15.0
 NOISE_ADU = 3.0
 LATENCY_S = {"i0": 0.3, "beam": 0.1, "delay": 0.5, "timing": 0.6}
 FRAME_LATENCY_S = 0.1
+POOL_BYTES_MAX = 1_000_000_000
+"""Limit of the memory for the images of all detectors."""
 RUN, HIGHTAG, FIRST_TAG = 501, 202301, 400_000_000
 
 
@@ -95,11 +98,14 @@ class Beamline:
         seed: int = 0,
         stage: Callable[[], float] | None = None,
     ) -> None:
+        rows, columns = settings.shape
+        image_bytes = len(settings.detectors) * rows * columns * np.float32().nbytes
+        most = max(POOL_BYTES_MAX // max(image_bytes, 1) - 1, 1)  # one more is dark
+        settings = replace(settings, pool=min(settings.pool, most))
         self.settings = settings
         self._stage = stage
         self._random = np.random.default_rng(seed)
         self._delays = np.random.default_rng([seed, 1])  # so that delays change nothing else
-        rows, columns = settings.shape
         tiles = {name: Tile(name, GAIN, self._bad_pixels()) for name in settings.detectors}
         self.info = RunInfo(
             run=RUN,
