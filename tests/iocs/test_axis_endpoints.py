@@ -195,6 +195,23 @@ def test_pictures_that_wait_are_uploaded_after_the_camera_is_closed() -> None:
     assert uploader.counts == {"sent": 5, "dropped": 0}
 
 
+def test_a_picture_whose_connection_the_receiver_has_closed_is_sent_again() -> None:
+    pictures: NewestQueue[SourceFrame] = NewestQueue(axis_upload.WAITING)
+    pictures.offer(SourceFrame(0, 0.0, b"\xff\xd8"))
+    camera: Any = SimpleNamespace(subscribe=lambda depth: pictures)
+
+    def answer(visit: Visit) -> None:
+        if visit.number:
+            visit.say(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    with scripted(answer) as receiver:
+        uploader = axis_upload.Uploader(camera, receiver.url)
+        uploader.trigger(True)
+        uploader.close()
+        assert len(receiver.requests) == 2
+    assert uploader.counts == {"sent": 1, "dropped": 0}
+
+
 def test_the_password_of_a_receiver_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     pictures: NewestQueue[SourceFrame] = NewestQueue(axis_upload.WAITING)
     pictures.offer(SourceFrame(0, 0.0, b"\xff\xd8"))

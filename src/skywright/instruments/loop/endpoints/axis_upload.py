@@ -22,6 +22,8 @@ LIMIT_S = 5.0
 LAST_S = 10.0
 """Longest wait for the answers to the last pictures: a receiver may send one drop by drop."""
 POLL_S = 0.1
+CLOSED = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
+"""What a request on a connection ends with that the receiver has closed just then."""
 PNG = SIGNATURES[1]
 
 
@@ -104,7 +106,10 @@ class Uploader:
             "Content-Disposition": f'attachment; filename="{name_with_time(frame.time)}"',
         }
         try:
-            answer = client.post(self.url, content=data, headers=headers)
+            try:
+                answer = client.post(self.url, content=data, headers=headers)
+            except CLOSED:  # by the receiver after its last answer, which need not say so
+                answer = client.post(self.url, content=data, headers=headers)
         except httpx.HTTPError as error:
             self._count("failed", f"{type(error).__name__}: {error}")
             return
