@@ -159,7 +159,7 @@ def _grid(x_axis: _Axis, y_axis: _Axis, left: int) -> list[str]:
 
 def _short(value: float) -> str:
     """Return a number that fits beside an axis."""
-    for power, sign in ((9, "G"), (6, "M"), (3, "k")):
+    for power, sign in ((9, "G"), (6, "M"), (3, "k")) if abs(value) < 1e12 else ():
         if abs(value) >= 10.0 * 10.0**power or (power > 3 and abs(value) >= 10.0**power):
             return f"{value / 10.0**power:g}{sign}"
     return f"{value:g}"

@@ -174,12 +174,15 @@ def draw_plot(client: Container, uid: str, choice: Choice) -> Plot:
         else:
             series.append(read)
             notes += [read.thinned] if read.thinned else []
+    nothing = Plot(None, (*notes, f"{choice.y} has no value that can be drawn"))
     if series[0].y.ndim == 2:
+        if not np.isfinite(series[0].y).any():
+            return nothing
         (first,), offsets = _count_from_first(series[:1])
         return Plot(_image(first), (*notes, *_image_notes(first, len(series)), *offsets))
     series = [each for each in series if np.isfinite(each.x + each.y).any()]
     if not series:
-        return Plot(None, (*notes, f"{choice.y} has no value that can be drawn"))
+        return nothing
     series, offsets = _count_from_first(series)
     return Plot(_chart(series, choice), (*notes, *offsets))
 

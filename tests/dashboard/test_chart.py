@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dashboard.chart import HEIGHT, LEFT, WIDTH, Curve, Marks, _Axis, draw_chart
+from dashboard.chart import HEIGHT, LEFT, WIDTH, Curve, Marks, _Axis, _short, draw_chart
 
 NAN = float("nan")
 PHI = np.linspace(0.0, 180.0, 7)
@@ -50,6 +50,11 @@ def test_long_numbers_do_not_touch_the_label_beside_them() -> None:
     longest = max(len(each.text or "") for each in ticks)
     assert longest > 4
     assert all(float(each.get("x") or "") - 9 * longest > 12 for each in ticks)
+
+
+def test_numbers_have_one_power_of_ten_beside_an_axis() -> None:
+    texts = [_short(value) for value in (-2500.0, 12_000.0, 3e9, 4.6e18)]
+    assert texts == ["-2500", "12k", "3G", "4.6e+18"]
 
 
 @pytest.mark.parametrize("values", [[1.0, sys.float_info.max, 3.0], [-1.1e308, 1.0, 1.1e308]])

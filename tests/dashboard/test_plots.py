@@ -346,11 +346,12 @@ def test_numbers_near_the_largest_of_all_are_left_out(
     assert path[1].count("L") + 1 == 2 * BINS
 
 
+@pytest.mark.parametrize("shape", [(8,), (8, 3)])
 def test_a_column_without_a_value_is_a_note_that_holds_of_a_run_that_is_over(
-    overlay: Callable[..., Plot],
+    overlay: Callable[..., Plot], shape: tuple[int, ...]
 ) -> None:
     run = run_of_pulses("a" * 8, 1)
-    signal = Column("signal", (8,), np.dtype("f8"), {}, np.full(8, np.nan).__getitem__)
+    signal = Column("signal", shape, np.dtype("f8"), {}, np.full(shape, np.nan).__getitem__)
     stream = replace(run.streams[0], columns=(run.streams[0].columns[0], signal))
     drawn = overlay(replace(run, streams=(stream,)))
     assert drawn == Plot(None, ("signal has no value that can be drawn",))
