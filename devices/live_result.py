@@ -1,5 +1,6 @@
 """The result of a live analysis as a device: a plan triggers it to wait for the present frame."""
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,8 +15,12 @@ from skywright.callbacks.reports import Progress, Reports
 from skywright.errors import ConfigError, HardwareError, SkywrightError
 from skywright.files.columns import Column
 
+logger = logging.getLogger(__name__)
+
 LIMIT_S = 60.0
 """Default of `LiveResult.limit_s`, s."""
+START_LIMIT_S = 300.0
+"""Default of `LiveResult.start_limit_s`, s. The first start after an installation compiles."""
 STALL_TIMEOUT_S = 20.0
 """Default of `LiveResult.timeout_s`, s. On a computer that is ten times slower than usual, a batch
 of frames takes 5 s and more."""
@@ -78,11 +83,12 @@ class LiveResult:
         Returns the number of frames that the camera has taken in this run, where that is ahead of
         the documents (fly scans); by default the number of frames in the documents.
     timeout_s
-        `trigger` fails if the analysis makes no progress for this time. The time in which its
-        worker starts, as at the beginning of a session on a slow computer, does not count.
+        `trigger` fails if the analysis makes no progress for this time.
     limit_s
         `trigger` fails after this time, also if the analysis still makes progress: a decision that
-        comes minutes late is useless.
+        comes minutes late is useless. Neither time contains that in which the worker starts.
+    start_limit_s
+        `trigger` fails if the worker is still starting after this time.
     hinted
         Results to show in tables.
 
@@ -102,12 +108,13 @@ class LiveResult:
         present: Callable[[], int] | None = None,
         timeout_s: float = STALL_TIMEOUT_S,
         limit_s: float = LIMIT_S,
+        start_limit_s: float = START_LIMIT_S,
         hinted: Sequence[str] = (),
     ) -> None:
         self.live = live
         self.name = name
         self._present = present
-        self._timeout_s, self._limit_s = timeout_s, limit_s
+        self.timeout_s, self.limit_s, self.start_limit_s = timeout_s, limit_s, start_limit_s
         self._hinted = tuple(hinted)
         self._reached = Progress("")
         self._columns = [*COUNTS, *(c for c in live.analysis.results if not c.shape)]
@@ -143,7 +150,7 @@ class LiveResult:
                 why = f"analysis {self.live.name} failed: {self.live.unusable}"
             status.set_exception(HardwareError(f"{self.name}: {why}"))
             return status
-        _Wait(self, status, uid, wanted, self._timeout_s, self._limit_s).begin()
+        _Wait(self, status, uid, wanted).begin()
         return status
 
     def accept(self, progress: Progress) -> None:
@@ -183,29 +190,24 @@ class LiveResult:
 class _Wait:
     """One wait for one frame; ends its status once, by progress or by the clock."""
 
-    def __init__(
-        self,
-        device: LiveResult,
-        status: Status,
-        uid: str,
-        wanted: int,
-        timeout_s: float,
-        limit_s: float,
-    ) -> None:
+    def __init__(self, device: LiveResult, status: Status, uid: str, wanted: int) -> None:
         self._device, self._status = device, status
-        self._uid, self._wanted, self._timeout_s = uid, wanted, timeout_s
-        self._limit_s, self._begun = limit_s, time.monotonic()
+        self._uid, self._wanted = uid, wanted
+        self._begun = time.monotonic()
+        self._deadline = self._begun + device.limit_s
         self._lock = threading.Lock()
         self._over = False
         self._number = device.live.request_result(wanted)
         self._reached = device.live.progress(uid).reached
         self._is_starting = device.live.is_starting
+        if self._is_starting:
+            logger.info("%s waits for the worker of %s to start", device.name, device.live.name)
         self._timer = self._new_timer()
         self._unsubscribe: Callable[[], None] = lambda: None
 
     def _new_timer(self) -> threading.Timer:
-        left_s = self._limit_s - (time.monotonic() - self._begun)
-        timer = threading.Timer(max(min(self._timeout_s, left_s), 0.0), self._give_up)
+        left_s = max(self._deadline - time.monotonic(), 0.0)
+        timer = threading.Timer(min(self._device.timeout_s, left_s), self._give_up)
         timer.daemon = True
         return timer
 
@@ -233,17 +235,21 @@ class _Wait:
         """End the wait, unless the analysis is starting or makes progress."""
         live = self._device.live
         before, self._reached = self._reached, live.progress(self._uid).reached
-        waited = time.monotonic() - self._begun
+        now = time.monotonic()
         was_starting, self._is_starting = self._is_starting, live.is_starting
         why = "; its worker is still starting" if self._is_starting else ""
-        if waited >= self._limit_s:
-            self._end(f"is at frame {self._reached} of {self._wanted} after {waited:.0f} s{why}")
+        if was_starting:
+            latest = self._begun + self._device.start_limit_s
+            self._deadline = min(now + self._device.limit_s, latest)
+        if now >= self._deadline:
+            waited = f"{now - self._begun:.0f} s"
+            self._end(f"is at frame {self._reached} of {self._wanted} after {waited}{why}")
         # A worker that is starting cannot make progress
         elif was_starting or self._reached != before:
             self._restart_timer()
         else:
             self._end(
-                f"made no progress for {self._timeout_s:g} s; "
+                f"made no progress for {self._device.timeout_s:g} s; "
                 f"it is at frame {before} of {self._wanted}{why}"
             )
 

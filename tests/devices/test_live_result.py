@@ -315,13 +315,13 @@ class StartingReports(Reports):
 
 def test_the_time_in_which_the_worker_starts_does_not_count() -> None:
     reports = StartingReports(5)
-    status = LiveResult(reports, timeout_s=0.01).trigger()
+    status = LiveResult(reports, timeout_s=0.05, limit_s=0.1).trigger()
     with pytest.raises(HardwareError):  # nobody tells it of the progress
         status.wait(60)
     assert reports.turns < 1
 
 
 def test_a_worker_that_never_starts_is_named_as_starting() -> None:
-    status = LiveResult(StartingReports(np.inf), timeout_s=0.01, limit_s=0.1).trigger()
+    status = LiveResult(StartingReports(np.inf), timeout_s=0.01, start_limit_s=0.1).trigger()
     with pytest.raises(HardwareError, match=r"frame 0 of 1.*its worker is still starting"):
         status.wait(60)
