@@ -211,13 +211,14 @@ def measure_once(tools: Instruments) -> MsgGenerator[RotationValues]:
         else:
             raise HardwareError(f"{tools.camera.name}: no new picture in {FRESH_S:g} s")
         yield from bps.collect(tools.camera, name=PRIMARY)
+        arrived = clock()  # the analysis may take long, in its first use above all
         found = yield from read_result(tools)
         fresh = moved + max(LEAST_S, tools.settle_s, found.delay)  # NaN, the last, is never larger
         if found.last.time >= fresh:
             return found
-        if clock() > fresh + LATE_S:
+        if arrived > fresh + LATE_S:
             raise HardwareError(
-                f"{tools.camera.name}: its newest picture is {clock() - found.last.time:.1f} s old "
+                f"{tools.camera.name}: its newest picture is {arrived - found.last.time:.1f} s old "
                 "and was taken before the last move; the computer is too slow for the pictures, or "
                 "the clock of the camera's computer is behind"
             )

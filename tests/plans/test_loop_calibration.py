@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from bluesky.utils import MsgGenerator
+from ophyd.status import Status
 from support import loop_world
 from support.loop_plain import make_world
 from support.loop_session import Session
@@ -74,6 +75,29 @@ def test_pictures_that_reach_the_file_late_do_no_harm(session: Session) -> None:
     truth, made = world.calibration(), session.run(calibrate_camera(**devices)).calibration
     assert made.um_per_px_x == pytest.approx(truth.um_per_px_x, rel=0.005)
     assert made.um_per_px_y == pytest.approx(truth.um_per_px_y, rel=0.005)
+
+
+def test_an_analysis_that_takes_long_at_first_makes_no_picture_late(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in the first session after an installation: its worker compiles meanwhile."""
+    world = make_world((150.0, 120.0, -90.0))
+    devices = session.mount(world, calibrated=False)
+    result = devices["result"]
+    trigger, waits = result.trigger, iter([2.0, 0.0, 0.0])
+
+    def wait_at_first() -> Status:
+        waited = next(waits, None)
+        if waited is None:
+            raise SampleError("three pictures are enough")
+        world.now += waited
+        return trigger()
+
+    monkeypatch.setattr(result, "trigger", wait_at_first)
+    monkeypatch.setattr(stubs, "LATE_S", 1.0)
+    devices["camera"].late_s = 0.9
+    with pytest.raises(SampleError, match="three pictures are enough"):
+        session.run(calibrate_camera(**devices))
 
 
 def test_pictures_of_before_the_move_are_never_believed(session: Session) -> None:
