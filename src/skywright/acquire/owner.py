@@ -561,20 +561,19 @@ class Owner(Generic[Item, Result]):
             self._notify()
 
     def _record(self, processed: ProcessedItem) -> RefusedError | None:
-        """Give an item to the recorders; return their last refusal, None if all took it."""
+        """Give an item to the recorders; return why it does not count, None if it does."""
         refused = None
-        if processed.to_record is not None:
-            for recorder in self.recorders:
-                try:
-                    self._calls.call(
-                        type(recorder).__name__,
-                        recorder.offer,
-                        processed.to_record,
-                        key=id(recorder),
-                        may_refuse=True,
-                    )
-                except RefusedError as error:
-                    refused = error
+        for recorder in self.recorders if processed.to_record is not None else ():
+            name = type(recorder).__name__
+            arguments = name, recorder.offer, processed.to_record
+            try:
+                self._calls.call(*arguments, key=id(recorder), raises=True)
+            except RefusedError as error:  # the recorder counts the loss
+                refused = error
+            except Exception as error:
+                if recorder.essential:
+                    self.losses.add("not written")
+                    refused = RefusedError("not written", str(error) or type(error).__name__)
         return refused
 
     def _count(self, acquisition: Acquisition, processed: ProcessedItem) -> None:
