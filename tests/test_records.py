@@ -366,14 +366,16 @@ def test_values_that_do_not_fit_are_refused(
 
 
 def test_values_of_another_kind_are_refused(tmp_path: Path) -> None:
-    columns = [Column("/entry/text", "S4"), Column("/entry/count", "<i4")]
+    good = {"/text": "a", "/count": 5, "/value": 0.5, "/flag": True}
+    dtypes = {"/text": "S4", "/count": "<i4", "/value": "<f8", "/flag": "?"}
+    columns = [Column(path, dtype) for path, dtype in dtypes.items()]
+    time = np.datetime64("2026-11-29T08:00:00", "ms")
     with ColumnWriter(tmp_path / "a.h5", columns, IDENTITY) as writer:
-        for wrong in (
-            {"/entry/text": 5, "/entry/count": 5},
-            {"/entry/text": "", "/entry/count": ""},
-        ):
-            with pytest.raises(DataError, match=r"expected (text|integers)"):
-                writer.append(1, wrong)
+        wrong = {"/text": [5], "/count": ["5", b"5"], "/value": ["0.5", b"1", time], "/flag": ["1"]}
+        for path, value in ((path, value) for path, values in wrong.items() for value in values):
+            for given in (value, np.array(value, object)):
+                with pytest.raises(DataError, match=rf"{path}: expected (text|numbers), got"):
+                    writer.append(1, good | {path: given})
     with ColumnReader(tmp_path / "a.h5", IDENTITY.path) as reader:
         assert reader.count() == 0
 

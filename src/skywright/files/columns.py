@@ -311,6 +311,8 @@ class ColumnCaster:
         if np.can_cast(values.dtype, dtype, "safe" if dtype.kind in "iubfc" else "no"):
             return values.astype(dtype, copy=False)
         try:
+            if dtype.kind in "iubfc":
+                _check_numbers(values)
             if dtype.kind == "S":
                 values = _as_bytes(values)
                 wrong = np.char.str_len(values) > dtype.itemsize
@@ -380,6 +382,14 @@ def _as_bytes(values: NDArray[Any]) -> NDArray[np.bytes_]:
             raise TypeError(f"expected text, got {type(each).__name__}")
     flat = [each.encode() if isinstance(each, str) else each for each in values.flat]
     return np.array(flat, dtype=bytes).reshape(values.shape)
+
+
+def _check_numbers(values: NDArray[Any]) -> None:
+    """Raise `TypeError` if a value is text or a date, which numpy would convert to a number."""
+    each = values.flat if values.dtype.kind == "O" else [values]
+    for dtype in {np.asarray(value).dtype for value in each}:
+        if dtype.kind not in "biufcO":
+            raise TypeError(f"expected numbers, got {dtype}")
 
 
 def _out_of_range(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[np.bool_]:
