@@ -79,8 +79,8 @@ class Analysis(ABC, Generic[Statistic]):
     optional: ClassVar[Sequence[str]] = ()
     """Further data keys, given to `measure` if the stream has them."""
     arrays: ClassVar[Mapping[str, ArrayInput]] = {}
-    """Shape and dtype that array inputs must have, by input. They exclude data keys that have the
-    name of the input at their end only, such as the count ``n_flat_image`` for ``image``."""
+    """Shape and dtype that array inputs must have, by input. A data key is found by its end; this
+    excludes others with that end, such as the count ``n_flat_image`` for ``image``."""
     stream: ClassVar[str] = "members"
     """Name of the derived run's stream with the columns, for example ``pulses``."""
     columns: ClassVar[Sequence[Column]] = ()
@@ -96,10 +96,10 @@ class Analysis(ABC, Generic[Statistic]):
     block_size: ClassVar[int] = 64
     """Identities in a block. An open block keeps the rows of its members."""
     block_setting: ClassVar[str] = ""
-    """Name of the integer row of `measure` with the settings number of each member; empty: none.
-    Members with different settings, such as regions of interest, have different numbers and are
-    therefore in different blocks. If the settings number is also an input, identities may restart
-    where it increases (`IdentityOrder`)."""
+    """Name of the settings number of each member, (n,) integers of `measure`; empty: none. Members
+    with different settings, such as regions of interest, have different numbers and are therefore
+    in different blocks. If it is also an input, identities may restart where it increases
+    (`IdentityOrder`)."""
     ordered: ClassVar[bool] = False
     """True: the members of a block come in order of identity, and `extend` adds them a batch at a
     time, so an open block stores only its statistic: for running images."""
