@@ -97,8 +97,9 @@ class Column:
 class ColumnWriter(Closing):
     """The one writer of a file of columns.
 
-    Not thread-safe. A call of `append` or `flush` that fails stores nothing and may be repeated. If
-    `close` fails, rows that were not flushed are lost.
+    Not thread-safe. An `append` that is refused, also for lack of free space, stores nothing and
+    may be repeated. After a write that failed the file takes no more rows, and those that were not
+    flushed are lost: HDF5 (version 2) would go on with zeros in place of rows.
 
     Parameters
     ----------
@@ -137,6 +138,8 @@ class ColumnWriter(Closing):
         self.appended = 0
         """Number of rows, flushed or not."""
         self._pending: list[NDArray[Any]] = []
+        self._failure = ""
+        """Error of the write that failed; empty: none."""
         self._row_bytes = sum(c.row_bytes for c in (*columns, identity))
         check_free_space(path.parent, self._row_bytes)
         try:
@@ -187,6 +190,7 @@ class ColumnWriter(Closing):
         OSError
             If the disk is full or fails.
         """
+        self._check_failure()
         caster = ColumnCaster(self.path)
         identities = np.atleast_1d(caster.cast(self.identity, np.asarray(identity)))
         if identities.ndim != 1:
@@ -218,8 +222,8 @@ class ColumnWriter(Closing):
                 # Given the whole shape, h5py does not look up the present one: 9 us in place of 35
                 dataset.resize((start + count, *values.shape[1:]))
                 dataset[start : start + count] = values
-        except RuntimeError as error:
-            raise OSError(f"{self.path}: {error}") from error
+        except (OSError, RuntimeError) as error:  # h5py raises either
+            raise self._failed(error) from error
         self._pending.append(identities)
         self.appended = start + count
 
@@ -238,12 +242,13 @@ class ColumnWriter(Closing):
         """
         if not self._pending:
             return self.flushed
+        self._check_failure()
         start = self.flushed
-        try:  # for a full disk h5py raises either error
+        try:
             for dataset in self._data.values():
                 dataset.flush()
         except (OSError, RuntimeError) as error:
-            raise OSError(f"{self.path}: {error}") from error
+            raise self._failed(error) from error
         self._identities.resize(self.appended, axis=0)
         try:
             self._identities[start:] = np.concatenate(self._pending)
@@ -252,9 +257,18 @@ class ColumnWriter(Closing):
             # Undo the resize; otherwise HDF5 writes the new length later although the identities
             # were not written
             self._identities.resize(start, axis=0)
-            raise OSError(f"{self.path}: {error}") from error
+            raise self._failed(error) from error
         self._pending.clear()
         return self.flushed
+
+    def _failed(self, error: Exception) -> OSError:
+        self._failure = str(error)
+        return OSError(f"{self.path}: {error}")
+
+    def _check_failure(self) -> None:
+        if self._failure:
+            why = f"takes no more rows after an error ({self._failure}); start another file"
+            raise OSError(f"{self.path}: {why}")
 
     def close(self) -> None:
         """Flush and close; a second call does nothing.
