@@ -163,23 +163,30 @@ def test_a_disk_that_fails_is_an_os_error(tmp_path: Path, monkeypatch: pytest.Mo
     path = tmp_path / "a.h5"
     writer = ColumnWriter(path, [IMAGE, TIME], IDENTITY)
     row = {IMAGE.path: np.zeros((3, 4)), TIME.path: 0.0}
-    with monkeypatch.context() as patch:
-        patch.setattr(h5py.Dataset, "__setitem__", fail)
-        with pytest.raises(OSError, match=r"a\.h5: Unable to flush"):
-            writer.append(0, row)
     writer.append(0, row)
+    writer.flush()
+    writer.append(1, row)
     with monkeypatch.context() as patch:
         patch.setattr(h5py.Dataset, "flush", fail)
         with pytest.raises(OSError, match=r"a\.h5: Unable to flush"):
             writer.flush()
-    assert writer.flush() == 1
-    with monkeypatch.context() as patch:
-        patch.setattr(h5py.File, "close", fail)
-        with pytest.raises(OSError, match=r"a\.h5: Unable to flush"):
-            writer.close()
+    for call in (writer.flush, lambda: writer.append(2, row), writer.close):
+        with pytest.raises(OSError, match=r"takes no more rows after an error \(Unable to flush"):
+            call()
     writer.close()
     with ColumnReader(path, IDENTITY.path) as reader:
         assert reader.read(IDENTITY.path).tolist() == [0]
+
+    writer = ColumnWriter(tmp_path / "b.h5", [IMAGE, TIME], IDENTITY)
+    with monkeypatch.context() as patch:
+        patch.setattr(h5py.Dataset, "__setitem__", fail)
+        with pytest.raises(OSError, match=r"b\.h5: Unable to flush"):
+            writer.append(0, row)
+    with monkeypatch.context() as patch:
+        patch.setattr(h5py.File, "close", fail)
+        with pytest.raises(OSError, match=r"b\.h5: Unable to flush"):
+            writer.close()
+    writer.close()
 
 
 WRITER = """
@@ -249,6 +256,51 @@ def test_records_flushed_before_the_disk_failed_stay(tmp_path: Path) -> None:
     with ColumnReader(path, IDENTITY.path) as reader:
         assert reader.count() >= told
         assert_whole(reader, reader.count())
+
+
+WRITER_THAT_GOES_ON = """
+import resource, sys
+import numpy as np
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from test_records import IDENTITY, IMAGE, TIME, rows
+from skywright.files.columns import ColumnWriter
+writer = ColumnWriter(Path(sys.argv[1]), [IMAGE, TIME], IDENTITY)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), -1))
+n = errors = 0
+while n < 3000:
+    some = np.arange(n, n + 1 + n % 7)
+    try:
+        writer.append(some, rows(some))
+        n += len(some)
+        if n % 3 == 0:
+            writer.flush()
+    except OSError:
+        errors += 1
+        if errors > 20:
+            break
+        if errors > 4:  # there is room again
+            resource.setrlimit(resource.RLIMIT_FSIZE, (-1, -1))
+try:
+    writer.close()
+except OSError:
+    pass
+print(writer.flushed)
+"""
+
+
+@pytest.mark.parametrize("limit", [30_878, 46_871])
+def test_no_row_is_wrong_after_the_disk_failed_and_is_well_again(
+    limit: int, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.h5"
+    arguments = [path, Path(__file__).parent, limit]
+    code = [sys.executable, "-c", WRITER_THAT_GOES_ON, *map(str, arguments)]
+    flushed = int(subprocess.check_output(code, timeout=90))
+    assert flushed > 100
+    with ColumnReader(path, IDENTITY.path) as reader:
+        assert reader.count() == flushed
+        assert_whole(reader, flushed)
 
 
 def test_lock_of_h5py_is_where_records_has_it_from() -> None:
@@ -366,14 +418,16 @@ def test_values_that_do_not_fit_are_refused(
 
 
 def test_values_of_another_kind_are_refused(tmp_path: Path) -> None:
-    columns = [Column("/entry/text", "S4"), Column("/entry/count", "<i4")]
+    good = {"/text": "a", "/count": 5, "/value": 0.5, "/flag": True}
+    dtypes = {"/text": "S4", "/count": "<i4", "/value": "<f8", "/flag": "?"}
+    columns = [Column(path, dtype) for path, dtype in dtypes.items()]
+    time = np.datetime64("2026-11-29T08:00:00", "ms")
     with ColumnWriter(tmp_path / "a.h5", columns, IDENTITY) as writer:
-        for wrong in (
-            {"/entry/text": 5, "/entry/count": 5},
-            {"/entry/text": "", "/entry/count": ""},
-        ):
-            with pytest.raises(DataError, match=r"expected (text|integers)"):
-                writer.append(1, wrong)
+        wrong = {"/text": [5], "/count": ["5", b"5"], "/value": ["0.5", b"1", time], "/flag": ["1"]}
+        for path, value in ((path, value) for path, values in wrong.items() for value in values):
+            for given in (value, np.array(value, object)):
+                with pytest.raises(DataError, match=rf"{path}: expected (text|numbers), got"):
+                    writer.append(1, good | {path: given})
     with ColumnReader(tmp_path / "a.h5", IDENTITY.path) as reader:
         assert reader.count() == 0
 

@@ -767,6 +767,29 @@ def test_what_a_recorder_of_a_part_loses_is_a_failure(
     assert owner.lost() == owner.state().failures == {"events does not fit": 1}  # of one each
 
 
+class BrokenRecorder(Recorder[Rows, Rows]):
+    """A recorder that raises an error that is no refusal."""
+
+    def offer(self, result: Rows) -> None:
+        raise OSError("the disk is gone")
+
+
+@pytest.mark.parametrize("essential", [True, False])
+def test_an_item_that_an_essential_recorder_fails_to_take_is_lost(
+    source: HandSource, make: Make, essential: bool
+) -> None:
+    recorder = BrokenRecorder(layout(), essential=essential)
+    owner = make(lambda item: item, recorders=[recorder])
+    acquisition = owner.acquire()
+    source.send(1, 2)
+    owner.stop_acquisition()
+    assert acquisition.done.wait(90)
+    lost = {"not written": 2} if essential else {}
+    assert (acquisition.items, owner.lost()) == (0 if essential else 2, lost)
+    assert owner.state().failures == {"BrokenRecorder failed": 2}
+    assert "the disk is gone" in owner.state().message
+
+
 def test_changed_is_called_for_items_unless_the_owner_says_not(source: HandSource) -> None:
     counts = []
     calls: list[int] = []

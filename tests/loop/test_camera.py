@@ -391,6 +391,17 @@ def test_single_files_have_no_gap_after_one_that_cannot_be_written(
     assert [file.name for file in files.directory.glob("*.h5")] == ["0.h5"]
 
 
+def test_a_picture_whose_file_has_too_long_a_name_is_lost(
+    camera: Camera, source: HandSource, tmp_path: Path
+) -> None:
+    camera.single_files = Numbered(tmp_path / ("x" * 300))
+    acquisition = camera.acquire()
+    source.send()
+    camera.stop()
+    assert acquisition.done.wait(90)
+    assert (acquisition.items, lost(camera)) == (0, {"not written": 1})
+
+
 def test_single_files_go_on_after_one_that_was_not_finished(
     camera: Camera, source: HandSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -40,7 +40,8 @@ class ResultRecorder(Protocol[Offered]):
         Raises
         ------
         RefusedError
-            For a result that counts as lost; the acquisition does not count it then.
+            For a result that counts as lost; the acquisition does not count it then. Another error
+            of an essential recorder has the same effect, and counts as a failure too.
         """
 
     def end_acquisition(self, done: Callable[[], None]) -> None:

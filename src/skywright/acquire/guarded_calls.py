@@ -50,7 +50,7 @@ class GuardedCalls:
         function: Callable[..., Returned],
         *args: Any,
         key: object = None,
-        may_refuse: bool = False,
+        raises: bool = False,
     ) -> Returned | None:
         """Call a function of a client and return its value; None after an error.
 
@@ -62,25 +62,27 @@ class GuardedCalls:
             Function and its arguments.
         key
             Identifies the client; None: `name` does.
-        may_refuse
-            True: `RefusedError` is raised and is no error of the client. Only a recorder may refuse
-            a result.
+        raises
+            True: an error is raised too, and a `RefusedError` is not counted: a recorder may
+            refuse a result.
 
         Raises
         ------
-        RefusedError
-            If `may_refuse` is True and `function` raises it.
+        Exception
+            If `raises` is True: what `function` raises.
         """
         key = name if key is None else key
         try:
             value = function(*args)
         except Exception as error:
-            if may_refuse and isinstance(error, RefusedError):
+            if raises and isinstance(error, RefusedError):
                 raise
             self.failures.add(f"{name} failed")
             if key not in self._failing:
                 logger.exception("%s: %s failed", self._name, name)
             self._failing[key] = f"{name}: {str(error) or type(error).__name__}"
+            if raises:
+                raise
             return None
         self._failing.pop(key, None)
         return value

@@ -1,4 +1,4 @@
-"""A thread pool that returns results in the order of the items."""
+"""A pool of threads that process items and keep their order."""
 
 import threading
 from collections import deque
@@ -22,7 +22,7 @@ class _Slot(Generic[Item, Result]):
 
 
 class OrderedPool(Generic[Item, Result]):
-    """A bounded queue with worker threads. `put` and `close` may be called from any thread.
+    """A pool of threads with a bounded queue. All methods may be called from any thread.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ class OrderedPool(Generic[Item, Result]):
         Limits of all items in the pool: waiting, in processing, and finished behind an earlier
         one. An empty pool accepts an item of any size.
     when_full
-        ``wait``: `put` waits, which slows the source down. ``drop``: `put` refuses the item.
+        ``wait``: `put` waits, which slows the source down. ``drop``: `put` returns False.
     name
         Name of the threads.
     """
@@ -45,11 +45,11 @@ class OrderedPool(Generic[Item, Result]):
         self,
         process: Callable[[Item], Result],
         deliver_result: Callable[[Result], None],
-        threads: int = 1,
-        queue_bytes: int = 64_000_000,
-        queue_items: int = 100_000,
-        when_full: Literal["wait", "drop"] = "drop",
-        name: str = "stage",
+        threads: int,
+        queue_bytes: int,
+        queue_items: int,
+        when_full: Literal["wait", "drop"],
+        name: str,
     ) -> None:
         self._process = process
         self._deliver_result = deliver_result
@@ -93,7 +93,7 @@ class OrderedPool(Generic[Item, Result]):
             with self._changed:
                 self._changed.wait_for(lambda: not self._slots and not self._delivering, timeout_s)
 
-    def close(self, timeout_s: float = 5.0) -> None:
+    def close(self, timeout_s: float) -> None:
         """Process the queued items, then end the threads.
 
         It waits at most `timeout_s` s for the items, and then as long for each thread.

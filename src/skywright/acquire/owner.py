@@ -35,14 +35,13 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 SILENCE_S = 2.0
-"""Time without an item, s, after which the owner reports `silence_text`."""
+"""Time without an item, s, after which a silence is reported."""
 ALARM_S = 10.0
-"""Time, s, for which an alarm remains the message while good items arrive. Without it, alarm and
-normal message would alternate, and each change is a line in the log. An alarm that `status_message`
-returned ends with the next message that it returns."""
+"""Time, s, for which good items do not replace an alarm. Otherwise the message would change, and be
+logged, with each item when good and bad ones alternate. Alarms that `status_message` returns are
+replaced at once."""
 DRAIN_S = 5.0
-"""Timeout, s, for items still in processing when the source stops or the owner closes."""
-DIGITS = re.compile(r"\d+")
+"""Timeout, s, for items in processing, and for the end of an acquisition."""
 
 
 class Owner(Generic[Item, Result]):
@@ -50,18 +49,17 @@ class Owner(Generic[Item, Result]):
 
     The source runs while it has a user: after `start`, during an acquisition, and while a queue of
     `subscribe(runs_source=True)` is open. All methods may be called from any thread. But `process`,
-    `prepare`, endpoints and `on_item` must not call what starts or stops the source (`start`,
-    `stop_if_unused`, `stop`, `acquire`, `close`, the close of a queue). Such a call may wait,
-    until a timeout, for the thread on which it was made.
+    `prepare`, endpoints and `on_item` must not start or stop the source, for example by `acquire`
+    or the close of a queue: the call would wait for its own thread, until a timeout.
 
     Parameters
     ----------
     source
         Source of the items; the owner closes it.
     process
-        Turns an item, as `process_argument` returns it, into a result. It may raise `RefusedError`;
-        any other error counts as ``not processed``. None: what `process_argument`
-        returns is the result, and endpoints and subscribers get it on the source's thread.
+        Turns what `process_argument` returns for an item into a result. It may raise
+        `RefusedError`; any other error counts as ``not processed``. None: what `process_argument`
+        returns is the result, which is published on the source's thread.
     prepare
         Converts a result into what the recorders store. It runs in acquisitions only, so a live
         display does not pay for it. Errors as for `process`. None: the result itself.
@@ -87,8 +85,11 @@ class Owner(Generic[Item, Result]):
     """True: `changed` is also called after each item. False: it is called only after a start, a
     stop, the end of an acquisition or a new message."""
     idle_text = "idle"
+    """Message while the source is stopped."""
     waiting_text = "waiting for the first {item}"
+    """Message after a start."""
     silence_text = "no {item} from {source} for more than {seconds:g} s"
+    """Message after `SILENCE_S` without an item."""
 
     def __init__(
         self,
@@ -133,21 +134,20 @@ class Owner(Generic[Item, Result]):
         self._message, self._alarm = self.idle_text, False
         self._alarm_until = 0.0
         self._logs_errors = True
-        """Whether the next processing error is logged with its traceback. Such an error sets it to
-        False, a message that is no alarm to True: the tracebacks of all errors could fill the
-        disk."""
+        """Whether the next processing error is logged with its traceback: one is, until a message
+        that is no alarm. The tracebacks of all errors could fill the disk."""
         self._message_after_alarm = ""
         """Message to show at `_alarm_until`; empty: none."""
         self._item_message = self._message, self._alarm
         """The last message that `status_message` returned since the start of the source; before
         the first one, the message of the start."""
         self._last_arrival = time.monotonic()
+        """Time of the last arrival, start of the source or start of an acquisition."""
         self._closing = False
-        self._message_is_silence = False
-        """True from the report of a silence until the next item, also if another message follows
-        that report."""
+        self._is_silent = False
+        """True from the report of a silence until the next item is processed."""
         self._reported_silence = 0.0
-        """Time of the last arrival before the silence that was reported last."""
+        """`_last_arrival` before the silence that was reported last."""
         self._last_source_report = ""
         """The last message of the source since the last arrival; empty: none."""
         self._wake_monitor = threading.Event()
@@ -215,7 +215,7 @@ class Owner(Generic[Item, Result]):
                 self._alarm_until = time.monotonic() + ALARM_S
             if (message, alarm) == (self._message, self._alarm):
                 return
-            text, present = DIGITS.sub("", message), DIGITS.sub("", self._message)
+            text, present = (re.sub(r"\d+", "", each) for each in (message, self._message))
             only_digits_differ = (text, alarm) == (present, self._alarm)
             self._message, self._alarm = message, alarm
             self._logs_errors = self._logs_errors or not alarm
@@ -281,15 +281,14 @@ class Owner(Generic[Item, Result]):
         requested
             Number of items; 0: until `stop_acquisition`.
         on_item
-            Called with each result of the acquisition, in order; must not block. With a `process`
-            it is called for each counted item. Without one it is called as an item arrives, before
-            it is known whether it counts; so it may be called more than `requested` times.
+            Called with each result of the acquisition, in order; must not block. With a `process`:
+            after an item is counted. Without: as an item arrives, before it is known whether it
+            counts, so perhaps more than `requested` times.
 
         Raises
         ------
         HardwareError
-            If an acquisition is in progress, or has not ended in time. The property `acquisition`
-            returns it.
+            If an acquisition is in progress, or has not ended in time.
         SkywrightError
             What the source raises when it cannot start.
         """
@@ -341,22 +340,21 @@ class Owner(Generic[Item, Result]):
         return acquisition, True
 
     def join_acquisition(self, requested: int = 0) -> Acquisition:
-        """Return the acquisition in progress; start one if there is none, see `acquire`.
+        """Return the acquisition in progress; else start one, as `acquire` does.
 
-        If an acquisition is ending, wait for its end, at most `DRAIN_S`, and start a new one.
-        `requested` has no effect on an acquisition that is in progress.
+        `requested` has no effect on an acquisition in progress.
 
         Raises
         ------
         HardwareError
-            If the acquisition that was ending has not ended by then.
+            If an acquisition that is ending has not ended in time.
         SkywrightError
             What the source raises when it cannot start.
         """
         return self._acquire_or_join(requested)[0]
 
     def stop_acquisition(self) -> Acquisition | None:
-        """End the present acquisition and return it.
+        """End the present acquisition and return it; None if there is none.
 
         Items that have arrived belong to it. Its `done` is set when they are stored.
         """
@@ -440,7 +438,7 @@ class Owner(Generic[Item, Result]):
             if should_run == self._running:
                 return
             if should_run:
-                self._last_arrival, self._message_is_silence = time.monotonic(), False
+                self._last_arrival, self._is_silent = time.monotonic(), False
                 self._last_source_report = ""
                 self._item_message = self.waiting_text.format(item=self.item_name), False
                 self.report(*self._item_message)
@@ -552,7 +550,7 @@ class Owner(Generic[Item, Result]):
                 what = f"{self.name}: {self.item_name}"
                 logger.error("%s cannot be processed", what, exc_info=refused.__cause__)
                 self._logs_errors = False
-            self._message_is_silence = False
+            self._is_silent = False
             self.report(f"{refused.cause}: {refused}")
         elif processed.has_result:
             self._report_item(processed.result)
@@ -561,20 +559,18 @@ class Owner(Generic[Item, Result]):
             self._notify()
 
     def _record(self, processed: ProcessedItem) -> RefusedError | None:
-        """Give an item to the recorders; return their last refusal, None if all took it."""
+        """Give an item to the recorders; return why it does not count, None if it does."""
         refused = None
-        if processed.to_record is not None:
-            for recorder in self.recorders:
-                try:
-                    self._calls.call(
-                        type(recorder).__name__,
-                        recorder.offer,
-                        processed.to_record,
-                        key=id(recorder),
-                        may_refuse=True,
-                    )
-                except RefusedError as error:
-                    refused = error
+        for recorder in self.recorders if processed.to_record is not None else ():
+            arguments = type(recorder).__name__, recorder.offer, processed.to_record
+            try:
+                self._calls.call(*arguments, key=id(recorder), raises=True)
+            except RefusedError as error:  # the recorder counts the loss
+                refused = error
+            except Exception as error:
+                if recorder.essential:
+                    self.losses.add("not written")
+                    refused = RefusedError("not written", str(error) or type(error).__name__)
         return refused
 
     def _count(self, acquisition: Acquisition, processed: ProcessedItem) -> None:
@@ -600,9 +596,9 @@ class Owner(Generic[Item, Result]):
         else:
             if message is not None:
                 self._item_message = message
-            if message is not None or self._message_is_silence:
+            if message is not None or self._is_silent:
                 self._report_item_message()
-        self._message_is_silence = False
+        self._is_silent = False
 
     def _report_item_message(self) -> None:
         """Report `_item_message`, or keep it until `_alarm_until` if an alarm must stay."""
@@ -610,7 +606,7 @@ class Owner(Generic[Item, Result]):
         if (text, alarm) == (self._message, self._alarm):
             return
         with self._lock:
-            is_held = not alarm and self._alarm and not self._message_is_silence
+            is_held = not alarm and self._alarm and not self._is_silent
             is_held = is_held and time.monotonic() < self._alarm_until
             if is_held:
                 self._message_after_alarm = text  # `_monitor` reports it if no item follows
@@ -621,10 +617,9 @@ class Owner(Generic[Item, Result]):
     def status_message(self, result: Result) -> tuple[str, bool] | None:
         """Return the message after a result, and whether it is an alarm; for subclasses.
 
-        A message that is no alarm replaces an alarm of the owner or its source only `ALARM_S` after
-        the last such alarm. None leaves the present message. But each result ends a silence that
-        was reported: the message, or with None the last one that this method returned, is then
-        shown at once, also if the source reported an error during that silence.
+        None: no new message. A message that is no alarm waits `ALARM_S` after the last alarm of the
+        owner or the source. The first result after a reported silence replaces all alarms at once;
+        if this method then returns None, its last message is shown again.
         """
         return f"taking {self.item_name}s", False
 
@@ -633,7 +628,7 @@ class Owner(Generic[Item, Result]):
         return True
 
     def _leave_acquisition(self, acquisition: Acquisition | None) -> None:
-        """Note that an item is processed; end an acquisition that stops, after its last item."""
+        """Note that an item is processed; end a stopping acquisition after its last item."""
         if acquisition is None:
             return
         with self._lock:
@@ -696,7 +691,7 @@ class Owner(Generic[Item, Result]):
             silent_s = time.monotonic() - self._last_arrival
             is_silent = self.is_running and silent_s > SILENCE_S and self.expects_items()
             if is_silent and self._reported_silence != self._last_arrival:  # each silence once
-                self._message_is_silence, self._reported_silence = True, self._last_arrival
+                self._is_silent, self._reported_silence = True, self._last_arrival
                 names = {"item": self.item_name, "source": self.source.name}
                 silence = self.silence_text.format(**names, seconds=SILENCE_S)
                 why = self._last_source_report

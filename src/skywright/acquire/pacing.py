@@ -25,8 +25,7 @@ class Pacer:
         Time between items, s; 0: an item is always due and none is skipped.
     behind_s
         Maximum delay, s. If an item is late by more than this plus one period, only the newest item
-        that is due is delivered and the others are skipped; otherwise all are delivered one after
-        the other without a pause.
+        that is due comes; those before it are skipped. Other late items come without a pause.
     first_s
         Time until the first item, s.
 
@@ -47,7 +46,7 @@ class Pacer:
         self._has_ended = False
 
     def set_period(self, period_s: float) -> None:
-        """Change the time between items; a shorter one already applies to the next item."""
+        """Change the time between items; a longer one does not delay the next item."""
         with self._changed:
             self._period_s = period_s
             if self._due is not None:
@@ -112,16 +111,14 @@ class PacedSource(PolledSource[Item], Generic[Item]):
         Called with the number of the item (0, 1, ...) and the present Unix time, s; returns the
         item, or None if there is none of this number. Raises `StopIteration` after the last item.
     period_s
-        Time between items, s; 0: they are made as soon as they are requested.
+        Time between items, s; 0: an item is always due.
     behind_s
         As for `Pacer`.
     waits_first
         True: the first item is due one period after each start. False: it is due at the start.
     loses
-        True: skipped items use up their numbers and count as lost, as ``late``. False: no number
-        is skipped and no item is lost. After a delay of more than `behind_s` and one period, one
-        item comes at once and the other due times that have passed are left out; after a shorter
-        delay the late items come at once, one after the other.
+        True: skipped items count as lost, ``late``, and their numbers are not used. False: no item
+        is lost; due times are skipped, numbers are not.
     period_min_s
         Minimum time between items for `set_period`, s.
     item_name
@@ -154,34 +151,28 @@ class PacedSource(PolledSource[Item], Generic[Item]):
 
     @property
     def lost(self) -> Mapping[str, int]:
-        """Numbers of items that were skipped, ``late``, or could not be made, ``unreadable``."""
-        late = self._late + self._pacer.skipped if self._loses else 0
-        counts = {"late": late, "unreadable": self._unreadable}
+        """Number of items that were skipped, ``late``, or could not be made, ``unreadable``."""
+        counts = {"late": self._late, "unreadable": self._unreadable}
         return {cause: count for cause, count in counts.items() if count}
 
     def set_period(self, seconds: float) -> float:
-        """Set the time between items, s.
-
-        A shorter one already applies to the next item, a longer one only after it.
-        """
+        """Set the time between items, s, to `period_min_s` or more; see `Pacer.set_period`."""
         self.period_s = max(seconds, self._period_min_s)
         self._pacer.set_period(self.period_s)
         return self.period_s
 
     def open(self) -> None:
         """Start the clock."""
-        self._late += self._pacer.skipped
         self._pacer = self._new_pacer()
 
     def next(self, timeout_s: float) -> Item | None:
-        """Wait for the next due time, make the item and return it.
-
-        None if none is due within `timeout_s`, or `make` has returned None.
-        """
+        """Make the next item when it is due; None if none is due in time, or `make` gives None."""
         skipped = self._pacer.wait(timeout_s)
         if skipped is None:
             return None
-        number = self._number + (skipped if self._loses else 0)
+        lost = skipped if self._loses else 0
+        self._late += lost
+        number = self._number + lost
         self._number = number + 1
         try:
             return self._make(number, time.time())

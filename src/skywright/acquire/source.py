@@ -1,8 +1,8 @@
 """The interface of every source, and a base class for sources that are polled.
 
-A source yields frames, pulses, packets or events: *items*. Each item carries its identity (frame
+A source delivers *items*: frames, pulses, packets or events. Each item carries its identity (frame
 number, pulse id, tag) and its time. Simulated, replayed and real sources of an instrument have this
-interface and yield the same class of items.
+interface and deliver the same class of items.
 """
 
 import logging
@@ -22,23 +22,17 @@ Report = Callable[[str], None]
 
 POLL_TIMEOUT_S = 0.2
 """Timeout of one call of `next`, s; the stop flag is checked after each call."""
-RETRY_S = 0.5
-"""Pause after an error of the source, s, so that a persistent error does not fill the log."""
-START_LIMIT_S = 1.0
-"""Timeout of `start`, s."""
-STOP_LIMIT_S = 1.0
-"""Timeout of `stop`, s."""
 
 
 class Source(Protocol[SourceItem]):
-    """Yields items from a thread of its own.
+    """Delivers items on a thread of its own.
 
     All methods may be called from any thread, but `start` not from the one that delivers items.
 
-    A source delivers nothing before `start`. Items come in the order of their identities. `stop`
-    and `start` do not reset the identities; a missing identity is an item that was lost, or that
-    arrived while the source was stopped. If the sender restarts, the numbering begins again; that
-    is no loss. A replay that repeats its file goes on with larger numbers.
+    A source delivers nothing before `start`. The identities increase, also over a stop. A missing
+    identity is an item that was lost, or that was sent while the source was stopped. If the sender
+    restarts, its identities begin again; that is no loss. A replay that repeats its file goes on
+    with larger identities.
     """
 
     name: str
@@ -54,9 +48,8 @@ class Source(Protocol[SourceItem]):
         Parameters
         ----------
         deliver
-            Called with each item, by one thread at a time. It may block: until the item is
-            processed, if the owner has no threads of its own for that; or until the owner's queue
-            has room, with ``when_full="wait"``.
+            Called with each item, by one thread at a time. It may block, while the owner processes
+            the item on this thread or waits for room in its queue.
         report
             Called with a message after an error that did not end the source, and when no more items
             will come.
@@ -90,13 +83,15 @@ class PolledSource(Generic[Item]):
 
     period_s = 0.0
     """Time between items, s; 0 if the sender sets it."""
-    retry_s = RETRY_S
-    """Pause after an error."""
+    retry_s = 0.5
+    """Pause after an error, s, so that a persistent error does not fill the log."""
+    start_limit_s = 1.0
+    """Timeout of `start`, s."""
+    stop_limit_s = 1.0
+    """Timeout of `stop`, s."""
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.start_limit_s = START_LIMIT_S
-        self.stop_limit_s = STOP_LIMIT_S
         self._control = threading.RLock()
         self._run: _Run[Item] | None = None
 
@@ -141,7 +136,7 @@ class PolledSource(Generic[Item]):
 
     @property
     def is_running(self) -> bool:
-        """Whether the source was started and has not ended."""
+        """Whether the source was started and has not stopped or ended."""
         run = self._run
         return run is not None and run.thread.is_alive() and not run.stopping.is_set()
 
@@ -195,7 +190,7 @@ class PolledSource(Generic[Item]):
             if run is None:
                 return
             run.stopping.set()
-            self._halt()
+            self._halt_and_log()
             run.thread.join(self.stop_limit_s)
             if run.thread.is_alive():
                 raise HardwareError(
@@ -207,7 +202,7 @@ class PolledSource(Generic[Item]):
         """Stop. A subclass also frees what it holds."""
         self.stop()
 
-    def _halt(self) -> None:
+    def _halt_and_log(self) -> None:
         try:
             self.halt()
         except Exception as error:
@@ -242,7 +237,7 @@ class _Run(Generic[Item]):
                 pass
         finally:
             self.stopping.set()
-            source._halt()  # noqa: SLF001  this class is a part of the source
+            source._halt_and_log()  # noqa: SLF001  this class is a part of the source
 
     def _deliver_next(self) -> bool:
         """Deliver the next item; return False when there are no more."""

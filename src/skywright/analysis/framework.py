@@ -1,11 +1,12 @@
 """The analysis framework: statistics of a run that do not depend on how its members arrive.
 
-A member is a frame, pulse or shot. Its identity is its frame number, pulse id or tag. Identities
-are divided into blocks of fixed size; a block may be divided further by the settings numbers of its
+A member is a frame, pulse, shot or packet. Its identity is its frame number, pulse id or tag. If
+identities can restart, identity means the place in this module (`IdentityOrder`). Identities are
+divided into blocks of fixed size; a block may be divided further by the settings numbers of its
 members. A block's statistic is computed from its members in order of identity, and blocks are
 folded in block order. So any order, repetition and assignment of whole blocks to workers gives the
-same bits. Exceptions are refused and counted: members that come two or more blocks late
-(`find_late`, `Analysis.advance`), and members of an `ordered` analysis that come out of order.
+same bits. Members that come too late for their block, or out of order in an `ordered` analysis, are
+refused and counted (`Analysis.refused`).
 
 The states of a block:
 
@@ -20,9 +21,6 @@ folded  `Analysis.advance`                  nothing of its own: it is part    ar
                                             of one statistic of all folded
                                             blocks
 ======  ==================================  ================================  =================
-
-`Analysis.split` closes blocks and moves them into another object. The first object does not know
-them then.
 """
 
 import copy
@@ -65,8 +63,7 @@ class Analysis(ABC, Generic[Statistic]):
 
     A subclass names its `inputs`, `columns` and `results` and defines `measure`, `statistic` (or
     `extend`, if it is `ordered`), `fold` and `summarize`; all but `extend` must be pure functions.
-    This class does the rest: `update`, `merge` and `result`; `advance` folds blocks to limit the
-    memory use.
+    This class does the rest: `update`, `merge` and `result`; `advance` limits the memory use.
     A block with missing identities is computed from the members that exist.
 
     Parameters
@@ -82,9 +79,8 @@ class Analysis(ABC, Generic[Statistic]):
     optional: ClassVar[Sequence[str]] = ()
     """Further data keys, given to `measure` if the stream has them."""
     arrays: ClassVar[Mapping[str, ArrayInput]] = {}
-    """Shape and dtype that array inputs must have, by input. A data key is found by the end of its
-    name. So a key of something else may be found too, for example the count ``n_flat_image``, or
-    the ``image`` of another kind of detector; this check excludes it."""
+    """Shape and dtype that array inputs must have, by input. A data key is found by its end; this
+    excludes others with that end, such as the count ``n_flat_image`` for ``image``."""
     stream: ClassVar[str] = "members"
     """Name of the derived run's stream with the columns, for example ``pulses``."""
     columns: ClassVar[Sequence[Column]] = ()
@@ -100,18 +96,15 @@ class Analysis(ABC, Generic[Statistic]):
     block_size: ClassVar[int] = 64
     """Identities in a block. An open block keeps the rows of its members."""
     block_setting: ClassVar[str] = ""
-    """Empty: settings do not matter. Else the name of an integer column of `measure`: the settings
-    number of each member. Members with different settings, such as regions of interest, have
-    different numbers. Members of one range of identities that have different numbers form different
-    blocks; these are folded in order of the number. If the column
-    is also an input, identities may begin again where the number increases (`IdentityOrder`)."""
+    """Name of the settings number of each member, (n,) integers of `measure`; empty: none. Members
+    with different settings, such as regions of interest, have different numbers and are therefore
+    in different blocks. If it is also an input, identities may restart where it increases
+    (`IdentityOrder`)."""
     ordered: ClassVar[bool] = False
-    """Members of a block come in order of identity and are added in order with `extend`, a batch at
-    a time, so an open block stores only its statistic: for running images. A member out of order
-    is refused."""
+    """True: the members of a block come in order of identity, and `extend` adds them a batch at a
+    time, so an open block stores only its statistic: for running images."""
     keep: ClassVar[Literal["first", "last"]] = "first"
-    """Which row is used if an identity occurs twice in an open block. Rows for a closed or folded
-    block are refused (`refused` counts them), whatever `keep` is. `ordered` requires "first"."""
+    """Which row is used if an identity occurs twice in an open block; "first" if `ordered`."""
     pictures: ClassVar[int] = 0
     """Number of members of which `draw` makes pictures at the end of a run."""
     skips: ClassVar[bool] = True
@@ -193,11 +186,10 @@ class Analysis(ABC, Generic[Statistic]):
         Parameters
         ----------
         batch
-            Members in any order, with the declared inputs. If identities can restart, `identities`
-            must hold the places (`IdentityOrder`), as `callbacks.derived.DerivedRun.add` does it.
+            Members in any order, with the declared inputs.
         late
-            (n,) bool, True for members that came too late (`find_late`), even if their block is
-            still open: their columns are returned, but they are not in the result.
+            (n,) bool, True for members that came too late (`find_late`): their columns are
+            returned, but they are not in the result.
 
         Returns
         -------
@@ -211,7 +203,7 @@ class Analysis(ABC, Generic[Statistic]):
             wrong shape or a value that does not fit.
         """
         rows = self.measure(batch)
-        columns = {c.name: _rows(self, c, rows, len(batch)) for c in self.columns}
+        columns = {c.name: _checked_rows(self, c, rows, len(batch)) for c in self.columns}
         inputs = batch.data if self.ordered else {}
         measured = Batch(batch.identities, batch.times, {**inputs, **rows, **columns})
         if late is not None and late.any():
@@ -230,12 +222,11 @@ class Analysis(ABC, Generic[Statistic]):
     def merge(self, other: Self) -> Self:
         """Add the blocks of another partial result, which is not changed; return self.
 
-        This closes all open blocks of this object. If both have folded blocks (`advance`), the
-        folded members of `other` are refused. If only `other` has some, they are taken over, and
-        the members that this object has in their range are refused. A block that both have with the
-        same members is used once. If the members differ (the block was split between workers), the
-        version with more members is used; all members of the other version count as refused, and so
-        do members of blocks that are folded here.
+        This closes all open blocks of this object. Of a block that both have, the version with more
+        members is used; if they are not the same, the members of the other count as refused, and
+        so do members of blocks that are folded here. If `advance` was called on both objects, the
+        folded members of `other` are refused. If it was called on `other` only, its folded blocks
+        are used, and the members that this object has in their range are refused.
         """
         self.refused += other.refused
         if other._watermark is not None:
@@ -260,7 +251,7 @@ class Analysis(ABC, Generic[Statistic]):
         return self
 
     def result(self) -> dict[str, Any]:
-        """Return the declared results over all members seen, as numpy scalars and arrays.
+        """Return the declared results over all `members`, as numpy scalars and arrays.
 
         Raises
         ------
@@ -276,7 +267,7 @@ class Analysis(ABC, Generic[Statistic]):
                 f"analysis {self.name}: summarize gave {sorted(found)}, "
                 f"declared are {sorted(c.name for c in self.results)}"
             )
-        return {c.name: _value(self, c, found[c.name]) for c in self.results}
+        return {c.name: _checked_value(self, c, found[c.name]) for c in self.results}
 
     def snapshot(self) -> Self:
         """Return a copy that later merges and folds do not change; the statistics are shared.
@@ -306,9 +297,9 @@ class Analysis(ABC, Generic[Statistic]):
         return type(self)(**self.parameters)
 
     def advance(self, identity: int) -> None:
-        """Fold the blocks below `identity`; call it when all their members have arrived.
+        """Fold the blocks before that of `identity`; call it when all their members have arrived.
 
-        Members of these blocks that still come are refused and counted.
+        Members of these blocks that still come are refused.
         """
         watermark = identity // self.block_size
         if self._watermark is not None and watermark <= self._watermark:
@@ -320,7 +311,7 @@ class Analysis(ABC, Generic[Statistic]):
             self._folded_members += len(block.identities)
 
     def close(self) -> Self:
-        """Close every block, so that only statistics are kept (or sent); return self."""
+        """Close every block; return self."""
         self._closed = self._blocks()
         self._open = {}
         self._growing = {}
@@ -328,7 +319,7 @@ class Analysis(ABC, Generic[Statistic]):
         return self
 
     def split(self, identity: int) -> Self:
-        """Remove the blocks below `identity`, and return them, closed, as a partial result.
+        """Remove the blocks before that of `identity`; return them, closed, as a partial result.
 
         A worker sends it to the process that merges. Call it when all members of these blocks have
         arrived: a later member would start a second version of its block.
@@ -367,8 +358,8 @@ class Analysis(ABC, Generic[Statistic]):
         """Add members to an open block of an ordered analysis; refuse what is out of order."""
         known = self._growing.get(key)
         last = known.identities[-1] if known else np.iinfo(np.int64).min
-        highest = np.concatenate(([last], np.maximum.accumulate(piece.identities)[:-1]))
-        fits = piece.identities > np.maximum(highest, last)
+        highest_before = np.maximum.accumulate(np.concatenate(([last], piece.identities)))[:-1]
+        fits = piece.identities > highest_before
         self.refused += int((~fits).sum())
         if not fits.any():
             return
@@ -434,7 +425,7 @@ def find_late(
     Returns
     -------
     late : (n,) bool
-        The member's block lies two or more below the block of the highest identity so far.
+        True for these members.
     highest : int
         Highest identity now.
     """
@@ -448,11 +439,11 @@ def find_late(
 class IdentityOrder:
     """Gives the members of a stream a place in one order, also if their identities restart.
 
-    Identities may restart with new settings: at an accelerator a new run can restart its tags.
-    Such members are not late. The place of a member is its identity plus a shift, a multiple of the
-    block size. At a restart the shift grows so that the next members come behind all earlier ones.
-    It does not grow if they restart in the highest block or the one below it: then only the
-    settings number separates them. A block is a range of places.
+    Identities may restart with new settings: at an accelerator a new run can restart its tags. The
+    place of a member is its identity plus a shift, a multiple of the block size. At a restart the
+    shift grows so that the next members come behind all earlier ones and are not late. It does not
+    grow if they restart in the highest block or the one below it: then only the settings number
+    separates them.
 
     Parameters
     ----------
@@ -461,7 +452,7 @@ class IdentityOrder:
     highest
         Highest place so far; None at the start.
     setting
-        Highest settings number so far.
+        Highest settings number so far; None at the start.
     shift
         Place minus identity of the present members.
     """
@@ -516,7 +507,7 @@ def whole_blocks(identities: NDArray[np.int64], block_size: int) -> list[tuple[i
     Parameters
     ----------
     identities
-        (n,) int64, in the order of the file; mostly, not strictly, increasing.
+        (n,) int64, in the order of the file.
     block_size
         Block size of the analysis.
 
@@ -535,7 +526,7 @@ def whole_blocks(identities: NDArray[np.int64], block_size: int) -> list[tuple[i
     return list(pairwise(edges))
 
 
-def _rows(
+def _checked_rows(
     analysis: Analysis[Any], column: Column, rows: Mapping[str, NDArray[Any]], count: int
 ) -> NDArray[Any]:
     name, shape = column.name, (count, *column.shape)
@@ -547,7 +538,7 @@ def _rows(
     return _cast(analysis, column, np.asarray(rows[name]))
 
 
-def _value(analysis: Analysis[Any], column: Column, value: Any) -> Any:
+def _checked_value(analysis: Analysis[Any], column: Column, value: Any) -> Any:
     shape = np.shape(value)
     if shape != column.shape:
         raise DataError(

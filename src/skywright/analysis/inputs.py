@@ -1,4 +1,4 @@
-"""Inputs of analyses: batches of members, and what an input that is an array must be."""
+"""Inputs of analyses: batches of members, and the shape and dtype that an array must have."""
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -13,16 +13,15 @@ from skywright.errors import DataError
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch of frames (or pulses, shots): identities, times and data.
+    """Members of a run: identities, times and data.
 
     Parameters
     ----------
     identities
-        (n,) int64, the identity of each member; in `Analysis.update`, `measure`, `extend` and
-        `statistic` its place (`IdentityOrder`).
+        (n,) int64, the identity of each member; for an `Analysis` its place (`IdentityOrder`).
     times
-        (n,) float64, unix seconds, to about 0.2 us; NaN where unknown. An analysis that needs exact
-        times names a column of int64 ns among its `inputs`, as `panoseti_ph256` does.
+        (n,) float64, Unix s, to about 0.2 us; NaN where unknown. An analysis that needs exact times
+        names a column of int64 ns among its `inputs`, as `panoseti_ph256` does.
     data
         Arrays by name, (n, ...), with the dtype that they have in their file or events; read-only
         by convention.
@@ -112,7 +111,7 @@ class ArrayInput:
     dimensions
         Least number of dimensions.
     dtypes
-        numpy's names of the dtypes that fit; empty: all.
+        numpy's names of the dtypes that fit; empty: all. A data key without a dtype fits.
     least_side
         Least length of the first two dimensions, px.
     """

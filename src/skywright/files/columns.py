@@ -27,19 +27,16 @@ from skywright.waiting import pause
 
 T = TypeVar("T")
 RESERVE_BYTES = 1 << 20
-"""Free space to keep on the disk, bytes. HDF5 cannot close a file that it cannot flush."""
+"""Free space to keep on the disk, bytes."""
 CACHE_BYTES = 1 << 20
 """Maximum cache of a column of a writer, bytes. By default HDF5 (version 2) takes 8 MB for each
-column and keeps completed chunks in it, which get no more rows."""
+column and fills them with completed chunks."""
 OTHER_READER_TIMEOUT_S = 0.1
-"""Maximum wait, s, until another reader of this process has closed the column. Then the column is
-read without a refresh."""
+"""Maximum wait, s, until another reader of this process has closed the column."""
 OTHER_READER_POLL_S = 0.001
 """Period of the checks whether that reader has closed the column, s."""
-
-
 COLUMNS_NAMED = 3
-"""Number of columns that an error names."""
+"""Maximum number of columns that an error names."""
 
 
 class DoesNotFitError(DataError):
@@ -100,9 +97,9 @@ class Column:
 class ColumnWriter(Closing):
     """The one writer of a file of columns.
 
-    Not thread-safe. After an `OSError` of `append` or `flush` nothing of the call is stored,
-    earlier rows are unaffected, and the call may be repeated. After one of `close`, rows that were
-    not flushed are lost.
+    Not thread-safe. An `append` that is refused, also for lack of free space, stores nothing and
+    may be repeated. After a write that failed the file takes no more rows, and those that were not
+    flushed are lost: HDF5 (version 2) would go on with zeros in place of rows.
 
     Parameters
     ----------
@@ -141,6 +138,8 @@ class ColumnWriter(Closing):
         self.appended = 0
         """Number of rows, flushed or not."""
         self._pending: list[NDArray[Any]] = []
+        self._failure = ""
+        """Error of the write that failed; empty: none."""
         self._row_bytes = sum(c.row_bytes for c in (*columns, identity))
         check_free_space(path.parent, self._row_bytes)
         try:
@@ -184,15 +183,14 @@ class ColumnWriter(Closing):
         ------
         DataError
             If a column is missing, unknown, of a wrong shape, or cannot hold values of this kind.
-            Nothing is written then.
         DoesNotFitError
             If text is longer than its column, or a column cannot hold a number: it is out of range,
             a fraction or NaN in a column of integers, neither 0 nor 1 in a column of booleans, or
-            complex in a column of floats. Infinity fits into every column of floats. Nothing is
-            written then; `DoesNotFitError.fits` is True for the rows that fit.
+            complex in a column of floats. Infinity fits into every column of floats.
         OSError
-            If the disk is full or fails. Nothing of this call is stored.
+            If the disk is full or fails.
         """
+        self._check_failure()
         caster = ColumnCaster(self.path)
         identities = np.atleast_1d(caster.cast(self.identity, np.asarray(identity)))
         if identities.ndim != 1:
@@ -224,8 +222,8 @@ class ColumnWriter(Closing):
                 # Given the whole shape, h5py does not look up the present one: 9 us in place of 35
                 dataset.resize((start + count, *values.shape[1:]))
                 dataset[start : start + count] = values
-        except RuntimeError as error:
-            raise OSError(f"{self.path}: {error}") from error
+        except (OSError, RuntimeError) as error:  # h5py raises either
+            raise self._failed(error) from error
         self._pending.append(identities)
         self.appended = start + count
 
@@ -244,12 +242,13 @@ class ColumnWriter(Closing):
         """
         if not self._pending:
             return self.flushed
+        self._check_failure()
         start = self.flushed
-        try:  # for a full disk h5py raises either error
+        try:
             for dataset in self._data.values():
                 dataset.flush()
         except (OSError, RuntimeError) as error:
-            raise OSError(f"{self.path}: {error}") from error
+            raise self._failed(error) from error
         self._identities.resize(self.appended, axis=0)
         try:
             self._identities[start:] = np.concatenate(self._pending)
@@ -258,9 +257,18 @@ class ColumnWriter(Closing):
             # Undo the resize; otherwise HDF5 writes the new length later although the identities
             # were not written
             self._identities.resize(start, axis=0)
-            raise OSError(f"{self.path}: {error}") from error
+            raise self._failed(error) from error
         self._pending.clear()
         return self.flushed
+
+    def _failed(self, error: Exception) -> OSError:
+        self._failure = str(error)
+        return OSError(f"{self.path}: {error}")
+
+    def _check_failure(self) -> None:
+        if self._failure:
+            why = f"takes no more rows after an error ({self._failure}); start another file"
+            raise OSError(f"{self.path}: {why}")
 
     def close(self) -> None:
         """Flush and close; a second call does nothing.
@@ -268,7 +276,7 @@ class ColumnWriter(Closing):
         Raises
         ------
         OSError
-            If the disk is full or fails; what was flushed before stays readable.
+            If the disk is full or fails.
         """
         if self._file:
             try:
@@ -295,22 +303,24 @@ class ColumnCaster:
         self._wrong: list[NDArray[np.bool_]] = []
 
     def cast(self, column: Column, values: NDArray[Any]) -> NDArray[Any]:
-        """Return the values, first axis the row, as the column's type.
+        """Return values, first axis the row, in the column's dtype.
 
-        A value that does not fit is replaced by 0, or by an empty text; call `check` after all
-        casts, which raises then.
+        A value that does not fit becomes 0 or an empty text; `check` then raises. Call it after all
+        casts.
 
         Raises
         ------
         DataError
-            If they are of a kind that the column cannot hold at all.
+            If a value is of a kind that the column cannot hold: text, a number, a date.
         """
         dtype = np.dtype(column.dtype)
-        # A cast that numpy calls safe (a large integer may be rounded in a column of floats), or
-        # the column's own type: nothing to check
+        # Nothing to check for the column's own dtype, or if numpy calls the cast safe (it may round
+        # large integers in a column of floats)
         if np.can_cast(values.dtype, dtype, "safe" if dtype.kind in "iubfc" else "no"):
             return values.astype(dtype, copy=False)
         try:
+            if dtype.kind in "iubfc":
+                _check_numbers(values)
             if dtype.kind == "S":
                 values = _as_bytes(values)
                 wrong = np.char.str_len(values) > dtype.itemsize
@@ -382,8 +392,16 @@ def _as_bytes(values: NDArray[Any]) -> NDArray[np.bytes_]:
     return np.array(flat, dtype=bytes).reshape(values.shape)
 
 
+def _check_numbers(values: NDArray[Any]) -> None:
+    """Raise `TypeError` for text and dates, which numpy would convert to numbers."""
+    each = values.flat if values.dtype.kind == "O" else [values]
+    for dtype in {np.asarray(value).dtype for value in each}:
+        if dtype.kind not in "biufcO":
+            raise TypeError(f"expected numbers, got {dtype}")
+
+
 def _out_of_range(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[np.bool_]:
-    """Return where values are no integers of the range of an integer type."""
+    """Return True for each value that an integer type cannot hold."""
     if values.dtype.kind in "iu":
         return values.astype(dtype) != values  # an integer out of range wraps around
     limits = np.iinfo(dtype)
@@ -394,8 +412,8 @@ def _out_of_range(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[np.bool
         return ~np.fromiter(fits, bool, values.size).reshape(values.shape)
     if values.dtype.kind != "f":
         raise TypeError(f"expected integers, got {values.dtype}")
-    # `above` is the smallest float64 that is too large. The limit of 64-bit integers is no float64;
-    # it is rounded up to 2**63 or 2**64, which is already too large
+    # The smallest float64 that is too large. The limit of 64-bit integers is no float64: numpy
+    # rounds it up to 2**63 or 2**64, which is already too large
     above = np.float64(limits.max) + (1.0 if limits.max < 2**53 else 0.0)
     is_inside = (values >= np.float64(limits.min)) & (values < above)
     with np.errstate(invalid="ignore"):
@@ -450,7 +468,7 @@ class ColumnReader(Closing):
         Raises
         ------
         DataError
-            If there is no such column, or it is damaged, or the file is cut short before the rows.
+            If there is no such column, or the rows cannot be read.
         """
         count = self.count()
         last = count if stop is None else min(stop, count)
@@ -464,9 +482,9 @@ class ColumnReader(Closing):
     def _with_refreshed(self, path: str, take: Callable[[h5py.Dataset], T]) -> T:
         """Refresh a dataset and return `take(dataset)`.
 
-        A dataset that is refreshed while this process has it open twice reads wrong rows from then
-        on, without an error (h5py issue 2803, HDF5 2.0). So it is open here only while h5py's lock
-        is held. If another reader of this process has this dataset open, wait up to
+        If a dataset is refreshed while this process has it open twice, it returns wrong rows from
+        then on, without an error (h5py issue 2803, HDF5 2.0). So readers open it only while they
+        hold h5py's lock. If it is open elsewhere in this process, wait up to
         `OTHER_READER_TIMEOUT_S`, then read without a refresh (data may be old). A dataset that this
         process writes needs no refresh.
         """
@@ -522,10 +540,9 @@ def _create(file: h5py.File, column: Column, cache_bytes: int) -> h5py.Dataset:
 
 
 def _cache_bytes(column: Column) -> int:
-    """Return the cache of a column that is appended to, bytes.
+    """Return the cache of a column, bytes: one chunk, at most `CACHE_BYTES`.
 
-    One chunk, at most `CACHE_BYTES`: only the last chunk gets more rows. A larger cache would also
-    keep completed chunks. A chunk of one row gets no more rows, so it needs no cache.
+    Only the last chunk gets more rows. A chunk of one row gets none, so it needs no cache.
     """
     if column.rows_per_chunk == 1:
         return 1  # h5py takes 0 for the default
@@ -560,19 +577,19 @@ def _decode_text(text: str) -> Any:
 
 
 def check_free_space(directory: Path, needed_bytes: int) -> None:
-    """Raise before HDF5 meets a full disk, after which it cannot close the file.
+    """Raise if a disk has no room for a write: HDF5 cannot close a file that meets a full disk.
 
     Parameters
     ----------
     directory
-        Of the file.
+        A directory of the disk.
     needed_bytes
-        What is to be written; `RESERVE_BYTES` stay free beside it.
+        Size of the write.
 
     Raises
     ------
     OSError
-        If there is less room.
+        If less than `needed_bytes` and `RESERVE_BYTES` are free.
     """
     free = shutil.disk_usage(directory).free
     if free < needed_bytes + RESERVE_BYTES:

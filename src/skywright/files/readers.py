@@ -23,8 +23,8 @@ HDF5 = "application/x-hdf5"
 class Reader(Protocol):
     """An open file, which may still be written.
 
-    The constructor takes the file's path and the counted column, whose length gives the number of
-    complete rows; a reader with an index may ignore that column.
+    The constructor takes the path of the file, and the path of the counted column, whose length is
+    the number of complete rows: the identity if there is one. A reader with an index may ignore it.
     """
 
     def count(self) -> int:
@@ -54,10 +54,7 @@ MakeReader = Callable[[Path, str], Reader]
 
 
 def readers() -> dict[str, str]:
-    """Return the table: ``module:Class`` of each reader, by mimetype.
-
-    `Reader` says what its constructor takes.
-    """
+    """Return the table: ``module:Class`` of each reader, by mimetype."""
     table = {HDF5: "skywright.files.columns:ColumnReader"}
     for instrument in instruments().values():
         table |= instrument.readers
@@ -74,8 +71,7 @@ def open_reader(mimetype: str, path: Path, counted_column: str) -> Reader:
     path
         Path of the file.
     counted_column
-        Path of the column whose length gives the number of complete rows: the identity if there
-        is one.
+        As for `Reader`.
 
     Raises
     ------
@@ -107,16 +103,14 @@ def _reader_class(mimetype: str) -> MakeReader:
 def first_row(parameters: Mapping[str, Any]) -> int:
     """Return the row of the file that has index 0 in stream datums.
 
-    It is above 0 if the parameter ``slice`` of the stream resource, ``start:stop``, leaves out the
-    rows before it. When a run was interrupted, its last rows may have no event. The store gives
-    them a stream resource of their own, whose slice begins at the first of them
-    (`skywright.store.repair`). Other programs may write the slice as a list, with an item for each
-    axis.
+    It is the start of the parameter ``slice`` of the stream resource, ``start:stop``; without one
+    it is 0. The store writes a slice for the rows of an interrupted run that have no event
+    (`skywright.store.repair`). Other programs may write it as a list, with an item for each axis.
 
     Raises
     ------
     DataError
-        If the slice is not one of consecutive whole rows.
+        If the slice is not start:stop of whole rows.
     """
     given = parameters.get("slice") or ":"
     axes = given if isinstance(given, list | tuple) else str(given).strip("()[] ").split(",")

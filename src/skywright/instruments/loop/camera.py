@@ -107,7 +107,7 @@ class _PictureOwner(Owner[SourceFrame, SourceFrame]):
 
     def status_message(self, result: SourceFrame) -> tuple[str, bool] | None:
         """Return the message after a picture; None after an alarm, which stays."""
-        if self._alarm and not self._message_is_silence:
+        if self._alarm and not self._is_silent:
             return None
         return "taking pictures", False
 
