@@ -1,7 +1,7 @@
 """JPEG bytes to detection, 704x480, one core: ``python -m benchmarks.bench_loop_detect``.
 
 One row; beside it, of the same run, what decoding the same bytes alone takes, and what onnxruntime
-takes for the network in its looks at this picture. The picture is drawn here: a nylon loop on a
+takes for the network, for this picture and its crops. The picture is drawn here: a nylon loop on a
 stem and a pin, back light, noise.
 """
 
@@ -50,8 +50,8 @@ def medians_ms(*works: Callable[[], object]) -> list[float]:
     return [float(value) for value in np.median(means, axis=0)]
 
 
-def looks_at(gray: np.ndarray) -> list[np.ndarray]:
-    """Return what the network is fed for a picture, look by look."""
+def network_inputs(gray: np.ndarray) -> list[np.ndarray]:
+    """Return the inputs of the network for a picture: itself and its crops."""
     fed: list[np.ndarray] = []
     model, asked = finder().model, finder().model.session
 
@@ -76,7 +76,7 @@ def main() -> int:
     found = find_loop(gray)
     if found.side != "left" or abs(found.tip_x - 471.5) > 3:
         raise SystemExit(f"the detector gave {found}, expected the tip at 471.5 from the left")
-    session, fed = finder().model.session, looks_at(gray)
+    session, fed = finder().model.session, network_inputs(gray)
 
     def network() -> None:
         for each in fed:
@@ -94,7 +94,7 @@ def main() -> int:
         floor_is="decoding and onnxruntime alone",
         decoding_ms=decoding,
         network_ms=network_ms,
-        looks=len(fed),
+        inputs=len(fed),
     )
     return 0
 

@@ -1,7 +1,7 @@
 """Draw what the loop network says of pictures: ``python tools/loop_maps.py OUT.png PICTURE...``.
 
 A row for each picture: the masks over the whole picture, the heat-maps of the tip and of the end of
-the pin, and the last closer look that counts with the box and the tip that come out. The figure of
+the pin, and the last crop that counts, with the box and the tip that come out. The figure of
 `docs/explanations/loop-detection.md` is made so:
 
     python tools/loop_maps.py docs/explanations/loop-detection.png \
@@ -19,11 +19,11 @@ from PIL import Image, ImageOps
 from skywright.instruments.loop.detect import finder
 from skywright.instruments.loop.detector.model import Maps
 from skywright.instruments.loop.detector.readout import (
-    AS_SURE,
-    CLOSER_LOOKS,
-    Part,
-    look_at,
-    part_about,
+    LEAST_CONFIDENCE,
+    MOST_CROPS,
+    Crop,
+    next_crop,
+    read_maps,
 )
 from skywright.instruments.loop.draw import annotate
 from skywright.instruments.loop.picture import read_picture
@@ -63,26 +63,26 @@ def blended(gray: Pixels, layers: list[tuple[NDArray, tuple[int, ...]]], most: f
 def row_of(gray: Pixels) -> list[Pixels]:
     """Return the three panels of a picture that is not higher than wide."""
     model, found = finder().model, finder().find(gray)
-    part = Part(0, 0, gray.shape[1], gray.shape[0])
+    crop = Crop(0, 0, gray.shape[1], gray.shape[0])
     maps = whole = model.run(gray)
-    look = look_at(maps, part)
-    for _ in range(CLOSER_LOOKS):  # as the finder does
-        closer = None if look is None else part_about(look)
+    readout = read_maps(maps, crop)
+    for _ in range(MOST_CROPS):  # as the finder does
+        closer = None if readout is None else next_crop(readout)
         if closer is None:
             break
         closer_maps = model.run(closer.of(gray))
-        closer_look = look_at(closer_maps, closer)
-        if closer_look is None or closer_look.tip is None:
+        closer_readout = read_maps(closer_maps, closer)
+        if closer_readout is None or closer_readout.tip is None:
             break
-        if closer_look.sure < AS_SURE * look.sure:
+        if closer_readout.confidence < LEAST_CONFIDENCE * readout.confidence:
             break
-        maps, part, look = closer_maps, closer, closer_look
-    box = found.bbox and tuple(edge - (part.x, part.y)[k % 2] for k, edge in enumerate(found.bbox))
-    in_part = replace(
-        found, tip_x=found.tip_x - part.x, tip_y=found.tip_y - part.y, bbox=box,
-        pin_base_x=found.pin_base_x - part.x, pin_base_y=found.pin_base_y - part.y,
+        maps, crop, readout = closer_maps, closer, closer_readout
+    box = found.bbox and tuple(edge - (crop.x, crop.y)[k % 2] for k, edge in enumerate(found.bbox))
+    in_crop = replace(
+        found, tip_x=found.tip_x - crop.x, tip_y=found.tip_y - crop.y, bbox=box,
+        pin_base_x=found.pin_base_x - crop.x, pin_base_y=found.pin_base_y - crop.y,
     )  # fmt: skip
-    drawn = annotate(masks_over(part.of(gray), maps), in_part)
+    drawn = annotate(masks_over(crop.of(gray), maps), in_crop)
     return [masks_over(gray, whole), heat_over(gray, whole), drawn]
 
 

@@ -14,10 +14,10 @@ from skywright.instruments.loop.detector.model import NEAR_CELLS, LoopModel, Map
 from skywright.instruments.loop.detector.readout import (
     EVEN_ODDS,
     LEAST_SCORE,
+    Crop,
     LoopFinder,
-    Part,
-    look_at,
-    part_about,
+    next_crop,
+    read_maps,
     score_of,
 )
 
@@ -82,13 +82,13 @@ def maps_of(
 class Said:
     """A network that says this of the whole picture, and that of its parts."""
 
-    def __init__(self, whole: Maps, part: Maps) -> None:
-        self.whole, self.part, self.looks = whole, part, 0
+    def __init__(self, whole: Maps, crop: Maps) -> None:
+        self.whole, self.crop, self.runs = whole, crop, 0
 
     def run(self, gray: np.ndarray) -> Maps:
-        self.looks += 1
+        self.runs += 1
         self.shape = gray.shape
-        return self.whole if gray.shape == SHAPE else self.part
+        return self.whole if gray.shape == SHAPE else self.crop
 
 
 def read(gray: np.ndarray, maps: Maps, closer: Maps | None = None) -> Detection:
@@ -126,37 +126,37 @@ def test_a_loop(gray: np.ndarray) -> None:
     assert found.head_errors[0] == pytest.approx(CELL * ERROR_CELLS, rel=0.01)
 
 
-def test_a_closer_look_is_more_exact(gray: np.ndarray) -> None:
+def test_a_crop_is_more_exact(gray: np.ndarray) -> None:
     whole = maps_of()
-    look = look_at(whole, Part(0, 0, 640, 480))
-    assert look is not None
-    part = part_about(look)
-    assert part is not None
-    assert (part.width, part.height) == pytest.approx(
+    readout = read_maps(whole, Crop(0, 0, 640, 480))
+    assert readout is not None
+    crop = next_crop(readout)
+    assert crop is not None
+    assert (crop.width, crop.height) == pytest.approx(
         (640 * 30 / 128 / 0.55, 480 * 30 / 128 / 0.55), abs=1
     )
     closer = maps_of((30, 20, 100, 76), tip=(100.0, 48.0), pin=0)
     found = read(gray, whole, closer)
-    x, y = part.px((100 / COLUMNS, 48 / ROWS))
-    (left, top), (_, bottom) = part.px((30 / COLUMNS, 20 / ROWS)), part.px((0, 76 / ROWS))
+    x, y = crop.px((100 / COLUMNS, 48 / ROWS))
+    (left, top), (_, bottom) = crop.px((30 / COLUMNS, 20 / ROWS)), crop.px((0, 76 / ROWS))
     assert (found.tip_x, found.tip_y) == pytest.approx((x, y))
     assert found.bbox == pytest.approx((left, top, x, bottom))
-    # The pin ends outside of that part: what looks like its end there is something else.
+    # The pin ends outside of the crop: what resembles its end there is something else.
     assert found.pin_base_x == pytest.approx(29.5 * CELL - 0.5)
     assert found.head_errors is not None
-    assert found.head_errors[0] == pytest.approx(part.width * ERROR_CELLS / COLUMNS, rel=0.01)
+    assert found.head_errors[0] == pytest.approx(crop.width * ERROR_CELLS / COLUMNS, rel=0.01)
 
 
-def test_a_closer_look_that_is_less_sure_does_not_count(gray: np.ndarray) -> None:
+def test_a_crop_of_less_confidence_does_not_count(gray: np.ndarray) -> None:
     closer = maps_of((30, 20, 100, 76), tip=(100.0, 48.0), pin=0)
     found = read(gray, maps_of(), replace(closer, tip=closer.tip * 0.5))
     assert found.tip_x == pytest.approx(90 * CELL - 0.5)
 
 
-def test_a_head_that_fills_the_picture_is_looked_at_once() -> None:
-    look = look_at(maps_of((30, 10, 110, 90), tip=(110.0, 48.0), pin=10), Part(0, 0, 640, 480))
-    assert look is not None
-    assert part_about(look) is None
+def test_a_head_that_fills_the_picture_gets_no_crop() -> None:
+    readout = read_maps(maps_of((30, 10, 110, 90), tip=(110.0, 48.0), pin=10), Crop(0, 0, 640, 480))
+    assert readout is not None
+    assert next_crop(readout) is None
 
 
 def test_the_tip_of_a_loop_is_at_its_head_and_not_at_the_pin(gray: np.ndarray) -> None:
@@ -219,7 +219,7 @@ def test_a_tip_that_is_not_seen_again_closer_stays(gray: np.ndarray) -> None:
 
 @pytest.mark.parametrize(("film", "kind"), [(0.1, "nylon"), (0.9, "mitegen")])
 def test_the_head_alone_is_asked_for_the_kind(gray: np.ndarray, film: float, kind: str) -> None:
-    """The picture says nylon, hardly; a part about the head says what it says."""
+    """The picture says nylon, hardly; a crop around the head says what it says."""
     open_kind = {"none": 0.1, "nylon": 0.5, "mitegen": 0.3, "pin": 0.1}
     whole = replace(maps_of(), kind=open_kind)
     of_head = {"none": 0.0, "nylon": 0.95 - 0.9 * film, "mitegen": 0.05 + 0.9 * film, "pin": 0.0}
@@ -248,7 +248,7 @@ def test_a_kind_that_is_clear_is_not_asked_again(gray: np.ndarray) -> None:
     finder = LoopFinder.__new__(LoopFinder)
     finder.model = Said(maps_of(), maps_of(None, kind="none", side="none", tip=None))
     assert finder.find(gray).kind == "nylon"
-    assert finder.model.looks == 2  # the whole, and one closer look that saw nothing
+    assert finder.model.runs == 2  # the whole picture, and one crop in which nothing is found
 
 
 def test_a_mount_of_one_cell_is_one(gray: np.ndarray) -> None:

@@ -1,9 +1,8 @@
-"""From the maps of the network to what a picture shows.
+"""Read a `Detection` out of the maps of the network.
 
-The network sees the whole picture first and then a part of it around the end of the mount, so that
-a small loop is measured as well as a large one; a closer look counts if it is nearly as sure as the
-one before. A picture higher than wide
-is transposed first, as the network was trained.
+The network gets the whole picture first, then a crop around the end of the mount, so that a small
+loop is measured as well as a large one. A crop counts if its confidence is nearly that of the
+readout before. A picture higher than wide is transposed first, as in the training.
 """
 
 import math
@@ -31,39 +30,41 @@ from skywright.instruments.loop.detector.model import NEAR_CELLS, LoopModel, Map
 Floats = NDArray[np.float32]
 Cell = tuple[int, int]
 Place = tuple[float, float]
-LEAST_SCORE = 0.5  # below it nothing is reported but the score
+LEAST_SCORE = 0.5  # below it only the score is reported
 SCORE_SLOPE, SCORE_SHIFT = 0.69, -0.37
-"""Of the score's log odds over those that the network gives a mount, fitted to 700 answers of an
-earlier network (`loop_detection` 11) on twin, painter and composite, seeds from 421,000,000."""
+"""The log odds of the score are this line over the network's log odds of a mount. Fitted to 700
+answers of an earlier network (`loop_detection` 11) on twin, painter and composite, seeds from
+421,000,000."""
 LEAST_PEAK = 0.2
-"""Of the tip's heat-map: below it the tip is not in view. Fitted to 400 pictures of each generator,
-to miss few tips and to see few where there are none."""
+"""If the tip's heat-map is nowhere above this, the tip is not in view. Fitted to 400 pictures of
+each generator, for few missed and few false tips."""
 LIKELY_PEAK = 0.35
-"""A tip at least this sure is kept even if the mount seems to go on beside it."""
-LEAST_BEGIN = 0.2
-INSIDE = 0.5  # of the highest probability in the picture: from there a cell belongs to a part
-LEAST_PART = 0.15  # a part whose highest probability is below is not in the picture
-RETRACTED = 0.06  # of the frame: a mount that reaches less far, and shows no tip, is retracted
-CLOSER_LOOKS = 2
-AS_SURE = 0.7  # a closer look counts if it is nearly as sure as the one before: it is more exact
-HEAD_PART = 0.55  # of a part that is looked at again: so much its head fills
-END_PART = 0.25  # of the frame: of a bare pin the end is looked at
-SMALLEST_PART, LARGEST_PART = 0.3, 0.8  # of the picture of the look before
-LEAST_PART_PX = 48
+"""A tip whose heat-map is above this is kept even if the mount seems to go on beside it."""
+LEAST_BEGIN = 0.2  # of the heat-map of the stem's begin
+INSIDE = 0.5
+"""A cell belongs to a mask if its probability is above this share of the highest one."""
+LEAST_MASK = 0.15  # a mask whose highest probability is below this is empty
+RETRACTED = 0.06  # share of the frame: a mount without a tip that reaches less far is retracted
+MOST_CROPS = 2
+LEAST_CONFIDENCE = 0.7  # of a crop, as a share of the confidence of the readout before
+HEAD_SHARE = 0.55  # share of a crop that the head fills
+PIN_END_SHARE = 0.25  # what takes the place of a bare pin's head, as a share of the frame
+SMALLEST_CROP, LARGEST_CROP = 0.3, 0.8  # of the picture or crop before
+LEAST_CROP_PX = 48
 OPEN_ODDS = 1.0
-"""Logarithm: below it, between nylon and film, the head is looked at once more for the kind."""
-HEAD_TIMES = 3.0  # width of the part for the kind, in widths of the head
+"""If the log odds between nylon and film are nearer to 0, another crop is taken for the kind."""
+HEAD_TIMES = 3.0  # width of the crop for the kind, in widths of the head
 EVEN_ODDS = 0.3
-"""Logarithm of how much more frequent nylon is than film in the training. A vote adds up odds, and
-would count this advantage once a picture; so it is taken off."""
+"""Log of the frequency of nylon over that of film in the training. It is taken off, because a vote
+adds the log odds of its pictures and would count it once for each."""
 TRANSPOSED = {"left": "top", "top": "left", "right": "bottom", "bottom": "right"}
 FAR_EDGE = {"right": 0, "bottom": 1, "left": 2, "top": 3}
 """The edge of a box at the tip, by the side where the mount enters: xmin, ymin, xmax, ymax."""
 
 
 @dataclass(frozen=True)
-class Part:
-    """A part of a picture, px: first column and row, width and height."""
+class Crop:
+    """A rectangle of a picture, px: first column and row, width and height."""
 
     x: int
     y: int
@@ -71,47 +72,55 @@ class Part:
     height: int
 
     def of(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Cut it out."""
+        """Return a copy of these pixels of a picture."""
         rows, columns = slice(self.y, self.y + self.height), slice(self.x, self.x + self.width)
         return np.ascontiguousarray(picture[rows, columns])
 
     def holds(self, place: Place) -> bool:
-        """Tell whether a place of the picture, px, is in it."""
+        """Return whether a place of the picture, px, is in it."""
         x, y = place[0] - self.x, place[1] - self.y
         return 0 <= x < self.width and 0 <= y < self.height
 
     def px(self, place: Place) -> Place:
-        """Return where a place in it, parts of its size, is in the picture; px."""
+        """Return the place in the picture, px, of a place given in shares of its size."""
         return self.x + place[0] * self.width - 0.5, self.y + place[1] * self.height - 0.5
 
     def share(self, box: Corners) -> float:
-        """Return which part of it a box fills, in width or height, the larger one."""
+        """Return the larger of the shares of its width and height that a box fills."""
         return max((box[2] - box[0]) / self.width, (box[3] - box[1]) / self.height)
 
-    def about(self, place: Place, size: float) -> "Part | None":
-        """Return a part of it about a place; None if that is nearly all of it, or a few pixels."""
+    def around(self, place: Place, size: float) -> "Crop | None":
+        """Return a crop of `size` times its own size around a place.
+
+        None if that is above `LARGEST_CROP` or below `LEAST_CROP_PX`.
+        """
         w, h = int(size * self.width), int(size * self.height)
-        if size > LARGEST_PART or w < LEAST_PART_PX:
+        if size > LARGEST_CROP or w < LEAST_CROP_PX:
             return None
         x = np.clip(place[0] - w / 2, self.x, self.x + self.width - w)
         y = np.clip(place[1] - h / 2, self.y, self.y + self.height - h)
-        return Part(int(x), int(y), w, h)
+        return Crop(int(x), int(y), w, h)
 
 
 @dataclass(frozen=True)
-class Look:
-    """What the network says of a part of a picture; places and errors in px of the picture."""
+class Readout:
+    """What the maps of one crop say; places and errors in px of the picture."""
 
-    part: Part
+    crop: Crop
     maps: Maps
     mount: NDArray[np.bool_]
+    """Cells of the mount."""
     kind: str
     odds: float
-    sure: float
+    """Log odds of the kind."""
+    confidence: float
+    """Of kind and tip together."""
     tip: Place | None
     begin: Place | None
+    """Where the stem begins, at the end of the pin."""
     box: Corners | None
     errors: Corners | None
+    """Expected errors of the edges of the box."""
 
 
 class LoopFinder:
@@ -141,21 +150,22 @@ class LoopFinder:
         """
         picture, standing = _lying(gray)
         maps = self.model.run(picture)
-        seen = look_at(maps, Part(0, 0, picture.shape[1], picture.shape[0]))
-        if score_of(maps) < LEAST_SCORE or seen is None or light_of(picture).flat:
+        readout = read_maps(maps, Crop(0, 0, picture.shape[1], picture.shape[0]))
+        if score_of(maps) < LEAST_SCORE or readout is None or light_of(picture).flat:
             return None
-        regions = label(seen.mount, connectivity=2)
-        # Something else may look like a mount; a thin stem may have gaps, which part the loop.
-        largest = regions == 1 + np.argmax(np.bincount(regions[regions > 0])[1:])
-        mount = largest if seen.tip is None else largest | _at(regions, _cell(seen, seen.tip))
+        regions = label(readout.mount, connectivity=2)
+        # Other objects may have cells too. Gaps in a thin stem may separate the loop from the pin.
+        mount = regions == 1 + np.argmax(np.bincount(regions[regions > 0])[1:])
+        if readout.tip is not None:
+            mount |= _regions_near(regions, _cell(readout, readout.tip))
         side = _side(maps)
         return (mount.T, TRANSPOSED[side]) if standing else (mount, side)
 
     def _find(self, picture: NDArray[np.uint8]) -> Detection:
-        whole = Part(0, 0, picture.shape[1], picture.shape[0])
+        whole = Crop(0, 0, picture.shape[1], picture.shape[0])
         maps, light = self.model.run(picture), light_of(picture)
         score = score_of(maps)
-        best = look_at(maps, whole)
+        best = read_maps(maps, whole)
         if score < LEAST_SCORE or best is None or light.flat:
             return _nothing(light, score, None, "+")
         side = _side(maps)
@@ -164,28 +174,30 @@ class LoopFinder:
         if best.tip is not None and _goes_on(best, best.tip, side):
             best = replace(best, tip=None)
         mount, kinds = best.mount, [maps.kind]
-        for _ in range(CLOSER_LOOKS):
-            part = part_about(best)
-            if part is None:
+        for _ in range(MOST_CROPS):
+            crop = next_crop(best)
+            if crop is None:
                 break
-            closer = look_at(self.model.run(part.of(picture)), part)
-            if closer is None or closer.tip is None or closer.sure < AS_SURE * best.sure:
+            closer = read_maps(self.model.run(crop.of(picture)), crop)
+            least = LEAST_CONFIDENCE * best.confidence
+            if closer is None or closer.tip is None or closer.confidence < least:
                 break
             best = replace(closer, begin=_pin_end(best, closer))
-        if best.part != whole:
+        if best.crop != whole:
             kinds.append(best.maps.kind)
         if best.kind != "pin":
             if best.box is not None and abs(film_odds(kinds)) <= OPEN_ODDS:
-                head = whole.about(_middle(best.box), HEAD_TIMES * whole.share(best.box))
-                # About a head above 27 % of the picture, or a tiny one, there is no such part:
-                # the last look is taken once more, upside down.
-                again = best.part.of(picture)[::-1].copy() if head is None else head.of(picture)
+                head = whole.around(_middle(best.box), HEAD_TIMES * whole.share(best.box))
+                # There is no such crop around a head above 27 % of the picture, or a tiny one: the
+                # last crop is taken again, upside down.
+                again = best.crop.of(picture)[::-1].copy() if head is None else head.of(picture)
                 kinds.append(self.model.run(again).kind)
             odds = film_odds(kinds)
             even = odds + EVEN_ODDS
             kind, odds = ("mitegen", even) if odds > 0 else ("nylon", -even)
             best = replace(best, kind=kind, odds=odds)
-        return _described(picture, light, score, side, mount, _ending(best, side, picture.shape))
+        best = _with_one_end(best, side, picture.shape)
+        return _detection(picture, light, score, side, mount, best)
 
 
 def _lying(gray: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], bool]:
@@ -205,40 +217,41 @@ def _side(maps: Maps) -> str:
     return max(OPPOSITE, key=lambda name: maps.side[name])
 
 
-def _goes_on(look: Look, tip: Place, side: str) -> bool:
-    """Tell a mount that may go on beside its tip to the far border, where that is no likely tip."""
-    row, column = _cell(look, tip)
+def _goes_on(readout: Readout, tip: Place, side: str) -> bool:
+    """Return whether the tip is unlikely and the mount seems to go on to the far border."""
+    row, column = _cell(readout, tip)
     near_rows = slice(max(row - NEAR_CELLS, 0), row + NEAR_CELLS + 1)
     near_columns = slice(max(column - NEAR_CELLS, 0), column + NEAR_CELLS + 1)
-    if look.maps.tip[near_rows, near_columns].max() >= LIKELY_PEAK:
+    if readout.maps.tip[near_rows, near_columns].max() >= LIKELY_PEAK:
         return False
-    likely = _likely(look.maps.masks)
+    likely = _likely(readout.maps.masks)
     far = {
         "left": likely[near_rows, -1], "right": likely[near_rows, 0],
         "top": likely[-1, near_columns], "bottom": likely[0, near_columns],
     }[side]  # fmt: skip
-    return bool(far.max() > LEAST_PART)
+    return bool(far.max() > LEAST_MASK)
 
 
-def _pin_end(before: Look, closer: Look) -> Place | None:
-    """Return the end of the pin: of the closer look, unless it was seen outside of that."""
-    if before.begin is None or (closer.begin and closer.part.holds(before.begin)):
+def _pin_end(before: Readout, closer: Readout) -> Place | None:
+    """Return where the stem begins: from the closer crop, unless it was found outside of that."""
+    if before.begin is None or (closer.begin and closer.crop.holds(before.begin)):
         return closer.begin
     return before.begin
 
 
-def part_about(look: Look) -> Part | None:
-    """Return the part of a picture for the next look, around the end of the mount.
+def next_crop(readout: Readout) -> Crop | None:
+    """Return the next crop, around the end of the mount.
 
-    The head fills half of it, as in the training; None if it fills more of the last look already.
+    The head fills half of it, as in the training. None if it fills more of the last one already.
     """
-    if look.tip is None or look.box is None:
+    if readout.tip is None or readout.box is None:
         return None
-    about, head = look.tip, END_PART
-    if look.kind != "pin":
-        x, y = _middle(look.box)
-        about, head = ((about[0] + x) / 2, (about[1] + y) / 2), look.part.share(look.box)
-    return look.part.about(about, max(head / HEAD_PART, SMALLEST_PART))
+    center, head = readout.tip, PIN_END_SHARE
+    if readout.kind != "pin":
+        x, y = _middle(readout.box)
+        center = (center[0] + x) / 2, (center[1] + y) / 2
+        head = readout.crop.share(readout.box)
+    return readout.crop.around(center, max(head / HEAD_SHARE, SMALLEST_CROP))
 
 
 def _middle(box: Corners) -> Place:
@@ -246,40 +259,40 @@ def _middle(box: Corners) -> Place:
 
 
 def film_odds(kinds: list[dict[str, float]]) -> float:
-    """Return the logarithm of the odds that a loop is a film, from all looks: their mean.
+    """Return the mean, over all crops, of the log odds that a loop is a film.
 
-    They see the same mount and err alike, so that their sum would say too much.
+    The crops show the same mount, so their errors are not independent and the odds do not add.
     """
     least = 1e-4
     odds = [math.log(max(each["mitegen"], least) / max(each["nylon"], least)) for each in kinds]
     return sum(odds) / len(odds)
 
 
-def look_at(maps: Maps, part: Part) -> Look | None:
-    """Read the maps of a part of a picture; None if no cell is of a mount."""
+def read_maps(maps: Maps, crop: Crop) -> Readout | None:
+    """Read the maps of a crop; None if no cell belongs to a mount."""
     likely = _likely(maps.masks)
-    least = max(INSIDE * float(likely.max()), LEAST_PART)
+    least = max(INSIDE * float(likely.max()), LEAST_MASK)
     mount = likely > least
     if not mount.any():
         return None
-    kind, odds, sure, peak = _end(maps)
-    box, errors = _box(maps, kind, peak, part)
-    return Look(
-        part=part, maps=maps, mount=mount, kind=kind, odds=odds, sure=sure,
-        tip=None if peak is None else part.px(_tip(maps, peak)),
-        begin=_begin(maps, least, part), box=box, errors=errors,
+    kind, odds, confidence, peak = _end(maps)
+    box, errors = _box(maps, kind, peak, crop)
+    return Readout(
+        crop=crop, maps=maps, mount=mount, kind=kind, odds=odds, confidence=confidence,
+        tip=None if peak is None else crop.px(_tip(maps, peak)),
+        begin=_begin(maps, least, crop), box=box, errors=errors,
     )  # fmt: skip
 
 
 def _likely(masks: dict[str, Floats]) -> Floats:
-    """Return how probable it is that a cell shows some part of a mount."""
+    """Return the probability that a cell shows some part of a mount."""
     return np.maximum(np.maximum(masks["pin"], masks["stem"]), masks["head"])
 
 
 def score_of(maps: Maps) -> float:
-    """Return about the probability that what is found is right; low where nothing is.
+    """Return about the probability that the detection is right; low where there is no mount.
 
-    The network is surer that there is a mount than its answers are right.
+    The network's own probability of a mount is higher than the share of right detections.
     """
     none = min(max(maps.kind["none"], 1e-6), 1 - 1e-6)
     odds = SCORE_SLOPE * math.log((1 - none) / none) + SCORE_SHIFT
@@ -287,7 +300,7 @@ def score_of(maps: Maps) -> float:
 
 
 def _end(maps: Maps) -> tuple[str, float, float, Cell | None]:
-    """Return kind, the logarithm of its odds, how sure both are, and the cell of a tip, if any."""
+    """Return the kind, its log odds, the confidence of kind and tip, and the cell of a tip."""
     likely = {name: max(value, 1e-4) for name, value in maps.kind.items() if name != "none"}
     pin = likely["pin"] / sum(likely.values())
     # Kind and tip are decided together: a bare pin ends at the pin, a loop at its head.
@@ -297,23 +310,23 @@ def _end(maps: Maps) -> tuple[str, float, float, Cell | None]:
     bare = bool(bare_pin.max() > loop.max())
     heat = bare_pin if bare else loop
     row, column = divmod(int(np.argmax(heat)), heat.shape[1])
-    seen = maps.tip[row, column] >= LEAST_PEAK
-    if not seen:
+    in_view = maps.tip[row, column] >= LEAST_PEAK
+    if not in_view:
         bare = pin > 0.5
     kind = "pin" if bare else max(("nylon", "mitegen"), key=lambda name: likely[name])
-    part = min(likely[kind] / sum(likely.values()), 1 - 1e-4)
-    odds = math.log(part / (1 - part))
-    return kind, odds, float(heat.max()), (row, column) if seen else None
+    share = min(likely[kind] / sum(likely.values()), 1 - 1e-4)
+    odds = math.log(share / (1 - share))
+    return kind, odds, float(heat.max()), (row, column) if in_view else None
 
 
 def _box(
-    maps: Maps, kind: str, peak: Cell | None, where: Part
+    maps: Maps, kind: str, peak: Cell | None, crop: Crop
 ) -> tuple[Corners | None, Corners | None]:
-    """Return the edges of the head as its cells see them, and their errors; px."""
-    part = maps.masks["pin" if kind == "pin" else "head"]
-    inside = part > max(INSIDE * float(part.max()), LEAST_PART)
-    if peak is not None:  # of several things that look like a head, the one at the tip
-        near = _at(label(inside, connectivity=2), peak)
+    """Return the edges of the head, the mean of what its cells predict, and their errors; px."""
+    mask = maps.masks["pin" if kind == "pin" else "head"]
+    inside = mask > max(INSIDE * float(mask.max()), LEAST_MASK)
+    if peak is not None:  # other objects may resemble a head
+        near = _regions_near(label(inside, connectivity=2), peak)
         if near.any():
             inside = near
     height, width = maps.edges.shape[1:]
@@ -324,17 +337,18 @@ def _box(
     values, errors = maps.edges[:, coarse], maps.edge_errors[:, coarse]
     weight = 1.0 / errors**2
     corners = np.clip((values * weight).sum(1) / weight.sum(1), 0, 1)
-    # Cells of one head err together: their number does not make the edge better known.
+    # The errors of one head's cells are not independent: their mean error does not fall with their
+    # number.
     expected = (errors * weight).sum(1) / weight.sum(1)
     if corners[2] <= corners[0] or corners[3] <= corners[1]:
         return None, None
-    (x0, y0), (x1, y1) = where.px((corners[0], corners[1])), where.px((corners[2], corners[3]))
-    scale = [where.width, where.height, where.width, where.height]
+    (x0, y0), (x1, y1) = crop.px((corners[0], corners[1])), crop.px((corners[2], corners[3]))
+    scale = [crop.width, crop.height, crop.width, crop.height]
     return _four(np.array([x0, y0, x1, y1])), _four(expected * scale)
 
 
-def _at(regions: NDArray[np.int_], cell: Cell) -> NDArray[np.bool_]:
-    """Return the labelled regions that come near a cell."""
+def _regions_near(regions: NDArray[np.int_], cell: Cell) -> NDArray[np.bool_]:
+    """Return the cells of the labelled regions that come near a cell."""
     row, column = cell
     near = regions[
         max(row - NEAR_CELLS, 0) : row + NEAR_CELLS + 1,
@@ -347,37 +361,43 @@ def _at(regions: NDArray[np.int_], cell: Cell) -> NDArray[np.bool_]:
 
 
 def _tip(maps: Maps, peak: Cell) -> Place:
-    """Return the tip by its heat-map's highest cell and the offset that this cell sees."""
+    """Return the tip: the heat-map's highest cell with the offset that it predicts."""
     row, column = peak
     rows, columns = maps.tip.shape
     dx, dy = np.clip(maps.tip_offset[:, row, column], -3, 3)
     return float(column + 0.5 + dx) / columns, float(row + 0.5 + dy) / rows
 
 
-def _begin(maps: Maps, least: float, part: Part) -> Place | None:
-    """Return where the stem begins, near cells at least so likely; None if that is not in view."""
+def _begin(maps: Maps, least: float, crop: Crop) -> Place | None:
+    """Return where the stem begins, near cells of the mount; None if that is not in view.
+
+    `least` is the lowest probability of a cell of the mount.
+    """
     heat = maps.begin * (_likely(maps.near) > least)
     row, column = divmod(int(np.argmax(heat)), heat.shape[1])
-    return part.px(_centroid(heat, (row, column))) if heat[row, column] >= LEAST_BEGIN else None
+    return crop.px(_centroid(heat, (row, column))) if heat[row, column] >= LEAST_BEGIN else None
 
 
-def _ending(look: Look, side: str, shape: tuple[int, ...]) -> Look:
-    """Return a look with one end, the mean of tip and edge of the box; none beyond the border."""
-    if look.tip is None:
-        return look
+def _with_one_end(readout: Readout, side: str, shape: tuple[int, ...]) -> Readout:
+    """Return the readout with one end: the weighted mean of tip and edge of the box.
+
+    An end beyond the border is no tip.
+    """
+    if readout.tip is None:
+        return readout
     far = FAR_EDGE[side]
-    tip, box, errors = [*look.tip], look.box, look.errors
-    row, column = _cell(look, look.tip)
-    own = float(look.maps.tip_error[row, column]) / look.maps.tip.shape[1] * look.part.width
+    tip, box, errors = [*readout.tip], readout.box, readout.errors
+    maps, (row, column) = readout.maps, _cell(readout, readout.tip)
+    own = float(maps.tip_error[row, column]) / maps.tip.shape[1] * readout.crop.width
     if box is not None and errors is not None:
         edge = errors[far]
-        # Each counts by its expected error, where they agree.
+        # Weighted by the expected errors; a box that does not agree with the tip is left out.
         if abs(box[far] - tip[far % 2]) < 3 * (own + edge):
             tip[far % 2] = (tip[far % 2] / own**2 + box[far] / edge**2) / (own**-2 + edge**-2)
             errors = _four(
                 np.array([*errors[:far], (own**-2 + edge**-2) ** -0.5, *errors[far + 1 :]])
             )
-        if look.kind != "pin":
+        if readout.kind != "pin":
             ended = [*box]
             ended[far] = tip[far % 2]
             if ended[2] > ended[0] and ended[3] > ended[1]:
@@ -387,20 +407,20 @@ def _ending(look: Look, side: str, shape: tuple[int, ...]) -> Look:
         "left": tip[0] > width - 0.5, "right": tip[0] < -0.5,
         "top": tip[1] > height - 0.5, "bottom": tip[1] < -0.5,
     }[side]  # fmt: skip
-    return replace(look, tip=None if beyond else (tip[0], tip[1]), box=box, errors=errors)
+    return replace(readout, tip=None if beyond else (tip[0], tip[1]), box=box, errors=errors)
 
 
-def _cell(look: Look, place: Place) -> Cell:
-    """Return the cell of a look's maps in which a place is."""
-    rows, columns = look.maps.tip.shape
-    part = look.part
-    row = int((place[1] + 0.5 - part.y) / part.height * rows)
-    column = int((place[0] + 0.5 - part.x) / part.width * columns)
+def _cell(readout: Readout, place: Place) -> Cell:
+    """Return the cell of the maps in which a place is; the nearest one if it is outside."""
+    rows, columns = readout.maps.tip.shape
+    crop = readout.crop
+    row = int((place[1] + 0.5 - crop.y) / crop.height * rows)
+    column = int((place[0] + 0.5 - crop.x) / crop.width * columns)
     return min(max(row, 0), rows - 1), min(max(column, 0), columns - 1)
 
 
 def _reach(mount: NDArray[np.bool_], side: str) -> float:
-    """Return how far the mount reaches from its side, part of the frame."""
+    """Return how far the mount reaches from its side, as a share of the frame."""
     rows, columns = np.nonzero(mount)
     height, width = mount.shape
     return {
@@ -411,45 +431,45 @@ def _reach(mount: NDArray[np.bool_], side: str) -> float:
     }[side]
 
 
-def _described(
+def _detection(
     gray: NDArray[np.uint8],
     light: Light,
     score: float,
     side: str,
     mount: NDArray[np.bool_],
-    look: Look,
+    readout: Readout,
 ) -> Detection:
-    """Return what was seen as a detection."""
-    lying, bare = side in ("left", "right"), look.kind == "pin"
-    tip, box = look.tip or (NAN, NAN), look.box
+    """Return the readout as a detection."""
+    lying, bare = side in ("left", "right"), readout.kind == "pin"
+    tip, box = readout.tip or (NAN, NAN), readout.box
     extent = NAN if box is None else (box[3] - box[1] if lying else box[2] - box[0])
-    base = tip if bare else look.begin or (NAN, NAN)
+    base = tip if bare else readout.begin or (NAN, NAN)
     return Detection(
         tip_x=tip[0],
         tip_y=tip[1],
-        bbox=box if not bare or look.tip else None,
-        kind=look.kind,
-        kind_odds=look.odds,
+        bbox=box if not bare or readout.tip else None,
+        kind=readout.kind,
+        kind_odds=readout.odds,
         width=extent,
         side=side,
         score=score,
         pin_base_x=base[0],
         pin_base_y=base[1],
-        fiber_width=NAN if bare else stem_width(gray, look, lying),
-        clipped=look.tip is None or (not bare and _is_cut(box, side, gray.shape)),
-        tip_in_view=look.tip is not None,
-        tip_sign="" if look.tip else "+",
+        fiber_width=NAN if bare else stem_width(gray, readout, lying),
+        clipped=readout.tip is None or (not bare and _is_cut(box, side, gray.shape)),
+        tip_in_view=readout.tip is not None,
+        tip_sign="" if readout.tip else "+",
         level=light.level,
         saturated=light.saturated,
         contrast=contrast(gray, mount),
         sharpness=light.sharpness,
         noise=light.noise,
-        head_errors=look.errors if look.tip is not None and not bare else None,
+        head_errors=readout.errors if readout.tip is not None and not bare else None,
     )
 
 
 def _is_cut(box: Corners | None, side: str, shape: tuple[int, ...]) -> bool:
-    """Tell whether a head is cut by another border than that of its side."""
+    """Return whether another border than that of its side cuts the head."""
     if box is None:
         return False
     height, width = shape
@@ -459,17 +479,17 @@ def _is_cut(box: Corners | None, side: str, shape: tuple[int, ...]) -> bool:
 
 
 def _centroid(heat: NDArray[np.float32], cell: Cell) -> Place:
-    """Return the center of a peak, part of width and height."""
+    """Return the center of a peak, in shares of width and height."""
     row, column = cell
     r0, c0 = max(row - 2, 0), max(column - 2, 0)
     r, c = map(float, center_of_mass(heat[r0 : row + 3, c0 : column + 3] ** 2))
     return (c0 + 0.5 + c) / heat.shape[1], (r0 + 0.5 + r) / heat.shape[0]
 
 
-def stem_width(gray: NDArray[np.uint8], look: Look, lying: bool) -> float:
-    """Measure the stem across its middle: its extent at half of its contrast, px."""
-    stem = look.maps.masks["stem"]
-    rows, columns = np.nonzero((stem > max(INSIDE * float(stem.max()), LEAST_PART)) & look.mount)
+def stem_width(gray: NDArray[np.uint8], readout: Readout, lying: bool) -> float:
+    """Return the width of the stem at its middle, px: its extent at half of its contrast."""
+    stem = readout.maps.masks["stem"]
+    rows, columns = np.nonzero((stem > max(INSIDE * float(stem.max()), LEAST_MASK)) & readout.mount)
     if not len(rows):
         return NAN
     along = columns if lying else rows
@@ -477,10 +497,10 @@ def stem_width(gray: NDArray[np.uint8], look: Look, lying: bool) -> float:
     across = (rows if lying else columns)[along == middle]
     if not len(across):
         return NAN
-    part = look.part
-    cell = part.height / stem.shape[0], part.width / stem.shape[1]
+    crop = readout.crop
+    cell = crop.height / stem.shape[0], crop.width / stem.shape[1]
     down, right = (0, 1) if lying else (1, 0)
-    corner = part.y, part.x
+    corner = crop.y, crop.x
     center = corner[down] + (across.mean() + 0.5) * cell[down]
     half = (np.ptp(across) / 2 + 3) * cell[down]
     window = slice(max(round(center - half), 0), round(center + half))
@@ -493,7 +513,7 @@ def stem_width(gray: NDArray[np.uint8], look: Look, lying: bool) -> float:
 
 
 def _nothing(light: Light, score: float, side: str | None, sign: str) -> Detection:
-    """Say that no mount is seen, or only something at its side."""
+    """Return a detection without a mount, or with one of which only the side is known."""
     return Detection(
         side=side, score=score if side else min(score, LEAST_SCORE), tip_sign=sign,
         level=light.level, saturated=light.saturated, contrast=light.spread,
