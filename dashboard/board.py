@@ -75,7 +75,7 @@ class Board:
 
     async def refresh(self) -> None:
         """Look again."""
-        seen = await asyncio.to_thread(self._look)
+        seen = await asyncio.to_thread(self._read)
         if seen != (self.stack, self.absent, self.glance):
             self.stack, self.absent, self.glance = seen
             self.number += 1
@@ -96,7 +96,7 @@ class Board:
                 yield str(seen)
             await asyncio.sleep(PERIOD_S)
 
-    def _look(self) -> tuple[State | None, str, list[Check]]:
+    def _read(self) -> tuple[State | None, str, list[Check]]:
         stack = read_state(self.directory)
         absent = not_ready(self.directory) or "No skywright up runs on this store"
         return stack, "" if stack else absent, list(self.checks.glance())

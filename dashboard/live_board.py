@@ -81,7 +81,7 @@ class LiveIoc(Generic[Board]):
         board: Board = site.live.setdefault(self.name, self.make_board())
         return board
 
-    def shown(self, site: Site) -> dict[str, Any]:
+    def context(self, site: Site) -> dict[str, Any]:
         """Return what every page of it needs: whether it is configured, the board, its facts."""
         board = self.board_of(site)
         configured = self.name in site.settings.iocs

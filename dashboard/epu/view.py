@@ -34,7 +34,7 @@ async def epu(request: Request) -> Response:
     return render(
         request,
         "dashboard.epu:epu.html",
-        **IOC.shown(site),
+        **IOC.context(site),
         grid=grid,
         atlas=draw_places(grid.get("squares", []), grid.get("current", ""), "square"),
         holes=draw_places(grid.get("holes", []), "", "hole"),

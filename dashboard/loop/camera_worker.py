@@ -87,8 +87,8 @@ def encode_picture(header: dict[str, Any], picture: NDArray[np.uint8] | None) ->
     return encode(header, jpeg)
 
 
-class Looker:
-    """Looks for the loop with the beamline's detector; makes that, and warms it up, by the way.
+class PictureAnalyzer:
+    """Find the loop with the beamline's detector, which a thread loads meanwhile.
 
     Parameters
     ----------
@@ -127,11 +127,11 @@ class Looker:
             self._detector = detector
 
 
-def pictures(view: CameraView, look: Looker) -> Iterator[bytes]:
+def pictures(view: CameraView, analyze: PictureAnalyzer) -> Iterator[bytes]:
     """Yield a message for each picture, and at least every `BEAT_S`.
 
     An idle camera sends its last picture once, perhaps before all its other PVs are connected or
-    the detector is loaded; that picture is awaited, and looked at again. Each message has the
+    the detector is loaded; that picture is awaited and analyzed again. Each message has the
     newest picture, as it may be the first that somebody who opens the page gets.
     """
     changed = threading.Event()
@@ -150,8 +150,8 @@ def pictures(view: CameraView, look: Looker) -> Iterator[bytes]:
         }
         if picture is not None:
             number += 1
-            is_due = look.loading.is_alive()
-            about, newest = {"number": number, "found": look(picture)}, picture
+            is_due = analyze.loading.is_alive()
+            about, newest = {"number": number, "found": analyze(picture)}, picture
         yield encode_picture(header | about, newest)
         pause.wait(max(0.0, began + PERIOD_S - time.monotonic()))
 
@@ -163,7 +163,7 @@ def main() -> None:
         "--detection", type=json.loads, default={}, help="JSON: [loop.detection] of skywright.toml"
     )
     options = parser.parse_args()
-    write_messages(lambda: pictures(CameraView(options.prefix), Looker(options.detection)))
+    write_messages(lambda: pictures(CameraView(options.prefix), PictureAnalyzer(options.detection)))
 
 
 if __name__ == "__main__":

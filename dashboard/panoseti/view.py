@@ -96,7 +96,7 @@ async def panoseti(request: Request) -> Response:
     return render(
         request,
         "dashboard.panoseti:panoseti.html",
-        **IOC.shown(site),
+        **IOC.context(site),
         images=board.facts.get("images", []),
         largest=draw_largest(board),
         flashes=flashes,

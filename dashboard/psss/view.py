@@ -29,7 +29,7 @@ async def psss(request: Request) -> Response:
     return render(
         request,
         "dashboard.psss:psss.html",
-        **IOC.shown(site),
+        **IOC.context(site),
         unit="eV" if board.facts.get("unit") == "EV" else "px",
         charts=draw_spectra(board),
         trends=draw_trends(board),

@@ -66,7 +66,7 @@ async def sacla(request: Request) -> Response:
     return render(
         request,
         "dashboard.sacla:sacla.html",
-        **IOC.shown(site),
+        **IOC.context(site),
         curves=draw_curves(board),
         scatter=draw_scatter(board),
         histogram=draw_histogram(board) + draw_values(board),

@@ -43,7 +43,7 @@ class Frames:
 async def run(request: Request) -> Response:
     """Show a run."""
     site, name = site_of(request), request.path_params["name"]
-    view = await site.catalog.ask(look_up, name, site.settings.journals)
+    view = await site.catalog.ask(find_view, name, site.settings.journals)
     choice, plot = choose(view, request.query_params), Plot(None)
     if choice is not None:
         plot = await site.catalog.ask(draw_plot, view.summary.uid, choice)
@@ -64,7 +64,7 @@ async def run(request: Request) -> Response:
 async def picture(request: Request) -> Response:
     """Send a picture that an analysis of the run has drawn."""
     site, asked = site_of(request), request.path_params
-    view = await site.catalog.ask(look_up, asked["name"], site.settings.journals)
+    view = await site.catalog.ask(find_view, asked["name"], site.settings.journals)
     analyses = (*view.derived, *([view.analysis] if view.analysis else ()))
     drawn = next((each.pictures for each in analyses if each.summary.uid == asked["uid"]), ())
     if asked["number"] >= len(drawn):
@@ -111,7 +111,7 @@ class _RemovedFile(FileResponse):
             shutil.rmtree(Path(self.path).parent, ignore_errors=True)
 
 
-def look_up(client: Container, name: str, journals: Path) -> RunView:
+def find_view(client: Container, name: str, journals: Path) -> RunView:
     """Return what there is to show of the run that `name` names."""
     run, waiting = find_run_and_waiting(client, name, journals)
     return view_run(client, run, journals, waiting)

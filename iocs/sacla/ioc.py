@@ -298,10 +298,10 @@ class SaclaIOC(OwnerGroup):
                 await asyncio.sleep(POST_PAUSE_S)
 
     def _shots_in_image(self) -> int:
-        name = self._shown_name()
+        name = self._displayed_detector()
         return self.shots.source.shots_in_image(name) if name is not None else 0
 
-    def _shown_name(self) -> str | None:
+    def _displayed_detector(self) -> str | None:
         """Return the detector whose images are shown; None: there is none."""
         names = list(self.shots.shapes)
         return names[min(self.shown_detector.readback.value, len(names) - 1)] if names else None
@@ -316,7 +316,7 @@ class SaclaIOC(OwnerGroup):
 
     async def _post_images(self) -> None:
         shots = self.shots
-        name = self._shown_name()
+        name = self._displayed_detector()
         if name is None:
             return
         await post(self.mean.cx, shots.source.info.pixel_rules.radial_cx)

@@ -417,7 +417,7 @@ def _find_tip(tools: stubs.Instruments, course: _Course) -> MsgGenerator[None]:
         if found.last.tip_in_view:
             return
         if _is_blank(found):
-            seen = yield from _look_around(tools)
+            seen = yield from _turn_until_seen(tools)
             if seen is None:
                 what, way = "nothing is seen, from four sides", 1.0
             elif seen.last.tip_in_view:
@@ -449,7 +449,7 @@ def _is_blank(found: RotationValues) -> bool:
     return found.last.kind == "none" and found.last.sign != "-"
 
 
-def _look_around(tools: stubs.Instruments) -> MsgGenerator[RotationValues | None]:
+def _turn_until_seen(tools: stubs.Instruments) -> MsgGenerator[RotationValues | None]:
     """Turn in steps of 90 deg until something is seen; return what, or None."""
     step_log.info("nothing is seen; turning the spindle to look from the other sides")
     for _ in range(3):

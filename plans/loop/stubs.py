@@ -1,4 +1,4 @@
-"""Steps of the plans that center a loop: a run with pictures, a look, a sweep, stages, clean-up.
+"""Steps of the plans that center a loop: runs, measurements, a sweep, stages, clean-up.
 
 The camera flies, or is stepped, in the stream ``primary``; the trace of the spindle is the stream
 ``oscillation``; what a decision was based on is an event in ``decision``.

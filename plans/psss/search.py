@@ -91,8 +91,8 @@ def propose(search: Search, seen: Sequence[Seen]) -> float | Verdict:
             return Verdict(math.nan, math.nan, f"{why}, after {len(seen)} points")
         return _inside(search, best + ARM * search.step * (1.0 if len(seen) % 2 else -1.0))
     before, _ = _vertex(search, good[:-1]) if len(good) > search.num else (math.nan, math.nan)
-    settled = sigma <= search.tolerance and abs(vertex - before) <= search.tolerance
-    if settled:
+    converged = sigma <= search.tolerance and abs(vertex - before) <= search.tolerance
+    if converged:
         return Verdict(vertex, sigma)
     if len(seen) >= search.max_points:
         return Verdict(

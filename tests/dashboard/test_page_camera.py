@@ -14,7 +14,13 @@ import pytest
 from PIL import Image
 from support.page import settings_of
 
-from dashboard.loop.camera_worker import Looker, Rate, encode_picture, pictures, status_words
+from dashboard.loop.camera_worker import (
+    PictureAnalyzer,
+    Rate,
+    encode_picture,
+    pictures,
+    status_words,
+)
 from dashboard.worker import channel_access, worker_messages
 from devices.camera_view import CameraFacts, CameraView, picture_of
 from devices.facts import text_of
@@ -80,9 +86,9 @@ def test_a_message_is_a_line_and_a_jpeg(picture: np.ndarray) -> None:
 def test_a_detector_that_cannot_be_loaded_is_said_on_the_picture(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    look = Looker({"backend": "crystal ball"})
-    look.loading.join(90)
-    assert "crystal ball" in look(GRAY.astype("u1"))["caption"]
+    analyzer = PictureAnalyzer({"backend": "crystal ball"})
+    analyzer.loading.join(90)
+    assert "crystal ball" in analyzer(GRAY.astype("u1"))["caption"]
     assert "crystal ball" in caplog.text
 
 
@@ -107,17 +113,17 @@ def test_the_last_picture_of_an_idle_camera_is_shown_with_what_is_found() -> Non
 
     loaded = threading.Event()
 
-    class Slow(Looker):
+    class Slow(PictureAnalyzer):
         def _load(self, detection: dict[str, Any]) -> None:
             loaded.wait(60)
             super()._load(detection)
 
-    look = Slow({"backend": "crystal ball"})
-    headers = (json.loads(each.partition(b"\n")[0]) for each in pictures(Idle(), look))
+    analyzer = Slow({"backend": "crystal ball"})
+    headers = (json.loads(each.partition(b"\n")[0]) for each in pictures(Idle(), analyzer))
     assert ["number" in next(headers) for _ in range(2)] == [False, False]
     assert "being loaded" in next(headers)["found"]["caption"]
     loaded.set()
-    look.loading.join(60)
+    analyzer.loading.join(60)
     assert "crystal ball" in next(headers)["found"]["caption"]
     shown = next(headers)
     assert (shown["number"], shown["width"]) == (2, 64)

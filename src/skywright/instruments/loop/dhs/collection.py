@@ -138,12 +138,12 @@ class Collection:
             else:
                 self._waiting_bytes += frame.nbytes
                 self._unsearched[index] = frame
-                self._order.append(self._search.submit(self._look, index, frame))
+                self._order.append(self._search.submit(self._examine, index, frame))
         self._loop.call_soon_threadsafe(self._changed.set)
 
     # ---- the search's threads
 
-    def _look(self, index: int, frame: SourceFrame) -> Finding:
+    def _examine(self, index: int, frame: SourceFrame) -> Finding:
         with self._lock:
             taken_back = self._unsearched.pop(index, None) is None
         if self._saver is not None and not taken_back:
