@@ -8,8 +8,9 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -106,6 +107,46 @@ def test_pictures_long_after_the_stop_do_not_keep_the_series_going(
             return reported
 
     assert asyncio.run(collect()) == [0]
+
+
+def test_a_picture_that_is_queued_while_the_series_ends_gets_its_row(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(collection, "LATE_S", 1.0)
+
+    async def collect() -> int:
+        with ThreadPoolExecutor(1) as search:
+            made = Collection(SlowDetector(), search, "key", DhsConfig())
+            made.stop()
+            last = partial(take_before_the_end, made)
+            monkeypatch.setattr(collection, "time", SimpleNamespace(monotonic=last))
+            finding = await made.next()
+            assert finding is not None, "the picture was counted, and has no row"
+            return finding.index
+
+    def take_before_the_end(made: Collection) -> float:
+        """Return a time after the end; the source's thread takes a picture just before it."""
+        monkeypatch.setattr(collection, "time", time)
+        made.take(SourceFrame(0, 0.0, b"no picture"))
+        return time.monotonic() + 100.0
+
+    assert asyncio.run(collect()) == 0
+
+
+def test_pictures_after_the_end_of_a_series_are_not_counted() -> None:
+    async def collect() -> Mapping[str, int]:
+        with ThreadPoolExecutor(1) as search:
+            made = Collection(
+                SlowDetector(), search, "key", DhsConfig(osci_time=1.0, video_fps=1.0)
+            )
+            made.take(SourceFrame(0, 0.0, b"no picture"))
+            made.stop()
+            while await made.next() is not None:
+                pass
+            made.take(SourceFrame(1, 0.0, b"late"))
+            return made.fates()
+
+    assert asyncio.run(collect())["received"] == 1
 
 
 def test_with_all_that_were_expected_nothing_is_waited_for(

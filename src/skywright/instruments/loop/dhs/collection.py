@@ -189,6 +189,10 @@ class Collection:
         while not self._order:
             left_s = self._ends() - time.monotonic()
             if left_s <= 0.0:
+                with self._lock:  # `take` may be about to queue one more
+                    self._over = not self._order
+                if not self._over:
+                    break
                 if not self.counts["received"] and self._stopped is None:
                     raise OperationError(NO_PICTURE)
                 return None
