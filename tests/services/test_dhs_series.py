@@ -535,6 +535,21 @@ def test_a_series_is_a_run_with_its_derived_run(tmp_path: Path) -> None:
         assert Path(sheet.filename).name == "contact_sheet.png"
 
 
+def test_a_short_series_of_another_size_is_described_with_its_own(tmp_path: Path) -> None:
+    catalogs = [Catalog(tmp_path / "large"), Catalog(tmp_path / "small")]
+    small = catalogs[1]
+    with bench(begin_run=lambda metadata: catalogs.pop(0).begin(metadata)) as face:
+        for handle, picture in (("1.1", empty()), ("1.2", empty()[:240, :352])):
+            face.collecting(handle)
+            face.push(to_jpeg(picture))
+            face.link.start("stopCollectLoopImages", f"{handle}0")
+            assert face.link.reply(handle) == "normal done"
+        until(small.is_over)
+    raw, _ = small.runs()
+    assert raw.rows("axis_image").shape == (1, 240, 352)
+    assert raw.of("descriptor")[0]["data_keys"]["axis_image"]["shape"] == [240, 352]
+
+
 def test_an_aborted_series_is_an_aborted_run(tmp_path: Path) -> None:
     catalog, other = Catalog(tmp_path), Catalog(tmp_path / "other")
     catalogs = [other, catalog]

@@ -47,6 +47,8 @@ class Recording:
     run: "SeriesRun | None" = None
     findings: list[Finding] = field(default_factory=list)
     _reported: int = 0
+    _shape: tuple[int, ...] = (0, 0)
+    """Of the pictures in the file; after `end`."""
 
     def picture(self, index: int) -> NDArray[np.uint8]:
         """Return the pixels of a picture, (H, W) uint8; after `end`.
@@ -79,6 +81,9 @@ class Recording:
         acquisition = self.camera.stop()
         if acquisition is not None and not acquisition.done.wait(FLUSH_LIMIT_S):
             logger.error("%s: pictures still wait to be written", self.path)
+        state = self.camera.state()
+        if state.capturing:  # afterwards its shape is that of the newest pictures of the source
+            self._shape = state.shape
         self.camera.stop_capture()
 
     def end_run(
@@ -93,8 +98,8 @@ class Recording:
             return
         self._report_findings()
         skipped = sum(finding.why == SKIPPED for finding in self.findings)
-        state = self.camera.state()
-        self.run.close(state.rows_readable, state.shape, exit_status, reason, skipped, pictures)
+        rows = self.camera.state().rows_readable
+        self.run.close(rows, self._shape, exit_status, reason, skipped, pictures)
         if turn is not None:
             self.run.derive(turn.analysis.fresh(), turn.batch, turn.plots)
 
