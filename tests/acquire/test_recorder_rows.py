@@ -44,6 +44,17 @@ def test_a_recording_of_a_number_of_rows_ends_within_a_row_group(
     assert identities(tmp_path / "a.h5") == list(range(7))
 
 
+def test_a_start_that_fails_forgets_the_rows_of_the_recording_before(
+    recorder: Recorder[Any, Any], tmp_path: Path
+) -> None:
+    recorder.start(tmp_path / "a.h5")
+    recorder.offer(events(0, 5))
+    recorder.stop()
+    assert recorder.rows_readable == 5
+    assert recorder.start(tmp_path / "a.h5")
+    assert recorder.rows_readable == 0
+
+
 def test_the_end_of_a_recording_of_a_number_of_rows_is_told(tmp_path: Path) -> None:
     told: list[Path | None] = []
     recorder: Recorder[Any, Any] = Recorder(layout(), changed=lambda: told.append(recorder.path))

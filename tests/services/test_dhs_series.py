@@ -489,13 +489,13 @@ def test_a_turn_has_angles_a_fit_a_table_and_plots(
 class Catalog:
     """Runs as they get into a store's journal."""
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
+    def __init__(self, directory: Path, kind: type[SeriesRun] = SeriesRun) -> None:
+        self.directory, self.kind = directory, kind
         self.journal = Journal(directory / "journal")
 
     def begin(self, metadata: Mapping[str, Any]) -> SeriesRun:
         metadata = {"sample": "x7", **metadata}
-        return SeriesRun(RecordedDetection(), self.journal, self.directory / "assets", metadata)
+        return self.kind(RecordedDetection(), self.journal, self.directory / "assets", metadata)
 
     def runs(self) -> tuple[Derived, Derived]:
         """Return the documents of the raw and of the derived run, checked against the schema."""
@@ -548,6 +548,27 @@ def test_a_short_series_of_another_size_is_described_with_its_own(tmp_path: Path
     raw, _ = small.runs()
     assert raw.rows("axis_image").shape == (1, 240, 352)
     assert raw.of("descriptor")[0]["data_keys"]["axis_image"]["shape"] == [240, 352]
+
+
+def test_a_series_whose_file_cannot_be_created_has_no_rows(tmp_path: Path) -> None:
+    class Taken(SeriesRun):
+        """A run whose file exists already."""
+
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            self.path.touch()
+
+    catalogs = [Catalog(tmp_path / "first"), Catalog(tmp_path / "second", Taken)]
+    second = catalogs[1]
+    with bench(begin_run=lambda metadata: catalogs.pop(0).begin(metadata)) as face:
+        for handle in ("1.1", "1.2"):
+            face.collecting(handle)
+            face.push(pictures()[0])
+            face.link.start("stopCollectLoopImages", f"{handle}0")
+            assert face.link.reply(handle) == "normal done"
+        until(second.is_over)
+    raw, _ = second.runs()
+    assert raw.of("stream_datum") == []
 
 
 def test_an_aborted_series_is_an_aborted_run(tmp_path: Path) -> None:

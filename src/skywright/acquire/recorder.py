@@ -193,7 +193,8 @@ class Recorder(Generic[Result, RowGroup]):
     path
         Path of the present recording; None if there is none.
     rows_readable
-        Number of rows of this or the last recording that readers can see. An IOC posts it as
+        Number of rows of this or the last recording that readers can see; 0 after a start that
+        failed. An IOC posts it as
         ``NumCaptured_RBV`` (`iocs.recording.Recording.post_state`,
         `iocs.areadetector.Hdf.post_recording`).
     error
@@ -378,9 +379,9 @@ class Recorder(Generic[Result, RowGroup]):
         with self._file_lock:
             self._end()  # another thread may have started one meanwhile
             self.error = _creation_error(path)
+            self._rows_written = self.rows_readable = 0
             if not self.error:
                 self._rows_wanted, self._rows_offered, self._logged = count, 0, ""
-                self._rows_written = self.rows_readable = 0
                 self._recordings += 1
                 try:
                     self._file = self.layout.open_early(path)
