@@ -267,3 +267,4 @@ def test_arc(phi: list[float], expected: float) -> None:
 
 def test_distinct_views() -> None:
     assert distinct_views([0.0, 1.0, 2.0, 90.0, 180.0, 361.0]) == 3
+    assert distinct_views([359.0, 1.0, 120.0]) == distinct_views([29.0, 31.0, 150.0]) == 2

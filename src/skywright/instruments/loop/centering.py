@@ -200,7 +200,8 @@ def distinct_views(phi_deg: ArrayLike) -> int:
     phi = np.sort(np.asarray(phi_deg, dtype=np.float64) % 360.0)
     count, last = 0, -np.inf
     for value in phi:
-        if value - last >= DISTINCT_DEG:
+        near_first = value - phi[0] > 360.0 - DISTINCT_DEG  # over 0
+        if value - last >= DISTINCT_DEG and not near_first:
             count, last = count + 1, value
     return count
 
