@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from skywright.cli import app
 from skywright.errors import DataError
-from skywright.instruments.loop.calibration import CalibrationFile, ZoomCalibration
+from skywright.instruments.loop.calibration import CalibrationFile, ZoomCalibration, guess
 from skywright.instruments.loop.cli.series_file import read_rows
 from skywright.instruments.loop.geometry import View, axis_px, axis_um, observe
 
@@ -118,6 +118,15 @@ def test_a_calibration_file_replaces_them(tmp_path: Path) -> None:
     status, _, stderr = run(path, "--calibration", tmp_path / "camera.json", "--zoom", 9)
     assert status == 2
     assert "zoom 9 is outside the calibrated stops (2)" in stderr
+
+
+def test_a_calibration_of_pictures_of_another_size_is_refused(tmp_path: Path) -> None:
+    CalibrationFile(tmp_path / "camera.json").save(guess(0.0, (480, 704)))
+    Image.fromarray(np.full((240, 352), 200, np.uint8)).save(tmp_path / "a.png")
+    path = write(tmp_path / "s.jsonl", [{"phi": 0.0, "file": "a.png"}])
+    status, _, stderr = run(path, "--calibration", tmp_path / "camera.json")
+    assert status == 2
+    assert "calibrated for pictures of 704 x 480 px, the pictures are 352 x 240" in stderr
 
 
 def test_target_and_sign_that_are_given_win_over_the_calibration(tmp_path: Path) -> None:

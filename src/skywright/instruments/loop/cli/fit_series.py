@@ -120,9 +120,9 @@ def fit_series(
         target_px=target_column,
     )
     if calibration is not None:
-        known, axis, late = _calibrated(calibration, zoom)
+        known, axis, known_delay = _calibrated(calibration, zoom)
         timed = trace is not None or any(row.time is not None for _, row in rows)
-        delay = late if delay is None and timed else delay
+        delay = known_delay if delay is None and timed else delay
         if fixed not in (None, known.side):
             raise ConfigError(f"--side {fixed}: {calibration} has side {known.side}; drop --side")
         view = replace(
@@ -136,7 +136,8 @@ def fit_series(
     motor = None
     if trace is not None:
         motor = _trace(trace, read_rows(trace))
-    answer = _fit_rows(file, rows, view, axis, fixed, motor, None if find_delay else delay or 0.0)
+    late = None if find_delay else delay or 0.0
+    answer = _fit_rows(file, rows, view, axis, fixed, motor, late, calibration is not None)
     if as_json:
         print_json(answer)
     else:
@@ -164,11 +165,12 @@ def _fit_rows(
     side: "Side | None",
     motor: "Trace | None",
     delay_s: float | None,
+    calibrated: bool,
 ) -> dict[str, Any]:
     """Turn lines into the answer of the command; `delay_s` None is fitted."""
     from skywright.instruments.loop.series import fit_series
 
-    kept, series, view, notes = detect_rows(path, rows, view)
+    kept, series, view, notes = detect_rows(path, rows, view, calibrated)
     if rows and (motor is not None or delay_s != 0.0):
         series, delay_s, more = _retime(path, kept, series, view, motor, delay_s)
         notes += more

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from skywright.arguments import first_problem
-from skywright.errors import DataError
+from skywright.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from skywright.instruments.loop.detection import Detection
@@ -90,9 +90,13 @@ def _row(path: Path, number: int, line: str) -> Row:
 
 
 def detect_rows(
-    path: Path, rows: list[tuple[int, Row]], view: "View"
+    path: Path, rows: list[tuple[int, Row]], view: "View", calibrated: bool
 ) -> "tuple[list[tuple[int, Row]], Series, View, list[str]]":
-    """Run the detector where there is no tip; drop pictures that repeat or cannot be decoded."""
+    """Run the detector where there is no tip; drop pictures that repeat or cannot be decoded.
+
+    The view that is returned has the size of the pictures. If `view` is `calibrated`, pictures of
+    another size are refused: their pixels have another scale.
+    """
     from skywright.instruments.loop.detect import find_loop
     from skywright.instruments.loop.picture import decode
     from skywright.instruments.loop.series import from_detections
@@ -128,6 +132,11 @@ def detect_rows(
     if seen and size is None:
         raise DataError(f"{path}: none of its {len(seen)} pictures can be decoded; {notes[0]}")
     if size is not None:
+        if calibrated and size != (view.height_px, view.width_px):
+            raise ConfigError(
+                f"{path}: the camera is calibrated for pictures of {view.width_px} x "
+                f"{view.height_px} px, the pictures are {size[1]} x {size[0]}"
+            )
         view = replace(view, width_px=size[1], height_px=size[0])
     return kept, from_detections([_nan(row.phi) for _, row in kept], found), view, notes
 
