@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from support.in_loop import running
 from support.waiting import until
 
 from skywright.errors import DataError
-from skywright.instruments.loop.dhs.link import keep_connected
+from skywright.instruments.loop.dhs.link import Connection, keep_connected
 from skywright.instruments.loop.dhs.server import Call, Server
 from skywright.processes.ports import free_port
 
@@ -238,3 +239,22 @@ def test_why_dcss_cannot_be_reached_is_in_the_systems_words(
     with running(lambda: keep_connected(host, port, server.session, retry_s=0.05)):
         until(lambda: caplog.messages)
     assert caplog.messages[0] == (f"DCSS at {host}:{port}: Connection refused; trying every 0.05 s")
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="an option of Linux")
+def test_a_dcss_whose_machine_dies_before_it_has_our_message_is_noticed_as_soon() -> None:
+    async def connected() -> tuple[int, int]:
+        async with await asyncio.start_server(lambda *_: None, "127.0.0.1") as server:
+            address = server.sockets[0].getsockname()
+            reader, writer = await asyncio.open_connection(*address)
+            Connection(reader, writer)
+            made = writer.get_extra_info("socket")
+            names = "TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT", "TCP_USER_TIMEOUT"
+            idle_s, interval_s, count, unacknowledged_ms = (
+                made.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) for name in names
+            )
+            writer.close()
+            return idle_s + interval_s * count, unacknowledged_ms
+
+    idle_s, unacknowledged_ms = asyncio.run(connected())
+    assert unacknowledged_ms == 1000 * idle_s
