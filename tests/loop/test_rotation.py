@@ -1,5 +1,6 @@
 """The analysis of a rotation: order does not matter, states of pictures, the last picture."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from skywright.analysis.named import make_analysis
 from skywright.instruments.loop.analysis import COLUMNS as DETECTED
 from skywright.instruments.loop.analysis import KINDS
 from skywright.instruments.loop.calibration import as_json
+from skywright.instruments.loop.geometry import Side, to_picture
 from skywright.instruments.loop.rotation import (
     CLIPPED,
     COLUMNS,
@@ -159,6 +161,23 @@ def test_the_last_picture_is_seen_from_the_beam() -> None:
     assert last["last_along"] == pytest.approx(TIP[0], abs=8.0)
     assert last["last_box_length"] == pytest.approx(LENGTH, abs=1.0)
     assert last["last_time"] == batch.times[-1]
+
+
+@pytest.mark.parametrize("side", ["left", "bottom"])
+@pytest.mark.parametrize("roll_deg", [-3.0, 0.0, 3.0])
+def test_the_last_box_is_as_large_as_the_loop_whichever_way_the_camera_is_rolled(
+    roll_deg: float, side: Side
+) -> None:
+    calibration = replace(CALIBRATION, roll_deg=roll_deg, side=side)
+    turn = np.linspace(0.0, 2.0 * np.pi, 721)
+    outline = np.stack([0.5 * LENGTH * np.cos(turn), 0.5 * WIDTH * np.sin(turn)], axis=1)
+    x, y = to_picture(outline, calibration.view).T
+    box = {"xmin": x.min(), "ymin": y.min(), "xmax": x.max(), "ymax": y.max()}
+    made = LoopRotation(calibration=as_json(calibration))
+    made.update(rotation(**{name: value + 300.0 for name, value in box.items()}))
+    last = made.result()
+    assert last["last_box_length"] == pytest.approx(LENGTH, rel=0.01)
+    assert last["last_box_width"] == pytest.approx(WIDTH, rel=0.01)
 
 
 def test_nothing_at_all_is_said_plainly() -> None:

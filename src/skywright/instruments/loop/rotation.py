@@ -225,7 +225,9 @@ def _last(batch: Batch, calibration: ZoomCalibration) -> LastPicture:
     corners = np.array(last.bbox or (NAN,) * 4).reshape(2, 2)
     along, across = to_view((last.tip_x, last.tip_y), view) - beam
     box_along, box_across = to_view(corners.mean(axis=0), view) - beam
-    length, width = np.abs(np.diff(to_view(corners, view), axis=0)[0])
+    # Not turned by the roll: the box of a round head is as large as the head, whichever way it is.
+    x_px, y_px = corners[1] - corners[0]
+    length, width = view.by_spindle(x_px * view.um_per_px_x, y_px * view.um_per_px_y)
     return LastPicture(
         time=float(batch.times[-1]),
         tip_x=last.tip_x,
