@@ -127,6 +127,20 @@ def test_authentication(scheme: str) -> None:
         assert "bl7" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "digest", ['realm=, nonce="x"', "foo", 'realm="x", nonce="y", algorithm=""']
+)
+def test_a_challenge_that_cannot_be_read_is_named(digest: str) -> None:
+    def challenge(visit: Visit) -> None:
+        visit.say(f"HTTP/1.1 401 No\r\nWWW-Authenticate: Digest {digest}\r\n\r\n".encode())
+
+    with (
+        scripted(challenge) as server,
+        pytest.raises(HardwareError, match=re.escape(f"cannot be read: Digest {digest}")),
+    ):
+        fetch(server.url, "bl7", "secret")
+
+
 def test_stale_nonce_is_answered_anew() -> None:
     guard = Guard("digest", "u", "p")
     with scripted(refusing(guard)) as server:

@@ -49,13 +49,13 @@ class CameraAuth(httpx.Auth):
             _keep_known_digests(response)
             if response.status_code != UNAUTHORIZED or _digests(response):
                 with suppress(StopIteration):
-                    response = yield flow.send(response)
+                    response = yield _answer(flow, response)
                     _keep_known_digests(response)
                     if _is_stale(response):
                         # The nonce ended between challenge and answer: answer the next one, once.
                         flow = self._digest.auth_flow(request)
                         next(flow)
-                        yield flow.send(response)
+                        yield _answer(flow, response)
                 return
             self._only_basic = any("basic" in offer.lower() for offer in offers)
             if offers and not self._only_basic:
@@ -64,6 +64,20 @@ class CameraAuth(httpx.Auth):
                 )
         if self._only_basic:
             yield from self._basic.auth_flow(request)
+
+
+def _answer(
+    flow: Generator[httpx.Request, httpx.Response, None], response: httpx.Response
+) -> httpx.Request:
+    """Return the request that answers a challenge of digest authentication."""
+    try:
+        return flow.send(response)
+    except UnicodeError:  # of the user's name
+        raise
+    except (KeyError, IndexError, ValueError) as error:  # httpx checks little of the challenge
+        raise httpx.ProtocolError(
+            f"401, the camera's challenge cannot be read: {_digests(response)[0]:.80}"
+        ) from error
 
 
 def _keep_known_digests(response: httpx.Response) -> None:
