@@ -253,6 +253,7 @@ def test_keys_without_effect_are_named(tmp_path: Path, caplog: pytest.LogCapture
         ('dcss: {host: ""}', "dcss.host: expected the name or address of a machine"),
         ("loopdhs: {axis: {host: 'http://a'}}", "axis.host: expected the name or address"),
         ("loopdhs: {automl: {host: a b}}", "automl.host: expected the name or address"),
+        ("dcss: {host: a..b}", "dcss.host: expected the name or address of a machine"),
         ("debug_dir: 2026-02-30", "not YAML: day is out of range for month"),
     ],
 )
@@ -421,6 +422,8 @@ def accept_predict(service: socket.socket) -> socket.socket:
     [
         ((), "--dcss HOST:PORT"),
         (("--dcss", "host:port"), "--dcss host:port: expected HOST:PORT"),
+        (("--dcss", "a..b:14242"), "--dcss a..b:14242: expected HOST:PORT"),
+        (("--dcss", "a:1", "--host", "a..b"), "cannot listen for pictures on a..b:0"),
         (("--config", "none.yaml"), "none.yaml: No such file"),
         (("--config", "bad.yaml"), "bad.yaml: not YAML"),
         (("--config", "wrong.yaml"), "wrong.yaml: jpeg_receiver.port"),

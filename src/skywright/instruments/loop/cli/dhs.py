@@ -121,10 +121,13 @@ def _address(given: str, config: "DhsConfig") -> tuple[str, int]:
         if config.dcss is None:
             raise ConfigError("--dcss HOST:PORT: name DCSS, or a --config file with dcss.host")
         return config.dcss.host, config.dcss.port
-    host, _, port = given.rpartition(":") if ":" in given else (given, "", str(DCSS_PORT))
-    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+    from skywright.instruments.loop.dhs.config import is_host
+
+    name, _, port = given.rpartition(":") if ":" in given else (given, "", str(DCSS_PORT))
+    host = name.strip("[]")
+    if not is_host(host) or not port.isdigit() or not 0 < int(port) < 65536:
         raise ConfigError(f"--dcss {given}: expected HOST:PORT, such as dcss.beamline:{DCSS_PORT}")
-    return host.strip("[]"), int(port)
+    return host, int(port)
 
 
 async def _serve(options: Options) -> None:

@@ -38,8 +38,17 @@ from skywright.errors import ConfigError
 logger = logging.getLogger(__name__)
 
 
+def is_host(name: str) -> bool:
+    """Return whether a text can be the name or address of a machine."""
+    try:
+        name.encode("idna")  # as it is looked up; refuses empty and long labels
+    except UnicodeError:
+        return False
+    return "/" not in name and name.split() == [name]
+
+
 def _host(name: str) -> str:
-    if not name or "/" in name or name.split() != [name]:
+    if not is_host(name):
         raise ValueError("expected the name or address of a machine, without http://")
     return name
 

@@ -78,7 +78,7 @@ class PushedPictures:
         opening = asyncio.run_coroutine_threadsafe(self._receiver.open(host, port), self._loop)
         try:
             self.port = opening.result(5.0)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # UnicodeError: a name that cannot be
             self.close()
             raise ConfigError(
                 f"cannot listen for pictures on {host}:{port} ({error}); choose another port"
