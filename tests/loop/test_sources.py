@@ -22,7 +22,7 @@ from skywright.files.areadetector import ImageWriter
 from skywright.instruments.loop.capture import PictureFile
 from skywright.instruments.loop.picture import decode
 from skywright.instruments.loop.sample_motion import Carriage, SampleMotion
-from skywright.instruments.loop.sources import CAMERA_PACE, Source, SourceFrame, sim
+from skywright.instruments.loop.sources import CAMERA_PACE, Source, SourceFrame, replay, sim
 from skywright.instruments.loop.sources.push import PushedPictures
 from skywright.instruments.loop.sources.replay import Replay
 from skywright.instruments.loop.sources.sim import SimulatedCamera, turning_pose
@@ -245,6 +245,26 @@ def test_replay_of_foreign_hdf5(tmp_path: Path) -> None:
         Replay(tmp_path / "b.h5", dataset="deep")
     with pytest.raises(ConfigError, match=r"40, 1\) uint8, expected \(N, H, W\) uint8"):
         Replay(tmp_path / "b.h5", dataset="flat")
+
+
+def test_a_replay_that_is_closed_or_refused_keeps_no_file_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[h5py.File] = []
+
+    def remember(path: Path) -> h5py.File:
+        opened.append(h5py.File(path, "r"))
+        return opened[-1]
+
+    monkeypatch.setattr(replay, "open_hdf5", remember)
+    with h5py.File(tmp_path / "b.h5", "w") as file:
+        file["data"] = np.zeros((2, 32, 40), np.uint8)
+    source = Replay(tmp_path / "b.h5")
+    assert opened[0]
+    source.close()
+    with pytest.raises(ConfigError):
+        Replay(tmp_path / "b.h5", dataset="none")
+    assert not any(opened)
 
 
 def test_replay_leaves_out_hidden_files_and_folders(folder: Path) -> None:

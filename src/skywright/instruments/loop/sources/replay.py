@@ -1,6 +1,7 @@
 """Stored pictures, played at a rate: a folder of image files, or an HDF5 file of a camera."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +51,19 @@ class Replay(PacedSource[SourceFrame]):
         self, path: Path, fps: float = 30.0, *, loop: bool = True, dataset: str | None = None
     ) -> None:
         self.loop = loop
-        self._count, self._fetch, size = _folder(path) if path.is_dir() else _hdf5(path, dataset)
+        with ExitStack() as files:  # closes them if there is nothing to play
+            if path.is_dir():
+                self._count, self._fetch, size = _folder(path)
+            else:
+                self._count, self._fetch, size = _hdf5(path, dataset, files)
+            self._files = files.pop_all()
         super().__init__("replay", self._frame, 1.0 / fps, **CAMERA_PACE)
         self.size: tuple[int, int] | None = size
+
+    def close(self) -> None:
+        """Stop, and close the file."""
+        super().close()
+        self._files.close()
 
     def _frame(self, number: int, time: float) -> SourceFrame:
         if number >= self._count and not self.loop:
@@ -80,9 +91,9 @@ def _folder(path: Path) -> tuple[int, Fetch, tuple[int, int]]:
     return len(files), lambda index: (files[index].read_bytes(), None), size
 
 
-def _hdf5(path: Path, dataset: str | None) -> tuple[int, Fetch, tuple[int, int]]:
+def _hdf5(path: Path, dataset: str | None, files: ExitStack) -> tuple[int, Fetch, tuple[int, int]]:
     try:
-        file = open_hdf5(path)
+        file = files.enter_context(open_hdf5(path))
     except OSError as error:
         raise ConfigError(f"{path}: neither a folder of pictures nor HDF5 ({error})") from error
     names = (dataset,) if dataset else DATASETS
