@@ -21,6 +21,7 @@ from support.dhs import Bench, SlowDetector, bench
 from support.loop_pictures import empty, to_jpeg, turned
 from support.waiting import until
 
+from skywright.callbacks.derived import DerivedRun
 from skywright.callbacks.journal import Journal
 from skywright.errors import HardwareError
 from skywright.instruments.loop.camera import Camera
@@ -648,6 +649,21 @@ def test_a_store_that_refuses_does_not_stop_the_series(tmp_path: Path) -> None:
         face.link.start("stopCollectLoopImages", "1.2")
         assert face.link.reply("1.1") == "normal done"
         assert face.link.run("reboxLoopImage", "1.3", 0, 0, 1).startswith("normal 0")
+
+
+def test_a_run_whose_files_cannot_be_made_has_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(DerivedRun, "_make_files", refuse)
+    catalog = Catalog(tmp_path)
+    with pytest.raises(OSError, match="disk full"):
+        catalog.begin({})
+    for run in catalog.runs():
+        assert run.stop is not None
+        assert (run.stop["exit_status"], run.stop["reason"]) == ("fail", "OSError: disk full")
 
 
 def test_a_full_disk_does_not_stop_the_series(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,7 +73,12 @@ class SeriesRun:
         emit("start", self._run.start_doc)
         self._assets = assets
         self._keys = {name: f"{CAMERA}_{name}" for name in ("image", "frame_number", "frame_time")}
-        self.derived = DerivedRun(analysis, self._run.start_doc, emit, assets, self._keys)
+        try:
+            self.derived = DerivedRun(analysis, self._run.start_doc, emit, assets, self._keys)
+        except Exception as error:  # a disk that is full: nobody has this run, to end it
+            why = f"{type(error).__name__}: {error}"
+            emit("stop", self._run.compose_stop(exit_status="fail", reason=why))
+            raise
 
     def recorded(self, count: int, shape: tuple[int, ...]) -> None:
         """Emit documents of the `count` pictures of a shape that are in the file by now."""
