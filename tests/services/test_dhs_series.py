@@ -31,6 +31,7 @@ from skywright.instruments.loop.dhs import pictures as dhs_pictures
 from skywright.instruments.loop.dhs.collection import Collection, Finding
 from skywright.instruments.loop.dhs.config import DhsConfig
 from skywright.instruments.loop.dhs.recording import Recording, SeriesRecorder
+from skywright.instruments.loop.dhs.turn import see_turn
 from skywright.instruments.loop.series_run import RecordedDetection, SeriesRun
 from skywright.instruments.loop.sources import SourceFrame
 from skywright.instruments.loop.sources.push import PushedPictures
@@ -664,6 +665,26 @@ def test_a_run_whose_files_cannot_be_made_has_failed(
     for run in catalog.runs():
         assert run.stop is not None
         assert (run.stop["exit_status"], run.stop["reason"]) == ("fail", "OSError: disk full")
+
+
+def test_a_turn_that_cannot_be_kept_is_a_failed_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError("disk full")
+
+    catalog = Catalog(tmp_path)
+    made = catalog.begin({})
+    made.close(0, (0, 0))
+    monkeypatch.setattr(DerivedRun, "add", refuse)
+    found = [Finding(0, 0, 0.0, Detection(), (704, 480), "network")]
+    turn = see_turn(found, DhsConfig())
+    assert turn is not None
+    with pytest.raises(OSError, match="disk full"):
+        made.derive(turn.analysis.fresh(), turn.batch, {})
+    _, _, last = sorted(read_runs(tmp_path / "journal"), key=lambda run: run.start["time"])
+    assert last.stop is not None
+    assert (last.stop["exit_status"], last.stop["reason"]) == ("fail", "OSError: disk full")
 
 
 def test_a_full_disk_does_not_stop_the_series(monkeypatch: pytest.MonkeyPatch) -> None:

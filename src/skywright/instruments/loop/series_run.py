@@ -108,7 +108,11 @@ class SeriesRun:
         `pictures` are file names and contents, kept with that run.
         """
         run = DerivedRun(analysis, self._run.start_doc, self._emit, self._assets, self._keys)
-        run.add(batch)
+        try:
+            run.add(batch)
+        except Exception as error:
+            run.close("fail", f"{type(error).__name__}: {error}")
+            raise
         run.close(pictures=pictures)
 
     def close(
