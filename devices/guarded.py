@@ -100,6 +100,8 @@ def run_ioc_task(device: Any, work: Callable[[], None]) -> TaskStatus:
 class Setting(EpicsSignalWithRBV):
     """A setting of an IOC: `set` ends, with the reason, also when the IOC refuses the value.
 
+    With `put_complete` the end of the put counts, and an IOC may complete a put that it refuses.
+
     That of ophyd waits without end for a readback that does not come, and until then refuses every
     other value.
     """
@@ -121,8 +123,8 @@ class Setting(EpicsSignalWithRBV):
         Returns
         -------
         TaskStatus
-            Fails with `HardwareError` when the IOC does not take the value, with `ConfigError` when
-            it is none of the choices.
+            Fails with `HardwareError` when the readback does not get the value in time, or the put
+            is not completed, with `ConfigError` when the value is none of the choices.
         """
         limit = SET_S if timeout is None else timeout
 

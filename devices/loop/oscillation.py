@@ -222,11 +222,11 @@ class OscillationFlyer(OneStream, Device):
 class Oscillation(OscillationFlyer):
     """Oscillations that the controller makes and times (`iocs.goniometer`)."""
 
-    start_from = Cpt(Setting, "From", kind=Kind.omitted, put_complete=True)
-    start = Cpt(Setting, "Start", kind=Kind.config, put_complete=True)
-    delta = Cpt(Setting, "Delta", kind=Kind.config, put_complete=True)
-    time = Cpt(Setting, "Time", kind=Kind.config, put_complete=True)
-    run_up = Cpt(Setting, "RunUp", kind=Kind.config, put_complete=True)
+    start_from = Cpt(Setting, "From", kind=Kind.omitted)
+    start = Cpt(Setting, "Start", kind=Kind.config)
+    delta = Cpt(Setting, "Delta", kind=Kind.config)
+    time = Cpt(Setting, "Time", kind=Kind.config)
+    run_up = Cpt(Setting, "RunUp", kind=Kind.config)
     go = Cpt(EpicsSignal, "Go", kind=Kind.omitted, put_complete=True)
     going = Cpt(EpicsSignalRO, "Go_RBV", kind=Kind.omitted, auto_monitor=True)
     state = Cpt(EpicsSignalRO, "State_RBV", kind=Kind.omitted, string=True)

@@ -627,6 +627,13 @@ def test_what_cannot_be_done_fails_at_kickoff_or_at_its_end(gonio: MotorGoniomet
         assert "needs 900 deg/s" in reason(oscillation.complete())
 
 
+def test_a_sweep_that_the_controller_does_not_take_is_refused(gonio: Goniometer) -> None:
+    gonio.oscillation.prepare(Sweep(20.0, 0.5)).wait(LIMIT_S)
+    status = gonio.oscillation.prepare(Sweep(40_000.0, 3000.0))
+    with pytest.raises(HardwareError, match="Osc:Delta did not become 40000"):
+        status.wait(LIMIT_S)
+
+
 def test_a_stopped_sweep_ends_at_once_and_keeps_its_trace(
     gonio: MotorGoniometer, ioc: IocProcess
 ) -> None:
