@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import epics
+import httpx
 import numpy as np
 import pytest
 from ioc_process import IocProcess, running_ioc
@@ -285,6 +286,21 @@ def test_a_source_that_cannot_start_does_not_end_the_uploads(
     monkeypatch.setattr(axis_endpoints, "Context", Channels)
     asyncio.run(follow())
     assert seen == [True, False, True]
+
+
+def test_who_asks_for_the_head_of_the_stream_does_not_start_the_camera() -> None:
+    def refuse() -> NewestQueue[SourceFrame]:
+        raise HardwareError("no camera")
+
+    async def ask() -> list[httpx.Response]:
+        camera: Any = SimpleNamespace(subscribe=refuse)
+        transport = httpx.ASGITransport(axis_video.video_app(camera))
+        async with httpx.AsyncClient(transport=transport, base_url="http://camera") as client:
+            return [await each("/axis-cgi/mjpg/video.cgi") for each in (client.get, client.head)]
+
+    stream, head = asyncio.run(ask())
+    assert (stream.status_code, head.status_code) == (503, 200)
+    assert head.headers["content-type"].startswith("multipart/x-mixed-replace; boundary=")
 
 
 def test_pictures_go_out_as_what_they_are_called() -> None:

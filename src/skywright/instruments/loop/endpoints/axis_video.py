@@ -26,6 +26,7 @@ SILENCE_S = 4.0
 """A request for one picture is refused after this long without one."""
 POLL_S = 0.5
 JPEG = b"\xff\xd8"
+STREAM_TYPE = f"multipart/x-mixed-replace; boundary={BOUNDARY}"
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -63,6 +64,8 @@ def video_app(camera: Camera, guard: Guard | None = None) -> Starlette:
 
     async def video(request: Request) -> Response:
         form = Form.model_validate(dict(request.query_params))
+        if request.method == "HEAD":  # the stream has no end: the next request would wait for it
+            return Response(media_type=STREAM_TYPE)
         return _Video(await anyio.to_thread.run_sync(camera.subscribe), form)
 
     def guarded(endpoint: Endpoint) -> Endpoint:
@@ -133,8 +136,7 @@ class _Video(StreamingResponse):
     """All pictures of a subscription, which ends with the response."""
 
     def __init__(self, subscription: NewestQueue[SourceFrame], form: Form) -> None:
-        kind = f"multipart/x-mixed-replace; boundary={BOUNDARY}"
-        super().__init__(_parts(subscription, form), media_type=kind)
+        super().__init__(_parts(subscription, form), media_type=STREAM_TYPE)
         self._subscription = subscription
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
