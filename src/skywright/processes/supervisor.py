@@ -312,6 +312,7 @@ def _pipe() -> tuple[BinaryIO, BinaryIO]:
 
 
 async def _spawn(service: Service, log: BinaryIO) -> _Process:
+    reader = asyncio.StreamReader()
     with ExitStack() as ends_of_child, ExitStack() as own_ends:
         stdin_read, stdin_write = _pipe()
         ends_of_child.enter_context(stdin_read)
@@ -319,6 +320,11 @@ async def _spawn(service: Service, log: BinaryIO) -> _Process:
         stdout_read, stdout_write = _pipe()
         own_ends.enter_context(stdout_read)
         ends_of_child.enter_context(stdout_write)
+        # Before the child exists: a cancellation here must not lose it
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), stdout_read
+        )
+        own_ends.callback(transport.close)
         handle = await asyncio.create_subprocess_exec(
             *service.command,
             stdin=stdin_read,
@@ -334,10 +340,6 @@ async def _spawn(service: Service, log: BinaryIO) -> _Process:
             process_group=0,
         )
         own_ends.pop_all()
-    reader = asyncio.StreamReader()
-    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(reader), stdout_read
-    )
     return _Process(handle, stdin_write, reader, transport)
 
 
