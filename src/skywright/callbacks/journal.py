@@ -72,7 +72,9 @@ def _with_text_keys(value: Any) -> Any:
         return {_text_key(key): _with_text_keys(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_with_text_keys(item) for item in value]
-    return value
+    if value is None or isinstance(value, str | int | float):
+        return value
+    return _with_text_keys(_ENCODER.default(value))
 
 
 def _text_key(key: Any) -> Any:
