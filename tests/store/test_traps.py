@@ -521,14 +521,15 @@ def test_a_number_that_comes_twice_on_one_line_ends(journals: Path, client: Any)
 
 
 def test_names_of_our_own_columns_and_nodes(journals: Path, client: Any) -> None:
-    keys = {"x": scalar("number"), "ts_x": scalar("number"), "internal": array([2])}
+    arrays = {"internal": array([2]), "internal_events": array([1])}
+    keys = {"x": scalar("number"), "ts_x": scalar("number"), **arrays}
     recording = Recording(journals).stream("primary", **keys)
-    recording.event(x=1.0, ts_x=2.0, internal=[3, 4])
+    recording.event(x=1.0, ts_x=2.0, internal=[3, 4], internal_events=[5])
     run = stored(recording.stop(), client)
     (event,) = [doc for name, doc in run.documents() if name == "event"]
     assert (event["data"]["x"], event["data"]["internal"]) == (1.0, [3, 4])
     stream = run["primary"].base
-    events = stream["internal_events"].read()
+    events = stream["internal_events_events"].read()
     assert events[["x", "ts_x"]].values.tolist() == [[1.0, 2.0]]
     assert stream["internal"].read().tolist() == [[3, 4]]
     (contents,) = read_contents(run).streams

@@ -42,7 +42,7 @@ UNREADABLE_FILES = "unreadable_files"
 SQL_TABLE = "application/x-tiled-sql-table"
 """Mimetype of tiled's tables to which rows can be appended."""
 INTERNAL = "internal"
-"""Name of the table of events, unless a data key has this name."""
+"""Name of the table of events; a data key of this name adds a suffix to it."""
 NOTES_MAX = 100
 """Maximum number of notes of a run; every client that lists runs transfers them."""
 TABLE_COLUMNS_MAX = 1024
@@ -225,14 +225,15 @@ class StreamWriter:
         keys = {key.lower() for key in table.column_names if key in data_keys}
         times = [c for c in table.column_names if c not in data_keys and c.lower() in keys]
         table = table.drop_columns(times)
-        name = INTERNAL if INTERNAL not in data_keys else f"{INTERNAL}_events"
         if table.num_columns <= TABLE_COLUMNS_MAX:
-            self._queue_table(name, table, data_keys)
+            self._queue_table(INTERNAL, table, data_keys)
             return
         for number, part in enumerate(split_table(table, TABLE_COLUMNS_MAX)):
-            self._queue_table(f"{name}_{number}", part, data_keys)
+            self._queue_table(f"{INTERNAL}_{number}", part, data_keys)
 
     def _queue_table(self, name: str, table: pyarrow.Table, data_keys: Mapping[str, Any]) -> None:
+        while name in data_keys:
+            name += "_events"
         path = (*self.path, name)
         if name in self._known:
             self._nodes.queue_rows(path, table)
