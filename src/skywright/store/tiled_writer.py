@@ -200,7 +200,6 @@ class StreamWriter:
     def add_event(self, row: Mapping[str, Any]) -> None:
         """Add one event, a row of `rows.as_row`; `queue_events` queues it."""
         times = {f"ts_{key}": stamp for key, stamp in row["timestamps"].items()}
-        # The values come last: a data key may have the name of a timestamp column, ts_x
         self._rows.append({"seq_num": row["seq_num"], "time": row["time"], **times, **row["data"]})
 
     def queue_events(self, data_keys: Mapping[str, Any]) -> None:
@@ -220,11 +219,6 @@ class StreamWriter:
                 self._arrays.setdefault(key, []).extend(row.pop(key) for row in rows)
         table = pyarrow.Table.from_pylist(rows)
         table = table.cast(pyarrow.schema([_null_as_text(field) for field in table.schema]))
-        # A table cannot have two columns whose names differ in case only: the data key Ts_x wins
-        # over the timestamps ts_x
-        keys = {key.lower() for key in table.column_names if key in data_keys}
-        times = [c for c in table.column_names if c not in data_keys and c.lower() in keys]
-        table = table.drop_columns(times)
         if table.num_columns <= TABLE_COLUMNS_MAX:
             self._queue_table(INTERNAL, table, data_keys)
             return
