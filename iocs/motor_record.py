@@ -15,7 +15,14 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from caproto import AlarmSeverity, AlarmStatus, ChannelData, ChannelEnum, SubscriptionType
+from caproto import (
+    AlarmSeverity,
+    AlarmStatus,
+    ChannelData,
+    ChannelDouble,
+    ChannelEnum,
+    SubscriptionType,
+)
 from caproto.server import PVGroup, pvproperty
 
 from iocs.common import wait_at_most
@@ -123,14 +130,7 @@ class MotorRecord(PVGroup):
         }
         for name, value in initial.items():
             await self.post(name, value)
-        for name in ("VAL", "RBV", "DVAL", "DRBV", "HLM", "LLM", "DHLM", "DLLM", "TWV", "RLV"):
-            await self._field(name).write_metadata(
-                units=settings.units, precision=settings.precision, publish=False
-            )
-        for name in ("VELO", "VMAX", "JVEL"):
-            await self._field(name).write_metadata(
-                units=f"{settings.units}/s", precision=settings.precision, publish=False
-            )
+        await self.post_units(settings.units, settings.precision)
         await self.post_limits()
         await self._show(time.time())
 
@@ -151,6 +151,14 @@ class MotorRecord(PVGroup):
             value = channel.enum_strings[value]
         if channel.value != value or metadata:
             await channel.write(value, verify_value=False, **metadata)
+
+    async def post_units(self, units: str, precision: int) -> None:
+        """Post EGU and PREC as units and precision of all fields that are numbers."""
+        others = dict.fromkeys(("VELO", "VMAX", "VBAS", "JVEL", "HVEL", "BVEL"), f"{units}/s")
+        others |= dict.fromkeys(("ACCL", "BACC", "DLY"), "s")
+        for name, channel in (("VAL", self.record), *self.record.fields.items()):
+            if isinstance(channel, ChannelDouble):
+                await channel.write_metadata(units=others.get(name, units), precision=precision)
 
     @property
     def sign(self) -> int:

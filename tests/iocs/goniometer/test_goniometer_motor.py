@@ -124,6 +124,37 @@ def test_offset_direction_and_set_renumber_positions(
     assert fresh(pv("sx.RBV")) == pytest.approx(2.5)
 
 
+def test_set_mode_never_moves_the_motor(pv: Callable[..., PV]) -> None:
+    put(pv("sz"), 0.5)
+    done = record(pv("sz.DMOV"))
+    put(pv("sz.SET"), 1)
+    put(pv("sz.DVAL"), 0.0)
+    assert pv("sz.SEVR").get(as_string=True) == "INVALID"
+    put(pv("sz.RVAL"), 0)
+    put(pv("sz.RLV"), 1.0)
+    assert (fresh(pv("sz.RBV")), fresh(pv("sz.DRBV"))) == (1.5, 0.5)
+    put(pv("sz.TWV"), 0.25)
+    put(pv("sz.TWF"), 1)
+    assert (fresh(pv("sz.RBV")), fresh(pv("sz.DRBV"))) == (1.75, 0.5)
+    put(pv("sz.SET"), 0)
+    put(pv("sz.OFF"), 0.0)
+    put(pv("sz"), 0.0)
+    until(lambda: [value for _, value in done] == [0, 1])  # of the last put only
+
+
+def test_every_number_has_the_precision_and_units_of_the_record(pv: Callable[..., PV]) -> None:
+    fields = {"OFF": "mm", "MRES": "mm", "DIFF": "mm", "ACCL": "s", "VBAS": "mm/s", "VAL": "mm"}
+    for field, units in fields.items():
+        facts = pv(f"sz.{field}").get_ctrlvars(timeout=LIMIT_S)
+        assert (facts["units"], facts["precision"]) == (units, 5), field
+    put(pv("sz.EGU"), "um")
+    put(pv("sz.PREC"), 2)
+    facts = pv("sz.RBV").get_ctrlvars(timeout=LIMIT_S)
+    assert (facts["units"], facts["precision"]) == ("um", 2)
+    put(pv("sz.EGU"), "mm")
+    put(pv("sz.PREC"), 5)
+
+
 def test_tweak_jog_relative_and_home(pv: Callable[..., PV]) -> None:
     put(pv("sy.TWV"), 0.1)
     put(pv("sy.TWF"), 1)
