@@ -20,6 +20,7 @@ from skywright.instruments.loop.camera import Camera
 from skywright.instruments.loop.picture import DECODE_ERRORS
 from skywright.instruments.loop.sources import SourceFrame
 from skywright.processes.http_guard import Guard
+from skywright.processes.http_server import HttpServer
 from skywright.wire.axis_mjpeg import BOUNDARY, encode_part
 
 SILENCE_S = 4.0
@@ -28,6 +29,15 @@ POLL_S = 0.5
 JPEG = b"\xff\xd8"
 
 Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def serve_video(
+    camera: Camera, guard: Guard | None = None, host: str = "127.0.0.1", port: int = 0
+) -> HttpServer:
+    """Serve `video_app` on a thread; port 0 takes a free one."""
+    # uvicorn's other protocol sends chunks also to clients of HTTP/1.0, which take the lengths of
+    # the chunks for a part of the pictures.
+    return HttpServer(video_app(camera, guard), host, port, http="h11")
 
 
 def video_app(camera: Camera, guard: Guard | None = None) -> Starlette:
