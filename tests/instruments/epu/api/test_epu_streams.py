@@ -19,10 +19,10 @@ from sqlalchemy import select
 from support import forked
 
 from skywright.instruments.epu.agent.instructions import events
-from skywright.instruments.epu.api import agents, instructions
+from skywright.instruments.epu.api import agents, frontend, instructions
 from skywright.instruments.epu.api.models_services import Acknowledgement, InstructionCreate
 from skywright.instruments.epu.api.service import Service
-from skywright.instruments.epu.api.streams import event
+from skywright.instruments.epu.api.streams import PING, event
 from skywright.instruments.epu.broker.events import read_event
 from skywright.instruments.epu.database import Database
 from skywright.instruments.epu.database.schema_exchange import (
@@ -191,6 +191,29 @@ def test_what_a_killed_server_had_taken_comes_again(database: Database) -> None:
         instructions.connect(connection, "a", "s", "")
         waiting = instructions.hand_out(connection, "s")
     assert [row["instruction_id"] for row in waiting] == ids[1:]
+
+
+def test_streams_are_never_silent_for_long(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def chunks() -> list[bytes]:
+        service = Service(database)
+        service.start()
+        view = frontend._View({"agent.log"}, None, None)
+        streams = agents._instructions(service, "a", "s", ""), frontend._events(service, view)
+        found = [await anext(stream) for stream in streams for _ in range(3)]
+        for stream in streams:
+            await stream.aclose()  # type: ignore[attr-defined]
+        service.writer.close()
+        return found
+
+    given(database)
+    for module in (agents, frontend):
+        monkeypatch.setattr(module, "PING_S", 0.0)
+    monkeypatch.setattr(frontend, "LEAST_S", 0.0)
+    monkeypatch.setattr(frontend, "POLL_S", 0.0)
+    # Of the agent's stream the first two are connection and heartbeat.
+    assert [chunk == PING for chunk in asyncio.run(chunks())] == [False, False] + 4 * [True]
 
 
 def test_a_newer_stream_of_a_session_replaces_the_older_one(database: Database) -> None:
