@@ -4,10 +4,12 @@ import io
 import json
 import random
 import string
+import struct
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import select
@@ -526,6 +528,33 @@ def test_images_of_a_tree_that_the_watcher_recorded(database: Database, tmp_path
     for other in ("Y:\\DoseFractions", "Z:\\Dose"):
         with TestClient(create_app(database, path_map={other: tmp_path})) as client:
             assert [client.get(url).status_code for url in urls] == [404, 404]
+
+
+def test_a_part_of_an_atlas(database: Database, tmp_path: Path) -> None:
+    from PIL import Image
+
+    image = Image.new("L", (60, 40), 0)
+    image.paste(255, (30, 0, 60, 40))
+    image.save(tmp_path / "Atlas_1.jpg")
+    with TestClient(create_app(database, path_map={"Z:": tmp_path})) as client:
+        client.post("/acquisitions", json={"uuid": "a", "name": "n"})
+        client.post("/acquisitions/a/grids", json={"uuid": "g", "name": "n", "atlas_dir": "Z:/"})
+
+        def part(**place: int) -> tuple[tuple[int, int], float]:
+            answer = client.get("/grids/g/atlas_image", params=place)
+            found = Image.open(io.BytesIO(answer.content))
+            return found.size, float(np.asarray(found).mean())
+
+        size, level = part(x=45, y=20, w=20, h=10)
+        assert (size, round(level)) == ((20, 10), 255)
+        assert part(x=0, y=0, w=20, h=10)[0] == (10, 5)  # the rest is outside
+        assert part(x=45, y=20)[0] == (60, 40)
+        (tmp_path / "Atlas_1.mrc").write_bytes(struct.pack("<2i", 600, 400))
+        size, level = part(x=450, y=200, w=200, h=100)
+        assert (size, round(level)) == ((20, 10), 255)
+        for w in (0, -5):
+            place = {"x": 45, "y": 20, "w": w, "h": 10}
+            assert client.get("/grids/g/atlas_image", params=place).status_code == 422
 
 
 def test_health_without_a_broker(client: TestClient) -> None:
