@@ -11,7 +11,16 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from caproto import AlarmSeverity, AlarmStatus, ChannelAlarm, ChannelChar, ChannelData, ChannelEnum
+from caproto import (
+    AlarmSeverity,
+    AlarmStatus,
+    CaprotoConversionError,
+    ChannelAlarm,
+    ChannelChar,
+    ChannelData,
+    ChannelEnum,
+    ChannelType,
+)
 from caproto.asyncio.server import Context
 from caproto.server import PVGroup, get_pv_pair_wrapper
 
@@ -215,6 +224,13 @@ def _never_hang(channel: ChannelData, post_error: Complain | None) -> None:
         except Exception as error:
             name = getattr(channel, "pvname", "?")
             reason = str(error) or type(error).__name__
+            if isinstance(error, CaprotoConversionError) and not error.args:
+                is_text = data_type == ChannelType.STRING
+                whole = (
+                    "a whole" if channel.data_type in (ChannelType.INT, ChannelType.LONG) else "a"
+                )
+                given = b" ".join(data).decode("latin-1") if is_text else data
+                reason = f"{given!r}, expected {whole} number"
             if isinstance(channel, ChannelEnum):
                 reason += f"; expected one of {', '.join(channel.enum_strings)}"
             logger.warning("%s: put refused: %s", name, reason)
