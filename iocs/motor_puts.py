@@ -120,9 +120,9 @@ def _settings(motor: "MotorRecord") -> dict[str, Putter]:
         async def put(_: Any, value: float) -> None:
             most = motor.get("VMAX") if name in ("VELO", "JVEL") else 0.0
             if not (math.isfinite(value) and value > 0.0):
-                raise ValueError(f"{name} {value}, expected more than 0")
+                raise ValueError(f"{value}, expected more than 0")
             if most and value > most:
-                raise ValueError(f"{name} {value:g}, at most {most:g} (VMAX)")
+                raise ValueError(f"{value:g}, at most {most:g} (VMAX)")
 
         return put
 
