@@ -319,6 +319,8 @@ class MotorRecord(PVGroup):
         if ended and (self._drops_target or self.get("SPMG") != PAUSE):
             await self.post_target(self.axis.position(now))
         await self.post("MSTA", self._status(now, moving))
+        if ended and self.get("SPMG") == MOVE and not self._rest.is_set():
+            await self.post("SPMG", PAUSE)  # it is for one move
         if ended:
             await self.commanded()
         if not moving:
@@ -376,7 +378,8 @@ class MotorRecord(PVGroup):
     async def post_limits(self) -> None:
         """Post the user limits that follow from the dial limits."""
         dial = self.get("DLLM"), self.get("DHLM")
-        low, high = sorted(map(self.user, dial)) if dial != (0.0, 0.0) else (0.0, 0.0)
+        # Not sorted: with limits that are upside down, all moves are refused, and clients see why.
+        low, high = map(self.user, dial[:: self.sign]) if dial != (0.0, 0.0) else (0.0, 0.0)
         for name in ("VAL", "DVAL", "RBV", "DRBV"):  # before HLM: its monitor asks for these
             bounds = (low, high) if name in ("VAL", "RBV") else dial
             await self._field(name).write_metadata(

@@ -142,6 +142,29 @@ def test_set_mode_never_moves_the_motor(pv: Callable[..., PV]) -> None:
     until(lambda: [value for _, value in done] == [0, 1])  # of the last put only
 
 
+def test_move_is_for_one_move(pv: Callable[..., PV]) -> None:
+    put(pv("sz.SPMG"), "Move")
+    put(pv("sz"), 0.25)
+    assert (fresh(pv("sz.RBV")), pv("sz.SPMG").get(as_string=True)) == (0.25, "Pause")
+    put(pv("sz"), 0.5)
+    assert (fresh(pv("sz.RBV")), fresh(pv("sz"))) == (0.25, 0.5)
+    put(pv("sz.SPMG"), "Go")
+    until(lambda: fresh(pv("sz.RBV")) == 0.5)
+    put(pv("sz"), 0.0)
+
+
+def test_limits_that_are_upside_down_are_shown_so(pv: Callable[..., PV]) -> None:
+    put(pv("sz.LLM"), 2.75)
+    for direction, limits in ((0, (2.75, 2.5)), (1, (-2.5, -2.75))):
+        put(pv("sz.DIR"), direction)
+        assert (fresh(pv("sz.LLM")), fresh(pv("sz.HLM"))) == limits
+    put(pv("sz"), 0.1)
+    assert (fresh(pv("sz.LVIO")), fresh(pv("sz.RBV"))) == (1, 0.0)
+    put(pv("sz.DIR"), 0)
+    put(pv("sz.LLM"), -2.5)
+    put(pv("sz"), 0.0)
+
+
 def test_every_number_has_the_precision_and_units_of_the_record(pv: Callable[..., PV]) -> None:
     fields = {"OFF": "mm", "MRES": "mm", "DIFF": "mm", "ACCL": "s", "VBAS": "mm/s", "VAL": "mm"}
     for field, units in fields.items():
