@@ -126,6 +126,23 @@ def test_a_client_of_http_1_0_gets_the_stream_without_chunks(camera: Camera) -> 
     assert part == [b"--myboundary", b"Content-Type: image/jpeg"]
 
 
+def test_the_stream_of_a_camera_that_is_closed_ends_in_order(
+    camera: Camera, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = serve_video(camera)
+    try:
+        url = f"http://127.0.0.1:{server.port}/mjpg/video.cgi"
+        with httpx.stream("GET", url, timeout=LIMIT_S) as answer:
+            pieces = answer.iter_bytes()
+            next(pieces)
+            camera.close()
+            for _ in pieces:
+                pass
+    finally:
+        server.close()
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 def fetch_snapshot(*address: str) -> bytes:
     return asyncio.run(file_fetcher(*address)())
 

@@ -73,7 +73,7 @@ def video_app(camera: Camera, guard: Guard | None = None) -> Starlette:
 
     async def video(request: Request) -> Response:
         form = Form.model_validate(dict(request.query_params))
-        return _Video(await anyio.to_thread.run_sync(camera.subscribe), form)
+        return _Video(camera, await anyio.to_thread.run_sync(camera.subscribe), form)
 
     def guarded(endpoint: Endpoint) -> Endpoint:
         async def answer(request: Request) -> Response:
@@ -140,11 +140,11 @@ async def _unavailable(request: Request, error: Exception) -> Response:
 
 
 class _Video(StreamingResponse):
-    """All pictures of a subscription, which ends with the response."""
+    """All pictures of a subscription, which ends with the response, until the camera is closed."""
 
-    def __init__(self, subscription: NewestQueue[SourceFrame], form: Form) -> None:
+    def __init__(self, camera: Camera, subscription: NewestQueue[SourceFrame], form: Form) -> None:
         kind = f"multipart/x-mixed-replace; boundary={BOUNDARY}"
-        super().__init__(_parts(subscription, form), media_type=kind)
+        super().__init__(_parts(camera, subscription, form), media_type=kind)
         self._subscription = subscription
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -154,10 +154,12 @@ class _Video(StreamingResponse):
             await _end(self._subscription)
 
 
-async def _parts(subscription: NewestQueue[SourceFrame], form: Form) -> AsyncIterator[bytes]:
+async def _parts(
+    camera: Camera, subscription: NewestQueue[SourceFrame], form: Form
+) -> AsyncIterator[bytes]:
     period = 1.0 / form.fps if form.fps else 0.0
     due = 0.0
-    while True:
+    while not camera.closed:
         frame = await anyio.to_thread.run_sync(subscription.get, POLL_S)
         now = time.monotonic()
         if frame is None or now < due:
