@@ -217,6 +217,12 @@ def test_bad_use_is_one_line_and_exit_status_2(skywright: Run, args: list[str], 
     assert len(err.splitlines()) == 1
 
 
+def test_a_limit_beyond_64_bits_is_bad_use(skywright: Run) -> None:
+    status, out, err = skywright("runs", "--limit", str(2**63))
+    assert (status, out) == (2, "")
+    assert "--limit" in err
+
+
 def test_recover(store: SampleStore, skywright: Run, tmp_path: Path) -> None:
     """A journal left by a dead process becomes an interrupted run; then nothing is left to do."""
     journal = Journal(tmp_path / "store" / "journal")

@@ -63,7 +63,9 @@ def runs(
     analysis: Annotated[
         str | None, typer.Option(help="Name of the analysis that made a derived run.")
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Show this many, the newest.")] = 20,
+    limit: Annotated[
+        int, typer.Option(min=1, max=2**63 - 1, help="Show this many, the newest.")
+    ] = 20,
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
