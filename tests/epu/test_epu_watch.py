@@ -5,6 +5,7 @@ import io
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -345,6 +346,69 @@ def test_database_away_for_a_while(root, database, monkeypatch):
     monkeypatch.setattr(store, "record_files", fail)
     check(database, root, follow(root, database, "in_order", "before", 9), 9)
     assert failures == []
+
+
+def test_a_database_that_comes_back_between_two_tries_gets_all_of_a_batch(
+    root, database, monkeypatch
+):
+    from sqlalchemy.exc import OperationalError
+
+    from skywright.instruments.epu.watch import ingest, store, watcher
+
+    monkeypatch.setattr(watcher, "DATABASE_RETRY_S", 0.0)
+    writes = small_visit(9)
+    planned = [each for each in writes if re.search(r"/Metadata/.*\.dm", each.path)]
+    others = [each for each in writes if each not in planned]
+    run_steps(in_order(root, others, random.Random(9)), 0)
+    Watcher(root, database).run(idle_exit=0)
+    run_steps(in_order(root, planned, random.Random(9)), 0)
+    away: list[str] = []
+
+    def once(module, name):
+        original = getattr(module, name)
+
+        def fail(*arguments):
+            if name not in away:
+                away.append(name)
+                raise OperationalError("x", {}, Exception("no route"))
+            return original(*arguments)
+
+        monkeypatch.setattr(module, name, fail)
+
+    following = Watcher(root, database)
+    once(store, "record_files")  # at the end of the first transaction
+    once(ingest, "load_memory")  # the database is still away when the watcher reads it anew
+    following.run(idle_exit=0)
+    assert away == ["record_files", "load_memory"]
+    assert comparable(recorded(database, root)) == comparable(read_document(root))
+
+
+def test_a_database_that_goes_away_after_a_commit_keeps_its_events(root, database, monkeypatch):
+    from sqlalchemy.exc import OperationalError
+
+    from skywright.instruments.epu.watch import ingest, watcher
+
+    monkeypatch.setattr(watcher, "DATABASE_RETRY_S", 0.0)
+    run_steps(in_order(root, small_visit(9), random.Random(9)), 0)
+    odd = next(root.rglob("Metadata/*.dm"))
+    odd.write_text("<Other/>")
+    original, failures = ingest.record_files, [1]
+
+    def fail(*arguments):
+        if failures:
+            failures.pop()
+            raise OperationalError("x", {}, Exception("no route"))
+        return original(*arguments)
+
+    monkeypatch.setattr(ingest, "record_files", fail)  # where files that cannot be read are noted
+    events: list[Event] = []
+    following = Watcher(root, database, on_commit=lambda outcome: events.extend(outcome.events))
+    following.run(idle_exit=0)
+    assert failures == []
+    assert len(events) == len(following.known) - 1
+    (issue,) = recorded(database, root)["issues"]
+    assert (issue["kind"], issue["path"]) == ("unreadable", odd.relative_to(root).as_posix())
+    assert following.state.database_error == ""
 
 
 def test_real_files(test_data, database):
