@@ -411,6 +411,27 @@ def test_a_database_that_goes_away_after_a_commit_keeps_its_events(root, databas
     assert following.state.database_error == ""
 
 
+def test_a_start_without_database_leaves_nothing_open(root, database, monkeypatch):
+    from sqlalchemy.exc import OperationalError
+
+    from skywright.instruments.epu.watch import ingest
+
+    watcher = Watcher(root, database)
+    watcher.run(idle_exit=0)
+    before = len(list(Path("/dev/fd").iterdir()))
+    with monkeypatch.context() as patched:
+
+        def away(*arguments):
+            raise OperationalError("x", {}, Exception("no route"))
+
+        patched.setattr(ingest, "load_memory", away)
+        with pytest.raises(OperationalError):
+            watcher.run(idle_exit=0)
+        with pytest.raises(OperationalError):
+            Watcher(root, database)
+    assert len(list(Path("/dev/fd").iterdir())) == before
+
+
 def test_real_files(test_data, database):
     root = test_data / "epu"
     Watcher(root, database).run(idle_exit=0)

@@ -126,8 +126,8 @@ class Watcher:
         self._polling = polling
         self._stopped = threading.Event()
         self._has_ended = False
-        self._source: ChangeSource = open_source(self.root, polling)  # before the first scan
         self._load()
+        self._source: ChangeSource = open_source(self.root, polling)  # before the first scan
         self.state.recorded.update(kind for kind, _ in self._ingest.memory.seen)
         self._next_scan = 0.0
         self._last_change = time.monotonic()
@@ -155,8 +155,8 @@ class Watcher:
         """
         if self._has_ended:
             self._stopped.clear()
-            self._source = open_source(self.root, self._polling)
             self._load()
+            self._source = open_source(self.root, self._polling)
             self._has_ended = False
         try:
             self.scan()
