@@ -8,6 +8,7 @@ from typing import Any
 import h5py
 import pytest
 from sqlalchemy import select
+from sqlalchemy.exc import OperationalError
 
 from skywright.files.columns import ColumnReader, ColumnWriter
 from skywright.instruments.epu.broker.apply import apply_event
@@ -39,7 +40,7 @@ def ingest(tmp_path: Path) -> Iterator[Ingest]:
     database.close()
 
 
-def read(ingest: Ingest, session: bool) -> object:
+def read(ingest: Ingest, session: bool) -> Outcome:
     """Read the session's file alone, or all the others."""
     names = (str(path.relative_to(ingest.root)) for path in sorted(ingest.root.rglob("*.*")))
     files = [file for name in names if (file := recognize(name)) is not None]
@@ -85,7 +86,7 @@ def test_a_session_file_that_comes_late_brings_the_paths(ingest: Ingest, tmp_pat
     grids = TrackedGrids(ingest.database, MAP)
     (grid,) = grids.grids()
     grids.begin(grid.uuid, "late", tmp_path)
-    grids.committed(read(ingest, session=True))  # type: ignore[arg-type]
+    grids.committed(read(ingest, session=True))
     grids.close()
     count = len(list(VISIT.micrographs()))
     found = paths_of(tmp_path, "late")
@@ -233,3 +234,53 @@ def test_rows_of_a_run_that_did_not_begin_come_in_the_next_one(
     assert run.writers["gridsquare"].flushed == len(VISIT.grids[0].squares)
     assert run.writers["micrograph"].flushed == len(list(VISIT.micrographs()))
     grids.close()
+
+
+def test_rows_come_when_the_database_is_back(
+    ingest: Ingest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grids = TrackedGrids(ingest.database, MAP)
+    (grid,) = grids.grids()
+    grids.begin(grid.uuid, "run", tmp_path)
+    before = grids.counts()["run"]
+    names = ("uuid", "grid_uuid", "gridsquare_id")
+    query = select(*[schema.gridsquare.c[name] for name in names]).limit(1)
+    with ingest.database.write() as connection:
+        (square,) = connection.execute(query).mappings()
+        found = record(connection, "gridsquare", [{**square, "state": "Skipped"}])
+    with monkeypatch.context() as away:
+
+        def no_connection(database: Database) -> Any:
+            raise OperationalError("x", {}, Exception("no route"))
+
+        away.setattr(Database, "read", no_connection)
+        late = read(ingest, session=True)  # the paths of micrographs are known now
+        for outcome in (Outcome(recorded={"gridsquare": found}), late):
+            with pytest.raises(OperationalError):
+                grids.committed(outcome)
+        with pytest.raises(OperationalError):
+            grids.poll()
+    assert grids.poll()
+    squares = found.changed | late.recorded["gridsquare"].changed
+    new = {"squares": len(squares), "micrographs": len(list(VISIT.micrographs()))}
+    assert grids.counts()["run"] == {key: rows + new.get(key, 0) for key, rows in before.items()}
+    grids.close()
+
+
+def test_a_run_that_ends_without_database_leaves_no_file_open(
+    ingest: Ingest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grids = TrackedGrids(ingest.database)
+    (grid,) = grids.grids()
+    run = grids.begin(grid.uuid, "run", tmp_path)
+
+    def no_connection(database: Database) -> Any:
+        raise OperationalError("x", {}, Exception("no route"))
+
+    monkeypatch.setattr(Database, "write", no_connection)
+    with pytest.raises(OperationalError):
+        grids.end("run")
+    for kind in run.writers:
+        with h5py.File(run.path(kind), "r+"):  # refused while a writer has it
+            pass
+    assert list(grids.counts()) == ["run"]

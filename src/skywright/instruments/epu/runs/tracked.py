@@ -115,6 +115,10 @@ class TrackedGrids:
         self._closed: deque[tuple[str, dict[str, int]]] = deque(maxlen=KEPT)
         self._handed: dict[str, dict[str, dict[str, bytes]]] = {}
         self._waiting: set[str] = set()
+        self._has_new_grids = False
+        """Whether `_grids` is to be read anew."""
+        self._changed: defaultdict[str, set[str]] = defaultdict(set)
+        """Entities of each kind that have changed, and of which no run knows yet."""
         with database.read() as connection:
             self._polled = read.last_change(connection)
         self._grids = self._read_grids()
@@ -248,36 +252,41 @@ class TrackedGrids:
     # ---- what happens
 
     def committed(self, outcome: Outcome) -> None:
-        """Take what the watcher has stored; grids without run wait for one."""
+        """Take what the watcher has stored; grids without run wait for one.
+
+        Where the database does not answer, it is taken at the next commit or `poll`.
+        """
         with self._lock:
-            changed: dict[str, dict[str, set[str]]] = {}
-            if outcome.recorded.keys() & {"grid", "acquisition"}:
-                before = self._grids
-                self._grids = self._read_grids()
-                self._take_storage_paths(before)
-            for kind in schema.ENTITIES:
-                recorded = outcome.recorded.get(kind) if kind in COLUMNS else None
-                if recorded is None or not recorded.changed:
-                    continue
-                for grid, uuids in self._by_grid(kind, recorded.changed).items():
-                    changed.setdefault(grid, {})[kind] = uuids
-            for grid, kinds in changed.items():
+            self._has_new_grids |= bool(outcome.recorded.keys() & {"grid", "acquisition"})
+            for kind, recorded in outcome.recorded.items():
+                if kind in COLUMNS:
+                    self._changed[kind] |= recorded.changed
+            self._take_changed()
+
+    def _take_changed(self) -> bool:
+        """Give what has changed to runs and append it; return whether there was anything."""
+        if self._has_new_grids:
+            after = self._read_grids()
+            self._take_storage_paths(after)
+            self._grids, self._has_new_grids = after, False
+        for kind, changed in self._changed.items():
+            for grid, uuids in self._by_grid(kind, changed).items():
                 run = self._run_of(grid)
                 if run is None:
                     self._waiting.add(grid)
-                    continue
-                for kind, uuids in kinds.items():
+                else:
                     run.due[kind] |= uuids
-            self._append_due()
+            changed.clear()
+        return self._append_due()
 
     def _run_of(self, grid: str) -> OpenRun | None:
         return next((run for run in self._runs.values() if run.grid == grid), None)
 
-    def _take_storage_paths(self, before: Mapping[str, Any]) -> None:
+    def _take_storage_paths(self, after: Mapping[str, Any]) -> None:
         """Hand the micrographs of open runs over again if their paths are known only now."""
         for run in self._runs.values():
-            known = before[run.grid].storage_path
-            if self._path_map and self._grids[run.grid].storage_path != known:
+            known = self._grids[run.grid].storage_path
+            if self._path_map and after[run.grid].storage_path != known:
                 handed = self._handed_over(run.grid)["micrograph"]
                 run.due["micrograph"].update(handed)
                 handed.clear()
@@ -297,7 +306,7 @@ class TrackedGrids:
                     elif any(True for _ in self._new_rows(grid, kind, uuids)):
                         self._waiting.add(grid)
             self._polled = max([row.change for row in found], default=self._polled)
-            return self._append_due() or bool(found)
+            return self._take_changed() or bool(found)
 
     def _append_due(self) -> bool:
         """Append what has changed in open runs; return whether there was something to append.
@@ -436,13 +445,13 @@ class TrackedGrids:
                     logger.error("run %s: its last %s: %s", uid, STREAMS[kind], error)
                     rows_left = True
                 counts[STREAMS[kind]] = writer.flushed
-                last = writer.flushed if handed is None else handed.get(kind, 0)
-                table = schema.run_rows
-                with self.database.write() as connection:
-                    mine = (table.c.run_uid == uid, table.c.kind == kind)
-                    ended = {"last_row": last, "ended_at": datetime.now(UTC)}
-                    set_values(connection, table, *mine, **ended)
             self._closed.append((uid, counts))
+            table, now = schema.run_rows, datetime.now(UTC)
+            with self.database.write() as connection:
+                for kind, writer in run.writers.items():
+                    last = writer.flushed if handed is None else handed.get(kind, 0)
+                    mine = (table.c.run_uid == uid, table.c.kind == kind)
+                    set_values(connection, table, *mine, last_row=last, ended_at=now)
             if rows_left:
                 self._handed.pop(run.grid, None)
                 if self._has_new_rows(run.grid):
