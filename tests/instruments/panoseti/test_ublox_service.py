@@ -222,6 +222,28 @@ def test_the_newest_messages_come_first(stub):
         twin.close()
 
 
+def test_messages_of_a_receiver_that_is_closed_are_forgotten():
+    """A message may come while the receiver is being closed; the next one is another receiver."""
+
+    class Receiver:
+        device, failed = "/dev/ttyACM0", ""
+
+        def listen(self, listener, on_failure):
+            self.listener = listener
+
+        def close(self):
+            self.listener(("TIM-TP", SimpleNamespace(qErrInvalid=1), b""))
+
+    async def take_another():
+        service, first, second = UbloxService(), Receiver(), Receiver()
+        await service._listen(first, 9600)
+        await service.stop()
+        await service._listen(second, 9600)
+        return dict(service._newest)
+
+    assert asyncio.run(take_another()) == {}
+
+
 def test_capture_before_init_is_a_failed_precondition(stub):
     call = stub.CaptureUblox(pb.CaptureUbloxRequest(), timeout=5)
     assert status(lambda: next(call))[0] == Code.FAILED_PRECONDITION

@@ -175,11 +175,11 @@ class UbloxService:
         """End all streams and close the receiver."""
         text = "the server is stopping, or InitF9t was forced"
         self._end_captures(grpc.StatusCode.CANCELLED, text)
-        self._newest.clear()
-        self._pulse_errors = PulseErrors()
         receiver, self._receiver = self._receiver, None
         if receiver is not None:
             await asyncio.to_thread(receiver.close)
+        self._newest.clear()  # messages came until it was closed
+        self._pulse_errors = PulseErrors()
 
     def _publish(self, message: Message) -> None:
         name, parsed, raw = message
