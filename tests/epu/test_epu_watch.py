@@ -566,6 +566,23 @@ def test_the_owner_begins_anew_after_an_unexpected_error(root, database, monkeyp
     assert len(rows.events) == before
 
 
+def test_a_stop_in_the_pause_after_an_error_is_kept(root, database, monkeypatch):
+    from skywright.instruments.epu.watch import owner as module
+
+    monkeypatch.setattr(module, "RETRY_S", LIMIT_S)
+    watcher = Watcher(root, database)
+
+    def fail(*arguments):
+        raise RuntimeError("unexpected")
+
+    monkeypatch.setattr(watcher, "scan", fail)
+    source, failed = module.TreeSource(watcher), threading.Event()
+    source.start(lambda outcome: None, lambda message, alarm=True: failed.set())
+    assert failed.wait(LIMIT_S)
+    source.request_stop()  # as SIGTERM does
+    assert source.ended.wait(LIMIT_S / 2)
+
+
 class FilledFile(io.BytesIO):
     """A file on a disk that has room for `room` bytes."""
 
