@@ -1,5 +1,6 @@
 """Rows of a grid's micrographs with their path on the processing cluster."""
 
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -284,3 +285,59 @@ def test_a_run_that_ends_without_database_leaves_no_file_open(
         with h5py.File(run.path(kind), "r+"):  # refused while a writer has it
             pass
     assert list(grids.counts()) == ["run"]
+
+
+def planned_holes(directory: Path, *uids: str) -> set[str]:
+    """Return the holes that are planned by their last rows in some runs."""
+    last: dict[str, bool] = {}
+    for uid in uids:
+        with ColumnReader(directory / f"{uid}_holes.h5", ROW) as reader:
+            columns = [reader.read(f"/entry/{name}") for name in ("foilhole_id", "planned")]
+        last.update({name.decode(): bool(flag) for name, flag in zip(*columns, strict=True)})
+    return {name for name, flag in last.items() if flag}
+
+
+def find_holes_anew(ingest: Ingest, first: int) -> Outcome:
+    """Let EPU give other ids to the planned holes of all squares, and read these."""
+    number, files = first, []
+    for path in sorted(ingest.root.rglob("Metadata/*.dm")):
+        text, keys = re.subn(r"<b:key>\d+<", lambda found: "<b:key>{}<", path.read_text())
+        path.write_text(text.format(*range(number, number + keys)))
+        number += keys
+        files.append(recognize(path.relative_to(ingest.root).as_posix()))
+    return ingest.process(file for file in files if file is not None)
+
+
+def planned_in_database(database: Database) -> set[str]:
+    hole = schema.foilhole.c
+    with database.read() as connection:
+        return set(connection.execute(select(hole.foilhole_id).where(hole.planned)).scalars())
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+def test_holes_that_are_not_planned_any_more_have_a_last_row(
+    ingest: Ingest, tmp_path: Path, is_open: bool
+) -> None:
+    for path in ingest.root.rglob("FoilHole_*.xml"):
+        path.unlink()  # no hole is imaged
+    ingest = Ingest(ingest.root, open_database(tmp_path / "planned.sqlite", durable=False))
+    read(ingest, session=True)
+    read(ingest, session=False)
+    grids = TrackedGrids(ingest.database)
+    (grid,) = grids.grids()
+    grids.begin(grid.uuid, "first", tmp_path)
+    before = planned_holes(tmp_path, "first")
+    assert before == planned_in_database(ingest.database)
+    if not is_open:
+        grids.end("first")
+    grids.committed(find_holes_anew(ingest, 77_000))
+    if not is_open:
+        assert grids.grids()[0].waiting
+        grids.begin(grid.uuid, "second", tmp_path)
+    uids = ["first"] if is_open else ["first", "second"]
+    after = planned_holes(tmp_path, *uids)
+    assert after == planned_in_database(ingest.database)
+    assert after.isdisjoint(before)
+    grids.close()
+    assert [each.waiting for each in TrackedGrids(ingest.database).grids()] == [False]
+    ingest.database.close()

@@ -155,3 +155,11 @@ def keys_of(kind: str, columns: Mapping[str, NDArray[Any]]) -> dict[str, bytes]:
     table = np.hstack([block.view("u1").reshape(count, -1) for block in casts])
     uuids = casts[0].astype("U36")
     return {str(uuid): row.tobytes() for uuid, row in zip(uuids, table, strict=True)}
+
+
+def row_of(kind: str, key: bytes) -> dict[str, Any]:
+    """Return the row of an entity, by column, from its key of `keys_of`."""
+    columns = stored_columns(kind)
+    (row,) = np.frombuffer(key, [(each.name, each.dtype) for each in columns]).tolist()
+    texts = (value.decode() if isinstance(value, bytes) else value for value in row)
+    return dict(zip([each.name for each in columns], texts, strict=True))

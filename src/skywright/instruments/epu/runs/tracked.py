@@ -29,6 +29,7 @@ from skywright.instruments.epu.runs.layouts import (
     blocks,
     file_columns,
     keys_of,
+    row_of,
     stored_columns,
 )
 from skywright.instruments.epu.watch.ingest import Outcome
@@ -119,6 +120,8 @@ class TrackedGrids:
         """Whether `_grids` is to be read anew."""
         self._changed: defaultdict[str, set[str]] = defaultdict(set)
         """Entities of each kind that have changed, and of which no run knows yet."""
+        self._removed: defaultdict[str, set[str]] = defaultdict(set)
+        """Holes of each grid that were removed, and of which no run knows yet."""
         with database.read() as connection:
             self._polled = read.last_change(connection)
         self._grids = self._read_grids()
@@ -238,13 +241,24 @@ class TrackedGrids:
     def _new_rows(
         self, grid: str, kind: str, uuids: Iterable[str] | None = None
     ) -> Iterable[list[Row]]:
-        """Yield the rows that differ from what the runs have."""
+        """Yield the rows that differ from what the runs have.
+
+        A hole that is not stored any more has a last row, in which it is not planned.
+        """
         handed = self._handed_over(grid)[kind]
+        stored: set[str] = set()
         for rows in self._rows(grid, kind, uuids):
+            stored.update(row["uuid"] for row in rows)
             keys = keys_of(kind, blocks(kind, rows))
             changed = [row for row in rows if handed.get(row["uuid"]) != keys[row["uuid"]]]
             if changed:
                 yield changed
+        if kind == "foilhole":
+            gone = (handed.keys() if uuids is None else handed.keys() & set(uuids)) - stored
+            last = [row_of(kind, handed[uuid]) for uuid in sorted(gone)]
+            withdrawn: list[Row] = [{**row, "planned": False} for row in last if row["planned"]]
+            if withdrawn:
+                yield withdrawn
 
     def _has_new_rows(self, grid: str) -> bool:
         return any(True for kind in KINDS for _ in self._new_rows(grid, kind))
@@ -261,6 +275,8 @@ class TrackedGrids:
             for kind, recorded in outcome.recorded.items():
                 if kind in COLUMNS:
                     self._changed[kind] |= recorded.changed
+            for grid, uuids in outcome.removed.items():
+                self._removed[grid] |= uuids
             self._take_changed()
 
     def _take_changed(self) -> bool:
@@ -277,6 +293,13 @@ class TrackedGrids:
                 else:
                     run.due[kind] |= uuids
             changed.clear()
+        for grid, uuids in self._removed.items():
+            run = self._run_of(grid)
+            if run is not None:
+                run.due["foilhole"] |= uuids
+            elif any(True for _ in self._new_rows(grid, "foilhole", uuids)):
+                self._waiting.add(grid)
+        self._removed.clear()
         return self._append_due()
 
     def _run_of(self, grid: str) -> OpenRun | None:
