@@ -583,6 +583,38 @@ def test_a_stop_in_the_pause_after_an_error_is_kept(root, database, monkeypatch)
     assert source.ended.wait(LIMIT_S / 2)
 
 
+def test_a_stop_at_the_end_of_a_run_writes_to_no_closed_pipe(root, database, monkeypatch):
+    """Its number may be that of another file by then."""
+    watcher = Watcher(root, database)
+    source, waking, closed = watcher._source, threading.Event(), threading.Event()
+    wake, close = source.wake, source.close
+    found = []
+
+    def slow_wake():
+        waking.set()
+        closed.wait(0.2)  # as long as this lasts, nothing is closed
+        found.append(closed.is_set())
+        wake()
+
+    def close_and_say():
+        close()
+        closed.set()
+
+    def read(timeout):
+        waking.wait(LIMIT_S)
+        return Changes()
+
+    monkeypatch.setattr(source, "wake", slow_wake)
+    monkeypatch.setattr(source, "close", close_and_say)
+    monkeypatch.setattr(source, "read", read)
+    running = threading.Thread(target=watcher.run)
+    running.start()
+    watcher.stop()
+    running.join(LIMIT_S)
+    assert found == [False]
+    assert closed.is_set()
+
+
 class FilledFile(io.BytesIO):
     """A file on a disk that has room for `room` bytes."""
 

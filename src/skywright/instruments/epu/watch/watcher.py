@@ -126,6 +126,8 @@ class Watcher:
         self._polling = polling
         self._stopped = threading.Event()
         self._has_ended = False
+        self._source_lock = threading.Lock()
+        """Held while the source is woken or closed: a closed pipe's number may be another file."""
         self._load()
         self._source: ChangeSource = open_source(self.root, polling)  # before the first scan
         self.state.recorded.update(kind for kind, _ in self._ingest.memory.seen)
@@ -145,8 +147,9 @@ class Watcher:
     def stop(self) -> None:
         """End `run` soon; callable from other threads."""
         self._stopped.set()
-        if not self._has_ended:
-            self._source.wake()
+        with self._source_lock:
+            if not self._has_ended:
+                self._source.wake()
 
     def run(self, idle_exit: float | None = None) -> None:
         """Follow the directory until `stop`, or until nothing has happened for `idle_exit` s.
@@ -167,8 +170,9 @@ class Watcher:
                         break
             self._last_try()
         finally:
-            self._has_ended = True
-            self._source.close()
+            with self._source_lock:
+                self._has_ended = True
+                self._source.close()
 
     def _load(self) -> None:
         """Take up what the database holds of the directory, and nothing that was taken back."""
