@@ -326,6 +326,19 @@ def open_files(directory):
     return [path for path in found if path.is_relative_to(directory)]
 
 
+def test_a_file_beside_the_runs_does_not_hide_those_of_the_newest_run(tmp_path):
+    data_dir, frames = tmp_path / "data", made_frames("img16", 4)
+    run = run_directory(data_dir, 9)
+    append(data_dir / file_name("img16", 9, 7), frames, 0, 1)  # somebody's copy
+    append(run / file_name("img16", 9), frames, 1, 2)
+    with served_here(tmp_path, data_dir) as server:
+        call = server.stream()
+        np.testing.assert_array_equal(decode(next(call)).image, frames.image[1])
+        append(run / file_name("img16", 9), frames, 2, 3)
+        np.testing.assert_array_equal(decode(next(call)).image, frames.image[2])
+        call.cancel()
+
+
 def test_files_that_were_rolled_over_are_closed_and_opened_when_they_grow(tmp_path, tracked):
     data_dir, tracker = tracked
     run = run_directory(data_dir)
