@@ -287,6 +287,17 @@ def test_a_run_that_ends_without_database_leaves_no_file_open(
     assert list(grids.counts()) == ["run"]
 
 
+def test_a_row_that_no_run_can_have_waits_for_none(ingest: Ingest, tmp_path: Path) -> None:
+    query = select(schema.gridsquare.c.uuid, schema.gridsquare.c.grid_uuid).limit(1)
+    with ingest.database.write() as connection:
+        (square,) = connection.execute(query).mappings()
+        record(connection, "gridsquare", [{**square, "state": 40 * "x"}])
+    run_of(ingest.database, tmp_path, "run", {})
+    grids = TrackedGrids(ingest.database)  # the IOC is started again
+    assert [grid.waiting for grid in grids.grids()] == [False]
+    assert not grids.poll()
+
+
 def planned_holes(directory: Path, *uids: str) -> set[str]:
     """Return the holes that are planned by their last rows in some runs."""
     last: dict[str, bool] = {}

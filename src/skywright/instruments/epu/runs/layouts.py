@@ -136,6 +136,13 @@ def _block(column: EntityColumn, values: list[Any]) -> NDArray[Any]:
     return np.array([np.nan if value is None else value for value in values], dtype="f8")
 
 
+def texts_fit(kind: str, columns: Mapping[str, NDArray[Any]]) -> NDArray[np.bool_]:
+    """Return which rows, as columns of `blocks`, have no text that is longer than its column."""
+    texts = [each for each in COLUMNS[kind] if each.dtype.startswith("|S")]
+    fit = [np.char.str_len(columns[each.path]) <= int(each.dtype[2:]) for each in texts]
+    return np.all(fit, axis=0)
+
+
 def keys_of(kind: str, columns: Mapping[str, NDArray[Any]]) -> dict[str, bytes]:
     """Return what tells whether an entity has changed, by its uuid; the last row of a uuid holds.
 

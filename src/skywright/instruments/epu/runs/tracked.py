@@ -31,6 +31,7 @@ from skywright.instruments.epu.runs.layouts import (
     keys_of,
     row_of,
     stored_columns,
+    texts_fit,
 )
 from skywright.instruments.epu.watch.ingest import Outcome
 
@@ -260,8 +261,12 @@ class TrackedGrids:
             if withdrawn:
                 yield withdrawn
 
-    def _has_new_rows(self, grid: str) -> bool:
-        return any(True for kind in KINDS for _ in self._new_rows(grid, kind))
+    def _has_new_rows(
+        self, grid: str, kinds: Iterable[str] = KINDS, uuids: Iterable[str] | None = None
+    ) -> bool:
+        """Return whether there are rows for a run; one that it would refuse is none."""
+        found = ((kind, rows) for kind in kinds for rows in self._new_rows(grid, kind, uuids))
+        return any(texts_fit(kind, blocks(kind, rows)).any() for kind, rows in found)
 
     # ---- what happens
 
@@ -297,7 +302,7 @@ class TrackedGrids:
             run = self._run_of(grid)
             if run is not None:
                 run.due["foilhole"] |= uuids
-            elif any(True for _ in self._new_rows(grid, "foilhole", uuids)):
+            elif self._has_new_rows(grid, ["foilhole"], uuids):
                 self._waiting.add(grid)
         self._removed.clear()
         return self._append_due()
@@ -326,7 +331,7 @@ class TrackedGrids:
                 for kind in ("micrograph", "result"):
                     if run is not None:
                         run.due[kind] |= uuids
-                    elif any(True for _ in self._new_rows(grid, kind, uuids)):
+                    elif self._has_new_rows(grid, [kind], uuids):
                         self._waiting.add(grid)
             self._polled = max([row.change for row in found], default=self._polled)
             return self._take_changed() or bool(found)
