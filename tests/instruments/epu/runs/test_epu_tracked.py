@@ -268,23 +268,29 @@ def test_rows_come_when_the_database_is_back(
     grids.close()
 
 
-def test_a_run_that_ends_without_database_leaves_no_file_open(
+def test_runs_that_end_without_database_leave_no_file_open(
     ingest: Ingest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    with ingest.database.write() as connection:
+        record(connection, "acquisition", [{"uuid": "a2", "data_dir": "."}])
+        record(connection, "grid", [{"uuid": "g2", "acquisition_uuid": "a2", "name": "n"}])
+        record(connection, "grid", [{"uuid": "g3", "acquisition_uuid": "a2", "name": "n"}])
     grids = TrackedGrids(ingest.database)
-    (grid,) = grids.grids()
-    run = grids.begin(grid.uuid, "run", tmp_path)
+    names = [grid.uuid for grid in grids.grids()]
+    runs = [grids.begin(grid, f"run-{grid}", tmp_path) for grid in names]
 
     def no_connection(database: Database) -> Any:
         raise OperationalError("x", {}, Exception("no route"))
 
     monkeypatch.setattr(Database, "write", no_connection)
     with pytest.raises(OperationalError):
-        grids.end("run")
-    for kind in run.writers:
-        with h5py.File(run.path(kind), "r+"):  # refused while a writer has it
-            pass
-    assert list(grids.counts()) == ["run"]
+        grids.end(runs[0].uid)
+    grids.close()
+    for run in runs:
+        for kind in run.writers:
+            with h5py.File(run.path(kind), "r+"):  # refused while a writer has it
+                pass
+    assert list(grids.counts()) == [run.uid for run in runs]
 
 
 def test_a_row_that_no_run_can_have_waits_for_none(ingest: Ingest, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from sqlalchemy import RowMapping, Table, insert, or_, select
+from sqlalchemy.exc import SQLAlchemyError
 
 from skywright.errors import ConfigError, DataError
 from skywright.files.columns import ColumnReader, ColumnWriter, DoesNotFitError
@@ -487,9 +488,12 @@ class TrackedGrids:
             return counts
 
     def close(self) -> None:
-        """End all runs."""
+        """End all runs, also where the database does not answer."""
         for uid in list(self._runs):
-            self.end(uid)
+            try:
+                self.end(uid)
+            except SQLAlchemyError as error:
+                logger.error("run %s: its end is not in the database: %s", uid, error)
 
     def _note_run(self, run: OpenRun) -> None:
         """Keep in the database which run has rows of the grid, and where its files are."""
