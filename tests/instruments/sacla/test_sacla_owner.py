@@ -173,12 +173,20 @@ def test_the_next_run_follows_with_its_own_tags(source: HandShots, owner: ShotOw
 def test_a_run_with_other_detectors_has_its_own_images(
     source: HandShots, owner: ShotOwner, tmp_path: Path
 ) -> None:
+    files_begin, in_files = owner.source.run_begins, []
+
+    def begin_run() -> None:
+        in_files.append(owner.source.measuring)  # what the files of the run say
+        files_begin()
+
+    owner.source.run_begins = begin_run
     source.shot(0)
-    source.info = run_info(8, 202302, ("D", "E"))
+    source.info = run_info(8, 202302, ("D", "E", "F"))
     for number in range(3):
         source.shot(number)
     until(lambda: items(owner) == 4, 60, "the shots of both runs")
-    assert list(owner.shapes) == ["D", "E"]
+    assert list(owner.shapes) == ["D", "E", "F"]
+    assert in_files == [owner.source.measuring]  # more tiles have longer blocks of tags
     path = tmp_path / "shots.h5"
     assert owner.start_recording(path) == ""
     for number in range(3, 6):
