@@ -332,6 +332,8 @@ class Shots(FileStreamDevice):
 class Point:
     """Shots of one point of a scan in which the region is measured, and what they say.
 
+    Shots of different sets of regions are not averaged: those of the newest set count.
+
     Parameters
     ----------
     region
@@ -346,12 +348,17 @@ class Point:
     def __init__(self, region: int, run: int, first_tag: float, low: float, high: float) -> None:
         self._region, self._run, self._first = region, run, first_tag
         self._low, self._high = low, high
-        self._norm = np.empty(0)
-        self._on = np.empty(0, bool)
-        self._delay = np.empty(0)
+        self._set_number = -1
+        """Number of the set of regions."""
+        self._forget()
         self._verdicts: Counter[str] = Counter()
         self._stages = math.inf, -math.inf
         """Lowest and highest delay of the stage of the accepted shots."""
+
+    def _forget(self) -> None:
+        self._norm = np.empty(0)
+        self._on = np.empty(0, bool)
+        self._delay = np.empty(0)
 
     @property
     def count(self) -> int:
@@ -367,6 +374,11 @@ class Point:
         # A region may be measured in a shot that is not accepted: it lacks the frame of another
         # detector. It is not measured in accepted shots of a run that lacks its detector.
         chosen = (rows["photons"][:, self._region] >= 0) & is_new
+        newest = int(rows["regions_number"][chosen].max(initial=self._set_number))
+        if newest > self._set_number:
+            self._set_number = newest
+            self._forget()
+        chosen &= rows["regions_number"] == newest
         low, high = self._stages
         stages = rows["stage"][chosen]
         self._stages = stages.min(initial=low), stages.max(initial=high)
@@ -429,4 +441,7 @@ class Point:
         return means.tolist(), errors.tolist(), moments.count.tolist()
 
 
-_READ = ("tag", "run", "verdict", "laser_on", "i0", "stage", "scanned", "sum_ev", "photons")
+_READ = (
+    *("tag", "run", "verdict", "laser_on", "i0", "stage", "scanned"),
+    *("regions_number", "sum_ev", "photons"),
+)

@@ -292,7 +292,7 @@ def test_a_point_without_shots_that_count_ends_with_the_reason(sacla: Shots) -> 
 
 def test_a_point_says_why_shots_do_not_count(tmp_path: Path) -> None:
     path, low = tmp_path / "shots.h5", VERDICTS.index("i0_low")
-    keys = ("run", "accepted", "laser_on", "i0", "stage", "scanned")
+    keys = ("run", "regions_number", "accepted", "laser_on", "i0", "stage", "scanned")
     with h5py.File(path, "w") as file:
         group = file.create_group("entry/shots")
         group["tag"], group["verdict"] = np.arange(8), np.full(8, low)
@@ -319,6 +319,26 @@ def test_a_point_says_why_shots_do_not_count(tmp_path: Path) -> None:
     point = Point(0, 0, 3, -0.02, 0.02)
     point.read(path, 0, 8, 100)
     assert point.count == 5
+
+
+def test_a_point_averages_the_shots_of_one_set_of_regions(tmp_path: Path) -> None:
+    path, shots = tmp_path / "shots.h5", 40
+    with h5py.File(path, "w") as file:
+        group = file.create_group("entry/shots")
+        group["tag"], group["regions_number"] = np.arange(shots), np.repeat([2, 3], shots // 2)
+        group["laser_on"] = np.arange(shots) % 2
+        group["verdict"] = np.full(shots, VERDICTS.index("accepted"))
+        group["sum_ev"] = np.full((shots, 16), np.repeat([100.0, 7.0], shots // 2)[:, None])
+        group["photons"], group["i0"] = np.ones((shots, 16)), np.ones(shots)
+        for key in ("run", "stage", "scanned"):
+            group[key] = np.zeros(shots)
+    point = Point(0, 0, 0, -math.inf, math.inf)
+    point.read(path, 0, 15, 100)
+    assert (point.count, point.values()["mean_on"]) == (15, 100)
+    point.read(path, 15, shots, 100)  # the regions have changed meanwhile
+    assert (point.count, point.values()["mean_on"]) == (20, 7)
+    point.read(path, 10, 12, 100)
+    assert point.count == 20
 
 
 def test_a_point_ends_when_its_recording_ends(sacla: Shots) -> None:
