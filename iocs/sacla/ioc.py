@@ -339,6 +339,9 @@ def build(args: argparse.Namespace) -> tuple[PVGroup, Mapping[str, Any]]:
     axis = SimulatedAxis()
     source, truth = _make_source(args, axis)
     regions = [parse_region(each) for each in args.roi or []]
+    for region in regions:  # `Regions` has blanks between regions
+        if any(letter.isspace() for letter in region.name):
+            raise ConfigError(f"ROI {region.name!r}: expected a name without blanks")
     if not regions:
         regions = [whole_tile(source)]
     check_room(regions)
