@@ -299,3 +299,15 @@ def test_a_last_tag_that_the_database_does_not_give_at_once_is_asked_for_again(
         assert reports == ["run 2 follows run 1"]
     else:
         assert len(unknown) == 1
+
+
+def test_a_database_that_has_no_newest_tag_yet_does_not_end_the_source(facility):
+    database = facility.modules.dbpy
+    newest_of = database.read_tagnumber_newest
+    with Reading(online(detectors=(A, B))) as reading:
+        reading.until(lambda r: len(images(r, 1, A)) == len(images(r, 1, B)) == 11)
+        database.read_tagnumber_newest = lambda _: (None, None)
+        reading.until(lambda r: any(text.startswith("reference") for text in r.reports))
+        database.read_tagnumber_newest = newest_of
+        facility.newest += 10 * STEP
+        reading.until(lambda r: len(images(r, 1, A)) == len(images(r, 1, B)) == 21)

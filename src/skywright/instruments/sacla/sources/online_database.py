@@ -100,15 +100,15 @@ class DatabaseThread(threading.Thread):
     def _update_tags(self) -> None:
         now = time.monotonic()
         try:
-            high, low = self._api.dbpy.read_tagnumber_newest(self._reference)
+            high, low = map(int, self._api.dbpy.read_tagnumber_newest(self._reference))
         except Exception as error:  # the facility's modules have one exception for everything
             self._set_trouble(f"reference ({self._reference})", str(error))
         else:
             self._set_trouble(f"reference ({self._reference})", "")
             if (high, low) != self._tags:
-                self._tags, self._moved_s = (int(high), int(low)), now
+                self._tags, self._moved_s = (high, low), now
             for run in self._runs.unfinished():
-                self._reach(run, int(high), int(low))
+                self._reach(run, high, low)
         for run in self._runs.unfinished():
             if run.has_ended and now - self._moved_s > self._settings.silent_s:
                 run.give_up()
