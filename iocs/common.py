@@ -11,7 +11,16 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from caproto import AlarmSeverity, AlarmStatus, ChannelAlarm, ChannelChar, ChannelData, ChannelEnum
+from caproto import (
+    AlarmSeverity,
+    AlarmStatus,
+    CaprotoConversionError,
+    ChannelAlarm,
+    ChannelChar,
+    ChannelData,
+    ChannelEnum,
+    ChannelType,
+)
 from caproto.asyncio.server import Context
 from caproto.server import PVGroup, get_pv_pair_wrapper
 
@@ -119,10 +128,11 @@ async def serve(group: PVGroup, args: argparse.Namespace, facts: Mapping[str, An
     os.environ["EPICS_CA_SERVER_PORT"] = str(port)
     os.environ.setdefault("EPICS_CA_MAX_ARRAY_BYTES", str(MAX_ARRAY_BYTES))
     _aim_beacons(args.host)
-    for channel in group.pvdb.values():
+    for pv, channel in group.pvdb.items():
         _own_alarm(channel)
-        for each in (channel, *channel.fields.values()):
-            _never_hang(each, getattr(group, "post_error", None))
+        _never_hang(channel, pv, getattr(group, "post_error", None))
+        for name, each in channel.fields.items():
+            _never_hang(each, f"{pv}.{name}", getattr(group, "post_error", None))
     context = Context(group.pvdb, [args.host])
     # Beacons only make clients reconnect sooner; no error if a beacon cannot be sent
     context.log.addFilter(lambda record: "send beacon" not in record.msg)
@@ -201,7 +211,7 @@ def _own_alarm(channel: ChannelData) -> None:
         alarm.connect(channel.field_inst)
 
 
-def _never_hang(channel: ChannelData, post_error: Complain | None) -> None:
+def _never_hang(channel: ChannelData, name: str, post_error: Complain | None) -> None:
     """Answer every put: a refused one raises the PV's alarm and says why on the message PV.
 
     If a putter raises, caproto's error reply does not end put completion, and the client would
@@ -210,13 +220,14 @@ def _never_hang(channel: ChannelData, post_error: Complain | None) -> None:
     write = channel.write_from_dbr
 
     async def answered(data: Any, data_type: Any, metadata: Any, *, flags: int = 0) -> Any:
+        if isinstance(channel, ChannelEnum) and data_type == ChannelType.STRING:
+            given = data[0].decode("latin-1")
+            if given.isdecimal() and given not in channel.enum_strings:
+                data, data_type = [int(given)], ChannelType.LONG  # an index, as for an EPICS IOC
         try:
             result = await write(data, data_type, metadata, flags=flags)
         except Exception as error:
-            name = getattr(channel, "pvname", "?")
-            reason = str(error) or type(error).__name__
-            if isinstance(channel, ChannelEnum):
-                reason += f"; expected one of {', '.join(channel.enum_strings)}"
+            reason = _reason(channel, error, data, data_type)
             logger.warning("%s: put refused: %s", name, reason)
             logger.debug("because of", exc_info=True)
             await channel.alarm.write(
@@ -230,6 +241,22 @@ def _never_hang(channel: ChannelData, post_error: Complain | None) -> None:
         return result
 
     channel.write_from_dbr = answered
+
+
+def _reason(channel: ChannelData, error: Exception, data: Any, data_type: ChannelType) -> str:
+    """Return why a put was refused."""
+    if error.args or not isinstance(error, CaprotoConversionError):
+        reason = str(error) or type(error).__name__
+    else:  # caproto says nothing of the value
+        is_text = data_type == ChannelType.STRING
+        reason = repr(b" ".join(data).decode("latin-1") if is_text else data)
+        if channel.data_type in (ChannelType.INT, ChannelType.LONG):
+            reason += ", expected a whole number"
+        elif channel.data_type in (ChannelType.FLOAT, ChannelType.DOUBLE):
+            reason += ", expected a number"
+    if isinstance(channel, ChannelEnum):
+        reason += f"; expected one of {', '.join(channel.enum_strings)}"
+    return reason
 
 
 async def post(channel: ChannelData, value: Any, severity: int | None = None) -> None:

@@ -19,14 +19,7 @@ def accept_puts(motor: "MotorRecord") -> None:
     """Let the fields of a record do what a motor record's fields do."""
 
     async def put_value(value: float) -> None:
-        if not motor.get("SET"):
-            await motor.go(motor.dial(value))
-        elif motor.axis.moving(time.time()):
-            raise ValueError("the motor is moving, its position cannot be set")
-        elif motor.get("FOFF"):
-            raise ValueError("FOFF is Frozen, and this controller cannot set its dial position")
-        else:
-            await motor.renumber(value - motor.axis.position(time.time()) * motor.sign)
+        await _put_user(motor, value)
         raise SkipWrite  # the new values are posted already
 
     # caproto checks VAL against its limits before it calls a putter, and would not set LVIO.
@@ -35,17 +28,33 @@ def accept_puts(motor: "MotorRecord") -> None:
         motor.record.fields[name].putter = putter
 
 
+async def _put_user(motor: "MotorRecord", value: float) -> None:
+    """Move to a user position; with SET, let the present position have that number instead."""
+    if not motor.get("SET"):
+        await motor.go(motor.dial(value))
+    elif motor.axis.moving(time.time()):
+        raise ValueError("the motor is moving, its position cannot be set")
+    elif motor.get("FOFF"):
+        raise ValueError("FOFF is Frozen, and this controller cannot set its dial position")
+    else:
+        await motor.renumber(value - motor.axis.position(time.time()) * motor.sign)
+
+
 def _moves(motor: "MotorRecord") -> dict[str, Putter]:
-    async def put_dial(_: Any, value: float) -> None:
+    async def go_to_dial(value: float) -> None:
+        if motor.get("SET"):
+            raise ValueError("this controller cannot set its dial position; put a position to VAL")
         await motor.go(value)
         raise SkipWrite
 
+    async def put_dial(_: Any, value: float) -> None:
+        await go_to_dial(value)
+
     async def put_raw(_: Any, value: float) -> None:
-        await motor.go(value * motor.get("MRES"))
-        raise SkipWrite
+        await go_to_dial(value * motor.get("MRES"))
 
     async def put_relative(_: Any, value: float) -> float:
-        await motor.go(motor.dial(motor.get("VAL") + value))
+        await _put_user(motor, motor.get("VAL") + value)
         return 0.0
 
     return {"DVAL": put_dial, "RVAL": put_raw, "RLV": put_relative}
@@ -63,7 +72,7 @@ def _buttons(motor: "MotorRecord") -> dict[str, Putter]:
         return put
 
     def tweak(way: int) -> Putter:
-        return button(lambda: motor.go(motor.dial(motor.get("VAL") + way * motor.get("TWV"))))
+        return button(lambda: _put_user(motor, motor.get("VAL") + way * motor.get("TWV")))
 
     def jog(way: int) -> Putter:
         async def put(_: Any, value: int) -> int:
@@ -111,9 +120,9 @@ def _settings(motor: "MotorRecord") -> dict[str, Putter]:
         async def put(_: Any, value: float) -> None:
             most = motor.get("VMAX") if name in ("VELO", "JVEL") else 0.0
             if not (math.isfinite(value) and value > 0.0):
-                raise ValueError(f"{name} {value}, expected more than 0")
+                raise ValueError(f"{value}, expected more than 0")
             if most and value > most:
-                raise ValueError(f"{name} {value:g}, at most {most:g} (VMAX)")
+                raise ValueError(f"{value:g}, at most {most:g} (VMAX)")
 
         return put
 
@@ -126,6 +135,12 @@ def _settings(motor: "MotorRecord") -> dict[str, Putter]:
         # As the record does with a variable offset: where it stands keeps its number.
         await motor.renumber(here - motor.axis.position(time.time()) * motor.sign)
         return value  # else caproto keeps the index that a client may have put
+
+    async def put_units(_: Any, value: str) -> None:
+        await motor.post_units(value, motor.get("PREC"))
+
+    async def put_precision(_: Any, value: int) -> None:
+        await motor.post_units(motor.get("EGU"), value)
 
     async def put_mode(channel: ChannelEnum, value: str) -> str:
         target, before = motor.get("DVAL"), motor.get("SPMG")
@@ -143,6 +158,8 @@ def _settings(motor: "MotorRecord") -> dict[str, Putter]:
         "DHLM": dial_limit("DHLM"),
         "DLLM": dial_limit("DLLM"),
         "OFF": put_offset,
+        "EGU": put_units,
+        "PREC": put_precision,
         "DIR": put_direction,
         "SPMG": put_mode,
         **{name: positive(name) for name in ("VELO", "ACCL", "JVEL", "MRES")},

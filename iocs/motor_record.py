@@ -15,7 +15,14 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from caproto import AlarmSeverity, AlarmStatus, ChannelData, ChannelEnum, SubscriptionType
+from caproto import (
+    AlarmSeverity,
+    AlarmStatus,
+    ChannelData,
+    ChannelDouble,
+    ChannelEnum,
+    SubscriptionType,
+)
 from caproto.server import PVGroup, pvproperty
 
 from iocs.common import wait_at_most
@@ -123,14 +130,7 @@ class MotorRecord(PVGroup):
         }
         for name, value in initial.items():
             await self.post(name, value)
-        for name in ("VAL", "RBV", "DVAL", "DRBV", "HLM", "LLM", "DHLM", "DLLM", "TWV", "RLV"):
-            await self._field(name).write_metadata(
-                units=settings.units, precision=settings.precision, publish=False
-            )
-        for name in ("VELO", "VMAX", "JVEL"):
-            await self._field(name).write_metadata(
-                units=f"{settings.units}/s", precision=settings.precision, publish=False
-            )
+        await self.post_units(settings.units, settings.precision)
         await self.post_limits()
         await self._show(time.time())
 
@@ -151,6 +151,14 @@ class MotorRecord(PVGroup):
             value = channel.enum_strings[value]
         if channel.value != value or metadata:
             await channel.write(value, verify_value=False, **metadata)
+
+    async def post_units(self, units: str, precision: int) -> None:
+        """Post EGU and PREC as units and precision of all fields that are numbers."""
+        others = dict.fromkeys(("VELO", "VMAX", "VBAS", "JVEL", "HVEL", "BVEL"), f"{units}/s")
+        others |= dict.fromkeys(("ACCL", "BACC", "DLY"), "s")
+        for name, channel in (("VAL", self.record), *self.record.fields.items()):
+            if isinstance(channel, ChannelDouble):
+                await channel.write_metadata(units=others.get(name, units), precision=precision)
 
     @property
     def sign(self) -> int:
@@ -311,6 +319,8 @@ class MotorRecord(PVGroup):
         if ended and (self._drops_target or self.get("SPMG") != PAUSE):
             await self.post_target(self.axis.position(now))
         await self.post("MSTA", self._status(now, moving))
+        if ended and self.get("SPMG") == MOVE and not self._rest.is_set():
+            await self.post("SPMG", PAUSE)  # it is for one move
         if ended:
             await self.commanded()
         if not moving:
@@ -368,7 +378,8 @@ class MotorRecord(PVGroup):
     async def post_limits(self) -> None:
         """Post the user limits that follow from the dial limits."""
         dial = self.get("DLLM"), self.get("DHLM")
-        low, high = sorted(map(self.user, dial)) if dial != (0.0, 0.0) else (0.0, 0.0)
+        # Not sorted: with limits that are upside down, all moves are refused, and clients see why.
+        low, high = map(self.user, dial[:: self.sign]) if dial != (0.0, 0.0) else (0.0, 0.0)
         for name in ("VAL", "DVAL", "RBV", "DRBV"):  # before HLM: its monitor asks for these
             bounds = (low, high) if name in ("VAL", "RBV") else dial
             await self._field(name).write_metadata(

@@ -248,6 +248,11 @@ def test_a_histogram_may_be_of_a_region_that_only_the_device_knows(tmp_path: Pat
         ("SKYWRIGHT_CONFIG", "", r"^SKYWRIGHT_CONFIG: is empty"),
         ("SKYWRIGHT_PROFILE", "", r"^SKYWRIGHT_PROFILE: expected a path;.*\(got ''\)"),
         ("SKYWRIGHT_STORE__DIRECTORY", "", r"^SKYWRIGHT_STORE__DIRECTORY: expected a path;"),
+        (
+            "SKYWRIGHT_STORE__DIRECTORY",
+            "/data/run#3",
+            r"^SKYWRIGHT_STORE__DIRECTORY: tiled reads no path with '#'.*run#3",
+        ),
         ("SKYWRIGHT_STORE__READABLE", '[""]', r"^SKYWRIGHT_STORE__READABLE: 0: expected a path;"),
         (
             "SKYWRIGHT_IOCS__TWO__PORT",

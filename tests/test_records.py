@@ -131,6 +131,8 @@ def test_reader_names_what_is_wrong(tmp_path: Path) -> None:
     (tmp_path / "text.h5").write_text("no HDF5")
     with pytest.raises(DataError, match=r"text\.h5: cannot be read as HDF5"):
         ColumnReader(tmp_path / "text.h5", IDENTITY.path)
+    with pytest.raises(DataError, match=r"b\.h5: cannot be read as HDF5 \(No such file .*\)$"):
+        ColumnReader(tmp_path / "b.h5", IDENTITY.path)
     ColumnWriter(tmp_path / "a.h5", [TIME], IDENTITY).close()
     with pytest.raises(DataError, match="has no dataset /entry/other"):
         ColumnReader(tmp_path / "a.h5", "/entry/other")

@@ -115,6 +115,21 @@ def test_a_start_that_has_too_few_descriptors_leaves_none_open(
             os.fstat(end)
 
 
+def test_a_child_that_has_just_been_started_is_stopped(tmp_path: Path) -> None:
+    async def main() -> None:
+        for turns in range(1, 20):  # of the loop, before the stop
+            supervisor = Supervisor([service("a", SILENT, ready_line=False)], tmp_path, Reports())
+            starting = asyncio.create_task(supervisor.start())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await supervisor.stop()
+            await asyncio.gather(starting, return_exceptions=True)
+
+    before = set(psutil.Process().children())
+    asyncio.run(main())
+    assert set(psutil.Process().children()) <= before
+
+
 def test_a_child_without_a_ready_line_is_ready_with_no_facts(tmp_path: Path) -> None:
     async def test(_supervisor: Supervisor, reports: Reports) -> None:
         (line,) = reports.about("a", "ready")

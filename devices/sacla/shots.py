@@ -296,8 +296,9 @@ class Shots(FileStreamDevice):
         if not 0 <= region < regions:
             raise ConfigError(f"{self.name}.region = {region}, expected 0 to {regions - 1}")
         threading.Event().wait(float(self.settle_time.get()))
+        run = int(self._read_now(self.run_number))  # before the tag, which is of this run or later
         first_tag, row = float(self._read_now(self.next_tag)), self.rows.rows
-        point = Point(region, first_tag, *self._stage_range())
+        point = Point(region, run, first_tag, *self._stage_range())
         limit, counted_at = float(self.silence_limit.get()), time.monotonic()
         while not (point.count >= most or (wanted and point.relative_error() <= wanted)):
             known, count = row, point.count
@@ -331,25 +332,33 @@ class Shots(FileStreamDevice):
 class Point:
     """Shots of one point of a scan in which the region is measured, and what they say.
 
+    Shots of different sets of regions are not averaged: those of the newest set count.
+
     Parameters
     ----------
     region
         Position in the region set.
-    first_tag
-        Shots with a lower identity came before the point.
+    run, first_tag
+        Shots of this run of the facility with a lower identity came before the point. The tags of a
+        later run may begin anew.
     low, high
         Of the delay of the stage, ps.
     """
 
-    def __init__(self, region: int, first_tag: float, low: float, high: float) -> None:
-        self._region, self._first = region, first_tag
+    def __init__(self, region: int, run: int, first_tag: float, low: float, high: float) -> None:
+        self._region, self._run, self._first = region, run, first_tag
         self._low, self._high = low, high
-        self._norm = np.empty(0)
-        self._on = np.empty(0, bool)
-        self._delay = np.empty(0)
+        self._set_number = -1
+        """Number of the set of regions."""
+        self._forget()
         self._verdicts: Counter[str] = Counter()
         self._stages = math.inf, -math.inf
         """Lowest and highest delay of the stage of the accepted shots."""
+
+    def _forget(self) -> None:
+        self._norm = np.empty(0)
+        self._on = np.empty(0, bool)
+        self._delay = np.empty(0)
 
     @property
     def count(self) -> int:
@@ -360,11 +369,16 @@ class Point:
         """Add the shots of some rows of the file, up to `most` in all."""
         with open_reader(HDF5, path, TAG.path) as reader:
             rows = {key: reader.read(f"{SHOTS}/{key}", start, stop) for key in _READ}
-        is_new = rows["tag"] >= self._first
+        is_new = (rows["tag"] >= self._first) | (rows["run"] > self._run)
         self._verdicts.update(VERDICTS[code] for code in rows["verdict"][is_new].tolist())
         # A region may be measured in a shot that is not accepted: it lacks the frame of another
         # detector. It is not measured in accepted shots of a run that lacks its detector.
         chosen = (rows["photons"][:, self._region] >= 0) & is_new
+        newest = int(rows["regions_number"][chosen].max(initial=self._set_number))
+        if newest > self._set_number:
+            self._set_number = newest
+            self._forget()
+        chosen &= rows["regions_number"] == newest
         low, high = self._stages
         stages = rows["stage"][chosen]
         self._stages = stages.min(initial=low), stages.max(initial=high)
@@ -427,4 +441,7 @@ class Point:
         return means.tolist(), errors.tolist(), moments.count.tolist()
 
 
-_READ = ("tag", "verdict", "laser_on", "i0", "stage", "scanned", "sum_ev", "photons")
+_READ = (
+    *("tag", "run", "verdict", "laser_on", "i0", "stage", "scanned"),
+    *("regions_number", "sum_ev", "photons"),
+)

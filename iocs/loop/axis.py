@@ -39,7 +39,7 @@ from iocs.areadetector import (
     put_text,
     readback,
 )
-from iocs.common import argument_parser, post, preset, run
+from iocs.common import argument_parser, post, post_pair, preset, run
 from iocs.loop.axis_endpoints import TriggeredUploads, add_endpoint_arguments, make_endpoints
 from iocs.loop.axis_source import add_source_arguments, make_source
 from iocs.loop.sample import Sample, follow_goniometer
@@ -161,10 +161,13 @@ class AxisIOC(OwnerGroup):
         await post(cam.num_images_counter, state.acquisition_items)
         await post(cam.unique_id, state.frame_number)
         await post(cam.time_stamp, state.frame_time)
-        for channel in (cam.array_size_x, cam.max_size_x, cam.size_x.readback):
-            await post(channel, width)
-        for channel in (cam.array_size_y, cam.max_size_y, cam.size_y.readback):
-            await post(channel, height)
+        for pair, most, present, size in (
+            (cam.size_x, cam.max_size_x, cam.array_size_x, width),
+            (cam.size_y, cam.max_size_y, cam.array_size_y, height),
+        ):
+            await post_pair(pair, size)
+            await post(most, size)
+            await post(present, size)
         await post(cam.array_size_z, depth[0] if depth else 0)
         await post(cam.array_size, int(np.prod(state.shape)))
         last = self._posted

@@ -110,15 +110,14 @@ def make_endpoints(
 
         uploads = TriggeredUploads(Uploader(camera, args.push_to), trigger)
     if args.http is not None:
-        from skywright.instruments.loop.endpoints.axis_video import video_app
+        from skywright.instruments.loop.endpoints.axis_video import serve_video
         from skywright.processes.http_guard import Guard
-        from skywright.processes.http_server import HttpServer
 
         guard = None
         if args.auth != "none":
             if not args.user:
                 raise ConfigError(f"--auth {args.auth}: name who may look with --user")
             guard = Guard(args.auth, args.user, password_of(args))
-        server = HttpServer(video_app(camera, guard), args.host, args.http)
+        server = serve_video(camera, guard, args.host, args.http)
         facts["http"] = server.port
     return server, uploads, facts

@@ -17,7 +17,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from caproto import AlarmSeverity
+from caproto import AlarmSeverity, AlarmStatus
 from caproto.server import PVGroup, SubGroup
 
 from iocs.areadetector import YES_NO, ArrayCounters, choice, readback
@@ -150,7 +150,9 @@ class PsssIOC(OwnerGroup):
         severity = AlarmSeverity.MAJOR_ALARM if refused else AlarmSeverity.NO_ALARM
         edges = (self.spectra.roi_ymin, self.spectra.roi_ymax)
         for edge, used in zip(edges, self.processor.settings.roi, strict=True):
-            if edge.setpoint.alarm.severity == severity:
+            alarm = edge.setpoint.alarm
+            # That of a refused put stays until the next put.
+            if alarm.severity == severity or (not refused and alarm.status == AlarmStatus.WRITE):
                 continue
             if not refused:
                 await edge.setpoint.write(used, verify_value=False)

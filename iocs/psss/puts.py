@@ -248,9 +248,10 @@ def put_counts(state: ProcessorState, statistics: ServiceStatistics) -> dict[str
 
 
 def _as_its_type(value: Any, kind: ChannelType, count: int) -> Any:
-    """Return a value in the type of a PV of another IOC."""
+    """Return a value in the type of a PV of another IOC, which has `count` elements."""
     if not isinstance(value, TextOrCode):
-        return np.atleast_1d(value)
+        # The old service put what fits too; an IOC refuses more.
+        return np.atleast_1d(value)[:count]
     letters = value.text.encode("latin-1", "replace")
     if kind is ChannelType.STRING:
         return [letters[:39]]

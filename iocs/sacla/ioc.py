@@ -40,7 +40,7 @@ from skywright.instruments.sacla.layouts import REGIONS_MAX, check_room, frame_o
 from skywright.instruments.sacla.owner import IMAGE_PERIOD_S, ShotOwner
 from skywright.instruments.sacla.regions import Region, format_region, parse_region
 from skywright.instruments.sacla.replay_file import LONGEST_SIDE
-from skywright.instruments.sacla.report import parse_bins
+from skywright.instruments.sacla.report import format_bins, parse_bins
 from skywright.instruments.sacla.shot_curves import parse_hits
 from skywright.instruments.sacla.shots import BINNED_BY
 from skywright.instruments.sacla.sources import ShotSource
@@ -215,8 +215,7 @@ class SaclaIOC(OwnerGroup):
         source = self.shots.source
         await post(self.source_name, source.name)
         await self.regions.readback.write(format_regions(source.region_set.regions))
-        edges = source.edges
-        await self.bins.readback.write(f"{edges[0]:g}:{edges[-1]:g}:{len(edges) - 1}")
+        await self.bins.readback.write(format_bins(source.edges))
         await post(self.hits, ":".join(map(str, source.hits)))
         await post(self.frames_every.readback, self.shots.frames_every)
         if self.truth is not None:
@@ -340,6 +339,9 @@ def build(args: argparse.Namespace) -> tuple[PVGroup, Mapping[str, Any]]:
     axis = SimulatedAxis()
     source, truth = _make_source(args, axis)
     regions = [parse_region(each) for each in args.roi or []]
+    for region in regions:  # `Regions` has blanks between regions
+        if any(letter.isspace() for letter in region.name):
+            raise ConfigError(f"ROI {region.name!r}: expected a name without blanks")
     if not regions:
         regions = [whole_tile(source)]
     check_room(regions)

@@ -23,7 +23,7 @@ from pydantic_settings import (
 from skywright.arguments import SHOWN, did_you_mean
 from skywright.errors import ConfigError
 from skywright.instruments import ServiceOffer, declared, instruments, resolve
-from skywright.section import PathValue, Port, PvPrefix, Section
+from skywright.section import PathValue, Port, PvPrefix, Section, ServedPath
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -43,7 +43,7 @@ ServiceName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
 class StoreSettings(Section):
     """Where runs are kept, and which tiled server shows them."""
 
-    directory: PathValue = Path("~/.local/share/skywright")
+    directory: ServedPath = Path("~/.local/share/skywright")
     """Root of journals, assets, the embedded catalog, RE metadata and logs. IOCs that record below
     it need a path of ASCII characters."""
     tiled_uri: str = ""
@@ -51,7 +51,7 @@ class StoreSettings(Section):
     api_key: str = ""
     """Key of that server; the embedded one makes its own."""
     tiled_port: Port = 0
-    readable: tuple[PathValue, ...] = ()
+    readable: tuple[ServedPath, ...] = ()
     """Further directories with assets, written by IOCs elsewhere, that tiled may read."""
 
 

@@ -5,7 +5,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from skywright.errors import ConfigError
 
@@ -23,6 +23,19 @@ def _not_empty(value: Value) -> Value:
 
 PathValue = Annotated[Path, BeforeValidator(_not_empty)]
 """A path; the empty text is refused."""
+
+NOT_IN_ADDRESSES = frozenset("#?\t\n\r")
+"""Characters that no path may have of which tiled makes an address: it loses what follows."""
+
+
+def _fits_addresses(path: Path) -> Path:
+    if wrong := NOT_IN_ADDRESSES & {*str(path.expanduser().absolute())}:
+        raise ValueError(f"tiled reads no path with {' or '.join(map(repr, sorted(wrong)))}")
+    return path
+
+
+ServedPath = Annotated[PathValue, AfterValidator(_fits_addresses)]
+"""The path of a directory whose files tiled reads."""
 
 
 class Section(BaseModel):

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -214,8 +215,10 @@ def test_any_json_value_survives_on_one_line(value: Any) -> None:
 
 
 def test_keys_that_are_no_text_do_not_stop_a_run() -> None:
-    line = encode_line("start", {(1, 2): 3, 4: 5, "x": [{b"y": None}]})
-    assert json.loads(line) == ["start", {"(1, 2)": 3, "4": 5, "x": [{"b'y'": None}]}]
+    in_array = np.array([{(1, 2): 3}], object)
+    line = encode_line("start", {(1, 2): 3, 4: 5, "x": [{b"y": None}], "z": deque([in_array])})
+    kept = {"(1, 2)": 3, "4": 5, "x": [{"b'y'": None}], "z": [[{"(1, 2)": 3}]]}
+    assert json.loads(line) == ["start", kept]
 
 
 def test_text_that_is_not_unicode_is_replaced() -> None:

@@ -205,7 +205,9 @@ def test_export_reports(skywright: Run) -> None:
         (["show", "nix"], "expected a uid"),
         (["show"], "name one run"),
         (["runs", "--since", "someday"], "is no time"),
+        (["runs", "--since", ""], "is no time"),
         (["runs", "--raw", "abcdef"], "no run whose uid starts with"),
+        (["runs", "--raw", ""], "no run ''"),
         (["export", "4f0c", "--format", "csv", "--link"], "cannot link"),
         (["export", "4f0c", "--output", "not/there.nxs"], "there is no directory not"),
     ],
@@ -215,6 +217,14 @@ def test_bad_use_is_one_line_and_exit_status_2(skywright: Run, args: list[str], 
     assert (status, out) == (2, "")
     assert says in err
     assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("option", ["--limit", "--scan-id"])
+@pytest.mark.parametrize("number", [2**63, -(2**63) - 1])
+def test_a_number_beyond_64_bits_is_bad_use(skywright: Run, option: str, number: int) -> None:
+    status, out, err = skywright("runs", option, str(number))
+    assert (status, out) == (2, "")
+    assert option in err
 
 
 def test_recover(store: SampleStore, skywright: Run, tmp_path: Path) -> None:

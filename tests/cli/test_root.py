@@ -101,6 +101,31 @@ def test_a_full_disk_is_one_line_and_another_error_of_a_file_is_a_bug(
     assert isinstance(invoke("try", "0").exception, OSError)
 
 
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ENAMETOOLONG])
+def test_a_path_that_the_system_refuses_is_named_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def fail() -> None:
+        raise OSError(number, os.strerror(number), "dir/a.h5")
+
+    command(monkeypatch, fail)
+    result = invoke("try")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == f"skywright: dir/a.h5: {os.strerror(number)}\n"
+
+
+def test_a_stdout_that_the_caller_closed_gets_no_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    def show() -> None:
+        make_console().print("text")
+
+    command(monkeypatch, show)
+    monkeypatch.setattr(sys, "stdout", None)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["try"])
+    sys.stdout.close()
+    assert not ended.value.code
+
+
 @pytest.mark.parametrize("args", [("--version",), ("--help",), ()])
 def test_a_full_disk_is_one_line_without_a_command_too(args: tuple[str, ...]) -> None:
     command = [sys.executable, "-m", "skywright.cli", *args]

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -347,6 +348,90 @@ def test_database_away_for_a_while(root, database, monkeypatch):
     assert failures == []
 
 
+def test_a_database_that_comes_back_between_two_tries_gets_all_of_a_batch(
+    root, database, monkeypatch
+):
+    from sqlalchemy.exc import OperationalError
+
+    from skywright.instruments.epu.watch import ingest, store, watcher
+
+    monkeypatch.setattr(watcher, "DATABASE_RETRY_S", 0.0)
+    writes = small_visit(9)
+    planned = [each for each in writes if re.search(r"/Metadata/.*\.dm", each.path)]
+    others = [each for each in writes if each not in planned]
+    run_steps(in_order(root, others, random.Random(9)), 0)
+    Watcher(root, database).run(idle_exit=0)
+    run_steps(in_order(root, planned, random.Random(9)), 0)
+    away: list[str] = []
+
+    def once(module, name):
+        original = getattr(module, name)
+
+        def fail(*arguments):
+            if name not in away:
+                away.append(name)
+                raise OperationalError("x", {}, Exception("no route"))
+            return original(*arguments)
+
+        monkeypatch.setattr(module, name, fail)
+
+    following = Watcher(root, database)
+    once(store, "record_files")  # at the end of the first transaction
+    once(ingest, "load_memory")  # the database is still away when the watcher reads it anew
+    following.run(idle_exit=0)
+    assert away == ["record_files", "load_memory"]
+    assert comparable(recorded(database, root)) == comparable(read_document(root))
+
+
+def test_a_database_that_goes_away_after_a_commit_keeps_its_events(root, database, monkeypatch):
+    from sqlalchemy.exc import OperationalError
+
+    from skywright.instruments.epu.watch import ingest, watcher
+
+    monkeypatch.setattr(watcher, "DATABASE_RETRY_S", 0.0)
+    run_steps(in_order(root, small_visit(9), random.Random(9)), 0)
+    odd = next(root.rglob("Metadata/*.dm"))
+    odd.write_text("<Other/>")
+    original, failures = ingest.record_files, [1]
+
+    def fail(*arguments):
+        if failures:
+            failures.pop()
+            raise OperationalError("x", {}, Exception("no route"))
+        return original(*arguments)
+
+    monkeypatch.setattr(ingest, "record_files", fail)  # where files that cannot be read are noted
+    events: list[Event] = []
+    following = Watcher(root, database, on_commit=lambda outcome: events.extend(outcome.events))
+    following.run(idle_exit=0)
+    assert failures == []
+    assert len(events) == len(following.known) - 1
+    (issue,) = recorded(database, root)["issues"]
+    assert (issue["kind"], issue["path"]) == ("unreadable", odd.relative_to(root).as_posix())
+    assert following.state.database_error == ""
+
+
+def test_a_start_without_database_leaves_nothing_open(root, database, monkeypatch):
+    from sqlalchemy.exc import OperationalError
+
+    from skywright.instruments.epu.watch import ingest
+
+    watcher = Watcher(root, database)
+    watcher.run(idle_exit=0)
+    before = len(list(Path("/dev/fd").iterdir()))
+    with monkeypatch.context() as patched:
+
+        def away(*arguments):
+            raise OperationalError("x", {}, Exception("no route"))
+
+        patched.setattr(ingest, "load_memory", away)
+        with pytest.raises(OperationalError):
+            watcher.run(idle_exit=0)
+        with pytest.raises(OperationalError):
+            Watcher(root, database)
+    assert len(list(Path("/dev/fd").iterdir())) == before
+
+
 def test_real_files(test_data, database):
     root = test_data / "epu"
     Watcher(root, database).run(idle_exit=0)
@@ -479,6 +564,55 @@ def test_the_owner_begins_anew_after_an_unexpected_error(root, database, monkeyp
         never.wait(0.01)
     again.close()
     assert len(rows.events) == before
+
+
+def test_a_stop_in_the_pause_after_an_error_is_kept(root, database, monkeypatch):
+    from skywright.instruments.epu.watch import owner as module
+
+    monkeypatch.setattr(module, "RETRY_S", LIMIT_S)
+    watcher = Watcher(root, database)
+
+    def fail(*arguments):
+        raise RuntimeError("unexpected")
+
+    monkeypatch.setattr(watcher, "scan", fail)
+    source, failed = module.TreeSource(watcher), threading.Event()
+    source.start(lambda outcome: None, lambda message, alarm=True: failed.set())
+    assert failed.wait(LIMIT_S)
+    source.request_stop()  # as SIGTERM does
+    assert source.ended.wait(LIMIT_S / 2)
+
+
+def test_a_stop_at_the_end_of_a_run_writes_to_no_closed_pipe(root, database, monkeypatch):
+    """Its number may be that of another file by then."""
+    watcher = Watcher(root, database)
+    source, waking, closed = watcher._source, threading.Event(), threading.Event()
+    wake, close = source.wake, source.close
+    found = []
+
+    def slow_wake():
+        waking.set()
+        closed.wait(0.2)  # as long as this lasts, nothing is closed
+        found.append(closed.is_set())
+        wake()
+
+    def close_and_say():
+        close()
+        closed.set()
+
+    def read(timeout):
+        waking.wait(LIMIT_S)
+        return Changes()
+
+    monkeypatch.setattr(source, "wake", slow_wake)
+    monkeypatch.setattr(source, "close", close_and_say)
+    monkeypatch.setattr(source, "read", read)
+    running = threading.Thread(target=watcher.run)
+    running.start()
+    watcher.stop()
+    running.join(LIMIT_S)
+    assert found == [False]
+    assert closed.is_set()
 
 
 class FilledFile(io.BytesIO):

@@ -317,6 +317,8 @@ def test_pictures_pushed_over_http(test_data: Path, tmp_path: Path) -> None:
         height, width = (max(sizes) for sizes in zip(*shapes, strict=True))
         until(lambda: pv("cam1:ArraySizeX_RBV").get() == width)
         assert pv("cam1:ArraySizeY_RBV").get() == height
+        # A client that saves and restores settings puts what it has read.
+        assert (pv("cam1:SizeX").get(), pv("cam1:SizeY").get()) == (width, height)
         put(pv("HDF1:FilePath"), str(tmp_path))
         put(pv("HDF1:Capture"), 1)
         pv("cam1:Acquire").put(1)

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from caproto import AlarmSeverity
+from caproto import AlarmSeverity, ChannelType
 from support.psss_scripted import PICTURE, ScriptedSource, picture, running_service
 from support.waiting import until
 
-from iocs.common import _own_alarm, post
+from iocs.common import _never_hang, _own_alarm, post, text
 from iocs.owner import OwnerGroup
 from iocs.psss.ioc import PsssIOC
 from iocs.psss.post import post_counts, post_plugin, post_result
@@ -172,3 +172,39 @@ def test_acquire_is_posted_again_if_a_put_was_later_than_the_end(ioc: PsssIOC) -
         return int(ioc.cam.acquire.readback.raw_value)
 
     assert asyncio.run(posted()) == 0
+
+
+def test_text_for_a_number_is_refused_with_it_and_the_alarm_stays(ioc: PsssIOC) -> None:
+    edge = ioc.spectra.roi_ymin.setpoint
+
+    async def put(value: bytes) -> str:
+        await edge.write_from_dbr([value], ChannelType.STRING, None)
+        await ioc._mark_roi()
+        return text(ioc.spectra.message.value)
+
+    async def puts() -> None:
+        _never_hang(edge, "TEST:SPC_ROI_YMIN", ioc.post_error)
+        assert await put(b"much") == "TEST:SPC_ROI_YMIN: 'much', expected a whole number"
+        assert edge.alarm.severity is AlarmSeverity.INVALID_ALARM
+        await put(b"0")
+        assert edge.alarm.severity is AlarmSeverity.NO_ALARM
+
+    asyncio.run(puts())
+
+
+def test_text_of_digits_chooses_by_index(ioc: PsssIOC) -> None:
+    smoothing = ioc.spectra.smoothing.setpoint
+
+    async def put(value: bytes) -> str:
+        await smoothing.write_from_dbr([value], ChannelType.STRING, None)
+        return str(smoothing.value)
+
+    async def puts() -> None:
+        _never_hang(smoothing, "TEST:SMOOTHING", ioc.post_error)
+        assert [await put(given) for given in (b"1", b"0", b"none")] == ["none", "savgol", "none"]
+        for wrong in (b"7", b"much"):
+            assert await put(wrong) == "none"
+            assert smoothing.alarm.severity is AlarmSeverity.INVALID_ALARM
+            assert "expected one of savgol, none" in text(ioc.spectra.message.value)
+
+    asyncio.run(puts())

@@ -17,7 +17,7 @@ from support.waiting import until
 
 from iocs.psss.ioc import PsssIOC
 from iocs.psss.post import DTYPES
-from iocs.psss.puts import EXPECTED, PUT_PERIOD_S, Puts
+from iocs.psss.puts import EXPECTED, PUT_PERIOD_S, Puts, _as_its_type
 from skywright.instruments.psss.averages import AverageEndpoint
 from skywright.instruments.psss.cli.app import OLD_PUT_NAMES, PUT_NAMES
 from skywright.instruments.psss.processor import Processor
@@ -67,6 +67,12 @@ def test_counts_that_go_on_for_years_are_doubles() -> None:
 def test_every_integer_type_of_pictures_has_a_name() -> None:
     types = [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)]
     assert {*types, "float32", "float64"} == DTYPES.keys()
+
+
+def test_of_a_spectrum_that_does_not_fit_the_first_columns_are_put() -> None:
+    for count in (200, 300, 400):
+        data = _as_its_type(np.arange(300.0), ChannelType.DOUBLE, count)
+        np.testing.assert_array_equal(data, np.arange(min(count, 300)))
 
 
 def test_a_roi_pv_without_an_element_ends_nothing(processor: Processor) -> None:

@@ -91,3 +91,14 @@ def test_bins_for_which_the_pvs_have_no_room_are_refused_at_the_start(monkeypatc
     monkeypatch.setattr(sys, "argv", ["iocs.sacla", "--bins=-2:3:1000", *size])
     with pytest.raises(ConfigError, match=r"bins '-2:3:1000': expected N <= 400"):
         sacla_ioc.main()
+
+
+def test_a_region_whose_name_has_a_blank_is_refused_at_the_start(monkeypatch):
+    """`Regions` has blanks between regions: no client could put them back."""
+    size = ("--rows", "8", "--columns", "8", "--pool", "1")
+    monkeypatch.setattr(sacla_ioc, "run", lambda build, parser: build(parser.parse_args()))
+    region = "--roi=my spot:MPCCD-1N0-M06-004:0,0;4,0;4,4"
+    monkeypatch.setattr(sacla_ioc, "AnalyzedShots", None)  # it is refused before shots are taken
+    monkeypatch.setattr(sys, "argv", ["iocs.sacla", region, *size])
+    with pytest.raises(ConfigError, match="ROI 'my spot': expected a name without blanks"):
+        sacla_ioc.main()

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import socket
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
@@ -18,7 +19,7 @@ from support.scripted_http import Visit, scripted
 from skywright.errors import ConfigError, DataError, HardwareError
 from skywright.instruments.loop.camera import Camera
 from skywright.instruments.loop.endpoints.axis_upload import Uploader
-from skywright.instruments.loop.endpoints.axis_video import video_app
+from skywright.instruments.loop.endpoints.axis_video import serve_video
 from skywright.instruments.loop.sources import Source, SourceFrame, fetched
 from skywright.instruments.loop.sources.fetched import (
     FITTED_FRAMES,
@@ -31,7 +32,6 @@ from skywright.instruments.loop.sources.push import PushedPictures
 from skywright.instruments.loop.sources.sim import SimulatedCamera
 from skywright.instruments.loop.twin.render import Pose
 from skywright.processes.http_guard import Guard
-from skywright.processes.http_server import HttpServer
 from skywright.wire.axis_mjpeg import Part, encode_part
 
 LIMIT_S = 120.0
@@ -93,7 +93,7 @@ def camera() -> Iterator[Camera]:
 
 
 def test_stream_of_the_simulated_camera_comes_as_it_left(camera: Camera) -> None:
-    server = HttpServer(video_app(camera, Guard("digest", "u", "p")))
+    server = serve_video(camera, Guard("digest", "u", "p"))
     source = StreamedPictures(f"http://127.0.0.1:{server.port}", "u", "p")
     try:
         left = camera.subscribe(depth=1000)
@@ -112,12 +112,43 @@ def test_stream_of_the_simulated_camera_comes_as_it_left(camera: Camera) -> None
         server.close()
 
 
+def test_a_client_of_http_1_0_gets_the_stream_without_chunks(camera: Camera) -> None:
+    server = serve_video(camera)
+    try:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=60) as client:
+            client.sendall(b"GET /axis-cgi/mjpg/video.cgi?camera=1 HTTP/1.0\r\n\r\n")
+            with client.makefile("rb") as answer:
+                head = [line.lower() for line in iter(answer.readline, b"\r\n")]
+                part = [answer.readline().strip() for _ in range(2)]
+    finally:
+        server.close()
+    assert not any(line.startswith(b"transfer-encoding") for line in head)
+    assert part == [b"--myboundary", b"Content-Type: image/jpeg"]
+
+
+def test_the_stream_of_a_camera_that_is_closed_ends_in_order(
+    camera: Camera, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = serve_video(camera)
+    try:
+        url = f"http://127.0.0.1:{server.port}/mjpg/video.cgi"
+        with httpx.stream("GET", url, timeout=LIMIT_S) as answer:
+            pieces = answer.iter_bytes()
+            next(pieces)
+            camera.close()
+            for _ in pieces:
+                pass
+    finally:
+        server.close()
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 def fetch_snapshot(*address: str) -> bytes:
     return asyncio.run(file_fetcher(*address)())
 
 
 def test_single_pictures_of_the_simulated_camera(camera: Camera) -> None:
-    server = HttpServer(video_app(camera, Guard("basic", "u", "p")))
+    server = serve_video(camera, Guard("basic", "u", "p"))
     url = f"http://127.0.0.1:{server.port}"
     source = SnapshotPictures(url, "u", "p", period_s=0.01)
     try:
@@ -137,7 +168,7 @@ def test_single_pictures_of_the_simulated_camera(camera: Camera) -> None:
 def test_silent_camera_is_said_by_the_face(camera: Camera, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("skywright.instruments.loop.endpoints.axis_video.SILENCE_S", 0.1)
     camera.source.silent = True  # type: ignore[attr-defined]
-    server = HttpServer(video_app(camera))
+    server = serve_video(camera)
     try:
         with pytest.raises(HardwareError, match="503"):
             fetch_snapshot(f"http://127.0.0.1:{server.port}")
@@ -153,7 +184,7 @@ def test_a_camera_that_does_not_start_answers_503_with_the_reason(
         raise HardwareError("camera7: connection refused")
 
     monkeypatch.setattr(camera.source, "start", fail)
-    server = HttpServer(video_app(camera))
+    server = serve_video(camera)
     try:
         answer = httpx.get(f"http://127.0.0.1:{server.port}{path}")
         assert (answer.status_code, answer.text) == (503, "camera7: connection refused\n")
@@ -263,7 +294,7 @@ def test_a_picture_that_is_too_large_is_lost(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_stop_between_two_pictures_closes_the_stream_in_order(
     camera: Camera, caplog: pytest.LogCaptureFixture
 ) -> None:
-    server = HttpServer(video_app(camera, Guard("digest", "u", "p")))
+    server = serve_video(camera, Guard("digest", "u", "p"))
     source = StreamedPictures(f"http://127.0.0.1:{server.port}", "u", "p")
     for _ in range(10):
         take(source, 1)

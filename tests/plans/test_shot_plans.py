@@ -292,7 +292,7 @@ def test_a_point_without_shots_that_count_ends_with_the_reason(sacla: Shots) -> 
 
 def test_a_point_says_why_shots_do_not_count(tmp_path: Path) -> None:
     path, low = tmp_path / "shots.h5", VERDICTS.index("i0_low")
-    keys = ("accepted", "laser_on", "i0", "stage", "scanned")
+    keys = ("run", "regions_number", "accepted", "laser_on", "i0", "stage", "scanned")
     with h5py.File(path, "w") as file:
         group = file.create_group("entry/shots")
         group["tag"], group["verdict"] = np.arange(8), np.full(8, low)
@@ -300,7 +300,7 @@ def test_a_point_says_why_shots_do_not_count(tmp_path: Path) -> None:
         group["photons"] = np.full((8, 16), -1)
         for key in keys:
             group[key] = np.zeros(8)
-    point = Point(0, 3, -0.02, 0.02)
+    point = Point(0, 0, 3, -0.02, 0.02)
     assert point.describe_seen() == "since the point began: no shot"
     point.read(path, 0, 8, 100)
     assert point.count == 0
@@ -308,10 +308,37 @@ def test_a_point_says_why_shots_do_not_count(tmp_path: Path) -> None:
     with h5py.File(path, "r+") as file:  # accepted in a run without the detector of the region
         file["entry/shots/verdict"][:] = VERDICTS.index("accepted")
         file["entry/shots/accepted"][:] = 1
-    point = Point(0, 3, -0.02, 0.02)
+    point = Point(0, 0, 3, -0.02, 0.02)
     point.read(path, 0, 8, 100)
     assert point.count == 0
     assert point.describe_seen().endswith(": 5 accepted; the region is measured in none of them")
+    with h5py.File(path, "r+") as file:  # a run has begun, with lower tags
+        file["entry/shots/run"][6:] = 1
+        file["entry/shots/tag"][6:] = 0, 1
+        file["entry/shots/photons"][:] = 1
+    point = Point(0, 0, 3, -0.02, 0.02)
+    point.read(path, 0, 8, 100)
+    assert point.count == 5
+
+
+def test_a_point_averages_the_shots_of_one_set_of_regions(tmp_path: Path) -> None:
+    path, shots = tmp_path / "shots.h5", 40
+    with h5py.File(path, "w") as file:
+        group = file.create_group("entry/shots")
+        group["tag"], group["regions_number"] = np.arange(shots), np.repeat([2, 3], shots // 2)
+        group["laser_on"] = np.arange(shots) % 2
+        group["verdict"] = np.full(shots, VERDICTS.index("accepted"))
+        group["sum_ev"] = np.full((shots, 16), np.repeat([100.0, 7.0], shots // 2)[:, None])
+        group["photons"], group["i0"] = np.ones((shots, 16)), np.ones(shots)
+        for key in ("run", "stage", "scanned"):
+            group[key] = np.zeros(shots)
+    point = Point(0, 0, 0, -math.inf, math.inf)
+    point.read(path, 0, 15, 100)
+    assert (point.count, point.values()["mean_on"]) == (15, 100)
+    point.read(path, 15, shots, 100)  # the regions have changed meanwhile
+    assert (point.count, point.values()["mean_on"]) == (20, 7)
+    point.read(path, 10, 12, 100)
+    assert point.count == 20
 
 
 def test_a_point_ends_when_its_recording_ends(sacla: Shots) -> None:

@@ -1,8 +1,11 @@
 """The REST API, to the letter of what old clients expect, and what is new beside it."""
 
+import asyncio
 import json
+import logging
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -75,6 +78,25 @@ def test_statistics_before_the_first_start(tmp_path: Path) -> None:
     with running_service(ScriptedSource(), directory=tmp_path) as service:
         client = PsssProcessingClient(f"http://127.0.0.1:{service.facts['rest_port']}")
         assert client.get_statistics() == {}
+
+
+@pytest.mark.parametrize("path", ["/parameters", "/background", "/background/record"])
+def test_a_client_that_leaves_within_its_body_is_no_error(
+    path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    pieces = iter([{"type": "http.request", "body": b"{", "more_body": True}])
+
+    async def receive() -> Any:
+        return next(pieces, {"type": "http.disconnect"})
+
+    async def send(message: Any) -> None:
+        assert message["type"] in ("http.response.start", "http.response.body")
+
+    parts: Any = SimpleNamespace(processor=None)
+    app = psss_rest.rest_app(parts)
+    scope = {"type": "http", "method": "POST", "path": path, "headers": [], "query_string": b""}
+    asyncio.run(app(scope, receive, send))
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 @pytest.mark.parametrize("path", ["/status", "/start", "/background", "/parameters"])

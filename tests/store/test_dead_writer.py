@@ -288,20 +288,23 @@ def test_streams_of_one_camera_over_two_files_have_their_rows(journals: Path, cl
     assert numbers == {"dark": [1, 2], "primary": [3, 4, 5, 6, 7, 8, 9]}
 
 
-def test_files_at_a_path_that_tiled_cannot_read_are_named(journals: Path, client: Any) -> None:
-    (journals / "run#3").mkdir()
+@pytest.mark.parametrize("name", ["run#3", "run\n3"])
+def test_files_at_a_path_that_tiled_cannot_read_are_named(
+    journals: Path, client: Any, name: str
+) -> None:
+    (journals / name).mkdir()
     recording = Recording(journals)
-    camera = StreamingCamera("cam", journals / "run#3")
+    camera = StreamingCamera("cam", journals / name)
     camera.stage()
     recording.stream("primary", **camera.describe())
     camera.trigger()
-    for name, doc in camera.collect_asset_docs():
-        if name == "stream_datum":
+    for kind, doc in camera.collect_asset_docs():
+        if kind == "stream_datum":
             uid = recording._streams["primary"].descriptor_doc["uid"]
             doc = doc | {"seq_nums": {"start": 1, "stop": 2}, "descriptor": uid}
         else:
             doc = doc | {"run_start": recording.uid}
-        recording.journal(name, doc)
+        recording.journal(kind, doc)
     camera.unstage()
     assert ingest(recording.stop(), client) is IngestState.DONE
     reasons = client["raw"][recording.uid].metadata["unreadable_files"]

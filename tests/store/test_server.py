@@ -184,6 +184,15 @@ def test_further_directories_are_readable(tmp_path: Path) -> None:
     assert tree["readable_storage"] == [str(tmp_path / "store" / "assets"), str(other)]
 
 
+def test_a_directory_is_readable_by_its_link_and_by_its_target(tmp_path: Path) -> None:
+    from skywright.store.server import with_targets
+
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to("disk")
+    assert with_targets([tmp_path / "link"]) == [tmp_path / "link", tmp_path / "disk"]
+    assert with_targets([tmp_path / "disk"]) == [tmp_path / "disk"]
+
+
 def test_writes_are_taken(client: Any) -> None:
     assert takes_writes(client)
 

@@ -17,6 +17,7 @@ from store.stack import Stack
 from tiled.client.metadata_update import DELETE_KEY
 
 from skywright.errors import DataError
+from skywright.files.readers import HDF5
 from skywright.store.check import differences
 from skywright.store.export.contents import read_contents
 from skywright.store.ingest import IngestState, RunIngest, ingest
@@ -220,15 +221,26 @@ def test_long_names_that_become_one() -> None:
     assert max(map(len, line.doc["data_keys"])) <= 60  # of tiled's 63, ts_ takes three
 
 
+def test_a_name_in_files_that_is_of_time_stamps() -> None:
+    keys = {"ts_y": {"dtype": "number", "shape": [], "source": "x", "external": "STREAM:"}}
+    normalizer = DocumentNormalizer()
+    descriptor = {"uid": "d", "name": "ts_scan", "data_keys": keys}
+    line = normalizer(Line(1, "descriptor", descriptor))[-1]
+    assert (line.doc["name"], [*line.doc["data_keys"]]) == ("ts_scan", ["xts_y"])
+    resource = {"uid": "r", "data_key": "ts_y", "mimetype": HDF5, "uri": "file://localhost/a.h5"}
+    (line,) = normalizer(Line(2, "stream_resource", {**resource, "parameters": {}}))
+    assert line.doc["data_key"] == "xts_y"
+
+
 def test_names_that_differ_in_case_alone(journals: Path, client: Any) -> None:
     keys = ("Time", "SEQ_NUM", "x", "X", "Ts_x")
     recording = Recording(journals).stream("primary", **dict.fromkeys(keys, NUMBER))
     recording.event(**{key: float(n) for n, key in enumerate(keys)})
     run = stored(recording.stop(), client)
     table = run.base["primary"].base["internal"].read()
-    stored_as = ["Time_", "SEQ_NUM_", "x", "X_", "Ts_x"]
+    stored_as = ["Time_", "SEQ_NUM_", "x", "X_", "xTs_x"]
     assert table[stored_as].values.tolist() == [[0.0, 1.0, 2.0, 3.0, 4.0]]
-    assert "ts_X_" in table
+    assert {"ts_x", "ts_X_", "ts_xTs_x"} <= set(table)
     assert "primary/X: stored as X_: its name is taken" in run.metadata["notes"]
 
 
@@ -521,19 +533,25 @@ def test_a_number_that_comes_twice_on_one_line_ends(journals: Path, client: Any)
 
 
 def test_names_of_our_own_columns_and_nodes(journals: Path, client: Any) -> None:
-    keys = {"x": scalar("number"), "ts_x": scalar("number"), "internal": array([2])}
+    arrays = {"internal": array([2]), "internal_events": array([1])}
+    keys = {"x": scalar("number"), "ts_x": scalar("number"), **arrays}
     recording = Recording(journals).stream("primary", **keys)
-    recording.event(x=1.0, ts_x=2.0, internal=[3, 4])
+    recording.event(x=1.0, ts_x=2.0, internal=[3, 4], internal_events=[5])
     run = stored(recording.stop(), client)
+    # Clients take columns whose names begin with ts_ for time stamps
+    names = {"x", "xts_x", *arrays}
+    assert "primary/ts_x: stored as xts_x: no column can have its name" in run.metadata["notes"]
     (event,) = [doc for name, doc in run.documents() if name == "event"]
-    assert (event["data"]["x"], event["data"]["internal"]) == (1.0, [3, 4])
+    assert event["data"] == {"x": 1.0, "xts_x": 2.0, "internal": [3, 4], "internal_events": [5]}
+    assert event["timestamps"] == dict.fromkeys(names, 1e9)
+    assert set(run["primary"].read()) == names
     stream = run["primary"].base
-    events = stream["internal_events"].read()
-    assert events[["x", "ts_x"]].values.tolist() == [[1.0, 2.0]]
+    events = stream["internal_events_events"].read()
+    assert events[["x", "ts_x", "xts_x"]].values.tolist() == [[1.0, 1e9, 2.0]]
     assert stream["internal"].read().tolist() == [[3, 4]]
     (contents,) = read_contents(run).streams
-    assert {column.name for column in contents.columns} == {*keys, "time", "seq_num"}
-    assert "x" not in contents.timestamps  # its time stamps gave way to the data key `ts_x`
+    assert {column.name for column in contents.columns} == {*names, "time", "seq_num"}
+    assert set(contents.timestamps) == names
 
 
 @pytest.mark.parametrize("live", [False, True], ids=["ended", "live"])

@@ -37,6 +37,14 @@ REPLY = {
 }
 
 
+@pytest.mark.parametrize("picture", [b"x", b"xy", bytes(range(256))])
+def test_base64_in_lines_and_without_padding_is_read(picture: bytes) -> None:
+    for text in (base64.encodebytes(picture), base64.b64encode(picture).rstrip(b"=")):
+        body = {"instances": [{"image_bytes": {"b64": text.decode()}, "key": "a"}]}
+        instances, _ = decode_request(json.dumps(body).encode())
+        assert instances[0].picture == picture
+
+
 def test_request_is_as_the_container_wants_it() -> None:
     picture = b"\xff\xd8 any bytes"
     said = json.loads(encode_request([Instance("op:1.2:0", picture)]))

@@ -12,14 +12,13 @@ import pytest
 
 from skywright.errors import HardwareError
 from skywright.instruments.loop.camera import Camera
-from skywright.instruments.loop.endpoints.axis_video import video_app
+from skywright.instruments.loop.endpoints.axis_video import serve_video
 from skywright.instruments.loop.sources import SourceFrame
 from skywright.instruments.loop.sources.fetched import file_fetcher
 from skywright.instruments.loop.sources.push import PushedPictures
 from skywright.instruments.loop.sources.sim import SimulatedCamera
 from skywright.instruments.loop.twin.render import Pose
 from skywright.processes.http_guard import Guard
-from skywright.processes.http_server import HttpServer
 
 JPEG = b"\xff\xd8\xff\xe0" + bytes(range(256)) * 8 + b"\xff\xd9"
 REQUESTS = 1000
@@ -154,8 +153,8 @@ def test_fuzzed_looks_neither_break_nor_leak() -> None:
     source = SimulatedCamera(seed=2, fps=100, size=(352, 240))
     source.prepare([Pose()])
     camera = Camera(source)
-    server = HttpServer(video_app(camera, Guard("digest", "u", "p")))
-    open_to_all = HttpServer(video_app(camera))
+    server = serve_video(camera, Guard("digest", "u", "p"))
+    open_to_all = serve_video(camera)
     url = f"http://127.0.0.1:{open_to_all.port}"
     try:
         asyncio.run(file_fetcher(url)())

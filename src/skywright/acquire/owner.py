@@ -395,6 +395,11 @@ class Owner(Generic[Item, Result]):
                 raise
         return queue
 
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called: no more items come."""
+        return self._closing
+
     def close(self) -> None:
         """Stop and close the source, and process the items that are still queued."""
         self._closing = True

@@ -34,10 +34,10 @@ log = logging.getLogger(__name__)
 
 
 class _Encoder(json.JSONEncoder):
-    """JSON of any value in documents; NaN and infinity are kept.
+    """Encodes any value of a document as JSON; NaN and infinity are kept.
 
-    A numpy scalar of a date or duration in ns becomes an integer; a long double becomes a float.
-    Values that have no form in JSON become their text.
+    Numpy's dates and durations in ns become integers. A value that has no form in JSON becomes its
+    text.
     """
 
     def default(self, value: Any) -> Any:
@@ -67,12 +67,14 @@ _ENCODER = _Encoder(ensure_ascii=False)
 
 
 def _with_text_keys(value: Any) -> Any:
-    """Return a value in which each key that JSON cannot have is replaced by its text."""
+    """Return a value as JSON can have it; a key that JSON cannot have becomes its text."""
     if isinstance(value, Mapping):
         return {_text_key(key): _with_text_keys(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_with_text_keys(item) for item in value]
-    return value
+    if value is None or isinstance(value, str | int | float):
+        return value
+    return _with_text_keys(_ENCODER.default(value))
 
 
 def _text_key(key: Any) -> Any:
@@ -88,7 +90,7 @@ def encode_line(name: str, doc: Mapping[str, Any]) -> bytes:
     Raises
     ------
     DataError
-        If the document contains itself.
+        If the document contains itself, or is nested too deeply.
     """
     try:
         try:
@@ -116,13 +118,14 @@ def fsync_directory(directory: Path) -> None:
 
 @dataclass
 class _RunFile:
-    """The open journal of one run; while its writer is alive the file is locked."""
+    """The journal of one run; the file is locked while it is open."""
 
     path: Path
     fd: int = -1
     size: int = 0  # bytes up to the last complete line
-    is_renamed: bool = False
-    document_uids: set[str] = field(default_factory=set)
+    has_final_name: bool = False
+    keys: set[str] = field(default_factory=set)
+    """Keys of this file in `Journal._files`."""
 
     def write(self, data: bytes, name: str) -> None:
         """Append `data` completely or not at all.
@@ -142,10 +145,9 @@ class _RunFile:
                 os.fsync(self.fd)
             # Readers see the file only after the start document is complete and the lock is held
             if name == "start":
-                # True if an earlier attempt renamed the file but could not sync the directory
-                if not self.is_renamed:
+                if not self.has_final_name:  # else only the sync failed in the last attempt
                     self.path.with_suffix(TEMPORARY_SUFFIX).rename(self.path)
-                    self.is_renamed = True
+                    self.has_final_name = True
                 fsync_directory(self.path.parent)
         except OSError:
             with suppress(OSError):
@@ -188,8 +190,8 @@ class Journal:
     Subscribe it first: ``RE.subscribe(Journal(directory, RE))``. When the call returns, the
     operating system has the document. So SIGKILL of this process loses nothing, except documents
     that wait in memory. Start and stop documents are synced to the disk. While the journal cannot
-    be written (a full disk), documents wait in memory, in order, and the journal requests the
-    RunEngine to suspend until they are written.
+    be written (a full disk), documents wait in memory, in order, and the RunEngine is suspended
+    until they are written.
 
     Parameters
     ----------
@@ -287,7 +289,7 @@ class Journal:
             file = self._files.get(run_uid) if run_uid else self._newest_file()
             if file is not None and name != "stop":
                 self._files[doc["uid"]] = file
-                file.document_uids.add(doc["uid"])
+                file.keys.add(doc["uid"])
             if file is not None and name == "descriptor":
                 keys = doc["data_keys"].items()
                 untyped = [k for k, v in keys if "external" not in v and "dtype_numpy" not in v]
@@ -310,18 +312,15 @@ class Journal:
             )
         self._suspended = False  # the abort of a plan also ended its suspension
         file = self._files[doc["uid"]] = _RunFile(path)
-        file.document_uids.add(doc["uid"])
+        file.keys.add(doc["uid"])
         return file
 
     def _newest_file(self) -> _RunFile | None:
-        """Return the file of the newest start document, descriptor or resource of an open run.
-
-        It is the file for documents that do not refer to a run.
-        """
+        """Return the file of the uid that `_files` got last, for a document that names no run."""
         return next(reversed(self._files.values()), None)
 
     def _close_run(self, file: _RunFile) -> None:
-        for uid in file.document_uids:
+        for uid in file.keys:
             self._files.pop(uid, None)
             self._untyped.pop(uid, None)
 
@@ -382,7 +381,7 @@ class Journal:
     def _suspend(self) -> None:
         """Suspend the RunEngine until the backlog is written.
 
-        Does nothing if the plan is not resumable now; called again with the next document.
+        Does nothing if the plan is not resumable now; the next document calls it again.
         """
         engine = self._engine
         if engine is None or self._suspended or engine.state != "running" or not engine.resumable:
@@ -437,8 +436,7 @@ class Journal:
         self._backlog_size = 0
         self._untyped = {}
         self._refused, self._suspended, self.trouble = 0, False, None
-        # Another thread of the parent may hold the locks. The retry thread does not exist in the
-        # child.
+        # Threads of the parent may hold the old locks; they do not exist in the child
         was_closed = self._closed.is_set()
         self._lock = threading.RLock()
         self._backlog_empty, self._closed = threading.Event(), threading.Event()

@@ -26,7 +26,7 @@ MISSING_FILE_POLL_S = 0.05
 DRAWING_POLL_S = 0.05
 """Period of checks whether the pictures are drawn, s."""
 DRAWING_LIMIT_S = 120.0
-"""Time limit for the pictures of a run, s; its derived runs end without them then."""
+"""Time limit for the pictures of a run, s; after it the derived runs end without them."""
 
 Returned = TypeVar("Returned")
 
@@ -59,10 +59,10 @@ def begin_derived(
     emit: Emit,
     assets: Path,
 ) -> tuple[DerivedRun, SkywrightError | None]:
-    """Begin the derived run of a stream; return it, and why its frames cannot be analyzed, or None.
+    """Begin the derived run of a stream; return it, and why it cannot be analyzed (None: it can).
 
-    If the analysis refuses the configuration, the derived run is made with an empty configuration,
-    so that its stop document can report the reason.
+    If the analysis refuses the configuration, the derived run begins with an empty one, so that its
+    stop document can have the reason.
     """
     failure: SkywrightError | None = DataError(raw.error) if raw.error else None
     try:
@@ -79,7 +79,7 @@ class StreamAnalysis:
     `step` analyzes batches. When the raw run has ended and all frames are done, it calls
     `_begin_closing`, which starts the drawing of pictures. Then each `close_step` continues the
     generator `_close_all`, which closes the second-stage runs and, when the pictures are drawn, the
-    derived run. An error (`_guarded`) and `interrupt` close it at once.
+    derived run. An error (`_guarded`) or `interrupt` closes the derived run at once.
 
     Parameters
     ----------
@@ -133,11 +133,11 @@ class StreamAnalysis:
         `max_behind_s` does not hold for them. None before that batch."""
         self._status_after_step = ""
         """Exit status at the end of the last step."""
-        self._deadline: float | None = None
-        self._decision = (0, 0.0)
-        """Number of frames of the present decision, and its deadline (monotonic clock, s)."""
+        # These times are of the monotonic clock, s
+        self._deadline: float | None = None  # for the remaining frames, after the stop document
+        self._decision = (0, 0.0)  # number of frames of the present decision, and its deadline
+        self._busy_since: float | None = None  # end of the last batch, if more frames were there
         self._pace = Pace()
-        self._busy_since: float | None = None
         self._closing: Iterator[None] | None = None
         self._reader = FrameReader(raw.table or FrameTable())
         self._scalars: dict[str, Any] = {}
@@ -148,20 +148,16 @@ class StreamAnalysis:
         self._deadline = time.monotonic() + self._limits.catch_up_s
 
     def start_decision(self, frames: int) -> None:
-        """Start the time limit of a decision on the first `frames` frames.
+        """Start the time limit of a decision on the first `frames` frames, for all their batches.
 
-        Does nothing without ``decision_limit_s`` in the start document of the raw run;
-        `max_behind_s` holds then. One limit holds for all batches of the decision.
+        Without ``decision_limit_s`` in the start document of the raw run, `max_behind_s` holds.
         """
         limit_s = self.raw.run.start.get(DECISION_LIMIT)
         if isinstance(limit_s, int | float):
             self._decision = (frames, time.monotonic() + limit_s)
 
     def step(self) -> bool:
-        """Analyze a batch if frames are ready; let second-stage analyses answer their requests.
-
-        Return whether anything was done.
-        """
+        """Analyze a batch, answer second-stage requests; return whether anything was done."""
         before = self.position
         takes_frames = not self.exit_status and self.derived is not None and self._closing is None
         if takes_frames:
@@ -204,12 +200,12 @@ class StreamAnalysis:
         if self.exit_status or derived is None:
             return None
         due = self._guarded(derived.tick)
-        if self.exit_status:  # it has failed: the next step reports it
+        if self.exit_status:  # `tick` has failed; the next step reports it
             return 0.0
         times = [] if due is None else [due]
         if self._closing is not None:
             times.append(DRAWING_POLL_S)
-        # Frames are announced, but not yet complete in their file
+        # Announced frames that are not complete in their file, or whose event has not come
         if self._reader.table.announced() > self.position:
             times.append(MISSING_FILE_POLL_S if self._unreadable else UNFLUSHED_POLL_S)
         return min(times, default=None)
@@ -220,10 +216,7 @@ class StreamAnalysis:
         return self.raw.run.stop is not None and bool(self.exit_status)
 
     def take_progress(self) -> dict[str, Any]:
-        """Return the state for the session.
-
-        An answer of a second-stage analysis is returned by one call only.
-        """
+        """Return the state for the session; it has each answer of a second-stage analysis once."""
         derived = self.derived
         return {
             "raw_uid": self.raw.run.uid,
@@ -243,14 +236,14 @@ class StreamAnalysis:
         """Return the value of `action`; None if it raised, which ends this derived run only."""
         try:
             return action()
-        except Exception as error:  # an analysis may raise anything, and the worker lives on
+        except Exception as error:  # an analysis may raise anything; the worker goes on
             log.exception(
                 "the analysis failed on run %s, stream %s", self.raw.run.uid, self.raw.name
             )
             self.error_type = type(error).__name__
             self.exit_status, self.reason = "fail", f"{self.error_type}: {error}"
             self._set_picture_deadline(0.0)
-            for _ in self._finish_second():  # does not wait for pictures: the deadline is set to 0
+            for _ in self._finish_second():  # the deadline is 0, so it does not wait for pictures
                 pass
             try:
                 if self.derived is not None:
@@ -295,7 +288,7 @@ class StreamAnalysis:
             reader.table.forget(self.position)
         now = time.monotonic()
         self._pace.add_measurement(len(batch), now - begun, batch.nbytes)
-        # The time between two batches counts too: documents are read and rows are written in it.
+        # The time between two batches counts too: documents are read and rows are written in it
         self._busy_since = now if self.position < stop else None
 
     def _complete_until(self) -> int:
@@ -309,7 +302,6 @@ class StreamAnalysis:
 
     def _affordable(self) -> float:
         """Return the number of waiting frames that can be analyzed in time."""
-        limits = self._limits
         if self._deadline is not None:
             return self._pace.affordable(self._deadline - time.monotonic())
         if isinstance(limit_s := self.raw.run.start.get(DECISION_LIMIT), int | float):
@@ -318,7 +310,7 @@ class StreamAnalysis:
             return self._pace.affordable(left_s)
         if self.position < (self._first_backlog_end or 0):
             return math.inf
-        return self._pace.affordable(limits.max_behind_s)
+        return self._pace.affordable(self._limits.max_behind_s)
 
     def _readable(self, stop: int) -> int:
         try:
@@ -343,19 +335,19 @@ class StreamAnalysis:
             return True
         if not self._is_past_deadline():
             return False
-        # An analysis that skips no frame goes on with those that are in their file.
+        # An analysis that skips no frame goes on with those that are in their file
         return self._analysis.skips or reader.readable(self.position, stop) <= self.position
 
     def _begin_closing(self) -> None:
-        """Count the frames that are left, start the drawing, and begin to close the runs."""
+        """Count the frames that are not analyzed, start the drawing, begin to close the runs."""
         derived, reader = self.derived, self._reader
         table = reader.table
         assert derived is not None
         announced = table.announced()
         readable = reader.readable(self.position, announced)
-        complete = len(table.with_values(self.position, readable))
-        derived.dropped += complete  # there was no time for them
-        derived.missing += announced - self.position - complete
+        skipped = len(table.with_values(self.position, readable))
+        derived.dropped += skipped  # there was no time for them
+        derived.missing += announced - self.position - skipped
         self.position = announced
         frames = attempt(frames_to_draw, self._analysis, reader, self.position)
         drawn = (
@@ -367,7 +359,7 @@ class StreamAnalysis:
         self._closing = self._close_all(drawn)
 
     def _set_picture_deadline(self, until: float) -> None:
-        """Set the time of the monotonic clock after which the derived runs end without pictures."""
+        """Set the time, s of the monotonic clock, after which the runs end without pictures."""
         self._draw_until = until
         for each in self.second:
             each.draw_until = until

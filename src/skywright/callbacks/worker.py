@@ -4,9 +4,8 @@
 JSON lines, reads the files that they refer to, and writes one derived run for each stream of a raw
 run that has the required data keys, except the stream ``baseline``. Each second-stage analysis
 (``--second``) that fits the raw run writes one more, over the rows of the first stream, if there
-are any. It writes none if the run is interrupted before the closing begins. A failure of the
-analysis does not end this process; it is the reason in the derived run's stop document. Protocol:
-see `worker_supervisor`.
+are any. A failure of the analysis does not end this process; the stop document of the derived run
+has the reason. `worker_supervisor` describes the lines of both pipes.
 """
 
 import argparse
@@ -41,9 +40,8 @@ from skywright.waiting import pause
 REMAINING_FRAMES_LIMIT_S = 3.0
 """Time limit for the remaining frames after the session has ended, s."""
 BEAT_S = 2.0
-"""Minimum period, s, of progress messages that are sent even if nothing has changed. A worker that
-waits for frames or pictures sends them, so that it does not count as stalled. None is sent during a
-batch."""
+"""Minimum period, s, of progress messages without a change, which a worker sends while it waits for
+frames or pictures. Without them it would count as stalled. None is sent during a batch."""
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +52,7 @@ class SessionPipe:
     Parameters
     ----------
     source
-        File descriptor of the lines. A thread reads it at once, so that the pipe never fills.
+        File descriptor of the lines. A thread reads them at once, so that the pipe never fills.
     messages
         Where messages go.
     """
@@ -66,11 +64,7 @@ class SessionPipe:
         threading.Thread(target=self._read, args=(source,), daemon=True).start()
 
     def send(self, kind: str, content: Mapping[str, Any]) -> None:
-        """Write a message.
-
-        A message to a session that has ended is dropped; the loop of the worker ends when it reads
-        the end of stdin.
-        """
+        """Write a message; it is dropped if the session has ended."""
         with suppress(BrokenPipeError):
             self._messages.write(encode_line(kind, content))
             self._messages.flush()
@@ -147,10 +141,10 @@ class Worker:
         """Work until stdin ends."""
         is_open, beat_due = True, 0.0
         while is_open:
-            worked = [self._step(each) for each in list(self._streams.values())]
-            due = [each.write_due() for each in self._streams.values()]
-            timeout = min([threading.TIMEOUT_MAX, *(each for each in due if each is not None)])
-            if time.monotonic() >= beat_due:  # a worker that waits long must not count as stalled
+            worked = [self._step(stream) for stream in list(self._streams.values())]
+            due = [stream.write_due() for stream in self._streams.values()]
+            timeout = min([threading.TIMEOUT_MAX, *(wait for wait in due if wait is not None)])
+            if time.monotonic() >= beat_due:
                 beat_due = time.monotonic() + BEAT_S
                 for each in self._streams.values():
                     self._session.send("progress", each.take_progress())
@@ -165,7 +159,7 @@ class Worker:
         self._picture_thread.shutdown(wait=False, cancel_futures=True)
 
     def _analyze_remaining(self) -> None:
-        """Analyze the remaining frames; of runs that have ended, also those not yet in the file."""
+        """Analyze the remaining frames; wait for files only if the raw run has ended."""
         deadline = time.monotonic() + REMAINING_FRAMES_LIMIT_S
         left = list(self._streams.values())
         while left and time.monotonic() < deadline:
@@ -259,16 +253,16 @@ class Worker:
                     second,
                 )
                 self._streams[run.uid, name] = stream
-                # So the session knows the uid of the derived run if this process dies
+                # The session needs the uid of the derived run if this process dies
                 self._session.send("progress", stream.take_progress())
 
     def _step(self, stream: StreamAnalysis) -> bool:
         worked = stream.step()
         if worked:
             self._session.send("progress", stream.take_progress())
-        ended = stream.close_step()
+        worked |= stream.close_step()
         self._remove_if_ended(stream)
-        return worked or ended
+        return worked
 
     def _remove_if_ended(self, stream: StreamAnalysis) -> None:
         run = stream.raw.run
@@ -300,7 +294,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     log_to_stderr()
-    # Read before the analysis is compiled: the first documents can fill the pipe meanwhile.
+    # Read before the analysis is compiled: the first documents can fill the pipe meanwhile
     session = SessionPipe(sys.stdin.fileno(), keep_stdout())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a session pauses the plan, not us
     journal = Journal(options.journal)

@@ -12,7 +12,7 @@ From the worker: ``[kind, facts]``:
 
 - ``ready`` (analysis): once, when it can analyze frames;
 - ``progress`` (`StreamAnalysis.take_progress`): at the start of a stream, after each batch, after
-  an answer to a request, and every `worker.BEAT_S` while it waits for announced frames;
+  an answer to a request, and every `worker.BEAT_S` while it waits for frames or pictures;
 - ``stream_done`` (the same): at the end of a stream;
 - ``run_done`` (raw_uid): when all streams of a run have ended.
 """

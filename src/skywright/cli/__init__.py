@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import typer
@@ -26,6 +27,9 @@ from skywright.processes.memory import share_arenas
 logger = logging.getLogger(__name__)
 
 EXIT_FAILED, EXIT_BAD_USE = 1, 2
+FULL = (errno.ENOSPC, errno.EDQUOT)
+REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG)
+"""Errors of a path that the user can correct; pathlib's `exists` and `is_dir` raise them too."""
 MINUS = "\N{MINUS SIGN}"
 
 
@@ -149,15 +153,19 @@ def _request_errors() -> tuple[Any, ...]:
 
 
 @contextmanager
-def _full_disk_in_one_line(name: str) -> Iterator[None]:
-    """Report in one line that `name` finds no space to write, and end with a failure."""
+def _file_errors_in_one_line(name: str) -> Iterator[None]:
+    """Report in one line a full disk that `name` writes, and a path that the system refuses."""
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        failure: SkywrightError
+        if error.errno in FULL:
+            where = error.filename or "its output or a file"
+            failure = SkywrightError(f"{name} could not write {where}: {error.strerror}")
+        elif error.errno in REFUSED and error.filename:
+            failure = DataError(f"{error.filename}: {error.strerror}")
+        else:
             raise
-        where = error.filename or "its output or a file"
-        failure = SkywrightError(f"{name} could not write {where}: {error.strerror}")
         failure.__cause__ = error
         raise typer.Exit(report(failure)) from error
 
@@ -186,7 +194,7 @@ class LazyGroup(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the arguments before the command; ``--help`` and ``--version`` print here."""
-        with _full_disk_in_one_line(" ".join(args) or "--help"):
+        with _file_errors_in_one_line(" ".join(args) or "--help"):
             return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
@@ -194,7 +202,7 @@ class LazyGroup(TyperGroup):
         _set_verbosity(ctx, 0)
         name = (ctx._protected_args + ctx.args)[:1]  # noqa: SLF001  the command that will run
         try:
-            with _full_disk_in_one_line("".join(name)):
+            with _file_errors_in_one_line("".join(name)):
                 return super().invoke(ctx)
         except typer.BadParameter as error:  # pydantic puts "Value error, " before Typer's words
             error.message = error.message.removeprefix("Value error, ")
@@ -257,6 +265,8 @@ def _root(
 def main(args: list[str] | None = None) -> None:
     """Run the command line (entry point of ``skywright``)."""
     share_arenas()
+    if sys.stdout is None:  # its caller closed it (`>&-`)
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A file may have any bytes as its name; JSON reads this escape sequence.
         sys.stdout.reconfigure(errors="backslashreplace")

@@ -52,7 +52,9 @@ def runs(
     until: Annotated[
         str | None, typer.Option(metavar="TIME", help="Before it; of a day, its end.")
     ] = None,
-    scan_id: Annotated[int | None, typer.Option(help="Number of the scan.", max=2**63 - 1)] = None,
+    scan_id: Annotated[
+        int | None, typer.Option(help="Number of the scan.", min=-(2**63), max=2**63 - 1)
+    ] = None,
     sample: Annotated[str | None, typer.Option(help="Name of the sample.")] = None,
     raw: Annotated[
         str | None, typer.Option(metavar="UID", help="Runs derived from this raw run.")
@@ -63,7 +65,9 @@ def runs(
     analysis: Annotated[
         str | None, typer.Option(help="Name of the analysis that made a derived run.")
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Show this many, the newest.")] = 20,
+    limit: Annotated[
+        int, typer.Option(min=1, max=2**63 - 1, help="Show this many, the newest.")
+    ] = 20,
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
@@ -73,8 +77,8 @@ def runs(
 
     settings = load_settings(config)
     times = {
-        "since_s": parse_time(since) if since else None,
-        "until_s": parse_time(until, end=True) if until else None,
+        "since_s": parse_time(since) if since is not None else None,
+        "until_s": parse_time(until, end=True) if until is not None else None,
     }
     client = connect(settings=settings)
     run_filter = RunFilter(
@@ -84,7 +88,7 @@ def runs(
         purpose=purpose,
         analysis=analysis,
         text=query,
-        raw_uid=find_run(client, raw).metadata["start"]["uid"] if raw else None,
+        raw_uid=None if raw is None else find_run(client, raw).metadata["start"]["uid"],
         **times,
     )
     found = find_runs(client, run_filter, limit, settings.journals)

@@ -7,6 +7,7 @@ reads an incomplete row.
 
 import errno
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -442,8 +443,9 @@ class ColumnReader(Closing):
         self._counted_column = counted_column
         try:
             self._file = open_hdf5(path)
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read as HDF5 ({error})") from error
+        except OSError as error:  # HDF5's own words for an absent file take several lines
+            why = os.strerror(error.errno) if error.errno else error
+            raise DataError(f"{path}: cannot be read as HDF5 ({why})") from error
         self.count()
 
     def count(self) -> int:

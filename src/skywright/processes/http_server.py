@@ -136,6 +136,8 @@ class HttpServer:
         The application.
     host, port
         Where to listen; port 0 takes a free one.
+    **options
+        Options of `uvicorn.Config`.
 
     Attributes
     ----------
@@ -148,7 +150,9 @@ class HttpServer:
         If the port cannot be had.
     """
 
-    def __init__(self, app: ASGIApp, host: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(
+        self, app: ASGIApp, host: str = "127.0.0.1", port: int = 0, **options: Any
+    ) -> None:
         self._socket = listen(host, port)
         self.port: int = self._socket.getsockname()[1]
         config = uvicorn.Config(
@@ -156,6 +160,7 @@ class HttpServer:
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=int(GRACE_S),
+            **options,
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(

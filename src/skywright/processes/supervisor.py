@@ -1,9 +1,8 @@
 """Start processes, await their ready lines, watch them, restart them with back-off, stop them.
 
-One thread, one asyncio task per process. Each child leads its own process group, so the terminal's
-Ctrl-C reaches the supervisor alone. The child's stdin is a pipe from the supervisor. The pipe
-closes when the supervisor ends, also by SIGKILL (`skywright.processes.lifecycle.end_with_parent`).
-The child's stderr goes to a log file.
+Each service has one asyncio task. Each child leads its own process group, so the terminal's Ctrl-C
+reaches the supervisor alone. The child's stderr goes to a log file. Its stdin is a pipe that closes
+when the supervisor ends, also by SIGKILL; it ends then too (`lifecycle.end_with_parent`).
 """
 
 import asyncio
@@ -30,9 +29,9 @@ CONFIGURATION_ERROR = 2
 """Exit status of a process whose arguments or configuration are wrong. `Supervisor.start` fails
 then; a process that ends with it later is restarted like any other."""
 STILL_STARTING = "is still starting"
-"""Begins the report of a service that takes long."""
+"""Beginning of the report of a service that takes long."""
 LAST_LINE_S = 0.5
-"""Timeout, s, for a ready line that a child wrote before its end."""
+"""Time after a child's end, s, to read a ready line that it wrote before."""
 STOP_S = 2.2
 """Time after SIGTERM until a child is killed, s. `Supervisor.stop` waits for this twice, and must
 end within 5 s."""
@@ -60,8 +59,8 @@ class Service:
     """Time after which a message says that the service is not ready yet, s."""
     may_be_late: bool = False
     """Whether `Supervisor.start` goes on without this service if it is not ready after `late_s`, or
-    ends before it is ready. Even then the start fails if the program cannot be started, or ends
-    because of its configuration."""
+    ends before. The start still fails if the program cannot be started, or ends because of its
+    configuration."""
     ready_limit_s: float = 600.0
     """Time after which a process that is not ready is terminated, s; `Supervisor.start` fails then,
     unless it has gone on without this service."""
@@ -75,7 +74,7 @@ class Service:
 class _Process:
     """A child process and the supervisor's ends of its pipes.
 
-    They are not asyncio's own pipes, which block `wait` while a grandchild has them open.
+    With asyncio's own pipes `wait` blocks while a grandchild has them open.
     """
 
     handle: asyncio.subprocess.Process
@@ -96,7 +95,7 @@ class Supervisor:
         Directory of the log files, one per service: ``NAME.log``, the previous start's
         ``NAME.log.1``.
     report
-        Called with the name of a service and a message. An `OSError` of it is logged.
+        See `Report`. An `OSError` of it is logged.
     changed
         Called after each change of `ready_children`, before it is reported.
     """
@@ -126,10 +125,9 @@ class Supervisor:
         Raises
         ------
         HardwareError
-            If a service cannot be started, or ends because of its configuration before it is ready.
-            Also if a service that must not be late ends or times out before it is ready. The
-            message has its name and the reason: exit status and last log line where there are any.
-            The others are then still running; call `stop`.
+            If, before it is ready, a service cannot be started, ends because of its configuration
+            or, unless it `may_be_late`, ends or times out. The message has its name and the reason,
+            such as exit status and last log line. The others still run; call `stop`.
         """
         self._logs.mkdir(exist_ok=True)
         self._tasks = [asyncio.create_task(self._keep(service)) for service in self._services]
@@ -152,17 +150,14 @@ class Supervisor:
         ]
 
     def report(self, name: str, message: str) -> None:
-        """Report a message of a service; log an `OSError`, such as a full disk or a closed pipe."""
+        """Report a message of a service; log an `OSError`, such as that of a full disk."""
         try:
             self._report(name, message)
         except OSError as error:
             logger.warning("%s %s (not reported: %s)", name, message, error)
 
     async def watch(self) -> None:
-        """Wait, until cancelled, while the tasks of `start` restart what ends.
-
-        An error of such a task is raised.
-        """
+        """Wait for the tasks of `start`, which restart what ends; raise the error of one."""
         await asyncio.gather(*self._tasks)
 
     async def stop(self) -> None:
@@ -201,8 +196,7 @@ class Supervisor:
     async def _run_once(self, service: Service, restarts: int) -> tuple[int | None, str]:
         """Start the child, wait until it has ended, and return its exit status and how it ended.
 
-        The status is None if the child cannot be started, or was ended here because it was not
-        ready in time.
+        The status is None if the child cannot be started, or was not ready in time.
         """
         with self._open_log(service, again=restarts > 0) as log:
             log_start = log.seek(0, os.SEEK_END)
@@ -282,7 +276,7 @@ class Supervisor:
         return self._logs / f"{service.name}.log"
 
     def _open_log(self, service: Service, again: bool) -> BinaryIO:
-        """Open the log for appending; at the first start, a new one. A full disk stops no child."""
+        """Open the log for appending, a new one at the first start; if that fails, /dev/null."""
         log = self._log(service)
         try:
             if log.exists() and not again:
@@ -293,7 +287,7 @@ class Supervisor:
             return Path(os.devnull).open("ab")
 
     def _last_log_line(self, service: Service, log_start: int) -> str:
-        """Return the last line of a child's log, and the path of the log."""
+        """Return the last line of a child's log, which begins at `log_start`, and its path."""
         log = self._log(service)
         try:
             with log.open("rb") as file:
@@ -301,17 +295,18 @@ class Supervisor:
                 lines = file.read().decode(errors="replace").splitlines()
         except OSError as error:
             return f"unknown ({error})"
-        words = next((line.strip() for line in reversed(lines) if line.strip()), "nothing")
-        return f"{words} (log: {log})"
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "nothing")
+        return f"{last} (log: {log})"
 
 
 def _pipe() -> tuple[BinaryIO, BinaryIO]:
-    """Return the two ends of a new pipe: one to read from, one to write to."""
+    """Return the read end and the write end of a new pipe."""
     read, write = os.pipe()
     return os.fdopen(read, "rb"), os.fdopen(write, "wb")
 
 
 async def _spawn(service: Service, log: BinaryIO) -> _Process:
+    reader = asyncio.StreamReader()
     with ExitStack() as ends_of_child, ExitStack() as own_ends:
         stdin_read, stdin_write = _pipe()
         ends_of_child.enter_context(stdin_read)
@@ -319,6 +314,11 @@ async def _spawn(service: Service, log: BinaryIO) -> _Process:
         stdout_read, stdout_write = _pipe()
         own_ends.enter_context(stdout_read)
         ends_of_child.enter_context(stdout_write)
+        # Before the child exists: a cancellation here must not lose it
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), stdout_read
+        )
+        own_ends.callback(transport.close)
         handle = await asyncio.create_subprocess_exec(
             *service.command,
             stdin=stdin_read,
@@ -334,10 +334,6 @@ async def _spawn(service: Service, log: BinaryIO) -> _Process:
             process_group=0,
         )
         own_ends.pop_all()
-    reader = asyncio.StreamReader()
-    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(reader), stdout_read
-    )
     return _Process(handle, stdin_write, reader, transport)
 
 
@@ -359,9 +355,9 @@ async def _ready_line(process: _Process) -> dict[str, Any] | None:
 
 
 async def _read_facts(stdout: asyncio.StreamReader) -> dict[str, Any] | None:
-    """Return the facts of the ready line; None at the end of stdout."""
+    """Return the facts of the ready line; None if stdout ends without one."""
     while not stdout.at_eof():
-        # A line that is too long is a ValueError too
+        # Other lines are skipped; one that is too long is a ValueError too
         with suppress(ValueError, TypeError, KeyError, RecursionError):
             facts = json.loads(await stdout.readline())["ready"]
             if isinstance(facts, dict):

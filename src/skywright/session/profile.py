@@ -1,4 +1,4 @@
-"""The start-up files and what they need: console, script, notebook and queue server load the same.
+"""The start-up files of console, script, notebook and queue server, and what these files need.
 
 In a script or a notebook::
 
@@ -43,9 +43,7 @@ RECORDED_PACKAGES = ("skywright", "bluesky", "ophyd", "event-model", "tiled", "p
 
 
 def startup_directory(settings: Settings) -> Path:
-    """Return the directory of the start-up files.
-
-    It is the key `profile` of the configuration, else skywright's own.
+    """Return the directory of the start-up files: `profile` of the configuration, else our own.
 
     Raises
     ------
@@ -70,7 +68,7 @@ def load_profile(namespace: dict[str, Any] | None = None) -> dict[str, Any]:
     Raises
     ------
     ConfigError
-        If no `skywright up` runs, another session holds the store, or a directory is missing.
+        If no `skywright up` runs, another session holds the store, or there are no start-up files.
     """
     return _execute(load_settings(), "*.py", {} if namespace is None else namespace)
 
@@ -91,7 +89,7 @@ def load_devices(settings: Settings) -> dict[str, Any]:
 
 
 def run_metadata(settings: Settings) -> dict[str, Any]:
-    """Return what every start document says beside the plan's own metadata."""
+    """Return the metadata that every start document has, beside those of its plan."""
     return {
         **settings.metadata,
         "operator": user_name(),
@@ -102,10 +100,7 @@ def run_metadata(settings: Settings) -> dict[str, Any]:
 
 
 def package_versions() -> dict[str, str]:
-    """Return the versions of Python and of `RECORDED_PACKAGES`.
-
-    Packages that are not installed are left out.
-    """
+    """Return the versions of Python and of those `RECORDED_PACKAGES` that are installed."""
     versions = {"python": platform.python_version()}
     for package in RECORDED_PACKAGES:
         try:
@@ -134,10 +129,7 @@ def git_revision(directory: Path) -> str:
 
 
 def has_display() -> bool:
-    """Return whether plots can be shown: in a notebook, or where there is a screen.
-
-    Never in the queue server's worker.
-    """
+    """Return whether plots can be shown: in a notebook or on a screen, not in the queue server."""
     if os.environ.get("QSERVER_RE_WORKER_ACTIVE"):
         return False
     screen = sys.platform == "darwin" or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))
@@ -151,7 +143,7 @@ def find_devices(namespace: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in namespace.items()
         if not name.startswith("_")
         and not isinstance(value, type)
-        and all(hasattr(value, method) for method in ("wait_for_connection", "describe", "name"))
+        and all(hasattr(value, each) for each in ("wait_for_connection", "describe", "name"))
     }
 
 
@@ -186,7 +178,7 @@ def silent_pvs(devices: Iterable[Any], limit_s: float = 5.0) -> dict[str, list[s
 
 
 def _await_pvs(device: Any, limit_s: float) -> list[str]:
-    """Wait until a device is connected; return its PVs that did not answer, in order."""
+    """Wait until a device is connected; return its PVs that did not answer, sorted."""
     with suppress(TimeoutError):
         device.wait_for_connection(timeout=limit_s)
         return []
@@ -194,7 +186,7 @@ def _await_pvs(device: Any, limit_s: float) -> list[str]:
 
 
 def pvs_of(signals: Iterable[Any]) -> list[str]:
-    """Return the names of the PVs of ophyd signals, in order; a signal may have two."""
+    """Return the names of the PVs of ophyd signals, sorted; a signal may have two."""
     names = ("pvname", "setpoint_pvname")
     return sorted({pv for each in signals for name in names if (pv := getattr(each, name, None))})
 
@@ -216,14 +208,14 @@ def await_run(catalog: Any, store: Path, uid: str, limit_s: float = 30.0) -> Any
     store
         Directory of the store.
     uid
-        Uid of a run of this session that has ended, or its first characters.
+        Uid of a run that has ended, or its first characters.
     limit_s
         Timeout, s.
 
     Raises
     ------
     DataError
-        If it is not there in time, or the ingester could not store it, or it is no uid.
+        If the run is not there in time or could not be stored, or `uid` is no uid.
     """
     from skywright.store.lookup import waiting_runs
 
@@ -265,7 +257,7 @@ def await_run(catalog: Any, store: Path, uid: str, limit_s: float = 30.0) -> Any
 
 
 def _full_uid(uid: str, journals: Path) -> str:
-    """Return the one uid of a journal that begins with `uid`; `uid` if there is none or several."""
+    """Return the full uid if one journal's uid begins with `uid`; else `uid`."""
     from skywright.store.lookup import journal_names
 
     names = journal_names(journals) | journal_names(journals / "aside")
@@ -286,7 +278,7 @@ def report_waiting(store: Path) -> None:
 
 
 def runs_text(number: int) -> str:
-    """Return a number of runs in words: ``1 run``, ``2 runs``."""
+    """Return a number of runs as text: ``1 run``, ``2 runs``."""
     return f"{number} run{'' if number == 1 else 's'}"
 
 
@@ -309,7 +301,7 @@ def list_devices(namespace: Mapping[str, Any]) -> None:
 
 
 def show_banner(namespace: Mapping[str, Any]) -> None:
-    """Print what a session says first: what is simulated, where things are, what to type."""
+    """Print the banner of a session: what is simulated, where things are, what to type."""
     settings, stack = namespace["settings"], namespace["stack"]
     devices = sorted(find_devices(namespace))
     facts = {

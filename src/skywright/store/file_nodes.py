@@ -24,6 +24,7 @@ from tiled.utils import path_from_uri
 from skywright.errors import DataError
 from skywright.files.hdf5 import open_hdf5
 from skywright.files.readers import HDF5, first_row, readers
+from skywright.section import NOT_IN_ADDRESSES
 from skywright.store.external import external_source, number_files
 from skywright.store.journal_contents import ResourceRows, Stream, datum
 from skywright.store.reader_adapter import reader_source
@@ -97,8 +98,8 @@ def data_sources(
         if not rows:
             continue
         uris = [resources[r.resource].get("uri", "") for r in rows]
-        if odd := next((uri for uri in uris if {"#", "?"} & {*uri}), None):
-            yield key, DataError(f"{odd}: tiled reads no path with # or ?")
+        if odd := next((uri for uri in uris if NOT_IN_ADDRESSES & {*uri}), None):
+            yield key, DataError(f"{odd!r}: tiled reads no path with # or ?, a tab or a line break")
             continue
         try:
             if tables and _is_column(key, data_keys[key], [resources[r.resource] for r in rows]):

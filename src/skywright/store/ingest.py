@@ -1,6 +1,6 @@
-"""Writes one journal to tiled. `RunIngest` is used live, after a restart and by `recover`.
+"""Writes one journal to tiled: live, after a restart, and in `recover`.
 
-The page ``docs/explanations/store.md`` has the path of a document through the classes of the store.
+``docs/explanations/store.md`` describes the path of a document through the classes of the store.
 """
 
 import logging
@@ -30,7 +30,7 @@ from skywright.store.tiled_writer import RunWriter, StreamWriter
 
 ATTEMPTS = 3
 """Number of failures after which a finished run is put aside and an open one is postponed, if the
-server accepts other writes; also the number of unanswered requests after which a run is
+server accepts other writes. Also the number of unanswered requests after which any run is
 postponed."""
 FULL_WRITE_PAUSE_FACTOR = 4
 """Pause before the next full write, in units of the duration of the last one (limits full writes to
@@ -42,21 +42,21 @@ LOST_MIDWAY = (
     httpx.WriteError,
     httpx.RemoteProtocolError,
 )
-"""Errors of a request of which a part at least was sent: the server may have acted on it."""
+"""Errors of a request that the server may have received and executed."""
 UNFINISHED_S = 60.0
-"""Age, s, from which a file that ends in the middle of its first line is not waited for."""
+"""Time since the last write, s, after which a file without a start document is put aside, even if
+it ends in the middle of a line."""
 POSTPONED_S = 60.0
-"""Pause of a run after `ATTEMPTS` requests without the server's answer, and of an open run after
-`ATTEMPTS` failures, s. Other runs are written."""
+"""Pause of a run that is postponed (`ATTEMPTS`), s. Other runs are written."""
 PROXY_STATUS = {502, 503, 504}
-"""Answers of a proxy for a server that has not answered, or is away."""
+"""Answers of a proxy for a server that does not answer."""
 RETRY_LATER_STATUS = PROXY_STATUS | {429}
 """Answers after which the same request may succeed later."""
 REFUSED_STATUS = {401, 403}
-"""Answers to a wrong key, or to a run that the access policy does not take."""
+"""Answers to a wrong key, or to a run that the access policy does not accept."""
 UPDATE_S = (1.0, 5.0)
-"""Shortest and longest time between updates of the nodes of arrays and files in tiled, s: they come
-1, 2, 4 and 8 s after the beginning of a full write, then every 5 s. The rows of events are sent at
+"""Shortest and longest time between updates of the nodes of arrays and files in tiled, s: updates
+are 1, 2, 4 and 8 s after the beginning of a full write, then every 5 s. Rows of events are sent at
 each step."""
 
 log = logging.getLogger(__name__)
@@ -81,8 +81,6 @@ class MismatchError(SkywrightError):
 
 def ingest(path: Path, client: Any) -> IngestState:
     """Write a journal to tiled until its end: a helper for tests and scripts.
-
-    Existing nodes of the run are verified or replaced.
 
     Parameters
     ----------
@@ -113,13 +111,11 @@ def ingest(path: Path, client: Any) -> IngestState:
 class RunIngest:
     """The ingest of one journal in steps; each step writes the documents that have arrived.
 
-    A full write sends all lines to tiled, from the first one on: the first write of a run, and each
-    one after rows have changed or a request has failed. It reads the journal a second time. A
-    normalizer keeps state, and the first one is already at the end of the lines that are in
-    `contents`, so a full write has a `DocumentNormalizer` of its own. Both get all lines in order,
-    from the first one on, so they return the same lines.
-    `JournalContents.add` and `_LineWriter._write` number these lines alike; else the numbers in
-    `JournalContents.left_out` and `Stream.line_of` would name other lines.
+    A step reads new lines into `contents`, then writes them. The first write of a run is a full
+    write, which sends all lines from the first one on; so is the next write after rows have changed
+    or a request has failed. A full write reads the journal again, through a `DocumentNormalizer` of
+    its own, because a normalizer keeps state. `JournalContents.add` and `_LineWriter._write` count
+    the same normalized lines: `JournalContents.left_out` and `Stream.line_of` have their numbers.
 
     Parameters
     ----------
@@ -185,15 +181,10 @@ class RunIngest:
             return self._failed(error)
 
     def _step(self) -> IngestState:
-        """Read new lines of the journal, then write.
-
-        If the run is new or rows have changed, all lines are written, from the first one on
-        (`_continue_full_write`), else only the new ones.
-        """
         end = self.path.stat().st_size
-        # A full write ends at the lines that are read now: later ones may change the rows again
+        # No lines are read during a full write: they may change the rows again
         lines = [] if self._full_write is not None else self._read_new_lines()
-        # Before a full write, read all that the journal has now
+        # Before a full write, read all that the journal has
         while self._needs_full_write() and self._tail.offset < end and lines is not None:
             lines = self._read_new_lines()
         start = self.contents.start
@@ -211,8 +202,8 @@ class RunIngest:
         line_writer = self._line_writer
         if line_writer is not None and (lines or line_writer.is_due()):
             line_writer.write(lines or [])
-            # The counts are reset only here. A part of a full write proves nothing: a later part
-            # may fail. After the stop document `_finish` may be what fails.
+            # Not reset after a part of a full write, because a later part may fail; nor after the
+            # stop document, because `_finish` may fail
             if self.contents.stop is None:
                 self._failures = self._unanswered = 0
         if line_writer is not None and self.contents.stop is not None:
@@ -234,7 +225,7 @@ class RunIngest:
         return self._line_writer is None or self._line_writer.needs_full_write()
 
     def _begin_full_write(self, start: dict[str, Any]) -> bool:
-        """Start a full write: create the run's node, or empty the one that the catalog has.
+        """Begin a full write into a new node, or into the one that the catalog has, emptied.
 
         Return False if the catalog already has the complete run.
         """
@@ -259,23 +250,19 @@ class RunIngest:
         return True
 
     def _existing(self, start: dict[str, Any]) -> Any:
-        """Return the client of the run; None if the catalog does not have it.
-
-        After a restart it returns None until the server has answered that the run exists
-        (`_has_node`).
-        """
+        """Return the client of the run; None if it is not known to be there (`_has_node`)."""
         if self._has_node:
             with suppress(KeyError):  # deleted by somebody
                 return self._catalog.container_of(start)[start["uid"]]
         return None
 
     def _continue_full_write(self, full_write: "_FullWrite") -> None:
-        """Write the next chunk (about 2 MB) of the journal."""
+        """Write the next chunk of the journal (`Tail.read`)."""
         lines = full_write.tail.read(self._tail.offset)
         ends = full_write.tail.offset == self._tail.offset
         new_lines = [new for line in lines for new in full_write.normalizer(line)]
-        # Update the nodes at the end of the full write: if the next line changes rows, nothing
-        # more is written until the next full write
+        # Update the nodes at its end: if the next line changes rows, nothing is written until the
+        # next full write
         full_write.line_writer.write(new_lines, updates_nodes=ends)
         self._has_node = True
         if ends:
@@ -303,7 +290,7 @@ class RunIngest:
         return IngestState.MORE if ended else IngestState.IDLE
 
     def _without_start(self) -> IngestState:
-        """Move a file that is no journal to ``aside`` after its writer has ended."""
+        """Move a file that has no start document to ``aside``, after its writer has ended."""
         with locked_if_dead(self.path) as dead:
             file = self.path.stat()
             is_growing = time.time() - file.st_mtime < UNFINISHED_S
@@ -356,7 +343,7 @@ class RunIngest:
 
 @dataclass(frozen=True)
 class _FullWrite:
-    """State of a full write: its start, the reader at its position, the writer of its lines."""
+    """A full write in progress."""
 
     began_monotonic: float
     tail: Tail
@@ -367,8 +354,8 @@ class _FullWrite:
 class _LineWriter:
     """Writes the lines of a run's journal to tiled, from the first one on.
 
-    Lines are in `contents` before they are written here. Events become rows of tables; rows of
-    files are in `Stream.external_rows`, and `_register_files` makes their nodes.
+    Lines are in `contents` before they are written here. Events become rows of tables. The rows of
+    files are in `Stream.external_rows`; `_register_files` makes the nodes of these files.
     """
 
     def __init__(
@@ -379,13 +366,13 @@ class _LineWriter:
         self._contents = contents
         self._assets = assets
         self._count = 0  # number of normalized lines so far, as `JournalContents.add` counts them
-        self._revisions: dict[str, int] = {}
-        self._order: dict[str, SequenceSorter] = {}
-        self._descriptors: dict[str, list[dict[str, Any]]] = {}
-        # number of data keys that had rows at the last registration, by stream
-        self._keys_with_rows: dict[str, int] = {}
+        # By name of the stream
+        self._revisions: dict[str, int] = {}  # `Stream.revision` when its node was queued
+        self._sorters: dict[str, SequenceSorter] = {}
+        self._waiting_descriptors: dict[str, list[dict[str, Any]]] = {}  # not queued yet
+        self._keys_with_rows: dict[str, int] = {}  # number at the last registration of its files
         self._began_monotonic = time.monotonic()
-        self._updated = float("-inf")
+        self._updated_monotonic = float("-inf")
         self._nodes_not_updated = False  # True: lines were written since the last update
 
     def needs_full_write(self) -> bool:
@@ -399,22 +386,22 @@ class _LineWriter:
 
     def _period_is_over(self) -> bool:
         earliest, latest = UPDATE_S
-        age = self._updated - self._began_monotonic
-        return time.monotonic() - self._updated >= min(max(age, earliest), latest)
+        age = self._updated_monotonic - self._began_monotonic
+        return time.monotonic() - self._updated_monotonic >= min(max(age, earliest), latest)
 
     def write(self, lines: Iterable[Line], updates_nodes: bool = False) -> None:
         """Write lines that are already in `contents`.
 
-        The nodes of arrays and files are updated with `updates_nodes`, else when the time of
-        `UPDATE_S` is over. The files of a stream are registered at once when a further data key
-        has rows. After the stop document `close` updates the nodes.
+        With `updates_nodes`, or when the time of `UPDATE_S` is over, the nodes of arrays and files
+        are updated; after the stop document `close` does it. The files of a stream are also
+        registered when a further data key has its first rows.
         """
-        # Also if an error ends this call: `is_due` then lets a later step send what is queued
+        # Set first: if an error ends this call, a later step must send what is queued (`is_due`)
         self._nodes_not_updated = True
         for line in lines:
             self._write(line)
         due = self._contents.stop is None and (updates_nodes or self._period_is_over())
-        changed = []
+        updated = []
         for name, stream_writer in self._run_writer.streams.items():
             stream = self._contents.streams[name]
             data_keys = stored_data_keys(stream)
@@ -422,12 +409,12 @@ class _LineWriter:
             if due or len(stream.external_rows) > self._keys_with_rows.get(name, 0):
                 self._register_files(stream_writer, stream, data_keys)
                 self._keys_with_rows[name] = len(stream.external_rows)
-                changed.append((stream_writer, data_keys))
+                updated.append((stream_writer, data_keys))
         self._send()
-        for stream_writer, data_keys in changed:
+        for stream_writer, data_keys in updated:
             stream_writer.send_arrays(data_keys)
         if due:
-            self._updated = time.monotonic()
+            self._updated_monotonic = time.monotonic()
             self._nodes_not_updated = False
 
     def close(self) -> None:
@@ -452,20 +439,19 @@ class _LineWriter:
         if self._count in self._contents.left_out:
             return
         if name == "descriptor":
-            self._descriptors.setdefault(doc["name"], []).append(doc)
+            self._waiting_descriptors.setdefault(doc["name"], []).append(doc)
             if doc["name"] in self._revisions:
                 self._queue_descriptors(self._contents.streams[doc["name"]])
         elif name == "event":
             stream = self._contents.stream_of.get(doc["descriptor"])
             if stream is not None:
                 self._queue_descriptors(stream)
-                for event in self._order[stream.name](self._count, doc):
+                for event in self._sorters[stream.name](self._count, doc):
                     self._run_writer.streams[stream.name].add_event(as_row(stream, event))
         elif name == "stream_datum":
             stream = self._contents.stream_of.get(doc["descriptor"])
-            # Its rows are in `contents` (`Stream.external_rows`); `_register_files` makes the nodes
-            # of their files. The node of a stream with events is queued at its first
-            # event, which gives the types of its columns.
+            # The node of a stream with events is queued at its first event, which gives the types
+            # of its columns
             if stream is not None and not stream.internal:
                 self._queue_descriptors(stream)
 
@@ -494,7 +480,7 @@ class _LineWriter:
             stream = self._contents.streams[name]
             if node in stream.external_rows:
                 self._contents.unreadable[f"{name}/{node}"] = reason
-            else:  # the table of the columns of a file
+            else:  # the table of the scalar columns of a file
                 without_table.add(name)
         if without_table:
             log.info("tiled has no adapter for %s; each column is an array", MIMETYPE)
@@ -506,11 +492,11 @@ class _LineWriter:
             self._send()
 
     def _queue_descriptors(self, stream: Stream) -> None:
-        """Queue the new descriptors of a stream whose types are known; the first makes its node."""
+        """Queue the new descriptors of a stream with known types; its first makes the node."""
         if stream.name not in self._revisions:
             self._revisions[stream.name] = stream.revision
-            self._order[stream.name] = SequenceSorter(stream)
-        for doc in self._descriptors.pop(stream.name, []):
+            self._sorters[stream.name] = SequenceSorter(stream)
+        for doc in self._waiting_descriptors.pop(stream.name, []):
             self._run_writer.descriptor(doc | {"data_keys": stored_data_keys(stream)})
 
 
@@ -518,6 +504,7 @@ def _mark_unwritable(catalog: Catalog, contents: JournalContents, reason: str) -
     """Close a run that cannot be written, with the reason in its notes."""
     if contents.start is None or "uid" not in contents.start:
         return
+    # Its specs and access tags may be the reason
     start = {key: value for key, value in contents.start.items() if not key.startswith("tiled_")}
     try:
         run_writer = RunWriter(catalog, start)

@@ -88,7 +88,7 @@ class DocumentNormalizer:
     def _emit(self, name: str, doc: dict[str, Any]) -> None:
         if name == "stream_resource":
             key = doc["data_key"]
-            doc = doc | {"data_key": self._external.get(key, node_name(key))}
+            doc = doc | {"data_key": self._external.get(key, key_name(key))}
         if name != "descriptor":
             self._out.append((str(getattr(name, "name", name)), copy.deepcopy(doc)))
 
@@ -125,7 +125,7 @@ class DocumentNormalizer:
         self._note_if_changed(doc["name"], wanted, stream, doc["name"])
         # Servers do not tell columns apart whose names differ in case alone.
         names = self._keys.setdefault(stream, _StoredNames(str.lower))
-        fitting = {k: node_name(k) if "external" in v else column_name(k) for k, v in keys.items()}
+        fitting = {k: key_name(k) if "external" in v else column_name(k) for k, v in keys.items()}
         # Keys that can be stored as they are keep their names.
         for key in sorted(keys, key=lambda key: fitting[key] != key):
             stored = names.store(key, fitting[key])
@@ -150,7 +150,7 @@ class DocumentNormalizer:
 
     def _note_if_changed(self, name: str, wanted: str, stored: str, what: str) -> None:
         if stored != _NOT_IN_ADDRESSES.sub("_", name):
-            # `wanted` is what `column_name` made of a name that no column can have
+            # `wanted` is what was made of a name that no column can have
             no_column = stored == wanted != node_name(name)
             why = "no column can have its name" if no_column else "its name is taken"
             self._out.append(("note", {"text": f"{what}: stored as {stored}: {why}"}))
@@ -182,13 +182,19 @@ def node_name(name: str) -> str:
     return f"{name}_" if name.lower() in (*RESERVED, ".", "..") else name
 
 
+def key_name(name: str) -> str:
+    """Return the name of a data key: ``ts_`` begins names of columns of time stamps only."""
+    name = node_name(name)
+    return f"x{name}" if name.lower().startswith("ts_") else name
+
+
 def column_name(name: str) -> str:
     """Return the name of a data key of events as a column of a table may have it.
 
     It begins with a letter and has at most `COLUMN_BYTES` bytes; the end of a longer one is
     replaced by a checksum. Characters with a meaning in SQL become underscores.
     """
-    column = _NOT_IN_SQL.sub("_", node_name(name))
+    column = key_name(_NOT_IN_SQL.sub("_", name))
     if not re.match("[a-zA-Z]", column):
         column = f"x{column}"
     return column if len(_utf8(column)) <= COLUMN_BYTES else _shortened(column, column)

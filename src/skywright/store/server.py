@@ -163,6 +163,15 @@ def _is_catalog(database: sqlite3.Connection) -> bool:
     )
 
 
+def with_targets(directories: Sequence[Path]) -> list[Path]:
+    """Return directories by the paths that are given, and by those without symbolic links.
+
+    Documents may refer to a file by either, and tiled compares paths as text.
+    """
+    given = [path.expanduser().absolute() for path in directories]
+    return list(dict.fromkeys(each for path in given for each in (path, path.resolve())))
+
+
 def _check_directories(readable: Sequence[Path]) -> None:
     for path in readable:
         if not path.is_dir() or not os.access(path, os.R_OK | os.X_OK):
@@ -229,7 +238,7 @@ def serve(directory: Path, host: str, port: int, readable: Sequence[Path] = ()) 
     ConfigError
         When a directory cannot be read through the server.
     """
-    readable = [path.expanduser().resolve() for path in readable]
+    readable = with_targets(readable)
     _check_directories(readable)
     make_catalog(directory)
     remember_dependencies()

@@ -36,24 +36,24 @@ from skywright.errors import DataError
 from skywright.store.run_nodes import Catalog, QueuedNode, RunNodes
 
 JSON_INTEGERS = range(1 - 2**53, 2**53)
-"""Integers that every JSON reader keeps."""
+"""Integers that a JSON reader with 64-bit floats reads exactly."""
 UNREADABLE_FILES = "unreadable_files"
 """Metadata key of a run: ``stream/data key`` whose files tiled cannot read, with the reason."""
 SQL_TABLE = "application/x-tiled-sql-table"
 """Mimetype of tiled's tables to which rows can be appended."""
 INTERNAL = "internal"
-"""Name of the table of events, unless a data key has this name."""
+"""Name of the table of events; it gets a suffix if a data key has this name."""
 NOTES_MAX = 100
 """Maximum number of notes of a run; every client that lists runs transfers them."""
 TABLE_COLUMNS_MAX = 1024
-"""Columns of a table; DuckDB and PostgreSQL take little more."""
+"""Maximum number of columns of a table; PostgreSQL takes 1600."""
 
 
 def storable(value: Any) -> Any:
     """Return metadata that tiled takes; integers beyond 53 bits become their text.
 
-    NaN and infinity are not turned into text, although tiled stores null for them: the schemas of
-    documents require numbers there, for example in the limits of a data key.
+    NaN and infinity are left to tiled, which stores null. Text would violate the schemas of
+    documents, for example in the limits of a data key.
     """
     if isinstance(value, Mapping):
         return {str(key): storable(item) for key, item in value.items()}
@@ -65,14 +65,14 @@ def storable(value: Any) -> Any:
 
 
 class RunWriter:
-    """Write one run. What is written is queued, and sent together (`send`).
+    """Writes one run: queues its nodes and rows, and sends them together (`send`).
 
     Parameters
     ----------
     catalog
         The server.
     start
-        The start document.
+        The start document; its ``tiled_specs`` and ``tiled_access_tags`` are used, not stored.
     """
 
     def __init__(self, catalog: Catalog, start: Mapping[str, Any]) -> None:
@@ -112,7 +112,7 @@ class RunWriter:
         Returns
         -------
         dict
-            For each file that the server cannot read: stream and name of the node, and the reason.
+            Why the server cannot read a file, by stream and name of the node.
 
         Raises
         ------
@@ -144,7 +144,7 @@ class RunWriter:
         notes
             Sentences for people.
         unreadable
-            By ``stream/data key``, why tiled cannot read its files. It is stored as
+            Why tiled cannot read the files, by ``stream/data key``. It is stored as
             `UNREADABLE_FILES`, and as notes.
         """
         metadata = {"stop": storable(doc)}
@@ -163,7 +163,7 @@ class RunWriter:
 
 
 class StreamWriter:
-    """Write one stream: its events, and the nodes of its files.
+    """Writes one stream: its events, and the nodes of its files.
 
     Parameters
     ----------
@@ -179,60 +179,55 @@ class StreamWriter:
         self._known: set[str] = set()
         """Names of the tables and arrays that are queued or written."""
         self._rows: list[dict[str, Any]] = []
-        self._arrays: dict[str, list[Any]] = {}
-        self._axes: dict[tuple[int, int], str] = {}
-        self._sources: dict[str, DataSource] = {}
-        self._updates: list[dict[str, Any]] = []
-        self._changed = False
+        self._arrays: dict[str, list[Any]] = {}  # by data key, one value for each event
+        self._axes: dict[tuple[int, int], str] = {}  # names; the key is made in `_dims`
+        self._sources: dict[str, DataSource] = {}  # by name of the node
+        self._updates: list[dict[str, Any]] = []  # configurations of all later descriptors
+        self._has_new_update = False
 
     def configure(self, doc: Mapping[str, Any]) -> None:
         """Queue the configuration of a later descriptor; `send_configuration` sends it."""
         self._updates.append({k: doc[k] for k in ("uid", "time", "configuration") if doc.get(k)})
-        self._changed = True
+        self._has_new_update = True
 
     def send_configuration(self) -> None:
-        """Store the queued configuration; the stream's node exists."""
-        if self._changed:
+        """Store the queued configurations. The stream's node exists."""
+        if self._has_new_update:
             stream = self._nodes.client(self.path)
             stream.update_metadata({"_config_updates": self._updates}, drop_revision=True)
-            self._changed = False
+            self._has_new_update = False
 
     def add_event(self, row: Mapping[str, Any]) -> None:
-        """Add one event, as `rows.as_row` makes it; `queue_events` queues it."""
+        """Add one event, a row of `rows.as_row`; `queue_events` queues it."""
         times = {f"ts_{key}": stamp for key, stamp in row["timestamps"].items()}
-        # The values come last: a data key may have the name of a timestamp column, ts_x.
         self._rows.append({"seq_num": row["seq_num"], "time": row["time"], **times, **row["data"]})
 
     def queue_events(self, data_keys: Mapping[str, Any]) -> None:
-        """Queue the scalars of the events as rows of a table. The first call creates the table.
+        """Queue the scalars of the events as rows of a table; keep the arrays for `send_arrays`.
 
         Parameters
         ----------
         data_keys
-            As they are stored: types and shapes that hold for all events so far.
+            Data keys as `rows.stored_data_keys` returns them.
         """
         rows, self._rows = self._rows, []
         if not rows:
             return
         for key, data_key in data_keys.items():
             if data_key["dtype"] == "array" and "external" not in data_key:
-                # In a table small arrays lose their shape or element type.
+                # In a table small arrays lose their shape or element type
                 self._arrays.setdefault(key, []).extend(row.pop(key) for row in rows)
         table = pyarrow.Table.from_pylist(rows)
         table = table.cast(pyarrow.schema([_null_as_text(field) for field in table.schema]))
-        # Drop a timestamp column whose name differs from a data key only in upper and lower case
-        # (ts_x, Ts_x): it cannot be stored.
-        keys = {key.lower() for key in table.column_names if key in data_keys}
-        times = [c for c in table.column_names if c not in data_keys and c.lower() in keys]
-        table = table.drop_columns(times)
-        name = INTERNAL if INTERNAL not in data_keys else f"{INTERNAL}_events"
         if table.num_columns <= TABLE_COLUMNS_MAX:
-            self._queue_table(name, table, data_keys)
+            self._queue_table(INTERNAL, table, data_keys)
             return
         for number, part in enumerate(split_table(table, TABLE_COLUMNS_MAX)):
-            self._queue_table(f"{name}_{number}", part, data_keys)
+            self._queue_table(f"{INTERNAL}_{number}", part, data_keys)
 
     def _queue_table(self, name: str, table: pyarrow.Table, data_keys: Mapping[str, Any]) -> None:
+        while name in data_keys:
+            name += "_events"
         path = (*self.path, name)
         if name in self._known:
             self._nodes.queue_rows(path, table)
@@ -249,10 +244,7 @@ class StreamWriter:
         )
 
     def send_arrays(self, data_keys: Mapping[str, Any]) -> None:
-        """Append the arrays of the events sent, a request for each data key.
-
-        The stream's node exists.
-        """
+        """Append the arrays of queued events: a request per data key. The stream's node exists."""
         waiting, self._arrays = self._arrays, {}
         for key, values in waiting.items():
             array = np.array(values, dtype=data_keys[key]["dtype_numpy"])
@@ -269,16 +261,17 @@ class StreamWriter:
             )
 
     def _dims(self, lengths: tuple[int, ...]) -> tuple[str, ...]:
-        """Return dimension names.
+        """Return the names of the axis of events and of further axes with these lengths.
 
         xarray requires equal lengths for equal names, and different names within one array.
         """
+        # Length, and number of earlier axes with this length
         axes = [(n, lengths[:axis].count(n)) for axis, n in enumerate(lengths)]
         names = (self._axes.setdefault(axis, f"dim_int_{len(self._axes) + 1}") for axis in axes)
         return ("time", *names)
 
     def register(self, name: str, source: DataSource) -> None:
-        """Queue the node `name`, or update it. Does nothing if it is unchanged."""
+        """Queue the node `name` of a file, or its new data source; nothing if it is unchanged."""
         old = self._sources.get(name)
         if old == source:
             return
@@ -295,7 +288,7 @@ class StreamWriter:
         Raises
         ------
         DataError
-            If it is a table of events, which the run cannot do without.
+            If the node is a table of events, which the run must have.
         """
         if self._sources.pop(name, None) is None:
             raise DataError(f"{self.path[1]}/{name}: tiled refuses it: {reason}")

@@ -26,7 +26,9 @@ from skywright.instruments.panoseti.live.config import (
 )
 from skywright.instruments.panoseti.live.hp_io import HpIo
 from skywright.instruments.panoseti.live.server import DaqDataServer
+from skywright.instruments.panoseti.live.service import DaqDataService
 from skywright.instruments.panoseti.pff import PffFile
+from skywright.wire.daqdata import daq_data_pb2 as pb
 from skywright.wire.daqdata.encode import decode
 from skywright.wire.daqdata.methods import Stub
 
@@ -440,3 +442,44 @@ def test_forced_inits_leak_nothing(process, data_dir, tmp_path, times, is_timed)
     assert not is_timed or float(slowest) < 0.3
     assert after[0] <= before[0] + 3
     assert after[1] <= before[1] + 2
+
+
+def test_a_call_that_ends_while_the_source_is_started_restores_the_former_one(
+    tmp_path, monkeypatch
+):
+    directories = [tmp_path / name for name in ("former", "new")]
+    for directory in directories:
+        directory.mkdir()
+    former, new = (
+        HpIoConfig(data_dir=str(each), update_interval_seconds=0.5) for each in directories
+    )
+    health = []
+    monkeypatch.setattr(service, "is_active", lambda directory: True)
+
+    async def set_health(serving):
+        health.append(serving)
+
+    async def end_while_it_starts():
+        made = DaqDataService(ServerConfig(), set_health)
+        await made.hp_io.start(former)
+        start, starting = made.hp_io._start, asyncio.Event()
+
+        async def start_slowly(config):
+            if config == new:
+                starting.set()
+                await asyncio.Event().wait()
+            await start(config)
+
+        monkeypatch.setattr(made.hp_io, "_start", start_slowly)
+        request = pb.InitHpIoRequest(data_dir=new.data_dir, update_interval_seconds=0.5)
+        call = asyncio.create_task(made.init_hp_io(request, None))
+        await starting.wait()
+        call.cancel()  # as a deadline does
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        state = made.hp_io.config, made.hp_io.valid, made._no_init.is_set()
+        await made.stop()
+        return state
+
+    assert asyncio.run(end_while_it_starts()) == (former, True, True)
+    assert health == [True]

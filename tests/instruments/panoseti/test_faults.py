@@ -326,6 +326,19 @@ def open_files(directory):
     return [path for path in found if path.is_relative_to(directory)]
 
 
+def test_a_file_beside_the_runs_does_not_hide_those_of_the_newest_run(tmp_path):
+    data_dir, frames = tmp_path / "data", made_frames("img16", 4)
+    run = run_directory(data_dir, 9)
+    append(data_dir / file_name("img16", 9, 7), frames, 0, 1)  # somebody's copy
+    append(run / file_name("img16", 9), frames, 1, 2)
+    with served_here(tmp_path, data_dir) as server:
+        call = server.stream()
+        np.testing.assert_array_equal(decode(next(call)).image, frames.image[1])
+        append(run / file_name("img16", 9), frames, 2, 3)
+        np.testing.assert_array_equal(decode(next(call)).image, frames.image[2])
+        call.cancel()
+
+
 def test_files_that_were_rolled_over_are_closed_and_opened_when_they_grow(tmp_path, tracked):
     data_dir, tracker = tracked
     run = run_directory(data_dir)
@@ -341,8 +354,31 @@ def test_files_that_were_rolled_over_are_closed_and_opened_when_they_grow(tmp_pa
     append(run / file_name("img16", 1, 60), frames, 62, 66)
     until_rows(tracker, 66)
     tracker.stop_recording()
+    until(lambda: open_files(data_dir) == [], 60, "no file is open")
     assert rows_of(tmp_path)[59:] == [(59, 0), (7, 1), (7, 2), (60, 0), (60, 1), (60, 2), (60, 3)]
     assert tracker.source.lost == {}
+
+
+def test_a_source_that_is_stopped_holds_no_file_and_goes_on_where_it_was(tmp_path):
+    """Disk space of a run that is deleted after its recording is free at once."""
+    path = run_directory(tmp_path) / file_name("img16")
+    frames = made_frames("img16", 10)
+    append(path, frames, 0, 6)
+    source, numbers = RunDirectorySource(tmp_path), []
+
+    def deliver(block):
+        numbers.extend(block.frames.number.tolist())
+
+    source.start(deliver, lambda message: None)
+    until(lambda: len(numbers) == 6, 60, "the first frames came")
+    source.stop()
+    assert open_files(tmp_path) == []
+    append(path, frames, 6, 10)
+    source.start(deliver, lambda message: None)
+    until(lambda: len(numbers) >= 10, 60, "the others came")
+    source.close()
+    assert numbers == list(range(10))
+    assert source.lost == {}
 
 
 def test_too_many_open_files_are_said_and_lose_nothing(tmp_path, tracked, monkeypatch):

@@ -192,6 +192,15 @@ def test_a_frame_waits_for_its_packets_and_is_then_written_without_them():
     assert rest.present[0].tolist() == [True, True, False, True]
 
 
+def test_a_computer_clock_that_is_set_back_delays_no_frames():
+    grouper = FrameGrouper(PRODUCTS["img16"])
+    packets = packets_of("img16", 3)
+    now, back = START_S * NS, 1024 * NS  # the boards have the same seconds then
+    assert len(grouper.add(packets[:3], np.full(3, now), now)) == 0  # the fourth never comes
+    found = grouper.add(packets[4:], np.full(8, now - back), now - back)
+    assert found.flags.tolist() == [Flag.MISSING_QUABO, 0, 0]
+
+
 def test_packets_over_udp_are_frames_of_a_tracked_run(tmp_path):
     # A packet that this process sends late is not lost: frames wait for it.
     runs = ReceivedRuns(tmp_path / "data", "127.0.0.1", 0, hold_s=600.0)

@@ -264,8 +264,15 @@ def indented(boards):
     return json.dumps(boards, indent=4)
 
 
+def with_others(boards):
+    """With numbers of the same names that are of none of the four boards."""
+    other = {"pkt_num": 1, "pkt_tai": 2, "pkt_nsec": 3, "tv_sec": 4, "tv_usec": 5}
+    inner = {name: {**board, "before": other} for name, board in boards.items()}
+    return json.dumps({**inner, "quabo_9": other, "quabo_10": other, **other})
+
+
 @pytest.mark.parametrize("product", ["img8", "img16", "ph1024"])
-@pytest.mark.parametrize("header", [compact, one_line, indented])
+@pytest.mark.parametrize("header", [compact, one_line, indented, with_others])
 def test_whole_modules_by_other_writers_are_read(header, product, tmp_path):
     frames = made_frames(product, 12)
     frames.numbers[3, 2] = 0  # a lost packet
@@ -295,6 +302,16 @@ def test_whole_modules_by_other_writers_are_read(header, product, tmp_path):
         (b"{" * 5000, "no end of a PFF header"),
         (b'{ "quabo_num": 0}\n\n*' + bytes(512), "pkt_num must be a whole number"),
         (b"{ not json }\n\n*" + bytes(512), "not JSON"),
+        (
+            b'{"tv_sec":1,"tv_usec":1,"pkt_tai":1,"pkt_nsec":1,"pkt_num":true,"quabo_num":0}\n\n*'
+            + bytes(512),
+            "written as such",
+        ),
+        (
+            b'{"a":"}}","tv_sec":1,"tv_usec":1,"pkt_tai":1,"pkt_nsec":1,"pkt_num":1,"quabo_num":0}'
+            b"\n\n*" + bytes(512),
+            "written as such",
+        ),
         (b'{"a":' + b"[" * 3000 + b"\n\n*" + bytes(512), "not JSON"),
     ],
 )

@@ -34,6 +34,14 @@ def test_a_rate_is_that_of_the_frames_times_and_ends_with_the_stream(tmp_path):
     assert received.rate_hz == 0.0
 
 
+def test_a_rate_goes_on_when_the_computer_clock_is_set_back(tmp_path):
+    received, frames = ReceivedFrames(), made_frames("img16", 3000)
+    frames.time_ns[:500] += 600 * 10**9
+    for first in range(0, 3000, 500):
+        received.add(block(tmp_path, frames[first : first + 500]))
+    assert received.rate_hz == pytest.approx(1000.0)
+
+
 def test_packets_are_counted_over_blocks_and_anew_in_the_next_run(tmp_path):
     received, frames = ReceivedFrames(), made_frames("img16", 100)
     received.add(block(tmp_path, frames[:50]))

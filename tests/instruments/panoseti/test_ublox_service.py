@@ -11,6 +11,7 @@ import pytest
 from google.protobuf.json_format import MessageToDict
 from pyubx2 import UBX_CONFIG_DATABASE, UBXReader
 
+from skywright.instruments.panoseti.ublox import service
 from skywright.instruments.panoseti.ublox.config import Position, position_registers
 from skywright.instruments.panoseti.ublox.pulses import PulseErrors
 from skywright.instruments.panoseti.ublox.service import UbloxService
@@ -220,6 +221,72 @@ def test_the_newest_messages_come_first(stub):
         again.cancel()
     finally:
         twin.close()
+
+
+def test_messages_of_a_receiver_that_is_closed_are_forgotten():
+    """A message may come while the receiver is being closed; the next one is another receiver."""
+
+    class Receiver:
+        device, failed = "/dev/ttyACM0", ""
+
+        def listen(self, listener, on_failure):
+            self.listener = listener
+
+        def close(self):
+            self.listener(("TIM-TP", SimpleNamespace(qErrInvalid=1), b""))
+
+    async def take_another():
+        service, first, second = UbloxService(), Receiver(), Receiver()
+        await service._listen(first, 9600)
+        await service.stop()
+        await service._listen(second, 9600)
+        return dict(service._newest)
+
+    assert asyncio.run(take_another()) == {}
+
+
+def test_a_call_that_ends_while_the_device_is_opened_leaves_it_closed(monkeypatch):
+    """The receiver that worked before is read again."""
+    opening, go = threading.Event(), threading.Event()
+    opened = []
+
+    class Receiver:
+        failed = ""
+
+        def __init__(self, device, baud):
+            self.device, self.closed = device, False
+            opened.append(self)
+            if device == "/dev/new":
+                opening.set()
+                go.wait(30)
+
+        def listen(self, listener, on_failure):
+            """Send nothing."""
+
+        def close(self):
+            self.closed = True
+
+    monkeypatch.setattr(service, "Receiver", Receiver)
+    monkeypatch.setattr(service, "check_device", lambda device: None)
+
+    async def take():
+        made = UbloxService()
+        await made._listen(Receiver("/dev/old", 9600), 9600)
+        request = pb.InitF9tRequest()
+        request.f9t_config.update({"device": "/dev/new", "f9t_uid": UID})
+        call = asyncio.create_task(made.init_f9t(request, None))
+        await asyncio.to_thread(opening.wait, 30)
+        call.cancel()  # as a deadline does
+        go.set()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        return made._receiver
+
+    receiver = asyncio.run(take())
+    assert [(each.device, each.closed) for each in opened] == [
+        ("/dev/old", True), ("/dev/new", True), ("/dev/old", False),
+    ]  # fmt: skip
+    assert receiver is opened[-1]
 
 
 def test_capture_before_init_is_a_failed_precondition(stub):

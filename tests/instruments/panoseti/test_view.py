@@ -3,6 +3,7 @@ import json
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import matplotlib.image
@@ -17,7 +18,7 @@ from skywright.errors import ConfigError, HardwareError
 from skywright.instruments.panoseti.live import client
 from skywright.instruments.panoseti.live.client import ping, services, stream
 from skywright.instruments.panoseti.live.show import show
-from skywright.instruments.panoseti.live.views import Preview, Speed
+from skywright.instruments.panoseti.live.views import Preview, Speed, View
 from skywright.instruments.panoseti.pff_writer import encode_frames
 
 TUTORIAL = Path(__file__).parents[3] / "docs" / "tutorials" / "first-live-view.md"
@@ -198,6 +199,42 @@ def test_options_of_serve_that_cannot_be_are_refused(options, text):
     refused = CliRunner().invoke(app, ["panoseti", "serve", *options])
     assert refused.exit_code == 2
     assert text in refused.stderr
+
+
+class HeldView(View):
+    """Its first picture is drawn until `release` is set."""
+
+    def __init__(self):
+        self.begun, self.release = threading.Event(), threading.Event()
+        self.drawing = self.most = 0
+
+    def update(self, image):
+        """Take nothing."""
+
+    def draw(self, figure):
+        self.drawing += 1
+        self.most = max(self.most, self.drawing)
+        if not self.begun.is_set():
+            self.begun.set()
+            self.release.wait(30)
+        self.drawing -= 1
+
+
+def test_a_stream_that_ends_while_a_picture_is_drawn(tmp_path, monkeypatch):
+    """The last picture is drawn after it: both are written to one file."""
+    from skywright.instruments.panoseti.live import show as module
+
+    view = HeldView()
+
+    async def images(*arguments, **options):
+        yield None
+        await asyncio.to_thread(view.begun.wait, 30)
+        asyncio.get_running_loop().call_soon(view.release.set)
+
+    monkeypatch.setattr(module, "stream", images)
+    asyncio.run(show({"held": view}, png=tmp_path, period_s=0.001))
+    assert view.most == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["held.png"]
 
 
 def test_speed_counts_images(server):

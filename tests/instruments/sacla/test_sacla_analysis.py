@@ -16,11 +16,13 @@ from skywright.instruments.sacla import pixels
 from skywright.instruments.sacla.moments import Moments
 from skywright.instruments.sacla.regions import (
     Region,
+    format_region,
     make_mask,
     parse_region,
     pixel_spans,
     polygon_mask,
 )
+from skywright.instruments.sacla.report import format_bins, parse_bins
 from skywright.instruments.sacla.shot_curves import ShotCurves, find_bins, parse_hits
 from skywright.instruments.sacla.shot_images import ShotImages
 from skywright.instruments.sacla.tile import PixelRules, Tile, TileRegions
@@ -367,3 +369,17 @@ def test_any_text_is_a_finite_number_or_missing(text):
 def test_a_bad_region_is_named(text):
     with pytest.raises(ConfigError, match="ROI"):
         parse_region(text)
+
+
+@given(st.lists(st.tuples(st.floats(-1e5, 1e5), st.floats(-1e5, 1e5)), min_size=3, max_size=5))
+def test_a_region_is_read_as_it_was_written(points):
+    region = Region("a", "D", tuple(points))
+    assert parse_region(format_region(region)) == region
+    assert format_region(parse_region("a:D:1,-2;40.5,60;0,8191")) == "a:D:1,-2;40.5,60;0,8191"
+
+
+@pytest.mark.parametrize("text", ["-2:3:40", "-1.23456789:1e-7:7", "0.1:123456.75:3"])
+def test_bins_are_read_as_they_were_written(text):
+    edges = parse_bins(text)
+    assert parse_bins(format_bins(edges)).tobytes() == edges.tobytes()
+    assert format_bins(parse_bins("-2:3:40")) == "-2:3:40"

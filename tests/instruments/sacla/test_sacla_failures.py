@@ -29,7 +29,7 @@ from skywright.instruments.sacla.layouts import (
     ShotsLayout,
     detector_counts,
 )
-from skywright.instruments.sacla.live import make_ring
+from skywright.instruments.sacla.live import LiveShots, make_ring
 from skywright.instruments.sacla.owner import ShotOwner
 from skywright.instruments.sacla.pipeline import ShotPipeline
 from skywright.instruments.sacla.process_workers import ProcessWorkers
@@ -334,6 +334,19 @@ def test_workers_end_and_memory_is_freed_also_if_the_source_does_not_stop() -> N
     assert not any(worker.process.is_alive() for worker in workers._processes)
     with pytest.raises(FileNotFoundError):
         SharedMemory(memory)
+
+
+def test_a_live_analysis_that_fails_stops_its_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(pipeline: ShotPipeline) -> None:
+        raise HardwareError("analysis worker: no memory")
+
+    monkeypatch.setattr(ShotPipeline, "poll", fail)
+    source = HandShots(run_info())
+    analysis = LiveShots(source, [ON_D], EDGES, submit=lambda *_: None)
+    with pytest.raises(HardwareError, match="no memory"):
+        analysis.run()
+    assert not source.is_running  # else its shots would start workers again after `close`
+    analysis.close()
 
 
 def test_frames_of_a_whole_block_that_cannot_be_placed_hold_up_no_image() -> None:

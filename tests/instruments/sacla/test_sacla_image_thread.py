@@ -93,3 +93,34 @@ def test_a_detector_that_does_not_say_what_it_is_in_a_run_is_reported(monkeypatc
     thread._answer()
     assert not thread.ask(3)
     assert (thread.answered, reports[1:]) == (2, [f"{A}: olpy: -10101 it is away; trying again"])
+
+
+def test_a_detector_that_goes_away_while_its_newest_tag_is_asked_for_is_tried_again():
+    class StorageReader:
+        def __init__(self, detector):
+            pass
+
+        def collect(self, buffer, wanted):
+            if answers:
+                raise RuntimeError(answers.pop(0))
+            return wanted if wanted > 0 else 1000
+
+    answers = []
+    image = np.ones((3, 4), np.float32)
+    buffer = SimpleNamespace(read_det_data=lambda _: image, read_det_info=lambda _: {})
+    olpy = SimpleNamespace(StorageReader=StorageReader, StorageBuffer=lambda _: buffer)
+    shot_rules = ShotRules(0.05, 0.5, 6.666e-3, 100.0, 2.4431e-3, 500.0)
+    pixel_rules = PixelRules(10_000.0, 3.65, 1000.0, 2.0, 1.5, 1.0)
+    info = RunInfo(RUN, HIGHTAG, TagGrid(1000, STEP, None), {}, shot_rules, pixel_rules)
+    stopping, lost, reports = threading.Event(), Counters(), []
+    run = OnlineRun(info, [A], 1100, 10**6, stopping)
+    settings, troubles = online(wait_tags=60, check_s=1e-9), Troubles(reports.append)
+    thread = ImageThread(OnlineApi(None, olpy), A, settings, OnlineRuns(), lost, troubles, stopping)
+    thread.connect()
+    answers[:] = ["tag 1000 is not there yet", "-10101: it is away"]
+    # The accelerator is so far ahead that its newest tag is asked for twice
+    assert thread._read(run, 1000) == 1000
+    assert not thread.is_connected
+    assert reports == [f"{A}: -10101: it is away; trying again"]
+    assert thread._read(run, 1000) == 1002
+    assert lost.as_dict() == {}

@@ -80,6 +80,13 @@ def test_autocorrelation_is_that_of_plain_loops(seed, rows, columns, missing):
                 assert np.isnan(value)
 
 
+@pytest.mark.parametrize("value", [0.0, 0.1, 1234.567])
+def test_pixels_that_are_all_equal_have_no_autocorrelation(value):
+    image = np.full((31, 40), value)
+    image[3, 5] = np.nan
+    assert np.isnan(autocorrelation(image)).all()
+
+
 def test_histograms_count_every_finite_pixel_once():
     rng = np.random.default_rng(1)
     image = rng.normal(1, 2, (40, 50))

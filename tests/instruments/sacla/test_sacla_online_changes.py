@@ -8,7 +8,7 @@ import pytest
 from facility_double import LIMIT_S, STEP, A, B, Reading, online
 from support.waiting import until
 
-from skywright.instruments.sacla.sources import sacla
+from skywright.instruments.sacla.sources import online_database, sacla
 from skywright.instruments.sacla.sources.online_api import OnlineApi
 
 
@@ -271,3 +271,43 @@ def test_shots_of_a_run_that_is_found_too_late_are_counted(facility):
         facility.newest += 10 * STEP
         reading.until(lambda r: len(images(r, 2, A)) == len(images(r, 2, B)) == 10)
     assert reading.source.lost_by_channel[A] == reading.source.lost_by_channel[B] == {"gone": 400}
+
+
+@pytest.mark.parametrize(("failures", "limit_s"), [(1, LIMIT_S), (10**6, 0.05)])
+def test_a_last_tag_that_the_database_does_not_give_at_once_is_asked_for_again(
+    facility, monkeypatch, failures, limit_s
+):
+    database, asked = facility.modules.dbpy, []
+    end_of = database.read_end_tagnumber
+
+    def fail_first(beamline, run):
+        asked.append(run)
+        if len(asked) <= failures:
+            raise RuntimeError("not written yet")
+        return end_of(beamline, run)
+
+    database.read_end_tagnumber = fail_first
+    monkeypatch.setattr(online_database, "END_S", limit_s)
+    with Reading(online(detectors=(A, B))) as reading:
+        reading.until(lambda r: len(images(r, 1, A)) == len(images(r, 1, B)) == 11)
+        facility.begin_run(30)
+        reading.until(lambda r: len(images(r, 2, A)) == len(images(r, 2, B)) == 30)
+        reports = list(reading.reports)
+    unknown = [text for text in reports if "its last tag is not known (not written yet)" in text]
+    if failures == 1:
+        assert len(images(reading, 1, A)) == 11  # no shot of the next run
+        assert reports == ["run 2 follows run 1"]
+    else:
+        assert len(unknown) == 1
+
+
+def test_a_database_that_has_no_newest_tag_yet_does_not_end_the_source(facility):
+    database = facility.modules.dbpy
+    newest_of = database.read_tagnumber_newest
+    with Reading(online(detectors=(A, B))) as reading:
+        reading.until(lambda r: len(images(r, 1, A)) == len(images(r, 1, B)) == 11)
+        database.read_tagnumber_newest = lambda _: (None, None)
+        reading.until(lambda r: any(text.startswith("reference") for text in r.reports))
+        database.read_tagnumber_newest = newest_of
+        facility.newest += 10 * STEP
+        reading.until(lambda r: len(images(r, 1, A)) == len(images(r, 1, B)) == 21)

@@ -173,12 +173,20 @@ def test_the_next_run_follows_with_its_own_tags(source: HandShots, owner: ShotOw
 def test_a_run_with_other_detectors_has_its_own_images(
     source: HandShots, owner: ShotOwner, tmp_path: Path
 ) -> None:
+    files_begin, in_files = owner.source.run_begins, []
+
+    def begin_run() -> None:
+        in_files.append(owner.source.measuring)  # what the files of the run say
+        files_begin()
+
+    owner.source.run_begins = begin_run
     source.shot(0)
-    source.info = run_info(8, 202302, ("D", "E"))
+    source.info = run_info(8, 202302, ("D", "E", "F"))
     for number in range(3):
         source.shot(number)
     until(lambda: items(owner) == 4, 60, "the shots of both runs")
-    assert list(owner.shapes) == ["D", "E"]
+    assert list(owner.shapes) == ["D", "E", "F"]
+    assert in_files == [owner.source.measuring]  # more tiles have longer blocks of tags
     path = tmp_path / "shots.h5"
     assert owner.start_recording(path) == ""
     for number in range(3, 6):
@@ -504,6 +512,28 @@ def test_a_new_run_opens_new_files_and_its_tags_may_begin_anew(
     assert shots == [2, 3]
     curves = owner.source.curves()
     assert int(curves["n_on"] + curves["n_off"]) == 3
+
+
+def test_a_recording_that_has_all_its_shots_keeps_its_images_when_tags_begin_anew(
+    source: HandShots, owner: ShotOwner, tmp_path: Path
+) -> None:
+    path = tmp_path / "shots.h5"
+    assert owner.start_recording(path, 3) == ""
+    for number in range(3):
+        source.shot(number)
+    source.info = replace(run_info(8), grid=TagGrid(10, 2))  # the same high tag
+    for number in range(2):
+        source.shot(number)
+    until(lambda: items(owner) == 5, 60, "the shots of both runs")
+    owner.stop_recording()
+    parts, counts = owner.progress()
+    assert [part.name for part in parts] == ["shots.h5"]
+    assert counts[0] == 3
+    images = beside(path, "images")
+    found = [column(images, f"{IMAGES}/{key}", IMAGE_NUMBER.path)[-1] for key in ON]
+    assert sum(found) == 3
+    mean = column(images, f"{IMAGES}/d1_mean", IMAGE_NUMBER.path)[-1]
+    np.testing.assert_allclose(mean, 101 * EV, rtol=1e-6)
 
 
 def test_a_count_of_shots_is_that_of_all_runs_and_an_empty_run_has_no_file(

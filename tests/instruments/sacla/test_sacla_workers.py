@@ -19,6 +19,7 @@ from support.waiting import until
 from skywright.errors import ConfigError, HardwareError
 from skywright.instruments.sacla import pipeline as pipelines
 from skywright.instruments.sacla import process_workers
+from skywright.instruments.sacla.analyzed_shot import RegionSet
 from skywright.instruments.sacla.frames import FileFrames, SharedFrames, StoredFrame
 from skywright.instruments.sacla.join import Record
 from skywright.instruments.sacla.live import LiveShots
@@ -28,9 +29,11 @@ from skywright.instruments.sacla.regions import Region, make_mask
 from skywright.instruments.sacla.replay import replay
 from skywright.instruments.sacla.replay_file import ReplayFile
 from skywright.instruments.sacla.report import make_report
+from skywright.instruments.sacla.shot_images import ShotImages
 from skywright.instruments.sacla.sources.sim import SimSource
+from skywright.instruments.sacla.tile import PixelRules, Tile
 from skywright.instruments.sacla.twin import Beamline, TwinSettings
-from skywright.instruments.sacla.workers import LocalWorker, ThreadWorkers, make_workers
+from skywright.instruments.sacla.workers import Chunk, LocalWorker, ThreadWorkers, make_workers
 
 REGION = Region("all", "MPCCD-A", ((-5, -5), (40, -5), (40, 50), (-5, 50)))
 EDGES = np.linspace(-2, 3, 7)
@@ -225,6 +228,31 @@ def test_a_chunk_that_kills_every_worker_is_given_up_and_counted(path, whole, mo
     assert len(left) == len(tags) - counts["shots_lost"]
     in_images = sum(int(pipeline.images["MPCCD-A"].result()[key]) for key in ("n_on", "n_off"))
     assert in_images == len(left)
+
+
+def test_a_block_of_which_nothing_is_left_to_do_again_ends():
+    shape = (4, 3)
+    tile, rules = Tile("D", 1.0, np.zeros(shape, bool)), PixelRules(10.0, 1.0, 0.0, 1.0, 1.0, 1.0)
+    frames = SharedFrames({"D": shape}, 1)
+    workers = ProcessWorkers(1, {"D": ShotImages(tile, rules)}, frames)
+    try:
+        place = frames.place(0, 0, "D", np.ones(shape, np.float32))
+        chunk = Chunk(np.array([5]), np.array([True]), {"D": [place]}, RegionSet())
+        workers.analyze((0, 0), 0, chunk)
+        (rows,) = workers.answers("all")
+        assert (rows.chunk, list(rows.rows)) == (0, ["D"])
+        frames.free(0)
+        frames.place(1, 0, "D", np.ones(shape, np.float32))  # the frame before is gone
+        pid = workers._processes[0].process.pid
+        os.kill(pid, signal.SIGSTOP)  # it dies before it passes on the images
+        found = workers.end_block((0, 0))
+        os.kill(pid, signal.SIGKILL)
+        found += workers.answers("all")
+    finally:
+        workers.close()
+        frames.unlink()
+    assert [answer.images_lost for answer in found] == [1, 0]
+    assert (found[1].block, found[1].parts) == ((0, 0), {})
 
 
 @pytest.mark.parametrize(("failures", "ends_well"), [(2, True), (1000, False)])

@@ -124,6 +124,60 @@ def test_offset_direction_and_set_renumber_positions(
     assert fresh(pv("sx.RBV")) == pytest.approx(2.5)
 
 
+def test_set_mode_never_moves_the_motor(pv: Callable[..., PV]) -> None:
+    put(pv("sz"), 0.5)
+    done = record(pv("sz.DMOV"))
+    put(pv("sz.SET"), 1)
+    put(pv("sz.DVAL"), 0.0)
+    assert pv("sz.SEVR").get(as_string=True) == "INVALID"
+    put(pv("sz.RVAL"), 0)
+    put(pv("sz.RLV"), 1.0)
+    assert (fresh(pv("sz.RBV")), fresh(pv("sz.DRBV"))) == (1.5, 0.5)
+    put(pv("sz.TWV"), 0.25)
+    put(pv("sz.TWF"), 1)
+    assert (fresh(pv("sz.RBV")), fresh(pv("sz.DRBV"))) == (1.75, 0.5)
+    put(pv("sz.SET"), 0)
+    put(pv("sz.OFF"), 0.0)
+    put(pv("sz"), 0.0)
+    until(lambda: [value for _, value in done] == [0, 1])  # of the last put only
+
+
+def test_move_is_for_one_move(pv: Callable[..., PV]) -> None:
+    put(pv("sz.SPMG"), "Move")
+    put(pv("sz"), 0.25)
+    assert (fresh(pv("sz.RBV")), pv("sz.SPMG").get(as_string=True)) == (0.25, "Pause")
+    put(pv("sz"), 0.5)
+    assert (fresh(pv("sz.RBV")), fresh(pv("sz"))) == (0.25, 0.5)
+    put(pv("sz.SPMG"), "Go")
+    until(lambda: fresh(pv("sz.RBV")) == 0.5)
+    put(pv("sz"), 0.0)
+
+
+def test_limits_that_are_upside_down_are_shown_so(pv: Callable[..., PV]) -> None:
+    put(pv("sz.LLM"), 2.75)
+    for direction, limits in ((0, (2.75, 2.5)), (1, (-2.5, -2.75))):
+        put(pv("sz.DIR"), direction)
+        assert (fresh(pv("sz.LLM")), fresh(pv("sz.HLM"))) == limits
+    put(pv("sz"), 0.1)
+    assert (fresh(pv("sz.LVIO")), fresh(pv("sz.RBV"))) == (1, 0.0)
+    put(pv("sz.DIR"), 0)
+    put(pv("sz.LLM"), -2.5)
+    put(pv("sz"), 0.0)
+
+
+def test_every_number_has_the_precision_and_units_of_the_record(pv: Callable[..., PV]) -> None:
+    fields = {"OFF": "mm", "MRES": "mm", "DIFF": "mm", "ACCL": "s", "VBAS": "mm/s", "VAL": "mm"}
+    for field, units in fields.items():
+        facts = pv(f"sz.{field}").get_ctrlvars(timeout=LIMIT_S)
+        assert (facts["units"], facts["precision"]) == (units, 5), field
+    put(pv("sz.EGU"), "um")
+    put(pv("sz.PREC"), 2)
+    facts = pv("sz.RBV").get_ctrlvars(timeout=LIMIT_S)
+    assert (facts["units"], facts["precision"]) == ("um", 2)
+    put(pv("sz.EGU"), "mm")
+    put(pv("sz.PREC"), 5)
+
+
 def test_tweak_jog_relative_and_home(pv: Callable[..., PV]) -> None:
     put(pv("sy.TWV"), 0.1)
     put(pv("sy.TWF"), 1)
@@ -193,10 +247,11 @@ def test_no_jog_is_ended_where_there_is_none(motor: EpicsMotor, pv: Callable[...
 def test_speeds_without_sense_are_refused(
     motor: EpicsMotor, pv: Callable[..., PV], field: str, value: float
 ) -> None:
-    before = fresh(pv(f"sx.{field}"))
-    put(pv(f"sx.{field}"), value)
-    assert fresh(pv(f"sx.{field}")) == before
-    assert field in text(pv("Osc:Message_RBV"))
+    target = pv(f"sx.{field}")
+    before = fresh(target)
+    put(target, value)
+    assert fresh(target) == before
+    assert f"{target.pvname}: " in text(pv("Osc:Message_RBV"))
 
 
 def test_a_limit_switch_ends_a_move_with_an_alarm(motor: EpicsMotor, pv: Callable[..., PV]) -> None:

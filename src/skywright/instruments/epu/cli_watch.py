@@ -132,7 +132,7 @@ def watch(
         watcher = Watcher(directory, opened, polling)
         source = TreeSource(watcher, idle_exit=idle_exit)
         owner = TreeOwner(source, endpoints)
-        call_on_end_signal(watcher.stop)
+        call_on_end_signal(source.request_stop)
         owner.start()
         while not source.ended.wait(1.0):  # without a limit Windows would not see Ctrl-C
             pass

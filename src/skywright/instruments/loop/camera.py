@@ -283,6 +283,11 @@ class Camera:
         except DataError:
             return None
 
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called: no more pictures come."""
+        return self._owner.closed
+
     def close(self) -> None:
         """Record what has arrived, close the files and the source."""
         self._owner.close()

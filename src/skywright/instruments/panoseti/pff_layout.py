@@ -24,6 +24,8 @@ FIELDS = ("pkt_num", "pkt_tai", "pkt_nsec", "tv_sec", "tv_usec")
 """Numbers of each board, in the order of the columns of a decoded header."""
 _NUMBER = re.compile(rb'"(\w+)"(\s*:\s*?) *(-?[0-9]+)( *)(?=\s*[,}])')
 """A number and the blanks around it, which pad it; other white space is fixed text."""
+_OBJECT = re.compile(rb'(?:"([^"]*)"\s*:\s*)?\{|\}')
+"""The begin of an object, with its name if it has one, or the end."""
 
 
 class IncompleteHeaderError(DataError):
@@ -87,18 +89,21 @@ def read_layout(data: bytes, product: Product) -> HeaderLayout:
         raise IncompleteHeaderError("the first PFF header is not complete")
     raw = data[:end]
     _check_names(raw, product)
-    pieces, columns, overflow, last, board = [], [], 0, 0, 0
+    pieces, columns, overflow, last = [], [], 0, 0
     for found in _NUMBER.finditer(raw):
         name = found[1].decode()
         board = _board_before(raw, found.start(), product)
         column = -1 if name == "quabo_num" else -2
-        if name in FIELDS:
+        if name in FIELDS and board is not None:
             column = board * len(FIELDS) + FIELDS.index(name)
         if name == "pkt_nsec":
             overflow += max(0, len(found[3]) - NSEC_DIGITS)
         pieces.append(raw[last : found.end(2)])
         columns.append(column)
         last = found.end(4)
+    wanted = {*range(product.quabos * len(FIELDS)), *([-1] if product.quabos == 1 else [])}
+    if wanted - set(columns):
+        raise DataError(f"{product.name} header: not all of its numbers are written as such")
     pieces.append(raw[last:] + HEADER_END)
     lengths = np.cumsum([0, *map(len, pieces)])
     return HeaderLayout(
@@ -137,12 +142,18 @@ def _check_names(raw: bytes, product: Product) -> None:
                 raise DataError(f"{product.name} header: {where}{name} must be a whole number")
 
 
-def _board_before(raw: bytes, position: int, product: Product) -> int:
-    """Return the number of the board whose object holds `position`."""
+def _board_before(raw: bytes, position: int, product: Product) -> int | None:
+    """Return the number of the board whose object holds `position`; None outside of all boards."""
+    path: list[bytes] = []
+    for found in _OBJECT.finditer(raw, 0, position):
+        if found[0] == b"}":
+            del path[-1:]  # a text may hold more of them
+        else:
+            path.append(found[1] or b"")
     if product.quabos == 1:
-        return 0
-    names = re.findall(rb'"quabo_([0-9])"\s*:\s*\{', raw[:position])
-    return int(names[-1]) if names else 0
+        return 0 if len(path) == 1 else None
+    boards = [b"quabo_%d" % number for number in range(product.quabos)]
+    return boards.index(path[1]) if len(path) == 2 and path[1] in boards else None
 
 
 def standard_header(product: Product) -> bytes:

@@ -60,11 +60,12 @@ class ReceivedFrames:
         dated = frames.time_ns[frames.time_ns > 0]
         if not len(dated):
             return
+        newest_ns = int(dated.max())
+        if not self._since_ns or newest_ns < self._since_ns - RATE_NS:  # a clock was set back
+            self._since_ns, self._latest_ns = int(dated[0]), 0
+            self._frames = -1  # the rate is that of the frames after this one
         self._frames += len(dated)
-        if not self._since_ns:
-            self._since_ns = int(dated[0])
-            self._frames -= 1  # the rate is that of the frames after this one
-        self._latest_ns = max(self._latest_ns, int(dated.max()))
+        self._latest_ns = max(self._latest_ns, newest_ns)
         passed_ns = self._latest_ns - self._since_ns
         if passed_ns >= RATE_NS:
             self._rate_hz = self._frames * NS / passed_ns

@@ -193,7 +193,8 @@ class AnalyzedShots:
     @property
     def measuring(self) -> dict[str, Any]:
         """How the pixels of the present run are measured, JSON values."""
-        return describe_measuring(self.info, self._pipeline.block_tags)
+        info = self.info  # when a run begins, the pipeline is still that of the one before
+        return describe_measuring(info, _block_tags(info))
 
     @property
     def next_identity(self) -> int:
@@ -367,7 +368,7 @@ class AnalyzedShots:
                 frames,
                 self._workers,
                 keep_rows=False,
-                block_tags=SHORT_BLOCK if len(info.tiles) <= FEW_TILES else MIDDLE_BLOCK,
+                block_tags=_block_tags(info),
                 on_shot=lambda shot: self._deliver(shot),
                 profiles=self._profiles,
                 binned_by=binned_by,
@@ -398,3 +399,7 @@ class AnalyzedShots:
             self._failed = True
             logger.warning("sacla: %s", error, exc_info=not isinstance(error, HardwareError))
             self._report(f"analysis: {error}")
+
+
+def _block_tags(info: RunInfo) -> int:
+    return SHORT_BLOCK if len(info.tiles) <= FEW_TILES else MIDDLE_BLOCK

@@ -112,10 +112,12 @@ class LiveShots:
         self._pipeline.wait_for_workers()
         self._wanted, self._started = shots, time.perf_counter()
         self._source.start(self._take, report)
-        while self._source.is_running and not self._enough.wait(POLL_S):
-            with self._lock:
-                self._pipeline.poll()
-        self._source.stop()
+        try:
+            while self._source.is_running and not self._enough.wait(POLL_S):
+                with self._lock:
+                    self._pipeline.poll()
+        finally:
+            self._source.stop()
         if self._error is not None:
             raise self._error
         with self._lock:

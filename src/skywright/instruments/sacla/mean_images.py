@@ -142,7 +142,9 @@ def autocorrelation(image: Image) -> NDArray[np.float64]:
         return np.asarray(found[shifts])
 
     pairs = np.rint(correlate(good.astype(float)))
-    known = (pairs > 0) & (variance > 0)
+    # Rounding of the mean gives equal pixels a variance
+    varies = variance > 0 and image[good].min() < image[good].max()
+    known = (pairs > 0) & varies
     products = correlate(deviation)
     return np.divide(products, pairs * variance, out=np.full(pairs.shape, np.nan), where=known)
 

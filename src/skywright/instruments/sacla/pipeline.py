@@ -199,8 +199,12 @@ class ShotPipeline:
         self.change_regions(self.regions)
 
     def restart_images(self) -> None:
-        """Begin the running images anew with the next shot; waits for no worker."""
-        self._begin_series(self._series.recording)
+        """Begin the running images anew with the next shot; waits for no worker.
+
+        Those of a recording that has all its shots stay as they are.
+        """
+        is_full = self.recording is not None and self.recording.is_full
+        self._begin_series(0 if is_full else self._series.recording)
 
     def start_recording(self, number: int, count: int = 0) -> Recording:
         """Record the shots from the next one on; their images are a series of their own.

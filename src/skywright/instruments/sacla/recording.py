@@ -27,10 +27,15 @@ class Recording:
     count: int = 0
     taken: int = 0
 
+    @property
+    def is_full(self) -> bool:
+        """Whether it has all its shots; False if it is without a number of them."""
+        return 0 < self.count == self.taken
+
     def take(self, run: int, identity: int) -> bool:
         """Count a shot, accepted or not; return whether it belongs to the recording."""
         is_before = run == self.run and identity < self.first
-        if is_before or (self.count and self.taken == self.count):
+        if is_before or self.is_full:
             return False
         self.taken += 1
         return True

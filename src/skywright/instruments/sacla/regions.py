@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skywright.errors import ConfigError
+from skywright.instruments.sacla.values import format_number
 
 MASK = "mask="
 """Begin of the text of a mask, in place of corners."""
@@ -118,7 +119,7 @@ def format_region(region: Region) -> str:
     """Return a region as `parse_region` reads it."""
     if region.mask is not None:
         return f"{region.name}:{region.detector}:{MASK}{region.mask.source}"
-    corners = ";".join(f"{x:g},{y:g}" for x, y in region.points)
+    corners = ";".join(f"{format_number(x)},{format_number(y)}" for x, y in region.points)
     return f"{region.name}:{region.detector}:{corners}"
 
 
@@ -194,7 +195,8 @@ def polygon_mask(
     """Find the pixels whose center is inside a polygon, by the even-odd rule.
 
     A center that lies exactly on an edge belongs to the polygon on the left and upper edges only,
-    so that polygons that share an edge share no pixel.
+    so that polygons that share an edge share no pixel. That holds for corners at whole or half
+    pixels; others are rounded, and a center on the edge may belong to both or to none.
 
     Parameters
     ----------

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from skywright.errors import ConfigError
 from skywright.instruments.sacla.pipeline import ShotPipeline
 from skywright.instruments.sacla.tile import Rings
+from skywright.instruments.sacla.values import format_number
 
 FORMAT, VERSION = "skywright-sacla-replay", 1
 BINS_MAX = 100_000
@@ -104,6 +105,11 @@ def parse_bins(text: str, most: int = BINS_MAX) -> NDArray[np.float64]:
                 f"bins {text!r}: they are too narrow or too wide for floating-point numbers"
             )
     return edges
+
+
+def format_bins(edges: NDArray[np.float64]) -> str:
+    """Return edges of equal bins as `parse_bins` reads them."""
+    return f"{format_number(edges[0])}:{format_number(edges[-1])}:{len(edges) - 1}"
 
 
 def make_report(pipeline: ShotPipeline, wall_s: float, workers: int) -> Report:

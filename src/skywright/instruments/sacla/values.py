@@ -1,4 +1,4 @@
-"""Values of point detectors, as SACLA's database returns them: text with a unit."""
+"""Text of numbers: of point detectors with a unit, as SACLA's database returns it, and ours."""
 
 import math
 import re
@@ -32,3 +32,8 @@ def parse_value(text: str | bytes | None) -> float:
         return math.nan
     value = float(found["number"])
     return value if math.isfinite(value) else math.nan
+
+
+def format_number(value: float) -> str:
+    """Return the shortest text of a number that is read as the same number, ``1`` for 1.0."""
+    return repr(float(value)).removesuffix(".0")

@@ -134,7 +134,7 @@ class Worker:
 
     def end_block(self, block: Block, is_wanted: bool = True) -> Answer:
         """Return the partial result of a block, without images if not wanted, and forget it."""
-        analyses = self._blocks.pop(block)
+        analyses = self._blocks.pop(block, {})  # none, if the frames of a dead worker are gone
         if not is_wanted:
             return Answer(block=block, parts={})
         parts = {

@@ -228,7 +228,7 @@ def _read_stream(
             columns.append(_memory_column(key, column, data_key))
         elif not any(note.startswith(f"{name}/{key}:") for note in notes):  # the ingester's
             notes.append(f"{name}/{key}: {unreadable.get(f'{name}/{key}', absent)}")
-    timestamps = {  # a data key of that name has its column in place of the time stamps
+    timestamps = {  # in older catalogs a data key may have the name of a column of time stamps
         key: frame[f"ts_{key}"].to_numpy(dtype="f8")
         for key in data_keys
         if f"ts_{key}" in frame and f"ts_{key}" not in data_keys

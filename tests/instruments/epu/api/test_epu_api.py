@@ -4,10 +4,12 @@ import io
 import json
 import random
 import string
+import struct
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import select
@@ -431,8 +433,8 @@ def test_prediction_models_and_predictions(tree: TestClient) -> None:
         assert tree.post("/quality_predictions", json=prediction).status_code == 201
     history = tree.get("/gridsquares/s/quality_predictions").json()
     assert [row["value"] for row in history["net"]] == [0.25, 0.75]
-    assert tree.get("/gridsquare/s/overall_prediction").json()["value"] == 0.75
-    assert tree.get("/prediction_model/net/grid/g/prediction").json()[0]["value"] == 0.75
+    (newest,) = tree.get("/prediction_model/net/grid/g/prediction").json()
+    assert newest == history["net"][1]
     metrics = tree.get("/quality_metrics").json()
     assert (metrics["total_predictions"], metrics["average_quality"]) == (2, 0.5)
     suggested = tree.get("/grid/g/prediction_model/net/latent_rep/net/suggested_squares").json()
@@ -528,6 +530,33 @@ def test_images_of_a_tree_that_the_watcher_recorded(database: Database, tmp_path
             assert [client.get(url).status_code for url in urls] == [404, 404]
 
 
+def test_a_part_of_an_atlas(database: Database, tmp_path: Path) -> None:
+    from PIL import Image
+
+    image = Image.new("L", (60, 40), 0)
+    image.paste(255, (30, 0, 60, 40))
+    image.save(tmp_path / "Atlas_1.jpg")
+    with TestClient(create_app(database, path_map={"Z:": tmp_path})) as client:
+        client.post("/acquisitions", json={"uuid": "a", "name": "n"})
+        client.post("/acquisitions/a/grids", json={"uuid": "g", "name": "n", "atlas_dir": "Z:/"})
+
+        def part(**place: int) -> tuple[tuple[int, int], float]:
+            answer = client.get("/grids/g/atlas_image", params=place)
+            found = Image.open(io.BytesIO(answer.content))
+            return found.size, float(np.asarray(found).mean())
+
+        size, level = part(x=45, y=20, w=20, h=10)
+        assert (size, round(level)) == ((20, 10), 255)
+        assert part(x=0, y=0, w=20, h=10)[0] == (10, 5)  # the rest is outside
+        assert part(x=45, y=20)[0] == (60, 40)
+        (tmp_path / "Atlas_1.mrc").write_bytes(struct.pack("<2i", 600, 400))
+        size, level = part(x=450, y=200, w=200, h=100)
+        assert (size, round(level)) == ((20, 10), 255)
+        for w in (0, -5):
+            place = {"x": 45, "y": 20, "w": w, "h": 10}
+            assert client.get("/grids/g/atlas_image", params=place).status_code == 422
+
+
 def test_health_without_a_broker(client: TestClient) -> None:
     answer = client.get("/health")
     assert answer.status_code == 200
@@ -612,6 +641,7 @@ def predicted(tree: TestClient, database: Database) -> TestClient:
 
 PREDICTED_LISTS = {
     "/prediction_model/net/grid/g/prediction": ("gridsquare_uuid", ["s", "s2", "s3"]),
+    "/prediction_model/net/grid/g/current_prediction": ("gridsquare_uuid", ["s", "s2", "s3"]),
     "/prediction_model/net/gridsquare/s/prediction": ("foilhole_uuid", ["h", "h2", "h3"]),
     "/prediction_model/net/grid/g/latent_representation": (
         "gridsquare_uuid",
@@ -664,17 +694,44 @@ def test_the_history_of_the_holes_of_a_square(predicted: TestClient, database: D
     again |= {"prediction_model_name": "net", "prediction_value": 0.5}
     with database.write() as connection:
         apply_event(connection, again)
+    stored = predicted.get("/gridsquares/s/foilholes").json()
+    ids = {row["uuid"]: row["foilhole_id"] for row in stored}
     holes = predicted.get("/gridsquares/s/foilhole_quality_predictions").json()["net"]
-    assert {uuid: [row["value"] for row in rows] for uuid, rows in holes.items()} == {
-        "h": [0.9, 0.5],
-        "h2": [0.8, 0.5],
-        "h3": [0.2],
-    }
+    values = {name: [row["value"] for row in rows] for name, rows in holes.items()}
+    assert values == {ids["h"]: [0.5], ids["h2"]: [0.5]}
     url = "/quality_metric/numparticles/gridsquares/s/foilhole_quality_predictions"
-    assert [row["value"] for row in predicted.get(url).json()["h"]] == [0.9]
+    holes = predicted.get(url).json()["net"]
+    values = {name: [row["value"] for row in rows] for name, rows in holes.items()}
+    assert values == {ids["h"]: [0.9], ids["h2"]: [0.8], ids["h3"]: [0.2]}
     assert predicted.get(url.replace("numparticles", "ctfmaxresolution")).json() == {}
     for path in ("/gridsquares/x/foilhole_quality_predictions", url.replace("/s/", "/x/")):
         assert predicted.get(path).status_code == 404
+
+
+def test_the_overall_predictions_are_those_of_the_holes_of_a_square(predicted: TestClient) -> None:
+    rows = predicted.get("/gridsquare/s/overall_prediction").json()
+    assert [(row["foilhole_uuid"], row["value"]) for row in rows] == [
+        ("h", 0.9),
+        ("h2", 0.8),
+        ("h3", 0.2),
+    ]
+    assert {(row["grid_uuid"], row["gridsquare_uuid"]) for row in rows} == {("g", "s")}
+    assert "suggested_acquisition_index" in rows[0]
+    assert predicted.get("/gridsquare/s2/overall_prediction").json() == []
+    assert predicted.get("/gridsquare/x/overall_prediction").status_code == 404
+
+
+def test_a_model_of_holes_answers_for_a_grid_with_them(
+    predicted: TestClient, database: Database
+) -> None:
+    predicted.post("/prediction_models", json={"name": "holes"})
+    event = {"event_type": "foilhole.model_prediction", "foilhole_uuid": "h2", "metric": None}
+    with database.write() as connection:
+        apply_event(connection, event | {"prediction_model_name": "holes", "prediction_value": 0.3})
+    for path in ("prediction", "current_prediction"):
+        (row,) = predicted.get(f"/prediction_model/holes/grid/g/{path}").json()
+        found = row["foilhole_uuid"], row["gridsquare_uuid"], row["value"]
+        assert found == ("h2", "s", 0.3), path
 
 
 def test_a_judgement_weighs_the_models_of_a_grid(predicted: TestClient) -> None:
@@ -687,7 +744,11 @@ def test_a_judgement_weighs_the_models_of_a_grid(predicted: TestClient) -> None:
 def test_counts_of_grids(tree: TestClient) -> None:
     tree.post("/acquisitions", json={"uuid": "empty", "name": "n"})
     tree.post("/acquisitions/a/grids", json={"uuid": "g2", "name": "second"})
-    assert tree.get("/acquisitions/grid-counts").json() == {"a": 2, "empty": 0}
+    tree.put("/grids/g2", json={"status": "grid squares decision completed"})
+    assert tree.get("/acquisitions/grid-counts").json() == [
+        {"acquisition_uuid": "a", "grids_total": 2, "grids_completed": 1},
+        {"acquisition_uuid": "empty", "grids_total": 0, "grids_completed": 0},
+    ]
 
 
 def test_agent_sessions_have_pages_and_are_closed(client: TestClient) -> None:

@@ -19,10 +19,10 @@ from sqlalchemy import select
 from support import forked
 
 from skywright.instruments.epu.agent.instructions import events
-from skywright.instruments.epu.api import agents, instructions
+from skywright.instruments.epu.api import agents, frontend, instructions
 from skywright.instruments.epu.api.models_services import Acknowledgement, InstructionCreate
 from skywright.instruments.epu.api.service import Service
-from skywright.instruments.epu.api.streams import event
+from skywright.instruments.epu.api.streams import PING, event
 from skywright.instruments.epu.broker.events import read_event
 from skywright.instruments.epu.database import Database
 from skywright.instruments.epu.database.schema_exchange import (
@@ -193,6 +193,30 @@ def test_what_a_killed_server_had_taken_comes_again(database: Database) -> None:
     assert [row["instruction_id"] for row in waiting] == ids[1:]
 
 
+def test_streams_are_never_silent_for_long(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def chunks() -> list[bytes]:
+        service = Service(database)
+        service.start()
+        view = frontend._View({"agent.log"}, None, None)
+        streams = agents._instructions(service, "a", "s", ""), frontend._events(service, view)
+        found = [await anext(stream) for stream in streams for _ in range(3)]
+        for stream in streams:
+            await stream.aclose()  # type: ignore[attr-defined]
+        service.writer.close()
+        return found
+
+    given(database)
+    for module in (agents, frontend):
+        monkeypatch.setattr(module, "PING_S", 0.0)
+    monkeypatch.setattr(frontend, "LEAST_S", 0.0)
+    monkeypatch.setattr(frontend, "POLL_S", 0.0)
+    # The streams begin with connection and heartbeat, and with heartbeat.
+    is_ping = [chunk == PING for chunk in asyncio.run(chunks())]
+    assert is_ping == [False, False, True, False, True, True]
+
+
 def test_a_newer_stream_of_a_session_replaces_the_older_one(database: Database) -> None:
     async def both() -> list[tuple[str, dict[str, Any]]]:
         service = Service(database)
@@ -290,7 +314,7 @@ def test_front_ends_hear_of_progress_and_results(api: Any) -> None:
     assert unknown.status_code == 422
     for name in ("acquisition_uuid", "agent_id"):  # PostgreSQL would break the stream off
         assert httpx.get(url, params={name: "\0"}).status_code == 422
-    wanted = {"event_types": "acquisition.progress,processing.metric,heartbeat"}
+    wanted = {"event_types": "acquisition.progress,processing.metric"}
     with httpx.stream("GET", url, params=wanted, timeout=LIMIT_S) as stream:
         events = read_events(stream.iter_lines())
         assert next(events)[0] == "heartbeat"
@@ -331,7 +355,7 @@ def test_front_ends_hear_of_one_agent_alone(
     wanted = {"event_types": "agent.status,instruction.lifecycle,agent.log", "agent_id": "one"}
     url = f"{api.url}/frontend/events/stream"
     with httpx.stream("GET", url, params=wanted, timeout=LIMIT_S) as stream:
-        events = read_events(stream.iter_lines())
+        events = (each for each in read_events(stream.iter_lines()) if each[0] != "heartbeat")
         name, data = next(events)
         assert (name, data["agent_id"], data["acquisition_uuid"]) == ("agent.status", "one", "a")
         assert (data["status"], data["connection_count"]) == ("online", 1)
@@ -378,7 +402,7 @@ def test_front_ends_hear_of_one_acquisition_alone(
     }
     url = f"{api.url}/frontend/events/stream"
     with httpx.stream("GET", url, params=wanted, timeout=LIMIT_S) as stream:
-        events = read_events(stream.iter_lines())
+        events = (each for each in read_events(stream.iter_lines()) if each[0] != "heartbeat")
         (_, agent), (_, progress) = next(events), next(events)
         assert (agent["agent_id"], agent["acquisition_uuid"]) == ("two", "b")
         assert (progress["acquisition_uuid"], progress["foilhole_count"]) == ("b", 1)

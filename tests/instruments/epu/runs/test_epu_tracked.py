@@ -1,5 +1,6 @@
 """Rows of a grid's micrographs with their path on the processing cluster."""
 
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import h5py
 import pytest
 from sqlalchemy import select
+from sqlalchemy.exc import OperationalError
 
 from skywright.files.columns import ColumnReader, ColumnWriter
 from skywright.instruments.epu.broker.apply import apply_event
@@ -39,7 +41,7 @@ def ingest(tmp_path: Path) -> Iterator[Ingest]:
     database.close()
 
 
-def read(ingest: Ingest, session: bool) -> object:
+def read(ingest: Ingest, session: bool) -> Outcome:
     """Read the session's file alone, or all the others."""
     names = (str(path.relative_to(ingest.root)) for path in sorted(ingest.root.rglob("*.*")))
     files = [file for name in names if (file := recognize(name)) is not None]
@@ -85,7 +87,7 @@ def test_a_session_file_that_comes_late_brings_the_paths(ingest: Ingest, tmp_pat
     grids = TrackedGrids(ingest.database, MAP)
     (grid,) = grids.grids()
     grids.begin(grid.uuid, "late", tmp_path)
-    grids.committed(read(ingest, session=True))  # type: ignore[arg-type]
+    grids.committed(read(ingest, session=True))
     grids.close()
     count = len(list(VISIT.micrographs()))
     found = paths_of(tmp_path, "late")
@@ -233,3 +235,126 @@ def test_rows_of_a_run_that_did_not_begin_come_in_the_next_one(
     assert run.writers["gridsquare"].flushed == len(VISIT.grids[0].squares)
     assert run.writers["micrograph"].flushed == len(list(VISIT.micrographs()))
     grids.close()
+
+
+def test_rows_come_when_the_database_is_back(
+    ingest: Ingest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grids = TrackedGrids(ingest.database, MAP)
+    (grid,) = grids.grids()
+    grids.begin(grid.uuid, "run", tmp_path)
+    before = grids.counts()["run"]
+    names = ("uuid", "grid_uuid", "gridsquare_id")
+    query = select(*[schema.gridsquare.c[name] for name in names]).limit(1)
+    with ingest.database.write() as connection:
+        (square,) = connection.execute(query).mappings()
+        found = record(connection, "gridsquare", [{**square, "state": "Skipped"}])
+    with monkeypatch.context() as away:
+
+        def no_connection(database: Database) -> Any:
+            raise OperationalError("x", {}, Exception("no route"))
+
+        away.setattr(Database, "read", no_connection)
+        late = read(ingest, session=True)  # the paths of micrographs are known now
+        for outcome in (Outcome(recorded={"gridsquare": found}), late):
+            with pytest.raises(OperationalError):
+                grids.committed(outcome)
+        with pytest.raises(OperationalError):
+            grids.poll()
+    assert grids.poll()
+    squares = found.changed | late.recorded["gridsquare"].changed
+    new = {"squares": len(squares), "micrographs": len(list(VISIT.micrographs()))}
+    assert grids.counts()["run"] == {key: rows + new.get(key, 0) for key, rows in before.items()}
+    grids.close()
+
+
+def test_runs_that_end_without_database_leave_no_file_open(
+    ingest: Ingest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ingest.database.write() as connection:
+        record(connection, "acquisition", [{"uuid": "a2", "data_dir": "."}])
+        record(connection, "grid", [{"uuid": "g2", "acquisition_uuid": "a2", "name": "n"}])
+        record(connection, "grid", [{"uuid": "g3", "acquisition_uuid": "a2", "name": "n"}])
+    grids = TrackedGrids(ingest.database)
+    names = [grid.uuid for grid in grids.grids()]
+    runs = [grids.begin(grid, f"run-{grid}", tmp_path) for grid in names]
+
+    def no_connection(database: Database) -> Any:
+        raise OperationalError("x", {}, Exception("no route"))
+
+    monkeypatch.setattr(Database, "write", no_connection)
+    with pytest.raises(OperationalError):
+        grids.end(runs[0].uid)
+    grids.close()
+    for run in runs:
+        for kind in run.writers:
+            with h5py.File(run.path(kind), "r+"):  # refused while a writer has it
+                pass
+    assert list(grids.counts()) == [run.uid for run in runs]
+
+
+def test_a_row_that_no_run_can_have_waits_for_none(ingest: Ingest, tmp_path: Path) -> None:
+    query = select(schema.gridsquare.c.uuid, schema.gridsquare.c.grid_uuid).limit(1)
+    with ingest.database.write() as connection:
+        (square,) = connection.execute(query).mappings()
+        record(connection, "gridsquare", [{**square, "state": 40 * "x"}])
+    run_of(ingest.database, tmp_path, "run", {})
+    grids = TrackedGrids(ingest.database)  # the IOC is started again
+    assert [grid.waiting for grid in grids.grids()] == [False]
+    assert not grids.poll()
+
+
+def planned_holes(directory: Path, *uids: str) -> set[str]:
+    """Return the holes that are planned by their last rows in some runs."""
+    last: dict[str, bool] = {}
+    for uid in uids:
+        with ColumnReader(directory / f"{uid}_holes.h5", ROW) as reader:
+            columns = [reader.read(f"/entry/{name}") for name in ("foilhole_id", "planned")]
+        last.update({name.decode(): bool(flag) for name, flag in zip(*columns, strict=True)})
+    return {name for name, flag in last.items() if flag}
+
+
+def find_holes_anew(ingest: Ingest, first: int) -> Outcome:
+    """Let EPU give other ids to the planned holes of all squares, and read these."""
+    number, files = first, []
+    for path in sorted(ingest.root.rglob("Metadata/*.dm")):
+        text, keys = re.subn(r"<b:key>\d+<", lambda found: "<b:key>{}<", path.read_text())
+        path.write_text(text.format(*range(number, number + keys)))
+        number += keys
+        files.append(recognize(path.relative_to(ingest.root).as_posix()))
+    return ingest.process(file for file in files if file is not None)
+
+
+def planned_in_database(database: Database) -> set[str]:
+    hole = schema.foilhole.c
+    with database.read() as connection:
+        return set(connection.execute(select(hole.foilhole_id).where(hole.planned)).scalars())
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+def test_holes_that_are_not_planned_any_more_have_a_last_row(
+    ingest: Ingest, tmp_path: Path, is_open: bool
+) -> None:
+    for path in ingest.root.rglob("FoilHole_*.xml"):
+        path.unlink()  # no hole is imaged
+    ingest = Ingest(ingest.root, open_database(tmp_path / "planned.sqlite", durable=False))
+    read(ingest, session=True)
+    read(ingest, session=False)
+    grids = TrackedGrids(ingest.database)
+    (grid,) = grids.grids()
+    grids.begin(grid.uuid, "first", tmp_path)
+    before = planned_holes(tmp_path, "first")
+    assert before == planned_in_database(ingest.database)
+    if not is_open:
+        grids.end("first")
+    grids.committed(find_holes_anew(ingest, 77_000))
+    if not is_open:
+        assert grids.grids()[0].waiting
+        grids.begin(grid.uuid, "second", tmp_path)
+    uids = ["first"] if is_open else ["first", "second"]
+    after = planned_holes(tmp_path, *uids)
+    assert after == planned_in_database(ingest.database)
+    assert after.isdisjoint(before)
+    grids.close()
+    assert [each.waiting for each in TrackedGrids(ingest.database).grids()] == [False]
+    ingest.database.close()

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, insert, select
 from skywright.instruments.epu.api import instructions, models_services
 from skywright.instruments.epu.api.answers import answer
 from skywright.instruments.epu.api.service import Service, ServiceOf
-from skywright.instruments.epu.api.streams import event, event_stream
+from skywright.instruments.epu.api.streams import PING, PING_S, event, event_stream
 from skywright.instruments.epu.database.schema_exchange import (
     agent_connection,
     agent_log,
@@ -62,13 +62,17 @@ async def _instructions(
     undelivered: list[instructions.Row] = []
     try:
         yield event("connection", {**ids, "status": "connected"})
-        next_heartbeat = 0.0
+        next_heartbeat = next_ping = 0.0
         while not service.stopping.is_set():
             changed = service.changed
             if time.monotonic() >= next_heartbeat:
                 next_heartbeat = time.monotonic() + HEARTBEAT_S
+                next_ping = time.monotonic() + PING_S
                 await service.writer.do(partial(instructions.beat, connection_id=connection_id))
                 yield event("heartbeat", {**ids, "timestamp": _now()})
+            elif time.monotonic() >= next_ping:
+                next_ping = time.monotonic() + PING_S
+                yield PING
             closed = await _take_waiting(service, ids, undelivered)
             if closed == "replaced":
                 message = f"a newer stream of session {session_id} has replaced this one"

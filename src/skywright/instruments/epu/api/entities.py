@@ -161,17 +161,23 @@ async def create_foilholes(
 # ---- acquisitions and grids
 
 
-@router.get("/acquisitions/grid-counts")
-def grid_counts(service: ServiceOf) -> dict[str, int]:
-    """Give the number of grids of each acquisition."""
+@router.get("/acquisitions/grid-counts", response_model=list[models.GridCounts])
+def grid_counts(service: ServiceOf) -> Response:
+    """Give the numbers of grids of each acquisition, and of those with a complete decision."""
     acquisition, grid = schema.acquisition, schema.grid
+    completed = grid.c.status == schema.GridStatus.DECISION_COMPLETED
     query = (
-        select(acquisition.c.uuid, func.count(grid.c.uuid))
+        select(
+            acquisition.c.uuid.label("acquisition_uuid"),
+            func.count(grid.c.uuid).label("grids_total"),
+            func.count(grid.c.uuid).filter(completed).label("grids_completed"),
+        )
         .join_from(acquisition, grid, grid.c.acquisition_uuid == acquisition.c.uuid, isouter=True)
-        .group_by(acquisition.c.uuid)
+        .group_by(acquisition.c.uuid, acquisition.c.number)
+        .order_by(acquisition.c.number)
     )
     with service.database.read() as connection:
-        return dict(connection.execute(query).tuples().all())
+        return answer([dict(row) for row in connection.execute(query).mappings()])
 
 
 @router.post("/acquisitions", status_code=201, response_model=models.AcquisitionAnswer)

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, func, or_, select
 
 from skywright.instruments.epu.api.models import Text
 from skywright.instruments.epu.api.service import Service, ServiceOf
-from skywright.instruments.epu.api.streams import event, event_stream
+from skywright.instruments.epu.api.streams import PING, PING_S, event, event_stream
 from skywright.instruments.epu.database import schema
 from skywright.instruments.epu.database.read import last_change
 from skywright.instruments.epu.database.schema_exchange import (
@@ -68,12 +68,16 @@ async def _events(service: Service, view: "_View") -> AsyncIterator[bytes]:
             view.last_metric = last_change(connection)
 
     await asyncio.to_thread(begin)
-    next_heartbeat = 0.0
+    next_heartbeat = next_ping = 0.0
     while not service.stopping.is_set():
         changed = service.changed
-        if time.monotonic() >= next_heartbeat and "heartbeat" in view.wanted:
+        if time.monotonic() >= next_heartbeat:  # whatever is wanted: front ends count on it
             next_heartbeat = time.monotonic() + HEARTBEAT_S
+            next_ping = time.monotonic() + PING_S
             yield event("heartbeat", {"timestamp": datetime.now(UTC)})
+        elif time.monotonic() >= next_ping:
+            next_ping = time.monotonic() + PING_S
+            yield PING
         for name, data in await asyncio.to_thread(changes):
             yield event(name, data)
         await service.wait(POLL_S, changed)

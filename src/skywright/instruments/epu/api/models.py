@@ -269,6 +269,14 @@ class AcquisitionAnswer(AcquisitionFields):
     """An acquisition."""
 
 
+class GridCounts(Model):
+    """Numbers of grids of an acquisition."""
+
+    acquisition_uuid: str
+    grids_total: int
+    grids_completed: int
+
+
 class GridAnswer(GridFields):
     """A grid."""
 

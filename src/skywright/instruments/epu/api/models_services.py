@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from skywright.instruments.epu.api.models import Int, Key, Model, Text, Time
+from skywright.instruments.epu.api.models import FoilHoleAnswer, Int, Key, Model, Text, Time
 from skywright.instruments.epu.broker.events import Object, QualityName
 
 
@@ -70,16 +70,38 @@ class PredictionCreate(Model):
     gridsquare_uuid: Key | None = None
 
 
-class PredictionAnswer(Model):
-    """A prediction."""
+class CurrentPrediction(Model):
+    """The present prediction of a model."""
 
     id: int
     prediction_model_name: str
     value: float
-    timestamp: Time | None = None
     gridsquare_uuid: str | None = None
     foilhole_uuid: str | None = None
     metric_name: str | None = None
+
+
+class PredictionAnswer(CurrentPrediction):
+    """A prediction."""
+
+    timestamp: Time
+
+
+class OverallPrediction(Model):
+    """The combined prediction of a hole, and its place in the suggested order."""
+
+    id: int
+    value: float
+    suggested_acquisition_index: int | None
+    foilhole_uuid: str
+    grid_uuid: str
+    gridsquare_uuid: str
+
+
+class SuggestedHole(FoilHoleAnswer):
+    """A hole to take."""
+
+    gridsquare_uuid: str
 
 
 class QualityMetrics(Model):

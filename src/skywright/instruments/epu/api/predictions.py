@@ -3,11 +3,11 @@
 from typing import Any
 
 from fastapi import APIRouter, HTTPException, Response
-from sqlalchemy import Connection, Select, delete, func, insert, select
+from sqlalchemy import Connection, Select, Table, delete, func, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from skywright.instruments.epu.api import models, models_services
-from skywright.instruments.epu.api.answers import answer, list_answer
+from skywright.instruments.epu.api.answers import answer, entity, list_answer
 from skywright.instruments.epu.api.create import stored
 from skywright.instruments.epu.api.service import Limit, Offset, Service, ServiceOf
 from skywright.instruments.epu.broker.quality import store_metric, store_prediction
@@ -175,39 +175,43 @@ def square_predictions(uuid: str, service: ServiceOf) -> Response:
         return answer(_by(_rows(connection, query), "prediction_model_name"))
 
 
-@router.get(
-    "/gridsquares/{uuid}/foilhole_quality_predictions",
-    response_model=dict[str, dict[str, list[models_services.PredictionAnswer]]],
-)
+ByHole = dict[str, dict[str, list[models_services.PredictionAnswer]]]
+"""Predictions by model, then by the id that EPU gave the hole."""
+
+
+@router.get("/gridsquares/{uuid}/foilhole_quality_predictions", response_model=ByHole)
 def hole_predictions(uuid: str, service: ServiceOf) -> Response:
-    """Give the history of the predictions of a square's holes, by model, then by hole."""
-    with service.database.read() as connection:
-        stored(connection, "gridsquare", uuid)
-        by_model = _by(_hole_history(connection, uuid), "prediction_model_name")
-    return answer({name: _by(rows, "foilhole_uuid") for name, rows in by_model.items()})
+    """Give the history of the predictions of a square's holes that are for no metric."""
+    return _hole_history(service, uuid, None)
 
 
 @router.get(
     "/quality_metric/{name}/gridsquares/{uuid}/foilhole_quality_predictions",
-    response_model=dict[str, list[models_services.PredictionAnswer]],
+    response_model=ByHole,
 )
 def hole_metric_predictions(name: str, uuid: str, service: ServiceOf) -> Response:
-    """Give the history of the predictions of a square's holes for one metric, by hole."""
-    with service.database.read() as connection:
-        stored(connection, "gridsquare", uuid)
-        rows = _hole_history(connection, uuid, prediction.c.metric_name == name)
-    return answer(_by(rows, "foilhole_uuid"))
+    """Give the history of the predictions of a square's holes for one metric."""
+    return _hole_history(service, uuid, name)
 
 
-def _hole_history(connection: Connection, square: str, *where: Any) -> list[dict[str, Any]]:
+def _hole_history(service: Service, square: str, metric: str | None) -> Response:
     hole = schema.foilhole
     query = (
-        select(prediction)
+        select(prediction, hole.c.foilhole_id)
         .join_from(prediction, hole, prediction.c.foilhole_uuid == hole.c.uuid)
-        .where(hole.c.gridsquare_uuid == square, *where)
+        .where(
+            hole.c.gridsquare_uuid == square, prediction.c.metric_name.is_not_distinct_from(metric)
+        )
         .order_by(prediction.c.id)
     )
-    return _rows(connection, query)
+    with service.database.read() as connection:
+        stored(connection, "gridsquare", square)
+        rows = _rows(connection, query)
+    found: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for row in rows:
+        of_model = found.setdefault(row["prediction_model_name"], {})
+        of_model.setdefault(row.pop("foilhole_id"), []).append(row)
+    return answer(found)
 
 
 def _by(rows: list[dict[str, Any]], key: str) -> dict[str, list[dict[str, Any]]]:
@@ -218,17 +222,22 @@ def _by(rows: list[dict[str, Any]], key: str) -> dict[str, list[dict[str, Any]]]
 
 
 @router.get(
-    "/gridsquare/{uuid}/overall_prediction", response_model=models_services.PredictionAnswer
+    "/gridsquare/{uuid}/overall_prediction",
+    response_model=list[models_services.OverallPrediction],
 )
 def overall(uuid: str, service: ServiceOf) -> Response:
-    """Give the combined prediction of a square."""
-    query = select(overall_prediction).where(overall_prediction.c.gridsquare_uuid == uuid)
+    """Give the combined prediction of each hole of a square."""
+    hole, table = schema.foilhole, overall_prediction
+    query = (
+        select(table, hole.c.gridsquare_uuid.label("square"))
+        .join_from(table, hole, table.c.foilhole_uuid == hole.c.uuid)
+        .where(hole.c.gridsquare_uuid == uuid)
+        .order_by(hole.c.number)
+    )
     with service.database.read() as connection:
         stored(connection, "gridsquare", uuid)
         rows = _rows(connection, query)
-    if not rows:
-        raise HTTPException(404, f"No prediction for grid square {uuid}")
-    return answer(rows[0] | {"prediction_model_name": "overall", "timestamp": None})
+    return answer([row | {"gridsquare_uuid": row.pop("square")} for row in rows])
 
 
 @router.get("/grid/{uuid}/model_weights")
@@ -245,23 +254,38 @@ _CHILDREN = {"grid": "gridsquare", "gridsquare": "foilhole"}
 """Kind of the entity in the answer, by the kind of the parent in the path."""
 
 
-def _present(
-    service: Service, name: str, above: str, uuid: str, limit: int | None, offset: int
-) -> Response:
-    kind = _CHILDREN[above]
-    table, child = current_prediction, schema.ENTITIES[kind]
-    query = (
-        select(table)
-        .join_from(table, child, table.c[f"{kind}_uuid"] == child.c.uuid)
-        .where(child.c[f"{above}_uuid"] == uuid, table.c.prediction_model_name == name)
-        .order_by(child.c.number, table.c.id)
-        .limit(limit)
-        .offset(offset or None)
+def _newest(table: Table, name: str, kind: str, above: str, uuid: str) -> Select[Any]:
+    """Return the query of a model's newest prediction for each square or hole of a parent."""
+    child = schema.ENTITIES[kind]
+    of_child = table.c[f"{kind}_uuid"] == child.c.uuid
+    mine = (child.c[f"{above}_uuid"] == uuid, table.c.prediction_model_name == name)
+    ids = select(func.max(table.c.id)).join_from(table, child, of_child).where(*mine)
+    square = child.c.uuid if kind == "gridsquare" else child.c.gridsquare_uuid
+    columns = [column for column in table.c if column.name != "gridsquare_uuid"]
+    return (
+        select(*columns, square.label("gridsquare_uuid"))
+        .join_from(table, child, of_child)
+        .where(table.c.id.in_(ids.group_by(child.c.uuid)))
+        .order_by(child.c.number)
     )
+
+
+def _predictions(
+    service: Service,
+    table: Table,
+    name: str,
+    above: str,
+    uuid: str,
+    limit: int | None,
+    offset: int,
+) -> Response:
     with service.database.read() as connection:
         stored(connection, above, uuid)
         _model(connection, name)
-        return answer([row | {"timestamp": None} for row in _rows(connection, query)])
+        newest = _newest(table, name, _CHILDREN[above], above, uuid)
+        if above == "grid" and connection.execute(newest.limit(1)).first() is None:
+            newest = _newest(table, name, "foilhole", above, uuid)
+        return answer(_rows(connection, newest.limit(limit).offset(offset or None)))
 
 
 @router.get(
@@ -271,8 +295,19 @@ def _present(
 def grid_predictions(
     name: str, uuid: str, service: ServiceOf, limit: Limit = None, offset: Offset = 0
 ) -> Response:
-    """Give the present prediction of a model for each square of a grid."""
-    return _present(service, name, "grid", uuid, limit, offset)
+    """Give the newest prediction of a model for each square of a grid; if none, for each hole."""
+    return _predictions(service, prediction, name, "grid", uuid, limit, offset)
+
+
+@router.get(
+    "/prediction_model/{name}/grid/{uuid}/current_prediction",
+    response_model=list[models_services.CurrentPrediction],
+)
+def grid_current_predictions(
+    name: str, uuid: str, service: ServiceOf, limit: Limit = None, offset: Offset = 0
+) -> Response:
+    """Give the same as ``prediction``, without the times."""
+    return _predictions(service, current_prediction, name, "grid", uuid, limit, offset)
 
 
 @router.get(
@@ -282,8 +317,8 @@ def grid_predictions(
 def gridsquare_predictions(
     name: str, uuid: str, service: ServiceOf, limit: Limit = None, offset: Offset = 0
 ) -> Response:
-    """Give the present prediction of a model for each hole of a square."""
-    return _present(service, name, "gridsquare", uuid, limit, offset)
+    """Give the newest prediction of a model for each hole of a square."""
+    return _predictions(service, prediction, name, "gridsquare", uuid, limit, offset)
 
 
 # ---- latent space and suggestions
@@ -402,7 +437,7 @@ def suggested_squares(
 
 @router.get(
     "/gridsquares/{uuid}/prediction_model/{name}/latent_rep/{latent}/suggested_holes",
-    response_model=list[models.FoilHoleAnswer],
+    response_model=list[models_services.SuggestedHole],
 )
 def suggested_holes(
     uuid: str,
@@ -414,4 +449,5 @@ def suggested_holes(
 ) -> Response:
     """Give the holes of a square that a model has predictions for, those to take first first."""
     rows = _suggest(service, name, latent, "gridsquare", uuid)
-    return list_answer("foilhole", rows[offset:][:limit])
+    holes = [entity("foilhole", row) for row in rows[offset:][:limit]]
+    return answer([hole | {"gridsquare_uuid": uuid} for hole in holes])

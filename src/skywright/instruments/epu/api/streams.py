@@ -6,6 +6,12 @@ from typing import Any
 import orjson
 from fastapi.responses import StreamingResponse
 
+PING = b": ping\n\n"
+"""A comment, which clients of server-sent events pass over."""
+PING_S = 15.0
+"""Longest silence of a stream. The agent of smartem-decisions takes a stream that is silent for
+30 s for dead, and does not connect again."""
+
 LINE_ENDS = "\x85\u2028\u2029"
 """Line ends of Unicode: many clients, httpx among them, split the stream at them."""
 

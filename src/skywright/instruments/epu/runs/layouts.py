@@ -136,6 +136,13 @@ def _block(column: EntityColumn, values: list[Any]) -> NDArray[Any]:
     return np.array([np.nan if value is None else value for value in values], dtype="f8")
 
 
+def texts_fit(kind: str, columns: Mapping[str, NDArray[Any]]) -> NDArray[np.bool_]:
+    """Return which rows, as columns of `blocks`, have no text that is longer than its column."""
+    texts = [each for each in COLUMNS[kind] if each.dtype.startswith("|S")]
+    fit = [np.char.str_len(columns[each.path]) <= int(each.dtype[2:]) for each in texts]
+    return np.all(fit, axis=0)
+
+
 def keys_of(kind: str, columns: Mapping[str, NDArray[Any]]) -> dict[str, bytes]:
     """Return what tells whether an entity has changed, by its uuid; the last row of a uuid holds.
 
@@ -155,3 +162,11 @@ def keys_of(kind: str, columns: Mapping[str, NDArray[Any]]) -> dict[str, bytes]:
     table = np.hstack([block.view("u1").reshape(count, -1) for block in casts])
     uuids = casts[0].astype("U36")
     return {str(uuid): row.tobytes() for uuid, row in zip(uuids, table, strict=True)}
+
+
+def row_of(kind: str, key: bytes) -> dict[str, Any]:
+    """Return the row of an entity, by column, from its key of `keys_of`."""
+    columns = stored_columns(kind)
+    (row,) = np.frombuffer(key, [(each.name, each.dtype) for each in columns]).tolist()
+    texts = (value.decode() if isinstance(value, bytes) else value for value in row)
+    return dict(zip([each.name for each in columns], texts, strict=True))

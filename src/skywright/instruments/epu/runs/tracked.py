@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from sqlalchemy import RowMapping, Table, insert, or_, select
+from sqlalchemy.exc import SQLAlchemyError
 
 from skywright.errors import ConfigError, DataError
 from skywright.files.columns import ColumnReader, ColumnWriter, DoesNotFitError
@@ -29,7 +30,9 @@ from skywright.instruments.epu.runs.layouts import (
     blocks,
     file_columns,
     keys_of,
+    row_of,
     stored_columns,
+    texts_fit,
 )
 from skywright.instruments.epu.watch.ingest import Outcome
 
@@ -115,6 +118,12 @@ class TrackedGrids:
         self._closed: deque[tuple[str, dict[str, int]]] = deque(maxlen=KEPT)
         self._handed: dict[str, dict[str, dict[str, bytes]]] = {}
         self._waiting: set[str] = set()
+        self._has_new_grids = False
+        """Whether `_grids` is to be read anew."""
+        self._changed: defaultdict[str, set[str]] = defaultdict(set)
+        """Entities of each kind that have changed, and of which no run knows yet."""
+        self._removed: defaultdict[str, set[str]] = defaultdict(set)
+        """Holes of each grid that were removed, and of which no run knows yet."""
         with database.read() as connection:
             self._polled = read.last_change(connection)
         self._grids = self._read_grids()
@@ -234,50 +243,79 @@ class TrackedGrids:
     def _new_rows(
         self, grid: str, kind: str, uuids: Iterable[str] | None = None
     ) -> Iterable[list[Row]]:
-        """Yield the rows that differ from what the runs have."""
+        """Yield the rows that differ from what the runs have.
+
+        A hole that is not stored any more has a last row, in which it is not planned.
+        """
         handed = self._handed_over(grid)[kind]
+        stored: set[str] = set()
         for rows in self._rows(grid, kind, uuids):
+            stored.update(row["uuid"] for row in rows)
             keys = keys_of(kind, blocks(kind, rows))
             changed = [row for row in rows if handed.get(row["uuid"]) != keys[row["uuid"]]]
             if changed:
                 yield changed
+        if kind == "foilhole":
+            gone = (handed.keys() if uuids is None else handed.keys() & set(uuids)) - stored
+            last = [row_of(kind, handed[uuid]) for uuid in sorted(gone)]
+            withdrawn: list[Row] = [{**row, "planned": False} for row in last if row["planned"]]
+            if withdrawn:
+                yield withdrawn
 
-    def _has_new_rows(self, grid: str) -> bool:
-        return any(True for kind in KINDS for _ in self._new_rows(grid, kind))
+    def _has_new_rows(
+        self, grid: str, kinds: Iterable[str] = KINDS, uuids: Iterable[str] | None = None
+    ) -> bool:
+        """Return whether there are rows for a run; one that it would refuse is none."""
+        found = ((kind, rows) for kind in kinds for rows in self._new_rows(grid, kind, uuids))
+        return any(texts_fit(kind, blocks(kind, rows)).any() for kind, rows in found)
 
     # ---- what happens
 
     def committed(self, outcome: Outcome) -> None:
-        """Take what the watcher has stored; grids without run wait for one."""
+        """Take what the watcher has stored; grids without run wait for one.
+
+        Where the database does not answer, it is taken at the next commit or `poll`.
+        """
         with self._lock:
-            changed: dict[str, dict[str, set[str]]] = {}
-            if outcome.recorded.keys() & {"grid", "acquisition"}:
-                before = self._grids
-                self._grids = self._read_grids()
-                self._take_storage_paths(before)
-            for kind in schema.ENTITIES:
-                recorded = outcome.recorded.get(kind) if kind in COLUMNS else None
-                if recorded is None or not recorded.changed:
-                    continue
-                for grid, uuids in self._by_grid(kind, recorded.changed).items():
-                    changed.setdefault(grid, {})[kind] = uuids
-            for grid, kinds in changed.items():
+            self._has_new_grids |= bool(outcome.recorded.keys() & {"grid", "acquisition"})
+            for kind, recorded in outcome.recorded.items():
+                if kind in COLUMNS:
+                    self._changed[kind] |= recorded.changed
+            for grid, uuids in outcome.removed.items():
+                self._removed[grid] |= uuids
+            self._take_changed()
+
+    def _take_changed(self) -> bool:
+        """Give what has changed to runs and append it; return whether there was anything."""
+        if self._has_new_grids:
+            after = self._read_grids()
+            self._take_storage_paths(after)
+            self._grids, self._has_new_grids = after, False
+        for kind, changed in self._changed.items():
+            for grid, uuids in self._by_grid(kind, changed).items():
                 run = self._run_of(grid)
                 if run is None:
                     self._waiting.add(grid)
-                    continue
-                for kind, uuids in kinds.items():
+                else:
                     run.due[kind] |= uuids
-            self._append_due()
+            changed.clear()
+        for grid, uuids in self._removed.items():
+            run = self._run_of(grid)
+            if run is not None:
+                run.due["foilhole"] |= uuids
+            elif self._has_new_rows(grid, ["foilhole"], uuids):
+                self._waiting.add(grid)
+        self._removed.clear()
+        return self._append_due()
 
     def _run_of(self, grid: str) -> OpenRun | None:
         return next((run for run in self._runs.values() if run.grid == grid), None)
 
-    def _take_storage_paths(self, before: Mapping[str, Any]) -> None:
+    def _take_storage_paths(self, after: Mapping[str, Any]) -> None:
         """Hand the micrographs of open runs over again if their paths are known only now."""
         for run in self._runs.values():
-            known = before[run.grid].storage_path
-            if self._path_map and self._grids[run.grid].storage_path != known:
+            known = self._grids[run.grid].storage_path
+            if self._path_map and after[run.grid].storage_path != known:
                 handed = self._handed_over(run.grid)["micrograph"]
                 run.due["micrograph"].update(handed)
                 handed.clear()
@@ -294,10 +332,10 @@ class TrackedGrids:
                 for kind in ("micrograph", "result"):
                     if run is not None:
                         run.due[kind] |= uuids
-                    elif any(True for _ in self._new_rows(grid, kind, uuids)):
+                    elif self._has_new_rows(grid, [kind], uuids):
                         self._waiting.add(grid)
             self._polled = max([row.change for row in found], default=self._polled)
-            return self._append_due() or bool(found)
+            return self._take_changed() or bool(found)
 
     def _append_due(self) -> bool:
         """Append what has changed in open runs; return whether there was something to append.
@@ -436,13 +474,13 @@ class TrackedGrids:
                     logger.error("run %s: its last %s: %s", uid, STREAMS[kind], error)
                     rows_left = True
                 counts[STREAMS[kind]] = writer.flushed
-                last = writer.flushed if handed is None else handed.get(kind, 0)
-                table = schema.run_rows
-                with self.database.write() as connection:
-                    mine = (table.c.run_uid == uid, table.c.kind == kind)
-                    ended = {"last_row": last, "ended_at": datetime.now(UTC)}
-                    set_values(connection, table, *mine, **ended)
             self._closed.append((uid, counts))
+            table, now = schema.run_rows, datetime.now(UTC)
+            with self.database.write() as connection:
+                for kind, writer in run.writers.items():
+                    last = writer.flushed if handed is None else handed.get(kind, 0)
+                    mine = (table.c.run_uid == uid, table.c.kind == kind)
+                    set_values(connection, table, *mine, last_row=last, ended_at=now)
             if rows_left:
                 self._handed.pop(run.grid, None)
                 if self._has_new_rows(run.grid):
@@ -450,9 +488,12 @@ class TrackedGrids:
             return counts
 
     def close(self) -> None:
-        """End all runs."""
+        """End all runs, also where the database does not answer."""
         for uid in list(self._runs):
-            self.end(uid)
+            try:
+                self.end(uid)
+            except SQLAlchemyError as error:
+                logger.error("run %s: its end is not in the database: %s", uid, error)
 
     def _note_run(self, run: OpenRun) -> None:
         """Keep in the database which run has rows of the grid, and where its files are."""

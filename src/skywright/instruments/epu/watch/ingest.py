@@ -65,12 +65,15 @@ class Outcome:
         Files that were read, with or without a change, or are gone.
     recorded
         Uuids created and updated, by kind of entity (``micrograph`` ...).
+    removed
+        Uuids of holes that are not planned any more and were removed, by the uuid of their grid.
     """
 
     events: list[Event] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     read: list[EpuFile] = field(default_factory=list)
     recorded: dict[str, Recorded] = field(default_factory=dict)
+    removed: dict[str, set[str]] = field(default_factory=dict)
 
 
 class Ingest:

@@ -78,6 +78,11 @@ class TreeSource:
                 self._stopping.wait(RETRY_S)
         self.ended.set()
 
+    def request_stop(self) -> None:
+        """Stop soon; the source has stopped when `ended` is set."""
+        self._stopping.set()
+        self.watcher.stop()
+
     def stop(self) -> None:
         """Stop; the batch under way is committed first.
 
@@ -86,8 +91,7 @@ class TreeSource:
         HardwareError
             If that takes longer than `STOP_LIMIT_S`.
         """
-        self._stopping.set()
-        self.watcher.stop()
+        self.request_stop()
         if self._thread is not None:
             self._thread.join(STOP_LIMIT_S)
             if self._thread.is_alive():

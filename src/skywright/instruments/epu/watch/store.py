@@ -37,7 +37,7 @@ class Store:
     memory
         What is known of the directory; it is brought up to date.
     outcome
-        Its `events` and `recorded` are filled.
+        Its `events`, `recorded` and `removed` are filled.
     """
 
     def __init__(self, connection: Connection, memory: Memory, outcome: Outcome) -> None:
@@ -266,6 +266,7 @@ class Store:
             key = rows.hole_key(grid, gridsquare, identity)
             if manifest is None and not has_micrographs:
                 remove(self.connection, "foilhole", key["uuid"])
+                self.outcome.removed.setdefault(grid, set()).add(key["uuid"])
             else:
                 self._record("foilhole", [{**key, "planned": False}])
         return bool(gone)

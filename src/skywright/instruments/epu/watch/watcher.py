@@ -126,8 +126,10 @@ class Watcher:
         self._polling = polling
         self._stopped = threading.Event()
         self._has_ended = False
+        self._source_lock = threading.Lock()
+        """Held while the source is woken or closed: a closed pipe's number may be another file."""
+        self._load()
         self._source: ChangeSource = open_source(self.root, polling)  # before the first scan
-        self._ingest = Ingest(self.root, database)
         self.state.recorded.update(kind for kind, _ in self._ingest.memory.seen)
         self._next_scan = 0.0
         self._last_change = time.monotonic()
@@ -145,8 +147,9 @@ class Watcher:
     def stop(self) -> None:
         """End `run` soon; callable from other threads."""
         self._stopped.set()
-        if not self._has_ended:
-            self._source.wake()
+        with self._source_lock:
+            if not self._has_ended:
+                self._source.wake()
 
     def run(self, idle_exit: float | None = None) -> None:
         """Follow the directory until `stop`, or until nothing has happened for `idle_exit` s.
@@ -155,8 +158,8 @@ class Watcher:
         """
         if self._has_ended:
             self._stopped.clear()
+            self._load()
             self._source = open_source(self.root, self._polling)
-            self._ingest = Ingest(self.root, self.database)
             self._has_ended = False
         try:
             self.scan()
@@ -167,8 +170,14 @@ class Watcher:
                         break
             self._last_try()
         finally:
-            self._has_ended = True
-            self._source.close()
+            with self._source_lock:
+                self._has_ended = True
+                self._source.close()
+
+    def _load(self) -> None:
+        """Take up what the database holds of the directory, and nothing that was taken back."""
+        self._ingest = Ingest(self.root, self.database)
+        self._is_stale = False
 
     def _wait(self, idle_exit: float | None) -> float:
         """Return how many seconds may pass without an event until something is to be done."""
@@ -268,6 +277,8 @@ class Watcher:
 
     def _record_taken(self, batch: list[tuple[EpuFile, float]]) -> bool:
         try:
+            if self._is_stale:
+                self._load()
             outcome = self._ingest.process([file for file, _ in batch])
         except Exception as error:
             if is_away(error):
@@ -275,7 +286,7 @@ class Watcher:
                 return True
             # One file must not keep the others from being recorded.
             try:
-                self._ingest = Ingest(self.root, self.database)  # as before the transaction
+                self._load()
             except SQLAlchemyError as away:
                 self._database_failed(batch, away)
                 return True
@@ -297,25 +308,28 @@ class Watcher:
                 self.backlog.done(failure.file.path)
                 given_up.append((failure.file, failure.reason))
                 logger.warning("%s: %s", failure.file.path, failure.reason)
-        self._ingest.give_up(given_up)
         if any(file.kind is Kind.SESSION for file in outcome.read):
             self._add_atlases_beside(now)
         self._count(outcome, {file.path: since for file, since in batch}, now)
         if outcome.events:
             self.on_commit(outcome)
+        try:
+            self._ingest.give_up(given_up)
+        except SQLAlchemyError as error:
+            if not is_away(error):
+                raise
+            self._database_failed([(file, now) for file, _ in given_up], error)
+            return True
         return bool(outcome.events)
 
     def _database_failed(self, batch: list[tuple[EpuFile, float]], error: Exception) -> None:
-        """Keep the files, and what is known from before the transaction, and try again."""
+        """Keep the files, and try again; what is known is then read from the database."""
         reason = reason_of(error)
         if not self.state.database_error:
             logger.error("the entity database: %s; trying again", reason)
         self.state.database_error = reason
+        self._is_stale = True  # the memory has what the transaction has not stored
         self._stopped.wait(DATABASE_RETRY_S)
-        try:
-            self._ingest = Ingest(self.root, self.database)
-        except SQLAlchemyError:
-            logger.debug("the entity database is still away", exc_info=True)
         for file, since in batch:
             self.backlog.add(file, since)
 

@@ -20,6 +20,7 @@ from skywright.instruments.loop.camera import Camera
 from skywright.instruments.loop.picture import DECODE_ERRORS
 from skywright.instruments.loop.sources import SourceFrame
 from skywright.processes.http_guard import Guard
+from skywright.processes.http_server import HttpServer
 from skywright.wire.axis_mjpeg import BOUNDARY, encode_part
 
 SILENCE_S = 4.0
@@ -29,6 +30,15 @@ JPEG = b"\xff\xd8"
 STREAM_TYPE = f"multipart/x-mixed-replace; boundary={BOUNDARY}"
 
 Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def serve_video(
+    camera: Camera, guard: Guard | None = None, host: str = "127.0.0.1", port: int = 0
+) -> HttpServer:
+    """Serve `video_app` on a thread; port 0 takes a free one."""
+    # uvicorn's other protocol sends chunks also to clients of HTTP/1.0, which take the lengths of
+    # the chunks for a part of the pictures.
+    return HttpServer(video_app(camera, guard), host, port, http="h11")
 
 
 def video_app(camera: Camera, guard: Guard | None = None) -> Starlette:
@@ -66,7 +76,7 @@ def video_app(camera: Camera, guard: Guard | None = None) -> Starlette:
         form = Form.model_validate(dict(request.query_params))
         if request.method == "HEAD":  # the stream has no end: the next request would wait for it
             return Response(media_type=STREAM_TYPE)
-        return _Video(await anyio.to_thread.run_sync(camera.subscribe), form)
+        return _Video(camera, await anyio.to_thread.run_sync(camera.subscribe), form)
 
     def guarded(endpoint: Endpoint) -> Endpoint:
         async def answer(request: Request) -> Response:
@@ -133,10 +143,10 @@ async def _unavailable(request: Request, error: Exception) -> Response:
 
 
 class _Video(StreamingResponse):
-    """All pictures of a subscription, which ends with the response."""
+    """All pictures of a subscription, which ends with the response, until the camera is closed."""
 
-    def __init__(self, subscription: NewestQueue[SourceFrame], form: Form) -> None:
-        super().__init__(_parts(subscription, form), media_type=STREAM_TYPE)
+    def __init__(self, camera: Camera, subscription: NewestQueue[SourceFrame], form: Form) -> None:
+        super().__init__(_parts(camera, subscription, form), media_type=STREAM_TYPE)
         self._subscription = subscription
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -146,10 +156,12 @@ class _Video(StreamingResponse):
             await _end(self._subscription)
 
 
-async def _parts(subscription: NewestQueue[SourceFrame], form: Form) -> AsyncIterator[bytes]:
+async def _parts(
+    camera: Camera, subscription: NewestQueue[SourceFrame], form: Form
+) -> AsyncIterator[bytes]:
     period = 1.0 / form.fps if form.fps else 0.0
     due = 0.0
-    while True:
+    while not camera.closed:
         frame = await anyio.to_thread.run_sync(subscription.get, POLL_S)
         now = time.monotonic()
         if frame is None or now < due:

@@ -47,7 +47,7 @@ def newest_files(directories: Sequence[Path], modules: frozenset[int]) -> dict[F
     Parameters
     ----------
     directories
-        Directories of files, those of newer runs first.
+        Directories of files, those of newer runs first, the data directory itself last.
     modules
         Modules to look for; empty for all.
     """
@@ -90,9 +90,9 @@ class RunFinder:
         """Number of the look that has found a run first, by its name."""
 
     def directories(self) -> list[Path]:
-        """Return the directories that may hold files now, those of newer runs first.
+        """Return the data directory, then the directories of runs that may hold files now.
 
-        These are the data directory, and of each module the newest directory, and the newest one
+        Those of newer runs come first: of each module the newest directory, and the newest one
         with files if that is another: a run that begins has none for a moment.
         """
         with self._lock:
@@ -384,8 +384,8 @@ class FileFollower:
 
     def _look(self, followed: Mapping[FileKey, Followed]) -> _Listing:
         """Look for the newest files and open those that are not `followed`; in another thread."""
-        runs = self._finder.directories()
-        newest = newest_files(runs, self._publisher.modules)
+        here, *runs = self._finder.directories()
+        newest = newest_files([*runs, here], self._publisher.modules)
         wanted = {key: path for key, path in newest.items() if key[1] in self._publisher.products}
         outdated = [
             key
@@ -402,7 +402,8 @@ class FileFollower:
                 logger.error("%s", error)
                 continue
             opened[key] = _read_new([file])[0]
-        return _Listing({*_module_directories(self._data_dir), *runs}, outdated, opened)
+        directories = {*_module_directories(self._data_dir), here, *runs}
+        return _Listing(directories, outdated, opened)
 
     async def _follow_files(self, listing: _Listing) -> None:
         outdated = [self._followed.pop(key) for key in listing.outdated]

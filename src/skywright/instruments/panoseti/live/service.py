@@ -246,6 +246,10 @@ class DaqDataService:
         try:
             async with asyncio.timeout(INIT_WAIT_S):
                 await self.hp_io.start(config)
+        except asyncio.CancelledError:  # the client does not wait any more
+            if before is not None and not self._stopping:
+                await self._restore(before)
+            raise
         except Exception as error:
             message = _message_of(error) or f"no valid data source within {INIT_WAIT_S} s"
             logger.error("InitHpIo failed: %s", message, exc_info=_unexpected(error))

@@ -78,6 +78,7 @@ async def show(
             raise HardwareError(f"{host}: no image{which} came in {seconds:g} s") from None
     finally:
         drawing.cancel()
+        await asyncio.wait([drawing])
         if png is not None:
             for name, view in drawn.items():
                 view.save(png / f"{name}.png")
@@ -94,13 +95,23 @@ async def _draw(
                     sys.stdout.write(f"{key}: {rate:.1f} images/s\n")
                 sys.stdout.flush()
             elif png is not None:
-                await asyncio.to_thread(view.save, png / f"{name}.png")
+                await _save(view, png / f"{name}.png")
             else:
                 figure = windows[name]
                 figure.clear()
                 view.draw(figure)
                 figure.canvas.draw_idle()
                 figure.canvas.flush_events()
+
+
+async def _save(view: View, path: Path) -> None:
+    """Write a picture in another thread; when this is cancelled, wait for that thread."""
+    saving = asyncio.create_task(asyncio.to_thread(view.save, path))
+    try:
+        await asyncio.shield(saving)
+    except asyncio.CancelledError:
+        await asyncio.wait([saving])
+        raise
 
 
 def _windows(names: list[str]) -> dict[str, Figure]:

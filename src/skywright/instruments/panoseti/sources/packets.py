@@ -106,7 +106,8 @@ class FrameGrouper:
             group = packet_groups(self.product, waiting)
             _, first, count = np.unique(group, return_index=True, return_counts=True)
             begun = np.minimum.reduceat(arrival, first)
-            open_ones = (count < QUABOS) & (now_ns - begun < self._hold_ns)
+            # A packet of the future came before the computer's clock was set back.
+            open_ones = (count < QUABOS) & (np.abs(now_ns - begun) < self._hold_ns)
             if open_ones.any():  # frames after an open one wait too: they are written in order
                 taken = int(first[np.argmax(open_ones)])
         self._packets, self._arrival_ns = waiting[taken:], arrival[taken:]

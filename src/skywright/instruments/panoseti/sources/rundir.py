@@ -241,9 +241,17 @@ class RunDirectorySource(PolledSource[FrameBlock]):
         return None
 
     def halt(self) -> None:
-        """End a `next` under way; files stay open, so that their frames come once."""
+        """End a `next` under way."""
         self._stopping.set()
         self._keeps_run, self._kept_run = False, ""
+
+    def stop(self) -> None:
+        """Stop, and close the files: the disk space of one that is deleted is free then."""
+        super().stop()
+        self._blocks = iter(())
+        for growing in self._files.values():
+            if growing.done:  # else no other file may get its inode
+                growing.close()
 
     def close(self) -> None:
         """Stop for good and close the files."""

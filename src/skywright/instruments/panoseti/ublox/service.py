@@ -106,30 +106,27 @@ class UbloxService:
                     f"{len(self._captures)} streams are active ({peers}); "
                     "end them or set force_init",
                 )
-            former = self._opened
+            former, receiver = self._opened, None
             try:
                 config = parse_config(_values_of(request.f9t_config))
                 registers = config.registers()
                 # Before the former one is closed.
                 await asyncio.to_thread(check_device, config.device)
                 await self.stop()
-                receiver = await asyncio.to_thread(Receiver, config.device, config.baud)
-            except ConfigError as error:
-                await self._open_again(former)
-                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-            except HardwareError as error:
-                await self._open_again(former)
-                await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
-            try:
+                receiver = await _open(config)
                 await asyncio.to_thread(configure, receiver, config, registers)
-            except BaseException as error:
-                await asyncio.to_thread(receiver.close)
+            except BaseException as error:  # also when the client does not wait any more
+                if receiver is not None:
+                    await asyncio.to_thread(receiver.close)
                 await self._open_again(former)
                 if isinstance(error, ConfigError):
                     await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
                 if not isinstance(error, HardwareError):
                     raise
-                await context.abort(grpc.StatusCode.INTERNAL, str(error))
+                status = grpc.StatusCode
+                code = status.UNAVAILABLE if receiver is None else status.INTERNAL
+                await context.abort(code, str(error))
+            assert receiver is not None  # else the call was aborted
             await self._listen(receiver, config.baud)
         return pb.InitF9tResponse(
             init_status=pb.InitF9tResponse.SUCCESS,
@@ -175,11 +172,11 @@ class UbloxService:
         """End all streams and close the receiver."""
         text = "the server is stopping, or InitF9t was forced"
         self._end_captures(grpc.StatusCode.CANCELLED, text)
-        self._newest.clear()
-        self._pulse_errors = PulseErrors()
         receiver, self._receiver = self._receiver, None
         if receiver is not None:
             await asyncio.to_thread(receiver.close)
+        self._newest.clear()  # messages came until it was closed
+        self._pulse_errors = PulseErrors()
 
     def _publish(self, message: Message) -> None:
         name, parsed, raw = message
@@ -235,6 +232,18 @@ class UbloxService:
         for capture in self._captures:
             capture.end(code, text)
         self._captures.clear()
+
+
+async def _open(config: F9tConfig) -> Receiver:
+    """Open a receiver in another thread; when this is cancelled, it is closed again."""
+    opening = asyncio.ensure_future(asyncio.to_thread(Receiver, config.device, config.baud))
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        await asyncio.wait([opening])
+        if opening.exception() is None:
+            await asyncio.to_thread(opening.result().close)
+        raise
 
 
 def _values_of(struct: Struct) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
@@ -290,6 +290,8 @@ def _endpoint(api: Api, by_method: Mapping[str, Handler]) -> Handler:
             fields = await handler(request)
         except HTTPException:
             raise
+        except ClientDisconnect:
+            return Response()  # which nobody gets
         except SkywrightError as error:
             return _json({"state": "error", "status": str(error)})
         except Exception as error:

@@ -17,6 +17,9 @@ from skywright.instruments.sacla.sources.troubles import Troubles
 
 STOPPED, PAUSED, RUNNING = 0, 1, 2
 """Status of a run."""
+END_S = 1.0
+"""Longest time for which the last tag of a run that is over is asked for, s. Meanwhile the ring
+buffers keep the first images of the next run: 100 tags are 1.7 s."""
 
 
 class DatabaseThread(threading.Thread):
@@ -59,6 +62,8 @@ class DatabaseThread(threading.Thread):
         self._moved_s = time.monotonic()
         self._tags: tuple[int, int] | None = None  # newest high and low tag
         self._after_end: dict[OnlineRun, tuple[int, int]] = {}  # where the next tags began
+        self._over_s: float | None = None
+        """Since when the latest run is over and its last tag is not known; None: it is not so."""
 
     def run(self) -> None:
         """Ask round after round until the end."""
@@ -95,15 +100,15 @@ class DatabaseThread(threading.Thread):
     def _update_tags(self) -> None:
         now = time.monotonic()
         try:
-            high, low = self._api.dbpy.read_tagnumber_newest(self._reference)
+            high, low = map(int, self._api.dbpy.read_tagnumber_newest(self._reference))
         except Exception as error:  # the facility's modules have one exception for everything
             self._set_trouble(f"reference ({self._reference})", str(error))
         else:
             self._set_trouble(f"reference ({self._reference})", "")
             if (high, low) != self._tags:
-                self._tags, self._moved_s = (int(high), int(low)), now
+                self._tags, self._moved_s = (high, low), now
             for run in self._runs.unfinished():
-                self._reach(run, int(high), int(low))
+                self._reach(run, high, low)
         for run in self._runs.unfinished():
             if run.has_ended and now - self._moved_s > self._settings.silent_s:
                 run.give_up()
@@ -124,19 +129,23 @@ class DatabaseThread(threading.Thread):
         reached = run.newest  # before the calls: if the run goes on, it has these tags
         try:
             newest = int(dbpy.read_runnumber_newest(beamline))
-            if not run.has_ended and (
-                newest != run.info.run
-                or dbpy.read_runstatus(beamline, run.info.run) not in (PAUSED, RUNNING)
-            ):
-                self._end(run)
-            is_new = newest != run.info.run and self._begin is not None
+            if not run.has_ended:
+                goes_on = newest == run.info.run and (
+                    dbpy.read_runstatus(beamline, newest) in (PAUSED, RUNNING)
+                )
+                self._over_s = None if goes_on else self._over_s or time.monotonic()
+                if not goes_on:
+                    self._end(run)
+            is_new = run.has_ended and newest != run.info.run and self._begin is not None
             if is_new and dbpy.read_runstatus(beamline, newest) in (PAUSED, RUNNING):
                 self._start(run, newest)
         except Exception as error:
             self._set_trouble("runs", str(error))
         else:
             self._set_trouble("runs", "")
-        if not run.has_ended:  # also when the database does not answer: the rest goes on
+        # Also when the database does not answer: the rest goes on. The tags of a run that is over
+        # may be of the next one.
+        if not run.has_ended and self._over_s is None:
             run.confirm(reached)
 
     def _end(self, run: OnlineRun) -> None:
@@ -144,9 +153,12 @@ class DatabaseThread(threading.Thread):
         try:
             last = int(self._api.dbpy.read_end_tagnumber(self._settings.beamline, number)[1])
         except Exception as error:
+            if self._over_s is not None and time.monotonic() - self._over_s < END_S:
+                return  # it is asked for again in the next round
             last = int(max(run.newest, run.info.grid.first))
             self._report(f"run {number}: its last tag is not known ({error}); {last} is taken")
         run.end(last)
+        self._over_s = None
 
     def _start(self, before: OnlineRun, number: int) -> None:
         assert self._begin is not None

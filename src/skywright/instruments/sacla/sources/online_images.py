@@ -236,6 +236,8 @@ class ImageThread(threading.Thread):
         if now - self._checked_s > self._settings.check_s:
             self._checked_s = now
             newest = self._newest(run)
+            if self._reader is None:  # it has gone away meanwhile
+                return tag
             if newest is not None and newest > tag:
                 if self._confirmed == tag:  # asked once more since, and still there is none
                     return self._skip(run, tag, 1, "missing")
