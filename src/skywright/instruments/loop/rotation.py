@@ -84,7 +84,7 @@ class LoopRotation(WholeRun):
     """
 
     name = "loop_rotation"
-    version = "7"
+    version = "8"
     inputs = ("phi", "image_num", *(column.name for column in DETECTED))
     columns = COLUMNS
     results = RESULTS
