@@ -322,6 +322,7 @@ def test_the_beamline_says_its_trouble_and_its_end_unless_the_session_ends_it(
 ) -> None:
     events = {"up": "No space left on device", "axis": "ended with exit status 1"}
     lines = [json.dumps({"name": name, "event": event}) for name, event in events.items()]
+    lines.insert(1, "a package of the site says hello")
     monkeypatch.setattr(session, "_ending", threading.Event())
     if is_ending:
         session._ending.set()
@@ -334,6 +335,8 @@ def test_the_beamline_says_its_trouble_and_its_end_unless_the_session_ends_it(
 
 PARTS = """
 import json
+print("a package of the site says hello")
+print(1)
 for name, event in (
     ("up", "starting one, two"), ("one", "ready on 5064"), ("two", "slow"), ("two", "ready"),
 ):

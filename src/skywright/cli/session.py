@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
@@ -201,10 +201,8 @@ def _await_ready(
     """
     parts: list[str] = []
     ready: set[str] = set()
-    assert process.stdout is not None
     assert process.stderr is not None
-    for line in process.stdout:
-        event = json.loads(line)
+    for event in _events(process):
         if "ready" in event:
             awaited.set_result(None)
             return
@@ -222,11 +220,21 @@ def _await_ready(
     )
 
 
-def _show_events(process: "subprocess.Popen[str]") -> None:
-    """Show on the terminal which part of the beamline died and came back, and its own end."""
+def _events(process: "subprocess.Popen[str]") -> Iterator[dict[str, Any]]:
+    """Yield the events and the ready line of `up`; a package of the site may print other lines."""
     assert process.stdout is not None
     for line in process.stdout:
-        event = json.loads(line)
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(event, dict) and ("ready" in event or {"name", "event"} <= event.keys()):
+            yield event
+
+
+def _show_events(process: "subprocess.Popen[str]") -> None:
+    """Show on the terminal which part of the beamline died and came back, and its own end."""
+    for event in _events(process):
         if event["name"] != "up" or not _ending.is_set():
             typer.echo(f"{event['name']}: {event['event']}", err=True)
     if not _ending.is_set():
