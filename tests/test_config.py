@@ -254,6 +254,7 @@ def test_a_histogram_may_be_of_a_region_that_only_the_device_knows(tmp_path: Pat
             r"^SKYWRIGHT_STORE__DIRECTORY: tiled reads no path with '#'.*run#3",
         ),
         ("SKYWRIGHT_STORE__READABLE", '[""]', r"^SKYWRIGHT_STORE__READABLE: 0: expected a path;"),
+        ("SKYWRIGHT_STORE__DIRECTORY", "~nobody-at-all/a", r"__DIRECTORY: there is no such home"),
         (
             "SKYWRIGHT_IOCS__TWO__PORT",
             "5099",
@@ -276,6 +277,17 @@ def test_a_variable_without_the_wrong_key_is_not_blamed_for_the_file(
     monkeypatch.setenv("SKYWRIGHT_STORE", '{"directory": "here"}')
     with pytest.raises(ConfigError, match=r"my\.toml: store\.tiled_port: "):
         settings_of(tmp_path, '[store]\ntiled_port = "x"')
+
+
+def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_entry(_: int) -> None:
+        raise KeyError("getpwuid(): uid not found: 12345")
+
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", no_entry)
+    settings = load_settings()
+    with pytest.raises(ConfigError, match=r"^store\.directory: ~/.*set HOME"):
+        _ = settings.directory
 
 
 def test_unreadable_file_is_named(tmp_path: Path) -> None:

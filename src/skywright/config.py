@@ -214,8 +214,20 @@ class CommonSettings(BaseSettings):
 
     @property
     def directory(self) -> Path:
-        """Absolute root directory of the store."""
-        return self.store.directory.expanduser().resolve()
+        """Absolute root directory of the store.
+
+        Raises
+        ------
+        ConfigError
+            If it is the default and this user has no home directory, as in some containers.
+        """
+        try:
+            return self.store.directory.expanduser().resolve()
+        except RuntimeError as error:
+            raise ConfigError(
+                f"store.directory: {self.store.directory}: this user has no home directory; "
+                "set HOME, or write the whole path"
+            ) from error
 
     @property
     def journals(self) -> Path:

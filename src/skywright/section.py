@@ -21,8 +21,16 @@ def _not_empty(value: Value) -> Value:
     return value
 
 
-PathValue = Annotated[Path, BeforeValidator(_not_empty)]
-"""A path; the empty text is refused."""
+def _has_home(path: Path) -> Path:
+    try:
+        path.expanduser()
+    except RuntimeError as error:  # an unknown user after ``~``, or this one is in no passwd
+        raise ValueError("there is no such home directory; write the whole path") from error
+    return path
+
+
+PathValue = Annotated[Path, BeforeValidator(_not_empty), AfterValidator(_has_home)]
+"""A path; the empty text and a home directory that does not exist are refused."""
 
 NOT_IN_ADDRESSES = frozenset("#?\t\n\r")
 """Characters that no path may have of which tiled makes an address: it loses what follows."""

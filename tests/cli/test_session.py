@@ -4,6 +4,7 @@ import fcntl
 import json
 import logging
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -191,7 +192,9 @@ def test_a_second_session_is_refused_with_the_pid(beamline: dict[str, str]) -> N
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 1), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("signum", "status"), [(signal.SIGINT, 1), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 def test_an_interrupted_plan_gets_its_stop_document(
     beamline: dict[str, str], tmp_path: Path, signum: int, status: int
 ) -> None:
@@ -208,18 +211,25 @@ def test_an_interrupted_plan_gets_its_stop_document(
         "        yield from bps.sleep(0.05)\n"
         "RE(wait())\n"
     )
-    with forked.start(
-        [*COMMAND, "session", "-c", code],
-        env={**os.environ, **beamline, "SKYWRIGHT_PROFILE": str(tmp_path)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    ) as process:
+    window, terminal = (os.fdopen(each, "wb") for each in pty.openpty())
+    with (
+        window,
+        terminal,
+        forked.start(
+            [*COMMAND, "session", "-c", code],
+            env={**os.environ, **beamline, "SKYWRIGHT_PROFILE": str(tmp_path)},
+            stdout=subprocess.PIPE,
+            stderr=terminal if signum == signal.SIGHUP else subprocess.DEVNULL,
+            text=True,
+        ) as process,
+    ):
         assert process.stdout is not None
         said = []
         for line in process.stdout:
             said.append(line.strip())
             if line.startswith("start"):
+                if signum == signal.SIGHUP:
+                    window.close()  # a print to the terminal fails from now on
                 process.send_signal(signum)
     assert process.returncode == status
     assert "stop abort" in said
@@ -322,6 +332,7 @@ def test_the_beamline_says_its_trouble_and_its_end_unless_the_session_ends_it(
 ) -> None:
     events = {"up": "No space left on device", "axis": "ended with exit status 1"}
     lines = [json.dumps({"name": name, "event": event}) for name, event in events.items()]
+    lines.insert(1, "a package of the site says hello")
     monkeypatch.setattr(session, "_ending", threading.Event())
     if is_ending:
         session._ending.set()
@@ -334,6 +345,8 @@ def test_the_beamline_says_its_trouble_and_its_end_unless_the_session_ends_it(
 
 PARTS = """
 import json
+print("a package of the site says hello")
+print(1)
 for name, event in (
     ("up", "starting one, two"), ("one", "ready on 5064"), ("two", "slow"), ("two", "ready"),
 ):

@@ -10,13 +10,13 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from types import CodeType
+from types import CodeType, FrameType
 from typing import Annotated, Any
 
 import typer
@@ -73,7 +73,7 @@ def session(
     from skywright.session.profile import startup_directory
 
     logging.getLogger("bluesky").addFilter(_is_logged_only)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    _exit_on_signals()
     settings = load_settings(config)
     name = "-c"
     source: str | bytes | None = code
@@ -91,6 +91,24 @@ def session(
         _run_ipython()
     else:
         _run_code(program, name)
+
+
+def _exit_on_signals() -> None:
+    """End by an exception on SIGTERM, and when the terminal is closed, so that a run is aborted.
+
+    Else a camera would go on recording without a session.
+    """
+    terminals = [number for number in (0, 1, 2) if os.isatty(number)]
+
+    def hang_up(number: int, _frame: FrameType | None) -> None:
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        for terminal in terminals:  # a print to one that is gone would raise before the abort
+            os.dup2(nowhere, terminal)
+        sys.exit(128 + number)
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup starts it
+        signal.signal(signal.SIGHUP, hang_up)
 
 
 def _is_logged_only(record: logging.LogRecord) -> bool:
@@ -201,10 +219,8 @@ def _await_ready(
     """
     parts: list[str] = []
     ready: set[str] = set()
-    assert process.stdout is not None
     assert process.stderr is not None
-    for line in process.stdout:
-        event = json.loads(line)
+    for event in _events(process):
         if "ready" in event:
             awaited.set_result(None)
             return
@@ -222,11 +238,21 @@ def _await_ready(
     )
 
 
-def _show_events(process: "subprocess.Popen[str]") -> None:
-    """Show on the terminal which part of the beamline died and came back, and its own end."""
+def _events(process: "subprocess.Popen[str]") -> Iterator[dict[str, Any]]:
+    """Yield the events and the ready line of `up`; a package of the site may print other lines."""
     assert process.stdout is not None
     for line in process.stdout:
-        event = json.loads(line)
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(event, dict) and ("ready" in event or {"name", "event"} <= event.keys()):
+            yield event
+
+
+def _show_events(process: "subprocess.Popen[str]") -> None:
+    """Show on the terminal which part of the beamline died and came back, and its own end."""
+    for event in _events(process):
         if event["name"] != "up" or not _ending.is_set():
             typer.echo(f"{event['name']}: {event['event']}", err=True)
     if not _ending.is_set():

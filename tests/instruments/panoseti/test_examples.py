@@ -1,6 +1,9 @@
+import asyncio
 import json
+import runpy
 from pathlib import Path
 
+import matplotlib.image
 import pytest
 
 from skywright.errors import ConfigError
@@ -18,6 +21,13 @@ def test_each_example_is_read_as_it_is():
     assert load_hp_io_config(EXAMPLES / "hp_io_config_simulate.json").simulate_daq
     config = parse_config(json.loads((EXAMPLES / "f9t_config.json").read_text()))
     assert len(config.registers()) == 4 + 9
+
+
+def test_the_own_view_writes_its_picture(server, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    example = runpy.run_path(EXAMPLES / "brightest_pixel.py")
+    asyncio.run(example["main"](server.address, 3))
+    assert matplotlib.image.imread("brightest_pixel.png").std() > 0
 
 
 def test_archived_files_are_found_beside_the_configuration_or_above_it(tmp_path, monkeypatch):

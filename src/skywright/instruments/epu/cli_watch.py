@@ -222,5 +222,4 @@ def default_database(directory: Path) -> Path:
     status = path.stat()
     text = f"{path}\n{status.st_dev}\n{status.st_ino}"
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-    store = load_settings().store.directory.expanduser()
-    return store / "epu" / f"{path.name}-{digest}.sqlite"
+    return load_settings().directory / "epu" / f"{path.name}-{digest}.sqlite"

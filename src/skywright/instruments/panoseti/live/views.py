@@ -35,8 +35,9 @@ class View(ABC):
     def draw(self, figure: Figure) -> None:
         """Draw the present state into an empty figure."""
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write the picture to a PNG file."""
+        path = Path(path)
         figure = Figure(layout="constrained")
         self.draw(figure)
         part = path.with_name(f".{path.name}")  # who looks at the file never finds half of it
