@@ -65,7 +65,7 @@ def wheels(out: Path, platform: str, python: str) -> None:
     out.mkdir(parents=True, exist_ok=True)
     pip = (sys.executable, "-m", "pip")
     run(*pip, "wheel", "--quiet", "--no-deps", "--wheel-dir", out, ROOT)
-    (own,) = sorted(out.glob("skywright-*.whl"))[-1:]
+    own = max(out.glob("skywright-*.whl"), key=lambda wheel: wheel.stat().st_mtime_ns)
     windows = platform.startswith("win")
     run(
         *(*pip, "download", "--quiet", "--dest", out, "--only-binary", ":all:"),
