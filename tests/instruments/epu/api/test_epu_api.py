@@ -633,8 +633,8 @@ def test_a_corrected_image_is_served_as_png(
     found = np.asarray(Image.open(io.BytesIO(answer.content)))
     assert np.abs(found - np.arange(60).reshape(6, 10) * 255 / 59).max() < 1
     answer = client.get(url, params={"x": 5, "y": 2, "w": 4, "h": 2})
-    found = np.asarray(Image.open(io.BytesIO(answer.content)))
-    assert (found.shape, found.min(), found.max()) == ((2, 4), 0, 255)
+    part = np.asarray(Image.open(io.BytesIO(answer.content)))
+    assert (part == found[1:3, 3:7]).all()
     assert client.get(url, params={"x": 50, "y": 2, "w": 4, "h": 2}).status_code == 422
 
 

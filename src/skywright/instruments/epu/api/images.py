@@ -191,14 +191,14 @@ def _mrc(path: Path, part: Box | None) -> Response | None:
         pixels = _pixels(path)
     except (OSError, ValueError, KeyError, struct.error):
         return None
-    if part is not None:
-        left, top, right, bottom = (max(edge, 0) for edge in part)
-        pixels = pixels[top:bottom, left:right]
-        if not pixels.size:
-            raise HTTPException(422, "x, y, w, h: no part of the micrograph")
     values = np.nan_to_num(pixels.astype("f4"), copy=False, posinf=0.0, neginf=0.0)
     values -= values.min()
     values *= 255 / (values.max() or 1.0)
+    if part is not None:
+        left, top, right, bottom = (max(edge, 0) for edge in part)
+        values = values[top:bottom, left:right]
+        if not values.size:
+            raise HTTPException(422, "x, y, w, h: no part of the micrograph")
     target = io.BytesIO()
     Image.fromarray(values.astype("u1")).save(target, "PNG")
     return Response(target.getvalue(), media_type="image/png", headers=KEEP)

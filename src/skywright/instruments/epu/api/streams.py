@@ -21,8 +21,8 @@ def event(name: str, data: dict[str, Any], number: int | None = None) -> bytes:
     body = orjson.dumps({"type": name, **data}, option=orjson.OPT_NON_STR_KEYS)  # as in `answer`
     for letter in LINE_ENDS:
         body = body.replace(letter.encode(), f"\\u{ord(letter):04x}".encode())
-    head = "" if number is None else f"id: {number}\n"
-    return f"{head}event: {name}\n".encode() + b"data: " + body + b"\n\n"
+    end = "" if number is None else f"id: {number}\n"
+    return b"event: " + name.encode() + b"\ndata: " + body + f"\n{end}\n".encode()
 
 
 def event_stream(events: AsyncIterator[bytes]) -> StreamingResponse:
