@@ -2,9 +2,11 @@
 
 import io
 import json
+import os
 import random
 import string
 import struct
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import select
 
+from skywright import __version__
 from skywright.instruments.epu.api.app import create_app
 from skywright.instruments.epu.broker.apply import apply_event
 from skywright.instruments.epu.database import Database, read
@@ -415,7 +418,8 @@ def test_feedback_is_stored_with_its_status(tree: TestClient, database: Database
     assert row["status"] == "ctf completed"  # the late result of an earlier step takes nothing back
     assert events(database)[-2:] == [
         {"event_type": "ctf.completed", "micrograph_uuid": "m", "ctf_max_resolution_estimate": 3.5},
-        {"event_type": "motion_correction.completed", "micrograph_uuid": "m", **body},
+        {"event_type": "motion_correction.completed", "micrograph_uuid": "m", **body}
+        | {"motion_corrected_image_path": None, "motion_corrected_snapshot_path": None},
     ]
     assert (
         tree.post("/micrographs/x/ctf_estimation/completed", json={"ctf_max_res": 1}).status_code
@@ -530,6 +534,133 @@ def test_images_of_a_tree_that_the_watcher_recorded(database: Database, tmp_path
             assert [client.get(url).status_code for url in urls] == [404, 404]
 
 
+def mrc(pixels: np.ndarray, mode: int, order: str = "<", extended: int = 0) -> bytes:
+    head = bytearray(1024)
+    struct.pack_into(f"{order}4i", head, 0, pixels.shape[1], pixels.shape[0], 1, mode)
+    struct.pack_into(f"{order}i", head, 92, extended)
+    head[212:214] = b"\x44\x44" if order == "<" else b"\x11\x11"
+    return bytes(head) + bytes(extended) + pixels.tobytes()
+
+
+@pytest.fixture
+def corrected(database: Database, tmp_path: Path) -> Iterator[tuple[TestClient, Path]]:
+    """A client of a service with a micrograph, and the directory that it serves as ``Z:``."""
+    (tmp_path / "shown").mkdir()
+    with TestClient(create_app(database, path_map={"Z:": tmp_path / "shown"})) as client:
+        posts: list[tuple[str, Any]] = [
+            ("/acquisitions", {"uuid": "a", "name": "n"}),
+            ("/acquisitions/a/grids", {"uuid": "g", "name": "n"}),
+            ("/grids/g/gridsquares", {"uuid": "s", "gridsquare_id": "3"}),
+            ("/gridsquares/s/foilholes", [hole("h")]),
+            ("/foilholes/h/micrographs", {"uuid": "m", "foilhole_id": "h"}),
+        ]
+        for path, body in posts:
+            assert client.post(path, json=body).status_code == 201, path
+        yield client, tmp_path / "shown"
+
+
+def correct(client: TestClient, image: Path | str | None, snapshot: Path | str | None) -> None:
+    body = {
+        "total_motion": 3.0,
+        "average_motion": 0.1,
+        "motion_corrected_image_path": image and str(image),
+        "motion_corrected_snapshot_path": snapshot and str(snapshot),
+    }
+    answer = client.post("/micrographs/m/motion_correction/completed", json=body)
+    assert answer.status_code == 202
+
+
+def test_the_paths_of_a_corrected_image_are_stored_and_announced(
+    tree: TestClient, database: Database
+) -> None:
+    correct(tree, "/dls/m.mrc", None)
+    correct(tree, None, "/dls/m.jpg")
+    told = [
+        (event["motion_corrected_image_path"], event["motion_corrected_snapshot_path"])
+        for event in events(database)
+        if event["event_type"] == "motion_correction.completed"
+    ]
+    assert told == [("/dls/m.mrc", None), (None, "/dls/m.jpg")]
+    with database.read() as connection:
+        row = read.get(connection, "micrograph", "m")
+    assert row is not None
+    paths = row["motion_corrected_image_path"], row["motion_corrected_snapshot_path"]
+    assert paths == ("/dls/m.mrc", "/dls/m.jpg")  # what a message does not give stays
+
+
+def test_the_snapshot_of_a_micrograph_is_served_as_it_is(
+    corrected: tuple[TestClient, Path],
+) -> None:
+    from PIL import Image
+
+    client, shown = corrected
+    url = "/micrographs/m/micrograph_image"
+    assert client.get(url).status_code == 404
+    assert client.get("/micrographs/x/micrograph_image").status_code == 404
+    Image.new("L", (8, 4), 7).save(shown / "m.jpg")
+    for path in (shown / "m.jpg", "Z:\\m.jpg"):
+        correct(client, None, path)
+        answer = client.get(url, params={"x": 1, "y": 1, "w": 2, "h": 2})
+        assert answer.content == (shown / "m.jpg").read_bytes()
+        assert answer.headers["content-type"] == "image/jpeg"
+        assert answer.headers["cache-control"] == "private, max-age=3600"
+    Image.new("L", (8, 4), 7).save(shown.parent / "m.jpg")
+    (shown / "link.jpg").symlink_to(shown.parent / "m.jpg")
+    (shown / "text.jpg").write_text("no image")
+    os.mkfifo(shown / "pipe.jpg")
+    for path in ("../m.jpg", "link.jpg", "text.jpg", "pipe.jpg", ".", "none.jpg"):
+        correct(client, f"{shown}/{path}", f"{shown}/{path}")
+        assert client.get(url).status_code == 404, path
+
+
+def test_a_corrected_image_is_served_as_png(corrected: tuple[TestClient, Path]) -> None:
+    from PIL import Image
+
+    client, shown = corrected
+    url = "/micrographs/m/micrograph_image"
+    correct(client, shown / "m.mrc", shown / "none.jpg")
+    levels = np.arange(60).reshape(6, 10)
+    for kind, mode, order, extended in (
+        ("<f4", 2, "<", 0),
+        (">f4", 2, ">", 128),
+        ("<i2", 1, "<", 0),
+        ("<u2", 6, "<", 0),
+        ("<f2", 12, "<", 0),
+        ("i1", 0, "<", 0),
+    ):
+        (shown / "m.mrc").write_bytes(mrc(levels.astype(kind), mode, order, extended))
+        answer = client.get(url)
+        assert answer.headers["content-type"] == "image/png"
+        found = np.asarray(Image.open(io.BytesIO(answer.content)))
+        assert np.abs(found - levels * 255 / 59).max() < 1, kind
+        answer = client.get(url, params={"x": 5, "y": 2, "w": 4, "h": 2})
+        part = np.asarray(Image.open(io.BytesIO(answer.content)))
+        assert (part == found[1:3, 3:7]).all()
+    assert client.get(url, params={"x": 50, "y": 2, "w": 4, "h": 2}).status_code == 422
+
+
+def test_a_corrected_image_that_cannot_be_read_is_not_found(
+    corrected: tuple[TestClient, Path],
+) -> None:
+    client, shown = corrected
+    pixels = np.full((6, 10), np.nan, "<f4")
+    whole = mrc(pixels, 2)
+    for content, status in (
+        (whole, 200),
+        (whole[:-1], 404),
+        (whole[:100], 404),
+        (b"", 404),
+        (mrc(pixels, 4), 404),
+        (mrc(pixels[:0], 2), 404),
+        (mrc(pixels, 2, extended=4)[:-4], 404),
+        (b"\xff" * 4096, 404),
+        (b"\x7f" * 4096, 404),
+    ):
+        (shown / "m.mrc").write_bytes(content)
+        correct(client, shown / "m.mrc", None)
+        assert client.get("/micrographs/m/micrograph_image").status_code == status
+
+
 def test_a_part_of_an_atlas(database: Database, tmp_path: Path) -> None:
     from PIL import Image
 
@@ -571,6 +702,25 @@ def test_cross_origin_and_bearer_headers_are_accepted(client: TestClient) -> Non
     assert client.options("/acquisitions", headers=headers).status_code == 200
 
 
+def test_front_ends_hear_the_version_of_their_api(client: TestClient) -> None:
+    found = client.get("/version").json()
+    assert (found["service"], found["version"]) == ("smartem-decisions", "0.1.3")
+    assert (found["implementation"], found["implementation_version"]) == ("skywright", __version__)
+
+
+def test_openapi_promises_the_fields_of_answers(client: TestClient) -> None:
+    models = client.get("/openapi.json").json()["components"]["schemas"]
+    for name, never_null in (
+        ("AcquisitionAnswer", {"uuid", "name"}),
+        ("GridAnswer", {"uuid", "name"}),
+        ("MicrographAnswer", {"uuid", "foilhole_uuid", "status"}),
+        ("PredictionModelAnswer", {"name", "level", "can_infer"}),
+    ):
+        fields = models[name]["properties"]
+        assert set(models[name]["required"]) == set(fields)
+        assert never_null <= {field for field, shape in fields.items() if "anyOf" not in shape}
+
+
 def test_openapi_names_every_path(client: TestClient) -> None:
     paths = client.get("/openapi.json").json()["paths"]
     assert {"/acquisitions/{uuid}/grids", "/grids/{uuid}/gridsquares/batch", "/health"} <= set(
@@ -597,6 +747,11 @@ def test_instructions_acknowledgements_and_logs(client: TestClient) -> None:
         assert client.post(url, content=body, headers=kind).status_code == 422
     found = client.get("/debug/session/x/instructions").json()
     assert found["acknowledgement_statistics"] == {"processed": 1}
+    client.post("/debug/session/x/create-instruction", json={})
+    found = client.get("/debug/connection-stats").json()
+    assert (found["pending_instructions"], found["sent_instructions"]) == (1, 0)
+    assert found["total_instructions_pending"] == 1
+    assert datetime.fromisoformat(found["timestamp"])
     line = {"timestamp": TIME, "level": "INFO", "logger_name": "agent", "message": "hello"}
     logs = "/agent/one/session/x/logs"
     assert client.post(logs, json={"logs": [line] * 600}).json() == {"stored": 500}
@@ -738,6 +893,7 @@ def test_a_judgement_weighs_the_models_of_a_grid(predicted: TestClient) -> None:
     (row,) = predicted.get("/grid/g/model_weights").json()["net"]
     assert (row["micrograph_uuid"], row["micrograph_quality"], row["weight"]) == ("m", True, 1.0)
     assert row["origin"] == "particle_picking.registered"
+    assert (row["prediction_value"], row["quality_score"]) == (0.9, 1.0)
     assert predicted.get("/grid/x/model_weights").status_code == 404
 
 
@@ -749,6 +905,15 @@ def test_counts_of_grids(tree: TestClient) -> None:
         {"acquisition_uuid": "a", "grids_total": 2, "grids_completed": 1},
         {"acquisition_uuid": "empty", "grids_total": 0, "grids_completed": 0},
     ]
+
+
+def test_agent_sessions_keep_what_is_said_of_them(client: TestClient) -> None:
+    about = {"description": "a test", "experimental_parameters": {"dose": 40.5, "film": ["Au"]}}
+    client.post("/debug/sessions/create", json={"session_id": "x", "name": "n", **about})
+    client.post("/debug/sessions/create-managed", json={"session_id": "y"})
+    y, x = client.get("/debug/sessions").json()["active_sessions"]
+    assert x == x | about | {"name": "n", "started_at": None}
+    assert y == y | {"description": None, "experimental_parameters": {}, "started_at": None}
 
 
 def test_agent_sessions_have_pages_and_are_closed(client: TestClient) -> None:

@@ -208,7 +208,9 @@ async def heartbeat(agent_id: str, session_id: str, service: ServiceOf) -> Respo
     )
 
 
-@router.post("/agent/{agent_id}/session/{session_id}/logs")
+@router.post(
+    "/agent/{agent_id}/session/{session_id}/logs", response_model=models_services.LogsStored
+)
 async def logs(
     agent_id: str, session_id: str, body: models_services.LogBatch, service: ServiceOf
 ) -> dict[str, int]:

@@ -25,7 +25,9 @@ router = APIRouter(prefix="/debug", tags=["debug"])
 @router.get("/sessions")
 def sessions(service: ServiceOf, limit: Limit = None, offset: Offset = 0) -> Response:
     """Give the active sessions, the last used first, and how many there are."""
-    found = _active(service, agent_session, "last_activity_at")
+    rows = _active(service, agent_session, "last_activity_at")
+    # smartem-decisions answers this field, and never sets it.
+    found = [row | {"started_at": None} for row in rows]
     return answer({"active_sessions": found[offset:][:limit], "total_count": len(found)})
 
 
@@ -45,22 +47,30 @@ def connections(service: ServiceOf, limit: Limit = None, offset: Offset = 0) -> 
 
 
 @router.get("/connection-stats")
-def connection_stats(service: ServiceOf) -> dict[str, int]:
-    """Count sessions and streams."""
+def connection_stats(service: ServiceOf) -> Response:
+    """Count sessions, streams, and instructions that wait or are not acknowledged."""
 
     def count(connection: Connection, table: Any, *where: Any) -> int:
         query = select(func.count()).select_from(table).where(*where)
         return int(connection.execute(query).scalar_one())
 
     with service.database.read() as connection:
-        return {
+        pending, sent = (
+            count(connection, agent_instruction, agent_instruction.c.status == status)
+            for status in ("pending", "sent")
+        )
+        numbers = {
             "active_connections": count(
                 connection, agent_connection, agent_connection.c.status == "active"
             ),
             "total_connections": count(connection, agent_connection),
             "active_sessions": count(connection, agent_session, agent_session.c.status == "active"),
             "total_sessions": count(connection, agent_session),
+            "pending_instructions": pending,
+            "sent_instructions": sent,
+            "total_instructions_pending": pending + sent,
         }
+    return answer(numbers | {"timestamp": datetime.now(UTC)})
 
 
 async def _create_session(service: Service, body: models_services.SessionCreate) -> dict[str, Any]:
@@ -84,6 +94,8 @@ async def _create_session(service: Service, body: models_services.SessionCreate)
                 agent_id=body.agent_id,
                 acquisition_uuid=uuid,
                 name=body.name,
+                description=body.description,
+                experimental_parameters=body.experimental_parameters,
                 created_at=now,
                 last_activity_at=now,
             )

@@ -1,13 +1,14 @@
 """The stream of events for front ends: agents, progress, instructions, results, logs."""
 
 import asyncio
+import itertools
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, HTTPException, Response
+from fastapi import APIRouter, Header, Response
 from sqlalchemy import Connection, func, or_, select
 
 from skywright.instruments.epu.api.models import Text
@@ -48,17 +49,22 @@ async def stream(
     event_types: str | None = None,
     acquisition_uuid: Text | None = None,
     agent_id: Text | None = None,
+    last_event_id: Annotated[str | None, Header()] = None,
 ) -> Response:
-    """Stream changes as server-sent events; first the present state, then what changes."""
-    wanted = {name.strip() for name in (event_types or "").split(",") if name.strip()}
-    unknown = wanted - set(EVENT_TYPES)
-    if unknown:
-        raise HTTPException(422, f"event_types: {sorted(unknown)[0]} is none of {EVENT_TYPES}")
-    view = _View(wanted or set(EVENT_TYPES), acquisition_uuid, agent_id)
-    return event_stream(_events(service, view))
+    """Stream changes as server-sent events; first the present state, then what changes.
+
+    Unknown ``event_types`` are passed over. The ids of the events go on from ``Last-Event-ID``.
+    """
+    wanted = {name.strip() for name in event_types.split(",")} if event_types else set(EVENT_TYPES)
+    view = _View(wanted, acquisition_uuid or None, agent_id or None)
+    try:
+        last = int(last_event_id or 0)
+    except ValueError:
+        last = 0
+    return event_stream(_events(service, view, last))
 
 
-async def _events(service: Service, view: "_View") -> AsyncIterator[bytes]:
+async def _events(service: Service, view: "_View", last: int = 0) -> AsyncIterator[bytes]:
     def changes() -> list[tuple[str, dict[str, Any]]]:
         with service.database.read() as connection:
             return list(view.changes(connection))
@@ -68,18 +74,21 @@ async def _events(service: Service, view: "_View") -> AsyncIterator[bytes]:
             view.last_metric = last_change(connection)
 
     await asyncio.to_thread(begin)
+    numbers = itertools.count(last + 1)
+    began = time.monotonic()
     next_heartbeat = next_ping = 0.0
     while not service.stopping.is_set():
         changed = service.changed
         if time.monotonic() >= next_heartbeat:  # whatever is wanted: front ends count on it
             next_heartbeat = time.monotonic() + HEARTBEAT_S
             next_ping = time.monotonic() + PING_S
-            yield event("heartbeat", {"timestamp": datetime.now(UTC)})
+            beat = {"timestamp": datetime.now(UTC), "connection_time_s": time.monotonic() - began}
+            yield event("heartbeat", beat, next(numbers))
         elif time.monotonic() >= next_ping:
             next_ping = time.monotonic() + PING_S
             yield PING
         for name, data in await asyncio.to_thread(changes):
-            yield event(name, data)
+            yield event(name, data, next(numbers))
         await service.wait(POLL_S, changed)
         await service.wait(LEAST_S, service.stopping)
 

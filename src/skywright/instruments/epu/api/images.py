@@ -1,4 +1,4 @@
-"""Routes that give the image of an atlas or a square as PNG."""
+"""Routes that give the image of an atlas, a square or a micrograph."""
 
 import io
 import os
@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from fastapi import APIRouter, HTTPException, Response
 
 from skywright.instruments.epu.api.create import stored
@@ -26,6 +27,13 @@ _PNG: dict[int | str, dict[str, Any]] = {
     200: {"content": {"image/png": {}}},
     404: {"description": "There is no such image."},
 }
+_JPEG_OR_PNG = {**_PNG, 200: {"content": {"image/jpeg": {}, "image/png": {}}}}
+
+KEEP = {"Cache-Control": "private, max-age=3600"}
+"""Header of an image that no longer changes."""
+
+MRC_TYPES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
+"""Type of a pixel by the mode of an MRC file."""
 
 
 @router.get("/gridsquares/{uuid}/gridsquare_image", responses=_PNG, response_class=Response)
@@ -50,9 +58,7 @@ def atlas_image(
     With all of ``x``, ``y``, ``w`` and ``h`` it is the part of this size around this place, in
     pixels of the atlas.
     """
-    part = None
-    if x is not None and y is not None and w is not None and h is not None:
-        part = x - w // 2, y - h // 2, x + w // 2, y + h // 2
+    part = _part(x, y, w, h)
     with service.database.read() as connection:
         grid = stored(connection, "grid", uuid)
         acquisition = read.get(connection, "acquisition", grid["acquisition_uuid"])
@@ -69,6 +75,39 @@ def atlas_image(
     raise HTTPException(404, f"Atlas of grid {uuid}: no image")
 
 
+@router.get("/micrographs/{uuid}/micrograph_image", responses=_JPEG_OR_PNG, response_class=Response)
+def micrograph_image(
+    uuid: str,
+    service: ServiceOf,
+    x: int | None = None,
+    y: int | None = None,
+    w: int | None = None,
+    h: int | None = None,
+) -> Response:
+    """Give the motion-corrected image of a micrograph.
+
+    It is the small JPEG that the processing service has named, as it is, or else the corrected MRC
+    file as PNG. Of that, ``x``, ``y``, ``w`` and ``h`` name a part, as for an atlas.
+    """
+    with service.database.read() as connection:
+        row = stored(connection, "micrograph", uuid)
+    snapshot = _local(service, row["motion_corrected_snapshot_path"])
+    found = _as_it_is(snapshot) if snapshot is not None else None
+    if found is None:
+        image = _local(service, row["motion_corrected_image_path"])
+        found = _mrc(image, _part(x, y, w, h)) if image is not None else None
+    if found is None:
+        raise HTTPException(404, f"Micrograph {uuid}: no image")
+    return found
+
+
+def _part(x: int | None, y: int | None, w: int | None, h: int | None) -> Box | None:
+    """Give the part of a width and height around a place; None unless all are given."""
+    if x is None or y is None or w is None or h is None:
+        return None
+    return x - w // 2, y - h // 2, x + w // 2, y + h // 2
+
+
 def _absolute(path: str | None, storage: str | None) -> str | None:
     """Give the path of an atlas; a relative one begins at the storage path of its session."""
     plain = cygwin_path(path)
@@ -78,13 +117,21 @@ def _absolute(path: str | None, storage: str | None) -> str | None:
 
 
 def _local(service: Service, path: str | None) -> Path | None:
-    """Give where this machine sees a path of EPU; None where the path map has no prefix of it."""
-    mapped = map_path(path, {prefix: str(root) for prefix, root in service.path_map.items()})
+    """Give where this machine sees a path; None unless it is in a directory of the path map.
+
+    A path of EPU begins with a prefix of the map; a processing service may name a path of here.
+    """
+    mapped = (
+        map_path(path, {prefix: str(root) for prefix, root in service.path_map.items()}) or path
+    )
     if mapped is None:
         return None
     # The path came with a request: it must not lead out of the mapped directories. Path.resolve
     # would raise an error for a link that leads to itself.
-    place = Path(os.path.realpath(mapped))
+    try:
+        place = Path(os.path.realpath(mapped))
+    except ValueError:  # the character NUL
+        return None
     roots = [root.resolve() for root in service.path_map.values()]
     return place if any(place.is_relative_to(root) for root in roots) else None
 
@@ -114,6 +161,61 @@ def _png(path: Path | None, what: str, part: Box | None = None) -> Response:
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise HTTPException(404, f"{what}: the image cannot be read") from error
     return Response(target.getvalue(), media_type="image/png")
+
+
+def _as_it_is(path: Path) -> Response | None:
+    """Give a JPEG or PNG file unchanged; None where it is none, or cannot be read."""
+    from PIL import Image
+
+    try:
+        if not path.is_file():
+            return None
+        with Image.open(path, formats=("JPEG", "PNG")) as image:
+            kind = image.get_format_mimetype()
+        content = path.read_bytes()
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
+    return Response(content, media_type=kind, headers=KEEP)
+
+
+def _mrc(path: Path, part: Box | None) -> Response | None:
+    """Give an MRC image as PNG, black to white from its least to its greatest value.
+
+    None where it cannot be read.
+    """
+    from PIL import Image
+
+    try:
+        if not path.is_file():
+            return None
+        pixels = _pixels(path)
+    except (OSError, ValueError, KeyError, struct.error):
+        return None
+    values = np.nan_to_num(pixels.astype("f4"), copy=False, posinf=0.0, neginf=0.0)
+    values -= values.min()
+    values *= 255 / (values.max() or 1.0)
+    if part is not None:
+        left, top, right, bottom = (max(edge, 0) for edge in part)
+        values = values[top:bottom, left:right]
+        if not values.size:
+            raise HTTPException(422, "x, y, w, h: no part of the micrograph")
+    target = io.BytesIO()
+    Image.fromarray(values.astype("u1")).save(target, "PNG")
+    return Response(target.getvalue(), media_type="image/png", headers=KEEP)
+
+
+def _pixels(path: Path) -> Any:
+    """Return the first image of an MRC file."""
+    with path.open("rb") as file:
+        head = file.read(1024)
+    order = ">" if head[212:213] == b"\x11" else "<"  # the machine stamp
+    width, height, _, mode = struct.unpack(f"{order}4i", head[:16])
+    (extended,) = struct.unpack(f"{order}i", head[92:96])  # bytes of a second header
+    kind, start = np.dtype(order + MRC_TYPES[mode]), 1024 + extended
+    count = width * height
+    if min(width, height) < 1 or path.stat().st_size < start + count * kind.itemsize:
+        raise ValueError(f"{path} is not a whole MRC file")
+    return np.fromfile(path, kind, count, offset=start).reshape(height, width)
 
 
 def _crop(image: "Image", part: Box, path: Path) -> "Image":

@@ -43,9 +43,11 @@ BigInt = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
 
 
 class Model(BaseModel):
-    """Base of all bodies: numbers are finite, unknown keys are ignored."""
+    """Base of all bodies: numbers are finite, unknown keys are ignored; answers have every key."""
 
-    model_config = ConfigDict(allow_inf_nan=False, use_enum_values=True)
+    model_config = ConfigDict(
+        allow_inf_nan=False, use_enum_values=True, json_schema_serialization_defaults_required=True
+    )
 
 
 class AcquisitionFields(Model):
@@ -268,6 +270,9 @@ class MicrographCreate(MicrographFields):
 class AcquisitionAnswer(AcquisitionFields):
     """An acquisition."""
 
+    uuid: str
+    name: str
+
 
 class GridCounts(Model):
     """Numbers of grids of an acquisition."""
@@ -279,6 +284,9 @@ class GridCounts(Model):
 
 class GridAnswer(GridFields):
     """A grid."""
+
+    uuid: str
+    name: str
 
 
 class TileAnswer(Model):
@@ -380,6 +388,9 @@ class FoilHoleAnswer(Model):
 class MicrographAnswer(MicrographFields):
     """A micrograph."""
 
+    uuid: str
+    foilhole_uuid: str
+    status: MicrographStatus
     updated_at: Time | None = None
 
 

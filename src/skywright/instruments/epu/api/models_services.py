@@ -10,10 +10,12 @@ from skywright.instruments.epu.broker.events import Object, QualityName
 
 
 class MotionCompleted(Model):
-    """Result of motion correction, angstrom."""
+    """Result of motion correction, angstrom; the corrected image and a small JPEG of it."""
 
     total_motion: Annotated[float, Field(ge=0)]
     average_motion: Annotated[float, Field(ge=0)]
+    motion_corrected_image_path: Text | None = None
+    motion_corrected_snapshot_path: Text | None = None
 
 
 class CtfCompleted(Model):
@@ -85,6 +87,26 @@ class PredictionAnswer(CurrentPrediction):
     """A prediction."""
 
     timestamp: Time
+
+
+class ModelWeight(Model):
+    """The weight of a model after a micrograph was judged.
+
+    ``prediction_value`` is what the model had predicted, None where it had predicted nothing;
+    ``quality_score`` is 1 for a good micrograph and 0 for a bad one.
+    """
+
+    id: int
+    grid_uuid: str
+    micrograph_uuid: str | None
+    micrograph_quality: bool | None
+    timestamp: Time
+    origin: str | None
+    prediction_model_name: str
+    metric_name: str | None
+    weight: float
+    prediction_value: float | None
+    quality_score: float | None
 
 
 class OverallPrediction(Model):
@@ -161,6 +183,12 @@ class LogBatch(Model):
     logs: list[LogEntry]
 
 
+class LogsStored(Model):
+    """How many lines of a batch were stored."""
+
+    stored: int
+
+
 class SessionCreate(Model):
     """A new agent session."""
 
@@ -168,6 +196,8 @@ class SessionCreate(Model):
     agent_id: Key = "test-agent"
     acquisition_uuid: Key | None = None
     name: Text | None = None
+    description: Text | None = None
+    experimental_parameters: Object = Field(default_factory=dict)
 
 
 class InstructionCreate(Model):

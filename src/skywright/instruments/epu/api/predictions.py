@@ -240,14 +240,20 @@ def overall(uuid: str, service: ServiceOf) -> Response:
     return answer([row | {"gridsquare_uuid": row.pop("square")} for row in rows])
 
 
-@router.get("/grid/{uuid}/model_weights")
+@router.get(
+    "/grid/{uuid}/model_weights", response_model=dict[str, list[models_services.ModelWeight]]
+)
 def model_weights(uuid: str, service: ServiceOf) -> Response:
     """Give the history of the weights of the models for a grid, by model."""
     table = model_weight
     query = select(table).where(table.c.grid_uuid == uuid).order_by(table.c.id)
     with service.database.read() as connection:
         stored(connection, "grid", uuid)
-        return answer(_by(_rows(connection, query), "prediction_model_name"))
+        rows = _rows(connection, query)
+    for row in rows:
+        quality = row["micrograph_quality"]
+        row["quality_score"] = None if quality is None else float(quality)
+    return answer(_by(rows, "prediction_model_name"))
 
 
 _CHILDREN = {"grid": "gridsquare", "gridsquare": "foilhole"}

@@ -17,6 +17,9 @@ from skywright.instruments.epu.database import reason_of
 router = APIRouter()
 _STARTED = time.monotonic()
 
+API_VERSION = "0.1.3"
+"""Version of smartem-decisions whose API this is; front ends compare it with their own."""
+
 
 @router.get("/status")
 def status(service: ServiceOf) -> Response:
@@ -52,8 +55,13 @@ def status(service: ServiceOf) -> Response:
 
 @router.get("/version")
 def version() -> dict[str, str]:
-    """Give the version."""
-    return {"version": __version__}
+    """Give the version of the API, and that of this implementation."""
+    return {
+        "service": "smartem-decisions",
+        "version": API_VERSION,
+        "implementation": "skywright",
+        "implementation_version": __version__,
+    }
 
 
 @router.get("/health", responses={503: {"description": "The database or the broker is down."}})

@@ -16,12 +16,13 @@ LINE_ENDS = "\x85\u2028\u2029"
 """Line ends of Unicode: many clients, httpx among them, split the stream at them."""
 
 
-def event(name: str, data: dict[str, Any]) -> bytes:
-    """Give one event; its data is JSON and repeats the name as ``type``."""
+def event(name: str, data: dict[str, Any], number: int | None = None) -> bytes:
+    """Give one event, its id a number; its data is JSON and repeats the name as ``type``."""
     body = orjson.dumps({"type": name, **data}, option=orjson.OPT_NON_STR_KEYS)  # as in `answer`
     for letter in LINE_ENDS:
         body = body.replace(letter.encode(), f"\\u{ord(letter):04x}".encode())
-    return b"event: " + name.encode() + b"\ndata: " + body + b"\n\n"
+    end = "" if number is None else f"id: {number}\n"
+    return b"event: " + name.encode() + b"\ndata: " + body + f"\n{end}\n".encode()
 
 
 def event_stream(events: AsyncIterator[bytes]) -> StreamingResponse:

@@ -75,14 +75,15 @@ _COMPLETED: dict[type, MicrographStatus] = {
 
 
 def _result(connection: Connection, event: events.OfMicrograph) -> None:
-    """Store what a step of processing has found; its fields are columns of the micrograph."""
+    """Store what a step of processing has found; its fields are columns of the micrograph.
+
+    What the message does not give stays as it is.
+    """
     row = _known(connection, "micrograph", event.micrograph_uuid)
-    values = event.model_dump(exclude={"event_type", "micrograph_uuid"})
+    values = event.model_dump(exclude={"event_type", "micrograph_uuid"}, exclude_none=True)
     for name in values.keys() & {"pick_distribution", "selection_distribution"}:
-        if not isinstance(values[name], str | None):
+        if not isinstance(values[name], str):
             values[name] = json.dumps(values[name])
-    if values.get("pick_distribution", "") is None:
-        del values["pick_distribution"]  # an earlier one stays
     (values["change"],) = take_changes(connection, 1)
     status = _COMPLETED[type(event)]
     if STEPS.index(status) > STEPS.index(row["status"]):

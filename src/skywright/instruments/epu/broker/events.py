@@ -98,6 +98,8 @@ class MotionCompleted(OfMicrograph):
     event_type: Literal["motion_correction.completed"] = "motion_correction.completed"
     total_motion: Positive
     average_motion: Positive
+    motion_corrected_image_path: str | None = None
+    motion_corrected_snapshot_path: str | None = None
 
 
 class CtfCompleted(OfMicrograph):

@@ -34,6 +34,8 @@ _OTHERS: dict[str, dict[str, Any]] = {
         "micrograph_uuid": _MICROGRAPH,
         "total_motion": 12.5,
         "average_motion": 0.3,
+        "motion_corrected_image_path": None,
+        "motion_corrected_snapshot_path": None,
     },
     "motion_correction.registered": {**_JUDGEMENT, "metric_name": "motioncorrection"},
     "ctf.completed": {"micrograph_uuid": _MICROGRAPH, "ctf_max_resolution_estimate": 3.6},

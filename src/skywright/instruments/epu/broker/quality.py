@@ -89,13 +89,15 @@ def judge(connection: Connection, micrograph: Row, event: Judged) -> None:
         for row in connection.execute(select(table).where(about)).mappings()
         if row["metric_name"] in (None, name)
     ]
-    likelihoods: dict[tuple[str, str | None], float] = {}
+    predicted: dict[tuple[str, str | None], float] = {}
     for row in sorted(rows, key=lambda row: row["foilhole_uuid"] is not None):  # holes tell more
-        expected = min(max(row["value"], SURE), 1.0 - SURE)
-        key = (row["prediction_model_name"], row["metric_name"])
-        likelihoods[key] = expected if event.quality else 1.0 - expected
-    if not likelihoods:
+        predicted[row["prediction_model_name"], row["metric_name"]] = row["value"]
+    if not predicted:
         return
+    likelihoods: dict[tuple[str, str | None], float] = {}
+    for key, value in predicted.items():
+        expected = min(max(value, SURE), 1.0 - SURE)
+        likelihoods[key] = expected if event.quality else 1.0 - expected
     known = weights(connection, grid)
     present = dict.fromkeys(likelihoods, _first_weight(known)) | known
     updated = {key: present[key] * likelihood for key, likelihood in likelihoods.items()}
@@ -107,6 +109,7 @@ def judge(connection: Connection, micrograph: Row, event: Judged) -> None:
         connection,
         grid,
         {key: weight / total for key, weight in updated.items()},
+        predicted,
         micrograph,
         event,
     )
@@ -175,6 +178,7 @@ def _store_weights(
     connection: Connection,
     grid: str,
     values: dict[tuple[str, str | None], float],
+    predicted: dict[tuple[str, str | None], float],
     micrograph: Row,
     event: Judged,
 ) -> None:
@@ -196,4 +200,8 @@ def _store_weights(
         "timestamp": datetime.now(UTC),
         "origin": event.event_type,
     }
-    connection.execute(insert(model_weight), [row | about for row in rows])
+    history = [
+        row | about | {"prediction_value": predicted.get(key)}
+        for key, row in zip(values, rows, strict=True)
+    ]
+    connection.execute(insert(model_weight), history)

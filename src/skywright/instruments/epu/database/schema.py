@@ -282,6 +282,7 @@ micrograph = Table(
         "number_of_particles_rejected",
     ),
     *_columns(Text, "pick_distribution", "selection_distribution"),
+    *_columns(Text, "motion_corrected_image_path", "motion_corrected_snapshot_path"),
     Column("updated_at", Instant),
     # Number of the last change of any micrograph's values, in the order of the commits.
     Column("change", BigInteger),

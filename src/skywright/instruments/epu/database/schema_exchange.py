@@ -37,6 +37,8 @@ agent_session = Table(
     Column("agent_id", Text, nullable=False),
     parent("acquisition_uuid", "acquisition.uuid"),
     Column("name", Text),
+    Column("description", Text),
+    Column("experimental_parameters", Json),
     Column("status", Text, nullable=False, server_default="active"),
     Column("created_at", Instant, nullable=False),
     Column("last_activity_at", Instant, nullable=False),

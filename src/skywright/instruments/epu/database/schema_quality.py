@@ -74,6 +74,8 @@ model_weight = Table(
     Column("origin", Text),
     *_model_and_metric(),
     Column("weight", Float, nullable=False),
+    # What the model had predicted of the micrograph; none where it had predicted nothing.
+    Column("prediction_value", Float),
     Index(None, "grid_uuid", "prediction_model_name", "id"),
     Index(None, "micrograph_uuid"),
 )
