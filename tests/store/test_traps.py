@@ -90,6 +90,17 @@ UNUSUAL: dict[str, tuple[dict[str, Any], Sequence[Any], Any]] = {
         [[2**60 + 1, 2], [2**60 + 3], [0.5]],
         [[str(2**60 + 1), "2"], [str(2**60 + 3), ""], ["0.5", ""]],
     ),
+    "large_integers_beside_fractions": (
+        array([2]),
+        [[2**60 + 1, 0.5], [1, 2]],
+        [[str(2**60 + 1), "0.5"], ["1", "2"]],
+    ),
+    "unsigned_integers_beside_negative_ones": (
+        array([2]),
+        [[2**63 + 1, -1]],
+        [[str(2**63 + 1), "-1"]],
+    ),
+    "large_floats": (array([2]), [[1e300, INF], [NAN, 1]], [[1e300, INF], [NAN, 1.0]]),
     "array_of_length_zero": (array([0]), [np.zeros(0), np.zeros(0)], [[NAN], [NAN]]),
     "list_of_length_zero": (array([0]), [[], []], [[NAN], [NAN]]),
     "array_with_a_missing_element": (array([2]), [[1, None], [None, 2]], [[1, NAN], [NAN, 2]]),

@@ -174,7 +174,9 @@ def _fits(array: np.ndarray, dtype: np.dtype) -> bool:
 def rectangular(value: Any, dtype: str = "") -> np.ndarray:
     """Return nested lists as an array; gaps of ragged ones, and None, are NaN or empty text.
 
-    If `dtype` is one of dates or durations, integers stay integers and gaps are NaT's.
+    If an integer cannot be held by a float, and the elements have no common type of integers, all
+    elements are text. If `dtype` is one of dates or durations, integers stay integers and gaps are
+    NaT's.
 
     Examples
     --------
@@ -186,7 +188,8 @@ def rectangular(value: Any, dtype: str = "") -> np.ndarray:
         value = json.dumps(value)
     try:
         array = np.array(value)
-        if array.dtype.kind in "biufU":
+        is_exact = array.dtype.kind != "f" or not (np.abs(array) >= EXACT_IN_FLOAT).any()
+        if array.dtype.kind in "biufU" and is_exact:
             return array
     except ValueError:  # ragged
         pass
