@@ -78,6 +78,16 @@ UNUSUAL: dict[str, tuple[dict[str, Any], Sequence[Any], Any]] = {
         [[1, 2], [300, -1]],
         [[1, 2], [300, -1]],
     ),
+    "negative_integers_of_an_unsigned_dtype": (
+        array([2], dtype_numpy="<u8"),
+        [[1, 2], [-1, 3]],
+        [[1.0, 2.0], [-1.0, 3.0]],
+    ),
+    "unsigned_integers_of_a_signed_dtype": (
+        array([1], dtype_numpy="<i8"),
+        [[1], [2**63 + 1]],
+        [["1"], [str(2**63 + 1)]],
+    ),
     "objects": (array([3]), [np.array([1, 2.5, None], dtype=object)], [[1, 2.5, NAN]]),
     "declared_objects": (array([2], dtype_numpy="|O8"), [[1.0, None]], [[1.0, NAN]]),
     "long_doubles": (array([1], dtype_numpy="<f16"), [[1.5]], [[1.5]]),
@@ -120,6 +130,7 @@ UNUSUAL: dict[str, tuple[dict[str, Any], Sequence[Any], Any]] = {
         ["hello", ["a"]],
         [["hello"], ["a"]],
     ),
+    "list_of_numbers_after_a_missing_text": (TEXT, [None, [1, 2]], [["", ""], ["1", "2"]]),
     "list_of_text_after_booleans": (scalar("boolean"), [False, ["a"]], [["False"], ["a"]]),
     "list_of_numbers_after_booleans": (scalar("boolean"), [True, [2]], [[1], [2]]),
     "array_of_text_that_grows": (
