@@ -103,6 +103,7 @@ def make_app(
             Mount("/static", StaticFiles(directory=STATIC)),
         ],
         middleware=[
+            Middleware(_CatalogNumber),
             Middleware(_Headers),
             Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False),
         ],
@@ -133,6 +134,21 @@ def hosts_of(interface: str) -> Sequence[str]:
     if not address.is_loopback:
         return ("*",)
     return *LOOPBACK, f"[{address}]" if address.version == 6 else str(address)
+
+
+class _CatalogNumber:
+    """Note the number of the catalog in the state of each request, before anything is read.
+
+    What the page then shows may be newer than this number, and never older.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            scope.setdefault("state", {})["catalog_number"] = scope["app"].state.site.catalog.number
+        await self.app(scope, receive, send)
 
 
 class _Headers:

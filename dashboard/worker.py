@@ -19,7 +19,8 @@ SILENCE_S, START_S = 30.0, 180.0
 """A worker that writes nothing for this time is started anew; the second holds for the first
 message: a busy computer loads Python's modules slowly, and a new start would begin that again."""
 RETRY_S = 2.0
-LINE_LIMIT = 1_000_000
+BUFFER_BYTES = 1_000_000
+"""Bytes of a worker that wait here until they are read, about; a line may be longer."""
 
 
 async def worker_messages(
@@ -108,7 +109,7 @@ async def _worker(
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         env={**os.environ, **environment, SUPERVISED: "1"},
-        limit=LINE_LIMIT,
+        limit=BUFFER_BYTES,
         process_group=0,  # the terminal's Ctrl-C is not for it
     )
     try:
@@ -125,7 +126,18 @@ async def _read(output: asyncio.StreamReader) -> AsyncIterator[tuple[dict[str, o
     with suppress(asyncio.IncompleteReadError, TimeoutError):
         while True:
             async with asyncio.timeout(limit_s):
-                line = await output.readuntil(b"\n")
+                line = await _read_line(output)
             limit_s = SILENCE_S
             header = json.loads(line)
             yield header, line + await output.readexactly(header["bytes"])
+
+
+async def _read_line(output: asyncio.StreamReader) -> bytes:
+    """Read a line of any length: the curves of all regions of a set may take megabytes."""
+    line = bytearray()
+    while not line.endswith(b"\n"):
+        try:
+            line += await output.readuntil(b"\n")
+        except asyncio.LimitOverrunError as error:
+            line += await output.readexactly(error.consumed)
+    return bytes(line)

@@ -1,5 +1,6 @@
 """The shots' view: messages, charts, who may put what, and regions drawn in a real browser."""
 
+import asyncio
 import io
 import json
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from dashboard.headless import headless_chromium
 from dashboard.sacla.board import ShotBoard
 from dashboard.sacla.shots_worker import encode_facts
 from dashboard.sacla.view import IOC, draw_curves, draw_scatter, draw_values
+from dashboard.worker import BUFFER_BYTES, _read
 from devices.sacla.view import RECENT, ShotFacts
 from skywright.config import IocSettings, Settings
 from skywright.instruments.sacla.mean_images import autocorrelation
@@ -61,6 +63,21 @@ def facts(**more: Any) -> ShotFacts:
             **more,
         }
     )
+
+
+def test_a_message_with_the_most_curves_is_read() -> None:
+    """64 regions of 400 bins each are 5 MB of text."""
+    curves = {key: np.full((64, 400), 1 / 3) for key in CURVES}
+    message = encode_facts(facts(edges=np.linspace(-1.0, 1.0, 401), curves=curves), 500)
+    assert message.index(b"\n") > 4 * BUFFER_BYTES
+
+    async def scenario() -> list[bytes]:
+        output = asyncio.StreamReader(limit=BUFFER_BYTES)
+        output.feed_data(2 * message)
+        output.feed_eof()
+        return [each async for _, each in _read(output)]
+
+    assert asyncio.run(scenario()) == [message, message]
 
 
 def test_a_message_carries_the_newest_shots_and_the_image() -> None:

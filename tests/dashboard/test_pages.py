@@ -316,6 +316,23 @@ def test_a_question_is_asked_once_until_the_catalog_changes(
     assert asked == [1, 2, 1, 1]
 
 
+def test_a_change_during_the_reading_is_not_taken_for_seen(
+    page: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page shows what was there before; the next message of the feed has it loaded again."""
+    catalog = page.app.state.site.catalog  # type: ignore[attr-defined]
+    before = catalog.number
+
+    def question(client: Container, search: Any, journals: Path) -> list[RunSummary]:
+        page.portal.call(catalog._notify_later)  # tiled tells of a change
+        return []
+
+    monkeypatch.setattr("dashboard.views.runs.newest_first", question)
+    text = page.get("/runs?q=read while it changes").text
+    assert catalog.number > before
+    assert f'data-seen="{before}"' in text
+
+
 REQUEST = httpx.Request("GET", "http://127.0.0.1:9/api/v1/search/raw?page=1")
 
 

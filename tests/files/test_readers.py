@@ -21,7 +21,7 @@ from skywright.callbacks.raw_run import RawRun, RawStream, RequiredKeys
 from skywright.errors import DataError
 from skywright.files import readers
 from skywright.files.index import IDENTITY
-from skywright.files.readers import file_and_column, open_reader
+from skywright.files.readers import file_and_column, local_path, open_reader
 from skywright.instruments import Instrument
 
 
@@ -96,6 +96,13 @@ def test_what_is_wrong_with_a_raw_file_is_said(
         a.write_bytes(b"\0" * a.stat().st_size)
         with pytest.raises(DataError, match="not RAW1"):
             reader.read("image", 0, 1)
+
+
+@pytest.mark.parametrize("uri", ["http://host/a.h5", "file://[host/a.h5", "file://host/a%00.h5"])
+def test_uris_that_name_no_file_are_refused(uri: str) -> None:
+    """`skywright recover` goes on with the other files of the store."""
+    with pytest.raises(DataError, match=r"expected a file:// URI"):
+        local_path(uri)
 
 
 def test_resources_without_a_reader_are_refused_by_name(tmp_path: Path) -> None:

@@ -18,9 +18,14 @@ from hypothesis import strategies as st
 from store.recording import Recording, scalar
 from support.streaming import StreamingCamera, noise
 
+from skywright.callbacks.journal import encode_line
 from skywright.files.hdf5_flags import clear_flags, has_writer, lookup3, read_superblock
 from skywright.store.export.contents import read_contents
 from skywright.store.ingest import IngestState, ingest
+from skywright.store.journal_contents import JournalContents
+from skywright.store.lookup import run_status
+from skywright.store.repair import close_interrupted_run
+from skywright.store.tail import is_locked
 
 WRITER = """
 import sys, h5py, numpy as np
@@ -55,6 +60,24 @@ def writer(tmp_path: Path, request: Any) -> Any:
     process.kill()
     process.wait()
     process.stdout.close()
+
+
+def test_a_run_that_is_being_closed_is_not_taken_for_running(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`skywright recover` waits for it, and `skywright runs` does not say that it goes on."""
+    path = tmp_path / "u.jsonl"
+    start = {"uid": "u", "time": 1.0}
+    path.write_bytes(encode_line("start", start))
+    found = []
+
+    def closing_documents(*_: Any) -> list[Any]:
+        found.append((is_locked(path), run_status({"start": start}, tmp_path)))
+        return []
+
+    monkeypatch.setattr("skywright.store.repair._closing_documents", closing_documents)
+    assert close_interrupted_run(path, path.stat().st_size, JournalContents())
+    assert found == [(False, "storing")]
 
 
 def test_file_of_a_killed_swmr_writer_is_an_ordinary_file_again(writer: Any) -> None:

@@ -345,6 +345,25 @@ def test_nexus_of_what_hdf5_does_not_take(tmp_path: Path) -> None:
         }
 
 
+def test_nexus_of_metadata_that_are_no_names_or_texts(tmp_path: Path) -> None:
+    """Keys that become one name or that HDF5 has for itself; what should be text and is not."""
+    sample = {"name": "x", "mass/mg": 1, "mass_mg": 2, ".": 3, "": 4}
+    data_key = {"units": 5, "description": {"of": "x"}, "names": ["a", "b"]}
+    column = Column("x", (2,), np.dtype("f8"), data_key, np.array([1.0, 2.0]).__getitem__)
+    configuration = {"camera": {"data": {"gain": 1.0}, "data_keys": {"gain": {"units": 5}}}}
+    descriptor = {"configuration": configuration, "hints": None}
+    stream = Stream("primary", descriptor, (column,), {})
+    run = RunContents({"uid": "u", "time": 0.0, "sample": sample}, None, "running", (stream,), ())
+    write_nexus(run, tmp_path / "out.nxs")
+    with h5py.File(tmp_path / "out.nxs") as file:
+        found = {name: each[()] for name, each in file["entry/sample"].items() if name != "name"}
+        assert found == {"mass_mg": 1, "mass_mg_": 2, "._": 3, "_": 4}
+        x = dict(file["entry/primary/x"].attrs)
+        assert (x["units"], x["description"]) == (5, '{"of": "x"}')
+        assert x["names"] == '["a", "b"]'
+        assert file["entry/instrument/camera/gain"].attrs["units"] == 5
+
+
 @pytest.mark.parametrize(
     "hints",
     [None, "phi", {"dimensions": None}, {"dimensions": [["phi"]]}, {"dimensions": [["phi", "a"]]}],

@@ -16,7 +16,7 @@ from skywright.callbacks.journal import encode_line
 from skywright.errors import DataError
 from skywright.store import repair, stored_run
 from skywright.store.check import differences
-from skywright.store.export.contents import Column, RunContents, Stream
+from skywright.store.export.contents import Asset, AssetRows, Column, RunContents, Stream
 from skywright.store.file_nodes import VIRTUAL_DATASET, data_sources
 from skywright.store.ingest import IngestState, ingest
 from skywright.store.journal_contents import datum
@@ -205,6 +205,28 @@ def test_documents_of_the_catalog_leave_out_files_of_another_machine(
     monkeypatch.setattr(stored_run, "read_contents", lambda _: run)
     documents: Any = list(stored_run.catalog_documents(None))
     assert [doc["data"] for name, doc in documents if name == "event"] == [{"x": 0.5}, {"x": 1.5}]
+
+
+def test_documents_of_the_catalog_keep_the_seq_nums_of_frames(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Event 2 is lost: the second frame is that of event 3."""
+    numbers = np.array([1, 3])
+    asset = Asset(Path("/a.h5"), "x")
+    parts = (AssetRows(asset, 0, 1), AssetRows(asset, 2, 3))
+    image = Column(
+        "image", (2, 2, 3), np.dtype("|u1"), {"external": "STREAM:"}, numbers.__getitem__, parts
+    )
+    columns = (Column("seq_num", (2,), numbers.dtype, {}, numbers.__getitem__), image)
+    stream = Stream("primary", {"uid": "d"}, columns, {})
+    run = RunContents({"uid": "u"}, None, "unfinished", (stream,), ())
+    monkeypatch.setattr(stored_run, "read_contents", lambda _: run)
+    documents: Any = list(stored_run.catalog_documents(None))
+    found = [(doc["seq_nums"], doc["indices"]) for name, doc in documents if name == "stream_datum"]
+    assert found == [
+        ({"start": 1, "stop": 2}, {"start": 0, "stop": 1}),
+        ({"start": 3, "stop": 4}, {"start": 2, "stop": 3}),
+    ]
 
 
 def abandoned(journals: Path) -> Path:

@@ -79,6 +79,16 @@ UNUSUAL: dict[str, tuple[dict[str, Any], Sequence[Any], Any]] = {
         [[1, 2], [300, -1]],
         [[1, 2], [300, -1]],
     ),
+    "negative_integers_of_an_unsigned_dtype": (
+        array([2], dtype_numpy="<u8"),
+        [[1, 2], [-1, 3]],
+        [[1.0, 2.0], [-1.0, 3.0]],
+    ),
+    "unsigned_integers_of_a_signed_dtype": (
+        array([1], dtype_numpy="<i8"),
+        [[1], [2**63 + 1]],
+        [["1"], [str(2**63 + 1)]],
+    ),
     "objects": (array([3]), [np.array([1, 2.5, None], dtype=object)], [[1, 2.5, NAN]]),
     "declared_objects": (array([2], dtype_numpy="|O8"), [[1.0, None]], [[1.0, NAN]]),
     "long_doubles": (array([1], dtype_numpy="<f16"), [[1.5]], [[1.5]]),
@@ -91,6 +101,17 @@ UNUSUAL: dict[str, tuple[dict[str, Any], Sequence[Any], Any]] = {
         [[2**60 + 1, 2], [2**60 + 3], [0.5]],
         [[str(2**60 + 1), "2"], [str(2**60 + 3), ""], ["0.5", ""]],
     ),
+    "large_integers_beside_fractions": (
+        array([2]),
+        [[2**60 + 1, 0.5], [1, 2]],
+        [[str(2**60 + 1), "0.5"], ["1", "2"]],
+    ),
+    "unsigned_integers_beside_negative_ones": (
+        array([2]),
+        [[2**63 + 1, -1]],
+        [[str(2**63 + 1), "-1"]],
+    ),
+    "large_floats": (array([2]), [[1e300, INF], [NAN, 1]], [[1e300, INF], [NAN, 1.0]]),
     "array_of_length_zero": (array([0]), [np.zeros(0), np.zeros(0)], [[NAN], [NAN]]),
     "list_of_length_zero": (array([0]), [[], []], [[NAN], [NAN]]),
     "array_with_a_missing_element": (array([2]), [[1, None], [None, 2]], [[1, NAN], [NAN, 2]]),
@@ -110,6 +131,7 @@ UNUSUAL: dict[str, tuple[dict[str, Any], Sequence[Any], Any]] = {
         ["hello", ["a"]],
         [["hello"], ["a"]],
     ),
+    "list_of_numbers_after_a_missing_text": (TEXT, [None, [1, 2]], [["", ""], ["1", "2"]]),
     "list_of_text_after_booleans": (scalar("boolean"), [False, ["a"]], [["False"], ["a"]]),
     "list_of_numbers_after_booleans": (scalar("boolean"), [True, [2]], [[1], [2]]),
     "array_of_text_that_grows": (

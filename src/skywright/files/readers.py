@@ -148,9 +148,13 @@ def local_path(uri: str) -> Path:
     Raises
     ------
     DataError
-        If it is another URI.
+        If it is another URI, or no file can have its path.
     """
-    parts = urlsplit(uri)
-    if parts.scheme != "file":
-        raise DataError(f"{uri}: expected a file:// URI")
-    return Path(unquote(parts.path))
+    try:
+        parts = urlsplit(uri)
+    except ValueError as error:  # of a host in brackets
+        raise DataError(f"{uri}: {error}; expected a file:// URI") from error
+    path = unquote(parts.path)
+    if parts.scheme != "file" or "\0" in path:
+        raise DataError(f"{uri!r}: expected a file:// URI, with a path that files can have")
+    return Path(path)

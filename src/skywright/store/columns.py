@@ -89,8 +89,8 @@ def _widen_scalar(column: ColumnType, value: Any) -> ColumnType:
     if value.__class__ is float and column.kind == "number":
         return column
     if column.kind == "string":
-        text = value if isinstance(value, str | None) else json.dumps(value)
-        length = 0 if text is None else max(len(text), 1)
+        text = "" if value is None else value if isinstance(value, str) else json.dumps(value)
+        length = max(len(text), 1)
         return replace(column, longest=length) if length > column.longest else column
     if value is None:
         kind = "number"
@@ -161,8 +161,11 @@ def _fits(array: np.ndarray, dtype: np.dtype) -> bool:
     """Return whether each value of `array` is itself after a cast to `dtype`."""
     if dtype.kind == "U" or array.dtype.kind == "U":
         return dtype.kind == array.dtype.kind and array.dtype.itemsize <= dtype.itemsize
-    if array.dtype == dtype:
+    if array.dtype == dtype or not array.size:
         return True
+    if dtype.kind in "iu" and array.dtype.kind in "iu":  # -1 as unsigned and back is -1 again
+        limits = np.iinfo(dtype)
+        return bool(limits.min <= int(array.min()) and int(array.max()) <= limits.max)
     with np.errstate(all="ignore"):
         cast = array.astype(dtype)
         back = cast.astype(array.dtype)
@@ -174,7 +177,9 @@ def _fits(array: np.ndarray, dtype: np.dtype) -> bool:
 def rectangular(value: Any, dtype: str = "") -> np.ndarray:
     """Return nested lists as an array; gaps of ragged ones, and None, are NaN or empty text.
 
-    If `dtype` is one of dates or durations, integers stay integers and gaps are NaT's.
+    If an integer cannot be held by a float, and the elements have no common type of integers, all
+    elements are text. If `dtype` is one of dates or durations, integers stay integers and gaps are
+    NaT's.
 
     Examples
     --------
@@ -186,7 +191,8 @@ def rectangular(value: Any, dtype: str = "") -> np.ndarray:
         value = json.dumps(value)
     try:
         array = np.array(value)
-        if array.dtype.kind in "biufU":
+        is_exact = array.dtype.kind != "f" or not (np.abs(array) >= EXACT_IN_FLOAT).any()
+        if array.dtype.kind in "biufU" and is_exact:
             return array
     except ValueError:  # ragged
         pass

@@ -4,8 +4,10 @@ Those of the catalog are the documents that an analysis needs.
 """
 
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 from tiled.client.container import Container
 
 from skywright.callbacks.journal import journal_path
@@ -62,8 +64,11 @@ def catalog_documents(run: Container) -> Iterator[tuple[str, Document]]:
 def _stream_documents(stream: Stream) -> Iterator[tuple[str, Document]]:
     uid = stream.descriptor["uid"]
     yield "descriptor", {**stream.descriptor, "name": stream.name}
+    numbers = stream.column("seq_num")
+    seq_nums = np.empty(0, np.int64) if numbers is None else numbers.read(slice(None))
     for column in stream.columns:
-        number = 1
+        total = sum(rows.stop - rows.start for rows in column.parts)
+        of_rows = seq_nums if len(seq_nums) == total else 1 + np.arange(total)
         for part, rows in enumerate(column.parts):
             resource, count = f"{uid}/{column.name}/{part}", rows.stop - rows.start
             yield (
@@ -76,12 +81,15 @@ def _stream_documents(stream: Stream) -> Iterator[tuple[str, Document]]:
                     "parameters": {"dataset": rows.asset.dataset},
                 },
             )
-            yield "stream_datum", {"descriptor": uid, **datum(resource, rows.start, number, count)}
-            number += count
-    numbers = stream.column("seq_num")
+            own, of_rows = of_rows[:count], of_rows[count:]
+            gaps = np.flatnonzero(np.diff(own) != 1) + 1  # where events were lost
+            for begin, stop in pairwise((0, *gaps.tolist(), count)):
+                if begin < stop:
+                    ranges = datum(resource, rows.start + begin, int(own[begin]), stop - begin)
+                    yield "stream_datum", {"descriptor": uid, **ranges}
     others = [c for c in stream.columns if not c.external and c.name not in ("seq_num", "time")]
     if numbers is not None and others:
         values = {column.name: column.read(slice(None)).tolist() for column in others}
-        for row, number in enumerate(numbers.read(slice(None)).tolist()):
+        for row, number in enumerate(seq_nums.tolist()):
             data = {key: column[row] for key, column in values.items()}
             yield "event", {"descriptor": uid, "seq_num": number, "data": data}

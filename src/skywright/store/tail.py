@@ -110,12 +110,13 @@ def locked_if_dead(path: Path) -> Iterator[bool]:
     """Try to lock the journal. Yields True if no writer holds the lock; then we hold it.
 
     A writer holds it while the run is open and the kernel frees it with the process, so True on a
-    journal without a stop document means that the writer is dead.
+    journal without a stop document means that the writer is dead. Our lock is a shared one:
+    `is_locked` must not take us for a writer.
     """
-    with path.open("r+b") as file:  # NFS locks exclusively only files open for writing
+    with path.open("r+b") as file:
         # Another ingester may have moved the file to `done` before the lock was free.
         yield (
-            try_lock(file)
+            try_lock(file, shared=True)
             and path.exists()
             and os.fstat(file.fileno()).st_ino == path.stat().st_ino
         )

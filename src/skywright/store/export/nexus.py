@@ -172,14 +172,12 @@ def _copy(group: h5py.Group, column: Column) -> None:
         "long_name": column.name,
         "source": key.get("source"),
         "description": key.get("description"),
-        "names": json.dumps(key["names"])
-        if isinstance(key.get("names"), list)
-        else key.get("names"),
+        "names": key.get("names"),
         "interpretation": {3: "image", 4: "rgb-image"}.get(len(column.shape)),
     }
     for name, value in attributes.items():
         if value is not None:
-            dataset.attrs[name] = value.replace("\0", "") if isinstance(value, str) else value
+            dataset.attrs[name] = _attribute(value)
 
 
 def _link(group: h5py.Group, column: Column, what: str, notes: list[str]) -> bool:
@@ -244,8 +242,8 @@ def _plot(stream: Stream, start: Mapping[str, Any]) -> tuple[Column | None, Colu
     hints, else the time of the event, else that of the frame.
     """
     numbers = {c.name: c for c in stream.columns if len(c.shape) == 1 and c.dtype.kind in "iuf"}
-    hints = stream.descriptor.get("hints", {}).values()
-    hinted = [field for each in hints for field in each.get("fields", ())]
+    hints = (stream.descriptor.get("hints") or {}).values()
+    hinted = [field for each in hints for field in each.get("fields") or ()]
     scanned = [field for field in scanned_fields(start, stream.name) if field in numbers]
     axes = [*scanned, "time", *(name for name in numbers if name.endswith("_time"))]
     own = [name for name in numbers if name not in (*axes, *_COUNTERS)]
@@ -297,11 +295,20 @@ def _set(group: h5py.Group, name: str, value: object, units: str | None = None) 
         array = _numeric(value)
         value = json.dumps(value) if array is None else array
     array = np.asarray(value)
+    while name in group:
+        name += "_"
     _allocate_dataset(group, array.shape, array.dtype)
     dataset = group.create_dataset(name, data=_text(array) if array.dtype.kind == "U" else value)
     if units:
-        dataset.attrs["units"] = units.replace("\0", "")
+        dataset.attrs["units"] = _attribute(units)
     return dataset
+
+
+def _attribute(value: Any) -> Any:
+    """Return a value as HDF5 takes it for an attribute: JSON as text, text without NUL."""
+    if isinstance(value, Mapping | list):
+        value = json.dumps(value)
+    return value.replace("\0", "") if isinstance(value, str) else value
 
 
 def _text(values: np.ndarray) -> Any:
@@ -320,7 +327,8 @@ def _numeric(value: object) -> np.ndarray | None:
 
 def _name(key: str) -> str:
     """Return the key as a name that HDF5 does not take for a path."""
-    return key.replace("/", "_")
+    name = key.replace("/", "_")
+    return f"{name}_" if name in ("", ".") else name
 
 
 def _iso(seconds: float) -> str | None:
