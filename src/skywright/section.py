@@ -37,7 +37,8 @@ NOT_IN_ADDRESSES = frozenset("#?\t\n\r")
 
 
 def _fits_addresses(path: Path) -> Path:
-    if wrong := NOT_IN_ADDRESSES & {*str(path.expanduser().absolute())}:
+    given = path.expanduser().absolute()
+    if wrong := NOT_IN_ADDRESSES & {*f"{given}{given.resolve()}"}:
         raise ValueError(f"tiled reads no path with {' or '.join(map(repr, sorted(wrong)))}")
     return path
 

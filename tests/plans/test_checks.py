@@ -42,7 +42,7 @@ GIVEN: dict[Callable[..., Any], tuple[str, str, tuple[Any, ...]]] = {
     rotate_to_face_on: ("goniometer", GONIOMETER, (0.0,)),
     acquire_spectra: ("psss", SPECTROMETER, (1,)),
     take_background: ("psss", SPECTROMETER, ()),
-    calibrate_energy_axis: ("psss", SPECTROMETER, ([1.0, 2.0], [1.0, 2.0])),
+    calibrate_energy_axis: ("psss", SPECTROMETER, ([9000.0, 9010.0], [1.0, 2.0])),
     scan_spectra: ("psss", SPECTROMETER, (None, 0.0, 1.0, 3)),
     optimize_spectrum: ("psss", SPECTROMETER, (None, 0.0, 1.0)),
     acquire_shots: ("sacla", SHOTS, (1,)),

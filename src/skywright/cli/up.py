@@ -326,11 +326,6 @@ def check_directory(settings: Settings) -> None:
         Naming the directory and what to do.
     """
     directory = settings.directory
-    if {"#", "?"} & set(str(directory)):
-        raise ConfigError(
-            f"store.directory: {directory}: tiled cannot read files below a path with # or ?; "
-            "choose another"
-        )
     is_default = settings.store.directory == StoreSettings().directory
     try:
         directory.mkdir(parents=is_default, exist_ok=True)
