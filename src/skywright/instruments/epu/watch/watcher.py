@@ -323,7 +323,7 @@ class Watcher:
         return bool(outcome.events)
 
     def _database_failed(self, batch: list[tuple[EpuFile, float]], error: Exception) -> None:
-        """Keep the files, and try again; what is known is then read from the database."""
+        """Keep the files for another try, which first reads the database anew."""
         reason = reason_of(error)
         if not self.state.database_error:
             logger.error("the entity database: %s; trying again", reason)

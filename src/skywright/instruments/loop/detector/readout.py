@@ -322,7 +322,7 @@ def _end(maps: Maps) -> tuple[str, float, float, Cell | None]:
 def _box(
     maps: Maps, kind: str, peak: Cell | None, crop: Crop
 ) -> tuple[Corners | None, Corners | None]:
-    """Return the edges of the head, the mean of what its cells predict, and their errors; px."""
+    """Return the edges of the head, px, as means over its cells, and their expected errors."""
     mask = maps.masks["pin" if kind == "pin" else "head"]
     inside = mask > max(INSIDE * float(mask.max()), LEAST_MASK)
     if peak is not None:  # other objects may resemble a head
