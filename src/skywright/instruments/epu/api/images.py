@@ -5,10 +5,10 @@ import os
 import struct
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
-from fastapi import APIRouter, HTTPException, Response
+from fastapi import APIRouter, Depends, HTTPException, Response
 
 from skywright.instruments.epu.api.create import stored
 from skywright.instruments.epu.api.service import Service, ServiceOf
@@ -36,6 +36,19 @@ MRC_TYPES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
 """Type of a pixel by the mode of an MRC file."""
 
 
+def _part(
+    x: int | None = None, y: int | None = None, w: int | None = None, h: int | None = None
+) -> Box | None:
+    """Give the part of a width and height around a place; None unless all are given."""
+    if x is None or y is None or w is None or h is None:
+        return None
+    return x - w // 2, y - h // 2, x + w // 2, y + h // 2
+
+
+PartOf = Annotated[Box | None, Depends(_part)]
+"""The part of an image that the query asks for."""
+
+
 @router.get("/gridsquares/{uuid}/gridsquare_image", responses=_PNG, response_class=Response)
 def gridsquare_image(uuid: str, service: ServiceOf) -> Response:
     """Give the image of a square."""
@@ -45,20 +58,12 @@ def gridsquare_image(uuid: str, service: ServiceOf) -> Response:
 
 
 @router.get("/grids/{uuid}/atlas_image", responses=_PNG, response_class=Response)
-def atlas_image(
-    uuid: str,
-    service: ServiceOf,
-    x: int | None = None,
-    y: int | None = None,
-    w: int | None = None,
-    h: int | None = None,
-) -> Response:
+def atlas_image(uuid: str, service: ServiceOf, part: PartOf) -> Response:
     """Give the image of the atlas of a grid: the newest ``Atlas_<n>`` beside ``Atlas.dm``.
 
     With all of ``x``, ``y``, ``w`` and ``h`` it is the part of this size around this place, in
     pixels of the atlas.
     """
-    part = _part(x, y, w, h)
     with service.database.read() as connection:
         grid = stored(connection, "grid", uuid)
         acquisition = read.get(connection, "acquisition", grid["acquisition_uuid"])
@@ -76,14 +81,7 @@ def atlas_image(
 
 
 @router.get("/micrographs/{uuid}/micrograph_image", responses=_JPEG_OR_PNG, response_class=Response)
-def micrograph_image(
-    uuid: str,
-    service: ServiceOf,
-    x: int | None = None,
-    y: int | None = None,
-    w: int | None = None,
-    h: int | None = None,
-) -> Response:
+def micrograph_image(uuid: str, service: ServiceOf, part: PartOf) -> Response:
     """Give the motion-corrected image of a micrograph.
 
     It is the small JPEG that the processing service has named, as it is, or else the corrected MRC
@@ -95,17 +93,10 @@ def micrograph_image(
     found = _as_it_is(snapshot) if snapshot is not None else None
     if found is None:
         image = _local(service, row["motion_corrected_image_path"])
-        found = _mrc(image, _part(x, y, w, h)) if image is not None else None
+        found = _mrc(image, part) if image is not None else None
     if found is None:
         raise HTTPException(404, f"Micrograph {uuid}: no image")
     return found
-
-
-def _part(x: int | None, y: int | None, w: int | None, h: int | None) -> Box | None:
-    """Give the part of a width and height around a place; None unless all are given."""
-    if x is None or y is None or w is None or h is None:
-        return None
-    return x - w // 2, y - h // 2, x + w // 2, y + h // 2
 
 
 def _absolute(path: str | None, storage: str | None) -> str | None:
