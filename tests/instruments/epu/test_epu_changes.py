@@ -50,8 +50,8 @@ class SlowClock(datetime):
 def test_results_of_a_host_whose_clock_is_behind_are_followed(
     session: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    grids = TrackedGrids(session)
-    decider = Decider(session)
+    grids = TrackedGrids(session, tmp_path)
+    decider = Decider(session, tmp_path)
     grids.begin("g", "run", tmp_path)
     report(session, 0)
     assert grids.poll()

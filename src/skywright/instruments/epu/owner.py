@@ -79,13 +79,14 @@ class EpuOwner(TreeOwner):
         options.root.mkdir(parents=True, exist_ok=True)
         self.options = options
         self.database: Database = open_database(options.database, durable=False)
-        self.grids = TrackedGrids(self.database, options.settings.path_map)
         watcher = Watcher(options.root, self.database, options.polling)
+        self.grids = TrackedGrids(self.database, watcher.root, options.settings.path_map)
         super().__init__(TreeSource(watcher, options.source), endpoints=[_Rows(self)])
         wanted = options.settings
         self.sender = _sender(wanted)
         self.decider = Decider(
             self.database,
+            watcher.root,
             make_policy(wanted.policy, wanted.move_holes),
             wanted.quality_parameters,
             wanted.late_s,

@@ -28,7 +28,7 @@ from skywright.instruments.epu.database.schema_quality import (
     prediction_model,
 )
 from skywright.instruments.epu.decisions.control import InstructionSender
-from skywright.instruments.epu.decisions.decider import MODEL, Decider, troubles
+from skywright.instruments.epu.decisions.decider import MODEL, Decider, Troubles, troubles
 from skywright.instruments.epu.decisions.policy import EpuOrder, Suggestion
 from skywright.instruments.epu.housekeeping import find_duplicates
 from skywright.instruments.epu.twin.processing import processing_of
@@ -109,7 +109,7 @@ def recorded(tmp_path: Path) -> Iterator[Database]:
 
 def test_squares_are_ranked_as_they_truly_are(recorded: Database, tmp_path: Path) -> None:
     suggested: list[tuple[str, Suggestion]] = []
-    decider = Decider(recorded, suggested=lambda *found: suggested.append(found))
+    decider = Decider(recorded, tmp_path / "data", suggested=lambda *found: suggested.append(found))
     decider.step()
     decider.step()  # nothing new: nothing is suggested again
     ((grid, suggestion),) = suggested
@@ -135,8 +135,8 @@ def test_squares_are_ranked_as_they_truly_are(recorded: Database, tmp_path: Path
     assert decider.troubles.duplicates == len(list(find_duplicates(tmp_path / "data")))
 
 
-def test_holes_are_suggested_by_what_models_predict(recorded: Database) -> None:
-    decider = Decider(recorded)
+def test_holes_are_suggested_by_what_models_predict(recorded: Database, tmp_path: Path) -> None:
+    decider = Decider(recorded, tmp_path / "data")
     hole, table, overall = schema.foilhole, schema.micrograph, overall_prediction
     newest = select(table.c.gridsquare_id).order_by(table.c.number.desc()).limit(1)
     with recorded.write() as connection:
@@ -164,10 +164,12 @@ def test_holes_are_suggested_by_what_models_predict(recorded: Database) -> None:
 
 
 def test_a_suggestion_that_could_not_be_stored_is_made_again(
-    recorded: Database, monkeypatch: pytest.MonkeyPatch
+    recorded: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     suggested: list[Suggestion] = []
-    decider = Decider(recorded, suggested=lambda _, suggestion: suggested.append(suggestion))
+    decider = Decider(
+        recorded, tmp_path / "data", suggested=lambda _, suggestion: suggested.append(suggestion)
+    )
     with monkeypatch.context() as failing:
         values = "skywright.instruments.epu.decisions.decider.set_values"
         failing.setattr(values, lambda *_, **__: 1 / 0)
@@ -199,7 +201,9 @@ def test_results_that_come_after_the_last_hole_are_stored(
         rows.append({**micrograph, "uuid": "m30", "gridsquare_id": None})  # its share has no square
         record(connection, "micrograph", rows)
     suggested: list[Suggestion] = []
-    decider = Decider(database, EpuOrder(), suggested=lambda _, each: suggested.append(each))
+    decider = Decider(
+        database, tmp_path, EpuOrder(), suggested=lambda _, each: suggested.append(each)
+    )
     decider.step()
     for numbers, resolution in (([0, 1, 2, 30], 3.0), (range(3, 30), 9.0)):
         with database.write() as connection:
@@ -217,7 +221,9 @@ def test_results_that_come_after_the_last_hole_are_stored(
     database.close()
 
 
-def test_the_present_square_is_that_of_the_newest_micrograph(recorded: Database) -> None:
+def test_the_present_square_is_that_of_the_newest_micrograph(
+    recorded: Database, tmp_path: Path
+) -> None:
     table, hole = schema.micrograph, schema.foilhole
     first = select(table).order_by(table.c.number).limit(1)  # read first
     with recorded.write() as connection:
@@ -230,19 +236,19 @@ def test_the_present_square_is_that_of_the_newest_micrograph(recorded: Database)
         for square in ("9", "10"):
             own = {"uuid": square, "gridsquare_id": square, "foilhole_id": square}
             connection.execute(hole.insert().values({**left, **own}))
-    decider = Decider(recorded, EpuOrder())
+    decider = Decider(recorded, tmp_path / "data", EpuOrder())
     decider.step()
     assert decider.overview["current"] == row["gridsquare_id"]
     assert decider.overview["newest"][0][0] == row["micrograph_id"]
     assert decider.suggestion["squares"][:2] == ("9", "10")
 
 
-def test_orphans_late_ones_and_duplicates_are_counted(recorded: Database) -> None:
+def test_orphans_late_ones_and_duplicates_are_counted(recorded: Database, tmp_path: Path) -> None:
     hole, file = schema.foilhole, schema.source_file
     with recorded.write() as connection:
         several = select(file.c.entity_uuid).where(file.c.kind == "foilhole")
         several = several.group_by(file.c.entity_uuid).having(func.count() > 1)
-        before = troubles(connection, 300.0)
+        before = troubles(connection, tmp_path / "data", 300.0)
         name = connection.execute(select(schema.micrograph.c.foilhole_uuid).limit(1)).scalar()
         connection.execute(hole.delete().where(hole.c.uuid == name))
         row = (
@@ -259,7 +265,10 @@ def test_orphans_late_ones_and_duplicates_are_counted(recorded: Database) -> Non
         connection.execute(file.insert().from_select(list(file.c), select(*moved)))
         here = schema.micrograph.c.foilhole_uuid == name
         orphans = len(connection.execute(select(schema.micrograph.c.number).where(here)).all())
-    patient, strict = Decider(recorded), Decider(recorded, late_s=1e-3)
+    patient, strict = (
+        Decider(recorded, tmp_path / "data"),
+        Decider(recorded, tmp_path / "data", late_s=1e-3),
+    )
     patient.step()
     strict.step()
     assert (patient.troubles.orphans, patient.troubles.late) == (orphans, 0)
@@ -269,6 +278,10 @@ def test_orphans_late_ones_and_duplicates_are_counted(recorded: Database) -> Non
         connection.execute(file.update().values(recorded_at=long_ago))
     patient.step()
     assert patient.troubles.late == orphans
+    elsewhere = Decider(recorded, tmp_path)
+    elsewhere.step()
+    assert elsewhere.troubles == Troubles()
+    assert not elsewhere.suggestion
     result = {"event_type": "ctf.completed", "ctf_max_resolution_estimate": 3.0}
     with recorded.write() as connection:
         uuids = select(schema.micrograph.c.uuid).where(schema.micrograph.c.foilhole_uuid == name)

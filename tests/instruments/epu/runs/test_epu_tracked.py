@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
+from skywright.errors import ConfigError
 from skywright.files.columns import ColumnReader, ColumnWriter
 from skywright.instruments.epu.broker.apply import apply_event
 from skywright.instruments.epu.database import Database, open_database, record, schema
@@ -54,8 +55,8 @@ def paths_of(directory: Path, uid: str) -> list[tuple[str, str]]:
     return [(file.decode(), place.decode()) for file, place in zip(*columns, strict=True)]
 
 
-def run_of(database: Database, directory: Path, uid: str, path_map: dict[str, str]) -> None:
-    grids = TrackedGrids(database, path_map)
+def run_of(ingest: Ingest, directory: Path, uid: str, path_map: dict[str, str]) -> None:
+    grids = TrackedGrids(ingest.database, ingest.root, path_map)
     (grid,) = grids.grids()
     grids.begin(grid.uuid, uid, directory)
     grids.close()
@@ -63,7 +64,7 @@ def run_of(database: Database, directory: Path, uid: str, path_map: dict[str, st
 
 def test_micrographs_have_their_path_on_the_cluster(ingest: Ingest, tmp_path: Path) -> None:
     read(ingest, session=True)
-    run_of(ingest.database, tmp_path, "mapped", MAP)
+    run_of(ingest, tmp_path, "mapped", MAP)
     found = paths_of(tmp_path, "mapped")
     assert len(found) == len(list(VISIT.micrographs()))
     for file, place in found:
@@ -77,14 +78,14 @@ def test_without_a_prefix_or_room_the_path_is_empty(
     ingest: Ingest, tmp_path: Path, path_map: dict[str, str]
 ) -> None:
     read(ingest, session=True)
-    run_of(ingest.database, tmp_path, "unmapped", path_map)
+    run_of(ingest, tmp_path, "unmapped", path_map)
     found = paths_of(tmp_path, "unmapped")
     assert len(found) == len(list(VISIT.micrographs()))
     assert {place for _, place in found} == {""}
 
 
 def test_a_session_file_that_comes_late_brings_the_paths(ingest: Ingest, tmp_path: Path) -> None:
-    grids = TrackedGrids(ingest.database, MAP)
+    grids = TrackedGrids(ingest.database, ingest.root, MAP)
     (grid,) = grids.grids()
     grids.begin(grid.uuid, "late", tmp_path)
     grids.committed(read(ingest, session=True))
@@ -103,22 +104,22 @@ def test_a_run_of_an_older_version_is_not_handed_over_again(
     with monkeypatch.context() as older:
         columns = {kind: tuple(layouts.stored_columns(kind)) for kind in layouts.COLUMNS}
         older.setattr(layouts, "COLUMNS", columns)
-        run_of(ingest.database, tmp_path, "old", MAP)
+        run_of(ingest, tmp_path, "old", MAP)
     with h5py.File(tmp_path / "old_micrographs.h5") as file:
         assert "manifest_file" in file["entry"]
         assert "cluster_path" not in file["entry"]
-    (grid,) = TrackedGrids(ingest.database, MAP).grids()
+    (grid,) = TrackedGrids(ingest.database, ingest.root, MAP).grids()
     assert grid.amends == "old"
     assert not grid.waiting
 
 
 def test_a_run_whose_rows_nobody_reads_gives_them_back(ingest: Ingest, tmp_path: Path) -> None:
-    grids = TrackedGrids(ingest.database)
+    grids = TrackedGrids(ingest.database, ingest.root)
     (grid,) = grids.grids()
     grids.begin(grid.uuid, "unread", tmp_path)
     grids.end("unread", {})
     assert [each.waiting for each in grids.grids()] == [True]
-    assert [each.waiting for each in TrackedGrids(ingest.database).grids()] == [True]
+    assert [each.waiting for each in TrackedGrids(ingest.database, ingest.root).grids()] == [True]
     grids.begin(grid.uuid, "next", tmp_path)
     assert grids.counts()["next"] == grids.counts()["unread"]
     grids.close()
@@ -132,7 +133,7 @@ def test_a_run_that_begins_for_long_ends_no_other(
     with ingest.database.write() as connection:
         record(connection, "acquisition", [{"uuid": "a2", "data_dir": "."}])
         record(connection, "grid", [{"uuid": "g2", "acquisition_uuid": "a2", "name": "n"}])
-    grids = TrackedGrids(ingest.database)
+    grids = TrackedGrids(ingest.database, ingest.root)
     first = next(grid for grid in grids.grids() if grid.uuid != "g2")
     grids.begin(first.uuid, "first", tmp_path)
     now, full = time.monotonic(), True
@@ -158,7 +159,7 @@ def test_a_run_that_begins_for_long_ends_no_other(
 def test_rows_that_a_full_disk_refuses_come_when_it_has_room(
     ingest: Ingest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    grids = TrackedGrids(ingest.database)
+    grids = TrackedGrids(ingest.database, ingest.root)
     (grid,) = grids.grids()
     names = ("uuid", "grid_uuid", "gridsquare_uuid", "foilhole_uuid", "micrograph_id")
     query = select(*[schema.micrograph.c[name] for name in names])
@@ -202,7 +203,7 @@ def test_rows_that_a_full_disk_refuses_come_when_it_has_room(
 
 def test_a_grid_may_be_polled_before_its_commit_is_told(ingest: Ingest, tmp_path: Path) -> None:
     database = open_database(tmp_path / "other.sqlite", durable=False)
-    grids = TrackedGrids(database, MAP)
+    grids = TrackedGrids(database, ingest.root, MAP)
     reader = Ingest(ingest.root, database)
     read(reader, session=True)
     read(reader, session=False)
@@ -211,11 +212,46 @@ def test_a_grid_may_be_polled_before_its_commit_is_told(ingest: Ingest, tmp_path
     database.close()
 
 
+def test_grids_of_another_directory_are_left_to_its_owner(ingest: Ingest, tmp_path: Path) -> None:
+    here = TrackedGrids(ingest.database, ingest.root)
+    there = TrackedGrids(ingest.database, tmp_path / "there")
+    assert not there.grids()
+    for grids in (here, there):
+        (grid,) = here.grids()
+        event = {"event_type": "ctf.completed", "ctf_max_resolution_estimate": 3.0}
+        with ingest.database.write() as connection:
+            micrograph = connection.execute(select(schema.micrograph.c.uuid).limit(1)).scalar()
+            apply_event(connection, {**event, "micrograph_uuid": micrograph})
+        grids.poll()
+    assert not there.grids()
+    with pytest.raises(ConfigError, match="no such grid"):
+        there.begin(grid.uuid, "twice", tmp_path)
+
+
+def test_a_directory_that_was_moved_brings_its_rows(ingest: Ingest, tmp_path: Path) -> None:
+    (grid,) = TrackedGrids(ingest.database, ingest.root).grids()
+    there = tmp_path / "there" / ingest.root.name
+    there.parent.mkdir()
+    ingest.root.rename(there)
+    grids = TrackedGrids(ingest.database, there)
+    assert not grids.grids()
+    grids.committed(read(Ingest(there, ingest.database), session=True))
+    assert [(each.uuid, each.waiting) for each in grids.grids()] == [(grid.uuid, True)]
+
+
+def test_a_grid_that_no_directory_has_belongs_to_each(database: Database, tmp_path: Path) -> None:
+    """An agent on another machine sends it to the API."""
+    with database.write() as connection:
+        record(connection, "acquisition", [{"uuid": "a", "name": "n"}])
+        record(connection, "grid", [{"uuid": "g", "acquisition_uuid": "a", "name": "n"}])
+    assert [grid.uuid for grid in TrackedGrids(database, tmp_path).grids()] == ["g"]
+
+
 def test_rows_of_a_run_that_did_not_begin_come_in_the_next_one(
     ingest: Ingest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read(ingest, session=True)
-    grids = TrackedGrids(ingest.database)
+    grids = TrackedGrids(ingest.database, ingest.root)
     (grid,) = grids.grids()
 
     class FullDisk(ColumnWriter):
@@ -230,7 +266,7 @@ def test_rows_of_a_run_that_did_not_begin_come_in_the_next_one(
         with pytest.raises(OSError, match="No space"):
             grids.begin(grid.uuid, "failed", tmp_path)
     assert [(each.waiting, each.amends) for each in grids.grids()] == [(True, "")]
-    assert [each.waiting for each in TrackedGrids(ingest.database).grids()] == [True]
+    assert [each.waiting for each in TrackedGrids(ingest.database, ingest.root).grids()] == [True]
     run = grids.begin(grid.uuid, "second", tmp_path)
     assert run.writers["gridsquare"].flushed == len(VISIT.grids[0].squares)
     assert run.writers["micrograph"].flushed == len(list(VISIT.micrographs()))
@@ -240,7 +276,7 @@ def test_rows_of_a_run_that_did_not_begin_come_in_the_next_one(
 def test_rows_come_when_the_database_is_back(
     ingest: Ingest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    grids = TrackedGrids(ingest.database, MAP)
+    grids = TrackedGrids(ingest.database, ingest.root, MAP)
     (grid,) = grids.grids()
     grids.begin(grid.uuid, "run", tmp_path)
     before = grids.counts()["run"]
@@ -275,7 +311,7 @@ def test_runs_that_end_without_database_leave_no_file_open(
         record(connection, "acquisition", [{"uuid": "a2", "data_dir": "."}])
         record(connection, "grid", [{"uuid": "g2", "acquisition_uuid": "a2", "name": "n"}])
         record(connection, "grid", [{"uuid": "g3", "acquisition_uuid": "a2", "name": "n"}])
-    grids = TrackedGrids(ingest.database)
+    grids = TrackedGrids(ingest.database, ingest.root)
     names = [grid.uuid for grid in grids.grids()]
     runs = [grids.begin(grid, f"run-{grid}", tmp_path) for grid in names]
 
@@ -298,8 +334,8 @@ def test_a_row_that_no_run_can_have_waits_for_none(ingest: Ingest, tmp_path: Pat
     with ingest.database.write() as connection:
         (square,) = connection.execute(query).mappings()
         record(connection, "gridsquare", [{**square, "state": 40 * "x"}])
-    run_of(ingest.database, tmp_path, "run", {})
-    grids = TrackedGrids(ingest.database)  # the IOC is started again
+    run_of(ingest, tmp_path, "run", {})
+    grids = TrackedGrids(ingest.database, ingest.root)  # the IOC is started again
     assert [grid.waiting for grid in grids.grids()] == [False]
     assert not grids.poll()
 
@@ -340,7 +376,7 @@ def test_holes_that_are_not_planned_any_more_have_a_last_row(
     ingest = Ingest(ingest.root, open_database(tmp_path / "planned.sqlite", durable=False))
     read(ingest, session=True)
     read(ingest, session=False)
-    grids = TrackedGrids(ingest.database)
+    grids = TrackedGrids(ingest.database, ingest.root)
     (grid,) = grids.grids()
     grids.begin(grid.uuid, "first", tmp_path)
     before = planned_holes(tmp_path, "first")
@@ -356,5 +392,5 @@ def test_holes_that_are_not_planned_any_more_have_a_last_row(
     assert after == planned_in_database(ingest.database)
     assert after.isdisjoint(before)
     grids.close()
-    assert [each.waiting for each in TrackedGrids(ingest.database).grids()] == [False]
+    assert [each.waiting for each in TrackedGrids(ingest.database, ingest.root).grids()] == [False]
     ingest.database.close()

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, RowMapping, Select, func, select
@@ -46,6 +47,17 @@ def page(
     for column, uuid in parent.items():
         query = query.where(table.c[column] == uuid)
     return _rows(connection, query.where(*where), limit, offset)
+
+
+def is_in_directory(root: Path) -> ColumnElement[bool]:
+    """Return the condition that a row of ``grid`` belongs to the watched directory `root`.
+
+    A database may hold several directories. A grid of which no file is recorded came over the API
+    and belongs to each of them.
+    """
+    file = schema.source_file
+    of_grid = select(file.c.path).where(file.c.grid_uuid == schema.grid.c.uuid)
+    return of_grid.where(file.c.root == str(root)).exists() | ~of_grid.exists()
 
 
 def count(connection: Connection, kind: str, **parent: str) -> int:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Container, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -80,6 +81,8 @@ class Decider:
     ----------
     database
         The entity database.
+    root
+        The watched directory. Suggestions and counts are of its grids, see `read.is_in_directory`.
     policy
         Chooses.
     quality
@@ -93,12 +96,14 @@ class Decider:
     def __init__(
         self,
         database: Database,
+        root: Path,
         policy: Policy | None = None,
         quality: Mapping[str, Any] | None = None,
         late_s: float = 300.0,
         suggested: Callable[[str, Suggestion], None] = lambda grid, suggestion: None,
     ) -> None:
         self.database = database
+        self._root = root
         self.policy: Policy = policy or StayOrLeave()
         self.troubles = Troubles()
         self.suggestion: dict[str, Any] = {}
@@ -115,10 +120,10 @@ class Decider:
     def step(self) -> None:
         """Read new results; renew the counts, the overview and, if it changes, the suggestion."""
         with self.database.read() as connection:
-            self.troubles = troubles(connection, self._late_s)
+            self.troubles = troubles(connection, self._root, self._late_s)
             while rows := self._new(connection):
                 self._take(rows)
-            grid = _current_grid(connection)
+            grid = _current_grid(connection, self._root)
             if grid is None:
                 return
             followed = self._of(grid)
@@ -187,8 +192,8 @@ def _batch(rows: list[Row], identities: Any) -> Batch:
     return Batch(identities, times, texts | numbers)
 
 
-def troubles(connection: Connection, late_s: float) -> Troubles:
-    """Count orphans, late ones, and holes with several manifests.
+def troubles(connection: Connection, root: Path, late_s: float) -> Troubles:
+    """Count orphans, late ones, and holes with several manifests, of a watched directory.
 
     An orphan waits since its file was recorded: results of processing change its `updated_at`.
     """
@@ -198,12 +203,15 @@ def troubles(connection: Connection, late_s: float) -> Troubles:
     recorded = select(func.min(file.c.recorded_at)).where(*own).scalar_subquery()
     since = func.coalesce(recorded, table.c.updated_at)
     late = func.count(case((since < long_ago, 1)))
-    count = select(func.count(), late).select_from(table).where(read.is_orphan())
+    grids = select(schema.grid.c.uuid).where(read.is_in_directory(root))
+    orphan = (read.is_orphan(), table.c.grid_uuid.in_(grids))
+    count = select(func.count(), late).select_from(table).where(*orphan)
     several = (
         select(file.c.entity_uuid)
+        .where(file.c.root == str(root))  # a moved tree has its paths twice
         .where(file.c.kind == "foilhole", file.c.entity_uuid.is_not(None))
         .group_by(file.c.entity_uuid)
-        .having(func.count(file.c.path.distinct()) > 1)  # a moved tree has its paths twice
+        .having(func.count() > 1)
     )
     orphans, waited = connection.execute(count).one()
     return Troubles(
@@ -219,13 +227,14 @@ def _newest_first(query: Any) -> Any:
     return query.order_by(table.acquisition_datetime.desc().nulls_last(), table.number.desc())
 
 
-def _current_grid(connection: Connection) -> str | None:
+def _current_grid(connection: Connection, root: Path) -> str | None:
     grid, table = schema.grid.c, schema.micrograph.c
     last = [  # found in an index, for each grid
         select(func.max(column)).where(table.grid_uuid == grid.uuid).scalar_subquery()
         for column in (table.acquisition_datetime, table.number)
     ]
-    grids = select(grid.uuid).order_by(*[each.desc().nulls_last() for each in last])
+    own = select(grid.uuid).where(read.is_in_directory(root))
+    grids = own.order_by(*[each.desc().nulls_last() for each in last])
     return connection.execute(grids.limit(1)).scalar()
 
 

@@ -93,7 +93,7 @@ class GridInfo:
 
 
 class TrackedGrids:
-    """The grids of the database and the runs that take their rows. Thread-safe.
+    """The grids of a directory and the runs that take their rows. Thread-safe.
 
     Which rows have been handed over is read from the files themselves, so what a run has is known
     after a kill of any process.
@@ -102,12 +102,17 @@ class TrackedGrids:
     ----------
     database
         The entity database.
+    root
+        The watched directory. Grids of other directories in the database are left to their owners.
     path_map
         Where the processing cluster sees paths of EPU, as of `map_path`.
     """
 
-    def __init__(self, database: Database, path_map: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, database: Database, root: Path, path_map: Mapping[str, str] | None = None
+    ) -> None:
         self.database = database
+        self._root = root
         self._path_map = path_map or {}
         self.refused = 0
         """Rows whose text does not fit its column."""
@@ -135,7 +140,7 @@ class TrackedGrids:
         grid, acquisition = schema.grid, schema.acquisition
         names = ("name", "id", "data_dir", "storage_path")
         query = select(grid.c.uuid, *(acquisition.c[name] for name in names)).where(
-            grid.c.acquisition_uuid == acquisition.c.uuid
+            grid.c.acquisition_uuid == acquisition.c.uuid, read.is_in_directory(self._root)
         )
         with self.database.read() as connection:
             return {row.uuid: row for row in connection.execute(query)}
@@ -230,8 +235,6 @@ class TrackedGrids:
         return [{**row, "cluster_path": self._cluster_path(grid, row)} for row in rows]
 
     def _cluster_path(self, grid: str, row: Row) -> str:
-        if grid not in self._grids:  # it is stored, and `committed` is not called yet
-            self._grids = self._read_grids() | self._grids
         session, file = self._grids[grid], row["manifest_file"]
         if not file or not self._path_map:
             return ""
@@ -288,9 +291,7 @@ class TrackedGrids:
     def _take_changed(self) -> bool:
         """Give what has changed to runs and append it; return whether there was anything."""
         if self._has_new_grids:
-            after = self._read_grids()
-            self._take_storage_paths(after)
-            self._grids, self._has_new_grids = after, False
+            self._renew_grids()
         for kind, changed in self._changed.items():
             for grid, uuids in self._by_grid(kind, changed).items():
                 run = self._run_of(grid)
@@ -307,6 +308,13 @@ class TrackedGrids:
                 self._waiting.add(grid)
         self._removed.clear()
         return self._append_due()
+
+    def _renew_grids(self) -> None:
+        """Read the grids anew. One that a directory brought along when it was moved may wait."""
+        before, after = self._grids, self._read_grids()
+        self._take_storage_paths(after)
+        self._grids, self._has_new_grids = after, False
+        self._waiting |= {grid for grid in after.keys() - before.keys() if self._has_new_rows(grid)}
 
     def _run_of(self, grid: str) -> OpenRun | None:
         return next((run for run in self._runs.values() if run.grid == grid), None)
@@ -327,8 +335,11 @@ class TrackedGrids:
         with self._lock:
             with self.database.read() as connection:
                 found = connection.execute(query).all()
-            for grid, uuids in self._by_grid("micrograph", {row.uuid for row in found}).items():
-                run = self._run_of(grid)
+            by_grid = self._by_grid("micrograph", {row.uuid for row in found})
+            if by_grid.keys() - self._grids.keys():  # stored, and `committed` is not called yet
+                self._renew_grids()
+            for grid in by_grid.keys() & self._grids.keys():
+                uuids, run = by_grid[grid], self._run_of(grid)
                 for kind in ("micrograph", "result"):
                     if run is not None:
                         run.due[kind] |= uuids
