@@ -100,16 +100,14 @@ def run_ioc_task(device: Any, work: Callable[[], None]) -> TaskStatus:
 class Setting(EpicsSignalWithRBV):
     """A setting of an IOC: `set` ends, with the reason, also when the IOC refuses the value.
 
-    With `put_complete` the end of the put counts, and an IOC may complete a put that it refuses.
-
-    That of ophyd waits without end for a readback that does not come, and until then refuses every
-    other value.
+    The readback counts: an IOC may complete a put that it refuses. That of ophyd waits without end
+    for a readback that does not come, and until then refuses every other value.
     """
 
     def set(
         self, value: Any, *, timeout: float | None = None, settle_time: float | None = None
     ) -> TaskStatus:
-        """Put a value; done when the readback has it, or the IOC has completed the put.
+        """Put a value; done when the readback has it.
 
         Parameters
         ----------
@@ -123,21 +121,15 @@ class Setting(EpicsSignalWithRBV):
         Returns
         -------
         TaskStatus
-            Fails with `HardwareError` when the readback does not get the value in time, or the put
-            is not completed, with `ConfigError` when the value is none of the choices.
+            Fails with `HardwareError` when the readback does not get the value in time, with
+            `ConfigError` when the value is none of the choices.
         """
         limit = SET_S if timeout is None else timeout
 
         def work() -> None:
             self._check_choice(value)
-            done = threading.Event()
             try:
-                if self.put_complete:
-                    self.put(value, use_complete=True, callback=lambda **_: done.set())
-                    if not done.wait(limit):
-                        raise TimeoutError
-                else:
-                    self._set_and_wait(value, limit)
+                self._set_and_wait(value, limit)
             except Exception as error:  # whatever the control layer raises
                 reason = getattr(self.root, "_reason", lambda: "check its IOC")()
                 raise HardwareError(

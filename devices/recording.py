@@ -43,7 +43,7 @@ class RecordingDevice(FileStreamDevice):
 
     acquire = Cpt(EpicsSignal, "cam1:Acquire", kind=Kind.omitted, put_complete=True)
     acquiring = Cpt(EpicsSignalRO, "cam1:Acquire_RBV", kind=Kind.omitted, auto_monitor=True)
-    image_mode = Cpt(Setting, "cam1:ImageMode", kind=Kind.omitted, put_complete=True)
+    image_mode = Cpt(Setting, "cam1:ImageMode", kind=Kind.omitted)
     width = Cpt(EpicsSignalRO, "cam1:ArraySizeX_RBV", kind=Kind.config)
     height = Cpt(EpicsSignalRO, "cam1:ArraySizeY_RBV", kind=Kind.config)
 

@@ -49,12 +49,12 @@ class Psss(RecordingDevice):
 
     row_name = "pulse"
 
-    num_images = Cpt(Setting, "cam1:NumImages", kind=Kind.omitted, put_complete=True)
+    num_images = Cpt(Setting, "cam1:NumImages", kind=Kind.omitted)
     manufacturer = Cpt(EpicsSignalRO, "cam1:Manufacturer_RBV", **CHOICE)
     model = Cpt(EpicsSignalRO, "cam1:Model_RBV", **CHOICE)
     message = Cpt(EpicsSignalRO, "MESSAGE", kind=Kind.omitted, string=True)
     lost = Cpt(EpicsSignalRO, "N_LOST", kind=Kind.normal, auto_monitor=True)
-    processing = Cpt(Setting, "PROCESSING", kind=Kind.omitted, put_complete=True)
+    processing = Cpt(Setting, "PROCESSING", kind=Kind.omitted)
 
     # `skywright.instruments.psss.configured` reads the configuration of a run by the names of these
     # signals: `roi_ymin`, `roi_ymax`, `smoothing`, `fit`, `weighting`, `signal_per_row`,

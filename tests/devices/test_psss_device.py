@@ -82,6 +82,7 @@ def test_keys(psss: Psss) -> None:
             "SATURATION did not become -1.0 .*; the IOC says: .*no pixel value",
             250.0,
         ),
+        ("num_images", 0, "NumImages did not become 0 .*; the IOC says: .*NumImages", 1),
         ("smoothing", "gauss", "psss_smoothing: 'gauss', expected one of savgol, none", "none"),
         ("smoothing", 7, "psss_smoothing: 7, expected one of savgol, none", "savgol"),
     ],
