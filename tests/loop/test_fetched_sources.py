@@ -158,6 +158,8 @@ def test_single_pictures_of_the_simulated_camera(camera: Camera) -> None:
         assert source.set_period(0.5) == source.period_s == 0.5
         small = fetch_snapshot(f"{url}/jpg/image.cgi?resolution=64x48&compression=90", "u", "p")
         assert simplejpeg.decode_jpeg_header(small)[:2] == (48, 64)
+        named = fetch_snapshot(f"{url}/jpg/1/image.jpg?resolution=4cif", "u", "p")
+        assert simplejpeg.decode_jpeg_header(named)[:2] == (480, 704)
         with pytest.raises(HardwareError, match="400"):
             fetch_snapshot(f"{url}/jpg/image.cgi?resolution=0x48", "u", "p")
     finally:
@@ -176,7 +178,7 @@ def test_silent_camera_is_said_by_the_face(camera: Camera, monkeypatch: pytest.M
         server.close()
 
 
-@pytest.mark.parametrize("path", ["/jpg/image.cgi", "/mjpg/video.cgi"])
+@pytest.mark.parametrize("path", ["/jpg/image.cgi", "/mjpg/video.cgi", "/mjpg/video.mjpg"])
 def test_a_camera_that_does_not_start_answers_503_with_the_reason(
     camera: Camera, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:

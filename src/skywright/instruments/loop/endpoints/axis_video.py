@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import anyio
 from PIL import Image
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
@@ -27,6 +27,14 @@ SILENCE_S = 4.0
 """A request for one picture is refused after this long without one."""
 POLL_S = 0.5
 JPEG = b"\xff\xd8"
+RESOLUTIONS = {
+    "QCIF": "176x120",
+    "CIF": "352x240",
+    "2CIF": "704x240",
+    "4CIF": "704x480",
+    "D1": "720x480",
+}
+"""Sizes by their names, as a video server has them with an NTSC camera."""
 STREAM_TYPE = f"multipart/x-mixed-replace; boundary={BOUNDARY}"
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -46,12 +54,13 @@ def video_app(camera: Camera, guard: Guard | None = None) -> Starlette:
 
     ======================================  ====================================================
     ``GET /``                               200: the server is there
-    ``/axis-cgi/jpg/image.cgi``             the next picture; ``resolution=WxH``,
-                                            ``compression=0..100``
+    ``/axis-cgi/jpg/image.cgi``             the next picture; ``resolution=WxH`` or a name of
+                                            `RESOLUTIONS`, ``compression=0..100``
     ``/axis-cgi/mjpg/video.cgi``            all pictures; ``fps`` or ``req_fps`` leaves some out
     ======================================  ====================================================
 
-    Also without ``/axis-cgi``. ``camera`` may be 1 or absent; other arguments have no effect.
+    Also without ``/axis-cgi``, and under the names of older servers, ``/jpg/image.jpg`` and
+    ``/mjpg/video.mjpg``. ``camera`` may be 1 or absent; other arguments have no effect.
     JPEG files of the camera go out as they are unless another size or compression is asked for.
     Without a `guard` everybody may look. If the camera does not start, or has just been closed, the
     answer is 503 with the reason.
@@ -91,6 +100,8 @@ def video_app(camera: Camera, guard: Guard | None = None) -> Starlette:
     paths = {"/": hello}
     for root in ("/axis-cgi", ""):
         paths |= {f"{root}/jpg/image.cgi": image, f"{root}/mjpg/video.cgi": video}
+    for source in ("", "/1"):
+        paths |= {f"/jpg{source}/image.jpg": image, f"/mjpg{source}/video.mjpg": video}
     routes = [Route(path, guarded(endpoint)) for path, endpoint in paths.items()]
     handlers = {ValidationError: _refuse, SkywrightError: _unavailable}
     return Starlette(routes=routes, exception_handlers=handlers)
@@ -102,7 +113,11 @@ class Form(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     camera: Literal["1"] = "1"
-    resolution: Annotated[str, Field(pattern=r"^[1-9]\d{0,3}x[1-9]\d{0,3}$")] = ""
+    resolution: Annotated[
+        str,
+        BeforeValidator(lambda given: RESOLUTIONS.get(given.upper(), given)),
+        Field(pattern=r"^[1-9]\d{0,3}x[1-9]\d{0,3}$"),
+    ] = ""
     compression: Annotated[int | None, Field(ge=0, le=100)] = None
     fps: Annotated[float, Field(ge=0, validation_alias=AliasChoices("fps", "req_fps"))] = 0.0
     """0 sends all."""
