@@ -117,12 +117,11 @@ def _settings(motor: "MotorRecord") -> dict[str, Putter]:
         return put
 
     def positive(name: str) -> Putter:
-        async def put(_: Any, value: float) -> None:
-            most = motor.get("VMAX") if name in ("VELO", "JVEL") else 0.0
+        async def put(_: Any, value: float) -> float:
             if not (math.isfinite(value) and value > 0.0):
                 raise ValueError(f"{value}, expected more than 0")
-            if most and value > most:
-                raise ValueError(f"{value:g}, at most {most:g} (VMAX)")
+            most = motor.get("VMAX") if name in ("VELO", "JVEL") else 0.0
+            return min(value, most) if most else value  # the record clips speeds too
 
         return put
 
