@@ -1,9 +1,11 @@
 """Wait for the devices; name what does not answer, and start without it."""
 
+import atexit
 import logging
 from functools import partial
 
 from skywright.callbacks.live import LiveAnalysis
+from skywright.session.ending import finish_runs
 from skywright.session.profile import find_devices, list_devices, silent_pvs
 
 listdevs = partial(list_devices, globals())
@@ -16,7 +18,9 @@ for _device, _pvs in silent_pvs(find_devices(globals()).values()).items():
         _pvs[0],
     )
 
+_analyses = [each for each in context.live.values() if isinstance(each, LiveAnalysis)]
+# The last to be registered is called first: Channel Access and the workers still run then
+atexit.register(finish_runs, RE, _analyses)
 if "get_ipython" in globals():  # a script starts only the workers that its runs need
-    for _analysis in context.live.values():
-        if isinstance(_analysis, LiveAnalysis):
-            _analysis.start()
+    for _analysis in _analyses:
+        _analysis.start()

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -21,12 +22,14 @@ import pytest
 from bluesky.utils import PersistentDict
 from support import forked
 from support.stack import COMMAND, run, write_fake_beamline
+from support.waiting import until
 
 from skywright.cli import session
 from skywright.config import DEFAULT_IOCS
 from skywright.processes.stack import read_state
 from skywright.session import profile
-from skywright.store.client import catalog, connect
+from skywright.store.client import analysis, catalog, connect
+from skywright.store.lookup import waiting_runs
 
 ROOT = Path(__file__).parents[2]
 
@@ -106,6 +109,49 @@ def test_an_example_is_a_script_of_its_own_and_scan_ids_go_on(beamline: dict[str
     latest = catalog(connect(state.tiled_uri, key))[-1].metadata["start"]
     assert latest["sample"] == "demonstration"
     assert latest["scan_id"] == 42
+
+
+PLAIN_SCRIPT = """
+import bluesky.plan_stubs as bps
+from bluesky.preprocessors import run_decorator
+from skywright.session.profile import load_profile
+
+load_profile(globals())
+RE.subscribe(lambda name, doc: print(name, doc.get("exit_status", doc["uid"]), flush=True))
+RE(take_pictures(axis, 10))
+
+@run_decorator()
+def paused():
+    yield from bps.checkpoint()
+    yield from bps.pause()  # as Ctrl-C does
+
+RE(paused())
+"""
+
+
+def test_a_plain_script_waits_for_its_analyses_and_aborts_a_paused_run(
+    beamline: dict[str, str],
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PLAIN_SCRIPT],
+        env={**os.environ, **beamline},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "aborting the paused run" in done.stderr
+    said = re.findall(r"^(start|stop) (\S+)$", done.stdout, re.MULTILINE)
+    stops = [word for name, word in said if name == "stop"]
+    assert stops == ["success", "abort"], done.stderr
+    directory = Path(beamline["SKYWRIGHT_STORE__DIRECTORY"])
+    until(lambda: not waiting_runs(directory / "journal"))
+    state = read_state(directory)
+    assert state is not None
+    runs = analysis(connect(state.tiled_uri, (directory / "tiled" / "api_key").read_text()))
+    source = next(word for name, word in said if name == "start")
+    (derived,) = (run for run in runs.values() if run.metadata["start"]["raw_uid"] == source)
+    assert derived.metadata["stop"]["exit_status"] == "success"
 
 
 @pytest.mark.parametrize("source", [b"'\xb5'\n", b"RE(count([axis])\n", b"x = 1\0\n"])
@@ -265,11 +311,12 @@ def test_a_session_that_is_killed_takes_its_beamline_along(tmp_path: Path) -> No
 ENDING = """
 import signal, subprocess, sys, threading
 from skywright.cli import session
+from skywright.session import ending
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell's job began us
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # as `session` does
-session.QUIET_S = 0.05
-session.ANALYSIS_LIMIT_S = session.UP_END_LIMIT_S = 600.0
+ending.QUIET_S = 0.05
+ending.ANALYSIS_LIMIT_S = session.UP_END_LIMIT_S = 600.0
 stubborn = (
     "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
     "print(flush=True); time.sleep(600)"
@@ -297,7 +344,7 @@ class Analysis:
         self.killed.set()
 
 
-session._finish(Engine(), [Analysis()])
+session._end(Engine(), [Analysis()])
 session._stop(beamline)
 print(Analysis.killed.is_set(), beamline.returncode)
 """

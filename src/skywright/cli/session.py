@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -37,9 +36,6 @@ logger = logging.getLogger(__name__)
 
 UP_READY_LIMIT_S = 600.0
 UP_END_LIMIT_S = 10.0
-ANALYSIS_LIMIT_S = 30.0
-QUIET_S = 1.0
-"""What takes longer at the end of a session is told to the user."""
 SLOW_START_S = 30.0
 FIRST_START = "The first start after an installation compiles, which may take some minutes."
 SLOW_IMPORTS = (
@@ -192,10 +188,12 @@ def _live_analyses(settings: Settings) -> list[str]:
 
 def _stop(process: "subprocess.Popen[str]") -> None:
     """End the beamline that this session has started."""
+    from skywright.session.ending import awaited
+
     _ending.set()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: it ends the waiting
     process.terminate()
-    if not _awaited(
+    if not awaited(
         partial(_has_ended, process), "the beamline to end", UP_END_LIMIT_S, "Ctrl-C kills it"
     ):
         process.kill()  # its children end by their lifelines
@@ -300,7 +298,7 @@ def _run_code(program: CodeType, name: str) -> None:
         traceback.print_exc()
         raise typer.Exit(EXIT_FAILED) from error
     finally:
-        _finish(namespace["RE"], _analyses(namespace))
+        _end(namespace["RE"], _analyses(namespace))
 
 
 def _read_script(script: Path) -> bytes:
@@ -316,68 +314,11 @@ def _analyses(namespace: dict[str, Any]) -> list[Any]:
     return [value for value in namespace.values() if isinstance(value, LiveAnalysis)]
 
 
-def _finish(engine: Any, analyses: list[Any]) -> None:
-    """Leave nothing half done: a run that Ctrl-C has paused, the analyses of the runs.
+def _end(engine: Any, analyses: Sequence[Any]) -> None:
+    from skywright.session.ending import close_analyses, finish_runs
 
-    The paused run is aborted, so that devices are unstaged and it has a stop document.
-    """
-    from skywright.callbacks.worker_supervisor import END_LIMIT_S
-    from skywright.session.profile import runs_text
-
-    if engine.state != "idle":
-        typer.echo("aborting the paused run", err=True)
-        engine.abort("the session ended")
-    for analysis in analyses:
-        what = f"the analysis {analysis.name} of {runs_text(len(analysis.unfinished))}"
-        if not _awaited(analysis.wait_for_all, what, ANALYSIS_LIMIT_S, "Ctrl-C goes on without it"):
-            incomplete = ", ".join(uid[:8] for uid in analysis.unfinished)
-            logger.error(
-                "analysis %s is not complete, `skywright reprocess` does it anew; runs: %s",
-                analysis.name,
-                incomplete,
-            )
-    closing = [threading.Thread(target=each.close, daemon=True) for each in analyses]
-    for thread in closing:  # each ends a process: side by side
-        thread.start()
-    what = "the workers of the analyses to end"
-    if not _awaited(partial(_have_ended, closing), what, 2 * END_LIMIT_S, "Ctrl-C kills them"):
-        for analysis in analyses:
-            analysis.kill()
-
-
-def _awaited(wait: Callable[[float], bool], what: str, limit_s: float, on_interrupt: str) -> bool:
-    """Wait for something, and tell the user what it is when it takes longer than `QUIET_S`.
-
-    Parameters
-    ----------
-    wait
-        Waits at most this many seconds, and returns whether it has happened.
-    what
-        Is awaited, in words.
-    limit_s
-        Maximum time to wait.
-    on_interrupt
-        What Ctrl-C does, in words.
-
-    Returns
-    -------
-    bool
-        Whether it has happened; False after `limit_s` or Ctrl-C.
-    """
-    try:
-        if wait(QUIET_S):
-            return True
-        typer.echo(f"waiting for {what}, at most {limit_s:g} s; {on_interrupt}", err=True)
-        return wait(limit_s)
-    except KeyboardInterrupt:
-        return False
-
-
-def _have_ended(threads: Sequence[threading.Thread], limit_s: float) -> bool:
-    deadline = time.monotonic() + limit_s
-    for thread in threads:
-        thread.join(max(deadline - time.monotonic(), 0.0))
-    return not any(thread.is_alive() for thread in threads)
+    finish_runs(engine, analyses)
+    close_analyses(analyses)
 
 
 def _run_ipython() -> None:
@@ -400,5 +341,5 @@ def _run_ipython() -> None:
     try:
         app.start()
     finally:
-        _finish(engine, analyses)
+        _end(engine, analyses)
     end_process()

@@ -1,0 +1,91 @@
+"""The end of a session, a script or a notebook: no run is left open, no analysis half done."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import typer
+
+from skywright.callbacks.worker_supervisor import END_LIMIT_S
+from skywright.session.profile import runs_text
+
+logger = logging.getLogger(__name__)
+
+ANALYSIS_LIMIT_S = 30.0
+QUIET_S = 1.0
+"""What takes longer at the end is told to the user."""
+
+
+def finish_runs(engine: Any, analyses: Sequence[Any]) -> None:
+    """Abort a run that Ctrl-C has paused, and wait for the analyses of the runs.
+
+    By the abort devices are unstaged, and the run has a stop document.
+
+    Parameters
+    ----------
+    engine
+        The RunEngine.
+    analyses
+        The live analyses.
+    """
+    if engine.state != "idle":
+        typer.echo("aborting the paused run", err=True)
+        engine.abort("the session ended")
+    for analysis in analyses:
+        what = f"the analysis {analysis.name} of {runs_text(len(analysis.unfinished))}"
+        if not awaited(analysis.wait_for_all, what, ANALYSIS_LIMIT_S, "Ctrl-C goes on without it"):
+            incomplete = ", ".join(uid[:8] for uid in analysis.unfinished)
+            logger.error(
+                "analysis %s is not complete, `skywright reprocess` does it anew; runs: %s",
+                analysis.name,
+                incomplete,
+            )
+
+
+def close_analyses(analyses: Sequence[Any]) -> None:
+    """End the workers of the live analyses; those that take too long, or at Ctrl-C, are killed."""
+    closing = [threading.Thread(target=each.close, daemon=True) for each in analyses]
+    for thread in closing:  # each ends a process: side by side
+        thread.start()
+    what = "the workers of the analyses to end"
+    if not awaited(partial(_have_ended, closing), what, 2 * END_LIMIT_S, "Ctrl-C kills them"):
+        for analysis in analyses:
+            analysis.kill()
+
+
+def awaited(wait: Callable[[float], bool], what: str, limit_s: float, on_interrupt: str) -> bool:
+    """Wait for something, and tell the user what it is when it takes longer than `QUIET_S`.
+
+    Parameters
+    ----------
+    wait
+        Waits at most this many seconds, and returns whether it has happened.
+    what
+        Is awaited, in words.
+    limit_s
+        Maximum time to wait.
+    on_interrupt
+        What Ctrl-C does, in words.
+
+    Returns
+    -------
+    bool
+        Whether it has happened; False after `limit_s` or Ctrl-C.
+    """
+    try:
+        if wait(QUIET_S):
+            return True
+        typer.echo(f"waiting for {what}, at most {limit_s:g} s; {on_interrupt}", err=True)
+        return wait(limit_s)
+    except KeyboardInterrupt:
+        return False
+
+
+def _have_ended(threads: Sequence[threading.Thread], limit_s: float) -> bool:
+    deadline = time.monotonic() + limit_s
+    for thread in threads:
+        thread.join(max(deadline - time.monotonic(), 0.0))
+    return not any(thread.is_alive() for thread in threads)
