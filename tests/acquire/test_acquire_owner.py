@@ -437,6 +437,26 @@ def test_losses_are_counted_by_cause(source: HandSource, make: Make, tmp_path: P
     assert acquisition.items == 2
 
 
+def test_an_item_after_the_last_one_that_cannot_be_prepared_is_no_loss(
+    source: HandSource, make: Make
+) -> None:
+    refused = threading.Event()
+
+    def prepare(item: int) -> int:
+        if item == 1:
+            refused.set()
+            raise RefusedError("not prepared", "item 1 is torn")
+        assert refused.wait(90)  # item 1 is refused before the acquisition is complete
+        return item
+
+    owner = make(lambda item: item, prepare=prepare, threads=2)
+    acquisition = owner.acquire(1)
+    source.send(0, 1)
+    assert acquisition.done.wait(90)
+    owner.stop()
+    assert (acquisition.items, owner.lost()) == (1, {})
+
+
 def test_an_alarm_does_not_alternate_with_the_items_that_are_good(
     source: HandSource,
     make: Make,
@@ -712,11 +732,14 @@ def test_no_more_items_are_under_way_than_allowed(source: HandSource, make: Make
 
     owner = make(process, [collector], threads=1, queue_items=2)
     owner.start()
+    acquisition = owner.acquire()
     source.send(*range(5))
     assert owner.lost() == {"queue full": 3}
+    assert owner.stop_acquisition() is acquisition
     go_on.set()
+    assert acquisition.done.wait(90)  # it does not wait for the lost items
     owner.stop()
-    assert collector.items == [0, 1]
+    assert (acquisition.items, collector.items) == (2, [0, 1])
 
 
 def test_who_finds_an_item_counted_finds_it_at_the_endpoints(
