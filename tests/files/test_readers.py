@@ -199,7 +199,6 @@ for n in range(10**6):
 
 def test_rows_of_a_killed_recorder_are_recovered_as_those_of_hdf5(tmp_path: Path) -> None:
     """The index of a killed recorder is whole as far as it goes, and its run gets all rows."""
-    pytest.importorskip("tiled")
     from skywright.store.journal_contents import JournalContents
     from skywright.store.recover import _files
     from skywright.store.repair import _closing_documents
