@@ -134,6 +134,25 @@ def test_a_signal_to_end_does_not_wait_for_a_lock_of_the_main_thread(name: str) 
     assert done.stdout == "handled\ncall has the lock: True\n"
 
 
+ENDED_TWICE = """
+import signal
+from skywright.processes.lifecycle import call_on_end_signal
+call_on_end_signal(print, once=True)
+signal.raise_signal(signal.SIGTERM)
+try:
+    signal.raise_signal(signal.{name})
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_second_signal_ends_what_hangs_at_the_first(name: str) -> None:
+    code = ENDED_TWICE.format(name=name)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "interrupted" in done.stdout
+
+
 def test_a_child_that_nobody_supervises_does_not_watch_its_stdin() -> None:
     code = "from skywright.processes.lifecycle import end_with_parent; import threading\n"
     code += "end_with_parent()\n"
