@@ -29,6 +29,7 @@ def test_frames_of_events_are_counted_after_their_values_were_dropped() -> None:
     table.values["x"][6] = 1.0
     assert (table.announced(), table.with_values_until(5)) == (6, 5)
     assert FrameTable(values={"x": {}}, sequence_offset=7).announced() == 0
+    assert FrameTable(values={"x": {8: 1.0}}, sequence_offset=7).announced() == 1
 
 
 def test_values_of_events_with_identity_and_time_in_a_file(tmp_path: Path) -> None:
@@ -85,6 +86,17 @@ def test_picked_frames_keep_the_order_of_their_file_and_repeats(tmp_path: Path) 
         batch = reader.pick(range(0, 9, 2))
         assert batch.identities.tolist() == [7, 8, 3, 8, 9]
         assert batch["x"].tolist() == [0, 2, 4, 6, 8]
+
+
+def test_frames_before_those_that_are_not_in_their_file_are_readable(tmp_path: Path) -> None:
+    x = KeyRows()
+    for name, first, rows in (("a.h5", 0, 4), ("b.h5", 6, 3)):
+        with ColumnWriter(tmp_path / name, (Column("/x", "<f8"),), Column("/n", "<i8")) as writer:
+            writer.append(np.arange(rows), {"/x": np.arange(float(rows))})
+        x.add(FileRows(str(tmp_path / name), "/x", first, first + 4, x.count + 1))
+    with FrameReader(FrameTable(in_files={"x": x})) as reader:
+        assert (reader.readable(0, 8), reader.readable(2, 8), reader.readable(5, 8)) == (4, 4, 5)
+        assert reader.read(0, 8)["x"].tolist() == [0.0, 1.0, 2.0, 3.0]
 
 
 def test_int64_nanoseconds_are_inputs_without_a_loss(tmp_path: Path) -> None:
