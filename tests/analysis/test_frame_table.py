@@ -32,6 +32,14 @@ def test_frames_of_events_are_counted_after_their_values_were_dropped() -> None:
     assert FrameTable(values={"x": {8: 1.0}}, sequence_offset=7).announced() == 1
 
 
+def test_a_part_of_frames_of_events_keeps_their_numbers() -> None:
+    table = FrameTable(values={"x": {n: 10.0 * n for n in range(1, 9)}}).part(3, 6)
+    with FrameReader(table.part(1, 3)) as reader:
+        batch = reader.read(0, 2)
+    assert batch.identities.tolist() == [5, 6]
+    assert batch["x"].tolist() == [50.0, 60.0]
+
+
 def test_values_of_events_with_identity_and_time_in_a_file(tmp_path: Path) -> None:
     path = tmp_path / "a.h5"
     numbers = np.arange(10, 14)
@@ -49,6 +57,19 @@ def test_values_of_events_with_identity_and_time_in_a_file(tmp_path: Path) -> No
     assert batch["x"].tolist() == [1.0, 2.0, 4.0]
     table.forget(2)
     assert sorted(table.values["x"]) == [4]
+
+
+def test_identities_may_be_in_another_file_than_the_frames(tmp_path: Path) -> None:
+    keys = {}
+    for name in ("x", "number"):
+        path = tmp_path / f"{name}.h5"
+        with ColumnWriter(path, (Column(f"/{name}", "<i8"),), Column("/row", "<i8")) as writer:
+            writer.append(np.arange(3), {f"/{name}": np.arange(10, 13)})
+        keys[name] = KeyRows()
+        keys[name].add(FileRows(str(path), f"/{name}", 0, 3, 1))
+    table = FrameTable(in_files={"x": keys["x"]}, identity=keys["number"])
+    with FrameReader(table) as reader:
+        assert reader.read(0, 3).identities.tolist() == [10, 11, 12]
 
 
 def test_values_of_a_frame_that_was_taken_again_are_kept_for_it() -> None:
