@@ -79,6 +79,21 @@ def test_a_run_that_is_being_closed_is_not_taken_for_running(
     assert found == [(False, "storing")]
 
 
+def test_documents_that_were_written_after_the_last_read_are_kept(tmp_path: Path) -> None:
+    """The writer dies between the last read and the lock."""
+    path, contents = tmp_path / "u.jsonl", JournalContents()
+    path.write_bytes(encode_line("start", {"uid": "u", "time": 1.0}))
+    size = path.stat().st_size
+    with path.open("ab") as file:
+        file.write(encode_line("descriptor", {"uid": "d"}))
+    before = path.read_bytes()
+    assert close_interrupted_run(path, size, contents)  # there is more to read
+    assert path.read_bytes() == before
+    assert close_interrupted_run(path, len(before), contents)
+    assert path.read_bytes().startswith(before)
+    assert path.read_bytes() != before
+
+
 def test_file_of_a_killed_swmr_writer_is_an_ordinary_file_again(writer: Any) -> None:
     process, path = writer
     threading.Event().wait(0.05)
