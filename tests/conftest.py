@@ -20,6 +20,7 @@ from schedule import (  # noqa: F401
     pytest_xdist_make_scheduler,
 )
 from support import forked
+from support.absent import absent
 
 from skywright.processes import child
 from skywright.processes.logs import ROOMS
@@ -33,7 +34,6 @@ hypothesis.settings.register_profile("thorough", deadline=None, max_examples=200
 hypothesis.settings.load_profile("any machine")
 
 CA_PORTS = 12
-CI = os.environ.get("CI") == "true"
 
 
 def _free_ports(count: int) -> list[int]:
@@ -88,13 +88,6 @@ def pytest_collection(session: pytest.Session) -> Iterator[None]:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*thresholds)
-
-
-def absent(what: str) -> None:
-    """Skip the test, with the reason, because `what` is absent; in CI that is a failure."""
-    if CI:
-        pytest.fail(f"{what}, and CI must have it")
-    pytest.skip(what)
 
 
 @pytest.fixture(autouse=True)

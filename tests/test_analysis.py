@@ -204,6 +204,49 @@ def test_identities_may_begin_anew_with_new_settings(runs: list[set[int]], data:
         assert (analysis.members, analysis.refused) == (len(identities), 0)
 
 
+def test_members_of_an_ordered_analysis_that_come_out_of_order_are_refused() -> None:
+    def update(*identities: int) -> None:
+        frames = batch_of(identities)
+        settings_ = np.zeros(len(identities), np.int64)
+        ordered.update(
+            Batch(frames.identities, frames.times, {**frames.data, "setting": settings_})
+        )
+
+    ordered, expected = OrderedSettingSums(), Sums()
+    update(0, 2, 1, 2)
+    update(1, 3, 4)
+    expected.update(batch_of([0, 2, 3, 4]))
+    assert (ordered.members, ordered.refused) == (4, 3)
+    assert ordered.result()["totals"][0] == expected.result()["total"]
+
+
+def test_identities_that_begin_anew_among_the_open_blocks_keep_their_place() -> None:
+    order, setting = IdentityOrder(4), np.zeros(1, np.int64)
+    assert order.place(np.array([9]), setting).tolist() == [9]
+    assert order.place(np.array([4, 5]), np.array([1, 1])).tolist() == [4, 5]
+    assert order.shift == 0
+    # The first one need not be the lowest: a block is left free in front of it
+    assert order.place(np.array([1, 5]), np.array([2, 0])).tolist() == [17, 21]
+    assert order.place(np.array([0]), np.array([1])).tolist() == [16]  # of an earlier setting
+
+
+def test_members_are_late_after_a_highest_one_of_an_earlier_batch() -> None:
+    late, highest = find_late(np.array([11, 12, 7, 21, 15]), 4, 15)
+    assert late.tolist() == [False, False, True, False, True]
+    assert highest == 21
+    late, highest = find_late(np.array([0]), 4, 20)
+    assert (late.tolist(), highest) == ([True], 20)
+
+
+def test_what_is_folded_stays_folded() -> None:
+    sums = Sums()
+    sums.update(batch_of(range(10)))
+    sums.advance(8)
+    sums.advance(4)
+    sums.update(batch_of([5]))
+    assert (sums.members, sums.refused) == (10, 1)
+
+
 @pytest.mark.parametrize("setting", [None, np.array([0.5]), np.array([[1]])])
 def test_numbers_of_settings_that_are_none_are_named(setting: Any) -> None:
     class Wrong(SettingSums):

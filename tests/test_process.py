@@ -1,5 +1,6 @@
 """Ports, log levels, and the lifeline to the parent."""
 
+import argparse
 import logging
 import os
 import signal
@@ -12,7 +13,7 @@ import psutil
 import pytest
 
 from skywright.processes.logs import ROOMS, log_to_stderr
-from skywright.processes.ports import free_port, port_is_free
+from skywright.processes.ports import free_port, port_is_free, port_number
 
 
 def test_free_ports_are_free_and_outside_the_ephemeral_range() -> None:
@@ -29,6 +30,18 @@ def test_a_port_that_one_protocol_has_is_not_free(kind: socket.SocketKind) -> No
     with socket.socket(type=kind) as taken:
         taken.bind(("127.0.0.1", 0))
         assert not port_is_free(taken.getsockname()[1])
+
+
+def test_a_port_that_is_promised_to_others_is_not_given() -> None:
+    with pytest.raises(OSError, match="no port is free"):
+        free_port(taken=range(65536))
+
+
+@pytest.mark.parametrize("text", ["65536", "-1", "1.5", "http", ""])
+def test_what_is_no_port_is_refused(text: str) -> None:
+    assert (port_number("0"), port_number("65535")) == (0, 65535)
+    with pytest.raises(argparse.ArgumentTypeError, match="expected a port, 0 to 65535"):
+        port_number(text)
 
 
 @pytest.mark.parametrize(
@@ -132,6 +145,25 @@ def test_a_signal_to_end_does_not_wait_for_a_lock_of_the_main_thread(name: str) 
     code = ENDED_WHILE_THE_MAIN_THREAD_HOLDS_A_LOCK.format(name=name)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "handled\ncall has the lock: True\n"
+
+
+ENDED_TWICE = """
+import signal
+from skywright.processes.lifecycle import call_on_end_signal
+call_on_end_signal(print, once=True)
+signal.raise_signal(signal.SIGTERM)
+try:
+    signal.raise_signal(signal.{name})
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_second_signal_ends_what_hangs_at_the_first(name: str) -> None:
+    code = ENDED_TWICE.format(name=name)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "interrupted" in done.stdout
 
 
 def test_a_child_that_nobody_supervises_does_not_watch_its_stdin() -> None:

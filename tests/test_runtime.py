@@ -1,6 +1,7 @@
 """Locks that end with their process, and a state file that never tells of a dead stack."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -49,15 +50,19 @@ def holder(lock: Path) -> Iterator["subprocess.Popen[str]"]:
 
 def test_a_lock_names_its_owner_and_ends_with_it(tmp_path: Path) -> None:
     lock = tmp_path / "up.lock"
+    lock.write_text("1234567890\n")  # of an earlier owner, longer than the next one
     assert locks.lock_owner(lock) is None
     with holder(lock) as process:
         assert locks.lock_owner(lock) == process.pid
+        opened = sum(1 for _ in Path("/proc/self/fd").iterdir())
         with pytest.raises(ConfigError, match=f"{tmp_path}: a skywright up .*{process.pid}; stop"):
             locks.hold_lock(lock, "skywright up")
+        assert sum(1 for _ in Path("/proc/self/fd").iterdir()) == opened
         process.send_signal(signal.SIGKILL)
     assert locks.lock_owner(lock) is None
     locks.hold_lock(lock, "skywright up")
     locks.hold_lock(lock, "skywright up")  # a second time is no harm
+    assert locks.lock_owner(lock) == os.getpid()
 
 
 def test_looks_at_a_lock_do_not_refuse_its_taker(tmp_path: Path) -> None:

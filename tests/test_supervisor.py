@@ -234,6 +234,25 @@ announce_ready(); signal.pause()
     supervised(tmp_path, [service("a", READY + once)], test)
 
 
+def test_the_last_log_line_is_none_of_an_earlier_child(tmp_path: Path) -> None:
+    marker = tmp_path / "started"
+    code = f"""
+import pathlib
+marker = pathlib.Path({str(marker)!r})
+if marker.exists(): os._exit(4)
+marker.touch()
+print("the lens is lost", file=sys.stderr, flush=True)
+announce_ready(); os._exit(3)
+"""
+
+    async def test(supervisor: Supervisor, reports: Reports) -> None:
+        await reports.until(lambda: bool(reports.about("a", "exit status 4")))
+        assert reports.about("a", "exit status 3; last log line: the lens is lost")
+        assert reports.about("a", "exit status 4; last log line: nothing")
+
+    supervised(tmp_path, [service("a", READY + code)], test)
+
+
 def test_a_child_dead_before_it_was_ready_ends_the_start(tmp_path: Path) -> None:
     async def test(supervisor: Supervisor, reports: Reports) -> None:
         raise AssertionError("start must not return")

@@ -75,7 +75,10 @@ def test_an_error_of_an_endpoint_without_text_is_reported_by_its_class(
     assert owner.state().message == "Sink: TimeoutError"
 
 
-def test_the_source_runs_while_somebody_wants_items(source: HandSource, make: Make) -> None:
+def test_the_source_runs_while_somebody_wants_items(
+    source: HandSource, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(owner_module, "SILENCE_S", 3600.0)  # the end of an acquisition stops it
     owner = make()
     assert not source.running
     owner.start()
@@ -135,6 +138,8 @@ def test_a_source_that_cannot_start_is_an_error_and_nothing_is_under_way(
     assert (state.running, state.acquiring, state.alarm) == (False, False, True)
     assert "camera is off" in state.message
     source.refuses = ""
+    owner.subscribe(runs_source=True).close()
+    assert not owner.is_running  # what could not start does not keep it running
     owner.start()
     assert owner.is_running
 
@@ -184,6 +189,38 @@ def test_an_acquisition_is_over_when_its_items_are_in_the_file(
     assert recorder.rows_readable == 3
     assert identities(tmp_path / "a.h5") == seen == [1, 2, 3]
     assert owner.is_running  # it ran before
+
+
+class SlowRecorder:
+    """A recorder that says when it has stored its results only when the test wants it."""
+
+    essential = True
+
+    def __init__(self) -> None:
+        self.done: Callable[[], None] = self.close
+
+    def offer(self, result: Any) -> None: ...
+
+    def end_acquisition(self, done: Callable[[], None]) -> None:
+        self.done = done
+
+    def lost(self) -> dict[str, int]:
+        return {}
+
+    def close(self) -> None: ...
+
+
+def test_an_acquisition_is_over_when_all_recorders_have_stored_its_items(
+    source: HandSource, make: Make
+) -> None:
+    slow = [SlowRecorder(), SlowRecorder()]
+    owner = make(recorders=slow)
+    acquisition = owner.acquire(1)
+    source.send(1)
+    slow[1].done()
+    assert not acquisition.done.is_set()
+    slow[0].done()
+    assert acquisition.done.is_set()
 
 
 def test_who_joins_an_acquisition_that_ends_gets_a_new_one(
@@ -437,6 +474,26 @@ def test_losses_are_counted_by_cause(source: HandSource, make: Make, tmp_path: P
     assert acquisition.items == 2
 
 
+def test_an_item_after_the_last_one_that_cannot_be_prepared_is_no_loss(
+    source: HandSource, make: Make
+) -> None:
+    refused = threading.Event()
+
+    def prepare(item: int) -> int:
+        if item == 1:
+            refused.set()
+            raise RefusedError("not prepared", "item 1 is torn")
+        assert refused.wait(90)  # item 1 is refused before the acquisition is complete
+        return item
+
+    owner = make(lambda item: item, prepare=prepare, threads=2)
+    acquisition = owner.acquire(1)
+    source.send(0, 1)
+    assert acquisition.done.wait(90)
+    owner.stop()
+    assert (acquisition.items, owner.lost()) == (1, {})
+
+
 def test_an_alarm_does_not_alternate_with_the_items_that_are_good(
     source: HandSource,
     make: Make,
@@ -581,6 +638,17 @@ def test_silence_and_reports_of_the_source_are_messages(
     assert owner.state().message.startswith("no pulse from hand for more than")
     source.send(2)
     until(lambda: owner.state().message == "taking pulses")
+    until(lambda: owner.state().message == "no pulse from hand for more than 0.05 s")
+    checks: list[int] = []
+
+    def expects_items() -> bool:
+        checks.append(0)
+        return True
+
+    monkeypatch.setattr(owner, "expects_items", expects_items)
+    source.report("hand: the cable is out")
+    until(lambda: len(checks) > 2)
+    assert owner.state().message == "hand: the cable is out"  # a silence is reported once
 
 
 def test_an_item_without_a_message_ends_a_silence_and_no_other_alarm(
@@ -712,11 +780,40 @@ def test_no_more_items_are_under_way_than_allowed(source: HandSource, make: Make
 
     owner = make(process, [collector], threads=1, queue_items=2)
     owner.start()
+    acquisition = owner.acquire()
     source.send(*range(5))
     assert owner.lost() == {"queue full": 3}
+    assert owner.stop_acquisition() is acquisition
+    go_on.set()
+    assert acquisition.done.wait(90)  # it does not wait for the lost items
+    owner.stop()
+    assert (acquisition.items, collector.items) == (2, [0, 1])
+
+
+def test_items_that_are_processed_leave_room_and_an_empty_queue_takes_any_item(
+    source: HandSource, make: Make
+) -> None:
+    class Frame(int):
+        nbytes = 10
+
+    class LargeFrame(int):
+        nbytes = 1000
+
+    collector, go_on = Collector(), threading.Event()
+
+    def process(item: int) -> int:
+        assert item == 0 or go_on.wait(90)
+        return item
+
+    owner = make(process, [collector], threads=1, queue_bytes=20)
+    owner.start()
+    source.send(LargeFrame(0))
+    owner._pool.drain(90)  # type: ignore[union-attr]
+    source.send(*map(Frame, range(1, 4)))
+    assert owner.lost() == {"queue full": 1}
     go_on.set()
     owner.stop()
-    assert collector.items == [0, 1]
+    assert collector.items == [0, 1, 2]
 
 
 def test_who_finds_an_item_counted_finds_it_at_the_endpoints(

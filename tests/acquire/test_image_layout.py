@@ -25,28 +25,31 @@ def test_images_of_all_sizes_and_types_are_recorded_or_counted(tmp_path: Path) -
         first.astype(">u2"),
         first.astype(float),
         np.zeros((4, 4), "u2"),
+        np.zeros((3, 4, 3), "u2"),  # in color
     ]
     for number, image in enumerate(images):
         recorder.offer(Image(number, TIME_NS + number, image, {GAIN.path: 7}))
     recorder.offer(Image(9, TIME_NS, first, {GAIN.path: 256}))
     recorder.offer(Image(10, -1, first, {GAIN.path: 8}))  # before 1990
+    recorder.offer(Image(11, 5 * 10**18, first, {GAIN.path: 8}))  # after 2126
     recorder.close()
     assert recorder.lost() == {
-        "images wrong size": 1,
+        "images wrong size": 2,
         "images wrong dtype": 1,
         "images does not fit": 1,
     }
     with h5py.File(tmp_path / "a.h5") as file:
-        assert file[areadetector.UNIQUE_ID][:].tolist() == [0, 1, 2, 10]
+        assert file[areadetector.UNIQUE_ID][:].tolist() == [0, 1, 2, 10, 11]
         assert file["/entry/instrument/detector/data"] == file[areadetector.IMAGE]
         stored = file[areadetector.IMAGE][:]
-        np.testing.assert_array_equal(stored[[0, 2, 3]], [first] * 3)
+        np.testing.assert_array_equal(stored[[0, 2, 3, 4]], [first] * 4)
         np.testing.assert_array_equal(stored[1, :2, :3], first[:2, :3])
         assert not stored[1, 2].any()
-        assert file[areadetector.WIDTH][:].tolist() == [4, 3, 4, 4]
+        assert file[areadetector.WIDTH][:].tolist() == [4, 3, 4, 4, 4]
         assert file[areadetector.EPICS_SECONDS][:].tolist() == [
             *[1_700_000_000 - areadetector.EPICS_EPOCH_S] * 3,
             0,
+            2**32 - 1,
         ]
         assert file[areadetector.EPICS_NANOSECONDS][0] == 123_456_789
-        assert file[GAIN.path][:].tolist() == [7, 7, 7, 8]
+        assert file[GAIN.path][:].tolist() == [7, 7, 7, 8, 8]

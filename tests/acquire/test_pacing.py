@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from support.waiting import until
 
+from skywright.acquire import pacing
 from skywright.acquire.pacing import PacedSource, Pacer
 from skywright.acquire.source import PolledSource
 from skywright.errors import ConfigError, HardwareError
@@ -154,6 +155,71 @@ def test_a_period_of_zero_is_always_due() -> None:
     pacer.end()
     assert pacer.wait(0.0) is None
     assert Pacer(10.0).wait(0.0) == 0  # the first is due at once
+
+
+class Clock:
+    """The module `time` with a clock that the test sets, s."""
+
+    now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def time(self) -> float:
+        return 1e9 + self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(pacing, "time", clock)
+    return clock
+
+
+def test_items_are_skipped_only_behind_the_limit_and_all_but_the_newest(clock: Clock) -> None:
+    pacer = Pacer(1.0, behind_s=2.0)
+    assert (pacer.wait(0.0), pacer.wait(0.0)) == (0, None)
+    clock.now = 104.0  # the item of 101 is late by the limit and one period
+    assert [pacer.wait(0.0) for _ in range(5)] == [0, 0, 0, 0, None]
+    clock.now = 108.5
+    assert [pacer.wait(0.0), pacer.wait(0.0), pacer.skipped] == [3, None, 3]  # 105 to 107
+    clock.now = 109.0
+    assert pacer.wait(0.0) == 0
+
+
+def test_a_longer_period_does_not_delay_the_next_item(clock: Clock) -> None:
+    pacer = Pacer(1.0)
+    assert pacer.wait(0.0) == 0
+    pacer.set_period(10.0)
+    clock.now = 101.0
+    assert (pacer.wait(0.0), pacer.wait(0.0)) == (0, None)
+    clock.now = 110.9
+    assert pacer.wait(0.0) is None
+    clock.now = 111.0
+    assert pacer.wait(0.0) == 0
+
+
+@pytest.mark.parametrize(("loses", "numbers", "lost"), [(True, [0, 5], 4), (False, [0, 1], 0)])
+def test_numbers_of_skipped_items_are_lost_or_come_later(
+    clock: Clock, loses: bool, numbers: list[int], lost: int
+) -> None:
+    source = PacedSource("paced", lambda number, now: number, 1.0, loses=loses)
+    first = source.next(0.0)
+    clock.now = 105.0
+    assert [first, source.next(0.0)] == numbers
+    assert source.lost == ({"late": lost} if lost else {})
+
+
+def test_the_first_item_may_wait_and_a_period_has_a_minimum(clock: Clock) -> None:
+    source = PacedSource("paced", lambda n, now: n, 0.5, waits_first=True, period_min_s=0.1)
+    assert source.next(0.0) is None
+    clock.now = 100.5
+    assert source.next(0.0) == 0
+    assert (source.set_period(0.01), source.period_s) == (0.1, 0.1)
+    clock.now = 100.55
+    assert source.next(0.0) is None
+    clock.now = 100.61
+    assert source.next(0.0) == 1
 
 
 def test_items_without_a_period_are_not_late_when_a_period_is_set() -> None:

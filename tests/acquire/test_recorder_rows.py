@@ -1,5 +1,6 @@
 """Items of many rows: counts, choices and misfits go by rows."""
 
+import itertools
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -104,6 +105,21 @@ def test_each_third_row_over_the_edges_of_row_groups(
     assert identities(tmp_path / "a.h5") == list(range(0, 16, 3))
 
 
+def test_each_third_row_is_counted_anew_in_each_acquisition_and_recording(
+    recorder: Recorder[Any, Any], tmp_path: Path
+) -> None:
+    recorder.every = 3
+    recorder.start(tmp_path / "a.h5")
+    recorder.offer(events(0, 5))
+    recorder.end_acquisition(lambda: None)
+    recorder.offer(events(5, 5))
+    recorder.start(tmp_path / "b.h5")
+    recorder.offer(events(10, 5))
+    recorder.stop()
+    assert identities(tmp_path / "a.h5") == [0, 3, 5, 8]
+    assert identities(tmp_path / "b.h5") == [10, 13]
+
+
 def test_rows_that_do_not_fit_are_refused_and_counted_and_the_others_kept(
     recorder: Recorder[Any, Any], tmp_path: Path
 ) -> None:
@@ -157,9 +173,57 @@ def test_a_full_queue_counts_rows(tmp_path: Path) -> None:
     assert recorder.lost()["events queue full"] in (200, 300, 400)
 
 
+def test_a_row_group_larger_than_the_queue_is_recorded_though_a_callback_is_queued(
+    tmp_path: Path,
+) -> None:
+    recorder: Recorder[Any, Any] = Recorder(layout(), queue_bytes=1)
+    recorder.start(tmp_path / "a.h5")
+    with recorder._file_lock:  # the disk is slow
+        recorder.end_acquisition(lambda: None)
+        recorder.end_acquisition(lambda: None)
+        recorder.offer(events(0, 5))
+    recorder.close()
+    assert (recorder.rows_readable, recorder.lost()) == (5, {})
+
+
+def test_rows_that_are_written_leave_room_in_the_queue(tmp_path: Path) -> None:
+    recorder: Recorder[Any, Any] = Recorder(layout(), queue_bytes=events(0, 5).nbytes)
+    recorder.start(tmp_path / "a.h5")
+    for first in range(0, 20, 5):
+        recorder.offer(events(first, 5))
+        written = threading.Event()
+        recorder.call_when_visible(written.set)
+        assert written.wait(90)
+    recorder.close()
+    assert (recorder.rows_readable, recorder.lost()) == (20, {})
+
+
+def test_rows_that_a_stop_drops_leave_room_and_the_callbacks_behind_them_are_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder: Recorder[Any, Any] = Recorder(layout(), queue_bytes=events(0, 5).nbytes)
+    recorder.start(tmp_path / "a.h5")
+    released, ended = threading.Event(), threading.Event()
+    recorder.call_when_visible(lambda: until(released.is_set))  # holds up the thread
+    recorder.offer(events(0, 5))
+    recorder.end_acquisition(ended.set)
+    with monkeypatch.context() as patch:
+        patch.setattr(recorder_module, "STOP_LIMIT_S", 0.05)
+        recorder.stop()
+    assert recorder.error == "5 rows were not written within 0.05 s"
+    assert not ended.is_set()
+    released.set()
+    assert ended.wait(90)
+    recorder.start(tmp_path / "b.h5")
+    recorder.offer(events(5, 5))
+    recorder.close()
+    assert identities(tmp_path / "b.h5") == list(range(5, 10))
+    assert recorder.lost() == {"events not written": 5}
+
+
 @pytest.mark.parametrize("synchronous", [False, True])
-def test_a_result_that_the_layout_cannot_handle_is_a_loss(
-    tmp_path: Path, synchronous: bool
+def test_a_result_that_the_layout_cannot_handle_is_a_loss_and_is_logged_once(
+    tmp_path: Path, synchronous: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Strict(ColumnsLayout):
         def row_group(self, result: Any) -> Rows | None:
@@ -169,15 +233,17 @@ def test_a_result_that_the_layout_cannot_handle_is_a_loss(
         Strict("events", (HEIGHT,), IDENTITY), synchronous=synchronous
     )
     recorder.start(tmp_path / "a.h5")
-    if synchronous:
-        with pytest.raises(RefusedError, match="rows"):
+    for _ in range(3):
+        if synchronous:
+            with pytest.raises(RefusedError, match="rows"):
+                recorder.offer({})
+        else:
             recorder.offer({})
-    else:
-        recorder.offer({})
     recorder.offer({"rows": events(0, 2)})
     recorder.close()
     assert identities(tmp_path / "a.h5") == [0, 1]
-    assert recorder.lost() == {"events not written": 1}
+    assert recorder.lost() == {"events not written": 3}
+    assert len(caplog.records) == 1
 
 
 def test_a_path_that_an_index_cannot_hold_is_a_loss_of_its_records(tmp_path: Path) -> None:
@@ -266,6 +332,7 @@ def test_a_flush_that_succeeds_leaves_the_error_of_a_write(
     with faulty._file_lock:
         faulty._write([events(0, 5)], must_create=False)
         faulty._flush(caller_waits=False)  # fails
+        assert faulty.lost() == {}  # nobody waits for them: the next attempt comes soon
         monkeypatch.setattr(file, "append", full)
         faulty._write([events(5, 5)], must_create=False)
         faulty._flush(caller_waits=False)
@@ -288,6 +355,24 @@ def test_a_callback_that_fails_does_not_end_the_recorder(
     assert done.wait(90)
 
 
+def test_a_recording_that_another_thread_starts_during_a_start_is_closed(
+    faulty: Recorder[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = faulty.layout.file = FaultyFile(0)  # type: ignore[attr-defined]
+    stop = faulty.stop
+
+    def stop_and_start() -> None:
+        monkeypatch.setattr(faulty, "stop", stop)
+        stop()
+        faulty.start(tmp_path / "other.h5")
+        faulty.offer(events(0, 5))
+        until(lambda: faulty.rows_readable == 5)
+
+    monkeypatch.setattr(faulty, "stop", stop_and_start)
+    faulty.start(tmp_path / "a.h5")
+    assert file.closed
+
+
 def test_rows_that_were_never_flushed_are_lost_and_the_file_is_closed(
     faulty: Recorder[Any, Any], tmp_path: Path
 ) -> None:
@@ -300,16 +385,19 @@ def test_rows_that_were_never_flushed_are_lost_and_the_file_is_closed(
     assert faulty.error == "disk full"
 
 
-def test_an_acquisition_whose_rows_are_not_visible_says_so(
+def test_rows_of_an_acquisition_count_as_lost_until_they_are_visible(
     faulty: Recorder[Any, Any], tmp_path: Path
 ) -> None:
-    faulty.layout.file = FaultyFile(10**9)  # type: ignore[attr-defined]
+    file = faulty.layout.file = FaultyFile(10**9)  # type: ignore[attr-defined]
     faulty.start(tmp_path / "a.h5")
     faulty.offer(events(0, 5))
     done = threading.Event()
     faulty.call_when_visible(done.set)
     assert done.wait(90)
     assert faulty.lost() == {"events not written": 5}
+    file.failures = 0
+    until(lambda: faulty.rows_readable == 5)
+    until(lambda: not faulty.lost())
 
 
 def test_a_file_that_cannot_be_made_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -386,11 +474,36 @@ def test_the_first_row_is_flushed_in_time_though_the_thread_was_idle_before_the_
     recorder.close()
 
 
-def test_rows_for_which_no_file_could_be_created_are_not_in_the_next_recording(
-    recorder: Recorder[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_synchronous_recorder_makes_rows_visible_though_its_thread_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A source without a pause can keep the file from the thread."""
+    recorder: Recorder[Any, Any] = Recorder(layout(), synchronous=True)
+    monkeypatch.setattr(recorder, "_pause_s", lambda: 3600.0)
+    recorder.start(tmp_path / "a.h5")
+    numbers = itertools.count()
+
+    def offer() -> bool:
+        recorder.offer(events(next(numbers), 1))
+        return recorder.rows_readable > 0
+
+    until(offer)
+    recorder.close()
+
+
+@pytest.mark.parametrize("error", [None, OSError("disk full")])
+def test_rows_for_which_no_file_could_be_created_are_not_in_the_next_recording(
+    recorder: Recorder[Any, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: OSError | None,
+) -> None:
+    def create(*_: Any) -> None:
+        if error is not None:
+            raise error
+
     with monkeypatch.context() as patch:
-        patch.setattr(recorder.layout, "open", lambda *_: None)
+        patch.setattr(recorder.layout, "open", create)
         recorder.start(tmp_path / "a.h5")
         recorder.offer(events(0, 5))
         recorder.stop()
@@ -399,6 +512,32 @@ def test_rows_for_which_no_file_could_be_created_are_not_in_the_next_recording(
     recorder.offer(events(5, 5))
     recorder.stop()
     assert identities(tmp_path / "b.h5") == list(range(5, 10))
+
+
+def test_rows_that_wait_for_their_file_are_in_it_when_a_caller_waits_and_after_a_late_stop(
+    recorder: Recorder[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = recorder.layout.open
+
+    def open_at_the_end(path: Path, groups: Sequence[Rows], must_create: bool) -> Any:
+        return create(path, groups, must_create) if must_create else None
+
+    monkeypatch.setattr(recorder.layout, "open", open_at_the_end)
+    monkeypatch.setattr(recorder_module, "STOP_LIMIT_S", 0.05)
+    recorder.start(tmp_path / "a.h5")
+    recorder.offer(events(0, 5))
+    until(lambda: recorder._before_open)
+    with recorder._file_lock:  # the thread waits for it, and the stop does not wait for the thread
+        recorder.stop()
+    recorder.start(tmp_path / "b.h5")
+    recorder.offer(events(5, 5))
+    until(lambda: recorder._before_open)
+    visible = threading.Event()
+    recorder.call_when_visible(visible.set)
+    assert visible.wait(90)
+    for name, first in (("a.h5", 0), ("b.h5", 5)):
+        assert identities(tmp_path / name) == list(range(first, first + 5))
+    assert recorder.lost() == {}
 
 
 def test_a_callback_after_the_close_is_called() -> None:

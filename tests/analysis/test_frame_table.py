@@ -29,6 +29,15 @@ def test_frames_of_events_are_counted_after_their_values_were_dropped() -> None:
     table.values["x"][6] = 1.0
     assert (table.announced(), table.with_values_until(5)) == (6, 5)
     assert FrameTable(values={"x": {}}, sequence_offset=7).announced() == 0
+    assert FrameTable(values={"x": {8: 1.0}}, sequence_offset=7).announced() == 1
+
+
+def test_a_part_of_frames_of_events_keeps_their_numbers() -> None:
+    table = FrameTable(values={"x": {n: 10.0 * n for n in range(1, 9)}}).part(3, 6)
+    with FrameReader(table.part(1, 3)) as reader:
+        batch = reader.read(0, 2)
+    assert batch.identities.tolist() == [5, 6]
+    assert batch["x"].tolist() == [50.0, 60.0]
 
 
 def test_values_of_events_with_identity_and_time_in_a_file(tmp_path: Path) -> None:
@@ -48,6 +57,19 @@ def test_values_of_events_with_identity_and_time_in_a_file(tmp_path: Path) -> No
     assert batch["x"].tolist() == [1.0, 2.0, 4.0]
     table.forget(2)
     assert sorted(table.values["x"]) == [4]
+
+
+def test_identities_may_be_in_another_file_than_the_frames(tmp_path: Path) -> None:
+    keys = {}
+    for name in ("x", "number"):
+        path = tmp_path / f"{name}.h5"
+        with ColumnWriter(path, (Column(f"/{name}", "<i8"),), Column("/row", "<i8")) as writer:
+            writer.append(np.arange(3), {f"/{name}": np.arange(10, 13)})
+        keys[name] = KeyRows()
+        keys[name].add(FileRows(str(path), f"/{name}", 0, 3, 1))
+    table = FrameTable(in_files={"x": keys["x"]}, identity=keys["number"])
+    with FrameReader(table) as reader:
+        assert reader.read(0, 3).identities.tolist() == [10, 11, 12]
 
 
 def test_values_of_a_frame_that_was_taken_again_are_kept_for_it() -> None:
@@ -85,6 +107,17 @@ def test_picked_frames_keep_the_order_of_their_file_and_repeats(tmp_path: Path) 
         batch = reader.pick(range(0, 9, 2))
         assert batch.identities.tolist() == [7, 8, 3, 8, 9]
         assert batch["x"].tolist() == [0, 2, 4, 6, 8]
+
+
+def test_frames_before_those_that_are_not_in_their_file_are_readable(tmp_path: Path) -> None:
+    x = KeyRows()
+    for name, first, rows in (("a.h5", 0, 4), ("b.h5", 6, 3)):
+        with ColumnWriter(tmp_path / name, (Column("/x", "<f8"),), Column("/n", "<i8")) as writer:
+            writer.append(np.arange(rows), {"/x": np.arange(float(rows))})
+        x.add(FileRows(str(tmp_path / name), "/x", first, first + 4, x.count + 1))
+    with FrameReader(FrameTable(in_files={"x": x})) as reader:
+        assert (reader.readable(0, 8), reader.readable(2, 8), reader.readable(5, 8)) == (4, 4, 5)
+        assert reader.read(0, 8)["x"].tolist() == [0.0, 1.0, 2.0, 3.0]
 
 
 def test_int64_nanoseconds_are_inputs_without_a_loss(tmp_path: Path) -> None:

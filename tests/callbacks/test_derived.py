@@ -10,6 +10,7 @@ from support.derived import Derived
 from skywright.analysis import Batch
 from skywright.analysis.picture_statistics import PictureStatistics
 from skywright.callbacks.derived import DerivedRun
+from skywright.files.hdf5_flags import read_superblock
 
 
 @pytest.fixture
@@ -45,6 +46,39 @@ def test_a_second_close_does_nothing(derived: DerivedRun, docs: list[tuple[str, 
     assert derived_rows.tolist() == [0, 1, 2]  # what was measured before the failure is kept
 
 
+@pytest.mark.parametrize("keeps_result", [False, True])
+def test_a_run_that_fails_ends_without_a_new_result_unless_it_is_kept(
+    derived: DerivedRun, docs: list[tuple[str, Any]], keeps_result: bool
+) -> None:
+    before = len(Derived(docs).of("event"))
+    derived.close("fail", "why", keeps_result=keeps_result)
+    assert len(Derived(docs).of("event")) == before + keeps_result
+    files = list(derived.directory.glob("*.h5"))
+    superblocks = [superblock for file in files if (superblock := read_superblock(file))]
+    assert [superblock.flags for superblock in superblocks] == [0, 0]  # both files are closed
+
+
+def test_frames_of_the_block_below_the_highest_count_and_earlier_ones_are_late(
+    tmp_path: Path, docs: list[tuple[str, Any]]
+) -> None:
+    run = DerivedRun(PictureStatistics(), {"uid": "raw"}, lambda *e: docs.append(e), tmp_path)
+    size = PictureStatistics.block_size
+
+    def add(*numbers: int) -> None:
+        pictures = np.full((len(numbers), 4, 5), 9, np.uint8)
+        run.add(Batch(np.array(numbers), np.zeros(len(numbers)), {"image": pictures}))
+
+    add(size, size + 1)
+    add(0)
+    for block in range(2, 9):
+        add(block * size)
+    add(size - 1)
+    assert len(run.analysis._keys()) <= 2  # the memory of a long run does not grow
+    run.close()
+    result = Derived(docs).result
+    assert (result["n_frames"], result["n_late"]) == (10, 1)
+
+
 def test_what_cannot_be_kept_at_the_end_is_no_success(
     derived: DerivedRun, docs: list[tuple[str, Any]]
 ) -> None:
@@ -62,7 +96,8 @@ def test_a_run_without_frames_has_a_result_that_says_so(
     run = DerivedRun(PictureStatistics(), {"uid": "raw"}, lambda *e: docs.append(e), tmp_path)
     run.close()
     result = Derived(docs).result
-    assert (result["n_frames"], result["last_identity"]) == (0, -1)
+    assert (result["n_frames"], result["last_identity"], result["update_number"]) == (0, -1, 0)
+    assert Derived(docs).rows("histogram").tolist() == [[0] * 256]
     assert np.isnan(result["mean_level"])
     assert Derived(docs).start["raw_scan_id"] == -1
 
@@ -91,6 +126,9 @@ def test_scalars_and_arrays_have_their_own_periods(
     assert Derived(docs).result["update_number"] == 2
     assert Derived(docs).rows("update_number").tolist() == [0, 1, 2]
     assert Derived(docs).rows("histogram")[:, 9].tolist() == [20, 6 * 20, 9 * 20]
+    for datum in Derived(docs).of("stream_datum"):
+        numbers = {edge: index + 1 for edge, index in datum["indices"].items()}
+        assert datum["seq_nums"] == numbers
 
 
 def test_an_analysis_without_arrays_has_no_stream_of_them(

@@ -7,7 +7,7 @@ import event_model
 import pytest
 
 from skywright.analysis import ArrayInput
-from skywright.callbacks.raw_run import RawRun, RequiredKeys
+from skywright.callbacks.raw_run import RawRun, RequiredKeys, RunIds
 from skywright.errors import DataError
 from skywright.instruments.loop.analysis import LoopDetection
 
@@ -90,3 +90,60 @@ def test_index_0_is_the_first_row_of_the_slice_of_a_resource(
     table = raw.streams["primary_after_last_event"].table
     assert table is not None
     assert [(row.start, row.stop) for row in table.in_files["image"].segments] == [(3, 5)]
+
+
+def test_streams_of_one_camera_have_the_rows_that_their_documents_name(tmp_path: Path) -> None:
+    """The resource comes once; seq_nums may be empty; a configuration that changes is no stream."""
+    wanted = RequiredKeys(("image",), "number", "time")
+    raw = RawRun({"uid": "run"}, wanted)
+    keys = {"cam_image": key(4, 4) | {"external": "STREAM:"}}
+    resource = {"uid": "r", "data_key": "cam_image", "mimetype": "application/x-hdf5"}
+    resource |= {"uri": f"file://localhost{tmp_path}/a.h5", "parameters": {"dataset": "/image"}}
+
+    def datum(descriptor: str, start: int, stop: int, seq_num: int, end: int) -> None:
+        ranges = {"indices": {"start": start, "stop": stop}}
+        ranges |= {"seq_nums": {"start": seq_num, "stop": end}}
+        raw("stream_datum", {"stream_resource": "r", "descriptor": descriptor, **ranges})
+
+    for name in ("baseline", "dark"):
+        raw("descriptor", {"uid": name, "name": name, "data_keys": keys})
+    raw("stream_resource", resource)
+    datum("dark", 0, 2, 1, 3)
+    for uid in ("one", "two"):
+        raw("descriptor", {"uid": uid, "name": "primary", "data_keys": keys})
+    datum("one", 2, 5, 0, 0)
+    datum("two", 5, 6, 0, 0)
+    tables = {name: stream.table for name, stream in raw.streams.items()}
+    assert list(tables) == ["dark", "primary"]
+    for name, rows, numbers in (("dark", (0, 2), [1, 2]), ("primary", (2, 6), [1, 2, 3, 4])):
+        table = tables[name]
+        assert table is not None
+        assert [(s.start, s.stop) for s in table.in_files["image"].segments] == [rows]
+        assert table.sequence(0, table.announced()) == numbers
+
+
+def test_values_of_a_stream_whose_configuration_changes_are_counted() -> None:
+    raw = RawRun({"uid": "run"}, RequiredKeys(("x",), "number", "time"))
+    for uid in ("one", "two"):
+        raw("descriptor", {"uid": uid, "name": "primary", "data_keys": {"det_x": key()}})
+    page = {"descriptor": "two", "uid": ["b", "c"], "time": [0.0, 0.0], "seq_num": [2, 3]}
+    page |= {"data": {"det_x": [2.0, 3.0]}, "timestamps": {"det_x": [0.0, 0.0]}}
+    raw("event", {"descriptor": "one", "seq_num": 1, "data": {"det_x": 1.0}})
+    raw("event_page", page)
+    table = raw.streams["primary"].table
+    assert table is not None
+    assert table.values == {"x": {1: 1.0, 2: 2.0, 3: 3.0}}
+
+
+def test_documents_of_mixed_runs_are_of_their_run_until_it_stops() -> None:
+    ids = RunIds()
+    for run in ("a", "b"):
+        assert ids.of("start", {"uid": run}) == run
+        assert ids.of("descriptor", {"uid": f"{run}/d", "run_start": run}) == run
+        assert ids.of("stream_resource", {"uid": f"{run}/r", "run_start": run}) == run
+    for run in ("a", "b"):
+        assert ids.of("event", {"descriptor": f"{run}/d"}) == run
+        assert ids.of("datum", {"resource": f"{run}/r"}) == run
+    assert ids.of("stop", {"run_start": "a"}) == "a"
+    assert ids.of("event", {"descriptor": "a/d"}) is None
+    assert ids.of("event", {"descriptor": "b/d"}) == "b"

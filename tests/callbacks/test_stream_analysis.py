@@ -176,7 +176,7 @@ def test_runs_whose_pictures_are_never_drawn_end_without_them(
         lambda _: Future(),
     )
     never = Never()
-    stream, documents = analyze(tmp_path, lambda _: PictureStatistics(), False, never, [second])
+    stream, documents = analyze(tmp_path, lambda _: Undrawn(), False, never, [second])
     run = stream.raw.run
     for number in range(1, 6):
         data = {"cam_image": np.full((4, 4), number, np.uint8), MOTOR: number}

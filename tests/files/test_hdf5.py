@@ -136,6 +136,18 @@ def test_an_image_of_several_chunks_and_one_without_chunks(tmp_path: Path) -> No
                 check_rows(file[name], row, row + 1)
 
 
+def test_rows_from_the_middle_of_one_chunk_to_the_next_are_checked(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w", libver="latest") as file:
+        file.create_dataset("rows", data=np.ones((8, 1000)), chunks=(4, 1000))
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) - 10_000])
+    with open_hdf5(path) as file:
+        check_rows(file["rows"], 1, 4)
+        with pytest.raises(OSError, match="rows from 4 on are missing"):
+            check_rows(file["rows"], 3, 5)
+
+
 def test_readers_of_one_file_may_come_before_and_after_its_end(tmp_path: Path) -> None:
     path = tmp_path / "a.h5"
     with closing(ImageWriter(path, (4, 5))) as writer:

@@ -20,8 +20,8 @@ from skywright.analysis.frames import FrameReader
 from skywright.callbacks.raw_run import RawRun, RawStream, RequiredKeys
 from skywright.errors import DataError
 from skywright.files import readers
-from skywright.files.index import IDENTITY
-from skywright.files.readers import file_and_column, local_path, open_reader
+from skywright.files.index import IDENTITY, IndexWriter
+from skywright.files.readers import file_and_column, first_row, local_path, open_reader
 from skywright.instruments import Instrument
 
 
@@ -77,6 +77,26 @@ def test_files_that_come_late_grow_roll_over_and_stay_quiet_are_read(
         assert len(reader.read("number", 12)) == 0
 
 
+def test_records_that_are_not_in_the_order_of_their_file_are_read(
+    recorder: Recorder[Any, Any], tmp_path: Path
+) -> None:
+    append(tmp_path / "a.raw", range(8))
+    for first, count in ((5, 3), (0, 2), (1, 2)):
+        recorder.offer(index(tmp_path / "a.raw", first, count, at=first))
+    written(recorder)
+    with open_reader(MIMETYPE, tmp_path / "index.h5", IDENTITY) as reader:
+        assert reader.read("number").tolist() == [5, 6, 7, 0, 1, 1, 2]
+
+
+def test_an_index_that_cannot_be_created_leaves_no_list_of_files(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    path.touch()
+    with pytest.raises(DataError, match=r"a\.h5: exists already"):
+        IndexWriter(path)
+    path.unlink()
+    IndexWriter(path).close()
+
+
 def test_what_is_wrong_with_a_raw_file_is_said(
     recorder: Recorder[Any, Any], tmp_path: Path
 ) -> None:
@@ -103,6 +123,12 @@ def test_uris_that_name_no_file_are_refused(uri: str) -> None:
     """`skywright recover` goes on with the other files of the store."""
     with pytest.raises(DataError, match=r"expected a file:// URI"):
         local_path(uri)
+
+
+@pytest.mark.parametrize("selected", ["1", "::2", "-3:", "3:5, 0:2", ["3:5", "1:", ":"]])
+def test_slices_of_other_than_whole_rows_are_refused(selected: str | list[str]) -> None:
+    with pytest.raises(DataError, match="expected start:stop of whole rows"):
+        first_row({"slice": selected})
 
 
 def test_resources_without_a_reader_are_refused_by_name(tmp_path: Path) -> None:
@@ -199,7 +225,6 @@ for n in range(10**6):
 
 def test_rows_of_a_killed_recorder_are_recovered_as_those_of_hdf5(tmp_path: Path) -> None:
     """The index of a killed recorder is whole as far as it goes, and its run gets all rows."""
-    pytest.importorskip("tiled")
     from skywright.store.journal_contents import JournalContents
     from skywright.store.recover import _files
     from skywright.store.repair import _closing_documents

@@ -101,7 +101,8 @@ def test_folding_as_pulses_pass_changes_nothing():
 
 
 def test_on_dask():
-    dask = pytest.importorskip("dask")
+    import dask
+
     batch = stored()
     blocks = batch.identities // Spectra.block_size
 

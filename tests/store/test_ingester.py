@@ -537,6 +537,59 @@ def test_a_run_that_the_server_refuses_does_not_hold_up_others(
     assert {p.stem for p in (store / "journal" / "aside").iterdir()} == {refused.uid}
 
 
+def test_finished_runs_are_written_in_the_order_of_their_starts_before_open_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[float] = []
+
+    def step(run: RunIngest) -> IngestState:
+        steps.append(run.start_time)
+        return IngestState.MORE if steps.count(run.start_time) < 2 else IngestState.DONE
+
+    monkeypatch.setattr(RunIngest, "step", step)
+    monkeypatch.setattr(ingester_module, "OPEN_RUN_PERIOD_S", 3600.0)
+    living = record(tmp_path, time=0.5)
+    for time in (3.0, 1.0, 2.0):
+        record(tmp_path, time=time).stop()
+    ingester = Ingester(tmp_path, None)
+    for _ in range(6):
+        assert ingester.sweep()
+        for path in set(ingester.journals.glob("*.jsonl")) - set(ingester._runs):
+            path.unlink()  # `step` would have moved it
+    # The open run has its first step at once; then it waits until no finished run is queued
+    assert steps == [1.0, 0.5, 1.0, 2.0, 2.0, 3.0, 3.0]
+    living.stop()
+
+
+def test_a_journal_that_could_not_be_read_and_is_gone_is_no_failure(tmp_path: Path) -> None:
+    ingester = Ingester(tmp_path, None)
+    directory = ingester.journals / "directory.jsonl"
+    directory.mkdir()
+    assert not ingester.sweep()
+    assert list(ingester.failures) == [directory]
+    directory.rmdir()
+    assert not ingester.sweep()
+    assert ingester.failures == {}
+
+
+def test_a_run_that_differs_from_its_journal_is_written_again_before_it_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [["primary: 2 rows, 3 events"], []]
+    monkeypatch.setattr(ingest_module, "differences", lambda *_: found.pop(0))
+    path = record(tmp_path).stop()
+    catalog = SimpleNamespace(
+        container_of=lambda _: {path.stem: None}, post=lambda *_: {"refused": []}, tables=True
+    )
+    run = RunIngest(path, cast("Any", catalog))
+    run._must_verify = True  # as after a request that failed
+    states = []
+    while path.exists():
+        states.append(run.step())
+    assert found == []
+    assert states[-1] is IngestState.DONE
+
+
 def test_failures_of_a_run_count_until_something_is_written(tmp_path: Path) -> None:
     """What fails may be beyond what a full write writes again."""
     recording = record(tmp_path)

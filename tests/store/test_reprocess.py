@@ -10,6 +10,7 @@ from typing import Any
 import bluesky.plan_stubs as bps
 import bluesky.plans as bp
 import bluesky.preprocessors as bpp
+import h5py
 import numpy as np
 import pytest
 from bluesky import RunEngine
@@ -23,8 +24,10 @@ from support.streaming import StreamingCamera
 
 from skywright.analysis.inputs import ArrayInput
 from skywright.analysis.named import make_analysis
+from skywright.analysis.picture_statistics import PictureStatistics
 from skywright.callbacks.journal import Journal
 from skywright.callbacks.live import LiveAnalysis
+from skywright.callbacks.raw_run import RawRun, RequiredKeys
 from skywright.cli import main
 from skywright.errors import ConfigError, DataError, SkywrightError
 from skywright.store import lookup
@@ -207,6 +210,23 @@ def test_frames_that_a_resumed_scan_has_taken_again_count_once(
     assert table.announced() == 4
     rows = table.in_files["image"].segments
     assert [number for each in rows for number in range(each.start, each.stop)] == [0, 1, 3, 4]
+
+
+def test_frames_that_are_not_in_their_file_are_missing(tmp_path: Path) -> None:
+    key = {"external": "STREAM:", "shape": [4, 5], "dtype": "array", "source": "s"}
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["a"] = np.full((3, 4, 5), 9, np.uint8)
+    raw = RawRun({"uid": "r"}, RequiredKeys.of(PictureStatistics, {}))
+    raw("descriptor", {"uid": "d", "name": "primary", "data_keys": {"cam_image": key}})
+    resource = {"uri": f"file://localhost{tmp_path}/a.h5", "mimetype": "application/x-hdf5"}
+    resource |= {"uid": "s", "data_key": "cam_image", "parameters": {"dataset": "/a"}}
+    raw("stream_resource", resource)
+    raw("stream_datum", {"descriptor": "d", **datum("s", 0, 1, 5)})
+    journal = Journal(tmp_path / "journal")
+    done = reprocess_module._reprocess(
+        raw.streams["primary"], "picture_statistics", None, journal, tmp_path, None
+    )
+    assert (done.result["n_frames"], done.result["n_missing"]) == (3, 2)
 
 
 def test_failure_is_an_error_and_in_the_derived_run(world: World) -> None:

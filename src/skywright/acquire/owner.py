@@ -581,8 +581,6 @@ class Owner(Generic[Item, Result]):
     def _count(self, acquisition: Acquisition, processed: ProcessedItem) -> None:
         """Count an item of an acquisition, and end the acquisition after its last item."""
         with self._lock:
-            if acquisition.is_final:
-                return
             acquisition.items += 1
             self._acquired += 1
             self._acquisition_items = acquisition.items

@@ -176,7 +176,8 @@ class Recorder(Generic[Result, RowGroup]):
     changed
         Called after the state has changed; must return at once.
     queue_bytes
-        Limit of the queue. Rows beyond it are not recorded and count as ``queue full``.
+        Limit of the queue. Rows beyond it are not recorded and count as ``queue full``. A queue
+        without rows accepts a row group of any size.
     synchronous
         True: `offer` writes on the owner's thread, and raises `RefusedError` if a result cannot be
         stored. While a recording is open, an acquisition then counts only items that are in the
@@ -218,7 +219,8 @@ class Recorder(Generic[Result, RowGroup]):
         self.rows_readable = 0
         self.error = ""
         self._flush_error = ""
-        """The error of the last flush if `error` is that; the next successful flush removes it."""
+        """The error of the last flush if no other error has followed; the next successful flush
+        removes it from `error`."""
         self._logged = ""
         self._changed = changed or (lambda: None)
         self._queue_bytes_max, self._queue_timeout_s = queue_bytes, queue_timeout_s
@@ -294,7 +296,7 @@ class Recorder(Generic[Result, RowGroup]):
             self._queue_changed.notify_all()
 
     def _has_room(self, size: int) -> bool:
-        return self._bytes + size <= self._queue_bytes_max or not self._queue
+        return self._bytes + size <= self._queue_bytes_max or not self._bytes
 
     def _write_now(self, group: RowGroup) -> None:
         with self._file_lock:
@@ -624,9 +626,8 @@ class Recorder(Generic[Result, RowGroup]):
 
     def _end_flush_error(self) -> None:
         """Remove the message of a flush that failed: all written rows are on the disk now."""
-        if self._flush_error and self.error == self._flush_error:
-            self.error = self._logged = ""
-        self._flush_error = ""
+        if self._flush_error:
+            self.error = self._logged = self._flush_error = ""
 
     def _fail(self, error: Exception, count: int) -> None:
         self._report(error)

@@ -421,7 +421,7 @@ class Journal:
         return True
 
     def _wait_while_over_limit(self) -> None:
-        while self._backlog_size > self._limit and not self._closed.is_set():
+        while self._backlog_size > self._limit:  # `close` empties the backlog too
             self._backlog_empty.wait(RETRY_S)
 
     def release_after_fork(self) -> None:
@@ -434,7 +434,6 @@ class Journal:
         self._files = {}
         self._backlog = deque()
         self._backlog_size = 0
-        self._untyped = {}
         self._refused, self._suspended, self.trouble = 0, False, None
         # Threads of the parent may hold the old locks; they do not exist in the child
         was_closed = self._closed.is_set()

@@ -474,7 +474,7 @@ class ColumnReader(Closing):
         """
         count = self.count()
         last = count if stop is None else min(stop, count)
-        return self._with_refreshed(column, lambda found: read_rows(found, start, max(start, last)))
+        return self._with_refreshed(column, lambda found: read_rows(found, start, last))
 
     def attributes(self, path: str) -> dict[str, Any]:
         """Return the attributes of a column; JSON text is decoded."""

@@ -82,8 +82,6 @@ def lock_owner(file: Path) -> int | None:
 
     0: the process has not written its pid yet.
     """
-    if file in _held:
-        return os.getpid()
     try:
         with file.open() as opened:
             return None if try_lock(opened, shared=True) else int(opened.read() or 0)

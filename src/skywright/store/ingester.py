@@ -150,7 +150,7 @@ class Ingester:
         paths = set(self.journals.glob(f"*{SUFFIX}"))
         for gone in set(self._runs) - paths:
             del self._runs[gone]
-            self.failures.pop(gone, None)
+        self.failures = {path: error for path, error in self.failures.items() if path.exists()}
         for path in paths - set(self._runs):
             with self._noting_failures(path):
                 self._runs[path] = RunIngest(path, self._catalog)
