@@ -25,6 +25,7 @@ from skywright.instruments.sacla.regions import (
 from skywright.instruments.sacla.report import format_bins, parse_bins
 from skywright.instruments.sacla.shot_curves import ShotCurves, find_bins, parse_hits
 from skywright.instruments.sacla.shot_images import ShotImages
+from skywright.instruments.sacla.shots import ShotRules, Verdict
 from skywright.instruments.sacla.tile import PixelRules, Tile, TileRegions
 from skywright.instruments.sacla.values import parse_value
 
@@ -339,6 +340,22 @@ def test_spans_cover_their_masks():
     for region, first, last in pixel_spans(masks):
         rebuilt[region, first:last] = True
     assert (rebuilt.reshape(3, *SHAPE) == masks).all()
+
+
+def test_shots_at_the_limits_are_left_out():
+    rules = ShotRules(0.05, 0.5, 6.666e-3, 100.0, 2.4431e-3, 500.0)
+    values = {"i0": 0.06, "beam": 0.6, "laser_open": 1.0, "laser_close": 0.0, "delay": 100.0}
+    for changed, verdict in (
+        ({}, Verdict.ACCEPTED),
+        ({"i0": 0.05}, Verdict.I0_LOW),
+        ({"beam": 0.5}, Verdict.BEAM_OFF),
+        ({"beam": 0.5, "i0": 0.0}, Verdict.BEAM_OFF),
+        ({"laser_open": 0.5}, Verdict.LASER_AMBIGUOUS),
+        ({"laser_close": 0.51}, Verdict.LASER_AMBIGUOUS),
+        ({"delay": math.nan, "beam": 0.0}, Verdict.NO_VALUE),
+    ):
+        assert rules.judge(values | changed, True) is verdict
+    assert rules.judge(values, False) is Verdict.NO_FRAME
 
 
 def test_bins_are_half_open_and_the_last_is_closed():
