@@ -124,6 +124,24 @@ def test_both_names_and_the_bytes_as_received(tmp_path: Path) -> None:
     assert service.processor.lost() == {}
 
 
+def test_a_missing_picture_is_declared_like_the_one_before(tmp_path: Path) -> None:
+    """Readers parse the data header anew when it changes."""
+    port = free_port()
+    source = BsreadSource(f"tcp://127.0.0.1:{port}", CHANNEL)
+    with (
+        running_service(source, directory=tmp_path) as service,
+        OldSender(port, data_compression="bitshuffle_lz4") as sender,
+    ):
+        service.begin(True)
+        with reading(service) as reader:
+            for pulse_id, image in enumerate((PICTURE, None, PICTURE)):
+                sender.send({CHANNEL: image}, pulse_id, (pulse_id, 17))
+            messages = [reader.receive() for _ in range(3)]
+    assert [message.data.format_changed for message in messages] == [True, False, False]
+    missing = messages[1].data.data
+    assert missing[CHANNEL].value is missing[f"{CHANNEL}.spectrum"].value is None
+
+
 def _compressed(image: Any) -> bytes:
     from support.bsread_old import bitshuffle_frame
 
