@@ -164,7 +164,9 @@ def test_bitshuffle_by_hand():
     frames = encode(1, 1, {"A": np.array([1] + [0] * 7, "u1")}, compression="bitshuffle_lz4")
     prefix = bytes(frames[2])[:12]
     assert prefix.hex() == "000000000000000800002000"
-    assert value(entry, bytes(frames[2]).hex()).tolist() == [1, 0, 0, 0, 0, 0, 0, 0]
+    got = value(entry, bytes(frames[2]).hex())
+    assert got.tolist() == [1, 0, 0, 0, 0, 0, 0, 0]
+    assert not got.flags.writeable  # every reader of the message gets this array
 
 
 def test_bitshuffle_leaves_what_is_no_multiple_of_eight_as_it_is():
@@ -224,7 +226,8 @@ def test_times():
     assert decode(message([], global_timestamp=limit)).time_ns == 2**63 - 1
     limit["ns"] += 1
     assert decode(message([], global_timestamp=limit)).time_ns is None
-    for absent in (None, {}, {"ns": 1}, {"sec": "1", "ns": 2}, 17, {"sec": 10**30, "ns": 0}):
+    wrong = ({"ns": 1}, {"sec": "1", "ns": 2}, {"sec": 10**30, "ns": 0}, {"sec": True})
+    for absent in (None, {}, 17, *wrong):
         assert decode(message([], global_timestamp=absent)).time_ns is None
     frames = message([])
     main = json.loads(frames[0])

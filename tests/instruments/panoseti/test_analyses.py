@@ -102,6 +102,22 @@ def test_the_gain_of_pixels_is_the_twins():
     assert np.corrcoef(found["relative_gain"][lit], array.gain[0][lit])[0, 1] > 0.9
 
 
+def test_bins_change_neither_the_light_nor_the_gain():
+    """Heights of pixels with little noise lie in a few bins; some are beyond the last one."""
+    array = TelescopeArray(ArraySettings(modules=(250,), flasher_pe=50.0), seed=4)
+    frames = array.pulse_heights("ph256", START, 10.0, [])[250]
+    heights = np.random.default_rng(1).normal(300.0, 5.0, frames.image.shape)
+    frames.image[:] = np.rint(heights)
+    frames.image[::50, 0, 0] = 10_000
+    found = analyzed(lambda: PixelGain(noise_adc=3.0), batch_of(frames, "ph256"), 1)
+    lit = np.ones((32, 32), bool)
+    lit[::16, ::16] = False
+    mean, variance = heights.mean(), heights.var()
+    assert found["light"][lit].mean() == pytest.approx(mean, abs=0.05)
+    assert found["gain"][lit].mean() == pytest.approx((variance - 9.0) / mean, rel=0.01)
+    np.testing.assert_allclose(found["light"][~lit], mean, atol=1.0)
+
+
 def test_a_run_without_light_has_no_gain():
     frames = TelescopeArray(seed=1).pulse_heights("ph256", START, 20.0, [])[250]
     found = analyzed(PixelGain, batch_of(frames, "ph256"), 1)
