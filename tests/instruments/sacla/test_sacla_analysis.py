@@ -310,6 +310,21 @@ def test_ratio_of_sums_and_its_error():
     assert np.mean(errors) == pytest.approx(np.std(values), rel=0.15)
 
 
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+def test_a_value_that_is_not_finite_spoils_its_quantity_in_its_bin_only(wrong):
+    values = np.array([[1.0, wrong, 3.0, 4.0], [1.0, 2.0, 3.0, 5.0]])
+    found = Moments.of(values, np.array([0, 0, 1, 1]), 3)
+    for moments in (found, found.merge(Moments.of(np.ones((2, 1)), np.array([2]), 3))):
+        assert np.isnan(moments.means()[0, 0])
+        assert np.isnan(moments.standard_errors()[0, 0])
+        assert np.isnan(moments.ratio(0, 1)[0][0])
+        assert moments.means()[:, :2].ravel()[1:].tolist() == [3.5, 1.5, 4.0]
+        assert moments.standard_errors()[1, 0] == 0.5
+    merged = found.merge(Moments.of(np.ones((2, 1)), np.array([0]), 3))
+    assert np.isnan(merged.means()[0, 0])
+    assert merged.means()[1, 0] == pytest.approx(4 / 3)
+
+
 @given(st.floats(0.1, 100), st.floats(-2000, 2000))
 def test_the_least_signal_is_the_comparison_of_energies(gain, threshold):
     least = pixels.least_signal(gain, 3.65, threshold)
