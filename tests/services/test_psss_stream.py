@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.bsread_old import OldSender, OldSource
+from support.bsread_old import OldSender, OldSource, frames_of
 from support.psss_scripted import PICTURE, PREFIX, ROWS, TIME_NS, ScriptedSource, running_service
 from support.waiting import until
 
@@ -136,10 +136,12 @@ def test_a_missing_picture_is_declared_like_the_one_before(tmp_path: Path) -> No
         with reading(service) as reader:
             for pulse_id, image in enumerate((PICTURE, None, PICTURE)):
                 sender.send({CHANNEL: image}, pulse_id, (pulse_id, 17))
-            messages = [reader.receive() for _ in range(3)]
-    assert [message.data.format_changed for message in messages] == [True, False, False]
-    missing = messages[1].data.data
-    assert missing[CHANNEL].value is missing[f"{CHANNEL}.spectrum"].value is None
+            frames = frames_of(3, (3, 17), {CHANNEL: PICTURE}, "bitshuffle_lz4")
+            sender.send_frames([*frames[:2], frames[2][:-1], frames[3]])  # cannot be decoded
+            messages = [reader.receive().data for _ in range(4)]
+    assert [message.format_changed for message in messages] == [True, False, False, False]
+    for missing in (messages[1].data, messages[3].data):
+        assert missing[CHANNEL].value is missing[f"{CHANNEL}.spectrum"].value is None
 
 
 def _compressed(image: Any) -> bytes:
