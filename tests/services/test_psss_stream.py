@@ -83,6 +83,7 @@ def test_newer_names_and_a_stream_of_pictures(tmp_path: Path) -> None:
         with reading(service) as results, reading(service, "image_port") as pictures:
             axis = np.linspace(9000, 8900, PICTURE.shape[1])
             service.processor.change(axis=axis, roi=(0, ROWS + 9))
+            service.processor.change(background=np.ones((3, 4)), background_name="small")
             source.put(7)
             data = results.receive().data
             assert set(data.data) == NEWER
@@ -92,6 +93,7 @@ def test_newer_names_and_a_stream_of_pictures(tmp_path: Path) -> None:
             assert values["SPECTRUM_CENTER"] == pytest.approx(axis[60], abs=0.1)
             made = json.loads(values["processing_parameters"])
             assert made["roi"] == [0, 0]  # what was not applied is not claimed
+            assert made["background"] == ""
             picture = pictures.receive().data
             assert picture.pulse_id == 7
             assert set(picture.data) == {CHANNEL}
