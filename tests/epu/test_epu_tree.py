@@ -136,6 +136,28 @@ def test_holes_of_a_grid_without_lattice_are_read_in_both_forms(visit):
         assert len(found) > 3
 
 
+@pytest.mark.parametrize("name", ["PixelCenter", "PixelWidthHeight"])
+def test_a_hole_without_a_center_or_a_size_is_left_out(visit, name):
+    path = max(visit.rglob("Metadata/*.dm"), key=lambda path: path.stat().st_size)
+    text = path.read_text()
+    changed, count = re.subn(rf"<(\w+:)?{name}\b.*?</(\w+:)?{name}>", "", text, count=1, flags=re.S)
+    assert count == 1
+    whole, found = (parse_metadata(each.encode()).holes for each in (text, changed))
+    assert [hole.id for hole in found] == [hole.id for hole in whole][1:]
+
+
+def test_a_square_is_placed_by_its_number_on_the_atlas(visit):
+    squares = {s["id"]: s for grid in read_document(visit)["grids"] for s in grid["gridsquares"]}
+    path = min(visit.rglob("Metadata/*.dm"), key=lambda path: path.stat().st_size)
+    number = path.stem.partition("_")[2]
+    before = squares[number]
+    assert before["atlas_node_id"] == int(number)
+    assert before["center_x"] is not None
+    path.rename(path.with_name("GridSquare_987654.dm"))
+    squares = {s["id"]: s for grid in read_document(visit)["grids"] for s in grid["gridsquares"]}
+    assert squares["987654"] == before | {"id": "987654"}
+
+
 def test_two_sessions_on_one_atlas_are_two_grids(visit):
     first, second = sorted(visit.rglob("EpuSession.dm"))
     atlas_of = read_document(visit)["grids"][0]["atlas"]

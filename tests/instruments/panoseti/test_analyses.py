@@ -4,7 +4,7 @@ from functools import reduce
 
 import numpy as np
 import pytest
-from support.pano_files import numbers_at
+from support.pano_files import made_frames, numbers_at
 
 from skywright.analysis import Batch
 from skywright.analysis.named import make_analysis
@@ -223,6 +223,18 @@ def events_of(frames_by_module, tmp_path):
     data = {f"events_{path.removeprefix(GROUP + '/')}": values for path, values in columns.items()}
     number = np.concatenate([part.identity for part in parts])
     return Batch(number, data["events_seconds"], data)
+
+
+def test_events_of_a_whole_module_name_the_board_of_the_brightest_pixel(tmp_path):
+    frames = made_frames("ph1024", 4)
+    frames.image[:] = -7
+    places = [(2, 3), (2, 20), (20, 20), (20, 3)]  # clockwise from the upper left
+    for image, place in zip(frames.image, places, strict=True):
+        image[place] = 100
+    events = events_of({1: frames}, tmp_path)
+    assert events["events_quabo"].tolist() == [0, 1, 2, 3]
+    assert events["events_pixel"].tolist() == [32 * row + column for row, column in places]
+    assert events["events_largest"].tolist() == [100] * 4
 
 
 def score(flashes, found, low, high):

@@ -20,6 +20,7 @@ from skywright.instruments.panoseti.clock import (
     Flag,
     board_ns,
     estimate_offset,
+    in_step,
 )
 from skywright.instruments.panoseti.frames import QUADRANTS, make_frames
 from skywright.instruments.panoseti.pff import PffFile, read_pff
@@ -335,18 +336,20 @@ def test_a_truncated_file_is_an_error_and_no_crash(tmp_path):
 
 def test_seconds_are_taken_from_the_nearer_side():
     product = PRODUCTS["ph256"]
-    numbers = np.zeros((4, 1, 5), np.int64)
+    numbers = np.zeros((6, 1, 5), np.int64)
     tai = (START_S + 37) % 1024
-    # in step; the packet is of the second before; of the second after; out of step
-    numbers[:, 0, TAI] = [tai, (tai - 1) % 1024, (tai + 1) % 1024, (tai + 300) % 1024]
+    # in step; the packet is of the second before; of the second after; out of step; with
+    # nanoseconds that run on, and as newer software writes those
+    numbers[:, 0, TAI] = [tai, (tai - 1) % 1024, (tai + 1) % 1024, (tai + 300) % 1024, tai, tai]
     numbers[:, 0, SEC] = START_S
-    numbers[:, 0, NSEC] = 123
+    numbers[:, 0, NSEC] = [123, 123, 123, 123, 1_500_000_000, 999_999_999]
     numbers[:, 0, 4] = 77
-    zeros = np.zeros(4, np.int64)
-    frames = make_frames(product, 1, "", zeros, zeros, zeros, numbers, np.zeros((4, 16, 16), "<i2"))
+    zeros = np.zeros(6, np.int64)
+    frames = make_frames(product, 1, "", zeros, zeros, zeros, numbers, np.zeros((6, 16, 16), "<i2"))
     expected = [START_S * NS + 123, (START_S - 1) * NS + 123, (START_S + 1) * NS + 123]
-    assert list(frames.time_ns) == [*expected, START_S * NS + 77_000]
-    assert list(frames.flags) == [0, 0, 0, Flag.UNLOCKED]
+    assert list(frames.time_ns) == [*expected, *[START_S * NS + 77_000] * 3]
+    assert list(frames.flags) == [0, 0, 0, *[Flag.UNLOCKED] * 3]
+    assert in_step(numbers[:, 0]).tolist() == [True] * 3 + [False] * 3
 
 
 def test_the_first_board_present_dates_a_frame():
@@ -375,6 +378,10 @@ def test_the_offset_of_a_free_clock_is_estimated(seconds, fraction):
     assert (
         abs(int((moved + found.offset_ns - times)[0]) - 300_000) < 2000
     )  # network and microseconds
+    numbers[np.arange(50) % 5 < 3, NSEC] = 999_999_999  # ran beyond a second
+    again = estimate_offset(numbers)
+    assert again.seconds == found.seconds
+    assert abs(again.offset_ns - found.offset_ns) < 2000
 
 
 def test_a_board_in_step_has_no_seconds_when_the_computer_is_late():
