@@ -153,6 +153,18 @@ def test_a_file_that_is_cut_at_its_beginning_has_its_whole_frames(product, tmp_p
         assert file.skipped == length - length // 2
 
 
+def test_a_frame_without_a_time_is_not_earlier_than_the_one_before(tmp_path):
+    frames = made_frames("ph1024", 5)
+    frames.numbers[1] = 0
+    frames.numbers[3, :, SEC] -= 40
+    frames.numbers[3, :, TAI] = (frames.numbers[3, :, TAI] - 40) % 1024
+    path = write(tmp_path, "ph1024", encode_frames(frames))
+    flags = [0, Flag.EMPTY | Flag.MISSING_QUABO, 0, Flag.BACKWARD, 0]
+    assert read_pff(path).flags.tolist() == flags
+    with PffFile(path) as file:  # the first of a piece follows the one before it
+        assert [file.read(row, row + 1).flags[0] for row in range(5)] == flags
+
+
 def test_a_file_without_frames_is_empty(tmp_path):
     with PffFile(write(tmp_path, "img8", b"")) as file:
         assert (len(file), len(file.read())) == (0, 0)

@@ -164,6 +164,7 @@ def test_photons_of_overlapping_regions_are_those_of_numpy(seed, dose, threshold
         0, 9, (3, *shape)
     )
     frames = frames.astype(np.float32)
+    frames[rng.random(frames.shape) < 0.02] -= 3 * photon_ev / 3.65 / gain  # less than none
     exact = rng.random(frames.shape) < 0.1  # on the border between two numbers of photons
     border = (rng.integers(0, 9, frames.shape) + 0.5) * photon_ev / 3.65 / gain
     frames[exact] = border[exact].astype(np.float32)
@@ -290,6 +291,9 @@ def test_curves_begin_anew_where_tags_do(tmp_path):
             second.identities + 20, second.times, {**second.data, "regions_number": np.full(200, 5)}
         )
     )
+    by_tag = ShotCurves(**parameters)
+    by_tag.update(both)
+    assert bits(by_tag) == bits(alone)
     for run in (live, again):
         assert run.scalars()["n_late"] == 0
         assert run.scalars()["n_frames"] == 500
