@@ -6,9 +6,12 @@ from typing import Any
 
 import h5py
 import numpy as np
+import pytest
 from support.psss_scripted import make_pulse
 
-from skywright.instruments.psss.background import History, record
+from skywright.errors import ConfigError
+from skywright.instruments.psss.background import History, record, uploaded
+from skywright.instruments.psss.settings import digest_of
 
 
 class FedProcessor:
@@ -50,3 +53,17 @@ def test_a_background_of_a_file_keeps_the_fractions_of_a_mean(tmp_path: Path) ->
     found = History(tmp_path).read_file("frames.h5", "pictures", "")
     np.testing.assert_array_equal(found.pixels, np.float32(65_540 / 3))
     assert (found.info.name, found.info.shape) == ("frames.h5", (3, 4))
+
+
+def test_of_backgrounds_with_one_name_the_digest_chooses(tmp_path: Path) -> None:
+    pictures = [np.full((3, 4), level, np.uint16) for level in (1, 2)]
+    history = History(tmp_path)
+    for picture in pictures:
+        history.keep(uploaded("dark", picture))
+    for known in (history, History(tmp_path)):  # as it is after a restart, too
+        assert (known.load("dark").pixels == 2).all()
+        for picture in pictures:
+            found = known.load("dark", digest_of("dark", picture))
+            np.testing.assert_array_equal(found.pixels, picture)
+        with pytest.raises(ConfigError, match="not in the history, which has dark"):
+            known.load("dark", digest_of("dark", pictures[0] + 7))
