@@ -163,6 +163,11 @@ def test_pretty_printed_and_nil():
     nil = re.sub(rb"<Defocus>.*?</Defocus>", b'<Defocus i:nil="true"/>', MICROGRAPHS[0])
     for _ in range(2):
         assert parse_micrograph(nil)[0].defocus is None
+    for text in (b"true", b"1"):  # whatever else the element holds
+        nil = MICROGRAPHS[0].replace(b"<Defocus>", b'<Defocus i:nil="' + text + b'">')
+        for number in range(3):  # the last time by the layout that is learned
+            other = nil.replace(b"</Defocus>", b"%d</Defocus>" % number)
+            assert parse_micrograph(other)[0].defocus is None
     for text in (b"false", b"0"):  # XML Schema's other booleans
         not_nil = MICROGRAPHS[0].replace(b"<Defocus>", b'<Defocus i:nil="' + text + b'">')
         for _ in range(3):  # the last time by the layout that is learned
@@ -179,6 +184,34 @@ def test_false_is_not_nil_in_sessions_and_atlases():
         place = place.replace(b"<" + name + b"z:", b"<" + name + b'i:nil="0" z:')
     session = parse_session(place)
     assert (session.storage_path, session.atlas_path) == ("Z:\\v", "Z:\\v\\A.dm")
+
+
+@pytest.mark.parametrize("year", ["0001", "9999"])
+def test_the_first_and_the_last_year_of_dotnet_are_no_time(year):
+    assert table.time(f"{year}-12-31T23:59:59.9999999") is None
+
+
+@pytest.mark.parametrize(
+    ("convert", "text", "value"),
+    [
+        (table.number, "1_0", None),
+        (table.number, " 1e-6 ", 1e-6),
+        (table.integer, "2.0", 2),
+        (table.integer, "2.5", None),
+        (table.integer, str(2**31 - 1), 2**31 - 1),
+        (table.integer, str(2**31), None),
+        (table.long_integer, str(-(2**63)), -(2**63)),
+        (table.long_integer, str(2**63), None),
+        (table.time, "2024-02-30T00:00:00", None),
+        (table.boolean, "yes", None),
+    ],
+)
+def test_values_that_are_not_of_their_type_are_refused(convert, text, value):
+    if value is not None:
+        assert convert(text) == value
+        return
+    with pytest.raises(ValueError, match=re.escape(repr(text))):
+        convert(text)
 
 
 @pytest.mark.parametrize("name", [b"uniqueID", b"acquisitionDateTime"])

@@ -1,5 +1,6 @@
 """Whole directories: the samples, the merging rules, broken files, and the command line."""
 
+import errno
 import json
 import os
 import re
@@ -134,6 +135,28 @@ def test_holes_of_a_grid_without_lattice_are_read_in_both_forms(visit):
         found = parse_metadata(f"{before}{other}{after}".encode()).holes
         assert found == regular
         assert len(found) > 3
+
+
+@pytest.mark.parametrize("name", ["PixelCenter", "PixelWidthHeight"])
+def test_a_hole_without_a_center_or_a_size_is_left_out(visit, name):
+    path = max(visit.rglob("Metadata/*.dm"), key=lambda path: path.stat().st_size)
+    text = path.read_text()
+    changed, count = re.subn(rf"<(\w+:)?{name}\b.*?</(\w+:)?{name}>", "", text, count=1, flags=re.S)
+    assert count == 1
+    whole, found = (parse_metadata(each.encode()).holes for each in (text, changed))
+    assert [hole.id for hole in found] == [hole.id for hole in whole][1:]
+
+
+def test_a_square_is_placed_by_its_number_on_the_atlas(visit):
+    squares = {s["id"]: s for grid in read_document(visit)["grids"] for s in grid["gridsquares"]}
+    path = min(visit.rglob("Metadata/*.dm"), key=lambda path: path.stat().st_size)
+    number = path.stem.partition("_")[2]
+    before = squares[number]
+    assert before["atlas_node_id"] == int(number)
+    assert before["center_x"] is not None
+    path.rename(path.with_name("GridSquare_987654.dm"))
+    squares = {s["id"]: s for grid in read_document(visit)["grids"] for s in grid["gridsquares"]}
+    assert squares["987654"] == before | {"id": "987654"}
 
 
 def test_two_sessions_on_one_atlas_are_two_grids(visit):
@@ -309,16 +332,23 @@ def test_a_long_wrong_value_is_cut_in_its_message(visit):
     assert len(issue["text"]) < 120
 
 
-def test_unreadable_directory_is_an_issue(visit):
-    if os.geteuid() == 0:
-        pytest.skip("root reads every directory")
-    directory = next(visit.rglob("Data"))
-    directory.chmod(0)
-    try:
-        kinds = {issue["kind"] for issue in read_document(visit)["issues"]}
-    finally:
-        directory.chmod(0o755)
-    assert "directory" in kinds
+def test_unreadable_directory_is_an_issue(visit, monkeypatch):
+    directory, scandir = next(visit.rglob("Data")), os.scandir
+
+    def refuse(path):
+        if Path(path) == directory:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return scandir(path)
+
+    whole = read_document(visit)
+    monkeypatch.setattr(os, "scandir", refuse)
+    document = read_document(visit)
+    monkeypatch.undo()
+    path = directory.relative_to(visit).as_posix()
+    expected = {"kind": "directory", "path": path, "text": "Permission denied"}
+    assert document["issues"] == [expected]
+    counts = [sum(len(grid["micrographs"]) for grid in d["grids"]) for d in (whole, document)]
+    assert counts[0] - counts[1] == len(list(directory.glob("*.xml"))) > 0
 
 
 def run(*arguments):

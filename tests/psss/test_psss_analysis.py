@@ -23,6 +23,7 @@ from skywright.instruments.psss.analysis import GOOD, PictureSpectra, SpectrumSt
 from skywright.instruments.psss.background import History, uploaded
 from skywright.instruments.psss.processing import FitStatus, Settings, Workspace, process
 from skywright.instruments.psss.processor import process_pulse
+from skywright.instruments.psss.statistics import baseline
 
 COLUMNS, ROWS, PULSES = 320, 24, 60
 X = energy_axis(COLUMNS)
@@ -189,9 +190,50 @@ def test_what_the_run_says():
     assert result["center_mean"] == pytest.approx(9002.0, abs=0.6)
     good = np.isin(rows["status"], (FitStatus.OK,))
     assert result["fwhm_scatter"] == pytest.approx(rows["fwhm"][good].std(ddof=1))
-    assert result["mean_spectrum"].shape == (COLUMNS,)
     assert 1.2 < result["g2"][1] < 2.2
     assert np.isfinite(result["pulse_length_g2"])
+    assert result["spike_count_mean"] == pytest.approx(
+        rows["spike_count"][~np.isnan(rows["spike_width"])].mean()
+    )
+    spectra = np.delete(stored()["spectrum"], 11, axis=0)
+    light = spectra - np.array([baseline(spectrum) for spectrum in spectra])[:, np.newaxis]
+    np.testing.assert_allclose(result["mean_spectrum"], light.mean(axis=0))
+    np.testing.assert_allclose(result["spectrum_scatter"], light.std(axis=0, ddof=1))
+    for lag in (0, 1, 9, 63):
+        found = (light[:, : COLUMNS - lag] * light[:, lag:]).sum(axis=1).mean()
+        mean = light.mean(axis=0)
+        expected = (mean[: COLUMNS - lag] * mean[lag:]).sum()
+        assert result["g2"][lag] == pytest.approx(found / expected)
+
+
+def test_the_mean_of_faint_spectra_is_fitted():
+    """Its noise is less than that of a spectrum, which the threshold for a signal is for."""
+    rng = np.random.default_rng(4)
+    light = 30.0 * gaussian(X, 9002.0, 4.0)  # below 1.5 counts for each row
+    spectra = 500.0 + light + rng.normal(0.0, 1.0, (PULSES, COLUMNS))
+    analysis = Spectra(**PARAMETERS)
+    rows = analysis.update(Batch(identities(), identities() * 0.01, {"spectrum": spectra}))
+    assert (rows["status"] == FitStatus.NO_SIGNAL).all()
+    result = analysis.result()
+    assert (result["n_good"], result["mean_status"]) == (0, "OK")
+    assert result["mean_center"] == pytest.approx(9002.0, abs=0.1)
+    assert result["mean_fwhm"] == pytest.approx(2.3548 * 4.0, rel=0.05)
+
+
+def test_an_axis_that_falls_has_widths_above_zero():
+    falling = PARAMETERS | {"axis": [float(X[-1]), float(X[0] - X[1])]}
+    analyses = Spectra(**PARAMETERS), Spectra(**falling)
+    batch = stored()
+    flipped = {"spectrum": batch["spectrum"][:, ::-1].copy()}
+    one, other = (
+        analysis.update(Batch(batch.identities, batch.times, data))
+        for analysis, data in zip(analyses, (batch.data, flipped), strict=True)
+    )
+    for name in ("spike_width", "fwhm", "quantile_width"):
+        assert np.nanmedian(other[name]) == pytest.approx(np.nanmedian(one[name]), rel=0.02)
+    one, other = (analysis.result() for analysis in analyses)
+    for name in ("g2_width", "pulse_length_g2", "mean_fwhm"):
+        assert other[name] == pytest.approx(one[name], rel=0.02)
 
 
 def test_narrower_spectra_are_in_pixels_and_in_no_mean_of_energies():

@@ -42,6 +42,12 @@ def test_the_rate_may_have_fallen_since(tmp_path: Path) -> None:
     assert take(path, 124)[1] == 3
 
 
+def test_a_pulse_lost_just_before_the_crash_is_no_lower_rate(tmp_path: Path) -> None:
+    path = tmp_path / "last_pulse"
+    take(path, 10, 12, 14, 18)
+    assert take(path, 24)[1] == 2
+
+
 @pytest.mark.parametrize("content", [b"", b"short", b"x" * 24, b"x" * 99])
 def test_a_file_that_is_another(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "last_pulse"

@@ -74,6 +74,18 @@ def test_uncertainties_are_those_of_repeated_fits(height, read, weighting):
         assert (np.sqrt(np.mean(np.square(over_bound), axis=0)) < 1.3).all()
 
 
+def test_a_spectrum_has_the_figures_of_its_fit():
+    y = 3e3 * gaussian(X, 9003.0, 4.0) + np.random.default_rng(3).normal(0, 30.0, len(X))
+    settled, figures = fit(y)
+    assert settled
+    found = process(y[None], Settings(smoothing="none", weighting="uniform", axis=X))
+    assert found.center == figures[CENTER]
+    assert found.center_error == figures[CENTER_ERROR]
+    assert found.fwhm == pytest.approx(2.354820045 * figures[SIGMA])
+    assert found.fwhm_error == pytest.approx(2.354820045 * figures[SIGMA_ERROR])
+    assert found.steps == figures[STEPS]
+
+
 def test_spikes_widen_the_uncertainties():
     """Of SASE pulses under one envelope, the scatter is that of the spikes, not of the noise."""
     rng = np.random.default_rng(5)

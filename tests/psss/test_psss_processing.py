@@ -304,6 +304,47 @@ def test_saturation_is_told_and_a_hot_pixel_is_not_saturation():
     assert process(expose(), Settings(axis=X, saturation=0)).status is FitStatus.OK
 
 
+@pytest.mark.parametrize("level", [None, 2**63 + 5])
+def test_saturation_of_64_bits(level):
+    """Above the greatest number with a sign."""
+    image = expose().astype(np.uint64)
+    image[20, 330:340] = 2**64 - 1 if level is None else level + 1
+    image[20, 400:402] = 2**63 - 1
+    found = process(image, Settings(axis=X, saturation=level))
+    assert found.saturated == 10
+
+
+def test_the_signal_is_compared_with_the_height_of_the_whole_picture():
+    image = np.zeros((40, 640), np.uint16)
+    image[:10] = np.rint(50 * gaussian(X, 9003.0, 4.0))  # 500 counts: above 10 for each of 40 rows
+    for roi in ((0, 0), (0, 10)):
+        found = process(image, Settings(roi=roi, axis=X, signal_per_row=10.0))
+        assert found.status is FitStatus.OK
+    image[:3] = 0  # 350 counts
+    for roi in ((0, 0), (0, 10)):
+        found = process(image, Settings(roi=roi, axis=X, signal_per_row=10.0))
+        assert found.status is FitStatus.NO_SIGNAL
+        assert found.intensity > 0
+
+
+def test_a_peak_wider_than_the_axis_is_out_of_the_window():
+    image = np.rint(8000 * gaussian(X, 9000.0, 30.0)).astype(np.uint16)[None].repeat(4, axis=0)
+    found = process(image, Settings(axis=X))
+    assert found.status is FitStatus.OUT_OF_WINDOW
+    assert found.center == pytest.approx(9000.0, abs=0.1)
+    assert found.fwhm == pytest.approx(2.354820 * 30.0, rel=0.01)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_light_of_a_column_is_spread_evenly_over_its_width(order):
+    image = np.zeros((4, 20), np.uint16)
+    image[:, 10] = 100
+    x = 9000.0 + 0.5 * np.arange(20.0)[::order]
+    found = process(image, Settings(axis=x, smoothing="none"))
+    assert found.quantile_width == pytest.approx(0.5 * 0.761, rel=1e-3)
+    assert found.com == pytest.approx(x[10])
+
+
 def test_a_pixel_that_is_not_finite():
     image = expose().astype(np.float32)
     image[3, 3] = np.nan

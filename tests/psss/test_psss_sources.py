@@ -12,6 +12,7 @@ import pytest
 from skywright.acquire.image_layout import Image
 from skywright.acquire.pacing import Pacer
 from skywright.errors import ConfigError
+from skywright.files.areadetector import EPICS_NANOSECONDS, EPICS_SECONDS
 from skywright.instruments.psss.layouts import PICTURE_SETTINGS, PictureLayout
 from skywright.instruments.psss.sources import sim
 from skywright.instruments.psss.sources.gaps import PulseGaps
@@ -270,6 +271,17 @@ def test_losses_that_are_not_a_rate_stay_counted():
     for number in [*ids[ids > 0], 5000]:
         gaps.take(int(number))
     assert gaps.missing == 5001 - 1 - (ids > 0).sum() - 1
+    gaps = PulseGaps()
+    for number in np.cumsum([0, 1, *[2, 3] * 200]):  # no step between them holds
+        gaps.take(int(number))
+    assert gaps.missing == 200 * (1 + 2)
+
+
+def test_a_jump_of_the_clock_does_not_refute_the_declared_step():
+    gaps = PulseGaps()
+    for number in (0, 10**15 + 1, 10**15 + 9):
+        gaps.take(number, modulo=4)
+    assert gaps.missing == 1
 
 
 def test_what_came_undecodable_is_not_missing_too():
@@ -293,6 +305,19 @@ def test_what_came_undecodable_before_the_first_pulse_hides_no_gap_after_it():
             gaps.take(number)
         gaps.interrupt()  # what passes from here on was not asked for
     assert gaps.missing == 2
+    gaps.undecodable()
+    for number in (10**15, 10**15 + 2):  # another clock
+        gaps.take(number)
+    assert gaps.missing == 3
+
+
+def test_what_came_undecodable_while_the_rate_fell_is_not_missing_too():
+    gaps = PulseGaps()
+    for number in [*range(500), *range(502, 700, 2), *range(702, 1500, 2)]:
+        if number == 702:
+            gaps.undecodable()  # as pulse 700
+        gaps.take(number)
+    assert gaps.missing == 2  # 500 and 501
 
 
 # Files
@@ -386,6 +411,51 @@ def test_replay_plays_our_recordings(tmp_path):
         assert (pulse.pulse_id, pulse.time_ns) == (image.identity, image.time_ns)
 
 
+def test_replay_rounds_seconds_to_ns(tmp_path):
+    path = write(tmp_path / "a.h5", time=[0.0, 0.512274426, 1.0, 2.0])
+    source = ReplaySource(path, once=True, rate_hz=0)
+    source.open()
+    assert [pulse.time_ns for pulse in take(source, 2)] == [0, 512_274_426]
+    source.halt()
+
+
+@pytest.mark.parametrize("length", [1, 8])
+def test_replay_takes_no_times_that_are_not_those_of_the_pictures(length, tmp_path):
+    path = write(tmp_path / "a.h5", time_ns=np.arange(length))
+    with h5py.File(path, "a") as file:
+        file[EPICS_SECONDS] = [0, 1, 2, 3]  # of the first picture it is not known
+        file[EPICS_NANOSECONDS] = [0, 0, 0, 0]
+    source = ReplaySource(path, once=True, rate_hz=0)
+    source.open()
+    assert [pulse.time_ns for pulse in take(source, 4)] == [None] * 4
+    source.halt()
+
+
+@pytest.mark.parametrize("once", [True, False])
+def test_pictures_that_nobody_took_are_left_out_and_counted(once, monkeypatch, tmp_path):
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    path = write(tmp_path / "a.h5", pulse_id=[3, 5, 9, 11])
+    source = ReplaySource(path, once=once, rate_hz=1.0)
+    source.open()
+    assert source.next(0.0).pulse_id == 3
+    now[0] += 6.5  # the pictures 1 to 5 are not taken in time
+    late = source.next(0.0)
+    if once:  # the file has three of them
+        assert late is None
+        assert source.ended
+        assert source.lost == {"late": 3}
+    else:
+        assert late.pulse_id == 10 + 9
+        assert source.lost == {"late": 5}
+    source.halt()
+    lost = source.lost
+    source.open()
+    assert source.next(0.0).pulse_id == (3 if once else 10 + 11)
+    assert source.lost == lost
+    source.halt()
+
+
 def test_replay_begins_again_with_ids_that_grow(tmp_path):
     path = write(tmp_path / "a.h5", pulse_id=[3, 5, 9, 11], timestamp=[0.5, 1.5, 2.5, 3.5])
     source = ReplaySource(path, rate_hz=0)
@@ -469,7 +539,7 @@ def test_replay_says_what_is_missing(tmp_path):
     with pytest.raises(ConfigError, match="do not grow"):
         ReplaySource(write(path, pulse_id=[4, 3, 2, 1])).open()
     with h5py.File(path, "w") as file:
-        file["a"] = IMAGES.astype(bool)
+        file["a"], file["b"] = IMAGES.astype(bool), IMAGES.astype(np.float16)
     with pytest.raises(ConfigError, match="0 datasets"):
         ReplaySource(path).open()
     with pytest.raises(ConfigError, match="rate"):

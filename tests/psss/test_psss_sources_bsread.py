@@ -230,6 +230,23 @@ def test_a_published_stream_is_read_as_well():
         sender.close()
 
 
+def test_messages_that_cannot_be_decoded_do_not_prolong_the_wait(monkeypatch):
+    now, waits = [100.0], []
+
+    class Rubbish:
+        def receive(self, timeout_s):
+            waits.append(timeout_s)
+            now[0] += min(timeout_s, 0.375)
+            return [b"rubbish"] if timeout_s and len(waits) < 9 else None
+
+    source = BsreadSource("tcp://127.0.0.1:1", CHANNEL)
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    source._receiver = Rubbish()
+    assert source.next(1.0) is None
+    assert waits == [1.0, 0.625, 0.25, 0.0]
+    assert source.lost == {"garbage": 3}
+
+
 def test_next_ends_when_another_thread_stops(wire):
     _, source = wire
     result = []

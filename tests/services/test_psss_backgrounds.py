@@ -17,6 +17,7 @@ from support.waiting import until
 
 from skywright.errors import ConfigError, DataError
 from skywright.instruments.psss.background import DATASET, History, uploaded
+from skywright.instruments.psss.endpoints import pixels
 from skywright.instruments.psss.endpoints import rest as psss_rest
 from skywright.instruments.psss.endpoints.service import Service
 
@@ -31,8 +32,8 @@ def test_fractions_are_cut(http: httpx.Client, service: Service) -> None:
 
 def test_backgrounds_are_kept_and_chosen_by_name(http: httpx.Client, service: Service) -> None:
     for name, level in (("first / one", 1), ("second", 2), ("second", 2)):
-        pixels = np.full((ROWS, COLUMNS), level).tolist()
-        http.post("/background", json={"filename": name, "data": pixels})
+        lists = np.full((ROWS, COLUMNS), level).tolist()
+        http.post("/background", json={"filename": name, "data": lists})
     listed = http.get("/backgrounds").json()["backgrounds"]
     names = [info["name"] for info in listed]
     assert names.count("second") == 1  # the same pixels are not kept twice
@@ -50,8 +51,8 @@ def test_a_background_used_again_is_the_newest_of_its_name(
     http: httpx.Client, service: Service
 ) -> None:
     for level in (3, 4, 3):
-        pixels = np.full((ROWS, COLUMNS), level).tolist()
-        http.post("/background", json={"filename": "again", "data": pixels})
+        lists = np.full((ROWS, COLUMNS), level).tolist()
+        http.post("/background", json={"filename": "again", "data": lists})
     http.post("/parameters", json={"background": ""})
     http.post("/parameters", json={"background": "again"})
     background = service.processor.settings.background
@@ -169,11 +170,11 @@ def test_odd_files_in_the_history_are_left_out(tmp_path: Path) -> None:
 def test_a_large_upload_holds_up_nothing(
     http: httpx.Client, service: Service, address: str
 ) -> None:
-    pixels = np.random.default_rng(0).integers(100, 999, (2160, 2560), dtype=np.uint16)
+    large = np.random.default_rng(0).integers(100, 999, (2160, 2560), dtype=np.uint16)
     done = threading.Event()
 
     def upload() -> None:
-        assert PsssProcessingClient(address).set_background("large", pixels) == "ok"
+        assert PsssProcessingClient(address).set_background("large", large) == "ok"
         done.set()
 
     thread = threading.Thread(target=upload)
@@ -186,7 +187,31 @@ def test_a_large_upload_holds_up_nothing(
     assert answers > 3
     background = service.processor.settings.background
     assert background is not None
-    np.testing.assert_array_equal(background, pixels)
+    np.testing.assert_array_equal(background, large)
+
+
+def test_a_process_that_starts_slowly_holds_up_nothing(
+    http: httpx.Client, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, begun, may_go_on = pixels.start_module, threading.Event(), threading.Event()
+
+    def start_slowly(*arguments: Any, **options: Any) -> Any:
+        begun.set()
+        may_go_on.wait(10)
+        return start(*arguments, **options)
+
+    monkeypatch.setattr(pixels, "start_module", start_slowly)
+    picture = np.full((400, 400), 100, np.uint16)
+    assert len(str(picture.tolist())) > pixels.SMALL_BYTES
+    upload = threading.Thread(
+        target=PsssProcessingClient(address).set_background, args=("slow", picture)
+    )
+    upload.start()
+    assert begun.wait(90)
+    assert http.get("/status", timeout=5).json()["state"] == "ok"
+    may_go_on.set()
+    upload.join()
+    assert http.get("/parameters").json()["parameters"]["background"] == "slow"
 
 
 def test_too_large_a_body(

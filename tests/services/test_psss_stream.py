@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.bsread_old import OldSender, OldSource
+from support.bsread_old import OldSender, OldSource, frames_of
 from support.psss_scripted import PICTURE, PREFIX, ROWS, TIME_NS, ScriptedSource, running_service
 from support.waiting import until
 
@@ -83,6 +83,7 @@ def test_newer_names_and_a_stream_of_pictures(tmp_path: Path) -> None:
         with reading(service) as results, reading(service, "image_port") as pictures:
             axis = np.linspace(9000, 8900, PICTURE.shape[1])
             service.processor.change(axis=axis, roi=(0, ROWS + 9))
+            service.processor.change(background=np.ones((3, 4)), background_name="small")
             source.put(7)
             data = results.receive().data
             assert set(data.data) == NEWER
@@ -92,6 +93,7 @@ def test_newer_names_and_a_stream_of_pictures(tmp_path: Path) -> None:
             assert values["SPECTRUM_CENTER"] == pytest.approx(axis[60], abs=0.1)
             made = json.loads(values["processing_parameters"])
             assert made["roi"] == [0, 0]  # what was not applied is not claimed
+            assert made["background"] == ""
             picture = pictures.receive().data
             assert picture.pulse_id == 7
             assert set(picture.data) == {CHANNEL}
@@ -122,6 +124,26 @@ def test_both_names_and_the_bytes_as_received(tmp_path: Path) -> None:
                 np.testing.assert_array_equal(spectrum, image.sum(axis=0, dtype=np.uint32))
                 assert message.frames[2] == _compressed(image)
     assert service.processor.lost() == {}
+
+
+def test_a_missing_picture_is_declared_like_the_one_before(tmp_path: Path) -> None:
+    """Readers parse the data header anew when it changes."""
+    port = free_port()
+    source = BsreadSource(f"tcp://127.0.0.1:{port}", CHANNEL)
+    with (
+        running_service(source, directory=tmp_path) as service,
+        OldSender(port, data_compression="bitshuffle_lz4") as sender,
+    ):
+        service.begin(True)
+        with reading(service) as reader:
+            for pulse_id, image in enumerate((PICTURE, None, PICTURE)):
+                sender.send({CHANNEL: image}, pulse_id, (pulse_id, 17))
+            frames = frames_of(3, (3, 17), {CHANNEL: PICTURE}, "bitshuffle_lz4")
+            sender.send_frames([*frames[:2], frames[2][:-1], frames[3]])  # cannot be decoded
+            messages = [reader.receive().data for _ in range(4)]
+    assert [message.format_changed for message in messages] == [True, False, False, False]
+    for missing in (messages[1].data, messages[3].data):
+        assert missing[CHANNEL].value is missing[f"{CHANNEL}.spectrum"].value is None
 
 
 def _compressed(image: Any) -> bytes:

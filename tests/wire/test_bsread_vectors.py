@@ -8,7 +8,8 @@ import pytest
 from support.bsread_message import encode
 
 from skywright.errors import ConfigError, DataError
-from skywright.wire.bsread import ChannelValue, Decoder, Encoder, HeadlessError
+from skywright.wire.bsread import HEADERS_KEPT, ChannelValue, Decoder, Encoder, HeadlessError
+from skywright.wire.bsread_channel import VALUE_BYTES_MAX, parse_channel
 
 STAMP = bytes.fromhex("00f1536500000000 15cd5b0700000000")  # 1700000000 s, 123456789 ns, little
 BIG_STAMP = bytes.fromhex("000000006553f100 00000000075bcd15")
@@ -163,7 +164,9 @@ def test_bitshuffle_by_hand():
     frames = encode(1, 1, {"A": np.array([1] + [0] * 7, "u1")}, compression="bitshuffle_lz4")
     prefix = bytes(frames[2])[:12]
     assert prefix.hex() == "000000000000000800002000"
-    assert value(entry, bytes(frames[2]).hex()).tolist() == [1, 0, 0, 0, 0, 0, 0, 0]
+    got = value(entry, bytes(frames[2]).hex())
+    assert got.tolist() == [1, 0, 0, 0, 0, 0, 0, 0]
+    assert not got.flags.writeable  # every reader of the message gets this array
 
 
 def test_bitshuffle_leaves_what_is_no_multiple_of_eight_as_it_is():
@@ -218,7 +221,13 @@ def test_times():
     decode = Decoder().decode
     assert decode(message([])).time_ns == TIME_NS
     assert decode(message([], global_timestamp={"epoch": 3, "ns": 4})).time_ns == 3_000_000_004
-    for absent in (None, {}, {"ns": 1}, {"sec": "1", "ns": 2}, 17, {"sec": 10**30, "ns": 0}):
+    assert decode(message([], global_timestamp={"sec": 3})).time_ns == 3_000_000_000
+    limit = {"sec": 9_223_372_036, "ns": 854_775_807}  # of 64 bits
+    assert decode(message([], global_timestamp=limit)).time_ns == 2**63 - 1
+    limit["ns"] += 1
+    assert decode(message([], global_timestamp=limit)).time_ns is None
+    wrong = ({"ns": 1}, {"sec": "1", "ns": 2}, {"sec": 10**30, "ns": 0}, {"sec": True})
+    for absent in (None, {}, 17, *wrong):
         assert decode(message([], global_timestamp=absent)).time_ns is None
     frames = message([])
     main = json.loads(frames[0])
@@ -280,6 +289,12 @@ def test_an_unreadable_channel_is_none_and_the_rest_goes_on(entry):
     assert (got.value("A"), got.value("B")) == (None, 5)
 
 
+def test_a_channel_that_declares_more_than_the_limit_is_not_decoded():
+    for size, is_readable in ((VALUE_BYTES_MAX, True), (VALUE_BYTES_MAX + 1, False)):
+        channel = parse_channel({"name": "A", "type": "uint8", "shape": [size]})
+        assert (not channel.trouble) is is_readable
+
+
 def test_unknown_keys_and_nameless_channels():
     entries = [{"type": "uint8"}, {"name": "B", "type": "uint8", "color": "red", "modulo": 4.0}]
     got = Decoder().decode(message(entries, b"\x01", STAMP, b"\x02", STAMP, extra=[1]))
@@ -308,7 +323,18 @@ def test_the_data_header_is_parsed_once_per_hash():
     # Without a hash there is nothing to remember it by.
     for name in "CD":
         frames = message([{"name": name, "type": "uint8"}], b"\x01", STAMP, hash=None)
-        assert decoder.decode(frames).value(name) == 1
+        assert (got := decoder.decode(frames)).value(name) == 1
+        assert got.format_changed
+
+
+def test_the_newest_data_headers_are_remembered():
+    decoder = Decoder()
+    for number in range(3 * HEADERS_KEPT):
+        frames = message([{"name": f"A{number}", "type": "uint8"}], b"\x01", STAMP)
+        decoder.decode(frames)
+    assert len(decoder._data_headers) == HEADERS_KEPT
+    again = decoder.decode([frames[0], b"not looked at", *frames[2:]])
+    assert list(again.channels) == [f"A{number}"]
 
 
 def test_headless_messages_are_told_from_garbage():

@@ -207,7 +207,7 @@ def _parse_data_header(frame: Any, compression: Any) -> DataHeader:
     if compression not in COMPRESSIONS:
         raise DataError(f"bsread: dh_compression {compression!r}, expected one of {COMPRESSIONS}")
     if len(frame) and compression != "none":
-        frame = decompress(frame, compression, 1, None, big_endian=False).data
+        frame = decompress(frame, compression, 1, None).data
     header = _json_object(frame, "data header")
     entries = header.get("channels") or []
     if not isinstance(entries, list):

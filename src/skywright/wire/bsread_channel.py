@@ -137,7 +137,7 @@ def decode_value(channel: Channel, frame: Any) -> Any:
     if dtype is not None and channel.shape is not None:
         nbytes = math.prod(channel.shape) * dtype.itemsize
     itemsize = 1 if dtype is None else dtype.itemsize
-    data = decompress(frame, channel.compression, itemsize, nbytes, big_endian=channel.big_endian)
+    data = decompress(frame, channel.compression, itemsize, nbytes)
     if dtype is None:
         try:
             return data.tobytes().decode()

@@ -52,7 +52,7 @@ def compress(
 
 
 def decompress(
-    frame: Any, compression: Compression, itemsize: int, nbytes: int | None, *, big_endian: bool
+    frame: Any, compression: Compression, itemsize: int, nbytes: int | None
 ) -> NDArray[np.uint8]:
     """Return the bytes of a value frame; those of an uncompressed one are not copied.
 
@@ -64,8 +64,6 @@ def decompress(
         Of the channel; bytes an element.
     nbytes
         What must come out by the channel's shape; None when the shape does not say.
-    big_endian
-        Byte order of the channel: the one tried first for lz4's size when `nbytes` is None.
 
     Raises
     ------
@@ -77,7 +75,7 @@ def decompress(
     if compression == "none":
         out = data
     elif compression == "lz4":
-        out = _unlz4(data, nbytes, big_endian)
+        out = _unlz4(data, nbytes)
     else:
         out = _unbitshuffle(data, itemsize, nbytes)
     if nbytes is not None and out.nbytes != nbytes:
@@ -94,13 +92,12 @@ def _as_bytes(data: NDArray[Any]) -> NDArray[np.uint8]:
     return data.reshape(-1).view(np.uint8)
 
 
-def _unlz4(data: NDArray[np.uint8], nbytes: int | None, big_endian: bool) -> NDArray[np.uint8]:
+def _unlz4(data: NDArray[np.uint8], nbytes: int | None) -> NDArray[np.uint8]:
     if data.nbytes < 4:
         raise DataError(f"lz4: {data.nbytes} bytes, expected at least the 4 of the size")
-    # The Python sender writes the size little-endian whatever the channel's order.
+    # The Python sender writes the size little-endian whatever the channel's order. The data fit to
+    # one order only.
     sizes = [int.from_bytes(data[:4].tobytes(), o) for o in ("little", "big")]
-    if big_endian:
-        sizes.reverse()
     block = data[4:].data
     for size in sizes if nbytes is None else [nbytes] * (nbytes in sizes):
         if size > LZ4_RATIO * block.nbytes:

@@ -39,8 +39,6 @@ class ChannelValue:
         has it, ``(1,)`` for a string or scalar.
     compression
         None: the encoder's.
-    time_ns
-        None: that of the message.
     modulo, offset
         Written when given.
     """
@@ -49,7 +47,6 @@ class ChannelValue:
     type: str = "float64"
     shape: tuple[int, ...] = (1,)
     compression: Compression | None = None
-    time_ns: int | None = None
     modulo: int | None = None
     offset: int | None = None
 
@@ -151,11 +148,10 @@ class Encoder:
         shape = [1] if kind == STRING else list(reversed(array.shape)) or [1]
         entry |= {"type": kind, "shape": shape, "encoding": "big" if big_endian else "little"}
         entry["compression"] = compression
-        stamp = time_ns if more.time_ns is None else more.time_ns
         return (
             entry | _modulo(more),
             compress(array, compression, big_endian=big_endian),
-            b"" if stamp is None else encode_timestamp(stamp, big_endian=big_endian),
+            b"" if time_ns is None else encode_timestamp(time_ns, big_endian=big_endian),
         )
 
 

@@ -4,17 +4,18 @@ from functools import reduce
 
 import numpy as np
 import pytest
-from support.pano_files import numbers_at
+from support.pano_files import made_frames, numbers_at
 
 from skywright.analysis import Batch
 from skywright.analysis.named import make_analysis
 from skywright.errors import ConfigError
-from skywright.instruments.panoseti.clock import NS, NSEC, NUM, TAI
+from skywright.instruments.panoseti.clock import NS, NSEC, NUM, TAI, Flag
 from skywright.instruments.panoseti.event_columns import GROUP
 from skywright.instruments.panoseti.event_table import EventsLayout
-from skywright.instruments.panoseti.flash_analysis import FlashCandidates
-from skywright.instruments.panoseti.frames import QUADRANTS
+from skywright.instruments.panoseti.flash_analysis import KEPT, FlashCandidates
+from skywright.instruments.panoseti.frames import QUADRANTS, make_frames
 from skywright.instruments.panoseti.gain_analysis import PixelGain
+from skywright.instruments.panoseti.gaps import packets_of
 from skywright.instruments.panoseti.pixel_analysis import (
     CLOCK_BLOCKS,
     Clocks,
@@ -72,6 +73,12 @@ def test_pedestal_noise_gain_and_losses_are_the_twins(product, make):
     assert found["n_pulses"] == len(frames)
     # A standard error of 15 ADC / sqrt(1800), times 1.25 for a median, times 5.
     np.testing.assert_allclose(found["pedestal"], 0.0, atol=2.5)
+    assert abs(found["pedestal"].mean()) < 0.2  # bins hold whole numbers
+    seconds = np.ptp(frames.time_ns) / NS
+    assert found["seconds"] == seconds
+    packets = np.array([packets_of(k, frames.numbers, frames.quabo).shape[0] for k in range(4)])
+    np.testing.assert_allclose(found["board_rates"], packets / seconds)
+    assert found["rate"] == pytest.approx(frames.present.sum() / seconds)
     np.testing.assert_allclose(found["noise"] / array.gain[0], 15.0, rtol=0.12)
     assert abs((found["noise"] / array.gain[0]).mean() - 15.0) < 0.15
     assert found["n_hot"] == found["n_dead"] == 0
@@ -100,6 +107,22 @@ def test_the_gain_of_pixels_is_the_twins():
     electrons = (found["photoelectrons"] / (50.0 * array.flat[0]))[lit]
     np.testing.assert_allclose(electrons, 1.0, atol=0.2)
     assert np.corrcoef(found["relative_gain"][lit], array.gain[0][lit])[0, 1] > 0.9
+
+
+def test_bins_change_neither_the_light_nor_the_gain():
+    """Heights of pixels with little noise lie in a few bins; some are beyond the last one."""
+    array = TelescopeArray(ArraySettings(modules=(250,), flasher_pe=50.0), seed=4)
+    frames = array.pulse_heights("ph256", START, 10.0, [])[250]
+    heights = np.random.default_rng(1).normal(300.0, 5.0, frames.image.shape)
+    frames.image[:] = np.rint(heights)
+    frames.image[::50, 0, 0] = 10_000
+    found = analyzed(lambda: PixelGain(noise_adc=3.0), batch_of(frames, "ph256"), 1)
+    lit = np.ones((32, 32), bool)
+    lit[::16, ::16] = False
+    mean, variance = heights.mean(), heights.var()
+    assert found["light"][lit].mean() == pytest.approx(mean, abs=0.05)
+    assert found["gain"][lit].mean() == pytest.approx((variance - 9.0) / mean, rel=0.01)
+    np.testing.assert_allclose(found["light"][~lit], mean, atol=1.0)
 
 
 def test_a_run_without_light_has_no_gain():
@@ -181,9 +204,38 @@ def test_movie_statistics_are_numpys_and_find_hot_and_dead_pixels():
     np.testing.assert_allclose(
         found["variance"], masked.astype(float).var(axis=0, ddof=1), rtol=1e-6, atol=1e-3
     )
+    one = analyzed(MovieStatistics, batch_of(frames[:1], "img16"), 1)
+    assert np.isnan(one["variance"]).all()
     assert np.argwhere(found["hot"]).tolist() == [[5, 6]]
     assert np.argwhere(found["dead"]).tolist() == [[20, 9]]
     assert found["frame_rate"] == pytest.approx(1000.0)
+
+
+@pytest.mark.parametrize("make", [GroupedPulseHeights, MovieStatistics])
+def test_the_figures_of_a_frame_are_of_the_boards_that_are_there(make):
+    frames = made_frames(make.product.name, 4)
+    if make is GroupedPulseHeights:
+        frames.image[:] = -np.abs(frames.image // 2) - 1
+    frames.numbers[1, 2] = frames.numbers[2, 1:] = 0
+    for row, board in ((1, 2), (2, 1), (2, 2), (2, 3)):
+        frames.image[row][QUADRANTS[board]] = 0
+    found, masked = make().update(batch_of(frames, make.product.name)), frames.masked()
+    np.testing.assert_allclose(found["mean"], masked.astype(float).mean(axis=(1, 2)))
+    if make is GroupedPulseHeights:
+        assert found["largest"].tolist() == masked.max(axis=(1, 2)).tolist()
+
+
+def test_a_frame_without_any_packet_has_no_time():
+    frames = made_frames("ph1024", 12)
+    frames.numbers[5] = 0
+    frames = make_frames(
+        frames.product, 1, "", frames.number, frames.offset, frames.quabo, frames.numbers,
+        frames.image,
+    )  # fmt: skip
+    found = analyzed(GroupedPulseHeights, batch_of(frames, "ph1024"), 1)
+    assert found["seconds"] == pytest.approx(0.011)
+    assert found["n_pulses"] == 12
+    assert found["rate"] == pytest.approx(11 * 4 / 0.011)
 
 
 def test_a_board_that_is_missing_has_no_pedestal():
@@ -207,6 +259,40 @@ def events_of(frames_by_module, tmp_path):
     data = {f"events_{path.removeprefix(GROUP + '/')}": values for path, values in columns.items()}
     number = np.concatenate([part.identity for part in parts])
     return Batch(number, data["events_seconds"], data)
+
+
+def test_events_of_a_whole_module_name_the_board_of_the_brightest_pixel(tmp_path):
+    frames = made_frames("ph1024", 4)
+    frames.image[:] = -7
+    places = [(2, 3), (2, 20), (20, 20), (20, 3)]  # clockwise from the upper left
+    for image, place in zip(frames.image, places, strict=True):
+        image[place] = 100
+    events = events_of({1: frames}, tmp_path)
+    assert events["events_quabo"].tolist() == [0, 1, 2, 3]
+    assert events["events_pixel"].tolist() == [32 * row + column for row, column in places]
+    assert events["events_largest"].tolist() == [100] * 4
+
+
+def test_the_brightest_candidates_are_kept_in_the_order_of_time():
+    count = KEPT + 50
+    height = 100 + np.random.default_rng(2).permutation(count)
+    data = {
+        "events_time_ns": START + np.repeat(1_000_000 * np.arange(count), 2),
+        "events_module": np.tile([1, 2], count),
+        "events_largest": np.repeat(height, 2),
+        "events_flags": np.zeros(2 * count, np.uint8),
+    }
+    data["events_flags"][:4] = [Flag.UNLOCKED, 0, 0, Flag.EMPTY | Flag.MISSING_QUABO]
+    analysis = FlashCandidates()
+    analysis.update(Batch(np.arange(2 * count), np.zeros(2 * count), data))
+    found = analysis.result()
+    assert (found["n_candidates"], found["n_undated"]) == (count - 2, 2)
+    lit = height.copy()
+    lit[:2] = 0
+    kept = np.sort(np.argsort(-lit)[:KEPT])
+    assert found["candidate_largest"].tolist() == height[kept].tolist()
+    assert found["candidate_time_ns"].tolist() == (START + 1_000_000 * kept).tolist()
+    assert found["candidate_rows"][:, :2].tolist() == [[2 * k, 2 * k + 1] for k in kept]
 
 
 def score(flashes, found, low, high):

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from skywright.errors import DataError
 from skywright.instruments.panoseti.coincidences import find_coincidences
+from skywright.instruments.panoseti.flashes import EventTable, find_flashes
 
 T0 = 1_721_882_092_000_000_000
 
@@ -41,6 +42,22 @@ def test_a_nanosecond_decides_at_the_present_epoch():
     for difference, expected in ((100, 1), (101, 0)):
         times = np.array([T0, T0 + difference])
         assert len(find_coincidences(times, np.array([1, 2]), 100)) == expected
+    for difference, expected in ((134, 1), (135, 0)):  # light takes 33.4 ns for 10 m
+        times = np.array([T0, T0 + difference])
+        assert len(find_coincidences(times, np.array([1, 2]), 100, {(2, 1): 10.0})) == expected
+
+
+def test_events_of_one_flash_follow_one_another_within_the_window():
+    for pause, flashes in ((100, [4]), (101, [2, 2])):
+        first = np.array([0, 50])
+        times = T0 + np.concatenate([first, 50 + pause + first])
+        modules = np.array([1, 2, 2, 1])  # those beside the pause are of one module
+        found = find_flashes(EventTable(times, modules, np.array([90, 91, 95, 90])), 90)
+        assert [len(rows) for rows in found.rows] == flashes
+        assert found.time_ns.tolist() == times[:: 4 // len(flashes)].tolist()
+        assert found.modules.tolist() == [2] * len(flashes)
+    below = EventTable(times, modules, np.array([90, 89, 95, 90]))
+    assert [rows.tolist() for rows in find_flashes(below, 90).rows] == [[2, 3]]
 
 
 def test_chance_pairs_are_as_many_as_expected():

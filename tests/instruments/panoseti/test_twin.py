@@ -3,7 +3,13 @@ import pytest
 
 from skywright.instruments.panoseti.clock import NS, Flag
 from skywright.instruments.panoseti.flashes import EventTable, find_flashes
-from skywright.instruments.panoseti.packets import make_packets, packet_dtype
+from skywright.instruments.panoseti.frames import QUADRANTS
+from skywright.instruments.panoseti.packets import (
+    frames_of_packets,
+    make_packets,
+    packet_dtype,
+    packet_groups,
+)
 from skywright.instruments.panoseti.pff import read_pff
 from skywright.instruments.panoseti.pff_writer import PffWriter
 from skywright.instruments.panoseti.products import PRODUCTS
@@ -44,6 +50,36 @@ def test_a_packet_has_the_bytes_of_the_boards():
     assert int.from_bytes(raw[6:10], "little") == (1_721_882_092 + 37) % 1024
     assert int.from_bytes(raw[10:14], "little") == 7
     assert int.from_bytes(raw[16:18], "little") == 15  # turned counter-clockwise: upper right first
+
+
+@pytest.mark.parametrize(("product", "tolerance"), [("ph1024", 50), ("img16", 100)])
+def test_packets_of_one_moment_make_a_frame(product, tolerance):
+    kind = PRODUCTS[product]
+    board = np.array([2, 0, 1, 3, 3, 1, 1])
+    after = np.array([0, 4, -tolerance, tolerance, tolerance, 2 * tolerance, 2 * tolerance + 1])
+    times, images = START + after, np.arange(7 * 256, dtype=kind.dtype).reshape(7, 16, 16)
+    packets = make_packets(kind, 3, board, times, np.arange(7), images)
+    # A board that is there already begins a frame, and so does a time beyond the tolerance.
+    assert packet_groups(kind, packets).tolist() == [0, 0, 0, 0, 1, 1, 2]
+    frames = frames_of_packets(kind, packets, times + 300_000)
+    assert frames.present.tolist() == [
+        *([True] * 4, [False, True, False, True], [False, True, False, False])
+    ]
+    for group, row in ((0, 0), (0, 1), (0, 2), (0, 3), (1, 4), (1, 5), (2, 6)):
+        placed = frames.image[group][QUADRANTS[board[row]]]
+        np.testing.assert_array_equal(placed, images[row])
+    assert frames.time_ns.tolist() == [START + 4, START + 2 * tolerance, START + 2 * tolerance + 1]
+
+
+def test_nanoseconds_that_run_on_are_written_as_newer_software_does():
+    kind = PRODUCTS["ph256"]
+    one = np.zeros(1, np.int64)
+    packets = make_packets(kind, 3, one, one + START, one, np.zeros((1, 16, 16), kind.dtype))
+    packets["pkt_nsec"] = 1_500_000_000
+    packets["pkt_tai"] += 1024  # ten bits are used
+    frames = frames_of_packets(kind, packets, one + START + 300_000)
+    assert frames.numbers[0, 0].tolist() == [0, 1_721_882_129 % 1024, 999_999_999, START // NS, 300]
+    assert frames.flags[0] == Flag.UNLOCKED
 
 
 @pytest.mark.parametrize("product", ["ph256", "ph1024"])

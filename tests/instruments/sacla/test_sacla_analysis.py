@@ -25,6 +25,7 @@ from skywright.instruments.sacla.regions import (
 from skywright.instruments.sacla.report import format_bins, parse_bins
 from skywright.instruments.sacla.shot_curves import ShotCurves, find_bins, parse_hits
 from skywright.instruments.sacla.shot_images import ShotImages
+from skywright.instruments.sacla.shots import ShotRules, Verdict
 from skywright.instruments.sacla.tile import PixelRules, Tile, TileRegions
 from skywright.instruments.sacla.values import parse_value
 
@@ -163,6 +164,7 @@ def test_photons_of_overlapping_regions_are_those_of_numpy(seed, dose, threshold
         0, 9, (3, *shape)
     )
     frames = frames.astype(np.float32)
+    frames[rng.random(frames.shape) < 0.02] -= 3 * photon_ev / 3.65 / gain  # less than none
     exact = rng.random(frames.shape) < 0.1  # on the border between two numbers of photons
     border = (rng.integers(0, 9, frames.shape) + 0.5) * photon_ev / 3.65 / gain
     frames[exact] = border[exact].astype(np.float32)
@@ -289,6 +291,9 @@ def test_curves_begin_anew_where_tags_do(tmp_path):
             second.identities + 20, second.times, {**second.data, "regions_number": np.full(200, 5)}
         )
     )
+    by_tag = ShotCurves(**parameters)
+    by_tag.update(both)
+    assert bits(by_tag) == bits(alone)
     for run in (live, again):
         assert run.scalars()["n_late"] == 0
         assert run.scalars()["n_frames"] == 500
@@ -307,6 +312,21 @@ def test_ratio_of_sums_and_its_error():
         errors.append(error[0])
     assert np.mean(values) == pytest.approx(3, abs=4 * np.std(values) / 20)
     assert np.mean(errors) == pytest.approx(np.std(values), rel=0.15)
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+def test_a_value_that_is_not_finite_spoils_its_quantity_in_its_bin_only(wrong):
+    values = np.array([[1.0, wrong, 3.0, 4.0], [1.0, 2.0, 3.0, 5.0]])
+    found = Moments.of(values, np.array([0, 0, 1, 1]), 3)
+    for moments in (found, found.merge(Moments.of(np.ones((2, 1)), np.array([2]), 3))):
+        assert np.isnan(moments.means()[0, 0])
+        assert np.isnan(moments.standard_errors()[0, 0])
+        assert np.isnan(moments.ratio(0, 1)[0][0])
+        assert moments.means()[:, :2].ravel()[1:].tolist() == [3.5, 1.5, 4.0]
+        assert moments.standard_errors()[1, 0] == 0.5
+    merged = found.merge(Moments.of(np.ones((2, 1)), np.array([0]), 3))
+    assert np.isnan(merged.means()[0, 0])
+    assert merged.means()[1, 0] == pytest.approx(4 / 3)
 
 
 @given(st.floats(0.1, 100), st.floats(-2000, 2000))
@@ -339,6 +359,22 @@ def test_spans_cover_their_masks():
     for region, first, last in pixel_spans(masks):
         rebuilt[region, first:last] = True
     assert (rebuilt.reshape(3, *SHAPE) == masks).all()
+
+
+def test_shots_at_the_limits_are_left_out():
+    rules = ShotRules(0.05, 0.5, 6.666e-3, 100.0, 2.4431e-3, 500.0)
+    values = {"i0": 0.06, "beam": 0.6, "laser_open": 1.0, "laser_close": 0.0, "delay": 100.0}
+    for changed, verdict in (
+        ({}, Verdict.ACCEPTED),
+        ({"i0": 0.05}, Verdict.I0_LOW),
+        ({"beam": 0.5}, Verdict.BEAM_OFF),
+        ({"beam": 0.5, "i0": 0.0}, Verdict.BEAM_OFF),
+        ({"laser_open": 0.5}, Verdict.LASER_AMBIGUOUS),
+        ({"laser_close": 0.51}, Verdict.LASER_AMBIGUOUS),
+        ({"delay": math.nan, "beam": 0.0}, Verdict.NO_VALUE),
+    ):
+        assert rules.judge(values | changed, True) is verdict
+    assert rules.judge(values, False) is Verdict.NO_FRAME
 
 
 def test_bins_are_half_open_and_the_last_is_closed():

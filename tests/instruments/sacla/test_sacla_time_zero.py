@@ -30,6 +30,25 @@ def test_time_zero_and_its_error_over_many_scans() -> None:
     assert np.mean([each.height for each in found]) == pytest.approx(0.2, abs=0.005)
 
 
+def test_the_errors_of_the_fit_are_those_of_the_points() -> None:
+    delay, value, error = points(1)
+    one, two = (fit_time_zero("uid", delay, value, factor * error) for factor in (1.0, 2.0))
+    assert two.delay_ps == pytest.approx(one.delay_ps, abs=1e-3)
+    for name in ("delay_error_ps", "width_error_ps", "height_error"):
+        assert getattr(two, name) == pytest.approx(2 * getattr(one, name), rel=1e-2)
+    assert two.chi2_per_dof == pytest.approx(one.chi2_per_dof / 4, rel=1e-2)
+
+
+def test_a_step_is_clear_if_noise_looks_like_it_in_less_than_a_thousandth_of_scans() -> None:
+    """A step has three parameters more than no step, and 16.27 is the limit of chi2 for these."""
+    value = step(DELAY, 0.0, 0.2, 1.0, 0.0)
+    spread = ((value - value.mean()) ** 2).sum()
+    error = np.full(len(DELAY), np.sqrt(spread / 16.3))
+    assert fit_time_zero("uid", DELAY, value, error).height == pytest.approx(1.0, abs=0.01)
+    with pytest.raises(DataError, match="no step above the noise"):
+        fit_time_zero("uid", DELAY, value, np.sqrt(16.3 / 16.2) * error)
+
+
 def test_a_step_down_and_missing_points() -> None:
     delay, value, error = points(1)
     value[4], error[7] = np.nan, 0.0

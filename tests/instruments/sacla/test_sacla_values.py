@@ -84,6 +84,40 @@ def test_correlations_and_histograms_are_those_of_numpy():
     assert result["log_sum_2"][-1] == (second > edges[-1]).sum() > 0
 
 
+def test_two_shots_have_no_correlation():
+    batch = rows(1, 3)
+    batch.data["accepted"][:], batch.data["laser_on"][:] = True, [True, True, False]
+    batch.data["sum_ev"][:] = [[1e6, 1.0], [2e6, 2.0], [3e6, 3.0]]
+    found = analysis()
+    found.update(batch)
+    assert found.result()["n_on"] == 2
+    assert np.isnan(found.result()["on_r"]).all()
+
+
+def test_shots_that_lack_the_frame_of_another_detector_count():
+    batch = rows(1, 200)
+    partial = ~batch["accepted"] & (np.arange(200) % 2 == 0)
+    batch.data["sum_ev"][partial, 0] = 1e6
+    found = analysis()
+    found.update(batch)
+    result, measured = found.result(), batch["accepted"] | partial
+    assert partial.any()
+    assert result["n_on"] == (measured & batch["laser_on"]).sum()
+    assert result["n_off"] == (measured & ~batch["laser_on"]).sum()
+    assert result["linear_i0"].sum() == measured.sum()
+
+
+def test_shots_of_the_newest_regions_alone_count():
+    older, newer = rows(1, 3 * BLOCK), rows(2, 2 * BLOCK)
+    newer.data["regions_number"][:] = 1
+    alone, both = analysis(), analysis()
+    alone.update(newer)
+    both.update(newer)  # a later run may have lower tags
+    both.update(Batch(older.identities + 10 * BLOCK, older.times, older.data))
+    for key, value in alone.result().items():
+        assert np.asarray(both.result()[key]).tobytes() == np.asarray(value).tobytes(), key
+
+
 @settings(deadline=None, max_examples=25)
 @given(st.integers(0, 1000), st.integers(1, 90), st.data())
 def test_any_order_gives_the_same_bits(seed, count, data):

@@ -96,19 +96,12 @@ class ClockOffset:
         Median of arrival minus board time after `seconds` is added, from -0.1 to 0.9 s: the
         fraction of a second by which a free board is off, plus the delay of the network (about
         0.3 ms) and the error of the computer's clock.
-    locked
-        Fraction of the packets whose clock is in step with UTC.
-    steady
-        Fraction of the packets whose d is within 1 of `seconds`: relative times are exact to the
-        nanosecond among these.
     packets
         Number of packets in the estimate.
     """
 
     seconds: int
     offset_ns: int
-    locked: float
-    steady: float
     packets: int
 
 
@@ -123,7 +116,7 @@ def estimate_offset(numbers: NDArray[np.int64]) -> ClockOffset:
     """
     numbers = numbers[numbers[:, SEC] > 0]
     if not len(numbers):
-        return ClockOffset(0, 0, 0.0, 0.0, 0)
+        return ClockOffset(0, 0, 0)
     d = _difference(numbers[:, SEC], numbers[:, TAI])
     counted = np.bincount(d, minlength=TAI_PERIOD_S)
     seconds = int(np.argmax(counted))
@@ -132,13 +125,9 @@ def estimate_offset(numbers: NDArray[np.int64]) -> ClockOffset:
     arrival = chosen[:, SEC] * NS + chosen[:, USEC] * 1000
     offset_ns = int(np.median(arrival - board_ns(chosen, seconds)))
     carry = (offset_ns + COMPUTER_LATE_NS) // NS
-    seconds, offset_ns = (seconds + carry) % TAI_PERIOD_S, offset_ns - carry * NS
-    step = (d - seconds + TAI_PERIOD_S // 2) % TAI_PERIOD_S - TAI_PERIOD_S // 2
     return ClockOffset(
-        seconds=seconds,
-        offset_ns=offset_ns,
-        locked=float(np.mean(in_step(numbers))),
-        steady=float(np.mean(np.abs(step) <= 1)),
+        seconds=(seconds + carry) % TAI_PERIOD_S,
+        offset_ns=offset_ns - carry * NS,
         packets=len(numbers),
     )
 

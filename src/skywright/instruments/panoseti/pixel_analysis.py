@@ -378,7 +378,6 @@ class MovieStatistics(FrameAnalysis[Movie]):
         with np.errstate(divide="ignore", invalid="ignore"):
             mean = state.total / state.present
             variance = (state.squares - state.total * mean) / (state.present - 1)
-            variance = np.where(state.present > 1, variance, np.nan)
         known = ~np.isnan(mean)
         middle = float(np.median(mean[known])) if known.any() else np.nan
         hot, dead = mean > self.parameters["hot"] * middle, mean < DEAD * middle

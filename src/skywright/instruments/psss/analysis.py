@@ -314,7 +314,7 @@ class SpectrumStatistics(Analysis[Pulses]):
         g2 = np.full(LAGS, NAN)
         if n:
             g2 = second_order_correlation(mean_spectrum, pulses.correlation / n)
-        # 0 rows: the threshold per row is for spectra with their baseline, which is subtracted here
+        # 0 rows: the threshold per row is for the noise of one spectrum, and a mean has less
         fit = process_spectrum(mean_spectrum, 0, settings)
         g2_width = correlation_width(g2) * _pitch(fit.axis) if n > 1 else NAN
         spike_count, spike_width = pulses.spikes[unit].mean

@@ -342,7 +342,7 @@ def image_moments(
     """Turn sums of deviations from the first frame into mean and sum of squared deviations.
 
     The subtraction loses at most a factor of ``count + 1`` in relative precision: the sum of the
-    squared deviations from the mean contains that of the first frame.
+    squared deviations from the mean contains that of the first frame. So it is never below 0.
 
     Parameters
     ----------
@@ -356,8 +356,7 @@ def image_moments(
     for i in range(len(origin)):
         shift = sums[i] / count
         mean[i] = np.float64(origin[i]) + shift
-        left = squares[i] - sums[i] * shift
-        m2[i] = 0.0 if left < 0.0 else left
+        m2[i] = squares[i] - sums[i] * shift
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

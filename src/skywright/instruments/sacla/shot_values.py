@@ -80,9 +80,7 @@ class PairMoments:
     def correlation(self) -> NDArray[np.float64]:
         """Return (k, k) Pearson's r; NaN below three shots, or where a value does not vary."""
         spread = np.sqrt(np.maximum(self.m2, 0) * np.maximum(self.m2.T, 0))
-        # A spread that is rounding alone is none.
-        varies = self.m2 > 1e-24 * self.mean**2 * np.maximum(self.count, 1)
-        good = (self.count > 2) & varies & varies.T & (spread > 0)
+        good = (self.count > 2) & (spread > 0)
         found = np.full(spread.shape, np.nan)
         return np.divide(self.products, spread, out=found, where=good)
 

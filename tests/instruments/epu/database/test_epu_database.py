@@ -221,6 +221,10 @@ def test_record_tells_created_and_updated(database: Database) -> None:
         "micrograph.created",
         "micrograph.updated",
     ]
+    with database.write() as connection:  # a row of other columns is recorded apart
+        both = [micrograph("m3", defocus=1e-6), micrograph("m3", dose=40.0)]
+        third = record(connection, "micrograph", both)
+    assert (third.created, third.updated) == ({"m3"}, set())
 
 
 @pytest.mark.parametrize("url", ["sqlite_url", "postgres_url"])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from nights import SQUARES, batch_of, night_of
 
+from skywright.analysis import Batch
 from skywright.analysis.named import configured_parameters, make_analysis
 from skywright.config import load_settings
 from skywright.errors import ConfigError
@@ -51,6 +52,27 @@ def test_shares_agree_with_the_truth_within_their_uncertainty() -> None:
     truth = [micrograph.micrograph.good for micrograph in results_of(grid, 20)]
     assert (found.micrographs, found.good) == (len(truth), sum(truth))
     assert list(found.share) == sorted(found.share, reverse=True)
+
+
+def test_a_micrograph_at_the_limits_is_good_and_one_without_resolution_is_not_judged() -> None:
+    results = [(4.25, 200.0), (4.26, 0.0), (4.0, 200.1), (4.0, np.nan), (np.nan, 1.0)]
+    number = np.arange(len(results))
+    batch = Batch(
+        number,
+        np.full(len(results), np.nan),
+        {
+            "result_uuid": number.astype("S36"),
+            "result_gridsquare_id": np.full(len(results), b"7"),
+            "result_foilhole_id": np.full(len(results), b"70"),
+            "result_ctf_max_resolution_estimate": np.array([ctf for ctf, _ in results]),
+            "result_total_motion": np.array([motion for _, motion in results]),
+        },
+    )
+    analysis = MicrographQuality()
+    assert analysis.measure(batch)["good"].tolist() == [1, 0, 0, 1, -1]
+    analysis.update(batch)
+    found = analysis.quality()
+    assert (found.micrographs, found.good, found.results.tolist()) == (4, 2, [4])
 
 
 def test_a_square_without_results_is_unknown() -> None:

@@ -98,28 +98,33 @@ class Parser:
 
     def __init__(self, expected_bytes: int | None) -> None:
         self._body = bytearray()
+        self._is_large = expected_bytes is None or expected_bytes > SMALL_BYTES
         self._process: subprocess.Popen[bytes] | None = None
-        if expected_bytes is None or expected_bytes > SMALL_BYTES:
+
+    async def feed(self, piece: bytes) -> None:
+        """Add a piece of the body."""
+        if not self._is_large:
+            self._body += piece
+            return
+        await anyio.to_thread.run_sync(self._write, piece)
+
+    def _started(self) -> "subprocess.Popen[bytes]":
+        """Return the process. It is started here: the event loop must not wait for its start."""
+        if self._process is None:
             self._process = start_module(
                 "skywright.instruments.psss.endpoints.pixels",
                 stderr=subprocess.DEVNULL,
                 bufsize=0,
             )
-
-    async def feed(self, piece: bytes) -> None:
-        """Add a piece of the body."""
-        if self._process is None:
-            self._body += piece
-            return
-        await anyio.to_thread.run_sync(self._write, piece)
+        return self._process
 
     def _write(self, piece: bytes) -> None:
-        assert self._process is not None
-        assert self._process.stdin is not None
+        stdin = self._started().stdin
+        assert stdin is not None
         rest = memoryview(piece)
         try:
             while rest:
-                rest = rest[self._process.stdin.write(rest) :]
+                rest = rest[stdin.write(rest) :]
         except BrokenPipeError:  # `result` reports why the process has ended
             return
 
@@ -131,21 +136,21 @@ class Parser:
         DataError
             If the body is no background.
         """
-        if self._process is None:
+        if not self._is_large:
             return await anyio.to_thread.run_sync(parse_upload, bytes(self._body))
         return await anyio.to_thread.run_sync(self._receive)
 
     def _receive(self) -> Upload:
-        assert self._process is not None
-        output, _ = self._process.communicate()
-        if self._process.returncode not in (0, _REFUSED):
+        process = self._started()
+        output, _ = process.communicate()
+        if process.returncode not in (0, _REFUSED):
             raise DataError(
-                f"the body could not be read (exit status {self._process.returncode}); "
+                f"the body could not be read (exit status {process.returncode}); "
                 "is there memory for it?"
             )
         line, _, pixels = output.partition(b"\n")
         header = orjson.loads(line)
-        if self._process.returncode == _REFUSED:
+        if process.returncode == _REFUSED:
             raise DataError(header["error"])
         if header["shape"] is None:
             return Upload(header["name"], None)

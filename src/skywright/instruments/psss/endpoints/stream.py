@@ -3,6 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -10,7 +11,7 @@ import orjson
 
 from skywright.instruments.psss.results import Result
 from skywright.instruments.psss.service_statistics import ServiceStatistics
-from skywright.wire.bsread import ChannelValue, Encoder
+from skywright.wire.bsread import ChannelValue, Encoder, RawChannel
 from skywright.wire.bsread_sockets import QUEUE_BYTES, Sender, tcp_address
 
 Names = Literal["readme", "1.8", "both"]
@@ -74,7 +75,7 @@ class StreamEndpoint:
         self._prefix = prefix
         self._names = names
         self._statistics = statistics
-        self._missing: dict[str, ChannelValue] = {}
+        self._missing: dict[str, ChannelValue | RawChannel] = {}
         self._delays_ms: deque[float] = deque(maxlen=DELAYS_KEPT)
         self._sender = Sender(tcp_address(host, port), kind, queue_bytes=queue_bytes)
         self._encoder = Encoder()
@@ -150,7 +151,9 @@ class StreamEndpoint:
         name, pulse = f"{self._prefix}:{PICTURE}", result.pulse
         message = pulse.message if pulse.image is not None else None
         if message is not None and name in message.channels:
-            return {name: message.raw(name)}
+            raw = message.raw(name)
+            self._missing[name] = replace(raw, value=b"", timestamp=b"")
+            return {name: raw}
         return {name: self._value(name, pulse.image)}
 
     def _results(self, result: Result) -> dict[str, Any]:
@@ -181,9 +184,7 @@ class StreamEndpoint:
             return value
         if value is None or not value.size:
             return self._missing.get(name, ChannelValue(None))
-        last = self._missing.get(name)
-        if last is None or last.shape != value.shape or last.type != value.dtype.name:
-            self._missing[name] = ChannelValue(None, value.dtype.name, value.shape)
+        self._missing[name] = ChannelValue(None, value.dtype.name, value.shape)
         return value
 
 

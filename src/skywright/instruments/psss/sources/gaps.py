@@ -78,7 +78,6 @@ class PulseGaps:
         if self._now is not None:
             missing, self._now = self._now.missing, None
             self._missing_before += missing
-        self._longer, self._before = 0, None
 
     def undecodable(self) -> None:
         """Note that a message came which cannot be decoded and may have been a pulse."""

@@ -85,7 +85,7 @@ class ReplaySource(PolledSource[Pulse]):
         The latter, ``unreadable``, come without a picture.
         """
         with self._lock:
-            counts = {"late": self._late + self._pace.skipped, "unreadable": self._unreadable}
+            counts = {"late": self._late, "unreadable": self._unreadable}
         return {cause: number for cause, number in counts.items() if number}
 
     @property
@@ -113,7 +113,6 @@ class ReplaySource(PolledSource[Pulse]):
                 self._file.close()
                 self._file = None
                 raise
-            self._late += self._pace.skipped
             self._pace = Pacer(period_of(self.rate_hz))
 
     def next(self, timeout_s: float) -> Pulse | None:
@@ -127,6 +126,9 @@ class ReplaySource(PolledSource[Pulse]):
         with self._lock:
             if self._images is None:
                 return None
+            if self.once:  # no more than the file has
+                skipped = min(skipped, len(self._ids) - self._number)
+            self._late += skipped
             self._number += skipped
             if self.ended:
                 return None
@@ -225,7 +227,7 @@ def _times(images: h5py.Dataset) -> NDArray[np.int64] | None:
     found = _find(images, *TIME_NAMES)
     if found is not None and found.dtype.kind == "f":
         times = found[()]
-        if np.isfinite(times).all() and np.abs(times).max() < 1e9 * SECONDS_MAX:
+        if np.abs(times).max() < 1e9 * SECONDS_MAX:  # not so if one of them is NaN
             is_ns = found.name.endswith("_ns") or times.max() >= SECONDS_MAX
             return np.round(times * (1.0 if is_ns else 1e9)).astype(np.int64)
     elif found is not None and found.dtype.kind in "iu":

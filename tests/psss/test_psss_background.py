@@ -1,0 +1,69 @@
+"""The mean of pictures as a background, from pulses and from a file."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from support.psss_scripted import make_pulse
+
+from skywright.errors import ConfigError
+from skywright.instruments.psss.background import History, record, uploaded
+from skywright.instruments.psss.settings import digest_of
+
+
+class FedProcessor:
+    """Gives results of some pulses to who subscribes."""
+
+    is_running = True
+
+    def __init__(self, *images: Any) -> None:
+        pulses = [make_pulse(30 + number, image) for number, image in enumerate(images)]
+        self._results = [SimpleNamespace(pulse=pulse) for pulse in pulses]
+
+    def subscribe(self, depth: int) -> "FedProcessor":
+        return self
+
+    def get(self, timeout_s: float) -> Any:
+        return self._results.pop(0)
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_background_is_the_mean_of_pictures_of_one_size() -> None:
+    def picture(level: int, rows: int = 3) -> Any:
+        return np.full((rows, 4), level, np.uint16)
+
+    processor = FedProcessor(
+        *(picture(65_000, rows=2), picture(1, rows=2), picture(65_000), None),
+        *(picture(65_001), picture(65_002), picture(9)),
+    )
+    found = record(processor, 3, "dark", 60.0)  # type: ignore[arg-type]
+    assert found.pixels.shape == found.info.shape == (3, 4)
+    assert (found.pixels == 65_001).all()
+    assert (found.info.pulses, found.info.first_pulse_id, found.info.last_pulse_id) == (3, 32, 35)
+
+
+def test_a_background_of_a_file_keeps_the_fractions_of_a_mean(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "frames.h5", "w") as file:
+        file["pictures"] = np.full((3, 4, 3), (1, 4, 65_535), np.uint16).transpose(2, 0, 1)
+    found = History(tmp_path).read_file("frames.h5", "pictures", "")
+    np.testing.assert_array_equal(found.pixels, np.float32(65_540 / 3))
+    assert (found.info.name, found.info.shape) == ("frames.h5", (3, 4))
+
+
+def test_of_backgrounds_with_one_name_the_digest_chooses(tmp_path: Path) -> None:
+    pictures = [np.full((3, 4), level, np.uint16) for level in (1, 2)]
+    history = History(tmp_path)
+    for picture in pictures:
+        history.keep(uploaded("dark", picture))
+    for known in (history, History(tmp_path)):  # as it is after a restart, too
+        assert (known.load("dark").pixels == 2).all()
+        for picture in pictures:
+            found = known.load("dark", digest_of("dark", picture))
+            np.testing.assert_array_equal(found.pixels, picture)
+        with pytest.raises(ConfigError, match="not in the history, which has dark"):
+            known.load("dark", digest_of("dark", pictures[0] + 7))
