@@ -72,8 +72,8 @@ def test_pedestal_noise_gain_and_losses_are_the_twins(product, make):
     assert_same(found, analyzed(make, batch, 1))
     assert found["n_pulses"] == len(frames)
     # A standard error of 15 ADC / sqrt(1800), times 1.25 for a median, times 5.
-    np.testing.assert_allclose(found["pedestal"], 0.0, atol=2.5)
-    assert abs(found["pedestal"].mean()) < 0.2  # bins hold whole numbers
+    np.testing.assert_allclose(found["pedestal"], array.pedestal[0], atol=2.5)
+    assert abs((found["pedestal"] - array.pedestal[0]).mean()) < 0.2  # bins hold whole numbers
     seconds = np.ptp(frames.time_ns) / NS
     assert found["seconds"] == seconds
     packets = np.array([packets_of(k, frames.numbers, frames.quabo).shape[0] for k in range(4)])
@@ -104,18 +104,22 @@ def test_the_gain_of_pixels_is_the_twins():
     ratio = (found["gain"] / (15.0 * array.gain[0]))[lit]
     np.testing.assert_allclose(ratio, 1.0, atol=5 * np.sqrt(2 / 2000))
     assert abs(ratio.mean() - 1.0) < 0.006
+    for part in QUADRANTS:  # each of another pedestal
+        assert abs(np.nanmean(found["gain"][part] / (15.0 * array.gain[0][part])) - 1.0) < 0.01
+    # 200 dark counts of a board elsewhere: 15 ADC / sqrt(200), times 1.25 for a median, times 5.
+    np.testing.assert_allclose(found["pedestal"][lit], array.pedestal[0][lit], atol=6.7)
     electrons = (found["photoelectrons"] / (50.0 * array.flat[0]))[lit]
     np.testing.assert_allclose(electrons, 1.0, atol=0.2)
     assert np.corrcoef(found["relative_gain"][lit], array.gain[0][lit])[0, 1] > 0.9
 
 
 def test_bins_change_neither_the_light_nor_the_gain():
-    """Heights of pixels with little noise lie in a few bins; some are beyond the last one."""
+    """Heights of pixels with little noise lie in a few bins; a few are beyond the last one."""
     array = TelescopeArray(ArraySettings(modules=(250,), flasher_pe=50.0), seed=4)
     frames = array.pulse_heights("ph256", START, 10.0, [])[250]
     heights = np.random.default_rng(1).normal(300.0, 5.0, frames.image.shape)
     frames.image[:] = np.rint(heights)
-    frames.image[::50, 0, 0] = 10_000
+    frames.image[:4, 0, 0] = 10_000
     found = analyzed(lambda: PixelGain(noise_adc=3.0), batch_of(frames, "ph256"), 1)
     lit = np.ones((32, 32), bool)
     lit[::16, ::16] = False
@@ -125,12 +129,27 @@ def test_bins_change_neither_the_light_nor_the_gain():
     np.testing.assert_allclose(found["light"][~lit], mean, atol=1.0)
 
 
+def test_pixels_whose_pulses_are_cut_by_the_converter_have_no_gain():
+    settings = ArraySettings(modules=(250,), shutter_open=False, flasher_pe=200.0)
+    array = TelescopeArray(settings, seed=4)
+    frames = array.pulse_heights("ph256", START, 10.0, [])[250]
+    found = analyzed(PixelGain, batch_of(frames, "ph256"), 2)
+    ratio = found["gain"] / (15.0 * array.gain[0])
+    cut = 200.0 * array.flat[0] * 15.0 * array.gain[0] > 3275
+    assert np.isnan(ratio[cut]).all()
+    assert found["n_saturated"] == np.isnan(ratio).sum() > 500
+    # Five standard errors of 2000 pulses for the pixels that are left.
+    np.testing.assert_allclose(ratio[~np.isnan(ratio)], 1.0, atol=5 * np.sqrt(2 / 2000))
+
+
 def test_a_run_without_light_has_no_gain():
     frames = TelescopeArray(seed=1).pulse_heights("ph256", START, 20.0, [])[250]
     found = analyzed(PixelGain, batch_of(frames, "ph256"), 1)
     assert np.isnan(found["gain"]).sum() == found["n_without"] > 900
     with pytest.raises(ConfigError, match="noise_adc -1"):
         PixelGain(noise_adc=-1)
+    with pytest.raises(ConfigError, match="full_scale_adc 0"):
+        PixelGain(full_scale_adc=0)
 
 
 def test_lost_packets_are_exact_over_blocks_and_wraps():
@@ -372,7 +391,8 @@ def test_events_of_boards_without_utc_do_not_count(tmp_path):
 
 
 def test_chance_gives_as_many_candidates_as_predicted(tmp_path):
-    array = TelescopeArray(ArraySettings(dark_rate_hz=400), seed=8)
+    settings = ArraySettings(dark_rate_hz=400, pedestal_adc=0.0, board_pedestal_adc=0.0)
+    array = TelescopeArray(settings, seed=8)
     events = events_of(array.pulse_heights("ph256", START, 10.0, []), tmp_path)
     found = analyzed(lambda: FlashCandidates(threshold_adc=60.0), events, 1)
     assert found["n_bright"] == found["n_events"] == len(events)

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
@@ -27,7 +28,7 @@ from skywright.instruments.panoseti.live.config import (
 from skywright.instruments.panoseti.live.hp_io import HpIo
 from skywright.instruments.panoseti.live.server import DaqDataServer
 from skywright.instruments.panoseti.live.service import DaqDataService
-from skywright.instruments.panoseti.pff import PffFile
+from skywright.instruments.panoseti.pff import PffFile, read_pff
 from skywright.wire.daqdata import daq_data_pb2 as pb
 from skywright.wire.daqdata.encode import decode
 from skywright.wire.daqdata.methods import Stub
@@ -294,6 +295,26 @@ def test_a_long_archived_file_is_decoded_in_part_beside_the_event_loop(tmp_path,
 
 async def _thread():
     return threading.current_thread()
+
+
+def test_a_board_that_is_missing_in_an_archived_frame_is_missing_in_the_simulation(
+    tmp_path, test_data
+):
+    (archived,) = test_data.glob("panoseti/data_dir/module_254/*/*dp_ph1024.*.pff")
+    first = read_pff(archived)[:1]
+    assert first.present[0].tolist() == [True, True, False, False]
+    source = {"ph_pff_path": str(archived)}
+    simulation = {
+        "simulation_mode": "rpc", "ph_type": "ph1024", "source_data": source,
+        "strategies": {"rpc": {"frame_limit": 1}},
+    }  # fmt: skip
+    with served_here(tmp_path, config={"simulate_daq_cfg": simulation}) as server:
+        began = time.time()
+        assert server.init(simulate_daq=True).success
+        (image,) = server.images(1, movie=False)
+    seconds = [image.header[f"quabo_{number}"]["tv_sec"] for number in range(4)]
+    assert seconds[2:] == [0, 0]
+    assert min(seconds[:2]) >= int(began)
 
 
 def test_a_simulation_without_a_configuration_has_no_end(tmp_path, monkeypatch):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from skywright.instruments.panoseti.clock import NS, Flag
+from skywright.instruments.panoseti.clock import NS, Flag, in_step
 from skywright.instruments.panoseti.flashes import EventTable, find_flashes
 from skywright.instruments.panoseti.frames import QUADRANTS
 from skywright.instruments.panoseti.packets import (
@@ -13,9 +13,25 @@ from skywright.instruments.panoseti.packets import (
 from skywright.instruments.panoseti.pff import read_pff
 from skywright.instruments.panoseti.pff_writer import PffWriter
 from skywright.instruments.panoseti.products import PRODUCTS
-from skywright.instruments.panoseti.twin.sky import ArraySettings, TelescopeArray
+from skywright.instruments.panoseti.twin.sky import (
+    FREE_NS,
+    FULL_SCALE_ADC,
+    UNLOCKED_NS,
+    ArraySettings,
+    Flash,
+    TelescopeArray,
+)
 
 START = 1_721_882_092 * NS
+
+
+@pytest.fixture
+def real_run(test_data):
+    def path_of(product, module=1):
+        pattern = f"panoseti/data_dir/module_{module}/*/*dp_{product}.*seqno_0.pff"
+        return next(test_data.glob(pattern))
+
+    return path_of
 
 
 def table_of(frames_by_module):
@@ -104,3 +120,72 @@ def test_movie_frames_have_the_sky_and_masked_boards(tmp_path):
     expected = array.sky_hz[3] * 1e-3
     np.testing.assert_allclose(mean, expected, atol=6 * np.sqrt(expected.max() / 400), rtol=0.1)
     assert set(np.diff(read.time_ns)) <= {1_000_000, 2_000_000}
+
+
+def test_the_pixels_of_boards_have_pedestals_as_those_of_real_runs(real_run):
+    array = TelescopeArray(ArraySettings(dark_rate_hz=60), seed=1)
+    frames = array.pulse_heights("ph256", START, 20.0, [])[250]
+    real = read_pff(real_run("ph256"))
+    spreads = []
+    for run in (frames, real):
+        levels = [np.median(run.image[run.quabo == board], axis=0) for board in (0, 1)]
+        spreads.append([level.std() for level in levels])
+    assert np.mean(spreads[0]) == pytest.approx(np.mean(spreads[1]), rel=0.3)
+    for board in range(4):
+        found = np.median(frames.image[frames.quabo == board], axis=0)
+        # 1200 frames: 15 ADC / sqrt(1200), times 1.25 for a median, times 5.
+        np.testing.assert_allclose(found, array.pedestal[0][QUADRANTS[board]], atol=2.8)
+
+
+def test_light_of_a_flash_follows_poisson_and_the_converter_has_an_end():
+    array = TelescopeArray(ArraySettings(modules=(250,), dark_rate_hz=0.0), seed=2)
+    settings, seconds = array.settings, 400
+    for sigma in (30.0, 400.0):
+        flashes = [Flash(START + n * NS, 5.0, 7.0, sigma, 0.0) for n in range(seconds)]
+        frames = array.pulse_heights("ph256", START, seconds, flashes)[250]
+        pulses = frames.image[frames.quabo == 0, 5, 7].astype(float)
+        if sigma > 100:
+            assert set(pulses) == {FULL_SCALE_ADC}
+            continue
+        gain = settings.adc_per_pe * array.gain[0, 5, 7]
+        electrons = sigma * settings.noise_adc / settings.adc_per_pe
+        assert pulses.mean() - array.pedestal[0, 5, 7] == pytest.approx(electrons * gain, rel=0.05)
+        variance = electrons * gain**2 + (settings.noise_adc * array.gain[0, 5, 7]) ** 2
+        # The variance of 400 pulses is known to sqrt(2 / 400) = 7 %; four of these.
+        assert pulses.var() == pytest.approx(variance, rel=0.28)
+
+
+def test_packets_of_boards_come_in_the_order_of_arrival(real_run):
+    array = TelescopeArray(ArraySettings(modules=(250,)), seed=3)
+    flashes = [Flash(START + n * 10**8 + 7_000_000, 15.5, 15.5, 50.0, 2.0) for n in range(1000)]
+    frames = array.pulse_heights("ph256", START, 100.0, flashes)[250]
+    real = read_pff(real_run("ph256"))
+    for run, least in ((frames, 500), (real, 1)):
+        steps = np.diff(run.time_ns)
+        assert (steps < 0).sum() >= least
+        assert steps.min() > -1000  # only boards of one event change places
+        arrival = run.numbers[:, 0, 3] * NS + run.numbers[:, 0, 4] * 1000
+        assert np.diff(arrival).min() >= 0
+        late = arrival - run.time_ns
+        assert 290_000 < late.min() < np.median(late) < 400_000
+        assert late.std() > 10_000
+
+
+def test_a_clock_out_of_step_runs_as_those_of_a_real_run(real_run):
+    array = TelescopeArray(ArraySettings(modules=(250,), unlocked=(250,)), seed=3)
+    frames = array.pulse_heights("ph256", START, 100.0, [])[250]
+    real = read_pff(real_run("ph256", module=254))
+    shares = []
+    for run in (frames, real):
+        numbers = run.numbers[:, 0]
+        assert set((numbers[:, 3] - numbers[:, 1] + 37) % 1024) == {60, 61}
+        shares.append((numbers[:, 2] == NS - 1).mean())
+        assert not in_step(numbers).any()
+    assert shares[1] == pytest.approx(1 - NS / FREE_NS, abs=0.1)
+    assert shares[0] == pytest.approx(1 - NS / FREE_NS, abs=0.04)
+    assert UNLOCKED_NS // NS == 60
+    # Read by the computer's time, a nanosecond counter has one phase for the whole run.
+    numbers = frames.numbers[frames.numbers[:, 0, 2] < NS - 1, 0]
+    arrival = numbers[:, 3] * NS + numbers[:, 4] * 1000
+    phase = (arrival + arrival // 43_478 - numbers[:, 2]) % FREE_NS
+    assert np.ptp(phase) < 1_000_000

@@ -3,6 +3,7 @@
 import asyncio
 import struct
 import threading
+import time
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ import grpc
 import pytest
 from google.protobuf.json_format import MessageToDict
 from pyubx2 import UBX_CONFIG_DATABASE, UBXReader
+from support.waiting import until
 
 from skywright.instruments.panoseti.ublox import service
 from skywright.instruments.panoseti.ublox.config import Position, position_registers
@@ -414,8 +416,37 @@ def test_the_error_of_a_pulse_is_with_its_time(stub, twin):
     found = [MessageToDict(next(call).parsed_data) for _ in range(5)]
     call.cancel()
     truth = dict(twin.pulses)
+    if "pulseQErr" not in found[0]:  # its TIM-TP came before the messages were turned on
+        del found[0]
     assert [each["pulseQErr"] for each in found] == [truth[each["iTOW"]] for each in found]
     assert len({each["pulseQErr"] for each in found}) > 1
+
+
+def test_the_simulated_receiver_announces_the_next_pulse_and_keeps_to_the_clock():
+    sent = []
+
+    class Heard(SimulatedF9t):
+        def _enabled(self, kind):
+            return True
+
+        def _send(self, kind, payload):
+            sent.append((time.time(), kind, struct.unpack_from("<I", payload)[0]))
+
+    receiver = Heard()
+    try:
+        until(lambda: len(sent) >= 8, 60, "four pulses")
+    finally:
+        receiver.close()
+    kinds = [kind for _, kind, _ in sent]
+    assert kinds[:8] == [NAV_TIMEUTC, TIM_TP] * 4
+    weeks_ms = [tow_ms for _, _, tow_ms in sent]
+    assert all(tim == nav + 1000 for nav, tim in zip(weeks_ms[::2], weeks_ms[1::2], strict=False))
+    # GPS time is ahead of UTC by 18 s; its weeks begin on Sundays, unix time on a Thursday.
+    for heard_s, kind, tow_ms in sent:
+        if kind == NAV_TIMEUTC:
+            pulse_s = tow_ms / 1000 - 18 + 3 * 86400
+            assert 0 <= (heard_s - pulse_s + 86400) % (7 * 86400) - 86400 < 2
+    assert (dict(receiver.pulses).keys()) >= set(weeks_ms[1::2])
 
 
 def tim_tp(tow_ms, qerr_ps, flags=0, sub_ms=0):

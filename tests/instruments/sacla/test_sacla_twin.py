@@ -134,3 +134,39 @@ def test_all_images_of_the_pool_fit_into_its_limit(monkeypatch):
         pools.append({id(image.base): image.base.nbytes for image in images})
     assert sum(pools[0].values()) == 8 * 4 * 64 * 48 * 4  # three images, and a dark one
     assert 0.9e6 < sum(pools[1].values()) <= 1e6
+
+
+def shots_of(settings, count, seed=1):
+    """Return (count,) I0, whether the laser was on, and brightness of the image."""
+    twin = Beamline(settings, seed)
+    (name,) = settings.detectors
+    good = ~twin.info.tiles[name].bad
+    rows = []
+    for number in range(count):
+        found = {record.channel: record.payload for _, record in twin.shot(number)}
+        i0, is_on = float(found["i0"].removesuffix("V")), found["laser_open"] == "1"
+        rows.append((i0, is_on, found[name][good].mean()))
+    i0, is_on, light = np.array(rows).T
+    return i0, is_on > 0, light
+
+
+def test_the_laser_changes_the_image_and_not_the_pulse_energy():
+    settings = TwinSettings(shape=SHAPE, delay_ps=(1.5, 3.0), beam_off=0.0, pool=500)
+    i0, is_on, light = shots_of(settings, 4000)
+    # An error of 0.25 sqrt(2 / 2000) = 0.008 each; four of them.
+    assert i0[is_on].mean() / i0[~is_on].mean() == pytest.approx(1.0, abs=0.03)
+    assert light[is_on].mean() / light[~is_on].mean() == pytest.approx(1.2, abs=0.04)
+    assert i0.std() == pytest.approx(settings.i0_jitter, rel=0.05)
+
+
+def test_bad_pixels_look_bad():
+    twin = Beamline(TwinSettings(shape=(256, 128), pool=4), seed=2)
+    ((name, tile),) = twin.info.tiles.items()
+    (image,) = (record.payload for _, record in twin.shot(0) if record.channel == name)
+    column = tile.bad.all(axis=0)
+    assert column.sum() == 1
+    noise = 5 * beamline.NOISE_ADU
+    assert np.abs(image[:, column]).max() < noise  # dead: no photon
+    hot = tile.bad & ~column
+    assert hot.sum() > 10
+    np.testing.assert_allclose(image[hot], beamline.HOT_ADU, atol=noise)

@@ -233,7 +233,7 @@ class PulseHeights(FrameAnalysis[Pulses]):
         """Turn the histograms into pedestal, noise and flags; NaN where there is nothing."""
         if state is None:
             state = _no_pulses()
-        low, pedestal = (_percentile(state.histogram, q) for q in (0.1587, 0.5))
+        low, pedestal = (percentile(state.histogram, q) for q in (0.1587, 0.5))
         noise = pedestal - low
         known = ~np.isnan(noise)
         middle = float(np.median(noise[known])) if known.any() else np.nan
@@ -428,7 +428,7 @@ def _no_pulses() -> Pulses:
     return Pulses(0, histogram, largest, triggers, (0, 0), NO_GAPS, _no_clocks())
 
 
-def _percentile(histogram: NDArray[np.int64], fraction: float) -> NDArray[np.float64]:
+def percentile(histogram: NDArray[np.int64], fraction: float) -> NDArray[np.float64]:
     """Return (P,) the value below which this fraction of each row of (P, BINS) lies; or NaN.
 
     Values are whole numbers: bin k holds ``FIRST_ADC + k * BIN_ADC`` and the next ``BIN_ADC - 1``,

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from skywright.errors import ConfigError, DataError
-from skywright.instruments.panoseti.clock import NS, TAI_MINUS_UTC_S, TAI_PERIOD_S
+from skywright.instruments.panoseti.clock import NS, SEC, TAI, TAI_MINUS_UTC_S, TAI_PERIOD_S
 from skywright.instruments.panoseti.frames import Frames, make_frames
 from skywright.instruments.panoseti.live.config import ServerConfig, Simulation, Strategy
 from skywright.instruments.panoseti.live.follow import FileFollower
@@ -22,6 +22,7 @@ from skywright.instruments.panoseti.live.pipe import NAME_BYTES, PipeReader
 from skywright.instruments.panoseti.live.publish import Publisher
 from skywright.instruments.panoseti.live.sockets import MODULE_BYTES, serve_socket
 from skywright.instruments.panoseti.pff import PffFile
+from skywright.instruments.panoseti.pff_layout import FIELDS
 from skywright.instruments.panoseti.pff_writer import encode_frames
 from skywright.instruments.panoseti.products import PRODUCTS, Product
 
@@ -114,6 +115,8 @@ def _made_frames(product: Product) -> Frames:
         image[number] += (60 if product.movie else 800) * np.exp(-distance / 4)
     limits = np.iinfo(product.dtype)
     zeros = np.zeros(count, np.int64)
+    numbers = np.zeros((count, product.quabos, len(FIELDS)), np.int64)
+    numbers[:, :, SEC] = 1  # all boards are there; `_now` gives them the time
     return make_frames(
         product,
         0,
@@ -121,19 +124,18 @@ def _made_frames(product: Product) -> Frames:
         np.arange(count),
         zeros,
         np.arange(count) % 4 if product.quabos == 1 else zeros,
-        np.zeros((count, product.quabos, 5), np.int64),
+        numbers,
         np.clip(image, limits.min, limits.max).astype(product.dtype),
     )
 
 
 def _now(frame: Frames, module: int) -> Frames:
-    """Return a frame of `module` whose packets have arrived now."""
+    """Return a frame of `module` whose packets have arrived now; missing boards stay missing."""
     now = time.time_ns()
     numbers = frame.numbers.copy()
-    numbers[:, :, 1] = (now // NS + TAI_MINUS_UTC_S) % TAI_PERIOD_S
-    numbers[:, :, 2] = now % NS
-    numbers[:, :, 3] = now // NS
-    numbers[:, :, 4] = now % NS // 1000
+    seconds = now // NS
+    tai = (seconds + TAI_MINUS_UTC_S) % TAI_PERIOD_S
+    numbers[frame.present, TAI:] = tai, now % NS, seconds, now % NS // 1000
     return make_frames(
         frame.product, module, "simulated", frame.number, frame.offset, frame.quabo, numbers,
         frame.image,

@@ -106,7 +106,11 @@ class SimulatedRuns(RunTaker):
         self._flash_rate_hz = flash_rate_hz
 
     def _begin(self) -> str:
-        settings = {"settings": asdict(self.array.settings), "observatory": "simulated"}
+        settings = {
+            "settings": asdict(self.array.settings),
+            "seed": self.array.seed,
+            "observatory": "simulated",
+        }
         modules = self.array.settings.modules
         configs = {"sim_config": settings, "obs_config": obs_config(modules)}
         run = self._writer.begin(modules, configs)

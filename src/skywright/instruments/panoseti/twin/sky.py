@@ -5,19 +5,29 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from skywright.instruments.panoseti.clock import NS, TAI_PERIOD_S
+from skywright.instruments.panoseti.clock import NS, TAI_MINUS_UTC_S, TAI_PERIOD_S
 from skywright.instruments.panoseti.frames import QUADRANTS, Frames
 from skywright.instruments.panoseti.packets import frames_of_packets, make_packets
 from skywright.instruments.panoseti.products import PRODUCTS, QUABO_SIDE, QUABOS, Product
 
 NETWORK_NS = 300_000
-"""From a board to the computer."""
+"""Shortest time from a board to the computer."""
+LATENCY_NS = 30_000
+"""Mean of what the computer adds to it."""
+ORDER_NS = 20
+"""Spread of the times that decide which of two boards' packets comes first."""
+FULL_SCALE_ADC = 4095 - 760
+"""Greatest value of a pulse: that of a converter of 12 bits less the baseline of the boards."""
 HEIGHT_SIGMA = 0.5
 """Mean height of a dark pulse above the threshold: heights are exponential, so the rate of dark
 pulses falls by e when the threshold rises by this."""
 RATE_AT_SIGMA = 4.5
-UNLOCKED_S = 60
-"""A clock that is not in step with UTC is ahead by this, as one of a real run was."""
+UNLOCKED_NS = 60_605_000_000
+"""A clock that is not in step with UTC is behind by this, as one of a real run was."""
+FREE_NS = 1 << 31
+"""Period of the nanoseconds of such a clock, which no second resets."""
+DRIFT = 23e-6
+"""By this part the nanoseconds of such a clock run too fast."""
 POOL = 512
 """At most this many different images of a short exposure are drawn at a time: at 50,000 a second
 there is no time for more."""
@@ -37,6 +47,9 @@ class ArraySettings:
         Electronic noise of a pixel of gain 1, standard deviation.
     gain_spread
         Relative spread of the gain of pixels.
+    pedestal_adc, board_pedestal_adc
+        What is left of the pedestals after the boards have subtracted their baselines: spread of
+        pixels within a board, and of boards. Triggers do not see it.
     threshold_sigma
         A board triggers on a pixel above this.
     dark_rate_hz
@@ -64,6 +77,8 @@ class ArraySettings:
     modules: tuple[int, ...] = (250, 252, 253, 254)
     noise_adc: float = 15.0
     gain_spread: float = 0.1
+    pedestal_adc: float = 13.0
+    board_pedestal_adc: float = 15.0
     threshold_sigma: float = 4.5
     dark_rate_hz: float = 20.0
     night_sky_hz: float = 20_000.0
@@ -88,7 +103,7 @@ class Flash:
     row, column
         Center in the 32 x 32 image.
     sigma
-        Height of its brightest pixel over the noise.
+        Mean height of its brightest pixel over the noise; photoelectrons follow Poisson's law.
     width_px
         0 for a point; else the standard deviation of a spot, as a shower has.
     """
@@ -103,6 +118,9 @@ class Flash:
 class TelescopeArray:
     """An array whose pixels, stars and events come from one seed.
 
+    The truth of its pixels are `gain`, `pedestal` (ADC), `flat` (relative sensitivity) and `sky_hz`
+    (counts per second of a movie with open shutter), (modules, 32, 32) each.
+
     Parameters
     ----------
     settings
@@ -113,13 +131,25 @@ class TelescopeArray:
 
     def __init__(self, settings: ArraySettings | None = None, seed: int = 0) -> None:
         self.settings = settings or ArraySettings()
+        self.seed = seed
         rng = np.random.default_rng([seed, 0])
         shape = (len(self.settings.modules), 32, 32)
         self.gain = np.clip(rng.normal(1.0, self.settings.gain_spread, shape), 0.5, 1.5)
         self.flat = np.clip(rng.normal(1.0, 0.05, shape), 0.7, 1.3)
         self.sky_hz = self.settings.night_sky_hz * self.flat + self._stars(rng)
+        self.pedestal = self._pedestals(np.random.default_rng([seed, 3]))
         self._rng = np.random.default_rng([seed, 1])
         self._pkt_num: dict[tuple[int, str], NDArray[np.int64]] = {}
+        self._last_arrival: dict[tuple[int, str], int] = {}
+
+    def _pedestals(self, rng: np.random.Generator) -> NDArray[np.float64]:
+        """Return (modules, 32, 32) residual pedestals, ADC."""
+        settings = self.settings
+        found = rng.normal(0.0, settings.pedestal_adc, (len(settings.modules), 32, 32))
+        for module in found:
+            for part in QUADRANTS:
+                module[part] += rng.normal(0.0, settings.board_pedestal_adc)
+        return found
 
     def poisson(self, mean: float) -> int:
         """Return a random count."""
@@ -224,8 +254,9 @@ class TelescopeArray:
                     images.append(image[np.newaxis])
         board_of, time_of, image_of = map(np.concatenate, (boards, times, images))
         order = np.argsort(time_of, kind="stable")
-        limits = np.iinfo(kind.dtype)
-        pixels = np.clip(np.rint(image_of[order]), limits.min, limits.max).astype(kind.dtype)
+        pedestals = np.stack([self.pedestal[index][part] for part in QUADRANTS])
+        heights = image_of[order] + pedestals[board_of[order]]
+        pixels = np.rint(np.minimum(heights, FULL_SCALE_ADC)).astype(kind.dtype)
         return self._frames(kind, module, board_of[order], time_of[order], pixels)
 
     def _noise(self, index: int, board: int, count: int) -> NDArray[np.float64]:
@@ -256,13 +287,18 @@ class TelescopeArray:
             image = np.exp(-square / (2 * flash.width_px**2))
         else:
             image = ((rows == round(flash.row)) & (columns == round(flash.column))).astype(float)
-        return flash.sigma * self.settings.noise_adc * image / image.max() * self.gain[index]
+        settings = self.settings
+        electrons = self._rng.poisson(
+            flash.sigma * settings.noise_adc / settings.adc_per_pe * image / image.max()
+        )
+        return electrons * settings.adc_per_pe * self.gain[index]
 
     def _frames(
         self, kind: Product, module: int, board: NDArray[np.int64], time: NDArray[np.int64],
         pixels: NDArray[np.generic],
     ) -> Frames:  # fmt: skip
-        counters = self._pkt_num.setdefault((module, kind.name), np.zeros(QUABOS, np.int64))
+        stream = (module, kind.name)
+        counters = self._pkt_num.setdefault(stream, np.zeros(QUABOS, np.int64))
         number = np.empty(len(board), np.int64)
         for each in range(QUABOS):
             rows = board == each
@@ -272,6 +308,15 @@ class TelescopeArray:
             kind, module, board, time, number, pixels.astype(kind.dtype, copy=False)
         )
         if module in self.settings.unlocked:
-            packets["pkt_tai"] = (packets["pkt_tai"] + UNLOCKED_S) % TAI_PERIOD_S
-        arrived = self._rng.random(len(packets)) >= self.settings.packet_loss
-        return frames_of_packets(kind, packets[arrived], time[arrived] + NETWORK_NS)
+            seconds = (time - UNLOCKED_NS) // NS + TAI_MINUS_UTC_S
+            packets["pkt_tai"] = seconds % TAI_PERIOD_S
+            packets["pkt_nsec"] = (time + time // round(1 / DRIFT)) % FREE_NS
+        place = time + np.rint(self._rng.normal(0.0, ORDER_NS, len(time))).astype(np.int64)
+        order = np.argsort(place, kind="stable")
+        order = order[self._rng.random(len(order)) >= self.settings.packet_loss]
+        late = NETWORK_NS + self._rng.exponential(LATENCY_NS, len(order)).astype(np.int64)
+        arrival = np.maximum.accumulate(time[order] + late)
+        arrival = np.maximum(arrival, self._last_arrival.get(stream, 0))
+        if len(arrival):
+            self._last_arrival[stream] = int(arrival[-1])
+        return frames_of_packets(kind, packets[order], arrival)

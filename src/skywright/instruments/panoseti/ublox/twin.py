@@ -1,5 +1,6 @@
 """A simulated ZED-F9T on a pseudo terminal: it answers, keeps its registers, and ticks."""
 
+import math
 import os
 import select
 import struct
@@ -12,6 +13,8 @@ from datetime import UTC, datetime
 import numpy as np
 from pyubx2 import UBX_CONFIG_DATABASE, cfgname2key
 
+from skywright.acquire.pacing import Pacer
+
 SYNC = b"\xb5\x62"
 MON_VER, SEC_UNIQID, VALSET, VALGET = b"\x0a\x04", b"\x27\x03", b"\x06\x8a", b"\x06\x8b"
 ACK, NAK = b"\x05\x01", b"\x05\x00"
@@ -23,7 +26,7 @@ WEEK_S = 7 * 86400
 QERR_PS = 4000
 """Largest quantization error: half a period of the receiver's clock of 125 MHz."""
 POLL_S = 0.1
-"""Longest time that the answering thread does not see that it shall end."""
+"""Longest time that a thread does not see that it shall end."""
 SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8}
 """Bytes of a register, by bits 28 to 30 of its key."""
 ENABLING = {TIM_TP: "CFG_MSGOUT_UBX_TIM_TP_", NAV_TIMEUTC: "CFG_MSGOUT_UBX_NAV_TIMEUTC_"}
@@ -59,7 +62,7 @@ class SimulatedF9t:
     forgotten
         Names of registers that keep their value when they are set.
     period_s
-        Time between two pulses.
+        Time between two pulses; the first is at the next whole second.
     seed
         Of the quantization errors.
 
@@ -81,7 +84,7 @@ class SimulatedF9t:
         period_s: float = 1.0,
         seed: int = 0,
     ) -> None:
-        self._uid, self._model, self._period_s = bytes.fromhex(uid), model, period_s
+        self._uid, self._model = bytes.fromhex(uid), model
         self._refused = {cfgname2key(name)[0] for name in refused}
         self._forgotten = {cfgname2key(name)[0] for name in forgotten}
         self._registers: dict[int, dict[int, bytes]] = {0: {}, 1: {}, 2: {}}
@@ -92,6 +95,10 @@ class SimulatedF9t:
         self.device = os.ttyname(slave)
         self._slave = slave
         self._stop = threading.Event()
+        now = time.time()
+        self._second = math.floor(now) + 1
+        """Unix time of the next pulse. With another period than 1 s it is not that of the clock."""
+        self._pace = Pacer(period_s, first_s=self._second - now)
         self._lock = threading.Lock()
         self._threads = [
             threading.Thread(target=work, daemon=True) for work in (self._answer, self._tick)
@@ -102,6 +109,7 @@ class SimulatedF9t:
     def close(self) -> None:
         """End it; the terminal goes."""
         self._stop.set()
+        self._pace.end()
         os.close(self._slave)
         self._threads[1].join(2.0)
         os.close(self._master)
@@ -174,21 +182,34 @@ class SimulatedF9t:
         return any(any(self._registers[0].get(key, b"\0")) for key in keys)
 
     def _tick(self) -> None:
-        second = int(time.time()) + 1
-        while not self._stop.wait(self._period_s):
-            gps = second + LEAP_S - GPS_EPOCH
-            week, tow_ms = int(gps // WEEK_S), int(gps % WEEK_S) * 1000
-            late_ps = int(self._rng.integers(-QERR_PS, QERR_PS + 1))
-            self.pulses.append((tow_ms, late_ps))
-            if self._enabled(TIM_TP):
-                self._send(TIM_TP, struct.pack("<IIiHBB", tow_ms, 0, late_ps, week, 0, 0))
-            if self._enabled(NAV_TIMEUTC):
-                utc = datetime.fromtimestamp(second, UTC)
-                self._send(
-                    NAV_TIMEUTC,
-                    struct.pack(
-                        "<IIiHBBBBBB", tow_ms, 62, 0, utc.year, utc.month, utc.day, utc.hour,
-                        utc.minute, utc.second, 0x37,
-                    ),
-                )  # fmt: skip
-            second += 1
+        while not self._stop.is_set():
+            skipped = self._pace.wait(POLL_S)
+            if skipped is not None:
+                self._second += skipped + 1
+                self._report(self._second - 1)
+
+    def _report(self, second: int) -> None:
+        """Send what a receiver sends just after a pulse, at `second` of unix time.
+
+        NAV-TIMEUTC is of this pulse, TIM-TP of the next one.
+        """
+        if self._enabled(NAV_TIMEUTC):
+            utc = datetime.fromtimestamp(second, UTC)
+            self._send(
+                NAV_TIMEUTC,
+                struct.pack(
+                    "<IIiHBBBBBB", _gps_time(second)[1], 62, 0, utc.year, utc.month, utc.day,
+                    utc.hour, utc.minute, utc.second, 0x37,
+                ),
+            )  # fmt: skip
+        week, tow_ms = _gps_time(second + 1)
+        late_ps = int(self._rng.integers(-QERR_PS, QERR_PS + 1))
+        self.pulses.append((tow_ms, late_ps))
+        if self._enabled(TIM_TP):
+            self._send(TIM_TP, struct.pack("<IIiHBB", tow_ms, 0, late_ps, week, 0, 0))
+
+
+def _gps_time(second: int) -> tuple[int, int]:
+    """Return GPS week and time of week, ms, of a second of unix time."""
+    week, tow_s = divmod(round(second + LEAP_S - GPS_EPOCH), WEEK_S)
+    return week, 1000 * tow_s

@@ -125,8 +125,7 @@ class Instrument:
     def _electrons_of_mean_pulse(self) -> float:
         """Return the number of electrons of a mean pulse, from `peak_electrons` of the settings."""
         s = self.settings
-        rng = np.random.Generator(np.random.Philox(key=[0, 0]))
-        sigma_ev = self.model.parameters(rng).fwhm_ev / FWHM_PER_SIGMA
+        sigma_ev = self.model.parameters_at(0.0, 0.0, 0.0).fwhm_ev / FWHM_PER_SIGMA
         column_share = s.ev_per_pixel / (sigma_ev * math.sqrt(2.0 * math.pi))
         row_share = 1.0 / (s.line_sigma_rows * math.sqrt(2.0 * math.pi))
         return s.peak_electrons / (column_share * row_share)

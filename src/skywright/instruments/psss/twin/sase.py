@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
+from scipy.optimize import brentq
+from scipy.special import eval_genlaguerre
 
 from skywright.instruments.psss.twin.settings import FWHM_PER_SIGMA, InstrumentSettings
 
@@ -21,6 +23,8 @@ H_EV_FS = 4.135667696
 HBAR_EV_FS = H_EV_FS / (2.0 * math.pi)
 LENGTHS_IN_WINDOW = 8.0
 """Period in time of the grid of energies, in pulse lengths; light outside of it folds back."""
+TERMS = 32
+"""Orders of the spectrum of a saturated field; the power of the next ones is below 1e-3."""
 GRID_MARGIN = 1.6
 """Range of the grid of energies, in windows of the settings."""
 
@@ -81,8 +85,17 @@ class SpectrumModel:
 
     def parameters(self, rng: np.random.Generator) -> PulseParameters:
         """Draw the parameters of a pulse."""
+        return self.parameters_at(*rng.standard_normal(3))
+
+    def parameters_at(self, *jitter: float) -> PulseParameters:
+        """Return the parameters of a pulse.
+
+        Parameters
+        ----------
+        *jitter
+            Deviations of center, bandwidth and length from their means, in units of their rms.
+        """
         s = self.settings
-        jitter = rng.standard_normal(3)
         center = s.photon_energy_ev + s.energy_jitter_ev * jitter[0]
         # Never near zero, whatever the jitter.
         bandwidth = s.bandwidth_ev * max(1.0 + s.bandwidth_jitter * jitter[1], 0.2)
@@ -92,13 +105,33 @@ class SpectrumModel:
             return PulseParameters(center, bandwidth, gain_sigma, length)
         sigma_fs = length / FWHM_PER_SIGMA
         variance = (
-            gain_sigma**2
-            + (HBAR_EV_FS / (2.0 * sigma_fs)) ** 2
+            (HBAR_EV_FS / (2.0 * sigma_fs)) ** 2
             + (s.chirp_ev_per_fs * sigma_fs) ** 2
             + (s.resolution_ev / FWHM_PER_SIGMA) ** 2
         )
-        fwhm = FWHM_PER_SIGMA * math.sqrt(variance)
+        fwhm = self._fwhm(gain_sigma, variance)
         return PulseParameters(center, fwhm, gain_sigma, length)
+
+    def _fwhm(self, gain_sigma: float, variance: float) -> float:
+        """Return the FWHM of the mean spectrum, eV.
+
+        Parameters
+        ----------
+        gain_sigma
+            Standard deviation of the gain curve, eV.
+        variance
+            That of what widens it besides saturation, eV^2.
+        """
+        if not self.settings.saturation:
+            return FWHM_PER_SIGMA * math.sqrt(gain_sigma**2 + variance)
+        # Products of 2 k + 1 Gaussian fields have 2 k + 1 times the variance of the gain curve.
+        variances = (2 * np.arange(TERMS) + 1) * gain_sigma**2 + variance
+        weights = self._saturated_powers / np.sqrt(variances)
+
+        def above_half(half_width: float) -> float:
+            return float(weights @ (np.exp(-0.5 * half_width**2 / variances) - 0.5))
+
+        return 2.0 * float(brentq(above_half, 0.0, 4.0 * math.sqrt(variances[-1])))
 
     def spectrum(
         self, pulse: PulseParameters, rng: np.random.Generator
@@ -163,6 +196,21 @@ class SpectrumModel:
         """Transform of the spectrometer's Gaussian response."""
         sigma = self.settings.resolution_ev / FWHM_PER_SIGMA / self._step_ev
         return np.exp(-2.0 * (math.pi * sigma * fft.rfftfreq(self._size)) ** 2)
+
+    @cached_property
+    def _saturated_powers(self) -> NDArray[np.float64]:
+        """(TERMS,) power of each order of a saturated field.
+
+        A complex Gaussian field z of mean intensity 1 becomes z / sqrt(1 + s |z|^2), which is a sum
+        of z L_k(|z|^2) / sqrt(k + 1), Laguerre polynomials of the first kind; the spectrum of such
+        a term is the gain curve folded 2 k + 1 times with itself (Price's theorem).
+        """
+        s = self.settings.saturation
+        intensity, weight = np.polynomial.laguerre.laggauss(64)
+        order = np.arange(TERMS)
+        terms = eval_genlaguerre(order[:, None], 1, intensity)
+        field = terms @ (weight * intensity / np.sqrt(1.0 + s * intensity))
+        return field**2 / (order + 1.0)
 
     @cached_property
     def _saturated_mean(self) -> float:

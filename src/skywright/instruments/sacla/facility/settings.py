@@ -56,6 +56,9 @@ class FacilitySettings(Section):
     no_value: Fraction = 0.0
     """Probability of ``not-converged``, ``saturated``, empty text or None in place of a number."""
     beam_off: Fraction = 0.02
+    bad_pixels: Fraction = 0.0
+    """Fraction of the pixels that are hot; if there are any, a column is dead too. The facility
+    tells nobody which they are."""
     laser_moving: Fraction = 0.0
     """Probability that both flags of the laser's shutter are false."""
     every: dict[str, Annotated[int, Field(ge=1)]] = Field(default={})
@@ -77,6 +80,7 @@ class FacilitySettings(Section):
             tag_step=self.tag_step,
             pool=self.pool,
             beam_off=self.beam_off,
+            bad_pixels=self.bad_pixels,
             faults=Faults(missing=self.missing, no_value=self.no_value),
         )
 

@@ -22,6 +22,8 @@ from skywright.instruments.sacla.values import parse_value
 Image = NDArray[np.float32]
 ODD_VALUES = ("not-converged", "saturated", "", None)
 WAIT_FOR_FUTURE_S = 5.0
+UPSTREAM_S = 0.2
+"""From a shot to the value of the upstream monitor, which answers before the one at the sample."""
 
 
 class _Ring:
@@ -32,13 +34,20 @@ class _Ring:
         self.stored: OrderedDict[tuple[int, int], Image] = OrderedDict()  # by high and low tag
         self.newest: tuple[int, Image] | None = None
         self.latest_s = 0.0
+        self.reads: Counter[int] = Counter()  # by tag, of the images in the ring
+        self.most_reads = 0
         self._most, self._history = images, history
+
+    def count_read(self, tag: int) -> None:
+        self.reads[tag] += 1
+        self.most_reads = max(self.most_reads, self.reads[tag])
 
     def add(self, hightag: int, tag: int, image: Image) -> None:
         self.newest = (tag, image)
         self.images[tag] = self.stored[hightag, tag] = image
         if len(self.images) > self._most:
-            self.images.popitem(last=False)
+            gone, _ = self.images.popitem(last=False)
+            del self.reads[gone]
         if len(self.stored) > self._history:
             self.stored.popitem(last=False)
 
@@ -74,7 +83,6 @@ class SimulatedFacility:
         self._away: set[str] = set()
         self._silent: set[str] = set()
         self._faults: Counter[tuple[str, str]] = Counter()
-        self._reads: Counter[tuple[str, int]] = Counter()
 
     # ---- time
 
@@ -100,6 +108,11 @@ class SimulatedFacility:
         hightag, tag = self.runs.hightag, self.runs.tag(shot)
         records: list[tuple[float, Record[Any]]] = list(self._beamline.shot(shot))
         moving = self._random.random() < self.settings.laser_moving
+        if not shot % self.settings.every.get("upstream", 1):
+            # Another monitor sees the same pulse, whatever becomes of the value of the first one.
+            charge = f"{self._beamline.pulse_energy * 1e-9:.4e}C"
+            due = shot / self.settings.rate_hz + UPSTREAM_S + self.settings.database_lag_s
+            self._plan(due, self._add_value, self._ids["upstream"], hightag, tag, charge)
         for arrival, record in records:
             if shot % self.settings.every.get(record.channel, 1):
                 continue
@@ -115,10 +128,6 @@ class SimulatedFacility:
                 text = next(self._odd)
             elif moving and record.channel in ("laser_open", "laser_close"):
                 text = "0"
-            if record.channel == "i0":  # another monitor sees the same pulse, and answers earlier
-                charge = f"{parse_value(record.payload) * 1e-9:.4e}C"
-                upstream = self._ids["upstream"]
-                self._plan(due - 0.1, self._add_value, upstream, hightag, tag, charge)
             self._plan(due, self._add_value, self._ids[record.channel], hightag, tag, text)
 
     def _plan(self, due_s: float, action: Callable[..., None], *arguments: Any) -> None:
@@ -196,7 +205,7 @@ class SimulatedFacility:
     def most_reads(self, detector: str) -> int:
         """Return how often the image was read that was read most often by its tag."""
         with self.changed:
-            return max((n for (name, _), n in self._reads.items() if name == detector), default=0)
+            return self._rings[detector].most_reads
 
     def _take_fault(self, kind: str, target: str) -> bool:
         if self._faults[kind, target] <= 0:
@@ -338,7 +347,7 @@ class SimulatedFacility:
                 return *ring.newest, self.facts(detector)
             if tag not in ring.images:
                 raise APIError(f"-10000: {detector}: the data of tag {tag} are gone")
-            self._reads[detector, tag] += 1
+            ring.count_read(tag)
             image = ring.images[tag]
             if self._take_fault("wrong_tag", detector):
                 tag, image = next(iter(ring.images.items()))

@@ -47,6 +47,9 @@ class TwinSettings:
         Relative spread of the pulse energy.
     beam_off, laser_off
         Fractions of the shots.
+    bad_pixels
+        Fraction of the pixels that are hot; if there are any, a column is dead too. Both are bad
+        pixels of the tile.
     faults
         What goes wrong.
     """
@@ -64,11 +67,15 @@ class TwinSettings:
     i0_jitter: float = 0.25
     beam_off: float = 0.02
     laser_off: float = 0.5
+    bad_pixels: float = 1e-3
     faults: Faults = field(default_factory=Faults)
 
 
 PHOTON_EV, EV_PER_ELECTRON, GAIN = 10000.0, 3.65, 15.0
 NOISE_ADU = 3.0
+HOT_ADU = 2000.0
+"""What a hot pixel reads, whatever the light."""
+I0_LEAST = 0.2
 LATENCY_S = {"i0": 0.3, "beam": 0.1, "delay": 0.5, "timing": 0.6}
 FRAME_LATENCY_S = 0.1
 POOL_BYTES_MAX = 1_000_000_000
@@ -90,6 +97,11 @@ class Beamline:
     stage
         Returns the position of the delay stage, ps, when a shot is made. None: each shot has
         another delay, in the range of the settings.
+
+    Attributes
+    ----------
+    pulse_energy
+        I0 of the last shot, V.
     """
 
     def __init__(
@@ -104,6 +116,7 @@ class Beamline:
         settings = replace(settings, pool=min(settings.pool, most))
         self.settings = settings
         self._stage = stage
+        self.pulse_energy = 0.0
         self._random = np.random.default_rng(seed)
         self._delays = np.random.default_rng([seed, 1])  # so that delays change nothing else
         tiles = {name: Tile(name, GAIN, self._bad_pixels()) for name in settings.detectors}
@@ -115,8 +128,11 @@ class Beamline:
             shot_rules=ShotRules(0.05, 0.5, 6.666e-3, 100.0, 2.4431e-3, 500.0),
             pixel_rules=PixelRules(PHOTON_EV, EV_PER_ELECTRON, 1000.0, columns / 2, rows / 2, 2.0),
         )
-        self._signals = self._random.normal(1, settings.i0_jitter, settings.pool).clip(0.2, None)
-        self._images = {name: self._render() for name in settings.detectors}
+        # Of all responses, so that there is an image of each pulse energy with and without laser.
+        lowest, highest = sorted((1.0, 1.0 + settings.effect))
+        responses = self._random.uniform(lowest, highest, settings.pool)
+        self._signals = self._pulse_energies(settings.pool) * responses
+        self._images = {name: self._render(tile.bad) for name, tile in tiles.items()}
 
     def response(self, delay_ps: float, laser_on: bool) -> float:
         """Return the true signal, relative to that without laser."""
@@ -149,10 +165,10 @@ class Beamline:
         The payload of a detector is its image (to be copied, never changed), that of a point
         detector the text that the database gives.
         """
-        values = self._values(number)
-        picture = number % self.settings.pool
+        values, picture = self._values()
         if values["beam"] == "0":
-            values["i0"], picture = f"{abs(self._random.normal(0, 1e-3)):.6f}V", -1
+            self.pulse_energy, picture = abs(self._random.normal(0, 1e-3)), -1
+            values["i0"] = f"{self.pulse_energy:.6f}V"
         tag = FIRST_TAG + number * self.settings.tag_step
         at, run = self.time_of(number), RUN + self._runs_before(number)
         for name, images in self._images.items():
@@ -164,7 +180,8 @@ class Beamline:
             text = "not-converged" if faulty else values[key]
             yield from self._with_faults(late, Record(key, tag, run, text))
 
-    def _values(self, number: int) -> dict[str, str]:
+    def _values(self) -> tuple[dict[str, str], int]:
+        """Return the texts of the point detectors, and the number of the image."""
         random, settings, rules = self._random, self.settings, self.info.shot_rules
         laser_on = random.random() >= settings.laser_off
         delay = random.uniform(*settings.delay_ps) if self._stage is None else 0.0
@@ -174,16 +191,28 @@ class Beamline:
         pixel = round(jitter / rules.ps_per_px + rules.tt_ref_px, 2)
         stage = (pulses - rules.t0_pulse) * rules.ps_per_pulse
         true = stage + (pixel - rules.tt_ref_px) * rules.ps_per_px
-        # The image comes from the pool; the pulse energy follows from its brightness.
-        i0 = self._signals[number % settings.pool] / self.response(true, laser_on)
-        return {
-            "i0": f"{i0:.9f}V",
+        # The laser changes the image, not the pulse energy: the nearest image of the pool is taken,
+        # and the pulse energy follows from its brightness exactly.
+        response = self.response(true, laser_on)
+        picture = self._nearest_image(float(self._pulse_energies(1)[0]) * response)
+        self.pulse_energy = self._signals[picture] / response
+        values = {
+            "i0": f"{self.pulse_energy:.9f}V",
             "beam": "0" if random.random() < settings.beam_off else "1",
             "laser_open": "1" if laser_on else "0",
             "laser_close": "0" if laser_on else "1",
             "delay": f"{pulses}pulse",
             "timing": f"{pixel}",
         }
+        return values, picture
+
+    def _pulse_energies(self, count: int) -> NDArray[np.float64]:
+        """Return (count,) random values of I0."""
+        return self._random.normal(1, self.settings.i0_jitter, count).clip(I0_LEAST, None)
+
+    def _nearest_image(self, signal: float) -> int:
+        """Return the number of the image of the pool whose brightness is nearest."""
+        return int(np.abs(self._signals - signal).argmin())
 
     def _with_faults(
         self, at: float, record: Record[NDArray[np.float32] | str]
@@ -203,16 +232,28 @@ class Beamline:
             yield at + random.exponential(0.2), record
 
     def _bad_pixels(self) -> NDArray[np.bool_]:
-        bad = self._random.random(self.settings.shape) < 1e-3
-        bad[:, self.settings.shape[1] // 3] = True  # a dead column
+        settings = self.settings
+        bad = self._random.random(settings.shape) < settings.bad_pixels
+        if settings.bad_pixels:
+            bad[:, self._dead_column] = True
         return bad
 
-    def _render(self) -> NDArray[np.float32]:
-        """Return the pool of images of a detector, and a dark one at its end."""
+    @property
+    def _dead_column(self) -> int:
+        return self.settings.shape[1] // 3
+
+    def _render(self, bad: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """Return the pool of images of a detector, and a dark one at its end.
+
+        `bad` is (rows, columns) bool: those in the dead column show no light, the others are hot.
+        """
         adu = PHOTON_EV / EV_PER_ELECTRON / GAIN
         images = np.empty((self.settings.pool + 1, *self.settings.shape), np.float32)
         for image, signal in zip(images, [*self._signals, 0.0], strict=True):
             photons = self._random.poisson(signal * self.settings.photons_per_px, image.shape)
             image[:] = photons * adu
+            image[bad] = HOT_ADU
+            if self.settings.bad_pixels:
+                image[:, self._dead_column] = 0.0
             image += self._random.standard_normal(image.shape, np.float32) * NOISE_ADU
         return images
