@@ -477,8 +477,9 @@ def test_counts_go_on_from_run_to_run(source: HandShots, owner: ShotOwner) -> No
 
 
 def test_a_new_run_opens_new_files_and_its_tags_may_begin_anew(
-    source: HandShots, owner: ShotOwner, tmp_path: Path
+    source: HandShots, owner: ShotOwner, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", "skywright")
     path = tmp_path / "shots.h5"
     source.shot(0)
     until(lambda: items(owner) == 1, 60, "a shot before the recording")
@@ -512,6 +513,11 @@ def test_a_new_run_opens_new_files_and_its_tags_may_begin_anew(
     assert shots == [2, 3]
     curves = owner.source.curves()
     assert int(curves["n_on"] + curves["n_off"]) == 3
+    # It is a fact, no failure.
+    state = owner.state()
+    assert not state.alarm
+    assert state.failures == {}
+    assert "run 8: curves and images begin anew, because its tags do" in caplog.messages[-1]
 
 
 def test_a_recording_that_has_all_its_shots_keeps_its_images_when_tags_begin_anew(
