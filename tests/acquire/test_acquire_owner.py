@@ -512,10 +512,10 @@ def test_an_alarm_does_not_alternate_with_the_items_that_are_good(
     assert (owner.state().message, owner.state().alarm) == ("undecodable: the item is torn", True)
     assert owner.losses["undecodable"] == 50
     assert len(caplog.records) == 3  # waiting, taking, undecodable
-    monkeypatch.setattr(owner, "_alarm_until", 0.0)  # as some seconds later
+    monkeypatch.setattr(owner, "_held_until", 0.0)  # as some seconds later
     source.send(101, 102)  # the loss goes on
     assert owner.state().alarm
-    monkeypatch.setattr(owner, "_alarm_until", 0.0)
+    monkeypatch.setattr(owner, "_held_until", 0.0)
     source.send(104)
     assert (owner.state().message, owner.state().alarm) == ("taking items", False)
 
@@ -548,7 +548,7 @@ def test_an_alarm_before_the_last_item_is_over_in_time_and_at_a_stop(
     source.report("a glitch")
     source.send(1)
     assert (owner.state().message, owner.state().alarm) == ("a glitch", True)
-    monkeypatch.setattr(owner, "_alarm_until", 0.0)  # as some seconds later; no item follows
+    monkeypatch.setattr(owner, "_held_until", 0.0)  # as some seconds later; no item follows
     until(lambda: owner.state().message == "item 1")
     source.send(-1)
     assert (owner.state().message, owner.state().alarm) == ("item -1", True)
@@ -581,7 +581,7 @@ def test_the_traceback_of_a_defect_is_logged_once_until_the_alarm_is_over(
     source.send(1, 0)
     until(lambda: owner.losses["not processed"] == 4)
     assert caplog.text.count("Traceback") == 1
-    monkeypatch.setattr(owner, "_alarm_until", 0.0)  # as some seconds later
+    monkeypatch.setattr(owner, "_held_until", 0.0)  # as some seconds later
     source.send(1)
     until(lambda: not owner.state().alarm)
     source.send(0, 0)
@@ -649,6 +649,26 @@ def test_silence_and_reports_of_the_source_are_messages(
     source.report("hand: the cable is out")
     until(lambda: len(checks) > 2)
     assert owner.state().message == "hand: the cable is out"  # a silence is reported once
+
+
+def test_a_change_that_the_source_reports_is_no_failure_and_no_alarm_but_can_be_read(
+    source: HandSource, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner = make()
+    owner.start()
+    source.send(1)
+    assert source.report is not None
+    source.report("run 8 follows run 7", False)
+    source.send(2)
+    state = owner.state()
+    assert (state.message, state.alarm, state.failures) == ("run 8 follows run 7", False, {})
+    source.report("the disk is slow")  # an alarm is not replaced
+    source.report("run 9 follows run 8", False)
+    source.send(3)
+    assert (owner.state().message, owner.state().alarm) == ("the disk is slow", True)
+    monkeypatch.setattr(owner, "_held_until", 0.0)  # as some seconds later
+    source.send(4)
+    assert (owner.state().message, owner.state().alarm) == ("taking items", False)
 
 
 def test_an_item_without_a_message_ends_a_silence_and_no_other_alarm(

@@ -2,6 +2,7 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor, wait
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -250,6 +251,41 @@ def test_a_shorter_period_ends_a_wait_and_holds_for_the_items_after_it() -> None
         pacer.set_period(0.001)
         assert waiting.result(90) is not None
     assert pacer.wait(90.0) is not None
+
+
+def test_a_change_of_the_period_holds_at_once_and_gives_no_burst(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(pacing, "time", SimpleNamespace(monotonic=lambda: now))
+    pacer = Pacer(1.0)
+
+    def due_times(until_s: float) -> list[float]:
+        """Return the times, in s since the begin, at which items come; the clock goes on."""
+        nonlocal now
+        found = []
+        while now < until_s:
+            while pacer.wait(0.0) is not None:
+                found.append(round(now - 1000.0, 6))
+            now = round(now + 0.25, 6)
+        return found
+
+    assert due_times(1002.5) == [0.0, 1.0, 2.0]
+    pacer.set_period(3.0)  # half a period after the last item
+    assert due_times(1008.5) == [5.0, 8.0]
+    pacer.set_period(0.5)
+    assert due_times(1009.25) == [8.5, 9.0]
+    pacer.set_period(1.0)
+    now += 1.75  # late by 1 s: the item of 10 s has not been taken
+    pacer.set_period(0.25)
+    assert due_times(1012.0) == [11.0, 11.25, 11.5, 11.75]
+    assert pacer.skipped == 0
+
+
+def test_a_period_that_is_set_before_the_first_item_holds_for_it() -> None:
+    pacer = Pacer(3600.0, waits_first=True)
+    pacer.set_period(0.01)
+    assert pacer.wait(90.0) == 0
 
 
 def test_an_item_that_cannot_be_delivered_does_not_end_the_source(

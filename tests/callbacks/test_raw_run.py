@@ -147,3 +147,41 @@ def test_documents_of_mixed_runs_are_of_their_run_until_it_stops() -> None:
     assert ids.of("stop", {"run_start": "a"}) == "a"
     assert ids.of("event", {"descriptor": "a/d"}) is None
     assert ids.of("event", {"descriptor": "b/d"}) == "b"
+
+
+@pytest.mark.parametrize("second", [2, 0])
+def test_the_indices_of_a_further_file_go_on_or_begin_again(tmp_path: Path, second: int) -> None:
+    """The store reads them alike: `skywright.store.journal_contents.ExternalRows`."""
+    run = event_model.compose_run()
+    stream = run.compose_descriptor(
+        name="primary",
+        data_keys={"cam_image": key(4, 4) | {"external": "STREAM:"}},
+        configuration={},
+        object_keys={},
+    )
+    raw = RawRun(run.start_doc, RequiredKeys(("image",), "number", "time"))
+    raw("start", run.start_doc)
+    raw("descriptor", stream.descriptor_doc)
+    row = 0
+    for name, first in (("a.h5", 0), ("b.h5", second)):
+        resource = run.compose_stream_resource(
+            mimetype="application/x-hdf5",
+            uri=f"file://localhost{tmp_path}/{name}",
+            data_key="cam_image",
+            parameters={"dataset": "/entry/image"},
+        )
+        raw("stream_resource", resource.stream_resource_doc)
+        for index in (first, first + 1):
+            row += 1
+            datum = resource.compose_stream_datum(
+                indices={"start": index, "stop": index + 1},
+                seq_nums={"start": row, "stop": row + 1},
+                descriptor=stream.descriptor_doc,
+            )
+            raw("stream_datum", datum)
+    table = raw.streams["primary"].table
+    assert table is not None
+    found = [
+        (Path(each.path).name, each.start, each.stop) for each in table.in_files["image"].segments
+    ]
+    assert found == [("a.h5", 0, 2), ("b.h5", 0, 2)]

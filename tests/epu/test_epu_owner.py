@@ -67,7 +67,7 @@ def test_nothing_is_decided_before_what_was_there_is_read(
     assert left[0] == 0
 
 
-def test_a_missing_session_file_is_an_alarm_until_it_comes(owner: EpuOwner, root: Path) -> None:
+def test_a_missing_session_file_is_an_held_until_it_comes(owner: EpuOwner, root: Path) -> None:
     session = next(root.rglob("EpuSession.dm"))
     content = session.read_bytes()
     session.unlink()

@@ -11,7 +11,7 @@ import pytest
 
 from skywright.errors import DataError
 from skywright.files.areadetector import IMAGE, UNIQUE_ID, ImageWriter
-from skywright.files.columns import Column, ColumnWriter
+from skywright.files.columns import Column, ColumnReader, ColumnWriter
 from skywright.files.hdf5 import _attempts_setter, check_rows, is_cut_short, open_hdf5, read_rows
 from skywright.files.readers import HDF5, open_reader
 from skywright.store.file_nodes import VIRTUAL_DATASET, write_virtual_file
@@ -27,6 +27,54 @@ from skywright.files.readers import HDF5, open_reader
 
 with open_reader(HDF5, Path(sys.argv[1]), UNIQUE_ID) as reader:
     print(reader.read(IMAGE).any(axis=(1, 2)).sum())
+"""
+
+FILL_UP = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from skywright.files.columns import Column, ColumnReader, ColumnWriter
+
+identity, height = Column("/id", "<i8"), Column("/h", "<f8")
+image = Column("/i", "<u2", (64, 64), 1)
+columns = (height, image) if sys.argv[2] == "images" else (height,)
+directory, limit, flush_every = Path(sys.argv[1]), int(sys.argv[3]), int(sys.argv[4])
+
+
+def rows(count):
+    return {each.path: np.ones((count, *each.shape), each.dtype) for each in columns}
+
+
+# As a quota: writes beyond fail.
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
+try:
+    ColumnWriter(directory / "a.h5", columns, identity)
+except OSError:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+writer = ColumnWriter(directory / "a.h5", columns, identity)
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+try:
+    for number in range(100_000):
+        writer.append(np.arange(20) + 20 * number, rows(20))
+        if number % flush_every == flush_every - 1:
+            writer.flush()
+except OSError:
+    flushed = writer.flushed
+try:
+    writer.close()
+except OSError:
+    pass
+writer.close()
+assert writer.flushed == flushed
+del writer
+if sys.argv[5] == "goes on":
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    other = ColumnWriter(directory / "b.h5", columns, identity)
+    other.append(np.arange(20), rows(20))
+    other.close()
+    with ColumnReader(directory / "b.h5", "/id") as reader:
+        assert reader.count() == 20
+print(flushed)
 """
 
 
@@ -171,3 +219,20 @@ def test_files_are_read_where_hdf5_has_no_limit_of_attempts(
             assert len(file[IMAGE]) == 2
     finally:
         _attempts_setter.cache_clear()
+
+
+@pytest.mark.parametrize("end", ["goes on", "ends"])
+@pytest.mark.parametrize(
+    ("kind", "limit", "flush_every"),
+    [("images", 100_000, 1), ("images", 1_000_000, 3), ("heights", 30_000, 1)],
+)
+def test_a_process_lives_on_after_a_write_that_failed(
+    tmp_path: Path, kind: str, limit: int, flush_every: int, end: str
+) -> None:
+    arguments = [tmp_path, kind, limit, flush_every, end]
+    command = [sys.executable, "-c", FILL_UP, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    with ColumnReader(tmp_path / "a.h5", "/id") as reader:
+        assert reader.count() == int(done.stdout)
+        assert (reader.read("/h") == 1).all()

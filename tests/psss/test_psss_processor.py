@@ -246,7 +246,7 @@ def test_the_traceback_of_a_defect_is_logged_once_until_a_picture_is_good(
     assert caplog.text.count("Traceback") == 2
 
 
-def test_pictures_that_cannot_be_processed_have_an_alarm_until_one_is_good(
+def test_pictures_that_cannot_be_processed_have_an_held_until_one_is_good(
     processor: Processor, source: ScriptedSource
 ) -> None:
     processor.start()

@@ -17,6 +17,7 @@ from skywright.acquire.index_layout import IndexLayout
 from skywright.acquire.recorder import Recorder
 from skywright.errors import DataError
 from skywright.files import readers
+from skywright.files.readers import FirstIndices
 from skywright.store.export import export_run
 from skywright.store.export.contents import read_contents
 from skywright.store.file_nodes import data_sources
@@ -127,7 +128,7 @@ def test_late_images_are_those_after_the_last_event(journals: Path) -> None:
     resource = next(r for r in contents.resources.values() if r["data_key"] == "raw_image")
     late = resource | {"uid": "late", "parameters": resource["parameters"] | {"slice": "5:8"}}
     alone = Stream("late", "late", {"raw_image": stream.data_keys["raw_image"]})
-    alone.add_external_rows(late, {"descriptor": "late", **datum("late", 0, 1, 3)}, {})
+    alone.add_external_rows(late, {"descriptor": "late", **datum("late", 0, 1, 3)}, FirstIndices())
     ((_, source),) = data_sources(
         alone, {"late": late}, alone.data_keys, journals, tables=True, ended=True
     )

@@ -19,6 +19,7 @@ from support.limits import full_disk
 from support.streaming import StreamingCamera, noise
 
 from skywright.callbacks.journal import Journal
+from skywright.files.readers import FirstIndices
 from skywright.store.export.contents import read_contents
 from skywright.store.file_nodes import VIRTUAL_DATASET, data_sources, write_virtual_file
 from skywright.store.ingest import IngestState, RunIngest, ingest
@@ -202,7 +203,7 @@ def test_each_stream_shows_its_own_images_of_a_file(tmp_path: Path) -> None:
 
 
 def test_rows_without_seq_nums_follow_one_another() -> None:
-    rows = ExternalRows({})
+    rows = ExternalRows(FirstIndices())
     for start in (0, 5):
         rows.add({**datum("r", start, 0, 5), "seq_nums": {"start": 0, "stop": 0}}, "a.h5")
     assert rows.segments == [ResourceRows("r", 0, 10, 1)]
@@ -210,7 +211,7 @@ def test_rows_without_seq_nums_follow_one_another() -> None:
 
 @pytest.mark.parametrize("row_0", [0, 8])
 def test_a_run_may_begin_amid_the_first_of_several_files(row_0: int) -> None:
-    rows = ExternalRows({})
+    rows = ExternalRows(FirstIndices())
     rows.add(datum("a", 5, 1, 3), "a.h5")
     rows.add(datum("b", row_0, 4, 2), "b.h5")
     assert [rows.index_of_row_0(each) for each in "ab"] == [0, row_0]

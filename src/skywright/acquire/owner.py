@@ -37,9 +37,9 @@ Result = TypeVar("Result")
 SILENCE_S = 2.0
 """Time without an item, s, after which a silence is reported."""
 ALARM_S = 10.0
-"""Time, s, for which good items do not replace an alarm. Otherwise the message would change, and be
-logged, with each item when good and bad ones alternate. Alarms that `status_message` returns are
-replaced at once."""
+"""Time, s, for which good items do not replace an alarm, or a message of the source. Otherwise the
+message would change, and be logged, with each item when good and bad ones alternate. Alarms that
+`status_message` returns are replaced at once."""
 DRAIN_S = 5.0
 """Timeout, s, for items in processing, and for the end of an acquisition."""
 
@@ -132,12 +132,12 @@ class Owner(Generic[Item, Result]):
         """What the recorders got of the last item that an acquisition counted."""
         self._acquired = self._acquisition_items = 0
         self._message, self._alarm = self.idle_text, False
-        self._alarm_until = 0.0
+        self._held_until = 0.0
         self._logs_errors = True
         """Whether the next processing error is logged with its traceback: one is, until a message
         that is no alarm. The tracebacks of all errors could fill the disk."""
-        self._message_after_alarm = ""
-        """Message to show at `_alarm_until`; empty: none."""
+        self._held_message = ""
+        """Message to show at `_held_until`; empty: none."""
         self._item_message = self._message, self._alarm
         """The last message that `status_message` returned since the start of the source; before
         the first one, the message of the start."""
@@ -209,10 +209,13 @@ class Owner(Generic[Item, Result]):
 
         If only digits differ, it is logged at DEBUG: such a message may follow each item.
         """
+        self._show(message, alarm, ALARM_S if alarm else 0.0)
+
+    def _show(self, message: str, alarm: bool, hold_s: float) -> None:
+        """Set and log the message; good items do not replace it for `hold_s`."""
         with self._lock:
-            self._message_after_alarm = ""
-            if alarm:
-                self._alarm_until = time.monotonic() + ALARM_S
+            self._held_message = ""
+            self._held_until = time.monotonic() + hold_s
             if (message, alarm) == (self._message, self._alarm):
                 return
             text, present = (re.sub(r"\d+", "", each) for each in (message, self._message))
@@ -458,7 +461,7 @@ class Owner(Generic[Item, Result]):
             self._running = should_run
             self._wake_monitor.set()
         # After a stop an alarm stays, so that the user can read it, unless a good item followed it
-        if not should_run and (not self._alarm or self._message_after_alarm):
+        if not should_run and (not self._alarm or self._held_message):
             self.report(self.idle_text, alarm=False)
 
     def before_source_start(self) -> None:
@@ -472,10 +475,24 @@ class Owner(Generic[Item, Result]):
 
     # ---- processing one item
 
-    def _on_source_report(self, message: str) -> None:
+    def _on_source_report(self, message: str, alarm: bool = True, /) -> None:
+        if not alarm:
+            self._report_fact(message)
+            return
         self.failures.add("source failed")
         self._last_source_report = message
         self.report(message)
+
+    def _report_fact(self, message: str) -> None:
+        """Show a message of the source that is no alarm for `ALARM_S`; only log it during an alarm.
+
+        It would be replaced by the next item before anybody has read it.
+        """
+        with self._lock:
+            if is_alarm := self._alarm:
+                logger.info("%s: %s", self.name, message)
+        if not is_alarm:
+            self._show(message, False, ALARM_S)
 
     def _receive(self, item: Item) -> None:
         """Receive an item, on the source's thread."""
@@ -604,25 +621,23 @@ class Owner(Generic[Item, Result]):
         self._is_silent = False
 
     def _report_item_message(self) -> None:
-        """Report `_item_message`, or keep it until `_alarm_until` if an alarm must stay."""
+        """Report `_item_message`, or keep it until `_held_until` if the present one must stay."""
         text, alarm = self._item_message
         if (text, alarm) == (self._message, self._alarm):
             return
         with self._lock:
-            is_held = not alarm and self._alarm and not self._is_silent
-            is_held = is_held and time.monotonic() < self._alarm_until
+            is_held = not alarm and not self._is_silent and time.monotonic() < self._held_until
             if is_held:
-                self._message_after_alarm = text  # `_monitor` reports it if no item follows
+                self._held_message = text  # `_monitor` reports it if no item follows
         if not is_held:
-            self.report(text, alarm)
-            self._alarm_until = 0.0
+            self._show(text, alarm, 0.0)
 
     def status_message(self, result: Result) -> tuple[str, bool] | None:
         """Return the message after a result, and whether it is an alarm; for subclasses.
 
         None: no new message. A message that is no alarm waits `ALARM_S` after the last alarm of the
-        owner or the source. The first result after a reported silence replaces all alarms at once;
-        if this method then returns None, its last message is shown again.
+        owner, and the last message of the source. The first result after a reported silence
+        replaces both at once; if this method then returns None, its last message is shown again.
         """
         return f"taking {self.item_name}s", False
 
@@ -688,8 +703,8 @@ class Owner(Generic[Item, Result]):
                 if not isinstance(error, SkywrightError) and message != self._message:
                     logger.exception("%s: the source cannot start or stop", self.name)
                 self.report(message)
-            held = self._message_after_alarm
-            if held and time.monotonic() >= self._alarm_until:
+            held = self._held_message
+            if held and time.monotonic() >= self._held_until:
                 self.report(held, alarm=False)
             silent_s = time.monotonic() - self._last_arrival
             is_silent = self.is_running and silent_s > SILENCE_S and self.expects_items()

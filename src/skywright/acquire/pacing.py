@@ -26,8 +26,8 @@ class Pacer:
     behind_s
         Maximum delay, s. If an item is late by more than this plus one period, only the newest item
         that is due comes; those before it are skipped. Other late items come without a pause.
-    first_s
-        Time until the first item, s.
+    waits_first
+        True: the first item is due one period after the first `wait`. False: it is due then.
 
     Attributes
     ----------
@@ -35,9 +35,9 @@ class Pacer:
         Number of items skipped so far.
     """
 
-    def __init__(self, period_s: float, behind_s: float = 2.0, first_s: float = 0.0) -> None:
+    def __init__(self, period_s: float, behind_s: float = 2.0, waits_first: bool = False) -> None:
         self.skipped = 0
-        self._first_s = first_s
+        self._waits_first = waits_first
         self._period_s = period_s
         self._behind_s = behind_s
         self._due: float | None = None
@@ -46,11 +46,16 @@ class Pacer:
         self._has_ended = False
 
     def set_period(self, period_s: float) -> None:
-        """Change the time between items; a longer one does not delay the next item."""
+        """Change the time between items, also of the item that is awaited.
+
+        It is due one period after the last one, at once if that is over. Items that were late do
+        not come any more: at a shorter period they would be many.
+        """
         with self._changed:
-            self._period_s = period_s
             if self._due is not None:
-                self._due = min(self._due, time.monotonic() + period_s)
+                last = self._due - self._period_s
+                self._due = max(last + period_s, time.monotonic())
+            self._period_s = period_s
             self._changed.notify_all()
 
     def wait(self, timeout_s: float) -> int | None:
@@ -70,7 +75,7 @@ class Pacer:
                     return 0
                 now = time.monotonic()
                 if self._due is None:
-                    self._due = now + self._first_s
+                    self._due = now + self._period_s * self._waits_first
                 if self._due <= now:
                     return self._next(now - self._due)
                 if now >= end:
@@ -188,5 +193,4 @@ class PacedSource(PolledSource[Item], Generic[Item]):
         self._pacer.end()
 
     def _new_pacer(self) -> Pacer:
-        first_s = self.period_s if self._waits_first else 0.0
-        return Pacer(self.period_s, self._behind_s, first_s)
+        return Pacer(self.period_s, self._behind_s, self._waits_first)

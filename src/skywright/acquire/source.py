@@ -17,8 +17,21 @@ logger = logging.getLogger(__name__)
 Item = TypeVar("Item")
 SourceItem = TypeVar("SourceItem", covariant=True)
 
-Report = Callable[[str], None]
-"""Function that takes a message for the operator: an error, or that no more items will come."""
+
+class Report(Protocol):
+    """Takes a message for the operator."""
+
+    def __call__(self, message: str, alarm: bool = True, /) -> None:
+        """Take a message.
+
+        Parameters
+        ----------
+        message
+            An error, that no more items will come, or a fact that the operator should know.
+        alarm
+            False: nothing is wrong, as when a run of the facility follows another one.
+        """
+
 
 POLL_TIMEOUT_S = 0.2
 """Timeout of one call of `next`, s; the stop flag is checked after each call."""
@@ -51,8 +64,8 @@ class Source(Protocol[SourceItem]):
             Called with each item, by one thread at a time. It may block, while the owner processes
             the item on this thread or waits for room in its queue.
         report
-            Called with a message after an error that did not end the source, and when no more items
-            will come.
+            Called with a message after an error that did not end the source, when no more items
+            will come, and, with ``alarm`` False, after a change that is no error.
 
         Raises
         ------

@@ -1,5 +1,6 @@
 """Reads the documents of a run to find where the frames for an analysis are."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self, cast
@@ -9,7 +10,7 @@ from event_model import EventPage, unpack_event_page
 from skywright.analysis import Analysis, ArrayInput
 from skywright.analysis.frames import FileRows, FrameTable, KeyRows
 from skywright.errors import DataError
-from skywright.files.readers import file_and_column, first_row
+from skywright.files.readers import FirstIndices, file_and_column, first_row
 
 Document = Mapping[str, Any]
 
@@ -158,7 +159,7 @@ class RawStream:
         self.configuration: dict[str, Any] = {}
         self._keep_values = keep_values
         self._resources: dict[str, tuple[str, str, str, str, int]] = {}
-        """Data key, path, column, mimetype and first row of each stream resource, by uid."""
+        """Data key, path, column, mimetype and row of index 0 of each stream resource, by uid."""
 
     @property
     def event_keys(self) -> list[str]:
@@ -187,18 +188,26 @@ class RawStream:
             return
         self._resources[doc["uid"]] = doc["data_key"], str(path), column, doc["mimetype"], first
 
-    def datum(self, doc: Document) -> None:
-        """Process a stream datum: add rows of a file to the table."""
+    def datum(self, doc: Document, index_of_row_0: int) -> None:
+        """Process a stream datum: add rows of a file to the table.
+
+        Parameters
+        ----------
+        doc
+            The stream datum.
+        index_of_row_0
+            Of its file, see `FirstIndices`.
+        """
         if doc["stream_resource"] not in self._resources:
             return
-        key, path, column, mimetype, row_0 = self._resources[doc["stream_resource"]]
-        indices = doc["indices"]
+        key, path, column, mimetype, row = self._resources[doc["stream_resource"]]
+        indices, row_of_index_0 = doc["indices"], row - index_of_row_0
         for name, key_rows in self._in_files():
             if self.keys[name] == key:
                 # Documents of other programs may leave seq_nums empty
                 numbered = doc["seq_nums"]["stop"] > doc["seq_nums"]["start"]
                 first = doc["seq_nums"]["start"] if numbered else key_rows.count + 1
-                start, stop = row_0 + indices["start"], row_0 + indices["stop"]
+                start, stop = (row_of_index_0 + indices[each] for each in ("start", "stop"))
                 key_rows.add(FileRows(path, column, start, stop, first, mimetype))
 
     def event(self, doc: Document) -> None:
@@ -256,7 +265,10 @@ class RawRun:
         self.stop: Document | None = None
         self._keep_values = keep_values
         self._by_descriptor: dict[str, RawStream] = {}
-        self._resources: list[Document] = []
+        self._resources: dict[str, Document] = {}
+        """Stream resources by uid."""
+        self._first_indices: dict[str, FirstIndices] = defaultdict(FirstIndices)
+        """By data key."""
 
     @property
     def uid(self) -> str:
@@ -268,19 +280,28 @@ class RawRun:
         if name == "descriptor":
             self._descriptor(doc)
         elif name == "stream_resource":
-            self._resources.append(doc)
+            self._resources[doc["uid"]] = doc
             for each in self.streams.values():
                 each.resource(doc)
         elif name == "stop":
             self.stop = doc
+        elif name == "stream_datum":
+            self._datum(doc)
         elif (stream := self.stream_of(doc)) is not None:
-            if name == "stream_datum":
-                stream.datum(doc)
-            elif name == "event":
+            if name == "event":
                 stream.event(doc)
             elif name == "event_page":
                 for event in unpack_event_page(cast(EventPage, doc)):
                     stream.event(event)
+
+    def _datum(self, doc: Document) -> None:
+        resource = self._resources.get(doc["stream_resource"])
+        if resource is None:
+            return
+        first, uri = self._first_indices[resource["data_key"]], str(resource.get("uri"))
+        first.note(uri, doc["indices"]["start"])
+        if (stream := self.stream_of(doc)) is not None:
+            stream.datum(doc, first.of(uri))
 
     def stream_of(self, doc: Document) -> RawStream | None:
         """Return the stream of an event or stream datum; None if it lacks inputs."""
@@ -309,7 +330,8 @@ class RawRun:
             if found is None:
                 return
             new.begin(found, doc)
-            for resource in self._resources:  # they may be of a device of an earlier stream too
+            # They may be of a device of an earlier stream too.
+            for resource in self._resources.values():
                 new.resource(resource)
         self.streams[name] = self._by_descriptor[doc["uid"]] = new
 

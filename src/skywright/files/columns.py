@@ -100,7 +100,8 @@ class ColumnWriter(Closing):
 
     Not thread-safe. An `append` that is refused, also for lack of free space, stores nothing and
     may be repeated. After a write that failed the file takes no more rows, and those that were not
-    flushed are lost: HDF5 (version 2) would go on with zeros in place of rows.
+    flushed are lost: HDF5 (version 2) would go on with zeros in place of rows. The operating system
+    closes such a file when the process ends.
 
     Parameters
     ----------
@@ -141,6 +142,7 @@ class ColumnWriter(Closing):
         self._pending: list[NDArray[Any]] = []
         self._failure = ""
         """Error of the write that failed; empty: none."""
+        self._is_closed = False
         self._row_bytes = sum(c.row_bytes for c in (*columns, identity))
         check_free_space(path.parent, self._row_bytes)
         try:
@@ -159,10 +161,12 @@ class ColumnWriter(Closing):
             for name, target in (links or {}).items():
                 self._file[name] = self._file[target]
             self._file.swmr_mode = True
-        except Exception:
+        except Exception as error:
             with suppress(Exception):  # a full disk
                 self._file.close()
             path.unlink(missing_ok=True)  # else the next attempt finds a file that exists
+            if isinstance(error, RuntimeError):  # h5py raises either
+                raise OSError(f"{path}: {error}") from error
             raise
 
     @property
@@ -250,14 +254,15 @@ class ColumnWriter(Closing):
                 dataset.flush()
         except (OSError, RuntimeError) as error:
             raise self._failed(error) from error
-        self._identities.resize(self.appended, axis=0)
         try:
+            self._identities.resize(self.appended, axis=0)
             self._identities[start:] = np.concatenate(self._pending)
             self._identities.flush()
         except (OSError, RuntimeError) as error:
             # Undo the resize; otherwise HDF5 writes the new length later although the identities
             # were not written
-            self._identities.resize(start, axis=0)
+            with suppress(OSError, RuntimeError):
+                self._identities.resize(start, axis=0)
             raise self._failed(error) from error
         self._pending.clear()
         return self.flushed
@@ -279,14 +284,37 @@ class ColumnWriter(Closing):
         OSError
             If the disk is full or fails.
         """
-        if self._file:
-            try:
-                self.flush()
-            finally:
+        if self._is_closed:
+            return
+        self._is_closed = True
+        try:
+            self.flush()
+            if not self._failure:
                 try:
-                    self._file.close()
-                except RuntimeError as error:
-                    raise OSError(f"{self.path}: {error}") from error
+                    self._file.flush()  # what is written now cannot fail in the close
+                except (OSError, RuntimeError) as error:
+                    raise self._failed(error) from error
+        finally:
+            if self._failure:
+                self._abandon()
+            else:
+                self._close_file()
+
+    def _close_file(self) -> None:
+        try:
+            self._file.close()
+        except (OSError, RuntimeError) as error:
+            self._abandon()
+            raise OSError(f"{self.path}: {error}") from error
+
+    def _abandon(self) -> None:
+        """Leave the file to the operating system: after a failed write HDF5 never closes it.
+
+        HDF5 (2.0) would close it by halves, and end the process by a segmentation fault when the
+        datasets are released or the process ends. The rows that were flushed can be read.
+        """
+        for each in (self._file, self._identities, *self._data.values()):
+            each.id.locked = 1
 
 
 class ColumnCaster:

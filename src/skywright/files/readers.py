@@ -121,6 +121,28 @@ def first_row(parameters: Mapping[str, Any]) -> int:
     return int(match[1] or 0)
 
 
+class FirstIndices:
+    """Index of row 0 of each file of a data key, as the stream datums of a run count.
+
+    In the first file, index 0 is row 0, even if the run begins in the middle of the file. In a
+    further file, the first index announced for it, superseded or not, is taken as the index of its
+    row 0, because indices may continue from file to file or begin again.
+
+    All streams of a run that have the data key share one object.
+    """
+
+    def __init__(self) -> None:
+        self._first: dict[str, int] = {}
+
+    def note(self, uri: str, index: int) -> None:
+        """Note the first index of a stream datum."""
+        self._first.setdefault(uri, index if self._first else 0)
+
+    def of(self, uri: str) -> int:
+        """Return the index of row 0 of a file; 0 before its first stream datum."""
+        return self._first.get(uri, 0)
+
+
 def file_and_column(resource: Mapping[str, Any]) -> tuple[Path, str]:
     """Return the file and the column of a stream resource.
 

@@ -8,6 +8,7 @@ from typing import Any, cast
 import numpy as np
 from event_model import EventPage, unpack_event_page
 
+from skywright.files.readers import FirstIndices
 from skywright.files.segments import Segment, append, between, supersede
 from skywright.store.columns import ColumnType, declared, declared_dtype, widen
 from skywright.store.tail import Line
@@ -40,7 +41,7 @@ class ResourceRows(Segment):
 class ExternalRows:
     """The rows of an external data key in its files: each seq_num once, in order of seq_num."""
 
-    def __init__(self, first: dict[str, int]) -> None:
+    def __init__(self, first: FirstIndices) -> None:
         self.segments: list[ResourceRows] = []
         self.skips_rows = False
         """True if rows are missing in front of rows that are used: a resumed run took them again,
@@ -50,17 +51,10 @@ class ExternalRows:
         self._file_of: dict[str, str] = {}
         """URI of each stream resource, by its uid."""
         self._first = first
-        """Index of row 0, by URI of the file. All streams of the run that have this data key share
-        it."""
 
     def index_of_row_0(self, resource: str) -> int:
-        """Return the index of row 0 of a file, as stream datums count.
-
-        In the first file, index 0 is row 0, even if the run begins in the middle of the file. In a
-        further file, the first index announced for it, superseded or not, is taken as the index of
-        its row 0, because indices may continue from file to file or begin again.
-        """
-        return self._first.get(self._file_of.get(resource, ""), 0)
+        """Return the index of row 0 of a file, see `FirstIndices`."""
+        return self._first.of(self._file_of.get(resource, ""))
 
     def add(self, doc: dict[str, Any], file: str) -> bool:
         """Add the rows of a stream datum in `file`.
@@ -76,7 +70,7 @@ class ExternalRows:
             seq_num = last.end if last else 1
         new = ResourceRows(doc["stream_resource"], first, first + rows, seq_num)
         self._file_of[new.resource] = file
-        self._first.setdefault(file, first if self._first else 0)
+        self._first.note(file, first)
         row = first - self.index_of_row_0(new.resource)
         begins_to_skip = row != self._next_row.get(file, 0) and not self.skips_rows
         self.skips_rows |= begins_to_skip
@@ -189,9 +183,9 @@ class Stream:
         self.line_of[index] = line
 
     def add_external_rows(
-        self, resource: dict[str, Any], doc: dict[str, Any], first: dict[str, int]
+        self, resource: dict[str, Any], doc: dict[str, Any], first: FirstIndices
     ) -> None:
-        """Add the rows of a file in a stream datum; `first` is that of `ExternalRows`."""
+        """Add the rows of a file in a stream datum; `first` is that of its data key."""
         key, file = resource["data_key"], str(resource.get("uri"))
         if key not in self.data_keys:
             raise KeyError(f"no data key {key} in the descriptor of {self.name}")
@@ -206,7 +200,8 @@ class JournalContents:
         self.start: dict[str, Any] | None = None
         self.stop: dict[str, Any] | None = None
         self.streams: dict[str, Stream] = {}
-        self._first_rows: dict[str, dict[str, int]] = defaultdict(dict)
+        self._first_indices: dict[str, FirstIndices] = defaultdict(FirstIndices)
+        """By data key."""
         self.stream_of: dict[str, Stream] = {}
         self.resources: dict[str, dict[str, Any]] = {}
         """Stream resources by uid."""
@@ -257,7 +252,7 @@ class JournalContents:
         elif name == "stream_datum":
             stream = self.stream_of[doc["descriptor"]]
             resource = self.resources[doc["stream_resource"]]
-            stream.add_external_rows(resource, doc, self._first_rows[resource["data_key"]])
+            stream.add_external_rows(resource, doc, self._first_indices[resource["data_key"]])
 
     def _add_descriptor(self, doc: dict[str, Any]) -> None:
         stream = self.streams.get(doc["name"])

@@ -73,6 +73,26 @@ def test_real_files_of_lick_decode_wholly(test_data, file, count, shape):
     np.testing.assert_array_equal(np.concatenate([frames.flags[:0], *pieces]), frames.flags)
 
 
+@pytest.mark.parametrize("without", [1, 40])
+def test_a_step_backward_behind_frames_without_a_time_is_flagged(without, tmp_path):
+    frames = made_frames("img16", without + 4)
+    frames.numbers[2 : 2 + without] = 0
+    frames.numbers[2 + without] = frames.numbers[0]
+    frames.numbers[2 + without, :, NSEC] += 1
+    path = write(tmp_path, "img16", encode_frames(frames))
+    backward = [2 + without]
+    flags = read_pff(path).flags
+    assert np.flatnonzero(flags & Flag.BACKWARD).tolist() == backward
+    assert np.flatnonzero(flags & Flag.EMPTY).tolist() == list(range(2, 2 + without))
+    with PffFile(path) as file:  # in whatever pieces and order the file is read
+        numbers = list(range(len(file)))
+        for order in (numbers, numbers[::-1], numbers[::2]):
+            found = {n: file.read(n, n + 1).flags[0] for n in order}
+            assert [n for n in sorted(found) if found[n] & Flag.BACKWARD] == [
+                n for n in backward if n in order
+            ]
+
+
 def test_real_times_are_exact(test_data):
     directory = test_data / "panoseti/data_dir/module_1" / RUN
     movie = read_pff(directory / "start_2024-07-25T04:34:46Z.dp_img16.bpp_2.module_1.seqno_0.pff")
@@ -226,6 +246,26 @@ def test_a_cut_frame_before_one_cut_in_its_header_costs_no_later_one(tmp_path):
     with PffFile(write(tmp_path, "img16", data)) as file:
         read = [file.read(n, n + 1) for n in range(len(file))]
     assert [int(each.numbers[0, 0, 0]) for each in read][-3:] == [6, 7, 8]
+
+
+@pytest.mark.parametrize(("kept", "excess"), [(60, 0), (60, 1), (60, 40), (4, 1), (4, 3), (1, 40)])
+@pytest.mark.parametrize("product", list(PRODUCTS))
+def test_a_cut_frame_that_is_filled_up_by_the_header_of_another_one_is_no_frame(
+    product, kept, excess, tmp_path
+):
+    """The image of frame 4 seems to end with `kept` bytes of the cut header of frame 5."""
+    frames = made_frames(product, 9)
+    one = [encode_frames(frames[n : n + 1]) for n in range(9)]
+    data = b"".join([*one[:4], one[4][:-kept], one[5][: kept + excess], *one[6:]])
+    whole = [0, 1, 2, 3, 6, 7, 8]
+    path = write(tmp_path, product, data)
+    with PffFile(path) as file:
+        read = file.read()
+        assert len(file) == 7
+        np.testing.assert_array_equal(read.image, frames.image[whole])
+        np.testing.assert_array_equal(read.numbers, frames.numbers[whole])
+        assert file.torn == 1
+        assert file.skipped == len(data) - 7 * len(one[0])
 
 
 @pytest.mark.parametrize("product", ["img16", "ph256"])

@@ -135,7 +135,7 @@ class Reading:
             self.records.append(record)
             self._changed.notify_all()
 
-    def _say(self, text):
+    def _say(self, text, alarm=True):
         with self._changed:
             self.reports.append(text)
             self._changed.notify_all()

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from skywright.acquire.source import Report
 from skywright.instruments.sacla.join import Record, TagGrid
 from skywright.instruments.sacla.regions import parse_region
 from skywright.instruments.sacla.run_info import RunInfo
@@ -41,7 +42,7 @@ class HandShots:
         self._deliver: Callable[[Record[Any]], None] = lambda _: None
         self.lost: dict[str, int] = {}
 
-    def start(self, deliver: Callable[[Record[Any]], None], report: Callable[[str], None]) -> None:
+    def start(self, deliver: Callable[[Record[Any]], None], report: Report) -> None:
         self._deliver, self.is_running = deliver, True
 
     def stop(self) -> None:

@@ -411,5 +411,5 @@ def test_the_message_tells_of_trouble_while_shots_come(two: tuple[HandShots, Sho
     source.trouble = ""
     owner.owner.report("run 8: curves and images begin anew")
     assert message(1) == ("run 8: curves and images begin anew", True)
-    owner.owner._alarm_until = 0.0  # type: ignore[attr-defined]  # it has been there for long
+    owner.owner._held_until = 0.0  # type: ignore[attr-defined]  # it has been there for long
     assert message(2) == ("taking shots", False)

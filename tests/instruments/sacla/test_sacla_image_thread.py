@@ -76,7 +76,7 @@ def test_a_detector_that_does_not_say_what_it_is_in_a_run_is_reported(monkeypatc
     )
     olpy = SimpleNamespace(StorageReader=StorageReader, StorageBuffer=lambda _: buffer)
     reports = []
-    api, troubles = OnlineApi(None, olpy), Troubles(reports.append)
+    api, troubles = OnlineApi(None, olpy), Troubles(lambda message, *_: reports.append(message))
     thread = ImageThread(api, A, online(), OnlineRuns(), Counters(), troubles, threading.Event())
     monkeypatch.setattr(thread, "is_alive", lambda: True)
     thread.connect()
@@ -114,7 +114,8 @@ def test_a_detector_that_goes_away_while_its_newest_tag_is_asked_for_is_tried_ag
     info = RunInfo(RUN, HIGHTAG, TagGrid(1000, STEP, None), {}, shot_rules, pixel_rules)
     stopping, lost, reports = threading.Event(), Counters(), []
     run = OnlineRun(info, [A], 1100, 10**6, stopping)
-    settings, troubles = online(wait_tags=60, check_s=1e-9), Troubles(reports.append)
+    settings = online(wait_tags=60, check_s=1e-9)
+    troubles = Troubles(lambda message, *_: reports.append(message))
     thread = ImageThread(OnlineApi(None, olpy), A, settings, OnlineRuns(), lost, troubles, stopping)
     thread.connect()
     answers[:] = ["tag 1000 is not there yet", "-10101: it is away"]
@@ -122,5 +123,31 @@ def test_a_detector_that_goes_away_while_its_newest_tag_is_asked_for_is_tried_ag
     assert thread._read(run, 1000) == 1000
     assert not thread.is_connected
     assert reports == [f"{A}: -10101: it is away; trying again"]
+    assert thread._read(run, 1000) == 1002
+    assert lost.as_dict() == {}
+
+
+def test_a_newest_image_of_an_absurd_tag_is_forgotten_when_a_detector_has_come_back():
+    class StorageReader:
+        def __init__(self, detector):
+            pass
+
+        def collect(self, buffer, wanted):
+            return 2_000_000_000 if wanted == -1 else min(wanted, newest[-1])
+
+    newest = [998]
+    image = np.ones((3, 4), np.float32)
+    buffer = SimpleNamespace(read_det_data=lambda _: image, read_det_info=lambda _: {})
+    olpy = SimpleNamespace(StorageReader=StorageReader, StorageBuffer=lambda _: buffer)
+    shot_rules = ShotRules(0.05, 0.5, 6.666e-3, 100.0, 2.4431e-3, 500.0)
+    pixel_rules = PixelRules(10_000.0, 3.65, 1000.0, 2.0, 1.5, 1.0)
+    info = RunInfo(RUN, HIGHTAG, TagGrid(1000, STEP, None), {}, shot_rules, pixel_rules)
+    stopping, lost = threading.Event(), Counters()
+    run = OnlineRun(info, [A], 1000, 10**6, stopping)
+    api, troubles = OnlineApi(None, olpy), Troubles(lambda *_: None)
+    thread = ImageThread(api, A, online(wait_tags=60), OnlineRuns(), lost, troubles, stopping)
+    # It gives its newest image, which is older, in place of one that is still to come.
+    assert [thread._read(run, 1000) for _ in range(3)] == [1000] * 3
+    newest.append(1000)
     assert thread._read(run, 1000) == 1002
     assert lost.as_dict() == {}

@@ -153,6 +153,52 @@ def test_a_detector_that_hangs_does_not_stop_the_others_when_the_run_ends(facili
     assert (read + sum(lost[B].values()), lost[A]) == (41, {})
 
 
+def test_no_run_is_passed_over_by_a_detector_that_hangs_during_many(facility):
+    with Reading(online(detectors=(A, B), silent_s=0.3)) as reading:
+        reading.until(lambda r: len(images(r, 1, A)) == len(images(r, 1, B)) == 11)
+        facility.hanging.add(B)
+        facility.newest += 10 * STEP
+        reading.until(lambda r: f"{B}: has not answered for 0.3 s; trying again" in r.reports)
+        facility.begin_run(10)
+        reading.until(lambda r: len(images(r, 2, A)) == 10)
+        # Runs that B is not in; in the first ones it was.
+        for run in range(3, 8):
+            facility.begin_run(10)
+            reading.until(lambda r, run=run: len(images(r, run, A)) == 10)
+        facility.hanging.clear()
+        facility.released.set()
+        reading.until(lambda r: f"{B}: works again" in r.reports)
+        facility.begin_run(10)
+        reading.until(lambda r: len(images(r, 8, A)) == len(images(r, 8, B)) == 10)
+    lost = reading.source.lost_by_channel
+    read = sum(x.channel == B for x in reading.records)
+    assert (read + sum(lost[B].values()), lost[A]) == (11 + 10 + 6 * 10 + 10, {})
+
+
+def test_a_run_that_four_others_follow_is_delivered_to_its_end(facility):
+    """The values of the first run are late, or the analysis is."""
+    database, answers = facility.modules.dbpy, threading.Event()
+    values_of = database.read_syncdatalist
+
+    def late(equipment, high, tags):
+        return values_of(equipment, high, tags) if answers.is_set() else [None] * len(tags)
+
+    with Reading(online(detectors=(A,), wait_tags=10**6)) as reading:
+        reading.until(lambda r: len(images(r, 1, A)) == 11)
+        database.read_syncdatalist = late
+        facility.newest += 10 * STEP
+        reading.until(lambda r: len(images(r, 1, A)) == 21)
+        for run in range(2, 6):
+            facility.begin_run(10)
+            until(lambda run=run: reading.source._runs.latest.info.run == run, LIMIT_S, "it begins")
+        answers.set()
+        reading.until(lambda r: len(images(r, 5, A)) == 10)
+    assert [info.run for info in reading.runs] == [1, 2, 3, 4, 5]
+    assert [len(images(reading, run, "i0")) for run in range(1, 5)] == [21, 10, 10, 10]
+    assert [len(images(reading, run, A)) for run in range(1, 6)] == [21, 10, 10, 10, 10]
+    assert reading.source.lost == {}
+
+
 def test_a_run_begins_while_a_detector_hangs_also_with_a_given_tag_step(facility):
     with Reading(online(detectors=(B, A), silent_s=0.3, tag_step=STEP)) as reading:
         reading.until(lambda r: images(r, 1, A) and images(r, 1, B))
@@ -311,3 +357,33 @@ def test_a_database_that_has_no_newest_tag_yet_does_not_end_the_source(facility)
         database.read_tagnumber_newest = newest_of
         facility.newest += 10 * STEP
         reading.until(lambda r: len(images(r, 1, A)) == len(images(r, 1, B)) == 21)
+
+
+def test_a_newest_tag_far_in_the_future_gives_nothing_up(facility):
+    database = facility.modules.dbpy
+    newest_of, wrong = database.read_tagnumber_newest, []
+
+    def sometimes_wrong(equipment):
+        high, low = newest_of(equipment)
+        return (high, wrong.pop()) if wrong else (high, low)
+
+    database.read_tagnumber_newest = sometimes_wrong
+    wrong.append(2**31 - 1)  # also the first of all
+    with Reading(online(detectors=(A,))) as reading:
+        reading.until(lambda r: len(images(r, 1, A)) == 11)
+        wrong.extend([10**9, 10**9])
+        until(lambda: not wrong, LIMIT_S, "the wrong tags have been read")
+        for shots in range(1, 11):
+            facility.newest += STEP
+            reading.until(lambda r, shots=shots: len(images(r, 1, A)) == 11 + shots)
+        reading.until(lambda r: len(images(r, 1, "i0")) == 21)
+        assert reading.source.lost == {}
+        # The tags have gone on while the database did not.
+        facility.start, facility.newest = 1000, 1020 + 10 * STEP + 100_000 * STEP
+        current = reading.source._current
+
+        def go_on():
+            facility.newest += STEP
+            return current.newest >= facility.newest - 2 * STEP
+
+        until(go_on, LIMIT_S, "the newest tag")

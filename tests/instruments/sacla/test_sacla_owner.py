@@ -477,8 +477,9 @@ def test_counts_go_on_from_run_to_run(source: HandShots, owner: ShotOwner) -> No
 
 
 def test_a_new_run_opens_new_files_and_its_tags_may_begin_anew(
-    source: HandShots, owner: ShotOwner, tmp_path: Path
+    source: HandShots, owner: ShotOwner, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", "skywright")
     path = tmp_path / "shots.h5"
     source.shot(0)
     until(lambda: items(owner) == 1, 60, "a shot before the recording")
@@ -512,6 +513,11 @@ def test_a_new_run_opens_new_files_and_its_tags_may_begin_anew(
     assert shots == [2, 3]
     curves = owner.source.curves()
     assert int(curves["n_on"] + curves["n_off"]) == 3
+    # It is a fact, no failure.
+    state = owner.state()
+    assert not state.alarm
+    assert state.failures == {}
+    assert "run 8: curves and images begin anew, because its tags do" in caplog.messages[-1]
 
 
 def test_a_recording_that_has_all_its_shots_keeps_its_images_when_tags_begin_anew(
@@ -578,6 +584,56 @@ def test_a_recording_that_begins_between_two_runs_is_measured_as_the_next_one(
         with ColumnReader(beside(tmp_path / part.name, "frames"), FRAME_TAG.path) as reader:
             found = reader.attributes(FRAME_TAG.path)[MEASURING]
         assert [each["gain"] for each in found["detectors"]] == [gains[run]]
+
+
+def test_a_recording_goes_on_when_a_detector_has_another_shape_in_the_next_run(
+    source: HandShots, tmp_path: Path
+) -> None:
+    names, other, path = ("D", "E"), (4, 4), tmp_path / "shots.h5"
+    source.info = run_info(7, detectors=names)
+    analyzed = AnalyzedShots(source, [WHOLE], np.linspace(-1.0, 1.0, 5), window=8)
+    owner = ShotOwner(analyzed, frames_every=1)
+    try:
+        owner.owner.start()
+        assert owner.start_recording(path) == ""
+        for number in range(3):
+            source.shot(number)
+        info = run_info(8, detectors=names)
+        tiles = {"D": Tile("D", 15.0, np.zeros(other, bool)), "E": info.tiles["E"]}
+        source.info = replace(info, tiles=tiles)
+        for number in range(4):
+            source.shot(number, D=np.ones(other, np.float32))
+        until(lambda: items(owner) == 7, 60, "the shots of both runs")
+        message = owner.state().message
+        owner.stop_recording()
+        source.shot(4, D=np.ones(other, np.float32))
+        until(lambda: items(owner) == 8, 60, "a shot after the recording")
+        assert owner.state().message == "taking shots"
+        assert owner.error == ""
+        assert owner.owner.lost() == {}
+        parts, counts = owner.progress()
+    finally:
+        owner.close()
+    assert (counts[0], counts[3]) == (7, 7)
+    frames, images = (beside(tmp_path / parts[1].name, kind) for kind in ("frames", "images"))
+    kept = {
+        key: column(frames, f"{FRAMES}/{key}", FRAME_TAG.path)
+        for key in ("d1", "d1_came", "d2", "d2_came")
+    }
+    assert kept["d1_came"].tolist() == [0] * 4
+    assert np.isnan(kept["d1"]).all()
+    assert kept["d1"].shape == (4, *SHAPE)
+    assert kept["d2_came"].tolist() == [1] * 4
+    assert kept["d2"][:, 0, 0].tolist() == [100.0, 101.0, 102.0, 103.0]
+    last = {
+        key: column(images, f"{IMAGES}/{key}", IMAGE_NUMBER.path)[-1]
+        for key in ("d1_mean", "d1_n_on", "d1_n_off", "d2_mean", "d2_n_on", "d2_n_off", *ON)
+    }
+    assert np.isnan(last["d1_mean"]).all()
+    assert last["d1_n_on"] + last["d1_n_off"] == 0
+    np.testing.assert_allclose(last["d2_mean"], 101.5 * EV, rtol=1e-6)
+    assert last["d2_n_on"] + last["d2_n_off"] == last["n_on"] + last["n_off"] == 4
+    assert "run 8: the frames and images of D are not recorded" in message
 
 
 def test_a_new_file_that_cannot_be_opened_ends_the_recording_with_an_alarm(

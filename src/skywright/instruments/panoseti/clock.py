@@ -34,7 +34,7 @@ class Flag(IntFlag):
     EMPTY = 4
     """No board sent a packet: the frame has no time."""
     BACKWARD = 8
-    """The frame is earlier than the one before it in its file."""
+    """The frame is earlier than the one before it in its file, frames without a time left out."""
 
 
 UNLOCKED, MISSING_QUABO, EMPTY = int(Flag.UNLOCKED), int(Flag.MISSING_QUABO), int(Flag.EMPTY)

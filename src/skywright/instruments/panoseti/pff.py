@@ -29,6 +29,8 @@ BLOCK_BYTES = 1 << 20
 """Bytes read at a time: they stay in the processor's cache until they are decoded."""
 LATEST_HEADER = 1 << 16
 """A file that was cut at its beginning has a header at this byte or before it."""
+LOOK_BACK = 16
+"""Frames that are read at a time to find the last one that has a time."""
 PROBES = 32
 """Frames that are looked at to find out whether all frames have the same length."""
 
@@ -76,6 +78,7 @@ class PffFile(Closing):
         self._offsets: NDArray[np.int64] | None = None  # of an irregular file
         self._offsets_count = self._scanned = 0
         self._probed_size = -1
+        self._dated = 0, 0  # number of a frame, and the last time before it
         self._buffer = np.empty(0, np.uint8)
 
     def close(self) -> None:
@@ -145,22 +148,34 @@ class PffFile(Closing):
             try:
                 while done < count:
                     done += self._decode_part(first + done, count - done, result, done)
-                before_ns = self._time_of(first - 1) if count and first else 0
+                before_ns = self._time_before(first) if count else 0
             except _FrameLengthError:  # happens once: from now on the file counts as irregular
                 continue
             offsets, numbers, quabo, pixels = result
             frames = self._frames(np.arange(first, first + count), offsets, numbers, quabo, pixels)
-            before = np.concatenate([[before_ns], frames.time_ns[:-1]])[:count]
-            times = frames.time_ns
-            frames.flags[(times > 0) & (times < before)] |= np.uint8(Flag.BACKWARD)
+            dated = np.flatnonzero(frames.time_ns)
+            times = frames.time_ns[dated]
+            before = np.concatenate([[before_ns], times[:-1]])[: len(times)]
+            frames.flags[dated[times < before]] |= np.uint8(Flag.BACKWARD)
+            self._dated = first + count, int(times[-1]) if len(times) else before_ns
             return frames
 
-    def _time_of(self, number: int) -> int:
-        """Return the time of a frame, ns."""
-        result = self._allocate(1, images=False)
-        self._decode_part(number, 1, result, 0)
-        offsets, numbers, quabo, pixels = result
-        return int(self._frames(np.array([number]), offsets, numbers, quabo, pixels).time_ns[0])
+    def _time_before(self, number: int) -> int:
+        """Return the time of the last frame before a frame that has one, ns; 0 if there is none."""
+        while number > 0:
+            if number == self._dated[0]:
+                return self._dated[1]
+            first = max(0, number - LOOK_BACK)
+            offsets, numbers, quabo, pixels = result = self._allocate(number - first, images=False)
+            done = 0
+            while done < number - first:
+                done += self._decode_part(first + done, number - first - done, result, done)
+            frames = self._frames(np.arange(first, number), offsets, numbers, quabo, pixels)
+            dated = np.flatnonzero(frames.time_ns)
+            if len(dated):
+                return int(frames.time_ns[dated[-1]])
+            number = first
+        return 0
 
     def blocks(
         self, start: int = 0, stop: int | None = None, block_bytes: int = 64 << 20
@@ -199,7 +214,7 @@ class PffFile(Closing):
                 self._probed_size = size
                 return None
             logger.info("%s: frames differ in length, it is scanned", self.path.name)
-            self._offsets = np.empty(1024, np.int64)
+            self._offsets, self._dated = np.empty(1024, np.int64), (0, 0)
         if size > self._scanned:
             self._scan(size)
         return self._offsets[: self._offsets_count]
@@ -272,7 +287,7 @@ class PffFile(Closing):
         rows = tuple(column[done : done + most] for column in result)
         count, _, skipped, _ = self._decode(data, most, rows)
         if offsets is None and (skipped or count < most) and len(data) == end - begin:
-            self._offsets = np.empty(1024, np.int64)
+            self._offsets, self._dated = np.empty(1024, np.int64), (0, 0)
             raise _FrameLengthError
         if count == 0 or len(data) < most * layout.header_bytes:
             raise DataError(

@@ -3,12 +3,12 @@
 import numpy as np
 from numba import njit
 
-LBRACE, BLANK, ZERO, NINE = 123, 32, 48, 57
+LBRACE, RBRACE, LINE_FEED, BLANK, ZERO, NINE = 123, 125, 10, 32, 48, 57
 MISMATCH = -1
 CUT = -2
 """The data ends inside the header."""
 LEAST_CUT = 4
-"""Bytes of a header, at the end of the data, that are hardly those of an image by chance."""
+"""Bytes of a header, at the end of an image, that are hardly those of an image by chance."""
 MOST_DIGITS = 18
 
 
@@ -64,12 +64,31 @@ def find_header(data, at, text, starts, columns, numbers, quabo):  # type: ignor
 
 
 @njit(cache=True, nogil=True)
+def find_cut_header(data, begin, least, text, starts, columns, numbers, quabo):  # type: ignore[no-untyped-def]
+    """Return where a header begins in which `data` ends, at `begin` or later; the size if nowhere.
+
+    At least `least` bytes of it are there.
+    """
+    for here in range(data.size - 1, data.size - 1 - least, -1):  # most images end here at once
+        if not (BLANK <= data[here] <= RBRACE or data[here] == LINE_FEED):
+            return data.size
+    for here in range(begin, data.size - least + 1):
+        if (
+            data[here] == LBRACE
+            and parse_header(data, here, text, starts, columns, numbers, quabo) == CUT
+        ):
+            return here
+    return data.size
+
+
+@njit(cache=True, nogil=True)
 def decode(data, text, starts, columns, image_bytes, most, offsets, numbers, quabo, pixels):  # type: ignore[no-untyped-def]
     """Decode the frames in `data` from its first byte.
 
-    A frame counts when its header is valid and its image is complete; but when no header follows
-    it, or the data end with it, and a header begins inside its image, the image was cut. At the end
-    of the data `LEAST_CUT` bytes of that header are enough. Bytes between frames are skipped and
+    A frame counts when its header is valid and its image is complete. The image was cut when no
+    header follows it and a header begins inside it, of which `LEAST_CUT` bytes are enough: the next
+    frame may be cut in its header. If a header follows all the same, that beginning must reach
+    beyond its first number: an image may hold such text. Bytes between frames are skipped and
     counted. A frame that is cut at the end of `data` is left to the next call: the file may grow.
 
     Parameters
@@ -93,6 +112,7 @@ def decode(data, text, starts, columns, image_bytes, most, offsets, numbers, qua
     row = np.zeros(numbers.shape[1], np.int64)
     board = np.zeros(1, np.int64)
     ahead_row, ahead_board = np.zeros_like(row), np.zeros_like(board)
+    cut_row, cut_board = np.zeros_like(row), np.zeros_like(board)
     ahead = 0  # length of the header at `here`, where the frame before has looked at it
     while count < most and here < size:
         if ahead > 0:
@@ -123,14 +143,21 @@ def decode(data, text, starts, columns, image_bytes, most, offsets, numbers, qua
             here = found
             continue
         after = parse_header(data, end, text, starts, columns, ahead_row, ahead_board)
-        if after == MISMATCH or end == size:
-            # If the image is cut, the next header is in what would be its last bytes.
-            found = find_header(data, here + length, text, starts, columns, ahead_row, ahead_board)
-            if found < (end if end < size else end - LEAST_CUT + 1):
-                torn += 1
-                skipped += found - here
-                here = found
-                continue
+        least = starts[2] if after > 0 else LEAST_CUT
+        begin = max(here + length, end - length - MOST_DIGITS)
+        found = find_cut_header(data[:end], begin, least, text, starts, columns, cut_row, cut_board)
+        if found == end and after == MISMATCH:  # a header may also begin in the last bytes
+            begin, stop = end - LEAST_CUT + 1, min(end + LEAST_CUT - 1, size)
+            found = find_cut_header(
+                data[:stop], begin, least, text, starts, columns, cut_row, cut_board
+            )
+        if found >= end and (after == MISMATCH or end == size):
+            found = find_header(data, here + length, text, starts, columns, cut_row, cut_board)
+        if found < (end if end < size else end - LEAST_CUT + 1):
+            torn += 1
+            skipped += found - here
+            here = found
+            continue
         ahead = max(after, 0)
         offsets[count] = here
         numbers[count] = row

@@ -76,7 +76,7 @@ class AnalyzedShots:
         self._source = source
         self._counters = Counters()
         self._deliver: Callable[[AnalyzedShot], None] = lambda _: None
-        self._report: Report = logger.warning
+        self._report: Report = _log
         self._lock = threading.RLock()
         """Held while the pipeline is used; shots are delivered under it."""
         self._stopping = threading.Event()
@@ -337,7 +337,8 @@ class AnalyzedShots:
             if first <= last:
                 # Blocks of tags are folded in their order; earlier ones would be refused.
                 self.restart()
-                self._report(f"run {info.run}: curves and images begin anew, because its tags do")
+                text = f"run {info.run}: curves and images begin anew, because its tags do"
+                self._report(text, False)
             return
         # Its worker processes need seconds to start; shots gather for them meanwhile.
         self._frames, self._pipeline = made
@@ -347,7 +348,8 @@ class AnalyzedShots:
         self._report(
             f"run {info.run}: curves and images begin anew, because detectors, gain, photon "
             f"energy or rules have changed; its detectors are {', '.join(info.tiles)}"
-            + "".join(f"; region {name} is removed: its mask does not fit" for name in dropped)
+            + "".join(f"; region {name} is removed: its mask does not fit" for name in dropped),
+            bool(dropped),
         )
 
     def _make_pipeline(
@@ -399,6 +401,10 @@ class AnalyzedShots:
             self._failed = True
             logger.warning("sacla: %s", error, exc_info=not isinstance(error, HardwareError))
             self._report(f"analysis: {error}")
+
+
+def _log(message: str, alarm: bool = True, /) -> None:
+    logger.log(logging.WARNING if alarm else logging.INFO, message)
 
 
 def _block_tags(info: RunInfo) -> int:

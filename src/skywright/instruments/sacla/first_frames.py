@@ -65,7 +65,7 @@ def average_frames(
         if found >= count:
             enough.set()
 
-    source.start(take, lambda _: None)
+    source.start(take, lambda *_: None)
     waited = 0.0
     while source.is_running and not enough.wait(POLL_S) and waited < limit_s:
         waited += POLL_S

@@ -317,6 +317,9 @@ def detector_counts(detectors: int) -> tuple[str, ...]:
 class FramesLayout(ColumnsLayout):
     """The frames of some shots, as the source gives them; those that did not come are NaN.
 
+    A detector that has another shape in a later run counts as one whose frame did not come: all
+    rows of a stream have one shape.
+
     Parameters
     ----------
     shapes
@@ -366,7 +369,15 @@ class FramesLayout(ColumnsLayout):
         """Return the frames of a shot that has that of a detector of the file."""
         if result.recording != self._recording:
             return None
-        if not result.frames.keys() & self._shapes.keys():
+        frames = {
+            name: frame_of(result.frames[name], shape)
+            for name, shape in self._shapes.items()
+            if name in result.frames
+        }
+        frames = {
+            name: frame for name, frame in frames.items() if frame.shape == self._shapes[name]
+        }
+        if not frames:
             return None
         columns = {
             f"{FRAMES}/time": np.array([result.time]),
@@ -382,9 +393,9 @@ class FramesLayout(ColumnsLayout):
         for key in FRAME_VALUES:
             columns[f"{FRAMES}/{key}"] = np.array([values.get(key, np.nan)])
         for name, shape in self._shapes.items():
-            frame = result.frames.get(name)
-            columns[f"{self.paths[name]}_came"] = np.array([frame is not None], np.uint8)
-            pixels = np.full(shape, np.nan, "f4") if frame is None else frame_of(frame, shape)
+            came = name in frames
+            columns[f"{self.paths[name]}_came"] = np.array([came], np.uint8)
+            pixels = frames[name] if came else np.full(shape, np.nan, np.float32)
             columns[self.paths[name]] = pixels[None]
         return Rows(np.array([result.identity], np.int64), columns)
 
@@ -412,7 +423,8 @@ class ImagesLayout(ColumnsLayout):
     """Running images of all detectors: `IMAGE_KEYS` of each, and the numbers of shots.
 
     Its results are ``(update number, images)``; the images are pairs of a detector's name and its
-    results of `ShotImages`, computed as they are taken.
+    results of `ShotImages`, computed as they are taken. The images of a detector that a later run
+    lacks, or that has another shape in it, are NaN and its numbers of shots 0.
 
     Parameters
     ----------
@@ -432,22 +444,23 @@ class ImagesLayout(ColumnsLayout):
         self._shapes = dict(shapes)
 
     def row_group(self, result: tuple[int, Iterable[tuple[str, Mapping[str, Any]]]]) -> Rows | None:
-        """Return one row; None when a detector of the file is no part of the run any more."""
+        """Return one row; None when there are images of no detector of the file."""
         number, images = result
         keys = {name: detector_key(k) for k, name in enumerate(self._shapes)}
-        columns: dict[str, Any] = {}
+        row: dict[str, Any] = dict.fromkeys((*IMAGE_COUNTS, *detector_counts(len(keys))), 0)
+        for name, shape in self._shapes.items():
+            missing = np.full(shape, np.nan, np.float32)
+            row.update({f"{keys[name]}_{key}": missing for key in IMAGE_KEYS})
+        is_empty = True
         for name, found in images:
-            if name in keys:
-                detector = keys.pop(name)
-                for key in IMAGE_KEYS:
-                    image = np.asarray(found[key], np.float32)
-                    columns[f"{IMAGES}/{detector}_{key}"] = image[np.newaxis]
-                for key in IMAGE_COUNTS:
-                    count = np.array([found[key]], np.int64)
-                    columns[f"{IMAGES}/{detector}_{key}"] = count
-                    columns[f"{IMAGES}/{key}"] = np.maximum(
-                        columns.get(f"{IMAGES}/{key}", 0), count
-                    )
-        if keys or not columns:
+            if name not in keys or found["mean"].shape != self._shapes[name]:
+                continue
+            is_empty = False
+            row.update({f"{keys[name]}_{key}": found[key] for key in (*IMAGE_KEYS, *IMAGE_COUNTS)})
+            row.update({key: max(row[key], found[key]) for key in IMAGE_COUNTS})
+        if is_empty:
             return None
+        columns = {
+            column.path: np.asarray(row[column.name], column.dtype)[None] for column in self.columns
+        }
         return Rows(np.array([number], np.int64), columns)

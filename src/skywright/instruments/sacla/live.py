@@ -102,7 +102,7 @@ class LiveShots:
         shots
             Number of shots, accepted or not; None: until the source ends.
         report
-            Takes messages about trouble.
+            Takes messages about trouble and about changes of the run.
 
         Raises
         ------
@@ -111,7 +111,7 @@ class LiveShots:
         """
         self._pipeline.wait_for_workers()
         self._wanted, self._started = shots, time.perf_counter()
-        self._source.start(self._take, report)
+        self._source.start(self._take, lambda message, *_: report(message))
         try:
             while self._source.is_running and not self._enough.wait(POLL_S):
                 with self._lock:

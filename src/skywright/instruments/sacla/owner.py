@@ -69,12 +69,17 @@ class Recent(NamedTuple):
 
 
 class _Shots(Owner[AnalyzedShot, AnalyzedShot]):
-    """The owner of the shots; the trouble of its source is the message until it has passed."""
+    """The owner of the shots; the message is the present trouble of source and recording."""
+
+    recording_trouble = ""
+    """What of the shots the present recording cannot store; empty: nothing."""
 
     def status_message(self, result: AnalyzedShot) -> tuple[str, bool] | None:
         """Return the message after a shot."""
-        if trouble := self.source.trouble:  # type: ignore[attr-defined]  # of `AnalyzedShots`
-            return trouble, True
+        trouble = self.source.trouble  # type: ignore[attr-defined]  # of `AnalyzedShots`
+        troubles = [text for text in (trouble, self.recording_trouble) if text]
+        if troubles:
+            return "; ".join(troubles), True
         return super().status_message(result)
 
 
@@ -122,7 +127,7 @@ class ShotOwner:
             self.frames,
             self.images,
         )
-        self.owner: Owner[AnalyzedShot, AnalyzedShot] = _Shots(
+        self.owner = _Shots(
             source,
             endpoints=[self],
             recorders=[self.regions, self.shots, self.frames],
@@ -139,7 +144,8 @@ class ShotOwner:
         self._frames_left = 0
         self._rings: Mapping[str, int] = {}
         self._file_shapes: Mapping[str, tuple[int, int]] = shapes
-        """Of the frames and images in the files; a later run may have others."""
+        """Of the frames and images in the files; those of a detector that has another shape in a
+        later run are not recorded."""
         self._room, self._mask_bytes = REGIONS_MAX, 0
         self._recording: Recording | None = None
         self._number = 0
@@ -304,6 +310,7 @@ class ShotOwner:
         """Go on in new files, between the last shot of a run and the first one of the next."""
         if self._recording is None or self._recording.is_full or not self._is_open:
             return
+        self._check_shapes()
         taken = self._recording.taken
         if taken == self._taken_before:  # the files become those of the next run
             self._lay_out_shots()
@@ -332,6 +339,17 @@ class ShotOwner:
         if error:
             self.owner.stop_acquisition()
             self.owner.report(f"the recording ended with the run before: {error}")
+
+    def _check_shapes(self) -> None:
+        """Make it the message if detectors of a run have another shape than in the files."""
+        shapes, files = self.shapes, self._file_shapes
+        changed = [name for name in files if shapes.get(name, files[name]) != files[name]]
+        self.owner.recording_trouble = (
+            f"run {self.source.info.run}: the frames and images of {', '.join(changed)} are not "
+            "recorded, because their shape has changed; begin a new recording"
+            if changed
+            else ""
+        )
 
     def progress(self) -> tuple[tuple[FilePart, ...], tuple[int, ...]]:
         """Return the parts of the recording, and how much of it readers can see.
@@ -373,6 +391,7 @@ class ShotOwner:
             for recorder in self._all:
                 recorder.stop()
             self._is_open = False
+        self.owner.recording_trouble = ""
 
     @property
     def is_recording(self) -> bool:

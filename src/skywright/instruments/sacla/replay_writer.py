@@ -263,7 +263,7 @@ def record_replay(
                 ended.set()
 
     try:
-        source.start(take, report)
+        source.start(take, lambda message, *_: report(message))
         while source.is_running and not ended.wait(POLL_S):
             pass
         source.stop()

@@ -10,6 +10,7 @@ from functools import partial
 
 from skywright.acquire.counters import Counters
 from skywright.instruments.sacla.sources.online_api import OnlineApi
+from skywright.instruments.sacla.sources.online_images import MOST_AHEAD_TAGS
 from skywright.instruments.sacla.sources.online_run import OnlineRun, OnlineRuns
 from skywright.instruments.sacla.sources.online_settings import OnlineSettings
 from skywright.instruments.sacla.sources.online_values import ValueReader
@@ -20,6 +21,7 @@ STOPPED, PAUSED, RUNNING = 0, 1, 2
 END_S = 1.0
 """Longest time for which the last tag of a run that is over is asked for, s. Meanwhile the ring
 buffers keep the first images of the next run: 100 tags are 1.7 s."""
+TAGS_PER_S = 60
 
 
 class DatabaseThread(threading.Thread):
@@ -61,6 +63,10 @@ class DatabaseThread(threading.Thread):
         self._report, self._set_trouble = troubles.report, troubles.set
         self._moved_s = time.monotonic()
         self._tags: tuple[int, int] | None = None  # newest high and low tag
+        self._tags_s = time.monotonic()
+        """When `_tags` was asked for."""
+        self._far_tags: tuple[int, int] | None = None
+        """The last tags if they were too far ahead of `_tags`."""
         self._after_end: dict[OnlineRun, tuple[int, int]] = {}  # where the next tags began
         self._over_s: float | None = None
         """Since when the latest run is over and its last tag is not known; None: it is not so."""
@@ -105,13 +111,30 @@ class DatabaseThread(threading.Thread):
             self._set_trouble(f"reference ({self._reference})", str(error))
         else:
             self._set_trouble(f"reference ({self._reference})", "")
-            if (high, low) != self._tags:
-                self._tags, self._moved_s = (high, low), now
-            for run in self._runs.unfinished():
-                self._reach(run, high, low)
+            if self._is_credible(high, low, now):
+                if (high, low) != self._tags:
+                    self._tags, self._moved_s = (high, low), now
+                self._tags_s = now
+                for run in self._runs.unfinished():
+                    self._reach(run, high, low)
         for run in self._runs.unfinished():
             if run.has_ended and now - self._moved_s > self._settings.silent_s:
                 run.give_up()
+
+    def _is_credible(self, high: int, low: int, now: float) -> bool:
+        """Return whether tags may be the newest ones.
+
+        Those far ahead of the last ones are believed when a later tag has followed them. A single
+        wrong one would let all images and values before it be given up.
+        """
+        latest = self._runs.latest
+        before_high, before = self._tags or (latest.info.hightag, latest.newest)
+        most = MOST_AHEAD_TAGS + 2 * TAGS_PER_S * (now - self._tags_s)
+        far, self._far_tags = self._far_tags, None
+        if high != before_high or low - before <= most:
+            return True
+        self._far_tags = high, low
+        return far is not None and far[0] == high and 0 < low - far[1] <= most
 
     def _reach(self, run: OnlineRun, high: int, low: int) -> None:
         if run.info.hightag == high and low >= run.info.grid.first:

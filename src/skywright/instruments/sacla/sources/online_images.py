@@ -134,8 +134,7 @@ class ImageThread(threading.Thread):
         """Read until the end."""
         for run in self._each_run():
             tag = run.info.grid.first
-            if self._seen > tag + MOST_AHEAD_TAGS:
-                self._seen = -1
+            self._forget_far(tag)
             self._begin_tag()
             while self._is_wanted(run, tag):
                 self._answer()
@@ -199,7 +198,7 @@ class ImageThread(threading.Thread):
         if run.skipped - tag > self._settings.ring_tags // 2:
             return self._skip_to(run, tag, run.skipped)
         reached = run.newest  # before the call: an image that is not there now may come meanwhile
-        if self._reader is None and not self._reconnected():
+        if self._reader is None and not self._reconnected(run):
             if run.has_ended:  # the next run does not wait for it
                 reached = math.inf
             awaited = self._first_awaited(run, tag, reached)
@@ -316,7 +315,7 @@ class ImageThread(threading.Thread):
             self._set_trouble(str(error))
         return is_lost
 
-    def _reconnected(self) -> bool:
+    def _reconnected(self, run: OnlineRun) -> bool:
         """Try to reach the detector, not too often; return whether it answers."""
         now = time.monotonic()
         if now - self._tried_s < self._settings.retry_s:
@@ -328,9 +327,15 @@ class ImageThread(threading.Thread):
         except Exception as error:
             self._set_trouble(str(error))
             return False
+        self._forget_far(run.newest)
         self._set_trouble("")
         self._begin_tag()
         return True
+
+    def _forget_far(self, reached: float) -> None:
+        """Forget the newest image if its tag is far ahead: it is of other tags, or wrong."""
+        if self._seen > reached + MOST_AHEAD_TAGS:
+            self._seen = -1
 
     def _note_newest(self, tag: int) -> None:
         """Take note of the newest image."""

@@ -47,6 +47,8 @@ class OnlineRun:
         stopping: threading.Event,
     ) -> None:
         self.info = info
+        self.following: OnlineRun | None = None
+        """The run after this one; None while there is none."""
         self._records: deque[Record[Any]] = deque()
         self._capacity = capacity
         self._held: Counter[str] = Counter()
@@ -199,11 +201,16 @@ class OnlineRun:
 
 
 class OnlineRuns:
-    """The runs that are read, in order; readers go from one to the next."""
+    """The runs that are read, in order; readers go from one to the next.
+
+    A reader may be any number of runs behind: a run is kept until it is delivered, and each run
+    knows the one that follows it, so that none is passed over.
+    """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._runs: list[OnlineRun] = []
+        """The latest run, and those before it whose data are not complete."""
 
     @property
     def latest(self) -> OnlineRun:
@@ -220,7 +227,8 @@ class OnlineRuns:
     def add(self, run: OnlineRun) -> None:
         """Begin a run."""
         with self._changed:
-            self._runs = [*self._runs[-2:], run]  # runs before those are long delivered
+            self._runs[-1].following = run
+            self._runs = [*(each for each in self._runs if not each.is_finished), run]
             self._changed.notify_all()
 
     def after(self, run: OnlineRun | None, timeout_s: float = 0.0) -> OnlineRun | None:
@@ -235,9 +243,6 @@ class OnlineRuns:
             return [run for run in self._runs if not run.is_finished]
 
     def _find(self, run: OnlineRun | None) -> OnlineRun | None:
-        if run is None:
-            return self._runs[0] if self._runs else None
-        if run not in self._runs:
-            return self._runs[0]
-        place = self._runs.index(run) + 1
-        return self._runs[place] if place < len(self._runs) else None
+        if run is not None:
+            return run.following
+        return self._runs[0] if self._runs else None

@@ -8,7 +8,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from skywright.acquire.counters import Counters, sum_counts
-from skywright.acquire.source import PolledSource
+from skywright.acquire.source import PolledSource, Report
 from skywright.errors import ConfigError, HardwareError
 from skywright.instruments.sacla.join import Record
 from skywright.instruments.sacla.run_info import RunInfo
@@ -83,8 +83,9 @@ class SaclaSource(PolledSource[Record[Any]]):
         self._current: OnlineRun
         self._api = import_api()
         self._lost = {role: Counters() for role in (*EQUIPMENT, MOTOR)}
-        self._notes: list[str] = []
-        self._send_report: Callable[[str], None] | None = None
+        self._notes: list[tuple[str, bool]] = []
+        """Messages before the start, and whether they are alarms."""
+        self._send_report: Report | None = None
         self._ended = threading.Event()
         self._threads: list[threading.Thread] = []
         self._begin()
@@ -109,11 +110,11 @@ class SaclaSource(PolledSource[Record[Any]]):
         """What does not work now; empty if everything does."""
         return str(self._troubles)
 
-    def start(self, deliver: Callable[[Record[Any]], None], report: Callable[[str], None]) -> None:
+    def start(self, deliver: Callable[[Record[Any]], None], report: Report) -> None:
         """Begin to deliver records."""
         self._send_report = report
         for note in self._notes:
-            report(note)
+            report(*note)
         self._notes = []
         super().start(deliver, report)
 
@@ -154,7 +155,7 @@ class SaclaSource(PolledSource[Record[Any]]):
             raise StopIteration(f"run {run.info.run}: no more shots")
         if following is not None:
             self._current = following
-            self._report(f"run {following.info.run} follows run {run.info.run}")
+            self._report(f"run {following.info.run} follows run {run.info.run}", False)
         return None
 
     def halt(self) -> None:
@@ -170,11 +171,11 @@ class SaclaSource(PolledSource[Record[Any]]):
         super().close()
         self.halt()
 
-    def _report(self, message: str) -> None:
+    def _report(self, message: str, alarm: bool = True, /) -> None:
         if self._send_report is None:
-            self._notes.append(message)
+            self._notes.append((message, alarm))
         else:
-            self._send_report(message)
+            self._send_report(message, alarm)
 
     # ---- the beginning of a run
 

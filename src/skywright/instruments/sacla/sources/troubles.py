@@ -1,6 +1,6 @@
 """What does not work at the facility."""
 
-from collections.abc import Callable
+from skywright.acquire.source import Report
 
 
 class Troubles:
@@ -12,7 +12,7 @@ class Troubles:
         Takes the messages.
     """
 
-    def __init__(self, report: Callable[[str], None]) -> None:
+    def __init__(self, report: Report) -> None:
         self.report = report
         self._present: dict[str, str] = {}
 
@@ -29,4 +29,4 @@ class Troubles:
                 self.report(f"{what}: {trouble}; trying again")
         elif was_there:
             del self._present[what]
-            self.report(f"{what}: works again")
+            self.report(f"{what}: works again", False)
