@@ -1,5 +1,6 @@
 """The helpers of the start-up files."""
 
+import itertools
 import subprocess
 import threading
 from pathlib import Path
@@ -188,6 +189,27 @@ def test_a_run_that_never_comes_is_said(tmp_path: Path) -> None:
     assert profile.await_run({"abc": "run"}, tmp_path, "abc") == "run"
     with pytest.raises(DataError, match=r"^object: expected the uid of a run; RE\(\.\.\.\)"):
         profile.await_run({}, tmp_path, object())  # type: ignore[arg-type]
+
+
+def test_a_run_is_awaited_as_long_as_runs_before_it_are_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = tmp_path / "journal" / "abc.jsonl"
+    journal.parent.mkdir()
+    journal.touch()
+    before = [f"run {number}" for number in range(20)]
+
+    def one_less(_: Path) -> list[str]:
+        if not before:
+            journal.unlink()
+            return []
+        before.pop()
+        return [*before, "abc"]
+
+    monkeypatch.setattr("skywright.store.lookup.waiting_runs", one_less)
+    monkeypatch.setattr(profile, "pause", lambda _: None)
+    monkeypatch.setattr(profile, "time", SimpleNamespace(monotonic=itertools.count().__next__))
+    assert profile.await_run({"abc": "run"}, tmp_path, "abc", limit_s=30.0) == "run"
 
 
 def test_the_first_characters_of_a_uid_await_the_run(tmp_path: Path) -> None:

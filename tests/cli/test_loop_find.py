@@ -85,6 +85,14 @@ def test_table(capsys: pytest.CaptureFixture[str], pictures: list[Path]) -> None
     assert len(out.splitlines()) >= 1 + len(pictures)
 
 
+def test_an_edge_a_little_outside_the_picture_is_no_minus_zero(
+    capsys: pytest.CaptureFixture[str], test_data: Path
+) -> None:
+    status, out, _ = find(capsys, test_data / "loop" / "nylon_crystal_cut_by_top_right.jpg")
+    assert status == 0
+    assert "-0" not in out
+
+
 def test_no_file_is_bad_use(capsys: pytest.CaptureFixture[str]) -> None:
     assert find(capsys, "--json")[0] == 2
 

@@ -210,7 +210,7 @@ def await_run(catalog: Any, store: Path, uid: str, limit_s: float = 30.0) -> Any
     uid
         Uid of a run that has ended, or its first characters.
     limit_s
-        Timeout, s.
+        Timeout, s. It starts again each time a run that began earlier is stored.
 
     Raises
     ------
@@ -227,11 +227,13 @@ def await_run(catalog: Any, store: Path, uid: str, limit_s: float = 30.0) -> Any
     given, uid = uid, _full_uid(uid, store / "journal")
     journal = journal_path(store / "journal", uid)
     begin = time.monotonic()
-    report_at = begin + REPORT_S
-    while journal.exists() and (now := time.monotonic()) < begin + limit_s:
+    end, report_at, least = begin + limit_s, begin + REPORT_S, math.inf
+    while journal.exists() and (now := time.monotonic()) < end:
         if now > report_at:
             waiting = waiting_runs(store / "journal")
             before = waiting.index(uid) if uid in waiting else len(waiting)
+            if before < least:
+                least, end = before, now + limit_s
             behind = f" after {runs_text(before)} that began earlier" if before else ""
             _print_to_stderr(f"run {uid[:8]} is being stored{behind}")
             report_at = now + REPORT_S

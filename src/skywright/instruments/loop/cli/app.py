@@ -102,5 +102,5 @@ def _cell(value: Any, digits: int) -> str:
     if value is None:
         return "-"
     if isinstance(value, list):
-        return ", ".join(f"{each:.0f}" for each in value)
+        return ", ".join(f"{each:z.0f}" for each in value)
     return f"{value:.{digits}f}" if isinstance(value, float) else str(value)
