@@ -118,13 +118,21 @@ class _Axis:
     def place(self, value: float) -> float:
         return self._begin + (value - self.low) * self._scale
 
-    def ticks(self) -> list[float]:
-        """Return two to seven round numbers: steps of 1, 2 or 5 times a power of ten."""
+    @property
+    def step(self) -> float:
+        """Difference of two ticks: 1, 2 or 5 times a power of ten."""
         rough = (self.high - self.low) / 6
         power = 10.0 ** math.floor(math.log10(rough))
-        step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)
-        first, last = math.ceil(self.low / step), math.floor(self.high / step)
-        return [number * step for number in range(first, last + 1)]
+        return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)
+
+    def ticks(self) -> list[float]:
+        """Return two to seven round numbers."""
+        first, last = math.ceil(self.low / self.step), math.floor(self.high / self.step)
+        return [number * self.step for number in range(first, last + 1)]
+
+    def labels(self) -> list[str]:
+        """Return the texts of the ticks; no two are alike."""
+        return [_short(value, self.step) for value in self.ticks()]
 
 
 def _values(series: Sequence[Marks | Curve], name: str) -> Floats:
@@ -135,34 +143,36 @@ def _values(series: Sequence[Marks | Curve], name: str) -> Floats:
 
 def _left(y_axis: _Axis) -> int:
     """Return where the chart begins: the numbers must not touch the label beside them."""
-    longest = max((len(_short(value)) for value in y_axis.ticks()), default=0)
+    longest = max(map(len, y_axis.labels()), default=0)
     return max(LEFT, LABEL_WIDTH + DIGIT_WIDTH * longest)
 
 
 def _grid(x_axis: _Axis, y_axis: _Axis, left: int) -> list[str]:
     parts = []
-    for value in x_axis.ticks():
+    for value, label in zip(x_axis.ticks(), x_axis.labels(), strict=True):
         x = round(x_axis.place(value), 1)
         parts += [
             f'<line class="grid" x1="{x}" x2="{x}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>',
-            f'<text class="tick x" x="{x}" y="{HEIGHT - BOTTOM + 15}">{_short(value)}</text>',
+            f'<text class="tick x" x="{x}" y="{HEIGHT - BOTTOM + 15}">{label}</text>',
         ]
-    for value in y_axis.ticks():
+    for value, label in zip(y_axis.ticks(), y_axis.labels(), strict=True):
         y = round(y_axis.place(value), 1)
         kind = "grid zero" if value == 0 else "grid"
         parts += [
             f'<line class="{kind}" x1="{left}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}"/>',
-            f'<text class="tick y" x="{left - 5}" y="{y + 4}">{_short(value)}</text>',
+            f'<text class="tick y" x="{left - 5}" y="{y + 4}">{label}</text>',
         ]
     return parts
 
 
-def _short(value: float) -> str:
-    """Return a number that fits beside an axis."""
+def _short(value: float, step: float) -> str:
+    """Return a number that fits beside an axis, with all digits down to those of the step."""
+    places = math.floor(math.log10(abs(value))) - math.floor(math.log10(step)) + 1 if value else 1
+    digits = min(max(places, 6), 15)
     for power, sign in ((9, "G"), (6, "M"), (3, "k")) if abs(value) < 1e12 else ():
         if abs(value) >= 10.0 * 10.0**power or (power > 3 and abs(value) >= 10.0**power):
-            return f"{value / 10.0**power:g}{sign}"
-    return f"{value:g}"
+            return f"{value / 10.0**power:.{digits}g}{sign}"
+    return f"{value:.{digits}g}"
 
 
 def _points(series: Marks | Curve, x_axis: _Axis, y_axis: _Axis) -> list[tuple[float, float]]:

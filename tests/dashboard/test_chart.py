@@ -53,8 +53,21 @@ def test_long_numbers_do_not_touch_the_label_beside_them() -> None:
 
 
 def test_numbers_have_one_power_of_ten_beside_an_axis() -> None:
-    texts = [_short(value) for value in (-2500.0, 12_000.0, 3e9, 4.6e18)]
+    texts = [_short(value, 1e2) for value in (-2500.0, 12_000.0, 3e9, 4.6e18)]
     assert texts == ["-2500", "12k", "3G", "4.6e+18"]
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(8812.343, 8812.36), (12_000.02, 12_000.07), (123_456.1, 123_456.5)]
+)
+def test_no_two_numbers_beside_an_axis_are_alike(low: float, high: float) -> None:
+    y = np.linspace(low, high, 7)
+    svg = draw_chart([Marks("center", PHI, y, "a")], [], "s", "center, eV", "t")
+    texts = [each.text or "" for each in elements(svg, "text", **{"class": "tick y"})]
+    numbers = [float(text.removesuffix("k")) * (1e3 if "k" in text else 1.0) for text in texts]
+    steps = np.diff(numbers)
+    assert np.allclose(steps, steps[0], rtol=1e-3)
+    assert abs(steps[0]) < high - low
 
 
 @pytest.mark.parametrize("values", [[1.0, sys.float_info.max, 3.0], [-1.1e308, 1.0, 1.1e308]])
