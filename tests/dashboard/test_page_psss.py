@@ -140,6 +140,28 @@ def test_page_before_and_after_the_first_pulse(page: TestClient) -> None:
     assert "<div><dt>" not in after
 
 
+def test_values_that_are_not_followed_any_more_are_not_shown_as_live(page: TestClient) -> None:
+    """Nobody has looked for an hour: the first page then has the values of an hour ago."""
+    board = IOC.board_of(page.app.state.site)  # type: ignore[attr-defined]
+
+    async def look() -> str:
+        async def messages() -> AsyncIterator[bytes]:
+            yield message(77)
+
+        async for _ in board.changes(messages()):
+            live = await asyncio.to_thread(lambda: page.get("/psss").text)
+        return live
+
+    live = asyncio.run(look())
+    assert "9001.5 eV" in live
+    assert 'class="note"' not in live
+    assert 'class="stale"' not in live
+    later = page.get("/psss").text
+    assert "9001.5 eV" in later
+    assert "waiting for the spectrometer; what is shown was received at 2" in later
+    assert 'class="stale"' in later
+
+
 @pytest.mark.parametrize(
     ("value", "error", "text"),
     [(9001.2345, 0.4666, "9001.23 ± 0.47 eV"), (12.5, 13.0, "12 ± 13 eV"), (None, None, "–")],
