@@ -4,6 +4,7 @@ import asyncio
 import base64
 import io
 import json
+import time
 from collections.abc import AsyncIterator, Iterator
 from itertools import count
 from pathlib import Path
@@ -66,6 +67,10 @@ def test_a_pulse_from_before_a_pause_leaves_the_trend() -> None:
     for n in range(2, 4):
         board.take(message(n))
     assert list(board.trend[0]) == [-0.5, 0.0]
+
+
+def test_a_step_of_the_clock_of_the_computer_is_not_in_the_trend() -> None:
+    assert SpectrumBoard().clock is time.monotonic
 
 
 def test_centers_in_pixels_and_in_ev_are_not_in_one_trend() -> None:
