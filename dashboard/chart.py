@@ -16,8 +16,10 @@ LABEL_WIDTH, DIGIT_WIDTH = 22, 9
 MARK = 3.2
 LONG = 30
 """Characters of a label of the y axis above which it needs smaller letters."""
+ROWS_HEIGHT = 160
 LINE = 17
 """Height of a line of the legend."""
+STYLES = "abcd"
 LARGEST = 1e300
 """Larger numbers are left out, because the difference of two of them can be infinite. Devices give
 the largest float of all where a value is not known."""
@@ -47,6 +49,25 @@ class Marks:
 
 
 @dataclass(frozen=True)
+class Rows:
+    """Rows of numbers as an image below a chart, over the same axis.
+
+    Parameters
+    ----------
+    picture
+        ``data:`` address of an image with a column for each x.
+    x : (n,) float64
+        At least two values, in equal steps.
+    label
+        What its rows are.
+    """
+
+    picture: str
+    x: Floats
+    label: str
+
+
+@dataclass(frozen=True)
 class Curve:
     """A line; it is broken at NaN.
 
@@ -62,8 +83,18 @@ class Curve:
     style: str
 
 
+def style_of(number: int) -> tuple[str, bool]:
+    """Return CSS class of a series, and whether its marks are squares; those of eight differ."""
+    return STYLES[number % len(STYLES)], (number + number // len(STYLES)) % 2 == 1
+
+
 def draw_chart(
-    marks: Sequence[Marks], curves: Sequence[Curve], x_label: str, y_label: str, title: str
+    marks: Sequence[Marks],
+    curves: Sequence[Curve],
+    x_label: str,
+    y_label: str,
+    title: str,
+    rows: Rows | None = None,
 ) -> Markup:
     """Draw marks over curves.
 
@@ -75,6 +106,8 @@ def draw_chart(
         Of the axes, with units.
     title
         For those who hear the page.
+    rows
+        Drawn below the axis.
 
     Returns
     -------
@@ -87,8 +120,9 @@ def draw_chart(
     x_axis = _Axis(_values(series, "x"), left, WIDTH - RIGHT)
     legend, above = _legend(marks)
     long = " long" if len(y_label) > LONG else ""
+    below = ROWS_HEIGHT + LINE if rows is not None else 0
     parts = [
-        f'<svg class="chart" viewBox="0 {-above} {WIDTH} {HEIGHT + above}" role="img" '
+        f'<svg class="chart" viewBox="0 {-above} {WIDTH} {HEIGHT + above + below}" role="img" '
         f'aria-label="{escape(title)}">',
         *_grid(x_axis, y_axis, left),
         f'<text class="label" x="{(left + WIDTH - RIGHT) / 2:g}" y="{HEIGHT - 4}">'
@@ -101,6 +135,8 @@ def draw_chart(
     for each in marks:
         points = [_mark(each, *point) for point in _points(each, x_axis, y_axis)]
         parts += [f'<g class="marks {each.style}">', *points, "</g>"]
+    if rows is not None:
+        parts += _rows(rows, x_axis)
     return Markup("\n".join([*parts, *legend, "</svg>"]))
 
 
@@ -133,6 +169,19 @@ class _Axis:
     def labels(self) -> list[str]:
         """Return the texts of the ticks; no two are alike."""
         return [_short(value, self.step) for value in self.ticks()]
+
+
+def _rows(rows: Rows, axis: _Axis) -> list[str]:
+    """Return the image, each column below its place on the axis; mirrored where x falls."""
+    left, right = sorted((axis.place(rows.x[0]), axis.place(rows.x[-1])))
+    half = (right - left) / (len(rows.x) - 1) / 2
+    size = f'width="{right - left + 2 * half:.2f}" height="{ROWS_HEIGHT}"'
+    mirrored = f"translate({left + right:.2f} 0) scale(-1 1)" if rows.x[-1] < rows.x[0] else ""
+    return [
+        f'<text class="legend" x="{LEFT}" y="{HEIGHT + LINE - 5}">{escape(rows.label)}</text>',
+        f'<image class="rows" x="{left - half:.2f}" y="{HEIGHT + LINE}" {size} '
+        f'preserveAspectRatio="none" transform="{mirrored}" href="{rows.picture}"/>',
+    ]
 
 
 def _values(series: Sequence[Marks | Curve], name: str) -> Floats:

@@ -3,13 +3,14 @@
 import re
 import sys
 import xml.etree.ElementTree as ET
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dashboard.chart import HEIGHT, LEFT, WIDTH, Curve, Marks, _Axis, _short, draw_chart
+from dashboard.chart import HEIGHT, LEFT, WIDTH, Curve, Marks, _Axis, _short, draw_chart, style_of
 
 NAN = float("nan")
 PHI = np.linspace(0.0, 180.0, 7)
@@ -82,6 +83,13 @@ def test_numbers_near_the_smallest_of_all_are_drawn() -> None:
     svg = draw_chart([Marks("", y, y, "a")], [Curve(y, y, "a")], "x", "y", "t")
     assert "inf" not in svg
     assert len(elements(svg, "circle")) == 2
+
+
+def test_eight_series_can_be_told_apart_and_neighbors_without_color() -> None:
+    looks = [style_of(number) for number in range(9)]
+    assert len(set(looks[:8])) == 8
+    assert all(one[0] != other[0] for one, other in pairwise(looks))
+    assert {square for _, square in looks[:2]} == {False, True}
 
 
 def test_text_is_escaped() -> None:
