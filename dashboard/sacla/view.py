@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from dashboard.chart import Curve, Marks, draw_chart
+from dashboard.chart import Curve, Marks, draw_chart, style_of
 from dashboard.color_map import false_color_png
 from dashboard.live_board import LiveIoc
 from dashboard.recent_runs import recent_runs
@@ -287,7 +287,7 @@ def draw_histogram(board: ShotBoard) -> list[tuple[str, Markup]]:
     with np.errstate(divide="ignore"):
         logs = np.where(counts > 0, np.log10(counts), np.nan)
     marks = [
-        Marks(name, np.arange(8.0), row, "ab"[k % 2], square=bool(k % 2))
+        Marks(name, np.arange(8.0), row, *style_of(k))
         for k, (name, row) in enumerate(zip(names, logs, strict=False))
     ]
     title = "pixels by their photons (7: 7 and more)"

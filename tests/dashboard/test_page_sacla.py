@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from dashboard.color_map import false_color_png
 from dashboard.headless import headless_chromium
 from dashboard.sacla.board import ShotBoard
 from dashboard.sacla.shots_worker import encode_facts
-from dashboard.sacla.view import IOC, draw_curves, draw_scatter, draw_values
+from dashboard.sacla.view import IOC, draw_curves, draw_histogram, draw_scatter, draw_values
 from dashboard.worker import BUFFER_BYTES, _read
 from devices.sacla.view import RECENT, ShotFacts
 from skywright.config import IocSettings, Settings
@@ -118,6 +119,16 @@ def test_shots_from_before_a_pause_do_not_squeeze_the_plot_over_the_tag() -> Non
     charts = {title.partition(",")[0]: chart for title, chart in draw_scatter(board)}
     assert charts["spot against I0"].count("<circle") == 251  # one in the legend
     assert charts["spot against the tag"].count("<circle") == 51
+
+
+def test_regions_of_a_histogram_can_be_told_apart() -> None:
+    names = [f"region{k}" for k in range(6)]
+    regions = " ".join(f"{name}:{NAME}:1,1;9,1;9,9" for name in names)
+    board = ShotBoard()
+    board.take(encode_facts(facts(regions=regions, photon_hist=np.full((6, 8), 5.0)), 10))
+    ((_, chart),) = draw_histogram(board)
+    groups = re.findall(r'<g class="marks (.)">\n<(circle|rect) .*?</g>\n<text', chart)
+    assert len(groups) == len(set(groups)) == len(names)
 
 
 def test_bins_of_another_value_name_their_axis_and_values_have_histograms() -> None:
