@@ -1,12 +1,11 @@
 """Wait for the devices; name what does not answer, and start without it."""
 
 import logging
-from functools import partial
 
 from skywright.callbacks.live import LiveAnalysis
-from skywright.session.profile import find_devices, list_devices, silent_pvs
+from skywright.session.profile import find_devices, list_devices, silent_pvs, with_first
 
-listdevs = partial(list_devices, globals())
+listdevs = with_first(list_devices, globals())
 
 for _device, _pvs in silent_pvs(find_devices(globals()).values()).items():
     logging.getLogger("skywright.session.profile").error(
