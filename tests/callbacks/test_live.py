@@ -1,5 +1,6 @@
 """LiveAnalysis under a real RunEngine: files, processes and signals are real."""
 
+import inspect
 import os
 import random
 import signal
@@ -67,6 +68,12 @@ def expected(numbers: range) -> dict[str, Any]:
     identities = np.array(numbers, np.int64)
     analysis.update(Batch(identities, identities * 0.0, {"image": pictures}))
     return analysis.result()
+
+
+def test_a_worker_is_awaited_as_long_as_it_may_take_to_start() -> None:
+    """It may have to compile first, on a computer that is busy."""
+    limit_s = inspect.signature(LiveAnalysis.wait_ready).parameters["timeout_s"].default
+    assert limit_s >= worker_supervisor.START_LIMIT_S
 
 
 def kill(live: LiveAnalysis) -> None:
