@@ -1,4 +1,4 @@
-"""Analyses by name: a name that is none, and a module that cannot be imported, are told in a line."""
+"""Analyses by name: what is none, or cannot be imported, is told in one line."""
 
 from pathlib import Path
 

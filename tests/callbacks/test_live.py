@@ -70,6 +70,13 @@ def expected(numbers: range) -> dict[str, Any]:
     return analysis.result()
 
 
+def test_the_console_shows_name_and_state(start: Start) -> None:
+    live = start()
+    assert repr(live) == "<analysis picture_statistics: its worker does not run, 0 runs not done>"
+    live.wait_ready()
+    assert repr(live) == "<analysis picture_statistics: its worker is ready, 0 runs not done>"
+
+
 def test_a_worker_is_awaited_as_long_as_it_may_take_to_start() -> None:
     """It may have to compile first, on a computer that is busy."""
     limit_s = inspect.signature(LiveAnalysis.wait_ready).parameters["timeout_s"].default

@@ -92,6 +92,14 @@ class LiveAnalysis(Reports):
             name, arguments, journal, worker_limits or WorkerLimits(), self.accept_report
         )
 
+    def __repr__(self) -> str:
+        """Return name and state, as the console of a session shows it."""
+        state = "starts" if self.is_starting else "is ready"
+        worker = "does not run" if self.worker_pid is None else state
+        count = len(self.unfinished)
+        runs = f"{count} run{'' if count == 1 else 's'} not done"
+        return f"<analysis {self.name}: its worker {worker}, {runs}>"
+
     # Documents of the RunEngine -----------------------------------------------------------------
 
     def __call__(self, name: str, doc: Document) -> None:
