@@ -308,14 +308,17 @@ def _chart(series: Sequence[_Series], choice: Choice) -> Markup:
 
 
 def _band(x: Floats, y: Floats) -> tuple[Floats, Floats]:
-    """Return a curve that goes from the least to the largest value in each of `BINS` parts."""
+    """Return a line from the least to the largest value in each of `BINS` parts.
+
+    Lines between the parts would look like slopes that the data do not have.
+    """
     order = np.argsort(x, kind="stable")
     order = order[np.isfinite(x[order] + y[order])]
     places, values = [], []
     for part in np.array_split(order, BINS):
         if len(part):
-            places += [x[part].mean()] * 2
-            values += [y[part].min(), y[part].max()]
+            places += [x[part].mean()] * 3
+            values += [y[part].min(), y[part].max(), np.nan]
     return np.array(places), np.array(values)
 
 
