@@ -227,13 +227,27 @@ def draw_curves(board: ShotBoard) -> list[tuple[str, Markup]]:
             for key, legend in shown.items():
                 style = "b" if key.startswith("off") else "a"
                 y, sem = found[key][k], errors[key][k]
-                marks.append(Marks(legend, centers, y, style, square=style == "b"))
+                marks += with_errors(legend, centers, y, sem, style)
                 bars.append(error_bars(centers, y, sem, style))
             if any(np.isfinite(each.y).any() for each in marks):
                 title = f"{name}: {label} against {axis.partition(',')[0]}"
                 chart = draw_chart(marks, bars, axis, f"{label}, eV/V", title)
                 charts.append((title, chart))
     return charts
+
+
+def with_errors(legend: str, x: Any, y: Any, error: Any, style: str) -> list[Marks]:
+    """Return marks of points; those of which no error is known, as of a single shot, are open.
+
+    They would look like the most precise ones.
+    """
+    known, square = np.isfinite(error), style == "b"
+    marks = [Marks(legend, x[known], y[known], style, square)]
+    alone = ~known & np.isfinite(y)
+    if alone.any():
+        label = f"{legend}, error not known"
+        marks.append(Marks(label, x[alone], y[alone], f"{style} open", square))
+    return marks
 
 
 def error_bars(x: Any, y: Any, error: Any, style: str) -> Curve:
