@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import re
 import tempfile
 import threading
 import zipfile
@@ -116,6 +117,13 @@ def test_a_run_shows_what_came_of_it(page: TestClient) -> None:
     assert f'src="{PICTURE}/0"' in text
     assert f'src="{FRAME}/0.jpg"' in text
     assert "diode_matrix" in text
+
+
+@pytest.mark.parametrize("path", ["/runs", f"/runs/{SCAN}"])
+def test_times_have_their_difference_from_utc(page: TestClient, path: str) -> None:
+    times = re.findall(r"[>]\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[^<]*", page.get(path).text)
+    assert times
+    assert all(re.search(r"[+-]\d\d:\d\d$", each) for each in times)
 
 
 def test_a_stream_counts_the_rows_of_its_files_where_it_has_no_events(page: TestClient) -> None:
