@@ -91,6 +91,16 @@ def test_search(page: TestClient, query: str, expected: list[str]) -> None:
     assert uids(page, query) == expected
 
 
+def test_a_screen_reader_says_how_many_runs_there_are_and_not_the_whole_list(
+    page: TestClient,
+) -> None:
+    """What is in a live region is read out at each change."""
+    for query, words in (("", "6 runs"), ("limit=1", "the newest 1 run"), ("q=nothing+at+all", "")):
+        text = page.get(f"/runs?{query}").text
+        assert re.findall(r'<p id="found"[^>]*role="status"[^>]*>([^<]*)</p>', text) == [words]
+        assert "aria-live" not in text
+
+
 def test_a_time_that_cannot_be_read_is_said_beside_the_form(page: TestClient) -> None:
     answer = page.get("/runs?since=yesteryear&plan=scan")
     assert answer.status_code == 400
