@@ -88,6 +88,21 @@ def kill(live: LiveAnalysis) -> None:
         os.kill(live.worker_pid, signal.SIGKILL)
 
 
+def test_a_worker_that_leaves_a_process_is_restarted(
+    RE: Any, start: Start, camera: StreamingCamera, tmp_path: Path
+) -> None:
+    """What it has forked keeps the pipe of its reports open."""
+    child = tmp_path / "child"
+    live = start(f"{PATH}:LeavesAChild", {"file": str(child)})
+    RE.subscribe(live)
+    try:
+        uid = RE(bp.count([camera], num=3)).run_start_uids[0]
+        done = live.wait(raw_uid=uid, timeout_s=90)
+    finally:
+        os.kill(int(child.read_text()), signal.SIGKILL)
+    assert (done.reached, done.error) == (3, "")
+
+
 def test_runs_are_unfinished_until_their_last_derived_run_is_closed() -> None:
     reports = Reports("picture_statistics", PictureStatistics)
     assert reports.wait_for_all(0.0)
