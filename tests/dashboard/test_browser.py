@@ -304,6 +304,18 @@ def test_long_names_stay_within_the_page(
     assert browser.execute_script(extent)[0] <= size[0]
 
 
+def test_a_name_is_on_one_line_where_there_is_room(browser: Any, page: str, stack: Stack) -> None:
+    uid = store_run(stack, plan_name="find_time_zero")
+    browser.get(f"{page}/runs?plan=find_time_zero")
+    until(lambda: uid in listed(browser), "the run is listed")
+    browser.execute_script(
+        "document.querySelector('tbody td:last-child').textContent = 'm1_img16 2119, '.repeat(60)"
+    )
+    lines = "const range = document.createRange(); range.selectNodeContents(arguments[0]);"
+    lines += "return range.getClientRects().length"
+    assert browser.execute_script(lines, find(browser, "td.what")) == 1
+
+
 def test_a_run_of_many_pictures_is_short_on_a_phone(browser: Any, page: str, stack: Stack) -> None:
     client, assets = stack.client(), stack.directory / "assets"
     raw = RunMaker(TiledWriter(client["raw"]), assets, str(uuid4()), T0, {"plan_name": "count"})
