@@ -16,8 +16,10 @@ LABEL_WIDTH, DIGIT_WIDTH = 22, 9
 MARK = 3.2
 LONG = 30
 """Characters of a label of the y axis above which it needs smaller letters."""
+ROWS_HEIGHT = 160
 LINE = 17
 """Height of a line of the legend."""
+STYLES = "abcd"
 LARGEST = 1e300
 """Larger numbers are left out, because the difference of two of them can be infinite. Devices give
 the largest float of all where a value is not known."""
@@ -47,6 +49,25 @@ class Marks:
 
 
 @dataclass(frozen=True)
+class Rows:
+    """Rows of numbers as an image below a chart, over the same axis.
+
+    Parameters
+    ----------
+    picture
+        ``data:`` address of an image with a column for each x.
+    x : (n,) float64
+        At least two values, in equal steps.
+    label
+        What its rows are.
+    """
+
+    picture: str
+    x: Floats
+    label: str
+
+
+@dataclass(frozen=True)
 class Curve:
     """A line; it is broken at NaN.
 
@@ -62,8 +83,18 @@ class Curve:
     style: str
 
 
+def style_of(number: int) -> tuple[str, bool]:
+    """Return CSS class of a series, and whether its marks are squares; those of eight differ."""
+    return STYLES[number % len(STYLES)], (number + number // len(STYLES)) % 2 == 1
+
+
 def draw_chart(
-    marks: Sequence[Marks], curves: Sequence[Curve], x_label: str, y_label: str, title: str
+    marks: Sequence[Marks],
+    curves: Sequence[Curve],
+    x_label: str,
+    y_label: str,
+    title: str,
+    rows: Rows | None = None,
 ) -> Markup:
     """Draw marks over curves.
 
@@ -75,6 +106,8 @@ def draw_chart(
         Of the axes, with units.
     title
         For those who hear the page.
+    rows
+        Drawn below the axis.
 
     Returns
     -------
@@ -87,8 +120,9 @@ def draw_chart(
     x_axis = _Axis(_values(series, "x"), left, WIDTH - RIGHT)
     legend, above = _legend(marks)
     long = " long" if len(y_label) > LONG else ""
+    below = ROWS_HEIGHT + LINE if rows is not None else 0
     parts = [
-        f'<svg class="chart" viewBox="0 {-above} {WIDTH} {HEIGHT + above}" role="img" '
+        f'<svg class="chart" viewBox="0 {-above} {WIDTH} {HEIGHT + above + below}" role="img" '
         f'aria-label="{escape(title)}">',
         *_grid(x_axis, y_axis, left),
         f'<text class="label" x="{(left + WIDTH - RIGHT) / 2:g}" y="{HEIGHT - 4}">'
@@ -101,6 +135,8 @@ def draw_chart(
     for each in marks:
         points = [_mark(each, *point) for point in _points(each, x_axis, y_axis)]
         parts += [f'<g class="marks {each.style}">', *points, "</g>"]
+    if rows is not None:
+        parts += _rows(rows, x_axis)
     return Markup("\n".join([*parts, *legend, "</svg>"]))
 
 
@@ -118,13 +154,34 @@ class _Axis:
     def place(self, value: float) -> float:
         return self._begin + (value - self.low) * self._scale
 
-    def ticks(self) -> list[float]:
-        """Return two to seven round numbers: steps of 1, 2 or 5 times a power of ten."""
+    @property
+    def step(self) -> float:
+        """Difference of two ticks: 1, 2 or 5 times a power of ten."""
         rough = (self.high - self.low) / 6
         power = 10.0 ** math.floor(math.log10(rough))
-        step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)
-        first, last = math.ceil(self.low / step), math.floor(self.high / step)
-        return [number * step for number in range(first, last + 1)]
+        return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)
+
+    def ticks(self) -> list[float]:
+        """Return two to seven round numbers."""
+        first, last = math.ceil(self.low / self.step), math.floor(self.high / self.step)
+        return [number * self.step for number in range(first, last + 1)]
+
+    def labels(self) -> list[str]:
+        """Return the texts of the ticks; no two are alike."""
+        return [_short(value, self.step) for value in self.ticks()]
+
+
+def _rows(rows: Rows, axis: _Axis) -> list[str]:
+    """Return the image, each column below its place on the axis; mirrored where x falls."""
+    left, right = sorted((axis.place(rows.x[0]), axis.place(rows.x[-1])))
+    half = (right - left) / (len(rows.x) - 1) / 2
+    size = f'width="{right - left + 2 * half:.2f}" height="{ROWS_HEIGHT}"'
+    mirrored = f"translate({left + right:.2f} 0) scale(-1 1)" if rows.x[-1] < rows.x[0] else ""
+    return [
+        f'<text class="legend" x="{LEFT}" y="{HEIGHT + LINE - 5}">{escape(rows.label)}</text>',
+        f'<image class="rows" x="{left - half:.2f}" y="{HEIGHT + LINE}" {size} '
+        f'preserveAspectRatio="none" transform="{mirrored}" href="{rows.picture}"/>',
+    ]
 
 
 def _values(series: Sequence[Marks | Curve], name: str) -> Floats:
@@ -135,34 +192,36 @@ def _values(series: Sequence[Marks | Curve], name: str) -> Floats:
 
 def _left(y_axis: _Axis) -> int:
     """Return where the chart begins: the numbers must not touch the label beside them."""
-    longest = max((len(_short(value)) for value in y_axis.ticks()), default=0)
+    longest = max(map(len, y_axis.labels()), default=0)
     return max(LEFT, LABEL_WIDTH + DIGIT_WIDTH * longest)
 
 
 def _grid(x_axis: _Axis, y_axis: _Axis, left: int) -> list[str]:
     parts = []
-    for value in x_axis.ticks():
+    for value, label in zip(x_axis.ticks(), x_axis.labels(), strict=True):
         x = round(x_axis.place(value), 1)
         parts += [
             f'<line class="grid" x1="{x}" x2="{x}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>',
-            f'<text class="tick x" x="{x}" y="{HEIGHT - BOTTOM + 15}">{_short(value)}</text>',
+            f'<text class="tick x" x="{x}" y="{HEIGHT - BOTTOM + 15}">{label}</text>',
         ]
-    for value in y_axis.ticks():
+    for value, label in zip(y_axis.ticks(), y_axis.labels(), strict=True):
         y = round(y_axis.place(value), 1)
         kind = "grid zero" if value == 0 else "grid"
         parts += [
             f'<line class="{kind}" x1="{left}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}"/>',
-            f'<text class="tick y" x="{left - 5}" y="{y + 4}">{_short(value)}</text>',
+            f'<text class="tick y" x="{left - 5}" y="{y + 4}">{label}</text>',
         ]
     return parts
 
 
-def _short(value: float) -> str:
-    """Return a number that fits beside an axis."""
+def _short(value: float, step: float) -> str:
+    """Return a number that fits beside an axis, with all digits down to those of the step."""
+    places = math.floor(math.log10(abs(value))) - math.floor(math.log10(step)) + 1 if value else 1
+    digits = min(max(places, 6), 15)
     for power, sign in ((9, "G"), (6, "M"), (3, "k")) if abs(value) < 1e12 else ():
         if abs(value) >= 10.0 * 10.0**power or (power > 3 and abs(value) >= 10.0**power):
-            return f"{value / 10.0**power:g}{sign}"
-    return f"{value:g}"
+            return f"{value / 10.0**power:.{digits}g}{sign}"
+    return f"{value:.{digits}g}"
 
 
 def _points(series: Marks | Curve, x_axis: _Axis, y_axis: _Axis) -> list[tuple[float, float]]:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 
 from starlette.websockets import WebSocket
 
@@ -13,6 +13,9 @@ Source = Callable[[], AsyncIterator[Message]]
 LINGER_S = 10.0
 """A source runs on this long after the last client has gone: pages are left and loaded again."""
 RETRY_S = 1.0
+BEAT, BEAT_S = "", 5.0
+"""Sent to a client for which there was no message for this time, s. A browser does not notice by
+itself that a connection is lost where nothing arrives any more, as after the sleep of a laptop."""
 
 log = logging.getLogger(__name__)
 
@@ -31,12 +34,17 @@ class Feed:
         Makes the messages; begun again when it ends or fails.
     linger_s
         Runs on this long when nobody looks any more.
+    beat_s
+        A client for which there was no message for this time gets `BEAT`.
     """
 
-    def __init__(self, name: str, source: Source, linger_s: float = LINGER_S) -> None:
+    def __init__(
+        self, name: str, source: Source, linger_s: float = LINGER_S, beat_s: float = BEAT_S
+    ) -> None:
         self.name = name
         self._source = source
         self._linger_s = linger_s
+        self._beat_s = beat_s
         self._changed = asyncio.Condition()
         self._newest: Message | None = None
         self._number = 0
@@ -45,15 +53,18 @@ class Feed:
         self._ending: asyncio.TimerHandle | None = None
 
     async def messages(self) -> AsyncIterator[Message]:
-        """Yield the newest message, each once, to one client."""
+        """Yield the newest message, each once, to one client, and `BEAT` while there is none."""
         seen = 0
         self._enter()
         try:
             while True:
+                message: Message = BEAT
                 async with self._changed:
-                    while self._newest is None or self._number == seen:
-                        await self._changed.wait()
-                    seen, message = self._number, self._newest
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(self._beat_s):
+                            while self._newest is None or self._number == seen:
+                                await self._changed.wait()
+                            seen, message = self._number, self._newest
                 yield message
         finally:
             self._leave()

@@ -23,6 +23,8 @@ class LiveBoard:
         Header of the last message; empty before the first.
     status
         What is wrong, if the IOC is not connected; what was known stays.
+    received_s
+        When the facts were received, unix s; 0 before.
     number
         Grows with each message; no number of an earlier server, and below 2^53, so that JavaScript
         tells consecutive ones apart.
@@ -31,12 +33,22 @@ class LiveBoard:
     facts: Mapping[str, Any] = field(default_factory=dict)
     status: str = "waiting for the IOC"
     number: int = field(default_factory=lambda: time.time_ns() // 1000)
+    received_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._waiting = self.status
 
     async def changes(self, messages: AsyncIterator[bytes]) -> AsyncIterator[str]:
-        """Take in the worker's messages, and yield `number` after each."""
-        async for message in messages:
-            self.take(message)
-            yield str(self.number)
+        """Take in the worker's messages, and yield `number` after each.
+
+        Afterwards, when nobody looks any more, the status says that the facts are not followed.
+        """
+        try:
+            async for message in messages:
+                self.take(message)
+                yield str(self.number)
+        finally:
+            self.status = self._waiting
 
     def take(self, message: bytes) -> None:
         """Take in a message."""
@@ -45,7 +57,7 @@ class LiveBoard:
         self.number += 1
         self.status = "" if header["connected"] else header["status"]
         if header["connected"]:
-            self.facts = header
+            self.facts, self.received_s = header, time.time()
             self.take_data(data)
 
     def take_data(self, data: bytes) -> None:

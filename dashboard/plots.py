@@ -10,7 +10,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from tiled.client.container import Container
 
-from dashboard.chart import LARGEST, Curve, Marks, draw_chart
+from dashboard.chart import LARGEST, Curve, Marks, draw_chart, style_of
 from dashboard.color_map import false_color_png
 from skywright.errors import DataError
 from skywright.store.export.contents import (
@@ -37,7 +37,6 @@ BINS = 400
 ALMOST_EQUAL = 1e-4
 """Numbers that differ by less than this part of them cannot be told apart on an axis."""
 IMAGE_ROWS, IMAGE_COLUMNS = 240, 760
-STYLES = "abcd"
 
 
 @dataclass(frozen=True)
@@ -294,28 +293,32 @@ def _with_unit(column: Column) -> str:
 
 def _chart(series: Sequence[_Series], choice: Choice) -> Markup:
     marks, curves = [], []
-    for k, (each, style) in enumerate(zip(series, STYLES, strict=False)):
+    for k, each in enumerate(series):
+        style, is_square = style_of(k)
         is_few = len(each.y) <= MOST_MARKS
         x, y = (each.x, each.y) if is_few else _band(each.x, each.y)
         label = each.label if len(series) > 1 else ""
         nothing = np.empty(0)
         points = (x, y) if is_few else (nothing, nothing)
         if label or is_few:
-            marks.append(Marks(label, *points, style, square=bool(k % 2)))
+            marks.append(Marks(label, *points, style, is_square))
         curves.append(Curve(x, y, style))
     title = f"{choice.y} against {choice.x}"
     return draw_chart(marks, curves, series[0].x_label, series[0].y_label, title)
 
 
 def _band(x: Floats, y: Floats) -> tuple[Floats, Floats]:
-    """Return a curve that goes from the least to the largest value in each of `BINS` parts."""
+    """Return a line from the least to the largest value in each of `BINS` parts.
+
+    Lines between the parts would look like slopes that the data do not have.
+    """
     order = np.argsort(x, kind="stable")
     order = order[np.isfinite(x[order] + y[order])]
     places, values = [], []
     for part in np.array_split(order, BINS):
         if len(part):
-            places += [x[part].mean()] * 2
-            values += [y[part].min(), y[part].max()]
+            places += [x[part].mean()] * 3
+            values += [y[part].min(), y[part].max(), np.nan]
     return np.array(places), np.array(values)
 
 

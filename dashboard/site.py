@@ -1,6 +1,7 @@
 """What all views share: settings, the catalog, the state of the beamline, templates."""
 
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.resources import files
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -100,4 +101,9 @@ PAGES = Environment(
     autoescape=True,
     trim_blocks=True,
 )
-PAGES.filters |= {"local_time": local_time, "in_seconds": in_seconds, "in_short": in_short}
+# Who reads a page may sit in another time zone than the computer that has made it.
+PAGES.filters |= {
+    "local_time": partial(local_time, offset=True),
+    "in_seconds": in_seconds,
+    "in_short": in_short,
+}

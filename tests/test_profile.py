@@ -1,5 +1,6 @@
 """The helpers of the start-up files."""
 
+import inspect
 import itertools
 import subprocess
 import threading
@@ -279,3 +280,16 @@ def test_devices_are_awaited_as_long_as_more_pvs_answer() -> None:
     assert profile.silent_pvs([Slow(), Gone()], limit_s=0.05) == {
         "gone": [f"S:{k}" for k in range(4)]
     }
+
+
+def test_the_help_of_a_function_of_the_session_tells_what_it_does_and_takes() -> None:
+    stored = profile.with_first(profile.await_run, {}, Path())
+    assert list(inspect.signature(stored).parameters) == ["uid", "limit_s"]
+    words = inspect.getdoc(stored) or ""
+    assert words.startswith("Return the run `uid` from the catalog")
+    assert "Parameters\n----------\nuid\n    Uid of a run" in words
+    assert "tiled's client" not in words
+    for function in (profile.print_key, profile.list_devices):
+        words = inspect.getdoc(profile.with_first(function, Path())) or ""
+        assert words.startswith("Print ")
+        assert "Parameters" not in words

@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from tiled.client.container import Container
 
-from dashboard.chart import Curve, Marks, draw_chart
+from dashboard.chart import Curve, Marks, draw_chart, style_of
 from dashboard.color_map import false_color_png
 from dashboard.live_board import LiveBoard, LiveIoc
 from dashboard.recent_runs import newest_results
@@ -32,7 +32,6 @@ ANALYSIS = "panoseti_flashes"
 SHOWN = 8
 WINDOW_S, BINS = 600.0, 75
 """Time and bins of the distribution of largest pixels."""
-STYLES = "abcd"
 
 
 @dataclass
@@ -115,7 +114,7 @@ def draw_largest(board: PanosetiBoard) -> Markup | None:
     for number, module in enumerate(np.unique(modules)):
         density, _ = np.histogram(values[modules == module], edges, density=True)
         label = f"{module} ({np.count_nonzero(modules == module)})"
-        style, is_square = STYLES[number % len(STYLES)], number % 2 == 1
+        style, is_square = style_of(number)
         filled = density > 0
         curves.append(Curve(centers, density, style))
         marks.append(Marks(label, centers[filled], density[filled], style, is_square))

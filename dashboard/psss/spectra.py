@@ -36,7 +36,7 @@ class SpectrumBoard(LiveBoard):
     x: Floats = field(default_factory=lambda: np.empty(0))
     y: Floats = field(default_factory=lambda: np.empty(0))
     average: Floats = field(default_factory=lambda: np.empty(0))
-    clock: Callable[[], float] = time.time
+    clock: Callable[[], float] = time.monotonic
     _waterfall: deque[Floats] = field(default_factory=lambda: deque(maxlen=ROWS))
     _trend: deque[tuple[float, float, float]] = field(default_factory=lambda: deque(maxlen=TREND))
     _trend_unit: str | None = None

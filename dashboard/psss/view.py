@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from dashboard.chart import Curve, Marks, draw_chart
+from dashboard.chart import Curve, Marks, Rows, draw_chart
 from dashboard.live_board import LiveIoc
 from dashboard.psss.spectra import SpectrumBoard
 from dashboard.recent_runs import recent_runs
@@ -33,7 +33,6 @@ async def psss(request: Request) -> Response:
         unit="eV" if board.facts.get("unit") == "EV" else "px",
         charts=draw_spectra(board),
         trends=draw_trends(board),
-        waterfall=board.waterfall(),
         has_average=bool(np.isfinite(board.average).any()),
         figure=figure,
         recent=await recent_runs(site, PLANS),
@@ -56,7 +55,12 @@ def draw_spectra(board: SpectrumBoard) -> list[Markup]:
         return []
     unit = "photon energy, eV" if board.facts.get("unit") == "EV" else "column, px"
     curves = [Curve(board.x, board.y, "a"), Curve(board.x, board.average, "b")]
-    return [draw_chart([], curves, unit, "counts", "Spectrum of the newest pulse and the average")]
+    title = "Spectrum of the newest pulse and the average, and below the last spectra"
+    rows = None
+    if len(board.x) > 1 and np.isfinite(board.x).all():
+        label = "last spectra, newest on top; brighter is more light"
+        rows = Rows(board.waterfall(), board.x, label)
+    return [draw_chart([], curves, unit, "counts", title, rows)]
 
 
 def draw_trends(board: SpectrumBoard) -> list[Markup]:

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from dashboard.chart import Curve, Marks, draw_chart
+from dashboard.chart import Curve, Marks, draw_chart, style_of
 from dashboard.color_map import false_color_png
 from dashboard.live_board import LiveIoc
 from dashboard.recent_runs import recent_runs
@@ -227,13 +227,27 @@ def draw_curves(board: ShotBoard) -> list[tuple[str, Markup]]:
             for key, legend in shown.items():
                 style = "b" if key.startswith("off") else "a"
                 y, sem = found[key][k], errors[key][k]
-                marks.append(Marks(legend, centers, y, style, square=style == "b"))
+                marks += with_errors(legend, centers, y, sem, style)
                 bars.append(error_bars(centers, y, sem, style))
             if any(np.isfinite(each.y).any() for each in marks):
                 title = f"{name}: {label} against {axis.partition(',')[0]}"
                 chart = draw_chart(marks, bars, axis, f"{label}, eV/V", title)
                 charts.append((title, chart))
     return charts
+
+
+def with_errors(legend: str, x: Any, y: Any, error: Any, style: str) -> list[Marks]:
+    """Return marks of points; those of which no error is known, as of a single shot, are open.
+
+    They would look like the most precise ones.
+    """
+    known, square = np.isfinite(error), style == "b"
+    marks = [Marks(legend, x[known], y[known], style, square)]
+    alone = ~known & np.isfinite(y)
+    if alone.any():
+        label = f"{legend}, error not known"
+        marks.append(Marks(label, x[alone], y[alone], f"{style} open", square))
+    return marks
 
 
 def error_bars(x: Any, y: Any, error: Any, style: str) -> Curve:
@@ -287,7 +301,7 @@ def draw_histogram(board: ShotBoard) -> list[tuple[str, Markup]]:
     with np.errstate(divide="ignore"):
         logs = np.where(counts > 0, np.log10(counts), np.nan)
     marks = [
-        Marks(name, np.arange(8.0), row, "ab"[k % 2], square=bool(k % 2))
+        Marks(name, np.arange(8.0), row, *style_of(k))
         for k, (name, row) in enumerate(zip(names, logs, strict=False))
     ]
     title = "pixels by their photons (7: 7 and more)"

@@ -4,6 +4,8 @@
 
 const BACK_OFF_MS = [500, 8000];
 const TYPING_MS = 300;
+const SILENCE_MS = 15000;  // three times `BEAT_S` of dashboard/feeds.py
+const ANSWER_MS = 120000;
 
 /* ---- feeds: one socket a feed, opened again for ever */
 
@@ -14,33 +16,49 @@ function follow(feed, onMessage) {
   const open = () => {
     const scheme = location.protocol === "https:" ? "wss:" : "ws:";
     const socket = new WebSocket(`${scheme}//${location.host}/live/${feed}`);
-    socket.binaryType = "arraybuffer";
-    socket.onopen = () => { delay = BACK_OFF_MS[0]; tellConnection(feed, true); };
-    socket.onmessage = (event) => onMessage(event.data);
-    socket.onclose = () => {
+    let silence = null;
+    const listen = () => {
+      clearTimeout(silence);
+      silence = setTimeout(lose, SILENCE_MS);
+    };
+    const lose = () => {  // closed; or silent, as after sleep: the browser notices only later
+      clearTimeout(silence);
+      socket.onopen = socket.onmessage = socket.onclose = null;
+      socket.close();
       tellConnection(feed, false);
       setTimeout(open, delay);
       delay = Math.min(2 * delay, BACK_OFF_MS[1]);
     };
+    socket.binaryType = "arraybuffer";
+    socket.onopen = () => { listen(); delay = BACK_OFF_MS[0]; tellConnection(feed, true); };
+    socket.onmessage = (event) => {
+      listen();
+      if (event.data !== "") onMessage(event.data);  // else a sign of life
+    };
+    socket.onclose = lose;
+    listen();
   };
   open();
 }
 
-function tellConnection(feed, isOpen) {
-  if (isOpen) lost.delete(feed); else lost.add(feed);
+function tellConnection(what, isOpen) {
+  if (isOpen) lost.delete(what); else lost.add(what);
+  document.body.classList.toggle("lost", lost.size > 0);
   document.getElementById("connection").textContent =
-    lost.size ? "connection lost, trying again" : "";
+    lost.size ? "connection lost, trying again; the page shows what it received before" : "";
 }
 
 /* ---- parts of the page that follow a version */
 
 const served = new Map();  // what the server sent last, by id: readers may have changed the page
 
-function parts() {
-  return [...document.querySelectorAll("[data-feed][data-seen]")];
+function partsOf(page) {
+  return [...page.querySelectorAll("[data-feed][data-seen]")];
 }
 
-let loading = false, again = false;
+const parts = () => partsOf(document);
+
+let loading = false, again = false, refreshDelay = BACK_OFF_MS[0];
 
 async function refresh() {
   if (loading) { again = true; return; }
@@ -48,19 +66,26 @@ async function refresh() {
   try {
     do {
       again = false;
-      const answer = await fetch(location.href, { cache: "no-store" });
+      const limit = AbortSignal.timeout(ANSWER_MS);
+      const answer = await fetch(location.href, { cache: "no-store", signal: limit });
       const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+      if (!answer.ok && !partsOf(fresh).length) throw new Error(answer.statusText);  // of a proxy
       replaceParts(fresh);
     } while (again);
-  } catch (error) {  // the server is away: its sockets will tell when it is back
+    tellConnection("page", true);
+    refreshDelay = BACK_OFF_MS[0];
+  } catch (error) {  // the server is away
     console.warn(error);
+    tellConnection("page", false);
+    setTimeout(refresh, refreshDelay);
+    refreshDelay = Math.min(2 * refreshDelay, BACK_OFF_MS[1]);
   } finally {
     loading = false;
   }
 }
 
 function replaceParts(fresh) {
-  const others = [...fresh.querySelectorAll("[data-feed][data-seen]")];
+  const others = partsOf(fresh);
   if (parts().map((part) => part.id).join() !== others.map((other) => other.id).join()) {
     location.reload();  // another page altogether, such as an error that has passed
     return;
@@ -78,9 +103,10 @@ function replaceParts(fresh) {
 
 function changeable(part) {  // what a reader may open, type or have in focus, by what it is called
   const elements = new Map();
-  for (const element of part.querySelectorAll("details, input, select")) {
-    const title = element.querySelector("summary")?.textContent.replace(/\d+/g, "");  // rows grow
-    let name = element.closest("figure")?.dataset.frames || element.name || title;
+  for (const element of part.querySelectorAll("details, summary, input, select, button, a[href]")) {
+    const text = (element.querySelector("summary") || element).textContent.replace(/\d+/g, "");  // rows grow
+    const own = element.closest("figure")?.dataset.frames || element.name || element.href || text;
+    let name = `${element.tagName} ${own}`;
     while (elements.has(name)) name += "+";
     elements.set(name, element);
   }

@@ -39,6 +39,10 @@ class Part:
         self.device = device
         self.name = f"{device.name}_{name}"
 
+    def __repr__(self) -> str:
+        """Return class and name, as the console of a session shows it."""
+        return f"{type(self).__name__}(name={self.name!r})"
+
     def get(self) -> list[float]:
         """Return the value in use."""
         raise NotImplementedError

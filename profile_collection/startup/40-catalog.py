@@ -6,14 +6,13 @@ it. `tiled_key()` prints the key that opens tiled's page.
 
 if stack.tiled_uri:
     import atexit
-    from functools import partial
 
-    from skywright.session.profile import await_run, print_key, report_waiting
+    from skywright.session.profile import await_run, print_key, report_waiting, with_first
     from skywright.store.client import broker, catalog, connect
 
     tiled = connect(stack.tiled_uri, settings=settings)
     cat = catalog(tiled)
     db = broker(tiled)
-    stored = partial(await_run, cat, settings.directory)
-    tiled_key = partial(print_key, settings.directory)
+    stored = with_first(await_run, cat, settings.directory)
+    tiled_key = with_first(print_key, settings.directory)
     atexit.register(report_waiting, settings.directory)

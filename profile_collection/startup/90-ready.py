@@ -2,13 +2,12 @@
 
 import atexit
 import logging
-from functools import partial
 
 from skywright.callbacks.live import LiveAnalysis
 from skywright.session.ending import finish_runs
-from skywright.session.profile import find_devices, list_devices, silent_pvs
+from skywright.session.profile import find_devices, list_devices, silent_pvs, with_first
 
-listdevs = partial(list_devices, globals())
+listdevs = with_first(list_devices, globals())
 
 for _device, _pvs in silent_pvs(find_devices(globals()).values()).items():
     logging.getLogger("skywright.session.profile").error(

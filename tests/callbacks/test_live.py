@@ -1,5 +1,6 @@
 """LiveAnalysis under a real RunEngine: files, processes and signals are real."""
 
+import inspect
 import os
 import random
 import signal
@@ -69,9 +70,37 @@ def expected(numbers: range) -> dict[str, Any]:
     return analysis.result()
 
 
+def test_the_console_shows_name_and_state(start: Start) -> None:
+    live = start()
+    assert repr(live) == "<analysis picture_statistics: its worker does not run, 0 runs not done>"
+    live.wait_ready()
+    assert repr(live) == "<analysis picture_statistics: its worker is ready, 0 runs not done>"
+
+
+def test_a_worker_is_awaited_as_long_as_it_may_take_to_start() -> None:
+    """It may have to compile first, on a computer that is busy."""
+    limit_s = inspect.signature(LiveAnalysis.wait_ready).parameters["timeout_s"].default
+    assert limit_s >= worker_supervisor.START_LIMIT_S
+
+
 def kill(live: LiveAnalysis) -> None:
     if live.worker_pid is not None:
         os.kill(live.worker_pid, signal.SIGKILL)
+
+
+def test_a_worker_that_leaves_a_process_is_restarted(
+    RE: Any, start: Start, camera: StreamingCamera, tmp_path: Path
+) -> None:
+    """What it has forked keeps the pipe of its reports open."""
+    child = tmp_path / "child"
+    live = start(f"{PATH}:LeavesAChild", {"file": str(child)})
+    RE.subscribe(live)
+    try:
+        uid = RE(bp.count([camera], num=3)).run_start_uids[0]
+        done = live.wait(raw_uid=uid, timeout_s=90)
+    finally:
+        os.kill(int(child.read_text()), signal.SIGKILL)
+    assert (done.reached, done.error) == (3, "")
 
 
 def test_runs_are_unfinished_until_their_last_derived_run_is_closed() -> None:

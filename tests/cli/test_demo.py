@@ -207,3 +207,33 @@ def test_two_demos_with_an_ioc_of_one_name_are_refused(
     monkeypatch.setattr(module, "demos", lambda: {"a": made.__name__, "b": made.__name__})
     with pytest.raises(ConfigError, match="demos a and b both have an IOC 'lamp'"):
         module.write_configuration(["a", "b"], tmp_path)
+
+
+def test_the_configuration_of_a_beamline_is_not_replaced(tmp_path: Path) -> None:
+    """`skywright demo --directory .` in the directory of a beamline."""
+    own = tmp_path / "skywright.toml"
+    own.write_text('prefix = "BL7:"\n')
+    with pytest.raises(ConfigError, match=r"skywright.toml: .* has not written this file"):
+        module.write_configuration(["sacla"], tmp_path)
+    assert own.read_text() == 'prefix = "BL7:"\n'
+    own.unlink()
+    for _ in range(2):  # its own one it replaces
+        module.write_configuration(["sacla"], tmp_path)
+
+
+def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=f"--directory {tmp_path}/file/demo: Not a directory"):
+        module.write_configuration(["sacla"], tmp_path / "file" / "demo")
+
+
+@pytest.mark.parametrize("only", [["axis", "axis"], ["axis,axis"]])
+def test_a_demo_that_is_named_twice_runs_once(
+    only: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+    monkeypatch.setattr(
+        module, "_run_demos", lambda names, *_: asked.append(names) or [{"ok": True}]
+    )
+    module.demo(tmp_path, only=only, as_json=True)
+    assert asked == [["axis"]]

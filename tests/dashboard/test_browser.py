@@ -304,6 +304,18 @@ def test_long_names_stay_within_the_page(
     assert browser.execute_script(extent)[0] <= size[0]
 
 
+def test_a_name_is_on_one_line_where_there_is_room(browser: Any, page: str, stack: Stack) -> None:
+    uid = store_run(stack, plan_name="find_time_zero")
+    browser.get(f"{page}/runs?plan=find_time_zero")
+    until(lambda: uid in listed(browser), "the run is listed")
+    browser.execute_script(
+        "document.querySelector('tbody td:last-child').textContent = 'm1_img16 2119, '.repeat(60)"
+    )
+    lines = "const range = document.createRange(); range.selectNodeContents(arguments[0]);"
+    lines += "return range.getClientRects().length"
+    assert browser.execute_script(lines, find(browser, "td.what")) == 1
+
+
 def test_a_run_of_many_pictures_is_short_on_a_phone(browser: Any, page: str, stack: Stack) -> None:
     client, assets = stack.client(), stack.directory / "assets"
     raw = RunMaker(TiledWriter(client["raw"]), assets, str(uuid4()), T0, {"plan_name": "count"})
@@ -338,3 +350,77 @@ def test_the_page_says_that_it_lost_its_server_and_finds_it_again(
     until(lambda: listed(chrome) == [uid], "what happened meanwhile is shown")
     until(lambda: find(chrome, "#connection").text == "", "all is well again")
     chrome.get("about:blank")
+
+
+def test_a_line_that_has_gone_dead_is_noticed(chrome: Any, server: LivePage, stack: Stack) -> None:
+    """After the sleep of a laptop its sockets look open, and nothing ever arrives."""
+    chrome.get(f"{server.uri}/runs?q=dead-line")
+    assert "No run matches" in find(chrome, "#runs").text
+    assert find(chrome, "#runs").value_of_css_property("filter") == "none"
+    server.freeze()
+    try:
+        until(lambda: "connection lost" in find(chrome, "#connection").text, "the loss is said")
+        assert find(chrome, "#runs").value_of_css_property("filter") != "none"
+        uid = store_run(stack, sample="dead-line")
+    finally:
+        server.thaw()
+    until(lambda: listed(chrome) == [uid], "what happened meanwhile is shown")
+    until(lambda: find(chrome, "#connection").text == "", "all is well again")
+    assert find(chrome, "#runs").value_of_css_property("filter") == "none"
+    chrome.get("about:blank")
+
+
+def test_a_search_that_failed_is_repeated(chrome: Any, server: LivePage) -> None:
+    """The list must not go on to show what an earlier search had found."""
+    chrome.get(f"{server.uri}/runs")
+    until(lambda: SCAN in listed(chrome), "the run is listed")
+    # Only requests fail: the sockets stay open and have nothing to tell.
+    chrome.execute_script(
+        "window.reallyFetch = window.fetch;"
+        "window.fetch = () => Promise.reject(new TypeError('Failed to fetch'))"
+    )
+    find(chrome, "input[type=search]").send_keys("nothing of the kind")
+    until(lambda: "connection lost" in find(chrome, "#connection").text, "the loss is said")
+    chrome.execute_script("window.fetch = window.reallyFetch")
+    until(lambda: "No run matches" in find(chrome, "#runs").text, "the search is repeated")
+    until(lambda: find(chrome, "#connection").text == "", "all is well again")
+    chrome.get("about:blank")
+
+
+def test_the_page_of_a_proxy_does_not_replace_this_one(chrome: Any, server: LivePage) -> None:
+    chrome.get(f"{server.uri}/runs")
+    until(lambda: SCAN in listed(chrome), "the run is listed")
+    chrome.execute_script(
+        "window.stays = true; window.reallyFetch = window.fetch;"
+        "window.fetch = async () => new Response('<h1>Bad Gateway</h1>', { status: 502 });"
+        "refresh()"
+    )
+    until(lambda: "connection lost" in find(chrome, "#connection").text, "the loss is said")
+    chrome.execute_script("window.fetch = window.reallyFetch")
+    until(lambda: find(chrome, "#connection").text == "", "all is well again")
+    assert chrome.execute_script("return window.stays")
+    chrome.get("about:blank")
+
+
+@pytest.mark.parametrize(
+    ("path", "selector"),
+    [
+        ("/runs", f"#runs a[href='/runs/{SCAN}']"),
+        (f"/runs/{SCAN}", "details:last-of-type summary"),
+        (f"/runs/{SCAN}", ".export a:last-of-type"),
+        (f"/runs/{SCAN}", "form.plot button"),
+    ],
+)
+def test_the_keyboard_stays_where_it_is_when_the_page_follows(
+    browser: Any, page: str, stack: Stack, path: str, selector: str
+) -> None:
+    browser.get(page + path)
+    find(browser, selector)
+    browser.execute_script(
+        "document.querySelector(arguments[0]).focus(); served.clear();"
+        "document.querySelector('#run h1, #runs table').dataset.old = 'yes'",
+        selector,
+    )
+    store_run(stack)
+    until(lambda: not browser.find_elements("css selector", "[data-old]"), "it is replaced")
+    assert browser.switch_to.active_element == find(browser, selector)

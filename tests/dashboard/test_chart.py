@@ -3,13 +3,14 @@
 import re
 import sys
 import xml.etree.ElementTree as ET
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dashboard.chart import HEIGHT, LEFT, WIDTH, Curve, Marks, _Axis, _short, draw_chart
+from dashboard.chart import HEIGHT, LEFT, WIDTH, Curve, Marks, _Axis, _short, draw_chart, style_of
 
 NAN = float("nan")
 PHI = np.linspace(0.0, 180.0, 7)
@@ -53,8 +54,21 @@ def test_long_numbers_do_not_touch_the_label_beside_them() -> None:
 
 
 def test_numbers_have_one_power_of_ten_beside_an_axis() -> None:
-    texts = [_short(value) for value in (-2500.0, 12_000.0, 3e9, 4.6e18)]
+    texts = [_short(value, 1e2) for value in (-2500.0, 12_000.0, 3e9, 4.6e18)]
     assert texts == ["-2500", "12k", "3G", "4.6e+18"]
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(8812.343, 8812.36), (12_000.02, 12_000.07), (123_456.1, 123_456.5)]
+)
+def test_no_two_numbers_beside_an_axis_are_alike(low: float, high: float) -> None:
+    y = np.linspace(low, high, 7)
+    svg = draw_chart([Marks("center", PHI, y, "a")], [], "s", "center, eV", "t")
+    texts = [each.text or "" for each in elements(svg, "text", **{"class": "tick y"})]
+    numbers = [float(text.removesuffix("k")) * (1e3 if "k" in text else 1.0) for text in texts]
+    steps = np.diff(numbers)
+    assert np.allclose(steps, steps[0], rtol=1e-3)
+    assert abs(steps[0]) < high - low
 
 
 @pytest.mark.parametrize("values", [[1.0, sys.float_info.max, 3.0], [-1.1e308, 1.0, 1.1e308]])
@@ -69,6 +83,13 @@ def test_numbers_near_the_smallest_of_all_are_drawn() -> None:
     svg = draw_chart([Marks("", y, y, "a")], [Curve(y, y, "a")], "x", "y", "t")
     assert "inf" not in svg
     assert len(elements(svg, "circle")) == 2
+
+
+def test_eight_series_can_be_told_apart_and_neighbors_without_color() -> None:
+    looks = [style_of(number) for number in range(9)]
+    assert len(set(looks[:8])) == 8
+    assert all(one[0] != other[0] for one, other in pairwise(looks))
+    assert {square for _, square in looks[:2]} == {False, True}
 
 
 def test_text_is_escaped() -> None:

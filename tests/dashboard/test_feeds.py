@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 
-from dashboard.feeds import Feed, Message
+from dashboard.feeds import BEAT, Feed, Message
 
 LIMIT_S = 120.0
 
@@ -99,5 +99,23 @@ def test_a_source_that_fails_is_begun_again(monkeypatch) -> None:
         assert tap.begun == 2
         await feed.close()
         assert tap.ended.is_set()
+
+    asyncio.run(asyncio.wait_for(scenario(), LIMIT_S))
+
+
+def test_who_gets_no_message_gets_a_sign_of_life() -> None:
+    async def scenario() -> None:
+        tap = Tap()
+        feed = Feed("t", tap, beat_s=0.05)
+        messages = feed.messages()
+        assert await anext(messages) == BEAT
+        assert await anext(messages) == BEAT
+        first = asyncio.ensure_future(anext(messages))
+        await tap.say("one")
+        while (word := await first) == BEAT:
+            first = asyncio.ensure_future(anext(messages))
+        assert word == "one"
+        assert await anext(messages) == BEAT
+        await feed.close()
 
     asyncio.run(asyncio.wait_for(scenario(), LIMIT_S))

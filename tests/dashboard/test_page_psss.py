@@ -4,6 +4,9 @@ import asyncio
 import base64
 import io
 import json
+import re
+import time
+import xml.etree.ElementTree as ET
 from collections.abc import AsyncIterator, Iterator
 from itertools import count
 from pathlib import Path
@@ -18,7 +21,7 @@ from support.page import fake_checks, settings_of
 from dashboard.app import make_app
 from dashboard.psss.spectra import COLUMNS, ROWS, TREND_S, SpectrumBoard
 from dashboard.psss.spectrum_worker import encode_spectra
-from dashboard.psss.view import IOC, PLANS, figure
+from dashboard.psss.view import IOC, PLANS, draw_spectra, figure
 from devices.psss.view import SpectrumFacts
 from plans.psss import spectrum as spectrum_plans
 from skywright.config import IocSettings, Settings
@@ -66,6 +69,10 @@ def test_a_pulse_from_before_a_pause_leaves_the_trend() -> None:
     for n in range(2, 4):
         board.take(message(n))
     assert list(board.trend[0]) == [-0.5, 0.0]
+
+
+def test_a_step_of_the_clock_of_the_computer_is_not_in_the_trend() -> None:
+    assert SpectrumBoard().clock is time.monotonic
 
 
 def test_centers_in_pixels_and_in_ev_are_not_in_one_trend() -> None:
@@ -132,12 +139,56 @@ def test_page_before_and_after_the_first_pulse(page: TestClient) -> None:
     after = page.get("/psss").text
     assert "9001.5 eV" in after
     assert "12.25 eV" in after
-    assert '<img class="waterfall" src="data:image/png' in after
+    assert 'href="data:image/png' in after
     assert "photon energy, eV" in after
     assert ">77<" in after
     # A word of explanation on hover, for each figure.
     assert 'title="full width at half maximum of that Gaussian"><dt>FWHM</dt>' in after
     assert "<div><dt>" not in after
+
+
+def test_values_that_are_not_followed_any_more_are_not_shown_as_live(page: TestClient) -> None:
+    """Nobody has looked for an hour: the first page then has the values of an hour ago."""
+    board = IOC.board_of(page.app.state.site)  # type: ignore[attr-defined]
+
+    async def look() -> str:
+        async def messages() -> AsyncIterator[bytes]:
+            yield message(77)
+
+        async for _ in board.changes(messages()):
+            live = await asyncio.to_thread(lambda: page.get("/psss").text)
+        return live
+
+    live = asyncio.run(look())
+    assert "9001.5 eV" in live
+    assert 'class="note"' not in live
+    assert 'class="stale"' not in live
+    later = page.get("/psss").text
+    assert "9001.5 eV" in later
+    assert "waiting for the spectrometer; what is shown was received at 2" in later
+    assert 'class="stale"' in later
+
+
+@pytest.mark.parametrize("axis", [X, X[::-1]])
+def test_a_line_is_at_one_place_in_the_spectrum_and_in_the_waterfall(axis: np.ndarray) -> None:
+    y = spectrum(8985.0)[:: 1 if axis is X else -1]
+    board = SpectrumBoard()
+    board.take(encode_spectra({**FACTS, "pulse_id": 1.0}, (axis, y, y)))
+    root = ET.fromstring(draw_spectra(board)[0])
+    path = next(each for each in root.iter("path")).get("d") or ""
+    points = np.array([list(map(float, each.split())) for each in re.split("[ML]", path)[1:]])
+    top_of_curve = points[points[:, 1].argmin(), 0]
+    image = next(root.iter("image"))
+    left, width = float(image.get("x") or ""), float(image.get("width") or "")
+    png = base64.b64decode((image.get("href") or "").split(",")[1])
+    brightness = np.asarray(Image.open(io.BytesIO(png))).sum(axis=2)[0]
+    place = left + width * (np.median(np.flatnonzero(brightness == brightness.max())) + 0.5) / len(
+        brightness
+    )
+    if moved := re.match(r"translate\((\S+) 0\) scale\(-1 1\)", image.get("transform") or ""):
+        place = float(moved[1]) - place
+    assert place == pytest.approx(top_of_curve, abs=2.0)
+    assert bool(moved) == (axis is not X)
 
 
 @pytest.mark.parametrize(

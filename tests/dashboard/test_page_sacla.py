@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from dashboard.color_map import false_color_png
 from dashboard.headless import headless_chromium
 from dashboard.sacla.board import ShotBoard
 from dashboard.sacla.shots_worker import encode_facts
-from dashboard.sacla.view import IOC, draw_curves, draw_scatter, draw_values
+from dashboard.sacla.view import IOC, draw_curves, draw_histogram, draw_scatter, draw_values
 from dashboard.worker import BUFFER_BYTES, _read
 from devices.sacla.view import RECENT, ShotFacts
 from skywright.config import IocSettings, Settings
@@ -118,6 +119,31 @@ def test_shots_from_before_a_pause_do_not_squeeze_the_plot_over_the_tag() -> Non
     charts = {title.partition(",")[0]: chart for title, chart in draw_scatter(board)}
     assert charts["spot against I0"].count("<circle") == 251  # one in the legend
     assert charts["spot against the tag"].count("<circle") == 51
+
+
+def test_a_point_without_an_error_does_not_look_like_a_precise_one() -> None:
+    curve = np.array([[1.0, 2.0, np.nan, 4.0], [0.1, 0.2, 0.3, 0.4]])
+    error = np.array([[0.1, 0.2, np.nan, np.nan], [0.1, 0.1, 0.1, 0.1]])
+    curves = {key: error if key.endswith("_sem") else curve for key in CURVES}
+    board = ShotBoard()
+    board.take(encode_facts(facts(curves=curves), 10))
+    charts = dict(draw_curves(board))
+    spot = charts["spot: laser on - off against the delay"]
+    groups = dict(re.findall(r'<g class="marks ([a-z ]+)">\n(.*?)</g>', spot, re.DOTALL)[:2])
+    assert groups["a"].count("<circle") == 2
+    assert groups["a open"].count("<circle") == 1
+    assert "difference, error not known" in spot
+    assert "open" not in charts["rim: laser on - off against the delay"]
+
+
+def test_regions_of_a_histogram_can_be_told_apart() -> None:
+    names = [f"region{k}" for k in range(6)]
+    regions = " ".join(f"{name}:{NAME}:1,1;9,1;9,9" for name in names)
+    board = ShotBoard()
+    board.take(encode_facts(facts(regions=regions, photon_hist=np.full((6, 8), 5.0)), 10))
+    ((_, chart),) = draw_histogram(board)
+    groups = re.findall(r'<g class="marks (.)">\n<(circle|rect) [^>]*>\n</g>\n<text', chart)
+    assert len(groups) == len(set(groups)) == len(names)
 
 
 def test_bins_of_another_value_name_their_axis_and_values_have_histograms() -> None:

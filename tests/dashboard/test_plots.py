@@ -321,11 +321,26 @@ def test_many_points_become_a_band_between_the_least_and_the_largest(
     y = np.sin(x / 500.0) + rng.normal(0.0, 0.01, len(x))
     y[7] = np.nan
     places, values = plots._band(x, y)
-    assert len(places) == 2 * plots.BINS
+    assert len(places) == 3 * plots.BINS
     assert (np.diff(places) >= 0).all()
-    assert (values[::2] <= values[1::2]).all()
-    assert values.min() == np.nanmin(y)
-    assert values.max() == np.nanmax(y)
+    assert (values[::3] <= values[1::3]).all()
+    assert np.nanmin(values) == np.nanmin(y)
+    assert np.nanmax(values) == np.nanmax(y)
+    assert np.isnan(values[2::3]).all()  # no line from one part to the next
+
+
+def test_a_band_has_no_slopes_that_the_values_do_not_have() -> None:
+    from dashboard import plots
+
+    x = np.arange(2.0 * plots.BINS)
+    places, values = plots._band(x, x % 2.0)  # 0 and 1 in turn, and nothing between them in time
+    known = np.isfinite(values)
+    steps = [
+        (one, other)
+        for one, other, drawn in zip(places, places[1:], known[:-1] & known[1:], strict=False)
+        if drawn
+    ]
+    assert all(one == other for one, other in steps)
 
 
 @pytest.mark.parametrize("column", ["signal", "pulse_id"])
@@ -343,7 +358,7 @@ def test_numbers_near_the_largest_of_all_are_left_out(
     drawn = overlay(RunContents({"uid": "a" * 8, "time": 0.0}, None, "success", (stream,), ()))
     path = re.search(r'<path class="curve a" d="([^"]*)"', str(drawn.drawing))
     assert path is not None
-    assert path[1].count("L") + 1 == 2 * BINS
+    assert path[1].count("L") == path[1].count("M") == BINS
 
 
 @pytest.mark.parametrize("shape", [(8,), (8, 3)])

@@ -2,6 +2,7 @@
 
 import fcntl
 import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -206,3 +207,19 @@ def test_values_are_shown_in_few_words(value: object, text: str) -> None:
 @pytest.mark.parametrize("time_s", [1.8e12, 1.8e15, 1e300, float("inf")])
 def test_a_time_after_the_year_9999_is_a_number(time_s: float) -> None:
     assert local_time(time_s) == f"{time_s} s"
+    assert local_time(time_s, offset=True) == f"{time_s} s"
+
+
+def test_a_time_for_readers_elsewhere_has_its_difference_from_utc(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TZ", "CET-1CEST,M3.5.0,M10.5.0/3")
+    time.tzset()
+    try:
+        first, second = 1792887000, 1792890600  # 02:10 of the night when clocks are put back
+        assert local_time(first) == local_time(second) == "2026-10-25 02:10:00"
+        assert local_time(first, offset=True) == "2026-10-25 02:10:00+02:00"
+        assert local_time(second, offset=True) == "2026-10-25 02:10:00+01:00"
+    finally:
+        monkeypatch.undo()
+        time.tzset()

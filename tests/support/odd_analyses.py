@@ -66,6 +66,24 @@ class Dies(Raises):
         return super().measure(batch)
 
 
+class LeavesAChild(PictureStatistics):
+    """Dies once, and leaves a forked process, as one that uses a pool of processes may."""
+
+    def __init__(self, file: str) -> None:
+        super().__init__()
+        self.parameters = {"file": file}
+        self.file = Path(file)
+
+    def measure(self, batch: Batch) -> Mapping[str, Any]:
+        if not self.file.exists():
+            child = os.fork()
+            if not child:
+                signal.pause()
+            self.file.write_text(str(child))
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().measure(batch)
+
+
 class Slow(PictureStatistics):
     """Takes its time over each frame."""
 

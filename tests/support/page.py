@@ -1,5 +1,6 @@
 """The live page over a store, in the test's process or as its users start it."""
 
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -44,6 +45,14 @@ class LivePage:
     def start(self) -> None:
         self._child = Child("-m", "skywright.cli", *self._command)
         self.uri = str(self._child.ready["uri"])
+
+    def freeze(self) -> None:
+        """Let it answer nothing while its connections stay: a line that has gone dead."""
+        self._child.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        self._child.process.send_signal(signal.SIGCONT)
 
     def stop(self) -> None:
         """End it as a person does, whatever is open."""

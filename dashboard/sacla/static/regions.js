@@ -34,6 +34,7 @@ function regionsOn(figure) {
 
   function show(now) {
     state.now = now;
+    figure.classList.toggle("stale", Boolean(now.status));
     state.regions = parseRegions(now.regions, now.outlines);
     part("tools").hidden = !now.operate;
     const plotted = `${state.regions.map((each) => each.name)}|${now.region}`;

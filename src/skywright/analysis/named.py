@@ -50,10 +50,7 @@ def analysis_class(name: str) -> type[Analysis[Any]]:
     if ":" not in target:
         hint = f"{did_you_mean(name, analyses)} {known}".lstrip()
         raise ConfigError(f"no analysis {name!r}; {hint}")
-    try:
-        found = resolve(target)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"analysis {target!r} cannot be imported ({error}); {known}") from error
+    found = _imported(target, f"; {known}")
     if not (isinstance(found, type) and issubclass(found, Analysis)):
         raise ConfigError(f"analysis {target!r} is no subclass of skywright.analysis.Analysis")
     return found
@@ -174,8 +171,15 @@ def _second_stage_class(name: str) -> type[SecondStage] | None:
     """Import a second-stage analysis; return None if `name` is none."""
     named = named_analyses().get(name)
     target = named.stage if named is not None else name
-    try:
-        kind = resolve(target) if ":" in target else None
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"analysis {name}: {target!r} cannot be imported ({error})") from error
+    kind = _imported(target) if ":" in target else None
     return kind if isinstance(kind, type) and issubclass(kind, SecondStage) else None
+
+
+def _imported(target: str, note: str = "") -> Any:
+    """Import what ``module:Class`` names; `ConfigError`, which ends with the note, if it cannot."""
+    try:
+        return resolve(target)
+    except Exception as error:  # a module of the user's may raise any
+        is_absent = isinstance(error, ImportError | AttributeError)
+        why = f"{error}" if is_absent else f"{type(error).__name__}: {error}"
+        raise ConfigError(f"analysis {target!r} cannot be imported ({why}){note}") from error

@@ -11,7 +11,7 @@ from skywright.analysis.named import is_configured_by_devices, make_analysis, ma
 from skywright.callbacks.raw_run import Document, RawRun, RequiredKeys, RunIds
 from skywright.callbacks.reports import Progress, Reports
 from skywright.callbacks.stream_analysis import BacklogLimits
-from skywright.callbacks.worker_supervisor import WorkerLimits, WorkerSupervisor
+from skywright.callbacks.worker_supervisor import START_LIMIT_S, WorkerLimits, WorkerSupervisor
 
 QUEUE_FULL = "the worker did not take the documents in time"
 """Reason for the end of an analysis whose queue of documents is full."""
@@ -91,6 +91,14 @@ class LiveAnalysis(Reports):
         self._supervisor = WorkerSupervisor(
             name, arguments, journal, worker_limits or WorkerLimits(), self.accept_report
         )
+
+    def __repr__(self) -> str:
+        """Return name and state, as the console of a session shows it."""
+        state = "starts" if self.is_starting else "is ready"
+        worker = "does not run" if self.worker_pid is None else state
+        count = len(self.unfinished)
+        runs = f"{count} run{'' if count == 1 else 's'} not done"
+        return f"<analysis {self.name}: its worker {worker}, {runs}>"
 
     # Documents of the RunEngine -----------------------------------------------------------------
 
@@ -176,7 +184,7 @@ class LiveAnalysis(Reports):
         """Start the worker now, without waiting; else it starts with the first run."""
         self._supervisor.start()
 
-    def wait_ready(self, timeout_s: float = 60.0) -> None:
+    def wait_ready(self, timeout_s: float = START_LIMIT_S) -> None:
         """Start the worker, and wait until it has compiled and loaded what it needs.
 
         Raises

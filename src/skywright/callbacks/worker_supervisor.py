@@ -41,6 +41,8 @@ START_LIMIT_S = 120.0
 """Timeout for a worker that starts to read its pipe, s: it may have to compile first."""
 PIPE_LIMIT_S = 10.0
 """Timeout for the worker to read its pipe, s; a worker that exceeds it is killed as frozen."""
+LAST_LINES_S = 1.0
+"""Time to read the last lines of a worker that has died, s."""
 END_LIMIT_S = 10.0
 """Timeout for the worker to end after its stdin is closed, s."""
 
@@ -307,7 +309,10 @@ class WorkerSupervisor:
             return
         assert self._worker.stdin is not None
         os.set_blocking(self._worker.stdin.fileno(), False)
-        threading.Thread(target=self._read_lines, args=(self._worker,), daemon=True).start()
+        reading = threading.Thread(target=self._read_lines, args=(self._worker,), daemon=True)
+        reading.start()
+        watching = (self._worker, reading)
+        threading.Thread(target=self._await_death, args=watching, daemon=True).start()
         for run in self._runs.values():
             for stream in run.streams.values():
                 stream.last_report = time.monotonic()
@@ -320,7 +325,14 @@ class WorkerSupervisor:
             for line in lines:
                 if line.endswith(b"\n"):
                     self._queue.put(("line", (worker, line)))
+
+    def _await_death(self, worker: subprocess.Popen[bytes], reading: threading.Thread) -> None:
+        """Queue the death of the worker, after its last lines.
+
+        The pipe has no end while a process that the analysis has forked is alive.
+        """
         worker.wait()
+        reading.join(LAST_LINES_S)
         self._queue.put(("died", worker))
 
     def _forward(self, name: str, doc: Document, raw: RawRun) -> None:

@@ -25,6 +25,7 @@ from skywright.processes.lifecycle import SUPERVISED
 
 LIMIT_S = 270.0
 """Time for one demo, s."""
+MARK = "# `skywright demo` has written this file, and replaces it at its next start."
 QUIET_S = 4.0
 """Longest time without a line, s, where there is no terminal."""
 
@@ -47,7 +48,7 @@ def demo(
 
     Starts one simulated beamline for all of them, on a store of its own, and stops it again.
     """
-    names = only or list(demos())
+    names = list(dict.fromkeys(name for word in only or demos() for name in word.split(",")))
     unknown = sorted(set(names) - set(demos()))
     if unknown:
         raise ConfigError(f"--only {', '.join(unknown)}: there are {', '.join(demos())}")
@@ -222,12 +223,22 @@ def write_configuration(names: Sequence[str], directory: Path) -> Path:
     Raises
     ------
     ConfigError
-        If two of the demos have IOCs of one name.
+        If two of the demos have IOCs of one name, or the directory cannot be made or has the
+        configuration of a beamline.
     """
-    directory.mkdir(parents=True, exist_ok=True)
+    config = directory / "skywright.toml"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        if config.exists() and not config.read_text("utf-8", "replace").startswith(MARK):
+            raise ConfigError(
+                f"{config}: `skywright demo` has not written this file, and would replace it; "
+                "take another --directory, or remove the file"
+            )
+    except OSError as error:
+        raise ConfigError(f"--directory {directory}: {error.strerror or error}") from error
     # JSON strings and lists of them are TOML too, but for characters in two escapes.
     in_toml = partial(json.dumps, ensure_ascii=False)
-    lines = ["[store]", f"directory = {in_toml(str(directory))}"]
+    lines = [MARK, "[store]", f"directory = {in_toml(str(directory))}"]
     owners: dict[str, str] = {}
     for name in names:
         for ioc, settings in import_module(demos()[name]).iocs().items():
@@ -237,7 +248,6 @@ def write_configuration(names: Sequence[str], directory: Path) -> Path:
             lines += ["", f"[iocs.{ioc}]"]
             values = settings.model_dump(mode="json", exclude_defaults=True)
             lines += [f"{key} = {in_toml(value)}" for key, value in values.items()]
-    config = directory / "skywright.toml"
     config.write_text("\n".join(lines) + "\n", "utf-8")
     return config
 

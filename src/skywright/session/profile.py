@@ -11,15 +11,16 @@ In a script or a notebook::
 import math
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from inspect import iscoroutinefunction, isgeneratorfunction
+from inspect import getdoc, iscoroutinefunction, isgeneratorfunction, signature
 from pathlib import Path
 from shutil import disk_usage
 from typing import Any
@@ -291,6 +292,32 @@ def _print_to_stderr(text: str) -> None:
 def _console(stderr: bool = False) -> Console:
     """Return a console that prints text as it is: PV prefixes hold colons and brackets."""
     return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+
+
+def with_first(function: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
+    """Return a function whose first arguments are given, with a help that leaves these out.
+
+    The help of a `functools.partial` is that of `partial` itself.
+
+    Parameters
+    ----------
+    function
+        Has a numpydoc docstring.
+    *arguments
+        Its first arguments.
+    """
+
+    def call(*others: Any, **named: Any) -> Any:
+        return function(*arguments, *others, **named)
+
+    given, text = signature(function), f"{getdoc(function)}\n"
+    for name in list(given.parameters)[: len(arguments)]:
+        text = re.sub(rf"^{name}\n(?:    .*\n)+", "", text, flags=re.MULTILINE)
+    text = re.sub(r"^Parameters\n-+\n+(?=\n|\Z)", "", text, flags=re.MULTILINE)
+    left = list(given.parameters.values())[len(arguments) :]
+    call.__signature__ = given.replace(parameters=left)  # type: ignore[attr-defined]
+    call.__name__, call.__doc__ = function.__name__, text.strip()
+    return call
 
 
 def list_devices(namespace: Mapping[str, Any]) -> None:

@@ -17,13 +17,21 @@ def in_short(value: object) -> str:
     return str(value)
 
 
-def local_time(time_s: float) -> str:
+def local_time(time_s: float, *, offset: bool = False) -> str:
     """Return a unix time as people write it, local; one after the year 9999 as a number of s.
 
     Another program may have given milliseconds.
+
+    Parameters
+    ----------
+    time_s
+        Unix time, s.
+    offset
+        Add the difference from UTC, for readers who may be in another time zone.
     """
     try:
-        return datetime.fromtimestamp(time_s).strftime("%Y-%m-%d %H:%M:%S")
+        time = datetime.fromtimestamp(time_s)
+        return (time.astimezone() if offset else time).isoformat(" ", "seconds")
     except (ValueError, OverflowError, OSError):
         return f"{time_s} s"
 

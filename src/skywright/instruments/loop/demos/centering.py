@@ -148,6 +148,8 @@ def _run_centering(session: Mapping[str, Any], **options: Any) -> tuple[list[str
     try:
         done = session["RE"](center_loop(*devices, **options)).plan_result
     except SkywrightError as error:
+        if not uids:  # no run that could be shown
+            raise
         return uids, None, f"{type(error).__name__}: {error}"
     finally:
         session["RE"].unsubscribe(token)

@@ -95,10 +95,9 @@ class SimulatedF9t:
         self.device = os.ttyname(slave)
         self._slave = slave
         self._stop = threading.Event()
-        now = time.time()
-        self._second = math.floor(now) + 1
+        self._second = math.floor(time.time()) + 1
         """Unix time of the next pulse. With another period than 1 s it is not that of the clock."""
-        self._pace = Pacer(period_s, first_s=self._second - now)
+        self._pace = Pacer(period_s)
         self._lock = threading.Lock()
         self._threads = [
             threading.Thread(target=work, daemon=True) for work in (self._answer, self._tick)
@@ -182,6 +181,7 @@ class SimulatedF9t:
         return any(any(self._registers[0].get(key, b"\0")) for key in keys)
 
     def _tick(self) -> None:
+        self._pace.pause(self._second - time.time())
         while not self._stop.is_set():
             skipped = self._pace.wait(POLL_S)
             if skipped is not None:
