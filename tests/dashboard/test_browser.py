@@ -304,6 +304,21 @@ def test_long_names_stay_within_the_page(
     assert browser.execute_script(extent)[0] <= size[0]
 
 
+def test_the_name_of_a_plan_is_not_broken_beside_long_cells(
+    browser: Any, page: str, stack: Stack
+) -> None:
+    uid = store_run(stack, sample=f"x{uuid4().hex}" * 100, plan_name="calibrate_energy_axis")
+    show_as(browser, 1280, 900)
+    browser.get(f"{page}/runs?plan=calibrate_energy_axis")
+    until(lambda: uid in listed(browser), "the run is listed")
+    lines = (
+        "const range = document.createRange();"
+        "range.selectNodeContents(document.querySelector('td.what'));"
+        "return range.getClientRects().length"
+    )
+    assert browser.execute_script(lines) == 1
+
+
 def test_a_run_of_many_pictures_is_short_on_a_phone(browser: Any, page: str, stack: Stack) -> None:
     client, assets = stack.client(), stack.directory / "assets"
     raw = RunMaker(TiledWriter(client["raw"]), assets, str(uuid4()), T0, {"plan_name": "count"})
