@@ -6,6 +6,7 @@ a line: ``name``, ``value``, ``unit``, where there is one ``floor`` or ``referen
 times and rates are scaled to ``goal_here``.
 """
 
+import argparse
 import os
 import subprocess
 import sys
@@ -16,13 +17,16 @@ from benchmarks import yardstick
 FOLDER = Path(__file__).parent
 
 
-def main(names: list[str]) -> int:
-    """Run the benchmarks `names`, all when empty; return the number that failed."""
+def main(arguments: list[str]) -> int:
+    """Run the benchmarks that `arguments` name, all when empty; return 1 if one failed, else 0."""
     known = {path.stem.removeprefix("bench_"): path for path in sorted(FOLDER.glob("bench_*.py"))}
-    unknown = sorted(set(names) - set(known))
-    if unknown:
-        sys.stderr.write(f"no benchmark {', '.join(unknown)}; there are {', '.join(known)}\n")
-        return 2
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__, epilog=f"Names: {', '.join(known)}."
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="those to run (all)")
+    names = parser.parse_args(arguments).names
+    if unknown := sorted(set(names) - set(known)):
+        parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(known)}")
     environment = {**os.environ, yardstick.VARIABLE: str(yardstick.measure())}
     failed = 0
     for name in names or known:

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from benchmarks import yardstick
+from benchmarks.__main__ import main
 from benchmarks.rows import report
 
 
@@ -23,3 +24,11 @@ def test_goals_are_scaled_by_the_speed_of_the_machine(unit, here, monkeypatch, c
 def test_a_machine_as_fast_as_that_of_the_goals_has_the_factor_one():
     assert yardstick.slowdown_of(0.27, 24_000) == pytest.approx(1.0)
     assert yardstick.slowdown_of(0.54, 12_000) == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize(("arguments", "status"), [(["--help"], 0), (["nonsense"], 2)])
+def test_benchmarks_that_may_be_run_are_named(arguments, status, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == status
+    assert "loop_centering, loop_detect" in " ".join("".join(capsys.readouterr()).split())

@@ -8,6 +8,7 @@ the pin, and the last crop that counts, with the box and the tip that come out. 
         $SKYWRIGHT_TEST_DATA/loop/nylon_{crystal_right,bent_frontlit_left,twisted_darkfield_left}.jpg
 """
 
+import argparse
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -102,8 +103,14 @@ def figure(rows: list[list[Pixels]]) -> Image.Image:
 
 def main() -> int:
     """Draw the pictures that the command line names."""
-    out, *files = map(Path, sys.argv[1:])
-    figure([row_of(read_picture(file)) for file in files]).save(out, optimize=True)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("out", type=Path, help="the figure, PNG")
+    parser.add_argument("pictures", type=Path, nargs="+")
+    arguments = parser.parse_args()
+    rows = [row_of(read_picture(file)) for file in arguments.pictures]
+    figure(rows).save(arguments.out, optimize=True)
     return 0
 
 

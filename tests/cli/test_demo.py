@@ -15,7 +15,7 @@ from rich.console import Console
 
 from skywright.cli import demo as module
 from skywright.cli.demo import StepLines
-from skywright.cli.demos import DemoResult, __main__, append_results
+from skywright.cli.demos import STEPS_FD, DemoResult, RunSteps, __main__, append_results
 from skywright.config import IocSettings, load_settings
 from skywright.errors import ConfigError, SampleError
 
@@ -59,6 +59,20 @@ def run_demos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
         return [(each["plan"], each.get("result", {}).get("why", "")) for each in results]
 
     return run
+
+
+def test_the_step_of_a_run_names_its_newest_event(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (tmp_path / "steps").open("w") as file:
+        monkeypatch.setenv(STEPS_FD, str(file.fileno()))
+        steps = RunSteps()
+        steps("start", {"uid": "a", "scan_id": 2, "plan_name": "track_epu"})
+        steps("descriptor", {"uid": "d", "run_start": "a"})
+        steps("event", {"descriptor": "d", "seq_num": 1})
+    begun, event = map(json.loads, (tmp_path / "steps").read_text().splitlines())
+    assert (begun["title"], begun["progress"]) == ("run 2: track_epu", "")
+    assert event["progress"] == "event 1"
 
 
 def test_a_demo_that_ends_its_process_does_not_end_the_others(

@@ -147,7 +147,7 @@ def test_connect_needs_a_server_and_its_key(
         connect("http://127.0.0.1:9", "abc")
     with pytest.raises(ConfigError, match="401"):
         connect(stack.uri, "0" * 64)
-    with pytest.raises(ConfigError, match="no tiled server is known"):
+    with pytest.raises(ConfigError, match="with the configuration of this store"):
         connect(api_key="abc", settings=Settings(store={"directory": tmp_path}))
     hold_lock(tmp_path / UP_LOCK, "skywright up")
     with pytest.raises(ConfigError, match="starts or stops"):

@@ -120,9 +120,9 @@ def test_authentication(scheme: str) -> None:
         assert len(server.requests) == 4
         in_url = server.url.replace("://", "://bl7:se%3Acr%20et@")
         assert fetch(in_url) == [JPEG]
-        with pytest.raises(HardwareError, match=r"401.* not these user and password"):
+        with pytest.raises(HardwareError, match="401, the camera refuses this user and password"):
             fetch(server.url, "bl7", "wrong")
-        with pytest.raises(HardwareError, match=r"401.* not none") as caught:
+        with pytest.raises(HardwareError, match=r"401.* asks for a user and a password") as caught:
             fetch(server.url)
         assert "bl7" not in str(caught.value)
 

@@ -122,9 +122,10 @@ def show(
     from skywright.store.lookup import find_run_and_waiting
     from skywright.store.show import view_run
 
+    name = _one_run(uid)
     settings = load_settings(config)
     client = connect(settings=settings)
-    run, waiting = find_run_and_waiting(client, _one_run(uid), settings.journals)
+    run, waiting = find_run_and_waiting(client, name, settings.journals)
     view = view_run(client, run, settings.journals, waiting)
     written = []
     if pictures:
@@ -162,9 +163,10 @@ def export(
     from skywright.store.export import SUFFIXES, export_run
     from skywright.store.lookup import find_run_and_waiting
 
+    name = _one_run(uid)
     settings = load_settings(config)
     client = connect(settings=settings)
-    run, waiting = find_run_and_waiting(client, _one_run(uid), settings.journals)
+    run, waiting = find_run_and_waiting(client, name, settings.journals)
     start = run.metadata["start"]
     target = output or Path(f"{start['uid'][:8]}{SUFFIXES[format]}")
     report = export_run(

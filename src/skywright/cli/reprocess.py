@@ -71,10 +71,10 @@ def reprocess(
     from skywright.store.client import connect
     from skywright.store.lookup import find_run
 
-    settings = load_settings(config)
-    client = connect(settings=settings)
     if not uids:
         raise ConfigError("name a run: UID..., or -1 for the newest; `skywright runs` lists them")
+    settings = load_settings(config)
+    client = connect(settings=settings)
     runs = [find_run(client, uid) for uid in map(run_named, uids)]
     given = configured_parameters(analysis, settings) | _json(parameters)
     options: dict[str, Any] = {"store": settings.directory, "keys": _keys(key or [])}

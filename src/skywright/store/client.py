@@ -86,8 +86,8 @@ def _running_server(directory: Path) -> str:
         raise ConfigError(f"store: {starting}; try again when it says that it is ready")
     if state is None:
         raise ConfigError(
-            f"store: no tiled server is known for {directory}; start `skywright up` or set "
-            "store.tiled_uri"
+            f"store: no tiled server is known for {directory}; start `skywright up` with the "
+            "configuration of this store, or set store.tiled_uri"
         )
     return str(state.tiled_uri)
 

@@ -275,8 +275,9 @@ def _bare(url: httpx.URL) -> httpx.URL:
 
 def _check_status(answer: httpx.Response, address: str) -> None:
     if answer.status_code == UNAUTHORIZED:
-        given = "these user and password" if answer.request.headers.get("authorization") else "none"
-        raise HardwareError(f"{address}: 401, the camera wants a user and password, not {given}")
+        refused = "authorization" in answer.request.headers
+        why = "refuses this user and password" if refused else "asks for a user and a password"
+        raise HardwareError(f"{address}: 401, the camera {why}")
     if answer.has_redirect_location:
         target = hide_login(answer.headers["location"])
         raise HardwareError(f"{address}: {answer.status_code}, moved to {target}; name that")

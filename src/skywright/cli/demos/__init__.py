@@ -108,7 +108,7 @@ class RunSteps:
             uid = self._descriptors[document["descriptor"]]
             new = document["seq_num"]
             self._events[uid] += len(new) if isinstance(new, list) else 1
-            report_step(self._runs[uid][0], progress=f"{self._events[uid]} events")
+            report_step(self._runs[uid][0], progress=f"event {self._events[uid]}")
         elif name == "stop":
             title, began = self._runs.pop(document["run_start"])
             self._events.pop(document["run_start"])

@@ -50,7 +50,7 @@ def serve_arguments(given: Sequence[str]) -> argparse.Namespace:
     add("--host", default="127.0.0.1", help="interface to serve on, 0.0.0.0: all (%(default)s)")
     add_service_arguments(parser, source="bsread")
     add_pv_arguments(parser)
-    add("--seed", type=int, default=0, help="sim: (%(default)s)")
+    add("--seed", type=int, default=0, help="sim: of the random numbers (%(default)s)")
     factor = "sim, replay: factor on --rate (%(default)s)"
     add("--speed", type=positive_number, default=1.0, help=factor)
     return parser.parse_args(given)
