@@ -37,8 +37,22 @@ def css_colors(shares: Sequence[float]) -> list[str]:
     return [f"rgb({red},{green},{blue})" for red, green, blue in colors_of(shares).tolist()]
 
 
+def color_limits(values: NDArray[np.generic]) -> tuple[float, float]:
+    """Return the values of an image that get the first and the last color.
+
+    Returns
+    -------
+    low, high
+        Its 1st and its 99.5th percentile; NaN if it has no finite value.
+    """
+    pixels = np.asarray(values, np.float64)
+    good = np.isfinite(pixels)
+    low, high = np.percentile(pixels[good], PERCENTILES) if good.any() else (np.nan, np.nan)
+    return float(low), float(high)
+
+
 def false_color_png(values: NDArray[np.generic]) -> bytes:
-    """Return an image in the page's colors, from its 1st to its 99.5th percentile.
+    """Return an image in the page's colors, see `color_limits`.
 
     Parameters
     ----------
@@ -52,7 +66,7 @@ def false_color_png(values: NDArray[np.generic]) -> bytes:
     """
     pixels = np.asarray(values, np.float64)
     good = np.isfinite(pixels)
-    low, high = np.percentile(pixels[good], PERCENTILES) if good.any() else (0.0, 1.0)
+    low, high = color_limits(pixels) if good.any() else (0.0, 1.0)
     shares = np.where(good, pixels - low, 0.0) / ((high - low) or 1.0)
     colors = colors_of(np.clip(shares, 0.0, 1.0))
     if not good.all():

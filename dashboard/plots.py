@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tiled.client.container import Container
 
 from dashboard.chart import LARGEST, Curve, Marks, draw_chart, style_of
-from dashboard.color_map import false_color_png
+from dashboard.color_map import color_limits, false_color_png
 from skywright.errors import DataError
 from skywright.store.export.contents import (
     Column,
@@ -330,8 +330,9 @@ def _image(series: _Series) -> Markup:
 
 
 def _image_notes(series: _Series, runs: int) -> tuple[str, ...]:
+    low, high = color_limits(series.y)
     lines = (
         f"{series.y_label}: from the top {series.x_label} {series.x[0]:.6g} to {series.x[-1]:.6g}, "
-        "colors from the 1st percentile to the 99.5th"
+        f"colors from {low:.4g} to {high:.4g} (1st and 99.5th percentile)"
     )
     return (lines, "rows of numbers of one run only are drawn") if runs > 1 else (lines,)

@@ -1,5 +1,6 @@
 """What all views share: settings, the catalog, the state of the beamline, templates."""
 
+import math
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.resources import files
@@ -78,6 +79,23 @@ def render(request: Request, template: str, status: int = 200, **values: Any) ->
     return HTMLResponse(text, status)
 
 
+def formatted(value: float | None, pattern: str, least: float = -math.inf, scale: float = 1) -> str:
+    """Return a number of a worker's message as text; a dash for one that is not known.
+
+    Parameters
+    ----------
+    value
+        None: not known; NaN has become that on the way.
+    pattern
+        Of the ``%`` operator.
+    least
+        Smaller values mean that it is not known.
+    scale
+        The value is multiplied by it.
+    """
+    return "–" if value is None or value < least else pattern % (scale * value)
+
+
 def png_response(data: bytes) -> Response:
     """Return a PNG file that browsers must not keep: the next one is another."""
     return Response(data, media_type="image/png", headers={"Cache-Control": "no-store"})
@@ -106,4 +124,5 @@ PAGES.filters |= {
     "local_time": partial(local_time, offset=True),
     "in_seconds": in_seconds,
     "in_short": in_short,
+    "formatted": formatted,
 }

@@ -17,7 +17,7 @@ from starlette.routing import Route
 from tiled.client.container import Container
 
 from dashboard.chart import Curve, Marks, draw_chart, style_of
-from dashboard.color_map import false_color_png
+from dashboard.color_map import color_limits, false_color_png
 from dashboard.live_board import LiveBoard, LiveIoc
 from dashboard.recent_runs import newest_results
 from dashboard.site import Site, png_response, render, site_of
@@ -67,6 +67,12 @@ class PanosetiBoard(LiveBoard):
         while self.largest and now - self.largest[0][0] > WINDOW_S:
             self.largest.popleft()
 
+    def colors_of(self, image: Mapping[str, Any]) -> str:
+        """Return the values of an image that get the first and the last color, and their unit."""
+        product = image["product"]
+        low, high = color_limits(self.pixels[image["slot"], product])
+        return f"{low:.4g} to {high:.4g} {'ADC' if product.startswith('ph') else 'counts'}"
+
 
 def _worker_arguments(site: Site) -> tuple[str, ...]:
     return "--modules", str(configured_slots(site.settings))
@@ -96,7 +102,7 @@ async def panoseti(request: Request) -> Response:
         request,
         "dashboard.panoseti:panoseti.html",
         **IOC.context(site),
-        images=board.facts.get("images", []),
+        images=[each | {"colors": board.colors_of(each)} for each in board.facts.get("images", [])],
         largest=draw_largest(board),
         flashes=flashes,
         wrong=wrong,

@@ -72,7 +72,9 @@ def draw_trends(board: SpectrumBoard) -> list[Markup]:
         if (values == values).any():
             marks = [Marks(label, seconds, values, style, square=label == "FWHM")]
             title = f"{label} of the fits over time"
-            charts.append(draw_chart(marks, [], "seconds", f"{label}, {unit}", title))
+            charts.append(
+                draw_chart(marks, [], "time from the newest pulse, s", f"{label}, {unit}", title)
+            )
     return charts
 
 

@@ -94,6 +94,7 @@ async def now(request: Request) -> Response:
             "step": facts.get("step", 1),
             "shape": list(board.image.shape),
             "shots": facts.get("image_shots", 0),
+            "colors": [f"{value:.4g}" for value in board.colors],
             "operate": site.operate,
         },
         headers={"Cache-Control": "no-store"},

@@ -27,6 +27,7 @@ from devices.panoseti.session import make_devices
 from devices.panoseti.view import PanosetiFacts, PanosetiImage, PanosetiView
 from skywright.config import IocSettings
 from skywright.session.context import SessionContext
+from skywright.store.words import local_time
 
 PIXELS = np.arange(256, dtype=np.int32).reshape(16, 16)
 
@@ -59,6 +60,9 @@ def test_page_shows_modules_with_their_images(page: TestClient) -> None:
     assert "clock not in step" in text
     assert "1000.2/s" in text
     assert "17 packets lost" in text
+    low, high = np.percentile(PIXELS, (1, 99.5))
+    assert f"{low:.4g} to {high:.4g} ADC" in text
+    assert local_time(facts().images[0].seconds, offset=True) in text
     assert "az 182.987°, el 79.402°, PA -1.432°" in text
     assert "clock not locked" in text
     assert "1234" in text

@@ -141,6 +141,7 @@ def test_page_before_and_after_the_first_pulse(page: TestClient) -> None:
     assert "12.25 eV" in after
     assert 'href="data:image/png' in after
     assert "photon energy, eV" in after
+    assert "time from the newest pulse, s" in after
     assert ">77<" in after
     # A word of explanation on hover, for each figure.
     assert 'title="full width at half maximum of that Gaussian"><dt>FWHM</dt>' in after

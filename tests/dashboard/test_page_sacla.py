@@ -206,6 +206,7 @@ def test_page_before_and_after_the_first_shot(page: TestClient) -> None:
     now = page.get("/sacla/now").json()
     assert now["shape"] == [8, 6]
     assert now["detector"] == NAME
+    assert now["colors"] == [f"{each:.4g}" for each in np.nanpercentile(facts().image, (1, 99.5))]
     assert (now["region"], now["center"]) == ("spot", [10.0, 12.0])
     image = np.nan_to_num(facts().image)
     rows, columns = (4 * np.arange(length) + 1.5 for length in image.shape)

@@ -159,10 +159,13 @@ def test_curves_whose_numbers_differ_much_have_no_offset(overlay: Callable[..., 
 def test_the_note_of_an_image_says_what_the_pulses_are_counted_from(
     overlay: Callable[..., Plot],
 ) -> None:
-    drawn = overlay(run_of_pulses("a1b2c3d4", 179_512_345_678, column=(5,)))
+    run = run_of_pulses("a1b2c3d4", 179_512_345_678, column=(5,))
+    drawn = overlay(run)
+    signal = next(each for each in run.streams[0].columns if each.name == "signal")
+    low, high = np.percentile(signal.read(slice(None)), (1, 99.5))
     assert drawn.notes == (
         "signal: from the top pulse_id, from the first 0 to 7, "
-        "colors from the 1st percentile to the 99.5th",
+        f"colors from {low:.4g} to {high:.4g} (1st and 99.5th percentile)",
         "pulse_id is drawn from its first value, 179512345678 in run a1b2c3d4",
     )
 

@@ -57,7 +57,7 @@ function regionsOn(figure) {
       svg.setAttribute("viewBox", `-0.5 -0.5 ${columns * now.step} ${rows * now.step}`);
       svg.setAttribute("preserveAspectRatio", "none");
       part("caption").textContent =
-        `${now.detector}, mean of ${now.shots} shots, eV; colors from the 1st percentile to the 99.5th`;
+        `${now.detector}, mean of ${now.shots} shots; colors from ${now.colors.join(" to ")} eV (1st and 99.5th percentile)`;
     }
     draw();
   }
