@@ -120,7 +120,7 @@ class ArrayInput:
     dtypes: tuple[str, ...] = ()
     least_side: int = 0
 
-    def in_words(self) -> str:
+    def describe(self) -> str:
         """Return what is required, for an error message."""
         words = [f"{self.dimensions} or more dimensions", " or ".join(self.dtypes)]
         if self.least_side:

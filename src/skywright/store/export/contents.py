@@ -293,7 +293,7 @@ def _array_column(
     """Return a column that is an array of its own in the catalog, in a file or in Zarr."""
     source, shape = (node.data_sources() or [None])[0], tuple(node.shape)
     parts = _array_parts(source, shape[0]) if source is not None and shape else ()
-    at = _in_words(where, parts)
+    at = _describe_place(where, parts)
 
     def read(rows: slice) -> NDArray:
         with _reading(at):
@@ -359,7 +359,7 @@ def _file_column(key: str, table: _FileTable, data_key: Mapping[str, Any], where
     source = table.table.data_sources()[0]
     segments, dataset = source.parameters["segments"], source.parameters["columns"][key]
     parts = _parts(_assets(source, dataset, HDF5), segments, table.rows)
-    at = _in_words(where, parts)
+    at = _describe_place(where, parts)
 
     def read(rows: slice) -> NDArray:
         with _reading(at):
@@ -423,7 +423,7 @@ def _assets(source: Any, dataset: str, mimetype: str) -> list[Asset]:
     return [Asset(file, dataset, mimetype) for file in files_of(source)]
 
 
-def _in_words(where: str, parts: Sequence[AssetRows]) -> str:
+def _describe_place(where: str, parts: Sequence[AssetRows]) -> str:
     """Return `where` with the first file of a column, for messages."""
     return f"{where} ({parts[0].asset.file}, {parts[0].asset.dataset})" if parts else where
 
