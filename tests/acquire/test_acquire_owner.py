@@ -136,7 +136,7 @@ def test_a_source_that_cannot_start_is_an_error_and_nothing_is_under_way(
     assert "camera is off" in state.message
     source.refuses = ""
     owner.start()
-    assert owner.is_running
+    assert owner.is_started
 
 
 def test_a_queue_whose_source_cannot_start_is_not_kept(source: HandSource, make: Make) -> None:
@@ -183,7 +183,7 @@ def test_an_acquisition_is_over_when_its_items_are_in_the_file(
     assert acquisition.done.wait(90)
     assert recorder.rows_readable == 3
     assert identities(tmp_path / "a.h5") == seen == [1, 2, 3]
-    assert owner.is_running  # it ran before
+    assert owner.is_started  # it ran before
 
 
 def test_who_joins_an_acquisition_that_ends_gets_a_new_one(
@@ -328,7 +328,7 @@ def test_an_error_after_a_stop_does_not_end_the_owner(source: HandSource) -> Non
         acquisition = owner.acquire(1)
         source.send(number)
         assert acquisition.done.wait(90)
-        until(lambda: not owner.is_running)  # the monitoring thread stops it
+        until(lambda: not owner.is_started)  # the monitoring thread stops it
     assert owner.failures["after_source_stop failed"] == 2
     owner.close()
     assert source.closed
@@ -762,9 +762,9 @@ def test_a_source_that_does_not_stop_is_asked_again_and_can_be_started(
     source.sticks = True
     with pytest.raises(HardwareError, match="has not stopped"):
         owner.stop()
-    assert not owner.is_running
+    assert not owner.is_started
     owner.start()
-    assert owner.is_running
+    assert owner.is_started
     monkeypatch.setattr(owner_module, "SILENCE_S", 0.05)
     with pytest.raises(HardwareError, match="has not stopped"):
         owner.stop()

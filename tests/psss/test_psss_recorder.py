@@ -66,7 +66,7 @@ def acquire(processor: Processor, source: ScriptedSource, *images: Any, first: i
         source.put(number, image=image)
     assert acquisition.done.wait(90)
     assert acquisition.items == len(images)
-    until(lambda: not processor.is_running)
+    until(lambda: not processor.is_started)
 
 
 def test_a_spectrum_that_is_too_wide_is_one_of_the_rows_of_a_recording(
@@ -215,7 +215,7 @@ def test_an_acquisition_ends_when_all_is_in_the_file(
     assert acquisition.done.wait(90)
     assert spectra.rows_readable == 3
     until(lambda: processor.state().items == 5)
-    assert processor.is_running  # it ran before
+    assert processor.is_started  # it ran before
     endless = processor.acquire()
     source.put(6)
     until(lambda: endless.items == 1)

@@ -170,7 +170,7 @@ class Owner(Generic[Item, Result]):
     # ---- state
 
     @property
-    def is_running(self) -> bool:
+    def is_started(self) -> bool:
         """Whether the source was started. True until the owner stops it, even if it has ended."""
         return bool(self._running)
 
@@ -192,7 +192,7 @@ class Owner(Generic[Item, Result]):
         newest, items = self._publisher.progress
         with self._lock:
             return OwnerState(
-                running=self.is_running,
+                running=self.is_started,
                 acquiring=self.acquisition is not None,
                 newest=newest,
                 items=items,
@@ -709,7 +709,7 @@ class Owner(Generic[Item, Result]):
             if held and time.monotonic() >= self._held_until:
                 self.report(held, alarm=False)
             silent_s = time.monotonic() - self._last_arrival
-            is_silent = self.is_running and silent_s > SILENCE_S and self.expects_items()
+            is_silent = self.is_started and silent_s > SILENCE_S and self.expects_items()
             if is_silent and self._reported_silence != self._last_arrival:  # each silence once
                 self._is_silent, self._reported_silence = True, self._last_arrival
                 names = {"item": self.item_name, "source": self.source.name}

@@ -55,7 +55,7 @@ class Batch:
         return Batch(self.identities[index], self.times[index], data)
 
 
-def join(pieces: Iterable[Batch], keep: Literal["first", "last"] = "first") -> Batch:
+def join_by_identity(pieces: Iterable[Batch], keep: Literal["first", "last"] = "first") -> Batch:
     """Join batches into one, in order of identity, each identity once.
 
     Parameters

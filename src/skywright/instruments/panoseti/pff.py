@@ -29,10 +29,10 @@ BLOCK_BYTES = 1 << 20
 """Bytes read at a time: they stay in the processor's cache until they are decoded."""
 LATEST_HEADER = 1 << 16
 """A file that was cut at its beginning has a header at this byte or before it."""
-LOOK_BACK = 16
+UNDATED_FRAMES = 16
 """Frames that are read at a time to find the last one that has a time."""
 PROBES = 32
-"""Frames that are looked at to find out whether all frames have the same length."""
+"""Frames that are checked to find out whether all frames have the same length."""
 
 
 class _FrameLengthError(Exception):
@@ -165,7 +165,7 @@ class PffFile(Closing):
         while number > 0:
             if number == self._dated[0]:
                 return self._dated[1]
-            first = max(0, number - LOOK_BACK)
+            first = max(0, number - UNDATED_FRAMES)
             offsets, numbers, quabo, pixels = result = self._allocate(number - first, images=False)
             done = 0
             while done < number - first:
@@ -210,7 +210,7 @@ class PffFile(Closing):
         """Return where the frames begin in an irregular file; None for a regular one."""
         size, layout = self.size, self.layout
         if self._offsets is None:
-            if size == self._probed_size or self._looks_regular(size, layout):
+            if size == self._probed_size or self._is_regular(size, layout):
                 self._probed_size = size
                 return None
             logger.info("%s: frames differ in length, it is scanned", self.path.name)
@@ -219,7 +219,7 @@ class PffFile(Closing):
             self._scan(size)
         return self._offsets[: self._offsets_count]
 
-    def _looks_regular(self, size: int, layout: HeaderLayout) -> bool:
+    def _is_regular(self, size: int, layout: HeaderLayout) -> bool:
         """Return whether frames lie where they should: many at first, then the newest."""
         count = size // layout.frame_bytes
         first = self._probed_size < 0

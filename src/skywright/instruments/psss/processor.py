@@ -112,7 +112,7 @@ class Processor(Owner[Pulse, Result]):
         """``processing``, ``stopped`` or ``warming up``."""
         if not self.warm.is_set():
             return WARMING_UP
-        return "processing" if self.is_running else self.idle_text
+        return "processing" if self.is_started else self.idle_text
 
     def state(self) -> ProcessorState:
         """Return the present state."""

@@ -31,11 +31,11 @@ logger = logging.getLogger(__name__)
 BLOCK_FRAMES = 1024
 """Frames of a file that are delivered together: memory does not depend on the size of a run."""
 POLL_S = 0.05
-"""Pause between two looks at the sizes of files."""
+"""Pause between two checks of the sizes of files."""
 RETRY_LIMIT_S = 10.0
 """A file that cannot be read for this time, as on a network file system, is given up."""
 LIST_S = 0.5
-"""Period of the look for new files."""
+"""Period of the scan for new files."""
 ACTIVE_S = 5.0
 """Period of the question whether any file of the data directory grows."""
 
@@ -83,7 +83,7 @@ class _Growing:
         self.file: PffFile | None = None
         self.name = parse_file_name(path)
         self.state = state
-        """Of the file when it was found or looked at last."""
+        """Of the file when it was found or checked last."""
         self.done = 0
         self.offset = -1
         """Of the last frame that was read: numbers of frames change when one turns out as cut."""
@@ -420,12 +420,12 @@ class RunDirectorySource(PolledSource[FrameBlock]):
             return
         self._places[place] = path
         if path in self._files:
-            self._look_again(self._files[path], state)
-        elif _identity(name, state) not in self._seen:
+            self._check_again(self._files[path], state)
+        elif _file_key(name, state) not in self._seen:
             self._files[path] = _Growing(path, state)
-            self._seen.add(_identity(name, state))
+            self._seen.add(_file_key(name, state))
 
-    def _look_again(self, growing: _Growing, there: os.stat_result) -> None:
+    def _check_again(self, growing: _Growing, there: os.stat_result) -> None:
         """Note the size of a file; read no further if its path leads to another file now.
 
         Rows name files by path. A file without rows may be replaced by another one.
@@ -437,7 +437,7 @@ class RunDirectorySource(PolledSource[FrameBlock]):
         if not growing.done:
             growing.close()
             self._files[path] = _Growing(path, there)
-            self._seen.add(_identity(growing.name, there))
+            self._seen.add(_file_key(growing.name, there))
         elif not growing.broken:
             growing.broken = True
             growing.close()
@@ -445,7 +445,7 @@ class RunDirectorySource(PolledSource[FrameBlock]):
             logger.error("%s was replaced by another file: that one is not read", path)
 
 
-def _identity(name: FileName, state: os.stat_result) -> tuple[object, ...]:
+def _file_key(name: FileName, state: os.stat_result) -> tuple[object, ...]:
     """Return what tells a file that was moved from another one that got its inode."""
     return state.st_dev, state.st_ino, name.product.name, name.module, name.seqno
 
@@ -456,7 +456,7 @@ def _entries(directory: Path) -> list[Path]:
     Raises
     ------
     OSError
-        If too many files are open to look.
+        If too many files are open to read it.
     """
     try:
         return list(directory.iterdir())
