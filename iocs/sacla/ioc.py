@@ -262,7 +262,7 @@ class SaclaIOC(OwnerGroup):
         await post(self.frame_rows, frames)
         await self.recording.post_recording(
             rows,
-            sum(shots.shots.lost().values()),
+            sum(shots.shots.lost.values()),
             capturing,
             lambda: shots.is_recording,
             shots.error,

@@ -31,7 +31,7 @@ def test_images_of_all_sizes_and_types_are_recorded_or_counted(tmp_path: Path) -
     recorder.offer(Image(9, TIME_NS, first, {GAIN.path: 256}))
     recorder.offer(Image(10, -1, first, {GAIN.path: 8}))  # before 1990
     recorder.close()
-    assert recorder.lost() == {
+    assert recorder.lost == {
         "images wrong size": 1,
         "images wrong dtype": 1,
         "images does not fit": 1,

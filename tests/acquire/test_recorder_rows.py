@@ -73,7 +73,7 @@ def test_rows_after_the_last_one_of_a_recording_are_no_loss(
         for number in range(3 * GROUPS_PER_WRITE):
             recorder.offer(events(5 * number, 5))
     recorder.stop()
-    assert (recorder.rows_readable, recorder.lost()) == (7, {})
+    assert (recorder.rows_readable, recorder.lost) == (7, {})
     assert identities(tmp_path / "a.h5") == list(range(7))
 
 
@@ -90,7 +90,7 @@ def test_rows_that_a_recording_did_not_wait_for_are_not_in_the_next_one(
     recorder.offer(events(5, 5))
     recorder.stop()
     assert identities(tmp_path / "b.h5") == list(range(5, 10))
-    assert recorder.lost() == {"events not written": 5}
+    assert recorder.lost == {"events not written": 5}
 
 
 def test_each_third_row_over_the_edges_of_row_groups(
@@ -113,7 +113,7 @@ def test_rows_that_do_not_fit_are_refused_and_counted_and_the_others_kept(
     recorder.offer(events(5, 2))
     recorder.stop()
     assert identities(tmp_path / "a.h5") == [0, 3, 5, 6]
-    assert recorder.lost() == {"events does not fit": 3}
+    assert recorder.lost == {"events does not fit": 3}
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_a_wrong_row_group_is_lost_alone(
             recorder.offer(group)
     recorder.stop()
     assert identities(tmp_path / "a.h5") == [*range(5), *range(6, 11)]
-    assert recorder.lost() == {"events not written": 1}
+    assert recorder.lost == {"events not written": 1}
 
 
 def test_the_column_that_a_value_does_not_fit_is_named(tmp_path: Path) -> None:
@@ -153,8 +153,8 @@ def test_a_full_queue_counts_rows(tmp_path: Path) -> None:
         for number in range(5):
             recorder.offer(events(number * 100, 100))
     recorder.close()
-    assert recorder.rows_readable + recorder.lost()["events queue full"] == 500
-    assert recorder.lost()["events queue full"] in (200, 300, 400)
+    assert recorder.rows_readable + recorder.lost["events queue full"] == 500
+    assert recorder.lost["events queue full"] in (200, 300, 400)
 
 
 @pytest.mark.parametrize("synchronous", [False, True])
@@ -177,7 +177,7 @@ def test_a_result_that_the_layout_cannot_handle_is_a_loss(
     recorder.offer({"rows": events(0, 2)})
     recorder.close()
     assert identities(tmp_path / "a.h5") == [0, 1]
-    assert recorder.lost() == {"events not written": 1}
+    assert recorder.lost == {"events not written": 1}
 
 
 def test_a_path_that_an_index_cannot_hold_is_a_loss_of_its_records(tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_a_path_that_an_index_cannot_hold_is_a_loss_of_its_records(tmp_path: Pat
     recorder.stop()
     assert recorder.error == ""
     recorder.close()
-    assert (recorder.rows_readable, recorder.lost()) == (3, {"index not written": 3})
+    assert (recorder.rows_readable, recorder.lost) == (3, {"index not written": 3})
 
 
 class FaultyFile:
@@ -241,7 +241,7 @@ def test_a_flush_that_fails_once_is_tried_again(faulty: Recorder[Any, Any], tmp_
     assert file.failures == 0
     until(lambda: not faulty.error)
     faulty.stop()
-    assert (faulty.lost(), file.closed) == ({}, True)
+    assert (faulty.lost, file.closed) == ({}, True)
 
 
 def test_a_close_that_flushes_ends_the_message_of_a_flush_that_failed(
@@ -252,7 +252,7 @@ def test_a_close_that_flushes_ends_the_message_of_a_flush_that_failed(
     faulty.offer(events(0, 5))
     faulty.stop()  # two flushes, and that of the close
     assert file.failures == 0
-    assert (faulty.rows_readable, faulty.lost(), faulty.error) == (5, {}, "")
+    assert (faulty.rows_readable, faulty.lost, faulty.error) == (5, {}, "")
 
 
 def test_a_flush_that_succeeds_leaves_the_error_of_a_write(
@@ -270,7 +270,7 @@ def test_a_flush_that_succeeds_leaves_the_error_of_a_write(
         faulty._write([events(5, 5)], must_create=False)
         faulty._flush(caller_waits=False)
         assert (faulty.rows_readable, faulty.error) == (5, "disk full")
-        assert faulty.lost() == {"events not written": 5}
+        assert faulty.lost == {"events not written": 5}
 
 
 def test_a_callback_that_fails_does_not_end_the_recorder(
@@ -296,7 +296,7 @@ def test_rows_that_were_never_flushed_are_lost_and_the_file_is_closed(
     faulty.offer(events(0, 5))
     faulty.stop()
     assert file.closed
-    assert faulty.lost() == {"events not written": 5}
+    assert faulty.lost == {"events not written": 5}
     assert faulty.error == "disk full"
 
 
@@ -309,7 +309,7 @@ def test_an_acquisition_whose_rows_are_not_visible_says_so(
     done = threading.Event()
     faulty.call_when_visible(done.set)
     assert done.wait(90)
-    assert faulty.lost() == {"events not written": 5}
+    assert faulty.lost == {"events not written": 5}
 
 
 def test_a_file_that_cannot_be_made_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -340,7 +340,7 @@ def test_a_recorder_with_a_queue_timeout_waits_for_the_disk_and_loses_nothing(
         assert not offered.wait(0.2)
     source.join(90)
     recorder.close()
-    assert not recorder.lost()
+    assert not recorder.lost
     assert identities(tmp_path / "a.h5") == list(range(500))
 
 
@@ -365,7 +365,7 @@ def test_a_disk_that_fills_up_between_records_loses_each_row_once(
     recorder.stop()
     rows = recorder.rows_readable
     recorder.close()
-    assert recorder.lost() == {"index not written": 5}
+    assert recorder.lost == {"index not written": 5}
     assert rows == 15
 
 
@@ -394,7 +394,7 @@ def test_rows_for_which_no_file_could_be_created_are_not_in_the_next_recording(
         recorder.start(tmp_path / "a.h5")
         recorder.offer(events(0, 5))
         recorder.stop()
-    assert recorder.lost() == {"events not written": 5}
+    assert recorder.lost == {"events not written": 5}
     recorder.start(tmp_path / "b.h5")
     recorder.offer(events(5, 5))
     recorder.stop()

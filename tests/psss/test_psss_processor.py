@@ -229,7 +229,7 @@ def test_no_picture_ends_anything(processor: Processor, source: ScriptedSource) 
         # No NaN without a status.
         assert np.isfinite([found.center, found.fwhm]).all() == found.status.has_values
         assert result.time_ns > 1e18
-    assert processor.lost() == {"not processed": 1}
+    assert processor.lost == {"not processed": 1}
     assert results[0].spectrum.status is FitStatus.NO_IMAGE
     assert results[-1].spectrum.status is FitStatus.OK
     assert results[-1].time_ns == TIME_NS
@@ -242,7 +242,7 @@ def test_the_traceback_of_a_defect_is_logged_once_until_a_picture_is_good(
     for number, image in enumerate(("no array", None, "no array", PICTURE, "no array")):
         source.queue.put(make_pulse(number, image))
     seen(processor, 5)
-    assert processor.lost() == {"not processed": 3}
+    assert processor.lost == {"not processed": 3}
     assert caplog.text.count("Traceback") == 2
 
 

@@ -121,7 +121,7 @@ def test_both_names_and_the_bytes_as_received(tmp_path: Path) -> None:
                 spectrum = message.data.data[f"{PREFIX}:SPECTRUM_Y"].value
                 np.testing.assert_array_equal(spectrum, image.sum(axis=0, dtype=np.uint32))
                 assert message.frames[2] == _compressed(image)
-    assert service.processor.lost() == {}
+    assert service.processor.lost == {}
 
 
 def _compressed(image: Any) -> bytes:

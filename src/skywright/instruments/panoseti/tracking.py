@@ -268,7 +268,7 @@ class Tracker:
     @property
     def rows_lost(self) -> int:
         """Number of rows that are in no index."""
-        return self._without_slot + sum(sum(each.lost().values()) for each in self._all)
+        return self._without_slot + sum(sum(each.lost.values()) for each in self._all)
 
     def rows(self) -> dict[IndexKey, int]:
         """Return the number of rows of each index that readers can see."""

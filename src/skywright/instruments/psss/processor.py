@@ -227,7 +227,9 @@ class Processor(Owner[Pulse, Result]):
         # The tracebacks of all pulses would fill the disk: after one that is logged, the next one
         # is logged only after a picture that could be processed
         logs_defects = not self._last_failed
-        result = process_pulse(pulse, self._workspace, number, settings, self.losses, logs_defects)
+        result = process_pulse(
+            pulse, self._workspace, number, settings, self.lost_in_owner, logs_defects
+        )
         if pulse.image is not None:
             self._last_failed = result.pulse.image is None
         return result
