@@ -53,7 +53,7 @@ def bench_decode(directory: Path) -> None:
         for _ in range(4):
             with PffFile(path) as file:
                 started = time.perf_counter()
-                for frames in file.blocks(block_bytes=4 << 20):
+                for frames in file.groups(group_bytes=4 << 20):
                     assert len(frames.time_ns)
                 rates.append(file.size / (time.perf_counter() - started) / 1e9)
             started = time.perf_counter()

@@ -65,7 +65,7 @@ class Recording(FilesPart):
         capturing = recorder.path is not None  # before its rows: when it is over, all are counted
         await self.post_recording(
             recorder.rows_readable,
-            sum(recorder.lost().values()),
+            sum(recorder.lost.values()),
             capturing,
             lambda: recorder.path is not None,
             recorder.error,

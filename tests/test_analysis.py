@@ -11,7 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skywright.analysis import Analysis, Batch, IdentityOrder, find_late, join, whole_blocks
+from skywright.analysis import (
+    Analysis,
+    Batch,
+    IdentityOrder,
+    find_late,
+    join_by_identity,
+    whole_blocks,
+)
 from skywright.errors import DataError
 from skywright.files.columns import Column
 
@@ -466,6 +473,6 @@ def test_a_value_other_than_text_is_no_result_that_is_text(value: Any) -> None:
 @settings(max_examples=30)
 @given(st.lists(st.integers(0, 9), min_size=1))
 def test_join_keeps_each_identity_once_in_order(identities: list[int]) -> None:
-    joined = join([batch_of(identities[:1]), batch_of(identities[1:])])
+    joined = join_by_identity([batch_of(identities[:1]), batch_of(identities[1:])])
     assert joined.identities.tolist() == sorted(set(identities))
     assert joined["x"].tolist() == batch_of(sorted(set(identities)))["x"].tolist()

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from tiled.client.container import Container
 
 from dashboard.chart import Marks, draw_chart
-from skywright.instruments.loop.turn import in_words
+from skywright.instruments.loop.turn import describe_result
 from skywright.store.client import RAW
 from skywright.store.export.contents import Stream, read_contents
 from skywright.store.lookup import RunFilter, RunSummary, derived_runs, find_runs
@@ -70,7 +70,7 @@ def newest_series(client: Container, journals: Path) -> SeriesShown | None:
             results = found
             stream = contents.stream("pictures")
         elif name == TURN and found:
-            words = in_words(found)
+            words = describe_result(found)
     values = {} if stream is None else _values(stream, *CHARTS)
     count = min((len(each) for each in values.values()), default=0)
     return SeriesShown(summary, count, results, words, _draw(values, count) if count else [])

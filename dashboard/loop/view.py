@@ -23,7 +23,11 @@ from dashboard.views import View
 from dashboard.worker import worker_messages
 from skywright.errors import DataError, SkywrightError
 from skywright.instruments.loop.calibration import ZoomCalibration, from_json
-from skywright.instruments.loop.rotation_pictures import RotationCurves, in_words, rotation_curves
+from skywright.instruments.loop.rotation_pictures import (
+    RotationCurves,
+    describe_result,
+    rotation_curves,
+)
 from skywright.store.export.contents import RunContents, read_contents
 from skywright.store.lookup import RunSummary, find_run_and_waiting, summarize
 from skywright.store.show import final_results
@@ -94,7 +98,7 @@ def read_rotation(client: Container, uid: str, journals: Path) -> Rotation:
         raise DataError(f"run {uid[:8]}: no calibration in the parameters of its analysis")
     try:
         curves = read_curves(contents, results, from_json(calibration))
-        words = in_words(results)
+        words = describe_result(results)
     except KeyError as error:  # the catalog is writing the run
         raise DataError(f"run {uid[:8]}: it is {contents.status}, no result {error} yet") from error
     return Rotation(

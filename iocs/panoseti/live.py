@@ -11,7 +11,7 @@ from skywright.instruments.panoseti.live.config import (
 )
 from skywright.instruments.panoseti.live.server import DaqDataServer
 from skywright.instruments.panoseti.sources.replay import ReplaySource
-from skywright.instruments.panoseti.sources.rundir import FrameBlock
+from skywright.instruments.panoseti.sources.rundir import FrameGroup
 from skywright.instruments.panoseti.tracking import Tracker
 
 
@@ -65,7 +65,7 @@ class LiveFrames:
         if server is not None:
             await server.stop()
 
-    def offer(self, result: FrameBlock) -> None:
+    def offer(self, result: FrameGroup) -> None:
         """Publish the newest of these frames; from any thread."""
         loop, server = self._loop, self._server
         if loop is not None and server is not None and len(result.frames):

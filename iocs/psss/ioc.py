@@ -223,7 +223,7 @@ class PsssIOC(OwnerGroup):
 
     def _recorded(self) -> tuple[Any, ...]:
         recorders = (self.picture_recorder, self.spectrum_recorder)
-        return tuple((each.path, each.rows_readable, each.error, each.lost()) for each in recorders)
+        return tuple((each.path, each.rows_readable, each.error, each.lost) for each in recorders)
 
     async def _post_truth(self, result: Result) -> None:
         truth = result.pulse.truth

@@ -102,7 +102,7 @@ async def _put_binned_by(obj: Any, instance: Any, value: int) -> None:
 async def _put_run(obj: Any, instance: Any, value: int) -> None:
     owner = obj.parent.shots.owner
     await obj.parent.in_thread(owner.start if value else owner.stop_if_unused)
-    await obj.readback.write(RUN[owner.is_running])  # a recording goes on after Stop
+    await obj.readback.write(RUN[owner.is_started])  # a recording goes on after Stop
 
 
 async def _put_reset(obj: Any, instance: Any, value: int) -> int:
@@ -262,7 +262,7 @@ class SaclaIOC(OwnerGroup):
         await post(self.frame_rows, frames)
         await self.recording.post_recording(
             rows,
-            sum(shots.shots.lost().values()),
+            sum(shots.shots.lost.values()),
             capturing,
             lambda: shots.is_recording,
             shots.error,

@@ -329,7 +329,7 @@ def _one_pass(tools: stubs.Instruments, course: _Course, number: int) -> MsgGene
     verdict = course.steady(judge(found, settings.aim))
     course.found = found
     course.compare(verdict)
-    step_log.info("%s: %s", name, _in_words(verdict))
+    step_log.info("%s: %s", name, _describe_verdict(verdict))
     tolerance, last = settings.tolerance_um, number == settings.max_passes
     sure = verdict.known and verdict.is_sure(tolerance)
     there = sure and verdict.is_close(tolerance)
@@ -346,7 +346,7 @@ def _one_pass(tools: stubs.Instruments, course: _Course, number: int) -> MsgGene
     return False
 
 
-def _in_words(verdict: Verdict) -> str:
+def _describe_verdict(verdict: Verdict) -> str:
     """Return in one line where a pass has found the loop."""
     if not verdict.known:
         return f"the center is not known: {verdict.why}"

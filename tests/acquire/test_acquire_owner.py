@@ -139,9 +139,9 @@ def test_a_source_that_cannot_start_is_an_error_and_nothing_is_under_way(
     assert "camera is off" in state.message
     source.refuses = ""
     owner.subscribe(runs_source=True).close()
-    assert not owner.is_running  # what could not start does not keep it running
+    assert not owner.is_started  # what could not start does not keep it running
     owner.start()
-    assert owner.is_running
+    assert owner.is_started
 
 
 def test_a_queue_whose_source_cannot_start_is_not_kept(source: HandSource, make: Make) -> None:
@@ -188,7 +188,7 @@ def test_an_acquisition_is_over_when_its_items_are_in_the_file(
     assert acquisition.done.wait(90)
     assert recorder.rows_readable == 3
     assert identities(tmp_path / "a.h5") == seen == [1, 2, 3]
-    assert owner.is_running  # it ran before
+    assert owner.is_started  # it ran before
 
 
 class SlowRecorder:
@@ -204,6 +204,7 @@ class SlowRecorder:
     def end_acquisition(self, done: Callable[[], None]) -> None:
         self.done = done
 
+    @property
     def lost(self) -> dict[str, int]:
         return {}
 
@@ -309,6 +310,7 @@ class LateRecorder:
     def end_acquisition(self, done: Callable[[], None]) -> None:
         self.ending.append(done)
 
+    @property
     def lost(self) -> dict[str, int]:
         return {}
 
@@ -365,7 +367,7 @@ def test_an_error_after_a_stop_does_not_end_the_owner(source: HandSource) -> Non
         acquisition = owner.acquire(1)
         source.send(number)
         assert acquisition.done.wait(90)
-        until(lambda: not owner.is_running)  # the monitoring thread stops it
+        until(lambda: not owner.is_started)  # the monitoring thread stops it
     assert owner.failures["after_source_stop failed"] == 2
     owner.close()
     assert source.closed
@@ -445,7 +447,7 @@ def test_nothing_that_arrived_before_a_stop_is_lost(
     owner.close()
     assert acquisition.done.wait(90)
     assert identities(tmp_path / "a.h5") == [*range(20), *range(30, 40)]
-    assert owner.lost() == {}
+    assert owner.lost == {}
 
 
 def test_losses_are_counted_by_cause(source: HandSource, make: Make, tmp_path: Path) -> None:
@@ -469,7 +471,7 @@ def test_losses_are_counted_by_cause(source: HandSource, make: Make, tmp_path: P
     source.send(*map(Frame, range(7)))
     go_on.set()
     assert acquisition.done.wait(90)
-    assert owner.lost() == {"gap": 5, "queue full": 3, "undecodable": 1, "not processed": 1}
+    assert owner.lost == {"gap": 5, "queue full": 3, "undecodable": 1, "not processed": 1}
     assert identities(tmp_path / "a.h5") == [0, 1, 3]  # what was refused is kept, and not counted
     assert acquisition.items == 2
 
@@ -491,7 +493,7 @@ def test_an_item_after_the_last_one_that_cannot_be_prepared_is_no_loss(
     source.send(0, 1)
     assert acquisition.done.wait(90)
     owner.stop()
-    assert (acquisition.items, owner.lost()) == (1, {})
+    assert (acquisition.items, owner.lost) == (1, {})
 
 
 def test_an_alarm_does_not_alternate_with_the_items_that_are_good(
@@ -510,7 +512,7 @@ def test_an_alarm_does_not_alternate_with_the_items_that_are_good(
     owner.start()
     source.send(*range(100))
     assert (owner.state().message, owner.state().alarm) == ("undecodable: the item is torn", True)
-    assert owner.losses["undecodable"] == 50
+    assert owner.lost_in_owner["undecodable"] == 50
     assert len(caplog.records) == 3  # waiting, taking, undecodable
     monkeypatch.setattr(owner, "_held_until", 0.0)  # as some seconds later
     source.send(101, 102)  # the loss goes on
@@ -575,17 +577,17 @@ def test_the_traceback_of_a_defect_is_logged_once_until_the_alarm_is_over(
     owner = make(process, threads=threads, item_name="packet")
     owner.start()
     source.send(0, 0, 0)
-    until(lambda: owner.losses["not processed"] == 3)
+    until(lambda: owner.lost_in_owner["not processed"] == 3)
     assert caplog.text.count("Traceback") == 1
     assert "owner: packet cannot be processed" in caplog.text
     source.send(1, 0)
-    until(lambda: owner.losses["not processed"] == 4)
+    until(lambda: owner.lost_in_owner["not processed"] == 4)
     assert caplog.text.count("Traceback") == 1
     monkeypatch.setattr(owner, "_held_until", 0.0)  # as some seconds later
     source.send(1)
     until(lambda: not owner.state().alarm)
     source.send(0, 0)
-    until(lambda: owner.losses["not processed"] == 6)
+    until(lambda: owner.lost_in_owner["not processed"] == 6)
     assert caplog.text.count("Traceback") == 2
 
 
@@ -716,7 +718,7 @@ def test_each_silence_is_reported_though_bad_items_came_between(
     for _ in range(2):
         until(lambda: owner.state().message.startswith("no item from hand for more than"))
         source.send(1)
-        until(lambda: owner.losses["undecodable"])
+        until(lambda: owner.lost_in_owner["undecodable"])
 
 
 def test_a_hundred_thousand_rows_take_a_call_for_each_item(
@@ -802,7 +804,7 @@ def test_no_more_items_are_under_way_than_allowed(source: HandSource, make: Make
     owner.start()
     acquisition = owner.acquire()
     source.send(*range(5))
-    assert owner.lost() == {"queue full": 3}
+    assert owner.lost == {"queue full": 3}
     assert owner.stop_acquisition() is acquisition
     go_on.set()
     assert acquisition.done.wait(90)  # it does not wait for the lost items
@@ -830,7 +832,7 @@ def test_items_that_are_processed_leave_room_and_an_empty_queue_takes_any_item(
     source.send(LargeFrame(0))
     owner._pool.drain(90)  # type: ignore[union-attr]
     source.send(*map(Frame, range(1, 4)))
-    assert owner.lost() == {"queue full": 1}
+    assert owner.lost == {"queue full": 1}
     go_on.set()
     owner.stop()
     assert collector.items == [0, 1, 2]
@@ -859,9 +861,9 @@ def test_a_source_that_does_not_stop_is_asked_again_and_can_be_started(
     source.sticks = True
     with pytest.raises(HardwareError, match="has not stopped"):
         owner.stop()
-    assert not owner.is_running
+    assert not owner.is_started
     owner.start()
-    assert owner.is_running
+    assert owner.is_started
     monkeypatch.setattr(owner_module, "SILENCE_S", 0.05)
     with pytest.raises(HardwareError, match="has not stopped"):
         owner.stop()
@@ -881,7 +883,7 @@ def test_what_a_recorder_of_a_part_loses_is_a_failure(
     acquisition = owner.acquire(1)
     source.send(1)
     assert acquisition.done.wait(90)
-    assert owner.lost() == owner.state().failures == {"events does not fit": 1}  # of one each
+    assert owner.lost == owner.state().failures == {"events does not fit": 1}  # of one each
 
 
 class BrokenRecorder(Recorder[Rows, Rows]):
@@ -902,7 +904,7 @@ def test_an_item_that_an_essential_recorder_fails_to_take_is_lost(
     owner.stop_acquisition()
     assert acquisition.done.wait(90)
     lost = {"not written": 2} if essential else {}
-    assert (acquisition.items, owner.lost()) == (0 if essential else 2, lost)
+    assert (acquisition.items, owner.lost) == (0 if essential else 2, lost)
     assert owner.state().failures == {"BrokenRecorder failed": 2}
     assert "the disk is gone" in owner.state().message
 
@@ -982,7 +984,7 @@ def test_an_item_whose_setting_cannot_be_attached_is_a_loss(source: HandSource, 
     acquisition = owner.acquire(2)
     source.send(1, 2, 3)
     assert acquisition.done.wait(90)
-    assert owner.lost() == {"not processed": 1}
+    assert owner.lost == {"not processed": 1}
 
 
 def test_an_item_that_is_refused_before_its_processing_keeps_its_place(
@@ -1007,7 +1009,7 @@ def test_an_item_that_is_refused_before_its_processing_keeps_its_place(
     go_on.set()
     assert acquisition.done.wait(90)
     assert identities(tmp_path / "a.h5") == [0, 1, 2]
-    assert owner.lost() == {"undecodable": 1}
+    assert owner.lost == {"undecodable": 1}
 
 
 def test_an_acquisition_that_ends_before_its_call_returns_does_not_keep_the_source_running(

@@ -33,7 +33,7 @@ def test_images_of_all_sizes_and_types_are_recorded_or_counted(tmp_path: Path) -
     recorder.offer(Image(10, -1, first, {GAIN.path: 8}))  # before 1990
     recorder.offer(Image(11, 5 * 10**18, first, {GAIN.path: 8}))  # after 2126
     recorder.close()
-    assert recorder.lost() == {
+    assert recorder.lost == {
         "images wrong size": 2,
         "images wrong dtype": 1,
         "images does not fit": 1,

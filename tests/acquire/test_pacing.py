@@ -88,6 +88,22 @@ def test_an_error_is_reported_and_counted_and_the_next_item_comes(
     source.close()
 
 
+def test_a_source_reports_an_error_that_costs_no_item(got: list[int], caplog: Any) -> None:
+    messages: list[tuple[str, bool]] = []
+    source = Numbers(0.001, last=3)
+    source.report("too early")
+    assert "numbers: too early" in caplog.text
+    source.start(got.append, lambda *message: messages.append(message))
+    source.report("twice", True)
+    source.report("goes on", False)
+    until(lambda: not source.is_running)
+    source.close()
+    assert [message for message in messages if len(message) == 2] == [
+        ("twice", True),
+        ("goes on", False),
+    ]
+
+
 def test_an_error_without_text_is_reported_by_its_class(reports: list[str]) -> None:
     class Failing(PolledSource[int]):
         errors = iter([TimeoutError()])

@@ -74,7 +74,7 @@ def test_rows_after_the_last_one_of_a_recording_are_no_loss(
         for number in range(3 * GROUPS_PER_WRITE):
             recorder.offer(events(5 * number, 5))
     recorder.stop()
-    assert (recorder.rows_readable, recorder.lost()) == (7, {})
+    assert (recorder.rows_readable, recorder.lost) == (7, {})
     assert identities(tmp_path / "a.h5") == list(range(7))
 
 
@@ -91,7 +91,7 @@ def test_rows_that_a_recording_did_not_wait_for_are_not_in_the_next_one(
     recorder.offer(events(5, 5))
     recorder.stop()
     assert identities(tmp_path / "b.h5") == list(range(5, 10))
-    assert recorder.lost() == {"events not written": 5}
+    assert recorder.lost == {"events not written": 5}
 
 
 def test_each_third_row_over_the_edges_of_row_groups(
@@ -129,7 +129,7 @@ def test_rows_that_do_not_fit_are_refused_and_counted_and_the_others_kept(
     recorder.offer(events(5, 2))
     recorder.stop()
     assert identities(tmp_path / "a.h5") == [0, 3, 5, 6]
-    assert recorder.lost() == {"events does not fit": 3}
+    assert recorder.lost == {"events does not fit": 3}
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_a_wrong_row_group_is_lost_alone(
             recorder.offer(group)
     recorder.stop()
     assert identities(tmp_path / "a.h5") == [*range(5), *range(6, 11)]
-    assert recorder.lost() == {"events not written": 1}
+    assert recorder.lost == {"events not written": 1}
 
 
 def test_the_column_that_a_value_does_not_fit_is_named(tmp_path: Path) -> None:
@@ -169,8 +169,8 @@ def test_a_full_queue_counts_rows(tmp_path: Path) -> None:
         for number in range(5):
             recorder.offer(events(number * 100, 100))
     recorder.close()
-    assert recorder.rows_readable + recorder.lost()["events queue full"] == 500
-    assert recorder.lost()["events queue full"] in (200, 300, 400)
+    assert recorder.rows_readable + recorder.lost["events queue full"] == 500
+    assert recorder.lost["events queue full"] in (200, 300, 400)
 
 
 def test_a_row_group_larger_than_the_queue_is_recorded_though_a_callback_is_queued(
@@ -183,7 +183,7 @@ def test_a_row_group_larger_than_the_queue_is_recorded_though_a_callback_is_queu
         recorder.end_acquisition(lambda: None)
         recorder.offer(events(0, 5))
     recorder.close()
-    assert (recorder.rows_readable, recorder.lost()) == (5, {})
+    assert (recorder.rows_readable, recorder.lost) == (5, {})
 
 
 def test_rows_that_are_written_leave_room_in_the_queue(tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_rows_that_are_written_leave_room_in_the_queue(tmp_path: Path) -> None:
         recorder.call_when_visible(written.set)
         assert written.wait(90)
     recorder.close()
-    assert (recorder.rows_readable, recorder.lost()) == (20, {})
+    assert (recorder.rows_readable, recorder.lost) == (20, {})
 
 
 def test_rows_that_a_stop_drops_leave_room_and_the_callbacks_behind_them_are_called(
@@ -218,7 +218,7 @@ def test_rows_that_a_stop_drops_leave_room_and_the_callbacks_behind_them_are_cal
     recorder.offer(events(5, 5))
     recorder.close()
     assert identities(tmp_path / "b.h5") == list(range(5, 10))
-    assert recorder.lost() == {"events not written": 5}
+    assert recorder.lost == {"events not written": 5}
 
 
 @pytest.mark.parametrize("synchronous", [False, True])
@@ -242,7 +242,7 @@ def test_a_result_that_the_layout_cannot_handle_is_a_loss_and_is_logged_once(
     recorder.offer({"rows": events(0, 2)})
     recorder.close()
     assert identities(tmp_path / "a.h5") == [0, 1]
-    assert recorder.lost() == {"events not written": 3}
+    assert recorder.lost == {"events not written": 3}
     assert len(caplog.records) == 1
 
 
@@ -255,7 +255,7 @@ def test_a_path_that_an_index_cannot_hold_is_a_loss_of_its_records(tmp_path: Pat
     recorder.stop()
     assert recorder.error == ""
     recorder.close()
-    assert (recorder.rows_readable, recorder.lost()) == (3, {"index not written": 3})
+    assert (recorder.rows_readable, recorder.lost) == (3, {"index not written": 3})
 
 
 class FaultyFile:
@@ -307,7 +307,7 @@ def test_a_flush_that_fails_once_is_tried_again(faulty: Recorder[Any, Any], tmp_
     assert file.failures == 0
     until(lambda: not faulty.error)
     faulty.stop()
-    assert (faulty.lost(), file.closed) == ({}, True)
+    assert (faulty.lost, file.closed) == ({}, True)
 
 
 def test_a_close_that_flushes_ends_the_message_of_a_flush_that_failed(
@@ -318,7 +318,7 @@ def test_a_close_that_flushes_ends_the_message_of_a_flush_that_failed(
     faulty.offer(events(0, 5))
     faulty.stop()  # two flushes, and that of the close
     assert file.failures == 0
-    assert (faulty.rows_readable, faulty.lost(), faulty.error) == (5, {}, "")
+    assert (faulty.rows_readable, faulty.lost, faulty.error) == (5, {}, "")
 
 
 def test_a_flush_that_succeeds_leaves_the_error_of_a_write(
@@ -332,12 +332,12 @@ def test_a_flush_that_succeeds_leaves_the_error_of_a_write(
     with faulty._file_lock:
         faulty._write([events(0, 5)], must_create=False)
         faulty._flush(caller_waits=False)  # fails
-        assert faulty.lost() == {}  # nobody waits for them: the next attempt comes soon
+        assert faulty.lost == {}  # nobody waits for them: the next attempt comes soon
         monkeypatch.setattr(file, "append", full)
         faulty._write([events(5, 5)], must_create=False)
         faulty._flush(caller_waits=False)
         assert (faulty.rows_readable, faulty.error) == (5, "disk full")
-        assert faulty.lost() == {"events not written": 5}
+        assert faulty.lost == {"events not written": 5}
 
 
 def test_a_callback_that_fails_does_not_end_the_recorder(
@@ -381,7 +381,7 @@ def test_rows_that_were_never_flushed_are_lost_and_the_file_is_closed(
     faulty.offer(events(0, 5))
     faulty.stop()
     assert file.closed
-    assert faulty.lost() == {"events not written": 5}
+    assert faulty.lost == {"events not written": 5}
     assert faulty.error == "disk full"
 
 
@@ -394,10 +394,10 @@ def test_rows_of_an_acquisition_count_as_lost_until_they_are_visible(
     done = threading.Event()
     faulty.call_when_visible(done.set)
     assert done.wait(90)
-    assert faulty.lost() == {"events not written": 5}
+    assert faulty.lost == {"events not written": 5}
     file.failures = 0
     until(lambda: faulty.rows_readable == 5)
-    until(lambda: not faulty.lost())
+    until(lambda: not faulty.lost)
 
 
 def test_a_file_that_cannot_be_made_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -428,7 +428,7 @@ def test_a_recorder_with_a_queue_timeout_waits_for_the_disk_and_loses_nothing(
         assert not offered.wait(0.2)
     source.join(90)
     recorder.close()
-    assert not recorder.lost()
+    assert not recorder.lost
     assert identities(tmp_path / "a.h5") == list(range(500))
 
 
@@ -453,7 +453,7 @@ def test_a_disk_that_fills_up_between_records_loses_each_row_once(
     recorder.stop()
     rows = recorder.rows_readable
     recorder.close()
-    assert recorder.lost() == {"index not written": 5}
+    assert recorder.lost == {"index not written": 5}
     assert rows == 15
 
 
@@ -507,7 +507,7 @@ def test_rows_for_which_no_file_could_be_created_are_not_in_the_next_recording(
         recorder.start(tmp_path / "a.h5")
         recorder.offer(events(0, 5))
         recorder.stop()
-    assert recorder.lost() == {"events not written": 5}
+    assert recorder.lost == {"events not written": 5}
     recorder.start(tmp_path / "b.h5")
     recorder.offer(events(5, 5))
     recorder.stop()
@@ -537,7 +537,7 @@ def test_rows_that_wait_for_their_file_are_in_it_when_a_caller_waits_and_after_a
     assert visible.wait(90)
     for name, first in (("a.h5", 0), ("b.h5", 5)):
         assert identities(tmp_path / name) == list(range(first, first + 5))
-    assert recorder.lost() == {}
+    assert recorder.lost == {}
 
 
 def test_a_callback_after_the_close_is_called() -> None:

@@ -7,7 +7,7 @@ import pytest
 from support import raw_format
 
 from skywright.analysis import frames as frames_module
-from skywright.analysis import join
+from skywright.analysis import join_by_identity
 from skywright.analysis.frames import FileRows, FrameReader, FrameTable, KeyRows
 from skywright.files import readers
 from skywright.files.columns import Column, ColumnWriter
@@ -131,7 +131,7 @@ def test_int64_nanoseconds_are_inputs_without_a_loss(tmp_path: Path) -> None:
     in_events = {number: int(value) for number, value in enumerate(ns, 1)}
     table = FrameTable(in_files={"in_file": in_file}, values={"in_events": in_events})
     with FrameReader(table) as reader:
-        batch = join([*reader.batches(2, 4), reader.read(0, 2)])
+        batch = join_by_identity([*reader.batches(2, 4), reader.read(0, 2)])
     for name in ("in_file", "in_events"):
         assert batch[name].dtype == np.int64
         assert batch[name].tolist() == ns.tolist()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from support.seen_rotation import CALIBRATION, FACE_DEG, THICKNESS, TIP, WIDTH, rotation
 
-from skywright.instruments.loop.turn import LoopTurn, in_words, turn_angles
+from skywright.instruments.loop.turn import LoopTurn, describe_result, turn_angles
 
 
 def test_angles_are_spread_evenly_when_all_pictures_came() -> None:
@@ -50,7 +50,7 @@ def test_fits_have_the_amplitudes_and_the_face_in_pixels() -> None:
     assert result["edge_on"] == pytest.approx(FACE_DEG + 90.0, abs=0.5)
     assert result["width"] == pytest.approx(WIDTH / pixel, rel=0.02)
     assert result["thickness"] == pytest.approx(THICKNESS / pixel, rel=0.05)
-    assert in_words(result).startswith("face-on at 25.0 deg")
+    assert describe_result(result).startswith("face-on at 25.0 deg")
 
 
 def test_a_round_loop_has_no_face() -> None:
@@ -59,10 +59,10 @@ def test_a_round_loop_has_no_face() -> None:
     result = analysis.result()
     assert np.isnan(result["edge_on"])
     assert result["face_why"]
-    assert in_words(result) == f"face not known: {result['face_why']}"
+    assert describe_result(result) == f"face not known: {result['face_why']}"
 
 
 def test_no_pictures_are_no_fit() -> None:
     result = LoopTurn(delta_deg=180.0, time_s=3.0).result()
     assert not result["ok"]
-    assert in_words(result) == "face not known: no pictures"
+    assert describe_result(result) == "face not known: no pictures"

@@ -4,9 +4,9 @@ import json
 
 import numpy as np
 import pytest
+from converged_fits import score
 from fit_scores import FitScores
 from pulse_spectra import Detector, cramer_rao, energy_axis, gaussian
-from settled_fits import score
 
 from skywright.instruments.psss.processing import FWHM_PER_SIGMA, Settings, Workspace, process
 
@@ -48,8 +48,8 @@ def test_fits_reach_the_bound(level):
 @pytest.mark.accuracy
 @pytest.mark.parametrize("smoothing", ["savgol", "none"])
 @pytest.mark.parametrize(("kind", "part"), [("smooth", 0.995), ("spiky", 0.97)])
-def test_fits_are_the_settled_ones(kind, part, smoothing):
+def test_fits_are_the_converged_ones(kind, part, smoothing):
     found = score(kind, smoothing, count=600, seed=4)
-    print(json.dumps({"name": f"psss_settled_{kind}_{smoothing}", "goal": part, **found}))
+    print(json.dumps({"name": f"psss_converged_{kind}_{smoothing}", "goal": part, **found}))
     assert found["within"] >= part
     assert found["silent"] == 0

@@ -2,8 +2,8 @@ import dataclasses
 
 import numpy as np
 import pytest
+from converged_fits import score
 from pulse_spectra import Detector, cramer_rao, energy_axis, gaussian, sase
-from settled_fits import score
 
 from skywright.instruments.psss.fit import (
     AUTO,
@@ -38,8 +38,8 @@ def test_exponential():
 @pytest.mark.parametrize("center", [8970.0, 8985.5, 9000.0, 9029.0])
 @pytest.mark.parametrize("offset", [-1e6, 0.0, 3e7])
 def test_clean_gaussians_are_found_in_a_few_steps(offset, center, sigma):
-    settled, figures = fit(offset + 1e5 * gaussian(X, center, sigma))
-    assert settled
+    converged, figures = fit(offset + 1e5 * gaussian(X, center, sigma))
+    assert converged
     assert figures[CENTER] == pytest.approx(center, abs=1e-3 * sigma)
     assert figures[SIGMA] == pytest.approx(sigma, rel=1e-3)
     assert figures[STEPS] <= 12
@@ -48,8 +48,8 @@ def test_clean_gaussians_are_found_in_a_few_steps(offset, center, sigma):
 @pytest.mark.parametrize("scale", [1e-12, 1.0, 1e12])
 def test_the_unit_of_the_counts_does_not_matter(scale):
     noise = np.random.default_rng(2).normal(0, 0.02, len(X))
-    settled, figures = fit(scale * (gaussian(X, 9003.0, 4.0) + noise), AUTO)
-    assert settled
+    converged, figures = fit(scale * (gaussian(X, 9003.0, 4.0) + noise), AUTO)
+    assert converged
     assert figures[CENTER] == pytest.approx(9003.0, abs=0.05)
     assert figures[WEIGHTED] == 1.0
 
@@ -64,8 +64,8 @@ def test_uncertainties_are_those_of_repeated_fits(height, read, weighting):
         center, sigma = rng.uniform(8990, 9010), rng.uniform(3, 7)
         light = height * gaussian(X, center, sigma)
         variance = detector.variance(light)
-        settled, figures = fit(light + np.sqrt(variance) * rng.normal(size=len(X)), weighting)
-        assert settled
+        converged, figures = fit(light + np.sqrt(variance) * rng.normal(size=len(X)), weighting)
+        assert converged
         wrong = figures[[CENTER, SIGMA]] - (center, sigma)
         pulls.append(wrong / figures[[CENTER_ERROR, SIGMA_ERROR]])
         over_bound.append(wrong / cramer_rao(X, height, center, sigma, variance)[1:3])
@@ -92,8 +92,8 @@ def test_spikes_widen_the_uncertainties():
     pulls = []
     for _ in range(100):
         light = 3e4 * sase(X, rng, 9000.0, 5.0, 25.0)
-        settled, figures = fit(light + rng.normal(0, 30, len(X)), AUTO)
-        assert settled
+        converged, figures = fit(light + rng.normal(0, 30, len(X)), AUTO)
+        assert converged
         assert figures[WEIGHTED] == 0.0
         wrong = figures[[CENTER, SIGMA]] - (9000.0, 5.0)
         pulls.append(wrong / figures[[CENTER_ERROR, SIGMA_ERROR]])
@@ -103,7 +103,7 @@ def test_spikes_widen_the_uncertainties():
 
 @pytest.mark.parametrize("smoothing", ["savgol", "none"])
 @pytest.mark.parametrize("kind", ["smooth", "spiky"])
-def test_fits_are_the_settled_ones(kind, smoothing):
+def test_fits_are_the_converged_ones(kind, smoothing):
     """A few dozen; hundreds are in the accuracy test."""
     found = score(kind, smoothing, count=20, seed=3)
     assert found["within"] >= 0.95

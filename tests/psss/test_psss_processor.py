@@ -86,17 +86,17 @@ def test_results_come_in_the_order_of_the_pulses(source: ScriptedSource, threads
             result.spectrum.spectrum, result.pulse.image.sum(axis=0, dtype=np.uint32)
         )
     processor.stop()
-    assert not processor.is_running
+    assert not processor.is_started
 
 
 def test_start_and_stop(processor: Processor, source: ScriptedSource) -> None:
-    assert not processor.is_running
+    assert not processor.is_started
     assert not source.running.is_set()
     processor.stop()
     processor.start()
     processor.start()
     assert source.running.is_set()
-    assert processor.is_running
+    assert processor.is_started
     processor.stop()
     assert not source.running.is_set()
     assert processor.state().message == "stopped"
@@ -115,11 +115,11 @@ def test_a_start_that_does_not_get_going_is_an_error(
     source.start_gate.clear()
     with pytest.raises(HardwareError, match="did not start within"):
         processor.start()
-    assert not processor.is_running
+    assert not processor.is_started
     source.start_gate.set()
     monkeypatch.undo()
     until(started(processor))
-    assert processor.is_running
+    assert processor.is_started
 
 
 def test_a_stop_that_does_not_end_in_time_is_an_error(
@@ -138,7 +138,7 @@ def test_a_stop_that_does_not_end_in_time_is_an_error(
     seen(processor, 1)
     with pytest.raises(HardwareError, match="has not stopped"):
         processor.stop()
-    assert not processor.is_running
+    assert not processor.is_started
     with pytest.raises(HardwareError, match="its last start or stop has not ended"):
         processor.start()
     gate.set()
@@ -229,7 +229,7 @@ def test_no_picture_ends_anything(processor: Processor, source: ScriptedSource) 
         # No NaN without a status.
         assert np.isfinite([found.center, found.fwhm]).all() == found.status.has_values
         assert result.time_ns > 1e18
-    assert processor.lost() == {"not processed": 1}
+    assert processor.lost == {"not processed": 1}
     assert results[0].spectrum.status is FitStatus.NO_IMAGE
     assert results[-1].spectrum.status is FitStatus.OK
     assert results[-1].time_ns == TIME_NS
@@ -242,7 +242,7 @@ def test_the_traceback_of_a_defect_is_logged_once_until_a_picture_is_good(
     for number, image in enumerate(("no array", None, "no array", PICTURE, "no array")):
         source.queue.put(make_pulse(number, image))
     seen(processor, 5)
-    assert processor.lost() == {"not processed": 3}
+    assert processor.lost == {"not processed": 3}
     assert caplog.text.count("Traceback") == 2
 
 
@@ -357,7 +357,7 @@ def test_silence_is_said(
     monkeypatch.setattr(acquire_owner, "SILENCE_S", 0.05)
     processor.start()
     until(lambda: "no pulse" in processor.state().message)
-    assert processor.is_running
+    assert processor.is_started
     source.put(1)
     until(lambda: processor.state().items == 1)
 

@@ -66,7 +66,7 @@ def acquire(processor: Processor, source: ScriptedSource, *images: Any, first: i
         source.put(number, image=image)
     assert acquisition.done.wait(90)
     assert acquisition.items == len(images)
-    until(lambda: not processor.is_running)
+    until(lambda: not processor.is_started)
 
 
 def test_a_spectrum_that_is_too_wide_is_one_of_the_rows_of_a_recording(
@@ -76,7 +76,7 @@ def test_a_spectrum_that_is_too_wide_is_one_of_the_rows_of_a_recording(
     assert spectra.start(path, count=3) == ""
     acquire(processor, source, PICTURE, picture(columns=200), *[PICTURE] * 3)
     spectra.stop()
-    assert spectra.lost() == {"spectra spectrum too wide": 1}
+    assert spectra.lost == {"spectra spectrum too wide": 1}
     with ColumnReader(path, layouts.PULSE_ID) as reader:
         assert reader.read(layouts.PULSE_ID).tolist() == [1, 2, 3]
 
@@ -89,7 +89,7 @@ def test_a_recording_goes_on_after_its_settings_file_could_not_be_created(
     settings = layouts.settings_path(path)
     settings.touch()
     acquire(processor, source, PICTURE)
-    assert spectra.lost() == {"spectra not written": 1}
+    assert spectra.lost == {"spectra not written": 1}
     settings.unlink()
     acquire(processor, source, PICTURE, first=2)
     spectra.stop()
@@ -133,7 +133,7 @@ def test_every_pulse_is_a_row_that_says_what_it_was_made_with(
         np.testing.assert_allclose(centers[:20], np.interp(60, range(COLUMNS), AXIS), atol=0.05)
         assert np.isnan(centers[21])
         assert (reader.read(layouts.TIME_NS) == TIME_NS).all()
-    assert spectra.lost() == {"spectra spectrum too wide": 1}
+    assert spectra.lost == {"spectra spectrum too wide": 1}
     with ColumnReader(path.with_suffix(".settings.h5"), layouts.SETTINGS_NUMBER) as reader:
         assert reader.read(layouts.SETTINGS_NUMBER).tolist() == [1, 2]
         np.testing.assert_array_equal(reader.read(layouts.AXIS)[1], AXIS)
@@ -186,7 +186,7 @@ def test_one_picture_in_so_many(
         np.testing.assert_array_equal(data[2, :5, :6], small)
         assert file[areadetector.WIDTH][:].tolist() == [COLUMNS, COLUMNS, 6]
         assert file[areadetector.EPICS_SECONDS][0] == TIME_NS // 10**9 - areadetector.EPICS_EPOCH_S
-    assert pictures.lost() == {"pictures wrong size": 1, "pictures wrong dtype": 1}
+    assert pictures.lost == {"pictures wrong size": 1, "pictures wrong dtype": 1}
 
 
 def test_pulses_without_a_picture_do_not_count(
@@ -215,7 +215,7 @@ def test_an_acquisition_ends_when_all_is_in_the_file(
     assert acquisition.done.wait(90)
     assert spectra.rows_readable == 3
     until(lambda: processor.state().items == 5)
-    assert processor.is_running  # it ran before
+    assert processor.is_started  # it ran before
     endless = processor.acquire()
     source.put(6)
     until(lambda: endless.items == 1)
@@ -261,7 +261,7 @@ def test_a_recording_that_begins_without_pictures_is_as_wide_as_the_last_one(
     acquire(processor, source, None, first=2)
     acquire(processor, source, PICTURE, first=3)
     recorder.close()
-    assert recorder.lost() == {}
+    assert recorder.lost == {}
     with ColumnReader(tmp_path / "a.h5", layouts.PULSE_ID) as reader:
         spectra = reader.read(layouts.SPECTRUM)
         assert np.isnan(spectra[0]).all()
@@ -298,7 +298,7 @@ def test_a_disk_that_fails_is_counted(
         assert spectra.error == "disk full"
     acquire(processor, source, PICTURE, first=4)
     assert spectra.error == ""
-    assert spectra.lost() == {"spectra not written": 2}
+    assert spectra.lost == {"spectra not written": 2}
     with ColumnReader(tmp_path / "a.h5", layouts.PULSE_ID) as reader:
         assert reader.read(layouts.PULSE_ID).tolist() == [1, 4]
 
@@ -328,7 +328,7 @@ def test_a_picture_that_fails_is_the_only_one_not_written(
     pictures.stop()
     with h5py.File(tmp_path / "raw.h5") as file:
         assert file[areadetector.UNIQUE_ID][:].tolist() == [1, 3]
-    assert pictures.lost() == {"pictures not written": 1}
+    assert pictures.lost == {"pictures not written": 1}
 
 
 def test_a_clock_of_another_century_is_recorded(
@@ -358,6 +358,6 @@ def test_a_queue_that_is_full_is_counted(tmp_path: Path) -> None:
                 process_pulse(make_pulse(pulse_id), Workspace(), 0, Settings(), Counters())
             )
     recorder.close()
-    lost = recorder.lost()["pictures queue full"]
+    lost = recorder.lost["pictures queue full"]
     assert lost >= 2
     assert recorder.rows_readable == 5 - lost

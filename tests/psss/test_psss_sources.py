@@ -516,7 +516,7 @@ def test_a_frame_of_the_wire_can_be_written_to_a_file_and_replayed(tmp_path):
     source.halt()
 
 
-def test_a_picture_that_cannot_be_read_is_counted_and_ends_nothing(tmp_path):
+def test_a_picture_that_cannot_be_read_is_reported_and_ends_nothing(tmp_path, caplog):
     path = tmp_path / "a.h5"
     with h5py.File(path, "w") as file:
         data = file.create_dataset("image", data=IMAGES, chunks=(1, 6, 5), compression="gzip")
@@ -525,7 +525,8 @@ def test_a_picture_that_cannot_be_read_is_counted_and_ends_nothing(tmp_path):
     source.open()
     pulses = take(source, 4)
     assert [pulse.image is None for pulse in pulses] == [False, True, False, False]
-    assert source.lost == {"unreadable": 1}
+    assert source.lost == {}  # no pulse is lost
+    assert "picture 1 cannot be read" in caplog.text
     source.halt()
 
 

@@ -123,7 +123,7 @@ def test_both_names_and_the_bytes_as_received(tmp_path: Path) -> None:
                 spectrum = message.data.data[f"{PREFIX}:SPECTRUM_Y"].value
                 np.testing.assert_array_equal(spectrum, image.sum(axis=0, dtype=np.uint32))
                 assert message.frames[2] == _compressed(image)
-    assert service.processor.lost() == {}
+    assert service.processor.lost == {}
 
 
 def test_a_missing_picture_is_declared_like_the_one_before(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def test_a_start_does_not_wait_for_ever_nor_beyond_the_end(
     service.processor.close()
     starting.join(LIMIT_S)
     assert not starting.is_alive()
-    assert not service.processor.is_running
+    assert not service.processor.is_started
 
 
 def test_a_compiler_that_fails_is_said(

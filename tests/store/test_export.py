@@ -47,7 +47,7 @@ from skywright.store.export.contents import (
     Column,
     RunContents,
     Stream,
-    row_blocks,
+    row_slices,
 )
 from skywright.store.export.nexus import write_nexus
 from skywright.store.export.zarr import write_zarr
@@ -546,7 +546,7 @@ def test_lost_frames_are_named_and_leave_no_output(store: SampleStore, tmp_path:
 def test_large_columns_are_copied_in_pieces(
     store: SampleStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(contents_module, "BLOCK_BYTES", 2 * FRAMES[0].nbytes)
+    monkeypatch.setattr(contents_module, "COPY_BYTES", 2 * FRAMES[0].nbytes)
     asked = []
     read_contents = contents_module.read_contents
     column = next(
@@ -555,7 +555,7 @@ def test_large_columns_are_copied_in_pieces(
         for each in stream.columns
         if each.name == "cam_image"
     )
-    for rows, values in column.blocks():
+    for rows, values in column.slices():
         asked.append(rows)
         np.testing.assert_array_equal(values, FRAMES[rows])
     assert asked == [slice(0, 2), slice(2, 4), slice(4, 5)]
@@ -588,16 +588,16 @@ def test_slices_of_other_programs(selected: Any, parts: list[tuple[int, int]]) -
 
 @given(
     shape=st.lists(st.integers(0, 40), min_size=1, max_size=3).map(tuple),
-    block=st.integers(1, 5000),
+    most=st.integers(1, 5000),
 )
-def test_blocks_cover_the_rows_within_the_size(shape: tuple[int, ...], block: int) -> None:
-    blocks = list(row_blocks(shape, np.dtype("u2"), block))
-    rows = [row for each in blocks for row in range(each.start, each.stop)]
+def test_slices_cover_the_rows_within_the_size(shape: tuple[int, ...], most: int) -> None:
+    slices = list(row_slices(shape, np.dtype("u2"), most))
+    rows = [row for each in slices for row in range(each.start, each.stop)]
     assert rows == list(range(shape[0]))
     row_bytes = int(np.prod(shape[1:])) * 2
     assert all(
-        (each.stop - each.start) * row_bytes <= block or each.stop - each.start == 1
-        for each in blocks
+        (each.stop - each.start) * row_bytes <= most or each.stop - each.start == 1
+        for each in slices
     )
 
 

@@ -373,7 +373,7 @@ def test_arrays_of_any_data_key_are_listed() -> None:
         "table": {"dtype": "array", "shape": [3], "dtype_numpy": [["x", "<f8"]]},
         "old": {"shape": [4, 4]},
     }
-    assert reprocess_module._arrays_in_words(keys) == (
+    assert reprocess_module._describe_arrays(keys) == (
         "trace (1024, float64), image (480 x 640, uint8), foreign (2 x None, decimal), "
         "table (3, [['x', '<f8']]), old (4 x 4, of unknown dtype)"
     )

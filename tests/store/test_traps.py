@@ -484,6 +484,23 @@ def test_a_value_that_cannot_be_stored_takes_its_event_only(journals: Path, clie
     assert "line 3 of the journal, event: not understood" in run.metadata["notes"][0]
 
 
+def test_a_line_with_any_error_costs_no_line_after_it(journals: Path, client: Any) -> None:
+    recording = Recording(journals).stream("primary", x=scalar("number"), y=array([2]))
+    recording.event(x=1.0, y=[1.0, 2.0])
+    with recording.path.open("a") as file:
+        file.write('["event", {"data": ' + "[" * 100_000 + "\n")
+    ragged: Any = 0.0
+    for _ in range(50):
+        ragged = [ragged, 0.0]
+    recording.event(x=2.0, y=ragged)  # filled up, it has 2**50 elements
+    recording.event(x=3.0, y=[3.0, 4.0])
+    run = stored(recording.stop(), client)
+    assert run["primary"].read()["x"].values.tolist() == [1.0, 3.0]
+    notes = "\n".join(run.metadata["notes"])
+    assert "line 4 of the journal is broken: maximum recursion depth" in notes
+    assert "line 5 of the journal, event: not understood" in notes
+
+
 def test_broken_lines_are_left_out_and_told(journals: Path, client: Any) -> None:
     recording = Recording(journals).stream("primary", x=scalar("number"))
     recording.event(x=1.0)

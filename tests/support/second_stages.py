@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from skywright.analysis import Analysis, Batch, join
+from skywright.analysis import Analysis, Batch, join_by_identity
 from skywright.analysis.second import Document, SecondRun, SecondStage
 from skywright.errors import ConfigError
 from skywright.files.columns import Column
@@ -35,7 +35,7 @@ class Slope(Analysis[Batch]):
         return members
 
     def fold(self, prefix: Batch | None, statistic: Batch) -> Batch:
-        return statistic if prefix is None else join([prefix, statistic])
+        return statistic if prefix is None else join_by_identity([prefix, statistic])
 
     def summarize(self, state: Batch | None) -> Mapping[str, Any]:
         if state is None:

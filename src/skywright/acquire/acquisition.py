@@ -51,8 +51,9 @@ class ResultRecorder(Protocol[Offered]):
         result begins its count again.
         """
 
+    @property
     def lost(self) -> Mapping[str, int]:
-        """Return results that could not be stored, by cause."""
+        """Number of results that could not be stored, by cause."""
 
 
 class RefusedError(DataError):

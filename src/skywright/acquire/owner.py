@@ -109,7 +109,7 @@ class Owner(Generic[Item, Result]):
     ) -> None:
         self.source, self.recorders = source, list(recorders)
         self.changed = changed or (lambda: None)
-        self.losses = Counters()
+        self.lost_in_owner = Counters()
         """Number of items lost in the owner, by cause."""
         self.name, self.item_name = name, item_name
         self._calls = GuardedCalls(name)
@@ -170,7 +170,7 @@ class Owner(Generic[Item, Result]):
     # ---- state
 
     @property
-    def is_running(self) -> bool:
+    def is_started(self) -> bool:
         """Whether the source was started. True until the owner stops it, even if it has ended."""
         return bool(self._running)
 
@@ -179,20 +179,21 @@ class Owner(Generic[Item, Result]):
         """The last result."""
         return self._publisher.newest
 
+    @property
     def lost(self) -> dict[str, int]:
-        """Return the numbers of lost items, by cause: in source, owner and essential recorders."""
-        losses = (recorder.lost() for recorder in self.recorders if recorder.essential)
-        return sum_counts(self.losses.as_dict(), self.source.lost, *losses)
+        """Number of lost items, by cause: in source, owner and essential recorders."""
+        losses = (recorder.lost for recorder in self.recorders if recorder.essential)
+        return sum_counts(self.lost_in_owner.as_dict(), self.source.lost, *losses)
 
     def state(self) -> OwnerState[Result]:
         """Return the present state."""
-        lost = self.lost()
-        losses = (recorder.lost() for recorder in self.recorders if not recorder.essential)
+        lost = self.lost
+        losses = (recorder.lost for recorder in self.recorders if not recorder.essential)
         failures = sum_counts(self.failures.as_dict(), *losses)
         newest, items = self._publisher.progress
         with self._lock:
             return OwnerState(
-                running=self.is_running,
+                running=self.is_started,
                 acquiring=self.acquisition is not None,
                 newest=newest,
                 items=items,
@@ -534,7 +535,7 @@ class Owner(Generic[Item, Result]):
         if self._pool is None:
             self._finish_item(self._process_item(arrived))
         elif not self._pool.put(arrived, size):
-            self.losses.add("queue full")
+            self.lost_in_owner.add("queue full")
             self._leave_acquisition(arrived.acquisition)
             self.report(f"queue full: {self.item_name}s arrive faster than they are processed")
 
@@ -562,7 +563,7 @@ class Owner(Generic[Item, Result]):
             # acquisition was complete before this item
             refused = None
         if refused is not None:
-            self.losses.add(refused.cause)
+            self.lost_in_owner.add(refused.cause)
         if acquisition is not None and not acquisition.is_final:
             refused = self._record(processed) or refused
             if refused is None:
@@ -591,7 +592,7 @@ class Owner(Generic[Item, Result]):
                 refused = error
             except Exception as error:
                 if recorder.essential:
-                    self.losses.add("not written")
+                    self.lost_in_owner.add("not written")
                     refused = RefusedError("not written", str(error) or type(error).__name__)
         return refused
 
@@ -707,7 +708,7 @@ class Owner(Generic[Item, Result]):
             if held and time.monotonic() >= self._held_until:
                 self.report(held, alarm=False)
             silent_s = time.monotonic() - self._last_arrival
-            is_silent = self.is_running and silent_s > SILENCE_S and self.expects_items()
+            is_silent = self.is_started and silent_s > SILENCE_S and self.expects_items()
             if is_silent and self._reported_silence != self._last_arrival:  # each silence once
                 self._is_silent, self._reported_silence = True, self._last_arrival
                 names = {"item": self.item_name, "source": self.source.name}

@@ -348,8 +348,9 @@ class Recorder(Generic[Result, RowGroup]):
         if not is_queued:
             done()
 
+    @property
     def lost(self) -> Mapping[str, int]:
-        """Return the number of rows that are not in their recording, by cause.
+        """Number of rows that are not in their recording, by cause.
 
         After a failed flush ``not written`` includes the rows that await the next attempt.
         """

@@ -145,6 +145,16 @@ class PolledSource(Generic[Item]):
         """Return the time between items, s, that is in use; this source cannot change it."""
         return self.period_s
 
+    def report(self, message: str, alarm: bool = True, /) -> None:
+        """Report a message, as of an error that cost no item; see `Report`.
+
+        Before the first start it is logged.
+        """
+        if (run := self._run) is not None:
+            run.report(message, alarm)
+        else:
+            logger.log(logging.WARNING if alarm else logging.INFO, "%s: %s", self.name, message)
+
     # ---- the interface of a source
 
     @property
@@ -233,7 +243,7 @@ class _Run(Generic[Item]):
         self.error: SkywrightError | None = None
         self._source = source
         self._deliver = deliver
-        self._report = report
+        self.report = report
         self.thread = threading.Thread(target=self._work, name=f"source-{source.name}", daemon=True)
 
     def _work(self) -> None:
@@ -257,10 +267,10 @@ class _Run(Generic[Item]):
         try:
             item = self._source.next(POLL_TIMEOUT_S)
         except StopIteration as end:
-            self._report(f"{self._source.name}: {str(end) or 'no more items'}")
+            self.report(f"{self._source.name}: {str(end) or 'no more items'}")
             return False
         except Exception as error:
-            self._report(f"{self._source.name}: {str(error) or type(error).__name__}")
+            self.report(f"{self._source.name}: {str(error) or type(error).__name__}")
             self.stopping.wait(self._source.retry_s)
             return True
         if item is not None:
@@ -269,5 +279,5 @@ class _Run(Generic[Item]):
                 self._deliver(item)
             except Exception as error:  # the next item may be good
                 logger.exception("%s: an item could not be delivered", self._source.name)
-                self._report(f"{self._source.name}: {type(error).__name__}: {error}")
+                self.report(f"{self._source.name}: {type(error).__name__}: {error}")
         return True

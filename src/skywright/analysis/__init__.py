@@ -1,7 +1,7 @@
 """Analyses: statistics of a run that do not depend on how its frames arrive."""
 
 from skywright.analysis.framework import Analysis, IdentityOrder, Statistic, find_late, whole_blocks
-from skywright.analysis.inputs import ArrayInput, Batch, join
+from skywright.analysis.inputs import ArrayInput, Batch, join_by_identity
 
 __all__ = [
     "Analysis",
@@ -10,6 +10,6 @@ __all__ = [
     "IdentityOrder",
     "Statistic",
     "find_late",
-    "join",
+    "join_by_identity",
     "whole_blocks",
 ]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skywright.analysis import Analysis, Batch, join
+from skywright.analysis import Analysis, Batch, join_by_identity
 from skywright.analysis.inputs import concatenate
 from skywright.closing import Closing
 from skywright.files.readers import HDF5, Reader, open_reader
@@ -355,4 +355,4 @@ def frames_to_draw(analysis: Analysis[Any], reader: FrameReader, count: int) -> 
     wanted = min(analysis.pictures, count)
     positions = sorted({round(i * (count - 1) / max(wanted - 1, 1)) for i in range(wanted)})
     frames = [batch for p in positions if len(batch := reader.read(p, p + 1))]
-    return join(frames) if frames else None
+    return join_by_identity(frames) if frames else None

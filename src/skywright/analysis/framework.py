@@ -33,7 +33,7 @@ from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from skywright.analysis.inputs import ArrayInput, Batch, join
+from skywright.analysis.inputs import ArrayInput, Batch, join_by_identity
 from skywright.errors import DataError
 from skywright.files.columns import Column, ColumnCaster
 
@@ -383,7 +383,7 @@ class Analysis(ABC, Generic[Statistic]):
         if key in self._growing:
             return self._growing[key]
         if key not in self._computed:
-            members = join(self._open[key], self.keep)
+            members = join_by_identity(self._open[key], self.keep)
             self._open[key] = [members]  # repeats are not kept
             self._computed[key] = _Block(members.identities, self.statistic(members))
         return self._computed[key]

@@ -55,7 +55,7 @@ class Batch:
         return Batch(self.identities[index], self.times[index], data)
 
 
-def join(pieces: Iterable[Batch], keep: Literal["first", "last"] = "first") -> Batch:
+def join_by_identity(pieces: Iterable[Batch], keep: Literal["first", "last"] = "first") -> Batch:
     """Join batches into one, in order of identity, each identity once.
 
     Parameters
@@ -120,7 +120,7 @@ class ArrayInput:
     dtypes: tuple[str, ...] = ()
     least_side: int = 0
 
-    def in_words(self) -> str:
+    def describe(self) -> str:
         """Return what is required, for an error message."""
         words = [f"{self.dimensions} or more dimensions", " or ".join(self.dtypes)]
         if self.least_side:

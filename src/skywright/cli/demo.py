@@ -263,8 +263,8 @@ def _print_table(results: list[dict[str, Any]], config: Path) -> None:
             each["plan"],
             each["raw_uid"][:8],
             ", ".join(uid[:8] for uid in each["derived_uids"]),
-            _in_words(each["truth"]),
-            _in_words(each["result"]),
+            _format_values(each["truth"]),
+            _format_values(each["result"]),
             Text("yes", style="green") if each["ok"] else Text("no", style="red"),
         )
     console = Console(markup=False, emoji=False)
@@ -284,5 +284,5 @@ def _print_end(plans: int, config: Path, demos_s: float, seconds: float) -> None
     )
 
 
-def _in_words(values: dict[str, Any]) -> str:
+def _format_values(values: dict[str, Any]) -> str:
     return "\n".join(f"{key} {value}" for key, value in values.items())

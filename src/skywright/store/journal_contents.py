@@ -221,7 +221,7 @@ class JournalContents:
             return
         try:
             self._add(line)
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        except Exception as error:  # the lines after it must not be lost with it
             self.left_out.add(self._count)
             self.note(
                 f"line {line.number} of the journal, {line.name}: not understood, left out "

@@ -76,12 +76,12 @@ class DocumentNormalizer:
         """Return the normalized lines of one line; an error in it gives a broken line."""
         try:
             self._take(line.name, line.doc)
-        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            self._out.append(("", {"error": f"{line.name}: {type(error).__name__}: {error}"}))
         except jsonschema.ValidationError as error:
             self._out.append(("", {"error": f"{line.name}: {error.message}"}))
         except DataError as error:
             self._out.append(("", {"error": str(error)}))
+        except Exception as error:  # the lines after it must not be lost with it
+            self._out.append(("", {"error": f"{line.name}: {type(error).__name__}: {error}"}))
         out, self._out = self._out, []
         return [Line(line.number, name, doc) for name, doc in out]
 

@@ -382,22 +382,22 @@ def _raw_run(
     if not raw.streams:
         raise DataError(
             f"run {raw.uid} has no stream with the data keys that {analysis.name} needs: "
-            f"{_inputs_in_words(analysis)}; it has {_arrays_in_words(data_keys) or 'no arrays'}"
+            f"{_describe_inputs(analysis)}; it has {_describe_arrays(data_keys) or 'no arrays'}"
         )
     if raw.stop is None:
         raise DataError(f"run {raw.uid} has not ended; wait for it, or `skywright recover`")
     return raw
 
 
-def _inputs_in_words(analysis: Analysis[Any]) -> str:
+def _describe_inputs(analysis: Analysis[Any]) -> str:
     arrays = analysis.arrays
     return ", ".join(
-        f"{name} ({arrays[name].in_words()})" if name in arrays else name
+        f"{name} ({arrays[name].describe()})" if name in arrays else name
         for name in analysis.inputs
     )
 
 
-def _arrays_in_words(data_keys: Mapping[str, Mapping[str, Any]]) -> str:
+def _describe_arrays(data_keys: Mapping[str, Mapping[str, Any]]) -> str:
     words = []
     for name, key in data_keys.items():
         if shape := key.get("shape"):

@@ -70,7 +70,7 @@ def _parse(number: int, line: bytes) -> Line:
         if isinstance(name, str) and isinstance(doc, dict):
             return Line(number, name, doc)
         problem = "not a [name, document] pair"
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         problem = str(error)
     return Line(number, "", {"error": problem})
 

@@ -26,7 +26,7 @@ from skywright.instruments.panoseti.pixel_analysis import (
 )
 from skywright.instruments.panoseti.products import PRODUCTS
 from skywright.instruments.panoseti.rundir import Telescope
-from skywright.instruments.panoseti.sources.rundir import FrameBlock
+from skywright.instruments.panoseti.sources.rundir import FrameGroup
 from skywright.instruments.panoseti.telescopes import telescopes_text
 from skywright.instruments.panoseti.twin.sky import ArraySettings, TelescopeArray
 
@@ -272,7 +272,7 @@ def events_of(frames_by_module, tmp_path):
     for module, frames in frames_by_module.items():
         name = f"start_x.dp_{frames.product.name}.bpp_2.module_{module}.seqno_0.pff"
         sizes = np.full(len(frames), 636)
-        parts.append(layout.row_group(FrameBlock(tmp_path / name, "run", frames, sizes)))
+        parts.append(layout.row_group(FrameGroup(tmp_path / name, "run", frames, sizes)))
     columns = {path: np.concatenate([part.columns[path] for part in parts])
                for path in parts[0].columns}  # fmt: skip
     data = {f"events_{path.removeprefix(GROUP + '/')}": values for path, values in columns.items()}

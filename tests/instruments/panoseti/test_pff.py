@@ -379,11 +379,11 @@ def test_a_truncated_file_is_an_error_and_no_crash(tmp_path):
     path = write(tmp_path, "img16", encode_frames(made_frames("img16", 20)))
     with PffFile(path) as file:
         assert len(file) == 20
-        blocks = file.blocks(block_bytes=2540 * 5)
-        next(blocks)
+        groups = file.groups(group_bytes=2540 * 5)
+        next(groups)
         os.truncate(path, 2540 * 6)
         with pytest.raises(DataError, match="truncated"):
-            list(blocks)
+            list(groups)
 
 
 def test_seconds_are_taken_from_the_nearer_side():

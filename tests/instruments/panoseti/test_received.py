@@ -8,7 +8,7 @@ from skywright.instruments.panoseti.clock import NUM, SEC, TAI
 from skywright.instruments.panoseti.live.activity import GROWN_WITHIN_S
 from skywright.instruments.panoseti.pff import read_pff
 from skywright.instruments.panoseti.received import ReceivedFrames, newest_clocks
-from skywright.instruments.panoseti.sources.rundir import FrameBlock
+from skywright.instruments.panoseti.sources.rundir import FrameGroup
 
 RUN = "data_dir/module_1/obs_Lick.start_2024-07-25T04:34:06Z.runtype_sci-data.pffd"
 
@@ -21,7 +21,7 @@ class Clock:
 
 
 def block(tmp_path, frames, run="a"):
-    return FrameBlock(tmp_path / file_name("img16"), run, frames, np.full(len(frames), 2540))
+    return FrameGroup(tmp_path / file_name("img16"), run, frames, np.full(len(frames), 2540))
 
 
 def test_a_rate_is_that_of_the_frames_times_and_ends_with_the_stream(tmp_path):

@@ -610,7 +610,7 @@ def test_a_recording_goes_on_when_a_detector_has_another_shape_in_the_next_run(
         until(lambda: items(owner) == 8, 60, "a shot after the recording")
         assert owner.state().message == "taking shots"
         assert owner.error == ""
-        assert owner.owner.lost() == {}
+        assert owner.owner.lost == {}
         parts, counts = owner.progress()
     finally:
         owner.close()

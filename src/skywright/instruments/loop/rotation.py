@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skywright.analysis import Analysis, Batch, join
+from skywright.analysis import Analysis, Batch, join_by_identity
 from skywright.files.columns import Column
 from skywright.instruments.loop.analysis import COLUMNS as DETECTED
 from skywright.instruments.loop.analysis import KINDS, SIDES, code_column, px_column, real_column
@@ -66,7 +66,7 @@ class WholeRun(Analysis[Batch]):
 
     def fold(self, prefix: Batch | None, statistic: Batch) -> Batch:
         """Join the rows."""
-        return statistic if prefix is None else join([prefix, statistic])
+        return statistic if prefix is None else join_by_identity([prefix, statistic])
 
 
 class LoopRotation(WholeRun):

@@ -73,7 +73,7 @@ def flat_width(result: Mapping[str, Any], phi_deg: Any) -> Any:
     return np.hypot(result["width"] * np.cos(turn), result["thickness"] * np.sin(turn))
 
 
-def in_words(result: Mapping[str, Any]) -> str:
+def describe_result(result: Mapping[str, Any]) -> str:
     """Say where the loop of a rotation is and how it faces, or why that is not known."""
     if not result["middle_ok"] and not result["ok"]:
         return result["why"] or result["middle_why"]
@@ -111,7 +111,7 @@ def draw_rotation(
     place.axhline(0.0, color=AXIS, lw=0.8, ls="--")
     place.set_ylabel("from the spindle, um")
     place.legend(loc="upper right", fontsize="small")
-    place.set_title(in_words(result), fontsize="medium", loc="left")
+    place.set_title(describe_result(result), fontsize="medium", loc="left")
     width.plot(curves.phi_deg, curves.width, "o", ms=3, color=MIDDLE)
     width.plot(curves.curve_deg, curves.fitted_width, "-", lw=1, color=MIDDLE)
     width.set_ylabel("width of the loop, um")

@@ -138,7 +138,7 @@ class LoopTurn(WholeRun):
         }
 
 
-def in_words(result: Mapping[str, Any]) -> str:
+def describe_result(result: Mapping[str, Any]) -> str:
     """Say in one line where the face is, or why that is not known."""
     if not np.isfinite(result["face_on"]):
         return f"face not known: {result['face_why']}"

@@ -8,7 +8,7 @@ from skywright.acquire.columns_layout import ColumnsLayout, Rows
 from skywright.instruments.panoseti.clock import NS
 from skywright.instruments.panoseti.event_columns import COLUMNS, NUMBER
 from skywright.instruments.panoseti.products import parse_file_name
-from skywright.instruments.panoseti.sources.rundir import FrameBlock
+from skywright.instruments.panoseti.sources.rundir import FrameGroup
 
 
 class EventsLayout(ColumnsLayout):
@@ -31,8 +31,8 @@ class EventsLayout(ColumnsLayout):
         self._rows.clear()
         self._next = 0
 
-    def row_group(self, result: FrameBlock) -> Rows | None:
-        """Return the events of a block of frames."""
+    def row_group(self, result: FrameGroup) -> Rows | None:
+        """Return the events of a group of frames."""
         frames, count = result.frames, len(result.frames)
         if frames.product.movie or not count:
             return None

@@ -25,14 +25,14 @@ from skywright.instruments.panoseti.products import FileName, parse_file_name
 
 logger = logging.getLogger(__name__)
 
-BLOCK_BYTES = 1 << 20
+READ_BYTES = 1 << 20
 """Bytes read at a time: they stay in the processor's cache until they are decoded."""
 LATEST_HEADER = 1 << 16
 """A file that was cut at its beginning has a header at this byte or before it."""
-LOOK_BACK = 16
+UNDATED_FRAMES = 16
 """Frames that are read at a time to find the last one that has a time."""
 PROBES = 32
-"""Frames that are looked at to find out whether all frames have the same length."""
+"""Frames that are checked to find out whether all frames have the same length."""
 
 
 class _FrameLengthError(Exception):
@@ -165,7 +165,7 @@ class PffFile(Closing):
         while number > 0:
             if number == self._dated[0]:
                 return self._dated[1]
-            first = max(0, number - LOOK_BACK)
+            first = max(0, number - UNDATED_FRAMES)
             offsets, numbers, quabo, pixels = result = self._allocate(number - first, images=False)
             done = 0
             while done < number - first:
@@ -177,12 +177,12 @@ class PffFile(Closing):
             number = first
         return 0
 
-    def blocks(
-        self, start: int = 0, stop: int | None = None, block_bytes: int = 64 << 20
+    def groups(
+        self, start: int = 0, stop: int | None = None, group_bytes: int = 64 << 20
     ) -> Iterator[Frames]:
-        """Yield frames `start` to `stop` in blocks of about `block_bytes`."""
+        """Yield frames `start` to `stop` in groups of about `group_bytes`."""
         start, stop, _ = slice(start, stop).indices(len(self))
-        step = max(1, block_bytes // (self.layout.frame_bytes if stop > start else 1))
+        step = max(1, group_bytes // (self.layout.frame_bytes if stop > start else 1))
         for first in range(start, stop, step):
             frames = self.read(first, min(first + step, stop))
             if len(frames) < min(step, stop - first):
@@ -210,7 +210,7 @@ class PffFile(Closing):
         """Return where the frames begin in an irregular file; None for a regular one."""
         size, layout = self.size, self.layout
         if self._offsets is None:
-            if size == self._probed_size or self._looks_regular(size, layout):
+            if size == self._probed_size or self._is_regular(size, layout):
                 self._probed_size = size
                 return None
             logger.info("%s: frames differ in length, it is scanned", self.path.name)
@@ -219,7 +219,7 @@ class PffFile(Closing):
             self._scan(size)
         return self._offsets[: self._offsets_count]
 
-    def _looks_regular(self, size: int, layout: HeaderLayout) -> bool:
+    def _is_regular(self, size: int, layout: HeaderLayout) -> bool:
         """Return whether frames lie where they should: many at first, then the newest."""
         count = size // layout.frame_bytes
         first = self._probed_size < 0
@@ -252,10 +252,10 @@ class PffFile(Closing):
     def _scan(self, size: int) -> None:
         """Add the frames between the last scan and `size` to the offsets of an irregular file."""
         assert self._offsets is not None
-        most = BLOCK_BYTES // self.layout.header_bytes + 1
+        most = READ_BYTES // self.layout.header_bytes + 1
         found = self._allocate(most, images=False)
         while self._scanned < size:
-            data = self._pread(self._scanned, min(BLOCK_BYTES, size - self._scanned))
+            data = self._pread(self._scanned, min(READ_BYTES, size - self._scanned))
             last = self._scanned + len(data) >= size
             count, used, skipped, torn = self._decode(data, most, found)
             needed = self._offsets_count + count
@@ -272,7 +272,7 @@ class PffFile(Closing):
     def _decode_part(self, number: int, most: int, result: tuple[NDArray, ...], done: int) -> int:
         """Decode frames from `number` on into the rows of `result` from `done` on."""
         layout, frame_bytes = self.layout, self.layout.frame_bytes
-        step = max(1, BLOCK_BYTES // frame_bytes)
+        step = max(1, READ_BYTES // frame_bytes)
         offsets = self._find_offsets()
         most = min(most, step)
         if offsets is None:

@@ -8,7 +8,7 @@ from skywright.instruments.panoseti.frames import Frames
 from skywright.instruments.panoseti.gaps import NO_GAPS, count_gaps, packets_of
 from skywright.instruments.panoseti.live.activity import GROWN_WITHIN_S
 from skywright.instruments.panoseti.products import QUABOS
-from skywright.instruments.panoseti.sources.rundir import FrameBlock
+from skywright.instruments.panoseti.sources.rundir import FrameGroup
 
 RATE_NS = NS
 """A rate is that of the frames of at least this time."""
@@ -33,13 +33,13 @@ class ReceivedFrames:
         self._since_ns = self._latest_ns = self._frames = 0
         self._added = 0.0
 
-    def add(self, block: FrameBlock) -> None:
+    def add(self, group: FrameGroup) -> None:
         """Add the next frames; those of another run begin anew."""
-        frames = block.frames
+        frames = group.frames
         if not len(frames):
             return
-        if block.run != self._run:
-            self._run, self._gaps, self._rate_hz = block.run, NO_GAPS, 0.0
+        if group.run != self._run:
+            self._run, self._gaps, self._rate_hz = group.run, NO_GAPS, 0.0
             self._since_ns = self._latest_ns = self._frames = 0
         self._gaps = self._gaps.with_next(count_gaps(frames.numbers, frames.quabo))
         self._added = self._clock()

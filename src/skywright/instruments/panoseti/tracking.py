@@ -15,7 +15,7 @@ from skywright.instruments.panoseti.event_table import EventsLayout
 from skywright.instruments.panoseti.products import PRODUCTS, Product
 from skywright.instruments.panoseti.received import ReceivedFrames, newest_clocks
 from skywright.instruments.panoseti.records import index_layout, records_of
-from skywright.instruments.panoseti.sources.rundir import FrameBlock
+from skywright.instruments.panoseti.sources.rundir import FrameGroup
 
 SLOTS = 4
 """Modules that have PVs and indexes by default."""
@@ -25,7 +25,7 @@ QUEUE_TIMEOUT_S = 20.0
 """Frames are in files: reading waits this long for a slow disk before rows are lost."""
 
 
-class RunSource(Source[FrameBlock], Protocol):
+class RunSource(Source[FrameGroup], Protocol):
     """A source of the frames of one run after the other."""
 
     data_dir: Path
@@ -96,8 +96,8 @@ class _SlotLayout(IndexLayout):
         self._slots, self._slot, self._product = slots, slot, product
         self.next_identity = 0
 
-    def row_group(self, result: FrameBlock) -> Records | None:
-        """Return the records of a block of this slot and product."""
+    def row_group(self, result: FrameGroup) -> Records | None:
+        """Return the records of a group of this slot and product."""
         frames = result.frames
         if frames.product != self._product or self._slots.slot(frames.module) != self._slot:
             return None
@@ -119,7 +119,7 @@ class IndexKey:
         return f"m{self.slot + 1}_{self.product}"
 
 
-class _FrameOwner(Owner[FrameBlock, FrameBlock]):
+class _FrameOwner(Owner[FrameGroup, FrameGroup]):
     def expects_items(self) -> bool:
         """Return False: a run may have no new frames for a long time."""
         return False
@@ -151,7 +151,7 @@ class Tracker:
             for slot in range(slots)
             for name, product in PRODUCTS.items()
         }
-        self.recorders: Mapping[IndexKey, Recorder[FrameBlock, Records]] = {
+        self.recorders: Mapping[IndexKey, Recorder[FrameGroup, Records]] = {
             key: Recorder(
                 layout, changed=changed, queue_bytes=QUEUE_BYTES, queue_timeout_s=QUEUE_TIMEOUT_S
             )
@@ -169,14 +169,14 @@ class Tracker:
             recorders=[*self.recorders.values(), self.events],
             changed=changed,
             name="panoseti",
-            item_name="frame block",
+            item_name="frame group",
         )
         self._all: list[Recorder[Any, Any]] = [*self.recorders.values(), self.events]
         self._is_started = False
         self._without_slot = 0
         self.has_recorded = False
         """Whether an index was ever begun: it refers to the files of the run."""
-        self.newest: dict[IndexKey, FrameBlock] = {}
+        self.newest: dict[IndexKey, FrameGroup] = {}
         """Newest frames of each slot and product in the present, or last, recording."""
         self.received: dict[IndexKey, ReceivedFrames] = {}
         """Rate and lost packets of each slot and product that has frames."""
@@ -184,7 +184,7 @@ class Tracker:
         """Whether the clock of a board is in step with UTC, by slot and board."""
         self.owner.endpoints.append(self)
 
-    def offer(self, result: FrameBlock) -> None:
+    def offer(self, result: FrameGroup) -> None:
         """Note the newest frames of each slot and product, and what they tell."""
         slot = self.slots.slot(result.frames.module)
         if slot is None:
@@ -268,7 +268,7 @@ class Tracker:
     @property
     def rows_lost(self) -> int:
         """Number of rows that are in no index."""
-        return self._without_slot + sum(sum(each.lost().values()) for each in self._all)
+        return self._without_slot + sum(sum(each.lost.values()) for each in self._all)
 
     def rows(self) -> dict[IndexKey, int]:
         """Return the number of rows of each index that readers can see."""

@@ -249,9 +249,9 @@ def record(
     try:
         while len(pulse_ids) < pulses:
             is_cancelled = cancelled is not None and cancelled.is_set()
-            if is_cancelled or time.monotonic() > deadline or not processor.is_running:
+            if is_cancelled or time.monotonic() > deadline or not processor.is_started:
                 why = "before it was cancelled" if is_cancelled else f"within {limit_s:g} s"
-                if not processor.is_running:
+                if not processor.is_started:
                     why = "before it was stopped; start the processing first"
                 raise HardwareError(f"only {len(pulse_ids)} of {pulses} pictures came {why}")
             result = feed.get(FETCH_S)

@@ -71,7 +71,7 @@ def fit_gaussian(x: Floats, y: Floats, raw: Floats, weighting: int, figures: Flo
     Returns
     -------
     bool
-        Whether the fit has settled.
+        Whether the fit has converged.
     """
     figures = figures[:N_FIT_FIGURES]
     w, noise = np.ones(x.size), np.empty(x.size)

@@ -103,15 +103,15 @@ def analyze(
     if not height > threshold or len(x) < FEWEST_COLUMNS:
         return NO_SIGNAL
     if robust:
-        settled = fit_robust(x, raw, bright, figures)
+        converged = fit_robust(x, raw, bright, figures)
     else:
-        settled = fit_gaussian(x, y, raw, fit.UNIFORM if smoothed else weighting, figures)
+        converged = fit_gaussian(x, y, raw, fit.UNIFORM if smoothed else weighting, figures)
     amplitude, center, sigma = figures[AMPLITUDE], figures[CENTER], figures[SIGMA]
-    faint = settled and amplitude < SIGNIFICANT * figures[AMPLITUDE_ERROR]
+    faint = converged and amplitude < SIGNIFICANT * figures[AMPLITUDE_ERROR]
     if faint or np.isnan(figures).any():
         figures[: fit.N_FIT_FIGURES] = np.nan
         return NO_SIGNAL
-    if not settled:
+    if not converged:
         return NOT_CONVERGED
     low, high = sorted((x[0], x[-1]))
     if not low + EDGE * sigma <= center <= high - EDGE * sigma or FWHM * sigma > high - low:

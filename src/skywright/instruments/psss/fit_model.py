@@ -136,7 +136,7 @@ def settle(
     narrowest
         Sigma stays above it.
     tolerance
-        The fit has settled when a step changes center and ln sigma by less, in units of sigma.
+        The fit has converged when a step changes center and ln sigma by less, in units of sigma.
     most
         Evaluations.
     sums

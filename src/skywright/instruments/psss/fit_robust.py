@@ -39,7 +39,7 @@ MOST_ROUNDS = 40
 
 
 def fit_robust(x: Floats, raw: Floats, left_out: Flags, figures: Floats) -> bool:
-    """Fit a Gaussian on an offset; return whether the fit has settled.
+    """Fit a Gaussian on an offset; return whether the fit has converged.
 
     The arguments are those of `fit.fit_gaussian`. `left_out`, (W,) bool, marks columns that are not
     used.
@@ -52,7 +52,7 @@ def fit_robust(x: Floats, raw: Floats, left_out: Flags, figures: Floats) -> bool
     narrowest = 0.25 * abs(x[-1] - x[0]) / (x.size - 1)
     find_start(x, raw, usable, True, p)
     scales, before, steps = np.zeros(2), np.empty(4), 0
-    settled = False
+    converged = False
     for made in range(MOST_ROUNDS):
         weigh(x, raw, usable, p, made < SCALES, scales, w)
         before[:] = p
@@ -63,11 +63,11 @@ def fit_robust(x: Floats, raw: Floats, left_out: Flags, figures: Floats) -> bool
         if last < 0:
             break
         if made >= SCALES and moved < 1e-3 and widened < 1e-3:
-            settled = True
+            converged = True
             break
     assess(x, raw, raw, w, sums, False, np.empty(x.size), figures)
     figures[STEPS] = steps
-    return settled
+    return converged
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -112,7 +112,7 @@ class Processor(Owner[Pulse, Result]):
         """``processing``, ``stopped`` or ``warming up``."""
         if not self.warm.is_set():
             return WARMING_UP
-        return "processing" if self.is_running else self.idle_text
+        return "processing" if self.is_started else self.idle_text
 
     def state(self) -> ProcessorState:
         """Return the present state."""
@@ -227,7 +227,9 @@ class Processor(Owner[Pulse, Result]):
         # The tracebacks of all pulses would fill the disk: after one that is logged, the next one
         # is logged only after a picture that could be processed
         logs_defects = not self._last_failed
-        result = process_pulse(pulse, self._workspace, number, settings, self.losses, logs_defects)
+        result = process_pulse(
+            pulse, self._workspace, number, settings, self.lost_in_owner, logs_defects
+        )
         if pulse.image is not None:
             self._last_failed = result.pulse.image is None
         return result

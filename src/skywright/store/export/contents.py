@@ -21,7 +21,7 @@ from skywright.store.lookup import run_status
 from skywright.store.table_adapter import MIMETYPE, rows_of
 from skywright.store.tiled_writer import UNREADABLE_FILES
 
-BLOCK_BYTES = 16 * 2**20
+COPY_BYTES = 16 * 2**20
 """Size of a part of an array that is read with one request, bytes."""
 FEW_COLUMNS = 2
 """Up to this number of columns of a table are read one by one."""
@@ -79,9 +79,9 @@ class Column:
         """Whether the values are in a file beside the catalog."""
         return "external" in self.data_key
 
-    def blocks(self) -> Iterator[tuple[slice, NDArray]]:
-        """Yield all rows in order, at most `BLOCK_BYTES` at once (but at least one row)."""
-        for rows in row_blocks(self.shape, self.dtype, BLOCK_BYTES):
+    def slices(self) -> Iterator[tuple[slice, NDArray]]:
+        """Yield all rows in order, at most `COPY_BYTES` at once (but at least one row)."""
+        for rows in row_slices(self.shape, self.dtype, COPY_BYTES):
             yield rows, self.read(rows)
 
     def chunk_shape(self) -> tuple[int, ...]:
@@ -187,10 +187,10 @@ def read_contents(
     )
 
 
-def row_blocks(shape: tuple[int, ...], dtype: np.dtype, block_bytes: int) -> Iterator[slice]:
-    """Yield slices of the first axis that cover it in order, each of at most `block_bytes`."""
+def row_slices(shape: tuple[int, ...], dtype: np.dtype, slice_bytes: int) -> Iterator[slice]:
+    """Yield slices of the first axis that cover it in order, each of at most `slice_bytes`."""
     row_bytes = max(1, int(np.prod(shape[1:])) * dtype.itemsize)
-    rows = max(1, block_bytes // row_bytes)
+    rows = max(1, slice_bytes // row_bytes)
     for begin in range(0, shape[0], rows):
         yield slice(begin, min(begin + rows, shape[0]))
 
@@ -293,7 +293,7 @@ def _array_column(
     """Return a column that is an array of its own in the catalog, in a file or in Zarr."""
     source, shape = (node.data_sources() or [None])[0], tuple(node.shape)
     parts = _array_parts(source, shape[0]) if source is not None and shape else ()
-    at = _in_words(where, parts)
+    at = _describe_place(where, parts)
 
     def read(rows: slice) -> NDArray:
         with _reading(at):
@@ -320,7 +320,7 @@ class _FileTable:
     """A table whose columns are those of files.
 
     A column alone takes two requests. Therefore, when a third column is read, all columns of
-    numbers are fetched together, if they have at most `BLOCK_BYTES`. A plot reads two columns, so
+    numbers are fetched together, if they have at most `COPY_BYTES`. A plot reads two columns, so
     it fetches these alone.
     """
 
@@ -336,7 +336,7 @@ class _FileTable:
     @cached_property
     def _frame(self) -> pd.DataFrame:
         row_bytes = sum(self.dtypes[key].itemsize for key in self._numbers)
-        if not self._numbers or self.rows * row_bytes > BLOCK_BYTES:
+        if not self._numbers or self.rows * row_bytes > COPY_BYTES:
             return pd.DataFrame()
         try:
             return self.table.read(self._numbers)
@@ -359,7 +359,7 @@ def _file_column(key: str, table: _FileTable, data_key: Mapping[str, Any], where
     source = table.table.data_sources()[0]
     segments, dataset = source.parameters["segments"], source.parameters["columns"][key]
     parts = _parts(_assets(source, dataset, HDF5), segments, table.rows)
-    at = _in_words(where, parts)
+    at = _describe_place(where, parts)
 
     def read(rows: slice) -> NDArray:
         with _reading(at):
@@ -423,7 +423,7 @@ def _assets(source: Any, dataset: str, mimetype: str) -> list[Asset]:
     return [Asset(file, dataset, mimetype) for file in files_of(source)]
 
 
-def _in_words(where: str, parts: Sequence[AssetRows]) -> str:
+def _describe_place(where: str, parts: Sequence[AssetRows]) -> str:
     """Return `where` with the first file of a column, for messages."""
     return f"{where} ({parts[0].asset.file}, {parts[0].asset.dataset})" if parts else where
 

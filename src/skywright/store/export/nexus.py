@@ -157,14 +157,14 @@ def _write_stream(
 
 
 def _copy(group: h5py.Group, column: Column) -> None:
-    """Copy a column block by block, with its dtype."""
+    """Copy a column slice by slice, with its dtype."""
     # HDF5 has no datetimes: they are ISO text
     is_text = column.dtype.kind in "UMm"
     dtype = h5py.string_dtype() if is_text else column.dtype
     chunks = column.chunk_shape() if len(column.shape) > 1 and 0 not in column.shape else None
     _allocate_dataset(group, column.shape, column.dtype)
     dataset = group.create_dataset(_name(column.name), column.shape, dtype, chunks=chunks)
-    for rows, values in column.blocks():
+    for rows, values in column.slices():
         dataset[rows] = _text(values) if is_text else values
     key = column.data_key
     attributes = {

@@ -54,7 +54,7 @@ def _write_stream(root: zarr.Group, stream: Stream) -> None:
 
 
 def _write_column(group: zarr.Group, column: Column, first_dimension: str) -> None:
-    """Copy a column block by block."""
+    """Copy a column slice by slice."""
     dimensions = [first_dimension, *(f"{column.name}_{i}" for i in range(1, len(column.shape)))]
     dtype: Any = "string" if column.dtype.kind == "U" else column.dtype
     array = group.create_array(
@@ -68,5 +68,5 @@ def _write_column(group: zarr.Group, column: Column, first_dimension: str) -> No
         array.attrs.update(dict(column.data_key))
     elif column.name == "time":
         array.attrs["units"] = "s"
-    for rows, values in column.blocks():
+    for rows, values in column.slices():
         array[rows] = values

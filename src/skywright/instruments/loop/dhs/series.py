@@ -23,7 +23,7 @@ from skywright.instruments.loop.dhs.server import Call, Operation
 from skywright.instruments.loop.dhs.turn import FittedSeries, see_turn, write_files
 from skywright.instruments.loop.limits import find_limits
 from skywright.instruments.loop.sources import SourceFrame
-from skywright.instruments.loop.turn import in_words
+from skywright.instruments.loop.turn import describe_result
 
 if TYPE_CHECKING:  # only needed with a catalog
     from skywright.instruments.loop.series_run import ExitStatus
@@ -210,7 +210,7 @@ class SeriesOperations:
             async with asyncio.timeout(TURN_S):
                 turn = await asyncio.shield(asyncio.wrap_future(fitting))
             if turn is not None:
-                call.note(in_words(turn.result))
+                call.note(describe_result(turn.result))
 
     def _end(
         self,

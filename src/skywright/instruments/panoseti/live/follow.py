@@ -1,6 +1,6 @@
 """Follow the newest files of a data directory and publish their newest frames.
 
-The kernel reports changes (inotify); sizes are looked at as well, rarely while the reports come
+The kernel reports changes (inotify); sizes are checked as well, rarely while the reports come
 and often where they do not, as on a network file system.
 """
 
@@ -29,9 +29,9 @@ FileKey = tuple[int, str]
 DIRECTORY_PERIOD_S = 1.0
 """Directories are listed this often in any case."""
 SLOW_POLL_S, FAST_POLL_S = 0.5, 0.005
-"""Period of the look at sizes, where the kernel reports growth and where it does not."""
-LOOK_BACK = 400
-"""Frames at the end of a ph256 file among which the newest of each board is looked for."""
+"""Period of the checks of sizes, where the kernel reports growth and where it does not."""
+NEWEST_FRAMES = 400
+"""Frames at the end of a ph256 file among which the newest of each board is searched."""
 _DIRECTORY_CHANGE = (
     flags.CREATE | flags.DELETE | flags.MOVED_TO | flags.MOVED_FROM | flags.DELETE_SELF
 )
@@ -49,7 +49,7 @@ def newest_files(directories: Sequence[Path], modules: frozenset[int]) -> dict[F
     directories
         Directories of files, those of newer runs first, the data directory itself last.
     modules
-        Modules to look for; empty for all.
+        Modules that are wanted; empty for all.
     """
     found: dict[FileKey, Path] = {}
     for directory in directories:
@@ -73,7 +73,7 @@ class RunFinder:
 
     All methods may be called from any thread.
 
-    Runs that are there at the first look are ordered by their times of modification. A run that
+    Runs that are there at the first scan are ordered by their times of modification. A run that
     appears later is newer than those, whatever its time says: clocks are set back.
 
     Parameters
@@ -85,9 +85,9 @@ class RunFinder:
     def __init__(self, data_dir: Path) -> None:
         self._data_dir = data_dir
         self._lock = threading.Lock()
-        self._looks = 0
+        self._scans = 0
         self._appeared: dict[str, int] = {}
-        """Number of the look that has found a run first, by its name."""
+        """Number of the scan that has found a run first, by its name."""
 
     def directories(self) -> list[Path]:
         """Return the data directory, then the directories of runs that may hold files now.
@@ -99,8 +99,8 @@ class RunFinder:
             return self._directories()
 
     def _directories(self) -> list[Path]:
-        data_dir, look = self._data_dir, self._looks
-        self._looks += 1
+        data_dir, scan = self._data_dir, self._scans
+        self._scans += 1
         runs: list[tuple[tuple[int, int], Path]] = []
         there = set()
         for parent in [data_dir, *_module_directories(data_dir)]:
@@ -109,7 +109,7 @@ class RunFinder:
                 modified = -1 if name.startswith("module_") else _modified(parent / name)
                 if modified >= 0:
                     there.add(name)
-                    rank = self._appeared.setdefault(name, look), modified
+                    rank = self._appeared.setdefault(name, scan), modified
                     dated.append((rank, parent / name))
             for pair in sorted(dated, reverse=True):
                 newest = not runs or runs[-1][1].parent != parent
@@ -167,7 +167,7 @@ class Followed:
             count = len(self.file)
             if count > self.frames:
                 several = self.file.product.quabos == 1
-                first = max(self.frames, count - LOOK_BACK) if several else count - 1
+                first = max(self.frames, count - NEWEST_FRAMES) if several else count - 1
                 frames = self.file.read(first, count)
                 self.frames, self.broken = count, False
         except DataError as error:
@@ -208,7 +208,7 @@ def is_replaced(path: Path, opened: os.stat_result) -> bool:
 def faults_logged(followed: Followed) -> Iterator[None]:
     """Log what goes wrong with one file, so that the others are still followed.
 
-    An error that is not expected marks the file as broken: it would come again at each look.
+    An error that is not expected marks the file as broken: it would come again at each check.
     """
     try:
         yield
@@ -256,7 +256,7 @@ def _read_new(several: Collection[Followed]) -> list[tuple[Followed, Frames | No
 
 @dataclass(frozen=True)
 class _Listing:
-    """What a look at the data directory has found.
+    """What a scan of the data directory has found.
 
     Attributes
     ----------
@@ -273,10 +273,10 @@ class _Listing:
     opened: dict[FileKey, tuple[Followed, Frames | None]]
 
 
-def _close_opened(looking: "asyncio.Future[_Listing]") -> None:
+def _close_opened(scanning: "asyncio.Future[_Listing]") -> None:
     """Close the files of a listing that nobody waits for any more."""
-    if not looking.cancelled() and looking.exception() is None:
-        for followed, _ in looking.result().opened.values():
+    if not scanning.cancelled() and scanning.exception() is None:
+        for followed, _ in scanning.result().opened.values():
             followed.file.close()
 
 
@@ -290,7 +290,7 @@ class FileFollower:
     publisher
         Where frames go.
     interval_s
-        Shortest time between two looks at a file.
+        Shortest time between two checks of a file.
     """
 
     def __init__(self, data_dir: Path, publisher: Publisher, interval_s: float) -> None:
@@ -362,7 +362,7 @@ class FileFollower:
             self._wake.clear()
 
     async def _poll_sizes(self) -> float:
-        """Look at all sizes; return when to look again."""
+        """Check all sizes; return when to check again."""
         sizes = {followed: followed.size for followed in self._followed.values()}
         await publish_new(sizes, self._publisher)
         missed = any(followed.size != size for followed, size in sizes.items())
@@ -376,14 +376,14 @@ class FileFollower:
         return SLOW_POLL_S
 
     def _list_files(self) -> "asyncio.Future[_Listing]":
-        """Look for new files and directories beside the frames: years of runs take a while."""
+        """Scan for new files and directories beside the frames: years of runs take a while."""
         loop = asyncio.get_running_loop()
-        looking = loop.run_in_executor(None, self._look, dict(self._followed))
-        looking.add_done_callback(lambda _: self._wake.set())
-        return looking
+        scanning = loop.run_in_executor(None, self._scan, dict(self._followed))
+        scanning.add_done_callback(lambda _: self._wake.set())
+        return scanning
 
-    def _look(self, followed: Mapping[FileKey, Followed]) -> _Listing:
-        """Look for the newest files and open those that are not `followed`; in another thread."""
+    def _scan(self, followed: Mapping[FileKey, Followed]) -> _Listing:
+        """Find the newest files and open those that are not `followed`; in another thread."""
         here, *runs = self._finder.directories()
         newest = newest_files([*runs, here], self._publisher.modules)
         wanted = {key: path for key, path in newest.items() if key[1] in self._publisher.products}

@@ -15,7 +15,7 @@ from skywright.errors import DataError
 from skywright.instruments.panoseti.clock import NS
 from skywright.instruments.panoseti.pff import PffFile
 from skywright.instruments.panoseti.rundir import open_run_directory
-from skywright.instruments.panoseti.sources.rundir import BLOCK_FRAMES, FrameBlock
+from skywright.instruments.panoseti.sources.rundir import GROUP_FRAMES, FrameGroup
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ STEP_S = 0.05
 """Frames of this time, or more, are delivered together."""
 
 
-class ReplaySource(PolledSource[FrameBlock]):
+class ReplaySource(PolledSource[FrameGroup]):
     """Deliver the frames of a run directory as their times come, each once, until `rewind`.
 
     The frames keep their times and refer to the files of the run. A frame that is earlier than the
@@ -55,7 +55,7 @@ class ReplaySource(PolledSource[FrameBlock]):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__("replay")
-        self.stop_limit_s = 10.0  # a block takes seconds on a busy machine
+        self.stop_limit_s = 10.0  # a group takes seconds on a busy machine
         self.data_dir = data_dir
         self._run_directory = open_run_directory(data_dir)
         self._modules = modules
@@ -104,16 +104,16 @@ class ReplaySource(PolledSource[FrameBlock]):
         self._stopping.clear()
         self._since = self._clock()
 
-    def next(self, timeout_s: float) -> FrameBlock | None:
+    def next(self, timeout_s: float) -> FrameGroup | None:
         """Return the frames of a file that are due, or None when none is within `timeout_s`."""
         deadline = self._clock() + timeout_s
         while not self._stopping.is_set():
             until_ns = self._present_ns()
             waiting = [chain for chain in self._chains if not chain.ended]
             for chain in sorted(waiting, key=lambda chain: chain.due_ns or 0):
-                block = chain.take(until_ns)
-                if block is not None:
-                    return block
+                group = chain.take(until_ns)
+                if group is not None:
+                    return group
             if self._clock() >= deadline:
                 return None
             self._stopping.wait(min(STEP_S, timeout_s))
@@ -145,8 +145,8 @@ class _Chain:
     """The frames of one module and product, file after file."""
 
     def __init__(self, paths: Sequence[Path], counters: Counters) -> None:
-        self._blocks = _blocks(paths, counters)
-        self._block: FrameBlock | None = None
+        self._groups = _groups(paths, counters)
+        self._group: FrameGroup | None = None
         self._due: NDArray[np.int64] = np.empty(0, np.int64)
         self._latest_ns = 0
         self._done = 0
@@ -155,50 +155,50 @@ class _Chain:
     @property
     def ended(self) -> bool:
         """Whether all frames are taken."""
-        return self._block is None
+        return self._group is None
 
     @property
     def due_ns(self) -> int | None:
         """When the next frame comes; None at the end."""
-        return None if self._block is None else int(self._due[self._done])
+        return None if self._group is None else int(self._due[self._done])
 
-    def take(self, until_ns: float) -> FrameBlock | None:
+    def take(self, until_ns: float) -> FrameGroup | None:
         """Return the frames up to a time that are not taken yet; None if there are none."""
-        if self._block is None:
+        if self._group is None:
             return None
-        block, first = self._block, self._done
+        group, first = self._group, self._done
         stop = int(np.searchsorted(self._due, until_ns, "right"))
         if stop <= first:
             return None
         rows = slice(first, stop)
         self._done = stop
-        if stop == len(block.frames):
+        if stop == len(group.frames):
             self._advance()
-        return FrameBlock(block.path, block.run, block.frames[rows], block.sizes[rows])
+        return FrameGroup(group.path, group.run, group.frames[rows], group.sizes[rows])
 
     def close(self) -> None:
         """Close the file."""
-        self._blocks.close()
-        self._block = None
+        self._groups.close()
+        self._group = None
 
     def _advance(self) -> None:
-        self._block, self._done = next(self._blocks, None), 0
-        if self._block is not None:
-            times = self._block.frames.time_ns.copy()
+        self._group, self._done = next(self._groups, None), 0
+        if self._group is not None:
+            times = self._group.frames.time_ns.copy()
             times[0] = max(int(times[0]), self._latest_ns)
             self._due = np.maximum.accumulate(times)
             self._latest_ns = int(self._due[-1])
 
 
-def _blocks(paths: Sequence[Path], counters: Counters) -> Generator[FrameBlock]:
+def _groups(paths: Sequence[Path], counters: Counters) -> Generator[FrameGroup]:
     for path in paths:
         try:
             with PffFile(path) as file:
-                for first in range(0, len(file), BLOCK_FRAMES):
-                    frames = file.read(first, first + BLOCK_FRAMES)
+                for first in range(0, len(file), GROUP_FRAMES):
+                    frames = file.read(first, first + GROUP_FRAMES)
                     sizes = file.frame_sizes(first, first + len(frames))
                     if len(frames):
-                        yield FrameBlock(path, path.parent.name, frames, sizes)
+                        yield FrameGroup(path, path.parent.name, frames, sizes)
                 if file.torn:
                     counters.add("frame torn", file.torn)
         except (DataError, OSError) as error:

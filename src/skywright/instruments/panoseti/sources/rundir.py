@@ -28,20 +28,20 @@ from skywright.instruments.panoseti.rundir import ENDED_MARKER, run_of
 
 logger = logging.getLogger(__name__)
 
-BLOCK_FRAMES = 1024
+GROUP_FRAMES = 1024
 """Frames of a file that are delivered together: memory does not depend on the size of a run."""
 POLL_S = 0.05
-"""Pause between two looks at the sizes of files."""
+"""Pause between two checks of the sizes of files."""
 RETRY_LIMIT_S = 10.0
 """A file that cannot be read for this time, as on a network file system, is given up."""
 LIST_S = 0.5
-"""Period of the look for new files."""
+"""Period of the scan for new files."""
 ACTIVE_S = 5.0
 """Period of the question whether any file of the data directory grows."""
 
 
 @dataclass(frozen=True)
-class FrameBlock:
+class FrameGroup:
     """Successive frames of one file.
 
     Attributes
@@ -83,7 +83,7 @@ class _Growing:
         self.file: PffFile | None = None
         self.name = parse_file_name(path)
         self.state = state
-        """Of the file when it was found or looked at last."""
+        """Of the file when it was found or checked last."""
         self.done = 0
         self.offset = -1
         """Of the last frame that was read: numbers of frames change when one turns out as cut."""
@@ -97,7 +97,7 @@ class _Growing:
         self.rank = (path.parent.name, self.name.seqno, path.name)
 
     def close(self) -> None:
-        """Close the file; `blocks` opens it again."""
+        """Close the file; `groups` opens it again."""
         if self.file is not None:
             self.file.close()
             self.file = None
@@ -106,7 +106,7 @@ class _Growing:
         """Return whether a copy has more than was read of this file, which is gone now."""
         return self.file is None and self.size < copy.st_size
 
-    def blocks(self) -> Iterator[FrameBlock]:
+    def groups(self) -> Iterator[FrameGroup]:
         """Yield what is new.
 
         Raises
@@ -129,7 +129,7 @@ class _Growing:
                 raise DataError(f"{self.path}: was truncated from {self.size} to {size} bytes")
             count = len(file)
             while count and (first := file.count_until(self.offset)) < count:
-                frames = file.read(first, min(count, first + BLOCK_FRAMES))
+                frames = file.read(first, min(count, first + GROUP_FRAMES))
                 count = min(count, len(file))
                 if not len(frames):
                     if first >= count:
@@ -138,7 +138,7 @@ class _Growing:
                 sizes = file.frame_sizes(first, first + len(frames))
                 self.done = first + len(frames)
                 self.offset = int(frames.offset[-1])
-                yield FrameBlock(self.path, self.path.parent.name, frames, sizes)
+                yield FrameGroup(self.path, self.path.parent.name, frames, sizes)
             self.torn = max(self.torn, file.torn)
         except DataError:
             self.size = size
@@ -160,7 +160,7 @@ class _Growing:
         return self.file
 
 
-class RunDirectorySource(PolledSource[FrameBlock]):
+class RunDirectorySource(PolledSource[FrameGroup]):
     """Deliver the frames of the newest run, and of the runs that come after it.
 
     From `rewind` until the source is stopped, it delivers the frames of one run only. Frames come
@@ -177,7 +177,7 @@ class RunDirectorySource(PolledSource[FrameBlock]):
 
     def __init__(self, data_dir: Path, modules: frozenset[int] = frozenset()) -> None:
         super().__init__("rundir")
-        # The first block waits for kernels to be loaded; on a busy machine a block takes seconds.
+        # The first group waits for kernels to be loaded; on a busy machine a group takes seconds.
         self.stop_limit_s = 10.0
         self.data_dir = data_dir
         self._finder = RunFinder(data_dir)
@@ -191,7 +191,7 @@ class RunDirectorySource(PolledSource[FrameBlock]):
         self._keeps_run = False
         """Whether frames of one run only are delivered: `_kept_run`, or the first that comes."""
         self._kept_run = ""
-        self._blocks: Iterator[FrameBlock] = iter(())
+        self._groups: Iterator[FrameGroup] = iter(())
         self._counters = Counters()
         self._listed = self._idle_since = self._active_until = 0.0
         self._stopping = threading.Event()
@@ -214,7 +214,7 @@ class RunDirectorySource(PolledSource[FrameBlock]):
         self._listed = 0.0
         self._stopping.clear()
 
-    def next(self, timeout_s: float) -> FrameBlock | None:
+    def next(self, timeout_s: float) -> FrameGroup | None:
         """Return the next frames of some file, or None.
 
         Raises
@@ -224,16 +224,16 @@ class RunDirectorySource(PolledSource[FrameBlock]):
         """
         deadline = time.monotonic() + timeout_s
         while not self._stopping.is_set():
-            block = next(self._blocks, None)
-            if block is not None:
-                return block
+            group = next(self._groups, None)
+            if group is not None:
+                return group
             if time.monotonic() >= self._listed + LIST_S:
                 self._list()
-            self._blocks = self._new_blocks()
-            block = next(self._blocks, None)
-            if block is not None:
+            self._groups = self._new_groups()
+            group = next(self._groups, None)
+            if group is not None:
                 self._idle_since = 0.0
-                return block
+                return group
             self._idle_since = self._idle_since or time.monotonic()
             if time.monotonic() >= deadline:
                 return None
@@ -248,7 +248,7 @@ class RunDirectorySource(PolledSource[FrameBlock]):
     def stop(self) -> None:
         """Stop, and close the files: the disk space of one that is deleted is free then."""
         super().stop()
-        self._blocks = iter(())
+        self._groups = iter(())
         for growing in self._files.values():
             if growing.done:  # else no other file may get its inode
                 growing.close()
@@ -274,7 +274,7 @@ class RunDirectorySource(PolledSource[FrameBlock]):
         self._files.clear()
         self._seen.clear()
         self._places.clear()
-        self._blocks = iter(())
+        self._groups = iter(())
         self._idle_since = self._active_until = 0.0
         self._keeps_run, self._kept_run = True, run or self.newest
 
@@ -340,7 +340,7 @@ class RunDirectorySource(PolledSource[FrameBlock]):
             return False
         return age_s < GROWN_WITHIN_S and not self._is_marked(directory.name)
 
-    def _new_blocks(self) -> Iterator[FrameBlock]:
+    def _new_groups(self) -> Iterator[FrameGroup]:
         """Yield what is new in all files.
 
         Raises
@@ -354,7 +354,7 @@ class RunDirectorySource(PolledSource[FrameBlock]):
         for growing in files:
             try:
                 was_broken, torn = growing.broken, growing.torn
-                yield from growing.blocks()
+                yield from growing.groups()
                 if growing.torn > torn:
                     self._counters.add("frame torn", growing.torn - torn)
                 growing.failing_since = 0.0
@@ -420,12 +420,12 @@ class RunDirectorySource(PolledSource[FrameBlock]):
             return
         self._places[place] = path
         if path in self._files:
-            self._look_again(self._files[path], state)
-        elif _identity(name, state) not in self._seen:
+            self._check_again(self._files[path], state)
+        elif _file_key(name, state) not in self._seen:
             self._files[path] = _Growing(path, state)
-            self._seen.add(_identity(name, state))
+            self._seen.add(_file_key(name, state))
 
-    def _look_again(self, growing: _Growing, there: os.stat_result) -> None:
+    def _check_again(self, growing: _Growing, there: os.stat_result) -> None:
         """Note the size of a file; read no further if its path leads to another file now.
 
         Rows name files by path. A file without rows may be replaced by another one.
@@ -437,7 +437,7 @@ class RunDirectorySource(PolledSource[FrameBlock]):
         if not growing.done:
             growing.close()
             self._files[path] = _Growing(path, there)
-            self._seen.add(_identity(growing.name, there))
+            self._seen.add(_file_key(growing.name, there))
         elif not growing.broken:
             growing.broken = True
             growing.close()
@@ -445,7 +445,7 @@ class RunDirectorySource(PolledSource[FrameBlock]):
             logger.error("%s was replaced by another file: that one is not read", path)
 
 
-def _identity(name: FileName, state: os.stat_result) -> tuple[object, ...]:
+def _file_key(name: FileName, state: os.stat_result) -> tuple[object, ...]:
     """Return what tells a file that was moved from another one that got its inode."""
     return state.st_dev, state.st_ino, name.product.name, name.module, name.seqno
 
@@ -456,7 +456,7 @@ def _entries(directory: Path) -> list[Path]:
     Raises
     ------
     OSError
-        If too many files are open to look.
+        If too many files are open to read it.
     """
     try:
         return list(directory.iterdir())

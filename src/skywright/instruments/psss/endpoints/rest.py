@@ -194,7 +194,7 @@ class _Handlers:
 
     async def statistics(self, request: Request) -> Mapping[str, Any]:
         processor = self.api.processor
-        lost, unsent = processor.lost(), processor.unsent_counts()
+        lost, unsent = processor.lost, processor.unsent_counts()
         return {"statistics": processor.statistics.as_json(lost, unsent)}
 
     async def background(self, request: Request) -> Mapping[str, Any]:

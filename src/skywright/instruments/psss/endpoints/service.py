@@ -90,7 +90,7 @@ class Service:
             "image_port": self.stream.image_port,
         }
         self.averages = AverageEndpoint()
-        continuity = Continuity(directory / "last_pulse", processor.losses)
+        continuity = Continuity(directory / "last_pulse", processor.lost_in_owner)
         processor.on_stop = continuity.stopped
         processor.endpoints += [self.stream, self.averages, continuity]
         processor.unsent_counts = self.stream.unsent

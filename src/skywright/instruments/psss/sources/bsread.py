@@ -25,11 +25,10 @@ class BsreadSource(PolledSource[Pulse]):
     If the channel is not in a message or its value cannot be decoded, the pulse has no picture. If
     the message has no time stamp, the pulse has no time.
 
-    `lost` counts every message that gives no pulse, and every pulse that never came, under one
-    cause: ``headless`` (a message without its main header), ``garbage`` (a message that cannot be
-    decoded for another reason), ``repeated`` (a message with the id of the pulse before; no pulse
-    is lost) or ``gap`` (a pulse that never came). A pulse whose picture cannot be decoded is not
-    counted.
+    `lost` counts every lost pulse under one cause: ``headless`` (a message without its main
+    header), ``garbage`` (a message that cannot be decoded for another reason) or ``gap`` (a pulse
+    that never came). A pulse whose picture cannot be decoded is not counted. A message with the id
+    of the pulse before is left out and reported: no pulse is lost.
 
     Parameters
     ----------
@@ -78,7 +77,7 @@ class BsreadSource(PolledSource[Pulse]):
 
     @property
     def lost(self) -> Mapping[str, int]:
-        """Number of messages without a pulse, and of missing pulses, by cause."""
+        """Number of lost pulses, by cause."""
         counts = {cause: number for cause, number in self._lost.copy().items() if number}
         if gap := self._gaps.missing:
             counts["gap"] = gap
@@ -120,8 +119,7 @@ class BsreadSource(PolledSource[Pulse]):
     def _pulse(self, message: Message) -> Pulse | None:
         channel = message.channels.get(self.channel)
         if not self._gaps.take(message.pulse_id, None if channel is None else channel.modulo):
-            self._lost["repeated"] += 1
-            logger.warning("%s: pulse %d came twice", self.address, message.pulse_id)
+            self.report(f"{self.address}: pulse {message.pulse_id} came twice")
             return None
         image = None if channel is None else message.value(self.channel)
         if not isinstance(image, np.ndarray) or image.ndim != 2:

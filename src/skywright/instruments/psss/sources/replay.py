@@ -76,17 +76,17 @@ class ReplaySource(PolledSource[Pulse]):
         self._times: NDArray[np.int64] | None = None
         self._number = 0
         self._pace = Pacer(period_of(rate_hz))
-        self._late = self._unreadable = 0
+        self._late = 0
 
     @property
     def lost(self) -> Mapping[str, int]:
-        """Number of pulses that were left out (``late``) or whose picture cannot be read.
+        """Number of pulses that were left out, ``late``.
 
-        The latter, ``unreadable``, come without a picture.
+        A pulse whose picture cannot be read comes without it, and is reported.
         """
         with self._lock:
-            counts = {"late": self._late, "unreadable": self._unreadable}
-        return {cause: number for cause, number in counts.items() if number}
+            late = self._late
+        return {"late": late} if late else {}
 
     @property
     def ended(self) -> bool:
@@ -151,8 +151,8 @@ class ReplaySource(PolledSource[Pulse]):
         try:
             image = self._images[index]
             image.flags.writeable = False
-        except OSError:  # a chunk that cannot be decompressed
-            self._unreadable += 1
+        except OSError as error:  # a chunk that cannot be decompressed
+            self.report(f"{self.path}: picture {index} cannot be read ({error})")
         time_ns = None
         if self._times is not None and not turn:
             time_ns = int(self._times[index])

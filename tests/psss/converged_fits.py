@@ -1,4 +1,4 @@
-"""The settled least-squares fit, by scipy from the true values, to score ours against."""
+"""The converged least-squares fit, by scipy from the true values, to score ours against."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -28,7 +28,7 @@ def slopes(x: Array, offset: float, amplitude: float, center: float, sigma: floa
     return np.stack([np.ones_like(x), g, both * u, both * u * u], axis=1)
 
 
-def settled_fit(x: Array, y: Array, center: float, sigma: float) -> tuple[float, float]:
+def converged_fit(x: Array, y: Array, center: float, sigma: float) -> tuple[float, float]:
     """Return center and FWHM of the fit from the true values, run until it settles.
 
     Under strong spikes least squares have several minima, some of a single spike: this is the one
@@ -57,7 +57,7 @@ def pulses(kind: str, count: int, seed: int) -> Iterator[tuple[Array, Array, flo
 
 
 def score(kind: str, smoothing: str, count: int, seed: int) -> dict[str, float]:
-    """Return the part of fits within 2 % of the settled one, and how many others have no flag."""
+    """Return the part of fits within 2 % of the converged one, and how many others have no flag."""
     within = silent = 0
     for x, raw, center, sigma in pulses(kind, count, seed):
         figures = np.full(N_FIGURES, np.nan)
@@ -66,7 +66,7 @@ def score(kind: str, smoothing: str, count: int, seed: int) -> dict[str, float]:
         code = analyze(x, raw, bright, *filter_of(len(x)), smoothed, False, 0, 1.5 * ROWS, figures)
         found = dict(zip(FIGURE_NAMES, figures, strict=True))
         y = savgol_filter(raw, 51, 3) if smoothed else raw
-        best_center, best_fwhm = settled_fit(x, y, center, sigma)
+        best_center, best_fwhm = converged_fit(x, y, center, sigma)
         near = (
             abs(found["center"] - best_center) < 0.02 * best_fwhm
             and abs(found["sigma"] * FWHM_PER_SIGMA / best_fwhm - 1) < 0.02
