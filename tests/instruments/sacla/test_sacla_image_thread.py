@@ -11,7 +11,7 @@ from skywright.acquire.counters import Counters
 from skywright.instruments.sacla.join import TagGrid
 from skywright.instruments.sacla.run_info import RunInfo
 from skywright.instruments.sacla.shots import ShotRules
-from skywright.instruments.sacla.sources.online_api import OnlineApi
+from skywright.instruments.sacla.sources.online_api import ImageReader, OnlineApi
 from skywright.instruments.sacla.sources.online_images import ImageThread
 from skywright.instruments.sacla.sources.online_run import OnlineRun, OnlineRuns
 from skywright.instruments.sacla.sources.troubles import Troubles
@@ -59,6 +59,24 @@ def test_an_image_that_comes_while_an_older_question_for_it_fails_is_not_given_u
     assert [record.tag for record in found] == [1000, 1002]
     assert asked == [1000, 1000, 1002]
     assert lost.as_dict() == {}
+
+
+def test_an_image_stays_when_the_buffer_gets_the_next_one():
+    memory = np.zeros((3, 4), np.float32)
+
+    class StorageReader:
+        def __init__(self, detector):
+            assert detector == A
+
+        def collect(self, buffer, wanted):
+            memory[:] = wanted
+            return wanted
+
+    buffer = SimpleNamespace(read_det_data=lambda _: memory)
+    olpy = SimpleNamespace(StorageReader=StorageReader, StorageBuffer=lambda _: buffer)
+    reader = ImageReader(OnlineApi(None, olpy), A)
+    found = [reader.read(tag) for tag in (7, 8)]
+    assert [(tag, image.mean()) for tag, image in found] == [(7, 7.0), (8, 8.0)]
 
 
 def test_a_detector_that_does_not_say_what_it_is_in_a_run_is_reported(monkeypatch):

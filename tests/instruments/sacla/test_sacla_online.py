@@ -564,6 +564,10 @@ def test_without_a_run_or_a_detector_the_source_says_so(facility):
     [
         ("-10000: MPCCD-1: the data of tag 3 are gone", Cause.GONE),
         ("error code -10101 in collect", Cause.CONNECTION),
+        ("-10100: no socket", Cause.CONNECTION),
+        ("-10199: no socket", Cause.CONNECTION),
+        ("-10099: wrong size", Cause.OTHER),
+        ("-10200: no memory, cannot connect", Cause.OTHER),
         ("no such detector: X", Cause.CONNECTION),
         ("-10300: no calibration", Cause.OTHER),
         ("tag 400010000 is not there yet", Cause.OTHER),
