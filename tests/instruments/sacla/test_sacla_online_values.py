@@ -109,7 +109,7 @@ def test_values_of_another_number_than_that_of_the_tags_are_no_values():
 
 
 def test_the_last_value_of_a_run_finishes_it():
-    database = Database({tag: "1V" for tag in range(1000, 1010, STEP)})
+    database = Database(dict.fromkeys(range(1000, 1010, STEP), "1V"))
     reader, run, _, _ = reading(database, 1004)
     reader.read()
     assert run.awaits("i0")
