@@ -113,6 +113,60 @@ def test_a_detector_that_does_not_say_what_it_is_in_a_run_is_reported(monkeypatc
     assert (thread.answered, reports[1:]) == (2, [f"{A}: olpy: -10101 it is away; trying again"])
 
 
+def thread_of(collect, newest, **settings):
+    """Return a connected thread, a run whose newest tag is known, and what is lost."""
+    image = np.ones((3, 4), np.float32)
+    buffer = SimpleNamespace(read_det_data=lambda _: image, read_det_info=lambda _: {})
+    reader = SimpleNamespace(collect=lambda _, wanted: collect(wanted))
+    olpy = SimpleNamespace(StorageReader=lambda _: reader, StorageBuffer=lambda _: buffer)
+    shot_rules = ShotRules(0.05, 0.5, 6.666e-3, 100.0, 2.4431e-3, 500.0)
+    pixel_rules = PixelRules(10_000.0, 3.65, 1000.0, 2.0, 1.5, 1.0)
+    info = RunInfo(RUN, HIGHTAG, TagGrid(1000, STEP, None), {}, shot_rules, pixel_rules)
+    stopping, lost = threading.Event(), Counters()
+    run = OnlineRun(info, [A], newest, 10**6, stopping)
+    thread = ImageThread(
+        OnlineApi(None, olpy), A, online(**settings), OnlineRuns(), lost, Troubles(print), stopping
+    )
+    thread.connect()
+    return thread, run, lost
+
+
+def test_the_newest_image_in_place_of_one_to_come_costs_none():
+    newest = [1000]
+    thread, run, lost = thread_of(
+        lambda wanted: newest[0] if wanted == -1 else min(wanted, newest[0]), 1100, wait_tags=200
+    )
+    assert thread._read(run, 1000) == 1002
+    assert [thread._read(run, 1002) for _ in range(4)] == [1002] * 4
+    newest[0] = 1002
+    assert thread._read(run, 1002) == 1004
+    assert lost.as_dict() == {}
+    newest[0] = 1010  # the buffer goes on to give another image than that of a tag
+    wrong, _, lost = thread_of(lambda wanted: 1010, 1100, wait_tags=200)
+    assert [wrong._read(run, 1004) for _ in range(2)] == [1004, 1006]
+    assert lost.as_dict() == {"wrong tag": 1}
+
+
+def test_an_image_is_missing_if_it_is_not_there_once_more_after_a_newer_one():
+    comes = {1000}
+
+    def collect(wanted):
+        if wanted == -1:
+            return 1010
+        if wanted not in comes:
+            raise RuntimeError("there is no such image")
+        return wanted
+
+    thread, run, lost = thread_of(collect, 1010, wait_tags=200, check_s=1e-9)
+    assert thread._read(run, 1000) == 1002
+    assert thread._read(run, 1002) == 1002
+    comes.add(1002)
+    assert thread._read(run, 1002) == 1004
+    assert lost.as_dict() == {}
+    assert [thread._read(run, 1004) for _ in range(2)] == [1004, 1006]
+    assert lost.as_dict() == {"missing": 1}
+
+
 def test_a_detector_that_goes_away_while_its_newest_tag_is_asked_for_is_tried_again():
     class StorageReader:
         def __init__(self, detector):

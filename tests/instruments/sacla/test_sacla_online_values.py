@@ -1,19 +1,21 @@
-"""The reader of one point detector, alone, over a database made for the test."""
+"""The reader of one point detector, and how far a run is, over a database made for the test."""
 
 import math
 import threading
 from types import SimpleNamespace
 
 import numpy as np
-from facility_double import STEP
+from facility_double import STEP, online
 
 from skywright.acquire.counters import Counters
 from skywright.instruments.sacla.join import TagGrid
 from skywright.instruments.sacla.run_info import RunInfo
 from skywright.instruments.sacla.shots import ShotRules
 from skywright.instruments.sacla.sources.online_api import OnlineApi
-from skywright.instruments.sacla.sources.online_run import OnlineRun
+from skywright.instruments.sacla.sources.online_database import DatabaseThread
+from skywright.instruments.sacla.sources.online_run import OnlineRun, OnlineRuns
 from skywright.instruments.sacla.sources.online_values import ValueReader
+from skywright.instruments.sacla.sources.troubles import Troubles
 from skywright.instruments.sacla.tile import PixelRules
 from skywright.instruments.sacla.twin.beamline import HIGHTAG, RUN
 
@@ -134,3 +136,21 @@ def test_a_later_word_on_the_end_of_a_run_makes_it_no_longer():
     assert [run.at_or_after(tag) for tag in (999, 1000, 1001, 1009, math.inf)] == [
         *(1000, 1000, 1002, 1010, 1008)
     ]
+
+
+def test_tags_that_begin_anew_say_how_long_data_have_been_awaited():
+    _, run, _, _ = reading(Database({}), 1000)
+    settings = online(wait_tags=WAIT_TAGS, equipment={})
+    thread = DatabaseThread(
+        *(OnlineApi(None, None), settings, OnlineRuns(), None, {}, Troubles(print)),
+        threading.Event(),
+    )
+    thread._reach(run, HIGHTAG, 999)  # before the first shot
+    thread._reach(run, HIGHTAG + 1, 5000)  # another run's, while this one has not ended
+    assert run.newest == 1000
+    thread._reach(run, HIGHTAG, 1008)
+    run.end(1010)
+    assert run.newest == 1008
+    for high, low, newest in ((1, 500, 1011), (1, 507, 1018), (1, 3, 1018), (2, 0, 1031)):
+        thread._reach(run, HIGHTAG + high, low)
+        assert run.newest == newest
