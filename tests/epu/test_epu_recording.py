@@ -376,6 +376,12 @@ def test_an_archive_that_unpacks_to_more_is_refused(tmp_path):
         refused = run(app, [*command, "--max-size", "0"])
         assert "unpacks to more than 0 bytes" in str(refused.exception)
         assert run(app, command).exit_code == 0
+    chunks = [tarfile.TarInfo(f"chunks/chunk_{number}.bin") for number in range(4)]
+    for chunk in chunks:
+        chunk.size = 300_000  # each of them is within the limit
+    path = archive(tmp_path / "s.tar.gz", [event("created", "x", content="x")], chunks)
+    with pytest.raises(RecordingError, match="unpacks to more than 1000000 bytes"):
+        replay(path, tmp_path / "third", BURST, max_unpacked=1_000_000)
 
 
 def test_links_are_refused_and_not_followed(tmp_path):

@@ -268,7 +268,13 @@ def test_deleted_files_stay_recorded(root, database):
 
 
 def test_holes_found_anew_replace_planned_ones_and_imaged_ones_stay(root, database):
-    run_steps(in_order(root, small_visit(8), random.Random(8)), 0)
+    writes = small_visit(8)
+    images = [write.path for write in writes if "/FoilHoles/" in write.path]
+    # The last hole of each square has an image and no micrographs.
+    bare = {max(path for path in images if path.split("/Foil")[0] == at).split("_")[-3]
+            for at in {path.split("/Foil")[0] for path in images}}  # fmt: skip
+    writes = [w for w in writes if not any(f"/FoilHole_{hole}_Data_" in w.path for hole in bare)]
+    run_steps(in_order(root, writes, random.Random(8)), 0)
     Watcher(root, database).run(idle_exit=0)
     path = max(root.rglob("Metadata/*.dm"), key=lambda each: each.stat().st_size)
     square = path.stem.split("_")[1]
@@ -289,6 +295,11 @@ def test_holes_found_anew_replace_planned_ones_and_imaged_ones_stay(root, databa
     assert {"77000", "77001"} <= after.keys()
     assert after[holes[1]]["x_location"] is None  # its image stays, its place is no longer planned
     assert after[holes[1]]["center_x"] is not None or after[holes[1]]["quality"] is None
+    (imaged,) = bare & set(holes)
+    assert after[imaged]["x_location"] is None
+    stored = [m["foilhole_id"] for g in recorded(database, root)["grids"] for m in g["micrographs"]]
+    assert holes[1] in stored
+    assert imaged not in stored
 
 
 def test_without_session_file_everything_is_kept(root, database):

@@ -220,6 +220,21 @@ def test_the_mean_of_faint_spectra_is_fitted():
     assert result["mean_fwhm"] == pytest.approx(2.3548 * 4.0, rel=0.05)
 
 
+def test_the_mean_spectrum_is_fitted_with_the_newest_settings():
+    batch, asked = stored(), []
+
+    class Asked(Spectra):
+        def settings_of(self, number):
+            asked.append(number)
+            return super().settings_of(number)
+
+    analysis = Asked(**PARAMETERS)
+    numbers = {"settings_number": np.arange(PULSES) // 20}
+    analysis.update(Batch(batch.identities, batch.times, batch.data | numbers))
+    analysis.result()
+    assert asked[-1] == 2
+
+
 def test_an_axis_that_falls_has_widths_above_zero():
     falling = PARAMETERS | {"axis": [float(X[-1]), float(X[0] - X[1])]}
     analyses = Spectra(**PARAMETERS), Spectra(**falling)

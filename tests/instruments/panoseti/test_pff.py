@@ -430,6 +430,9 @@ def test_the_offset_of_a_free_clock_is_estimated(seconds, fraction):
     assert (
         abs(int((moved + found.offset_ns - times)[0]) - 300_000) < 2000
     )  # network and microseconds
+    odd = numbers.copy()
+    odd[7, TAI] = (odd[7, TAI] + 300) % 1024  # of another second than those before and after it
+    assert np.abs(board_ns(odd, found.seconds) - times).max() < 2 * NS
     numbers[np.arange(50) % 5 < 3, NSEC] = 999_999_999  # ran beyond a second
     again = estimate_offset(numbers)
     assert again.seconds == found.seconds

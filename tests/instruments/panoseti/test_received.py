@@ -1,10 +1,15 @@
 """What frames tell as they come: rate, lost packets, clocks."""
 
+from functools import reduce
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from support.pano_files import file_name, made_frames
 
 from skywright.instruments.panoseti.clock import NUM, SEC, TAI
+from skywright.instruments.panoseti.gaps import Gaps, gaps_of
 from skywright.instruments.panoseti.live.activity import GROWN_WITHIN_S
 from skywright.instruments.panoseti.pff import read_pff
 from skywright.instruments.panoseti.received import ReceivedFrames, newest_clocks
@@ -71,6 +76,22 @@ def test_packets_that_overtake_one_another_or_are_doubled_are_not_lost(
     received.add(block(tmp_path, frames[:cut]))
     received.add(block(tmp_path, frames[cut:]))
     assert received.packets_lost == 4 * lost
+
+
+@settings(deadline=None)
+@given(
+    first=st.integers(0, 65_535),
+    steps=st.lists(st.integers(-5, 9), max_size=12),
+    cuts=st.tuples(st.integers(0, 13), st.integers(0, 13)),
+)
+def test_gaps_do_not_depend_on_how_packets_are_put_together(first, steps, cuts):
+    numbers = (first + np.cumsum([0, *steps])) % 65_536
+    parts = [gaps_of([part] * 4) for part in np.split(numbers, sorted(cuts))]
+    whole, (a, b, c) = gaps_of([numbers] * 4), parts
+    for found in (a.with_next(b).with_next(c), a.with_next(b.with_next(c))):
+        np.testing.assert_array_equal(found, whole)
+    one_by_one = reduce(Gaps.with_next, (gaps_of([np.array([number])] * 4) for number in numbers))
+    np.testing.assert_array_equal(one_by_one, whole)
 
 
 def test_no_packet_of_the_real_run_was_lost(tmp_path, test_data):

@@ -5,6 +5,7 @@ import pytest
 from support.pano_files import append, file_name, made_frames, run_directory
 
 from skywright.errors import DataError
+from skywright.instruments.panoseti.clock import NUM
 from skywright.instruments.panoseti.pff_writer import encode_frames
 from skywright.instruments.panoseti.products import module_id
 from skywright.instruments.panoseti.rundir import (
@@ -141,3 +142,27 @@ def test_module_numbers_come_from_addresses():
 def test_no_directory_is_an_error(tmp_path):
     with pytest.raises(DataError, match="no directory"):
         open_run_directory(tmp_path / "x")
+
+
+def test_each_cut_frame_of_a_growing_file_is_counted_once(tmp_path):
+    path = run_directory(tmp_path) / file_name("img16")
+    frames = made_frames("img16", 12)
+    source = RunDirectorySource(tmp_path)
+    source.open()
+    seen: list[int] = []
+
+    def read_on():
+        source._listed = 0.0
+        while (block := source.next(0.0)) is not None:
+            seen.extend(block.frames.numbers[:, 0, NUM].tolist())
+
+    append(path, frames, 0, 3)
+    read_on()
+    for first, torn in ((3, 1), (6, 2), (9, 3)):
+        with path.open("ab") as out:
+            out.write(encode_frames(frames[first : first + 1])[:1000])
+        append(path, frames, first + 1, first + 3)
+        read_on()
+        assert source.lost == {"frame torn": torn}
+    source.close()
+    assert seen == [0, 1, 2, 4, 5, 7, 8, 10, 11]

@@ -31,7 +31,13 @@ from skywright.instruments.sacla.facility.settings import EQUIPMENT_IDS
 from skywright.instruments.sacla.join import TagGrid, TagJoin
 from skywright.instruments.sacla.shots import EQUIPMENT
 from skywright.instruments.sacla.sources.online_api import Cause, OnlineApi, cause_of
-from skywright.instruments.sacla.sources.online_begin import choose_detectors, make_info, make_tile
+from skywright.instruments.sacla.sources.online_begin import (
+    choose_detectors,
+    find_steps,
+    make_grid,
+    make_info,
+    make_tile,
+)
 from skywright.instruments.sacla.sources.sacla import SaclaSource
 from skywright.instruments.sacla.twin.beamline import FIRST_TAG, HIGHTAG, OCTAL, RUN
 
@@ -323,6 +329,38 @@ def test_an_octal_shot_is_whole_with_eight_equal_tags_only(facility):
             np.testing.assert_array_equal(shot.payloads[name], twin.records[name][shot.tag])
 
 
+@pytest.mark.parametrize(
+    ("rates", "expected"),
+    [
+        ({A: (1000, 2)}, (1200, 2)),
+        ({A: (1000, 2), B: (1000, 4)}, (1200, 4)),
+        ({A: (1000, 4), B: (1000, 2)}, (1200, 4)),
+        ({A: (1000, 2), B: (1004, 3)}, (1196, 6)),  # the newest image of B has an odd tag
+        ({A: (1000, 2), B: (1001, 4)}, (1197, 4)),  # never together
+        ({A: (1000, 2), ABSENT: (0, 0)}, (1200, 2)),
+        ({ABSENT: (0, 0)}, None),
+        ({A: (1195, 2)}, None),  # three tags only
+    ],
+)
+def test_shots_are_the_tags_at_which_all_detectors_have_images(rates, expected):
+    def read_taglist_bydetid(beamline, run, detector):
+        if detector == ABSENT:
+            raise RuntimeError("no such detector")
+        first, step = rates[detector]
+        tags = np.arange(first, 1201, step)
+        return tuple(tags[tags != first + 10 * step])  # one image is missing
+
+    api = OnlineApi(SimpleNamespace(read_taglist_bydetid=read_taglist_bydetid), None)
+    assert find_steps(api, online(), RUN, list(rates)) == expected
+
+
+def test_a_run_is_read_from_its_start_unless_that_is_long_ago():
+    assert make_grid(1001, 200, 1200, 6, None) == TagGrid(1002, 6)
+    assert make_grid(1000, 200, 1200, 6, None) == TagGrid(1002, 6)
+    assert make_grid(999, 200, 1200, 6, None) == TagGrid(1206, 6)
+    assert make_grid(999, 200, 1200, 6, 3) == TagGrid(1206, 6, 1218)
+
+
 def test_an_octal_with_another_number_of_tiles_is_refused(facility):
     facility.reset(**SMALL | {"detectors": (*OCTAL[:7], A)})
     facility.advance(1)
@@ -526,6 +564,10 @@ def test_without_a_run_or_a_detector_the_source_says_so(facility):
     [
         ("-10000: MPCCD-1: the data of tag 3 are gone", Cause.GONE),
         ("error code -10101 in collect", Cause.CONNECTION),
+        ("-10100: no socket", Cause.CONNECTION),
+        ("-10199: no socket", Cause.CONNECTION),
+        ("-10099: wrong size", Cause.OTHER),
+        ("-10200: no memory, cannot connect", Cause.OTHER),
         ("no such detector: X", Cause.CONNECTION),
         ("-10300: no calibration", Cause.OTHER),
         ("tag 400010000 is not there yet", Cause.OTHER),

@@ -190,6 +190,33 @@ def test_the_configuration_of_a_run_gives_the_parameters():
         image_parameters({"sacla_measuring": "{"})
 
 
+def test_images_of_frames_are_of_the_analyzed_shots_that_have_the_frame():
+    batch = frames(2, 40)
+    number = np.arange(40)
+    came = {"d1": number % 2 == 0, "d2": number % 3 == 0}
+    analyzed = number % 5 != 0
+    for key, there in came.items():
+        batch.data[f"frame_{key}_came"] = there.astype(int)
+        batch[f"frame_{key}"][~there] = np.nan
+    batch.data["frame_analyzed"] = analyzed.astype(int)
+    batch.data["frame_accepted"] = (analyzed & came["d1"] & came["d2"]).astype(int)
+    images = FrameImages(MEASURING)
+    images.update(batch)
+    found = images.result()
+    on = batch["frame_laser_on"] == 1
+    for k, (key, there) in enumerate(came.items()):
+        chosen = analyzed & there
+        assert found[f"{key}_n_on"] == (chosen & on).sum() > 0
+        assert found[f"{key}_n_off"] == (chosen & ~on).sum() > 0
+        (name, tile) = list(INFO.tiles.items())[k]
+        ev = batch[f"frame_{key}"][chosen].astype(float) * GAINS[name] * 3.65
+        if name == "A":
+            ev[ev < 1000.0] = 0.0
+        good = ~tile.bad
+        np.testing.assert_allclose(found[f"{key}_mean"][good], ev.mean(axis=0)[good], rtol=1e-5)
+    assert found["n_on"] == max(found["d1_n_on"], found["d2_n_on"])
+
+
 def test_images_of_bins_are_of_the_shots_that_have_the_frame():
     batch = frames(2, 40)
     came = np.arange(40) % 2

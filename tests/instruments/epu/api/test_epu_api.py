@@ -937,3 +937,40 @@ def test_agent_sessions_have_pages_and_are_closed(client: TestClient) -> None:
     assert client.delete("/debug/sessions/none/close").status_code == 404
     left = [row["session_id"] for row in client.get("/debug/sessions").json()["active_sessions"]]
     assert left == ["z", "x"]
+
+
+def test_what_is_below_moves_along_to_a_new_parent(tree: TestClient, database: Database) -> None:
+    for path, body in (
+        ("/acquisitions/a/grids", {"uuid": "g2", "name": "other", "acquisition_uuid": "a"}),
+        ("/grids/g2/gridsquares", {"uuid": "s2", "gridsquare_id": "4", "grid_uuid": "g2"}),
+        ("/gridsquares/s2/foilholes", [hole("h2", gridsquare_uuid="s2", gridsquare_id="4")]),
+    ):
+        assert tree.post(path, json=body).status_code == 201
+
+    changes: list[int] = []
+    """Numbers of the last change of the micrograph, by which readers find what has changed."""
+
+    def links(kind: str, uuid: str) -> list[str]:
+        with database.read() as connection:
+            row = read.get(connection, kind, uuid)
+        assert row is not None
+        if kind == "micrograph":
+            changes.append(row["change"])
+        names = ("grid_uuid", "gridsquare_uuid", "gridsquare_id", "foilhole_uuid", "foilhole_id")
+        return [row.get(name, row["uuid"]) for name in names]
+
+    assert links("micrograph", "m") == ["g", "s", "3", "h", "h"]
+    assert tree.put("/gridsquares/s", json={"grid_uuid": "g2"}).status_code == 200
+    assert links("foilhole", "h") == ["g2", "s", "3", "h", "h"]
+    assert links("micrograph", "m") == ["g2", "s", "3", "h", "h"]
+    assert tree.put("/gridsquares/s", json={"grid_uuid": "g"}).status_code == 200
+    assert tree.put("/foilholes/h", json={"gridsquare_uuid": "s2"}).status_code == 200
+    assert links("foilhole", "h") == ["g2", "s2", "4", "h", "h"]
+    assert links("micrograph", "m") == ["g2", "s2", "4", "h", "h"]
+    assert tree.put("/foilholes/h", json={"gridsquare_uuid": "s"}).status_code == 200
+    assert tree.put("/micrographs/m", json={"foilhole_uuid": "h2"}).status_code == 200
+    assert links("micrograph", "m") == ["g2", "s2", "4", "h2", "h2"]
+    assert tree.get("/foilholes/h/micrographs").json() == []
+    assert [each["uuid"] for each in tree.get("/foilholes/h2/micrographs").json()] == ["m"]
+    assert changes == sorted(set(changes))
+    assert tree.put("/foilholes/h", json={"gridsquare_uuid": "none"}).status_code == 404

@@ -300,6 +300,9 @@ def test_results_of_all_steps_change_the_micrograph(database: Database) -> None:
         | {"number_of_particles_rejected": 140, "selection_distribution": {"a": 1}},
         {"event_type": "particle_picking.completed", "number_of_particles_picked": 300},
         {"event_type": "ctf.completed", "ctf_max_resolution_estimate": 3.5},
+        {"event_type": "motion_correction.completed", "total_motion": 9.0, "average_motion": 0.5}
+        | {"motion_corrected_image_path": "/dls/m.mrc"},
+        {"event_type": "motion_correction.completed", "total_motion": 7.0, "average_motion": 0.25},
     ]
     with database.write() as connection:
         for step in steps:
@@ -308,6 +311,7 @@ def test_results_of_all_steps_change_the_micrograph(database: Database) -> None:
     assert row is not None
     assert row["status"] == "particle selection completed"
     assert row["number_of_particles_picked"] == 300
+    assert (row["total_motion"], row["motion_corrected_image_path"]) == (7.0, "/dls/m.mrc")
     assert json.loads(row["selection_distribution"]) == {"a": 1}
 
 

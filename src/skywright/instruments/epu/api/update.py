@@ -9,7 +9,7 @@ from skywright.instruments.epu.api.create import stored
 from skywright.instruments.epu.api.kinds import KINDS
 from skywright.instruments.epu.database import schema
 from skywright.instruments.epu.database.read import Row
-from skywright.instruments.epu.database.write import record, set_values
+from skywright.instruments.epu.database.write import change_micrographs, record, set_values
 
 _IDS = ("id", "atlas_id", "tile_id", "gridsquare_id", "foilhole_id", "micrograph_id")
 _LINKS = ("acquisition_uuid", "grid_uuid", "atlas_uuid", "gridsquare_uuid", "foilhole_uuid")
@@ -52,14 +52,15 @@ def _move(
     parent = stored(connection, above, changes[column])
     hole, micrograph = schema.foilhole, schema.micrograph
     if kind == "gridsquare":
-        for child in (hole, micrograph):
-            below = child.c.gridsquare_uuid == before["uuid"]
-            set_values(connection, child, below, grid_uuid=parent["uuid"])
+        links = {"grid_uuid": parent["uuid"]}
+        set_values(connection, hole, hole.c.gridsquare_uuid == before["uuid"], **links)
+        change_micrographs(connection, micrograph.c.gridsquare_uuid == before["uuid"], **links)
     elif kind == "foilhole":
-        links = {"grid_uuid": parent["grid_uuid"], "gridsquare_uuid": parent["uuid"]}
-        below = micrograph.c.foilhole_uuid == before["uuid"]
-        set_values(connection, micrograph, below, **links)
-        return {"grid_uuid": parent["grid_uuid"]}
+        links = {name: parent[name] for name in ("grid_uuid", "gridsquare_id")}
+        mine = micrograph.c.foilhole_uuid == before["uuid"]
+        change_micrographs(connection, mine, gridsquare_uuid=parent["uuid"], **links)
+        return links
     elif kind == "micrograph":
-        return {name: parent[name] for name in ("grid_uuid", "gridsquare_uuid", "gridsquare_id")}
+        names = ("grid_uuid", "gridsquare_uuid", "gridsquare_id", "foilhole_id")
+        return {name: parent[name] for name in names}
     return {}

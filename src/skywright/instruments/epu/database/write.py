@@ -14,6 +14,7 @@ from sqlalchemy import (
     Connection,
     Table,
     Text,
+    bindparam,
     cast,
     delete,
     insert,
@@ -179,6 +180,18 @@ def take_changes(connection: Connection, count: int) -> range:
         last = str(count)
         connection.execute(insert(schema.setting).values(name=CHANGES, value=last))
     return range(int(last) - count + 1, int(last) + 1)
+
+
+def change_micrographs(connection: Connection, where: Any, **values: Any) -> None:
+    """Set columns of the micrographs that fulfil a condition; no message tells of these changes."""
+    table = schema.micrograph
+    uuids = connection.execute(select(table.c.uuid).where(where)).scalars().all()
+    if uuids:
+        numbers = take_changes(connection, len(uuids))
+        rows = [{"key": uuid, "taken": n} for uuid, n in zip(uuids, numbers, strict=True)]
+        given = {**values, "change": bindparam("taken"), "updated_at": datetime.now(UTC)}
+        mine = table.c.uuid == bindparam("key")
+        connection.execute(update(table).where(mine).values(given), rows)
 
 
 def present(connection: Connection, kind: str, uuids: Sequence[str]) -> set[str]:

@@ -92,8 +92,8 @@ def find_steps(
     Returns
     -------
     tuple or None
-        A tag with images, and the number of tags between images; None while the run has too few
-        tags.
+        A tag with images of all detectors (of the slowest one if there is none), and the number of
+        tags between such images; None while the run has too few tags.
     """
     found = []
     for detector in detectors:
@@ -108,9 +108,13 @@ def find_steps(
         found.append((int(tags[-1]), max(step, 1)))
     if not found:
         return None
-    # Detectors of different rates have images together at the tags of the slowest one.
-    tag, _ = max(found, key=lambda pair: pair[1])
-    return tag, lcm(*(step for _, step in found))
+    # Detectors of different rates have images together at some tags of the slowest one.
+    newest, slowest = max(found, key=lambda pair: pair[1])
+    period = lcm(*(step for _, step in found))
+    for tag in range(newest, newest - period, -slowest):
+        if all((tag - other) % step == 0 for other, step in found):
+            return tag, period
+    return newest, period
 
 
 def make_grid(start: int, catch_up_tags: int, tag: int, step: int, shots: int | None) -> TagGrid:
