@@ -28,7 +28,7 @@ from skywright.callbacks.live import LiveAnalysis
 from skywright.callbacks.raw_run import RawRun, RequiredKeys
 from skywright.callbacks.reports import Reports
 from skywright.callbacks.stream_analysis import BacklogLimits
-from skywright.callbacks.worker_supervisor import WorkerLimits, WorkerSupervisor
+from skywright.callbacks.worker_supervisor import WorkerLimits, WorkerSupervisor, _SentRun
 
 Start = Callable[..., LiveAnalysis]
 
@@ -36,7 +36,9 @@ Start = Callable[..., LiveAnalysis]
 @pytest.fixture
 def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
     """Start a live analysis over the store in tmp_path."""
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))  # for support.odd_analyses
+    monkeypatch.setenv(
+        "PYTHONPATH", str(Path(__file__).parents[1]), prepend=os.pathsep
+    )  # for support.odd_analyses
     started: list[LiveAnalysis] = []
 
     def start(name: str = "picture_statistics", *args: Any, **options: Any) -> LiveAnalysis:
@@ -245,6 +247,27 @@ def test_each_fitting_stream_has_a_derived_run_of_its_own(
     derived = {live.progress(uid, name).derived_uid: name for name in ends}
     stored = {run.start["uid"]: run.start["analysis"]["stream"] for run in finished(tmp_path)}
     assert {each: stored[each] for each in derived if each} == derived
+
+
+def test_documents_for_a_new_worker_are_joined_only_where_rows_go_on() -> None:
+    sent = _SentRun(RawRun({"uid": "a"}, RequiredKeys(("image",), "number", "time")))
+    rows = [("dark", 0, 1), ("dark", 1, 2), ("dark", 2, 3)]
+    rows += [("dark", 4, 4), ("dark", 5, 4), ("primary", 6, 5), ("primary", 7, 6)]
+    for descriptor, index, seq_num in rows:
+        ranges = {"indices": {"start": index, "stop": index + 1}}
+        ranges |= {"seq_nums": {"start": seq_num, "stop": seq_num + 1}}
+        sent.remember("stream_datum", {"stream_resource": "r", "descriptor": descriptor, **ranges})
+    for number in (1, 2):
+        sent.remember("request", {"raw_uid": "a", "number": number, "frames": 7})
+    *datums, request = sent.documents
+    found = [(doc["descriptor"], doc["indices"], doc["seq_nums"]) for _, doc in datums]
+    assert found == [
+        ("dark", {"start": 0, "stop": 3}, {"start": 1, "stop": 4}),
+        ("dark", {"start": 4, "stop": 5}, {"start": 4, "stop": 5}),  # a row is left out
+        ("dark", {"start": 5, "stop": 6}, {"start": 4, "stop": 5}),  # taken again
+        ("primary", {"start": 6, "stop": 8}, {"start": 5, "stop": 7}),
+    ]
+    assert request == ("request", {"raw_uid": "a", "number": 2, "frames": 7})
 
 
 def test_frames_stay_in_their_stream_when_the_worker_dies(

@@ -31,7 +31,9 @@ from skywright.errors import ConfigError, HardwareError
 
 @pytest.fixture
 def live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, RE: Any) -> Iterator[LiveAnalysis]:
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))  # for support.second_stages
+    monkeypatch.setenv(
+        "PYTHONPATH", str(Path(__file__).parents[1]), prepend=os.pathsep
+    )  # for support.second_stages
     journal, assets = tmp_path / "journal", tmp_path / "assets"
     live = LiveAnalysis("picture_statistics", journal=journal, assets=assets, second={SLOPE: {}})
     RE.subscribe(live)
@@ -173,7 +175,7 @@ def test_its_failure_reaches_the_decision_and_harms_not_the_first(
 def test_a_failure_of_the_first_reaches_its_decision(
     RE: Any, camera: StreamingCamera, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]), prepend=os.pathsep)
     journal, assets = tmp_path / "journal", tmp_path / "assets"
     live = LiveAnalysis(
         f"{PATH}:Raises", {"at": 2}, journal=journal, assets=assets, second={SLOPE: {}}
@@ -192,7 +194,7 @@ def test_a_new_worker_leaves_the_second_stage_to_the_first_stream(
     RE: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also if that stream has failed, so that the new worker does not analyze it again."""
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]), prepend=os.pathsep)
     journal, assets = tmp_path / "journal", tmp_path / "assets"
     live = LiveAnalysis(
         f"{PATH}:Raises", {"at": 3}, journal=journal, assets=assets, second={SLOPE: {}}
@@ -291,7 +293,7 @@ def test_a_derived_run_is_there_when_the_process_that_draws_cannot_start(
 def test_a_derived_run_is_there_when_the_process_that_draws_dies(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]), prepend=os.pathsep)
     drawer = Drawer()
     try:
         lost = drawer((DeadlyRun({}), Slope(), None, {}))  # type: ignore[arg-type]
