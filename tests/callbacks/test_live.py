@@ -23,10 +23,11 @@ from support.streaming import StreamingCamera, noise
 
 from skywright.analysis import Batch
 from skywright.analysis.picture_statistics import PictureStatistics
+from skywright.callbacks import reports as reports_module
 from skywright.callbacks import worker_supervisor
 from skywright.callbacks.live import LiveAnalysis
 from skywright.callbacks.raw_run import RawRun, RequiredKeys
-from skywright.callbacks.reports import Reports
+from skywright.callbacks.reports import Progress, Reports
 from skywright.callbacks.stream_analysis import BacklogLimits
 from skywright.callbacks.worker_supervisor import WorkerLimits, WorkerSupervisor, _SentRun
 
@@ -87,6 +88,41 @@ def test_runs_are_unfinished_until_their_last_derived_run_is_closed() -> None:
     assert not reports.wait_for_all(0.0)
     reports.accept_report("first", "", done=True)
     assert reports.wait_for_all(0.0)
+
+
+def test_reports_are_kept_of_each_stream_and_the_first_one_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(reports_module, "REMEMBERED_RUNS", 2)
+    reports, told = Reports("any", PictureStatistics), list[Progress]()
+    end = reports.subscribe(told.append)
+    reports.accept_report("a", "primary", reached=2, result={"n": 2})
+    reports.accept_report("a", "dark", reached=7, result={"n": 7})
+    reports.accept_report("a", "primary", reached=3, done=True, error="cursed")
+    first = reports.wait(10, raw_uid="a", timeout_s=0.0)  # it is done with fewer frames
+    assert (first.reached, first.result, first.error) == (3, {"n": 2}, "cursed")
+    assert reports.wait(7, raw_uid="a", stream="dark", timeout_s=0.0).result == {"n": 7}
+    with pytest.raises(TimeoutError, match=r"reached 7 frames of run a in 0\.0 s, expected 8"):
+        reports.wait(8, raw_uid="a", stream="dark", timeout_s=0.0)
+    assert [(each.stream, each.reached) for each in told] == [("primary", 2), ("primary", 3)]
+    end()
+    end()
+    for uid in ("b", "a", "c"):
+        reports.accept_report(uid, "primary", reached=1)
+    assert len(told) == 2
+    reached = [reports.progress(uid, "primary").reached for uid in "abc"]
+    assert reached == [1, 0, 1]  # of the latest two runs
+
+
+def test_a_stream_that_had_failed_is_not_analyzed_again_by_a_new_worker(tmp_path: Path) -> None:
+    run = _SentRun(RawRun({"uid": "a"}, RequiredKeys(("x",), "number", "time")))
+    keys = {"x": {"dtype": "number", "shape": []}}
+    run.raw("descriptor", {"uid": "d", "name": "primary", "data_keys": keys})
+    supervisor = WorkerSupervisor("any", [], tmp_path, WorkerLimits(), lambda *_, **__: None)
+    assert supervisor._final_progress(run, "primary") is None
+    run.streams["primary"].error = "ZeroDivisionError: frame 3 is cursed"
+    assert supervisor._final_progress(run, "primary") == {}
+    supervisor.close()
 
 
 def test_step_and_fly_scans_become_derived_runs(
