@@ -668,13 +668,11 @@ def test_ingest_goes_on_where_directories_cannot_be_watched(
     monkeypatch.setattr(ingester_module.Observer, "start", no_watches)
     monkeypatch.setattr(ingester_module, "SCAN_S", 0.05)
     recording = record(store)
-    stop = threading.Event()
-    thread = threading.Thread(
-        target=ingester_module.run_until, args=(Ingester(store, client), stop)
-    )
+    ingester, stop = Ingester(store, client), threading.Event()
+    thread = threading.Thread(target=ingester_module.run_until, args=(ingester, stop))
     thread.start()
     try:
-        threading.Event().wait(0.3)
+        until(lambda: recording.path in ingester._runs, what="the journal is followed")
         recording.stop()
         until(lambda: not recording.path.exists(), what="the journal is done")
     finally:
