@@ -342,12 +342,9 @@ class Watcher:
             self.events.append(doc["seq_num"])
 
     def watch(self) -> None:
-        pause = threading.Event()
-        while not self._journal.trouble:
-            pause.wait(0.01)
-        self.trouble = self._journal.trouble
+        self.trouble = str(until(lambda: self._journal.trouble))
         before = len(self.events)
-        pause.wait(0.4)
+        threading.Event().wait(0.4)
         self.went_on = len(self.events) - before
         self._free()
 
@@ -360,14 +357,10 @@ def check(
     watching.start()
     result = RE(scan(points))
     watching.join(90)
-    for _ in range(100):
-        if journal.trouble is None:
-            break
-        threading.Event().wait(0.05)
+    until(lambda: journal.trouble is None)
     assert result.exit_status == "success"
     assert "No space left" in watcher.trouble
     assert watcher.went_on <= 1  # the message under way may end
-    assert journal.trouble is None
     (uid,) = result.run_start_uids
     found = lines(journal.directory / f"{uid}.jsonl")
     kept = [doc["seq_num"] for name, doc in found if name == "event"]
@@ -441,8 +434,7 @@ def test_without_an_engine_documents_wait_and_are_written_later(
     journal("stop", run.compose_stop() | {"reason": "x" * 5000})
     assert "No space left" in str(journal.trouble)
     ballast.unlink()
-    while journal.trouble:
-        threading.Event().wait(0.01)
+    until(lambda: journal.trouble is None)
     assert lines(small_disk / "journal" / f"{run.start_doc['uid']}.jsonl")[1][0] == "stop"
 
 
@@ -508,8 +500,7 @@ def test_memory_is_bounded_while_the_disk_is_full(
     assert not done.wait(0.5)
     ballast.unlink()
     assert done.wait(90)
-    while journal.trouble:
-        threading.Event().wait(0.01)
+    until(lambda: journal.trouble is None)
     assert len(lines(small_disk / "journal" / f"{run.start_doc['uid']}.jsonl")) == 10
     journal.close()
 

@@ -24,12 +24,13 @@ from support.streaming import StreamingCamera, noise
 
 from skywright.analysis import Batch
 from skywright.analysis.picture_statistics import PictureStatistics
+from skywright.callbacks import reports as reports_module
 from skywright.callbacks import worker_supervisor
 from skywright.callbacks.live import LiveAnalysis
 from skywright.callbacks.raw_run import RawRun, RequiredKeys
-from skywright.callbacks.reports import Reports
+from skywright.callbacks.reports import Progress, Reports
 from skywright.callbacks.stream_analysis import BacklogLimits
-from skywright.callbacks.worker_supervisor import WorkerLimits, WorkerSupervisor
+from skywright.callbacks.worker_supervisor import WorkerLimits, WorkerSupervisor, _SentRun
 
 Start = Callable[..., LiveAnalysis]
 
@@ -37,7 +38,9 @@ Start = Callable[..., LiveAnalysis]
 @pytest.fixture
 def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
     """Start a live analysis over the store in tmp_path."""
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))  # for support.odd_analyses
+    monkeypatch.setenv(
+        "PYTHONPATH", str(Path(__file__).parents[1]), prepend=os.pathsep
+    )  # for support.odd_analyses
     started: list[LiveAnalysis] = []
 
     def start(name: str = "picture_statistics", *args: Any, **options: Any) -> LiveAnalysis:
@@ -114,6 +117,41 @@ def test_runs_are_unfinished_until_their_last_derived_run_is_closed() -> None:
     assert not reports.wait_for_all(0.0)
     reports.accept_report("first", "", done=True)
     assert reports.wait_for_all(0.0)
+
+
+def test_reports_are_kept_of_each_stream_and_the_first_one_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(reports_module, "REMEMBERED_RUNS", 2)
+    reports, told = Reports("any", PictureStatistics), list[Progress]()
+    end = reports.subscribe(told.append)
+    reports.accept_report("a", "primary", reached=2, result={"n": 2})
+    reports.accept_report("a", "dark", reached=7, result={"n": 7})
+    reports.accept_report("a", "primary", reached=3, done=True, error="cursed")
+    first = reports.wait(10, raw_uid="a", timeout_s=0.0)  # it is done with fewer frames
+    assert (first.reached, first.result, first.error) == (3, {"n": 2}, "cursed")
+    assert reports.wait(7, raw_uid="a", stream="dark", timeout_s=0.0).result == {"n": 7}
+    with pytest.raises(TimeoutError, match=r"reached 7 frames of run a in 0\.0 s, expected 8"):
+        reports.wait(8, raw_uid="a", stream="dark", timeout_s=0.0)
+    assert [(each.stream, each.reached) for each in told] == [("primary", 2), ("primary", 3)]
+    end()
+    end()
+    for uid in ("b", "a", "c"):
+        reports.accept_report(uid, "primary", reached=1)
+    assert len(told) == 2
+    reached = [reports.progress(uid, "primary").reached for uid in "abc"]
+    assert reached == [1, 0, 1]  # of the latest two runs
+
+
+def test_a_stream_that_had_failed_is_not_analyzed_again_by_a_new_worker(tmp_path: Path) -> None:
+    run = _SentRun(RawRun({"uid": "a"}, RequiredKeys(("x",), "number", "time")))
+    keys = {"x": {"dtype": "number", "shape": []}}
+    run.raw("descriptor", {"uid": "d", "name": "primary", "data_keys": keys})
+    supervisor = WorkerSupervisor("any", [], tmp_path, WorkerLimits(), lambda *_, **__: None)
+    assert supervisor._final_progress(run, "primary") is None
+    run.streams["primary"].error = "ZeroDivisionError: frame 3 is cursed"
+    assert supervisor._final_progress(run, "primary") == {}
+    supervisor.close()
 
 
 def test_step_and_fly_scans_become_derived_runs(
@@ -274,6 +312,27 @@ def test_each_fitting_stream_has_a_derived_run_of_its_own(
     derived = {live.progress(uid, name).derived_uid: name for name in ends}
     stored = {run.start["uid"]: run.start["analysis"]["stream"] for run in finished(tmp_path)}
     assert {each: stored[each] for each in derived if each} == derived
+
+
+def test_documents_for_a_new_worker_are_joined_only_where_rows_go_on() -> None:
+    sent = _SentRun(RawRun({"uid": "a"}, RequiredKeys(("image",), "number", "time")))
+    rows = [("dark", 0, 1), ("dark", 1, 2), ("dark", 2, 3)]
+    rows += [("dark", 4, 4), ("dark", 5, 4), ("primary", 6, 5), ("primary", 7, 6)]
+    for descriptor, index, seq_num in rows:
+        ranges = {"indices": {"start": index, "stop": index + 1}}
+        ranges |= {"seq_nums": {"start": seq_num, "stop": seq_num + 1}}
+        sent.remember("stream_datum", {"stream_resource": "r", "descriptor": descriptor, **ranges})
+    for number in (1, 2):
+        sent.remember("request", {"raw_uid": "a", "number": number, "frames": 7})
+    *datums, request = sent.documents
+    found = [(doc["descriptor"], doc["indices"], doc["seq_nums"]) for _, doc in datums]
+    assert found == [
+        ("dark", {"start": 0, "stop": 3}, {"start": 1, "stop": 4}),
+        ("dark", {"start": 4, "stop": 5}, {"start": 4, "stop": 5}),  # a row is left out
+        ("dark", {"start": 5, "stop": 6}, {"start": 4, "stop": 5}),  # taken again
+        ("primary", {"start": 6, "stop": 8}, {"start": 5, "stop": 7}),
+    ]
+    assert request == ("request", {"raw_uid": "a", "number": 2, "frames": 7})
 
 
 def test_frames_stay_in_their_stream_when_the_worker_dies(

@@ -2,8 +2,11 @@
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,7 @@ from support.waiting import until
 
 from devices.live_result import LiveResult
 from skywright.analysis import Batch
+from skywright.callbacks import drawing as drawing_module
 from skywright.callbacks import worker_supervisor
 from skywright.callbacks.drawing import Drawer
 from skywright.callbacks.live import LiveAnalysis
@@ -31,7 +35,9 @@ from skywright.errors import ConfigError, HardwareError
 
 @pytest.fixture
 def live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, RE: Any) -> Iterator[LiveAnalysis]:
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))  # for support.second_stages
+    monkeypatch.setenv(
+        "PYTHONPATH", str(Path(__file__).parents[1]), prepend=os.pathsep
+    )  # for support.second_stages
     journal, assets = tmp_path / "journal", tmp_path / "assets"
     live = LiveAnalysis("picture_statistics", journal=journal, assets=assets, second={SLOPE: {}})
     RE.subscribe(live)
@@ -173,7 +179,7 @@ def test_its_failure_reaches_the_decision_and_harms_not_the_first(
 def test_a_failure_of_the_first_reaches_its_decision(
     RE: Any, camera: StreamingCamera, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]), prepend=os.pathsep)
     journal, assets = tmp_path / "journal", tmp_path / "assets"
     live = LiveAnalysis(
         f"{PATH}:Raises", {"at": 2}, journal=journal, assets=assets, second={SLOPE: {}}
@@ -192,7 +198,7 @@ def test_a_new_worker_leaves_the_second_stage_to_the_first_stream(
     RE: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also if that stream has failed, so that the new worker does not analyze it again."""
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]), prepend=os.pathsep)
     journal, assets = tmp_path / "journal", tmp_path / "assets"
     live = LiveAnalysis(
         f"{PATH}:Raises", {"at": 3}, journal=journal, assets=assets, second={SLOPE: {}}
@@ -224,6 +230,52 @@ def test_a_new_worker_leaves_the_second_stage_to_the_first_stream(
         live.close()
     made = [run.start["analysis"] for run in read_derived(journal) if run.stop]
     assert [each["stream"] for each in made if each["name"] == "slope"] == ["left"]
+
+
+def test_a_process_that_sends_no_pictures_does_not_get_the_next_drawing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What it has sent in answer to one run would be taken for the pictures of the next."""
+    code = "import sys; sys.stdout.write('no pickle'); sys.stdout.flush(); sys.stdin.read()"
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(_module: str) -> "subprocess.Popen[bytes]":
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        started.append(subprocess.Popen([sys.executable, "-c", code], **pipes))
+        return started[-1]
+
+    monkeypatch.setattr(drawing_module, "start_module", start)
+    drawer = Drawer()
+    for _ in range(2):
+        assert drawer("a result").result(90) == {}  # type: ignore[arg-type]
+    drawer.close()
+    assert [process.poll() for process in started] == [-signal.SIGKILL] * 2
+    for process in started:
+        for pipe in (process.stdin, process.stdout):
+            assert pipe is not None
+            with suppress(OSError):  # the drawing that nobody has read
+                pipe.close()
+
+
+@pytest.mark.parametrize("has_rows", [True, False])
+def test_a_run_without_rows_or_what_the_second_stage_needs_has_no_derived_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, has_rows: bool
+) -> None:
+    documents: list[tuple[str, Any]] = []
+    second = SecondAnalysis(
+        "slope",
+        SlopeRun({}),
+        {"uid": "raw"},
+        lambda *each: documents.append(each),
+        tmp_path,
+        draw=None,  # type: ignore[arg-type]
+    )
+    if has_rows:  # but no places of the motor
+        second.add(Batch(np.arange(2), np.zeros(2), {"level": np.zeros(2)}))
+    else:
+        second.take("event", {"data": {MOTOR: 1.0}})
+    assert list(second.finish_steps("primary", {})) == []
+    assert (documents, second.take_facts(), caplog.records) == ([], {}, [])
 
 
 def test_a_derived_run_whose_rows_cannot_be_written_ends_with_the_reason(
@@ -291,7 +343,7 @@ def test_a_derived_run_is_there_when_the_process_that_draws_cannot_start(
 def test_a_derived_run_is_there_when_the_process_that_draws_dies(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]), prepend=os.pathsep)
     drawer = Drawer()
     try:
         lost = drawer((DeadlyRun({}), Slope(), None, {}))  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support.derived import Derived
-from support.odd_analyses import Undrawn
+from support.odd_analyses import Against, Undrawn
 from support.second_stages import MOTOR, SlopeRun
 
 from skywright.analysis.picture_statistics import PictureStatistics
@@ -123,6 +123,41 @@ def test_no_frame_is_skipped_that_waited_for_its_file_before_the_first_batch(
         assert stream.step()
     assert stream.derived is not None
     assert (stream.derived.dropped, stream.derived.rows) == (0, 300)
+
+
+@pytest.mark.parametrize("comes", [True, False])
+def test_a_frame_waits_for_its_event_until_the_end_of_the_run(tmp_path: Path, comes: bool) -> None:
+    """In a step scan the stream datum of a frame comes before its event."""
+    run = RawRun({"uid": "a", "time": 1e9}, RequiredKeys.of(Against, {}))
+    image = {"dtype": "array", "shape": [4, 4], "dtype_numpy": "|u1", "external": "STREAM:"}
+    keys = {"cam_image": image, "angle": {"dtype": "number", "shape": []}}
+    run("descriptor", {"uid": "b", "run_start": "a", "name": "primary", "data_keys": keys})
+    file = tmp_path / "pictures.h5"
+    with ColumnWriter(file, [Column("/image", "|u1", (4, 4))], Column("/id", "<i8")) as writer:
+        writer.append(np.arange(2), {"/image": np.ones((2, 4, 4), np.uint8)})
+    resource = {"uid": "r", "run_start": "a", "data_key": "cam_image", "uri": file.as_uri()}
+    run("stream_resource", resource | {"mimetype": HDF5, "parameters": {"dataset": "/image"}})
+    datum = {"descriptor": "b", "stream_resource": "r", "indices": {"start": 0, "stop": 2}}
+    run("stream_datum", datum | {"seq_nums": {"start": 1, "stop": 3}})
+    stream = StreamAnalysis(
+        run.streams["primary"],
+        lambda _: Against(),
+        lambda *_: None,
+        tmp_path,
+        BacklogLimits(),
+        Immediate(),
+        (),
+    )
+    assert not stream.step()
+    run("event", {"descriptor": "b", "seq_num": 1, "data": {"angle": 10.0}})
+    if comes:
+        run("event", {"descriptor": "b", "seq_num": 2, "data": {"angle": 20.0}})
+    run("stop", {"uid": "c", "time": 2e9, "run_start": "a", "exit_status": "success"})
+    while not stream.exit_status:
+        stream.step()
+        stream.close_step()
+    result = stream.take_progress()["result"]
+    assert (result["n_frames"], result["n_missing"]) == (1 + comes, 1 - comes)
 
 
 def end_after_five(stream: StreamAnalysis) -> None:

@@ -1,6 +1,7 @@
 """The worker process by itself: documents on stdin, files beside, derived runs in journals."""
 
 import json
+import os
 import queue
 import signal
 import subprocess
@@ -139,7 +140,7 @@ class Raw:
 
 @pytest.fixture
 def feed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Fed]]:
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]), prepend=os.pathsep)
     fed: list[Fed] = []
 
     def feed(name: str = "picture_statistics", *options: str) -> Fed:

@@ -1,5 +1,6 @@
 """A plan that waits for the analysis of the present frame, and what it is told when it cannot."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ def camera(tmp_path: Path) -> StreamingCamera:
 
 @pytest.fixture
 def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]), prepend=os.pathsep)
     started: list[LiveAnalysis] = []
 
     def start(name: str = "picture_statistics", *args: Any) -> LiveAnalysis:

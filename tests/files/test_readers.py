@@ -1,5 +1,6 @@
 """Files of other programs: an index while they grow, roll over, come late; readers by mimetype."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -223,18 +224,18 @@ for n in range(10**6):
 """
 
 
-def test_rows_of_a_killed_recorder_are_recovered_as_those_of_hdf5(tmp_path: Path) -> None:
+def test_rows_of_a_killed_recorder_are_recovered_as_those_of_hdf5(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The index of a killed recorder is whole as far as it goes, and its run gets all rows."""
     from skywright.store.journal_contents import JournalContents
     from skywright.store.recover import _files
     from skywright.store.repair import _closing_documents
     from skywright.store.tail import Line
 
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]), prepend=os.pathsep)
     process = subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(tmp_path)],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={"PYTHONPATH": str(Path(__file__).parents[1]), "PATH": "/usr/bin"},
+        [sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "on\n"

@@ -1,6 +1,7 @@
 """Results to an existing IOC's PVs, ROI and axis from there; pulses wait for none of it."""
 
 import asyncio
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,7 +32,7 @@ AXIS = np.linspace(8990, 9010, COLUMNS)
 
 @pytest.fixture
 def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[IocProcess]:
-    monkeypatch.setenv("PYTHONPATH", TESTS)  # where the site's IOC is
+    monkeypatch.setenv("PYTHONPATH", TESTS, prepend=os.pathsep)  # where the site's IOC is
     with running_ioc("support.psss_site") as process:
         yield process
 

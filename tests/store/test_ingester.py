@@ -549,15 +549,15 @@ def test_finished_runs_are_written_in_the_order_of_their_starts_before_open_ones
     monkeypatch.setattr(RunIngest, "step", step)
     monkeypatch.setattr(ingester_module, "OPEN_RUN_PERIOD_S", 3600.0)
     living = record(tmp_path, time=0.5)
-    for time in (3.0, 1.0, 2.0):
+    for time in (3.0, 1.0, 6.0, 2.0, 5.0, 4.0):
         record(tmp_path, time=time).stop()
     ingester = Ingester(tmp_path, None)
-    for _ in range(6):
+    for _ in range(12):
         assert ingester.sweep()
         for path in set(ingester.journals.glob("*.jsonl")) - set(ingester._runs):
             path.unlink()  # `step` would have moved it
     # The open run has its first step at once; then it waits until no finished run is queued
-    assert steps == [1.0, 0.5, 1.0, 2.0, 2.0, 3.0, 3.0]
+    assert steps == [1.0, 0.5, 1.0, *np.repeat(np.arange(2.0, 7.0), 2)]
     living.stop()
 
 
@@ -668,13 +668,11 @@ def test_ingest_goes_on_where_directories_cannot_be_watched(
     monkeypatch.setattr(ingester_module.Observer, "start", no_watches)
     monkeypatch.setattr(ingester_module, "SCAN_S", 0.05)
     recording = record(store)
-    stop = threading.Event()
-    thread = threading.Thread(
-        target=ingester_module.run_until, args=(Ingester(store, client), stop)
-    )
+    ingester, stop = Ingester(store, client), threading.Event()
+    thread = threading.Thread(target=ingester_module.run_until, args=(ingester, stop))
     thread.start()
     try:
-        threading.Event().wait(0.3)
+        until(lambda: recording.path in ingester._runs, what="the journal is followed")
         recording.stop()
         until(lambda: not recording.path.exists(), what="the journal is done")
     finally:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from skywright.store import tail as tail_module
@@ -107,6 +107,8 @@ SCALARS = NUMBERS | st.booleans() | st.none() | st.text(max_size=4)
 
 
 @given(st.sampled_from(["boolean", "integer", "number", "string"]), st.lists(SCALARS, min_size=1))
+@example("integer", [2**53 + 1, 0.5])
+@example("number", [0.5, -(2**53) - 1, None])
 def test_a_column_of_scalars_holds_each_of_its_values(kind: str, values: list[Any]) -> None:
     column: ColumnType | None = declared({"dtype": kind})
     for value in values:
@@ -128,6 +130,8 @@ ARRAYS = st.lists(st.lists(NUMBERS | st.none(), max_size=3), min_size=1, max_siz
 
 
 @given(ARRAYS)
+@example([[2**53 + 1], [0.5]])
+@example([[0.5], [2**53 + 1, 2]])
 def test_a_column_of_arrays_holds_each_of_its_values(values: list[list[Any]]) -> None:
     column: ColumnType | None = None
     for value in values:

@@ -116,11 +116,11 @@ class World:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])  # workers import odd_analyses
-    with running_stack(tmp_path_factory.mktemp("reprocess")) as stack, stack.ingester():
-        yield World(stack)
-    os.environ.pop("PYTHONPATH") if before is None else os.environ.update(PYTHONPATH=before)
+    with pytest.MonkeyPatch.context() as patch:
+        tests = str(Path(__file__).parents[1])
+        patch.setenv("PYTHONPATH", tests, prepend=os.pathsep)  # workers import odd_analyses
+        with running_stack(tmp_path_factory.mktemp("reprocess")) as stack, stack.ingester():
+            yield World(stack)
 
 
 def same(one: Derived, other: Derived) -> None:

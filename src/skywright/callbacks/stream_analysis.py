@@ -315,9 +315,7 @@ class StreamAnalysis:
     def _readable(self, stop: int) -> int:
         try:
             readable = self._reader.readable(self.position, stop)
-        except DataError as error:  # the file may still appear, until the deadline
-            if self._is_past_deadline():
-                raise
+        except DataError as error:  # it may still appear; `_begin_closing` raises at the deadline
             if self._unreadable != str(error):
                 log.info("run %s, stream %s: %s", self.raw.run.uid, self.raw.name, error)
             self._unreadable = str(error)
