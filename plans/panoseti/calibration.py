@@ -76,8 +76,8 @@ def calibrate_gain(
     Parameters
     ----------
     flasher_pe
-        Light of a pulse in each pixel, photoelectrons. More tells the gain better, until the pulse
-        leaves the range of the spectra (3584 ADC).
+        Light of a pulse in each pixel, photoelectrons. More tells the gain better, until pulses
+        reach the end of the converter, 3275 ADC: such a pixel has no gain.
 
     Raises
     ------

@@ -26,7 +26,6 @@ from skywright.instruments.sacla.pipeline import ShotPipeline
 from skywright.instruments.sacla.regions import Region
 from skywright.instruments.sacla.shots import EQUIPMENT
 from skywright.instruments.sacla.twin import Beamline
-from skywright.instruments.sacla.twin.beamline import FIRST_TAG
 
 ROWS = 512
 """Read at once: the profiles of all rows may be much."""
@@ -41,7 +40,7 @@ def write_pool(path: Path, beamline: Beamline) -> None:
     path
         Of the file.
     beamline
-        New, without shots that have no beam: the first ones show the images in order.
+        Of the images.
     """
     info, size = beamline.info, beamline.settings.pool
     with h5py.File(path, "w") as file:
@@ -56,11 +55,16 @@ def write_pool(path: Path, beamline: Beamline) -> None:
             group = file.create_group(f"detectors/{name}")
             group.attrs.update(mp_absgain=tile.gain, xsize=columns, ysize=rows)
             group["mask"] = tile.bad.astype(np.uint8)
-            group.create_dataset("data", (size, rows, columns), np.float32)
-        for number in range(size):
-            for _, record in beamline.shot(number):
-                if record.channel in info.tiles:
-                    file[f"detectors/{record.channel}/data"][number] = record.payload
+            group["data"] = beamline.images[name][:size]
+
+
+def image_of(beamline: Beamline, values: dict[str, float]) -> int:
+    """Return the number of the image of a shot with beam, from its values."""
+    rules = beamline.info.shot_rules
+    stage_ps = (values["delay"] - rules.t0_pulse) * rules.ps_per_pulse
+    arrival_ps = (values["timing"] - rules.tt_ref_px) * rules.ps_per_px
+    response = beamline.response(stage_ps + arrival_ps, values["laser_open"] > 0.5)
+    return beamline.nearest_image(values["i0"] * response)
 
 
 def batches(path: Path) -> Iterator[dict[str, Any]]:
@@ -98,7 +102,7 @@ def compare_blocks(
     int
         Number of shots whose images were analyzed.
     """
-    info, size = beamline.info, beamline.settings.pool
+    info = beamline.info
     found: list[AnalyzedShot] = []
     pipeline = ShotPipeline(
         info, regions, EDGES, 0, FileFrames(pool), keep_rows=False, block_tags=block_tags,
@@ -119,8 +123,9 @@ def compare_blocks(
             waiting.append(rows)
             for k, identity in enumerate(rows["tag"].tolist()):
                 tag = identity & 0xFFFFFFFF
+                image = image_of(beamline, {key: float(rows[key][k]) for key in EQUIPMENT})
                 for name in info.tiles:
-                    pipeline.add(Record(name, tag, info.run, (tag - FIRST_TAG) % size))
+                    pipeline.add(Record(name, tag, info.run, image))
                 for key in EQUIPMENT:
                     pipeline.add(Record(key, tag, info.run, float(rows[key][k])))
             compare()

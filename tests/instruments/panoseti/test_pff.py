@@ -439,6 +439,16 @@ def test_the_offset_of_a_free_clock_is_estimated(seconds, fraction):
     assert abs(again.offset_ns - found.offset_ns) < 2000
 
 
+def test_a_clock_whose_nanoseconds_run_freely_is_not_steady(test_data):
+    (path,) = test_data.glob("panoseti/data_dir/module_254/*/*dp_ph256.*.pff")
+    frames = read_pff(path)
+    for board in range(4):
+        found = estimate_offset(frames.numbers[frames.quabo == board, 0])
+        # Nanoseconds to 2^31 at random: 200 ms of them are within 0.1 s, by chance.
+        assert found.seconds == 60
+        assert found.steady < 0.3
+
+
 def test_a_board_in_step_has_no_seconds_when_the_computer_is_late():
     numbers = numbers_at(PRODUCTS["ph256"], START_S * NS + np.arange(50) * 137_000_000)[:, 0]
     arrival = numbers[:, SEC] * NS + numbers[:, USEC] * 1000 - 400_000  # 0.1 ms before the board

@@ -1,3 +1,6 @@
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -13,6 +16,7 @@ from skywright.instruments.panoseti.packets import (
 from skywright.instruments.panoseti.pff import read_pff
 from skywright.instruments.panoseti.pff_writer import PffWriter
 from skywright.instruments.panoseti.products import PRODUCTS
+from skywright.instruments.panoseti.twin.housekeeping import board_objects
 from skywright.instruments.panoseti.twin.sky import (
     FREE_NS,
     FULL_SCALE_ADC,
@@ -189,3 +193,18 @@ def test_a_clock_out_of_step_runs_as_those_of_a_real_run(real_run):
     arrival = numbers[:, 3] * NS + numbers[:, 4] * 1000
     phase = (arrival + arrival // 43_478 - numbers[:, 2]) % FREE_NS
     assert np.ptp(phase) < 1_000_000
+
+
+def test_housekeeping_has_the_values_of_real_boards(test_data):
+    first, *_ = (test_data / "panoseti" / "hk_sample.pff").read_text().split("\n\n")
+    ((_, real),) = json.loads(first).items()
+    settings = ArraySettings(modules=(250,))
+    found = board_objects(settings, START / NS, np.random.default_rng(1))
+    assert list(found) == [f"QUABO_{4 * 250 + board}" for board in range(4)]
+    for board in found.values():
+        assert list(board) == list(real)
+        assert all(isinstance(value, str) for value in board.values())
+        assert float(board["TEMP1"]) % 0.25 == 0
+    dark = board_objects(replace(settings, shutter_open=False), 0.0, np.random.default_rng(1))
+    for key, board in found.items():
+        assert abs(float(board["DETR2_CURR"])) > 20 * abs(float(dark[key]["DETR2_CURR"]))

@@ -96,12 +96,17 @@ class ClockOffset:
         Median of arrival minus board time after `seconds` is added, from -0.1 to 0.9 s: the
         fraction of a second by which a free board is off, plus the delay of the network (about
         0.3 ms) and the error of the computer's clock.
+    steady
+        Fraction of the packets whose board time is within 0.1 s of the computer's, after both
+        offsets: relative times are exact to the nanosecond among these. The rest have nanoseconds
+        that no second resets, or a jump.
     packets
         Number of packets in the estimate.
     """
 
     seconds: int
     offset_ns: int
+    steady: float
     packets: int
 
 
@@ -116,18 +121,21 @@ def estimate_offset(numbers: NDArray[np.int64]) -> ClockOffset:
     """
     numbers = numbers[numbers[:, SEC] > 0]
     if not len(numbers):
-        return ClockOffset(0, 0, 0)
+        return ClockOffset(0, 0, 0.0, 0)
     d = _difference(numbers[:, SEC], numbers[:, TAI])
     counted = np.bincount(d, minlength=TAI_PERIOD_S)
     seconds = int(np.argmax(counted))
     running = numbers[:, NSEC] < NS - 1  # older software counts on, newer writes 999999999
-    chosen = numbers[running] if running.any() else numbers
-    arrival = chosen[:, SEC] * NS + chosen[:, USEC] * 1000
-    offset_ns = int(np.median(arrival - board_ns(chosen, seconds)))
+    arrival = numbers[:, SEC] * NS + numbers[:, USEC] * 1000
+    late = arrival - board_ns(numbers, seconds)
+    offset_ns = int(np.median(late[running] if running.any() else late))
     carry = (offset_ns + COMPUTER_LATE_NS) // NS
+    seconds, offset_ns = (seconds + carry) % TAI_PERIOD_S, offset_ns - carry * NS
+    apart = np.abs(arrival - board_ns(numbers, seconds) - offset_ns)
     return ClockOffset(
-        seconds=(seconds + carry) % TAI_PERIOD_S,
-        offset_ns=offset_ns - carry * NS,
+        seconds=seconds,
+        offset_ns=offset_ns,
+        steady=float(np.mean(running & (apart < COMPUTER_LATE_NS))),
         packets=len(numbers),
     )
 
@@ -148,8 +156,8 @@ def in_step(numbers: NDArray[np.int64]) -> NDArray[np.bool_]:
 def board_ns(numbers: NDArray[np.int64], seconds: int = 0) -> NDArray[np.int64]:
     """Return the board's own time, moved by whole seconds next to the time of arrival.
 
-    Differences of these times are exact to the nanosecond even for a board out of step, as long
-    as its d is steady.
+    Differences of these times are exact to the nanosecond even for a board out of step, where its
+    clock is steady (`ClockOffset.steady`).
 
     Parameters
     ----------

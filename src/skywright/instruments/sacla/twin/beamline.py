@@ -100,6 +100,8 @@ class Beamline:
 
     Attributes
     ----------
+    images
+        Pool of images by detector, (images + 1, rows, columns) float32 ADU; the last one is dark.
     pulse_energy
         I0 of the last shot, V.
     """
@@ -132,7 +134,7 @@ class Beamline:
         lowest, highest = sorted((1.0, 1.0 + settings.effect))
         responses = self._random.uniform(lowest, highest, settings.pool)
         self._signals = self._pulse_energies(settings.pool) * responses
-        self._images = {name: self._render(tile.bad) for name, tile in tiles.items()}
+        self.images = {name: self._render(tile.bad) for name, tile in tiles.items()}
 
     def response(self, delay_ps: float, laser_on: bool) -> float:
         """Return the true signal, relative to that without laser."""
@@ -171,7 +173,7 @@ class Beamline:
             values["i0"] = f"{self.pulse_energy:.6f}V"
         tag = FIRST_TAG + number * self.settings.tag_step
         at, run = self.time_of(number), RUN + self._runs_before(number)
-        for name, images in self._images.items():
+        for name, images in self.images.items():
             late = at + FRAME_LATENCY_S + self._random.exponential(0.01)
             yield from self._with_faults(late, Record(name, tag, run, images[picture]))
         for key in EQUIPMENT:
@@ -194,7 +196,7 @@ class Beamline:
         # The laser changes the image, not the pulse energy: the nearest image of the pool is taken,
         # and the pulse energy follows from its brightness exactly.
         response = self.response(true, laser_on)
-        picture = self._nearest_image(float(self._pulse_energies(1)[0]) * response)
+        picture = self.nearest_image(float(self._pulse_energies(1)[0]) * response)
         self.pulse_energy = self._signals[picture] / response
         values = {
             "i0": f"{self.pulse_energy:.9f}V",
@@ -210,8 +212,8 @@ class Beamline:
         """Return (count,) random values of I0."""
         return self._random.normal(1, self.settings.i0_jitter, count).clip(I0_LEAST, None)
 
-    def _nearest_image(self, signal: float) -> int:
-        """Return the number of the image of the pool whose brightness is nearest."""
+    def nearest_image(self, signal: float) -> int:
+        """Return the number of the image of `images` that is nearest to ``I0 * response``."""
         return int(np.abs(self._signals - signal).argmin())
 
     def _with_faults(
