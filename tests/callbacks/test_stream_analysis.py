@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from support.derived import Derived
 from support.odd_analyses import Against, Undrawn
 from support.second_stages import MOTOR, SlopeRun
 
+from skywright.analysis import Batch
 from skywright.analysis.picture_statistics import PictureStatistics
 from skywright.callbacks import stream_analysis
 from skywright.callbacks.raw_run import RawRun, RequiredKeys
@@ -98,7 +100,7 @@ def test_a_configuration_that_does_not_fit_is_reported_as_a_fault_of_it(tmp_path
 
 
 def test_no_frame_is_skipped_that_waited_for_its_file_before_the_first_batch(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stream, _ = analyze(
         tmp_path, lambda _: PictureStatistics(), limits=BacklogLimits(max_behind_s=0)
@@ -118,11 +120,27 @@ def test_no_frame_is_skipped_that_waited_for_its_file_before_the_first_batch(
     assert not stream.step()  # there is no file yet
     announce(1, 300)
     with ColumnWriter(file, [Column("/image", "|u1", (4, 4))], Column("/id", "<i8")) as writer:
-        writer.append(np.arange(300), {"/image": np.ones((300, 4, 4), np.uint8)})
+        writer.append(np.arange(352), {"/image": np.ones((352, 4, 4), np.uint8)})
     while stream.position < 300:
         assert stream.step()
     assert stream.derived is not None
     assert (stream.derived.dropped, stream.derived.rows) == (0, 300)
+
+    # There is time for ten of the frames that come after the first backlog: they are even
+    pace = SimpleNamespace(affordable=lambda _: 10, batch_frames=100, add_measurement=print)
+    stream._pace = pace  # type: ignore[assignment]
+    announce(300, 352)
+    taken: list[int] = []
+    add = stream.derived.add
+
+    def note(batch: Batch) -> Any:
+        taken.extend(batch.identities.tolist())
+        return add(batch)
+
+    monkeypatch.setattr(stream.derived, "add", note)
+    assert stream.step()
+    assert np.diff(taken).tolist() == [6] * 8
+    assert (stream.position, stream.derived.dropped) == (352, 52 - 9)
 
 
 @pytest.mark.parametrize("comes", [True, False])

@@ -222,7 +222,7 @@ def test_a_file_that_does_not_exist_fails_the_derived_run(
 
 
 @pytest.mark.parametrize(("limit_s", "metadata"), [("0.2", {}), ("9", {"decision_limit_s": 0.2})])
-def test_far_behind_frames_are_skipped_evenly_and_counted(
+def test_far_behind_frames_are_skipped_and_counted(
     feed: Callable[..., Fed], file: FrameFile, limit_s: str, metadata: dict[str, Any]
 ) -> None:
     fed = feed(f"{PATH}:Slow", "--parameters", '{"seconds": 0.02}', "--max-behind", limit_s)
@@ -239,7 +239,6 @@ def test_far_behind_frames_are_skipped_evenly_and_counted(
     seen = identities(run)
     assert run.result["n_frames"] == len(seen) == 60 - run.result["n_dropped"] < 50
     assert (seen[:8], seen[-1]) == (list(range(1, 9)), 60)
-    assert np.diff(seen).max() < 20
 
 
 def test_the_limit_of_a_decision_is_for_all_batches_together(
