@@ -1,5 +1,6 @@
 """The files of a simulated visit, in the order and at the times at which EPU writes them."""
 
+import math
 import random
 import uuid
 from collections.abc import Iterator
@@ -28,6 +29,10 @@ from skywright.instruments.epu.twin.visit import (
 INSTRUMENT = {"model": "SIMTITAN1", "id": "9999", "computer": "SIMPC1"}
 EXPOSURE_S, STAGE_MOVE_S, SQUARE_S = 3.0, 12.0, 60.0
 """Seconds for a micrograph, for the next hole, and for the next square."""
+AREA_SHIFT = 0.02
+"""Beam shift from the middle of a hole to an acquisition area, in EPU's unit."""
+STAGE_NOISE = 1e-9
+"""Largest error of the position that the stage tells, metres."""
 _ATLAS_PIXEL = 4.2e-7
 _SQUARE_PIXEL = 4.156e-8
 
@@ -74,6 +79,11 @@ def write_visit(visit: TwinVisit, directory: Path) -> int:
     return count
 
 
+def _shift_to(area: int) -> tuple[float, float]:
+    """Return the beam shift to an acquisition area, the same in every hole."""
+    return AREA_SHIFT * math.cos(area), AREA_SHIFT * math.sin(area)
+
+
 class _GridWriter:
     def __init__(self, visit: TwinVisit, grid: TwinGrid, time: float) -> None:
         self.visit, self.grid, self.time = visit, grid, time
@@ -81,6 +91,8 @@ class _GridWriter:
         self.storage = f"Z:\\DoseFractions\\{visit.name}"
         self.rng = random.Random(grid.id + visit.seed)
         self.done: set[int] = set()
+        self.imaged: dict[int, str] = {}
+        """Name without ending of the image of a square, by its id."""
 
     def now(self) -> datetime:
         return START + timedelta(seconds=self.time)
@@ -99,8 +111,8 @@ class _GridWriter:
         self.time += 60
         windows = self.storage + "\\" + atlas.replace("/", "\\")
         session = session_xml(
-            self.grid.id + 2, self.grid.name, self.dotnet_time(), self.storage, windows, 1.2e-5
-        )
+            self.grid.id + 2, self.grid.name, self.dotnet_time(), self.storage, windows, radius=0.0
+        )  # no clustering: the stage goes to each hole
         yield self._write(f"{self.session}/EpuSession.dm", session)
         for square in self.grid.squares:
             yield self._metadata(square, "None", [])
@@ -137,7 +149,7 @@ class _GridWriter:
         if holes:
             path = (
                 f"{self.storage}\\{self.grid.name}\\Images-Disc{square.disc}"
-                f"\\GridSquare_{square.id}\\GridSquare_{START:%Y%m%d_%H%M%S}.mrc"
+                f"\\GridSquare_{square.id}\\{self.imaged[square.id]}.mrc"
             )
         values = [self._hole_values(square, hole) for hole in holes]
         content = metadata_xml(
@@ -161,7 +173,8 @@ class _GridWriter:
     def _square(self, square: TwinSquare) -> Iterator[Write]:
         directory = f"{self.session}/Images-Disc{square.disc}/GridSquare_{square.id}"
         image = self._image(square, 470, _SQUARE_PIXEL, -5e-5, fractions=None)
-        yield self._write(f"{directory}/GridSquare_{self.stamp()}.xml", image)
+        self.imaged[square.id] = f"GridSquare_{self.stamp()}"
+        yield self._write(f"{directory}/{self.imaged[square.id]}.xml", image)
         yield self._metadata(square, "InProgress", square.holes)
         for hole in square.holes:
             yield from self._hole(square, hole, directory)
@@ -197,6 +210,7 @@ class _GridWriter:
             identity=micrograph.id,
             applied=micrograph.applied_defocus,
             offset=(hole.x, hole.y),
+            beam_shift=_shift_to(micrograph.area),
         )
 
     def _image(
@@ -210,6 +224,7 @@ class _GridWriter:
         offset: tuple[float, float] = (2048, 2048),
         center: tuple[float, float, float, float, float] | None = None,
         fractions: int | None = 50,
+        beam_shift: tuple[float, float] = (0.0, 0.0),
     ) -> bytes:
         x, y, z = self._stage(square)
         values = ImageValues(
@@ -222,13 +237,17 @@ class _GridWriter:
             exposure=0.89,
             dose=1.44e21,
             stage=(
-                x + (offset[0] - 2048) * _SQUARE_PIXEL,
-                y + (offset[1] - 2048) * _SQUARE_PIXEL,
+                x
+                + (offset[0] - 2048) * _SQUARE_PIXEL
+                + self.rng.uniform(-STAGE_NOISE, STAGE_NOISE),
+                y
+                + (offset[1] - 2048) * _SQUARE_PIXEL
+                + self.rng.uniform(-STAGE_NOISE, STAGE_NOISE),
                 z,
                 -0.00043,
                 0.0168,
             ),
-            beam_shift=(self.rng.uniform(-0.2, 0.2), self.rng.uniform(-0.2, 0.2)),
+            beam_shift=beam_shift,
             center=center,
             fractions=fractions,
         )
