@@ -160,7 +160,10 @@ def test_a_run_that_cannot_begin_at_its_first_record_begins_at_the_next_one(
     monkeypatch.setattr(ShotPipeline, "finish", finish_but_once)
     monkeypatch.setattr(analyzed_source, "make_ring", make_but_once)
     try:
-        analyzed.start(lambda shot: shots.append((shot.run, shot.verdict.value)), reports.append)
+        analyzed.start(
+            lambda shot: shots.append((shot.run, shot.verdict.value)),
+            lambda message, *_: reports.append(message),
+        )
         source.shot(0, timing=None)  # waits for its timing value until the run ends
         info = run_info(8)
         source.info = replace(info, tiles={"D": replace(info.tiles["D"], gain=gain)})

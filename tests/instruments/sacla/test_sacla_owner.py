@@ -390,7 +390,7 @@ def test_another_gain_waits_for_no_worker_and_loses_no_shot(
     try:
         analyzed.start(take, pytest.fail)
         monkeypatch.setattr(ProcessWorkers, "wait_until_ready", refuse)
-        monkeypatch.setattr(analyzed, "_report", lambda _: None)  # that images begin anew
+        monkeypatch.setattr(analyzed, "_report", lambda *_: None)  # that images begin anew
         for number in range(10):
             source.shot(number, D=np.full(SHAPE, 100.0, np.float32))
         info = run_info(8)

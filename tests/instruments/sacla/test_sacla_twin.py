@@ -85,7 +85,7 @@ def test_a_new_run_begins_after_a_number_of_shots():
     analyzed = AnalyzedShots(source, [REGION], EDGES)
     shots = []
     try:
-        analyzed.start(shots.append, lambda _: None)
+        analyzed.start(shots.append, lambda *_: None)
         until(lambda: len(shots) == 100, 60, "all shots")
         runs = [(501, 400_000_000), (502, 400_000_080), (503, 400_000_160)]
         expected = [(run, first + 2 * k) for run, first in runs for k in range(40)][:100]
