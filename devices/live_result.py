@@ -12,6 +12,7 @@ from ophyd.status import Status
 from devices.guarded import ReasonStatusMixin
 from skywright.callbacks.derived import COUNTS, data_key
 from skywright.callbacks.reports import Progress, Reports
+from skywright.callbacks.worker_supervisor import START_LIMIT_S
 from skywright.errors import ConfigError, HardwareError, SkywrightError
 from skywright.files.columns import Column
 
@@ -19,8 +20,6 @@ logger = logging.getLogger(__name__)
 
 LIMIT_S = 60.0
 """Default of `LiveResult.limit_s`, s."""
-START_LIMIT_S = 300.0
-"""Default of `LiveResult.start_limit_s`, s. The first start after an installation compiles."""
 STALL_TIMEOUT_S = 20.0
 """Default of `LiveResult.timeout_s`, s. On a computer that is ten times slower than usual, a batch
 of frames takes 5 s and more."""

@@ -482,10 +482,16 @@ def test_a_worker_is_not_killed_because_the_session_was_stopped(
     now = time.monotonic()
     clock = SimpleNamespace(monotonic=lambda: now)
     monkeypatch.setattr(worker_supervisor, "time", clock)
+    supervisor.ready.set()
     for pause_s, kills in ((1.0, 0), (1000.0, 0), (40.0, 0), (40.0, 0), (40.0, 1)):
         now += pause_s
         supervisor._kill_if_stalled()
         assert len(killed) == kills
+    supervisor.ready.clear()  # it starts, and may have to compile
+    for number in range(1, 9):
+        now += 40.0
+        supervisor._kill_if_stalled()
+        assert len(killed) == 1 + (40.0 * number > worker_supervisor.START_LIMIT_S)
 
 
 def test_a_line_of_the_worker_that_is_none_ends_nothing(

@@ -37,8 +37,8 @@ from skywright.processes.child import start_module
 
 QUEUE_DOCUMENTS = 20_000
 """Maximum length of the queue for documents; a document beyond it is refused."""
-START_LIMIT_S = 120.0
-"""Timeout for a worker that starts to read its pipe, s: it may have to compile first."""
+START_LIMIT_S = 300.0
+"""Timeout for the start of a worker, s. The first start after an installation compiles."""
 PIPE_LIMIT_S = 10.0
 """Timeout for the worker to read its pipe, s; a worker that exceeds it is killed as frozen."""
 LAST_LINES_S = 1.0
@@ -60,7 +60,8 @@ class WorkerLimits:
         analyzed further.
     stall_s
         Timeout, s: a worker that has frames to wait for or to analyze, or a run to end, and reports
-        nothing for `stall_s` is killed. A worker that waits reports every `worker.BEAT_S`.
+        nothing for `stall_s` is killed. A worker that waits reports every `worker.BEAT_S`. One that
+        starts has `START_LIMIT_S` if that is longer.
     """
 
     restarts: int = 3
@@ -454,14 +455,16 @@ class WorkerSupervisor:
         # This process was stopped (Ctrl-Z), or waited for the pipe: there may be unread reports
         was_away = now - self._last_check > self._limits.stall_s / 2
         self._last_check = now
+        limit_s = self._limits.stall_s
+        if not self.ready.is_set():
+            limit_s = max(limit_s, START_LIMIT_S)
         for run in self._runs.values():
             for name, stream in run.open_streams.items():
                 is_ending = run.raw.stop is not None or bool(run.abandoned)
                 must_report = is_ending or run.announced(name) > stream.reached
                 if not must_report or stream.error or was_away:
                     stream.last_report = now
-                elif now - stream.last_report > self._limits.stall_s and self._worker is not None:
-                    limit_s = self._limits.stall_s
+                elif now - stream.last_report > limit_s and self._worker is not None:
                     log.error("analysis %s: silent for %s s, killed", self.name, limit_s)
                     self._worker.kill()
                     stream.last_report = now
