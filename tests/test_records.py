@@ -184,9 +184,12 @@ def test_a_disk_that_fails_is_an_os_error(tmp_path: Path, monkeypatch: pytest.Mo
         patch.setattr(h5py.Dataset, "__setitem__", fail)
         with pytest.raises(OSError, match=r"b\.h5: Unable to flush"):
             writer.append(0, row)
+    writer.close()
+
+    writer = ColumnWriter(tmp_path / "c.h5", [IMAGE, TIME], IDENTITY)
     with monkeypatch.context() as patch:
         patch.setattr(h5py.File, "close", fail)
-        with pytest.raises(OSError, match=r"b\.h5: Unable to flush"):
+        with pytest.raises(OSError, match=r"c\.h5: Unable to flush"):
             writer.close()
     writer.close()
 

@@ -17,7 +17,7 @@ for _device, _pvs in silent_pvs(find_devices(globals()).values()).items():
         _pvs[0],
     )
 
-_analyses = [each for each in context.live.values() if isinstance(each, LiveAnalysis)]
+_analyses = [each for each in list(globals().values()) if isinstance(each, LiveAnalysis)]
 # The last to be registered is called first: Channel Access and the workers still run then
 atexit.register(finish_runs, RE, _analyses)
 if "get_ipython" in globals():  # a script starts only the workers that its runs need

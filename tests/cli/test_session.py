@@ -483,6 +483,7 @@ def test_silent_pvs_are_named_and_the_rest_goes_on(
         gone = Component(EpicsSignalRO, "Gone")
 
     namespace: dict[str, Any] = {"silent": Silent("NOBODY:HAS:THIS:", name="silent")}
+    namespace["RE"] = SimpleNamespace(state="idle")
     ready = ROOT / "profile_collection" / "startup" / "90-ready.py"
     exec(compile(ready.read_text(), ready, "exec"), namespace)
     assert "silent: no answer from 1 PVs, the first is NOBODY:HAS:THIS:Gone" in caplog.text

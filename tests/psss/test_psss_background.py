@@ -17,7 +17,7 @@ from skywright.instruments.psss.settings import digest_of
 class FedProcessor:
     """Gives results of some pulses to who subscribes."""
 
-    is_running = True
+    is_started = True
 
     def __init__(self, *images: Any) -> None:
         pulses = [make_pulse(30 + number, image) for number, image in enumerate(images)]
