@@ -1,4 +1,4 @@
-"""Analyses by name: what is none, or cannot be imported, is told in one line."""
+"""Analyses by name: an error in a name or an import is one line."""
 
 from pathlib import Path
 

@@ -343,7 +343,7 @@ def test_the_page_says_that_it_lost_its_server_and_finds_it_again(
     assert "No run matches" in find(chrome, "#runs").text
     server.stop()
     try:
-        until(lambda: "connection lost" in find(chrome, "#connection").text, "the loss is said")
+        until(lambda: "connection lost" in find(chrome, "#connection").text, "the loss is shown")
         uid = store_run(stack, sample="later")
     finally:
         server.start()
@@ -359,7 +359,7 @@ def test_a_line_that_has_gone_dead_is_noticed(chrome: Any, server: LivePage, sta
     assert find(chrome, "#runs").value_of_css_property("filter") == "none"
     server.freeze()
     try:
-        until(lambda: "connection lost" in find(chrome, "#connection").text, "the loss is said")
+        until(lambda: "connection lost" in find(chrome, "#connection").text, "the loss is shown")
         assert find(chrome, "#runs").value_of_css_property("filter") != "none"
         uid = store_run(stack, sample="dead-line")
     finally:
@@ -380,7 +380,7 @@ def test_a_search_that_failed_is_repeated(chrome: Any, server: LivePage) -> None
         "window.fetch = () => Promise.reject(new TypeError('Failed to fetch'))"
     )
     find(chrome, "input[type=search]").send_keys("nothing of the kind")
-    until(lambda: "connection lost" in find(chrome, "#connection").text, "the loss is said")
+    until(lambda: "connection lost" in find(chrome, "#connection").text, "the loss is shown")
     chrome.execute_script("window.fetch = window.reallyFetch")
     until(lambda: "No run matches" in find(chrome, "#runs").text, "the search is repeated")
     until(lambda: find(chrome, "#connection").text == "", "all is well again")
@@ -395,7 +395,7 @@ def test_the_page_of_a_proxy_does_not_replace_this_one(chrome: Any, server: Live
         "window.fetch = async () => new Response('<h1>Bad Gateway</h1>', { status: 502 });"
         "refresh()"
     )
-    until(lambda: "connection lost" in find(chrome, "#connection").text, "the loss is said")
+    until(lambda: "connection lost" in find(chrome, "#connection").text, "the loss is shown")
     chrome.execute_script("window.fetch = window.reallyFetch")
     until(lambda: find(chrome, "#connection").text == "", "all is well again")
     assert chrome.execute_script("return window.stays")

@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 ANALYSIS_LIMIT_S = 30.0
 QUIET_S = 1.0
-"""What takes longer at the end is told to the user."""
+"""The user reads what is awaited if it takes longer than this, s."""
 
 
 def finish_runs(engine: Any, analyses: Sequence[Any]) -> None:

@@ -13,7 +13,7 @@ from skywright.instruments.panoseti.products import PRODUCTS, QUABO_SIDE, QUABOS
 NETWORK_NS = 300_000
 """Shortest time from a board to the computer."""
 LATENCY_NS = 30_000
-"""Mean of what the computer adds to it."""
+"""Mean time that the computer adds to it."""
 ORDER_NS = 20
 """Spread of the times that decide which of two boards' packets comes first."""
 FULL_SCALE_ADC = 4095 - 760

@@ -120,7 +120,7 @@ class SpectrumModel:
         gain_sigma
             Standard deviation of the gain curve, eV.
         variance
-            That of what widens it besides saturation, eV^2.
+            Variance, eV^2, that other causes than saturation add to the mean spectrum.
         """
         if not self.settings.saturation:
             return FWHM_PER_SIGMA * math.sqrt(gain_sigma**2 + variance)
