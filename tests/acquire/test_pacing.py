@@ -204,16 +204,6 @@ def test_items_are_skipped_only_behind_the_limit_and_all_but_the_newest(clock: C
     assert pacer.wait(0.0) == 0
 
 
-def test_a_longer_period_holds_for_the_item_that_is_awaited(clock: Clock) -> None:
-    pacer = Pacer(1.0)
-    assert pacer.wait(0.0) == 0
-    pacer.set_period(10.0)
-    clock.now = 109.9
-    assert pacer.wait(0.0) is None
-    clock.now = 110.0
-    assert (pacer.wait(0.0), pacer.wait(0.0)) == (0, None)
-
-
 @pytest.mark.parametrize(("loses", "numbers", "lost"), [(True, [0, 5], 4), (False, [0, 1], 0)])
 def test_numbers_of_skipped_items_are_lost_or_come_later(
     clock: Clock, loses: bool, numbers: list[int], lost: int

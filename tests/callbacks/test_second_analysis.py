@@ -257,19 +257,26 @@ def test_a_process_that_sends_no_pictures_does_not_get_the_next_drawing(
                 pipe.close()
 
 
+def slope_run(directory: Path) -> tuple[SecondAnalysis, list[tuple[str, Any]]]:
+    """Return a second-stage analysis whose pictures are never drawn, and its documents."""
+    documents: list[tuple[str, Any]] = []
+    start = {"uid": "raw", "time": 1e9}
+    second = SecondAnalysis(
+        "slope",
+        SlopeRun({}),
+        start,
+        lambda *each: documents.append(each),
+        directory,
+        lambda _: Future(),
+    )
+    return second, documents
+
+
 @pytest.mark.parametrize("has_rows", [True, False])
 def test_a_run_without_rows_or_what_the_second_stage_needs_has_no_derived_run(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, has_rows: bool
 ) -> None:
-    documents: list[tuple[str, Any]] = []
-    second = SecondAnalysis(
-        "slope",
-        SlopeRun({}),
-        {"uid": "raw"},
-        lambda *each: documents.append(each),
-        tmp_path,
-        draw=None,  # type: ignore[arg-type]
-    )
+    second, documents = slope_run(tmp_path)
     if has_rows:  # but no places of the motor
         second.add(Batch(np.arange(2), np.zeros(2), {"level": np.zeros(2)}))
     else:
@@ -285,15 +292,7 @@ def test_a_derived_run_whose_rows_cannot_be_written_ends_with_the_reason(
         raise OSError(28, "disk full")
 
     monkeypatch.setattr("skywright.callbacks.derived.DerivedRun.add", fail)
-    documents: list[tuple[str, Any]] = []
-    second = SecondAnalysis(
-        "slope",
-        SlopeRun({}),
-        {"uid": "raw"},
-        lambda *each: documents.append(each),
-        tmp_path,
-        draw=None,  # type: ignore[arg-type]
-    )
+    second, documents = slope_run(tmp_path)
     with pytest.raises(OSError, match="disk full"):
         second._derive(Slope(), None, "primary", {}, {})  # type: ignore[arg-type]
     stop = Derived(documents).stop
@@ -304,15 +303,7 @@ def test_a_derived_run_whose_rows_cannot_be_written_ends_with_the_reason(
 def test_a_derived_run_is_there_when_the_first_one_fails_while_pictures_are_drawn(
     tmp_path: Path,
 ) -> None:
-    documents: list[tuple[str, Any]] = []
-    second = SecondAnalysis(
-        "slope",
-        SlopeRun({}),
-        {"uid": "a", "time": 1e9},
-        lambda *each: documents.append(each),
-        tmp_path,
-        lambda _: Future(),
-    )
+    second, documents = slope_run(tmp_path)
     for number in (1, 2):
         second.take("event", {"descriptor": "b", "seq_num": number, "data": {MOTOR: number}})
     second.add(Batch(np.arange(1, 3), np.ones(2), {"mean": np.array([1.0, 2.0])}))

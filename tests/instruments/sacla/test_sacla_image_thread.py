@@ -113,8 +113,8 @@ def test_a_detector_that_does_not_say_what_it_is_in_a_run_is_reported(monkeypatc
     assert (thread.answered, reports[1:]) == (2, [f"{A}: olpy: -10101 it is away; trying again"])
 
 
-def thread_of(collect, newest, **settings):
-    """Return a connected thread, a run whose newest tag is known, and what is lost."""
+def thread_of(collect, newest, report=print, is_connected=True, **settings):
+    """Return a thread, a run whose newest tag is known, and what is lost."""
     image = np.ones((3, 4), np.float32)
     buffer = SimpleNamespace(read_det_data=lambda _: image, read_det_info=lambda _: {})
     reader = SimpleNamespace(collect=lambda _, wanted: collect(wanted))
@@ -124,10 +124,10 @@ def thread_of(collect, newest, **settings):
     info = RunInfo(RUN, HIGHTAG, TagGrid(1000, STEP, None), {}, shot_rules, pixel_rules)
     stopping, lost = threading.Event(), Counters()
     run = OnlineRun(info, [A], newest, 10**6, stopping)
-    thread = ImageThread(
-        OnlineApi(None, olpy), A, online(**settings), OnlineRuns(), lost, Troubles(print), stopping
-    )
-    thread.connect()
+    api, troubles = OnlineApi(None, olpy), Troubles(report)
+    thread = ImageThread(api, A, online(**settings), OnlineRuns(), lost, troubles, stopping)
+    if is_connected:
+        thread.connect()
     return thread, run, lost
 
 
@@ -168,28 +168,16 @@ def test_an_image_is_missing_if_it_is_not_there_once_more_after_a_newer_one():
 
 
 def test_a_detector_that_goes_away_while_its_newest_tag_is_asked_for_is_tried_again():
-    class StorageReader:
-        def __init__(self, detector):
-            pass
+    answers, reports = [], []
 
-        def collect(self, buffer, wanted):
-            if answers:
-                raise RuntimeError(answers.pop(0))
-            return wanted if wanted > 0 else 1000
+    def collect(wanted):
+        if answers:
+            raise RuntimeError(answers.pop(0))
+        return wanted if wanted > 0 else 1000
 
-    answers = []
-    image = np.ones((3, 4), np.float32)
-    buffer = SimpleNamespace(read_det_data=lambda _: image, read_det_info=lambda _: {})
-    olpy = SimpleNamespace(StorageReader=StorageReader, StorageBuffer=lambda _: buffer)
-    shot_rules = ShotRules(0.05, 0.5, 6.666e-3, 100.0, 2.4431e-3, 500.0)
-    pixel_rules = PixelRules(10_000.0, 3.65, 1000.0, 2.0, 1.5, 1.0)
-    info = RunInfo(RUN, HIGHTAG, TagGrid(1000, STEP, None), {}, shot_rules, pixel_rules)
-    stopping, lost, reports = threading.Event(), Counters(), []
-    run = OnlineRun(info, [A], 1100, 10**6, stopping)
-    settings = online(wait_tags=60, check_s=1e-9)
-    troubles = Troubles(lambda message, *_: reports.append(message))
-    thread = ImageThread(OnlineApi(None, olpy), A, settings, OnlineRuns(), lost, troubles, stopping)
-    thread.connect()
+    thread, run, lost = thread_of(
+        collect, 1100, lambda message, *_: reports.append(message), wait_tags=60, check_s=1e-9
+    )
     answers[:] = ["tag 1000 is not there yet", "-10101: it is away"]
     # The accelerator is so far ahead that its newest tag is asked for twice
     assert thread._read(run, 1000) == 1000
@@ -200,24 +188,13 @@ def test_a_detector_that_goes_away_while_its_newest_tag_is_asked_for_is_tried_ag
 
 
 def test_a_newest_image_of_an_absurd_tag_is_forgotten_when_a_detector_has_come_back():
-    class StorageReader:
-        def __init__(self, detector):
-            pass
-
-        def collect(self, buffer, wanted):
-            return 2_000_000_000 if wanted == -1 else min(wanted, newest[-1])
-
     newest = [998]
-    image = np.ones((3, 4), np.float32)
-    buffer = SimpleNamespace(read_det_data=lambda _: image, read_det_info=lambda _: {})
-    olpy = SimpleNamespace(StorageReader=StorageReader, StorageBuffer=lambda _: buffer)
-    shot_rules = ShotRules(0.05, 0.5, 6.666e-3, 100.0, 2.4431e-3, 500.0)
-    pixel_rules = PixelRules(10_000.0, 3.65, 1000.0, 2.0, 1.5, 1.0)
-    info = RunInfo(RUN, HIGHTAG, TagGrid(1000, STEP, None), {}, shot_rules, pixel_rules)
-    stopping, lost = threading.Event(), Counters()
-    run = OnlineRun(info, [A], 1000, 10**6, stopping)
-    api, troubles = OnlineApi(None, olpy), Troubles(lambda *_: None)
-    thread = ImageThread(api, A, online(wait_tags=60), OnlineRuns(), lost, troubles, stopping)
+    thread, run, lost = thread_of(
+        lambda wanted: 2_000_000_000 if wanted == -1 else min(wanted, newest[-1]),
+        1000,
+        is_connected=False,
+        wait_tags=60,
+    )
     # It gives its newest image, which is older, in place of one that is still to come.
     assert [thread._read(run, 1000) for _ in range(3)] == [1000] * 3
     newest.append(1000)
