@@ -3,8 +3,10 @@
 import json
 
 DIGITS = 4
-TIMES, RATES = ("s", "ms", "us"), ("1/s", "frames/s", "pictures/s", "GB/s")
-"""Units of times. A slower machine has larger values, and its goals are scaled."""
+TIMES = ("s", "ms", "us")
+"""Units of times, which a slower machine has larger."""
+RATES = ("1/s", "events/s", "frames/s", "pictures/s", "GB/s")
+"""Units of rates, which a slower machine has smaller."""
 
 
 def report(
@@ -13,6 +15,7 @@ def report(
     unit: str,
     *,
     goal: float | None = None,
+    goal_here: float | None = None,
     floor: float | None = None,
     reference: float | None = None,
     **more: object,
@@ -33,6 +36,8 @@ def report(
     goal
         What a time or an error shall not exceed, or a rate shall reach. Beside that of a time or a
         rate the row has ``goal_here``, what it is on a machine as slow as this one.
+    goal_here
+        A goal that follows from a measurement of the same run: it is not scaled.
     floor
         The best there can be. The row's ``ratio`` is `value` to it.
     reference
@@ -53,6 +58,8 @@ def report(
             row["goal_here"] = goal * slowdown()
         elif unit in RATES:
             row["goal_here"] = goal / slowdown()
+    if goal_here is not None:
+        row["goal_here"] = goal_here
     text = json.dumps(row | more)
     # Read back, so that floats are rounded wherever they are.
     print(json.dumps(json.loads(text, parse_float=rounded)), flush=True)

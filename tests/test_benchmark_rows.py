@@ -10,7 +10,8 @@ from benchmarks.rows import report
 
 
 @pytest.mark.parametrize(
-    ("unit", "here"), [("ms", 30.0), ("s", 30.0), ("1/s", 7.5), ("MiB", None), ("", None)]
+    ("unit", "here"),
+    [("ms", 30.0), ("s", 30.0), ("1/s", 7.5), ("events/s", 7.5), ("MiB", None), ("", None)],
 )
 def test_goals_are_scaled_by_the_speed_of_the_machine(unit, here, monkeypatch, capsys):
     monkeypatch.setenv(yardstick.VARIABLE, "2.0")
@@ -19,6 +20,14 @@ def test_goals_are_scaled_by_the_speed_of_the_machine(unit, here, monkeypatch, c
     yardstick.slowdown.cache_clear()
     row = json.loads(capsys.readouterr().out)
     assert (row["goal"], row.get("goal_here"), row["ratio"]) == (15.0, here, 2.0)
+
+
+def test_goals_that_were_measured_in_the_same_run_are_not_scaled(monkeypatch, capsys):
+    monkeypatch.setenv(yardstick.VARIABLE, "2.0")
+    yardstick.slowdown.cache_clear()
+    report("row", 12.0, "ms", goal_here=15.0)
+    yardstick.slowdown.cache_clear()
+    assert json.loads(capsys.readouterr().out)["goal_here"] == 15.0
 
 
 def test_a_machine_as_fast_as_that_of_the_goals_has_the_factor_one():
