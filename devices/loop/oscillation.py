@@ -336,7 +336,7 @@ class MotorOscillation(OscillationFlyer):
         finally:
             if token is not None:
                 spindle.user_readback.unsubscribe(token)
-            self.last = _crossed(readings, start, end)
+            self.last = traced(readings, start, end)
             if spindle.connected:
                 self._set_velocity(velocity)
         if lead:
@@ -371,13 +371,17 @@ class MotorOscillation(OscillationFlyer):
             self.spindle.stop(success=success)
 
 
-def _crossed(readings: list[tuple[float, float]], start: float, end: float) -> SweepTrace:
+def traced(readings: list[tuple[float, float]], start: float, end: float) -> SweepTrace:
     """Return readings as a trace; the window opens and closes where start and end are crossed."""
     rows = np.array(sorted(set(readings)), dtype=np.float64).reshape(-1, 2)
     time, angle = rows[:, 0], rows[:, 1]
     sense = 1.0 if end >= start else -1.0
     if time.size < 2:
         return SweepTrace(time, angle, math.nan, math.nan)
+    if time.size > 2 and time[1] - time[0] > 2.0 * (period := np.median(np.diff(time[1:]))):
+        # A record posts changes alone: the first reading has the time at which the spindle came
+        # to rest, and the spindle still rested one polling period before the second.
+        time, angle = np.insert(time, 1, time[1] - period), np.insert(angle, 1, angle[0])
     opened, closed = np.interp(
         [sense * start, sense * end], sense * angle, time, left=math.nan, right=math.nan
     )

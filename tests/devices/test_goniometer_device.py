@@ -27,7 +27,7 @@ from support.waiting import until
 
 from devices.guarded import read_all_elements, run_ioc_task
 from devices.loop.goniometer import Goniometer, MotorGoniometer
-from devices.loop.oscillation import COLUMNS, ROW, OscillationFlyer
+from devices.loop.oscillation import COLUMNS, ROW, OscillationFlyer, traced
 from skywright.errors import ConfigError, HardwareError
 from skywright.files.columns import ColumnReader
 from skywright.instruments.loop.stages import StageSetup
@@ -518,6 +518,18 @@ def test_any_motor_record_can_oscillate(
     speed = np.diff(read["angle"]) / np.diff(read["time"])
     inside = read["open"][1:] & read["open"][:-1] == 1
     assert speed[inside] == pytest.approx(np.full(inside.sum(), 100.0), rel=1e-2)
+
+
+def test_the_window_of_a_record_that_posts_changes_alone_opens_with_the_motion() -> None:
+    rest, begin, period_s, rate_deg_s = 0.0, 100.0, 0.1, 10.0
+    polled = np.arange(1, 11)
+    moving = zip(begin + period_s * polled, 10.0 + rate_deg_s * period_s * polled, strict=True)
+    trace = traced([(rest, 10.0), *moving], 10.0, 20.0)
+    assert trace.window_start == pytest.approx(begin)
+    assert trace.window_end == pytest.approx(begin + 1.0)
+    angles, known = angles_at(Trace(trace.time, trace.angle), np.array([50.0, begin + 0.05]))
+    assert known.all()
+    assert angles == pytest.approx([10.0, 10.5], abs=0.2)
 
 
 def test_a_motor_that_cannot_turn_so_fast_keeps_its_velocity(
