@@ -9,9 +9,9 @@ from numbers import Real
 from operator import attrgetter
 from typing import Any
 
-from bluesky.protocols import Movable, Readable
+from bluesky.protocols import Checkable, Movable, Readable
 
-from skywright.errors import ConfigError
+from skywright.errors import ConfigError, HardwareError
 
 COUNT_MAX = 10**9
 """Of pulses, shots, pictures."""
@@ -68,6 +68,30 @@ def check_devices(plan: str, **devices: tuple[Any, Needs]) -> None:
             raise TypeError(
                 f"{plan}: {argument} = {device_name(device)}, expected a {needs.kind}: {lacking}"
             )
+
+
+def check_limits(plan: str, motor: Any, *positions: float) -> None:
+    """Refuse positions beyond the limits of a motor; call it before anything moves.
+
+    A motor that is not connected is not asked: `stage` reports which PVs do not answer. One of
+    ophyd-async is not asked either: only the RunEngine can wait for its answer.
+
+    Raises
+    ------
+    ConfigError
+        Naming the plan, the motor, the position and what the motor says of it.
+    """
+    if not isinstance(motor, Checkable) or not getattr(motor, "connected", True):
+        return
+    for position in positions:
+        try:
+            answer = motor.check_value(position)
+        except (ValueError, HardwareError) as error:  # ophyd's LimitError is a ValueError
+            raise ConfigError(
+                f"{plan}: {device_name(motor)} cannot move to {position:g}: {error}"
+            ) from error
+        if inspect.iscoroutine(answer):
+            answer.close()  # else Python warns that nobody awaited it
 
 
 def _lacking(device: Any, needs: Needs) -> str:

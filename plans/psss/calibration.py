@@ -10,7 +10,7 @@ import numpy as np
 from bluesky.protocols import Movable, Readable
 from bluesky.utils import MsgGenerator
 
-from plans.checks import MOTOR, Needs, check_devices, finite, whole
+from plans.checks import MOTOR, Needs, check_devices, check_limits, finite, whole
 from plans.psss.stubs import PULSES, SCANNED, recorded, take_point, with_restored
 from plans.run_stubs import in_run, start_metadata, with_device_errors
 from skywright.errors import ConfigError, DataError
@@ -98,6 +98,7 @@ def calibrate_energy_axis(
     if monochromator is not None:
         devices = {"psss": (psss, SCANNED), "monochromator": (monochromator, MOTOR)}
         check_devices(plan, **devices)
+        check_limits(plan, monochromator, *energies)
     device: Any = psss
     arguments: dict[str, Any] = {"energies_ev": energies, "degree": degree}
     arguments |= {"columns": list(map(float, columns))} if columns is not None else {}

@@ -9,7 +9,7 @@ import bluesky.preprocessors as bpp
 from bluesky.protocols import Movable, Readable
 from bluesky.utils import MsgGenerator
 
-from plans.checks import MOTOR, check_devices, finite, whole
+from plans.checks import MOTOR, check_devices, check_limits, finite, whole
 from plans.psss.search import Search, Seen, Verdict, propose
 from plans.psss.stubs import PULSES, SCANNED, Reading, recorded, take_point, with_restored
 from plans.run_stubs import start_metadata
@@ -100,7 +100,8 @@ def optimize_spectrum(
     Raises
     ------
     ConfigError
-        If a parameter makes no sense; before anything moves.
+        If a parameter makes no sense, or a position is beyond the motor's limits; before anything
+        moves.
     TypeError
         If a device cannot do its part.
     HardwareError
@@ -109,6 +110,7 @@ def optimize_spectrum(
     check_devices("optimize_spectrum", psss=(psss, SCANNED), motor=(motor, MOTOR))
     search = _search(low, high, objective, num, tolerance, max_points)
     pulses = whole("optimize_spectrum", "pulses", pulses, least=2)
+    check_limits("optimize_spectrum", motor, low, high)
     device: Any = psss
     figure = f"{device.name}_mean_{OBJECTIVES[objective]}"
     scatter, good = f"{device.name}_{OBJECTIVES[objective]}_scatter", f"{device.name}_n_good"

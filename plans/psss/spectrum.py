@@ -11,7 +11,7 @@ import numpy as np
 from bluesky.protocols import Movable, Readable
 from bluesky.utils import Msg, MsgGenerator
 
-from plans.checks import MOTOR, Needs, check_devices, finite, whole
+from plans.checks import MOTOR, Needs, check_devices, check_limits, finite, whole
 from plans.psss import stubs
 from plans.psss.calibration import EnergyCalibration, calibrate_energy_axis
 from plans.psss.optimize import Optimum, optimize_spectrum
@@ -235,7 +235,8 @@ def scan_spectra(
     Raises
     ------
     ConfigError
-        If a parameter makes no sense; before anything moves.
+        If a parameter makes no sense, or a position is beyond the motor's limits; before anything
+        moves.
     TypeError
         If a device cannot do its part.
     HardwareError
@@ -245,6 +246,7 @@ def scan_spectra(
     low, high = (finite("scan_spectra", *pair) for pair in (("start", start), ("stop", stop)))
     num = whole("scan_spectra", "num", num, most=1_000_000)
     pulses = whole("scan_spectra", "pulses", pulses)
+    check_limits("scan_spectra", motor, low, high)
     device: Any = psss
 
     def body() -> MsgGenerator[None]:

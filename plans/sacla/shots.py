@@ -10,7 +10,7 @@ import numpy as np
 from bluesky.protocols import Movable, Readable
 from bluesky.utils import MsgGenerator
 
-from plans.checks import MOTOR, check_devices, finite, whole
+from plans.checks import MOTOR, check_devices, check_limits, finite, whole
 from plans.run_stubs import (
     PRIMARY,
     start_metadata,
@@ -145,7 +145,8 @@ def delay_scan(
     Raises
     ------
     ConfigError
-        If a parameter makes no sense; before anything moves.
+        If a parameter makes no sense, or a position is beyond the motor's limits; before anything
+        moves.
     TypeError
         If a device cannot do its part.
     HardwareError
@@ -158,6 +159,7 @@ def delay_scan(
     error = finite("delay_scan", "error", error, 0.0, inclusive=True)
     if first == last:
         raise ConfigError(f"delay_scan: start and stop are both {first:g}, expected a range")
+    check_limits("delay_scan", motor, first, last)
     device: Any = sacla
     positions = np.linspace(first, last, count)
     step = abs(last - first) / (count - 1)

@@ -403,6 +403,7 @@ def test_a_pause_loses_no_shot(RE: RunEngine, sacla: Shots) -> None:
         ({"shots": 0}, "shots = 0"),
         ({"start": math.nan}, "start = nan"),
         ({"error": -1.0}, "error = -1"),
+        ({"stop": 1e6}, r"sacla_delay cannot move to 1e\+06: .* beyond its limits"),
     ],
 )
 def test_wrong_arguments_are_refused_before_anything_moves(

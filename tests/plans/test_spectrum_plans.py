@@ -12,7 +12,7 @@ from bluesky.plans import grid_scan
 from bluesky.protocols import StreamAsset
 from bluesky.utils import RunEngineInterrupted
 from event_model import StreamRange, compose_stream_resource
-from ophyd import Signal
+from ophyd import Signal, SoftPositioner
 from ophyd.sim import NullStatus, SynAxis
 from support.documents import Documents
 
@@ -318,6 +318,26 @@ def test_scan_checks_before_it_moves(change: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=f"scan_spectra: {next(iter(change))} = "):
         list(scan_spectra(FakePsss(), motor, **arguments))
     assert motor.calls == []
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        lambda psss, motor: scan_spectra(psss, motor, 9000.0, 9200.0, 3),
+        lambda psss, motor: optimize_spectrum(psss, motor, 9000.0, 9200.0),
+        lambda psss, motor: calibrate_energy_axis(psss, [9000.0, 9200.0], monochromator=motor),
+    ],
+    ids=["scan_spectra", "optimize_spectrum", "calibrate_energy_axis"],
+)
+def test_positions_beyond_the_limits_are_refused_before_a_run_opens(
+    plan: Callable[..., Any], request: pytest.FixtureRequest
+) -> None:
+    motor = SoftPositioner(name="stage", limits=(8900.0, 9100.0), init_pos=9000.0)
+    name = request.node.callspec.id
+    with pytest.raises(
+        ConfigError, match=f"{name}: stage cannot move to 9200: .*not within limits"
+    ):
+        next(plan(FakePsss(), motor))
 
 
 def test_plans_of_bluesky_tell_of_the_pulses_too(RE: RunEngine) -> None:
