@@ -27,7 +27,7 @@ from skywright.store.ingester import Ingester
 from skywright.store.recover import contents_of
 
 SCRIPT = Path(__file__).with_name("soak_session.py")
-SECONDS = float(os.environ.get("SKYWRIGHT_SOAK_S", "600"))
+SECONDS = float(os.environ.get("SKYWRIGHT_SOAK_SECONDS", "600"))
 VICTIMS = ("ingester", "tiled", "axis", "worker", "session")
 COMPLETE_S, BACK_S = 3.0, 10.0
 """Goals: after its stop a run is complete (p95); and after a killed server is back."""
