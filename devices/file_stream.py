@@ -120,7 +120,7 @@ class FileStream:
 
     @property
     def hints(self) -> dict[str, Any]:
-        """Fields that BestEffortCallback shows in its table."""
+        """Fields that displays of the rows show first."""
         return {"fields": [f"{self.device.name}_{key}" for key in self._hinted]}
 
     def begin(self, file: str) -> None:

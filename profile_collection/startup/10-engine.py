@@ -15,6 +15,7 @@ from bluesky.utils import (
 )
 
 from plans.run_stubs import begun_repeatable
+from skywright.callbacks.event_display import events_only
 from skywright.callbacks.isolated import isolated
 from skywright.callbacks.journal import Journal
 from skywright.session.context import SessionContext, start_analyses, subscriber
@@ -37,7 +38,7 @@ globals().update(context.live)  # each analysis under its own name
 bec = BestEffortCallback()
 if not has_display():
     bec.disable_plots()
-RE.subscribe(isolated(bec))
+RE.subscribe(events_only(isolated(bec)))
 
 if sys.stdout.isatty():
     RE.waiting_hook = ProgressBarManager(partial(TerminalProgressBar, delay_draw=LONG_WAIT_S))

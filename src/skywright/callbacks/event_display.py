@@ -1,0 +1,30 @@
+"""What callbacks that show events are told of a run: nothing of rows that are in files."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from skywright.callbacks.isolated import Callback
+
+
+def events_only(callback: Callback) -> Callback:
+    """Return `callback` without the streams, and without the hinted fields, that are in files.
+
+    bluesky's BestEffortCallback prints an empty table, and opens empty plots, for fields whose
+    values come in no event.
+    """
+
+    def pass_on(name: str, doc: Mapping[str, Any]) -> None:
+        if name == "descriptor":
+            in_files = {key for key, about in doc["data_keys"].items() if "external" in about}
+            if in_files and in_files == set(doc["data_keys"]):
+                return
+            hints = {
+                device: {**hint, "fields": [f for f in hint["fields"] if f not in in_files]}
+                if "fields" in hint
+                else hint
+                for device, hint in doc.get("hints", {}).items()
+            }
+            doc = {**doc, "hints": hints}
+        callback(name, doc)
+
+    return pass_on
