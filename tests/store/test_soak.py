@@ -50,9 +50,12 @@ class Beamline:
         self.store = directory / "store"
         self._environment = {**os.environ, "SKYWRIGHT_STORE__DIRECTORY": str(self.store)}
         self._log = (directory / "log").open("w")
-        self.up = self._start("up", "--json")
-        until(lambda: read_state(self.store), 120, "skywright up is ready")
         self.session: subprocess.Popen[bytes] | None = None
+        self.up = self._start("up", "--json")
+
+    def await_ready(self) -> None:
+        """Wait until all processes of `up` are ready."""
+        until(lambda: read_state(self.store), 120, "skywright up is ready")
 
     def _start(self, *arguments: str) -> "subprocess.Popen[bytes]":
         command = [sys.executable, "-m", "skywright.cli", *arguments]
@@ -114,6 +117,7 @@ class Beamline:
 def beamline(tmp_path: Path) -> Iterator[Beamline]:
     running = Beamline(tmp_path)
     try:
+        running.await_ready()
         yield running
     finally:
         running.close()
