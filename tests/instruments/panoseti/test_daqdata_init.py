@@ -317,9 +317,10 @@ def test_a_board_that_is_missing_in_an_archived_frame_is_missing_in_the_simulati
     assert min(seconds[:2]) >= int(began)
 
 
-def test_a_simulation_without_a_configuration_has_no_end(tmp_path, monkeypatch):
+@pytest.mark.parametrize("strategies", [{}, {"rpc": {"data_products": ["ph256", "img16"]}}])
+def test_a_simulation_without_a_limit_has_no_end(tmp_path, monkeypatch, strategies):
     monkeypatch.setattr(simulate, "PERIOD_S", 0.0)
-    config = {"simulate_daq_cfg": {"simulation_mode": "rpc"}}
+    config = {"simulate_daq_cfg": {"simulation_mode": "rpc", "strategies": strategies}}
     with served_here(tmp_path, config=config) as server:
         assert server.init(simulate_daq=True).success
         stream = server.stream(ph=False)

@@ -85,7 +85,8 @@ class Strategy(_Settings):
     """Limits of one way of simulating."""
 
     frames_per_pff: int = Field(default=100, gt=0)
-    frame_limit: int = 1000
+    frame_limit: int = -1
+    """Negative: no limit."""
 
 
 class Simulation(_Settings):
