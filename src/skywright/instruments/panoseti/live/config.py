@@ -61,9 +61,16 @@ class Sockets(Enabled):
 class AcquisitionMethods(_Settings):
     """How frames come from the data acquisition."""
 
-    filesystem_poll: Enabled = Enabled(enabled=True)
+    filesystem_poll: Enabled | None = None
     filesystem_pipe: Enabled = Enabled()
     uds: Sockets = Sockets()
+
+    @property
+    def polls_files(self) -> bool:
+        """Whether files are followed: where nothing is said of it, if nothing else is enabled."""
+        if self.filesystem_poll is not None:
+            return self.filesystem_poll.enabled
+        return not (self.filesystem_pipe.enabled or self.uds.enabled)
 
 
 class SourceData(_Settings):
