@@ -4,13 +4,24 @@ import json
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+)
 
 from skywright.errors import ConfigError
 from skywright.instruments.panoseti.products import PRODUCTS
 from skywright.wire.daqdata import DEFAULT_SOCKET
 
-SimulationMode = Literal["filesystem_poll", "filesystem_pipe", "uds", "rpc"]
+SimulationMode = Annotated[
+    Literal["filesystem_poll", "filesystem_pipe", "uds", "rpc"],
+    # The only way by files had this name in the first versions.
+    BeforeValidator(lambda given: "filesystem_poll" if given == "filesystem" else given),
+]
 
 
 def _template(**values: object) -> AfterValidator:
