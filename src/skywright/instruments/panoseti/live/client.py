@@ -89,7 +89,7 @@ def _dated(image: LiveImage) -> LiveImage:
     """
     if image.time_ns:
         return image
-    boards = [image.header]
+    boards: list[Any] = [image.header]
     if image.quabo is None:
         boards = [image.header.get(f"quabo_{board}") for board in range(QUABOS)]
     numbers = np.array([[[_number(board, name) for name in FIELDS] for board in boards]], np.int64)
