@@ -6,6 +6,7 @@ import sys
 import threading
 from pathlib import Path
 
+import grpc
 import matplotlib.image
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from typer.testing import CliRunner
 from skywright.cli import app
 from skywright.errors import ConfigError, HardwareError
 from skywright.instruments.panoseti.clock import NS
+from skywright.instruments.panoseti.grpc_serving import GrpcServer
 from skywright.instruments.panoseti.live import client
 from skywright.instruments.panoseti.live.client import ping, services, stream
 from skywright.instruments.panoseti.live.publish import Publisher
@@ -23,7 +25,9 @@ from skywright.instruments.panoseti.live.show import show
 from skywright.instruments.panoseti.live.slots import Slots
 from skywright.instruments.panoseti.live.views import Preview, Speed, View
 from skywright.instruments.panoseti.pff_writer import encode_frames
+from skywright.wire.daqdata import SERVICE
 from skywright.wire.daqdata import daq_data_pb2 as pb
+from skywright.wire.daqdata.methods import handlers
 
 TUTORIAL = Path(__file__).parents[3] / "docs" / "tutorials" / "first-live-view.md"
 
@@ -78,6 +82,40 @@ def test_an_image_without_a_time_has_that_of_its_header(server, product):
     assert unlocked == (expected // NS * NS + 7_000, "unlocked")
     for odd in (1e300, -5.0, 0.5):
         assert "missing quabo" in asyncio.run(uploaded(tv_sec=odd))[1]
+
+
+class QuietSky:
+    """Ends each stream as the observatory's newer server does when no image comes."""
+
+    def __init__(self):
+        self.calls = 0
+
+    async def stream_images(self, request, context):
+        self.calls += 1
+        sky = Slots()
+        slot = sky.subscribe(movie=True, pulse_height=True)
+        frames = made_frames("img16", 3)
+        for row in range(self.calls):
+            Publisher(sky).publish(frames, row)
+            if row >= self.calls - 2:  # the newest of the call before, and a new one
+                await context.write(slot.next())
+        code = grpc.StatusCode.DEADLINE_EXCEEDED if self.calls < 3 else grpc.StatusCode.CANCELLED
+        await context.abort(code, "no image for 5 s")
+
+    ping = init_hp_io = upload_images = None
+
+
+def test_a_stream_that_the_server_ends_because_nothing_comes_is_opened_again():
+    async def numbers():
+        served = GrpcServer(SERVICE, handlers(QuietSky()))
+        port = served.listen("127.0.0.1", 0)
+        await served.server.start()
+        try:
+            return [image.frame_number async for image in stream(f"127.0.0.1:{port}")]
+        finally:
+            await served.server.stop(0)
+
+    assert asyncio.run(numbers()) == [0, 1, 2]
 
 
 def test_ping_and_services(server):

@@ -48,7 +48,8 @@ async def stream(
 ) -> AsyncIterator[LiveImage]:
     """Yield images as the server sends them, until it ends the stream.
 
-    An image for which the server sends no time has the time of its header.
+    An image for which the server sends no time has the time of its header. Newer servers of the
+    observatory end a stream over which no image came for some seconds; it is opened again.
 
     Parameters
     ----------
@@ -73,13 +74,23 @@ async def stream(
         update_interval_seconds=interval_s,
         module_ids=sorted(modules),
     )
+    newest: dict[tuple[int, bool, int | None], tuple[Any, ...]] = {}
+    quiet = True
     async with grpc.aio.insecure_channel(target_of(host)) as channel:
-        try:
-            async for response in Stub(channel).StreamImages(request):
-                yield _dated(decode(response))
-        except grpc.aio.AioRpcError as error:
-            if error.code() != grpc.StatusCode.CANCELLED:
-                raise HardwareError(f"{host}: {_reason(error)}") from error
+        while quiet:
+            quiet = False
+            known = dict(newest)  # a new stream begins with the newest images again
+            try:
+                async for response in Stub(channel).StreamImages(request):
+                    image = decode(response)
+                    key = image.module, image.movie, image.quabo
+                    newest[key] = image.file, image.frame_number, image.header
+                    if known.pop(key, None) != newest[key]:
+                        yield _dated(image)
+            except grpc.aio.AioRpcError as error:
+                quiet = error.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+                if not quiet and error.code() != grpc.StatusCode.CANCELLED:
+                    raise HardwareError(f"{host}: {_reason(error)}") from error
 
 
 def _dated(image: LiveImage) -> LiveImage:
