@@ -56,7 +56,7 @@ def test_request_is_as_the_container_wants_it() -> None:
     }
 
 
-@given(st.lists(st.tuples(st.text(), st.binary()), min_size=1), st.integers(1, 100))
+@given(st.lists(st.tuples(st.text(), st.binary()), min_size=1), st.integers(min_value=1))
 def test_requests_come_back(pictures: list[tuple[str, bytes]], most: int) -> None:
     instances = [Instance(key, data) for key, data in pictures]
     assert decode_request(encode_request(instances, most)) == (instances, most)

@@ -10,7 +10,7 @@ import pytest
 from support.scripted_http import Visit, scripted
 
 from skywright.errors import ConfigError, DataError, HardwareError
-from skywright.processes.http_guard import Guard
+from skywright.processes.http_guard import NONCES, Guard
 from skywright.wire.axis_client import (
     SNAPSHOT_PATH,
     camera_client,
@@ -149,7 +149,8 @@ def test_stale_nonce_is_answered_anew() -> None:
         async def session() -> None:
             async with camera_client(address, "u", "p") as client:
                 await get_snapshot(client, address, 20)
-                guard.challenge("")  # somebody else came: ours is stale
+                for _ in range(NONCES):
+                    guard.challenge("")  # others came: ours is stale
                 await get_snapshot(client, address, 20)
 
         asyncio.run(session())
@@ -219,6 +220,21 @@ def test_digest_counts_its_requests() -> None:
         fetch(server.url, "u", "p", times=3)
         counts = [c for head in server.requests for c in re.findall(r"nc=(\w+)", head)]
     assert counts == ["00000001", "00000002", "00000003"]
+
+
+def test_clients_that_log_in_at_the_same_time_are_all_admitted() -> None:
+    def answer(challenge: str) -> str:
+        request = httpx.Request("GET", "http://camera/a")
+        flow = httpx.DigestAuth("u", "p").auth_flow(request)
+        next(flow)
+        refused = httpx.Response(401, headers={"WWW-Authenticate": challenge}, request=request)
+        return flow.send(refused).headers["authorization"]
+
+    guard = Guard("digest", "u", "p")
+    answers = [answer(challenge) for challenge in [guard.challenge("") for _ in range(3)]]
+    assert [guard.admits("GET", each) for each in answers] == [True] * 3
+    assert not guard.admits("GET", answers[0])  # sent again
+    assert "stale" not in guard.challenge(answers[0])
 
 
 def test_a_kept_connection_that_is_closed_when_asked_again() -> None:

@@ -355,6 +355,7 @@ def test_headless_messages_are_told_from_garbage():
         message([], pulse_id=-1),
         message([], pulse_id=2**63),
         message([], pulse_id=True),
+        message([], pulse_id=7.5),
         message([], dh_compression="gzip"),
         message([], data_header=b"", dh_compression="lz4"),
         message([], data_header=b"1234567", dh_compression="bitshuffle_lz4"),
@@ -362,6 +363,11 @@ def test_headless_messages_are_told_from_garbage():
         with pytest.raises(DataError) as error:
             Decoder().decode(broken)
         assert not isinstance(error.value, HeadlessError)
+
+
+def test_a_pulse_id_may_be_written_with_a_decimal_point():
+    pulse_id = Decoder().decode(message([], pulse_id=10000000001.0)).pulse_id
+    assert (pulse_id, type(pulse_id)) == (10000000001, int)
 
 
 def test_python_values():

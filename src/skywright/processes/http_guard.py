@@ -10,15 +10,16 @@ from typing import Literal
 from urllib.request import parse_http_list, parse_keqv_list
 
 REALM = "AXIS"
+NONCES = 16
 Scheme = Literal["basic", "digest"]
 
 
 class Guard:
     """Admits one user.
 
-    Digest is qop=auth with MD5, as cameras have it. There is one nonce at a time: a request with an
-    older one gets the answer ``stale=true``. A request that is sent again has the present nonce; it
-    is refused with a new one, without ``stale``.
+    Digest is qop=auth with MD5, as cameras have it. `NONCES` clients may be served at a time, each
+    with a nonce of its own: a request with an older one gets the answer ``stale=true``. A request
+    that is sent again is refused with a new nonce, without ``stale``.
 
     Parameters
     ----------
@@ -29,7 +30,8 @@ class Guard:
     def __init__(self, scheme: Scheme, user: str, password: str) -> None:
         self.scheme = scheme
         self.user, self.password = user, password
-        self._nonce, self._count = secrets.token_hex(16), 0
+        self._counts: dict[str, int] = {}
+        """Requests with each of the newest nonces, as their clients count them."""
 
     def admits(self, method: str, header: str) -> bool:
         """Tell whether a request with this Authorization header may pass."""
@@ -44,25 +46,29 @@ class Guard:
     def _admits_digest(self, method: str, header: str) -> bool:
         try:
             given = parse_keqv_list(parse_http_list(header))
-            count = int(given["nc"], 16)
+            nonce, count = given["nonce"], int(given["nc"], 16)
             own = _md5(self.user, REALM, self.password)
             request = _md5(method, given["uri"])
-            expected = _md5(own, self._nonce, given["nc"], given["cnonce"], "auth", request)
+            expected = _md5(own, nonce, given["nc"], given["cnonce"], "auth", request)
             right = secrets.compare_digest(given["response"].encode(), expected.encode())
+            if not right or count <= self._counts[nonce]:
+                return False
         except (KeyError, ValueError, IndexError):
             return False
-        if not right or count <= self._count:
-            return False
-        self._count = count
+        self._counts[nonce] = count
         return True
 
     def challenge(self, header: str) -> str:
         """Return the WWW-Authenticate header for a request that may not pass."""
         if self.scheme == "basic":
             return f'Basic realm="{REALM}"'
-        stale = ", stale=true" if "nonce=" in header and self._nonce not in header else ""
-        self._nonce, self._count = secrets.token_hex(16), 0
-        return f'Digest realm="{REALM}", nonce="{self._nonce}", qop="auth", algorithm=MD5{stale}'
+        known = any(nonce in header for nonce in self._counts)
+        stale = ", stale=true" if "nonce=" in header and not known else ""
+        nonce = secrets.token_hex(16)
+        self._counts[nonce] = 0
+        if len(self._counts) > NONCES:
+            del self._counts[next(iter(self._counts))]
+        return f'Digest realm="{REALM}", nonce="{nonce}", qop="auth", algorithm=MD5{stale}'
 
 
 def _md5(*parts: str) -> str:

@@ -55,7 +55,7 @@ class _Instance(BaseModel):
 
 
 class _Params(BaseModel):
-    max_bounding_box_count: Annotated[int, Field(ge=1, le=100)] = MOST_BOXES
+    max_bounding_box_count: Annotated[int, Field(ge=1)] = MOST_BOXES
 
 
 class _Request(BaseModel):

@@ -21,6 +21,7 @@ from skywright.wire.bsread_channel import (
     decode_value,
     nanoseconds_of,
     parse_channel,
+    whole_number,
 )
 from skywright.wire.bsread_compression import COMPRESSIONS, decompress
 from skywright.wire.bsread_encoder import ChannelValue, Encoder, RawChannel
@@ -168,9 +169,11 @@ class Decoder:
         header = _json_object(frames[0], "main header")
         if "pulse_id" not in header:
             raise HeadlessError(f"bsread: no pulse_id in the first frame ({len(frames)} frames)")
-        pulse_id = header["pulse_id"]
-        if not isinstance(pulse_id, int) or isinstance(pulse_id, bool) or not 0 <= pulse_id < 2**63:
-            raise DataError(f"bsread: pulse_id {pulse_id!r} is no whole number of 63 bits")
+        pulse_id = whole_number(header["pulse_id"])
+        if pulse_id is None or pulse_id >= 2**63:
+            raise DataError(
+                f"bsread: pulse_id {header['pulse_id']!r} is no whole number of 63 bits"
+            )
         hash_ = header.get("hash")
         hash_ = hash_ if isinstance(hash_, str) else ""
         data_header = self._data_header(hash_, header.get("dh_compression"), frames, pulse_id)

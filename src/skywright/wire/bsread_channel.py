@@ -104,8 +104,8 @@ def parse_channel(entry: Mapping[str, Any]) -> Channel:
         shape=shape,
         big_endian=encoding == "big",
         compression=compression,
-        modulo=_whole(entry.get("modulo"), least=1),
-        offset=_whole(entry.get("offset")),
+        modulo=whole_number(entry.get("modulo"), least=1),
+        offset=whole_number(entry.get("offset")),
         as_sent=entry,
         trouble="; ".join(troubles),
     )
@@ -193,15 +193,19 @@ def _itemsize(kind: str) -> int:
 
 def _numpy_shape(shape: Any) -> tuple[int, ...] | None:
     sizes = shape if isinstance(shape, list) else [shape]
-    whole = [_whole(size) for size in sizes]
+    whole = [whole_number(size) for size in sizes]
     if None in whole or len(whole) > 32:
         return None
     return tuple(reversed(whole))  # type: ignore[arg-type]
 
 
-def _whole(number: Any, least: int = 0) -> int | None:
+def whole_number(number: Any, least: int = 0) -> int | None:
+    """Return a number of JSON as int; None if it is not a whole one of `least` or more.
+
+    Languages that have one kind of number write ``7.0`` for 7.
+    """
     if isinstance(number, float) and number.is_integer():
-        number = int(number)  # JSON made by languages that have one kind of number
+        number = int(number)
     if isinstance(number, bool) or not isinstance(number, int) or number < least:
         return None
     return number

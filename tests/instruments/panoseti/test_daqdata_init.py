@@ -54,7 +54,7 @@ class hashpipe:  # noqa: N801
 def test_init_checks_its_arguments(server, tmp_path):
     code, text = status(lambda: server.init(data_dir="/nowhere/at/all", force=True))
     assert code == Code.INVALID_ARGUMENT
-    assert "/nowhere/at/all" in text
+    assert "'/nowhere/at/all' does not exist" in text
     for data_dir in ("x" * 5000, "/\0"):
         code, text = status(lambda name=data_dir: server.init(data_dir=name, force=True))
         assert (code, text[-28:]) == (Code.INVALID_ARGUMENT, "no directory of this machine")
@@ -317,9 +317,10 @@ def test_a_board_that_is_missing_in_an_archived_frame_is_missing_in_the_simulati
     assert min(seconds[:2]) >= int(began)
 
 
-def test_a_simulation_without_a_configuration_has_no_end(tmp_path, monkeypatch):
+@pytest.mark.parametrize("strategies", [{}, {"rpc": {"data_products": ["ph256", "img16"]}}])
+def test_a_simulation_without_a_limit_has_no_end(tmp_path, monkeypatch, strategies):
     monkeypatch.setattr(simulate, "PERIOD_S", 0.0)
-    config = {"simulate_daq_cfg": {"simulation_mode": "rpc"}}
+    config = {"simulate_daq_cfg": {"simulation_mode": "rpc", "strategies": strategies}}
     with served_here(tmp_path, config=config) as server:
         assert server.init(simulate_daq=True).success
         stream = server.stream(ph=False)

@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import grpc
 import numpy as np
@@ -434,6 +435,22 @@ def test_frames_pushed_over_a_socket(tmp_path):
                 if attempt == 0:
                     hashpipe_end.sendall(b"\xff" * 6000)  # the connection is closed, not the server
         call.cancel()
+
+
+def test_files_are_not_followed_where_only_sockets_are_enabled(tmp_path, data_dir):
+    template = f"{tmp_path}/dp_{{dp_name}}.sock"
+    config = {"acquisition_methods": {"uds": {"enabled": True, "socket_path_template": template}}}
+    found = []
+    with served_here(tmp_path, data_dir, config=config) as server:
+        call = server.stream(timeout=3.0)
+        with socket.socket(socket.AF_UNIX) as hashpipe_end:
+            hashpipe_end.connect(template.format(dp_name="img8"))
+            hashpipe_end.sendall(b"\x00\x09" + encode_frames(made_frames("img8", 1)))
+            with suppress(grpc.RpcError):  # its deadline
+                for image in call:
+                    found.append(decode(image).file)
+        assert call.code() == Code.DEADLINE_EXCEEDED
+    assert found == ["uds_img8"]
 
 
 def test_a_socket_over_which_nothing_comes_is_closed(tmp_path):

@@ -44,6 +44,15 @@ def test_archived_files_are_found_beside_the_configuration_or_above_it(tmp_path,
     assert source.ph_pff_path == "nowhere.pff"
 
 
+def test_the_first_name_of_the_simulation_by_files_is_read(tmp_path):
+    config = tmp_path / "server.json"
+    config.write_text(json.dumps({"simulate_daq_cfg": {"simulation_mode": "filesystem"}}))
+    assert load_server_config(config).simulate_daq_cfg.simulation_mode == "filesystem_poll"
+    config.write_text(json.dumps({"simulate_daq_cfg": {"simulation_mode": ["filesystem"]}}))
+    with pytest.raises(ConfigError, match="simulation_mode"):
+        load_server_config(config)
+
+
 def test_a_configuration_of_something_else_is_refused():
     with pytest.raises(ConfigError, match=r"hp_io_config\.json: none of its keys is known"):
         load_server_config(EXAMPLES / "hp_io_config.json")

@@ -240,6 +240,26 @@ def test_packets_over_udp_are_frames_of_a_tracked_run(tmp_path):
     assert (tmp_path / "data" / run / "recording_ended").is_file()
 
 
+@pytest.mark.parametrize(("product", "frames"), [("img16", 5), ("ph256", 20)])
+def test_a_packet_that_comes_twice_is_in_one_frame(tmp_path, product, frames):
+    runs = ReceivedRuns(tmp_path, "127.0.0.1", 0, hold_s=600.0)
+    run = runs.start()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sent = packets_of(product, 5)
+        for number, packet in enumerate(sent):
+            sender.sendto(packet.tobytes(), runs.address)
+            if number % 4 == 2:  # the last one is already followed by that of another board
+                sender.sendto(sent[number - 1].tobytes(), runs.address)
+            sender.sendto(packet.tobytes(), runs.address)
+        until(lambda: runs.received == 45, 60, "all packets are received")
+    runs.stop()
+    runs.close()
+    written = read_pff(next((tmp_path / "module_254" / run).glob(f"*{product}*")))
+    assert len(written) == frames
+    assert not (written.flags & Flag.MISSING_QUABO).any()
+    assert runs.lost == {}
+
+
 def test_a_second_run_does_not_hold_packets_of_the_first(tmp_path):
     runs = ReceivedRuns(tmp_path, "127.0.0.1", 0, grouped=True, modules=frozenset({9}))
     names, counts = [], []

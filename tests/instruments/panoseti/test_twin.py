@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from skywright.instruments.panoseti.clock import NS, Flag, in_step
+from skywright.instruments.panoseti.clock import NS, TAI_MINUS_UTC_S, Flag, in_step
 from skywright.instruments.panoseti.flashes import EventTable, find_flashes
 from skywright.instruments.panoseti.frames import QUADRANTS
 from skywright.instruments.panoseti.packets import (
@@ -89,6 +89,16 @@ def test_packets_of_one_moment_make_a_frame(product, tolerance):
         placed = frames.image[group][QUADRANTS[board[row]]]
         np.testing.assert_array_equal(placed, images[row])
     assert frames.time_ns.tolist() == [START + 4, START + 2 * tolerance, START + 2 * tolerance + 1]
+
+
+def test_packets_of_one_moment_make_a_frame_when_their_seconds_turn_over():
+    turn = (1024 * 1_681_526 - TAI_MINUS_UTC_S) * NS
+    images = np.zeros((4, 16, 16), np.uint16)
+    packets = make_packets(
+        PRODUCTS["img16"], 3, np.arange(4), turn + np.array([-8, -1, 0, 9]), np.arange(4), images
+    )
+    assert packets["pkt_tai"].tolist() == [1023, 1023, 0, 0]
+    assert packet_groups(PRODUCTS["img16"], packets).tolist() == [0, 0, 0, 0]
 
 
 def test_nanoseconds_that_run_on_are_written_as_newer_software_does():

@@ -6,6 +6,7 @@ import sys
 import threading
 from pathlib import Path
 
+import grpc
 import matplotlib.image
 import numpy as np
 import pytest
@@ -15,11 +16,18 @@ from typer.testing import CliRunner
 
 from skywright.cli import app
 from skywright.errors import ConfigError, HardwareError
+from skywright.instruments.panoseti.clock import NS
+from skywright.instruments.panoseti.grpc_serving import GrpcServer
 from skywright.instruments.panoseti.live import client
 from skywright.instruments.panoseti.live.client import ping, services, stream
+from skywright.instruments.panoseti.live.publish import Publisher
 from skywright.instruments.panoseti.live.show import show
+from skywright.instruments.panoseti.live.slots import Slots
 from skywright.instruments.panoseti.live.views import Preview, Speed, View
 from skywright.instruments.panoseti.pff_writer import encode_frames
+from skywright.wire.daqdata import SERVICE
+from skywright.wire.daqdata import daq_data_pb2 as pb
+from skywright.wire.daqdata.methods import handlers
 
 TUTORIAL = Path(__file__).parents[3] / "docs" / "tutorials" / "first-live-view.md"
 
@@ -48,6 +56,66 @@ def test_images_are_streamed_in_a_loop(server):
     movie = next(image for image in images if image.movie)
     np.testing.assert_array_equal(movie.image, made_frames("img16", 8, seed=254).image[7])
     assert movie.time_ns == made_frames("img16", 8).time_ns[7]
+
+
+def bare(product, **numbers):
+    """Return an image as the observatory's own server sends it: without time and message."""
+    slots = Slots()
+    slot = slots.subscribe(movie=True, pulse_height=True)
+    Publisher(slots).publish(made_frames(product, 1, module=9), 0)
+    image = pb.StreamImagesResponse.FromString(slot.next()).pano_image
+    header = image.header if product == "ph256" else image.header["quabo_0"]
+    header.update(numbers)
+    return pb.UploadImageRequest(pano_image=image)
+
+
+@pytest.mark.parametrize("product", ["img16", "ph256"])
+def test_an_image_without_a_time_has_that_of_its_header(server, product):
+    async def uploaded(**numbers):
+        server.stub.UploadImages(iter([bare(product, **numbers)]), timeout=90)
+        image = await anext(stream(server.address, modules=[9]))
+        return image.time_ns, image.message
+
+    expected = int(made_frames(product, 1).time_ns[0])
+    assert asyncio.run(uploaded()) == (expected, "")
+    unlocked = asyncio.run(uploaded(pkt_tai=1, tv_usec=7))
+    assert unlocked == (expected // NS * NS + 7_000, "unlocked")
+    for odd in (1e300, -5.0, 0.5):
+        assert "missing quabo" in asyncio.run(uploaded(tv_sec=odd))[1]
+
+
+class QuietSky:
+    """Ends each stream as the observatory's newer server does when no image comes."""
+
+    def __init__(self):
+        self.calls = 0
+
+    async def stream_images(self, request, context):
+        self.calls += 1
+        sky = Slots()
+        slot = sky.subscribe(movie=True, pulse_height=True)
+        frames = made_frames("img16", 3)
+        for row in range(self.calls):
+            Publisher(sky).publish(frames, row)
+            if row >= self.calls - 2:  # the newest of the call before, and a new one
+                await context.write(slot.next())
+        code = grpc.StatusCode.DEADLINE_EXCEEDED if self.calls < 3 else grpc.StatusCode.CANCELLED
+        await context.abort(code, "no image for 5 s")
+
+    ping = init_hp_io = upload_images = None
+
+
+def test_a_stream_that_the_server_ends_because_nothing_comes_is_opened_again():
+    async def numbers():
+        served = GrpcServer(SERVICE, handlers(QuietSky()))
+        port = served.listen("127.0.0.1", 0)
+        await served.server.start()
+        try:
+            return [image.frame_number async for image in stream(f"127.0.0.1:{port}")]
+        finally:
+            await served.server.stop(0)
+
+    assert asyncio.run(numbers()) == [0, 1, 2]
 
 
 def test_ping_and_services(server):

@@ -89,6 +89,19 @@ def test_our_server_names_wrong_requests(served: Server, body: bytes, says: str)
     assert says in answer.json()["error"]
 
 
+def test_a_client_that_goes_away_within_its_request_is_no_error(
+    served: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.create_connection(("127.0.0.1", served.port)) as client:
+        head = f"POST {PREDICT_PATH} HTTP/1.1\r\nHost: here\r\nContent-Length: 1000\r\n\r\n"
+        client.sendall(head.encode() + b"{")
+        client.shutdown(socket.SHUT_WR)
+        client.settimeout(10.0)
+        assert client.recv(1000) == b""  # the server has closed
+    assert httpx.get(served.url + HEALTH_PATH).status_code == 200
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
+
+
 def test_our_server_is_not_ready_before_it_is_warm(picture: np.ndarray[Any, Any]) -> None:
     class Cold(backends.Detector):
         """Warms up when told to, and fails."""

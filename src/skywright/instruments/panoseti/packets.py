@@ -122,6 +122,7 @@ def packet_groups(product: Product, packets: NDArray[np.void]) -> NDArray[np.int
     """Return (N,) the number of the frame of each packet, from 0, in the order of the packets.
 
     A packet begins a new frame when its time is another one or its board is already there.
+    Times turn over after 1024 s.
     """
     tolerance = MOVIE_TOLERANCE_NS if product.movie else PULSE_TOLERANCE_NS
     time = (packets["pkt_tai"] % TAI_PERIOD_S).astype(np.int64) * NS + packets["pkt_nsec"]
@@ -129,7 +130,8 @@ def packet_groups(product: Product, packets: NDArray[np.void]) -> NDArray[np.int
     group = np.empty(len(packets), np.int64)
     number, seen, first = -1, 0, 0
     for row, (bit, now) in enumerate(zip((1 << board).tolist(), time.tolist(), strict=True)):
-        if number < 0 or seen & bit or abs(now - first) > tolerance:
+        apart = abs(now - first)
+        if number < 0 or seen & bit or min(apart, TAI_PERIOD_S * NS - apart) > tolerance:
             number, seen, first = number + 1, 0, now
         seen |= bit
         group[row] = number

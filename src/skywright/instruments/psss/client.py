@@ -69,7 +69,7 @@ class Client(Closing):
         return str(self._ask("POST", "/stop"))
 
     def get_status(self) -> str:
-        """Return ``stopped``, ``processing`` or, while kernels are compiled, ``warming up``."""
+        """Return ``stopped`` or ``processing``."""
         return str(self._ask("GET", "/status"))
 
     def get_roi(self) -> tuple[int, int]:

@@ -109,9 +109,10 @@ class Processor(Owner[Pulse, Result]):
 
     @property
     def status(self) -> str:
-        """``processing``, ``stopped`` or ``warming up``."""
-        if not self.warm.is_set():
-            return WARMING_UP
+        """``processing`` or ``stopped``, the words that old clients know.
+
+        It is ``stopped`` while kernels are compiled; `state` has a message then.
+        """
         return "processing" if self.is_started else self.idle_text
 
     def state(self) -> ProcessorState:

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 import anyio
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
@@ -62,10 +62,13 @@ def automl_app(detector: Detector, workers: int = 2) -> Starlette:
         if trouble:
             return _error(503, trouble)
         body = bytearray()
-        async for piece in request.stream():
-            body += piece
-            if len(body) > REQUEST_BYTES_MAX:
-                return _error(413, f"more than {REQUEST_BYTES_MAX} bytes; send less pictures")
+        try:
+            async for piece in request.stream():
+                body += piece
+                if len(body) > REQUEST_BYTES_MAX:
+                    return _error(413, f"more than {REQUEST_BYTES_MAX} bytes; send less pictures")
+        except ClientDisconnect:
+            return Response()  # which nobody gets
         try:
             instances, most = decode_request(bytes(body))
             found = [

@@ -2,15 +2,22 @@
 
 from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
 
 import grpc
+import numpy as np
 from google.protobuf.empty_pb2 import Empty
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
 
 from skywright.errors import ConfigError, HardwareError
+from skywright.instruments.panoseti.clock import NS, date_frames
 from skywright.instruments.panoseti.live.config import HpIoConfig
+from skywright.instruments.panoseti.live.publish import flag_text
+from skywright.instruments.panoseti.pff_layout import FIELDS
+from skywright.instruments.panoseti.products import QUABOS
 from skywright.wire.daqdata import DEFAULT_PORT
 from skywright.wire.daqdata import daq_data_pb2 as pb
 from skywright.wire.daqdata.encode import LiveImage, decode
@@ -41,6 +48,9 @@ async def stream(
 ) -> AsyncIterator[LiveImage]:
     """Yield images as the server sends them, until it ends the stream.
 
+    An image for which the server sends no time has the time of its header. Newer servers of the
+    observatory end a stream over which no image came for some seconds; it is opened again.
+
     Parameters
     ----------
     host
@@ -64,13 +74,46 @@ async def stream(
         update_interval_seconds=interval_s,
         module_ids=sorted(modules),
     )
+    newest: dict[tuple[int, bool, int | None], tuple[Any, ...]] = {}
+    quiet = True
     async with grpc.aio.insecure_channel(target_of(host)) as channel:
-        try:
-            async for response in Stub(channel).StreamImages(request):
-                yield decode(response)
-        except grpc.aio.AioRpcError as error:
-            if error.code() != grpc.StatusCode.CANCELLED:
-                raise HardwareError(f"{host}: {_reason(error)}") from error
+        while quiet:
+            quiet = False
+            known = dict(newest)  # a new stream begins with the newest images again
+            try:
+                async for response in Stub(channel).StreamImages(request):
+                    image = decode(response)
+                    key = image.module, image.movie, image.quabo
+                    newest[key] = image.file, image.frame_number, image.header
+                    if known.pop(key, None) != newest[key]:
+                        yield _dated(image)
+            except grpc.aio.AioRpcError as error:
+                quiet = error.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+                if not quiet and error.code() != grpc.StatusCode.CANCELLED:
+                    raise HardwareError(f"{host}: {_reason(error)}") from error
+
+
+def _dated(image: LiveImage) -> LiveImage:
+    """Return an image with the time and the message of its header if the server sends no time.
+
+    The observatory's own server sends neither, and nobody does for an uploaded image.
+    """
+    if image.time_ns:
+        return image
+    boards: list[Any] = [image.header]
+    if image.quabo is None:
+        boards = [image.header.get(f"quabo_{board}") for board in range(QUABOS)]
+    numbers = np.array([[[_number(board, name) for name in FIELDS] for board in boards]], np.int64)
+    time_ns, flags = np.zeros(1, np.int64), np.zeros(1, np.uint8)
+    date_frames(numbers, time_ns, flags)
+    message = image.message or flag_text(int(flags[0]))
+    return replace(image, time_ns=int(time_ns[0]), message=message)
+
+
+def _number(board: Any, name: str) -> int:
+    """Return a number of a board's header; 0 if there is none that can be."""
+    value = board.get(name) if isinstance(board, dict) else None
+    return value if isinstance(value, int) and 0 <= value < NS * NS else 0
 
 
 def ping(host: str, timeout_s: float = PING_S) -> None:

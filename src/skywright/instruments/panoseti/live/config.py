@@ -4,13 +4,24 @@ import json
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+)
 
 from skywright.errors import ConfigError
 from skywright.instruments.panoseti.products import PRODUCTS
 from skywright.wire.daqdata import DEFAULT_SOCKET
 
-SimulationMode = Literal["filesystem_poll", "filesystem_pipe", "uds", "rpc"]
+SimulationMode = Annotated[
+    Literal["filesystem_poll", "filesystem_pipe", "uds", "rpc"],
+    # The only way by files had this name in the first versions.
+    BeforeValidator(lambda given: "filesystem_poll" if given == "filesystem" else given),
+]
 
 
 def _template(**values: object) -> AfterValidator:
@@ -61,9 +72,16 @@ class Sockets(Enabled):
 class AcquisitionMethods(_Settings):
     """How frames come from the data acquisition."""
 
-    filesystem_poll: Enabled = Enabled(enabled=True)
+    filesystem_poll: Enabled | None = None
     filesystem_pipe: Enabled = Enabled()
     uds: Sockets = Sockets()
+
+    @property
+    def polls_files(self) -> bool:
+        """Whether files are followed: where nothing is said of it, if nothing else is enabled."""
+        if self.filesystem_poll is not None:
+            return self.filesystem_poll.enabled
+        return not (self.filesystem_pipe.enabled or self.uds.enabled)
 
 
 class SourceData(_Settings):
@@ -85,7 +103,8 @@ class Strategy(_Settings):
     """Limits of one way of simulating."""
 
     frames_per_pff: int = Field(default=100, gt=0)
-    frame_limit: int = 1000
+    frame_limit: int = -1
+    """Negative: no limit."""
 
 
 class Simulation(_Settings):

@@ -138,11 +138,11 @@ class HpIo:
             frames = await asyncio.to_thread(simulated_frames, settings)
             return {"simulation": simulate(self._server, publisher, frames)}
         data_dir = Path(config.data_dir)
-        reads_files = methods.filesystem_poll.enabled or methods.filesystem_pipe.enabled
+        reads_files = methods.polls_files or methods.filesystem_pipe.enabled
         if reads_files and not await asyncio.to_thread(os.path.isdir, config.data_dir):
             raise ConfigError(f"hp_io_config: data_dir {config.data_dir!r} is no directory")
         found: dict[str, Coroutine[Any, Any, None]] = {}
-        if methods.filesystem_poll.enabled:
+        if methods.polls_files:
             follower = FileFollower(data_dir, publisher, config.update_interval_seconds)
             found["files"] = follower.run()
         if methods.filesystem_pipe.enabled:

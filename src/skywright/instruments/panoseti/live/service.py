@@ -232,7 +232,8 @@ class DaqDataService:
         if not request.data_dir or not await asyncio.to_thread(os.path.isdir, data_dir):
             await context.abort(
                 grpc.StatusCode.INVALID_ARGUMENT,
-                f"data_dir {request.data_dir[:LONGEST_SHOWN]!r} is no directory of this machine",
+                f"data_dir {request.data_dir[:LONGEST_SHOWN]!r} does not exist, or is "
+                "no directory of this machine",
             )
         if not await asyncio.to_thread(is_active, data_dir):
             await context.abort(

@@ -59,7 +59,7 @@ async def simulate(server: ServerConfig, publisher: Publisher, sources: Sequence
     """
     settings = server.simulate_daq_cfg
     mode = settings.simulation_mode
-    strategy = settings.strategies.get(mode, Strategy(frame_limit=-1))
+    strategy = settings.strategies.get(mode, Strategy())
     async with AsyncExitStack() as stack:
         if mode == "uds":
             sink: _Sink = await stack.enter_async_context(_sockets(server, publisher))

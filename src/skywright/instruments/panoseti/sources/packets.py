@@ -117,6 +117,8 @@ class FrameGrouper:
 class ReceivedRuns(RunTaker):
     """Receives the packets that boards send over UDP, and writes them as runs.
 
+    A packet that comes twice, with no other one of its board in between, is taken once.
+
     Any thread may call a method, but not two threads `start` and `stop` at the same time.
 
     Parameters
@@ -163,6 +165,8 @@ class ReceivedRuns(RunTaker):
         self._modules = modules
         self._counters = Counters()
         self._waiting: dict[tuple[int, str], tuple[list[bytes], list[int]]] = {}
+        self._newest: dict[tuple[str, bytes], bytes] = {}
+        """Newest packet of each product and board."""
         self._groupers: dict[tuple[int, str], FrameGrouper] = {}
         self._gaps: dict[tuple[int, str], Gaps] = {}
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -188,6 +192,7 @@ class ReceivedRuns(RunTaker):
     def _begin(self) -> str:
         host, port = self.address
         run = self._writer.begin((), {"packets_config": {"host": host, "port": port}})
+        self._newest.clear()
         self._groupers.clear()
         self._gaps.clear()
         self._drop_old()
@@ -250,6 +255,10 @@ class ReceivedRuns(RunTaker):
         if module > 255:
             self._counters.add("module number above 255")
         elif not self._modules or module in self._modules:
+            board = product.name, data[4:6]
+            if self._newest.get(board) == data:
+                return
+            self._newest[board] = data
             packets, arrivals = self._waiting.setdefault((module, product.name), ([], []))
             packets.append(data)
             arrivals.append(arrival_ns)

@@ -111,7 +111,7 @@ def _operation(summary: str, body: dict[str, Any] | None, fields: dict[str, Any]
             "state": {"enum": ["ok", "error"]},
             "status": {
                 "type": "string",
-                "description": "stopped, processing or warming up; in an error, the reason.",
+                "description": "stopped or processing; in an error, the reason.",
             },
             **fields,
         },

@@ -113,7 +113,7 @@ def rest_app(api: Api) -> Starlette:
 
     =============================  ===========================================================
     ``POST /start``, ``/stop``     of the processing
-    ``GET /status``                ``stopped``, ``processing``, ``warming up``, and the ROI
+    ``GET /status``                ``stopped`` or ``processing``, and the ROI
     ``GET, POST /parameters``      all, or a change of some, of which all or none are applied
     ``POST /background``           ``{"filename": label, "data": [[...], ...] or null}``
     ``GET /statistics``            since the last start
