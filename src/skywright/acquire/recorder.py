@@ -465,7 +465,7 @@ class Recorder(Generic[Result, RowGroup]):
             logger.exception("%s: a callback failed", self.layout.name)
 
     def _check_end(self) -> bool:
-        """Return whether the recorder is closed and its queue empty, and note it in `_has_ended`."""
+        """Return whether the recorder is closed and its queue empty; set `_has_ended` to it."""
         with self._queue_changed:
             self._has_ended = self._closing and not self._queue
             return self._has_ended
