@@ -2,7 +2,7 @@
 
 Each service has one asyncio task. Each child leads its own process group, so the terminal's Ctrl-C
 reaches the supervisor alone. The child's stderr goes to a log file. Its stdin is a pipe that closes
-when the supervisor ends, also by SIGKILL; it ends then too (`lifecycle.end_with_parent`).
+when the supervisor ends, also by SIGKILL; the child then ends too (`lifecycle.end_with_parent`).
 """
 
 import asyncio
@@ -62,8 +62,8 @@ class Service:
     ends before. The start still fails if the program cannot be started, or ends because of its
     configuration."""
     ready_limit_s: float = 600.0
-    """Time after which a process that is not ready is terminated, s; `Supervisor.start` fails then,
-    unless it has gone on without this service."""
+    """Time after which a process that is not ready is terminated, s, more than `late_s`;
+    `Supervisor.start` fails then, unless it has gone on without this service."""
     backoff_s: tuple[float, float] = (0.5, 30.0)
     """(first, longest) pause before a restart, s; doubled after each restart."""
     backoff_reset_s: float = 60.0
@@ -120,7 +120,7 @@ class Supervisor:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Start every service; return when no service is awaited any more (`_start_done`).
+        """Start every service; return when each is ready, or is late and `may_be_late`.
 
         Raises
         ------
@@ -208,7 +208,7 @@ class Supervisor:
         try:
             facts: Mapping[str, Any] | None = {}
             if service.ready_line:
-                facts = await self._await_ready_line(service, process, log_start)
+                facts = await self._await_ready(service, process, log_start)
         except TimeoutError:
             await _end(process, limit_s=1.0)
             status = None
@@ -227,17 +227,17 @@ class Supervisor:
             self._changed()
         return status, f"{why}; last log line: {self._last_log_line(service, log_start)}"
 
-    async def _await_ready_line(
+    async def _await_ready(
         self, service: Service, process: _Process, log_start: int
     ) -> Mapping[str, Any] | None:
-        """Return the facts of the ready line; None when the child has ended without one.
+        """Await `_facts_or_end`, and report if that takes long.
 
         Raises
         ------
         TimeoutError
             If the line has not come within `Service.ready_limit_s`.
         """
-        reading = asyncio.create_task(_ready_line(process))
+        reading = asyncio.create_task(_facts_or_end(process))
         slow_s = min(service.slow_s, service.late_s)
         try:
             if not (await asyncio.wait([reading], timeout=slow_s))[0]:
@@ -287,7 +287,7 @@ class Supervisor:
             return Path(os.devnull).open("ab")
 
     def _last_log_line(self, service: Service, log_start: int) -> str:
-        """Return the last line of a child's log, which begins at `log_start`, and its path."""
+        """Return the last line of a log after byte `log_start`, and the path of the log."""
         log = self._log(service)
         try:
             with log.open("rb") as file:
@@ -337,9 +337,9 @@ async def _spawn(service: Service, log: BinaryIO) -> _Process:
     return _Process(handle, stdin_write, reader, transport)
 
 
-async def _ready_line(process: _Process) -> dict[str, Any] | None:
+async def _facts_or_end(process: _Process) -> dict[str, Any] | None:
     """Return the facts of the child's ready line; None when the child has ended without one."""
-    reading = asyncio.create_task(_read_facts(process.stdout))
+    reading = asyncio.create_task(_read_ready_line(process.stdout))
     ended = asyncio.create_task(process.handle.wait())
     try:
         await asyncio.wait([reading, ended], return_when=asyncio.FIRST_COMPLETED)
@@ -354,7 +354,7 @@ async def _ready_line(process: _Process) -> dict[str, Any] | None:
         ended.cancel()
 
 
-async def _read_facts(stdout: asyncio.StreamReader) -> dict[str, Any] | None:
+async def _read_ready_line(stdout: asyncio.StreamReader) -> dict[str, Any] | None:
     """Return the facts of the ready line; None if stdout ends without one."""
     while not stdout.at_eof():
         # Other lines are skipped; one that is too long is a ValueError too
@@ -372,7 +372,7 @@ async def _discard_output(stdout: asyncio.StreamReader) -> None:
 
 
 async def _end(process: _Process, limit_s: float) -> None:
-    """Terminate the child, kill it after `limit_s`, then kill its process group."""
+    """Terminate the child; when it has ended, or after `limit_s`, kill its process group."""
     if process.handle.returncode is None:
         process.handle.terminate()
         with suppress(TimeoutError):
