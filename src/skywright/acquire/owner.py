@@ -151,7 +151,7 @@ class Owner(Generic[Item, Result]):
         self._reported_silence_start = 0.0
         """`_last_arrival` when a silence was reported last."""
         self._last_source_report = ""
-        """The last message of the source since the last arrival; empty: none."""
+        """The last alarm of the source since the last arrival; empty: none."""
         self._wake_monitor = threading.Event()
         self._pool: OrderedPool[ArrivedItem, ProcessedItem] | None = None
         if threads:
@@ -240,7 +240,7 @@ class Owner(Generic[Item, Result]):
         Raises
         ------
         SkywrightError
-            What the source raises when it cannot start.
+            If the owner is closed, or the source cannot start.
         """
         with self._lock:
             self._users.add(self)
@@ -254,7 +254,7 @@ class Owner(Generic[Item, Result]):
         Raises
         ------
         SkywrightError
-            What the source raises when it cannot stop in time.
+            If the source cannot stop in time.
         """
         with self._lock:
             self._users.discard(self)
@@ -267,7 +267,7 @@ class Owner(Generic[Item, Result]):
         Raises
         ------
         SkywrightError
-            What the source raises when it cannot stop in time.
+            If the source cannot stop in time.
         """
         with self._lock:
             self._users.clear()
@@ -296,7 +296,7 @@ class Owner(Generic[Item, Result]):
         HardwareError
             If an acquisition is in progress, or has not ended in time.
         SkywrightError
-            What the source raises when it cannot start.
+            If the owner is closed, or the source cannot start.
         """
         acquisition, is_new = self._acquire_or_join(requested, on_item)
         if not is_new:
@@ -353,7 +353,7 @@ class Owner(Generic[Item, Result]):
         HardwareError
             If an acquisition that is ending has not ended in time.
         SkywrightError
-            What the source raises when it cannot start.
+            If the owner is closed, or the source cannot start.
         """
         return self._acquire_or_join(requested)[0]
 
@@ -385,7 +385,7 @@ class Owner(Generic[Item, Result]):
         Raises
         ------
         SkywrightError
-            With `runs_source`: what the source raises when it cannot start.
+            With `runs_source`: if the owner is closed, or the source cannot start.
         """
         queue = NewestQueue[Result](depth, self._unsubscribe)
         self._publisher.add(queue)

@@ -331,9 +331,9 @@ class Recorder(Generic[Result, RowGroup]):
         return self.layout.select(group, rows)
 
     def end_acquisition(self, done: Callable[[], None]) -> None:
-        """End an acquisition: call `done` as `call_when_visible` does, count `every` from 0 again.
+        """End an acquisition; no result may be offered meanwhile.
 
-        No result may be offered meanwhile.
+        Call `done` as `call_when_visible` does, and begin the count of `every` again.
         """
         self._rows_offered = 0
         self.call_when_visible(done)

@@ -271,7 +271,7 @@ class _Run(Generic[Item]):
             self.stopping.wait(self._source.retry_s)
             return True
         if item is not None:
-            # Also after a `stop` that came during `next`: it waits for this thread
+            # It is delivered even if `stop` was called meanwhile: `stop` waits for this thread
             try:
                 self._deliver(item)
             except Exception as error:  # the next item may be good

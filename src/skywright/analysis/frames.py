@@ -262,7 +262,7 @@ class FrameReader(Closing):
         return Batch(identities[whole], times[whole], data)
 
     def pick(self, positions: range) -> Batch:
-        """Read the frames at these positions, in this order; fewer if any is not in its file."""
+        """Read the frames at these positions, in this order; fewer frames as in `read`."""
         if positions.step == 1:
             return self.read(positions.start, positions.stop)
         frames = (self.read(position, position + 1) for position in positions)

@@ -52,7 +52,8 @@ class Service:
     """Whether the process prints a ready line (`skywright.processes.lifecycle.announce_ready`);
     without one it is ready when it has started."""
     stop_before: str = ""
-    """This service is stopped before the service of this name, which it uses until its end."""
+    """Name of a service that this one uses until its end, and that is therefore stopped after it;
+    empty: none."""
     slow_s: float = 10.0
     """Time after which a message says that the service is still starting, s."""
     late_s: float = 120.0
@@ -120,7 +121,9 @@ class Supervisor:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Start every service; return when each is ready, or is late and `may_be_late`.
+        """Start every service; return when all are ready.
+
+        It does not wait for a service that `may_be_late` and is late, or has ended.
 
         Raises
         ------
@@ -230,7 +233,7 @@ class Supervisor:
     async def _await_ready(
         self, service: Service, process: _Process, log_start: int
     ) -> Mapping[str, Any] | None:
-        """Await `_facts_or_end`, and report if that takes long.
+        """Return what `_facts_or_end` returns, and report it if that takes long.
 
         Raises
         ------
@@ -314,7 +317,7 @@ async def _spawn(service: Service, log: BinaryIO) -> _Process:
         stdout_read, stdout_write = _pipe()
         own_ends.enter_context(stdout_read)
         ends_of_child.enter_context(stdout_write)
-        # Before the child exists: a cancellation here must not lose it
+        # Awaited before the child exists, because a cancellation here would lose the child
         transport, _ = await asyncio.get_running_loop().connect_read_pipe(
             lambda: asyncio.StreamReaderProtocol(reader), stdout_read
         )
