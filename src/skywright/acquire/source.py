@@ -97,7 +97,7 @@ class PolledSource(Generic[Item]):
     period_s = 0.0
     """Time between items, s; 0 if the sender sets it."""
     retry_s = 0.5
-    """Pause after an error, s, so that a persistent error does not fill the log."""
+    """Pause after an error of `next`, s, so that a persistent error does not fill the log."""
     start_limit_s = 1.0
     """Timeout of `open`, s."""
     stop_limit_s = 1.0
@@ -126,6 +126,8 @@ class PolledSource(Generic[Item]):
         ------
         StopIteration
             When no more items will come; its text is reported.
+        Exception
+            Any other error is reported; `next` is called again after `retry_s`.
         """
         raise NotImplementedError
 
