@@ -123,7 +123,7 @@ class PacedSource(PolledSource[Item], Generic[Item]):
         True: the first item is due one period after each start. False: it is due at the start.
     loses
         True: skipped items count as lost, ``late``, and their numbers are not used. False: no item
-        is lost; the next item comes later, with the next number.
+        is lost; due times pass without an item, and the numbers have no gap.
     period_min_s
         Minimum time between items for `set_period`, s.
     item_name
