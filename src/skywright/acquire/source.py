@@ -192,7 +192,8 @@ class PolledSource(Generic[Item]):
                 # Wait for the failed thread: it still calls `halt`, which would close what the
                 # next `start` opens
                 run.thread.join(self.stop_limit_s)
-                self._run = None
+                if not run.thread.is_alive():
+                    self._run = None
                 raise run.error
 
     def stop(self) -> None:
