@@ -40,8 +40,9 @@ class ResultRecorder(Protocol[Offered]):
         Raises
         ------
         RefusedError
-            For a result that counts as lost; the acquisition does not count it then. Another error
-            of an essential recorder has the same effect, and counts as a failure too.
+            If it cannot store the result, and has counted that. If the recorder is essential, the
+            acquisition does not count the result then; another error has the same effect, and
+            counts as a failure too. If it is not, every error counts as a failure.
         """
 
     def end_acquisition(self, done: Callable[[], None]) -> None:

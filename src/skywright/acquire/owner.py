@@ -577,13 +577,13 @@ class Owner(Generic[Item, Result]):
         for recorder in self.recorders:
             name, key = type(recorder).__name__, id(recorder)
             try:
-                self._calls.call(name, recorder.offer, result, key=key, raises=True)
+                # An error of a recorder that is not essential is a failure: the item counts
+                self._calls.call(name, recorder.offer, result, key=key, raises=recorder.essential)
             except RefusedError as error:  # the recorder counts the loss
                 refused = error
             except Exception as error:
-                if recorder.essential:
-                    self.lost_in_owner.add("not written")
-                    refused = RefusedError("not written", str(error) or type(error).__name__)
+                self.lost_in_owner.add("not written")
+                refused = RefusedError("not written", str(error) or type(error).__name__)
         return refused
 
     def _count(self, acquisition: Acquisition, processed: ProcessedItem) -> None:

@@ -181,7 +181,7 @@ class Recorder(Generic[Result, RowGroup]):
     synchronous
         True: `offer` writes on the owner's thread, and raises `RefusedError` if a result cannot be
         stored. While a recording is open, an acquisition then counts only items that are in the
-        file, or wait for a file that is not created yet.
+        file, or wait for a file that is not created yet (if `essential`).
     essential
         True: a row that cannot be stored is a lost item. False: it is counted as a failure, because
         another recorder stores the same item.
