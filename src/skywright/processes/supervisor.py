@@ -202,7 +202,7 @@ class Supervisor:
         The status is None if the child cannot be started, or was not ready in time.
         """
         with self._open_log(service, again=restarts > 0) as log:
-            log_start = log.seek(0, os.SEEK_END)
+            log_start = None if log.name == os.devnull else log.seek(0, os.SEEK_END)
             try:
                 process = await _spawn(service, log)
             except OSError as error:
@@ -231,7 +231,7 @@ class Supervisor:
         return status, f"{why}; last log line: {self._last_log_line(service, log_start)}"
 
     async def _await_ready(
-        self, service: Service, process: _Process, log_start: int
+        self, service: Service, process: _Process, log_start: int | None
     ) -> Mapping[str, Any] | None:
         """Return what `_facts_or_end` returns, and report it if that takes long.
 
@@ -289,8 +289,10 @@ class Supervisor:
             self.report(service.name, f"runs without a log: {error}")
             return Path(os.devnull).open("ab")
 
-    def _last_log_line(self, service: Service, log_start: int) -> str:
-        """Return the last line of a log after byte `log_start`, and the path of the log."""
+    def _last_log_line(self, service: Service, log_start: int | None) -> str:
+        """Return the last line of a log after byte `log_start` (None: no log), and its path."""
+        if log_start is None:
+            return "unknown (no log)"
         log = self._log(service)
         try:
             with log.open("rb") as file:
