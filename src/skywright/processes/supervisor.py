@@ -63,7 +63,7 @@ class Service:
     ends before. The start still fails if the program cannot be started, or ends because of its
     configuration."""
     ready_limit_s: float = 600.0
-    """Time after which a process that is not ready is terminated, s, more than `late_s`;
+    """Time after which a process that is not ready is terminated, s; must exceed `late_s`.
     `Supervisor.start` fails then, unless it has gone on without this service."""
     backoff_s: tuple[float, float] = (0.5, 30.0)
     """(first, longest) pause before a restart, s; doubled after each restart."""
@@ -75,7 +75,7 @@ class Service:
 class _Process:
     """A child process and the supervisor's ends of its pipes.
 
-    With asyncio's own pipes `wait` blocks while a grandchild has them open.
+    The pipes are not those of asyncio, with which `wait` blocks while a grandchild has them open.
     """
 
     handle: asyncio.subprocess.Process
@@ -128,9 +128,10 @@ class Supervisor:
         Raises
         ------
         HardwareError
-            If, before it is ready, a service cannot be started, ends because of its configuration
-            or, unless it `may_be_late`, ends or times out. The message has its name and the reason,
-            such as exit status and last log line. The others still run; call `stop`.
+            If a service cannot be started, or ends because of its configuration before it is ready.
+            For a service without `may_be_late`, also if it ends for another reason or times out
+            before it is ready. The message has its name and the reason, such as exit status and
+            last log line. The other services still run; call `stop`.
         """
         self._logs.mkdir(exist_ok=True)
         self._tasks = [asyncio.create_task(self._keep(service)) for service in self._services]
