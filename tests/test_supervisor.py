@@ -421,6 +421,17 @@ def test_children_run_without_a_log_when_it_cannot_be_written(tmp_path: Path) ->
     supervised(tmp_path, [service("a", SERVE)], test)
 
 
+def test_a_child_without_a_log_has_no_last_log_line(tmp_path: Path) -> None:
+    (tmp_path / "logs" / "a.log.1").mkdir(parents=True)  # in the way
+    (tmp_path / "logs" / "a.log").write_text("the lens was lost last week\n")
+
+    async def test(supervisor: Supervisor, reports: Reports) -> None:
+        raise AssertionError("start must not return")
+
+    with pytest.raises(HardwareError, match="exit status 3; last log line: unknown"):
+        supervised(tmp_path, [service("a", DEAD_AT_ONCE)], test)
+
+
 def test_children_end_when_the_supervisor_is_killed(tmp_path: Path) -> None:
     code = f"""
 import asyncio, os, signal, sys

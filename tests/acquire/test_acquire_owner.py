@@ -886,6 +886,24 @@ def test_what_a_recorder_of_a_part_loses_is_a_failure(
     assert owner.lost == owner.state().failures == {"events does not fit": 1}  # of one each
 
 
+def test_an_item_that_a_recorder_of_a_part_refuses_is_in_the_acquisition(
+    source: HandSource, make: Make, tmp_path: Path
+) -> None:
+    recorder: Recorder[Any, Any] = Recorder(layout(), synchronous=True, essential=False)
+    owner = make(
+        lambda item: Rows(np.array([item]), {HEIGHT.path: np.array([70_000])}), recorders=[recorder]
+    )
+    recorder.start(tmp_path / "a.h5")
+    acquisition = owner.acquire(1)
+    source.send(1)
+    assert acquisition.items == 1
+    assert acquisition.done.wait(90)
+    state = owner.state()
+    assert (state.lost, state.alarm) == ({}, True)
+    assert state.failures == {"Recorder failed": 1, "events does not fit": 1}
+    assert state.message.startswith("Recorder: events: ")
+
+
 class BrokenRecorder(Recorder[Rows, Rows]):
     """A recorder that raises an error that is no refusal."""
 

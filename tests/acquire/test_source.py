@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 import pytest
 
 from skywright.acquire.source import PolledSource
-from skywright.errors import ConfigError
+from skywright.errors import ConfigError, HardwareError
 
 
 class Counting(PolledSource[int]):
@@ -54,3 +54,30 @@ def test_a_start_that_fails_waits_until_the_source_has_released_what_it_opened()
         go_on.set()
         with pytest.raises(ConfigError, match="no such file"):
             start.result(60)
+
+
+def test_a_start_does_not_open_beside_a_source_that_still_releases_what_it_opened() -> None:
+    opened: list[int] = []
+    go_on = threading.Event()
+
+    class Stuck(Counting):
+        stop_limit_s = 0.05
+
+        def open(self) -> None:
+            opened.append(0)
+            raise ConfigError("no such file")
+
+        def halt(self) -> None:
+            assert go_on.wait(60)
+
+    source = Stuck("stuck")
+    with pytest.raises(ConfigError, match="no such file"):
+        source.start(lambda item: None, lambda message: None)
+    with pytest.raises(HardwareError, match="has not ended"):
+        source.start(lambda item: None, lambda message: None)
+    assert len(opened) == 1
+    source.stop_limit_s = 60.0
+    go_on.set()
+    with pytest.raises(ConfigError, match="no such file"):
+        source.start(lambda item: None, lambda message: None)
+    assert len(opened) == 2

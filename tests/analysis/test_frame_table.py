@@ -20,14 +20,14 @@ def test_frames_of_events_are_counted_after_their_values_were_dropped() -> None:
     for number in range(1, 6):
         for name, values in table.values.items():
             values[number] = (name, number)
-    assert (table.announced(), table.with_values_until(0)) == (5, 5)
+    assert (table.announced(), table.values_known_until(0)) == (5, 5)
     table.forget(3)
     assert sorted(table.values["x"]) == [4, 5]
     table.forget(5)
     assert table.values["x"] == {}
-    assert (table.announced(), table.with_values_until(5)) == (5, 5)
+    assert (table.announced(), table.values_known_until(5)) == (5, 5)
     table.values["x"][6] = 1.0
-    assert (table.announced(), table.with_values_until(5)) == (6, 5)
+    assert (table.announced(), table.values_known_until(5)) == (6, 5)
     assert FrameTable(values={"x": {}}, sequence_offset=7).announced() == 0
     assert FrameTable(values={"x": {8: 1.0}}, sequence_offset=7).announced() == 1
 
@@ -49,7 +49,7 @@ def test_values_of_events_with_identity_and_time_in_a_file(tmp_path: Path) -> No
     identity.add(FileRows(str(path), "/number", 0, 4, 1))
     time.add(FileRows(str(path), "/time", 0, 4, 1))
     table = FrameTable(values={"x": {1: 1.0, 2: 2.0, 4: 4.0}}, identity=identity, time=time)
-    assert (table.announced(), table.with_values_until(0)) == (4, 2)
+    assert (table.announced(), table.values_known_until(0)) == (4, 2)
     with FrameReader(table) as reader:
         batch = reader.read(0, 4)
     assert batch.identities.tolist() == [10, 11, 13]

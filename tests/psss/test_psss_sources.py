@@ -401,7 +401,8 @@ def test_replay_plays_our_recordings(tmp_path):
         for number in range(4)
     ]
     file = PictureLayout().open(tmp_path / "a.h5", images, must_create=True)
-    file.append(images)
+    for image in images:
+        file.append([image])
     file.close()
     source = ReplaySource(tmp_path / "a.h5", once=True, rate_hz=0)
     source.open()

@@ -1,4 +1,4 @@
-"""Types used by the owner and its clients: endpoints, acquisitions, refusals, its state."""
+"""Types used by the owner and its clients: endpoints, acquisitions, refusals, the owner's state."""
 
 import threading
 from collections.abc import Callable, Mapping
@@ -40,8 +40,9 @@ class ResultRecorder(Protocol[Offered]):
         Raises
         ------
         RefusedError
-            For a result that counts as lost; the acquisition does not count it then. Another error
-            of an essential recorder has the same effect, and counts as a failure too.
+            If it cannot store the result, and has counted that. If the recorder is essential, the
+            acquisition does not count the result then; another error has the same effect, and
+            counts as a failure too. If it is not, every error counts as a failure.
         """
 
     def end_acquisition(self, done: Callable[[], None]) -> None:
@@ -106,7 +107,7 @@ class Acquisition:
     done: threading.Event = field(default_factory=threading.Event)
     on_item: Callable[[Any], None] | None = None
     items_in_processing: int = 0
-    """Number of items that are not counted yet, because they are in processing."""
+    """Number of items that have arrived and that the owner has not finished with."""
 
 
 @dataclass(frozen=True)
@@ -130,8 +131,8 @@ class OwnerState(Generic[Result]):
     lost
         Number of items lost in source, owner and essential recorders, by cause.
     failures
-        Number of errors of the source (its end is one), endpoints, recorders and callbacks, and of
-        rows that recorders which are not essential could not store, by cause.
+        Number of failures, by cause: errors of the source (its end is one), endpoints, recorders
+        and callbacks, and rows that a recorder that is not essential could not store.
     message, alarm
         Message for the operator, and whether it needs an action.
     """

@@ -1,6 +1,5 @@
 """The layout of recordings of images, in areaDetector's HDF5 layout."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,7 +55,7 @@ class ImageLayout(Layout[Any, Image]):
     name: str = "images"
     identity: str = "frame number"
     extra: Sequence[Column] = ()
-    at_once: int = 1
+    at_once: int = 1  # several images cannot be written all or none
 
     def row_group(self, result: Any) -> Image | None:
         """Return the result, which must be an `Image`; None: nothing is recorded."""
@@ -79,11 +78,9 @@ class ImageFile(WriterFile[ImageWriter]):
     """An open file of images; not thread-safe."""
 
     def append(self, groups: Sequence[Image]) -> Mapping[str, int]:
-        """Write images; return the number that cannot be in this file, by cause."""
-        lost: Counter[str] = Counter()
-        for group in groups:
-            if cause := self.writer.reason_to_reject(group.image):
-                lost[cause] += 1
-            else:
-                self.writer.append(group.identity, group.image, group.time_ns, extra=group.extra)
-        return lost
+        """Write an image; count it as lost if it cannot be in this file."""
+        (group,) = groups
+        if cause := self.writer.reason_to_reject(group.image):
+            return {cause: 1}
+        self.writer.append(group.identity, group.image, group.time_ns, extra=group.extra)
+        return {}

@@ -66,10 +66,10 @@ class IndexLayout(RowsLayout[Records]):
     name: str = "index"
     identity: str = "record"
     extra: Sequence[Column] = ()
-    at_once: int = 1  # records of several files cannot be written all or none
+    at_once: int = 1  # one `IndexWriter.append` takes the records of one file
 
     def open(self, path: Path, groups: Sequence[Records], must_create: bool) -> "IndexFile":
-        """Create the index for its first records."""
+        """Create the index."""
         return IndexFile(IndexWriter(path, self.identity, self.extra))
 
 

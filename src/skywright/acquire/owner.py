@@ -37,9 +37,9 @@ Result = TypeVar("Result")
 SILENCE_S = 2.0
 """Time without an item, s, after which a silence is reported."""
 ALARM_S = 10.0
-"""Time, s, for which good items do not replace an alarm, or a message of the source. Otherwise the
-message would change, and be logged, with each item when good and bad ones alternate. Alarms that
-`status_message` returns are replaced at once."""
+"""Time, s, for which good items do not replace an alarm of `report`, or a message of the source.
+Otherwise the message would change, and be logged, with each item when good and bad ones alternate.
+The next good item replaces an alarm that `status_message` has returned."""
 DRAIN_S = 5.0
 """Timeout, s, for items in processing, and for the end of an acquisition."""
 
@@ -125,7 +125,9 @@ class Owner(Generic[Item, Result]):
         self._users: set[object] = set()
         """Objects that need the source to run: the owner itself, acquisitions, queues."""
         self._running: bool | None = False
-        """True: the source was started; False: it is stopped; None: it is stopping."""
+        """True: the source was started; False: it is stopped; None: it is stopping, or its last
+        stop failed."""
+        self._closing = False
         self.acquisition: Acquisition | None = None
         """The present acquisition, None if there is none."""
         self.last_recorded: Any = None
@@ -133,23 +135,23 @@ class Owner(Generic[Item, Result]):
         self._acquired = self._acquisition_items = 0
         self._message, self._alarm = self.idle_text, False
         self._held_until = 0.0
-        self._logs_errors = True
-        """Whether the next processing error is logged with its traceback: one is, until a message
-        that is no alarm. The tracebacks of all errors could fill the disk."""
+        """Time until which good items do not replace the message."""
         self._held_message = ""
-        """Message to show at `_held_until`; empty: none."""
+        """Message of a good item, to be set at `_held_until`; empty: none."""
         self._item_message = self._message, self._alarm
         """The last message that `status_message` returned since the start of the source; before
         the first one, the message of the start."""
+        self._logs_next_traceback = True
+        """Whether the traceback of the next processing error is logged. After that none is, until
+        a message that is no alarm: all tracebacks could fill the disk."""
         self._last_arrival = time.monotonic()
         """Time of the last arrival, start of the source or start of an acquisition."""
-        self._closing = False
         self._is_silent = False
-        """True from the report of a silence until the next item is processed."""
-        self._reported_silence = 0.0
-        """`_last_arrival` before the silence that was reported last."""
+        """True from the report of a silence until the next item is processed or refused."""
+        self._reported_silence_start = 0.0
+        """`_last_arrival` when a silence was reported last."""
         self._last_source_report = ""
-        """The last message of the source since the last arrival; empty: none."""
+        """The last alarm of the source since the last arrival; empty: none."""
         self._wake_monitor = threading.Event()
         self._pool: OrderedPool[ArrivedItem, ProcessedItem] | None = None
         if threads:
@@ -210,10 +212,10 @@ class Owner(Generic[Item, Result]):
 
         If only digits differ, it is logged at DEBUG: such a message may follow each item.
         """
-        self._show(message, alarm, ALARM_S if alarm else 0.0)
+        self._set_message(message, alarm, ALARM_S if alarm else 0.0)
 
-    def _show(self, message: str, alarm: bool, hold_s: float) -> None:
-        """Set and log the message; good items do not replace it for `hold_s`."""
+    def _set_message(self, message: str, alarm: bool, hold_s: float) -> None:
+        """Set and log the message, see `report`; good items do not replace it for `hold_s`."""
         with self._lock:
             self._held_message = ""
             self._held_until = time.monotonic() + hold_s
@@ -222,7 +224,7 @@ class Owner(Generic[Item, Result]):
             text, present = (re.sub(r"\d+", "", each) for each in (message, self._message))
             only_digits_differ = (text, alarm) == (present, self._alarm)
             self._message, self._alarm = message, alarm
-            self._logs_errors = self._logs_errors or not alarm
+            self._logs_next_traceback = self._logs_next_traceback or not alarm
         level = logging.DEBUG if only_digits_differ else logging.WARNING if alarm else logging.INFO
         logger.log(level, "%s: %s", self.name, message)
         self._notify()
@@ -238,7 +240,7 @@ class Owner(Generic[Item, Result]):
         Raises
         ------
         SkywrightError
-            What the source raises when it cannot start.
+            If the owner is closed, or the source cannot start.
         """
         with self._lock:
             self._users.add(self)
@@ -252,7 +254,7 @@ class Owner(Generic[Item, Result]):
         Raises
         ------
         SkywrightError
-            What the source raises when it cannot stop in time.
+            If the source cannot stop in time.
         """
         with self._lock:
             self._users.discard(self)
@@ -265,7 +267,7 @@ class Owner(Generic[Item, Result]):
         Raises
         ------
         SkywrightError
-            What the source raises when it cannot stop in time.
+            If the source cannot stop in time.
         """
         with self._lock:
             self._users.clear()
@@ -294,7 +296,7 @@ class Owner(Generic[Item, Result]):
         HardwareError
             If an acquisition is in progress, or has not ended in time.
         SkywrightError
-            What the source raises when it cannot start.
+            If the owner is closed, or the source cannot start.
         """
         acquisition, is_new = self._acquire_or_join(requested, on_item)
         if not is_new:
@@ -309,39 +311,37 @@ class Owner(Generic[Item, Result]):
         If an acquisition is ending, wait for its end: no item that arrives now would belong to it.
         """
         while True:
-            acquisition, is_new = self._present_or_new(requested, on_item)
-            if is_new or not acquisition.stopping:
-                return acquisition, is_new
+            # If another client starts the source for its acquisition, this waits for the outcome:
+            # if the source cannot start, there is no acquisition to join
+            with self._source_lock:
+                acquisition = self.acquisition
+                if acquisition is None:
+                    return self._new_acquisition(requested, on_item), True
+            if not acquisition.stopping:
+                return acquisition, False
             if not acquisition.done.wait(DRAIN_S):
                 raise HardwareError(
                     f"{self.name}: the acquisition in progress has not ended in time"
                 )
 
-    def _present_or_new(
+    def _new_acquisition(
         self, requested: int, on_item: Callable[[Result], None] | None
-    ) -> tuple[Acquisition, bool]:
-        """Return the present acquisition, else a new one, and whether it is new.
-
-        If the acquisition of another client is starting the source, wait until that is over: if the
-        source cannot start, there is no acquisition to join.
-        """
-        with self._source_lock:
-            with self._lock:
-                if self.acquisition is not None:
-                    return self.acquisition, False
-                self._calls.forget("on_item")  # the error in the previous acquisition
-                acquisition = self.acquisition = Acquisition(requested, on_item=on_item)
-                self._acquisition_items = 0
-                # Under the same lock: a running source may deliver the last item at once; the end
-                # of the acquisition then removes this user
-                self._users.add(acquisition)
-                self._last_arrival = time.monotonic()
-            try:
-                self._run_source_for(acquisition)
-            except Exception:
-                self.stop_acquisition()
-                raise
-        return acquisition, True
+    ) -> Acquisition:
+        """Start an acquisition; the caller holds `_source_lock`."""
+        self._calls.forget("on_item")  # the error in the previous acquisition
+        with self._lock:
+            acquisition = self.acquisition = Acquisition(requested, on_item=on_item)
+            self._acquisition_items = 0
+            # Together with `acquisition`, because a running source may deliver the last item at
+            # once: the end of the acquisition must find this user to remove it
+            self._users.add(acquisition)
+            self._last_arrival = time.monotonic()
+        try:
+            self._run_source_for(acquisition)
+        except Exception:
+            self.stop_acquisition()
+            raise
+        return acquisition
 
     def join_acquisition(self, requested: int = 0) -> Acquisition:
         """Return the acquisition in progress; else start one, as `acquire` does.
@@ -353,7 +353,7 @@ class Owner(Generic[Item, Result]):
         HardwareError
             If an acquisition that is ending has not ended in time.
         SkywrightError
-            What the source raises when it cannot start.
+            If the owner is closed, or the source cannot start.
         """
         return self._acquire_or_join(requested)[0]
 
@@ -385,7 +385,7 @@ class Owner(Generic[Item, Result]):
         Raises
         ------
         SkywrightError
-            With `runs_source`: what the source raises when it cannot start.
+            With `runs_source`: if the owner is closed, or the source cannot start.
         """
         queue = NewestQueue[Result](depth, self._unsubscribe)
         self._publisher.add(queue)
@@ -477,23 +477,14 @@ class Owner(Generic[Item, Result]):
     # ---- processing one item
 
     def _on_source_report(self, message: str, alarm: bool = True, /) -> None:
-        if not alarm:
-            self._report_fact(message)
-            return
-        self.failures.add("source failed")
-        self._last_source_report = message
-        self.report(message)
-
-    def _report_fact(self, message: str) -> None:
-        """Show a message of the source that is no alarm for `ALARM_S`; only log it during an alarm.
-
-        It would be replaced by the next item before anybody has read it.
-        """
-        with self._lock:
-            if is_alarm := self._alarm:
-                logger.info("%s: %s", self.name, message)
-        if not is_alarm:
-            self._show(message, False, ALARM_S)
+        if alarm:
+            self.failures.add("source failed")
+            self._last_source_report = message
+            self.report(message)
+        elif self._alarm:
+            logger.info("%s: %s", self.name, message)
+        else:  # held, so that the next item does not replace it before anybody has read it
+            self._set_message(message, False, ALARM_S)
 
     def _receive(self, item: Item) -> None:
         """Receive an item, on the source's thread."""
@@ -514,10 +505,7 @@ class Owner(Generic[Item, Result]):
             self._process_or_queue(arrived, size)
 
     def _receive_result(self, arrived: ArrivedItem, size: int) -> None:
-        """Publish an item that is itself the result; pass it on only if an acquisition records it.
-
-        `_finish_item` does not publish it again.
-        """
+        """Publish an item that is itself the result; then record it, if there is an acquisition."""
         result: Result = arrived.argument
         self._publisher.publish(result)
         acquisition = arrived.acquisition
@@ -553,14 +541,14 @@ class Owner(Generic[Item, Result]):
     def _finish_item(self, processed: ProcessedItem) -> None:
         """Publish a result of `process`, and record it; called in the order of the items.
 
-        Without a `process` the result is published already, by `_receive_result`.
+        Without a `process`, `_receive_result` has published the result.
         """
         if processed.has_result and self._process is not None:
             self._publisher.publish(processed.result)
         acquisition, refused = processed.acquisition, processed.refused
         if acquisition is not None and acquisition.is_final and processed.has_result:
-            # `process` gave a result, so a refusal is one of `prepare`. It is no loss: the
-            # acquisition was complete before this item
+            # The endpoints have the result, so only `prepare` can have refused it. That is no loss,
+            # because the acquisition was complete before this item
             refused = None
         if refused is not None:
             self.lost_in_owner.add(refused.cause)
@@ -569,10 +557,10 @@ class Owner(Generic[Item, Result]):
             if refused is None:
                 self._count(acquisition, processed)
         if refused is not None:
-            if isinstance(refused, NotProcessedError) and self._logs_errors:
+            if isinstance(refused, NotProcessedError) and self._logs_next_traceback:
                 what = f"{self.name}: {self.item_name}"
                 logger.error("%s cannot be processed", what, exc_info=refused.__cause__)
-                self._logs_errors = False
+                self._logs_next_traceback = False
             self._is_silent = False
             self.report(f"{refused.cause}: {refused}")
         elif processed.has_result:
@@ -583,17 +571,19 @@ class Owner(Generic[Item, Result]):
 
     def _record(self, processed: ProcessedItem) -> RefusedError | None:
         """Give an item to the recorders; return why it does not count, None if it does."""
-        refused = None
-        for recorder in self.recorders if processed.to_record is not None else ():
-            arguments = type(recorder).__name__, recorder.offer, processed.to_record
+        refused, result = None, processed.to_record
+        if result is None:
+            return None
+        for recorder in self.recorders:
+            name, key = type(recorder).__name__, id(recorder)
             try:
-                self._calls.call(*arguments, key=id(recorder), raises=True)
+                # An error of a recorder that is not essential is a failure: the item counts
+                self._calls.call(name, recorder.offer, result, key=key, raises=recorder.essential)
             except RefusedError as error:  # the recorder counts the loss
                 refused = error
             except Exception as error:
-                if recorder.essential:
-                    self.lost_in_owner.add("not written")
-                    refused = RefusedError("not written", str(error) or type(error).__name__)
+                self.lost_in_owner.add("not written")
+                refused = RefusedError("not written", str(error) or type(error).__name__)
         return refused
 
     def _count(self, acquisition: Acquisition, processed: ProcessedItem) -> None:
@@ -610,35 +600,32 @@ class Owner(Generic[Item, Result]):
             self._end_acquisition(acquisition)
 
     def _report_item(self, result: Result) -> None:
-        """Set the message after an item without an error."""
+        """Set the message after an item without an error, or keep it in `_held_message`."""
         message = self._calls.call("status_message", self.status_message, result)
+        ends_silence, self._is_silent = self._is_silent, False
         if failure := self._calls.failure:
             self.report(failure)
-        else:
-            if message is not None:
-                self._item_message = message
-            if message is not None or self._is_silent:
-                self._report_item_message()
-        self._is_silent = False
-
-    def _report_item_message(self) -> None:
-        """Report `_item_message`, or keep it until `_held_until` if the present one must stay."""
+            return
+        if message is None and not ends_silence:
+            return
+        self._item_message = message or self._item_message
         text, alarm = self._item_message
         if (text, alarm) == (self._message, self._alarm):
             return
         with self._lock:
-            is_held = not alarm and not self._is_silent and time.monotonic() < self._held_until
+            is_held = not alarm and not ends_silence and time.monotonic() < self._held_until
             if is_held:
                 self._held_message = text  # `_monitor` reports it if no item follows
         if not is_held:
-            self._show(text, alarm, 0.0)
+            self._set_message(text, alarm, 0.0)
 
     def status_message(self, result: Result) -> tuple[str, bool] | None:
         """Return the message after a result, and whether it is an alarm; for subclasses.
 
-        None: no new message. A message that is no alarm waits `ALARM_S` after the last alarm of the
-        owner, and the last message of the source. The first result after a reported silence
-        replaces both at once; if this method then returns None, its last message is shown again.
+        None: the present message stays. A message that is no alarm replaces an alarm of `report`,
+        or a message of the source, only after `ALARM_S`; but the first result after a reported
+        silence replaces them at once. If this method returns None for that result, the last message
+        that it returned is set again.
         """
         return f"taking {self.item_name}s", False
 
@@ -707,10 +694,11 @@ class Owner(Generic[Item, Result]):
             held = self._held_message
             if held and time.monotonic() >= self._held_until:
                 self.report(held, alarm=False)
-            silent_s = time.monotonic() - self._last_arrival
-            is_silent = self.is_started and silent_s > SILENCE_S and self.expects_items()
-            if is_silent and self._reported_silence != self._last_arrival:  # each silence once
-                self._is_silent, self._reported_silence = True, self._last_arrival
+            start = self._last_arrival
+            is_silent = self.is_started and time.monotonic() - start > SILENCE_S
+            # Each silence is reported once
+            if is_silent and self.expects_items() and self._reported_silence_start != start:
+                self._is_silent, self._reported_silence_start = True, start
                 names = {"item": self.item_name, "source": self.source.name}
                 silence = self.silence_text.format(**names, seconds=SILENCE_S)
                 why = self._last_source_report

@@ -24,8 +24,8 @@ class Pacer:
     period_s
         Time between items, s; 0: an item is always due and none is skipped.
     behind_s
-        Maximum delay, s. If an item is late by more than this plus one period, only the newest item
-        that is due comes; those before it are skipped. Other late items come without a pause.
+        Limit of the delay, s. Late items come without a pause. But if one is late by more than this
+        plus one period, only the newest item that is due comes; those before it are skipped.
     waits_first
         True: the first item is due one period after the first `wait`. False: it is due then.
 
@@ -48,8 +48,8 @@ class Pacer:
     def set_period(self, period_s: float) -> None:
         """Change the time between items, also of the item that is awaited.
 
-        It is due one period after the last one, at once if that is over. Items that were late do
-        not come any more: at a shorter period they would be many.
+        That item is due one new period after the last one, but not before now. A delay from before
+        is not made up: with a shorter period many items would come at once.
         """
         with self._changed:
             if self._due is not None:
@@ -67,7 +67,7 @@ class Pacer:
             Number of items skipped before this one; None when none is due within `timeout_s`, or
             after `end`.
         """
-        end = time.monotonic() + timeout_s
+        deadline = time.monotonic() + timeout_s
         with self._changed:
             while not self._has_ended:
                 if not self._period_s:
@@ -78,13 +78,13 @@ class Pacer:
                     self._due = now + self._period_s * self._waits_first
                 if self._due <= now:
                     return self._next(now - self._due)
-                if now >= end:
+                if now >= deadline:
                     return None
-                self._changed.wait(min(self._due, end) - now)
+                self._changed.wait(min(self._due, deadline) - now)
         return None
 
     def _next(self, late_s: float) -> int:
-        """Make the item after this one due; return the number of items skipped before this one."""
+        """Set the due time of the next item; return the number of items skipped before this one."""
         assert self._due is not None
         skipped = 0
         if late_s > self._behind_s + self._period_s:
@@ -123,14 +123,14 @@ class PacedSource(PolledSource[Item], Generic[Item]):
         True: the first item is due one period after each start. False: it is due at the start.
     loses
         True: skipped items count as lost, ``late``, and their numbers are not used. False: no item
-        is lost; due times are skipped, numbers are not.
+        is lost; due times pass without an item, and the numbers have no gap.
     period_min_s
         Minimum time between items for `set_period`, s.
     item_name
         What an item is called in messages.
     """
 
-    retry_s = 0.0
+    retry_s = 0.0  # after an error too, the clock says when the next item is due
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 """The recorder: writes results to files, on its own thread.
 
-A synchronous recorder writes on the owner's thread; its own thread then only makes rows visible
-that the owner's thread has not flushed.
+A synchronous recorder writes on the owner's thread. Its own thread then makes rows visible that the
+owner's thread has not flushed, and calls the callbacks.
 
 Three methods named `append` write a row group, each of which calls the next one:
 
@@ -141,7 +141,7 @@ class Layout(ABC, Generic[Result, RowGroup]):
 
         `must_create` is True if a caller waits for these rows, or if the recording ends. Then
         `open` may return None only if `groups` has no row for the file. After None, `open` is
-        called again with more row groups.
+        called again with these row groups and the next ones.
         """
 
     def open_early(self, path: Path) -> RecordingFile[RowGroup] | None:
@@ -181,7 +181,7 @@ class Recorder(Generic[Result, RowGroup]):
     synchronous
         True: `offer` writes on the owner's thread, and raises `RefusedError` if a result cannot be
         stored. While a recording is open, an acquisition then counts only items that are in the
-        file, or wait for a file that is not created yet.
+        file, or wait for a file that is not created yet (if `essential`).
     essential
         True: a row that cannot be stored is a lost item. False: it is counted as a failure, because
         another recorder stores the same item.
@@ -199,7 +199,8 @@ class Recorder(Generic[Result, RowGroup]):
         ``NumCaptured_RBV`` (`iocs.recording.Recording.post_state`,
         `iocs.areadetector.Hdf.post_recording`).
     error
-        Error of the last write; empty if it succeeded.
+        The last error of the recording: of its start, a write, a flush or its end. A write that
+        succeeds removes it; the error of a flush is also removed by a flush that succeeds.
     """
 
     def __init__(
@@ -251,6 +252,8 @@ class Recorder(Generic[Result, RowGroup]):
         """Rows that a flush failed to make visible when a caller waited for them: they count as
         lost until a later flush succeeds."""
         self._unflushed_since = 0.0
+        """Time of the first write after the last flush, or of the last flush that failed; 0: no row
+        awaits a flush."""
         self._thread = threading.Thread(
             target=self._work, name=f"record-{layout.name}", daemon=True
         )
@@ -328,9 +331,9 @@ class Recorder(Generic[Result, RowGroup]):
         return self.layout.select(group, rows)
 
     def end_acquisition(self, done: Callable[[], None]) -> None:
-        """End an acquisition: call `done` as `call_when_visible` does, count `every` from 0 again.
+        """End an acquisition; no result may be offered meanwhile.
 
-        No result may be offered meanwhile.
+        Call `done` as `call_when_visible` does, and begin the count of `every` again.
         """
         self._rows_offered = 0
         self.call_when_visible(done)
@@ -352,10 +355,10 @@ class Recorder(Generic[Result, RowGroup]):
     def lost(self) -> Mapping[str, int]:
         """Number of rows that are not in their recording, by cause.
 
-        After a failed flush ``not written`` includes the rows that await the next attempt.
+        After a flush that failed while a caller waited for it, ``not written`` includes the rows
+        that await the next attempt.
         """
-        unflushed = {"not written": self._unreadable}
-        causes = sum_counts(self._lost.as_dict(), unflushed)
+        causes = sum_counts(self._lost.as_dict(), {"not written": self._unreadable})
         return {f"{self.layout.name} {cause}": count for cause, count in causes.items()}
 
     # ---- starts and stops
@@ -366,8 +369,8 @@ class Recorder(Generic[Result, RowGroup]):
         Parameters
         ----------
         path
-            Path of the new file; its directory must exist. `Layout.open_early` creates the file
-            now, else the first result does.
+            Path of the new file; its directory must exist. The file is created now
+            (`Layout.open_early`), or when results come (`Layout.open`).
         count
             Number of rows after which the recording ends by itself; 0: never. Rows that come later
             are not recorded and not counted as lost. If the file cannot be created, all rows that
@@ -437,12 +440,12 @@ class Recorder(Generic[Result, RowGroup]):
 
     def _work(self) -> None:
         while not self._check_end():
-            groups, when_visible, number = self._next()
+            groups, when_visible, recording = self._take_from_queue()
             flushed = False
             with self._file_lock:
                 path = self.path
                 # These rows are of an earlier recording, whose `stop` timed out
-                if number != self._recordings:
+                if recording != self._recordings:
                     self._count_unwritten(self._rows(groups))
                 elif groups:
                     self._write(groups, must_create=when_visible is not None)
@@ -462,12 +465,12 @@ class Recorder(Generic[Result, RowGroup]):
             logger.exception("%s: a callback failed", self.layout.name)
 
     def _check_end(self) -> bool:
-        """Store in `_has_ended`, and return, whether the recorder is closed and its queue empty."""
+        """Return whether the recorder is closed and its queue empty; set `_has_ended` to it."""
         with self._queue_changed:
             self._has_ended = self._closing and not self._queue
             return self._has_ended
 
-    def _next(self) -> tuple[list[RowGroup], Callable[[], None] | None, int]:
+    def _take_from_queue(self) -> tuple[list[RowGroup], Callable[[], None] | None, int]:
         """Return up to `GROUPS_PER_WRITE` row groups, the callback after them, `_recordings`."""
         groups: list[RowGroup] = []
         with self._queue_changed:
@@ -557,7 +560,7 @@ class Recorder(Generic[Result, RowGroup]):
         except OSError as error:
             self._fail(error, self._rows(groups))
             return
-        except Exception as error:  # these rows are wrong, the disk is well
+        except Exception as error:  # the rows are wrong, not the disk
             if len(groups) > 1:  # write one by one, so that only the wrong rows are lost
                 for group in groups:
                     self._append(file, [group])

@@ -27,9 +27,9 @@ class Report(Protocol):
         Parameters
         ----------
         message
-            An error, that no more items will come, or a fact that the operator should know.
+            An error, the end of the items, or another fact that the operator should know.
         alarm
-            False: nothing is wrong, as when a run of the facility follows another one.
+            False: nothing is wrong, for example if the facility has begun a new run.
         """
 
 
@@ -42,10 +42,10 @@ class Source(Protocol[SourceItem]):
 
     All methods may be called from any thread, but `start` not from the one that delivers items.
 
-    A source delivers nothing before `start`. The identities increase, also over a stop. A missing
-    identity is an item that was lost, or that was sent while the source was stopped. If the sender
-    restarts, its identities begin again; that is no loss. A replay that repeats its file goes on
-    with larger identities.
+    A source delivers nothing before `start`. The identities increase, also from one start to the
+    next. A missing identity is an item that was lost, or that was sent while the source was
+    stopped. If the sender restarts, its identities begin again; that is no loss. A replay that
+    repeats its file goes on with larger identities.
     """
 
     name: str
@@ -64,8 +64,8 @@ class Source(Protocol[SourceItem]):
             Called with each item, by one thread at a time. It may block, while the owner processes
             the item on this thread or waits for room in its queue.
         report
-            Called with a message after an error that did not end the source, when no more items
-            will come, and, with ``alarm`` False, after a change that is no error.
+            Called with a message after an error that did not end the source, at the end of the
+            items, and, with ``alarm`` False, after a change that is no error.
 
         Raises
         ------
@@ -97,11 +97,11 @@ class PolledSource(Generic[Item]):
     period_s = 0.0
     """Time between items, s; 0 if the sender sets it."""
     retry_s = 0.5
-    """Pause after an error, s, so that a persistent error does not fill the log."""
+    """Pause after an error of `next`, s, so that a persistent error does not fill the log."""
     start_limit_s = 1.0
-    """Timeout of `start`, s."""
+    """Timeout of `open`, s."""
     stop_limit_s = 1.0
-    """Timeout of `stop`, s."""
+    """Maximum wait for the end of the source's thread, s, in `stop` and before a new `start`."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -126,6 +126,8 @@ class PolledSource(Generic[Item]):
         ------
         StopIteration
             When no more items will come; its text is reported.
+        Exception
+            Any other error is reported; `next` is called again after `retry_s`.
         """
         raise NotImplementedError
 
@@ -146,10 +148,7 @@ class PolledSource(Generic[Item]):
         return self.period_s
 
     def report(self, message: str, alarm: bool = True, /) -> None:
-        """Report a message, as of an error that cost no item; see `Report`.
-
-        Before the first start it is logged.
-        """
+        """Report a message of this source; see `Report`. While the source is stopped, log it."""
         if (run := self._run) is not None:
             run.report(message, alarm)
         else:
@@ -193,7 +192,8 @@ class PolledSource(Generic[Item]):
                 # Wait for the failed thread: it still calls `halt`, which would close what the
                 # next `start` opens
                 run.thread.join(self.stop_limit_s)
-                self._run = None
+                if not run.thread.is_alive():
+                    self._run = None
                 raise run.error
 
     def stop(self) -> None:
@@ -213,7 +213,7 @@ class PolledSource(Generic[Item]):
             if run is None:
                 return
             run.stopping.set()
-            self._halt_and_log()
+            self._try_halt()
             run.thread.join(self.stop_limit_s)
             if run.thread.is_alive():
                 raise HardwareError(
@@ -225,7 +225,7 @@ class PolledSource(Generic[Item]):
         """Stop. A subclass also frees what it holds."""
         self.stop()
 
-    def _halt_and_log(self) -> None:
+    def _try_halt(self) -> None:
         try:
             self.halt()
         except Exception as error:
@@ -260,7 +260,7 @@ class _Run(Generic[Item]):
                 pass
         finally:
             self.stopping.set()
-            source._halt_and_log()  # noqa: SLF001  this class is a part of the source
+            source._try_halt()  # noqa: SLF001  this class is a part of the source
 
     def _deliver_next(self) -> bool:
         """Deliver the next item; return False when there are no more."""
@@ -274,7 +274,7 @@ class _Run(Generic[Item]):
             self.stopping.wait(self._source.retry_s)
             return True
         if item is not None:
-            # `stop` waits for this thread, so an item that is already fetched is still delivered
+            # It is delivered even if `stop` was called meanwhile: `stop` waits for this thread
             try:
                 self._deliver(item)
             except Exception as error:  # the next item may be good

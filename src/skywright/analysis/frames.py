@@ -19,6 +19,7 @@ with contextlib.suppress(ImportError):  # filters of compressed frames, where th
     import hdf5plugin  # noqa: F401
 
 OPEN_FILES = 8
+"""Maximum number of files that a `FrameReader` keeps open."""
 BATCH_BYTES = 16 * 2**20
 """Maximum size of one read, bytes; one frame is read even if it is larger."""
 
@@ -60,9 +61,9 @@ class KeyRows:
         append(self.segments, segment)
 
     def drop_superseded(self) -> None:
-        """Keep the last rows of each sequence number; a run that was resumed has taken some again.
+        """Keep the last rows of each sequence number: a resumed run may have taken frames again.
 
-        The catalog has the same ones: `skywright.store.journal_contents.ExternalRows`.
+        The catalog keeps the same rows: `skywright.store.journal_contents.ExternalRows`.
         """
         rows, self.segments = self.segments, []
         for new in rows:
@@ -72,8 +73,15 @@ class KeyRows:
                 self.segments.append(new)
         self.count = sum(segment.count for segment in self.segments)
 
+    def part(self, start: int, stop: int) -> "KeyRows":
+        """Return the rows at positions `start` to `stop`."""
+        part = KeyRows()
+        for segment in self.locate(start, stop):
+            part.add(segment)
+        return part
+
     def locate(self, start: int, stop: int) -> Iterator[FileRows]:
-        """Yield the segments that hold the positions `start` to `stop`."""
+        """Yield the rows at positions `start` to `stop`, as segments."""
         first = 0
         for segment in self.segments:
             low, high = max(start - first, 0), min(stop - first, segment.count)
@@ -121,7 +129,7 @@ class FrameTable:
         last = max([*newest, self._last_dropped])
         return max(last - self.sequence_offset, 0)
 
-    def with_values_until(self, start: int) -> int:
+    def values_known_until(self, start: int) -> int:
         """Return the position up to which the frames from `start` on have all event values.
 
         In a step scan the stream datum of a frame comes before its event. If nothing is missing,
@@ -135,7 +143,7 @@ class FrameTable:
                 return position
         return stop
 
-    def with_values(self, start: int, stop: int) -> list[int]:
+    def positions_with_values(self, start: int, stop: int) -> list[int]:
         """Return the positions in `start` to `stop` whose frames have all event values."""
         return [
             position
@@ -153,8 +161,8 @@ class FrameTable:
     def forget(self, stop: int) -> None:
         """Drop the event values of the frames before position `stop`.
 
-        A frame that was taken again has the sequence number of an earlier one: the values of frames
-        from `stop` on are kept.
+        The values of a sequence number are kept if a frame from `stop` on has it too, because it
+        was taken again.
         """
         if self.values and stop:
             last = self.sequence(stop - 1, stop)[0]
@@ -167,24 +175,15 @@ class FrameTable:
 
     def part(self, start: int, stop: int) -> "FrameTable":
         """Return a table of the frames at positions `start` to `stop` only."""
-
-        def cut(key_rows: KeyRows | None) -> KeyRows | None:
-            if key_rows is None:
-                return None
-            part = KeyRows()
-            for segment in key_rows.locate(start, stop):
-                part.add(segment)
-            return part
-
         numbers = set(self.sequence(start, stop))
         return FrameTable(
-            in_files={name: cut(key_rows) or KeyRows() for name, key_rows in self.in_files.items()},
+            in_files={name: rows.part(start, stop) for name, rows in self.in_files.items()},
             values={
                 name: {n: value for n, value in values.items() if n in numbers}
                 for name, values in self.values.items()
             },
-            identity=cut(self.identity),
-            time=cut(self.time),
+            identity=None if self.identity is None else self.identity.part(start, stop),
+            time=None if self.time is None else self.time.part(start, stop),
             sequence_offset=self.sequence_offset + start,
         )
 
@@ -246,7 +245,7 @@ class FrameReader(Closing):
         table = self.table
         stop = self.readable(start, stop)
         numbers = table.sequence(start, stop)
-        whole = [position - start for position in table.with_values(start, stop)]
+        whole = [position - start for position in table.positions_with_values(start, stop)]
         data = {
             name: self._rows(key_rows, start, stop) for name, key_rows in table.in_files.items()
         }
@@ -263,7 +262,7 @@ class FrameReader(Closing):
         return Batch(identities[whole], times[whole], data)
 
     def pick(self, positions: range) -> Batch:
-        """Read the frames at these positions, in this order; fewer if any is not in its file."""
+        """Read the frames at these positions, in this order; fewer frames as in `read`."""
         if positions.step == 1:
             return self.read(positions.start, positions.stop)
         frames = (self.read(position, position + 1) for position in positions)
@@ -284,7 +283,7 @@ class FrameReader(Closing):
     def column(self, name: str, stop: int) -> NDArray[Any] | None:
         """Return the column of an input, (stop, *shape); None if the stream does not have it.
 
-        Frames without an event have the least integer that numpy holds.
+        Frames without an event have the smallest int64.
 
         Raises
         ------

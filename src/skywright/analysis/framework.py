@@ -1,12 +1,12 @@
 """The analysis framework: statistics of a run that do not depend on how its members arrive.
 
-A member is a frame, pulse, shot or packet. Its identity is its frame number, pulse id or tag. If
-identities can restart, identity means the place in this module (`IdentityOrder`). Identities are
-divided into blocks of fixed size; a block may be divided further by the settings numbers of its
-members. A block's statistic is computed from its members in order of identity, and blocks are
-folded in block order. So any order, repetition and assignment of whole blocks to workers gives the
-same bits. Members that come too late for their block, or out of order in an `ordered` analysis, are
-refused and counted (`Analysis.refused`).
+A member is a frame, pulse, shot or packet. Its identity is its frame number, pulse id or tag. Where
+identities can restart, the callers of this module replace them by places (`IdentityOrder`).
+Identities are divided into blocks of fixed size; a block may be divided further by the settings
+numbers of its members. A block's statistic is computed from its members in order of identity, and
+blocks are folded in block order. So any order, repetition and assignment of whole blocks to workers
+gives the same bits. Members that come too late for their block, or out of order in an `ordered`
+analysis, are refused and counted (`Analysis.refused`).
 
 The states of a block:
 
@@ -79,8 +79,8 @@ class Analysis(ABC, Generic[Statistic]):
     optional: ClassVar[Sequence[str]] = ()
     """Further data keys, given to `measure` if the stream has them."""
     arrays: ClassVar[Mapping[str, ArrayInput]] = {}
-    """Shape and dtype that array inputs must have, by input. A data key is found by its end; this
-    excludes others with that end, such as the count ``n_flat_image`` for ``image``."""
+    """Shape and dtype that array inputs must have, by input. They exclude data keys that only end
+    like the input, such as the count ``n_flat_image`` for ``image``."""
     stream: ClassVar[str] = "members"
     """Name of the derived run's stream with the columns, for example ``pulses``."""
     columns: ClassVar[Sequence[Column]] = ()
@@ -132,7 +132,7 @@ class Analysis(ABC, Generic[Statistic]):
         self._computed: dict[BlockKey, _Block[Statistic]] = {}  # open blocks as they are now
         self._folded: Statistic | None = None
         self._folded_members = 0
-        self._watermark: int | None = None  # blocks below it are folded, or refused
+        self._watermark: int | None = None  # number of the first block that is not folded
 
     # What a concrete analysis writes ------------------------------------------------------------
 
@@ -280,8 +280,8 @@ class Analysis(ABC, Generic[Statistic]):
 
     # Bookkeeping --------------------------------------------------------------------------------
 
-    def input_settings(self, batch: Batch) -> NDArray[np.integer[Any]] | None:
-        """Return the settings number of each member, (n,); None if they are not an input."""
+    def settings_numbers(self, batch: Batch) -> NDArray[np.integer[Any]] | None:
+        """Return the settings number of each member, (n,) integers; None if `batch` has none."""
         numbers = batch.data.get(self.block_setting)
         is_known = numbers is not None and numbers.ndim == 1 and numbers.dtype.kind in "iu"
         return numbers if is_known else None
@@ -345,9 +345,10 @@ class Analysis(ABC, Generic[Statistic]):
         """Return the settings number of each member, (n,); zeros without `block_setting`."""
         if not self.block_setting:
             return np.zeros(len(members), np.int64)
-        numbers = members.data.get(self.block_setting)
-        if numbers is None or numbers.ndim != 1 or numbers.dtype.kind not in "iu":
-            got = "nothing" if numbers is None else f"{numbers.dtype} of shape {numbers.shape}"
+        numbers = self.settings_numbers(members)
+        if numbers is None:
+            values = members.data.get(self.block_setting)
+            got = "nothing" if values is None else f"{values.dtype} of shape {values.shape}"
             raise DataError(
                 f"analysis {self.name}: settings number {self.block_setting}: measure gave "
                 f"{got}, expected one integer per member"
@@ -478,8 +479,10 @@ class IdentityOrder:
         start = 0
         for cut in self._rises(settings):
             self._note_highest(places[start:cut])
-            start, block = cut, int(identities[cut] + self.shift) // self.block_size
+            start = cut
+            block = int(identities[cut] + self.shift) // self.block_size
             if self.highest is not None and block < self.highest // self.block_size - 1:
+                # Leave one block free: this member need not have the lowest identity
                 self.shift += (self.highest // self.block_size + 2 - block) * self.block_size
                 places[cut:] = identities[cut:] + self.shift
         self._note_highest(places[start:])

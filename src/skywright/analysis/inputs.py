@@ -93,7 +93,7 @@ def concatenate(batches: list[Batch]) -> Batch:
 def dtype_name(data_key: Mapping[str, Any]) -> str:
     """Return numpy's name of the dtype of a data key; empty if the data key has none.
 
-    A dtype that is no name, or that numpy does not know, is returned as it is written.
+    A dtype that numpy does not know, or that is not written as text, is returned as text.
     """
     declared = data_key.get("dtype_numpy")
     if isinstance(declared, str):

@@ -1,8 +1,8 @@
 """Second-stage analyses: they work on the rows that a first analysis finds in a run.
 
 Such an analysis may need other documents of the run, and its result for a member may depend on
-later members. So it is computed from all rows at once: when a decision asks
-for it, and when the run has ended.
+later members. So it is computed from all rows at once: when a decision asks for it, and when the
+run has ended.
 """
 
 from abc import ABC, abstractmethod
@@ -20,7 +20,7 @@ class SecondRun(ABC):
 
     @abstractmethod
     def __call__(self, name: str, doc: Document) -> None:
-        """Process a document of the raw run, but not its start document; it is not changed."""
+        """Process a document of the raw run after its start document; do not change it."""
 
     @property
     @abstractmethod

@@ -298,7 +298,7 @@ class StreamAnalysis:
         """
         table = self._reader.table
         has_stopped = self.raw.run.stop is not None
-        return table.announced() if has_stopped else table.with_values_until(self.position)
+        return table.announced() if has_stopped else table.values_known_until(self.position)
 
     def _affordable(self) -> float:
         """Return the number of waiting frames that can be analyzed in time."""
@@ -343,7 +343,7 @@ class StreamAnalysis:
         assert derived is not None
         announced = table.announced()
         readable = reader.readable(self.position, announced)
-        skipped = len(table.with_values(self.position, readable))
+        skipped = len(table.positions_with_values(self.position, readable))
         derived.dropped += skipped  # there was no time for them
         derived.missing += announced - self.position - skipped
         self.position = announced

@@ -2,7 +2,7 @@
 
 Each service has one asyncio task. Each child leads its own process group, so the terminal's Ctrl-C
 reaches the supervisor alone. The child's stderr goes to a log file. Its stdin is a pipe that closes
-when the supervisor ends, also by SIGKILL; it ends then too (`lifecycle.end_with_parent`).
+when the supervisor ends, also by SIGKILL; the child then ends too (`lifecycle.end_with_parent`).
 """
 
 import asyncio
@@ -52,7 +52,8 @@ class Service:
     """Whether the process prints a ready line (`skywright.processes.lifecycle.announce_ready`);
     without one it is ready when it has started."""
     stop_before: str = ""
-    """This service is stopped before the service of this name, which it uses until its end."""
+    """Name of a service that this one uses until its end, and that is therefore stopped after it;
+    empty: none."""
     slow_s: float = 10.0
     """Time after which a message says that the service is still starting, s."""
     late_s: float = 120.0
@@ -62,8 +63,8 @@ class Service:
     ends before. The start still fails if the program cannot be started, or ends because of its
     configuration."""
     ready_limit_s: float = 600.0
-    """Time after which a process that is not ready is terminated, s; `Supervisor.start` fails then,
-    unless it has gone on without this service."""
+    """Time after which a process that is not ready is terminated, s; must exceed `late_s`.
+    `Supervisor.start` fails then, unless it has gone on without this service."""
     backoff_s: tuple[float, float] = (0.5, 30.0)
     """(first, longest) pause before a restart, s; doubled after each restart."""
     backoff_reset_s: float = 60.0
@@ -74,7 +75,7 @@ class Service:
 class _Process:
     """A child process and the supervisor's ends of its pipes.
 
-    With asyncio's own pipes `wait` blocks while a grandchild has them open.
+    The pipes are not those of asyncio, with which `wait` blocks while a grandchild has them open.
     """
 
     handle: asyncio.subprocess.Process
@@ -120,14 +121,17 @@ class Supervisor:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Start every service; return when no service is awaited any more (`_start_done`).
+        """Start every service; return when all are ready.
+
+        It does not wait for a service that `may_be_late` and is late, or has ended.
 
         Raises
         ------
         HardwareError
-            If, before it is ready, a service cannot be started, ends because of its configuration
-            or, unless it `may_be_late`, ends or times out. The message has its name and the reason,
-            such as exit status and last log line. The others still run; call `stop`.
+            If a service cannot be started, or ends because of its configuration before it is ready.
+            For a service without `may_be_late`, also if it ends for another reason or times out
+            before it is ready. The message has its name and the reason, such as exit status and
+            last log line. The other services still run; call `stop`.
         """
         self._logs.mkdir(exist_ok=True)
         self._tasks = [asyncio.create_task(self._keep(service)) for service in self._services]
@@ -199,7 +203,7 @@ class Supervisor:
         The status is None if the child cannot be started, or was not ready in time.
         """
         with self._open_log(service, again=restarts > 0) as log:
-            log_start = log.seek(0, os.SEEK_END)
+            log_start = None if log.name == os.devnull else log.seek(0, os.SEEK_END)
             try:
                 process = await _spawn(service, log)
             except OSError as error:
@@ -208,7 +212,7 @@ class Supervisor:
         try:
             facts: Mapping[str, Any] | None = {}
             if service.ready_line:
-                facts = await self._await_ready_line(service, process, log_start)
+                facts = await self._await_ready(service, process, log_start)
         except TimeoutError:
             await _end(process, limit_s=1.0)
             status = None
@@ -227,17 +231,17 @@ class Supervisor:
             self._changed()
         return status, f"{why}; last log line: {self._last_log_line(service, log_start)}"
 
-    async def _await_ready_line(
-        self, service: Service, process: _Process, log_start: int
+    async def _await_ready(
+        self, service: Service, process: _Process, log_start: int | None
     ) -> Mapping[str, Any] | None:
-        """Return the facts of the ready line; None when the child has ended without one.
+        """Return what `_facts_or_end` returns, and report it if that takes long.
 
         Raises
         ------
         TimeoutError
             If the line has not come within `Service.ready_limit_s`.
         """
-        reading = asyncio.create_task(_ready_line(process))
+        reading = asyncio.create_task(_facts_or_end(process))
         slow_s = min(service.slow_s, service.late_s)
         try:
             if not (await asyncio.wait([reading], timeout=slow_s))[0]:
@@ -286,8 +290,10 @@ class Supervisor:
             self.report(service.name, f"runs without a log: {error}")
             return Path(os.devnull).open("ab")
 
-    def _last_log_line(self, service: Service, log_start: int) -> str:
-        """Return the last line of a child's log, which begins at `log_start`, and its path."""
+    def _last_log_line(self, service: Service, log_start: int | None) -> str:
+        """Return the last line of a log after byte `log_start` (None: no log), and its path."""
+        if log_start is None:
+            return "unknown (no log)"
         log = self._log(service)
         try:
             with log.open("rb") as file:
@@ -314,7 +320,7 @@ async def _spawn(service: Service, log: BinaryIO) -> _Process:
         stdout_read, stdout_write = _pipe()
         own_ends.enter_context(stdout_read)
         ends_of_child.enter_context(stdout_write)
-        # Before the child exists: a cancellation here must not lose it
+        # Awaited before the child exists, because a cancellation here would lose the child
         transport, _ = await asyncio.get_running_loop().connect_read_pipe(
             lambda: asyncio.StreamReaderProtocol(reader), stdout_read
         )
@@ -337,9 +343,9 @@ async def _spawn(service: Service, log: BinaryIO) -> _Process:
     return _Process(handle, stdin_write, reader, transport)
 
 
-async def _ready_line(process: _Process) -> dict[str, Any] | None:
+async def _facts_or_end(process: _Process) -> dict[str, Any] | None:
     """Return the facts of the child's ready line; None when the child has ended without one."""
-    reading = asyncio.create_task(_read_facts(process.stdout))
+    reading = asyncio.create_task(_read_ready_line(process.stdout))
     ended = asyncio.create_task(process.handle.wait())
     try:
         await asyncio.wait([reading, ended], return_when=asyncio.FIRST_COMPLETED)
@@ -354,7 +360,7 @@ async def _ready_line(process: _Process) -> dict[str, Any] | None:
         ended.cancel()
 
 
-async def _read_facts(stdout: asyncio.StreamReader) -> dict[str, Any] | None:
+async def _read_ready_line(stdout: asyncio.StreamReader) -> dict[str, Any] | None:
     """Return the facts of the ready line; None if stdout ends without one."""
     while not stdout.at_eof():
         # Other lines are skipped; one that is too long is a ValueError too
@@ -372,7 +378,7 @@ async def _discard_output(stdout: asyncio.StreamReader) -> None:
 
 
 async def _end(process: _Process, limit_s: float) -> None:
-    """Terminate the child, kill it after `limit_s`, then kill its process group."""
+    """Terminate the child; when it has ended, or after `limit_s`, kill its process group."""
     if process.handle.returncode is None:
         process.handle.terminate()
         with suppress(TimeoutError):
