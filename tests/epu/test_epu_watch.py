@@ -331,6 +331,34 @@ def test_the_atlas_beside_a_watched_session_is_recorded(root, database, when):
     assert comparable(document) == comparable(read_document(session))
 
 
+def test_what_gives_no_event_is_recorded_before_the_watch_ends(root, database):
+    """An atlas beside the watched session, and a file on a mount whose events are lost."""
+    run_steps(in_order(root, small_visit(8), random.Random(8)), 0)
+    session = next(root.rglob("EpuSession.dm")).parent
+    late = [next(root.rglob("atlas")), next(session.rglob("Data/*.xml"))]
+    hidden = [root.parent / f"hidden{k}" for k in range(len(late))]
+    for path, place in zip(late, hidden, strict=True):
+        path.rename(place)
+    watcher = Watcher(session, database)
+    source = watcher._source
+    read = source.read
+
+    def read_nothing(timeout):
+        if watcher.state.caught_up:
+            for path, place in zip(late, hidden, strict=True):
+                if place.exists():
+                    place.rename(path)
+        read(timeout)
+        return Changes()
+
+    source.read = read_nothing
+    watcher.run(idle_exit=0.1)
+    assert not hidden[0].exists()
+    document = recorded(database, session)
+    assert document["issues"] == []
+    assert comparable(document) == comparable(read_document(session))
+
+
 def test_two_copies_of_a_session_are_two_grids(root, database):
     writes = small_visit(4)
     run_steps(in_order(root / "a", writes, random.Random(4)), 0)
