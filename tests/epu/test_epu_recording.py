@@ -202,6 +202,80 @@ def test_recordings_of_others_are_read(tmp_path):
         assert summarize(path).counts["moved"] == 1
 
 
+def old(kind: str, path: str, data: bytes, **values) -> dict:
+    """Return an event as smartem-decisions' recorder writes it: size and sha256 of the file."""
+    digest = hashlib.sha256(data).hexdigest()
+    return event(kind, path, size=len(data)) | {"content_hash": digest, **values}
+
+
+def test_carriage_returns_that_the_old_recorder_leaves_out_come_back(tmp_path):
+    data = b'\xef\xbb\xbf<?xml version="1.0"?>\r\n<a>\r\n</a>'
+    text = data.decode().replace("\r\n", "\n")  # as `Path.read_text` gives it
+    more = data + b"\r\n<b/>"
+    mixed = b"a\nb\r\n"
+    events = [
+        old("initial_file", "x.xml", data, content=text),
+        old("appended", "x.xml", more, content="\r\n<b/>", file_position=len(data)),
+        old("created", "y.xml", b"1\n2\n", content="1\n2\n"),
+        old("modified", "y.xml", b"1\r\n2\r\n", content="1\n2\n"),
+        old("created", "z.xml", mixed, content="a\nb\n"),  # nothing says which line had one
+    ]
+    found = replay(archive(tmp_path / "r.tar.gz", events), tmp_path / "copy", BURST)
+    assert found.differences == ["z.xml: sha256 differs"]
+    assert contents(tmp_path / "copy") == {
+        "x.xml": more,
+        "y.xml": b"1\r\n2\r\n",
+        "z.xml": b"a\nb\n",
+    }
+
+
+def test_a_shorter_file_whose_new_content_was_not_recorded_differs(tmp_path):
+    """The old recorder keeps the size alone of a file that is rewritten with less."""
+    events = [old("created", name, b"<longer/>", content="<longer/>") for name in ("x", "y")]
+    for name, data in (("x", b"<new/>"), ("y", b"<long")):
+        events.append(old("truncated", name, data, operation_data={"new_size": len(data)}))
+    path = archive(tmp_path / "r.tar.gz", events)
+    assert replay(path, tmp_path / "copy", BURST).differences == ["x: sha256 differs"]
+    assert contents(tmp_path / "copy") == {"x": b"<longe", "y": b"<long"}
+
+
+def test_an_image_that_grew_and_was_left_out_is_no_difference(tmp_path):
+    """The old recorder keeps what is appended to an image whose beginning it leaves out."""
+    events = [
+        old("created", "a/x.mrc", b"1", is_placeholder=True),
+        old("moved", "a", b"", dest_path="b", is_directory=True, content_hash=None),
+        old("appended", "b/x.mrc", b"12", content="2", file_position=1),
+        old("truncated", "b/x.mrc", b"1", operation_data={"new_size": 1}),
+        old("created", "b/x.mrc", b"whole", content="whole"),
+        old("appended", "b/x.mrc", b"other", content="!", file_position=5),
+    ]
+    found = replay(archive(tmp_path / "r.tar.gz", events), tmp_path / "copy", BURST)
+    assert found.differences == ["b/x.mrc: sha256 differs"]  # of the last event alone
+    assert found.events == len(events)
+
+
+def test_a_directory_that_is_gone_does_not_come_back_with_its_last_change(tmp_path):
+    events = [
+        {**event(kind, "a"), "is_directory": True} for kind in ("created", "deleted", "modified")
+    ]
+    replay(archive(tmp_path / "r.tar.gz", events), tmp_path / "copy", BURST)
+    assert contents(tmp_path / "copy") == {}
+
+
+def test_a_digest_that_is_none_is_a_wrong_one(tmp_path):
+    events = [old("created", "x", b"x", content="x", content_hash="0")]
+    found = replay(archive(tmp_path / "r.tar.gz", events), tmp_path / "copy", BURST)
+    assert found.differences == ["x: sha256 differs"]
+
+
+def test_two_files_to_record_into_are_one_too_many(root, tmp_path):
+    """As ``--force-text-extensions dm dat`` of the old recorder gives."""
+    one, other = str(tmp_path / "dat"), str(tmp_path / "r.tar.gz")
+    error = CliRunner().invoke(app, ["record", str(root), one, "-o", other]).exception
+    assert isinstance(error, ConfigError)
+    assert f"two files to write: {one} and {other}" in str(error)
+
+
 @pytest.mark.parametrize(
     "path",
     ["../x", "/etc/x", "a/../../x", "C:\\x", "..\\x", "", "a\0b", None, 3, "\\\\host\\share"],
@@ -590,7 +664,7 @@ def test_extensions_that_are_always_text_or_binary(root, tmp_path):
     out = tmp_path / "r.tar.gz"
     process = forked.start(
         [sys.executable, "-m", "skywright.cli", "epu", "record", str(root), str(out),
-         "--force-text-extensions", "mrc, .ODD", "--force-binary-extensions", ".xml,star"],
+         "--force-text-extensions", "mrc, .ODD", "--force-binary-extensions", ".xml star"],
         stdout=subprocess.PIPE,
         text=True,
     )  # fmt: skip

@@ -3,6 +3,7 @@
 import ctypes
 import json
 import os
+import re
 import signal
 import stat as stat_module
 import subprocess
@@ -90,6 +91,20 @@ def test_deep_warnings(session):
     warnings = " | ".join(json.loads(result.stdout)["warnings"])
     for words in ("session's name", "1 unreadable", "more than once", "1 files of unknown kind"):
         assert words in warnings
+
+
+def test_every_imaged_square_without_metadata_is_counted(session):
+    """Whichever of its images there are, and also where a manifest has no time."""
+    first, second = sorted(session.glob("Images-Disc*/GridSquare_*"))
+    for square in (first, second):
+        (session / "Metadata" / f"{square.name}.dm").unlink()
+    next(first.glob("*.xml")).unlink()  # left are its holes and micrographs
+    manifest = next(second.glob("*.xml"))
+    time = rb"<acquisitionDateTime>[^<]*<"
+    manifest.write_bytes(re.sub(time, b"<acquisitionDateTime>soon<", manifest.read_bytes()))
+    warnings = json.loads(run("validate", session, "--deep", "--json").stdout)["warnings"]
+    number = min(first.name, second.name).partition("_")[2]
+    assert f"2 imaged grid squares without .dm; first: {number}" in warnings
 
 
 def test_stat_and_slim(session):

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from skywright.instruments.epu import tree as tree_module
 from skywright.instruments.epu.cli import app
-from skywright.instruments.epu.parse import parse_metadata
+from skywright.instruments.epu.parse import parse_atlas, parse_metadata
 from skywright.instruments.epu.tree import Tree
 from skywright.instruments.epu.twin.visit import plan_visit
 
@@ -173,6 +173,25 @@ def test_two_sessions_on_one_atlas_are_two_grids(visit):
     document = read_document(visit)
     assert [grid["atlas"] for grid in document["grids"]] == [atlas_of, atlas_of]
     assert len(document["atlas"]) == 2  # the second grid's own is there still, and is not used
+
+
+def test_a_tile_that_has_no_position_of_a_square_takes_none_away(visit):
+    path = next(visit.rglob("Atlas.dm"))
+    text = path.read_text()
+    tile = re.search(r"<TileXml><Id.*?</TileXml>", text)[0]
+    pair = re.search(r"<KeyValuePairOf.*?</KeyValuePairOf[^>]*>", tile)[0]
+    key = re.search(r"<key>(\d+)", pair)[1]
+    nil = re.sub(
+        r"<b:PositionOnTheAtlas.*</b:PositionOnTheAtlas>",
+        '<b:PositionOnTheAtlas i:nil="true"/>',
+        pair,
+    )
+    known = parse_atlas(text.encode()).gridsquares[key]
+    other = re.sub(r"<KeyValuePairOf.*</KeyValuePairOf[^>]*>", nil, tile)
+    for changed in (text.replace(tile, tile + other), text.replace(tile, other + tile)):
+        assert parse_atlas(changed.encode()).gridsquares[key] == known
+    alone = parse_atlas(text.replace(tile, other).encode()).gridsquares[key]
+    assert (alone.center, alone.rotation) == ([None, None], None)
 
 
 def test_atlas_of_another_sample_is_never_taken(visit):

@@ -257,6 +257,36 @@ def test_an_atlas_that_is_taken_anew_leaves_nothing_of_the_old_one(root, databas
     assert [(event.kind, event.event) for event in events] == [("atlas", "updated")]
 
 
+def test_images_that_were_moved_have_their_new_path(root, database):
+    run_steps(in_order(root, small_visit(4), random.Random(4)), 0)
+    discs = list(root.rglob("Images-Disc1"))
+    for disc in discs:
+        disc.rename(disc.with_name("Images-Disc2"))
+    Watcher(root, database).run(idle_exit=0)
+    for disc in discs:
+        disc.with_name("Images-Disc2").rename(disc)
+    events = []
+    watcher = Watcher(root, database, on_commit=lambda outcome: events.extend(outcome.events))
+    watcher.run(idle_exit=0)
+    assert comparable(recorded(database, root)) == comparable(read_document(root))
+    assert {event.event for event in events if event.kind == "micrograph"} == {"updated"}
+
+
+def test_a_removed_image_of_a_later_time_keeps_its_values(root, database):
+    run_steps(in_order(root, small_visit(4), random.Random(4)), 0)
+    older = next(root.rglob("Data/*.xml"))
+    newer = older.with_name("_".join([*older.name.split("_")[:5], "20990101_000000.xml"]))
+    newer.write_bytes(older.read_bytes().replace(b"<ExposureTime>0.89<", b"<ExposureTime>7<"))
+    Watcher(root, database).run(idle_exit=0)
+    newer.unlink()
+    older.write_bytes(older.read_bytes() + b"\n")
+    Watcher(root, database).run(idle_exit=0)
+    rows = [row for grid in recorded(database, root)["grids"] for row in grid["micrographs"]]
+    assert [row["file"].rpartition("/")[2] for row in rows if row["exposure_time"] == 7] == [
+        newer.name
+    ]
+
+
 def test_deleted_files_stay_recorded(root, database):
     run_steps(in_order(root, small_visit(6), random.Random(6)), 0)
     Watcher(root, database).run(idle_exit=0)
@@ -328,6 +358,34 @@ def test_the_atlas_beside_a_watched_session_is_recorded(root, database, when):
     Watcher(session, database).run(idle_exit=0)
     document = recorded(database, session)
     assert document["grids"][0]["atlas"] is not None
+    assert comparable(document) == comparable(read_document(session))
+
+
+def test_what_gives_no_event_is_recorded_before_the_watch_ends(root, database):
+    """An atlas beside the watched session, and a file on a mount whose events are lost."""
+    run_steps(in_order(root, small_visit(8), random.Random(8)), 0)
+    session = next(root.rglob("EpuSession.dm")).parent
+    late = [next(root.rglob("atlas")), next(session.rglob("Data/*.xml"))]
+    hidden = [root.parent / f"hidden{k}" for k in range(len(late))]
+    for path, place in zip(late, hidden, strict=True):
+        path.rename(place)
+    watcher = Watcher(session, database)
+    source = watcher._source
+    read = source.read
+
+    def read_nothing(timeout):
+        if watcher.state.caught_up:
+            for path, place in zip(late, hidden, strict=True):
+                if place.exists():
+                    place.rename(path)
+        read(timeout)
+        return Changes()
+
+    source.read = read_nothing
+    watcher.run(idle_exit=0.1)
+    assert not hidden[0].exists()
+    document = recorded(database, session)
+    assert document["issues"] == []
     assert comparable(document) == comparable(read_document(session))
 
 

@@ -146,6 +146,18 @@ def damaged(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new))
 
 
+def test_a_session_without_a_name_has_none_in_the_document(root, database):
+    run_steps(in_order(root, small_visit(5), random.Random(5)), 0)
+    path = next(root.rglob("EpuSession.dm"))
+    text, count = re.subn(r"<Name [^>]*>[^<]*</Name>", '<Name i:nil="true"/>', path.read_text())
+    assert count == 1
+    path.write_text(text)
+    Watcher(root, database).run(idle_exit=0)
+    document = recorded(database, root)
+    assert None in {row["name"] for row in document["sessions"]}
+    assert comparable(document) == comparable(read_document(root))
+
+
 def test_values_beyond_every_type_cost_only_their_value(root, database):
     run_steps(in_order(root, small_visit(5), random.Random(5)), 0)
     first, second, third = sorted(root.rglob("Data/*.xml"))[:3]

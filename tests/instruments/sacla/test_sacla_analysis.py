@@ -389,7 +389,8 @@ def test_bins_are_half_open_and_the_last_is_closed():
         ("1.23V", 1.23), ("-1500pulse", -1500), ("1", 1), (" 2.5e-3 mm ", 2.5e-3), ("12eV", 12),
         ("+.5", 0.5), ("3.%", 3), (b"7V", 7), ("not-converged", None), ("saturated", None),
         ("", None), (None, None), ("nan", None), ("inf", None), ("1e999", None), ("1.2.3", None),
-        ("0x10", None), ("1,5V", None), ("5 not-converged", None),
+        ("0x10", None), ("1,5V", None), ("5 not-converged", None), ("1.5a.u.", 1.5),
+        ("2 arb. u", None),
     ],
 )  # fmt: skip
 def test_values(text, value):

@@ -2,6 +2,8 @@
 
 import json
 import random
+import shutil
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -97,6 +99,18 @@ def without_i0(file):
     file["detectors/MPCCD-A/data"][22:26] = 0.0
 
 
+def linked(file):
+    """Have the frames of a detector in another file, at the same place and with the same row 0."""
+    where = "detectors/MPCCD-B/data"
+    file.flush()
+    other = Path(file.filename).with_name("frames.h5")
+    shutil.copyfile(file.filename, other)
+    with h5py.File(other, "a") as copy:
+        copy[where][:, 1:] *= 2
+    del file[where]
+    file[where] = h5py.ExternalLink(other.name, f"/{where}")
+
+
 MASK = "detectors/MPCCD-A/mask"
 CASES = {
     "threshold 0": rule(threshold_ev=0.0),
@@ -114,6 +128,7 @@ CASES = {
     "frames in odd chunks": stored("<f4", chunks=(5, 7, 9)),
     "frames of 16 bits": stored("<u2"),
     "frames in double precision": stored("<f8"),
+    "frames in another file": linked,
     "texts of fixed length": fixed_texts,
     "no value of I0": emptied("equipment/i0"),
     "no timing tool": emptied("equipment/timing"),

@@ -23,7 +23,7 @@ MAX_SIZE_GIB = 64
 
 
 def _extensions(text: str) -> frozenset[str]:
-    names = (name.strip().lower() for name in text.split(",") if name.strip())
+    names = text.lower().replace(",", " ").split()
     return frozenset(name if name.startswith(".") else f".{name}" for name in names)
 
 
@@ -50,6 +50,8 @@ def record(
     from skywright.instruments.epu.recording.archive import RecordingWriter
     from skywright.instruments.epu.recording.record import RecordOptions, record_directory
 
+    if out is not None and output is not None:
+        raise ConfigError(f"two files to write: {out} and {output}; name one, as OUT or with -o")
     path = out or output
     if path is None:
         raise ConfigError("name the file to write: skywright epu record DIR OUT")

@@ -181,7 +181,8 @@ def _take_square(
         return
     x, y, physical_x, physical_y, width, height, rotation = values
     physical = [None if metres is None else metres * 1e9 for metres in (physical_x, physical_y)]
-    squares[key] = AtlasSquare([x, y], physical, [width, height], rotation)
+    if key not in squares or values != [None] * len(values):  # another tile may have no position
+        squares[key] = AtlasSquare([x, y], physical, [width, height], rotation)
     positions = tile.gridsquares.setdefault(key, [])
     for node in _tile_positions(pair):
         tile_id, *place = _tile_square.read(node, problems)

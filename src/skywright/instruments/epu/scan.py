@@ -19,6 +19,12 @@ class SessionFiles:
     foilholes: dict[str, list[EpuFile]] = field(default_factory=dict)
     micrographs: list[EpuFile] = field(default_factory=list)
 
+    @property
+    def imaged(self) -> set[str]:
+        """Ids of the grid squares of which there is an image of any kind."""
+        of_micrographs = {file.gridsquare for file in self.micrographs}
+        return {*self.gridsquares, *self.foilholes, *of_micrographs}
+
     def add(self, file: EpuFile) -> None:
         """Take a file of this session."""
         match file.kind:

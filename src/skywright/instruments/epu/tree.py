@@ -88,6 +88,8 @@ class Tree:
 
     Attributes
     ----------
+    files
+        EPU's files below the directory, by their names.
     issues
         What could not be read, grows as the rows are consumed.
     """
@@ -96,14 +98,14 @@ class Tree:
         self.root = root
         self.jobs = jobs
         self.issues: list[Issue] = []
-        self._scan = scan(root)
-        self.issues += [Issue("directory", path, text) for path, text in self._scan.problems]
+        self.files = scan(root)
+        self.issues += [Issue("directory", path, text) for path, text in self.files.problems]
         self.sessions: dict[str, Session | None] = {}
-        for directory in sorted(self._scan.sessions):
-            self.sessions[directory] = self._read_session(self._scan.sessions[directory])
+        for directory in sorted(self.files.sessions):
+            self.sessions[directory] = self._read_session(self.files.sessions[directory])
         self.atlases: dict[str, Atlas] = {}
-        for path in sorted(self._scan.atlases):
-            self._read_atlas(self._scan.atlases[path])
+        for path in sorted(self.files.atlases):
+            self._read_atlas(self.files.atlases[path])
         self.atlas_paths = {
             directory: self._find_atlas(directory, session)
             for directory, session in self.sessions.items()
@@ -141,7 +143,7 @@ class Tree:
         """Yield the row of each session that has an ``EpuSession.dm``."""
         for directory, session in self.sessions.items():
             if session is not None:
-                instrument = self._read_instrument(self._scan.sessions[directory])
+                instrument = self._read_instrument(self.files.sessions[directory])
                 yield session_row(session, directory or ".", instrument)
 
     def _read_instrument(self, files: SessionFiles) -> Instrument | None:
@@ -172,7 +174,7 @@ class Tree:
         for directory, session in self.sessions.items():
             path = self.atlas_paths[directory]
             atlas = self.atlases.get(path) if path else None
-            reader = _GridReader(self, self._scan.sessions[directory], atlas)
+            reader = _GridReader(self, self.files.sessions[directory], atlas)
             yield GridRows(
                 session.id if session else None,
                 directory or ".",

@@ -61,19 +61,17 @@ def validate_deep(directory: Path) -> Verdict:
     """Check the names and read every file; what is found in the files are warnings with counts."""
     verdict = validate_layout(directory)
     tree = Tree(directory.resolve())
-    without_metadata: list[str] = []
     for grid in tree.grids():
         for _ in grid.foilholes:
             pass
-        for row in grid.gridsquares:
-            if row["acquisition_datetime"] is not None and row["n_foilhole_positions"] is None:
-                without_metadata.append(row["id"])
         for _ in grid.micrographs:
             pass
+    sessions = tree.files.sessions.values()
+    without_metadata = [each for files in sessions for each in files.imaged - files.metadata.keys()]
     verdict.warnings += [
         *_session_names(tree),
         *_issue_warnings(tree.issues),
-        *_counted("imaged grid squares without .dm", without_metadata),
+        *_counted("imaged grid squares without .dm", sorted(without_metadata)),
         *_counted("files of unknown kind", _unknown_files(directory)),
     ]
     return verdict

@@ -191,6 +191,7 @@ class ReplayFile(Closing):
         data = self._file[f"detectors/{detector}/data"]
         # The kernels are compiled for the type and alignment of this machine.
         plain = data.dtype == np.float32 and data.chunks is None and not data.is_virtual
+        plain = plain and data.file.filename == self._file.filename  # not behind a link
         offset = data.id.get_offset() if plain and not data.external else None
         if not data.size or offset is None or offset % 4:
             return None

@@ -806,6 +806,7 @@ PREDICTED_LISTS = {
         "foilhole_uuid",
         ["h", "h2", "h3"],
     ),
+    "/gridsquare/s/overall_prediction": ("foilhole_uuid", ["h", "h2", "h3"]),
     # The best of each cluster comes before the second best of one.
     "/grid/g/prediction_model/net/latent_rep/net/suggested_squares": ("uuid", ["s", "s3", "s2"]),
     "/gridsquares/s/prediction_model/net/latent_rep/net/suggested_holes": (
@@ -901,10 +902,15 @@ def test_counts_of_grids(tree: TestClient) -> None:
     tree.post("/acquisitions", json={"uuid": "empty", "name": "n"})
     tree.post("/acquisitions/a/grids", json={"uuid": "g2", "name": "second"})
     tree.put("/grids/g2", json={"status": "grid squares decision completed"})
-    assert tree.get("/acquisitions/grid-counts").json() == [
+    url = "/acquisitions/grid-counts"
+    expected = [
         {"acquisition_uuid": "a", "grids_total": 2, "grids_completed": 1},
         {"acquisition_uuid": "empty", "grids_total": 0, "grids_completed": 0},
     ]
+    assert tree.get(url).json() == expected
+    assert tree.get(url, params={"limit": 1}).json() == expected[:1]
+    assert tree.get(url, params={"offset": 1}).json() == expected[1:]
+    assert tree.get(url, params={"limit": -1}).status_code == 422
 
 
 def test_agent_sessions_keep_what_is_said_of_them(client: TestClient) -> None:

@@ -162,7 +162,7 @@ async def create_foilholes(
 
 
 @router.get("/acquisitions/grid-counts", response_model=list[models.GridCounts])
-def grid_counts(service: ServiceOf) -> Response:
+def grid_counts(service: ServiceOf, limit: Limit = None, offset: Offset = 0) -> Response:
     """Give the numbers of grids of each acquisition, and of those with a complete decision."""
     acquisition, grid = schema.acquisition, schema.grid
     completed = grid.c.status == schema.GridStatus.DECISION_COMPLETED
@@ -177,7 +177,8 @@ def grid_counts(service: ServiceOf) -> Response:
         .order_by(acquisition.c.number)
     )
     with service.database.read() as connection:
-        return answer([dict(row) for row in connection.execute(query).mappings()])
+        rows = connection.execute(query.limit(limit).offset(offset or None)).mappings()
+        return answer([dict(row) for row in rows])
 
 
 @router.post("/acquisitions", status_code=201, response_model=models.AcquisitionAnswer)

@@ -225,7 +225,7 @@ def _by(rows: list[dict[str, Any]], key: str) -> dict[str, list[dict[str, Any]]]
     "/gridsquare/{uuid}/overall_prediction",
     response_model=list[models_services.OverallPrediction],
 )
-def overall(uuid: str, service: ServiceOf) -> Response:
+def overall(uuid: str, service: ServiceOf, limit: Limit = None, offset: Offset = 0) -> Response:
     """Give the combined prediction of each hole of a square."""
     hole, table = schema.foilhole, overall_prediction
     query = (
@@ -236,7 +236,7 @@ def overall(uuid: str, service: ServiceOf) -> Response:
     )
     with service.database.read() as connection:
         stored(connection, "gridsquare", uuid)
-        rows = _rows(connection, query)
+        rows = _rows(connection, query.limit(limit).offset(offset or None))
     return answer([row | {"gridsquare_uuid": row.pop("square")} for row in rows])
 
 

@@ -21,7 +21,7 @@ from skywright.instruments.epu.entities import (
 )
 from skywright.instruments.epu.names import SESSION_NAME, Kind, below_sample
 from skywright.instruments.epu.tree import orphan_issue
-from skywright.instruments.epu.watch.rows import INSTRUMENT_COLUMNS, SQUARE_COLUMNS
+from skywright.instruments.epu.watch.rows import INSTRUMENT_COLUMNS, SQUARE_COLUMNS, UNKNOWN
 
 MISSING_SESSION = "EpuSession.dm is missing here"
 _PLACE_COLUMNS = ("center_x", "center_y", "size_width", "size_height")
@@ -93,6 +93,7 @@ class _Document:
             radius = row["clustering_radius"]
             yield {
                 **{each.name: row[each.name] for each in fields(Session)},
+                "name": None if row["name"] == UNKNOWN else row["name"],
                 "start_time": _time(row["start_time"]),
                 "clustering_radius": None if radius is None else float(radius),
                 "data_dir": row["data_dir"],

@@ -32,6 +32,8 @@ INSTRUMENT_COLUMNS = {
     "id": "instrument_id",
     "computer": "computer_name",
 }
+UNKNOWN = "Unknown"
+"""Name of a session in the database whose ``EpuSession.dm`` gives none."""
 SQUARE_COLUMNS = {name: name.replace("stage_", "stage_position_") for name in SQUARE_FIELDS}
 """The columns of the database by the names of the entities' fields."""
 
@@ -51,7 +53,7 @@ def session_values(session: Session) -> Row:
     radius = session.clustering_radius
     return {
         **asdict(session),
-        "name": session.name or "Unknown",
+        "name": session.name or UNKNOWN,
         "start_time": instant(session.start_time),
         "storage_path": cygwin_path(session.storage_path),
         "atlas_path": atlas_relative(session.atlas_path, session.storage_path),

@@ -1,5 +1,6 @@
 """Merges what was read from files into the entity database, in one transaction."""
 
+import os
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any
@@ -310,6 +311,7 @@ class Store:
             for found in batch
         ]
         stored = self._keep_apart(found_rows)
+        self._take_moved([row for row in found_rows if row["uuid"] in stored])
         recorded = self._record("micrograph", found_rows, stored)
         for row, found in zip(found_rows, batch, strict=True):
             self._set_instrument(found.file.session, [found.entity[1]])
@@ -335,3 +337,15 @@ class Store:
                 row["uuid"] = str(uuid5(NAMESPACE_URL, f"{row['grid_uuid']}/{row['uuid']}"))
                 stored |= present(self.connection, "micrograph", [row["uuid"]])
         return stored
+
+    def _take_moved(self, found: list[rows.Row]) -> None:
+        """Let a file of the same time take the place of one that is not there any more."""
+        table = schema.micrograph
+        stamps = {row["uuid"]: row["manifest_stamp"] for row in found}
+        query = select(table.c.uuid, table.c.manifest_stamp, table.c.manifest_file)
+        for row in self.connection.execute(query.where(table.c.uuid.in_(stamps))):
+            before, file = row.manifest_stamp, row.manifest_file
+            is_same_time = before and before.split()[0] == stamps[row.uuid].split()[0]
+            if is_same_time and not os.access(self.memory.root / file, os.F_OK):
+                mine = table.c.uuid == row.uuid
+                set_values(self.connection, table, mine, manifest_stamp=None)

@@ -167,7 +167,9 @@ class Watcher:
                 if not self.step(self._wait(idle_exit)):
                     idle = time.monotonic() - self._last_change
                     if idle_exit is not None and idle >= idle_exit and not self.backlog.ready:
-                        break
+                        self.scan()  # for what gave no event, as an atlas beside the directory
+                        if not self.backlog.ready:
+                            break
             self._last_try()
         finally:
             with self._source_lock:
