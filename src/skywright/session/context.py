@@ -27,7 +27,7 @@ class SessionContext:
     settings
         The configuration.
     live
-        Live analyses of the session by name; empty where devices are only looked at.
+        Live analyses of the session by name; empty if only the devices are made (`load_devices`).
     subscribe
         Subscribes a callback to the RunEngine; see `subscriber`. None without a RunEngine.
     """
