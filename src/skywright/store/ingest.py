@@ -487,7 +487,10 @@ class _LineWriter:
             self._send()
 
     def _queue_descriptors(self, stream: Stream) -> None:
-        """Queue the new descriptors of a stream with known types; its first makes the node."""
+        """Queue the new descriptors of a stream, with its present types.
+
+        The first one makes the node of the stream.
+        """
         if stream.name not in self._revisions:
             self._revisions[stream.name] = stream.revision
             self._sorters[stream.name] = SequenceSorter(stream)

@@ -20,6 +20,7 @@ from skywright.store.client import ANALYSIS, RAW, analysis, catalog
 from skywright.store.tail import is_locked, start_time
 
 _RUNS = {RAW: catalog, ANALYSIS: analysis}
+"""Functions that return the runs of a container, by its name."""
 MIN_UID_CHARACTERS = 4
 PAGE = 100
 """Runs of an answer of the server, at most."""
@@ -29,6 +30,7 @@ SAMPLE_KEYS = ("sample", "sample.name", "sample_name")
 _UID = re.compile(r"[0-9a-f]{4,32}|[0-9a-f]{8}-[0-9a-f-]{0,27}", re.IGNORECASE)
 _AGO = re.compile(r"(\d+(?:\.\d+)?)\s*(s|sec|second|m|min|minute|h|hour|d|day|w|week)s?(?:\s+ago)?")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+"""Arguments of `timedelta`, by the first letter of the unit."""
 
 Query = Any
 """One of `tiled.queries`; they share no base class."""

@@ -166,9 +166,11 @@ def _differs(contents: JournalContents, containers: Sequence[Any]) -> bool:
     start = contents.start or {}
     container = containers[start.get("purpose") == "analysis"]
     try:
-        found = differences(contents, container[start.get("uid", "")])
+        run = container[start.get("uid", "")]
     except KeyError:
         found = ["the catalog does not have it"]
+    else:
+        found = differences(contents, run)
     if found:
         log.warning("run %s is written again: %s", start.get("uid"), "; ".join(found[:5]))
     return bool(found)
