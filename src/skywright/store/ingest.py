@@ -161,10 +161,10 @@ class RunIngest:
             self._line_writer = self._full_write = None
             self._must_verify = True
             status = getattr(getattr(error, "response", None), "status_code", None)
-            only_this_run = status in PROXY_STATUS and self._server_takes_writes()
+            only_this_run = status in PROXY_STATUS and takes_writes(self._catalog.client)
             if isinstance(error, UNANSWERED) or only_this_run:
                 self._postpone_if_it_repeats()
-            refused = status in REFUSED_STATUS and not self._server_takes_writes()
+            refused = status in REFUSED_STATUS and not takes_writes(self._catalog.client)
             if status is None or status in RETRY_LATER_STATUS or refused:
                 raise ServerUnavailableError(f"tiled: {error}") from error
             return self._failed(error)
@@ -299,15 +299,9 @@ class RunIngest:
         log.warning("%s: attempt %d: %s", self.path.name, self._failures, error, exc_info=error)
         if self._failures < ATTEMPTS:
             return IngestState.MORE
-        if not self._server_takes_writes():
+        if not takes_writes(self._catalog.client):
             raise ServerUnavailableError(f"tiled takes no data at present: {error}") from error
         return self._give_up(error)
-
-    def _server_takes_writes(self) -> bool:
-        try:
-            return takes_writes(self._catalog.client)
-        except httpx.HTTPError:
-            return False
 
     def _postpone_if_it_repeats(self) -> None:
         """Let other runs go first if this one may be the reason why the server does not answer."""
