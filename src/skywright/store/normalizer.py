@@ -1,7 +1,7 @@
 """Normalizes documents of any bluesky version for the rest of the store.
 
 In the result no data key has a reserved name, no two data keys of a stream have one name, and
-resource and datum documents are replaced by stream documents.
+resource and datum documents are replaced by stream documents, event pages by events.
 """
 
 import copy
