@@ -1,7 +1,5 @@
 """The helpers of the start-up files."""
 
-import inspect
-import itertools
 import subprocess
 import threading
 from pathlib import Path
@@ -12,7 +10,7 @@ import pytest
 from ophyd import Component, Device, Signal
 
 from skywright.config import Settings
-from skywright.errors import ConfigError, DataError
+from skywright.errors import ConfigError
 from skywright.processes.stack import Child, State
 from skywright.session import profile
 
@@ -111,7 +109,7 @@ def test_devices_are_found_by_name_and_nothing_else_is() -> None:
 
 
 def test_the_table_of_devices(capsys: pytest.CaptureFixture[str]) -> None:
-    profile.list_devices({"lamp": Lamp("L:", name="lamp"), "x": 1})
+    profile.make_listdevs({"lamp": Lamp("L:", name="lamp"), "x": 1})()
     header, row = capsys.readouterr().out.splitlines()
     assert header.split() == ["name", "class", "prefix", "connected"]
     assert row.split() == ["lamp", "Lamp", "L:", "yes"]
@@ -120,7 +118,7 @@ def test_the_table_of_devices(capsys: pytest.CaptureFixture[str]) -> None:
 def test_colons_and_brackets_of_a_prefix_are_neither_emoji_nor_markup(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    profile.list_devices({"lamp": Lamp("SKY:rose:L[a]:", name="lamp")})
+    profile.make_listdevs({"lamp": Lamp("SKY:rose:L[a]:", name="lamp")})()
     assert "SKY:rose:L[a]:" in capsys.readouterr().out
 
 
@@ -166,67 +164,6 @@ def test_plots_need_a_display(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert profile.has_display() is shown
-
-
-def test_a_run_that_never_comes_is_said(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="run abc is not in the catalog, and its journal is not in"):
-        profile.await_run({}, tmp_path, "abc", limit_s=60.0)
-    journal = tmp_path / "journal" / "abc.jsonl"
-    journal.parent.mkdir()
-    journal.touch()
-    with pytest.raises(DataError, match=r"run abc is not in the catalog after 0\.05 s"):
-        profile.await_run({}, tmp_path, "abc", limit_s=0.05)
-    with pytest.raises(DataError, match=r"run abc is not in the catalog after 0\.01 s"):
-        profile.await_run({"abc": "a part of it"}, tmp_path, "abc", limit_s=0.01)
-    aside = journal.parent / "aside" / journal.name
-    aside.parent.mkdir()
-    journal.rename(aside)
-    with pytest.raises(
-        DataError, match="run abc could not be stored; run `skywright recover`"
-    ) as caught:
-        profile.await_run({"abc": "a part of it"}, tmp_path, "abc")
-    assert str(caught.value).endswith(f"the reason is in {tmp_path / 'logs' / 'ingester.log'}")
-    aside.unlink()
-    assert profile.await_run({"abc": "run"}, tmp_path, "abc") == "run"
-    with pytest.raises(DataError, match=r"^object: expected the uid of a run; RE\(\.\.\.\)"):
-        profile.await_run({}, tmp_path, object())  # type: ignore[arg-type]
-
-
-def test_a_run_is_awaited_as_long_as_runs_before_it_are_stored(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    journal = tmp_path / "journal" / "abc.jsonl"
-    journal.parent.mkdir()
-    journal.touch()
-    before = [f"run {number}" for number in range(20)]
-
-    def one_less(_: Path) -> list[str]:
-        if not before:
-            journal.unlink()
-            return []
-        before.pop()
-        return [*before, "abc"]
-
-    monkeypatch.setattr("skywright.store.lookup.waiting_runs", one_less)
-    monkeypatch.setattr(profile, "pause", lambda _: None)
-    monkeypatch.setattr(profile, "time", SimpleNamespace(monotonic=itertools.count().__next__))
-    assert profile.await_run({"abc": "run"}, tmp_path, "abc", limit_s=30.0) == "run"
-
-
-def test_the_first_characters_of_a_uid_await_the_run(tmp_path: Path) -> None:
-    uid, other = "1a2b3c4d-0000", "1a2b3c4e-0000"
-    journals = tmp_path / "journal"
-    (journals / "aside").mkdir(parents=True)
-    journal, aside = journals / f"{uid}.jsonl", journals / "aside" / f"{uid}.jsonl"
-    journal.touch()
-    with pytest.raises(DataError, match=rf"run {uid} is not in the catalog after 0\.01 s"):
-        profile.await_run({"1a2b3c4d": "a part of it"}, tmp_path, "1a2b3c4d", limit_s=0.01)
-    journal.rename(aside)
-    with pytest.raises(DataError, match=f"run {uid} could not be stored"):
-        profile.await_run({"1a2b3c4d": "a part of it"}, tmp_path, "1a2b3c4d")
-    (journals / f"{other}.jsonl").touch()
-    # The catalog says what it does if they fit several runs
-    assert profile.await_run({"1a2b3c4": "run"}, tmp_path, "1a2b3c4") == "run"
 
 
 def test_only_an_ioc_with_a_real_source_is_called_real() -> None:
@@ -280,16 +217,3 @@ def test_devices_are_awaited_as_long_as_more_pvs_answer() -> None:
     assert profile.silent_pvs([Slow(), Gone()], limit_s=0.05) == {
         "gone": [f"S:{k}" for k in range(4)]
     }
-
-
-def test_the_help_of_a_function_of_the_session_tells_what_it_does_and_takes() -> None:
-    stored = profile.with_first(profile.await_run, {}, Path())
-    assert list(inspect.signature(stored).parameters) == ["uid", "limit_s"]
-    words = inspect.getdoc(stored) or ""
-    assert words.startswith("Return the run `uid` from the catalog")
-    assert "Parameters\n----------\nuid\n    Uid of a run" in words
-    assert "tiled's client" not in words
-    for function in (profile.print_key, profile.list_devices):
-        words = inspect.getdoc(profile.with_first(function, Path())) or ""
-        assert words.startswith("Print ")
-        assert "Parameters" not in words

@@ -7,12 +7,12 @@ it. `tiled_key()` prints the key that opens tiled's page.
 if stack.tiled_uri:
     import atexit
 
-    from skywright.session.profile import await_run, print_key, report_waiting, with_first
+    from skywright.session.session_store import SessionStore
     from skywright.store.client import broker, catalog, connect
 
     tiled = connect(stack.tiled_uri, settings=settings)
     cat = catalog(tiled)
     db = broker(tiled)
-    stored = with_first(await_run, cat, settings.directory)
-    tiled_key = with_first(print_key, settings.directory)
-    atexit.register(report_waiting, settings.directory)
+    _store = SessionStore(cat, settings.directory)
+    stored, tiled_key = _store.await_run, _store.print_key
+    atexit.register(_store.report_waiting)

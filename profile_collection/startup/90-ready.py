@@ -5,9 +5,9 @@ import logging
 
 from skywright.callbacks.live import LiveAnalysis
 from skywright.session.ending import finish_runs
-from skywright.session.profile import find_devices, list_devices, silent_pvs, with_first
+from skywright.session.profile import find_devices, make_listdevs, silent_pvs
 
-listdevs = with_first(list_devices, globals())
+listdevs = make_listdevs(globals())
 
 for _device, _pvs in silent_pvs(find_devices(globals()).values()).items():
     logging.getLogger("skywright.session.profile").error(

@@ -130,7 +130,7 @@ def test_a_plan_runs_and_is_in_the_catalog(
     manager: REManagerAPI, beamline: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from skywright.config import load_settings
-    from skywright.session.profile import await_run
+    from skywright.session.session_store import SessionStore
     from skywright.store.client import catalog, connect
 
     manager.item_execute(BPlan("take_pictures", "axis", 2, md={"sample": "queued"}))
@@ -142,7 +142,7 @@ def test_a_plan_runs_and_is_in_the_catalog(
     for name, value in beamline.items():
         monkeypatch.setenv(name, value)
     settings = load_settings()
-    run = await_run(catalog(connect(settings=settings)), settings.directory, uid)
+    run = SessionStore(catalog(connect(settings=settings)), settings.directory).await_run(uid)
     assert run.metadata["stop"]["exit_status"] == "success"
     assert run.metadata["start"]["sample"] == "queued"
     assert run["primary/axis_image"].read().shape[0] == 2

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from skywright.store import tail as tail_module
 from skywright.store.columns import ColumnType, convert, declared, widen
-from skywright.store.journal_contents import JournalContents, datum
+from skywright.store.journal_contents import JournalContents, datum_fields
 from skywright.store.tail import Line, locked_if_dead, read_lines
 
 
@@ -54,7 +54,7 @@ def test_events_in_any_order_have_the_line_of_the_last_one() -> None:
 def test_a_row_of_a_file_without_an_event_is_left_out_of_rows_that_are_written() -> None:
     reader = Reader(x={}, image=IMAGE)
     reader.add("stream_resource", {"uid": "r", "data_key": "image", "uri": "file:///a.h5"})
-    reader.add("stream_datum", {"descriptor": "d", **datum("r", 0, 1, 4)})
+    reader.add("stream_datum", {"descriptor": "d", **datum_fields("r", 0, 1, 4)})
     assert [reader.event(seq_num) for seq_num in (1, 2, 4)] == [0, 0, 1]
     rows = [(each.start, each.stop, each.sequence) for each in reader.stream.catalog_rows("image")]
     assert rows == [(0, 2, 1), (3, 4, 4)]
@@ -124,6 +124,16 @@ def test_a_column_of_scalars_holds_each_of_its_values(kind: str, values: list[An
         else:
             assert stored == value
             assert not isinstance(stored, int) or -(2**63) <= stored < 2**63
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"), [("integer", 5), ("boolean", True), ("integer", 2**60 + 1)]
+)
+def test_a_scalar_before_a_list_has_missing_elements(kind: str, value: Any) -> None:
+    column = widen(widen(declared({"dtype": kind}), value), [1, 2])
+    first, missing = convert(column, value).tolist()
+    assert (int(first), str(missing)) in [(value, "nan"), (value, "")]
+    assert [int(each) for each in convert(column, [1, 2])] == [1, 2]
 
 
 ARRAYS = st.lists(st.lists(NUMBERS | st.none(), max_size=3), min_size=1, max_size=4)

@@ -19,7 +19,7 @@ from skywright.store.check import differences
 from skywright.store.export.contents import Asset, AssetRows, Column, RunContents, Stream
 from skywright.store.file_nodes import VIRTUAL_DATASET, data_sources
 from skywright.store.ingest import IngestState, ingest
-from skywright.store.journal_contents import datum
+from skywright.store.journal_contents import datum_fields
 from skywright.store.recover import contents_of, recover
 from skywright.store.rows import stored_data_keys
 from skywright.store.tail import read_lines
@@ -266,7 +266,7 @@ def test_rows_of_a_file_in_two_streams_are_counted_once(tmp_path: Path) -> None:
     ).stream_resource_doc
     recording.journal("stream_resource", resource)
     descriptor = recording._streams["dark"].descriptor_doc["uid"]
-    rows = datum(resource["uid"], 2, 1, 1)
+    rows = datum_fields(resource["uid"], 2, 1, 1)
     recording.journal("stream_datum", {"uid": "e", "descriptor": descriptor, **rows})
     recording.event("dark", y=3.0)
     recording.journal.close()

@@ -22,7 +22,7 @@ from skywright.store.export import export_run
 from skywright.store.export.contents import read_contents
 from skywright.store.file_nodes import data_sources
 from skywright.store.ingest import IngestState, ingest
-from skywright.store.journal_contents import Stream, datum
+from skywright.store.journal_contents import Stream, datum_fields
 from skywright.store.pictures import read_frame
 from skywright.store.recover import contents_of
 from skywright.store.stored_run import catalog_documents
@@ -128,7 +128,9 @@ def test_late_images_are_those_after_the_last_event(journals: Path) -> None:
     resource = next(r for r in contents.resources.values() if r["data_key"] == "raw_image")
     late = resource | {"uid": "late", "parameters": resource["parameters"] | {"slice": "5:8"}}
     alone = Stream("late", "late", {"raw_image": stream.data_keys["raw_image"]})
-    alone.add_external_rows(late, {"descriptor": "late", **datum("late", 0, 1, 3)}, FirstIndices())
+    alone.add_external_rows(
+        late, {"descriptor": "late", **datum_fields("late", 0, 1, 3)}, FirstIndices()
+    )
     ((_, source),) = data_sources(
         alone, {"late": late}, alone.data_keys, journals, tables=True, ended=True
     )

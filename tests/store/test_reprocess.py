@@ -32,7 +32,7 @@ from skywright.cli import main
 from skywright.errors import ConfigError, DataError, SkywrightError
 from skywright.store import lookup
 from skywright.store import reprocess as reprocess_module
-from skywright.store.journal_contents import datum
+from skywright.store.journal_contents import datum_fields
 from skywright.store.lookup import find_run
 from skywright.store.reprocess import cluster, reprocess, wait_until_stored
 
@@ -197,7 +197,7 @@ def test_frames_that_a_resumed_scan_has_taken_again_count_once(
         ("descriptor", {**descriptor, "data_keys": {"cam_image": key}}),
         ("stream_resource", {"uid": "s", **file, **resource}),
         *(
-            ("stream_datum", {"descriptor": "d", **datum("s", index, number, rows)})
+            ("stream_datum", {"descriptor": "d", **datum_fields("s", index, number, rows)})
             for index, number, rows in ((0, 1, 3), (3, 3, 2))
         ),
         ("stop", {"run_start": "r"}),
@@ -221,7 +221,7 @@ def test_frames_that_are_not_in_their_file_are_missing(tmp_path: Path) -> None:
     resource = {"uri": f"file://localhost{tmp_path}/a.h5", "mimetype": "application/x-hdf5"}
     resource |= {"uid": "s", "data_key": "cam_image", "parameters": {"dataset": "/a"}}
     raw("stream_resource", resource)
-    raw("stream_datum", {"descriptor": "d", **datum("s", 0, 1, 5)})
+    raw("stream_datum", {"descriptor": "d", **datum_fields("s", 0, 1, 5)})
     journal = Journal(tmp_path / "journal")
     done = reprocess_module._reprocess(
         raw.streams["primary"], "picture_statistics", None, journal, tmp_path, None

@@ -23,7 +23,12 @@ from skywright.files.readers import FirstIndices
 from skywright.store.export.contents import read_contents
 from skywright.store.file_nodes import VIRTUAL_DATASET, data_sources, write_virtual_file
 from skywright.store.ingest import IngestState, RunIngest, ingest
-from skywright.store.journal_contents import ExternalRows, JournalContents, ResourceRows, datum
+from skywright.store.journal_contents import (
+    ExternalRows,
+    JournalContents,
+    ResourceRows,
+    datum_fields,
+)
 from skywright.store.rows import stored_data_keys
 from skywright.store.run_nodes import Catalog
 from skywright.store.tail import Tail
@@ -205,15 +210,15 @@ def test_each_stream_shows_its_own_images_of_a_file(tmp_path: Path) -> None:
 def test_rows_without_seq_nums_follow_one_another() -> None:
     rows = ExternalRows(FirstIndices())
     for start in (0, 5):
-        rows.add({**datum("r", start, 0, 5), "seq_nums": {"start": 0, "stop": 0}}, "a.h5")
+        rows.add({**datum_fields("r", start, 0, 5), "seq_nums": {"start": 0, "stop": 0}}, "a.h5")
     assert rows.segments == [ResourceRows("r", 0, 10, 1)]
 
 
 @pytest.mark.parametrize("row_0", [0, 8])
 def test_a_run_may_begin_amid_the_first_of_several_files(row_0: int) -> None:
     rows = ExternalRows(FirstIndices())
-    rows.add(datum("a", 5, 1, 3), "a.h5")
-    rows.add(datum("b", row_0, 4, 2), "b.h5")
+    rows.add(datum_fields("a", 5, 1, 3), "a.h5")
+    rows.add(datum_fields("b", row_0, 4, 2), "b.h5")
     assert [rows.index_of_row_0(each) for each in "ab"] == [0, row_0]
 
 

@@ -27,7 +27,7 @@ class SessionContext:
     settings
         The configuration.
     live
-        Live analyses of the session by name; empty where devices are only looked at.
+        Live analyses of the session by name; empty if only the devices are made (`load_devices`).
     subscribe
         Subscribes a callback to the RunEngine; see `subscriber`. None without a RunEngine.
     """
@@ -43,7 +43,7 @@ class SessionContext:
 
 
 def configured_instruments(settings: Settings) -> dict[str, Instrument]:
-    """Return the instruments that the session uses: an IOC is configured, or they have none.
+    """Return the instruments that the session uses: with a configured IOC, or without any IOC.
 
     An IOC is an instrument's if it has the name or the module of one that the instrument declares:
     a second camera is ``[iocs.axis2]`` with ``module = "iocs.axis"``. The session makes devices for
@@ -92,7 +92,7 @@ def start_analyses(context: SessionContext) -> dict[str, Reports]:
             if not analysis.live or analysis.after:
                 continue
             try:
-                resolve(analysis.kind)
+                resolve(analysis.kind)  # only what cannot be imported is left out
             except Exception as error:  # whatever another package raises: the others work
                 _report(instrument, f"analysis {name}", error)
                 continue

@@ -11,7 +11,6 @@ In a script or a notebook::
 import math
 import os
 import platform
-import re
 import subprocess
 import sys
 import time
@@ -20,26 +19,21 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from inspect import getdoc, iscoroutinefunction, isgeneratorfunction, signature
+from inspect import iscoroutinefunction, isgeneratorfunction
 from pathlib import Path
 from shutil import disk_usage
 from typing import Any
-from urllib.parse import unquote
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from skywright.callbacks.journal import SUFFIX, journal_path
 from skywright.config import Settings, load_settings, user_name
-from skywright.errors import ConfigError, DataError
+from skywright.errors import ConfigError
 from skywright.processes.stack import State
 from skywright.rooms import importable, startup_files
-from skywright.waiting import pause
 
-REPORT_S = 3.0
-"""Period of the reports on a run that waits to be stored, s."""
 RECORDED_PACKAGES = ("skywright", "bluesky", "ophyd", "event-model", "tiled", "pyepics", "numpy")
 
 
@@ -199,134 +193,28 @@ def signals_of(device: Any) -> list[Any]:
     return [walk.item for walk in device.walk_signals()]
 
 
-def await_run(catalog: Any, store: Path, uid: str, limit_s: float = 30.0) -> Any:
-    """Return the run `uid` from the catalog when the ingester has stored it.
-
-    Parameters
-    ----------
-    catalog
-        tiled's client of the raw runs.
-    store
-        Directory of the store.
-    uid
-        Uid of a run that has ended, or its first characters.
-    limit_s
-        Timeout, s. It starts again each time a run that began earlier is stored.
-
-    Raises
-    ------
-    DataError
-        If the run is not there in time or could not be stored, or `uid` is no uid.
-    """
-    from skywright.store.lookup import waiting_runs
-
-    if not isinstance(uid, str):
-        raise DataError(
-            f"{type(uid).__name__}: expected the uid of a run; "
-            "RE(...).run_start_uids holds the uids of its runs"
-        )
-    given, uid = uid, _full_uid(uid, store / "journal")
-    journal = journal_path(store / "journal", uid)
-    begin = time.monotonic()
-    end, report_at, least = begin + limit_s, begin + REPORT_S, math.inf
-    while journal.exists() and (now := time.monotonic()) < end:
-        if now > report_at:
-            waiting = waiting_runs(store / "journal")
-            before = waiting.index(uid) if uid in waiting else len(waiting)
-            if before < least:
-                least, end = before, now + limit_s
-            behind = f" after {runs_text(before)} that began earlier" if before else ""
-            _print_to_stderr(f"run {uid[:8]} is being stored{behind}")
-            report_at = now + REPORT_S
-        pause(0.02)
-    if journal.exists():
-        raise DataError(
-            f"run {uid} is not in the catalog after {limit_s:g} s; run `skywright doctor`"
-        )
-    if journal_path(journal.parent / "aside", uid).exists():
-        raise DataError(
-            f"run {uid} could not be stored; run `skywright recover`, which tries again; "
-            f"the reason is in {store / 'logs' / 'ingester.log'}"
-        )
-    try:
-        return catalog[given]
-    except ValueError as error:
-        raise DataError(f"{error} RE(...).run_start_uids holds the uids of its runs.") from error
-    except KeyError as error:
-        raise DataError(
-            f"run {uid} is not in the catalog, and its journal is not in {journal.parent}; "
-            "run `skywright doctor`"
-        ) from error
-
-
-def _full_uid(uid: str, journals: Path) -> str:
-    """Return the full uid if one journal's uid begins with `uid`; else `uid`."""
-    from skywright.store.lookup import journal_names
-
-    names = journal_names(journals) | journal_names(journals / "aside")
-    uids = (unquote(name.removesuffix(SUFFIX)) for name in names)
-    found = [full for full in uids if full.startswith(uid)]
-    return found[0] if len(found) == 1 else uid
-
-
-def report_waiting(store: Path) -> None:
-    """Print how many runs have ended and are not in the catalog yet; nothing if none waits."""
-    from skywright.store.lookup import waiting_runs
-
-    if waiting := waiting_runs(store / "journal"):
-        _print_to_stderr(
-            f"{runs_text(len(waiting))} still to be stored: `skywright up` does it, "
-            "now if it runs, else at its next start"
-        )
-
-
 def runs_text(number: int) -> str:
     """Return a number of runs as text: ``1 run``, ``2 runs``."""
     return f"{number} run{'' if number == 1 else 's'}"
 
 
-def _print_to_stderr(text: str) -> None:
-    _console(stderr=True).print(text, soft_wrap=True)
-
-
-def _console(stderr: bool = False) -> Console:
+def _console() -> Console:
     """Return a console that prints text as it is: PV prefixes hold colons and brackets."""
-    return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    return Console(highlight=False, markup=False, emoji=False)
 
 
-def with_first(function: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
-    """Return a function whose first arguments are given, with a help that leaves these out.
+def make_listdevs(namespace: Mapping[str, Any]) -> Callable[[], None]:
+    """Return the function `listdevs` of the session that has this namespace."""
 
-    The help of a `functools.partial` is that of `partial` itself.
+    def listdevs() -> None:
+        """Print a table of the devices: name, class, PV prefix, whether connected."""
+        table = Table("name", "class", "prefix", "connected", box=None)
+        for name, device in sorted(find_devices(namespace).items()):
+            connected = Text("yes") if device.connected else Text("no", style="red")
+            table.add_row(name, type(device).__name__, getattr(device, "prefix", ""), connected)
+        _console().print(table)
 
-    Parameters
-    ----------
-    function
-        Has a numpydoc docstring.
-    *arguments
-        Its first arguments.
-    """
-
-    def call(*others: Any, **named: Any) -> Any:
-        return function(*arguments, *others, **named)
-
-    given, text = signature(function), f"{getdoc(function)}\n"
-    for name in list(given.parameters)[: len(arguments)]:
-        text = re.sub(rf"^{name}\n(?:    .*\n)+", "", text, flags=re.MULTILINE)
-    text = re.sub(r"^Parameters\n-+\n+(?=\n|\Z)", "", text, flags=re.MULTILINE)
-    left = list(given.parameters.values())[len(arguments) :]
-    call.__signature__ = given.replace(parameters=left)  # type: ignore[attr-defined]
-    call.__name__, call.__doc__ = function.__name__, text.strip()
-    return call
-
-
-def list_devices(namespace: Mapping[str, Any]) -> None:
-    """Print a table of the devices of a namespace: name, class, PV prefix, whether connected."""
-    table = Table("name", "class", "prefix", "connected", box=None)
-    for name, device in sorted(find_devices(namespace).items()):
-        connected = Text("yes") if device.connected else Text("no", style="red")
-        table.add_row(name, type(device).__name__, getattr(device, "prefix", ""), connected)
-    _console().print(table)
+    return listdevs
 
 
 def show_banner(namespace: Mapping[str, Any]) -> None:
@@ -400,19 +288,9 @@ def _origin(source: str | None) -> str:
 
 
 def _web_page(settings: Settings, stack: State) -> str:
-    """Return the address of tiled's page of the runs, without its key: see `print_key`."""
+    """Return the address of tiled's page of the runs, without its key."""
     if not stack.tiled_uri:
         return "no tiled server runs; runs are kept in journals until one does"
     if settings.store.tiled_uri:
         return f"{stack.tiled_uri}/ui/"
     return f"{stack.tiled_uri}/ui/  (tiled_key() prints its key)"
-
-
-def print_key(store: Path) -> None:
-    """Print the key of the store's tiled server.
-
-    The banner does not show it: others can see the banner, and logs keep it.
-    """
-    from skywright.store.client import embedded_key
-
-    _print_to_stderr(embedded_key(store))

@@ -28,9 +28,11 @@ class ColumnType:
     dtype: str = ""
     """Element type of an array, as in numpy's ``dtype.str``."""
     shape: tuple[int, ...] = ()
-    """Largest shape seen of an array; smaller ones are padded with what means missing."""
+    """Largest shape seen of an array; smaller ones are padded with missing values."""
     large: bool = False
     """Whether there are integers that a float cannot hold."""
+    has_scalars: bool = field(default=False, compare=False, repr=False)
+    """Whether a scalar was seen; if not, the type is that of the descriptor alone."""
     longest: int = field(default=0, compare=False, repr=False)
     """Length of the longest text seen; columns that differ in it alone are stored alike."""
 
@@ -74,7 +76,8 @@ def widen(column: ColumnType | None, value: Any, promised: str = "") -> ColumnTy
         return _widen_array(column, value, promised)
     if column is not None and column.kind == "array":
         return _widen_array(column, [] if value is None else value, promised)
-    return _widen_scalar(column or ColumnType(_kind(value)), value)
+    column = _widen_scalar(column or ColumnType(_kind(value)), value)
+    return column if column.has_scalars else replace(column, has_scalars=True)
 
 
 def _kind(value: Any) -> str:
@@ -111,33 +114,45 @@ def _widen_scalar(column: ColumnType, value: Any) -> ColumnType:
 
 def _widen_array(column: ColumnType | None, value: Any, promised: str) -> ColumnType:
     array = rectangular(value, column.dtype if column and column.dtype else promised)
-    if column is None or column.kind != "array":
-        # Zarr has no objects, structures, long doubles and datetimes without unit.
-        unknown = promised[1:2] in ("O", "V") or promised[1:] in ("f16", "c32", "M8", "m8")
-        dtype, shape = "" if unknown else promised, tuple(0 for _ in array.shape)
-        if column is not None and column.longest:
-            dtype = f"<U{column.longest}"
-        elif column is not None:
-            of_boolean = "<U5" if array.dtype.kind == "U" else ""
-            kinds = {"boolean": of_boolean, "integer": "<i8", "number": "<f8"}
-            dtype = dtype or kinds.get(column.kind, "")
-    else:
+    has_values = column is not None and (column.kind == "array" or column.has_scalars)
+    if column is not None and column.kind == "array":
         dtype, shape = column.dtype, column.shape
-    dims = max(len(shape), array.ndim)
-    old = (1,) * (dims - len(shape)) + shape
-    new = (1,) * (dims - array.ndim) + array.shape
-    padded = column is not None and column.kind == "array" and old != new
-    biggest = tuple(max(pair) for pair in zip(old, new, strict=True))
+    else:
+        dtype = _dtype_of_scalars(column, array, promised)
+        shape = () if has_values else (0,) * array.ndim
+    ndim = max(len(shape), array.ndim)
+    old_shape = (1,) * (ndim - len(shape)) + shape
+    new_shape = (1,) * (ndim - array.ndim) + array.shape
+    largest = tuple(map(max, old_shape, new_shape))
+    has_gaps = 0 in largest or (has_values and old_shape != new_shape)
+    dtype = _fit_dtype(dtype, array, has_gaps)
     large = column is not None and column.large
     large |= array.dtype.kind in "iu" and not _fits(array, np.dtype("<f8"))
-    found = _fit_dtype(dtype, array, padded or 0 in biggest)
-    if large and np.dtype(found).kind == "f":  # a float would change the integers
-        found = _as_text(np.dtype(found)).str
-    return ColumnType("array", found, biggest, large)
+    if large and np.dtype(dtype).kind == "f":  # a float would change the integers
+        dtype = _as_text(np.dtype(dtype)).str
+    return ColumnType("array", dtype, largest, large)
 
 
-def _fit_dtype(dtype: str, array: np.ndarray, padded: bool) -> str:
-    """Return the element type that holds `array` beside what `dtype` holds, and a gap."""
+def _dtype_of_scalars(column: ColumnType | None, array: np.ndarray, promised: str) -> str:
+    """Return the element type that `promised` or the scalars before the first array require.
+
+    It is empty if only `array`, the first one, decides.
+    """
+    if column is not None and column.longest:
+        return f"<U{column.longest}"
+    # Zarr has no objects, structures, long doubles and datetimes without unit.
+    unusable = promised[1:2] in ("O", "V") or promised[1:] in ("f16", "c32", "M8", "m8")
+    if promised and not unusable:
+        return promised
+    if column is None:
+        return ""
+    if column.kind == "boolean":
+        return "<U5" if array.dtype.kind == "U" else ""
+    return {"integer": "<i8", "number": "<f8"}.get(column.kind, "")
+
+
+def _fit_dtype(dtype: str, array: np.ndarray, has_gaps: bool) -> str:
+    """Return the element type that holds all that `dtype` does, `array`, and NaN if `has_gaps`."""
     if not array.size:
         found = dtype or "<f8"
     elif not dtype:
@@ -148,7 +163,7 @@ def _fit_dtype(dtype: str, array: np.ndarray, padded: bool) -> str:
         found = np.promote_types(_as_text(np.dtype(dtype)), _as_text(array.dtype)).str
     else:
         found = np.promote_types(dtype, array.dtype).str
-    if padded and np.dtype(found).kind in "biu":
+    if has_gaps and np.dtype(found).kind in "biu":
         found = "<f8"
     return found
 

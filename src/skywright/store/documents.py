@@ -11,7 +11,7 @@ from tiled.structures.array import ArrayStructure, BuiltinDtype
 from tiled.structures.core import StructureFamily
 
 from skywright.store.external import Segment
-from skywright.store.journal_contents import datum
+from skywright.store.journal_contents import datum_fields
 from skywright.store.table_adapter import MIMETYPE, rows_of
 from skywright.store.tiled_writer import INTERNAL, SQL_TABLE
 
@@ -28,9 +28,9 @@ async def export_documents(
     """Export a run as a JSON sequence; see ``bluesky_tiled_plugins.exporters``.
 
     The stock exporter expects one table in each stream, that of events, and one range of rows for
-    each other data key. So it gets each column of a table of files as an array (`_Column`). Its
-    stream documents of such an array are replaced by a StreamResource for each file, and a
-    StreamDatum for each range of rows. The last range has no rows while the table is open.
+    each other data key. So it gets each column of a table of files as an array (`_Column`). The
+    stream documents that it writes of such an array are replaced by a StreamResource for each file,
+    and a StreamDatum for each range of rows. The last range has no rows while the table is open.
     """
 
     async def filter_for_access(run: _Run) -> _Run:
@@ -61,17 +61,17 @@ def _expand(name: str, doc: Document, segments_of: dict[str, list[Segment]]) -> 
             return
         segments_of[doc["uid"]] = segments
         plain = {key: parameters[key] for key in parameters if key not in MULTI_FILE_PARAMETERS}
-        for number, uri in enumerate(files):
-            yield doc | {"uid": f"{doc['uid']}/{number}", "uri": uri, "parameters": plain}
+        for file_number, uri in enumerate(files):
+            yield doc | {"uid": f"{doc['uid']}/{file_number}", "uri": uri, "parameters": plain}
         return
     resource = doc["stream_resource"]
     if resource not in segments_of:
         yield doc
         return
     seq_num = 1
-    for number, (file, start, stop) in enumerate(segments_of[resource]):
+    for number, (file_number, start, stop) in enumerate(segments_of[resource]):
         count = 0 if stop is None else stop - start  # None: the table is still open
-        rows = datum(f"{resource}/{file}", start, seq_num, count)
+        rows = datum_fields(f"{resource}/{file_number}", start, seq_num, count)
         yield doc | {"uid": f"{doc['uid']}/{number}", **rows}
         seq_num += count
 
@@ -89,7 +89,10 @@ class _Run:
 
 
 class _Stream:
-    """A stream as the stock exporter expects it: one table of events, and arrays."""
+    """A stream as the stock exporter expects it: one table of events, and arrays.
+
+    The exporter calls `keys_range` first, which finds the columns and the tables of events.
+    """
 
     def __init__(self, adapter: Any) -> None:
         self._adapter = adapter
@@ -151,11 +154,13 @@ class _Column:
         # Text is of dtype object in tables, which arrays cannot have. The exporter reads the shape
         # only, so any other dtype will do
         dtype = np.dtype("S1") if dtype.kind == "O" else dtype
-        shape = ((rows,),), (rows,)
+        structure = ArrayStructure(
+            BuiltinDtype.from_numpy_dtype(dtype), chunks=((rows,),), shape=(rows,)
+        )
         self._source = table.model_copy(
             update={
                 "structure_family": StructureFamily.array,
-                "structure": ArrayStructure(BuiltinDtype.from_numpy_dtype(dtype), *shape),
+                "structure": structure,
                 "mimetype": "application/x-hdf5",
                 "parameters": {
                     "dataset": table.parameters["columns"][name],

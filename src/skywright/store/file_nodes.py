@@ -26,7 +26,7 @@ from skywright.files.hdf5 import open_hdf5
 from skywright.files.readers import HDF5, first_row, readers
 from skywright.section import NOT_IN_ADDRESSES
 from skywright.store.external import external_source, number_files
-from skywright.store.journal_contents import ResourceRows, Stream, datum
+from skywright.store.journal_contents import ResourceRows, Stream, datum_fields
 from skywright.store.reader_adapter import reader_source
 from skywright.store.table_adapter import MIMETYPE, fits_table, table_structure
 
@@ -128,10 +128,12 @@ def _names() -> Iterator[str]:
     yield from (f"{COLUMNS}_{number}" for number in itertools.count(2))
 
 
-def _is_column(key: str, data_key: Mapping[str, Any], files: Sequence[dict[str, Any]]) -> bool:
+def _is_column(key: str, data_key: Mapping[str, Any], resources: Sequence[dict[str, Any]]) -> bool:
+    """Return whether a data key is a scalar column of HDF5 files that a table can show."""
     plain = all(
-        f["mimetype"] == HDF5 and {"dataset"} <= f["parameters"].keys() <= TABLE_PARAMETERS
-        for f in files
+        resource["mimetype"] == HDF5
+        and {"dataset"} <= resource["parameters"].keys() <= TABLE_PARAMETERS
+        for resource in resources
     )
     try:
         dtype = _dtype(data_key)
@@ -180,12 +182,14 @@ def _array(
     if first["mimetype"] != HDF5 and first["mimetype"] in readers():
         rows = rows_in_files(stream, key)
         used = [resources[part.resource] for part in rows]
-        before = [first_row(resource["parameters"]) for resource in used]
-        ranges = [(n + part.start, n + part.stop) for n, part in zip(before, rows, strict=True)]
+        ranges = []
+        for resource, part in zip(used, rows, strict=True):
+            first_of_slice = first_row(resource["parameters"])
+            ranges.append((first_of_slice + part.start, first_of_slice + part.stop))
         return reader_source(used, ranges, data_keys[key])
     if first["mimetype"] not in CONSOLIDATOR_REGISTRY:
         raise DataError(f"no reader for {first['mimetype']}")
-    sliced = first["parameters"].get("slice")  # leaves rows out by itself
+    sliced = first["parameters"].get("slice")  # the consolidator leaves these rows out
     if stream.skips_rows(key) and first["mimetype"] == HDF5 and not sliced:
         name = f"{stream.name}-{first['uid']}-{key}".replace("/", "_")
         if len(name.encode()) > NAME_BYTES:
@@ -205,7 +209,7 @@ def _array(
             seen.add(segment.resource)
             consolidator.update_from_stream_resource(with_swmr(resources[segment.resource]))
         consolidator.consume_stream_datum(
-            datum(segment.resource, segment.start, segment.sequence, segment.count)
+            datum_fields(segment.resource, segment.start, segment.sequence, segment.count)
         )
     source: DataSource = consolidator.get_data_source()
     # Two resources of one file are one asset.

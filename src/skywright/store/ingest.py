@@ -35,14 +35,14 @@ postponed."""
 FULL_WRITE_PAUSE_FACTOR = 4
 """Pause before the next full write, in units of the duration of the last one (limits full writes to
 1/5 of the time). No pause after the stop document."""
-LOST_MIDWAY = (
+UNANSWERED = (
     httpx.ReadTimeout,
     httpx.WriteTimeout,
     httpx.ReadError,
     httpx.WriteError,
     httpx.RemoteProtocolError,
 )
-"""Errors of a request that the server may have received and executed."""
+"""Errors of a request that had no answer; the server may have executed it."""
 UNFINISHED_S = 60.0
 """Time since the last write, s, after which a file without a start document is put aside, even if
 it ends in the middle of a line."""
@@ -136,12 +136,11 @@ class RunIngest:
         self._line_writer: _LineWriter | None = None
         self._full_write: _FullWrite | None = None
         self._has_node = False  # True: we have made its node, or the server says it is there
-        self._is_conflict = False  # True: the server has just answered that the run exists
         self._must_verify = False  # True: the catalog may lack something that was written
         self._failures = 0
         self._unanswered = 0
-        self._postponed_until = 0.0
-        self._full_write_allowed_at = 0.0
+        self._postponed_until = 0.0  # no step does anything before this time
+        self._full_write_allowed_at = 0.0  # no full write begins before, while the run is open
 
     def step(self) -> IngestState:
         """Write the documents that have arrived since the last step.
@@ -162,16 +161,18 @@ class RunIngest:
             self._line_writer = self._full_write = None
             self._must_verify = True
             status = getattr(getattr(error, "response", None), "status_code", None)
-            only_this_run = status in PROXY_STATUS and self._server_takes_writes()
-            if isinstance(error, LOST_MIDWAY) or only_this_run:
+            only_this_run = status in PROXY_STATUS and takes_writes(self._catalog.client)
+            if isinstance(error, UNANSWERED) or only_this_run:
                 self._postpone_if_it_repeats()
-            refused = status in REFUSED_STATUS and not self._server_takes_writes()
+            refused = status in REFUSED_STATUS and not takes_writes(self._catalog.client)
             if status is None or status in RETRY_LATER_STATUS or refused:
                 raise ServerUnavailableError(f"tiled: {error}") from error
             return self._failed(error)
-        except RunExistsError:
+        except RunExistsError as error:
             self._line_writer = self._full_write = None
-            self._has_node = self._is_conflict = True
+            if self._has_node:  # but `_existing` did not find it
+                return self._failed(error)
+            self._has_node = True
             return IngestState.MORE
         except OSError:
             raise
@@ -181,32 +182,25 @@ class RunIngest:
             return self._failed(error)
 
     def _step(self) -> IngestState:
+        if self._full_write is not None:  # no lines are read now: they may change the rows again
+            return self._continue_full_write(self._full_write)
         end = self.path.stat().st_size
-        # No lines are read during a full write: they may change the rows again
-        lines = [] if self._full_write is not None else self._read_new_lines()
+        lines = self._read_new_lines()
         # Before a full write, read all that the journal has
-        while self._needs_full_write() and self._tail.offset < end and lines is not None:
+        while lines is not None and self._tail.offset < end and self._needs_full_write():
             lines = self._read_new_lines()
-        start = self.contents.start
+        start, line_writer = self.contents.start, self._line_writer
         if start is None:
             return self._without_start()
-        if self._needs_full_write():
-            if self.contents.stop is None and time.monotonic() < self._full_write_allowed_at:
-                return IngestState.IDLE
-            if not self._begin_full_write(start):
-                self._archive("done")
-                return IngestState.DONE
-        if self._full_write is not None:
-            self._continue_full_write(self._full_write)
-            return IngestState.MORE
-        line_writer = self._line_writer
-        if line_writer is not None and (lines or line_writer.is_due()):
+        if line_writer is None or line_writer.needs_full_write():
+            return self._begin_full_write(start)
+        if lines or line_writer.is_due():
             line_writer.write(lines or [])
             # Not reset after a part of a full write, because a later part may fail; nor after the
             # stop document, because `_finish` may fail
             if self.contents.stop is None:
                 self._failures = self._unanswered = 0
-        if line_writer is not None and self.contents.stop is not None:
+        if self.contents.stop is not None:
             return self._finish(line_writer, start)
         return self._close_if_interrupted() if lines is None else IngestState.MORE
 
@@ -224,21 +218,20 @@ class RunIngest:
     def _needs_full_write(self) -> bool:
         return self._line_writer is None or self._line_writer.needs_full_write()
 
-    def _begin_full_write(self, start: dict[str, Any]) -> bool:
+    def _begin_full_write(self, start: dict[str, Any]) -> IngestState:
         """Begin a full write into a new node, or into the one that the catalog has, emptied.
 
-        Return False if the catalog already has the complete run.
+        Nothing is written if the catalog already has the complete run.
         """
-        self._line_writer = self._full_write = None
+        if self.contents.stop is None and time.monotonic() < self._full_write_allowed_at:
+            return IngestState.IDLE
         run_writer = RunWriter(self._catalog, start)
-        existing, is_conflict = self._existing(start), self._is_conflict
-        self._is_conflict = False
-        if existing is None and is_conflict:
-            raise MismatchError(f"{self.path}: the server says that this run is there; it is not")
+        existing = self._existing(start)
         if existing is not None:
             both_ended = self.contents.stop is not None and existing.metadata.get("stop")
             if both_ended and not differences(self.contents, existing):
-                return False
+                self._archive("done")
+                return IngestState.DONE
             self._must_verify = True
             run_writer.take_over()
         assets = self.path.parent.parent / "assets"
@@ -247,7 +240,7 @@ class RunIngest:
             time.monotonic(), Tail(self.path), DocumentNormalizer(), line_writer
         )
         self._line_writer = line_writer
-        return True
+        return self._continue_full_write(self._full_write)
 
     def _existing(self, start: dict[str, Any]) -> Any:
         """Return the client of the run; None if it is not known to be there (`_has_node`)."""
@@ -256,8 +249,8 @@ class RunIngest:
                 return self._catalog.container_of(start)[start["uid"]]
         return None
 
-    def _continue_full_write(self, full_write: "_FullWrite") -> None:
-        """Write the next chunk of the journal (`Tail.read`)."""
+    def _continue_full_write(self, full_write: "_FullWrite") -> IngestState:
+        """Write the next chunk of the journal, up to the lines that are in `contents`."""
         lines = full_write.tail.read(self._tail.offset)
         ends = full_write.tail.offset == self._tail.offset
         new_lines = [new for line in lines for new in full_write.normalizer(line)]
@@ -270,6 +263,7 @@ class RunIngest:
             duration = now - full_write.began_monotonic
             self._full_write_allowed_at = now + FULL_WRITE_PAUSE_FACTOR * duration
             self._full_write = None
+        return IngestState.MORE
 
     def _finish(self, line_writer: "_LineWriter", start: dict[str, Any]) -> IngestState:
         line_writer.close()
@@ -305,15 +299,9 @@ class RunIngest:
         log.warning("%s: attempt %d: %s", self.path.name, self._failures, error, exc_info=error)
         if self._failures < ATTEMPTS:
             return IngestState.MORE
-        if not self._server_takes_writes():
+        if not takes_writes(self._catalog.client):
             raise ServerUnavailableError(f"tiled takes no data at present: {error}") from error
         return self._give_up(error)
-
-    def _server_takes_writes(self) -> bool:
-        try:
-            return takes_writes(self._catalog.client)
-        except httpx.HTTPError:
-            return False
 
     def _postpone_if_it_repeats(self) -> None:
         """Let other runs go first if this one may be the reason why the server does not answer."""
@@ -329,7 +317,7 @@ class RunIngest:
             )
 
     def _give_up(self, error: Exception) -> IngestState:
-        """Put a finished run aside; postpone an open one."""
+        """Put a finished run aside; postpone an open one, whose stop document ends the pause."""
         if self.contents.stop is None:
             state = self._close_if_interrupted()
             self._full_write_allowed_at = time.monotonic() + POSTPONED_S
@@ -374,6 +362,7 @@ class _LineWriter:
         self._began_monotonic = time.monotonic()
         self._updated_monotonic = float("-inf")
         self._nodes_not_updated = False  # True: lines were written since the last update
+        self._unreadable: dict[str, str] = {}  # why tiled cannot read files, by stream/data key
 
     def needs_full_write(self) -> bool:
         """Return whether a stream's `revision` has changed since its node was queued."""
@@ -393,8 +382,8 @@ class _LineWriter:
         """Write lines that are already in `contents`.
 
         With `updates_nodes`, or when the time of `UPDATE_S` is over, the nodes of arrays and files
-        are updated; after the stop document `close` does it. The files of a stream are also
-        registered when a further data key has its first rows.
+        are updated; after the stop document `close` does it. Those of one stream are also updated
+        when a further data key of it has its first rows in a file.
         """
         # Set first: if an error ends this call, a later step must send what is queued (`is_due`)
         self._nodes_not_updated = True
@@ -431,7 +420,7 @@ class _LineWriter:
         for name, stream in self._contents.streams.items():
             self._run_writer.streams[name].send_arrays(stored_data_keys(stream))
         contents = self._contents
-        self._run_writer.stop(contents.stop or {}, contents.notes, contents.unreadable)
+        self._run_writer.stop(contents.stop or {}, contents.notes, self._unreadable)
 
     def _write(self, line: Line) -> None:
         name, doc = line.name, line.doc
@@ -468,9 +457,9 @@ class _LineWriter:
         )
         for name, source in found:
             if isinstance(source, DataError):
-                self._contents.unreadable[f"{stream.name}/{name}"] = str(source)
+                self._unreadable[f"{stream.name}/{name}"] = str(source)
             else:
-                self._contents.unreadable.pop(f"{stream.name}/{name}", None)
+                self._unreadable.pop(f"{stream.name}/{name}", None)
                 stream_writer.register(name, source)
 
     def _send(self) -> None:
@@ -479,7 +468,7 @@ class _LineWriter:
         for (name, node), reason in self._run_writer.send().items():
             stream = self._contents.streams[name]
             if node in stream.external_rows:
-                self._contents.unreadable[f"{name}/{node}"] = reason
+                self._unreadable[f"{name}/{node}"] = reason
             else:  # the table of the scalar columns of a file
                 without_table.add(name)
         if without_table:
@@ -492,7 +481,10 @@ class _LineWriter:
             self._send()
 
     def _queue_descriptors(self, stream: Stream) -> None:
-        """Queue the new descriptors of a stream with known types; its first makes the node."""
+        """Queue the new descriptors of a stream, with its present types.
+
+        The first one makes the node of the stream.
+        """
         if stream.name not in self._revisions:
             self._revisions[stream.name] = stream.revision
             self._sorters[stream.name] = SequenceSorter(stream)

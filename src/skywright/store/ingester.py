@@ -128,7 +128,7 @@ class Ingester:
         due = time.monotonic() >= self._open_due
         busy = False
         open_runs = []
-        for run in self._followed():
+        for run in self._scan_journals():
             if is_locked(run.path):
                 open_runs.append(run)
             elif not busy:
@@ -142,7 +142,7 @@ class Ingester:
         self._open_due = now + max(OPEN_RUN_PERIOD_S, OPEN_RUN_PAUSE_FACTOR * (now - begin))
         return busy
 
-    def _followed(self) -> list[RunIngest]:
+    def _scan_journals(self) -> list[RunIngest]:
         """Find new and removed journals; return the runs that are not done, oldest first."""
         for path in self.journals.glob(f"*{TEMPORARY_SUFFIX}"):
             with self._noting_failures(path):

@@ -3,21 +3,28 @@
 from array import array
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-from event_model import EventPage, unpack_event_page
 
 from skywright.files.readers import FirstIndices
 from skywright.files.segments import Segment, append, between, supersede
 from skywright.store.columns import ColumnType, declared, declared_dtype, widen
 from skywright.store.tail import Line
 
-RESERVED = ("time", "seq_num")
 
+def datum_fields(resource: str, index: int, seq_num: int, rows: int) -> dict[str, Any]:
+    """Return the fields of a stream datum that name its rows.
 
-def datum(resource: str, index: int, seq_num: int, rows: int) -> dict[str, Any]:
-    """Return what a stream datum says of `rows` rows of a resource, from index `index` on."""
+    Parameters
+    ----------
+    resource
+        uid of the stream resource.
+    index, seq_num
+        Index and sequence number of the first row.
+    rows
+        Number of rows.
+    """
     return {
         "stream_resource": resource,
         "indices": {"start": index, "stop": index + rows},
@@ -98,7 +105,7 @@ class Stream:
     """Increases when rows that were written have to be written again."""
     line_of: array = field(default_factory=lambda: array("q"))
     """Line of the valid event, by seq_num - first_seq; 0: no event. Lines are counted as
-    `JournalContents.add` gets them, one event each, from `DocumentNormalizer`."""
+    `JournalContents.add` gets them, one event each."""
     first_seq: int = 1
     external_rows: dict[str, ExternalRows] = field(default_factory=dict)
     """The rows of files that belong to each seq_num, by data key."""
@@ -135,7 +142,7 @@ class Stream:
         return bool(self._gaps()) or any(each.sequence < self.first_seq for each in rows.segments)
 
     def _gaps(self) -> list[int]:
-        """Return the seq_nums without an event before the last one that has one."""
+        """Return the seq_nums between the first and the last event that have no event."""
         lines = np.asarray(self.line_of)
         return [self.first_seq + int(i) for i in np.flatnonzero(lines == 0)]
 
@@ -161,10 +168,10 @@ class Stream:
             new = widen(old, value, "" if self.line_of else self.declared.get(key, ""))
             if new is not old:
                 self.columns[key] = new
-                # The first event has no row in the catalog yet
-                if new != old and (self.line_of or self.revision):
+                # At the first event nothing is written yet that would have to be written again
+                if new != old and self.line_of:
                     self.revision += 1
-        # After its values: `SequenceSorter` waits for each event that is known
+        # Only now, because a value may raise: `SequenceSorter` waits for each event that is known
         self._note_row(event["seq_num"], line)
 
     def _note_row(self, seq_num: int, line: int) -> None:
@@ -194,7 +201,7 @@ class Stream:
 
 
 class JournalContents:
-    """Contents of a journal so far."""
+    """Contents of a journal so far, from the lines that `DocumentNormalizer` returns."""
 
     def __init__(self) -> None:
         self.start: dict[str, Any] | None = None
@@ -207,8 +214,6 @@ class JournalContents:
         """Stream resources by uid."""
         self.notes: dict[str, None] = {}
         """Notes for the run's metadata, each once, in order."""
-        self.unreadable: dict[str, str] = {}
-        """Reason why tiled cannot read the files, by stream/data key; the writer sets it."""
         self.left_out: set[int] = set()
         """Lines that were not understood, as `add` counts them."""
         self._count = 0
@@ -244,9 +249,8 @@ class JournalContents:
             self.note(doc["text"])
         elif name == "dtypes":
             self.stream_of[doc["descriptor"]].declared.update(doc["dtype_numpy"])
-        elif name in ("event", "event_page"):
-            for event in unpack(name, doc):
-                self.stream_of[event["descriptor"]].add_event(self._count, event)
+        elif name == "event":
+            self.stream_of[doc["descriptor"]].add_event(self._count, doc)
         elif name == "stream_resource":
             self.resources[doc["uid"]] = doc
         elif name == "stream_datum":
@@ -265,10 +269,3 @@ class JournalContents:
                     stream.columns[key] = column
             self.streams[doc["name"]] = stream  # each of its data keys is well-formed
         self.stream_of[doc["uid"]] = stream
-
-
-def unpack(name: str, doc: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the events of an ``event`` or ``event_page`` document."""
-    if name == "event":
-        return [doc]
-    return [dict(event) for event in unpack_event_page(cast("EventPage", doc))]

@@ -20,6 +20,7 @@ from skywright.store.client import ANALYSIS, RAW, analysis, catalog
 from skywright.store.tail import is_locked, start_time
 
 _RUNS = {RAW: catalog, ANALYSIS: analysis}
+"""Functions that return the runs of a container, by its name."""
 MIN_UID_CHARACTERS = 4
 PAGE = 100
 """Runs of an answer of the server, at most."""
@@ -29,6 +30,7 @@ SAMPLE_KEYS = ("sample", "sample.name", "sample_name")
 _UID = re.compile(r"[0-9a-f]{4,32}|[0-9a-f]{8}-[0-9a-f-]{0,27}", re.IGNORECASE)
 _AGO = re.compile(r"(\d+(?:\.\d+)?)\s*(s|sec|second|m|min|minute|h|hour|d|day|w|week)s?(?:\s+ago)?")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+"""Arguments of `timedelta`, by the first letter of the unit."""
 
 Query = Any
 """One of `tiled.queries`; they share no base class."""
@@ -104,27 +106,27 @@ def find_runs(
     list of RunSummary
         Sorted by start time, newest last.
     """
-    # Before the catalog is asked: a journal can be stored while it answers.
+    # List the journals first: the ingester may store one while the catalog answers
     waiting = journal_names(journals)
+    # With a text, some of the runs that the server finds are not accepted below
+    wanted = None if run_filter.text else limit
     for alternatives, accepts in _interpretations(run_filter.text):
         found: dict[str, RunSummary] = {}
+        searches = [
+            [*queries, *of_text]
+            for queries in tiled_queries(run_filter)
+            for of_text in alternatives
+        ]
         for container in containers or _RUNS:
-            runs_of = _RUNS[container]
-            for queries in (
-                [*fixed, *of_text]
-                for fixed in tiled_queries(run_filter)
-                for of_text in alternatives
-            ):
-                # Of the runs that a text finds, some are left out here.
-                wanted = None if run_filter.text else limit
-                runs = _search(runs_of(client), queries, wanted)
+            for queries in searches:
+                runs = _search(_RUNS[container](client), queries, wanted)
                 matching = (run for run in runs if accepts(run.metadata))
                 for run in islice(matching, limit):
                     summary = summarize(run.metadata, container, journals, waiting)
                     found[summary.uid] = summary
         if found:
             ordered = sorted(found.values(), key=lambda run: run.time_s)
-            return ordered if limit is None else ordered[len(ordered) - min(limit, len(ordered)) :]
+            return ordered if limit is None else ordered[max(len(ordered) - limit, 0) :]
     return []
 
 

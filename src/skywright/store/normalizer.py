@@ -1,30 +1,33 @@
 """Normalizes documents of any bluesky version for the rest of the store.
 
 In the result no data key has a reserved name, no two data keys of a stream have one name, and
-resource and datum documents are replaced by stream documents.
+resource and datum documents are replaced by stream documents, event pages by events.
 """
 
 import copy
 import re
 import zlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import jsonschema
 from bluesky_tiled_plugins.writing.tiled_writer import RunNormalizer
+from event_model import EventPage, unpack_event_page
 
 from skywright.errors import DataError
-from skywright.store.journal_contents import RESERVED, unpack
 from skywright.store.tail import Line
 
-_NOT_IN_ADDRESSES = re.compile(r"[/\\?#%]")
-_NOT_IN_SQL = re.compile(r"""['"`;()=+\x00-\x1f]|--""")
+RESERVED = ("time", "seq_num", ".", "..")
+"""Names that no stream or data key can have in the store, in any case of letters: a table has its
+own ``time`` and ``seq_num``, and URLs give a meaning to dots."""
+_URL_SYNTAX = re.compile(r"[/\\?#%]")
+_SQL_SYNTAX = re.compile(r"""['"`;()=+\x00-\x1f]|--""")
 COLUMN_BYTES = 58
 """Maximum length of a column's name, bytes. tiled's limit is 63: 3 for the prefix ``ts_``, 58 for
 the name, and 2 for underscores that make equal names different. If more underscores are needed, a
 checksum replaces the end of the name."""
-PASSED = ("start", "stream_datum", "")
-"""Names of lines that are not changed; a broken line has no name."""
+UNCHANGED = ("start", "stream_datum", "")
+"""Names of lines that are returned as they are; a broken line has no name."""
 
 
 class _StoredNames(dict[str, str]):
@@ -58,8 +61,8 @@ class DocumentNormalizer:
     def __init__(self) -> None:
         self._out: list[tuple[str, dict[str, Any]]] = []
         self._legacy = RunNormalizer()
-        """Turns resources, datums and the events that refer to them into stream documents."""
-        for name in ("stream_resource", "stream_datum", "descriptor"):
+        """Converts resources, datums and the events that refer to them to stream documents."""
+        for name in ("stream_resource", "stream_datum"):
             self._legacy.subscribe(self._emit, name)
         self._datum_keys: dict[str, list[str]] = {}
         """Data keys whose values in events are datum ids, by uid of the descriptor."""
@@ -89,14 +92,15 @@ class DocumentNormalizer:
         if name == "stream_resource":
             key = doc["data_key"]
             doc = doc | {"data_key": self._external.get(key, key_name(key))}
-        if name != "descriptor":
-            self._out.append((str(getattr(name, "name", name)), copy.deepcopy(doc)))
+        self._out.append((str(getattr(name, "name", name)), copy.deepcopy(doc)))
 
     def _take(self, name: str, doc: dict[str, Any]) -> None:
-        if name in ("event", "event_page"):
-            for event in unpack(name, doc):
-                self._take_event(event)
-        elif name in PASSED:
+        if name == "event":
+            self._take_event(doc)
+        elif name == "event_page":
+            for event in unpack_event_page(cast("EventPage", doc)):
+                self._take_event(dict(event))
+        elif name in UNCHANGED:
             self._out.append((name, doc))
         elif name == "dtypes":
             names = self._renamed.get(doc["descriptor"], {})
@@ -107,7 +111,7 @@ class DocumentNormalizer:
             try:
                 if self._datum_keys:
                     self._legacy.stop(doc)  # emits the datums that came after their event
-            finally:  # a datum that never came does not keep the run open
+            finally:  # it raises if a datum is missing; the run must end all the same
                 self._out.append((name, doc))
         elif name in ("stream_resource", "resource", "datum", "datum_page"):
             self._legacy(name, doc)
@@ -149,23 +153,25 @@ class DocumentNormalizer:
         self._out.append(("descriptor", doc))
 
     def _note_if_changed(self, name: str, wanted: str, stored: str, what: str) -> None:
-        if stored != _NOT_IN_ADDRESSES.sub("_", name):
-            # `wanted` is what was made of a name that no column can have
-            no_column = stored == wanted != node_name(name)
-            why = "no column can have its name" if no_column else "its name is taken"
-            self._out.append(("note", {"text": f"{what}: stored as {stored}: {why}"}))
+        """Note why a name is stored as another one, unless only characters of URLs differ."""
+        if stored == _URL_SYNTAX.sub("_", name):
+            return
+        # `wanted` differs from the name of a node if no column can have that name
+        is_taken = stored != wanted or wanted == node_name(name)
+        why = "its name is taken" if is_taken else "no column can have its name"
+        self._out.append(("note", {"text": f"{what}: stored as {stored}: {why}"}))
 
     def _take_event(self, event: dict[str, Any]) -> None:
         uid = event["descriptor"]
         datum_keys = self._datum_keys.get(uid)
         if datum_keys:
             given = {key: event["data"][key] for key in datum_keys if key in event["data"]}
-            only = {key: v for key, v in given.items() if not isinstance(v, list | dict)}
-            for key in sorted(given.keys() - only):
+            ids = {key: v for key, v in given.items() if not isinstance(v, list | dict)}
+            for key in sorted(given.keys() - ids):
                 text = f"{key}: left out: it is external, but its events have values, no datum ids"
                 self._out.append(("note", {"text": text}))
-            times = {key: event["timestamps"].get(key, event["time"]) for key in only}
-            self._legacy("event", event | {"data": only, "timestamps": times})
+            times = {key: event["timestamps"].get(key, event["time"]) for key in ids}
+            self._legacy("event", event | {"data": ids, "timestamps": times})
         if names := self._renamed.get(uid):
             data, times = _renamed(event["data"], names), _renamed(event["timestamps"], names)
             event = event | {"data": data, "timestamps": times}
@@ -175,11 +181,10 @@ class DocumentNormalizer:
 def node_name(name: str) -> str:
     """Return the name of a stream or data key as a node or column may have it.
 
-    A table has its own ``time`` and ``seq_num``, in any case of letters. Characters with a meaning
-    in URLs become underscores.
+    Characters with a meaning in URLs become underscores; `RESERVED` names get one at the end.
     """
-    name = _NOT_IN_ADDRESSES.sub("_", name)
-    return f"{name}_" if name.lower() in (*RESERVED, ".", "..") else name
+    name = _URL_SYNTAX.sub("_", name)
+    return f"{name}_" if name.lower() in RESERVED else name
 
 
 def key_name(name: str) -> str:
@@ -194,7 +199,7 @@ def column_name(name: str) -> str:
     It begins with a letter and has at most `COLUMN_BYTES` bytes; the end of a longer one is
     replaced by a checksum. Characters with a meaning in SQL become underscores.
     """
-    column = key_name(_NOT_IN_SQL.sub("_", name))
+    column = key_name(_SQL_SYNTAX.sub("_", name))
     if not re.match("[a-zA-Z]", column):
         column = f"x{column}"
     return column if len(_utf8(column)) <= COLUMN_BYTES else _shortened(column, column)

@@ -100,8 +100,9 @@ def recover(directory: Path, client: Any) -> RecoveryReport:
         _move(path, journals / path.name, failures)  # it may work by now
     waiting = _names(journals)
     failures |= _drain(directory, client)
-    failures = {path: failures[path] for path in sorted(failures) if _is_left(path)}
-    left = sorted(set(journals.glob(f"*{SUFFIX}*")) - failures.keys())
+    # One that was moved since is no failure, nor one that a living process writes
+    failures = {path: failures[path] for path in sorted(failures) if _waits(path)}
+    remaining = sorted(set(journals.glob(f"*{SUFFIX}*")) - failures.keys())
     done = _names(journals / "done")
     finished = (waiting & done) - set(restored)
     for name in finished:
@@ -115,10 +116,10 @@ def recover(directory: Path, client: Any) -> RecoveryReport:
         restored=_uids(name for name in restored if name in done),
         flags_cleared=tuple(str(file) for file in sorted(files) if _clear(file)),
         aside=_uids(sorted(_names(journals / "aside"))),
-        recording=_uids(_name(path) for path in left if is_locked(path)),
+        recording=_uids(_name(path) for path in remaining if is_locked(path)),
         failed=(
             *(f"{path}: {error}" for path, error in failures.items()),
-            *(f"{path}: is not finished; try again" for path in left if _is_left(path)),
+            *(f"{path}: is not finished; try again" for path in remaining if _waits(path)),
         ),
     )
 
@@ -133,8 +134,8 @@ def _move(path: Path, target: Path, failures: dict[Path, OSError]) -> bool:
     return True
 
 
-def _is_left(path: Path) -> bool:
-    """Return whether a journal is where it was, and nobody writes it."""
+def _waits(path: Path) -> bool:
+    """Return whether a journal is still at `path`, and nobody writes it."""
     return path.exists() and not is_locked(path)
 
 
@@ -165,9 +166,11 @@ def _differs(contents: JournalContents, containers: Sequence[Any]) -> bool:
     start = contents.start or {}
     container = containers[start.get("purpose") == "analysis"]
     try:
-        found = differences(contents, container[start.get("uid", "")])
+        run = container[start.get("uid", "")]
     except KeyError:
         found = ["the catalog does not have it"]
+    else:
+        found = differences(contents, run)
     if found:
         log.warning("run %s is written again: %s", start.get("uid"), "; ".join(found[:5]))
     return bool(found)

@@ -14,7 +14,7 @@ from skywright.callbacks.journal import encode_line
 from skywright.files.hdf5_flags import clear_flags
 from skywright.files.index import files_path
 from skywright.files.readers import HDF5, file_and_column, local_path, open_reader, readers
-from skywright.store.journal_contents import JournalContents, Stream, datum
+from skywright.store.journal_contents import JournalContents, Stream, datum_fields
 from skywright.store.table_adapter import flushed_rows
 from skywright.store.tail import Tail, locked_if_dead
 
@@ -54,12 +54,12 @@ def close_interrupted_run(path: Path, offset: int, contents: JournalContents) ->
         tail.offset = offset
         if tail.read():
             return True  # lines were written after the last read
-        died = path.stat().st_mtime
+        last_write = path.stat().st_mtime
         try:
-            documents = [*_closing_documents(contents, died)]
+            documents = [*_closing_documents(contents, last_write)]
         except Exception as error:  # documents of other programs may lack anything
             log.warning("%s: rows of the interrupted run are not counted: %r", path, error)
-            documents = [("stop", _stop(contents, died))]
+            documents = [("stop", _stop(contents, last_write))]
         lines = b"".join(encode_line(name, doc) for name, doc in documents)
         with path.open("r+b", buffering=0) as file:
             file.truncate(offset)  # an incomplete line
@@ -77,42 +77,44 @@ def close_interrupted_run(path: Path, offset: int, contents: JournalContents) ->
     return True
 
 
-def _closing_documents(contents: JournalContents, died: float) -> Documents:
-    counts = {name: _rows(stream) for name, stream in contents.streams.items()}
+def _closing_documents(contents: JournalContents, last_write: float) -> Documents:
+    counts = {name: _num_events(stream) for name, stream in contents.streams.items()}
     names = {stream.descriptor: stream.name for stream in contents.streams.values()}
     for resources in _by_file(contents):
         rows = rows_on_disk(resources)
-        for resource in resources if rows is not None else []:
-            for name, doc in _unreported(contents, resource, rows or 0):
-                if name == "descriptor":
-                    if doc["uid"] in names:
-                        continue  # of another data key in the same file
-                    names[doc["uid"]] = doc["name"]
-                elif name == "stream_resource" and doc["uid"] in contents.resources:
-                    continue
-                elif name == "stream_datum":
-                    stream = names[doc["descriptor"]]
-                    counts[stream] = max(counts.get(stream, 0), doc["seq_nums"]["stop"] - 1)
-                yield name, doc
-    stop = _stop(contents, died) | {"num_events": counts}
+        if rows is None:
+            continue
+        found = (each for resource in resources for each in _unreported(contents, resource, rows))
+        for name, doc in found:
+            if name == "descriptor":
+                if doc["uid"] in names:
+                    continue  # of another data key in the same file
+                names[doc["uid"]] = doc["name"]
+            elif name == "stream_resource" and doc["uid"] in contents.resources:
+                continue  # by an ingester that was killed here
+            elif name == "stream_datum":
+                stream = names[doc["descriptor"]]
+                counts[stream] = max(counts.get(stream, 0), doc["seq_nums"]["stop"] - 1)
+            yield name, doc
+    stop = _stop(contents, last_write) | {"num_events": counts}
     schema_validators[DocumentNames.stop].validate(stop)
     yield "stop", stop
 
 
-def _stop(contents: JournalContents, died: float) -> dict[str, Any]:
+def _stop(contents: JournalContents, last_write: float) -> dict[str, Any]:
     start = contents.start or {}
     began = start.get("time")
     return {
         "uid": str(uuid.uuid4()),
         # The clock may have been set back
-        "time": max(died, began) if isinstance(began, int | float) else died,
+        "time": max(last_write, began) if isinstance(began, int | float) else last_write,
         "run_start": start.get("uid"),
         "exit_status": "abort",
         "reason": "interrupted: the process that recorded this run ended without closing it",
     }
 
 
-def _rows(stream: Stream) -> int:
+def _num_events(stream: Stream) -> int:
     rows = [sum(s.count for s in each.segments) for each in stream.external_rows.values()]
     return len(stream.seq_nums()) if stream.internal else max(rows, default=0)
 
@@ -139,7 +141,7 @@ def rows_on_disk(resources: list[dict[str, Any]]) -> int | None:
     try:
         names = {resource["parameters"]["dataset"] for resource in resources}
         if resources[0]["mimetype"] != HDF5:
-            return _rows_of(resources[0])
+            return _count_by_reader(resources[0])
         path = local_path(resources[0]["uri"])
         clear_flags(path)
         return flushed_rows(path, names)
@@ -149,8 +151,8 @@ def rows_on_disk(resources: list[dict[str, Any]]) -> int | None:
         return None
 
 
-def _rows_of(resource: Mapping[str, Any]) -> int:
-    """Return the number of complete rows of a file whose mimetype has a reader."""
+def _count_by_reader(resource: Mapping[str, Any]) -> int:
+    """Return the number of complete rows of a file that the reader of its mimetype counts."""
     path, column = file_and_column(resource)
     for file in (path, files_path(path)):
         if file.exists():
@@ -165,7 +167,7 @@ def _unreported(contents: JournalContents, resource: Mapping[str, Any], rows: in
     In a stream with events these rows have no event, so they get a stream of their own.
     """
     key, uid = resource["data_key"], resource["uid"]
-    same = {
+    uids = {  # all stream resources of this data key and file
         each["uid"]
         for each in contents.resources.values()
         if (each["data_key"], each["uri"]) == (key, resource["uri"])
@@ -178,18 +180,17 @@ def _unreported(contents: JournalContents, resource: Mapping[str, Any], rows: in
     if not streams:
         return
     # If a device is read in several streams, the rows continue the stream that has its last rows
-    stream = max(streams, key=lambda stream: _reported(stream, key, same))
+    stream = max(streams, key=lambda stream: _reported(stream, key, uids))
     external_rows = stream.external_rows.get(key)
     segments = stream.catalog_rows(key)
-    mine = [segment for segment in segments if segment.resource in same]
     first = external_rows.index_of_row_0(uid) if external_rows else 0
-    index = max((segment.stop for segment in mine), default=first)
+    index = max((each.stop for each in segments if each.resource in uids), default=first)
     count = first + rows - index
     if count <= 0:
         return
     if not stream.internal:
         seq_num = segments[-1].end if segments else 1
-        yield "stream_datum", _datum(uid, stream.descriptor, index, seq_num, count)
+        yield "stream_datum", _stream_datum(uid, stream.descriptor, index, seq_num, count)
         return
     late = f"{stream.name}{LATE}"
     if late in contents.streams and _reported(contents.streams[late], key, {f"{uid}{LATE}"}):
@@ -202,14 +203,14 @@ def _unreported(contents: JournalContents, resource: Mapping[str, Any], rows: in
         "stream_resource",
         dict(resource) | {"uid": f"{uid}{LATE}", "parameters": parameters},
     )
-    yield "stream_datum", _datum(f"{uid}{LATE}", descriptor, 0, 1, count)
+    yield "stream_datum", _stream_datum(f"{uid}{LATE}", descriptor, 0, 1, count)
 
 
-def _reported(stream: Stream, key: str, same: set[str]) -> int:
-    """Return the index after the last row of these resources that a stream has, or 0."""
+def _reported(stream: Stream, key: str, uids: set[str]) -> int:
+    """Return the index after the last row of these stream resources in a stream, or 0."""
     rows = stream.external_rows.get(key)
     segments = rows.segments if rows else []
-    return max((s.stop for s in segments if s.resource in same), default=0)
+    return max((each.stop for each in segments if each.resource in uids), default=0)
 
 
 def _late_descriptor(
@@ -229,6 +230,8 @@ def _late_descriptor(
     }
 
 
-def _datum(resource: str, descriptor: str, index: int, seq_num: int, rows: int) -> dict[str, Any]:
-    ranges = datum(resource, index, seq_num, rows)
-    return {"uid": f"{resource}/{index}", "descriptor": descriptor, **ranges}
+def _stream_datum(
+    resource: str, descriptor: str, index: int, seq_num: int, rows: int
+) -> dict[str, Any]:
+    fields = datum_fields(resource, index, seq_num, rows)
+    return {"uid": f"{resource}/{index}", "descriptor": descriptor, **fields}

@@ -89,7 +89,11 @@ class Catalog:
             headers={"Content-Type": "application/json", "Accept": "application/json"},
         )
         if response.status_code in NO_ROUTE:
-            log.warning("tiled has no %s; each node is a request of its own", route)
+            log.warning(
+                "tiled does not take %s (HTTP %d); each node is a request of its own",
+                route,
+                response.status_code,
+            )
             self.routes = False
             return None
         return handle_error(response).json()
@@ -288,6 +292,7 @@ def _as_text(rows: pyarrow.Table) -> str:
 
 
 def _plain(node: Any) -> Any:
+    """Return the plain container of a run or stream, whose own client shows other children."""
     with suppress(AttributeError):
         return node.base
     return node

@@ -13,7 +13,7 @@ from tiled.client.container import Container
 from skywright.callbacks.journal import journal_path
 from skywright.callbacks.raw_run import Document
 from skywright.store.export.contents import Stream, read_contents
-from skywright.store.journal_contents import datum
+from skywright.store.journal_contents import datum_fields
 from skywright.store.tail import read_lines
 
 
@@ -85,7 +85,9 @@ def _stream_documents(stream: Stream) -> Iterator[tuple[str, Document]]:
             gaps = np.flatnonzero(np.diff(own) != 1) + 1  # where events were lost
             for begin, stop in pairwise((0, *gaps.tolist(), count)):
                 if begin < stop:
-                    ranges = datum(resource, rows.start + begin, int(own[begin]), stop - begin)
+                    ranges = datum_fields(
+                        resource, rows.start + begin, int(own[begin]), stop - begin
+                    )
                     yield "stream_datum", {"descriptor": uid, **ranges}
     others = [c for c in stream.columns if not c.external and c.name not in ("seq_num", "time")]
     if numbers is not None and others:

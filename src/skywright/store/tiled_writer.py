@@ -180,7 +180,8 @@ class StreamWriter:
         """Names of the tables and arrays that are queued or written."""
         self._rows: list[dict[str, Any]] = []
         self._arrays: dict[str, list[Any]] = {}  # by data key, one value for each event
-        self._axes: dict[tuple[int, int], str] = {}  # names; the key is made in `_dims`
+        self._axes: dict[tuple[int, int], str] = {}
+        """Name of an axis, by its length and the number of earlier axes with this length."""
         self._sources: dict[str, DataSource] = {}  # by name of the node
         self._updates: list[dict[str, Any]] = []  # configurations of all later descriptors
         self._has_new_update = False
@@ -218,7 +219,6 @@ class StreamWriter:
                 # In a table small arrays lose their shape or element type
                 self._arrays.setdefault(key, []).extend(row.pop(key) for row in rows)
         table = pyarrow.Table.from_pylist(rows)
-        table = table.cast(pyarrow.schema([_null_as_text(field) for field in table.schema]))
         if table.num_columns <= TABLE_COLUMNS_MAX:
             self._queue_table(INTERNAL, table, data_keys)
             return
@@ -265,7 +265,6 @@ class StreamWriter:
 
         xarray requires equal lengths for equal names, and different names within one array.
         """
-        # Length, and number of earlier axes with this length
         axes = [(n, lengths[:axis].count(n)) for axis, n in enumerate(lengths)]
         names = (self._axes.setdefault(axis, f"dim_int_{len(self._axes) + 1}") for axis in axes)
         return ("time", *names)
@@ -292,7 +291,3 @@ class StreamWriter:
         """
         if self._sources.pop(name, None) is None:
             raise DataError(f"{self.path[1]}/{name}: tiled refuses it: {reason}")
-
-
-def _null_as_text(field: pyarrow.Field) -> pyarrow.Field:
-    return field.with_type(pyarrow.string()) if pyarrow.types.is_null(field.type) else field
