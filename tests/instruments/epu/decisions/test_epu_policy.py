@@ -121,6 +121,59 @@ def test_the_policy_leaves_a_bad_square_and_stays_in_a_good_one() -> None:
     assert EpuOrder().suggest(quality, Left(left)).squares == tuple(left)
 
 
+def of_squares(**known: tuple[float, int]) -> GridQuality:
+    """Return a grid whose squares have a share and a number of micrographs with results."""
+    order = sorted(known, key=lambda square: -known[square][0])
+    share, results = (np.array([known[square][k] for square in order]) for k in range(2))
+    total, good = int(results.sum()), round(float(results @ share))
+    return GridQuality(tuple(order), results, share, np.full(len(order), 0.1), {}, total, good)
+
+
+def test_a_square_is_worth_what_it_gives_in_its_time_the_move_included() -> None:
+    poor = {f"poor{n}": (0.1, 20) for n in range(20)}  # nothing is left of them
+    quality = of_squares(small=(0.9, 20), large=(0.6, 15), bad=(0.1, 20), few=(0.95, 14), **poor)
+    left = {
+        "bad": ("b",) * 40,
+        "new": ("n",) * 40,
+        "few": ("f",) * 40,
+        "small": ("s",) * 2,
+        "none": (),
+        "large": ("l",) * 40,
+    }
+    found = StayOrLeave().suggest(quality, Left(left))
+    # 0.6 40 / 42 = 0.57 is above 0.9 2 / 4 = 0.45; squares to be probed come as they are given.
+    assert found.squares == ("large", "small", "new", "few", "bad")
+    assert found.skipped == ("bad",)
+    assert found.reason.startswith("go to large: 57% good")
+    # No move is needed in the present one: 0.6, and 0.9.
+    assert StayOrLeave().suggest(quality, Left(left, "small")).squares[0] == "small"
+    stay = StayOrLeave().suggest(quality, Left(left, "large"))
+    assert stay.reason.startswith("stay in large: 60% good")
+    unknown = StayOrLeave().suggest(quality, Left(left, "few"))
+    assert unknown.squares[0] == "few"
+    assert unknown.reason.startswith("stay in few, which has too few results to judge")
+    over = StayOrLeave().suggest(quality, Left(left, "none"))
+    assert over.squares == found.squares
+
+
+def test_the_rate_of_a_grid_is_that_of_the_best_threshold() -> None:
+    many = {
+        f"{kind}{n}": (share, 20) for kind, share in (("g", 0.81), ("b", 0.01)) for n in range(500)
+    }
+    half = of_squares(**many)
+    policy = StayOrLeave(move_holes=2.0, probe_holes=6.0)
+    # Probe each square, stay in the good half: 6 holes of 0.41, 34 of 0.81 in every second one.
+    expected = (6 * 0.41 + 34 * 0.5 * 0.81) / (2 + 6 + 34 * 0.5)
+    assert policy.best_rate(half, 40) == pytest.approx(expected, rel=0.01)
+    # Squares of 3 holes are over before they are known.
+    assert policy.best_rate(half, 3) == pytest.approx(3 * 0.41 / (2 + 3), rel=0.01)
+    good = of_squares(**dict.fromkeys(many, (0.81, 20)))
+    assert policy.best_rate(good, 40) == pytest.approx(40 * 0.81 / 42, rel=0.01)
+    # Too few results say nothing: all shares are as likely.
+    unknown = of_squares(**dict.fromkeys(many, (0.81, 14)))
+    assert policy.best_rate(unknown, 40) == policy.best_rate(of_squares(), 40)
+
+
 def test_holes_are_ranked_by_results_then_by_predictions() -> None:
     quality = GridQuality(
         ("1",), np.array([30]), np.array([0.6]), np.array([0.1]), {("1", "c"): 0.9}, 30, 18
