@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from nights import SQUARES, batch_of, night_of
+from scipy.stats import betabinom
 
 from skywright.analysis import Batch
 from skywright.analysis.named import configured_parameters, make_analysis
@@ -73,6 +74,74 @@ def test_a_micrograph_at_the_limits_is_good_and_one_without_resolution_is_not_ju
     analysis.update(batch)
     found = analysis.quality()
     assert (found.micrographs, found.good, found.results.tolist()) == (4, 2, [4])
+
+
+def judged(*places: tuple[str, str, bool]) -> Batch:
+    """Return a micrograph of each (square, hole), good or not."""
+    number = np.arange(len(places))
+    squares, holes, good = zip(*places, strict=True)
+    return Batch(
+        number,
+        np.full(len(places), np.nan),
+        {
+            "result_uuid": number.astype("S36"),
+            "result_gridsquare_id": np.array(squares, "S20"),
+            "result_foilhole_id": np.array(holes, "S20"),
+            "result_ctf_max_resolution_estimate": np.where(good, 3.0, 9.0),
+            "result_total_motion": np.zeros(len(places)),
+        },
+    )
+
+
+def test_results_are_of_their_squares_and_holes() -> None:
+    analysis = MicrographQuality()
+    bad = [("8", "3", False), ("12", "3", False), ("1", "23", False), ("1", "23", False)]
+    analysis.update(judged(("9", "5", True), *bad, ("9", "5", True), ("9", "6", True)))
+    found, result = analysis.quality(), analysis.result()
+    assert found.squares[0] == "9"
+    assert dict(zip(found.squares, found.results.tolist(), strict=True)) == {
+        "9": 3, "8": 1, "12": 1, "1": 2
+    }  # fmt: skip
+    assert set(found.holes) == {("9", "5"), ("9", "6"), ("8", "3"), ("12", "3"), ("1", "23")}
+    assert result["square_id"][:4].tolist() == [int(square) for square in found.squares]
+    assert result["square_results"][:4].tolist() == found.results.tolist()
+
+
+def test_the_present_square_is_that_of_the_newest_micrograph() -> None:
+    analysis = MicrographQuality()
+    analysis.update(judged(*[("9", "5", True)] * 20, ("8", "3", False)))
+    assert analysis.result()["next_square"] == "8"  # too few results to leave it
+
+
+def test_more_squares_and_holes_than_a_result_holds() -> None:
+    analysis = MicrographQuality()
+    analysis.update(judged(*((f"{n}", "1", True) for n in range(300))))
+    assert analysis.result()["squares_with_results"] == 300
+    holes = MicrographQuality()
+    holes.update(judged(*(("7", f"{n}", n < 280) for n in range(300))))
+    result = holes.result()
+    assert (result["hole_id"] < 280).all()
+    assert (result["hole_id"] >= 0).all()
+
+
+def test_shares_are_those_of_a_plain_integration() -> None:
+    owner, good, total = np.array([0, 0, 1]), np.array([1, 0, 3]), np.array([1, 2, 3])
+    found = estimate(owner, good, total, 2)
+    p, alike_of = (np.arange(2000) + 0.5) / 2000, (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+    evidence, squares, holes = [], [], []
+    for k in alike_of:
+        seen = np.array(
+            [betabinom.pmf(y, n, p * k, (1 - p) * k) for y, n in zip(good, total, strict=True)]
+        )
+        likelihood = np.array([seen[owner == square].prod(axis=0) for square in range(2)])
+        evidence.append(likelihood.mean(axis=1).prod())
+        mean = likelihood @ p / likelihood.sum(axis=1)
+        squares.append(mean)
+        holes.append((k * mean[owner] + good) / (k + total))
+    np.testing.assert_allclose(
+        found.square, np.average(squares, axis=0, weights=evidence), atol=1e-3
+    )
+    np.testing.assert_allclose(found.hole, np.average(holes, axis=0, weights=evidence), atol=1e-3)
 
 
 def test_a_square_without_results_is_unknown() -> None:
@@ -154,6 +223,14 @@ def test_a_square_is_worth_what_it_gives_in_its_time_the_move_included() -> None
     assert unknown.reason.startswith("stay in few, which has too few results to judge")
     over = StayOrLeave().suggest(quality, Left(left, "none"))
     assert over.squares == found.squares
+
+
+def test_no_square_of_a_large_grid_is_skipped_before_it_is_known() -> None:
+    names = [f"s{n}" for n in range(1500)]
+    left = Left(dict.fromkeys(names, ("h",) * 40))
+    found = StayOrLeave().suggest(of_squares(s1499=(0.9, 20)), left)
+    assert found.skipped == ()
+    assert [square for square in found.squares if square != "s1499"] == names[:-1]
 
 
 def test_the_rate_of_a_grid_is_that_of_the_best_threshold() -> None:
