@@ -217,6 +217,44 @@ def test_curves_any_order_and_repetition_gives_the_same_bits(seed, count, data):
     assert bits(workers[0].merge(workers[1])) == bits(whole)
 
 
+def test_curves_are_those_of_numpy():
+    """Some shots lack the frame of another detector: their regions count, the shots do not."""
+    batch, rng = curve_rows(7, 400), np.random.default_rng(8)
+    accepted = batch["accepted"]
+    measured = accepted | (np.arange(400) % 5 == 0)
+    full = {
+        **batch.data,
+        "sum_ev": rng.normal(1e6, 1e4, (400, 2)),
+        "photon_hist": rng.integers(0, 9, (400, 2, 8)),
+        "regions_number": np.zeros(400, int),
+    }
+    full["sum_ev"][~measured], full["photon_hist"][~measured] = np.nan, -1
+    edges = np.linspace(-1, 1, 5)
+    curves = ShotCurves(2, edges.tolist(), BLOCK)
+    curves.update(Batch(batch.identities, batch.times, full))
+    found, on, scanned = curves.result(), full["laser_on"], full["scanned"]
+    norms = full["sum_ev"] / full["i0"][:, None]
+    for k, low in enumerate(edges[:-1]):
+        inside = measured & (scanned >= low) & (scanned < edges[k + 1])
+        means = []
+        for side, chosen in (("off", inside & ~on), ("on", inside & on)):
+            count = chosen.sum()
+            assert found[f"{side}_n"][:, k].tolist() == [count, count]
+            means.append((norms[chosen].mean(axis=0), norms[chosen].var(axis=0, ddof=1) / count))
+            np.testing.assert_allclose(found[f"{side}_mean"][:, k], means[-1][0])
+        (off, off_squared), (lit, lit_squared) = means
+        np.testing.assert_allclose(found["diff"][:, k], lit - off)
+        np.testing.assert_allclose(found["diff_sem"][:, k], np.sqrt(off_squared + lit_squared))
+    for region in range(2):
+        dark = measured & ~on
+        line = np.polyfit(full["i0"][dark], full["sum_ev"][dark, region], 1)
+        np.testing.assert_allclose((found["slope"][region], found["intercept"][region]), line)
+    assert found["n_on"] == (accepted & on).sum()
+    assert found["n_off"] == (accepted & ~on).sum()
+    assert found["n_unknown"] == (accepted & np.isnan(scanned)).sum()
+    assert found["n_outside"] == (accepted & (np.abs(scanned) > 1)).sum()
+
+
 def test_hits_are_shots_with_enough_pixels_of_enough_photons():
     batch = curve_rows(5, 300)
     missing = batch["photon_hist"].copy()
