@@ -29,10 +29,13 @@ def test_the_middle_of_a_loop_is_the_aim() -> None:
     assert verdict.is_sure(10.0)
     assert not verdict.is_there(4.0)
     assert not judge(found(middle_x=31.0)).is_there(10.0)
+    assert not judge(found(middle_x=-31.0)).is_there(10.0)
     assert verdict.is_close(10.0)  # 5 um are half of it
     assert not judge(found(middle_y=3.1)).is_close(10.0)
     assert not judge(found(middle_x=31.0, length=900.0, width=600.0)).is_there(10.0)
     assert not judge(found(middle_sigma=11.0)).error_is_within(10.0)
+    assert not judge(found(middle_sigma_x=31.0)).error_is_within(10.0)
+    assert judge(found(middle_sigma_x=29.0)).error_is_within(10.0)
     wide = judge(found(middle_sigma=6.0))  # 5 um and 1.5 times 6 um together are more than 10
     assert wide.error_is_within(10.0)
     assert not wide.is_sure(10.0)
@@ -62,11 +65,27 @@ def test_the_tip_as_aim_has_no_slack_along_the_spindle() -> None:
     assert judge(found(tip_x=9.0), "tip").is_there(10.0)
 
 
+def test_the_tip_as_aim_does_not_rest_on_the_outline() -> None:
+    """An outline that holds the stem too, and boxes that agree, say nothing of the tip."""
+    stem = judge(found(length=900.0), "tip")
+    assert (stem.known, stem.offset_um) == (True, (150.0, 3.0, 4.0))
+    jumping = judge(found(ok=False, reason="tips do not rotate together", middle_used=50), "tip")
+    assert (jumping.known, jumping.coarse) == (False, True)
+    assert jumping.offset_um == (150.0, 3.0, 4.0)
+
+
+def test_the_middle_is_known_though_its_tip_is_uncertain() -> None:
+    blunt = judge(found(ok=False, reason="too uncertain", tip_ok=False, tip_sigma=40.0))
+    assert (blunt.known, blunt.offset_um) == (True, (12.0, 3.0, -4.0))
+    short = judge(found(ok=False, reason="arc too short", tip_ok=False, tip_sigma=40.0))
+    assert not short.known
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
         ({"n_turned": 0}, HardwareError, "clocks"),
-        ({"n_flat_image": 40}, HardwareError, "flat image"),
+        ({"n_flat_image": 28}, HardwareError, "flat image"),
         ({"frozen": True}, HardwareError, "same picture"),
         ({"reason": "pin from another side"}, HardwareError, "run calibrate_camera"),
         ({"ok": False, "reason": "no pin", "tip_ok": False}, SampleError, "is a sample mounted"),
@@ -141,6 +160,8 @@ def test_what_is_seen_seldom_at_the_pins_border_is_brought_further_in(reason: st
     assert (near.known, near.coarse, near.offset_um) == (False, True, (-200.0, 0.0, 0.0))
     assert not judge(found(**changes, tip_x=200.0)).coarse  # on its other side it would be seen
     assert not judge(found(**{**changes, "n_ok": 60}, tip_x=-1600.0)).coarse
+    nowhere = judge(found(**changes, tip_x=-1600.0, tip_sigma_x=501.0))
+    assert not nowhere.coarse
 
 
 def test_a_few_tips_at_the_pins_border_are_not_taken_for_an_empty_holder() -> None:
@@ -161,6 +182,10 @@ def test_boxes_whose_tips_do_not_turn_together_are_believed_only_if_nearly_all_a
         by_tip = judge(found(**jumping, **less))
         assert (by_tip.known, by_tip.coarse) == (False, True)
         assert by_tip.offset_um == (150.0, 3.0, 4.0)
+
+
+def test_a_lamp_that_flickers_is_no_lamp_that_failed() -> None:
+    assert judge(found(n_flat_image=27)).known  # 30 % of 90
 
 
 def test_nothing_to_go_by_is_no_offset() -> None:

@@ -9,6 +9,7 @@ from support.rotations import Rotation, ellipse_width, tips_alone
 from skywright.errors import DataError
 from skywright.instruments.loop.centering import AxisPrior, Reason
 from skywright.instruments.loop.detect import find_loop
+from skywright.instruments.loop.detection import Detection
 from skywright.instruments.loop.geometry import View
 from skywright.instruments.loop.series import (
     OF_EDGES,
@@ -17,6 +18,7 @@ from skywright.instruments.loop.series import (
     duplicates,
     fit_series,
     from_detections,
+    keep_outermost,
     vote,
     whole_heads,
 )
@@ -93,6 +95,46 @@ def test_votes_weigh_scores() -> None:
     labels = np.array(["pin", "pin", "nylon", ""])
     assert vote(labels, np.array([0.1, 0.1, 0.9, 5.0])) == ("nylon", pytest.approx(0.9 / 1.1))
     assert vote(np.array(["", ""]), np.ones(2)) == ("", 0.0)
+
+
+def test_pictures_that_show_nothing_have_no_vote(series: Series) -> None:
+    """Also where another detector is sure that there is nothing."""
+    nothing = dict.fromkeys(("tip_px", "bbox_px", "width_px"), np.nan)
+    empty = changed(series, slice(30, None), kind="none", side="", kind_odds=5.0, **nothing)
+    fit = fit_series(empty, VIEW)
+    assert (fit.kind, fit.kind_share) == ("nylon", 1.0)
+
+
+def test_heads_of_a_mount_from_another_side_are_left_out(series: Series) -> None:
+    box = series.bbox_px.copy()
+    box[:9, 1::2] += 60.0
+    wrong = changed(replace(series, bbox_px=box), slice(0, 9), side="top")
+    assert not fit_series(wrong, VIEW).middle.used[:9].any()
+    assert fit_series(wrong, VIEW).middle.n_given == 81
+
+
+def test_nearer_ends_are_blanked_and_no_others(series: Series) -> None:
+    tip = series.tip_px.copy()
+    tip[:30, 0] -= 50.0  # the end of the stem
+    tip[30:40, 0] -= 30.0  # within the width of an end, for roll and tilt
+    tip[40, 0] += 80.0  # one false tip beyond
+    kept, nearer = keep_outermost(replace(series, tip_px=tip), VIEW)
+    assert nearer == 30
+    for values in (kept.tip_px, kept.bbox_px, kept.width_px[:, None]):
+        assert np.isnan(values[:30]).all()
+        assert np.isfinite(values[30:]).all()
+    for texts, known in ((kept.kind, "nylon"), (kept.side, "left")):
+        assert texts.tolist() == [""] * 30 + [known] * 60
+    # Of three pictures no two need to agree: none is known to show the end.
+    three = replace(tips_alone(SWEEP[:3], tip[[10, 50, 40]]), side=np.full(3, "left"))
+    assert keep_outermost(three, VIEW)[1] == 0
+
+
+def test_an_empty_view_reaches_past_no_border_and_odds_below_even_do_not_count() -> None:
+    found = [Detection(), Detection(kind="nylon", kind_odds=-0.7), Detection(tip_sign="-")]
+    series = from_detections([0.0, 1.0, 2.0], found)
+    assert series.beyond.tolist() == [False, True, False]
+    assert series.kind_odds.tolist() == [0.0, 0.0, 0.0]
 
 
 def test_clipped_arc_is_left_out_and_the_rest_fitted() -> None:

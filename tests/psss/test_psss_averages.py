@@ -43,3 +43,14 @@ def test_means_over_the_last_pulses() -> None:
     assert endpoint.get().center == pytest.approx(60.0, abs=0.5)
     endpoint.set_pulses(5)
     assert endpoint.get().pulses == 0
+
+
+def test_a_pulse_with_a_pixel_that_is_no_number_is_in_no_mean() -> None:
+    endpoint = AverageEndpoint(pulses=3)
+    broken = PICTURE.astype(np.float64)
+    broken[2, 60] = np.nan
+    offer(endpoint, PICTURE, broken, PICTURE, PICTURE)
+    means = endpoint.get()
+    assert (means.pulses, means.fits) == (3, 3)
+    for mean in (means.spectrum, means.block):
+        np.testing.assert_allclose(mean, PICTURE.sum(axis=0))

@@ -102,6 +102,13 @@ def test_running_average():
     assert running.mean().tolist() == [1.0, 1.0, 1.0]
 
 
+def test_a_huge_spectrum_leaves_no_trace_in_later_averages():
+    running = RunningAverage(2)
+    for value in (1e17, 0.1, 0.1, 0.1):  # 1e17 + 0.1 is 1e17
+        running.add(np.full(3, value))
+    assert running.mean().tolist() == [0.1] * 3
+
+
 def test_block_average():
     blocks = RunningAverage(3)
     assert not blocks.ends_block

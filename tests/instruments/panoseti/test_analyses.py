@@ -314,6 +314,23 @@ def test_the_brightest_candidates_are_kept_in_the_order_of_time():
     assert found["candidate_rows"][:, :2].tolist() == [[2 * k, 2 * k + 1] for k in kept]
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"threshold_adc": 0.0},
+        {"threshold_adc": float("nan")},
+        {"window_ns": -1},
+        {"least_modules": 1},
+        {"baselines_m": [[1, 3, float("nan")]]},
+        {"baselines_m": [[1, 3, float("inf")]]},
+        {"baselines_m": [[1, 3, -500.0]]},
+    ],
+)
+def test_parameters_that_make_no_sense_are_refused(given):
+    with pytest.raises(ConfigError, match=next(iter(given))):
+        FlashCandidates(**given)
+
+
 def score(flashes, found, low, high):
     """Return the share of flashes between two heights that were found."""
     truth = np.array([f.time_ns for f in flashes if low <= f.sigma < high])

@@ -60,6 +60,13 @@ def test_events_of_one_flash_follow_one_another_within_the_window():
     assert [rows.tolist() for rows in find_flashes(below, 90).rows] == [[2, 3]]
 
 
+def test_a_flash_may_have_to_be_seen_by_three_modules():
+    times, modules = T0 + np.array([0, 10, 1000, 1010, 1020]), np.array([1, 2, 1, 2, 3])
+    found = find_flashes(EventTable(times, modules, np.full(5, 100)), 90, least_modules=3)
+    assert [rows.tolist() for rows in found.rows] == [[2, 3, 4]]
+    assert (found.time_ns.tolist(), found.modules.tolist()) == ([T0 + 1000], [3])
+
+
 def test_chance_pairs_are_as_many_as_expected():
     rng = np.random.default_rng(3)
     count, span = 200_000, 100_000_000_000
@@ -68,6 +75,21 @@ def test_chance_pairs_are_as_many_as_expected():
     found = find_coincidences(times, modules, 300)
     assert abs(len(found) - found.expected) < 5 * np.sqrt(found.expected)
     assert found.live_s == pytest.approx(100, rel=1e-3)
+
+
+@pytest.mark.parametrize("window_ns", [0, 1_000_000])
+def test_chance_counts_the_time_that_all_modules_cover(window_ns):
+    seconds = {1: range(0, 110, 10), 2: (25, 45, 65)}
+    times = T0 + 10**9 * np.concatenate([[*each] for each in seconds.values()])
+    found = find_coincidences(times, np.repeat([1, 2], [11, 3]), window_ns)
+    assert found.live_s == 40.0  # from 25 to 65 s, with 4 and 3 events
+    assert found.expected == pytest.approx(4 * 3 * (2 * window_ns + 1) / 40e9)
+
+
+@pytest.mark.parametrize("later", [0, 20])
+def test_modules_that_cover_no_common_time_give_no_chance_pairs(later):
+    found = find_coincidences(T0 + np.array([0, later]), np.array([1, 2]), 100)
+    assert (found.expected, found.live_s, len(found)) == (0.0, 0.0, 1)
 
 
 def test_no_events_and_one_module_give_no_pairs():

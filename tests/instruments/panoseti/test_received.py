@@ -47,13 +47,34 @@ def test_a_rate_goes_on_when_the_computer_clock_is_set_back(tmp_path):
     assert received.rate_hz == pytest.approx(1000.0)
 
 
+def test_the_rate_of_the_next_run_is_its_own(tmp_path):
+    received, frames = ReceivedFrames(), made_frames("img16", 2500)
+    received.add(block(tmp_path, frames))
+    assert received.rate_hz == pytest.approx(1000.0)
+    frames.time_ns[:] = frames.time_ns[0] + 600 * 10**9 + np.arange(2500) * 2_000_000
+    received.add(block(tmp_path, frames[:400], "b"))
+    assert received.rate_hz == 0.0  # of less than a second no rate is known
+    received.add(block(tmp_path, frames[400:700], "b"))
+    assert received.rate_hz == pytest.approx(500.0)
+
+
+def test_frames_of_which_all_packets_were_lost_have_no_part_in_the_rate(tmp_path):
+    received, frames = ReceivedFrames(), made_frames("img16", 3000)
+    frames.time_ns[::2] = 0
+    for first in range(0, 3000, 500):
+        received.add(block(tmp_path, frames[first : first + 500]))
+    assert received.rate_hz == pytest.approx(500.0)
+    received.add(block(tmp_path, frames[:1]))
+    assert received.rate_hz == pytest.approx(500.0)
+
+
 def test_packets_are_counted_over_blocks_and_anew_in_the_next_run(tmp_path):
     received, frames = ReceivedFrames(), made_frames("img16", 100)
     received.add(block(tmp_path, frames[:50]))
     received.add(block(tmp_path, frames[53:]))
     assert received.packets_lost == 12
-    received.add(block(tmp_path, frames[:50], "b"))
-    received.add(block(tmp_path, frames[60:60], "b"))
+    received.add(block(tmp_path, frames[60:62], "b"))
+    received.add(block(tmp_path, frames[62:62], "b"))
     assert received.packets_lost == 0
 
 

@@ -30,7 +30,8 @@ def test_baselines_are_distances_on_the_ellipsoid():
 
 
 def test_modules_of_one_dome_and_without_a_position_have_no_baseline():
-    assert baselines_m([telescope(1, 45.0), telescope(2, 45.0), telescope(3, None)]) == {}
+    modules = [telescope(1, 45.0), telescope(2, 45.0), telescope(3, None), telescope(4, 45.1, None)]
+    assert baselines_m(modules) == {}
     assert flash_parameters({"panoseti_run_name": "x"}) == {}
 
 
@@ -42,12 +43,13 @@ def test_the_real_domes_are_hundreds_of_meters_apart(test_data):
     assert 200 < meters < 2000
 
 
-def test_an_angle_that_is_no_number_is_unknown_and_named(caplog):
-    module = {"name": "T1", "ip_addr": "192.168.0.4", "azimuth": "TBD", "elevation": "79.5"}
+@pytest.mark.parametrize("unknown", ["TBD", "nan", float("nan"), float("-inf")])
+def test_an_angle_that_is_no_number_is_unknown_and_named(caplog, unknown):
+    module = {"name": "T1", "ip_addr": "192.168.0.4", "azimuth": unknown, "elevation": "79.5"}
     dome = {"obslat": [1], "obslon": -121, "modules": [module]}
     (found,) = telescopes_of({"domes": [dome]})
     assert (found.azimuth_deg, found.elevation_deg, found.latitude_deg) == (None, 79.5, None)
-    assert "obs_config.json: azimuth of 'T1' is 'TBD'" in caplog.text
+    assert f"obs_config.json: azimuth of 'T1' is {unknown!r}" in caplog.text
     assert baselines_m([found]) == {}
 
 
@@ -57,7 +59,9 @@ def test_the_configuration_is_read_again_when_it_changes(tmp_path):
     telescopes = RunTelescopes(tmp_path)
     assert telescopes.of("") == telescopes.of("obs_a.pffd") == {}
     module = {"name": "T1", "ip_addr": "192.168.0.4"}
-    (run / "obs_config.json").write_text(json.dumps({"domes": [{"modules": [module]}]}))
+    for directory in (run, tmp_path):  # what lies beside the runs is of none of them
+        (directory / "obs_config.json").write_text(json.dumps({"domes": [{"modules": [module]}]}))
+    assert telescopes.of("") == {}
     assert telescopes.of("obs_a.pffd")[1].name == "T1"
     assert telescopes.of("obs_b.pffd") == {}
     (run / "obs_config.json").write_text('{"domes": null}')

@@ -1,6 +1,7 @@
 """The analyses of shots: any order and assignment of blocks gives the same bits."""
 
 import math
+from functools import reduce
 
 import numpy as np
 import pytest
@@ -216,6 +217,44 @@ def test_curves_any_order_and_repetition_gives_the_same_bits(seed, count, data):
     assert bits(workers[0].merge(workers[1])) == bits(whole)
 
 
+def test_curves_are_those_of_numpy():
+    """Some shots lack the frame of another detector: their regions count, the shots do not."""
+    batch, rng = curve_rows(7, 400), np.random.default_rng(8)
+    accepted = batch["accepted"]
+    measured = accepted | (np.arange(400) % 5 == 0)
+    full = {
+        **batch.data,
+        "sum_ev": rng.normal(1e6, 1e4, (400, 2)),
+        "photon_hist": rng.integers(0, 9, (400, 2, 8)),
+        "regions_number": np.zeros(400, int),
+    }
+    full["sum_ev"][~measured], full["photon_hist"][~measured] = np.nan, -1
+    edges = np.linspace(-1, 1, 5)
+    curves = ShotCurves(2, edges.tolist(), BLOCK)
+    curves.update(Batch(batch.identities, batch.times, full))
+    found, on, scanned = curves.result(), full["laser_on"], full["scanned"]
+    norms = full["sum_ev"] / full["i0"][:, None]
+    for k, low in enumerate(edges[:-1]):
+        inside = measured & (scanned >= low) & (scanned < edges[k + 1])
+        means = []
+        for side, chosen in (("off", inside & ~on), ("on", inside & on)):
+            count = chosen.sum()
+            assert found[f"{side}_n"][:, k].tolist() == [count, count]
+            means.append((norms[chosen].mean(axis=0), norms[chosen].var(axis=0, ddof=1) / count))
+            np.testing.assert_allclose(found[f"{side}_mean"][:, k], means[-1][0])
+        (off, off_squared), (lit, lit_squared) = means
+        np.testing.assert_allclose(found["diff"][:, k], lit - off)
+        np.testing.assert_allclose(found["diff_sem"][:, k], np.sqrt(off_squared + lit_squared))
+    for region in range(2):
+        dark = measured & ~on
+        line = np.polyfit(full["i0"][dark], full["sum_ev"][dark, region], 1)
+        np.testing.assert_allclose((found["slope"][region], found["intercept"][region]), line)
+    assert found["n_on"] == (accepted & on).sum()
+    assert found["n_off"] == (accepted & ~on).sum()
+    assert found["n_unknown"] == (accepted & np.isnan(scanned)).sum()
+    assert found["n_outside"] == (accepted & (np.abs(scanned) > 1)).sum()
+
+
 def test_hits_are_shots_with_enough_pixels_of_enough_photons():
     batch = curve_rows(5, 300)
     missing = batch["photon_hist"].copy()
@@ -299,6 +338,42 @@ def test_curves_begin_anew_where_tags_do(tmp_path):
         assert run.scalars()["n_frames"] == 500
         assert bits(run.analysis) == bits(alone)
         run.close()
+
+
+def test_moments_of_parts_are_those_of_numpy():
+    """Bins: members in all parts, in one part, one member, equal values, equal x, none."""
+    rng = np.random.default_rng(3)
+    labels = np.array([0, 1, 2, 3, 4, -1]).repeat([30, 5, 1, 9, 4, 3])
+    y, x = rng.normal(7.0, 2.0, 52), rng.normal(3.0, 1.0, 52)
+    y[labels == 3], x[(labels == 3) | (labels == 4)] = 0.1, 0.7
+    part = np.where(labels == 1, 1, np.arange(52) % 3)
+    one, *others = (
+        Moments.of(np.stack([y, x])[:, part == k], labels[part == k], 6) for k in range(3)
+    )
+    found = reduce(Moments.merge, others, one)
+    means, errors = found.means(), found.standard_errors()
+    slope, intercept, r = found.line(1, 0)
+    assert found.count.tolist() == [30, 5, 1, 9, 4, 0]
+    for k in range(5):
+        members = y[labels == k], x[labels == k]
+        np.testing.assert_allclose(means[:, k], np.mean(members, axis=1), rtol=1e-14)
+        if k != 2:
+            expected = np.std(members, axis=1, ddof=1) / np.sqrt(len(members[0]))
+            np.testing.assert_allclose(errors[:, k], expected, rtol=1e-9, atol=1e-15)
+    for k in range(2):
+        fit = np.polyfit(x[labels == k], y[labels == k], 1)
+        np.testing.assert_allclose((slope[k], intercept[k]), fit, rtol=1e-9)
+        assert r[k] == pytest.approx(np.corrcoef(x[labels == k], y[labels == k])[0, 1])
+    assert np.isnan(means[:, 5]).all()
+    assert np.isnan(errors[:, [2, 5]]).all()
+    assert not errors[:, 3].any()  # equal values have no spread
+    for values in (slope, intercept, r, found.ratio(0, 1)[1]):
+        assert np.isnan(values[[2, 5]]).all()
+    assert np.isnan(slope[3:5]).all()
+    turned = Moments.of(np.stack([y, -x]), labels, 6).ratio(0, 1)[1]  # an I0 of the other sign
+    np.testing.assert_allclose(turned, found.ratio(0, 1)[1], rtol=1e-9)
+    exact = Moments.of(np.stack([x / 3, x]), labels, 6).ratio(0, 1)[1]
+    np.testing.assert_allclose(exact[[0, 1, 3, 4]], 0.0, atol=1e-8)
 
 
 def test_ratio_of_sums_and_its_error():

@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -98,3 +99,27 @@ def test_a_shot_that_has_left_does_not_leave_again():
             assert join.add(Record(channel, tag, RUN, channel)) is None
     assert [shot.tag for shot in (*join.ready(), *join.finish())] == [2, 30]
     assert join.counts.refused == {Refusal.LATE: 2, Refusal.DUPLICATE: 1}
+
+
+@pytest.mark.parametrize("last", [None, 109, 110, 111])
+def test_the_tags_of_a_grid(last):
+    grid, tags = TagGrid(101, 3, last), range(101, 200 if last is None else last + 1, 3)
+    for tag in range(90, 130):
+        assert (tag in grid) == (tag in tags)
+        assert grid.count_below(tag) == sum(shot < tag for shot in tags)
+    assert [tag for tag in range(90, 130) if tag in grid.cut(3)] == [101, 104, 107]
+    assert grid.cut(50) == TagGrid(101, 3, 248 if last is None else last)
+
+
+def test_a_record_at_the_end_of_the_window_is_not_forgotten():
+    join = TagJoin(CHANNELS, RUN, 10, TagGrid(0, 1))
+    for tag in (90, 91, 95, 100):
+        assert join.add(Record("i0", tag, RUN, 1.0)) is None
+    assert join.add(Record("i0", 90, RUN, 2.0)) is Refusal.DUPLICATE
+    assert join.add(Record("i0", 101, RUN, 1.0)) is None
+    assert join.add(Record("i0", 91, RUN, 2.0)) is Refusal.DUPLICATE
+    assert join.add(Record("i0", 90, RUN, 2.0)) is Refusal.LATE
+    assert join.add(Record("i0", 105, RUN, 1.0)) is None
+    assert join.add(Record("i0", 95, RUN, 2.0)) is Refusal.DUPLICATE
+    assert join.add(Record("i0", 120, RUN, 1.0)) is None
+    assert join.held == 1

@@ -181,7 +181,7 @@ def _from_tip(verdict: Verdict, found: RotationValues) -> Verdict:
     x = found.tip.x - HALF_LENGTH * found.width
     if not math.isfinite(x):
         return replace(verdict, coarse=False)
-    return replace(verdict, offset_um=(x, *verdict.offset_um[1:]), along_slack_um=0.0)
+    return replace(verdict, offset_um=(x, *verdict.offset_um[1:]))
 
 
 def _doubt_of_outline(found: RotationValues) -> str:
@@ -203,7 +203,7 @@ def _judge_pin(found: RotationValues) -> Verdict:
     pins = found.n_pin >= SEEN_WELL * found.n_turned
     why = f"{found.why}, with {found.kind_share:.0%} of the votes"
     verdict = _verdict(found, found.tip, why)
-    coarse = found.tip.ok or _is_coarse(verdict)  # on the spindle it is in view all the time
+    coarse = _is_coarse(verdict)
     near = max(map(abs, verdict.offset_um)) <= NEAR_PIN_UM
     if seen and pins and found.kind_share >= PIN_SHARE and (near or not coarse):
         raise SampleError(found.why)

@@ -162,7 +162,7 @@ def fit_series(
     lean_um = float(np.hypot(*(tip.offset_um - middle.offset_um)[1:]))
     if tip.ok and middle.ok and lean_um > 0.0:
         middle = fit_box(lean_um=lean_um, start=middle)
-    reason, why = _judge(series, tip, kind, int((cut & ~repeated).sum()), view.side, elected)
+    reason, why = _judge(series, tip, kind, int(cut.sum()), view.side, elected)
     return SeriesFit(
         tip=tip,
         middle=middle,

@@ -1,5 +1,6 @@
 """Flash candidates of a run, from its event table, live and again later."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -100,6 +101,8 @@ class FlashCandidates(Analysis[Bright]):
                 f"threshold_adc {threshold_adc}, window_ns {window_ns}, least_modules "
                 f"{least_modules}: expected above 0, at least 0, and at least 2"
             )
+        if not all(0 <= meters < math.inf for meters in self._baselines_m.values()):
+            raise ConfigError(f"baselines_m {baselines_m!r:.80}: expected distances, at least 0")
 
     def measure(self, batch: Batch) -> Mapping[str, NDArray[Any]]:
         """Mark the events that count."""

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -216,9 +217,13 @@ def telescopes_of(obs_config: dict[str, Any]) -> list[Telescope]:
 def _number(settings: dict[str, Any], key: str) -> float | None:
     """Return a number of an ``obs_config.json``; None if it is absent or no number."""
     value = settings.get(key)
-    try:
-        return None if value is None else float(value)
-    except (TypeError, ValueError):
-        name = settings.get("name", "")
-        logger.error("obs_config.json: %s of %r is %r, expected a number", key, name, value)
+    if value is None:
         return None
+    try:
+        if math.isfinite(number := float(value)):
+            return number
+    except (TypeError, ValueError):
+        pass
+    name = settings.get("name", "")
+    logger.error("obs_config.json: %s of %r is %r, expected a number", key, name, value)
+    return None

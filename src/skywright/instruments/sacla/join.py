@@ -201,6 +201,4 @@ class TagJoin(Generic[Payload]):
             yield JoinedShot(tag, self._waiting.pop(tag))
         end = self.highest if self.grid.last is None else self.grid.last
         if end is not None:
-            self._next = max(
-                self._next, self.grid.first + self.grid.count_below(end + 1) * self.grid.step
-            )
+            self._next = self.grid.first + self.grid.count_below(end + 1) * self.grid.step

@@ -93,6 +93,6 @@ class Moments:
         """Return slope, intercept and Pearson's r of y against x, (bins,) each; else NaN."""
         xx, yy, xy = self.products[x, x], self.products[y, y], self.products[x, y]
         with np.errstate(divide="ignore", invalid="ignore"):
-            slope = np.where((self.count > 1) & (xx > 0), xy / xx, np.nan)
+            slope = np.where(xx > 0, xy / xx, np.nan)
             r = np.where(np.isnan(slope) | (yy <= 0), np.nan, xy / np.sqrt(xx * yy))
         return slope, self.mean[y] - slope * self.mean[x], r

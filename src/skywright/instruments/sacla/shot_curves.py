@@ -90,8 +90,7 @@ def find_bins(values: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArra
     """Find the bin of each value; -1 outside. Bins are half-open, the last one is closed."""
     found = np.searchsorted(edges, values, side="right") - 1
     found = np.where(values == edges[-1], len(edges) - 2, found)
-    inside = (values >= edges[0]) & (values <= edges[-1])
-    return np.where(inside, found, -1)
+    return np.where(values <= edges[-1], found, -1)
 
 
 class ShotCurves(Analysis[CurveSums]):

@@ -375,6 +375,49 @@ def test_a_model_that_says_nothing_gains_no_weight(database: Database) -> None:
         assert weights(connection, "g") == pytest.approx(dict.fromkeys(third, 1 / 3))
 
 
+def test_a_model_that_was_wrong_all_night_still_predicts_what_no_other_does(
+    database: Database,
+) -> None:
+    session(database)
+    from skywright.instruments.epu.broker.quality import weights
+    from skywright.instruments.epu.database.schema_quality import (
+        overall_prediction,
+        prediction_model,
+    )
+
+    with database.write() as connection:
+        record(
+            connection,
+            "foilhole",
+            [{"uuid": "h2", "grid_uuid": "g", "gridsquare_uuid": "s"}],
+        )
+        connection.execute(prediction_model.insert(), [{"name": "right"}, {"name": "wrong"}])
+        event = {"event_type": "foilhole.model_prediction"}
+        for hole, model, value in (("h", "right", 1.0), ("h", "wrong", 0.0), ("h2", "wrong", 0.8)):
+            about = {"foilhole_uuid": hole, "prediction_model_name": model}
+            apply_event(connection, event | about | {"prediction_value": value})
+        judged = {"event_type": "ctf.registered", "micrograph_uuid": "m", "quality": True}
+        for _ in range(170):  # 99^-170 is no number any more
+            apply_event(connection, judged)
+        overall = dict(
+            connection.execute(
+                select(overall_prediction.c.foilhole_uuid, overall_prediction.c.value)
+            )
+            .tuples()
+            .all()
+        )
+        assert overall == pytest.approx({"h": 1.0, "h2": 0.8})
+        assert weights(connection, "g") == pytest.approx(
+            {("right", None): 1.0, ("wrong", None): 0.0}
+        )
+        record(
+            connection,
+            "micrograph",
+            [{"uuid": "m2", "foilhole_uuid": "h2", "grid_uuid": "g", "gridsquare_uuid": "s"}],
+        )
+        apply_event(connection, judged | {"micrograph_uuid": "m2"})
+
+
 def test_every_message_has_an_example_that_can_be_read() -> None:
     examples = example_events()
     assert set(examples) == set(EVENT_TYPES)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from nights import SQUARES, batch_of, night_of
+from scipy.stats import betabinom
 
 from skywright.analysis import Batch
 from skywright.analysis.named import configured_parameters, make_analysis
@@ -75,6 +76,74 @@ def test_a_micrograph_at_the_limits_is_good_and_one_without_resolution_is_not_ju
     assert (found.micrographs, found.good, found.results.tolist()) == (4, 2, [4])
 
 
+def judged(*places: tuple[str, str, bool]) -> Batch:
+    """Return a micrograph of each (square, hole), good or not."""
+    number = np.arange(len(places))
+    squares, holes, good = zip(*places, strict=True)
+    return Batch(
+        number,
+        np.full(len(places), np.nan),
+        {
+            "result_uuid": number.astype("S36"),
+            "result_gridsquare_id": np.array(squares, "S20"),
+            "result_foilhole_id": np.array(holes, "S20"),
+            "result_ctf_max_resolution_estimate": np.where(good, 3.0, 9.0),
+            "result_total_motion": np.zeros(len(places)),
+        },
+    )
+
+
+def test_results_are_of_their_squares_and_holes() -> None:
+    analysis = MicrographQuality()
+    bad = [("8", "3", False), ("12", "3", False), ("1", "23", False), ("1", "23", False)]
+    analysis.update(judged(("9", "5", True), *bad, ("9", "5", True), ("9", "6", True)))
+    found, result = analysis.quality(), analysis.result()
+    assert found.squares[0] == "9"
+    assert dict(zip(found.squares, found.results.tolist(), strict=True)) == {
+        "9": 3, "8": 1, "12": 1, "1": 2
+    }  # fmt: skip
+    assert set(found.holes) == {("9", "5"), ("9", "6"), ("8", "3"), ("12", "3"), ("1", "23")}
+    assert result["square_id"][:4].tolist() == [int(square) for square in found.squares]
+    assert result["square_results"][:4].tolist() == found.results.tolist()
+
+
+def test_the_present_square_is_that_of_the_newest_micrograph() -> None:
+    analysis = MicrographQuality()
+    analysis.update(judged(*[("9", "5", True)] * 20, ("8", "3", False)))
+    assert analysis.result()["next_square"] == "8"  # too few results to leave it
+
+
+def test_more_squares_and_holes_than_a_result_holds() -> None:
+    analysis = MicrographQuality()
+    analysis.update(judged(*((f"{n}", "1", True) for n in range(300))))
+    assert analysis.result()["squares_with_results"] == 300
+    holes = MicrographQuality()
+    holes.update(judged(*(("7", f"{n}", n < 280) for n in range(300))))
+    result = holes.result()
+    assert (result["hole_id"] < 280).all()
+    assert (result["hole_id"] >= 0).all()
+
+
+def test_shares_are_those_of_a_plain_integration() -> None:
+    owner, good, total = np.array([0, 0, 1]), np.array([1, 0, 3]), np.array([1, 2, 3])
+    found = estimate(owner, good, total, 2)
+    p, alike_of = (np.arange(2000) + 0.5) / 2000, (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+    evidence, squares, holes = [], [], []
+    for k in alike_of:
+        seen = np.array(
+            [betabinom.pmf(y, n, p * k, (1 - p) * k) for y, n in zip(good, total, strict=True)]
+        )
+        likelihood = np.array([seen[owner == square].prod(axis=0) for square in range(2)])
+        evidence.append(likelihood.mean(axis=1).prod())
+        mean = likelihood @ p / likelihood.sum(axis=1)
+        squares.append(mean)
+        holes.append((k * mean[owner] + good) / (k + total))
+    np.testing.assert_allclose(
+        found.square, np.average(squares, axis=0, weights=evidence), atol=1e-3
+    )
+    np.testing.assert_allclose(found.hole, np.average(holes, axis=0, weights=evidence), atol=1e-3)
+
+
 def test_a_square_without_results_is_unknown() -> None:
     none = np.zeros(0, dtype=np.int64)
     shares = estimate(none, none, none, 2)
@@ -119,6 +188,67 @@ def test_the_policy_leaves_a_bad_square_and_stays_in_a_good_one() -> None:
     assert worst in leave.skipped
     assert best not in leave.skipped
     assert EpuOrder().suggest(quality, Left(left)).squares == tuple(left)
+
+
+def of_squares(**known: tuple[float, int]) -> GridQuality:
+    """Return a grid whose squares have a share and a number of micrographs with results."""
+    order = sorted(known, key=lambda square: -known[square][0])
+    share, results = (np.array([known[square][k] for square in order]) for k in range(2))
+    total, good = int(results.sum()), round(float(results @ share))
+    return GridQuality(tuple(order), results, share, np.full(len(order), 0.1), {}, total, good)
+
+
+def test_a_square_is_worth_what_it_gives_in_its_time_the_move_included() -> None:
+    poor = {f"poor{n}": (0.1, 20) for n in range(20)}  # nothing is left of them
+    quality = of_squares(small=(0.9, 20), large=(0.6, 15), bad=(0.1, 20), few=(0.95, 14), **poor)
+    left = {
+        "bad": ("b",) * 40,
+        "new": ("n",) * 40,
+        "few": ("f",) * 40,
+        "small": ("s",) * 2,
+        "none": (),
+        "large": ("l",) * 40,
+    }
+    found = StayOrLeave().suggest(quality, Left(left))
+    # 0.6 40 / 42 = 0.57 is above 0.9 2 / 4 = 0.45; squares to be probed come as they are given.
+    assert found.squares == ("large", "small", "new", "few", "bad")
+    assert found.skipped == ("bad",)
+    assert found.reason.startswith("go to large: 57% good")
+    # No move is needed in the present one: 0.6, and 0.9.
+    assert StayOrLeave().suggest(quality, Left(left, "small")).squares[0] == "small"
+    stay = StayOrLeave().suggest(quality, Left(left, "large"))
+    assert stay.reason.startswith("stay in large: 60% good")
+    unknown = StayOrLeave().suggest(quality, Left(left, "few"))
+    assert unknown.squares[0] == "few"
+    assert unknown.reason.startswith("stay in few, which has too few results to judge")
+    over = StayOrLeave().suggest(quality, Left(left, "none"))
+    assert over.squares == found.squares
+
+
+def test_no_square_of_a_large_grid_is_skipped_before_it_is_known() -> None:
+    names = [f"s{n}" for n in range(1500)]
+    left = Left(dict.fromkeys(names, ("h",) * 40))
+    found = StayOrLeave().suggest(of_squares(s1499=(0.9, 20)), left)
+    assert found.skipped == ()
+    assert [square for square in found.squares if square != "s1499"] == names[:-1]
+
+
+def test_the_rate_of_a_grid_is_that_of_the_best_threshold() -> None:
+    many = {
+        f"{kind}{n}": (share, 20) for kind, share in (("g", 0.81), ("b", 0.01)) for n in range(500)
+    }
+    half = of_squares(**many)
+    policy = StayOrLeave(move_holes=2.0, probe_holes=6.0)
+    # Probe each square, stay in the good half: 6 holes of 0.41, 34 of 0.81 in every second one.
+    expected = (6 * 0.41 + 34 * 0.5 * 0.81) / (2 + 6 + 34 * 0.5)
+    assert policy.best_rate(half, 40) == pytest.approx(expected, rel=0.01)
+    # Squares of 3 holes are over before they are known.
+    assert policy.best_rate(half, 3) == pytest.approx(3 * 0.41 / (2 + 3), rel=0.01)
+    good = of_squares(**dict.fromkeys(many, (0.81, 20)))
+    assert policy.best_rate(good, 40) == pytest.approx(40 * 0.81 / 42, rel=0.01)
+    # Too few results say nothing: all shares are as likely.
+    unknown = of_squares(**dict.fromkeys(many, (0.81, 14)))
+    assert policy.best_rate(unknown, 40) == policy.best_rate(of_squares(), 40)
 
 
 def test_holes_are_ranked_by_results_then_by_predictions() -> None:

@@ -27,6 +27,9 @@ from skywright.instruments.epu.database.write import insert_into, set_values
 
 SURE = 0.01
 """Probabilities are kept this far from 0 and 1, so that one surprise removes no model for good."""
+LEAST_WEIGHT = 1e-300
+"""Weights are taken to be at least this: after some hundred surprises they are 0 in double
+precision, and holes that no other model predicts would have the overall prediction 0."""
 
 
 def store_metric(connection: Connection, name: str | None) -> None:
@@ -69,7 +72,7 @@ def weights(connection: Connection, grid: str) -> dict[tuple[str, str | None], f
     table = current_model_weight
     query = select(table).where(table.c.grid_uuid == grid)
     return {
-        (row["prediction_model_name"], row["metric_name"]): row["weight"]
+        (row["prediction_model_name"], row["metric_name"]): max(row["weight"], LEAST_WEIGHT)
         for row in connection.execute(query).mappings()
     }
 
@@ -102,7 +105,7 @@ def judge(connection: Connection, micrograph: Row, event: Judged) -> None:
     present = dict.fromkeys(likelihoods, _first_weight(known)) | known
     updated = {key: present[key] * likelihood for key, likelihood in likelihoods.items()}
     before = sum(present[key] for key in likelihoods)
-    kept = before / (sum(updated.values()) or 1.0)  # 0 after some hundred surprises
+    kept = before / sum(updated.values())
     updated = present | {key: weight * kept for key, weight in updated.items()}
     total = sum(updated.values())
     _store_weights(
@@ -150,7 +153,7 @@ def _combine(
         for row in rows
     ]
     total = sum(weight for weight, _ in parts)
-    value = sum(weight * part for weight, part in parts) / total if total else 0.0
+    value = sum(weight * part for weight, part in parts) / total
     overall = overall_prediction
     same = [overall.c[name].is_not_distinct_from(value_) for name, value_ in subject.items()]
     if not set_values(connection, overall, *same, value=value):

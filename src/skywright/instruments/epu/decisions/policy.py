@@ -133,25 +133,24 @@ class StayOrLeave:
         if not open_squares:
             return Suggestion((), reason="no planned hole is left")
         rate = self.best_rate(quality, _typical([len(left.holes[each]) for each in open_squares]))
-        current = left.current if left.current in open_squares else ""
         worth = {}
-        for place, square in enumerate(open_squares):
+        for square in open_squares:
             known = counts.get(square, 0) >= self.probe
             n = len(left.holes[square])
-            if square == current:
+            if square == left.current:
                 worth[square] = shares[square] if known else math.inf
             elif known:
                 worth[square] = shares[square] * n / (n + self.move_holes)
             else:
-                # Squares of which nothing is known are worth the average, in the given order.
-                worth[square] = rate - 1e-9 * place
+                # Squares of which nothing is known are worth the average.
+                worth[square] = rate
         order = sorted(open_squares, key=lambda square: -worth[square])
-        skipped = [square for square in order if worth[square] < rate - 1e-6]
+        skipped = [square for square in order if worth[square] < rate]
         first = order[0]
-        if first == current and not math.isfinite(worth[first]):
+        if first == left.current and not math.isfinite(worth[first]):
             reason = f"stay in {first}, which has too few results to judge"
         else:
-            verb = "stay in" if first == current else "go to"
+            verb = "stay in" if first == left.current else "go to"
             reason = f"{verb} {first}: {worth[first]:.0%} good, moves counted as bad time"
         reason = f"{reason}; the grid gives {rate:.0%}"
         return Suggestion(

@@ -87,7 +87,7 @@ def estimate(owner: Ints, good: Ints, total: Ints, n_squares: int) -> Shares:
         logs = alike_holes @ _log_likelihood(pairs[:, 0], pairs[:, 1], alike)
         norm = logsumexp(logs, axis=1, keepdims=True)
         posterior = np.exp(logs - norm)
-        evidence.append(float((norm - np.log(len(SHARES))).sum()))
+        evidence.append(float(norm.sum()))
         mean = posterior @ SHARES
         means.append(mean)
         seconds.append(posterior @ SHARES**2)
