@@ -16,3 +16,7 @@ if stack.tiled_uri:
     stored = with_first(await_run, cat, settings.directory)
     tiled_key = with_first(print_key, settings.directory)
     atexit.register(report_waiting, settings.directory)
+    if "get_ipython" in globals() and hasattr(get_ipython(), "Completer"):  # no stand-in
+        from skywright.session.completion import complete_items
+
+        complete_items(get_ipython(), cat, db)  # cat[-1].<Tab>
