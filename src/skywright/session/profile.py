@@ -32,6 +32,7 @@ from rich.table import Table
 from rich.text import Text
 
 from skywright.callbacks.journal import SUFFIX, journal_path
+from skywright.callbacks.raw_run import runs_text
 from skywright.config import Settings, load_settings, user_name
 from skywright.errors import ConfigError, DataError
 from skywright.processes.stack import State
@@ -278,11 +279,6 @@ def report_waiting(store: Path) -> None:
             f"{runs_text(len(waiting))} still to be stored: `skywright up` does it, "
             "now if it runs, else at its next start"
         )
-
-
-def runs_text(number: int) -> str:
-    """Return a number of runs as text: ``1 run``, ``2 runs``."""
-    return f"{number} run{'' if number == 1 else 's'}"
 
 
 def _print_to_stderr(text: str) -> None:
