@@ -18,5 +18,6 @@ def complete_items(shell: Any, *containers: Any) -> None:
     """
     from IPython.core.guarded_eval import EVALUATION_POLICIES
 
+    policy: Any = EVALUATION_POLICIES["limited"]
     shell.Completer.use_jedi = False
-    EVALUATION_POLICIES["limited"].allowed_getitem.update(map(type, containers))
+    policy.allowed_getitem.update(map(type, containers))
