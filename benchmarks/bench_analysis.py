@@ -22,6 +22,7 @@ from bluesky import RunEngine
 from numpy.typing import NDArray
 from ophyd.sim import SynAxis
 
+from benchmarks.options import argument_parser
 from benchmarks.rows import report
 from skywright.analysis.blocks import analyze_blocks
 from skywright.analysis.frames import FileRows, FrameReader, FrameTable, KeyRows
@@ -218,6 +219,7 @@ def throughput(directory: Path, pictures: Pictures) -> tuple[float, float]:
 
 def main() -> int:
     """Print the rows; return 0."""
+    argument_parser(__doc__).parse_args()
     warm_up()
     pictures = draw_mounts()
     detect = []

@@ -4,7 +4,6 @@ Pictures are 704x480 JPEGs of the twin. The push rows run the IOC as users do, i
 own, and upload over two connections; the file is read here while it is written.
 """
 
-import argparse
 import sys
 import tempfile
 import threading
@@ -16,6 +15,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from benchmarks.options import argument_parser
 from benchmarks.processes import own_channel_access, running
 from benchmarks.rows import report
 from skywright.acquire.source import Report
@@ -187,7 +187,7 @@ def push_through_ioc(port: int, pictures: list[bytes], seconds: float) -> dict[s
 
 def main() -> int:
     """Print the rows; return 0."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argument_parser(__doc__)
     parser.add_argument("--seconds", type=float, default=10.0, help="of the pushed stream")
     seconds = parser.parse_args().seconds
     port, pictures = own_channel_access(), twin_pictures()

@@ -5,7 +5,6 @@ looking, then with 10 websocket clients of the page: 8 that read all, one that r
 headless Chromium. Every process runs as users start it; the file says what was stored.
 """
 
-import argparse
 import json
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from benchmarks.bench_camera import FPS, push, twin_pictures
+from benchmarks.options import argument_parser
 from benchmarks.processes import own_channel_access, running
 from benchmarks.rows import report
 from dashboard.headless import headless_chromium
@@ -104,7 +104,7 @@ def audience(page: str) -> Iterator[tuple[list[Reader], Any]]:
 
 def main() -> int:
     """Print the rows; return 1 if a picture was lost."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argument_parser(__doc__)
     parser.add_argument("--seconds", type=float, default=10.0, help="of each stream")
     seconds = parser.parse_args().seconds
     port, pictures, pushed = own_channel_access(), twin_pictures(), round(FPS * seconds)

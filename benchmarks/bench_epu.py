@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks.options import argument_parser
 from benchmarks.rows import report
 from skywright.instruments.epu.database import open_database
 from skywright.instruments.epu.scan import walk
@@ -196,12 +197,16 @@ def bench_latency(directory: Path) -> None:
 
 
 def main() -> None:
-    """Run all, or with ``--live`` the last alone."""
-    if "--live" in sys.argv:
+    """Run all, or the last alone."""
+    parser = argument_parser(__doc__)
+    parser.add_argument("--live", action="store_true", help="measure recorded files alone")
+    parser.add_argument("--small", action="store_true", help="a tenth of the micrographs")
+    options = parser.parse_args()
+    if options.live:
         with tempfile.TemporaryDirectory(prefix="skywright-bench-") as name:
             bench_latency(Path(name))
         return
-    divide = 10 if "--small" in sys.argv else 1
+    divide = 10 if options.small else 1
     with tempfile.TemporaryDirectory(prefix="skywright-bench-") as name:
         base = Path(name)
         counts = (

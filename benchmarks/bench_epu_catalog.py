@@ -16,6 +16,7 @@ import numpy as np
 from benchmarks.bench_epu_database import GRID, MICROGRAPHS, PER_HOLE, make_rows
 from benchmarks.bench_psss_catalog import tell
 from benchmarks.bench_store import store
+from benchmarks.options import argument_parser
 from benchmarks.rows import report
 from devices.epu.watcher import stream_columns
 from skywright.callbacks.journal import Journal
@@ -60,6 +61,7 @@ def typical_ms(work: Callable[[int], Any]) -> tuple[float, float]:
 
 def main() -> int:
     """Print the rows."""
+    argument_parser(__doc__).parse_args()
     with store() as running:
         path = running.directory / "assets" / "micrographs.h5"
         write_file(path)

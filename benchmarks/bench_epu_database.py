@@ -18,6 +18,7 @@ from typing import Any
 
 from sqlalchemy import text
 
+from benchmarks.options import argument_parser
 from benchmarks.rows import report
 from skywright.instruments.epu.database import (
     Database,
@@ -180,6 +181,7 @@ def postgres() -> Iterator[str | None]:
 
 def main() -> None:
     """Measure each kind of database that is there."""
+    argument_parser(__doc__).parse_args()
     rows = make_rows()
     with tempfile.TemporaryDirectory() as directory, postgres() as server:
         for url in (f"sqlite:///{Path(directory) / 'epu.sqlite'}", server):

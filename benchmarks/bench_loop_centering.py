@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.options import argument_parser
 from benchmarks.rows import report
 from benchmarks.slowed import slowed
 from skywright.cli.demo import write_configuration
@@ -72,6 +73,7 @@ def calibrate(session: dict[str, Any], simulator: Simulator) -> float:
 
 def main() -> int:
     """Print the rows; return 0."""
+    argument_parser(__doc__).parse_args()
     directory = Path(tempfile.mkdtemp())
     # Finalizers run from the newest to the oldest: after those of all that writes there.
     weakref.finalize(main, shutil.rmtree, directory, ignore_errors=True)

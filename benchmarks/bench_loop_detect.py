@@ -14,6 +14,7 @@ import numpy as np
 import simplejpeg
 from scipy.ndimage import gaussian_filter
 
+from benchmarks.options import argument_parser
 from benchmarks.rows import report
 from skywright.instruments.loop.detect import find_loop, finder, warm_up
 from skywright.instruments.loop.picture import decode
@@ -70,6 +71,7 @@ def network_inputs(gray: np.ndarray) -> list[np.ndarray]:
 
 def main() -> int:
     """Print the row; return 0."""
+    argument_parser(__doc__).parse_args()
     warm_up()
     data = picture_bytes()
     gray = decode(data)

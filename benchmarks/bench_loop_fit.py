@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from benchmarks.options import argument_parser
 from benchmarks.rows import report
 from skywright.instruments.loop.calibration import ZoomCalibration, now
 from skywright.instruments.loop.detection import Detection
@@ -117,6 +118,7 @@ def median_ms(work: Callable[[], object]) -> float:
 
 def main() -> int:
     """Print the rows; return 0."""
+    argument_parser(__doc__).parse_args()
     series = draw(np.random.default_rng(0), 1.0, 0.1, 0.0).series
     fit_series(series, VIEW)
     plain = median_ms(lambda: fit_series(series, VIEW))

@@ -9,6 +9,7 @@ import time
 
 import numpy as np
 
+from benchmarks.options import argument_parser
 from benchmarks.rows import report
 from skywright.instruments.loop.picture import encode_jpeg
 from skywright.instruments.loop.twin.render import Pose, render, warm_up
@@ -19,6 +20,7 @@ GOAL_MS = 15.0
 
 def main() -> int:
     """Print the row; return 0."""
+    argument_parser(__doc__).parse_args()
     warm_up()
     rng = np.random.default_rng(5)
     medians, encode = [], []

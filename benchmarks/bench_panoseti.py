@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.options import argument_parser
 from benchmarks.rows import report
 from skywright.instruments.panoseti.clock import NS, TAI_MINUS_UTC_S
 from skywright.instruments.panoseti.coincidences import find_coincidences
@@ -253,6 +254,7 @@ def bench_coincidences() -> None:
 
 def main() -> None:
     """Report all rows."""
+    argument_parser(__doc__).parse_args()
     bench_coincidences()
     with tempfile.TemporaryDirectory() as name:
         bench_decode(Path(name))

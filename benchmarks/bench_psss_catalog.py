@@ -19,6 +19,7 @@ import numpy as np
 from event_model import compose_run, compose_stream_resource
 
 from benchmarks.bench_store import store
+from benchmarks.options import argument_parser
 from benchmarks.rows import report
 from devices.file_stream import StreamColumn
 from devices.psss.columns import spectra_columns
@@ -129,6 +130,7 @@ def timed(look_up: Callable[[int, int], np.ndarray], first: int) -> tuple[float,
 
 def main() -> int:
     """Print the row; return 1 if the goal is missed."""
+    argument_parser(__doc__).parse_args()
     with store() as running:
         path = running.directory / "assets" / "psss.h5"
         write_file(path)

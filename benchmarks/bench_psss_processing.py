@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from scipy.optimize import curve_fit
 from scipy.signal import savgol_filter
 
+from benchmarks.options import argument_parser
 from benchmarks.rows import report
 from skywright.instruments.psss.processing import FitStatus, Settings, Workspace, process
 
@@ -133,6 +134,7 @@ def measure(name: str, rows: tuple[int, int], pictures: list[Picture], backgroun
 
 def main() -> int:
     """Print the rows; return 0."""
+    argument_parser(__doc__).parse_args()
     # One core: neither way may use another.
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     for kind in ("smooth", "spiky"):

@@ -7,7 +7,6 @@ reader, without the service; the delay is what the service itself measures, from
 over to the result at the socket.
 """
 
-import argparse
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -16,6 +15,7 @@ from typing import Any
 import httpx
 import numpy as np
 
+from benchmarks.options import argument_parser
 from benchmarks.processes import running
 from benchmarks.rows import report
 from skywright.processes.ports import free_port
@@ -87,7 +87,7 @@ def at_machine_rate(seconds: float) -> dict[str, Any]:
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argument_parser(__doc__)
     parser.add_argument("--seconds", type=float, default=60.0, help="at 100 Hz")
     seconds = parser.parse_args().seconds
     for size, goal in (("2560x600", 400.0), ("2560x2160", 100.0)):

@@ -15,6 +15,7 @@ from collections.abc import Callable
 import numpy as np
 import zmq
 
+from benchmarks.options import argument_parser
 from benchmarks.processes import running
 from benchmarks.rows import report
 from skywright.instruments.psss.sources.bsread import BsreadSource
@@ -146,6 +147,7 @@ def main(arguments: list[str]) -> int:
         case ["sink", port]:
             sink(int(port))
         case _:
+            argument_parser(__doc__).parse_args(arguments)
             render()
             measure(2560, 600, "none", 400)
             measure(2560, 2160, "none", 150)

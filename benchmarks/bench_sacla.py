@@ -20,6 +20,7 @@ import psutil
 from numba import njit
 from numpy.typing import NDArray
 
+from benchmarks.options import argument_parser
 from benchmarks.rows import report
 from benchmarks.sacla_live import bench_live
 from skywright.instruments.sacla.live import LiveShots
@@ -240,6 +241,7 @@ def busy_s() -> float:
 
 def main() -> None:
     """Run all."""
+    argument_parser(__doc__).parse_args()
     rng = np.random.default_rng(1)
     signal = rng.poisson(0.02, (POOL, SHAPE[0] * SHAPE[1])) * (10000 / 3.65 / GAIN)
     pool = (signal + rng.normal(0, 3, signal.shape)).astype(np.float32)

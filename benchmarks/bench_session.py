@@ -11,6 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.options import argument_parser
 from benchmarks.rows import report
 
 GOAL_S = 10.0
@@ -39,6 +40,7 @@ def time_to_ready(directory: Path) -> float:
 
 def main() -> int:
     """Print the row; return 0."""
+    argument_parser(__doc__).parse_args()
     with tempfile.TemporaryDirectory() as directory:
         first, *others = [time_to_ready(Path(directory)) for _ in range(REPEATS)]
     name = "session ready, simulated beamline started with it"

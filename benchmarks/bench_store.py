@@ -5,7 +5,6 @@ References are what the stock ``TiledWriter`` costs (measured on two cores, serv
 process); floors are measured in the same run. ``--quick`` takes fewer repetitions.
 """
 
-import argparse
 import json
 import statistics
 import subprocess
@@ -26,6 +25,7 @@ from bluesky_tiled_plugins import TiledWriter
 from event_model import compose_run
 from ophyd import Component, Device, Signal
 
+from benchmarks.options import argument_parser
 from benchmarks.rows import report
 from skywright.callbacks.journal import Journal
 from skywright.processes.ports import free_port
@@ -330,8 +330,8 @@ def tiled_killed(running: Store, repeats: int) -> None:
 
 def main() -> int:
     """Run all of it."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true")
+    parser = argument_parser(__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer repetitions")
     quick = parser.parse_args().quick
     repeats = 2 if quick else 5
     with store() as running:

@@ -1,11 +1,12 @@
-"""Rows of benchmarks: goals of times and rates are scaled by the speed of the machine."""
+"""Benchmarks: goals of times and rates are scaled by the speed of the machine; their options."""
 
 import json
+import runpy
 
 import pytest
 
 from benchmarks import yardstick
-from benchmarks.__main__ import main
+from benchmarks.__main__ import FOLDER, main
 from benchmarks.rows import report
 
 
@@ -41,3 +42,13 @@ def test_benchmarks_that_may_be_run_are_named(arguments, status, capsys):
         main(arguments)
     assert ended.value.code == status
     assert "loop_centering, loop_detect" in " ".join("".join(capsys.readouterr()).split())
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("bench_*.py")), ids=lambda path: path.stem)
+def test_a_benchmark_that_is_asked_for_help_does_not_begin(path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", [str(path), "--help"])
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "2")  # one of them sets it
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module(f"benchmarks.{path.stem}", run_name="__main__")
+    assert not ended.value.code
+    assert f"python -m benchmarks.{path.stem}" in " ".join(capsys.readouterr().out.split())

@@ -1,6 +1,7 @@
 """What the page keeps of the shots: the newest facts and the mean image."""
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +22,9 @@ class ShotBoard(LiveBoard):
         (rows, columns) float32, thinned mean image; NaN where a pixel is bad.
     colors
         Values of the image that get the first and the last color, eV.
+    curve_facts
+        The newest facts with a curve. A scan puts back the bins of before when it ends, and the
+        IOC has no curve then until further shots come.
     operating
         Held while a request changes the IOC's settings: it reads them first.
     """
@@ -28,17 +32,25 @@ class ShotBoard(LiveBoard):
     status: str = "waiting for the IOC of the shots"
     image: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     colors: tuple[float, float] = (np.nan, np.nan)
+    curve_facts: Mapping[str, Any] = field(default_factory=dict)
     operating: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def take_data(self, data: bytes) -> None:
-        """Take in the mean image."""
+        """Take in the mean image, and note whether there is a curve."""
         self.image = np.frombuffer(data, "<f4").reshape(self.facts["image_shape"])
         self.colors = color_limits(self.image)
+        sides = (self.array("curves", f"{side}_mean") for side in ("on", "off"))
+        if any(np.isfinite(side).any() for side in sides):
+            self.curve_facts = self.facts
 
     def array(self, *keys: str) -> NDArray[np.float64]:
         """Return an array of the facts; NaN where it has no value."""
-        value: Any = self.facts
-        for key in keys:
-            value = value.get(key, {})
-        value = value or []
-        return np.array(value, dtype=float)
+        return array_of(self.facts, *keys)
+
+
+def array_of(facts: Mapping[str, Any], *keys: str) -> NDArray[np.float64]:
+    """Return an array of some facts; NaN where it has no value."""
+    value: Any = facts
+    for key in keys:
+        value = value.get(key, {})
+    return np.array(value or [], dtype=float)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,7 +19,7 @@ from dashboard.chart import Curve, Marks, draw_chart, style_of
 from dashboard.color_map import false_color_png
 from dashboard.live_board import LiveIoc
 from dashboard.recent_runs import recent_runs
-from dashboard.sacla.board import ShotBoard
+from dashboard.sacla.board import ShotBoard, array_of
 from dashboard.site import Site, check_may_operate, png_response, render, site_of
 from dashboard.views import View
 from dashboard.worker import run_once
@@ -67,10 +68,10 @@ async def sacla(request: Request) -> Response:
         request,
         "dashboard.sacla:sacla.html",
         **IOC.context(site),
-        curves=draw_curves(board),
+        curves=draw_curves(board.curve_facts),
+        are_earlier=board.curve_facts is not board.facts,
         scatter=draw_scatter(board),
         histogram=draw_histogram(board) + draw_values(board),
-        names=region_names(board),
         recent=await recent_runs(site, PLANS),
     )
 
@@ -205,22 +206,22 @@ def correlation(x: Any, y: Any) -> str:
     return f", r = {np.corrcoef(x[good], y[good])[0, 1]:.3f} without laser"
 
 
-def region_names(board: ShotBoard) -> list[str]:
+def region_names(facts: Mapping[str, Any]) -> list[str]:
     """Return the names of the regions, in the order of the curves."""
-    return [each.partition(":")[0] for each in str(board.facts.get("regions", "")).split()]
+    return [each.partition(":")[0] for each in str(facts.get("regions", "")).split()]
 
 
-def draw_curves(board: ShotBoard) -> list[tuple[str, Markup]]:
+def draw_curves(facts: Mapping[str, Any]) -> list[tuple[str, Markup]]:
     """Draw for each region the difference by bins, with errors, and both sides."""
-    edges = board.array("edges")
-    axis = AXES.get(str(board.facts.get("binned_by", "delay")), "the motor")
+    edges = array_of(facts, "edges")
+    axis = AXES.get(str(facts.get("binned_by", "delay")), "the motor")
     if len(edges) < 2:
         return []
     centers = (edges[1:] + edges[:-1]) / 2
-    found = {key: board.array("curves", key) for _, shown in CURVES for key in shown}
-    errors = {key: board.array("curves", f"{key.removesuffix('_mean')}_sem") for key in found}
+    found = {key: array_of(facts, "curves", key) for _, shown in CURVES for key in shown}
+    errors = {key: array_of(facts, "curves", f"{key.removesuffix('_mean')}_sem") for key in found}
     charts = []
-    for k, name in enumerate(region_names(board)):
+    for k, name in enumerate(region_names(facts)):
         if any(len(each) <= k for each in (*found.values(), *errors.values())):
             continue
         for label, shown in CURVES:
@@ -296,7 +297,7 @@ def draw_scatter(board: ShotBoard) -> list[tuple[str, Markup]]:
 def draw_histogram(board: ShotBoard) -> list[tuple[str, Markup]]:
     """Draw how many pixels of each region have 0, 1 ... photons, as powers of ten."""
     counts = board.array("photon_hist")
-    names = region_names(board)
+    names = region_names(board.facts)
     if counts.ndim != 2 or not len(counts) or not names or not (counts > 0).any():
         return []
     with np.errstate(divide="ignore"):

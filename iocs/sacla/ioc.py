@@ -129,6 +129,9 @@ class Sim(PVGroup):
     effect = readback(float("nan"), precision=4, name="Effect_RBV")
     width = readback(float("nan"), precision=4, units="ps", name="Width_RBV")
     jitter = readback(float("nan"), precision=4, units="ps", name="Jitter_RBV")
+    timing_noise = readback(float("nan"), precision=4, units="ps", name="TimingNoise_RBV")
+    i0_noise = readback(float("nan"), precision=4, name="I0Noise_RBV")
+    charge = readback(float("nan"), precision=4, units="px", name="Charge_RBV")
 
 
 class SaclaIOC(OwnerGroup):
@@ -222,6 +225,9 @@ class SaclaIOC(OwnerGroup):
             await post(self.sim.effect, self.truth.effect)
             await post(self.sim.width, self.truth.width_ps)
             await post(self.sim.jitter, self.truth.jitter_ps)
+            await post(self.sim.timing_noise, self.truth.timing_noise_ps)
+            await post(self.sim.i0_noise, self.truth.i0_noise)
+            await post(self.sim.charge, self.truth.charge_px)
 
     async def _post(self) -> None:
         shots = self.shots

@@ -16,7 +16,7 @@ from plans.checks import finite
 from plans.loop import stubs
 from plans.run_stubs import step_log
 from skywright.callbacks.pace import DECISION_LIMIT
-from skywright.errors import ConfigError, HardwareError, SampleError, SkywrightError
+from skywright.errors import ConfigError, DataError, HardwareError, SampleError, SkywrightError
 from skywright.instruments.loop.calibration import (
     AxisLine,
     Scale,
@@ -42,6 +42,16 @@ LOOK_LIMIT_S, FIT_LIMIT_S = 0.5, 20.0
 """Work of the analysis that may wait, s: before a look at one picture; before a fit, which needs
 many pictures and is worth a wait."""
 GRID = (-1.0, 0.0, 1.0)
+LEAST_PICTURES = 15
+"""Least number of pictures that agree with the fit of a rotation. The residuals of n pictures give
+the errors of the fit to 1 / sqrt(2 (n - 3)), here 20 %; those of fewer pictures are sometimes far
+too small."""
+AGAIN = (
+    "nothing is saved. Give the spindle more time (time_s), or the computer less to do, then repeat"
+)
+SCALE_SIGMA_MAX, ROLL_SIGMA_MAX_DEG = 0.01, 0.5
+"""Largest standard deviations of a calibration that is saved: of a scale, as part of it; of the
+roll."""
 
 
 @dataclass(frozen=True)
@@ -115,9 +125,9 @@ def calibrate_camera(
     SampleError
         If the tip is not in view, or its rotation cannot be fitted.
     DataError
-        If what is seen contradicts the stages' directions.
+        If what is seen contradicts the stages' directions, or gives too uncertain a calibration.
     HardwareError
-        If light, camera, motors or analysis fail.
+        If light, camera, motors or analysis fail, or a rotation has too few pictures.
     """
     plan = "calibrate_camera"
     zoom = finite(plan, "zoom", zoom)
@@ -203,6 +213,7 @@ def calibrate_camera(
 
         second = yield from stubs.recorded(tools, elsewhere, fit_md, uids, turn)
         line = _axis_line(timed.view, [first, second])
+        _check_sigma("roll", line.roll_sigma_deg, ROLL_SIGMA_MAX_DEG, "deg")
         final = replace(
             timed,
             roll_deg=line.roll_deg,
@@ -230,7 +241,21 @@ def _fitted(tools: stubs.Instruments) -> MsgGenerator[RotationValues]:
     found = yield from stubs.read_result(tools)
     if not (found.tip.ok and math.isfinite(found.axis_row)):
         raise SampleError(f"calibrate_camera: the tip cannot be followed: {found.why}")
+    if found.tip.used < LEAST_PICTURES:
+        raise HardwareError(
+            f"calibrate_camera: {found.tip.used} pictures of a rotation agree with its fit, "
+            f"{LEAST_PICTURES} are needed; {AGAIN}"
+        )
     return found
+
+
+def _check_sigma(name: str, sigma: float, most: float, unit: str) -> None:
+    """Refuse what is known too badly to be saved."""
+    if not sigma <= most:
+        raise DataError(
+            f"calibrate_camera: the {name} is known to {sigma:.2g} {unit} only, {most:g} are "
+            f"needed; {AGAIN}"
+        )
 
 
 # ---- scale
@@ -298,6 +323,7 @@ def _measure_scale(
                 )
     side: Any = max(set(sides), key=sides.count)
     scale = fit_scale(moves, places, side)
+    _check_sigma("scale", scale.relative_sigma, SCALE_SIGMA_MAX, "of its value")
     step_log.info(
         "scale: %.4g um/px (columns), %.4g um/px (rows), roll %.2f deg from %d places",
         *(scale.um_per_px_x, scale.um_per_px_y, scale.roll_deg, len(places)),

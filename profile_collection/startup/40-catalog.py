@@ -16,3 +16,7 @@ if stack.tiled_uri:
     _store = SessionStore(cat, settings.directory)
     stored, tiled_key = _store.await_run, _store.print_key
     atexit.register(_store.report_waiting)
+    if "get_ipython" in globals() and hasattr(get_ipython(), "Completer"):  # no stand-in
+        from skywright.session.completion import complete_items
+
+        complete_items(get_ipython(), cat, db)  # cat[-1].<Tab>

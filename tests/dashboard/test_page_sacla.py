@@ -127,7 +127,7 @@ def test_a_point_without_an_error_does_not_look_like_a_precise_one() -> None:
     curves = {key: error if key.endswith("_sem") else curve for key in CURVES}
     board = ShotBoard()
     board.take(encode_facts(facts(curves=curves), 10))
-    charts = dict(draw_curves(board))
+    charts = dict(draw_curves(board.facts))
     spot = charts["spot: laser on - off against the delay"]
     groups = dict(re.findall(r'<g class="marks ([a-z ]+)">\n(.*?)</g>', spot, re.DOTALL)[:2])
     assert groups["a"].count("<circle") == 2
@@ -153,7 +153,7 @@ def test_bins_of_another_value_name_their_axis_and_values_have_histograms() -> N
     recent = {**facts().recent, "i0": i0, "sum": 300 * i0, "laser_on": laser_on}
     board = ShotBoard()
     board.take(encode_facts(facts(recent=recent, binned_by="i0"), 700))
-    assert draw_curves(board)[0][0] == "spot: laser on - off against I0"
+    assert draw_curves(board.facts)[0][0] == "spot: laser on - off against I0"
     assert draw_scatter(board)[0][0] == "spot against I0, r = 1.000 without laser"
     (title, _), (linear, _), (logarithmic, _) = draw_values(board)
     assert linear.startswith("spot of the last 700 analyzed shots: mean ")
@@ -185,7 +185,7 @@ def operates(page: TestClient) -> bool:
 def test_page_before_and_after_the_first_shot(page: TestClient) -> None:
     before = page.get("/sacla").text
     assert "waiting for the IOC of the shots" in before
-    assert "No curve yet" in before
+    assert "No curve of the present regions and bins yet. Shots are taken" in before
     for image in ("mean", "autocorrelation"):
         assert page.get(f"/sacla/{image}.png").status_code == 404
     IOC.board_of(page.app.state.site).take(encode_facts(facts(), 500))  # type: ignore[attr-defined]
@@ -216,6 +216,22 @@ def test_page_before_and_after_the_first_shot(page: TestClient) -> None:
     assert page.get("/sacla/autocorrelation.png").content == false_color_png(correlated)
     assert (now["step"], now["regions"], now["operate"]) == (4, REGIONS, operates(page))
     assert page.get("/static/sacla/regions.js").status_code == 200
+
+
+def test_the_curve_of_a_scan_stays_when_its_bins_are_put_back(page: TestClient) -> None:
+    board = IOC.board_of(page.app.state.site)  # type: ignore[attr-defined]
+    none, note = np.full((2, 8), np.nan), "these curves are of those before"
+    absent = "No curve of the present regions and bins yet. Shots are taken"
+    restored = facts(edges=np.linspace(-2.0, 3.0, 9), curves=dict.fromkeys(CURVES, none))
+    board.take(encode_facts(restored, 500))
+    assert absent in page.get("/sacla").text
+    board.take(encode_facts(facts(), 500))
+    scan = page.get("/sacla").text
+    board.take(encode_facts(restored, 500))
+    after = page.get("/sacla").text
+    charts = [re.findall("<svg.*?</svg>", text, re.DOTALL) for text in (scan, after)]
+    assert charts[0] == charts[1]
+    assert (note in scan, note in after) == (False, True)
 
 
 def test_only_a_page_that_operates_may_put_and_only_for_itself(page: TestClient) -> None:

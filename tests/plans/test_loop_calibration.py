@@ -11,7 +11,7 @@ from support import loop_world
 from support.loop_plain import make_world
 from support.loop_session import Session
 
-from plans.loop import stubs
+from plans.loop import calibration, stubs
 from plans.loop.calibration import calibrate_camera
 from plans.loop.centering import center_loop
 from skywright.errors import ConfigError, DataError, HardwareError, SampleError
@@ -147,6 +147,40 @@ def test_a_failed_plan_puts_back_the_calibration_of_its_zoom_alone(
     with pytest.raises(SampleError, match="the tip is gone"):
         session.run(calibrate_camera(**devices))
     assert file.stops() == [own, other]
+
+
+def test_a_rotation_of_few_pictures_is_refused_and_the_calibration_of_before_stays(
+    session: Session,
+) -> None:
+    """As on a computer that takes few pictures: their fit looks better than it is."""
+    world = make_world((150.0, 120.0, -90.0))
+    devices, file = session.mount(world), session.result.calibration.file
+    before, world.fps = file.stops(), 1.5
+    why = r"1[0-4] pictures of a rotation agree with its fit, 15 are needed; nothing is saved"
+    with pytest.raises(HardwareError, match=why):
+        session.run(calibrate_camera(**devices))
+    assert file.stops() == before
+
+
+@pytest.mark.parametrize(
+    ("limit", "why"),
+    [
+        ("SCALE_SIGMA_MAX", r"the scale is known to .* of its value only, 1e-09 are needed"),
+        ("ROLL_SIGMA_MAX_DEG", r"the roll is known to .* deg only, 1e-09 are needed"),
+    ],
+)
+def test_an_uncertain_calibration_is_refused_and_that_of_before_stays(
+    session: Session, monkeypatch: pytest.MonkeyPatch, limit: str, why: str
+) -> None:
+    world = make_world((150.0, 120.0, -90.0))
+    devices, file = session.mount(world), session.result.calibration.file
+    before, home = file.stops(), world.pose()
+    monkeypatch.setattr(calibration, limit, 1e-9)
+    with pytest.raises(DataError, match=why):
+        session.run(calibrate_camera(**devices))
+    assert file.stops() == before
+    now = world.pose()
+    assert (now.x_um, now.y_um, now.z_um) == pytest.approx((home.x_um, home.y_um, home.z_um))
 
 
 def test_when_the_light_fails_nothing_is_calibrated_and_the_sample_goes_back(

@@ -1,8 +1,10 @@
 """The blocks of a recording of the simulated beamline, analyzed again on a cluster."""
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from skywright.instruments.sacla.pipeline import ShotPipeline
 from skywright.instruments.sacla.regions import Region
 from skywright.instruments.sacla.shots import EQUIPMENT
 from skywright.instruments.sacla.twin import Beamline
+from skywright.instruments.sacla.twin.beamline import FIRST_TAG
 
 ROWS = 512
 """Read at once: the profiles of all rows may be much."""
@@ -58,13 +61,11 @@ def write_pool(path: Path, beamline: Beamline) -> None:
             group["data"] = beamline.images[name][:size]
 
 
-def image_of(beamline: Beamline, values: dict[str, float]) -> int:
-    """Return the number of the image of a shot with beam, from its values."""
-    rules = beamline.info.shot_rules
-    stage_ps = (values["delay"] - rules.t0_pulse) * rules.ps_per_pulse
-    arrival_ps = (values["timing"] - rules.tt_ref_px) * rules.ps_per_px
-    response = beamline.response(stage_ps + arrival_ps, values["laser_open"] > 0.5)
-    return beamline.nearest_image(values["i0"] * response)
+def images_of(beamline: Beamline) -> Iterator[tuple[int, int]]:
+    """Yield tag and number of the image of each shot that a simulated beamline makes."""
+    for number in count():
+        deque(beamline.shot(number), maxlen=0)
+        yield FIRST_TAG + number * beamline.settings.tag_step, beamline.truth.image
 
 
 def batches(path: Path) -> Iterator[dict[str, Any]]:
@@ -91,7 +92,7 @@ def compare_blocks(
     pool
         Of `write_pool`.
     beamline
-        Of the recording.
+        As that of the recording, before its first shot.
     regions, block_tags
         As they were then.
     submit
@@ -109,7 +110,7 @@ def compare_blocks(
         on_shot=found.append, submit=submit, profiles=True,
     )  # fmt: skip
     waiting: list[dict[str, Any]] = []
-    compared = 0
+    compared, shown = 0, images_of(beamline)
 
     def compare() -> None:
         nonlocal compared
@@ -123,7 +124,7 @@ def compare_blocks(
             waiting.append(rows)
             for k, identity in enumerate(rows["tag"].tolist()):
                 tag = identity & 0xFFFFFFFF
-                image = image_of(beamline, {key: float(rows[key][k]) for key in EQUIPMENT})
+                image = next(image for made, image in shown if made == tag)
                 for name in info.tiles:
                     pipeline.add(Record(name, tag, info.run, image))
                 for key in EQUIPMENT:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from skywright.analysis.named import is_configured_by_devices, make_analysis, make_second_stage
-from skywright.callbacks.raw_run import Document, RawRun, RequiredKeys, RunIds
+from skywright.callbacks.raw_run import Document, RawRun, RequiredKeys, RunIds, runs_text
 from skywright.callbacks.reports import Progress, Reports
 from skywright.callbacks.stream_analysis import BacklogLimits
 from skywright.callbacks.worker_supervisor import START_LIMIT_S, WorkerLimits, WorkerSupervisor
@@ -96,9 +96,8 @@ class LiveAnalysis(Reports):
         """Return name and state, as the console of a session shows it."""
         state = "starts" if self.is_starting else "is ready"
         worker = "does not run" if self.worker_pid is None else state
-        count = len(self.unfinished)
-        runs = f"{count} run{'' if count == 1 else 's'} not done"
-        return f"<analysis {self.name}: its worker {worker}, {runs}>"
+        runs = runs_text(len(self.unfinished))
+        return f"<analysis {self.name}: its worker {worker}, {runs} not done>"
 
     # Documents of the RunEngine -----------------------------------------------------------------
 

@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from skywright.closing import Closing
 from skywright.errors import DataError
-from skywright.files.hdf5 import open_hdf5, read_rows
+from skywright.files.hdf5 import close_written, open_hdf5, read_rows
 from skywright.waiting import pause
 
 T = TypeVar("T")
@@ -289,32 +289,9 @@ class ColumnWriter(Closing):
         self._is_closed = True
         try:
             self.flush()
-            if not self._failure:
-                try:
-                    self._file.flush()  # what is written now cannot fail in the close
-                except (OSError, RuntimeError) as error:
-                    raise self._failed(error) from error
         finally:
-            if self._failure:
-                self._abandon()
-            else:
-                self._close_file()
-
-    def _close_file(self) -> None:
-        try:
-            self._file.close()
-        except (OSError, RuntimeError) as error:
-            self._abandon()
-            raise OSError(f"{self.path}: {error}") from error
-
-    def _abandon(self) -> None:
-        """Leave the file to the operating system: after a failed write HDF5 never closes it.
-
-        HDF5 (2.0) would close it by halves, and end the process by a segmentation fault when the
-        datasets are released or the process ends. The rows that were flushed can be read.
-        """
-        for each in (self._file, self._identities, *self._data.values()):
-            each.id.locked = 1
+            datasets = (self._identities, *self._data.values())
+            close_written(self._file, datasets, has_failed=bool(self._failure))
 
 
 class ColumnCaster:

@@ -1,7 +1,8 @@
-"""Open HDF5 files for reading, while they are written or afterwards."""
+"""HDF5 files: open them for reading, while they are written or afterwards; close written ones."""
 
 import ctypes
 import math
+from collections.abc import Iterable
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -31,6 +32,41 @@ def open_hdf5(path: Path | str) -> h5py.File:
         If there is no such file, or it is not HDF5.
     """
     return h5py.File(path, "r", **READING)
+
+
+def close_written(file: h5py.File, datasets: Iterable[h5py.Dataset], has_failed: bool) -> None:
+    """Close a file that was written; after a failed write, leave it to the operating system.
+
+    HDF5 (2.0) would close such a file by halves, and end the process by a segmentation fault when
+    the datasets are released or the process ends. What was flushed can be read.
+
+    Parameters
+    ----------
+    file
+        Open for writing.
+    datasets
+        All datasets of the file that are open.
+    has_failed
+        Whether a write or a flush has failed.
+
+    Raises
+    ------
+    OSError
+        If the disk is full or fails.
+    """
+    name = file.filename
+    failure: Exception | None = None
+    if not has_failed:
+        try:
+            file.flush()  # what is written now cannot fail in the close
+            file.close()
+            return
+        except (OSError, RuntimeError) as error:  # h5py raises either
+            failure = error
+    for each in (file, *datasets):
+        each.id.locked = 1
+    if failure is not None:
+        raise OSError(f"{name}: {failure}") from failure
 
 
 def is_cut_short(path: Path) -> bool:

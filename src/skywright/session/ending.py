@@ -9,8 +9,8 @@ from typing import Any
 
 import typer
 
+from skywright.callbacks.raw_run import runs_text
 from skywright.callbacks.worker_supervisor import END_LIMIT_S
-from skywright.session.profile import runs_text
 
 logger = logging.getLogger(__name__)
 

@@ -193,11 +193,6 @@ def signals_of(device: Any) -> list[Any]:
     return [walk.item for walk in device.walk_signals()]
 
 
-def runs_text(number: int) -> str:
-    """Return a number of runs as text: ``1 run``, ``2 runs``."""
-    return f"{number} run{'' if number == 1 else 's'}"
-
-
 def _console() -> Console:
     """Return a console that prints text as it is: PV prefixes hold colons and brackets."""
     return Console(highlight=False, markup=False, emoji=False)

@@ -9,8 +9,8 @@ from urllib.parse import unquote
 import typer
 
 from skywright.callbacks.journal import SUFFIX, journal_path
+from skywright.callbacks.raw_run import runs_text
 from skywright.errors import DataError
-from skywright.session.profile import runs_text
 from skywright.store.client import embedded_key
 from skywright.store.lookup import journal_names, waiting_runs
 from skywright.waiting import pause

@@ -18,6 +18,7 @@ from skywright.errors import ConfigError, DataError, HardwareError
 from skywright.files.readers import open_reader
 from skywright.instruments.panoseti.clock import NS, Flag
 from skywright.instruments.panoseti.live.client import stream
+from skywright.instruments.panoseti.live.slots import Slots
 from skywright.instruments.panoseti.packets import make_packets
 from skywright.instruments.panoseti.pff import PffFile, read_pff
 from skywright.instruments.panoseti.pff_writer import encode_frames
@@ -409,10 +410,18 @@ def test_a_port_that_is_taken_is_named(tmp_path):
     shutil.rmtree(tmp_path)
 
 
-def test_a_replayed_run_reaches_live_clients(test_data, tmp_path):
+def test_a_replayed_run_reaches_live_clients(test_data, tmp_path, monkeypatch):
     # Slow: a busy machine must not see the end of a quarter of a second first.
     source = ReplaySource(test_data / "panoseti/data_dir" / LICK, speed=0.01)
     tracker = Tracker(source)
+    looking, subscribe = asyncio.Queue(), Slots.subscribe
+
+    def subscribed(*wanted):
+        client = subscribe(*wanted)
+        looking.put_nowait(client)
+        return client
+
+    monkeypatch.setattr(Slots, "subscribe", subscribed)
 
     async def main():
         live = LiveFrames(tracker, "127.0.0.1", 0)
@@ -420,8 +429,8 @@ def test_a_replayed_run_reaches_live_clients(test_data, tmp_path):
         images = stream(f"127.0.0.1:{port}", pulse_height=False)
         try:
             first = asyncio.create_task(anext(images))
-            await asyncio.sleep(0.5)
-            assert not first.done()
+            client = await looking.get()
+            assert not client.waiting  # nothing is played yet
             assert await asyncio.to_thread(tracker.start_recording, tmp_path / "index.h5") == ""
             played = await first
             assert played.frame_number < 249

@@ -5,6 +5,9 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import h5py
@@ -14,14 +17,16 @@ from sacla_file import make_replay
 from sacla_plain import ROIS, assert_same, plain_replay
 
 from skywright.cli import main
-from skywright.errors import ConfigError, HardwareError
+from skywright.errors import ConfigError, DataError, HardwareError
 from skywright.files import columns
 from skywright.instruments.sacla import live
+from skywright.instruments.sacla.join import Record
 from skywright.instruments.sacla.regions import polygon_mask
 from skywright.instruments.sacla.replay_file import ReplayFile
-from skywright.instruments.sacla.replay_writer import record_replay
+from skywright.instruments.sacla.replay_writer import ReplayWriter, record_replay
 from skywright.instruments.sacla.sources.sim import SimSource
-from skywright.instruments.sacla.twin import Beamline, TwinSettings
+from skywright.instruments.sacla.tile import Tile
+from skywright.instruments.sacla.twin import Beamline, Faults, TwinSettings
 from skywright.processes.lifecycle import END_SIGNALS
 
 
@@ -445,6 +450,88 @@ def test_a_recording_that_fails_within_a_record_ends_with_the_error_and_can_be_r
     source.close()
     with ReplayFile(out) as file:
         assert sum(len(channel.tag) for channel in file.channels()) == 501 // 4
+
+
+RECORD_UNTIL_THE_DISK_FAILS = """
+import resource, sys
+from pathlib import Path
+from skywright.errors import SkywrightError
+from skywright.instruments.sacla.replay_writer import record_replay
+from skywright.instruments.sacla.sources.sim import SimSource
+from skywright.instruments.sacla.twin import Beamline, TwinSettings
+
+source = SimSource(Beamline(TwinSettings(("A",), shape=(32, 32), pool=4), 1), None, 0.0)
+# As a quota: writes beyond fail.
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
+try:
+    record_replay(source, Path(sys.argv[1]))
+except SkywrightError as error:
+    print(error)
+source.close()
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+if sys.argv[3] == "goes on":
+    source = SimSource(Beamline(TwinSettings(("A",), shape=(32, 32), pool=4), 1), 20, 0.0)
+    print(record_replay(source, Path(sys.argv[1]).with_name("other.h5")))
+"""
+
+
+@pytest.mark.parametrize("limit", [1_000, 100_000])
+@pytest.mark.parametrize("after", ["ends", "goes on"])
+def test_a_process_whose_recording_meets_a_failing_disk_ends_or_records_again(
+    tmp_path, limit, after
+):
+    out = tmp_path / "run.h5"
+    command = [sys.executable, "-c", RECORD_UNTIL_THE_DISK_FAILS, str(out), str(limit), after]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"{out}: cannot be written" in done.stdout
+    if after == "goes on":
+        with ReplayFile(tmp_path / "other.h5") as file:
+            counts = [len(channel.tag) for channel in file.channels()]
+            assert counts == [20] * 7
+            assert done.stdout.splitlines()[-1] == str(sum(counts))
+
+
+@pytest.mark.parametrize(
+    ("shapes", "why"),
+    [
+        ({"A": (32, 32)}, ""),
+        ({"A": (16, 32)}, r"detectors/A has frames of \(32, 32\) pixels, run 502 of \(16, 32\)"),
+        ({"A": (32, 32), "B": (32, 32)}, r"detectors/B is not in the file, run 502 has it"),
+    ],
+)
+def test_a_run_that_the_file_has_no_room_for_is_refused_and_what_came_before_is_kept(
+    tmp_path, monkeypatch, shapes, why
+):
+    settings = TwinSettings(("A",), shape=(32, 32), pool=4, faults=Faults(run_shots=20))
+    beamline, out = Beamline(settings, 1), tmp_path / "run.h5"
+    tiles = {name: Tile(name, 15.0, np.zeros(shape, bool)) for name, shape in shapes.items()}
+    later = replace(beamline.info_of(502), tiles=tiles)
+    monkeypatch.setattr(beamline, "info_of", lambda _: later)
+    source = SimSource(beamline, 30, 0.0)
+    if why:
+        with pytest.raises(DataError, match=rf"run\.h5: {why}: record run 502 in another file"):
+            record_replay(source, out)
+    else:
+        record_replay(source, out)
+    source.close()
+    with ReplayFile(out) as file:
+        for channel in file.channels():
+            assert channel.run.tolist() == [501] * 20 + ([] if why else [502] * 10)
+
+
+def test_a_frame_of_another_shape_is_refused_and_what_came_before_is_kept(tmp_path):
+    info = Beamline(TwinSettings(("A",), shape=(32, 32), pool=4), 1).info
+    out, frame = tmp_path / "run.h5", np.ones((32, 32), np.float32)
+    first = info.grid.first
+    with ReplayWriter(out, info, 3) as writer:
+        writer.add(Record("A", first, info.run, frame), 0.0)
+        why = rf"run\.h5: detectors/A/data: the frame of tag {first + 1} of run 501 does not fit"
+        with pytest.raises(DataError, match=why):
+            writer.add(Record("A", first + 1, info.run, frame[:16]), 0.1)
+        writer.add(Record("A", first + 2, info.run, frame), 0.2)
+    with ReplayFile(out) as file:
+        assert file.channels()[0].tag.tolist() == [first, first + 2]
 
 
 def test_a_recording_ends_before_the_disk_is_full(tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ from skywright.errors import ConfigError
 from skywright.instruments.sacla.analyzed_source import AnalyzedShots
 from skywright.instruments.sacla.live import LiveShots
 from skywright.instruments.sacla.regions import Region
+from skywright.instruments.sacla.shots import EQUIPMENT
 from skywright.instruments.sacla.sources.sim import SimSource
 from skywright.instruments.sacla.twin import (
     OCTAL,
@@ -18,6 +19,7 @@ from skywright.instruments.sacla.twin import (
     beamline,
     parse_faults,
 )
+from skywright.instruments.sacla.values import parse_value
 
 SHAPE = (64, 48)
 REGION = Region("all", "MPCCD-1N0-M06-004", ((-1, -1), (60, -1), (60, 70), (-1, 70)))
@@ -170,3 +172,55 @@ def test_bad_pixels_look_bad():
     hot = tile.bad & ~column
     assert hot.sum() > 10
     np.testing.assert_allclose(image[hot], beamline.HOT_ADU, atol=noise)
+
+
+def test_measurements_scatter_about_the_truth_as_the_settings_say():
+    settings = TwinSettings(shape=SHAPE, pool=200, beam_off=0.0)
+    twin, count, rows = Beamline(settings, 3), 2000, []
+    for number in range(count):
+        texts = {record.channel: record.payload for _, record in twin.shot(number)}
+        values = {key: parse_value(texts[key]) for key in EQUIPMENT}
+        delay_ps = twin.info.shot_rules.scanned(values, "delay")
+        rows.append((values["i0"], twin.truth.pulse_energy, delay_ps, twin.truth.delay_ps))
+    i0, energy, found, true = np.array(rows).T
+    for pulls in (
+        (i0 - energy) / (settings.i0_noise * np.sqrt(energy)),
+        (found - true) / settings.timing_noise_ps,
+    ):
+        assert abs(pulls.mean()) < 4 / np.sqrt(count)
+        assert pulls.std() == pytest.approx(1.0, abs=4 / np.sqrt(2 * count))
+
+
+def test_without_noise_the_measurements_are_the_truth():
+    settings = TwinSettings(shape=SHAPE, pool=20, beam_off=0.0, i0_noise=0.0, timing_noise_ps=0.0)
+    twin = Beamline(settings)
+    for number in range(20):
+        texts = {record.channel: record.payload for _, record in twin.shot(number)}
+        values = {key: parse_value(texts[key]) for key in EQUIPMENT}
+        assert values["i0"] == pytest.approx(twin.truth.pulse_energy, abs=1e-9)
+        delay_ps = twin.info.shot_rules.scanned(values, "delay")
+        assert delay_ps == pytest.approx(twin.truth.delay_ps, abs=2e-5)  # of the text's last digit
+
+
+@pytest.mark.parametrize(
+    ("charge_px", "pixels", "energy", "counted"),
+    # Of the energy of a photon 0.19 * charge_px is in shares below the threshold. Near a corner, on
+    # 3.5 * charge_px**2 of the area, no pixel has half a photon.
+    [(0.0, 1.0, 1.0, 1.0), (0.14, 1.75, 0.973, 0.931)],
+)
+def test_neighbors_share_the_charge_of_a_photon(charge_px, pixels, energy, counted):
+    shape, photons = (256, 256), 0.005  # few pixels have two
+    settings = TwinSettings(
+        shape=shape, pool=40, photons_per_px=photons, bad_pixels=0.0, charge_px=charge_px
+    )
+    twin = Beamline(settings, 4)
+    (images,), (numbers,) = twin.images.values(), twin.photon_numbers.values()
+    assert numbers[-1] == 0
+    images, total = images[:-1], numbers.sum()
+    ev = images * beamline.GAIN * beamline.EV_PER_ELECTRON
+    share = ev / beamline.PHOTON_EV
+    # The charge of all is there, but for what leaves at the border; noise: 3 ADU a pixel.
+    assert share.sum() == pytest.approx(total, rel=0.01)
+    assert (share > 0.1).sum() / total == pytest.approx(pixels, abs=0.1)
+    assert share[share > 0.1].sum() / total == pytest.approx(energy, abs=0.01)
+    assert np.floor(share + 0.5).clip(0).sum() / total == pytest.approx(counted, abs=0.01)

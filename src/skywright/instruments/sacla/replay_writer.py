@@ -14,8 +14,9 @@ import h5py
 import numpy as np
 
 from skywright.closing import Closing
-from skywright.errors import ConfigError, HardwareError, SkywrightError
+from skywright.errors import ConfigError, DataError, HardwareError, SkywrightError
 from skywright.files.columns import check_free_space
+from skywright.files.hdf5 import close_written
 from skywright.instruments.sacla.frames import copy_frame
 from skywright.instruments.sacla.join import Record
 from skywright.instruments.sacla.replay_file import FORMAT, VERSION
@@ -25,6 +26,8 @@ from skywright.instruments.sacla.sources import ShotSource
 PULSES_HZ = 60.0
 """Rate at which tags count."""
 CHUNK_ROWS = 4096
+CHUNK_BYTES = CHUNK_ROWS * 16
+"""The largest, of text."""
 UNWRITTEN_BYTES = 48 << 20
 """Most of a file that HDF5 holds in memory until it is closed: 32 MiB of its own data, and a chunk
 of each column. There must be room for it, or the file cannot be closed."""
@@ -60,20 +63,35 @@ class ReplayWriter(Closing):
         if info.cameras:
             names = ", ".join(sorted(info.cameras))
             raise ConfigError(f"{path}: a replay file has no detector without threshold ({names})")
-        try:
-            check_free_space(path.parent, UNWRITTEN_BYTES)
-            self._file = h5py.File(path, "x")
-        except OSError as error:
-            why = "exists" if path.exists() else " ".join(str(error).split())
-            raise ConfigError(f"{path}: cannot be written ({why})") from None
-        self._path, self._info = path, info
+        self._path, self._info, self._shapes = path, info, _shapes(info)
+        self._columns: dict[str, dict[str, h5py.Dataset]] = {group: {} for group in self._shapes}
+        """By group and name. All datasets stay open: HDF5 writes when one is closed, and h5py is
+        silent if that fails."""
+        self._masks: list[h5py.Dataset] = []
         self._records = Counter[str]()
         """Whole records by group; after an error a column may have one more."""
         self.frame_bytes = 0
         """Size of the frames so far."""
         self._highest = info.grid.first - info.grid.step
         self._last: int | None = None
-        self._arrival = 0.0
+        self._arrival, self._is_closed = 0.0, False
+        self._frame = {name: np.empty(tile.bad.shape, "f4") for name, tile in info.tiles.items()}
+        try:
+            check_free_space(path.parent, UNWRITTEN_BYTES)
+            self._file = h5py.File(path, "x")
+        except OSError as error:
+            why = "exists" if path.exists() else " ".join(str(error).split())
+            raise ConfigError(f"{path}: cannot be written ({why})") from None
+        try:
+            self._create(beamline, ids or {})
+        except (OSError, RuntimeError) as error:
+            close_written(self._file, self._datasets(), has_failed=True)
+            path.unlink()
+            raise ConfigError(f"{path}: cannot be written ({error})") from error
+
+    def _create(self, beamline: int, ids: Mapping[str, str]) -> None:
+        """Write what is known of the run, and make the columns."""
+        info = self._info
         self._file.attrs.update(
             format=FORMAT,
             version=VERSION,
@@ -87,27 +105,51 @@ class ReplayWriter(Closing):
         self._file.create_group("analysis").attrs.update(
             **asdict(info.shot_rules), **asdict(info.pixel_rules)
         )
-        for name, tile in info.tiles.items():
-            rows, columns = tile.bad.shape
-            group = self._channel(f"detectors/{name}")
-            group.attrs.update(mp_absgain=tile.gain, xsize=columns, ysize=rows)
-            group["mask"] = tile.bad.astype(np.uint8)
-            self._column(group, "data", np.float32, (rows, columns))
-        for key in info.channels[len(info.tiles) :]:
-            group = self._channel(f"equipment/{key}")
-            group.attrs["id"] = (ids or {}).get(key) or key
-            self._column(group, "raw", h5py.string_dtype())
-        self._frame = {name: np.empty(tile.bad.shape, "f4") for name, tile in info.tiles.items()}
+        for path, shape in self._shapes.items():
+            group, name = self._file.create_group(path), path.partition("/")[2]
+            for key, dtype in (("arrival", float), ("tag", np.int64), ("run", np.int64)):
+                self._column(path, key, dtype)
+            if shape:
+                tile = info.tiles[name]
+                group.attrs.update(mp_absgain=tile.gain, xsize=shape[1], ysize=shape[0])
+                bad = tile.bad.astype(np.uint8)
+                self._masks.append(group.create_dataset("mask", data=bad))
+                self._column(path, "data", np.float32, shape)
+            else:
+                group.attrs["id"] = ids.get(name) or name
+                self._column(path, "raw", h5py.string_dtype())
+        self._file.flush()  # a disk that fails now is an error at the beginning
 
-    def _channel(self, path: str) -> Any:
-        group = self._file.create_group(path)
-        for key, dtype in (("arrival", float), ("tag", np.int64), ("run", np.int64)):
-            self._column(group, key, dtype)
-        return group
+    def _column(self, path: str, key: str, dtype: Any, shape: tuple[int, ...] = ()) -> None:
+        self._columns[path][key] = self._file.create_dataset(
+            f"{path}/{key}",
+            (0, *shape),
+            dtype,
+            maxshape=(None, *shape),
+            chunks=(1 if shape else CHUNK_ROWS, *shape),
+            rdcc_nbytes=1 if shape else CHUNK_BYTES,  # one chunk; h5py takes 0 for the default
+        )
 
-    def _column(self, group: Any, key: str, dtype: Any, shape: tuple[int, ...] = ()) -> None:
-        chunks = (1 if shape else CHUNK_ROWS, *shape)
-        group.create_dataset(key, (0, *shape), dtype, maxshape=(None, *shape), chunks=chunks)
+    def _datasets(self) -> list[h5py.Dataset]:
+        columns = (dataset for each in self._columns.values() for dataset in each.values())
+        return [*self._masks, *columns]
+
+    def check_run(self, info: RunInfo) -> None:
+        """Raise if the file has no room for the records of another run.
+
+        Raises
+        ------
+        DataError
+            If the run has a detector or a point detector more, or a detector of another shape.
+        """
+        for group, shape in _shapes(info).items():
+            if (present := self._shapes.get(group)) != shape:
+                has = "is not in the file" if present is None else f"has frames of {present} pixels"
+                here = f", run {info.run} of {shape}" if present else f", run {info.run} has it"
+                raise DataError(
+                    f"{self._path}: {group} {has}{here}: record run {info.run} in another file; "
+                    "what came before is kept"
+                )
 
     def add(self, record: Record[Any], arrival: float) -> None:
         """Append a record; records of channels that the run does not have are left out.
@@ -121,19 +163,28 @@ class ReplayWriter(Closing):
 
         Raises
         ------
+        DataError
+            If a frame has another shape than those of the run.
         HardwareError
-            If the disk is full or fails. What was added before can be read after `close`.
+            If the disk is full or fails. What was added before can be read after `close`, if the
+            disk takes what is still in memory.
         """
         if record.channel not in self._info.channels:
             return
         # Records that arrive together would be read in the order of their channels.
         self._arrival = max(arrival, math.nextafter(self._arrival, math.inf))
         is_frame = record.channel in self._info.tiles
-        group = f"{'detectors' if is_frame else 'equipment'}/{record.channel}"
+        group = _group(self._info, record.channel)
         values = {"arrival": self._arrival, "tag": record.tag, "run": record.run}
         if is_frame:
             frame = self._frame[record.channel]
-            copy_frame(record.payload, frame)
+            try:
+                copy_frame(record.payload, frame)
+            except (TypeError, ValueError) as error:
+                raise DataError(
+                    f"{self._path}: {group}/data: the frame of tag {record.tag} of run "
+                    f"{record.run} does not fit, expected {frame.shape} pixels ({error})"
+                ) from error
             columns: dict[str, Any] = {"data": frame, **values}
         else:
             value = float(record.payload)
@@ -141,7 +192,7 @@ class ReplayWriter(Closing):
         with self._writing():
             check_free_space(self._path.parent, UNWRITTEN_BYTES + (frame.nbytes if is_frame else 0))
             for key, each in columns.items():
-                _cut(self._file[f"{group}/{key}"], self._records[group] + 1)[-1] = each
+                _cut(self._columns[group][key], self._records[group] + 1)[-1] = each
         self._records[group] += 1
         if is_frame:
             self.frame_bytes += frame.nbytes
@@ -153,29 +204,26 @@ class ReplayWriter(Closing):
         self._last = self._info.grid.last
 
     def close(self) -> None:
-        """Write which tags are shots, and close the file.
+        """Write which tags are shots, and close the file; a second call does nothing.
 
         Raises
         ------
         HardwareError
             If the disk is full or fails.
         """
+        if self._is_closed:
+            return
+        self._is_closed = has_failed = True
         with self._writing():
             try:
-                if self._file:
-                    self._cut_columns()
-                    last = self._highest if self._last is None else self._last
-                    self._file.attrs["tag_last"] = last
+                # Take away what was written of a record when an error or Ctrl-C came.
+                for group, columns in self._columns.items():
+                    for dataset in columns.values():
+                        _cut(dataset, self._records[group])
+                self._file.attrs["tag_last"] = self._highest if self._last is None else self._last
+                has_failed = False
             finally:
-                self._file.close()
-
-    def _cut_columns(self) -> None:
-        """Take away what was written of a record when an error or Ctrl-C came."""
-        for kind in ("detectors", "equipment"):
-            for name, group in self._file.get(kind, {}).items():
-                for key in ("data", "raw", "arrival", "tag", "run"):
-                    if key in group:
-                        _cut(group[key], self._records[f"{kind}/{name}"])
+                close_written(self._file, self._datasets(), has_failed)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -183,6 +231,17 @@ class ReplayWriter(Closing):
             yield
         except (OSError, RuntimeError) as error:  # HDF5 has both for a full disk
             raise HardwareError(f"{self._path}: cannot be written ({error})") from error
+
+
+def _shapes(info: RunInfo) -> dict[str, tuple[int, ...]]:
+    """Return (rows, columns) of the frames of each group of a file; () for point detectors."""
+    shapes: Mapping[str, tuple[int, ...]] = info.shapes
+    return {_group(info, channel): shapes.get(channel, ()) for channel in info.channels}
+
+
+def _group(info: RunInfo, channel: str) -> str:
+    """Return the path of the group of a channel."""
+    return f"{'detectors' if channel in info.tiles else 'equipment'}/{channel}"
 
 
 def _cut(dataset: Any, rows: int) -> Any:
@@ -228,21 +287,25 @@ def record_replay(
     Raises
     ------
     SkywrightError
-        If the source fails or has no record, or the file cannot be written.
+        If the source fails or has no record, the file cannot be written, or a further run has a
+        detector that the file has no room for.
     """
     ended, started = threading.Event(), time.monotonic()
     lock, errors, count = threading.Lock(), list[SkywrightError](), 0
     writer: ReplayWriter | None = None
+    info = source.info
 
     def take(record: Record[Any]) -> None:
-        nonlocal writer, count
+        nonlocal writer, count, info
         with lock:
             if ended.is_set():
                 return
             try:
                 if writer is None:
-                    writer = ReplayWriter(path, source.info, beamline, ids)
-                info = source.info
+                    info, writer = source.info, ReplayWriter(path, source.info, beamline, ids)
+                elif source.info is not info:
+                    writer.check_run(source.info)
+                    info = source.info
                 size = (
                     info.tiles[record.channel].bad.size * 4 if record.channel in info.tiles else 0
                 )

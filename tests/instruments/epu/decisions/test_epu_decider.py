@@ -27,6 +27,7 @@ from skywright.instruments.epu.database.schema_quality import (
     overall_prediction,
     prediction_model,
 )
+from skywright.instruments.epu.decisions.analysis import CTF_LIMIT_A
 from skywright.instruments.epu.decisions.control import InstructionSender
 from skywright.instruments.epu.decisions.decider import MODEL, Decider, Troubles, troubles
 from skywright.instruments.epu.decisions.policy import EpuOrder, Suggestion
@@ -36,7 +37,7 @@ from skywright.instruments.epu.twin.visit import plan_visit
 from skywright.instruments.epu.twin.writer import visit_files
 from skywright.instruments.epu.watch.watcher import Watcher
 
-VISIT = plan_visit(8, 1, 9, imaged=9, holes=8)
+VISIT = plan_visit(11, 1, 9, imaged=9, holes=8)
 
 
 class Double(ThreadingHTTPServer):
@@ -114,7 +115,7 @@ def test_squares_are_ranked_as_they_truly_are(recorded: Database, tmp_path: Path
     decider.step()  # nothing new: nothing is suggested again
     ((grid, suggestion),) = suggested
     found = decider.overview
-    truth = {micrograph.id: micrograph.good for micrograph in VISIT.micrographs()}
+    judged = {each.id: each.resolution <= CTF_LIMIT_A for each in VISIT.micrographs()}
     table = schema.micrograph
     with recorded.read() as connection:
         taken = list(connection.execute(select(table.c.uuid)).scalars())
@@ -122,7 +123,7 @@ def test_squares_are_ranked_as_they_truly_are(recorded: Database, tmp_path: Path
         query = select(kept.value).where(kept.prediction_model_name == MODEL)
         stored = sorted(connection.execute(query).scalars())
     assert found["results"] == found["micrographs"] == len(taken)
-    assert found["good"] == sum(truth[uuid] for uuid in taken)
+    assert found["good"] == sum(judged[uuid] for uuid in taken)
     shares = {name: share for name, *_, share in found["squares"] if share is not None}
     np.testing.assert_allclose(stored, sorted(shares.values()), rtol=1e-3)
     true = {str(square.id): square.share for square in VISIT.grids[0].squares}

@@ -1,17 +1,22 @@
 """A simulated acquisition in time: what a night gives when squares are taken in a certain order.
 
-Fixed before any policy was tried: a micrograph takes 4 s, a move to another hole 4 s, a move to
-another square 60 s (stage, settling, picture of the square, focus). Results come as late as the
-visit's plan says, 30-120 s. It knows nothing of policies: a function chooses the next square.
+Times are those of the visit's plan, also that from a micrograph to its results. It knows nothing of
+policies: a function chooses the next square.
 """
 
 import heapq
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from skywright.instruments.epu.twin.visit import TwinGrid, TwinHole, TwinMicrograph, TwinSquare
-
-MICROGRAPH_S, HOLE_S, SQUARE_S = 4.0, 4.0, 60.0
+from skywright.instruments.epu.twin.visit import (
+    EXPOSURE_S,
+    HOLE_S,
+    SQUARE_S,
+    TwinGrid,
+    TwinHole,
+    TwinMicrograph,
+    TwinSquare,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +83,7 @@ def _take(
     due: list[tuple[float, str, Result]],
 ) -> float:
     for micrograph in hole.micrographs:
-        now += MICROGRAPH_S
+        now += EXPOSURE_S
         if now > seconds:
             break
         night.micrographs += 1

@@ -1,15 +1,19 @@
 """The plan of a simulated visit: grids, squares, holes and micrographs with their true quality.
 
-The quality model, fixed before any policy was tried on it:
+The quality model. All of it but the resolutions was fixed before any policy was tried on it:
 
 - Each square has a share of good micrographs between 10 and 80 %: its logit is uniform between
   those of 0.1 and 0.8.
 - Each hole's logit is that of its square plus a normal deviate, whose standard deviation is that
   of the squares' logits: holes scatter as much as squares.
 - A micrograph is good with its hole's probability. Good ones resolve 2.5-4.0 A and move 5-20 A,
-  others 4.5-12 A and 15-60 A. About 300 particles are picked; about 60 % of them are kept on a
-  good micrograph and 40 % on another, so half in all.
+  others 4.0-12 A and 15-60 A. Processing estimates the resolution with a relative error of 10 %
+  (standard deviation): some good micrographs are judged bad, and some others good. About 300
+  particles are picked; about 60 % of them are kept on a good micrograph and 40 % on another, so
+  half in all.
 - Results of processing come 30-120 s after the micrograph.
+- A micrograph takes 4 s, a move to another hole 4 s, one to another square 60 s (stage, settling,
+  picture of the square, focus).
 """
 
 import math
@@ -21,6 +25,10 @@ from datetime import UTC, datetime
 
 LOWEST_SHARE, HIGHEST_SHARE = 0.1, 0.8
 START = datetime(2025, 1, 29, 9, 0, 0, tzinfo=UTC)
+EXPOSURE_S, HOLE_S, SQUARE_S = 4.0, 4.0, 60.0
+"""Seconds for a micrograph, for the move to the next hole, and to the next square."""
+RESOLUTION_SPREAD = 0.1
+"""Standard deviation of an estimated resolution, as a part of the true one."""
 
 
 def _logit(share: float) -> float:
@@ -36,8 +44,8 @@ HOLE_SPREAD = (_LOGITS[1] - _LOGITS[0]) / math.sqrt(12)
 class TwinMicrograph:
     """A micrograph and what processing will find on it.
 
-    `motion` and `resolution` are in angstrom, `defocus` in metres, `delay` in seconds from the
-    micrograph to its results.
+    `motion`, `true_resolution` and its estimate `resolution` are in angstrom, `defocus` in metres,
+    `delay` in seconds from the micrograph to its results.
     """
 
     id: str
@@ -46,6 +54,7 @@ class TwinMicrograph:
     defocus: float
     applied_defocus: float
     motion: float
+    true_resolution: float
     resolution: float
     particles_picked: int
     particles_kept: int
@@ -192,6 +201,7 @@ def _add_micrographs(rng: random.Random, hole: TwinHole, count: int) -> None:
         good = rng.random() < hole.share
         picked = max(0, round(rng.gauss(300, 40)))
         applied = -1e-6 * rng.choice((0.8, 1.2, 1.6, 2.0, 2.4))
+        resolution = rng.uniform(2.5, 4.0) if good else rng.uniform(4.0, 12)
         hole.micrographs.append(
             TwinMicrograph(
                 str(uuid.UUID(int=rng.getrandbits(128), version=4)),
@@ -200,7 +210,8 @@ def _add_micrographs(rng: random.Random, hole: TwinHole, count: int) -> None:
                 defocus=applied + rng.gauss(0, 1e-7),
                 applied_defocus=applied,
                 motion=rng.uniform(5, 20) if good else rng.uniform(15, 60),
-                resolution=rng.uniform(2.5, 4.0) if good else rng.uniform(4.5, 12),
+                true_resolution=resolution,
+                resolution=resolution * math.exp(rng.gauss(0, RESOLUTION_SPREAD)),
                 particles_picked=picked,
                 particles_kept=round(picked * (0.6 if good else 0.4)),
                 delay=rng.uniform(30, 120),

@@ -18,6 +18,9 @@ from skywright.instruments.epu.twin.templates import (
     session_xml,
 )
 from skywright.instruments.epu.twin.visit import (
+    EXPOSURE_S,
+    HOLE_S,
+    SQUARE_S,
     START,
     TwinGrid,
     TwinHole,
@@ -27,8 +30,6 @@ from skywright.instruments.epu.twin.visit import (
 )
 
 INSTRUMENT = {"model": "SIMTITAN1", "id": "9999", "computer": "SIMPC1"}
-EXPOSURE_S, STAGE_MOVE_S, SQUARE_S = 3.0, 12.0, 60.0
-"""Seconds for a micrograph, for the next hole, and for the next square."""
 AREA_SHIFT = 0.02
 """Beam shift from the middle of a hole to an acquisition area, in EPU's unit."""
 STAGE_NOISE = 1e-9
@@ -182,9 +183,9 @@ class _GridWriter:
         self.time += SQUARE_S
 
     def _hole(self, square: TwinSquare, hole: TwinHole, directory: str) -> Iterator[Write]:
-        self.time += STAGE_MOVE_S
-        for _ in range(self.rng.choice((1, 1, 2))):
-            self.time += 1
+        images = self.rng.choice((1, 1, 2))
+        for _ in range(images):
+            self.time += HOLE_S / images
             found = (1024 + self.rng.gauss(0, 30), 1024 + self.rng.gauss(0, 30))
             center = (*found, self.rng.uniform(0.6, 1), self.rng.uniform(-3, 3), 770.145)
             image = self._image(

@@ -110,7 +110,7 @@ class SimulatedFacility:
         moving = self._random.random() < self.settings.laser_moving
         if not shot % self.settings.every.get("upstream", 1):
             # Another monitor sees the same pulse, whatever becomes of the value of the first one.
-            charge = f"{self._beamline.pulse_energy * 1e-9:.4e}C"
+            charge = f"{self._beamline.truth.pulse_energy * 1e-9:.4e}C"
             due = shot / self.settings.rate_hz + UPSTREAM_S + self.settings.database_lag_s
             self._plan(due, self._add_value, self._ids["upstream"], hightag, tag, charge)
         for arrival, record in records:

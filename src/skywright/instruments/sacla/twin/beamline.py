@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from math import erf
+from math import erf, nan, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,8 +43,16 @@ class TwinSettings:
         Lowest and highest delay.
     jitter_ps
         Spread of the arrival times, which the timing tool measures.
+    timing_noise_ps
+        Standard deviation of the edge that the timing tool finds.
     i0_jitter
         Relative spread of the pulse energy.
+    i0_noise
+        Relative standard deviation of the I0 monitor at 1 V. It counts photons, so that its
+        variance is in proportion to the pulse energy.
+    charge_px
+        Standard deviation of the charge of a photon about its place, pixels: 7 um of the 50 um of
+        the MPCCD. Neighbors share the charge of a photon near their border.
     beam_off, laser_off
         Fractions of the shots.
     bad_pixels
@@ -64,7 +72,10 @@ class TwinSettings:
     width_ps: float = 0.2
     delay_ps: tuple[float, float] = (-2.0, 3.0)
     jitter_ps: float = 0.1
+    timing_noise_ps: float = 0.01
     i0_jitter: float = 0.25
+    i0_noise: float = 0.01
+    charge_px: float = 0.14
     beam_off: float = 0.02
     laser_off: float = 0.5
     bad_pixels: float = 1e-3
@@ -81,6 +92,27 @@ FRAME_LATENCY_S = 0.1
 POOL_BYTES_MAX = 1_000_000_000
 """Limit of the memory for the images of all detectors."""
 RUN, HIGHTAG, FIRST_TAG = 501, 202301, 400_000_000
+PLACES = 32
+"""Places of a photon in its pixel, along each axis, for which the charge is computed."""
+
+
+@dataclass(frozen=True)
+class ShotTruth:
+    """What is true of a simulated shot.
+
+    Parameters
+    ----------
+    pulse_energy
+        What a monitor of I0 without noise gives, V; 0 without beam.
+    delay_ps
+        Delay at the sample, ps; the timing tool measures a part of it.
+    image
+        Number of its image in `Beamline.images`.
+    """
+
+    pulse_energy: float
+    delay_ps: float
+    image: int
 
 
 class Beamline:
@@ -102,8 +134,10 @@ class Beamline:
     ----------
     images
         Pool of images by detector, (images + 1, rows, columns) float32 ADU; the last one is dark.
-    pulse_energy
-        I0 of the last shot, V.
+    photon_numbers
+        (images + 1,) int64 by detector: the photons of each image that fell on good pixels.
+    truth
+        What is true of the last shot.
     """
 
     def __init__(
@@ -118,9 +152,10 @@ class Beamline:
         settings = replace(settings, pool=min(settings.pool, most))
         self.settings = settings
         self._stage = stage
-        self.pulse_energy = 0.0
+        self.truth = ShotTruth(0.0, nan, -1)
         self._random = np.random.default_rng(seed)
         self._delays = np.random.default_rng([seed, 1])  # so that delays change nothing else
+        self._errors = np.random.default_rng([seed, 2])  # of the measurements
         tiles = {name: Tile(name, GAIN, self._bad_pixels()) for name in settings.detectors}
         self.info = RunInfo(
             run=RUN,
@@ -134,7 +169,9 @@ class Beamline:
         lowest, highest = sorted((1.0, 1.0 + settings.effect))
         responses = self._random.uniform(lowest, highest, settings.pool)
         self._signals = self._pulse_energies(settings.pool) * responses
-        self.images = {name: self._render(tile.bad) for name, tile in tiles.items()}
+        rendered = {name: self._render(tile.bad) for name, tile in tiles.items()}
+        self.images = {name: images for name, (images, _) in rendered.items()}
+        self.photon_numbers = {name: numbers for name, (_, numbers) in rendered.items()}
 
     def response(self, delay_ps: float, laser_on: bool) -> float:
         """Return the true signal, relative to that without laser."""
@@ -167,46 +204,51 @@ class Beamline:
         The payload of a detector is its image (to be copied, never changed), that of a point
         detector the text that the database gives.
         """
-        values, picture = self._values()
+        values, self.truth = self._values()
         if values["beam"] == "0":
-            self.pulse_energy, picture = abs(self._random.normal(0, 1e-3)), -1
-            values["i0"] = f"{self.pulse_energy:.6f}V"
+            self.truth = replace(self.truth, pulse_energy=0.0, image=-1)
+            values["i0"] = f"{abs(self._errors.normal(0, 1e-3)):.6f}V"
         tag = FIRST_TAG + number * self.settings.tag_step
         at, run = self.time_of(number), RUN + self._runs_before(number)
         for name, images in self.images.items():
             late = at + FRAME_LATENCY_S + self._random.exponential(0.01)
-            yield from self._with_faults(late, Record(name, tag, run, images[picture]))
+            yield from self._with_faults(late, Record(name, tag, run, images[self.truth.image]))
         for key in EQUIPMENT:
             late = at + LATENCY_S.get(key, 0.2) + self._random.exponential(0.02)
             faulty = self._random.random() < self.settings.faults.no_value
             text = "not-converged" if faulty else values[key]
             yield from self._with_faults(late, Record(key, tag, run, text))
 
-    def _values(self) -> tuple[dict[str, str], int]:
-        """Return the texts of the point detectors, and the number of the image."""
+    def _values(self) -> tuple[dict[str, str], ShotTruth]:
+        """Return the texts of the point detectors of a shot with beam, and its truth."""
         random, settings, rules = self._random, self.settings, self.info.shot_rules
         laser_on = random.random() >= settings.laser_off
         delay = random.uniform(*settings.delay_ps) if self._stage is None else 0.0
         jitter = random.normal(0, settings.jitter_ps)
         at = delay - jitter if self._stage is None else self._stage()
         pulses = round(at / rules.ps_per_pulse + rules.t0_pulse)
-        pixel = round(jitter / rules.ps_per_px + rules.tt_ref_px, 2)
-        stage = (pulses - rules.t0_pulse) * rules.ps_per_pulse
-        true = stage + (pixel - rules.tt_ref_px) * rules.ps_per_px
+        found = jitter + self._errors.normal(0, settings.timing_noise_ps)
+        pixel = round(found / rules.ps_per_px + rules.tt_ref_px, 2)
+        delay = (pulses - rules.t0_pulse) * rules.ps_per_pulse + jitter
         # The laser changes the image, not the pulse energy: the nearest image of the pool is taken,
         # and the pulse energy follows from its brightness exactly.
-        response = self.response(true, laser_on)
+        response = self.response(delay, laser_on)
         picture = self.nearest_image(float(self._pulse_energies(1)[0]) * response)
-        self.pulse_energy = self._signals[picture] / response
+        energy = float(self._signals[picture]) / response
         values = {
-            "i0": f"{self.pulse_energy:.9f}V",
+            "i0": f"{self._counted(energy):.9f}V",
             "beam": "0" if random.random() < settings.beam_off else "1",
             "laser_open": "1" if laser_on else "0",
             "laser_close": "0" if laser_on else "1",
             "delay": f"{pulses}pulse",
             "timing": f"{pixel}",
         }
-        return values, picture
+        return values, ShotTruth(energy, delay, picture)
+
+    def _counted(self, pulse_energy: float) -> float:
+        """Return what the I0 monitor gives, V."""
+        one = self.settings.i0_noise**2  # V that a photon gives
+        return one * self._errors.poisson(pulse_energy / one) if one else pulse_energy
 
     def _pulse_energies(self, count: int) -> NDArray[np.float64]:
         """Return (count,) random values of I0."""
@@ -244,18 +286,69 @@ class Beamline:
     def _dead_column(self) -> int:
         return self.settings.shape[1] // 3
 
-    def _render(self, bad: NDArray[np.bool_]) -> NDArray[np.float32]:
-        """Return the pool of images of a detector, and a dark one at its end.
+    def _render(self, bad: NDArray[np.bool_]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Return the pool of images of a detector, a dark one at its end, and their photons.
 
         `bad` is (rows, columns) bool: those in the dead column show no light, the others are hot.
         """
         adu = PHOTON_EV / EV_PER_ELECTRON / GAIN
+        shares = charge_shares(self.settings.charge_px)
         images = np.empty((self.settings.pool + 1, *self.settings.shape), np.float32)
-        for image, signal in zip(images, [*self._signals, 0.0], strict=True):
-            photons = self._random.poisson(signal * self.settings.photons_per_px, image.shape)
-            image[:] = photons * adu
+        numbers = np.zeros(len(images), np.int64)
+        for k, signal in enumerate([*self._signals, 0.0]):
+            image = images[k]
+            count = self._random.poisson(signal * self.settings.photons_per_px * image.size)
+            rows, columns = (self._random.integers(0, each, count) for each in image.shape)
+            numbers[k] = np.count_nonzero(~bad[rows, columns])
+            place = self._random.integers(0, PLACES, (2, count))
+            image[:] = adu * sum_charges(rows, columns, *shares[place], image.shape)
             image[bad] = HOT_ADU
             if self.settings.bad_pixels:
                 image[:, self._dead_column] = 0.0
             image += self._random.standard_normal(image.shape, np.float32) * NOISE_ADU
-        return images
+        return images, numbers
+
+
+def charge_shares(sigma_px: float) -> NDArray[np.float64]:
+    """Return (`PLACES`, 3) the charge in the pixel before, the own one, and the one after.
+
+    The charge of a photon is Gaussian about its place in the own pixel, along each axis.
+
+    Parameters
+    ----------
+    sigma_px
+        Standard deviation of the charge, pixels.
+    """
+
+    def beyond(distance_px: float) -> float:
+        return 0.5 - 0.5 * erf(distance_px / (sqrt(2) * sigma_px)) if sigma_px else 0.0
+
+    places = [(k + 0.5) / PLACES for k in range(PLACES)]
+    sides = np.array([(beyond(place), beyond(1 - place)) for place in places])
+    return np.column_stack([sides[:, 0], 1 - sides.sum(axis=1), sides[:, 1]])
+
+
+def sum_charges(
+    rows: NDArray[np.int64],
+    columns: NDArray[np.int64],
+    along_rows: NDArray[np.float64],
+    along_columns: NDArray[np.float64],
+    shape: tuple[int, ...],
+) -> NDArray[np.float64]:
+    """Return the charge in each pixel, in units of the charge of one photon.
+
+    Parameters
+    ----------
+    rows, columns
+        (n,) pixels on which photons fall.
+    along_rows, along_columns
+        (n, 3) shares of three neighbors, of `charge_shares`.
+    shape
+        (rows, columns) of the image; what leaves it is lost.
+    """
+    height, width = (length + 2 for length in shape)
+    near = np.arange(3)
+    place = ((rows[:, None] + near) * width)[:, :, None] + (columns[:, None] + near)[:, None]
+    charge = along_rows[:, :, None] * along_columns[:, None]
+    total = np.bincount(place.ravel(), charge.ravel(), height * width)
+    return total.reshape(height, width)[1:-1, 1:-1]
