@@ -300,8 +300,8 @@ class Beamline:
             count = self._random.poisson(signal * self.settings.photons_per_px * image.size)
             rows, columns = (self._random.integers(0, each, count) for each in image.shape)
             numbers[k] = np.count_nonzero(~bad[rows, columns])
-            place = self._random.integers(0, PLACES, (2, count))
-            image[:] = adu * sum_charges(rows, columns, *shares[place], image.shape)
+            along_rows, along_columns = shares[self._random.integers(0, PLACES, (2, count))]
+            image[:] = adu * sum_charges(rows, columns, along_rows, along_columns, image.shape)
             image[bad] = HOT_ADU
             if self.settings.bad_pixels:
                 image[:, self._dead_column] = 0.0
@@ -350,5 +350,7 @@ def sum_charges(
     near = np.arange(3)
     place = ((rows[:, None] + near) * width)[:, :, None] + (columns[:, None] + near)[:, None]
     charge = along_rows[:, :, None] * along_columns[:, None]
-    total = np.bincount(place.ravel(), charge.ravel(), height * width)
+    total: NDArray[np.float64] = np.bincount(
+        place.ravel(), weights=charge.ravel(), minlength=height * width
+    ).astype(np.float64, copy=False)
     return total.reshape(height, width)[1:-1, 1:-1]
