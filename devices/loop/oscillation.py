@@ -266,7 +266,9 @@ class Oscillation(OscillationFlyer):
         try:
             self.spindle.await_motion(ended.wait, limit, "during an oscillation")
         except HardwareError:
-            self.stop()
+            # pyepics raises any error while a circuit breaks; the first error is the reason
+            with contextlib.suppress(Exception):
+                self.stop()
             ended.wait(STOP_S)
             raise
         self.spindle.check_connected()

@@ -440,6 +440,26 @@ def test_a_lost_ioc_fails_everything_in_time(tmp_path: Path) -> None:
         goniometer.unstage()
 
 
+def test_a_stop_that_fails_too_does_not_hide_why_a_sweep_ended(
+    gonio: MotorGoniometer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    oscillation = gonio.oscillation
+
+    def lose(*_: Any) -> None:
+        raise HardwareError("gonio_phi: lost the IOC")
+
+    def fail() -> None:  # as pyepics does for a channel whose circuit breaks now
+        raise TypeError("object of type 'int' has no len()")
+
+    with staged(oscillation):
+        oscillation.prepare(Sweep(10.0, 0.5)).wait(LIMIT_S)
+        with monkeypatch.context() as patched:
+            patched.setattr(gonio.phi, "await_motion", lose)
+            patched.setattr(oscillation, "stop", fail)
+            oscillation.kickoff().wait(LIMIT_S)
+            assert reason(oscillation.complete()) == "gonio_phi: lost the IOC"
+
+
 # ---- oscillations
 
 
