@@ -250,7 +250,7 @@ def _fitted(tools: stubs.Instruments) -> MsgGenerator[RotationValues]:
 
 
 def _check_sigma(name: str, sigma: float, most: float, unit: str) -> None:
-    """Refuse what is known too badly to be saved."""
+    """Refuse a calibration that is too uncertain to be saved."""
     if not sigma <= most:
         raise DataError(
             f"calibrate_camera: the {name} is known to {sigma:.2g} {unit} only, {most:g} are "

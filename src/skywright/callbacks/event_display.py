@@ -1,4 +1,4 @@
-"""What callbacks that show events are told of a run: nothing of rows that are in files."""
+"""Hides streams and fields whose rows are in files from callbacks that show events."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -37,8 +37,8 @@ def open_hdf5(path: Path | str) -> h5py.File:
 def close_written(file: h5py.File, datasets: Iterable[h5py.Dataset], has_failed: bool) -> None:
     """Close a file that was written; after a failed write, leave it to the operating system.
 
-    HDF5 (2.0) would close such a file by halves, and end the process by a segmentation fault when
-    the datasets are released or the process ends. What was flushed can be read.
+    HDF5 (2.0) would close a part of such a file, and end the process by a segmentation fault when
+    the datasets are released or the process ends. Readers find the rows that were flushed.
 
     Parameters
     ----------

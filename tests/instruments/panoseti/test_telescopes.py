@@ -59,7 +59,7 @@ def test_the_configuration_is_read_again_when_it_changes(tmp_path):
     telescopes = RunTelescopes(tmp_path)
     assert telescopes.of("") == telescopes.of("obs_a.pffd") == {}
     module = {"name": "T1", "ip_addr": "192.168.0.4"}
-    for directory in (run, tmp_path):  # what lies beside the runs is of none of them
+    for directory in (run, tmp_path):  # files beside the runs belong to no run
         (directory / "obs_config.json").write_text(json.dumps({"domes": [{"modules": [module]}]}))
     assert telescopes.of("") == {}
     assert telescopes.of("obs_a.pffd")[1].name == "T1"

@@ -90,7 +90,7 @@ class ReplayWriter(Closing):
             raise ConfigError(f"{path}: cannot be written ({error})") from error
 
     def _create(self, beamline: int, ids: Mapping[str, str]) -> None:
-        """Write what is known of the run, and make the columns."""
+        """Write the facts of the run, and make the columns."""
         info = self._info
         self._file.attrs.update(
             format=FORMAT,

@@ -78,7 +78,7 @@ class AcquisitionMethods(_Settings):
 
     @property
     def polls_files(self) -> bool:
-        """Whether files are followed: where nothing is said of it, if nothing else is enabled."""
+        """Whether files are followed. By default they are, unless another way is enabled."""
         if self.filesystem_poll is not None:
             return self.filesystem_poll.enabled
         return not (self.filesystem_pipe.enabled or self.uds.enabled)
