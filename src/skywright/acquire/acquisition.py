@@ -40,9 +40,9 @@ class ResultRecorder(Protocol[Offered]):
         Raises
         ------
         RefusedError
-            If it cannot store the result, and has counted that. If the recorder is essential, the
-            acquisition does not count the result then; another error has the same effect, and
-            counts as a failure too. If it is not, every error counts as a failure.
+            If it cannot store the result, and has counted that in `lost`. If the recorder is
+            essential, the acquisition does not count the result then. Another error has the same
+            effect, and counts as a failure too.
         """
 
     def end_acquisition(self, done: Callable[[], None]) -> None:

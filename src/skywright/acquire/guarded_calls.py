@@ -50,6 +50,7 @@ class GuardedCalls:
         function: Callable[..., Returned],
         *args: Any,
         key: object = None,
+        may_refuse: bool = False,
         raises: bool = False,
     ) -> Returned | None:
         """Call a function of a client and return its value; None after an error.
@@ -62,9 +63,11 @@ class GuardedCalls:
             Function and its arguments.
         key
             Identifies the client; None: `name` does.
+        may_refuse
+            True: a `RefusedError` is not counted, because a recorder that refuses a result has
+            counted that itself.
         raises
-            True: an error is raised too, and a `RefusedError` is not counted: a recorder may
-            refuse a result.
+            True: an error is raised too. A `RefusedError` that is not counted is raised only.
 
         Raises
         ------
@@ -75,9 +78,11 @@ class GuardedCalls:
         try:
             value = function(*args)
         except Exception as error:
-            if raises and isinstance(error, RefusedError):
+            is_refusal = may_refuse and isinstance(error, RefusedError)
+            if is_refusal and raises:
                 raise
-            self.failures.add(f"{name} failed")
+            if not is_refusal:
+                self.failures.add(f"{name} failed")
             if key not in self._failing:
                 logger.exception("%s: %s failed", self._name, name)
             self._failing[key] = f"{name}: {str(error) or type(error).__name__}"

@@ -575,10 +575,16 @@ class Owner(Generic[Item, Result]):
         if result is None:
             return None
         for recorder in self.recorders:
-            name, key = type(recorder).__name__, id(recorder)
             try:
                 # An error of a recorder that is not essential is a failure: the item counts
-                self._calls.call(name, recorder.offer, result, key=key, raises=recorder.essential)
+                self._calls.call(
+                    type(recorder).__name__,
+                    recorder.offer,
+                    result,
+                    key=id(recorder),
+                    may_refuse=True,
+                    raises=recorder.essential,
+                )
             except RefusedError as error:  # the recorder counts the loss
                 refused = error
             except Exception as error:
