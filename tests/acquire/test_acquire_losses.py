@@ -1,6 +1,7 @@
 """What the owner loses, by cause, and its messages: alarms, silence, log."""
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,33 @@ def test_an_item_that_an_essential_recorder_fails_to_take_is_lost(
     assert (acquisition.items, owner.lost) == (0 if essential else 2, lost)
     assert owner.state().failures == {"BrokenRecorder failed": 2}
     assert "the disk is gone" in owner.state().message
+
+
+class EndlessRecorder(Recorder[Rows, Rows]):
+    """A recorder that cannot end an acquisition."""
+
+    def end_acquisition(self, done: Callable[[], None]) -> None:
+        self.call_when_visible(done)  # it may or may not have come that far
+        raise OSError("the disk is gone")
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_recorder_that_cannot_end_an_acquisition_keeps_no_other_from_that(
+    source: HandSource, make: Make, tmp_path: Path, is_first: bool
+) -> None:
+    good, broken = Recorder(layout()), EndlessRecorder(layout())
+    owner = make(lambda item: events(item, 1), recorders=[broken, good][:: 1 if is_first else -1])
+    good.start(tmp_path / "a.h5")
+    acquisition = owner.acquire(1)
+    source.send(1)
+    assert acquisition.done.wait(10)
+    assert (good.rows_readable, owner.acquisition) == (1, None)
+    state = owner.state()
+    assert state.failures == {"EndlessRecorder failed": 1}
+    assert (state.message, state.alarm) == ("EndlessRecorder: the disk is gone", True)
+    acquisition = owner.acquire(1)
+    source.send(2)
+    assert acquisition.done.wait(10)
 
 
 def test_an_item_whose_setting_cannot_be_attached_is_a_loss(source: HandSource, make: Make) -> None:

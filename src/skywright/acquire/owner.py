@@ -5,6 +5,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Generic, Literal, TypeVar
 
 from skywright.acquire.acquisition import (
@@ -655,15 +656,14 @@ class Owner(Generic[Item, Result]):
             if acquisition.is_final:
                 return
             acquisition.stopping = acquisition.is_final = True
-            remaining = len(self.recorders)
+        not_done = set(range(len(self.recorders)))
 
-        def on_recorder_done() -> None:
-            nonlocal remaining
+        def on_recorder_done(number: int) -> None:
             with self._lock:
-                remaining -= 1
-                if remaining:
-                    return
-            finish()
+                is_last = not_done == {number}
+                not_done.discard(number)
+            if is_last:
+                finish()
 
         def finish() -> None:
             with self._lock:
@@ -674,8 +674,14 @@ class Owner(Generic[Item, Result]):
             self._wake_monitor.set()
             self._notify()
 
-        for recorder in self.recorders:
-            recorder.end_acquisition(on_recorder_done)
+        for number, recorder in enumerate(self.recorders):
+            done, key = partial(on_recorder_done, number), (id(recorder), "end_acquisition")
+            name, end = type(recorder).__name__, recorder.end_acquisition
+            try:
+                self._calls.call(name, end, done, key=key, raises=True)
+            except Exception:  # it is counted, and the other recorders end the acquisition
+                self.report(self._calls.failure)
+                done()
         if not self.recorders:
             finish()
 
