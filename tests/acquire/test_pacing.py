@@ -292,6 +292,31 @@ def test_a_period_that_is_set_before_the_first_item_holds_for_it() -> None:
     assert pacer.wait(90.0) == 0
 
 
+def test_a_period_that_is_set_while_the_source_starts_holds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class InterruptedPacer(Pacer):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            meanwhile()
+
+        def restart(self) -> None:
+            super().restart()
+            meanwhile()
+
+    def meanwhile() -> None:
+        """Set the period, as another thread does before the source goes on."""
+        for source in started:
+            source.set_period(0.0)
+
+    started: list[Numbers] = []
+    monkeypatch.setattr(pacing, "Pacer", InterruptedPacer)
+    source = Numbers(3600.0)
+    started.append(source)
+    source.open()
+    assert [source.next(0.0), source.next(0.0)] == [0, 1]
+
+
 def test_an_item_that_cannot_be_delivered_does_not_end_the_source(
     got: list[int], reports: list[str]
 ) -> None:

@@ -45,6 +45,11 @@ class Pacer:
         """Held to read or change the period and the due time; notified when one changes."""
         self._has_ended = False
 
+    def restart(self) -> None:
+        """Begin anew, also after `end`: the next item is the first one."""
+        with self._changed:
+            self._due, self._has_ended = None, False
+
     def set_period(self, period_s: float) -> None:
         """Change the time between items, also of the item that is awaited.
 
@@ -99,7 +104,7 @@ class Pacer:
             self._changed.wait_for(lambda: self._has_ended, timeout_s)
 
     def end(self) -> None:
-        """End a running `wait`; every later one returns None at once."""
+        """End a running `wait`; every later one returns None at once, until `restart`."""
         with self._changed:
             self._has_ended = True
             self._changed.notify_all()
@@ -147,12 +152,11 @@ class PacedSource(PolledSource[Item], Generic[Item]):
         super().__init__(name)
         self.period_s = period_s
         self._make = make
-        self._behind_s, self._period_min_s = behind_s, period_min_s
-        self._waits_first, self._loses = waits_first, loses
+        self._period_min_s, self._loses = period_min_s, loses
         self._item_name = item_name
         self._number = 0
         self._late = self._unreadable = 0
-        self._pacer = self._new_pacer()
+        self._pacer = Pacer(period_s, behind_s, waits_first)
 
     @property
     def lost(self) -> Mapping[str, int]:
@@ -168,7 +172,7 @@ class PacedSource(PolledSource[Item], Generic[Item]):
 
     def open(self) -> None:
         """Start the clock."""
-        self._pacer = self._new_pacer()
+        self._pacer.restart()
 
     def next(self, timeout_s: float) -> Item | None:
         """Make the next item when it is due; None if none is due in time, or `make` gives None."""
@@ -191,6 +195,3 @@ class PacedSource(PolledSource[Item], Generic[Item]):
     def halt(self) -> None:
         """Stop the clock; after the next start the numbers continue."""
         self._pacer.end()
-
-    def _new_pacer(self) -> Pacer:
-        return Pacer(self.period_s, self._behind_s, self._waits_first)
