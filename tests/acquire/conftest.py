@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from support.hand_source import HandSource
-from support.owners import Make
+from support.owners import Clock, Make
 
 from skywright.acquire.owner import Owner
 
@@ -13,6 +13,11 @@ from skywright.acquire.owner import Owner
 @pytest.fixture
 def source() -> HandSource:
     return HandSource()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
 
 
 @pytest.fixture

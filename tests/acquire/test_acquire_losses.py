@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 from support.hand_source import HEIGHT, HandSource, events, layout
-from support.owners import Collector, Make, identities
+from support.owners import Clock, Collector, Make, identities
 from support.waiting import until
 
+from skywright.acquire import operator_message
 from skywright.acquire import owner as owner_module
 from skywright.acquire.acquisition import RefusedError
 from skywright.acquire.columns_layout import Rows
@@ -235,7 +236,7 @@ def test_an_item_that_is_refused_before_its_processing_keeps_its_place(
 def test_an_alarm_does_not_alternate_with_the_items_that_are_good(
     source: HandSource,
     make: Make,
-    monkeypatch: pytest.MonkeyPatch,
+    clock: Clock,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     def refuse_odd(item: int) -> int:
@@ -243,17 +244,17 @@ def test_an_alarm_does_not_alternate_with_the_items_that_are_good(
             raise RefusedError("undecodable", "the item is torn")
         return item
 
-    caplog.set_level("INFO", "skywright.acquire.owner")
+    caplog.set_level("INFO", "skywright.acquire")
     owner = make(refuse_odd)
     owner.start()
     source.send(*range(100))
     assert (owner.state().message, owner.state().alarm) == ("undecodable: the item is torn", True)
     assert owner.lost_in_owner["undecodable"] == 50
     assert len(caplog.records) == 3  # waiting, taking, undecodable
-    monkeypatch.setattr(owner, "_held_until", 0.0)  # as some seconds later
+    clock.pass_hold()
     source.send(101, 102)  # the loss goes on
     assert owner.state().alarm
-    monkeypatch.setattr(owner, "_held_until", 0.0)
+    clock.pass_hold()
     source.send(104)
     assert (owner.state().message, owner.state().alarm) == ("taking items", False)
 
@@ -264,7 +265,7 @@ def test_alarms_that_differ_in_numbers_only_are_one_warning(
     def refuse(item: int) -> int:
         raise RefusedError("undecodable", f"frame {item}: JPEG of {2000 - item} bytes is cut off")
 
-    caplog.set_level("DEBUG", "skywright.acquire.owner")
+    caplog.set_level("DEBUG", "skywright.acquire")
     owner = make(refuse)
     owner.start()
     source.send(*range(98, 102))
@@ -275,7 +276,7 @@ def test_alarms_that_differ_in_numbers_only_are_one_warning(
 
 
 def test_an_alarm_before_the_last_item_is_over_in_time_and_at_a_stop(
-    source: HandSource, make: Make, monkeypatch: pytest.MonkeyPatch
+    source: HandSource, make: Make, clock: Clock
 ) -> None:
     class Named(Owner[int, int]):
         def status_message(self, result: int) -> tuple[str, bool]:
@@ -286,7 +287,7 @@ def test_an_alarm_before_the_last_item_is_over_in_time_and_at_a_stop(
     source.report("a glitch")
     source.send(1)
     assert (owner.state().message, owner.state().alarm) == ("a glitch", True)
-    monkeypatch.setattr(owner, "_held_until", 0.0)  # as some seconds later; no item follows
+    clock.pass_hold()  # no item follows
     until(lambda: owner.state().message == "item 1")
     source.send(-1)
     assert (owner.state().message, owner.state().alarm) == ("item -1", True)
@@ -305,7 +306,7 @@ def test_the_traceback_of_a_defect_is_logged_once_until_the_alarm_is_over(
     make: Make,
     threads: int,
     caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
+    clock: Clock,
 ) -> None:
     def process(item: int) -> float:
         return 1 / item
@@ -319,7 +320,7 @@ def test_the_traceback_of_a_defect_is_logged_once_until_the_alarm_is_over(
     source.send(1, 0)
     until(lambda: owner.lost_in_owner["not processed"] == 4)
     assert caplog.text.count("Traceback") == 1
-    monkeypatch.setattr(owner, "_held_until", 0.0)  # as some seconds later
+    clock.pass_hold()
     source.send(1)
     until(lambda: not owner.state().alarm)
     source.send(0, 0)
@@ -334,7 +335,7 @@ def test_the_traceback_of_an_item_is_logged_again_without_a_process(
         def process_argument(self, item: float) -> float:
             return 1 / item
 
-    monkeypatch.setattr(owner_module, "ALARM_S", 0.0)
+    monkeypatch.setattr(operator_message, "HOLD_S", 0.0)
     owner = Inverted(source)
     owner.start()
     source.send(0, 0, 1, 0)
@@ -373,7 +374,7 @@ def test_silence_and_reports_of_the_source_are_messages(
 
 
 def test_a_change_that_the_source_reports_is_no_failure_and_no_alarm_but_can_be_read(
-    source: HandSource, make: Make, monkeypatch: pytest.MonkeyPatch
+    source: HandSource, make: Make, clock: Clock
 ) -> None:
     owner = make()
     owner.start()
@@ -387,7 +388,7 @@ def test_a_change_that_the_source_reports_is_no_failure_and_no_alarm_but_can_be_
     source.report("run 9 follows run 8", False)
     source.send(3)
     assert (owner.state().message, owner.state().alarm) == ("the disk is slow", True)
-    monkeypatch.setattr(owner, "_held_until", 0.0)  # as some seconds later
+    clock.pass_hold()
     source.send(4)
     assert (owner.state().message, owner.state().alarm) == ("taking items", False)
 
@@ -443,7 +444,7 @@ def test_each_silence_is_reported_though_bad_items_came_between(
 def test_the_error_of_a_callback_is_over_with_its_acquisition(
     source: HandSource, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(owner_module, "ALARM_S", 0.0)
+    monkeypatch.setattr(operator_message, "HOLD_S", 0.0)
 
     def fail(_: Any) -> None:
         raise ValueError("the callback is broken")

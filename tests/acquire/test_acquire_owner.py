@@ -8,6 +8,7 @@ from support.hand_source import HandSource
 from support.owners import Collector, Make
 from support.waiting import until
 
+from skywright.acquire import operator_message
 from skywright.acquire import owner as owner_module
 from skywright.acquire.acquisition import RefusedError
 from skywright.acquire.owner import Owner
@@ -164,7 +165,7 @@ def test_the_traceback_of_a_source_that_does_not_stop_is_logged_once(
 def test_an_endpoint_that_fails_ends_nothing(
     source: HandSource, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(owner_module, "ALARM_S", 0.0)
+    monkeypatch.setattr(operator_message, "HOLD_S", 0.0)
     broken, whole = Collector(), Collector()
     owner = make(None, [broken, whole])
     owner.start()

@@ -333,7 +333,7 @@ def test_no_axis_gives_pixels_and_says_so(processor: Processor, source: Scripted
 def test_a_source_that_raises_and_a_face_that_breaks_end_nothing(
     processor: Processor, source: ScriptedSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("skywright.acquire.owner.ALARM_S", 0.0)
+    monkeypatch.setattr("skywright.acquire.operator_message.HOLD_S", 0.0)
     broken = Collector(broken=True)
     processor.endpoints.insert(1, broken)
     processor.start()

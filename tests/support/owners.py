@@ -1,11 +1,14 @@
 """What the tests of the owner share."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from support.hand_source import IDENTITY
 
+from skywright.acquire import operator_message
 from skywright.acquire.owner import Owner
 from skywright.files.columns import ColumnReader
 
@@ -21,6 +24,21 @@ class Collector:
         if self.broken:
             raise OSError("the endpoint is broken")
         self.items.append(result)
+
+
+class Clock:
+    """The clock that ends the hold of messages; a test sets it forward."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._ahead_s = 0.0
+        monkeypatch.setattr(operator_message, "monotonic", self._time_s)
+
+    def _time_s(self) -> float:
+        return time.monotonic() + self._ahead_s
+
+    def pass_hold(self) -> None:
+        """Let the time pass for which a message is held."""
+        self._ahead_s += operator_message.HOLD_S
 
 
 Make = Callable[..., Owner[Any, Any]]

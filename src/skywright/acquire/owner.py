@@ -1,7 +1,6 @@
 """The owner of a source: receives items, processes them, publishes each result once, in order."""
 
 import logging
-import re
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ from skywright.acquire.acquisition import (
 from skywright.acquire.counters import Counters, sum_counts
 from skywright.acquire.guarded_calls import GuardedCalls
 from skywright.acquire.newest import NewestQueue
+from skywright.acquire.operator_message import OperatorMessage
 from skywright.acquire.ordered_pool import OrderedPool
 from skywright.acquire.processed import (
     ArrivedItem,
@@ -37,10 +37,6 @@ Result = TypeVar("Result")
 
 SILENCE_S = 2.0
 """Time without an item, s, after which a silence is reported."""
-ALARM_S = 10.0
-"""Time, s, for which good items do not replace an alarm of `report`, or a message of the source.
-Otherwise the message would change, and be logged, with each item when good and bad ones alternate.
-The next good item replaces an alarm that `status_message` has returned."""
 DRAIN_S = 5.0
 """Timeout, s, for items in processing, and for the end of an acquisition."""
 
@@ -134,21 +130,13 @@ class Owner(Generic[Item, Result]):
         self.last_recorded: Any = None
         """What the recorders got of the last item that an acquisition counted."""
         self._acquired = self._acquisition_items = 0
-        self._message, self._alarm = self.idle_text, False
-        self._held_until = 0.0
-        """Time until which good items do not replace the message."""
-        self._held_message = ""
-        """Message of a good item, to be set at `_held_until`; empty: none."""
-        self._item_message = self._message, self._alarm
-        """The last message that `status_message` returned since the start of the source; before
-        the first one, the message of the start."""
+        self.message = OperatorMessage(name, self.idle_text, self._on_message)
+        """The message for the operator."""
         self._logs_next_traceback = True
         """Whether the traceback of the next processing error is logged. After that none is, until
         a message that is no alarm: all tracebacks could fill the disk."""
         self._last_arrival = time.monotonic()
         """Time of the last arrival, start of the source or start of an acquisition."""
-        self._is_silent = False
-        """True from the report of a silence until the next item is processed or refused."""
         self._reported_silence_start = 0.0
         """`_last_arrival` when a silence was reported last."""
         self._last_source_report = ""
@@ -194,6 +182,7 @@ class Owner(Generic[Item, Result]):
         losses = (recorder.lost for recorder in self.recorders if not recorder.essential)
         failures = sum_counts(self.failures.as_dict(), *losses)
         newest, items = self._publisher.progress
+        message, alarm = self.message.present
         with self._lock:
             return OwnerState(
                 running=self.is_started,
@@ -204,8 +193,8 @@ class Owner(Generic[Item, Result]):
                 acquisition_items=self._acquisition_items,
                 lost=lost,
                 failures=failures,
-                message=self._message,
-                alarm=self._alarm,
+                message=message,
+                alarm=alarm,
             )
 
     def report(self, message: str, alarm: bool = True) -> None:
@@ -213,21 +202,10 @@ class Owner(Generic[Item, Result]):
 
         If only digits differ, it is logged at DEBUG: such a message may follow each item.
         """
-        self._set_message(message, alarm, ALARM_S if alarm else 0.0)
+        self.message.report(message, alarm)
 
-    def _set_message(self, message: str, alarm: bool, hold_s: float) -> None:
-        """Set and log the message, see `report`; good items do not replace it for `hold_s`."""
-        with self._lock:
-            self._held_message = ""
-            self._held_until = time.monotonic() + hold_s
-            if (message, alarm) == (self._message, self._alarm):
-                return
-            text, present = (re.sub(r"\d+", "", each) for each in (message, self._message))
-            only_digits_differ = (text, alarm) == (present, self._alarm)
-            self._message, self._alarm = message, alarm
-            self._logs_next_traceback = self._logs_next_traceback or not alarm
-        level = logging.DEBUG if only_digits_differ else logging.WARNING if alarm else logging.INFO
-        logger.log(level, "%s: %s", self.name, message)
+    def _on_message(self) -> None:
+        self._logs_next_traceback |= not self.message.alarm
         self._notify()
 
     def _notify(self) -> None:
@@ -288,9 +266,9 @@ class Owner(Generic[Item, Result]):
         requested
             Number of items; 0: until `stop_acquisition`.
         on_item
-            Called with each result of the acquisition, in order; must not block. With a `process`:
-            after an item is counted. Without: as an item arrives, before it is known whether it
-            counts, so perhaps more than `requested` times.
+            Called with each result when it is published, in order, until the acquisition has its
+            items; must not block. It is not known yet whether the item counts, so there may be
+            more than `requested` calls.
 
         Raises
         ------
@@ -448,23 +426,25 @@ class Owner(Generic[Item, Result]):
             if should_run == self._running:
                 return
             if should_run:
-                self._last_arrival, self._is_silent = time.monotonic(), False
-                self._last_source_report = ""
-                self._item_message = self.waiting_text.format(item=self.item_name), False
-                self.report(*self._item_message)
-                self.before_source_start()
-                self.source.start(self._receive, self._on_source_report)
+                self._start_source()
             else:
-                self._running = None
-                self.source.stop()
-                if self._pool is not None:
-                    self._pool.drain(DRAIN_S)
-                self._calls.call("after_source_stop", self.after_source_stop)
+                self._stop_source()
             self._running = should_run
             self._wake_monitor.set()
-        # After a stop an alarm stays, so that the user can read it, unless a good item followed it
-        if not should_run and (not self._alarm or self._held_message):
-            self.report(self.idle_text, alarm=False)
+
+    def _start_source(self) -> None:
+        self._last_arrival, self._last_source_report = time.monotonic(), ""
+        self.message.start(self.waiting_text.format(item=self.item_name))
+        self.before_source_start()
+        self.source.start(self._receive, self._on_source_report)
+
+    def _stop_source(self) -> None:
+        self._running = None
+        self.source.stop()
+        if self._pool is not None:
+            self._pool.drain(DRAIN_S)
+        self._calls.call("after_source_stop", self.after_source_stop)
+        self.message.stop(self.idle_text)
 
     def before_source_start(self) -> None:
         """Prepare for items; for subclasses. Called before each start of the source."""
@@ -482,10 +462,8 @@ class Owner(Generic[Item, Result]):
             self.failures.add("source failed")
             self._last_source_report = message
             self.report(message)
-        elif self._alarm:
-            logger.info("%s: %s", self.name, message)
-        else:  # held, so that the next item does not replace it before anybody has read it
-            self._set_message(message, False, ALARM_S)
+        else:
+            self.message.report_change(message)
 
     def _receive(self, item: Item) -> None:
         """Receive an item, on the source's thread."""
@@ -498,35 +476,23 @@ class Owner(Generic[Item, Result]):
                 acquisition.items_in_processing += 1
         if acquisition is None:  # forget the error of the last acquisition's `on_item`
             self._calls.forget("on_item")
-        size = getattr(item, "nbytes", 0)
         arrived = arrived_item(item, acquisition, self.process_argument)
-        if self._process is None and arrived.refused is None:
-            self._receive_result(arrived, size)
-        else:  # a refused item too, to keep the order
-            self._process_or_queue(arrived, size)
-
-    def _receive_result(self, arrived: ArrivedItem, size: int) -> None:
-        """Publish an item that is itself the result; then record it, if there is an acquisition."""
-        result: Result = arrived.argument
-        self._publisher.publish(result)
-        acquisition = arrived.acquisition
-        if acquisition is None:
-            self._report_item(result)
-            if self.notifies_each_item:
-                self._notify()
-            return
-        if acquisition.on_item is not None:
-            self._calls.call("on_item", acquisition.on_item, result)
-        self._process_or_queue(arrived, size)
-
-    def _process_or_queue(self, arrived: ArrivedItem, size: int) -> None:
-        """Process, publish and record an item here, or put it into the queue of the threads."""
-        if self._pool is None:
+        is_result = self._process is None and arrived.refused is None
+        if is_result:  # clients get it now, not after the items that wait in the queue
+            self._publish(arrived.argument, acquisition)
+        if self._pool is None or (is_result and acquisition is None):
             self._finish_item(self._process_item(arrived))
-        elif not self._pool.put(arrived, size):
+        # A refused item is put into the queue too, to keep the order
+        elif not self._pool.put(arrived, getattr(item, "nbytes", 0)):
             self.lost_in_owner.add("queue full")
-            self._leave_acquisition(arrived.acquisition)
+            self._leave_acquisition(acquisition)
             self.report(f"queue full: {self.item_name}s arrive faster than they are processed")
+
+    def _publish(self, result: Result, acquisition: Acquisition | None) -> None:
+        """Give a result to all clients but the recorders."""
+        self._publisher.publish(result)
+        if acquisition is not None and acquisition.on_item is not None and not acquisition.is_final:
+            self._calls.call("on_item", acquisition.on_item, result)
 
     def process_argument(self, item: Item) -> Any:
         """Return the argument of `process` for this item.
@@ -540,13 +506,10 @@ class Owner(Generic[Item, Result]):
         return process_item(arrived, self._process, self._prepare)
 
     def _finish_item(self, processed: ProcessedItem) -> None:
-        """Publish a result of `process`, and record it; called in the order of the items.
-
-        Without a `process`, `_receive_result` has published the result.
-        """
-        if processed.has_result and self._process is not None:
-            self._publisher.publish(processed.result)
+        """Publish the result of `process`, and record it; called in the order of the items."""
         acquisition, refused = processed.acquisition, processed.refused
+        if processed.has_result and self._process is not None:  # else `_receive` published it
+            self._publish(processed.result, acquisition)
         if acquisition is not None and acquisition.is_final and processed.has_result:
             # The endpoints have the result, so only `prepare` can have refused it. That is no loss,
             # because the acquisition was complete before this item
@@ -562,8 +525,7 @@ class Owner(Generic[Item, Result]):
                 what = f"{self.name}: {self.item_name}"
                 logger.error("%s cannot be processed", what, exc_info=refused.__cause__)
                 self._logs_next_traceback = False
-            self._is_silent = False
-            self.report(f"{refused.cause}: {refused}")
+            self.message.take_bad(f"{refused.cause}: {refused}")
         elif processed.has_result:
             self._report_item(processed.result)
         self._leave_acquisition(acquisition)
@@ -601,36 +563,22 @@ class Owner(Generic[Item, Result]):
             self._acquisition_items = acquisition.items
             self.last_recorded = processed.to_record
             complete = bool(acquisition.requested) and acquisition.items >= acquisition.requested
-        if self._process is not None and acquisition.on_item is not None:
-            self._calls.call("on_item", acquisition.on_item, processed.result)
         if complete:
             self._end_acquisition(acquisition)
 
     def _report_item(self, result: Result) -> None:
-        """Set the message after an item without an error, or keep it in `_held_message`."""
+        """Set the message after an item that is not refused."""
         message = self._calls.call("status_message", self.status_message, result)
-        ends_silence, self._is_silent = self._is_silent, False
         if failure := self._calls.failure:
-            self.report(failure)
-            return
-        if message is None and not ends_silence:
-            return
-        self._item_message = message or self._item_message
-        text, alarm = self._item_message
-        if (text, alarm) == (self._message, self._alarm):
-            return
-        with self._lock:
-            is_held = not alarm and not ends_silence and time.monotonic() < self._held_until
-            if is_held:
-                self._held_message = text  # `_monitor` reports it if no item follows
-        if not is_held:
-            self._set_message(text, alarm, 0.0)
+            self.message.take_bad(failure)
+        else:
+            self.message.take_good(message)
 
     def status_message(self, result: Result) -> tuple[str, bool] | None:
         """Return the message after a result, and whether it is an alarm; for subclasses.
 
         None: the present message stays. A message that is no alarm replaces an alarm of `report`,
-        or a message of the source, only after `ALARM_S`; but the first result after a reported
+        or a message of the source, only after `HOLD_S`; but the first result after a reported
         silence replaces them at once. If this method returns None for that result, the last message
         that it returned is set again.
         """
@@ -700,18 +648,16 @@ class Owner(Generic[Item, Result]):
             except Exception as error:  # this thread must continue
                 message = str(error) or type(error).__name__
                 # Log it once: this thread tries again several times in a second
-                if not isinstance(error, SkywrightError) and message != self._message:
+                if not isinstance(error, SkywrightError) and message != self.message.text:
                     logger.exception("%s: the source cannot start or stop", self.name)
                 self.report(message)
-            held = self._held_message
-            if held and time.monotonic() >= self._held_until:
-                self.report(held, alarm=False)
+            self.message.show_waiting()
             start = self._last_arrival
             is_silent = self.is_started and time.monotonic() - start > SILENCE_S
             # Each silence is reported once
             if is_silent and self.expects_items() and self._reported_silence_start != start:
-                self._is_silent, self._reported_silence_start = True, start
+                self._reported_silence_start = start
                 names = {"item": self.item_name, "source": self.source.name}
                 silence = self.silence_text.format(**names, seconds=SILENCE_S)
                 why = self._last_source_report
-                self.report(f"{silence}; {why}" if why else silence)
+                self.message.report_silence(f"{silence}; {why}" if why else silence)

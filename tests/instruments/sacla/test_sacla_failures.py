@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from sacla_hand import EV, SHAPE, HandShots, run_info
+from support.owners import Clock
 from support.waiting import until
 
 from skywright.analysis import Batch
@@ -401,8 +402,11 @@ def test_shots_over_which_workers_died_are_lost(two: tuple[HandShots, ShotOwner]
     assert owner.state().lost == {"shots_lost": 4}
 
 
-def test_the_message_tells_of_trouble_while_shots_come(two: tuple[HandShots, ShotOwner]) -> None:
+def test_the_message_tells_of_trouble_while_shots_come(
+    two: tuple[HandShots, ShotOwner], monkeypatch: pytest.MonkeyPatch
+) -> None:
     source, owner = two
+    clock = Clock(monkeypatch)
 
     def message(number: int) -> tuple[str, bool]:
         source.shot(number)
@@ -414,5 +418,5 @@ def test_the_message_tells_of_trouble_while_shots_come(two: tuple[HandShots, Sho
     source.trouble = ""
     owner.owner.report("run 8: curves and images begin anew")
     assert message(1) == ("run 8: curves and images begin anew", True)
-    owner.owner._held_until = 0.0  # type: ignore[attr-defined]  # it has been there for long
+    clock.pass_hold()
     assert message(2) == ("taking shots", False)

@@ -107,7 +107,7 @@ class _PictureOwner(Owner[SourceFrame, SourceFrame]):
 
     def status_message(self, result: SourceFrame) -> tuple[str, bool] | None:
         """Return the message after a picture; None after an alarm, which stays."""
-        if self._alarm and not self._is_silent:
+        if self.message.alarm and not self.message.is_silence:
             return None
         return "taking pictures", False
 

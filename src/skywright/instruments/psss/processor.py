@@ -74,6 +74,7 @@ class Processor(Owner[Pulse, Result]):
         self._changing = threading.Lock()
         self._applied = (0, settings or Settings())
         self._notes: dict[str, str] = {}
+        self._notes_lock = threading.Lock()
         self._shape, self._dtype = (0, 0), ""
         self._bare = 0
         """Number of pulses without a picture since the last one with a picture."""
@@ -133,7 +134,7 @@ class Processor(Owner[Pulse, Result]):
     @property
     def notes(self) -> dict[str, str]:
         """Messages of `note` that are shown now, by subject."""
-        with self._lock:
+        with self._notes_lock:
             return dict(self._notes)
 
     def note(self, subject: str, text: str = "") -> None:
@@ -141,7 +142,7 @@ class Processor(Owner[Pulse, Result]):
 
         It takes precedence over the message after a pulse. Each subject has one message.
         """
-        with self._lock:
+        with self._notes_lock:
             if self._notes.get(subject, "") == text:
                 return
             self._notes.pop(subject, None)
@@ -168,22 +169,8 @@ class Processor(Owner[Pulse, Result]):
 
     def close(self) -> None:
         """Stop for good; pulses that have arrived are still processed and published."""
-        self._closing = True
-        self.warm.set()  # a start that waits ends
         super().close()
-
-    def stop(self) -> None:
-        """Stop, and end the acquisition in progress; nothing happens if it is stopped.
-
-        Raises
-        ------
-        HardwareError
-            If the source's thread does not end in time.
-        """
-        was_stopped = self._running is False
-        super().stop()
-        if not was_stopped:
-            self.report(self.idle_text, alarm=False)  # an alarm does not stay after a stop
+        self.warm.set()  # a start that waits is refused
 
     def change(self, **changes: Any) -> Settings:
         """Change settings for the next pulses, all or none of them; equal values are no change.
@@ -198,7 +185,7 @@ class Processor(Owner[Pulse, Result]):
         ConfigError
             If a value is not allowed; the present settings stay.
         """
-        with self._changing:  # not `_lock`: pulses do not wait while a background is checked
+        with self._changing:  # pulses do not wait while a background is checked
             number, before = self._applied
             settings = replace(before, **changes)
             if not settings.is_same(before):
@@ -215,9 +202,10 @@ class Processor(Owner[Pulse, Result]):
         self.statistics.begin()
 
     def after_source_stop(self) -> None:
-        """End the rate, and call `on_stop`."""
+        """End the rate, call `on_stop`, and let no alarm stay."""
         self.statistics.end()
         self.on_stop()
+        self.report(self.idle_text, alarm=False)
 
     def process_argument(self, item: Pulse) -> tuple[Pulse, int, Settings]:
         """Return a pulse with the present settings and their number, for its processing."""

@@ -1,0 +1,158 @@
+"""The message of an owner for the operator, and what replaces it."""
+
+import logging
+import re
+import threading
+from collections.abc import Callable
+from time import monotonic  # tests set this clock forward
+
+logger = logging.getLogger(__name__)
+
+HOLD_S = 10.0
+"""Time, s, for which messages of good items do not replace an alarm, or a message of the source.
+Otherwise the message would change, and be logged, with each item when good and bad ones alternate.
+The next good item replaces an alarm that was itself the message of an item."""
+
+
+class OperatorMessage:
+    """The message of an owner for the operator. All methods may be called from any thread.
+
+    Parameters
+    ----------
+    name
+        Name of the hardware, for the log.
+    text
+        The first message.
+    changed
+        Called after the message has changed.
+
+    Attributes
+    ----------
+    text, alarm
+        The message, and whether it needs an action.
+    is_silence
+        True from the report of a silence until the next item, which replaces every message.
+    """
+
+    def __init__(self, name: str, text: str, changed: Callable[[], None]) -> None:
+        self.text, self.alarm = text, False
+        self.is_silence = False
+        self._name, self._changed = name, changed
+        self._lock = threading.Lock()
+        self._held_until = 0.0
+        """Time until which messages of good items do not replace the present message."""
+        self._waiting = ""
+        """Message of the last good item, which waits for `_held_until`; empty: none."""
+        self._last_of_item = text, False
+        """The last message of an item; before the first one, the message of the start."""
+
+    @property
+    def present(self) -> tuple[str, bool]:
+        """The message, and whether it is an alarm."""
+        with self._lock:
+            return self.text, self.alarm
+
+    def report(self, text: str, alarm: bool = True) -> None:
+        """Set the message. An alarm is held for `HOLD_S`."""
+        with self._lock:
+            has_changed = self._set(text, alarm, HOLD_S if alarm else 0.0)
+        self._notify(has_changed)
+
+    def report_change(self, text: str) -> None:
+        """Set a message that is no alarm, and hold it for `HOLD_S`; only log it if an alarm is set.
+
+        The next item would replace it before anybody has read it.
+        """
+        with self._lock:
+            if self.alarm:
+                logger.info("%s: %s", self._name, text)
+                return
+            has_changed = self._set(text, False, HOLD_S)
+        self._notify(has_changed)
+
+    def report_silence(self, text: str) -> None:
+        """Set an alarm that the next item replaces."""
+        with self._lock:
+            self.is_silence = True
+            has_changed = self._set(text, True, HOLD_S)
+        self._notify(has_changed)
+
+    def start(self, text: str) -> None:
+        """Set the message after a start of the source."""
+        with self._lock:
+            self.is_silence, self._last_of_item = False, (text, False)
+            has_changed = self._set(text, False, 0.0)
+        self._notify(has_changed)
+
+    def stop(self, text: str) -> None:
+        """Set the message after a stop of the source.
+
+        An alarm stays, so that the operator can read it, unless a good item has followed it.
+        """
+        with self._lock:
+            if self.alarm and not self._waiting:
+                return
+            has_changed = self._set(text, False, 0.0)
+        self._notify(has_changed)
+
+    def take_good(self, message: tuple[str, bool] | None) -> None:
+        """Set the message of an item, when the present message is no longer held.
+
+        Parameters
+        ----------
+        message
+            Text, and whether it is an alarm, which does not wait. None: the present message stays;
+            but after a silence, the last message of an item is set again.
+        """
+        with self._lock:
+            ends_silence, self.is_silence = self.is_silence, False
+            if message is None and not ends_silence:
+                return
+            self._last_of_item = text, alarm = message or self._last_of_item
+            if (text, alarm) == (self.text, self.alarm):
+                self._waiting = ""
+                return
+            if not alarm and not ends_silence and monotonic() < self._held_until:
+                self._waiting = text
+                return
+            has_changed = self._set(text, alarm, 0.0)
+        self._notify(has_changed)
+
+    def take_bad(self, text: str) -> None:
+        """Set an alarm after an item that was refused, or that a client failed to take."""
+        with self._lock:
+            self.is_silence = False
+            has_changed = self._set(text, True, HOLD_S)
+        self._notify(has_changed)
+
+    def show_waiting(self) -> None:
+        """Set the message of the last good item if the present one is no longer held."""
+        with self._lock:
+            if not self._waiting or monotonic() < self._held_until:
+                return
+            has_changed = self._set(self._waiting, False, 0.0)
+        self._notify(has_changed)
+
+    def _set(self, text: str, alarm: bool, hold_s: float) -> bool:
+        """Set and log the message; return whether it has changed. The caller holds the lock."""
+        self._waiting, self._held_until = "", monotonic() + hold_s
+        before, self.text, self.alarm = (self.text, self.alarm), text, alarm
+        if (text, alarm) == before:
+            return False
+        # It may change with each item if it has numbers
+        only_digits_differ = (_without_digits(text), alarm) == (
+            _without_digits(before[0]),
+            before[1],
+        )
+        level = logging.DEBUG if only_digits_differ else logging.WARNING if alarm else logging.INFO
+        logger.log(level, "%s: %s", self._name, text)
+        return True
+
+    def _notify(self, has_changed: bool) -> None:
+        """Call `changed`; the caller does not hold the lock, which the callback may need."""
+        if has_changed:
+            self._changed()
+
+
+def _without_digits(text: str) -> str:
+    return re.sub(r"\d+", "", text)
