@@ -14,6 +14,7 @@ from tiled.utils import path_from_uri
 
 from skywright.callbacks.journal import encode_line
 from skywright.errors import DataError
+from skywright.files.readers import first_row
 from skywright.store import repair, stored_run
 from skywright.store.check import differences
 from skywright.store.export.contents import Asset, AssetRows, Column, RunContents, Stream
@@ -32,13 +33,14 @@ def with_file(
     mimetype: str = "application/x-hdf5",
     rows: int = 2,
     first: int = 1,
+    **parameters: Any,
 ) -> Recording:
     """Record a run with two rows of a file, or more, and two events, from seq_num `first` on."""
     recording = Recording(journals)
     recording.stream("primary", x={**key, "external": "STREAM:"}, y=scalar("number"))
     descriptor = recording._streams["primary"].descriptor_doc["uid"]
     file = recording.run.compose_stream_resource(
-        mimetype=mimetype, uri=uri, data_key="x", parameters={"dataset": "/x"}
+        mimetype=mimetype, uri=uri, data_key="x", parameters={"dataset": "/x", **parameters}
     ).stream_resource_doc
     recording.journal("stream_resource", file)
     datum = {"uid": "d", "stream_resource": file["uid"], "descriptor": descriptor}
@@ -279,6 +281,58 @@ def test_rows_of_a_file_in_two_streams_are_counted_once(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("dtype", ["number", "array"])
+def test_files_of_one_key_may_have_their_rows_at_different_places(
+    tmp_path: Path, dtype: str
+) -> None:
+    shape = [2] if dtype == "array" else []
+    recording = Recording(tmp_path)
+    key = {"dtype": dtype, "shape": shape, "dtype_numpy": "<f8", "external": "STREAM:"}
+    recording.stream("primary", x=key)
+    descriptor = recording._streams["primary"].descriptor_doc["uid"]
+    for number, name in enumerate("ab"):
+        path = tmp_path / f"{name}.h5"
+        with h5py.File(path, "w") as file:
+            file[name] = np.full((2, *shape), number, "<f8")
+        resource = recording.run.compose_stream_resource(
+            mimetype="application/x-hdf5",
+            uri=f"file://localhost{path}",
+            data_key="x",
+            parameters={"dataset": f"/{name}"},
+        ).stream_resource_doc
+        recording.journal("stream_resource", resource)
+        rows = datum_fields(resource["uid"], 2 * number, 1 + 2 * number, 2)
+        recording.journal("stream_datum", {"uid": name, "descriptor": descriptor, **rows})
+    source = source_of(recording.path, tmp_path)
+    assert not isinstance(source, DataError)
+    assert source.structure.shape == (4, *shape)
+    with h5py.File(path_from_uri(source.assets[0].data_uri)) as file:
+        rows = file[source.parameters["dataset"]][:]
+    assert rows.reshape(4, -1)[:, 0].tolist() == [0.0, 0.0, 1.0, 1.0]
+
+
+def test_an_array_of_too_many_chunks_has_no_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("skywright.store.external.CHUNKS_MAX", 1)
+    uri = hdf5(tmp_path / "f.h5", np.zeros((2, 3)))
+    key = array([3], dtype_numpy="<f8")
+    recording = with_file(tmp_path, uri, key, chunk_shape=[2, 3])
+    assert not isinstance(source_of(recording.path, tmp_path), DataError)
+    recording = with_file(tmp_path, uri, key, chunk_shape=[1, 3])
+    assert "2 chunks" in str(source_of(recording.path, tmp_path))
+
+
+def source_of(journal: Path, directory: Path) -> Any:
+    """Return the data source of `x`, or why there is none."""
+    contents = contents_of(journal)
+    stream = contents.streams["primary"]
+    sources = data_sources(
+        stream, contents.resources, stored_data_keys(stream), directory, tables=True, ended=True
+    )
+    return dict(sources)["x"]
+
+
 @pytest.mark.parametrize("odd", ["no time", "dataset"])
 def test_a_run_of_odd_documents_is_closed(tmp_path: Path, odd: str) -> None:
     path = abandoned(tmp_path)
@@ -309,6 +363,32 @@ def test_a_run_is_not_half_closed_on_a_full_disk(
     assert path.read_bytes() == before
 
 
+def test_rows_after_the_last_event_are_found_in_each_file(tmp_path: Path) -> None:
+    """Indices go on from file to file; the writer died after 2 of 5 rows of the second one."""
+    recording = Recording(tmp_path)
+    key = scalar("number", dtype_numpy="<f8", external="STREAM:")
+    recording.stream("primary", x=key, y=scalar("number"))
+    descriptor = recording._streams["primary"].descriptor_doc["uid"]
+    for number, count in enumerate((3, 5)):
+        uri = hdf5(tmp_path / f"{number}.h5", 10.0 * number + np.arange(count))
+        resource = recording.run.compose_stream_resource(
+            mimetype="application/x-hdf5", uri=uri, data_key="x", parameters={"dataset": "/x"}
+        ).stream_resource_doc
+        recording.journal("stream_resource", resource)
+        rows = datum_fields(resource["uid"], 3 * number, 1 + 3 * number, min(count, 3 - number))
+        recording.journal("stream_datum", {"uid": uri, "descriptor": descriptor, **rows})
+    for seq_num in range(5):
+        recording.event(y=float(seq_num))
+    recording.journal.close()
+    path = recording.path
+    assert repair.close_interrupted_run(path, path.stat().st_size, contents_of(path))
+    late = contents_of(path).streams[f"primary{repair.LATE}"]
+    (part,) = late.external_rows["x"].segments
+    first = first_row(contents_of(path).resources[part.resource]["parameters"])
+    row = first + part.start - late.external_rows["x"].first_index(part.resource)
+    assert (row, part.count) == (2, 3)
+
+
 @pytest.mark.parametrize("image", ["no-such-datum", [1, 2]])
 def test_a_datum_that_never_came_does_not_keep_the_run_open(tmp_path: Path, image: Any) -> None:
     recording = Recording(tmp_path)
@@ -320,3 +400,23 @@ def test_a_datum_that_never_came_does_not_keep_the_run_open(tmp_path: Path, imag
     assert contents.streams["primary"].seq_nums() == [1]
     assert "image" in "".join(contents.notes)
     assert not repair.close_interrupted_run(path, path.stat().st_size, contents)
+
+
+def test_datums_after_one_that_never_came_are_stored(tmp_path: Path) -> None:
+    """The datums come after their events; the one of the first event is lost."""
+    recording = Recording(tmp_path)
+    recording.stream("primary", image=array([2], external="FILESTORE:", dtype_numpy="<f8"))
+    for number in range(3):
+        recording.event(image=f"r/{number}")
+    resource = {"uid": "r", "run_start": recording.uid, "spec": "AD_HDF5", "root": "/"}
+    path = {"resource_path": "f.h5", "path_semantics": "posix", "resource_kwargs": {}}
+    recording.journal("resource", resource | path)
+    for number in (1, 2):
+        datum = {"resource": "r", "datum_id": f"r/{number}", "datum_kwargs": {}}
+        recording.journal("datum", datum)
+    contents = contents_of(recording.stop())
+    (rows,) = contents.streams["primary"].external_rows["image"].segments
+    assert (rows.start, rows.stop) == (1, 3)
+    assert [note for note in contents.notes if "image" in note] == [
+        "image: 1 of its datums never came, whose rows are left out"
+    ]

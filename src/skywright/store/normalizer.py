@@ -7,6 +7,7 @@ resource and datum documents are replaced by stream documents, event pages by ev
 import copy
 import re
 import zlib
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -64,6 +65,10 @@ class DocumentNormalizer:
         """Converts resources, datums and the events that refer to them to stream documents."""
         for name in ("stream_resource", "stream_datum"):
             self._legacy.subscribe(self._emit, name)
+        self._datums: set[str] = set()
+        """Ids of the datums that have come, and that no event has named."""
+        self._early: list[tuple[dict[str, Any], str]] = []
+        """Events that have come before a datum, and the data key of this datum."""
         self._datum_keys: dict[str, list[str]] = {}
         """Data keys whose values in events are datum ids, by uid of the descriptor."""
         self._streams = _StoredNames(str)
@@ -109,12 +114,15 @@ class DocumentNormalizer:
             self._take_descriptor(doc)
         elif name == "stop":
             try:
-                if self._datum_keys:
-                    self._legacy.stop(doc)  # emits the datums that came after their event
-            finally:  # it raises if a datum is missing; the run must end all the same
+                self._take_early()
+            finally:  # whatever fails, the run must end
                 self._out.append((name, doc))
-        elif name in ("stream_resource", "resource", "datum", "datum_page"):
+        elif name in ("stream_resource", "resource"):
             self._legacy(name, doc)
+        elif name in ("datum", "datum_page"):
+            ids = doc["datum_id"]
+            self._legacy(name, doc)
+            self._datums.update([ids] if name == "datum" else ids)
         else:
             raise DataError(f"{name}: not a kind of document that runs have")
 
@@ -170,12 +178,34 @@ class DocumentNormalizer:
             for key in sorted(given.keys() - ids):
                 text = f"{key}: left out: it is external, but its events have values, no datum ids"
                 self._out.append(("note", {"text": text}))
-            times = {key: event["timestamps"].get(key, event["time"]) for key in ids}
-            self._legacy("event", event | {"data": ids, "timestamps": times})
+            for key in ids:
+                if ids[key] in self._datums:
+                    self._take_datum(event, key)
+                else:
+                    self._early.append((event, key))
         if names := self._renamed.get(uid):
             data, times = _renamed(event["data"], names), _renamed(event["timestamps"], names)
             event = event | {"data": data, "timestamps": times}
         self._out.append(("event", event))
+
+    def _take_datum(self, event: dict[str, Any], key: str) -> None:
+        """Emit the datum that an event names, as stream documents."""
+        datum_id = event["data"][key]
+        self._datums.remove(datum_id)
+        time = event["timestamps"].get(key, event["time"])
+        self._legacy("event", event | {"data": {key: datum_id}, "timestamps": {key: time}})
+
+    def _take_early(self) -> None:
+        """Emit the datums that came after their event; note which never came."""
+        missing: Counter[str] = Counter()
+        for event, key in self._early:
+            if event["data"][key] in self._datums:
+                self._take_datum(event, key)
+            else:
+                missing[key] += 1
+        for key, count in missing.items():
+            text = f"{key}: {count} of its datums never came, whose rows are left out"
+            self._out.append(("note", {"text": text}))
 
 
 def node_name(name: str) -> str:
