@@ -51,6 +51,16 @@ def test_events_in_any_order_have_the_line_of_the_last_one() -> None:
     assert [n for n in range(10) if reader.stream.has_event(n)] == [3, 5, 6, 8]
 
 
+@pytest.mark.parametrize("wrong", [2**24, -(2**24)])
+def test_an_event_whose_seq_num_is_far_from_all_others_is_left_out(wrong: int) -> None:
+    reader = Reader(x={}, image=IMAGE)
+    for seq_num in (1, wrong, 2):
+        reader.event(seq_num)
+    assert (reader.stream.seq_nums(), reader.contents.left_out) == ([1, 2], {4})
+    (note,) = reader.contents.notes
+    assert f"seq_num {wrong}" in note
+
+
 def test_a_row_of_a_file_without_an_event_is_left_out_of_rows_that_are_written() -> None:
     reader = Reader(x={}, image=IMAGE)
     reader.add("stream_resource", {"uid": "r", "data_key": "image", "uri": "file:///a.h5"})

@@ -7,10 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from skywright.errors import DataError
 from skywright.files.readers import FirstIndices
 from skywright.files.segments import Segment, append, between, supersede
 from skywright.store.columns import ColumnType, declared, declared_dtype, widen
 from skywright.store.tail import Line
+
+SEQ_NUM_GAP_MAX = 1_000_000
+"""Maximum number of consecutive seq_nums without an event. `Stream.line_of` has an element for each
+of them, so that a damaged seq_num could take all memory."""
 
 
 def datum_fields(resource: str, index: int, seq_num: int, rows: int) -> dict[str, Any]:
@@ -128,23 +133,23 @@ class Stream:
         segments = self.external_rows[key].segments if key in self.external_rows else []
         if not self.internal:
             return segments
-        shown, begin = [], self.first_seq
-        for end in [*self._gaps(), self.first_seq + len(self.line_of)]:
-            shown += between(segments, begin, end)
-            begin = end + 1
-        return shown
+        return [part for numbers in self._ranges() for part in between(segments, *numbers)]
 
     def skips_rows(self, key: str) -> bool:
         """Return whether rows are missing in front of rows of a data key that are used."""
         rows = self.external_rows[key]
         if rows.skips_rows or not self.internal:
             return rows.skips_rows
-        return bool(self._gaps()) or any(each.sequence < self.first_seq for each in rows.segments)
+        has_gaps = len(self._ranges()) > 1
+        return has_gaps or any(each.sequence < self.first_seq for each in rows.segments)
 
-    def _gaps(self) -> list[int]:
-        """Return the seq_nums between the first and the last event that have no event."""
-        lines = np.asarray(self.line_of)
-        return [self.first_seq + int(i) for i in np.flatnonzero(lines == 0)]
+    def _ranges(self) -> list[tuple[int, int]]:
+        """Return the ranges of seq_nums that have events, each as its first one and its end."""
+        with_event = np.flatnonzero(np.asarray(self.line_of)) + self.first_seq
+        if not len(with_event):
+            return []
+        runs = np.split(with_event, np.flatnonzero(np.diff(with_event) > 1) + 1)
+        return [(int(run[0]), int(run[-1]) + 1) for run in runs]
 
     def is_last_line_of(self, seq_num: int, line: int) -> bool:
         """Return whether the event on `line` is the last one of `seq_num`."""
@@ -177,6 +182,9 @@ class Stream:
     def _note_row(self, seq_num: int, line: int) -> None:
         if not self.line_of:
             self.first_seq = seq_num
+        gap = max(self.first_seq - seq_num, seq_num - self.first_seq - len(self.line_of))
+        if gap > SEQ_NUM_GAP_MAX:
+            raise DataError(f"seq_num {seq_num} is {gap} away from those of all other events")
         if seq_num < self.first_seq:
             self.line_of = array("q", bytes(8 * (self.first_seq - seq_num))) + self.line_of
             self.first_seq = seq_num
@@ -184,7 +192,6 @@ class Stream:
         if index < len(self.line_of):
             self.revision += 1  # taken again, or out of order
         else:
-            gap = index - len(self.line_of)
             self.line_of.extend([0] * (gap + 1))
             self.revision += bool(gap and self.external_rows)  # a row of a file is left out
         self.line_of[index] = line
