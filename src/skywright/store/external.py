@@ -8,8 +8,25 @@ from tiled.structures.core import StructureFamily
 from tiled.structures.data_source import Asset, DataSource, Management
 from tiled.utils import path_from_uri
 
+from skywright.errors import DataError
+
+CHUNKS_MAX = 2**25
+"""Maximum number of chunks of an array. tiled keeps the size of each in memory, so that a damaged
+number of rows could take all of it."""
 Segment = list[Any]
 """Number of a file, first row, end row (not included); None: to the last row of the file."""
+
+
+def check_chunks(count: int) -> None:
+    """Raise if an array has too many chunks.
+
+    Raises
+    ------
+    DataError
+        If there are more than `CHUNKS_MAX`.
+    """
+    if count > CHUNKS_MAX:
+        raise DataError(f"{count} chunks of an array, expected at most {CHUNKS_MAX}")
 
 
 def external_source(

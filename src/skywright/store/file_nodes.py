@@ -3,9 +3,10 @@
 import io
 import itertools
 import logging
+import math
 import uuid
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from skywright.errors import DataError
 from skywright.files.hdf5 import open_hdf5
 from skywright.files.readers import HDF5, first_row, readers
 from skywright.section import NOT_IN_ADDRESSES
-from skywright.store.external import external_source, number_files
+from skywright.store.external import check_chunks, external_source, number_files
 from skywright.store.journal_contents import ResourceRows, Stream, datum_fields
 from skywright.store.reader_adapter import reader_source
 from skywright.store.table_adapter import MIMETYPE, fits_table, table_structure
@@ -130,7 +131,7 @@ def _names() -> Iterator[str]:
 
 def _is_column(key: str, data_key: Mapping[str, Any], resources: Sequence[dict[str, Any]]) -> bool:
     """Return whether a data key is a scalar column of HDF5 files that a table can show."""
-    plain = all(
+    plain = _have_one_dataset(resources) and all(
         resource["mimetype"] == HDF5
         and {"dataset"} <= resource["parameters"].keys() <= TABLE_PARAMETERS
         for resource in resources
@@ -140,6 +141,11 @@ def _is_column(key: str, data_key: Mapping[str, Any], resources: Sequence[dict[s
     except TypeError:
         return False
     return plain and tuple(data_key["shape"]) in ((), (1,)) and fits_table(key, dtype)
+
+
+def _have_one_dataset(resources: Iterable[Mapping[str, Any]]) -> bool:
+    datasets = [resource["parameters"].get("dataset") for resource in resources]
+    return all(dataset == datasets[0] for dataset in datasets)
 
 
 def _dtype(data_key: Mapping[str, Any]) -> np.dtype[Any]:
@@ -178,19 +184,20 @@ def _array(
     virtual_directory: Path,
 ) -> DataSource:
     segments = stream.catalog_rows(key)
+    used = [resources[segment.resource] for segment in segments]
     first = resources[segments[0].resource]
     if first["mimetype"] != HDF5 and first["mimetype"] in readers():
-        rows = rows_in_files(stream, key)
-        used = [resources[part.resource] for part in rows]
         ranges = []
-        for resource, part in zip(used, rows, strict=True):
+        for resource, part in zip(used, rows_in_files(stream, key), strict=True):
             first_of_slice = first_row(resource["parameters"])
             ranges.append((first_of_slice + part.start, first_of_slice + part.stop))
         return reader_source(used, ranges, data_keys[key])
     if first["mimetype"] not in CONSOLIDATOR_REGISTRY:
         raise DataError(f"no reader for {first['mimetype']}")
     sliced = first["parameters"].get("slice")  # the consolidator leaves these rows out
-    if stream.skips_rows(key) and first["mimetype"] == HDF5 and not sliced:
+    # The adapter of tiled reads whole datasets of one path, file by file
+    has_other_rows = stream.skips_rows(key) or not _have_one_dataset(used)
+    if has_other_rows and first["mimetype"] == HDF5 and not sliced:
         name = f"{stream.name}-{first['uid']}-{key}".replace("/", "_")
         if len(name.encode()) > NAME_BYTES:
             start = name.encode()[:NAME_BYTES].decode(errors="ignore")
@@ -203,14 +210,17 @@ def _array(
         count = sum(segment.count for segment in segments)
         segments = [ResourceRows(first["uid"], 0, count, segments[0].sequence)]
     consolidator = consolidator_factory(with_swmr(first), {"data_keys": dict(data_keys)})
+    rows_per_chunk = next(iter(first["parameters"].get("chunk_shape") or ()), math.inf)
+    check_chunks(math.ceil(sum(each.count for each in segments) / rows_per_chunk))
     seen = {first["uid"]}
     for segment in segments:
         if segment.resource not in seen:
             seen.add(segment.resource)
             consolidator.update_from_stream_resource(with_swmr(resources[segment.resource]))
-        consolidator.consume_stream_datum(
-            datum_fields(segment.resource, segment.start, segment.sequence, segment.count)
-        )
+        datum = datum_fields(segment.resource, segment.start, segment.sequence, segment.count)
+        # With them the consolidator would keep an entry for each row
+        no_seq_nums = {"start": segment.sequence, "stop": segment.sequence}
+        consolidator.consume_stream_datum(datum | {"seq_nums": no_seq_nums})
     source: DataSource = consolidator.get_data_source()
     # Two resources of one file are one asset.
     return replace(source, assets=list({each.data_uri: each for each in source.assets}.values()))

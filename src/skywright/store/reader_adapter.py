@@ -18,7 +18,7 @@ from tiled.structures.data_source import DataSource
 
 from skywright.errors import DataError
 from skywright.files.readers import open_reader
-from skywright.store.external import external_source, files_of, number_files
+from skywright.store.external import check_chunks, external_source, files_of, number_files
 
 ADAPTER = "skywright.store.reader_adapter:ReaderAdapter"
 BLOCK_BYTES = 16 << 20
@@ -113,11 +113,14 @@ def reader_source(
     Raises
     ------
     DataError
-        If the descriptor does not give the element type, or the files are of several mimetypes.
+        If the descriptor does not give the element type, the files are of several mimetypes or
+        have several datasets, or the array has too many chunks.
     """
     first = resources[0]
     if any(each["mimetype"] != first["mimetype"] for each in resources):
         raise DataError("files of several mimetypes are no array")
+    if any(each["parameters"]["dataset"] != first["parameters"]["dataset"] for each in resources):
+        raise DataError("files with several datasets are no array")
     if not data_key.get("dtype_numpy"):
         raise DataError("the descriptor gives no dtype_numpy")
     dtype = np.dtype(data_key["dtype_numpy"])
@@ -125,6 +128,7 @@ def reader_source(
     count = sum(stop - start for start, stop in segments)
     row_bytes = max(dtype.itemsize * int(np.prod(row)), 1)
     size = min(max(BLOCK_BYTES // row_bytes, 1), max(count, 1))
+    check_chunks(count // size)
     chunks = (size,) * (count // size) + ((count % size,) if count % size else ())
     structure = ArrayStructure(
         data_type=BuiltinDtype.from_numpy_dtype(dtype),
