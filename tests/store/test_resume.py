@@ -219,7 +219,7 @@ def test_a_run_may_begin_amid_the_first_of_several_files(row_0: int) -> None:
     rows = ExternalRows(FirstIndices())
     rows.add(datum_fields("a", 5, 1, 3), "a.h5")
     rows.add(datum_fields("b", row_0, 4, 2), "b.h5")
-    assert [rows.index_of_row_0(each) for each in "ab"] == [0, row_0]
+    assert [rows.first_index(each) for each in "ab"] == [0, row_0]
 
 
 def test_virtual_file_while_the_source_is_still_written(client: Any, journals: Path) -> None:

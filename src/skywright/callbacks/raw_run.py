@@ -193,26 +193,26 @@ class RawStream:
             return
         self._resources[doc["uid"]] = doc["data_key"], str(path), column, doc["mimetype"], first
 
-    def datum(self, doc: Document, index_of_row_0: int) -> None:
+    def datum(self, doc: Document, first_index: int) -> None:
         """Process a stream datum: add rows of a file to the table.
 
         Parameters
         ----------
         doc
             The stream datum.
-        index_of_row_0
+        first_index
             Of its file, see `FirstIndices`.
         """
         if doc["stream_resource"] not in self._resources:
             return
-        key, path, column, mimetype, row = self._resources[doc["stream_resource"]]
-        indices, row_of_index_0 = doc["indices"], row - index_of_row_0
+        key, path, column, mimetype, begin = self._resources[doc["stream_resource"]]
+        indices, offset = doc["indices"], begin - first_index
         for name, key_rows in self._in_files():
             if self.keys[name] == key:
                 # Documents of other programs may leave seq_nums empty
                 numbered = doc["seq_nums"]["stop"] > doc["seq_nums"]["start"]
                 first = doc["seq_nums"]["start"] if numbered else key_rows.count + 1
-                start, stop = (row_of_index_0 + indices[each] for each in ("start", "stop"))
+                start, stop = (offset + indices[each] for each in ("start", "stop"))
                 key_rows.add(FileRows(path, column, start, stop, first, mimetype))
 
     def event(self, doc: Document) -> None:

@@ -101,10 +101,10 @@ def _reader_class(mimetype: str) -> MakeReader:
 
 
 def first_row(parameters: Mapping[str, Any]) -> int:
-    """Return the row of the file that has index 0 in stream datums.
+    """Return the first row of its file that a stream resource refers to.
 
-    It is the start of the parameter ``slice`` of the stream resource, ``start:stop``; without one
-    it is 0. The store writes a slice for the rows of an interrupted run that have no event
+    It is the start of the parameter ``slice``, ``start:stop``; without one it is 0. The store
+    writes a slice for the rows of an interrupted run that have no event
     (`skywright.store.repair`). Other programs may write it as a list, with an item for each axis.
 
     Raises
@@ -122,11 +122,12 @@ def first_row(parameters: Mapping[str, Any]) -> int:
 
 
 class FirstIndices:
-    """Index of row 0 of each file of a data key, as the stream datums of a run count.
+    """The first index of each file of a data key: which index its `first_row` has.
 
-    In the first file, index 0 is row 0, even if the run begins in the middle of the file. In a
-    further file, the first index announced for it, superseded or not, is taken as the index of its
-    row 0, because indices may continue from file to file or begin again.
+    So the row of an index is ``first_row(parameters) + index - FirstIndices.of(uri)``. The first
+    index of the first file is 0, even if the run begins in the middle of the file. That of a
+    further file is the first one that a stream datum names, superseded or not: indices may continue
+    from file to file or begin again.
 
     All streams of a run that have the data key share one object.
     """
@@ -139,7 +140,7 @@ class FirstIndices:
         self._first.setdefault(uri, index if self._first else 0)
 
     def of(self, uri: str) -> int:
-        """Return the index of row 0 of a file; 0 before its first stream datum."""
+        """Return the first index of a file; 0 before its first stream datum."""
         return self._first.get(uri, 0)
 
 

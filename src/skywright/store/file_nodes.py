@@ -51,7 +51,7 @@ def rows_in_files(stream: Stream, key: str) -> list[ResourceRows]:
     """Return the rows of a data key that the catalog shows, numbered as in their files."""
     rows = []
     for part in stream.catalog_rows(key):
-        row_0 = stream.external_rows[key].index_of_row_0(part.resource)
+        row_0 = stream.external_rows[key].first_index(part.resource)
         rows.append(replace(part, start=part.start - row_0, stop=part.stop - row_0))
     return rows
 

@@ -64,8 +64,8 @@ class ExternalRows:
         """URI of each stream resource, by its uid."""
         self._first = first
 
-    def index_of_row_0(self, resource: str) -> int:
-        """Return the index of row 0 of a file, see `FirstIndices`."""
+    def first_index(self, resource: str) -> int:
+        """Return the first index of a file, see `FirstIndices`."""
         return self._first.of(self._file_of.get(resource, ""))
 
     def add(self, doc: dict[str, Any], file: str) -> bool:
@@ -83,7 +83,7 @@ class ExternalRows:
         new = ResourceRows(doc["stream_resource"], first, first + rows, seq_num)
         self._file_of[new.resource] = file
         self._first.note(file, first)
-        row = first - self.index_of_row_0(new.resource)
+        row = first - self.first_index(new.resource)
         begins_to_skip = row != self._next_row.get(file, 0) and not self.skips_rows
         self.skips_rows |= begins_to_skip
         self._next_row[file] = row + rows

@@ -183,7 +183,7 @@ def _unreported(contents: JournalContents, resource: Mapping[str, Any], rows: in
     stream = max(streams, key=lambda stream: _reported(stream, key, uids))
     external_rows = stream.external_rows.get(key)
     segments = stream.catalog_rows(key)
-    first = external_rows.index_of_row_0(uid) if external_rows else 0
+    first = external_rows.first_index(uid) if external_rows else 0
     index = max((each.stop for each in segments if each.resource in uids), default=first)
     count = first + rows - index
     if count <= 0:
@@ -203,7 +203,8 @@ def _unreported(contents: JournalContents, resource: Mapping[str, Any], rows: in
         "stream_resource",
         dict(resource) | {"uid": f"{uid}{LATE}", "parameters": parameters},
     )
-    yield "stream_datum", _stream_datum(f"{uid}{LATE}", descriptor, 0, 1, count)
+    # The index of the first row of a file is the same for all stream resources (`FirstIndices`)
+    yield "stream_datum", _stream_datum(f"{uid}{LATE}", descriptor, first, 1, count)
 
 
 def _reported(stream: Stream, key: str, uids: set[str]) -> int:
