@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from dashboard.chart import HEIGHT, LEFT, WIDTH, Curve, Marks, _Axis, _short, draw_chart, style_of
+from dashboard.chart import HEIGHT, LEFT, WIDTH, Curve, Marks, Rows, _Axis, _short, draw_chart, style_of
 from dashboard.color_map import CIVIDIS, false_color_png
 
 NAN = float("nan")
@@ -94,6 +94,17 @@ def test_equal_values_have_an_axis_of_their_own_size(value: float) -> None:
     assert axis.low < value < axis.high
     assert axis.high - axis.low == pytest.approx(0.1 * abs(value))
     assert len(set(axis.labels())) > 1
+
+
+@pytest.mark.parametrize("x", [np.arange(3.0), np.arange(3.0)[::-1]])
+def test_each_column_of_an_image_is_below_its_point(x: np.ndarray) -> None:
+    svg = draw_chart([Marks("", x, x, "a")], [], "x", "y", "t", Rows("data:,", x, "rows"))
+    (image,) = elements(svg, "image")
+    left, width = float(image.get("x") or ""), float(image.get("width") or "")
+    places = left + width * (np.arange(3) + 0.5) / 3
+    circles = sorted(float(each.get("cx") or "") for each in elements(svg, "circle"))
+    assert circles == pytest.approx(places, abs=0.1)
+    assert bool(image.get("transform")) == (x[0] > x[-1])
 
 
 def test_an_image_of_equal_values_has_the_first_color() -> None:
