@@ -127,9 +127,10 @@ async def _read(output: asyncio.StreamReader) -> AsyncIterator[tuple[dict[str, o
         while True:
             async with asyncio.timeout(limit_s):
                 line = await _read_line(output)
+                header = json.loads(line)
+                data = await output.readexactly(header["bytes"])
             limit_s = SILENCE_S
-            header = json.loads(line)
-            yield header, line + await output.readexactly(header["bytes"])
+            yield header, line + data
 
 
 async def _read_line(output: asyncio.StreamReader) -> bytes:

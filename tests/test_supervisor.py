@@ -296,6 +296,12 @@ def test_a_wrong_configuration_ends_the_start(tmp_path: Path) -> None:
         supervised(tmp_path, [service("a", code, may_be_late=True)], lambda *_: None)
 
 
+def test_a_program_that_is_no_server_ends_the_start(tmp_path: Path) -> None:
+    words = r"a ended with exit status 0 before it was ready: is it a server\?"
+    with pytest.raises(HardwareError, match=words):
+        supervised(tmp_path, [service("a", "pass", may_be_late=True)], lambda *_: None)
+
+
 def test_a_silent_child_ends_the_start_at_its_limit(tmp_path: Path) -> None:
     with pytest.raises(HardwareError, match=r"a did not say that it is ready within 0.3 s"):
         supervised(tmp_path, [service("a", SILENT, late_s=0.1, ready_limit_s=0.3)], lambda *_: None)

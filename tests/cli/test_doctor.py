@@ -161,6 +161,13 @@ def test_a_taken_port_is_wrong(tmp_path: Path) -> None:
     assert f"store.tiled_port: port {port} is taken" in check.found
 
 
+def test_a_port_of_an_up_that_starts_is_not_taken_by_another_process(tmp_path: Path) -> None:
+    hold_lock(tmp_path / UP_LOCK, "skywright up")
+    with socket.create_server(("127.0.0.1", 0)) as its_own:
+        settings = settings_in(tmp_path, tiled_port=its_own.getsockname()[1])
+        assert not list(doctor.check_ports(settings, None))
+
+
 def test_the_page_of_up_has_a_port_and_a_process(tmp_path: Path) -> None:
     state = State(os.getpid(), 0.0, "SKY:", "", {}, {"axis": Child(1, {})})
     with socket.create_server(("127.0.0.1", 0)) as taken:

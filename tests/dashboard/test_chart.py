@@ -1,5 +1,6 @@
 """Charts: what is drawn is what was given."""
 
+import io
 import re
 import sys
 import xml.etree.ElementTree as ET
@@ -9,8 +10,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
-from dashboard.chart import HEIGHT, LEFT, WIDTH, Curve, Marks, _Axis, _short, draw_chart, style_of
+from dashboard.chart import HEIGHT, LEFT, WIDTH, Curve, Marks, Rows, _Axis, _short, draw_chart, style_of
+from dashboard.color_map import CIVIDIS, false_color_png
 
 NAN = float("nan")
 PHI = np.linspace(0.0, 180.0, 7)
@@ -83,6 +86,30 @@ def test_numbers_near_the_smallest_of_all_are_drawn() -> None:
     svg = draw_chart([Marks("", y, y, "a")], [Curve(y, y, "a")], "x", "y", "t")
     assert "inf" not in svg
     assert len(elements(svg, "circle")) == 2
+
+
+@pytest.mark.parametrize("value", [1e17, 1e-9, -3e5])
+def test_equal_values_have_an_axis_of_their_own_size(value: float) -> None:
+    axis = _Axis(np.full(3, value), LEFT, WIDTH)
+    assert axis.low < value < axis.high
+    assert axis.high - axis.low == pytest.approx(0.1 * abs(value))
+    assert len(set(axis.labels())) > 1
+
+
+@pytest.mark.parametrize("x", [np.arange(3.0), np.arange(3.0)[::-1]])
+def test_each_column_of_an_image_is_below_its_point(x: np.ndarray) -> None:
+    svg = draw_chart([Marks("", x, x, "a")], [], "x", "y", "t", Rows("data:,", x, "rows"))
+    (image,) = elements(svg, "image")
+    left, width = float(image.get("x") or ""), float(image.get("width") or "")
+    places = left + width * (np.arange(3) + 0.5) / 3
+    circles = sorted(float(each.get("cx") or "") for each in elements(svg, "circle"))
+    assert circles == pytest.approx(places, abs=0.1)
+    assert bool(image.get("transform")) == (x[0] > x[-1])
+
+
+def test_an_image_of_equal_values_has_the_first_color() -> None:
+    with Image.open(io.BytesIO(false_color_png(np.full((2, 3), 7.0)))) as image:
+        assert np.unique(np.asarray(image).reshape(-1, 3), axis=0).tolist() == [list(CIVIDIS[0])]
 
 
 def test_eight_series_can_be_told_apart_and_neighbors_without_color() -> None:

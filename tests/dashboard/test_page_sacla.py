@@ -81,6 +81,17 @@ def test_a_message_with_the_most_curves_is_read() -> None:
     assert asyncio.run(scenario()) == [message, message]
 
 
+def test_a_worker_that_stops_within_a_message_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dashboard.worker.START_S", 0.05)
+
+    async def scenario() -> list[bytes]:
+        output = asyncio.StreamReader()
+        output.feed_data(b'{"connected": true, "bytes": 5}\nab')
+        return [each async for _, each in _read(output)]
+
+    assert asyncio.run(asyncio.wait_for(scenario(), 60)) == []
+
+
 def test_a_message_carries_the_newest_shots_and_the_image() -> None:
     board = ShotBoard()
     message = encode_facts(facts(), 500)

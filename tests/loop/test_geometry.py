@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from skywright.errors import ConfigError
 from skywright.instruments.loop.geometry import (
     SIDES,
+    Side,
     View,
     axis_px,
     axis_um,
@@ -71,6 +72,13 @@ def test_a_point_is_seen_where_it_is_for_each_pin_side(side: str) -> None:
     assert seen[1][0 if view.vertical else 1] == pytest.approx(50.0)
     other = observe((10.0, 0.0, 20.0), 90.0, view, 50.0)
     assert other[0 if view.vertical else 1] == pytest.approx(40.0 if view.vertical else 45.0)
+
+
+@pytest.mark.parametrize(("side", "across_um"), [("left", 4.0), ("bottom", 2.0)])
+def test_pixels_that_are_not_square_are_measured_across_the_spindle(
+    side: Side, across_um: float
+) -> None:
+    assert View(2.0, 4.0, side=side).pixel_um == across_um
 
 
 def test_the_motor_may_turn_the_other_way() -> None:

@@ -16,6 +16,7 @@ from skywright.instruments.loop.series import (
     Series,
     cut_by_frame,
     duplicates,
+    fit_middle,
     fit_series,
     from_detections,
     keep_outermost,
@@ -239,6 +240,16 @@ def test_the_middle_of_a_head_that_leans_needs_no_views_of_its_edge(lean_deg: fl
     assert fit.middle.ok, fit.middle.why
     off = np.hypot(*(fit.middle.offset_um[1:] - middle))
     assert off < 6.0  # 10 um without harmonics
+
+
+def test_where_the_tip_is_not_known_the_head_is_not_taken_to_lean() -> None:
+    series, _ = leaning(40.0, np.random.default_rng(7))
+    axis = AxisPrior(VIEW.height_px / 2.0, 0.3)
+    seldom = changed(series, slice(20, None), tip_px=np.nan)
+    fit = fit_series(seldom, VIEW, axis)
+    assert fit.tip.reason is Reason.SHORT_ARC
+    upright = fit_middle(seldom.phi_deg, seldom.bbox_px, seldom.error_px, VIEW, axis)
+    np.testing.assert_array_equal(fit.middle.offset_um, upright.offset_um)
 
 
 def test_a_loop_that_a_third_of_the_pictures_show_is_known(series: Series, truth: Rotation) -> None:

@@ -79,6 +79,19 @@ def test_no_correlation_has_no_width():
     assert np.isnan(second_order_correlation(np.zeros(100), np.zeros(64))).all()
 
 
+@pytest.mark.parametrize("jitter", [0.0, 0.3])
+def test_the_width_of_a_correlation_is_that_of_its_upper_part(jitter):
+    lags = np.arange(64.0)
+    height = gaussian(lags, 0.0, 6.0)
+    g2 = 1.0 + jitter + np.where(height > 0.25, height, np.where(lags < 40, 0.2, 0.0))
+    g2[0] += 5.0  # the noise
+    assert correlation_width(g2) == pytest.approx(2.3548 * 6.0, rel=0.01)
+
+
+def test_a_correlation_of_one_lag_has_no_width():
+    assert math.isnan(correlation_width(1.0 + gaussian(np.arange(64.0), 0.0, 0.5)))
+
+
 def test_autocorrelation_is_that_of_numpy():
     y = np.random.default_rng(5).normal(100.0, 10.0, 300)
     light = y - baseline(y)

@@ -60,8 +60,8 @@ class Service:
     """Time after which a message says that the service is not ready yet, s."""
     may_be_late: bool = False
     """Whether `Supervisor.start` goes on without this service if it is not ready after `late_s`, or
-    ends before. The start still fails if the program cannot be started, or ends because of its
-    configuration."""
+    ends before. The start still fails if the program cannot be started, ends because of its
+    configuration, or ends without an error: it is no server then."""
     ready_limit_s: float = 600.0
     """Time after which a process that is not ready is terminated, s; must exceed `late_s`.
     `Supervisor.start` fails then, unless it has gone on without this service."""
@@ -128,10 +128,10 @@ class Supervisor:
         Raises
         ------
         HardwareError
-            If a service cannot be started, or ends because of its configuration before it is ready.
-            For a service without `may_be_late`, also if it ends for another reason or times out
-            before it is ready. The message has its name and the reason, such as exit status and
-            last log line. The other services still run; call `stop`.
+            If a service cannot be started, or ends before it is ready, without an error or because
+            of its configuration. For a service without `may_be_late`, also if it ends for another
+            reason or times out before it is ready. The message has its name and the reason, such as
+            exit status and last log line. The other services still run; call `stop`.
         """
         self._logs.mkdir(exist_ok=True)
         self._tasks = [asyncio.create_task(self._keep(service)) for service in self._services]
@@ -187,7 +187,7 @@ class Supervisor:
             started = time.monotonic()
             status, why = await self._run_once(service, restarts)
             if not self._start_done[service.name].is_set():
-                if not service.may_be_late or status in (None, CONFIGURATION_ERROR):
+                if not service.may_be_late or status in (None, 0, CONFIGURATION_ERROR):
                     raise HardwareError(f"{service.name} {why}")
                 self._start_done[service.name].set()
             if time.monotonic() - started > service.backoff_reset_s:
@@ -223,6 +223,8 @@ class Supervisor:
             discarding = asyncio.create_task(_discard_output(process.stdout))
             status = await process.handle.wait()
             why = _ending(status)
+            if facts is None and status == 0:
+                why += " before it was ready: is it a server?"
             discarding.cancel()
             await _end(process, limit_s=0)
         # `stop` must not signal it: the system may give its process id to another program

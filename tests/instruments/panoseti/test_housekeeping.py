@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from skywright.instruments.panoseti.housekeeping import HousekeepingFile, RunHousekeeping
+from skywright.instruments.panoseti import housekeeping
+from skywright.instruments.panoseti.housekeeping import VALUES, HousekeepingFile, RunHousekeeping
 from skywright.instruments.panoseti.rundir import run_of
 
 
@@ -43,6 +44,23 @@ def test_a_growing_file_is_read_piece_by_piece(tmp_path):
     assert file.boards()[0].values["TEMP1"] == 21.5
 
 
+def test_more_than_is_read_at_a_time_is_read_in_whole_objects(tmp_path, monkeypatch):
+    monkeypatch.setattr(housekeeping, "MOST_BYTES", 100)
+    piece = '{"QUABO_%d": {"Computer_UTC": "%d", "UID": "%s"}}\n\n'
+    path = tmp_path / "hk.pff"
+    pieces = [piece % (board, board, 30 * "x") for board in range(8)]
+    path.write_text("".join([*pieces[:4], 250 * "x", "\n\n", *pieces[4:]]))
+    file = HousekeepingFile(path)
+    assert file.follow()
+    assert [board.seconds for board in file.boards()] == list(range(8))
+    assert file.skipped == 3
+
+
+def test_currents_are_in_amperes():
+    assert {unit for name, unit in VALUES.items() if name.startswith("HVI")} == {"A"}
+    assert {unit for name, unit in VALUES.items() if name.endswith("_CURR")} == {"A"}
+
+
 def test_keys_and_values_that_no_board_sends_are_passed_over(tmp_path):
     path = tmp_path / "hk.pff"
     keys = ("QUABO_²", "QUABO_" + 5000 * "9", "QUABO_", "QUABO_9")
@@ -56,19 +74,19 @@ def test_keys_and_values_that_no_board_sends_are_passed_over(tmp_path):
 
 def test_each_state_is_new_once_and_the_next_run_is_followed(tmp_path):
     piece = '{"QUABO_%d": {"Computer_UTC": "%d"}}\n\n'
-    housekeeping = RunHousekeeping(tmp_path)
-    assert housekeeping.new_states("obs_a.pffd") == []
+    states = RunHousekeeping(tmp_path)
+    assert states.new_states("obs_a.pffd") == []
     (tmp_path / "obs_a.pffd").mkdir()
     path = tmp_path / "obs_a.pffd/hk.pff"
     path.write_text(piece % (8, 1) + piece % (9, 1))
-    assert [board.quabo for board in housekeeping.new_states("obs_a.pffd")] == [0, 1]
+    assert [board.quabo for board in states.new_states("obs_a.pffd")] == [0, 1]
     with path.open("a") as out:
         out.write(piece % (9, 2))
-    assert [board.quabo for board in housekeeping.new_states("obs_a.pffd")] == [1]
-    assert housekeeping.new_states("obs_a.pffd") == []
+    assert [board.quabo for board in states.new_states("obs_a.pffd")] == [1]
+    assert states.new_states("obs_a.pffd") == []
     (tmp_path / "module_2/obs_b.pffd").mkdir(parents=True)
     (tmp_path / "module_2/obs_b.pffd/hk.pff").write_text(piece % (8, 3))
-    assert [board.seconds for board in housekeeping.new_states("obs_b.pffd")] == [3.0]
+    assert [board.seconds for board in states.new_states("obs_b.pffd")] == [3.0]
 
 
 @pytest.mark.parametrize("place", ["", "obs_a.pffd"])

@@ -1,6 +1,7 @@
 """Images of a run: taken over from the IOC, from stored frames, and per bin."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -170,6 +171,39 @@ def test_how_pixels_are_measured_is_read_as_it_was_written():
             read_measuring(broken)
     with pytest.raises(DataError, match="measuring: KeyError: 'name'"):
         read_measuring({"detectors": [{}]})
+
+
+def other_tile(**change):
+    """Return the tiles with a change of the first one."""
+    return {"tiles": {**INFO.tiles, "A": replace(INFO.tiles["A"], **change)}}
+
+
+@pytest.mark.parametrize(
+    ("change", "is_alike"),
+    [
+        ({"run": 2, "hightag": 202302, "grid": TagGrid(500, 2)}, True),
+        (other_tile(bad=INFO.tiles["A"].bad.copy()), True),
+        (other_tile(bad=~INFO.tiles["A"].bad), False),
+        (other_tile(gain=15.1), False),
+        ({"tiles": {"A": INFO.tiles["A"]}}, False),
+        ({"shot_rules": replace(INFO.shot_rules, i0_min=0.06)}, False),
+        ({"pixel_rules": replace(INFO.pixel_rules, photon_ev=9_000.0)}, False),
+        ({"cameras": frozenset()}, False),
+    ],
+)
+def test_images_of_two_runs_are_averaged_only_if_both_are_measured_alike(change, is_alike):
+    assert INFO.is_measured_as(replace(INFO, **change)) == is_alike
+
+
+def test_detectors_in_another_order_are_not_measured_alike():
+    tile = INFO.tiles["A"]
+    one, other = (replace(INFO, tiles=dict.fromkeys(order, tile)) for order in ("AB", "BA"))
+    assert not one.is_measured_as(other)
+
+
+def test_a_tag_of_another_high_tag_is_another_shot():
+    assert INFO.identity(5) == (202301 << 32) + 5
+    assert replace(INFO, hightag=202302).identity(5) - INFO.identity(5) == 2**32
 
 
 def test_the_configuration_of_a_run_gives_the_parameters():

@@ -30,7 +30,7 @@ class ReceivedFrames:
         self._run = ""
         self._gaps = NO_GAPS
         self._rate_hz = 0.0
-        self._since_ns = self._latest_ns = self._frames = 0
+        self._since_ns = self._frames = 0
         self._added = 0.0
 
     def add(self, group: FrameGroup) -> None:
@@ -40,7 +40,7 @@ class ReceivedFrames:
             return
         if group.run != self._run:
             self._run, self._gaps, self._rate_hz = group.run, NO_GAPS, 0.0
-            self._since_ns = self._latest_ns = self._frames = 0
+            self._since_ns = self._frames = 0
         self._gaps = self._gaps.with_next(count_gaps(frames.numbers, frames.quabo))
         self._added = self._clock()
         self._count(frames)
@@ -62,14 +62,13 @@ class ReceivedFrames:
             return
         newest_ns = int(dated.max())
         if not self._since_ns or newest_ns < self._since_ns - RATE_NS:  # a clock was set back
-            self._since_ns, self._latest_ns = int(dated[0]), 0
+            self._since_ns = int(dated[0])
             self._frames = -1  # the rate is that of the frames after this one
         self._frames += len(dated)
-        self._latest_ns = max(self._latest_ns, newest_ns)
-        passed_ns = self._latest_ns - self._since_ns
+        passed_ns = newest_ns - self._since_ns
         if passed_ns >= RATE_NS:
             self._rate_hz = self._frames * NS / passed_ns
-            self._since_ns, self._frames = self._latest_ns, 0
+            self._since_ns, self._frames = newest_ns, 0
 
 
 def newest_clocks(frames: Frames) -> dict[int, bool]:

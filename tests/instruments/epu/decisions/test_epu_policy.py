@@ -229,6 +229,15 @@ def test_a_square_is_worth_what_it_gives_in_its_time_the_move_included() -> None
     assert over.squares == found.squares
 
 
+def test_one_square_of_many_holes_does_not_change_what_the_grid_gives() -> None:
+    left = Left({"a": ("h",) * 9, "b": ("h",) * 10, "c": ("h",) * 1000})
+    quality, policy = of_squares(a=(0.9, 20), b=(0.2, 20)), StayOrLeave()
+    assert policy.suggest(quality, left).reason.endswith(
+        f"the grid gives {policy.best_rate(quality, 10):.0%}"
+    )
+    assert f"{policy.best_rate(quality, 10):.0%}" != f"{policy.best_rate(quality, 340):.0%}"
+
+
 def test_no_square_of_a_large_grid_is_skipped_before_it_is_known() -> None:
     names = [f"s{n}" for n in range(1500)]
     left = Left(dict.fromkeys(names, ("h",) * 40))

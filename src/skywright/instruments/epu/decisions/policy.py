@@ -132,7 +132,8 @@ class StayOrLeave:
         open_squares = [square for square, holes in left.holes.items() if holes]
         if not open_squares:
             return Suggestion((), reason="no planned hole is left")
-        rate = self.best_rate(quality, _typical([len(left.holes[each]) for each in open_squares]))
+        typical = float(np.median([len(left.holes[each]) for each in open_squares]))
+        rate = self.best_rate(quality, typical)
         worth = {}
         for square in open_squares:
             known = counts.get(square, 0) >= self.probe
@@ -218,10 +219,6 @@ def _whole(left: Left, order: list[str]) -> Suggestion:
     """Suggest all that is left, the squares in an order."""
     squares = tuple(square for square in order if left.holes[square])
     return Suggestion(squares, holes=left.holes[squares[0]] if squares else ())
-
-
-def _typical(holes: list[int]) -> float:
-    return float(np.median(holes)) if holes else 1.0
 
 
 POLICIES: Mapping[str, type[EpuOrder | RandomOrder | StayOrLeave]] = {
