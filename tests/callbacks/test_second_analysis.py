@@ -4,10 +4,12 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 import bluesky.plan_stubs as bps
@@ -255,6 +257,35 @@ def test_a_process_that_sends_no_pictures_does_not_get_the_next_drawing(
             assert pipe is not None
             with suppress(OSError):  # the drawing that nobody has read
                 pipe.close()
+
+
+def test_a_process_that_starts_while_the_worker_ends_is_ended_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drawer, waits = Drawer(), threading.Event()
+    closing = threading.Thread(target=drawer.close, daemon=True)
+    shutdown = drawer._thread.shutdown
+
+    def start(_module: str) -> "subprocess.Popen[bytes]":
+        closing.start()
+        assert waits.wait(60)  # it has found no process
+        started.append(subprocess.Popen(["sleep", "600"], stdin=PIPE, stdout=PIPE))
+        return started[-1]
+
+    def wait_for_thread(**options: bool) -> None:
+        waits.set()
+        shutdown(**options)
+
+    started: list[subprocess.Popen[bytes]] = []
+    monkeypatch.setattr(drawing_module, "start_module", start)
+    monkeypatch.setattr(drawer._thread, "shutdown", wait_for_thread)
+    pictures = drawer("a result")  # type: ignore[arg-type]
+    try:
+        assert pictures.result(20) == {}
+        closing.join(60)
+        assert not closing.is_alive()
+    finally:
+        started[0].kill()
 
 
 def slope_run(directory: Path) -> tuple[SecondAnalysis, list[tuple[str, Any]]]:
