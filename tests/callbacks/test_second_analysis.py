@@ -316,6 +316,16 @@ def test_a_run_without_rows_or_what_the_second_stage_needs_has_no_derived_run(
     assert (documents, second.take_facts(), caplog.records) == ([], {}, [])
 
 
+def test_a_request_is_answered_once_its_frames_are_analyzed(tmp_path: Path) -> None:
+    second, _ = slope_run(tmp_path)
+    second.take("event", {"descriptor": "b", "seq_num": 1, "data": {MOTOR: 1.0}})
+    second.add(Batch(np.arange(1), np.ones(1), {"mean": np.ones(1)}))
+    second.note_request(5, 2)
+    assert [second.answer(reached) for reached in (1, 2, 2, 3)] == [False, True, False, False]
+    assert second.take_facts()["answered"] == 5
+    assert second.take_facts() == {}
+
+
 def test_a_derived_run_whose_rows_cannot_be_written_ends_with_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -341,7 +351,9 @@ def test_a_derived_run_is_there_when_the_first_one_fails_while_pictures_are_draw
     next(second.finish_steps("primary", {}))  # it waits for its pictures
     assert not documents
     second.draw_until = 0.0
-    assert list(second.finish_steps("primary", {})) == []
+    for _ in range(2):
+        assert list(second.finish_steps("primary", {})) == []
+    assert len(Derived(documents).of("start")) == 1
     stop = Derived(documents).stop
     assert stop is not None
     assert stop["exit_status"] == "success"
