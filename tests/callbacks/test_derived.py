@@ -102,6 +102,19 @@ def test_a_run_without_frames_has_a_result_that_says_so(
     assert Derived(docs).start["raw_scan_id"] == -1
 
 
+def test_rows_are_in_the_file_before_the_event_that_counts_them(tmp_path: Path) -> None:
+    in_file: list[int] = []
+
+    def emit(name: str, doc: Any) -> None:
+        if name == "event":
+            in_file.append(run._columns.flushed - doc["data"]["n_frames"])
+
+    run = DerivedRun(PictureStatistics(), {"uid": "raw"}, emit, tmp_path)
+    run.add(Batch(np.arange(3), np.zeros(3), {"image": np.full((3, 4, 5), 9, np.uint8)}))
+    run.close()
+    assert in_file == [0, 0]
+
+
 class Slow(PictureStatistics):
     """Array results in rows 5 s apart, scalars in events 2 s apart."""
 

@@ -187,19 +187,43 @@ def test_forked_child_does_not_keep_the_lock(tmp_path: Path) -> None:
 def test_forked_child_leaves_what_waits_to_its_parent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """It can record runs of its own, whatever a thread of its parent was doing."""
+
     def refuse(*_: Any) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    journal, run = Journal(tmp_path), compose_run()
+    def hold() -> None:
+        with journal._lock:
+            held.set()
+            forked.wait(60)
+
+    monkeypatch.setattr(journal_module, "RETRY_S", 3600.0)
+    journal, run, own = Journal(tmp_path), compose_run(), compose_run()
     with monkeypatch.context() as patch:
         patch.setattr(journal_module.os, "write", refuse)
         journal("start", run.start_doc)
+    held, forked = threading.Event(), threading.Event()
+    threading.Thread(target=hold).start()
+    assert held.wait(60)
     pid = os.fork()
     if pid == 0:
         signal.alarm(20)
-        journal_module._close_all()  # as at the end of a process
-        os._exit(0)
+        failed = True
+        with suppress(Exception):
+            assert journal.trouble is None
+            journal_module.RETRY_S = 0.01
+            with monkeypatch.context() as patch:
+                patch.setattr(journal_module.os, "write", refuse)
+                journal("start", own.start_doc)
+            journal("stop", own.compose_stop())
+            until(lambda: journal.trouble is None)
+            journal_module._close_all()  # as at the end of a process
+            failed = False
+        os._exit(failed)
+    forked.set()
     assert os.waitpid(pid, 0)[1] == 0
+    of_child = lines(tmp_path / f"{own.start_doc['uid']}.jsonl")
+    assert [name for name, _ in of_child] == ["start", "stop"]
     path = tmp_path / f"{run.start_doc['uid']}.jsonl"
     assert not path.exists()
     journal("stop", run.compose_stop())
@@ -734,7 +758,7 @@ def test_a_run_whose_documents_were_refused_gets_its_stop_document(
         write(self, data, name)
 
     monkeypatch.setattr(journal_module._RunFile, "write", write_if_there_is_room)
-    journal = Journal(tmp_path, RE, backlog_bytes=12_000)
+    journal = Journal(tmp_path, RE, backlog_bytes=1)
     RE.subscribe(journal)
     text = Signal(name="text", value="x" * 5000)
 

@@ -26,11 +26,17 @@ from skywright.analysis import Batch
 from skywright.analysis.picture_statistics import PictureStatistics
 from skywright.callbacks import reports as reports_module
 from skywright.callbacks import worker_supervisor
+from skywright.callbacks.journal import encode_line
 from skywright.callbacks.live import LiveAnalysis
 from skywright.callbacks.raw_run import RawRun, RequiredKeys
 from skywright.callbacks.reports import Progress, Reports
 from skywright.callbacks.stream_analysis import BacklogLimits
-from skywright.callbacks.worker_supervisor import WorkerLimits, WorkerSupervisor, _SentRun
+from skywright.callbacks.worker_supervisor import (
+    WorkerLimits,
+    WorkerSupervisor,
+    _result_in_journal,
+    _SentRun,
+)
 
 Start = Callable[..., LiveAnalysis]
 
@@ -117,6 +123,8 @@ def test_runs_are_unfinished_until_their_last_derived_run_is_closed() -> None:
     assert not reports.wait_for_all(0.0)
     reports.accept_report("first", "", done=True)
     assert reports.wait_for_all(0.0)
+    reports.begin_run(RawRun({"uid": "third"}, RequiredKeys(("x",), "number", "time")))
+    assert reports.unfinished == ["third"]  # nothing is reported of it yet
 
 
 def test_reports_are_kept_of_each_stream_and_the_first_one_is_told(
@@ -324,7 +332,11 @@ def test_documents_for_a_new_worker_are_joined_only_where_rows_go_on() -> None:
         sent.remember("stream_datum", {"stream_resource": "r", "descriptor": descriptor, **ranges})
     for number in (1, 2):
         sent.remember("request", {"raw_uid": "a", "number": number, "frames": 7})
-    *datums, request = sent.documents
+    descriptor = {"uid": "d", "name": "dark", "data_keys": {"image": {"external": "STREAM:"}}}
+    sent.raw("descriptor", descriptor)
+    sent.streams["dark"].done = True
+    done, *datums, request = sent.documents
+    assert done == ("done_streams", {"raw_uid": "a", "names": ["dark"]})
     found = [(doc["descriptor"], doc["indices"], doc["seq_nums"]) for _, doc in datums]
     assert found == [
         ("dark", {"start": 0, "stop": 3}, {"start": 1, "stop": 4}),
@@ -476,13 +488,26 @@ def test_a_worker_is_not_killed_because_the_session_was_stopped(
     image = {"source": "", "dtype": "array", "shape": [4, 4], "dtype_numpy": "|u1"}
     keys = {"cam_image": {**image, "external": "STREAM:"}}
     raw("descriptor", {"uid": "b", "run_start": "a", "name": "primary", "data_keys": keys})
-    raw("stop", {"uid": "c", "run_start": "a"})
-    supervisor._runs["a"] = worker_supervisor._SentRun(raw)
+    run = supervisor._runs["a"] = worker_supervisor._SentRun(raw)
     supervisor._worker = SimpleNamespace(kill=lambda: killed.append(1))  # type: ignore[assignment]
     now = time.monotonic()
     clock = SimpleNamespace(monotonic=lambda: now)
     monkeypatch.setattr(worker_supervisor, "time", clock)
     supervisor.ready.set()
+
+    def wait() -> None:
+        nonlocal now
+        for _ in range(9):
+            now += 40.0
+            supervisor._kill_if_stalled()
+
+    wait()
+    assert not killed  # there are no frames: the worker has nothing to report
+    raw("stop", {"uid": "c", "run_start": "a"})
+    run.streams["primary"].error = "ZeroDivisionError: frame 3 is cursed"
+    wait()
+    assert not killed  # it has reported all that it will
+    run.streams["primary"].error = ""
     for pause_s, kills in ((1.0, 0), (1000.0, 0), (40.0, 0), (40.0, 0), (40.0, 1)):
         now += pause_s
         supervisor._kill_if_stalled()
@@ -554,6 +579,70 @@ def test_a_death_without_work_does_not_end_a_run_that_has_just_begun(
     if not is_sent:
         supervisor._forward("descriptor", descriptor, raw)
         assert started == [1]
+
+
+@pytest.mark.parametrize("directory", [".", "done"])
+@pytest.mark.parametrize(
+    ("stop", "found"),
+    [
+        ({"exit_status": "success"}, {"result": {"n": 2}, "error": ""}),
+        ({"exit_status": "fail", "reason": "cursed"}, {"result": {"n": 2}, "error": "cursed"}),
+        ({"exit_status": "abort"}, None),
+    ],
+)
+def test_a_new_worker_does_not_repeat_what_is_complete(
+    tmp_path: Path, directory: str, stop: dict[str, str], found: dict[str, Any] | None
+) -> None:
+    (tmp_path / "done").mkdir()
+    journal = tmp_path / directory / "d.jsonl"
+    documents = [("event", {"data": {"n": n}}) for n in (1, 2)]
+    lines = [encode_line(*each) for each in (*documents, ("stream_datum", {}), ("stop", stop))]
+    journal.write_bytes(b"".join(lines))
+    assert _result_in_journal(tmp_path, "d") == found
+    journal.write_bytes(b"".join(lines)[:-1])  # its writer died in the middle of a line
+    assert _result_in_journal(tmp_path, "d") is None
+
+
+def test_a_death_ends_the_runs_that_a_new_worker_would_not_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended, started = dict[str, str](), list[int]()
+
+    def report(uid: str, stream: str, error: str = "", **_: Any) -> None:
+        if not stream:
+            ended[uid] = error
+
+    supervisor = WorkerSupervisor("slow", [], tmp_path, WorkerLimits(), report)
+    supervisor.close()  # its thread
+    monkeypatch.setattr(supervisor, "_start", lambda: started.append(1))
+    monkeypatch.setattr(supervisor, "_send", lambda *_: None)
+    old = supervisor._worker = Mock(returncode=-9)
+    supervisor.ready.set()
+    required = RequiredKeys(("x",), "number", "time")
+    raws = {uid: RawRun({"uid": uid}, required) for uid in ("begun", "abandoned", "over")}
+    for uid, raw in raws.items():
+        supervisor._forward("start", {"uid": uid}, raw)
+    for uid in ("abandoned", "over"):
+        keys = {"x": {"dtype": "number", "shape": []}}
+        descriptor = {"uid": f"{uid}/d", "name": "primary", "data_keys": keys}
+        raws[uid]("descriptor", descriptor)
+        supervisor._forward("descriptor", descriptor, raws[uid])
+    supervisor._abandon("abandoned", "the queue is full")
+    raws["over"]("stop", {"uid": "over/s", "run_start": "over"})
+    supervisor._runs["over"].streams["primary"].done = True
+    supervisor._handle("died", old)
+    assert ended == {"abandoned": "the queue is full", "over": ""}
+    assert {uid: run.deaths for uid, run in supervisor._runs.items()} == {"begun": 0}
+    assert started == [1]
+    assert not supervisor.ready.is_set()
+
+    new = supervisor._worker = Mock()
+    supervisor._handle("line", (old, b'["ready", {}]'))
+    supervisor._handle("died", old)
+    assert (started, supervisor.ready.is_set()) == ([1], False)
+    supervisor._failed_starts = 3
+    supervisor._handle("line", (new, b'["run_done", {"raw_uid": "of an earlier session"}]'))
+    assert supervisor._failed_starts == 0
 
 
 def test_a_worker_starts_with_the_first_run_that_it_can_analyze(

@@ -122,8 +122,10 @@ def test_streams_of_one_camera_have_the_rows_that_their_documents_name(tmp_path:
         assert table.sequence(0, table.announced()) == numbers
 
 
-def test_values_of_a_stream_whose_configuration_changes_are_counted() -> None:
-    raw = RawRun({"uid": "run"}, RequiredKeys(("x",), "number", "time"))
+@pytest.mark.parametrize("keep_values", [True, False])
+def test_values_of_a_stream_whose_configuration_changes_are_counted(keep_values: bool) -> None:
+    required = RequiredKeys(("x",), "number", "time")
+    raw = RawRun({"uid": "run"}, required, keep_values=keep_values)
     for uid in ("one", "two"):
         raw("descriptor", {"uid": uid, "name": "primary", "data_keys": {"det_x": key()}})
     page = {"descriptor": "two", "uid": ["b", "c"], "time": [0.0, 0.0], "seq_num": [2, 3]}
@@ -132,7 +134,8 @@ def test_values_of_a_stream_whose_configuration_changes_are_counted() -> None:
     raw("event_page", page)
     table = raw.streams["primary"].table
     assert table is not None
-    assert table.values == {"x": {1: 1.0, 2: 2.0, 3: 3.0}}
+    assert table.announced() == 3
+    assert table.values == {"x": {1: 1.0, 2: 2.0, 3: 3.0} if keep_values else {3: 3.0}}
 
 
 def test_documents_of_mixed_runs_are_of_their_run_until_it_stops() -> None:

@@ -4,10 +4,12 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 import bluesky.plan_stubs as bps
@@ -257,6 +259,35 @@ def test_a_process_that_sends_no_pictures_does_not_get_the_next_drawing(
                 pipe.close()
 
 
+def test_a_process_that_starts_while_the_worker_ends_is_ended_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drawer, waits = Drawer(), threading.Event()
+    closing = threading.Thread(target=drawer.close, daemon=True)
+    shutdown = drawer._thread.shutdown
+
+    def start(_module: str) -> "subprocess.Popen[bytes]":
+        closing.start()
+        assert waits.wait(60)  # it has found no process
+        started.append(subprocess.Popen(["sleep", "600"], stdin=PIPE, stdout=PIPE))
+        return started[-1]
+
+    def wait_for_thread(**options: bool) -> None:
+        waits.set()
+        shutdown(**options)
+
+    started: list[subprocess.Popen[bytes]] = []
+    monkeypatch.setattr(drawing_module, "start_module", start)
+    monkeypatch.setattr(drawer._thread, "shutdown", wait_for_thread)
+    pictures = drawer("a result")  # type: ignore[arg-type]
+    try:
+        assert pictures.result(20) == {}
+        closing.join(60)
+        assert not closing.is_alive()
+    finally:
+        started[0].kill()
+
+
 def slope_run(directory: Path) -> tuple[SecondAnalysis, list[tuple[str, Any]]]:
     """Return a second-stage analysis whose pictures are never drawn, and its documents."""
     documents: list[tuple[str, Any]] = []
@@ -285,6 +316,16 @@ def test_a_run_without_rows_or_what_the_second_stage_needs_has_no_derived_run(
     assert (documents, second.take_facts(), caplog.records) == ([], {}, [])
 
 
+def test_a_request_is_answered_once_its_frames_are_analyzed(tmp_path: Path) -> None:
+    second, _ = slope_run(tmp_path)
+    second.take("event", {"descriptor": "b", "seq_num": 1, "data": {MOTOR: 1.0}})
+    second.add(Batch(np.arange(1), np.ones(1), {"mean": np.ones(1)}))
+    second.note_request(5, 2)
+    assert [second.answer(reached) for reached in (1, 2, 2, 3)] == [False, True, False, False]
+    assert second.take_facts()["answered"] == 5
+    assert second.take_facts() == {}
+
+
 def test_a_derived_run_whose_rows_cannot_be_written_ends_with_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -310,7 +351,9 @@ def test_a_derived_run_is_there_when_the_first_one_fails_while_pictures_are_draw
     next(second.finish_steps("primary", {}))  # it waits for its pictures
     assert not documents
     second.draw_until = 0.0
-    assert list(second.finish_steps("primary", {})) == []
+    for _ in range(2):
+        assert list(second.finish_steps("primary", {})) == []
+    assert len(Derived(documents).of("start")) == 1
     stop = Derived(documents).stop
     assert stop is not None
     assert stop["exit_status"] == "success"

@@ -6,6 +6,7 @@ from concurrent.futures import Executor, Future
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -85,6 +86,8 @@ def test_rows_that_cannot_be_written_are_reported_at_once(
     assert documents[-1][0] == "stop"
     assert not stream.step()
     assert stream.write_due() is None
+    stream.interrupt("the session ends")
+    assert stream.take_progress()["reason"] == "OSError: disk full"
 
 
 def test_a_configuration_that_does_not_fit_is_reported_as_a_fault_of_it(tmp_path: Path) -> None:
@@ -99,13 +102,8 @@ def test_a_configuration_that_does_not_fit_is_reported_as_a_fault_of_it(tmp_path
     assert documents[-1][1]["reason"] == "ConfigError: analysis pictures: no gain 7"
 
 
-def test_no_frame_is_skipped_that_waited_for_its_file_before_the_first_batch(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stream, _ = analyze(
-        tmp_path, lambda _: PictureStatistics(), limits=BacklogLimits(max_behind_s=0)
-    )
-    file = tmp_path / "pictures.h5"
+def announcing(stream: StreamAnalysis, file: Path) -> Callable[[int, int], None]:
+    """Return a function that announces pictures in `file`."""
     resource = {"uid": "r", "run_start": "a", "data_key": "cam_image", "uri": file.as_uri()}
     resource |= {"mimetype": HDF5, "parameters": {"dataset": "/image"}}
     stream.raw.run("stream_resource", resource)
@@ -116,13 +114,53 @@ def test_no_frame_is_skipped_that_waited_for_its_file_before_the_first_batch(
         datum |= {"seq_nums": {"start": start + 1, "stop": stop + 1}}
         stream.raw.run("stream_datum", datum)
 
+    return announce
+
+
+def test_the_time_of_a_frame_is_measured_while_frames_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Documents are read between two batches; between two frames of a slow plan nothing is done."""
+    stream, _ = analyze(tmp_path, lambda _: PictureStatistics())
+    file, seconds = tmp_path / "pictures.h5", list[float]()
+    with ColumnWriter(file, [Column("/image", "|u1", (4, 4))], Column("/id", "<i8")) as writer:
+        writer.append(np.arange(3), {"/image": np.ones((3, 4, 4), np.uint8)})
+    now = 1.0
+    monkeypatch.setattr(stream_analysis, "time", SimpleNamespace(monotonic=lambda: now))
+    stream._pace = SimpleNamespace(  # type: ignore[assignment]
+        affordable=lambda _: 10,
+        batch_frames=1,
+        add_measurement=lambda *each: seconds.append(each[1]),
+    )
+    announce = announcing(stream, file)
+    announce(0, 2)
+    assert stream.step()
+    now = 4.0
+    assert stream.step()
+    now = 100.0
+    announce(2, 3)
+    assert stream.step()
+    assert seconds == [0.0, 3.0, 0.0]
+
+
+def test_no_frame_is_skipped_that_waited_for_its_file_before_the_first_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream, _ = analyze(
+        tmp_path, lambda _: PictureStatistics(), limits=BacklogLimits(max_behind_s=0)
+    )
+    file = tmp_path / "pictures.h5"
+    announce = announcing(stream, file)
     announce(0, 1)
     assert not stream.step()  # there is no file yet
     announce(1, 300)
     with ColumnWriter(file, [Column("/image", "|u1", (4, 4))], Column("/id", "<i8")) as writer:
-        writer.append(np.arange(352), {"/image": np.ones((352, 4, 4), np.uint8)})
-    while stream.position < 300:
-        assert stream.step()
+        for start, stop in ((0, 100), (100, 352)):  # documents are ahead of the file
+            pictures = np.ones((stop - start, 4, 4), np.uint8)
+            writer.append(np.arange(start, stop), {"/image": pictures})
+            writer.flush()
+            while stream.position < min(stop, 300):
+                assert stream.step()
     assert stream.derived is not None
     assert (stream.derived.dropped, stream.derived.rows) == (0, 300)
 
@@ -211,14 +249,16 @@ def test_a_run_whose_pictures_fail_has_its_final_result(
     assert documents[-1][1]["exit_status"] == "success"
 
 
+@pytest.mark.parametrize("end", ["time limit", "end of the session", "failure"])
 def test_runs_whose_pictures_are_never_drawn_end_without_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
 ) -> None:
     class Never(Executor):
         def submit(self, *_: Any, **__: Any) -> "Future[Any]":
             return Future()
 
-    monkeypatch.setattr(stream_analysis, "DRAWING_LIMIT_S", 0.0)
+    if end == "time limit":
+        monkeypatch.setattr(stream_analysis, "DRAWING_LIMIT_S", 0.0)
     slopes: list[Any] = []
     second = SecondAnalysis(
         "slope",
@@ -235,11 +275,15 @@ def test_runs_whose_pictures_are_never_drawn_end_without_them(
         data = {"cam_image": np.full((4, 4), number, np.uint8), MOTOR: number}
         for take in (run, second.take):
             take("event", {"descriptor": "b", "seq_num": number, "data": data, "time": 1e9})
+    if end == "failure":
+        monkeypatch.setattr(stream, "_begin_closing", Mock(side_effect=OSError("disk full")))
     end_after_five(stream)
+    stream.interrupt("the session ends")
     for derived in (documents, slopes):
         assert derived[-1][0] == "stop"
-        assert derived[-1][1]["exit_status"] == "success"
-        assert Derived(derived).result["pictures"] == ""
+        failed = end == "failure" and derived is documents
+        assert derived[-1][1]["exit_status"] == ("fail" if failed else "success")
+        assert failed or Derived(derived).result["pictures"] == ""
 
 
 def test_a_file_that_is_not_here_is_logged_once_and_looked_for_more_slowly(

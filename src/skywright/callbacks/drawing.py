@@ -50,6 +50,7 @@ class Drawer:
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
+        self._is_closed = False
         self._thread = ThreadPoolExecutor(1, "drawer")
 
     def __call__(self, drawing: Drawing) -> "Future[dict[str, bytes]]":
@@ -58,6 +59,7 @@ class Drawer:
 
     def close(self) -> None:
         """End the process, with what it draws."""
+        self._is_closed = True
         if self._process is not None:
             self._process.kill()
         self._thread.shutdown(cancel_futures=True)
@@ -76,6 +78,8 @@ class Drawer:
         try:
             if self._process is None or self._process.poll() is not None:
                 self._process = start_module("skywright.callbacks.drawing")
+                if self._is_closed:  # `close` did not find this process
+                    self._process.kill()
             assert self._process.stdin is not None
             assert self._process.stdout is not None
             self._process.stdin.write(content)
