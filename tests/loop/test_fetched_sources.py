@@ -160,8 +160,12 @@ def test_single_pictures_of_the_simulated_camera(camera: Camera) -> None:
         assert simplejpeg.decode_jpeg_header(small)[:2] == (48, 64)
         named = fetch_snapshot(f"{url}/jpg/1/image.jpg?resolution=4cif", "u", "p")
         assert simplejpeg.decode_jpeg_header(named)[:2] == (480, 704)
-        with pytest.raises(HardwareError, match="400"):
-            fetch_snapshot(f"{url}/jpg/image.cgi?resolution=0x48", "u", "p")
+        empty = "resolution=&compression=&camera=&fps="  # as a client with nothing set sends it
+        plain = fetch_snapshot(f"{url}/jpg/image.cgi?{empty}", "u", "p")
+        assert simplejpeg.decode_jpeg_header(plain)[:2] == (240, 352)
+        for refused in ("0x48", "9999x9999"):
+            with pytest.raises(HardwareError, match="400"):
+                fetch_snapshot(f"{url}/jpg/image.cgi?resolution={refused}", "u", "p")
     finally:
         source.close()
         server.close()

@@ -127,6 +127,37 @@ def test_every_lost_pulse_is_counted_under_one_cause(wire, caplog):
     assert source.lost["gap"] == 4
 
 
+def control(kind, **more):
+    return [json.dumps({"htype": kind, **more}).encode()]
+
+
+def test_a_stop_of_the_dispatching_layer_is_no_loss(wire):
+    sender, source = wire
+    for message in (frames(1), frames(2), control("bsr_stop-1.0"), frames(50), frames(51)):
+        assert sender.send(message)
+    assert [source.next(LIMIT_S).pulse_id for _ in range(4)] == [1, 2, 50, 51]
+    assert source.lost == {}
+
+
+def test_a_reconnect_of_the_dispatching_layer_changes_the_sender(wire, caplog):
+    sender, source = wire
+    second = Sender("tcp://127.0.0.1:0")
+    address = f"tcp://127.0.0.1:{second.port}"
+    for refused in ("nonsense", None):
+        assert sender.send(control("bsr_reconnect-1.0", address=refused))
+    assert sender.send(frames(1))
+    assert source.next(LIMIT_S).pulse_id == 1  # it stays where it is
+    assert "nonsense: " in caplog.text
+    assert sender.send(control("bsr_reconnect-1.0", address=address))
+    until(lambda: source.next(0.01) is None and second.readers)
+    assert not sender.readers
+    assert second.send(frames(3))
+    assert source.next(LIMIT_S).pulse_id == 3
+    assert source.lost == {}
+    assert source.address == address
+    second.close()
+
+
 def test_pulses_without_picture_between_those_of_a_slow_camera_are_not_lost_unseen(wire):
     """A camera at 25 Hz with a channel at 100 Hz in one stream."""
     sender, source = wire

@@ -106,6 +106,22 @@ def test_what_is_not_ours_is_completed_or_ignored(link: Link) -> None:
     assert link.run("echo", "1.2") == "normal"
 
 
+def test_names_and_handles_that_are_not_ascii_are_answered(link: Link) -> None:
+    assert link.run("größe", "1.1") == "error not_implemented"
+    assert link.run("echo", "à.1", "ü") == "normal ü"
+    link.start("wait", "ø.2")
+    link.send("stoh_abort_all hard")
+    assert link.reply("ø.2") == "aborted"
+
+
+def test_a_handle_too_long_for_any_answer_ends_nothing_else(link: Link) -> None:
+    link.start("wait", "9" * 1000)
+    link.start("wait", "1.1")
+    link.send("stoh_abort_all hard")
+    assert link.reply("1.1") == "aborted"
+    assert link.run("echo", "1.2") == "normal"
+
+
 def test_failures_end_one_operation_only(link: Link) -> None:
     assert link.run("fail", "1.1") == "error nothing (here) to (see)"
     assert link.run("break", "1.2") == "error ZeroDivisionError 1/0"

@@ -71,7 +71,7 @@ class Link:
     @staticmethod
     def layout2(text: str, binary: bytes = b"", end: bytes = b"\0") -> bytes:
         """Return a message as DCSS sends it; `end` is byte 26 of the header."""
-        body = text.encode("ascii") + b" \0"
+        body = text.encode() + b" \0"
         header = b"%12d%13d" % (len(body), len(binary))
         return header + end + body + binary
 
@@ -150,7 +150,7 @@ class Link:
                 assert length <= 1024
                 body = self._exactly(length)
                 assert body.endswith(b" \0")
-                text = body[:-2].decode("ascii")
+                text = body[:-2].decode()
                 assert "\0" not in text
                 assert not text.startswith(("htos_note", "htos_log")) or len(text) < 190
                 with self._news:

@@ -65,6 +65,7 @@ def test_requests_come_back(pictures: list[tuple[str, bytes]], most: int) -> Non
 def test_request_without_params_and_key() -> None:
     body = b'{"instances": [{"image_bytes": {"b64": ""}}, {"image_bytes": {"b64": ""}, "key": 3}]}'
     assert decode_request(body) == ([Instance("", b""), Instance(3, b"")], 10)
+    assert decode_request(body[:-1] + b', "params": null}') == decode_request(body)
 
 
 @pytest.mark.parametrize(

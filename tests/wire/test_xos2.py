@@ -87,7 +87,12 @@ def test_over_long_messages_are_refused() -> None:
     longest = "x" * (TEXT_BYTES_MAX - 2)
     assert parse(encode(longest, 2)) == [Message(longest, 2)]
     assert len(encode("x" * 199, 1)) == 200
-    for text, layout in ((longest + "x", 2), ("x" * 200, 1), ("größe", 2), ("a\0b", 2)):
+    for text, layout in (
+        (longest + "x", 2),
+        ("x" * 200, 1),
+        ("\N{GREEK CAPITAL LETTER OMEGA}", 2),
+        ("a\0b", 2),
+    ):
         with pytest.raises(DataError):
             encode(text, layout)
 
@@ -104,6 +109,19 @@ def test_over_long_messages_are_refused() -> None:
 )
 def test_words_are_split_as_tcl_does(text: str, expected: list[str]) -> None:
     assert split_words(text) == expected
+
+
+@pytest.mark.parametrize("coding", ["utf-8", "latin-1"])
+@pytest.mark.parametrize("layout", [1, 2])
+def test_a_name_that_is_not_ascii_comes_back_byte_for_byte(coding: str, layout: int) -> None:
+    name = "größe_à".encode(coding)  # à is c3 a0 in UTF-8, and a0 alone is a kind of blank
+    text = b"stoh_start_operation " + name + b" 1.14 x"
+    sent = text.ljust(200, b"\0") if layout == 1 else b"%12d%13d %s \0" % (len(text) + 2, 0, text)
+    (message,) = parse(sent)
+    asked = start_operation(split_words(message.text))
+    assert (asked.handle, asked.arguments) == ("1.14", ("x",))
+    reply = encode(operation_completed(asked.name, asked.handle, "normal"), layout)
+    assert b"htos_operation_completed " + name + b" 1.14 normal" in reply
 
 
 def test_start_operation() -> None:

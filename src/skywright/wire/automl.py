@@ -60,7 +60,7 @@ class _Params(BaseModel):
 
 class _Request(BaseModel):
     instances: Annotated[list[_Instance], Field(min_length=1)]
-    params: list[_Params] = []
+    params: list[_Params] | None = None
 
 
 class _Prediction(BaseModel):

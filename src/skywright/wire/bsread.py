@@ -29,11 +29,13 @@ from skywright.wire.bsread_encoder import ChannelValue, Encoder, RawChannel
 __all__ = [
     "Channel",
     "ChannelValue",
+    "ControlMessage",
     "Decoder",
     "Encoder",
     "HeadlessError",
     "Message",
     "RawChannel",
+    "control_message",
 ]
 
 logger = logging.getLogger(__name__)
@@ -43,9 +45,37 @@ HEADERS_KEPT = 32
 
 EMPTY = b""
 
+STOP, RECONNECT = "bsr_stop", "bsr_reconnect"
+"""Types of control messages, without their version."""
+
 
 class HeadlessError(DataError):
     """A message that begins in the middle: its first frames were lost in the sender."""
+
+
+class ControlMessage(NamedTuple):
+    """A message of the dispatching layer about the stream itself; it has no pulse.
+
+    `type` is `STOP` (no pulses until further notice) or `RECONNECT` (the pulses come from
+    `address` now).
+    """
+
+    type: str
+    address: str
+
+
+def control_message(frames: Sequence[Any]) -> ControlMessage | None:
+    """Return the control message that multipart frames hold; None if they are no such message."""
+    if len(frames) != 1:  # so the main headers of pulses are not parsed twice
+        return None
+    try:
+        header = _json_object(frames[0], "main header")
+    except DataError:
+        return None
+    kind = str(header.get("htype")).rpartition("-")[0]
+    return (
+        ControlMessage(kind, str(header.get("address", ""))) if kind in (STOP, RECONNECT) else None
+    )
 
 
 class DataHeader(NamedTuple):

@@ -3,10 +3,14 @@
 A message is ASCII text, a command word and arguments as Tcl lists them, in one of two layouts.
 Layout 1 is 200 bytes, padded with NUL. Layout 2 is a header of 26 bytes with two decimal numbers,
 the lengths of the text (terminator included) and of a binary part, then both.
+
+A name or handle of DCSS that is not ASCII must go back as it came, so a character stands for a
+byte (Latin-1).
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from string import whitespace
 
 from skywright.errors import DataError
 
@@ -47,28 +51,28 @@ def encode(text: str, layout: int) -> bytes:
     Parameters
     ----------
     text
-        Command and arguments; ASCII. Blanks around it are left out.
+        Command and arguments, a character for each byte. Blanks around it are left out.
     layout
         1 or 2.
 
     Raises
     ------
     DataError
-        If the text is too long for the layout, or not ASCII.
+        If the text is too long for the layout, has NUL, or a character that is no byte.
     """
     text = text.strip(" ")
-    if not text.isascii() or "\0" in text:
-        raise DataError(f"xos message {text[:60]!r}: expected ASCII without NUL")
+    if "\0" in text or max(text, default="") > "\xff":
+        raise DataError(f"xos message {text[:60]!r}: expected bytes without NUL")
     if layout == 1:
         if len(text) >= V1_BYTES:
             raise DataError(f"xos message of {len(text)} bytes, at most {V1_BYTES - 1} in layout 1")
-        return text.encode().ljust(V1_BYTES, b"\0")
+        return text.encode("latin-1").ljust(V1_BYTES, b"\0")
     length = len(text) + len(_TERMINATOR)
     if length > TEXT_BYTES_MAX:
         raise DataError(
             f"xos message of {length} bytes ({text[:60]}...), DCSS takes at most {TEXT_BYTES_MAX}"
         )
-    return f"{length:12d}{0:13d} {text}{_TERMINATOR}".encode()
+    return f"{length:12d}{0:13d} {text}{_TERMINATOR}".encode("latin-1")
 
 
 class MessageParser:
@@ -113,7 +117,7 @@ class MessageParser:
         # What follows the first NUL is whatever was in the sender's buffer before.
         text = bytes(self._buffer[start:stop]).partition(b"\0")[0]
         del self._buffer[:stop]
-        return Message(text.decode("ascii", "replace").strip(), layout)
+        return Message(text.strip().decode("latin-1"), layout)
 
 
 def _lengths(words: list[bytes]) -> tuple[int, int]:
@@ -137,7 +141,7 @@ def split_words(text: str) -> list[str]:
     words = []
     at = 0
     while at < len(text):
-        if text[at].isspace():
+        if text[at] in whitespace:
             at += 1
             continue
         end = _closing_brace(text, at)
@@ -145,7 +149,7 @@ def split_words(text: str) -> list[str]:
             words.append(text[at + 1 : end])
             at = end + 1
             continue
-        end = next((i for i in range(at, len(text)) if text[i].isspace()), len(text))
+        end = next((i for i in range(at, len(text)) if text[i] in whitespace), len(text))
         words.append(text[at:end])
         at = end
     return words

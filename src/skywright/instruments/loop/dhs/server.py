@@ -54,11 +54,13 @@ class Call:
         self.completed = True
         self.counts[reply.split(maxsplit=1)[0]] += 1
         name, handle = self.start.name, self.start.handle
-        try:
-            self.connection.write(operation_completed(name, handle, reply))
-        except DataError as error:
-            logger.error("%s: %s", self.key, error)
-            self.connection.write(operation_completed(name, handle, "error reply_too_long"))
+        for each in (reply, "error reply_too_long"):
+            try:
+                self.connection.write(operation_completed(name, handle, each))
+            except DataError as error:
+                logger.error("%s: %s", self.key, error)
+            else:
+                return
 
     def abort(self, why: str = "aborted by DCSS") -> None:
         """End now, whatever the operation is at; its `CancelledError` says why."""

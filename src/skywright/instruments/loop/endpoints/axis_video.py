@@ -7,7 +7,15 @@ from typing import Annotated, Literal
 
 import anyio
 from PIL import Image
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+)
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
@@ -35,6 +43,8 @@ RESOLUTIONS = {
     "D1": "720x480",
 }
 """Sizes by their names, as a video server has them with an NTSC camera."""
+PIXELS_MAX = 3840 * 2160
+"""Largest picture that a client may ask for; a larger one would take the processor for seconds."""
 STREAM_TYPE = f"multipart/x-mixed-replace; boundary={BOUNDARY}"
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -60,7 +70,8 @@ def video_app(camera: Camera, guard: Guard | None = None) -> Starlette:
     ======================================  ====================================================
 
     Also without ``/axis-cgi``, and under the names of older servers, ``/jpg/image.jpg`` and
-    ``/mjpg/video.mjpg``. ``camera`` may be 1 or absent; other arguments have no effect.
+    ``/mjpg/video.mjpg``. ``camera`` may be 1 or absent; other arguments have no effect, and an
+    empty one counts as absent. A picture may have `PIXELS_MAX` pixels.
     JPEG files of the camera go out as they are unless another size or compression is asked for.
     Without a `guard` everybody may look. If the camera does not start, or has just been closed, the
     answer is 503 with the reason.
@@ -70,7 +81,7 @@ def video_app(camera: Camera, guard: Guard | None = None) -> Starlette:
         return PlainTextResponse("skywright camera\n")
 
     async def image(request: Request) -> Response:
-        form = Form.model_validate(dict(request.query_params))
+        form = _form(request)
         subscription = await anyio.to_thread.run_sync(camera.subscribe)
         try:
             frame = await anyio.to_thread.run_sync(subscription.get, SILENCE_S)
@@ -82,7 +93,7 @@ def video_app(camera: Camera, guard: Guard | None = None) -> Starlette:
         return Response(data, media_type="image/jpeg", headers={"Cache-Control": "no-cache"})
 
     async def video(request: Request) -> Response:
-        form = Form.model_validate(dict(request.query_params))
+        form = _form(request)
         if request.method == "HEAD":  # the stream has no end: the next request would wait for it
             return Response(media_type=STREAM_TYPE)
         return _Video(camera, await anyio.to_thread.run_sync(camera.subscribe), form)
@@ -107,6 +118,13 @@ def video_app(camera: Camera, guard: Guard | None = None) -> Starlette:
     return Starlette(routes=routes, exception_handlers=handlers)
 
 
+def _bounded(size: str) -> str:
+    width, _, height = size.partition("x")
+    if int(width) * int(height) > PIXELS_MAX:
+        raise ValueError(f"more than {PIXELS_MAX} pixels")
+    return size
+
+
 class Form(BaseModel):
     """How a client wants pictures: the arguments of a request."""
 
@@ -117,6 +135,7 @@ class Form(BaseModel):
         str,
         BeforeValidator(lambda given: RESOLUTIONS.get(given.upper(), given)),
         Field(pattern=r"^[1-9]\d{0,3}x[1-9]\d{0,3}$"),
+        AfterValidator(_bounded),
     ] = ""
     compression: Annotated[int | None, Field(ge=0, le=100)] = None
     fps: Annotated[float, Field(ge=0, validation_alias=AliasChoices("fps", "req_fps"))] = 0.0
@@ -145,6 +164,12 @@ class Form(BaseModel):
         except (*DECODE_ERRORS, DataError):  # a damaged file goes out as it is
             return data
         return buffer.getvalue()
+
+
+def _form(request: Request) -> Form:
+    return Form.model_validate(
+        {name: value for name, value in request.query_params.items() if value}
+    )
 
 
 async def _refuse(request: Request, error: Exception) -> Response:

@@ -10,10 +10,17 @@ from typing import Literal
 import numpy as np
 
 from skywright.acquire.source import PolledSource
-from skywright.errors import DataError
+from skywright.errors import ConfigError, DataError
 from skywright.instruments.psss.pulse import Pulse
 from skywright.instruments.psss.sources.gaps import PulseGaps
-from skywright.wire.bsread import Decoder, HeadlessError, Message
+from skywright.wire.bsread import (
+    RECONNECT,
+    ControlMessage,
+    Decoder,
+    HeadlessError,
+    Message,
+    control_message,
+)
 from skywright.wire.bsread_sockets import QUEUE_BYTES, Receiver
 
 logger = logging.getLogger(__name__)
@@ -28,7 +35,9 @@ class BsreadSource(PolledSource[Pulse]):
     `lost` counts every lost pulse under one cause: ``headless`` (a message without its main
     header), ``garbage`` (a message that cannot be decoded for another reason) or ``gap`` (a pulse
     that never came). A pulse whose picture cannot be decoded is not counted. A message with the id
-    of the pulse before is left out and reported: no pulse is lost.
+    of the pulse before is left out and reported: no pulse is lost. Control messages of the
+    dispatching layer are obeyed and are no loss: pulses that do not come after a stop are not
+    missing, and after a reconnect the source reads from the new address.
 
     Parameters
     ----------
@@ -97,6 +106,9 @@ class BsreadSource(PolledSource[Pulse]):
             frames = receiver.receive(max(deadline - time.monotonic(), 0.0))
             if frames is None:
                 return None
+            if (control := control_message(frames)) is not None:
+                self._obey(control)
+                continue
             try:
                 message = self._decoder.decode(frames)
             except DataError as error:
@@ -115,6 +127,24 @@ class BsreadSource(PolledSource[Pulse]):
             receiver, self._receiver = self._receiver, None
         if receiver is not None:
             receiver.close()
+
+    def _obey(self, control: ControlMessage) -> None:
+        logger.info("%s: %s %s", self.address, *control)
+        if control.type != RECONNECT:
+            self._gaps.interrupt()
+            return
+        with self._lock:
+            if (last := self._receiver) is None:
+                return
+            try:
+                self._receiver = Receiver(
+                    control.address, self._kind, queue_bytes=self._queue_bytes
+                )
+            except ConfigError as error:
+                logger.warning("%s: asked to reconnect: %s", self.address, error)
+                return
+            self.address = control.address
+        last.close()
 
     def _pulse(self, message: Message) -> Pulse | None:
         channel = message.channels.get(self.channel)
