@@ -113,7 +113,7 @@ class FileStream:
         self.by_row = False
         self._present_columns = columns
         self._file_columns: Sequence[StreamColumn] = ()
-        """The columns of the present recording."""
+        """Columns of the present recording, read when it began; empty while there is none."""
         self.has_more = False
         self._rows_emitted = 0
         self._bundles: dict[str, list[ComposeStreamResourceBundle]] = {}
@@ -124,12 +124,12 @@ class FileStream:
         return {"fields": [f"{self.device.name}_{key}" for key in self._hinted]}
 
     def begin(self, file: str) -> None:
-        """Emit documents of the recording that begins with this file; `rows` counts its rows."""
+        """Begin a recording whose first file is `file`; its documents follow on request."""
         self.file, self._rows_emitted, self._bundles, self.has_more = file, 0, {}, False
         self._file_columns = self._present_columns()
 
     def end(self) -> None:
-        """Forget the file."""
+        """End the recording: the next documents are of the next file."""
         self.file, self._file_columns = "", ()
 
     @property

@@ -235,7 +235,7 @@ class Psss(RecordingDevice):
         self._until_row = first + self._wanted
         self._start(self._wanted)
         self._wait(lambda: self._acquiring or self.pulses.rows >= first + max(self._wanted, 1))
-        self._watching = True
+        self._flying = True
 
     def finish_flying(self) -> None:
         """Stop, or wait for the pulses that were prepared; return when all are visible."""
@@ -247,7 +247,7 @@ class Psss(RecordingDevice):
     def _expects_rows(self) -> bool:
         # After a long pause, all pulses that were asked for may be there already.
         complete = bool(self._wanted) and self.pulses.rows >= self._until_row
-        return self._watching and not complete
+        return self._flying and not complete
 
     def _start(self, pulses: int) -> None:
         self._put(self.image_mode, MULTIPLE if pulses else CONTINUOUS)

@@ -2,7 +2,6 @@
 
 import json
 import math
-import threading
 import time
 import uuid
 from collections import Counter
@@ -26,6 +25,7 @@ from skywright.files.readers import HDF5, open_reader
 from skywright.instruments.sacla.layouts import SHOTS, TAG, VERDICTS
 from skywright.instruments.sacla.moments import Moments
 from skywright.instruments.sacla.owner import beside
+from skywright.waiting import pause
 
 NAN = float("nan")
 ANY_DELAY = math.inf  # a NaN that is set is never reached
@@ -185,7 +185,7 @@ class Shots(FileStreamDevice):
         return self.in_background(self._close_files)
 
     def _close_files(self) -> None:
-        self._watching = False
+        self._flying = False
         self._put(self.plugin.capture, 0)
         for stream, captured in self._followed:
             if stream.file:
@@ -295,7 +295,7 @@ class Shots(FileStreamDevice):
         region, regions = int(self.region.get()), len(self._regions())
         if not 0 <= region < regions:
             raise ConfigError(f"{self.name}.region = {region}, expected 0 to {regions - 1}")
-        threading.Event().wait(float(self.settle_time.get()))
+        pause(float(self.settle_time.get()))
         run = int(self._read_now(self.run_number))  # before the tag, which is of this run or later
         first_tag, row = float(self._read_now(self.next_tag)), self.rows.rows
         point = Point(region, run, first_tag, *self._stage_range())

@@ -26,6 +26,7 @@ from skywright.instruments.sacla.run_info import RunInfo
 from skywright.instruments.sacla.shot_curves import DEFAULT_HITS, Hits
 from skywright.instruments.sacla.shot_images import ShotImages
 from skywright.instruments.sacla.sources import ShotSource
+from skywright.waiting import pause
 
 logger = logging.getLogger(__name__)
 
@@ -254,7 +255,7 @@ class AnalyzedShots:
         bool
             Whether it came to that within the limit.
         """
-        pause, deadline = threading.Event(), time.monotonic() + limit_s
+        deadline = time.monotonic() + limit_s
         is_ended = False
         while time.monotonic() < deadline:
             with self._lock:
@@ -267,7 +268,7 @@ class AnalyzedShots:
                         return True
                 except Exception as error:  # of a worker: it is tried again
                     self._fail(error)
-            pause.wait(POLL_S / 2)
+            pause(POLL_S / 2)
         return False
 
     def recorded_images(self) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -27,6 +27,7 @@ from skywright.instruments.sacla.layouts import (
 from skywright.instruments.sacla.recording import Recording
 from skywright.instruments.sacla.regions import Region
 from skywright.processes.memory import trim_heaps
+from skywright.waiting import pause
 
 IMAGE_PERIOD_S = 10.0
 """Time between two running images on disk."""
@@ -404,10 +405,9 @@ class ShotOwner:
         return "; ".join(recorder.error for recorder in self._all if recorder.error)
 
     def _write_images(self) -> None:
-        pause = threading.Event()
         due = time.monotonic() + self._image_period_s
         while self._writes_images.is_set():
-            pause.wait(0.2)
+            pause(0.2)
             if time.monotonic() >= due:
                 due += self._image_period_s
                 self._offer_images()
