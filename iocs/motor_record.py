@@ -1,11 +1,11 @@
 """A simulated EPICS motor record: the fields that clients use, over one simulated axis.
 
-What is served: VAL DVAL RVAL RLV, RBV DRBV RRBV, DMOV MOVN MIP TDIR, STOP SPMG SYNC,
+Fields: VAL DVAL RVAL RLV, RBV DRBV RRBV, DMOV MOVN MIP TDIR, STOP SPMG SYNC,
 TWV TWF TWR, JVEL JOGF JOGR, HOMF HOMR ATHM, VELO VMAX VBAS ACCL, HLM LLM DHLM DLLM LVIO,
 HLS LLS RHLS RLLS HLSV, OFF DIR FOFF SET MRES, MSTA STAT SEVR, EGU PREC DESC. VBAS, backlash and
-retries are kept and have no effect. Differences to the record: after a stop, or at a limit switch,
-VAL becomes RBV at once; a refused move shows as DMOV 1 - 0 - 1 with an alarm, so that no client
-waits; a jog does not look at SPMG.
+retries can be put and have no effect. Differences to the record: after a stop, or at a limit
+switch, VAL becomes RBV at once; a refused move shows as DMOV 1 - 0 - 1 with an alarm, so that no
+client waits; a jog does not look at SPMG.
 """
 
 import asyncio
@@ -49,7 +49,7 @@ class MotorSettings:
         DESC, EGU.
     low, high
         Soft limits DLLM and DHLM; both 0 is none.
-    velocity, most
+    velocity, max_velocity
         VELO and VMAX, EGU/s.
     acceleration_s
         ACCL, time to reach VELO.
@@ -62,7 +62,7 @@ class MotorSettings:
     low: float
     high: float
     velocity: float
-    most: float
+    max_velocity: float
     acceleration_s: float
     resolution: float
     precision: int
@@ -77,7 +77,7 @@ class MotorRecord(PVGroup):
     resumed: asyncio.Future[None] | None = None
     jogging = 0
     """Which way a jog goes, 1 or -1 in user coordinates; 0 when there is none."""
-    busy = ""
+    move_refusal = ""
     """Why moves are refused; empty when they are not."""
 
     async def attach(
@@ -99,7 +99,7 @@ class MotorRecord(PVGroup):
         clock
             Gives the controller's clock, for time stamps.
         commanded
-            Awaited after each command that changes the motion, and before its end is shown.
+            Awaited after each command that changes the motion, and before DMOV becomes 1.
         speed
             Speed of simulated time.
         """
@@ -117,7 +117,7 @@ class MotorRecord(PVGroup):
             "PREC": settings.precision,
             "MRES": settings.resolution,
             "VELO": settings.velocity,
-            "VMAX": settings.most,
+            "VMAX": settings.max_velocity,
             "JVEL": settings.velocity / 2,
             "ACCL": settings.acceleration_s,
             "DHLM": settings.high,
@@ -179,7 +179,7 @@ class MotorRecord(PVGroup):
         return float(self.get("VELO")) * self.speed
 
     @property
-    def most(self) -> float:
+    def max_velocity(self) -> float:
         """VMAX in simulated time, EGU/s."""
         return float(self.get("VMAX")) * self.speed
 
@@ -199,9 +199,9 @@ class MotorRecord(PVGroup):
             await self.post("LVIO", 1)
             await self.refuse(REFUSED)
             return
-        if self.busy:
+        if self.move_refusal:
             await self.refuse(REFUSED)
-            raise ValueError(self.busy)
+            raise ValueError(self.move_refusal)
         if self.silent:
             await self.refuse(SILENT)
             return
@@ -209,7 +209,7 @@ class MotorRecord(PVGroup):
             await self.post("LVIO", 0)
             self._alarm, self._drops_target = NORMAL, False
             await self.post_target(dial)
-            # Not before: until the command is given, others are told that there is none.
+            # Read after the awaits: whoever asked meanwhile has the answer that the motor rests.
             now = time.time()
             if self.get("SPMG") in (MOVE, GO):
                 self.axis.move_to(now, dial, self.velocity, self.acceleration)
@@ -245,9 +245,9 @@ class MotorRecord(PVGroup):
 
     async def jog(self, way: int) -> None:
         """Move towards a limit at JVEL until stopped; `way` is 1 or -1, in user coordinates."""
-        if self.busy or self.silent:
+        if self.move_refusal or self.silent:
             await self.refuse(SILENT if self.silent else REFUSED)
-            raise ValueError(self.busy or "the controller does not answer")
+            raise ValueError(self.move_refusal or "the controller does not answer")
         low, high = self.get("DLLM"), self.get("DHLM")
         low, high = (low, high) if low != high else (-FAR, FAR)
         forward = way * self.sign > 0
@@ -256,7 +256,7 @@ class MotorRecord(PVGroup):
         self.jogging = way
         await self.follow_axis(forward)
 
-    async def renumber(self, offset: float) -> None:
+    async def set_offset(self, offset: float) -> None:
         """Set OFF, and with it all user positions."""
         await self.post("OFF", offset)
         await self.post_target(self.get("DVAL"))

@@ -28,10 +28,10 @@ from caproto import AlarmSeverity, ChannelType
 from caproto.server import PVGroup, SubGroup
 
 from iocs.areadetector import checked, choice, number, readback
-from iocs.common import argument_parser, post, post_pair, run, setting, text
+from iocs.common import argument_parser, decode_char_array, post, post_pair, run, setting
 from iocs.motor_record import MotorRecord, MotorSettings
 from iocs.owner import OwnerGroup
-from iocs.recording import FilesPart
+from iocs.recording import RowsPlugin
 from iocs.sacla import pvs
 from skywright.acquire.simulated_axis import MotorsClock, SimulatedAxis
 from skywright.errors import ConfigError
@@ -61,7 +61,7 @@ MEASURING_TEXT = 262_144
 STAGE = MotorSettings("Delay stage", "ps", -50.0, 50.0, 20.0, 50.0, 0.05, 1e-3, 3)
 
 
-class Recording(FilesPart):
+class ShotsPlugin(RowsPlugin):
     """The file plugin that opens and closes the four files of a recording."""
 
     parent: "SaclaIOC"
@@ -76,8 +76,8 @@ class Recording(FilesPart):
 
 
 async def _put_regions(obj: Any, instance: Any, value: str) -> str:
-    regions = await obj.parent.in_thread(
-        lambda: [parse_region(each) for each in text(value).split()]  # reads the files of masks
+    regions = await obj.parent.in_thread(  # reads the files of masks
+        lambda: [parse_region(each) for each in decode_char_array(value).split()]
     )
     await obj.parent.in_thread(obj.parent.shots.change_regions, regions)
     written = format_regions(regions)
@@ -87,10 +87,10 @@ async def _put_regions(obj: Any, instance: Any, value: str) -> str:
 
 
 async def _put_bins(obj: Any, instance: Any, value: str) -> str:
-    edges = parse_bins(text(value), pvs.BINS_MAX)
+    edges = parse_bins(decode_char_array(value), pvs.BINS_MAX)
     await obj.parent.in_thread(obj.parent.shots.source.change_bins, edges)
-    await obj.readback.write(text(value))
-    return text(value)
+    await obj.readback.write(decode_char_array(value))
+    return decode_char_array(value)
 
 
 async def _put_binned_by(obj: Any, instance: Any, value: int) -> None:
@@ -170,7 +170,7 @@ class SaclaIOC(OwnerGroup):
     recent = SubGroup(pvs.RecentPVs, prefix="Recent:")
     mean = SubGroup(pvs.ImagePVs, prefix="Mean:")
     newest = SubGroup(pvs.ImagePVs, prefix="Newest:")
-    recording = SubGroup(Recording, prefix="HDF1:")
+    recording = SubGroup(ShotsPlugin, prefix="HDF1:")
     delay = SubGroup(MotorRecord, prefix="delay")
     sim = SubGroup(Sim, prefix="SIM:")
 
@@ -259,8 +259,9 @@ class SaclaIOC(OwnerGroup):
         severity = AlarmSeverity.MINOR_ALARM if state.alarm else AlarmSeverity.NO_ALARM
         if asyncio.get_running_loop().time() > self._put_error_until:
             await post(self.message, state.message[:1000], severity)
-        # Where the rows are comes before their numbers: who knows of a row finds its file.
-        capturing = shots.is_recording  # before its rows: when it is over, all are counted
+        # Files are posted before the number of rows: a client that knows of a row finds its file.
+        # `capturing` is read before the number of rows: when it is False, that number is final.
+        capturing = shots.is_recording
         parts, (rows, region_sets, images, frames) = shots.progress()
         await post(self.files, json.dumps(parts))
         await post(self.region_rows, region_sets)
@@ -371,7 +372,9 @@ def build(args: argparse.Namespace) -> tuple[PVGroup, Mapping[str, Any]]:
     group.auto_start = args.auto_start or args.source == "sacla"
     asyncio.run(group.prepare(axis, args.speed))
     if args.source != "sim":
-        group.delay.busy = f"with --source {args.source} this is no real stage; move the facility's"
+        group.delay.move_refusal = (
+            f"with --source {args.source} this is no real stage; move the facility's"
+        )
     return group, {"source": args.source, "detectors": list(source.info.tiles)}
 
 
