@@ -18,7 +18,15 @@ STREAM_MODE = 2
 
 
 class FilePlugin(Device):
-    """The PVs that all file plugins of areaDetector have to open and close a file."""
+    """The PVs that all file plugins of areaDetector have to open and close a file.
+
+    Attributes
+    ----------
+    requested_rows
+        Number of rows after which the next recording ends by itself; 0: no limit.
+    """
+
+    requested_rows = 0
 
     file_path = Cpt(EpicsSignal, "FilePath", kind=Kind.omitted, string=True, put_complete=True)
     file_name = Cpt(EpicsSignal, "FileName", kind=Kind.omitted, string=True, put_complete=True)
@@ -55,7 +63,7 @@ class FilePlugin(Device):
             (self.file_name, name),
             (self.file_template, "%s%s.h5"),
             (self.file_write_mode, STREAM_MODE),
-            (self.num_capture, 0),
+            (self.num_capture, self.requested_rows),
         )
 
 

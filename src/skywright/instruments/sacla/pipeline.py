@@ -198,7 +198,7 @@ class ShotPipeline:
         self.edges, self.binned_by = edges, binned_by
         self.change_regions(self.regions)
 
-    def restart_images(self) -> None:
+    def reset_images(self) -> None:
         """Begin the running images anew with the next shot; waits for no worker.
 
         Those of a recording that has all its shots stay as they are.
