@@ -249,7 +249,7 @@ class OneStream:
         """Do nothing; a device whose rows may change their size overrides it, and raises."""
 
 
-class CountedStream(FileStream):
+class FlyerStream(FileStream):
     """A stream that is also the flyer of its device: rows come between kickoff and complete."""
 
     def prepare(self, rows: int) -> Status:

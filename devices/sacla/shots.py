@@ -16,7 +16,7 @@ from ophyd import Component as Cpt
 from ophyd import EpicsSignal, EpicsSignalRO, Kind, Signal
 from ophyd.status import DeviceStatus
 
-from devices.file_stream import CountedStream, FilePlugin, FileStream
+from devices.file_stream import FilePlugin, FileStream, FlyerStream
 from devices.file_stream_device import FileStreamDevice
 from devices.guarded import Setting
 from devices.sacla.columns import frame_columns, image_columns, region_columns, shot_columns
@@ -121,7 +121,7 @@ class Shots(FileStreamDevice):
 
     def __init__(self, prefix: str, *, assets: Path, name: str = "sacla", **kwargs: Any) -> None:
         super().__init__(prefix, assets=assets, name=name, **kwargs)
-        self.rows = CountedStream(
+        self.rows = FlyerStream(
             self,
             f"{name}_shots",
             self.plugin,
