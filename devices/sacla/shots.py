@@ -104,7 +104,7 @@ class Shots(FileStreamDevice):
     takes `shots_per_point`."""
     region = Cpt(Signal, value=0, kind=Kind.config)
     """Position in the region set of the region that a scan measures."""
-    stage_delay = Cpt(Signal, value=ANY_DELAY, kind=Kind.omitted)
+    wanted_stage_delay = Cpt(Signal, value=ANY_DELAY, kind=Kind.omitted)
     """Shots of a point have this delay of the stage, ps; infinity: any."""
     stage_tolerance = Cpt(Signal, value=0.02, kind=Kind.config, metadata={"units": "ps"})
 
@@ -314,7 +314,7 @@ class Shots(FileStreamDevice):
 
     def _stage_range(self) -> tuple[float, float]:
         """Return the lowest and the highest delay of the stage that shots of the point have."""
-        delay, tolerance = float(self.stage_delay.get()), float(self.stage_tolerance.get())
+        delay, tolerance = float(self.wanted_stage_delay.get()), float(self.stage_tolerance.get())
         if not math.isfinite(delay):
             return -math.inf, math.inf
         return delay - tolerance, delay + tolerance

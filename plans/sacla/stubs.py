@@ -26,7 +26,7 @@ SCANNED = Needs(
     "shot source",
     (Readable, Triggerable),
     dict.fromkeys(
-        ("shots_per_point", "wanted_error", "stage_delay", "bins", "binned_by"), (Movable,)
+        ("shots_per_point", "wanted_error", "wanted_stage_delay", "bins", "binned_by"), (Movable,)
     ),
 )
 
