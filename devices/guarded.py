@@ -228,7 +228,7 @@ class GuardedDevice(Device):
             signal.set(value, timeout=PUT_S).wait(timeout=PUT_S + 0.5)
 
     def _read_signal(self, signal: EpicsSignalRO) -> Any:
-        """Return the value; of a monitored signal the one of its last monitor."""
+        """Return the value; for a monitored signal, that of its last monitor."""
         with self._hardware_errors(f"{signal.pvname} cannot be read"):
             return signal.get()
 

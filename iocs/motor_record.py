@@ -32,6 +32,7 @@ from skywright.acquire.simulated_axis import MotorsClock, SimulatedAxis
 PERIOD_S = 0.05
 ALL_EVENTS = SubscriptionType.DBE_VALUE | SubscriptionType.DBE_LOG | SubscriptionType.DBE_ALARM
 FAR = 1e6
+"""End of a jog of an axis without limits, EGU."""
 COMM_ERROR = 1 << 12
 """Bit of MSTA: the controller does not answer, the other bits are those from before."""
 NORMAL = AlarmStatus.NO_ALARM, AlarmSeverity.NO_ALARM
@@ -75,6 +76,7 @@ class MotorRecord(PVGroup):
 
     axis: SimulatedAxis
     resumed: asyncio.Future[None] | None = None
+    """The move that goes on after SPMG was Pause; None: there was none."""
     jogging = 0
     """Which way a jog goes, 1 or -1 in user coordinates; 0 when there is none."""
     move_refusal = ""
@@ -359,13 +361,13 @@ class MotorRecord(PVGroup):
         low, high = self.axis.at_switches(now)
         bits = {
             0: self.get("TDIR"),
-            1: not moving,
-            2: high,
-            8: True,
+            1: not moving,  # done
+            2: high,  # positive limit switch
+            8: True,  # an encoder is present
             10: moving,
-            11: True,
-            13: low,
-            14: True,
+            11: True,  # closed-loop control is available
+            13: low,  # negative limit switch
+            14: True,  # homed
         }
         return sum(1 << bit for bit, on in bits.items() if on)
 

@@ -154,7 +154,7 @@ def _request_errors() -> tuple[Any, ...]:
 
 @contextmanager
 def _file_errors_in_one_line(name: str) -> Iterator[None]:
-    """Report in one line a full disk that `name` writes, and a path that the system refuses."""
+    """Report in one line that the disk is full when `name` writes, or that a path is refused."""
     try:
         yield
     except OSError as error:

@@ -57,7 +57,7 @@ def up(
     starting = names_to_start(settings, wanted)
     check_data_directories(settings, starting)
     locks.hold_lock(settings.directory / stack.UP_LOCK, "skywright up")
-    # At once: the file of one that was killed would send clients to ports where nobody answers.
+    # Before anything starts: the file of a stack that was killed has ports where nobody answers.
     (settings.directory / stack.STATE_FILE).unlink(missing_ok=True)
     services = plan_services(settings, starting, config)
     end_with_parent()
@@ -71,6 +71,7 @@ async def _run(
 ) -> None:
     """Keep the services running until SIGINT or SIGTERM."""
     started = time.time()
+    complete, stop = asyncio.Event(), stop_event()
 
     def write_state() -> None:
         if not complete.is_set():  # clients wait for the whole
@@ -95,7 +96,6 @@ async def _run(
         await supervisor.watch()
 
     supervisor = Supervisor(services, settings.directory / "logs", report, write_state)
-    complete, stop = asyncio.Event(), stop_event()
     work = asyncio.create_task(supervise())
     stopped = asyncio.create_task(stop.wait())
     try:
@@ -256,7 +256,7 @@ def _configured_service(settings: Settings, name: str, environment: Mapping[str,
 
 
 def _addresses(settings: Settings, ports: Mapping[str, int]) -> list[str]:
-    """Return where the IOCs are, those of others too."""
+    """Return the addresses of the IOCs, also of those that others run."""
     return [
         ioc.address or f"127.0.0.1:{ports[name]}"
         for name, ioc in settings.iocs.items()
@@ -279,7 +279,7 @@ class _Ports:
         configured
             The port that the configuration gives; 0: any.
         key
-            Of the configuration, for the message.
+            Name of the setting, for the message.
 
         Raises
         ------

@@ -45,8 +45,8 @@ def startup_directory(settings: Settings) -> Path:
     ConfigError
         If it holds no ``*.py`` files.
     """
-    facility = settings.profile
-    directory = facility.expanduser().resolve() if facility else startup_files()
+    configured = settings.profile
+    directory = configured.expanduser().resolve() if configured else startup_files()
     if not any(directory.glob("*.py")):
         raise ConfigError(f"profile: {directory} holds no start-up files (*.py)")
     return directory

@@ -113,7 +113,7 @@ class AnalyzedShots:
             self._poller.start()
 
     def stop(self) -> None:
-        """Stop; shots that wait for records are delivered with what they have when it goes on."""
+        """Stop. Shots that wait for records leave after a new start, perhaps without these."""
         self._end_poller()
         self._source.stop()
 

@@ -98,7 +98,7 @@ class ShotOwner:
     frames_every
         The frames of the first of every N recorded shots are kept; 0: none.
     frames_bytes
-        Most that the frames of one recording may take, bytes.
+        Limit of the frames of one recording, bytes.
     image_period_s
         Time between two running images on disk.
     """
@@ -142,6 +142,7 @@ class ShotOwner:
         self._arrivals: deque[float] = deque(maxlen=4096)
         self._updates = itertools.count()
         self._frames_left = 0
+        """Number of shots whose frames may still be recorded, from `frames_bytes`."""
         self._rings: Mapping[str, int] = {}
         self._file_shapes: Mapping[str, tuple[int, int]] = shapes
         """Of the frames and images in the files; those of a detector that has another shape in a
@@ -151,7 +152,7 @@ class ShotOwner:
         self._number = 0
         """Of the newest recording."""
         self._writes_images = threading.Event()
-        """Set while running images are written now and then."""
+        """Set while a thread writes running images, one in each `image_period_s`."""
         self._is_open = False
         self._writer: threading.Thread | None = None
         self._files_lock = threading.RLock()
