@@ -19,7 +19,7 @@ from benchmarks.options import argument_parser
 from benchmarks.rows import report
 from benchmarks.slowed import slowed
 from skywright.cli.demo import write_configuration
-from skywright.cli.session import have_beamline
+from skywright.cli.session import ensure_beamline
 from skywright.config import load_settings
 from skywright.instruments.loop.calibration import now
 from skywright.instruments.loop.demos.centering import CALIBRATION, LOOPS, Simulator, random_place
@@ -79,7 +79,7 @@ def main() -> int:
     weakref.finalize(main, shutil.rmtree, directory, ignore_errors=True)
     os.environ["SKYWRIGHT_CONFIG"] = str(write_configuration(["centering"], directory))
     os.environ["SKYWRIGHT_PREFIX"] = f"BENCH{os.getpid()}:"
-    have_beamline(load_settings())
+    ensure_beamline(load_settings())
     session = load_profile()
     session["bec"].disable_table()
     simulator = Simulator(session["axis"].prefix, session["gonio"].prefix)

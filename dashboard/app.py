@@ -103,7 +103,7 @@ def make_app(
             Mount("/static", StaticFiles(directory=STATIC)),
         ],
         middleware=[
-            Middleware(_CatalogNumber),
+            Middleware(_CatalogVersion),
             Middleware(_Headers),
             Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False),
         ],
@@ -136,7 +136,7 @@ def hosts_of(interface: str) -> Sequence[str]:
     return *LOOPBACK, f"[{address}]" if address.version == 6 else str(address)
 
 
-class _CatalogNumber:
+class _CatalogVersion:
     """Note the number of the catalog in the state of each request, before anything is read.
 
     What the page then shows may be newer than this number, and never older.
@@ -147,7 +147,8 @@ class _CatalogNumber:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            scope.setdefault("state", {})["catalog_number"] = scope["app"].state.site.catalog.number
+            catalog = scope["app"].state.site.catalog
+            scope.setdefault("state", {})["catalog_version"] = catalog.version
         await self.app(scope, receive, send)
 
 

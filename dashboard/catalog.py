@@ -1,4 +1,4 @@
-"""The catalog as the page reads it: one reader for all, told by tiled when to read again."""
+"""The catalog as the page reads it: one reader and one cache for all clients of the page."""
 
 import asyncio
 import logging
@@ -19,39 +19,42 @@ T = TypeVar("T")
 GATHER_S = 0.25
 """Updates of one run come in bursts; pages are notified once per burst."""
 BACK_OFF_S = (0.5, 10.0)
-AWAY_S = 3.0
-"""A server that was not there is not asked for this long."""
-MOST_ANSWERS = 256
+"""First and longest pause before the next attempt to subscribe, s."""
+ABSENT_S = 3.0
+"""Time, s, for which a server that did not answer is taken as absent, without another try."""
+ANSWERS_MAX = 256
 KEEP_S = 10.0
-MAX_MESSAGE_BYTES = 64 * 2**20
+"""Longest time that an answer is kept, s."""
+MESSAGE_BYTES_MAX = 64 * 2**20
 
 log = logging.getLogger(__name__)
 
 
 class Catalog:
-    """Asks the catalog, each question once, and keeps the answers.
+    """Reads the catalog, each question once, and keeps the answers.
 
-    They are kept until tiled tells of a new run or of changed metadata of a run, at most `KEEP_S`:
-    tiled does not tell of rows that are added to a run.
+    They are kept until tiled notifies of a new run or of changed metadata of a run, at most
+    `KEEP_S`, because tiled does not notify of rows that are added to a run.
 
     Parameters
     ----------
     settings
-        Say where it is.
+        The configuration, with the address of the catalog.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.subscribed = False
-        """Whether tiled tells of changes; while it does not, every question is asked anew."""
+        """Whether tiled notifies of changes; while it does not, every question is read anew."""
         self._client: Any = None
-        self._away: tuple[float, ConfigError] | None = None
+        self._absent: tuple[float, ConfigError] | None = None
         self._reader = ThreadPoolExecutor(1, "catalog")
         self._answers: dict[Any, tuple[asyncio.Task[Any], float]] = {}
         self._changed = asyncio.Condition()
         self._notify_task: asyncio.Task[None] | None = None
-        self.number = time.time_ns()
-        """Grows whenever the catalog may have changed; no number of an earlier server."""
+        self.version = time.time_ns()
+        """Grows when the catalog may have changed. It begins above the versions of earlier servers,
+        so that a page that was opened before reads again."""
 
     async def ask(self, question: Callable[..., T], *arguments: Any) -> T:
         """Return ``question(client, *arguments)``, read once for all who ask at the same time.
@@ -74,24 +77,24 @@ class Catalog:
         task, since = self._answers.get(key, (None, 0.0))
         old = not self.subscribed or time.monotonic() - since > KEEP_S
         if task is None or (task.done() and (old or task.exception())):
-            if len(self._answers) >= MOST_ANSWERS:
+            if len(self._answers) >= ANSWERS_MAX:
                 self._answers.clear()
             task = asyncio.create_task(self._read(question, arguments))
             self._answers[key] = task, time.monotonic()
         return await asyncio.shield(task)
 
     async def changes(self) -> AsyncIterator[str]:
-        """Yield `number` at the beginning and whenever it has grown."""
+        """Yield `version` at once, and again whenever it has grown."""
         seen = -1
         while True:
             async with self._changed:
-                while self.number == seen:
+                while self.version == seen:
                     await self._changed.wait()
-                seen = self.number
+                seen = self.version
             yield str(seen)
 
     async def follow(self) -> None:
-        """Listen to tiled, for ever; whenever it is back, everything may have changed."""
+        """Subscribe to tiled, for ever; after each new subscription all answers are read anew."""
         shortest, longest = BACK_OFF_S
         delay = shortest
         while True:
@@ -105,7 +108,7 @@ class Catalog:
             self._client = None  # the server may come back at another port
             if self.subscribed:
                 self.subscribed, delay = False, shortest
-                self._tell()
+                self._invalidate()
             await asyncio.sleep(delay)
             delay = min(2 * delay, longest)
 
@@ -130,20 +133,20 @@ class Catalog:
     def _connected(self) -> Any:
         """Return the client, a new one if the server moved or was away.
 
-        To find out that it is away takes seconds; it is not tried again for each page.
+        A try takes seconds while the server is absent, so not each page tries.
         """
         if self._client is None:
-            if self._away is not None and time.monotonic() - self._away[0] < AWAY_S:
-                raise self._away[1]
+            if self._absent is not None and time.monotonic() - self._absent[0] < ABSENT_S:
+                raise self._absent[1]
             try:
                 self._client = connect(settings=self.settings)
             except ConfigError as error:
-                self._away = time.monotonic(), error
+                self._absent = time.monotonic(), error
                 raise
         return self._client
 
     async def _listen(self, api_uri: str, api_key: str | None, container: str) -> None:
-        """Note each change of the children of a container, from the first message, the schema, on.
+        """Note each change of the children of a container; the first message, the schema, is one.
 
         Raises `OSError` if the server is away, `WebSocketException` if it refuses, has no streaming
         cache, or the connection is lost.
@@ -153,15 +156,15 @@ class Catalog:
         headers = {"Authorization": f"Apikey {api_key}"} if api_key else {}
         # Without a proxy, as all other requests to tiled: it is on this machine, or near.
         async with open_websocket(
-            uri, additional_headers=headers, max_size=MAX_MESSAGE_BYTES, proxy=None
+            uri, additional_headers=headers, max_size=MESSAGE_BYTES_MAX, proxy=None
         ) as messages:
             async for _ in messages:
                 self.subscribed = True
-                self._tell()
+                self._invalidate()
         raise DataError(f"tiled ended the subscription of {container}")
 
-    def _tell(self) -> None:
-        """Forget all answers, and tell who listens, once a burst."""
+    def _invalidate(self) -> None:
+        """Forget all answers, and notify the pages, once a burst."""
         self._answers.clear()
         if self._notify_task is None or self._notify_task.done():
             self._notify_task = asyncio.create_task(self._notify_later())
@@ -169,7 +172,7 @@ class Catalog:
     async def _notify_later(self) -> None:
         await asyncio.sleep(GATHER_S)
         async with self._changed:
-            self.number += 1
+            self.version += 1
             self._changed.notify_all()
 
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup, escape
@@ -20,6 +21,8 @@ ROWS_HEIGHT = 160
 LINE = 17
 """Height of a line of the legend."""
 STYLES = "abcd"
+PREFIXES = ((1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k"))
+"""Least number, unit and sign: 9,999 is short enough without one."""
 LARGEST = 1e300
 """Larger numbers are left out, because the difference of two of them can be infinite. Devices give
 the largest float of all where a value is not known."""
@@ -84,7 +87,7 @@ class Curve:
 
 
 def style_of(number: int) -> tuple[str, bool]:
-    """Return CSS class of a series, and whether its marks are squares; those of eight differ."""
+    """Return the CSS class of a series, and whether its marks are squares; eight series differ."""
     return STYLES[number % len(STYLES)], (number + number // len(STYLES)) % 2 == 1
 
 
@@ -186,7 +189,7 @@ def _rows(rows: Rows, axis: _Axis) -> list[str]:
 
 def _values(series: Sequence[Marks | Curve], name: str) -> Floats:
     """Return the values along one axis, of points that can be drawn."""
-    parts = [getattr(s, name)[(np.abs(s.x) <= LARGEST) & (np.abs(s.y) <= LARGEST)] for s in series]
+    parts = [getattr(each, name)[_can_be_drawn(each.x, each.y)] for each in series]
     return np.concatenate(parts) if parts else np.empty(0)
 
 
@@ -218,9 +221,9 @@ def _short(value: float, step: float) -> str:
     """Return a number that fits beside an axis, with all digits down to those of the step."""
     places = math.floor(math.log10(abs(value))) - math.floor(math.log10(step)) + 1 if value else 1
     digits = min(max(places, 6), 15)
-    for power, sign in ((9, "G"), (6, "M"), (3, "k")) if abs(value) < 1e12 else ():
-        if abs(value) >= 10.0 * 10.0**power or (power > 3 and abs(value) >= 10.0**power):
-            return f"{value / 10.0**power:.{digits}g}{sign}"
+    for least, unit, sign in PREFIXES if abs(value) < 1e12 else ():
+        if abs(value) >= least:
+            return f"{value / unit:.{digits}g}{sign}"
     return f"{value:.{digits}g}"
 
 
@@ -232,8 +235,9 @@ def _points(series: Marks | Curve, x_axis: _Axis, y_axis: _Axis) -> list[tuple[f
     ]
 
 
-def _can_be_drawn(x: float, y: float) -> bool:
-    return abs(x) <= LARGEST and abs(y) <= LARGEST  # NaN is neither
+def _can_be_drawn(x: Any, y: Any) -> Any:
+    """Return whether points can be drawn; for arrays, of each point."""
+    return (abs(x) <= LARGEST) & (abs(y) <= LARGEST)  # False for NaN
 
 
 def _path(curve: Curve, x_axis: _Axis, y_axis: _Axis) -> str:

@@ -28,14 +28,14 @@ from skywright.store.words import local_time
 Floats = NDArray[np.float64]
 ROW, TIME = "row", "time"
 """Not columns of a device: the number of the row, and the time of the event."""
-MOST_RUNS = 4
-MOST_ROWS = 1_000_000
+RUNS_MAX = 4
+ROWS_MAX = 1_000_000
 """Rows of a column that are read; of longer ones each n-th."""
-MOST_MARKS = 400
+MARKS_MAX = 400
 """Points that are drawn one by one; more become a band from least to largest."""
 BINS = 400
 ALMOST_EQUAL = 1e-4
-"""Numbers that differ by less than this part of them cannot be told apart on an axis."""
+"""Numbers that differ by less than this fraction cannot be distinguished on an axis."""
 IMAGE_ROWS, IMAGE_COLUMNS = 240, 760
 
 
@@ -132,12 +132,12 @@ def choose(view: RunView, asked: Mapping[str, str]) -> Choice | None:
             raise DataError(f"run {view.summary.uid[:8]} has no numbers {name}/{y}")
     else:
         stream = next((each for each in streams if each.name == "primary"), streams[0])
-        y = _first_of_interest(stream, motors)
+        y = _default_column(stream, motors)
     against = abscissas(stream)
     x = asked.get("x", "")
     if x not in against:
         times = [each for each in against if each == TIME or each.endswith(f"_{TIME}")]
-        x = next(each for each in (*motors, *times, ROW) if each in against and each != y)
+        x = next((each for each in (*motors, *times) if each in against and each != y), ROW)
     return Choice(stream.name, y, x, tuple(asked.get("with", "").split()))
 
 
@@ -159,8 +159,8 @@ def draw_plot(client: Container, uid: str, choice: Choice) -> Plot:
         Without a drawing if the columns of `uid` cannot be read; the notes say so.
     """
     series: list[_Series] = []
-    shown, left_out = choice.others[: MOST_RUNS - 1], choice.others[MOST_RUNS - 1 :]
-    notes = [f"{MOST_RUNS} runs at most are drawn, not {' '.join(left_out)}"] if left_out else []
+    shown, left_out = choice.others[: RUNS_MAX - 1], choice.others[RUNS_MAX - 1 :]
+    notes = [f"only {RUNS_MAX} runs are drawn, without {' '.join(left_out)}"] if left_out else []
     for name in (uid, *shown):
         try:
             read = _read(read_contents(find_run(client, name)), choice)
@@ -177,17 +177,17 @@ def draw_plot(client: Container, uid: str, choice: Choice) -> Plot:
     if series[0].y.ndim == 2:
         if not np.isfinite(series[0].y).any():
             return nothing
-        (first,), offsets = _count_from_first(series[:1])
+        (first,), offsets = _subtract_first_values(series[:1])
         return Plot(_image(first), (*notes, *_image_notes(first, len(series)), *offsets))
     series = [each for each in series if np.isfinite(each.x + each.y).any()]
     if not series:
         return nothing
-    series, offsets = _count_from_first(series)
+    series, offsets = _subtract_first_values(series)
     return Plot(_chart(series, choice), (*notes, *offsets))
 
 
-def _first_of_interest(stream: StreamView, motors: Sequence[str]) -> str:
-    """Return what a stream is plotted for: a hinted scalar, else any that is no time.
+def _default_column(stream: StreamView, motors: Sequence[str]) -> str:
+    """Return the column to plot if none is chosen: a hinted scalar, else any that is no time.
 
     Floats before integers: those are mostly the numbers of pulses, frames and settings.
     """
@@ -206,7 +206,7 @@ def _read(contents: RunContents, choice: Choice) -> _Series:
     if stream is None or column is None:
         raise DataError(f"run {uid} has no column {choice.y} in the stream {choice.stream}")
     is_image = len(column.shape) == 2
-    step = -(-column.shape[0] // (IMAGE_ROWS if is_image else MOST_ROWS)) or 1
+    step = -(-column.shape[0] // (IMAGE_ROWS if is_image else ROWS_MAX)) or 1
     rows = slice(0, column.shape[0], step)
     y = _numbers(column, rows, uid, (1, 2))
     thinned = [f"1 of {step} rows is drawn"] if step > 1 else []
@@ -214,7 +214,7 @@ def _read(contents: RunContents, choice: Choice) -> _Series:
         # The maximum keeps a line that is narrower than a pixel; `fmax` passes over NaN.
         y = np.fmax.reduceat(y, np.arange(0, column.shape[1], width), axis=1)
         thinned.append(f"a pixel is the maximum of {width} columns")
-    x, x_label = _against(stream, choice.x, rows, contents.start)
+    x, x_label = _x_values(stream, choice.x, rows, contents.start)
     count = min(len(x), len(y))  # of a run that grows, one may be read later
     label = f"{run_name(contents.start)} {local_time(contents.start['time'])}"
     note = f"run {uid}, {column.name}: {', '.join(thinned)}" if thinned else ""
@@ -236,7 +236,7 @@ def run_name(start: Mapping[str, Any]) -> str:
     return str(name or start.get("plan_name") or "run")
 
 
-def _against(
+def _x_values(
     stream: Stream, name: str, rows: slice, start: Mapping[str, Any]
 ) -> tuple[Floats, str]:
     column = stream.column(name)
@@ -250,7 +250,7 @@ def _against(
     return x, _with_unit(column)
 
 
-def _count_from_first(series: Sequence[_Series]) -> tuple[list[_Series], tuple[str, ...]]:
+def _subtract_first_values(series: Sequence[_Series]) -> tuple[list[_Series], tuple[str, ...]]:
     """Take one offset from the x of all curves, and one from their y, where numbers are large.
 
     Returns
@@ -261,8 +261,8 @@ def _count_from_first(series: Sequence[_Series]) -> tuple[list[_Series], tuple[s
         What was subtracted, in words.
     """
     first = series[0]
-    x, x_label, x_notes = _from_first([each.x for each in series], first.x_label, first.uid)
-    y, y_label, y_notes = _from_first([each.y for each in series], first.y_label, first.uid)
+    x, x_label, x_notes = _subtract_first([each.x for each in series], first.x_label, first.uid)
+    y, y_label, y_notes = _subtract_first([each.y for each in series], first.y_label, first.uid)
     counted = [
         replace(each, x=x_values, y=y_values, x_label=x_label, y_label=y_label)
         for each, x_values, y_values in zip(series, x, y, strict=True)
@@ -270,7 +270,7 @@ def _count_from_first(series: Sequence[_Series]) -> tuple[list[_Series], tuple[s
     return counted, (*x_notes, *y_notes)
 
 
-def _from_first(
+def _subtract_first(
     curves: Sequence[Floats], label: str, uid: str
 ) -> tuple[list[Floats], str, tuple[str, ...]]:
     """Count large numbers that differ little, those of pulses for example, from the first one.
@@ -295,7 +295,7 @@ def _chart(series: Sequence[_Series], choice: Choice) -> Markup:
     marks, curves = [], []
     for k, each in enumerate(series):
         style, is_square = style_of(k)
-        is_few = len(each.y) <= MOST_MARKS
+        is_few = len(each.y) <= MARKS_MAX
         x, y = (each.x, each.y) if is_few else _band(each.x, each.y)
         label = each.label if len(series) > 1 else ""
         nothing = np.empty(0)
@@ -335,4 +335,4 @@ def _image_notes(series: _Series, runs: int) -> tuple[str, ...]:
         f"{series.y_label}: from the top {series.x_label} {series.x[0]:.6g} to {series.x[-1]:.6g}, "
         f"colors from {low:.4g} to {high:.4g} (1st and 99.5th percentile)"
     )
-    return (lines, "rows of numbers of one run only are drawn") if runs > 1 else (lines,)
+    return (lines, "rows of numbers are drawn of the first run only") if runs > 1 else (lines,)

@@ -63,8 +63,8 @@ def check_may_operate(request: Request) -> None:
 def render(request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
     """Fill a page; all values are escaped, also those from run documents.
 
-    Templates have `catalog_number`, the catalog's number when the request began: a part that shows
-    runs names it as the version that it has seen.
+    Templates have `catalog_version`, the catalog's version when the request began: a part that
+    shows runs names it as the version that it has seen.
 
     `template` is a file of this package's directory `templates`, or ``package:file.html`` for one
     in that directory of another package.
@@ -73,7 +73,7 @@ def render(request: Request, template: str, status: int = 200, **values: Any) ->
         views=[view for view in request.app.state.views if view.title],
         path=request.url.path,
         site=site_of(request),
-        catalog_number=request.state.catalog_number,
+        catalog_version=request.state.catalog_version,
         **values,
     )
     return HTMLResponse(text, status)

@@ -9,7 +9,6 @@ import logging
 import math
 import os
 import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NoReturn
 
@@ -17,6 +16,7 @@ import numpy as np
 
 from skywright.processes.lifecycle import end_with_parent
 from skywright.processes.logs import log_to_stderr
+from skywright.waiting import pause
 
 
 def encode(facts: Mapping[str, Any], data: bytes = b"") -> bytes:
@@ -57,13 +57,12 @@ def each_period(message: Callable[[], bytes], period_s: float) -> Iterator[bytes
     period_s
         Pause between two messages, s.
     """
-    pause = threading.Event()
     while True:
         try:
             yield message()
         except TimeoutError:
             yield NO_ANSWER
-        pause.wait(period_s)
+        pause(period_s)
 
 
 def write_messages(messages: Callable[[], Iterable[bytes]]) -> NoReturn:

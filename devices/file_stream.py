@@ -18,7 +18,15 @@ STREAM_MODE = 2
 
 
 class FilePlugin(Device):
-    """The PVs that all file plugins of areaDetector have to open and close a file."""
+    """The PVs that all file plugins of areaDetector have to open and close a file.
+
+    Attributes
+    ----------
+    requested_rows
+        Number of rows after which the next recording ends by itself; 0: no limit.
+    """
+
+    requested_rows = 0
 
     file_path = Cpt(EpicsSignal, "FilePath", kind=Kind.omitted, string=True, put_complete=True)
     file_name = Cpt(EpicsSignal, "FileName", kind=Kind.omitted, string=True, put_complete=True)
@@ -55,7 +63,7 @@ class FilePlugin(Device):
             (self.file_name, name),
             (self.file_template, "%s%s.h5"),
             (self.file_write_mode, STREAM_MODE),
-            (self.num_capture, 0),
+            (self.num_capture, self.requested_rows),
         )
 
 
@@ -113,7 +121,7 @@ class FileStream:
         self.by_row = False
         self._present_columns = columns
         self._file_columns: Sequence[StreamColumn] = ()
-        """The columns of the present recording."""
+        """Columns of the present recording, read when it began; empty while there is none."""
         self.has_more = False
         self._rows_emitted = 0
         self._bundles: dict[str, list[ComposeStreamResourceBundle]] = {}
@@ -124,12 +132,12 @@ class FileStream:
         return {"fields": [f"{self.device.name}_{key}" for key in self._hinted]}
 
     def begin(self, file: str) -> None:
-        """Emit documents of the recording that begins with this file; `rows` counts its rows."""
+        """Begin a recording whose first file is `file`; its documents follow on request."""
         self.file, self._rows_emitted, self._bundles, self.has_more = file, 0, {}, False
         self._file_columns = self._present_columns()
 
     def end(self) -> None:
-        """Forget the file."""
+        """End the recording: the next documents are of the next file."""
         self.file, self._file_columns = "", ()
 
     @property
@@ -241,7 +249,7 @@ class OneStream:
         """Do nothing; a device whose rows may change their size overrides it, and raises."""
 
 
-class CountedStream(FileStream):
+class FlyerStream(FileStream):
     """A stream that is also the flyer of its device: rows come between kickoff and complete."""
 
     def prepare(self, rows: int) -> Status:

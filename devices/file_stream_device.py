@@ -17,6 +17,7 @@ from ophyd import EpicsSignalRO, Kind, Signal
 from devices.file_stream import FileStream
 from devices.guarded import PUT_S, GuardedDevice
 from skywright.errors import HardwareError
+from skywright.waiting import pause
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ class FileStreamDevice(GuardedDevice):
         """Start of the timeout for silence (monotonic clock, s): the last heartbeat, or the last
         restart of the timeout."""
         self._fault: HardwareError | None = None
-        self._abort = self._watching = False
+        self._abort = self._flying = False
         self._followed: list[tuple[FileStream, EpicsSignalRO]] = []
         if self.heartbeat is not None:
             self.heartbeat.subscribe(self._on_heartbeat, run=False)
@@ -129,7 +130,7 @@ class FileStreamDevice(GuardedDevice):
         self.connect()
         staged = super().stage()
         try:
-            self._abort, self._fault, self._watching = False, None, False
+            self._abort, self._fault, self._flying = False, None, False
             self._stop_recording()
             self._open()
         except BaseException:
@@ -139,7 +140,7 @@ class FileStreamDevice(GuardedDevice):
 
     def unstage(self) -> list[Any]:
         """Stop, and close the files; does not fail when the IOC is gone."""
-        self._watching = False
+        self._flying = False
         for stream, _ in self._followed:
             stream.end()
         try:
@@ -174,7 +175,7 @@ class FileStreamDevice(GuardedDevice):
         self._check_staged()
         with self._changed:
             self._silent_since = time.monotonic()
-        self._watching = True
+        self._flying = True
 
     def finish_flying(self) -> None:
         """Wait until the `rows` of each stream have reached the present row count of the IOC.
@@ -185,7 +186,7 @@ class FileStreamDevice(GuardedDevice):
             If the IOC is silent or was restarted, or the device was stopped.
         """
         self._check_fault()
-        self._watching = False
+        self._flying = False
         for stream, captured in self._followed:
             if stream.file:
                 self._wait_for_rows(stream, captured)
@@ -221,7 +222,7 @@ class FileStreamDevice(GuardedDevice):
         while (
             stream.rows != (rows := int(self._read_now(captured))) and time.monotonic() < deadline
         ):
-            threading.Event().wait(POLL_PERIOD_S)
+            pause(POLL_PERIOD_S)
         return rows
 
     def _await_new_count(self, stream: FileStream, captured: EpicsSignalRO, before: int) -> None:
@@ -245,7 +246,7 @@ class FileStreamDevice(GuardedDevice):
                     f"{self.name}: {captured.pvname} still has the row count {before} of the "
                     f"previous file; {self._reason()}"
                 )
-            threading.Event().wait(POLL_PERIOD_S)
+            pause(POLL_PERIOD_S)
 
     def _wait_with_new_timeout(self, reached: Callable[[], bool]) -> None:
         """Restart the timeout for silence, then wait until `reached()` is true."""
@@ -268,12 +269,12 @@ class FileStreamDevice(GuardedDevice):
         self._wait_with_new_timeout(lambda: stream.rows >= rows)
 
     def raise_if_silent(self) -> None:
-        """Raise if rows are expected and the IOC or the source is silent.
+        """Raise if the IOC was lost, or if rows are expected and it is silent.
 
         Raises
         ------
         HardwareError
-            If the IOC is gone or its heartbeat has stopped.
+            If the IOC was lost during the recording, or its heartbeat has stopped.
         """
         self._check_fault()
         if self._expects_rows():
@@ -281,7 +282,7 @@ class FileStreamDevice(GuardedDevice):
 
     def _expects_rows(self) -> bool:
         """Return whether rows are expected now."""
-        return self._watching
+        return self._flying
 
     def _check_fault(self) -> None:
         """Raise if the IOC was lost during the recording."""

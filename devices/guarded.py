@@ -13,6 +13,7 @@ from ophyd.status import DeviceStatus
 from ophyd.utils.errors import DisconnectedError
 
 from skywright.errors import ConfigError, HardwareError
+from skywright.waiting import pause
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +22,7 @@ PUT_S = 8.0
 SET_S = 4.0
 """Longest time until a setting has a value that a plan gives it, s. It is shorter than the 5 s for
 which the IOC of the spectrometer shows why it refused a value."""
-SILENT = (
+IOC_LOST = (
     DisconnectedError,
     TimeoutError,
     ChannelAccessException,
@@ -33,10 +34,13 @@ SILENT = (
 
 @contextmanager
 def ioc_errors(device: Any) -> Iterator[None]:
-    """Turn errors of the control layers into a `HardwareError` that names the lost IOC."""
+    """Turn the errors of a lost IOC into a `HardwareError`; others pass as they are.
+
+    `GuardedDevice` turns every error of an access to its PVs into one.
+    """
     try:
         yield
-    except SILENT as error:
+    except IOC_LOST as error:
         raise HardwareError(f"{device.name}: lost the IOC of {device.prefix}: {error}") from error
     except KeyError as error:
         # pyepics looks up the type of the PV, which is -1 if its IOC is lost at that moment
@@ -100,8 +104,8 @@ def run_ioc_task(device: Any, work: Callable[[], None]) -> TaskStatus:
 class Setting(EpicsSignalWithRBV):
     """A setting of an IOC: `set` ends, with the reason, also when the IOC refuses the value.
 
-    The readback counts: an IOC may complete a put that it refuses. That of ophyd waits without end
-    for a readback that does not come, and until then refuses every other value.
+    The readback counts: an IOC may complete a put that it refuses. ophyd's own `set` waits without
+    end for a readback that does not come, and until then refuses every other value.
     """
 
     def set(
@@ -137,7 +141,7 @@ class Setting(EpicsSignalWithRBV):
                     f"{limit:g} s; {reason}"
                 ) from error
             if settle_time:
-                threading.Event().wait(settle_time)
+                pause(settle_time)
 
         return run_ioc_task(self, work)
 
@@ -224,7 +228,7 @@ class GuardedDevice(Device):
             signal.set(value, timeout=PUT_S).wait(timeout=PUT_S + 0.5)
 
     def _read_signal(self, signal: EpicsSignalRO) -> Any:
-        """Return the value; of a monitored signal the one of its last monitor."""
+        """Return the value; for a monitored signal, that of its last monitor."""
         with self._hardware_errors(f"{signal.pvname} cannot be read"):
             return signal.get()
 
@@ -235,7 +239,7 @@ class GuardedDevice(Device):
 
     @contextmanager
     def _hardware_errors(self, what: str) -> Iterator[None]:
-        """Turn the errors of all control layers into `HardwareError`."""
+        """Turn every error of an access to PVs into a `HardwareError` that says what failed."""
         try:
             yield
         except HardwareError:

@@ -13,8 +13,9 @@ from ophyd.status import MoveStatus, StatusBase
 from ophyd.utils.epics_pvs import AlarmSeverity, AlarmStatus
 from ophyd.utils.errors import DisconnectedError, LimitError
 
-from devices.guarded import SILENT, ReasonStatusMixin, ioc_errors
+from devices.guarded import IOC_LOST, ReasonStatusMixin, ioc_errors
 from skywright.errors import HardwareError
+from skywright.waiting import pause
 
 STALL_S = 3.0
 """A motor that moves shows another position at least this often."""
@@ -219,7 +220,7 @@ class Motor(EpicsMotor):
             is_there = self._is_at(target)
             if is_done and is_there:
                 return True
-            threading.Event().wait(timeout)
+            pause(timeout)
             if is_paused or not is_done:
                 return False
         return True
@@ -339,7 +340,7 @@ def move_all(moves: Iterable[tuple[Motor, float]]) -> None:
         _wait_for_all(statuses)
     except BaseException:
         for motor, _ in moves:
-            with contextlib.suppress(*SILENT):  # one lost IOC must not keep the others moving
+            with contextlib.suppress(*IOC_LOST):  # one lost IOC must not keep the others moving
                 motor.stop()
         raise
 

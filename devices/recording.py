@@ -113,7 +113,7 @@ class RecordingDevice(FileStreamDevice):
     def finish_flying(self) -> None:
         """Stop acquiring; return when all rows that have come are visible in the file."""
         self._check_fault()
-        self._watching = False
+        self._flying = False
         self._put(self.acquire, 0)
         super().finish_flying()
 

@@ -1,7 +1,7 @@
 """The part of areaDetector's PVs that clients of a camera use: cam, image and HDF5 recording.
 
-The groups expect a parent with the helpers of `iocs.owner.OwnerGroup`. `Cam` and `Hdf` also need
-their ``control``, an `AcquisitionControl` and a `RecordingControl`.
+The groups expect a parent with the helpers of `iocs.owner.OwnerGroup`. `Cam` and `HdfPlugin` also
+need their ``control``, an `AcquisitionControl` and a `RecordingControl`.
 """
 
 import asyncio
@@ -12,13 +12,14 @@ from typing import Any, Protocol
 from caproto import AlarmSeverity, ChannelType
 from caproto.server import PVGroup, pvproperty
 
-from iocs.common import post, post_pair, setting, text
+from iocs.common import decode_char_array, post, post_pair, setting
 from skywright.acquire.acquisition import Acquisition
 from skywright.acquire.source import Source
 
 IMAGE_BYTES_MAX = 2592 * 1944 * 3
 YES_NO = ["No", "Yes"]
-DATA_TYPES = ["Int8", "UInt8"]
+CAMERA_DATA_TYPES = ["Int8", "UInt8"]
+"""Those of a video camera, the first ones of `iocs.recording.DATA_TYPES`."""
 COLOR_MODES = ["Mono", "Bayer", "RGB1"]
 SINGLE, MULTIPLE, CONTINUOUS = range(3)
 WRITE_SINGLE, WRITE_CAPTURE, WRITE_STREAM = range(3)
@@ -192,7 +193,7 @@ class Cam(PVGroup):
     array_callbacks = choice(["Disable", "Enable"], 1, name="ArrayCallbacks")
     color_mode = choice(COLOR_MODES, put=_put_color, name="ColorMode")
     data_type = choice(
-        DATA_TYPES,
+        CAMERA_DATA_TYPES,
         1,
         put=only(1),
         setpoint_kw={"record": "mbbo"},
@@ -250,7 +251,7 @@ class Plugin(PVGroup):
     array_size_2 = readback(0, name="ArraySize2_RBV")
     n_dimensions = readback(0, name="NDimensions_RBV")
     color_mode = enum_readback(COLOR_MODES, 0, name="ColorMode_RBV")
-    data_type = enum_readback(DATA_TYPES, 1, name="DataType_RBV")
+    data_type = enum_readback(CAMERA_DATA_TYPES, 1, name="DataType_RBV")
     unique_id = readback(-1, name="UniqueId_RBV")
     time_stamp = readback(0.0, precision=3, units="s", name="TimeStamp_RBV")
 
@@ -271,7 +272,7 @@ class Image(Plugin):
 
 
 async def _put_file_path(obj: Any, instance: Any, value: str) -> str:
-    path = text(value)
+    path = decode_char_array(value)
     if not path.startswith("/"):  # it would be a directory below the IOC's own
         raise ValueError(f"{path!r}, expected an absolute path such as /data/")
     path = path if path.endswith("/") else path + "/"
@@ -282,8 +283,8 @@ async def _put_file_path(obj: Any, instance: Any, value: str) -> str:
 
 async def put_text(obj: Any, instance: Any, value: str) -> str:
     """Take a long text."""
-    await obj.readback.write(text(value))
-    return text(value)
+    await obj.readback.write(decode_char_array(value))
+    return decode_char_array(value)
 
 
 def fill_template(template: str, *values: str | int) -> str:
@@ -303,7 +304,7 @@ def fill_template(template: str, *values: str | int) -> str:
 
 
 async def _put_template(obj: Any, instance: Any, value: str) -> str:
-    template = text(value)
+    template = decode_char_array(value)
     fill_template(template, "/path/", "name", 0)
     await obj.readback.write(template)
     return template
@@ -347,11 +348,11 @@ async def _put_capture(obj: Any, instance: Any, value: Any) -> int:
 
 
 class RecordingControl(Protocol):
-    """What `Hdf` starts and stops: a camera, or a plugin that is a recording itself."""
+    """What `HdfPlugin` starts and stops: a camera, or a plugin that is a recording itself."""
 
     single_files: Any
-    """Object with the methods `next_path` and `file_written` of `Hdf`, if each picture goes to a
-    file of its own; else None."""
+    """Object with the methods `next_path` and `file_written` of `HdfPlugin`, if each picture goes
+    to a file of its own; else None."""
 
     def start_capture(self, path: Path, count: int, lazy: bool) -> str:
         """Start a recording; return an error message, empty if it succeeded.
@@ -370,7 +371,7 @@ class RecordingControl(Protocol):
         """End the recording."""
 
 
-class Hdf(Plugin):
+class HdfPlugin(Plugin):
     """The recording, NDPluginFile and NDFileHDF5 of areaDetector.
 
     Attributes
@@ -434,7 +435,7 @@ class Hdf(Plugin):
         return self.directory / name
 
     async def check_path(self) -> bool:
-        """Create the directory if that is wanted; say whether it exists."""
+        """Create the directory if ``CreateDirectory`` asks for it; return whether it exists."""
         directory = self.directory
         if self.create_directory.readback.value and not directory.is_dir():
             try:

@@ -39,7 +39,7 @@ MAX_ARRAY_BYTES = 40_000_000
 setting = get_pv_pair_wrapper(setpoint_suffix="", readback_suffix="_RBV")
 """A pvproperty with its ``_RBV``, areaDetector's convention."""
 
-Complain = Callable[[str], Awaitable[None]]
+PostError = Callable[[str], Awaitable[None]]
 
 
 def argument_parser(description: str, prefix: str) -> argparse.ArgumentParser:
@@ -106,7 +106,7 @@ def run(
 
 
 async def serve(group: PVGroup, args: argparse.Namespace, facts: Mapping[str, Any]) -> None:
-    """Serve a PV group until SIGTERM; `run` is this with the command line around it.
+    """Serve a PV group until SIGTERM; `run` calls it with the arguments of the command line.
 
     Parameters
     ----------
@@ -127,7 +127,7 @@ async def serve(group: PVGroup, args: argparse.Namespace, facts: Mapping[str, An
     port = usual if shares else args.port or free_port(args.host)
     os.environ["EPICS_CA_SERVER_PORT"] = str(port)
     os.environ.setdefault("EPICS_CA_MAX_ARRAY_BYTES", str(MAX_ARRAY_BYTES))
-    _aim_beacons(args.host)
+    _keep_beacons_local(args.host)
     for pv, channel in group.pvdb.items():
         _own_alarm(channel)
         _never_hang(channel, pv, getattr(group, "post_error", None))
@@ -160,7 +160,7 @@ async def serve(group: PVGroup, args: argparse.Namespace, facts: Mapping[str, An
     try:
         await server
     except asyncio.CancelledError:
-        logger.info("%s: told to end", args.prefix)
+        logger.info("%s: ends on a signal", args.prefix)
     except OSError as error:
         if context.udp_socks:
             raise
@@ -176,8 +176,8 @@ async def serve(group: PVGroup, args: argparse.Namespace, facts: Mapping[str, An
             raise SkywrightError(f"{args.prefix}: {type(failed).__name__}: {failed}") from failed
 
 
-def _aim_beacons(host: str) -> None:
-    """Keep beacons on this machine if no other can reach `host`; else they are broadcast.
+def _keep_beacons_local(host: str) -> None:
+    """Keep beacons on this machine if no other one can reach `host`; else broadcast them.
 
     Clients on other machines notice by the beacons that a server was restarted.
     """
@@ -211,7 +211,7 @@ def _own_alarm(channel: ChannelData) -> None:
         alarm.connect(channel.field_inst)
 
 
-def _never_hang(channel: ChannelData, name: str, post_error: Complain | None) -> None:
+def _never_hang(channel: ChannelData, name: str, post_error: PostError | None) -> None:
     """Answer every put: a refused one raises the PV's alarm and says why on the message PV.
 
     If a putter raises, caproto's error reply does not end put completion, and the client would
@@ -292,14 +292,14 @@ async def post_pair(pair: Any, value: Any) -> None:
         await post(channel, value)
 
 
-async def preset(pair: Any, value: Any) -> None:
-    """Write a value to both PVs of a pair, without a put."""
+async def write_pair(pair: Any, value: Any) -> None:
+    """Write a value, also an array, to both PVs of a pair, without a call of the putter."""
     await pair.setpoint.write(value, verify_value=False)
     await pair.readback.write(value)
 
 
-def text(value: str | bytes) -> str:
-    """Return what a client meant by a CHAR array: up to the first NUL, without blanks around."""
+def decode_char_array(value: str | bytes) -> str:
+    """Return the text that a client has put to a CHAR PV: up to the first NUL, without blanks."""
     if isinstance(value, bytes):
         value = value.decode("latin-1")
     return value.split("\0")[0].strip()

@@ -29,7 +29,7 @@ def accept_puts(motor: "MotorRecord") -> None:
 
 
 async def _put_user(motor: "MotorRecord", value: float) -> None:
-    """Move to a user position; with SET, let the present position have that number instead."""
+    """Move to a user position; with SET, change OFF so that the present position has this value."""
     if not motor.get("SET"):
         await motor.go(motor.dial(value))
     elif motor.axis.moving(time.time()):
@@ -37,7 +37,7 @@ async def _put_user(motor: "MotorRecord", value: float) -> None:
     elif motor.get("FOFF"):
         raise ValueError("FOFF is Frozen, and this controller cannot set its dial position")
     else:
-        await motor.renumber(value - motor.axis.position(time.time()) * motor.sign)
+        await motor.set_offset(value - motor.axis.position(time.time()) * motor.sign)
 
 
 def _moves(motor: "MotorRecord") -> dict[str, Putter]:
@@ -126,13 +126,13 @@ def _settings(motor: "MotorRecord") -> dict[str, Putter]:
         return put
 
     async def put_offset(_: Any, value: float) -> None:
-        await motor.renumber(value)
+        await motor.set_offset(value)
 
     async def put_direction(channel: ChannelEnum, value: str) -> str:
         here = motor.get("RBV")
         await motor.post("DIR", channel.enum_strings.index(value))
         # As the record does with a variable offset: where it stands keeps its number.
-        await motor.renumber(here - motor.axis.position(time.time()) * motor.sign)
+        await motor.set_offset(here - motor.axis.position(time.time()) * motor.sign)
         return value  # else caproto keeps the index that a client may have put
 
     async def put_units(_: Any, value: str) -> None:

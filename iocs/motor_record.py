@@ -1,11 +1,11 @@
 """A simulated EPICS motor record: the fields that clients use, over one simulated axis.
 
-What is served: VAL DVAL RVAL RLV, RBV DRBV RRBV, DMOV MOVN MIP TDIR, STOP SPMG SYNC,
+Fields: VAL DVAL RVAL RLV, RBV DRBV RRBV, DMOV MOVN MIP TDIR, STOP SPMG SYNC,
 TWV TWF TWR, JVEL JOGF JOGR, HOMF HOMR ATHM, VELO VMAX VBAS ACCL, HLM LLM DHLM DLLM LVIO,
 HLS LLS RHLS RLLS HLSV, OFF DIR FOFF SET MRES, MSTA STAT SEVR, EGU PREC DESC. VBAS, backlash and
-retries are kept and have no effect. Differences to the record: after a stop, or at a limit switch,
-VAL becomes RBV at once; a refused move shows as DMOV 1 - 0 - 1 with an alarm, so that no client
-waits; a jog does not look at SPMG.
+retries can be put and have no effect. Differences to the record: after a stop, or at a limit
+switch, VAL becomes RBV at once; a refused move shows as DMOV 1 - 0 - 1 with an alarm, so that no
+client waits; a jog does not look at SPMG.
 """
 
 import asyncio
@@ -32,6 +32,7 @@ from skywright.acquire.simulated_axis import MotorsClock, SimulatedAxis
 PERIOD_S = 0.05
 ALL_EVENTS = SubscriptionType.DBE_VALUE | SubscriptionType.DBE_LOG | SubscriptionType.DBE_ALARM
 FAR = 1e6
+"""End of a jog of an axis without limits, EGU."""
 COMM_ERROR = 1 << 12
 """Bit of MSTA: the controller does not answer, the other bits are those from before."""
 NORMAL = AlarmStatus.NO_ALARM, AlarmSeverity.NO_ALARM
@@ -49,7 +50,7 @@ class MotorSettings:
         DESC, EGU.
     low, high
         Soft limits DLLM and DHLM; both 0 is none.
-    velocity, most
+    velocity, max_velocity
         VELO and VMAX, EGU/s.
     acceleration_s
         ACCL, time to reach VELO.
@@ -62,7 +63,7 @@ class MotorSettings:
     low: float
     high: float
     velocity: float
-    most: float
+    max_velocity: float
     acceleration_s: float
     resolution: float
     precision: int
@@ -75,9 +76,10 @@ class MotorRecord(PVGroup):
 
     axis: SimulatedAxis
     resumed: asyncio.Future[None] | None = None
+    """The move that goes on after SPMG was Pause; None: there was none."""
     jogging = 0
     """Which way a jog goes, 1 or -1 in user coordinates; 0 when there is none."""
-    busy = ""
+    move_refusal = ""
     """Why moves are refused; empty when they are not."""
 
     async def attach(
@@ -99,7 +101,7 @@ class MotorRecord(PVGroup):
         clock
             Gives the controller's clock, for time stamps.
         commanded
-            Awaited after each command that changes the motion, and before its end is shown.
+            Awaited after each command that changes the motion, and before DMOV becomes 1.
         speed
             Speed of simulated time.
         """
@@ -117,7 +119,7 @@ class MotorRecord(PVGroup):
             "PREC": settings.precision,
             "MRES": settings.resolution,
             "VELO": settings.velocity,
-            "VMAX": settings.most,
+            "VMAX": settings.max_velocity,
             "JVEL": settings.velocity / 2,
             "ACCL": settings.acceleration_s,
             "DHLM": settings.high,
@@ -179,7 +181,7 @@ class MotorRecord(PVGroup):
         return float(self.get("VELO")) * self.speed
 
     @property
-    def most(self) -> float:
+    def max_velocity(self) -> float:
         """VMAX in simulated time, EGU/s."""
         return float(self.get("VMAX")) * self.speed
 
@@ -199,9 +201,9 @@ class MotorRecord(PVGroup):
             await self.post("LVIO", 1)
             await self.refuse(REFUSED)
             return
-        if self.busy:
+        if self.move_refusal:
             await self.refuse(REFUSED)
-            raise ValueError(self.busy)
+            raise ValueError(self.move_refusal)
         if self.silent:
             await self.refuse(SILENT)
             return
@@ -209,7 +211,7 @@ class MotorRecord(PVGroup):
             await self.post("LVIO", 0)
             self._alarm, self._drops_target = NORMAL, False
             await self.post_target(dial)
-            # Not before: until the command is given, others are told that there is none.
+            # Read after the awaits: whoever asked meanwhile has the answer that the motor rests.
             now = time.time()
             if self.get("SPMG") in (MOVE, GO):
                 self.axis.move_to(now, dial, self.velocity, self.acceleration)
@@ -245,9 +247,9 @@ class MotorRecord(PVGroup):
 
     async def jog(self, way: int) -> None:
         """Move towards a limit at JVEL until stopped; `way` is 1 or -1, in user coordinates."""
-        if self.busy or self.silent:
+        if self.move_refusal or self.silent:
             await self.refuse(SILENT if self.silent else REFUSED)
-            raise ValueError(self.busy or "the controller does not answer")
+            raise ValueError(self.move_refusal or "the controller does not answer")
         low, high = self.get("DLLM"), self.get("DHLM")
         low, high = (low, high) if low != high else (-FAR, FAR)
         forward = way * self.sign > 0
@@ -256,7 +258,7 @@ class MotorRecord(PVGroup):
         self.jogging = way
         await self.follow_axis(forward)
 
-    async def renumber(self, offset: float) -> None:
+    async def set_offset(self, offset: float) -> None:
         """Set OFF, and with it all user positions."""
         await self.post("OFF", offset)
         await self.post_target(self.get("DVAL"))
@@ -359,13 +361,13 @@ class MotorRecord(PVGroup):
         low, high = self.axis.at_switches(now)
         bits = {
             0: self.get("TDIR"),
-            1: not moving,
-            2: high,
-            8: True,
+            1: not moving,  # done
+            2: high,  # positive limit switch
+            8: True,  # an encoder is present
             10: moving,
-            11: True,
-            13: low,
-            14: True,
+            11: True,  # closed-loop control is available
+            13: low,  # negative limit switch
+            14: True,  # homed
         }
         return sum(1 << bit for bit, on in bits.items() if on)
 

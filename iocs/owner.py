@@ -14,7 +14,6 @@ from iocs.common import post, wait_at_most
 
 logger = logging.getLogger(__name__)
 
-
 HEARTBEAT_S = 1.0
 
 

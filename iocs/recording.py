@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-from iocs.areadetector import WRITE_STREAM, Hdf, choice, enum_readback, long_text, put_text
+from iocs.areadetector import WRITE_STREAM, HdfPlugin, choice, enum_readback, long_text, put_text
 from skywright.acquire.recorder import Recorder
 
 DATA_TYPES = [
     *("Int8", "UInt8", "Int16", "UInt16", "Int32", "UInt32", "Int64", "UInt64"),
     *("Float32", "Float64"),
 ]
-"""In areaDetector's order."""
+"""All data types, in areaDetector's order."""
 
 
 async def _only_stream(obj: Any, instance: Any, value: Any) -> None:
@@ -19,8 +19,8 @@ async def _only_stream(obj: Any, instance: Any, value: Any) -> None:
     await obj.readback.write(value)
 
 
-class FilesPart(Hdf):
-    """A file plugin over files of any rows.
+class RowsPlugin(HdfPlugin):
+    """A file plugin whose files have rows: shots, pulses or packets.
 
     It is its own `RecordingControl`: a subclass writes `start_capture` and `stop_capture`. It also
     calls `post_recording`.
@@ -46,8 +46,8 @@ class FilesPart(Hdf):
         raise NotImplementedError
 
 
-class Recording(FilesPart):
-    """A file plugin over one recorder, which is set before the IOC serves."""
+class RecorderPlugin(RowsPlugin):
+    """A file plugin that starts and stops one recorder, which is set before the IOC serves."""
 
     recorder: Recorder[Any, Any]
 
@@ -62,7 +62,8 @@ class Recording(FilesPart):
     async def post_state(self) -> None:
         """Post the state of the recording."""
         recorder = self.recorder
-        capturing = recorder.path is not None  # before its rows: when it is over, all are counted
+        # Read before the number of rows: when it is False, that number is final.
+        capturing = recorder.path is not None
         await self.post_recording(
             recorder.rows_readable,
             sum(recorder.lost.values()),

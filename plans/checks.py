@@ -14,7 +14,7 @@ from bluesky.protocols import Checkable, Movable, Readable
 from skywright.errors import ConfigError, HardwareError
 
 COUNT_MAX = 10**9
-"""Of pulses, shots, pictures."""
+"""Largest number of pulses, shots or pictures that a plan takes."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Needs:
     parts: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     readings: tuple[str, ...] = ()
 
-    def more(self, **parts: tuple[Any, ...]) -> "Needs":
-        """Return these needs and further parts."""
+    def with_parts(self, **parts: tuple[Any, ...]) -> "Needs":
+        """Return these needs with further parts."""
         return replace(self, parts={**self.parts, **parts})
 
 
@@ -108,9 +108,10 @@ def _lacking(device: Any, needs: Needs) -> str:
             if not isinstance(part, protocol):
                 return f"its {name} is not {protocol.__name__}"
     keys = described(device) if needs.readings else None
-    missing = [each for each in needs.readings if f"{device.name}_{each}" not in (keys or {})]
-    if keys is not None and missing:
-        return f"it does not read {missing[0]}"
+    if keys is not None:
+        for reading in needs.readings:
+            if f"{device.name}_{reading}" not in keys:
+                return f"it does not read {reading}"
     return ""
 
 
@@ -137,7 +138,7 @@ def device_name(device: Any) -> str:
 
 
 def as_whole(value: Any) -> int | None:
-    """Return a whole number, also one of numpy, as an int; None if it is none."""
+    """Return a whole number, also one of numpy, as an int; None if the value is another one."""
     if isinstance(value, bool):
         return None
     try:
@@ -147,7 +148,7 @@ def as_whole(value: Any) -> int | None:
 
 
 def as_number(value: Any) -> float | None:
-    """Return a real number, also one of numpy, as a float; None if it is none."""
+    """Return a real number, also one of numpy, as a float; None if the value is another one."""
     return float(value) if isinstance(value, Real) and not isinstance(value, bool) else None
 
 
@@ -157,7 +158,7 @@ def whole(plan: str, name: str, value: Any, least: int = 1, most: int = COUNT_MA
     Raises
     ------
     ConfigError
-        If it is none.
+        If the value is no whole number, or is outside the limits.
     """
     number = as_whole(value)
     if number is None or not least <= number <= most:
@@ -173,7 +174,7 @@ def finite(
     Raises
     ------
     ConfigError
-        If it is none.
+        If the value is no such number.
     """
     number = as_number(value)
     if (

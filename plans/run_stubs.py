@@ -80,7 +80,7 @@ def staged_run(device: Any, body: Body, md: Mapping[str, Any]) -> MsgGenerator[t
 
     Returns
     -------
-    uid, answer
+    uid, result
         Uid of the run, and the return value of `body`.
 
     Raises
@@ -94,8 +94,8 @@ def staged_run(device: Any, body: Body, md: Mapping[str, Any]) -> MsgGenerator[t
     def staged() -> MsgGenerator[Any]:
         return (yield from in_run(body, md, uids))
 
-    answer = yield from with_device_errors(staged())
-    return uids[-1], answer
+    result = yield from with_device_errors(staged())
+    return uids[-1], result
 
 
 def in_run(
@@ -123,7 +123,9 @@ def in_run(
 def _run(body: Body, md: Mapping[str, Any], uids: list[str]) -> MsgGenerator[Any]:
     uids.append((yield from bps.open_run(dict(md))))
 
-    # A checkpoint at the end: after a pause in a cleanup nothing of the run is repeated outside it.
+    # After a pause the engine repeats the messages since the last checkpoint. A pause in a cleanup
+    # must not repeat those of the run, which is closed then. After an error the checkpoint comes
+    # last, because the engine refuses it while an event is open.
     def close(error: Exception) -> MsgGenerator[None]:
         if isinstance(error, RunEngineControlException):
             yield from bps.close_run(exit_status=getattr(error, "exit_status", "abort"))
@@ -144,8 +146,8 @@ def trigger_and_read(
 ) -> MsgGenerator[dict[str, Any]]:
     """Make an event of devices and return its readings, those of the first device in any case.
 
-    After a pause within a reading the engine reads again for the event, and the answer of bluesky's
-    stub lacks that reading.
+    If a pause interrupts a reading, the engine reads again for the event, but bluesky's stub does
+    not return that reading.
 
     Parameters
     ----------
@@ -163,15 +165,15 @@ def trigger_and_read(
 
 
 def collect_new_rows(stream: Any, name: str) -> MsgGenerator[None]:
-    """Collect the new rows of a stream; a pause or a suspension does not repeat it.
+    """Collect the new rows of a stream; no pause or suspension repeats this.
 
-    After a rewind the engine would give the same seq_nums to later rows, and in the catalog these
-    would replace the rows already collected.
+    If it were repeated, the engine would give the same seq_nums to later rows, which would replace
+    the rows collected before in the catalog.
 
     Parameters
     ----------
     stream
-        What has the rows.
+        The flyer that has the rows.
     name
         Of the event stream.
     """
@@ -181,46 +183,47 @@ def collect_new_rows(stream: Any, name: str) -> MsgGenerator[None]:
 
     # `bluesky.preprocessors.rewindable_wrapper` leaves the engine unable to repeat anything, in all
     # later plans too, when the plan is aborted between its messages.
-    def unrepeated() -> MsgGenerator[None]:
+    def collect_unrepeated() -> MsgGenerator[None]:
         yield Msg("rewindable", None, False)
         yield from bps.collect(stream, name=name)
 
-    yield from bpp.finalize_wrapper(unrepeated(), repeatable)
+    yield from bpp.finalize_wrapper(collect_unrepeated(), make_rewindable)
 
 
-def repeatable() -> MsgGenerator[None]:
-    """Let the engine repeat messages after a pause."""
+def make_rewindable() -> MsgGenerator[None]:
+    """Let the engine go back to the last checkpoint after a pause."""
     yield Msg("rewindable", None, True)
 
 
-def begun_repeatable(plan: MsgGenerator[Any]) -> MsgGenerator[Any]:
-    """Run a plan with an engine that repeats messages after a pause; a preprocessor of the engine.
+def begin_rewindable(plan: MsgGenerator[Any]) -> MsgGenerator[Any]:
+    """Run a plan with an engine that is rewindable; a preprocessor of the engine.
 
-    A plan that was halted may have left it otherwise. What a pause cuts off, such as the wait for
-    the end of an exposure, would then be left out on resume, and an event have the values before.
+    A plan that was halted may have left it not rewindable. A resume would then skip the message
+    that a pause has cut off, such as the wait for the end of an exposure, and the event would have
+    the values from before the exposure.
     """
 
-    def begun() -> MsgGenerator[Any]:
-        yield from repeatable()
+    def rewindable() -> MsgGenerator[Any]:
+        yield from make_rewindable()
         return (yield from plan)
 
     # Not a generator function, so that a session does not take it for a plan.
-    return begun()
+    return rewindable()
 
 
 def report_for(
     seconds: float, period_s: float, report: Callable[[], MsgGenerator[None]]
 ) -> MsgGenerator[None]:
-    """Report rows again and again until `seconds` have passed, the last time then.
+    """Report rows about every `period_s`, the last time when `seconds` have passed.
 
-    Reports take part of the time, and so do pauses: what is recorded goes on in them.
+    The time of reports and of pauses counts, because the recording goes on meanwhile.
 
     Parameters
     ----------
     seconds
-        How long, s.
+        Duration, s.
     period_s
-        Longest time between two reports, s, if they are quick.
+        Longest time between two reports, s; a report that takes longer delays the next one.
     report
         The plan that reports, by `collect_new_rows`.
     """

@@ -164,7 +164,7 @@ def test_a_script_that_is_not_there_is_told_without_a_traceback(
     shorten_tracebacks(shell)
     shell.run_cell("%run nofile.py")
     streams = capsys.readouterr()
-    assert "%pwd is where it is looked for" in streams.out + streams.err
+    assert "%run looks for the file in the directory of %pwd" in streams.out + streams.err
     assert "Traceback (most recent" not in streams.out + streams.err
 
 

@@ -23,6 +23,7 @@ from skywright.instruments.loop.backends import Detector, make_detector
 from skywright.instruments.loop.detection import Detection
 from skywright.instruments.loop.draw import caption
 from skywright.instruments.loop.picture import MIN_SIDE_PX, encode_jpeg
+from skywright.waiting import pause
 
 BEAT_S = 1.0
 PERIOD_S = 0.1
@@ -136,7 +137,7 @@ def pictures(view: CameraView, analyze: PictureAnalyzer) -> Iterator[bytes]:
     """
     changed = threading.Event()
     view.watch(changed.set)
-    rate, number, pause = Rate(), 0, threading.Event()
+    rate, number = Rate(), 0
     is_due, about, newest = True, dict[str, Any](), None
     while True:
         is_due |= changed.wait(BEAT_S)
@@ -153,7 +154,7 @@ def pictures(view: CameraView, analyze: PictureAnalyzer) -> Iterator[bytes]:
             is_due = analyze.loading.is_alive()
             about, newest = {"number": number, "found": analyze(picture)}, picture
         yield encode_picture(header | about, newest)
-        pause.wait(max(0.0, began + PERIOD_S - time.monotonic()))
+        pause(max(0.0, began + PERIOD_S - time.monotonic()))
 
 
 def main() -> None:

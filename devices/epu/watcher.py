@@ -19,6 +19,7 @@ from devices.guarded import PUT_S, GuardedDevice
 from skywright.errors import HardwareError
 from skywright.files.stream_columns import StreamColumn
 from skywright.instruments.epu.runs.layouts import COLUMNS, ROW, STREAMS
+from skywright.waiting import pause
 
 LONG_TEXT: dict[str, Any] = {"kind": Kind.omitted, "string": True}
 BEAT_S = 2.0
@@ -197,7 +198,6 @@ class EpuWatcher(GuardedDevice):
 
     def _beat(self) -> None:
         """Tell the IOC that the session lives, as long as it has runs open."""
-        pause = threading.Event()
         while True:
             with self._lock:
                 self._beats = bool(self._open)
@@ -208,7 +208,7 @@ class EpuWatcher(GuardedDevice):
                 self.alive_runs.put(runs, wait=False)
             except Exception as error:  # the plan finds out by itself that the IOC is gone
                 logger.debug("%s: %s", self.name, error)
-            pause.wait(BEAT_S)
+            pause(BEAT_S)
 
     def trigger(self) -> DeviceStatus:
         """Return a status that is done at the next commit, or after a second."""

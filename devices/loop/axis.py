@@ -113,7 +113,7 @@ class AxisCamera(RecordingDevice, OneStream):
         self._put(self.image_mode, CONTINUOUS)
         self._start_acquiring()
         self._wait(lambda: self._acquiring)
-        self._watching = True
+        self._flying = True
 
     def complete(self) -> DeviceStatus:
         """Stop taking pictures; done when all that have arrived are visible in the file."""

@@ -24,7 +24,7 @@ from skywright.instruments.panoseti.event_columns import COLUMNS, NUMBER
 from skywright.instruments.panoseti.products import PRODUCTS
 from skywright.instruments.panoseti.rundir import is_under_way, run_of
 from skywright.instruments.panoseti.telescopes import telescopes_in, telescopes_text
-from skywright.waiting import wait_until
+from skywright.waiting import pause, wait_until
 
 logger = logging.getLogger(__name__)
 
@@ -298,7 +298,7 @@ class Panoseti(GuardedDevice):
             data_dir = Path(self._read_now(self.data_dir))
             if not any(data_dir.rglob("*.pffd")):  # nor will the next run be seen
                 self._check_mounted(str(self._read_now(self.run_name)), data_dir)
-        pause, deadline = threading.Event(), time.monotonic() + limit_s
+        deadline = time.monotonic() + limit_s
         while True:
             name = str(self._read_now(self.run_name))
             data_dir = Path(self._read_now(self.data_dir))
@@ -311,7 +311,7 @@ class Panoseti(GuardedDevice):
                 self.run_metadata.put("{}")
                 self.telescopes.put("[]")
                 return
-            pause.wait(0.5 if wait_for_new else 0.1)
+            pause(0.5 if wait_for_new else 0.1)
         self._check_mounted(name, data_dir)
         self._found_run = name
         run = run_of(data_dir, name)
@@ -335,7 +335,7 @@ class Panoseti(GuardedDevice):
         # A movie frame later than `end` shows that the source has passed it, also without triggers.
         if not wait_until(lambda: self._newest_ns() >= end, seconds + SETTLE_S, 0.1):
             raise HardwareError(f"{self.name}: no frames for {SETTLE_S:g} s; is a run being taken?")
-        threading.Event().wait(PASS_S)
+        pause(PASS_S)
         with open_reader(HDF5, path, EVENTS[0].dataset) as reader:
             times = reader.read(EVENTS[1].dataset)
         count = int(((times >= begin) & (times < end)).sum())

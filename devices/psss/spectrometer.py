@@ -9,7 +9,7 @@ from ophyd import Component as Cpt
 from ophyd import EpicsSignal, EpicsSignalRO, Kind, Signal
 from ophyd.status import DeviceStatus
 
-from devices.file_stream import CountedStream, FileStream
+from devices.file_stream import FileStream, FlyerStream
 from devices.guarded import PUT_S, Setting
 from devices.psss.columns import picture_columns, settings_columns, spectra_columns, summarize_point
 from devices.psss.settings import BackgroundRecorder, EnergyAxis, Roi
@@ -104,7 +104,7 @@ class Psss(RecordingDevice):
         self.background_recorder = BackgroundRecorder(self, "background_recorder")
         columns = lambda: spectra_columns(self._picture_size()[1])  # noqa: E731
         hinted = ("pulse_id", "center", "fwhm")
-        self.pulses = CountedStream(self, f"{name}_pulses", self.spectra_file, columns, hinted)
+        self.pulses = FlyerStream(self, f"{name}_pulses", self.spectra_file, columns, hinted)
         self.pictures = FileStream(
             self, f"{name}_pictures", self.pictures_file, self._picture_columns, ("pulse_id",)
         )
@@ -235,7 +235,7 @@ class Psss(RecordingDevice):
         self._until_row = first + self._wanted
         self._start(self._wanted)
         self._wait(lambda: self._acquiring or self.pulses.rows >= first + max(self._wanted, 1))
-        self._watching = True
+        self._flying = True
 
     def finish_flying(self) -> None:
         """Stop, or wait for the pulses that were prepared; return when all are visible."""
@@ -247,7 +247,7 @@ class Psss(RecordingDevice):
     def _expects_rows(self) -> bool:
         # After a long pause, all pulses that were asked for may be there already.
         complete = bool(self._wanted) and self.pulses.rows >= self._until_row
-        return self._watching and not complete
+        return self._flying and not complete
 
     def _start(self, pulses: int) -> None:
         self._put(self.image_mode, MULTIPLE if pulses else CONTINUOUS)

@@ -2,7 +2,6 @@
 
 import json
 import math
-import threading
 import time
 import uuid
 from collections import Counter
@@ -17,7 +16,7 @@ from ophyd import Component as Cpt
 from ophyd import EpicsSignal, EpicsSignalRO, Kind, Signal
 from ophyd.status import DeviceStatus
 
-from devices.file_stream import CountedStream, FilePlugin, FileStream
+from devices.file_stream import FilePlugin, FileStream, FlyerStream
 from devices.file_stream_device import FileStreamDevice
 from devices.guarded import Setting
 from devices.sacla.columns import frame_columns, image_columns, region_columns, shot_columns
@@ -26,9 +25,11 @@ from skywright.files.readers import HDF5, open_reader
 from skywright.instruments.sacla.layouts import SHOTS, TAG, VERDICTS
 from skywright.instruments.sacla.moments import Moments
 from skywright.instruments.sacla.owner import beside
+from skywright.waiting import pause
 
 NAN = float("nan")
-ANY_DELAY = math.inf  # a NaN that is set is never reached
+ANY_DELAY = math.inf
+"""Not NaN: a signal that is set to NaN never has the value it was set to, so the set never ends."""
 LEAST_SHOTS = 10
 """Least number of shots with laser, and without, before the error of a point is used. With normal
 noise, n shots give an error to 1 / sqrt(2 (n - 1)), here 24 %. That of fewer shots is sometimes far
@@ -36,20 +37,9 @@ too small, and would end the point."""
 
 
 class Plugin(FilePlugin):
-    """The file plugin with the number of rows that are visible.
-
-    Attributes
-    ----------
-    requested_rows
-        Rows after which the next recording ends by itself; 0: none.
-    """
+    """The file plugin with the number of rows that are visible."""
 
     captured = Cpt(EpicsSignalRO, "NumCaptured_RBV", kind=Kind.omitted, auto_monitor=True)
-    requested_rows = 0
-
-    def settings(self, assets: Path, name: str) -> tuple[tuple[Any, Any], ...]:
-        """Return what is put before `capture` opens the file."""
-        return (*super().settings(assets, name), (self.num_capture, self.requested_rows))
 
 
 class Shots(FileStreamDevice):
@@ -104,15 +94,17 @@ class Shots(FileStreamDevice):
     true_jitter = Cpt(EpicsSignalRO, "SIM:Jitter_RBV", kind=Kind.omitted)
 
     silence_limit = Cpt(Signal, value=10.0, kind=Kind.config, metadata={"units": "s"})
-    """Longest time without a shot, of a point one that counts, s, before the plan fails; 0: any."""
+    """Longest time without a shot, s, before the plan fails; 0: no limit. In a point of a scan, the
+    longest time without a shot that counts."""
     settle_time = Cpt(Signal, value=0.3, kind=Kind.config, metadata={"units": "s"})
-    """Rest before a point: shots that were under way before it do not count."""
+    """Pause before a point, s: shots of the time before do not count."""
     shots_per_point = Cpt(Signal, value=100, kind=Kind.config)
     wanted_error = Cpt(Signal, value=0.0, kind=Kind.config)
-    """Of `diff`, as a part of the mean without laser; 0: all shots of a point are taken."""
+    """Standard error of `diff` at which a point ends, divided by the mean without laser; 0: a point
+    takes `shots_per_point`."""
     region = Cpt(Signal, value=0, kind=Kind.config)
-    """Which region of the set a scan looks at."""
-    stage_delay = Cpt(Signal, value=ANY_DELAY, kind=Kind.omitted)
+    """Position in the region set of the region that a scan measures."""
+    wanted_stage_delay = Cpt(Signal, value=ANY_DELAY, kind=Kind.omitted)
     """Shots of a point have this delay of the stage, ps; infinity: any."""
     stage_tolerance = Cpt(Signal, value=0.02, kind=Kind.config, metadata={"units": "ps"})
 
@@ -121,7 +113,7 @@ class Shots(FileStreamDevice):
     diff = Cpt(Signal, value=NAN, kind=Kind.normal)
     diff_error = Cpt(Signal, value=NAN, kind=Kind.normal)
     effect = Cpt(Signal, value=NAN, kind=Kind.hinted)
-    """`diff` as a part of the mean without laser of the same point."""
+    """`diff` divided by the mean without laser of the same point."""
     effect_error = Cpt(Signal, value=NAN, kind=Kind.hinted)
     n_on = Cpt(Signal, value=0, kind=Kind.normal)
     n_off = Cpt(Signal, value=0, kind=Kind.normal)
@@ -129,7 +121,7 @@ class Shots(FileStreamDevice):
 
     def __init__(self, prefix: str, *, assets: Path, name: str = "sacla", **kwargs: Any) -> None:
         super().__init__(prefix, assets=assets, name=name, **kwargs)
-        self.rows = CountedStream(
+        self.rows = FlyerStream(
             self,
             f"{name}_shots",
             self.plugin,
@@ -152,7 +144,6 @@ class Shots(FileStreamDevice):
             )
             for place, (kind, columns) in enumerate(columns_beside.items(), 1)
         )
-        self._requested_rows = 0
         self._row_at = 0.0
         """Time of the last shot in the file, or of kickoff."""
         self._follow(self.rows, self.plugin.captured)
@@ -177,7 +168,7 @@ class Shots(FileStreamDevice):
 
     def unstage(self) -> list[Any]:
         """Close the files; does not fail when the IOC is gone."""
-        self.plugin.requested_rows = self._requested_rows = 0
+        self.plugin.requested_rows = 0
         return super().unstage()
 
     def close_files(self) -> Status:
@@ -185,7 +176,7 @@ class Shots(FileStreamDevice):
         return self.in_background(self._close_files)
 
     def _close_files(self) -> None:
-        self._watching = False
+        self._flying = False
         self._put(self.plugin.capture, 0)
         for stream, captured in self._followed:
             if stream.file:
@@ -208,8 +199,8 @@ class Shots(FileStreamDevice):
         return found
 
     def _store_row_count(self, stream: FileStream, rows: int) -> None:
-        # Only the rows of shots tell of an IOC that was restarted: the files beside are opened
-        # with them, and their counts of the recording before come late.
+        # Only the number of shots shows that the IOC was restarted: the counts of the other files
+        # may still be those of the previous recording.
         if stream is self.rows:
             if rows > stream.rows:
                 self._row_at = time.monotonic()
@@ -239,7 +230,7 @@ class Shots(FileStreamDevice):
 
         Call it before `stage`.
         """
-        self._requested_rows = self.plugin.requested_rows = int(shots)
+        self.plugin.requested_rows = int(shots)
 
     def start_flying(self) -> None:
         """Expect shots from now on."""
@@ -251,21 +242,21 @@ class Shots(FileStreamDevice):
         super().raise_if_silent()
         limit = float(self.silence_limit.get())
         is_late = limit and time.monotonic() - self._row_at > limit
-        if is_late and self._expects_rows() and self.rows.rows < self._requested_rows:
+        if is_late and self._expects_rows() and self.rows.rows < self.plugin.requested_rows:
             raise self._no_shot(limit)
 
     def finish_flying(self) -> None:
         """Wait for the shots that were prepared, if any; then close the files."""
-        if self._requested_rows:
-            self._wait_for(lambda: self.rows.rows >= self._requested_rows)
+        if self.plugin.requested_rows:
+            self._wait_for_shots(lambda: self.rows.rows >= self.plugin.requested_rows)
         self._close_files()
 
-    def _wait_for(self, reached: Callable[[], bool]) -> None:
-        """Wait for rows; fail when none comes."""
+    def _wait_for_shots(self, reached: Callable[[], bool]) -> None:
+        """Wait for shots; fail when none comes."""
         while not reached():
-            self._wait_for_row(reached)
+            self._wait_for_shot(reached)
 
-    def _wait_for_row(self, reached: Callable[[], bool]) -> None:
+    def _wait_for_shot(self, reached: Callable[[], bool]) -> None:
         rows, limit = self.rows.rows, float(self.silence_limit.get())
         deadline = time.monotonic() + (limit or math.inf)
         self._wait(
@@ -295,14 +286,14 @@ class Shots(FileStreamDevice):
         region, regions = int(self.region.get()), len(self._regions())
         if not 0 <= region < regions:
             raise ConfigError(f"{self.name}.region = {region}, expected 0 to {regions - 1}")
-        threading.Event().wait(float(self.settle_time.get()))
+        pause(float(self.settle_time.get()))
         run = int(self._read_now(self.run_number))  # before the tag, which is of this run or later
         first_tag, row = float(self._read_now(self.next_tag)), self.rows.rows
         point = Point(region, run, first_tag, *self._stage_range())
         limit, counted_at = float(self.silence_limit.get()), time.monotonic()
         while not (point.count >= most or (wanted and point.relative_error() <= wanted)):
             known, count = row, point.count
-            self._wait_for_row(lambda: self.rows.file != recording)
+            self._wait_for_shot(lambda: self.rows.file != recording)
             row = self.rows.rows
             try:
                 for file, start, stop in self.rows.segments(known, row):
@@ -323,14 +314,14 @@ class Shots(FileStreamDevice):
 
     def _stage_range(self) -> tuple[float, float]:
         """Return the lowest and the highest delay of the stage that shots of the point have."""
-        delay, tolerance = float(self.stage_delay.get()), float(self.stage_tolerance.get())
+        delay, tolerance = float(self.wanted_stage_delay.get()), float(self.stage_tolerance.get())
         if not math.isfinite(delay):
             return -math.inf, math.inf
         return delay - tolerance, delay + tolerance
 
 
 class Point:
-    """Shots of one point of a scan in which the region is measured, and what they say.
+    """Shots of one point of a scan in which the region is measured, and their means.
 
     Shots of different sets of regions are not averaged: those of the newest set count.
 

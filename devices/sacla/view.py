@@ -124,11 +124,12 @@ class ShotView(FactsView[ShotFacts]):
         )
 
     def _read_together(self, signals: Mapping[str, EpicsSignalRO]) -> dict[str, Any]:
-        """Read arrays that were posted together: the sequence is posted last."""
+        """Read arrays that were posted together, without their sequence, which is posted last."""
+        arrays = {key: signal for key, signal in signals.items() if key != "sequence"}
         for _ in range(TRIES):
             before = self.get(signals["sequence"])
-            values = {key: self.get(signal) for key, signal in signals.items()}
-            if values["sequence"] == before:
+            values = {key: self.get(signal) for key, signal in arrays.items()}
+            if self.get(signals["sequence"]) == before:
                 break
         return values
 

@@ -28,7 +28,7 @@ from caproto import AlarmSeverity, ChannelType
 from caproto.server import PVGroup, pvproperty
 
 from iocs.areadetector import choice, readback
-from iocs.common import argument_parser, post, run, text
+from iocs.common import argument_parser, decode_char_array, post, run
 from iocs.owner import OwnerGroup
 from skywright.config import load_settings
 from skywright.errors import ConfigError, DataError
@@ -123,7 +123,7 @@ class EpuIOC(OwnerGroup):
     async def begin(self, instance: Any, value: Any) -> None:
         """Open the files of a run; the put completes when their rows are posted."""
         try:
-            wanted = json.loads(text(value))
+            wanted = json.loads(decode_char_array(value))
             grid, uid = wanted["grid"], wanted["run"]
             directory = Path(wanted["directory"])
         except (ValueError, KeyError, TypeError) as error:
@@ -136,14 +136,14 @@ class EpuIOC(OwnerGroup):
     @end.putter  # type: ignore[no-redef]
     async def end(self, instance: Any, value: Any) -> None:
         """Close the files of a run."""
-        uid, _, unread = text(value).partition(" ")
+        uid, _, unread = decode_char_array(value).partition(" ")
         await self.in_thread(self.owner.grids.end, uid, {} if unread == "unread" else None)
         await self.wait_until_posted()
 
     @alive.putter  # type: ignore[no-redef]
     async def alive(self, instance: Any, value: Any) -> None:
         """Keep the runs of a session open."""
-        await self.in_thread(self.owner.grids.alive, text(value).split())
+        await self.in_thread(self.owner.grids.alive, decode_char_array(value).split())
 
     async def serving(self) -> None:
         """Watch, and post what has changed, for as long as the IOC lives."""

@@ -30,7 +30,7 @@ from iocs.areadetector import (
     YES_NO,
     ArrayCounters,
     Cam,
-    Hdf,
+    HdfPlugin,
     Image,
     checked,
     choice,
@@ -39,7 +39,7 @@ from iocs.areadetector import (
     put_text,
     readback,
 )
-from iocs.common import argument_parser, post, post_pair, preset, run
+from iocs.common import argument_parser, post, post_pair, run, write_pair
 from iocs.loop.axis_endpoints import TriggeredUploads, add_endpoint_arguments, make_endpoints
 from iocs.loop.axis_source import add_source_arguments, make_source
 from iocs.loop.sample import Sample, follow_goniometer
@@ -79,7 +79,7 @@ class AxisCam(Cam):
     lost_not_received = readback(0, name="LostNotReceived_RBV")
 
 
-class AxisHdf(Hdf):
+class AxisHdf(HdfPlugin):
     """The recording."""
 
     file_name = long_text("axis", put=put_text, name="FileName")
@@ -128,10 +128,10 @@ class AxisIOC(OwnerGroup):
             self._following = asyncio.create_task(follower)
         if self.uploads is not None:
             self._triggering = asyncio.create_task(self.uploads.follow())
-        await preset(self.sim.latency, getattr(source, "latency_s", 0.0))
+        await write_pair(self.sim.latency, getattr(source, "latency_s", 0.0))
         await post(self.cam.model, source.name)
         for pair in (self.cam.acquire_period, self.cam.acquire_time):
-            await preset(pair, source.period_s)
+            await write_pair(pair, source.period_s)
         await self._post_forever(POST_PERIOD_S, IMAGE_PERIOD_S)
 
     async def _post(self) -> None:

@@ -21,7 +21,7 @@ from caproto import AlarmSeverity, ChannelType
 from caproto.server import PVGroup, SubGroup
 
 from iocs.areadetector import YES_NO, checked, choice, enum_readback, number, readback
-from iocs.common import argument_parser, post, post_pair, preset, run, setting
+from iocs.common import argument_parser, post, post_pair, run, setting, write_pair
 from iocs.motor_puts import GO, MOVE
 from iocs.motor_record import MotorRecord, MotorSettings
 from skywright.acquire.simulated_axis import MotorsClock
@@ -164,10 +164,10 @@ class GoniometerIOC(PVGroup):
             clock = lambda: self.gonio.clock  # noqa: E731
             await motor.attach(axis, settings, clock, self.post_motion, self.speed)
             faults = getattr(self.sim, name)
-            await preset(faults.low_switch, axis.low_switch)
-            await preset(faults.high_switch, axis.high_switch)
-        await preset(self.sim.matrix, np.ravel(self.gonio.carriage.matrix))
-        await preset(self.sim.mounting, self.gonio.carriage.mounting)
+            await write_pair(faults.low_switch, axis.low_switch)
+            await write_pair(faults.high_switch, axis.high_switch)
+        await write_pair(self.sim.matrix, np.ravel(self.gonio.carriage.matrix))
+        await write_pair(self.sim.mounting, self.gonio.carriage.mounting)
         await self.post_motion()
 
     async def serving(self) -> None:
@@ -244,7 +244,7 @@ class GoniometerIOC(PVGroup):
             return
         self.oscillating, self.gonio.oscillation = True, plan
         self._over.clear()
-        motor.busy = "an oscillation is under way; wait, or put 0 to Osc:Go"
+        motor.move_refusal = "an oscillation is under way; wait, or put 0 to Osc:Go"
         await post_pair(osc.go, 1)
         trace = asyncio.create_task(self._post_trace_along())
         try:
@@ -252,7 +252,7 @@ class GoniometerIOC(PVGroup):
             await self._carry_out(plan)
         finally:
             trace.cancel()
-            motor.busy, self.oscillating = "", False
+            motor.move_refusal, self.oscillating = "", False
             await self._open(False, self.gonio.clock.stamp(time.time()))
             await self._post_trace()
             await post(osc.go.readback, 0)
@@ -276,7 +276,7 @@ class GoniometerIOC(PVGroup):
             time.time(),
             sweep,
             velocity=motor.velocity,
-            most=motor.most,
+            most=motor.max_velocity,
             acceleration=motor.acceleration,
             within=(motor.get("DLLM"), motor.get("DHLM")),
         )

@@ -11,7 +11,7 @@ from caproto.asyncio.client import Context
 from caproto.server import PVGroup
 
 from iocs.areadetector import checked, choice, number, readback
-from iocs.common import post, text
+from iocs.common import decode_char_array, post
 from skywright.errors import DataError
 from skywright.instruments.loop.sample_motion import SampleMotion, read_motion
 
@@ -28,7 +28,7 @@ async def follow_goniometer(prefix: str, follow: Callable[[SampleMotion], None])
         logger.info("following the goniometer at %s", prefix)
         async for event in pv.subscribe(data_count=0):
             try:
-                follow(read_motion(text(bytes(event.data))))
+                follow(read_motion(decode_char_array(bytes(event.data))))
             except DataError as error:
                 logger.error("%s: %s", pv.name, error)
 

@@ -48,7 +48,7 @@ from iocs.common import argument_parser, post, run
 from iocs.owner import OwnerGroup
 from iocs.panoseti.housekeeping import CLOCKS, NAN, board_groups, post_clock
 from iocs.panoseti.live import LiveFrames
-from iocs.recording import FilesPart
+from iocs.recording import RowsPlugin
 from skywright.errors import ConfigError, DataError
 from skywright.instruments.panoseti.frames import Frames
 from skywright.instruments.panoseti.housekeeping import BoardState, RunHousekeeping
@@ -170,7 +170,7 @@ def _module_class() -> type[_Module]:
 ModulePVs = _module_class()
 
 
-class Recording(FilesPart):
+class IndexesPlugin(RowsPlugin):
     """The file plugin that opens and closes the indexes."""
 
     parent: "PanosetiBase"
@@ -243,7 +243,7 @@ class PanosetiBase(OwnerGroup):
     event_rows = readback(0.0, precision=0, name="EventRows_RBV")
     grpc_port = readback(0, name="GrpcPort_RBV", doc="of the live frames; 0: they are not served")
     modules_further = readback(0, name="FurtherModules_RBV")
-    recording = SubGroup(Recording, prefix="HDF1:")
+    recording = SubGroup(IndexesPlugin, prefix="HDF1:")
 
     sim = SubGroup(Sim, prefix="SIM:")
 
@@ -293,7 +293,8 @@ class PanosetiBase(OwnerGroup):
 
     async def _post(self) -> None:
         tracker = self.tracker
-        capturing = tracker.is_recording  # before its rows: when it is over, all are counted
+        # Read before the number of rows: when it is False, that number is final.
+        capturing = tracker.is_recording
         rows = tracker.rows()
         for slot, module in enumerate(self._modules_of_slots()):
             group = getattr(self, f"slot{slot}")

@@ -3,7 +3,7 @@
 from caproto import ChannelType
 
 from iocs.areadetector import Cam, choice, long_text, only, put_text, readback
-from iocs.recording import DATA_TYPES, Recording
+from iocs.recording import DATA_TYPES, RecorderPlugin
 from skywright.acquire.acquisition import Acquisition
 from skywright.instruments.psss.processor import Processor
 
@@ -47,7 +47,7 @@ class PsssCam(Cam):
     )
 
 
-class PsssRecording(Recording):
-    """A recording of pictures, or of every pulse's spectrum and fit."""
+class PsssPlugin(RecorderPlugin):
+    """The file plugin of pictures, or of every pulse's spectrum and fit."""
 
     file_name = long_text("psss", put=put_text, name="FileName")

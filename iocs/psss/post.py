@@ -9,7 +9,7 @@ from caproto import AlarmSeverity, AlarmStatus, ChannelData
 
 from iocs.areadetector import COLOR_MODES
 from iocs.common import post, post_pair
-from iocs.psss.camera import DATA_TYPES, PsssRecording
+from iocs.psss.camera import DATA_TYPES, PsssPlugin
 from iocs.psss.pvs import COLUMNS_MAX, Spectra, raise_alarm, severity_of
 from skywright.instruments.psss.averages import Averages
 from skywright.instruments.psss.layouts import FIGURE_COLUMNS
@@ -142,7 +142,7 @@ async def post_counts(ioc: Any, state: ProcessorState) -> None:
     await post(ioc.spectrum_recording.data_type, DTYPES["float64"])
 
 
-async def post_plugin(hdf: PsssRecording, state: ProcessorState) -> None:
+async def post_plugin(hdf: PsssPlugin, state: ProcessorState) -> None:
     """Post the state of a recording."""
     newest = state.newest
     if newest is not None:

@@ -1,6 +1,6 @@
 """IOC of shots of a free-electron laser, joined by tag and analyzed while they come.
 
-Shots are taken while `TakeShots` is Run, and during a recording, which its Stop does not end.
+Shots are taken while `TakeShots` is Run, and during a recording. Stop does not end a recording.
 
 `HDF1:` records every shot: its row, the regions of interest that hold, running images, and the
 frames of one in `FramesEvery`. A new run of the facility opens new files; `Files_RBV` has, as JSON,
@@ -28,10 +28,10 @@ from caproto import AlarmSeverity, ChannelType
 from caproto.server import PVGroup, SubGroup
 
 from iocs.areadetector import checked, choice, number, readback
-from iocs.common import argument_parser, post, post_pair, run, setting, text
+from iocs.common import argument_parser, decode_char_array, post, post_pair, run, setting
 from iocs.motor_record import MotorRecord, MotorSettings
 from iocs.owner import OwnerGroup
-from iocs.recording import FilesPart
+from iocs.recording import RowsPlugin
 from iocs.sacla import pvs
 from skywright.acquire.simulated_axis import MotorsClock, SimulatedAxis
 from skywright.errors import ConfigError
@@ -47,11 +47,12 @@ from skywright.instruments.sacla.sources import ShotSource
 from skywright.processes.memory import return_large_arrays
 from skywright.processes.options import limited, positive_number
 
-POST_PAUSE_S, SHOWN_PERIOD_S = 0.085, 1.0
-"""Pause between two updates of counts and curves, which with their posts makes ten a second; time
-between two updates of images and lists of recent shots."""
+POST_PAUSE_S = 0.085
+"""Pause between two updates of counts and curves, s; with the time of the posts, ten a second."""
+SHOWN_PERIOD_S = 1.0
+"""Time between two updates of images and of recent shots, s."""
 BLOCK_WAIT_S = 0.5
-"""Most that these updates wait for the next block of shots."""
+"""Longest time that an update of images waits for the next block of shots, s."""
 PUT_ERROR_S = 10.0
 RUN = ["Stop", "Run"]
 FRAMES_EVERY_MAX = 1_000_000
@@ -61,7 +62,7 @@ MEASURING_TEXT = 262_144
 STAGE = MotorSettings("Delay stage", "ps", -50.0, 50.0, 20.0, 50.0, 0.05, 1e-3, 3)
 
 
-class Recording(FilesPart):
+class ShotsPlugin(RowsPlugin):
     """The file plugin that opens and closes the four files of a recording."""
 
     parent: "SaclaIOC"
@@ -76,8 +77,8 @@ class Recording(FilesPart):
 
 
 async def _put_regions(obj: Any, instance: Any, value: str) -> str:
-    regions = await obj.parent.in_thread(
-        lambda: [parse_region(each) for each in text(value).split()]  # reads the files of masks
+    regions = await obj.parent.in_thread(  # reads the files of masks
+        lambda: [parse_region(each) for each in decode_char_array(value).split()]
     )
     await obj.parent.in_thread(obj.parent.shots.change_regions, regions)
     written = format_regions(regions)
@@ -87,10 +88,10 @@ async def _put_regions(obj: Any, instance: Any, value: str) -> str:
 
 
 async def _put_bins(obj: Any, instance: Any, value: str) -> str:
-    edges = parse_bins(text(value), pvs.BINS_MAX)
+    edges = parse_bins(decode_char_array(value), pvs.BINS_MAX)
     await obj.parent.in_thread(obj.parent.shots.source.change_bins, edges)
-    await obj.readback.write(text(value))
-    return text(value)
+    await obj.readback.write(decode_char_array(value))
+    return decode_char_array(value)
 
 
 async def _put_binned_by(obj: Any, instance: Any, value: int) -> None:
@@ -107,7 +108,7 @@ async def _put_run(obj: Any, instance: Any, value: int) -> None:
 
 async def _put_reset(obj: Any, instance: Any, value: int) -> int:
     if value:
-        await obj.parent.in_thread(obj.parent.shots.forget)
+        await obj.parent.in_thread(obj.parent.shots.reset)
     return 0
 
 
@@ -131,7 +132,7 @@ class Sim(PVGroup):
     jitter = readback(float("nan"), precision=4, units="ps", name="Jitter_RBV")
     timing_noise = readback(float("nan"), precision=4, units="ps", name="TimingNoise_RBV")
     i0_noise = readback(float("nan"), precision=4, name="I0Noise_RBV")
-    charge = readback(float("nan"), precision=4, units="px", name="Charge_RBV")
+    charge_spread = readback(float("nan"), precision=4, units="px", name="ChargeSpread_RBV")
 
 
 class SaclaIOC(OwnerGroup):
@@ -170,7 +171,7 @@ class SaclaIOC(OwnerGroup):
     recent = SubGroup(pvs.RecentPVs, prefix="Recent:")
     mean = SubGroup(pvs.ImagePVs, prefix="Mean:")
     newest = SubGroup(pvs.ImagePVs, prefix="Newest:")
-    recording = SubGroup(Recording, prefix="HDF1:")
+    recording = SubGroup(ShotsPlugin, prefix="HDF1:")
     delay = SubGroup(MotorRecord, prefix="delay")
     sim = SubGroup(Sim, prefix="SIM:")
 
@@ -182,8 +183,8 @@ class SaclaIOC(OwnerGroup):
         self.auto_start = False
         self.truth: Any = None
         """Settings of the twin; None: nothing is simulated."""
-        self._measured: Any = None
-        """The run of which `measuring` tells."""
+        self._measured_run: Any = None
+        """`RunInfo` of the run that the PV `measuring` describes."""
         self._put_error_until = 0.0
 
     async def prepare(self, axis: SimulatedAxis, speed: float) -> None:
@@ -227,7 +228,7 @@ class SaclaIOC(OwnerGroup):
             await post(self.sim.jitter, self.truth.jitter_ps)
             await post(self.sim.timing_noise, self.truth.timing_noise_ps)
             await post(self.sim.i0_noise, self.truth.i0_noise)
-            await post(self.sim.charge, self.truth.charge_px)
+            await post(self.sim.charge_spread, self.truth.charge_spread_px)
 
     async def _post(self) -> None:
         shots = self.shots
@@ -243,8 +244,8 @@ class SaclaIOC(OwnerGroup):
             if not np.array_equal(channel.value, values):
                 await pvs.write(channel, values)
         await post(self.detectors, ",".join(info.tiles))
-        if info is not self._measured:
-            self._measured = info
+        if info is not self._measured_run:
+            self._measured_run = info
             await post(self.measuring, json.dumps(shots.source.measuring))
         if state.newest is not None:
             await post(self.tag, float(state.newest.tag))
@@ -259,8 +260,9 @@ class SaclaIOC(OwnerGroup):
         severity = AlarmSeverity.MINOR_ALARM if state.alarm else AlarmSeverity.NO_ALARM
         if asyncio.get_running_loop().time() > self._put_error_until:
             await post(self.message, state.message[:1000], severity)
-        # Where the rows are comes before their numbers: who knows of a row finds its file.
-        capturing = shots.is_recording  # before its rows: when it is over, all are counted
+        # Files are posted before the number of rows: a client that knows of a row finds its file.
+        # `capturing` is read before the number of rows: when it is False, that number is final.
+        capturing = shots.is_recording
         parts, (rows, region_sets, images, frames) = shots.progress()
         await post(self.files, json.dumps(parts))
         await post(self.region_rows, region_sets)
@@ -282,11 +284,12 @@ class SaclaIOC(OwnerGroup):
             await pvs.post_curves(self.curve, edges, curves)
 
     async def _show_forever(self) -> None:
-        """Post what takes long beside the counts and curves, so that these do not wait for it.
+        """Post images and recent shots, in a task of its own, so that no curve waits for them.
 
-        That is each second, or with the next block of shots when it comes soon after: that of an
-        octal takes a little more than a second. An image that has stayed the same for a second is
-        posted as soon as it changes, and the first one of a recording at once.
+        They are posted once per `SHOWN_PERIOD_S`. An image changes with each block of shots, and a
+        block of an octal takes a little more than a second. So the task waits for the next block,
+        at most `BLOCK_WAIT_S`. An image that has not changed for a second is posted as soon as it
+        changes, and the first image of a recording at once.
         """
         loop = asyncio.get_running_loop()
         shots, changed = 0, loop.time()
@@ -371,7 +374,9 @@ def build(args: argparse.Namespace) -> tuple[PVGroup, Mapping[str, Any]]:
     group.auto_start = args.auto_start or args.source == "sacla"
     asyncio.run(group.prepare(axis, args.speed))
     if args.source != "sim":
-        group.delay.busy = f"with --source {args.source} this is no real stage; move the facility's"
+        group.delay.move_refusal = (
+            f"with --source {args.source} this is no real stage; move the facility's"
+        )
     return group, {"source": args.source, "detectors": list(source.info.tiles)}
 
 

@@ -83,7 +83,7 @@ def check_tools(plan: str, tools: Instruments, result: Needs = ROTATION) -> None
     """Refuse devices that cannot do their part in a plan, see `plans.checks.check_devices`."""
     camera = Needs("camera", (Readable if tools.stepped else Flyable, Collectable))
     oscillation = {} if tools.stepped else {"oscillation": (Preparable, Flyable, Collectable)}
-    goniometer = GONIOMETER.more(**oscillation)
+    goniometer = GONIOMETER.with_parts(**oscillation)
     given = {"camera": (tools.camera, camera), "goniometer": (tools.goniometer, goniometer)}
     if tools.result is not None:
         given["result"] = tools.result, result

@@ -53,7 +53,7 @@ def dark_run(
             panoseti,
             seconds,
             {"shutter": "closed", **(md or {})},
-            needs=OBSERVING.more(open_shutter=(), shutter=(Readable,)),
+            needs=OBSERVING.with_parts(open_shutter=(), shutter=(Readable,)),
             changes=[("shutter", "open_shutter", False)],
         )
     )
@@ -91,7 +91,7 @@ def calibrate_gain(
             panoseti,
             seconds,
             {"shutter": "closed", "flasher_pe": flasher_pe, **(md or {})},
-            needs=OBSERVING.more(
+            needs=OBSERVING.with_parts(
                 open_shutter=(), set_flasher=(), shutter=(Readable,), flasher=(Readable,)
             ),
             changes=[("shutter", "open_shutter", False), ("flasher", "set_flasher", flasher_pe)],
@@ -150,8 +150,8 @@ def tune_threshold(
     most_adc = finite(plan, "most_adc", most_adc, least_adc)
     tolerance = finite(plan, "tolerance", tolerance, 0.0)
     resolution_adc = finite(plan, "resolution_adc", resolution_adc, 0.0)
-    needs = OBSERVING.more(set_threshold=(), measure_rate=())
-    needs = needs.more(threshold=(Readable,), trigger_rate=(Readable,))
+    needs = OBSERVING.with_parts(set_threshold=(), measure_rate=())
+    needs = needs.with_parts(threshold=(Readable,), trigger_rate=(Readable,))
     check_devices(plan, panoseti=(panoseti, needs))
     arguments = {"rate_hz": rate_hz, "least_adc": least_adc, "most_adc": most_adc}
     start = start_metadata("tune_threshold", {"panoseti": panoseti}, arguments, md)

@@ -31,10 +31,10 @@ END_S = 30.0
 """Longest time until all frames of a simulated run that has ended are indexed, s."""
 _METHODS = ("track", "find_run", "wait_for_run", "end_track")
 _STATE = ("recorded", "streams", "is_lost", "losses")
-TRACKING = Needs("telescope array", parts=dict.fromkeys(_METHODS + _STATE, ())).more(
+TRACKING = Needs("telescope array", parts=dict.fromkeys(_METHODS + _STATE, ())).with_parts(
     run_metadata=(Readable,)
 )
-OBSERVING = TRACKING.more(run_simulated=(), check_no_run=(), check_run=())
+OBSERVING = TRACKING.with_parts(run_simulated=(), check_no_run=(), check_run=())
 
 
 def track_run(

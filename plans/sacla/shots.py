@@ -37,7 +37,7 @@ class DelayScan:
         Of the run.
     delay
         (points,) mean delay of the shots of a point, corrected by the timing tool, ps.
-    diff, error
+    effect, effect_error
         (points,) laser on minus off, divided by the mean without laser of all points, and its
         standard error.
     shots
@@ -46,8 +46,8 @@ class DelayScan:
 
     uid: str
     delay: np.ndarray
-    diff: np.ndarray
-    error: np.ndarray
+    effect: np.ndarray
+    effect_error: np.ndarray
     shots: np.ndarray
 
 
@@ -171,7 +171,7 @@ def delay_scan(
         for position in positions.tolist():
             yield from bps.checkpoint()
             yield from bps.mv(motor, position)
-            yield from bps.mv(device.stage_delay, position if is_delay_stage else math.inf)
+            yield from bps.mv(device.wanted_stage_delay, position if is_delay_stage else math.inf)
             reading = yield from trigger_and_read([device, motor], f"{device.name}_n_on")
             points.append(_values(device.name, reading))
             yield from stubs.collect(device, stubs.SHOTS)
@@ -190,7 +190,7 @@ def delay_scan(
     binned_by = yield from bps.rd(device.binned_by)
 
     def restore() -> MsgGenerator[None]:
-        yield from bps.mv(device.bins, bins, device.stage_delay, math.inf)
+        yield from bps.mv(device.bins, bins, device.wanted_stage_delay, math.inf)
         yield from bps.mv(device.binned_by, binned_by)
 
     uid, _ = yield from with_device_errors(bpp.finalize_wrapper(scan(), restore))
@@ -237,7 +237,7 @@ def find_time_zero(
         error=error,
         md={"plan_name": "find_time_zero", **(md or {})},
     )
-    return fit_time_zero(scan.uid, scan.delay, scan.diff, scan.error)
+    return fit_time_zero(scan.uid, scan.delay, scan.effect, scan.effect_error)
 
 
 _KEYS = ("mean_delay", "diff", "diff_error", "mean_off", "n_on", "n_off")

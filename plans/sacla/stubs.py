@@ -21,13 +21,12 @@ SHOTS = "shots"
 BESIDE = ("region_sets", "images", "frames")
 """Streams beside that of the rows."""
 
-
 FLYING = Needs("shot source", parts={"rows": (Preparable, Flyable, Collectable)})
 SCANNED = Needs(
     "shot source",
     (Readable, Triggerable),
     dict.fromkeys(
-        ("shots_per_point", "wanted_error", "stage_delay", "bins", "binned_by"), (Movable,)
+        ("shots_per_point", "wanted_error", "wanted_stage_delay", "bins", "binned_by"), (Movable,)
     ),
 )
 
@@ -63,7 +62,7 @@ def recorded(sacla: Any, body: Body, md: Mapping[str, Any], rows: str) -> MsgGen
 
 
 def collect(sacla: Any, rows: str) -> MsgGenerator[None]:
-    """Report the rows of all files that are new."""
+    """Report the new rows of all files."""
     yield from _collect_files(sacla.rows, rows)
     for name in BESIDE:
         if getattr(sacla, name).file:

@@ -14,7 +14,7 @@ from bluesky.utils import (
     TerminalProgressBar,
 )
 
-from plans.run_stubs import begun_repeatable
+from plans.run_stubs import begin_rewindable
 from skywright.callbacks.event_display import events_only
 from skywright.callbacks.isolated import isolated
 from skywright.callbacks.journal import Journal
@@ -50,4 +50,4 @@ if "get_ipython" in globals() and hasattr(get_ipython(), "register_magics"):
     shorten_tracebacks(get_ipython(), RunEngineInterrupted, FailedStatus)
 
 sd = SupplementalData()
-RE.preprocessors += [sd, begun_repeatable]
+RE.preprocessors += [sd, begin_rewindable]

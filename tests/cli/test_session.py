@@ -167,12 +167,25 @@ def test_a_script_that_is_no_python_starts_no_beamline(tmp_path: Path, source: b
 def test_empty_code_is_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[Any] = []
     monkeypatch.setenv("SKYWRIGHT_STORE__DIRECTORY", str(tmp_path))
-    monkeypatch.setattr(session, "have_beamline", lambda settings: None)
+    monkeypatch.setattr(session, "ensure_beamline", lambda settings: None)
     monkeypatch.setattr(session, "_run_code", lambda program, name: ran.append(program))
     monkeypatch.setattr(signal, "signal", lambda *_: None)  # of the process of the tests
     session.session(code="")
-    logging.getLogger("bluesky").removeFilter(session._is_logged_only)
+    logging.getLogger("bluesky").removeFilter(session._is_not_abort)
     assert len(ran) == 1
+
+
+def test_code_gets_the_arguments_after_it_as_in_python(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SKYWRIGHT_STORE__DIRECTORY", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["skywright", "session", "-c", "", "3", "kapton"])
+    monkeypatch.setattr(session, "ensure_beamline", lambda settings: None)
+    monkeypatch.setattr(session, "_run_code", lambda program, name: None)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # of the process of the tests
+    session.session(["3", "kapton"], code="")
+    logging.getLogger("bluesky").removeFilter(session._is_not_abort)
+    assert sys.argv == ["-c", "3", "kapton"]
 
 
 def test_a_script_has_its_path_and_imports_the_modules_beside_it(
@@ -184,7 +197,7 @@ def test_a_script_has_its_path_and_imports_the_modules_beside_it(
     monkeypatch.setenv("SKYWRIGHT_STORE__DIRECTORY", str(tmp_path))
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setattr(sys, "argv", [*sys.argv])
-    monkeypatch.setattr(session, "have_beamline", lambda settings: None)
+    monkeypatch.setattr(session, "ensure_beamline", lambda settings: None)
     engine = SimpleNamespace(state="idle")
 
     def load_profile() -> dict[str, Any]:
@@ -194,7 +207,7 @@ def test_a_script_has_its_path_and_imports_the_modules_beside_it(
     monkeypatch.setattr(profile, "load_profile", load_profile)
     monkeypatch.setattr(signal, "signal", lambda *_: None)  # of the process of the tests
     session.session([str(script)])
-    logging.getLogger("bluesky").removeFilter(session._is_logged_only)
+    logging.getLogger("bluesky").removeFilter(session._is_not_abort)
     assert capsys.readouterr().out == f"found {script}\n"
 
 
@@ -344,8 +357,8 @@ class Analysis:
         self.killed.set()
 
 
-session._end(Engine(), [Analysis()])
-session._stop(beamline)
+session._end_runs(Engine(), [Analysis()])
+session._stop_beamline(beamline)
 print(Analysis.killed.is_set(), beamline.returncode)
 """
 
@@ -380,9 +393,9 @@ def test_the_beamline_says_its_trouble_and_its_end_unless_the_session_ends_it(
     events = {"up": "No space left on device", "axis": "ended with exit status 1"}
     lines = [json.dumps({"name": name, "event": event}) for name, event in events.items()]
     lines.insert(1, "a package of the site says hello")
-    monkeypatch.setattr(session, "_ending", threading.Event())
+    monkeypatch.setattr(session, "_beamline_stops", threading.Event())
     if is_ending:
-        session._ending.set()
+        session._beamline_stops.set()
     session._show_events(SimpleNamespace(stdout=lines))  # type: ignore[arg-type]
     said = capsys.readouterr().err.splitlines()
     assert "axis: ended with exit status 1" in said

@@ -104,7 +104,7 @@ def test_each_figure_has_a_word_of_explanation_on_hover() -> None:
     seen = {"results": {"kind": "nylon", "n_found": 88}, "pictures": 90, "summary": summary}
     fitted = {"results": dict.fromkeys(("kind", "tip_used", "rms", "arc", "delay"), 7.0)}
     text = PAGES.get_template("dashboard.loop:loop.html").render(
-        catalog_number=1, series=seen, rotation={**fitted, "summary": summary}
+        catalog_version=1, series=seen, rotation={**fitted, "summary": summary}
     )
     assert 'title="range of spindle angles in which the tip is seen"><dt>arc</dt>' in text
     assert text.count("<dt>") == 8

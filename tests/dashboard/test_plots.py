@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import numpy as np
@@ -26,11 +27,12 @@ from dashboard.app import make_app
 from dashboard.chart import MARK, WIDTH, Marks, draw_chart
 from dashboard.plots import (
     BINS,
-    MOST_MARKS,
+    MARKS_MAX,
+    ROW,
     Choice,
     Plot,
-    _first_of_interest,
-    _from_first,
+    _default_column,
+    _subtract_first,
     choose,
     draw_plot,
 )
@@ -90,14 +92,14 @@ def test_any_column_is_plotted_against_any_other_the_time_or_the_row(store: Samp
 
 def test_numbers_of_pulses_are_drawn_from_the_first() -> None:
     ids = 179_512_345_678 + np.arange(8.0)
-    curves, label, notes = _from_first([ids], "pulse_id", "a1b2c3d4")
+    curves, label, notes = _subtract_first([ids], "pulse_id", "a1b2c3d4")
     assert [list(curve) for curve in curves] == [list(range(8))]
     assert label == "pulse_id, from the first"
     assert notes == (
         "pulse_id is drawn from its first value, 179512345678 in run a1b2c3d4",
     )  # fmt: skip
     for values in (ids[:1], np.full(8, np.nan), np.full(8, 7.0), np.linspace(1.0, 2.0, 8)):
-        assert _from_first([values], "x", "a1b2c3d4")[1:] == ("x", ())
+        assert _subtract_first([values], "x", "a1b2c3d4")[1:] == ("x", ())
 
 
 def run_of_pulses(uid: str, first: int, column: tuple[int, ...] = ()) -> RunContents:
@@ -197,7 +199,7 @@ def test_a_run_that_cannot_be_laid_over_is_a_note(
 def test_runs_of_which_there_are_too_many_are_named(overlay: Callable[..., Plot]) -> None:
     drawn = overlay(*(run_of_pulses(f"a1b2c3d{k}", 1) for k in range(6)))
     assert len(re.findall('class="legend"', str(drawn.drawing))) == 4
-    assert drawn.notes == ("4 runs at most are drawn, not a1b2c3d4 a1b2c3d5",)
+    assert drawn.notes == ("only 4 runs are drawn, without a1b2c3d4 a1b2c3d5",)
 
 
 def test_a_run_without_the_abscissa_is_a_note_and_not_drawn_on_an_axis_that_is_not_its_own(
@@ -238,14 +240,21 @@ def test_a_narrow_line_is_in_the_image_and_what_is_not_drawn_in_the_notes(
     )
 
 
+def test_a_column_of_the_name_row_is_plotted_against_the_row() -> None:
+    """A stream without events and without a column of times has nothing else to plot it against."""
+    stream = StreamView("events", 0, 5, (ColumnView("row", (5,), "int64", None, None),))
+    view = cast(RunView, SimpleNamespace(streams=(stream,), start={}))
+    assert choose(view, {}) == Choice("events", "row", ROW)
+
+
 def test_a_measured_value_is_plotted_before_the_number_of_a_frame() -> None:
     columns = tuple(
         ColumnView(name, (5,), dtype, None, None)
         for name, dtype in (("identity", "int64"), ("frame_time", "float64"), ("tip_x", "float32"))
     )
     stream = StreamView("pictures", 0, 5, columns)
-    assert _first_of_interest(stream, []) == "tip_x"
-    assert _first_of_interest(StreamView("pictures", 0, 5, columns[:2]), []) == "identity"
+    assert _default_column(stream, []) == "tip_x"
+    assert _default_column(StreamView("pictures", 0, 5, columns[:2]), []) == "identity"
 
 
 def test_rows_of_numbers_are_drawn_as_an_image(store: SampleStore) -> None:
@@ -320,7 +329,7 @@ def test_many_points_become_a_band_between_the_least_and_the_largest(
     from dashboard import plots
 
     rng = np.random.default_rng(0)
-    x = rng.permutation(np.arange(10.0 * MOST_MARKS))
+    x = rng.permutation(np.arange(10.0 * MARKS_MAX))
     y = np.sin(x / 500.0) + rng.normal(0.0, 0.01, len(x))
     y[7] = np.nan
     places, values = plots._band(x, y)
@@ -350,7 +359,7 @@ def test_a_band_has_no_slopes_that_the_values_do_not_have() -> None:
 def test_numbers_near_the_largest_of_all_are_left_out(
     column: str, overlay: Callable[..., Plot]
 ) -> None:
-    number = np.arange(2.0 * MOST_MARKS)
+    number = np.arange(2.0 * MARKS_MAX)
     values = {"pulse_id": number.copy(), "signal": np.sin(number)}
     values[column][::10] = sys.float_info.max
     values[column][1] = -sys.float_info.max

@@ -18,7 +18,7 @@ from support.raw_format import MIMETYPE, record
 from support.recording_faults import failing
 from support.waiting import until
 
-from devices.file_stream import CountedStream, FilePlugin
+from devices.file_stream import FilePlugin, FlyerStream
 from devices.file_stream_device import FileStreamDevice
 from skywright.files import readers
 from skywright.files.index import IDENTITY
@@ -42,7 +42,7 @@ class Follower(FileStreamDevice):
             StreamColumn("image", "image", "<u2", raw_format.SHAPE, 1, mimetype=MIMETYPE),
             StreamColumn("frame_number", IDENTITY, "<i8"),
         )
-        self.records = CountedStream(self, f"{name}_records", self.file, lambda: columns)
+        self.records = FlyerStream(self, f"{name}_records", self.file, lambda: columns)
         self._follow(self.records, self.file.captured)
 
     def _message_signals(self) -> tuple[EpicsSignalRO, ...]:

@@ -14,7 +14,7 @@ from caproto import AlarmSeverity, ChannelType
 from support.psss_scripted import PICTURE, ScriptedSource, picture, running_service
 from support.waiting import until
 
-from iocs.common import _never_hang, _own_alarm, post, text
+from iocs.common import _never_hang, _own_alarm, decode_char_array, post
 from iocs.owner import OwnerGroup
 from iocs.psss.ioc import PsssIOC
 from iocs.psss.post import post_counts, post_plugin, post_result
@@ -180,7 +180,7 @@ def test_text_for_a_number_is_refused_with_it_and_the_alarm_stays(ioc: PsssIOC) 
     async def put(value: bytes) -> str:
         await edge.write_from_dbr([value], ChannelType.STRING, None)
         await ioc._mark_roi()
-        return text(ioc.spectra.message.value)
+        return decode_char_array(ioc.spectra.message.value)
 
     async def puts() -> None:
         _never_hang(edge, "TEST:SPC_ROI_YMIN", ioc.post_error)
@@ -205,6 +205,6 @@ def test_text_of_digits_chooses_by_index(ioc: PsssIOC) -> None:
         for wrong in (b"7", b"much"):
             assert await put(wrong) == "none"
             assert smoothing.alarm.severity is AlarmSeverity.INVALID_ALARM
-            assert "expected one of savgol, none" in text(ioc.spectra.message.value)
+            assert "expected one of savgol, none" in decode_char_array(ioc.spectra.message.value)
 
     asyncio.run(puts())

@@ -21,7 +21,7 @@ from plans import run_stubs
 from plans.panoseti.runs import observe
 from plans.pictures import watch_camera
 from plans.psss.spectrum import acquire_spectra
-from plans.run_stubs import begun_repeatable, in_run, trigger_and_read, until_done
+from plans.run_stubs import begin_rewindable, in_run, trigger_and_read, until_done
 from skywright.errors import HardwareError
 
 
@@ -224,7 +224,7 @@ def test_a_plan_after_one_that_was_halted_in_a_collect_can_repeat_messages(RE: R
         yield from bps.abs_set(motor, len(sets), wait=True)
         yield from bps.pause()
 
-    RE.preprocessors.append(begun_repeatable)
+    RE.preprocessors.append(begin_rewindable)
     with pytest.raises(RunEngineInterrupted):
         RE(halted())
     RE.halt()

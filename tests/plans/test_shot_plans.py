@@ -264,12 +264,12 @@ def test_a_delay_scan_shows_the_effect_and_ends_points_early(
     scan = RE(delay_scan(sacla, motor, -0.6, 0.6, 3, shots=400, error=0.06)).plan_result
     assert run.of("stop")[0]["num_events"]["primary"] == 3
     assert (scan.shots < 400).all()
-    assert (scan.error < 0.07).all()
+    assert (scan.effect_error < 0.07).all()
     truth = np.array([0.0, 0.1, 0.2])
-    assert (np.abs(scan.diff - truth) < 5 * scan.error).all()
+    assert (np.abs(scan.effect - truth) < 5 * scan.effect_error).all()
     assert scan.delay == pytest.approx([-0.6, 0.0, 0.6], abs=0.1)
     assert sacla.bins.get(use_monitor=False) == bins
-    assert math.isinf(sacla.stage_delay.get())
+    assert math.isinf(sacla.wanted_stage_delay.get())
     configuration = run.of("descriptor")[0]["configuration"]
     assert any("sacla_bins" in each["data"] for each in configuration.values())
     numbers = run.column("sacla_regions_number")
@@ -281,12 +281,12 @@ def test_a_point_without_shots_that_count_ends_with_the_reason(sacla: Shots) -> 
     sacla.stage()
     try:
         sacla.silence_limit.put(1.0)
-        sacla.stage_delay.put(40.0)  # a wrong t0: the stage never seems to be there
+        sacla.wanted_stage_delay.put(40.0)  # a wrong t0: the stage never seems to be there
         with pytest.raises(HardwareError, match=r"the stage is at .* expected 39.98 to 40.02 ps"):
             sacla.trigger().wait(90)
     finally:
         sacla.silence_limit.put(limit)
-        sacla.stage_delay.put(math.inf)
+        sacla.wanted_stage_delay.put(math.inf)
         sacla.unstage()
 
 
@@ -370,10 +370,10 @@ def test_a_point_without_laser_off_shots_leaves_the_others_their_values() -> Non
         for off, n in ((1.0, 1.0), (2.0, 3.0))
     ]
     scan = _summary("uid", [good[0], few, good[1]])
-    np.testing.assert_allclose(scan.diff, [0.3 / 1.75, math.nan, 0.3 / 1.75])
-    np.testing.assert_allclose(scan.error, [0.1 / 1.75, math.nan, 0.1 / 1.75])
+    np.testing.assert_allclose(scan.effect, [0.3 / 1.75, math.nan, 0.3 / 1.75])
+    np.testing.assert_allclose(scan.effect_error, [0.1 / 1.75, math.nan, 0.1 / 1.75])
     assert scan.shots.tolist() == [10.0, 9.0, 12.0]
-    assert np.isnan(_summary("uid", [few, few]).diff).all()
+    assert np.isnan(_summary("uid", [few, few]).effect).all()
 
 
 def test_time_zero_is_found(RE: RunEngine, beamline: tuple[Shots, Motor], sacla: Shots) -> None:

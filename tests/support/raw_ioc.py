@@ -13,7 +13,7 @@ from support.raw_format import RECORD_BYTES, TIME, index
 from iocs.areadetector import readback
 from iocs.common import argument_parser, post, run
 from iocs.owner import OwnerGroup
-from iocs.recording import Recording
+from iocs.recording import RecorderPlugin
 from skywright.acquire.index_layout import IndexLayout
 from skywright.acquire.owner import Owner
 from skywright.acquire.recorder import Recorder
@@ -51,7 +51,7 @@ class Tail(PolledSource[Any]):
 class RawIOC(OwnerGroup):
     """The PVs."""
 
-    rows = SubGroup(Recording, prefix="HDF1:")
+    rows = SubGroup(RecorderPlugin, prefix="HDF1:")
     message = readback("", ChannelType.CHAR, max_length=1024, name="MESSAGE")
 
     def __init__(self, prefix: str, path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from caproto import AlarmSeverity, ChannelType
 from caproto.server import PVGroup, pvproperty
 from skywright.iocs.areadetector import choice, long_text, readback
-from skywright.iocs.common import argument_parser, post, run, text
+from skywright.iocs.common import argument_parser, decode_char_array, post, run
 from skywright.iocs.owner import OwnerGroup
 
 from skywright.acquire.columns_layout import Rows
@@ -34,7 +34,7 @@ async def _put_record(obj: Any, instance: Any, value: int) -> int:
 
 
 async def _put_file(obj: Any, instance: Any, value: str) -> str:
-    path = text(value)
+    path = decode_char_array(value)
     await obj.parent.in_thread(lambda: Path(path).parent.mkdir(parents=True, exist_ok=True))
     await obj.readback.write(path)
     return path

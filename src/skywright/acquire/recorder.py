@@ -195,7 +195,7 @@ class Recorder(Generic[Result, RowGroup]):
         Path of the present recording; None if there is none.
     rows_readable
         Number of rows of this or the last recording that readers can see; 0 after a start that
-        failed. `iocs.areadetector.Hdf.post_recording` posts it as ``NumCaptured_RBV``.
+        failed. `iocs.areadetector.HdfPlugin.post_recording` posts it as ``NumCaptured_RBV``.
     error
         The last error of the recording: of its start, a write, a flush or its end. A write that
         succeeds removes it; the error of a flush is also removed by a flush that succeeds.

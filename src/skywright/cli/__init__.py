@@ -59,7 +59,7 @@ COMMANDS = {
     "reprocess": Entry("reprocess", "Run an analysis over stored runs.", "store", takes_runs=True),
     "dashboard": Entry("dashboard", "Serve the live page.", "dashboard"),
 }
-"""The commands that belong to no instrument; a module without a dot is one of this package."""
+"""The commands that belong to no instrument; their modules are in this package."""
 
 
 def commands() -> dict[str, Entry]:
@@ -91,16 +91,16 @@ class RunsCommand(TyperCommand):
     """A command that takes runs by number: ``-1``, the newest, is an argument and no option."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse the arguments; those of numbers get a minus sign that begins no option."""
-        numbered = re.compile(r"-\d+")
+        """Parse the arguments; ``-1`` is passed on with `MINUS`, which begins no option."""
+        negative = re.compile(r"-\d+")
         return super().parse_args(
-            ctx, [MINUS + arg[1:] if numbered.fullmatch(arg) else arg for arg in args]
+            ctx, [MINUS + arg[1:] if negative.fullmatch(arg) else arg for arg in args]
         )
 
 
-def run_named(given: str) -> str:
-    """Return an argument of a `RunsCommand` as it was given."""
-    return given.replace(MINUS, "-")
+def with_ascii_minus(argument: str) -> str:
+    """Return an argument of a `RunsCommand` as it was typed."""
+    return argument.replace(MINUS, "-")
 
 
 def _accept_verbose(command: Any) -> None:
@@ -112,7 +112,7 @@ def _accept_verbose(command: Any) -> None:
 
 
 def _verbose_option() -> Any:
-    """Return ``-v`` as a parameter object, made the public way: on a command of its own."""
+    """Return ``-v`` as a parameter object; Typer makes one only for a command."""
     donor = typer.Typer(add_completion=False)
 
     @donor.command()
@@ -154,7 +154,7 @@ def _request_errors() -> tuple[Any, ...]:
 
 @contextmanager
 def _file_errors_in_one_line(name: str) -> Iterator[None]:
-    """Report in one line a full disk that `name` writes, and a path that the system refuses."""
+    """Report in one line that the disk is full when `name` writes, or that a path is refused."""
     try:
         yield
     except OSError as error:
@@ -200,9 +200,10 @@ class LazyGroup(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the command; an error that is no bug is one line on stderr and the exit status."""
         _set_verbosity(ctx, 0)
-        name = (ctx._protected_args + ctx.args)[:1]  # noqa: SLF001  the command that will run
+        words = ctx._protected_args + ctx.args  # noqa: SLF001  the command is the first
+        name = words[0] if words else ""
         try:
-            with _file_errors_in_one_line("".join(name)):
+            with _file_errors_in_one_line(name):
                 return super().invoke(ctx)
         except typer.BadParameter as error:  # pydantic puts "Value error, " before Typer's words
             error.message = error.message.removeprefix("Value error, ")
@@ -217,12 +218,12 @@ class LazyGroup(TyperGroup):
             raise typer.Exit(report(failure)) from error
         except ModuleNotFoundError as error:
             missing = (error.name or "").partition(".")[0]
-            if missing in ROOMS or name[0] not in commands():
+            if missing in ROOMS or name not in commands():
                 raise
             logger.debug("failed", exc_info=True)
             typer.echo(
-                f"skywright: {name[0]} needs {missing}, which is not installed: "
-                f"pip install '{_to_install(name[0])}'",
+                f"skywright: {name} needs {missing}, which is not installed: "
+                f"pip install '{_to_install(name)}'",
                 err=True,
             )
             raise typer.Exit(EXIT_FAILED) from error

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from skywright.cli import run_named
+from skywright.cli import with_ascii_minus
 from skywright.cli.output import ConfigOption, JsonOption, make_console, print_json
 from skywright.config import load_settings
 from skywright.errors import ConfigError
@@ -214,7 +214,7 @@ def recover(as_json: JsonOption = False, config: ConfigOption = None) -> None:
 def _one_run(uid: str | None) -> str:
     if uid is None:
         raise ConfigError("name one run: UID, or -1 for the newest; `skywright runs` lists them")
-    return run_named(uid)
+    return with_ascii_minus(uid)
 
 
 def _runs_table(found: "list[RunSummary]") -> Table:

@@ -12,7 +12,7 @@ from skywright.analysis.named import (
     is_second_stage,
     named_analyses,
 )
-from skywright.cli import report, run_named
+from skywright.cli import report, with_ascii_minus
 from skywright.cli.output import ConfigOption, print_json
 from skywright.config import load_settings
 from skywright.errors import ConfigError, DataError, SkywrightError
@@ -75,7 +75,7 @@ def reprocess(
         raise ConfigError("name a run: UID..., or -1 for the newest; `skywright runs` lists them")
     settings = load_settings(config)
     client = connect(settings=settings)
-    runs = [find_run(client, uid) for uid in map(run_named, uids)]
+    runs = [find_run(client, uid) for uid in map(with_ascii_minus, uids)]
     given = configured_parameters(analysis, settings) | _json(parameters)
     options: dict[str, Any] = {"store": settings.directory, "keys": _keys(key or [])}
     if is_second_stage(analysis) and analysis in named_analyses():

@@ -46,8 +46,9 @@ SLOW_IMPORTS = (
     "skywright.store.client",
     "IPython.terminal.ipapp",
 )
-"""What the start-up files import and what needs no EPICS environment: done while servers start."""
-_ending = threading.Event()
+"""Modules that the start-up files import and that need no EPICS environment. They are imported
+while the servers start."""
+_beamline_stops = threading.Event()
 """Set when this session stops the beamline that it has started."""
 
 
@@ -68,12 +69,14 @@ def session(
     """
     from skywright.session.profile import startup_directory
 
-    logging.getLogger("bluesky").addFilter(_is_logged_only)
+    logging.getLogger("bluesky").addFilter(_is_not_abort)
     _exit_on_signals()
     settings = load_settings(config)
     name = "-c"
     source: str | bytes | None = code
-    if script and source is None:
+    if source is not None:
+        sys.argv = [name, *(script or [])]  # as Python has it: they are arguments of the code
+    elif script:
         sys.argv = script
         name, source = script[0], _read_script(Path(script[0]))
     program = None if source is None else _compile_source(name, source)  # before minutes of a start
@@ -82,7 +85,7 @@ def session(
     check_directory(settings)
     startup_directory(settings)
     locks.hold_lock(settings.directory / stack.SESSION_LOCK, "session")
-    have_beamline(settings)
+    ensure_beamline(settings)
     if program is None:
         _run_ipython()
     else:
@@ -107,15 +110,15 @@ def _exit_on_signals() -> None:
         signal.signal(signal.SIGHUP, hang_up)
 
 
-def _is_logged_only(record: logging.LogRecord) -> bool:
-    """Return whether a record of bluesky is only logged; an exception of a plan is raised too.
+def _is_not_abort(record: logging.LogRecord) -> bool:
+    """Return False for bluesky's record of an aborted run, so that `logging` drops it.
 
-    A filter of `logging`, which drops a record where it returns False.
+    The exception that ended the run is raised too, and shown.
     """
     return record.msg != "Run aborted"
 
 
-def have_beamline(settings: Settings, progress: Callable[[str], object] | None = None) -> None:
+def ensure_beamline(settings: Settings, progress: Callable[[str], object] | None = None) -> None:
     """Use the beamline that runs on the store, else start one that ends with this process.
 
     Must come before the first import of ophyd: `atexit` calls run in reverse order, and the IOCs
@@ -126,7 +129,8 @@ def have_beamline(settings: Settings, progress: Callable[[str], object] | None =
     settings
         The configuration.
     progress
-        Takes which parts are awaited, in words, from a thread, beside the line on the terminal.
+        Called from a thread with a line that names the parts that are not ready yet; the terminal
+        shows it too.
 
     Raises
     ------
@@ -147,7 +151,7 @@ def have_beamline(settings: Settings, progress: Callable[[str], object] | None =
         env={**os.environ, SUPERVISED: "1"},
         process_group=0,  # the terminal's Ctrl-C is not for it
     )
-    atexit.register(_stop, process)
+    atexit.register(_stop_beamline, process)
     console = Console(stderr=True)
     columns = SpinnerColumn(), TimeElapsedColumn(), TextColumn("{task.description}")
     with Progress(
@@ -161,16 +165,16 @@ def have_beamline(settings: Settings, progress: Callable[[str], object] | None =
                 progress(text)
 
         # The imports are this thread's: Channel Access belongs to the thread that begins it.
-        awaited: Future[None] = Future()
-        threading.Thread(target=_await_ready, args=(process, show, awaited), daemon=True).start()
+        ready: Future[None] = Future()
+        threading.Thread(target=_await_ready, args=(process, show, ready), daemon=True).start()
         for name in (*SLOW_IMPORTS, *_live_analyses(settings)):
             with suppress(ImportError):  # the start-up file that needs it will say so
                 import_module(name)
         with suppress(TimeoutError):
-            awaited.result(SLOW_START_S)
-        if not awaited.done():
+            ready.result(SLOW_START_S)
+        if not ready.done():
             console.print(FIRST_START)
-        awaited.result()
+        ready.result()
     threading.Thread(target=_show_events, args=(process,), daemon=True).start()
 
 
@@ -186,14 +190,14 @@ def _live_analyses(settings: Settings) -> list[str]:
     ]
 
 
-def _stop(process: "subprocess.Popen[str]") -> None:
+def _stop_beamline(process: "subprocess.Popen[str]") -> None:
     """End the beamline that this session has started."""
-    from skywright.session.ending import awaited
+    from skywright.session.ending import wait_with_message
 
-    _ending.set()
+    _beamline_stops.set()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: it ends the waiting
     process.terminate()
-    if not awaited(
+    if not wait_with_message(
         partial(_has_ended, process), "the beamline to end", UP_END_LIMIT_S, "Ctrl-C kills it"
     ):
         process.kill()  # its children end by their lifelines
@@ -209,29 +213,30 @@ def _has_ended(process: "subprocess.Popen[str]", limit_s: float) -> bool:
 
 
 def _await_ready(
-    process: "subprocess.Popen[str]", progress: Callable[[str], object], awaited: "Future[None]"
+    process: "subprocess.Popen[str]", progress: Callable[[str], object], ready: "Future[None]"
 ) -> None:
-    """Complete `awaited` when the ready line has come; limits of `up` end it if it never does.
+    """Complete `ready` when `up` has printed its ready line; fail it when `up` ends before.
 
-    `progress` gets the names of the parts that are awaited.
+    `progress` gets the names of the parts that are not ready yet. No timeout is needed here: `up`
+    has one for each part.
     """
     parts: list[str] = []
-    ready: set[str] = set()
+    ready_parts: set[str] = set()
     assert process.stderr is not None
     for event in _events(process):
         if "ready" in event:
-            awaited.set_result(None)
+            ready.set_result(None)
             return
         if event["event"].startswith(STARTING):
             parts = event["event"].removeprefix(STARTING).split(", ")
         elif event["event"].startswith("ready"):
-            ready.add(event["name"])
+            ready_parts.add(event["name"])
         elif event["name"] != "up" and not event["event"].startswith(STILL_STARTING):
             typer.echo(f"{event['name']}: {event['event']}", err=True)
-        awaits = ", ".join(part for part in parts if part not in ready)
-        progress(f"{len(ready)} of {len(parts)} parts are ready; waiting for {awaits}")
+        missing = ", ".join(part for part in parts if part not in ready_parts)
+        progress(f"{len(ready_parts)} of {len(parts)} parts are ready; waiting for {missing}")
     words = process.stderr.read().strip().removeprefix("skywright: ")
-    awaited.set_exception(
+    ready.set_exception(
         HardwareError(words or f"skywright up ended with exit status {process.wait()}")
     )
 
@@ -251,9 +256,9 @@ def _events(process: "subprocess.Popen[str]") -> Iterator[dict[str, Any]]:
 def _show_events(process: "subprocess.Popen[str]") -> None:
     """Show on the terminal which part of the beamline died and came back, and its own end."""
     for event in _events(process):
-        if event["name"] != "up" or not _ending.is_set():
+        if event["name"] != "up" or not _beamline_stops.is_set():
             typer.echo(f"{event['name']}: {event['event']}", err=True)
-    if not _ending.is_set():
+    if not _beamline_stops.is_set():
         typer.echo(
             "the beamline of this session has ended; end the session and start it again", err=True
         )
@@ -298,7 +303,7 @@ def _run_code(program: CodeType, name: str) -> None:
         traceback.print_exc()
         raise typer.Exit(EXIT_FAILED) from error
     finally:
-        _end(namespace["RE"], _analyses(namespace))
+        _end_runs(namespace["RE"], _analyses(namespace))
 
 
 def _read_script(script: Path) -> bytes:
@@ -314,7 +319,7 @@ def _analyses(namespace: dict[str, Any]) -> list[Any]:
     return [value for value in namespace.values() if isinstance(value, LiveAnalysis)]
 
 
-def _end(engine: Any, analyses: Sequence[Any]) -> None:
+def _end_runs(engine: Any, analyses: Sequence[Any]) -> None:
     from skywright.session.ending import close_analyses, finish_runs
 
     finish_runs(engine, analyses)
@@ -341,5 +346,5 @@ def _run_ipython() -> None:
     try:
         app.start()
     finally:
-        _end(engine, analyses)
+        _end_runs(engine, analyses)
     end_process()

@@ -51,15 +51,15 @@ def up(
     """
     settings = load_settings(config)
     if names and not only:
-        raise ConfigError(f"up {' '.join(names)}: to start these alone say --only")
+        raise ConfigError(f"up {' '.join(names)}: use --only to start these alone")
     wanted = {name for word in [*(only or []), *(names or [])] for name in word.split(",") if name}
     check_directory(settings)
-    names_to_start = chosen(settings, wanted)
-    check_data_directories(settings, names_to_start)
+    starting = names_to_start(settings, wanted)
+    check_data_directories(settings, starting)
     locks.hold_lock(settings.directory / stack.UP_LOCK, "skywright up")
-    # At once: the file of one that was killed would send clients to ports where nobody answers.
+    # Before anything starts: the file of a stack that was killed has ports where nobody answers.
     (settings.directory / stack.STATE_FILE).unlink(missing_ok=True)
-    services = plan_services(settings, names_to_start, config)
+    services = plan_services(settings, starting, config)
     end_with_parent()
     announce = as_json or bool(os.environ.get(SUPERVISED))
     report = _json_report if as_json else _text_report
@@ -71,6 +71,7 @@ async def _run(
 ) -> None:
     """Keep the services running until SIGINT or SIGTERM."""
     started = time.time()
+    complete, stop = asyncio.Event(), stop_event()
 
     def write_state() -> None:
         if not complete.is_set():  # clients wait for the whole
@@ -87,15 +88,14 @@ async def _run(
         complete.set()
         write_state()
         not_ready = ", ".join(supervisor.not_ready)
-        ready = f"ready but {not_ready}" if not_ready else "all ready"
+        ready = f"ready, except {not_ready}" if not_ready else "all ready"
         supervisor.report("up", f"{ready}; store {settings.directory}; Ctrl-C stops")
         if announce:
-            with suppress(OSError):  # as for the reports
+            with suppress(OSError):  # nobody reads stdout any more; the services go on
                 announce_ready(directory=str(settings.directory), pid=os.getpid())
         await supervisor.watch()
 
     supervisor = Supervisor(services, settings.directory / "logs", report, write_state)
-    complete, stop = asyncio.Event(), stop_event()
     work = asyncio.create_task(supervise())
     stopped = asyncio.create_task(stop.wait())
     try:
@@ -110,7 +110,7 @@ async def _run(
         (settings.directory / stack.STATE_FILE).unlink(missing_ok=True)
 
 
-def chosen(settings: Settings, only: Set[str]) -> Set[str]:
+def names_to_start(settings: Settings, only: Set[str]) -> Set[str]:
     """Return the names of the services to start: those of `only` and what they need, or all.
 
     Raises
@@ -126,7 +126,8 @@ def chosen(settings: Settings, only: Set[str]) -> Set[str]:
             f"--only {', '.join(sorted(only - known))}: not one of {', '.join(sorted(known))}"
         )
     names = only or (known if settings.dashboard.with_up else known - {DASHBOARD})
-    return names | {TILED} if INGESTER in names and own_tiled else names
+    needs_tiled = INGESTER in names and own_tiled
+    return names | {TILED} if needs_tiled else names
 
 
 def plan_services(settings: Settings, names: Set[str], config: Path | None) -> list[Service]:
@@ -137,7 +138,7 @@ def plan_services(settings: Settings, names: Set[str], config: Path | None) -> l
     settings
         The configuration.
     names
-        What to start, see `chosen`.
+        What to start, see `names_to_start`.
     config
         The file of the configuration, if one was given.
 
@@ -255,7 +256,7 @@ def _configured_service(settings: Settings, name: str, environment: Mapping[str,
 
 
 def _addresses(settings: Settings, ports: Mapping[str, int]) -> list[str]:
-    """Return where the IOCs are, those of others too."""
+    """Return the addresses of the IOCs, also of those that others run."""
     return [
         ioc.address or f"127.0.0.1:{ports[name]}"
         for name, ioc in settings.iocs.items()
@@ -278,7 +279,7 @@ class _Ports:
         configured
             The port that the configuration gives; 0: any.
         key
-            Of the configuration, for the message.
+            Name of the setting, for the message.
 
         Raises
         ------

@@ -36,7 +36,9 @@ def finish_runs(engine: Any, analyses: Sequence[Any]) -> None:
         engine.abort("the session ended")
     for analysis in analyses:
         what = f"the analysis {analysis.name} of {runs_text(len(analysis.unfinished))}"
-        if not awaited(analysis.wait_for_all, what, ANALYSIS_LIMIT_S, "Ctrl-C goes on without it"):
+        if not wait_with_message(
+            analysis.wait_for_all, what, ANALYSIS_LIMIT_S, "Ctrl-C goes on without it"
+        ):
             incomplete = ", ".join(uid[:8] for uid in analysis.unfinished)
             logger.error(
                 "analysis %s is not complete, `skywright reprocess` does it anew; runs: %s",
@@ -51,20 +53,24 @@ def close_analyses(analyses: Sequence[Any]) -> None:
     for thread in closing:  # each ends a process: side by side
         thread.start()
     what = "the workers of the analyses to end"
-    if not awaited(partial(_have_ended, closing), what, 2 * END_LIMIT_S, "Ctrl-C kills them"):
+    if not wait_with_message(
+        partial(_have_ended, closing), what, 2 * END_LIMIT_S, "Ctrl-C kills them"
+    ):
         for analysis in analyses:
             analysis.kill()
 
 
-def awaited(wait: Callable[[float], bool], what: str, limit_s: float, on_interrupt: str) -> bool:
-    """Wait for something, and tell the user what it is when it takes longer than `QUIET_S`.
+def wait_with_message(
+    wait: Callable[[float], bool], what: str, limit_s: float, on_interrupt: str
+) -> bool:
+    """Wait for something; print what it is when it takes longer than `QUIET_S`.
 
     Parameters
     ----------
     wait
         Waits at most this many seconds, and returns whether it has happened.
     what
-        Is awaited, in words.
+        What is awaited, in words.
     limit_s
         Maximum time to wait.
     on_interrupt

@@ -20,8 +20,8 @@ from skywright.errors import SkywrightError
 
 ENGINE_LOG = "bluesky"
 OURS = ("skywright", "plans", "devices")
-ENDS = ("_abort_coro", "_stop_coro", "_halt_coro", "resume")
-"""Functions of bluesky's RunEngine that refuse when it is idle."""
+NEED_A_PLAN = ("_abort_coro", "_stop_coro", "_halt_coro", "resume")
+"""Functions of bluesky's RunEngine that raise when no plan runs or is paused."""
 PLANS = ("bluesky.plans", "bluesky.plan_stubs")
 ARGUMENTS_OF_PLANS = (*PLANS, "bluesky.plan_patterns", "bluesky.protocols")
 """Modules of bluesky that look at the arguments of its plans."""
@@ -29,13 +29,15 @@ TYPED = ("<module>", "<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>")
 """Names of the code of a line that was typed, and of the comprehensions in it."""
 INSTALLED = tuple(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib"))
 CATALOG = "bluesky_tiled_plugins.clients.catalog_of_bluesky_runs"
-METADATA_CHECK = "event_model", "compose_run"
+"""Module whose `__getitem__` looks up a run in `cat`."""
+METADATA_CHECK = ("event_model", "compose_run")
+"""Module and function that check the metadata of a start document."""
 CALL_THE_PLAN = "call the plan: RE(plan(...))"
 WRONG_CALL = re.compile(r"(?:.*\.)?(\w+)\(\) (?:missing|takes|got) ")
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Say whether an error tells a person what to do, so that a traceback would only hide that."""
+    """Return whether an error tells a person what to do, so that a traceback would only hide it."""
     if isinstance(error, SkywrightError):
         return True
     return isinstance(error, (TypeError, ValueError)) and _raised_in(error) in OURS
@@ -69,7 +71,7 @@ def hint_after_mistake(error: BaseException, namespace: Mapping[str, Any]) -> st
         return ""
     where = _raised_in(error), frame.f_code.co_name
     if where[0] == "IPython" and isinstance(error.__cause__, OSError):  # %run of no file
-        return "%pwd is where it is looked for, %ls lists what is there"
+        return "%run looks for the file in the directory of %pwd; %ls lists what is there"
     if where == ("__main__", "<module>"):
         if isinstance(error, TypeError) and str(error).startswith("RunEngine.__call__() "):
             return CALL_THE_PLAN
@@ -86,16 +88,22 @@ def hint_after_mistake(error: BaseException, namespace: Mapping[str, Any]) -> st
         return CALL_THE_PLAN
     if where == ("bluesky", "__call__") and isinstance(error, RuntimeError):
         return "RE.resume() goes on with the plan before; RE.stop() or RE.abort() ends it"
-    if where[0] == "bluesky" and where[1] in ENDS and type(error).__name__ == "TransitionError":
+    if (
+        where[0] == "bluesky"
+        and where[1] in NEED_A_PLAN
+        and type(error).__name__ == "TransitionError"
+    ):
         return "no plan runs or is paused: RE(...) runs one"
-    if where == ("bluesky", "_default_md_validator") or _passed(error, *METADATA_CHECK):
+    if where == ("bluesky", "_default_md_validator") or _went_through(error, *METADATA_CHECK):
         return "md={'sample': 'NAME'} or md={'sample': {'name': 'NAME', ...}}"
     if isinstance(error, httpx.TransportError) and _is_request_to_tiled(error):
         return (
             "tiled does not answer; plans can go on, their runs wait in journals; "
             "`skywright doctor` tells what to do"
         )
-    if isinstance(error, (LookupError, ValueError)) and _passed(error, CATALOG, "__getitem__"):
+    if isinstance(error, (LookupError, ValueError)) and _went_through(
+        error, CATALOG, "__getitem__"
+    ):
         return (
             "[-1] is the newest run, [-2] the one before, [7] the newest with scan_id 7, "
             "['a1b2c3'] the one whose uid begins so; `skywright runs` lists them"
@@ -104,7 +112,7 @@ def hint_after_mistake(error: BaseException, namespace: Mapping[str, Any]) -> st
 
 
 def _is_no_message(error: BaseException) -> bool:
-    """Return whether the RunEngine got something else than messages, such as a text."""
+    """Return whether the plan yields something that is no message, such as a text."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     of_bluesky = [each for each in frames if _module(each).partition(".")[0] == "bluesky"]
     if not isinstance(error, AttributeError) or not of_bluesky:
@@ -120,8 +128,8 @@ def _is_request_to_tiled(error: BaseException) -> bool:
     return of_tiled or not any(map(_is_users_own, frames))
 
 
-def _passed(error: BaseException, module: str, function: str) -> bool:
-    """Return whether an error came through a function."""
+def _went_through(error: BaseException, module: str, function: str) -> bool:
+    """Return whether an error went through a function, up to the line that was typed."""
     frames = traceback.walk_tb(error.__traceback__)
     return any((_module(frame), frame.f_code.co_name) == (module, function) for frame, _ in frames)
 
@@ -182,7 +190,7 @@ class WithoutTraceback(logging.Filter):
     """Turns a log record of a refusal into one line; others pass as they are."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Let the record pass."""
+        """Shorten the record of a refusal; return True, so that every record is logged."""
         error = record.exc_info[1] if record.exc_info else None
         if error is not None and is_refusal(error):
             record.msg = f"{record.getMessage()}: {type(error).__name__}: {error}"
@@ -191,7 +199,7 @@ class WithoutTraceback(logging.Filter):
 
 
 def shorten_engine_log() -> None:
-    """Let the RunEngine tell of a plan that refused in one line; safe to call again."""
+    """Let the log of the RunEngine have one line for each refusal; safe to call again."""
     logger = logging.getLogger(ENGINE_LOG)
     if not any(isinstance(each, WithoutTraceback) for each in logger.filters):
         logger.addFilter(WithoutTraceback())

@@ -45,8 +45,8 @@ def startup_directory(settings: Settings) -> Path:
     ConfigError
         If it holds no ``*.py`` files.
     """
-    facility = settings.profile
-    directory = facility.expanduser().resolve() if facility else startup_files()
+    configured = settings.profile
+    directory = configured.expanduser().resolve() if configured else startup_files()
     if not any(directory.glob("*.py")):
         raise ConfigError(f"profile: {directory} holds no start-up files (*.py)")
     return directory
@@ -158,7 +158,7 @@ def silent_pvs(devices: Iterable[Any], limit_s: float = 5.0) -> dict[str, list[s
     dict
         PV names by the name of the device; devices that are connected are left out.
     """
-    devices, least = list(devices), math.inf
+    devices, fewest = list(devices), math.inf
     with ThreadPoolExecutor(max_workers=max(1, len(devices))) as threads:
         end = time.monotonic() + limit_s
         while True:
@@ -166,8 +166,8 @@ def silent_pvs(devices: Iterable[Any], limit_s: float = 5.0) -> dict[str, list[s
             found = zip(devices, threads.map(wait, devices), strict=True)
             silent = {device.name: pvs for device, pvs in found if pvs}
             count = sum(map(len, silent.values()))
-            if count < least:
-                least, end = count, time.monotonic() + limit_s
+            if count < fewest:
+                fewest, end = count, time.monotonic() + limit_s
             if not count or time.monotonic() >= end:
                 return silent
 

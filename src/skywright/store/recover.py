@@ -3,7 +3,6 @@
 import logging
 import math
 import shutil
-import threading
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -25,6 +24,7 @@ from skywright.store.journal_contents import JournalContents
 from skywright.store.moves import move_journal
 from skywright.store.normalizer import DocumentNormalizer
 from skywright.store.tail import is_locked, locked_if_dead, read_lines
+from skywright.waiting import pause
 
 RETRY_S = 10.0
 """Time for which requests that fail are made again, s."""
@@ -198,11 +198,10 @@ def _clear(path: Path) -> bool:
 
 def _drain(directory: Path, client: Any) -> dict[Path, OSError]:
     """Write all journals, or wait until the running ingester has; return those that failed."""
-    pause = threading.Event()
     try:
         with ingest_lock(directory):
             ingester = Ingester(directory, client)
-            while _sweep(ingester, pause):
+            while _sweep(ingester):
                 pass
             return ingester.failures
     except ConfigError as error:
@@ -217,11 +216,11 @@ def _drain(directory: Path, client: Any) -> dict[Path, OSError]:
                 f"the running ingester has not finished {left[0]} in {WAIT_S:.0f} s;"
                 f" {free_mb:.0f} MB are free there; look at {directory / 'logs' / 'ingester.log'}"
             )
-        pause.wait(0.1)
+        pause(0.1)
     return {}
 
 
-def _sweep(ingester: Ingester, pause: threading.Event) -> bool:
+def _sweep(ingester: Ingester) -> bool:
     """Make one sweep; repeat it with longer and longer pauses while the server is away."""
     end, delay = time.monotonic() + RETRY_S, BACK_OFF_S[0]
     while True:
@@ -231,7 +230,7 @@ def _sweep(ingester: Ingester, pause: threading.Event) -> bool:
             if time.monotonic() + delay > end:
                 raise
             log.warning("%s; the next try is in %.1f s", error, delay)
-        pause.wait(delay)
+        pause(delay)
         delay = min(2 * delay, BACK_OFF_S[1])
 
 

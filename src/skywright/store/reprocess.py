@@ -1,6 +1,5 @@
 """An analysis over a stored run, here or on a cluster; it adds a derived run and changes none."""
 
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -36,6 +35,7 @@ from skywright.files.columns import ColumnReader
 from skywright.store.client import ANALYSIS, RAW
 from skywright.store.export.contents import read_contents
 from skywright.store.stored_run import run_documents
+from skywright.waiting import pause
 
 __all__ = ["Reprocessed", "Submit", "cluster", "reprocess", "reprocess_each", "wait_until_stored"]
 
@@ -349,12 +349,12 @@ def wait_until_stored(client: Container, uid: str, timeout_s: float = 60.0) -> C
     SkywrightError
         If it is not there in time. It is in its journal, unless that could not be written.
     """
-    end, pause = time.monotonic() + timeout_s, threading.Event()
+    end = time.monotonic() + timeout_s
     while time.monotonic() < end:
         container = client[ANALYSIS]
         if uid in container and container[uid].metadata.get("stop"):
             return container[uid]
-        pause.wait(0.1)
+        pause(0.1)
     raise SkywrightError(
         f"derived run {uid} is not in the catalog after {timeout_s} s; does the ingester run? "
         "`skywright recover` brings it in from its journal"

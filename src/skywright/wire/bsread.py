@@ -166,9 +166,10 @@ class Message:
     def _pair(self, name: str) -> tuple[Any, Any]:
         """Return value and timestamp frames, both empty when they cannot be this channel's."""
         at = self._frame_of[name]
-        pair = *self.frames[at : at + 2], EMPTY, EMPTY
-        # A timestamp of another size: a frame was lost before, and this is another's value.
-        return pair[:2] if len(pair[1]) in (0, 16) else (EMPTY, EMPTY)
+        value, timestamp = [*self.frames[at : at + 2], EMPTY, EMPTY][:2]
+        if len(timestamp) not in (0, 16):  # a frame before was lost: these are of another channel
+            return EMPTY, EMPTY
+        return value, timestamp
 
 
 class Decoder:
@@ -190,7 +191,7 @@ class Decoder:
         Raises
         ------
         HeadlessError
-            If the first frame is no main header but JSON: frames before it were lost.
+            If the first frame is JSON, but no main header: frames before it were lost.
         DataError
             If the frames are no message of bsread.
         """

@@ -435,7 +435,7 @@ def test_images_are_those_of_the_recorded_shots_and_no_shot_waits_for_a_worker(
         ending = threading.Thread(target=owner.stop_recording)
         ending.start()
         until(lambda: analyzed._pipeline.recording is None, 60, "the recording is asked to end")
-        analyzed.restart()
+        analyzed.reset()
         for number in range(8, 12):
             source.shot(number)  # all of one block of tags, in three series
         assert items(owner) == 0

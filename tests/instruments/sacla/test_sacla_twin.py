@@ -203,15 +203,19 @@ def test_without_noise_the_measurements_are_the_truth():
 
 
 @pytest.mark.parametrize(
-    ("charge_px", "pixels", "energy", "counted"),
-    # Of the energy of a photon 0.19 * charge_px is in shares below the threshold. Near a corner, on
-    # 3.5 * charge_px**2 of the area, no pixel has half a photon.
+    ("spread_px", "pixels", "energy", "counted"),
+    # With a spread s, a photon has 0.19 s of its energy in shares below the threshold. Near a
+    # corner, on 3.5 s**2 of the area, no pixel has half a photon.
     [(0.0, 1.0, 1.0, 1.0), (0.14, 1.75, 0.973, 0.931)],
 )
-def test_neighbors_share_the_charge_of_a_photon(charge_px, pixels, energy, counted):
+def test_neighbors_share_the_charge_of_a_photon(spread_px, pixels, energy, counted):
     shape, photons = (256, 256), 0.005  # few pixels have two
     settings = TwinSettings(
-        shape=shape, pool=40, photons_per_px=photons, bad_pixels=0.0, charge_px=charge_px
+        shape=shape,
+        pool=40,
+        photons_per_px=photons,
+        bad_pixels=0.0,
+        charge_spread_px=spread_px,
     )
     twin = Beamline(settings, 4)
     (images,), (numbers,) = twin.images.values(), twin.photon_numbers.values()

@@ -426,7 +426,7 @@ def begin_images(path, frames, workers, monkeypatch, is_wanted):
 
     def disturb(number, pipeline):
         if number == 2000:
-            pipeline.restart_images()
+            pipeline.reset_images()
             passed.append(pipeline._series)
 
     found, pipeline = run(path, frames, workers, disturb)

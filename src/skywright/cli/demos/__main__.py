@@ -23,7 +23,7 @@ from skywright.cli.demos import (
     step,
     steps_to_stdout,
 )
-from skywright.cli.session import have_beamline
+from skywright.cli.session import ensure_beamline
 from skywright.config import load_settings
 from skywright.errors import SkywrightError
 from skywright.processes.lifecycle import end_with_parent
@@ -40,7 +40,7 @@ def main(file: Path, names: Sequence[str]) -> None:
     end_with_parent()
     try:
         with step("starts"):
-            have_beamline(load_settings(), lambda ready: report_step("starts", progress=ready))
+            ensure_beamline(load_settings(), lambda ready: report_step("starts", progress=ready))
         with step("session starts"):
             session = load_profile()
     except SkywrightError as error:

@@ -26,13 +26,14 @@ from skywright.instruments.sacla.run_info import RunInfo
 from skywright.instruments.sacla.shot_curves import DEFAULT_HITS, Hits
 from skywright.instruments.sacla.shot_images import ShotImages
 from skywright.instruments.sacla.sources import ShotSource
+from skywright.waiting import pause
 
 logger = logging.getLogger(__name__)
 
 POLL_S = 0.05
-"""Time between looks at what the workers have found."""
+"""Period at which the results of the workers are taken, s."""
 POLLER_LIMIT_S = 5.0
-"""Longest wait for the last look to end."""
+"""Longest wait for the end of the thread that takes them, s."""
 SHORT_BLOCK, MIDDLE_BLOCK, FEW_TILES = 32, 64, 2
 """Tags after which running images are brought up to date, of few tiles and of more. At 60 Hz that
 is twice a second, and once: to pass on and merge those of eight tiles takes about 0.3 s of a
@@ -112,7 +113,7 @@ class AnalyzedShots:
             self._poller.start()
 
     def stop(self) -> None:
-        """Stop; shots that wait for records are delivered with what they have when it goes on."""
+        """Stop. Shots that wait for records leave after a new start, perhaps without these."""
         self._end_poller()
         self._source.stop()
 
@@ -152,10 +153,10 @@ class AnalyzedShots:
         with self._lock:
             return self._pipeline.change_regions(regions)
 
-    def restart(self) -> None:
+    def reset(self) -> None:
         """Begin curves and running images anew with the next shot."""
         with self._lock:
-            self._pipeline.restart_images()
+            self._pipeline.reset_images()
             self._pipeline.change_regions(self._pipeline.regions)
 
     def change_bins(
@@ -198,7 +199,7 @@ class AnalyzedShots:
 
     @property
     def next_identity(self) -> int:
-        """Above the identity of every shot of which a record has come."""
+        """An identity above those of all shots of which a record has come."""
         highest = self._pipeline.join.highest
         return 0 if highest is None else self.info.identity(highest) + 1
 
@@ -254,7 +255,7 @@ class AnalyzedShots:
         bool
             Whether it came to that within the limit.
         """
-        pause, deadline = threading.Event(), time.monotonic() + limit_s
+        deadline = time.monotonic() + limit_s
         is_ended = False
         while time.monotonic() < deadline:
             with self._lock:
@@ -267,7 +268,7 @@ class AnalyzedShots:
                         return True
                 except Exception as error:  # of a worker: it is tried again
                     self._fail(error)
-            pause.wait(POLL_S / 2)
+            pause(POLL_S / 2)
         return False
 
     def recorded_images(self) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -336,7 +337,7 @@ class AnalyzedShots:
             self._pipeline.begin(info)
             if first <= last:
                 # Blocks of tags are folded in their order; earlier ones would be refused.
-                self.restart()
+                self.reset()
                 text = f"run {info.run}: curves and images begin anew, because its tags do"
                 self._report(text, False)
             return

@@ -15,8 +15,11 @@ from skywright.instruments.sacla.pixels import HISTOGRAM_BINS
 from skywright.instruments.sacla.regions import Mask, Region
 from skywright.instruments.sacla.shots import EQUIPMENT, MOTOR, ShotRules, Verdict
 
-REGIONS_ROOM, REGIONS_MAX, CORNERS_MAX = 16, 64, 64
-"""Regions that a row has room for, or a multiple of it; most regions; corners of one region."""
+REGIONS_ROOM = 16
+"""A row has room for a multiple of this number of regions."""
+REGIONS_MAX = 64
+CORNERS_MAX = 64
+"""Largest number of corners of one region."""
 NAME_BYTES = 64
 VERDICTS = tuple(verdict.value for verdict in Verdict)
 """Names of the codes of the column ``verdict``."""
@@ -119,7 +122,7 @@ def region_columns(room: int = REGIONS_ROOM, mask_bytes: int = 0) -> tuple[Colum
 
 
 FRAME_VALUES = ("i0", "scanned", "stage", "timing", MOTOR)
-"""Values of a shot that are beside its frames too, so that images can be binned."""
+"""Values of a shot that are stored with its frames too, so that images can be binned."""
 FRAME_TAG = Column(f"{FRAMES}/tag", "<i8")
 MEASURING = "measuring"
 """Attribute of the tags of frames."""

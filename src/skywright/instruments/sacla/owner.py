@@ -27,6 +27,7 @@ from skywright.instruments.sacla.layouts import (
 from skywright.instruments.sacla.recording import Recording
 from skywright.instruments.sacla.regions import Region
 from skywright.processes.memory import trim_heaps
+from skywright.waiting import pause
 
 IMAGE_PERIOD_S = 10.0
 """Time between two running images on disk."""
@@ -35,8 +36,6 @@ RECENT = 2000
 RATE_S = 2.0
 STORE_S = 30.0
 """Longest wait for rows to be written at the end of a recording."""
-
-
 PARTS_MAX = 64
 """Most runs of the facility with files of their own in one recording; later ones share the last."""
 
@@ -68,8 +67,8 @@ class Recent(NamedTuple):
     regions: tuple[Region, ...]
 
 
-class _Shots(Owner[AnalyzedShot, AnalyzedShot]):
-    """The owner of the shots; the message is the present trouble of source and recording."""
+class _PublishingOwner(Owner[AnalyzedShot, AnalyzedShot]):
+    """Publishes the shots of a `ShotOwner`; its message has the trouble of source and recording."""
 
     recording_trouble = ""
     """What of the shots the present recording cannot store; empty: nothing."""
@@ -99,7 +98,7 @@ class ShotOwner:
     frames_every
         The frames of the first of every N recorded shots are kept; 0: none.
     frames_bytes
-        Most that the frames of one recording may take, bytes.
+        Limit of the frames of one recording, bytes.
     image_period_s
         Time between two running images on disk.
     """
@@ -124,10 +123,11 @@ class ShotOwner:
         self._all: tuple[Recorder[Any, Any], ...] = (
             self.shots,
             self.regions,
-            self.frames,
             self.images,
+            self.frames,
         )
-        self.owner = _Shots(
+        """In the order of `FilePart.first`."""
+        self.owner = _PublishingOwner(
             source,
             endpoints=[self],
             recorders=[self.regions, self.shots, self.frames],
@@ -142,6 +142,7 @@ class ShotOwner:
         self._arrivals: deque[float] = deque(maxlen=4096)
         self._updates = itertools.count()
         self._frames_left = 0
+        """Number of shots whose frames may still be recorded, from `frames_bytes`."""
         self._rings: Mapping[str, int] = {}
         self._file_shapes: Mapping[str, tuple[int, int]] = shapes
         """Of the frames and images in the files; those of a detector that has another shape in a
@@ -151,7 +152,7 @@ class ShotOwner:
         self._number = 0
         """Of the newest recording."""
         self._writes_images = threading.Event()
-        """Set while running images are written now and then."""
+        """Set while a thread writes running images, one in each `image_period_s`."""
         self._is_open = False
         self._writer: threading.Thread | None = None
         self._files_lock = threading.RLock()
@@ -211,9 +212,9 @@ class ShotOwner:
         since = time.monotonic() - RATE_S
         return sum(arrival >= since for arrival in list(self._arrivals)) / RATE_S
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """Begin curves, images and plots anew: the region set gets a new number."""
-        self.source.restart()
+        self.source.reset()
         self.recent.clear()
 
     # ---- recordings
@@ -234,7 +235,7 @@ class ShotOwner:
             Why it failed; empty when it did not.
         """
         self.stop_recording()
-        self.forget()
+        self.reset()
         with self._files_lock:
             error = self._open(path)
         if error:
@@ -243,7 +244,7 @@ class ShotOwner:
             self.owner.acquire()
             self._recording = self.source.start_recording(self._number, count)
             if not self._recording.taken:  # a run may have begun since the files were opened
-                self._lay_out_shots()
+                self._set_layouts()
         except BaseException:
             self.stop_recording()
             raise
@@ -280,17 +281,17 @@ class ShotOwner:
         before: Sequence[FilePart],
         first: tuple[int, ...],
     ) -> str:
-        """Open the files of a part; all recorders are stopped. Return why it failed, or nothing."""
-        self._lay_out_shots()
+        """Open the files of a part; all recorders are stopped. Return why it failed, else ""."""
+        self._set_layouts()
         self.regions.layout = RegionsLayout(self._room, self._mask_bytes, self._number)
         self.images.layout = ImagesLayout(self._file_shapes)
-        names = {id(self.regions): "regions", id(self.frames): "frames", id(self.images): "images"}
+        names = {self.regions: "regions", self.frames: "frames", self.images: "images"}
         error = ""
         with self._parts_lock:
             for recorder in self._all:  # also of one that is not opened: its rows are in `first`
                 recorder.rows_readable = 0
             for recorder in wanted:
-                name = names.get(id(recorder))
+                name = names.get(recorder)
                 most = self._frames_left if recorder is self.frames else 0
                 error = error or recorder.start(beside(path, name) if name else path, most)
             self._parts = [*before, FilePart(path.name, first)]
@@ -299,8 +300,8 @@ class ShotOwner:
                 recorder.stop()
         return error
 
-    def _lay_out_shots(self) -> None:
-        """Let the files say how the present run is measured; their first row makes them."""
+    def _set_layouts(self) -> None:
+        """Set the layouts of the present run; files that have no row yet are made with them."""
         number, rules = self._number, self.source.info.shot_rules
         measuring = self.source.measuring
         self.shots.layout = ShotsLayout(rules, self._room, self._rings, number)
@@ -313,7 +314,7 @@ class ShotOwner:
         self._check_shapes()
         taken = self._recording.taken
         if taken == self._taken_before:  # the files become those of the next run
-            self._lay_out_shots()
+            self._set_layouts()
             return
         if len(self._parts) >= PARTS_MAX:
             return
@@ -341,7 +342,7 @@ class ShotOwner:
             self.owner.report(f"the recording ended with the run before: {error}")
 
     def _check_shapes(self) -> None:
-        """Make it the message if detectors of a run have another shape than in the files."""
+        """Name in the message the detectors whose shape in this run is not that in the files."""
         shapes, files = self.shapes, self._file_shapes
         changed = [name for name in files if shapes.get(name, files[name]) != files[name]]
         self.owner.recording_trouble = (
@@ -363,10 +364,9 @@ class ShotOwner:
         """
         with self._parts_lock:
             first = self._parts[-1].first if self._parts else (0,) * len(self._all)
-            readable = (self.shots, self.regions, self.images, self.frames)
             return tuple(self._parts), tuple(
                 before + recorder.rows_readable
-                for before, recorder in zip(first, readable, strict=True)
+                for before, recorder in zip(first, self._all, strict=True)
             )
 
     def stop_recording(self) -> None:
@@ -404,10 +404,9 @@ class ShotOwner:
         return "; ".join(recorder.error for recorder in self._all if recorder.error)
 
     def _write_images(self) -> None:
-        pause = threading.Event()
         due = time.monotonic() + self._image_period_s
         while self._writes_images.is_set():
-            pause.wait(0.2)
+            pause(0.2)
             if time.monotonic() >= due:
                 due += self._image_period_s
                 self._offer_images()

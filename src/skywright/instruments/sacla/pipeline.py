@@ -44,12 +44,12 @@ class _Pending:
 
 
 class ShotPipeline:
-    """Analyze the shots of one run.
+    """Analyzes the shots of a run, and of later runs that are measured in the same way.
 
     Parameters
     ----------
     info
-        The run.
+        The first run.
     regions
         Regions of interest, with unique names.
     edges
@@ -146,7 +146,7 @@ class ShotPipeline:
         self._chunks = 0
         self._in_progress: dict[int, _Pending] = {}
         self._answers: deque[Answer] = deque()
-        """Of workers, not yet taken; an error over one of them loses no other."""
+        """Answers of workers that are not processed yet. If one raises, the others stay here."""
 
     @property
     def images(self) -> dict[str, ShotImages]:
@@ -198,7 +198,7 @@ class ShotPipeline:
         self.edges, self.binned_by = edges, binned_by
         self.change_regions(self.regions)
 
-    def restart_images(self) -> None:
+    def reset_images(self) -> None:
         """Begin the running images anew with the next shot; waits for no worker.
 
         Those of a recording that has all its shots stay as they are.
@@ -233,7 +233,7 @@ class ShotPipeline:
         return is_delivered and (self.recorded is None or self.recorded.is_complete)
 
     def begin(self, info: RunInfo) -> None:
-        """Take the run as it is known at its first record, or the next run; counts go on.
+        """Begin a run at its first record; the counts of the runs before go on.
 
         Parameters
         ----------

@@ -50,7 +50,7 @@ class TwinSettings:
     i0_noise
         Relative standard deviation of the I0 monitor at 1 V. It counts photons, so that its
         variance is in proportion to the pulse energy.
-    charge_px
+    charge_spread_px
         Standard deviation of the charge of a photon about its place, pixels: 7 um of the 50 um of
         the MPCCD. Neighbors share the charge of a photon near their border.
     beam_off, laser_off
@@ -75,7 +75,7 @@ class TwinSettings:
     timing_noise_ps: float = 0.01
     i0_jitter: float = 0.25
     i0_noise: float = 0.01
-    charge_px: float = 0.14
+    charge_spread_px: float = 0.14
     beam_off: float = 0.02
     laser_off: float = 0.5
     bad_pixels: float = 1e-3
@@ -292,7 +292,7 @@ class Beamline:
         `bad` is (rows, columns) bool: those in the dead column show no light, the others are hot.
         """
         adu = PHOTON_EV / EV_PER_ELECTRON / GAIN
-        shares = charge_shares(self.settings.charge_px)
+        shares = charge_shares(self.settings.charge_spread_px)
         images = np.empty((self.settings.pool + 1, *self.settings.shape), np.float32)
         numbers = np.zeros(len(images), np.int64)
         for k, signal in enumerate([*self._signals, 0.0]):
