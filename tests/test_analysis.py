@@ -193,7 +193,7 @@ def test_identities_may_begin_anew_with_new_settings(runs: list[set[int]], data:
     cuts = sorted(data.draw(st.sets(st.integers(1, len(identities)), max_size=6)))
     for low, high in pairwise(sorted({0, *cuts, len(identities)})):
         piece, before = frames.take(slice(low, high)), order.highest
-        places = order.place(piece.identities, live.settings_numbers(piece))
+        places = order.place(piece.identities, live.settings_numbers(piece.data))
         late, highest = find_late(places, 4, before)
         assert highest == order.highest
         live.update(Batch(places, piece.times, piece.data), late)

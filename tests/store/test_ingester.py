@@ -31,8 +31,8 @@ from skywright.errors import ConfigError, DataError
 from skywright.processes.ports import free_port
 from skywright.store import ingest as ingest_module
 from skywright.store import ingester as ingester_module
+from skywright.store import line_writer, run_nodes
 from skywright.store import recover as recover_module
-from skywright.store import run_nodes
 from skywright.store import tail as tail_module
 from skywright.store.client import catalog, connect, ensure_containers
 from skywright.store.ingest import IngestState, RunIngest, ServerUnavailableError, ingest
@@ -608,7 +608,7 @@ def test_rows_of_a_step_that_a_full_disk_ended_are_written_without_a_further_eve
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The next event may come much later."""
-    monkeypatch.setattr(ingest_module, "UPDATE_S", (0.0, 0.0))
+    monkeypatch.setattr(line_writer, "UPDATE_S", (0.0, 0.0))
     sent: list[Any] = []
 
     def post(_container: Any, _route: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -625,7 +625,7 @@ def test_rows_of_a_step_that_a_full_disk_ended_are_written_without_a_further_eve
         pass
     recording.event(x=4.0)
     with monkeypatch.context() as patch:
-        patch.setattr(ingest_module._LineWriter, "_register_files", register_files)
+        patch.setattr(line_writer.LineWriter, "_register_files", register_files)
         with pytest.raises(OSError, match="No space left"):
             run.step()
     assert not sent
@@ -723,14 +723,14 @@ def test_arrays_of_a_run_that_says_no_more_are_up_to_date(
     store: Path, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A long wait follows the last event: its array is sent when the period is over."""
-    monkeypatch.setattr(ingest_module, "UPDATE_S", (3600.0, 3600.0))
+    monkeypatch.setattr(line_writer, "UPDATE_S", (3600.0, 3600.0))
     recording = Recording(store / "journal").stream("primary", a=array([2]))
     run = RunIngest(recording.path, Catalog(client))
     for n in range(3):  # the first one is sent at once
         recording.event(a=[n, n])
         run.step()
     assert client["raw"][recording.uid]["primary"].base["a"].shape == (1, 2)
-    monkeypatch.setattr(ingest_module, "UPDATE_S", (0.0, 0.0))
+    monkeypatch.setattr(line_writer, "UPDATE_S", (0.0, 0.0))
     run.step()
     assert client["raw"][recording.uid]["primary"].base["a"].shape == (3, 2)
     recording.stop()

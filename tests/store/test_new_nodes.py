@@ -15,7 +15,7 @@ from store.test_file_tables import counted
 from support.waiting import until
 from tiled.client.utils import ClientError
 
-from skywright.store import ingest
+from skywright.store import line_writer
 from skywright.store.ingest import IngestState, RunIngest
 from skywright.store.run_nodes import WRITE_RUN, Catalog
 
@@ -132,7 +132,7 @@ def test_a_run_that_grows_is_the_same_in_either_way(
     stack: Stack, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rows are appended and files grow while the run is stored; subscribers hear of the rows."""
-    monkeypatch.setattr(ingest, "UPDATE_S", (0.0, 0.0))
+    monkeypatch.setattr(line_writer, "UPDATE_S", (0.0, 0.0))
     found, told = {}, {}
     for routes in (True, False):
         run = RunOfAllKinds(stack.directory / "assets")

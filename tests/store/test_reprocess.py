@@ -18,10 +18,11 @@ from ophyd.sim import SynAxis
 from store.stack import Stack, running_stack
 from support.derived import Derived, read_derived
 from support.limits import ALL_FRAMES
-from support.odd_analyses import PATH
+from support.odd_analyses import PATH, NumberedSettings
 from support.second_stages import SLOPE
 from support.streaming import StreamingCamera
 
+from skywright.analysis.frames import FileRows, FrameTable, KeyRows
 from skywright.analysis.inputs import ArrayInput
 from skywright.analysis.named import make_analysis
 from skywright.analysis.picture_statistics import PictureStatistics
@@ -227,6 +228,31 @@ def test_frames_that_are_not_in_their_file_are_missing(tmp_path: Path) -> None:
         raw.streams["primary"], "picture_statistics", None, journal, tmp_path, None
     )
     assert (done.result["n_frames"], done.result["n_missing"]) == (3, 2)
+
+
+@pytest.mark.parametrize(("settings", "shifts"), [(1, [0, 256]), (1.0, [0])])
+def test_settings_numbers_that_are_no_integers_begin_no_new_order(
+    tmp_path: Path, settings: float, shifts: list[int]
+) -> None:
+    """The live analysis does not use them either."""
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        file["image"] = np.zeros((4, 2, 2), np.uint8)
+        file["identity"] = [128, 129, 0, 1]
+        file["settings"] = [0 * settings, 0 * settings, settings, settings]
+    rows = {}
+    for key in ("image", "identity", "settings"):
+        rows[key] = KeyRows()
+        rows[key].add(FileRows(str(tmp_path / "f.h5"), f"/{key}", 0, 4, 1))
+    identity = rows.pop("identity")
+    raw: Any = SimpleNamespace(table=FrameTable(rows, identity=identity))
+    found: list[int] = []
+    derived: Any = SimpleNamespace(
+        analysis=NumberedSettings(),
+        absorb=lambda blocks, rows, shift: found.append(shift),
+        close=lambda pictures: None,
+    )
+    reprocess_module._analyze(derived, raw, f"{PATH}:NumberedSettings", None)
+    assert found == shifts
 
 
 def test_failure_is_an_error_and_in_the_derived_run(world: World) -> None:

@@ -89,7 +89,7 @@ def test_resumed_scan_is_right_at_each_moment(
     RE: RunEngine, client: Any, journals: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Follow the run live, one step after each document: never more frames than events."""
-    monkeypatch.setattr("skywright.store.ingest.UPDATE_S", (0.0, 0.0))
+    monkeypatch.setattr("skywright.store.line_writer.UPDATE_S", (0.0, 0.0))
     RE.subscribe(Journal(journals, RE))
     following: dict[str, RunIngest] = {}
     seen = []

@@ -41,6 +41,16 @@ class Undrawn(PictureStatistics):
         raise ConnectionError("no server draws")
 
 
+class NumberedSettings(PictureStatistics):
+    """Has an input for its settings numbers."""
+
+    inputs = ("image", "settings")
+    block_setting = "settings"
+
+    def measure(self, batch: Batch) -> Mapping[str, Any]:
+        return {**super().measure(batch), "settings": np.zeros(len(batch), np.int64)}
+
+
 class Prints(PictureStatistics):
     """Prints what looks like a message, and what does not, from Python and from C."""
 

@@ -280,9 +280,11 @@ class Analysis(ABC, Generic[Statistic]):
 
     # Bookkeeping --------------------------------------------------------------------------------
 
-    def settings_numbers(self, batch: Batch) -> NDArray[np.integer[Any]] | None:
-        """Return the settings number of each member, (n,) integers; None if `batch` has none."""
-        numbers = batch.data.get(self.block_setting)
+    def settings_numbers(
+        self, data: Mapping[str, NDArray[Any] | None]
+    ) -> NDArray[np.integer[Any]] | None:
+        """Return the settings number of each member, (n,) integers; None if `data` has none."""
+        numbers = data.get(self.block_setting)
         is_known = numbers is not None and numbers.ndim == 1 and numbers.dtype.kind in "iu"
         return numbers if is_known else None
 
@@ -345,7 +347,7 @@ class Analysis(ABC, Generic[Statistic]):
         """Return the settings number of each member, (n,); zeros without `block_setting`."""
         if not self.block_setting:
             return np.zeros(len(members), np.int64)
-        numbers = self.settings_numbers(members)
+        numbers = self.settings_numbers(members.data)
         if numbers is None:
             values = members.data.get(self.block_setting)
             got = "nothing" if values is None else f"{values.dtype} of shape {values.shape}"

@@ -158,7 +158,8 @@ class DerivedRun:
         if not len(batch):
             return {c.name: np.empty((0, *c.shape), c.dtype) for c in self.analysis.columns}
         before = self._order.highest
-        places = self._order.place(batch.identities, self.analysis.settings_numbers(batch))
+        settings = self.analysis.settings_numbers(batch.data)
+        places = self._order.place(batch.identities, settings)
         late, _ = find_late(places, self.analysis.block_size, before)
         rows = self.analysis.update(replace(batch, identities=places), late)
         self._store(batch.identities, batch.times, rows)

@@ -113,24 +113,29 @@ def _widen_scalar(column: ColumnType, value: Any) -> ColumnType:
 
 
 def _widen_array(column: ColumnType | None, value: Any, promised: str) -> ColumnType:
-    array = rectangular(value, column.dtype if column and column.dtype else promised)
-    has_values = column is not None and (column.kind == "array" or column.has_scalars)
+    """Return the type of arrays that hold `value` and all that `column` does."""
     if column is not None and column.kind == "array":
-        dtype, shape = column.dtype, column.shape
-    else:
-        dtype = _dtype_of_scalars(column, array, promised)
-        shape = () if has_values else (0,) * array.ndim
+        dtype, shape, has_values = column.dtype, column.shape, True
+        array = rectangular(value, dtype)
+    else:  # until now there were scalars, whose shape is (), or no values
+        array = rectangular(value, promised)
+        has_values = column is not None and column.has_scalars
+        dtype, shape = _dtype_of_scalars(column, array, promised), ()
     ndim = max(len(shape), array.ndim)
-    old_shape = (1,) * (ndim - len(shape)) + shape
-    new_shape = (1,) * (ndim - array.ndim) + array.shape
-    largest = tuple(map(max, old_shape, new_shape))
-    has_gaps = 0 in largest or (has_values and old_shape != new_shape)
+    before, now = _with_axes(shape, ndim), _with_axes(array.shape, ndim)
+    largest = tuple(map(max, before, now)) if has_values else now
+    has_gaps = 0 in largest or (has_values and before != now)
     dtype = _fit_dtype(dtype, array, has_gaps)
     large = column is not None and column.large
     large |= array.dtype.kind in "iu" and not _fits(array, np.dtype("<f8"))
     if large and np.dtype(dtype).kind == "f":  # a float would change the integers
         dtype = _as_text(np.dtype(dtype)).str
     return ColumnType("array", dtype, largest, large)
+
+
+def _with_axes(shape: tuple[int, ...], ndim: int) -> tuple[int, ...]:
+    """Return a shape with `ndim` axes; those in front have the length 1."""
+    return (1,) * (ndim - len(shape)) + shape
 
 
 def _dtype_of_scalars(column: ColumnType | None, array: np.ndarray, promised: str) -> str:
@@ -204,39 +209,46 @@ def rectangular(value: Any, dtype: str = "") -> np.ndarray:
     """
     if isinstance(value, dict):
         value = json.dumps(value)
-    try:
-        array = np.array(value)
-        is_exact = array.dtype.kind != "f" or not (np.abs(array) >= EXACT_IN_FLOAT).any()
-        if array.dtype.kind in "biufU" and is_exact:
-            return array
-    except ValueError:  # ragged
-        pass
+    if (array := _as_numpy_array(value)) is not None:
+        return array
     leaves: dict[tuple[int, ...], Any] = {}
     _collect(value, (), leaves)
     depth = max((len(at) for at in leaves), default=1)
     leaves = {at + (0,) * (depth - len(at)): leaf for at, leaf in leaves.items()}
     shape = tuple(max((at[axis] + 1 for at in leaves), default=0) for axis in range(depth))
-    known = [leaf for leaf in leaves.values() if leaf is not None]
-    if dtype[1:2] in ("M", "m") and all(type(leaf) is int and leaf in INT64 for leaf in known):
-        dates = np.full(shape, INT64[0])
-        for at, leaf in leaves.items():
-            dates[at] = INT64[0] if leaf is None else leaf
-        return dates
-    if any(isinstance(leaf, str) for leaf in known) or any(
-        isinstance(leaf, int) and abs(leaf) > EXACT_IN_FLOAT for leaf in known
+    known = {at: leaf for at, leaf in leaves.items() if leaf is not None}
+    if dtype[1:2] in ("M", "m") and all(
+        type(leaf) is int and leaf in INT64 for leaf in known.values()
     ):
-        texts = {at: "" if leaf is None else str(leaf) for at, leaf in leaves.items()}
-        filled = np.full(shape, "", dtype=f"<U{max(map(len, texts.values()), default=1) or 1}")
-        for at, text in texts.items():
-            filled[at] = text
-        return filled
-    numbers = np.full(shape, np.nan)
-    for at, leaf in leaves.items():
-        numbers[at] = np.nan if leaf is None else leaf
-    return numbers
+        array = np.full(shape, INT64[0])  # NaT
+    elif any(_needs_text(leaf) for leaf in known.values()):
+        known = {at: str(leaf) for at, leaf in known.items()}
+        longest = max(map(len, known.values()))
+        array = np.full(shape, "", dtype=f"<U{max(longest, 1)}")
+    else:
+        array = np.full(shape, np.nan)
+    for at, leaf in known.items():
+        array[at] = leaf
+    return array
+
+
+def _as_numpy_array(value: Any) -> np.ndarray | None:
+    """Return numpy's array of a value; None if numpy makes none, or changes large integers."""
+    try:
+        array = np.array(value)
+    except ValueError:  # ragged
+        return None
+    is_exact = array.dtype.kind != "f" or not (np.abs(array) >= EXACT_IN_FLOAT).any()
+    return array if array.dtype.kind in "biufU" and is_exact else None
+
+
+def _needs_text(leaf: Any) -> bool:
+    """Return whether a float array cannot hold an element."""
+    return isinstance(leaf, str) or (isinstance(leaf, int) and abs(leaf) > EXACT_IN_FLOAT)
 
 
 def _collect(value: Any, at: tuple[int, ...], leaves: dict[tuple[int, ...], Any]) -> None:
+    """Add each element of nested lists to `leaves`, by its indices."""
     if isinstance(value, list):
         for index, item in enumerate(value):
             _collect(item, (*at, index), leaves)

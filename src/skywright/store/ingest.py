@@ -5,7 +5,6 @@
 
 import logging
 import time
-from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
@@ -14,19 +13,17 @@ from typing import Any
 
 import httpx
 
-from skywright.errors import DataError, SkywrightError
+from skywright.errors import SkywrightError
 from skywright.store import repair
 from skywright.store.check import differences
-from skywright.store.file_nodes import data_sources
-from skywright.store.journal_contents import JournalContents, Stream
+from skywright.store.journal_contents import JournalContents
+from skywright.store.line_writer import LineWriter
 from skywright.store.moves import move_journal
 from skywright.store.normalizer import DocumentNormalizer
 from skywright.store.probe import takes_writes
-from skywright.store.rows import SequenceSorter, as_row, stored_data_keys, type_notes
 from skywright.store.run_nodes import Catalog, RunExistsError
-from skywright.store.table_adapter import MIMETYPE
 from skywright.store.tail import Line, Tail, locked_if_dead, start_time
-from skywright.store.tiled_writer import RunWriter, StreamWriter
+from skywright.store.tiled_writer import RunWriter
 
 ATTEMPTS = 3
 """Number of failures after which a finished run is put aside and an open one is postponed, if the
@@ -54,11 +51,6 @@ RETRY_LATER_STATUS = PROXY_STATUS | {429}
 """Answers after which the same request may succeed later."""
 REFUSED_STATUS = {401, 403}
 """Answers to a wrong key, or to a run that the access policy does not accept."""
-UPDATE_S = (1.0, 5.0)
-"""Shortest and longest time between updates of the nodes of arrays and files in tiled, s: updates
-are 1, 2, 4 and 8 s after the beginning of a full write, then every 5 s. Rows of events are sent at
-each step."""
-
 log = logging.getLogger(__name__)
 
 
@@ -114,7 +106,7 @@ class RunIngest:
     A step reads new lines into `contents`, then writes them. The first write of a run is a full
     write, which sends all lines from the first one on; so is the next write after rows have changed
     or a request has failed. A full write reads the journal again, through a `DocumentNormalizer` of
-    its own, because a normalizer keeps state. `JournalContents.add` and `_LineWriter._write` count
+    its own, because a normalizer keeps state. `JournalContents.add` and `LineWriter._write` count
     the same normalized lines: `JournalContents.left_out` and `Stream.line_of` have their numbers.
 
     Parameters
@@ -133,7 +125,7 @@ class RunIngest:
         self._catalog = catalog
         self._tail = Tail(path)
         self._normalizer = DocumentNormalizer()
-        self._line_writer: _LineWriter | None = None
+        self._line_writer: LineWriter | None = None
         self._full_write: _FullWrite | None = None
         self._has_node = False  # True: we have made its node, or the server says it is there
         self._must_verify = False  # True: the catalog may lack something that was written
@@ -235,7 +227,7 @@ class RunIngest:
             self._must_verify = True
             run_writer.take_over()
         assets = self.path.parent.parent / "assets"
-        line_writer = _LineWriter(run_writer, self._catalog, self.contents, assets)
+        line_writer = LineWriter(run_writer, self._catalog, self.contents, assets)
         self._full_write = _FullWrite(
             time.monotonic(), Tail(self.path), DocumentNormalizer(), line_writer
         )
@@ -265,7 +257,7 @@ class RunIngest:
             self._full_write = None
         return IngestState.MORE
 
-    def _finish(self, line_writer: "_LineWriter", start: dict[str, Any]) -> IngestState:
+    def _finish(self, line_writer: LineWriter, start: dict[str, Any]) -> IngestState:
         line_writer.close()
         if self._must_verify:
             found = differences(self.contents, self._catalog.container_of(start)[start["uid"]])
@@ -336,160 +328,7 @@ class _FullWrite:
     began_monotonic: float
     tail: Tail
     normalizer: DocumentNormalizer
-    line_writer: "_LineWriter"
-
-
-class _LineWriter:
-    """Writes the lines of a run's journal to tiled, from the first one on.
-
-    Lines are in `contents` before they are written here. Events become rows of tables. The rows of
-    files are in `Stream.external_rows`; `_register_files` makes the nodes of these files.
-    """
-
-    def __init__(
-        self, run_writer: RunWriter, catalog: Catalog, contents: JournalContents, assets: Path
-    ) -> None:
-        self._run_writer = run_writer
-        self._catalog = catalog
-        self._contents = contents
-        self._assets = assets
-        self._count = 0  # number of normalized lines so far, as `JournalContents.add` counts them
-        # By name of the stream
-        self._revisions: dict[str, int] = {}  # `Stream.revision` when its node was queued
-        self._sorters: dict[str, SequenceSorter] = {}
-        self._waiting_descriptors: dict[str, list[dict[str, Any]]] = {}  # not queued yet
-        self._keys_with_rows: dict[str, int] = {}  # number at the last registration of its files
-        self._began_monotonic = time.monotonic()
-        self._updated_monotonic = float("-inf")
-        self._nodes_not_updated = False  # True: lines were written since the last update
-        self._unreadable: dict[str, str] = {}  # why tiled cannot read files, by stream/data key
-
-    def needs_full_write(self) -> bool:
-        """Return whether a stream's `revision` has changed since its node was queued."""
-        streams = self._contents.streams
-        return any(streams[name].revision != rev for name, rev in self._revisions.items())
-
-    def is_due(self) -> bool:
-        """Return whether nodes of arrays and files wait for an update whose time has come."""
-        return self._nodes_not_updated and self._period_is_over()
-
-    def _period_is_over(self) -> bool:
-        earliest, latest = UPDATE_S
-        age = self._updated_monotonic - self._began_monotonic
-        return time.monotonic() - self._updated_monotonic >= min(max(age, earliest), latest)
-
-    def write(self, lines: Iterable[Line], updates_nodes: bool = False) -> None:
-        """Write lines that are already in `contents`.
-
-        With `updates_nodes`, or when the time of `UPDATE_S` is over, the nodes of arrays and files
-        are updated; after the stop document `close` does it. Those of one stream are also updated
-        when a further data key of it has its first rows in a file.
-        """
-        # Set first: if an error ends this call, a later step must send what is queued (`is_due`)
-        self._nodes_not_updated = True
-        for line in lines:
-            self._write(line)
-        due = self._contents.stop is None and (updates_nodes or self._period_is_over())
-        updated = []
-        for name, stream_writer in self._run_writer.streams.items():
-            stream = self._contents.streams[name]
-            data_keys = stored_data_keys(stream)
-            stream_writer.queue_events(data_keys)
-            if due or len(stream.external_rows) > self._keys_with_rows.get(name, 0):
-                self._register_files(stream_writer, stream, data_keys)
-                self._keys_with_rows[name] = len(stream.external_rows)
-                updated.append((stream_writer, data_keys))
-        self._send()
-        for stream_writer, data_keys in updated:
-            stream_writer.send_arrays(data_keys)
-        if due:
-            self._updated_monotonic = time.monotonic()
-            self._nodes_not_updated = False
-
-    def close(self) -> None:
-        """Write all that is left, the stop document and the notes."""
-        for stream in self._contents.streams.values():
-            self._queue_descriptors(stream)
-            data_keys = stored_data_keys(stream)
-            stream_writer = self._run_writer.streams[stream.name]
-            stream_writer.queue_events(data_keys)
-            self._register_files(stream_writer, stream, data_keys)
-            for note in type_notes(stream):
-                self._contents.note(note)
-        self._send()
-        for name, stream in self._contents.streams.items():
-            self._run_writer.streams[name].send_arrays(stored_data_keys(stream))
-        contents = self._contents
-        self._run_writer.stop(contents.stop or {}, contents.notes, self._unreadable)
-
-    def _write(self, line: Line) -> None:
-        name, doc = line.name, line.doc
-        self._count += 1
-        if self._count in self._contents.left_out:
-            return
-        if name == "descriptor":
-            self._waiting_descriptors.setdefault(doc["name"], []).append(doc)
-            if doc["name"] in self._revisions:
-                self._queue_descriptors(self._contents.streams[doc["name"]])
-        elif name == "event":
-            stream = self._contents.stream_of.get(doc["descriptor"])
-            if stream is not None:
-                self._queue_descriptors(stream)
-                for event in self._sorters[stream.name](self._count, doc):
-                    self._run_writer.streams[stream.name].add_event(as_row(stream, event))
-        elif name == "stream_datum":
-            stream = self._contents.stream_of.get(doc["descriptor"])
-            # The node of a stream with events is queued at its first event, which gives the types
-            # of its columns
-            if stream is not None and not stream.internal:
-                self._queue_descriptors(stream)
-
-    def _register_files(
-        self, stream_writer: StreamWriter, stream: Stream, data_keys: dict[str, dict[str, Any]]
-    ) -> None:
-        found = data_sources(
-            stream,
-            self._contents.resources,
-            data_keys,
-            self._assets / "kept",
-            tables=self._catalog.tables,
-            ended=self._contents.stop is not None,
-        )
-        for name, source in found:
-            if isinstance(source, DataError):
-                self._unreadable[f"{stream.name}/{name}"] = str(source)
-            else:
-                self._unreadable.pop(f"{stream.name}/{name}", None)
-                stream_writer.register(name, source)
-
-    def _send(self) -> None:
-        """Send what is queued; note which files the server cannot read."""
-        without_table = set()
-        for (name, node), reason in self._run_writer.send().items():
-            stream = self._contents.streams[name]
-            if node in stream.external_rows:
-                self._unreadable[f"{name}/{node}"] = reason
-            else:  # the table of the scalar columns of a file
-                without_table.add(name)
-        if without_table:
-            log.info("tiled has no adapter for %s; each column is an array", MIMETYPE)
-            self._catalog.tables = False
-        for name in without_table:
-            stream = self._contents.streams[name]
-            self._register_files(self._run_writer.streams[name], stream, stored_data_keys(stream))
-        if without_table:
-            self._send()
-
-    def _queue_descriptors(self, stream: Stream) -> None:
-        """Queue the new descriptors of a stream, with its present types.
-
-        The first one makes the node of the stream.
-        """
-        if stream.name not in self._revisions:
-            self._revisions[stream.name] = stream.revision
-            self._sorters[stream.name] = SequenceSorter(stream)
-        for doc in self._waiting_descriptors.pop(stream.name, []):
-            self._run_writer.descriptor(doc | {"data_keys": stored_data_keys(stream)})
+    line_writer: LineWriter
 
 
 def _mark_unwritable(catalog: Catalog, contents: JournalContents, reason: str) -> None:

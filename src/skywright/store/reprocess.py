@@ -415,7 +415,8 @@ def _analyze(
         announced = table.announced()
         whole = reader.readable(0, announced)
         identities = reader.identities(whole)
-        settings = reader.column(analysis.block_setting, whole)
+        column = reader.column(analysis.block_setting, whole)
+        settings = analysis.settings_numbers({analysis.block_setting: column})
         places = IdentityOrder(analysis.block_size).place(identities, settings)
         slices = whole_blocks(places, analysis.block_size)
         shifts = [int(places[start] - identities[start]) for start, _ in slices]

@@ -54,6 +54,16 @@ def test_masked_columns_and_hot_pixels_are_in_nothing():
         np.testing.assert_allclose(result[key][~bad], PHOTON_EV, rtol=1e-6)
 
 
+@pytest.mark.parametrize("signal", [1e30, np.inf])
+@pytest.mark.parametrize("threshold_ev", [1000.0, -20_000.0])
+def test_photons_of_a_damaged_pixel_are_no_missing_number(signal, threshold_ev):
+    frame = np.zeros(SHAPE)
+    frame[3, 4] = signal
+    found = measured(frame, np.zeros(SHAPE, bool), threshold_ev)
+    assert found["photons"][0] > 2**20
+    assert found["photon_hist"][0].tolist() == [frame.size - 1, 0, 0, 0, 0, 0, 0, 1]
+
+
 def test_negative_signal_counts_as_zero():
     bad = np.zeros(SHAPE, bool)
     found = measured(np.full(SHAPE, -50.0), bad)

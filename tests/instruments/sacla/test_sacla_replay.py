@@ -492,6 +492,44 @@ def test_a_process_whose_recording_meets_a_failing_disk_ends_or_records_again(
             assert done.stdout.splitlines()[-1] == str(sum(counts))
 
 
+RECORD_WHILE_A_WRITE_FAILS = """
+import resource, sys
+from pathlib import Path
+import h5py
+import numpy as np
+from skywright.errors import HardwareError
+from skywright.instruments.sacla.join import Record
+from skywright.instruments.sacla.replay_writer import ReplayWriter
+from skywright.instruments.sacla.twin import Beamline, TwinSettings
+
+path = Path(sys.argv[1])
+info = Beamline(TwinSettings(("A",), shape=(32, 32), pool=4), 1).info
+channel = next(each for each in info.channels if each not in info.tiles)
+writer, added = ReplayWriter(path, info, 3), 0
+resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size, resource.RLIM_INFINITY))
+try:
+    while added < 20_000:
+        writer.add(Record(channel, added, info.run, added), float(added))
+        added += 1
+except HardwareError:
+    pass
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+writer.close()
+with h5py.File(path) as file:
+    columns = file["equipment"][channel]
+    numbers = np.arange(len(columns["tag"]))
+    print(added < 20_000, len(numbers) >= added, *(
+        np.allclose(columns[key][:].astype(float), numbers) for key in ("tag", "raw", "arrival")
+    ))
+"""
+
+
+def test_rows_of_a_write_that_failed_are_written_when_the_disk_has_recovered(tmp_path):
+    command = [sys.executable, "-c", RECORD_WHILE_A_WRITE_FAILS, str(tmp_path / "run.h5")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert (done.stdout, done.stderr) == ("True True True True True\n", "")
+
+
 @pytest.mark.parametrize(
     ("shapes", "why"),
     [

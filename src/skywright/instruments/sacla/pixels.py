@@ -16,6 +16,9 @@ CHUNK = 2048
 """Pixels that are worked on together: they and their sums stay in the processor's first cache."""
 SPAN = 8192
 """Longest span of pixels that is summed at once, for the same reason."""
+PHOTONS_MAX = 2.0**40
+"""Greatest number of photons that is counted in one span. Damaged pixels can have more than an
+integer holds, which would then be negative, as if the number were missing."""
 
 
 def least_signal(gain: float, ev_per_electron: float, threshold_ev: float) -> np.float32:
@@ -201,7 +204,7 @@ def _count_levels(
         histogram[count] += reached[count] - above
     if reached[HISTOGRAM_BINS]:
         _photons_above(pixels, levels[HISTOGRAM_BINS], ev, above_levels)
-        photons += int(_sum(above_levels[: len(pixels)]))
+        photons += int(min(_sum(above_levels[: len(pixels)]), PHOTONS_MAX))
     return photons
 
 
@@ -224,7 +227,7 @@ def _sum(whole_numbers: Any) -> float:
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _photons(value: Any, ev: Any) -> int:
-    return int(np.floor(np.float64(value) * ev[0] * ev[1] / ev[2] + 0.5))
+    return int(min(np.floor(np.float64(value) * ev[0] * ev[1] / ev[2] + 0.5), PHOTONS_MAX / SPAN))
 
 
 @njit(cache=True, nogil=True, inline="never")

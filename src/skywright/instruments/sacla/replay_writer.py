@@ -3,7 +3,7 @@
 import math
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -28,6 +28,8 @@ PULSES_HZ = 60.0
 CHUNK_ROWS = 4096
 CHUNK_BYTES = CHUNK_ROWS * 16
 """The largest, of text."""
+NEWEST_ROWS = 2 * CHUNK_ROWS
+"""Rows of a column that may not be on the disk yet: the cache holds two chunks of numbers."""
 UNWRITTEN_BYTES = 48 << 20
 """Most of a file that HDF5 holds in memory until it is closed: 32 MiB of its own data, and a chunk
 of each column. There must be room for it, or the file cannot be closed."""
@@ -70,6 +72,9 @@ class ReplayWriter(Closing):
         self._masks: list[h5py.Dataset] = []
         self._records = Counter[str]()
         """Whole records by group; after an error a column may have one more."""
+        self._newest: dict[str, dict[str, deque[Any]]] = {group: {} for group in self._shapes}
+        """Values of the newest records, by group and column, but for frames. HDF5 has them in its
+        cache, and forgets a chunk whose write fails, so `close` writes them again."""
         self.frame_bytes = 0
         """Size of the frames so far."""
         self._highest = info.grid.first - info.grid.step
@@ -194,6 +199,8 @@ class ReplayWriter(Closing):
             for key, each in columns.items():
                 _cut(self._columns[group][key], self._records[group] + 1)[-1] = each
         self._records[group] += 1
+        for key in columns.keys() - {"data"}:  # a frame is written at once
+            self._newest[group].setdefault(key, deque(maxlen=NEWEST_ROWS)).append(columns[key])
         if is_frame:
             self.frame_bytes += frame.nbytes
         if record.run == self._info.run:
@@ -218,8 +225,10 @@ class ReplayWriter(Closing):
             try:
                 # Take away what was written of a record when an error or Ctrl-C came.
                 for group, columns in self._columns.items():
-                    for dataset in columns.values():
+                    for key, dataset in columns.items():
                         _cut(dataset, self._records[group])
+                        if rows := self._newest[group].get(key):
+                            dataset[-len(rows) :] = list(rows)
                 self._file.attrs["tag_last"] = self._highest if self._last is None else self._last
                 has_failed = False
             finally:
