@@ -12,7 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from dashboard.chart import HEIGHT, LEFT, WIDTH, Curve, Marks, Rows, _Axis, _short, draw_chart, style_of
+from dashboard.chart import (
+    HEIGHT,
+    LEFT,
+    WIDTH,
+    Curve,
+    Marks,
+    Rows,
+    _Axis,
+    _short,
+    draw_chart,
+    style_of,
+)
 from dashboard.color_map import CIVIDIS, false_color_png
 
 NAN = float("nan")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from ophyd.utils.errors import DisconnectedError
 
-from devices.motion import MARGIN_S, SLOWNESS, Motor, MotionLimitError, move_all
+from devices.motion import MARGIN_S, SLOWNESS, MotionLimitError, Motor, move_all
 from skywright.errors import HardwareError
 
 
@@ -117,7 +117,8 @@ def test_a_motor_that_is_not_at_its_target_says_why(
 
 
 @pytest.mark.parametrize(
-    "fields", [{"user_readback": 5.009}, {"deadband": 4.1}, {"user_setpoint": 5.000004, "deadband": 5}]
+    "fields",
+    [{"user_readback": 5.009}, {"deadband": 4.1}, {"user_setpoint": 5.000004, "deadband": 5}],
 )
 def test_a_motor_is_at_its_target_within_its_tolerance_or_rdbd(fields: dict[str, float]) -> None:
     motor: Any = RestingMotor(**fields)
