@@ -21,6 +21,11 @@ def figure(name: str, units: str = "eV") -> Any:
     return readback(float("nan"), precision=4, units=units, name=name)
 
 
+def counts(name: str) -> Any:
+    """Return the PV of a spectrum."""
+    return readback([0.0], float, max_length=COLUMNS_MAX, units="counts", name=name)
+
+
 async def _put_edge(obj: Any, instance: Any, value: int) -> int:
     """Set one edge of the ROI; while the pair is not valid, the last valid pair stays in use.
 
@@ -102,9 +107,14 @@ class Spectra(PVGroup):
     ioc: Any
 
     spectrum_x = pvproperty(
-        value=[0.0], max_length=COLUMNS_MAX, put=_put_axis, name="SPECTRUM_X", precision=4
+        value=[0.0],
+        max_length=COLUMNS_MAX,
+        put=_put_axis,
+        name="SPECTRUM_X",
+        units="eV",
+        precision=4,
     )
-    spectrum_y = readback([0.0], float, max_length=COLUMNS_MAX, name="SPECTRUM_Y")
+    spectrum_y = counts("SPECTRUM_Y")
     center = figure("SPECTRUM_CENTER")
     fwhm = figure("SPECTRUM_FWHM")
     com = figure("SPECTRUM_COM")
@@ -124,12 +134,12 @@ class Spectra(PVGroup):
     fit_unit = enum_readback([code.name for code in AxisUnit], 1, name="FIT_UNIT")
     pulse_id = readback(-1.0, precision=0, name="PULSE_ID")
     pulse_time = readback(0.0, precision=6, units="s", name="PULSE_TIME")
-    average_y = readback([0.0], float, max_length=COLUMNS_MAX, name="AVG_SPECTRUM_Y")
-    average_center = readback(float("nan"), precision=4, name="AVG_CENTER")
-    average_fwhm = readback(float("nan"), precision=4, name="AVG_FWHM")
+    average_y = counts("AVG_SPECTRUM_Y")
+    average_center = figure("AVG_CENTER")
+    average_fwhm = figure("AVG_FWHM")
     average_n = number(PULSES, _put_average, name="AVG_N")
     average_pulses = readback(0, name="AVG_PULSES")
-    block_y = readback([0.0], float, max_length=COLUMNS_MAX, name="BLOCK_SPECTRUM_Y")
+    block_y = counts("BLOCK_SPECTRUM_Y")
     block_pulse_id = readback(-1.0, precision=0, name="BLOCK_PULSE_ID")
 
     roi_ymin = number(0, _put_edge, units="px", name="SPC_ROI_YMIN")

@@ -85,6 +85,25 @@ def test_the_source_ends_when_nobody_looks_and_begins_again() -> None:
     asyncio.run(asyncio.wait_for(scenario(), LIMIT_S))
 
 
+def test_a_page_that_is_loaded_again_keeps_the_source() -> None:
+    async def scenario() -> None:
+        tap = Tap()
+        feed = Feed("t", tap, linger_s=60.0)
+        first = feed.messages()
+        waiting = asyncio.create_task(anext(first))
+        await tap.say("one")
+        assert await waiting == "one"
+        await first.aclose()  # type: ignore[attr-defined]
+        ending = feed._ending
+        assert await anext(feed.messages()) == "one"
+        assert ending is not None
+        assert ending.cancelled()  # it would end the source of the second client
+        assert tap.begun == 1
+        await feed.close()
+
+    asyncio.run(asyncio.wait_for(scenario(), LIMIT_S))
+
+
 def test_a_source_that_fails_is_begun_again(monkeypatch) -> None:
     monkeypatch.setattr("dashboard.feeds.RETRY_S", 0.01)
 

@@ -16,7 +16,7 @@ from support.waiting import until
 
 from dashboard.app import make_app
 from dashboard.color_map import css_colors
-from dashboard.epu.view import IOC, draw_places
+from dashboard.epu.view import IOC, SIDE, draw_places
 from dashboard.headless import headless_chromium, show_as
 from devices.epu.view import EpuFacts
 from skywright.config import IocSettings
@@ -98,6 +98,22 @@ def test_page_shows_grid_troubles_and_suggestion(page: TestClient) -> None:
     assert "hole 8" not in text  # it has no place
     shown = dict(re.findall(r"<dt>([^<]*)</dt>\s*<dd>([^<]*)</dd>", text))
     assert (shown["per second"], shown["file to database"]) == ("0.25", "42 ms")
+
+
+def test_places_are_as_they_lie_and_the_present_one_has_a_frame() -> None:
+    places = [
+        ["1", 100.0, 500.0, 0, None],
+        ["2", 300.0, 500.0, 0, None],
+        ["3", 100.0, 900.0, 0, None],
+    ]
+    svg = str(draw_places(places, "2", "square"))
+    marks = re.findall(r'<rect x="([\d.]+)" y="([\d.]+)" [^>]*stroke="([^"]+)"', svg)
+    (x1, y1), (x2, y2), (x3, y3) = ((float(x), float(y)) for x, y, _ in marks)
+    assert (x3, y2) == (x1, y1)
+    assert y3 - y1 == pytest.approx(2 * (x2 - x1))  # y grows downwards, as in the picture
+    assert x2 > x1
+    assert y3 < SIDE
+    assert [stroke for *_, stroke in marks] == ["var(--faint)", "var(--a)", "var(--faint)"]
 
 
 def test_colors_go_from_bad_to_good() -> None:

@@ -18,10 +18,11 @@ from support.page import fake_checks, running_page, settings_of
 from support.waiting import until
 
 from dashboard.app import make_app
+from dashboard.chart import Marks
 from dashboard.headless import headless_chromium, show_as
-from dashboard.panoseti import pano_worker
+from dashboard.panoseti import pano_worker, view
 from dashboard.panoseti.pano_worker import encode_facts
-from dashboard.panoseti.view import IOC, PanosetiBoard
+from dashboard.panoseti.view import IOC, PanosetiBoard, draw_largest
 from devices.panoseti.array import Panoseti
 from devices.panoseti.session import make_devices
 from devices.panoseti.view import PanosetiFacts, PanosetiImage, PanosetiView
@@ -112,6 +113,26 @@ def test_page_and_session_have_as_many_slots_as_the_ioc(
     monkeypatch.setattr(pano_worker, "write_messages", run)
     pano_worker.main()
     assert list(views[0]._modules) == list(range(1, slots + 1))
+
+
+def test_each_image_has_its_own_pixels_and_each_module_its_own_distribution(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first = facts().images[0]
+    others = [
+        replace(first, slot=2, module=3, pixels=PIXELS + np.int32(500)),
+        replace(first, slot=2, module=3, product="img8", pixels=np.ones((32, 32), np.int32)),
+    ]
+    board = PanosetiBoard()
+    board.take(encode_facts(replace(facts(), images=(first, *others))))
+    for key, image in (((1, "ph256"), first), ((2, "ph256"), others[0]), ((2, "img8"), others[1])):
+        np.testing.assert_array_equal(board.pixels[key], image.pixels)
+    drawn: list[Marks] = []
+    monkeypatch.setattr(view, "draw_chart", lambda marks, *_: drawn.extend(marks))
+    draw_largest(board)
+    assert [marks.label for marks in drawn] == ["3 (1)", "254 (1)"]
+    for marks, largest in zip(drawn, (755, 255), strict=True):
+        assert marks.x == pytest.approx([largest], abs=4.0)
 
 
 def test_the_distribution_of_largest_pixels(page: TestClient) -> None:

@@ -92,6 +92,14 @@ def test_a_picture_of_another_size_begins_a_new_waterfall() -> None:
     )
 
 
+def test_another_axis_begins_a_new_waterfall() -> None:
+    board = SpectrumBoard()
+    for axis, rows in ((X, 1), (X, 2), (X + 1.0, 1)):
+        board.take(encode_spectra({**FACTS, "pulse_id": 1.0}, (axis, X, X)))
+        with Image.open(io.BytesIO(base64.b64decode(board.waterfall()[22:]))) as image:
+            assert image.height == rows
+
+
 def test_an_ioc_that_is_away_is_said_and_the_last_spectrum_stays() -> None:
     board = SpectrumBoard()
     board.take(message(1))
@@ -146,6 +154,12 @@ def test_page_before_and_after_the_first_pulse(page: TestClient) -> None:
     # A word of explanation on hover, for each figure.
     assert 'title="full width at half maximum of that Gaussian"><dt>FWHM</dt>' in after
     assert "<div><dt>" not in after
+    columns = {**FACTS, "unit": "PIXEL", "pulse_id": 78.0}
+    IOC.board_of(page.app.state.site).take(encode_spectra(columns, (X, X, X)))  # type: ignore[attr-defined]
+    without_axis = page.get("/psss").text
+    assert "9001.5 px" in without_axis
+    assert "column, px" in without_axis
+    assert " eV" not in without_axis
 
 
 def test_values_that_are_not_followed_any_more_are_not_shown_as_live(page: TestClient) -> None:

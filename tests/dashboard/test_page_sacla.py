@@ -11,17 +11,27 @@ from typing import Any
 import numpy as np
 import pytest
 from ioc_process import running_ioc
+from markupsafe import Markup
 from PIL import Image
 from starlette.testclient import TestClient
 from support.page import fake_checks, running_page, settings_of
 from support.waiting import until
 
 from dashboard.app import make_app
+from dashboard.chart import Curve, Marks
 from dashboard.color_map import false_color_png
 from dashboard.headless import headless_chromium
+from dashboard.sacla import view
 from dashboard.sacla.board import ShotBoard
 from dashboard.sacla.shots_worker import encode_facts
-from dashboard.sacla.view import IOC, draw_curves, draw_histogram, draw_scatter, draw_values
+from dashboard.sacla.view import (
+    IOC,
+    correlation,
+    draw_curves,
+    draw_histogram,
+    draw_scatter,
+    draw_values,
+)
 from dashboard.worker import BUFFER_BYTES, _read
 from devices.sacla.view import RECENT, ShotFacts
 from skywright.config import IocSettings, Settings
@@ -145,6 +155,81 @@ def test_a_point_without_an_error_does_not_look_like_a_precise_one() -> None:
     assert groups["a open"].count("<circle") == 1
     assert "difference, error not known" in spot
     assert "open" not in charts["rim: laser on - off against the delay"]
+
+
+Drawn = list[tuple[list[Marks], list[Curve]]]
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> Drawn:
+    """What is given to be drawn."""
+    found: Drawn = []
+
+    def draw(marks: list[Marks], curves: list[Curve], *_: str) -> Markup:
+        found.append((marks, curves))
+        return Markup()
+
+    monkeypatch.setattr(view, "draw_chart", draw)
+    return found
+
+
+def test_points_are_in_the_middle_of_their_bins_with_their_errors(drawn: Drawn) -> None:
+    board = ShotBoard()
+    keys = ("diff", "on_mean", "off_mean")
+    curves = {key: np.full((2, 4), float(k)) for k, key in enumerate(keys)}
+    errors = {key: np.full((2, 4), 0.25) for key in CURVES if key.endswith("_sem")}
+    board.take(encode_facts(facts(curves=facts().curves | curves | errors), 10))
+    draw_curves(board.facts)
+    (difference, _), ((on, off), bars) = drawn[:2]
+    assert difference[0].x.tolist() == [-0.75, -0.25, 0.25, 0.75]
+    assert (difference[0].y == 0.0).all()
+    assert [(each.label, each.style) for each in (on, off)] == [
+        ("laser on", "a"),
+        ("laser off", "b"),
+    ]
+    assert ((on.y == 1.0) & (off.y == 2.0)).all()
+    assert bars[0].y[:2].tolist() == [0.75, 1.25]
+    assert bars[1].y[:2].tolist() == [1.75, 2.25]
+
+
+def test_shots_with_and_without_laser_are_told_apart(drawn: Drawn) -> None:
+    recent = {**facts().recent, "laser_on": (np.arange(700) < 100) * 1.0}
+    board = ShotBoard()
+    board.take(encode_facts(facts(recent=recent), 700))
+    draw_scatter(board)
+    (on, off), _ = drawn[0]
+    assert [(each.label, len(each.x)) for each in (on, off)] == [
+        ("laser on", 100),
+        ("laser off", 600),
+    ]
+    assert off.x.tolist() == list(range(100, 700))
+
+
+def test_pixels_are_shown_as_powers_of_ten_and_hits_as_parts_of_a_hundred(drawn: Drawn) -> None:
+    board = ShotBoard()
+    counts, rates = np.full((2, 8), 1000.0), np.array([0.25, np.nan])
+    board.take(encode_facts(facts(photon_hist=counts, hit_rate=rates), 10))
+    ((title, _),) = draw_histogram(board)
+    assert title.endswith("; hit rate: spot 25.0 %")
+    assert drawn[0][0][0].y == pytest.approx(np.full(8, 3.0))
+
+
+def test_few_or_equal_values_have_no_correlation() -> None:
+    x = np.arange(20.0)
+    assert correlation(x, -x) == ", r = -1.000 without laser"
+    assert correlation(x[:9], x[:9]) == ""
+    assert correlation(np.where(x < 9, x, np.nan), x) == ""
+    assert correlation(np.ones(20), x) == correlation(x, np.ones(20)) == ""
+
+
+@pytest.mark.parametrize("side", ["on", "off"])
+def test_a_curve_of_one_side_is_a_curve(side: str) -> None:
+    none = dict.fromkeys(CURVES, np.full((2, 4), np.nan))
+    board = ShotBoard()
+    board.take(encode_facts(facts(curves=none), 10))
+    assert not board.curve_facts
+    board.take(encode_facts(facts(curves={**none, f"{side}_mean": np.ones((2, 4))}), 10))
+    assert board.curve_facts is board.facts
 
 
 def test_regions_of_a_histogram_can_be_told_apart() -> None:

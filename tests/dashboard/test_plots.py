@@ -32,6 +32,7 @@ from dashboard.plots import (
     Choice,
     Plot,
     _default_column,
+    _read,
     _subtract_first,
     choose,
     draw_plot,
@@ -146,6 +147,19 @@ def test_curves_that_are_laid_over_one_another_have_one_offset(
     assert drawn.notes == (
         "pulse_id is drawn from its first value, 179512345678 in run a1b2c3d4",
     )  # fmt: skip
+
+
+def test_times_are_counted_from_the_start_and_a_column_is_not_drawn_against_itself(
+    overlay: Callable[..., Plot], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = run_of_pulses("a1b2c3d4", 1)
+    times = Column("frame_time", (9,), np.dtype("f8"), {}, (1.7e9 + np.arange(9.0)).__getitem__)
+    stream = replace(run.streams[0], columns=(run.streams[0].columns[1], times))
+    start = {"uid": "a1b2c3d4", "time": 1.7e9 - 5.0}
+    choice = Choice("primary", "signal", "frame_time")
+    series = _read(replace(run, start=start, streams=(stream,)), choice)
+    assert series.x.tolist() == [5.0 + k for k in range(8)]  # of a time no signal is known yet
+    assert len(series.y) == 8
 
 
 def test_curves_whose_numbers_differ_much_have_no_offset(overlay: Callable[..., Plot]) -> None:

@@ -18,7 +18,7 @@ from iocs.common import _never_hang, _own_alarm, decode_char_array, post
 from iocs.owner import OwnerGroup
 from iocs.psss.ioc import PsssIOC
 from iocs.psss.post import post_counts, post_plugin, post_result
-from iocs.psss.pvs import COLUMNS_MAX
+from iocs.psss.pvs import COLUMNS_MAX, Spectra
 from skywright.errors import HardwareError
 from skywright.instruments.psss import service_statistics
 from skywright.instruments.psss.background import PULSES_MAX, record_limit_s
@@ -78,6 +78,14 @@ def test_posting_goes_on_after_an_error() -> None:
         asyncio.run(group._post_forever(0.0, 0.0))
     assert group.turns == 4
     assert group.said == ["PVs cannot be posted: ValueError: cannot be told"]
+
+
+def test_axis_averages_and_spectra_have_units() -> None:
+    pvs = Spectra(prefix="TEST:")
+    in_ev = (pvs.spectrum_x, pvs.center, pvs.average_center, pvs.average_fwhm)
+    assert [channel.units for channel in in_ev] == ["eV"] * 4
+    in_counts = (pvs.spectrum_y, pvs.average_y, pvs.block_y)
+    assert [channel.units for channel in in_counts] == ["counts"] * 3
 
 
 def test_a_spectrum_wider_than_its_pv_is_said(

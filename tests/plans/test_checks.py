@@ -11,7 +11,7 @@ from plans.checks import finite, whole
 from plans.epu.track import track_epu
 from plans.loop.calibration import calibrate_camera
 from plans.loop.centering import center_loop, collect_oscillation, collect_steps
-from plans.loop.face import loop_raster_box, rotate_to_face_on
+from plans.loop.face import face_angle, loop_raster_box, rotate_to_face_on
 from plans.panoseti.calibration import calibrate_gain, dark_run, tune_threshold
 from plans.panoseti.runs import observe, track_run
 from plans.pictures import take_pictures, watch_camera
@@ -66,6 +66,24 @@ def test_a_wrong_device_is_refused_by_name(plan: Callable[..., Any]) -> None:
     for wrong, text in ((SynAxis(name="motor"), "motor"), (3, "3")):
         with pytest.raises(TypeError, match=f"{name}: {argument} = {text}, expected {kind}"):
             next(plan(wrong, *more))
+
+
+@pytest.mark.parametrize(
+    ("face", "phi", "edge", "angle"),
+    [
+        (10.0, 350.0, False, 370.0),
+        (170.0, 0.0, False, -10.0),
+        (30.0, 40.0, False, 30.0),
+        (30.0, 200.0, False, 210.0),
+        (30.0, 110.0, True, 120.0),
+        (0.0, 100.0, True, 90.0),
+        (20.0, -500.0, False, -520.0),
+    ],
+)
+def test_the_spindle_turns_the_short_way_to_face_or_edge(
+    face: float, phi: float, edge: bool, angle: float
+) -> None:
+    assert face_angle(face, phi, edge) == angle
 
 
 def test_every_plan_of_every_instrument_is_tried() -> None:

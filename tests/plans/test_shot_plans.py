@@ -16,7 +16,7 @@ from support.waiting import until
 
 from devices.motion import Motor
 from devices.sacla.operated import OperatedShots
-from devices.sacla.shots import Point, Shots
+from devices.sacla.shots import LEAST_SHOTS, Point, Shots
 from plans.sacla.shots import _summary, acquire_shots, delay_scan, find_time_zero
 from skywright.analysis import Batch
 from skywright.analysis.named import make_analysis
@@ -339,6 +339,21 @@ def test_a_point_averages_the_shots_of_one_set_of_regions(tmp_path: Path) -> Non
     assert (point.count, point.values()["mean_on"]) == (20, 7)
     point.read(path, 10, 12, 100)
     assert point.count == 20
+
+
+def test_the_error_of_a_point_is_positive_where_its_values_are_negative() -> None:
+    point = Point(0, 0, 0, -math.inf, math.inf)
+    noise = np.tile([-1.0, 1.0], LEAST_SHOTS)
+    point._norm, point._on = np.repeat([-4.0, -6.0], LEAST_SHOTS) + noise, noise > 2
+    point._delay = np.zeros(2 * LEAST_SHOTS)
+    assert point.relative_error() == math.inf  # no shot with laser
+    point._on = np.repeat([False, True], LEAST_SHOTS)
+    values = point.values()
+    assert (values["diff"], values["effect"]) == (-2.0, 0.5)
+    assert point.relative_error() == pytest.approx(values["diff_error"] / 4.0)
+    assert values["effect_error"] == point.relative_error()
+    point._norm, point._on = point._norm[1:], point._on[1:]
+    assert point.relative_error() == math.inf  # too few without
 
 
 def test_a_point_ends_when_its_recording_ends(sacla: Shots) -> None:

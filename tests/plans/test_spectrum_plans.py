@@ -420,6 +420,8 @@ def test_narrowest_is_found_and_the_motor_stands_there(RE: RunEngine) -> None:
     assert found.position_sigma <= 0.1
     assert found.value == pytest.approx(8.0, abs=3 * found.value_sigma + 0.05)
     assert motor.position == found.position
+    assert found.value == psss.values["fake_mean_fwhm"]
+    assert found.value_sigma == pytest.approx(psss.values["fake_fwhm_scatter"] / math.sqrt(50))
     assert documents[-1][1]["num_events"]["primary"] == found.points + 1
     assert psss.pulses_per_point.get() == 1
     assert found.uid == documents[0][1]["uid"]
@@ -454,6 +456,19 @@ def test_it_says_why_there_is_no_optimum_and_goes_back(
     assert why in found.why
     assert motor.position == 0.5
     assert documents[-1][1]["exit_status"] == "success"
+
+
+def test_the_value_of_one_good_pulse_does_not_count(RE: RunEngine) -> None:
+    class OneGood(FakePsss):
+        def trigger(self) -> NullStatus:
+            status = super().trigger()
+            self.values["fake_n_good"] = 1
+            return status
+
+    motor = SynAxis(name="motor", value=0.5)
+    psss = OneGood(lambda: (9000.0, 8.0 + motor.position**2, 1e6))
+    found, _ = run(RE, optimize_spectrum(psss, motor, -2.0, 4.0))
+    assert "only 0 of 7 points have spectra" in found.why
 
 
 def test_abort_brings_the_motor_back(RE: RunEngine) -> None:
