@@ -203,7 +203,8 @@ def _unreported(contents: JournalContents, resource: Mapping[str, Any], rows: in
         "stream_resource",
         dict(resource) | {"uid": f"{uid}{LATE}", "parameters": parameters},
     )
-    yield "stream_datum", _stream_datum(f"{uid}{LATE}", descriptor, 0, 1, count)
+    # Readers count the indices of this file from that of its row 0 (`FirstIndices`), a slice or not
+    yield "stream_datum", _stream_datum(f"{uid}{LATE}", descriptor, first, 1, count)
 
 
 def _reported(stream: Stream, key: str, uids: set[str]) -> int:
