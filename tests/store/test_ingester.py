@@ -572,6 +572,44 @@ def test_a_journal_that_could_not_be_read_and_is_gone_is_no_failure(tmp_path: Pa
     assert ingester.failures == {}
 
 
+def test_a_journal_that_somebody_else_moves_is_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def step(run: RunIngest) -> IngestState:
+        run.path.unlink()
+        raise FileNotFoundError(2, "No such file or directory", str(run.path))
+
+    monkeypatch.setattr(RunIngest, "step", step)
+    record(tmp_path).stop()
+    ingester = Ingester(tmp_path, None)
+    assert not ingester.sweep()
+    assert ingester.failures == {}
+    assert not ingester.sweep()
+    assert ingester._runs == {}
+
+
+def test_open_runs_take_a_fifth_of_the_time_while_finished_runs_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, steps = 100.0, list[tuple[float, float]]()
+
+    def step(run: RunIngest) -> IngestState:
+        nonlocal now
+        steps.append((now, run.start_time))
+        now += 3.0
+        return IngestState.MORE
+
+    monkeypatch.setattr(RunIngest, "step", step)
+    monkeypatch.setattr(ingester_module, "time", SimpleNamespace(monotonic=lambda: now))
+    record(tmp_path, time=1.0).stop()
+    living = record(tmp_path, time=2.0)
+    ingester = Ingester(tmp_path, None)
+    while now < 150.0:
+        assert ingester.sweep()
+    assert [time for time, run in steps if run == 2.0] == [103.0, 121.0, 139.0]
+    living.stop()
+
+
 def test_a_run_that_differs_from_its_journal_is_written_again_before_it_is_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

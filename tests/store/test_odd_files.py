@@ -13,12 +13,13 @@ from store.recording import Recording, array, scalar
 from tiled.utils import path_from_uri
 
 from skywright.callbacks.journal import encode_line
+from skywright.callbacks.raw_run import RawRun, RequiredKeys
 from skywright.errors import DataError
 from skywright.files.readers import first_row
 from skywright.store import repair, stored_run
 from skywright.store.check import differences
 from skywright.store.export.contents import Asset, AssetRows, Column, RunContents, Stream
-from skywright.store.file_nodes import VIRTUAL_DATASET, data_sources
+from skywright.store.file_nodes import VIRTUAL_DATASET, data_sources, rows_in_files
 from skywright.store.ingest import IngestState, ingest
 from skywright.store.journal_contents import datum_fields
 from skywright.store.recover import contents_of, recover
@@ -212,14 +213,14 @@ def test_documents_of_the_catalog_leave_out_files_of_another_machine(
 def test_documents_of_the_catalog_keep_the_seq_nums_of_frames(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Event 2 is lost: the second frame is that of event 3."""
-    numbers = np.array([1, 3])
+    """Events 2, 4 and 7 are lost; there is no frame of event 7."""
+    numbers = np.array([1, 3, 5, 6, 8])
     asset = Asset(Path("/a.h5"), "x")
-    parts = (AssetRows(asset, 0, 1), AssetRows(asset, 2, 3))
+    parts = (AssetRows(asset, 0, 1), AssetRows(asset, 2, 3), AssetRows(asset, 4, 7))
     image = Column(
-        "image", (2, 2, 3), np.dtype("|u1"), {"external": "STREAM:"}, numbers.__getitem__, parts
+        "image", (5, 2, 3), np.dtype("|u1"), {"external": "STREAM:"}, numbers.__getitem__, parts
     )
-    columns = (Column("seq_num", (2,), numbers.dtype, {}, numbers.__getitem__), image)
+    columns = (Column("seq_num", (5,), numbers.dtype, {}, numbers.__getitem__), image)
     stream = Stream("primary", {"uid": "d"}, columns, {})
     run = RunContents({"uid": "u"}, None, "unfinished", (stream,), ())
     monkeypatch.setattr(stored_run, "read_contents", lambda _: run)
@@ -228,6 +229,8 @@ def test_documents_of_the_catalog_keep_the_seq_nums_of_frames(
     assert found == [
         ({"start": 1, "stop": 2}, {"start": 0, "stop": 1}),
         ({"start": 3, "stop": 4}, {"start": 2, "stop": 3}),
+        ({"start": 5, "stop": 7}, {"start": 4, "stop": 6}),
+        ({"start": 8, "stop": 9}, {"start": 6, "stop": 7}),
     ]
 
 
@@ -239,8 +242,8 @@ def abandoned(journals: Path) -> Path:
     return recording.path
 
 
-def test_the_ingester_may_be_killed_while_it_closes_a_run(journals: Path) -> None:
-    path = abandoned(journals)
+def test_the_ingester_may_be_killed_while_it_closes_a_run(tmp_path: Path) -> None:
+    path = abandoned(tmp_path)
     size = path.stat().st_size
     assert repair.close_interrupted_run(path, size, contents_of(path))
     lines = list(read_lines(path))
@@ -333,13 +336,86 @@ def source_of(journal: Path, directory: Path) -> Any:
     return dict(sources)["x"]
 
 
-@pytest.mark.parametrize("odd", ["no time", "dataset"])
+def test_a_dead_stream_without_events_has_the_rows_of_its_longest_file(tmp_path: Path) -> None:
+    recording = Recording(tmp_path)
+    key = scalar("number", dtype_numpy="<f8", external="STREAM:")
+    recording.stream("primary", x=key, y=key)
+    descriptor = recording._streams["primary"].descriptor_doc["uid"]
+    for name, count in (("x", 10), ("y", 5)):
+        resource = recording.run.compose_stream_resource(
+            mimetype="application/x-hdf5",
+            uri=hdf5(tmp_path / f"{name}.h5", np.arange(float(count))),
+            data_key=name,
+            parameters={"dataset": "/x"},
+        ).stream_resource_doc
+        recording.journal("stream_resource", resource)
+        rows = datum_fields(resource["uid"], 0, 1, 2)
+        recording.journal("stream_datum", {"uid": name, "descriptor": descriptor, **rows})
+    recording.journal.close()
+    path = recording.path
+    assert repair.close_interrupted_run(path, path.stat().st_size, contents_of(path))
+    contents = contents_of(path)
+    assert contents.stop is not None
+    assert contents.stop["num_events"] == {"primary": 10}
+    rows_of = contents.streams["primary"].catalog_rows
+    assert {key: sum(rows.count for rows in rows_of(key)) for key in "xy"} == {"x": 10, "y": 5}
+
+
+@pytest.mark.parametrize("has_events", [True, False])
+def test_rows_of_a_second_file_that_no_document_names_are_found(
+    tmp_path: Path, has_events: bool
+) -> None:
+    """Its indices go on from those of the first file, all rows of which are known."""
+    recording = Recording(tmp_path)
+    key = scalar("number", dtype_numpy="<f8", external="STREAM:")
+    recording.stream("primary", x=key, **({"y": scalar("number")} if has_events else {}))
+    descriptor = recording._streams["primary"].descriptor_doc["uid"]
+    for name, rows, index, count in (("a", 3, 0, 3), ("b", 5, 3, 2)):
+        resource = recording.run.compose_stream_resource(
+            mimetype="application/x-hdf5",
+            uri=hdf5(tmp_path / f"{name}.h5", np.arange(float(rows))),
+            data_key="x",
+            parameters={"dataset": "/x"},
+        ).stream_resource_doc
+        recording.journal("stream_resource", resource)
+        datum = datum_fields(resource["uid"], index, index + 1, count)
+        recording.journal("stream_datum", {"uid": name, "descriptor": descriptor, **datum})
+    for _ in range(5 * has_events):
+        recording.event(y=0.0)
+    recording.journal.close()
+    path = recording.path
+    assert repair.close_interrupted_run(path, path.stat().st_size, contents_of(path))
+    contents = contents_of(path)
+    last = [*contents.streams.values()][-1]
+    found = [(rows.start, rows.stop) for rows in rows_in_files(last, "x")]
+    raw = RawRun(contents.start or {}, RequiredKeys(("x",), "number", "time"))
+    for line in read_lines(path):
+        raw(line.name, line.doc)
+    table = raw.streams[last.name].table
+    assert table is not None
+    analyzed = [(rows.start, rows.stop) for rows in table.in_files["x"].segments]
+    late = [doc for uid, doc in contents.resources.items() if uid.endswith(repair.LATE)]
+    assert contents.stop is not None
+    if has_events:
+        assert [doc["parameters"]["slice"] for doc in late] == ["2:5"]
+        assert found == [(0, 3)]  # of the slice
+        assert analyzed == [(2, 5)]
+        assert contents.stop["num_events"] == {"primary": 5, f"primary{repair.LATE}": 3}
+    else:
+        assert late == []
+        assert analyzed == found == [(0, 3), (0, 5)]
+        assert contents.stop["num_events"] == {"primary": 8}
+
+
+@pytest.mark.parametrize("odd", ["no time", "dataset", "uid"])
 def test_a_run_of_odd_documents_is_closed(tmp_path: Path, odd: str) -> None:
     path = abandoned(tmp_path)
     lines = [(line.name, line.doc) for line in read_lines(path)]
     for name, doc in lines:
         if name == "start" and odd == "no time":
             del doc["time"]
+        if name == "start" and odd == "uid":
+            doc["uid"] = 5
         if name == "stream_resource" and odd == "dataset":
             doc["parameters"]["dataset"] = ["x"]
     path.write_bytes(b"".join(encode_line(name, doc) for name, doc in lines))
@@ -349,9 +425,9 @@ def test_a_run_of_odd_documents_is_closed(tmp_path: Path, odd: str) -> None:
 
 
 def test_a_run_is_not_half_closed_on_a_full_disk(
-    journals: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = abandoned(journals)
+    path = abandoned(tmp_path)
     before = path.read_bytes()
 
     def full(descriptor: int) -> None:

@@ -46,3 +46,35 @@ def test_what_is_missing_is_named(run: Any) -> None:
         PulseRows(run)
     with pytest.raises(DataError, match="no column cam_spectrum"):
         PulseRows(run, "image", "frame_number").between(FIRST, FIRST + 1, ("spectrum",))
+
+
+class Stored:
+    """A column as tiled's client gives it."""
+
+    def __init__(self, values: list[int]) -> None:
+        self._values = np.array(values)
+        self.shape, self.dtype = self._values.shape, self._values.dtype
+
+    def read(self) -> np.ndarray:
+        return self._values
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        return self._values[rows]
+
+
+class Shots(dict[str, Stored]):
+    """A stream; its second column has the numbers of the rows."""
+
+    def __init__(self, ids: list[int]) -> None:
+        super().__init__(cam_pulse_id=Stored(ids), cam_row=Stored([*range(len(ids))]))
+        self.metadata = {"data_keys": dict.fromkeys(self)}
+
+
+@pytest.mark.parametrize("ids", [[10, 11, 12, 12, 14], [10, 12, 11, 14, 12], [14, 10, 12, 12, 11]])
+def test_pulses_are_in_order_though_an_id_comes_late(ids: list[int]) -> None:
+    run: Any = {"primary": Shots(ids)}
+    rows = PulseRows(run, "row")
+    for first, stop in ((10, 12), (11, 13), (12, 13), (0, 99), (13, 14), (12, 11)):
+        found = rows.between(first, stop, ("row",))
+        inside = [(each, row) for row, each in enumerate(ids) if first <= each < stop]
+        assert [*zip(found["pulse_id"], found["row"], strict=True)] == sorted(inside)

@@ -213,7 +213,7 @@ class DerivedRun:
         due = [self._next_scalars] if self._scalars_changed else []
         due += [self._next_arrays] if self._arrays_changed else []
         due += [self._next_datum] if self._rows_to_emit else []
-        return max(min(due) - now, 0.0) if due else None
+        return min(due) - now if due else None
 
     @property
     def _rows_to_emit(self) -> int:
