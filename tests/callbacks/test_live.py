@@ -21,6 +21,7 @@ from ophyd.sim import SynAxis
 from support.derived import Derived, read_derived
 from support.odd_analyses import PATH
 from support.streaming import StreamingCamera, noise
+from support.waiting import until
 
 from skywright.analysis import Batch
 from skywright.analysis.picture_statistics import PictureStatistics
@@ -77,6 +78,24 @@ def expected(numbers: range) -> dict[str, Any]:
     identities = np.array(numbers, np.int64)
     analysis.update(Batch(identities, identities * 0.0, {"image": pictures}))
     return analysis.result()
+
+
+def test_the_command_line_of_the_worker_shows_no_parameters(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[Any] = []
+
+    def refuse(*arguments: str, **options: Any) -> None:
+        started.append((arguments, options))
+        raise OSError("not now")
+
+    monkeypatch.setattr(worker_supervisor, "start_module", refuse)
+    url = "http://user:secret@127.0.0.1:9"
+    start("loop_detection", {"backend": "automl", "url": url}).start()
+    until(lambda: started)
+    arguments, options = started[0]
+    assert "secret" not in str(arguments)
+    assert "secret" in str(options["env"])
 
 
 def test_the_console_shows_name_and_state(start: Start) -> None:

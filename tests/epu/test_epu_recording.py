@@ -202,6 +202,19 @@ def test_recordings_of_others_are_read(tmp_path):
         assert summarize(path).counts["moved"] == 1
 
 
+def test_files_have_the_times_of_the_recording(tmp_path):
+    times = {"a.xml": 1700000000.5, "b.xml": 1e300, "c.xml": float("nan"), "d.xml": "soon"}
+    events = [
+        event("created", name, content="x", operation_data={"mtime": time, "atime": 0})
+        for name, time in times.items()
+    ]
+    path = archive(tmp_path / "r.tar.gz", events)
+    arguments = ["replay", str(path), str(tmp_path / "copy"), "-s", "1000"]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    assert (tmp_path / "copy" / "a.xml").stat().st_mtime == 1700000000.5
+    assert len(contents(tmp_path / "copy")) == 4
+
+
 def old(kind: str, path: str, data: bytes, **values) -> dict:
     """Return an event as smartem-decisions' recorder writes it: size and sha256 of the file."""
     digest = hashlib.sha256(data).hexdigest()

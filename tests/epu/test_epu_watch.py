@@ -126,6 +126,42 @@ def test_directories_made_during_an_overflow_are_followed(root, database):
     check(database, root, following.events, 3)
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+def test_of_images_with_different_instruments_the_first_one_counts(root, database, restarted):
+    run_steps(in_order(root, small_visit(5), random.Random(5)), 0)
+    manifests = sorted(root.rglob("GridSquare_*.xml"), key=lambda path: path.name)
+    for number, path in enumerate(manifests):
+        data = path.read_bytes()
+        before = data.partition(b"<InstrumentID>")[2].partition(b"<")[0]
+        named = data.replace(b"<InstrumentID>" + before, b"<InstrumentID>%d" % (7000 + number))
+        assert named != data
+        path.with_suffix(".part").write_bytes(named)
+        path.unlink()
+    watcher = Watcher(root, database)
+    watcher.run(idle_exit=0)  # at first, holes and micrographs alone
+    for path in reversed(manifests):
+        path.with_suffix(".part").rename(path)
+        if restarted:
+            watcher = Watcher(root, database)
+        watcher.run(idle_exit=0)
+    assert comparable(recorded(database, root)) == comparable(read_document(root))
+
+
+def test_a_session_that_names_no_atlas_any_more_has_none(root, database):
+    run_steps(in_order(root, small_visit(5), random.Random(5)), 0)
+    watcher = Watcher(root, database)
+    watcher.run(idle_exit=0)
+    assert None not in [grid["atlas"] for grid in recorded(database, root)["grids"]]
+    path = next(root.rglob("EpuSession.dm"))
+    text = path.read_text()
+    start, end = text.index("<AtlasId"), text.index("</AtlasId>") + len("</AtlasId>")
+    path.write_text(text[:start] + text[end:])
+    watcher.run(idle_exit=0)
+    document = recorded(database, root)
+    assert [grid["atlas"] for grid in document["grids"]].count(None) == 1
+    assert comparable(document) == comparable(read_document(root))
+
+
 def test_the_rate_is_that_of_new_micrographs(root, database):
     run_steps(in_order(root, small_visit(5), random.Random(5)), 0)
     path = next(root.rglob("Data/*.xml"))

@@ -11,7 +11,12 @@ from skywright.analysis.named import is_configured_by_devices, make_analysis, ma
 from skywright.callbacks.raw_run import Document, RawRun, RequiredKeys, RunIds, runs_text
 from skywright.callbacks.reports import Progress, Reports
 from skywright.callbacks.stream_analysis import BacklogLimits
-from skywright.callbacks.worker_supervisor import START_LIMIT_S, WorkerLimits, WorkerSupervisor
+from skywright.callbacks.worker_supervisor import (
+    PARAMETERS,
+    START_LIMIT_S,
+    WorkerLimits,
+    WorkerSupervisor,
+)
 
 QUEUE_FULL = "the worker did not take the documents in time"
 """Reason for the end of an analysis whose queue of documents is full."""
@@ -82,14 +87,20 @@ class LiveAnalysis(Reports):
         # gave: the defaults would override the configuration.
         given = (parameters or {}) if is_configured_by_devices(name) else analysis.parameters
         arguments = [
-            *(name, "--parameters", json.dumps(given)),
+            name,
             *("--keys", json.dumps(dict(keys or {}))),
             *("--journal", str(journal), "--assets", str(assets)),
             *("--second", json.dumps(second)),
             *("--max-behind", str(limits.max_behind_s), "--catch-up", str(limits.catch_up_s)),
         ]
         self._supervisor = WorkerSupervisor(
-            name, arguments, journal, worker_limits or WorkerLimits(), self.accept_report
+            name,
+            arguments,
+            journal,
+            worker_limits or WorkerLimits(),
+            self.accept_report,
+            # All users can read command lines; the address of a service may hold a password
+            {PARAMETERS: json.dumps(given)},
         )
 
     def __repr__(self) -> str:

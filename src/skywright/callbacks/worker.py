@@ -32,6 +32,7 @@ from skywright.callbacks.raw_run import RawRun, RequiredKeys, RunIds
 from skywright.callbacks.second_analysis import SecondAnalysis
 from skywright.callbacks.stream_analysis import DRAWING_POLL_S, BacklogLimits, StreamAnalysis
 from skywright.callbacks.stream_documents import Emit
+from skywright.callbacks.worker_supervisor import PARAMETERS
 from skywright.errors import SkywrightError
 from skywright.processes.child import keep_stdout
 from skywright.processes.logs import log_to_stderr
@@ -281,7 +282,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the worker; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m skywright.callbacks.worker")
     parser.add_argument("name", help="analysis: a registered name or module:Class")
-    parser.add_argument("--parameters", type=json.loads, default={}, metavar="JSON")
+    default = os.environ.get(PARAMETERS, "{}")
+    parser.add_argument("--parameters", type=json.loads, default=default, metavar="JSON")
     parser.add_argument("--keys", type=json.loads, default={}, metavar="JSON")
     parser.add_argument("--journal", type=Path, required=True, metavar="DIR")
     parser.add_argument("--assets", type=Path, required=True, metavar="DIR")

@@ -25,7 +25,7 @@ import select
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +45,8 @@ LAST_LINES_S = 1.0
 """Time to read the last lines of a worker that has died, s."""
 END_LIMIT_S = 10.0
 """Timeout for the worker to end after its stdin is closed, s."""
+PARAMETERS = "ANALYSIS_PARAMETERS"
+"""Environment variable of a worker: the parameters of its analysis, JSON."""
 
 log = logging.getLogger(__name__)
 
@@ -195,6 +197,8 @@ class WorkerSupervisor:
     report
         Called with the uid of a raw run, the name of a stream and its progress (fields of
         `reports.Progress`); with an empty name when the run is done.
+    environment
+        Environment variables of the worker, added to those of this process.
     """
 
     def __init__(
@@ -204,11 +208,13 @@ class WorkerSupervisor:
         journal: Path,
         limits: WorkerLimits,
         report: Callable[..., object],
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.name = name
         self.ready = threading.Event()
         """The worker has compiled and loaded what it needs."""
         self._arguments = arguments
+        self._environment = environment or {}
         self._journal = journal
         self._limits = limits
         self._report = report
@@ -300,6 +306,7 @@ class WorkerSupervisor:
             self._worker = start_module(
                 "skywright.callbacks.worker",
                 *self._arguments,
+                env={**os.environ, **self._environment},
                 start_new_session=True,  # Ctrl-C is for the plan
             )
         except OSError:

@@ -24,6 +24,7 @@ from support.waiting import until
 
 from skywright.errors import ConfigError
 from skywright.instruments.panoseti.grpc_serving import GrpcServer
+from skywright.instruments.panoseti.live.config import ServerConfig
 from skywright.instruments.panoseti.live.follow import Followed, RunFinder
 from skywright.instruments.panoseti.live.publish import Publisher
 from skywright.instruments.panoseti.live.slots import SlotKey, Slots
@@ -373,6 +374,10 @@ def test_a_configured_limit_of_streams(tmp_path, data_dir):
         assert end_of(server.stream()) == Code.RESOURCE_EXHAUSTED
         calls[0].cancel()
         until(lambda: _is_free(server))
+
+
+def test_without_a_configured_limit_there_are_100_streams():
+    assert ServerConfig().max_concurrent_rpcs == 100
 
 
 def _is_free(server: Server) -> bool:

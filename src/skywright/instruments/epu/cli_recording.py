@@ -99,7 +99,9 @@ def replay(
     exact: Annotated[bool, typer.Option("--exact", help="At the times of the original.")] = False,
     burst: Annotated[bool, typer.Option("--burst", help="Without any wait.")] = False,
     dev_mode: Annotated[bool, typer.Option("--dev-mode", help="The same as --burst.")] = False,
-    speed: Annotated[float | None, typer.Option(metavar="X", help="X times as fast.")] = None,
+    speed: Annotated[
+        float | None, typer.Option("-s", "--speed", metavar="X", help="X times as fast.")
+    ] = None,
     max_delay: Annotated[
         float | None, typer.Option(metavar="S", min=0, help="No wait above S seconds.")
     ] = None,

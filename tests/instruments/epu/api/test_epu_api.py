@@ -74,6 +74,15 @@ def test_cross_origin_and_bearer_headers_are_accepted(client: TestClient) -> Non
     assert client.options("/acquisitions", headers=headers).status_code == 200
 
 
+def test_a_body_of_no_named_type_is_json_and_no_bytes_are_a_failure(client: TestClient) -> None:
+    url = "/acquisitions"
+    assert client.post(url, content=b'{"uuid": "a", "name": "n"}').status_code == 201
+    for body in (b"\xff\xfe", b"\x80{}"):
+        assert client.post(url, content=body).status_code in (400, 422)
+        kind = {"Content-Type": "text/plain"}
+        assert client.post(url, content=body, headers=kind).status_code == 422
+
+
 def test_front_ends_hear_the_version_of_their_api(client: TestClient) -> None:
     found = client.get("/version").json()
     assert (found["service"], found["version"]) == ("smartem-decisions", "0.1.3")

@@ -88,6 +88,7 @@ def create_app(
         description="Cryo-EM sessions: acquisitions, grids, squares, holes, micrographs.",
         version=__version__,
         lifespan=lifespan,
+        strict_content_type=False,  # old clients may send JSON without naming it
     )
     app.state.service = service
     app.add_middleware(
@@ -126,8 +127,10 @@ async def _close_stale(service: Service) -> None:
 async def _bad_request(_request: Request, error: Exception) -> Response:
     """Name what is wrong; what JSON does not have, such as NaN in a body, is named as text."""
     assert isinstance(error, RequestValidationError)
+    as_text = {bytes: lambda data: data.decode(errors="backslashreplace")}
     try:
-        return answer({"detail": _as_json(jsonable_encoder(error.errors()))}, 422)
+        errors = jsonable_encoder(error.errors(), custom_encoder=as_text)
+        return answer({"detail": _as_json(errors)}, 422)
     except (RecursionError, orjson.JSONEncodeError):  # it quotes the body, and has a limit too
         return answer({"detail": "the body is nested too deep"}, 422)
 

@@ -1,11 +1,13 @@
 """Plays a recording into a directory, at the times of the original or faster."""
 
 import hashlib
+import os
 import shutil
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -152,10 +154,12 @@ class _Player:
             path.unlink()  # not written through: it may lead anywhere
         data = self.recording.data(event)
         try:
-            return self._write(path, event, data)
+            difference = self._write(path, event, data)
         except OSError as error:
             error.filename = error.filename or str(path)  # a full disk names no file
             raise
+        _set_time(path, event)
+        return difference
 
     def _write(self, path: Path, event: RecordedEvent, data: bytes | None) -> str | None:
         if data is None or event.is_placeholder:
@@ -199,6 +203,14 @@ def _with_line_ends(data: bytes, event: RecordedEvent) -> bytes:
         return data
     whole = data.replace(b"\n", b"\r\n")
     return whole if hashlib.sha256(whole).hexdigest() == event.content_hash else data
+
+
+def _set_time(path: Path, event: RecordedEvent) -> None:
+    """Give a file the time that it had, if the recording has it."""
+    mtime = event.operation_data.get("mtime")
+    if isinstance(mtime, int | float):
+        with suppress(OSError, OverflowError, ValueError):  # a time that no file can have
+            os.utime(path, (mtime, mtime))
 
 
 def _remove(path: Path) -> None:

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, select
 
 from skywright.instruments.epu.database import atlas_uuid, schema
 from skywright.instruments.epu.entities import AtlasSquare, HoleLocation
-from skywright.instruments.epu.names import EpuFile, Kind
+from skywright.instruments.epu.names import KIND_ORDER, EpuFile, Kind, recognize
 from skywright.instruments.epu.paths import atlas_candidates
 from skywright.instruments.epu.watch.changes import Signature
 from skywright.instruments.epu.watch.rows import Row
@@ -32,8 +32,9 @@ class Memory:
         (kind of file, uuid) of what has been recorded from a file of that kind.
     acquisitions, grids
         Uuids of the acquisition and of its grid, by the session's directory.
-    instruments
-        Sessions whose instrument is known.
+    first_images
+        Rank (`image_rank`) of the image whose instrument a session has; None: of one that the
+        database knows, `first_image` tells it.
     candidates
         Where the atlas of a session may be, for sessions whose ``EpuSession.dm`` has been read.
     atlas_uuids, atlases
@@ -50,7 +51,7 @@ class Memory:
     seen: set[tuple[str, str]] = field(default_factory=set)
     acquisitions: dict[str, str] = field(default_factory=dict)
     grids: dict[str, str] = field(default_factory=dict)
-    instruments: set[str] = field(default_factory=set)
+    first_images: dict[str, tuple[int, str, str] | None] = field(default_factory=dict)
     candidates: dict[str, list[str]] = field(default_factory=dict)
     atlas_uuids: dict[str, str] = field(default_factory=dict)
     atlases: dict[str, dict[str, AtlasSquare]] = field(default_factory=dict)
@@ -63,6 +64,12 @@ class Memory:
         grids = list(self.grids)  # at once: the watcher's thread adds to them
         missing = [directory for directory in grids if directory not in self.candidates]
         return [directory or "." for directory in missing if (self.root / directory).is_dir()]
+
+    def first_image(self, session: str) -> tuple[int, str, str] | None:
+        """Return the rank of a session's first image that is recorded."""
+        files = (recognize(path) for path in self.digests)
+        mine = [file for file in files if file and file.session == session and file.stamp]
+        return min(map(image_rank, mine), default=None)
 
     def place(self, path: str) -> str:
         """Return a path with the name of the directory that holds it and the root in front.
@@ -99,6 +106,11 @@ class Memory:
             "problem": problem,
             "recorded_at": now,
         }
+
+
+def image_rank(file: EpuFile) -> tuple[int, str, str]:
+    """Return where an image stands in the order in which a session's instrument is looked for."""
+    return KIND_ORDER[file.kind], *file.age
 
 
 def load_memory(root: Path, connection: Connection) -> Memory:
@@ -179,7 +191,7 @@ def _load_sessions(memory: Memory, connection: Connection, same: Any) -> dict[st
         session = "" if directory == "." else directory
         memory.acquisitions[session], memory.grids[session] = uuid, own
         if model is not None:
-            memory.instruments.add(session)
+            memory.first_images[session] = None
         if identity is not None:
             memory.candidates[session] = atlas_candidates(session, atlas)
         if link is not None:

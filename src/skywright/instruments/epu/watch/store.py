@@ -1,7 +1,7 @@
 """Merges what was read from files into the entity database, in one transaction."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
@@ -19,11 +19,11 @@ from skywright.instruments.epu.database import (
 )
 from skywright.instruments.epu.database.write import present, set_values
 from skywright.instruments.epu.entities import AtlasSquare, Instrument
-from skywright.instruments.epu.names import Kind
+from skywright.instruments.epu.names import EpuFile, Kind
 from skywright.instruments.epu.paths import atlas_candidates
 from skywright.instruments.epu.watch import rows
 from skywright.instruments.epu.watch.ingest import Event, Outcome, Read
-from skywright.instruments.epu.watch.memory import Memory
+from skywright.instruments.epu.watch.memory import Memory, image_rank
 
 _NOWHERE = AtlasSquare([None, None], [None, None], [None, None], None)
 
@@ -120,16 +120,18 @@ class Store:
             )
             self.memory.acquisitions[session], self.memory.grids[session] = acquisition, grid
 
-    def _set_instrument(self, session: str, instruments: Iterable[Instrument]) -> None:
-        """Keep the first instrument that an image of the session names."""
-        if session in self.memory.instruments:
+    def _set_instrument(self, file: EpuFile, instrument: Instrument) -> None:
+        """Keep the instrument that the first image of a session names, as `Tree` does."""
+        if instrument.model is None:
             return
-        for instrument in instruments:
-            if instrument.model is not None:
-                row = {"uuid": self.memory.acquisitions[session], "data_dir": session or "."}
-                self._record("acquisition", [{**row, **rows.instrument_values(instrument)}])
-                self.memory.instruments.add(session)
-                return
+        session, rank, first = file.session, image_rank(file), self.memory.first_images
+        if session in first and first[session] is None:
+            first[session] = self.memory.first_image(session)
+        if rank > (first.get(session) or rank):
+            return
+        row = {"uuid": self.memory.acquisitions[session], "data_dir": session or "."}
+        self._record("acquisition", [{**row, **rows.instrument_values(instrument)}])
+        first[session] = rank
 
     def _sessions(self, batch: list[Read]) -> None:
         for found in batch:
@@ -169,9 +171,10 @@ class Store:
         path = next(
             (path for path in self.memory.candidates[session] if path in self.memory.atlases), None
         )
-        if path is None:
-            return
         grid = self.memory.grids[session]
+        if path is None:
+            self._unlink(session, grid)
+            return
         uuid = self.memory.atlas_uuid(path)
         table = schema.atlas
         if self.memory.linked.get(grid) != path:
@@ -192,6 +195,15 @@ class Store:
             found.append(row)
         self._record("gridsquare", found, stored)
         self._place_others(grid, squares)
+
+    def _unlink(self, session: str, grid: str) -> None:
+        """Take a grid off the atlas that its session names no more."""
+        if self.memory.linked.pop(grid, None) is None:
+            return
+        acquisition = self.memory.acquisitions[session]
+        link = {"uuid": grid, "acquisition_uuid": acquisition, "atlas_uuid": None}
+        self._record("grid", [{**link, "atlas_dir": None}])
+        self._place_others(grid, {})
 
     def _place_others(self, grid: str, squares: dict[str, AtlasSquare]) -> None:
         """Place the squares whose number on the atlas is not their own id.
@@ -280,7 +292,7 @@ class Store:
             row = rows.square_key(grid, file.gridsquare)
             row |= rows.manifest_values(manifest, file) | self._position(grid, file.gridsquare)
             recorded = self._record("gridsquare", [row])
-            self._set_instrument(file.session, [instrument])
+            self._set_instrument(file, instrument)
             self._done(found, row["uuid"], file.gridsquare, row["uuid"] in recorded.changed)
 
     def _foilholes(self, batch: list[Read]) -> None:
@@ -299,7 +311,7 @@ class Store:
             found_rows.append(row)
         recorded = self._record("foilhole", found_rows, stored)
         for key, found in zip(keys, batch, strict=True):
-            self._set_instrument(found.file.session, [found.entity[1]])
+            self._set_instrument(found.file, found.entity[1])
             changed = key["uuid"] in recorded.changed
             self._done(found, key["uuid"], found.file.foilhole, changed)
 
@@ -314,7 +326,7 @@ class Store:
         self._take_moved([row for row in found_rows if row["uuid"] in stored])
         recorded = self._record("micrograph", found_rows, stored)
         for row, found in zip(found_rows, batch, strict=True):
-            self._set_instrument(found.file.session, [found.entity[1]])
+            self._set_instrument(found.file, found.entity[1])
             changed = row["uuid"] in recorded.changed
             self._done(found, row["uuid"], row["micrograph_id"], changed)
 

@@ -125,7 +125,8 @@ class ServerConfig(_Settings):
     init_from_default: bool = False
     default_hp_io_config_file: str = ""
     unix_domain_socket: str | None = DEFAULT_SOCKET
-    max_concurrent_rpcs: int | None = Field(default=None, gt=0)
+    max_concurrent_rpcs: int = Field(default=100, gt=0)
+    """StreamImages calls at a time."""
     min_hp_io_update_interval_seconds: float = Field(default=0.001, gt=0)
     max_client_update_interval_seconds: float = Field(default=60.0, gt=0)
     shutdown_grace_period: float = Field(default=5, ge=0)

@@ -152,7 +152,7 @@ class DaqDataService:
             )
             return
         limit = self.config.max_concurrent_rpcs
-        if limit is not None and len(self._streams) >= limit:
+        if len(self._streams) >= limit:
             await context.abort(
                 grpc.StatusCode.RESOURCE_EXHAUSTED, f"all {limit} streams of this server are used"
             )
