@@ -251,7 +251,7 @@ def _x_values(
 
 
 def _subtract_first_values(series: Sequence[_Series]) -> tuple[list[_Series], tuple[str, ...]]:
-    """Take one offset from the x of all curves, and one from their y, where numbers are large.
+    """Subtract one offset from x, and one from y, of all curves where numbers are large.
 
     Returns
     -------
@@ -273,9 +273,9 @@ def _subtract_first_values(series: Sequence[_Series]) -> tuple[list[_Series], tu
 def _subtract_first(
     curves: Sequence[Floats], label: str, uid: str
 ) -> tuple[list[Floats], str, tuple[str, ...]]:
-    """Count large numbers that differ little, those of pulses for example, from the first one.
+    """Subtract the first value where values are large and differ little, such as pulse ids.
 
-    The first one is that of the first curve, for all of them; `uid` is the run of that curve.
+    The first value of the first curve is subtracted from all curves; `uid` is its run.
     """
     if any(values.ndim != 1 for values in curves):
         return list(curves), label, ()

@@ -16,7 +16,7 @@ Putter = Callable[[Any, Any], Awaitable[Any]]
 
 
 def accept_puts(motor: "MotorRecord") -> None:
-    """Let the fields of a record do what a motor record's fields do."""
+    """Give the fields of a record the putters that make it act as a motor record."""
 
     async def put_value(value: float) -> None:
         await _put_user(motor, value)

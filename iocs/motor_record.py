@@ -49,7 +49,7 @@ class MotorSettings:
     description, units
         DESC, EGU.
     low, high
-        Soft limits DLLM and DHLM; both 0 is none.
+        Soft limits DLLM and DHLM; both 0: no limits.
     velocity, max_velocity
         VELO and VMAX, EGU/s.
     acceleration_s
@@ -78,7 +78,7 @@ class MotorRecord(PVGroup):
     resumed: asyncio.Future[None] | None = None
     """The move that goes on after SPMG was Pause; None: there was none."""
     jogging = 0
-    """Which way a jog goes, 1 or -1 in user coordinates; 0 when there is none."""
+    """Direction of the jog in progress, 1 or -1 in user coordinates; 0: none."""
     move_refusal = ""
     """Why moves are refused; empty when they are not."""
 

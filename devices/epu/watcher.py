@@ -140,12 +140,12 @@ class EpuWatcher(GuardedDevice):
 
     def stop_requested(self) -> bool:
         """Return whether somebody has asked the plan to end."""
-        return bool(self.stop_request.get() == "Yes")
+        return bool(self._read_signal(self.stop_request) == "Yes")
 
     def suggestion(self) -> tuple[str, ...]:
         """Return the suggested square with its grid, and its next holes."""
         signals = (self.suggested_grid, self.best_square, self.next_holes)
-        return tuple(str(signal.get()) for signal in signals)
+        return tuple(str(self._read_signal(signal)) for signal in signals)
 
     def begin(self, grid: str, run: str) -> DeviceStatus:
         """Open the files of a run; done when their rows are posted, see `streams`.
@@ -164,7 +164,7 @@ class EpuWatcher(GuardedDevice):
                     with suppress(WaitTimeoutError):
                         status.wait(1.0)
             if run not in self.runs():
-                message = self.message.get()
+                message = self._read_signal(self.message)
                 raise HardwareError(f"{self.name}: the IOC has not opened the run: {message}")
             with self._lock:
                 is_wanted = run in self._directories
@@ -213,7 +213,7 @@ class EpuWatcher(GuardedDevice):
     def trigger(self) -> DeviceStatus:
         """Return a status that is done at the next commit, or after a second."""
         status = DeviceStatus(self, timeout=5)
-        before = self.sequence.get()
+        before = self._read_signal(self.sequence)
 
         def check(value: Any = None, **_: Any) -> None:
             if value != before and not status.done:

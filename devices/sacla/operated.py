@@ -71,14 +71,14 @@ class OperatedShots(Device):
         return text_of(self.message.get(use_monitor=False))
 
     def show(self, detector: str) -> str:
-        """Let the images be of this detector; return why it was refused, or nothing."""
+        """Show the images of this detector; return why that was refused, or nothing."""
         detectors = text_of(self.detectors.get(use_monitor=False)).split(",")
         if detector not in detectors:
             return f"there is no detector {detector}"
         return self._put(self.shown_detector, detectors.index(detector))
 
     def plot(self, region: str) -> str:
-        """Let the plots of single shots be of this region; return why it was refused."""
+        """Plot the single shots of this region; return why that was refused, or nothing."""
         names = [each.partition(":")[0] for each in self.regions_now().split()]
         if region not in names:
             return f"there is no region {region}"

@@ -32,7 +32,7 @@ ANY_DELAY = math.inf
 """Not NaN: a signal that is set to NaN never has the value it was set to, so the set never ends."""
 LEAST_SHOTS = 10
 """Least number of shots with laser, and without, before the error of a point is used. With normal
-noise, n shots give an error to 1 / sqrt(2 (n - 1)), here 24 %. That of fewer shots is sometimes far
+noise, n shots give an error to 1 / sqrt(2 (n - 1)), here 24 %. With fewer shots it is sometimes far
 too small, and would end the point."""
 
 

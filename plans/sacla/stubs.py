@@ -19,7 +19,7 @@ COLLECT_S = 0.25
 """Time between two reports of new shots, s."""
 SHOTS = "shots"
 BESIDE = ("region_sets", "images", "frames")
-"""Streams beside that of the rows."""
+"""The streams of a shot source beside `rows`."""
 
 FLYING = Needs("shot source", parts={"rows": (Preparable, Flyable, Collectable)})
 SCANNED = Needs(

@@ -17,7 +17,7 @@ from support import forked
 from support.stack import COMMAND, Up, run, running_up, write_fake_beamline
 from support.waiting import until
 
-from skywright.cli.up import chosen, plan_services
+from skywright.cli.up import names_to_start, plan_services
 from skywright.config import DashboardSettings, IocSettings, Settings
 from skywright.processes.ports import free_port
 from skywright.processes.stack import State, read_state
@@ -281,7 +281,7 @@ def test_every_service_has_a_port_of_its_own(monkeypatch: pytest.MonkeyPatch) ->
         for name, port in (("one", 0), ("two", candidates[1]), ("three", 0))
     }
     settings = Settings(iocs=iocs, dashboard=DashboardSettings(port=0))
-    names = chosen(settings, {"ingester", "dashboard", *iocs})
+    names = names_to_start(settings, {"ingester", "dashboard", *iocs})
     services = plan_services(settings, names, None)
     ports = [service.port for service in services if service.port]
     assert len(ports) == 6

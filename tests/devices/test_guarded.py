@@ -1,11 +1,14 @@
 """Errors of the control layers become one error with a reason."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from epics import dbr
 from ophyd import EpicsSignal
+from ophyd.sim import make_fake_device
 
+from devices.epu.watcher import EpuWatcher
 from devices.guarded import ioc_errors
 from skywright.errors import HardwareError
 
@@ -26,3 +29,25 @@ def test_an_error_of_our_own_stays_as_it_is() -> None:
 def test_the_private_name_of_ophyd_is_still_there() -> None:
     """When this fails, ophyd has changed; look at `Setting.set` in devices/guarded.py."""
     assert hasattr(EpicsSignal, "_set_and_wait")
+
+
+@pytest.mark.parametrize(
+    ("signal", "method"),
+    [
+        ("stop_request", "stop_requested"),
+        ("suggested_grid", "suggestion"),
+        ("stop_request", "stage"),
+    ],
+)
+def test_every_method_of_a_watcher_names_an_ioc_that_is_lost(
+    signal: str, method: str, tmp_path: Path
+) -> None:
+    watcher = make_fake_device(EpuWatcher)("EPU1:", assets=tmp_path, name="epu")
+
+    def get(*_args: object, **_options: object) -> None:
+        raise TimeoutError("Failed to read within 2.00 sec")
+
+    lost = getattr(watcher, signal)
+    lost.get, lost.pvname = get, "EPU1:LOST"  # a fake signal has no PV
+    with pytest.raises(HardwareError, match=r"^epu: .*EPU1:"):
+        getattr(watcher, method)()

@@ -9,7 +9,7 @@ import pytest
 from caproto import get_beacon_address_list
 
 from iocs import common
-from iocs.common import _aim_beacons, argument_parser, run, wait_at_most
+from iocs.common import _keep_beacons_local, argument_parser, run, wait_at_most
 from iocs.owner import OwnerGroup
 
 LIMIT_S = 5.0
@@ -61,7 +61,7 @@ def test_beacons_reach_the_machines_that_the_server_serves(
     for name in ("AUTO_BEACON_ADDR_LIST", "BEACON_ADDR_LIST"):
         monkeypatch.setenv(f"EPICS_CAS_{name}", "")  # so that it is restored
         monkeypatch.delenv(f"EPICS_CAS_{name}")
-    _aim_beacons(host)
+    _keep_beacons_local(host)
     assert [address for address, _ in get_beacon_address_list()] == [beacons]
 
 

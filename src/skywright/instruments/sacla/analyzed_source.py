@@ -35,8 +35,8 @@ POLL_S = 0.05
 POLLER_LIMIT_S = 5.0
 """Longest wait for the end of the thread that takes them, s."""
 SHORT_BLOCK, MIDDLE_BLOCK, FEW_TILES = 32, 64, 2
-"""Tags after which running images are brought up to date, of few tiles and of more. At 60 Hz that
-is twice a second, and once: to pass on and merge those of eight tiles takes about 0.3 s of a
+"""Running images are updated after a short block of tags for up to `FEW_TILES` tiles, else after a
+middle one: twice or once a second at 60 Hz. An update of eight tiles takes about 0.3 s of a
 processor."""
 
 
@@ -57,9 +57,9 @@ class AnalyzedShots:
     info
         The run of the shots that are delivered.
     run_begins
-        Called after the last shot of a run, before the first one of the next; `info` is that of
-        the next one, the running images are still those of the one before. If the next run begins
-        within a block of tags, they lack that block.
+        Called between the last shot of a run and the first shot of the next. `info` is that of the
+        next run, the running images are those of the run before. If the next run begins within a
+        block of tags, they lack that block.
     """
 
     def __init__(

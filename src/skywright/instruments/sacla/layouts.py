@@ -369,7 +369,7 @@ class FramesLayout(ColumnsLayout):
         self._shapes = dict(shapes)
 
     def row_group(self, result: AnalyzedShot) -> Rows | None:
-        """Return the frames of a shot that has that of a detector of the file."""
+        """Return the row of a shot; None if it has no frame of a detector of the file."""
         if result.recording != self._recording:
             return None
         frames = {

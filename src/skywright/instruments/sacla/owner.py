@@ -145,8 +145,8 @@ class ShotOwner:
         """Number of shots whose frames may still be recorded, from `frames_bytes`."""
         self._rings: Mapping[str, int] = {}
         self._file_shapes: Mapping[str, tuple[int, int]] = shapes
-        """Of the frames and images in the files; those of a detector that has another shape in a
-        later run are not recorded."""
+        """Shapes of the frames and images in the files. A detector that has another shape in a
+        later run is not recorded."""
         self._room, self._mask_bytes = REGIONS_MAX, 0
         self._recording: Recording | None = None
         self._number = 0

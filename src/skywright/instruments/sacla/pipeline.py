@@ -77,9 +77,9 @@ class ShotPipeline:
     hits
         What a hit in a region is.
     partial
-        Analyze the frames that came also where those of other detectors are missing
-        (`AnalyzedShot.is_partial`): they are in the images of their detectors and in the curves of
-        their regions. The shots count as ``no_frame`` all the same.
+        Analyze the frames of a shot also if the frame of another detector is missing
+        (`AnalyzedShot.is_partial`). They count in the images of their detectors and in the curves
+        of their regions. The verdict of the shot is ``no_frame`` all the same.
 
     Raises
     ------
@@ -155,7 +155,7 @@ class ShotPipeline:
         return self._series.images
 
     def images_of(self, detector: str) -> ShotImages | None:
-        """Return the running images of a detector; those of others may lack a block of it.
+        """Return the running images of a detector; other detectors may lack one of its blocks.
 
         None: the run does not have it.
         """
@@ -201,7 +201,7 @@ class ShotPipeline:
     def reset_images(self) -> None:
         """Begin the running images anew with the next shot; waits for no worker.
 
-        Those of a recording that has all its shots stay as they are.
+        The images of a recording that has all its shots stay as they are.
         """
         is_full = self.recording is not None and self.recording.is_full
         self._begin_series(0 if is_full else self._series.recording)
@@ -335,7 +335,7 @@ class ShotPipeline:
 
     @property
     def counts_of_runs(self) -> dict[str, int]:
-        """Records and shots so far, of all runs, by reason; without those of regions and bins."""
+        """Records and shots so far, of all runs, by reason; without counts of regions and bins."""
         return {reason: self._earlier[reason] + n for reason, n in self._run_counts().items()}
 
     def _run_counts(self) -> dict[str, int]:
@@ -466,8 +466,8 @@ class ShotPipeline:
     def _begin_series(self, recording: int) -> None:
         """Sum the next shots up in images of their own.
 
-        The last block of images that are not recorded is not asked for: nobody sees it, and to pass
-        on that of eight tiles would hold up the first image of the next shots.
+        If the images are not recorded, their last block is not requested from the worker. Nobody
+        would see it, and a block of eight tiles would delay the first image of the next shots.
         """
         before = self._series
         self._end_block(is_wanted=before.recording != 0)
