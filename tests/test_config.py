@@ -141,6 +141,10 @@ def test_a_file_that_names_iocs_has_those_alone(tmp_path: Path) -> None:
             "[psss.spectra]\nresolution = 0.1",
             r"psss\.spectra: resolution: no such key; did you mean resolution_ev\?",
         ),
+        ('[psss.spectra]\nsmoothing = "sawgol"', r"psss\.spectra: smoothing: 'sawgol' is none of"),
+        ('[psss.spectra]\naxis = "x"', r"psss\.spectra: axis: .*\(got 'x'\)"),
+        ('[psss.spectra]\nresolution_ev = "x"', r"psss\.spectra: resolution_ev: .* number"),
+        ("[psss.spectra]\nsaturation = -1", r"psss\.spectra: saturation: -1 is no pixel"),
         (
             "[epu.quality]\nctf_limit = 4.0",
             r"epu\.quality: ctf_limit: no such key; did you mean ctf_limit_a\?",
