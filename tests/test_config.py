@@ -62,6 +62,12 @@ def test_file_in_the_working_directory_is_found(tmp_path: Path) -> None:
     assert load_settings().prefix == "BL7:"
 
 
+def test_the_prefixes_of_iocs_can_be_whole(tmp_path: Path) -> None:
+    """IOCs of others may have no common part in the names of their PVs."""
+    settings = settings_of(tmp_path, 'prefix = ""\n' + IOC.replace("AXIS1:", "SAR-CAM1:"))
+    assert settings.pv_prefix("axis") == "SAR-CAM1:"
+
+
 def test_named_file_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "other.toml").write_text('prefix = "BL8:"')
     monkeypatch.setenv("SKYWRIGHT_CONFIG", str(tmp_path / "other.toml"))
@@ -105,6 +111,8 @@ def test_a_file_that_names_iocs_has_those_alone(tmp_path: Path) -> None:
         ("colour = 1", r"colour: no such key"),
         ('[iocs.two]\nprefix = "A:"', r"iocs\.two\.module: is missing"),
         (IOC.replace("AXIS1:", "AXIS1"), r"iocs\.axis\.prefix: .*colon.*\(got 'AXIS1'\)"),
+        (IOC.replace("AXIS1:", ""), r"iocs\.axis\.prefix: .*colon.*\(got ''\)"),
+        ('prefix = "BL7"', r"prefix: .*colon.*\(got 'BL7'\)"),
         (IOC.replace("AXIS1:", "A.B:"), r"iocs\.axis\.prefix: .*\(got 'A\.B:'\)"),
         (IOC + 'address = "host"', r"iocs\.axis\.address: .*\(got 'host'\)"),
         (IOC.replace("iocs.axis]", "iocs.Axis-1]"), r"iocs\.Axis-1: .*\(got 'Axis-1'\)"),
@@ -133,6 +141,10 @@ def test_a_file_that_names_iocs_has_those_alone(tmp_path: Path) -> None:
             "[psss.spectra]\nresolution = 0.1",
             r"psss\.spectra: resolution: no such key; did you mean resolution_ev\?",
         ),
+        ('[psss.spectra]\nsmoothing = "sawgol"', r"psss\.spectra: smoothing: 'sawgol' is none of"),
+        ('[psss.spectra]\naxis = "x"', r"psss\.spectra: axis: .*\(got 'x'\)"),
+        ('[psss.spectra]\nresolution_ev = "x"', r"psss\.spectra: resolution_ev: .* number"),
+        ("[psss.spectra]\nsaturation = -1", r"psss\.spectra: saturation: -1 is no pixel"),
         (
             "[epu.quality]\nctf_limit = 4.0",
             r"epu\.quality: ctf_limit: no such key; did you mean ctf_limit_a\?",

@@ -23,7 +23,7 @@ from pydantic_settings import (
 from skywright.arguments import SHOWN, did_you_mean
 from skywright.errors import ConfigError
 from skywright.instruments import ServiceOffer, declared, instruments, resolve
-from skywright.section import PathValue, Port, PvPrefix, Section, ServedPath
+from skywright.section import BeamlinePrefix, PathValue, Port, PvPrefix, Section, ServedPath
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -147,7 +147,7 @@ class CommonSettings(BaseSettings):
         "instrument": "simulated beamline",
     }
     """Goes into the start document of every run."""
-    prefix: PvPrefix = "SKY:{user}:"
+    prefix: BeamlinePrefix = "SKY:{user}:"
     """Beamline part of every PV name; ``{user}`` is the login name, so users do not collide."""
     store: StoreSettings = StoreSettings()
     iocs: dict[Name, IocSettings] = DEFAULT_IOCS

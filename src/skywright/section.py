@@ -10,7 +10,10 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from skywright.errors import ConfigError
 
 Port = Annotated[int, Field(ge=0, le=65535, description="0 takes a free port at each start")]
-PvPrefix = Annotated[str, Field(pattern=r"^([\w:;+<>\[\]-]|\{user\})*:$", max_length=40)]
+_PREFIX = r"([\w:;+<>\[\]-]|\{user\})*:"
+PvPrefix = Annotated[str, Field(pattern=f"^{_PREFIX}$", max_length=40)]
+BeamlinePrefix = Annotated[str, Field(pattern=f"^({_PREFIX})?$", max_length=40)]
+"""The common part of PV names; empty where the IOCs' names have none."""
 
 Value = TypeVar("Value")
 

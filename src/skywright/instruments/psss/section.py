@@ -4,6 +4,7 @@ from typing import Any
 
 from pydantic import Field, JsonValue, field_validator
 
+from skywright.arguments import make_from
 from skywright.section import Section, checks
 
 
@@ -21,5 +22,7 @@ class PsssSettings(Section):
             with checks():
                 from skywright.instruments.psss.analysis import SpectrumStatistics
 
-                SpectrumStatistics.check_parameters(value)
+                # The spectrometer says later how wide its pictures are. An axis that turns round is
+                # right for narrow ones.
+                make_from(SpectrumStatistics, {"columns": 2, **value})
         return value
