@@ -67,6 +67,11 @@ def test_long_lists_are_shown_by_their_ends() -> None:
     assert value_text(np.zeros((2, 3))).endswith("(2 x 3)")
 
 
+def test_four_values_are_shown_in_full() -> None:
+    assert value_text([1, 2, 3, 4]) == "1, 2, 3, 4"
+    assert value_text(np.arange(4)) == "[0 1 2 3]"
+
+
 def test_the_shell_shows_the_table() -> None:
     shell = InteractiveShell()
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from ophyd.sim import SynAxis
 
-from plans.checks import finite, whole
+from plans.checks import COUNT_MAX, finite, whole
 from plans.epu.track import track_epu
 from plans.loop.calibration import calibrate_camera
 from plans.loop.centering import center_loop, collect_oscillation, collect_steps
@@ -115,7 +115,8 @@ def test_numbers_of_numpy_are_numbers_and_become_plain_ones() -> None:
     assert (count, type(count)) == (3, int)
     seconds = finite("a_plan", "seconds", np.float32(0.5), 0.0)
     assert (seconds, type(seconds)) == (0.5, float)
-    for wrong in (True, np.True_, 3.0, np.float64(3.0), "3"):
+    assert whole("a_plan", "n", COUNT_MAX) == 1_000_000_000
+    for wrong in (True, np.True_, 3.0, np.float64(3.0), "3", COUNT_MAX + 1):
         with pytest.raises(ConfigError, match="expected a whole number"):
             whole("a_plan", "n", wrong)
     with pytest.raises(ConfigError, match="expected a finite number"):

@@ -21,7 +21,13 @@ from plans import run_stubs
 from plans.panoseti.runs import observe
 from plans.pictures import watch_camera
 from plans.psss.spectrum import acquire_spectra
-from plans.run_stubs import begin_rewindable, in_run, trigger_and_read, until_done
+from plans.run_stubs import (
+    begin_rewindable,
+    in_run,
+    trigger_and_read,
+    until_done,
+    with_device_errors,
+)
 from skywright.errors import HardwareError
 
 
@@ -124,6 +130,21 @@ def test_the_error_of_a_status_is_raised(engine: RunEngine, late: bool) -> None:
 
     with pytest.raises(HardwareError, match="no light"):
         engine(plan())
+
+
+def test_a_failure_of_a_device_that_is_not_ours_is_an_error_of_the_hardware(
+    engine: RunEngine,
+) -> None:
+    class Foreign:
+        name, parent = "foreign", None
+
+        def set(self, value: float) -> Status:
+            status = Status()
+            status.set_exception(RuntimeError("the axis is stuck"))
+            return status
+
+    with pytest.raises(HardwareError, match="the axis is stuck"):
+        engine(with_device_errors(bps.abs_set(Foreign(), 1.0, wait=True)))
 
 
 @pytest.mark.parametrize(
