@@ -267,8 +267,8 @@ class Panoseti(GuardedDevice):
         frames = sum(rows for key, rows in self._known.items() if key != "events")
         return LostIocError(
             f"{self.name}: lost the IOC at {self.prefix} while a run was tracked ({reason}); start "
-            f"it if need be and track the run again, that begins with its first frame. {frames} "
-            "frames were reported"
+            "the IOC if it does not run, then track the run again: that begins with the first "
+            f"frame of the run. {frames} frames were reported before"
         )
 
     def _begin(self) -> None:

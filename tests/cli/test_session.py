@@ -408,7 +408,8 @@ import json
 print("a package of the site says hello")
 print(1)
 for name, event in (
-    ("up", "starting one, two"), ("one", "ready on 5064"), ("two", "slow"), ("two", "ready"),
+    ("up", "starting one, two"), ("one", "ready on 5064"), ("two", "slow"),
+    ("up", "ready, except two"), ("two", "ready"),
 ):
     print(json.dumps({"name": name, "event": event}), flush=True)
 print(json.dumps({"ready": {}}), flush=True)
@@ -428,6 +429,7 @@ def test_the_progress_of_a_start_names_the_parts_that_are_awaited(
     assert awaited.done()
     assert lines == [
         "0 of 2 parts are ready; waiting for one, two",
+        "1 of 2 parts are ready; waiting for two",
         "1 of 2 parts are ready; waiting for two",
         "1 of 2 parts are ready; waiting for two",
         "2 of 2 parts are ready; waiting for ",

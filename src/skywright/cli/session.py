@@ -227,12 +227,14 @@ def _await_ready(
         if "ready" in event:
             ready.set_result(None)
             return
-        if event["event"].startswith(STARTING):
-            parts = event["event"].removeprefix(STARTING).split(", ")
-        elif event["event"].startswith("ready"):
-            ready_parts.add(event["name"])
-        elif event["name"] != "up" and not event["event"].startswith(STILL_STARTING):
-            typer.echo(f"{event['name']}: {event['event']}", err=True)
+        name, text = event["name"], event["event"]
+        if name == "up":
+            if text.startswith(STARTING):
+                parts = text.removeprefix(STARTING).split(", ")
+        elif text.startswith("ready"):
+            ready_parts.add(name)
+        elif not text.startswith(STILL_STARTING):
+            typer.echo(f"{name}: {text}", err=True)
         missing = ", ".join(part for part in parts if part not in ready_parts)
         progress(f"{len(ready_parts)} of {len(parts)} parts are ready; waiting for {missing}")
     words = process.stderr.read().strip().removeprefix("skywright: ")
