@@ -8,12 +8,14 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
 
 from skywright.errors import HardwareError
+from skywright.processes import supervisor as supervisor_module
 from skywright.processes.supervisor import Service, Supervisor, _ending, _spawn
 
 READY = """
@@ -172,9 +174,10 @@ def test_a_killed_child_is_named_and_restarted_with_its_count(tmp_path: Path) ->
             await reports.until(lambda count=count: len(reports.about("a", "ready")) == count + 1)
             assert supervisor.ready_children["a"].restarts == count
         named = reports.about("a", "was killed by SIGKILL")
-        assert [line.rsplit(" in ", 1)[1] for line in named] == ["0.01 s", "0.02 s", "0.04 s"]
+        assert [line.rsplit(" in ", 1)[1] for line in named] == ["0.01 s", "0.02 s", "0.03 s"]
 
-    supervised(tmp_path, [service("a", SERVE)], test, lambda: changes.append(1))
+    limited = service("a", SERVE, backoff_s=(0.01, 0.03))
+    supervised(tmp_path, [limited], test, lambda: changes.append(1))
     assert len(changes) == 7  # four starts, three deaths
 
 
@@ -268,6 +271,24 @@ def test_a_child_dead_before_it_was_ready_is_noticed_though_what_it_started_live
     limits = {"late_s": 20.0, "ready_limit_s": 30.0}
     with pytest.raises(HardwareError, match="a ended with exit status 3"):
         supervised(tmp_path, [service("a", code, **limits)], lambda *_: None)
+
+
+def test_a_ready_line_is_read_though_the_end_of_its_child_is_known_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(supervisor_module, "LAST_LINE_S", 60.0)
+
+    async def end() -> int:
+        return 3
+
+    async def main() -> None:
+        stdout = asyncio.StreamReader()
+        process: Any = SimpleNamespace(handle=SimpleNamespace(wait=end), stdout=stdout)
+        line = b'{"ready": {"port": 7}}\n'
+        asyncio.get_running_loop().call_later(0.01, stdout.feed_data, line)
+        assert await supervisor_module._facts_or_end(process) == {"port": 7}
+
+    asyncio.run(main())
 
 
 def test_a_start_goes_on_without_a_child_that_is_dead_and_tries_it_again(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import fcntl
 import json
+import math
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import MagicMock
 
 import asyncpg
 import httpx
@@ -409,6 +411,11 @@ def test_newest_run_is_not_held_up_by_a_broken_one(store: Path, client: Any) -> 
         pass
     assert {p.stem for p in (store / "journal" / "aside").iterdir()} == {broken.uid}
     assert recover(store, client).aside == (broken.uid,)
+    (aside,) = (store / "journal" / "aside").iterdir()
+    aside.write_bytes(aside.read_bytes().replace(b'"tiled_specs": [5]', b'"tiled_specs": []'))
+    report = recover(store, client)
+    assert (report.finished, report.aside) == ((broken.uid,), ())
+    assert rows_of(client, broken.uid) == [1.0, 2.0, 3.0]
 
 
 def sweep_all(ingester: Ingester) -> None:
@@ -613,17 +620,21 @@ def test_open_runs_take_a_fifth_of_the_time_while_finished_runs_wait(
 def test_a_run_that_differs_from_its_journal_is_written_again_before_it_is_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = [["primary: 2 rows, 3 events"], []]
+    """It is verified because it was in the catalog already; it has ended, so it does not wait."""
+    found = [["primary: 2 rows, 3 events"], ["primary: 2 rows, 3 events"], []]
     monkeypatch.setattr(ingest_module, "differences", lambda *_: found.pop(0))
     path = record(tmp_path).stop()
+    container = {path.stem: MagicMock()}
     catalog = SimpleNamespace(
-        container_of=lambda _: {path.stem: None}, post=lambda *_: {"refused": []}, tables=True
+        container_of=lambda _: container, post=lambda *_: {"refused": []}, tables=True
     )
     run = RunIngest(path, cast("Any", catalog))
-    run._must_verify = True  # as after a request that failed
+    run._has_node = True
+    run._full_write_allowed_at = math.inf
     states = []
     while path.exists():
         states.append(run.step())
+        assert states[-1] is not IngestState.IDLE
     assert found == []
     assert states[-1] is IngestState.DONE
 

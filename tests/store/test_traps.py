@@ -479,6 +479,7 @@ def test_a_value_that_cannot_be_stored_takes_its_event_only(journals: Path, clie
     }
     recording.journal("event_page", page)
     recording.event(seq_num=4, x=4.0)
+    recording.event(seq_num=5, x=deep)
     run = stored(recording.stop(), client)
     assert run["primary"].read()["x"].values.tolist() == [1.0, 3.0, 4.0]
     assert "line 3 of the journal, event: not understood" in run.metadata["notes"][0]

@@ -151,7 +151,6 @@ class RunIngest:
             return self._step()
         except httpx.HTTPError as error:
             self._line_writer = self._full_write = None
-            self._must_verify = True
             status = getattr(getattr(error, "response", None), "status_code", None)
             only_this_run = status in PROXY_STATUS and takes_writes(self._catalog.client)
             if isinstance(error, UNANSWERED) or only_this_run:
@@ -170,7 +169,6 @@ class RunIngest:
             raise
         except Exception as error:  # an error in one run must not stop the others
             self._line_writer = self._full_write = None
-            self._must_verify = True
             return self._failed(error)
 
     def _step(self) -> IngestState:
