@@ -579,16 +579,17 @@ def test_names_of_our_own_columns_and_nodes(journals: Path, client: Any) -> None
     recording.event(x=1.0, ts_x=2.0, internal=[3, 4], internal_events=[5])
     run = stored(recording.stop(), client)
     # Clients take columns whose names begin with ts_ for time stamps
-    names = {"x", "xts_x", *arrays}
+    names = {"x", "xts_x", "internal_", "internal_events"}
     assert "primary/ts_x: stored as xts_x: no column can have its name" in run.metadata["notes"]
     (event,) = [doc for name, doc in run.documents() if name == "event"]
-    assert event["data"] == {"x": 1.0, "xts_x": 2.0, "internal": [3, 4], "internal_events": [5]}
+    assert event["data"] == {"x": 1.0, "xts_x": 2.0, "internal_": [3, 4], "internal_events": [5]}
     assert event["timestamps"] == dict.fromkeys(names, 1e9)
     assert set(run["primary"].read()) == names
     stream = run["primary"].base
-    events = stream["internal_events_events"].read()
+    events = stream["internal"].read()  # where the clients of databroker look for it
     assert events[["x", "ts_x", "xts_x"]].values.tolist() == [[1.0, 1e9, 2.0]]
-    assert stream["internal"].read().tolist() == [[3, 4]]
+    assert stream["internal_"].read().tolist() == [[3, 4]]
+    assert run.v2["primary"].read()["internal_"].values.tolist() == [[3, 4]]
     (contents,) = read_contents(run).streams
     assert {column.name for column in contents.columns} == {*names, "time", "seq_num"}
     assert set(contents.timestamps) == names

@@ -110,8 +110,6 @@ class _Stream:
                 self._columns |= {name: _Column(source, name) for name in names}
             elif source is not None and source.mimetype == SQL_TABLE:
                 self._events.tables.append(node)
-            elif key == INTERNAL:
-                self._events.array = node
             else:
                 keys.append(key)
         return [*keys, *self._columns, *([INTERNAL] if self._events.tables else [])]
@@ -126,19 +124,14 @@ class _Stream:
 class _Events:
     """The one table of events that the stock exporter expects.
 
-    The store splits a table of many columns into several nodes (`tables`). `array` is the node of a
-    data key that has the name of the table, `INTERNAL`.
+    The store splits a table of many columns into several nodes (`tables`).
     """
 
     def __init__(self) -> None:
         self.tables: list[Any] = []
-        self.array: Any = None
 
     async def read(self) -> pd.DataFrame:
-        frame = pd.concat([await table.read() for table in self.tables], axis=1, join="inner")
-        if self.array is not None:
-            frame[INTERNAL] = list(await self.array.read())
-        return frame
+        return pd.concat([await table.read() for table in self.tables], axis=1, join="inner")
 
 
 def _number(asset: Any) -> int:

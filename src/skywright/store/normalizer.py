@@ -17,6 +17,7 @@ from event_model import EventPage, unpack_event_page
 
 from skywright.errors import DataError
 from skywright.store.tail import Line
+from skywright.store.tiled_writer import INTERNAL
 
 RESERVED = ("time", "seq_num", ".", "..")
 """Names that no stream or data key can have in the store, in any case of letters: a table has its
@@ -218,8 +219,14 @@ def node_name(name: str) -> str:
 
 
 def key_name(name: str) -> str:
-    """Return the name of a data key: ``ts_`` begins names of columns of time stamps only."""
+    """Return the name of a data key as a node beside the table of events may have it.
+
+    ``ts_`` begins names of columns of time stamps only. Clients take the node ``internal`` for the
+    table of events; if it has many columns, the parts are ``internal_0`` and so on.
+    """
     name = node_name(name)
+    if re.fullmatch(rf"{INTERNAL}(_\d+)?", name):
+        return f"{name}_"
     return f"x{name}" if name.lower().startswith("ts_") else name
 
 

@@ -42,7 +42,7 @@ UNREADABLE_FILES = "unreadable_files"
 SQL_TABLE = "application/x-tiled-sql-table"
 """Mimetype of tiled's tables to which rows can be appended."""
 INTERNAL = "internal"
-"""Name of the table of events; it gets a suffix if a data key has this name."""
+"""Name of the table of events; no data key has it (`normalizer.key_name`)."""
 NOTES_MAX = 100
 """Maximum number of notes of a run; every client that lists runs transfers them."""
 TABLE_COLUMNS_MAX = 1024
@@ -226,8 +226,6 @@ class StreamWriter:
             self._queue_table(f"{INTERNAL}_{number}", part, data_keys)
 
     def _queue_table(self, name: str, table: pyarrow.Table, data_keys: Mapping[str, Any]) -> None:
-        while name in data_keys:
-            name += "_events"
         path = (*self.path, name)
         if name in self._known:
             self._nodes.queue_rows(path, table)
