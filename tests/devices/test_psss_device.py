@@ -13,6 +13,7 @@ from bluesky.plans import count
 from bluesky.utils import RunEngineInterrupted
 from ioc_process import IocProcess, running_ioc
 from ophyd import EpicsSignal
+from ophyd.signal import InternalSignalError
 from ophyd.sim import SynAxis
 from support.documents import Documents, assembled, file_of, of
 from support.recording_faults import check_absent, check_bad_directory, check_kill, failing
@@ -47,6 +48,14 @@ def psss(ioc: IocProcess, tmp_path: Path) -> Psss:
     device = Psss(ioc.prefix, assets=tmp_path, name="psss")
     device.wait_for_connection(timeout=60)
     return device
+
+
+@pytest.mark.parametrize(("name", "value"), [("axis", [9000.0, 0.1]), ("settings_file", "/a.h5")])
+def test_what_is_read_at_stage_cannot_be_set(tmp_path: Path, name: str, value: object) -> None:
+    """`energy_axis` sets the axis; a value put to `axis` would reach nothing."""
+    device = Psss("NO:IOC:", assets=tmp_path, name="psss")
+    with pytest.raises(InternalSignalError):
+        getattr(device, name).set(value)
 
 
 def test_keys(psss: Psss) -> None:
