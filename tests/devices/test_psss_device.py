@@ -19,7 +19,7 @@ from support.documents import Documents, assembled, file_of, of
 from support.recording_faults import check_absent, check_bad_directory, check_kill, failing
 from support.waiting import until
 
-from devices.psss.settings import EnergyAxis, Roi
+from devices.psss.settings import EnergyAxis, Roi, axis_of
 from devices.psss.spectrometer import Psss
 from plans.psss.spectrum import acquire_spectra, scan_spectra, take_background
 from skywright.errors import ConfigError, HardwareError
@@ -332,6 +332,13 @@ def test_an_axis_that_is_no_polynomial_is_put_back_as_it_was() -> None:
     np.testing.assert_array_equal(part.values(), axis)
     with pytest.raises(ConfigError, match="whole rows"):
         Roi(device, "roi").set((900.9, 1260.0))
+
+
+@pytest.mark.parametrize("wrong", ["9000", (9000.0, "0.1 eV"), np.linspace(8980.0, 9020.0, 2560)])
+def test_what_is_no_polynomial_is_refused_in_a_short_message(wrong: Any) -> None:
+    """The energies of all columns, which the PV takes, are no coefficients."""
+    with pytest.raises(ConfigError, match=r"^energy axis: coefficients .{,250}$"):
+        axis_of(wrong, 320)
 
 
 def test_settings_of_more_than_one_put(RE: Any, psss: Psss) -> None:
