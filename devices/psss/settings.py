@@ -9,6 +9,7 @@ from bluesky.protocols import Reading, Status
 from numpy.typing import NDArray
 
 from devices.guarded import PUT_S
+from skywright.arguments import SHOWN
 from skywright.errors import ConfigError, HardwareError
 from skywright.waiting import wait_until
 
@@ -185,20 +186,26 @@ def axis_of(coefficients: Sequence[float], columns: int) -> NDArray[np.float64]:
     Raises
     ------
     ConfigError
-        If the energies are not finite, or neither rise nor fall throughout.
+        If the coefficients are no numbers, or the energies are not finite, or neither rise nor fall
+        throughout.
     """
-    values = np.polynomial.polynomial.polyval(np.arange(float(columns)), list(coefficients))
-    axis = np.atleast_1d(np.asarray(values, np.float64))
-    steps = np.diff(axis)
+    wrong = ConfigError(
+        f"energy axis: coefficients {list(coefficients)!r:.{SHOWN}}: expected finite energies that "
+        "rise, or fall, throughout the picture"
+    )
+    try:
+        powers = np.asarray(coefficients, np.float64)
+    except (TypeError, ValueError) as error:
+        raise wrong from error
+    with np.errstate(over="ignore", invalid="ignore"):
+        axis = np.atleast_1d(np.polynomial.polynomial.polyval(np.arange(float(columns)), powers))
+        steps = np.diff(axis)
     if (
         len(axis) != columns
         or not np.isfinite(axis).all()
         or not ((steps > 0).all() or (steps < 0).all())
     ):
-        raise ConfigError(
-            f"energy axis: coefficients {list(coefficients)}: expected finite energies that rise, "
-            "or fall, throughout the picture"
-        )
+        raise wrong
     return axis
 
 

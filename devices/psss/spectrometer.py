@@ -7,6 +7,7 @@ from typing import Any
 
 from ophyd import Component as Cpt
 from ophyd import EpicsSignal, EpicsSignalRO, Kind, Signal
+from ophyd.signal import InternalSignal
 from ophyd.status import DeviceStatus
 
 from devices.file_stream import FileStream, FlyerStream
@@ -79,10 +80,11 @@ class Psss(RecordingDevice):
     pulses_per_point = Cpt(Signal, value=1, kind=Kind.config)
     record_pictures = Cpt(Signal, value=1, kind=Kind.config)
     """0: no raw pictures are recorded."""
-    axis = Cpt(Signal, value=[], kind=Kind.config, metadata={"units": "eV"})
-    """The energy axis at stage, as a polynomial of the column number; empty: pixels."""
+    axis = Cpt(InternalSignal, value=[], kind=Kind.config, metadata={"units": "eV"})
+    """The energy axis at stage, as a polynomial of the column number; empty: pixels. `energy_axis`
+    sets it."""
 
-    settings_file = Cpt(Signal, value="", kind=Kind.config)
+    settings_file = Cpt(InternalSignal, value="", kind=Kind.config)
     """Path of the file of settings: analyses read there what each pulse was processed with."""
 
     mean_center = Cpt(Signal, value=NAN, kind=Kind.hinted)
@@ -179,11 +181,11 @@ class Psss(RecordingDevice):
         if not self.fetch(self.height):
             self._take_until_size_is_known(lambda: bool(self.fetch(self.height)))
         self._size, self._size_checked = self._picture_size(), False
-        self.axis.put(self.energy_axis.get())
+        self.axis.put(self.energy_axis.get(), internal=True)
         stem = f"{self.name}-{uuid.uuid4()}"
         self._record(self.pulses, self.spectra_file.captured, stem)
         self.pulse_settings.begin(self.pulses.file)
-        self.settings_file.put(self.pulse_settings.file)
+        self.settings_file.put(self.pulse_settings.file, internal=True)
         if self.record_pictures.get():
             self._record(self.pictures, self.pictures_file.captured, f"{stem}-pictures")
 

@@ -13,12 +13,13 @@ from bluesky.plans import count
 from bluesky.utils import RunEngineInterrupted
 from ioc_process import IocProcess, running_ioc
 from ophyd import EpicsSignal
+from ophyd.signal import InternalSignalError
 from ophyd.sim import SynAxis
 from support.documents import Documents, assembled, file_of, of
 from support.recording_faults import check_absent, check_bad_directory, check_kill, failing
 from support.waiting import until
 
-from devices.psss.settings import EnergyAxis, Roi
+from devices.psss.settings import EnergyAxis, Roi, axis_of
 from devices.psss.spectrometer import Psss
 from plans.psss.spectrum import acquire_spectra, scan_spectra, take_background
 from skywright.errors import ConfigError, HardwareError
@@ -47,6 +48,14 @@ def psss(ioc: IocProcess, tmp_path: Path) -> Psss:
     device = Psss(ioc.prefix, assets=tmp_path, name="psss")
     device.wait_for_connection(timeout=60)
     return device
+
+
+@pytest.mark.parametrize(("name", "value"), [("axis", [9000.0, 0.1]), ("settings_file", "/a.h5")])
+def test_what_is_read_at_stage_cannot_be_set(tmp_path: Path, name: str, value: object) -> None:
+    """`energy_axis` sets the axis; a value put to `axis` would reach nothing."""
+    device = Psss("NO:IOC:", assets=tmp_path, name="psss")
+    with pytest.raises(InternalSignalError):
+        getattr(device, name).set(value)
 
 
 def test_keys(psss: Psss) -> None:
@@ -323,6 +332,13 @@ def test_an_axis_that_is_no_polynomial_is_put_back_as_it_was() -> None:
     np.testing.assert_array_equal(part.values(), axis)
     with pytest.raises(ConfigError, match="whole rows"):
         Roi(device, "roi").set((900.9, 1260.0))
+
+
+@pytest.mark.parametrize("wrong", ["9000", (9000.0, "0.1 eV"), np.linspace(8980.0, 9020.0, 2560)])
+def test_what_is_no_polynomial_is_refused_in_a_short_message(wrong: Any) -> None:
+    """The energies of all columns, which the PV takes, are no coefficients."""
+    with pytest.raises(ConfigError, match=r"^energy axis: coefficients .{,250}$"):
+        axis_of(wrong, 320)
 
 
 def test_settings_of_more_than_one_put(RE: Any, psss: Psss) -> None:
