@@ -1,6 +1,7 @@
 """`skywright session` against the simulated beamline: a line, a script, IPython, refusals."""
 
 import fcntl
+import io
 import json
 import logging
 import os
@@ -25,7 +26,7 @@ from support.stack import COMMAND, run, write_fake_beamline
 from support.waiting import until
 
 from skywright.cli import session
-from skywright.config import DEFAULT_IOCS
+from skywright.config import DEFAULT_IOCS, load_settings
 from skywright.processes.stack import read_state
 from skywright.session import profile
 from skywright.store.client import analysis, catalog, connect
@@ -423,9 +424,9 @@ def test_the_progress_of_a_start_names_the_parts_that_are_awaited(
     lines: list[str] = []
     awaited: Future[None] = Future()
     with subprocess.Popen(
-        [sys.executable, "-c", PARTS], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", PARTS], stdout=subprocess.PIPE, text=True
     ) as process:
-        session._await_ready(process, lines.append, awaited)
+        session._await_ready(process, io.StringIO(), lines.append, awaited)
     assert awaited.done()
     assert lines == [
         "0 of 2 parts are ready; waiting for one, two",
@@ -435,6 +436,36 @@ def test_the_progress_of_a_start_names_the_parts_that_are_awaited(
         "2 of 2 parts are ready; waiting for ",
     ]
     assert capsys.readouterr().err == "two: slow\n"
+
+
+TALKATIVE = """
+import json, sys
+print(json.dumps({"ready": {}}), flush=True)
+sys.stderr.write(200_000 * "x")
+print(json.dumps({"name": "axis", "event": "has ended"}), flush=True)
+"""
+
+
+def test_the_beamline_never_waits_for_a_reader_of_its_errors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[subprocess.Popen[str]] = []
+
+    def start_up(*_: str, **options: Any) -> "subprocess.Popen[str]":
+        command = [sys.executable, "-c", TALKATIVE]
+        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, **options))
+        return started[0]
+
+    monkeypatch.setenv("SKYWRIGHT_STORE__DIRECTORY", str(tmp_path))
+    monkeypatch.setattr(session, "start_module", start_up)
+    monkeypatch.setattr(session, "SLOW_IMPORTS", ())
+    monkeypatch.setattr(session, "_live_analyses", lambda settings: ())
+    monkeypatch.setattr(session.atexit, "register", lambda *_: None)
+    try:
+        session.ensure_beamline(load_settings())
+        assert started[0].wait(20) == 0
+    finally:
+        started[0].kill()
 
 
 def test_a_beamline_that_cannot_start_is_one_line(tmp_path: Path) -> None:

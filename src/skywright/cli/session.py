@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +17,7 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import CodeType, FrameType
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 from rich.console import Console
@@ -143,10 +144,12 @@ def ensure_beamline(settings: Settings, progress: Callable[[str], object] | None
     if stack.await_state(settings.directory, UP_READY_LIMIT_S):
         return
     typer.echo("Starting the beamline ...", err=True)
+    # Not a pipe: while the session runs nobody would read it, and `up` would block at a full one
+    errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
     process = start_module(
         "skywright.cli",
         *("up", "--json"),
-        stderr=subprocess.PIPE,
+        stderr=errors,
         text=True,
         env={**os.environ, SUPERVISED: "1"},
         process_group=0,  # the terminal's Ctrl-C is not for it
@@ -166,7 +169,9 @@ def ensure_beamline(settings: Settings, progress: Callable[[str], object] | None
 
         # The imports are this thread's: Channel Access belongs to the thread that begins it.
         ready: Future[None] = Future()
-        threading.Thread(target=_await_ready, args=(process, show, ready), daemon=True).start()
+        threading.Thread(
+            target=_await_ready, args=(process, errors, show, ready), daemon=True
+        ).start()
         for name in (*SLOW_IMPORTS, *_live_analyses(settings)):
             with suppress(ImportError):  # the start-up file that needs it will say so
                 import_module(name)
@@ -213,16 +218,18 @@ def _has_ended(process: "subprocess.Popen[str]", limit_s: float) -> bool:
 
 
 def _await_ready(
-    process: "subprocess.Popen[str]", progress: Callable[[str], object], ready: "Future[None]"
+    process: "subprocess.Popen[str]",
+    errors: TextIO,
+    progress: Callable[[str], object],
+    ready: "Future[None]",
 ) -> None:
     """Complete `ready` when `up` has printed its ready line; fail it when `up` ends before.
 
-    `progress` gets the names of the parts that are not ready yet. No timeout is needed here: `up`
-    has one for each part.
+    `errors` is the file of its stderr. `progress` gets the names of the parts that are not ready
+    yet. No timeout is needed here: `up` has one for each part.
     """
     parts: list[str] = []
     ready_parts: set[str] = set()
-    assert process.stderr is not None
     for event in _events(process):
         if "ready" in event:
             ready.set_result(None)
@@ -237,10 +244,10 @@ def _await_ready(
             typer.echo(f"{name}: {text}", err=True)
         missing = ", ".join(part for part in parts if part not in ready_parts)
         progress(f"{len(ready_parts)} of {len(parts)} parts are ready; waiting for {missing}")
-    words = process.stderr.read().strip().removeprefix("skywright: ")
-    ready.set_exception(
-        HardwareError(words or f"skywright up ended with exit status {process.wait()}")
-    )
+    status = process.wait()
+    errors.seek(0)
+    words = errors.read().strip().removeprefix("skywright: ")
+    ready.set_exception(HardwareError(words or f"skywright up ended with exit status {status}"))
 
 
 def _events(process: "subprocess.Popen[str]") -> Iterator[dict[str, Any]]:
