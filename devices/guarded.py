@@ -182,18 +182,6 @@ class GuardedDevice(Device):
                 "running, and does EPICS_CA_ADDR_LIST name it?"
             ) from error
 
-    def stage(self) -> list[Any]:
-        """Stage the device and its parts.
-
-        Raises
-        ------
-        HardwareError
-            If the IOC is lost.
-        """
-        with ioc_errors(self):
-            staged: list[Any] = super().stage()
-            return staged
-
     def read(self) -> dict[str, Any]:
         """Read what an event holds."""
         with self._hardware_errors("cannot be read"):

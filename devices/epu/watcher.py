@@ -112,7 +112,23 @@ class EpuWatcher(GuardedDevice):
         self._open: set[str] = set()
         self._beats = False
         super().__init__(prefix, name=name, **kwargs)
-        self.stage_sigs[self.stop_request] = "No"  # a request is for one plan
+
+    def stage(self) -> list[Any]:
+        """Withdraw an earlier stop request, because a request is for one plan.
+
+        Raises
+        ------
+        HardwareError
+            If the IOC does not answer.
+        """
+        self._put(self.stop_request, "No")
+        return super().stage()
+
+    def unstage(self) -> list[Any]:
+        """Withdraw the stop request that has ended the plan; does not fail when the IOC is gone."""
+        with suppress(HardwareError):
+            self._put(self.stop_request, "No")
+        return super().unstage()
 
     def grids(self) -> list[dict[str, Any]]:
         """Return the grids: uuid, name, session, data_dir, amends, waiting (rows without run)."""

@@ -48,6 +48,21 @@ def test_every_method_of_a_watcher_names_an_ioc_that_is_lost(
         raise TimeoutError("Failed to read within 2.00 sec")
 
     lost = getattr(watcher, signal)
-    lost.get, lost.pvname = get, "EPU1:LOST"  # a fake signal has no PV
+    lost.get = lost.set = get
+    lost.pvname = lost.setpoint_pvname = "EPU1:LOST"  # a fake signal has no PV
     with pytest.raises(HardwareError, match=r"^epu: .*EPU1:"):
         getattr(watcher, method)()
+
+
+def test_an_ioc_that_is_lost_during_a_plan_does_not_hide_the_error_of_the_plan(
+    tmp_path: Path,
+) -> None:
+    watcher = make_fake_device(EpuWatcher)("EPU1:", assets=tmp_path, name="epu")
+    watcher.stop_request.setpoint_pvname = "EPU1:STOP"  # a fake signal has no PV
+    watcher.stage()
+
+    def get(*_args: object, **_options: object) -> None:
+        raise TimeoutError("Failed to read within 2.00 sec")
+
+    watcher.stop_request.get = watcher.stop_request.set = get
+    watcher.unstage()
