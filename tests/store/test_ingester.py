@@ -30,6 +30,8 @@ from watchdog.events import FileSystemEvent
 from skywright.callbacks.journal import TEMPORARY_SUFFIX, Journal
 from skywright.config import Settings
 from skywright.errors import ConfigError, DataError
+from skywright.files.index import files_path
+from skywright.files.readers import HDF5
 from skywright.processes.ports import free_port
 from skywright.store import ingest as ingest_module
 from skywright.store import ingester as ingester_module
@@ -39,6 +41,7 @@ from skywright.store import tail as tail_module
 from skywright.store.client import catalog, connect, ensure_containers
 from skywright.store.ingest import IngestState, RunIngest, ServerUnavailableError, ingest
 from skywright.store.ingester import Ingester, ingest_lock
+from skywright.store.journal_contents import JournalContents
 from skywright.store.moves import move_journal
 from skywright.store.recover import recover
 from skywright.store.run_nodes import Catalog
@@ -283,6 +286,18 @@ def test_recover_reports_the_uid_of_a_run_not_the_name_of_its_journal(
     client["raw"].delete_contents(ended, recursive=True, external_only=False)
     assert recover(store, client).restored == (ended,)
     journals[still_open].close()
+
+
+def test_files_that_a_dead_recorder_may_have_left_open(tmp_path: Path) -> None:
+    columns, raw, foreign = (tmp_path / name for name in ("columns.h5", "raw.h5", "foreign"))
+    index = files_path(raw)
+    index.touch()
+    contents = JournalContents()
+    mimetypes = {columns: HDF5, raw: HDF5, foreign: "application/x-nobody-knows"}
+    for path, mimetype in mimetypes.items():
+        contents.resources[path.name] = {"mimetype": mimetype, "uri": path.as_uri()}
+    contents.resources["elsewhere"] = {"mimetype": HDF5, "uri": "s3://bucket/columns.h5"}
+    assert recover_module._files(contents) == {columns, raw, index}
 
 
 def refuse_renaming(monkeypatch: pytest.MonkeyPatch, *uids: str) -> None:
@@ -717,11 +732,20 @@ def test_ingest_goes_on_where_directories_cannot_be_watched(
     monkeypatch.setattr(ingester_module.Observer, "start", no_watches)
     monkeypatch.setattr(ingester_module, "SCAN_S", 0.05)
     recording = record(store)
-    ingester, stop = Ingester(store, client), threading.Event()
+    ingester, stop, idle = Ingester(store, client), threading.Event(), threading.Event()
+    sweep = ingester.sweep
+
+    def note_idle() -> bool:
+        busy = sweep()
+        if not busy:
+            idle.set()
+        return busy
+
+    monkeypatch.setattr(ingester, "sweep", note_idle)
     thread = threading.Thread(target=ingester_module.run_until, args=(ingester, stop))
     thread.start()
     try:
-        until(lambda: recording.path in ingester._runs, what="the journal is followed")
+        assert idle.wait(120)  # the journal is written as far as it goes
         recording.stop()
         until(lambda: not recording.path.exists(), what="the journal is done")
     finally:
