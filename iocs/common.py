@@ -34,7 +34,7 @@ from skywright.processes.ports import free_port, port_number
 logger = logging.getLogger(__name__)
 
 CA_PORT = 5064
-MAX_ARRAY_BYTES = 40_000_000
+ARRAY_BYTES_MAX = 40_000_000
 
 setting = get_pv_pair_wrapper(setpoint_suffix="", readback_suffix="_RBV")
 """A pvproperty with its ``_RBV``, areaDetector's convention."""
@@ -126,7 +126,7 @@ async def serve(group: PVGroup, args: argparse.Namespace, facts: Mapping[str, An
     usual = int(os.environ.get("EPICS_CA_SERVER_PORT") or CA_PORT)
     port = usual if shares else args.port or free_port(args.host)
     os.environ["EPICS_CA_SERVER_PORT"] = str(port)
-    os.environ.setdefault("EPICS_CA_MAX_ARRAY_BYTES", str(MAX_ARRAY_BYTES))
+    os.environ.setdefault("EPICS_CA_MAX_ARRAY_BYTES", str(ARRAY_BYTES_MAX))
     _keep_beacons_local(args.host)
     for pv, channel in group.pvdb.items():
         _own_alarm(channel)

@@ -20,8 +20,8 @@ from PIL import Image, ImageOps
 from skywright.instruments.loop.detect import finder
 from skywright.instruments.loop.detector.model import Maps
 from skywright.instruments.loop.detector.readout import (
-    LEAST_CONFIDENCE,
-    MOST_CROPS,
+    CONFIDENCE_MIN,
+    CROPS_MAX,
     Crop,
     next_crop,
     read_maps,
@@ -67,7 +67,7 @@ def row_of(gray: Pixels) -> list[Pixels]:
     crop = Crop(0, 0, gray.shape[1], gray.shape[0])
     maps = whole = model.run(gray)
     readout = read_maps(maps, crop)
-    for _ in range(MOST_CROPS):  # as the finder does
+    for _ in range(CROPS_MAX):  # as the finder does
         closer = None if readout is None else next_crop(readout)
         if closer is None:
             break
@@ -75,7 +75,7 @@ def row_of(gray: Pixels) -> list[Pixels]:
         closer_readout = read_maps(closer_maps, closer)
         if closer_readout is None or closer_readout.tip is None:
             break
-        if closer_readout.confidence < LEAST_CONFIDENCE * readout.confidence:
+        if closer_readout.confidence < CONFIDENCE_MIN * readout.confidence:
             break
         maps, crop, readout = closer_maps, closer, closer_readout
     box = found.bbox and tuple(edge - (crop.x, crop.y)[k % 2] for k, edge in enumerate(found.bbox))

@@ -22,7 +22,7 @@ from devices.camera_view import CameraFacts, CameraView
 from skywright.instruments.loop.backends import Detector, make_detector
 from skywright.instruments.loop.detection import Detection
 from skywright.instruments.loop.draw import caption
-from skywright.instruments.loop.picture import MIN_SIDE_PX, encode_jpeg
+from skywright.instruments.loop.picture import SIDE_MIN_PX, encode_jpeg
 from skywright.waiting import pause
 
 BEAT_S = 1.0
@@ -107,7 +107,7 @@ class PictureAnalyzer:
         """Return what is drawn of a picture, or in ``caption`` why nothing is."""
         if self._detector is None:
             return {"caption": self._why}
-        if min(picture.shape[:2]) < MIN_SIDE_PX:
+        if min(picture.shape[:2]) < SIDE_MIN_PX:
             return {"caption": "too small for the detector"}
         try:
             found = self._detector.find(picture)

@@ -8,7 +8,7 @@ import numpy as np
 from skywright.errors import ConfigError
 from skywright.instruments.sacla.regions import MASK, Region, parse_region
 
-MOST_CONTOURS = 100
+CONTOURS_MAX = 100
 """The longest ones are drawn; a mask of scattered pixels has thousands."""
 TOLERANCE_PX = 0.25
 
@@ -53,7 +53,7 @@ def outline(region: Region) -> list[list[list[float]]]:
 
     assert region.mask is not None
     padded = np.pad(region.mask.pixels, 1).astype(np.float32)
-    contours = sorted(find_contours(padded, 0.5), key=len, reverse=True)[:MOST_CONTOURS]
+    contours = sorted(find_contours(padded, 0.5), key=len, reverse=True)[:CONTOURS_MAX]
     return [
         (approximate_polygon(contour, TOLERANCE_PX)[:, ::-1] - 1.0).round(1).tolist()
         for contour in contours

@@ -54,7 +54,7 @@ CURVES = (
     ("sum of sums / sum of I0", {"on_ratio": "laser on", "off_ratio": "laser off"}),
 )
 """What is drawn of each region against the delay: the label, and the legend of each curve."""
-VALUE_BINS, LEAST_SHOTS = 40, 10
+VALUE_BINS, SHOTS_MIN = 40, 10
 """Bins of the histograms of values; least number of shots for a correlation."""
 TAGS_SHOWN = 10_000
 """Shots from longer ago, before a pause, would squeeze the newest ones in the plot over the tag."""
@@ -201,7 +201,7 @@ def _histogram_chart(title: str, found: PixelHistogram, axis: str) -> tuple[str,
 def correlation(x: Any, y: Any) -> str:
     """Return the correlation of two values, as text; empty where it is not defined."""
     good = np.isfinite(x) & np.isfinite(y)
-    if good.sum() < LEAST_SHOTS or np.ptp(x[good]) == 0 or np.ptp(y[good]) == 0:
+    if good.sum() < SHOTS_MIN or np.ptp(x[good]) == 0 or np.ptp(y[good]) == 0:
         return ""
     return f", r = {np.corrcoef(x[good], y[good])[0, 1]:.3f} without laser"
 

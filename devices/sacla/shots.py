@@ -30,7 +30,7 @@ from skywright.waiting import pause
 NAN = float("nan")
 ANY_DELAY = math.inf
 """Not NaN: a signal that is set to NaN never has the value it was set to, so the set never ends."""
-LEAST_SHOTS = 10
+SHOTS_MIN = 10
 """Least number of shots with laser, and without, before the error of a point is used. With normal
 noise, n shots give an error to 1 / sqrt(2 (n - 1)), here 24 %. With fewer shots it is sometimes far
 too small, and would end the point."""
@@ -422,7 +422,7 @@ class Point:
         It is infinite with too few shots.
         """
         (off, _), errors, counts = self._sides()
-        if min(counts) < LEAST_SHOTS or not off:
+        if min(counts) < SHOTS_MIN or not off:
             return math.inf
         return math.hypot(*errors) / abs(off)
 

@@ -8,7 +8,7 @@ from typing import Any, get_type_hints
 
 from skywright.arguments import first_problem
 from skywright.errors import ConfigError
-from skywright.instruments.loop.detection import MIN_SIDE_PX
+from skywright.instruments.loop.detection import SIDE_MIN_PX
 from skywright.instruments.loop.sources import Source
 from skywright.processes.ports import port_number
 
@@ -146,8 +146,8 @@ def _scene(args: argparse.Namespace) -> dict[str, Any]:
 
 def _size(value: str) -> tuple[int, int]:
     width, _, height = value.partition("x")
-    if not (width.isdigit() and height.isdigit()) or min(int(width), int(height)) < MIN_SIDE_PX:
+    if not (width.isdigit() and height.isdigit()) or min(int(width), int(height)) < SIDE_MIN_PX:
         raise ConfigError(
-            f"--size {value}: expected WIDTHxHEIGHT, such as 704x480, at least {MIN_SIDE_PX} each"
+            f"--size {value}: expected WIDTHxHEIGHT, such as 704x480, at least {SIDE_MIN_PX} each"
         )
     return int(width), int(height)

@@ -42,7 +42,7 @@ LOOK_LIMIT_S, FIT_LIMIT_S = 0.5, 20.0
 """Work of the analysis that may wait, s: before a look at one picture; before a fit, which needs
 many pictures and is worth a wait."""
 GRID = (-1.0, 0.0, 1.0)
-LEAST_PICTURES = 15
+PICTURES_MIN = 15
 """Least number of pictures that agree with the fit of a rotation. The residuals of n pictures give
 the errors of the fit to 1 / sqrt(2 (n - 3)), here 20 %; those of fewer pictures are sometimes far
 too small."""
@@ -241,10 +241,10 @@ def _fitted(tools: stubs.Instruments) -> MsgGenerator[RotationValues]:
     found = yield from stubs.read_result(tools)
     if not (found.tip.ok and math.isfinite(found.axis_row)):
         raise SampleError(f"calibrate_camera: the tip cannot be followed: {found.why}")
-    if found.tip.used < LEAST_PICTURES:
+    if found.tip.used < PICTURES_MIN:
         raise HardwareError(
             f"calibrate_camera: {found.tip.used} pictures of a rotation agree with its fit, "
-            f"{LEAST_PICTURES} are needed; {AGAIN}"
+            f"{PICTURES_MIN} are needed; {AGAIN}"
         )
     return found
 

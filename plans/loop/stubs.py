@@ -36,7 +36,7 @@ COLLECT_S, LAST_COLLECT_S = 0.25, 0.1
 POLL_S = 0.02
 FRESH_S = 5.0
 """Longest time to wait for a new picture; the camera says sooner why there is none."""
-LEAST_S = 0.3
+SETTLE_MIN_S = 0.3
 """A picture whose time stamp is later than a move by this shows the sample after the move, even if
 the delay of the camera is not known yet: video servers are 0.06 to 0.3 s late."""
 LATE_S = 15.0
@@ -213,7 +213,8 @@ def measure_once(tools: Instruments) -> MsgGenerator[RotationValues]:
         yield from bps.collect(tools.camera, name=PRIMARY)
         arrived = clock()  # the analysis may take long, in its first use above all
         found = yield from read_result(tools)
-        fresh = moved + max(LEAST_S, tools.settle_s, found.delay)  # NaN, the last, is never larger
+        # A delay that is NaN is not chosen: `max` keeps the first of two that do not compare
+        fresh = moved + max(SETTLE_MIN_S, tools.settle_s, found.delay)
         if found.last.time >= fresh:
             return found
         if arrived > fresh + LATE_S:

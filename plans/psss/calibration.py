@@ -17,7 +17,7 @@ from skywright.errors import ConfigError, DataError
 
 DEGREE_MAX = 3
 CALIBRATION = "calibration"
-LEAST_EV = 100.0
+ENERGY_MIN_EV = 100.0
 """Photon energies are above this, eV: a value in keV is refused."""
 
 
@@ -162,7 +162,7 @@ def _checked(
     if (columns is None) == (mono is None):
         raise ConfigError(f"{plan}: give either columns, of known lines, or a monochromator")
     degree = whole(plan, "degree", degree, 1, DEGREE_MAX)
-    energies = [finite(plan, "energies_ev", energy, LEAST_EV) for energy in energies_ev]
+    energies = [finite(plan, "energies_ev", energy, ENERGY_MIN_EV) for energy in energies_ev]
     if len(set(energies)) != len(energies) or len(energies) <= degree:
         raise ConfigError(
             f"{plan}: energies_ev = {energies}, expected at least {degree + 1} different ones"

@@ -112,8 +112,8 @@ def test_show(skywright: Run) -> None:
 def test_show_gives_few_columns_and_results_unless_asked_for_all(
     skywright: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(catalog, "MOST_COLUMNS", 1)
-    monkeypatch.setattr(catalog, "MOST_RESULTS", 0)
+    monkeypatch.setattr(catalog, "COLUMNS_MAX", 1)
+    monkeypatch.setattr(catalog, "RESULTS_MAX", 0)
     few, everything = skywright("show", "4f0c")[1], skywright("show", "4f0c", "--all")[1]
     assert "more columns: --all" in few
     assert "more results: --all" in few

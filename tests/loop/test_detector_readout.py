@@ -13,7 +13,7 @@ from skywright.instruments.loop.detection import Detection
 from skywright.instruments.loop.detector.model import NEAR_CELLS, LoopModel, Maps
 from skywright.instruments.loop.detector.readout import (
     EVEN_ODDS,
-    LEAST_SCORE,
+    SCORE_MIN,
     Crop,
     LoopFinder,
     next_crop,
@@ -240,7 +240,7 @@ def test_the_score_is_lower_than_the_network_is_sure() -> None:
     scores = [score_of(replace(maps_of(), kind={"none": 1 - each})) for each in said]
     assert scores == sorted(scores, reverse=True)
     assert all(score < each for score, each in zip(scores[1:5], said[1:5], strict=True))
-    assert scores[3] > LEAST_SCORE > scores[4]
+    assert scores[3] > SCORE_MIN > scores[4]
     assert 0 < scores[-1] < scores[0] < 1
 
 

@@ -16,7 +16,7 @@ from support.waiting import until
 
 from devices.motion import Motor
 from devices.sacla.operated import OperatedShots
-from devices.sacla.shots import LEAST_SHOTS, Point, Shots
+from devices.sacla.shots import SHOTS_MIN, Point, Shots
 from plans.sacla.shots import _summary, acquire_shots, delay_scan, find_time_zero
 from skywright.analysis import Batch
 from skywright.analysis.named import make_analysis
@@ -343,11 +343,11 @@ def test_a_point_averages_the_shots_of_one_set_of_regions(tmp_path: Path) -> Non
 
 def test_the_error_of_a_point_is_positive_where_its_values_are_negative() -> None:
     point = Point(0, 0, 0, -math.inf, math.inf)
-    noise = np.tile([-1.0, 1.0], LEAST_SHOTS)
-    point._norm, point._on = np.repeat([-4.0, -6.0], LEAST_SHOTS) + noise, noise > 2
-    point._delay = np.zeros(2 * LEAST_SHOTS)
+    noise = np.tile([-1.0, 1.0], SHOTS_MIN)
+    point._norm, point._on = np.repeat([-4.0, -6.0], SHOTS_MIN) + noise, noise > 2
+    point._delay = np.zeros(2 * SHOTS_MIN)
     assert point.relative_error() == math.inf  # no shot with laser
-    point._on = np.repeat([False, True], LEAST_SHOTS)
+    point._on = np.repeat([False, True], SHOTS_MIN)
     values = point.values()
     assert (values["diff"], values["effect"]) == (-2.0, 0.5)
     assert point.relative_error() == pytest.approx(values["diff_error"] / 4.0)

@@ -29,7 +29,7 @@ FILE_BYTES = 1_000_000_000
 BATCH = 4000
 START_NS = 1_721_882_092 * NS
 PERIOD_NS = 1_000_000
-MOST_BYTES = 500_000_000
+BYTES_MAX = 500_000_000
 """Memory of a process, whatever the size of the run."""
 OPENED_BYTES_PER_FRAME = 16
 """The index of times of an opened run, 8, and as much again while its parts are joined."""
@@ -124,7 +124,7 @@ def track_and_slice(RE: Any, stack: Stack, data_dir: Path, total_bytes: int) -> 
         journal.close()
     for name, looks in memory.looks.items():
         print(f"{name}: " + " ".join(f"{used / 1e6:.0f}" for used in looks[:: len(looks) // 10]))
-        assert max(looks) < MOST_BYTES, name
+        assert max(looks) < BYTES_MAX, name
     with bounded("opened", SLICE_BYTES + OPENED_BYTES_PER_FRAME * each * len(MODULES)):
         opened = open_run(stack.client()[RAW][uid])["img16"]
         assert dict(opened.sizes) == {"time": each * len(MODULES), "y": 32, "x": 32}

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TWIN_SIZES = ((352, 240), (384, 307), (448, 304), (480, 400), (576, 460), (640, 436))
 PARTS = {"pin": "pin", "stem": "stem", "head": "head", "drop": "head", "ice": "head"}
 USUAL = 0.6  # part of the pictures as a good beamline has them; the others are spoiled
-LEAST_SEEN_PX = 16  # of a mount; with less there is none
+SEEN_MIN_PX = 16  # of a mount; with less there is none
 CONTENT = ("drop", "ice", "crystal")
 
 
@@ -38,7 +38,7 @@ def sample_of(generator: str, seed: int) -> Sample:
         sample = posed(rng, sample)
     if generator == "other":
         return sample
-    if sample.masks[:3].sum() < LEAST_SEEN_PX:
+    if sample.masks[:3].sum() < SEEN_MIN_PX:
         sample = Sample(sample.gray, sample.masks, other_known=sample.other_known)
     return compressed(rng, sample, 0.4, 6.0, 45) if usual else spoiled(rng, sample)
 

@@ -15,7 +15,7 @@ from sample import Sample
 from scipy.ndimage import binary_dilation, uniform_filter
 
 BAD_PX, MISS_PX = 25.0, 999.0
-LEAST_CONTRAST = 3.0  # of a tip, over the scatter of the light beside it
+CONTRAST_MIN = 3.0  # of a tip, over the scatter of the light beside it
 SCORES = (0.5, 0.7, 0.85, 0.95, 1.0001)
 ROW = re.compile(r"^\| `(?P<file>[\w.]+)` \|")
 PLACE = re.compile(r"\(([\d.]+), ([\d.]+)\)")
@@ -92,7 +92,7 @@ def figures(samples: list[Sample], find: Find) -> dict[str, Any]:
         if not (0 <= x < width and 0 <= y < height):
             continue
         off = error_px(sample, found) if found.tip_in_view else MISS_PX
-        if stands_out(sample) < LEAST_CONTRAST:
+        if stands_out(sample) < CONTRAST_MIN:
             unseen += 1
             unseen_wrong += BAD_PX < off < MISS_PX
             continue

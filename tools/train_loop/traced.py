@@ -17,7 +17,7 @@ from traced_bodies import Floats, Stage, bare_pin, ground_of, spread, trace_moun
 FORMATS = ((456, 304), (440, 330), (420, 300), (400, 320), (340, 340), (464, 312), (372, 256))
 KINDS_DRAWN = {"nylon": 0.42, "mitegen": 0.34, "pin": 0.13, "none": 0.11}
 APART_PX = 8  # between clutter and the tip
-LEAST_SEEN = 6.0  # grey levels at the tip
+SEEN_MIN = 6.0  # grey levels at the tip
 
 
 def foreign(rng: np.random.Generator, like: Stage, alone: bool) -> tuple[Floats, Floats]:
@@ -170,12 +170,12 @@ def seen_tip(stage: Stage, gray: Floats, ground: Floats, tip: tuple[float, float
     if not ground[part].size:
         return gray
     found = float(np.abs(gray[part] - ground[part]).mean())
-    if found >= LEAST_SEEN:
+    if found >= SEEN_MIN:
         return gray
-    more = min(LEAST_SEEN / (found + 0.1), 2.0)
+    more = min(SEEN_MIN / (found + 0.1), 2.0)
     sign = 1.0 if gray[part].mean() > ground[part].mean() or stage.level < 30 else -1.0
     part_of = (stage.bits > 0).reshape(stage.height, 2, stage.width, 2).astype(np.float32)
     cover = 0.25 * (
         part_of[:, 0, :, 0] + part_of[:, 1, :, 1] + part_of[:, 0, :, 1] + part_of[:, 1, :, 0]
     )
-    return ground + (gray - ground) * more + sign * cover * 1.5 * (LEAST_SEEN - found * more)
+    return ground + (gray - ground) * more + sign * cover * 1.5 * (SEEN_MIN - found * more)

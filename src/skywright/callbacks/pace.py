@@ -17,7 +17,7 @@ after each batch; a worker that reports none counts as stalled."""
 MEDIAN_BATCHES = 5
 """Number of batches whose median time is used, so that one slow batch, such as the first, does
 not matter."""
-MIN_MEASURED_BATCHES = 3
+MEASURED_BATCHES_MIN = 3
 """Batches to measure before frames are skipped."""
 
 
@@ -46,7 +46,7 @@ class Pace:
 
         It is infinite if the time is, and while the time of a frame is unknown.
         """
-        if len(self._times) < MIN_MEASURED_BATCHES or seconds == math.inf:
+        if len(self._times) < MEASURED_BATCHES_MIN or seconds == math.inf:
             return math.inf
         return max(1, int(seconds / median(self._times)))
 

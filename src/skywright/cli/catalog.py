@@ -34,7 +34,7 @@ ANSWER = (VERDICT, "why", "reason")
 LOSSES = ("n_dropped", "n_missing", "n_late")
 PLACES = ("last_identity", "update_number")
 """Results that are printed last; those of losses only if nothing was lost."""
-MOST_RESULTS, MOST_COLUMNS = 12, 12
+RESULTS_MAX, COLUMNS_MAX = 12, 12
 """Results and columns that `show` prints without ``--all``."""
 
 
@@ -263,7 +263,7 @@ def _print_view(console: Console, view: "RunView", everything: bool) -> None:
     for stream in view.streams:
         console.print(f"\nstream {stream.name}, {stream.rows} row{'s' if stream.rows != 1 else ''}")
         table = Table(box=None, pad_edge=False, show_header=False)
-        shown = stream.columns if everything else stream.columns[:MOST_COLUMNS]
+        shown = stream.columns if everything else stream.columns[:COLUMNS_MAX]
         for column in shown:
             shape = " × ".join(map(str, column.shape))
             table.add_row(
@@ -296,7 +296,7 @@ def _print_derived(console: Console, view: "DerivedView", everything: bool) -> N
     ]
     between = [name for name in view.results if name not in {*first, *last}]
     names = [*first, *between, *last]
-    shown = names if everything else names[:MOST_RESULTS]
+    shown = names if everything else names[:RESULTS_MAX]
     for name in shown:
         console.print(f"  {name} = {in_short(view.results[name])}")
     _print_rest(console, len(names) - len(shown), "results")

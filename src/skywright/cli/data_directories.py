@@ -7,7 +7,7 @@ from pathlib import Path
 from skywright.config import Settings
 from skywright.instruments import instruments
 
-MOST_LOOKS = 2000
+LOOKS_MAX = 2000
 """Files and directories that are looked at, the newest directories first."""
 
 
@@ -47,7 +47,7 @@ def why_unreadable(directory: Path) -> str:
         needed = os.R_OK | (os.X_OK if path.is_dir() else 0)
         if not os.access(path, needed):
             return f"{path} cannot be read by this user ({os.geteuid()})"
-        if number >= MOST_LOOKS:
+        if number >= LOOKS_MAX:
             break
     return ""
 

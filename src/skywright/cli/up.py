@@ -26,7 +26,7 @@ from skywright.processes.supervisor import Report, Service, Supervisor
 from skywright.rooms import importable
 
 _, TILED, INGESTER, REPEATER, DASHBOARD = OWN_NAMES
-LEAST_FREE_BYTES = 200_000_000
+FREE_BYTES_MIN = 200_000_000
 STARTING = "starting "
 """Begins the first report; the names of the parts follow."""
 
@@ -210,7 +210,7 @@ def _server_environment(repeater_port: int) -> dict[str, str]:
         "EPICS_CAS_BEACON_ADDR_LIST": "127.0.0.1",
         "EPICS_CAS_AUTO_BEACON_ADDR_LIST": "NO",
         "EPICS_CAS_BEACON_PORT": str(repeater_port),
-        "EPICS_CA_MAX_ARRAY_BYTES": str(stack.MAX_ARRAY_BYTES),
+        "EPICS_CA_MAX_ARRAY_BYTES": str(stack.ARRAY_BYTES_MAX),
     }
 
 
@@ -344,10 +344,10 @@ def check_directory(settings: Settings) -> None:
     except OSError as error:
         raise _refused(directory, error) from error
     free = shutil.disk_usage(directory).free
-    if free < LEAST_FREE_BYTES:
+    if free < FREE_BYTES_MIN:
         raise ConfigError(
             f"store.directory: {directory}: {free / 1e6:.0f} MB are free on its disk, "
-            f"{LEAST_FREE_BYTES / 1e6:.0f} are needed to start; make room"
+            f"{FREE_BYTES_MIN / 1e6:.0f} are needed to start; make room"
         )
     for readable in settings.store.readable:
         if not readable.expanduser().is_dir():

@@ -13,7 +13,7 @@ from skywright.processes.locks import lock_owner
 from skywright.waiting import pause
 
 STATE_FILE, UP_LOCK, SESSION_LOCK = "up.json", "up.lock", "session.lock"
-MAX_ARRAY_BYTES = 40_000_000
+ARRAY_BYTES_MAX = 40_000_000
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def client_environment(addresses: list[str], repeater_port: int = 0) -> dict[str
         **repeater,
         "EPICS_CA_ADDR_LIST": " ".join(addresses),
         "EPICS_CA_AUTO_ADDR_LIST": "NO",
-        "EPICS_CA_MAX_ARRAY_BYTES": str(MAX_ARRAY_BYTES),
+        "EPICS_CA_MAX_ARRAY_BYTES": str(ARRAY_BYTES_MAX),
     }
 
 

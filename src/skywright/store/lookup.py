@@ -21,7 +21,7 @@ from skywright.store.tail import is_locked, start_time
 
 _RUNS = {RAW: catalog, ANALYSIS: analysis}
 """Functions that return the runs of a container, by its name."""
-MIN_UID_CHARACTERS = 4
+UID_CHARACTERS_MIN = 4
 PAGE = 100
 """Runs of an answer of the server, at most."""
 SAMPLE_KEYS = ("sample", "sample.name", "sample_name")
@@ -154,7 +154,7 @@ def find_run(client: Container, name: str) -> Container:
                 return run
     if not _UID.fullmatch(name):
         raise DataError(
-            f"no run {name!r}: expected a uid, {MIN_UID_CHARACTERS} or more characters of its "
+            f"no run {name!r}: expected a uid, {UID_CHARACTERS_MIN} or more characters of its "
             "start, a scan_id, or -1 for the newest; `skywright runs` lists them"
         )
     query = Like("start.uid", f"{name.lower()}%")

@@ -15,7 +15,7 @@ from skywright.store.export.contents import Column, read_contents
 from skywright.store.show import ColumnView, RunView
 
 FRAMES = 12
-MIN_SIDE_PX, MOST_ASPECT = 16, 30
+SIDE_MIN_PX, ASPECT_MAX = 16, 30
 CELL_PX = 400
 
 
@@ -70,7 +70,7 @@ def holds_pictures(column: Column | ColumnView) -> bool:
     if not (is_gray or is_rgb) or column.shape[0] == 0:
         return False
     height, width = shape[:2]
-    return min(height, width) >= MIN_SIDE_PX and height <= MOST_ASPECT * width
+    return min(height, width) >= SIDE_MIN_PX and height <= ASPECT_MAX * width
 
 
 def read_frame(run: Container, stream: str, key: str, row: int) -> NDArray[np.uint8]:

@@ -17,7 +17,7 @@ from skywright.errors import DataError
 
 HEALTH_PATH = "/v1/models/default"
 PREDICT_PATH = "/v1/models/default:predict"
-MOST_BOXES, LEAST_BOXES = 10, 5
+BOXES_MAX, BOXES_MIN = 10, 5
 """Boxes of a reply; the least because old clients read the first five without looking."""
 PADDING_SCORE = 0.005
 
@@ -55,7 +55,7 @@ class _Instance(BaseModel):
 
 
 class _Params(BaseModel):
-    max_bounding_box_count: Annotated[int, Field(ge=1)] = MOST_BOXES
+    max_bounding_box_count: Annotated[int, Field(ge=1)] = BOXES_MAX
 
 
 class _Request(BaseModel):
@@ -74,7 +74,7 @@ class _Reply(BaseModel):
     predictions: list[_Prediction]
 
 
-def encode_request(instances: Sequence[Instance], most: int = MOST_BOXES) -> bytes:
+def encode_request(instances: Sequence[Instance], most: int = BOXES_MAX) -> bytes:
     """Return the body of a request.
 
     Parameters
@@ -113,7 +113,7 @@ def decode_request(body: bytes) -> tuple[list[Instance], int]:
         ]
     except (binascii.Error, ValueError) as error:
         raise DataError(f"instances: image_bytes: b64: no base64 ({error})") from error
-    return instances, request.params[0].max_bounding_box_count if request.params else MOST_BOXES
+    return instances, request.params[0].max_bounding_box_count if request.params else BOXES_MAX
 
 
 def _decoded(text: str) -> bytes:
@@ -123,14 +123,14 @@ def _decoded(text: str) -> bytes:
 
 
 def encode_reply(
-    found: Sequence[tuple[Key, Sequence[Box]]], classes: Sequence[str], most: int = MOST_BOXES
+    found: Sequence[tuple[Key, Sequence[Box]]], classes: Sequence[str], most: int = BOXES_MAX
 ) -> bytes:
     """Return the body of a reply.
 
     Parameters
     ----------
     found
-        Key and boxes of each picture. Boxes go out by falling score, `LEAST_BOXES` or more but at
+        Key and boxes of each picture. Boxes go out by falling score, `BOXES_MIN` or more but at
         most `most`: boxes of the whole picture, of a score below 0.01, fill up.
     classes
         All names; their places, from 1, are the numbers.
@@ -146,9 +146,9 @@ def _prediction(
     key: Key, boxes: Sequence[Box], classes: Sequence[str], most: int
 ) -> Mapping[str, Any]:
     padding = [
-        Box(classes[0], PADDING_SCORE / (i + 1), 0.0, 0.0, 1.0, 1.0) for i in range(LEAST_BOXES)
+        Box(classes[0], PADDING_SCORE / (i + 1), 0.0, 0.0, 1.0, 1.0) for i in range(BOXES_MIN)
     ]
-    full = [*boxes, *padding[: max(LEAST_BOXES - len(boxes), 0)]]
+    full = [*boxes, *padding[: max(BOXES_MIN - len(boxes), 0)]]
     best = sorted(full, key=lambda box: box.score, reverse=True)[:most]
     return {
         "key": key,

@@ -69,7 +69,7 @@ def test_results_of_a_host_whose_clock_is_behind_are_followed(
 def test_results_with_the_same_time_reach_front_ends_page_by_page(
     session: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(frontend, "MOST_METRICS", 4)
+    monkeypatch.setattr(frontend, "METRICS_MAX", 4)
     view = frontend._View({"processing.metric"}, None, None)
     now = datetime.now(UTC)
     rows = [

@@ -45,7 +45,7 @@ def test_a_growing_file_is_read_piece_by_piece(tmp_path):
 
 
 def test_more_than_is_read_at_a_time_is_read_in_whole_objects(tmp_path, monkeypatch):
-    monkeypatch.setattr(housekeeping, "MOST_BYTES", 100)
+    monkeypatch.setattr(housekeeping, "BYTES_MAX", 100)
     piece = '{"QUABO_%d": {"Computer_UTC": "%d", "UID": "%s"}}\n\n'
     path = tmp_path / "hk.pff"
     pieces = [piece % (board, board, 30 * "x") for board in range(8)]

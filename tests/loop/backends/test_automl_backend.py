@@ -137,7 +137,7 @@ def test_service_that_is_down_is_left_alone_and_found_again(
     picture: np.ndarray[Any, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(automl, "FIRST_PAUSE_S", 400.0)
-    monkeypatch.setattr(automl, "MOST_PAUSE_S", 1000.0)
+    monkeypatch.setattr(automl, "PAUSE_MAX_S", 1000.0)
     up = threading.Event()
 
     def down(visit: Visit) -> bool:

@@ -19,7 +19,7 @@ MaxSizeOption = Annotated[
         "--max-size", metavar="GIB", min=0, help="Refuse a recording that unpacks to more."
     ),
 ]
-MAX_SIZE_GIB = 64
+SIZE_MAX_GIB = 64
 
 
 def _extensions(text: str) -> frozenset[str]:
@@ -109,7 +109,7 @@ def replay(
     skip_unreadable: Annotated[
         bool, typer.Option("--skip-unreadable", help="Leave out what the recorder could not read.")
     ] = False,
-    max_size: MaxSizeOption = MAX_SIZE_GIB,
+    max_size: MaxSizeOption = SIZE_MAX_GIB,
     as_json: JsonOption = False,
 ) -> None:
     """Play a recording into TARGET; exit status 1 if a file comes out different."""
@@ -148,7 +148,7 @@ def replay(
 @app.command()
 def info(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A recording.")],
-    max_size: MaxSizeOption = MAX_SIZE_GIB,
+    max_size: MaxSizeOption = SIZE_MAX_GIB,
     as_json: JsonOption = False,
 ) -> None:
     """Print the counts per event type of a recording."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False)
 
-MOST_TROUBLES = 20
+TROUBLES_MAX = 20
 """Unreadable files that are named at the end; `parse dir --json` lists all."""
 
 
@@ -170,10 +170,10 @@ def _report_troubles(watcher: "Watcher") -> None:
     for session in watcher.sessions_missing:
         typer.echo(f"skywright: {session}: no EpuSession.dm that can be read", err=True)
     unreadable = sorted(watcher.unreadable.items())
-    for path, reason in unreadable[:MOST_TROUBLES]:
+    for path, reason in unreadable[:TROUBLES_MAX]:
         typer.echo(f"skywright: {path}: {reason}", err=True)
-    if len(unreadable) > MOST_TROUBLES:
-        more = len(unreadable) - MOST_TROUBLES
+    if len(unreadable) > TROUBLES_MAX:
+        more = len(unreadable) - TROUBLES_MAX
         typer.echo(f"skywright: {more} more files cannot be read", err=True)
 
 

@@ -9,9 +9,9 @@ from lxml import etree
 from skywright.instruments.epu.fields import NAMESPACES, Field, xpath
 from skywright.instruments.epu.safe_xml import XmlError, is_nil, parse_xml, text_of
 
-MAX_LAYOUTS = 32
+LAYOUTS_MAX = 32
 """Layouts kept; EPU has a few for each version. What does not fit is read the slow way."""
-MAX_SLOTS = 200
+SLOTS_MAX = 200
 """Texts that may differ between the files of a layout; with more, a full parse is as fast."""
 
 _PLAIN = bytes(code for code in (9, 10, *range(0x20, 0x7F)) if chr(code) not in "<>&")
@@ -181,7 +181,7 @@ class _Layout:
     @property
     def is_too_wide(self) -> bool:
         """Whether a full parse is as fast."""
-        return len(self._slots) > MAX_SLOTS
+        return len(self._slots) > SLOTS_MAX
 
 
 class RepeatedReader(FieldReader):
@@ -232,7 +232,7 @@ class RepeatedReader(FieldReader):
             if layout.widen(marked):
                 return
         layouts = [each for each in self._layouts if not each.is_too_wide]
-        self._layouts = [_Layout(marked), *layouts][:MAX_LAYOUTS]
+        self._layouts = [_Layout(marked), *layouts][:LAYOUTS_MAX]
 
 
 def _marked(

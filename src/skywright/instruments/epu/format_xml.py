@@ -10,7 +10,7 @@ from pathlib import Path
 from lxml import etree
 
 from skywright.instruments.epu.safe_xml import (
-    MAX_DM_BYTES,
+    DM_BYTES_MAX,
     XmlError,
     read_limited,
     refuse_doctype,
@@ -71,7 +71,7 @@ def format_file(path: Path, dry_run: bool = False, backup: bool = False) -> bool
     OSError
         If it cannot be read or written.
     """
-    old = read_limited(path, MAX_DM_BYTES)
+    old = read_limited(path, DM_BYTES_MAX)
     new = indented(old)
     if new == old or dry_run:
         return new != old

@@ -30,8 +30,8 @@ from skywright.instruments.epu.extract import FieldReader, RepeatedReader
 from skywright.instruments.epu.fields import NAMESPACES
 from skywright.instruments.epu.names import KIND_WORDS, Kind
 from skywright.instruments.epu.safe_xml import (
-    MAX_DM_BYTES,
-    MAX_IMAGE_BYTES,
+    DM_BYTES_MAX,
+    IMAGE_BYTES_MAX,
     PARSER_OPTIONS,
     XmlError,
     is_nil,
@@ -84,7 +84,7 @@ _tile_positions = table.xpath("G:value/L:TilePositions/L:_items/L:TilePositionXm
 def read_file(path: str | Path, kind: Kind) -> bytes:
     """Return the content of a file, within the limit of its kind; raises as `read_limited`."""
     image = _ROOTS[kind] is _IMAGE_ROOT
-    return read_limited(path, MAX_IMAGE_BYTES if image else MAX_DM_BYTES)
+    return read_limited(path, IMAGE_BYTES_MAX if image else DM_BYTES_MAX)
 
 
 def _parse_image(

@@ -14,9 +14,9 @@ from lxml import etree
 
 from skywright.errors import DataError
 
-MAX_IMAGE_BYTES = 16 << 20
+IMAGE_BYTES_MAX = 16 << 20
 """Limit of a manifest; real ones have 10-17 kB."""
-MAX_DM_BYTES = 128 << 20
+DM_BYTES_MAX = 128 << 20
 """Limit of a ``.dm`` file; the largest real ones have 2.5 MB."""
 
 _READ = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)

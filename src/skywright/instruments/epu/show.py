@@ -10,7 +10,7 @@ from skywright.instruments.epu.document import Row
 from skywright.instruments.epu.housekeeping import Usage
 from skywright.instruments.epu.tree import Tree
 
-MAX_ISSUES = 50
+ISSUES_MAX = 50
 
 
 def tree_tables(tree: Tree) -> Iterator[Table]:
@@ -36,10 +36,10 @@ def tree_tables(tree: Tree) -> Iterator[Table]:
         issues = Table("issue", title=f"{len(tree.issues)} issues")
         for column in ("path", "text"):
             issues.add_column(column, overflow="fold")  # a path is shown whole
-        for issue in tree.issues[:MAX_ISSUES]:
+        for issue in tree.issues[:ISSUES_MAX]:
             issues.add_row(issue.kind, issue.path, issue.text)
-        if len(tree.issues) > MAX_ISSUES:
-            issues.add_row("...", "", f"{len(tree.issues) - MAX_ISSUES} more (--json has all)")
+        if len(tree.issues) > ISSUES_MAX:
+            issues.add_row("...", "", f"{len(tree.issues) - ISSUES_MAX} more (--json has all)")
         yield issues
 
 

@@ -16,7 +16,7 @@ from skywright.analysis import Analysis, ArrayInput, Batch
 from skywright.files.columns import Column
 from skywright.instruments.loop import backends
 from skywright.instruments.loop.detection import CLASS_NAMES as KINDS
-from skywright.instruments.loop.detection import ERROR_NAMES, MIN_SIDE_PX, NAN, Detection, as_row
+from skywright.instruments.loop.detection import ERROR_NAMES, NAN, SIDE_MIN_PX, Detection, as_row
 from skywright.instruments.loop.detection import SIDE_NAMES as SIDES
 from skywright.instruments.loop.detection import SIGN_NAMES as SIGNS
 
@@ -278,7 +278,7 @@ def without_padding(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     rows = np.flatnonzero(picture.any(axis=tuple(range(1, picture.ndim))))
     columns = np.flatnonzero(picture.any(axis=(0, *range(2, picture.ndim))))
     height, width = (int(lit.max(initial=-1)) + 1 for lit in (rows, columns))
-    return picture[:height, :width] if min(height, width) >= MIN_SIDE_PX else picture
+    return picture[:height, :width] if min(height, width) >= SIDE_MIN_PX else picture
 
 
 def _finite(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -18,9 +18,9 @@ from skywright.instruments.loop.detection import NAN
 from skywright.instruments.loop.geometry import Floats, View, axis_px, axis_um, target_um, to_view
 from skywright.instruments.loop.harmonic import Harmonic, design_of, fit_harmonic
 
-MIN_ARC_DEG = 90.0
-MIN_INLIERS = 0.55  # of the tips: 0.6, less the right tips that the 3.5 sigma gate drops
-MAX_SIGMA_PX, MAX_SIGMA_UM = 4.0, 10.0  # the larger one; pixels may be of less than a micron
+ARC_MIN_DEG = 90.0
+INLIERS_MIN = 0.55  # of the tips: 0.6, less the right tips that the 3.5 sigma gate drops
+SIGMA_MAX_PX, SIGMA_MAX_UM = 4.0, 10.0  # the larger one; pixels may be of less than a micron
 DISTINCT_DEG = 5.0  # views closer than this show nothing new
 TILT_SIGMA = 0.03  # roll and tilt of a spindle that is not calibrated, rad
 
@@ -111,7 +111,7 @@ def fit_center(
     *,
     point_sigma_px: float = 0.0,
     trust: ArrayLike | None = None,
-    least_inliers: float = MIN_INLIERS,
+    least_inliers: float = INLIERS_MIN,
     unit_px: float = 1.0,
     fit_part: float = 1.0,
     odd_sigma_um: Sequence[float] = (),
@@ -218,7 +218,7 @@ def _priors(
     if axis is not None:
         mean[0, 0] = axis_um(axis.row_px, view)
         precision[0, 0] = 1.0 / (max(axis.sigma_px, 1e-3) * view.pixel_um) ** 2
-    elif arc < MIN_ARC_DEG:  # coarse: a camera looks at its spindle
+    elif arc < ARC_MIN_DEG:  # coarse: a camera looks at its spindle
         mean[0, 0] = axis_um((height - 1) / 2.0, view)
         precision[0, 0] = 1.0 / (height / 6.0 * view.pixel_um) ** 2
     return mean, precision
@@ -285,7 +285,7 @@ def _center(
     sigma = float(np.sqrt(np.linalg.eigvalsh(covariance[1:, 1:]).max()))
     arc = arc_deg(phi[used])
     n_given, n_used = int(seen.sum()), int(used.sum())
-    sigmas_px = sigma / view.pixel_um, max(MAX_SIGMA_PX, MAX_SIGMA_UM / view.pixel_um)
+    sigmas_px = sigma / view.pixel_um, max(SIGMA_MAX_PX, SIGMA_MAX_UM / view.pixel_um)
     reason, why = _judge(phi[used], n_given, arc, sigmas_px, axis_known, least_inliers)
     roll, roll_sigma = _roll(fit, view)
     return Center(
@@ -326,8 +326,8 @@ def _judge(
         reason, known = Reason.TOO_FEW, "known" if axis_known else "unknown"
         seen = f"{views} different views (from {n_used} tips)"
         why = f"{seen}, with the axis {known} {needed} are needed"
-    elif arc < MIN_ARC_DEG - 1e-6:
-        reason, needs = Reason.SHORT_ARC, f"{MIN_ARC_DEG:.0f} are needed"
+    elif arc < ARC_MIN_DEG - 1e-6:
+        reason, needs = Reason.SHORT_ARC, f"{ARC_MIN_DEG:.0f} are needed"
         why = f"tips cover {arc:.0f} deg, {needs}; center coarsely and turn again"
     elif not sigma <= most:
         reason = Reason.UNCERTAIN

@@ -29,7 +29,7 @@ NEAR_PIN_UM = 200.0
 """The end of a bare pin must be so near the beam to be believed."""
 LEVELS = (8.0, 250.0)
 """Mean of the last picture: from dark field to a bright back light."""
-MOST_SATURATED = 0.9
+SATURATED_MAX = 0.9
 """Most of a picture may be at the end of the scale, if what is seen rotates as one body."""
 OUTLINE_SHARE = 0.15
 """Part of the pictures that must show the whole outline of a loop."""
@@ -39,7 +39,7 @@ ASPECTS = (0.6, 2.8)
 """Length by width of loops and mounts; others are outlines with stem, or cut short."""
 HALF_LENGTH = 0.65
 """Half the usual length of a loop by its width."""
-LENGTH_SHARE, MOST_SLACK_UM = 0.1, 30.0
+LENGTH_SHARE, SLACK_MAX_UM = 0.1, 30.0
 """Along the spindle the middle of a loop is a matter of where its neck begins: a tenth of its
 length, up to a limit, is as good as any."""
 ROUND = 1.515
@@ -103,7 +103,7 @@ def check_light(found: RotationValues) -> None:
     Raises
     ------
     HardwareError
-        If there is no light or structure, or the level is outside `LEVELS` or `MOST_SATURATED`.
+        If there is no light or structure, or the level is outside `LEVELS` or `SATURATED_MAX`.
     """
     level, saturated = found.last.level, found.last.saturated
     if found.last.flat:
@@ -116,10 +116,10 @@ def check_light(found: RotationValues) -> None:
         raise HardwareError(
             f"light: mean level {level:.0f} of 255, {low:g} at least are needed; is a light on?"
         )
-    if level > high or saturated > MOST_SATURATED:
+    if level > high or saturated > SATURATED_MAX:
         raise HardwareError(
             f"light: mean level {level:.0f} of 255 and {saturated:.0%} of the pixels at the ends "
-            f"of the scale; at most {high:g} and {MOST_SATURATED:.0%} are allowed, or thin loops "
+            f"of the scale; at most {high:g} and {SATURATED_MAX:.0%} are allowed, or thin loops "
             "vanish: less back light"
         )
 
@@ -223,7 +223,7 @@ def _verdict(
     known: bool = False,
     coarse: bool = False,
 ) -> Verdict:
-    slack = min(LENGTH_SHARE * found.length, MOST_SLACK_UM)
+    slack = min(LENGTH_SHARE * found.length, SLACK_MAX_UM)
     return Verdict(
         offset_um=point.xyz,
         sigma_um=point.sigma,

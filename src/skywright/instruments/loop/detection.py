@@ -12,7 +12,7 @@ SIDE_NAMES = ("none", "left", "right", "top", "bottom")
 OPPOSITE = {"left": "right", "right": "left", "top": "bottom", "bottom": "top"}
 SIGN_NAMES = ("", "+", "-")
 DARK_LEVEL, FLAT_RANGE = 30.0, 3.0  # grey levels: no light; no structure at all
-MIN_SIDE_PX = 32
+SIDE_MIN_PX = 32
 """Smaller pictures are refused."""
 AT_BORDER = 0.004
 """Part of the frame within which a box touches its border."""

@@ -23,7 +23,7 @@ COLORS = {
 TIP_COLOR = (255, 64, 64)
 LETTERS = 26  # heights of a letter in the longer side: 13 px in a cell of 360 px on a sheet
 LINE = 42  # letters of a line: they are not as wide as high
-LEAST_FONT_PX = 10
+FONT_MIN_PX = 10
 
 
 def annotate(
@@ -64,7 +64,7 @@ def annotate(
         (4 * unit, 2 * unit),
         "\n".join(wrap(words, LINE, break_long_words=False, break_on_hyphens=False)),
         fill=color,
-        font=ImageFont.load_default(max(LEAST_FONT_PX, max(image.size) / LETTERS)),
+        font=ImageFont.load_default(max(FONT_MIN_PX, max(image.size) / LETTERS)),
         stroke_width=unit,
         stroke_fill=(0, 0, 0),
     )

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from skywright.instruments.loop.centering import MIN_ARC_DEG, MIN_INLIERS, NAN, Floats, arc_deg
+from skywright.instruments.loop.centering import ARC_MIN_DEG, INLIERS_MIN, NAN, Floats, arc_deg
 from skywright.instruments.loop.harmonic import Harmonic, fit_harmonic
 
-MIN_CONTRAST = 0.15
-MAX_SIGMA_DEG = 8.0
-MIN_WIDTHS = 5
+CONTRAST_MIN = 0.15
+SIGMA_MAX_DEG = 8.0
+WIDTHS_MIN = 5
 LUMP = 0.45
 """A bare loop or mount is thinner than this part of its width, on the twin: one with a drop, ice or
 a crystal of half its width is thicker (`docs/reference/loop_centering.md`)."""
@@ -60,8 +60,8 @@ def fit_face(phi_deg: ArrayLike, width_um: ArrayLike, pixel_um: float) -> Face:
     phi = np.asarray(phi_deg, dtype=np.float64).ravel()
     width = np.asarray(width_um, dtype=np.float64).ravel()
     seen = np.isfinite(phi) & np.isfinite(width) & (width > 0.0)
-    if seen.sum() < MIN_WIDTHS:
-        return Face(f"only {seen.sum()} widths, {MIN_WIDTHS} are needed")
+    if seen.sum() < WIDTHS_MIN:
+        return Face(f"only {seen.sum()} widths, {WIDTHS_MIN} are needed")
     fit = _fit(2.0 * np.deg2rad(phi[seen]), width[seen], pixel_um)
     return _face(phi[seen], fit)
 
@@ -93,14 +93,14 @@ def _face(phi: Floats, fit: Harmonic) -> Face:
     used = fit.weights > 0.0
     count, given, arc = int(used.sum()), len(phi), arc_deg(phi[used], 180.0)
     why, seen_round = "", False
-    if count < max(MIN_WIDTHS, MIN_INLIERS * given):
+    if count < max(WIDTHS_MIN, INLIERS_MIN * given):
         why = f"only {count} of {given} widths follow a turning loop"
-    elif arc < MIN_ARC_DEG - 1e-6:
-        why = f"widths cover {arc:.0f} deg of 180, {MIN_ARC_DEG:.0f} are needed"
-    elif seen_round := contrast < MIN_CONTRAST:
-        why = f"no clear face: width changes by {contrast:.0%}, {MIN_CONTRAST:.0%} are needed"
-    elif not sigma <= MAX_SIGMA_DEG:
-        why = f"face known to {sigma:.0f} deg only, {MAX_SIGMA_DEG:.0f} are allowed"
+    elif arc < ARC_MIN_DEG - 1e-6:
+        why = f"widths cover {arc:.0f} deg of 180, {ARC_MIN_DEG:.0f} are needed"
+    elif seen_round := contrast < CONTRAST_MIN:
+        why = f"no clear face: width changes by {contrast:.0%}, {CONTRAST_MIN:.0%} are needed"
+    elif not sigma <= SIGMA_MAX_DEG:
+        why = f"face known to {sigma:.0f} deg only, {SIGMA_MAX_DEG:.0f} are allowed"
     angle = float(np.rad2deg(0.5 * np.arctan2(c, b))) % 180.0
     return Face(
         face_on_deg=NAN if why else angle,

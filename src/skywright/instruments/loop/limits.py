@@ -11,7 +11,7 @@ from skywright.instruments.loop.detect import finder
 WINDOW_CELLS = 2
 """Half width of the search for the edge, from the edge of the network's mask, in its cells."""
 EDGE_LEVEL = 0.5  # of the contrast: where a blurred edge truly is
-MIN_CONTRAST = 6.0  # grey levels: a weaker edge is left where the mask has it
+CONTRAST_MIN = 6.0  # grey levels: a weaker edge is left where the mask has it
 SMOOTH_COLUMNS = 3
 
 
@@ -88,5 +88,5 @@ def _edges(
     at, ahead = (np.take_along_axis(apart, k[np.newaxis], 0)[0] for k in (here, before))
     share = (at - level) / np.maximum(at - ahead, 1e-9)
     fine = first - span + here - np.clip(share, 0.0, 1.0)
-    weak = (level < EDGE_LEVEL * MIN_CONTRAST) | (here == 0)
+    weak = (level < EDGE_LEVEL * CONTRAST_MIN) | (here == 0)
     return np.where(coarse <= 0, -0.5, np.where(weak, coarse - 0.5, fine))

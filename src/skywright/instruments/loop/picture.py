@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from skywright.errors import DataError
-from skywright.instruments.loop.detection import MIN_SIDE_PX
+from skywright.instruments.loop.detection import SIDE_MIN_PX
 
 PNG = b"\x89PNG"
 DECODE_ERRORS = (
@@ -48,10 +48,10 @@ def decode(data: bytes, source: str = "picture", color: bool = False) -> NDArray
     is_jpeg = data.startswith(b"\xff\xd8")
     picture = _decode_jpeg(data, source, color) if is_jpeg else _decode_other(data, source)
     height, width = picture.shape[:2]
-    if min(height, width) < MIN_SIDE_PX:
+    if min(height, width) < SIDE_MIN_PX:
         raise DataError(
             f"{source}: picture of {width} x {height} pixels, expected at least "
-            f"{MIN_SIDE_PX} x {MIN_SIDE_PX}; check the resolution of the camera"
+            f"{SIDE_MIN_PX} x {SIDE_MIN_PX}; check the resolution of the camera"
         )
     return np.dstack([picture] * 3) if color and picture.ndim == 2 else picture
 

@@ -22,7 +22,7 @@ HEAD_MAJORITY, HEAD_SHARE = 0.6, 0.3  # of the boxes: agree beyond doubt, must a
 # A tip is where the outline ends as seen, not a point of matter: blur and light shift it, more at
 # a wide, blunt end. Per coordinate, parts of a pixel and of the width; scored on rendered scenes.
 TIP_ERROR_PX, TIP_ERROR_OF_WIDTH = 0.2, 0.02
-MIN_SEEN = 0.1  # of the frames show a mount, or there is none; detectors err in 3 %
+SEEN_MIN = 0.1  # of the frames show a mount, or there is none; detectors err in 3 %
 NEAR_PX = 20.0
 """Tips of one mount are seen at one place along the spindle, but for roll and tilt, within this."""
 OTHER_SIDE = 0.8
@@ -47,7 +47,7 @@ of heads has them; not fitted to rotations. Root mean squares are 0.06 and 0.03 
 half to as wide as long that lean by 5 to 50 deg in any direction, up to twice that for the most
 tapered ones. Films that are rolled about the spindle by 20 to 80 deg to either side have 0.07 to
 0.17 and 0.04 to 0.09."""
-LEAST_ERROR_PX, UNKNOWN_ERROR_PX = 0.5, 5.0
+ERROR_MIN_PX, UNKNOWN_ERROR_PX = 0.5, 5.0
 """Of a box in one picture: no box is known better; one whose error is not told."""
 
 
@@ -328,7 +328,7 @@ def fit_middle(
         view,
         axis,
         point_sigma_px=OF_EDGES * float(np.median(known.max(axis=1))) if len(known) else 0.0,
-        trust=1.0 / np.hypot(LEAST_ERROR_PX, own_px),
+        trust=1.0 / np.hypot(ERROR_MIN_PX, own_px),
         least_inliers=MAJORITY,
         unit_px=max(1.0, WANDERS * widest_px),
         fit_part=OF_FIT_WITH_LEAN if lean_um else OF_FIT,
@@ -355,7 +355,7 @@ def _judge(
     if n == 0:
         return Reason.NO_FRAMES, "no frames: the series is empty"
     nothing = int((series.kind == "none").sum())
-    if nothing > (1.0 - MIN_SEEN) * n:
+    if nothing > (1.0 - SEEN_MIN) * n:
         return Reason.NO_PIN, f"no pin: nothing is seen in {nothing} of {n} frames"
     if kind == "pin":
         pins = int((series.kind == "pin").sum())

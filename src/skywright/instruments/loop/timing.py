@@ -11,8 +11,8 @@ from skywright.errors import DataError
 from skywright.instruments.loop.geometry import Floats, View, to_view
 from skywright.instruments.loop.harmonic import fit_harmonic
 
-MAX_GAP_DEG = 10.0  # between readings of the motor; across a larger one the path is not known
-MAX_DELAY_S = 0.6  # video servers lag by 0.06 to 0.3 s
+GAP_MAX_DEG = 10.0  # between readings of the motor; across a larger one the path is not known
+DELAY_MAX_S = 0.6  # video servers lag by 0.06 to 0.3 s
 KNOWN_DELAY_S = 0.02
 Angle = Callable[[float], Floats]
 """From a trial delay to the angle of the spindle at each picture, rad."""
@@ -95,7 +95,7 @@ def angles_at(
     angle = angle + first * np.minimum(wanted - time[0], 0.0)
     angle = angle + last * np.maximum(wanted - time[-1], 0.0)
     gap = np.clip(np.searchsorted(time, wanted, side="right") - 1, 0, len(time) - 2)
-    dense = np.abs(np.diff(phi))[gap] <= MAX_GAP_DEG
+    dense = np.abs(np.diff(phi))[gap] <= GAP_MAX_DEG
     return angle, (wanted >= time[0]) & (wanted <= time[-1]) & dense
 
 
@@ -118,7 +118,7 @@ def fit_delay(trace: Trace, time_s: ArrayLike, tip_px: ArrayLike, view: View) ->
     def angle(delay: float) -> Floats:
         return np.deg2rad(angles_at(trace, time[seen], delay)[0]) * view.phi_sign
 
-    trials = np.linspace(0.0, MAX_DELAY_S, 13)
+    trials = np.linspace(0.0, DELAY_MAX_S, 13)
     delay = min(trials, key=lambda trial: _misfit(angle, across, unit, trial))
     sigma = np.inf
     for _ in range(8):
@@ -134,8 +134,8 @@ def fit_delay(trace: Trace, time_s: ArrayLike, tip_px: ArrayLike, view: View) ->
             "one sweep forward and one backward, of a tip that moves across the spindle"
         )
         return Delay(np.nan, float(sigma), why)
-    if not -KNOWN_DELAY_S <= delay <= MAX_DELAY_S:
-        why = f"fitted {delay:.3f} s, expected 0 to {MAX_DELAY_S} s; check clocks and `phi_sign`"
+    if not -KNOWN_DELAY_S <= delay <= DELAY_MAX_S:
+        why = f"fitted {delay:.3f} s, expected 0 to {DELAY_MAX_S} s; check clocks and `phi_sign`"
         return Delay(np.nan, float(sigma), why)
     return Delay(float(delay), float(sigma), "")
 

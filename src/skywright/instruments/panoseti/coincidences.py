@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from skywright.errors import DataError
 
-MOST_COUNTED = 65536
+MODULES_COUNTED_MAX = 65536
 """Modules with numbers below it are found by counting."""
 LIGHT_NS_PER_M = 1e9 / 299_792_458.0
 
@@ -95,12 +95,12 @@ def find_coincidences(
 
 def _codes(module: NDArray[np.integer]) -> tuple[NDArray[np.integer], NDArray[np.int16]]:
     """Return the modules in order, and (N,) the place of each event's module among them."""
-    small = len(module) > 0 and module.min() >= 0 and module.max() < MOST_COUNTED
+    small = len(module) > 0 and module.min() >= 0 and module.max() < MODULES_COUNTED_MAX
     if not small:
         modules, code = np.unique(module, return_inverse=True)
         return modules, code.astype(np.int16)
     # Modules have numbers up to 255: counting takes a tenth of the time of sorting.
-    there = np.zeros(MOST_COUNTED, bool)
+    there = np.zeros(MODULES_COUNTED_MAX, bool)
     there[module] = True
     place = (np.cumsum(there) - 1).astype(np.int16)
     return np.flatnonzero(there), place[module]

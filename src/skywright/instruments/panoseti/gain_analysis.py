@@ -18,11 +18,11 @@ from skywright.instruments.panoseti.pixel_analysis import (
     percentile,
 )
 
-LEAST_PULSES = 20
+PULSES_MIN = 20
 """A pixel with fewer pulses of light has no gain."""
-LEAST_DARK = 4
+DARK_MIN = 4
 """A pixel with fewer frames without light has the pedestal 0, as the boards subtract it."""
-MOST_SATURATED = 1e-3
+SATURATED_MAX = 1e-3
 """A pixel of which a larger part of the pulses may be cut by the converter has no gain."""
 
 
@@ -85,11 +85,11 @@ class PixelGain(PulseHeights):
         inside = (heights > half) & (np.arange(BINS) < BINS - 1)
         light = np.where(inside & (half > 0), histogram, 0)
         dark = np.where((heights <= half) & (np.arange(BINS) > 0), histogram, 0)
-        pedestal = np.where(dark.sum(axis=1) >= LEAST_DARK, percentile(dark, 0.5), np.nan)
+        pedestal = np.where(dark.sum(axis=1) >= DARK_MIN, percentile(dark, 0.5), np.nan)
         count = light.sum(axis=1)
         cut = histogram[:, heights >= self.parameters["full_scale_adc"]].sum(axis=1)
-        saturated = cut > MOST_SATURATED * histogram.sum(axis=1)
-        enough = (count >= LEAST_PULSES) & ~saturated
+        saturated = cut > SATURATED_MAX * histogram.sum(axis=1)
+        enough = (count >= PULSES_MIN) & ~saturated
         with np.errstate(divide="ignore", invalid="ignore"):
             mean = np.where(enough, light @ heights / count, np.nan)
             spread = (light * (heights - mean[:, np.newaxis]) ** 2).sum(axis=1) / (count - 1)

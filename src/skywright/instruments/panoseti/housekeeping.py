@@ -23,7 +23,7 @@ FILE_NAME = "hk.pff"
 QUABO = re.compile(r"QUABO_([0-9]{1,4})")
 """Key of a board, by its ``boardloc``."""
 END = b"\n\n"
-MOST_BYTES = 1 << 20
+BYTES_MAX = 1 << 20
 """Bytes that are read at a time; no object is longer."""
 VALUES = {
     **{f"HVMON{channel}": "V" for channel in range(4)},
@@ -105,9 +105,9 @@ class HousekeepingFile:
                     self._done = 0
                 while True:
                     file.seek(self._done)
-                    data = file.read(MOST_BYTES)
+                    data = file.read(BYTES_MAX)
                     end = data.rfind(END)
-                    if end < 0 and len(data) < MOST_BYTES:
+                    if end < 0 and len(data) < BYTES_MAX:
                         return found
                     end = len(data) if end < 0 else end + len(END)
                     self._done += end

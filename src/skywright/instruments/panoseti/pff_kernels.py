@@ -7,9 +7,9 @@ LBRACE, RBRACE, LINE_FEED, BLANK, ZERO, NINE = 123, 125, 10, 32, 48, 57
 MISMATCH = -1
 CUT = -2
 """The data ends inside the header."""
-LEAST_CUT = 4
+CUT_MIN = 4
 """Bytes of a header, at the end of an image, that are hardly those of an image by chance."""
-MOST_DIGITS = 18
+DIGITS_MAX = 18
 
 
 @njit(cache=True, nogil=True)
@@ -43,7 +43,7 @@ def parse_header(data, at, text, starts, columns, numbers, quabo):  # type: igno
             here += 1
         if here >= size:
             return CUT
-        if digits == 0 or digits > MOST_DIGITS:
+        if digits == 0 or digits > DIGITS_MAX:
             return MISMATCH
         if columns[k] >= 0:
             numbers[columns[k]] = value
@@ -86,7 +86,7 @@ def decode(data, text, starts, columns, image_bytes, most, offsets, numbers, qua
     """Decode the frames in `data` from its first byte.
 
     A frame counts when its header is valid and its image is complete. The image was cut when no
-    header follows it and a header begins inside it, of which `LEAST_CUT` bytes are enough: the next
+    header follows it and a header begins inside it, of which `CUT_MIN` bytes are enough: the next
     frame may be cut in its header. If a header follows all the same, that beginning must reach
     beyond its first number: an image may hold such text. Bytes between frames are skipped and
     counted. A frame that is cut at the end of `data` is left to the next call: the file may grow.
@@ -143,17 +143,17 @@ def decode(data, text, starts, columns, image_bytes, most, offsets, numbers, qua
             here = found
             continue
         after = parse_header(data, end, text, starts, columns, ahead_row, ahead_board)
-        least = starts[2] if after > 0 else LEAST_CUT
-        begin = max(here + length, end - length - MOST_DIGITS)
+        least = starts[2] if after > 0 else CUT_MIN
+        begin = max(here + length, end - length - DIGITS_MAX)
         found = find_cut_header(data[:end], begin, least, text, starts, columns, cut_row, cut_board)
         if found == end and after == MISMATCH:  # a header may also begin in the last bytes
-            begin, stop = end - LEAST_CUT + 1, min(end + LEAST_CUT - 1, size)
+            begin, stop = end - CUT_MIN + 1, min(end + CUT_MIN - 1, size)
             found = find_cut_header(
                 data[:stop], begin, least, text, starts, columns, cut_row, cut_board
             )
         if found >= end and (after == MISMATCH or end == size):
             found = find_header(data, here + length, text, starts, columns, cut_row, cut_board)
-        if found < (end if end < size else end - LEAST_CUT + 1):
+        if found < (end if end < size else end - CUT_MIN + 1):
             torn += 1
             skipped += found - here
             here = found

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 ENDED_MARKER = "recording_ended"
 MARKERS = (ENDED_MARKER, "collect_complete", "run_complete")
 """In the order in which they appear; each holds the local time."""
-MOST_CONFIG_BYTES = 200_000
+CONFIG_BYTES_MAX = 200_000
 """A longer file, as JSON, is not in a start document."""
 SECRET_KEY = re.compile(
     r"passw|passphrase|secret|token|credential|api_?key|pwd|(?<![a-z])pw(?![a-z])"
@@ -118,12 +118,12 @@ class RunDirectory:
         """Return what the start document of a run in the catalog has of this one.
 
         Its name and its configuration, without passwords. Keys there hold neither dots nor
-        slashes: these become underscores. A file above `MOST_CONFIG_BYTES` is named only.
+        slashes: these become underscores. A file above `CONFIG_BYTES_MAX` is named only.
         """
         configs = {
             name: config
-            if len(json.dumps(config)) <= MOST_CONFIG_BYTES
-            else f"left out: more than {MOST_CONFIG_BYTES} bytes"
+            if len(json.dumps(config)) <= CONFIG_BYTES_MAX
+            else f"left out: more than {CONFIG_BYTES_MAX} bytes"
             for name, config in self.configs().items()
         }
         return {"pff_run": self.path.name, "run_configs": _with_plain_keys(configs)}

@@ -31,7 +31,7 @@ CENTER_ERROR, SIGMA_ERROR, AMPLITUDE_ERROR, CHI2, QUALITY, STEPS, WEIGHTED = ran
 N_FIT_FIGURES = 11
 """Number of figures of the fit: the four parameters (`fit_model`), then these."""
 
-MOST_BINS = 96
+BINS_MAX = 96
 GOOD_START = 0.95
 """No further start is tried if a fit explains at least this part of the variance of the bins."""
 FAR_BETTER = 0.5
@@ -39,7 +39,7 @@ FAR_BETTER = 0.5
 above this part of the other's."""
 TOLERANCE = 1e-4
 """Tolerance of center and width, in sigma: a step that is smaller ends the fit."""
-MOST_STEPS = 60
+STEPS_MAX = 60
 NOISE_ONLY = 1.3
 """Reduced chi-squared up to which the residuals of a fit count as noise only."""
 CORRELATED = 1.5
@@ -81,7 +81,7 @@ def fit_gaussian(x: Floats, y: Floats, raw: Floats, weighting: int, figures: Flo
     made, weighted = 0, False
     # First from the start, at most once from the peak if that fails, at most once by the noise.
     for attempt in range(3):
-        steps = settle(x, y, w, p, narrowest, TOLERANCE, MOST_STEPS, sums)
+        steps = settle(x, y, w, p, narrowest, TOLERANCE, STEPS_MAX, sums)
         made += abs(steps)
         if steps < 0 and weighted:
             figures[:] = kept
@@ -108,7 +108,7 @@ def fit_gaussian(x: Floats, y: Floats, raw: Floats, weighting: int, figures: Flo
 @njit(cache=True, nogil=True, error_model="numpy")
 def find_start(x: Floats, y: Floats, w: Floats, medians: bool, p: Floats) -> None:
     """Set `p` to where the full fit is to start; columns with weight 0 do not count."""
-    size = (x.size + MOST_BINS - 1) // MOST_BINS
+    size = (x.size + BINS_MAX - 1) // BINS_MAX
     count = (x.size + size - 1) // size
     bin_x, bin_y, bin_w = np.empty(count), np.empty(count), np.empty(count)
     gather(x, y, w, size, medians, bin_x, bin_y, bin_w)

@@ -12,7 +12,7 @@ from numba import njit
 from skywright.instruments.psss import fit
 from skywright.instruments.psss.fit import (
     AMPLITUDE_ERROR,
-    MOST_BINS,
+    BINS_MAX,
     SIGNIFICANT,
     fit_gaussian,
     gather,
@@ -136,7 +136,7 @@ def is_one_spike(x: Floats, y: Floats, figures: Floats) -> bool:
     w, p, sums = np.ones(len(x)), np.empty(4), np.empty(SUMS)
     start_at_peak(x, y, w, float(y.min()), p)
     narrowest = 0.25 * abs(x[-1] - x[0]) / (len(x) - 1)
-    steps = settle(x, y, w, p, narrowest, fit.TOLERANCE, fit.MOST_STEPS, sums)
+    steps = settle(x, y, w, p, narrowest, fit.TOLERANCE, fit.STEPS_MAX, sums)
     squares = (1.0 - figures[fit.QUALITY]) * ((y - y.mean()) ** 2).sum()
     return bool(steps > 0 and p[SIGMA] < 0.5 * sigma and sums[SQUARES] < RIVAL * squares)
 
@@ -148,7 +148,7 @@ def measure_directly(x: Floats, y: Floats, figures: Floats) -> float:
     Without light, nothing is filled in and the returned value is 0. It is NaN if a value is not
     finite or beyond 1e100. The baseline is the mean of the darkest tenth of up to 96 bins.
     """
-    size = (x.size + MOST_BINS - 1) // MOST_BINS
+    size = (x.size + BINS_MAX - 1) // BINS_MAX
     count = (x.size + size - 1) // size
     bins = np.empty((3, count))
     gather(x, y, np.ones(x.size), size, False, bins[0], bins[1], bins[2])

@@ -10,8 +10,8 @@ import numpy as np
 from numba import njit
 
 from skywright.instruments.psss.fit import (
-    MOST_STEPS,
     STEPS,
+    STEPS_MAX,
     TOLERANCE,
     WEIGHTED,
     assess,
@@ -35,7 +35,7 @@ REJECTED = 10.0
 """Columns with residuals beyond this number of standard deviations get the weight 0."""
 SCALES = 5
 """Number of rounds that compute the scales again; then they stay, so that the fit can settle."""
-MOST_ROUNDS = 40
+ROUNDS_MAX = 40
 
 
 def fit_robust(x: Floats, raw: Floats, left_out: Flags, figures: Floats) -> bool:
@@ -53,10 +53,10 @@ def fit_robust(x: Floats, raw: Floats, left_out: Flags, figures: Floats) -> bool
     find_start(x, raw, usable, True, p)
     scales, before, steps = np.zeros(2), np.empty(4), 0
     converged = False
-    for made in range(MOST_ROUNDS):
+    for made in range(ROUNDS_MAX):
         weigh(x, raw, usable, p, made < SCALES, scales, w)
         before[:] = p
-        last = settle(x, raw, w, p, narrowest, TOLERANCE, MOST_STEPS, sums)
+        last = settle(x, raw, w, p, narrowest, TOLERANCE, STEPS_MAX, sums)
         steps += abs(last)
         moved = abs(p[CENTER] - before[CENTER]) / p[SIGMA]
         widened = abs(p[SIGMA] / before[SIGMA] - 1.0)

@@ -18,7 +18,7 @@ from skywright.instruments.sacla.report import Report, make_report
 from skywright.instruments.sacla.run_info import RunInfo
 from skywright.instruments.sacla.sources import ShotSource
 
-RING_BYTES, LEAST_CHUNKS = 128 << 20, 4
+RING_BYTES, CHUNKS_MIN = 128 << 20, 4
 """Size of the shared memory with frames on their way to workers, unless that is fewer chunks."""
 POLL_S = 0.1
 """Time between looks at what the workers have found; 10 a second are shown."""
@@ -28,7 +28,7 @@ def make_ring(info: RunInfo, reserve: bool = True) -> SharedFrames:
     """Return shared memory for frames on their way to workers; `reserve` as of `SharedFrames`."""
     shapes = info.shapes
     shot_bytes = max(sum(rows * columns for rows, columns in shapes.values()) * 4, 1)
-    chunks = int(np.clip(RING_BYTES // (shot_bytes * CHUNK_SHOTS), LEAST_CHUNKS, 64))
+    chunks = int(np.clip(RING_BYTES // (shot_bytes * CHUNK_SHOTS), CHUNKS_MIN, 64))
     return SharedFrames(shapes, chunks, reserve)
 
 

@@ -35,8 +35,8 @@ class SaclaSettings(Section):
     def _values_take_them(cls, value: dict[str, Any]) -> dict[str, Any]:
         if value:
             with checks():
-                from skywright.instruments.sacla.shot_values import MOST_REGIONS, ShotValues
+                from skywright.instruments.sacla.shot_values import REGIONS_MAX, ShotValues
 
                 # A histogram may be of any region; the device says later how many there are.
-                make_from(ShotValues, {"regions": MOST_REGIONS, **value})
+                make_from(ShotValues, {"regions": REGIONS_MAX, **value})
         return value

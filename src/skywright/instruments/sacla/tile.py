@@ -136,7 +136,7 @@ class TileRegions:
 
 
 _FIRST = np.zeros(1, np.int64)
-MOST_RINGS = 1_000_000
+RINGS_MAX = 1_000_000
 
 
 def count_rings(shape: tuple[int, int], cx: float, cy: float, width: float) -> int:
@@ -152,16 +152,16 @@ def count_rings(shape: tuple[int, int], cx: float, cy: float, width: float) -> i
     Raises
     ------
     ConfigError
-        If the width is not positive, or there are more than `MOST_RINGS`.
+        If the width is not positive, or there are more than `RINGS_MAX`.
     """
     if not width > 0:
         raise ConfigError(f"radial_dr is {width:g}, expected > 0")
     rows, columns = shape
     radius = max(math.hypot(x - cx, y - cy) for x in (0, columns - 1) for y in (0, rows - 1))
-    if not radius < MOST_RINGS * width:
+    if not radius < RINGS_MAX * width:
         raise ConfigError(
             f"radial_cx = {cx:g}, radial_cy = {cy:g} and radial_dr = {width:g} give more than "
-            f"{MOST_RINGS} rings"
+            f"{RINGS_MAX} rings"
         )
     return math.floor(radius / width) + 1
 

@@ -9,7 +9,7 @@ from scipy.special import chdtrc, erf
 
 from skywright.errors import DataError
 
-LEAST_POINTS = 5
+POINTS_MIN = 5
 LARGEST_CHANCE = 1e-3
 """Probability that noise alone looks as much like a step: beyond it there is no time zero."""
 STEP_PARAMETERS = 4
@@ -83,7 +83,7 @@ def fit_time_zero(
     """
     good = np.isfinite(delay) & np.isfinite(diff) & np.isfinite(error) & (error > 0)
     x, y, sigma = delay[good], diff[good], error[good]
-    if len(x) < LEAST_POINTS:
+    if len(x) < POINTS_MIN:
         raise DataError(f"time zero: {len(x)} points with a value, expected at least 5")
     order = np.argsort(x)
     x, y, sigma = x[order], y[order], sigma[order]

@@ -210,7 +210,7 @@ def test_streams_are_never_silent_for_long(
     given(database)
     for module in (agents, frontend):
         monkeypatch.setattr(module, "PING_S", 0.0)
-    monkeypatch.setattr(frontend, "LEAST_S", 0.0)
+    monkeypatch.setattr(frontend, "PERIOD_MIN_S", 0.0)
     monkeypatch.setattr(frontend, "POLL_S", 0.0)
     # The streams begin with connection and heartbeat, and with heartbeat.
     is_ping = [chunk == PING for chunk in asyncio.run(chunks())]

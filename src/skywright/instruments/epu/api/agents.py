@@ -29,7 +29,7 @@ POLL_S = 1.0
 """Longest delay of an instruction that another process stored; one of our own comes at once."""
 
 HEARTBEAT_S = 30.0
-MOST_LOGS = 500
+LOGS_MAX = 500
 """Lines of a batch that are stored."""
 
 
@@ -224,7 +224,7 @@ async def logs(
             raise HTTPException(403, "Session belongs to another agent")
         entries = [
             {"session_id": session_id, "agent_id": agent_id, **entry.model_dump()}
-            for entry in body.logs[:MOST_LOGS]
+            for entry in body.logs[:LOGS_MAX]
         ]
         if entries:
             connection.execute(insert(agent_log), entries)

@@ -36,11 +36,11 @@ EVENT_TYPES = (
 )
 POLL_S = 5.0
 """Longest delay of a change that another process made."""
-LEAST_S = 0.5
+PERIOD_MIN_S = 0.5
 """Shortest time between two queries of the database."""
 HEARTBEAT_S = 30.0
-MOST_LOGS = 200
-MOST_METRICS = 1000
+LOGS_MAX = 200
+METRICS_MAX = 1000
 
 
 @router.get("/frontend/events/stream")
@@ -90,7 +90,7 @@ async def _events(service: Service, view: "_View", last: int = 0) -> AsyncIterat
         for name, data in await asyncio.to_thread(changes):
             yield event(name, data, next(numbers))
         await service.wait(POLL_S, changed)
-        await service.wait(LEAST_S, service.stopping)
+        await service.wait(PERIOD_MIN_S, service.stopping)
 
 
 @dataclass
@@ -216,7 +216,7 @@ class _View:
             select(table.c.uuid, table.c.change, *[table.c[name] for name in names])
             .where(table.c.change > self.last_metric)
             .order_by(table.c.change)
-            .limit(MOST_METRICS)
+            .limit(METRICS_MAX)
         )
         if self.acquisition is not None:
             grids = select(grid.c.uuid).where(grid.c.acquisition_uuid == self.acquisition)
@@ -237,7 +237,7 @@ class _View:
         query = select(table).where(table.c.id > self.last_log).order_by(table.c.id)
         if self.agent is not None:
             query = query.where(table.c.agent_id == self.agent)
-        rows = [dict(row) for row in connection.execute(query.limit(MOST_LOGS)).mappings()]
+        rows = [dict(row) for row in connection.execute(query.limit(LOGS_MAX)).mappings()]
         if rows:
             self.last_log = rows[-1]["id"]
         return rows

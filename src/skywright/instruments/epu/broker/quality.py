@@ -27,7 +27,7 @@ from skywright.instruments.epu.database.write import insert_into, set_values
 
 SURE = 0.01
 """Probabilities are kept this far from 0 and 1, so that one surprise removes no model for good."""
-LEAST_WEIGHT = 1e-300
+WEIGHT_MIN = 1e-300
 """Weights are taken to be at least this: after some hundred surprises they are 0 in double
 precision, and holes that no other model predicts would have the overall prediction 0."""
 
@@ -72,7 +72,7 @@ def weights(connection: Connection, grid: str) -> dict[tuple[str, str | None], f
     table = current_model_weight
     query = select(table).where(table.c.grid_uuid == grid)
     return {
-        (row["prediction_model_name"], row["metric_name"]): max(row["weight"], LEAST_WEIGHT)
+        (row["prediction_model_name"], row["metric_name"]): max(row["weight"], WEIGHT_MIN)
         for row in connection.execute(query).mappings()
     }
 

@@ -21,7 +21,7 @@ from skywright.instruments.epu.database import Database
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-MOST_AT_ONCE = 256
+BATCH_MAX = 256
 """Jobs in one transaction; more would let the first one wait long."""
 
 Bulk = Callable[[Connection, Sequence[Any]], Sequence[Any]]
@@ -85,7 +85,7 @@ class Writer:
         while (job := self._jobs.get()) is not None:
             jobs = [job]
             ends = False
-            while len(jobs) < MOST_AT_ONCE and not self._jobs.empty():
+            while len(jobs) < BATCH_MAX and not self._jobs.empty():
                 following = self._jobs.get()
                 if following is None:
                     ends = True

@@ -26,7 +26,7 @@ MODEL = "skywright_quality"
 """Name of the prediction model in the entity database."""
 CHANGE = 0.005
 """A prediction is stored again when it has changed by this much."""
-MOST_ROWS = 5000
+ROWS_MAX = 5000
 NEWEST = 8
 INPUTS = ("uuid", "gridsquare_id", "foilhole_id", "ctf_max_resolution_estimate", "total_motion")
 
@@ -159,7 +159,7 @@ class Decider:
             )
             .where(table.c.change > self._seen, table.c.ctf_max_resolution_estimate.is_not(None))
             .order_by(table.c.change)
-            .limit(MOST_ROWS)
+            .limit(ROWS_MAX)
         )
         rows = list(connection.execute(query).mappings())
         if rows:

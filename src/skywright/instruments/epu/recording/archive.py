@@ -26,13 +26,13 @@ from typing import IO, Any
 from skywright.errors import DataError
 
 VERSION = "2.0"
-MAX_INLINE = 1 << 20
+INLINE_MAX = 1 << 20
 """Longer text goes into a chunk."""
-MAX_LINE = 16 << 20
-MAX_WHOLE = 1 << 30
+LINE_MAX = 16 << 20
+WHOLE_BYTES_MAX = 1 << 30
 """Bytes of a ``recording.json`` that is not written one event a line, and so is read at once."""
 
-MAX_UNPACKED = 64 << 30
+UNPACKED_MAX = 64 << 30
 """Bytes to which an archive may unpack, unless the caller allows another number."""
 
 _CHUNK = re.compile(r"(?:chunks/)?(?:chunk_)?(\d{1,9})(?:\.bin)?")
@@ -301,15 +301,15 @@ class Recording:
             path = self._document.parent / "metadata.json"
             return _loaded(path.read_text(encoding="utf-8", errors="surrogateescape"))
         with self._document.open(encoding="utf-8", errors="surrogateescape") as file:
-            first = file.readline(MAX_LINE)
+            first = file.readline(LINE_MAX)
         if first.rstrip().endswith('"events": ['):
             head = first.rstrip().removesuffix('"events": [').rstrip().rstrip(",") + "}"
             return _loaded(head).get("metadata", {})
         return self._whole().get("metadata", {})
 
     def _whole(self) -> dict[str, Any]:
-        if self._document.stat().st_size > MAX_WHOLE:
-            raise RecordingError(f"the recording is larger than {MAX_WHOLE} bytes")
+        if self._document.stat().st_size > WHOLE_BYTES_MAX:
+            raise RecordingError(f"the recording is larger than {WHOLE_BYTES_MAX} bytes")
         found = _loaded(self._document.read_text(encoding="utf-8", errors="surrogateescape"))
         if isinstance(found, list):
             return {"events": found}
@@ -325,7 +325,7 @@ class Recording:
                     if line.endswith("\n"):  # the last may be cut
                         yield event_from(_loaded(line))
                 return
-            if file.readline(MAX_LINE).rstrip().endswith('"events": ['):
+            if file.readline(LINE_MAX).rstrip().endswith('"events": ['):
                 yield from _events_by_line(file)
                 return
         events = self._whole().get("events")
@@ -346,7 +346,7 @@ class Recording:
 
 
 def _events_by_line(file: IO[str]) -> Iterator[RecordedEvent]:
-    while line := file.readline(MAX_LINE):
+    while line := file.readline(LINE_MAX):
         text = line.strip()
         if text == "]}":
             return
@@ -363,7 +363,7 @@ def _loaded(text: str) -> Any:
 
 
 @contextmanager
-def open_recording(path: Path, max_unpacked: int = MAX_UNPACKED) -> Iterator[Recording]:
+def open_recording(path: Path, max_unpacked: int = UNPACKED_MAX) -> Iterator[Recording]:
     """Open a ``.tar.gz``, an older ``.json``, or the directory of a recorder that was killed.
 
     Parameters

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from skywright.instruments.epu.recording.archive import MAX_INLINE, RecordedEvent, RecordingWriter
+from skywright.instruments.epu.recording.archive import INLINE_MAX, RecordedEvent, RecordingWriter
 from skywright.instruments.epu.watch.inotify import InotifyTree
 
 logger = logging.getLogger(__name__)
@@ -219,7 +219,7 @@ class DirectoryRecorder:
             elif len(data) < known.size:
                 event.event_type = "truncated"
         text = None
-        if len(data) < MAX_INLINE:
+        if len(data) < INLINE_MAX:
             try:
                 text = data.decode()
             except UnicodeDecodeError:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from skywright.instruments.epu.recording.archive import (
-    MAX_UNPACKED,
+    UNPACKED_MAX,
     RecordedEvent,
     Recording,
     RecordingError,
@@ -64,7 +64,7 @@ def replay(
     verify: bool = True,
     skip_unreadable: bool = False,
     wait: Callable[[float], object] | None = None,
-    max_unpacked: int = MAX_UNPACKED,
+    max_unpacked: int = UNPACKED_MAX,
 ) -> Replayed:
     """Play the recording `path` into the directory `target`.
 
@@ -232,7 +232,7 @@ class Summary:
     counts: dict[str, int]
 
 
-def summarize(path: Path, max_unpacked: int = MAX_UNPACKED) -> Summary:
+def summarize(path: Path, max_unpacked: int = UNPACKED_MAX) -> Summary:
     """Return the counts per event type of a recording; raises as `replay` does."""
     counts: Counter[str] = Counter()
     first = last = 0.0

@@ -20,12 +20,12 @@ from skywright.instruments.loop.detect import find_loop
 from skywright.instruments.loop.picture import encode_jpeg, to_gray
 from skywright.waiting import pause
 from skywright.wire import automl
-from skywright.wire.automl import HEALTH_PATH, MOST_BOXES, PREDICT_PATH, Box, Instance
+from skywright.wire.automl import BOXES_MAX, HEALTH_PATH, PREDICT_PATH, Box, Instance
 from skywright.wire.axis_client import camera_url, hide_login
 
 logger = logging.getLogger(__name__)
 
-FIRST_PAUSE_S, MOST_PAUSE_S = 1.0, 30.0
+FIRST_PAUSE_S, PAUSE_MAX_S = 1.0, 30.0
 RETRY_AFTER_S = 0.2
 HEALTH_LIMIT_S = 1.0
 REPLY_BYTES_MAX = 4_000_000
@@ -85,7 +85,7 @@ class AutoMLDetector(Detector):
         """Name and address of the service, for messages."""
         self.threshold = threshold
         self._timeout_s, self._retries, self._waiting = timeout_s, retries, waiting
-        self._asked, self._considered = most_boxes or MOST_BOXES, most_boxes or CONSIDERED
+        self._asked, self._considered = most_boxes or BOXES_MAX, most_boxes or CONSIDERED
         self._places = threading.BoundedSemaphore(waiting)
         self._keys = itertools.count()
         self._lock = threading.Lock()
@@ -158,7 +158,7 @@ class AutoMLDetector(Detector):
 
     def _stay_away(self, why: str) -> None:
         """Begin the next pause, twice as long; the lock is held."""
-        self._pause_s = min(max(2.0 * self._pause_s, FIRST_PAUSE_S), MOST_PAUSE_S)
+        self._pause_s = min(max(2.0 * self._pause_s, FIRST_PAUSE_S), PAUSE_MAX_S)
         self._down_until, self._why = time.monotonic() + self._pause_s, why
 
     def _post(self, body: bytes, deadline: float) -> bytes:

@@ -26,7 +26,7 @@ LOOPS, PIN = ("nylon", "mitegen"), "pin"
 CLASSES = (*LOOPS, PIN)
 CONSIDERED = 5
 """Boxes of highest score that are looked at, where no other number is set."""
-LEAST_SURE = 0.01
+SURE_MIN = 0.01
 """Scores are no nearer than this to 0 and 1 when they weigh in a vote."""
 TIP_PART = 0.15
 """Of a box's length: a tip of our detector that is this near the box's end is taken."""
@@ -65,7 +65,7 @@ def from_boxes(
     base = (NAN, NAN)
     if pin is not None:
         base = tip if loop is None else _end(_pixels(pin, shape), side)
-    sure = min(max(main.score, LEAST_SURE), 1.0 - LEAST_SURE)
+    sure = min(max(main.score, SURE_MIN), 1.0 - SURE_MIN)
     return replace(
         seen,
         tip_x=tip[0] if sees_tip else NAN,

@@ -17,9 +17,9 @@ from skimage.measure import label
 from skywright.errors import DataError
 from skywright.instruments.loop.detection import (
     AT_BORDER,
-    MIN_SIDE_PX,
     NAN,
     OPPOSITE,
+    SIDE_MIN_PX,
     Corners,
     Detection,
     border_gaps,
@@ -30,27 +30,27 @@ from skywright.instruments.loop.detector.model import NEAR_CELLS, LoopModel, Map
 Floats = NDArray[np.float32]
 Cell = tuple[int, int]
 Place = tuple[float, float]
-LEAST_SCORE = 0.5  # below it only the score is reported
+SCORE_MIN = 0.5  # below it only the score is reported
 SCORE_SLOPE, SCORE_SHIFT = 0.69, -0.37
 """The log odds of the score are this line over the network's log odds of a mount. Fitted to 700
 answers of an earlier network (`loop_detection` 11) on twin, painter and composite, seeds from
 421,000,000."""
-LEAST_PEAK = 0.2
+PEAK_MIN = 0.2
 """If the tip's heat-map is nowhere above this, the tip is not in view. Fitted to 400 pictures of
 each generator, for few missed and few false tips."""
 LIKELY_PEAK = 0.35
 """A tip whose heat-map is above this is kept even if the mount seems to go on beside it."""
-LEAST_BEGIN = 0.2  # of the heat-map of the stem's begin
+BEGIN_MIN = 0.2  # of the heat-map of the stem's begin
 INSIDE = 0.5
 """A cell belongs to a mask if its probability is above this share of the highest one."""
-LEAST_MASK = 0.15  # a mask whose highest probability is below this is empty
+MASK_MIN = 0.15  # a mask whose highest probability is below this is empty
 RETRACTED = 0.06  # share of the frame: a mount without a tip that reaches less far is retracted
-MOST_CROPS = 2
-LEAST_CONFIDENCE = 0.7  # of a crop, as a share of the confidence of the readout before
+CROPS_MAX = 2
+CONFIDENCE_MIN = 0.7  # of a crop, as a share of the confidence of the readout before
 HEAD_SHARE = 0.55  # share of a crop that the head fills
 PIN_END_SHARE = 0.25  # what takes the place of a bare pin's head, as a share of the frame
 SMALLEST_CROP, LARGEST_CROP = 0.3, 0.8  # of the picture or crop before
-LEAST_CROP_PX = 48
+CROP_MIN_PX = 48
 OPEN_ODDS = 1.0
 """If the log odds between nylon and film are nearer to 0, another crop is taken for the kind."""
 HEAD_TIMES = 3.0  # width of the crop for the kind, in widths of the head
@@ -92,10 +92,10 @@ class Crop:
     def around(self, place: Place, size: float) -> "Crop | None":
         """Return a crop of `size` times its own size around a place.
 
-        None if that is above `LARGEST_CROP` or below `LEAST_CROP_PX`.
+        None if that is above `LARGEST_CROP` or below `CROP_MIN_PX`.
         """
         w, h = int(size * self.width), int(size * self.height)
-        if size > LARGEST_CROP or w < LEAST_CROP_PX:
+        if size > LARGEST_CROP or w < CROP_MIN_PX:
             return None
         x = np.clip(place[0] - w / 2, self.x, self.x + self.width - w)
         y = np.clip(place[1] - h / 2, self.y, self.y + self.height - h)
@@ -151,7 +151,7 @@ class LoopFinder:
         picture, standing = _lying(gray)
         maps = self.model.run(picture)
         readout = read_maps(maps, Crop(0, 0, picture.shape[1], picture.shape[0]))
-        if score_of(maps) < LEAST_SCORE or readout is None or light_of(picture).flat:
+        if score_of(maps) < SCORE_MIN or readout is None or light_of(picture).flat:
             return None
         regions = label(readout.mount, connectivity=2)
         # Other objects may have cells too. Gaps in a thin stem may separate the loop from the pin.
@@ -166,7 +166,7 @@ class LoopFinder:
         maps, light = self.model.run(picture), light_of(picture)
         score = score_of(maps)
         best = read_maps(maps, whole)
-        if score < LEAST_SCORE or best is None or light.flat:
+        if score < SCORE_MIN or best is None or light.flat:
             return _nothing(light, score, None, "+")
         side = _side(maps)
         if best.tip is None and _reach(best.mount, side) < RETRACTED:
@@ -174,12 +174,12 @@ class LoopFinder:
         if best.tip is not None and _goes_on(best, best.tip, side):
             best = replace(best, tip=None)
         mount, kinds = best.mount, [maps.kind]
-        for _ in range(MOST_CROPS):
+        for _ in range(CROPS_MAX):
             crop = next_crop(best)
             if crop is None:
                 break
             closer = read_maps(self.model.run(crop.of(picture)), crop)
-            least = LEAST_CONFIDENCE * best.confidence
+            least = CONFIDENCE_MIN * best.confidence
             if closer is None or closer.tip is None or closer.confidence < least:
                 break
             best = replace(closer, begin=_pin_end(best, closer))
@@ -202,10 +202,10 @@ class LoopFinder:
 
 def _lying(gray: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], bool]:
     """Return a picture that is not higher than wide, and whether it had to be transposed."""
-    if gray.ndim != 2 or gray.dtype != np.uint8 or min(gray.shape) < MIN_SIDE_PX:
+    if gray.ndim != 2 or gray.dtype != np.uint8 or min(gray.shape) < SIDE_MIN_PX:
         raise DataError(
             f"picture: array of shape {gray.shape} and type {gray.dtype}, expected (H, W) uint8 of "
-            f"at least {MIN_SIDE_PX} x {MIN_SIDE_PX}; decode it with "
+            f"at least {SIDE_MIN_PX} x {SIDE_MIN_PX}; decode it with "
             "skywright.instruments.loop.picture"
         )
     standing = gray.shape[0] > gray.shape[1]
@@ -229,7 +229,7 @@ def _goes_on(readout: Readout, tip: Place, side: str) -> bool:
         "left": likely[near_rows, -1], "right": likely[near_rows, 0],
         "top": likely[-1, near_columns], "bottom": likely[0, near_columns],
     }[side]  # fmt: skip
-    return bool(far.max() > LEAST_MASK)
+    return bool(far.max() > MASK_MIN)
 
 
 def _pin_end(before: Readout, closer: Readout) -> Place | None:
@@ -271,7 +271,7 @@ def film_odds(kinds: list[dict[str, float]]) -> float:
 def read_maps(maps: Maps, crop: Crop) -> Readout | None:
     """Read the maps of a crop; None if no cell belongs to a mount."""
     likely = _likely(maps.masks)
-    least = max(INSIDE * float(likely.max()), LEAST_MASK)
+    least = max(INSIDE * float(likely.max()), MASK_MIN)
     mount = likely > least
     if not mount.any():
         return None
@@ -310,7 +310,7 @@ def _end(maps: Maps) -> tuple[str, float, float, Cell | None]:
     bare = bool(bare_pin.max() > loop.max())
     heat = bare_pin if bare else loop
     row, column = divmod(int(np.argmax(heat)), heat.shape[1])
-    in_view = maps.tip[row, column] >= LEAST_PEAK
+    in_view = maps.tip[row, column] >= PEAK_MIN
     if not in_view:
         bare = pin > 0.5
     kind = "pin" if bare else max(("nylon", "mitegen"), key=lambda name: likely[name])
@@ -324,7 +324,7 @@ def _box(
 ) -> tuple[Corners | None, Corners | None]:
     """Return the edges of the head, px, as means over its cells, and their expected errors."""
     mask = maps.masks["pin" if kind == "pin" else "head"]
-    inside = mask > max(INSIDE * float(mask.max()), LEAST_MASK)
+    inside = mask > max(INSIDE * float(mask.max()), MASK_MIN)
     if peak is not None:  # other objects may resemble a head
         near = _regions_near(label(inside, connectivity=2), peak)
         if near.any():
@@ -375,7 +375,7 @@ def _begin(maps: Maps, least: float, crop: Crop) -> Place | None:
     """
     heat = maps.begin * (_likely(maps.near) > least)
     row, column = divmod(int(np.argmax(heat)), heat.shape[1])
-    return crop.px(_centroid(heat, (row, column))) if heat[row, column] >= LEAST_BEGIN else None
+    return crop.px(_centroid(heat, (row, column))) if heat[row, column] >= BEGIN_MIN else None
 
 
 def _with_one_end(readout: Readout, side: str, shape: tuple[int, ...]) -> Readout:
@@ -489,7 +489,7 @@ def _centroid(heat: NDArray[np.float32], cell: Cell) -> Place:
 def stem_width(gray: NDArray[np.uint8], readout: Readout, lying: bool) -> float:
     """Return the width of the stem at its middle, px: its extent at half of its contrast."""
     stem = readout.maps.masks["stem"]
-    rows, columns = np.nonzero((stem > max(INSIDE * float(stem.max()), LEAST_MASK)) & readout.mount)
+    rows, columns = np.nonzero((stem > max(INSIDE * float(stem.max()), MASK_MIN)) & readout.mount)
     if not len(rows):
         return NAN
     along = columns if lying else rows
@@ -515,7 +515,7 @@ def stem_width(gray: NDArray[np.uint8], readout: Readout, lying: bool) -> float:
 def _nothing(light: Light, score: float, side: str | None, sign: str) -> Detection:
     """Return a detection without a mount, or with one of which only the side is known."""
     return Detection(
-        side=side, score=score if side else min(score, LEAST_SCORE), tip_sign=sign,
+        side=side, score=score if side else min(score, SCORE_MIN), tip_sign=sign,
         level=light.level, saturated=light.saturated, contrast=light.spread,
         sharpness=light.sharpness, noise=light.noise, flat=light.flat,
     )  # fmt: skip

@@ -28,8 +28,8 @@ from skywright.instruments.loop.picture import decode, encode_png, read_picture
 from skywright.wire.xos2 import harmless
 
 TAKE_BACKGROUND, CLEAR_BACKGROUND, LOAD_BACKGROUND = -1, -2, -3
-MOST_DIAMETERS = 8
-MOST_CUTS = 30
+DIAMETERS_MAX = 8
+CUTS_MAX = 30
 """Columns of one vertical cut: their reply must fit into one message."""
 BAD_NUMBER = "RequireTooManyDiametersOrNegativeNumber"
 NOT_A_PIN = "ScanDeltaWidthListIsNotGoodForPinIDDetction"  # spelled as in the field
@@ -183,7 +183,7 @@ class SnapshotOperations:
     async def get_pin_diameters(self, call: Call) -> str:
         """``getPinDiameters length number`` -> ``normal pinEndX number upper1 lower1 ...``."""
         wanted = real(call, 1, "number", wrong=BAD_NUMBER)
-        if wanted not in range(1, MOST_DIAMETERS + 1):
+        if wanted not in range(1, DIAMETERS_MAX + 1):
             raise OperationError(BAD_NUMBER)
         count = int(wanted)
         if (length_px := real(call, 0, "length", wrong="InvalidLengthParameter")) <= 0:
@@ -200,8 +200,8 @@ class SnapshotOperations:
         places = [real(call, i, "x") for i in range(max(len(given), 1))]
         if not all(0.0 <= x <= 1.0 for x in places):
             raise OperationError("x is a fraction of the width, 0 to 1")
-        if len(places) > MOST_CUTS:
-            raise OperationError(f"{len(places)} columns, at most {MOST_CUTS}")
+        if len(places) > CUTS_MAX:
+            raise OperationError(f"{len(places)} columns, at most {CUTS_MAX}")
         shot, limits = await self._outline(call)
         cuts = [f"{number(x)} {_vertical_cut(limits, x, shot.gray)}" for x in places]
         return f"normal {len(cuts)} {' '.join(cuts)}"

@@ -16,7 +16,7 @@ from skywright.instruments.loop.picture import decode
 
 LIMIT_S = 13.0
 """For a picture and what is found in it; DCSS's scripts give up after 15 s."""
-LEAST_LIGHT = 8.0  # grey levels of a background that can be divided by
+LIGHT_MIN = 8.0  # grey levels of a background that can be divided by
 
 Fetch = Callable[[], Awaitable[bytes]]
 """Gives the file of a fresh picture, or raises `HardwareError` or `DataError`."""
@@ -98,5 +98,5 @@ def _without_background(
     gray: NDArray[np.uint8], background: NDArray[np.uint8]
 ) -> NDArray[np.uint8]:
     """Divide a picture by an empty one of the same view: mottle, dust and vignette go."""
-    light = np.maximum(background.astype(np.float32), LEAST_LIGHT)
+    light = np.maximum(background.astype(np.float32), LIGHT_MIN)
     return np.clip(gray * (light.mean() / light), 0, 255).astype(np.uint8)

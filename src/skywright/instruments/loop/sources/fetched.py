@@ -34,7 +34,7 @@ from skywright.wire.axis_client import (
 logger = logging.getLogger(__name__)
 
 LIMIT_S = 5.0
-FIRST_PAUSE_S, MOST_PAUSE_S = 0.5, 10.0
+FIRST_PAUSE_S, PAUSE_MAX_S = 0.5, 10.0
 STOP_LIMIT_S = 5.0
 PERIOD_S = 0.2
 FITTED_FRAMES = 300
@@ -97,7 +97,7 @@ class Fetched(PolledSource[SourceFrame], ABC):
     """Base class of the sources that request pictures of a camera.
 
     When the camera fails or ends its stream, the source reports the reason and requests again after
-    a pause. The pause doubles from `FIRST_PAUSE_S` to `MOST_PAUSE_S` until a picture arrives. The
+    a pause. The pause doubles from `FIRST_PAUSE_S` to `PAUSE_MAX_S` until a picture arrives. The
     camera does not number its pictures, so a loss cannot be detected.
 
     Parameters
@@ -177,7 +177,7 @@ class Fetched(PolledSource[SourceFrame], ABC):
                 logger.exception("%s: failed", self.name)
                 why = f"{type(error).__name__}: {error}"
             self.counts["failures"] += 1
-            self.retry_s = min(max(2.0 * self.retry_s, FIRST_PAUSE_S), MOST_PAUSE_S)
+            self.retry_s = min(max(2.0 * self.retry_s, FIRST_PAUSE_S), PAUSE_MAX_S)
             raise HardwareError(f"{why}; asking again in {self.retry_s:g} s") from error
 
     def halt(self) -> None:

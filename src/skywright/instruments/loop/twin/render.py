@@ -37,7 +37,7 @@ _LAMPS /= np.linalg.norm(_LAMPS, axis=1, keepdims=True)
 # Front light and dark field of each mode; a room is never quite dark.
 _LEVELS = {"backlight": (1.0, 0.0), "frontlight": (1.0, 0.0), "darkfield": (0.15, 1.0)}
 _STEP_PX = 0.7  # largest motion between sub-frames
-_MOST_LAYERS = 5
+_LAYERS_MAX = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,7 +142,7 @@ def _depth_knots(shape: Shape, optics: Optics, pose: Pose) -> NDArray[np.float64
     wanted = int(np.ceil(np.abs(np.diff(sigma)).sum() / 0.6))
     if wanted <= 1:
         return np.array([float(np.median(depth))])
-    count = min(wanted, _MOST_LAYERS)
+    count = min(wanted, _LAYERS_MAX)
     return low + (high - low) * (np.arange(count) + 0.5) / count
 
 

@@ -39,7 +39,7 @@ DRAIN_S = 1.0
 """When a run ends, packets that wait in the socket are taken for this time at most."""
 RECEIVE_BYTES = 16 << 20
 """Buffer of the socket that is asked for: 8,000 packets a second for seconds."""
-MOST_WAITING = 20_000
+WAITING_MAX = 20_000
 """Packets between two writes."""
 
 
@@ -234,7 +234,7 @@ class ReceivedRuns(RunTaker):
     def _receive(self, limit_s: float) -> None:
         """Take the packets of this time, or less when they are many, or none comes at the end."""
         end = time.monotonic() + limit_s
-        for _ in range(MOST_WAITING):
+        for _ in range(WAITING_MAX):
             try:
                 data = self._socket.recv(2048)
             except TimeoutError:

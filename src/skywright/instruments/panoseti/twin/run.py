@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 STEP_S = 0.1
 """Time that is simulated and written at once."""
-MOST_FRAMES = 10_000
+FRAMES_MAX = 10_000
 """Movie frames that are made at once: on a machine that is too slow the run lags behind, and memory
 does not grow."""
 SHORTEST_S = 2e-5
@@ -142,7 +142,7 @@ class SimulatedRuns(RunTaker):
                     settings = self.array.settings
                     objects = board_objects(settings, now_ns / NS, self._housekeeping_rng)
                     self._writer.append_housekeeping(objects)
-                frames = min(MOST_FRAMES, (now_ns - done_ns) // self._period_ns)
+                frames = min(FRAMES_MAX, (now_ns - done_ns) // self._period_ns)
                 if frames > 0:
                     self._take(done_ns, frames)
                     done_ns += frames * self._period_ns

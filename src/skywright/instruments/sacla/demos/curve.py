@@ -13,7 +13,7 @@ from skywright.instruments.sacla.time_zero import TimeZero
 Floats = NDArray[np.float64]
 COARSE = 8
 """Pixels along a side of one in the picture."""
-LEAST_SHOTS = 5
+SHOTS_MIN = 5
 """Of each side in a bin whose error is believed."""
 
 
@@ -72,7 +72,7 @@ def chi2_per_dof(scan: Scan) -> tuple[float, int]:
     chi2, bins
         Mean square of (diff - truth) / error over the bins with enough shots, and their number.
     """
-    good = (scan.on_n >= LEAST_SHOTS) & (scan.off_n >= LEAST_SHOTS) & (scan.diff_sem > 0)
+    good = (scan.on_n >= SHOTS_MIN) & (scan.off_n >= SHOTS_MIN) & (scan.diff_sem > 0)
     pull = (scan.diff / scan.level - scan.truth())[good] / (scan.diff_sem[good] / scan.level)
     return float((pull**2).mean()) if good.any() else float("nan"), int(good.sum())
 

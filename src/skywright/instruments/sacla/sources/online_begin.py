@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 OCTAL_TILES = 8
 NEWEST_TAGS = 64
 """Tags of a detector from which the tag step is found."""
-LEAST_TAGS = 4
+TAGS_MIN = 4
 
 
 def choose_detectors(settings: OnlineSettings, known: Sequence[str]) -> tuple[str, ...]:
@@ -102,7 +102,7 @@ def find_steps(
         except Exception as error:  # the facility's modules have one exception for everything
             logger.info("%s: its tags are not known: %s", detector, error)
             continue
-        if len(tags) < LEAST_TAGS:
+        if len(tags) < TAGS_MIN:
             return None
         step = gcd(*np.diff(tags[-NEWEST_TAGS:]).tolist())
         found.append((int(tags[-1]), max(step, 1)))

@@ -10,7 +10,7 @@ from functools import partial
 
 from skywright.acquire.counters import Counters
 from skywright.instruments.sacla.sources.online_api import OnlineApi
-from skywright.instruments.sacla.sources.online_images import MOST_AHEAD_TAGS
+from skywright.instruments.sacla.sources.online_images import AHEAD_TAGS_MAX
 from skywright.instruments.sacla.sources.online_run import OnlineRun, OnlineRuns
 from skywright.instruments.sacla.sources.online_settings import OnlineSettings
 from skywright.instruments.sacla.sources.online_values import ValueReader
@@ -129,7 +129,7 @@ class DatabaseThread(threading.Thread):
         """
         latest = self._runs.latest
         before_high, before = self._tags or (latest.info.hightag, latest.newest)
-        most = MOST_AHEAD_TAGS + 2 * TAGS_PER_S * (now - self._tags_s)
+        most = AHEAD_TAGS_MAX + 2 * TAGS_PER_S * (now - self._tags_s)
         far, self._far_tags = self._far_tags, None
         if high != before_high or low - before <= most:
             return True

@@ -20,7 +20,7 @@ WRONG_TAG_TRIES = 2
 ANSWER_S = 1.0
 """A detector whose call takes longer is not asked what it is in a run that begins. Meanwhile the
 ring buffers keep the first images of the run: 100 tags are 1.7 s."""
-MOST_AHEAD_TAGS = 3600
+AHEAD_TAGS_MAX = 3600
 """An image whose tag is this far above the accelerator's is from before the tags began anew."""
 
 
@@ -302,7 +302,7 @@ class ImageThread(threading.Thread):
         except Exception as error:
             self._lose_connection(error)
             return None
-        if newest > run.newest + MOST_AHEAD_TAGS:
+        if newest > run.newest + AHEAD_TAGS_MAX:
             return None
         self._note_newest(newest)
         return newest
@@ -334,7 +334,7 @@ class ImageThread(threading.Thread):
 
     def _forget_far(self, reached: float) -> None:
         """Forget the newest image if its tag is far ahead: it is of other tags, or wrong."""
-        if self._seen > reached + MOST_AHEAD_TAGS:
+        if self._seen > reached + AHEAD_TAGS_MAX:
             self._seen = -1
 
     def _note_newest(self, tag: int) -> None:

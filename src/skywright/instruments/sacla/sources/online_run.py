@@ -14,7 +14,7 @@ from skywright.instruments.sacla.join import Record
 from skywright.instruments.sacla.run_info import RunInfo
 
 PUT_S = 0.2
-MOST_RECORDS = 20_000
+RECORDS_MAX = 20_000
 """Records that may wait for the analysis; then no more values are asked for."""
 
 
@@ -140,7 +140,7 @@ class OnlineRun:
     @property
     def is_full(self) -> bool:
         """Whether too many records wait for more values to be read."""
-        return len(self._records) > MOST_RECORDS
+        return len(self._records) > RECORDS_MAX
 
     def put_image(self, channel: str, tag: int, image: NDArray[np.float32]) -> bool:
         """Hand an image to the analysis; wait while too many are on their way.

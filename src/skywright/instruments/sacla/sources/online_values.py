@@ -9,7 +9,7 @@ from skywright.instruments.sacla.sources.online_api import OnlineApi
 from skywright.instruments.sacla.sources.online_run import OnlineRun
 from skywright.instruments.sacla.values import parse_value
 
-MOST_TAGS = 600
+TAGS_MAX = 600
 """Tags in one call."""
 FAILED_CALLS = 8
 """Failed calls after which an equipment is left until the next round."""
@@ -60,7 +60,7 @@ class ValueReader:
         self._await_up_to(newest)
         if self._pending:
             self._failed = 0
-            waiting = [self._pending.popleft() for _ in range(min(len(self._pending), MOST_TAGS))]
+            waiting = [self._pending.popleft() for _ in range(min(len(self._pending), TAGS_MAX))]
             self._pending.extendleft(reversed(self._ask(waiting, newest)))
             if not self._failed:
                 self._set_trouble("")
@@ -70,7 +70,7 @@ class ValueReader:
     def _await_up_to(self, newest: float) -> None:
         step = self._run.info.grid.step
         end = newest if self._run.last is None else min(newest, self._run.last)
-        while self._following <= end < math.inf and len(self._pending) < MOST_TAGS:
+        while self._following <= end < math.inf and len(self._pending) < TAGS_MAX:
             self._pending.append(self._following)
             self._following += step
         if end == math.inf:  # the run has no known end, and no more data are awaited

@@ -27,8 +27,8 @@ from skywright.instruments.sacla.sources.online_database import (
     DatabaseThread,
 )
 from skywright.instruments.sacla.sources.online_images import (
+    AHEAD_TAGS_MAX,
     ANSWER_S,
-    MOST_AHEAD_TAGS,
     ImageThread,
 )
 from skywright.instruments.sacla.sources.online_run import OnlineRun, OnlineRuns
@@ -333,7 +333,7 @@ class SaclaSource(PolledSource[Record[Any]]):
         reference = self.settings.reference.replace("{bl}", str(self.settings.beamline))
         reached = int(self._api.dbpy.read_tagnumber_newest(reference)[1])
         tags = [thread.newest_tag for thread in there.values()]
-        fresh = [tag for tag in tags if start <= tag <= reached + MOST_AHEAD_TAGS]
+        fresh = [tag for tag in tags if start <= tag <= reached + AHEAD_TAGS_MAX]
         is_whole = len(fresh) == len(tags) or reached - start >= self.settings.wait_tags
         newest = fresh[0] if fresh and is_whole else -1
         is_reading = any(thread.is_alive() for thread in there.values())
