@@ -46,6 +46,24 @@ def test_unreadable_file_is_tried_again_then_reported(root, database, monkeypatc
     assert comparable(recorded(database, root)) == comparable(read_document(root))
 
 
+def test_a_file_replaced_before_its_failure_is_recorded_is_read_again(root, database):
+    run_steps(in_order(root, small_visit(5), random.Random(5)), 0)
+    path = next(root.rglob("Data/*.xml"))
+    content = path.read_bytes()
+    path.write_bytes(b"<old/>")
+    replaced = []
+
+    def replace(outcome):
+        if outcome.failures:
+            path.write_bytes(content)
+            replaced.append(path)
+
+    Watcher(root, database, polling=60, on_commit=replace).run(idle_exit=0)
+    assert replaced == [path]
+    assert recorded(database, root)["issues"] == []
+    assert comparable(recorded(database, root)) == comparable(read_document(root))
+
+
 def test_a_file_without_permission_is_tried_again_and_stops_no_other(root, database, monkeypatch):
     from skywright.instruments.epu.watch import ingest
 

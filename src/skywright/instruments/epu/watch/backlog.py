@@ -4,6 +4,7 @@ import heapq
 from dataclasses import dataclass
 
 from skywright.instruments.epu.names import KIND_ORDER, EpuFile, Kind
+from skywright.instruments.epu.watch.ingest import Failure
 
 FIRST_RETRY_S, LONGEST_RETRY_S, GIVE_UP_S = 0.1, 5.0, 120.0
 """A file that cannot be read is tried again after 0.1 s, then at doubling times, for 2 minutes."""
@@ -11,10 +12,9 @@ FIRST_RETRY_S, LONGEST_RETRY_S, GIVE_UP_S = 0.1, 5.0, 120.0
 
 @dataclass(slots=True)
 class _Trouble:
-    """A file that could not be read: the reason, when it is tried again, when that began."""
+    """The last failure of a file, when it is tried again, when that began."""
 
-    file: EpuFile
-    reason: str
+    failure: Failure
     due: float
     wait: float
     since: float
@@ -81,21 +81,23 @@ class Backlog:
             due, path = heapq.heappop(self._retries)
             trouble = self._troubles.get(path)
             if trouble is not None and trouble.due == due:
-                self._ready[trouble.file.kind].setdefault(path, (trouble.file, now))
+                file = trouble.failure.file
+                self._ready[file.kind].setdefault(path, (file, now))
 
-    def failed(self, file: EpuFile, reason: str, now: float) -> bool:
+    def failed(self, failure: Failure, now: float) -> bool:
         """Note that a file could not be read; return False when it is not tried again."""
-        trouble = self._troubles.get(file.path)
+        path = failure.file.path
+        trouble = self._troubles.get(path)
         if trouble is None:
-            trouble = _Trouble(file, reason, 0.0, FIRST_RETRY_S, now)
-            self._troubles[file.path] = trouble
+            trouble = _Trouble(failure, 0.0, FIRST_RETRY_S, now)
+            self._troubles[path] = trouble
         elif now - trouble.since > GIVE_UP_S:
-            del self._troubles[file.path]
+            del self._troubles[path]
             return False
         else:
             trouble.wait = min(2 * trouble.wait, LONGEST_RETRY_S)
-        trouble.reason, trouble.due = reason, now + trouble.wait
-        heapq.heappush(self._retries, (trouble.due, file.path))
+        trouble.failure, trouble.due = failure, now + trouble.wait
+        heapq.heappush(self._retries, (trouble.due, path))
         return True
 
     def is_in_trouble(self, path: str) -> bool:
@@ -106,9 +108,9 @@ class Backlog:
         """Forget the trouble with a file that has been read."""
         self._troubles.pop(path, None)
 
-    def troubles(self) -> list[tuple[EpuFile, str]]:
-        """Return the files that could not be read yet, with the reasons."""
-        return [(trouble.file, trouble.reason) for trouble in self._troubles.values()]
+    def troubles(self) -> list[Failure]:
+        """Return the last failures of the files that could not be read yet."""
+        return [trouble.failure for trouble in self._troubles.values()]
 
     def next_due(self) -> float | None:
         """Return when the next file can be read; None if only events can bring one."""

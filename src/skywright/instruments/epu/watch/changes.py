@@ -58,6 +58,12 @@ class ChangeSource(Protocol):
         """Stop listening."""
 
 
+def signature_of(path: Path) -> Signature:
+    """Return size and time of a file."""
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
+
+
 def changed_files(root: Path, known: Mapping[str, Signature]) -> Iterable[EpuFile]:
     """Yield the files of EPU below `root` whose size or time is not the known one.
 

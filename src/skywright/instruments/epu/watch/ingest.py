@@ -12,7 +12,7 @@ from skywright.instruments.epu.database import Database, Recorded, record_files
 from skywright.instruments.epu.names import EpuFile
 from skywright.instruments.epu.parse import PARSERS, read_file
 from skywright.instruments.epu.safe_xml import XmlError
-from skywright.instruments.epu.watch.changes import Signature
+from skywright.instruments.epu.watch.changes import Signature, signature_of
 from skywright.instruments.epu.watch.memory import load_memory
 
 
@@ -44,10 +44,20 @@ class Read:
 
 @dataclass(slots=True)
 class Failure:
-    """A file that could not be read; `final` if trying again makes no sense."""
+    """A file that could not be read.
+
+    Attributes
+    ----------
+    signature
+        Size and time before it was read, by which it is read again when it changes; None if they
+        could not be found.
+    final
+        Whether trying again makes no sense.
+    """
 
     file: EpuFile
     reason: str
+    signature: Signature | None
     final: bool = False
 
 
@@ -97,9 +107,9 @@ class Ingest:
         """Read and parse a file; None if its content is recorded already, or the file is gone."""
         path = self.root / file.path
         problems: list[str] = []
+        signature: Signature | None = None
         try:
-            status = path.stat()
-            signature = (status.st_size, status.st_mtime_ns)
+            signature = signature_of(path)
             data = read_file(path, file.kind)
             digest = hashlib.blake2b(data, digest_size=16).hexdigest()
             if self.memory.digests.get(file.path) == digest:
@@ -107,11 +117,11 @@ class Ingest:
                 return None
             entity = PARSERS[file.kind](data, problems)
         except XmlError as error:
-            return Failure(file, str(error), final=not error.incomplete)
+            return Failure(file, str(error), signature, final=not error.incomplete)
         except FileNotFoundError:
             return None
         except OSError as error:
-            return Failure(file, error.strerror or str(error))
+            return Failure(file, error.strerror or str(error), signature)
         return Read(file, signature, digest, entity, problems)
 
     def process(self, files: Iterable[EpuFile]) -> Outcome:
@@ -139,19 +149,17 @@ class Ingest:
                 self.memory.digests[found.file.path] = found.digest
         return outcome
 
-    def give_up(self, failures: Iterable[tuple[EpuFile, str]]) -> None:
+    def give_up(self, failures: Iterable[Failure]) -> None:
         """Record files that cannot be read; they are read again only when they change."""
         now = datetime.now(UTC)
         rows = []
-        for file, reason in failures:
-            try:
-                status = (self.root / file.path).stat()
-            except OSError:
+        for failure in failures:
+            file, signature = failure.file, failure.signature
+            if signature is None:
                 continue
-            signature = (status.st_size, status.st_mtime_ns)
             self.memory.known[file.path] = signature
             # What was recorded before stays; only the file's row tells of the problem.
-            row = self.memory.file_row(file, signature, now, problem=reason)
+            row = self.memory.file_row(file, signature, now, problem=failure.reason)
             del row["entity_uuid"]
             rows.append(row)
             self.memory.digests.pop(file.path, None)

@@ -6,6 +6,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from skywright.instruments.epu.watch.changes import (
     Signature,
     changed_files,
     open_source,
+    signature_of,
 )
 from skywright.instruments.epu.watch.ingest import Failure, Ingest, Outcome
 
@@ -295,8 +297,12 @@ class Watcher:
             if len(batch) > 1:
                 found = [self._record_taken([each]) for each in batch]
                 return any(found)
-            logger.exception("%s: cannot be recorded", batch[0][0].path)
-            outcome = Outcome(failures=[Failure(batch[0][0], f"cannot be recorded: {error}")])
+            file = batch[0][0]
+            logger.exception("%s: cannot be recorded", file.path)
+            signature = None
+            with suppress(OSError):
+                signature = signature_of(self.root / file.path)
+            outcome = Outcome(failures=[Failure(file, f"cannot be recorded: {error}", signature)])
         self.state.database_error = ""
         now = time.monotonic()
         for file in outcome.read:
@@ -304,11 +310,11 @@ class Watcher:
             self.unreadable.pop(file.path, None)
         given_up = []
         for failure in outcome.failures:
-            again = not failure.final and self.backlog.failed(failure.file, failure.reason, now)
+            again = not failure.final and self.backlog.failed(failure, now)
             self.unreadable[failure.file.path] = failure.reason
             if not again:
                 self.backlog.done(failure.file.path)
-                given_up.append((failure.file, failure.reason))
+                given_up.append(failure)
                 logger.warning("%s: %s", failure.file.path, failure.reason)
         if any(file.kind is Kind.SESSION for file in outcome.read):
             self._add_atlases_beside(now)
@@ -320,7 +326,7 @@ class Watcher:
         except SQLAlchemyError as error:
             if not is_away(error):
                 raise
-            self._database_failed([(file, now) for file, _ in given_up], error)
+            self._database_failed([(failure.file, now) for failure in given_up], error)
             return True
         return bool(outcome.events)
 
@@ -353,7 +359,7 @@ class Watcher:
     def _last_try(self) -> None:
         """Read once more what could not be read, and record the reasons."""
         now = time.monotonic()
-        waiting = [(file, now) for file, _ in self.backlog.troubles()]
+        waiting = [(failure.file, now) for failure in self.backlog.troubles()]
         for start in range(0, len(waiting), BATCH):
             self._record(waiting[start : start + BATCH])
             if self.state.database_error:
