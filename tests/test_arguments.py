@@ -3,6 +3,7 @@
 import errno
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
-from skywright.arguments import make_from
+from skywright.arguments import check_output_directory, make_from
 from skywright.errors import ConfigError, DataError
 
 
@@ -77,3 +78,14 @@ def test_a_type_that_is_not_known_here_is_not_checked() -> None:
 def test_an_error_without_arguments_names_none() -> None:
     with pytest.raises(ConfigError, match=r"^no device$"):
         make_from(Broken, {})
+
+
+@pytest.mark.parametrize("below", ["", "new", "new/er"])
+def test_a_directory_that_is_not_writable_is_refused(
+    below: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_output_directory("--dir", tmp_path / below)
+    assert not [*tmp_path.iterdir()]
+    monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path)  # root may write anywhere
+    with pytest.raises(ConfigError, match=f"^--dir .*: {tmp_path} cannot be written by this user$"):
+        check_output_directory("--dir", tmp_path / below)

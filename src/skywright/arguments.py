@@ -1,9 +1,11 @@
 """Checks of keys and values that a person has written, and words for what is wrong."""
 
 import inspect
+import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from difflib import get_close_matches
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from skywright.errors import ConfigError, SkywrightError
@@ -78,6 +80,29 @@ def make_from(kind: Callable[..., Made], given: Mapping[str, Any]) -> Made:
     except Exception as error:  # a wrong value can lead to any error
         why = str(error).partition("\n")[0] or type(error).__name__
         raise ConfigError(f"{where}{why:.{SHOWN}}") from error
+
+
+def check_output_directory(option: str, directory: Path) -> None:
+    """Check that files can be written in a directory, which need not exist yet.
+
+    Parameters
+    ----------
+    option
+        Where a person has written it, for the message.
+    directory
+        The directory.
+
+    Raises
+    ------
+    ConfigError
+        If it, or the nearest of its parents that exists, is no directory or cannot be written.
+    """
+    path = directory.absolute()
+    present = next(each for each in (path, *path.parents) if each.exists())
+    if not present.is_dir():
+        raise ConfigError(f"{option} {directory}: {present} is no directory")
+    if not os.access(present, os.W_OK | os.X_OK):
+        raise ConfigError(f"{option} {directory}: {present} cannot be written by this user")
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

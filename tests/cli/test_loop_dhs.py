@@ -273,6 +273,14 @@ def test_a_name_that_dcss_cannot_have_is_refused(name: str) -> None:
     assert f"--name {name!r}: expected the name in the database of DCSS" in done.stderr
 
 
+def test_a_directory_that_cannot_be_made_is_refused() -> None:
+    directory = f"{__file__}/pictures"
+    given = ["--dcss", "127.0.0.1:1", "--save-dir", directory]
+    done = CliRunner().invoke(app, ["loop", "dhs", *given])
+    assert done.exit_code == 2
+    assert f"--save-dir {directory}: {__file__} is no directory" in done.stderr
+
+
 def test_the_files_threshold_and_number_of_boxes_reach_the_detector(tmp_path: Path) -> None:
     file = tmp_path / "BL-1.config"
     file.write_text("loopdhs: {automl: {host: gpu, threshold: 0.1, scan_n_results: 3}}")

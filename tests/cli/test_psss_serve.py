@@ -79,6 +79,7 @@ def test_each_pv_that_is_put_can_be_named_or_left_alone() -> None:
         (["--input", "tcp://h:1", "--prefix", ""], "--prefix"),
         (["--input", "tcp://h:1", "--names", "2.0"], "--names"),
         (["--input", "tcp://h:1", "--step", "-4"], "--step"),
+        (["--input", "tcp://h:1", "--background-dir", f"{__file__}/x"], f"{__file__} is no dir"),
         (["--input", "tcp://h:1", "--threads", "0"], "--threads"),
         (["--source", "replay", "--path", __file__, "--rate", "-5"], "--rate: '-5'"),
         (["--input", "tcp://h:1", "--no-ca", "--put-pvs"], "--put-pvs"),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from skywright.arguments import check_output_directory
 from skywright.config import Settings, load_settings
 from skywright.errors import ConfigError
 from skywright.processes.lifecycle import announce_ready, end_process, end_with_parent
@@ -96,6 +97,8 @@ def dhs(
         raise ConfigError(
             f"--name {name!r}: expected the name in the database of DCSS: ASCII, no blanks"
         )
+    if save_dir is not None:
+        check_output_directory("--save-dir", save_dir)
     file = read_config(config) if config is not None else DhsConfig()
     options = Options(
         dcss=_address(dcss, file),

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from skywright.arguments import check_output_directory
 from skywright.errors import SkywrightError
 from skywright.instruments.psss.averages import AverageEndpoint
 from skywright.instruments.psss.background import History
@@ -64,6 +65,8 @@ class Service:
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.prefix = channel_prefix(args.prefix)
+        if args.background_dir is not None:
+            check_output_directory("--background-dir", args.background_dir)
         source = make_source(args)
         # The simulated spectrometer is calibrated; a real one's axis comes from its PV.
         axis = source.settings.axis_ev if isinstance(source, SimSource) else None
