@@ -531,7 +531,8 @@ def test_a_flood_of_clients_is_served_and_forgotten(tmp_path):
     path = run_directory(data_dir) / file_name("img16")
     frames = made_frames("img16", 2)
     append(path, frames, 0, 1)
-    with served(tmp_path, "--data-dir", data_dir) as server:
+    config = {"max_concurrent_rpcs": 300}
+    with served(tmp_path, "--data-dir", data_dir, config=config) as server:
         before = server.descriptors
         options = [("grpc.use_local_subchannel_pool", 1)]
         channels = [grpc.insecure_channel(server.address, options) for _ in range(20)]
