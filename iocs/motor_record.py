@@ -211,7 +211,7 @@ class MotorRecord(PVGroup):
             await self.post("LVIO", 0)
             self._alarm, self._drops_target = NORMAL, False
             await self.post_target(dial)
-            # Read after the awaits: whoever asked meanwhile has the answer that the motor rests.
+            # The clock is read after the awaits: clients that asked before got "the motor rests".
             now = time.time()
             if self.get("SPMG") in (MOVE, GO):
                 self.axis.move_to(now, dial, self.velocity, self.acceleration)

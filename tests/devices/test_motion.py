@@ -71,7 +71,7 @@ def test_a_position_beyond_a_limit_starts_no_motor() -> None:
 class RestingMotor:
     """A motor without an IOC that rests at 1 mm; it has the values of `fields`, else its defaults.
 
-    It was sent to 5 mm where nothing else is said.
+    The default of its setpoint is 5 mm.
     """
 
     name, egu, tolerance, _stopped, position = "motor", "mm", 0.01, False, 1.0
