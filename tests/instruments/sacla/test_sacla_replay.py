@@ -7,8 +7,10 @@ import os
 import signal
 import subprocess
 import sys
+from collections import deque
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import h5py
 import numpy as np
@@ -19,7 +21,7 @@ from sacla_plain import ROIS, assert_same, plain_replay
 from skywright.cli import main
 from skywright.errors import ConfigError, DataError, HardwareError
 from skywright.files import columns
-from skywright.instruments.sacla import live
+from skywright.instruments.sacla import live, replay_writer
 from skywright.instruments.sacla.join import Record
 from skywright.instruments.sacla.regions import polygon_mask
 from skywright.instruments.sacla.replay_file import ReplayFile
@@ -570,6 +572,34 @@ def test_a_frame_of_another_shape_is_refused_and_what_came_before_is_kept(tmp_pa
         writer.add(Record("A", first + 2, info.run, frame), 0.2)
     with ReplayFile(out) as file:
         assert file.channels()[0].tag.tolist() == [first, first + 2]
+
+
+class InterruptedDeque(deque[Any]):
+    """Ctrl-C comes when it gets its fifth element."""
+
+    def append(self, element: Any) -> None:
+        if len(self) == 4:
+            raise KeyboardInterrupt
+        super().append(element)
+
+
+def test_an_interrupt_shifts_no_rows_of_a_recording(tmp_path, monkeypatch):
+    monkeypatch.setattr(replay_writer, "deque", InterruptedDeque)
+    path = tmp_path / "run.h5"
+    info = Beamline(TwinSettings(("A",), shape=(32, 32), pool=4), 1).info
+    channel = next(each for each in info.channels if each not in info.tiles)
+
+    def record() -> None:
+        with ReplayWriter(path, info, 3) as writer:
+            for tag in range(9):
+                writer.add(Record(channel, tag, info.run, tag), float(tag))
+
+    with pytest.raises(KeyboardInterrupt):
+        record()
+    with h5py.File(path) as file:
+        columns = file["equipment"][channel]
+        for key in ("tag", "raw", "arrival"):
+            assert columns[key][:].astype(float) == pytest.approx(range(4))
 
 
 def test_a_recording_ends_before_the_disk_is_full(tmp_path, monkeypatch):

@@ -72,8 +72,10 @@ class ReplayWriter(Closing):
         self._masks: list[h5py.Dataset] = []
         self._records = Counter[str]()
         """Whole records by group; after an error a column may have one more."""
-        self._newest: dict[str, dict[str, deque[Any]]] = {group: {} for group in self._shapes}
-        """Values of the newest records, by group and column, but for frames. HDF5 has them in its
+        self._newest: dict[str, deque[tuple[int, dict[str, Any]]]] = {
+            group: deque(maxlen=NEWEST_ROWS) for group in self._shapes
+        }
+        """Row and values, without frames, of the newest records, by group. HDF5 has them in its
         cache, and forgets a chunk whose write fails, so `close` writes them again."""
         self.frame_bytes = 0
         """Size of the frames so far."""
@@ -198,9 +200,9 @@ class ReplayWriter(Closing):
             check_free_space(self._path.parent, UNWRITTEN_BYTES + (frame.nbytes if is_frame else 0))
             for key, each in columns.items():
                 _cut(self._columns[group][key], self._records[group] + 1)[-1] = each
+        columns.pop("data", None)  # a frame is written at once
+        self._newest[group].append((self._records[group], columns))
         self._records[group] += 1
-        for key in columns.keys() - {"data"}:  # a frame is written at once
-            self._newest[group].setdefault(key, deque(maxlen=NEWEST_ROWS)).append(columns[key])
         if is_frame:
             self.frame_bytes += frame.nbytes
         if record.run == self._info.run:
@@ -225,10 +227,13 @@ class ReplayWriter(Closing):
             try:
                 # Take away what was written of a record when an error or Ctrl-C came.
                 for group, columns in self._columns.items():
-                    for key, dataset in columns.items():
-                        _cut(dataset, self._records[group])
-                        if rows := self._newest[group].get(key):
-                            dataset[-len(rows) :] = list(rows)
+                    count = self._records[group]
+                    for dataset in columns.values():
+                        _cut(dataset, count)
+                    newest = {row: values for row, values in self._newest[group] if row < count}
+                    for row in [*newest][:1]:
+                        for key in newest[row]:
+                            columns[key][row:] = [values[key] for values in newest.values()]
                 self._file.attrs["tag_last"] = self._highest if self._last is None else self._last
                 has_failed = False
             finally:
