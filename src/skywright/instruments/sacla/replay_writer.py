@@ -231,9 +231,11 @@ class ReplayWriter(Closing):
                     for dataset in columns.values():
                         _cut(dataset, count)
                     newest = {row: values for row, values in self._newest[group] if row < count}
-                    for row in [*newest][:1]:
-                        for key in newest[row]:
-                            columns[key][row:] = [values[key] for values in newest.values()]
+                    if not newest:
+                        continue
+                    first = min(newest)
+                    for key in newest[first]:
+                        columns[key][first:] = [values[key] for values in newest.values()]
                 self._file.attrs["tag_last"] = self._highest if self._last is None else self._last
                 has_failed = False
             finally:
