@@ -146,6 +146,7 @@ class _Program:
         os.environ.clear()
         os.environ.update(self.environment)
         os.chdir(self.directory)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # `nohup make test` ignores it in all processes
         _, _, module, *sys.argv[1:] = self.command
         sys.modules.pop(AHEAD[module], None)  # it is executed anew, as ``__main__``
         for importer in list(sys.modules.values()):
@@ -260,6 +261,12 @@ class Forked(subprocess.Popen[Any]):
             pickle.dump(program, pipe)
         self.pid, self._child_created = forkserver.read_signed(self._sentinel), True
         self._close_pipe_fds(*(given[each] for each in _OPTIONS if each in _ENDS))
+
+    def __exit__(self, failure: type[BaseException] | None, *details: Any) -> None:
+        # A test that failed or took too long does not wait for a process that goes on
+        if failure is not None:
+            self.kill()
+        super().__exit__(failure, *details)
 
     def _internal_poll(self, *_: Any, **__: Any) -> int | None:
         # Two threads may ask, and the status can be read once
