@@ -19,11 +19,17 @@ from skywright.callbacks.event_display import events_only
 from skywright.callbacks.isolated import isolated
 from skywright.callbacks.journal import Journal
 from skywright.session.context import SessionContext, start_analyses, subscriber
+from skywright.session.metadata import check_metadata, next_scan_id
 from skywright.session.plain_errors import shorten_engine_log, shorten_tracebacks
 from skywright.session.profile import has_display, run_metadata
 from skywright.session.steps import LONG_WAIT_S, show_steps
 
-RE = RunEngine(PersistentDict(settings.directory / "md"), call_returns_result=True)
+RE = RunEngine(
+    PersistentDict(settings.directory / "md"),
+    md_validator=check_metadata,
+    scan_id_source=next_scan_id,
+    call_returns_result=True,
+)
 RE.md.update(run_metadata(settings))
 shorten_engine_log()
 show_steps()

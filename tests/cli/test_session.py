@@ -41,10 +41,16 @@ import json, sys
 from skywright.session.profile import find_devices
 assert ascii("µ") == r"'\\xb5'"
 assert __name__ == "__main__"
+refused = []
+for wrong in ({"purpose": "analysis"}, {"scan_id": "one"}):
+    try:
+        RE(take_pictures(axis, 2, md=wrong))
+    except ValueError as error:
+        refused.append(str(error))
 result = RE(take_pictures(axis, 2, md={"sample": "s1"}))
 run = stored(result.run_start_uids[0])
 print(json.dumps({
-    "argv": sys.argv, "exit": result.exit_status, "prefix": axis.prefix,
+    "argv": sys.argv, "refused": refused, "exit": result.exit_status, "prefix": axis.prefix,
     "uids": [result.run_start_uids[0], result.plan_result,
              cat[-1].metadata["start"]["uid"], db[-1].start["uid"]],
     "start": run.metadata["start"], "shape": run["primary/axis_image"].read().shape,
@@ -76,6 +82,10 @@ def test_a_session_without_up_starts_one_runs_a_script_and_leaves_nothing(tmp_pa
         next(line for line in done.stdout.splitlines() if line.startswith('{"argv'))
     )
     assert found["argv"] == [str(script), "3", "-x"]
+    assert [error.split(":")[0] for error in found["refused"]] == [
+        "metadata key 'purpose'",
+        "metadata key 'scan_id'",
+    ]
     assert found["exit"] == "success"
     assert len(set(found["uids"])) == 1
     assert found["shape"][0] == 2
