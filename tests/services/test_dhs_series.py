@@ -488,6 +488,33 @@ def test_a_turn_has_angles_a_fit_a_table_and_plots(
             assert plot.size == size
 
 
+def test_the_next_series_does_not_wait_for_the_drawings_of_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw, may_draw = series.draw_sheet, threading.Event()
+
+    def draw_when_allowed(recording: Recording) -> dict[str, bytes]:
+        may_draw.wait(LIMIT_S)
+        return draw(recording)
+
+    monkeypatch.setattr(series, "draw_sheet", draw_when_allowed)
+    first, second = Catalog(tmp_path / "first"), Catalog(tmp_path / "second")
+    catalogs = [first, second]
+    with bench(begin_run=lambda metadata: catalogs.pop(0).begin(metadata)) as face:
+        for handle, count in (("1.1", 3), ("1.2", 5)):
+            face.collecting(handle)
+            face.push(*pictures()[:count])
+            face.link.start("stopCollectLoopImages", f"{handle}0")
+            assert face.link.reply(handle) == "normal done"
+        assert not first.is_over()
+        may_draw.set()
+    for catalog, count in ((first, 3), (second, 5)):
+        raw, derived = catalog.runs()
+        assert catalog.is_over()
+        assert len(raw.rows("axis_image")) == count
+        assert Path(derived.result["pictures"]).name == "contact_sheet.png"
+
+
 class Catalog:
     """Runs as they get into a store's journal."""
 

@@ -1,7 +1,7 @@
 """Where a series goes: into the camera's file, into the catalog if there is one, onto the disk.
 
-All of it happens on one thread, job after job, so that the end of a series that was aborted and the
-begin of the next cannot meet.
+All of it but for drawings happens on one thread, job after job, so that the end of a series that
+was aborted and the begin of the next cannot meet.
 """
 
 import contextlib
@@ -49,6 +49,8 @@ class Recording:
     _reported: int = 0
     _shape: tuple[int, ...] = (0, 0)
     """Of the pictures in the file; after `end`."""
+    _rows: int = 0
+    """Number of pictures in the file; after `end`."""
 
     def picture(self, index: int) -> NDArray[np.uint8]:
         """Return the pixels of a picture, (H, W) uint8; after `end`.
@@ -85,21 +87,24 @@ class Recording:
         if state.capturing:  # afterwards its shape is that of the newest pictures of the source
             self._shape = state.shape
         self.camera.stop_capture()
+        self._rows = self.camera.state().rows_readable
 
     def end_run(
         self,
         exit_status: "ExitStatus",
         reason: str,
-        pictures: Mapping[str, bytes],
+        pictures: Mapping[str, bytes] | None = None,
         turn: "FittedSeries | None" = None,
     ) -> None:
-        """End the run, with `pictures` (file name to contents) for people; after `end`."""
+        """End the run, with `pictures` (file name to contents) for people; after `end`.
+
+        The next series may have begun meanwhile.
+        """
         if self.run is None:
             return
         self._report_findings()
         skipped = sum(finding.why == SKIPPED for finding in self.findings)
-        rows = self.camera.state().rows_readable
-        self.run.close(rows, self._shape, exit_status, reason, skipped, pictures)
+        self.run.close(self._rows, self._shape, exit_status, reason, skipped, pictures)
         if turn is not None:
             self.run.derive(turn.analysis.fresh(), turn.batch, turn.plots)
 
@@ -158,7 +163,7 @@ class SeriesRecorder:
             self.camera.acquire(on_item=seen)
         except Exception as error:
             self.camera.stop_capture()
-            recording.end_run("fail", str(error), {})
+            recording.end_run("fail", str(error))
             raise
         return recording
 

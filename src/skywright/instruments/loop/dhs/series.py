@@ -65,6 +65,7 @@ class SeriesOperations:
         self._jobs = ThreadPoolExecutor(1, thread_name_prefix="series")
         # For all series: a new thread takes megabytes that it does not give back.
         self._save = ThreadPoolExecutor(1, thread_name_prefix="save")
+        self._draw = ThreadPoolExecutor(1, thread_name_prefix="draw")
         self._search = ThreadPoolExecutor(workers, thread_name_prefix="loop-search")
 
     def state(self) -> dict[str, Any]:
@@ -167,7 +168,9 @@ class SeriesOperations:
     async def close(self) -> None:
         """End what has begun, save all pictures, forget the last series; no search is awaited."""
         self._search.shutdown(wait=False, cancel_futures=True)
-        await asyncio.wrap_future(self._jobs.submit(self._recorder.close))
+        # Each after the jobs before it: the drawings are begun by one, and submit another.
+        for last in (self._draw.shutdown, self._recorder.close):
+            await asyncio.wrap_future(self._jobs.submit(last))
         self._jobs.shutdown()
         saving = asyncio.create_task(asyncio.to_thread(self._save.shutdown))
         if not (await asyncio.wait([saving], timeout=SAVE_S))[0]:
@@ -221,29 +224,45 @@ class SeriesOperations:
         exit_status: "ExitStatus",
         reason: str,
     ) -> None:
-        """End a recording and its run; the last job of a series.
+        """End a recording; the last job of a series but for the end of a run with drawings.
 
-        An aborted series gets no drawings: the next series, or the end of the DHS, waits for this.
+        Drawing has its own thread, so that the next series does not wait for it. An aborted series
+        gets no drawings: the end of the DHS would wait for them.
         """
         if begun.cancelled() or begun.exception() is not None:
             return
         recording = begun.result()
         # One thread has all these jobs: the fit is done.
         turn = None if fitting is None else fitting.result()
-        plotted = exit_status != "abort"
+        end_run = partial(recording.end_run, exit_status, reason, turn=turn)
+        directory = saver.directory if saver is not None and recording.findings else None
+        _guarded(recording.end)
+        if exit_status == "abort":
+            _guarded(end_run)
+        else:
+            self._draw.submit(self._draw_all, recording, turn, end_run, directory)
+        if saver is not None:
+            for index, frame in unsearched.items():
+                saver.save(index, frame)
+        if directory is not None and exit_status == "abort":
+            _guarded(lambda: write_files(recording.findings, turn, directory, False))
 
-        def end() -> None:
-            recording.end()
-            sheet = draw_sheet(recording) if plotted else {}
-            recording.end_run(exit_status, reason, sheet, turn)
-
-        _guarded(end)
-        if saver is None:
-            return
-        for index, frame in unsearched.items():
-            saver.save(index, frame)
-        if recording.findings:
-            _guarded(lambda: write_files(recording.findings, turn, saver.directory, plotted))
+    def _draw_all(
+        self,
+        recording: Recording,
+        turn: FittedSeries | None,
+        end_run: Callable[..., None],
+        directory: Path | None,
+    ) -> None:
+        """Draw the pictures of a series, end its run with them, and write those of the turn."""
+        sheet = None
+        if recording.run is not None:
+            sheet = _guarded(lambda: draw_sheet(recording))
+            if turn is not None:
+                _guarded(lambda: turn.plots)  # here, and not in the job that ends the run
+        self._jobs.submit(_guarded, partial(end_run, sheet))
+        if directory is not None:
+            _guarded(lambda: write_files(recording.findings, turn, directory, True))
 
 
 def _guarded(job: Callable[[], T], trouble: str = "the record is not complete") -> T | None:
