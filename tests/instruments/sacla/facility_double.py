@@ -158,7 +158,8 @@ class Reading:
 
     def until_ended(self):
         """Wait until the source has ended by itself."""
-        self.until(lambda self: any("no more shots" in text for text in self.reports))
+        ends = ("no more shots", "requested shots are read")
+        self.until(lambda self: any(end in text for text in self.reports for end in ends))
 
     def of(self, channel):
         """Payloads by tag, in order; a tag that came twice fails."""

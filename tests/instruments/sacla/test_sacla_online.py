@@ -92,6 +92,7 @@ def test_an_image_that_never_came_is_missing_and_not_zero(facility):
     twin = made(facility, 60, missing=0.15)
     with Reading(online(), shots=60) as reading:
         reading.until_ended()
+    assert [text for text in reading.reports if "all 60 requested shots are read" in text]
     images = twin.records[A]
     assert 40 < len(images) < 60
     assert_images(reading.of(A), images)

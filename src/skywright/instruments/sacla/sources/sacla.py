@@ -152,7 +152,9 @@ class SaclaSource(PolledSource[Record[Any]]):
             return run.take(timeout_s)
         following = self._runs.after(run, timeout_s if self._follow else 0.0)
         if not self._follow:
-            raise StopIteration(f"run {run.info.run}: no more shots")
+            is_cut = self._shots is not None and run.last == run.info.grid.last
+            why = f"all {self._shots} requested shots are read" if is_cut else "no more shots"
+            raise StopIteration(f"run {run.info.run}: {why}")
         if following is not None:
             self._current = following
             self._report(f"run {following.info.run} follows run {run.info.run}", False)
