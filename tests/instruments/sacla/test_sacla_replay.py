@@ -169,6 +169,10 @@ def delete(where):
     return edited(lambda file: file.__delitem__(where))
 
 
+def delete_gain(detector):
+    return edited(lambda file: file[f"detectors/{detector}"].attrs.__delitem__("mp_absgain"))
+
+
 def shorten_tags(file):
     tags = file["equipment/i0/tag"][()]
     del file["equipment/i0/tag"]
@@ -190,6 +194,7 @@ def shorten_tags(file):
         (set_attribute("detectors/MPCCD-A", "xsize", 31), "xsize"),
         (set_attribute("detectors/MPCCD-A", "mp_absgain", -1.0), "mp_absgain"),
         (set_attribute("detectors/MPCCD-A", "mp_absgain", 1e300), "mp_absgain"),
+        (delete_gain("MPCCD-A"), "no attribute mp_absgain, electrons per ADU; add"),
         (set_attribute("analysis", "ev_per_electron", 1e-323), "ev_per_electron"),
         (set_attribute("analysis", "radial_dr", -1.0), "radial_dr"),
         (set_attribute("analysis", "radial_dr", 1e-9), "radial_dr = 1e-09"),
@@ -208,6 +213,25 @@ def test_a_broken_file_is_one_line_and_status_2(tmp_path, run, breaker, names):
     assert (code, out) == (2, "")
     assert len(err.splitlines()) == 1
     assert names in err
+
+
+@pytest.mark.parametrize("command", ["replay", "live"])
+def test_a_camera_without_gain_has_gain_1_and_no_threshold(tmp_path, run, command):
+    path = make_replay(tmp_path / "run.h5", 0, 100, detectors=("OPAL-234363",))
+    roi, speed = ("a", "OPAL-234363", ROIS[0][2]), ("--speed", 0) if command == "live" else ()
+    delete_gain("OPAL-234363")(path)
+    code, out, err = run(path, *speed, rois=[roi], command=command)
+    assert code == 0
+    assert "OPAL-234363: no attribute mp_absgain: gain 1 and no threshold are used" in err
+    set_attribute("detectors/OPAL-234363", "mp_absgain", 1.0)(path)
+    set_attribute("analysis", "threshold_ev", -1e30)(path)
+    _, expected, err = run(path, *speed, rois=[roi], command=command)
+    assert "mp_absgain" not in err
+    found, wanted = json.loads(out), json.loads(expected)
+    assert found.pop("perf")
+    assert wanted.pop("perf")
+    assert found == wanted
+    assert found["counts"]["accepted"] > 10
 
 
 @pytest.mark.parametrize(

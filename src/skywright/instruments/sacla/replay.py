@@ -59,6 +59,7 @@ def replay(
     """
     started = time.perf_counter()
     with ReplayFile(path, more_values_for(binned_by)) as file:
+        file.log_cameras()
         pipeline = ShotPipeline(
             file.info,
             regions,

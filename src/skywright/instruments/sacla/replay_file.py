@@ -1,5 +1,6 @@
 """The reader of replay files, HDF5 in the format "sacla-replay", version 1."""
 
+import logging
 import mmap
 import os
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,11 @@ from skywright.instruments.sacla.shots import EQUIPMENT, ShotRules
 from skywright.instruments.sacla.tile import PixelRules, Tile, check_scale, count_rings
 from skywright.instruments.sacla.values import parse_value
 
+logger = logging.getLogger(__name__)
+
 FORMAT, VERSION = "sacla-replay", 1
+GAIN = "mp_absgain"
+"""Attribute of a detector: electrons per ADU."""
 LONGEST_SIDE = 16_384
 """Of a tile, pixels."""
 
@@ -121,6 +126,11 @@ class ReplayFile(Closing):
             tiles={name: self._tile(name, pixel_rules) for name in self._group("detectors")},
             shot_rules=shot_rules,
             pixel_rules=pixel_rules,
+            cameras=frozenset(
+                name
+                for name in self._group("detectors")
+                if GAIN not in self._group(f"detectors/{name}").attrs
+            ),
             more_values=self._more_values,
         )
         for tag in (first, self._whole(root, "tag_last")):
@@ -131,6 +141,12 @@ class ReplayFile(Closing):
                 )
         for key in self._more_values:
             self._group(f"equipment/{key}")
+
+    def log_cameras(self) -> None:
+        """Log which detectors have no gain, and what is used; SACLA gives none for a camera."""
+        for name in sorted(self.info.cameras):
+            where = f"{self.path}: detectors/{name}"
+            logger.error("%s: no attribute %s: gain 1 and no threshold are used", where, GAIN)
 
     def timed_records(self) -> Iterator[tuple[float, Record[int | float]]]:
         """Yield arrival times and records of all channels, in order of arrival.
@@ -261,8 +277,15 @@ class ReplayFile(Closing):
         if not all(0 < length <= LONGEST_SIDE for length in shape):
             expected = f"expected 1 to {LONGEST_SIDE} pixels"
             raise DataError(f"{self.path}: {path}: ysize, xsize {shape}, {expected}")
-        gain = self._number(path, "mp_absgain")
-        self._check_scale(path, "mp_absgain", gain)
+        gain = 1.0
+        if GAIN in self._group(path).attrs:
+            gain = self._number(path, GAIN)
+        elif name.startswith("MPCCD"):
+            raise DataError(
+                f"{self.path}: {path}: no attribute {GAIN}, electrons per ADU; add that of the "
+                f"detector: h5py.File({str(self.path)!r}, 'a')[{path!r}].attrs[{GAIN!r}] = ..."
+            )
+        self._check_scale(path, GAIN, gain)
         try:
             count_rings(shape, rules.radial_cx, rules.radial_cy, rules.radial_dr)
         except ConfigError as error:

@@ -44,6 +44,7 @@ class ReplaySource(PolledSource[Record[StoredFrame | float]]):
         super().__init__("replay")
         self.stop_limit_s = STOP_LIMIT_S
         self._file = ReplayFile(path, more_values)
+        self._file.log_cameras()
         self.info = self._file.info
         if shots is not None:
             self.info = replace(self.info, grid=self.info.grid.cut(shots))
