@@ -8,14 +8,16 @@ import shutil
 from pathlib import Path
 
 import pytest
-from epu_trees import normalized, read_document, written
+from epu_trees import comparable, normalized, read_document, written
 from typer.testing import CliRunner
+from watching import recorded
 
 from skywright.instruments.epu import tree as tree_module
 from skywright.instruments.epu.cli import app
 from skywright.instruments.epu.parse import parse_atlas, parse_metadata
 from skywright.instruments.epu.tree import Tree
 from skywright.instruments.epu.twin.visit import plan_visit
+from skywright.instruments.epu.watch.watcher import Watcher
 
 
 @pytest.fixture
@@ -368,6 +370,22 @@ def test_unreadable_directory_is_an_issue(visit, monkeypatch):
     assert document["issues"] == [expected]
     counts = [sum(len(grid["micrographs"]) for grid in d["grids"]) for d in (whole, document)]
     assert counts[0] - counts[1] == len(list(directory.glob("*.xml"))) > 0
+
+
+def test_a_linked_directory_is_read_once_and_no_link_leads_in_a_circle(visit, tmp_path, database):
+    whole = read_document(visit)
+    session = session_directory(visit)
+    elsewhere = tmp_path / "elsewhere"
+    shutil.move(session, elsewhere)
+    session.symlink_to(elsewhere, target_is_directory=True)
+    (session / "up").symlink_to(visit, target_is_directory=True)
+    (visit / "zz_again").symlink_to(elsewhere, target_is_directory=True)
+    (visit / "zz_above").symlink_to(tmp_path, target_is_directory=True)
+    (visit / "zz_itself").symlink_to(visit / "zz_itself", target_is_directory=True)
+    (visit / "zz_gone").symlink_to(tmp_path / "gone", target_is_directory=True)
+    assert normalized(read_document(visit)) == normalized(whole)
+    Watcher(visit, database).run(idle_exit=0)
+    assert comparable(recorded(database, visit)) == comparable(whole)
 
 
 def run(*arguments):

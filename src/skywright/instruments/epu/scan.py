@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -50,29 +51,46 @@ class Scan:
 
 
 def walk(
-    root: Path, problems: list[tuple[str, str]] | None = None
+    root: Path, problems: list[tuple[str, str]] | None = None, follow_links: bool = False
 ) -> Iterator[tuple[str, "os.DirEntry[str]"]]:
     """Yield each file below `root`, with its path relative to `root` (separated by ``/``).
 
-    Links to directories are not followed. A directory that cannot be listed is appended to
-    `problems` as (path, reason) and the rest goes on.
+    A directory that cannot be listed is appended to `problems` as (path, reason) and the rest goes
+    on. With `follow_links`, links to directories are followed: after all else, each directory once,
+    and none that contains `root`.
     """
-    waiting = [""]
-    while waiting:
-        directory = waiting.pop()
+    waiting, links = [""], list[str]()
+    known = set[tuple[int, int]]()
+    for parent in root.resolve().parents:
+        with suppress(OSError):
+            known.add(_identity(parent))
+    while waiting or links:
+        directory = waiting.pop() if waiting else links.pop(links.index(min(links)))
+        full = root / directory if directory else root
         try:
-            with os.scandir(root / directory if directory else root) as entries:
+            if follow_links:
+                if (identity := _identity(full)) in known:
+                    continue
+                known.add(identity)
+            with os.scandir(full) as entries:
                 for entry in entries:
                     path = f"{directory}/{entry.name}" if directory else entry.name
                     if entry.is_dir(follow_symlinks=False):
                         waiting.append(path)
                     elif _is_file(entry):
                         yield path, entry
+                    elif follow_links and entry.is_symlink() and (root / path).is_dir():
+                        links.append(path)
         except FileNotFoundError:
             continue  # removed in the meantime
         except OSError as error:
             if problems is not None:
                 problems.append((directory or ".", error.strerror or str(error)))
+
+
+def _identity(directory: Path) -> tuple[int, int]:
+    status = directory.stat()
+    return status.st_dev, status.st_ino
 
 
 def _is_file(entry: "os.DirEntry[str]") -> bool:
@@ -84,9 +102,12 @@ def _is_file(entry: "os.DirEntry[str]") -> bool:
 
 
 def scan(root: Path) -> Scan:
-    """Return EPU's files below `root`, judged by their names; none is opened."""
+    """Return EPU's files below `root`, judged by their names; none is opened.
+
+    Links to directories are followed: sites keep grids elsewhere and link them.
+    """
     found = Scan()
-    for path, _ in walk(root, found.problems):
+    for path, _ in walk(root, found.problems, follow_links=True):
         file = recognize(path)
         if file is None:
             continue

@@ -114,7 +114,7 @@ def _session_names(tree: Tree) -> list[str]:
 def _unknown_files(directory: Path) -> list[str]:
     return [
         path
-        for path, file in walk(directory)
+        for path, file in walk(directory, follow_links=True)
         if recognize(path) is None and not IGNORED.fullmatch(file.name)
     ]
 

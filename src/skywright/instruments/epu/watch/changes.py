@@ -75,7 +75,7 @@ def changed_files(root: Path, known: Mapping[str, Signature]) -> Iterable[EpuFil
         Size and time of files that have been read, by path.
     """
     problems: list[tuple[str, str]] = []
-    for path, entry in walk(root, problems):
+    for path, entry in walk(root, problems, follow_links=True):
         if not path.endswith((".xml", ".dm")):
             continue
         signature = known.get(path)
