@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from fastapi.testclient import TestClient
@@ -58,6 +59,23 @@ def test_prediction_models_and_predictions(tree: TestClient) -> None:
     assert tree.post("/quality_predictions", json=body).status_code == 404
     assert tree.delete("/prediction_models/net").status_code == 204
     assert tree.get("/prediction_models/net").status_code == 404
+
+
+def test_names_with_a_slash_are_one_part_of_the_path(tree: TestClient) -> None:
+    name = "nets/2 %2F\u00e9"
+    path = f"/prediction_models/{quote(name, safe='')}"
+    assert "%2F" in path
+    assert tree.post("/prediction_models", json={"name": name}).status_code == 201
+    assert tree.get(path).json()["name"] == name
+    assert tree.put(path.replace("%2F", "%2f"), json={"can_train": True}).json()["can_train"]
+    prediction = {"value": 0.25, "prediction_model_name": name, "gridsquare_uuid": "s"}
+    assert tree.post("/quality_predictions", json=prediction).status_code == 201
+    (newest,) = tree.get(f"/prediction_model/{quote(name, safe='')}/grid/g/prediction").json()
+    assert newest["value"] == 0.25
+    assert tree.get("/prediction_models/nets%2F").status_code == 404
+    assert tree.get("/prediction_models/nets/2").status_code == 404
+    assert tree.delete(path).status_code == 204
+    assert tree.get(path).status_code == 404
 
 
 def test_health_without_a_broker(client: TestClient) -> None:

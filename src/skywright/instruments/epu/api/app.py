@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from fastapi import FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.encoders import jsonable_encoder
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
@@ -32,6 +32,7 @@ from skywright.instruments.epu.api import (
     status,
 )
 from skywright.instruments.epu.api.answers import answer
+from skywright.instruments.epu.api.path_names import keep_slashes, restore_slashes
 from skywright.instruments.epu.api.service import Broker, Service
 from skywright.instruments.epu.database import Database, is_away, reason_of
 
@@ -88,12 +89,14 @@ def create_app(
         description="Cryo-EM sessions: acquisitions, grids, squares, holes, micrographs.",
         version=__version__,
         lifespan=lifespan,
+        dependencies=[Depends(restore_slashes)],
         strict_content_type=False,  # old clients may send JSON without naming it
     )
     app.state.service = service
     app.add_middleware(
         CORSMiddleware, allow_origins=["*"], allow_methods=["*"], allow_headers=["*"]
     )
+    app.add_middleware(keep_slashes)
     for failure in (ValueDoesNotFit, OverflowError, UnicodeEncodeError):
         app.add_exception_handler(failure, _does_not_fit)
     app.add_exception_handler(OperationalError, _database_down)
