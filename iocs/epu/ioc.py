@@ -214,9 +214,14 @@ class EpuIOC(OwnerGroup):
 
 
 def overview_text(found: dict[str, Any]) -> str:
-    """Return an overview as JSON that fits its PV: without holes where they are too many."""
-    text = json.dumps(found, separators=(",", ":"))
-    return text if len(text) < OVERVIEW_BYTES else json.dumps({**found, "holes": []})
+    """Return an overview as JSON that fits its PV: lists that make it too long are left empty."""
+    shown = dict(found)
+    for key in ("holes", "squares", "newest", "states"):
+        text = json.dumps(shown, separators=(",", ":"))
+        if len(text) < OVERVIEW_BYTES:
+            return text
+        shown[key] = type(shown.get(key, []))()
+    return json.dumps(shown, separators=(",", ":"))
 
 
 def grids_text(grids: list[dict[str, Any]]) -> str:

@@ -2,7 +2,9 @@
 
 import json
 
-from iocs.epu.ioc import JSON_BYTES, EpuIOC, grids_text
+import pytest
+
+from iocs.epu.ioc import JSON_BYTES, OVERVIEW_BYTES, EpuIOC, grids_text, overview_text
 
 
 def grid(number: int, waiting: bool) -> dict[str, object]:
@@ -20,6 +22,28 @@ def test_grids_that_wait_are_posted_where_all_are_too_many() -> None:
     assert len(posted) > 200
     assert json.loads(grids_text([])) == []
     assert json.loads(grids_text(grids[:3])) == grids[:3]
+
+
+@pytest.mark.parametrize(
+    ("long", "left_out"),
+    [
+        ((), ()),
+        (("holes",), ("holes",)),
+        (("squares",), ("holes", "squares")),
+        (("states",), ("holes", "squares", "newest", "states")),
+    ],
+)
+def test_an_overview_that_is_too_long_is_readable_without_its_lists(
+    long: tuple[str, ...], left_out: tuple[str, ...]
+) -> None:
+    rows = {"holes": [["1", 2.0, 3.0, 4, None]], "squares": [["1", 2.0, 3.0, 4, 0.5]]}
+    found = {"name": "g", **rows, "newest": [["m"]], "states": {"None": 1}, "micrographs": 4}
+    for key in long:
+        part = found[key]
+        found[key] = part * 9000 if isinstance(part, list) else {"x" * OVERVIEW_BYTES: 1}
+    text = overview_text(found)
+    assert len(text) < OVERVIEW_BYTES
+    assert json.loads(text) == found | {key: type(found[key])() for key in left_out}
 
 
 def test_a_session_says_of_many_runs_that_it_lives() -> None:
