@@ -1,6 +1,7 @@
 """LoopDetection: columns as the detector gives them, votes, and nothing made up."""
 
 import io
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from PIL import Image
 
 from skywright.analysis import Batch
+from skywright.callbacks.derived import DerivedRun
 from skywright.instruments.loop import detect, detection
 from skywright.instruments.loop.analysis import (
     KINDS,
@@ -55,6 +57,18 @@ def test_rows_and_votes() -> None:
     assert (found["tip_x_min"], found["tip_x_max"]) == (tips.min(), tips.max())
     assert found["last_tip_x"] == rows["tip_x"][3]
     assert found["kind"] == KINDS[rows["kind"][0]] != "none"
+
+
+def test_the_login_of_a_service_is_in_no_document(tmp_path: Path) -> None:
+    address = "http://me:secret@inference:8501"
+    analysis = LoopDetection(backend="automl", url=address)
+    docs: list[tuple[str, dict[str, Any]]] = []
+    DerivedRun(analysis, {"uid": "raw"}, lambda *each: docs.append(each), tmp_path).close()
+    (start,) = (doc for name, doc in docs if name == "start")
+    recorded = {"backend": "automl", "url": "http://inference:8501"}
+    assert start["analysis"]["parameters"] == recorded
+    assert "secret" not in str(docs)
+    assert analysis.fresh().parameters["url"] == address
 
 
 def test_rows_are_detections() -> None:

@@ -134,6 +134,11 @@ class Analysis(ABC, Generic[Statistic]):
         self._folded_members = 0
         self._watermark: int | None = None  # number of the first block that is not folded
 
+    @property
+    def recorded_parameters(self) -> Mapping[str, Any]:
+        """The parameters as documents have them: without logins, which many can read there."""
+        return self.parameters
+
     # What a concrete analysis writes ------------------------------------------------------------
 
     @abstractmethod

@@ -352,7 +352,7 @@ def _start_metadata(
         "analysis": {
             "name": analysis.name,
             "version": analysis.version,
-            "parameters": analysis.parameters,
+            "parameters": dict(analysis.recorded_parameters),
             "inputs": dict(inputs),
             "stream": stream,
         },

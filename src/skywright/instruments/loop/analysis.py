@@ -165,6 +165,15 @@ class LoopDetection(Analysis[Votes]):
         super().__init__(**parameters)
 
     @property
+    def recorded_parameters(self) -> Mapping[str, Any]:
+        """The parameters without user and password in the address of a service."""
+        if "url" not in self.parameters:
+            return self.parameters
+        from skywright.wire.axis_client import hide_login
+
+        return self.parameters | {"url": hide_login(self.parameters["url"])}
+
+    @property
     def detector(self) -> backends.Detector:
         """The back-end; one for all analyses with these parameters, since it may be large."""
         return _detector(json.dumps(self.parameters, sort_keys=True))
