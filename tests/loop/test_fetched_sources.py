@@ -112,17 +112,20 @@ def test_stream_of_the_simulated_camera_comes_as_it_left(camera: Camera) -> None
         server.close()
 
 
-def test_a_client_of_http_1_0_gets_the_stream_without_chunks(camera: Camera) -> None:
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_no_client_gets_the_stream_in_chunks(camera: Camera, version: str) -> None:
     server = serve_video(camera)
     try:
         with socket.create_connection(("127.0.0.1", server.port), timeout=60) as client:
-            client.sendall(b"GET /axis-cgi/mjpg/video.cgi?camera=1 HTTP/1.0\r\n\r\n")
+            request = f"GET /axis-cgi/mjpg/video.cgi?camera=1 HTTP/{version}\r\nHost: c\r\n\r\n"
+            client.sendall(request.encode())
             with client.makefile("rb") as answer:
                 head = [line.lower() for line in iter(answer.readline, b"\r\n")]
                 part = [answer.readline().strip() for _ in range(2)]
     finally:
         server.close()
     assert not any(line.startswith(b"transfer-encoding") for line in head)
+    assert b"connection: close\r\n" in head
     assert part == [b"--myboundary", b"Content-Type: image/jpeg"]
 
 

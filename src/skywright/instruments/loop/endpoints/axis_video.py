@@ -21,6 +21,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from skywright.acquire.newest import NewestQueue
 from skywright.errors import DataError, SkywrightError
@@ -54,9 +55,19 @@ def serve_video(
     camera: Camera, guard: Guard | None = None, host: str = "127.0.0.1", port: int = 0
 ) -> HttpServer:
     """Serve `video_app` on a thread; port 0 takes a free one."""
-    # uvicorn's other protocol sends chunks also to clients of HTTP/1.0, which take the lengths of
-    # the chunks for a part of the pictures.
-    return HttpServer(video_app(camera, guard), host, port, http="h11")
+    return HttpServer(video_app(camera, guard), host, port, http=_WithoutChunks)
+
+
+class _WithoutChunks(H11Protocol):
+    """HTTP as AXIS servers have it: a stream has no chunks, and ends with the connection.
+
+    Old clients take the lengths of chunks for a part of the pictures, though they ask in HTTP/1.1.
+    """
+
+    def handle_events(self) -> None:
+        """Take requests as from a client of HTTP/1.0, to which h11 sends no chunks."""
+        super().handle_events()
+        self.conn.their_http_version = b"1.0"
 
 
 def video_app(camera: Camera, guard: Guard | None = None) -> Starlette:
