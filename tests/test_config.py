@@ -106,6 +106,13 @@ def test_a_file_that_names_iocs_has_those_alone(tmp_path: Path) -> None:
     [
         ("[store]\ntiled_port = 99999", r"store\.tiled_port: .*65535 \(got 99999\)"),
         ('[store]\ntiled_port = "x"', r"store\.tiled_port: .*integer.*\(got 'x'\)"),
+        ("[store]\ntiled_port = true", r"store\.tiled_port: expected a number .*\(got True\)"),
+        (IOC + "port = true", r"iocs\.axis\.port: expected a number .*\(got True\)"),
+        (
+            '[store]\ntiled_uri = "ftp://x"',
+            r"store\.tiled_uri: expected http://HOST:PORT .*\(got 'ftp://x'\)",
+        ),
+        ('[store]\ntiled_uri = "tiled:8000"', r"store\.tiled_uri: expected http://HOST:PORT"),
         ("[store]\ntild_port = 1", r"store\.tild_port: no such key; did you mean tiled_port\?"),
         ('[iocs.axis]\nprefx = "m"\nprefix = "A:"', r"iocs\.axis\.prefx: .* did you mean prefix\?"),
         ("colour = 1", r"colour: no such key"),

@@ -10,7 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self, get_args, get_origin
 
-from pydantic import Field, JsonValue, ValidationError, create_model, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    JsonValue,
+    ValidationError,
+    create_model,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -40,13 +47,19 @@ Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 ServiceName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
 
 
+def _is_http(uri: str) -> str:
+    if uri and not re.match(r"https?://[^/\s]", uri, re.IGNORECASE):
+        raise ValueError("expected http://HOST:PORT or https://HOST")
+    return uri
+
+
 class StoreSettings(Section):
     """Where runs are kept, and which tiled server shows them."""
 
     directory: ServedPath = Path("~/.local/share/skywright")
     """Root of journals, assets, the embedded catalog, RE metadata and logs. IOCs that record below
     it need a path of ASCII characters."""
-    tiled_uri: str = ""
+    tiled_uri: Annotated[str, AfterValidator(_is_http)] = ""
     """A tiled server that exists already; empty starts the embedded one."""
     api_key: str = ""
     """Key of that server; the embedded one makes its own."""

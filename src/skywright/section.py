@@ -9,13 +9,24 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from skywright.errors import ConfigError
 
-Port = Annotated[int, Field(ge=0, le=65535, description="0 takes a free port at each start")]
+Value = TypeVar("Value")
+
+
+def _no_boolean(value: Value) -> Value:
+    if isinstance(value, bool):  # pydantic makes 0 or 1 of it
+        raise ValueError("expected a number from 0 to 65535")
+    return value
+
+
+Port = Annotated[
+    int,
+    Field(ge=0, le=65535, description="0 takes a free port at each start"),
+    BeforeValidator(_no_boolean),
+]
 _PREFIX = r"([\w:;+<>\[\]-]|\{user\})*:"
 PvPrefix = Annotated[str, Field(pattern=f"^{_PREFIX}$", max_length=40)]
 BeamlinePrefix = Annotated[str, Field(pattern=f"^({_PREFIX})?$", max_length=40)]
 """The common part of PV names; empty where the IOCs' names have none."""
-
-Value = TypeVar("Value")
 
 
 def _not_empty(value: Value) -> Value:
