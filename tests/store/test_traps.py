@@ -25,7 +25,7 @@ from skywright.store.journal_contents import JournalContents, Stream
 from skywright.store.normalizer import DocumentNormalizer
 from skywright.store.rows import as_row
 from skywright.store.run_nodes import Catalog
-from skywright.store.tail import Line, read_lines
+from skywright.store.tail import Line, read_lines, start_time
 from skywright.store.tiled_writer import NOTES_MAX, RunWriter
 
 
@@ -684,3 +684,9 @@ def test_file_that_is_no_journal_is_put_aside(journals: Path, client: Any) -> No
     path.write_text("to do\n")
     assert ingest(path, client) is IngestState.ASIDE
     assert (journals / "aside" / path.name).read_text() == "to do\n"
+
+
+def test_a_journal_with_an_absurd_time_has_that_of_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps(["start", {"uid": "a", "time": 10**400}]) + "\n")
+    assert start_time(path) == path.stat().st_mtime

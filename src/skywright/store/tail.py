@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,7 +93,10 @@ def start_time(path: Path) -> float:
     with path.open("rb") as file:
         first = _parse(1, file.readline())
     began = first.doc.get("time")
-    return float(began) if isinstance(began, int | float) else path.stat().st_mtime
+    with suppress(OverflowError):  # of more than 308 digits
+        if isinstance(began, int | float):
+            return float(began)
+    return path.stat().st_mtime
 
 
 def is_locked(path: Path) -> bool:
