@@ -20,9 +20,11 @@ from skywright.config import IocSettings, load_settings
 from skywright.errors import ConfigError, SampleError
 
 CHILD = """
-import json, sys, threading
+import json, signal, sys, threading
 file, *names = sys.argv[1:]
 for name in names:
+    if name == "deaf":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     print(json.dumps({"demo": name, "title": "run 1", "seconds": 0.1, "progress": ""}), flush=True)
     if name == "dies":
         sys.exit(3)
@@ -30,6 +32,8 @@ for name in names:
         sys.exit(0)
     if name == "hangs":
         threading.Event().wait(60)
+    if name == "deaf":
+        sys.stdin.read()
     with open(file, "a") as lines:
         lines.write(json.dumps([{"plan": name, "ok": True}]) + "\\n")
 """
@@ -93,6 +97,17 @@ def test_a_demo_that_hangs_is_ended_and_the_others_run(
     assert (first, last) == (("first", ""), ("last", ""))
     assert late[0] == "hangs"
     assert late[1].startswith("not done within 2 s; look at ")
+
+
+def test_a_demo_that_does_not_end_when_it_is_told_to_is_killed(
+    run_demos: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LIMIT_S", 2.0)
+    monkeypatch.setattr(module, "END_LIMIT_S", 0.1)
+    first, deaf, last = run_demos("first", "deaf", "last")
+    assert (first, last) == (("first", ""), ("last", ""))
+    assert deaf[0] == "deaf"
+    assert deaf[1].startswith("not done within 2 s; look at ")
 
 
 def test_the_settings_of_a_beamline_are_none_of_the_demo(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import tempfile
 import threading
 import time
@@ -25,6 +26,8 @@ from skywright.processes.lifecycle import SUPERVISED
 
 LIMIT_S = 270.0
 """Time for one demo, s."""
+END_LIMIT_S = 60.0
+"""Time for the demos' process to end and to stop its beamline; then it is killed, s."""
 MARK = "# `skywright demo` has written this file, and replaces it at its next start."
 QUIET_S = 4.0
 """Longest time without a line, s, where there is no terminal."""
@@ -121,18 +124,27 @@ def _run_process(
             env=environment,
             text=True,
         )
-    limit = TimeLimit(LIMIT_S, process.terminate)
+    limit = TimeLimit(LIMIT_S, partial(_end, process))
     try:
         assert process.stdout is not None
         steps.show(process.stdout, limit.restart)
         status = process.wait()
     except BaseException:  # Ctrl-C: the process has it too
-        process.terminate()
-        process.wait()
+        _end(process)
         raise
     finally:
         limit.cancel()
     return None if limit.is_over else status
+
+
+def _end(process: "subprocess.Popen[str]") -> None:
+    """Terminate a process; if that does not end it in time, kill it."""
+    process.terminate()
+    try:
+        process.wait(END_LIMIT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 class TimeLimit:
