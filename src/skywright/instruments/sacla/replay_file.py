@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from skywright.closing import Closing
 from skywright.errors import ConfigError, DataError
+from skywright.files.hdf5 import open_hdf5
+from skywright.files.hdf5_flags import read_superblock
 from skywright.instruments.sacla.join import Record, TagGrid
 from skywright.instruments.sacla.run_info import RunInfo
 from skywright.instruments.sacla.shots import EQUIPMENT, ShotRules
@@ -25,6 +27,8 @@ from skywright.instruments.sacla.values import parse_value
 logger = logging.getLogger(__name__)
 
 FORMAT, VERSION = "sacla-replay", 1
+TAG = "tag"
+"""Column of a channel that is flushed last, so that its length is the number of records."""
 GAIN = "mp_absgain"
 """Attribute of a detector: electrons per ADU."""
 LONGEST_SIDE = 16_384
@@ -57,6 +61,9 @@ class Channel:
 class ReplayFile(Closing):
     """An open replay file.
 
+    Of a file that was not closed, because its disk failed or its writer was killed, what was
+    flushed is read.
+
     Parameters
     ----------
     path
@@ -73,7 +80,9 @@ class ReplayFile(Closing):
     def __init__(self, path: Path | str, more_values: Sequence[str] = ()) -> None:
         self.path, self._more_values = Path(path), tuple(more_values)
         try:
-            self._file = h5py.File(self.path, "r")
+            superblock = read_superblock(self.path)
+            self._was_closed = superblock is None or not superblock.flags
+            self._file = h5py.File(self.path, "r") if self._was_closed else open_hdf5(self.path)
         except Exception as error:  # h5py raises many kinds
             if self.path.is_dir():
                 why = "is a directory, expected a file"
@@ -111,6 +120,7 @@ class ReplayFile(Closing):
         step, first = self._whole(root, "tag_step"), self._whole(root, "tag_first")
         if step < 1:
             raise DataError(f"{self.path}: tag_step is {step}, expected >= 1")
+        last = self._whole(root, "tag_last") if self._was_closed else self._newest_tag(first - step)
         shot_rules = ShotRules(
             **{key: self._number("analysis", key) for key in ShotRules.__dataclass_fields__}
         )
@@ -122,7 +132,7 @@ class ReplayFile(Closing):
         self.info = RunInfo(
             run=self._whole(root, "run"),
             hightag=self._whole(root, "hightag"),
-            grid=TagGrid(first, step, self._whole(root, "tag_last")),
+            grid=TagGrid(first, step, last),
             tiles={name: self._tile(name, pixel_rules) for name in self._group("detectors")},
             shot_rules=shot_rules,
             pixel_rules=pixel_rules,
@@ -133,7 +143,7 @@ class ReplayFile(Closing):
             ),
             more_values=self._more_values,
         )
-        for tag in (first, self._whole(root, "tag_last")):
+        for tag in (first, last):
             if not -(1 << 63) <= self.info.identity(tag) < 1 << 63:
                 raise DataError(
                     f"{self.path}: hightag {self.info.hightag} * 2**32 + tag {tag} has more than "
@@ -271,6 +281,16 @@ class ReplayFile(Closing):
             raise DataError(f"{self.path}: {path} has {dimensions} dimensions, expected {ndim}")
         return found
 
+    def _newest_tag(self, least: int) -> int:
+        """Return the highest tag of the run's records, at least `least`."""
+        run = self._whole("/", "run")
+        for kind in ("detectors", "equipment"):
+            for name in self._group(kind):
+                tags = self._values(f"{kind}/{name}/{TAG}")
+                of_run = self._values(f"{kind}/{name}/run")[: len(tags)] == run
+                least = int(tags[of_run].max(initial=least))
+        return least
+
     def _tile(self, name: str, rules: PixelRules) -> Tile:
         path = f"detectors/{name}"
         shape = (self._whole(path, "ysize"), self._whole(path, "xsize"))
@@ -304,7 +324,7 @@ class ReplayFile(Closing):
 
     def _channel(self, path: str, name: str) -> Channel:
         self._group(path)
-        arrival, tag, run = (self._values(f"{path}/{key}") for key in ("arrival", "tag", "run"))
+        arrival, tag, run = (self._values(f"{path}/{key}") for key in ("arrival", TAG, "run"))
         is_detector = path.startswith("detectors/")
         raw = None
         if is_detector:
@@ -312,6 +332,10 @@ class ReplayFile(Closing):
         else:
             raw = self._texts(f"{path}/raw")
             count = len(raw)
+        if not self._was_closed:  # records that were not flushed
+            whole = min(len(tag), count)
+            arrival, tag, run = arrival[:whole], tag[:whole], run[:whole]
+            raw, count = None if raw is None else raw[:whole], whole
         if not len(arrival) == len(tag) == len(run) == count:
             raise DataError(
                 f"{self.path}: {path}: {len(arrival)} arrival, {len(tag)} tag, {len(run)} run "

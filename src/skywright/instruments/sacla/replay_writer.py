@@ -5,7 +5,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,20 +19,24 @@ from skywright.files.columns import check_free_space
 from skywright.files.hdf5 import close_written
 from skywright.instruments.sacla.frames import copy_frame
 from skywright.instruments.sacla.join import Record
-from skywright.instruments.sacla.replay_file import FORMAT, VERSION
+from skywright.instruments.sacla.replay_file import FORMAT, TAG, VERSION
 from skywright.instruments.sacla.run_info import RunInfo
 from skywright.instruments.sacla.sources import ShotSource
 
 PULSES_HZ = 60.0
 """Rate at which tags count."""
 CHUNK_ROWS = 4096
-CHUNK_BYTES = CHUNK_ROWS * 16
+TEXT_BYTES = 24
+"""The longest text of a 64-bit float."""
+CHUNK_BYTES = CHUNK_ROWS * TEXT_BYTES
 """The largest, of text."""
 NEWEST_ROWS = 2 * CHUNK_ROWS
-"""Rows of a column that may not be on the disk yet: the cache holds two chunks of numbers."""
+"""Rows of a column that are kept until they are on the disk; at most half of them are not."""
 UNWRITTEN_BYTES = 48 << 20
 """Most of a file that HDF5 holds in memory until it is closed: 32 MiB of its own data, and a chunk
 of each column. There must be room for it, or the file cannot be closed."""
+FLUSH_S = 1.0
+"""Longest time between two flushes while records come, s."""
 POLL_S = 0.1
 LATE_SHOTS = 120
 """Values of a shot may come after the frames of this number of later shots."""
@@ -40,6 +44,9 @@ LATE_SHOTS = 120
 
 class ReplayWriter(Closing):
     """A replay file that is being written, "sacla-replay" version 1.
+
+    What is flushed, every `FLUSH_S`, can be read whatever happens (SWMR). The tags come last, so
+    that their number is that of the whole records.
 
     Parameters
     ----------
@@ -75,17 +82,18 @@ class ReplayWriter(Closing):
         self._newest: dict[str, deque[tuple[int, dict[str, Any]]]] = {
             group: deque(maxlen=NEWEST_ROWS) for group in self._shapes
         }
-        """Row and values, without frames, of the newest records, by group. HDF5 has them in its
-        cache, and forgets a chunk whose write fails, so `close` writes them again."""
+        """Row and values, without frames, of the newest records, by group. Their tags are written
+        when they are flushed; `close` writes again what is not flushed."""
         self.frame_bytes = 0
         """Size of the frames so far."""
         self._highest = info.grid.first - info.grid.step
         self._last: int | None = None
         self._arrival, self._is_closed = 0.0, False
+        self._flushed_at = time.monotonic()
         self._frame = {name: np.empty(tile.bad.shape, "f4") for name, tile in info.tiles.items()}
         try:
             check_free_space(path.parent, UNWRITTEN_BYTES)
-            self._file = h5py.File(path, "x")
+            self._file = h5py.File(path, "x", libver="latest", locking=False)
         except OSError as error:
             why = "exists" if path.exists() else " ".join(str(error).split())
             raise ConfigError(f"{path}: cannot be written ({why})") from None
@@ -108,6 +116,7 @@ class ReplayWriter(Closing):
             rep_rate_hz=PULSES_HZ / info.grid.step,
             tag_step=info.grid.step,
             tag_first=info.grid.first,
+            tag_last=self._highest,
         )
         self._file.create_group("analysis").attrs.update(
             **asdict(info.shot_rules), **asdict(info.pixel_rules)
@@ -124,8 +133,9 @@ class ReplayWriter(Closing):
                 self._column(path, "data", np.float32, shape)
             else:
                 group.attrs["id"] = ids.get(name) or name
-                self._column(path, "raw", h5py.string_dtype())
+                self._column(path, "raw", h5py.string_dtype("utf-8", TEXT_BYTES))
         self._file.flush()  # a disk that fails now is an error at the beginning
+        self._file.swmr_mode = True
 
     def _column(self, path: str, key: str, dtype: Any, shape: tuple[int, ...] = ()) -> None:
         self._columns[path][key] = self._file.create_dataset(
@@ -173,8 +183,8 @@ class ReplayWriter(Closing):
         DataError
             If a frame has another shape than those of the run.
         HardwareError
-            If the disk is full or fails. What was added before can be read after `close`, if the
-            disk takes what is still in memory.
+            If the disk is full or fails. What was added before can be read after `close`; if the
+            disk does not take what is still in memory, what was flushed can.
         """
         if record.channel not in self._info.channels:
             return
@@ -195,11 +205,13 @@ class ReplayWriter(Closing):
             columns: dict[str, Any] = {"data": frame, **values}
         else:
             value = float(record.payload)
-            columns = {"raw": repr(value) if math.isfinite(value) else "", **values}
+            text = repr(value) if math.isfinite(value) else ""
+            columns = {"raw": text.encode(), **values}
         with self._writing():
             check_free_space(self._path.parent, UNWRITTEN_BYTES + (frame.nbytes if is_frame else 0))
             for key, each in columns.items():
-                _cut(self._columns[group][key], self._records[group] + 1)[-1] = each
+                if key != TAG:
+                    _cut(self._columns[group][key], self._records[group] + 1)[-1] = each
         columns.pop("data", None)  # a frame is written at once
         self._newest[group].append((self._records[group], columns))
         self._records[group] += 1
@@ -207,6 +219,53 @@ class ReplayWriter(Closing):
             self.frame_bytes += frame.nbytes
         if record.run == self._info.run:
             self._highest = max(self._highest, record.tag)
+        unflushed = self._records[group] - len(self._columns[group][TAG])
+        if unflushed >= CHUNK_ROWS or time.monotonic() - self._flushed_at > FLUSH_S:
+            with self._writing():
+                self._flush()
+
+    def _unflushed(self, group: str) -> list[dict[str, Any]]:
+        """Return the values of the records that are not flushed, in their order."""
+        rows = range(len(self._columns[group][TAG]), self._records[group])
+        return [values for row, values in self._newest[group] if row in rows]
+
+    @staticmethod
+    def _write_again(
+        columns: Mapping[str, h5py.Dataset], unflushed: list[dict[str, Any]], count: int
+    ) -> None:
+        """Leave `count` records, without what an error or Ctrl-C cut off, and write the last anew.
+
+        HDF5 loses a new chunk of which a write has failed, unless the chunk is removed before.
+        """
+        for key, dataset in columns.items():
+            if key == "data":
+                _cut(dataset, count)
+            elif key != TAG:
+                _cut(dataset, count - len(unflushed))
+                if unflushed:
+                    _cut(dataset, count)[-len(unflushed) :] = [each[key] for each in unflushed]
+
+    def _flush(self) -> None:
+        """Make the records readable: flush all columns but the tags, then write the tags."""
+        for group in self._columns.values():
+            for key, dataset in group.items():
+                if key != TAG:
+                    dataset.flush()
+        for name, columns in self._columns.items():
+            tags, unflushed = columns[TAG], [each[TAG] for each in self._unflushed(name)]
+            if not unflushed:
+                continue
+            before = len(tags)
+            try:
+                tags.resize(before + len(unflushed), axis=0)
+                tags[before:] = unflushed
+                tags.flush()
+            except (OSError, RuntimeError):
+                # Otherwise HDF5 may write the new length later, although the tags are not written.
+                with suppress(OSError, RuntimeError):
+                    tags.resize(before, axis=0)
+                raise
+        self._flushed_at = time.monotonic()
 
     def finish(self) -> None:
         """Take note that all tags of the run are shots, and not those up to the newest record."""
@@ -225,18 +284,11 @@ class ReplayWriter(Closing):
         self._is_closed = has_failed = True
         with self._writing():
             try:
-                # Take away what was written of a record when an error or Ctrl-C came.
                 for group, columns in self._columns.items():
-                    count = self._records[group]
-                    for dataset in columns.values():
-                        _cut(dataset, count)
-                    newest = {row: values for row, values in self._newest[group] if row < count}
-                    if not newest:
-                        continue
-                    first = min(newest)
-                    for key in newest[first]:
-                        columns[key][first:] = [values[key] for values in newest.values()]
-                self._file.attrs["tag_last"] = self._highest if self._last is None else self._last
+                    self._write_again(columns, self._unflushed(group), self._records[group])
+                self._flush()
+                last = self._highest if self._last is None else self._last
+                self._file.attrs.modify("tag_last", last)
                 has_failed = False
             finally:
                 close_written(self._file, self._datasets(), has_failed)
