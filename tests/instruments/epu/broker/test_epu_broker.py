@@ -474,6 +474,24 @@ def test_the_consumer_waits_for_an_entity_that_comes_later(
     assert taken(settings) == []
 
 
+def test_a_message_whose_id_is_no_text_stops_no_other(
+    store: Database, settings: BrokerSettings
+) -> None:
+    session(store)
+    with pika.BlockingConnection(pika.URLParameters(settings.url)) as connection:
+        channel = connection.channel()
+        channel.queue_declare(settings.queue, durable=True)
+        for identity in (b"a\xff", b"a\xfe", b"a\xff"):
+            properties = pika.BasicProperties(message_id=identity)
+            channel.basic_publish("", settings.queue, json.dumps(MOTION).encode(), properties)
+    consumer = Consumer(store, settings)
+    asyncio.run(consume_until(consumer, settings, lambda: consumer.applied == 3))
+    with store.read() as connection:
+        ids = connection.execute(select(applied_message.c.message_id)).scalars().all()
+    assert sorted(ids) == [r"a\xfe", r"a\xff", "motion"]
+    assert taken(settings) == []
+
+
 def test_messages_that_wait_hold_up_no_others(
     store: Database, settings: BrokerSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

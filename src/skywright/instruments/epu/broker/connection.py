@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from urllib.parse import quote, urlsplit
 
 import aio_pika
+import pamqp.decode
 from aio_pika.abc import AbstractConnection
 from aio_pika.exceptions import AMQPError, ChannelInvalidStateError
 
@@ -70,10 +71,18 @@ async def connect(settings: BrokerSettings) -> AbstractConnection:
     AMQPError, OSError, TimeoutError
         The broker cannot be reached, refuses, or does not answer within 10 s.
     """
+    # With pamqp's own decoder a message whose id is no UTF-8 ends the connection at each delivery.
+    pamqp.decode.METHODS["shortstr"] = _decode_short_text
     # Not aio_pika's own timeout: it uses `asyncio.wait_for`, which in Python 3.11 forgets a
     # cancellation that comes while the connection fails, so that a service would never end.
     async with asyncio.timeout(CONNECT_LIMIT_S):
         return await aio_pika.connect(settings.url)
+
+
+def _decode_short_text(data: bytes) -> tuple[int, str]:
+    """Return the number of bytes and the text; bytes that are no UTF-8 become escapes."""
+    end = 1 + int.from_bytes(data[:1])
+    return end, data[1:end].decode("utf-8", "backslashreplace")
 
 
 def broker_settings(url: str | None) -> BrokerSettings | None:
