@@ -53,18 +53,16 @@ class RecordingDevice(FileStreamDevice):
     def __init__(self, prefix: str, *, assets: Path, name: str, **kwargs: Any) -> None:
         super().__init__(prefix, assets=assets, name=name, **kwargs)
         self._acquiring = False
-
-    def _follow(self, stream: FileStream, captured: EpicsSignalRO) -> None:
-        if not self._followed:
-            self.acquiring.subscribe(self._on_acquiring, run=False)
-        super()._follow(stream, captured)
+        self.acquiring.subscribe(self._on_acquiring, run=False)
 
     # ---- what the IOC posts (Channel Access threads)
 
     def _on_rows(self, stream: FileStream, rows: int) -> None:
         with self._changed:
+            # The first stream has a row for each frame or pulse; its rows are the sign of life,
+            # since a camera has no heartbeat
             if stream is self._followed[0][0]:
-                self._silent_since = time.monotonic()  # a camera has no heartbeat
+                self._silent_since = time.monotonic()
             super()._on_rows(stream, rows)
 
     def _on_acquiring(self, value: int, **_: Any) -> None:
