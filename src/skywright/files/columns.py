@@ -165,7 +165,7 @@ class ColumnWriter(Closing):
             with suppress(Exception):  # a full disk
                 self._file.close()
             path.unlink(missing_ok=True)  # else the next attempt finds a file that exists
-            if isinstance(error, RuntimeError):  # h5py raises either
+            if isinstance(error, RuntimeError):  # h5py raises it too if the disk fails
                 raise OSError(f"{path}: {error}") from error
             raise
 
@@ -182,7 +182,8 @@ class ColumnWriter(Closing):
         identity
             One integer, or (n,) integers.
         rows
-            For every column its values: (n, *shape), or (*shape) when `identity` is one integer.
+            Values of every column, by its path: (n, *shape), or (*shape) if `identity` is one
+            integer.
 
         Raises
         ------
@@ -228,7 +229,7 @@ class ColumnWriter(Closing):
                 dataset.resize((start + count, *values.shape[1:]))
                 dataset[start : start + count] = values
         except (OSError, RuntimeError) as error:  # h5py raises either
-            raise self._failed(error) from error
+            raise self._note_failure(error) from error
         self._pending.append(identities)
         self.appended = start + count
 
@@ -253,7 +254,7 @@ class ColumnWriter(Closing):
             for dataset in self._data.values():
                 dataset.flush()
         except (OSError, RuntimeError) as error:
-            raise self._failed(error) from error
+            raise self._note_failure(error) from error
         try:
             self._identities.resize(self.appended, axis=0)
             self._identities[start:] = np.concatenate(self._pending)
@@ -263,11 +264,12 @@ class ColumnWriter(Closing):
             # were not written
             with suppress(OSError, RuntimeError):
                 self._identities.resize(start, axis=0)
-            raise self._failed(error) from error
+            raise self._note_failure(error) from error
         self._pending.clear()
         return self.flushed
 
-    def _failed(self, error: Exception) -> OSError:
+    def _note_failure(self, error: Exception) -> OSError:
+        """Note that the file takes no more rows; return the error to raise."""
         self._failure = str(error)
         return OSError(f"{self.path}: {error}")
 

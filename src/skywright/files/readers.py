@@ -122,7 +122,7 @@ def first_row(parameters: Mapping[str, Any]) -> int:
 
 
 class FirstIndices:
-    """The first index of each file of a data key: which index its `first_row` has.
+    """The first index of each file of a data key: the index of its row `first_row`.
 
     So the row of an index is ``first_row(parameters) + index - FirstIndices.of(uri)``. The first
     index of the first file is 0, even if the run begins in the middle of the file. That of a
