@@ -380,7 +380,7 @@ class Owner(Generic[Item, Result]):
 
     @property
     def closed(self) -> bool:
-        """Whether `close` was called: no more items come."""
+        """Whether `close` was called: the source stops, or has stopped."""
         return self._closing
 
     def close(self) -> None:
@@ -480,6 +480,7 @@ class Owner(Generic[Item, Result]):
         is_result = self._process is None and arrived.refused is None
         if is_result:  # clients get it now, not after the items that wait in the queue
             self._publish(arrived.argument, acquisition)
+        # A published result of no acquisition need not wait: nothing of it is recorded
         if self._pool is None or (is_result and acquisition is None):
             self._finish_item(self._process_item(arrived))
         # A refused item is put into the queue too, to keep the order
@@ -506,7 +507,11 @@ class Owner(Generic[Item, Result]):
         return process_item(arrived, self._process, self._prepare)
 
     def _finish_item(self, processed: ProcessedItem) -> None:
-        """Publish the result of `process`, and record it; called in the order of the items."""
+        """Publish the result of `process`, and record it.
+
+        It is called in the order of the items. But if `_receive` published the result, and no
+        acquisition has the item, the call may overtake those for the items in the pool.
+        """
         acquisition, refused = processed.acquisition, processed.refused
         if processed.has_result and self._process is not None:  # else `_receive` published it
             self._publish(processed.result, acquisition)
@@ -533,7 +538,7 @@ class Owner(Generic[Item, Result]):
             self._notify()
 
     def _record(self, processed: ProcessedItem) -> RefusedError | None:
-        """Give an item to the recorders; return why it does not count, None if it does."""
+        """Give an item to the recorders; return the refusal of one, None if all took it."""
         refused, result = None, processed.to_record
         if result is None:
             return None
@@ -578,9 +583,9 @@ class Owner(Generic[Item, Result]):
         """Return the message after a result, and whether it is an alarm; for subclasses.
 
         None: the present message stays. A message that is no alarm replaces an alarm of `report`,
-        or a message of the source, only after `HOLD_S`; but the first result after a reported
-        silence replaces them at once. If this method returns None for that result, the last message
-        that it returned is set again.
+        or a message of the source, only after `operator_message.HOLD_S`; but the first result after
+        a reported silence replaces them at once. If this method returns None for that result, the
+        last message that it returned is set again.
         """
         return f"taking {self.item_name}s", False
 

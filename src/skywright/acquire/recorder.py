@@ -1,7 +1,7 @@
 """The recorder: writes results to files, on its own thread.
 
-A synchronous recorder writes on the owner's thread. Its own thread then makes rows visible that the
-owner's thread has not flushed, and calls the callbacks.
+A synchronous recorder writes on the owner's thread. Its own thread makes rows visible that the
+owner's thread has not flushed, and calls the functions given to `Recorder.call_when_visible`.
 
 Three methods named `append` write a row group, each of which calls the next one:
 
@@ -180,8 +180,8 @@ class Recorder(Generic[Result, RowGroup]):
         without rows accepts a row group of any size.
     synchronous
         True: `offer` writes on the owner's thread, and raises `RefusedError` if a result cannot be
-        stored. While a recording is open, an acquisition then counts only items that are in the
-        file, or wait for a file that is not created yet (if `essential`).
+        stored. If the recorder is also essential, an acquisition counts, while a recording is open,
+        only items that are in the file, or that wait for a file that is not created yet.
     essential
         True: a row that cannot be stored is a lost item. False: it is counted as a failure, because
         another recorder stores the same item.
@@ -221,6 +221,7 @@ class Recorder(Generic[Result, RowGroup]):
         """The error of the last flush if no other error has followed; the next successful flush
         removes it from `error`."""
         self._logged = ""
+        """The last error in the log; it is not logged again."""
         self._changed = changed or (lambda: None)
         self._queue_bytes_max, self._queue_timeout_s = queue_bytes, queue_timeout_s
         self._lost = Counters()
@@ -351,7 +352,7 @@ class Recorder(Generic[Result, RowGroup]):
 
     @property
     def lost(self) -> Mapping[str, int]:
-        """Number of rows that are not in their recording, by cause.
+        """Number of rows that are not, or not completely, in their recording, by cause.
 
         After a flush that failed while a caller waited for it, ``not written`` includes the rows
         that await the next attempt.
