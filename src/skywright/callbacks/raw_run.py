@@ -153,7 +153,7 @@ class RawStream:
     keys
         Full data key by required name.
     configuration
-        Configuration of the stream's devices, by data key.
+        Configuration of the stream's devices in its first descriptor, by data key.
     """
 
     def __init__(self, run: "RawRun", name: str, *, keep_values: bool) -> None:
@@ -164,7 +164,7 @@ class RawStream:
         self.configuration: dict[str, Any] = {}
         self._keep_values = keep_values
         self._resources: dict[str, tuple[str, str, str, str, int]] = {}
-        """Data key, path, column, mimetype and row of index 0 of each stream resource, by uid."""
+        """Data key, path, column, mimetype and `first_row` of each stream resource, by uid."""
 
     @property
     def event_keys(self) -> list[str]:
@@ -324,7 +324,7 @@ class RawRun:
         if name in self.streams:  # the configuration has changed, nothing else
             self._by_descriptor[doc["uid"]] = self.streams[name]
             return
-        if name == "baseline":
+        if name == "baseline":  # read before and after the run: it has no frames
             return
         new = RawStream(self, name, keep_values=self._keep_values)
         try:
@@ -335,7 +335,7 @@ class RawRun:
             if found is None:
                 return
             new.begin(found, doc)
-            # They may be of a device of an earlier stream too.
+            # Those that came before this descriptor: an earlier stream may have the same device
             for resource in self._resources.values():
                 new.resource(resource)
         self.streams[name] = self._by_descriptor[doc["uid"]] = new

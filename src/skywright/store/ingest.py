@@ -224,7 +224,7 @@ class RunIngest:
                 return IngestState.DONE
             self._must_verify = True
             run_writer.take_over()
-        assets = self.path.parent.parent / "assets"
+        assets = self.path.parent.parent / "assets"  # beside the directory of the journals
         line_writer = LineWriter(run_writer, self._catalog, self.contents, assets)
         self._full_write = _FullWrite(
             time.monotonic(), Tail(self.path), DocumentNormalizer(), line_writer
