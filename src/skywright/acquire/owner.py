@@ -632,8 +632,8 @@ class Owner(Generic[Item, Result]):
             name, end = type(recorder).__name__, recorder.end_acquisition
             try:
                 self._calls.call(name, end, done, key=key, raises=True)
-            except Exception:  # it is counted, and the other recorders end the acquisition
-                self.report(self._calls.failure)
+            except Exception as error:  # it is counted, and the other recorders end the acquisition
+                self.report(f"{name}: {str(error) or type(error).__name__}")
                 done()
         if not self.recorders:
             finish()
