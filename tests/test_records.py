@@ -119,6 +119,18 @@ def test_records_that_do_not_fit_are_refused_whole(tmp_path: Path) -> None:
     writer.close()
 
 
+def test_the_caller_may_use_its_arrays_again_before_the_flush(tmp_path: Path) -> None:
+    identities = np.arange(3)
+    values = rows(identities)
+    with ColumnWriter(tmp_path / "a.h5", [IMAGE, TIME], IDENTITY) as writer:
+        writer.append(identities, values)
+        identities += 100
+        values[TIME.path] += 100.0
+    with ColumnReader(tmp_path / "a.h5", IDENTITY.path) as reader:
+        assert_whole(reader, 3)
+        assert reader.read(IDENTITY.path).tolist() == [0, 1, 2]
+
+
 def test_a_file_is_never_reused(tmp_path: Path) -> None:
     ColumnWriter(tmp_path / "a.h5", [TIME], IDENTITY).close()
     with pytest.raises(DataError, match="exists already"):

@@ -230,7 +230,7 @@ class ColumnWriter(Closing):
                 dataset[start : start + count] = values
         except (OSError, RuntimeError) as error:  # h5py raises either
             raise self._note_failure(error) from error
-        self._pending.append(identities)
+        self._pending.append(identities.copy())  # the caller may use its array again
         self.appended = start + count
 
     def flush(self) -> int:
