@@ -63,7 +63,8 @@ class Owner(Generic[Item, Result]):
     endpoints
         Receive every result. An error of an endpoint is reported; the others still get the result.
     recorders
-        Receive the results of acquisitions. The list must not change after the first acquisition.
+        Receive the results of acquisitions; the owner does not close them. The list must not change
+        after the first acquisition.
     changed
         Called, from any thread, after the state has changed; must return at once.
     threads
@@ -434,7 +435,7 @@ class Owner(Generic[Item, Result]):
 
     def _start_source(self) -> None:
         self._last_arrival, self._last_source_report = time.monotonic(), ""
-        self.message.start(self.waiting_text.format(item=self.item_name))
+        self.message.report_start(self.waiting_text.format(item=self.item_name))
         self.before_source_start()
         self.source.start(self._receive, self._on_source_report)
 
@@ -444,7 +445,7 @@ class Owner(Generic[Item, Result]):
         if self._pool is not None:
             self._pool.drain(DRAIN_S)
         self._calls.call("after_source_stop", self.after_source_stop)
-        self.message.stop(self.idle_text)
+        self.message.report_stop(self.idle_text)
 
     def before_source_start(self) -> None:
         """Prepare for items; for subclasses. Called before each start of the source."""
