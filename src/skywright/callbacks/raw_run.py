@@ -205,15 +205,15 @@ class RawStream:
         """
         if doc["stream_resource"] not in self._resources:
             return
-        key, path, column, mimetype, begin = self._resources[doc["stream_resource"]]
-        indices, offset = doc["indices"], begin - first_index
-        for name, key_rows in self._in_files():
+        key, path, column, mimetype, first = self._resources[doc["stream_resource"]]
+        indices, offset = doc["indices"], first - first_index
+        for name, key_rows in self._all_in_files():
             if self.keys[name] == key:
                 # Documents of other programs may leave seq_nums empty
                 numbered = doc["seq_nums"]["stop"] > doc["seq_nums"]["start"]
-                first = doc["seq_nums"]["start"] if numbered else key_rows.count + 1
+                sequence = doc["seq_nums"]["start"] if numbered else key_rows.count + 1
                 start, stop = (offset + indices[each] for each in ("start", "stop"))
-                key_rows.add(FileRows(path, column, start, stop, first, mimetype))
+                key_rows.add(FileRows(path, column, start, stop, sequence, mimetype))
 
     def event(self, doc: Document) -> None:
         """Process an event: store its values of the inputs."""
@@ -231,7 +231,8 @@ class RawStream:
             return doc["stream_resource"] in self._resources
         return bool(self.event_keys)
 
-    def _in_files(self) -> Iterator[tuple[str, KeyRows]]:
+    def _all_in_files(self) -> Iterator[tuple[str, KeyRows]]:
+        """Yield the required names and the rows of `FrameTable.all_in_files`."""
         table = self.table
         if table is not None:
             yield from table.in_files.items()
@@ -356,7 +357,7 @@ def _empty_table(
                 f"{found[name]}: external data of kind {external!r}, expected STREAM: "
                 "(stream_resource and stream_datum documents)"
             )
-    in_files = {n for n, key in found.items() if "external" in data_keys[key]}
-    table.identity = KeyRows() if required.identity in in_files else None
-    table.time = KeyRows() if required.time in in_files else None
+    are_external = {name for name, key in found.items() if "external" in data_keys[key]}
+    table.identity = KeyRows() if required.identity in are_external else None
+    table.time = KeyRows() if required.time in are_external else None
     return table
