@@ -394,13 +394,16 @@ class Recorder(Generic[Result, RowGroup]):
                 except (OSError, DataError) as error:
                     self.error = str(error)
         with self._queue_changed:
-            # The thread must compute its pause again: it is shorter while a recording is open
+            # The thread must compute its pause again: `_pause_s` depends on `path`
             self._queue_changed.notify_all()
         self._changed()
         return self.error
 
     def stop(self) -> None:
-        """Close the recording after the queued rows are written."""
+        """Close the recording after the queued rows are written.
+
+        Rows that are not written within `STOP_LIMIT_S` are lost.
+        """
         written = threading.Event()
         self.call_when_visible(written.set)
         in_time = True

@@ -122,7 +122,7 @@ def first_row(parameters: Mapping[str, Any]) -> int:
 
 
 class FirstIndices:
-    """The first index of each file of a data key: the index of its row `first_row`.
+    """The first index of each file of a data key: the index of the row that `first_row` returns.
 
     So the row of an index is ``first_row(parameters) + index - FirstIndices.of(uri)``. The first
     index of the first file is 0, even if the run begins in the middle of the file. That of a
@@ -156,7 +156,7 @@ def file_and_column(resource: Mapping[str, Any]) -> tuple[Path, str]:
     uri, parameters = resource["uri"], resource["parameters"]
     _reader_class(resource["mimetype"])  # raises if there is no reader
     path = local_path(uri)
-    column = parameters.get("dataset") or parameters.get("path")
+    column = parameters.get("dataset") or parameters.get("path")  # the name in older ophyd-async
     if not column:
         raise DataError(f"{uri}: the parameters name no dataset")
     return path, str(column)

@@ -115,6 +115,11 @@ class RunIngest:
         See `ingest`.
     catalog
         The server.
+
+    Raises
+    ------
+    OSError
+        If the journal cannot be read: `FileNotFoundError` if it is not there.
     """
 
     def __init__(self, path: Path, catalog: Catalog) -> None:

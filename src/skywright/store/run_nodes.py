@@ -29,7 +29,7 @@ NO_ROUTE = {
 """Answers of a server that does not have these routes, or cannot use them."""
 
 NodePath = tuple[str, ...]
-"""Keys below the container of runs: (uid,), (uid, stream) or (uid, stream, column)."""
+"""Keys below the container of runs: (uid,), (uid, stream), or (uid, stream, table or array)."""
 
 log = logging.getLogger(__name__)
 
