@@ -59,8 +59,8 @@ class RecordingDevice(FileStreamDevice):
 
     def _on_rows(self, stream: FileStream, rows: int) -> None:
         with self._changed:
-            # The first stream has a row for each frame or pulse; its rows are the sign of life,
-            # since a camera has no heartbeat
+            # A camera has no heartbeat. The rows of the first stream take its place: there is one
+            # for each frame or pulse
             if stream is self._followed[0][0]:
                 self._silent_since = time.monotonic()
             super()._on_rows(stream, rows)

@@ -61,7 +61,7 @@ class RefusedError(DataError):
     """Raised to refuse an item, which does not count in the acquisition then.
 
     `Owner.process_argument`, the functions `process` and `prepare` of an `Owner`, and recorders may
-    raise it. An item that only a recorder refuses that is not essential counts all the same.
+    raise it. If the recorder is not essential, the item counts all the same.
 
     Parameters
     ----------
