@@ -84,7 +84,9 @@ class RecordingDevice(FileStreamDevice):
         """
         self._put(self.image_mode, CONTINUOUS)
         self._start_acquiring()
-        found = wait_until(is_known, self.silence_limit.get() or CONNECT_S, POLL_PERIOD_S)
+        # Also where silence has no limit, a plan must not wait here for ever
+        limit_s = self.silence_limit.get() or CONNECT_S
+        found = wait_until(is_known, limit_s, POLL_PERIOD_S)
         self._put(self.acquire, 0)
         if not found:
             raise HardwareError(f"{self.name}: no picture at all; {self._reason()}")

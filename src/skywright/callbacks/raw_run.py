@@ -29,7 +29,8 @@ class RequiredKeys:
     inputs, identity, time
         As the analysis declares them; ``image`` stands for ``<device>_image``.
     keys
-        Full data keys of inputs, where more than one would fit.
+        Full data key by required name, for inputs that more than one key fits, and for an identity
+        or time of another name.
     optional
         Further inputs, used if the stream has them.
     arrays

@@ -192,7 +192,7 @@ class ColumnWriter(Closing):
         DoesNotFitError
             If text is longer than its column, or a column cannot hold a number: it is out of range,
             a fraction or NaN in a column of integers, neither 0 nor 1 in a column of booleans, or
-            complex in a column of floats. Infinity fits into every column of floats.
+            has an imaginary part in a column of floats. Infinity fits into every column of floats.
         OSError
             If the disk is full or fails.
         """
