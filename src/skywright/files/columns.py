@@ -255,16 +255,17 @@ class ColumnWriter(Closing):
                 dataset.flush()
         except (OSError, RuntimeError) as error:
             raise self._note_failure(error) from error
-        try:
-            self._identities.resize(self.appended, axis=0)
-            self._identities[start:] = np.concatenate(self._pending)
-            self._identities.flush()
-        except (OSError, RuntimeError) as error:
-            # Undo the resize; otherwise HDF5 writes the new length later although the identities
-            # were not written
-            with suppress(OSError, RuntimeError):
-                self._identities.resize(start, axis=0)
-            raise self._note_failure(error) from error
+        with phil:  # a reader of this process must not see the new length before the identities
+            try:
+                self._identities.resize(self.appended, axis=0)
+                self._identities[start:] = np.concatenate(self._pending)
+                self._identities.flush()
+            except (OSError, RuntimeError) as error:
+                # Undo the resize; otherwise HDF5 writes the new length later although the
+                # identities were not written
+                with suppress(OSError, RuntimeError):
+                    self._identities.resize(start, axis=0)
+                raise self._note_failure(error) from error
         self._pending.clear()
         return self.flushed
 
