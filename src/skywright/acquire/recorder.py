@@ -192,7 +192,8 @@ class Recorder(Generic[Result, RowGroup]):
     Attributes
     ----------
     path
-        Path of the present recording; None if there is none.
+        Path of the present recording; None if there is none. It becomes None when `rows_readable`
+        and `error` are final.
     rows_readable
         Number of rows of this or the last recording that readers can see; 0 after a start that
         failed. `iocs.areadetector.HdfPlugin.post_recording` posts it as ``NumCaptured_RBV``.
@@ -240,6 +241,8 @@ class Recorder(Generic[Result, RowGroup]):
         """True after `close` was called: the thread ends when the queue is empty."""
         self._has_ended = False
         """True when the thread takes nothing more from the queue."""
+        self._takes_results = False
+        """True from the start of a recording until its end begins; else `offer` does nothing."""
         self._file: RecordingFile[RowGroup] | None = None
         self._before_open: list[RowGroup] = []
         """Row groups that wait until the file can be created."""
@@ -271,7 +274,7 @@ class Recorder(Generic[Result, RowGroup]):
         RefusedError
             If a synchronous recorder cannot store it.
         """
-        if self.path is None:
+        if not self._takes_results:
             return
         try:
             group = self.layout.row_group(result)
@@ -390,7 +393,7 @@ class Recorder(Generic[Result, RowGroup]):
                 self._recordings += 1
                 try:
                     self._file = self.layout.open_early(path)
-                    self.path = path
+                    self.path, self._takes_results = path, True
                 except (OSError, DataError) as error:
                     self.error = str(error)
         with self._queue_changed:
@@ -603,15 +606,19 @@ class Recorder(Generic[Result, RowGroup]):
         return True
 
     def _end(self) -> None:
-        """Close the file; an error is in `error`, and rows that are not in the file are lost."""
+        """End the recording; rows that wait for a file that cannot be created are lost."""
         if self._before_open and self.path is not None:
             self._write([], must_create=True)
         left, self._before_open = self._before_open, []  # none of them may be in the next recording
         self._count_unwritten(self._rows(left))
-        file, self._file, self.path = self._file, None, None
+        file, self._file, self._takes_results = self._file, None, False
         self._unflushed_since = 0.0
-        if file is None:
-            return
+        if file is not None:
+            self._close_file(file)
+        self.path = None  # the last step, see `path`
+
+    def _close_file(self, file: RecordingFile[RowGroup]) -> None:
+        """Flush and close a file; an error is in `error`, and unflushed rows are lost."""
         self._unreadable = 0
         try:
             self.rows_readable = file.flush()
