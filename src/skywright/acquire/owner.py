@@ -539,7 +539,7 @@ class Owner(Generic[Item, Result]):
             self._notify()
 
     def _record(self, processed: ProcessedItem) -> RefusedError | None:
-        """Give an item to the recorders; return the refusal of an essential one, None if none."""
+        """Give an item to the recorders; return the refusal of an essential one, if any."""
         refused, result = None, processed.to_record
         if result is None:
             return None
