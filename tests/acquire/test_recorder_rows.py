@@ -87,6 +87,24 @@ def test_a_recording_that_is_over_has_its_final_number_of_rows(
     assert (paths, recorder.lost) == ([tmp_path / "a.h5"], {})
 
 
+def test_rows_that_come_during_a_stop_are_no_loss(
+    recorder: Recorder[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder.start(tmp_path / "a.h5")
+    recorder.offer(events(0, 5))
+    end = recorder._end
+
+    def offer_and_end() -> None:
+        recorder.offer(events(5, 5))
+        end()
+
+    monkeypatch.setattr(recorder, "_end", offer_and_end)
+    recorder.stop()
+    monkeypatch.undo()
+    recorder.close()
+    assert (identities(tmp_path / "a.h5"), recorder.lost) == ([0, 1, 2, 3, 4], {})
+
+
 def test_rows_after_the_last_one_of_a_recording_are_no_loss(
     recorder: Recorder[Any, Any], tmp_path: Path
 ) -> None:

@@ -242,7 +242,8 @@ class Recorder(Generic[Result, RowGroup]):
         self._has_ended = False
         """True when the thread takes nothing more from the queue."""
         self._takes_results = False
-        """True from the start of a recording until its end begins; else `offer` does nothing."""
+        """True from the start of a recording until its stop or last row; else `offer` does
+        nothing."""
         self._file: RecordingFile[RowGroup] | None = None
         self._before_open: list[RowGroup] = []
         """Row groups that wait until the file can be created."""
@@ -291,6 +292,8 @@ class Recorder(Generic[Result, RowGroup]):
             return
         size = self.layout.nbytes(group)
         with self._queue_changed:
+            if not self._takes_results:  # `stop` was called meanwhile
+                return
             if not self._has_room(size):
                 self._queue_changed.wait_for(lambda: self._has_room(size), self._queue_timeout_s)
             if not self._has_room(size):
@@ -405,8 +408,11 @@ class Recorder(Generic[Result, RowGroup]):
     def stop(self) -> None:
         """Close the recording after the queued rows are written.
 
-        Rows that are not written within `STOP_LIMIT_S` are lost.
+        Rows that are not written within `STOP_LIMIT_S` are lost. Rows that are offered meanwhile
+        are not of the recording.
         """
+        with self._queue_changed:
+            self._takes_results = False
         written = threading.Event()
         self.call_when_visible(written.set)
         in_time = True
