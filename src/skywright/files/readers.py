@@ -171,13 +171,13 @@ def local_path(uri: str) -> Path:
     Raises
     ------
     DataError
-        If it is another URI, or no file can have its path.
+        If it is another URI, or no file can have its path, which must be absolute.
     """
     try:
         parts = urlsplit(uri)
     except ValueError as error:  # of a host in brackets
         raise DataError(f"{uri}: {error}; expected a file:// URI") from error
     path = unquote(parts.path)
-    if parts.scheme != "file" or "\0" in path:
-        raise DataError(f"{uri!r}: expected a file:// URI, with a path that files can have")
+    if parts.scheme != "file" or not path.startswith("/") or "\0" in path:
+        raise DataError(f"{uri!r}: expected a file:// URI with an absolute path that files can have")
     return Path(path)
