@@ -192,8 +192,8 @@ class Recorder(Generic[Result, RowGroup]):
     Attributes
     ----------
     path
-        Path of the present recording; None if there is none. It becomes None when `rows_readable` is
-        final.
+        Path of the present recording; None if there is none. It becomes None only when
+        `rows_readable` is final.
     rows_readable
         Number of rows of this or the last recording that readers can see; 0 after a start that
         failed. `iocs.areadetector.HdfPlugin.post_recording` posts it as ``NumCaptured_RBV``.

@@ -179,5 +179,5 @@ def local_path(uri: str) -> Path:
         raise DataError(f"{uri}: {error}; expected a file:// URI") from error
     path = unquote(parts.path)
     if parts.scheme != "file" or not path.startswith("/") or "\0" in path:
-        raise DataError(f"{uri!r}: expected a file:// URI with an absolute path that files can have")
+        raise DataError(f"{uri!r}: expected a file:// URI, with an absolute path of a file")
     return Path(path)
