@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -124,7 +124,8 @@ def test_a_reader_of_the_same_process_sees_no_row_before_its_identity(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "a.h5"
-    resize, found = h5py.Dataset.resize, []
+    resize = h5py.Dataset.resize
+    found: list[Future[Any]] = []
 
     def resize_while_another_thread_reads(dataset: h5py.Dataset, *args: Any, **kw: Any) -> None:
         resize(dataset, *args, **kw)

@@ -334,7 +334,7 @@ class ColumnCaster:
                 values = _as_bytes(values)
                 wrong = np.char.str_len(values) > dtype.itemsize
                 problem = f"text of {values.itemsize} bytes"
-            elif dtype.kind == "U":
+            elif dtype.kind == "U":  # results of analyses, which are in events and not in a file
                 if values.dtype.kind != "U":
                     values = np.char.decode(_as_bytes(values), "utf-8")
                 wrong = np.char.str_len(values) > dtype.itemsize // 4
