@@ -53,18 +53,16 @@ class RecordingDevice(FileStreamDevice):
     def __init__(self, prefix: str, *, assets: Path, name: str, **kwargs: Any) -> None:
         super().__init__(prefix, assets=assets, name=name, **kwargs)
         self._acquiring = False
-
-    def _follow(self, stream: FileStream, captured: EpicsSignalRO) -> None:
-        if not self._followed:
-            self.acquiring.subscribe(self._on_acquiring, run=False)
-        super()._follow(stream, captured)
+        self.acquiring.subscribe(self._on_acquiring, run=False)
 
     # ---- what the IOC posts (Channel Access threads)
 
     def _on_rows(self, stream: FileStream, rows: int) -> None:
         with self._changed:
+            # A camera has no heartbeat. The rows of the first stream take its place: there is one
+            # for each frame or pulse
             if stream is self._followed[0][0]:
-                self._silent_since = time.monotonic()  # a camera has no heartbeat
+                self._silent_since = time.monotonic()
             super()._on_rows(stream, rows)
 
     def _on_acquiring(self, value: int, **_: Any) -> None:
@@ -86,7 +84,9 @@ class RecordingDevice(FileStreamDevice):
         """
         self._put(self.image_mode, CONTINUOUS)
         self._start_acquiring()
-        found = wait_until(is_known, self.silence_limit.get() or CONNECT_S, POLL_PERIOD_S)
+        # Also where silence has no limit, a plan must not wait here for ever
+        limit_s = self.silence_limit.get() or CONNECT_S
+        found = wait_until(is_known, limit_s, POLL_PERIOD_S)
         self._put(self.acquire, 0)
         if not found:
             raise HardwareError(f"{self.name}: no picture at all; {self._reason()}")

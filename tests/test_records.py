@@ -6,10 +6,11 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import h5py
 import numpy as np
@@ -117,6 +118,43 @@ def test_records_that_do_not_fit_are_refused_whole(tmp_path: Path) -> None:
     assert writer.flush() == 1
     writer.close()
     writer.close()
+
+
+def test_a_reader_of_the_same_process_sees_no_row_before_its_identity(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.h5"
+    resize = h5py.Dataset.resize
+    found: list[Future[Any]] = []
+
+    def resize_while_another_thread_reads(dataset: h5py.Dataset, *args: Any, **kw: Any) -> None:
+        resize(dataset, *args, **kw)
+        found.append(pool.submit(reader.read, IDENTITY.path))
+        wait(found, 0.2)  # the reader waits until the identities are written
+
+    with (
+        ThreadPoolExecutor(1) as pool,
+        ColumnWriter(path, [IMAGE, TIME], IDENTITY) as writer,
+        ColumnReader(path, IDENTITY.path) as reader,
+    ):
+        identities = np.arange(1, 4)
+        writer.append(identities, rows(identities))
+        with monkeypatch.context() as patch:
+            patch.setattr(h5py.Dataset, "resize", resize_while_another_thread_reads)
+            writer.flush()
+        assert [each.result(90).tolist() for each in found] == [[1, 2, 3]]
+
+
+def test_the_caller_may_use_its_arrays_again_before_the_flush(tmp_path: Path) -> None:
+    identities = np.arange(3)
+    values = rows(identities)
+    with ColumnWriter(tmp_path / "a.h5", [IMAGE, TIME], IDENTITY) as writer:
+        writer.append(identities, values)
+        identities += 100
+        values[TIME.path] += 100.0
+    with ColumnReader(tmp_path / "a.h5", IDENTITY.path) as reader:
+        assert_whole(reader, 3)
+        assert reader.read(IDENTITY.path).tolist() == [0, 1, 2]
 
 
 def test_a_file_is_never_reused(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import pytest
 
 from skywright.errors import HardwareError
 from skywright.processes import supervisor as supervisor_module
+from skywright.processes.ports import free_port
 from skywright.processes.supervisor import Service, Supervisor, _ending, _spawn
 
 READY = """
@@ -26,6 +27,16 @@ SERVE = READY + "end_with_parent(); announce_ready(port=7); signal.pause()"
 STUBBORN = READY + "signal.signal(signal.SIGTERM, signal.SIG_IGN); announce_ready(); signal.pause()"
 DEAD_AT_ONCE = "import sys; print('cannot open the camera', file=sys.stderr); sys.exit(3)"
 SILENT = "import signal; signal.pause()"
+HTTP_SERVER = (
+    READY
+    + """
+from http.server import HTTPServer, SimpleHTTPRequestHandler
+server = HTTPServer(("127.0.0.1", int(sys.argv[1])), SimpleHTTPRequestHandler)
+end_with_parent()
+announce_ready()
+server.serve_forever()
+"""
+)
 WITH_GRANDCHILD = (
     READY
     + """
@@ -179,6 +190,44 @@ def test_a_killed_child_is_named_and_restarted_with_its_count(tmp_path: Path) ->
     limited = service("a", SERVE, backoff_s=(0.01, 0.03))
     supervised(tmp_path, [limited], test, lambda: changes.append(1))
     assert len(changes) == 7  # four starts, three deaths
+
+
+def test_a_server_that_no_longer_answers_is_killed_and_restarted(tmp_path: Path) -> None:
+    port = free_port()
+    command = [sys.executable, "-c", HTTP_SERVER, str(port)]
+    limits = {"answer_limit_s": 0.5, "backoff_s": (0.01, 0.05)}
+    server = Service("a", command, port=port, answers_http=True, **limits)
+
+    async def test(supervisor: Supervisor, reports: Reports) -> None:
+        os.kill(supervisor.ready_children["a"].pid, signal.SIGSTOP)
+        await reports.until(lambda: len(reports.about("a", "ready")) == 2)
+        assert len(reports.about("a", "has not answered for 2 s and is killed")) == 1
+        assert len(reports.about("a", "was killed by SIGKILL")) == 1
+
+    supervised(tmp_path, [server], test)
+
+
+def test_a_server_that_does_not_answer_for_a_while_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = iter([False] * (supervisor_module.UNANSWERED_MAX - 1) + [True] + [False] * 2)
+    all_asked = asyncio.Event()
+
+    async def answer(port: int, limit_s: float) -> bool:
+        assert (port, limit_s) == (7, 0.01)
+        if (found := next(answers, None)) is None:
+            all_asked.set()
+        return found is not False
+
+    monkeypatch.setattr(supervisor_module, "_answers", answer)
+
+    async def test(supervisor: Supervisor, reports: Reports) -> None:
+        await all_asked.wait()
+        assert not reports.about("a", "killed")
+
+    supervised(
+        tmp_path, [service("a", SERVE, port=7, answers_http=True, answer_limit_s=0.01)], test
+    )
 
 
 def test_a_signal_without_a_name_is_a_number() -> None:

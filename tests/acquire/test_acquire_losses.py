@@ -193,6 +193,19 @@ def test_a_recorder_that_cannot_end_an_acquisition_keeps_no_other_from_that(
     assert acquisition.done.wait(10)
 
 
+def test_the_message_is_of_the_recorder_that_cannot_end_an_acquisition(
+    source: HandSource, make: Make
+) -> None:
+    endpoint = Collector()
+    owner = make(None, [endpoint], [EndlessRecorder(layout())])
+    acquisition = owner.acquire()
+    endpoint.broken = True
+    source.send(1)
+    owner.stop_acquisition()
+    assert acquisition.done.wait(90)
+    assert owner.state().message == "EndlessRecorder: the disk is gone"
+
+
 def test_an_item_whose_setting_cannot_be_attached_is_a_loss(source: HandSource, make: Make) -> None:
     owner = make(lambda item: item)
 

@@ -66,6 +66,45 @@ def test_the_end_of_a_recording_of_a_number_of_rows_is_told(tmp_path: Path) -> N
     recorder.close()
 
 
+def test_a_recording_that_is_over_has_its_final_number_of_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths: list[Path | None] = []
+    recorder: Recorder[Any, Any] = Recorder(layout())
+    close = ColumnWriter.close
+
+    def note_path_and_close(writer: ColumnWriter) -> None:
+        paths.append(recorder.path)
+        recorder.offer(events(2, 1))  # too late
+        close(writer)
+
+    monkeypatch.setattr(ColumnWriter, "close", note_path_and_close)
+    recorder.start(tmp_path / "a.h5", count=2)
+    recorder.offer(events(0, 2))
+    until(lambda: recorder.path is None)
+    assert recorder.rows_readable == 2
+    recorder.close()
+    assert (paths, recorder.lost) == ([tmp_path / "a.h5"], {})
+
+
+def test_rows_that_come_during_a_stop_are_no_loss(
+    recorder: Recorder[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder.start(tmp_path / "a.h5")
+    recorder.offer(events(0, 5))
+    end = recorder._end
+
+    def offer_and_end() -> None:
+        recorder.offer(events(5, 5))
+        end()
+
+    monkeypatch.setattr(recorder, "_end", offer_and_end)
+    recorder.stop()
+    monkeypatch.undo()
+    recorder.close()
+    assert (identities(tmp_path / "a.h5"), recorder.lost) == ([0, 1, 2, 3, 4], {})
+
+
 def test_rows_after_the_last_one_of_a_recording_are_no_loss(
     recorder: Recorder[Any, Any], tmp_path: Path
 ) -> None:

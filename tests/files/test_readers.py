@@ -119,7 +119,10 @@ def test_what_is_wrong_with_a_raw_file_is_said(
             reader.read("image", 0, 1)
 
 
-@pytest.mark.parametrize("uri", ["http://host/a.h5", "file://[host/a.h5", "file://host/a%00.h5"])
+@pytest.mark.parametrize(
+    "uri",
+    ["http://host/a.h5", "file://[host/a.h5", "file://host/a%00.h5", "file://a.h5", "file:a.h5"],
+)
 def test_uris_that_name_no_file_are_refused(uri: str) -> None:
     """`skywright recover` goes on with the other files of the store."""
     with pytest.raises(DataError, match=r"expected a file:// URI"):

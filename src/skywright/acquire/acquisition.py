@@ -61,7 +61,7 @@ class RefusedError(DataError):
     """Raised to refuse an item, which does not count in the acquisition then.
 
     `Owner.process_argument`, the functions `process` and `prepare` of an `Owner`, and recorders may
-    raise it.
+    raise it. If the recorder is not essential, the item counts all the same.
 
     Parameters
     ----------
@@ -90,7 +90,7 @@ class Acquisition:
     items
         Number of items counted so far: processed, and not refused.
     stopping
-        True after the stop: new items do not belong to the acquisition.
+        True after the stop or the last requested item: new items do not belong to the acquisition.
     is_final
         True when `items` is final; the recorders may still write.
     done
@@ -123,7 +123,7 @@ class OwnerState(Generic[Result]):
     newest
         The last result; None before the first.
     items
-        Number of results since the object was made.
+        Number of items that gave a result, since the object was made.
     acquired
         Number of items that acquisitions have counted.
     acquisition_items

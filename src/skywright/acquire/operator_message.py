@@ -77,14 +77,14 @@ class OperatorMessage:
             has_changed = self._set(text, True, HOLD_S)
         self._notify(has_changed)
 
-    def start(self, text: str) -> None:
+    def report_start(self, text: str) -> None:
         """Set the message after a start of the source."""
         with self._lock:
             self.is_silence, self._last_of_item = False, (text, False)
             has_changed = self._set(text, False, 0.0)
         self._notify(has_changed)
 
-    def stop(self, text: str) -> None:
+    def report_stop(self, text: str) -> None:
         """Set the message after a stop of the source.
 
         An alarm stays, so that the operator can read it, unless a good item has followed it.

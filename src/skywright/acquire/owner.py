@@ -63,7 +63,8 @@ class Owner(Generic[Item, Result]):
     endpoints
         Receive every result. An error of an endpoint is reported; the others still get the result.
     recorders
-        Receive the results of acquisitions. The list must not change after the first acquisition.
+        Receive the results of acquisitions; the owner does not close them. The list must not change
+        after the first acquisition.
     changed
         Called, from any thread, after the state has changed; must return at once.
     threads
@@ -380,7 +381,7 @@ class Owner(Generic[Item, Result]):
 
     @property
     def closed(self) -> bool:
-        """Whether `close` was called: no more items come."""
+        """Whether `close` was called: the source stops, or has stopped."""
         return self._closing
 
     def close(self) -> None:
@@ -434,7 +435,7 @@ class Owner(Generic[Item, Result]):
 
     def _start_source(self) -> None:
         self._last_arrival, self._last_source_report = time.monotonic(), ""
-        self.message.start(self.waiting_text.format(item=self.item_name))
+        self.message.report_start(self.waiting_text.format(item=self.item_name))
         self.before_source_start()
         self.source.start(self._receive, self._on_source_report)
 
@@ -444,7 +445,7 @@ class Owner(Generic[Item, Result]):
         if self._pool is not None:
             self._pool.drain(DRAIN_S)
         self._calls.call("after_source_stop", self.after_source_stop)
-        self.message.stop(self.idle_text)
+        self.message.report_stop(self.idle_text)
 
     def before_source_start(self) -> None:
         """Prepare for items; for subclasses. Called before each start of the source."""
@@ -480,6 +481,7 @@ class Owner(Generic[Item, Result]):
         is_result = self._process is None and arrived.refused is None
         if is_result:  # clients get it now, not after the items that wait in the queue
             self._publish(arrived.argument, acquisition)
+        # A published result of no acquisition need not wait: nothing of it is recorded
         if self._pool is None or (is_result and acquisition is None):
             self._finish_item(self._process_item(arrived))
         # A refused item is put into the queue too, to keep the order
@@ -506,7 +508,11 @@ class Owner(Generic[Item, Result]):
         return process_item(arrived, self._process, self._prepare)
 
     def _finish_item(self, processed: ProcessedItem) -> None:
-        """Publish the result of `process`, and record it; called in the order of the items."""
+        """Publish the result of `process`, and record it.
+
+        It is called in the order of the items. But if `_receive` published the result, and no
+        acquisition has the item, the call may overtake those for the items in the pool.
+        """
         acquisition, refused = processed.acquisition, processed.refused
         if processed.has_result and self._process is not None:  # else `_receive` published it
             self._publish(processed.result, acquisition)
@@ -533,7 +539,7 @@ class Owner(Generic[Item, Result]):
             self._notify()
 
     def _record(self, processed: ProcessedItem) -> RefusedError | None:
-        """Give an item to the recorders; return why it does not count, None if it does."""
+        """Give an item to the recorders; return the refusal of an essential one, if any."""
         refused, result = None, processed.to_record
         if result is None:
             return None
@@ -578,9 +584,9 @@ class Owner(Generic[Item, Result]):
         """Return the message after a result, and whether it is an alarm; for subclasses.
 
         None: the present message stays. A message that is no alarm replaces an alarm of `report`,
-        or a message of the source, only after `HOLD_S`; but the first result after a reported
-        silence replaces them at once. If this method returns None for that result, the last message
-        that it returned is set again.
+        or a message of the source, only after `operator_message.HOLD_S`; but the first result after
+        a reported silence replaces them at once. If this method returns None for that result, the
+        last message that it returned is set again.
         """
         return f"taking {self.item_name}s", False
 
@@ -627,8 +633,8 @@ class Owner(Generic[Item, Result]):
             name, end = type(recorder).__name__, recorder.end_acquisition
             try:
                 self._calls.call(name, end, done, key=key, raises=True)
-            except Exception:  # it is counted, and the other recorders end the acquisition
-                self.report(self._calls.failure)
+            except Exception as error:  # it is counted, and the other recorders end the acquisition
+                self.report(f"{name}: {str(error) or type(error).__name__}")
                 done()
         if not self.recorders:
             finish()

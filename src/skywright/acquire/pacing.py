@@ -27,7 +27,7 @@ class Pacer:
         Limit of the delay, s. Late items come without a pause. But if one is late by more than this
         plus one period, only the newest item that is due comes; those before it are skipped.
     waits_first
-        True: the first item is due one period after the first `wait`. False: it is due then.
+        True: the first item is due one period after the first `wait`. False: at the first `wait`.
 
     Attributes
     ----------
@@ -127,8 +127,8 @@ class PacedSource(PolledSource[Item], Generic[Item]):
     waits_first
         True: the first item is due one period after each start. False: it is due at the start.
     loses
-        True: skipped items count as lost, ``late``, and their numbers are not used. False: no item
-        is lost; due times pass without an item, and the numbers have no gap.
+        True: skipped items count as lost, ``late``, and their numbers are not used. False: they are
+        no loss; due times pass without an item, and the numbers have no gap.
     period_min_s
         Minimum time between items for `set_period`, s.
     item_name

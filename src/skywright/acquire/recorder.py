@@ -1,7 +1,7 @@
 """The recorder: writes results to files, on its own thread.
 
-A synchronous recorder writes on the owner's thread. Its own thread then makes rows visible that the
-owner's thread has not flushed, and calls the callbacks.
+A synchronous recorder writes on the owner's thread. Its own thread makes rows visible that the
+owner's thread has not flushed, and calls the functions given to `Recorder.call_when_visible`.
 
 Three methods named `append` write a row group, each of which calls the next one:
 
@@ -180,8 +180,8 @@ class Recorder(Generic[Result, RowGroup]):
         without rows accepts a row group of any size.
     synchronous
         True: `offer` writes on the owner's thread, and raises `RefusedError` if a result cannot be
-        stored. While a recording is open, an acquisition then counts only items that are in the
-        file, or wait for a file that is not created yet (if `essential`).
+        stored. If the recorder is also essential, an acquisition counts, while a recording is open,
+        only items that are in the file, or that wait for a file that is not created yet.
     essential
         True: a row that cannot be stored is a lost item. False: it is counted as a failure, because
         another recorder stores the same item.
@@ -192,7 +192,8 @@ class Recorder(Generic[Result, RowGroup]):
     Attributes
     ----------
     path
-        Path of the present recording; None if there is none.
+        Path of the present recording; None if there is none. It becomes None only when
+        `rows_readable` is final.
     rows_readable
         Number of rows of this or the last recording that readers can see; 0 after a start that
         failed. `iocs.areadetector.HdfPlugin.post_recording` posts it as ``NumCaptured_RBV``.
@@ -221,6 +222,7 @@ class Recorder(Generic[Result, RowGroup]):
         """The error of the last flush if no other error has followed; the next successful flush
         removes it from `error`."""
         self._logged = ""
+        """The last error in the log; it is not logged again."""
         self._changed = changed or (lambda: None)
         self._queue_bytes_max, self._queue_timeout_s = queue_bytes, queue_timeout_s
         self._lost = Counters()
@@ -239,6 +241,9 @@ class Recorder(Generic[Result, RowGroup]):
         """True after `close` was called: the thread ends when the queue is empty."""
         self._has_ended = False
         """True when the thread takes nothing more from the queue."""
+        self._takes_results = False
+        """True from the start of a recording until its stop or last row; else `offer` does
+        nothing."""
         self._file: RecordingFile[RowGroup] | None = None
         self._before_open: list[RowGroup] = []
         """Row groups that wait until the file can be created."""
@@ -270,7 +275,7 @@ class Recorder(Generic[Result, RowGroup]):
         RefusedError
             If a synchronous recorder cannot store it.
         """
-        if self.path is None:
+        if not self._takes_results:
             return
         try:
             group = self.layout.row_group(result)
@@ -287,6 +292,8 @@ class Recorder(Generic[Result, RowGroup]):
             return
         size = self.layout.nbytes(group)
         with self._queue_changed:
+            if not self._takes_results:  # `stop` was called meanwhile
+                return
             if not self._has_room(size):
                 self._queue_changed.wait_for(lambda: self._has_room(size), self._queue_timeout_s)
             if not self._has_room(size):
@@ -351,7 +358,7 @@ class Recorder(Generic[Result, RowGroup]):
 
     @property
     def lost(self) -> Mapping[str, int]:
-        """Number of rows that are not in their recording, by cause.
+        """Number of rows that are not, or not completely, in their recording, by cause.
 
         After a flush that failed while a caller waited for it, ``not written`` includes the rows
         that await the next attempt.
@@ -389,17 +396,23 @@ class Recorder(Generic[Result, RowGroup]):
                 self._recordings += 1
                 try:
                     self._file = self.layout.open_early(path)
-                    self.path = path
+                    self.path, self._takes_results = path, True
                 except (OSError, DataError) as error:
                     self.error = str(error)
         with self._queue_changed:
-            # The thread must compute its pause again: it is shorter while a recording is open
+            # The thread must compute its pause again: `_pause_s` depends on `path`
             self._queue_changed.notify_all()
         self._changed()
         return self.error
 
     def stop(self) -> None:
-        """Close the recording after the queued rows are written."""
+        """Close the recording after the queued rows are written.
+
+        Rows that are not written within `STOP_LIMIT_S` are lost. Rows that are offered meanwhile
+        are not of the recording.
+        """
+        with self._queue_changed:
+            self._takes_results = False
         written = threading.Event()
         self.call_when_visible(written.set)
         in_time = True
@@ -599,15 +612,19 @@ class Recorder(Generic[Result, RowGroup]):
         return True
 
     def _end(self) -> None:
-        """Close the file; an error is in `error`, and rows that are not in the file are lost."""
+        """End the recording; rows that wait for a file that cannot be created are lost."""
         if self._before_open and self.path is not None:
             self._write([], must_create=True)
         left, self._before_open = self._before_open, []  # none of them may be in the next recording
         self._count_unwritten(self._rows(left))
-        file, self._file, self.path = self._file, None, None
+        file, self._file, self._takes_results = self._file, None, False
         self._unflushed_since = 0.0
-        if file is None:
-            return
+        if file is not None:
+            self._close_file(file)
+        self.path = None  # the last step, see `path`
+
+    def _close_file(self, file: RecordingFile[RowGroup]) -> None:
+        """Flush and close a file; an error is in `error`, and unflushed rows are lost."""
         self._unreadable = 0
         try:
             self.rows_readable = file.flush()

@@ -74,7 +74,13 @@ class Source(Protocol[SourceItem]):
         """
 
     def stop(self) -> None:
-        """Stop. No item is delivered after this has returned. `start` may be called again."""
+        """Stop. No item is delivered after this has returned. `start` may be called again.
+
+        Raises
+        ------
+        SkywrightError
+            If the source cannot stop in time.
+        """
 
     def set_period(self, seconds: float) -> float:
         """Request a time between items, s; return the time in use, 0 if the sender sets it."""

@@ -247,7 +247,7 @@ class Journal:
                 self._write_dtypes(file, name, doc)
             self._write_or_queue(file, name, encode_line(name, doc))
             if name == "stop":
-                self._close_run(file)
+                self._forget_run(file)
         if self._engine is None:
             self._wait_while_over_limit()
 
@@ -319,7 +319,8 @@ class Journal:
         """Return the file of the uid that `_files` got last, for a document that names no run."""
         return next(reversed(self._files.values()), None)
 
-    def _close_run(self, file: _RunFile) -> None:
+    def _forget_run(self, file: _RunFile) -> None:
+        """Forget the uids of a run; `_RunFile.write` closes the file after the stop document."""
         for uid in file.keys:
             self._files.pop(uid, None)
             self._untyped.pop(uid, None)

@@ -29,7 +29,8 @@ class RequiredKeys:
     inputs, identity, time
         As the analysis declares them; ``image`` stands for ``<device>_image``.
     keys
-        Full data keys of inputs, where more than one would fit.
+        Full data key by required name, for inputs that more than one key fits, and for an identity
+        or time of another name.
     optional
         Further inputs, used if the stream has them.
     arrays
@@ -153,7 +154,7 @@ class RawStream:
     keys
         Full data key by required name.
     configuration
-        Configuration of the stream's devices, by data key.
+        Configuration of the stream's devices in its first descriptor, by data key.
     """
 
     def __init__(self, run: "RawRun", name: str, *, keep_values: bool) -> None:
@@ -164,7 +165,7 @@ class RawStream:
         self.configuration: dict[str, Any] = {}
         self._keep_values = keep_values
         self._resources: dict[str, tuple[str, str, str, str, int]] = {}
-        """Data key, path, column, mimetype and row of index 0 of each stream resource, by uid."""
+        """Data key, path, column, mimetype and `first_row` of each stream resource, by uid."""
 
     @property
     def event_keys(self) -> list[str]:
@@ -205,15 +206,15 @@ class RawStream:
         """
         if doc["stream_resource"] not in self._resources:
             return
-        key, path, column, mimetype, begin = self._resources[doc["stream_resource"]]
-        indices, offset = doc["indices"], begin - first_index
-        for name, key_rows in self._in_files():
+        key, path, column, mimetype, first = self._resources[doc["stream_resource"]]
+        indices, offset = doc["indices"], first - first_index
+        for name, key_rows in self._all_in_files():
             if self.keys[name] == key:
                 # Documents of other programs may leave seq_nums empty
                 numbered = doc["seq_nums"]["stop"] > doc["seq_nums"]["start"]
-                first = doc["seq_nums"]["start"] if numbered else key_rows.count + 1
+                sequence = doc["seq_nums"]["start"] if numbered else key_rows.count + 1
                 start, stop = (offset + indices[each] for each in ("start", "stop"))
-                key_rows.add(FileRows(path, column, start, stop, first, mimetype))
+                key_rows.add(FileRows(path, column, start, stop, sequence, mimetype))
 
     def event(self, doc: Document) -> None:
         """Process an event: store its values of the inputs."""
@@ -231,7 +232,8 @@ class RawStream:
             return doc["stream_resource"] in self._resources
         return bool(self.event_keys)
 
-    def _in_files(self) -> Iterator[tuple[str, KeyRows]]:
+    def _all_in_files(self) -> Iterator[tuple[str, KeyRows]]:
+        """Yield the required names and the rows of `FrameTable.all_in_files`."""
         table = self.table
         if table is not None:
             yield from table.in_files.items()
@@ -324,7 +326,7 @@ class RawRun:
         if name in self.streams:  # the configuration has changed, nothing else
             self._by_descriptor[doc["uid"]] = self.streams[name]
             return
-        if name == "baseline":
+        if name == "baseline":  # read before and after the run: it has no frames
             return
         new = RawStream(self, name, keep_values=self._keep_values)
         try:
@@ -335,7 +337,7 @@ class RawRun:
             if found is None:
                 return
             new.begin(found, doc)
-            # They may be of a device of an earlier stream too.
+            # Those that came before this descriptor: an earlier stream may have the same device
             for resource in self._resources.values():
                 new.resource(resource)
         self.streams[name] = self._by_descriptor[doc["uid"]] = new
@@ -356,7 +358,7 @@ def _empty_table(
                 f"{found[name]}: external data of kind {external!r}, expected STREAM: "
                 "(stream_resource and stream_datum documents)"
             )
-    in_files = {n for n, key in found.items() if "external" in data_keys[key]}
-    table.identity = KeyRows() if required.identity in in_files else None
-    table.time = KeyRows() if required.time in in_files else None
+    are_external = {name for name, key in found.items() if "external" in data_keys[key]}
+    table.identity = KeyRows() if required.identity in are_external else None
+    table.time = KeyRows() if required.time in are_external else None
     return table

@@ -152,7 +152,8 @@ def plan_services(settings: Settings, names: Set[str], config: Path | None) -> l
     services = []
     if TILED in names:
         port = ports.usable(settings.store.tiled_port, "store.tiled_port")
-        services.append(Service(TILED, _tiled_command(settings, port), base, port=port))
+        command = _tiled_command(settings, port)
+        services.append(Service(TILED, command, base, port=port, answers_http=True))
         uri = f"http://127.0.0.1:{port}"
     else:
         uri = settings.store.tiled_uri

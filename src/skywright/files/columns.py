@@ -165,7 +165,7 @@ class ColumnWriter(Closing):
             with suppress(Exception):  # a full disk
                 self._file.close()
             path.unlink(missing_ok=True)  # else the next attempt finds a file that exists
-            if isinstance(error, RuntimeError):  # h5py raises either
+            if isinstance(error, RuntimeError):  # h5py raises it too if the disk fails
                 raise OSError(f"{path}: {error}") from error
             raise
 
@@ -182,7 +182,8 @@ class ColumnWriter(Closing):
         identity
             One integer, or (n,) integers.
         rows
-            For every column its values: (n, *shape), or (*shape) when `identity` is one integer.
+            Values of every column, by its path: (n, *shape), or (*shape) if `identity` is one
+            integer.
 
         Raises
         ------
@@ -191,7 +192,7 @@ class ColumnWriter(Closing):
         DoesNotFitError
             If text is longer than its column, or a column cannot hold a number: it is out of range,
             a fraction or NaN in a column of integers, neither 0 nor 1 in a column of booleans, or
-            complex in a column of floats. Infinity fits into every column of floats.
+            has an imaginary part in a column of floats. Infinity fits into every column of floats.
         OSError
             If the disk is full or fails.
         """
@@ -228,8 +229,8 @@ class ColumnWriter(Closing):
                 dataset.resize((start + count, *values.shape[1:]))
                 dataset[start : start + count] = values
         except (OSError, RuntimeError) as error:  # h5py raises either
-            raise self._failed(error) from error
-        self._pending.append(identities)
+            raise self._note_failure(error) from error
+        self._pending.append(identities.copy())  # the caller may use its array again
         self.appended = start + count
 
     def flush(self) -> int:
@@ -253,21 +254,23 @@ class ColumnWriter(Closing):
             for dataset in self._data.values():
                 dataset.flush()
         except (OSError, RuntimeError) as error:
-            raise self._failed(error) from error
-        try:
-            self._identities.resize(self.appended, axis=0)
-            self._identities[start:] = np.concatenate(self._pending)
-            self._identities.flush()
-        except (OSError, RuntimeError) as error:
-            # Undo the resize; otherwise HDF5 writes the new length later although the identities
-            # were not written
-            with suppress(OSError, RuntimeError):
-                self._identities.resize(start, axis=0)
-            raise self._failed(error) from error
+            raise self._note_failure(error) from error
+        with phil:  # a reader of this process must not see the new length before the identities
+            try:
+                self._identities.resize(self.appended, axis=0)
+                self._identities[start:] = np.concatenate(self._pending)
+                self._identities.flush()
+            except (OSError, RuntimeError) as error:
+                # Undo the resize; otherwise HDF5 writes the new length later although the
+                # identities were not written
+                with suppress(OSError, RuntimeError):
+                    self._identities.resize(start, axis=0)
+                raise self._note_failure(error) from error
         self._pending.clear()
         return self.flushed
 
-    def _failed(self, error: Exception) -> OSError:
+    def _note_failure(self, error: Exception) -> OSError:
+        """Note that the file takes no more rows; return the error to raise."""
         self._failure = str(error)
         return OSError(f"{self.path}: {error}")
 
@@ -331,7 +334,7 @@ class ColumnCaster:
                 values = _as_bytes(values)
                 wrong = np.char.str_len(values) > dtype.itemsize
                 problem = f"text of {values.itemsize} bytes"
-            elif dtype.kind == "U":
+            elif dtype.kind == "U":  # results of analyses, which are in events and not in a file
                 if values.dtype.kind != "U":
                     values = np.char.decode(_as_bytes(values), "utf-8")
                 wrong = np.char.str_len(values) > dtype.itemsize // 4

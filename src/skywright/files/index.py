@@ -91,7 +91,7 @@ class IndexWriter:
         DataError
             If a value is missing or does not fit, or the path is longer than `PATH_BYTES`.
         OSError
-            If the disk is full or fails; nothing is appended then.
+            If the disk is full or fails; no record is appended then.
         """
         if len(str(file).encode()) > PATH_BYTES:
             raise DataError(f"{file}: path longer than {PATH_BYTES} bytes, which an index can hold")
@@ -108,12 +108,24 @@ class IndexWriter:
         return self._rows.appended
 
     def flush(self) -> int:
-        """Make all records visible; return the number of rows that readers can see."""
+        """Make all records visible; return the number of rows that readers can see.
+
+        Raises
+        ------
+        OSError
+            If the disk is full or fails.
+        """
         self._files.flush()  # before the rows that refer to them
         return self._rows.flush()
 
     def close(self) -> None:
-        """Flush and close; a second call does nothing."""
+        """Flush and close; a second call does nothing.
+
+        Raises
+        ------
+        OSError
+            If the disk is full or fails.
+        """
         try:
             self._files.close()
         finally:
@@ -180,6 +192,7 @@ class IndexReader(Closing):
             return self._index.read(column, start, stop)
         stop = self.count() if stop is None else min(stop, self.count())
         locations = [self._index.read(each, start, stop) for each in (FILE, OFFSET, SIZE)]
+        # A column that another reader of this process has open may lack the newest rows
         count = min(map(len, locations))
         if not count:
             return np.empty(0)

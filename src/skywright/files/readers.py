@@ -122,7 +122,7 @@ def first_row(parameters: Mapping[str, Any]) -> int:
 
 
 class FirstIndices:
-    """The first index of each file of a data key: which index its `first_row` has.
+    """The first index of each file of a data key: the index of the row that `first_row` returns.
 
     So the row of an index is ``first_row(parameters) + index - FirstIndices.of(uri)``. The first
     index of the first file is 0, even if the run begins in the middle of the file. That of a
@@ -156,7 +156,7 @@ def file_and_column(resource: Mapping[str, Any]) -> tuple[Path, str]:
     uri, parameters = resource["uri"], resource["parameters"]
     _reader_class(resource["mimetype"])  # raises if there is no reader
     path = local_path(uri)
-    column = parameters.get("dataset") or parameters.get("path")
+    column = parameters.get("dataset") or parameters.get("path")  # the name in older ophyd-async
     if not column:
         raise DataError(f"{uri}: the parameters name no dataset")
     return path, str(column)
@@ -171,13 +171,13 @@ def local_path(uri: str) -> Path:
     Raises
     ------
     DataError
-        If it is another URI, or no file can have its path.
+        If it is another URI, or no file can have its path, which must be absolute.
     """
     try:
         parts = urlsplit(uri)
     except ValueError as error:  # of a host in brackets
         raise DataError(f"{uri}: {error}; expected a file:// URI") from error
     path = unquote(parts.path)
-    if parts.scheme != "file" or "\0" in path:
-        raise DataError(f"{uri!r}: expected a file:// URI, with a path that files can have")
+    if parts.scheme != "file" or not path.startswith("/") or "\0" in path:
+        raise DataError(f"{uri!r}: expected a file:// URI, with an absolute path of a file")
     return Path(path)

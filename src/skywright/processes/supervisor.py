@@ -35,6 +35,9 @@ LAST_LINE_S = 0.5
 STOP_S = 2.2
 """Time after SIGTERM until a child is killed, s. `Supervisor.stop` waits for this twice, and must
 end within 5 s."""
+UNANSWERED_MAX = 4
+"""Number of requests in a row without an answer after which an HTTP server is killed. One alone may
+be due to a machine that was suspended."""
 Report = Callable[[str, str], None]
 """Called with the name of a service and a message for the user."""
 
@@ -48,6 +51,11 @@ class Service:
     environment: Mapping[str, str] = field(default_factory=dict)
     port: int = 0
     """TCP port of the service; 0 if it has none. It is also in `command`."""
+    answers_http: bool = False
+    """Whether `port` of this machine is that of an HTTP server. It is asked regularly, and killed
+    if it no longer answers (`UNANSWERED_MAX`)."""
+    answer_limit_s: float = 30.0
+    """Time limit of an answer, and period of the requests, s."""
     ready_line: bool = True
     """Whether the process prints a ready line (`skywright.processes.lifecycle.announce_ready`);
     without one it is ready when it has started."""
@@ -220,12 +228,15 @@ class Supervisor:
         else:
             if facts is not None:
                 self._mark_ready(service, process, facts, restarts)
-            discarding = asyncio.create_task(_discard_output(process.stdout))
+            beside = [asyncio.create_task(_discard_output(process.stdout))]
+            if facts is not None and service.answers_http:
+                beside.append(asyncio.create_task(self._kill_if_silent(service, process)))
             status = await process.handle.wait()
             why = _ending(status)
             if facts is None and status == 0:
                 why += " before it was ready: is it a server?"
-            discarding.cancel()
+            for task in beside:
+                task.cancel()
             await _end(process, limit_s=0)
         # `stop` must not signal it: the system may give its process id to another program
         del self._processes[service.name]
@@ -263,6 +274,18 @@ class Supervisor:
                 return await reading
         finally:
             reading.cancel()
+
+    async def _kill_if_silent(self, service: Service, process: _Process) -> None:
+        """Wait until the HTTP server no longer answers; kill its process then."""
+        unanswered = 0
+        while unanswered < UNANSWERED_MAX:
+            asked = time.monotonic()
+            has_answered = await _answers(service.port, service.answer_limit_s)
+            unanswered = 0 if has_answered else unanswered + 1
+            await asyncio.sleep(service.answer_limit_s - (time.monotonic() - asked))
+        silent_s = UNANSWERED_MAX * service.answer_limit_s
+        self.report(service.name, f"has not answered for {silent_s:g} s and is killed")
+        process.handle.kill()
 
     def _mark_ready(
         self,
@@ -377,6 +400,19 @@ async def _discard_output(stdout: asyncio.StreamReader) -> None:
     """Discard further output of the child, so that it never blocks on a full pipe."""
     while await stdout.read(65536):
         pass
+
+
+async def _answers(port: int, limit_s: float) -> bool:
+    """Return whether an HTTP server of this machine gives any answer within `limit_s`."""
+    with suppress(OSError):  # a TimeoutError too
+        async with asyncio.timeout(limit_s):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            try:
+                writer.write(b"GET /healthz HTTP/1.0\r\n\r\n")
+                return bool(await reader.read(1))
+            finally:
+                writer.close()
+    return False
 
 
 async def _end(process: _Process, limit_s: float) -> None:

@@ -115,6 +115,11 @@ class RunIngest:
         See `ingest`.
     catalog
         The server.
+
+    Raises
+    ------
+    OSError
+        If the journal cannot be read: `FileNotFoundError` if it is not there.
     """
 
     def __init__(self, path: Path, catalog: Catalog) -> None:
@@ -224,7 +229,7 @@ class RunIngest:
                 return IngestState.DONE
             self._must_verify = True
             run_writer.take_over()
-        assets = self.path.parent.parent / "assets"
+        assets = self.path.parent.parent / "assets"  # beside the directory of the journals
         line_writer = LineWriter(run_writer, self._catalog, self.contents, assets)
         self._full_write = _FullWrite(
             time.monotonic(), Tail(self.path), DocumentNormalizer(), line_writer

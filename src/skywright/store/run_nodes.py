@@ -29,7 +29,7 @@ NO_ROUTE = {
 """Answers of a server that does not have these routes, or cannot use them."""
 
 NodePath = tuple[str, ...]
-"""Keys below the container of runs: (uid,), (uid, stream) or (uid, stream, column)."""
+"""Keys below the container of runs: (uid,), (uid, stream), or (uid, stream, table or array)."""
 
 log = logging.getLogger(__name__)
 
@@ -114,11 +114,12 @@ class QueuedNode:
 
 @dataclass(frozen=True)
 class QueuedSource:
-    """A data source of a node that was created; for arrays, which rows are new."""
+    """A new data source of a node that was created."""
 
     path: NodePath
     source: DataSource
     patch: Mapping[str, tuple[int, ...]] | None
+    """Of an array: ``shape`` and ``offset`` of its new rows; else None."""
 
 
 class RunNodes:
@@ -224,7 +225,7 @@ class RunNodes:
         self._made.add(path)
 
     def finish(self, uid: str, metadata: Mapping[str, Any]) -> None:
-        """Add metadata to the run, and close the streams of updates of all its nodes."""
+        """Add metadata to the run; tell the subscribers of its nodes that no more updates come."""
         body = {"id": uid, "metadata": metadata}
         if self._catalog.post(self._container, FINISH_RUN, body) is not None:
             return

@@ -285,7 +285,7 @@ class Camera:
 
     @property
     def closed(self) -> bool:
-        """Whether `close` was called: no more pictures come."""
+        """Whether `close` was called: the source stops, or has stopped."""
         return self._owner.closed
 
     def close(self) -> None:
