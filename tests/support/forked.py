@@ -146,7 +146,8 @@ class _Program:
         os.environ.clear()
         os.environ.update(self.environment)
         os.chdir(self.directory)
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # `nohup make test` ignores it in all processes
+        # `nohup make test` ignores it in all processes
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
         _, _, module, *sys.argv[1:] = self.command
         sys.modules.pop(AHEAD[module], None)  # it is executed anew, as ``__main__``
         for importer in list(sys.modules.values()):
