@@ -668,6 +668,33 @@ def test_an_interrupt_shifts_no_rows_of_a_recording(tmp_path, monkeypatch):
             assert columns[key][:].astype(float) == pytest.approx(range(4))
 
 
+def test_an_interrupt_of_a_flush_loses_no_rows(tmp_path, monkeypatch):
+    calls, resize = itertools.count(), h5py.Dataset.resize
+
+    def interrupted(dataset, *size, **axis):
+        resize(dataset, *size, **axis)
+        if dataset.name.endswith("/tag") and next(calls) == 4:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(h5py.Dataset, "resize", interrupted)
+    monkeypatch.setattr(replay_writer, "FLUSH_S", 0.0)
+    path = tmp_path / "run.h5"
+    info = Beamline(TwinSettings(("A",), shape=(32, 32), pool=4), 1).info
+    channel = next(each for each in info.channels if each not in info.tiles)
+
+    def record() -> None:
+        with ReplayWriter(path, info, 3) as writer:
+            for tag in range(9):
+                writer.add(Record(channel, tag, info.run, tag), float(tag))
+
+    with pytest.raises(KeyboardInterrupt):
+        record()
+    with h5py.File(path) as file:
+        columns = file["equipment"][channel]
+        for key in ("tag", "raw", "arrival"):
+            assert columns[key][:].astype(float) == pytest.approx(range(5))
+
+
 def test_a_recording_ends_before_the_disk_is_full(tmp_path, monkeypatch):
     free = iter(range(300_000_000, 0, -1_000_000))
     usage = SimpleNamespace(disk_usage=lambda _: SimpleNamespace(free=next(free)))

@@ -260,7 +260,7 @@ class ReplayWriter(Closing):
                 tags.resize(before + len(unflushed), axis=0)
                 tags[before:] = unflushed
                 tags.flush()
-            except (OSError, RuntimeError):
+            except BaseException:  # Ctrl-C too
                 # Otherwise HDF5 may write the new length later, although the tags are not written.
                 with suppress(OSError, RuntimeError):
                     tags.resize(before, axis=0)
