@@ -3,6 +3,7 @@
 from typing import Any
 
 import bluesky.plans as bp
+import numpy as np
 import pytest
 from bluesky import RunEngine
 from ophyd.sim import SynAxis, SynGauss
@@ -18,8 +19,9 @@ WRONG = [
     ({"buffer": {"mM/l": 1}}, "metadata key 'mM/l': "),
     ({"": 1}, "metadata key '': "),
     ({"buffer": {1: 2}}, "metadata key 1: a key must be a text"),
-    ({"scan_id": "seven"}, "metadata key 'scan_id': 'seven' is not a whole number"),
-    ({"scan_id": True}, "metadata key 'scan_id': True is not a whole number"),
+    ({"scan_id": "seven"}, "metadata key 'scan_id': 'seven' is not an int"),
+    ({"scan_id": np.int64(7)}, "metadata key 'scan_id': np.int64.* is not an int"),
+    ({"scan_id": True}, "metadata key 'scan_id': True is not an int"),
     ({"sample": ["a"]}, "metadata key 'sample': .* neither a text nor a dictionary"),
     ({"project": 5}, "metadata key 'project': 5 is not a text"),
 ]

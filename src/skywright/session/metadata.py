@@ -1,7 +1,6 @@
 """Checks of the metadata of a run, before its start document is made."""
 
 from collections.abc import Mapping
-from numbers import Integral
 from typing import Any
 
 SET_BY_BLUESKY = ("uid", "time")
@@ -52,16 +51,16 @@ def next_scan_id(md: Mapping[str, Any]) -> int:
     Raises
     ------
     ValueError
-        If that one is not a whole number.
+        If that one is not an int.
     """
-    scan_id = md.get("scan_id", 0)
+    scan_id: int = md.get("scan_id", 0)
     _check_scan_id(scan_id)
-    return int(scan_id) + 1
+    return scan_id + 1
 
 
 def _check_scan_id(scan_id: object) -> None:
-    if not isinstance(scan_id, Integral) or isinstance(scan_id, bool):
-        _refuse("scan_id", f"{scan_id!r} is not a whole number; e.g. RE.md['scan_id'] = 0")
+    if not isinstance(scan_id, int) or isinstance(scan_id, bool):
+        _refuse("scan_id", f"{scan_id!r} is not an int; e.g. RE.md['scan_id'] = 0")
 
 
 def _check_keys(md: Mapping[Any, Any]) -> None:
