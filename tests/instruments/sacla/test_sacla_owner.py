@@ -520,6 +520,39 @@ def test_a_new_run_opens_new_files_and_its_tags_may_begin_anew(
     assert "run 8: curves and images begin anew, because its tags do" in caplog.messages[-1]
 
 
+@pytest.mark.parametrize("when", ["start_recording", "end_recording"])
+def test_a_run_that_begins_while_a_recording_begins_or_ends_has_its_own_files(
+    source: HandShots,
+    owner: ShotOwner,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    when: str,
+) -> None:
+    path, recorded = tmp_path / "shots.h5", getattr(owner.source, when)
+
+    def send() -> None:
+        source.shot(0)
+        source.info = run_info(8)
+        source.shot(0)
+
+    def start(*arguments: Any) -> Any:
+        recording = recorded(*arguments)
+        send()
+        return recording
+
+    def end(*arguments: Any) -> Any:
+        send()
+        return recorded(*arguments)
+
+    monkeypatch.setattr(owner.source, when, start if when == "start_recording" else end)
+    assert owner.start_recording(path) == ""
+    owner.stop_recording()
+    assert [part.name for part in owner.progress()[0]] == ["shots.h5", "shots_2_run8.h5"]
+    assert column(path, f"{SHOTS}/run").tolist() == [7]
+    assert column(tmp_path / "shots_2_run8.h5", f"{SHOTS}/run").tolist() == [8]
+    assert owner.state().failures == {}
+
+
 def test_a_recording_that_has_all_its_shots_keeps_its_images_when_tags_begin_anew(
     source: HandShots, owner: ShotOwner, tmp_path: Path
 ) -> None:

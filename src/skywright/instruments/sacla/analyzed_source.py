@@ -295,6 +295,11 @@ class AnalyzedShots:
         with self._lock:
             self._pipeline.recorded = None
 
+    @property
+    def recording(self) -> Recording | None:
+        """The recording of the next shot; None if it belongs to none."""
+        return self._pipeline.recording
+
     # ---- from record to shot
 
     def _take(self, record: Record[Any]) -> None:
