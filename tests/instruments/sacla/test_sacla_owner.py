@@ -553,6 +553,20 @@ def test_a_run_that_begins_while_a_recording_begins_or_ends_has_its_own_files(
     assert owner.state().failures == {}
 
 
+def test_counts_are_read_while_a_worker_is_lost_for_the_first_time(
+    source: HandShots, owner: ShotOwner
+) -> None:
+    lost = owner.source._pipeline.lost
+
+    class Count(int):
+        def __bool__(self) -> bool:
+            lost["worker lost"] += 1  # the other thread
+            return True
+
+    lost["other"] = Count(3)
+    assert owner.source.lost["other"] == 3
+
+
 def test_a_recording_that_has_all_its_shots_keeps_its_images_when_tags_begin_anew(
     source: HandShots, owner: ShotOwner, tmp_path: Path
 ) -> None:

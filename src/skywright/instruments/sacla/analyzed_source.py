@@ -95,7 +95,7 @@ class AnalyzedShots:
         """Records lost by the source or of no shot, and shots that are not analyzed, by cause."""
         refused = self._pipeline.refused.items()
         records = {f"records {reason}": count for reason, count in refused if count}
-        shots = {reason: count for reason, count in self._pipeline.lost.items() if count}
+        shots = {reason: count for reason, count in self._pipeline.lost.copy().items() if count}
         return sum_counts(self._source.lost, records, shots, self._counters.as_dict())
 
     @property
