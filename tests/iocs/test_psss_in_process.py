@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from caproto import AlarmSeverity, ChannelType
 from support.psss_scripted import PICTURE, ScriptedSource, picture, running_service
+from support.turns import Turns, put_both
 from support.waiting import until
 
 from iocs.common import _never_hang, _own_alarm, decode_char_array, post
@@ -216,3 +217,19 @@ def test_text_of_digits_chooses_by_index(ioc: PsssIOC) -> None:
             assert "expected one of savgol, none" in decode_char_array(ioc.spectra.message.value)
 
     asyncio.run(puts())
+
+
+def test_a_stop_that_follows_a_start_at_once_stops_the_acquisition(
+    ioc: PsssIOC, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def wait(*_: object) -> None:
+        """No PVs are posted here."""
+
+    acquire = ioc.cam.acquire.setpoint
+    ioc.in_thread = turns = Turns()  # type: ignore[method-assign]
+    monkeypatch.setattr(ioc, "wait_until_done", wait)
+    monkeypatch.setattr(ioc, "wait_until_posted", wait)
+    asyncio.run(put_both((acquire, 1), (acquire, 0)))
+    assert turns.order == ["begin", "end"]
+    left = service.processor.acquisition
+    assert left is None or left.stopping
