@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from sacla_hand import EV, NAME, SHAPE, WHOLE, HandShots, run_info
+from support.turns import Turns, put_both
 from support.waiting import until
 
 from iocs.sacla.ioc import SaclaIOC
@@ -777,6 +778,28 @@ def test_shots_are_not_binned_by_a_value_that_the_source_does_not_have(owner: Sh
     with pytest.raises(ConfigError, match=r"'motor': the source has no such value, .* timing, i0$"):
         owner.source.change_bins(None, "motor")
     assert owner.source.binned_by == "delay"
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("take_shots", ("Run", "Stop")),
+        ("regions", (format_region(LEFT), format_region(WHOLE))),
+        ("bins", ("-1:1:3", "-1:1:5")),
+        ("binned_by", ("i0", "delay")),
+    ],
+)
+def test_a_put_does_not_overtake_the_one_before(
+    owner: ShotOwner, name: str, values: tuple[str, str]
+) -> None:
+    group = SaclaIOC("TEST:")
+    group.shots = owner
+    group.in_thread = turns = Turns()  # type: ignore[method-assign]
+    pv = getattr(group, name)
+    asyncio.run(put_both(*((pv.setpoint, value) for value in values)))
+    assert turns.order == ["begin", "end"] * (len(turns.order) // 2)
+    assert len(turns.order) >= 4
+    assert pv.readback.value == values[1]
 
 
 def test_regions_and_shapes_are_posted_when_a_run_has_changed_them(
