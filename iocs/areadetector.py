@@ -4,7 +4,6 @@ The groups expect a parent with the helpers of `iocs.owner.OwnerGroup`. `Cam` an
 need their ``control``, an `AcquisitionControl` and a `RecordingControl`.
 """
 
-import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,7 +11,7 @@ from typing import Any, Protocol
 from caproto import AlarmSeverity, ChannelType
 from caproto.server import PVGroup, pvproperty
 
-from iocs.common import decode_char_array, post, post_pair, setting
+from iocs.common import decode_char_array, in_order, post, post_pair, setting
 from skywright.acquire.acquisition import Acquisition
 from skywright.acquire.source import Source
 
@@ -111,19 +110,27 @@ async def fixed(obj: Any, instance: Any, value: Any) -> None:
         raise ValueError(f"{value}, only {obj.readback.value}: the pictures have that size")
 
 
+@in_order
+async def _start_or_stop(obj: Any, instance: Any, value: Any) -> Acquisition | None:
+    """Start an acquisition, or stop the present one, and return it."""
+    cam = obj.parent
+    if not value:
+        stopped: Acquisition | None = cam.control.stop()
+        return stopped
+    mode = cam.image_mode.readback.raw_value
+    wanted = {SINGLE: 1, MULTIPLE: cam.num_images.readback.value, CONTINUOUS: 0}[mode]
+    if mode == MULTIPLE and wanted < 1:
+        raise ValueError("NumImages is 0; ask for at least 1 picture")
+    acquisition: Acquisition = await cam.parent.in_thread(cam.control.acquire, wanted)
+    await post(instance, 1)
+    await post(obj.readback, 1)
+    return acquisition
+
+
 async def _put_acquire(obj: Any, instance: Any, value: Any) -> int:
     """Busy record: completes when the acquisition is over and its pictures are in the file."""
-    cam, ioc = obj.parent, obj.parent.parent
-    if value:
-        mode = cam.image_mode.readback.raw_value
-        wanted = {SINGLE: 1, MULTIPLE: cam.num_images.readback.value, CONTINUOUS: 0}[mode]
-        if mode == MULTIPLE and wanted < 1:
-            raise ValueError("NumImages is 0; ask for at least 1 picture")
-        acquisition = await ioc.in_thread(cam.control.acquire, wanted)
-        await post(instance, 1)
-        await post(obj.readback, 1)
-    else:
-        acquisition = cam.control.stop()
+    ioc = obj.parent.parent
+    acquisition = await _start_or_stop(obj, instance, value)
     if acquisition is not None:
         await ioc.wait_until_done(acquisition.done)
     else:  # it has just ended by itself: its last rows may not be posted yet
@@ -334,16 +341,16 @@ async def _put_auto_save(obj: Any, instance: Any, value: Any) -> None:
     obj.parent.choose_single_files()
 
 
+@in_order
 async def _put_capture(obj: Any, instance: Any, value: Any) -> int:
     """Open or close the recording; completes when the counts of the recording are posted."""
     hdf = obj.parent
     begun = 0
-    async with hdf.capture_lock:  # puts are tasks: the later one must not overtake
-        if value:
-            begun = int(await hdf.open_capture())
-        else:
-            await hdf.parent.in_thread(hdf.control.stop_capture)
-        await hdf.parent.wait_until_posted()
+    if value:
+        begun = int(await hdf.open_capture())
+    else:
+        await hdf.parent.in_thread(hdf.control.stop_capture)
+    await hdf.parent.wait_until_posted()
     return begun
 
 
@@ -387,10 +394,6 @@ class HdfPlugin(Plugin):
     control: RecordingControl
     next_number = 0
     newest_single: Path | None = None
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.capture_lock = asyncio.Lock()
 
     # Capture alone says whether pictures are recorded.
     enable = choice(["Disable", "Enable"], 1, put=only(1), name="EnableCallbacks")

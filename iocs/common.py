@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import contextlib
+import functools
 import ipaddress
 import logging
 import os
@@ -10,6 +11,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from caproto import (
     AlarmSeverity,
@@ -40,6 +42,22 @@ setting = get_pv_pair_wrapper(setpoint_suffix="", readback_suffix="_RBV")
 """A pvproperty with its ``_RBV``, areaDetector's convention."""
 
 PostError = Callable[[str], Awaitable[None]]
+Putter = Callable[[Any, Any, Any], Awaitable[Any]]
+
+
+def in_order(put: Putter) -> Putter:
+    """Return a putter whose calls wait for one another, for the PVs of a group that have it.
+
+    Each put is a task, and a later one would overtake an earlier one that waits for a thread.
+    """
+    locks: WeakKeyDictionary[PVGroup, asyncio.Lock] = WeakKeyDictionary()
+
+    @functools.wraps(put)
+    async def put_in_order(obj: Any, instance: Any, value: Any) -> Any:
+        async with locks.setdefault(obj.parent, asyncio.Lock()):
+            return await put(obj, instance, value)
+
+    return put_in_order
 
 
 def argument_parser(description: str, prefix: str) -> argparse.ArgumentParser:

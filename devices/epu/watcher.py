@@ -228,23 +228,19 @@ class EpuWatcher(GuardedDevice):
 
     def trigger(self) -> DeviceStatus:
         """Return a status that is done at the next commit, or after a second."""
-        status = DeviceStatus(self, timeout=5)
         before = self._read_signal(self.sequence)
+        committed = threading.Event()
 
         def check(value: Any = None, **_: Any) -> None:
-            if value != before and not status.done:
-                status.set_finished()
+            if value != before:
+                committed.set()
 
-        def end() -> None:
+        def wait() -> None:
+            committed.wait(1.0)
             self.sequence.clear_sub(check)
-            if not status.done:
-                status.set_finished()
 
         self.sequence.subscribe(check, run=False)
-        timer = threading.Timer(1.0, end)
-        timer.daemon = True
-        timer.start()
-        return status
+        return self.in_background(wait)
 
     def raise_if_silent(self) -> None:
         """Raise HardwareError if the IOC is gone."""

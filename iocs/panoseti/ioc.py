@@ -44,7 +44,7 @@ from iocs.areadetector import (
     put_text,
     readback,
 )
-from iocs.common import argument_parser, post, run
+from iocs.common import argument_parser, in_order, post, run
 from iocs.owner import OwnerGroup
 from iocs.panoseti.housekeeping import CLOCKS, NAN, board_groups, post_clock
 from iocs.panoseti.live import LiveFrames
@@ -185,13 +185,19 @@ class IndexesPlugin(RowsPlugin):
         self.parent.tracker.stop_recording()
 
 
-async def _put_running(obj: Any, instance: Any, value: int) -> None:
+@in_order
+async def _start_or_stop(obj: Any, instance: Any, value: int) -> None:
     ioc = obj.parent.ioc
     runs = ioc.runs
     if runs is None:
         raise ValueError("the runs of this data directory are taken by something else")
     await ioc.in_thread(runs.start if value else runs.stop)
-    await ioc.wait_until_posted()  # with the put `Run_RBV` and `SIM:Running_RBV` are those of now
+
+
+async def _put_running(obj: Any, instance: Any, value: int) -> None:
+    await _start_or_stop(obj, instance, value)
+    # With the put `Run_RBV` and `SIM:Running_RBV` are those of now.
+    await obj.parent.ioc.wait_until_posted()
 
 
 async def _put_threshold(obj: Any, instance: Any, value: float) -> None:

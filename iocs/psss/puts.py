@@ -80,6 +80,8 @@ class Puts:
         self.connected: set[str] = set()
         self.counters = Counters()
         self._edges: dict[str, float] = {}
+        self._taking = threading.Lock()
+        """Held while a value is used: the ROI is of the last values of both its PVs."""
         self._over = asyncio.Event()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="psss-puts", daemon=True)
@@ -147,12 +149,13 @@ class Puts:
 
     def _take(self, key: str, value: Any) -> None:
         try:
-            if key == "axis":
-                self.processor.change(axis=value if len(value) > 1 else None)
-            else:
-                self._edges[key] = float(value[0])
-                if len(self._edges) == 2:
-                    self.processor.change(roi=_roi(self._edges["ymin"], self._edges["ymax"]))
+            with self._taking:
+                if key == "axis":
+                    self.processor.change(axis=value if len(value) > 1 else None)
+                else:
+                    self._edges[key] = float(value[0])
+                    if len(self._edges) == 2:
+                        self.processor.change(roi=_roi(self._edges["ymin"], self._edges["ymax"]))
         except (ConfigError, ValueError, TypeError, IndexError) as error:  # IndexError: no element
             subject = "axis" if key == "axis" else "roi"
             self.processor.note(subject, f"{self.names[key]}: {error}; the last good one stays")

@@ -6,7 +6,7 @@ from caproto import AlarmSeverity, AlarmStatus, ChannelType
 from caproto.server import PVGroup, pvproperty
 
 from iocs.areadetector import YES_NO, choice, enum_readback, long_text, number, readback
-from iocs.common import decode_char_array, setting
+from iocs.common import decode_char_array, in_order, setting
 from skywright.instruments.psss.averages import PULSES
 from skywright.instruments.psss.processing import AxisUnit, FitStatus
 from skywright.instruments.psss.settings import BackgroundMode, Fit, Smoothing, Weighting
@@ -26,6 +26,7 @@ def counts(name: str) -> Any:
     return readback([0.0], float, max_length=COLUMNS_MAX, units="counts", name=name)
 
 
+@in_order
 async def _put_edge(obj: Any, instance: Any, value: int) -> int:
     """Set one edge of the ROI; while the pair is not valid, the last valid pair stays in use.
 
@@ -39,18 +40,21 @@ async def _put_edge(obj: Any, instance: Any, value: int) -> int:
     return value
 
 
+@in_order
 async def _put_axis(pvs: Any, instance: Any, value: Any) -> Any:
     axis = None if len(value) < 2 else value
     await pvs.ioc.change(axis=axis)
     return value
 
 
+@in_order
 async def _put_start(obj: Any, instance: Any, value: int) -> None:
     processor = obj.parent.ioc.processor
     await obj.parent.ioc.in_thread(processor.start if value else processor.stop)
     await obj.readback.write(value)
 
 
+@in_order
 async def _put_background(obj: Any, instance: Any, value: str) -> str:
     ioc = obj.parent.ioc
     await ioc.in_thread(ioc.service.parameters.merge, {"background": decode_char_array(value)})
@@ -64,6 +68,7 @@ async def _put_record(pvs: Any, instance: Any, value: int) -> int:
 
 
 def _setting(field: str) -> Any:
+    @in_order
     async def put(obj: Any, instance: Any, value: Any) -> None:
         await obj.parent.ioc.change(**{field: value})
         await obj.readback.write(value)
@@ -74,6 +79,7 @@ def _setting(field: str) -> Any:
 def _choice(literal: Any, field: str, name: str) -> Any:
     strings = list(get_args(literal))
 
+    @in_order
     async def put(obj: Any, instance: Any, index: Any) -> None:
         await obj.parent.ioc.change(**{field: strings[index]})
         await obj.readback.write(strings[index])

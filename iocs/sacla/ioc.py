@@ -28,7 +28,7 @@ from caproto import AlarmSeverity, ChannelType
 from caproto.server import PVGroup, SubGroup
 
 from iocs.areadetector import checked, choice, number, readback
-from iocs.common import argument_parser, decode_char_array, post, post_pair, run, setting
+from iocs.common import argument_parser, decode_char_array, in_order, post, post_pair, run, setting
 from iocs.motor_record import MotorRecord, MotorSettings
 from iocs.owner import OwnerGroup
 from iocs.recording import RowsPlugin
@@ -76,6 +76,7 @@ class ShotsPlugin(RowsPlugin):
         self.parent.shots.stop_recording()
 
 
+@in_order
 async def _put_regions(obj: Any, instance: Any, value: str) -> str:
     regions = await obj.parent.in_thread(  # reads the files of masks
         lambda: [parse_region(each) for each in decode_char_array(value).split()]
@@ -87,6 +88,7 @@ async def _put_regions(obj: Any, instance: Any, value: str) -> str:
     return written
 
 
+@in_order
 async def _put_bins(obj: Any, instance: Any, value: str) -> str:
     edges = parse_bins(decode_char_array(value), pvs.BINS_MAX)
     await obj.parent.in_thread(obj.parent.shots.source.change_bins, edges)
@@ -94,12 +96,14 @@ async def _put_bins(obj: Any, instance: Any, value: str) -> str:
     return decode_char_array(value)
 
 
+@in_order
 async def _put_binned_by(obj: Any, instance: Any, value: int) -> None:
     source = obj.parent.shots.source
     await obj.parent.in_thread(source.change_bins, None, BINNED_BY[value])
     await obj.readback.write(BINNED_BY[value])
 
 
+@in_order
 async def _put_run(obj: Any, instance: Any, value: int) -> None:
     owner = obj.parent.shots.owner
     await obj.parent.in_thread(owner.start if value else owner.stop_if_unused)

@@ -1,5 +1,6 @@
 """Errors of the control layers become one error with a reason."""
 
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -7,6 +8,7 @@ import pytest
 from epics import dbr
 from ophyd import EpicsSignal
 from ophyd.sim import make_fake_device
+from ophyd.status import StatusBase
 
 from devices.epu.watcher import EpuWatcher
 from devices.guarded import ioc_errors
@@ -66,3 +68,24 @@ def test_an_ioc_that_is_lost_during_a_plan_does_not_hide_the_error_of_the_plan(
 
     watcher.stop_request.get = watcher.stop_request.set = get
     watcher.unstage()
+
+
+def test_two_commits_end_a_trigger_of_a_watcher_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watcher = make_fake_device(EpuWatcher)("EPU1:", assets=tmp_path, name="epu")
+    hold, finish, subscribed = threading.Event(), StatusBase._run_callbacks, []
+
+    def finish_later(status: StatusBase) -> None:
+        hold.wait(60)
+        finish(status)
+
+    monkeypatch.setattr(StatusBase, "_run_callbacks", finish_later)
+    watcher.sequence.pvname = "EPU1:SEQUENCE"  # a fake signal has no PV
+    watcher.sequence.subscribe = lambda check, run: subscribed.append(check)
+    status = watcher.trigger()
+    (check,) = subscribed
+    check(value=1)
+    check(value=2)  # the thread of the status is not there yet
+    hold.set()
+    status.wait(60)

@@ -688,6 +688,22 @@ def test_a_stop_in_the_pause_after_an_error_is_kept(root, database, monkeypatch)
     assert source.ended.wait(LIMIT_S / 2)
 
 
+def test_a_stop_while_the_directory_is_read_anew_is_kept(root, database, monkeypatch):
+    from skywright.instruments.epu.watch import owner as module
+
+    watcher = Watcher(root, database)
+    watcher.run(idle_exit=0)
+    source, run = module.TreeSource(watcher), watcher.run
+
+    def run_again(idle_exit):
+        source.request_stop()  # as SIGTERM does
+        run(idle_exit)
+
+    monkeypatch.setattr(watcher, "run", run_again)
+    source.start(lambda outcome: None, lambda message, alarm=True: None)
+    assert source.ended.wait(LIMIT_S / 2)
+
+
 def test_a_stop_at_the_end_of_a_run_writes_to_no_closed_pipe(root, database, monkeypatch):
     """Its number may be that of another file by then."""
     watcher = Watcher(root, database)

@@ -6,6 +6,7 @@ import math
 import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 from ioc_process import running_ioc
 from support.channels import channel
 from support.pano_files import file_name, made_frames, run_directory
+from support.turns import Turns, put_both
 from support.waiting import until
 
 from devices.panoseti.array import Panoseti
@@ -146,6 +148,25 @@ def test_an_idle_ioc_does_not_ask_whether_a_run_has_ended(tmp_path: Path) -> Non
     group.tracker.source.__class__ = Idle
     asyncio.run(group._post())
     assert group.run_state.value == "Waiting"
+    group.close()
+
+
+def test_a_put_does_not_overtake_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def wait() -> None:
+        """No PVs are posted here."""
+
+    group, runs = built("rundir", "--data-dir", tmp_path), list[str]()
+    group.runs = SimpleNamespace(
+        start=lambda: runs.append("start"), stop=lambda: runs.append("stop"), close=lambda: None
+    )
+    group.in_thread = turns = Turns()
+    monkeypatch.setattr(group, "wait_until_posted", wait)
+    running = group.sim.running.setpoint
+    asyncio.run(put_both((running, "Yes"), (running, "No")))
+    assert turns.order == ["begin", "end"] * 2
+    assert runs == ["start", "stop"]
     group.close()
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from caproto import AlarmSeverity, ChannelType
 from support.psss_scripted import PICTURE, ScriptedSource, picture, running_service
+from support.turns import Turns, put_both
 from support.waiting import until
 
 from iocs.common import _never_hang, _own_alarm, decode_char_array, post
@@ -216,3 +217,35 @@ def test_text_of_digits_chooses_by_index(ioc: PsssIOC) -> None:
             assert "expected one of savgol, none" in decode_char_array(ioc.spectra.message.value)
 
     asyncio.run(puts())
+
+
+def test_both_edges_of_the_roi_are_put_at_once(ioc: PsssIOC, service: Service) -> None:
+    edges = ioc.spectra.roi_ymin.setpoint, ioc.spectra.roi_ymax.setpoint
+    asyncio.run(put_both((edges[0], 1), (edges[1], 3)))
+    assert service.processor.settings.roi == (1, 3)
+    assert [edge.value for edge in edges] == [1, 3]
+
+
+@pytest.mark.parametrize("name", ["processing", "saturation", "fit"])
+def test_a_put_does_not_overtake_the_one_before(ioc: PsssIOC, name: str) -> None:
+    pv = getattr(ioc.spectra, name).setpoint
+    ioc.in_thread = turns = Turns()  # type: ignore[method-assign]
+    values = (0, 1) if name == "fit" else (1, 0)
+    asyncio.run(put_both(*((pv, value) for value in values)))
+    assert turns.order == ["begin", "end"] * 2
+
+
+def test_a_stop_that_follows_a_start_at_once_stops_the_acquisition(
+    ioc: PsssIOC, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def wait(*_: object) -> None:
+        """No PVs are posted here."""
+
+    acquire = ioc.cam.acquire.setpoint
+    ioc.in_thread = turns = Turns()  # type: ignore[method-assign]
+    monkeypatch.setattr(ioc, "wait_until_done", wait)
+    monkeypatch.setattr(ioc, "wait_until_posted", wait)
+    asyncio.run(put_both((acquire, 1), (acquire, 0)))
+    assert turns.order == ["begin", "end"]
+    left = service.processor.acquisition
+    assert left is None or left.stopping

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -80,6 +81,30 @@ def test_a_roi_pv_without_an_element_ends_nothing(processor: Processor) -> None:
     puts = Puts(processor, names("NOT:THERE:"))
     puts._take("ymin", np.array([]))
     assert "NOT:THERE:SPC_ROI_YMIN" in processor.notes["roi"]
+    puts.close()
+
+
+def test_the_roi_is_that_of_the_last_values_of_both_its_pvs(
+    processor: Processor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    puts, change = Puts(processor, names("NOT:THERE:")), processor.change
+    first, second = threading.Event(), threading.Event()
+
+    def change_slowly(roi: tuple[int, int]) -> None:
+        if not first.is_set():
+            first.set()
+            second.wait(0.2)  # as long as this lasts, the other edge is not used
+        change(roi=roi)
+        second.set()
+
+    puts._edges = {"ymin": 0.0, "ymax": 3.0}
+    monkeypatch.setattr(processor, "change", change_slowly)
+    other = threading.Thread(target=puts._take, args=("ymin", np.array([1.0])))
+    other.start()
+    assert first.wait(60)
+    puts._take("ymax", np.array([4.0]))
+    other.join(60)
+    assert processor.settings.roi == (1, 4)
     puts.close()
 
 

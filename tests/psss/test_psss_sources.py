@@ -15,7 +15,7 @@ from skywright.errors import ConfigError
 from skywright.files.areadetector import EPICS_NANOSECONDS, EPICS_SECONDS
 from skywright.instruments.psss.layouts import PICTURE_SETTINGS, PictureLayout
 from skywright.instruments.psss.sources import sim
-from skywright.instruments.psss.sources.gaps import PulseGaps
+from skywright.instruments.psss.sources.gaps import PulseGaps, Stretch
 from skywright.instruments.psss.sources.replay import ReplaySource
 from skywright.instruments.psss.sources.sim import SimSource
 from skywright.instruments.psss.twin import Instrument, InstrumentSettings
@@ -205,6 +205,19 @@ def test_gaps(ids, step, missing):
     gaps = PulseGaps(step)
     assert all(gaps.take(number) for number in ids)
     assert gaps.missing == missing
+
+
+def test_missing_pulses_are_read_while_another_thread_begins_a_new_stretch():
+    gaps = PulseGaps()
+
+    class Interrupted(Stretch):
+        def __bool__(self):
+            gaps.interrupt()  # the other thread
+            return True
+
+    gaps._now = Interrupted(1, 6, 1, 4)
+    assert gaps.missing == 2
+    assert gaps.missing == 2
 
 
 def test_gaps_by_the_step_that_the_sender_declares():

@@ -3,7 +3,10 @@
 import asyncio
 import os
 import shutil
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +26,7 @@ from support.pano_server import Server, end_of, served, served_here, status
 from support.waiting import until
 
 from skywright.errors import ConfigError
+from skywright.instruments.panoseti import grpc_serving
 from skywright.instruments.panoseti.grpc_serving import GrpcServer
 from skywright.instruments.panoseti.live.config import ServerConfig
 from skywright.instruments.panoseti.live.follow import Followed, RunFinder
@@ -628,6 +632,39 @@ def test_a_second_uploader_waits_for_the_first(server):
         end.set()
         assert decode(next(call)).frame_number == 3
     call.cancel()
+
+
+UPLOADER = """
+import sys
+import threading
+import grpc
+from skywright.wire.daqdata import daq_data_pb2 as pb
+from skywright.wire.daqdata.methods import Stub
+
+def requests():
+    yield pb.UploadImageRequest.FromString(bytes.fromhex(sys.argv[2]))
+    threading.Event().wait()
+
+Stub(grpc.insecure_channel(sys.argv[1])).UploadImages(requests())
+"""
+
+
+def test_an_uploader_that_is_frozen_does_not_hold_up_the_others(tmp_path, monkeypatch):
+    monkeypatch.setattr(grpc_serving, "PING_MS", 500)
+    image = pb.UploadImageRequest(pano_image=uploaded("img16"))
+    with served_here(tmp_path, run_directory(tmp_path)) as server:
+        call = server.stream(ph=False, modules=(99,))
+        command = (server.address, image.SerializeToString().hex())
+        frozen = subprocess.Popen([sys.executable, "-c", UPLOADER, *command])
+        try:
+            next(call)  # it has begun
+            frozen.send_signal(signal.SIGSTOP)
+            upload(server, image)
+            next(call)
+        finally:
+            frozen.kill()
+            frozen.wait()
+        call.cancel()
 
 
 def test_sigterm_cancels_streams_and_ends_the_server(process):

@@ -6,6 +6,7 @@ import shutil
 import time
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import grpc
 import numpy as np
@@ -655,3 +656,23 @@ def test_a_fast_simulated_movie_rolls_over_and_is_indexed_once(tracked, tmp_path
 def test_an_impossible_simulation_is_refused(tmp_path, wrong, message):
     with pytest.raises(ConfigError, match=message):
         SimulatedRuns(tmp_path, **wrong)
+
+
+def test_a_run_has_not_ended_while_its_next_frames_are_taken(tmp_path, monkeypatch):
+    run = run_directory(tmp_path)
+    append(run / file_name("img16"), made_frames("img16", 5))
+    (run / "recording_ended").touch()
+    source = RunDirectorySource(tmp_path)
+    source.open()
+    while source.next(0.0) is not None:
+        pass
+    idle_since = source._idle_since
+
+    def monotonic():
+        source._idle_since = 0.0  # the source's thread has found new frames
+        return idle_since + 0.1
+
+    monkeypatch.setattr(rundir, "time", SimpleNamespace(monotonic=monotonic, time=time.time))
+    assert idle_since
+    assert not source.has_ended
+    source.close()

@@ -88,6 +88,27 @@ def test_a_run_is_played_in_its_own_time_and_stands_still_while_stopped(tmp_path
     source.close()
 
 
+def test_a_replay_that_two_threads_stop_has_played_the_time_until_then(tmp_path):
+    run = run_directory(tmp_path)
+    (run / file_name("img16")).write_bytes(encode_frames(made_frames("img16", 50)))  # 1 ms apart
+    now = [100.0]
+
+    def clock():
+        if stopping:
+            stopping.pop().halt()  # the other thread
+        return now[0]
+
+    stopping = []
+    source = ReplaySource(run, clock=clock)
+    source.open()
+    now[0] += 0.010_2
+    stopping.append(source)
+    source.halt()
+    source.open()
+    assert frames_of(all_due(source)) == 11
+    source.close()
+
+
 def test_a_real_run_is_replayed_into_the_indexes_frame_by_frame(test_data, tmp_path):
     run = test_data / "panoseti/data_dir" / LICK
     source = ReplaySource(run, speed=0)

@@ -16,6 +16,7 @@ from support.waiting import until
 from skywright.instruments.panoseti.ublox import service
 from skywright.instruments.panoseti.ublox.config import Position, position_registers
 from skywright.instruments.panoseti.ublox.pulses import PulseErrors
+from skywright.instruments.panoseti.ublox.receiver import Receiver
 from skywright.instruments.panoseti.ublox.service import UbloxService
 from skywright.instruments.panoseti.ublox.twin import NAV_TIMEUTC, TIM_TP, SimulatedF9t, frame
 from skywright.wire.ubx import ublox_control_pb2 as pb
@@ -185,6 +186,17 @@ def test_a_receiver_that_is_unplugged_ends_the_streams(served, stub):
     again = stub.CaptureUblox(pb.CaptureUbloxRequest(), timeout=90)
     assert status(lambda: next(again)) == (Code.FAILED_PRECONDITION, f"{text}; call InitF9t first")
     assert health == [True, False]
+
+
+def test_a_receiver_that_was_unplugged_before_anybody_listens_says_so():
+    twin, failures = SimulatedF9t(period_s=0.1), []
+    receiver = Receiver(twin.device, 9600)
+    twin.close()
+    receiver._thread.join(60)
+    receiver.listen(pytest.fail, failures.append)
+    receiver.close()
+    assert failures == [receiver.failed]
+    assert twin.device in receiver.failed
 
 
 def test_a_refused_init_leaves_the_receiver_that_works(served, stub, twin):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from sacla_hand import EV, NAME, SHAPE, WHOLE, HandShots, run_info
+from support.turns import Turns, put_both
 from support.waiting import until
 
 from iocs.sacla.ioc import SaclaIOC
@@ -520,6 +521,53 @@ def test_a_new_run_opens_new_files_and_its_tags_may_begin_anew(
     assert "run 8: curves and images begin anew, because its tags do" in caplog.messages[-1]
 
 
+@pytest.mark.parametrize("when", ["start_recording", "end_recording"])
+def test_a_run_that_begins_while_a_recording_begins_or_ends_has_its_own_files(
+    source: HandShots,
+    owner: ShotOwner,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    when: str,
+) -> None:
+    path, recorded = tmp_path / "shots.h5", getattr(owner.source, when)
+
+    def send() -> None:
+        source.shot(0)
+        source.info = run_info(8)
+        source.shot(0)
+
+    def start(*arguments: Any) -> Any:
+        recording = recorded(*arguments)
+        send()
+        return recording
+
+    def end(*arguments: Any) -> Any:
+        send()
+        return recorded(*arguments)
+
+    monkeypatch.setattr(owner.source, when, start if when == "start_recording" else end)
+    assert owner.start_recording(path) == ""
+    owner.stop_recording()
+    assert [part.name for part in owner.progress()[0]] == ["shots.h5", "shots_2_run8.h5"]
+    assert column(path, f"{SHOTS}/run").tolist() == [7]
+    assert column(tmp_path / "shots_2_run8.h5", f"{SHOTS}/run").tolist() == [8]
+    assert owner.state().failures == {}
+
+
+def test_counts_are_read_while_a_worker_is_lost_for_the_first_time(
+    source: HandShots, owner: ShotOwner
+) -> None:
+    lost = owner.source._pipeline.lost
+
+    class Count(int):
+        def __bool__(self) -> bool:
+            lost["worker lost"] += 1  # the other thread
+            return True
+
+    lost["other"] = Count(3)
+    assert owner.source.lost["other"] == 3
+
+
 def test_a_recording_that_has_all_its_shots_keeps_its_images_when_tags_begin_anew(
     source: HandShots, owner: ShotOwner, tmp_path: Path
 ) -> None:
@@ -730,6 +778,28 @@ def test_shots_are_not_binned_by_a_value_that_the_source_does_not_have(owner: Sh
     with pytest.raises(ConfigError, match=r"'motor': the source has no such value, .* timing, i0$"):
         owner.source.change_bins(None, "motor")
     assert owner.source.binned_by == "delay"
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("take_shots", ("Run", "Stop")),
+        ("regions", (format_region(LEFT), format_region(WHOLE))),
+        ("bins", ("-1:1:3", "-1:1:5")),
+        ("binned_by", ("i0", "delay")),
+    ],
+)
+def test_a_put_does_not_overtake_the_one_before(
+    owner: ShotOwner, name: str, values: tuple[str, str]
+) -> None:
+    group = SaclaIOC("TEST:")
+    group.shots = owner
+    group.in_thread = turns = Turns()  # type: ignore[method-assign]
+    pv = getattr(group, name)
+    asyncio.run(put_both(*((pv.setpoint, value) for value in values)))
+    assert turns.order == ["begin", "end"] * (len(turns.order) // 2)
+    assert len(turns.order) >= 4
+    assert pv.readback.value == values[1]
 
 
 def test_regions_and_shapes_are_posted_when_a_run_has_changed_them(

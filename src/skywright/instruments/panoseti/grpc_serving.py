@@ -8,6 +8,10 @@ from grpc_reflection.v1alpha import reflection
 
 from skywright.errors import ConfigError
 
+PING_MS = 30_000
+"""A client is asked after this time whether it is still there, and has as long to answer. Without
+this the calls of one that is frozen, or whose machine is off, would last for ever."""
+
 
 class GrpcServer:
     """A gRPC server with one service, in the running event loop.
@@ -29,7 +33,13 @@ class GrpcServer:
 
     def __init__(self, service: str, handlers: grpc.GenericRpcHandler) -> None:
         self._service = service
-        self.server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+        self.server = grpc.aio.server(
+            options=[
+                ("grpc.so_reuseport", 0),
+                ("grpc.keepalive_time_ms", PING_MS),
+                ("grpc.http2.ping_timeout_ms", PING_MS),
+            ]
+        )
         self.server.add_generic_rpc_handlers([handlers])
         self.health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self.server)

@@ -95,7 +95,7 @@ class AnalyzedShots:
         """Records lost by the source or of no shot, and shots that are not analyzed, by cause."""
         refused = self._pipeline.refused.items()
         records = {f"records {reason}": count for reason, count in refused if count}
-        shots = {reason: count for reason, count in self._pipeline.lost.items() if count}
+        shots = {reason: count for reason, count in self._pipeline.lost.copy().items() if count}
         return sum_counts(self._source.lost, records, shots, self._counters.as_dict())
 
     @property
@@ -294,6 +294,11 @@ class AnalyzedShots:
         """Free the images of a recording that has ended."""
         with self._lock:
             self._pipeline.recorded = None
+
+    @property
+    def recording(self) -> Recording | None:
+        """The recording of the next shot; None if it belongs to none."""
+        return self._pipeline.recording
 
     # ---- from record to shot
 

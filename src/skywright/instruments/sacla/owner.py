@@ -309,10 +309,11 @@ class ShotOwner:
 
     def _open_next_part(self) -> None:
         """Go on in new files, between the last shot of a run and the first one of the next."""
-        if self._recording is None or self._recording.is_full or not self._is_open:
+        recording = self.source.recording
+        if recording is None or recording.is_full or not self._is_open:
             return
         self._check_shapes()
-        taken = self._recording.taken
+        taken = recording.taken
         if taken == self._taken_before:  # the files become those of the next run
             self._set_layouts()
             return

@@ -44,7 +44,6 @@ class TreeSource:
         self.ended = threading.Event()
         self.error: Exception | None = None
         self._idle_exit = idle_exit
-        self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
     @property
@@ -56,7 +55,7 @@ class TreeSource:
         """Begin to follow the directory."""
         if self._thread is not None and self._thread.is_alive():
             return
-        self._stopping.clear()
+        self.watcher.stopped.clear()
         self.ended.clear()
         self.watcher.on_commit = deliver
         self._thread = threading.Thread(
@@ -65,7 +64,7 @@ class TreeSource:
         self._thread.start()
 
     def _follow(self, report: Report) -> None:
-        while not self._stopping.is_set():
+        while not self.watcher.stopped.is_set():
             try:
                 self.watcher.run(self._idle_exit)
                 break
@@ -75,12 +74,11 @@ class TreeSource:
                     self.error = error
                     break
                 report(f"the watcher begins anew after an error: {error}")
-                self._stopping.wait(RETRY_S)
+                self.watcher.stopped.wait(RETRY_S)
         self.ended.set()
 
     def request_stop(self) -> None:
         """Stop soon; the source has stopped when `ended` is set."""
-        self._stopping.set()
         self.watcher.stop()
 
     def stop(self) -> None:

@@ -126,7 +126,8 @@ class Watcher:
         self.on_commit = on_commit
         self._rescan = rescan
         self._polling = polling
-        self._stopped = threading.Event()
+        self.stopped = threading.Event()
+        """Set by `stop`; who lets `run` begin anew clears it."""
         self._has_ended = False
         self._source_lock = threading.Lock()
         """Held while the source is woken or closed: a closed pipe's number may be another file."""
@@ -148,7 +149,7 @@ class Watcher:
 
     def stop(self) -> None:
         """End `run` soon; callable from other threads."""
-        self._stopped.set()
+        self.stopped.set()
         with self._source_lock:
             if not self._has_ended:
                 self._source.wake()
@@ -156,16 +157,16 @@ class Watcher:
     def run(self, idle_exit: float | None = None) -> None:
         """Follow the directory until `stop`, or until nothing has happened for `idle_exit` s.
 
-        It can be called again after it has ended, with an error or without one.
+        It can be called again after it has ended, with an error or without one; after `stop`, once
+        `stopped` is cleared.
         """
         if self._has_ended:
-            self._stopped.clear()
             self._load()
             self._source = open_source(self.root, self._polling)
             self._has_ended = False
         try:
             self.scan()
-            while not self._stopped.is_set():
+            while not self.stopped.is_set():
                 if not self.step(self._wait(idle_exit)):
                     idle = time.monotonic() - self._last_change
                     if idle_exit is not None and idle >= idle_exit and not self.backlog.ready:
@@ -337,7 +338,7 @@ class Watcher:
             logger.error("the entity database: %s; trying again", reason)
         self.state.database_error = reason
         self._is_stale = True  # the memory has what the transaction has not stored
-        self._stopped.wait(DATABASE_RETRY_S)
+        self.stopped.wait(DATABASE_RETRY_S)
         for file, since in batch:
             self.backlog.add(file, since)
 

@@ -121,9 +121,9 @@ class ReplaySource(PolledSource[FrameGroup]):
 
     def halt(self) -> None:
         """End a `next` under way; the run stands still."""
-        if self._since is not None:
-            self._played_ns += (self._clock() - self._since) * NS * self._speed
-            self._since = None
+        since, self._since = self._since, None
+        if since is not None:
+            self._played_ns += (self._clock() - since) * NS * self._speed
         self._stopping.set()
 
     def close(self) -> None:

@@ -305,7 +305,8 @@ class RunDirectorySource(PolledSource[FrameGroup]):
         for 10 s, and either no other file has and no process is named hashpipe, or the files of a
         newer run grow.
         """
-        idle_s = time.monotonic() - self._idle_since if self._idle_since else 0.0
+        idle_since = self._idle_since  # the source's thread changes it
+        idle_s = time.monotonic() - idle_since if idle_since else 0.0
         run = self.run
         if not run or idle_s <= 2 * LIST_S:
             return False

@@ -88,10 +88,13 @@ class Receiver:
     ) -> None:
         """Call `listener`, from the reading thread, with every further message.
 
-        If the device cannot be read any more, `on_failure` is called with the reason.
+        If the device cannot be read any more, `on_failure` is called with the reason; it may be
+        called twice.
         """
         self._on_failure = on_failure
         self._listener = listener
+        if self.failed:  # perhaps before the thread knew whom to tell
+            on_failure(self.failed)
 
     def model(self) -> str:
         """Return the model, from MON-VER.

@@ -71,7 +71,8 @@ class PulseGaps:
     @property
     def missing(self) -> int:
         """Number of pulses that never came; those that came undecodable are not included."""
-        return self._missing_before + (self._now.missing if self._now else 0)
+        now = self._now
+        return self._missing_before + (now.missing if now else 0)
 
     def interrupt(self) -> None:
         """Begin a new stretch with the next pulse: pulses until then are not missing."""
