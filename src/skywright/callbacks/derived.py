@@ -178,7 +178,7 @@ class DerivedRun:
         if not len(rows):
             return
         self.analysis.merge(partial)
-        self._order.place(rows.identities + shift, None)  # only notes the highest place
+        self._order.note_places(rows.identities + shift)
         self._store(rows.identities, rows.times, rows.data)
 
     def _store(
