@@ -86,7 +86,8 @@ class KeyRows:
         for segment in self.segments:
             low, high = max(start - first, 0), min(stop - first, segment.count)
             if low < high:
-                yield segment.part(segment.sequence + low, segment.sequence + high)
+                first_number = segment.sequence  # `Segment.part` counts by sequence numbers
+                yield segment.part(first_number + low, first_number + high)
             first += segment.count
 
 
@@ -97,9 +98,9 @@ class FrameTable:
     Parameters
     ----------
     in_files
-        Inputs that are in files.
+        Rows of the inputs that are in files, by name of the input (``image``, not the data key).
     values
-        Inputs that are in events, by sequence number.
+        Values of the inputs that are in events, by name of the input and sequence number.
     identity, time
         Columns with the identity and the time of the frames; without them the sequence number is
         the identity, and the time is unknown.
