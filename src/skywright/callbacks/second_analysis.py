@@ -10,7 +10,7 @@ from typing import Any
 from skywright.analysis import Analysis, Batch
 from skywright.analysis.inputs import concatenate
 from skywright.analysis.second import SecondRun
-from skywright.callbacks.derived import DerivedRun, scalars
+from skywright.callbacks.derived import DerivedRun, scalar_values
 from skywright.callbacks.drawing import Draw
 from skywright.callbacks.stream_documents import Emit
 from skywright.errors import DataError, SkywrightError
@@ -172,4 +172,4 @@ class SecondAnalysis:
 
 def _scalars(analysis: Analysis[Any]) -> dict[str, Any]:
     """Return the number of members and the scalar results."""
-    return {"n_frames": analysis.members, **scalars(analysis.result())}
+    return {"n_frames": analysis.members, **scalar_values(analysis.result())}
