@@ -142,7 +142,7 @@ class _SentRun:
 
     @property
     def documents(self) -> list[tuple[str, Document]]:
-        """Documents for a new worker, and before them the names of the streams that are done.
+        """Documents for a new worker, before them the streams that are done, last the request.
 
         The new worker does not analyze these streams again, but it must know of them: second-stage
         analyses work on the first stream, done or not.
@@ -423,7 +423,7 @@ class WorkerSupervisor:
         assert worker is not None
         assert worker.stdin is not None
         worker.stdin.close()
-        # Count deaths without work: else the worker would be restarted for ever
+        # A worker that dies before it is ready, or has no work, must not be restarted for ever
         has_work = any(run.has_work for run in self._runs.values())
         self._failed_starts += not (self.ready.is_set() and has_work)
         self.ready.clear()
