@@ -12,7 +12,7 @@ from rich.text import Text
 
 DIGITS = 6
 LONGEST = 4
-"""Values of an array or a list that are shown in full."""
+"""Maximum number of values of an array or a list that are all shown."""
 
 
 def show_results(shell: Any, plans: Iterable[Callable[..., Any]] = ()) -> None:
@@ -23,7 +23,8 @@ def show_results(shell: Any, plans: Iterable[Callable[..., Any]] = ()) -> None:
     shell
         From ``get_ipython()``.
     plans
-        What they return, which is the ``plan_result`` of that result, is shown so too.
+        A dataclass that one of these plans returns is shown as a table too, when it is typed alone,
+        as in ``RE(plan).plan_result``. Plans without usable type hints are passed over.
     """
     formatter = shell.display_formatter.formatters["text/plain"]
     formatter.for_type_by_name("bluesky.run_engine", "RunEngineResult", _print)
@@ -63,7 +64,7 @@ def _values(result: Any, stem: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def result_text(result: Any, width: int = 100) -> str:
-    """Return a result of the RunEngine for a person.
+    """Return a result of the RunEngine as text for a person.
 
     Parameters
     ----------
@@ -81,8 +82,8 @@ def result_text(result: Any, width: int = 100) -> str:
         returned = None
     if is_dataclass(returned) and not isinstance(returned, type):
         return "\n".join([head, *_table_lines(returned, width)])
-    is_uid = returned in result.run_start_uids if isinstance(returned, str) else returned is None
-    return head if is_uid else f"{head}\n{value_text(returned)}"
+    is_run = isinstance(returned, str) and returned in result.run_start_uids
+    return head if returned is None or is_run else f"{head}\n{value_text(returned)}"
 
 
 def value_text(value: Any) -> str:
