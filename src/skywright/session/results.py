@@ -23,15 +23,24 @@ def show_results(shell: Any, plans: Iterable[Callable[..., Any]] = ()) -> None:
     shell
         From ``get_ipython()``.
     plans
-        A dataclass that one of these plans returns is shown as a table too, when it is typed alone,
-        as in ``RE(plan).plan_result``. Plans without usable type hints are passed over.
+        The dataclasses that these plans return, ``RE(plan).plan_result``, are shown as tables too.
+        Plans without usable type hints are passed over.
     """
     formatter = shell.display_formatter.formatters["text/plain"]
     formatter.for_type_by_name("bluesky.run_engine", "RunEngineResult", _print)
     for plan in plans:
-        returned = get_args(get_type_hints(plan).get("return"))
-        if returned and isinstance(returned[-1], type) and is_dataclass(returned[-1]):
-            formatter.for_type(returned[-1], _print_returned)
+        if (returned := _returned_dataclass(plan)) is not None:
+            formatter.for_type(returned, _print_returned)
+
+
+def _returned_dataclass(plan: Callable[..., Any]) -> type | None:
+    """Return the dataclass that a plan returns, by its type hints; None if they name none."""
+    try:
+        arguments = get_args(get_type_hints(plan).get("return"))
+    except Exception:  # hints of another package may name what is not imported
+        return None
+    returned = arguments[-1] if arguments else None
+    return returned if isinstance(returned, type) and is_dataclass(returned) else None
 
 
 def _print(result: Any, printer: Any, cycle: bool) -> None:
