@@ -97,8 +97,8 @@ def reprocess_each(
     Parameters
     ----------
     run
-        tiled client of the raw run; for a second-stage analysis also of the derived run whose rows
-        it takes.
+        tiled client of the raw run; for a second-stage analysis, of the raw run or of the derived
+        run whose rows it takes.
     name, parameters
         The analysis (`skywright.analysis.named`); of a second-stage analysis the parameters of its
         stage.
@@ -115,9 +115,9 @@ def reprocess_each(
     Returns
     -------
     list of Reprocessed or DataError
-        The result or the failure of each stream, in the order in which the run has them; that of a
-        second-stage analysis, of the first stream, is the last one. A failure is in the derived
-        run too.
+        The result or the failure of each stream, in the order in which the run has them. A
+        second-stage analysis works on the first stream; its result is the last item. A failure is
+        in the derived run too.
 
     Raises
     ------
@@ -128,8 +128,10 @@ def reprocess_each(
         the first analysis that it needs, fails.
     """
     if is_second_stage(name):
-        again = partial(_reprocess_streams, parameters=first, store=store, keys=keys, submit=submit)
-        return _reprocess_second(run, name, parameters, store, again)
+        do_first = partial(
+            _reprocess_streams, parameters=first, store=store, keys=keys, submit=submit
+        )
+        return _reprocess_second(run, name, parameters, store, do_first)
     return _reprocess_streams(run, name, parameters, store, keys, submit)
 
 
@@ -206,15 +208,15 @@ def _reprocess_second(
     name: str,
     parameters: dict[str, Any] | None,
     store: Path,
-    again: Callable[[Container, str], list[Reprocessed | DataError]],
+    do_first: Callable[[Container, str], list[Reprocessed | DataError]],
 ) -> list[Reprocessed | DataError]:
     """Do a second-stage analysis, over the rows of a derived run or after the first analysis.
 
-    The first analysis of a raw run is done by `again`.
+    `do_first` does the first analysis: it takes the raw run and the name of that analysis.
     """
     stage = make_second_stage(name, parameters)
-    stored = _stored_rows(run, name)
-    raw = run if stored is None else _raw_of(run)
+    first_rows = _stored_rows(run, name)
+    raw = run if first_rows is None else _raw_of(run)
     start = raw.metadata["start"]
     journal, pictures = Journal(store / "journal"), dict[str, bytes]()
 
@@ -234,24 +236,24 @@ def _reprocess_second(
         if not second.second_run.fits:
             raise DataError(f"run {start['uid']} does not have what {name} needs")
         results: list[Reprocessed | DataError] = []
-        if stored is None:
-            results = again(raw, first_stage_of(name))
-            stored = _new_rows(_without_failure(results[:1])[0])
-        second.add(stored.rows)
-        for _ in second.finish_steps(stored.stream, {stored.analysis: stored.uid}):
+        if first_rows is None:
+            results = do_first(raw, first_stage_of(name))
+            first_rows = _new_rows(_without_failure(results[:1])[0])
+        second.add(first_rows.rows)
+        for _ in second.finish_steps(first_rows.stream, {first_rows.analysis: first_rows.uid}):
             pass
     finally:
         journal.close()
     facts = second.take_facts()
     if facts.get("error") or "derived_uid" not in facts:
-        reason = facts.get("error") or f"{stored.analysis} has found no row"
+        reason = facts.get("error") or f"{first_rows.analysis} has found no row"
         raise DataError(f"analysis {name} of run {start['uid']}: {reason}")
     columns = Path(facts["columns"])
     new = Reprocessed(
         raw_uid=start["uid"],
         derived_uid=facts["derived_uid"],
         analysis=stage.analysis.name,
-        stream=stored.stream,
+        stream=first_rows.stream,
         result=facts["result"],
         columns=columns,
         pictures=tuple(columns.parent / picture for picture in pictures),
@@ -277,14 +279,19 @@ def _new_rows(done: Reprocessed) -> _DerivedRows:
 
 
 def _stored_rows(run: Container, name: str) -> _DerivedRows | None:
-    """Return the rows of a stored derived run for the second-stage analysis; None if it is raw."""
+    """Return the rows of a stored derived run for the second-stage analysis `name`.
+
+    Return None if `run` is a raw run.
+    """
     if run.metadata["start"].get("purpose") != "analysis":
         return None
     contents = read_contents(run)
-    uid, made = contents.start["uid"], contents.start["analysis"]
-    first = first_stage_of(name, made["name"])
-    if made["name"] != first:
-        raise DataError(f"{uid} is a derived run of {made['name']}; {name} takes those of {first}")
+    uid, analysis = contents.start["uid"], contents.start["analysis"]
+    first = first_stage_of(name, analysis["name"])
+    if analysis["name"] != first:
+        raise DataError(
+            f"{uid} is a derived run of {analysis['name']}; {name} takes those of {first}"
+        )
     if contents.stop is None:
         raise DataError(f"derived run {uid} has not ended; wait for it, or `skywright recover`")
     identity, frame_time = IDENTITY.name, FRAME_TIME.name
@@ -302,10 +309,10 @@ def _stored_rows(run: Container, name: str) -> _DerivedRows | None:
     )
     if lacking:
         raise DataError(
-            f"derived run {uid} of {first} {made['version']} lacks the columns "
+            f"derived run {uid} of {first} {analysis['version']} lacks the columns "
             f"{', '.join(sorted(lacking))}; name its raw run, {contents.start['raw_uid']}"
         )
-    return _DerivedRows(uid, first, made["stream"], _read_rows(column.asset.file, names))
+    return _DerivedRows(uid, first, analysis["stream"], _read_rows(column.asset.file, names))
 
 
 def _raw_of(derived: Container) -> Container:
@@ -337,7 +344,7 @@ def wait_until_stored(client: Container, uid: str, timeout_s: float = 60.0) -> C
     uid
         Uid of the derived run.
     timeout_s
-        Limit.
+        Time limit, s.
 
     Returns
     -------
@@ -364,7 +371,7 @@ def wait_until_stored(client: Container, uid: str, timeout_s: float = 60.0) -> C
 def _raw_run(
     run: Container, journals: Path, analysis: Analysis[Any], keys: Mapping[str, str]
 ) -> RawRun:
-    """Follow a stored run's documents to its frames."""
+    """Read the documents of a stored raw run; return it, with the places of its frames."""
     start = run.metadata["start"]
     if start.get("purpose") == "analysis":
         raise DataError(
@@ -409,13 +416,14 @@ def _describe_arrays(data_keys: Mapping[str, Mapping[str, Any]]) -> str:
 def _analyze(
     derived: DerivedRun, raw: RawStream, name: str, submit: Submit | None
 ) -> Mapping[str, bytes]:
+    """Analyze all frames of a stream, and close the derived run; return its pictures."""
     assert raw.table is not None
     table, analysis = raw.table, derived.analysis
     with FrameReader(table) as reader:
         announced = table.announced()
-        whole = reader.readable(0, announced)
-        identities = reader.identities(whole)
-        column = reader.column(analysis.block_setting, whole)
+        readable = reader.readable(0, announced)
+        identities = reader.identities(readable)
+        column = reader.column(analysis.block_setting, readable)
         settings = analysis.settings_numbers({analysis.block_setting: column})
         places = IdentityOrder(analysis.block_size).place(identities, settings)
         slices = whole_blocks(places, analysis.block_size)
@@ -429,7 +437,7 @@ def _analyze(
             derived.absorb(blocks, rows, shift)
             analyzed += len(rows)
         derived.missing = announced - analyzed
-        frames = attempt(frames_to_draw, analysis, reader, whole)
+        frames = attempt(frames_to_draw, analysis, reader, readable)
         pictures = None if frames is None else attempt(analysis.draw, frames)
         derived.close(pictures=pictures)
         return pictures or {}
