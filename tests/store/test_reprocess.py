@@ -22,6 +22,7 @@ from support.odd_analyses import PATH, NumberedSettings
 from support.second_stages import SLOPE
 from support.streaming import StreamingCamera
 
+from skywright.analysis import Analysis, IdentityOrder, find_late
 from skywright.analysis.frames import FileRows, FrameTable, KeyRows
 from skywright.analysis.inputs import ArrayInput
 from skywright.analysis.named import make_analysis
@@ -230,29 +231,49 @@ def test_frames_that_are_not_in_their_file_are_missing(tmp_path: Path) -> None:
     assert (done.result["n_frames"], done.result["n_missing"]) == (3, 2)
 
 
-@pytest.mark.parametrize(("settings", "shifts"), [(1, [0, 256]), (1.0, [0])])
-def test_settings_numbers_that_are_no_integers_begin_no_new_order(
-    tmp_path: Path, settings: float, shifts: list[int]
-) -> None:
-    """The live analysis does not use them either."""
+def analyze_numbered(
+    tmp_path: Path, identities: list[int], settings: list[float]
+) -> list[tuple[int, Analysis[Any]]]:
+    """Return the shift and the analysis of each slice of a file of four frames."""
     with h5py.File(tmp_path / "f.h5", "w") as file:
         file["image"] = np.zeros((4, 2, 2), np.uint8)
-        file["identity"] = [128, 129, 0, 1]
-        file["settings"] = [0 * settings, 0 * settings, settings, settings]
+        file["identity"] = identities
+        file["settings"] = settings
     rows = {}
     for key in ("image", "identity", "settings"):
         rows[key] = KeyRows()
         rows[key].add(FileRows(str(tmp_path / "f.h5"), f"/{key}", 0, 4, 1))
     identity = rows.pop("identity")
     raw: Any = SimpleNamespace(table=FrameTable(rows, identity=identity))
-    found: list[int] = []
+    found: list[tuple[int, Analysis[Any]]] = []
     derived: Any = SimpleNamespace(
         analysis=NumberedSettings(),
-        absorb=lambda blocks, rows, shift: found.append(shift),
+        absorb=lambda blocks, rows, shift: found.append((shift, blocks)),
         close=lambda pictures: None,
     )
     reprocess_module._analyze(derived, raw, f"{PATH}:NumberedSettings", None)
-    assert found == shifts
+    return found
+
+
+@pytest.mark.parametrize(("settings", "shifts"), [(1, [0, 256]), (1.0, [0])])
+def test_settings_numbers_that_are_no_integers_begin_no_new_order(
+    tmp_path: Path, settings: float, shifts: list[int]
+) -> None:
+    """The live analysis does not use them either."""
+    numbers = [0 * settings, 0 * settings, settings, settings]
+    found = analyze_numbered(tmp_path, [128, 129, 0, 1], numbers)
+    assert [shift for shift, _ in found] == shifts
+
+
+def test_after_a_restart_only_the_frames_that_are_late_live_are_late(tmp_path: Path) -> None:
+    identities, settings = [640, 200, 0, 201], [0, 1, 1, 1]
+    found = analyze_numbered(tmp_path, identities, list(settings))
+    size = NumberedSettings.block_size
+    places = IdentityOrder(size).place(np.array(identities), np.array(settings))
+    late, _ = find_late(places, size)
+    assert late.tolist() == [False, False, True, False]
+    counts = [(shift, blocks.members, blocks.refused) for shift, blocks in found]
+    assert counts == [(0, 1, 0), (576, 2, 1)]
 
 
 def test_failure_is_an_error_and_in_the_derived_run(world: World) -> None:

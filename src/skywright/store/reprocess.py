@@ -6,9 +6,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from tiled.client.container import Container
 
 from skywright.analysis import Analysis, Batch, IdentityOrder, whole_blocks
@@ -425,15 +428,13 @@ def _analyze(
         identities = reader.identities(readable)
         column = reader.column(analysis.block_setting, readable)
         settings = analysis.settings_numbers({analysis.block_setting: column})
-        places = IdentityOrder(analysis.block_size).place(identities, settings)
-        slices = whole_blocks(places, analysis.block_size)
-        shifts = [int(places[start] - identities[start]) for start, _ in slices]
+        slices = _slices(identities, settings, analysis.block_size)
         tasks = (
             (name, analysis.parameters, table.part(start, stop), stop - start, shift)
-            for (start, stop), shift in zip(slices, shifts, strict=True)
+            for start, stop, shift in slices
         )
         analyzed = 0
-        for (blocks, rows), shift in zip(_in_order(tasks, submit), shifts, strict=True):
+        for (blocks, rows), (_, _, shift) in zip(_in_order(tasks, submit), slices, strict=True):
             derived.absorb(blocks, rows, shift)
             analyzed += len(rows)
         derived.missing = announced - analyzed
@@ -441,6 +442,36 @@ def _analyze(
         pictures = None if frames is None else attempt(analysis.draw, frames)
         derived.close(pictures=pictures)
         return pictures or {}
+
+
+def _slices(
+    identities: NDArray[np.int64], settings: NDArray[np.integer[Any]] | None, block_size: int
+) -> list[tuple[int, int, int]]:
+    """Cut the frames of a stream into the shortest slices of whole blocks, each of one shift.
+
+    A frame that comes after a restart of the identities, and whose block lies before it, is late in
+    its slice, as it is live.
+
+    Parameters
+    ----------
+    identities, settings
+        As for `IdentityOrder.place`.
+    block_size
+        Block size of the analysis.
+
+    Returns
+    -------
+    list of (start, stop, shift)
+        First position, the position after the last one, and place minus identity.
+    """
+    places = IdentityOrder(block_size).place(identities, settings)
+    shifts = places - identities
+    restarts = np.flatnonzero(np.diff(shifts)) + 1
+    slices = []
+    for begin, end in pairwise([0, *restarts.tolist(), len(places)]):
+        for start, stop in whole_blocks(places[begin:end], block_size):
+            slices.append((begin + start, begin + stop, int(shifts[begin])))
+    return slices
 
 
 def _in_order(
