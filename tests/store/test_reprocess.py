@@ -25,7 +25,7 @@ from support.streaming import StreamingCamera
 from skywright.analysis import Analysis, IdentityOrder, find_late
 from skywright.analysis.frames import FileRows, FrameTable, KeyRows
 from skywright.analysis.inputs import ArrayInput
-from skywright.analysis.named import make_analysis
+from skywright.analysis.named import analysis_class, make_analysis
 from skywright.analysis.picture_statistics import PictureStatistics
 from skywright.callbacks.journal import Journal
 from skywright.callbacks.live import LiveAnalysis
@@ -274,6 +274,31 @@ def test_after_a_restart_only_the_frames_that_are_late_live_are_late(tmp_path: P
     assert late.tolist() == [False, False, True, False]
     counts = [(shift, blocks.members, blocks.refused) for shift, blocks in found]
     assert counts == [(0, 1, 0), (576, 2, 1)]
+
+
+@pytest.mark.parametrize("analysis", [{"name": LOOP, "version": "1"}, None, "by hand"])
+def test_a_derived_run_that_does_not_say_all(
+    monkeypatch: pytest.MonkeyPatch, analysis: dict[str, str] | str | None
+) -> None:
+    """Older derived runs do not name the stream; a person may give a plan any metadata."""
+    names = ["identity", *(column.name for column in analysis_class(LOOP).columns)]
+    columns = {
+        name: SimpleNamespace(name=name, external=True, asset=SimpleNamespace(file=Path()))
+        for name in names
+    }
+    stream = SimpleNamespace(columns=columns.values(), column=columns.get)
+    start = {"uid": "u", "purpose": "analysis", "analysis": analysis}
+    contents = SimpleNamespace(start=start, stop={}, streams=[stream])
+    monkeypatch.setattr(reprocess_module, "read_contents", lambda _: contents)
+    monkeypatch.setattr(reprocess_module, "_read_rows", lambda *_: None)
+    run: Any = SimpleNamespace(metadata={"start": start})
+    if isinstance(analysis, dict):
+        rows = reprocess_module._stored_rows(run, ROTATION)
+        assert rows is not None
+        assert rows.stream == "primary"
+    else:
+        with pytest.raises(DataError, match="u does not say which analysis has made it"):
+            reprocess_module._stored_rows(run, ROTATION)
 
 
 def test_failure_is_an_error_and_in_the_derived_run(world: World) -> None:

@@ -289,7 +289,9 @@ def _stored_rows(run: Container, name: str) -> _DerivedRows | None:
     if run.metadata["start"].get("purpose") != "analysis":
         return None
     contents = read_contents(run)
-    uid, analysis = contents.start["uid"], contents.start["analysis"]
+    uid, analysis = contents.start["uid"], contents.start.get("analysis")
+    if not isinstance(analysis, Mapping) or "name" not in analysis:  # a person gave it with a plan
+        raise DataError(f"{uid} does not say which analysis has made it; name a raw run")
     first = first_stage_of(name, analysis["name"])
     if analysis["name"] != first:
         raise DataError(
@@ -312,15 +314,16 @@ def _stored_rows(run: Container, name: str) -> _DerivedRows | None:
     )
     if lacking:
         raise DataError(
-            f"derived run {uid} of {first} {analysis['version']} lacks the columns "
-            f"{', '.join(sorted(lacking))}; name its raw run, {contents.start['raw_uid']}"
+            f"derived run {uid} of {first} {analysis.get('version', '')} lacks the columns "
+            f"{', '.join(sorted(lacking))}; name its raw run, {contents.start.get('raw_uid')}"
         )
-    return _DerivedRows(uid, first, analysis["stream"], _read_rows(column.asset.file, names))
+    raw_stream = str(analysis.get("stream") or "primary")  # older derived runs do not name it
+    return _DerivedRows(uid, first, raw_stream, _read_rows(column.asset.file, names))
 
 
 def _raw_of(derived: Container) -> Container:
     """Return the raw run of a derived run."""
-    uid, runs = derived.metadata["start"]["raw_uid"], derived.parent.parent[RAW]
+    uid, runs = str(derived.metadata["start"].get("raw_uid")), derived.parent.parent[RAW]
     if uid not in runs:
         raise DataError(f"the raw run {uid} of {derived.metadata['start']['uid']} is not stored")
     raw: Container = runs[uid]
