@@ -236,7 +236,9 @@ class Supervisor:
     async def _await_ready(
         self, service: Service, process: _Process, log_start: int | None
     ) -> Mapping[str, Any] | None:
-        """Return what `_facts_or_end` returns, and report it if that takes long.
+        """Return the facts of the ready line; None if the child ended without one.
+
+        A long wait is reported.
 
         Raises
         ------

@@ -16,8 +16,10 @@ EXACT_IN_FLOAT = 2**53
 NUMBER_LENGTH = 26
 """Greatest length of a number as text."""
 _MISSING = {"f": np.nan, "c": np.nan, "M": "NaT", "m": "NaT", "U": "", "S": ""}
-"""Missing value by kind of an array's elements; `widen` makes numbers of the other kinds."""
+"""Missing value, by kind of an array's elements. Integers and booleans have none: where a value is
+missing, `widen` makes floats of them, or text if a float cannot hold an integer."""
 _SCALARS = ("boolean", "integer", "number", "string")
+"""Dtypes of scalars in event-model; each can hold the values of those before it."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,8 @@ class ColumnType:
     large: bool = False
     """Whether there are integers that a float cannot hold."""
     has_scalars: bool = field(default=False, compare=False, repr=False)
-    """Whether a scalar was seen; if not, the type is that of the descriptor alone."""
+    """Of a column of scalars: whether a value, or a missing one, was seen. If not, the type is that
+    of the descriptor alone."""
     longest: int = field(default=0, compare=False, repr=False)
     """Length of the longest text seen; columns that differ in it alone are stored alike."""
 
@@ -71,7 +74,7 @@ def widen(column: ColumnType | None, value: Any, promised: str = "") -> ColumnTy
         Element type declared for an array, used as far as the values fit into it.
     """
     if column is None and value is None:
-        value = []  # of an array: a declared scalar has a column
+        value = []  # a declared scalar would have a column, so this is an array
     if isinstance(value, list | dict):
         return _widen_array(column, value, promised)
     if column is not None and column.kind == "array":
@@ -198,8 +201,8 @@ def rectangular(value: Any, dtype: str = "") -> np.ndarray:
     """Return nested lists as an array; gaps of ragged ones, and None, are NaN or empty text.
 
     If an integer cannot be held by a float, and the elements have no common type of integers, all
-    elements are text. If `dtype` is one of dates or durations, integers stay integers and gaps are
-    NaT's.
+    elements are text. If `dtype` is one of dates or durations, integers stay integers, and gaps are
+    the smallest int64, which is NaT.
 
     Examples
     --------
