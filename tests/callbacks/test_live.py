@@ -614,8 +614,10 @@ def test_a_new_worker_does_not_repeat_what_is_complete(
 ) -> None:
     (tmp_path / "done").mkdir()
     journal = tmp_path / directory / "d.jsonl"
-    documents = [("event", {"data": {"n": n}}) for n in (1, 2)]
-    lines = [encode_line(*each) for each in (*documents, ("stream_datum", {}), ("stop", stop))]
+    documents: list[tuple[str, dict[str, Any]]] = [("event", {"data": {"n": n}}) for n in (1, 2)]
+    for kind in ("stream_resource", "stream_datum"):  # one for each of many columns
+        documents += [(kind, {}) for _ in range(300)]
+    lines = [encode_line(*each) for each in (*documents, ("stop", stop))]
     journal.write_bytes(b"".join(lines))
     assert _result_in_journal(tmp_path, "d") == found
     journal.write_bytes(b"".join(lines)[:-1])  # its writer died in the middle of a line

@@ -168,14 +168,13 @@ def _result_in_journal(journal: Path, derived_uid: str | None) -> dict[str, Any]
         path = journal_path(directory, derived_uid or "")
         # It may be in the other directory, as the ingester moves it; or a line is damaged
         with suppress(FileNotFoundError, ValueError):
-            # The last lines have the last event: at most one stream datum a column follows it
-            lines = path.read_bytes().splitlines(keepends=True)[-500:]
-            docs = [json.loads(line) for line in lines if line.endswith(b"\n")]
-            results = [doc["data"] for name, doc in docs if name == "event"]
+            lines = path.read_bytes().splitlines(keepends=True)
+            documents = (json.loads(line) for line in reversed(lines) if line.endswith(b"\n"))
+            last, stop = next(documents, ("", {}))
             # An interrupted derived run is not complete; the new worker repeats it
-            if docs and docs[-1][0] == "stop" and docs[-1][1]["exit_status"] != "abort":
-                result = results[-1] if results else {}
-                return {"result": result, "error": docs[-1][1].get("reason", "")}
+            if last == "stop" and stop["exit_status"] != "abort":
+                result = next((doc["data"] for name, doc in documents if name == "event"), {})
+                return {"result": result, "error": stop.get("reason", "")}
     return None
 
 
