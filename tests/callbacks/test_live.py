@@ -564,7 +564,7 @@ def test_a_worker_is_restarted_though_the_journal_of_its_derived_run_is_damaged(
     supervisor._forward("start", {"uid": "a"}, raw)
     supervisor._runs["a"].streams["primary"].derived_uid = "c"
     (tmp_path / "c.jsonl").write_bytes(bytes(100) + b"\n")  # after a power failure
-    supervisor._restart()
+    supervisor._take_death()
     assert started == [1]
 
 
@@ -592,7 +592,7 @@ def test_a_death_without_work_does_not_end_a_run_that_has_just_begun(
     raw("descriptor", descriptor)  # by the RunEngine's thread
     if is_sent:
         supervisor._forward("descriptor", descriptor, raw)
-    supervisor._restart()
+    supervisor._take_death()
     assert ended == (["the worker died again (status -9)"] if is_sent else [])
     assert len(caplog.records) == 1
     if not is_sent:

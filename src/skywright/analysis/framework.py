@@ -284,7 +284,10 @@ class Analysis(ABC, Generic[Statistic]):
     def settings_numbers(
         self, data: Mapping[str, NDArray[Any] | None]
     ) -> NDArray[np.integer[Any]] | None:
-        """Return the settings number of each member, (n,) integers; None if `data` has none."""
+        """Return the settings number of each member, (n,) integers.
+
+        Return None if `data` has none, or not one integer for each member.
+        """
         numbers = data.get(self.block_setting)
         is_known = numbers is not None and numbers.ndim == 1 and numbers.dtype.kind in "iu"
         return numbers if is_known else None

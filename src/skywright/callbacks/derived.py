@@ -247,6 +247,12 @@ class DerivedRun:
             Contents by file name; stored in `directory`. The last result has their paths.
         keeps_result
             True: emit the last result also if `exit_status` is "fail".
+
+        Raises
+        ------
+        Exception
+            If the last result cannot be computed or written. The stop document is emitted all the
+            same, with the ``exit_status`` "fail".
         """
         if self._is_closed:
             return

@@ -241,7 +241,11 @@ class StreamAnalysis:
         }
 
     def _guarded(self, action: Callable[[], Returned]) -> Returned | None:
-        """Return the value of `action`; None if it raised, which ends this derived run only."""
+        """Return the value of `action`; None if it raised.
+
+        An error ends the derived runs of this stream only; those of the second stage are written
+        with the rows until then.
+        """
         try:
             return action()
         except Exception as error:  # an analysis may raise anything; the worker goes on
@@ -334,6 +338,7 @@ class StreamAnalysis:
         return self._deadline is not None and time.monotonic() >= self._deadline
 
     def _is_done(self) -> bool:
+        """Return whether no further frame will be analyzed; call it after the stop document."""
         reader = self._reader
         stop = self._complete_until()
         if stop <= self.position:

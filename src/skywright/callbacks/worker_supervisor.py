@@ -194,8 +194,9 @@ class WorkerSupervisor:
     limits
         Limits of a worker that dies or stalls.
     report
-        Called with the uid of a raw run, the name of a stream and its progress (fields of
-        `reports.Progress`); with an empty name when the run is done.
+        Called with the uid of a raw run, the name of a stream and its progress: fields of
+        `reports.Progress`, and ``second``, the same of second-stage analyses by name. The name of
+        the stream is empty when the run is done.
     environment
         Environment variables of the worker, added to those of this process.
     """
@@ -222,6 +223,7 @@ class WorkerSupervisor:
         self._queue: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
         self._worker: subprocess.Popen[bytes] | None = None
         self._failed_starts = 0
+        """Number of deaths in a row before the worker was ready, or without work."""
         self._last_check = time.monotonic()
         self._thread = threading.Thread(target=self._work, name=f"live-{name}", daemon=True)
         self._thread.start()
@@ -298,7 +300,7 @@ class WorkerSupervisor:
         elif kind == "begin" and self._worker is None:
             self._start()
         elif kind == "died" and payload is self._worker:
-            self._restart()
+            self._take_death()
 
     def _start(self) -> None:
         try:
@@ -353,7 +355,7 @@ class WorkerSupervisor:
             self._send(name, doc)
         elif run.raw.streams:
             self._failed_starts = 0
-            self._start()
+            self._start()  # sends this document too
         elif name == "stop":  # nothing to analyze, and no worker to say so
             self._end_run(raw.uid)
 
@@ -417,12 +419,15 @@ class WorkerSupervisor:
             self._report(uid, name, done=True, **({"error": error} if error else {}))
         self._report(uid, "", done=True, **({"error": error} if error else {}))
 
-    def _restart(self) -> None:
+    def _take_death(self) -> None:
+        """End the runs that need no new worker, or have lost too many; start a new one.
+
+        After too many failed starts in a row none is started.
+        """
         worker, self._worker = self._worker, None
         assert worker is not None
         assert worker.stdin is not None
         worker.stdin.close()
-        # A worker that dies before it is ready, or has no work, must not be restarted for ever
         has_work = any(run.has_work for run in self._runs.values())
         self._failed_starts += not (self.ready.is_set() and has_work)
         self.ready.clear()

@@ -75,7 +75,7 @@ async def _run(
     complete, stop = asyncio.Event(), stop_event()
 
     def write_state() -> None:
-        if not complete.is_set():  # clients wait for the whole
+        if not complete.is_set():  # clients wait for the file, which says that the start is over
             return
         state = stack_state(settings, services, supervisor.ready_children, started)
         try:
@@ -317,7 +317,7 @@ def stack_state(
 
 
 def check_directory(settings: Settings) -> None:
-    """Make the store's directory, check that there is room in it, and that `readable` is there.
+    """Make the store's directory; check its free space, and that those of `store.readable` exist.
 
     The default directory is made with its parents. A configured one must lie in a directory that
     exists: if its disk is not mounted, this fails, and nothing is written to another disk.

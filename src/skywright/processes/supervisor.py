@@ -336,7 +336,7 @@ async def _spawn(service: Service, log: BinaryIO) -> _Process:
             stderr=log,
             env={
                 LOG_LEVEL: "INFO",
-                ARENAS: "2",
+                ARENAS: "2",  # as `memory.share_arenas`
                 **os.environ,
                 SUPERVISED: "1",
                 **service.environment,

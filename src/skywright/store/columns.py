@@ -123,7 +123,7 @@ def _widen_array(column: ColumnType | None, value: Any, promised: str) -> Column
     else:  # until now there were scalars, whose shape is (), or no values
         array = rectangular(value, promised)
         has_values = column is not None and column.has_scalars
-        dtype, shape = _dtype_of_scalars(column, array, promised), ()
+        dtype, shape = _required_dtype(column, array, promised), ()
     ndim = max(len(shape), array.ndim)
     before, now = _with_axes(shape, ndim), _with_axes(array.shape, ndim)
     largest = tuple(map(max, before, now)) if has_values else now
@@ -141,7 +141,7 @@ def _with_axes(shape: tuple[int, ...], ndim: int) -> tuple[int, ...]:
     return (1,) * (ndim - len(shape)) + shape
 
 
-def _dtype_of_scalars(column: ColumnType | None, array: np.ndarray, promised: str) -> str:
+def _required_dtype(column: ColumnType | None, array: np.ndarray, promised: str) -> str:
     """Return the element type that `promised` or the scalars before the first array require.
 
     It is empty if only `array`, the first one, decides.

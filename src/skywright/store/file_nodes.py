@@ -113,7 +113,7 @@ def data_sources(
                 groups.setdefault(tuple(where) if ended else where[0][:2], []).append(key)
             else:
                 yield key, _array(stream, key, resources, data_keys, virtual_directory)
-        except OSError:
+        except OSError:  # a virtual file cannot be written: the ingester tries again
             raise
         except DataError as error:
             yield key, error

@@ -323,7 +323,8 @@ def _stored_rows(run: Container, name: str) -> _DerivedRows | None:
 
 def _raw_of(derived: Container) -> Container:
     """Return the raw run of a derived run."""
-    uid, runs = str(derived.metadata["start"].get("raw_uid")), derived.parent.parent[RAW]
+    root = derived.parent.parent
+    uid, runs = str(derived.metadata["start"].get("raw_uid")), root[RAW]
     if uid not in runs:
         raise DataError(f"the raw run {uid} of {derived.metadata['start']['uid']} is not stored")
     raw: Container = runs[uid]
