@@ -130,9 +130,7 @@ class LiveAnalysis(Reports):
             return
         if name == "start" and doc.get("purpose") != "analysis":
             self._raws[uid] = RawRun(doc, self._required, keep_values=False)
-            self._second_keys[uid] = frozenset(
-                key for stage in self.stages.values() for key in stage.event_keys(doc)
-            )
+            self._second_keys[uid] = self._event_keys_of_second(doc)
         raw = self._raws.get(uid)
         if raw is None and name == "stop" and self._present is not None and uid == self.raw_uid:
             self._present.stop = doc  # the run was abandoned, so it is not in `_raws`
@@ -150,6 +148,16 @@ class LiveAnalysis(Reports):
             data = {key: doc["data"][key] for key in keys if key in doc["data"]}
             doc = {**doc, "data": data, "timestamps": {}}
         self._send(name, doc, raw)
+
+    def _event_keys_of_second(self, start: Document) -> frozenset[str]:
+        """Return the data keys whose values in events the second-stage analyses need."""
+        keys: set[str] = set()
+        for name, stage in self.stages.items():
+            try:
+                keys |= stage.event_keys(start)
+            except Exception:  # the first analysis goes on
+                log.exception("analysis %s: run %s: it gets no events", name, start["uid"])
+        return frozenset(keys)
 
     def _send(self, name: str, doc: Document, raw: RawRun) -> None:
         """Send a document or a request of a run to the worker; abandon the run if that fails."""
