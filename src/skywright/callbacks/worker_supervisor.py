@@ -142,10 +142,10 @@ class _SentRun:
 
     @property
     def documents(self) -> list[tuple[str, Document]]:
-        """Documents for a new worker, before them the streams that are done, last the request.
+        """What a new worker needs: the names of done streams, the documents, the last request.
 
-        The new worker does not analyze these streams again, but it must know of them: second-stage
-        analyses work on the first stream, done or not.
+        The new worker does not analyze the done streams again, but it must know of them:
+        second-stage analyses work on the first stream, done or not.
         """
         done = sorted(self.streams.keys() - self.open_streams.keys())
         names = [("done_streams", {"raw_uid": self.raw.uid, "names": done})] if done else []
@@ -223,7 +223,7 @@ class WorkerSupervisor:
         self._queue: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
         self._worker: subprocess.Popen[bytes] | None = None
         self._failed_starts = 0
-        """Number of deaths in a row before the worker was ready, or without work."""
+        """Number of successive workers that died before they were ready, or without work."""
         self._last_check = time.monotonic()
         self._thread = threading.Thread(target=self._work, name=f"live-{name}", daemon=True)
         self._thread.start()

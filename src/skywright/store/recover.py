@@ -39,7 +39,7 @@ class RecoveryReport:
     """What a recovery has changed, and what it could not."""
 
     finished: tuple[str, ...] = ()
-    """Runs whose journal was brought to its end."""
+    """Runs whose journals were left, and are now in the catalog to their end."""
     restored: tuple[str, ...] = ()
     """Runs that had ended before and were missing or different in the catalog; they are written
     again."""
@@ -217,8 +217,8 @@ def _drain(directory: Path, client: Any) -> dict[Path, OSError]:
         if time.monotonic() > end:
             free_mb = shutil.disk_usage(directory).free / 1e6
             raise DataError(
-                f"the running ingester has not finished {left[0]} in {WAIT_S:.0f} s;"
-                f" {free_mb:.0f} MB are free there; look at {directory / 'logs' / 'ingester.log'}"
+                f"the running ingester has not finished {left[0]} in {WAIT_S:.0f} s; its disk has "
+                f"{free_mb:.0f} MB free; look at {directory / 'logs' / 'ingester.log'}"
             )
         pause(0.1)
     return {}
