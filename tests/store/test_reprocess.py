@@ -36,7 +36,7 @@ from skywright.store import lookup
 from skywright.store import reprocess as reprocess_module
 from skywright.store.journal_contents import datum_fields
 from skywright.store.lookup import find_run
-from skywright.store.reprocess import cluster, reprocess, wait_until_stored
+from skywright.store.reprocess import Reprocessed, cluster, reprocess, wait_until_stored
 
 LOOP, ROTATION = "loop_detection", "loop_rotation"
 FRAMES = 70
@@ -214,7 +214,8 @@ def test_frames_that_a_resumed_scan_has_taken_again_count_once(
     assert [number for each in rows for number in range(each.start, each.stop)] == [0, 1, 3, 4]
 
 
-def test_frames_that_are_not_in_their_file_are_missing(tmp_path: Path) -> None:
+def reprocess_three_frames(tmp_path: Path) -> Reprocessed:
+    """Reprocess a run that announces five frames, of which three are in their file."""
     key = {"external": "STREAM:", "shape": [4, 5], "dtype": "array", "source": "s"}
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["a"] = np.full((3, 4, 5), 9, np.uint8)
@@ -225,9 +226,13 @@ def test_frames_that_are_not_in_their_file_are_missing(tmp_path: Path) -> None:
     raw("stream_resource", resource)
     raw("stream_datum", {"descriptor": "d", **datum_fields("s", 0, 1, 5)})
     journal = Journal(tmp_path / "journal")
-    done = reprocess_module._reprocess(
+    return reprocess_module._reprocess(
         raw.streams["primary"], "picture_statistics", None, journal, tmp_path, None
     )
+
+
+def test_frames_that_are_not_in_their_file_are_missing(tmp_path: Path) -> None:
+    done = reprocess_three_frames(tmp_path)
     assert (done.result["n_frames"], done.result["n_missing"]) == (3, 2)
 
 
@@ -274,6 +279,20 @@ def test_after_a_restart_only_the_frames_that_are_late_live_are_late(tmp_path: P
     assert late.tolist() == [False, False, True, False]
     counts = [(shift, blocks.members, blocks.refused) for shift, blocks in found]
     assert counts == [(0, 1, 0), (576, 2, 1)]
+
+
+def test_a_derived_run_that_cannot_be_closed_is_a_failure_of_its_stream(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError(28, "disk full")
+
+    monkeypatch.setattr("skywright.callbacks.derived_columns.DerivedColumns.write", fail)
+    with pytest.raises(DataError, match="stream primary, failed, see .*disk full"):
+        reprocess_three_frames(tmp_path)
+    (derived,) = read_derived(tmp_path / "journal")
+    assert derived.stop is not None
+    assert derived.stop["exit_status"] == "fail"
 
 
 @pytest.mark.parametrize("analysis", [{"name": LOOP, "version": "1"}, None, "by hand"])

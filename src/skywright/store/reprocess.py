@@ -4,6 +4,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -194,7 +195,8 @@ def _reprocess(
         pictures = _analyze(derived, stream, name, submit)
     except Exception as error:  # whatever it is, the derived run says so
         if derived is not None:
-            derived.close("fail", f"{type(error).__name__}: {error}")
+            with suppress(Exception):  # e.g. disk full; the stop document is emitted all the same
+                derived.close("fail", f"{type(error).__name__}: {error}")
         see = f", see {derived.uid}" if derived is not None else ""
         raise DataError(
             f"analysis {name} of run {uid}, stream {stream.name}, failed{see}: {error}"
