@@ -288,7 +288,7 @@ def test_a_derived_run_that_cannot_be_closed_is_a_failure_of_its_stream(
         raise OSError(28, "disk full")
 
     monkeypatch.setattr("skywright.callbacks.derived_columns.DerivedColumns.write", fail)
-    with pytest.raises(DataError, match="stream primary, failed, see .*disk full"):
+    with pytest.raises(DataError, match=r"stream primary, failed, see .*disk full"):
         reprocess_three_frames(tmp_path)
     (derived,) = read_derived(tmp_path / "journal")
     assert derived.stop is not None

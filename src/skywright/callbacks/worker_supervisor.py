@@ -40,7 +40,8 @@ QUEUE_DOCUMENTS = 20_000
 START_LIMIT_S = 300.0
 """Timeout for the start of a worker, s. The first start after an installation compiles."""
 PIPE_LIMIT_S = 10.0
-"""Timeout for the worker to read its pipe, s; a worker that exceeds it is killed as frozen."""
+"""Timeout for the worker to read its pipe, s; a worker that exceeds it is killed as frozen. A
+worker that starts has `START_LIMIT_S`."""
 LAST_LINES_S = 1.0
 """Time to read the last lines of a worker that has died, s."""
 END_LIMIT_S = 10.0

@@ -39,7 +39,7 @@ class RecoveryReport:
     """What a recovery has changed, and what it could not."""
 
     finished: tuple[str, ...] = ()
-    """Runs whose journals were left, and are now in the catalog to their end."""
+    """Runs whose journals were left; they are complete in the catalog now."""
     restored: tuple[str, ...] = ()
     """Runs that had ended before and were missing or different in the catalog; they are written
     again."""

@@ -455,8 +455,8 @@ def _slices(
 ) -> list[tuple[int, int, int]]:
     """Cut the frames of a stream into the shortest slices of whole blocks, each of one shift.
 
-    A frame that comes after a restart of the identities, and whose block lies before it, is late in
-    its slice, as it is live.
+    A frame after a restart of the identities whose place is in a block before the restart is late
+    in its slice, as in the live analysis.
 
     Parameters
     ----------
