@@ -320,6 +320,16 @@ def test_a_derived_run_that_does_not_say_all(
             reprocess_module._stored_rows(run, ROTATION)
 
 
+@pytest.mark.parametrize("trouble", ["begin", "fits"])
+def test_a_second_stage_that_fails_before_its_rows_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: str
+) -> None:
+    monkeypatch.setattr(reprocess_module, "run_documents", lambda *_: iter(()))
+    run: Any = SimpleNamespace(metadata={"start": {"uid": "r", "trouble": trouble}})
+    with pytest.raises(DataError, match="of run r: ValueError: no slope today"):
+        reprocess(run, SLOPE, store=tmp_path)
+
+
 def test_failure_is_an_error_and_in_the_derived_run(world: World) -> None:
     run, cursed = find_run(world.client, world.steps_uid), FRAMES + TURN + 3
     with pytest.raises(DataError, match=f"frame {cursed} is cursed") as failure:

@@ -32,7 +32,7 @@ from skywright.callbacks.derived import FRAME_TIME, IDENTITY, DerivedRun
 from skywright.callbacks.drawing import Drawing, attempt, draw
 from skywright.callbacks.journal import Journal
 from skywright.callbacks.raw_run import RawRun, RawStream, RequiredKeys
-from skywright.callbacks.second_analysis import SecondAnalysis
+from skywright.callbacks.second_analysis import SecondAnalysis, begin_run
 from skywright.callbacks.stream_analysis import begin_derived
 from skywright.errors import DataError, SkywrightError
 from skywright.files.columns import ColumnReader
@@ -233,12 +233,17 @@ def _reprocess_second(
 
     try:
         second = SecondAnalysis(
-            name, stage.begin_run(start), start, journal, store / "assets", draw_here
+            name, begin_run(stage, start), start, journal, store / "assets", draw_here
         )
         for kind, doc in run_documents(raw, store / "journal"):
             if kind != "start":
                 second.take(kind, doc)
-        if not second.second_run.fits:
+        try:
+            fits = second.second_run.fits
+        except Exception as error:  # also why it could not begin
+            reason = f"{type(error).__name__}: {error}"
+            raise DataError(f"analysis {name} of run {start['uid']}: {reason}") from error
+        if not fits:
             raise DataError(f"run {start['uid']} does not have what {name} needs")
         results: list[Reprocessed | DataError] = []
         if first_rows is None:
