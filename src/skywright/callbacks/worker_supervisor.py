@@ -25,7 +25,7 @@ import select
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,12 +170,13 @@ def _result_in_journal(journal: Path, derived_uid: str | None) -> dict[str, Any]
         # It may be in the other directory, as the ingester moves it; or a line is damaged
         with suppress(FileNotFoundError, ValueError):
             lines = path.read_bytes().splitlines(keepends=True)
+            documents: Iterator[tuple[str, dict[str, Any]]]
             documents = (json.loads(line) for line in reversed(lines) if line.endswith(b"\n"))
             last, stop = next(documents, ("", {}))
             # An interrupted derived run is not complete; the new worker repeats it
             if last == "stop" and stop["exit_status"] != "abort":
-                result = next((doc["data"] for name, doc in documents if name == "event"), {})
-                return {"result": result, "error": stop.get("reason", "")}
+                results = (doc["data"] for name, doc in documents if name == "event")
+                return {"result": next(results, {}), "error": stop.get("reason", "")}
     return None
 
 
