@@ -237,19 +237,24 @@ def test_frames_that_are_not_in_their_file_are_missing(tmp_path: Path) -> None:
 
 
 def analyze_numbered(
-    tmp_path: Path, identities: list[int], settings: list[float]
+    tmp_path: Path, identities: list[int], settings: list[float] | dict[int, int]
 ) -> list[tuple[int, Analysis[Any]]]:
-    """Return the shift and the analysis of each slice of a file of four frames."""
+    """Return the shift and the analysis of each slice of a file of four frames.
+
+    The settings are in the file, or in events, by sequence number.
+    """
     with h5py.File(tmp_path / "f.h5", "w") as file:
         file["image"] = np.zeros((4, 2, 2), np.uint8)
         file["identity"] = identities
-        file["settings"] = settings
+        if isinstance(settings, list):
+            file["settings"] = settings
     rows = {}
-    for key in ("image", "identity", "settings"):
+    in_events = {"settings": settings} if isinstance(settings, dict) else {}
+    for key in sorted({"image", "identity", "settings"} - in_events.keys()):
         rows[key] = KeyRows()
         rows[key].add(FileRows(str(tmp_path / "f.h5"), f"/{key}", 0, 4, 1))
     identity = rows.pop("identity")
-    raw: Any = SimpleNamespace(table=FrameTable(rows, identity=identity))
+    raw: Any = SimpleNamespace(table=FrameTable(rows, in_events, identity))
     found: list[tuple[int, Analysis[Any]]] = []
     derived: Any = SimpleNamespace(
         analysis=NumberedSettings(),
@@ -268,6 +273,11 @@ def test_settings_numbers_that_are_no_integers_begin_no_new_order(
     numbers = [0 * settings, 0 * settings, settings, settings]
     found = analyze_numbered(tmp_path, [128, 129, 0, 1], numbers)
     assert [shift for shift, _ in found] == shifts
+
+
+def test_identities_restart_in_a_run_whose_first_frame_has_no_event(tmp_path: Path) -> None:
+    found = analyze_numbered(tmp_path, [128, 129, 0, 1], {2: 0, 3: 1, 4: 1})
+    assert [(shift, blocks.members) for shift, blocks in found] == [(0, 1), (256, 2)]
 
 
 def test_after_a_restart_only_the_frames_that_are_late_live_are_late(tmp_path: Path) -> None:

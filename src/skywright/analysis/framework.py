@@ -505,7 +505,7 @@ class IdentityOrder:
         if settings is None or not len(settings):
             return []
         reached = np.maximum.accumulate(settings.astype(np.int64))
-        before = int(reached[0]) - 1 if self.setting is None else self.setting
+        before = np.iinfo(np.int64).min if self.setting is None else self.setting
         self.setting = max(int(reached[-1]), before)
         reached_before = np.concatenate(([before], np.maximum(reached[:-1], before)))
         return np.flatnonzero(reached > reached_before).tolist()
