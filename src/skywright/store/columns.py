@@ -149,14 +149,17 @@ def _required_dtype(column: ColumnType | None, array: np.ndarray, promised: str)
     if column is not None and column.longest:
         return f"<U{column.longest}"
     # Zarr has no objects, structures, long doubles and datetimes without unit.
-    unusable = promised[1:2] in ("O", "V") or promised[1:] in ("f16", "c32", "M8", "m8")
-    if promised and not unusable:
+    if promised[1:2] in ("O", "V") or promised[1:] in ("f16", "c32", "M8", "m8"):
+        promised = ""
+    if column is None or (promised and not column.has_scalars) or promised[1:2] in ("M", "m"):
         return promised
-    if column is None:
-        return ""
+    has_text = "U" in (promised[1:2], array.dtype.kind)
     if column.kind == "boolean":
-        return "<U5" if array.dtype.kind == "U" else ""
-    return {"integer": "<i8", "number": "<f8"}.get(column.kind, "")
+        return np.promote_types(promised or "<U5", "<U5").str if has_text else promised
+    if promised[1:2] == "U":
+        return np.promote_types(promised, f"<U{NUMBER_LENGTH}").str
+    of_scalars = {"integer": "<i8", "number": "<f8"}.get(column.kind, "")
+    return promised if promised and np.can_cast(of_scalars, promised) else of_scalars
 
 
 def _fit_dtype(dtype: str, array: np.ndarray, has_gaps: bool) -> str:
