@@ -371,7 +371,7 @@ def test_a_configuration_that_an_analysis_refuses_is_in_the_derived_run(
     make = reprocess_module.make_analysis
 
     def refuse(name: str, parameters: Any = None, configuration: Any = None) -> Any:
-        if configuration is not None:
+        if configuration:
             raise ConfigError("no gain 7")
         return make(name, parameters)
 

@@ -185,10 +185,7 @@ def _reprocess(
     derived = None
     try:
         derived, failure = begin_derived(
-            stream,
-            lambda configuration: make_analysis(name, parameters, configuration or None),
-            journal,
-            store / "assets",
+            stream, partial(make_analysis, name, parameters), journal, store / "assets"
         )
         if failure is not None:
             raise failure
