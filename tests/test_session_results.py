@@ -1,6 +1,7 @@
 """The result of a plan as the console shows it."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import bluesky.plan_stubs as bps
 import numpy as np
@@ -86,3 +87,17 @@ def test_the_shell_shows_the_table() -> None:
     shown, _ = shell.display_formatter.format(ANSWER)
     assert shown["text/plain"].startswith(" uid")
     assert "delay_ps" in shown["text/plain"]
+
+
+def test_a_plan_whose_hints_cannot_be_resolved_ends_no_session() -> None:
+    def foreign() -> "MsgGenerator[NotImported]":  # type: ignore[name-defined]  # noqa: F821
+        yield from bps.null()
+
+    def plan() -> MsgGenerator[Answer]:
+        yield from bps.null()
+        return ANSWER
+
+    shell = InteractiveShell()
+    show_results(shell, [foreign, partial(foreign), plan])
+    shown, _ = shell.display_formatter.format(ANSWER)
+    assert shown["text/plain"].startswith(" uid")

@@ -564,7 +564,7 @@ def test_a_worker_is_restarted_though_the_journal_of_its_derived_run_is_damaged(
     supervisor._forward("start", {"uid": "a"}, raw)
     supervisor._runs["a"].streams["primary"].derived_uid = "c"
     (tmp_path / "c.jsonl").write_bytes(bytes(100) + b"\n")  # after a power failure
-    supervisor._restart()
+    supervisor._take_death()
     assert started == [1]
 
 
@@ -592,7 +592,7 @@ def test_a_death_without_work_does_not_end_a_run_that_has_just_begun(
     raw("descriptor", descriptor)  # by the RunEngine's thread
     if is_sent:
         supervisor._forward("descriptor", descriptor, raw)
-    supervisor._restart()
+    supervisor._take_death()
     assert ended == (["the worker died again (status -9)"] if is_sent else [])
     assert len(caplog.records) == 1
     if not is_sent:
@@ -614,8 +614,10 @@ def test_a_new_worker_does_not_repeat_what_is_complete(
 ) -> None:
     (tmp_path / "done").mkdir()
     journal = tmp_path / directory / "d.jsonl"
-    documents = [("event", {"data": {"n": n}}) for n in (1, 2)]
-    lines = [encode_line(*each) for each in (*documents, ("stream_datum", {}), ("stop", stop))]
+    documents: list[tuple[str, dict[str, Any]]] = [("event", {"data": {"n": n}}) for n in (1, 2)]
+    for kind in ("stream_resource", "stream_datum"):  # one for each of many columns
+        documents += [(kind, {}) for _ in range(300)]
+    lines = [encode_line(*each) for each in (*documents, ("stop", stop))]
     journal.write_bytes(b"".join(lines))
     assert _result_in_journal(tmp_path, "d") == found
     journal.write_bytes(b"".join(lines)[:-1])  # its writer died in the middle of a line

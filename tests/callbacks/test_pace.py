@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skywright.analysis.frames import BATCH_BYTES
-from skywright.callbacks.pace import BATCH_S, Pace, choose
+from skywright.callbacks.pace import BATCH_S, Pace, choose_positions
 
 
 def test_the_first_batch_is_one_frame() -> None:
@@ -43,7 +43,7 @@ def test_there_is_always_time_for_one_frame() -> None:
 def test_chosen_frames_are_spread_evenly_and_end_with_the_last(
     start: int, left: int, affordable: float
 ) -> None:
-    chosen = choose(start, start + left, affordable)
+    chosen = choose_positions(start, start + left, affordable)
     assert chosen[-1] == start + left - 1
     assert chosen[0] - start < chosen.step
     assert len(chosen) <= affordable
@@ -52,4 +52,4 @@ def test_chosen_frames_are_spread_evenly_and_end_with_the_last(
 
 @pytest.mark.parametrize("affordable", [60, 1e9, math.inf])
 def test_with_time_enough_all_are_chosen(affordable: float) -> None:
-    assert list(choose(7, 67, affordable)) == list(range(7, 67))
+    assert list(choose_positions(7, 67, affordable)) == list(range(7, 67))

@@ -157,7 +157,10 @@ def test_a_result_that_tells_nothing_is_a_failed_run_with_its_reason(
     assert runs["slope"].result["n_frames"] == 2
 
 
-@pytest.mark.parametrize(("trouble", "kind"), [("config", ConfigError), ("bug", HardwareError)])
+@pytest.mark.parametrize(
+    ("trouble", "kind"),
+    [("config", ConfigError), ("bug", HardwareError), ("begin", HardwareError)],
+)
 def test_its_failure_reaches_the_decision_and_harms_not_the_first(
     RE: Any,
     live: LiveAnalysis,
@@ -176,6 +179,20 @@ def test_its_failure_reaches_the_decision_and_harms_not_the_first(
     assert (done.error, done.result["n_frames"]) == ("", 1)
     assert "no slope today" in live.second[SLOPE].wait(raw_uid=uid).error
     assert finished(tmp_path, uid).keys() == {"picture_statistics"}
+
+
+def test_a_failure_at_its_end_harms_not_the_first(
+    RE: Any, live: LiveAnalysis, camera: StreamingCamera, tmp_path: Path
+) -> None:
+    result = LiveResult(live.second[SLOPE], "slope", timeout_s=30.0)
+    uid = RE(steps(camera, result, [1.0, 2.0], []), trouble="fits").run_start_uids[0]
+    done = live.wait(raw_uid=uid)
+    assert (done.error, done.result["n_frames"]) == ("", 2)
+    assert "no slope today" in live.second[SLOPE].wait(raw_uid=uid).error
+    runs = finished(tmp_path, uid)
+    assert runs.keys() == {"picture_statistics"}
+    assert runs["picture_statistics"].stop is not None
+    assert runs["picture_statistics"].stop["exit_status"] == "success"
 
 
 def test_a_failure_of_the_first_reaches_its_decision(

@@ -504,7 +504,7 @@ def test_a_running_ingester_that_does_not_finish_is_said_with_the_free_room(
 ) -> None:
     record(store).stop()
     monkeypatch.setattr(recover_module, "WAIT_S", 0.2)
-    with ingest_lock(store), pytest.raises(DataError, match=r"MB are free there.*ingester\.log"):
+    with ingest_lock(store), pytest.raises(DataError, match=r"MB free;.*ingester\.log"):
         recover(store, client)
 
 

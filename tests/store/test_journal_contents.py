@@ -146,6 +146,24 @@ def test_a_scalar_before_a_list_has_missing_elements(kind: str, value: Any) -> N
     assert [int(each) for each in convert(column, [1, 2])] == [1, 2]
 
 
+@pytest.mark.parametrize(
+    ("kind", "promised", "scalar", "array", "stored"),
+    [
+        ("integer", "<u1", 300, [1], "300"),
+        ("number", "<f4", 0.1, [1], "0.1"),
+        ("number", "<U3", 1e300, ["a"], "1e+300"),
+        ("boolean", "<U3", True, ["a"], "True"),
+        ("integer", "<i4", None, [1], "nan"),
+        ("integer", "<f8", 3, [1], "3.0"),
+    ],
+)
+def test_a_scalar_before_an_array_need_not_fit_the_promised_type(
+    kind: str, promised: str, scalar: Any, array: list[Any], stored: str
+) -> None:
+    column = widen(widen(declared({"dtype": kind}), scalar, promised), array, promised)
+    assert str(convert(column, scalar).item()) == stored
+
+
 ARRAYS = st.lists(st.lists(NUMBERS | st.none(), max_size=3), min_size=1, max_size=4)
 
 

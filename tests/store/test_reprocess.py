@@ -22,9 +22,10 @@ from support.odd_analyses import PATH, NumberedSettings
 from support.second_stages import SLOPE
 from support.streaming import StreamingCamera
 
+from skywright.analysis import Analysis, IdentityOrder, find_late
 from skywright.analysis.frames import FileRows, FrameTable, KeyRows
 from skywright.analysis.inputs import ArrayInput
-from skywright.analysis.named import make_analysis
+from skywright.analysis.named import analysis_class, make_analysis
 from skywright.analysis.picture_statistics import PictureStatistics
 from skywright.callbacks.journal import Journal
 from skywright.callbacks.live import LiveAnalysis
@@ -35,7 +36,7 @@ from skywright.store import lookup
 from skywright.store import reprocess as reprocess_module
 from skywright.store.journal_contents import datum_fields
 from skywright.store.lookup import find_run
-from skywright.store.reprocess import cluster, reprocess, wait_until_stored
+from skywright.store.reprocess import Reprocessed, cluster, reprocess, wait_until_stored
 
 LOOP, ROTATION = "loop_detection", "loop_rotation"
 FRAMES = 70
@@ -213,7 +214,8 @@ def test_frames_that_a_resumed_scan_has_taken_again_count_once(
     assert [number for each in rows for number in range(each.start, each.stop)] == [0, 1, 3, 4]
 
 
-def test_frames_that_are_not_in_their_file_are_missing(tmp_path: Path) -> None:
+def reprocess_three_frames(tmp_path: Path) -> Reprocessed:
+    """Reprocess a run that announces five frames, of which three are in their file."""
     key = {"external": "STREAM:", "shape": [4, 5], "dtype": "array", "source": "s"}
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["a"] = np.full((3, 4, 5), 9, np.uint8)
@@ -224,10 +226,43 @@ def test_frames_that_are_not_in_their_file_are_missing(tmp_path: Path) -> None:
     raw("stream_resource", resource)
     raw("stream_datum", {"descriptor": "d", **datum_fields("s", 0, 1, 5)})
     journal = Journal(tmp_path / "journal")
-    done = reprocess_module._reprocess(
+    return reprocess_module._reprocess(
         raw.streams["primary"], "picture_statistics", None, journal, tmp_path, None
     )
+
+
+def test_frames_that_are_not_in_their_file_are_missing(tmp_path: Path) -> None:
+    done = reprocess_three_frames(tmp_path)
     assert (done.result["n_frames"], done.result["n_missing"]) == (3, 2)
+
+
+def analyze_numbered(
+    tmp_path: Path, identities: list[int], settings: list[float] | dict[int, int]
+) -> list[tuple[int, Analysis[Any]]]:
+    """Return the shift and the analysis of each slice of a file of four frames.
+
+    The settings are in the file, or in events, by sequence number.
+    """
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        file["image"] = np.zeros((4, 2, 2), np.uint8)
+        file["identity"] = identities
+        if isinstance(settings, list):
+            file["settings"] = settings
+    rows = {}
+    in_events = {"settings": settings} if isinstance(settings, dict) else {}
+    for key in sorted({"image", "identity", "settings"} - in_events.keys()):
+        rows[key] = KeyRows()
+        rows[key].add(FileRows(str(tmp_path / "f.h5"), f"/{key}", 0, 4, 1))
+    identity = rows.pop("identity")
+    raw: Any = SimpleNamespace(table=FrameTable(rows, in_events, identity))
+    found: list[tuple[int, Analysis[Any]]] = []
+    derived: Any = SimpleNamespace(
+        analysis=NumberedSettings(),
+        absorb=lambda blocks, rows, shift: found.append((shift, blocks)),
+        close=lambda pictures: None,
+    )
+    reprocess_module._analyze(derived, raw, f"{PATH}:NumberedSettings", None)
+    return found
 
 
 @pytest.mark.parametrize(("settings", "shifts"), [(1, [0, 256]), (1.0, [0])])
@@ -235,24 +270,74 @@ def test_settings_numbers_that_are_no_integers_begin_no_new_order(
     tmp_path: Path, settings: float, shifts: list[int]
 ) -> None:
     """The live analysis does not use them either."""
-    with h5py.File(tmp_path / "f.h5", "w") as file:
-        file["image"] = np.zeros((4, 2, 2), np.uint8)
-        file["identity"] = [128, 129, 0, 1]
-        file["settings"] = [0 * settings, 0 * settings, settings, settings]
-    rows = {}
-    for key in ("image", "identity", "settings"):
-        rows[key] = KeyRows()
-        rows[key].add(FileRows(str(tmp_path / "f.h5"), f"/{key}", 0, 4, 1))
-    identity = rows.pop("identity")
-    raw: Any = SimpleNamespace(table=FrameTable(rows, identity=identity))
-    found: list[int] = []
-    derived: Any = SimpleNamespace(
-        analysis=NumberedSettings(),
-        absorb=lambda blocks, rows, shift: found.append(shift),
-        close=lambda pictures: None,
-    )
-    reprocess_module._analyze(derived, raw, f"{PATH}:NumberedSettings", None)
-    assert found == shifts
+    numbers = [0 * settings, 0 * settings, settings, settings]
+    found = analyze_numbered(tmp_path, [128, 129, 0, 1], numbers)
+    assert [shift for shift, _ in found] == shifts
+
+
+def test_identities_restart_in_a_run_whose_first_frame_has_no_event(tmp_path: Path) -> None:
+    found = analyze_numbered(tmp_path, [128, 129, 0, 1], {2: 0, 3: 1, 4: 1})
+    assert [(shift, blocks.members) for shift, blocks in found] == [(0, 1), (256, 2)]
+
+
+def test_after_a_restart_only_the_frames_that_are_late_live_are_late(tmp_path: Path) -> None:
+    identities, settings = [640, 200, 0, 201], [0, 1, 1, 1]
+    found = analyze_numbered(tmp_path, identities, list(settings))
+    size = NumberedSettings.block_size
+    places = IdentityOrder(size).place(np.array(identities), np.array(settings))
+    late, _ = find_late(places, size)
+    assert late.tolist() == [False, False, True, False]
+    counts = [(shift, blocks.members, blocks.refused) for shift, blocks in found]
+    assert counts == [(0, 1, 0), (576, 2, 1)]
+
+
+def test_a_derived_run_that_cannot_be_closed_is_a_failure_of_its_stream(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError(28, "disk full")
+
+    monkeypatch.setattr("skywright.callbacks.derived_columns.DerivedColumns.write", fail)
+    with pytest.raises(DataError, match=r"stream primary, failed, see .*disk full"):
+        reprocess_three_frames(tmp_path)
+    (derived,) = read_derived(tmp_path / "journal")
+    assert derived.stop is not None
+    assert derived.stop["exit_status"] == "fail"
+
+
+@pytest.mark.parametrize("analysis", [{"name": LOOP, "version": "1"}, None, "by hand"])
+def test_a_derived_run_that_does_not_say_all(
+    monkeypatch: pytest.MonkeyPatch, analysis: dict[str, str] | str | None
+) -> None:
+    """Older derived runs do not name the stream; a person may give a plan any metadata."""
+    names = ["identity", *(column.name for column in analysis_class(LOOP).columns)]
+    columns = {
+        name: SimpleNamespace(name=name, external=True, asset=SimpleNamespace(file=Path()))
+        for name in names
+    }
+    stream = SimpleNamespace(columns=columns.values(), column=columns.get)
+    start = {"uid": "u", "purpose": "analysis", "analysis": analysis}
+    contents = SimpleNamespace(start=start, stop={}, streams=[stream])
+    monkeypatch.setattr(reprocess_module, "read_contents", lambda _: contents)
+    monkeypatch.setattr(reprocess_module, "_read_rows", lambda *_: None)
+    run: Any = SimpleNamespace(metadata={"start": start})
+    if isinstance(analysis, dict):
+        rows = reprocess_module._stored_rows(run, ROTATION)
+        assert rows is not None
+        assert rows.stream == "primary"
+    else:
+        with pytest.raises(DataError, match="u does not say which analysis has made it"):
+            reprocess_module._stored_rows(run, ROTATION)
+
+
+@pytest.mark.parametrize("trouble", ["begin", "fits"])
+def test_a_second_stage_that_fails_before_its_rows_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: str
+) -> None:
+    monkeypatch.setattr(reprocess_module, "run_documents", lambda *_: iter(()))
+    run: Any = SimpleNamespace(metadata={"start": {"uid": "r", "trouble": trouble}})
+    with pytest.raises(DataError, match="of run r: ValueError: no slope today"):
+        reprocess(run, SLOPE, store=tmp_path)
 
 
 def test_failure_is_an_error_and_in_the_derived_run(world: World) -> None:
@@ -286,7 +371,7 @@ def test_a_configuration_that_an_analysis_refuses_is_in_the_derived_run(
     make = reprocess_module.make_analysis
 
     def refuse(name: str, parameters: Any = None, configuration: Any = None) -> Any:
-        if configuration is not None:
+        if configuration:
             raise ConfigError("no gain 7")
         return make(name, parameters)
 

@@ -86,7 +86,8 @@ class KeyRows:
         for segment in self.segments:
             low, high = max(start - first, 0), min(stop - first, segment.count)
             if low < high:
-                yield segment.part(segment.sequence + low, segment.sequence + high)
+                first_number = segment.sequence  # `Segment.part` counts by sequence numbers
+                yield segment.part(first_number + low, first_number + high)
             first += segment.count
 
 
@@ -97,9 +98,9 @@ class FrameTable:
     Parameters
     ----------
     in_files
-        Inputs that are in files.
+        Rows of the inputs that are in files, by name of the input (``image``, not the data key).
     values
-        Inputs that are in events, by sequence number.
+        Values of the inputs that are in events, by name of the input and sequence number.
     identity, time
         Columns with the identity and the time of the frames; without them the sequence number is
         the identity, and the time is unknown.
@@ -245,21 +246,21 @@ class FrameReader(Closing):
         table = self.table
         stop = self.readable(start, stop)
         numbers = table.sequence(start, stop)
-        whole = [position - start for position in table.positions_with_values(start, stop)]
+        kept = [position - start for position in table.positions_with_values(start, stop)]
         data = {
             name: self._rows(key_rows, start, stop) for name, key_rows in table.in_files.items()
         }
-        if len(whole) < len(numbers):
-            data = {name: rows[whole] for name, rows in data.items()}
+        if len(kept) < len(numbers):
+            data = {name: rows[kept] for name, rows in data.items()}
         for name, values in table.values.items():
-            data[name] = np.asarray([values[numbers[i]] for i in whole])
+            data[name] = np.asarray([values[numbers[i]] for i in kept])
         identities = np.asarray(numbers, np.int64)
         if table.identity is not None:
             identities = self._rows(table.identity, start, stop).astype(np.int64)
         times = np.full(len(numbers), np.nan)
         if table.time is not None:
             times = self._rows(table.time, start, stop).astype(np.float64)
-        return Batch(identities[whole], times[whole], data)
+        return Batch(identities[kept], times[kept], data)
 
     def pick(self, positions: range) -> Batch:
         """Read the frames at these positions, in this order; fewer frames as in `read`."""

@@ -191,7 +191,8 @@ class Analysis(ABC, Generic[Statistic]):
         Parameters
         ----------
         batch
-            Members in any order, with the declared inputs.
+            Members with the declared inputs, in any order; those of an `ordered` analysis in order
+            of identity, within each block.
         late
             (n,) bool, True for members that came too late (`find_late`): their columns are
             returned, but they are not in the result.
@@ -228,7 +229,7 @@ class Analysis(ABC, Generic[Statistic]):
         """Add the blocks of another partial result, which is not changed; return self.
 
         This closes all open blocks of this object. Of a block that both have, the version with more
-        members is used; if they are not the same, the members of the other count as refused, and
+        members is used; if the versions differ, the members of the unused one count as refused, and
         so do members of blocks that are folded here. If `advance` was called on both objects, the
         folded members of `other` are refused. If it was called on `other` only, its folded blocks
         are used, and the members that this object has in their range are refused.
@@ -256,12 +257,12 @@ class Analysis(ABC, Generic[Statistic]):
         return self
 
     def result(self) -> dict[str, Any]:
-        """Return the declared results over all `members`, as numpy scalars and arrays.
+        """Return the declared results over the members so far, as numpy scalars and arrays.
 
         Raises
         ------
         DataError
-            If `summarize` gives other results than declared.
+            If `summarize` gives other results than declared, or a value that does not fit.
         """
         state = self._folded
         for _, block in sorted(self._blocks().items()):
@@ -288,7 +289,10 @@ class Analysis(ABC, Generic[Statistic]):
     def settings_numbers(
         self, data: Mapping[str, NDArray[Any] | None]
     ) -> NDArray[np.integer[Any]] | None:
-        """Return the settings number of each member, (n,) integers; None if `data` has none."""
+        """Return the settings number of each member, (n,) integers.
+
+        Return None if `data` has none, or not one integer for each member.
+        """
         numbers = data.get(self.block_setting)
         is_known = numbers is not None and numbers.ndim == 1 and numbers.dtype.kind in "iu"
         return numbers if is_known else None
@@ -485,30 +489,31 @@ class IdentityOrder:
         places = identities + self.shift
         start = 0
         for cut in self._rises(settings):
-            self._note_highest(places[start:cut])
+            self.note_places(places[start:cut])
             start = cut
             block = int(identities[cut] + self.shift) // self.block_size
             if self.highest is not None and block < self.highest // self.block_size - 1:
                 # Leave one block free: this member need not have the lowest identity
                 self.shift += (self.highest // self.block_size + 2 - block) * self.block_size
                 places[cut:] = identities[cut:] + self.shift
-        self._note_highest(places[start:])
+        self.note_places(places[start:])
         return places
+
+    def note_places(self, places: NDArray[np.int64]) -> None:
+        """Note members whose places are known already, (n,) int64: only `highest` may change."""
+        if len(places):
+            highest = int(places.max())
+            self.highest = highest if self.highest is None else max(highest, self.highest)
 
     def _rises(self, settings: NDArray[np.integer[Any]] | None) -> list[int]:
         """Return the positions where the settings number exceeds all earlier ones."""
         if settings is None or not len(settings):
             return []
         reached = np.maximum.accumulate(settings.astype(np.int64))
-        before = int(reached[0]) - 1 if self.setting is None else self.setting
+        before = np.iinfo(np.int64).min if self.setting is None else self.setting
         self.setting = max(int(reached[-1]), before)
         reached_before = np.concatenate(([before], np.maximum(reached[:-1], before)))
         return np.flatnonzero(reached > reached_before).tolist()
-
-    def _note_highest(self, places: NDArray[np.int64]) -> None:
-        if len(places):
-            highest = int(places.max())
-            self.highest = highest if self.highest is None else max(highest, self.highest)
 
 
 def whole_blocks(identities: NDArray[np.int64], block_size: int) -> list[tuple[int, int]]:

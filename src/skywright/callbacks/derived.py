@@ -36,7 +36,11 @@ INHERITED = (
 )
 """Keys that a derived run copies from the start document of its raw run."""
 
-IDENTITY = Column("/entry/identity", "<i8", attrs={"description": "number of the raw frame"})
+IDENTITY = Column(
+    "/entry/identity",
+    "<i8",
+    attrs={"description": "identity of the raw frame: its number, pulse id or tag"},
+)
 FRAME_TIME = Column(
     "/entry/frame_time", "<f8", attrs={"units": "s", "description": "unix time of the raw frame"}
 )
@@ -59,7 +63,7 @@ COUNTS = tuple(
 
 
 class DerivedRun:
-    """Runs one analysis over one raw run and emits the derived run.
+    """Runs one analysis over one stream of a raw run and emits the derived run.
 
     The start document goes out at once. Per-frame columns are rows of ``columns.h5``, array
     results rows of ``arrays.h5``, in a directory of this run below `assets`. Scalar results are
@@ -108,7 +112,6 @@ class DerivedRun:
         metadata = _start_metadata(analysis, raw_start, inputs or {}, stream)
         run = event_model.compose_run(metadata=metadata)
         self.uid = str(run.start_doc["uid"])
-        self.raw_uid = str(raw_start["uid"])
         day = datetime.fromtimestamp(run.start_doc["time"]).astimezone()
         self.directory = assets.absolute() / f"{day:%Y/%m/%d}" / self.uid
         self.columns_path = self.directory / "columns.h5"
@@ -178,7 +181,7 @@ class DerivedRun:
         if not len(rows):
             return
         self.analysis.merge(partial)
-        self._order.place(rows.identities + shift, None)  # only notes the highest place
+        self._order.note_places(rows.identities + shift)
         self._store(rows.identities, rows.times, rows.data)
 
     def _store(
@@ -223,7 +226,7 @@ class DerivedRun:
 
     def scalars(self) -> dict[str, Any]:
         """Return the counts and the scalar results, as plain Python values."""
-        return self._counts() | scalars(self.analysis.result())
+        return self._counts() | scalar_values(self.analysis.result())
 
     def close(
         self,
@@ -244,6 +247,12 @@ class DerivedRun:
             Contents by file name; stored in `directory`. The last result has their paths.
         keeps_result
             True: emit the last result also if `exit_status` is "fail".
+
+        Raises
+        ------
+        Exception
+            If the last result cannot be computed or written. The stop document is emitted all the
+            same, with the ``exit_status`` "fail".
         """
         if self._is_closed:
             return
@@ -287,7 +296,7 @@ class DerivedRun:
             self._arrays.write()
             self._updates += 1
             self._arrays_changed = False
-        data = self._counts() | scalars(result) | {"pictures": pictures}
+        data = self._counts() | scalar_values(result) | {"pictures": pictures}
         self._scalars_changed = False
         now = time.time()
         event = self._result_bundle.compose_event(data=data, timestamps=dict.fromkeys(data, now))
@@ -329,7 +338,7 @@ class DerivedRun:
         return file, StreamDocuments(self._run, self._emit, stream, name, file.path, columns, keys)
 
 
-def scalars(result: Mapping[str, Any]) -> dict[str, Any]:
+def scalar_values(result: Mapping[str, Any]) -> dict[str, Any]:
     """Return the scalars of the result of an analysis, as plain Python values."""
     return {name: value.item() for name, value in result.items() if not np.ndim(value)}
 

@@ -29,10 +29,10 @@ class LiveAnalysis(Reports):
 
     Subscribe it after the journal. It never raises and never waits.
 
-    Each stream of a raw run that has the required data keys gets a derived run; ``baseline`` does
-    not.
-    Methods with a `stream` argument use the first of these streams by default. When the worker
-    dies, a new one analyzes the present runs again, from their first frame, into new derived runs.
+    Each stream of a raw run that has the required data keys gets a derived run, except the stream
+    ``baseline``. Methods with a `stream` argument use the first of these streams by default. When
+    the worker dies, a new one analyzes the present runs again, from their first frame, into new
+    derived runs.
 
     The worker can run second-stage analyses too (`skywright.analysis.second`). They work on the
     rows of the first stream, when a device requests a result (`SecondReports.request_result`) and
@@ -75,10 +75,12 @@ class LiveAnalysis(Reports):
         super().__init__(name, analysis)
         second = dict(second or {})
         self.stages = {each: make_second_stage(each, second[each]) for each in second}
+        """Second-stage analyses, by name."""
         self.second = {each: SecondReports(each, self) for each in second}
         """Reports of the second-stage analyses, by name."""
         self._request_numbers = itertools.count(1)
-        self._event_keys: dict[str, frozenset[str]] = {}
+        self._second_keys: dict[str, frozenset[str]] = {}
+        """Data keys whose values in events the second-stage analyses need, by uid of the run."""
         limits = limits or BacklogLimits()
         self._required = RequiredKeys.of(analysis, keys or {})
         self._ids = RunIds()
@@ -128,9 +130,7 @@ class LiveAnalysis(Reports):
             return
         if name == "start" and doc.get("purpose") != "analysis":
             self._raws[uid] = RawRun(doc, self._required, keep_values=False)
-            self._event_keys[uid] = frozenset(
-                key for stage in self.stages.values() for key in stage.event_keys(doc)
-            )
+            self._second_keys[uid] = self._event_keys_of_second(doc)
         raw = self._raws.get(uid)
         if raw is None and name == "stop" and self._present is not None and uid == self.raw_uid:
             self._present.stop = doc  # the run was abandoned, so it is not in `_raws`
@@ -141,19 +141,29 @@ class LiveAnalysis(Reports):
             for reports in (self, *self.second.values()):
                 reports.begin_run(raw)
         if name == "stop":
-            del self._raws[raw.uid], self._event_keys[raw.uid]
+            del self._raws[raw.uid], self._second_keys[raw.uid]
         if name == "event":
             stream = raw.stream_of(doc)
-            keys = self._event_keys[raw.uid].union(stream.event_keys if stream else ())
+            keys = self._second_keys[raw.uid].union(stream.event_keys if stream else ())
             data = {key: doc["data"][key] for key in keys if key in doc["data"]}
             doc = {**doc, "data": data, "timestamps": {}}
         self._send(name, doc, raw)
+
+    def _event_keys_of_second(self, start: Document) -> frozenset[str]:
+        """Return the data keys whose values in events the second-stage analyses need."""
+        keys: set[str] = set()
+        for name, stage in self.stages.items():
+            try:
+                keys |= stage.event_keys(start)
+            except Exception:  # the first analysis goes on
+                log.exception("analysis %s: run %s: it gets no events", name, start["uid"])
+        return frozenset(keys)
 
     def _send(self, name: str, doc: Document, raw: RawRun) -> None:
         """Send a document or a request of a run to the worker; abandon the run if that fails."""
         if not self._supervisor.put(name, doc, raw):
             self._raws.pop(raw.uid, None)
-            self._event_keys.pop(raw.uid, None)
+            self._second_keys.pop(raw.uid, None)
             self._supervisor.abandon(raw.uid, QUEUE_FULL)
 
     def _is_needed(self, raw: RawRun, name: str, doc: Document) -> bool:
@@ -165,8 +175,8 @@ class LiveAnalysis(Reports):
         if raw.needs(name, doc):
             return True
         if name == "event":
-            return not self._event_keys[raw.uid].isdisjoint(doc["data"])
-        return bool(self.stages) and (name != "event_page" or bool(self._event_keys[raw.uid]))
+            return not self._second_keys[raw.uid].isdisjoint(doc["data"])
+        return bool(self.stages) and (name != "event_page" or bool(self._second_keys[raw.uid]))
 
     # Methods for devices and the session --------------------------------------------------------
 

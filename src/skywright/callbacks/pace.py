@@ -51,7 +51,7 @@ class Pace:
         return max(1, int(seconds / median(self._times)))
 
 
-def choose(start: int, stop: int, affordable: float) -> range:
+def choose_positions(start: int, stop: int, affordable: float) -> range:
     """Return the positions to analyze among `start` to `stop`, about `affordable` of them.
 
     They are spread evenly, and the last one is always among them: it is what a decision looks at.

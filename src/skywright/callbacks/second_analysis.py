@@ -9,13 +9,41 @@ from typing import Any
 
 from skywright.analysis import Analysis, Batch
 from skywright.analysis.inputs import concatenate
-from skywright.analysis.second import SecondRun
-from skywright.callbacks.derived import DerivedRun, scalars
+from skywright.analysis.second import SecondRun, SecondStage
+from skywright.callbacks.derived import DerivedRun, scalar_values
 from skywright.callbacks.drawing import Draw
 from skywright.callbacks.stream_documents import Emit
 from skywright.errors import DataError, SkywrightError
 
 log = logging.getLogger(__name__)
+
+
+class _FailedRun(SecondRun):
+    """Stands for a second-stage analysis that could not begin: each result fails with its error."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def __call__(self, name: str, doc: Mapping[str, Any]) -> None:
+        """Ignore a document."""
+
+    @property
+    def fits(self) -> bool:
+        """Raise the error."""
+        raise self._error
+
+    def prepare(self, rows: Batch) -> tuple[Analysis[Any], Batch]:
+        """Raise the error."""
+        raise self._error
+
+
+def begin_run(stage: SecondStage, start: Mapping[str, Any]) -> SecondRun:
+    """Begin a second-stage analysis of a raw run; if that fails, each result is the error."""
+    try:
+        return stage.begin_run(start)
+    except Exception as error:  # the first analysis goes on
+        log.exception("%s: run %s cannot begin", stage.analysis.name, start["uid"])
+        return _FailedRun(error)
 
 
 class SecondAnalysis:
@@ -110,10 +138,10 @@ class SecondAnalysis:
         return self._steps
 
     def _finish(self, stream: str, inputs: Mapping[str, str]) -> Iterator[None]:
-        if not (self.second_run.fits and self._rows):
-            return
-        self._facts = {"answered": self._requested, "error": "", "error_type": ""}
         try:
+            if not (self.second_run.fits and self._rows):
+                return
+            self._facts = {"answered": self._requested, "error": "", "error_type": ""}
             analysis, members = self._compute()
             drawn = self._draw((self.second_run, analysis, members, _scalars(analysis)))
             while not drawn.done() and time.monotonic() < self.draw_until:
@@ -172,4 +200,4 @@ class SecondAnalysis:
 
 def _scalars(analysis: Analysis[Any]) -> dict[str, Any]:
     """Return the number of members and the scalar results."""
-    return {"n_frames": analysis.members, **scalars(analysis.result())}
+    return {"n_frames": analysis.members, **scalar_values(analysis.result())}

@@ -13,7 +13,7 @@ from skywright.analysis import Analysis, Batch
 from skywright.analysis.frames import FrameReader, FrameTable, frames_to_draw
 from skywright.callbacks.derived import DerivedRun
 from skywright.callbacks.drawing import attempt
-from skywright.callbacks.pace import DECISION_LIMIT, Pace, choose
+from skywright.callbacks.pace import DECISION_LIMIT, Pace, choose_positions
 from skywright.callbacks.raw_run import RawStream
 from skywright.callbacks.second_analysis import SecondAnalysis
 from skywright.callbacks.stream_documents import Emit
@@ -76,10 +76,11 @@ def begin_derived(
 class StreamAnalysis:
     """One stream of a raw run, and the derived run that its analysis writes.
 
-    `step` analyzes batches. When the raw run has ended and all frames are done, it calls
-    `_begin_closing`, which starts the drawing of pictures. Then each `close_step` continues the
-    generator `_close_all`, which closes the second-stage runs and, when the pictures are drawn, the
-    derived run. An error (`_guarded`) or `interrupt` closes the derived run at once.
+    `step` analyzes batches. When the raw run has ended and all frames are analyzed or skipped, or
+    the time for them is over, it calls `_begin_closing`, which starts the drawing of pictures. Each
+    `close_step` then continues the generator `_close_all`, which closes the second-stage runs and,
+    when the pictures are drawn, the derived run. An error (`_guarded`) or `interrupt` closes the
+    derived run at once.
 
     Parameters
     ----------
@@ -195,7 +196,14 @@ class StreamAnalysis:
             self._guarded(lambda: self._close("abort", f"interrupted: {reason}"))
 
     def write_due(self) -> float | None:
-        """Write and emit what is due; return the seconds until more is due, None if never."""
+        """Write and emit what is due.
+
+        Returns
+        -------
+        float or None
+            Seconds until more is due to be written, or until `step` or `close_step` should look
+            again for frames or pictures; None if there is nothing to wait for.
+        """
         derived = self.derived
         if self.exit_status or derived is None:
             return None
@@ -233,7 +241,11 @@ class StreamAnalysis:
         }
 
     def _guarded(self, action: Callable[[], Returned]) -> Returned | None:
-        """Return the value of `action`; None if it raised, which ends this derived run only."""
+        """Return the value of `action`; None if it raised.
+
+        An error ends the derived runs of this stream only; those of the second stage are written
+        with the rows until then.
+        """
         try:
             return action()
         except Exception as error:  # an analysis may raise anything; the worker goes on
@@ -255,7 +267,6 @@ class StreamAnalysis:
 
     def _begin(self) -> None:
         self.derived, failure = begin_derived(self.raw, self._make, self._emit, self._assets)
-        self._analysis = self.derived.analysis
         if failure is not None:
             raise failure  # `_guarded` closes the derived run with this reason
 
@@ -273,7 +284,7 @@ class StreamAnalysis:
         if self._first_backlog_end is None:
             self._first_backlog_end = complete
         affordable = self._affordable() if derived.analysis.skips else math.inf
-        chosen = choose(self.position, stop, affordable)[: self._pace.batch_frames]
+        chosen = choose_positions(self.position, stop, affordable)[: self._pace.batch_frames]
         begun = self._busy_since or time.monotonic()
         batch = reader.pick(chosen)
         derived.missing += len(chosen) - len(batch)
@@ -327,6 +338,7 @@ class StreamAnalysis:
         return self._deadline is not None and time.monotonic() >= self._deadline
 
     def _is_done(self) -> bool:
+        """Return whether no further frame will be analyzed; call it after the stop document."""
         reader = self._reader
         stop = self._complete_until()
         if stop <= self.position:
@@ -334,7 +346,8 @@ class StreamAnalysis:
         if not self._is_past_deadline():
             return False
         # An analysis that skips no frame goes on with those that are in their file
-        return self._analysis.skips or reader.readable(self.position, stop) <= self.position
+        assert self.derived is not None
+        return self.derived.analysis.skips or reader.readable(self.position, stop) <= self.position
 
     def _begin_closing(self) -> None:
         """Count the frames that are not analyzed, start the drawing, begin to close the runs."""
@@ -347,11 +360,11 @@ class StreamAnalysis:
         derived.dropped += skipped  # there was no time for them
         derived.missing += announced - self.position - skipped
         self.position = announced
-        frames = attempt(frames_to_draw, self._analysis, reader, self.position)
+        frames = attempt(frames_to_draw, derived.analysis, reader, self.position)
         drawn = (
             None
             if frames is None
-            else self._picture_thread.submit(attempt, self._analysis.draw, frames)
+            else self._picture_thread.submit(attempt, derived.analysis.draw, frames)
         )
         self._set_picture_deadline(time.monotonic() + DRAWING_LIMIT_S)
         self._closing = self._close_all(drawn)
@@ -387,6 +400,7 @@ class StreamAnalysis:
         self._reader.close()
 
     def _finish_second(self) -> Iterator[None]:
-        inputs = {self._analysis.name: self.derived.uid} if self.derived is not None else {}
+        derived = self.derived
+        inputs = {derived.analysis.name: derived.uid} if derived is not None else {}
         for each in self.second:
             yield from each.finish_steps(self.raw.name, inputs)

@@ -29,7 +29,7 @@ from skywright.analysis.second import SecondStage
 from skywright.callbacks.drawing import Drawer
 from skywright.callbacks.journal import Journal, encode_line
 from skywright.callbacks.raw_run import RawRun, RequiredKeys, RunIds
-from skywright.callbacks.second_analysis import SecondAnalysis
+from skywright.callbacks.second_analysis import SecondAnalysis, begin_run
 from skywright.callbacks.stream_analysis import DRAWING_POLL_S, BacklogLimits, StreamAnalysis
 from skywright.callbacks.stream_documents import Emit
 from skywright.callbacks.worker_supervisor import PARAMETERS
@@ -204,7 +204,7 @@ class Worker:
             self._runs[uid] = RawRun(doc, self._required)
             self._second[uid] = [
                 SecondAnalysis(
-                    analysis, stage.begin_run(doc), doc, self._emit, self._assets, self._drawer
+                    analysis, begin_run(stage, doc), doc, self._emit, self._assets, self._drawer
                 )
                 for analysis, stage in self._stages.items()
             ]

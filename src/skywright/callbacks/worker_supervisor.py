@@ -25,7 +25,7 @@ import select
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +40,8 @@ QUEUE_DOCUMENTS = 20_000
 START_LIMIT_S = 300.0
 """Timeout for the start of a worker, s. The first start after an installation compiles."""
 PIPE_LIMIT_S = 10.0
-"""Timeout for the worker to read its pipe, s; a worker that exceeds it is killed as frozen."""
+"""Timeout for the worker to read its pipe, s; a worker that exceeds it is killed as frozen. A
+worker that starts has `START_LIMIT_S`."""
 LAST_LINES_S = 1.0
 """Time to read the last lines of a worker that has died, s."""
 END_LIMIT_S = 10.0
@@ -142,10 +143,10 @@ class _SentRun:
 
     @property
     def documents(self) -> list[tuple[str, Document]]:
-        """Documents for a new worker, and before them the names of the streams that are done.
+        """What a new worker needs: the names of done streams, the documents, the last request.
 
-        The new worker does not analyze these streams again, but it must know of them: second-stage
-        analyses work on the first stream, done or not.
+        The new worker does not analyze the done streams again, but it must know of them:
+        second-stage analyses work on the first stream, done or not.
         """
         done = sorted(self.streams.keys() - self.open_streams.keys())
         names = [("done_streams", {"raw_uid": self.raw.uid, "names": done})] if done else []
@@ -168,14 +169,14 @@ def _result_in_journal(journal: Path, derived_uid: str | None) -> dict[str, Any]
         path = journal_path(directory, derived_uid or "")
         # It may be in the other directory, as the ingester moves it; or a line is damaged
         with suppress(FileNotFoundError, ValueError):
-            # The last lines have the last event: at most one stream datum a column follows it
-            lines = path.read_bytes().splitlines(keepends=True)[-500:]
-            docs = [json.loads(line) for line in lines if line.endswith(b"\n")]
-            results = [doc["data"] for name, doc in docs if name == "event"]
+            lines = path.read_bytes().splitlines(keepends=True)
+            documents: Iterator[tuple[str, dict[str, Any]]]
+            documents = (json.loads(line) for line in reversed(lines) if line.endswith(b"\n"))
+            last, stop = next(documents, ("", {}))
             # An interrupted derived run is not complete; the new worker repeats it
-            if docs and docs[-1][0] == "stop" and docs[-1][1]["exit_status"] != "abort":
-                result = results[-1] if results else {}
-                return {"result": result, "error": docs[-1][1].get("reason", "")}
+            if last == "stop" and stop["exit_status"] != "abort":
+                results = (doc["data"] for name, doc in documents if name == "event")
+                return {"result": next(results, {}), "error": stop.get("reason", "")}
     return None
 
 
@@ -195,8 +196,9 @@ class WorkerSupervisor:
     limits
         Limits of a worker that dies or stalls.
     report
-        Called with the uid of a raw run, the name of a stream and its progress (fields of
-        `reports.Progress`); with an empty name when the run is done.
+        Called with the uid of a raw run, the name of a stream and its progress: fields of
+        `reports.Progress`, and ``second``, the same of second-stage analyses by name. The name of
+        the stream is empty when the run is done.
     environment
         Environment variables of the worker, added to those of this process.
     """
@@ -223,6 +225,7 @@ class WorkerSupervisor:
         self._queue: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
         self._worker: subprocess.Popen[bytes] | None = None
         self._failed_starts = 0
+        """Number of successive workers that died before they were ready, or without work."""
         self._last_check = time.monotonic()
         self._thread = threading.Thread(target=self._work, name=f"live-{name}", daemon=True)
         self._thread.start()
@@ -299,7 +302,7 @@ class WorkerSupervisor:
         elif kind == "begin" and self._worker is None:
             self._start()
         elif kind == "died" and payload is self._worker:
-            self._restart()
+            self._take_death()
 
     def _start(self) -> None:
         try:
@@ -354,7 +357,7 @@ class WorkerSupervisor:
             self._send(name, doc)
         elif run.raw.streams:
             self._failed_starts = 0
-            self._start()
+            self._start()  # sends this document too
         elif name == "stop":  # nothing to analyze, and no worker to say so
             self._end_run(raw.uid)
 
@@ -418,12 +421,15 @@ class WorkerSupervisor:
             self._report(uid, name, done=True, **({"error": error} if error else {}))
         self._report(uid, "", done=True, **({"error": error} if error else {}))
 
-    def _restart(self) -> None:
+    def _take_death(self) -> None:
+        """End the runs that need no new worker, or have lost too many; start a new one.
+
+        After too many failed starts in a row none is started.
+        """
         worker, self._worker = self._worker, None
         assert worker is not None
         assert worker.stdin is not None
         worker.stdin.close()
-        # Count deaths without work: else the worker would be restarted for ever
         has_work = any(run.has_work for run in self._runs.values())
         self._failed_starts += not (self.ready.is_set() and has_work)
         self.ready.clear()

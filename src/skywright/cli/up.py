@@ -32,6 +32,7 @@ STARTING = "starting "
 
 
 def up(
+    # In `--only axis tiled` the second name is an argument
     names: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
     only: Annotated[
         list[str] | None,
@@ -74,7 +75,7 @@ async def _run(
     complete, stop = asyncio.Event(), stop_event()
 
     def write_state() -> None:
-        if not complete.is_set():  # clients wait for the whole
+        if not complete.is_set():  # clients wait for the file, which says that the start is over
             return
         state = stack_state(settings, services, supervisor.ready_children, started)
         try:
@@ -113,6 +114,8 @@ async def _run(
 def names_to_start(settings: Settings, only: Set[str]) -> Set[str]:
     """Return the names of the services to start: those of `only` and what they need, or all.
 
+    The dashboard is among all only if the setting `dashboard.with_up` says so.
+
     Raises
     ------
     ConfigError
@@ -131,7 +134,7 @@ def names_to_start(settings: Settings, only: Set[str]) -> Set[str]:
 
 
 def plan_services(settings: Settings, names: Set[str], config: Path | None) -> list[Service]:
-    """Return what to start, each with a port of its own.
+    """Return what to start, each server with a port of its own.
 
     Parameters
     ----------
@@ -145,7 +148,7 @@ def plan_services(settings: Settings, names: Set[str], config: Path | None) -> l
     Raises
     ------
     ConfigError
-        If a configured port is taken.
+        If a configured port is taken, or the module of an IOC is not there.
     """
     ports = _Ports(settings)
     base = {"SKYWRIGHT_CONFIG": str(config.resolve())} if config else {}
@@ -317,10 +320,10 @@ def stack_state(
 
 
 def check_directory(settings: Settings) -> None:
-    """Make the store's directory and see that there is room in it.
+    """Make the store's directory; check its free space, and that those of `store.readable` exist.
 
     The default directory is made with its parents. A configured one must lie in a directory that
-    exists: a disk that is not mounted is then noticed and not written beside.
+    exists: if its disk is not mounted, this fails, and nothing is written to another disk.
 
     Raises
     ------

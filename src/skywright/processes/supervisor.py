@@ -247,7 +247,9 @@ class Supervisor:
     async def _await_ready(
         self, service: Service, process: _Process, log_start: int | None
     ) -> Mapping[str, Any] | None:
-        """Return what `_facts_or_end` returns, and report it if that takes long.
+        """Return the facts of the ready line; None if the child ended without one.
+
+        A long wait is reported.
 
         Raises
         ------
@@ -357,7 +359,7 @@ async def _spawn(service: Service, log: BinaryIO) -> _Process:
             stderr=log,
             env={
                 LOG_LEVEL: "INFO",
-                ARENAS: "2",
+                ARENAS: "2",  # as `memory.share_arenas`
                 **os.environ,
                 SUPERVISED: "1",
                 **service.environment,

@@ -12,7 +12,7 @@ from rich.text import Text
 
 DIGITS = 6
 LONGEST = 4
-"""Values of an array or a list that are shown in full."""
+"""Maximum number of values of an array or a list that are all shown."""
 
 
 def show_results(shell: Any, plans: Iterable[Callable[..., Any]] = ()) -> None:
@@ -23,14 +23,24 @@ def show_results(shell: Any, plans: Iterable[Callable[..., Any]] = ()) -> None:
     shell
         From ``get_ipython()``.
     plans
-        What they return, which is the ``plan_result`` of that result, is shown so too.
+        The dataclasses that these plans return, ``RE(plan).plan_result``, are shown as tables too.
+        Plans without usable type hints are passed over.
     """
     formatter = shell.display_formatter.formatters["text/plain"]
     formatter.for_type_by_name("bluesky.run_engine", "RunEngineResult", _print)
     for plan in plans:
-        returned = get_args(get_type_hints(plan).get("return"))
-        if returned and isinstance(returned[-1], type) and is_dataclass(returned[-1]):
-            formatter.for_type(returned[-1], _print_returned)
+        if (returned := _returned_dataclass(plan)) is not None:
+            formatter.for_type(returned, _print_returned)
+
+
+def _returned_dataclass(plan: Callable[..., Any]) -> type | None:
+    """Return the dataclass that a plan returns, by its type hints; None if they name none."""
+    try:
+        arguments = get_args(get_type_hints(plan).get("return"))
+    except Exception:  # hints of another package may name what is not imported
+        return None
+    returned = arguments[-1] if arguments else None
+    return returned if isinstance(returned, type) and is_dataclass(returned) else None
 
 
 def _print(result: Any, printer: Any, cycle: bool) -> None:
@@ -63,7 +73,7 @@ def _values(result: Any, stem: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def result_text(result: Any, width: int = 100) -> str:
-    """Return a result of the RunEngine for a person.
+    """Return a result of the RunEngine as text for a person.
 
     Parameters
     ----------
@@ -81,8 +91,8 @@ def result_text(result: Any, width: int = 100) -> str:
         returned = None
     if is_dataclass(returned) and not isinstance(returned, type):
         return "\n".join([head, *_table_lines(returned, width)])
-    is_uid = returned in result.run_start_uids if isinstance(returned, str) else returned is None
-    return head if is_uid else f"{head}\n{value_text(returned)}"
+    is_run = isinstance(returned, str) and returned in result.run_start_uids
+    return head if returned is None or is_run else f"{head}\n{value_text(returned)}"
 
 
 def value_text(value: Any) -> str:

@@ -16,8 +16,10 @@ EXACT_IN_FLOAT = 2**53
 NUMBER_LENGTH = 26
 """Greatest length of a number as text."""
 _MISSING = {"f": np.nan, "c": np.nan, "M": "NaT", "m": "NaT", "U": "", "S": ""}
-"""Missing value by kind of an array's elements; `widen` makes numbers of the other kinds."""
+"""Missing value, by kind of an array's elements. Integers and booleans have none: where a value is
+missing, `widen` makes floats of them, or text if a float cannot hold an integer."""
 _SCALARS = ("boolean", "integer", "number", "string")
+"""Dtypes of scalars in event-model; each can hold the values of those before it."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,8 @@ class ColumnType:
     large: bool = False
     """Whether there are integers that a float cannot hold."""
     has_scalars: bool = field(default=False, compare=False, repr=False)
-    """Whether a scalar was seen; if not, the type is that of the descriptor alone."""
+    """Of a column of scalars: whether a value, or a missing one, was seen. If not, the type is that
+    of the descriptor alone."""
     longest: int = field(default=0, compare=False, repr=False)
     """Length of the longest text seen; columns that differ in it alone are stored alike."""
 
@@ -71,7 +74,7 @@ def widen(column: ColumnType | None, value: Any, promised: str = "") -> ColumnTy
         Element type declared for an array, used as far as the values fit into it.
     """
     if column is None and value is None:
-        value = []  # of an array: a declared scalar has a column
+        value = []  # a declared scalar would have a column, so this is an array
     if isinstance(value, list | dict):
         return _widen_array(column, value, promised)
     if column is not None and column.kind == "array":
@@ -120,7 +123,7 @@ def _widen_array(column: ColumnType | None, value: Any, promised: str) -> Column
     else:  # until now there were scalars, whose shape is (), or no values
         array = rectangular(value, promised)
         has_values = column is not None and column.has_scalars
-        dtype, shape = _dtype_of_scalars(column, array, promised), ()
+        dtype, shape = _required_dtype(column, array, promised), ()
     ndim = max(len(shape), array.ndim)
     before, now = _with_axes(shape, ndim), _with_axes(array.shape, ndim)
     largest = tuple(map(max, before, now)) if has_values else now
@@ -138,7 +141,7 @@ def _with_axes(shape: tuple[int, ...], ndim: int) -> tuple[int, ...]:
     return (1,) * (ndim - len(shape)) + shape
 
 
-def _dtype_of_scalars(column: ColumnType | None, array: np.ndarray, promised: str) -> str:
+def _required_dtype(column: ColumnType | None, array: np.ndarray, promised: str) -> str:
     """Return the element type that `promised` or the scalars before the first array require.
 
     It is empty if only `array`, the first one, decides.
@@ -146,14 +149,17 @@ def _dtype_of_scalars(column: ColumnType | None, array: np.ndarray, promised: st
     if column is not None and column.longest:
         return f"<U{column.longest}"
     # Zarr has no objects, structures, long doubles and datetimes without unit.
-    unusable = promised[1:2] in ("O", "V") or promised[1:] in ("f16", "c32", "M8", "m8")
-    if promised and not unusable:
+    if promised[1:2] in ("O", "V") or promised[1:] in ("f16", "c32", "M8", "m8"):
+        promised = ""
+    if column is None or (promised and not column.has_scalars) or promised[1:2] in ("M", "m"):
         return promised
-    if column is None:
-        return ""
+    has_text = "U" in (promised[1:2], array.dtype.kind)
     if column.kind == "boolean":
-        return "<U5" if array.dtype.kind == "U" else ""
-    return {"integer": "<i8", "number": "<f8"}.get(column.kind, "")
+        return np.promote_types(promised or "<U5", "<U5").str if has_text else promised
+    if promised[1:2] == "U":
+        return np.promote_types(promised, f"<U{NUMBER_LENGTH}").str
+    of_scalars = {"integer": "<i8", "number": "<f8"}.get(column.kind, "")
+    return promised if promised and np.can_cast(of_scalars, promised) else of_scalars
 
 
 def _fit_dtype(dtype: str, array: np.ndarray, has_gaps: bool) -> str:
@@ -198,8 +204,8 @@ def rectangular(value: Any, dtype: str = "") -> np.ndarray:
     """Return nested lists as an array; gaps of ragged ones, and None, are NaN or empty text.
 
     If an integer cannot be held by a float, and the elements have no common type of integers, all
-    elements are text. If `dtype` is one of dates or durations, integers stay integers and gaps are
-    NaT's.
+    elements are text. If `dtype` is one of dates or durations, integers stay integers, and gaps are
+    the smallest int64, which is NaT.
 
     Examples
     --------

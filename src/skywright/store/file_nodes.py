@@ -34,7 +34,7 @@ from skywright.store.table_adapter import MIMETYPE, fits_table, table_structure
 VIRTUAL_DATASET = "/kept"
 """Path of the dataset in a virtual file (`write_virtual_file`)."""
 COLUMNS = "columns"
-"""Name of the node with the scalar columns of a file, where no data key has it."""
+"""Name of the node with the scalar columns of a file, unless a data key has this name."""
 
 PARTITION_BYTES = 16 << 20
 """Size of a partition of a table, bytes; a client reads one partition at a time."""
@@ -48,7 +48,10 @@ log = logging.getLogger(__name__)
 
 
 def rows_in_files(stream: Stream, key: str) -> list[ResourceRows]:
-    """Return the rows of a data key that the catalog shows, numbered as in their files."""
+    """Return the rows of a data key that the catalog shows, with their numbers in their files.
+
+    Row 0 is the first row of the file; of a resource with a ``slice``, the first row of that.
+    """
     rows = []
     for part in stream.catalog_rows(key):
         row_0 = stream.external_rows[key].first_index(part.resource)
@@ -110,7 +113,7 @@ def data_sources(
                 groups.setdefault(tuple(where) if ended else where[0][:2], []).append(key)
             else:
                 yield key, _array(stream, key, resources, data_keys, virtual_directory)
-        except OSError:
+        except OSError:  # a virtual file cannot be written: the ingester tries again
             raise
         except DataError as error:
             yield key, error
@@ -194,7 +197,7 @@ def _array(
         return reader_source(used, ranges, data_keys[key])
     if first["mimetype"] not in CONSOLIDATOR_REGISTRY:
         raise DataError(f"no reader for {first['mimetype']}")
-    sliced = first["parameters"].get("slice")  # the consolidator leaves these rows out
+    sliced = first["parameters"].get("slice")  # tiled's adapter then shows only these rows
     # The adapter of tiled reads whole datasets of one path, file by file
     has_other_rows = stream.skips_rows(key) or not _have_one_dataset(used)
     if has_other_rows and first["mimetype"] == HDF5 and not sliced:
@@ -218,7 +221,7 @@ def _array(
             seen.add(segment.resource)
             consolidator.update_from_stream_resource(with_swmr(resources[segment.resource]))
         datum = datum_fields(segment.resource, segment.start, segment.sequence, segment.count)
-        # With them the consolidator would keep an entry for each row
+        # With seq_nums the consolidator would keep an entry for each row
         no_seq_nums = {"start": segment.sequence, "stop": segment.sequence}
         consolidator.consume_stream_datum(datum | {"seq_nums": no_seq_nums})
     source: DataSource = consolidator.get_data_source()
@@ -251,7 +254,7 @@ def write_virtual_file(path: Path, parts: Sequence[tuple[dict[str, Any], Resourc
     path
         Path of the file; readers see the old one or the new one, nothing between.
     parts
-        Stream resources (`with_plain_uri`), each with the rows to use.
+        Stream resources (`with_plain_uri`), each with the rows to use (`rows_in_files`).
 
     Raises
     ------

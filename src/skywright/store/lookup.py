@@ -23,11 +23,13 @@ _RUNS = {RAW: catalog, ANALYSIS: analysis}
 """Functions that return the runs of a container, by its name."""
 UID_CHARACTERS_MIN = 4
 PAGE = 100
-"""Runs of an answer of the server, at most."""
+"""Maximum number of runs in one answer of the server."""
 SAMPLE_KEYS = ("sample", "sample.name", "sample_name")
 """Where start documents keep the sample's name: our plans, nested metadata, older plans."""
 
-_UID = re.compile(r"[0-9a-f]{4,32}|[0-9a-f]{8}-[0-9a-f-]{0,27}", re.IGNORECASE)
+_UID = re.compile(
+    rf"[0-9a-f]{{{UID_CHARACTERS_MIN},32}}|[0-9a-f]{{8}}-[0-9a-f-]{{0,27}}", re.IGNORECASE
+)
 _AGO = re.compile(r"(\d+(?:\.\d+)?)\s*(s|sec|second|m|min|minute|h|hour|d|day|w|week)s?(?:\s+ago)?")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 """Arguments of `timedelta`, by the first letter of the unit."""
@@ -73,8 +75,8 @@ class RunSummary:
     time_s: float
     duration_s: float | None
     status: str
-    """success, fail, abort, interrupted; without stop document running, storing, or incomplete:
-    nobody writes or stores it."""
+    """With a stop document success, fail, abort or interrupted; without one running, storing or
+    incomplete (`run_status`)."""
     events: Mapping[str, int]
     """Number of events of each stream, from the stop document; empty before it."""
 

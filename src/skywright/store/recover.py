@@ -39,7 +39,7 @@ class RecoveryReport:
     """What a recovery has changed, and what it could not."""
 
     finished: tuple[str, ...] = ()
-    """Runs whose journal was brought to its end."""
+    """Runs whose journals were left; they are complete in the catalog now."""
     restored: tuple[str, ...] = ()
     """Runs that had ended before and were missing or different in the catalog; they are written
     again."""
@@ -164,9 +164,10 @@ def contents_of(path: Path) -> JournalContents:
 
 def _differs(contents: JournalContents, containers: Sequence[Any]) -> bool:
     start = contents.start or {}
-    container = containers[start.get("purpose") == "analysis"]
+    raw_runs, derived_runs = containers
+    runs = derived_runs if start.get("purpose") == "analysis" else raw_runs
     try:
-        run = container[start.get("uid", "")]
+        run = runs[start.get("uid", "")]
     except KeyError:
         found = ["the catalog does not have it"]
     else:
@@ -177,14 +178,17 @@ def _differs(contents: JournalContents, containers: Sequence[Any]) -> bool:
 
 
 def _files(contents: JournalContents) -> set[Path]:
-    """Return the files of a run that our recorders may have left open: columns and indices."""
+    """Return the files of a run that our recorders may have left open.
+
+    They are files of columns, indices, and the list of files beside each index.
+    """
     known = readers()
     paths = set()
     for resource in contents.resources.values():
         with suppress(DataError):  # no file of this machine
             if resource["mimetype"] in known:
                 paths.add(local_path(resource["uri"]))
-    return paths | {index for index in map(files_path, paths) if index.exists()}
+    return paths | {beside for beside in map(files_path, paths) if beside.exists()}
 
 
 def _clear(path: Path) -> bool:
@@ -213,8 +217,8 @@ def _drain(directory: Path, client: Any) -> dict[Path, OSError]:
         if time.monotonic() > end:
             free_mb = shutil.disk_usage(directory).free / 1e6
             raise DataError(
-                f"the running ingester has not finished {left[0]} in {WAIT_S:.0f} s;"
-                f" {free_mb:.0f} MB are free there; look at {directory / 'logs' / 'ingester.log'}"
+                f"the running ingester has not finished {left[0]} in {WAIT_S:.0f} s; its disk has "
+                f"{free_mb:.0f} MB free; look at {directory / 'logs' / 'ingester.log'}"
             )
         pause(0.1)
     return {}
@@ -235,7 +239,7 @@ def _sweep(ingester: Ingester) -> bool:
 
 
 def _ended(path: Path) -> bool:
-    """Return whether nobody writes this journal any more."""
+    """Return whether nobody writes this journal any more; False if it cannot be opened."""
     try:
         with locked_if_dead(path) as dead:
             return dead

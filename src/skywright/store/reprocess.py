@@ -4,11 +4,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from tiled.client.container import Container
 
 from skywright.analysis import Analysis, Batch, IdentityOrder, whole_blocks
@@ -28,7 +32,7 @@ from skywright.callbacks.derived import FRAME_TIME, IDENTITY, DerivedRun
 from skywright.callbacks.drawing import Drawing, attempt, draw
 from skywright.callbacks.journal import Journal
 from skywright.callbacks.raw_run import RawRun, RawStream, RequiredKeys
-from skywright.callbacks.second_analysis import SecondAnalysis
+from skywright.callbacks.second_analysis import SecondAnalysis, begin_run
 from skywright.callbacks.stream_analysis import begin_derived
 from skywright.errors import DataError, SkywrightError
 from skywright.files.columns import ColumnReader
@@ -97,8 +101,8 @@ def reprocess_each(
     Parameters
     ----------
     run
-        tiled client of the raw run; for a second-stage analysis also of the derived run whose rows
-        it takes.
+        tiled client of the raw run; for a second-stage analysis, of the raw run or of the derived
+        run whose rows it takes.
     name, parameters
         The analysis (`skywright.analysis.named`); of a second-stage analysis the parameters of its
         stage.
@@ -115,9 +119,9 @@ def reprocess_each(
     Returns
     -------
     list of Reprocessed or DataError
-        The result or the failure of each stream, in the order in which the run has them; that of a
-        second-stage analysis, of the first stream, is the last one. A failure is in the derived
-        run too.
+        The result or the failure of each stream, in the order in which the run has them. A
+        second-stage analysis works on the first stream; its result is the last item. A failure is
+        in the derived run too.
 
     Raises
     ------
@@ -128,8 +132,10 @@ def reprocess_each(
         the first analysis that it needs, fails.
     """
     if is_second_stage(name):
-        again = partial(_reprocess_streams, parameters=first, store=store, keys=keys, submit=submit)
-        return _reprocess_second(run, name, parameters, store, again)
+        do_first = partial(
+            _reprocess_streams, parameters=first, store=store, keys=keys, submit=submit
+        )
+        return _reprocess_second(run, name, parameters, store, do_first)
     return _reprocess_streams(run, name, parameters, store, keys, submit)
 
 
@@ -179,17 +185,15 @@ def _reprocess(
     derived = None
     try:
         derived, failure = begin_derived(
-            stream,
-            lambda configuration: make_analysis(name, parameters, configuration or None),
-            journal,
-            store / "assets",
+            stream, partial(make_analysis, name, parameters), journal, store / "assets"
         )
         if failure is not None:
             raise failure
         pictures = _analyze(derived, stream, name, submit)
     except Exception as error:  # whatever it is, the derived run says so
         if derived is not None:
-            derived.close("fail", f"{type(error).__name__}: {error}")
+            with suppress(Exception):  # e.g. disk full; the stop document is emitted all the same
+                derived.close("fail", f"{type(error).__name__}: {error}")
         see = f", see {derived.uid}" if derived is not None else ""
         raise DataError(
             f"analysis {name} of run {uid}, stream {stream.name}, failed{see}: {error}"
@@ -206,15 +210,15 @@ def _reprocess_second(
     name: str,
     parameters: dict[str, Any] | None,
     store: Path,
-    again: Callable[[Container, str], list[Reprocessed | DataError]],
+    do_first: Callable[[Container, str], list[Reprocessed | DataError]],
 ) -> list[Reprocessed | DataError]:
     """Do a second-stage analysis, over the rows of a derived run or after the first analysis.
 
-    The first analysis of a raw run is done by `again`.
+    `do_first` does the first analysis: it takes the raw run and the name of that analysis.
     """
     stage = make_second_stage(name, parameters)
-    stored = _stored_rows(run, name)
-    raw = run if stored is None else _raw_of(run)
+    first_rows = _stored_rows(run, name)
+    raw = run if first_rows is None else _raw_of(run)
     start = raw.metadata["start"]
     journal, pictures = Journal(store / "journal"), dict[str, bytes]()
 
@@ -226,32 +230,37 @@ def _reprocess_second(
 
     try:
         second = SecondAnalysis(
-            name, stage.begin_run(start), start, journal, store / "assets", draw_here
+            name, begin_run(stage, start), start, journal, store / "assets", draw_here
         )
         for kind, doc in run_documents(raw, store / "journal"):
             if kind != "start":
                 second.take(kind, doc)
-        if not second.second_run.fits:
+        try:
+            fits = second.second_run.fits
+        except Exception as error:  # also why it could not begin
+            reason = f"{type(error).__name__}: {error}"
+            raise DataError(f"analysis {name} of run {start['uid']}: {reason}") from error
+        if not fits:
             raise DataError(f"run {start['uid']} does not have what {name} needs")
         results: list[Reprocessed | DataError] = []
-        if stored is None:
-            results = again(raw, first_stage_of(name))
-            stored = _new_rows(_without_failure(results[:1])[0])
-        second.add(stored.rows)
-        for _ in second.finish_steps(stored.stream, {stored.analysis: stored.uid}):
+        if first_rows is None:
+            results = do_first(raw, first_stage_of(name))
+            first_rows = _new_rows(_without_failure(results[:1])[0])
+        second.add(first_rows.rows)
+        for _ in second.finish_steps(first_rows.stream, {first_rows.analysis: first_rows.uid}):
             pass
     finally:
         journal.close()
     facts = second.take_facts()
     if facts.get("error") or "derived_uid" not in facts:
-        reason = facts.get("error") or f"{stored.analysis} has found no row"
+        reason = facts.get("error") or f"{first_rows.analysis} has found no row"
         raise DataError(f"analysis {name} of run {start['uid']}: {reason}")
     columns = Path(facts["columns"])
     new = Reprocessed(
         raw_uid=start["uid"],
         derived_uid=facts["derived_uid"],
         analysis=stage.analysis.name,
-        stream=stored.stream,
+        stream=first_rows.stream,
         result=facts["result"],
         columns=columns,
         pictures=tuple(columns.parent / picture for picture in pictures),
@@ -277,14 +286,21 @@ def _new_rows(done: Reprocessed) -> _DerivedRows:
 
 
 def _stored_rows(run: Container, name: str) -> _DerivedRows | None:
-    """Return the rows of a stored derived run for the second-stage analysis; None if it is raw."""
+    """Return the rows of a stored derived run for the second-stage analysis `name`.
+
+    Return None if `run` is a raw run.
+    """
     if run.metadata["start"].get("purpose") != "analysis":
         return None
     contents = read_contents(run)
-    uid, made = contents.start["uid"], contents.start["analysis"]
-    first = first_stage_of(name, made["name"])
-    if made["name"] != first:
-        raise DataError(f"{uid} is a derived run of {made['name']}; {name} takes those of {first}")
+    uid, analysis = contents.start["uid"], contents.start.get("analysis")
+    if not isinstance(analysis, Mapping) or "name" not in analysis:  # a person gave it with a plan
+        raise DataError(f"{uid} does not say which analysis has made it; name a raw run")
+    first = first_stage_of(name, analysis["name"])
+    if analysis["name"] != first:
+        raise DataError(
+            f"{uid} is a derived run of {analysis['name']}; {name} takes those of {first}"
+        )
     if contents.stop is None:
         raise DataError(f"derived run {uid} has not ended; wait for it, or `skywright recover`")
     identity, frame_time = IDENTITY.name, FRAME_TIME.name
@@ -302,15 +318,17 @@ def _stored_rows(run: Container, name: str) -> _DerivedRows | None:
     )
     if lacking:
         raise DataError(
-            f"derived run {uid} of {first} {made['version']} lacks the columns "
-            f"{', '.join(sorted(lacking))}; name its raw run, {contents.start['raw_uid']}"
+            f"derived run {uid} of {first} {analysis.get('version', '')} lacks the columns "
+            f"{', '.join(sorted(lacking))}; name its raw run, {contents.start.get('raw_uid')}"
         )
-    return _DerivedRows(uid, first, made["stream"], _read_rows(column.asset.file, names))
+    raw_stream = str(analysis.get("stream") or "primary")  # older derived runs do not name it
+    return _DerivedRows(uid, first, raw_stream, _read_rows(column.asset.file, names))
 
 
 def _raw_of(derived: Container) -> Container:
     """Return the raw run of a derived run."""
-    uid, runs = derived.metadata["start"]["raw_uid"], derived.parent.parent[RAW]
+    root = derived.parent.parent
+    uid, runs = str(derived.metadata["start"].get("raw_uid")), root[RAW]
     if uid not in runs:
         raise DataError(f"the raw run {uid} of {derived.metadata['start']['uid']} is not stored")
     raw: Container = runs[uid]
@@ -337,7 +355,7 @@ def wait_until_stored(client: Container, uid: str, timeout_s: float = 60.0) -> C
     uid
         Uid of the derived run.
     timeout_s
-        Limit.
+        Time limit, s.
 
     Returns
     -------
@@ -364,7 +382,7 @@ def wait_until_stored(client: Container, uid: str, timeout_s: float = 60.0) -> C
 def _raw_run(
     run: Container, journals: Path, analysis: Analysis[Any], keys: Mapping[str, str]
 ) -> RawRun:
-    """Follow a stored run's documents to its frames."""
+    """Read the documents of a stored raw run; return it, with the places of its frames."""
     start = run.metadata["start"]
     if start.get("purpose") == "analysis":
         raise DataError(
@@ -409,30 +427,59 @@ def _describe_arrays(data_keys: Mapping[str, Mapping[str, Any]]) -> str:
 def _analyze(
     derived: DerivedRun, raw: RawStream, name: str, submit: Submit | None
 ) -> Mapping[str, bytes]:
+    """Analyze all frames of a stream, and close the derived run; return its pictures."""
     assert raw.table is not None
     table, analysis = raw.table, derived.analysis
     with FrameReader(table) as reader:
         announced = table.announced()
-        whole = reader.readable(0, announced)
-        identities = reader.identities(whole)
-        column = reader.column(analysis.block_setting, whole)
+        readable = reader.readable(0, announced)
+        identities = reader.identities(readable)
+        column = reader.column(analysis.block_setting, readable)
         settings = analysis.settings_numbers({analysis.block_setting: column})
-        places = IdentityOrder(analysis.block_size).place(identities, settings)
-        slices = whole_blocks(places, analysis.block_size)
-        shifts = [int(places[start] - identities[start]) for start, _ in slices]
+        slices = _slices(identities, settings, analysis.block_size)
         tasks = (
             (name, analysis.parameters, table.part(start, stop), stop - start, shift)
-            for (start, stop), shift in zip(slices, shifts, strict=True)
+            for start, stop, shift in slices
         )
         analyzed = 0
-        for (blocks, rows), shift in zip(_in_order(tasks, submit), shifts, strict=True):
+        for (blocks, rows), (_, _, shift) in zip(_in_order(tasks, submit), slices, strict=True):
             derived.absorb(blocks, rows, shift)
             analyzed += len(rows)
         derived.missing = announced - analyzed
-        frames = attempt(frames_to_draw, analysis, reader, whole)
+        frames = attempt(frames_to_draw, analysis, reader, readable)
         pictures = None if frames is None else attempt(analysis.draw, frames)
         derived.close(pictures=pictures)
         return pictures or {}
+
+
+def _slices(
+    identities: NDArray[np.int64], settings: NDArray[np.integer[Any]] | None, block_size: int
+) -> list[tuple[int, int, int]]:
+    """Cut the frames of a stream into the shortest slices of whole blocks, each of one shift.
+
+    A frame after a restart of the identities whose place is in a block before the restart is late
+    in its slice, as in the live analysis.
+
+    Parameters
+    ----------
+    identities, settings
+        As for `IdentityOrder.place`.
+    block_size
+        Block size of the analysis.
+
+    Returns
+    -------
+    list of (start, stop, shift)
+        First position, the position after the last one, and place minus identity.
+    """
+    places = IdentityOrder(block_size).place(identities, settings)
+    shifts = places - identities
+    restarts = np.flatnonzero(np.diff(shifts)) + 1
+    slices = []
+    for begin, end in pairwise([0, *restarts.tolist(), len(places)]):
+        for start, stop in whole_blocks(places[begin:end], block_size):
+            slices.append((begin + start, begin + stop, int(shifts[begin])))
+    return slices
 
 
 def _in_order(
