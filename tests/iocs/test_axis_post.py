@@ -86,9 +86,11 @@ def test_a_stop_after_the_end_completes_when_the_last_rows_are_posted() -> None:
     async def posted() -> None:
         events.append("posted")
 
-    camera = SimpleNamespace(stop=lambda: events.append("stop"))  # None: nothing is acquired
-    ioc = SimpleNamespace(wait_until_posted=posted)
-    record = SimpleNamespace(parent=SimpleNamespace(control=camera, parent=ioc))
+    class Cam:
+        control = SimpleNamespace(stop=lambda: events.append("stop"))  # None: nothing is acquired
+        parent = SimpleNamespace(wait_until_posted=posted)
+
+    record = SimpleNamespace(parent=Cam())
     assert asyncio.run(areadetector._put_acquire(record, None, 0)) == 0
     assert events == ["stop", "posted"]
 
