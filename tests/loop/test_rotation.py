@@ -85,9 +85,7 @@ def test_a_pin_that_enters_from_another_side_than_the_calibrated_one_is_no_succe
 def test_the_length_of_a_loop_whose_middle_is_not_known_is_not_known() -> None:
     seen = np.arange(60) < 12  # boxes over 36 deg
     clean = rotation()
-    boxes = {
-        name: np.where(seen, clean[name], np.nan) for name in ("xmin", "ymin", "xmax", "ymax")
-    }
+    boxes = {name: np.where(seen, clean[name], np.nan) for name in ("xmin", "ymin", "xmax", "ymax")}
     found = results(rotation(**boxes))
     assert found["ok"]
     assert not found["middle_ok"]
