@@ -8,17 +8,19 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import typer
 from support.stack import FAKE_IOC, run, running_up
 from support.waiting import until
 
 from skywright.analysis import named
 from skywright.cli import doctor, pv_probe
-from skywright.cli.doctor import Status
+from skywright.cli.doctor import Check, Status
 from skywright.config import (
     DashboardSettings,
     IocSettings,
@@ -27,7 +29,7 @@ from skywright.config import (
     StoreSettings,
 )
 from skywright.processes.locks import hold_lock
-from skywright.processes.stack import UP_LOCK, Child, State
+from skywright.processes.stack import SESSION_LOCK, UP_LOCK, Child, State
 
 pytestmark = pytest.mark.timeout(400)  # a test may start the whole beamline
 
@@ -191,6 +193,23 @@ def test_the_page_of_up_has_a_port_and_a_process(tmp_path: Path) -> None:
             assert ("dashboard does not run" in said) == with_up
 
 
+def test_the_process_that_has_the_session_is_named(tmp_path: Path) -> None:
+    assert not list(doctor.check_session(settings_in(tmp_path)))
+    hold_lock(tmp_path / SESSION_LOCK, "session")
+    (check,) = doctor.check_session(settings_in(tmp_path))
+    assert check.found == f"process {os.getpid()} has the session of this store"
+
+
+@pytest.mark.parametrize(("make", "status"), [(doctor.doubtful, 0), (doctor.wrong, 1)])
+def test_what_is_doubtful_is_no_failure(
+    make: Callable[..., Check], status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "examine", lambda: [make("disk", "1.0 GB free", "make room")])
+    with pytest.raises(typer.Exit) as ended:
+        doctor.doctor()
+    assert ended.value.exit_code == status
+
+
 def test_a_key_that_others_can_read_is_wrong(tmp_path: Path) -> None:
     key = tmp_path / "tiled" / "api_key"
     key.parent.mkdir()
@@ -221,7 +240,8 @@ def test_a_finished_run_that_waits_is_wrong(tmp_path: Path) -> None:
     journal = tmp_path / "journal" / "abc.jsonl"
     journal.parent.mkdir()
     journal.write_text('["start", {}]\n')
-    assert doctor.check_journals(settings_in(tmp_path), None).status is Status.ok  # just now
+    just_now = doctor.check_journals(settings_in(tmp_path), None)
+    assert (just_now.status, just_now.found[-6:]) == (Status.ok, "0 open")
     os.utime(journal, (1e9, 1e9))
     check = doctor.check_journals(settings_in(tmp_path), None)
     assert check.status is Status.wrong
