@@ -134,6 +134,8 @@ def _best(search: Search, good: Sequence[Seen]) -> Seen:
 def _vertex(search: Search, good: Sequence[Seen]) -> tuple[float, float]:
     """Return the vertex of the parabola around the best point and its sigma; NaN if it has none.
 
+    A vertex beyond the points of the parabola is none: the values fall off to one side of it alone.
+
     The sigma comes from the errors of the values, or from the residuals if these are larger.
     """
     middle = _best(search, good).position
@@ -149,16 +151,16 @@ def _vertex(search: Search, good: Sequence[Seen]) -> tuple[float, float]:
     design = np.stack([x**2, x, np.ones_like(x)], axis=1) / errors[:, None]
     solved, *_ = np.linalg.lstsq(design, y / errors, rcond=None)
     a, b, _ = solved
-    if not a > 0.0:
+    vertex = -b / (2.0 * a) if a > 0.0 else math.nan
+    if not x.min() < vertex < x.max():
         return math.nan, math.nan
     covariance: NDArray[np.float64] = np.linalg.pinv(design.T @ design)
     if len(near) > 3:
         residuals = y / errors - design @ solved
         scale = float(residuals @ residuals) / (len(near) - 3)
         covariance = covariance * (max(scale, 1.0) if known.any() else scale)
-    vertex = float(np.clip(-b / (2.0 * a), x.min(), x.max()))
     gradient = np.array([-vertex / a, -0.5 / a, 0.0])
-    return middle + vertex, float(np.sqrt(gradient @ covariance @ gradient))
+    return float(middle + vertex), float(np.sqrt(gradient @ covariance @ gradient))
 
 
 def _inside(search: Search, position: float) -> float:

@@ -7,19 +7,29 @@ import re
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import typer
 from support.stack import FAKE_IOC, run, running_up
 from support.waiting import until
 
 from skywright.analysis import named
-from skywright.cli import doctor
-from skywright.cli.doctor import Status
-from skywright.config import DashboardSettings, Settings, StoreSettings
+from skywright.cli import doctor, pv_probe
+from skywright.cli.doctor import Check, Status
+from skywright.config import (
+    DashboardSettings,
+    IocSettings,
+    ServiceSettings,
+    Settings,
+    StoreSettings,
+)
 from skywright.processes.locks import hold_lock
-from skywright.processes.stack import UP_LOCK, Child, State
+from skywright.processes.stack import SESSION_LOCK, UP_LOCK, Child, State
 
 pytestmark = pytest.mark.timeout(400)  # a test may start the whole beamline
 
@@ -183,6 +193,23 @@ def test_the_page_of_up_has_a_port_and_a_process(tmp_path: Path) -> None:
             assert ("dashboard does not run" in said) == with_up
 
 
+def test_the_process_that_has_the_session_is_named(tmp_path: Path) -> None:
+    assert not list(doctor.check_session(settings_in(tmp_path)))
+    hold_lock(tmp_path / SESSION_LOCK, "session")
+    (check,) = doctor.check_session(settings_in(tmp_path))
+    assert check.found == f"process {os.getpid()} has the session of this store"
+
+
+@pytest.mark.parametrize(("make", "status"), [(doctor.doubtful, 0), (doctor.wrong, 1)])
+def test_what_is_doubtful_is_no_failure(
+    make: Callable[..., Check], status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "examine", lambda: [make("disk", "1.0 GB free", "make room")])
+    with pytest.raises(typer.Exit) as ended:
+        doctor.doctor()
+    assert ended.value.exit_code == status
+
+
 def test_a_key_that_others_can_read_is_wrong(tmp_path: Path) -> None:
     key = tmp_path / "tiled" / "api_key"
     key.parent.mkdir()
@@ -213,7 +240,8 @@ def test_a_finished_run_that_waits_is_wrong(tmp_path: Path) -> None:
     journal = tmp_path / "journal" / "abc.jsonl"
     journal.parent.mkdir()
     journal.write_text('["start", {}]\n')
-    assert doctor.check_journals(settings_in(tmp_path), None).status is Status.ok  # just now
+    just_now = doctor.check_journals(settings_in(tmp_path), None)
+    assert (just_now.status, just_now.found[-6:]) == (Status.ok, "0 open")
     os.utime(journal, (1e9, 1e9))
     check = doctor.check_journals(settings_in(tmp_path), None)
     assert check.status is Status.wrong
@@ -305,6 +333,80 @@ def test_a_disk_that_is_almost_full_is_doubtful(
     assert "1.0 GB free" in check.found
 
 
+def test_each_disk_that_tiled_reads_has_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = tmp_path / "full"
+    full.mkdir()
+    free = {tmp_path / "store": 8e9, full: 1e9}
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=free[path]))
+    checks = list(doctor.check_disk(settings_in(tmp_path / "store", readable=[full])))
+    assert [check.status for check in checks] == [Status.ok, Status.warning]
+    assert checks[1].found == f"{full}: 1.0 GB free"
+
+
+def test_a_key_in_the_configuration_is_for_its_owner_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "skywright.toml"
+    config.touch(0o644)
+    monkeypatch.setenv("SKYWRIGHT_CONFIG", str(config))
+    assert not list(doctor.check_keys(settings_in(tmp_path)))
+    (check,) = doctor.check_keys(settings_in(tmp_path, api_key="secret"))
+    assert (check.status, check.todo) == (Status.wrong, f"chmod 600 {config}")
+    monkeypatch.setenv("SKYWRIGHT_STORE__API_KEY", "secret")  # it is not from the file
+    assert not list(doctor.check_keys(settings_in(tmp_path, api_key="secret")))
+
+
+def test_what_is_configured_runs_and_what_runs_elsewhere_is_not_expected(tmp_path: Path) -> None:
+    own = IocSettings(module="iocs.axis", prefix="AXIS9:")
+    elsewhere = IocSettings(module="iocs.psss", prefix="PSSS9:", address="host:5064")
+    settings = settings_in(tmp_path).model_copy(
+        update={
+            "iocs": {"own": own, "elsewhere": elsewhere},
+            "services": {"agent": ServiceSettings(command=("agent",))},
+        }
+    )
+    running = {"own": Child(1, {}, restarts=3), "repeater": Child(2, {})}
+    state = State(os.getpid(), time.time() - 7200.0, "SKY:", "", {}, running)
+    up, *checks = doctor.check_stack(settings, state)
+    assert f"process {os.getpid()}, since 2.0 h, PVs SKY:" in up.found
+    assert [(check.status, check.found) for check in checks] == [
+        (Status.warning, "own was restarted 3 times"),
+        *((Status.wrong, f"{name} does not run") for name in ("agent", "tiled", "ingester")),
+    ]
+    store = settings.store.model_copy(update={"tiled_uri": "http://elsewhere"})
+    of_site = settings.model_copy(update={"store": store})
+    names = [check.found for check in doctor.check_stack(of_site, state) if "run" in check.found]
+    assert names == ["agent does not run", "ingester does not run"]
+
+
+def test_ports_of_iocs_are_checked_and_that_of_a_tiled_elsewhere_is_not(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ioc = IocSettings(module="iocs.axis", prefix="AXIS9:", port=port)
+        settings = settings_in(tmp_path, tiled_port=port, tiled_uri="http://elsewhere")
+        settings = settings.model_copy(update={"iocs": {"own": ioc}})
+        said = [check.found for check in doctor.check_ports(settings, None)]
+        assert said == [f"iocs.own.port: port {port} is taken"]
+        state = State(os.getpid(), 0.0, "SKY:", "", {}, {})  # its own process has the port
+        assert not list(doctor.check_ports(settings, state))
+
+
+def test_of_runs_that_wait_the_oldest_is_told(tmp_path: Path) -> None:
+    (tmp_path / "journal").mkdir()
+    for name, age_s in (("abc", 500.0), ("def", 3000.0)):
+        journal = tmp_path / "journal" / f"{name}.jsonl"
+        journal.write_text('["start", {}]\n')
+        os.utime(journal, (0, time.time() - age_s))
+    check = doctor.check_journals(settings_in(tmp_path), None)
+    count, seconds = re.match(
+        r"(\d) finished runs are not in tiled, the oldest since (\d+) s", check.found
+    ).groups()  # type: ignore[union-attr]
+    assert count == "2"
+    assert 3000 <= int(seconds) < 3300
+
+
 @pytest.mark.parametrize("installed", ["0.1", None])
 def test_old_and_missing_packages_are_wrong(
     monkeypatch: pytest.MonkeyPatch, installed: str | None
@@ -349,6 +451,58 @@ def test_the_log_of_silent_pvs_is_that_of_their_ioc(
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
     logs = [check.todo.rpartition("/")[2] for check in doctor.check_pvs(settings)]
     assert logs == ["goniometer.log", "strange.log"]
+
+
+def test_the_probe_tells_silent_pvs_and_the_newest_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The newest PV may be ahead of this host, however old the others are."""
+
+    class Pv:
+        connected = True
+
+        def __init__(self, pvname: str, age_s: float) -> None:
+            self.pvname, self._time = pvname, time.time() - age_s
+            self.timestamp = 0.0
+
+        def get(self) -> None:
+            self.timestamp = self._time
+
+    silent = Pv("D:c", 0.0)
+    silent.connected = False
+    signals = [Pv("D:a", 900.0), Pv("D:b", -40.0), silent, object()]
+    device = SimpleNamespace(
+        name="its_name", walk_signals=lambda: [SimpleNamespace(item=each) for each in signals]
+    )
+    for name, value in {
+        "load_devices": lambda _: {},
+        "find_devices": lambda _: {"variable": device},
+        "silent_pvs": lambda *_: {"its_name": ["D:c"]},
+    }.items():
+        monkeypatch.setattr(pv_probe, name, value)
+    monkeypatch.setattr(pv_probe.stack, "attach", lambda _: None)
+    monkeypatch.setenv("SKYWRIGHT_STORE__DIRECTORY", str(tmp_path))
+    pv_probe.main()
+    (found,) = json.loads(capsys.readouterr().out).items()
+    age_s = found[1].pop("newest_age_s")
+    assert found == ("variable", {"pvs": 3, "silent": ["D:c"]})
+    assert age_s == pytest.approx(-40.0, abs=20.0)
+
+
+def test_many_silent_pvs_are_counted_and_a_failed_probe_tells_its_last_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = {"x": {"pvs": 9, "silent": list("abcde"), "newest_age_s": -0.6}}
+    # A package of the site may print lines too.
+    done = subprocess.CompletedProcess([], 0, stdout=f"hello\n{json.dumps(report)}\n", stderr="")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
+    silent, clock = doctor.check_pvs(settings_in(tmp_path))
+    assert silent.found == "x: 5 of 9 PVs do not answer: a, b, c and 2 more"
+    assert "0.6 s ahead" in clock.found
+    for words, last in (("one\ntwo\n", "two"), ("", "nothing")):
+        done = subprocess.CompletedProcess([], 1, stdout="", stderr=words)
+        (check,) = doctor.check_pvs(settings_in(tmp_path))
+        assert check.found == f"they cannot be asked: {last}"
 
 
 def test_pvs_that_are_not_asked_for_in_time_are_a_finding(

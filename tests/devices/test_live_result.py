@@ -119,6 +119,18 @@ def test_a_boolean_is_read_only_when_it_is_known() -> None:
     assert result.read()["live_flag"]["value"] is False
 
 
+def test_a_missing_count_is_below_zero_and_a_value_has_the_time_of_its_report() -> None:
+    result = LiveResult(declared("<f8"), "live")
+    reading = result.read()
+    assert reading["live_n_frames"]["value"] == -1
+    assert np.isnan(reading["live_flag"]["value"])
+    result.accept(Progress("a", time=5.0, result={"flag": 2.0}))
+    assert result.read()["live_flag"] == {"value": 2.0, "timestamp": 5.0}
+    configuration = result.read_configuration()
+    assert configuration["live_analysis"]["value"] == "flagged"
+    assert configuration["live_version"]["value"] == PictureStatistics.version
+
+
 @pytest.mark.parametrize("dtype", ["|u1", "<u8", "<c16", "|S4"])
 def test_a_result_without_a_missing_value_is_refused(dtype: str) -> None:
     with pytest.raises(ConfigError, match="live: result flag of analysis flagged is declared as"):

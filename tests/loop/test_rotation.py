@@ -20,7 +20,7 @@ from support.seen_rotation import (
 from skywright.analysis import Batch
 from skywright.analysis.named import make_analysis
 from skywright.instruments.loop.analysis import COLUMNS as DETECTED
-from skywright.instruments.loop.analysis import KINDS
+from skywright.instruments.loop.analysis import KINDS, SIDES, SIGNS
 from skywright.instruments.loop.calibration import as_json
 from skywright.instruments.loop.geometry import Side, to_picture
 from skywright.instruments.loop.rotation import (
@@ -32,7 +32,9 @@ from skywright.instruments.loop.rotation import (
     NOTHING,
     OK,
     LoopRotation,
+    to_series,
 )
+from skywright.instruments.loop.series import fit_series
 
 
 def results(batch: Batch) -> dict[str, Any]:
@@ -61,6 +63,40 @@ def test_tip_middle_and_face_are_found() -> None:
     assert found["kind"] == "nylon"
     assert not found["frozen"]
     assert (found["n_ok"], found["n_turned"]) == (60, 60)
+
+
+def test_errors_and_votes_are_those_of_the_fit_about_the_calibrated_spindle() -> None:
+    kind = np.where(np.arange(60) % 4, KINDS.index("nylon"), KINDS.index("mitegen"))
+    batch = rotation(kind=kind)
+    found = results(batch)
+    fit = fit_series(to_series(batch), CALIBRATION.view, CALIBRATION.axis, side=CALIBRATION.side)
+    for name, center in (("tip", fit.tip), ("middle", fit.middle)):
+        assert found[f"{name}_sigma"] == center.sigma_um
+        assert found[f"{name}_sigma_x"] == np.sqrt(center.covariance_um2[0, 0])
+    assert (found["arc"], found["rms"]) == (fit.tip.arc_deg, fit.tip.rms_px)
+    assert (found["kind"], found["kind_share"]) == ("nylon", 0.75)
+
+
+def test_a_pin_that_enters_from_another_side_than_the_calibrated_one_is_no_success() -> None:
+    found = results(rotation(side=SIDES.index("right")))
+    assert (found["ok"], found["reason"]) == (False, "pin from another side")
+
+
+def test_the_length_of_a_loop_whose_middle_is_not_known_is_not_known() -> None:
+    seen = np.arange(60) < 12  # boxes over 36 deg
+    clean = rotation()
+    boxes = {name: np.where(seen, clean[name], np.nan) for name in ("xmin", "ymin", "xmax", "ymax")}
+    found = results(rotation(**boxes))
+    assert found["ok"]
+    assert not found["middle_ok"]
+    assert np.isfinite(found["middle_x"])
+    assert np.isnan(found["length"])
+
+
+def test_a_bare_pin_counts_where_its_angle_is_known() -> None:
+    phi = np.where(np.arange(60) < 20, np.nan, np.linspace(0.0, 180.0, 60))
+    found = results(rotation(kind=KINDS.index("pin"), phi=phi))
+    assert (found["n_pin"], found["n_turned"]) == (40, 40)
 
 
 def test_pictures_that_show_the_end_of_the_stem_tell_nothing_of_the_loop() -> None:
@@ -126,7 +162,9 @@ def test_pictures_are_sorted_by_what_they_are_good_for() -> None:
     batch["tip_x"][2] = batch["tip_y"][2] = np.nan
     batch["kind"][3] = KINDS.index("none")
     batch["tip_in_view"][3] = False
-    batch["flat"][4] = True
+    batch["flat"][4] = True  # as the detection tells of a picture without light
+    batch["kind"][4] = KINDS.index("none")
+    batch["tip_in_view"][4] = False
     states = analysis().update(batch)["state"]
     assert states.tolist() == [NO_ANGLE, CLIPPED, NOT_IN_VIEW, NOTHING, FLAT, OK, OK, OK]
 
@@ -149,7 +187,19 @@ def test_the_same_picture_again_and_again_is_a_frozen_camera() -> None:
         name: values[7] for name, values in one.data.items() if name not in ("phi", "image_num")
     }
     assert results(rotation(**frozen))["frozen"]
-    assert not results(rotation(**frozen, phi=np.nan))["frozen"]  # the spindle did not turn
+    for phi in (np.nan, 25.0):  # the spindle did not turn
+        assert not results(rotation(**frozen, phi=phi))["frozen"]
+
+
+@pytest.mark.parametrize(("different", "is_frozen"), [(5, True), (30, False)])
+def test_a_few_old_pictures_in_turn_are_a_frozen_camera_too(
+    different: int, is_frozen: bool
+) -> None:
+    one, place = rotation(), np.arange(60) % different
+    again = {
+        name: values[place] for name, values in one.data.items() if name not in ("phi", "image_num")
+    }
+    assert results(rotation(**again))["frozen"] == is_frozen
 
 
 def test_the_last_picture_is_seen_from_the_beam() -> None:
@@ -161,6 +211,23 @@ def test_the_last_picture_is_seen_from_the_beam() -> None:
     assert last["last_along"] == pytest.approx(TIP[0], abs=8.0)
     assert last["last_box_length"] == pytest.approx(LENGTH, abs=1.0)
     assert last["last_time"] == batch.times[-1]
+    across = MIDDLE[1] * np.cos(phi) - MIDDLE[2] * np.sin(phi)
+    assert last["last_box_across"] == pytest.approx(across, abs=5.0)  # 0.2 px of noise, 3 sigma
+    assert last["last_box_along"] == pytest.approx(MIDDLE[0], abs=5.0)
+
+
+def test_the_last_picture_tells_of_light_and_of_where_the_mount_is() -> None:
+    batch = rotation()
+    batch["level"][-1], batch["saturated"][-1] = 120.0, 0.25
+    batch["tip_sign"][-1], batch["tip_in_view"][-1] = SIGNS.index("+"), False
+    last = results(batch)
+    assert (last["last_level"], last["last_saturated"]) == (120.0, 0.25)
+    assert (last["last_sign"], last["last_side"], last["last_kind"]) == ("+", "left", "nylon")
+    assert (last["last_tip_in_view"], last["last_flat"]) == (False, False)
+    batch["side"][-1], batch["kind"][-1] = SIDES.index("none"), KINDS.index("none")
+    batch["flat"][-1] = True
+    last = results(batch)
+    assert (last["last_side"], last["last_kind"], last["last_flat"]) == ("none", "none", True)
 
 
 @pytest.mark.parametrize("side", ["left", "bottom"])
@@ -189,6 +256,9 @@ def test_nothing_at_all_is_said_plainly() -> None:
 
 def test_it_goes_by_name_with_its_parameters() -> None:
     parameters = {"calibration": as_json(CALIBRATION), "delay_s": 0.1, "delay_why": "one speed"}
+    fitted = analysis(delay_s=0.1, delay_sigma_s=0.002)
+    fitted.update(rotation())
+    assert fitted.result()["delay_sigma"] == 0.002
     made = make_analysis("loop_rotation", parameters)
     made.update(rotation())
     found = made.result()

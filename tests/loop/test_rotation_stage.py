@@ -4,24 +4,28 @@ import json
 import subprocess
 import sys
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 from support.derived import read_derived
-from support.seen_rotation import CALIBRATION, analysis, rotation
+from support.seen_rotation import CALIBRATION, TIP, analysis, rotation
 
 from skywright.analysis import Batch
 from skywright.callbacks.journal import Journal
 from skywright.callbacks.second_analysis import SecondAnalysis
 from skywright.errors import ConfigError
 from skywright.instruments.loop import rotation_pictures
-from skywright.instruments.loop.calibration import CalibrationFile
+from skywright.instruments.loop.calibration import CalibrationFile, as_json
+from skywright.instruments.loop.geometry import observe
 from skywright.instruments.loop.picture import decode
-from skywright.instruments.loop.rotation_pictures import draw_sheet
+from skywright.instruments.loop.rotation import LoopRotation
+from skywright.instruments.loop.rotation_pictures import draw_before_after, draw_sheet
 from skywright.instruments.loop.rotation_stage import RotationRun, RotationStage
-from skywright.instruments.loop.spindle import TURNS
+from skywright.instruments.loop.spindle import TURNS, RunSpindle
+from skywright.instruments.loop.timing import Trace, angles_at
 
 START = {"uid": "1f0e7a52-6c2b-4b56-9d0f-0a4f2f6f3a11", "time": 1.0, "scan_id": 1}
 
@@ -63,6 +67,37 @@ def test_the_sheet_shows_what_was_found_before() -> None:
     x, y = round(members["tip_x"][1]), round(members["tip_y"][1])
     near = shown[y - 9 : y + 10, x - 9 : x + 10]
     assert (near[..., 0] - near[..., 1]).max() > 80  # a red cross around the tip
+
+
+def test_the_beam_is_drawn_on_the_spindle_of_an_upright_pin() -> None:
+    upright = replace(CALIBRATION, side="top", axis_px=500.0, target_px=300.0)
+    black = np.zeros((480, 704), np.uint8)
+    ((_, file),) = draw_before_after((black, ""), (black, ""), upright).items()
+    shown = decode(file, color=True)[:, :720]  # the first of two
+    rows, columns = np.nonzero(shown.max(axis=2) > 100)
+    scale = 720 / 704
+    # Lines are some pixels wide.
+    assert np.mean([columns.min(), columns.max()]) == pytest.approx(500 * scale, abs=4)
+    assert np.mean([rows.min(), rows.max()]) == pytest.approx(300 * scale + 24, abs=4)
+
+
+@pytest.mark.parametrize("phi_sign", [1, -1])
+def test_curves_go_through_what_was_seen(phi_sign: Literal[1, -1]) -> None:
+    calibration = replace(CALIBRATION, phi_sign=phi_sign)
+    batch = rotation()
+    made = LoopRotation(calibration=as_json(calibration))
+    made.update(batch)
+    result = made.result()
+    columns = [batch[name] for name in rotation_pictures.SEEN]
+    curves = rotation_pictures.rotation_curves(columns, result, calibration)
+    fits = {**curves.fitted, "width": curves.fitted_width}
+    for name, values in {**curves.seen, "width": curves.width}.items():
+        fitted = np.interp(curves.phi_deg, curves.curve_deg, fits[name])
+        # 0.3 px of noise, 4 sigma, and the error of the fit
+        np.testing.assert_allclose(fitted, values, atol=15.0)
+    unknown = {**result, "axis_row": np.nan}
+    again = rotation_pictures.rotation_curves(columns, unknown, calibration)
+    np.testing.assert_allclose(again.seen["tip"], curves.seen["tip"], atol=10.0)
 
 
 class GivenRotation(RotationRun):
@@ -126,12 +161,49 @@ def test_a_run_is_fitted_with_the_calibration_that_is_saved_then(tmp_path: Path)
 def test_a_run_at_rest_needs_no_calibration_of_its_zoom(tmp_path: Path) -> None:
     """So a second zoom can be calibrated, and a camera whose pictures have another size now."""
     file = CalibrationFile(tmp_path / "axis.json")
-    file.save(CALIBRATION)
-    for changes, shape in (({"zoom": 7.0}, (480, 704)), ({"zoom": CALIBRATION.zoom}, (576, 704))):
-        run = RotationRun({**START, **changes, TURNS: False}, file)
+    file.save(replace(CALIBRATION, delay_s=0.15))
+    for zoom, shape, delay_s in ((7.0, (480, 704), 0.0), (CALIBRATION.zoom, (576, 704), 0.15)):
+        run = RotationRun({**START, "zoom": zoom, TURNS: False}, file)
         run.turn.shape = shape
         analysis, _ = run.prepare(rotation())
         assert analysis.parameters["calibration"]["height_px"] == shape[0]
+        assert analysis.parameters["delay_s"] == delay_s
+
+
+class TurnedBothWays(RunSpindle):
+    """Half a turn forward and back, 60 deg/s."""
+
+    def trace(self) -> Trace:
+        times = np.arange(0.0, 6.05, 0.05)
+        return Trace(100.0 + times, 60.0 * np.minimum(times, 6.0 - times))
+
+
+def test_pictures_get_their_angles_with_the_delay_that_both_senses_tell(tmp_path: Path) -> None:
+    delay_s, exposed = 0.2, 100.1 + np.arange(170) / 30
+    trace = TurnedBothWays(START).trace()
+    phi = angles_at(trace, exposed)[0]
+    tips = observe(TIP, phi, CALIBRATION.view, CALIBRATION.axis_px)
+    tips += np.random.default_rng(1).normal(0.0, 0.3, tips.shape)
+    rows = rotation(170, tip_x=tips[:, 0], tip_y=tips[:, 1])
+    file = CalibrationFile(tmp_path / "axis.json")
+    file.save(CALIBRATION)
+    run = RotationRun({**START, "zoom": 0.0}, file)
+    run.turn = TurnedBothWays(START, shape=(480, 704))
+    made, members = run.prepare(Batch(rows.identities, exposed + delay_s, rows.data))
+    sigma_s = made.parameters["delay_sigma_s"]
+    assert 0.0 < sigma_s < 0.005
+    assert made.parameters["delay_s"] == pytest.approx(delay_s, abs=4 * sigma_s)
+    assert made.parameters["delay_why"] == ""
+    known = np.isfinite(members["phi"])
+    assert known.sum() >= 165
+    np.testing.assert_allclose(members["phi"][known], phi[known], atol=60 * 5 * sigma_s)
+
+
+def test_a_rotation_with_a_known_middle_alone_is_no_failure() -> None:
+    run = RotationRun(START, CalibrationFile(Path("none.json")))
+    result = {"ok": False, "middle_ok": True, "why": "tip not in view", "middle_why": ""}
+    assert run.failure(result) == ""
+    assert run.failure({**result, "middle_ok": False}) == "tip not in view"
 
 
 def test_the_first_picture_drawn_is_called_by_its_pass(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,3 +220,18 @@ def test_the_first_picture_drawn_is_called_by_its_pass(monkeypatch: pytest.Monke
         centering = {"uid": "again", "pass": number}
         run._before_after(centering, np.array([10.0]), lambda _: np.zeros((9, 9)), CALIBRATION)
     assert titles == ["after pass 1, 10 deg", "after pass 2, 10 deg"]
+
+
+def test_a_later_picture_is_the_one_nearest_in_angle(monkeypatch: pytest.MonkeyPatch) -> None:
+    titles: list[str] = []
+
+    def draw(one: Any, other: Any, calibration: Any) -> dict[str, bytes]:
+        titles.extend((one[1], other[1]))
+        return {}
+
+    monkeypatch.setattr(rotation_pictures, "draw_before_after", draw)
+    run = RotationRun(START, CalibrationFile(Path("none.json")))
+    for number, phi in ((1, [350.0]), (2, [180.0, np.nan, 5.0])):
+        centering = {"uid": "over 0", "pass": number}
+        run._before_after(centering, np.array(phi), lambda _: np.zeros((9, 9)), CALIBRATION)
+    assert titles == ["before, 350 deg", "after pass 1, 5 deg"]

@@ -521,6 +521,111 @@ def test_search_never_leaves_its_limits_and_ends() -> None:
     assert np.mean(np.abs(pulls) < 4 * 0.05) > 0.95
 
 
+SEARCH = Search(-3.0, 3.0, 7, 0.05, 10, maximum=False)
+
+
+def seen_at(values: dict[float, float], sigma: float = 1e-6) -> list[Seen]:
+    """The values at the grid of `SEARCH`, 9 where none is given, and at further positions."""
+    grid = {float(place): 9.0 for place in range(-3, 4)}
+    return [Seen(place, value, sigma) for place, value in {**grid, **values}.items()]
+
+
+def parabola(vertex: float, *more: float) -> dict[float, float]:
+    return {place: (place - vertex) ** 2 for place in (*map(float, range(-3, 4)), *more)}
+
+
+def test_after_the_grid_come_the_vertex_and_both_sides_of_it() -> None:
+    wide = Search(-3.0, 3.0, 7, 1e-9, 10, maximum=False)  # never known well enough
+    values = parabola(0.3)
+    for expected in (0.3, 0.3 + 0.7, 0.3 - 0.7):
+        step = propose(wide, seen_at(values))
+        assert step == pytest.approx(expected)
+        assert isinstance(step, float)
+        values[step] = (step - 0.3) ** 2
+
+
+def test_an_optimum_at_the_second_point_of_the_grid_is_no_optimum_at_the_limit() -> None:
+    for vertex in (-2.0, 2.0):
+        assert propose(SEARCH, seen_at(parabola(vertex))) == pytest.approx(vertex)
+        found = propose(SEARCH, seen_at(parabola(vertex, vertex + 0.01)))
+        assert isinstance(found, Verdict)
+        assert (found.position, found.why) == (pytest.approx(vertex), "")
+
+
+def test_points_that_are_far_from_the_best_one_do_not_shape_the_parabola() -> None:
+    near = {-1.0: 1.3**2, 0.0: 0.3**2, 1.0: 0.7**2}
+    assert propose(SEARCH, seen_at({**near, 3.0: 99.0, -2.0: 2.0})) == pytest.approx(0.3)
+
+
+def test_a_vertex_that_still_moves_is_not_found() -> None:
+    values = {-1.0: 1.0, 0.0: 0.0, 1.0: 0.1, 2.0: math.nan}  # vertex at 0.41
+    moved = propose(SEARCH, seen_at({**values, 0.6: -0.5}))  # at 0.48
+    assert isinstance(moved, float)
+
+
+@pytest.mark.parametrize(("sigma", "extra"), [(1.0, {}), (1e-6, {0.1: 0.4, 0.2: -0.3, -0.1: -0.4})])
+def test_errors_of_values_and_their_scatter_both_keep_a_vertex_from_being_known(
+    sigma: float, extra: dict[float, float]
+) -> None:
+    values = {place: 2.0 * value for place, value in parabola(0.0, *extra).items()}
+    values |= {place: values[place] + more for place, more in extra.items()}
+    seen = seen_at(values, sigma)
+    found = propose(Search(-3.0, 3.0, 7, 0.05, len(seen), maximum=False), seen)
+    assert isinstance(found, Verdict)
+    assert "points the best position is known to" in found.why
+    assert found.sigma > 0.05
+
+
+@pytest.mark.parametrize(("vertex", "more"), [(0.0, (0.0, 0.7, -0.7)), (0.4, ())])
+def test_the_sigma_of_a_position_is_the_spread_of_positions(
+    vertex: float, more: tuple[float, ...]
+) -> None:
+    found = []
+    places = [*map(float, range(-3, 4)), *more]
+    search = Search(-3.0, 3.0, 7, 1e-9, len(places), maximum=False)
+    for seed in range(300):
+        noise = np.random.default_rng(seed).normal(0.0, 0.05, len(places))
+        seen = [
+            Seen(place, (place - vertex) ** 2 + error, 0.05)
+            for place, error in zip(places, noise.tolist(), strict=True)
+        ]
+        step = propose(search, seen)
+        assert isinstance(step, Verdict)
+        found.append(step)
+    # The spread of 300 is known to 4 %; residuals larger than the errors add some to sigma.
+    spread = np.std([each.position for each in found])
+    assert np.median([each.sigma for each in found]) == pytest.approx(spread, rel=0.15)
+
+
+def test_a_best_point_without_neighbors_gets_some_and_is_no_vertex() -> None:
+    """The values beside it have no good fit."""
+    alone = {-1.0: math.nan, 0.0: 0.0, 1.0: math.nan}
+    assert propose(SEARCH, seen_at(alone)) == pytest.approx(0.7)
+    assert propose(SEARCH, seen_at({**alone, 0.7: 5.0})) == pytest.approx(-0.7)
+    # They bend down, or have their vertex beyond all points: nobody has seen that side.
+    for values in ((5.0, 6.0), (2.0, 4.5)):
+        one_side = {**alone, 0.7: values[0], 1.2: values[1]}
+        assert propose(SEARCH, seen_at(one_side)) == pytest.approx(0.7)
+        end = propose(SEARCH, seen_at({**one_side, -0.7: math.nan}))
+        assert isinstance(end, Verdict)
+        assert math.isnan(end.position)
+        assert "do not fall off to both sides, after 10 points" in end.why
+
+
+def test_a_point_beside_which_values_are_seen_on_one_side_alone_is_not_the_best() -> None:
+    values = {-1.0: math.nan, 0.0: 0.0, 0.5: 1.0, 0.9: 2.1, 1.0: math.nan, 1.2: 3.1}
+    found = propose(SEARCH, seen_at(values))
+    assert isinstance(found, Verdict)
+    assert "do not fall off to both sides" in found.why
+
+
+def test_three_points_are_too_few() -> None:
+    values = {float(place): math.nan for place in (-3, -2, 2, 3)}
+    found = propose(SEARCH, seen_at({**values, 0.0: 1.0}))
+    assert isinstance(found, Verdict)
+    assert found.why == "only 3 of 7 points have spectra with a good fit"
+
+
 def test_queue_server_accepts_the_plans() -> None:
     from bluesky_queueserver.manager.profile_ops import existing_plans_and_devices_from_nspace
 

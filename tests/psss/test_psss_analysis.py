@@ -23,7 +23,7 @@ from skywright.instruments.psss.analysis import GOOD, PictureSpectra, SpectrumSt
 from skywright.instruments.psss.background import History, uploaded
 from skywright.instruments.psss.processing import FitStatus, Settings, Workspace, process
 from skywright.instruments.psss.processor import process_pulse
-from skywright.instruments.psss.statistics import baseline
+from skywright.instruments.psss.statistics import baseline, pulse_length_fs
 
 COLUMNS, ROWS, PULSES = 320, 24, 60
 X = energy_axis(COLUMNS)
@@ -206,6 +206,67 @@ def test_what_the_run_says():
         assert result["g2"][lag] == pytest.approx(found / expected)
 
 
+def test_what_a_spectrum_does_not_show_is_kept_of_the_live_status_and_no_more():
+    batch, live = stored(), np.full(PULSES, FitStatus.SATURATED, np.uint8)
+    live[20] = FitStatus.NOT_CONVERGED
+    analysis = Spectra(**PARAMETERS)
+    rows = analysis.update(
+        Batch(batch.identities, batch.times, {**batch.data, "status": live}),
+    )
+    of_spectrum = {5: FitStatus.NO_SIGNAL, 11: FitStatus.NO_IMAGE, 20: FitStatus.OK}
+    for number, status in enumerate(rows["status"].tolist()):
+        assert status == of_spectrum.get(number, FitStatus.SATURATED)
+
+
+def test_spikes_are_in_ev_also_without_a_good_fit():
+    batch, live = stored(), np.full(PULSES, FitStatus.SATURATED, np.uint8)
+    analysis = Spectra(**PARAMETERS)
+    rows = analysis.update(Batch(batch.identities, batch.times, {**batch.data, "status": live}))
+    result = analysis.result()
+    assert result["n_good"] == 0
+    assert result["spike_width_mean"] == pytest.approx(np.nanmean(rows["spike_width"]))
+    assert np.isfinite(result["pulse_length_spikes"])
+
+
+def test_a_spectrum_with_a_column_that_is_no_number_is_in_no_mean():
+    batch, others = stored(), Spectra(**PARAMETERS)
+    spectra = batch["spectrum"].copy()
+    spectra[30, 100] = np.inf
+    analysis = Spectra(**PARAMETERS)
+    rows = analysis.update(Batch(batch.identities, batch.times, {"spectrum": spectra}))
+    assert rows["status"][30] == FitStatus.BAD_PIXELS
+    assert rows["spike_count"][30] == -1
+    others.update(batch.take(np.arange(PULSES) != 30))
+    result, expected = analysis.result(), others.result()
+    for name in ("n_good", "center_mean", "mean_spectrum", "g2", "spike_width_mean"):
+        np.testing.assert_array_equal(result[name], expected[name])
+
+
+def test_widths_of_spikes_are_by_the_columns_in_the_middle_of_a_bent_axis():
+    bent = PARAMETERS | {"axis": [9000.0, 0.1, 0.0002]}
+    rows = Spectra(**bent).update(stored())
+    pixels = Spectra(columns=COLUMNS, rows=ROWS).update(stored())
+    pitch = 0.1 + 0.0002 * (160**2 - 159**2)
+    known = np.isfinite(rows["spike_width"])
+    assert known.sum() > PULSES / 2
+    np.testing.assert_allclose(rows["spike_width"][known], pitch * pixels["spike_width"][known])
+
+
+def test_the_resolution_is_taken_off_the_pulse_lengths():
+    lengths = ("pulse_length_spikes", "pulse_length_g2")
+    for resolution_ev in (0.0, 0.3):
+        analysis = Spectra(**PARAMETERS, resolution_ev=resolution_ev)
+        analysis.update(stored())
+        result = analysis.result()
+        assert [result[name] for name in lengths] == [
+            pulse_length_fs(result["spike_width_mean"], resolution_ev),
+            pulse_length_fs(result["g2_width"], resolution_ev, of_correlation=True),
+        ]
+    analysis = Spectra(**PARAMETERS, resolution_ev=30.0)
+    analysis.update(stored())
+    assert np.isnan([analysis.result()[name] for name in lengths]).all()  # and not infinite
+
+
 def test_the_mean_of_faint_spectra_is_fitted():
     """Its noise is less than that of a spectrum, which the threshold for a signal is for."""
     rng = np.random.default_rng(4)
@@ -230,6 +291,7 @@ def test_the_mean_spectrum_is_fitted_with_the_newest_settings():
 
     analysis = Asked(**PARAMETERS)
     numbers = {"settings_number": np.arange(PULSES) // 20}
+    numbers["settings_number"][50:] = -1  # not known of the last pulses
     analysis.update(Batch(batch.identities, batch.times, batch.data | numbers))
     analysis.result()
     assert asked[-1] == 2
@@ -264,6 +326,16 @@ def test_narrower_spectra_are_in_pixels_and_in_no_mean_of_energies():
     assert result["center_mean"] == pytest.approx(
         np.mean(rows["center"][:20][rows["status"][:20] == 0])
     )
+
+
+def test_one_pulse_has_no_scatter():
+    analysis = Spectra(**PARAMETERS)
+    analysis.update(stored().take(np.array([1])))
+    result = analysis.result()
+    assert result["n_good"] == 1
+    assert np.isfinite(result["center_mean"])
+    for name in ("center_scatter", "fwhm_scatter", "spectrum_scatter", "g2_width"):
+        assert np.isnan(result[name]).all()
 
 
 def test_no_pulse_gives_every_result():
@@ -378,6 +450,7 @@ def test_each_pulse_is_processed_with_the_settings_it_was_taken_with(changed):
     assert of_given.settings_of(1).smoothing == "savgol"
     assert of_given.settings_of(1).axis[3] == 8993.0
     assert of_given.settings_of(1).signal_per_row == 0.5
+    assert analysis.settings_of(-1) is analysis.settings  # of a pulse without a number
     with pytest.raises(DataError, match="has no settings 7"):
         analysis.settings_of(7)
 

@@ -88,6 +88,39 @@ def test_pedestal_noise_gain_and_losses_are_the_twins(product, make):
     assert found["spectrum"].sum() == frames.present.sum() * 256
 
 
+def test_brightest_pixels_are_counted_at_their_place_and_board():
+    frames = TelescopeArray(ArraySettings(packet_loss=0.0), seed=5).pulse_heights(
+        "ph256", START, 5.0, []
+    )[250]
+    found = analyzed(PulseHeights, batch_of(frames, "ph256"), 2)
+    triggers = np.zeros((32, 32), int)
+    for image, board in zip(frames.image, frames.quabo, strict=True):
+        triggers[QUADRANTS[board]][np.unravel_index(image.argmax(), image.shape)] += 1
+    np.testing.assert_array_equal(found["triggers"], triggers)
+    edges = found["spectrum_edges"]
+    assert edges[[0, 1, -1]].tolist() == [-512, -508, 3584]
+    for board in range(4):
+        heights = frames.image[frames.quabo == board].max(axis=(1, 2))
+        expected = np.histogram(heights, edges)[0]
+        np.testing.assert_array_equal(found["largest_spectrum"][board], expected)
+
+
+def test_noisy_and_quiet_pixels_are_hot_and_dead():
+    array = TelescopeArray(ArraySettings(packet_loss=0.0), seed=6)
+    frames = array.pulse_heights("ph256", START, 10.0, [])[250]
+    rng = np.random.default_rng(1)
+    for column, sigma in enumerate((100.0, 1.0)):  # the others have some 15 ADC
+        frames.image[frames.quabo == 1, 3, column] = rng.normal(
+            0.0, sigma, (frames.quabo == 1).sum()
+        )
+    found = analyzed(PulseHeights, batch_of(frames, "ph256"), 1)
+    assert np.argwhere(found["hot"]).tolist() == [[3, 16]]
+    assert np.argwhere(found["dead"]).tolist() == [[3, 17]]
+    assert (found["n_hot"], found["n_dead"]) == (1, 1)
+    assert found["noise_median"] == np.median(found["noise"])
+    np.testing.assert_array_equal(found["relative_gain"], found["noise"] / found["noise_median"])
+
+
 def test_the_gain_of_pixels_is_the_twins():
     settings = ArraySettings(modules=(250,), shutter_open=False, flasher_pe=50.0)
     array = TelescopeArray(settings, seed=4)
@@ -111,6 +144,10 @@ def test_the_gain_of_pixels_is_the_twins():
     electrons = (found["photoelectrons"] / (50.0 * array.flat[0]))[lit]
     np.testing.assert_allclose(electrons, 1.0, atol=0.2)
     assert np.corrcoef(found["relative_gain"][lit], array.gain[0][lit])[0, 1] > 0.9
+    assert found["gain_median"] == np.nanmedian(found["gain"])
+    assert found["n_saturated"] == 0
+    expected = (frames.quabo == 0).sum() - 200  # without the dark counts of its board
+    assert found["pulses"][:16, :16] == pytest.approx(np.full((16, 16), expected), abs=60)
 
 
 def test_bins_change_neither_the_light_nor_the_gain():
@@ -227,7 +264,13 @@ def test_movie_statistics_are_numpys_and_find_hot_and_dead_pixels():
     assert np.isnan(one["variance"]).all()
     assert np.argwhere(found["hot"]).tolist() == [[5, 6]]
     assert np.argwhere(found["dead"]).tolist() == [[20, 9]]
+    assert (found["n_hot"], found["n_dead"]) == (1, 1)
     assert found["frame_rate"] == pytest.approx(1000.0)
+    assert found["mean_count"] == pytest.approx(found["mean_image"].mean())
+    strict = analyzed(lambda: MovieStatistics(hot=1e4), batch, 1)
+    assert strict["n_hot"] == 0
+    with pytest.raises(ConfigError, match="hot 1: expected above 1"):
+        MovieStatistics(hot=1)
 
 
 @pytest.mark.parametrize("make", [GroupedPulseHeights, MovieStatistics])

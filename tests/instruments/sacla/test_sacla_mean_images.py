@@ -34,11 +34,14 @@ Wavelength: 1e-10
 def test_circles_have_their_radius_and_a_gap_outside_the_image():
     small, large = circles((60, 40), 20.0, 30.0, [5, 25])
     np.testing.assert_allclose(np.hypot(small[:, 0] - 20, small[:, 1] - 30), 5)
-    seen = np.isfinite(large).all(axis=1)
-    assert 0 < seen.sum() < len(large)
-    assert np.isnan(large[~seen]).all()
-    assert (large[seen, 0] >= -0.5).all()
-    assert (large[seen, 0] <= 39.5).all()
+    (wide,) = circles((40, 60), 30.0, 20.0, [25])
+    angle = np.linspace(0, 2 * np.pi, len(large))
+    for line, along in ((large, np.cos(angle)), (wide, np.sin(angle))):
+        seen = np.isfinite(line).all(axis=1)
+        # Pixel centers are at integers: the 40 pixels end at -0.5 and 39.5.
+        np.testing.assert_array_equal(seen, np.abs(20 + 25 * along - 19.5) <= 20)
+        assert 0 < seen.sum() < len(line)
+        assert np.isnan(line[~seen]).all()
 
 
 def test_a_circle_has_a_radius():
@@ -51,6 +54,7 @@ def test_center_of_mass_leaves_out_what_is_not_finite():
     image[3, 8], image[5, 8], image[0, 0] = 2, 2, np.nan
     assert center_of_mass(image) == (8, 4)
     assert np.isnan(center_of_mass(np.zeros((3, 3)))).all()
+    assert np.isnan(center_of_mass(-image)).all()  # no signal above zero has no center
     assert np.isnan(center_of_mass(np.full((3, 3), np.nan))).all()
 
 
@@ -111,7 +115,7 @@ def test_histograms_count_every_finite_pixel_once():
 
 def test_histograms_of_equal_and_of_no_pixels():
     for histogram in (linear_histogram, log_histogram):
-        assert histogram(np.full((3, 3), 7.0), 5).counts.sum() == 9
+        assert histogram(np.full((3, 3), 7.0), 5).counts.tolist() == [0, 0, 9, 0, 0]
         empty = histogram(np.full((3, 3), np.nan), 5)
         assert empty.counts.sum() == 0
         assert np.isnan(empty.mean)
@@ -121,6 +125,18 @@ def test_histograms_of_equal_and_of_no_pixels():
             histogram(np.ones((2, 2)), 3, 2, 1)
     with pytest.raises(ConfigError, match="> 0"):
         log_histogram(np.ones((2, 2)), 3, 0, 1)
+
+
+@pytest.mark.parametrize("value", [np.nan, -3.0])
+def test_edges_that_are_given_are_kept_also_without_a_pixel_between_them(value):
+    image = np.full((3, 3), value)
+    for histogram in (linear_histogram, log_histogram):
+        found = histogram(image, 5, 1.0, 3.0)
+        assert (found.edges[0], found.edges[-1], found.counts.sum()) == (1.0, 3.0, 0)
+        with pytest.raises(ConfigError, match="low < high"):
+            histogram(image, 5, 2.0, 2.0)
+    with pytest.raises(ConfigError, match="> 0"):
+        log_histogram(image, 5, -1.0, 3.0)
 
 
 def test_a_geometry_without_pyfai_says_what_to_do(tmp_path, monkeypatch):

@@ -28,6 +28,49 @@ def test_time_zero_and_its_error_over_many_scans() -> None:
     assert 0.8 < pulls.std() < 1.2
     assert np.mean([each.chi2_per_dof for each in found]) == pytest.approx(1.0, abs=0.15)
     assert np.mean([each.height for each in found]) == pytest.approx(0.2, abs=0.005)
+    pulls = np.array([(each.width_ps - 0.2) / each.width_error_ps for each in found])
+    assert abs(np.median(pulls)) < 0.3
+
+
+@pytest.mark.parametrize("middle", [-0.85, 0.05, 0.85])
+@pytest.mark.parametrize("width", [0.03, 0.2])
+def test_sharp_steps_and_steps_near_an_end_are_found(middle: float, width: float) -> None:
+    """A point every 0.1 ps: of a sharp step one point lies in the rise."""
+    error = np.full(len(DELAY), 0.01)
+    value = step(DELAY, middle + 0.01, width, 1.0, 0.5)
+    found = fit_time_zero("uid", DELAY, value, error)
+    assert found.delay_ps == pytest.approx(middle + 0.01, abs=3 * found.delay_error_ps)
+    assert found.delay_error_ps < 0.05
+    if width == 0.2:
+        assert found.width_ps == pytest.approx(width, abs=0.01)
+    else:
+        assert found.width_ps < 0.1
+
+
+def test_points_count_by_their_errors_when_a_step_is_told_from_noise() -> None:
+    """The last points are high, and known to less than that."""
+    delay, value, error = points(1)
+    value = value - step(delay, 0.13, 0.2, 0.2, 0.0)
+    value[-3:], error[-3:] = 0.6, 0.5
+    with pytest.raises(DataError, match="no step above the noise"):
+        fit_time_zero("uid", delay, value, error)
+
+
+def test_a_fit_that_does_not_settle_is_no_time_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    def give_up(*_: object, **__: object) -> None:
+        raise RuntimeError("Optimal parameters not found")
+
+    monkeypatch.setattr("skywright.instruments.sacla.time_zero.curve_fit", give_up)
+    with pytest.raises(DataError, match=r"no step fits the points \(Optimal parameters"):
+        fit_time_zero("uid", *points(1))
+
+
+def test_five_points_are_enough_and_those_without_a_delay_do_not_count() -> None:
+    delay = np.array([-1.0, -0.5, 0.0, np.nan, 0.5, 1.0])
+    value, error = step(delay, 0.1, 0.2, 1.0, 0.0), np.full(6, 0.01)
+    value[3] = 0.4
+    found = fit_time_zero("uid", delay, value, error)
+    assert found.delay_ps == pytest.approx(0.1, abs=5 * found.delay_error_ps)
 
 
 def test_the_errors_of_the_fit_are_those_of_the_points() -> None:

@@ -169,9 +169,10 @@ def linear_histogram(
         If there are no bins, or `low` is not below `high`.
     """
     values = _finite(image)
+    are_given = low is not None and high is not None
     low = float(values.min(initial=np.inf)) if low is None else low
     high = float(values.max(initial=-np.inf)) if high is None else high
-    if low == high or not values.size:  # all pixels equal, or none
+    if not are_given and (low == high or not values.size):  # all pixels equal, or none
         low, high = (low - 0.5, high + 0.5) if values.size else (0.0, 1.0)
     return _count(values, _edges(low, high, bins))
 
@@ -195,9 +196,10 @@ def log_histogram(
     """
     values = _finite(image)
     positive = values[values > 0]
+    are_given = low is not None and high is not None
     low = float(positive.min(initial=np.inf)) if low is None else low
     high = float(positive.max(initial=-np.inf)) if high is None else high
-    if low == high or not positive.size:
+    if not are_given and (low == high or not positive.size):
         low, high = (low / 2, high * 2) if positive.size else (1.0, 10.0)
     if low <= 0:
         raise ConfigError(f"histogram: first edge {low} of a logarithmic axis, expected > 0")
