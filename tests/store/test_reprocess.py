@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -33,6 +34,7 @@ from skywright.cli import main
 from skywright.errors import ConfigError, DataError, SkywrightError
 from skywright.store import lookup
 from skywright.store import reprocess as reprocess_module
+from skywright.store.export.contents import RunContents
 from skywright.store.journal_contents import datum_fields
 from skywright.store.lookup import find_run
 from skywright.store.reprocess import cluster, reprocess, wait_until_stored
@@ -374,6 +376,48 @@ def test_what_a_second_stage_cannot_take_is_said(world: World) -> None:
         attempt(world.rotation_live_uid)
     with pytest.raises(ConfigError, match="analysis loop_rotation: calibrations: is missing"):
         reprocess(find_run(world.client, world.uid), ROTATION, store=world.stack.directory)
+
+
+@pytest.mark.parametrize("made", [None, "mine", {"version": "1"}])
+def test_a_run_that_a_person_calls_an_analysis_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: Any
+) -> None:
+    start = {"uid": "u", "purpose": "analysis", "analysis": made}
+    contents = RunContents(start, {}, "success", (), ())
+    monkeypatch.setattr(reprocess_module, "read_contents", lambda _: contents)
+    run: Any = SimpleNamespace(metadata={"start": start})
+    with pytest.raises(DataError, match="derived run u names no analysis"):
+        reprocess(run, ROTATION, {"calibrations": str(tmp_path)}, store=tmp_path)
+
+
+def test_an_older_derived_run_does_not_name_its_stream(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = reprocess_module.read_contents
+
+    def read_older(run: Any) -> RunContents:
+        contents = read(run)
+        analysis = {k: v for k, v in contents.start["analysis"].items() if k != "stream"}
+        return replace(contents, start={**contents.start, "analysis": analysis})
+
+    monkeypatch.setattr(reprocess_module, "read_contents", read_older)
+    run = find_run(world.client, world.turn_live_uid)
+    (done,) = reprocess(run, ROTATION, world.rotation, store=world.stack.directory)
+    assert done.stream == "primary"
+
+
+@pytest.mark.parametrize("raw_uid", [None, 5, "nobody"])
+def test_a_raw_run_that_is_not_stored_is_named(
+    world: World, monkeypatch: pytest.MonkeyPatch, raw_uid: Any
+) -> None:
+    run = find_run(world.client, world.turn_live_uid)
+    stored: Any = SimpleNamespace(
+        metadata={"start": {**run.metadata["start"], "raw_uid": raw_uid}}, parent=run.parent
+    )
+    contents = reprocess_module.read_contents(run)
+    monkeypatch.setattr(reprocess_module, "read_contents", lambda _: contents)
+    with pytest.raises(DataError, match=f"the raw run {raw_uid} of {world.turn_live_uid}"):
+        reprocess(stored, ROTATION, world.rotation, store=world.stack.directory)
 
 
 def test_what_cannot_be_reprocessed_is_said(world: World) -> None:

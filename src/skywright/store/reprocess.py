@@ -281,7 +281,9 @@ def _stored_rows(run: Container, name: str) -> _DerivedRows | None:
     if run.metadata["start"].get("purpose") != "analysis":
         return None
     contents = read_contents(run)
-    uid, made = contents.start["uid"], contents.start["analysis"]
+    uid, made = contents.start["uid"], contents.start.get("analysis")
+    if not isinstance(made, Mapping) or "name" not in made:  # a person gave it with a plan
+        raise DataError(f"derived run {uid} names no analysis; name its raw run")
     first = first_stage_of(name, made["name"])
     if made["name"] != first:
         raise DataError(f"{uid} is a derived run of {made['name']}; {name} takes those of {first}")
@@ -302,17 +304,19 @@ def _stored_rows(run: Container, name: str) -> _DerivedRows | None:
     )
     if lacking:
         raise DataError(
-            f"derived run {uid} of {first} {made['version']} lacks the columns "
-            f"{', '.join(sorted(lacking))}; name its raw run, {contents.start['raw_uid']}"
+            f"derived run {uid} of {first} {made.get('version')} lacks the columns "
+            f"{', '.join(sorted(lacking))}; name its raw run, {contents.start.get('raw_uid')}"
         )
-    return _DerivedRows(uid, first, made["stream"], _read_rows(column.asset.file, names))
+    stream_of_raw = str(made.get("stream") or "primary")  # older derived runs do not name it
+    return _DerivedRows(uid, first, stream_of_raw, _read_rows(column.asset.file, names))
 
 
 def _raw_of(derived: Container) -> Container:
     """Return the raw run of a derived run."""
-    uid, runs = derived.metadata["start"]["raw_uid"], derived.parent.parent[RAW]
-    if uid not in runs:
-        raise DataError(f"the raw run {uid} of {derived.metadata['start']['uid']} is not stored")
+    start, runs = derived.metadata["start"], derived.parent.parent[RAW]
+    uid = start.get("raw_uid")
+    if not isinstance(uid, str) or uid not in runs:
+        raise DataError(f"the raw run {uid} of {start['uid']} is not stored")
     raw: Container = runs[uid]
     return raw
 
