@@ -37,7 +37,13 @@ from skywright.store import reprocess as reprocess_module
 from skywright.store.export.contents import RunContents
 from skywright.store.journal_contents import datum_fields
 from skywright.store.lookup import find_run
-from skywright.store.reprocess import cluster, reprocess, wait_until_stored
+from skywright.store.reprocess import (
+    Reprocessed,
+    cluster,
+    reprocess,
+    reprocess_each,
+    wait_until_stored,
+)
 
 LOOP, ROTATION = "loop_detection", "loop_rotation"
 FRAMES = 70
@@ -213,6 +219,33 @@ def test_frames_that_a_resumed_scan_has_taken_again_count_once(
     assert table.announced() == 4
     rows = table.in_files["image"].segments
     assert [number for each in rows for number in range(each.start, each.stop)] == [0, 1, 3, 4]
+
+
+def test_a_stream_that_fails_does_not_keep_others_from_being_analyzed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = {"external": "STREAM:", "shape": [4, 5], "dtype": "array", "source": "s"}
+    documents: list[tuple[str, dict[str, Any]]] = []
+    for name, rows in (("dark", 5), ("primary", 2)):
+        with h5py.File(tmp_path / f"{name}.h5", "w") as file:
+            file["a"] = np.zeros((rows, 4, 5), np.uint8)
+        uri = f"file://localhost{tmp_path}/{name}.h5"
+        resource = {"uid": f"file of {name}", "mimetype": "application/x-hdf5", "uri": uri}
+        resource |= {"run_start": "r", "data_key": "cam_image", "parameters": {"dataset": "/a"}}
+        descriptor = {"uid": name, "name": name, "run_start": "r", "data_keys": {"cam_image": key}}
+        datum = {"descriptor": name, **datum_fields(f"file of {name}", 0, 1, rows)}
+        documents += [
+            ("descriptor", descriptor),
+            ("stream_resource", resource),
+            ("stream_datum", datum),
+        ]
+    documents.append(("stop", {"run_start": "r"}))
+    monkeypatch.setattr(reprocess_module, "run_documents", lambda *_: iter(documents))
+    stored: Any = SimpleNamespace(metadata={"start": {"uid": "r", "time": 1.0}})
+    failed, done = reprocess_each(stored, f"{PATH}:Raises", {"at": 4}, store=tmp_path)
+    assert "stream dark, failed" in str(failed)
+    assert isinstance(done, Reprocessed)
+    assert (done.stream, done.result["n_frames"]) == ("primary", 2)
 
 
 def test_frames_that_are_not_in_their_file_are_missing(tmp_path: Path) -> None:
