@@ -78,6 +78,7 @@ def store(pytestconfig: pytest.Config) -> SampleStore:
         (RunFilter(text="müller"), [SCAN]),
         (RunFilter(text="Muller"), [SCAN]),
         (RunFilter(text="watch_camera"), [FLY]),
+        (RunFilter(text="thaumatin 0.25"), [FLY]),  # a number of its metadata
         (RunFilter(text="interrupted process"), [INTERRUPTED]),  # in the stop document
         (RunFilter(text="AND"), [INTERRUPTED]),
         (RunFilter(text="lysozyme", plan="scan"), [SCAN]),
@@ -144,12 +145,21 @@ def test_summary(store: SampleStore) -> None:
 
 def test_metadata_that_a_person_gave_are_text_in_a_summary() -> None:
     start = {"uid": DEAD, "time": T0, "plan_name": 5, "purpose": ["a"], "raw_uid": 12}
-    stop = {"time": T0, "exit_status": "success", "reason": None}
+    stop = {"time": T0, "exit_status": "success", "reason": None, "num_events": None}
     start |= {"sample": {"name": 3}, "analysis": {}}
     run = summarize({"start": start, "stop": stop}, "raw")
     assert (run.plan, run.purpose, run.sample) == ("5", "['a']", "3")
     assert run.raw_uid is None  # a number is no uid
-    assert (run.analysis, run.status) == (None, "success")
+    assert (run.analysis, run.status, run.events) == (None, "success", {})
+
+
+@pytest.mark.parametrize(
+    ("reason", "status"),
+    [("interrupted: the process ended", "interrupted"), ("the plan was interrupted", "fail")],
+)
+def test_a_run_is_interrupted_only_if_its_reason_begins_so(reason: str, status: str) -> None:
+    stop = {"exit_status": "fail", "reason": reason}
+    assert run_status({"start": {"uid": DEAD}, "stop": stop}) == status
 
 
 def test_running_while_somebody_writes_the_journal_then_storing(tmp_path: Path) -> None:
@@ -174,6 +184,14 @@ def test_waiting_runs_are_named_by_their_uids_oldest_first(tmp_path: Path) -> No
         journal("start", {"uid": uid, "time": time})
         journal.close()
     assert waiting_runs(tmp_path) == ["c: 90% cold", "a", "b"]
+
+
+def test_a_run_that_is_stored_meanwhile_is_not_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / f"{DEAD}.jsonl").touch()
+    monkeypatch.setattr(lookup, "is_locked", lambda path: path.unlink())
+    assert waiting_runs(tmp_path) == []
 
 
 def test_a_run_that_is_stored_while_the_catalog_answers_is_not_incomplete(
@@ -274,6 +292,12 @@ def test_derived_runs_newest_last(store: SampleStore) -> None:
 )
 def test_parse_time(text: str, expected: str) -> None:
     assert parse_time(text, NOON) == datetime.fromisoformat(expected).timestamp()
+
+
+@pytest.mark.parametrize("text", ["3 months", "2 days later", "soon", "9" * 30 + " weeks"])
+def test_what_is_no_time(text: str) -> None:
+    with pytest.raises(DataError, match="is no time"):
+        parse_time(text, NOON)
 
 
 def test_a_day_begins_and_ends() -> None:
