@@ -464,6 +464,16 @@ def test_files_of_ones_own_in_an_export_stay(
     assert {path.name for path in tmp_path.iterdir()} == {"out", "alone"}
 
 
+@pytest.mark.parametrize("new", ["csv", "zarr"])
+def test_a_directory_replaces_an_earlier_nexus_file(
+    store: SampleStore, tmp_path: Path, new: str
+) -> None:
+    export_run(find_run(store.client, SCAN), tmp_path / "out", "nexus")
+    export_run(find_run(store.client, DEAD), tmp_path / "out", new, overwrite=True)
+    np.testing.assert_array_equal(READERS[new](tmp_path / "out", "primary")["diode_current"], [0.5])
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
 @pytest.mark.parametrize(
     ("old", "new", "own"),
     [
