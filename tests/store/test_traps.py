@@ -22,7 +22,7 @@ from skywright.store.check import differences
 from skywright.store.export.contents import read_contents
 from skywright.store.ingest import IngestState, RunIngest, ingest
 from skywright.store.journal_contents import JournalContents, Stream
-from skywright.store.normalizer import DocumentNormalizer
+from skywright.store.normalizer import DocumentNormalizer, key_name
 from skywright.store.rows import as_row
 from skywright.store.run_nodes import Catalog
 from skywright.store.tail import Line, read_lines
@@ -235,7 +235,7 @@ def test_names_that_tables_cannot_have(journals: Path, client: Any) -> None:
     assert "primary/T1(K): stored as T1_K_: no column can have its name" in run.metadata["notes"]
 
 
-@pytest.mark.parametrize("name", ["k" * 57, "k" + "µ" * 28])
+@pytest.mark.parametrize("name", ["k" * 57, "k" + "µ" * 28, "kk" + "µ" * 40])
 def test_long_names_that_become_one(name: str) -> None:
     keys = {name + end: {**NUMBER, "shape": [], "source": "x"} for end in "();=+'"}
     doc = {"uid": "d", "name": "primary", "data_keys": keys}
@@ -322,6 +322,30 @@ def test_files_of_names_that_become_one(journals: Path, client: Any) -> None:
     run = stored(recording.stop(), client)
     assert run["primary"].read()["a_b"].values.tolist() == [3, 4]
     assert run["primary"].read()["a_b_"].values.tolist() == [1, 2]
+
+
+def test_names_of_tables_are_no_data_keys() -> None:
+    names = ["internal", "internal_0", "internal_12", "internal_events", "TS_x"]
+    stored = ["internal_", "internal_0_", "internal_12_", "internal_events", "xTS_x"]
+    assert [*map(key_name, names)] == stored
+
+
+@pytest.mark.parametrize("hints", [None, {"device": {}}, {"device": {"fields": ["time"]}}])
+def test_a_data_key_that_is_renamed_has_its_values_and_times(hints: Any) -> None:
+    normalizer = DocumentNormalizer()
+    keys = {"time": {**NUMBER, "shape": [], "source": "x"}}
+    doc = {"uid": "d", "name": "primary", "data_keys": keys, "hints": hints}
+    line = normalizer(Line(1, "descriptor", doc))[-1]
+    assert (line.name, [*line.doc["data_keys"]]) == ("descriptor", ["time_"])
+    event = {"descriptor": "d", "seq_num": 1, "time": 1.0}
+    event |= {"data": {"time": 2.0}, "timestamps": {"time": 3.0}}
+    (line,) = normalizer(Line(2, "event", event))
+    assert (line.doc["data"], line.doc["timestamps"]) == ({"time_": 2.0}, {"time_": 3.0})
+
+
+def test_a_kind_of_document_that_nobody_knows_is_a_broken_line() -> None:
+    (line,) = DocumentNormalizer()(Line(1, "bulk_events", {"uid": "b"}))
+    assert (line.name, line.doc["error"][:18]) == ("", "bulk_events: not a")
 
 
 def test_a_page_whose_data_are_a_list_is_a_broken_line() -> None:
