@@ -382,8 +382,8 @@ def test_a_second_stage_of_a_raw_run_and_of_a_derived_run(
     first = world.turn_live_uid if of_derived else done[0].derived_uid
     assert again.start["analysis"]["inputs"] == {LOOP: first}
     assert again.start["raw_uid"] == done[-1].raw_uid == world.turn_uid
-    assert done[-1].pictures
-    assert all(path.is_file() for path in done[-1].pictures)
+    assert all(each.pictures for each in done)
+    assert all(path.is_file() for each in done for path in each.pictures)
     wait_until_stored(world.client, done[-1].derived_uid)
 
 
