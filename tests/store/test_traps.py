@@ -26,7 +26,7 @@ from skywright.store.normalizer import DocumentNormalizer, key_name
 from skywright.store.rows import as_row
 from skywright.store.run_nodes import Catalog
 from skywright.store.tail import Line, read_lines
-from skywright.store.tiled_writer import NOTES_MAX, RunWriter
+from skywright.store.tiled_writer import NOTES_MAX, RunWriter, storable
 
 
 def stored(path: Path, client: Any) -> Any:
@@ -364,7 +364,7 @@ def test_many_broken_lines_take_no_time(journals: Path) -> None:
     assert time.process_time() - begin < 1.0
 
 
-def run_writer(answer: dict[str, Any]) -> tuple[RunWriter, list[dict[str, Any]]]:
+def run_writer(answer: dict[str, Any], **start: Any) -> tuple[RunWriter, list[dict[str, Any]]]:
     """Make a writer whose server gives `answer`; the list has what it is sent."""
     sent: list[dict[str, Any]] = []
 
@@ -373,7 +373,7 @@ def run_writer(answer: dict[str, Any]) -> tuple[RunWriter, list[dict[str, Any]]]
         return answer
 
     catalog: Any = SimpleNamespace(container_of=lambda _: None, post=post)
-    return RunWriter(catalog, {"uid": "u", "time": 1.0}), sent
+    return RunWriter(catalog, {"uid": "u", "time": 1.0, **start}), sent
 
 
 def test_a_run_has_not_more_notes_than_people_read() -> None:
@@ -384,6 +384,33 @@ def test_a_run_has_not_more_notes_than_people_read() -> None:
     assert notes[0] == "line 0"
     assert "203 more notes" in notes[50]
     assert notes[-2:] == ["as a whole", "primary/x: tiled cannot read its files: a reason"]
+
+
+def test_a_note_is_stored_once() -> None:
+    writer, sent = run_writer({})
+    writer.stop({}, ["a", "b", "a"])
+    assert sent[0]["metadata"]["notes"] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("own", "names"),
+    [(None, []), (["XAS", {"name": "Own", "version": "2"}], ["XAS", "Own"])],
+)
+def test_a_run_has_its_own_specs_and_access_tags(own: Any, names: list[str]) -> None:
+    writer, sent = run_writer({"refused": []}, tiled_specs=own, tiled_access_tags=["beamline"])
+    hints = {"m": {"fields": ["x"]}}
+    writer.descriptor({"name": "primary", "uid": "d", "run_start": "u", "hints": hints})
+    writer.send()
+    run, stream = sent[0]["nodes"]
+    assert [spec["name"] for spec in run["specs"]] == [*names, "BlueskyRun"]
+    assert run["access_tags"] == stream["access_tags"] == ["beamline"]
+    assert run["metadata"] == {"start": {"uid": "u", "time": 1.0}}
+    assert stream["metadata"] == {"uid": "d", "hints": hints}
+
+
+def test_metadata_that_json_does_not_take_as_they_are() -> None:
+    given = {1: -(2**53), "a": (2**53, [2**53 - 1, 1 - 2**53])}
+    assert storable(given) == {"1": str(-(2**53)), "a": [str(2**53), [2**53 - 1, 1 - 2**53]]}
 
 
 def test_a_table_of_events_that_the_server_refuses_is_named() -> None:
