@@ -444,9 +444,10 @@ def test_a_raw_run_that_is_not_stored_is_named(
     world: World, monkeypatch: pytest.MonkeyPatch, raw_uid: Any
 ) -> None:
     run = find_run(world.client, world.turn_live_uid)
-    stored: Any = SimpleNamespace(
-        metadata={"start": {**run.metadata["start"], "raw_uid": raw_uid}}, parent=run.parent
-    )
+    start = {**run.metadata["start"], "raw_uid": raw_uid}
+    if raw_uid is None:
+        del start["raw_uid"]
+    stored: Any = SimpleNamespace(metadata={"start": start}, parent=run.parent)
     contents = reprocess_module.read_contents(run)
     monkeypatch.setattr(reprocess_module, "read_contents", lambda _: contents)
     with pytest.raises(DataError, match=f"the raw run {raw_uid} of {world.turn_live_uid}"):
