@@ -12,6 +12,7 @@ import httpx
 import numpy as np
 import pytest
 import xarray
+from bluesky_tiled_plugins.clients.bluesky_event_stream import DATAVALUES, TIMESTAMPS
 from bluesky_tiled_plugins.queries import PartialUID, ScanID, TimeRange
 from store.recording import Recording, array, scalar
 from store.stack import Stack
@@ -99,11 +100,33 @@ def test_own_streams_read_as_stock_ones(journals: Path, stack: Stack, client: An
     recording.events({"x": i / 3, "s": "a" * i, "m": np.eye(2), "n": [i] * 3} for i in range(4))
     assert ingest(recording.stop(), client) is IngestState.DONE
     stock = from_uri(stack.uri, ClientClasses.of(STOCK["numpy"]), api_key=stack.key)
-    for variables in ((), (["x", "m"],), (["ts_x", "seq_num"],)):
+    for variables in (
+        (),
+        (["x", "m"],),
+        (["ts_x", "seq_num"],),
+        ([DATAVALUES, TIMESTAMPS],),
+        ([DATAVALUES, "seq_num"], "point"),
+    ):
         one = client["raw"][recording.uid]["primary"].read(*variables)
         other = stock["raw"][recording.uid]["primary"].read(*variables)
         xarray.testing.assert_identical(one, other)
         assert {k: v.dtype for k, v in one.items()} == {k: v.dtype for k, v in other.items()}
+
+
+def test_an_array_is_read_as_it_was_when_its_client_was_made(
+    journals: Path, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("skywright.store.line_writer.UPDATE_S", (0.0, 0.0))
+    recording = Recording(journals).stream("primary", a=array([2]))
+    run = RunIngest(recording.path, Catalog(client))
+    recording.event(a=[1, 2])
+    run.step()
+    node = client["raw"][recording.uid]["primary"].base["a"]
+    recording.event(a=[3, 4])
+    run.step()
+    assert client["raw"][recording.uid]["primary"].base["a"].shape == (2, 2)
+    assert node.read().tolist() == [[1, 2]]
+    recording.stop()
 
 
 def test_a_stream_of_arrays_without_rows_is_read(journals: Path, client: Any) -> None:
