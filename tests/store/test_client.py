@@ -12,6 +12,7 @@ import httpx
 import numpy as np
 import pytest
 import xarray
+from bluesky_tiled_plugins.clients.bluesky_event_stream import DATAVALUES, TIMESTAMPS
 from bluesky_tiled_plugins.queries import PartialUID, ScanID, TimeRange
 from store.recording import Recording, array, scalar
 from store.stack import Stack
@@ -20,13 +21,22 @@ from support.waiting import until
 from tiled.client import from_uri
 from tiled.client import utils as tiled_utils
 from tiled.client.container import DEFAULT_STRUCTURE_CLIENT_DISPATCH as STOCK
+from tiled.client.utils import ClientError
 
 from skywright.config import Settings
 from skywright.errors import ConfigError
 from skywright.processes.locks import hold_lock
 from skywright.processes.stack import UP_LOCK
 from skywright.store import client as client_module
-from skywright.store.client import analysis, broker, catalog, connect, ensure_containers
+from skywright.store.client import (
+    analysis,
+    broker,
+    catalog,
+    connect,
+    embedded_key,
+    ensure_containers,
+    trusts_environment,
+)
 from skywright.store.growing import ClientClasses
 from skywright.store.ingest import IngestState, RunIngest, ingest
 from skywright.store.run_nodes import Catalog
@@ -90,11 +100,33 @@ def test_own_streams_read_as_stock_ones(journals: Path, stack: Stack, client: An
     recording.events({"x": i / 3, "s": "a" * i, "m": np.eye(2), "n": [i] * 3} for i in range(4))
     assert ingest(recording.stop(), client) is IngestState.DONE
     stock = from_uri(stack.uri, ClientClasses.of(STOCK["numpy"]), api_key=stack.key)
-    for variables in ((), (["x", "m"],), (["ts_x", "seq_num"],)):
+    for variables in (
+        (),
+        (["x", "m"],),
+        (["ts_x", "seq_num"],),
+        ([DATAVALUES, TIMESTAMPS],),
+        ([DATAVALUES, "seq_num"], "point"),
+    ):
         one = client["raw"][recording.uid]["primary"].read(*variables)
         other = stock["raw"][recording.uid]["primary"].read(*variables)
         xarray.testing.assert_identical(one, other)
         assert {k: v.dtype for k, v in one.items()} == {k: v.dtype for k, v in other.items()}
+
+
+def test_an_array_is_read_as_it_was_when_its_client_was_made(
+    journals: Path, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("skywright.store.line_writer.UPDATE_S", (0.0, 0.0))
+    recording = Recording(journals).stream("primary", a=array([2]))
+    run = RunIngest(recording.path, Catalog(client))
+    recording.event(a=[1, 2])
+    run.step()
+    node = client["raw"][recording.uid]["primary"].base["a"]
+    recording.event(a=[3, 4])
+    run.step()
+    assert client["raw"][recording.uid]["primary"].base["a"].shape == (2, 2)
+    assert node.read().tolist() == [[1, 2]]
+    recording.stop()
 
 
 def test_a_stream_of_arrays_without_rows_is_read(journals: Path, client: Any) -> None:
@@ -137,6 +169,52 @@ def test_no_proxy_is_asked_for_the_server(stack: Stack, monkeypatch: pytest.Monk
     assert str(connect(stack.uri, stack.key).context.api_uri).startswith(stack.uri)
 
 
+@pytest.mark.parametrize(
+    ("uri", "expected"), [("http://x", False), ("HTTP://x", False), ("https://x", True)]
+)
+def test_a_proxy_may_be_used_with_https_alone(uri: str, expected: bool) -> None:
+    assert trusts_environment(uri) is expected
+
+
+@pytest.mark.parametrize(
+    ("given", "used"),
+    [
+        ((None, None), ("http://configured", "own")),
+        (("http://other", None), ("http://other", "own")),
+        ((None, "other"), ("http://configured", "other")),
+    ],
+)
+def test_the_configuration_has_what_is_not_given(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: Any, used: tuple[str, str]
+) -> None:
+    monkeypatch.setattr(client_module, "from_uri", lambda uri, _, *, api_key, **__: (uri, api_key))
+    store = {"directory": tmp_path, "tiled_uri": "http://configured", "api_key": "own"}
+    assert connect(*given, settings=Settings(store=store)) == used
+
+
+def test_a_key_that_a_person_has_written_may_end_with_a_line_break(tmp_path: Path) -> None:
+    (tmp_path / "tiled").mkdir()
+    (tmp_path / "tiled" / "api_key").write_text("abc\n")
+    assert embedded_key(tmp_path) == "abc"
+
+
+@pytest.mark.parametrize("status", [409, 403])
+def test_a_container_that_cannot_be_made(status: int) -> None:
+    """409: another client was faster."""
+
+    class Root(dict[str, str]):
+        def create_container(self, key: str, **_: Any) -> None:
+            self[key] = "of another client"
+            request, response = httpx.Request("POST", "http://x"), httpx.Response(status)
+            raise ClientError("refused", request=request, response=response)
+
+    if status == 409:
+        assert ensure_containers(Root()) == ("of another client",) * 2
+    else:
+        with pytest.raises(ClientError):
+            ensure_containers(Root())
+
+
 def test_connect_needs_a_server_and_its_key(
     stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,7 +234,8 @@ def test_connect_needs_a_server_and_its_key(
 
 
 @pytest.mark.parametrize(
-    ("status", "advice"), [(401, "api_key"), (404, "a tiled server?"), (503, "a tiled server?")]
+    ("status", "advice"),
+    [(401, "api_key"), (403, "api_key"), (404, "a tiled server?"), (503, "a tiled server?")],
 )
 def test_advice_fits_the_answer(monkeypatch: pytest.MonkeyPatch, status: int, advice: str) -> None:
     request = httpx.Request("GET", "http://x")

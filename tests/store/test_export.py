@@ -48,7 +48,9 @@ from skywright.store.export.contents import (
     RunContents,
     Stream,
     row_slices,
+    scanned_fields,
 )
+from skywright.store.export.csv import write_csv
 from skywright.store.export.nexus import write_nexus
 from skywright.store.export.zarr import write_zarr
 from skywright.store.lookup import find_run
@@ -236,18 +238,22 @@ def test_nexus_links_to_the_frames(store: SampleStore, tmp_path: Path) -> None:
     assert link.path == "/entry/data/data"
 
 
-def test_what_does_not_hold_just_these_rows_is_copied(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mimetype", ["application/x-hdf5", "application/x-raw"])
+def test_what_does_not_hold_just_these_rows_is_copied(tmp_path: Path, mimetype: str) -> None:
+    """The file has one row more, or another program's reader makes its rows."""
+    count = 3 if mimetype == "application/x-hdf5" else 4
     frames = np.arange(4 * 6, dtype="u1").reshape(4, 2, 3)
     with h5py.File(tmp_path / "camera.h5", "w") as file:
         file["data"] = frames
-    parts = (AssetRows(Asset(tmp_path / "camera.h5", "data"), 0, 3),)
+    parts = (AssetRows(Asset(tmp_path / "camera.h5", "data", mimetype), 0, count),)
     key = {"external": "STREAM:"}
-    column = Column("cam", (3, 2, 3), frames.dtype, key, frames[:3].__getitem__, parts)
+    column = Column("cam", (count, 2, 3), frames.dtype, key, frames[:count].__getitem__, parts)
     start = {"uid": "u", "time": 0.0}
     run = RunContents(start, None, "running", (Stream("primary", {}, (column,), {}),), ())
     notes = write_nexus(run, tmp_path / "out.nxs", link=True)
     assert "primary/cam: copied, not linked" in notes[0]
-    np.testing.assert_array_equal(read_nexus(tmp_path / "out.nxs", "primary")["cam"], frames[:3])
+    cam = read_nexus(tmp_path / "out.nxs", "primary")["cam"]
+    np.testing.assert_array_equal(cam, frames[:count])
 
 
 def test_run_without_streams(tmp_path: Path) -> None:
@@ -260,13 +266,192 @@ def test_run_without_streams(tmp_path: Path) -> None:
         assert file["entry/title"].asstr()[()] == "run"
 
 
-def test_nexus_of_a_run_whose_times_are_in_milliseconds(tmp_path: Path) -> None:
-    run = RunContents({"uid": "u", "time": 1.8e12}, {"time": 1.8e12 + 5}, "success", (), ())
+@pytest.mark.parametrize("time", [1.8e12, 1.8e18])
+def test_nexus_of_a_run_whose_times_are_in_milliseconds_or_less(
+    tmp_path: Path, time: float
+) -> None:
+    run = RunContents({"uid": "u", "time": time}, {"time": time + 1024}, "success", (), ())
     assert write_nexus(run, tmp_path / "out.nxs") == []
     with h5py.File(tmp_path / "out.nxs") as file:
         assert {"start_time", "end_time"}.isdisjoint(file["entry"])
-        assert file["entry/duration"][()] == 5
-        assert json.loads(file["entry/bluesky/start"][()])["time"] == 1.8e12
+        assert file["entry/duration"][()] == 1024
+        assert json.loads(file["entry/bluesky/start"][()])["time"] == time
+
+
+def memory_column(name: str, values: Any, **data_key: Any) -> Column:
+    array = np.array(values)
+    return Column(name, array.shape, array.dtype, data_key, array.__getitem__)
+
+
+def free_running() -> RunContents:
+    """A run whose camera has more rows than events, and which has a stream without events."""
+    tags = memory_column("tag", [b"a", b"\xff", "µ".encode()], external="STREAM:")
+    columns = (
+        memory_column("seq_num", [1, 2]),
+        memory_column("time", [1.5, 2.5]),
+        memory_column("x", [0.5, 1.5]),
+        tags,
+    )
+    stamps = {"x": np.array([1.25, 2.25])}
+    long = memory_column("long", range(5), external="STREAM:")
+    streams = (
+        Stream("primary", {"uid": "d"}, columns, stamps),
+        Stream("fly", {}, (tags, long), {}),
+    )
+    return RunContents({"uid": "u", "time": 0.0}, {"time": 3.0}, "abort", streams, ())
+
+
+def test_csv_of_columns_of_different_lengths(tmp_path: Path) -> None:
+    assert write_csv(free_running(), tmp_path / "out") == []
+    text = {path.name: path.read_bytes().decode() for path in (tmp_path / "out").iterdir()}
+    metadata = json.loads(text.pop("metadata.json"))
+    tags = "tag\r\na\r\n\\xff\r\nµ\r\n"
+    assert text == {
+        "primary.csv": "seq_num,time,x,ts_x\r\n1,1.5,0.5,1.25\r\n2,2.5,1.5,2.25\r\n",
+        "primary-3rows.csv": tags,
+        "fly.csv": "long\r\n0\r\n1\r\n2\r\n3\r\n4\r\n",
+        "fly-3rows.csv": tags,
+    }
+    assert (metadata["status"], metadata["stop"]) == ("abort", {"time": 3.0})
+    assert metadata["descriptors"]["primary"] == {"uid": "d"}
+
+
+def test_zarr_of_columns_of_different_lengths(tmp_path: Path) -> None:
+    write_zarr(free_running(), tmp_path / "out.zarr")
+    root = zarr.open_group(tmp_path / "out.zarr", mode="r")
+    assert (root.attrs["status"], root.attrs["stop"]) == ("abort", {"time": 3.0})
+    dimensions = {
+        stream: {name: array.metadata.dimension_names for name, array in root[stream].arrays()}
+        for stream in ("primary", "fly")
+    }
+    of_events = dict.fromkeys(("seq_num", "time", "x"), ("event",))
+    assert dimensions["primary"] == {**of_events, "tag": ("row",)}
+    assert dimensions["fly"] == {"tag": ("row",), "long": ("row",)}
+    assert root["primary/time"].attrs["units"] == root["primary/timestamps/x"].attrs["units"] == "s"
+
+
+@pytest.mark.parametrize("title", [None, "beam on"])
+def test_nexus_of_metadata_under_their_other_names(tmp_path: Path, title: str | None) -> None:
+    start = {
+        "uid": "u",
+        "time": 0.0,
+        "plan_name": "count",
+        "scan_id": 0,
+        "beamline_id": "X06",
+        "proposal_id": "p1",
+        "operator": ["no text"],
+        "user_name": "Ann",
+        "sample": {"name": "x"},
+        "analysis": "mine",
+        "motors": None,
+    }
+    start |= {"title": title} if title else {}
+    run = RunContents(start, {"time": 3.0}, "abort", (), ())
+    write_nexus(run, tmp_path / "out.nxs")
+    with h5py.File(tmp_path / "out.nxs") as file:
+        entry = file["entry"]
+        texts = {
+            "title": title or "count 0",
+            "instrument/name": "X06",
+            "experiment_identifier": "p1",
+            "user/name": "Ann",
+            "bluesky/status": "abort",
+            "bluesky/stop": '{"time": 3.0}',
+        }
+        assert {name: entry[name].asstr()[()] for name in texts} == texts
+        assert list(entry["sample"]) == ["name"]
+        assert "process" not in entry
+        assert entry["duration"].attrs["units"] == "s"
+
+
+def test_nexus_says_what_to_plot(tmp_path: Path) -> None:
+    """A counter is no signal; an axis has as many values as its signal."""
+    frames = (
+        memory_column("identity", [7, 8, 9], object_name="cam", external="STREAM:"),
+        memory_column("other_time", range(7), external="STREAM:"),
+        memory_column("cam_time", [1.0, 2.0, 3.0], external="STREAM:"),
+        memory_column("image", np.zeros((3, 4, 5)), object_name="cam", external="STREAM:"),
+        memory_column("left", np.zeros((3, 4, 5, 3)), object_name="eyes", external="STREAM:"),
+        memory_column("right", np.zeros((3, 4, 5, 3)), object_name="eyes", external="STREAM:"),
+        memory_column("trace", np.zeros((0, 4))),
+    )
+    scan = (
+        memory_column("seq_num", [1, 2]),
+        memory_column("time", [1.0, 2.0]),
+        memory_column("offset", [0.0, 0.0]),
+        memory_column("phi", [0.0, 90.0], object_name="phi"),
+        memory_column("sum", [5.0, 6.0], object_name="diode"),
+        memory_column("photo", np.zeros((2, 4, 5)), object_name="cam"),
+    )
+    hints, configuration = {"diode": {"fields": ["sum"]}}, {"phi": {"data": {"phi": 5.0}}}
+    streams = (
+        Stream("baseline", {}, (memory_column("y", range(9)),), {}),
+        Stream("short", {}, (memory_column("y", [1.0]),), {}),
+        Stream("frames", {"hints": {"cam": {"fields": ["gone"]}}}, frames, {}),
+        Stream(
+            "scan", {"hints": hints, "configuration": configuration}, scan, {"sum": EVENT_TIMES}
+        ),
+        Stream("plain", {}, scan, {}),
+    )
+    start = {"uid": "u", "time": 0.0, "motors": ["phi"], "detectors": ["diode"]}
+    start["hints"] = {"dimensions": [[["phi", "psi"], "scan"], [["cam_time"], "other"]]}
+    write_nexus(RunContents(start, None, "running", streams, ()), tmp_path / "out.nxs")
+    with h5py.File(tmp_path / "out.nxs") as file:
+        entry = file["entry"]
+        assert entry.attrs["default"] == "frames"
+        of_frames, of_scan = entry["frames"], entry["scan"]
+        assert of_frames.attrs["signal"] == "image"
+        assert [*of_frames.attrs["axes"]] == ["cam_time", ".", "."]
+        assert of_frames.attrs["cam_time_indices"] == [0]
+        assert (of_scan.attrs["signal"], [*of_scan.attrs["axes"]]) == ("sum", ["phi"])
+        assert entry["plain"].attrs["signal"] == "offset"  # a number before the image of an event
+        assert of_frames["image"].attrs["interpretation"] == "image"
+        assert of_frames["left"].attrs["interpretation"] == "rgb-image"
+        assert of_scan["time"].attrs["units"] == of_scan["timestamps/sum"].attrs["units"] == "s"
+        instrument = entry["instrument"]
+        assert {name: each.attrs["NX_class"] for name, each in instrument.items()} == {
+            "cam": "NXdetector",
+            "diode": "NXdetector",
+            "eyes": "NXdetector",
+            "phi": "NXpositioner",
+        }
+        assert instrument["cam/data"] == of_frames["image"]
+        assert "data" not in instrument["eyes"]  # of two images none is the one
+        assert instrument["phi/value"][()].tolist() == [0.0, 90.0]
+        assert instrument["phi/phi"][()] == 5.0
+
+
+@pytest.mark.parametrize(
+    ("ranges", "is_whole"),
+    [([(0, 3)], True), ([(2, 5)], False), ([(0, 2), (2, 3)], False), ([], False)],
+)
+def test_a_column_is_a_dataset_if_it_has_its_first_rows(
+    ranges: list[tuple[int, int]], is_whole: bool
+) -> None:
+    asset = Asset(Path("/a.h5"), "x")
+    parts = tuple(AssetRows(asset, *rows) for rows in ranges)
+    column = Column("x", (3,), np.dtype("f8"), {}, np.zeros(3).__getitem__, parts)
+    assert column.asset == (asset if is_whole else None)
+
+
+def test_chunks_of_columns_without_values() -> None:
+    shapes = [(0,), (0, 4), (3, 0)]
+    columns = [memory_column("x", np.zeros(shape)) for shape in shapes]
+    assert [column.chunk_shape() for column in columns] == [(1,), (1, 4), (3, 1)]
+
+
+def test_fields_that_a_plan_scans() -> None:
+    dimensions = [[["a", 5], "primary"], [["b"], "fly"], "odd"]
+    start = {"hints": {"dimensions": dimensions}}
+    assert scanned_fields(start) == ["a", "b"]
+    assert scanned_fields(start, "fly") == ["b"]
+
+
+def test_to_read_a_run_does_not_change_its_notes() -> None:
+    metadata = {"start": {}, "notes": ["a note"]}
+    run = MagicMock(item={"attributes": {"metadata": metadata}})
+    assert len(contents_module.read_contents(run).notes) == 2
+    assert metadata["notes"] == ["a note"]
 
 
 FULL_DISK = """
@@ -371,9 +556,10 @@ def test_nexus_of_metadata_that_are_no_names_or_texts(tmp_path: Path) -> None:
 )
 def test_nexus_of_hints_that_bluesky_does_not_know(tmp_path: Path, hints: object) -> None:
     values = np.arange(3.0)
-    columns = (Column("phi", (3,), values.dtype, {}, values.__getitem__),)
+    columns = (Column("phi", (3,), values.dtype, {"object_name": "m"}, values.__getitem__),)
     stream = Stream("primary", {}, columns, {})
-    run = RunContents({"uid": "u", "time": 0.0, "hints": hints}, None, "running", (stream,), ())
+    start = {"uid": "u", "time": 0.0, "hints": hints, "motors": None, "detectors": None}
+    run = RunContents(start, None, "running", (stream,), ())
     write_nexus(run, tmp_path / "out.nxs")
     assert read_nexus(tmp_path / "out.nxs", "primary")["phi"].tolist() == [0, 1, 2]
 
@@ -462,6 +648,16 @@ def test_files_of_ones_own_in_an_export_stay(
     names = {path.name for path in report.files}
     assert names == {path.name for path in (tmp_path / "alone").iterdir()}
     assert {path.name for path in tmp_path.iterdir()} == {"out", "alone"}
+
+
+@pytest.mark.parametrize("new", ["csv", "zarr"])
+def test_a_directory_replaces_an_earlier_nexus_file(
+    store: SampleStore, tmp_path: Path, new: str
+) -> None:
+    export_run(find_run(store.client, SCAN), tmp_path / "out", "nexus")
+    export_run(find_run(store.client, DEAD), tmp_path / "out", new, overwrite=True)
+    np.testing.assert_array_equal(READERS[new](tmp_path / "out", "primary")["diode_current"], [0.5])
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,7 @@ def store(pytestconfig: pytest.Config) -> SampleStore:
         (RunFilter(scan_id=7, plan="scan"), [SCAN]),
         (RunFilter(since_s=T0 + 1, until_s=T0 + 2 * DAY_S), [DERIVED_V1, FLY, DERIVED_V2]),
         (RunFilter(since_s=T0, until_s=T0), []),
+        (RunFilter(since_s=T0, until_s=T0 + 1), [SCAN]),
         (RunFilter(sample="lysozyme A-1"), [SCAN, DERIVED_V1, DERIVED_V2]),
         (RunFilter(sample="thaumatin"), [FLY]),
         (RunFilter(sample="insulin"), [INTERRUPTED]),
@@ -77,6 +78,7 @@ def store(pytestconfig: pytest.Config) -> SampleStore:
         (RunFilter(text="müller"), [SCAN]),
         (RunFilter(text="Muller"), [SCAN]),
         (RunFilter(text="watch_camera"), [FLY]),
+        (RunFilter(text="thaumatin 0.25"), [FLY]),  # a number of its metadata
         (RunFilter(text="interrupted process"), [INTERRUPTED]),  # in the stop document
         (RunFilter(text="AND"), [INTERRUPTED]),
         (RunFilter(text="lysozyme", plan="scan"), [SCAN]),
@@ -138,13 +140,26 @@ def test_summary(store: SampleStore) -> None:
     assert (dead.status, dead.duration_s, dead.events) == ("incomplete", None, {})
     assert runs[INTERRUPTED].status == "interrupted"
     assert runs[FLY].sample == "thaumatin"
+    assert runs[INTERRUPTED].sample == "insulin"
 
 
 def test_metadata_that_a_person_gave_are_text_in_a_summary() -> None:
     start = {"uid": DEAD, "time": T0, "plan_name": 5, "purpose": ["a"], "raw_uid": 12}
-    run = summarize({"start": start | {"sample": {"name": 3}}}, "raw")
+    stop = {"time": T0, "exit_status": "success", "reason": None, "num_events": None}
+    start |= {"sample": {"name": 3}, "analysis": {}}
+    run = summarize({"start": start, "stop": stop}, "raw")
     assert (run.plan, run.purpose, run.sample) == ("5", "['a']", "3")
     assert run.raw_uid is None  # a number is no uid
+    assert (run.analysis, run.status, run.events) == (None, "success", {})
+
+
+@pytest.mark.parametrize(
+    ("reason", "status"),
+    [("interrupted: the process ended", "interrupted"), ("the plan was interrupted", "fail")],
+)
+def test_a_run_is_interrupted_only_if_its_reason_begins_so(reason: str, status: str) -> None:
+    stop = {"exit_status": "fail", "reason": reason}
+    assert run_status({"start": {"uid": DEAD}, "stop": stop}) == status
 
 
 def test_running_while_somebody_writes_the_journal_then_storing(tmp_path: Path) -> None:
@@ -160,6 +175,23 @@ def test_running_while_somebody_writes_the_journal_then_storing(tmp_path: Path) 
     assert waiting_runs(tmp_path) == [DEAD]
     (tmp_path / f"{DEAD}.jsonl").unlink()  # the ingester is done with it
     assert run_status({"start": start}, tmp_path) == "incomplete"
+
+
+def test_waiting_runs_are_named_by_their_uids_oldest_first(tmp_path: Path) -> None:
+    starts = {"b": 3.0, "c: 90% cold": 1.0, "a": 2.0}
+    for uid, time in starts.items():
+        journal = Journal(tmp_path)
+        journal("start", {"uid": uid, "time": time})
+        journal.close()
+    assert waiting_runs(tmp_path) == ["c: 90% cold", "a", "b"]
+
+
+def test_a_run_that_is_stored_meanwhile_is_not_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / f"{DEAD}.jsonl").touch()
+    monkeypatch.setattr(lookup, "is_locked", lambda path: path.unlink())
+    assert waiting_runs(tmp_path) == []
 
 
 def test_a_run_that_is_stored_while_the_catalog_answers_is_not_incomplete(
@@ -223,6 +255,7 @@ def test_an_answer_has_no_more_runs_than_are_wanted(
         ("-0", "-1 is the newest"),
         ("d1a5e0", "several runs"),
         ("4f0c1d2f", "starts with"),
+        ("52a1", "starts with"),  # characters from the middle of a uid
         ("99999", "starts with"),
         ("4f0c1d2e52a1", "starts with"),  # a uid may have no dashes
         ("4f0c1d2e52a14d3b9d6f0b8c6e1a7001", "starts with"),
@@ -259,6 +292,12 @@ def test_derived_runs_newest_last(store: SampleStore) -> None:
 )
 def test_parse_time(text: str, expected: str) -> None:
     assert parse_time(text, NOON) == datetime.fromisoformat(expected).timestamp()
+
+
+@pytest.mark.parametrize("text", ["3 months", "2 days later", "soon", "9" * 30 + " weeks"])
+def test_what_is_no_time(text: str) -> None:
+    with pytest.raises(DataError, match="is no time"):
+        parse_time(text, NOON)
 
 
 def test_a_day_begins_and_ends() -> None:

@@ -314,6 +314,34 @@ def test_files_of_one_key_may_have_their_rows_at_different_places(
     assert rows.reshape(4, -1)[:, 0].tolist() == [0.0, 0.0, 1.0, 1.0]
 
 
+def test_a_table_has_the_dataset_of_the_rows_that_it_shows(tmp_path: Path) -> None:
+    """No event of the first file's rows was understood; the second file has another dataset."""
+    recording = Recording(tmp_path)
+    key = scalar("number", dtype_numpy="<f8", external="STREAM:")
+    recording.stream("primary", x=key, y=scalar("number"))
+    descriptor = recording._streams["primary"].descriptor_doc["uid"]
+    for number, name in enumerate("ab"):
+        resource = recording.run.compose_stream_resource(
+            mimetype="application/x-hdf5",
+            uri=f"file://localhost{tmp_path}/{name}.h5",
+            data_key="x",
+            parameters={"dataset": f"/{name}"},
+        ).stream_resource_doc
+        recording.journal("stream_resource", resource)
+        rows = datum_fields(resource["uid"], 2 * number, 1 + 2 * number, 2)
+        recording.journal("stream_datum", {"uid": name, "descriptor": descriptor, **rows})
+    for seq_num in (3, 4):
+        recording.event(seq_num=seq_num, y=0.0)
+    contents = contents_of(recording.path)
+    stream = contents.streams["primary"]
+    ((_, source),) = data_sources(
+        stream, contents.resources, stored_data_keys(stream), tmp_path, tables=True, ended=True
+    )
+    assert not isinstance(source, DataError)
+    assert source.parameters["segments"] == [[0, 0, 2]]
+    assert source.parameters["columns"] == {"x": "/b"}
+
+
 def test_an_array_of_too_many_chunks_has_no_node(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -478,7 +506,8 @@ def test_a_datum_that_never_came_does_not_keep_the_run_open(tmp_path: Path, imag
     assert not repair.close_interrupted_run(path, path.stat().st_size, contents)
 
 
-def test_datums_after_one_that_never_came_are_stored(tmp_path: Path) -> None:
+@pytest.mark.parametrize("in_page", [False, True])
+def test_datums_after_one_that_never_came_are_stored(tmp_path: Path, in_page: bool) -> None:
     """The datums come after their events; the one of the first event is lost."""
     recording = Recording(tmp_path)
     recording.stream("primary", image=array([2], external="FILESTORE:", dtype_numpy="<f8"))
@@ -487,7 +516,10 @@ def test_datums_after_one_that_never_came_are_stored(tmp_path: Path) -> None:
     resource = {"uid": "r", "run_start": recording.uid, "spec": "AD_HDF5", "root": "/"}
     path = {"resource_path": "f.h5", "path_semantics": "posix", "resource_kwargs": {}}
     recording.journal("resource", resource | path)
-    for number in (1, 2):
+    if in_page:
+        page = {"resource": "r", "datum_id": ["r/1", "r/2"], "datum_kwargs": {}}
+        recording.journal("datum_page", page)
+    for number in () if in_page else (1, 2):
         datum = {"resource": "r", "datum_id": f"r/{number}", "datum_kwargs": {}}
         recording.journal("datum", datum)
     contents = contents_of(recording.stop())
@@ -496,3 +528,26 @@ def test_datums_after_one_that_never_came_are_stored(tmp_path: Path) -> None:
     assert [note for note in contents.notes if "image" in note] == [
         "image: 1 of its datums never came, whose rows are left out"
     ]
+
+
+def test_events_that_lack_a_datum_or_its_time_are_stored(tmp_path: Path) -> None:
+    """The second one has no time of its datum, which comes after it; the third one no times."""
+    recording = Recording(tmp_path)
+    image = array([2], external="FILESTORE:", dtype_numpy="<f8")
+    recording.stream("primary", x=scalar("number"), image=image)
+    recording.event(x=1.0)
+    event = {"descriptor": recording._streams["primary"].descriptor_doc["uid"], "time": 1.0}
+    for seq_num, times in ((2, {"timestamps": {"x": 1.0}}), (3, {})):
+        data = {"x": 2.0, "image": f"r/{seq_num}"}
+        recording.journal("event", {**event, "uid": "e", "seq_num": seq_num, "data": data, **times})
+    resource = {"uid": "r", "run_start": recording.uid, "spec": "AD_HDF5", "root": "/"}
+    path = {"resource_path": "f.h5", "path_semantics": "posix", "resource_kwargs": {}}
+    recording.journal("resource", resource | path)
+    for seq_num in (2, 3):
+        datum = {"resource": "r", "datum_id": f"r/{seq_num}", "datum_kwargs": {}}
+        recording.journal("datum", datum)
+    contents = contents_of(recording.stop())
+    stream = contents.streams["primary"]
+    assert stream.seq_nums() == [1, 2]
+    assert sum(rows.count for rows in stream.external_rows["image"].segments) == 1
+    assert contents.stop is not None

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -34,9 +35,16 @@ from skywright.cli import main
 from skywright.errors import ConfigError, DataError, SkywrightError
 from skywright.store import lookup
 from skywright.store import reprocess as reprocess_module
+from skywright.store.export.contents import RunContents
 from skywright.store.journal_contents import datum_fields
 from skywright.store.lookup import find_run
-from skywright.store.reprocess import Reprocessed, cluster, reprocess, wait_until_stored
+from skywright.store.reprocess import (
+    Reprocessed,
+    cluster,
+    reprocess,
+    reprocess_each,
+    wait_until_stored,
+)
 
 LOOP, ROTATION = "loop_detection", "loop_rotation"
 FRAMES = 70
@@ -212,6 +220,33 @@ def test_frames_that_a_resumed_scan_has_taken_again_count_once(
     assert table.announced() == 4
     rows = table.in_files["image"].segments
     assert [number for each in rows for number in range(each.start, each.stop)] == [0, 1, 3, 4]
+
+
+def test_a_stream_that_fails_does_not_keep_others_from_being_analyzed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = {"external": "STREAM:", "shape": [4, 5], "dtype": "array", "source": "s"}
+    documents: list[tuple[str, dict[str, Any]]] = []
+    for name, rows in (("dark", 5), ("primary", 2)):
+        with h5py.File(tmp_path / f"{name}.h5", "w") as file:
+            file["a"] = np.zeros((rows, 4, 5), np.uint8)
+        uri = f"file://localhost{tmp_path}/{name}.h5"
+        resource = {"uid": f"file of {name}", "mimetype": "application/x-hdf5", "uri": uri}
+        resource |= {"run_start": "r", "data_key": "cam_image", "parameters": {"dataset": "/a"}}
+        descriptor = {"uid": name, "name": name, "run_start": "r", "data_keys": {"cam_image": key}}
+        datum = {"descriptor": name, **datum_fields(f"file of {name}", 0, 1, rows)}
+        documents += [
+            ("descriptor", descriptor),
+            ("stream_resource", resource),
+            ("stream_datum", datum),
+        ]
+    documents.append(("stop", {"run_start": "r"}))
+    monkeypatch.setattr(reprocess_module, "run_documents", lambda *_: iter(documents))
+    stored: Any = SimpleNamespace(metadata={"start": {"uid": "r", "time": 1.0}})
+    failed, done = reprocess_each(stored, f"{PATH}:Raises", {"at": 4}, store=tmp_path)
+    assert "stream dark, failed" in str(failed)
+    assert isinstance(done, Reprocessed)
+    assert (done.stream, done.result["n_frames"]) == ("primary", 2)
 
 
 def reprocess_three_frames(tmp_path: Path) -> Reprocessed:
@@ -432,8 +467,8 @@ def test_a_second_stage_of_a_raw_run_and_of_a_derived_run(
     first = world.turn_live_uid if of_derived else done[0].derived_uid
     assert again.start["analysis"]["inputs"] == {LOOP: first}
     assert again.start["raw_uid"] == done[-1].raw_uid == world.turn_uid
-    assert done[-1].pictures
-    assert all(path.is_file() for path in done[-1].pictures)
+    assert all(each.pictures for each in done)
+    assert all(path.is_file() for each in done for path in each.pictures)
     wait_until_stored(world.client, done[-1].derived_uid)
 
 
@@ -459,6 +494,49 @@ def test_what_a_second_stage_cannot_take_is_said(world: World) -> None:
         attempt(world.rotation_live_uid)
     with pytest.raises(ConfigError, match="analysis loop_rotation: calibrations: is missing"):
         reprocess(find_run(world.client, world.uid), ROTATION, store=world.stack.directory)
+
+
+@pytest.mark.parametrize("made", [None, "mine", {"version": "1"}])
+def test_a_run_that_a_person_calls_an_analysis_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: Any
+) -> None:
+    start = {"uid": "u", "purpose": "analysis", "analysis": made}
+    contents = RunContents(start, {}, "success", (), ())
+    monkeypatch.setattr(reprocess_module, "read_contents", lambda _: contents)
+    run: Any = SimpleNamespace(metadata={"start": start})
+    with pytest.raises(DataError, match="u does not say which analysis has made it"):
+        reprocess(run, ROTATION, {"calibrations": str(tmp_path)}, store=tmp_path)
+
+
+def test_an_older_derived_run_does_not_name_its_stream(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = reprocess_module.read_contents
+
+    def read_older(run: Any) -> RunContents:
+        contents = read(run)
+        analysis = {k: v for k, v in contents.start["analysis"].items() if k != "stream"}
+        return replace(contents, start={**contents.start, "analysis": analysis})
+
+    monkeypatch.setattr(reprocess_module, "read_contents", read_older)
+    run = find_run(world.client, world.turn_live_uid)
+    (done,) = reprocess(run, ROTATION, world.rotation, store=world.stack.directory)
+    assert done.stream == "primary"
+
+
+@pytest.mark.parametrize("raw_uid", [None, 5, "nobody"])
+def test_a_raw_run_that_is_not_stored_is_named(
+    world: World, monkeypatch: pytest.MonkeyPatch, raw_uid: Any
+) -> None:
+    run = find_run(world.client, world.turn_live_uid)
+    start = {**run.metadata["start"], "raw_uid": raw_uid}
+    if raw_uid is None:
+        del start["raw_uid"]
+    stored: Any = SimpleNamespace(metadata={"start": start}, parent=run.parent)
+    contents = reprocess_module.read_contents(run)
+    monkeypatch.setattr(reprocess_module, "read_contents", lambda _: contents)
+    with pytest.raises(DataError, match=f"the raw run {raw_uid} of {world.turn_live_uid}"):
+        reprocess(stored, ROTATION, world.rotation, store=world.stack.directory)
 
 
 def test_what_cannot_be_reprocessed_is_said(world: World) -> None:

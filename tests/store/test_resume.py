@@ -190,9 +190,9 @@ def test_each_stream_shows_its_own_images_of_a_file(tmp_path: Path) -> None:
         revisions.append(contents.streams[name].revision)
     # A node that exists gets no other file: the run is written again.
     assert revisions == [0, 0, 0, 1, 1, 1, 1, 1]
-    shown = {}
+    sources, shown = {}, {}
     for name, stream in contents.streams.items():
-        ((_, source),) = data_sources(
+        ((_, sources[name]),) = data_sources(
             stream,
             contents.resources,
             stored_data_keys(stream),
@@ -200,6 +200,7 @@ def test_each_stream_shows_its_own_images_of_a_file(tmp_path: Path) -> None:
             tables=True,
             ended=True,
         )
+    for name, source in sources.items():  # when all virtual files are there
         path = source.assets[0].data_uri.removeprefix("file://localhost")
         with h5py.File(path) as file:
             images = file[source.parameters["dataset"]][: source.structure.shape[0], 0]

@@ -116,7 +116,9 @@ def test_raw_files_are_not_given_away(journals: Path, client: Any, stack: Stack)
     recording, camera = fly(journals, 1)
     camera.unstage()
     ingest(recording.stop(), client)
-    path = f"/api/v1/asset/bytes/raw/{recording.uid}/primary/cam_image?id=1"
+    image = client["raw"].include_data_sources()[recording.uid].base["primary"].base["cam_image"]
+    (asset,) = image.data_sources()[0].assets
+    path = f"/api/v1/asset/bytes/raw/{recording.uid}/primary/cam_image?id={asset.id}"
     answer = httpx.get(stack.uri + path, headers={"Authorization": f"Apikey {stack.key}"})
     assert answer.status_code in (403, 404)
 
@@ -166,6 +168,17 @@ def test_catalog_of_a_server_that_was_killed_while_it_wrote(tmp_path: Path) -> N
         assert database.execute("SELECT name FROM sqlite_master WHERE name='half'").fetchall() == []
 
 
+def test_catalog_of_a_server_that_was_killed_before_it_wrote_the_version(tmp_path: Path) -> None:
+    from skywright.store.server import make_catalog
+
+    make_catalog(tmp_path)
+    with closing(sqlite3.connect(tmp_path / "tiled" / "catalog.db")) as database:
+        database.execute("DELETE FROM alembic_version")
+        database.commit()
+        make_catalog(tmp_path)
+        assert database.execute("SELECT count(*) FROM alembic_version").fetchone() == (1,)
+
+
 def test_a_file_that_is_no_catalog_is_said(tmp_path: Path) -> None:
     from skywright.store.server import make_catalog
 
@@ -184,13 +197,17 @@ def test_further_directories_are_readable(tmp_path: Path) -> None:
     assert tree["readable_storage"] == [str(tmp_path / "store" / "assets"), str(other)]
 
 
-def test_a_directory_is_readable_by_its_link_and_by_its_target(tmp_path: Path) -> None:
+def test_a_directory_is_readable_by_its_link_and_by_its_target(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from skywright.store.server import with_targets
 
     (tmp_path / "disk").mkdir()
     (tmp_path / "link").symlink_to("disk")
     assert with_targets([tmp_path / "link"]) == [tmp_path / "link", tmp_path / "disk"]
     assert with_targets([tmp_path / "disk"]) == [tmp_path / "disk"]
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert with_targets([Path("~/disk")]) == [tmp_path / "disk"]
 
 
 def test_writes_are_taken(client: Any) -> None:

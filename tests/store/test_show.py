@@ -26,10 +26,10 @@ from support.sample_runs import (
 from skywright.analysis.display import to_uint8
 from skywright.callbacks.journal import journal_path
 from skywright.errors import DataError
-from skywright.store.export.contents import Column
+from skywright.store.export.contents import Column, RunContents, Stream
 from skywright.store.lookup import find_run, find_run_and_waiting
 from skywright.store.pictures import holds_pictures, write_pictures
-from skywright.store.show import RunView, view_run
+from skywright.store.show import RunView, final_results, view_run
 from skywright.store.words import in_short, local_time
 
 
@@ -63,9 +63,61 @@ def test_lineage_and_results(store: SampleStore) -> None:
     assert [each.summary.analysis for each in seen.derived] == ["loop 1.1", "loop 2.0"]
     assert seen.derived[0].results == {"offset_um": 1.75}  # the last of two
     assert seen.derived[0].parameters == {"min_score": 0.3}
+    assert seen.derived[0].about == {"offset_um": "um"}
+    assert seen.derived[0].stream == "primary"
     assert seen.pictures == tuple(
         store.assets / f"{uid}-sheet.png" for uid in (DERIVED_V1, DERIVED_V2)
     )
+
+
+def column(name: str, values: Any, **data_key: Any) -> Column:
+    array = np.array(values)
+    return Column(name, array.shape, array.dtype, data_key, array.__getitem__)
+
+
+def test_results_are_the_last_scalars_of_events() -> None:
+    columns = (
+        column("seq_num", [1, 2]),
+        column("time", [1e9, 2e9]),
+        column("center", [3.5, 4.5]),
+        column("not_yet", []),
+        column("trace", [[1, 2], [3, 4]]),
+        column("of_pulses", [5.0, 6.0], external="STREAM:"),
+    )
+    streams = (Stream("result", {}, columns, {}),)
+    assert final_results(RunContents({"uid": "u"}, None, "running", streams, ())) == {"center": 4.5}
+
+
+@pytest.mark.parametrize(
+    ("hints", "hinted"), [(None, ()), ({"cam": {}, "diode": {"fields": ["x"]}}, ("x",))]
+)
+def test_streams_of_a_run(
+    store: SampleStore, monkeypatch: pytest.MonkeyPatch, hints: Any, hinted: tuple[str, ...]
+) -> None:
+    """The camera runs freely, and its file is on no path of this machine."""
+    image = column("image", np.zeros((7, 2, 2), "u1"), external="STREAM:")
+    columns = (column("seq_num", [1, 2]), column("x", [0.5, 1.5]), image)
+    streams = (
+        Stream("primary", {"hints": hints}, columns, {}),
+        Stream("frames", {}, (image,), {}),
+    )
+    contents = RunContents({"uid": DEAD}, None, "incomplete", streams, ())
+    monkeypatch.setattr("skywright.store.show.read_contents", lambda *_: contents)
+    primary, frames = view(store, DEAD).streams
+    assert (primary.events, primary.rows, primary.hinted) == (2, 7, hinted)
+    assert (frames.events, frames.rows) == (0, 7)
+    assert [(each.name, each.file) for each in primary.columns] == [("x", None), ("image", None)]
+
+
+def test_a_derived_run_whose_raw_run_is_in_another_catalog(
+    store: SampleStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> Any:
+        raise DataError("no run")
+
+    monkeypatch.setattr("skywright.store.show.find_run", refuse)
+    seen = view(store, DERIVED_V1)
+    assert (seen.raw, seen.summary.raw_uid) == (None, SCAN)
 
 
 def test_derived_run(store: SampleStore) -> None:

@@ -22,11 +22,11 @@ from skywright.store.check import differences
 from skywright.store.export.contents import read_contents
 from skywright.store.ingest import IngestState, RunIngest, ingest
 from skywright.store.journal_contents import JournalContents, Stream
-from skywright.store.normalizer import DocumentNormalizer
+from skywright.store.normalizer import DocumentNormalizer, key_name
 from skywright.store.rows import as_row
 from skywright.store.run_nodes import Catalog
 from skywright.store.tail import Line, read_lines, start_time
-from skywright.store.tiled_writer import NOTES_MAX, RunWriter
+from skywright.store.tiled_writer import NOTES_MAX, RunWriter, storable
 
 
 def stored(path: Path, client: Any) -> Any:
@@ -235,12 +235,14 @@ def test_names_that_tables_cannot_have(journals: Path, client: Any) -> None:
     assert "primary/T1(K): stored as T1_K_: no column can have its name" in run.metadata["notes"]
 
 
-def test_long_names_that_become_one() -> None:
-    keys = {"k" * 57 + end: {**NUMBER, "shape": [], "source": "x"} for end in "();=+'"}
+@pytest.mark.parametrize("name", ["k" * 57, "k" + "µ" * 28, "kk" + "µ" * 40])
+def test_long_names_that_become_one(name: str) -> None:
+    keys = {name + end: {**NUMBER, "shape": [], "source": "x"} for end in "();=+'"}
     doc = {"uid": "d", "name": "primary", "data_keys": keys}
     line = DocumentNormalizer()(Line(1, "descriptor", doc))[-1]
     assert len(line.doc["data_keys"]) == 6
-    assert max(map(len, line.doc["data_keys"])) <= 60  # of tiled's 63, ts_ takes three
+    # Of tiled's 63 bytes, ts_ takes three
+    assert max(len(key.encode()) for key in line.doc["data_keys"]) <= 60
 
 
 def test_a_name_in_files_that_is_of_time_stamps() -> None:
@@ -250,8 +252,9 @@ def test_a_name_in_files_that_is_of_time_stamps() -> None:
     line = normalizer(Line(1, "descriptor", descriptor))[-1]
     assert (line.doc["name"], [*line.doc["data_keys"]]) == ("ts_scan", ["xts_y"])
     resource = {"uid": "r", "data_key": "ts_y", "mimetype": HDF5, "uri": "file://localhost/a.h5"}
-    (line,) = normalizer(Line(2, "stream_resource", {**resource, "parameters": {}}))
-    assert line.doc["data_key"] == "xts_y"
+    for each in (normalizer, DocumentNormalizer()):  # the descriptor may come later
+        (line,) = each(Line(2, "stream_resource", {**resource, "parameters": {}}))
+        assert line.doc["data_key"] == "xts_y"
 
 
 def test_names_that_differ_in_case_alone(journals: Path, client: Any) -> None:
@@ -321,6 +324,30 @@ def test_files_of_names_that_become_one(journals: Path, client: Any) -> None:
     assert run["primary"].read()["a_b_"].values.tolist() == [1, 2]
 
 
+def test_names_of_tables_are_no_data_keys() -> None:
+    names = ["internal", "internal_0", "internal_12", "internal_events", "TS_x"]
+    stored = ["internal_", "internal_0_", "internal_12_", "internal_events", "xTS_x"]
+    assert [*map(key_name, names)] == stored
+
+
+@pytest.mark.parametrize("hints", [None, {"device": {}}, {"device": {"fields": ["time"]}}])
+def test_a_data_key_that_is_renamed_has_its_values_and_times(hints: Any) -> None:
+    normalizer = DocumentNormalizer()
+    keys = {"time": {**NUMBER, "shape": [], "source": "x"}}
+    doc = {"uid": "d", "name": "primary", "data_keys": keys, "hints": hints}
+    line = normalizer(Line(1, "descriptor", doc))[-1]
+    assert (line.name, [*line.doc["data_keys"]]) == ("descriptor", ["time_"])
+    event = {"descriptor": "d", "seq_num": 1, "time": 1.0}
+    event |= {"data": {"time": 2.0}, "timestamps": {"time": 3.0}}
+    (line,) = normalizer(Line(2, "event", event))
+    assert (line.doc["data"], line.doc["timestamps"]) == ({"time_": 2.0}, {"time_": 3.0})
+
+
+def test_a_kind_of_document_that_nobody_knows_is_a_broken_line() -> None:
+    (line,) = DocumentNormalizer()(Line(1, "bulk_events", {"uid": "b"}))
+    assert (line.name, line.doc["error"][:18]) == ("", "bulk_events: not a")
+
+
 def test_a_page_whose_data_are_a_list_is_a_broken_line() -> None:
     page = {"descriptor": "d", "uid": ["e"], "seq_num": [1], "time": [1.0], "timestamps": {}}
     (line,) = DocumentNormalizer()(Line(1, "event_page", page | {"data": [1]}))
@@ -337,7 +364,7 @@ def test_many_broken_lines_take_no_time(journals: Path) -> None:
     assert time.process_time() - begin < 1.0
 
 
-def run_writer(answer: dict[str, Any]) -> tuple[RunWriter, list[dict[str, Any]]]:
+def run_writer(answer: dict[str, Any], **start: Any) -> tuple[RunWriter, list[dict[str, Any]]]:
     """Make a writer whose server gives `answer`; the list has what it is sent."""
     sent: list[dict[str, Any]] = []
 
@@ -346,7 +373,7 @@ def run_writer(answer: dict[str, Any]) -> tuple[RunWriter, list[dict[str, Any]]]
         return answer
 
     catalog: Any = SimpleNamespace(container_of=lambda _: None, post=post)
-    return RunWriter(catalog, {"uid": "u", "time": 1.0}), sent
+    return RunWriter(catalog, {"uid": "u", "time": 1.0, **start}), sent
 
 
 def test_a_run_has_not_more_notes_than_people_read() -> None:
@@ -357,6 +384,33 @@ def test_a_run_has_not_more_notes_than_people_read() -> None:
     assert notes[0] == "line 0"
     assert "203 more notes" in notes[50]
     assert notes[-2:] == ["as a whole", "primary/x: tiled cannot read its files: a reason"]
+
+
+def test_a_note_is_stored_once() -> None:
+    writer, sent = run_writer({})
+    writer.stop({}, ["a", "b", "a"])
+    assert sent[0]["metadata"]["notes"] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("own", "names"),
+    [(None, []), (["XAS", {"name": "Own", "version": "2"}], ["XAS", "Own"])],
+)
+def test_a_run_has_its_own_specs_and_access_tags(own: Any, names: list[str]) -> None:
+    writer, sent = run_writer({"refused": []}, tiled_specs=own, tiled_access_tags=["beamline"])
+    hints = {"m": {"fields": ["x"]}}
+    writer.descriptor({"name": "primary", "uid": "d", "run_start": "u", "hints": hints})
+    writer.send()
+    run, stream = sent[0]["nodes"]
+    assert [spec["name"] for spec in run["specs"]] == [*names, "BlueskyRun"]
+    assert run["access_tags"] == stream["access_tags"] == ["beamline"]
+    assert run["metadata"] == {"start": {"uid": "u", "time": 1.0}}
+    assert stream["metadata"] == {"uid": "d", "hints": hints}
+
+
+def test_metadata_that_json_does_not_take_as_they_are() -> None:
+    given = {1: -(2**53), "a": (2**53, [2**53 - 1, 1 - 2**53])}
+    assert storable(given) == {"1": str(-(2**53)), "a": [str(2**53), [2**53 - 1, 1 - 2**53]]}
 
 
 def test_a_table_of_events_that_the_server_refuses_is_named() -> None:

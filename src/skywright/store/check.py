@@ -55,7 +55,7 @@ def _stream_differences(stream: Stream, node: Any, unreadable: set[str]) -> list
         )
     for key in stream.internal:
         column = stream.columns.get(key)
-        if expected and column is not None and column.kind == "array":
+        if column is not None and column.kind == "array":
             found += _array_difference(key, parts, len(expected))
     for key in stream.external_rows:
         if not unreadable.isdisjoint({f"{stream.name}/{key}", key}):  # key: of older catalogs

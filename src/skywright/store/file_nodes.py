@@ -171,7 +171,7 @@ def _table(
     if not ended:
         segments[-1][2] = None
     columns = {
-        key: resources[stream.external_rows[key].segments[0].resource]["parameters"]["dataset"]
+        key: resources[stream.catalog_rows(key)[0].resource]["parameters"]["dataset"]
         for key in keys
     }
     parameters = {"columns": columns, "segments": segments, "partition_rows": size}

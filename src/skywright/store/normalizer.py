@@ -147,11 +147,9 @@ class DocumentNormalizer:
         doc = doc | {"name": stream}
         if any(names[key] != key for key in keys):
             self._renamed[doc["uid"]] = names
-            objects = doc.get("object_keys", {}).items()
             hints = (doc.get("hints") or {}).items()
             doc |= {
                 "data_keys": _renamed(keys, names),
-                "object_keys": {name: [names.get(key, key) for key in of] for name, of in objects},
                 "hints": {
                     name: hint | {"fields": [names.get(key, key) for key in hint["fields"]]}
                     if "fields" in hint

@@ -327,10 +327,10 @@ def _stored_rows(run: Container, name: str) -> _DerivedRows | None:
 
 def _raw_of(derived: Container) -> Container:
     """Return the raw run of a derived run."""
-    root = derived.parent.parent
-    uid, runs = str(derived.metadata["start"].get("raw_uid")), root[RAW]
-    if uid not in runs:
-        raise DataError(f"the raw run {uid} of {derived.metadata['start']['uid']} is not stored")
+    start, runs = derived.metadata["start"], derived.parent.parent[RAW]
+    uid = start.get("raw_uid")
+    if not isinstance(uid, str) or uid not in runs:
+        raise DataError(f"the raw run {uid} of {start['uid']} is not stored")
     raw: Container = runs[uid]
     return raw
 

@@ -50,6 +50,8 @@ def replace(part: Path, output: Path) -> None:
         If such a file is in the way of a new one. Nothing has changed then.
     """
     if not output.is_dir():
+        if part.is_dir():  # a directory does not take the place of a file
+            output.unlink(missing_ok=True)
         part.replace(output)
         return
     old = _own_files(output) if any(output.iterdir()) else set()
