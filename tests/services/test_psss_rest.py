@@ -146,6 +146,7 @@ def test_wrong_paths_and_methods_are_html(
         ("/parameters", '{"background": "never seen"}', "never seen"),
         ("/parameters", '{"background": 3}', "background"),
         ("/parameters", '{"saturation": "much"}', "saturation"),
+        ("/parameters", '{"roi": [1, 2], "mine": %s}' % ("[" * 300 + "]" * 300), "mine: its"),
         ("/background", "no json", "JSON"),
         ("/background", '{"filename": "x"}', "data"),
         ("/background", '{"data": null}', "filename"),
