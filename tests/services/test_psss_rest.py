@@ -159,6 +159,12 @@ def test_wrong_paths_and_methods_are_html(
         ("/background", '{"filename": "x", "data": [1, 2]}', "rows"),
         ("/background", '{"filename": "x", "data": [["a"]]}', "numbers"),
         ("/background", '{"filename": "x", "data": [[null]]}', "numbers"),
+        ("/background", '{"filename": "x", "data": ["a", 1]}', "rows of numbers"),
+        (
+            "/background",
+            f'{{"filename": "x", "data": [["{"a" * 9000}"{", 1" * 60000}]]}}',
+            "int, str",
+        ),
         ("/background", '{"filename": "x", "data": []}', "rows"),
         ("/background/record", '{"pulses": 0}', "pulses"),
         ("/background/record", '{"pulse": 1}', "pulse"),
