@@ -260,10 +260,10 @@ def test_a_picture_comes_also_with_a_name_in_a_coding_that_is_none(coding: str) 
     assert [each.data for each in events if isinstance(each, Upload)] == [JPEG, PNG]
 
 
-@pytest.mark.parametrize("boundary", ["undefined''b", "utf-8''%e2%82%ac"])
-def test_a_boundary_in_a_coding_that_is_none_holds_no_picture(boundary: str) -> None:
+def test_a_boundary_that_is_not_latin_is_no_delimiter() -> None:
     _, body = form(("Content-Type: image/jpeg", JPEG))
-    (event,), _, _ = talk(post(body, f"Content-Type: multipart/form-data; boundary*={boundary}"))
+    kind = "Content-Type: multipart/form-data; boundary*=utf-8''%e2%82%ac"
+    (event,), _, _ = talk(post(body, kind))
     assert isinstance(event, Refused)
     assert event.why == "the body holds no JPEG or PNG"
 
