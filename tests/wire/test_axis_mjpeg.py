@@ -162,7 +162,7 @@ def test_an_end_within_a_text_cuts_no_picture_off() -> None:
 )
 def test_the_time_for_any_bytes_grows_with_their_number(between: bytes) -> None:
     """A search to the end of the piece from each of them would take minutes, or hours."""
-    found = pictures(part(A) + between + b"\n" + part(B))
+    found = pictures(part(A) + between, b"\n" + part(B))
     assert (found[0], found[-1]) == (A, B)
 
 
