@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -174,6 +174,13 @@ def test_reader_names_what_is_wrong(tmp_path: Path) -> None:
     ColumnWriter(tmp_path / "a.h5", [TIME], IDENTITY).close()
     with pytest.raises(DataError, match="has no dataset /entry/other"):
         ColumnReader(tmp_path / "a.h5", "/entry/other")
+    whole = (tmp_path / "a.h5").read_bytes()
+    for number in range(1, whole.count(b"OHDR") + 1):  # each object header of HDF5 in turn
+        pieces = whole.split(b"OHDR")
+        damaged = tmp_path / f"damaged{number}.h5"
+        damaged.write_bytes(b"OHDR".join(pieces[:number]) + b"XXXX" + b"OHDR".join(pieces[number:]))
+        with suppress(DataError), ColumnReader(damaged, IDENTITY.path) as reader:
+            reader.read(TIME.path)
 
 
 def test_full_disk_is_told_before_hdf5_meets_it(

@@ -255,6 +255,8 @@ def test_keys_without_effect_are_named(tmp_path: Path, caplog: pytest.LogCapture
         ("loopdhs: {automl: {host: a b}}", "automl.host: expected the name or address"),
         ("dcss: {host: a..b}", "dcss.host: expected the name or address of a machine"),
         ("debug_dir: 2026-02-30", "not YAML: day is out of range for month"),
+        ("osci_time: !!float ''", "not YAML: string index out of range"),
+        ("a: " + "[" * 5000, "not YAML: maximum recursion depth exceeded"),
     ],
 )
 def test_a_wrong_value_is_named_with_its_key(text: str, said: str, tmp_path: Path) -> None:

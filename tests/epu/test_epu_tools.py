@@ -357,3 +357,9 @@ def test_an_error_of_windows_names_the_file(tmp_path, windows):
     with pytest.raises(FileNotFoundError) as caught:
         safe_xml.read_limited(tmp_path / "none.xml", 100)
     assert caught.value.filename == str(tmp_path / "none.xml")
+
+
+def test_a_message_repeats_only_the_beginning_of_a_long_name():
+    with pytest.raises(safe_xml.XmlError, match="mismatch") as caught:
+        safe_xml.parse_xml(b"<" + b"a" * 5000 + b"></b>")
+    assert len(str(caught.value)) < 400

@@ -437,3 +437,12 @@ def test_linear_look_up_of_holes(visit):
     for grid in tree.grids():
         holes = {hole["id"] for hole in grid.foilholes}
         assert {json.loads(row)["foilhole_id"] for row in grid.micrographs} <= holes
+
+
+def test_a_position_too_large_in_nanometers_is_unknown(test_data):
+    data = (test_data / "epu/real-atlas/Atlas.dm").read_bytes()
+    known = parse_atlas(data).gridsquares
+    huge = data.replace(b"<d:x>-0.000141894867<", b"<d:x>1e300<")
+    found = parse_atlas(huge).gridsquares
+    (changed,) = [key for key in known if found[key] != known[key]]
+    assert found[changed].physical == [None, known[changed].physical[1]]

@@ -282,6 +282,12 @@ def test_replay_of_nothing(tmp_path: Path) -> None:
         Replay(tmp_path)
     with pytest.raises(ConfigError, match="neither a folder of pictures nor HDF5"):
         Replay(tmp_path / "x.jpg")
+    damaged = tmp_path / "damaged.h5"
+    with h5py.File(damaged, "w") as file:
+        file["/entry/data"] = np.zeros((3, 8, 9), np.uint8)
+    damaged.write_bytes(damaged.read_bytes().replace(b"HEAP", b"XXXX"))
+    with pytest.raises(ConfigError, match=r"damaged\.h5: neither a folder of pictures nor HDF5"):
+        Replay(damaged)
 
 
 def upload(port: int, *bodies: bytes) -> None:

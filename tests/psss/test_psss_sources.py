@@ -568,3 +568,8 @@ def test_replay_says_what_is_missing(tmp_path):
         file["flat"] = np.zeros(3)
     with pytest.raises(ConfigError, match="0 datasets"):
         ReplaySource(tmp_path / "other.h5").open()
+    with pytest.raises(ConfigError, match=r"none\.h5: no HDF5 file to replay \(invalid literal"):
+        ReplaySource(write(path, pulse_id=[b"a", b"b", b"c", b"d"])).open()
+    path.write_bytes(path.read_bytes().replace(b"HEAP", b"XXXX"))
+    with pytest.raises(ConfigError, match=r"none\.h5: no HDF5 file to replay"):
+        ReplaySource(path).open()

@@ -51,6 +51,31 @@ def test_events_in_any_order_have_the_line_of_the_last_one() -> None:
     assert [n for n in range(10) if reader.stream.has_event(n)] == [3, 5, 6, 8]
 
 
+@pytest.mark.parametrize("wrong", [math.inf, -math.inf, math.nan, 0.5, "1", None, [1]])
+@pytest.mark.parametrize("bound", ["start", "stop"])
+@pytest.mark.parametrize("name", ["indices", "seq_nums"])
+def test_a_stream_datum_whose_rows_are_no_whole_numbers_is_left_out(
+    name: str, bound: str, wrong: Any
+) -> None:
+    reader = Reader(image=IMAGE)
+    reader.add("stream_resource", {"uid": "r", "data_key": "image", "uri": "file:///a"})
+    datum = {"descriptor": "d", **datum_fields("r", 0, 1, 4)}
+    reader.add("stream_datum", datum | {name: datum[name] | {bound: wrong}})
+    reader.add("stream_datum", datum)
+    assert reader.contents.left_out == {4}
+    assert [(each.start, each.stop) for each in reader.stream.catalog_rows("image")] == [(0, 4)]
+
+
+def test_a_line_without_a_name_is_broken(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('["", {"uid": "u"}]\n["start", {"uid": "u"}]\n')
+    contents = JournalContents()
+    for line in read_lines(path):
+        contents.add(line)
+    assert contents.start == {"uid": "u"}
+    assert list(contents.notes) == ["line 1 of the journal is broken: not a [name, document] pair"]
+
+
 @pytest.mark.parametrize("wrong", [2**24, -(2**24)])
 def test_an_event_whose_seq_num_is_far_from_all_others_is_left_out(wrong: int) -> None:
     reader = Reader(x={}, image=IMAGE)

@@ -252,6 +252,22 @@ def test_no_bytes_raise(pieces: list[bytes]) -> None:
     connection.end()
 
 
+@pytest.mark.parametrize("coding", ["undefined", "idna", "a\0b", "utf-8"])
+def test_a_picture_comes_also_with_a_name_in_a_coding_that_is_none(coding: str) -> None:
+    name = f"Content-Type: image/jpeg\r\nContent-Disposition: form-data; filename*={coding}''%ff"
+    kind, body = form((name, JPEG), ("Content-Type: image/png", PNG))
+    events, _, _ = talk(post(body, kind))
+    assert [each.data for each in events if isinstance(each, Upload)] == [JPEG, PNG]
+
+
+def test_a_boundary_that_is_not_latin_is_no_delimiter() -> None:
+    _, body = form(("Content-Type: image/jpeg", JPEG))
+    kind = "Content-Type: multipart/form-data; boundary*=utf-8''%e2%82%ac"
+    (event,), _, _ = talk(post(body, kind))
+    assert isinstance(event, Refused)
+    assert event.why == "the body holds no JPEG or PNG"
+
+
 @settings(deadline=None)
 @given(st.binary(max_size=300), st.text("abc =;\"'", max_size=10))
 def test_no_form_raises(body: bytes, boundary: str) -> None:

@@ -157,6 +157,21 @@ def test_an_end_within_a_text_cuts_no_picture_off() -> None:
     assert stream.end() == 0
 
 
+@pytest.mark.parametrize(
+    "between", [b"-" * 1_000_000, b"\xff\xd8\xff" * 30_000, A[:-2] + b"\xff" * 300_000]
+)
+def test_the_time_for_any_bytes_grows_with_their_number(between: bytes) -> None:
+    """A search to the end of the piece from each of them would take minutes, or hours."""
+    found = pictures(part(A) + between, b"\n" + part(B))
+    assert (found[0], found[-1]) == (A, B)
+
+
+def test_a_time_that_is_none_is_not_taken() -> None:
+    stream = MixedReplace()
+    (found,) = stream.receive(part(A, f"X-Timestamp: {10**400}"))
+    assert math.isnan(found.sender_time)
+
+
 @settings(deadline=None)
 @given(data=st.data())
 def test_any_division_into_pieces_gives_the_same(data: st.DataObject) -> None:

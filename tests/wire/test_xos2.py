@@ -111,6 +111,11 @@ def test_words_are_split_as_tcl_does(text: str, expected: list[str]) -> None:
     assert split_words(text) == expected
 
 
+def test_the_time_for_braces_that_are_never_closed_grows_with_the_length() -> None:
+    """A message may have a megabyte: a search from each brace to the end would take hours."""
+    assert split_words("{ " * 300_000) == ["{"] * 300_000
+
+
 @pytest.mark.parametrize("coding", ["utf-8", "latin-1"])
 @pytest.mark.parametrize("layout", [1, 2])
 def test_a_name_that_is_not_ascii_comes_back_byte_for_byte(coding: str, layout: int) -> None:

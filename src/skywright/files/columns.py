@@ -506,6 +506,8 @@ class ColumnReader(Closing):
                 except KeyError as error:
                     why = error.args[0]
                     raise DataError(f"{self.path}: has no dataset {path} ({why})") from error
+                except RuntimeError as error:
+                    raise DataError(f"{self.path}: {path}: cannot be read ({error})") from error
                 if not isinstance(dataset, h5py.Dataset):
                     raise DataError(f"{self.path}: {path} is no dataset")
                 # HDF5 opens a file once for the whole process: if this process writes it, this

@@ -31,7 +31,10 @@ def open_hdf5(path: Path | str) -> h5py.File:
     OSError
         If there is no such file, or it is not HDF5.
     """
-    return h5py.File(path, "r", **READING)
+    try:
+        return h5py.File(path, "r", **READING)
+    except RuntimeError as error:  # h5py raises either for a damaged file
+        raise OSError(str(error)) from error
 
 
 def close_written(file: h5py.File, datasets: Iterable[h5py.Dataset], has_failed: bool) -> None:

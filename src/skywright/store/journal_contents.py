@@ -73,6 +73,10 @@ class ExternalRows:
 
         Return True if they replace earlier rows, or are the first after rows that are left out.
         """
+        for name in ("indices", "seq_nums"):
+            for value in (doc[name]["start"], doc[name]["stop"]):
+                if not isinstance(value, int):
+                    raise DataError(f"{name}: {value!r} is no whole number")
         first, rows = doc["indices"]["start"], doc["indices"]["stop"] - doc["indices"]["start"]
         if rows <= 0:
             return False

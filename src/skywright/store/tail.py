@@ -67,7 +67,7 @@ def _whole_lines(path: Path, offset: int, end: int | None) -> list[bytes]:
 def _parse(number: int, line: bytes) -> Line:
     try:
         name, doc = json.loads(line)
-        if isinstance(name, str) and isinstance(doc, dict):
+        if isinstance(name, str) and name and isinstance(doc, dict):
             return Line(number, name, doc)
         problem = "not a [name, document] pair"
     except (ValueError, TypeError, RecursionError) as error:

@@ -7,7 +7,7 @@ import email.message
 import email.parser
 import email.policy
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 PICTURE_TYPES = ("image/jpeg", "image/jpg", "image/pjpeg", "image/png", "image/x-png")
@@ -71,7 +71,7 @@ def pictures_in(headers: email.message.Message, body: bytes) -> Iterator[tuple[s
     """
     parts = iter([(headers, body)])
     if content_type(headers) == FORM:
-        parts = _parts(body, headers.get_boundary() or "")
+        parts = _parts(body, _decoded(headers.get_boundary))
     for part, data in parts:
         kind = content_type(part)
         if kind in PICTURE_TYPES or (kind in UNTYPED and data.startswith(SIGNATURES)):
@@ -80,13 +80,20 @@ def pictures_in(headers: email.message.Message, body: bytes) -> Iterator[tuple[s
 
 def _file_name(headers: email.message.Message) -> str:
     """Return the file name of Content-Disposition, or empty."""
-    name = headers.get_filename()
-    return "" if name is None else name.replace("\\", "/").rpartition("/")[2]
+    return _decoded(headers.get_filename).replace("\\", "/").rpartition("/")[2]
+
+
+def _decoded(get: Callable[[], str | None]) -> str:
+    """Return a parameter of a header; empty if there is none, or in a coding that is none."""
+    try:
+        return get() or ""
+    except ValueError:
+        return ""
 
 
 def _parts(body: bytes, boundary: str) -> Iterator[tuple[email.message.Message, bytes]]:
     """Split a multipart body into headers and contents."""
-    delimiter = b"\r\n--" + boundary.encode("latin-1")
+    delimiter = b"\r\n--" + boundary.encode("latin-1", "replace")
     parse = email.parser.BytesHeaderParser(policy=email.policy.compat32).parsebytes
     # What is before the first delimiter and behind the last, closing one is to be ignored.
     for part in (b"\r\n" + body).split(delimiter)[1:]:

@@ -20,12 +20,12 @@ DELIMITER_BYTES_MAX = 1_024
 _START = b"\xff\xd8\xff"
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
 _LENGTH = re.compile(rb"(?im)^content-length[ \t]*:[ \t]*(\d{1,9})[ \t]*\r?$")
-_TIME = re.compile(rb"(?im)^x-timestamp[ \t]*:[ \t]*(\d+(?:\.\d+)?)[ \t]*\r?$")
+_TIME = re.compile(rb"(?im)^x-timestamp[ \t]*:[ \t]*(\d{1,11}(?:\.\d+)?)[ \t]*\r?$")
 _OTHER = re.compile(rb"(?im)^content-type[ \t]*:[ \t]*(?:text|audio|application/(?:json|xml))\b")
 """The type of a part that is no picture: some cameras send events or sound in between."""
 ODD_BYTES_MAX = 200
 """A picture may begin this far behind the blank line, by a camera's mistake."""
-_MARKER = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 """A marker in entropy-coded data; stuffed bytes and restarts are none."""
 _NO_BODY = (0x01, *range(0xD0, 0xD9))
 _BEGIN, _END, _SCAN = 0xD8, 0xD9, 0xDA
@@ -137,9 +137,11 @@ class MixedReplace:
         """Skip to the next delimiter, or to a picture that stands without one."""
         if not self._begun and not self._learn_delimiter():
             return False
-        delimiter = self._delimiter.search(self._buffer)
         start = self._buffer.find(_START)
-        if start >= 0 and (delimiter is None or start < delimiter.start()):
+        # No search goes beyond what it is for: a piece may hold thousands of begun pictures.
+        end = start if start >= 0 else len(self._buffer)
+        delimiter = self._delimiter.search(self._buffer, 0, end)
+        if start >= 0 and delimiter is None:
             self._begin_body(start, b"")
         elif delimiter is not None:
             del self._buffer[: delimiter.end()]
@@ -163,8 +165,8 @@ class MixedReplace:
 
     def _head(self, parts: list[Part]) -> bool:
         """Read the headers of a part, up to the blank line or to the picture itself."""
-        end = _HEAD_END.search(self._buffer)
-        start = self._buffer.find(_START)
+        end = _HEAD_END.search(self._buffer, 0, HEAD_BYTES_MAX)
+        start = self._buffer.find(_START, 0, HEAD_BYTES_MAX)
         if start >= 0 and (end is None or start < end.start()):
             self._begin_body(start, bytes(self._buffer[:start]))
         elif end is not None:
@@ -193,7 +195,8 @@ class MixedReplace:
                 self._jpeg = JpegEnd()
         length = self._length
         file_end = self._jpeg.find(buffer) if self._jpeg is not None else None
-        delimiter = self._delimiter.search(buffer, self._searched)
+        end = len(buffer) if file_end is None else file_end
+        delimiter = self._delimiter.search(buffer, self._searched, end)
         limit = delimiter.start() if delimiter is not None else len(buffer)
         if file_end is not None and file_end <= limit:
             trouble = "the picture is cut off" if self._jpeg and self._jpeg.cut else ""
@@ -236,8 +239,11 @@ class MixedReplace:
 
 
 def _delimiter(boundary: str) -> re.Pattern[bytes]:
-    """Return what matches a boundary, two or more dashes and an optional line end before it."""
-    return re.compile(rb"(?:\r?\n)?-{2,}" + re.escape(boundary.encode("latin-1", "replace")))
+    """Return what matches a boundary, two or more dashes and an optional line end before it.
+
+    Only the first of many dashes may begin it: the time for dashes alone would grow as a square.
+    """
+    return re.compile(rb"(?:\r?\n)?(?<!-)-{2,}" + re.escape(boundary.encode("latin-1", "replace")))
 
 
 def encode_part(data: bytes, time: float, boundary: str = BOUNDARY) -> bytes:

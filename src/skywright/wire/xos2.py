@@ -139,13 +139,14 @@ def split_words(text: str) -> list[str]:
     A brace that is never closed counts as an ordinary character.
     """
     words = []
+    closing = _closing_braces(text)
     at = 0
     while at < len(text):
         if text[at] in whitespace:
             at += 1
             continue
-        end = _closing_brace(text, at)
-        if end:
+        end = closing.get(at)
+        if end is not None:
             words.append(text[at + 1 : end])
             at = end + 1
             continue
@@ -155,16 +156,16 @@ def split_words(text: str) -> list[str]:
     return words
 
 
-def _closing_brace(text: str, start: int) -> int:
-    """Return the place of the brace that closes the one at `start`; 0 if there is none."""
-    if text[start] != "{":
-        return 0
-    depth = 0
-    for at in range(start, len(text)):
-        depth += (text[at] == "{") - (text[at] == "}")
-        if not depth:
-            return at
-    return 0
+def _closing_braces(text: str) -> dict[int, int]:
+    """Return the place of the brace that closes each brace, by the place of the opening one."""
+    closing: dict[int, int] = {}
+    opened: list[int] = []
+    for at, character in enumerate(text):
+        if character == "{":
+            opened.append(at)
+        elif character == "}" and opened:
+            closing[opened.pop()] = at
+    return closing
 
 
 def harmless(text: str) -> str:

@@ -570,6 +570,16 @@ def test_uploaded_images_reach_the_clients(server):
     call.cancel()
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("-inf"), "x", None, True, [float("nan")]])
+def test_no_further_value_of_a_header_ends_the_stream_of_a_client(value):
+    image = uploaded("img8")
+    image.header.update({"quabo_num": value, "note": {"a": value}})
+    found = decode(pb.StreamImagesResponse(pano_image=image))
+    assert found.quabo is None
+    assert str(found.header["note"]) == str({"a": value})
+    assert found.header["quabo_0"]["pkt_tai"] == made_frames("img8", 1).numbers[0, 0, 1]
+
+
 @pytest.mark.parametrize("product", ["ph256", "img8"])
 def test_an_uploaded_image_without_valid_numbers_is_refused(server, product):
     def refused(change, text):

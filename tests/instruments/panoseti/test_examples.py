@@ -44,6 +44,16 @@ def test_archived_files_are_found_beside_the_configuration_or_above_it(tmp_path,
     assert source.ph_pff_path == "nowhere.pff"
 
 
+def test_a_path_that_is_too_long_and_a_file_nested_too_deep_are_no_crash(tmp_path):
+    config = tmp_path / "server.json"
+    long = "x" * 5000
+    config.write_text(json.dumps({"simulate_daq_cfg": {"source_data": {"ph_pff_path": long}}}))
+    assert load_server_config(config).simulate_daq_cfg.source_data.ph_pff_path == long
+    config.write_text("[" * 100_000)
+    with pytest.raises(ConfigError, match="is not JSON"):
+        load_server_config(config)
+
+
 def test_the_first_name_of_the_simulation_by_files_is_read(tmp_path):
     config = tmp_path / "server.json"
     config.write_text(json.dumps({"simulate_daq_cfg": {"simulation_mode": "filesystem"}}))

@@ -3,6 +3,8 @@
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from skywright.instruments.panoseti.rundir import Telescope, open_run_directory, telescopes_of
 from skywright.instruments.panoseti.telescopes import (
@@ -51,6 +53,28 @@ def test_an_angle_that_is_no_number_is_unknown_and_named(caplog, unknown):
     assert (found.azimuth_deg, found.elevation_deg, found.latitude_deg) == (None, 79.5, None)
     assert f"obs_config.json: azimuth of 'T1' is {unknown!r}" in caplog.text
     assert baselines_m([found]) == {}
+
+
+ODD_JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=5)
+    | st.just(10**400),
+    lambda values: st.lists(values, max_size=3) | st.dictionaries(st.text(max_size=3), values),
+    max_leaves=4,
+)
+
+
+@given(odd=ODD_JSON, key=st.sampled_from(["name", "obslat", "azimuth", "ip_addr", "modules"]))
+def test_a_dome_or_module_that_is_none_costs_no_other(odd, key):
+    modules = [{"ip_addr": "192.168.0.4"}, odd, {"ip_addr": "1.1.1.\u00b2"}, {key: odd}]
+    last = {"obslat": 10**400, "modules": [{key: odd, "ip_addr": "192.168.0.8"}]}
+    domes = [{"modules": modules}, odd, {"modules": odd}, {key: odd}, last]
+    assert [each.module for each in telescopes_of({"domes": domes})] == [1, 2]
+    for config in (odd, {"domes": odd}):
+        assert telescopes_of(config) == []
 
 
 def test_the_configuration_is_read_again_when_it_changes(tmp_path):

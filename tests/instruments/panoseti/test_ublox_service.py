@@ -123,8 +123,9 @@ def test_patterns_match_the_start_of_a_name(stub, twin):
     call = stub.CaptureUblox(pb.CaptureUbloxRequest(patterns=["NAV", "TP"]), timeout=90)
     assert {next(call).name for _ in range(5)} == {"NAV-TIMEUTC"}
     call.cancel()
-    wrong = stub.CaptureUblox(pb.CaptureUbloxRequest(patterns=["("]), timeout=5)
-    assert status(lambda: next(wrong))[0] == Code.INVALID_ARGUMENT
+    for pattern in ("(", "a{99999999999}", "(" * 5000):
+        wrong = stub.CaptureUblox(pb.CaptureUbloxRequest(patterns=[pattern]), timeout=90)
+        assert status(lambda call=wrong: next(call))[0] == Code.INVALID_ARGUMENT
 
 
 def test_a_full_queue_drops_messages_of_that_client_only(served, caplog):
@@ -392,6 +393,8 @@ def test_a_value_that_a_register_cannot_have_is_an_invalid_argument(stub, twin, 
     [
         {"position": {**POSITION, "format": "ECEF", "ecef_x_m": 1e300}},
         {"position": {**POSITION, "height_m": float("inf")}},
+        {"position": {**POSITION, "height_m": 1e305}},
+        {"position": {**POSITION, "acc_m": 1e305}},
         {"baud": 1e300},
     ],
 )
@@ -467,9 +470,9 @@ def tim_tp(tow_ms, qerr_ps, flags=0, sub_ms=0):
     )
 
 
-def time_utc(tow_ms, valid=7, second=4):
+def time_utc(tow_ms, valid=7, second=4, day=12):
     # A Tuesday, the third day of the week.
-    date_and_time = (2025, 8, 12, 3, 53, second)
+    date_and_time = (2025, 8, day, 3, 53, second)
     return UBXReader.parse(
         frame(NAV_TIMEUTC, struct.pack("<IIiHBBBBBB", tow_ms, 62, -5, *date_and_time, valid))
     )
@@ -487,6 +490,7 @@ def test_a_pulse_is_found_by_its_time_whatever_comes_first():
     errors.announce(tim_tp(2 * 86_400_000 + 14_026_000, 11, flags=1))  # its time base is UTC
     assert errors.error_of(time_utc(186_844_001, second=46)) == 11
     assert errors.error_of(time_utc(186_844_001, valid=0, second=46)) is None
+    assert errors.error_of(time_utc(186_844_001, day=0)) is None  # no such day
     for second in range(4):
         errors.announce(tim_tp(1000 * second, second))
     assert errors.error_of(time_utc(186_844_000)) is None

@@ -477,6 +477,12 @@ def test_any_text_is_a_finite_number_or_missing(text):
     assert not math.isinf(parse_value(text))
 
 
+@pytest.mark.parametrize("part", ["µ", "1", " ", "1 "])
+def test_the_time_for_a_long_text_of_no_number_grows_with_its_length(part):
+    """With a pattern that backtracks, these take hours and more."""
+    assert math.isnan(parse_value("1" + part * 300_000 + "!"))
+
+
 @pytest.mark.parametrize("text", ["", "a", "a:b", "a:b:1,2;3", "a:b:0,0;1,1", "a:b:x,y;1,2;3,4"])
 def test_a_bad_region_is_named(text):
     with pytest.raises(ConfigError, match="ROI"):

@@ -24,7 +24,7 @@ from skywright.errors import ConfigError, DataError, HardwareError
 from skywright.files import columns
 from skywright.instruments.sacla import live, replay_writer
 from skywright.instruments.sacla.join import Record
-from skywright.instruments.sacla.regions import polygon_mask
+from skywright.instruments.sacla.regions import polygon_mask, read_mask
 from skywright.instruments.sacla.replay_file import ReplayFile
 from skywright.instruments.sacla.replay_writer import ReplayWriter, record_replay
 from skywright.instruments.sacla.sources.sim import SimSource
@@ -109,6 +109,15 @@ def test_the_mask_of_a_polygon_gives_what_the_polygon_gives(tmp_path, report, co
     found, _ = report(path, "--workers", 2, *speed, rois=masks, command=command)
     assert found == expected
     assert found["counts"]["accepted"] > 50
+
+
+@pytest.mark.parametrize("odd", [(b"'fort", b"'f\n\nort"), (b"(40, 30), ", b"(40, %d), " % 10**15)])
+def test_a_mask_with_a_damaged_header_is_named(tmp_path, odd):
+    path = tmp_path / "mask.npy"
+    np.save(path, np.ones((40, 30), bool))
+    path.write_bytes(path.read_bytes().replace(*odd))
+    with pytest.raises(ConfigError, match=r"mask\.npy: not readable"):
+        read_mask(str(path))
 
 
 @pytest.mark.parametrize(

@@ -220,8 +220,9 @@ def test_the_configuration_of_a_run_gives_the_parameters():
     assert FrameImages(**image_parameters(configuration)).block_size == BLOCK
     with pytest.raises(ConfigError, match="does not say how its pixels were measured"):
         image_parameters({"sacla_bins": "-1:1:4"})
-    with pytest.raises(ConfigError, match="sacla_measuring: no JSON"):
-        image_parameters({"sacla_measuring": "{"})
+    for text in ("{", "[" * 100_000):
+        with pytest.raises(ConfigError, match="sacla_measuring: no JSON"):
+            image_parameters({"sacla_measuring": text})
 
 
 def test_images_of_frames_are_of_the_analyzed_shots_that_have_the_frame():

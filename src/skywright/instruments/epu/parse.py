@@ -4,6 +4,7 @@ Each function raises `XmlError` for a file that cannot be used, and appends a li
 for a single value that is not of its type.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 from io import BytesIO
@@ -180,7 +181,7 @@ def _take_square(
     if key is None:
         return
     x, y, physical_x, physical_y, width, height, rotation = values
-    physical = [None if metres is None else metres * 1e9 for metres in (physical_x, physical_y)]
+    physical = [_nanometres(metres) for metres in (physical_x, physical_y)]
     if key not in squares or values != [None] * len(values):  # another tile may have no position
         squares[key] = AtlasSquare([x, y], physical, [width, height], rotation)
     positions = tile.gridsquares.setdefault(key, [])
@@ -188,6 +189,12 @@ def _take_square(
         tile_id, *place = _tile_square.read(node, problems)
         if tile_id == tile.id:
             positions.append(TileSquare(place[:2], place[2:]))
+
+
+def _nanometres(metres: float | None) -> float | None:
+    """Return a length in nm; None if it is not known, or too large for a floating-point number."""
+    length = None if metres is None else metres * 1e9
+    return length if length is not None and math.isfinite(length) else None
 
 
 def _parse_streamed(

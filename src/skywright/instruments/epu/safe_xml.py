@@ -19,6 +19,9 @@ IMAGE_BYTES_MAX = 16 << 20
 DM_BYTES_MAX = 128 << 20
 """Limit of a ``.dm`` file; the largest real ones have 2.5 MB."""
 
+LONGEST_REASON = 300
+"""Characters of a reason of the XML library that a message repeats."""
+
 _READ = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
 """Without O_NONBLOCK a pipe in the tree would stop its reader for good."""
 
@@ -158,6 +161,8 @@ def xml_error(error: Exception) -> XmlError:
     line = getattr(error, "lineno", None)
     reason = str(getattr(error, "msg", None) or error)
     reason = re.sub(r"(,? line \d+)+(, column \d+.*)?$", "", reason, flags=re.DOTALL)
+    if len(reason) > LONGEST_REASON:  # it repeats names of the file
+        reason = f"{reason[:LONGEST_REASON]}..."
     if reason.startswith("Excessive depth"):
         return XmlError("elements are nested more than 256 deep, the limit", line)
     return XmlError(f"not well-formed XML: {reason}", line, incomplete=True)

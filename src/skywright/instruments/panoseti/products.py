@@ -190,6 +190,7 @@ def module_id(ip_address: str) -> int:
         If `ip_address` is not an IPv4 address.
     """
     parts = ip_address.split(".")
-    if len(parts) != 4 or not all(part.isdigit() and int(part) < 256 for part in parts):
-        raise DataError(f"{ip_address!r} is not an IPv4 address")
+    digits = all(re.fullmatch("[0-9]{1,3}", part) for part in parts)
+    if len(parts) != 4 or not digits or not all(int(part) < 256 for part in parts):
+        raise DataError(f"{ip_address[:40]!r} is not an IPv4 address")
     return ((256 * int(parts[2]) + int(parts[3])) >> 2) & 255

@@ -188,11 +188,14 @@ def without_secrets(value: Any) -> Any:
     return URL_USER.sub("", value) if isinstance(value, str) else value
 
 
-def telescopes_of(obs_config: dict[str, Any]) -> list[Telescope]:
-    """Return the modules of an ``obs_config.json``; a module without an address is left out."""
+def telescopes_of(obs_config: Any) -> list[Telescope]:
+    """Return the modules of an ``obs_config.json``.
+
+    What is no dome or module, and a module without an address, is logged and left out.
+    """
     found = []
-    for dome in obs_config.get("domes", []):
-        for module in dome.get("modules", []):
+    for dome in _objects(obs_config, "domes"):
+        for module in _objects(dome, "modules"):
             try:
                 number = module_id(str(module.get("ip_addr", "")))
             except DataError as error:
@@ -214,6 +217,19 @@ def telescopes_of(obs_config: dict[str, Any]) -> list[Telescope]:
     return found
 
 
+def _objects(settings: Any, key: str) -> list[dict[str, Any]]:
+    """Return the objects in a list of an ``obs_config.json``; none if it is absent."""
+    values = settings.get(key, []) if isinstance(settings, dict) else None
+    if not isinstance(values, list):
+        logger.error("obs_config.json: %s is %.40r, expected a list", key, values)
+        return []
+    objects = [value for value in values if isinstance(value, dict)]
+    if len(objects) < len(values):
+        odd = next(value for value in values if not isinstance(value, dict))
+        logger.error("obs_config.json: %s holds %.40r, expected objects", key, odd)
+    return objects
+
+
 def _number(settings: dict[str, Any], key: str) -> float | None:
     """Return a number of an ``obs_config.json``; None if it is absent or no number."""
     value = settings.get(key)
@@ -222,8 +238,8 @@ def _number(settings: dict[str, Any], key: str) -> float | None:
     try:
         if math.isfinite(number := float(value)):
             return number
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # OverflowError: an integer of 400 digits
         pass
     name = settings.get("name", "")
-    logger.error("obs_config.json: %s of %r is %r, expected a number", key, name, value)
+    logger.error("obs_config.json: %s of %r is %.40r, expected a number", key, name, value)
     return None

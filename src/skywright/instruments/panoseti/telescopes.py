@@ -1,7 +1,6 @@
 """Where the telescopes of a run are and point to, as its ``obs_config.json`` has it."""
 
 import json
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import combinations
@@ -13,20 +12,14 @@ from numpy.typing import NDArray
 
 from skywright.instruments.panoseti.rundir import RunDirectory, Telescope, run_of, telescopes_of
 
-logger = logging.getLogger(__name__)
-
 FILE_NAME = "obs_config.json"
 EQUATOR_M, SQUARED_ECCENTRICITY = 6_378_137.0, 6.694379990141e-3
 """Of the ellipsoid WGS 84."""
 
 
 def telescopes_in(run: RunDirectory) -> list[Telescope]:
-    """Return the telescopes of a run; none if its configuration is absent or malformed."""
-    try:
-        return telescopes_of(run.configs().get("obs_config", {}))
-    except (AttributeError, TypeError) as error:
-        logger.error("%s: %s is not as expected: %s", run.path, FILE_NAME, error)
-        return []
+    """Return the telescopes of a run, as far as its configuration has them."""
+    return telescopes_of(run.configs().get("obs_config", {}))
 
 
 class RunTelescopes:

@@ -86,7 +86,7 @@ def image_parameters(configuration: Mapping[str, Any]) -> dict[str, Any]:
         if key.endswith("_measuring") and value:
             try:
                 return {"measuring": json.loads(str(value))}
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise ConfigError(f"{key}: no JSON: {error}") from error
     raise ConfigError(
         "images: the configuration of the run does not say how its pixels were measured "

@@ -140,7 +140,7 @@ def read_mask(source: str) -> Mask:
         raise ConfigError(f"mask {source!r}: expected a file, without blanks in its path")
     try:
         values = _read_array(source)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # numpy and h5py raise many kinds
         raise ConfigError(f"mask {source}: not readable ({error})") from None
     if values.ndim != 2 or values.dtype.kind not in "biu":
         raise ConfigError(

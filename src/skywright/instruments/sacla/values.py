@@ -3,9 +3,10 @@
 import math
 import re
 
+# No character fits two parts that follow each other: the time for a long text would explode.
 _NUMBER = re.compile(
-    r"\s*(?P<number>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)"
-    r"\s*(?P<unit>(?:[^\W\d_]|[%°µμΩ])(?:[^\W\d_]|[%°µμΩ/*·.]|\^-?\d)*)?\s*",
+    r"\s*(?P<number>[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)"
+    r"(?:\s*(?P<unit>(?:[^\W\d_]|[%°])(?:[^\W\d_]|[%°/*·.]|\^-?\d)*))?\s*",
 )
 
 

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from google.protobuf.json_format import MessageToDict
-from google.protobuf.struct_pb2 import Struct
+from google.protobuf.struct_pb2 import Struct, Value
 from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
@@ -180,7 +179,7 @@ class LiveImage:
     def quabo(self) -> int | None:
         """Board of a 16 x 16 image; None for a 32 x 32 image."""
         number = self.header.get("quabo_num")
-        return None if number is None else int(number)
+        return number if type(number) is int else None
 
 
 def decode(response: pb.StreamImagesResponse) -> LiveImage:
@@ -196,7 +195,7 @@ def decode(response: pb.StreamImagesResponse) -> LiveImage:
     return LiveImage(
         movie=movie,
         module=image.module_id,
-        header=_whole_numbers(MessageToDict(image.header)),
+        header={name: _python_value(value) for name, value in image.header.fields.items()},
         image=pixels_of(image),
         file=image.file,
         frame_number=image.frame_number,
@@ -227,7 +226,14 @@ def pixels_of(image: pb.PanoImage) -> NDArray[np.generic]:
     return pixels.view("<i2") if signed else pixels
 
 
-def _whole_numbers(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _whole_numbers(inner) for key, inner in value.items()}
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+def _python_value(value: Value) -> Any:
+    """Return a value of a header; protobuf's own function refuses NaN and infinity."""
+    kind = value.WhichOneof("kind")
+    if kind == "struct_value":
+        return {name: _python_value(each) for name, each in value.struct_value.fields.items()}
+    if kind == "list_value":
+        return [_python_value(each) for each in value.list_value.values]
+    if kind == "number_value":
+        number = value.number_value
+        return int(number) if number.is_integer() else number
+    return None if kind in (None, "null_value") else getattr(value, kind)

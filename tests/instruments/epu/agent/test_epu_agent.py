@@ -444,6 +444,8 @@ def test_events_are_read_from_lines() -> None:
         "",
         "data: no json",
         "",
+        "data: " + "[" * 100_000,
+        "",
     ]
     assert list(events(iter(lines))) == [
         {"type": "instruction", "instruction_id": "1"},

@@ -56,7 +56,7 @@ def events(lines: Iterator[str]) -> Iterator[dict[str, Any]]:
 def _object(text: str) -> dict[str, Any] | None:
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         log.warning("event that is no JSON: %.200s", text)
         return None
     return found if isinstance(found, dict) else None

@@ -192,7 +192,7 @@ def read_config(file: Path) -> DhsConfig:
         values = yaml.safe_load(file.read_text())
     except OSError as error:
         raise ConfigError(f"{file}: {error.strerror}") from error
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: no text, or a date like 2026-02-30
+    except Exception as error:  # yaml raises many kinds, as ValueError for a date like 2026-02-30
         raise ConfigError(f"{file}: not YAML: {' '.join(str(error).split())}") from error
     try:
         config = DhsConfig.model_validate({} if values is None else values)

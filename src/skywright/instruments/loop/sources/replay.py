@@ -92,12 +92,13 @@ def _folder(path: Path) -> tuple[int, Fetch, tuple[int, int]]:
 
 
 def _hdf5(path: Path, dataset: str | None, files: ExitStack) -> tuple[int, Fetch, tuple[int, int]]:
+    names = (dataset,) if dataset else DATASETS
     try:
         file = files.enter_context(open_hdf5(path))
-    except OSError as error:
+        there = (file.get(name) for name in names)
+        found = next((each for each in there if isinstance(each, h5py.Dataset)), None)
+    except (OSError, RuntimeError) as error:  # h5py raises either for a damaged file
         raise ConfigError(f"{path}: neither a folder of pictures nor HDF5 ({error})") from error
-    names = (dataset,) if dataset else DATASETS
-    found = next((file[name] for name in names if isinstance(file.get(name), h5py.Dataset)), None)
     if found is None:
         raise ConfigError(f"{path}: has no dataset {' or '.join(names)}; name the one to play")
     is_stack = found.ndim == 3 or (found.ndim == 4 and found.shape[3] == 3)

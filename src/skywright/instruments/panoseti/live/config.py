@@ -1,6 +1,7 @@
 """Settings of the server, read from the observatory's own files as they are."""
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -150,7 +151,7 @@ def _load(model: type[_Settings], path: Path) -> _Settings:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
         raise ConfigError(f"{path}: {key}: {first['msg']}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not JSON: {error}") from error
 
 
@@ -180,10 +181,11 @@ def load_server_config(path: Path) -> ServerConfig:
 
 def _archived(config: Path, name: str) -> str:
     """Return the path of an archived file that a configuration names; `name` if it is nowhere."""
-    if not name or Path(name).is_file():
+    # Not Path.is_file: it fails for a path that is too long.
+    if not name or os.path.isfile(name):  # noqa: PTH113
         return name
     candidates = (directory / name for directory in config.resolve().parents)
-    return str(next((path for path in candidates if path.is_file()), name))
+    return str(next(filter(os.path.isfile, candidates), name))
 
 
 def load_hp_io_config(path: Path) -> HpIoConfig:

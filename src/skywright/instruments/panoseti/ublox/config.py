@@ -2,7 +2,7 @@
 
 import math
 import struct
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pyubx2 import cfgname2key
@@ -22,6 +22,11 @@ FIXED = 2
 """Of ``CFG_TMODE_MODE``: the antenna does not move, its position is given."""
 
 
+FARTHEST_M = 1e8
+"""Longest length that is looked at; the registers hold less."""
+Meters = Annotated[float, Field(ge=-FARTHEST_M, le=FARTHEST_M)]
+
+
 class Setting(BaseModel):
     """One register."""
 
@@ -39,11 +44,11 @@ class Position(BaseModel):
     format: Literal["LLH", "ECEF"]
     lat_deg: float = Field(default=0.0, ge=-90, le=90)
     lon_deg: float = Field(default=0.0, ge=-180, le=180)
-    height_m: float = 0.0
-    ecef_x_m: float = 0.0
-    ecef_y_m: float = 0.0
-    ecef_z_m: float = 0.0
-    acc_m: float = Field(default=0.05, gt=0)
+    height_m: Meters = 0.0
+    ecef_x_m: Meters = 0.0
+    ecef_y_m: Meters = 0.0
+    ecef_z_m: Meters = 0.0
+    acc_m: float = Field(default=0.05, gt=0, le=FARTHEST_M)
 
 
 class F9tConfig(BaseModel):

@@ -32,7 +32,10 @@ class PulseErrors:
         """Return the error of the pulse of a parsed NAV-TIMEUTC message, ps; None if not known."""
         error = self._errors.get((False, time_utc.iTOW))
         if error is None and time_utc.validUTC:
-            days = date(time_utc.year, time_utc.month, time_utc.day).isoweekday() % 7
+            try:
+                days = date(time_utc.year, time_utc.month, time_utc.day).isoweekday() % 7
+            except ValueError:  # there is no such day
+                return None
             minutes = (24 * days + time_utc.hour) * 60 + time_utc.min
             error = self._errors.get((True, (60 * minutes + time_utc.sec) * 1000 % WEEK_MS))
         return error

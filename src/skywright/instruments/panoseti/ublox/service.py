@@ -150,7 +150,7 @@ class UbloxService:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"{why}; call InitF9t first")
         try:
             patterns = [re.compile(pattern) for pattern in request.patterns]
-        except re.error as error:
+        except (re.error, OverflowError, RecursionError) as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"patterns: {error}")
         capture = _Capture(context.peer(), patterns)
         for newest in self._newest.values():

@@ -60,6 +60,8 @@ class Parameters:
             changes["axis"] = None
         changes |= self._background(wanted)
         others = {k: v for k, v in wanted.items() if k not in SETTINGS and k != BACKGROUND}
+        for name, value in others.items():
+            _check_depth(name, value)
         with self._lock:
             if changes:
                 try:
@@ -90,6 +92,14 @@ def _with(background: Background | None) -> dict[str, Any]:
     if background is None:
         return {"background": None, "background_name": ""}
     return {"background": background.pixels, "background_name": background.info.name}
+
+
+def _check_depth(name: str, value: Any) -> None:
+    """Raise `ConfigError` for a value that no answer can hold: JSON is read deeper than written."""
+    try:
+        orjson.dumps({"parameters": {name: value}})
+    except orjson.JSONEncodeError as error:
+        raise ConfigError(f"{name}: its lists and objects are nested too deep") from error
 
 
 def read_object(body: bytes) -> dict[str, Any]:

@@ -75,6 +75,13 @@ def to_pixels(data: Any) -> NDArray[np.uint16]:
     DataError
         If the lists are no picture, or a value is outside 0..65535.
     """
+    if not isinstance(data, list) or not all(isinstance(row, list) for row in data):
+        raise DataError("data: expected rows of numbers, [[...], ...]")
+    # An array of texts takes the memory of the longest one for each of its elements.
+    kinds = {kind for row in data for kind in set(map(type, row))}
+    if not kinds <= {bool, int, float}:
+        found = ", ".join(sorted(kind.__name__ for kind in kinds))
+        raise DataError(f"data: holds {found}; expected rows of numbers, [[...], ...]")
     try:
         values = np.array(data)
     except ValueError as error:

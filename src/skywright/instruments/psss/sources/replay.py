@@ -104,15 +104,15 @@ class ReplaySource(PolledSource[Pulse]):
                 self._number = 0
             try:
                 self._file = h5py.File(self.path, "r")
-            except OSError as error:
-                raise ConfigError(f"{self.path}: no HDF5 file to replay ({error})") from error
-            try:
                 self._images = find_images(self._file, self.dataset)
                 self._ids, self._times = _ids(self._images), _times(self._images)
-            except ConfigError:
-                self._file.close()
-                self._file = None
-                raise
+            except Exception as error:  # h5py raises many kinds for a damaged file
+                opened, self._file, self._images = self._file, None, None
+                if opened is not None:
+                    opened.close()
+                if isinstance(error, ConfigError):
+                    raise
+                raise ConfigError(f"{self.path}: no HDF5 file to replay ({error})") from error
             self._pace = Pacer(period_of(self.rate_hz))
 
     def next(self, timeout_s: float) -> Pulse | None:
@@ -151,7 +151,7 @@ class ReplaySource(PolledSource[Pulse]):
         try:
             image = self._images[index]
             image.flags.writeable = False
-        except OSError as error:  # a chunk that cannot be decompressed
+        except (OSError, RuntimeError) as error:  # a chunk that cannot be decompressed
             self.report(f"{self.path}: picture {index} cannot be read ({error})")
         time_ns = None
         if self._times is not None and not turn:
