@@ -206,8 +206,9 @@ def test_a_rotation_with_a_known_middle_alone_is_no_failure() -> None:
     assert run.failure({**result, "middle_ok": False}) == "tip not in view"
 
 
-def test_the_first_picture_drawn_is_called_by_its_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is not of the first pass where the worker was replaced amid the centering."""
+@pytest.fixture
+def titles(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the titles of the pictures that are drawn from now on."""
     titles: list[str] = []
 
     def draw(one: Any, other: Any, calibration: Any) -> dict[str, bytes]:
@@ -215,6 +216,11 @@ def test_the_first_picture_drawn_is_called_by_its_pass(monkeypatch: pytest.Monke
         return {}
 
     monkeypatch.setattr(rotation_pictures, "draw_before_after", draw)
+    return titles
+
+
+def test_the_first_picture_drawn_is_called_by_its_pass(titles: list[str]) -> None:
+    """It is not of the first pass where the worker was replaced amid the centering."""
     run = RotationRun(START, CalibrationFile(Path("none.json")))
     for number in (2, 3):
         centering = {"uid": "again", "pass": number}
@@ -222,14 +228,7 @@ def test_the_first_picture_drawn_is_called_by_its_pass(monkeypatch: pytest.Monke
     assert titles == ["after pass 1, 10 deg", "after pass 2, 10 deg"]
 
 
-def test_a_later_picture_is_the_one_nearest_in_angle(monkeypatch: pytest.MonkeyPatch) -> None:
-    titles: list[str] = []
-
-    def draw(one: Any, other: Any, calibration: Any) -> dict[str, bytes]:
-        titles.extend((one[1], other[1]))
-        return {}
-
-    monkeypatch.setattr(rotation_pictures, "draw_before_after", draw)
+def test_a_later_picture_is_the_one_nearest_in_angle(titles: list[str]) -> None:
     run = RotationRun(START, CalibrationFile(Path("none.json")))
     for number, phi in ((1, [350.0]), (2, [180.0, np.nan, 5.0])):
         centering = {"uid": "over 0", "pass": number}

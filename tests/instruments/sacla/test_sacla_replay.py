@@ -658,9 +658,8 @@ class InterruptedDeque(deque[Any]):
         super().append(element)
 
 
-def test_an_interrupt_shifts_no_rows_of_a_recording(tmp_path, monkeypatch):
-    monkeypatch.setattr(replay_writer, "deque", InterruptedDeque)
-    path = tmp_path / "run.h5"
+def check_rows_before_interrupt(path, count):
+    """Record nine values until Ctrl-C; see that the first `count` are in their rows, no others."""
     info = Beamline(TwinSettings(("A",), shape=(32, 32), pool=4), 1).info
     channel = next(each for each in info.channels if each not in info.tiles)
 
@@ -674,7 +673,12 @@ def test_an_interrupt_shifts_no_rows_of_a_recording(tmp_path, monkeypatch):
     with h5py.File(path) as file:
         columns = file["equipment"][channel]
         for key in ("tag", "raw", "arrival"):
-            assert columns[key][:].astype(float) == pytest.approx(range(4))
+            assert columns[key][:].astype(float) == pytest.approx(range(count))
+
+
+def test_an_interrupt_shifts_no_rows_of_a_recording(tmp_path, monkeypatch):
+    monkeypatch.setattr(replay_writer, "deque", InterruptedDeque)
+    check_rows_before_interrupt(tmp_path / "run.h5", 4)
 
 
 def test_an_interrupt_of_a_flush_loses_no_rows(tmp_path, monkeypatch):
@@ -687,21 +691,7 @@ def test_an_interrupt_of_a_flush_loses_no_rows(tmp_path, monkeypatch):
 
     monkeypatch.setattr(h5py.Dataset, "resize", interrupted)
     monkeypatch.setattr(replay_writer, "FLUSH_S", 0.0)
-    path = tmp_path / "run.h5"
-    info = Beamline(TwinSettings(("A",), shape=(32, 32), pool=4), 1).info
-    channel = next(each for each in info.channels if each not in info.tiles)
-
-    def record() -> None:
-        with ReplayWriter(path, info, 3) as writer:
-            for tag in range(9):
-                writer.add(Record(channel, tag, info.run, tag), float(tag))
-
-    with pytest.raises(KeyboardInterrupt):
-        record()
-    with h5py.File(path) as file:
-        columns = file["equipment"][channel]
-        for key in ("tag", "raw", "arrival"):
-            assert columns[key][:].astype(float) == pytest.approx(range(5))
+    check_rows_before_interrupt(tmp_path / "run.h5", 5)
 
 
 def test_a_recording_ends_before_the_disk_is_full(tmp_path, monkeypatch):
