@@ -4,6 +4,7 @@ That is what the children import late, and numba's kernels.
 """
 
 import gc
+import os
 from importlib import import_module
 
 from skywright.instruments import instruments, missing_packages, resolve
@@ -54,13 +55,24 @@ LATE = (
 
 for name in LATE:
     import_module(name)
+kernels = []
 for instrument in instruments().values():
     if not missing_packages(instrument):
         kinds = [analysis.kind for analysis in instrument.analyses.values()]
         for name in (instrument.commands, *kinds, *instrument.views):
             resolve(name)
-        for kernel in instrument.kernels:
-            resolve(kernel)()
+        kernels += [resolve(kernel) for kernel in instrument.kernels]
+# Code that a process has compiled itself can differ in the last bit from what all others load from
+# the cache. So another process compiles what the cache does not have.
+if (compiler := os.fork()) == 0:
+    try:
+        for kernel in kernels:
+            kernel()
+    finally:  # what fails here fails below too
+        os._exit(0)
+os.waitpid(compiler, 0)
+for kernel in kernels:
+    kernel()
 # A child's garbage collection need not go through all this, and copy its memory by doing so.
 gc.collect()
 gc.freeze()
