@@ -198,8 +198,8 @@ class Recorder(Generic[Result, RowGroup]):
         Number of rows of this or the last recording that readers can see; 0 after a start that
         failed. `iocs.areadetector.HdfPlugin.post_recording` posts it as ``NumCaptured_RBV``.
     error
-        The last error of the recording: of its start, a write, a flush or its end. A write that
-        succeeds removes it; the error of a flush is also removed by a flush that succeeds.
+        The last error of the recording: of its start, a write, a flush or its end. The next row
+        that is written removes it; the error of a flush is also removed by a flush that succeeds.
     """
 
     def __init__(
@@ -313,7 +313,8 @@ class Recorder(Generic[Result, RowGroup]):
             before = self._lost.as_dict()
             self._write([group], must_create=False)
             causes = [c for c, n in self._lost.as_dict().items() if n > before.get(c, 0)]
-            why = self.error
+            # A file that refuses a row reports no error: `error` is then of an earlier write
+            why = self.error if {"not written", "does not fit"}.intersection(causes) else ""
             if self._flush_is_due():
                 self._flush(caller_waits=False)
         if causes:
@@ -580,7 +581,8 @@ class Recorder(Generic[Result, RowGroup]):
             else:
                 self._fail(error, self._rows(groups))
             return
-        self.error = ""
+        if file.appended > self._rows_written:  # else nothing shows that rows can be written
+            self.error = ""
         self._rows_written = file.appended
         self._unflushed_since = self._unflushed_since or time.monotonic()
 
