@@ -444,7 +444,7 @@ class Owner(Generic[Item, Result]):
         self.source.stop()
         if self._pool is not None:
             self._pool.drain(DRAIN_S)
-        self._calls.call("after_source_stop", self.after_source_stop)
+        self._call_at_end("after_source_stop", self.after_source_stop)
         self.message.report_stop(self.idle_text)
 
     def before_source_start(self) -> None:
@@ -610,17 +610,14 @@ class Owner(Generic[Item, Result]):
             if acquisition.is_final:
                 return
             acquisition.stopping = acquisition.is_final = True
-        not_done = set(range(len(self.recorders)))
+        not_done = set(range(len(self.recorders) + 1))  # the recorders, and this call
 
-        def on_recorder_done(number: int) -> None:
+        def finish(number: int) -> None:
             with self._lock:
                 is_last = not_done == {number}
                 not_done.discard(number)
-            if is_last:
-                finish()
-
-        def finish() -> None:
-            with self._lock:
+                if not is_last:
+                    return
                 if self.acquisition is acquisition:
                     self.acquisition = None
                 self._users.discard(acquisition)
@@ -629,15 +626,21 @@ class Owner(Generic[Item, Result]):
             self._notify()
 
         for number, recorder in enumerate(self.recorders):
-            done, key = partial(on_recorder_done, number), (id(recorder), "end_acquisition")
-            name, end = type(recorder).__name__, recorder.end_acquisition
-            try:
-                self._calls.call(name, end, done, key=key, raises=True)
-            except Exception as error:  # it is counted, and the other recorders end the acquisition
-                self.report(f"{name}: {str(error) or type(error).__name__}")
-                done()
-        if not self.recorders:
-            finish()
+            done = partial(finish, number)
+            if not self._call_at_end(type(recorder).__name__, recorder.end_acquisition, done):
+                done()  # the other recorders end the acquisition
+        finish(len(self.recorders))
+
+    def _call_at_end(self, name: str, function: Callable[..., Any], *args: Any) -> bool:
+        """Call a function after the last item; return whether it succeeded.
+
+        Its error is reported once: with a key that is forgotten, no later item reports it again.
+        """
+        key = object()
+        self._calls.call(name, function, *args, key=key)
+        if failure := self._calls.forget(key):
+            self.report(failure)
+        return not failure
 
     # ---- the monitoring thread
 
