@@ -348,17 +348,22 @@ def _empty_table(
 ) -> FrameTable:
     table = FrameTable()
     for name in (name for name in (*required.inputs, *required.optional) if name in found):
-        external = data_keys[found[name]].get("external")
-        if external is None:
-            table.values[name] = {}
-        elif external.startswith("STREAM:"):
+        data_key = data_keys[found[name]]
+        if _is_streamed(data_key):
             table.in_files[name] = KeyRows()
+        elif data_key.get("external") is None:
+            table.values[name] = {}
         else:
             raise DataError(
-                f"{found[name]}: external data of kind {external!r}, expected STREAM: "
+                f"{found[name]}: external data of kind {data_key['external']!r}, expected STREAM: "
                 "(stream_resource and stream_datum documents)"
             )
-    are_external = {name for name, key in found.items() if "external" in data_keys[key]}
-    table.identity = KeyRows() if required.identity in are_external else None
-    table.time = KeyRows() if required.time in are_external else None
+    streamed = {name for name, key in found.items() if _is_streamed(data_keys[key])}
+    table.identity = KeyRows() if required.identity in streamed else None
+    table.time = KeyRows() if required.time in streamed else None
     return table
+
+
+def _is_streamed(data_key: Document) -> bool:
+    """Return whether the values come in stream documents, the one kind of external data we read."""
+    return str(data_key.get("external", "")).startswith("STREAM:")
