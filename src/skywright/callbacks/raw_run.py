@@ -15,11 +15,6 @@ from skywright.files.readers import FirstIndices, file_and_column, first_row
 Document = Mapping[str, Any]
 
 
-def runs_text(number: int) -> str:
-    """Return a number of runs as text: ``1 run``, ``2 runs``."""
-    return f"{number} run{'' if number == 1 else 's'}"
-
-
 @dataclass(frozen=True)
 class RequiredKeys:
     """The data keys that an analysis asks for.
