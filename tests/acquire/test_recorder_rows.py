@@ -305,9 +305,8 @@ class FaultyFile:
         self.rows = 0
         self.closed = False
 
-    def append(self, groups: Sequence[Rows]) -> Mapping[str, int]:
-        self.rows += sum(map(len, groups))
-        return {}
+    def append(self, rows: int) -> None:
+        self.rows += rows
 
     @property
     def appended(self) -> int:
@@ -329,6 +328,10 @@ class FaultyLayout(ColumnsLayout):
 
     def open(self, path: Path, groups: Sequence[Rows], must_create: bool) -> Any:
         return self.file
+
+    def append(self, file: Any, groups: Sequence[Rows]) -> Mapping[str, int]:
+        file.append(sum(map(len, groups)))
+        return {}
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skywright.acquire.columns_layout import RowsLayout
-from skywright.acquire.recorder import WriterFile
 from skywright.files.columns import Column
 from skywright.files.index import IndexWriter
 
@@ -50,7 +49,7 @@ class Records:
 
 
 @dataclass
-class IndexLayout(RowsLayout[Records]):
+class IndexLayout(RowsLayout[Records, IndexWriter]):
     """Writes an index of records; their bytes stay where they are.
 
     Parameters
@@ -68,16 +67,12 @@ class IndexLayout(RowsLayout[Records]):
     extra: Sequence[Column] = ()
     at_once: int = 1  # one `IndexWriter.append` takes the records of one file
 
-    def open(self, path: Path, groups: Sequence[Records], must_create: bool) -> "IndexFile":
+    def open(self, path: Path, groups: Sequence[Records], must_create: bool) -> IndexWriter:
         """Create the index."""
-        return IndexFile(IndexWriter(path, self.identity, self.extra))
+        return IndexWriter(path, self.identity, self.extra)
 
-
-class IndexFile(WriterFile[IndexWriter]):
-    """An open index; not thread-safe."""
-
-    def append(self, groups: Sequence[Records]) -> Mapping[str, int]:
+    def append(self, file: IndexWriter, groups: Sequence[Records]) -> Mapping[str, int]:
         """Write records of one file."""
         (group,) = groups
-        self.writer.append(group.file, group.identity, group.offset, group.size, group.extra)
+        file.append(group.file, group.identity, group.offset, group.size, group.extra)
         return {}

@@ -3,12 +3,8 @@
 A synchronous recorder writes on the owner's thread. Its own thread makes rows visible that the
 owner's thread has not flushed, and calls the functions given to `Recorder.call_when_visible`.
 
-Three methods named `append` write a row group, each of which calls the next one:
-
-- `RecordingFile.append`, for example of `ImageFile` in `image_layout`; it returns what is lost.
-- `append` of a writer in `skywright.files`, for example of `ImageWriter`, which knows the columns
-  of an image.
-- `ColumnWriter.append`, which writes the columns to HDF5.
+`Layout.append` writes row groups by the writer that `Layout.open` has made, such as `ImageWriter`
+of `skywright.files`, which writes columns to HDF5 by `ColumnWriter`.
 """
 
 import logging
@@ -18,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,16 +46,10 @@ Result = TypeVar("Result", contravariant=True)
 """What the owner gives to the recorder."""
 RowGroup = TypeVar("RowGroup")
 """What `Layout.row_group` returns: the rows that one result gives."""
-RowGroupIn = TypeVar("RowGroupIn", contravariant=True)
-"""`RowGroup` for the protocol `RecordingFile`. Its methods take row groups and return none; type
-checkers require `contravariant` for such a protocol."""
 
 
 class Writer(Protocol):
-    """What all writers of `skywright.files` have in common.
-
-    Each has an `append` too, with arguments of its own.
-    """
+    """The open file of a recording, not thread-safe; each class has an `append` of its own."""
 
     @property
     def appended(self) -> int:
@@ -70,48 +60,12 @@ class Writer(Protocol):
 
     def close(self) -> None:
         """Flush and close; a second call does nothing."""
-
-
-class RecordingFile(Writer, Protocol[RowGroupIn]):
-    """The open file of a recording."""
-
-    def append(self, groups: Sequence[RowGroupIn]) -> Mapping[str, int]:
-        """Write row groups, or raise and write none; return what is lost, by cause.
-
-        If only a part of a row is lost, the row is in the file and the loss is counted.
-        """
 
 
 WriterT = TypeVar("WriterT", bound=Writer)
 
 
-class WriterFile(Generic[WriterT]):
-    """An open file of one writer; not thread-safe. A subclass adds `append`, see `RecordingFile`.
-
-    Parameters
-    ----------
-    writer
-        Writer of the file.
-    """
-
-    def __init__(self, writer: WriterT) -> None:
-        self.writer = writer
-
-    @property
-    def appended(self) -> int:
-        """Number of rows in the file, visible or not."""
-        return self.writer.appended
-
-    def flush(self) -> int:
-        """Make all rows visible to readers; return their number."""
-        return self.writer.flush()
-
-    def close(self) -> None:
-        """Flush and close; a second call does nothing."""
-        self.writer.close()
-
-
-class Layout(ABC, Generic[Result, RowGroup]):
+class Layout(ABC, Generic[Result, RowGroup, WriterT]):
     """Defines how results become rows of a file. A row group is the rows of one result.
 
     Attributes
@@ -119,7 +73,7 @@ class Layout(ABC, Generic[Result, RowGroup]):
     name
         Name of what is recorded, in messages and causes of loss: ``spectra``.
     at_once
-        Maximum number of row groups of one `RecordingFile.append`.
+        Maximum number of row groups of one `append`.
     """
 
     name: str
@@ -134,9 +88,7 @@ class Layout(ABC, Generic[Result, RowGroup]):
         """Return the memory that a row group holds."""
 
     @abstractmethod
-    def open(
-        self, path: Path, groups: Sequence[RowGroup], must_create: bool
-    ) -> RecordingFile[RowGroup] | None:
+    def open(self, path: Path, groups: Sequence[RowGroup], must_create: bool) -> WriterT | None:
         """Create the file; return None to wait for a row group that gives its shape.
 
         `must_create` is True if a caller waits for these rows, or if the recording ends. Then
@@ -144,9 +96,16 @@ class Layout(ABC, Generic[Result, RowGroup]):
         called again with these row groups and the next ones.
         """
 
-    def open_early(self, path: Path) -> RecordingFile[RowGroup] | None:
+    def open_early(self, path: Path) -> WriterT | None:
         """Create the file before the first row group; return None if that needs a row group."""
         return None
+
+    @abstractmethod
+    def append(self, file: WriterT, groups: Sequence[RowGroup]) -> Mapping[str, int]:
+        """Write row groups, or raise and write none; return what is lost, by cause.
+
+        If only a part of a row is lost, the row is in the file and the loss is counted.
+        """
 
     def describe(self, group: RowGroup) -> str:
         """Return a short description of a row group, for error messages."""
@@ -204,7 +163,7 @@ class Recorder(Generic[Result, RowGroup]):
 
     def __init__(
         self,
-        layout: Layout[Result, RowGroup],
+        layout: Layout[Result, RowGroup, Any],
         every: int = 1,
         changed: Callable[[], None] | None = None,
         queue_bytes: int = QUEUE_BYTES,
@@ -244,7 +203,7 @@ class Recorder(Generic[Result, RowGroup]):
         self._takes_results = False
         """True from the start of a recording until its stop or last row; else `offer` does
         nothing."""
-        self._file: RecordingFile[RowGroup] | None = None
+        self._file: Writer | None = None
         self._before_open: list[RowGroup] = []
         """Row groups that wait until the file can be created."""
         self._rows_wanted = 0
@@ -563,11 +522,11 @@ class Recorder(Generic[Result, RowGroup]):
             left -= self.layout.rows(wanted[-1])
         return wanted
 
-    def _append(self, file: RecordingFile[RowGroup], groups: list[RowGroup]) -> None:
+    def _append(self, file: Writer, groups: list[RowGroup]) -> None:
         if not groups:
             return
         try:
-            for cause, count in file.append(groups).items():
+            for cause, count in self.layout.append(file, groups).items():
                 self._lost.add(cause, count)
         except OSError as error:
             self._fail(error, self._rows(groups))
@@ -587,7 +546,7 @@ class Recorder(Generic[Result, RowGroup]):
         self._unflushed_since = self._unflushed_since or time.monotonic()
 
     def _append_fitting(
-        self, file: RecordingFile[RowGroup], group: RowGroup, error: DoesNotFitError
+        self, file: Writer, group: RowGroup, error: DoesNotFitError
     ) -> None:
         """Write the rows of a row group whose values fit; count and report the others."""
         if error.fits.any():
@@ -625,7 +584,7 @@ class Recorder(Generic[Result, RowGroup]):
             self._close_file(file)
         self.path = None  # the last step, see `path`
 
-    def _close_file(self, file: RecordingFile[RowGroup]) -> None:
+    def _close_file(self, file: Writer) -> None:
         """Flush and close a file; an error is in `error`, and unflushed rows are lost."""
         self._unreadable = 0
         try:
