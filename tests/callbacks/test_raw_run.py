@@ -7,7 +7,8 @@ import event_model
 import pytest
 
 from skywright.analysis import ArrayInput
-from skywright.callbacks.raw_run import RawRun, RequiredKeys, RunIds
+from skywright.callbacks.raw_run import RawRun, RequiredKeys
+from skywright.callbacks.run_ids import RunIds
 from skywright.errors import DataError
 from skywright.instruments.loop.analysis import LoopDetection
 

@@ -545,9 +545,7 @@ class Recorder(Generic[Result, RowGroup]):
         self._rows_written = file.appended
         self._unflushed_since = self._unflushed_since or time.monotonic()
 
-    def _append_fitting(
-        self, file: Writer, group: RowGroup, error: DoesNotFitError
-    ) -> None:
+    def _append_fitting(self, file: Writer, group: RowGroup, error: DoesNotFitError) -> None:
         """Write the rows of a row group whose values fit; count and report the others."""
         if error.fits.any():
             self._append(file, [self.layout.select(group, error.fits)])

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from skywright.analysis.named import is_configured_by_devices, make_analysis, make_second_stage
-from skywright.callbacks.raw_run import Document, RawRun, RequiredKeys, RunIds
+from skywright.callbacks.raw_run import Document, RawRun, RequiredKeys
 from skywright.callbacks.reports import Progress, Reports
+from skywright.callbacks.run_ids import RunIds
 from skywright.callbacks.stream_analysis import BacklogLimits
 from skywright.callbacks.worker_supervisor import (
     PARAMETERS,

@@ -104,28 +104,6 @@ def _fits(key: str, name: str) -> bool:
     return key == name or key.endswith(("_" + name, "-" + name))
 
 
-class RunIds:
-    """Finds the run of each document, also when the documents of several runs are mixed."""
-
-    def __init__(self) -> None:
-        self._runs: dict[str, str] = {}
-
-    def of(self, name: str, doc: Document) -> str | None:
-        """Return the uid of the run of a document; None if the run is unknown."""
-        if name == "start":
-            return str(doc["uid"])
-        if name == "stop":
-            run = str(doc["run_start"])
-            self._runs = {uid: owner for uid, owner in self._runs.items() if owner != run}
-            return run
-        if name in ("descriptor", "stream_resource", "resource"):
-            if "run_start" in doc:
-                self._runs[doc["uid"]] = str(doc["run_start"])
-            return self._runs.get(doc["uid"])
-        owner = doc.get("descriptor") or doc.get("resource") or doc.get("stream_resource") or ""
-        return self._runs.get(owner)
-
-
 class RawStream:
     """A stream of a raw run that has all inputs of an analysis, as of the documents so far.
 

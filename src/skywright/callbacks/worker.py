@@ -28,7 +28,8 @@ from skywright.analysis.named import make_analysis, make_second_stage
 from skywright.analysis.second import SecondStage
 from skywright.callbacks.drawing import Drawer
 from skywright.callbacks.journal import Journal, encode_line
-from skywright.callbacks.raw_run import RawRun, RequiredKeys, RunIds
+from skywright.callbacks.raw_run import RawRun, RequiredKeys
+from skywright.callbacks.run_ids import RunIds
 from skywright.callbacks.second_analysis import SecondAnalysis, begin_run
 from skywright.callbacks.stream_analysis import DRAWING_POLL_S, BacklogLimits, StreamAnalysis
 from skywright.callbacks.stream_documents import Emit
