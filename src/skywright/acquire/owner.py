@@ -5,15 +5,9 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
-from skywright.acquire.acquisition import (
-    Acquisition,
-    Endpoint,
-    OwnerState,
-    RefusedError,
-    ResultRecorder,
-)
+from skywright.acquire.acquisition import Acquisition, Endpoint, OwnerState, RefusedError
 from skywright.acquire.counters import Counters, sum_counts
 from skywright.acquire.guarded_calls import GuardedCalls
 from skywright.acquire.newest import NewestQueue
@@ -29,6 +23,9 @@ from skywright.acquire.processed import (
 from skywright.acquire.publisher import Publisher
 from skywright.acquire.source import Source
 from skywright.errors import HardwareError, SkywrightError
+
+if TYPE_CHECKING:  # an owner without recorders needs no HDF5
+    from skywright.acquire.recorder import Recorder
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +61,8 @@ class Owner(Generic[Item, Result]):
         Receive every result. An error of an endpoint is reported; the others still get the result.
     recorders
         Receive the results of acquisitions; the owner does not close them. The list must not change
-        after the first acquisition.
+        after the first acquisition. A recorder may block `Recorder.offer` only if `threads` is
+        above 0, or if the source may wait. Its errors other than `RefusedError` are failures too.
     changed
         Called, from any thread, after the state has changed; must return at once.
     threads
@@ -94,7 +92,7 @@ class Owner(Generic[Item, Result]):
         source: Source[Item],
         process: Callable[[Any], Result] | None = None,
         endpoints: Sequence[Endpoint[Result]] = (),
-        recorders: Sequence[ResultRecorder[Any]] = (),
+        recorders: "Sequence[Recorder[Any, Any]]" = (),
         changed: Callable[[], None] | None = None,
         *,
         prepare: Callable[[Result], Any] | None = None,
