@@ -69,9 +69,9 @@ def test_an_image_that_is_rejected_leaves_the_error_of_a_write(
     recorder.offer(Image(1, TIME_NS, fits))
     with monkeypatch.context() as patched:
         patched.setattr(areadetector.ImageWriter, "append", full)
-        with pytest.raises(RefusedError, match="^images: disk full$"):
+        with pytest.raises(RefusedError, match=r"^images: disk full$"):
             recorder.offer(Image(2, TIME_NS, fits))
-    with pytest.raises(RefusedError, match="^images$"):  # for its size, not for the disk
+    with pytest.raises(RefusedError, match=r"^images$"):  # for its size, not for the disk
         recorder.offer(Image(3, TIME_NS, larger))
     assert recorder.error == "disk full"
     recorder.offer(Image(4, TIME_NS, fits))

@@ -1,9 +1,9 @@
 """The layout of files of columns, for row groups of one or more rows."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,27 +35,13 @@ class Rows:
         """Size in memory, bytes."""
         return self.identity.nbytes + sum(values.nbytes for values in self.columns.values())
 
-    def select(self, rows: slice | NDArray[np.bool_]) -> "Rows":
-        """Return some of the rows."""
-        return Rows(
-            self.identity[rows], {path: values[rows] for path, values in self.columns.items()}
-        )
-
-
-class SelectableRows(Protocol):
-    """One or more rows."""
-
-    def __len__(self) -> int: ...
-
-    @property
-    def nbytes(self) -> int:
-        """Size in memory, bytes."""
-
     def select(self, rows: slice | NDArray[np.bool_]) -> Self:
         """Return some of the rows."""
+        columns = {path: values[rows] for path, values in self.columns.items()}
+        return replace(self, identity=self.identity[rows], columns=columns)
 
 
-RowGroup = TypeVar("RowGroup", bound=SelectableRows)
+RowGroup = TypeVar("RowGroup", bound=Rows)
 
 
 class RowsLayout(Layout[Any, RowGroup, WriterT]):

@@ -1,51 +1,28 @@
 """The layout of recordings of files that another program writes: an index of their records."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from skywright.acquire.columns_layout import RowsLayout
+from skywright.acquire.columns_layout import Rows, RowsLayout
 from skywright.files.columns import Column
 from skywright.files.index import IndexWriter
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Records:
+class Records(Rows):
     """Records of one file that another program writes.
+
+    Its `columns` are offset and size of each record in the file, and the layout's further columns,
+    by path.
 
     Parameters
     ----------
     file
         Absolute path.
-    identity, offset, size
-        (n,) integers: identity of each record, first byte and number of bytes.
-    extra
-        Values of the layout's further columns, (n, *shape), by path.
     """
 
     file: Path
-    identity: NDArray[Any]
-    offset: NDArray[Any]
-    size: NDArray[Any]
-    extra: Mapping[str, NDArray[Any]] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return len(self.identity)
-
-    @property
-    def nbytes(self) -> int:
-        """Size in memory, bytes."""
-        arrays = (self.identity, self.offset, self.size, *self.extra.values())
-        return sum(array.nbytes for array in arrays)
-
-    def select(self, rows: slice | NDArray[np.bool_]) -> "Records":
-        """Return some of the records."""
-        extra = {path: values[rows] for path, values in self.extra.items()}
-        return Records(self.file, self.identity[rows], self.offset[rows], self.size[rows], extra)
 
 
 @dataclass
@@ -74,5 +51,5 @@ class IndexLayout(RowsLayout[Records, IndexWriter]):
     def append(self, file: IndexWriter, groups: Sequence[Records]) -> Mapping[str, int]:
         """Write records of one file."""
         (group,) = groups
-        file.append(group.file, group.identity, group.offset, group.size, group.extra)
+        file.append(group.file, group.identity, group.columns)
         return {}
