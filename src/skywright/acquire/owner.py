@@ -254,11 +254,16 @@ class Owner(Generic[Item, Result]):
         self._notify()
 
     def acquire(
-        self, requested: int = 0, on_item: Callable[[Result], None] | None = None
+        self,
+        requested: int = 0,
+        on_item: Callable[[Result], None] | None = None,
+        *,
+        may_join: bool = False,
     ) -> Acquisition:
         """Start an acquisition: results go to the recorders until it ends.
 
-        If another acquisition is ending, wait for its end, at most `DRAIN_S`.
+        If another acquisition is ending, wait for its end, at most `DRAIN_S`: no item that arrives
+        now would belong to it.
 
         Parameters
         ----------
@@ -268,25 +273,16 @@ class Owner(Generic[Item, Result]):
             Called with each result when it is published, in order, until the acquisition has its
             items; must not block. It is not known yet whether the item counts, so there may be
             more than `requested` calls.
+        may_join
+            True: if an acquisition is in progress, return it. The other arguments have no effect
+            then.
 
         Raises
         ------
         HardwareError
-            If an acquisition is in progress, or has not ended in time.
+            If an acquisition is in progress and `may_join` is False, or has not ended in time.
         SkywrightError
             If the owner is closed, or the source cannot start.
-        """
-        acquisition, is_new = self._acquire_or_join(requested, on_item)
-        if not is_new:
-            raise HardwareError(f"{self.name}: an acquisition is in progress; stop it first")
-        return acquisition
-
-    def _acquire_or_join(
-        self, requested: int, on_item: Callable[[Result], None] | None = None
-    ) -> tuple[Acquisition, bool]:
-        """Return the acquisition in progress, else a new one, and whether it is new.
-
-        If an acquisition is ending, wait for its end: no item that arrives now would belong to it.
         """
         while True:
             # If another client starts the source for its acquisition, this waits for the outcome:
@@ -294,9 +290,11 @@ class Owner(Generic[Item, Result]):
             with self._source_lock:
                 acquisition = self.acquisition
                 if acquisition is None:
-                    return self._new_acquisition(requested, on_item), True
+                    return self._new_acquisition(requested, on_item)
             if not acquisition.stopping:
-                return acquisition, False
+                if may_join:
+                    return acquisition
+                raise HardwareError(f"{self.name}: an acquisition is in progress; stop it first")
             if not acquisition.done.wait(DRAIN_S):
                 raise HardwareError(
                     f"{self.name}: the acquisition in progress has not ended in time"
@@ -320,20 +318,6 @@ class Owner(Generic[Item, Result]):
             self.stop_acquisition()
             raise
         return acquisition
-
-    def join_acquisition(self, requested: int = 0) -> Acquisition:
-        """Return the acquisition in progress; else start one, as `acquire` does.
-
-        `requested` has no effect on an acquisition in progress.
-
-        Raises
-        ------
-        HardwareError
-            If an acquisition that is ending has not ended in time.
-        SkywrightError
-            If the owner is closed, or the source cannot start.
-        """
-        return self._acquire_or_join(requested)[0]
 
     def stop_acquisition(self) -> Acquisition | None:
         """End the present acquisition and return it; None if there is none.
