@@ -128,7 +128,7 @@ class OperatorMessage:
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
-        """Hold the lock. After that call `changed`, which may need it, if the message has changed."""
+        """Hold the lock, then call `changed` if the message has changed: it may need the lock."""
         with self._lock:
             before = self.text, self.alarm
             yield

@@ -177,9 +177,8 @@ class Recorder(Generic[Result, RowGroup]):
         self.path: Path | None = None
         self.rows_readable = 0
         self.error = ""
-        self._flush_error = ""
-        """The error of the last flush if no other error has followed; the next successful flush
-        removes it from `error`."""
+        self._is_flush_error = False
+        """Whether `error` is of a flush: the next successful flush removes it."""
         self._logged = ""
         """The last error in the log; it is not logged again."""
         self._changed = changed or (lambda: None)
@@ -561,7 +560,7 @@ class Recorder(Generic[Result, RowGroup]):
         try:
             self.rows_readable = self._file.flush()
         except Exception as error:
-            self._report_flush(error)
+            self._report(error, of_flush=True)
             self._unflushed_since = time.monotonic()  # for the next attempt
             if caller_waits:
                 self._unreadable = self._rows_written - self.rows_readable
@@ -588,7 +587,7 @@ class Recorder(Generic[Result, RowGroup]):
         try:
             self.rows_readable = file.flush()
         except Exception as error:
-            self._report_flush(error)
+            self._report(error, of_flush=True)
         unflushed = self._rows_written - self.rows_readable
         try:
             file.close()  # flushes once more
@@ -598,25 +597,22 @@ class Recorder(Generic[Result, RowGroup]):
             self.rows_readable = self._rows_written
             self._end_flush_error()
 
-    def _report_flush(self, error: Exception) -> None:
-        self._report(error)
-        self._flush_error = self.error
-
     def _end_flush_error(self) -> None:
         """Remove the message of a flush that failed: all written rows are on the disk now."""
-        if self._flush_error:
-            self.error = self._logged = self._flush_error = ""
+        if self._is_flush_error:
+            self.error = self._logged = ""
+            self._is_flush_error = False
 
     def _fail(self, error: Exception, count: int) -> None:
         self._report(error)
         if count:
             self._lost.add("not written", count)
 
-    def _report(self, error: Exception) -> None:
+    def _report(self, error: Exception, of_flush: bool = False) -> None:
         # Errors are reported, not raised: the recorder's thread must continue, because it calls
         # `done` at the end of an acquisition.
         self.error = str(error) or type(error).__name__
-        self._flush_error = ""  # `error` is a later one, though its text may be the same
+        self._is_flush_error = of_flush
         if self.error == self._logged:  # it may come with every item
             return
         self._logged = self.error

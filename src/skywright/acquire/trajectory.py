@@ -80,15 +80,12 @@ class Move:
         cruise = self.duration_s - 2.0 * ramp
         rate = sign * self.acceleration if ramp else 0.0
         rise = 0.5 * peak * ramp * sign
-        phases = []
-        if ramp:
-            phases.append(MotionPhase(self.start_time, self.start, 0.0, rate))
-        phases.append(MotionPhase(self.start_time + ramp, self.start + rise, sign * peak, 0.0))
-        if ramp:
-            phases.append(
-                MotionPhase(self.start_time + ramp + cruise, self.target - rise, sign * peak, -rate)
-            )
-        return [*phases, at_end]
+        phases = [
+            MotionPhase(self.start_time, self.start, 0.0, rate),
+            MotionPhase(self.start_time + ramp, self.start + rise, sign * peak, 0.0),
+            MotionPhase(self.start_time + ramp + cruise, self.target - rise, sign * peak, -rate),
+        ]
+        return [*(phases if ramp else phases[1:2]), at_end]  # without a ramp it only cruises
 
 
 @dataclass(frozen=True)
