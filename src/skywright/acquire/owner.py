@@ -426,7 +426,10 @@ class Owner(Generic[Item, Result]):
         self.source.stop()
         if self._pool is not None:
             self._pool.drain(DRAIN_S)
-        self._call_at_end("after_source_stop", self.after_source_stop)
+        self._calls.call("after_source_stop", self.after_source_stop)
+        # Forgotten, it is not reported again with each item of the next start
+        if failure := self._calls.forget("after_source_stop"):
+            self.report(failure)
         self.message.report_stop(self.idle_text)
 
     def before_source_start(self) -> None:
@@ -608,21 +611,14 @@ class Owner(Generic[Item, Result]):
             self._notify()
 
         for number, recorder in enumerate(self.recorders):
-            done = partial(finish, number)
-            if not self._call_at_end(type(recorder).__name__, recorder.end_acquisition, done):
-                done()  # the other recorders end the acquisition
+            done, key = partial(finish, number), (id(recorder), "end_acquisition")
+            name, end = type(recorder).__name__, recorder.end_acquisition
+            try:
+                self._calls.call(name, end, done, key=key, raises=True)
+            except Exception as error:  # it is counted, and the other recorders end the acquisition
+                self.report(f"{name}: {str(error) or type(error).__name__}")
+                done()
         finish(len(self.recorders))
-
-    def _call_at_end(self, name: str, function: Callable[..., Any], *args: Any) -> bool:
-        """Call a function after the last item; return whether it succeeded.
-
-        Its error is reported once: with a key that is forgotten, no later item reports it again.
-        """
-        key = object()
-        self._calls.call(name, function, *args, key=key)
-        if failure := self._calls.forget(key):
-            self.report(failure)
-        return not failure
 
     # ---- the monitoring thread
 
