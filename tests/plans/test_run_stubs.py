@@ -62,8 +62,8 @@ def test_one_of_two_open_runs_fails_and_the_other_goes_on(
     def outer() -> MsgGenerator[str]:
         yield from bps.mv(signal, 1)
         yield from event(signal)
+        run = in_run(inner, {"plan_name": "inner"}, uids)
         with pytest.raises(HardwareError, match="no light"):
-            run = in_run(inner, {"plan_name": "inner"}, uids)
             yield from bpp.set_run_key_wrapper(run, "inner")
         yield from bps.mv(signal, 3)
         yield from event(signal)
