@@ -96,6 +96,10 @@ class FileStreamDevice(GuardedDevice):
             stream.rows = rows
 
     def _on_heartbeat(self, **_: Any) -> None:
+        self._restart_timeout()
+
+    def _restart_timeout(self) -> None:
+        """Restart the timeout for silence."""
         with self._changed:
             self._silent_since = time.monotonic()
             self._changed.notify_all()
@@ -173,8 +177,7 @@ class FileStreamDevice(GuardedDevice):
             If the device is not staged.
         """
         self._check_staged()
-        with self._changed:
-            self._silent_since = time.monotonic()
+        self._restart_timeout()
         self._flying = True
 
     def finish_flying(self) -> None:
@@ -248,12 +251,6 @@ class FileStreamDevice(GuardedDevice):
                 )
             pause(POLL_PERIOD_S)
 
-    def _wait_with_new_timeout(self, reached: Callable[[], bool]) -> None:
-        """Restart the timeout for silence, then wait until `reached()` is true."""
-        with self._changed:
-            self._silent_since = time.monotonic()
-            self._wait(reached)
-
     def _wait(self, reached: Callable[[], bool]) -> None:
         with self._changed:
             while not reached():
@@ -266,7 +263,8 @@ class FileStreamDevice(GuardedDevice):
     def _wait_for_rows(self, stream: FileStream, captured: EpicsSignalRO) -> None:
         """Wait until the monitors have the present row count of the IOC."""
         rows = int(self._read_now(captured))
-        self._wait_with_new_timeout(lambda: stream.rows >= rows)
+        self._restart_timeout()
+        self._wait(lambda: stream.rows >= rows)
 
     def raise_if_silent(self) -> None:
         """Raise if the IOC was lost, or if rows are expected and it is silent.
@@ -291,12 +289,13 @@ class FileStreamDevice(GuardedDevice):
 
     def _check_silence(self) -> None:
         """Raise if the IOC has been silent for longer than the limit."""
-        limit, silence = self.heartbeat_limit.get(), time.monotonic() - self._silent_since
-        if limit and silence > limit:
-            raise HardwareError(
-                f"{self.name}: no heartbeat of the IOC at {self.prefix} for {silence:.1f} s; "
-                f"{self._reason()}"
-            )
+        self._raise_after(self.heartbeat_limit.get(), f"no heartbeat of the IOC at {self.prefix}")
+
+    def _raise_after(self, limit_s: float, what: str) -> None:
+        """Raise if the silence is longer than a limit, s; 0: no limit."""
+        silence = time.monotonic() - self._silent_since
+        if limit_s and silence > limit_s:
+            raise HardwareError(f"{self.name}: {what} for {silence:.1f} s; {self._reason()}")
 
     def _check_staged(self) -> None:
         if not self._followed[0][0].file:

@@ -1,6 +1,5 @@
 """Base class of devices with areaDetector's cam1 and file plugin."""
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,16 +21,7 @@ class RecordingDevice(FileStreamDevice):
     """A device with areaDetector's ``cam1:`` whose IOC records.
 
     While it acquires, silence for longer than `silence_limit` is an error. It needs no heartbeat,
-    so it works with areaDetector's own IOCs.
-
-    Parameters
-    ----------
-    prefix
-        Prefix of the PVs, with its colon.
-    assets
-        Directory below which the IOC writes; a dated directory in it is made for each day.
-    name
-        Name of the device.
+    so it works with areaDetector's own IOCs. Parameters: as for `FileStreamDevice`.
     """
 
     row_name = "frame"
@@ -62,7 +52,7 @@ class RecordingDevice(FileStreamDevice):
             # A camera has no heartbeat. The rows of the first stream take its place: there is one
             # for each frame or pulse
             if stream is self._followed[0][0]:
-                self._silent_since = time.monotonic()
+                self._restart_timeout()
             super()._on_rows(stream, rows)
 
     def _on_acquiring(self, value: int, **_: Any) -> None:
@@ -105,8 +95,7 @@ class RecordingDevice(FileStreamDevice):
 
         The busy record completes only after all rows are written, so nothing waits for it here.
         """
-        with self._changed:
-            self._silent_since = time.monotonic()
+        self._restart_timeout()
         with self._hardware_errors("cannot start"):
             self.acquire.put(1, wait=False)
 
@@ -118,8 +107,4 @@ class RecordingDevice(FileStreamDevice):
         super().finish_flying()
 
     def _check_silence(self) -> None:
-        limit, silence = self.silence_limit.get(), time.monotonic() - self._silent_since
-        if limit and silence > limit:
-            raise HardwareError(
-                f"{self.name}: no {self.row_name} in the file for {silence:.1f} s; {self._reason()}"
-            )
+        self._raise_after(self.silence_limit.get(), f"no {self.row_name} in the file")

@@ -342,15 +342,19 @@ async def _put_auto_save(obj: Any, instance: Any, value: Any) -> None:
 
 
 @in_order
-async def _put_capture(obj: Any, instance: Any, value: Any) -> int:
-    """Open or close the recording; completes when the counts of the recording are posted."""
+async def _open_or_close(obj: Any, instance: Any, value: Any) -> int:
+    """Open or close the recording; return 1 if one was opened."""
     hdf = obj.parent
-    begun = 0
     if value:
-        begun = int(await hdf.open_capture())
-    else:
-        await hdf.parent.in_thread(hdf.control.stop_capture)
-    await hdf.parent.wait_until_posted()
+        return int(await hdf.open_capture())
+    await hdf.parent.in_thread(hdf.control.stop_capture)
+    return 0
+
+
+async def _put_capture(obj: Any, instance: Any, value: Any) -> int:
+    """Complete when the counts of the recording are posted; the next put does not wait for that."""
+    begun = await _open_or_close(obj, instance, value)
+    await obj.parent.parent.wait_until_posted()
     return begun
 
 

@@ -26,7 +26,7 @@ class PulseCamera:
 
     def acquire(self, requested: int) -> Acquisition:
         """Start an acquisition of pulses, or return the one in progress."""
-        return self.processor.join_acquisition(requested)
+        return self.processor.acquire(requested, may_join=True)
 
     def stop(self) -> Acquisition | None:
         """End the acquisition in progress."""

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,12 +79,12 @@ def test_who_joins_an_acquisition_that_ends_gets_a_new_one(
     recorder: Recorder[Any, Any] = Recorder(layout())
     owner = make(recorders=[recorder])
     recorder.start(tmp_path / "a.h5")
-    first = owner.join_acquisition(1)
-    assert owner.join_acquisition(5) is first
+    first = owner.acquire(1, may_join=True)
+    assert owner.acquire(5, may_join=True) is first
     with recorder._file_lock:  # the disk is slow: the first one ends, and is not over
         source.send(events(0, 1))
         joined: Future[Any] = Future()
-        thread = threading.Thread(target=lambda: joined.set_result(owner.join_acquisition(1)))
+        thread = threading.Thread(target=lambda: joined.set_result(owner.acquire(1, may_join=True)))
         thread.start()
         assert owner.acquisition is first
         assert not joined.done()
@@ -118,7 +119,7 @@ def test_who_joins_while_the_source_does_not_start_gets_no_acquisition(
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(owner.acquire, 1)
         assert starting.wait(90)
-        second = pool.submit(owner.join_acquisition, 1)
+        second = pool.submit(owner.acquire, 1, may_join=True)
         go_on.set()
         for client in (first, second):
             with pytest.raises(HardwareError, match="no camera"):
@@ -135,7 +136,7 @@ def test_who_joins_while_the_source_does_not_start_waits_for_the_end_of_that_acq
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(owner.acquire, 1)
         assert starting.wait(90)
-        second = pool.submit(owner.join_acquisition, 1)
+        second = pool.submit(owner.acquire, 1, may_join=True)
         with recorder._file_lock:  # the disk is slow
             go_on.set()
             with pytest.raises(HardwareError, match="no camera"):
@@ -208,7 +209,7 @@ def test_a_source_that_raises_what_it_should_not_leaves_no_acquisition(
 def test_nobody_acquires_from_a_closed_owner(make: Make) -> None:
     owner = make()
     owner.close()
-    for begin in (owner.start, owner.acquire, owner.join_acquisition):
+    for begin in (owner.start, owner.acquire, partial(owner.acquire, may_join=True)):
         with pytest.raises(HardwareError, match="closed"):
             begin()
     with pytest.raises(HardwareError, match="closed"):
@@ -223,11 +224,11 @@ def test_who_joins_an_acquisition_that_does_not_end_is_told(
     recorder: Recorder[Any, Any] = Recorder(layout())
     owner = make(recorders=[recorder])
     recorder.start(tmp_path / "a.h5")
-    first = owner.join_acquisition(1)
+    first = owner.acquire(1, may_join=True)
     with recorder._file_lock:  # the disk is slow
         source.send(events(0, 1))
         with pytest.raises(HardwareError, match="in progress"):
-            owner.join_acquisition(1)
+            owner.acquire(1, may_join=True)
     assert first.done.wait(90)
 
 

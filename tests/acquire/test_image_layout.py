@@ -5,7 +5,9 @@ from typing import Any
 
 import h5py
 import numpy as np
+import pytest
 
+from skywright.acquire.acquisition import RefusedError
 from skywright.acquire.image_layout import Image, ImageLayout
 from skywright.acquire.recorder import Recorder
 from skywright.files import areadetector
@@ -53,3 +55,25 @@ def test_images_of_all_sizes_and_types_are_recorded_or_counted(tmp_path: Path) -
         ]
         assert file[areadetector.EPICS_NANOSECONDS][0] == 123_456_789
         assert file[GAIN.path][:].tolist() == [7, 7, 7, 8, 8]
+
+
+def test_an_image_that_is_rejected_leaves_the_error_of_a_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError("disk full")
+
+    recorder: Recorder[Any, Any] = Recorder(ImageLayout(), synchronous=True)
+    recorder.start(tmp_path / "a.h5")
+    fits, larger = np.zeros((2, 2), "|u1"), np.zeros((3, 3), "|u1")
+    recorder.offer(Image(1, TIME_NS, fits))
+    with monkeypatch.context() as patched:
+        patched.setattr(areadetector.ImageWriter, "append", full)
+        with pytest.raises(RefusedError, match=r"^images: disk full$"):
+            recorder.offer(Image(2, TIME_NS, fits))
+    with pytest.raises(RefusedError, match=r"^images$"):  # for its size, not for the disk
+        recorder.offer(Image(3, TIME_NS, larger))
+    assert recorder.error == "disk full"
+    recorder.offer(Image(4, TIME_NS, fits))
+    assert recorder.error == ""
+    recorder.close()

@@ -19,7 +19,7 @@ from skywright.acquire.index_layout import IndexLayout, Records
 from skywright.acquire.recorder import GROUPS_PER_WRITE, Recorder
 from skywright.errors import DataError
 from skywright.files.columns import Column, ColumnReader, ColumnWriter
-from skywright.files.index import IndexWriter
+from skywright.files.index import OFFSET, SIZE, IndexWriter
 
 
 @pytest.fixture
@@ -290,7 +290,8 @@ def test_a_path_that_an_index_cannot_hold_is_a_loss_of_its_records(tmp_path: Pat
     recorder.start(tmp_path / "a.h5")
     numbers = np.arange(3)
     for name in ("x" * 2000, "b"):
-        recorder.offer(Records(tmp_path / name, numbers, 10 * numbers, np.full(3, 10)))
+        columns = {OFFSET: 10 * numbers, SIZE: np.full(3, 10)}
+        recorder.offer(Records(numbers, columns, tmp_path / name))
     recorder.stop()
     assert recorder.error == ""
     recorder.close()
@@ -305,9 +306,8 @@ class FaultyFile:
         self.rows = 0
         self.closed = False
 
-    def append(self, groups: Sequence[Rows]) -> Mapping[str, int]:
-        self.rows += sum(map(len, groups))
-        return {}
+    def append(self, rows: int) -> None:
+        self.rows += rows
 
     @property
     def appended(self) -> int:
@@ -329,6 +329,10 @@ class FaultyLayout(ColumnsLayout):
 
     def open(self, path: Path, groups: Sequence[Rows], must_create: bool) -> Any:
         return self.file
+
+    def append(self, file: Any, groups: Sequence[Rows]) -> Mapping[str, int]:
+        file.append(sum(map(len, groups)))
+        return {}
 
 
 @pytest.fixture
@@ -488,7 +492,8 @@ def test_a_disk_that_fills_up_between_records_loses_each_row_once(
     recorder.start(tmp_path / "a.h5")
     for first in range(0, 20, 5):
         numbers = np.arange(first, first + 5)
-        recorder.offer(Records(tmp_path / "a.raw", numbers, numbers, np.ones(5, int)))
+        columns = {OFFSET: numbers, SIZE: np.ones(5, int)}
+        recorder.offer(Records(numbers, columns, tmp_path / "a.raw"))
     recorder.stop()
     rows = recorder.rows_readable
     recorder.close()

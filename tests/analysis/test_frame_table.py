@@ -167,7 +167,7 @@ def test_columns_of_an_index_beside_columns_of_its_records(
     records = raw_format.index(tmp_path / "a.raw", 0, 3)
     path = tmp_path / "a.h5"
     writer = IndexWriter(path, extra=(raw_format.TIME,))
-    writer.append(records.file, records.identity, records.offset, records.size, records.extra)
+    writer.append(records.file, records.identity, records.columns)
     writer.close()
     tracks = {"time": KeyRows(), "image": KeyRows()}
     tracks["time"].add(FileRows(str(path), raw_format.TIME.path, 0, 3, 1))

@@ -701,7 +701,8 @@ def test_nothing_is_kept_of_a_run_without_a_journal(tmp_path: Path) -> None:
     keys = {"x": {"dtype": "array", "shape": [3], "source": "t"}}
     for name in ("descriptor", "stop"):
         journal(name, {"uid": name, "run_start": "unknown", "data_keys": keys})
-    assert not journal._untyped
+    assert not journal._files
+    assert not journal._ids._runs
 
 
 def test_nothing_is_kept_of_a_run_that_has_stopped(tmp_path: Path) -> None:
@@ -710,8 +711,8 @@ def test_nothing_is_kept_of_a_run_that_has_stopped(tmp_path: Path) -> None:
     keys = {"x": {"dtype": "array", "shape": [3], "source": "t"}}
     journal("descriptor", {"uid": "d", "run_start": "run", "data_keys": keys})
     journal("stop", {"uid": "s", "run_start": "run"})
-    assert not journal._untyped
     assert not journal._files
+    assert not journal._ids._runs
 
 
 def test_a_document_that_names_no_run_belongs_to_the_newest(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ import event_model
 import pytest
 
 from skywright.analysis import ArrayInput
-from skywright.callbacks.raw_run import RawRun, RequiredKeys, RunIds
+from skywright.callbacks.raw_run import RawRun, RequiredKeys
+from skywright.callbacks.run_ids import RunIds
 from skywright.errors import DataError
 from skywright.instruments.loop.analysis import LoopDetection
 
@@ -120,6 +121,17 @@ def test_streams_of_one_camera_have_the_rows_that_their_documents_name(tmp_path:
         assert table is not None
         assert [(s.start, s.stop) for s in table.in_files["image"].segments] == [rows]
         assert table.sequence(0, table.announced()) == numbers
+
+
+@pytest.mark.parametrize("kind", ["FILESTORE:", "OLD!"])
+def test_an_identity_in_documents_that_are_not_read_is_the_sequence_number(kind: str) -> None:
+    raw = RawRun({"uid": "run"}, RequiredKeys(("image",), "number", "time"))
+    keys = {"cam_image": key(4, 4), "cam_number": key() | {"external": kind}}
+    raw("descriptor", {"uid": "one", "name": "primary", "data_keys": keys})
+    raw("event", {"descriptor": "one", "seq_num": 1, "data": {"cam_image": [], "cam_number": "d"}})
+    table = raw.streams["primary"].table
+    assert table is not None
+    assert (table.announced(), table.identity) == (1, None)
 
 
 @pytest.mark.parametrize("keep_values", [True, False])

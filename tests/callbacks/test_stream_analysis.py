@@ -251,7 +251,7 @@ def test_a_run_whose_pictures_fail_has_its_final_result(
 
 @pytest.mark.parametrize("end", ["time limit", "end of the session", "failure"])
 def test_runs_whose_pictures_are_never_drawn_end_without_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, end: str
 ) -> None:
     class Never(Executor):
         def submit(self, *_: Any, **__: Any) -> "Future[Any]":
@@ -284,6 +284,8 @@ def test_runs_whose_pictures_are_never_drawn_end_without_them(
         failed = end == "failure" and derived is documents
         assert derived[-1][1]["exit_status"] == ("fail" if failed else "success")
         assert failed or Derived(derived).result["pictures"] == ""
+    # At the end of the session nobody waited for them
+    assert caplog.text.count("no pictures in time") == (2 if end == "time limit" else 0)
 
 
 def test_a_file_that_is_not_here_is_logged_once_and_looked_for_more_slowly(

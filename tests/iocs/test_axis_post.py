@@ -15,6 +15,8 @@ from iocs.loop.axis import AxisIOC
 from skywright.errors import HardwareError
 from skywright.instruments.loop.sources.push import PushedPictures
 
+LIMIT_S = 5.0
+
 
 @pytest.mark.parametrize("opened", [True, False])
 def test_a_put_of_capture_is_not_taken_back_by_an_older_state(tmp_path: Path, opened: bool) -> None:
@@ -64,6 +66,27 @@ def test_what_a_put_of_capture_has_done_is_shown_when_it_completes(tmp_path: Pat
             ioc.close()
 
     assert asyncio.run(shown()) == [(0, 1, 0), (1, 0, 0), (0, 0, 0)]
+
+
+def test_a_recording_is_closed_though_nothing_can_be_posted(tmp_path: Path) -> None:
+    async def recorded() -> list[bool]:
+        ioc = AxisIOC("TEST:", PushedPictures())
+        seen, puts = [], []
+        try:
+            await ioc.hdf.file_path.readback.write(str(tmp_path))
+            for value in ("Capture", "Done"):
+                puts.append(asyncio.create_task(ioc.hdf.capture.setpoint.write(value)))
+                async with asyncio.timeout(LIMIT_S):
+                    await ioc._change_event.wait()  # the put waits for a posting
+                ioc._change_event.clear()
+                seen.append(ioc.camera.state().capturing)
+            return seen
+        finally:
+            for put in puts:
+                put.cancel()
+            ioc.close()
+
+    assert asyncio.run(recorded()) == [True, False]
 
 
 def test_an_older_state_does_not_bring_back_the_count_before(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from skywright.acquire.index_layout import Records
 from skywright.errors import DataError
 from skywright.files.columns import Column
-from skywright.files.index import IndexReader
+from skywright.files.index import OFFSET, SIZE, IndexReader
 from skywright.instruments import Instrument
 
 MIMETYPE = "application/x-raw1"
@@ -41,7 +41,8 @@ def index(file: Path, first: int, count: int, at: int = 0) -> Records:
     numbers = np.arange(first, first + count)
     offsets = (at + np.arange(count)) * RECORD_BYTES
     sizes = np.full(count, RECORD_BYTES)
-    return Records(file, numbers, offsets, sizes, {TIME.path: 1e9 + numbers})
+    columns = {OFFSET: offsets, SIZE: sizes, TIME.path: 1e9 + numbers}
+    return Records(numbers, columns, file)
 
 
 class RawReader(IndexReader):

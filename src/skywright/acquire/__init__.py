@@ -2,7 +2,7 @@
 
 An item takes this path: source -> `Owner._receive` -> `process_argument` -> `process` ->
 `prepare` -> `Publisher` (endpoints, queues) -> `Recorder` -> `Layout.row_group` ->
-`RecordingFile.append` -> `RecordingFile.flush`. Without `process` it is published before `prepare`.
+`Layout.append` -> `Writer.flush`. Without `process` it is published before `prepare`.
 
 The thread changes at two places at most. If `threads` is above 0, the owner's threads
 (`OrderedPool`) take the item after `process_argument`; without a `process`, clients have got it by

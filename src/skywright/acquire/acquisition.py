@@ -21,47 +21,12 @@ class Endpoint(Protocol[Offered]):
         """Take a result. Must not block. An endpoint that drops results counts them itself."""
 
 
-class ResultRecorder(Protocol[Offered]):
-    """Receives the results of acquisitions, and stores them.
-
-    Attributes
-    ----------
-    essential
-        Whether a result that it cannot store counts as a lost item; else it counts as a failure.
-    """
-
-    essential: bool
-
-    def offer(self, result: Offered) -> None:
-        """Take a result.
-
-        It may block only if the owner has threads of its own, or if the source may wait.
-
-        Raises
-        ------
-        RefusedError
-            If it cannot store the result, and has counted that in `lost`. If the recorder is
-            essential, the acquisition does not count the result then. Another error has the same
-            effect, and counts as a failure too.
-        """
-
-    def end_acquisition(self, done: Callable[[], None]) -> None:
-        """End an acquisition: call `done` when its results are stored and visible to readers.
-
-        Results that cannot be stored are counted as lost by then. A recorder that stores every Nth
-        result begins its count again.
-        """
-
-    @property
-    def lost(self) -> Mapping[str, int]:
-        """Number of results that could not be stored, by cause."""
-
-
 class RefusedError(DataError):
     """Raised to refuse an item, which does not count in the acquisition then.
 
     `Owner.process_argument`, the functions `process` and `prepare` of an `Owner`, and recorders may
-    raise it. If the recorder is not essential, the item counts all the same.
+    raise it; a recorder has counted the loss then. If the recorder is not essential, the item
+    counts all the same.
 
     Parameters
     ----------

@@ -1,14 +1,14 @@
 """The layout of files of columns, for row groups of one or more rows."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from skywright.acquire.recorder import Layout, WriterFile
+from skywright.acquire.recorder import Layout, WriterT
 from skywright.files.columns import Column, ColumnWriter
 
 
@@ -35,30 +35,16 @@ class Rows:
         """Size in memory, bytes."""
         return self.identity.nbytes + sum(values.nbytes for values in self.columns.values())
 
-    def select(self, rows: slice | NDArray[np.bool_]) -> "Rows":
-        """Return some of the rows."""
-        return Rows(
-            self.identity[rows], {path: values[rows] for path, values in self.columns.items()}
-        )
-
-
-class SelectableRows(Protocol):
-    """One or more rows."""
-
-    def __len__(self) -> int: ...
-
-    @property
-    def nbytes(self) -> int:
-        """Size in memory, bytes."""
-
     def select(self, rows: slice | NDArray[np.bool_]) -> Self:
         """Return some of the rows."""
+        columns = {path: values[rows] for path, values in self.columns.items()}
+        return replace(self, identity=self.identity[rows], columns=columns)
 
 
-RowGroup = TypeVar("RowGroup", bound=SelectableRows)
+RowGroup = TypeVar("RowGroup", bound=Rows)
 
 
-class RowsLayout(Layout[Any, RowGroup]):
+class RowsLayout(Layout[Any, RowGroup, WriterT]):
     """Base class of layouts whose row groups may have several rows.
 
     To record other results, override `row_group` to return a row group or None.
@@ -83,7 +69,7 @@ class RowsLayout(Layout[Any, RowGroup]):
 
 
 @dataclass
-class ColumnsLayout(RowsLayout[Rows]):
+class ColumnsLayout(RowsLayout[Rows, ColumnWriter]):
     """Writes `Rows` to a file of columns. Many rows at once cost one write for each column.
 
     Parameters
@@ -100,20 +86,14 @@ class ColumnsLayout(RowsLayout[Rows]):
     group_attributes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     links: Mapping[str, str] = field(default_factory=dict)
 
-    def open(self, path: Path, groups: Sequence[Rows], must_create: bool) -> "ColumnsFile":
+    def open(self, path: Path, groups: Sequence[Rows], must_create: bool) -> ColumnWriter:
         """Create the file."""
-        return ColumnsFile(
-            ColumnWriter(path, self.columns, self.identity, self.group_attributes, self.links)
-        )
+        return ColumnWriter(path, self.columns, self.identity, self.group_attributes, self.links)
 
-
-class ColumnsFile(WriterFile[ColumnWriter]):
-    """An open file of columns; not thread-safe."""
-
-    def append(self, groups: Sequence[Rows]) -> Mapping[str, int]:
+    def append(self, file: ColumnWriter, groups: Sequence[Rows]) -> Mapping[str, int]:
         """Write rows."""
         rows = groups[0] if len(groups) == 1 else _joined(groups)
-        self.writer.append(rows.identity, rows.columns)
+        file.append(rows.identity, rows.columns)
         return {}
 
 

@@ -40,9 +40,9 @@ class GuardedCalls:
         """Error of a client whose last call failed; empty: none."""
         return next(iter(self._failing.copy().values()), "")
 
-    def forget(self, key: object) -> None:
-        """Remove the error of this client from `failure`; it stays counted."""
-        self._failing.pop(key, None)
+    def forget(self, key: object) -> str:
+        """Remove the error of this client from `failure`, and return it; it stays counted."""
+        return self._failing.pop(key, "")
 
     def call(
         self,

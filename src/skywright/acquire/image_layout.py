@@ -7,7 +7,7 @@ from typing import Any
 
 from numpy.typing import ArrayLike, NDArray
 
-from skywright.acquire.recorder import Layout, WriterFile
+from skywright.acquire.recorder import Layout
 from skywright.files.areadetector import ImageWriter
 from skywright.files.columns import Column
 
@@ -35,7 +35,7 @@ class Image:
 
 
 @dataclass
-class ImageLayout(Layout[Any, Image]):
+class ImageLayout(Layout[Any, Image, ImageWriter]):
     """Writes images of the shape and type of the first one.
 
     A smaller image is stored in the upper left corner; the rest is 0. A larger one counts as
@@ -66,21 +66,17 @@ class ImageLayout(Layout[Any, Image]):
         """Return the memory that an image holds."""
         return group.image.nbytes
 
-    def open(self, path: Path, groups: Sequence[Image], must_create: bool) -> "ImageFile | None":
+    def open(self, path: Path, groups: Sequence[Image], must_create: bool) -> ImageWriter | None:
         """Create the file when there is an image."""
         if not groups:
             return None
         first = groups[0].image
-        return ImageFile(ImageWriter(path, first.shape, first.dtype, self.identity, self.extra))
+        return ImageWriter(path, first.shape, first.dtype, self.identity, self.extra)
 
-
-class ImageFile(WriterFile[ImageWriter]):
-    """An open file of images; not thread-safe."""
-
-    def append(self, groups: Sequence[Image]) -> Mapping[str, int]:
+    def append(self, file: ImageWriter, groups: Sequence[Image]) -> Mapping[str, int]:
         """Write an image; count it as lost if it cannot be in this file."""
         (group,) = groups
-        if cause := self.writer.reason_to_reject(group.image):
+        if cause := file.reason_to_reject(group.image):
             return {cause: 1}
-        self.writer.append(group.identity, group.image, group.time_ns, extra=group.extra)
+        file.append(group.identity, group.image, group.time_ns, extra=group.extra)
         return {}

@@ -3,7 +3,8 @@
 import logging
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from time import monotonic  # tests set this clock forward
 
 logger = logging.getLogger(__name__)
@@ -54,46 +55,41 @@ class OperatorMessage:
 
     def report(self, text: str, alarm: bool = True) -> None:
         """Set the message. An alarm is held for `HOLD_S`."""
-        with self._lock:
-            has_changed = self._set(text, alarm, HOLD_S if alarm else 0.0)
-        self._notify(has_changed)
+        with self._changing():
+            self._set(text, alarm, HOLD_S if alarm else 0.0)
 
     def report_change(self, text: str) -> None:
         """Set a message that is no alarm, and hold it for `HOLD_S`; only log it if an alarm is set.
 
         The next item would replace it before anybody has read it.
         """
-        with self._lock:
+        with self._changing():
             if self.alarm:
                 logger.info("%s: %s", self._name, text)
                 return
-            has_changed = self._set(text, False, HOLD_S)
-        self._notify(has_changed)
+            self._set(text, False, HOLD_S)
 
     def report_silence(self, text: str) -> None:
         """Set an alarm that the next item replaces."""
-        with self._lock:
+        with self._changing():
             self.is_silence = True
-            has_changed = self._set(text, True, HOLD_S)
-        self._notify(has_changed)
+            self._set(text, True, HOLD_S)
 
     def report_start(self, text: str) -> None:
         """Set the message after a start of the source."""
-        with self._lock:
+        with self._changing():
             self.is_silence, self._last_of_item = False, (text, False)
-            has_changed = self._set(text, False, 0.0)
-        self._notify(has_changed)
+            self._set(text, False, 0.0)
 
     def report_stop(self, text: str) -> None:
         """Set the message after a stop of the source.
 
         An alarm stays, so that the operator can read it, unless a good item has followed it.
         """
-        with self._lock:
+        with self._changing():
             if self.alarm and not self._waiting:
                 return
-            has_changed = self._set(text, False, 0.0)
-        self._notify(has_changed)
+            self._set(text, False, 0.0)
 
     def take_good(self, message: tuple[str, bool] | None) -> None:
         """Set the message of an item, when the present message is no longer held.
@@ -104,7 +100,7 @@ class OperatorMessage:
             Text, and whether it is an alarm, which does not wait. None: the present message stays;
             but after a silence, the last message of an item is set again.
         """
-        with self._lock:
+        with self._changing():
             ends_silence, self.is_silence = self.is_silence, False
             if message is None and not ends_silence:
                 return
@@ -115,43 +111,42 @@ class OperatorMessage:
             if not alarm and not ends_silence and monotonic() < self._held_until:
                 self._waiting = text
                 return
-            has_changed = self._set(text, alarm, 0.0)
-        self._notify(has_changed)
+            self._set(text, alarm, 0.0)
 
     def take_bad(self, text: str) -> None:
         """Set an alarm after an item that was refused, or that a client failed to take."""
-        with self._lock:
+        with self._changing():
             self.is_silence = False
-            has_changed = self._set(text, True, HOLD_S)
-        self._notify(has_changed)
+            self._set(text, True, HOLD_S)
 
     def show_waiting(self) -> None:
         """Set the message of the last good item if the present one is no longer held."""
-        with self._lock:
+        with self._changing():
             if not self._waiting or monotonic() < self._held_until:
                 return
-            has_changed = self._set(self._waiting, False, 0.0)
-        self._notify(has_changed)
+            self._set(self._waiting, False, 0.0)
 
-    def _set(self, text: str, alarm: bool, hold_s: float) -> bool:
-        """Set and log the message; return whether it has changed. The caller holds the lock."""
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Hold the lock, then call `changed` if the message has changed: it may need the lock."""
+        with self._lock:
+            before = self.text, self.alarm
+            yield
+            has_changed = (self.text, self.alarm) != before
+        if has_changed:
+            self._changed()
+
+    def _set(self, text: str, alarm: bool, hold_s: float) -> None:
+        """Set the message, and log it if it is another one. The caller holds the lock."""
         self._waiting, self._held_until = "", monotonic() + hold_s
         before, self.text, self.alarm = (self.text, self.alarm), text, alarm
         if (text, alarm) == before:
-            return False
+            return
         # It may change with each item if it has numbers
-        only_digits_differ = (_without_digits(text), alarm) == (
-            _without_digits(before[0]),
-            before[1],
-        )
+        old, was_alarm = before
+        only_digits_differ = alarm == was_alarm and _without_digits(text) == _without_digits(old)
         level = logging.DEBUG if only_digits_differ else logging.WARNING if alarm else logging.INFO
         logger.log(level, "%s: %s", self._name, text)
-        return True
-
-    def _notify(self, has_changed: bool) -> None:
-        """Call `changed`; the caller does not hold the lock, which the callback may need."""
-        if has_changed:
-            self._changed()
 
 
 def _without_digits(text: str) -> str:

@@ -5,15 +5,9 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
-from skywright.acquire.acquisition import (
-    Acquisition,
-    Endpoint,
-    OwnerState,
-    RefusedError,
-    ResultRecorder,
-)
+from skywright.acquire.acquisition import Acquisition, Endpoint, OwnerState, RefusedError
 from skywright.acquire.counters import Counters, sum_counts
 from skywright.acquire.guarded_calls import GuardedCalls
 from skywright.acquire.newest import NewestQueue
@@ -29,6 +23,9 @@ from skywright.acquire.processed import (
 from skywright.acquire.publisher import Publisher
 from skywright.acquire.source import Source
 from skywright.errors import HardwareError, SkywrightError
+
+if TYPE_CHECKING:  # an owner without recorders needs no HDF5
+    from skywright.acquire.recorder import Recorder
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +61,8 @@ class Owner(Generic[Item, Result]):
         Receive every result. An error of an endpoint is reported; the others still get the result.
     recorders
         Receive the results of acquisitions; the owner does not close them. The list must not change
-        after the first acquisition.
+        after the first acquisition. A recorder may block `Recorder.offer` only if `threads` is
+        above 0, or if the source may wait. Its errors other than `RefusedError` are failures too.
     changed
         Called, from any thread, after the state has changed; must return at once.
     threads
@@ -94,7 +92,7 @@ class Owner(Generic[Item, Result]):
         source: Source[Item],
         process: Callable[[Any], Result] | None = None,
         endpoints: Sequence[Endpoint[Result]] = (),
-        recorders: Sequence[ResultRecorder[Any]] = (),
+        recorders: "Sequence[Recorder[Any, Any]]" = (),
         changed: Callable[[], None] | None = None,
         *,
         prepare: Callable[[Result], Any] | None = None,
@@ -256,11 +254,16 @@ class Owner(Generic[Item, Result]):
         self._notify()
 
     def acquire(
-        self, requested: int = 0, on_item: Callable[[Result], None] | None = None
+        self,
+        requested: int = 0,
+        on_item: Callable[[Result], None] | None = None,
+        *,
+        may_join: bool = False,
     ) -> Acquisition:
         """Start an acquisition: results go to the recorders until it ends.
 
-        If another acquisition is ending, wait for its end, at most `DRAIN_S`.
+        If another acquisition is ending, wait for its end, at most `DRAIN_S`: no item that arrives
+        now would belong to it.
 
         Parameters
         ----------
@@ -270,25 +273,16 @@ class Owner(Generic[Item, Result]):
             Called with each result when it is published, in order, until the acquisition has its
             items; must not block. It is not known yet whether the item counts, so there may be
             more than `requested` calls.
+        may_join
+            True: if an acquisition is in progress, return it. The other arguments have no effect
+            then.
 
         Raises
         ------
         HardwareError
-            If an acquisition is in progress, or has not ended in time.
+            If an acquisition is in progress and `may_join` is False, or has not ended in time.
         SkywrightError
             If the owner is closed, or the source cannot start.
-        """
-        acquisition, is_new = self._acquire_or_join(requested, on_item)
-        if not is_new:
-            raise HardwareError(f"{self.name}: an acquisition is in progress; stop it first")
-        return acquisition
-
-    def _acquire_or_join(
-        self, requested: int, on_item: Callable[[Result], None] | None = None
-    ) -> tuple[Acquisition, bool]:
-        """Return the acquisition in progress, else a new one, and whether it is new.
-
-        If an acquisition is ending, wait for its end: no item that arrives now would belong to it.
         """
         while True:
             # If another client starts the source for its acquisition, this waits for the outcome:
@@ -296,9 +290,11 @@ class Owner(Generic[Item, Result]):
             with self._source_lock:
                 acquisition = self.acquisition
                 if acquisition is None:
-                    return self._new_acquisition(requested, on_item), True
+                    return self._new_acquisition(requested, on_item)
             if not acquisition.stopping:
-                return acquisition, False
+                if may_join:
+                    return acquisition
+                raise HardwareError(f"{self.name}: an acquisition is in progress; stop it first")
             if not acquisition.done.wait(DRAIN_S):
                 raise HardwareError(
                     f"{self.name}: the acquisition in progress has not ended in time"
@@ -322,20 +318,6 @@ class Owner(Generic[Item, Result]):
             self.stop_acquisition()
             raise
         return acquisition
-
-    def join_acquisition(self, requested: int = 0) -> Acquisition:
-        """Return the acquisition in progress; else start one, as `acquire` does.
-
-        `requested` has no effect on an acquisition in progress.
-
-        Raises
-        ------
-        HardwareError
-            If an acquisition that is ending has not ended in time.
-        SkywrightError
-            If the owner is closed, or the source cannot start.
-        """
-        return self._acquire_or_join(requested)[0]
 
     def stop_acquisition(self) -> Acquisition | None:
         """End the present acquisition and return it; None if there is none.
@@ -445,6 +427,9 @@ class Owner(Generic[Item, Result]):
         if self._pool is not None:
             self._pool.drain(DRAIN_S)
         self._calls.call("after_source_stop", self.after_source_stop)
+        # Forgotten, it is not reported again with each item of the next start
+        if failure := self._calls.forget("after_source_stop"):
+            self.report(failure)
         self.message.report_stop(self.idle_text)
 
     def before_source_start(self) -> None:
@@ -610,17 +595,14 @@ class Owner(Generic[Item, Result]):
             if acquisition.is_final:
                 return
             acquisition.stopping = acquisition.is_final = True
-        not_done = set(range(len(self.recorders)))
+        not_done = set(range(len(self.recorders) + 1))  # the recorders, and this call
 
-        def on_recorder_done(number: int) -> None:
+        def finish(number: int) -> None:
             with self._lock:
                 is_last = not_done == {number}
                 not_done.discard(number)
-            if is_last:
-                finish()
-
-        def finish() -> None:
-            with self._lock:
+                if not is_last:
+                    return
                 if self.acquisition is acquisition:
                     self.acquisition = None
                 self._users.discard(acquisition)
@@ -629,15 +611,14 @@ class Owner(Generic[Item, Result]):
             self._notify()
 
         for number, recorder in enumerate(self.recorders):
-            done, key = partial(on_recorder_done, number), (id(recorder), "end_acquisition")
+            done, key = partial(finish, number), (id(recorder), "end_acquisition")
             name, end = type(recorder).__name__, recorder.end_acquisition
             try:
                 self._calls.call(name, end, done, key=key, raises=True)
             except Exception as error:  # it is counted, and the other recorders end the acquisition
                 self.report(f"{name}: {str(error) or type(error).__name__}")
                 done()
-        if not self.recorders:
-            finish()
+        finish(len(self.recorders))
 
     # ---- the monitoring thread
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Generic, TypeVar
 
+from skywright.acquire.counters import Counters
 from skywright.acquire.source import PolledSource
 from skywright.errors import DataError
 
@@ -155,14 +156,13 @@ class PacedSource(PolledSource[Item], Generic[Item]):
         self._period_min_s, self._loses = period_min_s, loses
         self._item_name = item_name
         self._number = 0
-        self._late = self._unreadable = 0
+        self._lost = Counters()
         self._pacer = Pacer(period_s, behind_s, waits_first)
 
     @property
     def lost(self) -> Mapping[str, int]:
         """Number of items that were skipped, ``late``, or could not be made, ``unreadable``."""
-        counts = {"late": self._late, "unreadable": self._unreadable}
-        return {cause: count for cause, count in counts.items() if count}
+        return self._lost.as_dict()
 
     def set_period(self, seconds: float) -> float:
         """Set the time between items, s, to `period_min_s` or more; see `Pacer.set_period`."""
@@ -180,7 +180,7 @@ class PacedSource(PolledSource[Item], Generic[Item]):
         if skipped is None:
             return None
         lost = skipped if self._loses else 0
-        self._late += lost
+        self._lost.add("late", lost)
         number = self._number + lost
         self._number = number + 1
         try:
@@ -188,7 +188,7 @@ class PacedSource(PolledSource[Item], Generic[Item]):
         except StopIteration:
             raise StopIteration(f"no more {self._item_name}s from number {number} on") from None
         except Exception as error:
-            self._unreadable += 1
+            self._lost.add("unreadable")
             why = str(error) or type(error).__name__
             raise DataError(f"{self._item_name} {number}: {why}") from error
 

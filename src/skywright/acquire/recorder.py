@@ -3,12 +3,8 @@
 A synchronous recorder writes on the owner's thread. Its own thread makes rows visible that the
 owner's thread has not flushed, and calls the functions given to `Recorder.call_when_visible`.
 
-Three methods named `append` write a row group, each of which calls the next one:
-
-- `RecordingFile.append`, for example of `ImageFile` in `image_layout`; it returns what is lost.
-- `append` of a writer in `skywright.files`, for example of `ImageWriter`, which knows the columns
-  of an image.
-- `ColumnWriter.append`, which writes the columns to HDF5.
+`Layout.append` writes row groups by the writer that `Layout.open` has made, such as `ImageWriter`
+of `skywright.files`, which writes columns to HDF5 by `ColumnWriter`.
 """
 
 import logging
@@ -18,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,16 +46,10 @@ Result = TypeVar("Result", contravariant=True)
 """What the owner gives to the recorder."""
 RowGroup = TypeVar("RowGroup")
 """What `Layout.row_group` returns: the rows that one result gives."""
-RowGroupIn = TypeVar("RowGroupIn", contravariant=True)
-"""`RowGroup` for the protocol `RecordingFile`. Its methods take row groups and return none; type
-checkers require `contravariant` for such a protocol."""
 
 
 class Writer(Protocol):
-    """What all writers of `skywright.files` have in common.
-
-    Each has an `append` too, with arguments of its own.
-    """
+    """The open file of a recording, not thread-safe; each class has an `append` of its own."""
 
     @property
     def appended(self) -> int:
@@ -70,48 +60,12 @@ class Writer(Protocol):
 
     def close(self) -> None:
         """Flush and close; a second call does nothing."""
-
-
-class RecordingFile(Writer, Protocol[RowGroupIn]):
-    """The open file of a recording."""
-
-    def append(self, groups: Sequence[RowGroupIn]) -> Mapping[str, int]:
-        """Write row groups, or raise and write none; return what is lost, by cause.
-
-        If only a part of a row is lost, the row is in the file and the loss is counted.
-        """
 
 
 WriterT = TypeVar("WriterT", bound=Writer)
 
 
-class WriterFile(Generic[WriterT]):
-    """An open file of one writer; not thread-safe. A subclass adds `append`, see `RecordingFile`.
-
-    Parameters
-    ----------
-    writer
-        Writer of the file.
-    """
-
-    def __init__(self, writer: WriterT) -> None:
-        self.writer = writer
-
-    @property
-    def appended(self) -> int:
-        """Number of rows in the file, visible or not."""
-        return self.writer.appended
-
-    def flush(self) -> int:
-        """Make all rows visible to readers; return their number."""
-        return self.writer.flush()
-
-    def close(self) -> None:
-        """Flush and close; a second call does nothing."""
-        self.writer.close()
-
-
-class Layout(ABC, Generic[Result, RowGroup]):
+class Layout(ABC, Generic[Result, RowGroup, WriterT]):
     """Defines how results become rows of a file. A row group is the rows of one result.
 
     Attributes
@@ -119,7 +73,7 @@ class Layout(ABC, Generic[Result, RowGroup]):
     name
         Name of what is recorded, in messages and causes of loss: ``spectra``.
     at_once
-        Maximum number of row groups of one `RecordingFile.append`.
+        Maximum number of row groups of one `append`.
     """
 
     name: str
@@ -134,9 +88,7 @@ class Layout(ABC, Generic[Result, RowGroup]):
         """Return the memory that a row group holds."""
 
     @abstractmethod
-    def open(
-        self, path: Path, groups: Sequence[RowGroup], must_create: bool
-    ) -> RecordingFile[RowGroup] | None:
+    def open(self, path: Path, groups: Sequence[RowGroup], must_create: bool) -> WriterT | None:
         """Create the file; return None to wait for a row group that gives its shape.
 
         `must_create` is True if a caller waits for these rows, or if the recording ends. Then
@@ -144,9 +96,16 @@ class Layout(ABC, Generic[Result, RowGroup]):
         called again with these row groups and the next ones.
         """
 
-    def open_early(self, path: Path) -> RecordingFile[RowGroup] | None:
+    def open_early(self, path: Path) -> WriterT | None:
         """Create the file before the first row group; return None if that needs a row group."""
         return None
+
+    @abstractmethod
+    def append(self, file: WriterT, groups: Sequence[RowGroup]) -> Mapping[str, int]:
+        """Write row groups, or raise and write none; return what is lost, by cause.
+
+        If only a part of a row is lost, the row is in the file and the loss is counted.
+        """
 
     def describe(self, group: RowGroup) -> str:
         """Return a short description of a row group, for error messages."""
@@ -198,13 +157,13 @@ class Recorder(Generic[Result, RowGroup]):
         Number of rows of this or the last recording that readers can see; 0 after a start that
         failed. `iocs.areadetector.HdfPlugin.post_recording` posts it as ``NumCaptured_RBV``.
     error
-        The last error of the recording: of its start, a write, a flush or its end. A write that
-        succeeds removes it; the error of a flush is also removed by a flush that succeeds.
+        The last error of the recording: of its start, a write, a flush or its end. The next row
+        that is written removes it; the error of a flush is also removed by a flush that succeeds.
     """
 
     def __init__(
         self,
-        layout: Layout[Result, RowGroup],
+        layout: Layout[Result, RowGroup, Any],
         every: int = 1,
         changed: Callable[[], None] | None = None,
         queue_bytes: int = QUEUE_BYTES,
@@ -218,9 +177,8 @@ class Recorder(Generic[Result, RowGroup]):
         self.path: Path | None = None
         self.rows_readable = 0
         self.error = ""
-        self._flush_error = ""
-        """The error of the last flush if no other error has followed; the next successful flush
-        removes it from `error`."""
+        self._is_flush_error = False
+        """Whether `error` is of a flush: the next successful flush removes it."""
         self._logged = ""
         """The last error in the log; it is not logged again."""
         self._changed = changed or (lambda: None)
@@ -244,7 +202,7 @@ class Recorder(Generic[Result, RowGroup]):
         self._takes_results = False
         """True from the start of a recording until its stop or last row; else `offer` does
         nothing."""
-        self._file: RecordingFile[RowGroup] | None = None
+        self._file: Writer | None = None
         self._before_open: list[RowGroup] = []
         """Row groups that wait until the file can be created."""
         self._rows_wanted = 0
@@ -313,7 +271,8 @@ class Recorder(Generic[Result, RowGroup]):
             before = self._lost.as_dict()
             self._write([group], must_create=False)
             causes = [c for c, n in self._lost.as_dict().items() if n > before.get(c, 0)]
-            why = self.error
+            # A file that refuses a row reports no error: `error` is then of an earlier write
+            why = self.error if {"not written", "does not fit"}.intersection(causes) else ""
             if self._flush_is_due():
                 self._flush(caller_waits=False)
         if causes:
@@ -562,11 +521,11 @@ class Recorder(Generic[Result, RowGroup]):
             left -= self.layout.rows(wanted[-1])
         return wanted
 
-    def _append(self, file: RecordingFile[RowGroup], groups: list[RowGroup]) -> None:
+    def _append(self, file: Writer, groups: list[RowGroup]) -> None:
         if not groups:
             return
         try:
-            for cause, count in file.append(groups).items():
+            for cause, count in self.layout.append(file, groups).items():
                 self._lost.add(cause, count)
         except OSError as error:
             self._fail(error, self._rows(groups))
@@ -580,13 +539,12 @@ class Recorder(Generic[Result, RowGroup]):
             else:
                 self._fail(error, self._rows(groups))
             return
-        self.error = ""
+        if file.appended > self._rows_written:  # else nothing shows that rows can be written
+            self.error = ""
         self._rows_written = file.appended
         self._unflushed_since = self._unflushed_since or time.monotonic()
 
-    def _append_fitting(
-        self, file: RecordingFile[RowGroup], group: RowGroup, error: DoesNotFitError
-    ) -> None:
+    def _append_fitting(self, file: Writer, group: RowGroup, error: DoesNotFitError) -> None:
         """Write the rows of a row group whose values fit; count and report the others."""
         if error.fits.any():
             self._append(file, [self.layout.select(group, error.fits)])
@@ -602,7 +560,7 @@ class Recorder(Generic[Result, RowGroup]):
         try:
             self.rows_readable = self._file.flush()
         except Exception as error:
-            self._report_flush(error)
+            self._report(error, of_flush=True)
             self._unflushed_since = time.monotonic()  # for the next attempt
             if caller_waits:
                 self._unreadable = self._rows_written - self.rows_readable
@@ -623,13 +581,13 @@ class Recorder(Generic[Result, RowGroup]):
             self._close_file(file)
         self.path = None  # the last step, see `path`
 
-    def _close_file(self, file: RecordingFile[RowGroup]) -> None:
+    def _close_file(self, file: Writer) -> None:
         """Flush and close a file; an error is in `error`, and unflushed rows are lost."""
         self._unreadable = 0
         try:
             self.rows_readable = file.flush()
         except Exception as error:
-            self._report_flush(error)
+            self._report(error, of_flush=True)
         unflushed = self._rows_written - self.rows_readable
         try:
             file.close()  # flushes once more
@@ -639,25 +597,22 @@ class Recorder(Generic[Result, RowGroup]):
             self.rows_readable = self._rows_written
             self._end_flush_error()
 
-    def _report_flush(self, error: Exception) -> None:
-        self._report(error)
-        self._flush_error = self.error
-
     def _end_flush_error(self) -> None:
         """Remove the message of a flush that failed: all written rows are on the disk now."""
-        if self._flush_error:
-            self.error = self._logged = self._flush_error = ""
+        if self._is_flush_error:
+            self.error = self._logged = ""
+            self._is_flush_error = False
 
     def _fail(self, error: Exception, count: int) -> None:
         self._report(error)
         if count:
             self._lost.add("not written", count)
 
-    def _report(self, error: Exception) -> None:
+    def _report(self, error: Exception, of_flush: bool = False) -> None:
         # Errors are reported, not raised: the recorder's thread must continue, because it calls
         # `done` at the end of an acquisition.
         self.error = str(error) or type(error).__name__
-        self._flush_error = ""  # `error` is a later one, though its text may be the same
+        self._is_flush_error = of_flush
         if self.error == self._logged:  # it may come with every item
             return
         self._logged = self.error

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import brentq
 
-from skywright.acquire.trajectory import Axis, Move, Stop
+from skywright.acquire.trajectory import Axis, Move
 
 KEEP_S = 30.0
 """Motion older than this is forgotten: nobody asks for a position that long ago."""
@@ -100,9 +100,7 @@ class SimulatedAxis:
     def stop(self, time: float, acceleration: float = math.inf) -> None:
         """Slow down and stay; moves that were to follow are dropped."""
         self._wanted = ()
-        if time < self.path.rest_time:
-            path = Axis(self.path.initial, (*self.path.commands, Stop(time, acceleration)))
-            self._take_path(path, time)
+        self._take_path(self.path.stop(time, acceleration), time)
 
     def set_stuck(self, time: float, stuck: bool) -> None:
         """Block the motor where it is, or let it go on to where it was to go."""
@@ -110,8 +108,8 @@ class SimulatedAxis:
             return
         wanted = self._wanted if time < self.rest_time else ()
         self.stuck = stuck
-        if stuck and time < self.path.rest_time:
-            self.path = Axis(self.path.initial, (*self.path.commands, Stop(time)))
+        if stuck:
+            self.path = self.path.stop(time)
         self._wanted = wanted
         if not stuck and wanted:
             self.run(time, [(m.target, m.velocity, m.acceleration) for m in wanted])
@@ -133,7 +131,7 @@ class SimulatedAxis:
         """Take a path, cut where it runs past a switch."""
         crossing = _first_crossing(path, time, self.low_switch, self.high_switch)
         if crossing is not None:
-            path = Axis(path.initial, (*path.commands, Stop(crossing)))
+            path = path.stop(crossing)
             self._wanted = ()
         self.path = path
 
@@ -143,13 +141,9 @@ def _without_past(path: Axis, time: float) -> Axis:
     for count in range(len(path.commands), 0, -1):
         head = Axis(path.initial, path.commands[:count])
         following = path.commands[count : count + 1]
-        if head.rest_time < time and all(_begin(c) >= head.rest_time for c in following):
+        if head.rest_time < time and all(c.start_time >= head.rest_time for c in following):
             return Axis(float(head.position_at(head.rest_time)), path.commands[count:])
     return path
-
-
-def _begin(command: Move | Stop) -> float:
-    return command.start_time if isinstance(command, Move) else command.time
 
 
 def _first_crossing(path: Axis, time: float, low: float, high: float) -> float | None:

@@ -80,22 +80,19 @@ class Move:
         cruise = self.duration_s - 2.0 * ramp
         rate = sign * self.acceleration if ramp else 0.0
         rise = 0.5 * peak * ramp * sign
-        phases = []
-        if ramp:
-            phases.append(MotionPhase(self.start_time, self.start, 0.0, rate))
-        phases.append(MotionPhase(self.start_time + ramp, self.start + rise, sign * peak, 0.0))
-        if ramp:
-            phases.append(
-                MotionPhase(self.start_time + ramp + cruise, self.target - rise, sign * peak, -rate)
-            )
-        return [*phases, at_end]
+        phases = [
+            MotionPhase(self.start_time, self.start, 0.0, rate),
+            MotionPhase(self.start_time + ramp, self.start + rise, sign * peak, 0.0),
+            MotionPhase(self.start_time + ramp + cruise, self.target - rise, sign * peak, -rate),
+        ]
+        return [*(phases if ramp else phases[1:2]), at_end]  # without a ramp it only cruises
 
 
 @dataclass(frozen=True)
 class Stop:
-    """A stop at a time: from its velocity the axis slows down with `acceleration`."""
+    """A stop: from its velocity at `start_time` the axis slows down with `acceleration`."""
 
-    time: float
+    start_time: float
     acceleration: float = math.inf
 
 
@@ -129,7 +126,7 @@ class Axis:
     def _segments(self) -> tuple[MotionPhase, ...]:
         segments = [MotionPhase(-math.inf, self.initial, 0.0, 0.0)]
         for command in self.commands:
-            time = command.start_time if isinstance(command, Move) else command.time
+            time = command.start_time
             position, velocity = _state(segments, time)
             segments = [s for s in segments if s.time < time]
             if isinstance(command, Move):
@@ -183,8 +180,8 @@ class Axis:
         return Axis(axis.initial, (*axis.commands, move))
 
     def stop(self, time_s: float, acceleration: float = math.inf) -> "Axis":
-        """Return the axis with a stop; at rest it changes nothing."""
-        if not self.moving_at(time_s):
+        """Return the axis with a stop, without later moves; nothing changes after the last one."""
+        if time_s >= self.rest_time:
             return self
         return Axis(self.initial, (*self.commands, Stop(time_s, acceleration)))
 

@@ -254,9 +254,7 @@ class FrameReader(Closing):
             data = {name: rows[kept] for name, rows in data.items()}
         for name, values in table.values.items():
             data[name] = np.asarray([values[numbers[i]] for i in kept])
-        identities = np.asarray(numbers, np.int64)
-        if table.identity is not None:
-            identities = self._rows(table.identity, start, stop).astype(np.int64)
+        identities = self.identities(start, stop)
         times = np.full(len(numbers), np.nan)
         if table.time is not None:
             times = self._rows(table.time, start, stop).astype(np.float64)
@@ -269,8 +267,8 @@ class FrameReader(Closing):
         frames = (self.read(position, position + 1) for position in positions)
         return concatenate([frame for frame in frames if len(frame)])
 
-    def identities(self, stop: int) -> NDArray[np.int64]:
-        """Return the identities of the first `stop` frames, (stop,) int64.
+    def identities(self, start: int, stop: int) -> NDArray[np.int64]:
+        """Return the identities of the frames at positions `start` to `stop`, (n,) int64.
 
         Raises
         ------
@@ -278,8 +276,8 @@ class FrameReader(Closing):
             If a file cannot be read.
         """
         if self.table.identity is None:
-            return np.asarray(self.table.sequence(0, stop), np.int64)
-        return self._rows(self.table.identity, 0, stop).astype(np.int64)
+            return np.asarray(self.table.sequence(start, stop), np.int64)
+        return self._rows(self.table.identity, start, stop).astype(np.int64)
 
     def column(self, name: str, stop: int) -> NDArray[Any] | None:
         """Return the column of an input, (stop, *shape); None if the stream does not have it.

@@ -17,7 +17,7 @@ from skywright.analysis import Analysis, Batch, IdentityOrder, find_late
 from skywright.callbacks.derived_columns import DerivedColumns
 from skywright.callbacks.stream_documents import Emit, StreamDocuments
 from skywright.files.columns import Column
-from skywright.files.stream_columns import StreamColumn
+from skywright.files.stream_columns import StreamColumn, value_key
 
 DATUM_PERIOD_S = 2.0
 """Period of stream datums for new rows, s. A client that needs rows sooner reads the file."""
@@ -369,20 +369,8 @@ def _start_metadata(
     }
 
 
-_DTYPES = {"f": "number", "i": "integer", "u": "integer", "b": "boolean"}
-
-
 def data_key(column: Column, source: str) -> dict[str, Any]:
     """Return the data key of a column, for a descriptor."""
-    dtype = np.dtype(column.dtype)
-    key: dict[str, Any] = {
-        "source": source,
-        "dtype": "array" if column.shape else _DTYPES.get(dtype.kind, "string"),
-        "shape": list(column.shape),
-    }
-    if dtype.kind != "U":
-        key["dtype_numpy"] = dtype.str
-    for name in ("units", "description", "names"):
-        if name in column.attrs:
-            key[name] = column.attrs[name]
-    return key
+    told = ("units", "description", "names")
+    about = {name: value for name, value in column.attrs.items() if name in told}
+    return value_key(source, column.dtype, column.shape) | about

@@ -10,7 +10,8 @@ import logging
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import IO, Any, TypeVar, cast
@@ -24,6 +25,7 @@ from skywright.processes.logs import log_to_stderr
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Pictures = TypeVar("Pictures")
 Drawing = tuple[SecondRun, Analysis[Any], Batch, Mapping[str, Any]]
 Draw = Callable[[Drawing], "Future[dict[str, bytes]]"]
 
@@ -43,6 +45,30 @@ def draw(drawing: Drawing) -> dict[str, bytes]:
     pictures: dict[str, bytes] = {}
     attempt(lambda: pictures.update(run.draw(analysis, members, result)))
     return pictures
+
+
+def until_drawn(
+    drawn: "Future[Pictures]", deadline: Callable[[], float], what: str
+) -> Generator[None, None, Pictures | None]:
+    """Yield until pictures are drawn, and return them; None if there are none in time.
+
+    Parameters
+    ----------
+    drawn
+        The future pictures.
+    deadline
+        Returns the time, s of the monotonic clock, until which to wait. 0: the end of the session
+        waits for no pictures, and it is no error if there are none.
+    what
+        What they are of, for the log.
+    """
+    while not drawn.done() and time.monotonic() < deadline():
+        yield
+    if drawn.done():
+        return drawn.result()
+    if deadline() > 0.0:
+        log.error("%s: no pictures in time", what)
+    return None
 
 
 class Drawer:

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from skywright.callbacks.run_ids import RunIds
 from skywright.errors import ConfigError, DataError
 from skywright.processes.locks import lock
 
@@ -124,8 +125,8 @@ class _RunFile:
     fd: int = -1
     size: int = 0  # bytes up to the last complete line
     has_final_name: bool = False
-    keys: set[str] = field(default_factory=set)
-    """Keys of this file in `Journal._files`."""
+    untyped: dict[str, list[str]] = field(default_factory=dict)
+    """Data keys without ``dtype_numpy``, by uid of a descriptor that has had no event."""
 
     def write(self, data: bytes, name: str) -> None:
         """Append `data` completely or not at all.
@@ -212,8 +213,9 @@ class Journal:
         self._engine = RE
         self._limit = backlog_bytes
         self._lock = threading.RLock()
-        self._files: dict[str, _RunFile] = {}  # by start, descriptor and resource uid
-        self._untyped: dict[str, list[str]] = {}  # descriptor uid -> keys without dtype_numpy
+        self._ids = RunIds()
+        self._files: dict[str, _RunFile] = {}
+        """Files of the runs in progress, by uid of the run."""
         self._backlog: deque[_QueuedLine] = deque()
         self._backlog_size = 0
         self._refused = 0
@@ -243,11 +245,11 @@ class Journal:
             if file is None:
                 log.error("journal: %s document of no open run is not stored: %s", name, doc)
                 return
-            if name in ("event", "event_page") and doc["descriptor"] in self._untyped:
+            if name in ("event", "event_page") and doc["descriptor"] in file.untyped:
                 self._write_dtypes(file, name, doc)
             self._write_or_queue(file, name, encode_line(name, doc))
-            if name == "stop":
-                self._forget_run(file)
+            if name == "stop":  # `_RunFile.write` has closed the file
+                self._files = {uid: each for uid, each in self._files.items() if each is not file}
         if self._engine is None:
             self._wait_while_over_limit()
 
@@ -266,42 +268,34 @@ class Journal:
                     self.trouble,
                 )
             self._backlog_empty.set()
-            # A run whose stop document is in the backlog is not in `_files` any more
-            for file in (*self._files.values(), *(line.file for line in self._backlog)):
-                file.close()
-            self._files.clear()
-            self._backlog.clear()
-            self._backlog_size = 0
+            self._drop_files()
+
+    def _drop_files(self) -> None:
+        """Close all files; documents that wait are not written."""
+        # A run whose stop document is in the backlog is not in `_files` any more
+        for file in (*self._files.values(), *(line.file for line in self._backlog)):
+            file.close()
+        self._files, self._backlog, self._backlog_size = {}, deque(), 0
 
     # Routing
 
     def _route(self, name: str, doc: Mapping[str, Any]) -> _RunFile | None:
         """Return the file of a document's run; None if no such run is open.
 
-        A start document opens the file. The uid of a document that others refer to is registered.
-        The data keys of a descriptor that have no ``dtype_numpy`` are noted in `_untyped`.
+        A start document opens the file. The data keys of a descriptor that have no ``dtype_numpy``
+        are noted.
         """
         if name == "start":
-            return self._open_run(doc)
-        if name in ("stop", "descriptor", "resource", "stream_resource"):
-            # `get` returns None for an unknown `run_start`: that run has no journal here
-            run_uid = doc.get("run_start")
-            file = self._files.get(run_uid) if run_uid else self._newest_file()
-            if file is not None and name != "stop":
-                self._files[doc["uid"]] = file
-                file.keys.add(doc["uid"])
-            if file is not None and name == "descriptor":
-                keys = doc["data_keys"].items()
-                untyped = [k for k, v in keys if "external" not in v and "dtype_numpy" not in v]
-                if untyped:
-                    self._untyped[doc["uid"]] = untyped
-            return file
-        parent_uid = (
-            doc.get("descriptor") or doc.get("resource") or doc.get("stream_resource") or ""
-        )
-        return self._files.get(parent_uid)
+            self._open_run(doc)
+        file = self._files.get(self._ids.of(name, doc) or "")
+        if file is not None and name == "descriptor":
+            keys = doc["data_keys"].items()
+            untyped = [k for k, v in keys if "external" not in v and "dtype_numpy" not in v]
+            if untyped:
+                file.untyped[doc["uid"]] = untyped
+        return file
 
-    def _open_run(self, doc: Mapping[str, Any]) -> _RunFile:
+    def _open_run(self, doc: Mapping[str, Any]) -> None:
         if self._closed.is_set():
             raise DataError(f"{self.directory}: the journal is closed; start a new session")
         path = journal_path(self.directory, doc["uid"])
@@ -311,19 +305,7 @@ class Journal:
                 "RunEngine"
             )
         self._suspended = False  # the abort of a plan also ended its suspension
-        file = self._files[doc["uid"]] = _RunFile(path)
-        file.keys.add(doc["uid"])
-        return file
-
-    def _newest_file(self) -> _RunFile | None:
-        """Return the file of the uid that `_files` got last, for a document that names no run."""
-        return next(reversed(self._files.values()), None)
-
-    def _forget_run(self, file: _RunFile) -> None:
-        """Forget the uids of a run; `_RunFile.write` closes the file after the stop document."""
-        for uid in file.keys:
-            self._files.pop(uid, None)
-            self._untyped.pop(uid, None)
+        self._files[str(doc["uid"])] = _RunFile(path)
 
     def _write_dtypes(self, file: _RunFile, name: str, doc: Mapping[str, Any]) -> None:
         """Write a line ``dtypes`` with the dtypes of a descriptor's arrays, which JSON loses.
@@ -335,7 +317,7 @@ class Journal:
             if not len(doc["seq_num"]):
                 return
             data = {key: values[0] for key, values in data.items()}
-        keys = self._untyped.pop(doc["descriptor"])
+        keys = file.untyped.pop(doc["descriptor"])
         arrays = {k: data[k].dtype for k in keys if isinstance(data.get(k), np.ndarray)}
         if arrays:
             types = {key: dtype.str for key, dtype in arrays.items()}
@@ -430,11 +412,7 @@ class Journal:
 
         The parent writes the waiting documents.
         """
-        for file in (*self._files.values(), *(line.file for line in self._backlog)):
-            file.close()
-        self._files = {}
-        self._backlog = deque()
-        self._backlog_size = 0
+        self._drop_files()
         self._refused, self._suspended, self.trouble = 0, False, None
         # Threads of the parent may hold the old locks; they do not exist in the child
         was_closed = self._closed.is_set()

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from skywright.analysis.named import is_configured_by_devices, make_analysis, make_second_stage
-from skywright.callbacks.raw_run import Document, RawRun, RequiredKeys, RunIds, runs_text
+from skywright.callbacks.raw_run import Document, RawRun, RequiredKeys
 from skywright.callbacks.reports import Progress, Reports
+from skywright.callbacks.run_ids import RunIds
 from skywright.callbacks.stream_analysis import BacklogLimits
 from skywright.callbacks.worker_supervisor import (
     PARAMETERS,
@@ -17,6 +18,7 @@ from skywright.callbacks.worker_supervisor import (
     WorkerLimits,
     WorkerSupervisor,
 )
+from skywright.words import counted
 
 QUEUE_FULL = "the worker did not take the documents in time"
 """Reason for the end of an analysis whose queue of documents is full."""
@@ -109,7 +111,7 @@ class LiveAnalysis(Reports):
         """Return name and state, as the console of a session shows it."""
         state = "starts" if self.is_starting else "is ready"
         worker = "does not run" if self.worker_pid is None else state
-        runs = runs_text(len(self.unfinished))
+        runs = counted(len(self.unfinished), "run")
         return f"<analysis {self.name}: its worker {worker}, {runs} not done>"
 
     # Documents of the RunEngine -----------------------------------------------------------------

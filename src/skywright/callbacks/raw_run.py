@@ -15,11 +15,6 @@ from skywright.files.readers import FirstIndices, file_and_column, first_row
 Document = Mapping[str, Any]
 
 
-def runs_text(number: int) -> str:
-    """Return a number of runs as text: ``1 run``, ``2 runs``."""
-    return f"{number} run{'' if number == 1 else 's'}"
-
-
 @dataclass(frozen=True)
 class RequiredKeys:
     """The data keys that an analysis asks for.
@@ -107,28 +102,6 @@ class RequiredKeys:
 
 def _fits(key: str, name: str) -> bool:
     return key == name or key.endswith(("_" + name, "-" + name))
-
-
-class RunIds:
-    """Finds the run of each document, also when the documents of several runs are mixed."""
-
-    def __init__(self) -> None:
-        self._runs: dict[str, str] = {}
-
-    def of(self, name: str, doc: Document) -> str | None:
-        """Return the uid of the run of a document; None if the run is unknown."""
-        if name == "start":
-            return str(doc["uid"])
-        if name == "stop":
-            run = str(doc["run_start"])
-            self._runs = {uid: owner for uid, owner in self._runs.items() if owner != run}
-            return run
-        if name in ("descriptor", "stream_resource", "resource"):
-            if "run_start" in doc:
-                self._runs[doc["uid"]] = str(doc["run_start"])
-            return self._runs.get(doc["uid"])
-        owner = doc.get("descriptor") or doc.get("resource") or doc.get("stream_resource") or ""
-        return self._runs.get(owner)
 
 
 class RawStream:
@@ -348,17 +321,22 @@ def _empty_table(
 ) -> FrameTable:
     table = FrameTable()
     for name in (name for name in (*required.inputs, *required.optional) if name in found):
-        external = data_keys[found[name]].get("external")
-        if external is None:
-            table.values[name] = {}
-        elif external.startswith("STREAM:"):
+        data_key = data_keys[found[name]]
+        if _is_streamed(data_key):
             table.in_files[name] = KeyRows()
+        elif data_key.get("external") is None:
+            table.values[name] = {}
         else:
             raise DataError(
-                f"{found[name]}: external data of kind {external!r}, expected STREAM: "
+                f"{found[name]}: external data of kind {data_key['external']!r}, expected STREAM: "
                 "(stream_resource and stream_datum documents)"
             )
-    are_external = {name for name, key in found.items() if "external" in data_keys[key]}
-    table.identity = KeyRows() if required.identity in are_external else None
-    table.time = KeyRows() if required.time in are_external else None
+    streamed = {name for name, key in found.items() if _is_streamed(data_keys[key])}
+    table.identity = KeyRows() if required.identity in streamed else None
+    table.time = KeyRows() if required.time in streamed else None
     return table
+
+
+def _is_streamed(data_key: Document) -> bool:
+    """Return whether the values come in stream documents, the one kind of external data we read."""
+    return str(data_key.get("external", "")).startswith("STREAM:")

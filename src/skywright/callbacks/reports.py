@@ -33,7 +33,7 @@ class Progress:
     raw_uid, derived_uid
         The runs; `derived_uid` changes when the worker died and another began again.
     stream
-        Name of the stream; empty for a run that has no fitting stream.
+        Name of the stream; empty for the run as a whole.
     reached
         Number of frames analyzed or skipped, from the first.
     rows, columns
@@ -65,15 +65,6 @@ class Progress:
     answered: int = 0
 
 
-@dataclass
-class _RunReports:
-    """What the worker has reported of a raw run."""
-
-    streams: dict[str, Progress] = field(default_factory=dict)
-    is_done: bool = False
-    error: str = ""
-
-
 class Reports:
     """Progress and results of a live analysis, for devices, plans and displays.
 
@@ -90,7 +81,8 @@ class Reports:
         self.analysis = analysis
         self._present: RawRun | None = None
         self._changed = threading.Condition()
-        self._runs: dict[str, _RunReports] = {}
+        self._runs: dict[str, dict[str, Progress]] = {}
+        """Progress by uid of the raw run and name of the stream."""
         self._callbacks: list[Callable[[Progress], None]] = []
 
     def begin_run(self, raw: RawRun) -> None:
@@ -150,11 +142,9 @@ class Reports:
             return self._progress_of(raw_uid or self.raw_uid or "", stream)
 
     def _progress_of(self, uid: str, stream: str | None) -> Progress:
-        reported = self._runs.get(uid, _RunReports())
-        if stream is not None:
-            return reported.streams.get(stream, Progress(uid, stream))
-        none = Progress(uid, done=reported.is_done, error=reported.error)
-        return next(iter(reported.streams.values()), none)
+        reported = self._runs.get(uid, {})
+        name = _first_stream(reported) if stream is None else stream
+        return reported.get(name, Progress(uid, name))
 
     def subscribe(self, callback: Callable[[Progress], None]) -> Callable[[], None]:
         """Call `callback`, in another thread, at each progress of a run's first reported stream.
@@ -200,7 +190,7 @@ class Reports:
 
         def is_there() -> bool:
             if frames is None:
-                return self._runs.get(uid, _RunReports()).is_done
+                return self._progress_of(uid, "").done
             progress = self._progress_of(uid, stream)
             return progress.done or progress.reached >= frames
 
@@ -219,7 +209,7 @@ class Reports:
         """Uids of raw runs whose derived runs are not all closed."""
         with self._changed:
             present = self.raw_uid
-            open_runs = [uid for uid, reported in self._runs.items() if not reported.is_done]
+            open_runs = [uid for uid in self._runs if not self._progress_of(uid, "").done]
             if present is not None and present not in self._runs:
                 open_runs.append(present)
             return open_runs
@@ -298,19 +288,14 @@ class Reports:
             Fields of `Progress` that have changed.
         """
         with self._changed:
-            reported = self._runs.pop(uid, _RunReports())
-            self._runs[uid] = reported
-            before = reported.streams.get(stream, Progress(uid, stream))
+            reported = self._runs[uid] = self._runs.pop(uid, {})
+            before = reported.get(stream, Progress(uid, stream))
             facts["result"] = facts.get("result") or before.result
-            progress = replace(before, time=time.time(), **facts)
-            if stream:
-                reported.streams[stream] = progress
-            else:
-                reported.is_done, reported.error = progress.done, progress.error
+            progress = reported[stream] = replace(before, time=time.time(), **facts)
             while len(self._runs) > REMEMBERED_RUNS:
                 self._runs.pop(next(iter(self._runs)))
             self._changed.notify_all()
-            first = next(iter(reported.streams), "")
+            first = _first_stream(reported)
         if progress.error and progress.error != before.error and (stream or not first):
             log.error("analysis %s of run %s %s: %s", self.name, uid, stream, progress.error)
         if stream != first:
@@ -321,3 +306,8 @@ class Reports:
             except Exception:  # a display must not end the analysis
                 log.exception("analysis %s: a subscriber failed", self.name)
         return progress
+
+
+def _first_stream(reported: Mapping[str, Progress]) -> str:
+    """Return the name of the first stream reported; empty if there is none."""
+    return next(filter(None, reported), "")

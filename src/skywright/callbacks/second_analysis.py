@@ -2,7 +2,6 @@
 
 import logging
 import math
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from skywright.analysis import Analysis, Batch
 from skywright.analysis.inputs import concatenate
 from skywright.analysis.second import SecondRun, SecondStage
 from skywright.callbacks.derived import DerivedRun, scalar_values
-from skywright.callbacks.drawing import Draw
+from skywright.callbacks.drawing import Draw, until_drawn
 from skywright.callbacks.stream_documents import Emit
 from skywright.errors import DataError, SkywrightError
 
@@ -77,7 +76,7 @@ class SecondAnalysis:
         self.name = name
         self.second_run = second_run
         self.draw_until = math.inf
-        """Time of the monotonic clock after which a derived run is written without pictures."""
+        """Deadline of the pictures, see `until_drawn`."""
         self._draw = draw
         self._start, self._emit, self._assets = start, emit, assets
         self._rows: list[Batch] = []
@@ -144,12 +143,9 @@ class SecondAnalysis:
             self._facts = {"answered": self._requested, "error": "", "error_type": ""}
             analysis, members = self._compute()
             drawn = self._draw((self.second_run, analysis, members, _scalars(analysis)))
-            while not drawn.done() and time.monotonic() < self.draw_until:
-                yield
-            if not drawn.done() and self.draw_until > 0.0:  # 0: it was not to wait
-                log.error("%s: run %s: no pictures in time", self.name, self._start["uid"])
-            pictures = drawn.result() if drawn.done() else {}
-            self._derive(analysis, members, stream, inputs, pictures)
+            what = f"{self.name}: run {self._start['uid']}"
+            pictures = yield from until_drawn(drawn, lambda: self.draw_until, what)
+            self._derive(analysis, members, stream, inputs, pictures or {})
         except Exception as error:  # the first analysis must end as it would without this one
             self._fail(error)
             log.error("%s: run %s has no derived run: %s", self.name, self._start["uid"][:8], error)

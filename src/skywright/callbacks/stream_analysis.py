@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar
 from skywright.analysis import Analysis, Batch
 from skywright.analysis.frames import FrameReader, FrameTable, frames_to_draw
 from skywright.callbacks.derived import DerivedRun
-from skywright.callbacks.drawing import attempt
+from skywright.callbacks.drawing import attempt, until_drawn
 from skywright.callbacks.pace import DECISION_LIMIT, Pace, choose_positions
 from skywright.callbacks.raw_run import RawStream
 from skywright.callbacks.second_analysis import SecondAnalysis
@@ -381,11 +381,11 @@ class StreamAnalysis:
         If the worker dies before the last one is closed, the next worker repeats all of them.
         """
         yield from self._finish_second()
-        while drawn is not None and not drawn.done() and time.monotonic() < self._draw_until:
-            yield
-        if drawn is not None and not drawn.done():
-            log.error("run %s, stream %s: no pictures in time", self.raw.run.uid, self.raw.name)
-        self._close("success", "", drawn.result() if drawn is not None and drawn.done() else None)
+        pictures = None
+        if drawn is not None:
+            what = f"run {self.raw.run.uid}, stream {self.raw.name}"
+            pictures = yield from until_drawn(drawn, lambda: self._draw_until, what)
+        self._close("success", "", pictures)
 
     def _close(
         self,

@@ -28,7 +28,8 @@ from skywright.analysis.named import make_analysis, make_second_stage
 from skywright.analysis.second import SecondStage
 from skywright.callbacks.drawing import Drawer
 from skywright.callbacks.journal import Journal, encode_line
-from skywright.callbacks.raw_run import RawRun, RequiredKeys, RunIds
+from skywright.callbacks.raw_run import RawRun, RequiredKeys
+from skywright.callbacks.run_ids import RunIds
 from skywright.callbacks.second_analysis import SecondAnalysis, begin_run
 from skywright.callbacks.stream_analysis import DRAWING_POLL_S, BacklogLimits, StreamAnalysis
 from skywright.callbacks.stream_documents import Emit
@@ -225,15 +226,14 @@ class Worker:
 
     def _abandon(self, uid: str, reason: str) -> None:
         """End the derived runs of a raw run whose documents are no longer sent."""
-        if self._runs.pop(uid, None) is None:
+        run = self._runs.get(uid)
+        if run is None:
             return
-        del self._second[uid]
-        self._done_streams.pop(uid, None)
+        run.stop = run.stop or {}  # no further document comes
         for stream in self._streams_of(uid):
             stream.interrupt(reason)
-            del self._streams[uid, stream.raw.name]
-            self._session.send("stream_done", stream.take_progress())
-        self._session.send("run_done", {"raw_uid": uid})
+            self._remove_if_ended(stream)
+        self._forget_if_over(run)
 
     def _streams_of(self, uid: str) -> list[StreamAnalysis]:
         return [each for (raw_uid, _), each in self._streams.items() if raw_uid == uid]

@@ -416,10 +416,9 @@ class WorkerSupervisor:
 
     def _end_run(self, uid: str, error: str = "") -> None:
         """Report that a run is done, or ended by `error`."""
-        run = self._runs.pop(uid)
-        for name in run.open_streams:
-            self._report(uid, name, done=True, **({"error": error} if error else {}))
-        self._report(uid, "", done=True, **({"error": error} if error else {}))
+        facts = {"error": error} if error else {}
+        for name in (*self._runs.pop(uid).open_streams, ""):
+            self._report(uid, name, done=True, **facts)
 
     def _take_death(self) -> None:
         """End the runs that need no new worker, or have lost too many; start a new one.

@@ -13,6 +13,7 @@ from skywright.cli.output import ConfigOption, JsonOption, make_console, print_j
 from skywright.config import load_settings
 from skywright.errors import ConfigError
 from skywright.store.words import in_seconds, in_short, local_time
+from skywright.words import counted
 
 if TYPE_CHECKING:
     from skywright.store.lookup import RunSummary
@@ -261,7 +262,7 @@ def _print_view(console: Console, view: "RunView", everything: bool) -> None:
     for derived in (*([view.analysis] if view.analysis else ()), *judged):
         _print_derived(console, derived, everything)
     for stream in view.streams:
-        console.print(f"\nstream {stream.name}, {stream.rows} row{'s' if stream.rows != 1 else ''}")
+        console.print(f"\nstream {stream.name}, {counted(stream.rows, 'row')}")
         table = Table(box=None, pad_edge=False, show_header=False)
         shown = stream.columns if everything else stream.columns[:COLUMNS_MAX]
         for column in shown:

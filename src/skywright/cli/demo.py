@@ -23,6 +23,7 @@ from skywright.errors import ConfigError
 from skywright.instruments import declared
 from skywright.processes.child import start_module
 from skywright.processes.lifecycle import SUPERVISED
+from skywright.words import counted
 
 LIMIT_S = 270.0
 """Time for one demo, s."""
@@ -287,7 +288,7 @@ def _print_table(results: list[dict[str, Any]], config: Path) -> None:
 
 
 def _print_end(plans: int, config: Path, demos_s: float, seconds: float) -> None:
-    count = "1 plan" if plans == 1 else f"{plans} plans"
+    count = counted(plans, "plan")
     Console(markup=False, emoji=False).print(
         f"{count} in {demos_s:.0f} s; {seconds:.0f} s with the start and the end of the beamline. "
         f"To look around in what they left: "

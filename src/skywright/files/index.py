@@ -68,12 +68,7 @@ class IndexWriter:
         self._numbers: dict[Path, int] = {}
 
     def append(
-        self,
-        file: Path,
-        identity: NDArray[Any],
-        offset: NDArray[Any],
-        size: NDArray[Any],
-        extra: Mapping[str, NDArray[Any]] | None = None,
+        self, file: Path, identity: NDArray[Any], columns: Mapping[str, NDArray[Any]]
     ) -> None:
         """Append the records of one file.
 
@@ -81,10 +76,10 @@ class IndexWriter:
         ----------
         file
             Absolute path.
-        identity, offset, size
+        identity
             (n,) integers.
-        extra
-            Values of the further columns, (n, *shape), by path.
+        columns
+            Values of `OFFSET`, `SIZE` and the further columns, (n, *shape), by path.
 
         Raises
         ------
@@ -99,8 +94,7 @@ class IndexWriter:
             self._files.append(len(self._numbers), {FILE_PATH: str(file)})
             self._numbers[file] = len(self._numbers)
         number = np.full(len(identity), self._numbers[file])
-        rows = {FILE: number, OFFSET: offset, SIZE: size, **(extra or {})}
-        self._rows.append(identity, rows)
+        self._rows.append(identity, {FILE: number, **columns})
 
     @property
     def appended(self) -> int:

@@ -9,7 +9,18 @@ import numpy as np
 from skywright.files.columns import Column
 from skywright.files.readers import HDF5
 
-_KINDS = {"f": "number", "i": "integer", "u": "integer", "b": "boolean", "S": "string"}
+_KINDS = {"f": "number", "i": "integer", "u": "integer", "b": "boolean"}
+
+
+def value_key(source: str, dtype: str, shape: tuple[int, ...]) -> dict[str, Any]:
+    """Return what a data key says of its values; text in events (``<U``) has no fixed length."""
+    kind = np.dtype(dtype).kind
+    return {
+        "source": source,
+        "dtype": "array" if shape else _KINDS.get(kind, "string"),
+        "shape": list(shape),
+        **({} if kind == "U" else {"dtype_numpy": np.dtype(dtype).str}),
+    }
 
 
 @dataclass(frozen=True)
@@ -59,14 +70,8 @@ class StreamColumn:
 
     def describe(self, source: str) -> dict[str, Any]:
         """Return the data key of a descriptor; `source` is where the rows come from."""
-        return {
-            "source": source,
-            "dtype": "array" if self.shape else _KINDS[self.dtype[1]],
-            "shape": list(self.shape),
-            "dtype_numpy": self.dtype,
-            "external": "STREAM:",
-            **({"units": self.units} if self.units else {}),
-        }
+        units = {"units": self.units} if self.units else {}
+        return value_key(source, self.dtype, self.shape) | {"external": "STREAM:"} | units
 
     def resource(self, file: str, data_key: str) -> dict[str, Any]:
         """Return the arguments of event_model's `compose_stream_resource`, for a file."""

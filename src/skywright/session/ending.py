@@ -9,8 +9,8 @@ from typing import Any
 
 import typer
 
-from skywright.callbacks.raw_run import runs_text
 from skywright.callbacks.worker_supervisor import END_LIMIT_S
+from skywright.words import counted
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ def finish_runs(engine: Any, analyses: Sequence[Any]) -> None:
         typer.echo("aborting the paused run", err=True)
         engine.abort("the session ended")
     for analysis in analyses:
-        what = f"the analysis {analysis.name} of {runs_text(len(analysis.unfinished))}"
+        what = f"the analysis {analysis.name} of {counted(len(analysis.unfinished), 'run')}"
         if not wait_with_message(
             analysis.wait_for_all, what, ANALYSIS_LIMIT_S, "Ctrl-C goes on without it"
         ):

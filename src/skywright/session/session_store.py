@@ -9,11 +9,11 @@ from urllib.parse import unquote
 import typer
 
 from skywright.callbacks.journal import SUFFIX, journal_path
-from skywright.callbacks.raw_run import runs_text
 from skywright.errors import DataError
 from skywright.store.client import embedded_key
 from skywright.store.lookup import journal_names, waiting_runs
 from skywright.waiting import pause
+from skywright.words import counted
 
 REPORT_S = 3.0
 """Period of the reports on a run that waits to be stored, s."""
@@ -85,7 +85,7 @@ class SessionStore:
         """Print how many runs have ended and are not in the catalog yet; nothing if none waits."""
         if waiting := waiting_runs(self._journals):
             typer.echo(
-                f"{runs_text(len(waiting))} still to be stored: `skywright up` does it, "
+                f"{counted(len(waiting), 'run')} still to be stored: `skywright up` does it, "
                 "now if it runs, else at its next start",
                 err=True,
             )
@@ -101,7 +101,7 @@ class SessionStore:
                 before = waiting.index(uid) if uid in waiting else len(waiting)
                 if before < least:
                     least, end = before, now + limit_s
-                behind = f" after {runs_text(before)} that began earlier" if before else ""
+                behind = f" after {counted(before, 'run')} that began earlier" if before else ""
                 typer.echo(f"run {uid[:8]} is being stored{behind}", err=True)
                 report_at = now + REPORT_S
             pause(0.02)

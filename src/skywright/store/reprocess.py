@@ -433,7 +433,7 @@ def _analyze(
     with FrameReader(table) as reader:
         announced = table.announced()
         readable = reader.readable(0, announced)
-        identities = reader.identities(readable)
+        identities = reader.identities(0, readable)
         column = reader.column(analysis.block_setting, readable)
         settings = analysis.settings_numbers({analysis.block_setting: column})
         slices = _slices(identities, settings, analysis.block_size)

@@ -16,8 +16,8 @@ from support.pano_files import file_name, made_frames, run_directory
 from support.pano_server import served, served_here
 from support.waiting import until
 
-from skywright.acquire.index_layout import IndexFile
 from skywright.errors import ConfigError, DataError
+from skywright.files.index import IndexWriter
 from skywright.files.readers import open_reader
 from skywright.instruments.panoseti.clock import NUM, Flag
 from skywright.instruments.panoseti.live.follow import Followed, RunFinder
@@ -509,7 +509,7 @@ def test_a_disk_too_full_for_the_index_is_said_and_the_next_index_is_whole(
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(IndexFile, "append", full)
+    monkeypatch.setattr(IndexWriter, "append", full)
     append(path, frames, 10, 20)
     until(lambda: "No space left" in tracker.error, 60, "the tracker has the error")
     monkeypatch.undo()

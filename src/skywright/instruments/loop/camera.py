@@ -225,7 +225,7 @@ class Camera:
         if self._owner.acquisition is None:
             self._owner.report("taking pictures", alarm=False)  # clears an old alarm
         if on_item is None:
-            return self._owner.join_acquisition(requested)
+            return self._owner.acquire(requested, may_join=True)
         return self._owner.acquire(requested, on_item)
 
     def stop(self) -> Acquisition | None:

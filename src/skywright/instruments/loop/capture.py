@@ -158,7 +158,7 @@ class PictureFile:
             raise
 
 
-class PictureLayout(Layout[Picture, Picture]):
+class PictureLayout(Layout[Picture, Picture, PictureFile]):
     """Writes pictures of one size: `early_shape`, or that of the first picture.
 
     It is used in place of `ImageLayout` of `skywright.acquire`, because a recording also keeps the
@@ -198,6 +198,10 @@ class PictureLayout(Layout[Picture, Picture]):
             return name
         height, width, *channels = picture.image.shape
         return f"{name} of {' x '.join(map(str, (width, height, *channels)))}"
+
+    def append(self, file: PictureFile, pictures: Sequence[Picture]) -> Mapping[str, int]:
+        """Record pictures; return the number of those that do not fit in, by cause."""
+        return file.append(pictures)
 
     def open_early(self, path: Path) -> PictureFile | None:
         """Create the file when the shape of its pictures is known."""

@@ -6,6 +6,7 @@ import numpy as np
 
 from skywright.acquire.index_layout import IndexLayout, Records
 from skywright.files.columns import Column
+from skywright.files.index import OFFSET, SIZE
 from skywright.instruments.panoseti.clock import Flag
 from skywright.instruments.panoseti.frames import Frames
 from skywright.instruments.panoseti.pff_layout import FIELDS
@@ -59,9 +60,9 @@ def records_of(frames: Frames, path: Path, sizes: np.ndarray, first: int) -> Rec
     return Records(
         file=path.resolve(),
         identity=first + np.arange(len(frames)),
-        offset=frames.offset,
-        size=sizes,
-        extra={
+        columns={
+            OFFSET: frames.offset,
+            SIZE: sizes,
             FRAME: frames.number,
             TIME: frames.time_ns,
             FLAGS: frames.flags,

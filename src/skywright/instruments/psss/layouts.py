@@ -109,7 +109,7 @@ class SpectrumRow:
     """The result without its picture. Its settings are written into the file of settings."""
 
 
-class SpectraLayout(Layout[Result, SpectrumRow]):
+class SpectraLayout(Layout[Result, SpectrumRow, "SpectraFile"]):
     """A row for each pulse, with its spectrum and fit.
 
     Parameters
@@ -163,6 +163,10 @@ class SpectraLayout(Layout[Result, SpectrumRow]):
         if not width and not must_create:
             return None
         return SpectraFile(path, width or self._known_width() or 1)
+
+    def append(self, file: "SpectraFile", rows: Sequence[SpectrumRow]) -> Mapping[str, int]:
+        """Write rows; return the number of spectra that were too wide, by cause."""
+        return file.append(rows)
 
 
 class SpectraFile:
