@@ -16,8 +16,10 @@ server does, `--push-to` uploads them while the goniometer's video trigger is op
 import argparse
 import asyncio
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,8 +52,12 @@ from skywright.instruments.loop.sources import Source
 if TYPE_CHECKING:
     from skywright.processes.http_server import HttpServer
 
+logger = logging.getLogger(__name__)
+
 IMAGE_PERIOD_S = 0.2
 POST_PERIOD_S = 0.02
+FOLLOW_AGAIN_S = 1.0
+Follower = Callable[[], Awaitable[None]]
 
 
 class Sim(PVGroup):
@@ -117,17 +123,28 @@ class AxisIOC(OwnerGroup):
                 if closable is not None:
                     stack.callback(closable.close)
 
+    async def _keep(self, follow: Follower) -> None:
+        """Follow another IOC for ever; after an error, which is posted, begin anew."""
+        while True:
+            try:
+                await follow()
+            except Exception as error:
+                logger.exception("%s", self.prefix)
+                await self.post_error(f"another IOC is not followed: {error!r}")
+            await asyncio.sleep(FOLLOW_AGAIN_S)
+
     # ---- posting
 
     async def serving(self) -> None:
         """Post what has changed, at most every `POST_PERIOD_S`, for as long as the IOC lives."""
         self.loop = asyncio.get_running_loop()
         source = self.camera.source
+        followers: list[Follower] = []
         if self.goniometer and hasattr(source, "follow"):
-            follower = follow_goniometer(self.goniometer, source.follow)
-            self._following = asyncio.create_task(follower)
+            followers.append(partial(follow_goniometer, self.goniometer, source.follow))
         if self.uploads is not None:
-            self._triggering = asyncio.create_task(self.uploads.follow())
+            followers.append(self.uploads.follow)
+        self._following = [asyncio.create_task(self._keep(each)) for each in followers]
         await write_pair(self.sim.latency, getattr(source, "latency_s", 0.0))
         await post(self.cam.model, source.name)
         for pair in (self.cam.acquire_period, self.cam.acquire_time):
