@@ -23,6 +23,7 @@ from skywright.instruments.loop.calibration import (
     ZoomCalibration,
     fit_axis_line,
     fit_scale,
+    guess,
     now,
 )
 from skywright.instruments.loop.decision import check_light
@@ -328,20 +329,14 @@ def _measure_scale(
         "scale: %.4g um/px (columns), %.4g um/px (rows), roll %.2f deg from %d places",
         *(scale.um_per_px_x, scale.um_per_px_y, scale.roll_deg, len(places)),
     )
-    rough = ZoomCalibration(
-        zoom=zoom,
+    rough = replace(
+        guess(zoom, shape, side),
         um_per_px_x=scale.um_per_px_x,
         um_per_px_y=scale.um_per_px_y,
         roll_deg=scale.roll_deg,
-        axis_px=((width if side in ("top", "bottom") else height) - 1) / 2.0,
-        axis_sigma_px=(width if side in ("top", "bottom") else height) / 6.0,
         scale_residual_px=scale.residual_px,
         axis_residual_px=0.0,
-        date=now(),
-        side=side,
         phi_sign=1 if phi_sign > 0 else -1,
-        width_px=width,
-        height_px=height,
         target_px=target_px,
     )
     return rough, scale
