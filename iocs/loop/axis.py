@@ -46,7 +46,7 @@ from iocs.loop.axis_endpoints import TriggeredUploads, add_endpoint_arguments, m
 from iocs.loop.axis_source import add_source_arguments, make_source
 from iocs.loop.sample import Sample, follow_goniometer
 from iocs.owner import OwnerGroup
-from skywright.instruments.loop.camera import Camera, CameraState
+from skywright.instruments.loop.camera import LOST_CAUSES, Camera, CameraState
 from skywright.instruments.loop.sources import Source
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class Sim(PVGroup):
 
 
 class AxisCam(Cam):
-    """The PVs of the camera, with the number of lost pictures by cause."""
+    """The PVs of the camera, with the number of lost pictures by cause (`LOST_CAUSES`)."""
 
     manufacturer = readback("AXIS", ChannelType.STRING, name="Manufacturer_RBV")
     lost_undecodable = readback(0, name="LostUndecodable_RBV")
@@ -192,16 +192,9 @@ class AxisIOC(OwnerGroup):
         if last is None or (last.message, last.alarm) != (state.message, state.alarm):
             alarm = AlarmSeverity.MAJOR_ALARM if state.alarm else AlarmSeverity.NO_ALARM
             await post(cam.status_message, state.message[:1000], alarm)
-        losses = (
-            cam.lost_undecodable,
-            cam.lost_wrong_size,
-            cam.lost_queue_full,
-            cam.lost_not_written,
-            cam.lost_not_received,
-        )
-        for channel, count in zip(losses, state.lost, strict=True):
+        for cause, count in zip(LOST_CAUSES, state.lost, strict=True):
             severity = AlarmSeverity.MINOR_ALARM if count else AlarmSeverity.NO_ALARM
-            await post(channel, count, severity)
+            await post(getattr(cam, f"lost_{cause.replace(' ', '_')}"), count, severity)
 
     async def _post_plugins(self, state: CameraState) -> None:
         sizes = [*state.shape[2:], state.shape[1], state.shape[0], 0][:3]

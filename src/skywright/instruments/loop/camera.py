@@ -161,11 +161,8 @@ class Camera:
 
     def state(self) -> CameraState:
         """Return the present state."""
-        owner_state, path, last = (
-            self._owner.state(),
-            self._recorder.path,
-            self._owner.last_recorded,
-        )
+        owner_state, path = self._owner.state(), self._recorder.path
+        last = self._owner.last_recorded
         lost, frame = dict(owner_state.lost), None if last is None else last.frame
         for cause, causes in (("undecodable", UNDECODABLE), ("not received", NOT_RECEIVED)):
             lost[cause] = sum(lost.get(each, 0) for each in causes)
