@@ -46,7 +46,7 @@ from iocs.loop.axis_endpoints import TriggeredUploads, add_endpoint_arguments, m
 from iocs.loop.axis_source import add_source_arguments, make_source
 from iocs.loop.sample import Sample, follow_goniometer
 from iocs.owner import OwnerGroup
-from skywright.instruments.loop.camera import LOST_CAUSES, Camera, CameraState
+from skywright.instruments.loop.camera import Camera, CameraState
 from skywright.instruments.loop.sources import Source
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ class AxisIOC(OwnerGroup):
         if last is None or (last.message, last.alarm) != (state.message, state.alarm):
             alarm = AlarmSeverity.MAJOR_ALARM if state.alarm else AlarmSeverity.NO_ALARM
             await post(cam.status_message, state.message[:1000], alarm)
-        for cause, count in zip(LOST_CAUSES, state.lost, strict=True):
+        for cause, count in state.lost.items():
             severity = AlarmSeverity.MINOR_ALARM if count else AlarmSeverity.NO_ALARM
             await post(getattr(cam, f"lost_{cause.replace(' ', '_')}"), count, severity)
 
@@ -214,7 +214,7 @@ class AxisIOC(OwnerGroup):
         await hdf.post_recording(
             # Read the count again: a put may have opened another recording since `state` was read
             self.camera.state().rows_readable,
-            sum(state.lost),
+            sum(state.lost.values()),
             state.capturing,
             lambda: self.camera.state().capturing,
             state.write_error,
