@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import logging
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from iocs.loop.axis_source import password_of
@@ -43,19 +44,12 @@ def add_endpoint_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+@dataclass(frozen=True)
 class TriggeredUploads:
-    """Uploads while a PV is not 0.
+    """Uploads while a PV is not 0."""
 
-    Parameters
-    ----------
-    uploader
-        What uploads.
-    pv
-        Name of the trigger.
-    """
-
-    def __init__(self, uploader: "Uploader", pv: str) -> None:
-        self.uploader, self.pv = uploader, pv
+    uploader: "Uploader"
+    pv: str
 
     async def follow(self) -> None:
         """Follow the trigger for ever; a disconnected one counts as 0."""
