@@ -150,12 +150,10 @@ def recorded(
             yield from bps.kickoff(camera, wait=True)
         return (yield from body())
 
-    @bpp.stage_decorator([camera, *([] if tools.stepped else [gonio.oscillation])])
-    def staged() -> MsgGenerator[Any]:
-        return (yield from in_run(inside, md, uids))
-
-    moving = *([] if tools.stepped else [gonio.oscillation]), gonio.sample, gonio.phi
-    return (yield from stopped_on_error(with_device_errors(staged()), *moving))
+    flyers = [] if tools.stepped else [gonio.oscillation]
+    staged = bpp.stage_wrapper(in_run(inside, md, uids), [camera, *flyers])
+    moving = *flyers, gonio.sample, gonio.phi
+    return (yield from stopped_on_error(with_device_errors(staged), *moving))
 
 
 def _check_pixels(tools: Instruments) -> None:
