@@ -24,11 +24,14 @@ from skywright.instruments.loop.capture import Picture, PictureLayout
 from skywright.instruments.loop.sources import Source, SourceFrame
 
 QUEUE_BYTES = 64_000_000
-LOST_CAUSES = ("undecodable", "wrong size", "queue full", "not written", "not received")
-UNDECODABLE = ("undecodable", "unreadable", "not processed")
-"""Causes, of sources and owner, that count as undecodable."""
-NOT_RECEIVED = ("cut off", "refused", "too large")
-"""Causes, of the sources of uploads and streams, that count as not received."""
+LOST_CAUSES = {
+    "undecodable": ("undecodable", "unreadable", "not processed"),
+    "wrong size": ("wrong size",),
+    "queue full": ("queue full",),
+    "not written": ("not written",),
+    "not received": ("cut off", "refused", "too large"),
+}
+"""Why pictures are lost, and the causes of sources, owner and recorders that count as each."""
 
 
 class SingleFiles(Protocol):
@@ -151,12 +154,10 @@ class Camera:
     def state(self) -> CameraState:
         """Return the present state."""
         known, capturing = vars(self._owner.state()), self._recorder.path is not None
-        last, lost = self._owner.last_recorded, dict(known["lost"])
-        for cause, causes in (("undecodable", UNDECODABLE), ("not received", NOT_RECEIVED)):
-            lost[cause] = sum(lost.get(each, 0) for each in causes)
+        last, lost = self._owner.last_recorded, known["lost"]
         known["lost"] = {
-            cause: lost.get(cause, 0) + lost.get(f"{self._layout.name} {cause}", 0)
-            for cause in LOST_CAUSES
+            cause: sum(lost.get(each, 0) for each in (*causes, f"{self._layout.name} {cause}"))
+            for cause, causes in LOST_CAUSES.items()
         }
         if last is not None:
             frame = last.frame
