@@ -91,7 +91,7 @@ def record(pictures: list[bytes], directory: Path) -> None:
     camera.start_capture(directory / "a.h5")
     assert camera.acquire(BURST).done.wait(60)
     camera.close()
-    assert sum(camera.state().lost) == 0
+    assert sum(camera.state().lost.values()) == 0
 
 
 def append_only(image: np.ndarray, directory: Path) -> None:

@@ -11,8 +11,7 @@ client waits; a jog does not look at SPMG.
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from caproto import (
@@ -40,35 +39,6 @@ REFUSED = AlarmStatus.SOFT, AlarmSeverity.MINOR_ALARM
 SILENT = AlarmStatus.COMM, AlarmSeverity.INVALID_ALARM
 
 
-@dataclass(frozen=True)
-class MotorSettings:
-    """What a motor record starts with; positions are dial positions.
-
-    Parameters
-    ----------
-    description, units
-        DESC, EGU.
-    low, high
-        Soft limits DLLM and DHLM; both 0: no limits.
-    velocity, max_velocity
-        VELO and VMAX, EGU/s.
-    acceleration_s
-        ACCL, time to reach VELO.
-    resolution, precision
-        MRES and PREC.
-    """
-
-    description: str
-    units: str
-    low: float
-    high: float
-    velocity: float
-    max_velocity: float
-    acceleration_s: float
-    resolution: float
-    precision: int
-
-
 class MotorRecord(PVGroup):
     """One record; `attach` gives it its axis."""
 
@@ -85,7 +55,7 @@ class MotorRecord(PVGroup):
     async def attach(
         self,
         axis: SimulatedAxis,
-        settings: MotorSettings,
+        fields: Mapping[str, Any],
         clock: Callable[[], MotorsClock],
         commanded: Callable[[], Awaitable[None]],
         speed: float = 1.0,
@@ -96,8 +66,9 @@ class MotorRecord(PVGroup):
         ----------
         axis
             The motor.
-        settings
-            Values of fields.
+        fields
+            Values of DESC, EGU, PREC, MRES, VELO, VMAX, ACCL and of the soft limits DLLM and DHLM,
+            dial positions; both limits 0: no limits.
         clock
             Gives the controller's clock, for time stamps.
         commanded
@@ -114,17 +85,9 @@ class MotorRecord(PVGroup):
         self._drops_target = False
         accept_puts(self)
         initial = {
-            "EGU": settings.units,
-            "DESC": settings.description,
-            "PREC": settings.precision,
-            "MRES": settings.resolution,
-            "VELO": settings.velocity,
-            "VMAX": settings.max_velocity,
-            "JVEL": settings.velocity / 2,
-            "ACCL": settings.acceleration_s,
-            "DHLM": settings.high,
-            "DLLM": settings.low,
-            "TWV": settings.resolution * 100,
+            **fields,
+            "JVEL": fields["VELO"] / 2,
+            "TWV": fields["MRES"] * 100,
             "SPMG": GO,
             "HLSV": int(AlarmSeverity.MAJOR_ALARM),
             "LVIO": 0,
@@ -132,7 +95,7 @@ class MotorRecord(PVGroup):
         }
         for name, value in initial.items():
             await self.post(name, value)
-        await self.post_units(settings.units, settings.precision)
+        await self.post_units(fields["EGU"], fields["PREC"])
         await self.post_limits()
         await self._show(time.time())
 

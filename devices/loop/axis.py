@@ -12,9 +12,8 @@ from ophyd.status import DeviceStatus
 from devices.file_stream import FilePlugin, FileStream, OneStream
 from devices.guarded import Setting
 from devices.recording import CONTINUOUS, SINGLE, RecordingDevice
-from skywright.files.areadetector import IMAGE
 from skywright.files.stream_columns import StreamColumn
-from skywright.instruments.loop.capture import IDENTITY, TIME
+from skywright.instruments.loop.capture import stream_columns
 
 
 class HdfPlugin(FilePlugin):
@@ -126,12 +125,6 @@ class AxisCamera(RecordingDevice, OneStream):
         return {**super().describe(), **self.describe_collect()}
 
     def _columns(self) -> tuple[StreamColumn, ...]:
-        return (
-            StreamColumn("image", IMAGE, "|u1", self._picture_shape(), 1),
-            StreamColumn("frame_number", IDENTITY, "<i8"),
-            StreamColumn("frame_time", TIME, "<f8", units="s"),
-        )
-
-    def _picture_shape(self) -> tuple[int, ...]:
         color = (3,) if self._read_signal(self.color_mode).startswith("RGB") else ()
-        return int(self._read_signal(self.height)), int(self._read_signal(self.width)), *color
+        height, width = (int(self._read_signal(each)) for each in (self.height, self.width))
+        return stream_columns((height, width, *color))

@@ -51,12 +51,6 @@ class SweepTrace:
     window_start: float
     window_end: float
 
-    @property
-    def open(self) -> NDArray[np.uint8]:
-        """(n,) uint8: 1 for readings in the window, its ends included."""
-        inside = (self.time >= self.window_start) & (self.time <= self.window_end)
-        return inside.astype(np.uint8)
-
 
 class TraceStream(FileStream):
     """The readings of all sweeps since `stage`."""
@@ -207,10 +201,11 @@ class OscillationFlyer(OneStream, Device):
             self._writer = ColumnWriter(path, list(COLUMNS.values()), ROW)
             self.stream.begin(str(path))
         size = trace.time.size
+        opened = (trace.time >= trace.window_start) & (trace.time <= trace.window_end)
         values: dict[str, np.ndarray] = {
             "time": trace.time,
             "angle": trace.angle,
-            "open": trace.open,
+            "open": opened.astype(np.uint8),
             "sweep": np.full(size, self._sweeps),
         }
         rows = np.arange(self.stream.rows, self.stream.rows + size)

@@ -12,7 +12,6 @@ from ophyd import Device, Kind, Signal
 from devices.guarded import TaskStatus, run_ioc_task
 from devices.motion import STOP_S, MotionLimitError, Motor, move_all
 from skywright.errors import HardwareError
-from skywright.instruments.loop.stages import StageSetup
 
 Triple = tuple[float, float, float]
 AXES = ("x", "y", "z")
@@ -102,32 +101,20 @@ class SampleStage(Device):
     _stopped_well = False
 
     @property
-    def motors(self) -> tuple[Motor, Motor, Motor]:
-        """The three stage motors."""
-        motors: tuple[Motor, Motor, Motor] = self.parent.stages
-        return motors
-
-    @property
-    def setup(self) -> StageSetup:
-        """Directions of the motors."""
-        setup: StageSetup = self.parent.setup
-        return setup
-
-    @property
     def source(self) -> str:
         """The PVs that the coordinates come from, for descriptors."""
-        return " ".join(motor.user_readback.pvname for motor in self.motors)
+        return " ".join(motor.user_readback.pvname for motor in self.parent.stages)
 
     def _units(self) -> tuple[str, ...]:
-        return tuple(motor.motor_egu.get() for motor in self.motors)
+        return tuple(motor.motor_egu.get() for motor in self.parent.stages)
 
     @property
     def position(self) -> NDArray[np.float64]:
         """(3,) float64: x, y, z in um. Raises HardwareError when an IOC does not answer."""
-        for motor in (*self.motors, self.parent.phi):
+        for motor in (*self.parent.stages, self.parent.phi):
             motor.check_connected()
-        motors = [motor.position for motor in self.motors]
-        return self.setup.sample_um(motors, self.parent.phi.position, self._units())
+        motors = [motor.position for motor in self.parent.stages]
+        return self.parent.setup.sample_um(motors, self.parent.phi.position, self._units())
 
     def targets(self, xyz_um: Any) -> list[tuple[Motor, float]]:
         """Return the motors that must move to bring the sample to a place, and where to.
@@ -141,12 +128,12 @@ class SampleStage(Device):
         if wanted.shape != (3,) or not np.isfinite(wanted).all():
             raise HardwareError(f"{self.name}: {xyz_um!r}, expected x, y, z in um, all finite")
         phi = self.parent.phi
-        if self.setup.mounting == "table" and not phi.motor_done_move.get():
+        if self.parent.setup.mounting == "table" and not phi.motor_done_move.get():
             raise HardwareError(f"{self.name}: {phi.name} turns; what the stages do depends on it")
-        moves = self.setup.motor_moves(wanted - self.position, phi.position, self._units())
+        moves = self.parent.setup.motor_moves(wanted - self.position, phi.position, self._units())
         return [
             (motor, motor.position + float(move))
-            for motor, move in zip(self.motors, moves, strict=True)
+            for motor, move in zip(self.parent.stages, moves, strict=True)
             if abs(move) > NOTHING * max(1.0, abs(motor.position))
         ]
 
@@ -189,5 +176,5 @@ class SampleStage(Device):
     def stop(self, *, success: bool = False) -> None:
         """Stop the stages; with `success` a move under way ends without an error."""
         self._stopped_well = success
-        for motor in self.motors:
+        for motor in self.parent.stages:
             motor.stop(success=success)

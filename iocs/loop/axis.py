@@ -16,8 +16,10 @@ server does, `--push-to` uploads them while the goniometer's video trigger is op
 import argparse
 import asyncio
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,8 +52,12 @@ from skywright.instruments.loop.sources import Source
 if TYPE_CHECKING:
     from skywright.processes.http_server import HttpServer
 
+logger = logging.getLogger(__name__)
+
 IMAGE_PERIOD_S = 0.2
 POST_PERIOD_S = 0.02
+FOLLOW_AGAIN_S = 1.0
+Follower = Callable[[], Awaitable[None]]
 
 
 class Sim(PVGroup):
@@ -69,7 +75,7 @@ class Sim(PVGroup):
 
 
 class AxisCam(Cam):
-    """The PVs of the camera, with the number of lost pictures by cause."""
+    """The PVs of the camera, with the number of lost pictures by cause (`LOST_CAUSES`)."""
 
     manufacturer = readback("AXIS", ChannelType.STRING, name="Manufacturer_RBV")
     lost_undecodable = readback(0, name="LostUndecodable_RBV")
@@ -117,17 +123,28 @@ class AxisIOC(OwnerGroup):
                 if closable is not None:
                     stack.callback(closable.close)
 
+    async def _keep(self, follow: Follower) -> None:
+        """Follow another IOC for ever; after an error, which is posted, begin anew."""
+        while True:
+            try:
+                await follow()
+            except Exception as error:
+                logger.exception("%s", self.prefix)
+                await self.post_error(f"another IOC is not followed: {error!r}")
+            await asyncio.sleep(FOLLOW_AGAIN_S)
+
     # ---- posting
 
     async def serving(self) -> None:
         """Post what has changed, at most every `POST_PERIOD_S`, for as long as the IOC lives."""
         self.loop = asyncio.get_running_loop()
         source = self.camera.source
+        followers: list[Follower] = []
         if self.goniometer and hasattr(source, "follow"):
-            follower = follow_goniometer(self.goniometer, source.follow)
-            self._following = asyncio.create_task(follower)
+            followers.append(partial(follow_goniometer, self.goniometer, source.follow))
         if self.uploads is not None:
-            self._triggering = asyncio.create_task(self.uploads.follow())
+            followers.append(self.uploads.follow)
+        self._following = [asyncio.create_task(self._keep(each)) for each in followers]
         await write_pair(self.sim.latency, getattr(source, "latency_s", 0.0))
         await post(self.cam.model, source.name)
         for pair in (self.cam.acquire_period, self.cam.acquire_time):
@@ -175,16 +192,9 @@ class AxisIOC(OwnerGroup):
         if last is None or (last.message, last.alarm) != (state.message, state.alarm):
             alarm = AlarmSeverity.MAJOR_ALARM if state.alarm else AlarmSeverity.NO_ALARM
             await post(cam.status_message, state.message[:1000], alarm)
-        losses = (
-            cam.lost_undecodable,
-            cam.lost_wrong_size,
-            cam.lost_queue_full,
-            cam.lost_not_written,
-            cam.lost_not_received,
-        )
-        for channel, count in zip(losses, state.lost, strict=True):
+        for cause, count in state.lost.items():
             severity = AlarmSeverity.MINOR_ALARM if count else AlarmSeverity.NO_ALARM
-            await post(channel, count, severity)
+            await post(getattr(cam, f"lost_{cause.replace(' ', '_')}"), count, severity)
 
     async def _post_plugins(self, state: CameraState) -> None:
         sizes = [*state.shape[2:], state.shape[1], state.shape[0], 0][:3]
@@ -204,7 +214,7 @@ class AxisIOC(OwnerGroup):
         await hdf.post_recording(
             # Read the count again: a put may have opened another recording since `state` was read
             self.camera.state().rows_readable,
-            sum(state.lost),
+            sum(state.lost.values()),
             state.capturing,
             lambda: self.camera.state().capturing,
             state.write_error,

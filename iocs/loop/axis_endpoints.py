@@ -3,11 +3,11 @@
 import argparse
 import asyncio
 import logging
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from caproto.asyncio.client import Context
-
 from iocs.loop.axis_source import password_of
+from iocs.loop.follow import follow_pv
 from skywright.errors import ConfigError
 from skywright.instruments.loop.camera import Camera
 from skywright.processes.ports import port_number
@@ -44,46 +44,33 @@ def add_endpoint_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+@dataclass(frozen=True)
 class TriggeredUploads:
-    """Uploads while a PV is not 0.
+    """Uploads while a PV is not 0."""
 
-    Parameters
-    ----------
-    uploader
-        What uploads.
-    pv
-        Name of the trigger.
-    """
-
-    def __init__(self, uploader: "Uploader", pv: str) -> None:
-        self.uploader, self.pv = uploader, pv
+    uploader: "Uploader"
+    pv: str
 
     async def follow(self) -> None:
         """Follow the trigger for ever; a disconnected one counts as 0."""
-        loop, edges = asyncio.get_running_loop(), asyncio.Queue[bool]()
+        edges = asyncio.Queue[bool]()
 
-        def lost(pv: Any, state: str) -> None:
-            if state == "disconnected":
-                loop.call_soon_threadsafe(edges.put_nowait, False)
+        async def upload() -> None:
+            while True:
+                opened = await edges.get()
+                try:
+                    await asyncio.to_thread(self.uploader.trigger, opened)
+                except Exception:  # a source that cannot start today may do so at the next edge
+                    logger.exception("%s: no pictures go to %s", self.pv, self.uploader.url)
 
-        async def watch(pv: Any) -> None:
-            async for event in pv.subscribe():
-                edges.put_nowait(bool(event.data[0]))
-
-        async with Context() as context:
-            (pv,) = await context.get_pvs(self.pv, timeout=None, connection_state_callback=lost)
-            await pv.wait_for_connection(timeout=None)
-            logger.info("pictures go to %s while %s is open", self.uploader.url, self.pv)
-            watching = asyncio.create_task(watch(pv))
-            try:
-                while True:
-                    opened = await edges.get()
-                    try:
-                        await asyncio.to_thread(self.uploader.trigger, opened)
-                    except Exception:  # a source that cannot start today may do so at the next edge
-                        logger.exception("%s: no pictures go to %s", self.pv, self.uploader.url)
-            finally:
-                watching.cancel()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(upload())
+            await follow_pv(
+                self.pv,
+                lambda data: edges.put_nowait(bool(data[0])),
+                lambda: edges.put_nowait(False),
+                connected=f"pictures go to {self.uploader.url} while {self.pv} is open",
+            )
 
     def close(self) -> None:
         """End the uploads."""

@@ -146,7 +146,7 @@ def _scene(args: argparse.Namespace) -> dict[str, Any]:
 
 def _size(value: str) -> tuple[int, int]:
     width, _, height = value.partition("x")
-    if not (width.isdigit() and height.isdigit()) or min(int(width), int(height)) < SIDE_MIN_PX:
+    if not (width.isdecimal() and height.isdecimal()) or min(int(width), int(height)) < SIDE_MIN_PX:
         raise ConfigError(
             f"--size {value}: expected WIDTHxHEIGHT, such as 704x480, at least {SIDE_MIN_PX} each"
         )

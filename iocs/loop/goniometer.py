@@ -23,7 +23,7 @@ from caproto.server import PVGroup, SubGroup
 from iocs.areadetector import YES_NO, checked, choice, enum_readback, number, readback
 from iocs.common import argument_parser, post, post_pair, run, setting, write_pair
 from iocs.motor_puts import GO, MOVE
-from iocs.motor_record import MotorRecord, MotorSettings
+from iocs.motor_record import MotorRecord
 from skywright.acquire.simulated_axis import MotorsClock
 from skywright.errors import ConfigError, HardwareError
 from skywright.instruments.loop.goniometer import (
@@ -43,8 +43,14 @@ IDLE, APPROACHING, SWEEPING, RETURNING, DONE, ABORTED, FAILED = range(7)
 CLOSED_OPEN = ["Closed", "Open"]
 SWITCH_MM = 3.0
 
-SPINDLE = MotorSettings("Spindle", "deg", -36000.0, 36000.0, 120.0, 360.0, 0.2, 1e-4, 4)
-STAGE = MotorSettings("Sample stage", "mm", -2.5, 2.5, 2.0, 10.0, 0.05, 1e-5, 5)
+SPINDLE = {
+    "DESC": "Spindle", "EGU": "deg", "PREC": 4, "MRES": 1e-4,
+    "DLLM": -36000.0, "DHLM": 36000.0, "VELO": 120.0, "VMAX": 360.0, "ACCL": 0.2,
+}  # fmt: skip
+STAGE = {
+    "DESC": "Sample stage", "EGU": "mm", "PREC": 5, "MRES": 1e-5,
+    "DLLM": -2.5, "DHLM": 2.5, "VELO": 2.0, "VMAX": 10.0, "ACCL": 0.05,
+}  # fmt: skip
 
 
 async def _put_go(obj: Any, instance: Any, value: int) -> int:

@@ -1,36 +1,29 @@
 """The simulated sample before the simulated camera: mounting another one, following motors."""
 
 import json
-import logging
 import math
 from collections.abc import Callable
 from typing import Any
 
 from caproto import ChannelType
-from caproto.asyncio.client import Context
 from caproto.server import PVGroup
 
 from iocs.areadetector import checked, choice, number, readback
 from iocs.common import decode_char_array, post
-from skywright.errors import DataError
+from iocs.loop.follow import follow_pv
 from skywright.instruments.loop.sample_motion import SampleMotion, read_motion
-
-logger = logging.getLogger(__name__)
 
 KINDS = ["any", "nylon", "mitegen", "pin", "none"]
 
 
 async def follow_goniometer(prefix: str, follow: Callable[[SampleMotion], None]) -> None:
     """Tell `follow` of the motion that the simulated goniometer at `prefix` publishes, for ever."""
-    async with Context() as context:
-        (pv,) = await context.get_pvs(f"{prefix}SIM:Motion_RBV", timeout=None)
-        await pv.wait_for_connection(timeout=None)
-        logger.info("following the goniometer at %s", prefix)
-        async for event in pv.subscribe(data_count=0):
-            try:
-                follow(read_motion(decode_char_array(bytes(event.data))))
-            except DataError as error:
-                logger.error("%s: %s", pv.name, error)
+    await follow_pv(
+        f"{prefix}SIM:Motion_RBV",
+        lambda data: follow(read_motion(decode_char_array(bytes(data)))),
+        connected=f"following the goniometer at {prefix}",
+        data_count=0,
+    )
 
 
 async def _put_mount(obj: Any, instance: Any, value: int) -> int:

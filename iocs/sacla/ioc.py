@@ -29,7 +29,7 @@ from caproto.server import PVGroup, SubGroup
 
 from iocs.areadetector import checked, choice, number, readback
 from iocs.common import argument_parser, decode_char_array, in_order, post, post_pair, run, setting
-from iocs.motor_record import MotorRecord, MotorSettings
+from iocs.motor_record import MotorRecord
 from iocs.owner import OwnerGroup
 from iocs.recording import RowsPlugin
 from iocs.sacla import pvs
@@ -59,7 +59,10 @@ FRAMES_EVERY_MAX = 1_000_000
 REGIONS_TEXT = 16_384
 MEASURING_TEXT = 262_144
 """Most of it are the bad pixels of eight tiles, compressed."""
-STAGE = MotorSettings("Delay stage", "ps", -50.0, 50.0, 20.0, 50.0, 0.05, 1e-3, 3)
+STAGE = {
+    "DESC": "Delay stage", "EGU": "ps", "PREC": 3, "MRES": 1e-3,
+    "DLLM": -50.0, "DHLM": 50.0, "VELO": 20.0, "VMAX": 50.0, "ACCL": 0.05,
+}  # fmt: skip
 
 
 class ShotsPlugin(RowsPlugin):

@@ -23,6 +23,7 @@ from skywright.instruments.loop.calibration import (
     ZoomCalibration,
     fit_axis_line,
     fit_scale,
+    guess,
     now,
 )
 from skywright.instruments.loop.decision import check_light
@@ -181,10 +182,7 @@ def calibrate_camera(
 
         def both_ways() -> MsgGenerator[RotationValues]:
             step_log.info("delay: turning the spindle forward and back")
-            yield from stubs.sweep(tools, turn)
-            yield from stubs.sweep(tools, replace(turn, delta_deg=-delta_deg))
-            yield from stubs.end_pictures(tools)
-            return (yield from _fitted(tools))
+            return (yield from _turned(tools, turn, replace(turn, delta_deg=-delta_deg)))
 
         first = yield from stubs.recorded(tools, both_ways, fit_md, uids, turn)
         if not math.isfinite(first.delay_sigma):
@@ -203,13 +201,7 @@ def calibrate_camera(
                 (home[0] + shift, home[1], home[2]),
                 wait=True,
             )
-
-            def rotation() -> MsgGenerator[RotationValues]:
-                yield from stubs.sweep(tools, turn)
-                yield from stubs.end_pictures(tools)
-                return (yield from _fitted(tools))
-
-            return (yield from back(rotation()))
+            return (yield from back(_turned(tools, turn)))
 
         second = yield from stubs.recorded(tools, elsewhere, fit_md, uids, turn)
         line = _axis_line(timed.view, [first, second])
@@ -236,8 +228,11 @@ def calibrate_camera(
     return (yield from bpp.contingency_wrapper(refined(), except_plan=restore))
 
 
-def _fitted(tools: stubs.Instruments) -> MsgGenerator[RotationValues]:
-    """Return what a rotation tells, if its tip can be fitted at all."""
+def _turned(tools: stubs.Instruments, *turns: Sweep) -> MsgGenerator[RotationValues]:
+    """Turn the spindle; return what the pictures tell, if the tip can be fitted at all."""
+    for turn in turns:
+        yield from stubs.sweep(tools, turn)
+    yield from stubs.end_pictures(tools)
     found = yield from stubs.read_result(tools)
     if not (found.tip.ok and math.isfinite(found.axis_row)):
         raise SampleError(f"calibrate_camera: the tip cannot be followed: {found.why}")
@@ -328,20 +323,14 @@ def _measure_scale(
         "scale: %.4g um/px (columns), %.4g um/px (rows), roll %.2f deg from %d places",
         *(scale.um_per_px_x, scale.um_per_px_y, scale.roll_deg, len(places)),
     )
-    rough = ZoomCalibration(
-        zoom=zoom,
+    rough = replace(
+        guess(zoom, shape, side),
         um_per_px_x=scale.um_per_px_x,
         um_per_px_y=scale.um_per_px_y,
         roll_deg=scale.roll_deg,
-        axis_px=((width if side in ("top", "bottom") else height) - 1) / 2.0,
-        axis_sigma_px=(width if side in ("top", "bottom") else height) / 6.0,
         scale_residual_px=scale.residual_px,
         axis_residual_px=0.0,
-        date=now(),
-        side=side,
         phi_sign=1 if phi_sign > 0 else -1,
-        width_px=width,
-        height_px=height,
         target_px=target_px,
     )
     return rough, scale

@@ -109,20 +109,16 @@ def metadata(
     md: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """Return the start document's metadata; what the user gives wins."""
-    sample = tools.goniometer.sample
-    # Without a result nothing moves the sample; stages under the spindle turn its coordinates.
-    moved = {"place_keys": [getattr(sample, axis).name for axis in "xyz"]}
-    stepped = {
-        "angle_key": tools.goniometer.phi.name,
-        **(moved if tools.result is not None else {}),
-    }
-    more = {
-        **(stepped if tools.stepped else {}),
-        **({DECISION_LIMIT: DECISION_LIMIT_S} if tools.result is not None else {}),
-        **(md or {}),
-    }
-    devices = {"camera": tools.camera, "goniometer": tools.goniometer, "result": tools.result}
-    return start_metadata(plan, devices, arguments, more)
+    gonio, more = tools.goniometer, dict[str, Any]()
+    if tools.stepped:
+        more["angle_key"] = gonio.phi.name
+    if tools.stepped and tools.result is not None:
+        # Without a result nothing moves the sample; stages under the spindle turn its coordinates.
+        more["place_keys"] = [getattr(gonio.sample, axis).name for axis in "xyz"]
+    if tools.result is not None:
+        more[DECISION_LIMIT] = DECISION_LIMIT_S
+    devices = {"camera": tools.camera, "goniometer": gonio, "result": tools.result}
+    return start_metadata(plan, devices, arguments, {**more, **(md or {})})
 
 
 # ---- runs
@@ -154,12 +150,10 @@ def recorded(
             yield from bps.kickoff(camera, wait=True)
         return (yield from body())
 
-    @bpp.stage_decorator([camera, *([] if tools.stepped else [gonio.oscillation])])
-    def staged() -> MsgGenerator[Any]:
-        return (yield from in_run(inside, md, uids))
-
-    moving = *([] if tools.stepped else [gonio.oscillation]), gonio.sample, gonio.phi
-    return (yield from stopped_on_error(with_device_errors(staged()), *moving))
+    flyers = [] if tools.stepped else [gonio.oscillation]
+    staged = bpp.stage_wrapper(in_run(inside, md, uids), [camera, *flyers])
+    moving = *flyers, gonio.sample, gonio.phi
+    return (yield from stopped_on_error(with_device_errors(staged), *moving))
 
 
 def _check_pixels(tools: Instruments) -> None:

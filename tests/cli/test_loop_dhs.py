@@ -29,8 +29,9 @@ from skywright.cli import app
 from skywright.config import Settings
 from skywright.errors import ConfigError
 from skywright.instruments.loop.cli.dhs import Options
+from skywright.instruments.loop.cli.dhs import _address as dcss_address
 from skywright.instruments.loop.cli.dhs import _parameters as detector_parameters
-from skywright.instruments.loop.dhs.config import read_config
+from skywright.instruments.loop.dhs.config import DhsConfig, read_config
 
 PICTURE = Drawn().jpeg()
 
@@ -425,6 +426,11 @@ def accept_predict(service: socket.socket) -> socket.socket:
         if connection.recv(4096).startswith(b"POST"):
             return connection
         connection.close()
+
+
+def test_a_port_of_digits_that_are_no_number_is_refused() -> None:
+    with pytest.raises(ConfigError, match="--dcss dcss:1²: expected HOST:PORT"):
+        dcss_address("dcss:1²", DhsConfig())
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,6 @@ from support.scripted_http import Visit, scripted
 from support.waiting import until
 
 from iocs.common import argument_parser
-from iocs.loop import axis_endpoints
 from iocs.loop.axis_endpoints import TriggeredUploads, add_endpoint_arguments, make_endpoints
 from iocs.loop.axis_source import add_source_arguments, make_source
 from skywright.acquire.newest import NewestQueue
@@ -100,6 +99,7 @@ def test_camera_that_is_gone_is_said_and_comes_back() -> None:
     [
         (["--source", "mjpeg"], "name the camera with --url"),
         (["--size", "0x0"], "--size 0x0"),
+        (["--size", "64x4²"], "--size 64x4²"),
         (["--fps", "-5"], "--fps -5"),
         (["--turn", "nan"], "--turn nan"),
         (["--scene", "[]"], "--scene .*: expected a JSON object .*: Input should be an object"),
@@ -251,18 +251,20 @@ def test_a_receiver_that_answers_drop_by_drop_does_not_keep_the_trigger_open(
         closed.set()
 
 
-def test_a_source_that_cannot_start_does_not_end_the_uploads(
+def test_neither_a_source_that_cannot_start_nor_an_odd_value_ends_the_uploads(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     seen: list[bool] = []
 
     class Trigger:
+        name = "GONIO:VideoTrigger"
+
         async def wait_for_connection(self, timeout: float | None) -> None:
             """It is connected."""
 
-        async def subscribe(self) -> AsyncIterator[Any]:
-            for value in (1, 0, 1):
-                yield SimpleNamespace(data=[value])
+        async def subscribe(self, **options: Any) -> AsyncIterator[Any]:
+            for data in ([1], [], [0], [1]):
+                yield SimpleNamespace(data=data)
 
     class Channels(AsyncExitStack):
         async def get_pvs(self, *names: str, **options: Any) -> list[Trigger]:
@@ -283,7 +285,7 @@ def test_a_source_that_cannot_start_does_not_end_the_uploads(
         await asyncio.wait_for(done.wait(), 60.0)
         following.cancel()
 
-    monkeypatch.setattr(axis_endpoints, "Context", Channels)
+    monkeypatch.setattr("iocs.loop.follow.Context", Channels)
     asyncio.run(follow())
     assert seen == [True, False, True]
 

@@ -8,9 +8,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from caproto import AlarmSeverity
 
 from iocs import areadetector
 from iocs.common import post
+from iocs.loop import axis
 from iocs.loop.axis import AxisIOC
 from skywright.errors import HardwareError
 from skywright.instruments.loop.sources.push import PushedPictures
@@ -165,3 +167,31 @@ def test_the_camera_is_closed_before_its_endpoints_and_in_spite_of_their_errors(
     with pytest.raises(HardwareError):
         ioc.close()
     assert closed == ["camera", "uploads", "server"]
+
+
+def test_an_error_does_not_end_what_follows_another_ioc(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(axis, "FOLLOW_AGAIN_S", 0.0)
+
+    async def shown() -> tuple[str, int]:
+        ioc: Any = AxisIOC("TEST:", PushedPictures())
+        begun, again = iter(range(2)), asyncio.Event()
+
+        async def follow() -> None:
+            if next(begun) == 0:
+                raise RuntimeError("no socket")
+            again.set()
+            await asyncio.Event().wait()
+
+        ioc.uploads = SimpleNamespace(follow=follow, close=lambda: None)
+        serving = asyncio.create_task(ioc.serving())
+        try:
+            await asyncio.wait_for(again.wait(), 60)
+            message = ioc.cam.status_message
+            return message.value, message.alarm.severity
+        finally:
+            serving.cancel()
+            ioc.close()
+
+    text, severity = asyncio.run(shown())
+    assert text == "another IOC is not followed: RuntimeError('no socket')"
+    assert severity == AlarmSeverity.MINOR_ALARM

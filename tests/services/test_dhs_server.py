@@ -93,7 +93,9 @@ def test_names_in_the_database_may_differ_from_ours(link: Link) -> None:
     assert link.messages[-1] == "htos_operation_completed ourEcho 1.1 normal x"
 
 
-def test_what_is_not_ours_is_completed_or_ignored(link: Link) -> None:
+def test_what_is_not_ours_is_completed_or_ignored(
+    link: Link, caplog: pytest.LogCaptureFixture
+) -> None:
     link.send(
         "stoh_register_real_motor gonio_phi gonio_phi",
         "stoh_set_motor_children gonio_phi gonio_z",
@@ -104,6 +106,7 @@ def test_what_is_not_ours_is_completed_or_ignored(link: Link) -> None:
     )
     assert link.run("unheardOf", "1.1") == "error not_implemented"
     assert link.run("echo", "1.2") == "normal"
+    assert "stoh_start_operation echo: expected an operation and a handle" in caplog.text
 
 
 def test_names_and_handles_that_are_not_ascii_are_answered(link: Link) -> None:

@@ -121,7 +121,8 @@ def test_fuzzed_requests_neither_break_nor_leak() -> None:
     frames: list[SourceFrame] = []
     reports: list[str] = []
     arrived = threading.Event()
-    source = PushedPictures(bytes_max=1_000_000)
+    source = PushedPictures()
+    source._receiver.bytes_max = 1_000_000
 
     def deliver(frame: SourceFrame) -> None:
         frames.append(frame)

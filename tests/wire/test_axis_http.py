@@ -49,11 +49,11 @@ def talk(data: bytes, **settings: int) -> tuple[list[Event], bytes, PushConnecti
 
 def test_picture_comes_unchanged_and_the_connection_stays() -> None:
     events, answer, connection = talk(post(JPEG) + post(PNG, "Content-Type: image/png"))
-    assert events == [Upload(JPEG, "", "/up?id=3"), Upload(PNG, "", "/up?id=3")]
+    assert events == [Upload(JPEG), Upload(PNG)]
     assert statuses(answer) == [200, 200]
     assert b"Connection: keep-alive" in answer
     assert not connection.closing
-    assert connection.receive(post(JPEG))[0] == [Upload(JPEG, "", "/up?id=3")]
+    assert connection.receive(post(JPEG))[0] == [Upload(JPEG)]
 
 
 def test_headers_of_the_next_upload_may_come_with_a_large_body() -> None:
@@ -62,14 +62,14 @@ def test_headers_of_the_next_upload_may_come_with_a_large_body() -> None:
     cut = len(post(large)) + 20
     events, answer, connection = talk(both[:cut])
     more, rest = connection.receive(both[cut:])
-    assert events + more == [Upload(large, "", "/up?id=3"), Upload(JPEG, "", "/up?id=3")]
+    assert events + more == [Upload(large), Upload(JPEG)]
     assert statuses(answer + rest) == [200, 200]
 
 
 @pytest.mark.parametrize("request_", [post(JPEG, "Connection: close"), post(JPEG, version="1.0")])
 def test_connection_closes_when_the_sender_wants_that(request_: bytes) -> None:
     events, answer, connection = talk(request_)
-    assert events == [Upload(JPEG, "", "/up?id=3")]
+    assert events == [Upload(JPEG)]
     assert b"Connection: close" in answer
     assert connection.closing
 
@@ -77,7 +77,7 @@ def test_connection_closes_when_the_sender_wants_that(request_: bytes) -> None:
 def test_chunked_body() -> None:
     request = post(chunked(JPEG, 100), "Transfer-Encoding: chunked")
     events, answer, _ = talk(request)
-    assert events == [Upload(JPEG, "", "/up?id=3")]
+    assert events == [Upload(JPEG)]
     assert statuses(answer) == [200]
 
 
@@ -87,7 +87,7 @@ def test_continue_is_said_before_the_body_comes() -> None:
     connection = PushConnection()
     assert connection.receive(request[:head]) == ([], b"HTTP/1.1 100 Continue\r\n\r\n")
     events, answer = connection.receive(request[head:])
-    assert events == [Upload(JPEG, "", "/up?id=3")]
+    assert events == [Upload(JPEG)]
     assert statuses(answer) == [200]
 
 
@@ -295,8 +295,8 @@ def test_receiver_on_sockets() -> None:
 
     asyncio.run(session())
     assert taken == [
-        Upload(JPEG, "", "/up?id=3"),
-        Upload(JPEG, "", "/up?id=3"),
+        Upload(JPEG),
+        Upload(JPEG),
         Cut(len(JPEG) - 1, len(JPEG)),
     ]
 

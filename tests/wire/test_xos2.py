@@ -10,7 +10,6 @@ from skywright.wire.xos2 import (
     TEXT_BYTES_MAX,
     Message,
     MessageParser,
-    StartOperation,
     client_is_hardware,
     encode,
     harmless,
@@ -18,7 +17,6 @@ from skywright.wire.xos2 import (
     operation_completed,
     operation_update,
     split_words,
-    start_operation,
 )
 
 words = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=20)
@@ -123,17 +121,10 @@ def test_a_name_that_is_not_ascii_comes_back_byte_for_byte(coding: str, layout: 
     text = b"stoh_start_operation " + name + b" 1.14 x"
     sent = text.ljust(200, b"\0") if layout == 1 else b"%12d%13d %s \0" % (len(text) + 2, 0, text)
     (message,) = parse(sent)
-    asked = start_operation(split_words(message.text))
-    assert (asked.handle, asked.arguments) == ("1.14", ("x",))
-    reply = encode(operation_completed(asked.name, asked.handle, "normal"), layout)
+    _, asked, *rest = split_words(message.text)
+    assert rest == ["1.14", "x"]
+    reply = encode(operation_completed(asked, "1.14", "normal"), layout)
     assert b"htos_operation_completed " + name + b" 1.14 normal" in reply
-
-
-def test_start_operation() -> None:
-    asked = start_operation(["stoh_start_operation", "getLoopTip", "1.14", "0", ""])
-    assert asked == StartOperation("getLoopTip", "1.14", ("0", ""))
-    with pytest.raises(DataError, match="handle"):
-        start_operation(["stoh_start_operation", "getLoopTip"])
 
 
 def test_replies() -> None:

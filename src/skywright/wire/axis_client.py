@@ -206,7 +206,7 @@ async def get_snapshot(client: httpx.AsyncClient, url: httpx.URL, limit_s: float
     """
     address = without_login(url)
     try:
-        async with asyncio.timeout(limit_s), client.stream("GET", _bare(url)) as answer:
+        async with asyncio.timeout(limit_s), client.stream("GET", address) as answer:
             _check_status(answer, address)
             body = bytearray()
             async for piece in answer.aiter_bytes():
@@ -238,7 +238,7 @@ async def stream_parts(client: httpx.AsyncClient, url: httpx.URL) -> AsyncGenera
     """
     address = without_login(url)
     try:
-        async with client.stream("GET", _bare(url)) as answer:
+        async with client.stream("GET", address) as answer:
             _check_status(answer, address)
             stream = MixedReplace(_boundary(answer.headers.get("content-type", ""), address))
             try:
@@ -255,9 +255,9 @@ async def stream_parts(client: httpx.AsyncClient, url: httpx.URL) -> AsyncGenera
         raise HardwareError(f"{address}: the stream ended {cut} bytes into a picture")
 
 
-def without_login(url: httpx.URL) -> str:
-    """Return an address as it may be logged: without user and password."""
-    return str(url.copy_with(username=None, password=None))
+def without_login(url: httpx.URL) -> httpx.URL:
+    """Return an address as it may be logged, and asked: httpx would send the login unasked."""
+    return url.copy_with(username=None, password=None)
 
 
 def hide_login(text: str) -> str:
@@ -268,12 +268,7 @@ def hide_login(text: str) -> str:
     return re.sub(r"^([a-z]+://)?.*@", r"\1", text, flags=re.DOTALL | re.IGNORECASE)
 
 
-def _bare(url: httpx.URL) -> httpx.URL:
-    """Return an address without user and password, which httpx would send unasked."""
-    return url.copy_with(username=None, password=None)
-
-
-def _check_status(answer: httpx.Response, address: str) -> None:
+def _check_status(answer: httpx.Response, address: httpx.URL) -> None:
     if answer.status_code == UNAUTHORIZED:
         refused = "authorization" in answer.request.headers
         why = "refuses this user and password" if refused else "asks for a user and a password"
@@ -285,7 +280,7 @@ def _check_status(answer: httpx.Response, address: str) -> None:
         raise HardwareError(f"{address}: {answer.status_code} {answer.reason_phrase}")
 
 
-def _boundary(content_type: str, address: str) -> str:
+def _boundary(content_type: str, address: httpx.URL) -> str:
     """Return the announced boundary of a stream, the usual one where there is none."""
     message = email.message.Message()
     message["Content-Type"] = content_type

@@ -29,15 +29,12 @@ class Upload:
         The image file.
     name
         File name that the sender gave, or empty.
-    path
-        Of the request.
     time
         Unix s at which the request began; what a long body adds is not in it.
     """
 
     data: bytes
     name: str = ""
-    path: str = "/"
     time: float = field(default=float("nan"), compare=False)
 
 
@@ -183,7 +180,7 @@ class PushConnection:
             return
         request, self._request = self._request, _Request()
         uploads = [
-            Upload(data, name, request.path, request.time)
+            Upload(data, name, request.time)
             for name, data in pictures_in(request.headers, bytes(request.body))
         ]
         keep = self._parser.should_keep_alive()

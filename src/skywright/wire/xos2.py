@@ -8,7 +8,7 @@ A name or handle of DCSS that is not ASCII must go back as it came, so a charact
 byte (Latin-1).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from string import whitespace
 
@@ -172,19 +172,6 @@ def harmless(text: str) -> str:
     """Return words for people without anything that Tcl, or a line of a log, would stumble over."""
     printable = "".join(c if " " <= c <= "~" else " " for c in text)
     return " ".join(printable.translate(_HARMLESS).replace("$", "").split())
-
-
-def start_operation(words: Sequence[str]) -> StartOperation:
-    """Return what ``stoh_start_operation`` asks for.
-
-    Raises
-    ------
-    DataError
-        If there is no operation or no handle.
-    """
-    if len(words) < 3:
-        raise DataError(f"{' '.join(words)}: expected an operation and a handle")
-    return StartOperation(words[1], words[2], tuple(words[3:]))
 
 
 def client_is_hardware(name: str) -> str:

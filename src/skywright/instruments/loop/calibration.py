@@ -349,18 +349,20 @@ class CalibrationFile:
         return self.at(zoom, shape) if self.stops() else guess(zoom, shape)
 
 
-def guess(zoom: float, shape: tuple[int, ...]) -> ZoomCalibration:
-    """Return a calibration for pictures of a shape (H, W, ...) of which nothing is known."""
+def guess(zoom: float, shape: Sequence[int], side: Side = "left") -> ZoomCalibration:
+    """Return a calibration for pictures of a shape (H, W, ...) of which only the side is known."""
     height, width = shape[:2]
+    across = width if side in ("top", "bottom") else height
     return ZoomCalibration(
         zoom=zoom,
         um_per_px_x=UM_PER_PX,
         um_per_px_y=UM_PER_PX,
-        axis_px=(height - 1) / 2.0,
-        axis_sigma_px=height / 6.0,
+        axis_px=(across - 1) / 2.0,
+        axis_sigma_px=across / 6.0,
         scale_residual_px=float(height),
         axis_residual_px=float(height),
         date=now(),
+        side=side,
         width_px=width,
         height_px=height,
     )

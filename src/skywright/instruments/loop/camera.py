@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from skywright.acquire.acquisition import Acquisition, RefusedError
+from skywright.acquire.acquisition import Acquisition, OwnerState, RefusedError
 from skywright.acquire.newest import NewestQueue
 from skywright.acquire.owner import Owner
 from skywright.acquire.recorder import Recorder
@@ -24,11 +24,14 @@ from skywright.instruments.loop.capture import Picture, PictureLayout
 from skywright.instruments.loop.sources import Source, SourceFrame
 
 QUEUE_BYTES = 64_000_000
-LOST_CAUSES = ("undecodable", "wrong size", "queue full", "not written", "not received")
-UNDECODABLE = ("undecodable", "unreadable", "not processed")
-"""Causes, of sources and owner, that count as undecodable."""
-NOT_RECEIVED = ("cut off", "refused", "too large")
-"""Causes, of the sources of uploads and streams, that count as not received."""
+LOST_CAUSES = {
+    "undecodable": ("undecodable", "unreadable", "not processed"),
+    "wrong size": ("wrong size",),
+    "queue full": ("queue full",),
+    "not written": ("not written",),
+    "not received": ("cut off", "refused", "too large"),
+}
+"""Why pictures are lost, and the causes of sources, owner and recorders that count as each."""
 
 
 class SingleFiles(Protocol):
@@ -45,31 +48,20 @@ class SingleFiles(Protocol):
 
 
 @dataclass(frozen=True)
-class CameraState:
-    """Snapshot of the camera's state; the counts have the names of `OwnerState` and `Recorder`."""
+class CameraState(OwnerState[SourceFrame]):
+    """Snapshot of the camera's state; `lost` has the causes `LOST_CAUSES`."""
 
-    acquiring: bool
-    shape: tuple[int, ...]
+    shape: tuple[int, ...] = (0, 0)
     """(H, W) or (H, W, 3) of the pictures; (0, 0) while the size is not known."""
-    acquired: int
-    acquisition_items: int
-    """Pictures that acquisitions have counted since the start of the process, and those of the
-    present or last one."""
-    frame_number: int
-    frame_time: float
+    frame_number: int = -1
+    frame_time: float = 0.0
     """Identity and time (unix s) of the last one that an acquisition counted."""
-    capturing: bool
-    rows_readable: int
+    capturing: bool = False
+    rows_readable: int = 0
     """Number of rows of this or the last recording that readers can see."""
-    file: str
-    write_error: str
+    write_error: str = ""
     """Why the last picture could not be written; empty when it was."""
-    message: str
-    alarm: bool
-    """Whether the message needs an action of the operator."""
-    lost: tuple[int, ...]
-    """Pictures lost, by cause (`LOST_CAUSES`), since the start of the process."""
-    truth: Mapping[str, Any] | None
+    truth: Mapping[str, Any] | None = None
     """What a simulator says of the last picture; for scoring only."""
 
 
@@ -161,33 +153,23 @@ class Camera:
 
     def state(self) -> CameraState:
         """Return the present state."""
-        owner_state, path, last = (
-            self._owner.state(),
-            self._recorder.path,
-            self._owner.last_recorded,
-        )
-        lost, frame = dict(owner_state.lost), None if last is None else last.frame
-        for cause, causes in (("undecodable", UNDECODABLE), ("not received", NOT_RECEIVED)):
-            lost[cause] = sum(lost.get(each, 0) for each in causes)
+        known, capturing = vars(self._owner.state()), self._recorder.path is not None
+        last, lost = self._owner.last_recorded, known["lost"]
+        known["lost"] = {
+            cause: sum(lost.get(each, 0) for each in (*causes, f"{self._layout.name} {cause}"))
+            for cause, causes in LOST_CAUSES.items()
+        }
+        if last is not None:
+            frame = last.frame
+            known |= {"frame_number": frame.frame_number, "frame_time": frame.time}
+            known["truth"] = frame.truth
         recorder = self._singles if self.single_files is not None else self._recorder
         return CameraState(
-            acquiring=owner_state.acquiring,
+            **known,
             shape=self._shape(),
-            acquired=owner_state.acquired,
-            acquisition_items=owner_state.acquisition_items,
-            frame_number=-1 if frame is None else frame.frame_number,
-            frame_time=0.0 if frame is None else frame.time,
-            capturing=path is not None,
+            capturing=capturing,
             rows_readable=recorder.rows_readable,
-            file=str(path or ""),
             write_error=self._recorder.error or self._singles.error,
-            message=owner_state.message,
-            alarm=owner_state.alarm,
-            lost=tuple(
-                lost.get(cause, 0) + lost.get(f"{self._layout.name} {cause}", 0)
-                for cause in LOST_CAUSES
-            ),
-            truth=None if frame is None else frame.truth,
         )
 
     def _shape(self) -> tuple[int, ...]:

@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skywright.acquire.recorder import Layout
-from skywright.files.areadetector import ATTRIBUTES, TIME_STAMP, UNIQUE_ID, ImageWriter
+from skywright.files.areadetector import ATTRIBUTES, IMAGE, TIME_STAMP, UNIQUE_ID, ImageWriter
 from skywright.files.beside import beside
 from skywright.files.columns import Column, ColumnWriter
+from skywright.files.stream_columns import StreamColumn
 from skywright.instruments.loop.sources import SourceFrame
 
 IDENTITY, TIME = UNIQUE_ID, TIME_STAMP
@@ -48,6 +49,15 @@ _REJECTED = tuple(
         ("width", "<i4", {"units": "px", "description": "0: unknown"}),
     )
 )
+
+
+def stream_columns(shape: tuple[int, ...]) -> tuple[StreamColumn, ...]:
+    """Return the columns that a run has of a recording, for pictures of a shape."""
+    return (
+        StreamColumn("image", IMAGE, "|u1", shape, 1),
+        StreamColumn("frame_number", IDENTITY, "<i8"),
+        StreamColumn("frame_time", TIME, "<f8", units="s"),
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -225,7 +225,7 @@ def _verdict(
 ) -> Verdict:
     slack = min(LENGTH_SHARE * found.length, SLACK_MAX_UM)
     return Verdict(
-        offset_um=point.xyz,
+        offset_um=(point.x, point.y, point.z),
         sigma_um=point.sigma,
         along_sigma_um=point.sigma_x,
         along_slack_um=slack if point is found.middle and found.length > 0.0 else 0.0,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from skywright.analysis import Analysis, Batch, join_by_identity
 from skywright.files.columns import Column
 from skywright.instruments.loop.analysis import COLUMNS as DETECTED
-from skywright.instruments.loop.analysis import KINDS, SIDES, code_column, px_column, real_column
+from skywright.instruments.loop.analysis import KINDS, code_column, px_column, real_column
 from skywright.instruments.loop.calibration import ZoomCalibration, from_json
 from skywright.instruments.loop.centering import NAN, Center
 from skywright.instruments.loop.detection import Detection, from_row
@@ -48,10 +48,7 @@ COLUMNS = (
     code_column("loop_type", KINDS, "kind of mount"),
     real_column("phi", "deg", "spindle at exposure; NaN: not known"),
     code_column("state", STATES, "use of the picture"),
-    code_column("side", SIDES, "side of the pin"),
-    Column("score", "<f4", attrs={"units": "", "description": "0..1, near 0 for an empty view"}),
-    Column("level", "<f4", attrs={"units": "grey levels", "description": "mean level"}),
-    Column("sharpness", "<f4", attrs={"units": "grey levels/px"}),
+    *(each for each in DETECTED if each.name in ("side", "score", "level", "sharpness")),
 )
 
 

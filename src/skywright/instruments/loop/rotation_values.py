@@ -46,11 +46,6 @@ class Place:
     ok: bool = _flag("it is known")
     why: str = _text("why it is not known")
 
-    @property
-    def xyz(self) -> tuple[float, float, float]:
-        """The offset from the beam, um."""
-        return self.x, self.y, self.z
-
 
 @dataclass(frozen=True)
 class LastPicture:

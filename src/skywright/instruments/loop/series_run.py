@@ -13,10 +13,8 @@ from numpy.typing import NDArray
 from skywright.analysis import Analysis, Batch
 from skywright.callbacks.derived import DerivedRun
 from skywright.callbacks.stream_documents import Emit, StreamDocuments
-from skywright.files.areadetector import IMAGE
-from skywright.files.stream_columns import StreamColumn
 from skywright.instruments.loop.analysis import COLUMNS, LoopDetection
-from skywright.instruments.loop.capture import IDENTITY, TIME
+from skywright.instruments.loop.capture import stream_columns
 
 CAMERA = "axis"
 """Name of the device in the documents."""
@@ -135,13 +133,6 @@ class SeriesRun:
         self.derived.close(exit_status, reason, pictures)
 
     def _describe(self, shape: tuple[int, ...]) -> StreamDocuments:
-        columns = {
-            f"{CAMERA}_{column.key}": column
-            for column in (
-                StreamColumn("image", IMAGE, "|u1", shape, 1),
-                StreamColumn("frame_number", IDENTITY, "<i8"),
-                StreamColumn("frame_time", TIME, "<f8", units="s"),
-            )
-        }
+        columns = {f"{CAMERA}_{column.key}": column for column in stream_columns(shape)}
         keys = {key: column.describe("file") for key, column in columns.items()}
         return StreamDocuments(self._run, self._emit, "primary", CAMERA, self.path, columns, keys)

@@ -128,7 +128,7 @@ def _address(given: str, config: "DhsConfig") -> tuple[str, int]:
 
     name, _, port = given.rpartition(":") if ":" in given else (given, "", str(DCSS_PORT))
     host = name.strip("[]")
-    if not is_host(host) or not port.isdigit() or not 0 < int(port) < 65536:
+    if not is_host(host) or not port.isdecimal() or not 0 < int(port) < 65536:
         raise ConfigError(f"--dcss {given}: expected HOST:PORT, such as dcss.beamline:{DCSS_PORT}")
     return host, int(port)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from skywright.cli.output import make_console, print_json
+from skywright.cli.output import JsonOption, make_console, print_json
 from skywright.errors import ConfigError
 from skywright.instruments.loop.cli.series_file import Row, detect_rows, read_rows, required
 
@@ -29,9 +29,7 @@ def fit_series(
             "score as `loop find` gives them.",
         ),
     ],
-    as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON object, and nothing else, to stdout.")
-    ] = False,
+    as_json: JsonOption = False,
     um_per_px_x: Annotated[
         float, typer.Option(help="Size of a pixel by columns, um.", min=1e-6)
     ] = 6.7,

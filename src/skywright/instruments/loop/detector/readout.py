@@ -219,10 +219,8 @@ def _side(maps: Maps) -> str:
 
 def _goes_on(readout: Readout, tip: Place, side: str) -> bool:
     """Return whether the tip is unlikely and the mount seems to go on to the far border."""
-    row, column = _cell(readout, tip)
-    near_rows = slice(max(row - NEAR_CELLS, 0), row + NEAR_CELLS + 1)
-    near_columns = slice(max(column - NEAR_CELLS, 0), column + NEAR_CELLS + 1)
-    if readout.maps.tip[near_rows, near_columns].max() >= LIKELY_PEAK:
+    near_rows, near_columns = near = _near(_cell(readout, tip))
+    if readout.maps.tip[near].max() >= LIKELY_PEAK:
         return False
     likely = _likely(readout.maps.masks)
     far = {
@@ -347,15 +345,16 @@ def _box(
     return _four(np.array([x0, y0, x1, y1])), _four(expected * scale)
 
 
+def _near(cell: Cell) -> tuple[slice, slice]:
+    """Return the rows and columns near a cell."""
+    row, column = (slice(max(at - NEAR_CELLS, 0), at + NEAR_CELLS + 1) for at in cell)
+    return row, column
+
+
 def _regions_near(regions: NDArray[np.int_], cell: Cell) -> NDArray[np.bool_]:
     """Return the cells of the labelled regions that come near a cell."""
-    row, column = cell
-    near = regions[
-        max(row - NEAR_CELLS, 0) : row + NEAR_CELLS + 1,
-        max(column - NEAR_CELLS, 0) : column + NEAR_CELLS + 1,
-    ]
     wanted = np.zeros(int(regions.max()) + 1, np.bool_)
-    wanted[near] = True
+    wanted[regions[_near(cell)]] = True
     wanted[0] = False
     return wanted[regions]
 

@@ -83,8 +83,7 @@ class Collection:
         How many pictures one turn gives (a stopped series with that many does not wait for late
         ones), and whether the series ends with them by itself.
     saver
-        Saves each picture: on the threads of the search, and those that are not searched on the
-        executor that it was given; None saves none.
+        Saves each picture; None saves none.
     """
 
     def __init__(
@@ -106,7 +105,6 @@ class Collection:
         self._saver = saver
         self._lock = threading.Lock()
         self._order: deque[Future[Finding]] = deque()
-        self._unsearched: dict[int, SourceFrame] = {}
         self._waiting_bytes = 0
         self._digests: set[bytes] = set()
         self._last = time.monotonic()
@@ -129,25 +127,20 @@ class Collection:
             self.counts["doubled"] += digest in self._digests
             self._digests.add(digest)
             self._last = time.monotonic()
+            if self._saver is not None:  # also what the search has no time for
+                self._saver.save_later(index, frame)
             if self._waiting_bytes and self._waiting_bytes + frame.nbytes > QUEUE_BYTES:
                 skipped: Future[Finding] = Future()
                 skipped.set_result(Finding(index, frame.frame_number, frame.time, why=SKIPPED))
                 self._order.append(skipped)
-                if self._saver is not None:  # not by the search, which has too much to do
-                    self._saver.save_later(index, frame)
             else:
                 self._waiting_bytes += frame.nbytes
-                self._unsearched[index] = frame
                 self._order.append(self._search.submit(self._examine, index, frame))
         self._loop.call_soon_threadsafe(self._changed.set)
 
     # ---- the search's threads
 
     def _examine(self, index: int, frame: SourceFrame) -> Finding:
-        with self._lock:
-            taken_back = self._unsearched.pop(index, None) is None
-        if self._saver is not None and not taken_back:
-            self._saver.save(index, frame)
         try:
             finding = self._find(index, frame)
         except Exception as error:  # whatever a detector raises, the next picture may be good
@@ -210,14 +203,12 @@ class Collection:
             self.backends[finding.backend] += 1
         return finding
 
-    def close(self) -> dict[int, SourceFrame]:
-        """Take no more pictures; return those that still wait, by number: no search follows."""
+    def close(self) -> None:
+        """Take no more pictures, and search none of those that wait."""
         with self._lock:
             self._over = True
             for waiting in self._order:
                 waiting.cancel()
-            unsearched, self._unsearched = self._unsearched, {}
-        return unsearched
 
     def fates(self) -> dict[str, int]:
         """Return the number of pictures of each of `FATES`."""

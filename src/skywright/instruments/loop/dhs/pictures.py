@@ -80,7 +80,7 @@ class Saver:
     def save(self, index: int, frame: SourceFrame) -> None:
         """Save a picture as it came; an error of the disk is logged, once a series."""
         try:
-            (self.directory / "bboxes").mkdir(parents=True, exist_ok=True)
+            self.directory.mkdir(parents=True, exist_ok=True)
             (self.directory / _file_name(index)).write_bytes(frame.data or b"")
         except OSError as error:
             self._report(error)
@@ -94,6 +94,7 @@ class Saver:
             pin_box = find_pin_box(to_gray(picture), finding.found)
             drawn = annotate(picture, finding.found, _figures(finding), pin_box)
             path = self.directory / "bboxes" / f"automl_{_file_name(finding.index)}"
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(encode_jpeg(drawn, 90, "444"))
         except (OSError, DataError) as error:
             self._report(error)

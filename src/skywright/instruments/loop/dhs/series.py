@@ -22,7 +22,6 @@ from skywright.instruments.loop.dhs.replies import OperationError, fraction, num
 from skywright.instruments.loop.dhs.server import Call, Operation
 from skywright.instruments.loop.dhs.turn import FittedSeries, see_turn, write_files
 from skywright.instruments.loop.limits import find_limits
-from skywright.instruments.loop.sources import SourceFrame
 from skywright.instruments.loop.turn import describe_result
 
 if TYPE_CHECKING:  # only needed with a catalog
@@ -129,9 +128,9 @@ class SeriesOperations:
             status = "fail", str(error)
             raise
         finally:
-            unsearched = collection.close()
+            collection.close()
             if begun is not None:
-                self._jobs.submit(self._end, begun, turn, saver, unsearched, *status)
+                self._jobs.submit(self._end, begun, turn, saver, *status)
             if self._call is call:
                 self._call = self._collection = None
         return "normal done"
@@ -220,7 +219,6 @@ class SeriesOperations:
         begun: "Future[Recording]",
         fitting: "Future[FittedSeries | None] | None",
         saver: Saver | None,
-        unsearched: Mapping[int, SourceFrame],
         exit_status: "ExitStatus",
         reason: str,
     ) -> None:
@@ -241,9 +239,6 @@ class SeriesOperations:
             _guarded(end_run)
         else:
             self._draw.submit(self._draw_all, recording, turn, end_run, directory)
-        if saver is not None:
-            for index, frame in unsearched.items():
-                saver.save(index, frame)
         if directory is not None and exit_status == "abort":
             _guarded(lambda: write_files(recording.findings, turn, directory, False))
 

@@ -164,20 +164,18 @@ class Server:
             case [word, name, *_] if word.startswith("stoh_register_"):
                 self._was_registered.set()
                 logger.warning("%s %s: this DHS has operations only", word, name)
-            case ["stoh_start_operation", *_]:
-                self._start(words, connection)
+            case ["stoh_start_operation", name, handle, *arguments]:
+                self._start(StartOperation(name, handle, tuple(arguments)), connection)
+            case ["stoh_start_operation", *_]:  # without a handle nothing can be completed
+                logger.error("%s: expected an operation and a handle", " ".join(words))
             case ["stoh_abort_all", *_]:
                 logger.warning("abort: %d operations", len(self._calls))
                 self._end_all(Call.abort)
             case _:
                 logger.debug("ignored: %s", " ".join(words))
 
-    def _start(self, words: list[str], connection: Connection) -> None:
-        try:
-            call = Call(xos2.start_operation(words), connection, counts=self.counts)
-        except DataError as error:  # without a handle nothing can be completed
-            logger.error("%s", error)
-            return
+    def _start(self, start: StartOperation, connection: Connection) -> None:
+        call = Call(start, connection, counts=self.counts)
         self._calls.add(call)
         call.task = asyncio.create_task(self._perform(call), name=call.key)
         call.task.add_done_callback(lambda _: self._calls.discard(call))

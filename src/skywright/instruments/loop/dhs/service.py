@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from skywright.instruments.loop.backends import Detector
-from skywright.instruments.loop.camera import LOST_CAUSES, Camera
+from skywright.instruments.loop.camera import Camera
 from skywright.instruments.loop.dhs.config import DhsConfig
 from skywright.instruments.loop.dhs.link import RETRY_S, keep_connected
 from skywright.instruments.loop.dhs.operations import ImageList, SnapshotOperations
@@ -87,7 +87,7 @@ class Dhs:
             "operations": dict(self.server.counts),
             "series": self._series.state(),
             "pictures": camera.acquired,
-            "lost": dict(zip(LOST_CAUSES, camera.lost, strict=True)),
+            "lost": dict(camera.lost),
         }
 
     async def run(self, host: str, port: int, retry_s: float = RETRY_S) -> None:

@@ -10,7 +10,7 @@ from skywright.acquire.newest import NewestQueue
 from skywright.instruments.loop.camera import Camera
 from skywright.instruments.loop.sources import SourceFrame
 from skywright.wire.axis_body import SIGNATURES, name_with_time
-from skywright.wire.axis_client import camera_url
+from skywright.wire.axis_client import camera_url, without_login
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class Uploader:
 
     def __init__(self, camera: Camera, url: str) -> None:
         given = camera_url(url, "/")
-        self.url = given.copy_with(username=None, password=None)  # as it may be logged
+        self.url = without_login(given)
         self._login = (given.username, given.password or "") if given.username else None
         self.counts: Counter[str] = Counter()
         """Pictures ``sent``, ``refused`` by the receiver, ``failed`` (not reached), ``dropped``."""

@@ -12,7 +12,7 @@ from skywright.instruments.loop.picture import picture_size
 from skywright.instruments.loop.sources import Deliver, SourceFrame
 from skywright.instruments.loop.sources.fetched import Date, make_dating
 from skywright.wire.axis_body import time_in_name
-from skywright.wire.axis_http import PICTURE_BYTES_MAX, Cut, Event, Refused, Upload
+from skywright.wire.axis_http import Cut, Event, Refused, Upload
 from skywright.wire.axis_receiver import PushReceiver
 
 logger = logging.getLogger(__name__)
@@ -37,8 +37,6 @@ class PushedPictures:
         largest of the last `SIZES_KEPT` pictures, because a server may send several sizes. It is
         read without this object's lock: the owner reads it while it holds a lock of its own, which
         a delivery acquires while it holds this object's lock, so a lock here could be a deadlock.
-    bytes_max
-        Longest upload, bytes.
     date
         Computes the time of a picture (`skywright.instruments.loop.sources.fetched.make_dating`).
 
@@ -56,7 +54,6 @@ class PushedPictures:
         host: str = "127.0.0.1",
         port: int = 0,
         size: tuple[int, int] | None = None,
-        bytes_max: int = PICTURE_BYTES_MAX,
         date: Date | None = None,
     ) -> None:
         self._date = date or make_dating()
@@ -69,7 +66,7 @@ class PushedPictures:
         self._deliver: Deliver | None = None
         self._report: Report | None = None
         self._lock = threading.RLock()
-        self._receiver = PushReceiver(self._on_event, bytes_max)
+        self._receiver = PushReceiver(self._on_event)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
             target=self._loop.run_forever, name="source-push", daemon=True

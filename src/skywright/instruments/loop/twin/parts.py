@@ -99,19 +99,12 @@ def _outline(angle: Floats, length_um: float, width_um: float, taper: float) -> 
 
 def _inside(mount: Mount, angle: Floats) -> Floats:
     """Return the line (S, 2) that liquid reaches: the middle of nylon, or the polymer's edge."""
-    rim = mount.fiber_um
+    rim, length, width = mount.fiber_um, mount.loop_length_um, mount.loop_width_um
     if mount.kind == "nylon":
-        line = _outline(
-            angle, mount.loop_length_um - rim / 2.0, mount.loop_width_um - rim, mount.taper
-        )
-        return line + np.array([mount.stem_um, 0.0])
-    near, far = 0.12 * mount.loop_length_um + rim, rim
-    line = _outline(
-        angle,
-        mount.loop_length_um - near - far,
-        mount.loop_width_um - 2.0 * rim,
-        0.7 * mount.taper,
-    )
+        near, far, sides, taper = 0.0, rim / 2.0, rim, mount.taper
+    else:
+        near, far, sides, taper = 0.12 * length + rim, rim, 2.0 * rim, 0.7 * mount.taper
+    line = _outline(angle, length - near - far, width - sides, taper)
     return line + np.array([mount.stem_um + near, 0.0])
 
 
