@@ -446,7 +446,7 @@ def test_an_aborted_series_saves_what_was_not_searched_and_is_not_plotted(tmp_pa
         assert face.link.reply("1.1") == "aborted"
         saved = tmp_path / "collectLoopImages1_1"
         until((saved / "loop_info.csv").exists)  # the last job of the series
-        until(lambda: [p.read_bytes() for p in sorted(saved.glob("*.jpeg"))] == pictures()[:6])
+        assert [path.read_bytes() for path in sorted(saved.glob("*.jpeg"))] == pictures()[:6]
         assert not list(saved.glob("*.png"))
         slow.release.set()
 

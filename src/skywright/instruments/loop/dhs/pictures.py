@@ -57,7 +57,7 @@ class Saver:
     key
         Of the operation.
     later
-        Executor of `save_later`.
+        Executor of `save_later`, of one thread.
     """
 
     def __init__(self, directory: Path, key: str, later: Executor) -> None:
@@ -76,6 +76,10 @@ class Saver:
     def save_later(self, index: int, frame: SourceFrame) -> None:
         """Save a picture as it came, on a thread for this; returns at once."""
         self._later.submit(self.save, index, frame)
+
+    def wait_until_saved(self) -> None:
+        """Wait for the pictures that were given to `save_later`."""
+        self._later.submit(bool).result()  # after them, on their thread
 
     def save(self, index: int, frame: SourceFrame) -> None:
         """Save a picture as it came; an error of the disk is logged, once a series."""

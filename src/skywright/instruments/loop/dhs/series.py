@@ -239,6 +239,8 @@ class SeriesOperations:
             _guarded(end_run)
         else:
             self._draw.submit(self._draw_all, recording, turn, end_run, directory)
+        if saver is not None:
+            saver.wait_until_saved()
         if directory is not None and exit_status == "abort":
             _guarded(lambda: write_files(recording.findings, turn, directory, False))
 
