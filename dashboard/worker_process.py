@@ -8,12 +8,12 @@ import json
 import logging
 import math
 import os
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NoReturn
 
 import numpy as np
 
+from skywright.processes.child import keep_stdout
 from skywright.processes.lifecycle import end_with_parent
 from skywright.processes.logs import log_to_stderr
 from skywright.waiting import pause
@@ -75,9 +75,7 @@ def write_messages(messages: Callable[[], Iterable[bytes]]) -> NoReturn:
     """
     log_to_stderr()
     end_with_parent()
-    # What libraries print must not get between the messages.
-    out = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    out = keep_stdout()
     try:
         for message in messages():
             out.write(message)
