@@ -21,7 +21,7 @@ from dashboard.recent_runs import newest_results
 from dashboard.site import Site, render, site_of
 from dashboard.views import View
 from dashboard.worker import worker_messages
-from skywright.errors import DataError, SkywrightError
+from skywright.errors import DataError
 from skywright.instruments.loop.calibration import ZoomCalibration, from_json
 from skywright.instruments.loop.rotation_pictures import (
     RotationCurves,
@@ -55,24 +55,16 @@ class Rotation:
 async def loop(request: Request) -> Response:
     """Show the camera, the newest series of a DHS, and the rotation that is asked for."""
     site, uid = site_of(request), request.query_params.get("rotation", "")
-    rotations, rotation, series, wrong, series_wrong = [], None, None, "", ""
-    try:
-        series = await site.catalog.ask(newest_series, site.settings.journals)
-    except SkywrightError as error:  # the rotations are shown all the same
-        series_wrong = str(error)
-    try:
-        rotations = await site.catalog.ask(newest_results, ANALYSIS, SHOWN, site.settings.journals)
-        if uid or rotations:
-            rotation = await site.catalog.ask(
-                read_rotation, uid or rotations[0].uid, site.settings.journals
-            )
-    except SkywrightError as error:  # the camera is shown all the same
-        wrong = str(error)
+    ask, journals, rotation = site.catalog.ask_or_why_not, site.settings.journals, None
+    series, series_wrong = await ask(newest_series, journals)
+    rotations, wrong = await ask(newest_results, ANALYSIS, SHOWN, journals)
+    if rotations is not None and (uid or rotations):
+        rotation, wrong = await ask(read_rotation, uid or rotations[0].uid, journals)
     return render(
         request,
         "dashboard.loop:loop.html",
         camera=CAMERA in site.settings.iocs,
-        rotations=rotations,
+        rotations=rotations or [],
         rotation=rotation,
         series=series,
         series_wrong=series_wrong,

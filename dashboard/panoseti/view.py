@@ -22,7 +22,6 @@ from dashboard.live_board import LiveBoard, LiveIoc
 from dashboard.recent_runs import newest_results
 from dashboard.site import Site, png_response, render, site_of
 from dashboard.views import View
-from skywright.errors import SkywrightError
 from skywright.instruments.panoseti.slots import configured_slots
 from skywright.store.export.contents import read_contents
 from skywright.store.lookup import RunSummary, find_run
@@ -93,11 +92,9 @@ async def panoseti(request: Request) -> Response:
     """Show the modules, and the latest runs with their candidates."""
     site = site_of(request)
     board = IOC.board_of(site)
-    flashes, wrong = [], ""
-    try:
-        flashes = await site.catalog.ask(newest_flashes, SHOWN, site.settings.journals)
-    except SkywrightError as error:  # the modules are shown all the same
-        wrong = str(error)
+    flashes, wrong = await site.catalog.ask_or_why_not(
+        newest_flashes, SHOWN, site.settings.journals
+    )
     return render(
         request,
         "dashboard.panoseti:panoseti.html",
