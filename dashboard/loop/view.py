@@ -16,7 +16,7 @@ from tiled.client.container import Container
 
 from dashboard.chart import Curve, Marks, draw_chart
 from dashboard.feeds import Source
-from dashboard.loop.series import newest_series
+from dashboard.loop.series import newest_series, read_columns
 from dashboard.recent_runs import newest_results
 from dashboard.site import Site, render, site_of
 from dashboard.views import View
@@ -104,23 +104,14 @@ def read_rotation(client: Container, uid: str, journals: Path) -> Rotation:
 def read_curves(
     contents: RunContents, results: Mapping[str, Any], calibration: ZoomCalibration
 ) -> RotationCurves:
-    """Return what was seen and fitted in a stored rotation.
-
-    The catalog may be writing the run: of columns that grow one after another, the rows that all
-    of them have are read.
-    """
-    pictures = contents.stream("pictures")
-    columns = {name: None if pictures is None else pictures.column(name) for name in CURVE_COLUMNS}
-    missing = [name for name, column in columns.items() if column is None]
-    if missing:
+    """Return what was seen and fitted in a stored rotation."""
+    columns = read_columns(contents.stream("pictures"), CURVE_COLUMNS)
+    if missing := [name for name in CURVE_COLUMNS if name not in columns]:
         uid = contents.start["uid"][:8]
         raise DataError(
             f"run {uid}: it is {contents.status} and has no column {', '.join(missing)} in pictures"
         )
-    known = [column for column in columns.values() if column is not None]
-    rows = slice(0, min(column.shape[0] for column in known))
-    seen = [column.read(rows).astype(np.float64) for column in known]
-    return rotation_curves(seen, results, calibration)
+    return rotation_curves(list(columns.values()), results, calibration)
 
 
 def has_points(curves: RotationCurves) -> bool:
