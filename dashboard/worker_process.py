@@ -37,7 +37,9 @@ def _plain(value: Any) -> Any:
     return value
 
 
-NO_ANSWER = encode({"connected": False, "status": "the IOC does not answer"})
+def not_connected(status: str) -> bytes:
+    """Return a message with nothing but a text."""
+    return encode({"connected": False, "status": status})
 
 
 def argument_parser(description: str | None) -> argparse.ArgumentParser:
@@ -61,7 +63,7 @@ def each_period(message: Callable[[], bytes], period_s: float) -> Iterator[bytes
         try:
             yield message()
         except TimeoutError:
-            yield NO_ANSWER
+            yield not_connected("the IOC does not answer")
         pause(period_s)
 
 
