@@ -42,6 +42,13 @@ def dashboard(
     settings = load_settings()
     host = host or settings.dashboard.host
     end_with_parent()
+
+    def ready(uri: str) -> None:
+        if as_json or os.environ.get(SUPERVISED):
+            announce_ready(uri=uri)
+        else:
+            typer.echo(f"{uri}  (Ctrl-C ends it)")
+
     app = make_app(
         settings,
         Checks(glance=partial(glance, settings), examine=examine),
@@ -52,13 +59,5 @@ def dashboard(
         app,
         host,
         settings.dashboard.port if port is None else port,
-        _announce if as_json or os.environ.get(SUPERVISED) else _invite,
+        ready,
     )
-
-
-def _announce(uri: str) -> None:
-    announce_ready(uri=uri)
-
-
-def _invite(uri: str) -> None:
-    typer.echo(f"{uri}  (Ctrl-C ends it)")
