@@ -191,13 +191,7 @@ class CommonSettings(BaseSettings):
     @model_validator(mode="after")
     def _names_do_not_collide(self) -> Self:
         prefixes = {f"iocs.{name}.prefix": ioc.prefix for name, ioc in self.iocs.items()}
-        started = {name: ioc for name, ioc in self.iocs.items() if not ioc.address}
-        ports = {f"iocs.{name}.port": ioc.port for name, ioc in started.items()}
-        if not self.store.tiled_uri:
-            ports["store.tiled_port"] = self.store.tiled_port
-        if self.dashboard.with_up:
-            ports["dashboard.port"] = self.dashboard.port
-        for values in (prefixes, ports):
+        for values in (prefixes, self.ports):
             taken: dict[Any, str] = {}
             for key, value in values.items():
                 if value and value in taken:
@@ -241,6 +235,17 @@ class CommonSettings(BaseSettings):
                 f"store.directory: {self.store.directory}: this user has no home directory; "
                 "set HOME, or write the whole path"
             ) from error
+
+    @property
+    def ports(self) -> dict[str, int]:
+        """Ports of the servers that `skywright up` starts, by name of the setting; 0: any."""
+        started = {name: ioc for name, ioc in self.iocs.items() if not ioc.address}
+        ports = {f"iocs.{name}.port": ioc.port for name, ioc in started.items()}
+        if not self.store.tiled_uri:
+            ports["store.tiled_port"] = self.store.tiled_port
+        if self.dashboard.with_up:
+            ports["dashboard.port"] = self.dashboard.port
+        return ports
 
     @property
     def journals(self) -> Path:

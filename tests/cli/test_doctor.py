@@ -386,7 +386,9 @@ def test_ports_of_iocs_are_checked_and_that_of_a_tiled_elsewhere_is_not(tmp_path
         port = taken.getsockname()[1]
         ioc = IocSettings(module="iocs.axis", prefix="AXIS9:", port=port)
         settings = settings_in(tmp_path, tiled_port=port, tiled_uri="http://elsewhere")
-        settings = settings.model_copy(update={"iocs": {"own": ioc}})
+        running = {"prefix": "AXIS8:", "address": f"127.0.0.1:{port}"}  # somebody else's
+        iocs = {"own": ioc, "other": ioc.model_copy(update=running)}
+        settings = settings.model_copy(update={"iocs": iocs})
         said = [check.found for check in doctor.check_ports(settings, None)]
         assert said == [f"iocs.own.port: port {port} is taken"]
         state = State(os.getpid(), 0.0, "SKY:", "", {}, {})  # its own process has the port

@@ -280,10 +280,7 @@ def check_ports(settings: Settings, state: stack.State | None) -> Iterator[Check
     """Check that configured ports are free, when nothing of ours should have them."""
     if state is not None or stack.not_ready(settings.directory):
         return
-    ports = {"store.tiled_port": settings.store.tiled_port if not settings.store.tiled_uri else 0}
-    ports["dashboard.port"] = settings.dashboard.port if settings.dashboard.with_up else 0
-    ports |= {f"iocs.{name}.port": ioc.port for name, ioc in settings.iocs.items()}
-    for key, port in ports.items():
+    for key, port in settings.ports.items():
         if port and not port_is_free(port):
             todo = "stop the process that has it, or set another port, or 0 for any"
             yield wrong("ports", f"{key}: port {port} is taken", todo)
