@@ -19,8 +19,8 @@ from support.stack import FAKE_IOC, run, running_up
 from support.waiting import until
 
 from skywright.analysis import named
+from skywright.checks import Check, Status, doubtful, wrong
 from skywright.cli import doctor, pv_probe
-from skywright.cli.doctor import Check, Status
 from skywright.config import (
     DashboardSettings,
     IocSettings,
@@ -200,7 +200,7 @@ def test_the_process_that_has_the_session_is_named(tmp_path: Path) -> None:
     assert check.found == f"process {os.getpid()} has the session of this store"
 
 
-@pytest.mark.parametrize(("make", "status"), [(doctor.doubtful, 0), (doctor.wrong, 1)])
+@pytest.mark.parametrize(("make", "status"), [(doubtful, 0), (wrong, 1)])
 def test_what_is_doubtful_is_no_failure(
     make: Callable[..., Check], status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -270,9 +270,9 @@ def test_the_state_is_shown_and_examined(browser: Any, page: str) -> None:
     browser.get(f"{page}/state")
     assert "No skywright up runs on this store" in find(browser, "#processes").text
     assert "raw runs" in find(browser, "#store").text
-    find(browser, "#glance button").click()
-    until(lambda: "checked at" in find(browser, "#glance").text, "the examination is done")
-    assert "versions" in find(browser, "#glance").text
+    find(browser, "#checks button").click()
+    until(lambda: "checked at" in find(browser, "#checks").text, "the examination is done")
+    assert "versions" in find(browser, "#checks").text
 
 
 @pytest.mark.parametrize("view", VIEWS)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from skywright.cli.doctor import examine, glance
+from skywright.cli.doctor import examine, quick_checks
 from skywright.cli.output import ConfigOption
 from skywright.config import load_settings
 from skywright.processes.lifecycle import SUPERVISED, announce_ready, end_with_parent
@@ -51,7 +51,7 @@ def dashboard(
 
     app = make_app(
         settings,
-        Checks(glance=partial(glance, settings), examine=examine),
+        Checks(quick=partial(quick_checks, settings), examine=examine),
         hosts=hosts_of(host),
         operate=operate,
     )

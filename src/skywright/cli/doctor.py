@@ -10,13 +10,12 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
-from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 import typer
 
+from skywright.checks import Check, Status, doubtful, good, wrong
 from skywright.cli import EXIT_FAILED
 from skywright.cli.data_directories import data_directories, why_unreadable
 from skywright.cli.output import ConfigOption, JsonOption, make_console, print_json
@@ -33,39 +32,6 @@ CLOCK_TOLERANCE_S = 0.5
 PROBE_LIMIT_S = 60.0
 """Timeout for the process that asks for all PVs."""
 EXTRAS = ("epics", "bluesky", "store", "session")
-
-
-class Status(StrEnum):
-    """How a check came out."""
-
-    ok = "ok"
-    warning = "warning"
-    wrong = "wrong"
-
-
-@dataclass(frozen=True)
-class Check:
-    """One line of the report."""
-
-    name: str
-    status: Status
-    found: str
-    todo: str = ""
-
-
-def good(name: str, found: str) -> Check:
-    """Return a check that came out well."""
-    return Check(name, Status.ok, found)
-
-
-def wrong(name: str, found: str, todo: str) -> Check:
-    """Return a check that failed, with what to do."""
-    return Check(name, Status.wrong, found, todo)
-
-
-def doubtful(name: str, found: str, todo: str) -> Check:
-    """Return a check that a person should look at; it does not fail the command."""
-    return Check(name, Status.warning, found, todo)
 
 
 def doctor(
@@ -132,7 +98,7 @@ def examine() -> Iterator[Check]:
         yield from check_pvs(settings)
 
 
-def glance(settings: Settings) -> Iterator[Check]:
+def quick_checks(settings: Settings) -> Iterator[Check]:
     """Yield the checks that are cheap enough to repeat while somebody looks."""
     state = stack.read_state(settings.directory)
     yield from check_disk(settings)
