@@ -149,8 +149,6 @@ class Instrument:
         ``module:Class`` by the mimetype of files that other programs write.
     services
         By name, as in ``[services.NAME]`` of ``skywright.toml``.
-    renamed_settings
-        What replaces keys of ``skywright.toml`` that the instrument had in former versions.
     package
         Distribution that the instrument comes from; discovery fills it in.
     """
@@ -170,7 +168,6 @@ class Instrument:
     kernels: tuple[str, ...] = ()
     readers: Mapping[str, str] = field(default_factory=dict)
     services: Mapping[str, ServiceOffer] = field(default_factory=dict)
-    renamed_settings: Mapping[str, str] = field(default_factory=dict)
     package: str = "skywright"
 
 
