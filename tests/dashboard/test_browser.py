@@ -20,7 +20,7 @@ from support.page import LivePage, running_page
 from support.sample_runs import DERIVED_V1, SCAN, T0, RunMaker, key, store_derived, store_scan
 from support.seen_rotation import FACE_DEG, analysis, rotation
 
-from dashboard.headless import headless_chromium, show_as
+from benchmarks.headless import headless_chromium, show_as
 from skywright.callbacks.derived import DerivedRun
 from skywright.callbacks.journal import Journal
 from skywright.instruments.loop.series_run import RecordedDetection, SeriesRun

@@ -18,10 +18,10 @@ from starlette.testclient import TestClient
 from support.page import fake_checks, running_page, settings_of
 from support.waiting import until
 
+from benchmarks.headless import headless_chromium
 from dashboard.app import make_app
 from dashboard.chart import Curve, Marks
 from dashboard.color_map import false_color_png
-from dashboard.headless import headless_chromium
 from dashboard.sacla import operate_worker, view
 from dashboard.sacla.board import ShotBoard
 from dashboard.sacla.shots_worker import encode_facts
