@@ -6,12 +6,12 @@ A message is a JSON line and then as many bytes as its ``bytes`` gives. A worker
 import argparse
 import json
 import logging
-import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NoReturn
 
 import numpy as np
+from pydantic_core import to_jsonable_python
 
 from skywright.processes.child import keep_stdout
 from skywright.processes.lifecycle import end_with_parent
@@ -21,20 +21,9 @@ from skywright.waiting import pause
 
 def encode(facts: Mapping[str, Any], data: bytes = b"") -> bytes:
     """Return a message: `facts` as a JSON line, what is not finite as null, then `data`."""
-    return json.dumps(_plain(facts) | {"bytes": len(data)}).encode() + b"\n" + data
-
-
-def _plain(value: Any) -> Any:
-    """Return JSON values: numbers to 12 digits, None for NaN and infinity, lists for arrays."""
-    if isinstance(value, Mapping):
-        return {key: _plain(each) for key, each in value.items()}
-    if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    if isinstance(value, float):
-        return float(f"{value:.12g}") if math.isfinite(value) else None
-    return value
+    header = {**facts, "bytes": len(data)}
+    plain = to_jsonable_python(header, inf_nan_mode="null", fallback=np.ndarray.tolist)
+    return json.dumps(plain).encode() + b"\n" + data
 
 
 def not_connected(status: str) -> bytes:

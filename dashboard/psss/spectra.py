@@ -65,10 +65,8 @@ class SpectrumBoard(LiveBoard):
     @property
     def trend(self) -> tuple[Floats, Floats, Floats]:
         """Seconds before the last one, center and FWHM of the pulses that were shown."""
-        if not self._trend:
-            return np.empty(0), np.empty(0), np.empty(0)
-        times, centers, widths = np.array(self._trend, dtype=float).T  # NaN for None
-        return times - times[-1], centers, widths
+        times, centers, widths = np.array(self._trend, float).reshape(-1, 3).T  # NaN for None
+        return times - times[-1:], centers, widths
 
     def waterfall(self) -> str:
         """Return the last spectra as a picture, the newest at the top, as a ``data:`` address."""
