@@ -422,7 +422,7 @@ def test_old_and_missing_packages_are_wrong(
             raise metadata.PackageNotFoundError(name)
         return installed
 
-    monkeypatch.setattr(doctor, "version", version)
+    monkeypatch.setattr("skywright.packages.version", version)
     (check,) = doctor.check_versions()
     assert check.status is Status.wrong
     assert "bluesky" in check.found

@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 import typer
@@ -23,6 +22,7 @@ from skywright.cli.up import DASHBOARD, INGESTER, REPEATER, TILED, check_directo
 from skywright.config import FILE_NAME, Settings, load_settings
 from skywright.errors import ConfigError, SkywrightError
 from skywright.instruments import instruments
+from skywright.packages import installed_version, requirements_of
 from skywright.processes import locks, stack
 from skywright.processes.ports import port_is_free
 
@@ -116,24 +116,15 @@ def _source() -> str:
 
 def check_versions() -> Iterator[Check]:
     """Compare the installed packages with what pyproject.toml asks for."""
-    from packaging.requirements import Requirement
-
     extras = {*EXTRAS, *(each.extra for each in instruments().values())}
     missing, old = [], []
-    for text in requires("skywright") or []:
-        requirement = Requirement(text)
-        if requirement.marker and not any(
-            requirement.marker.evaluate({"extra": extra}) for extra in extras
-        ):
-            continue
-        try:
-            installed = version(requirement.name)
-        except PackageNotFoundError:
+    for requirement in requirements_of("skywright", extras):
+        installed = installed_version(requirement.name)
+        if not installed:
             missing.append(requirement.name)
-            continue
-        if not requirement.specifier.contains(installed, prereleases=True):
+        elif not requirement.specifier.contains(installed, prereleases=True):
             old.append(f"{requirement.name} {installed} (needs {requirement.specifier})")
-    own = f"skywright {version('skywright')}, Python {sys.version.split()[0]}"
+    own = f"skywright {installed_version('skywright')}, Python {sys.version.split()[0]}"
     if missing:
         yield wrong(
             "versions", f"not installed: {', '.join(missing)}", "pip install 'skywright[all]'"
