@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
@@ -29,6 +30,18 @@ from skywright.errors import ConfigError, DataError
 
 STATIC = Path(__file__).parent / "static"
 LOOPBACK = ("127.0.0.1", "localhost")
+SERVER_OPTIONS: dict[str, Any] = {
+    "loop": "asyncio",
+    # This one holds a sender back while its client's buffer is full; pictures are compressed.
+    "ws": "websockets-sansio",
+    "ws_per_message_deflate": False,
+    # A client that has not answered a ping for this time is gone, s.
+    "ws_ping_interval": 20.0,
+    "ws_ping_timeout": 20.0,
+    # Exports under way get this long after SIGTERM, s.
+    "timeout_graceful_shutdown": 2,
+}
+"""Options of the HTTP server, see `skywright.processes.http_server.serve`."""
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; "
     "frame-ancestors 'none'; form-action 'self'; base-uri 'none'",

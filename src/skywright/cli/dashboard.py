@@ -33,17 +33,20 @@ def dashboard(
     It changes nothing, unless --operate lets it.
     Ctrl-C or SIGTERM ends it.
     """
-    from dashboard.app import hosts_of, make_app
+    from dashboard.app import SERVER_OPTIONS, hosts_of, make_app
     from dashboard.board import Checks
-    from dashboard.server import serve
+    from skywright.processes.http_server import serve
 
     if config:
         os.environ["SKYWRIGHT_CONFIG"] = str(config.resolve())
     settings = load_settings()
     host = host or settings.dashboard.host
+    port = settings.dashboard.port if port is None else port
+    shown = f"[{host}]" if ":" in host else host
     end_with_parent()
 
-    def ready(uri: str) -> None:
+    def ready(at: int) -> None:
+        uri = f"http://{shown}:{at}"
         if as_json or os.environ.get(SUPERVISED):
             announce_ready(uri=uri)
         else:
@@ -55,9 +58,4 @@ def dashboard(
         hosts=hosts_of(host),
         operate=operate,
     )
-    serve(
-        app,
-        host,
-        settings.dashboard.port if port is None else port,
-        ready,
-    )
+    serve(app, host, port, ready, **SERVER_OPTIONS)
