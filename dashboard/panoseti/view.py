@@ -80,14 +80,6 @@ def _worker_arguments(site: Site) -> tuple[str, ...]:
 IOC = LiveIoc("panoseti", "dashboard.panoseti.pano_worker", PanosetiBoard, _worker_arguments)
 
 
-@dataclass(frozen=True)
-class Flashes:
-    """The search for flashes in one run."""
-
-    summary: RunSummary
-    results: Mapping[str, Any]
-
-
 async def panoseti(request: Request) -> Response:
     """Show the modules, and the latest runs with their candidates."""
     site = site_of(request)
@@ -135,10 +127,12 @@ async def image(request: Request) -> Response:
     return png_response(false_color_png(board.pixels[key]))
 
 
-def newest_flashes(client: Container, limit: int, journals: Path) -> list[Flashes]:
-    """Return the searches for flashes in the newest runs, newest first."""
+def newest_flashes(
+    client: Container, limit: int, journals: Path
+) -> list[tuple[RunSummary, Mapping[str, Any]]]:
+    """Return the searches for flashes in the newest runs with their results, newest first."""
     return [
-        Flashes(each, final_results(read_contents(find_run(client, each.uid))))
+        (each, final_results(read_contents(find_run(client, each.uid))))
         for each in newest_results(client, ANALYSIS, limit, journals)
     ]
 

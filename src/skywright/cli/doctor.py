@@ -222,15 +222,12 @@ def check_host_clock() -> Check:
     time_error = 5  # TIME_ERROR of <sys/timex.h>
     state = adjtimex(ctypes.create_string_buffer(256))  # struct timex, modes 0: only read
     if state == -1:  # refused, as in some containers
-        return good("clock", f"it is not known whether it is synchronized: {_last_error()}")
+        why = os.strerror(ctypes.get_errno())
+        return good("clock", f"it is not known whether it is synchronized: {why}")
     if state == time_error:
         todo = "start chrony, ntpd or systemd-timesyncd if runs of several machines are compared"
         return doubtful("clock", "the host's clock is not synchronized", todo)
     return good("clock", "the host's clock is synchronized")
-
-
-def _last_error() -> str:
-    return os.strerror(ctypes.get_errno())
 
 
 def check_ports(settings: Settings, state: stack.State | None) -> Iterator[Check]:
