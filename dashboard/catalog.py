@@ -83,9 +83,7 @@ class Catalog:
             self._answers[key] = task, time.monotonic()
         return await asyncio.shield(task)
 
-    async def ask_or_why_not(
-        self, question: Callable[..., T], *arguments: Any
-    ) -> tuple[T | None, str]:
+    async def try_ask(self, question: Callable[..., T], *arguments: Any) -> tuple[T | None, str]:
         """Return what `ask` returns and "", or None and why the question cannot be answered.
 
         For a view that shows its other parts all the same.

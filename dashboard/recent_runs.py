@@ -19,7 +19,7 @@ async def recent_runs(
 
     For the part `recent_runs` of a page.
     """
-    return await site.catalog.ask_or_why_not(newest_of, plans, site.settings.journals)
+    return await site.catalog.try_ask(newest_of, plans, site.settings.journals)
 
 
 def newest_of(client: Container, plans: Sequence[str], journals: Path) -> list[RunSummary]:

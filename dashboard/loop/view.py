@@ -55,7 +55,7 @@ class Rotation:
 async def loop(request: Request) -> Response:
     """Show the camera, the newest series of a DHS, and the rotation that is asked for."""
     site, uid = site_of(request), request.query_params.get("rotation", "")
-    ask, journals, rotation = site.catalog.ask_or_why_not, site.settings.journals, None
+    ask, journals, rotation = site.catalog.try_ask, site.settings.journals, None
     series, series_wrong = await ask(newest_series, journals)
     rotations, wrong = await ask(newest_results, ANALYSIS, SHOWN, journals)
     if rotations is not None and (uid or rotations):

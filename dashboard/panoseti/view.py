@@ -84,9 +84,7 @@ async def panoseti(request: Request) -> Response:
     """Show the modules, and the latest runs with their candidates."""
     site = site_of(request)
     board = IOC.board_of(site)
-    flashes, wrong = await site.catalog.ask_or_why_not(
-        newest_flashes, SHOWN, site.settings.journals
-    )
+    flashes, wrong = await site.catalog.try_ask(newest_flashes, SHOWN, site.settings.journals)
     return render(
         request,
         "dashboard.panoseti:panoseti.html",

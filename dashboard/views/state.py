@@ -15,7 +15,7 @@ async def state(request: Request) -> Response:
     """Show what is known."""
     site = site_of(request)
     await site.board.refresh()
-    counts, wrong = await site.catalog.ask_or_why_not(count_runs)
+    counts, wrong = await site.catalog.try_ask(count_runs)
     return render(request, "state.html", board=site.board, counts=counts, wrong=wrong)
 
 
