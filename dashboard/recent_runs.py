@@ -12,9 +12,7 @@ from skywright.store.lookup import RunFilter, RunSummary, find_runs
 SHOWN = 8
 
 
-async def recent_runs(
-    site: Site, plans: tuple[str, ...]
-) -> tuple[Sequence[RunSummary] | None, str]:
+async def recent_runs(site: Site, plans: tuple[str, ...]) -> tuple[list[RunSummary] | None, str]:
     """Return the newest runs of these plans, or None and why the catalog cannot be read.
 
     For the part `recent_runs` of a page.

@@ -215,9 +215,8 @@ class LazyGroup(TyperGroup):
 
 def _to_install(command: str) -> str:
     """Return what brings the packages that a command needs, as pip takes it."""
-    instrument = None if command in COMMANDS else instruments()[command]
-    package = instrument.package if instrument else "skywright"
-    extra = instrument.extra if instrument else COMMANDS[command].extra
+    package = "skywright" if command in COMMANDS else instruments()[command].package
+    extra = commands()[command].extra
     return f"{package}[{extra}]" if extra else package
 
 
