@@ -22,10 +22,10 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from benchmarks.bench_camera import FPS, push, twin_pictures
+from benchmarks.headless import headless_chromium
 from benchmarks.options import argument_parser
 from benchmarks.processes import own_channel_access, running
 from benchmarks.rows import report
-from dashboard.headless import headless_chromium
 from skywright.instruments.loop.capture import IDENTITY
 
 READERS = 8

@@ -6,8 +6,10 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -28,6 +30,18 @@ from skywright.errors import ConfigError, DataError
 
 STATIC = Path(__file__).parent / "static"
 LOOPBACK = ("127.0.0.1", "localhost")
+SERVER_OPTIONS: dict[str, Any] = {
+    "loop": "asyncio",
+    # This one holds a sender back while its client's buffer is full; pictures are compressed.
+    "ws": "websockets-sansio",
+    "ws_per_message_deflate": False,
+    # A client that has not answered a ping for this time is gone, s.
+    "ws_ping_interval": 20.0,
+    "ws_ping_timeout": 20.0,
+    # Exports under way get this long after SIGTERM, s.
+    "timeout_graceful_shutdown": 2,
+}
+"""Options of the HTTP server, see `skywright.processes.http_server.serve`."""
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; "
     "frame-ancestors 'none'; form-action 'self'; base-uri 'none'",
@@ -103,8 +117,7 @@ def make_app(
             Mount("/static", StaticFiles(directory=STATIC)),
         ],
         middleware=[
-            Middleware(_CatalogVersion),
-            Middleware(_Headers),
+            Middleware(_EachRequest),
             Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False),
         ],
         exception_handlers={
@@ -136,24 +149,12 @@ def hosts_of(interface: str) -> Sequence[str]:
     return *LOOPBACK, f"[{address}]" if address.version == 6 else str(address)
 
 
-class _CatalogVersion:
-    """Note the number of the catalog in the state of each request, before anything is read.
+class _EachRequest:
+    """Note the catalog's version in the state of each request, and add `HEADERS` to the answer.
 
-    What the page then shows may be newer than this number, and never older.
+    The version is noted before anything is read: what the page then shows may be newer than it, and
+    never older. The answer of `_failed` is made further out and has its own headers.
     """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            catalog = scope["app"].state.site.catalog
-            scope.setdefault("state", {})["catalog_version"] = catalog.version
-        await self.app(scope, receive, send)
-
-
-class _Headers:
-    """Add `HEADERS` to every answer but `_failed`, which is made further out and has its own."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -161,12 +162,14 @@ class _Headers:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [
-                    *message["headers"],
-                    *((name.encode(), value.encode()) for name, value in HEADERS.items()),
-                ]
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.append(name, value)
             await send(message)
 
+        if scope["type"] == "http":
+            catalog = scope["app"].state.site.catalog
+            scope.setdefault("state", {})["catalog_version"] = catalog.version
         await self.app(scope, receive, with_headers)
 
 

@@ -6,28 +6,13 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from skywright.checks import Check, wrong
 from skywright.processes.stack import State, not_ready, read_state
 
 logger = logging.getLogger(__name__)
 
 PERIOD_S = 2.0
-
-
-Check = Any
-"""One line of a report on the beamline, as of `skywright doctor`: ``name``, what was checked;
-``status``, one of ``ok``, ``warning`` and ``wrong``; ``found``; ``todo``, "" if nothing."""
-
-
-@dataclass(frozen=True)
-class FailedExamination:
-    """The line of a report that could not be made."""
-
-    found: str
-    name: str = "checks"
-    status: str = "wrong"
-    todo: str = "look at the log of the dashboard, or run `skywright doctor`"
 
 
 @dataclass(frozen=True)
@@ -36,13 +21,13 @@ class Checks:
 
     Parameters
     ----------
-    glance
+    quick
         Cheap enough to repeat while somebody looks.
     examine
         Everything; takes seconds.
     """
 
-    glance: Callable[[], Iterable[Check]]
+    quick: Callable[[], Iterable[Check]]
     examine: Callable[[], Iterable[Check]]
 
 
@@ -66,7 +51,7 @@ class Board:
     """Processes of `skywright up`; None if it does not run, or is not ready."""
     absent: str = ""
     """Why there is no `stack`."""
-    glance: list[Check] = field(default_factory=list)
+    quick_report: list[Check] = field(default_factory=list)
     report: list[Check] = field(default_factory=list)
     """Of the last whole examination."""
     reported_s: float = 0.0
@@ -76,8 +61,8 @@ class Board:
     async def refresh(self) -> None:
         """Look again."""
         seen = await asyncio.to_thread(self._read)
-        if seen != (self.stack, self.absent, self.glance):
-            self.stack, self.absent, self.glance = seen
+        if seen != (self.stack, self.absent, self.quick_report):
+            self.stack, self.absent, self.quick_report = seen
             self.number += 1
 
     def examine(self) -> None:
@@ -99,7 +84,7 @@ class Board:
     def _read(self) -> tuple[State | None, str, list[Check]]:
         stack = read_state(self.directory)
         absent = not_ready(self.directory) or "No skywright up runs on this store"
-        return stack, "" if stack else absent, list(self.checks.glance())
+        return stack, "" if stack else absent, list(self.checks.quick())
 
     async def _examine(self) -> None:
         try:
@@ -107,7 +92,8 @@ class Board:
         except Exception as error:  # a task's exception is shown nowhere else
             logger.exception("the examination failed")
             found = f"the examination failed: {type(error).__name__}: {error}"
-            self.report = [FailedExamination(found)]
+            todo = "look at the log of the dashboard, or run `skywright doctor`"
+            self.report = [wrong("checks", found, todo)]
         finally:
             self.examining = None
             self.number += 1

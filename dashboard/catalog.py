@@ -11,7 +11,7 @@ import httpx
 from websockets.asyncio.client import connect as open_websocket
 
 from skywright.config import Settings
-from skywright.errors import ConfigError, DataError
+from skywright.errors import ConfigError, DataError, SkywrightError
 from skywright.store.client import ANALYSIS, RAW, connect
 
 T = TypeVar("T")
@@ -82,6 +82,16 @@ class Catalog:
             task = asyncio.create_task(self._read(question, arguments))
             self._answers[key] = task, time.monotonic()
         return await asyncio.shield(task)
+
+    async def try_ask(self, question: Callable[..., T], *arguments: Any) -> tuple[T | None, str]:
+        """Return what `ask` returns and "", or None and why the question cannot be answered.
+
+        For a view that shows its other parts all the same.
+        """
+        try:
+            return await self.ask(question, *arguments), ""
+        except SkywrightError as error:
+            return None, str(error)
 
     async def changes(self) -> AsyncIterator[str]:
         """Yield `version` at once, and again whenever it has grown."""

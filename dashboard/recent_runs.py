@@ -1,41 +1,23 @@
 """The newest runs of an instrument's plans, for its view."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from tiled.client.container import Container
 
 from dashboard.site import Site
-from skywright.errors import SkywrightError
 from skywright.store.client import ANALYSIS, RAW
 from skywright.store.lookup import RunFilter, RunSummary, find_runs
 
 SHOWN = 8
 
 
-@dataclass(frozen=True)
-class RecentRuns:
-    """Runs for the part `recent_runs` of a page.
+async def recent_runs(site: Site, plans: tuple[str, ...]) -> tuple[list[RunSummary] | None, str]:
+    """Return the newest runs of these plans, or None and why the catalog cannot be read.
 
-    Parameters
-    ----------
-    runs
-        Newest first.
-    wrong
-        Why the catalog cannot be read, else "".
+    For the part `recent_runs` of a page.
     """
-
-    runs: Sequence[RunSummary] = ()
-    wrong: str = ""
-
-
-async def recent_runs(site: Site, plans: Sequence[str]) -> RecentRuns:
-    """Return the newest runs of these plans; the view is shown also when the catalog is away."""
-    try:
-        return RecentRuns(await site.catalog.ask(newest_of, tuple(plans), site.settings.journals))
-    except SkywrightError as error:
-        return RecentRuns(wrong=str(error))
+    return await site.catalog.try_ask(newest_of, plans, site.settings.journals)
 
 
 def newest_of(client: Container, plans: Sequence[str], journals: Path) -> list[RunSummary]:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-from dashboard.worker_process import encode
+from dashboard.worker_process import not_connected
 from skywright.config import Settings
 from skywright.errors import ConfigError
 from skywright.processes.lifecycle import SUPERVISED
@@ -43,7 +43,7 @@ async def worker_messages(
     while True:
         environment = channel_access(settings)
         if environment is None:
-            yield say(_no_beamline(settings))
+            yield not_connected(_no_beamline(settings))
         else:
             prefix = settings.pv_prefix(ioc)
             async with _worker(environment, module, "--prefix", prefix, *arguments) as process:
@@ -52,7 +52,7 @@ async def worker_messages(
                     if not header["connected"] and channel_access(settings) != environment:
                         break  # a new `skywright up`, at other addresses
                 else:
-                    yield say("the worker of this page ended; it is begun anew")
+                    yield not_connected("the worker of this page ended; it is begun anew")
         await asyncio.sleep(RETRY_S)
 
 
@@ -91,11 +91,6 @@ def channel_access(settings: Settings) -> Mapping[str, str] | None:
 def _no_beamline(settings: Settings) -> str:
     starting = not_ready(settings.directory)
     return starting or "no beamline runs on this store; start skywright up"
-
-
-def say(status: str) -> bytes:
-    """Return a message with nothing but a text."""
-    return encode({"connected": False, "status": status})
 
 
 @asynccontextmanager

@@ -6,14 +6,14 @@ A message is a JSON line and then as many bytes as its ``bytes`` gives. A worker
 import argparse
 import json
 import logging
-import math
 import os
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NoReturn
 
 import numpy as np
+from pydantic_core import to_jsonable_python
 
+from skywright.processes.child import keep_stdout
 from skywright.processes.lifecycle import end_with_parent
 from skywright.processes.logs import log_to_stderr
 from skywright.waiting import pause
@@ -21,23 +21,14 @@ from skywright.waiting import pause
 
 def encode(facts: Mapping[str, Any], data: bytes = b"") -> bytes:
     """Return a message: `facts` as a JSON line, what is not finite as null, then `data`."""
-    return json.dumps(_plain(facts) | {"bytes": len(data)}).encode() + b"\n" + data
+    header = {**facts, "bytes": len(data)}
+    plain = to_jsonable_python(header, inf_nan_mode="null", fallback=np.ndarray.tolist)
+    return json.dumps(plain).encode() + b"\n" + data
 
 
-def _plain(value: Any) -> Any:
-    """Return JSON values: numbers to 12 digits, None for NaN and infinity, lists for arrays."""
-    if isinstance(value, Mapping):
-        return {key: _plain(each) for key, each in value.items()}
-    if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    if isinstance(value, float):
-        return float(f"{value:.12g}") if math.isfinite(value) else None
-    return value
-
-
-NO_ANSWER = encode({"connected": False, "status": "the IOC does not answer"})
+def not_connected(status: str) -> bytes:
+    """Return a message with nothing but a text."""
+    return encode({"connected": False, "status": status})
 
 
 def argument_parser(description: str | None) -> argparse.ArgumentParser:
@@ -61,7 +52,7 @@ def each_period(message: Callable[[], bytes], period_s: float) -> Iterator[bytes
         try:
             yield message()
         except TimeoutError:
-            yield NO_ANSWER
+            yield not_connected("the IOC does not answer")
         pause(period_s)
 
 
@@ -75,9 +66,7 @@ def write_messages(messages: Callable[[], Iterable[bytes]]) -> NoReturn:
     """
     log_to_stderr()
     end_with_parent()
-    # What libraries print must not get between the messages.
-    out = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    out = keep_stdout()
     try:
         for message in messages():
             out.write(message)

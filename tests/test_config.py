@@ -325,29 +325,6 @@ def test_any_login_name_gives_a_legal_prefix(login: str) -> None:
     assert all(letter.isascii() and (letter.isalnum() or letter in "_-") for letter in body)
 
 
-@pytest.mark.parametrize(
-    ("text", "current"),
-    [
-        ("[goniometer]\nphi_sign = -1", "loop.goniometer"),
-        ('loop_detection = { backend = "onnx" }', "loop.detection"),
-        ('[psss_spectra]\nsmoothing = "none"', "psss.spectra"),
-    ],
-)
-def test_a_key_of_a_former_version_is_told_its_present_name(
-    tmp_path: Path, text: str, current: str
-) -> None:
-    with pytest.raises(ConfigError, match=f"this key is now {current}"):
-        settings_of(tmp_path, text)
-
-
-def test_a_variable_of_a_former_version_is_told_its_present_name(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("SKYWRIGHT_GONIOMETER__PHI", "omega")
-    with pytest.raises(ConfigError, match="is now SKYWRIGHT_LOOP__GONIOMETER__PHI"):
-        load_settings()
-
-
 def test_each_instrument_has_its_section(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SKYWRIGHT_LOOP__GONIOMETER__PHI", "omega")
     settings = settings_of(tmp_path, '[psss.spectra]\nsmoothing = "none"\n')

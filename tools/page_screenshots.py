@@ -17,7 +17,7 @@ from typing import Any
 
 from PIL import Image
 
-from dashboard.headless import headless_chromium, show_as
+from benchmarks.headless import headless_chromium, show_as
 from skywright.config import Settings, load_settings
 from skywright.processes.lifecycle import SUPERVISED
 from skywright.processes.stack import attach

@@ -1,12 +1,13 @@
 """The newest series of a DHS: what was found in its pictures so far."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from markupsafe import Markup
+from numpy.typing import NDArray
 from tiled.client.container import Container
 
 from dashboard.chart import Marks, draw_chart
@@ -71,26 +72,29 @@ def newest_series(client: Container, journals: Path) -> SeriesShown | None:
             stream = contents.stream("pictures")
         elif name == TURN and found:
             words = describe_result(found)
-    values = {} if stream is None else _values(stream, *CHARTS)
-    count = min((len(each) for each in values.values()), default=0)
-    return SeriesShown(summary, count, results, words, _draw(values, count) if count else [])
+    columns = read_columns(stream, CHARTS)
+    count = len(next(iter(columns.values()), ()))
+    return SeriesShown(summary, count, results, words, _draw(columns))
 
 
-def _values(stream: Stream, *names: str) -> dict[str, np.ndarray]:
-    columns = {name: stream.column(name) for name in names}
-    return {
-        name: column.read(slice(0, column.shape[0])).astype(np.float64)
-        for name, column in columns.items()
-        if column is not None
-    }
+def read_columns(stream: Stream | None, names: Iterable[str]) -> dict[str, NDArray[np.float64]]:
+    """Return those of the columns that the stream has, by name.
+
+    The catalog may be writing the run: of columns that grow one after another, the rows that all
+    of them have are read.
+    """
+    columns = {} if stream is None else {name: stream.column(name) for name in names}
+    known = {name: column for name, column in columns.items() if column is not None}
+    rows = slice(0, min((column.shape[0] for column in known.values()), default=0))
+    return {name: column.read(rows).astype(np.float64) for name, column in known.items()}
 
 
-def _draw(values: Mapping[str, np.ndarray], count: int) -> list[Markup]:
+def _draw(columns: Mapping[str, NDArray[np.float64]]) -> list[Markup]:
     """Draw each number of the pictures that is known of one of them."""
-    index = np.arange(count, dtype=np.float64)
     charts = []
-    for name, (label, style, y_label, title) in CHARTS.items():
-        if name in values and np.isfinite(values[name][:count]).any():
-            marks = [Marks(label, index, values[name][:count], style)]
+    for name, values in columns.items():
+        if np.isfinite(values).any():
+            label, style, y_label, title = CHARTS[name]
+            marks = [Marks(label, np.arange(len(values), dtype=np.float64), values, style)]
             charts.append(draw_chart(marks, [], "picture", y_label, title))
     return charts

@@ -16,12 +16,12 @@ from tiled.client.container import Container
 
 from dashboard.chart import Curve, Marks, draw_chart
 from dashboard.feeds import Source
-from dashboard.loop.series import newest_series
+from dashboard.loop.series import newest_series, read_columns
 from dashboard.recent_runs import newest_results
 from dashboard.site import Site, render, site_of
 from dashboard.views import View
 from dashboard.worker import worker_messages
-from skywright.errors import DataError, SkywrightError
+from skywright.errors import DataError
 from skywright.instruments.loop.calibration import ZoomCalibration, from_json
 from skywright.instruments.loop.rotation_pictures import (
     RotationCurves,
@@ -55,24 +55,16 @@ class Rotation:
 async def loop(request: Request) -> Response:
     """Show the camera, the newest series of a DHS, and the rotation that is asked for."""
     site, uid = site_of(request), request.query_params.get("rotation", "")
-    rotations, rotation, series, wrong, series_wrong = [], None, None, "", ""
-    try:
-        series = await site.catalog.ask(newest_series, site.settings.journals)
-    except SkywrightError as error:  # the rotations are shown all the same
-        series_wrong = str(error)
-    try:
-        rotations = await site.catalog.ask(newest_results, ANALYSIS, SHOWN, site.settings.journals)
-        if uid or rotations:
-            rotation = await site.catalog.ask(
-                read_rotation, uid or rotations[0].uid, site.settings.journals
-            )
-    except SkywrightError as error:  # the camera is shown all the same
-        wrong = str(error)
+    ask, journals, rotation = site.catalog.try_ask, site.settings.journals, None
+    series, series_wrong = await ask(newest_series, journals)
+    rotations, wrong = await ask(newest_results, ANALYSIS, SHOWN, journals)
+    if rotations is not None and (uid or rotations):
+        rotation, wrong = await ask(read_rotation, uid or rotations[0].uid, journals)
     return render(
         request,
         "dashboard.loop:loop.html",
         camera=CAMERA in site.settings.iocs,
-        rotations=rotations,
+        rotations=rotations or [],
         rotation=rotation,
         series=series,
         series_wrong=series_wrong,
@@ -112,23 +104,14 @@ def read_rotation(client: Container, uid: str, journals: Path) -> Rotation:
 def read_curves(
     contents: RunContents, results: Mapping[str, Any], calibration: ZoomCalibration
 ) -> RotationCurves:
-    """Return what was seen and fitted in a stored rotation.
-
-    The catalog may be writing the run: of columns that grow one after another, the rows that all
-    of them have are read.
-    """
-    pictures = contents.stream("pictures")
-    columns = {name: None if pictures is None else pictures.column(name) for name in CURVE_COLUMNS}
-    missing = [name for name, column in columns.items() if column is None]
-    if missing:
+    """Return what was seen and fitted in a stored rotation."""
+    columns = read_columns(contents.stream("pictures"), CURVE_COLUMNS)
+    if missing := [name for name in CURVE_COLUMNS if name not in columns]:
         uid = contents.start["uid"][:8]
         raise DataError(
             f"run {uid}: it is {contents.status} and has no column {', '.join(missing)} in pictures"
         )
-    known = [column for column in columns.values() if column is not None]
-    rows = slice(0, min(column.shape[0] for column in known))
-    seen = [column.read(rows).astype(np.float64) for column in known]
-    return rotation_curves(seen, results, calibration)
+    return rotation_curves(list(columns.values()), results, calibration)
 
 
 def has_points(curves: RotationCurves) -> bool:

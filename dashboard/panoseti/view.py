@@ -22,7 +22,6 @@ from dashboard.live_board import LiveBoard, LiveIoc
 from dashboard.recent_runs import newest_results
 from dashboard.site import Site, png_response, render, site_of
 from dashboard.views import View
-from skywright.errors import SkywrightError
 from skywright.instruments.panoseti.slots import configured_slots
 from skywright.store.export.contents import read_contents
 from skywright.store.lookup import RunSummary, find_run
@@ -81,23 +80,11 @@ def _worker_arguments(site: Site) -> tuple[str, ...]:
 IOC = LiveIoc("panoseti", "dashboard.panoseti.pano_worker", PanosetiBoard, _worker_arguments)
 
 
-@dataclass(frozen=True)
-class Flashes:
-    """The search for flashes in one run."""
-
-    summary: RunSummary
-    results: Mapping[str, Any]
-
-
 async def panoseti(request: Request) -> Response:
     """Show the modules, and the latest runs with their candidates."""
     site = site_of(request)
     board = IOC.board_of(site)
-    flashes, wrong = [], ""
-    try:
-        flashes = await site.catalog.ask(newest_flashes, SHOWN, site.settings.journals)
-    except SkywrightError as error:  # the modules are shown all the same
-        wrong = str(error)
+    flashes, wrong = await site.catalog.try_ask(newest_flashes, SHOWN, site.settings.journals)
     return render(
         request,
         "dashboard.panoseti:panoseti.html",
@@ -138,10 +125,12 @@ async def image(request: Request) -> Response:
     return png_response(false_color_png(board.pixels[key]))
 
 
-def newest_flashes(client: Container, limit: int, journals: Path) -> list[Flashes]:
-    """Return the searches for flashes in the newest runs, newest first."""
+def newest_flashes(
+    client: Container, limit: int, journals: Path
+) -> list[tuple[RunSummary, Mapping[str, Any]]]:
+    """Return the searches for flashes in the newest runs with their results, newest first."""
     return [
-        Flashes(each, final_results(read_contents(find_run(client, each.uid))))
+        (each, final_results(read_contents(find_run(client, each.uid))))
         for each in newest_results(client, ANALYSIS, limit, journals)
     ]
 

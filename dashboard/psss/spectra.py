@@ -38,7 +38,9 @@ class SpectrumBoard(LiveBoard):
     average: Floats = field(default_factory=lambda: np.empty(0))
     clock: Callable[[], float] = time.monotonic
     _waterfall: deque[Floats] = field(default_factory=lambda: deque(maxlen=ROWS))
-    _trend: deque[tuple[float, float, float]] = field(default_factory=lambda: deque(maxlen=TREND))
+    _trend: deque[tuple[float, float | None, float | None]] = field(
+        default_factory=lambda: deque(maxlen=TREND)
+    )
     _trend_unit: str | None = None
 
     def take_data(self, data: bytes) -> None:
@@ -55,19 +57,16 @@ class SpectrumBoard(LiveBoard):
         self._trend_unit = unit
         self.x, self.y, self.average = x, y, average
         self._waterfall.append(y)
-        center, width = _number(self.facts["center"]), _number(self.facts["fwhm"])
         now = self.clock()
-        self._trend.append((now, center, width))
+        self._trend.append((now, self.facts["center"], self.facts["fwhm"]))
         while self._trend[0][0] < now - TREND_S:
             self._trend.popleft()
 
     @property
     def trend(self) -> tuple[Floats, Floats, Floats]:
         """Seconds before the last one, center and FWHM of the pulses that were shown."""
-        if not self._trend:
-            return np.empty(0), np.empty(0), np.empty(0)
-        times, centers, widths = np.array(self._trend).T
-        return times - times[-1], centers, widths
+        times, centers, widths = np.array(self._trend, float).reshape(-1, 3).T  # NaN for None
+        return times - times[-1:], centers, widths
 
     def waterfall(self) -> str:
         """Return the last spectra as a picture, the newest at the top, as a ``data:`` address."""
@@ -82,7 +81,3 @@ def binned(values: Floats, most: int) -> Floats:
     step = math.ceil(len(values) / most)
     whole = len(values) // step * step
     return np.asarray(values[:whole].reshape(-1, step).mean(axis=1))
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else float(value)

@@ -6,12 +6,12 @@ and other pages, may show older ones.
 """
 
 import json
-import sys
 from collections.abc import Mapping
 from typing import Any
 
 from dashboard.worker_process import argument_parser
 from devices.sacla.operated import LIMIT_S, OperatedShots
+from skywright.processes.child import keep_stdout
 
 
 def main() -> None:
@@ -21,7 +21,8 @@ def main() -> None:
         "--request", type=json.loads, required=True, help="JSON, as dashboard.sacla.view has it"
     )
     options = parser.parse_args()
-    sys.stdout.write(json.dumps(operate(options.prefix, options.request)) + "\n")
+    with keep_stdout() as answer:
+        answer.write(json.dumps(operate(options.prefix, options.request)).encode())
 
 
 def operate(prefix: str, request: Mapping[str, Any]) -> dict[str, str]:

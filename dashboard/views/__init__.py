@@ -16,11 +16,6 @@ from skywright.instruments import instruments, resolve
 logger = logging.getLogger(__name__)
 
 
-def no_feeds(site: Site) -> Mapping[str, Source]:
-    """Return no feed: the view shows what is stored."""
-    return {}
-
-
 @dataclass(frozen=True)
 class View:
     """A part of the page.
@@ -34,9 +29,9 @@ class View:
     routes
         All its pages.
     feeds
-        Makes the sources of what it shows live, by names of their own. Text messages are
-        versions: a page whose element has another one is loaded again. What bytes mean is the
-        view's.
+        Makes the sources of what it shows live, by names of their own; by default there is none.
+        Text messages are versions: a page whose element has another one is loaded again. What bytes
+        mean is the view's.
     order
         In the navigation, lowest first.
     static
@@ -46,7 +41,7 @@ class View:
     path: str
     title: str
     routes: Sequence[BaseRoute]
-    feeds: Callable[[Site], Mapping[str, Source]] = no_feeds
+    feeds: Callable[[Site], Mapping[str, Source]] = lambda _: {}
     order: int = 100
     static: Path | None = None
 

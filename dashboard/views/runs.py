@@ -54,11 +54,6 @@ class Search:
             purpose="analysis" if self.kind == "derived" else None,
         )
 
-    @property
-    def refined(self) -> bool:
-        """Whether more than words is asked for."""
-        return any((self.plan, self.sample, self.since, self.until, self.kind))
-
 
 async def runs(request: Request) -> Response:
     """Show the runs that match, newest first."""
@@ -76,7 +71,7 @@ async def runs(request: Request) -> Response:
         "runs.html",
         status,
         search=asdict(search),
-        refined=search.refined,
+        is_refined=any((search.plan, search.sample, search.since, search.until, search.kind)),
         found=found,
         wrong=wrong,
         more=more if len(found) == search.limit < MOST else "",

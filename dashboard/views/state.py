@@ -8,7 +8,6 @@ from tiled.client.container import Container
 
 from dashboard.site import is_same_origin, render, site_of
 from dashboard.views import View
-from skywright.errors import SkywrightError
 from skywright.store.client import analysis, catalog
 
 
@@ -16,11 +15,7 @@ async def state(request: Request) -> Response:
     """Show what is known."""
     site = site_of(request)
     await site.board.refresh()
-    counts, wrong = None, ""
-    try:
-        counts = await site.catalog.ask(count_runs)
-    except SkywrightError as error:
-        wrong = str(error)
+    counts, wrong = await site.catalog.try_ask(count_runs)
     return render(request, "state.html", board=site.board, counts=counts, wrong=wrong)
 
 

@@ -191,13 +191,7 @@ class CommonSettings(BaseSettings):
     @model_validator(mode="after")
     def _names_do_not_collide(self) -> Self:
         prefixes = {f"iocs.{name}.prefix": ioc.prefix for name, ioc in self.iocs.items()}
-        started = {name: ioc for name, ioc in self.iocs.items() if not ioc.address}
-        ports = {f"iocs.{name}.port": ioc.port for name, ioc in started.items()}
-        if not self.store.tiled_uri:
-            ports["store.tiled_port"] = self.store.tiled_port
-        if self.dashboard.with_up:
-            ports["dashboard.port"] = self.dashboard.port
-        for values in (prefixes, ports):
+        for values in (prefixes, self.ports):
             taken: dict[Any, str] = {}
             for key, value in values.items():
                 if value and value in taken:
@@ -241,6 +235,17 @@ class CommonSettings(BaseSettings):
                 f"store.directory: {self.store.directory}: this user has no home directory; "
                 "set HOME, or write the whole path"
             ) from error
+
+    @property
+    def ports(self) -> dict[str, int]:
+        """Ports of the servers that `skywright up` starts, by name of the setting; 0: any."""
+        started = {name: ioc for name, ioc in self.iocs.items() if not ioc.address}
+        ports = {f"iocs.{name}.port": ioc.port for name, ioc in started.items()}
+        if not self.store.tiled_uri:
+            ports["store.tiled_port"] = self.store.tiled_port
+        if self.dashboard.with_up:
+            ports["dashboard.port"] = self.dashboard.port
+        return ports
 
     @property
     def journals(self) -> Path:
@@ -331,7 +336,6 @@ def load_settings(path: Path | None = None) -> Settings:
     class FromFile(Settings):
         model_config = SettingsConfigDict(toml_file=file)
 
-    _refuse_old_variables()
     _refuse_unknown_sections()
     try:
         return FromFile()
@@ -345,21 +349,6 @@ def load_settings(path: Path | None = None) -> Settings:
         raise ConfigError(f"{file}: not TOML: {reason}") from error
     except OSError as error:
         raise ConfigError(f"{file}: {error.strerror}") from error
-
-
-def _renamed() -> dict[str, str]:
-    """Return what replaces top-level keys of former versions."""
-    return declared(lambda instrument: instrument.renamed_settings)
-
-
-def _refuse_old_variables() -> None:
-    """Raise `ConfigError` for an environment variable of a former version: it has no effect."""
-    for old, new in _renamed().items():
-        for variable in os.environ:
-            key = variable.removeprefix(ENV_PREFIX + old.upper())
-            if key != variable and (not key or key.startswith("__")):
-                current = f"{ENV_PREFIX}{new.replace('.', '__').upper()}{key}"
-                raise ConfigError(f"{variable}: this variable is now {current}")
 
 
 def _refuse_unknown_sections() -> None:
@@ -396,8 +385,6 @@ def _explain(error: "ErrorDetails", file: Path) -> str:
     where = f"{variable}:" if variable else f"{in_file}{'.'.join(parts)}:"
     if inside:
         where += f" {'.'.join(inside)}:"
-    if parts[0] in _renamed():
-        return f"{where} this key is now {'.'.join([_renamed()[parts[0]], *parts[1:]])}"
     seen = f"{error['input']!r:.{SHOWN}}"
     if error["type"] == "extra_forbidden":
         hint = f"{did_you_mean(parts[-1], _keys(parts[:-1]))} see".lstrip()

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from skywright.checks import Status
 from skywright.cli.data_directories import data_directories, why_unreadable
-from skywright.cli.doctor import Status, check_data
+from skywright.cli.doctor import check_data
 from skywright.cli.up import check_data_directories
 from skywright.config import IocSettings, Settings, StoreSettings
 from skywright.errors import ConfigError

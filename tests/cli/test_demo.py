@@ -15,7 +15,7 @@ from rich.console import Console
 
 from skywright.cli import demo as module
 from skywright.cli.demo import StepLines
-from skywright.cli.demos import STEPS_FD, DemoResult, RunSteps, __main__, append_results
+from skywright.cli.demos import DemoResult, RunSteps, __main__, append_results
 from skywright.config import IocSettings, load_settings
 from skywright.errors import ConfigError, SampleError
 
@@ -68,8 +68,8 @@ def run_demos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
 def test_the_step_of_a_run_names_its_newest_event(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with (tmp_path / "steps").open("w") as file:
-        monkeypatch.setenv(STEPS_FD, str(file.fileno()))
+    with (tmp_path / "steps").open("wb") as file:
+        monkeypatch.setattr("skywright.cli.demos._readers", [file])
         steps = RunSteps()
         steps("start", {"uid": "a", "scan_id": 2, "plan_name": "track_epu"})
         steps("descriptor", {"uid": "d", "run_start": "a"})

@@ -19,8 +19,8 @@ from support.stack import FAKE_IOC, run, running_up
 from support.waiting import until
 
 from skywright.analysis import named
+from skywright.checks import Check, Status, doubtful, wrong
 from skywright.cli import doctor, pv_probe
-from skywright.cli.doctor import Check, Status
 from skywright.config import (
     DashboardSettings,
     IocSettings,
@@ -200,7 +200,7 @@ def test_the_process_that_has_the_session_is_named(tmp_path: Path) -> None:
     assert check.found == f"process {os.getpid()} has the session of this store"
 
 
-@pytest.mark.parametrize(("make", "status"), [(doctor.doubtful, 0), (doctor.wrong, 1)])
+@pytest.mark.parametrize(("make", "status"), [(doubtful, 0), (wrong, 1)])
 def test_what_is_doubtful_is_no_failure(
     make: Callable[..., Check], status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -386,7 +386,9 @@ def test_ports_of_iocs_are_checked_and_that_of_a_tiled_elsewhere_is_not(tmp_path
         port = taken.getsockname()[1]
         ioc = IocSettings(module="iocs.axis", prefix="AXIS9:", port=port)
         settings = settings_in(tmp_path, tiled_port=port, tiled_uri="http://elsewhere")
-        settings = settings.model_copy(update={"iocs": {"own": ioc}})
+        running = {"prefix": "AXIS8:", "address": f"127.0.0.1:{port}"}  # somebody else's
+        iocs = {"own": ioc, "other": ioc.model_copy(update=running)}
+        settings = settings.model_copy(update={"iocs": iocs})
         said = [check.found for check in doctor.check_ports(settings, None)]
         assert said == [f"iocs.own.port: port {port} is taken"]
         state = State(os.getpid(), 0.0, "SKY:", "", {}, {})  # its own process has the port
@@ -420,7 +422,7 @@ def test_old_and_missing_packages_are_wrong(
             raise metadata.PackageNotFoundError(name)
         return installed
 
-    monkeypatch.setattr(doctor, "version", version)
+    monkeypatch.setattr("skywright.packages.version", version)
     (check,) = doctor.check_versions()
     assert check.status is Status.wrong
     assert "bluesky" in check.found

@@ -202,7 +202,6 @@ def test_verbose_may_stand_before_and_after_the_command(
     monkeypatch.delenv("SKYWRIGHT_LOG_LEVEL", raising=False)
     command(monkeypatch, lambda: typer.echo(logging.getLogger("skywright").level))
     root = typer.main.get_command(cli.app)
-    root.params.append(cli._verbose_option())
     with pytest.raises(SystemExit) as ended:
         root(args, prog_name="skywright")
     assert ended.value.code == 0

@@ -5,13 +5,14 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from dashboard.board import Board, Check, Checks
+from dashboard.board import Board, Checks
+from skywright.checks import Check
 from skywright.processes.locks import hold_lock
 from skywright.processes.stack import UP_LOCK
 
 
 def test_a_beamline_that_starts_is_not_called_absent(tmp_path: Path) -> None:
-    board = Board(tmp_path, Checks(glance=list, examine=list))
+    board = Board(tmp_path, Checks(quick=list, examine=list))
     asyncio.run(board.refresh())
     assert board.absent == "No skywright up runs on this store"
     hold_lock(tmp_path / UP_LOCK, "skywright up")
@@ -24,7 +25,7 @@ def test_an_examination_that_fails_is_the_report(tmp_path: Path) -> None:
         raise ValueError("no such thing")
 
     async def examine() -> Board:
-        board = Board(tmp_path, Checks(glance=list, examine=fail))
+        board = Board(tmp_path, Checks(quick=list, examine=fail))
         board.examine()
         assert board.examining is not None
         await board.examining

@@ -20,7 +20,7 @@ from support.page import LivePage, running_page
 from support.sample_runs import DERIVED_V1, SCAN, T0, RunMaker, key, store_derived, store_scan
 from support.seen_rotation import FACE_DEG, analysis, rotation
 
-from dashboard.headless import headless_chromium, show_as
+from benchmarks.headless import headless_chromium, show_as
 from skywright.callbacks.derived import DerivedRun
 from skywright.callbacks.journal import Journal
 from skywright.instruments.loop.series_run import RecordedDetection, SeriesRun
@@ -270,9 +270,9 @@ def test_the_state_is_shown_and_examined(browser: Any, page: str) -> None:
     browser.get(f"{page}/state")
     assert "No skywright up runs on this store" in find(browser, "#processes").text
     assert "raw runs" in find(browser, "#store").text
-    find(browser, "#glance button").click()
-    until(lambda: "checked at" in find(browser, "#glance").text, "the examination is done")
-    assert "versions" in find(browser, "#glance").text
+    find(browser, "#checks button").click()
+    until(lambda: "checked at" in find(browser, "#checks").text, "the examination is done")
+    assert "versions" in find(browser, "#checks").text
 
 
 @pytest.mark.parametrize("view", VIEWS)

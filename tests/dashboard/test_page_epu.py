@@ -14,10 +14,10 @@ from store.stack import running_stack
 from support.page import fake_checks, running_page, settings_of
 from support.waiting import until
 
+from benchmarks.headless import headless_chromium, show_as
 from dashboard.app import make_app
 from dashboard.color_map import css_colors
 from dashboard.epu.view import IOC, SIDE, draw_places
-from dashboard.headless import headless_chromium, show_as
 from devices.epu.view import EpuFacts
 from skywright.config import IocSettings
 

@@ -17,9 +17,9 @@ from support.channels import channel
 from support.page import fake_checks, running_page, settings_of
 from support.waiting import until
 
+from benchmarks.headless import headless_chromium, show_as
 from dashboard.app import make_app
 from dashboard.chart import Marks
-from dashboard.headless import headless_chromium, show_as
 from dashboard.panoseti import pano_worker, view
 from dashboard.panoseti.pano_worker import encode_facts
 from dashboard.panoseti.view import IOC, PanosetiBoard, draw_largest

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,11 +18,11 @@ from starlette.testclient import TestClient
 from support.page import fake_checks, running_page, settings_of
 from support.waiting import until
 
+from benchmarks.headless import headless_chromium
 from dashboard.app import make_app
 from dashboard.chart import Curve, Marks
 from dashboard.color_map import false_color_png
-from dashboard.headless import headless_chromium
-from dashboard.sacla import view
+from dashboard.sacla import operate_worker, view
 from dashboard.sacla.board import ShotBoard
 from dashboard.sacla.shots_worker import encode_facts
 from dashboard.sacla.view import (
@@ -265,6 +266,25 @@ def settings(tmp_path: Path) -> Settings:
     made = settings_of(tmp_path, "", "", tmp_path)
     ioc = IocSettings(module="iocs.sacla", prefix="SACLA1:")
     return made.model_copy(update={"iocs": {**made.iocs, "sacla": ioc}})
+
+
+def test_what_an_operation_prints_is_not_in_its_answer(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def operate(prefix: str, request: object) -> dict[str, str]:
+        os.write(1, b"a library prints\n")
+        return {"regions": prefix}
+
+    monkeypatch.setattr(operate_worker, "operate", operate)
+    monkeypatch.setattr("sys.argv", ["operate_worker", "--prefix", "S:", "--request", "{}"])
+    stdout = os.dup(1)
+    try:
+        operate_worker.main()
+    finally:
+        os.dup2(stdout, 1)
+        os.close(stdout)
+    answer, log = capfd.readouterr()
+    assert (json.loads(answer), log) == ({"regions": "S:"}, "a library prints\n")
 
 
 @pytest.fixture(params=[False, True], ids=["shows", "operates"])

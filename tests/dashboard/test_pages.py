@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
-from support.page import Line, fake_checks, settings_of
+from support.page import fake_checks, settings_of
 from support.sample_runs import (
     DEAD,
     DERIVED_V1,
@@ -34,6 +34,7 @@ from tiled.client.container import Container
 from dashboard.app import hosts_of, make_app
 from dashboard.site import PAGES
 from dashboard.views.run import Frames, frames_of
+from skywright.checks import doubtful
 from skywright.config import Settings
 from skywright.store.lookup import RunSummary
 from skywright.store.show import ColumnView, RunView, StreamView
@@ -55,7 +56,7 @@ def settings(store: SampleStore, tmp_path_factory: pytest.TempPathFactory) -> Se
 
 @pytest.fixture(scope="module")
 def page(settings: Settings) -> Iterator[TestClient]:
-    app = make_app(settings, fake_checks(Line("disk", "warning", "1 GB free", "make room")))
+    app = make_app(settings, fake_checks(doubtful("disk", "1 GB free", "make room")))
     with TestClient(app, "http://127.0.0.1", raise_server_exceptions=False) as client:
         yield client
 

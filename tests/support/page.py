@@ -3,24 +3,14 @@
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from store.stack import Child
 
 from dashboard.board import Checks
+from skywright.checks import Check, good
 from skywright.config import Settings
 from skywright.processes.ports import free_port
-
-
-@dataclass(frozen=True)
-class Line:
-    """A line of a report."""
-
-    name: str
-    status: str = "ok"
-    found: str = "well"
-    todo: str = ""
 
 
 def settings_of(directory: Path, uri: str, key: str, assets: Path, **more: object) -> Settings:
@@ -29,9 +19,9 @@ def settings_of(directory: Path, uri: str, key: str, assets: Path, **more: objec
     return Settings(store=store, **more)  # type: ignore[arg-type]
 
 
-def fake_checks(*lines: Line) -> Checks:
+def fake_checks(*lines: Check) -> Checks:
     """Return checks that find what they are told."""
-    return Checks(glance=lambda: lines, examine=lambda: [*lines, Line("PVs", found="all answer")])
+    return Checks(quick=lambda: lines, examine=lambda: [*lines, good("PVs", "all answer")])
 
 
 class LivePage:

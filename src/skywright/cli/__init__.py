@@ -112,24 +112,8 @@ def _accept_verbose(command: Any) -> None:
 
 
 def _verbose_option() -> Any:
-    """Return ``-v`` as a parameter object; Typer makes one only for a command."""
-    donor = typer.Typer(add_completion=False)
-
-    @donor.command()
-    def _(
-        verbose: int = typer.Option(
-            0,
-            "-v",
-            "--verbose",
-            count=True,
-            show_default=False,
-            expose_value=False,
-            callback=_set_verbosity,
-            help="Log more to stderr (-vv: all).",
-        ),
-    ) -> None: ...
-
-    return typer.main.get_command(donor).params[0]
+    """Return the root's ``-v`` as an object that another command can have too."""
+    return next(each for each in typer.main.get_command(app).params if "-v" in each.opts)
 
 
 def _set_verbosity(ctx: typer.Context, count: int) -> int:
@@ -231,9 +215,8 @@ class LazyGroup(TyperGroup):
 
 def _to_install(command: str) -> str:
     """Return what brings the packages that a command needs, as pip takes it."""
-    instrument = None if command in COMMANDS else instruments()[command]
-    package = instrument.package if instrument else "skywright"
-    extra = instrument.extra if instrument else COMMANDS[command].extra
+    package = "skywright" if command in COMMANDS else instruments()[command].package
+    extra = commands()[command].extra
     return f"{package}[{extra}]" if extra else package
 
 
@@ -259,6 +242,16 @@ def _root(
     version: bool = typer.Option(
         False, "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
     ),
+    verbose: int = typer.Option(
+        0,
+        "-v",
+        "--verbose",
+        count=True,
+        show_default=False,
+        expose_value=False,
+        callback=_set_verbosity,
+        help="Log more to stderr (-vv: all).",
+    ),
 ) -> None:
     """Five photon instruments in one Bluesky session."""
 
@@ -275,5 +268,4 @@ def main(args: list[str] | None = None) -> None:
     if not (columns.isdecimal() and int(columns)):  # rich takes 0 as a width, and prints nothing
         os.environ.pop("COLUMNS", None)
     command = typer.main.get_command(app)
-    command.params.append(_verbose_option())
     command(args if args is not None else sys.argv[1:], prog_name="skywright")

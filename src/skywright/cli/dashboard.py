@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from skywright.cli.doctor import examine, glance
+from skywright.cli.doctor import examine, quick_checks
 from skywright.cli.output import ConfigOption
 from skywright.config import load_settings
 from skywright.processes.lifecycle import SUPERVISED, announce_ready, end_with_parent
@@ -33,32 +33,29 @@ def dashboard(
     It changes nothing, unless --operate lets it.
     Ctrl-C or SIGTERM ends it.
     """
-    from dashboard.app import hosts_of, make_app
+    from dashboard.app import SERVER_OPTIONS, hosts_of, make_app
     from dashboard.board import Checks
-    from dashboard.server import serve
+    from skywright.processes.http_server import serve
 
     if config:
         os.environ["SKYWRIGHT_CONFIG"] = str(config.resolve())
     settings = load_settings()
     host = host or settings.dashboard.host
+    port = settings.dashboard.port if port is None else port
+    shown = f"[{host}]" if ":" in host else host
     end_with_parent()
+
+    def ready(at: int) -> None:
+        uri = f"http://{shown}:{at}"
+        if as_json or os.environ.get(SUPERVISED):
+            announce_ready(uri=uri)
+        else:
+            typer.echo(f"{uri}  (Ctrl-C ends it)")
+
     app = make_app(
         settings,
-        Checks(glance=partial(glance, settings), examine=examine),
+        Checks(quick=partial(quick_checks, settings), examine=examine),
         hosts=hosts_of(host),
         operate=operate,
     )
-    serve(
-        app,
-        host,
-        settings.dashboard.port if port is None else port,
-        _announce if as_json or os.environ.get(SUPERVISED) else _invite,
-    )
-
-
-def _announce(uri: str) -> None:
-    announce_ready(uri=uri)
-
-
-def _invite(uri: str) -> None:
-    typer.echo(f"{uri}  (Ctrl-C ends it)")
+    serve(app, host, port, ready, **SERVER_OPTIONS)

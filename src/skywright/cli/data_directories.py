@@ -1,5 +1,6 @@
 """Directories of files that other programs write: tiled reads them where they are."""
 
+import argparse
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -69,9 +70,6 @@ def _walk(directory: Path) -> Iterator[Path]:
 
 def _value_of(args: tuple[str, ...], option: str) -> str:
     """Return the value of an option in a command line; empty if it is not there."""
-    for number, argument in enumerate(args):
-        if argument == option and number + 1 < len(args):
-            return args[number + 1]
-        if argument.startswith(f"{option}="):
-            return argument.partition("=")[2]
-    return ""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument(option, dest="value", nargs="?")
+    return parser.parse_known_args(args)[0].value or ""

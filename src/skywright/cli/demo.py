@@ -64,7 +64,7 @@ def demo(
     if as_json:
         typer.echo(json.dumps(results))
     else:
-        _print_table(results, config)
+        _print_table(results)
         _print_end(len(results), config, steps.demos_s, time.monotonic() - started)
     if not results or not all(result["ok"] for result in results):
         raise typer.Exit(EXIT_FAILED)
@@ -265,7 +265,7 @@ def write_configuration(names: Sequence[str], directory: Path) -> Path:
     return config
 
 
-def _print_table(results: list[dict[str, Any]], config: Path) -> None:
+def _print_table(results: list[dict[str, Any]]) -> None:
     from rich.table import Column, Table
     from rich.text import Text
 

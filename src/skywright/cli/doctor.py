@@ -10,13 +10,11 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
-from enum import StrEnum
-from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 import typer
 
+from skywright.checks import Check, Status, doubtful, good, wrong
 from skywright.cli import EXIT_FAILED
 from skywright.cli.data_directories import data_directories, why_unreadable
 from skywright.cli.output import ConfigOption, JsonOption, make_console, print_json
@@ -24,6 +22,7 @@ from skywright.cli.up import DASHBOARD, INGESTER, REPEATER, TILED, check_directo
 from skywright.config import FILE_NAME, Settings, load_settings
 from skywright.errors import ConfigError, SkywrightError
 from skywright.instruments import instruments
+from skywright.packages import installed_version, requirements_of
 from skywright.processes import locks, stack
 from skywright.processes.ports import port_is_free
 
@@ -33,39 +32,6 @@ CLOCK_TOLERANCE_S = 0.5
 PROBE_LIMIT_S = 60.0
 """Timeout for the process that asks for all PVs."""
 EXTRAS = ("epics", "bluesky", "store", "session")
-
-
-class Status(StrEnum):
-    """How a check came out."""
-
-    ok = "ok"
-    warning = "warning"
-    wrong = "wrong"
-
-
-@dataclass(frozen=True)
-class Check:
-    """One line of the report."""
-
-    name: str
-    status: Status
-    found: str
-    todo: str = ""
-
-
-def good(name: str, found: str) -> Check:
-    """Return a check that came out well."""
-    return Check(name, Status.ok, found)
-
-
-def wrong(name: str, found: str, todo: str) -> Check:
-    """Return a check that failed, with what to do."""
-    return Check(name, Status.wrong, found, todo)
-
-
-def doubtful(name: str, found: str, todo: str) -> Check:
-    """Return a check that a person should look at; it does not fail the command."""
-    return Check(name, Status.warning, found, todo)
 
 
 def doctor(
@@ -132,7 +98,7 @@ def examine() -> Iterator[Check]:
         yield from check_pvs(settings)
 
 
-def glance(settings: Settings) -> Iterator[Check]:
+def quick_checks(settings: Settings) -> Iterator[Check]:
     """Yield the checks that are cheap enough to repeat while somebody looks."""
     state = stack.read_state(settings.directory)
     yield from check_disk(settings)
@@ -150,24 +116,15 @@ def _source() -> str:
 
 def check_versions() -> Iterator[Check]:
     """Compare the installed packages with what pyproject.toml asks for."""
-    from packaging.requirements import Requirement
-
     extras = {*EXTRAS, *(each.extra for each in instruments().values())}
     missing, old = [], []
-    for text in requires("skywright") or []:
-        requirement = Requirement(text)
-        if requirement.marker and not any(
-            requirement.marker.evaluate({"extra": extra}) for extra in extras
-        ):
-            continue
-        try:
-            installed = version(requirement.name)
-        except PackageNotFoundError:
+    for requirement in requirements_of("skywright", extras):
+        installed = installed_version(requirement.name)
+        if not installed:
             missing.append(requirement.name)
-            continue
-        if not requirement.specifier.contains(installed, prereleases=True):
+        elif not requirement.specifier.contains(installed, prereleases=True):
             old.append(f"{requirement.name} {installed} (needs {requirement.specifier})")
-    own = f"skywright {version('skywright')}, Python {sys.version.split()[0]}"
+    own = f"skywright {installed_version('skywright')}, Python {sys.version.split()[0]}"
     if missing:
         yield wrong(
             "versions", f"not installed: {', '.join(missing)}", "pip install 'skywright[all]'"
@@ -265,25 +222,19 @@ def check_host_clock() -> Check:
     time_error = 5  # TIME_ERROR of <sys/timex.h>
     state = adjtimex(ctypes.create_string_buffer(256))  # struct timex, modes 0: only read
     if state == -1:  # refused, as in some containers
-        return good("clock", f"it is not known whether it is synchronized: {_last_error()}")
+        why = os.strerror(ctypes.get_errno())
+        return good("clock", f"it is not known whether it is synchronized: {why}")
     if state == time_error:
         todo = "start chrony, ntpd or systemd-timesyncd if runs of several machines are compared"
         return doubtful("clock", "the host's clock is not synchronized", todo)
     return good("clock", "the host's clock is synchronized")
 
 
-def _last_error() -> str:
-    return os.strerror(ctypes.get_errno())
-
-
 def check_ports(settings: Settings, state: stack.State | None) -> Iterator[Check]:
     """Check that configured ports are free, when nothing of ours should have them."""
     if state is not None or stack.not_ready(settings.directory):
         return
-    ports = {"store.tiled_port": settings.store.tiled_port if not settings.store.tiled_uri else 0}
-    ports["dashboard.port"] = settings.dashboard.port if settings.dashboard.with_up else 0
-    ports |= {f"iocs.{name}.port": ioc.port for name, ioc in settings.iocs.items()}
-    for key, port in ports.items():
+    for key, port in settings.ports.items():
         if port and not port_is_free(port):
             todo = "stop the process that has it, or set another port, or 0 for any"
             yield wrong("ports", f"{key}: port {port} is taken", todo)

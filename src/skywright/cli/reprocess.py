@@ -67,9 +67,9 @@ def reprocess(
     An analysis with "after" takes what another one has found: name a derived run of that one, or a
     raw run to do both.
     """
-    from skywright.store import reprocess as store
     from skywright.store.client import connect
     from skywright.store.lookup import find_run
+    from skywright.store.reprocess import Reprocessed, cluster, reprocess_each, wait_until_stored
 
     if not uids:
         raise ConfigError("name a run: UID..., or -1 for the newest; `skywright runs` lists them")
@@ -81,10 +81,10 @@ def reprocess(
     if is_second_stage(analysis) and analysis in named_analyses():
         options["first"] = configured_parameters(first_stage_of(analysis), settings)
     status = 0
-    with store.cluster(dask) if dask else nullcontext() as submit:
+    with cluster(dask) if dask else nullcontext() as submit:
         for run in runs:
             try:
-                results = store.reprocess_each(run, analysis, given, submit=submit, **options)
+                results = reprocess_each(run, analysis, given, submit=submit, **options)
                 for each in results:
                     if isinstance(each, DataError):
                         status = max(status, report(each))
@@ -93,8 +93,8 @@ def reprocess(
                     else:
                         _print(each)
                 for each in results:
-                    if isinstance(each, store.Reprocessed):
-                        store.wait_until_stored(client, each.derived_uid)
+                    if isinstance(each, Reprocessed):
+                        wait_until_stored(client, each.derived_uid)
             except ConfigError:  # it holds for all runs
                 raise
             except SkywrightError as error:

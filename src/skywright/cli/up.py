@@ -152,25 +152,29 @@ def plan_services(settings: Settings, names: Set[str], config: Path | None) -> l
     """
     ports = _Ports(settings)
     base = {"SKYWRIGHT_CONFIG": str(config.resolve())} if config else {}
+    directory = "--directory", settings.directory
     services = []
     if TILED in names:
         port = ports.usable(settings.store.tiled_port, "store.tiled_port")
-        command = _tiled_command(settings, port)
+        readable = ["--readable", *settings.store.readable] if settings.store.readable else []
+        command = _python("skywright.store.server", *directory, "--port", port, *readable)
         services.append(Service(TILED, command, base, port=port, answers_http=True))
         uri = f"http://127.0.0.1:{port}"
     else:
         uri = settings.store.tiled_uri
     if INGESTER in names:
-        command = _python("skywright.store.ingester", settings, "--uri", uri)
+        command = _python("skywright.store.ingester", *directory, "--uri", uri)
         services.append(Service(INGESTER, command, base, stop_before=TILED))
     if DASHBOARD in names:
         port = ports.usable(settings.dashboard.port, "dashboard.port")
-        services.append(_dashboard_service(port, base))
+        command = _python("skywright.cli", "dashboard", "--port", port)
+        services.append(Service(DASHBOARD, command, base, port=port))
     environment = base
     wanted = {name: ioc for name, ioc in settings.iocs.items() if name in names}
     if wanted:
         repeater_port = ports.usable(0, "")
-        services.append(_repeater_service(repeater_port, base))
+        command = _python("iocs.repeater", "--port", repeater_port)
+        services.append(Service(REPEATER, command, base, port=repeater_port))
         servers = {
             name: ports.usable(ioc.port, f"iocs.{name}.port") for name, ioc in wanted.items()
         }
@@ -188,23 +192,9 @@ def plan_services(settings: Settings, names: Set[str], config: Path | None) -> l
     return services
 
 
-def _python(module: str, settings: Settings, *args: str) -> list[str]:
-    return [sys.executable, "-m", module, "--directory", str(settings.directory), *args]
-
-
-def _tiled_command(settings: Settings, port: int) -> list[str]:
-    readable = ["--readable", *map(str, settings.store.readable)] if settings.store.readable else []
-    return _python("skywright.store.server", settings, "--port", str(port), *readable)
-
-
-def _dashboard_service(port: int, base: Mapping[str, str]) -> Service:
-    command = [sys.executable, "-m", "skywright.cli", "dashboard", "--port", str(port)]
-    return Service(DASHBOARD, command, base, port=port)
-
-
-def _repeater_service(port: int, base: Mapping[str, str]) -> Service:
-    command = [sys.executable, "-m", importable("iocs.repeater"), "--port", str(port)]
-    return Service(REPEATER, command, base, port=port)
+def _python(module: str, *args: object) -> list[str]:
+    """Return the command that runs a module as a program."""
+    return [sys.executable, "-m", importable(module), *map(str, args)]
 
 
 def _server_environment(repeater_port: int) -> dict[str, str]:
@@ -221,10 +211,10 @@ def _server_environment(repeater_port: int) -> dict[str, str]:
 def _ioc_service(
     settings: Settings, name: str, port: int, environment: Mapping[str, str]
 ) -> Service:
-    prefix, module = settings.pv_prefix(name), importable(settings.iocs[name].module)
-    if not _is_module(module):
-        raise ConfigError(f"iocs.{name}.module: there is no module {settings.iocs[name].module}")
-    command = [sys.executable, "-m", module, "--prefix", prefix, "--port", str(port)]
+    module = settings.iocs[name].module
+    if not _is_module(importable(module)):
+        raise ConfigError(f"iocs.{name}.module: there is no module {module}")
+    command = _python(module, "--prefix", settings.pv_prefix(name), "--port", port)
     ports = {"EPICS_CA_SERVER_PORT": str(port), "EPICS_CAS_SERVER_PORT": str(port)}
     return Service(
         name,
@@ -247,12 +237,12 @@ def _is_module(name: str) -> bool:
 
 def _configured_service(settings: Settings, name: str, environment: Mapping[str, str]) -> Service:
     """Return the service ``[services.NAME]``, a client of the IOCs like any other."""
-    own = {"skywright": (sys.executable, "-m", "skywright.cli"), "python": (sys.executable,)}
+    own = {"skywright": _python("skywright.cli"), "python": [sys.executable]}
     program, *args = settings.service_command(name)
     given = settings.services[name]
     return Service(
         name,
-        [*own.get(program, (program,)), *args],
+        [*own.get(program, [program]), *args],
         {**environment, **given.environment},
         ready_line=given.ready_line,
         may_be_late=True,

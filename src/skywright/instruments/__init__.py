@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import import_module
-from importlib.metadata import EntryPoint, PackageNotFoundError, distribution, entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
 
+from skywright.packages import installed_version, requirements_of
 from skywright.rooms import importable
 
 ENTRY_POINTS = "skywright.instruments"
@@ -149,8 +150,6 @@ class Instrument:
         ``module:Class`` by the mimetype of files that other programs write.
     services
         By name, as in ``[services.NAME]`` of ``skywright.toml``.
-    renamed_settings
-        What replaces keys of ``skywright.toml`` that the instrument had in former versions.
     package
         Distribution that the instrument comes from; discovery fills it in.
     """
@@ -170,7 +169,6 @@ class Instrument:
     kernels: tuple[str, ...] = ()
     readers: Mapping[str, str] = field(default_factory=dict)
     services: Mapping[str, ServiceOffer] = field(default_factory=dict)
-    renamed_settings: Mapping[str, str] = field(default_factory=dict)
     package: str = "skywright"
 
 
@@ -226,19 +224,8 @@ def resolve(target: str) -> Any:
 
 def missing_packages(instrument: Instrument) -> list[str]:
     """Return the names of packages of the instrument's extra that are not installed."""
-    from packaging.requirements import Requirement
-
-    missing = []
-    for text in distribution(instrument.package).requires or []:
-        requirement = Requirement(text)
-        marker = requirement.marker
-        if marker is None or not marker.evaluate({"extra": instrument.extra}):
-            continue
-        try:
-            distribution(requirement.name)
-        except PackageNotFoundError:
-            missing.append(requirement.name)
-    return missing
+    required = requirements_of(instrument.package, [instrument.extra])
+    return [each.name for each in required if not installed_version(each.name)]
 
 
 def _candidates() -> Iterator[tuple[str, Any]]:

@@ -45,15 +45,13 @@ def is_refusal(error: BaseException) -> bool:
 
 def _raised_in(error: BaseException) -> str:
     """Return the top package of the code that has raised an error; "" if unknown."""
-    frame = _last_frame(error)
-    return "" if frame is None else _module(frame).partition(".")[0]
+    frames = _frames(error)
+    return _package(frames[-1]) if frames else ""
 
 
-def _last_frame(error: BaseException) -> FrameType | None:
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return None if trace is None else trace.tb_frame
+def _frames(error: BaseException) -> list[FrameType]:
+    """Return the frames that an error went through; that of the code that has raised it is last."""
+    return [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
 
 
 def hint_after_mistake(error: BaseException, namespace: Mapping[str, Any]) -> str:
@@ -66,9 +64,10 @@ def hint_after_mistake(error: BaseException, namespace: Mapping[str, Any]) -> st
     namespace
         Namespace of the console.
     """
-    frame = _last_frame(error)
-    if frame is None:
+    frames = _frames(error)
+    if not frames:
         return ""
+    frame = frames[-1]
     where = _raised_in(error), frame.f_code.co_name
     if where[0] == "IPython" and isinstance(error.__cause__, OSError):  # %run of no file
         return "%run looks for the file in the directory of %pwd; %ls lists what is there"
@@ -113,8 +112,7 @@ def hint_after_mistake(error: BaseException, namespace: Mapping[str, Any]) -> st
 
 def _is_no_message(error: BaseException) -> bool:
     """Return whether the plan yields something that is no message, such as a text."""
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    of_bluesky = [each for each in frames if _module(each).partition(".")[0] == "bluesky"]
+    of_bluesky = [frame for frame in _frames(error) if _package(frame) == "bluesky"]
     if not isinstance(error, AttributeError) or not of_bluesky:
         return False
     local = of_bluesky[-1].f_locals
@@ -123,19 +121,24 @@ def _is_no_message(error: BaseException) -> bool:
 
 def _is_request_to_tiled(error: BaseException) -> bool:
     """Return whether a request is to tiled; a function of the user's may ask any server."""
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    of_tiled = any(_module(frame).partition(".")[0] == "tiled" for frame in frames)
+    frames = _frames(error)
+    of_tiled = any(_package(frame) == "tiled" for frame in frames)
     return of_tiled or not any(map(_is_users_own, frames))
 
 
 def _went_through(error: BaseException, module: str, function: str) -> bool:
     """Return whether an error went through a function, up to the line that was typed."""
-    frames = traceback.walk_tb(error.__traceback__)
-    return any((_module(frame), frame.f_code.co_name) == (module, function) for frame, _ in frames)
+    where = (module, function)
+    return any((_module(frame), frame.f_code.co_name) == where for frame in _frames(error))
 
 
 def _module(frame: FrameType) -> str:
     return str(frame.f_globals.get("__name__", ""))
+
+
+def _package(frame: FrameType) -> str:
+    """Return the top package of the module that a frame is of."""
+    return _module(frame).partition(".")[0]
 
 
 def _is_users_own(frame: FrameType) -> bool:
@@ -146,7 +149,7 @@ def _is_users_own(frame: FrameType) -> bool:
     module, file = _module(frame), frame.f_code.co_filename
     if module == "__main__":
         return frame.f_code.co_name not in TYPED
-    return module.partition(".")[0] not in OURS and not file.startswith((*INSTALLED, "<"))
+    return _package(frame) not in OURS and not file.startswith((*INSTALLED, "<"))
 
 
 def _hint_on_arguments(error: BaseException) -> str:
@@ -157,17 +160,16 @@ def _hint_on_arguments(error: BaseException) -> str:
     """
     if not isinstance(error, (AssertionError, AttributeError, TypeError, ValueError)):
         return ""
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    modules = [_module(frame) for frame in frames]
-    of_bluesky = [k for k, module in enumerate(modules) if module.partition(".")[0] == "bluesky"]
-    plans = [k for k in of_bluesky if modules[k] in PLANS]
-    if not plans or modules[of_bluesky[-1]] not in ARGUMENTS_OF_PLANS:
+    frames = _frames(error)
+    of_bluesky = [frame for frame in frames if _package(frame) == "bluesky"]
+    plan = next((frame for frame in of_bluesky if _module(frame) in PLANS), None)
+    if plan is None or _module(of_bluesky[-1]) not in ARGUMENTS_OF_PLANS:
         return ""
-    if any(module.partition(".")[0] in OURS for module in modules[: plans[0]]):
+    if any(_package(frame) in OURS for frame in frames[: frames.index(plan)]):
         return ""  # not the plan that was typed
     if any(map(_is_users_own, frames)):
         return ""  # only the traceback says where in it
-    last, plan = frames[of_bluesky[-1]], frames[plans[0]]
+    last = of_bluesky[-1]
     name = plan.f_code.co_name
     usage = _usage(name, plan.f_globals.get(name)) or name
     if last.f_code.co_name == "check_supports":

@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from inspect import iscoroutinefunction, isgeneratorfunction
 from pathlib import Path
 from shutil import disk_usage
@@ -31,6 +30,7 @@ from rich.text import Text
 
 from skywright.config import Settings, load_settings, user_name
 from skywright.errors import ConfigError
+from skywright.packages import installed_version
 from skywright.processes.stack import State
 from skywright.rooms import importable, startup_files
 
@@ -96,13 +96,8 @@ def run_metadata(settings: Settings) -> dict[str, Any]:
 
 def package_versions() -> dict[str, str]:
     """Return the versions of Python and of those `RECORDED_PACKAGES` that are installed."""
-    versions = {"python": platform.python_version()}
-    for package in RECORDED_PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return versions
+    found = {package: installed_version(package) for package in RECORDED_PACKAGES}
+    return {"python": platform.python_version()} | {k: v for k, v in found.items() if v}
 
 
 def git_revision(directory: Path) -> str:

@@ -5,21 +5,19 @@ A demo is a module that an instrument declares. It has ``iocs()``, the IOCs to s
 """
 
 import json
-import os
-import sys
-import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from skywright.errors import DataError
+from skywright.processes.child import keep_stdout
+from skywright.waiting import wait_until
 
 STORED_LIMIT_S = 120.0
-STEPS_FD = "SKYWRIGHT_DEMO_STEPS"
-"""Variable with the number of the file descriptor on which a demo reports its steps."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +49,8 @@ BEAMLINE = "beamline"
 
 _running = [BEAMLINE]
 """The demo that the steps belong to."""
+_readers: list[IO[bytes]] = []
+"""Where steps are reported; empty where no `skywright demo` reads them."""
 
 
 def begin_demo(name: str) -> None:
@@ -79,12 +79,10 @@ def report_step(title: str, seconds: float | None = None, progress: str = "") ->
     progress
         How far it is, in words.
     """
-    number = os.environ.get(STEPS_FD)
-    if number is None:
-        return
     step = {"demo": _running[0], "title": title, "seconds": seconds, "progress": progress}
-    line = json.dumps(step) + "\n"
-    os.write(int(number), line.encode())
+    for reader in _readers:
+        reader.write(json.dumps(step).encode() + b"\n")
+        reader.flush()
 
 
 class RunSteps:
@@ -92,7 +90,7 @@ class RunSteps:
 
     def __init__(self) -> None:
         self._runs: dict[str, tuple[str, float]] = {}
-        self._events: dict[str, int] = {}
+        self._events: Counter[str] = Counter()
         self._descriptors: dict[str, str] = {}
 
     def __call__(self, name: str, document: Mapping[str, Any]) -> None:
@@ -100,7 +98,6 @@ class RunSteps:
         if name == "start":
             title = f"run {document['scan_id']}: {document.get('plan_name', '')}"
             self._runs[document["uid"]] = title, time.monotonic()
-            self._events[document["uid"]] = 0
             report_step(title)
         elif name == "descriptor":
             self._descriptors[document["uid"]] = document["run_start"]
@@ -111,7 +108,6 @@ class RunSteps:
             report_step(self._runs[uid][0], progress=f"event {self._events[uid]}")
         elif name == "stop":
             title, began = self._runs.pop(document["run_start"])
-            self._events.pop(document["run_start"])
             status, reason = document["exit_status"], document.get("reason", "")
             ending = "" if status == "success" else f"{status}, {reason}".rstrip(", ")
             report_step(title, time.monotonic() - began, ending)
@@ -136,17 +132,18 @@ def wait_for_derived(tiled: Any, raw_uid: str, *analyses: str) -> list[Any]:
     """
     from skywright.store.lookup import derived_runs
 
-    patience, limit = threading.Event(), time.monotonic() + STORED_LIMIT_S
+    def runs_of_all() -> list[Any] | None:
+        finished = {
+            run.metadata["start"]["analysis"]["name"]: run
+            for run in derived_runs(tiled, raw_uid)
+            if run.metadata.get("stop")
+        }
+        return [finished[name] for name in analyses] if finished.keys() >= set(analyses) else None
+
     with step(f"analysis of run {raw_uid[:8]} in the catalog"):
-        while time.monotonic() < limit:
-            finished = {
-                run.metadata["start"]["analysis"]["name"]: run
-                for run in derived_runs(tiled, raw_uid)
-                if run.metadata.get("stop")
-            }
-            if finished.keys() >= set(analyses):
-                return [finished[name] for name in analyses]
-            patience.wait(0.2)
+        runs = wait_until(runs_of_all, STORED_LIMIT_S, 0.2)
+    if runs is not None:
+        return runs
     raise DataError(
         f"run {raw_uid[:8]}: finished runs of {', '.join(analyses)} expected in the catalog within "
         f"{STORED_LIMIT_S:g} s; look at `skywright doctor`"
@@ -155,6 +152,4 @@ def wait_for_derived(tiled: Any, raw_uid: str, *analyses: str) -> list[Any]:
 
 def steps_to_stdout() -> None:
     """Report steps on what is stdout now, and send all else that is printed to stderr."""
-    sys.stdout.flush()
-    os.environ[STEPS_FD] = str(os.dup(1))
-    os.dup2(2, 1)
+    _readers.append(keep_stdout())

@@ -22,7 +22,6 @@ INSTRUMENT = Instrument(
         ),
     },
     settings="skywright.instruments.loop.section:LoopSettings",
-    renamed_settings={"goniometer": "loop.goniometer", "loop_detection": "loop.detection"},
     analyses={
         "loop_detection": NamedAnalysis(
             "skywright.instruments.loop.analysis:LoopDetection", live=True, settings="detection"

@@ -16,7 +16,6 @@ INSTRUMENT = Instrument(
     extra="psss",
     iocs={"psss": Ioc("iocs.psss", "PSSS1:", ("--source", "sim"))},
     settings="skywright.instruments.psss.section:PsssSettings",
-    renamed_settings={"psss_spectra": "psss.spectra"},
     analyses={
         "psss_pictures": NamedAnalysis(
             "skywright.instruments.psss.analysis:PictureSpectra",
