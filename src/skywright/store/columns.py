@@ -151,7 +151,9 @@ def _required_dtype(column: ColumnType | None, array: np.ndarray, promised: str)
     # Zarr has no objects, structures, long doubles and datetimes without unit.
     if promised[1:2] in ("O", "V") or promised[1:] in ("f16", "c32", "M8", "m8"):
         promised = ""
-    if column is None or (promised and not column.has_scalars) or promised[1:2] in ("M", "m"):
+    if column is None or (promised and not column.has_scalars):
+        return promised
+    if promised[1:2] in ("M", "m") and column.kind != "number":  # which may be fractions
         return promised
     has_text = "U" in (promised[1:2], array.dtype.kind)
     if column.kind == "boolean":
