@@ -550,6 +550,21 @@ def test_nexus_of_metadata_that_are_no_names_or_texts(tmp_path: Path) -> None:
         assert file["entry/instrument/camera/gain"].attrs["units"] == 5
 
 
+def test_nexus_has_the_whole_configuration_of_a_device_in_two_streams(tmp_path: Path) -> None:
+    """The first stream says which value a field has; of the second one come fields and values."""
+    frames = memory_column("frames", [1.5, 2.5], object_name="cam")
+    primary = Stream("primary", {"configuration": {"cam": {"data": {"gain": 1}}}}, (), {})
+    more = {"data": {"gain": 2, "exposure": 0.5}, "data_keys": {"exposure": {"units": "s"}}}
+    other = Stream("other", {"configuration": {"cam": more}}, (frames,), {})
+    run = RunContents({"uid": "u", "time": 0.0}, None, "running", (other, primary), ())
+    write_nexus(run, tmp_path / "out.nxs")
+    with h5py.File(tmp_path / "out.nxs") as file:
+        camera = file["entry/instrument/cam"]
+        assert (camera["gain"][()], camera["exposure"][()]) == (1, 0.5)
+        assert camera["exposure"].attrs["units"] == "s"
+        assert camera["frames"][()].tolist() == [1.5, 2.5]
+
+
 @pytest.mark.parametrize(
     "hints",
     [None, "phi", {"dimensions": None}, {"dimensions": [["phi"]]}, {"dimensions": [["phi", "a"]]}],
