@@ -316,6 +316,17 @@ def test_csv_of_columns_of_different_lengths(tmp_path: Path) -> None:
     assert metadata["descriptors"]["primary"] == {"uid": "d"}
 
 
+@pytest.mark.parametrize("dtype", ["<M8[ns]", "<M8[s]", "<m8[ms]"])
+def test_csv_of_datetimes_reads_back(tmp_path: Path, dtype: str) -> None:
+    values = np.array([86_400, -1, "NaT"], dtype)
+    stream = Stream("primary", {}, (Column("when", (3,), values.dtype, {}, values.__getitem__),), {})
+    run = RunContents({"uid": "u", "time": 0.0}, None, "running", (stream,), ())
+    write_csv(run, tmp_path / "out")
+    assert_same(read_csv(tmp_path / "out", "primary"), {"when": values})
+    first = (tmp_path / "out" / "primary.csv").read_text().splitlines()[1]
+    assert first.startswith("1970-01-0") or dtype.startswith("<m8")
+
+
 def test_zarr_of_columns_of_different_lengths(tmp_path: Path) -> None:
     write_zarr(free_running(), tmp_path / "out.zarr")
     root = zarr.open_group(tmp_path / "out.zarr", mode="r")
