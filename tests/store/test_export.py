@@ -319,7 +319,9 @@ def test_csv_of_columns_of_different_lengths(tmp_path: Path) -> None:
 @pytest.mark.parametrize("dtype", ["<M8[ns]", "<M8[s]", "<m8[ms]"])
 def test_csv_of_datetimes_reads_back(tmp_path: Path, dtype: str) -> None:
     values = np.array([86_400, -1, "NaT"], dtype)
-    stream = Stream("primary", {}, (Column("when", (3,), values.dtype, {}, values.__getitem__),), {})
+    stream = Stream(
+        "primary", {}, (Column("when", (3,), values.dtype, {}, values.__getitem__),), {}
+    )
     run = RunContents({"uid": "u", "time": 0.0}, None, "running", (stream,), ())
     write_csv(run, tmp_path / "out")
     assert_same(read_csv(tmp_path / "out", "primary"), {"when": values})
