@@ -22,7 +22,7 @@ from skywright.config import Settings
 from skywright.errors import DataError
 from skywright.store.client import connect
 from skywright.store.export import FORMATS, SUFFIXES, export_run
-from skywright.store.lookup import find_run, find_run_and_waiting
+from skywright.store.lookup import JournalListing, find_run
 from skywright.store.pictures import holds_pictures, read_frame
 from skywright.store.show import RunView, view_run
 
@@ -113,8 +113,8 @@ class _RemovedFile(FileResponse):
 
 def find_view(client: Container, name: str, journals: Path) -> RunView:
     """Return what there is to show of the run that `name` names."""
-    run, waiting = find_run_and_waiting(client, name, journals)
-    return view_run(client, run, journals, waiting)
+    listing = JournalListing(journals)
+    return view_run(client, find_run(client, name), listing)
 
 
 def frames_of(view: RunView) -> list[Frames]:
@@ -161,10 +161,10 @@ def checked_picture(path: Path, settings: Settings) -> Path:
 def exported_file(settings: Settings, name: str, format: str, directory: Path) -> Path:
     """Export a run below `directory`, with a client of its own: it may take long."""
     client = connect(settings=settings)
-    run, waiting = find_run_and_waiting(client, name, settings.journals)
+    listing, run = JournalListing(settings.journals), find_run(client, name)
     uid = run.metadata["start"]["uid"]
     output = directory / f"{uid[:8]}{SUFFIXES[format]}"
-    export_run(run, output, format, journals=settings.journals, waiting=waiting)
+    export_run(run, output, format, listing=listing)
     if output.is_file():
         return output
     archive = directory / f"{uid[:8]}-{format}"

@@ -1,6 +1,6 @@
 """Read a stored run, stream by stream, in a form that any exporter can write."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +17,7 @@ from tiled.structures.core import StructureFamily
 from skywright.errors import DataError
 from skywright.files.readers import HDF5, first_row, open_reader, readers
 from skywright.store.external import files_of
-from skywright.store.lookup import run_status
+from skywright.store.lookup import JournalListing
 from skywright.store.table_adapter import MIMETYPE, rows_of
 from skywright.store.tiled_writer import UNREADABLE_FILES
 
@@ -149,17 +149,15 @@ def scanned_fields(start: Mapping[str, Any], stream: str | None = None) -> list[
     return [field for field in fields if isinstance(field, str)]
 
 
-def read_contents(
-    run: Container, journals: Path | None = None, waiting: Collection[str] = ()
-) -> RunContents:
+def read_contents(run: Container, listing: JournalListing | None = None) -> RunContents:
     """Read metadata and events of `run`; arrays in files are read when asked for.
 
     Parameters
     ----------
     run
         tiled client of the run.
-    journals, waiting
-        As of `lookup.run_status`.
+    listing
+        The journals, for the status of the run.
 
     Raises
     ------
@@ -167,7 +165,7 @@ def read_contents(
         If the server cannot give what its catalog names.
     """
     metadata = run.item["attributes"]["metadata"]
-    status = run_status(metadata, journals, waiting)
+    status = (listing or JournalListing()).status(metadata)
     notes: list[str] = list(metadata.get("notes") or ())
     if metadata.get("stop") is None:
         notes.append(
