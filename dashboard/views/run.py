@@ -56,7 +56,7 @@ async def run(request: Request) -> Response:
         plottable=plottable,
         abscissas=abscissas,
         frames=frames_of(view),
-        analyses=[*view.derived, *([view.analysis] if view.analysis else [])],
+        analyses=view.analyses,
         formats=FORMATS,
     )
 
@@ -65,8 +65,7 @@ async def picture(request: Request) -> Response:
     """Send a picture that an analysis of the run has drawn."""
     site, asked = site_of(request), request.path_params
     view = await site.catalog.ask(find_view, asked["name"], site.settings.journals)
-    analyses = (*view.derived, *([view.analysis] if view.analysis else ()))
-    drawn = next((each.pictures for each in analyses if each.summary.uid == asked["uid"]), ())
+    drawn = next((each.pictures for each in view.analyses if each.summary.uid == asked["uid"]), ())
     if asked["number"] >= len(drawn):
         raise DataError(f"analysis {asked['uid'][:8]} has drawn {len(drawn)} pictures")
     return FileResponse(checked_picture(drawn[asked["number"]], site.settings))

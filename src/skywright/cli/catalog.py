@@ -249,8 +249,7 @@ def _print_view(console: Console, view: "RunView", everything: bool) -> None:
             grid.add_row(name, str(value))
     console.print(grid)
     # An analysis that judges comes before those that only measure.
-    judged = sorted(view.derived, key=lambda each: VERDICT not in each.results)
-    for derived in (*([view.analysis] if view.analysis else ()), *judged):
+    for derived in sorted(view.analyses, key=lambda each: VERDICT not in each.results):
         _print_derived(console, derived, everything)
     for stream in view.streams:
         console.print(f"\nstream {stream.name}, {stream.rows} row{'s' if stream.rows != 1 else ''}")

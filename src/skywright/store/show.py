@@ -89,10 +89,14 @@ class RunView:
     notes: tuple[str, ...]
 
     @property
+    def analyses(self) -> tuple[DerivedView, ...]:
+        """The analyses of a raw run, or the one that made a derived run."""
+        return self.derived if self.analysis is None else (self.analysis,)
+
+    @property
     def pictures(self) -> tuple[Path, ...]:
         """Annotated pictures and contact sheets of this run and its derived runs."""
-        views = (*self.derived, *((self.analysis,) if self.analysis else ()))
-        return tuple(path for view in views for path in view.pictures)
+        return tuple(path for view in self.analyses for path in view.pictures)
 
 
 def view_run(client: Container, run: Container, listing: JournalListing | None = None) -> RunView:
