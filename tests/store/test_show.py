@@ -101,7 +101,7 @@ def test_streams_of_a_run(
         Stream("primary", {"hints": hints}, columns, {}),
         Stream("frames", {}, (image,), {}),
     )
-    contents = RunContents({"uid": DEAD}, None, "incomplete", streams, ())
+    contents = RunContents({"uid": DEAD, "time": 0.0}, None, "incomplete", streams, ())
     monkeypatch.setattr("skywright.store.show.read_contents", lambda *_: contents)
     primary, frames = view(store, DEAD).streams
     assert (primary.events, primary.rows, primary.hinted) == (2, 7, hinted)
