@@ -202,12 +202,9 @@ def _read_stream(
     parts = dict(node.items())
     tables = [part for part in parts.values() if _family(part) == StructureFamily.table]
     files = [table for table in tables if table.data_sources()[0].mimetype == MIMETYPE]
-    in_files = {
-        key: columns
-        for table, rows in _with_rows(files, name)
-        for columns in [_FileTable(table, rows, data_keys)]
-        for key in table.columns
-    }
+    in_files: dict[str, _FileTable] = {}
+    for table in files:
+        in_files |= dict.fromkeys(table.columns, _FileTable(table, data_keys, name))
     tables = [table for table in tables if table not in files]
     frame, kept = _events(tables, f"{name}: events")
     columns = [_memory_column(key, frame[key], {}) for key in ("seq_num", "time") if key in frame]
@@ -303,17 +300,6 @@ def _array_column(
     return Column(key, shape, np.dtype(node.dtype), data_key, read, parts)
 
 
-def _with_rows(tables: Sequence[Any], where: str) -> Iterator[tuple[Any, int]]:
-    """Yield tables of files with their numbers of rows; of one that is closed they are known."""
-    for table in tables:
-        rows = rows_of(table.data_sources()[0])
-        if rows is None:
-            key = table.columns[0]
-            with _reading(f"{where}/{key}"):
-                rows = table[key].shape[0]
-        yield table, rows
-
-
 class _FileTable:
     """A table whose columns are those of files.
 
@@ -322,8 +308,13 @@ class _FileTable:
     it fetches these alone.
     """
 
-    def __init__(self, table: Any, rows: int, data_keys: Mapping[str, Any]) -> None:
-        self.table, self.rows = table, rows
+    def __init__(self, table: Any, data_keys: Mapping[str, Any], where: str) -> None:
+        self.table = table
+        registered = rows_of(table.data_sources()[0])
+        if registered is None:  # the table is still open
+            with _reading(f"{where}/{table.columns[0]}"):
+                registered = table[table.columns[0]].shape[0]
+        self.rows: int = registered
         self.dtypes = {  # as the table is registered with
             key: np.dtype(data_keys.get(key, {}).get("dtype_numpy") or "<f8")
             for key in table.columns
