@@ -787,6 +787,24 @@ def test_large_columns_are_copied_in_pieces(
     assert_same(read_nexus(tmp_path / "s.nxs", "primary"), SCAN_VALUES)
 
 
+@pytest.mark.parametrize(
+    ("values", "declared", "dtype"),
+    [
+        ([2**53 + 1], "<f8", "<i8"),
+        ([-1], "<u8", "<i8"),
+        ([1, 2], "<i4", "<i4"),
+        ([0.5, np.nan], "<f4", "<f4"),
+        ([0.1], "<f4", "<f8"),
+    ],
+)
+def test_numbers_have_the_declared_dtype_if_it_holds_them(
+    values: list[Any], declared: str, dtype: str
+) -> None:
+    column = contents_module._memory_column("x", np.array(values), {"dtype_numpy": declared})
+    assert column.dtype == dtype
+    assert column.read(slice(0, 1)).tolist() == values[:1]
+
+
 def test_contents_have_the_notes_of_the_ingester() -> None:
     """A run that could not be written looks like one that has no data."""
     notes = ["this run cannot be written, its journal is kept in journal/aside: a reason"]

@@ -131,7 +131,7 @@ def _widen_array(column: ColumnType | None, value: Any, promised: str) -> Column
     has_gaps = 0 in largest or (has_values and before != now)
     dtype = _fit_dtype(dtype, array, has_gaps)
     large = column is not None and column.large
-    large |= array.dtype.kind in "iu" and not _fits(array, np.dtype("<f8"))
+    large |= array.dtype.kind in "iu" and not fits(array, np.dtype("<f8"))
     if large and np.dtype(dtype).kind == "f":  # a float would change the integers
         dtype = _as_text(np.dtype(dtype)).str
     return ColumnType("array", dtype, largest, large)
@@ -165,7 +165,7 @@ def _fit_dtype(dtype: str, array: np.ndarray, has_gaps: bool) -> str:
         found = dtype or "<f8"
     elif not dtype:
         found = array.dtype.str
-    elif _fits(array, np.dtype(dtype)):
+    elif fits(array, np.dtype(dtype)):
         found = dtype
     elif not {"U", "M", "m"}.isdisjoint((np.dtype(dtype).kind, array.dtype.kind)):
         found = np.promote_types(_as_text(np.dtype(dtype)), _as_text(array.dtype)).str
@@ -180,7 +180,7 @@ def _as_text(dtype: np.dtype) -> np.dtype:
     return dtype if dtype.kind == "U" else np.dtype(f"<U{NUMBER_LENGTH}")
 
 
-def _fits(array: np.ndarray, dtype: np.dtype) -> bool:
+def fits(array: np.ndarray, dtype: np.dtype) -> bool:
     """Return whether each value of `array` is itself after a cast to `dtype`."""
     if dtype.kind == "U" or array.dtype.kind == "U":
         return dtype.kind == array.dtype.kind and array.dtype.itemsize <= dtype.itemsize

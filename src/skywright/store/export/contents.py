@@ -16,6 +16,7 @@ from tiled.structures.core import StructureFamily
 
 from skywright.errors import DataError
 from skywright.files.readers import HDF5, first_row, open_reader, readers
+from skywright.store.columns import fits
 from skywright.store.external import files_of
 from skywright.store.lookup import JournalListing
 from skywright.store.table_adapter import MIMETYPE, rows_of
@@ -260,16 +261,13 @@ def _memory_column(key: str, values: pd.Series | NDArray, data_key: Mapping[str,
 
 
 def _as_declared(values: NDArray, declared: object) -> NDArray:
-    """Cast numbers to the declared dtype where no value changes: tables know int64 and float64."""
+    """Cast numbers to the declared dtype if no value changes: tables know int64 and float64."""
     if not isinstance(declared, str) or values.dtype.kind not in "iuf":
         return values
     dtype = np.dtype(declared)
-    if dtype.kind not in "iuf" or dtype == values.dtype:
+    if dtype.kind not in "iuf" or not fits(values, dtype):
         return values
-    with np.errstate(all="ignore"):
-        cast = values.astype(dtype)
-    same = np.array_equal(cast, values, equal_nan=dtype.kind == "f" and values.dtype.kind == "f")
-    return cast if same else values
+    return values.astype(dtype, copy=False)
 
 
 def _short_arrays(
