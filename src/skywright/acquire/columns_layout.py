@@ -8,9 +8,8 @@ from typing import Any, Protocol, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from skywright.acquire.recorder import Layout
+from skywright.acquire.recorder import Layout, WriterFile
 from skywright.files.columns import Column, ColumnWriter
-from skywright.files.writer_file import WriterFile
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -7,10 +7,9 @@ from typing import Any
 
 from numpy.typing import ArrayLike, NDArray
 
-from skywright.acquire.recorder import Layout
+from skywright.acquire.recorder import Layout, WriterFile
 from skywright.files.areadetector import ImageWriter
 from skywright.files.columns import Column
-from skywright.files.writer_file import WriterFile
 
 
 @dataclass(frozen=True, slots=True, eq=False)

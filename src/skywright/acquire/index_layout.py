@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skywright.acquire.columns_layout import RowsLayout
+from skywright.acquire.recorder import WriterFile
 from skywright.files.columns import Column
 from skywright.files.index import IndexWriter
-from skywright.files.writer_file import WriterFile
 
 
 @dataclass(frozen=True, slots=True, eq=False)

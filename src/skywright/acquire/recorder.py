@@ -27,7 +27,6 @@ from skywright.acquire.acquisition import RefusedError
 from skywright.acquire.counters import Counters, sum_counts
 from skywright.errors import DataError
 from skywright.files.columns import DoesNotFitError
-from skywright.files.writer_file import Writer
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +55,23 @@ RowGroupIn = TypeVar("RowGroupIn", contravariant=True)
 checkers require `contravariant` for such a protocol."""
 
 
+class Writer(Protocol):
+    """What all writers of `skywright.files` have in common.
+
+    Each has an `append` too, with arguments of its own.
+    """
+
+    @property
+    def appended(self) -> int:
+        """Number of rows in the file, visible or not."""
+
+    def flush(self) -> int:
+        """Make all rows visible to readers; return their number."""
+
+    def close(self) -> None:
+        """Flush and close; a second call does nothing."""
+
+
 class RecordingFile(Writer, Protocol[RowGroupIn]):
     """The open file of a recording."""
 
@@ -64,6 +80,35 @@ class RecordingFile(Writer, Protocol[RowGroupIn]):
 
         If only a part of a row is lost, the row is in the file and the loss is counted.
         """
+
+
+WriterT = TypeVar("WriterT", bound=Writer)
+
+
+class WriterFile(Generic[WriterT]):
+    """An open file of one writer; not thread-safe. A subclass adds `append`, see `RecordingFile`.
+
+    Parameters
+    ----------
+    writer
+        Writer of the file.
+    """
+
+    def __init__(self, writer: WriterT) -> None:
+        self.writer = writer
+
+    @property
+    def appended(self) -> int:
+        """Number of rows in the file, visible or not."""
+        return self.writer.appended
+
+    def flush(self) -> int:
+        """Make all rows visible to readers; return their number."""
+        return self.writer.flush()
+
+    def close(self) -> None:
+        """Flush and close; a second call does nothing."""
+        self.writer.close()
 
 
 class Layout(ABC, Generic[Result, RowGroup]):

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from skywright.files.columns import Column, ColumnWriter
-from skywright.files.writer_file import WriterFile
+from skywright.files.file_writer import FileWriter
 
 IMAGE = "/entry/data/data"
 ATTRIBUTES = "/entry/instrument/NDAttributes"
@@ -86,7 +86,7 @@ def time_values(time_ns: ArrayLike, time_s: ArrayLike | None = None) -> dict[str
     }
 
 
-class ImageWriter(WriterFile[ColumnWriter]):
+class ImageWriter(FileWriter):
     """The one writer of a file of images of one shape and type; not thread-safe.
 
     Parameters

@@ -16,7 +16,7 @@ from skywright.closing import Closing
 from skywright.errors import DataError
 from skywright.files.beside import beside
 from skywright.files.columns import Column, ColumnReader, ColumnWriter
-from skywright.files.writer_file import WriterFile
+from skywright.files.file_writer import FileWriter
 
 IDENTITY = "/entry/index/identity"
 FILE, OFFSET, SIZE = "/entry/index/file", "/entry/index/offset", "/entry/index/size"
@@ -36,7 +36,7 @@ def files_path(path: Path) -> Path:
     return beside(path, ".files.h5")
 
 
-class IndexWriter(WriterFile[ColumnWriter]):
+class IndexWriter(FileWriter):
     """The one writer of an index; not thread-safe.
 
     Parameters

@@ -18,7 +18,7 @@ from skywright.acquire.recorder import Layout
 from skywright.files.areadetector import ATTRIBUTES
 from skywright.files.beside import beside
 from skywright.files.columns import Column, ColumnWriter
-from skywright.files.writer_file import WriterFile
+from skywright.files.file_writer import FileWriter
 from skywright.instruments.psss.processing import AxisUnit, FitStatus
 from skywright.instruments.psss.results import Result, background_applied, picture_of
 from skywright.instruments.psss.settings import CHOICES, NAME_BYTES_MAX
@@ -166,7 +166,7 @@ class SpectraLayout(Layout[Result, SpectrumRow]):
         return SpectraFile(path, width or self._known_width() or 1)
 
 
-class SpectraFile(WriterFile[ColumnWriter]):
+class SpectraFile(FileWriter):
     """An open file of spectra of one width; not thread-safe.
 
     Parameters

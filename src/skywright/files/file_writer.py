@@ -1,42 +1,21 @@
-"""The base of what writes a file by way of a writer of columns."""
-
-from typing import Generic, Protocol, TypeVar
+"""The base of what writes a file by way of `ColumnWriter`."""
 
 from skywright.closing import Closing
+from skywright.files.columns import ColumnWriter
 
 
-class Writer(Protocol):
-    """What all writers of `skywright.files` have in common.
-
-    Each has an `append` too, with arguments of its own.
-    """
-
-    @property
-    def appended(self) -> int:
-        """Number of rows in the file, visible or not."""
-
-    def flush(self) -> int:
-        """Make all rows visible to readers; return their number."""
-
-    def close(self) -> None:
-        """Flush and close; a second call does nothing."""
-
-
-WriterT = TypeVar("WriterT", bound=Writer)
-
-
-class WriterFile(Closing, Generic[WriterT]):
-    """An open file of one writer; not thread-safe. A subclass adds `append`.
+class FileWriter(Closing):
+    """The one writer of a file; not thread-safe. A subclass adds `append`.
 
     Parameters
     ----------
     writer
-        Writer of the file.
+        Writes the columns of the file.
     referred
         Writer of a second file, to which the rows of the first one refer.
     """
 
-    def __init__(self, writer: WriterT, referred: Writer | None = None) -> None:
+    def __init__(self, writer: ColumnWriter, referred: ColumnWriter | None = None) -> None:
         self.writer = writer
         self._referred = referred
 
