@@ -11,6 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from skywright.files.hdf5 import open_hdf5
 from skywright.files.readers import HDF5
 from skywright.store.export.contents import Column, RunContents, Stream, scanned_fields
 from skywright.store.lookup import sample_name
@@ -190,7 +191,7 @@ def _link(group: h5py.Group, column: Column, what: str, notes: list[str]) -> boo
     try:
         if column.asset is None or column.asset.mimetype != HDF5:
             raise ValueError("not one HDF5 file")
-        with h5py.File(column.asset.file, "r", locking=False) as file:
+        with open_hdf5(column.asset.file) as file:
             shape = file[column.asset.dataset].shape
             if shape != column.shape:
                 raise ValueError(f"the file has shape {shape}, the run {column.shape}")
