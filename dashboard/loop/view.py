@@ -29,7 +29,7 @@ from skywright.instruments.loop.rotation_pictures import (
     rotation_curves,
 )
 from skywright.store.export.contents import RunContents, read_contents
-from skywright.store.lookup import RunSummary, find_run_and_waiting, summarize
+from skywright.store.lookup import JournalListing, RunSummary, find_run, summarize
 from skywright.store.show import final_results
 
 CAMERA = "axis"
@@ -80,8 +80,8 @@ def read_rotation(client: Container, uid: str, journals: Path) -> Rotation:
     DataError
         If the run is none, or not whole yet.
     """
-    run, waiting = find_run_and_waiting(client, uid, journals)
-    contents = read_contents(run, journals, waiting)
+    listing = JournalListing(journals)
+    contents = read_contents(find_run(client, uid), listing)
     results = final_results(contents)
     calibration = ((contents.start.get("analysis") or {}).get("parameters") or {}).get(
         "calibration"
@@ -94,7 +94,7 @@ def read_rotation(client: Container, uid: str, journals: Path) -> Rotation:
     except KeyError as error:  # the catalog is writing the run
         raise DataError(f"run {uid[:8]}: it is {contents.status}, no result {error} yet") from error
     return Rotation(
-        summary=summarize(run.item["attributes"]["metadata"], "analysis", journals, waiting),
+        summary=summarize(contents.start, contents.stop, contents.status),
         words=words,
         charts=[draw_place(curves), draw_width(curves)] if has_points(curves) else [],
         results=results,

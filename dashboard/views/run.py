@@ -22,7 +22,7 @@ from skywright.config import Settings
 from skywright.errors import DataError
 from skywright.store.client import connect
 from skywright.store.export import FORMATS, SUFFIXES, export_run
-from skywright.store.lookup import find_run, find_run_and_waiting
+from skywright.store.lookup import JournalListing, find_run
 from skywright.store.pictures import holds_pictures, read_frame
 from skywright.store.show import RunView, view_run
 
@@ -56,7 +56,7 @@ async def run(request: Request) -> Response:
         plottable=plottable,
         abscissas=abscissas,
         frames=frames_of(view),
-        analyses=[*view.derived, *([view.analysis] if view.analysis else [])],
+        analyses=view.analyses,
         formats=FORMATS,
     )
 
@@ -65,8 +65,7 @@ async def picture(request: Request) -> Response:
     """Send a picture that an analysis of the run has drawn."""
     site, asked = site_of(request), request.path_params
     view = await site.catalog.ask(find_view, asked["name"], site.settings.journals)
-    analyses = (*view.derived, *([view.analysis] if view.analysis else ()))
-    drawn = next((each.pictures for each in analyses if each.summary.uid == asked["uid"]), ())
+    drawn = next((each.pictures for each in view.analyses if each.summary.uid == asked["uid"]), ())
     if asked["number"] >= len(drawn):
         raise DataError(f"analysis {asked['uid'][:8]} has drawn {len(drawn)} pictures")
     return FileResponse(checked_picture(drawn[asked["number"]], site.settings))
@@ -113,8 +112,8 @@ class _RemovedFile(FileResponse):
 
 def find_view(client: Container, name: str, journals: Path) -> RunView:
     """Return what there is to show of the run that `name` names."""
-    run, waiting = find_run_and_waiting(client, name, journals)
-    return view_run(client, run, journals, waiting)
+    listing = JournalListing(journals)
+    return view_run(client, find_run(client, name), listing)
 
 
 def frames_of(view: RunView) -> list[Frames]:
@@ -161,10 +160,10 @@ def checked_picture(path: Path, settings: Settings) -> Path:
 def exported_file(settings: Settings, name: str, format: str, directory: Path) -> Path:
     """Export a run below `directory`, with a client of its own: it may take long."""
     client = connect(settings=settings)
-    run, waiting = find_run_and_waiting(client, name, settings.journals)
+    listing, run = JournalListing(settings.journals), find_run(client, name)
     uid = run.metadata["start"]["uid"]
     output = directory / f"{uid[:8]}{SUFFIXES[format]}"
-    export_run(run, output, format, journals=settings.journals, waiting=waiting)
+    export_run(run, output, format, listing=listing)
     if output.is_file():
         return output
     archive = directory / f"{uid[:8]}-{format}"

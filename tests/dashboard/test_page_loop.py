@@ -71,7 +71,7 @@ def test_a_rotation_that_is_stored_while_it_is_read_waits(
         journal.unlink()  # the ingester is done with it
         return Run()
 
-    monkeypatch.setattr("skywright.store.lookup.find_run", found)
+    monkeypatch.setattr(view, "find_run", found)
     with pytest.raises(DataError, match="it is storing and has no column"):
         view.read_rotation(object(), uid, tmp_path)  # type: ignore[arg-type]
 

@@ -22,7 +22,7 @@ from skywright.files.hdf5_flags import clear_flags, has_writer, lookup3, read_su
 from skywright.store.export.contents import read_contents
 from skywright.store.ingest import IngestState, ingest
 from skywright.store.journal_contents import JournalContents
-from skywright.store.lookup import run_status
+from skywright.store.lookup import JournalListing
 from skywright.store.repair import close_interrupted_run
 from skywright.store.tail import is_locked
 
@@ -71,7 +71,7 @@ def test_a_run_that_is_being_closed_is_not_taken_for_running(
     found = []
 
     def closing_documents(*_: Any) -> list[Any]:
-        found.append((is_locked(path), run_status({"start": start}, tmp_path)))
+        found.append((is_locked(path), JournalListing(tmp_path).status({"start": start})))
         return []
 
     monkeypatch.setattr("skywright.store.repair._closing_documents", closing_documents)

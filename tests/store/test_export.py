@@ -316,6 +316,19 @@ def test_csv_of_columns_of_different_lengths(tmp_path: Path) -> None:
     assert metadata["descriptors"]["primary"] == {"uid": "d"}
 
 
+@pytest.mark.parametrize("dtype", ["<M8[ns]", "<M8[s]", "<m8[ms]"])
+def test_csv_of_datetimes_reads_back(tmp_path: Path, dtype: str) -> None:
+    values = np.array([86_400, -1, "NaT"], dtype)
+    stream = Stream(
+        "primary", {}, (Column("when", (3,), values.dtype, {}, values.__getitem__),), {}
+    )
+    run = RunContents({"uid": "u", "time": 0.0}, None, "running", (stream,), ())
+    write_csv(run, tmp_path / "out")
+    assert_same(read_csv(tmp_path / "out", "primary"), {"when": values})
+    first = (tmp_path / "out" / "primary.csv").read_text().splitlines()[1]
+    assert first.startswith("1970-01-0") or dtype.startswith("<m8")
+
+
 def test_zarr_of_columns_of_different_lengths(tmp_path: Path) -> None:
     write_zarr(free_running(), tmp_path / "out.zarr")
     root = zarr.open_group(tmp_path / "out.zarr", mode="r")
@@ -550,6 +563,21 @@ def test_nexus_of_metadata_that_are_no_names_or_texts(tmp_path: Path) -> None:
         assert file["entry/instrument/camera/gain"].attrs["units"] == 5
 
 
+def test_nexus_has_the_whole_configuration_of_a_device_in_two_streams(tmp_path: Path) -> None:
+    """The first stream says which value a field has; of the second one come fields and values."""
+    frames = memory_column("frames", [1.5, 2.5], object_name="cam")
+    primary = Stream("primary", {"configuration": {"cam": {"data": {"gain": 1}}}}, (), {})
+    more = {"data": {"gain": 2, "exposure": 0.5}, "data_keys": {"exposure": {"units": "s"}}}
+    other = Stream("other", {"configuration": {"cam": more}}, (frames,), {})
+    run = RunContents({"uid": "u", "time": 0.0}, None, "running", (other, primary), ())
+    write_nexus(run, tmp_path / "out.nxs")
+    with h5py.File(tmp_path / "out.nxs") as file:
+        camera = file["entry/instrument/cam"]
+        assert (camera["gain"][()], camera["exposure"][()]) == (1, 0.5)
+        assert camera["exposure"].attrs["units"] == "s"
+        assert camera["frames"][()].tolist() == [1.5, 2.5]
+
+
 @pytest.mark.parametrize(
     "hints",
     [None, "phi", {"dimensions": None}, {"dimensions": [["phi"]]}, {"dimensions": [["phi", "a"]]}],
@@ -757,6 +785,24 @@ def test_large_columns_are_copied_in_pieces(
     assert asked == [slice(0, 2), slice(2, 4), slice(4, 5)]
     export_run(find_run(store.client, SCAN), tmp_path / "s.nxs", "nexus")
     assert_same(read_nexus(tmp_path / "s.nxs", "primary"), SCAN_VALUES)
+
+
+@pytest.mark.parametrize(
+    ("values", "declared", "dtype"),
+    [
+        ([2**53 + 1], "<f8", "<i8"),
+        ([-1], "<u8", "<i8"),
+        ([1, 2], "<i4", "<i4"),
+        ([0.5, np.nan], "<f4", "<f4"),
+        ([0.1], "<f4", "<f8"),
+    ],
+)
+def test_numbers_have_the_declared_dtype_if_it_holds_them(
+    values: list[Any], declared: str, dtype: str
+) -> None:
+    column = contents_module._memory_column("x", np.array(values), {"dtype_numpy": declared})
+    assert column.dtype == dtype
+    assert column.read(slice(0, 1)).tolist() == values[:1]
 
 
 def test_contents_have_the_notes_of_the_ingester() -> None:

@@ -179,7 +179,9 @@ def test_a_scalar_before_a_list_has_missing_elements(kind: str, value: Any) -> N
         ("number", "<U3", 1e300, ["a"], "1e+300"),
         ("boolean", "<U3", True, ["a"], "True"),
         ("integer", "<i4", None, [1], "nan"),
-        ("integer", "<f8", 3, [1], "3.0"),
+        ("integer", "<f8", 3, [1], "3"),
+        ("number", "<M8[ns]", 1.5, [2], "1.5"),
+        ("number", "<m8[s]", 1.5, [2], "1.5"),
     ],
 )
 def test_a_scalar_before_an_array_need_not_fit_the_promised_type(

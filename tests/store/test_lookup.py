@@ -30,12 +30,12 @@ from skywright.callbacks.journal import Journal
 from skywright.errors import DataError
 from skywright.store import lookup
 from skywright.store.lookup import (
+    JournalListing,
     RunFilter,
     derived_runs,
     find_run,
     find_runs,
     parse_time,
-    run_status,
     summarize,
     waiting_runs,
 )
@@ -147,7 +147,7 @@ def test_metadata_that_a_person_gave_are_text_in_a_summary() -> None:
     start = {"uid": DEAD, "time": T0, "plan_name": 5, "purpose": ["a"], "raw_uid": 12}
     stop = {"time": T0, "exit_status": "success", "reason": None, "num_events": None}
     start |= {"sample": {"name": 3}, "analysis": {}}
-    run = summarize({"start": start, "stop": stop}, "raw")
+    run = summarize(start, stop, JournalListing().status({"start": start, "stop": stop}))
     assert (run.plan, run.purpose, run.sample) == ("5", "['a']", "3")
     assert run.raw_uid is None  # a number is no uid
     assert (run.analysis, run.status, run.events) == (None, "success", {})
@@ -159,22 +159,22 @@ def test_metadata_that_a_person_gave_are_text_in_a_summary() -> None:
 )
 def test_a_run_is_interrupted_only_if_its_reason_begins_so(reason: str, status: str) -> None:
     stop = {"exit_status": "fail", "reason": reason}
-    assert run_status({"start": {"uid": DEAD}, "stop": stop}) == status
+    assert JournalListing().status({"start": {"uid": DEAD}, "stop": stop}) == status
 
 
 def test_running_while_somebody_writes_the_journal_then_storing(tmp_path: Path) -> None:
     start = {"uid": DEAD, "time": T0}
-    assert run_status({"start": start}, tmp_path) == "incomplete"
+    assert JournalListing(tmp_path).status({"start": start}) == "incomplete"
     journal = Journal(tmp_path)
     journal("start", start)
-    assert run_status({"start": start}, tmp_path) == "running"
-    assert run_status({"start": start}, None) == "incomplete"
+    assert JournalListing(tmp_path).status({"start": start}) == "running"
+    assert JournalListing().status({"start": start}) == "incomplete"
     assert waiting_runs(tmp_path) == []
     journal.close()
-    assert run_status({"start": start}, tmp_path) == "storing"
+    assert JournalListing(tmp_path).status({"start": start}) == "storing"
     assert waiting_runs(tmp_path) == [DEAD]
     (tmp_path / f"{DEAD}.jsonl").unlink()  # the ingester is done with it
-    assert run_status({"start": start}, tmp_path) == "incomplete"
+    assert JournalListing(tmp_path).status({"start": start}) == "incomplete"
 
 
 def test_waiting_runs_are_named_by_their_uids_oldest_first(tmp_path: Path) -> None:

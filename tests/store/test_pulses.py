@@ -1,6 +1,7 @@
 """Rows by the numbers that a machine gives them, whatever these are called."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -62,17 +63,19 @@ class Stored:
         return self._values[rows]
 
 
-class Shots(dict[str, Stored]):
+def shots(ids: list[int]) -> Any:
     """A stream; its second column has the numbers of the rows."""
-
-    def __init__(self, ids: list[int]) -> None:
-        super().__init__(cam_pulse_id=Stored(ids), cam_row=Stored([*range(len(ids))]))
-        self.metadata = {"data_keys": dict.fromkeys(self)}
+    columns = {"cam_pulse_id": Stored(ids), "cam_row": Stored([*range(len(ids))])}
+    contents = {key: {"attributes": {"structure_family": "array"}} for key in columns}
+    data_keys: dict[str, Any] = {key: {} for key in columns}
+    return SimpleNamespace(
+        base=columns, metadata={"data_keys": data_keys}, get_contents=lambda: contents
+    )
 
 
 @pytest.mark.parametrize("ids", [[10, 11, 12, 12, 14], [10, 12, 11, 14, 12], [14, 10, 12, 12, 11]])
 def test_pulses_are_in_order_though_an_id_comes_late(ids: list[int]) -> None:
-    run: Any = {"primary": Shots(ids)}
+    run: Any = {"primary": shots(ids)}
     rows = PulseRows(run, "row")
     for first, stop in ((10, 12), (11, 13), (12, 13), (0, 99), (13, 14), (12, 11)):
         found = rows.between(first, stop, ("row",))

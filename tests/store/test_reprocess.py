@@ -421,15 +421,17 @@ def test_a_configuration_that_an_analysis_refuses_is_in_the_derived_run(
 def test_a_second_stage_is_done_though_another_stream_fails(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first_stage = reprocess_module._reprocess_streams
+    each_stage = reprocess_module.reprocess_each
     derived: list[str] = []
 
-    def with_another(*args: Any, **more: Any) -> list[Any]:
-        results = first_stage(*args, **more)
+    def with_another(run: Any, name: str, *args: Any, **more: Any) -> list[Any]:
+        results = each_stage(run, name, *args, **more)
+        if name == ROTATION:
+            return results
         derived.extend(each.derived_uid for each in results)
         return [*results, DataError("the other stream is cursed")]
 
-    monkeypatch.setattr(reprocess_module, "_reprocess_streams", with_another)
+    monkeypatch.setattr(reprocess_module, "reprocess_each", with_another)
     run = find_run(world.client, world.turn_uid)
     with pytest.raises(DataError, match="cursed"):
         reprocess(run, ROTATION, world.rotation, store=world.stack.directory)
@@ -595,11 +597,11 @@ def test_command_line(
     assert [line["raw_uid"] for line in lines] == [world.steps_uid, world.uid]
     assert f"run {world.blind_uid} has no stream with the data keys" in err
     with monkeypatch.context() as patch:
-        each, wait = reprocess_module._reprocess_streams, reprocess_module.wait_until_stored
+        each, wait = reprocess_module.reprocess_each, reprocess_module.wait_until_stored
         patch.setattr(
             reprocess_module,
-            "_reprocess_streams",
-            lambda *args: [DataError("a stream is cursed"), *each(*args)],
+            "reprocess_each",
+            lambda *args, **more: [DataError("a stream is cursed"), *each(*args, **more)],
         )
         patch.setattr(reprocess_module, "wait_until_stored", lambda *args: wait(*args, timeout_s=0))
         assert skywright(*uids[1:], "--analysis", "picture_statistics", "--json") == 2

@@ -27,7 +27,7 @@ from skywright.analysis.display import to_uint8
 from skywright.callbacks.journal import journal_path
 from skywright.errors import DataError
 from skywright.store.export.contents import Column, RunContents, Stream
-from skywright.store.lookup import find_run, find_run_and_waiting
+from skywright.store.lookup import JournalListing, find_run
 from skywright.store.pictures import holds_pictures, write_pictures
 from skywright.store.show import RunView, final_results, view_run
 from skywright.store.words import in_short, local_time
@@ -101,7 +101,7 @@ def test_streams_of_a_run(
         Stream("primary", {"hints": hints}, columns, {}),
         Stream("frames", {}, (image,), {}),
     )
-    contents = RunContents({"uid": DEAD}, None, "incomplete", streams, ())
+    contents = RunContents({"uid": DEAD, "time": 0.0}, None, "incomplete", streams, ())
     monkeypatch.setattr("skywright.store.show.read_contents", lambda *_: contents)
     primary, frames = view(store, DEAD).streams
     assert (primary.events, primary.rows, primary.hinted) == (2, 7, hinted)
@@ -156,20 +156,12 @@ def test_unfinished_run(store: SampleStore) -> None:
     assert "without stop document" in seen.notes[0]
 
 
-def test_a_run_that_is_stored_while_it_is_read_waits(
-    store: SampleStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_that_is_stored_while_it_is_read_waits(store: SampleStore, tmp_path: Path) -> None:
     journal = tmp_path / f"{DEAD}.jsonl"
     journal.touch()
-
-    def find_then_store(client: Any, name: str) -> Any:
-        run = find_run(client, name)
-        journal.unlink()
-        return run
-
-    monkeypatch.setattr("skywright.store.lookup.find_run", find_then_store)
-    run, waiting = find_run_and_waiting(store.client, DEAD, tmp_path)
-    seen = view_run(store.client, run, tmp_path, waiting)
+    listing, run = JournalListing(tmp_path), find_run(store.client, DEAD)
+    journal.unlink()
+    seen = view_run(store.client, run, listing)
     assert seen.summary.status == "storing"
     assert "still being stored" in seen.notes[0]
 
@@ -194,7 +186,7 @@ def test_a_run_of_which_more_will_be_stored(
     with journal_path(tmp_path, DEAD).open("w") as journal:
         if is_locked:
             fcntl.flock(journal, fcntl.LOCK_EX)
-        seen = view_run(store.client, find_run(store.client, DEAD), tmp_path)
+        seen = view_run(store.client, find_run(store.client, DEAD), JournalListing(tmp_path))
     assert seen.summary.status == status
     assert seen.notes == (note, "primary/diode_current: no value stored yet")
 

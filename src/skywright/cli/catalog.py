@@ -120,14 +120,14 @@ def show(
 ) -> None:
     """Show one run: the answer of its analyses first, then streams, lineage, pictures."""
     from skywright.store.client import connect
-    from skywright.store.lookup import find_run_and_waiting
+    from skywright.store.lookup import JournalListing, find_run
     from skywright.store.show import view_run
 
     name = _one_run(uid)
     settings = load_settings(config)
     client = connect(settings=settings)
-    run, waiting = find_run_and_waiting(client, name, settings.journals)
-    view = view_run(client, run, settings.journals, waiting)
+    listing, run = JournalListing(settings.journals), find_run(client, name)
+    view = view_run(client, run, listing)
     written = []
     if pictures:
         from skywright.store.pictures import write_pictures
@@ -162,23 +162,15 @@ def export(
     """Write a run, raw or derived, as NeXus/HDF5, CSV or Zarr."""
     from skywright.store.client import connect
     from skywright.store.export import SUFFIXES, export_run
-    from skywright.store.lookup import find_run_and_waiting
+    from skywright.store.lookup import JournalListing, find_run
 
     name = _one_run(uid)
     settings = load_settings(config)
     client = connect(settings=settings)
-    run, waiting = find_run_and_waiting(client, name, settings.journals)
+    listing, run = JournalListing(settings.journals), find_run(client, name)
     start = run.metadata["start"]
     target = output or Path(f"{start['uid'][:8]}{SUFFIXES[format]}")
-    report = export_run(
-        run,
-        target,
-        format,
-        overwrite=overwrite,
-        link=link,
-        journals=settings.journals,
-        waiting=waiting,
-    )
+    report = export_run(run, target, format, overwrite=overwrite, link=link, listing=listing)
     if as_json:
         print_json(report)
         return
@@ -258,8 +250,7 @@ def _print_view(console: Console, view: "RunView", everything: bool) -> None:
             grid.add_row(name, str(value))
     console.print(grid)
     # An analysis that judges comes before those that only measure.
-    judged = sorted(view.derived, key=lambda each: VERDICT not in each.results)
-    for derived in (*([view.analysis] if view.analysis else ()), *judged):
+    for derived in sorted(view.analyses, key=lambda each: VERDICT not in each.results):
         _print_derived(console, derived, everything)
     for stream in view.streams:
         console.print(f"\nstream {stream.name}, {counted(stream.rows, 'row')}")

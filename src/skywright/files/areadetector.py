@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from skywright.files.columns import Column, ColumnWriter
+from skywright.files.file_writer import FileWriter
 
 IMAGE = "/entry/data/data"
 ATTRIBUTES = "/entry/instrument/NDAttributes"
@@ -85,7 +86,7 @@ def time_values(time_ns: ArrayLike, time_s: ArrayLike | None = None) -> dict[str
     }
 
 
-class ImageWriter:
+class ImageWriter(FileWriter):
     """The one writer of a file of images of one shape and type; not thread-safe.
 
     Parameters
@@ -122,12 +123,7 @@ class ImageWriter:
         self.shape = tuple(shape)
         self.dtype = np.dtype(dtype).newbyteorder("<")
         columns = (*image_columns(shape, dtype), *extra)
-        self._columns = ColumnWriter(path, columns, identity_column(identity), GROUPS, LINKS)
-
-    @property
-    def appended(self) -> int:
-        """Number of images appended, flushed or not."""
-        return self._columns.appended
+        super().__init__(ColumnWriter(path, columns, identity_column(identity), GROUPS, LINKS))
 
     def reason_to_reject(self, image: NDArray[Any]) -> str:
         """Return the reason to reject an image: ``wrong size``, ``wrong dtype``, or "" for none."""
@@ -170,24 +166,4 @@ class ImageWriter:
             whole[:height, :width] = image
             image = whole
         rows = {IMAGE: image, WIDTH: width, HEIGHT: height, **time_values(time_ns, time_s)}
-        self._columns.append(identity, rows | dict(extra or {}))
-
-    def flush(self) -> int:
-        """Make all images visible to readers; return their number.
-
-        Raises
-        ------
-        OSError
-            If the disk is full or fails.
-        """
-        return self._columns.flush()
-
-    def close(self) -> None:
-        """Flush and close; a second call does nothing.
-
-        Raises
-        ------
-        OSError
-            If the disk is full or fails.
-        """
-        self._columns.close()
+        self.writer.append(identity, rows | dict(extra or {}))

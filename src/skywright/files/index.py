@@ -16,6 +16,7 @@ from skywright.closing import Closing
 from skywright.errors import DataError
 from skywright.files.beside import beside
 from skywright.files.columns import Column, ColumnReader, ColumnWriter
+from skywright.files.file_writer import FileWriter
 
 IDENTITY = "/entry/index/identity"
 FILE, OFFSET, SIZE = "/entry/index/file", "/entry/index/offset", "/entry/index/size"
@@ -35,7 +36,7 @@ def files_path(path: Path) -> Path:
     return beside(path, ".files.h5")
 
 
-class IndexWriter:
+class IndexWriter(FileWriter):
     """The one writer of an index; not thread-safe.
 
     Parameters
@@ -60,11 +61,12 @@ class IndexWriter:
         names = Column(FILE_PATH, f"S{PATH_BYTES}", rows_per_chunk=1)
         self._files = ColumnWriter(files_path(path), (names,), Column(FILE_NUMBER, "<i4"))
         try:
-            self._rows = ColumnWriter(path, (*COLUMNS, *extra), identity_column)
+            rows = ColumnWriter(path, (*COLUMNS, *extra), identity_column)
         except BaseException:
             self._files.close()
             files_path(path).unlink()
             raise
+        super().__init__(rows, self._files)
         self._numbers: dict[Path, int] = {}
 
     def append(
@@ -94,36 +96,7 @@ class IndexWriter:
             self._files.append(len(self._numbers), {FILE_PATH: str(file)})
             self._numbers[file] = len(self._numbers)
         number = np.full(len(identity), self._numbers[file])
-        self._rows.append(identity, {FILE: number, **columns})
-
-    @property
-    def appended(self) -> int:
-        """Number of records appended, flushed or not."""
-        return self._rows.appended
-
-    def flush(self) -> int:
-        """Make all records visible; return the number of rows that readers can see.
-
-        Raises
-        ------
-        OSError
-            If the disk is full or fails.
-        """
-        self._files.flush()  # before the rows that refer to them
-        return self._rows.flush()
-
-    def close(self) -> None:
-        """Flush and close; a second call does nothing.
-
-        Raises
-        ------
-        OSError
-            If the disk is full or fails.
-        """
-        try:
-            self._files.close()
-        finally:
-            self._rows.close()
+        self.writer.append(identity, {FILE: number, **columns})
 
 
 class IndexReader(Closing):

@@ -1,5 +1,6 @@
 """Clients of the store: the root, and the catalogs sorted by time."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,11 @@ def embedded_key(directory: Path) -> str:
         raise ConfigError(
             f"{path}: cannot be read ({error.strerror}); set store.api_key or start `skywright up`"
         ) from error
+
+
+def container_name(start: Mapping[str, Any]) -> str:
+    """Return the name of the container in which the run with this start document belongs."""
+    return ANALYSIS if start.get("purpose") == "analysis" else RAW
 
 
 def ensure_containers(client: Any) -> tuple[Any, Any]:

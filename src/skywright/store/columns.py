@@ -71,7 +71,8 @@ def widen(column: ColumnType | None, value: Any, promised: str = "") -> ColumnTy
     value
         A value as JSON gives it.
     promised
-        Element type declared for an array, used as far as the values fit into it.
+        Element type declared for an array, used if `column` has no value yet, as far as `value`
+        fits into it.
     """
     if column is None and value is None:
         value = []  # a declared scalar would have a column, so this is an array
@@ -121,8 +122,8 @@ def _widen_array(column: ColumnType | None, value: Any, promised: str) -> Column
         dtype, shape, has_values = column.dtype, column.shape, True
         array = rectangular(value, dtype)
     else:  # until now there were scalars, whose shape is (), or no values
-        array = rectangular(value, promised)
         has_values = column is not None and column.has_scalars
+        array = rectangular(value, "" if has_values else promised)
         dtype, shape = _required_dtype(column, array, promised), ()
     ndim = max(len(shape), array.ndim)
     before, now = _with_axes(shape, ndim), _with_axes(array.shape, ndim)
@@ -130,7 +131,7 @@ def _widen_array(column: ColumnType | None, value: Any, promised: str) -> Column
     has_gaps = 0 in largest or (has_values and before != now)
     dtype = _fit_dtype(dtype, array, has_gaps)
     large = column is not None and column.large
-    large |= array.dtype.kind in "iu" and not _fits(array, np.dtype("<f8"))
+    large |= array.dtype.kind in "iu" and not fits(array, np.dtype("<f8"))
     if large and np.dtype(dtype).kind == "f":  # a float would change the integers
         dtype = _as_text(np.dtype(dtype)).str
     return ColumnType("array", dtype, largest, large)
@@ -142,24 +143,20 @@ def _with_axes(shape: tuple[int, ...], ndim: int) -> tuple[int, ...]:
 
 
 def _required_dtype(column: ColumnType | None, array: np.ndarray, promised: str) -> str:
-    """Return the element type that `promised` or the scalars before the first array require.
+    """Return the element type that the scalars before the first array, or `promised`, require.
 
     It is empty if only `array`, the first one, decides.
     """
-    if column is not None and column.longest:
-        return f"<U{column.longest}"
     # Zarr has no objects, structures, long doubles and datetimes without unit.
     if promised[1:2] in ("O", "V") or promised[1:] in ("f16", "c32", "M8", "m8"):
         promised = ""
-    if column is None or (promised and not column.has_scalars) or promised[1:2] in ("M", "m"):
+    if column is None or (promised and not column.has_scalars):
         return promised
-    has_text = "U" in (promised[1:2], array.dtype.kind)
+    if column.longest:
+        return f"<U{column.longest}"
     if column.kind == "boolean":
-        return np.promote_types(promised or "<U5", "<U5").str if has_text else promised
-    if promised[1:2] == "U":
-        return np.promote_types(promised, f"<U{NUMBER_LENGTH}").str
-    of_scalars = {"integer": "<i8", "number": "<f8"}.get(column.kind, "")
-    return promised if promised and np.can_cast(of_scalars, promised) else of_scalars
+        return "<U5" if array.dtype.kind == "U" else ""
+    return {"integer": "<i8", "number": "<f8"}.get(column.kind, "")
 
 
 def _fit_dtype(dtype: str, array: np.ndarray, has_gaps: bool) -> str:
@@ -168,7 +165,7 @@ def _fit_dtype(dtype: str, array: np.ndarray, has_gaps: bool) -> str:
         found = dtype or "<f8"
     elif not dtype:
         found = array.dtype.str
-    elif _fits(array, np.dtype(dtype)):
+    elif fits(array, np.dtype(dtype)):
         found = dtype
     elif not {"U", "M", "m"}.isdisjoint((np.dtype(dtype).kind, array.dtype.kind)):
         found = np.promote_types(_as_text(np.dtype(dtype)), _as_text(array.dtype)).str
@@ -183,7 +180,7 @@ def _as_text(dtype: np.dtype) -> np.dtype:
     return dtype if dtype.kind == "U" else np.dtype(f"<U{NUMBER_LENGTH}")
 
 
-def _fits(array: np.ndarray, dtype: np.dtype) -> bool:
+def fits(array: np.ndarray, dtype: np.dtype) -> bool:
     """Return whether each value of `array` is itself after a cast to `dtype`."""
     if dtype.kind == "U" or array.dtype.kind == "U":
         return dtype.kind == array.dtype.kind and array.dtype.itemsize <= dtype.itemsize

@@ -2,24 +2,17 @@
 
 import json
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 from bluesky_tiled_plugins.exporters import json_seq_exporter
-from tiled.structures.array import ArrayStructure, BuiltinDtype
-from tiled.structures.core import StructureFamily
 
-from skywright.store.external import Segment
+from skywright.files.readers import HDF5
 from skywright.store.journal_contents import datum_fields
-from skywright.store.table_adapter import MIMETYPE, rows_of
+from skywright.store.table_adapter import MIMETYPE
 from skywright.store.tiled_writer import INTERNAL, SQL_TABLE
 
 Document = dict[str, Any]
-FILES, SEGMENTS = "skywright_files", "skywright_segments"
-"""Parameters of a `_Column`, which the stock exporter copies into its StreamResource."""
-MULTI_FILE_PARAMETERS = ("template", "chunk_shape")
-"""Parameters that the stock exporter adds to combine several files into one resource."""
 
 
 async def export_documents(
@@ -28,64 +21,76 @@ async def export_documents(
     """Export a run as a JSON sequence; see ``bluesky_tiled_plugins.exporters``.
 
     The stock exporter expects one table in each stream, that of events, and one range of rows for
-    each other data key. So it gets each column of a table of files as an array (`_Column`). The
-    stream documents that it writes of such an array are replaced by a StreamResource for each file,
-    and a StreamDatum for each range of rows. The last range has no rows while the table is open.
+    each other data key. So it gets no table of files. The documents of their columns are written
+    here, before the stop document: a StreamResource for each file, and a StreamDatum for each range
+    of rows. The last range has no rows while the table is open.
     """
+    columns: list[_Column] = []
 
     async def filter_for_access(run: _Run) -> _Run:
-        return _Run(await filtered(run.adapter))
+        return _Run(await filtered(run.adapter), columns)
 
-    segments_of: dict[str, list[Segment]] = {}
-    async for record in json_seq_exporter(mimetype, _Run(adapter), metadata, filter_for_access):
-        if not record.startswith('\x1e{"name": "stream_'):
-            yield record
-            continue
-        document = json.loads(record[1:])
-        for doc in _expand(document["name"], document["doc"], segments_of):
-            yield "\x1e" + json.dumps({"name": document["name"], "doc": doc}) + "\n"
+    run = _Run(adapter, columns)
+    async for record in json_seq_exporter(mimetype, run, metadata, filter_for_access):
+        if record.startswith('\x1e{"name": "stop"'):
+            for column in columns:
+                for name, doc in _documents(column, metadata.get("start", {}).get("uid")):
+                    yield "\x1e" + json.dumps({"name": name, "doc": doc}) + "\n"
+        yield record
 
 
-def _expand(name: str, doc: Document, segments_of: dict[str, list[Segment]]) -> Iterator[Document]:
-    """Yield the documents that replace a stream document of the stock exporter.
+class _Column(NamedTuple):
+    """A column of a table of files."""
 
-    A document of a column (`_Column`) becomes one document for each file, or for each range of
-    rows. Any other document is yielded as it is. `segments_of` collects the ranges of rows by uid
-    of the stream resource, which comes before its stream datum.
-    """
-    if name == "stream_resource":
-        parameters = doc["parameters"]
-        files, segments = parameters.pop(FILES, None), parameters.pop(SEGMENTS, None)
-        if files is None:
-            yield doc
-            return
-        segments_of[doc["uid"]] = segments
-        plain = {key: parameters[key] for key in parameters if key not in MULTI_FILE_PARAMETERS}
-        for file_number, uri in enumerate(files):
-            yield doc | {"uid": f"{doc['uid']}/{file_number}", "uri": uri, "parameters": plain}
-        return
-    resource = doc["stream_resource"]
-    if resource not in segments_of:
-        yield doc
-        return
+    name: str
+    table: Any
+    """Data source of the table."""
+    descriptor: Document
+
+
+def _documents(column: _Column, run: str | None) -> Iterator[tuple[str, Document]]:
+    """Yield the stream documents of a column of the run with this uid."""
+    descriptor, parameters = column.descriptor["uid"], column.table.parameters
+    resource = f"sr-{descriptor}-{column.name}"
+    is_scalar = not column.descriptor["data_keys"][column.name]["shape"]
+    for number, asset in enumerate(sorted(column.table.assets, key=lambda each: each.num or 0)):
+        yield (
+            "stream_resource",
+            {
+                "data_key": column.name,
+                "uid": f"{resource}/{number}",
+                "run_start": run,
+                "mimetype": HDF5,
+                "parameters": {
+                    "dataset": parameters["columns"][column.name],
+                    "join_method": "stack" if is_scalar else "concat",
+                },
+                "uri": asset.data_uri,
+            },
+        )
     seq_num = 1
-    for number, (file_number, start, stop) in enumerate(segments_of[resource]):
+    for number, (file_number, start, stop) in enumerate(parameters["segments"]):
         count = 0 if stop is None else stop - start  # None: the table is still open
         rows = datum_fields(f"{resource}/{file_number}", start, seq_num, count)
-        yield doc | {"uid": f"{doc['uid']}/{number}", **rows}
+        uid = f"sd-{descriptor}-{column.name}-0/{number}"
+        yield "stream_datum", {"uid": uid, "descriptor": descriptor, **rows}
         seq_num += count
 
 
 class _Run:
-    """A run as the stock exporter expects it: its streams are `_Stream`."""
+    """A run as the stock exporter expects it: its streams are `_Stream`.
 
-    def __init__(self, adapter: Any) -> None:
+    The columns of tables of files are appended to `columns`.
+    """
+
+    def __init__(self, adapter: Any, columns: list[_Column]) -> None:
         self.adapter = adapter
         self.specs = adapter.specs
         self.keys_range = adapter.keys_range
+        self._columns = columns
 
     async def lookup_adapter(self, segments: list[str]) -> "_Stream":
-        return _Stream(await self.adapter.lookup_adapter(segments))
+        return _Stream(await self.adapter.lookup_adapter(segments), self._columns)
 
 
 class _Stream:
@@ -94,9 +99,9 @@ class _Stream:
     The exporter calls `keys_range` first, which finds the columns and the tables of events.
     """
 
-    def __init__(self, adapter: Any) -> None:
+    def __init__(self, adapter: Any, columns: list[_Column]) -> None:
         self._adapter = adapter
-        self._columns: dict[str, _Column] = {}
+        self._columns = columns
         self._events = _Events()
         self.specs = adapter.specs
         self.metadata = adapter.metadata
@@ -107,18 +112,17 @@ class _Stream:
             source = ((await node.data_sources(include_assets=True)) or [None])[0]
             if source is not None and source.mimetype == MIMETYPE:
                 names = source.parameters["columns"]
-                self._columns |= {name: _Column(source, name) for name in names}
+                self._columns += [_Column(name, source, self.metadata()) for name in names]
             elif source is not None and source.mimetype == SQL_TABLE:
                 self._events.tables.append(node)
             else:
                 keys.append(key)
-        return [*keys, *self._columns, *([INTERNAL] if self._events.tables else [])]
+        return [*keys, *([INTERNAL] if self._events.tables else [])]
 
     async def lookup_adapter(self, segments: list[str]) -> Any:
         if segments[0] == INTERNAL:
             return self._events
-        column = self._columns.get(segments[0])
-        return column or await self._adapter.lookup_adapter(segments)
+        return await self._adapter.lookup_adapter(segments)
 
 
 class _Events:
@@ -132,36 +136,3 @@ class _Events:
 
     async def read(self) -> pd.DataFrame:
         return pd.concat([await table.read() for table in self.tables], axis=1, join="inner")
-
-
-def _number(asset: Any) -> int:
-    return int(asset.num or 0)
-
-
-class _Column:
-    """A column of a table of files as an array, as the stock exporter expects it."""
-
-    def __init__(self, table: Any, name: str) -> None:
-        rows = rows_of(table) or 0
-        dtype = table.structure.meta.dtypes[name]
-        # Text is of dtype object in tables, which arrays cannot have. The exporter reads the shape
-        # only, so any other dtype will do
-        dtype = np.dtype("S1") if dtype.kind == "O" else dtype
-        structure = ArrayStructure(
-            BuiltinDtype.from_numpy_dtype(dtype), chunks=((rows,),), shape=(rows,)
-        )
-        self._source = table.model_copy(
-            update={
-                "structure_family": StructureFamily.array,
-                "structure": structure,
-                "mimetype": "application/x-hdf5",
-                "parameters": {
-                    "dataset": table.parameters["columns"][name],
-                    FILES: [asset.data_uri for asset in sorted(table.assets, key=_number)],
-                    SEGMENTS: table.parameters["segments"],
-                },
-            }
-        )
-
-    async def data_sources(self, include_assets: bool = True) -> list[Any]:
-        return [self._source]

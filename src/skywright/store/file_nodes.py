@@ -44,6 +44,9 @@ becomes an array."""
 NAME_BYTES = 200
 """Longest name of a virtual file, bytes; of a longer one the end becomes a checksum."""
 
+Place = tuple[dict[str, Any], ResourceRows]
+"""A stream resource (`with_plain_uri`), with rows of its file (`rows_in_files`)."""
+
 log = logging.getLogger(__name__)
 
 
@@ -95,24 +98,24 @@ def data_sources(
     name, source
         A `DataError` instead of the source is the reason why a data key cannot be stored.
     """
-    groups: dict[Any, list[str]] = {}
+    groups: dict[Any, dict[str, list[Place]]] = {}
     resources = {uid: with_plain_uri(resource) for uid, resource in resources.items()}
     for key in stream.external_rows:
-        rows = rows_in_files(stream, key)
-        if not rows:
+        places = [(resources[rows.resource], rows) for rows in rows_in_files(stream, key)]
+        if not places:
             continue
-        uris = [resources[r.resource].get("uri", "") for r in rows]
+        uris = [resource.get("uri", "") for resource, _ in places]
         if odd := next((uri for uri in uris if NOT_IN_ADDRESSES & {*uri}), None):
             yield key, DataError(f"{odd!r}: tiled reads no path with # or ?, a tab or a line break")
             continue
         try:
-            if tables and _is_column(key, data_keys[key], [resources[r.resource] for r in rows]):
-                where = [(resources[r.resource]["uri"], r.start, r.stop) for r in rows]
+            if tables and _is_column(key, data_keys[key], [resource for resource, _ in places]):
+                where = _ranges(places)
                 # The documents of a file come column by column: while the run goes on one column
                 # may be ahead of another.
-                groups.setdefault(tuple(where) if ended else where[0][:2], []).append(key)
+                groups.setdefault(tuple(where) if ended else where[0][:2], {})[key] = places
             else:
-                yield key, _array(stream, key, resources, data_keys, virtual_directory)
+                yield key, _array(stream, key, places, data_keys, virtual_directory)
         except OSError:  # a virtual file cannot be written: the ingester tries again
             raise
         except DataError as error:
@@ -120,16 +123,15 @@ def data_sources(
         except Exception as error:  # a consolidator of odd documents may raise anything
             log.debug("%s/%s: no data source", stream.name, key, exc_info=error)
             yield key, DataError(f"{type(error).__name__}: {error}")
-    taken = {*data_keys}
-    for keys in groups.values():
-        name = next(n for n in _names() if n not in taken)
-        taken.add(name)
-        yield name, _table(stream, keys, resources, data_keys, ended=ended)
+    names = (f"{COLUMNS}_{number}" for number in itertools.count(2))
+    free_names = (name for name in itertools.chain([COLUMNS], names) if name not in data_keys)
+    for places_of in groups.values():
+        yield next(free_names), _table(places_of, data_keys, ended=ended)
 
 
-def _names() -> Iterator[str]:
-    yield COLUMNS
-    yield from (f"{COLUMNS}_{number}" for number in itertools.count(2))
+def _ranges(places: Sequence[Place]) -> list[tuple[str, int, int]]:
+    """Return the file, first row and end of rows."""
+    return [(resource["uri"], rows.start, rows.stop) for resource, rows in places]
 
 
 def _is_column(key: str, data_key: Mapping[str, Any], resources: Sequence[dict[str, Any]]) -> bool:
@@ -156,24 +158,17 @@ def _dtype(data_key: Mapping[str, Any]) -> np.dtype[Any]:
 
 
 def _table(
-    stream: Stream,
-    keys: Sequence[str],
-    resources: Mapping[str, dict[str, Any]],
-    data_keys: Mapping[str, Any],
-    *,
-    ended: bool,
+    places_of: Mapping[str, Sequence[Place]], data_keys: Mapping[str, Any], *, ended: bool
 ) -> DataSource:
-    rows = rows_in_files(stream, keys[0])
-    dtypes = {key: _dtype(data_keys[key]) for key in keys}
+    """Return the data source of the table of some data keys, all of the same rows."""
+    places = next(iter(places_of.values()))
+    dtypes = {key: _dtype(data_keys[key]) for key in places_of}
     size = max(PARTITION_BYTES // sum(dtype.itemsize for dtype in dtypes.values()), 1)
-    uris, segments = number_files([(resources[r.resource]["uri"], r.start, r.stop) for r in rows])
-    count = sum(r.count for r in rows)
+    uris, segments = number_files(_ranges(places))
+    count = sum(rows.count for _, rows in places)
     if not ended:
         segments[-1][2] = None
-    columns = {
-        key: resources[stream.catalog_rows(key)[0].resource]["parameters"]["dataset"]
-        for key in keys
-    }
+    columns = {key: own[0][0]["parameters"]["dataset"] for key, own in places_of.items()}
     parameters = {"columns": columns, "segments": segments, "partition_rows": size}
     structure = table_structure(dtypes, -(-count // size))
     return external_source(StructureFamily.table, structure, MIMETYPE, parameters, uris)
@@ -182,18 +177,18 @@ def _table(
 def _array(
     stream: Stream,
     key: str,
-    resources: Mapping[str, dict[str, Any]],
+    places: Sequence[Place],
     data_keys: Mapping[str, Any],
     virtual_directory: Path,
 ) -> DataSource:
     segments = stream.catalog_rows(key)
-    used = [resources[segment.resource] for segment in segments]
-    first = resources[segments[0].resource]
+    used = [resource for resource, _ in places]
+    first = used[0]
     if first["mimetype"] != HDF5 and first["mimetype"] in readers():
         ranges = []
-        for resource, part in zip(used, rows_in_files(stream, key), strict=True):
+        for resource, rows in places:
             first_of_slice = first_row(resource["parameters"])
-            ranges.append((first_of_slice + part.start, first_of_slice + part.stop))
+            ranges.append((first_of_slice + rows.start, first_of_slice + rows.stop))
         return reader_source(used, ranges, data_keys[key])
     if first["mimetype"] not in CONSOLIDATOR_REGISTRY:
         raise DataError(f"no reader for {first['mimetype']}")
@@ -206,8 +201,7 @@ def _array(
             start = name.encode()[:NAME_BYTES].decode(errors="ignore")
             name = f"{start}-{zlib.crc32(name.encode()):08x}"
         path = virtual_directory / f"{name}.h5"
-        rows = rows_in_files(stream, key)
-        write_virtual_file(path, [(resources[part.resource], part) for part in rows])
+        write_virtual_file(path, places)
         parameters = dict(first["parameters"]) | {"dataset": VIRTUAL_DATASET}
         first = first | {"uri": f"file://localhost{path}", "parameters": parameters}
         count = sum(segment.count for segment in segments)
@@ -216,10 +210,10 @@ def _array(
     rows_per_chunk = next(iter(first["parameters"].get("chunk_shape") or ()), math.inf)
     check_chunks(math.ceil(sum(each.count for each in segments) / rows_per_chunk))
     seen = {first["uid"]}
-    for segment in segments:
+    for resource, segment in zip(used, segments, strict=False):  # a virtual file is one segment
         if segment.resource not in seen:
             seen.add(segment.resource)
-            consolidator.update_from_stream_resource(with_swmr(resources[segment.resource]))
+            consolidator.update_from_stream_resource(with_swmr(resource))
         datum = datum_fields(segment.resource, segment.start, segment.sequence, segment.count)
         # With seq_nums the consolidator would keep an entry for each row
         no_seq_nums = {"start": segment.sequence, "stop": segment.sequence}
@@ -246,7 +240,7 @@ def with_plain_uri(resource: dict[str, Any]) -> dict[str, Any]:
     return resource | {"uri": unquote(uri)} if uri.startswith("file:") else resource
 
 
-def write_virtual_file(path: Path, parts: Sequence[tuple[dict[str, Any], ResourceRows]]) -> None:
+def write_virtual_file(path: Path, parts: Sequence[Place]) -> None:
     """Write an HDF5 file whose one dataset, `VIRTUAL_DATASET`, has the rows of `parts`, in order.
 
     Parameters
@@ -254,7 +248,7 @@ def write_virtual_file(path: Path, parts: Sequence[tuple[dict[str, Any], Resourc
     path
         Path of the file; readers see the old one or the new one, nothing between.
     parts
-        Stream resources (`with_plain_uri`), each with the rows to use (`rows_in_files`).
+        The rows to use.
 
     Raises
     ------
@@ -263,7 +257,7 @@ def write_virtual_file(path: Path, parts: Sequence[tuple[dict[str, Any], Resourc
     OSError
         If the file cannot be written; nothing is left of it.
     """
-    count = sum(rows.stop - rows.start for _, rows in parts)
+    count = sum(rows.count for _, rows in parts)
     path_of_first = path_from_uri(parts[0][0]["uri"])
     try:
         with open_hdf5(path_of_first) as file:
@@ -280,8 +274,8 @@ def write_virtual_file(path: Path, parts: Sequence[tuple[dict[str, Any], Resourc
             (rows.stop, *shape),
             dtype,
         )
-        layout[at : at + rows.stop - rows.start] = source[rows.start : rows.stop]
-        at += rows.stop - rows.start
+        layout[at : at + rows.count] = source[rows.start : rows.stop]
+        at += rows.count
     path.parent.mkdir(parents=True, exist_ok=True)
     content = io.BytesIO()  # HDF5 does not survive each failure of a write
     with h5py.File(content, "w", libver="latest") as file:

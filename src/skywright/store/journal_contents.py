@@ -172,9 +172,7 @@ class Stream:
         _ = [float(stamp) for stamp in stamps if stamp is not None]
         for key, value in values.items():
             old = self.columns.get(key)
-            # The declared dtype is used for the first event only: it may not hold values of events
-            # before the first array
-            new = widen(old, value, "" if self.line_of else self.declared.get(key, ""))
+            new = widen(old, value, self.declared.get(key, ""))
             if new is not old:
                 self.columns[key] = new
                 # At the first event nothing is written yet that would have to be written again

@@ -16,7 +16,7 @@ from tiled.queries import Comparison, Eq, FullText, Like
 
 from skywright.callbacks.journal import SUFFIX, journal_path
 from skywright.errors import DataError
-from skywright.store.client import ANALYSIS, RAW, analysis, catalog
+from skywright.store.client import ANALYSIS, RAW, analysis, catalog, container_name
 from skywright.store.tail import is_locked, start_time
 
 _RUNS = {RAW: catalog, ANALYSIS: analysis}
@@ -76,7 +76,7 @@ class RunSummary:
     duration_s: float | None
     status: str
     """With a stop document success, fail, abort or interrupted; without one running, storing or
-    incomplete (`run_status`)."""
+    incomplete (`JournalListing.status`)."""
     events: Mapping[str, int]
     """Number of events of each stream, from the stop document; empty before it."""
 
@@ -108,8 +108,7 @@ def find_runs(
     list of RunSummary
         Sorted by start time, newest last.
     """
-    # List the journals first: the ingester may store one while the catalog answers
-    waiting = journal_names(journals)
+    listing = JournalListing(journals)
     # With a text, some of the runs that the server finds are not accepted below
     wanted = None if run_filter.text else limit
     for alternatives, accepts in _interpretations(run_filter.text):
@@ -124,8 +123,8 @@ def find_runs(
                 runs = _search(_RUNS[container](client), queries, wanted)
                 matching = (run for run in runs if accepts(run.metadata))
                 for run in islice(matching, limit):
-                    summary = summarize(run.metadata, container, journals, waiting)
-                    found[summary.uid] = summary
+                    start, stop = run.metadata["start"], run.metadata.get("stop")
+                    found[start["uid"]] = summarize(start, stop, listing.status(run.metadata))
         if found:
             ordered = sorted(found.values(), key=lambda run: run.time_s)
             return ordered if limit is None else ordered[max(len(ordered) - limit, 0) :]
@@ -169,17 +168,6 @@ def find_run(client: Container, name: str) -> Container:
     return runs[0]
 
 
-def find_run_and_waiting(
-    client: Container, name: str, journals: Path | None
-) -> tuple[Container, frozenset[str]]:
-    """Return the run that `name` names (`find_run`), and `waiting` of `run_status` for it.
-
-    The journals are listed before the run is looked up: the ingester may store the run meanwhile.
-    """
-    waiting = journal_names(journals)
-    return find_run(client, name), waiting
-
-
 def derived_runs(client: Container, raw_uid: str) -> list[Container]:
     """Return the derived runs of the raw run `raw_uid` (full uid), newest last."""
     return list(_search(analysis(client), [Eq("start.raw_uid", raw_uid)]))[::-1]
@@ -208,20 +196,19 @@ def tiled_queries(run_filter: RunFilter) -> list[list[Query]]:
     return [[*queries, Eq(f"start.{key}", run_filter.sample)] for key in SAMPLE_KEYS]
 
 
-def summarize(
-    metadata: Mapping[str, Any],
-    container: str,
-    journals: Path | None = None,
-    waiting: Collection[str] = (),
-) -> RunSummary:
-    """Return the line that `skywright runs` prints for a run's tiled metadata.
+def summarize(start: Mapping[str, Any], stop: Mapping[str, Any] | None, status: str) -> RunSummary:
+    """Return the line that `skywright runs` prints for a run.
 
-    `journals` and `waiting` are those of `run_status`.
+    Parameters
+    ----------
+    start, stop
+        Its documents.
+    status
+        See `JournalListing.status`.
     """
-    start, stop = metadata["start"], metadata.get("stop")
     return RunSummary(
         uid=start["uid"],
-        container=container,
+        container=container_name(start),
         scan_id=start.get("scan_id"),
         plan=_text(start.get("plan_name")),
         sample=sample_name(start),
@@ -231,7 +218,7 @@ def summarize(
         raw_scan_id=start.get("raw_scan_id"),
         time_s=start["time"],
         duration_s=stop["time"] - start["time"] if stop else None,
-        status=run_status(metadata, journals, waiting),
+        status=status,
         events=dict((stop or {}).get("num_events") or {}),
     )
 
@@ -256,37 +243,45 @@ def _analysis_name(start: Mapping[str, Any]) -> str | None:
     return " ".join(str(about[key]) for key in ("name", "version") if about.get(key)) or None
 
 
-def run_status(
-    metadata: Mapping[str, Any], journals: Path | None = None, waiting: Collection[str] = ()
-) -> str:
-    """Say how a run ended, or whether it is being recorded or stored.
+class JournalListing:
+    """The journals of a store that are there now: they say whether a run is recorded or stored.
 
-    A run is "running" only when a process holds the lock of its journal. One that has ended is
-    "storing" until the ingester is done with its journal. Without a journal here, a run that has no
-    stop document is "incomplete".
+    Make it before the run is looked up: the ingester may store the run meanwhile.
 
     Parameters
     ----------
-    metadata
-        Of the run in tiled.
-    journals
-        Directory of the journals.
-    waiting
-        File names of the journals that were there before the metadata were read, from
-        `find_run_and_waiting` or `journal_names`. The ingester may have stored such a run since.
+    directory
+        Directory of the journals; None: they are not on this machine.
     """
-    stop = metadata.get("stop")
-    if stop:
-        interrupted = str(stop.get("reason", "")).startswith("interrupted")
-        return "interrupted" if interrupted else str(stop["exit_status"])
-    path = journals and journal_path(journals, metadata["start"]["uid"])
-    if path and is_locked(path):
-        return "running"
-    return "storing" if path and (path.name in waiting or path.exists()) else "incomplete"
+
+    def __init__(self, directory: Path | None = None) -> None:
+        self._directory = directory
+        self._names = journal_names(directory)
+
+    def status(self, metadata: Mapping[str, Any]) -> str:
+        """Say how a run ended, or whether it is being recorded or stored.
+
+        A run is "running" only when a process holds the lock of its journal. One that has ended is
+        "storing" until the ingester is done with its journal. Without a journal here, a run that
+        has no stop document is "incomplete".
+
+        Parameters
+        ----------
+        metadata
+            Of the run in tiled.
+        """
+        stop = metadata.get("stop")
+        if stop:
+            interrupted = str(stop.get("reason", "")).startswith("interrupted")
+            return "interrupted" if interrupted else str(stop["exit_status"])
+        path = self._directory and journal_path(self._directory, metadata["start"]["uid"])
+        if path and is_locked(path):
+            return "running"
+        return "storing" if path and (path.name in self._names or path.exists()) else "incomplete"
 
 
 def journal_names(journals: Path | None) -> frozenset[str]:
-    """Return the file names of the journals that are there now, for `waiting` of `run_status`."""
+    """Return the file names of the journals that are there now, as a set."""
     return frozenset(path.name for path in journals.glob(f"*{SUFFIX}")) if journals else frozenset()
 
 

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from tiled.client.container import Container
 
 from skywright.errors import DataError
+from skywright.store.stream_rows import StreamRows
 
 IDENTITY = "pulse_id"
 
@@ -34,12 +35,12 @@ class PulseRows:
     """
 
     def __init__(self, run: Container, key: str = "spectrum", identity: str = IDENTITY) -> None:
-        self._stream, self._device = _find(run, key, identity)
+        stream, self._device = _find(run, key, identity)
         self._identity = identity
-        self._columns: dict[str, Any] = {}
-        self.ids: NDArray[np.int64] = np.asarray(self._column(identity).read(), np.int64)
+        self._rows = StreamRows(stream)
+        name = f"{self._device}_{identity}"
+        self.ids: NDArray[np.int64] = np.asarray(self._rows.whole([name])[name], np.int64)
         """(n,) of all rows, in the order of the file."""
-        self._sorted = bool((np.diff(self.ids) >= 0).all())
 
     def between(
         self, first: int, stop: int, keys: Sequence[str] = ("spectrum",)
@@ -63,31 +64,12 @@ class PulseRows:
         DataError
             If there is no such column.
         """
-        if self._sorted:
-            low, high = np.searchsorted(self.ids, (first, stop))
-            rows = np.arange(low, max(low, high))
-        else:  # an id may come late
-            rows = np.flatnonzero((self.ids >= first) & (self.ids < stop))
-        ids = self.ids[rows]
-        order = np.argsort(ids, kind="stable")
-        found = {self._identity: ids[order]}
-        for key in keys:
-            column = self._column(key)
-            if not len(rows):
-                found[key] = np.empty((0, *column.shape[1:]), column.dtype)
-                continue
-            values = np.asarray(column[int(rows[0]) : int(rows[-1]) + 1])
-            found[key] = values[rows - rows[0]][order]
-        return found
-
-    def _column(self, key: str) -> Any:
-        if key not in self._columns:
-            name = f"{self._device}_{key}"
-            try:
-                self._columns[key] = self._stream[name]
-            except KeyError as error:
-                raise DataError(f"{self._stream.uri}: no column {name}") from error
-        return self._columns[key]
+        rows = np.flatnonzero((self.ids >= first) & (self.ids < stop))
+        order = np.argsort(self.ids[rows], kind="stable")  # an id may come late
+        names = {key: f"{self._device}_{key}" for key in keys}
+        columns = self._rows.take(list(names.values()), rows)
+        found = {self._identity: self.ids[rows][order]}
+        return found | {key: columns[name][order] for key, name in names.items()}
 
 
 def _find(run: Container, key: str, identity: str) -> tuple[Container, str]:

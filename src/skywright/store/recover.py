@@ -4,7 +4,7 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from skywright.files.hdf5_flags import clear_flags
 from skywright.files.index import files_path
 from skywright.files.readers import local_path, readers
 from skywright.store.check import differences
-from skywright.store.client import ensure_containers
+from skywright.store.client import ANALYSIS, RAW, container_name, ensure_containers
 from skywright.store.ingest import ServerUnavailableError
 from skywright.store.ingester import BACK_OFF_S, Ingester, ingest_lock
 from skywright.store.journal_contents import JournalContents
@@ -82,7 +82,7 @@ def recover(directory: Path, client: Any) -> RecoveryReport:
     DataError
         When a running ingester does not finish a run within `WAIT_S`.
     """
-    containers = ensure_containers(client)
+    containers = dict(zip((RAW, ANALYSIS), ensure_containers(client), strict=True))
     journals = directory / "journal"
     files: set[Path] = set()
     failures: dict[Path, OSError] = {}
@@ -162,12 +162,10 @@ def contents_of(path: Path) -> JournalContents:
     return contents
 
 
-def _differs(contents: JournalContents, containers: Sequence[Any]) -> bool:
+def _differs(contents: JournalContents, containers: Mapping[str, Any]) -> bool:
     start = contents.start or {}
-    raw_runs, derived_runs = containers
-    runs = derived_runs if start.get("purpose") == "analysis" else raw_runs
     try:
-        run = runs[start.get("uid", "")]
+        run = containers[container_name(start)][start.get("uid", "")]
     except KeyError:
         found = ["the catalog does not have it"]
     else:

@@ -132,32 +132,8 @@ def reprocess_each(
         the first analysis that it needs, fails.
     """
     if is_second_stage(name):
-        do_first = partial(
-            _reprocess_streams, parameters=first, store=store, keys=keys, submit=submit
-        )
+        do_first = partial(reprocess_each, parameters=first, store=store, keys=keys, submit=submit)
         return _reprocess_second(run, name, parameters, store, do_first)
-    return _reprocess_streams(run, name, parameters, store, keys, submit)
-
-
-def _without_failure(results: Iterable[Reprocessed | DataError]) -> list[Reprocessed]:
-    """Return the results; raise the first failure among them."""
-    done = []
-    for result in results:
-        if isinstance(result, DataError):
-            raise result
-        done.append(result)
-    return done
-
-
-def _reprocess_streams(
-    run: Container,
-    name: str,
-    parameters: dict[str, Any] | None,
-    store: Path,
-    keys: Mapping[str, str] | None,
-    submit: Submit | None,
-) -> list[Reprocessed | DataError]:
-    """Reprocess each stream of a raw run; return of each the result, or its failure."""
     analysis = make_analysis(name, parameters)
     raw = _raw_run(run, store / "journal", analysis, keys or {})
     journal = Journal(store / "journal")
@@ -171,6 +147,16 @@ def _reprocess_streams(
     finally:
         journal.close()
     return results
+
+
+def _without_failure(results: Iterable[Reprocessed | DataError]) -> list[Reprocessed]:
+    """Return the results; raise the first failure among them."""
+    done = []
+    for result in results:
+        if isinstance(result, DataError):
+            raise result
+        done.append(result)
+    return done
 
 
 def _reprocess(

@@ -16,7 +16,7 @@ from tiled.structures.data_source import DataSource
 from tiled.utils import APACHE_ARROW_FILE_MIME_TYPE, safe_json_dump
 
 from skywright.errors import SkywrightError
-from skywright.store.client import ANALYSIS, RAW
+from skywright.store.client import container_name
 
 WRITE_RUN = "/custom/write_run/"
 FINISH_RUN = "/custom/finish_run/"
@@ -64,7 +64,7 @@ class Catalog:
 
     def container_of(self, start: Mapping[str, Any]) -> Any:
         """Return the client of the container in which the run with this start document belongs."""
-        return self.container(ANALYSIS if start.get("purpose") == "analysis" else RAW)
+        return self.container(container_name(start))
 
     def post(self, container: Any, route: str, body: Mapping[str, Any]) -> Any:
         """Post to one of our routes; return its answer, None if the server does not have it.

@@ -1,6 +1,6 @@
 """Everything that is known of one run: how it went, what it holds, what was derived from it."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,9 +9,15 @@ import numpy as np
 from tiled.client.container import Container
 
 from skywright.errors import DataError
-from skywright.store.client import ANALYSIS, RAW
+from skywright.store.client import RAW
 from skywright.store.export.contents import Column, RunContents, Stream, read_contents
-from skywright.store.lookup import RunSummary, derived_runs, find_run, summarize
+from skywright.store.lookup import (
+    JournalListing,
+    RunSummary,
+    derived_runs,
+    find_run,
+    summarize,
+)
 
 RESULT_STREAM, PICTURES_KEY = "result", "pictures"
 """Where an analysis says what it found, and which pictures it has drawn, a path a line."""
@@ -83,18 +89,17 @@ class RunView:
     notes: tuple[str, ...]
 
     @property
+    def analyses(self) -> tuple[DerivedView, ...]:
+        """The analyses of a raw run, or the one that made a derived run."""
+        return self.derived if self.analysis is None else (self.analysis,)
+
+    @property
     def pictures(self) -> tuple[Path, ...]:
         """Annotated pictures and contact sheets of this run and its derived runs."""
-        views = (*self.derived, *((self.analysis,) if self.analysis else ()))
-        return tuple(path for view in views for path in view.pictures)
+        return tuple(path for view in self.analyses for path in view.pictures)
 
 
-def view_run(
-    client: Container,
-    run: Container,
-    journals: Path | None = None,
-    waiting: Collection[str] = (),
-) -> RunView:
+def view_run(client: Container, run: Container, listing: JournalListing | None = None) -> RunView:
     """Read what there is to show of `run`.
 
     Parameters
@@ -103,24 +108,22 @@ def view_run(
         tiled client of the root.
     run
         tiled client of the run.
-    journals, waiting
-        As of `lookup.run_status`; `waiting` from `lookup.find_run_and_waiting`.
+    listing
+        The journals, for the status of the runs.
     """
-    contents = read_contents(run, journals, waiting)
-    container = ANALYSIS if contents.start.get("purpose") == "analysis" else RAW
-    derived = derived_runs(client, contents.start["uid"]) if container == RAW else []
-    summary = summarize(run.item["attributes"]["metadata"], container, journals, waiting)
+    listing = listing or JournalListing()
+    contents = read_contents(run, listing)
+    summary = _summarize(contents)
+    is_raw = summary.container == RAW
+    derived = derived_runs(client, summary.uid) if is_raw else []
     return RunView(
         summary=summary,
         start=contents.start,
         stop=contents.stop,
         streams=tuple(_view_stream(stream) for stream in contents.streams),
-        raw=_raw_summary(client, summary.raw_uid, journals, waiting) if summary.raw_uid else None,
-        analysis=_view_derived(run, contents, journals, waiting) if container == ANALYSIS else None,
-        derived=tuple(
-            _view_derived(each, read_contents(each, journals, waiting), journals, waiting)
-            for each in derived
-        ),
+        raw=_raw_summary(client, summary.raw_uid, listing) if summary.raw_uid else None,
+        analysis=None if is_raw else _view_derived(contents),
+        derived=tuple(_view_derived(read_contents(each, listing)) for each in derived),
         notes=contents.notes,
     )
 
@@ -148,19 +151,19 @@ def _about_results(contents: RunContents) -> dict[str, str]:
     return {name: text for name, text in about.items() if text}
 
 
-def _raw_summary(
-    client: Container, raw_uid: str, journals: Path | None, waiting: Collection[str]
-) -> RunSummary | None:
+def _summarize(contents: RunContents) -> RunSummary:
+    return summarize(contents.start, contents.stop, contents.status)
+
+
+def _raw_summary(client: Container, raw_uid: str, listing: JournalListing) -> RunSummary | None:
     try:
-        raw = find_run(client, raw_uid)
+        raw = find_run(client, raw_uid).item["attributes"]["metadata"]
     except DataError:
         return None
-    return summarize(raw.item["attributes"]["metadata"], RAW, journals, waiting)
+    return summarize(raw["start"], raw.get("stop"), listing.status(raw))
 
 
-def _view_derived(
-    run: Container, contents: RunContents, journals: Path | None, waiting: Collection[str]
-) -> DerivedView:
+def _view_derived(contents: RunContents) -> DerivedView:
     results = final_results(contents)
     pictures = str(results.pop(PICTURES_KEY, "")).splitlines()
     analysis = contents.start.get("analysis")
@@ -168,7 +171,7 @@ def _view_derived(
         analysis = {}
     parameters = analysis.get("parameters")
     return DerivedView(
-        summary=summarize(run.item["attributes"]["metadata"], ANALYSIS, journals, waiting),
+        summary=_summarize(contents),
         stream=str(analysis.get("stream") or "primary"),  # older derived runs do not name it
         parameters=parameters if isinstance(parameters, Mapping) else {},
         results=results,

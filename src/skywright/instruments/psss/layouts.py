@@ -18,6 +18,7 @@ from skywright.acquire.recorder import Layout
 from skywright.files.areadetector import ATTRIBUTES
 from skywright.files.beside import beside
 from skywright.files.columns import Column, ColumnWriter
+from skywright.files.file_writer import FileWriter
 from skywright.instruments.psss.processing import AxisUnit, FitStatus
 from skywright.instruments.psss.results import Result, background_applied, picture_of
 from skywright.instruments.psss.settings import CHOICES, NAME_BYTES_MAX
@@ -169,7 +170,7 @@ class SpectraLayout(Layout[Result, SpectrumRow, "SpectraFile"]):
         return file.append(rows)
 
 
-class SpectraFile:
+class SpectraFile(FileWriter):
     """An open file of spectra of one width; not thread-safe.
 
     Parameters
@@ -183,16 +184,17 @@ class SpectraFile:
 
     def __init__(self, path: Path, width: int) -> None:
         self.width = width
-        self._columns = ColumnWriter(path, spectra_columns(width), IDENTITY, _GROUPS)
+        columns = ColumnWriter(path, spectra_columns(width), IDENTITY, _GROUPS)
         groups = {"/entry": {"NX_class": "NXentry"}}
         try:
             self._settings = ColumnWriter(
                 settings_path(path), settings_columns(width), SETTINGS_IDENTITY, groups
             )
         except BaseException:
-            self._columns.close()
+            columns.close()
             path.unlink()
             raise
+        super().__init__(columns, self._settings)
         self._settings_written = -1
 
     def append(self, rows: Sequence[SpectrumRow]) -> Mapping[str, int]:
@@ -211,25 +213,8 @@ class SpectraFile:
         scalars: dict[str, ArrayLike] = {
             column.path: [row.values[column.path] for row in rows] for column in _SCALARS
         }
-        self._columns.append([row.pulse_id for row in rows], {SPECTRUM: spectra, **scalars})
+        self.writer.append([row.pulse_id for row in rows], {SPECTRUM: spectra, **scalars})
         return lost
-
-    @property
-    def appended(self) -> int:
-        """Number of rows in the file, visible or not."""
-        return self._columns.appended
-
-    def flush(self) -> int:
-        """Make all rows visible; return the number of rows that readers can see."""
-        self._settings.flush()  # before the rows that refer to them
-        return self._columns.flush()
-
-    def close(self) -> None:
-        """Flush and close; a second call does nothing."""
-        try:
-            self._settings.close()
-        finally:
-            self._columns.close()
 
     def _note_settings(self, result: Result) -> None:
         if result.settings_number == self._settings_written:

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from skywright.store.export.csv import write_csv
 from skywright.store.export.nexus import write_nexus
 from skywright.store.export.replace import refuse_foreign, replace
 from skywright.store.export.zarr import write_zarr
+from skywright.store.lookup import JournalListing
 
 SUFFIXES = {"nexus": ".nxs", "csv": "", "zarr": ".zarr"}
 FORMATS = tuple(SUFFIXES)
@@ -41,8 +42,7 @@ def export_run(
     *,
     overwrite: bool = False,
     link: bool = False,
-    journals: Path | None = None,
-    waiting: Collection[str] = (),
+    listing: JournalListing | None = None,
 ) -> ExportReport:
     """Write `run` to `output`, all of it or nothing.
 
@@ -58,8 +58,8 @@ def export_run(
         Replace an earlier export. Files in its directory that it did not write stay.
     link
         NeXus only: refer to the frames' own files instead of copying them.
-    journals, waiting
-        As of `lookup.run_status`.
+    listing
+        The journals, for the status of the run.
 
     Raises
     ------
@@ -74,7 +74,7 @@ def export_run(
     _refuse_existing(output, overwrite)
     if not output.parent.is_dir():
         raise DataError(f"{output}: there is no directory {output.parent}; create it first")
-    contents = read_contents(run, journals, waiting)
+    contents = read_contents(run, listing)
     notes, files = _write(contents, output, format, link)
     return ExportReport(
         output=output,

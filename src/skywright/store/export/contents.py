@@ -1,6 +1,6 @@
 """Read a stored run, stream by stream, in a form that any exporter can write."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,8 +16,9 @@ from tiled.structures.core import StructureFamily
 
 from skywright.errors import DataError
 from skywright.files.readers import HDF5, first_row, open_reader, readers
+from skywright.store.columns import fits
 from skywright.store.external import files_of
-from skywright.store.lookup import run_status
+from skywright.store.lookup import JournalListing
 from skywright.store.table_adapter import MIMETYPE, rows_of
 from skywright.store.tiled_writer import UNREADABLE_FILES
 
@@ -149,17 +150,15 @@ def scanned_fields(start: Mapping[str, Any], stream: str | None = None) -> list[
     return [field for field in fields if isinstance(field, str)]
 
 
-def read_contents(
-    run: Container, journals: Path | None = None, waiting: Collection[str] = ()
-) -> RunContents:
+def read_contents(run: Container, listing: JournalListing | None = None) -> RunContents:
     """Read metadata and events of `run`; arrays in files are read when asked for.
 
     Parameters
     ----------
     run
         tiled client of the run.
-    journals, waiting
-        As of `lookup.run_status`.
+    listing
+        The journals, for the status of the run.
 
     Raises
     ------
@@ -167,7 +166,7 @@ def read_contents(
         If the server cannot give what its catalog names.
     """
     metadata = run.item["attributes"]["metadata"]
-    status = run_status(metadata, journals, waiting)
+    status = (listing or JournalListing()).status(metadata)
     notes: list[str] = list(metadata.get("notes") or ())
     if metadata.get("stop") is None:
         notes.append(
@@ -204,12 +203,9 @@ def _read_stream(
     parts = dict(node.items())
     tables = [part for part in parts.values() if _family(part) == StructureFamily.table]
     files = [table for table in tables if table.data_sources()[0].mimetype == MIMETYPE]
-    in_files = {
-        key: columns
-        for table, rows in _with_rows(files, name)
-        for columns in [_FileTable(table, rows, data_keys)]
-        for key in table.columns
-    }
+    in_files: dict[str, _FileTable] = {}
+    for table in files:
+        in_files |= dict.fromkeys(table.columns, _FileTable(table, data_keys, name))
     tables = [table for table in tables if table not in files]
     frame, kept = _events(tables, f"{name}: events")
     columns = [_memory_column(key, frame[key], {}) for key in ("seq_num", "time") if key in frame]
@@ -265,16 +261,13 @@ def _memory_column(key: str, values: pd.Series | NDArray, data_key: Mapping[str,
 
 
 def _as_declared(values: NDArray, declared: object) -> NDArray:
-    """Cast numbers to the declared dtype where no value changes: tables know int64 and float64."""
+    """Cast numbers to the declared dtype if no value changes: tables know int64 and float64."""
     if not isinstance(declared, str) or values.dtype.kind not in "iuf":
         return values
     dtype = np.dtype(declared)
-    if dtype.kind not in "iuf" or dtype == values.dtype:
+    if dtype.kind not in "iuf" or not fits(values, dtype):
         return values
-    with np.errstate(all="ignore"):
-        cast = values.astype(dtype)
-    same = np.array_equal(cast, values, equal_nan=dtype.kind == "f" and values.dtype.kind == "f")
-    return cast if same else values
+    return values.astype(dtype, copy=False)
 
 
 def _short_arrays(
@@ -305,17 +298,6 @@ def _array_column(
     return Column(key, shape, np.dtype(node.dtype), data_key, read, parts)
 
 
-def _with_rows(tables: Sequence[Any], where: str) -> Iterator[tuple[Any, int]]:
-    """Yield tables of files with their numbers of rows; of one that is closed they are known."""
-    for table in tables:
-        rows = rows_of(table.data_sources()[0])
-        if rows is None:
-            key = table.columns[0]
-            with _reading(f"{where}/{key}"):
-                rows = table[key].shape[0]
-        yield table, rows
-
-
 class _FileTable:
     """A table whose columns are those of files.
 
@@ -324,8 +306,13 @@ class _FileTable:
     it fetches these alone.
     """
 
-    def __init__(self, table: Any, rows: int, data_keys: Mapping[str, Any]) -> None:
-        self.table, self.rows = table, rows
+    def __init__(self, table: Any, data_keys: Mapping[str, Any], where: str) -> None:
+        self.table = table
+        registered = rows_of(table.data_sources()[0])
+        if registered is None:  # the table is still open
+            with _reading(f"{where}/{table.columns[0]}"):
+                registered = table[table.columns[0]].shape[0]
+        self.rows: int = registered
         self.dtypes = {  # as the table is registered with
             key: np.dtype(data_keys.get(key, {}).get("dtype_numpy") or "<f8")
             for key in table.columns

@@ -16,7 +16,8 @@ METADATA_FILE = "metadata.json"
 def write_csv(contents: RunContents, directory: Path) -> list[str]:
     """Write ``<stream>.csv`` files and ``metadata.json`` into `directory`.
 
-    A number is the shortest decimal that reads back as the same 64-bit float; text is UTF-8.
+    A number is the shortest decimal that reads back as the same 64-bit float; text is UTF-8; a
+    datetime is ISO text, a duration a number of the units of its dtype.
     Columns in files whose number of rows differs from the events' (a camera that runs freely) go
     to ``<stream>-<rows>rows.csv``. Arrays do not fit: the metadata says where they are.
 
@@ -82,7 +83,9 @@ def _write_table(path: Path, columns: Mapping[str, NDArray]) -> None:
 
 
 def _cells(values: NDArray) -> Sequence[object]:
-    """Return Python values, whose `str` reads back as the same number."""
+    """Return values whose `str` reads back as the same number or time."""
+    if values.dtype.kind in "Mm":  # "2026-05-01T14:30:00", "5 seconds" without the unit, "NaT"
+        return [text.partition(" ")[0] for text in values.astype(str).tolist()]
     if values.dtype.kind == "S":
         return [text.decode("utf-8", "backslashreplace") for text in values.tolist()]
     return values.tolist()

@@ -11,6 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from skywright.files.hdf5 import open_hdf5
 from skywright.files.readers import HDF5
 from skywright.store.export.contents import Column, RunContents, Stream, scanned_fields
 from skywright.store.lookup import sample_name
@@ -74,9 +75,12 @@ def write_nexus(contents: RunContents, path: Path, *, link: bool = False) -> lis
             "name",
             contents.start.get("instrument") or contents.start.get("beamline_id"),
         )
-        for stream in _best_first(contents.streams):
-            data = _write_stream(entry, stream, contents.start, link, notes)
-            _write_devices(instrument, stream, data, contents.start)
+        written = [
+            (stream, _write_stream(entry, stream, contents.start, link, notes))
+            for stream in _best_first(contents.streams)
+        ]
+        _write_devices(instrument, written, contents.start)
+        for _, data in written:
             if "signal" in data.attrs:
                 entry.attrs.setdefault("default", data.name.rpartition("/")[2])
         file.flush()
@@ -187,7 +191,7 @@ def _link(group: h5py.Group, column: Column, what: str, notes: list[str]) -> boo
     try:
         if column.asset is None or column.asset.mimetype != HDF5:
             raise ValueError("not one HDF5 file")
-        with h5py.File(column.asset.file, "r", locking=False) as file:
+        with open_hdf5(column.asset.file) as file:
             shape = file[column.asset.dataset].shape
             if shape != column.shape:
                 raise ValueError(f"the file has shape {shape}, the run {column.shape}")
@@ -199,21 +203,32 @@ def _link(group: h5py.Group, column: Column, what: str, notes: list[str]) -> boo
 
 
 def _write_devices(
-    instrument: h5py.Group, stream: Stream, data: h5py.Group, start: Mapping[str, Any]
+    instrument: h5py.Group, written: list[tuple[Stream, h5py.Group]], start: Mapping[str, Any]
 ) -> None:
-    """Write each device's configuration, and link its values of the first stream that has it."""
-    configuration = stream.descriptor.get("configuration", {})
-    keys: dict[str, list[Column]] = {name: [] for name in configuration}
-    for column in stream.columns:
-        if column.data_key.get("object_name"):
-            keys.setdefault(column.data_key["object_name"], []).append(column)
-    for device, columns in keys.items():
+    """Write each device's configuration, and link its values of the first stream that has it.
+
+    Of a field that several streams have, the value of the first one is written.
+    """
+    fields: dict[str, dict[str, tuple[Any, Any]]] = {}
+    """Value and unit of each field of the configuration, by device."""
+    columns_of: dict[str, tuple[h5py.Group, list[Column]]] = {}
+    for stream, data in written:
+        for device, config in stream.descriptor.get("configuration", {}).items():
+            known = fields.setdefault(device, {})
+            for key, value in config.get("data", {}).items():
+                units = config.get("data_keys", {}).get(key, {}).get("units")
+                known.setdefault(key, (value, units))
+        for column in stream.columns:
+            if device := column.data_key.get("object_name"):
+                first, columns = columns_of.setdefault(device, (data, []))
+                if first == data:
+                    columns.append(column)
+    for device in dict.fromkeys((*fields, *columns_of)):
         if _name(device) in instrument:
             continue
+        data, columns = columns_of.get(device, (instrument, []))
         group = _group(instrument, _name(device), _device_class(device, columns, start))
-        config = configuration.get(device, {})
-        for key, value in config.get("data", {}).items():
-            units = config.get("data_keys", {}).get(key, {}).get("units")
+        for key, (value, units) in fields.get(device, {}).items():
             _set(group, _name(key), value, units=units)
         if "local_name" not in group:
             _set(group, "local_name", device)
