@@ -10,7 +10,7 @@ from skywright.analysis.cluster import Submit
 from skywright.errors import ConfigError, HardwareError, SkywrightError
 from skywright.instruments.sacla.frames import Frames, SentFrames
 from skywright.instruments.sacla.image_series import Block
-from skywright.instruments.sacla.workers import Analyses, Answer, Chunk, Wait, Worker
+from skywright.instruments.sacla.workers import Analyses, Answer, Chunk, Wait, Worker, Workers
 
 BLOCKS_IN_PROGRESS, SENT_BLOCKS = 32, 4
 """Blocks given to the cluster whose results have not been taken, and of those whose frames go with
@@ -22,7 +22,7 @@ mean and spread, float64, and maximum, float32, with and without laser."""
 logger = logging.getLogger(__name__)
 
 
-class ClusterWorkers:
+class ClusterWorkers(Workers):
     """Gives each block to the cluster when its last chunk is known.
 
     The cluster gives the block of a machine that dies to another one. A block over which machines
@@ -87,9 +87,6 @@ class ClusterWorkers:
                 break
             found += self._result(future, *self._in_progress.pop(future))
         return found
-
-    def wait_until_ready(self) -> None:
-        """Do nothing: the cluster is somebody else's."""
 
     def close(self) -> None:
         """Take back what the cluster has not begun."""

@@ -24,6 +24,7 @@ from skywright.instruments.sacla.workers import (
     Chunk,
     Wait,
     Worker,
+    Workers,
     unexpected,
 )
 from skywright.processes.memory import return_large_arrays
@@ -79,7 +80,7 @@ class _Process:
         return len(self.sent) + len(self.waiting)
 
 
-class ProcessWorkers:
+class ProcessWorkers(Workers):
     """Workers in processes.
 
     When a process dies, another one is started, and the open blocks of the dead one are given to

@@ -8,7 +8,7 @@ import queue
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,20 +79,23 @@ class Answer:
     images_lost: int = 0
 
 
-class Workers(Protocol):
+class Workers:
     """Analyze chunks; all chunks of a block go to the same worker, in order."""
 
     def analyze(self, block: Block, number: int, chunk: Chunk) -> list[Answer]:
         """Hand over a chunk of a block; return answers that have come meanwhile."""
+        raise NotImplementedError
 
     def end_block(self, block: Block, is_wanted: bool = True) -> list[Answer]:
         """Ask for the partial result of a block; if it is not wanted, there are no images in it."""
+        raise NotImplementedError
 
     def answers(self, wait_for: Wait) -> list[Answer]:
         """Return answers that have come; wait for one, or for those of all tasks, if asked to."""
+        raise NotImplementedError
 
     def wait_until_ready(self) -> None:
-        """Wait until the workers take tasks: to start a process takes seconds."""
+        """Wait until the workers take tasks, if they need time to start."""
 
     def close(self) -> None:
         """End the workers."""
@@ -158,7 +161,7 @@ def _for_all(values: NDArray[Any], came: NDArray[np.bool_]) -> NDArray[Any]:
     return spread
 
 
-class LocalWorker:
+class LocalWorker(Workers):
     """One worker in this thread.
 
     Parameters
@@ -184,15 +187,12 @@ class LocalWorker:
         """Return nothing: all is answered."""
         return []
 
-    def wait_until_ready(self) -> None:
-        """Do nothing: it is ready."""
-
     def close(self) -> None:
         """Close the frames."""
         self._worker.close()
 
 
-class ThreadWorkers:
+class ThreadWorkers(Workers):
     """Workers in threads: they start at once, and share the memory that a file is mapped to.
 
     The kernels release the GIL; everything else that a worker does takes microseconds.
@@ -246,9 +246,6 @@ class ThreadWorkers:
                 raise answer
             found.append(answer)
         return found
-
-    def wait_until_ready(self) -> None:
-        """Do nothing: threads are ready at once."""
 
     def close(self) -> None:
         """End the threads, after the task that each has in hand."""
