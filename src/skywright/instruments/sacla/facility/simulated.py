@@ -215,28 +215,28 @@ class SimulatedFacility:
 
     # ---- the database
 
-    def newest_run(self, beamline: int) -> int:
+    def read_runnumber_newest(self, beamline: int) -> int:
         """Return the number of the newest run."""
         with self._asked_of(beamline):
             return self.runs.runs[-1].number if self.runs.runs else 0
 
-    def run_status(self, beamline: int, run: int) -> int:
+    def read_runstatus(self, beamline: int, run: int) -> int:
         """Return the status of a run."""
         with self._asked_of(beamline):
             return int(self.runs.find(run).status) if self.runs.runs else -1
 
-    def hightag(self, beamline: int, run: int) -> int:
+    def read_hightagnumber(self, beamline: int, run: int) -> int:
         """Return the high tag of a run."""
         with self._asked_of(beamline):
             return self.runs.find(run).hightag
 
-    def start_tag(self, beamline: int, run: int) -> tuple[int, int]:
+    def read_start_tagnumber(self, beamline: int, run: int) -> tuple[int, int]:
         """Return (high tag, first low tag) of a run."""
         with self._asked_of(beamline):
             found = self.runs.find(run)
             return found.hightag, found.first
 
-    def end_tag(self, beamline: int, run: int) -> tuple[int, int]:
+    def read_end_tagnumber(self, beamline: int, run: int) -> tuple[int, int]:
         """Return (high tag, last low tag) of a run that has ended."""
         with self._asked_of(beamline):
             found = self.runs.find(run)
@@ -244,25 +244,25 @@ class SimulatedFacility:
                 raise APIError(f"run {run} has not ended")
             return found.hightag, found.last
 
-    def tags_of_run(self, beamline: int, run: int) -> list[int]:
+    def read_taglist_byrun(self, beamline: int, run: int) -> list[int]:
         """Return the low tags of a run so far."""
         with self._asked_of(beamline):
             found = self.runs.find(run)
             last = self.runs.tag(self._made - 1) if found.last is None else found.last
             return list(range(found.first, last + 1, self.settings.tag_step))
 
-    def tags_between(self, beamline: int, hightag: int, first: int, last: int) -> list[int]:
+    def read_taglist(self, beamline: int, hightag: int, first: int, last: int) -> list[int]:
         """Return the low tags in a range."""
         with self._asked_of(beamline):
             return sorted(
                 tag
                 for run in self.runs.runs
                 if run.hightag == hightag
-                for tag in self.tags_of_run(beamline, run.number)
+                for tag in self.read_taglist_byrun(beamline, run.number)
                 if first <= tag <= last
             )
 
-    def tags_of_detector(self, beamline: int, run: int, detector: str) -> list[int]:
+    def read_taglist_bydetid(self, beamline: int, run: int, detector: str) -> list[int]:
         """Return the low tags of a run at which a detector has an image."""
         with self._asked_of(beamline):
             ring, found = self._ring(detector), self.runs.find(run)
@@ -274,7 +274,7 @@ class SimulatedFacility:
                 and (found.last is None or tag <= found.last)
             ]
 
-    def newest_tag(self, equipment: str) -> tuple[int, int]:
+    def read_tagnumber_newest(self, equipment: str) -> tuple[int, int]:
         """Return (high tag, low tag) of the newest value of an equipment."""
         with self.changed:
             self._check_equipment(equipment)
@@ -282,28 +282,32 @@ class SimulatedFacility:
                 raise APIError(f"{equipment}: no value yet")
             return self._newest[equipment]
 
-    def detectors(self, beamline: int, run: int) -> list[str]:
+    def read_detidlist(self, beamline: int, run: int) -> list[str]:
         """Return the ids of the detectors of a run."""
         with self._asked_of(beamline):
             self.runs.find(run)
             return [name for name in self._rings if name not in self._away]
 
-    def equipment(self) -> list[str]:
+    def read_equiplist(self) -> list[str]:
         """Return the ids of all equipment."""
         return list(self._values)
 
-    def values(self, equipment: str, hightag: int, tags: Iterable[int]) -> list[str | None]:
+    def read_syncdatalist(
+        self, equipment: str, hightag: int, tags: Iterable[int]
+    ) -> list[str | None]:
         """Return values as text."""
         with self.changed:
             self._check_equipment(equipment)
             values = self._values[equipment]
             return [values.get((hightag, tag)) for tag in tags]
 
-    def numbers(self, equipment: str, hightag: int, tags: Iterable[int]) -> list[float]:
+    def read_syncdatalist_float(
+        self, equipment: str, hightag: int, tags: Iterable[int]
+    ) -> list[float]:
         """Return values as numbers."""
-        return [parse_value(text) for text in self.values(equipment, hightag, tags)]
+        return [parse_value(text) for text in self.read_syncdatalist(equipment, hightag, tags)]
 
-    def photon_energy_kev(self, beamline: int, run: int) -> float:
+    def read_config_photonenergy_in_keV(self, beamline: int, run: int) -> float:
         """Return the configured photon energy."""
         with self._asked_of(beamline):
             self.runs.find(run)
