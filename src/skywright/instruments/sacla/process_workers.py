@@ -288,9 +288,13 @@ class ProcessWorkers(Workers):
         for block in blocks:
             if block in self._blocks:
                 self._do_again(block, number)
+        # Sent after all of them have their workers: one that has died too is replaced here, and
+        # the one in place of it does all that waits for it again, once.
+        for other in range(len(self._processes)):
+            self._send(other)
 
     def _do_again(self, block: Block, dead: int) -> None:
-        """Give a block to another worker, from its first chunk."""
+        """Let a block wait for another worker, from its first chunk."""
         held = self._blocks[block]
         held.worker = self._least_loaded(but=dead)
         held.parts.clear()
@@ -305,7 +309,6 @@ class ProcessWorkers(Workers):
             logger.error("block %s: the frames of %d shots are gone", block, lost)
             self._found.append(Answer(images_lost=lost))
         self._processes[held.worker].waiting.extend(tasks)
-        self._send(held.worker)
 
     def _give_up(self, task: _Task) -> None:
         """Leave out what workers died over."""
