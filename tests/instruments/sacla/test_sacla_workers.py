@@ -3,6 +3,7 @@
 import errno
 import os
 import signal
+import struct
 import subprocess
 import sys
 from dataclasses import replace
@@ -377,6 +378,34 @@ def start_by_hand(monkeypatch):
 
 
 CHUNK = Chunk(np.array([5]), np.array([True]), {}, RegionSet())
+
+
+@pytest.mark.parametrize(
+    "last_words",
+    [
+        lambda end: None,
+        lambda end: os.write(end.fileno(), struct.pack("!i", 100)),  # the length of a message
+        lambda end: end.send((b"", [100])),  # the begin of a partial result
+    ],
+)
+def test_a_worker_that_lives_and_answers_no_more_is_replaced(
+    path, monkeypatch, started, last_words
+):
+    ends, at_start = started
+    monkeypatch.setattr(process_workers, "SILENCE_S", 0.02)
+
+    def answer(end):
+        end.send(process_workers.READY)
+        end.send(Answer(0, {"D": {}}))
+
+    at_start += [lambda end: end.send(process_workers.READY), answer]
+    workers = ProcessWorkers(1, {}, FileFrames(path))
+    workers.wait_until_ready()
+    workers.analyze((0, 0), 0, CHUNK)
+    last_words(ends[0])  # as a worker that is stopped by SIGSTOP
+    (found,) = workers.answers("all")
+    workers.close()
+    assert (found.chunk, found.rows, len(ends)) == (0, {"D": {}}, 2)
 
 
 def test_blocks_are_done_again_once_if_the_worker_after_a_dead_one_dies_too(
