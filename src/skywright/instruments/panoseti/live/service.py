@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import os
 import time
 import urllib.parse
@@ -134,12 +135,9 @@ class DaqDataService:
                 grpc.StatusCode.INVALID_ARGUMENT,
                 "set stream_movie_data, stream_pulse_height_data or both",
             )
-        longest = self.config.max_client_update_interval_seconds
-        if not request.update_interval_seconds <= longest:
+        if math.isnan(request.update_interval_seconds):
             await context.abort(
-                grpc.StatusCode.INVALID_ARGUMENT,
-                f"update_interval_seconds must be at most {longest}, "
-                f"it is {request.update_interval_seconds}",
+                grpc.StatusCode.INVALID_ARGUMENT, "update_interval_seconds must be a number"
             )
         await self._wait_for_init(context)
         if self._stopping:
@@ -159,7 +157,10 @@ class DaqDataService:
         subscription = self.slots.subscribe(
             request.stream_movie_data, request.stream_pulse_height_data, request.module_ids
         )
-        interval_s = max(request.update_interval_seconds, reading.update_interval_seconds)
+        # Also a client that wants fewer images is served: the observatory's server has no limit.
+        longest_s = self.config.max_client_update_interval_seconds
+        wanted_s = min(request.update_interval_seconds, longest_s)
+        interval_s = max(wanted_s, reading.update_interval_seconds)
         stream = _Stream(peer_of(context), subscription, context, interval_s)
         self._streams.add(stream)
         try:
