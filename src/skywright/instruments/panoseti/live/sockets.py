@@ -13,11 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from skywright.errors import ConfigError, DataError
-from skywright.instruments.panoseti import pff_kernels as kernels
 from skywright.instruments.panoseti.frames import make_frames
 from skywright.instruments.panoseti.live.publish import Publisher
 from skywright.instruments.panoseti.pff_layout import (
-    FIELDS,
     HEADER_END,
     LONGEST_HEADER,
     HeaderLayout,
@@ -71,16 +69,11 @@ class FrameStream:
     def _publish(self, module: int, frame: bytes) -> None:
         if self._layout is None:
             self._layout = read_layout(frame, self.product)
-        layout, product = self._layout, self.product
-        data = np.frombuffer(frame, np.uint8)
-        numbers = np.empty(product.quabos * len(FIELDS), np.int64)
-        quabo = np.zeros(1, np.int64)
-        length = kernels.parse_header(
-            data, 0, layout.text, layout.starts, layout.columns, numbers, quabo
-        )
-        if length != len(data) - product.image_bytes:
+        product = self.product
+        length, numbers, quabo = self._layout.parse(frame)
+        if length != len(frame) - product.image_bytes:
             raise DataError(f"a {product.name} header differs from the first one")
-        image = data[length:].view(product.dtype).reshape(1, product.side, product.side)
+        image = np.frombuffer(frame, product.dtype, offset=length)
         frames = make_frames(
             product,
             module,
@@ -89,7 +82,7 @@ class FrameStream:
             np.zeros(1, np.int64),
             quabo,
             numbers[np.newaxis],
-            image,
+            image.reshape(1, product.side, product.side),
         )
         self.frames += 1
         self._publisher.publish(frames, 0)
