@@ -7,6 +7,7 @@ import os
 import time
 import urllib.parse
 from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -121,8 +122,6 @@ class DaqDataService:
         self._set_health = set_health
         self._streams: set[_Stream] = set()
         self._init_lock = asyncio.Lock()
-        self._no_init = asyncio.Event()
-        self._no_init.set()
         self._upload_lock = asyncio.Lock()
         self._stopping = False
 
@@ -139,7 +138,8 @@ class DaqDataService:
             await context.abort(
                 grpc.StatusCode.INVALID_ARGUMENT, "update_interval_seconds must be a number"
             )
-        await self._wait_for_init(context)
+        async with self._no_other_init(context, "an InitHpIo"):
+            pass  # one that was under way has ended
         if self._stopping:
             await context.abort(grpc.StatusCode.CANCELLED, "the server is stopping")
         reading = self.hp_io.config
@@ -184,14 +184,7 @@ class DaqDataService:
     ) -> pb.InitHpIoResponse:
         """Choose what the server reads."""
         await self._check_init(request, context)
-        try:
-            async with asyncio.timeout(INIT_WAIT_S):
-                await self._init_lock.acquire()
-        except TimeoutError:
-            await context.abort(
-                grpc.StatusCode.UNAVAILABLE, f"another InitHpIo lasts longer than {INIT_WAIT_S} s"
-            )
-        try:
+        async with self._no_other_init(context, "another InitHpIo"):
             if self._stopping:
                 await context.abort(grpc.StatusCode.CANCELLED, "the server is stopping")
             if self._streams and not request.force:
@@ -200,7 +193,6 @@ class DaqDataService:
                     grpc.StatusCode.FAILED_PRECONDITION,
                     f"{len(self._streams)} streams are active ({peers}); end them or set force",
                 )
-            self._no_init.clear()
             await self._end_streams("another client has forced InitHpIo")
             return await self._restart(
                 HpIoConfig(
@@ -211,9 +203,6 @@ class DaqDataService:
                     module_ids=tuple(request.module_ids),
                 )
             )
-        finally:
-            self._no_init.set()
-            self._init_lock.release()
 
     async def _check_init(
         self, request: pb.InitHpIoRequest, context: grpc.aio.ServicerContext
@@ -301,14 +290,22 @@ class DaqDataService:
         await self._end_streams("the server is stopping")
         await self.hp_io.stop()
 
-    async def _wait_for_init(self, context: grpc.aio.ServicerContext) -> None:
+    @asynccontextmanager
+    async def _no_other_init(
+        self, context: grpc.aio.ServicerContext, other: str
+    ) -> AsyncIterator[None]:
+        """Wait until no InitHpIo is under way, and let none begin in the block."""
         try:
             async with asyncio.timeout(INIT_WAIT_S):
-                await self._no_init.wait()
+                await self._init_lock.acquire()
         except TimeoutError:
             await context.abort(
-                grpc.StatusCode.UNAVAILABLE, f"an InitHpIo lasts longer than {INIT_WAIT_S} s"
+                grpc.StatusCode.UNAVAILABLE, f"{other} lasts longer than {INIT_WAIT_S} s"
             )
+        try:
+            yield
+        finally:
+            self._init_lock.release()
 
     async def _end_failed(self, reason: str) -> None:
         """End all streams: the data source has failed."""
