@@ -44,7 +44,7 @@ SILENCE_S = 60.0
 """Longest wait for an answer of any worker, and for the rest of one. A worker has an answer after
 each chunk, in less than a second, so that one without lives on, but is stopped or hangs."""
 LOOKS = 60
-"""Parts of `SILENCE_S`. A program that is stopped itself, as by Ctrl-Z, goes on in the same part."""
+"""Parts of `SILENCE_S`. If this program is stopped itself, as by Ctrl-Z, one of them passes."""
 
 logger = logging.getLogger(__name__)
 
