@@ -70,6 +70,10 @@ class Frames:
     def close(self) -> None:
         """Free what `open` took."""
 
+    def unlink(self) -> None:
+        """Free all memory, in the process that made the object."""
+        self.close()
+
 
 @dataclass(frozen=True, slots=True)
 class StoredFrame:
