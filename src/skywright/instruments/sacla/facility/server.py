@@ -58,7 +58,6 @@ class FacilityServer:
         self.socket = socket
         self.simulated = SimulatedFacility(settings)
         self._stopping = threading.Event()
-        self._calls: dict[str, Callable[..., Any]] = {"reset": self._reset}
         _free(socket)
         try:
             socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -108,11 +107,12 @@ class FacilityServer:
                 self._answer(connection, name, arguments)
 
     def _answer(self, connection: Channel, name: str, arguments: list[Any]) -> None:
-        pixels = None
-        if self.simulated.settings.call_s and name in CALLS:
-            self._stopping.wait(self.simulated.settings.call_s)
+        pixels, simulated = None, self.simulated
+        if simulated.settings.call_s and name in CALLS:
+            self._stopping.wait(simulated.settings.call_s)
         try:
-            value = self._function(name)(*arguments)
+            with simulated.changed:
+                value = self._function(simulated, name)(*arguments)
             if name in ("collect", "collect_stored"):
                 tag, image, facts = value
                 pixels = np.ascontiguousarray(image)
@@ -126,13 +126,13 @@ class FacilityServer:
         if pixels is not None:
             connection.send(pixels.data.cast("B"))
 
-    def _function(self, name: str) -> Callable[..., Any]:
-        if name in self._calls:
-            return self._calls[name]
-        if name in CALLS or name in CONTROL:
-            function: Callable[..., Any] = getattr(self.simulated, name)
-            return function
-        raise APIError(f"no call {name}")
+    def _function(self, simulated: SimulatedFacility, name: str) -> Callable[..., Any]:
+        if name == "reset":
+            return self._reset
+        if name not in (*CALLS, *CONTROL):
+            raise APIError(f"no call {name}")
+        function: Callable[..., Any] = getattr(simulated, name)
+        return function
 
 
 def _free(socket: Path) -> None:
