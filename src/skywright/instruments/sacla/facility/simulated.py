@@ -179,18 +179,7 @@ class SimulatedFacility:
         self._silent.add(detector)
 
     def inject(self, kind: str, target: str, calls: int) -> None:
-        """Let the next calls fail.
-
-        Parameters
-        ----------
-        kind
-            ``wrong_tag``, ``socket``, ``calibration`` (of a detector), ``database`` (of an
-            equipment).
-        target
-            The detector or the equipment.
-        calls
-            How many.
-        """
+        """Let the next calls fail; arguments as of `FacilityControl.inject`."""
         self._faults[kind, target] += calls
 
     def pending_faults(self) -> int:
