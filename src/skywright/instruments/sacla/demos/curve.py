@@ -115,12 +115,12 @@ def draw(scan: Scan, zero: TimeZero, path: Path) -> Path:
         (("mean image (eV)", scan.images["mean"], "viridis"), ("on - off (eV)", on_off, "coolwarm"))
     ):
         axes = figure.add_subplot(grid[:, column + 1])
-        image = thinned(image, COARSE)
-        low, high = np.nanpercentile(image, (1, 99))
+        thin = thinned(image, COARSE)
+        low, high = np.nanpercentile(thin, (1, 99))
         if column:
             low, high = -max(abs(low), abs(high)), max(abs(low), abs(high))
-        extent = (-0.5, COARSE * image.shape[1] - 0.5, COARSE * image.shape[0] - 0.5, -0.5)
-        shown = axes.imshow(image, cmap=tints, vmin=low, vmax=high, extent=extent)
+        extent = (-0.5, COARSE * thin.shape[1] - 0.5, COARSE * thin.shape[0] - 0.5, -0.5)
+        shown = axes.imshow(thin, cmap=tints, vmin=low, vmax=high, extent=extent)
         axes.set(title=title, xlabel="column", ylabel="row")
         figure.colorbar(shown, ax=axes, shrink=0.6)
     figure.savefig(path, dpi=90)
