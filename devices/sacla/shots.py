@@ -341,20 +341,16 @@ class Point:
         self._low, self._high = low, high
         self._set_number = -1
         """Number of the set of regions."""
-        self._forget()
+        self._shots = np.empty((3, 0))
+        """Sum / I0, 1 with laser, and delay of each shot."""
         self._verdicts: Counter[str] = Counter()
         self._stages = math.inf, -math.inf
         """Lowest and highest delay of the stage of the accepted shots."""
 
-    def _forget(self) -> None:
-        self._norm = np.empty(0)
-        self._on = np.empty(0, bool)
-        self._delay = np.empty(0)
-
     @property
     def count(self) -> int:
         """Number of shots."""
-        return len(self._norm)
+        return self._shots.shape[1]
 
     def read(self, path: Path, start: int, stop: int, most: int) -> None:
         """Add the shots of some rows of the file, up to `most` in all."""
@@ -368,7 +364,7 @@ class Point:
         newest = int(rows["regions_number"][chosen].max(initial=self._set_number))
         if newest > self._set_number:
             self._set_number = newest
-            self._forget()
+            self._shots = self._shots[:, :0]
         chosen &= rows["regions_number"] == newest
         low, high = self._stages
         stages = rows["stage"][chosen]
@@ -378,10 +374,8 @@ class Point:
         sums = rows["sum_ev"][chosen, self._region]
         with np.errstate(divide="ignore", invalid="ignore"):
             norm = sums / rows["i0"][chosen]
-        left = most - self.count
-        self._norm = np.concatenate([self._norm, norm[:left]])
-        self._on = np.concatenate([self._on, rows["laser_on"][chosen][:left] == 1])
-        self._delay = np.concatenate([self._delay, rows["scanned"][chosen][:left]])
+        found = np.stack([norm, rows["laser_on"][chosen] == 1, rows["scanned"][chosen]])
+        self._shots = np.concatenate([self._shots, found[:, : most - self.count]], axis=1)
 
     def describe_seen(self) -> str:
         """Return how many shots have come since the point began, and why they do not count."""
@@ -402,7 +396,8 @@ class Point:
         laser; they are NaN where that mean is zero or unknown.
         """
         (off, on), (off_error, on_error), (n_off, n_on) = self._sides()
-        delay = float(np.nanmean(self._delay)) if np.isfinite(self._delay).any() else NAN
+        delays = self._shots[2]
+        delay = float(np.nanmean(delays)) if np.isfinite(delays).any() else NAN
         difference, error = on - off, math.hypot(on_error, off_error)
         return {
             "mean_on": on,
@@ -427,7 +422,7 @@ class Point:
         return math.hypot(*errors) / abs(off)
 
     def _sides(self) -> tuple[Any, Any, Any]:
-        moments = Moments.of(self._norm[None], self._on.astype(int), 2)
+        moments = Moments.of(self._shots[:1], self._shots[1].astype(int), 2)
         means, errors = moments.means()[0], moments.standard_errors()[0]
         return means.tolist(), errors.tolist(), moments.count.tolist()
 

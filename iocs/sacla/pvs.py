@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from iocs.areadetector import readback
 from iocs.common import post
 from skywright.instruments.sacla.layouts import REGIONS_MAX
+from skywright.instruments.sacla.mean_images import thinned
 from skywright.instruments.sacla.owner import RECENT, Recent
 from skywright.instruments.sacla.shots import COUNTS, CURVES
 
@@ -125,28 +126,6 @@ def thinning(shape: tuple[int, ...]) -> int:
     while (shape[0] // step) * (shape[1] // step) > IMAGE_PIXELS:
         step += 1
     return step
-
-
-def thinned(image: NDArray[Any], step: int) -> NDArray[np.float32]:
-    """Average blocks of step * step pixels; NaN, a bad pixel, is left out.
-
-    Parameters
-    ----------
-    image
-        (rows, columns).
-
-    Returns
-    -------
-    NDArray
-        (rows // step, columns // step).
-    """
-    rows, columns = (length // step for length in image.shape)
-    blocks = image[: rows * step, : columns * step].reshape(rows, step, columns, step)
-    good = np.isfinite(blocks)
-    count = good.sum(axis=(1, 3))
-    total = np.where(good, blocks, 0.0).sum(axis=(1, 3))
-    found = np.divide(total, count, out=np.full((rows, columns), np.nan), where=count > 0)
-    return found.astype(np.float32)
 
 
 async def write(channel: Any, values: NDArray[Any]) -> None:

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from skywright.arguments import make_from
 from skywright.errors import ConfigError
 
 Value = TypeVar("Value")
@@ -83,3 +85,24 @@ def checks(key: str = "") -> Iterator[None]:
             yield
     except ConfigError as error:
         raise ValueError(f"{key}: {error}" if key else str(error)) from error
+
+
+def taken_by(analysis: str, **later: object) -> AfterValidator:
+    """Return a check that an analysis takes parameters; the default, none, imports nothing.
+
+    Parameters
+    ----------
+    analysis
+        ``module:Class``.
+    **later
+        Parameters that the device gives later.
+    """
+
+    def check(value: dict[str, Any]) -> dict[str, Any]:
+        if value:
+            with checks():
+                module, _, name = analysis.partition(":")
+                make_from(getattr(import_module(module), name), {**later, **value})
+        return value
+
+    return AfterValidator(check)

@@ -343,16 +343,15 @@ def test_a_point_averages_the_shots_of_one_set_of_regions(tmp_path: Path) -> Non
 
 def test_the_error_of_a_point_is_positive_where_its_values_are_negative() -> None:
     point = Point(0, 0, 0, -math.inf, math.inf)
-    noise = np.tile([-1.0, 1.0], SHOTS_MIN)
-    point._norm, point._on = np.repeat([-4.0, -6.0], SHOTS_MIN) + noise, noise > 2
-    point._delay = np.zeros(2 * SHOTS_MIN)
+    point._shots = np.zeros((3, 2 * SHOTS_MIN))
+    point._shots[0] = np.repeat([-4.0, -6.0], SHOTS_MIN) + np.tile([-1.0, 1.0], SHOTS_MIN)
     assert point.relative_error() == math.inf  # no shot with laser
-    point._on = np.repeat([False, True], SHOTS_MIN)
+    point._shots[1] = np.repeat([0, 1], SHOTS_MIN)
     values = point.values()
     assert (values["diff"], values["effect"]) == (-2.0, 0.5)
     assert point.relative_error() == pytest.approx(values["diff_error"] / 4.0)
     assert values["effect_error"] == point.relative_error()
-    point._norm, point._on = point._norm[1:], point._on[1:]
+    point._shots = point._shots[:, 1:]
     assert point.relative_error() == math.inf  # too few without
 
 

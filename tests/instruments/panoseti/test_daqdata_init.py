@@ -499,7 +499,7 @@ def test_a_call_that_ends_while_the_source_is_started_restores_the_former_one(
         call.cancel()  # as a deadline does
         with pytest.raises(asyncio.CancelledError):
             await call
-        state = made.hp_io.config, made.hp_io.valid, made._no_init.is_set()
+        state = made.hp_io.config, made.hp_io.valid, not made._init_lock.locked()
         await made.stop()
         return state
 

@@ -27,6 +27,7 @@ from support.waiting import until
 
 from skywright.errors import ConfigError
 from skywright.instruments.panoseti import grpc_serving
+from skywright.instruments.panoseti.cli import app
 from skywright.instruments.panoseti.grpc_serving import GrpcServer
 from skywright.instruments.panoseti.live.config import ServerConfig
 from skywright.instruments.panoseti.live.follow import Followed, RunFinder
@@ -80,9 +81,13 @@ def test_no_kind_asked_for_is_an_invalid_argument(server):
     assert end_of(server.stream(movie=False, ph=False)) == Code.INVALID_ARGUMENT
 
 
-@pytest.mark.parametrize("interval", [float("nan"), float("inf"), 61.0])
-def test_an_interval_beyond_the_limit_is_an_invalid_argument(server, interval):
-    assert end_of(server.stream(interval=interval)) == Code.INVALID_ARGUMENT
+def test_an_interval_that_is_no_number_is_an_invalid_argument(server):
+    assert end_of(server.stream(interval=float("nan"))) == Code.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize("interval", [float("inf"), 61.0])
+def test_a_client_that_wants_an_image_a_minute_or_fewer_is_served(server, interval):
+    assert next(server.stream(interval=interval)).pano_image.module_id in (1, 2)
 
 
 def test_other_directories_do_not_hide_a_run(server, data_dir):
@@ -552,6 +557,22 @@ def uploaded(product, module=99):
 
 def upload(server, *requests):
     return server.stub.UploadImages(iter(requests), timeout=90)
+
+
+@pytest.mark.parametrize(
+    ("command", "serving"), [(app.serve, "live.server"), (app.ublox, "ublox.server")]
+)
+def test_a_server_that_has_stopped_waits_for_no_thread(monkeypatch, command, serving):
+    ended, waited = threading.Event(), []
+
+    async def serve(*_):  # a thread reads a file that does not answer
+        loop = asyncio.get_running_loop()
+        loop.run_in_executor(None, lambda: waited.append(ended.wait(2.0)))
+
+    monkeypatch.setattr(f"skywright.instruments.panoseti.{serving}.serve", serve)
+    monkeypatch.setattr("skywright.processes.lifecycle.end_process", ended.set)
+    command()
+    assert waited == [True]
 
 
 def test_uploaded_images_reach_the_clients(server):

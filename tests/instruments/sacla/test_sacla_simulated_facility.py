@@ -17,11 +17,11 @@ def test_the_upstream_monitor_has_the_pulse_energy_also_where_the_other_has_no_v
     facility = SimulatedFacility(FacilitySettings(**SMALL, no_value=0.3))
     facility.advance(20.0)
     ids = facility.settings.equipment()
-    _, newest = facility.newest_tag(ids["upstream"])
+    _, newest = facility.read_tagnumber_newest(ids["upstream"])
     tags = range(newest - 2 * 500, newest, 2)
     run = facility.runs.runs[-1]
-    upstream = np.array(facility.numbers(ids["upstream"], run.hightag, tags))
-    at_sample = np.array(facility.numbers(ids["i0"], run.hightag, tags))
+    upstream = np.array(facility.read_syncdatalist_float(ids["upstream"], run.hightag, tags))
+    at_sample = np.array(facility.read_syncdatalist_float(ids["i0"], run.hightag, tags))
     known = np.isfinite(at_sample)
     assert 300 < known.sum() < 400
     assert np.isfinite(upstream).all()

@@ -3,11 +3,14 @@
 import errno
 import os
 import signal
+import struct
 import subprocess
 import sys
 from dataclasses import replace
+from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from unittest.mock import Mock
 
 import h5py
 import numpy as np
@@ -33,7 +36,13 @@ from skywright.instruments.sacla.shot_images import ShotImages
 from skywright.instruments.sacla.sources.sim import SimSource
 from skywright.instruments.sacla.tile import PixelRules, Tile
 from skywright.instruments.sacla.twin import Beamline, TwinSettings
-from skywright.instruments.sacla.workers import Chunk, LocalWorker, ThreadWorkers, make_workers
+from skywright.instruments.sacla.workers import (
+    Answer,
+    Chunk,
+    LocalWorker,
+    ThreadWorkers,
+    make_workers,
+)
 
 REGION = Region("all", "MPCCD-A", ((-5, -5), (40, -5), (40, 50), (-5, 50)))
 EDGES = np.linspace(-2, 3, 7)
@@ -346,6 +355,80 @@ def test_a_script_without_a_main_guard_ends_with_the_reason(tmp_path, path):
     )
     assert ended.returncode == 1
     assert "HardwareError: 8 analysis workers have ended at their start" in ended.stderr
+
+
+@pytest.fixture(name="started")
+def start_by_hand(monkeypatch):
+    """Start no process: the test holds the other end of the pipe of each worker.
+
+    The list takes what is done at the start of each worker, with that end.
+    """
+    ends, at_start = [], []
+
+    def start(process):
+        process._popen = Mock(wait=lambda _: 0, poll=lambda: 0)
+        ends.append(Connection(os.dup(process._args[0].fileno())))
+        if at_start:
+            at_start.pop(0)(ends[-1])
+
+    monkeypatch.setattr(ForkServerProcess, "start", start)
+    yield ends, at_start
+    for end in ends:
+        end.close()
+
+
+CHUNK = Chunk(np.array([5]), np.array([True]), {}, RegionSet())
+
+
+@pytest.mark.parametrize(
+    "last_words",
+    [
+        lambda end: None,
+        lambda end: os.write(end.fileno(), struct.pack("!i", 100)),  # the length of a message
+        lambda end: end.send((b"", [100])),  # the begin of a partial result
+    ],
+)
+def test_a_worker_that_lives_and_answers_no_more_is_replaced(
+    path, monkeypatch, started, last_words
+):
+    ends, at_start = started
+    monkeypatch.setattr(process_workers, "SILENCE_S", 0.02)
+
+    def answer(end):
+        end.send(process_workers.READY)
+        end.send(Answer(0, {"D": {}}))
+
+    at_start += [lambda end: end.send(process_workers.READY), answer]
+    workers = ProcessWorkers(1, {}, FileFrames(path))
+    workers.wait_until_ready()
+    workers.analyze((0, 0), 0, CHUNK)
+    last_words(ends[0])  # as a worker that is stopped by SIGSTOP
+    (found,) = workers.answers("all")
+    workers.close()
+    assert (found.chunk, found.rows, len(ends)) == (0, {"D": {}}, 2)
+
+
+def test_blocks_are_done_again_once_if_the_worker_after_a_dead_one_dies_too(
+    path, monkeypatch, started
+):
+    ends, at_start = started
+    monkeypatch.setattr(FileFrames, "retake", lambda self, chunk: False)  # nothing but the end
+    workers = ProcessWorkers(1, {}, FileFrames(path))
+    ends[0].send(process_workers.READY)
+    for number in (0, 1):
+        ends[0].send(Answer(number, {"D": {}}))
+        workers.analyze((0, number), number, CHUNK)
+    workers.answers("all")
+    for number in (0, 1):
+        workers.end_block((0, number))
+    at_start.append(Connection.close)
+    ends[0].close()
+    until(lambda: [*workers.answers("none"), len(ends) == 3][-1], what="two workers are replaced")
+    given = []
+    while ends[2].poll():
+        given.append(ends[2].recv())
+    workers.close()
+    assert given == [("end_block", (0, 0), True), ("end_block", (0, 1), True)]
 
 
 def test_without_a_worker_there_is_no_analysis():

@@ -1,17 +1,18 @@
 """The section ``[epu]`` of ``skywright.toml``."""
 
-from typing import Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, JsonValue, field_validator
+from pydantic import Field, JsonValue
 
-from skywright.arguments import make_from
-from skywright.section import Section, checks
+from skywright.section import Section, taken_by
+
+QUALITY = taken_by("skywright.instruments.epu.decisions.analysis:MicrographQuality")
 
 
 class EpuSettings(Section):
     """What differs between microscopes and visits."""
 
-    quality: dict[str, JsonValue] = Field(default={})
+    quality: Annotated[dict[str, JsonValue], QUALITY] = Field(default={})
     """Parameters of the analysis `epu_quality`: which micrographs are good, e.g.
     ``{"ctf_limit_a": 4.0, "motion_limit_a": 100.0}``."""
     policy: Literal["stay_or_leave", "epu_order", "random_order"] = "stay_or_leave"
@@ -28,16 +29,6 @@ class EpuSettings(Section):
     path_map: dict[str, str] = Field(default={})
     r"""Where the processing cluster sees paths of EPU: prefix there by Windows prefix, e.g.
     ``{'Z:\DoseFractions' = "/dls/m02"}``."""
-
-    @field_validator("quality")
-    @classmethod
-    def _analysis_takes_them(cls, value: dict[str, Any]) -> dict[str, Any]:
-        if value:
-            with checks():
-                from skywright.instruments.epu.decisions.analysis import MicrographQuality
-
-                make_from(MicrographQuality, value)
-        return value
 
     @property
     def quality_parameters(self) -> dict[str, JsonValue]:

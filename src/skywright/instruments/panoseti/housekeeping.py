@@ -119,12 +119,11 @@ class HousekeepingFile:
 
     def boards(self) -> list[BoardState]:
         """Return the newest state of each board."""
-        states = []
-        for key, values in self.newest.items():
-            board = QUABO.fullmatch(key)
-            if board:
-                states.append(_state(int(board[1]), values))
-        return states
+        return [
+            _state(int(board[1]), values)
+            for key, values in self.newest.items()
+            if (board := QUABO.fullmatch(key))
+        ]
 
     def _take(self, pieces: Iterable[bytes]) -> bool:
         found = False

@@ -143,16 +143,11 @@ class PffFile(Closing):
         while True:
             first, end, _ = slice(start, stop).indices(len(self))
             count = max(0, end - first)
-            result = self._allocate(count, images)
-            done = 0
             try:
-                while done < count:
-                    done += self._decode_part(first + done, count - done, result, done)
+                frames = self._decode_frames(first, count, images)
                 before_ns = self._time_before(first) if count else 0
             except _FrameLengthError:  # happens once: from now on the file counts as irregular
                 continue
-            offsets, numbers, quabo, pixels = result
-            frames = self._frames(np.arange(first, first + count), offsets, numbers, quabo, pixels)
             dated = np.flatnonzero(frames.time_ns)
             times = frames.time_ns[dated]
             before = np.concatenate([[before_ns], times[:-1]])[: len(times)]
@@ -166,11 +161,7 @@ class PffFile(Closing):
             if number == self._dated[0]:
                 return self._dated[1]
             first = max(0, number - UNDATED_FRAMES)
-            offsets, numbers, quabo, pixels = result = self._allocate(number - first, images=False)
-            done = 0
-            while done < number - first:
-                done += self._decode_part(first + done, number - first - done, result, done)
-            frames = self._frames(np.arange(first, number), offsets, numbers, quabo, pixels)
+            frames = self._decode_frames(first, number - first, images=False)
             dated = np.flatnonzero(frames.time_ns)
             if len(dated):
                 return int(frames.time_ns[dated[-1]])
@@ -203,7 +194,7 @@ class PffFile(Closing):
         if offsets is not None:
             for row, offset in enumerate(offsets[start:stop]):
                 data = os.pread(self._fd, LONGEST_HEADER, int(offset))
-                sizes[row] = self._parse(data) + self.product.image_bytes
+                sizes[row] = self.layout.parse(data)[0] + self.product.image_bytes
         return sizes
 
     def _find_offsets(self) -> NDArray[np.int64] | None:
@@ -228,26 +219,13 @@ class PffFile(Closing):
             probes = np.array([count - 1] if count else [], int)
         for number in probes:
             data = os.pread(self._fd, layout.header_bytes + 16, int(number) * layout.frame_bytes)
-            if self._parse(data) != layout.header_bytes:
+            if self.layout.parse(data)[0] != layout.header_bytes:
                 return False
         # A newest frame that is cut has the next header in its image.
         begin = max(count - 1, 0) * layout.frame_bytes
         newest = self._pread(begin, layout.frame_bytes + layout.header_bytes)
         _, _, skipped, _ = self._decode(newest, 1, self._allocate(1, images=False))
         return not skipped
-
-    def _parse(self, data: bytes) -> int:
-        layout = self.layout
-        numbers = np.empty(self.product.quabos * len(FIELDS), np.int64)
-        return kernels.parse_header(
-            np.frombuffer(data, np.uint8),
-            0,
-            layout.text,
-            layout.starts,
-            layout.columns,
-            numbers,
-            np.empty(1, np.int64),
-        )
 
     def _scan(self, size: int) -> None:
         """Add the frames between the last scan and `size` to the offsets of an irregular file."""
@@ -268,6 +246,24 @@ class PffFile(Closing):
             self._scanned += used
             if used == 0 or last:
                 break
+
+    def _decode_frames(self, first: int, count: int, images: bool) -> Frames:
+        """Decode frames from `first` on."""
+        offsets, numbers, quabo, pixels = result = self._allocate(count, images)
+        done = 0
+        while done < count:
+            done += self._decode_part(first + done, count - done, result, done)
+        side = self.product.side
+        return make_frames(
+            self.product,
+            self.name.module,
+            self.path.name,
+            first + np.arange(count),
+            offsets,
+            quabo,
+            numbers,
+            pixels.view(self.product.dtype).reshape(len(pixels), side, side),
+        )
 
     def _decode_part(self, number: int, most: int, result: tuple[NDArray, ...], done: int) -> int:
         """Decode frames from `number` on into the rows of `result` from `done` on."""
@@ -313,27 +309,6 @@ class PffFile(Closing):
             np.empty((count, self.product.quabos * len(FIELDS)), np.int64),
             np.empty(count, np.int64),
             np.empty((count if images else 0, self.product.image_bytes), np.uint8),
-        )
-
-    def _frames(
-        self,
-        number: NDArray[np.int64],
-        offsets: NDArray[np.int64],
-        numbers: NDArray[np.int64],
-        quabo: NDArray[np.int64],
-        pixels: NDArray[np.uint8],
-    ) -> Frames:
-        side = self.product.side
-        image = pixels.view(self.product.dtype).reshape(len(pixels), side, side)
-        return make_frames(
-            self.product,
-            self.name.module,
-            self.path.name,
-            number.astype(np.int64),
-            offsets,
-            quabo,
-            numbers,
-            image,
         )
 
     def _pread(self, begin: int, length: int) -> NDArray[np.uint8]:

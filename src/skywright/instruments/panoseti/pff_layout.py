@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skywright.errors import DataError
+from skywright.instruments.panoseti import pff_kernels as kernels
 from skywright.instruments.panoseti.products import Product
 
 HEADER_END = b"\n\n*"
@@ -61,6 +62,26 @@ class HeaderLayout:
     def frame_bytes(self) -> int:
         """Length of a regular frame, header and image."""
         return self.header_bytes + self.product.image_bytes
+
+    def parse(self, data: bytes) -> tuple[int, NDArray[np.int64], NDArray[np.int64]]:
+        """Compare a header with this layout.
+
+        Parameters
+        ----------
+        data
+            Begins with the header.
+
+        Returns
+        -------
+        length, numbers, quabo
+            Length of the header, or a code of `pff_kernels` below 0 if it has another layout or is
+            cut; (Q * 5,) its numbers, and (1,) its ``quabo_num``.
+        """
+        numbers = np.empty(self.product.quabos * len(FIELDS), np.int64)
+        quabo = np.zeros(1, np.int64)
+        raw = np.frombuffer(data, np.uint8)
+        length = kernels.parse_header(raw, 0, self.text, self.starts, self.columns, numbers, quabo)
+        return length, numbers, quabo
 
 
 def read_layout(data: bytes, product: Product) -> HeaderLayout:

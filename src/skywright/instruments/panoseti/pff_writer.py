@@ -25,10 +25,8 @@ class FrameEncoder:
         text = standard_header(product)
         self._template = np.frombuffer(text + bytes(product.image_bytes), np.uint8)
         self._header_bytes = len(text)
-        spans = []
-        for found in _NUMBER_SPAN.finditer(text):
-            # `: ` and then the number, right-aligned in its width
-            spans.append((found.start() + 2, found.end()))
+        # `: ` and then the number, right-aligned in its width
+        spans = [(found.start() + 2, found.end()) for found in _NUMBER_SPAN.finditer(text)]
         self._spans = np.array(spans, np.int64)
 
     def encode(

@@ -11,7 +11,7 @@ from skywright.errors import ConfigError
 from skywright.files.columns import Column
 from skywright.instruments.panoseti.clock import SEC, estimate_offset, in_step
 from skywright.instruments.panoseti.frames import QUADRANTS, missing_pixels
-from skywright.instruments.panoseti.gaps import NO_GAPS, Gaps, count_gaps, packets_of
+from skywright.instruments.panoseti.gaps import Gaps, count_gaps, packets_of
 from skywright.instruments.panoseti.pff_layout import FIELDS
 from skywright.instruments.panoseti.products import PRODUCTS, QUABOS, Product
 
@@ -100,7 +100,30 @@ def sample_clocks(numbers: NDArray[np.int64], quabo: NDArray[np.int64]) -> Clock
     return Clocks(sample, 1, 1, locked)
 
 
-State = TypeVar("State")
+class Span(NamedTuple):
+    """First and last time of frames, ns; zeros where none has a time."""
+
+    first: int
+    last: int
+
+    @property
+    def seconds(self) -> float:
+        """Time from the first frame to the last one, s."""
+        return (self.last - self.first) / 1e9
+
+    def with_next(self, other: "Span") -> "Span":
+        """Add other frames."""
+        return span_of(np.array([*self, *other], np.int64))
+
+
+def span_of(times: NDArray[np.int64]) -> Span:
+    """Return the first and last time; zeros, of frames without one, do not count."""
+    dated = times[times > 0]
+    return Span(int(dated.min()), int(dated.max())) if len(dated) else Span(0, 0)
+
+
+State = TypeVar("State", bound=tuple[Any, ...])
+"""What is kept of frames: numbers, which are added up, and parts that know how they go on."""
 
 
 class FrameAnalysis(Analysis[State]):
@@ -128,6 +151,25 @@ class FrameAnalysis(Analysis[State]):
         there = ~missing_pixels(found["header"][:, :, SEC] > 0, self.product)
         return found["image"], there, found
 
+    def no_members(self) -> Batch:
+        """Return what a block without frames is made of."""
+        product, none = self.product, np.zeros(0, np.int64)
+        image = np.zeros((0, product.side, product.side), product.dtype)
+        header = np.zeros((0, product.quabos, len(FIELDS)), np.int64)
+        data = {"image": image, "header": header, "quabo": none, "time": none}
+        return Batch(none, none.astype(float), data)
+
+    def fold(self, prefix: State | None, statistic: State) -> State:
+        """Add the next block."""
+        if prefix is None:
+            return statistic
+        return type(prefix)(
+            *(
+                before.with_next(block) if hasattr(before, "with_next") else before + block
+                for before, block in zip(prefix, statistic, strict=True)
+            )
+        )
+
 
 class Pulses(NamedTuple):
     """What is kept of pulse-height frames."""
@@ -139,8 +181,7 @@ class Pulses(NamedTuple):
     """(4, BINS) of each board's brightest pixel."""
     triggers: NDArray[np.int64]
     """(1024,) frames in which the pixel is its board's brightest."""
-    time_ns: tuple[int, int]
-    """Of the first and the last frame."""
+    time_ns: Span
     gaps: Gaps
     clocks: Clocks
 
@@ -214,31 +255,15 @@ class PulseHeights(FrameAnalysis[Pulses]):
             count_gaps(header, quabo), sample_clocks(header, quabo),
         )  # fmt: skip
 
-    def fold(self, prefix: Pulses | None, statistic: Pulses) -> Pulses:
-        """Add the next block."""
-        if prefix is None:
-            return statistic
-        a, b = prefix, statistic
-        return Pulses(
-            a.frames + b.frames,
-            a.histogram + b.histogram,
-            a.largest + b.largest,
-            a.triggers + b.triggers,
-            _span(a.time_ns, b.time_ns),
-            a.gaps.with_next(b.gaps),
-            a.clocks.with_next(b.clocks),
-        )
-
     def summarize(self, state: Pulses | None) -> Mapping[str, Any]:
         """Turn the histograms into pedestal, noise and flags; NaN where there is nothing."""
-        if state is None:
-            state = _no_pulses()
+        state = state or self.statistic(self.no_members())
         low, pedestal = (percentile(state.histogram, q) for q in (0.1587, 0.5))
         noise = pedestal - low
         known = ~np.isnan(noise)
         middle = float(np.median(noise[known])) if known.any() else np.nan
         hot, dead = noise > HOT * middle, noise < DEAD * middle
-        seconds = (state.time_ns[1] - state.time_ns[0]) / 1e9
+        seconds = state.time_ns.seconds
         rates = state.gaps.packets / seconds if seconds > 0 else np.full(QUABOS, np.nan)
         return {
             "n_pulses": state.frames,
@@ -287,7 +312,7 @@ class Movie(NamedTuple):
     total: NDArray[np.int64]
     squares: NDArray[np.float64]
     """(32, 32) sums of squares; float64 holds them exactly up to 2^53."""
-    time_ns: tuple[int, int]
+    time_ns: Span
     gaps: Gaps
     clocks: Clocks
 
@@ -354,34 +379,16 @@ class MovieStatistics(FrameAnalysis[Movie]):
             sample_clocks(header, quabo),
         )
 
-    def fold(self, prefix: Movie | None, statistic: Movie) -> Movie:
-        """Add the next block."""
-        if prefix is None:
-            return statistic
-        a, b = prefix, statistic
-        return Movie(
-            a.frames + b.frames,
-            a.present + b.present,
-            a.total + b.total,
-            a.squares + b.squares,
-            _span(a.time_ns, b.time_ns),
-            a.gaps.with_next(b.gaps),
-            a.clocks.with_next(b.clocks),
-        )
-
     def summarize(self, state: Movie | None) -> Mapping[str, Any]:
         """Turn the sums into means and variances; NaN where there is nothing."""
-        if state is None:
-            empty = np.zeros(PER_PIXEL, np.int64)
-            clocks = _no_clocks()
-            state = Movie(0, empty, empty, empty.astype(float), (0, 0), NO_GAPS, clocks)
+        state = state or self.statistic(self.no_members())
         with np.errstate(divide="ignore", invalid="ignore"):
             mean = state.total / state.present
             variance = (state.squares - state.total * mean) / (state.present - 1)
         known = ~np.isnan(mean)
         middle = float(np.median(mean[known])) if known.any() else np.nan
         hot, dead = mean > self.parameters["hot"] * middle, mean < DEAD * middle
-        seconds = (state.time_ns[1] - state.time_ns[0]) / 1e9
+        seconds = state.time_ns.seconds
         return {
             "n_movie": state.frames,
             "seconds": seconds,
@@ -403,29 +410,6 @@ class ShortMovieStatistics(MovieStatistics):
     """The same of img8 frames."""
 
     product = PRODUCTS["img8"]
-
-
-def span_of(times: NDArray[np.int64]) -> tuple[int, int]:
-    """Return the first and last time; zeros, of frames without one, do not count."""
-    dated = times[times > 0]
-    return (int(dated.min()), int(dated.max())) if len(dated) else (0, 0)
-
-
-def _span(a: tuple[int, int], b: tuple[int, int]) -> tuple[int, int]:
-    """Return the first and last time of two spans, of which one may have no time."""
-    times = [time for time in (*a, *b) if time]
-    return (min(times), max(times)) if times else (0, 0)
-
-
-def _no_clocks() -> Clocks:
-    nothing = np.zeros((0, QUABOS, CLOCK_PACKETS, len(FIELDS)), np.int64)
-    return Clocks(nothing, 1, 0, np.zeros(QUABOS, np.int64))
-
-
-def _no_pulses() -> Pulses:
-    histogram = np.zeros((PIXELS, BINS), np.int64)
-    largest, triggers = np.zeros((QUABOS, BINS), np.int64), np.zeros(PIXELS, np.int64)
-    return Pulses(0, histogram, largest, triggers, (0, 0), NO_GAPS, _no_clocks())
 
 
 def percentile(histogram: NDArray[np.int64], fraction: float) -> NDArray[np.float64]:

@@ -1,26 +1,17 @@
 """The section ``[panoseti]`` of ``skywright.toml``."""
 
-from typing import Any
+from typing import Annotated
 
-from pydantic import Field, JsonValue, field_validator
+from pydantic import Field, JsonValue
 
-from skywright.arguments import make_from
-from skywright.section import Section, checks
+from skywright.section import Section, taken_by
+
+FLASHES = taken_by("skywright.instruments.panoseti.flash_analysis:FlashCandidates")
 
 
 class PanosetiSettings(Section):
     """What differs between observatories."""
 
-    flashes: dict[str, JsonValue] = Field(default={})
+    flashes: Annotated[dict[str, JsonValue], FLASHES] = Field(default={})
     """Parameters of the analysis `panoseti_flashes` that runs while data are taken, e.g.
     ``{"threshold_adc": 120.0}``."""
-
-    @field_validator("flashes")
-    @classmethod
-    def _analysis_takes_them(cls, value: dict[str, Any]) -> dict[str, Any]:
-        if value:
-            with checks():
-                from skywright.instruments.panoseti.flash_analysis import FlashCandidates
-
-                make_from(FlashCandidates, value)
-        return value

@@ -2,7 +2,6 @@
 
 import copy
 import logging
-import queue
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +9,7 @@ from skywright.analysis.cluster import Submit
 from skywright.errors import ConfigError, HardwareError, SkywrightError
 from skywright.instruments.sacla.frames import Frames, SentFrames
 from skywright.instruments.sacla.image_series import Block
-from skywright.instruments.sacla.workers import Analyses, Answer, Chunk, Wait, Worker
+from skywright.instruments.sacla.workers import Analyses, Answer, Chunk, FutureWorkers, Worker
 
 BLOCKS_IN_PROGRESS, SENT_BLOCKS = 32, 4
 """Blocks given to the cluster whose results have not been taken, and of those whose frames go with
@@ -22,7 +21,7 @@ mean and spread, float64, and maximum, float32, with and without laser."""
 logger = logging.getLogger(__name__)
 
 
-class ClusterWorkers:
+class ClusterWorkers(FutureWorkers):
     """Gives each block to the cluster when its last chunk is known.
 
     The cluster gives the block of a machine that dies to another one. A block over which machines
@@ -46,13 +45,12 @@ class ClusterWorkers:
     def __init__(self, submit: Submit, analyses: Analyses, frames: Frames) -> None:
         if frames.shared:
             raise ConfigError("a cluster does not see the memory that these frames are in")
+        super().__init__()
         self._submit, self._analyses, self._frames = submit, dict(analyses), frames
         size = PIXEL_BYTES * sum(each.regions.tile.bad.size for each in self._analyses.values())
         most = SENT_BLOCKS if isinstance(frames, SentFrames) else BLOCKS_IN_PROGRESS
         self._most = min(most, max(RESULTS_BYTES // max(size, 1), SENT_BLOCKS))
         self._chunks: dict[Block, dict[int, Chunk]] = {}
-        self._done: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._in_progress: dict[Any, tuple[list[int], Block]] = {}
 
     def analyze(self, block: Block, number: int, chunk: Chunk) -> list[Answer]:
         """Keep a chunk until its block is whole."""
@@ -68,35 +66,21 @@ class ClusterWorkers:
         frames = self._frames
         if isinstance(frames, SentFrames):
             frames = frames.only(chunks)
-        future = self._submit(analyze_block, self._analyses, frames, chunks, block, is_wanted)
+        what = list(chunks), block
+        task = (analyze_block, self._analyses, frames, chunks, block, is_wanted)
+        self._begin(what, self._submit, *task)
         if frames is not self._frames:
             for number in chunks:
                 self._frames.free(number)
-        self._in_progress[future] = (list(chunks), block)
-        future.add_done_callback(self._done.put)
         return found
-
-    def answers(self, wait_for: Wait) -> list[Answer]:
-        """Return the results of blocks that are done."""
-        found: list[Answer] = []
-        while self._in_progress:
-            wait = wait_for == "all" or (wait_for == "one" and not found)
-            try:
-                future = self._done.get(wait)
-            except queue.Empty:
-                break
-            found += self._result(future, *self._in_progress.pop(future))
-        return found
-
-    def wait_until_ready(self) -> None:
-        """Do nothing: the cluster is somebody else's."""
 
     def close(self) -> None:
         """Take back what the cluster has not begun."""
         for future in self._in_progress:
             future.cancel()
 
-    def _result(self, future: Any, chunks: list[int], block: Block) -> list[Answer]:
+    def _result(self, future: Any, what: tuple[list[int], Block]) -> list[Answer]:
+        chunks, block = what
         try:
             return list(future.result())
         except SkywrightError:

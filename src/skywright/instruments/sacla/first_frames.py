@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skywright.errors import DataError, HardwareError
-from skywright.instruments.sacla.frames import StoredFrame
+from skywright.instruments.sacla.frames import copy_frame
 from skywright.instruments.sacla.join import Record
 from skywright.instruments.sacla.sources import ShotSource
 
@@ -56,10 +56,7 @@ def average_frames(
         nonlocal found
         if record.channel != detector or enough.is_set():
             return
-        if isinstance(record.payload, StoredFrame):
-            record.payload.read_into(frame)
-        else:
-            frame[:] = record.payload
+        copy_frame(record.payload, frame)
         np.add(total, frame, out=total)
         found += 1
         if found >= count:

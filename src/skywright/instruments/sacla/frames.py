@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,18 +19,23 @@ CHUNK_SHOTS = 8
 """Shots that are handed to a worker and added to the images at once."""
 
 
-class Frames(Protocol):
-    """Gives the frames of a chunk of shots. The object is sent to workers before it is opened."""
+class Frames:
+    """Gives the frames of a chunk of shots. The object is sent to workers before it is opened.
 
-    shared: bool
+    What a subclass does not override holds for frames that stay where they are.
+    """
+
+    shared = False
     """Whether the frames are in shared memory, for workers in other processes."""
 
     @property
     def threads(self) -> bool:
         """Whether threads can read at the same time."""
+        return False
 
     def has_room(self, chunk: int) -> bool:
         """Whether the frames of this chunk can be placed now."""
+        return True
 
     def place(self, chunk: int, position: int, detector: str, frame: Any) -> int:
         """Put the frame of a shot where workers find it; return the place.
@@ -46,21 +51,28 @@ class Frames(Protocol):
         frame
             What the source gave: an array, or something that can be read later.
         """
+        raise NotImplementedError
 
     def free(self, chunk: int) -> None:
         """Take note that the frames of a chunk are used no more."""
 
     def retake(self, chunk: int) -> bool:
         """Use the frames of a freed chunk again; return whether they are still there."""
+        return True
 
     def open(self) -> None:
         """Open files, attach memory; in the process or thread that reads."""
 
     def read(self, detector: str, places: Sequence[int]) -> FrameStack:
         """Return frames, valid until the next call for this detector."""
+        raise NotImplementedError
 
     def close(self) -> None:
         """Free what `open` took."""
+
+    def unlink(self) -> None:
+        """Free all memory, in the process that made the object."""
+        self.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +104,7 @@ def copy_frame(frame: Any, out: NDArray[np.float32]) -> None:
         out[...] = frame
 
 
-class FileFrames:
+class FileFrames(Frames):
     """Frames of a replay file; a place is an index of its dataset.
 
     Frames that are stored as they are (not compressed, not in chunks) are mapped to memory: nothing
@@ -103,8 +115,6 @@ class FileFrames:
     path
         Of the file.
     """
-
-    shared = False
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -118,20 +128,9 @@ class FileFrames:
         with ReplayFile(self._path) as file:
             return all(file.map_frames(name) is not None for name in file.info.tiles)
 
-    def has_room(self, chunk: int) -> bool:
-        """Return True: nothing is copied."""
-        return True
-
     def place(self, chunk: int, position: int, detector: str, frame: int) -> int:
         """Return the frame's index in the file."""
         return frame
-
-    def free(self, chunk: int) -> None:
-        """Do nothing."""
-
-    def retake(self, chunk: int) -> bool:
-        """Return True: the file is there."""
-        return True
 
     def open(self) -> None:
         """Open the file."""
@@ -162,7 +161,7 @@ class FileFrames:
             self._file.close()
 
 
-class SharedFrames:
+class SharedFrames(Frames):
     """A ring of chunks of frames in shared memory; a place is a slot.
 
     Whoever makes the object owns the memory, and frees it with `unlink`.
@@ -183,7 +182,6 @@ class SharedFrames:
     """
 
     shared = True
-    threads = False
 
     def __init__(
         self, shapes: Mapping[str, tuple[int, int]], chunks: int, reserve: bool = True
@@ -279,17 +277,16 @@ class SharedFrames:
         self._memory.unlink()
 
 
-class SentFrames:
+class SentFrames(Frames):
     """Frames of running shots that are sent to other machines with their block; a place is a slot.
+
+    There is always room: who sends the blocks waits when too many are under way.
 
     Parameters
     ----------
     shapes
         (rows, columns) by detector.
     """
-
-    shared = False
-    threads = False
 
     def __init__(self, shapes: Mapping[str, tuple[int, int]]) -> None:
         self._shapes = dict(shapes)
@@ -301,10 +298,6 @@ class SentFrames:
         found = SentFrames(self._shapes)
         found._frames = {chunk: self._frames[chunk] for chunk in chunks}
         return found
-
-    def has_room(self, chunk: int) -> bool:
-        """Return True: who sends the blocks waits when too many are under way."""
-        return True
 
     def place(self, chunk: int, position: int, detector: str, frame: Any) -> int:
         """Copy a frame."""
@@ -321,9 +314,6 @@ class SentFrames:
     def retake(self, chunk: int) -> bool:
         """Return whether the chunk is not freed."""
         return chunk in self._frames
-
-    def open(self) -> None:
-        """Do nothing: they are here."""
 
     def read(self, detector: str, places: Sequence[int]) -> FrameStack:
         """Return copies of the frames."""

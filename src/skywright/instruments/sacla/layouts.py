@@ -210,10 +210,15 @@ class ShotsLayout(ColumnsLayout):
                 for k, (name, count) in enumerate(self._rings.items())
             },
         }
-        columns = {
-            column.path: np.asarray(row[column.name], column.dtype)[None] for column in self.columns
-        }
-        return Rows(np.array([result.identity], np.int64), columns)
+        return one_row(self, result.identity, row)
+
+
+def one_row(layout: ColumnsLayout, identity: int, row: Mapping[str, Any]) -> Rows:
+    """Return one row from the values of the columns, by their names."""
+    columns = {
+        column.path: np.asarray(row[column.name], column.dtype)[None] for column in layout.columns
+    }
+    return Rows(np.array([identity], layout.identity.dtype), columns)
 
 
 def _padded(shot: AnalyzedShot, key: str, missing: float, shape: tuple[int, ...]) -> NDArray[Any]:
@@ -343,7 +348,7 @@ class FramesLayout(ColumnsLayout):
         measuring: Mapping[str, Any] | None = None,
     ) -> None:
         self._rules, self._recording = rules, recording
-        self.paths = {name: f"{FRAMES}/{detector_key(k)}" for k, name in enumerate(shapes)}
+        paths = {name: f"{FRAMES}/{detector_key(k)}" for k, name in enumerate(shapes)}
         columns = [
             Column(f"{FRAMES}/time", "<f8", attrs={"units": "s"}),
             Column(f"{FRAMES}/accepted", "|u1", attrs={"description": "1: the shot is accepted"}),
@@ -357,11 +362,11 @@ class FramesLayout(ColumnsLayout):
             ),
             *(
                 Column(f"{path}_came", "|u1", attrs={"description": "0: the frame did not come"})
-                for path in self.paths.values()
+                for path in paths.values()
             ),
             *(
-                Column(self.paths[name], "<f4", shape, 1, {"units": "ADU", "detector": name})
-                for name, shape in shapes.items()
+                Column(path, "<f4", shapes[name], 1, {"units": "ADU", "detector": name})
+                for name, path in paths.items()
             ),
         ]
         attrs = {} if measuring is None else {MEASURING: dict(measuring)}
@@ -377,30 +382,24 @@ class FramesLayout(ColumnsLayout):
             for name, shape in self._shapes.items()
             if name in result.frames
         }
-        frames = {
-            name: frame for name, frame in frames.items() if frame.shape == self._shapes[name]
-        }
-        if not frames:
+        came = {name for name, frame in frames.items() if frame.shape == self._shapes[name]}
+        if not came:
             return None
-        columns = {
-            f"{FRAMES}/time": np.array([result.time]),
-            f"{FRAMES}/accepted": np.array([is_accepted(result)], np.uint8),
-            f"{FRAMES}/analyzed": np.array([is_analyzed(result)], np.uint8),
-            f"{FRAMES}/laser_on": np.array([result.is_laser_on], np.uint8),
-        }
-        values = {
+        row: dict[str, Any] = {
+            **dict.fromkeys(FRAME_VALUES, np.nan),
             **result.values,
+            "time": result.time,
+            "accepted": is_accepted(result),
+            "analyzed": is_analyzed(result),
+            "laser_on": result.is_laser_on,
             "scanned": result.delay,
             "stage": self._rules.stage_delay(result.values) if self._rules else np.nan,
         }
-        for key in FRAME_VALUES:
-            columns[f"{FRAMES}/{key}"] = np.array([values.get(key, np.nan)])
-        for name, shape in self._shapes.items():
-            came = name in frames
-            columns[f"{self.paths[name]}_came"] = np.array([came], np.uint8)
-            pixels = frames[name] if came else np.full(shape, np.nan, np.float32)
-            columns[self.paths[name]] = pixels[None]
-        return Rows(np.array([result.identity], np.int64), columns)
+        for k, (name, shape) in enumerate(self._shapes.items()):
+            key, is_there = detector_key(k), name in came
+            row[f"{key}_came"] = is_there
+            row[key] = frames[name] if is_there else np.full(shape, np.nan, np.float32)
+        return one_row(self, result.identity, row)
 
 
 def is_accepted(shot: AnalyzedShot) -> bool:
@@ -463,7 +462,4 @@ class ImagesLayout(ColumnsLayout):
             row.update({key: max(row[key], found[key]) for key in IMAGE_COUNTS})
         if is_empty:
             return None
-        columns = {
-            column.path: np.asarray(row[column.name], column.dtype)[None] for column in self.columns
-        }
-        return Rows(np.array([number], np.int64), columns)
+        return one_row(self, number, row)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from skywright.analysis.cluster import Submit
 from skywright.errors import HardwareError, SkywrightError
-from skywright.instruments.sacla.frames import CHUNK_SHOTS, SentFrames, SharedFrames
+from skywright.instruments.sacla.frames import CHUNK_SHOTS, Frames, SentFrames, SharedFrames
 from skywright.instruments.sacla.join import Record
 from skywright.instruments.sacla.pipeline import ShotPipeline
 from skywright.instruments.sacla.regions import Region
@@ -70,7 +70,9 @@ class LiveShots:
     ) -> None:
         source.info.check_binned_by(binned_by)
         self._source, self._workers = source, workers
-        self._frames = make_ring(source.info) if submit is None else SentFrames(source.info.shapes)
+        self._frames: Frames = (
+            make_ring(source.info) if submit is None else SentFrames(source.info.shapes)
+        )
         try:
             self._pipeline = ShotPipeline(
                 source.info,
@@ -84,7 +86,7 @@ class LiveShots:
                 binned_by=binned_by,
             )
         except BaseException:
-            self._free_frames()
+            self._frames.unlink()
             raise
         self._lock = threading.Lock()
         self._error: SkywrightError | None = None
@@ -136,13 +138,7 @@ class LiveShots:
     def close(self) -> None:
         """End the workers and free the memory."""
         self._pipeline.close()
-        self._free_frames()
-
-    def _free_frames(self) -> None:
-        if isinstance(self._frames, SharedFrames):
-            self._frames.unlink()
-        else:
-            self._frames.close()
+        self._frames.unlink()
 
     def _take(self, record: Record[Any]) -> None:
         if self._enough.is_set():

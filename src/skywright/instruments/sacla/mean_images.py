@@ -253,6 +253,28 @@ def profile_with_geometry(
     return AzimuthalProfile(np.asarray(found.radial), np.asarray(found.intensity), unit)
 
 
+def thinned(image: NDArray[Any], step: int) -> NDArray[np.float32]:
+    """Average blocks of step * step pixels; NaN, a bad pixel, is left out.
+
+    Parameters
+    ----------
+    image
+        (rows, columns).
+
+    Returns
+    -------
+    NDArray
+        (rows // step, columns // step).
+    """
+    rows, columns = (length // step for length in image.shape)
+    blocks = image[: rows * step, : columns * step].reshape(rows, step, columns, step)
+    good = np.isfinite(blocks)
+    count = good.sum(axis=(1, 3))
+    total = np.where(good, blocks, 0.0).sum(axis=(1, 3))
+    found = np.divide(total, count, out=np.full((rows, columns), np.nan), where=count > 0)
+    return found.astype(np.float32)
+
+
 def _positive(radii: Sequence[float]) -> Sequence[float]:
     for radius in radii:
         if not radius > 0:

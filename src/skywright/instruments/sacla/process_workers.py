@@ -1,8 +1,11 @@
 """Workers in processes of their own. One that dies is replaced, and its blocks are done again."""
 
 import logging
+import os
 import pickle
 import signal
+import socket
+import struct
 from collections import Counter, deque
 from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
@@ -24,6 +27,7 @@ from skywright.instruments.sacla.workers import (
     Chunk,
     Wait,
     Worker,
+    Workers,
     unexpected,
 )
 from skywright.processes.memory import return_large_arrays
@@ -36,6 +40,11 @@ READY = "ready"
 """What a worker sends before it takes tasks."""
 ATTEMPTS = 8
 """Workers that may die over the same task, and failed starts, until it is given up."""
+SILENCE_S = 60.0
+"""Longest wait for an answer of any worker, and for the rest of one. A worker has an answer after
+each chunk, in less than a second, so that one without lives on, but is stopped or hangs."""
+LOOKS = 60
+"""Parts of `SILENCE_S`. If this program is stopped itself, as by Ctrl-Z, one of them passes."""
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +88,7 @@ class _Process:
         return len(self.sent) + len(self.waiting)
 
 
-class ProcessWorkers:
+class ProcessWorkers(Workers):
     """Workers in processes.
 
     When a process dies, another one is started, and the open blocks of the dead one are given to
@@ -117,7 +126,7 @@ class ProcessWorkers:
         held.chunks[number] = chunk
         self._give(held.worker, _Task(block, number))
         while self._processes[held.worker].load > QUEUED_CHUNKS:
-            self._receive(None)
+            self._await_answer()
         return self.answers("none")
 
     def end_block(self, block: Block, is_wanted: bool = True) -> list[Answer]:
@@ -137,7 +146,7 @@ class ProcessWorkers:
         while self._receive(0) and not (self._has_part and wait_for == "none"):
             pass
         while self._busy and (wait_for == "all" or (wait_for == "one" and not self._found)):
-            self._receive(None)
+            self._await_answer()
         found, self._found = self._found, []
         return found
 
@@ -150,7 +159,7 @@ class ProcessWorkers:
             If one after the other ends before.
         """
         while not all(worker.is_ready for worker in self._processes):
-            self._receive(None)
+            self._await_answer()
             if self._ended_early >= ATTEMPTS:
                 raise HardwareError(
                     f"{self._ended_early} analysis workers have ended at their start; a script "
@@ -202,7 +211,19 @@ class ProcessWorkers:
                 return
             worker.sent.append(worker.waiting.popleft())
 
-    def _receive(self, timeout: float | None) -> bool:
+    def _await_answer(self) -> None:
+        """Wait for an answer; in place of workers that owe one and live without it, start others.
+
+        A worker that starts is awaited, however long that takes: it may have kernels to compile.
+        """
+        if any(self._receive(SILENCE_S / LOOKS) for _ in range(LOOKS)):
+            return
+        silent = [k for k, worker in enumerate(self._processes) if worker.sent and worker.is_ready]
+        for number in silent:
+            logger.error("analysis worker %d has not answered for %g s", number, SILENCE_S)
+            self._replace(number)
+
+    def _receive(self, timeout: float) -> bool:
         """Take at most one answer of each worker; return whether something came."""
         number_of = {worker.end: number for number, worker in enumerate(self._processes)}
         ready = wait(list(number_of), timeout)
@@ -249,6 +270,7 @@ class ProcessWorkers:
     def _start(self) -> _Process:
         for attempt in range(ATTEMPTS):
             here, there = self._context.Pipe()
+            _limit_waits(here)
             process = self._context.Process(
                 target=_work, args=(there, self._analyses, self._frames), daemon=True
             )
@@ -287,9 +309,13 @@ class ProcessWorkers:
         for block in blocks:
             if block in self._blocks:
                 self._do_again(block, number)
+        # Sent after all of them have their workers: one that has died too is replaced here, and
+        # the one in place of it does all that waits for it again, once.
+        for other in range(len(self._processes)):
+            self._send(other)
 
     def _do_again(self, block: Block, dead: int) -> None:
-        """Give a block to another worker, from its first chunk."""
+        """Let a block wait for another worker, from its first chunk."""
         held = self._blocks[block]
         held.worker = self._least_loaded(but=dead)
         held.parts.clear()
@@ -304,7 +330,6 @@ class ProcessWorkers:
             logger.error("block %s: the frames of %d shots are gone", block, lost)
             self._found.append(Answer(images_lost=lost))
         self._processes[held.worker].waiting.extend(tasks)
-        self._send(held.worker)
 
     def _give_up(self, task: _Task) -> None:
         """Leave out what workers died over."""
@@ -321,6 +346,15 @@ class ProcessWorkers:
             self._found.append(Answer(images_lost=len(chunk.identities)))
         else:
             self._found.append(Answer(task.chunk))
+
+
+def _limit_waits(end: Connection) -> None:
+    """Let a call of a pipe fail after `SILENCE_S`: its other end may be stopped in a message."""
+    whole, part = divmod(SILENCE_S, 1)
+    limit = struct.pack("ll", int(whole), int(part * 1e6))
+    with socket.socket(fileno=os.dup(end.fileno())) as pipe:
+        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            pipe.setsockopt(socket.SOL_SOCKET, option, limit)
 
 
 def _reap(process: BaseProcess, patience_s: float) -> None:

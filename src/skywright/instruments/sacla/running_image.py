@@ -33,6 +33,10 @@ class RunningImage:
         """Return one without images."""
         return cls(0, np.zeros(size), np.zeros(size), np.full(size, -np.inf, np.float32))
 
+    def moments(self) -> "RunningImage":
+        """Return this: it has mean and spread, as `GrowingImage.moments` finds them."""
+        return self
+
     def merge(self, other: "RunningImage") -> "RunningImage":
         """Return the two series as one (Chan's formulas); neither changes."""
         if not other.count:

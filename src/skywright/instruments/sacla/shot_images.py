@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -20,31 +19,9 @@ BLOCK_TAGS = 256
 """Least number of tags in a block."""
 
 
-@dataclass(frozen=True, eq=False)
-class OnOff:
-    """Running images of the shots with and without the pump laser."""
-
-    on: RunningImage
-    off: RunningImage
-
-    def merge(self, other: "OnOff") -> "OnOff":
-        """Return both series as one; neither changes."""
-        return OnOff(self.on.merge(other.on), self.off.merge(other.off))
-
-
-@dataclass(frozen=True, eq=False)
-class GrowingOnOff:
-    """Sums over the shots of a block, with and without the pump laser."""
-
-    on: GrowingImage
-    off: GrowingImage
-
-    def moments(self) -> OnOff:
-        """Return the running images so far."""
-        return OnOff(self.on.moments(), self.off.moments())
-
-
-State = OnOff | GrowingOnOff
+OnOff = tuple[RunningImage, RunningImage]
+"""Images of the shots with and without the pump laser."""
+State = OnOff | tuple[GrowingImage, GrowingImage]
 """Folded blocks, or one block."""
 
 
@@ -136,32 +113,33 @@ class ShotImages(Analysis[State]):
             rows["profile"] = profiles * self.regions.ev_per_adu
         return rows
 
-    def extend(self, statistic: State | None, members: Batch) -> GrowingOnOff:
+    def extend(self, statistic: State | None, members: Batch) -> tuple[GrowingImage, GrowingImage]:
         """Add images, one after the other."""
-        if statistic is None:
-            statistic = GrowingOnOff(GrowingImage.empty(self._size), GrowingImage.empty(self._size))
-        assert isinstance(statistic, GrowingOnOff)  # only folded blocks are not
+        size = self._size
+        on, off = statistic or (GrowingImage.empty(size), GrowingImage.empty(size))
+        assert isinstance(on, GrowingImage)  # only those of folded blocks
+        assert isinstance(off, GrowingImage)  # do not grow
         frames, chosen = stack_of(members["image"]).flat
         is_on, least = members["laser_on"], self.regions.least
-        return GrowingOnOff(
-            statistic.on.extend(frames, chosen[is_on], least),
-            statistic.off.extend(frames, chosen[~is_on], least),
-        )
+        return on.extend(frames, chosen[is_on], least), off.extend(frames, chosen[~is_on], least)
 
     def compact(self, statistic: State) -> OnOff:
         """Keep mean and spread."""
-        return _moments(statistic)
+        on, off = statistic
+        return on.moments(), off.moments()
 
     def fold(self, prefix: State | None, statistic: State) -> OnOff:
         """Merge with the blocks before."""
-        block = _moments(statistic)
-        return block if prefix is None else _moments(prefix).merge(block)
+        on, off = self.compact(statistic)
+        if prefix is None:
+            return on, off
+        on_before, off_before = self.compact(prefix)
+        return on_before.merge(on), off_before.merge(off)
 
     def summarize(self, state: State | None) -> Mapping[str, Any]:
         """Return the images; NaN at bad pixels, and where there are too few shots."""
         empty = RunningImage.empty(self._size)
-        found = _moments(state) if state else OnOff(empty, empty)
-        on, off = found.on, found.off
+        on, off = self.compact(state) if state else (empty, empty)
         both = on.merge(off)
         scale = self.regions.ev_per_adu
         mean_on = self._shaped(on.mean * scale, on.count > 0)
@@ -184,7 +162,3 @@ class ShotImages(Analysis[State]):
         shaped = image.reshape(bad.shape).astype(float)
         shaped[bad] = np.nan
         return shaped
-
-
-def _moments(state: State) -> OnOff:
-    return state.moments() if isinstance(state, GrowingOnOff) else state

@@ -12,8 +12,8 @@ from skywright.errors import ConfigError
 from skywright.files.columns import Column
 from skywright.instruments.sacla.report import parse_bins
 from skywright.instruments.sacla.shot_images import BLOCK_TAGS
+from skywright.instruments.sacla.shots import VALUES_REGIONS_MAX
 
-REGIONS_MAX = 999
 POINT_VALUES = ("i0", "scanned", "stage", "timing", "motor")
 """Values of point detectors; NaN where they are missing."""
 
@@ -144,10 +144,10 @@ class ShotValues(Analysis[ValueSums]):
         log: Mapping[str, str] | None = None,
         block_tags: int = BLOCK_TAGS,
     ) -> None:
-        if not 0 <= regions <= REGIONS_MAX or block_tags < 1:
+        if not 0 <= regions <= VALUES_REGIONS_MAX or block_tags < 1:
             raise ConfigError(
-                f"regions {regions}, block_tags {block_tags}: expected 0 to {REGIONS_MAX} and at "
-                "least 1"
+                f"regions {regions}, block_tags {block_tags}: expected 0 to {VALUES_REGIONS_MAX} "
+                "and at least 1"
             )
         linear = {"i0": "0:4:80"} if linear is None else dict(linear)
         log = {"sum_1": "1e2:1e12:100"} if log is None else dict(log)

@@ -19,6 +19,8 @@ COUNTS = (
     *("no_timing", "out_of_range"),
 )
 """Records and shots by reason: keys of `ShotPipeline.counts`."""
+VALUES_REGIONS_MAX = 999
+"""Most regions of the analysis `ShotValues`."""
 CURVES = (
     *("on_n", "on_mean", "on_sem", "off_n", "off_mean", "off_sem", "diff", "diff_sem"),
     *("on_ratio", "on_ratio_sem", "off_ratio", "off_ratio_sem"),

@@ -204,13 +204,11 @@ class Rings:
 
     def profile(self, image: NDArray[Any]) -> NDArray[np.float64]:
         """Average (pixels,) over each ring; NaN where a ring has no good pixel."""
-        total = np.empty((1, self.length + 1))
         none_is_less = image.dtype.type(-np.inf)
-        pixels.sum_rings(image[None], _FIRST, none_is_less, self._labels, total)
-        return self._means(total[0])
+        return self.profiles(image[None], _FIRST, none_is_less)[0]
 
     def profiles(
-        self, frames: NDArray[np.float32], chosen: NDArray[np.int64], least: np.float32
+        self, frames: NDArray[Any], chosen: NDArray[np.int64], least: np.floating[Any]
     ) -> NDArray[np.float64]:
         """Average images over each ring.
 
@@ -230,8 +228,5 @@ class Rings:
         """
         total = np.empty((len(chosen), self.length + 1))
         pixels.sum_rings(frames, chosen, least, self._labels, total)
-        return self._means(total)
-
-    def _means(self, total: NDArray[np.float64]) -> NDArray[np.float64]:
-        means: NDArray[np.float64] = total[..., :-1] / self._divisor
+        means: NDArray[np.float64] = total[:, :-1] / self._divisor
         return means

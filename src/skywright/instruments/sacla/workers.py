@@ -5,10 +5,10 @@ Those in processes of their own are in `process_workers`.
 
 import copy
 import queue
-import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,20 +79,23 @@ class Answer:
     images_lost: int = 0
 
 
-class Workers(Protocol):
+class Workers:
     """Analyze chunks; all chunks of a block go to the same worker, in order."""
 
     def analyze(self, block: Block, number: int, chunk: Chunk) -> list[Answer]:
         """Hand over a chunk of a block; return answers that have come meanwhile."""
+        raise NotImplementedError
 
     def end_block(self, block: Block, is_wanted: bool = True) -> list[Answer]:
         """Ask for the partial result of a block; if it is not wanted, there are no images in it."""
+        raise NotImplementedError
 
     def answers(self, wait_for: Wait) -> list[Answer]:
         """Return answers that have come; wait for one, or for those of all tasks, if asked to."""
+        raise NotImplementedError
 
     def wait_until_ready(self) -> None:
-        """Wait until the workers take tasks: to start a process takes seconds."""
+        """Wait until the workers take tasks, if they need time to start."""
 
     def close(self) -> None:
         """End the workers."""
@@ -158,7 +161,7 @@ def _for_all(values: NDArray[Any], came: NDArray[np.bool_]) -> NDArray[Any]:
     return spread
 
 
-class LocalWorker:
+class LocalWorker(Workers):
     """One worker in this thread.
 
     Parameters
@@ -184,15 +187,43 @@ class LocalWorker:
         """Return nothing: all is answered."""
         return []
 
-    def wait_until_ready(self) -> None:
-        """Do nothing: it is ready."""
-
     def close(self) -> None:
         """Close the frames."""
         self._worker.close()
 
 
-class ThreadWorkers:
+class FutureWorkers(Workers):
+    """Workers whose tasks are futures: those of threads, or of a cluster."""
+
+    def __init__(self) -> None:
+        self._done: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._in_progress: dict[Any, Any] = {}
+        """What each future is of; those in `_done` are done."""
+
+    def answers(self, wait_for: Wait) -> list[Answer]:
+        """Return the results of tasks that are done."""
+        found: list[Answer] = []
+        while self._in_progress:
+            wait = wait_for == "all" or (wait_for == "one" and not found)
+            try:
+                future = self._done.get(wait)
+            except queue.Empty:
+                break
+            found += self._result(future, self._in_progress.pop(future))
+        return found
+
+    def _begin(self, what: Any, submit: Submit, task: Callable[..., Any], *arguments: Any) -> None:
+        """Submit a task; `what` is for `_result`."""
+        future = submit(task, *arguments)
+        self._in_progress[future] = what
+        future.add_done_callback(self._done.put)
+
+    def _result(self, future: Any, what: Any) -> list[Answer]:
+        """Return the answers of a task that is done, or raise what it failed with."""
+        raise NotImplementedError
+
+
+class ThreadWorkers(FutureWorkers):
     """Workers in threads: they start at once, and share the memory that a file is mapped to.
 
     The kernels release the GIL; everything else that a worker does takes microseconds.
@@ -204,83 +235,53 @@ class ThreadWorkers:
     analyses
         By detector; each thread has a copy.
     frames
-        Where the frames are; opened in each thread.
+        Where the frames are; opened for each thread.
     """
 
     def __init__(self, count: int, analyses: Analyses, frames: Frames) -> None:
-        self._tasks: list[queue.SimpleQueue[tuple[Any, ...]]] = []
-        self._found: queue.SimpleQueue[tuple[int, Answer | SkywrightError]] = queue.SimpleQueue()
-        self._in_progress = [0] * count
+        super().__init__()
+        self._threads = [ThreadPoolExecutor(1, "sacla-analysis") for _ in range(count)]
+        self._workers = [
+            Worker({name: each.fresh() for name, each in analyses.items()}, copy.copy(frames))
+            for _ in range(count)
+        ]
+        self._loads = [0] * count
+        """Tasks of each worker that are not answered."""
         self._worker_of: dict[Block, int] = {}
-        self._threads = []
-        self._ended = False
-        for number in range(count):
-            self._tasks.append(queue.SimpleQueue())
-            mine = {name: analysis.fresh() for name, analysis in analyses.items()}
-            arguments = (number, mine, copy.copy(frames))
-            thread = threading.Thread(target=self._work, args=arguments, daemon=True)
-            thread.start()
-            self._threads.append(thread)
 
     def analyze(self, block: Block, number: int, chunk: Chunk) -> list[Answer]:
         """Hand over a chunk."""
-        if block not in self._worker_of:
-            self._worker_of[block] = int(np.argmin(self._in_progress))
-        return self._give(self._worker_of[block], ("analyze", block, number, chunk))
+        worker = self._worker_of.setdefault(block, int(np.argmin(self._loads)))
+        return self._give(worker, self._workers[worker].analyze, block, number, chunk)
 
     def end_block(self, block: Block, is_wanted: bool = True) -> list[Answer]:
         """Ask for a block."""
-        return self._give(self._worker_of.pop(block), ("end_block", block, is_wanted))
-
-    def answers(self, wait_for: Wait) -> list[Answer]:
-        """Return what has been found."""
-        found: list[Answer] = []
-        while any(self._in_progress):
-            wait = wait_for == "all" or (wait_for == "one" and not found)
-            try:
-                worker, answer = self._found.get(wait)
-            except queue.Empty:
-                break
-            self._in_progress[worker] -= 1
-            if isinstance(answer, SkywrightError):
-                raise answer
-            found.append(answer)
-        return found
-
-    def wait_until_ready(self) -> None:
-        """Do nothing: threads are ready at once."""
+        worker = self._worker_of.pop(block)
+        return self._give(worker, self._workers[worker].end_block, block, is_wanted)
 
     def close(self) -> None:
         """End the threads, after the task that each has in hand."""
-        self._ended = True
-        for tasks in self._tasks:
-            tasks.put(("end",))
         for thread in self._threads:
-            thread.join()
+            thread.shutdown(cancel_futures=True)
+        for worker in self._workers:
+            worker.close()
 
-    def _give(self, worker: int, task: tuple[Any, ...]) -> list[Answer]:
+    def _give(self, worker: int, task: Callable[..., Answer], *arguments: Any) -> list[Answer]:
         found = self.answers("none")
-        while self._in_progress[worker] >= QUEUED_CHUNKS:
+        while self._loads[worker] >= QUEUED_CHUNKS:
             found += self.answers("one")
-        self._in_progress[worker] += 1
-        self._tasks[worker].put(task)
+        self._loads[worker] += 1
+        self._begin(worker, self._threads[worker].submit, task, *arguments)
         return found
 
-    def _work(self, number: int, analyses: Analyses, frames: Frames) -> None:
+    def _result(self, future: Any, what: int) -> list[Answer]:
+        self._loads[what] -= 1
         try:
-            worker = Worker(analyses, frames)
-            try:
-                while True:
-                    kind, *arguments = self._tasks[number].get()
-                    if self._ended or kind == "end":
-                        return
-                    self._found.put((number, getattr(worker, kind)(*arguments)))
-            finally:
-                worker.close()
-        except SkywrightError as error:
-            self._found.put((number, error))
+            return [future.result()]
+        except SkywrightError:
+            raise
         except Exception as error:
-            self._found.put((number, unexpected(error)))
+            raise unexpected(error) from error
 
 
 def unexpected(error: Exception) -> HardwareError:

@@ -2,8 +2,9 @@
 
 import asyncio
 import math
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -93,7 +94,7 @@ def serve(
         start = load_hp_io_config(hp_io_config)
     elif config is not None and settings.init_from_default:
         start = load_hp_io_config(config.parent / settings.default_hp_io_config_file)
-    asyncio.run(serve_forever(settings, start, host.strip("[]"), port))
+    asyncio.run(_serve_and_end(serve_forever(settings, start, host.strip("[]"), port)))
 
 
 @app.command()
@@ -111,4 +112,12 @@ def ublox(
     from skywright.processes.lifecycle import end_with_parent
 
     end_with_parent()
-    asyncio.run(serve_receiver(host, port, simulate))
+    asyncio.run(_serve_and_end(serve_receiver(host, port, simulate)))
+
+
+async def _serve_and_end(serving: Coroutine[Any, Any, None]) -> None:
+    """Serve, then end the process: asyncio would first wait for threads that still read a file."""
+    from skywright.processes.lifecycle import end_process
+
+    await serving
+    end_process()

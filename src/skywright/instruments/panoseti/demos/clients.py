@@ -2,31 +2,14 @@
 
 import asyncio
 import threading
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
-from types import TracebackType
 
 from skywright.errors import HardwareError
 from skywright.instruments.panoseti.live.client import stream
 
 END_S = 10.0
-
-
-@dataclass
-class Received:
-    """What one client has got.
-
-    Attributes
-    ----------
-    images
-        Number of images.
-    by_module
-        Images of each module.
-    """
-
-    images: int = 0
-    by_module: dict[int, int] = field(default_factory=dict)
 
 
 class StreamClients:
@@ -42,13 +25,13 @@ class StreamClients:
     Attributes
     ----------
     received
-        Of each client.
+        Of each client the number of images of each module.
     error
         Why a stream has failed; empty if none has.
     """
 
     def __init__(self, host: str, count: int = 2) -> None:
-        self.received = [Received() for _ in range(count)]
+        self.received = [Counter[int]() for _ in range(count)]
         self.error = ""
         self._host = host
         self._loop = asyncio.new_event_loop()
@@ -59,19 +42,14 @@ class StreamClients:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         with suppress(RuntimeError):  # all streams have ended by themselves
             self._loop.call_soon_threadsafe(self._cancel)
         self._thread.join(END_S)
 
     def counts(self) -> Mapping[str, int]:
         """Return the images of each client, by ``client_1_images``."""
-        return {f"client_{n}_images": each.images for n, each in enumerate(self.received, 1)}
+        return {f"client_{n}_images": each.total() for n, each in enumerate(self.received, 1)}
 
     def _work(self) -> None:
         try:
@@ -83,11 +61,10 @@ class StreamClients:
         self._tasks = [asyncio.create_task(self._stream(each)) for each in self.received]
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _stream(self, received: Received) -> None:
+    async def _stream(self, received: Counter[int]) -> None:
         try:
             async for image in stream(self._host):
-                received.images += 1
-                received.by_module[image.module] = received.by_module.get(image.module, 0) + 1
+                received[image.module] += 1
         except HardwareError as error:
             self.error = str(error)
 

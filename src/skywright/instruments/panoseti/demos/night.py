@@ -54,7 +54,7 @@ def run(session: Mapping[str, Any]) -> list[DemoResult]:
 
 def _with_clients(result: DemoResult, clients: StreamClients, modules: int) -> DemoResult:
     """Add what the clients got: each must have had images of every module."""
-    served = all(len(each.by_module) == modules for each in clients.received)
+    served = all(len(each) == modules for each in clients.received)
     return replace(
         result,
         result={**result.result, **clients.counts()},

@@ -156,15 +156,8 @@ def init(host: str, config: HpIoConfig) -> None:
     HardwareError
         If it does not answer or cannot read that.
     """
-    request = pb.InitHpIoRequest(
-        data_dir=config.data_dir,
-        update_interval_seconds=config.update_interval_seconds,
-        force=config.force,
-        simulate_daq=config.simulate_daq,
-        module_ids=config.module_ids,
-    )
     with _stub(host) as (_, stub):
-        answer = stub.InitHpIo(request, timeout=INIT_S)
+        answer = stub.InitHpIo(pb.InitHpIoRequest(**config.model_dump()), timeout=INIT_S)
     if not answer.success:
         raise HardwareError(f"{host}: {answer.error_message or 'InitHpIo failed'}")
 

@@ -3,7 +3,7 @@
 import json
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -138,7 +138,10 @@ class ServerConfig(_Settings):
     simulate_daq_cfg: Simulation = Simulation()
 
 
-def _load(model: type[_Settings], path: Path) -> _Settings:
+Loaded = TypeVar("Loaded", bound=_Settings)
+
+
+def _load(model: type[Loaded], path: Path) -> Loaded:
     try:
         values = json.loads(path.read_bytes())
         if isinstance(values, dict) and values and not values.keys() & model.model_fields.keys():
@@ -168,7 +171,6 @@ def load_server_config(path: Path) -> ServerConfig:
         If the file cannot be read or a value is wrong; the message names file and key.
     """
     config = _load(ServerConfig, path)
-    assert isinstance(config, ServerConfig)
     simulation = config.simulate_daq_cfg
     source = simulation.source_data
     found = SourceData(
@@ -196,6 +198,4 @@ def load_hp_io_config(path: Path) -> HpIoConfig:
     ConfigError
         If the file cannot be read or a value is wrong; the message names file and key.
     """
-    config = _load(HpIoConfig, path)
-    assert isinstance(config, HpIoConfig)
-    return config
+    return _load(HpIoConfig, path)

@@ -85,10 +85,6 @@ class Publisher:
 
     def publish_newest(self, frames: Frames) -> None:
         """Publish the last frame, for ph256 the last one of each board."""
-        if frames.product.quabos > 1:
-            if len(frames):
-                self.publish(frames, len(frames) - 1)
-            return
         newest = {int(board): row for row, board in enumerate(frames.quabo)}
         for row in sorted(newest.values()):
             self.publish(frames, row)

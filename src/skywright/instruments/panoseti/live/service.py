@@ -2,10 +2,12 @@
 
 import asyncio
 import logging
+import math
 import os
 import time
 import urllib.parse
 from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -120,8 +122,6 @@ class DaqDataService:
         self._set_health = set_health
         self._streams: set[_Stream] = set()
         self._init_lock = asyncio.Lock()
-        self._no_init = asyncio.Event()
-        self._no_init.set()
         self._upload_lock = asyncio.Lock()
         self._stopping = False
 
@@ -134,14 +134,12 @@ class DaqDataService:
                 grpc.StatusCode.INVALID_ARGUMENT,
                 "set stream_movie_data, stream_pulse_height_data or both",
             )
-        longest = self.config.max_client_update_interval_seconds
-        if not request.update_interval_seconds <= longest:
+        if math.isnan(request.update_interval_seconds):
             await context.abort(
-                grpc.StatusCode.INVALID_ARGUMENT,
-                f"update_interval_seconds must be at most {longest}, "
-                f"it is {request.update_interval_seconds}",
+                grpc.StatusCode.INVALID_ARGUMENT, "update_interval_seconds must be a number"
             )
-        await self._wait_for_init(context)
+        async with self._no_other_init(context, "an InitHpIo"):
+            pass  # one that was under way has ended
         if self._stopping:
             await context.abort(grpc.StatusCode.CANCELLED, "the server is stopping")
         reading = self.hp_io.config
@@ -159,7 +157,10 @@ class DaqDataService:
         subscription = self.slots.subscribe(
             request.stream_movie_data, request.stream_pulse_height_data, request.module_ids
         )
-        interval_s = max(request.update_interval_seconds, reading.update_interval_seconds)
+        # Also a client that wants fewer images is served: the observatory's server has no limit.
+        longest_s = self.config.max_client_update_interval_seconds
+        wanted_s = min(request.update_interval_seconds, longest_s)
+        interval_s = max(wanted_s, reading.update_interval_seconds)
         stream = _Stream(peer_of(context), subscription, context, interval_s)
         self._streams.add(stream)
         try:
@@ -183,14 +184,7 @@ class DaqDataService:
     ) -> pb.InitHpIoResponse:
         """Choose what the server reads."""
         await self._check_init(request, context)
-        try:
-            async with asyncio.timeout(INIT_WAIT_S):
-                await self._init_lock.acquire()
-        except TimeoutError:
-            await context.abort(
-                grpc.StatusCode.UNAVAILABLE, f"another InitHpIo lasts longer than {INIT_WAIT_S} s"
-            )
-        try:
+        async with self._no_other_init(context, "another InitHpIo"):
             if self._stopping:
                 await context.abort(grpc.StatusCode.CANCELLED, "the server is stopping")
             if self._streams and not request.force:
@@ -199,7 +193,6 @@ class DaqDataService:
                     grpc.StatusCode.FAILED_PRECONDITION,
                     f"{len(self._streams)} streams are active ({peers}); end them or set force",
                 )
-            self._no_init.clear()
             await self._end_streams("another client has forced InitHpIo")
             return await self._restart(
                 HpIoConfig(
@@ -210,9 +203,6 @@ class DaqDataService:
                     module_ids=tuple(request.module_ids),
                 )
             )
-        finally:
-            self._no_init.set()
-            self._init_lock.release()
 
     async def _check_init(
         self, request: pb.InitHpIoRequest, context: grpc.aio.ServicerContext
@@ -300,14 +290,22 @@ class DaqDataService:
         await self._end_streams("the server is stopping")
         await self.hp_io.stop()
 
-    async def _wait_for_init(self, context: grpc.aio.ServicerContext) -> None:
+    @asynccontextmanager
+    async def _no_other_init(
+        self, context: grpc.aio.ServicerContext, other: str
+    ) -> AsyncIterator[None]:
+        """Wait until no InitHpIo is under way, and let none begin in the block."""
         try:
             async with asyncio.timeout(INIT_WAIT_S):
-                await self._no_init.wait()
+                await self._init_lock.acquire()
         except TimeoutError:
             await context.abort(
-                grpc.StatusCode.UNAVAILABLE, f"an InitHpIo lasts longer than {INIT_WAIT_S} s"
+                grpc.StatusCode.UNAVAILABLE, f"{other} lasts longer than {INIT_WAIT_S} s"
             )
+        try:
+            yield
+        finally:
+            self._init_lock.release()
 
     async def _end_failed(self, reason: str) -> None:
         """End all streams: the data source has failed."""

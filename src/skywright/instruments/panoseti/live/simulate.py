@@ -6,9 +6,9 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -60,23 +60,18 @@ async def simulate(server: ServerConfig, publisher: Publisher, sources: Sequence
     settings = server.simulate_daq_cfg
     mode = settings.simulation_mode
     strategy = settings.strategies.get(mode, Strategy())
-    async with AsyncExitStack() as stack:
-        if mode == "uds":
-            sink: _Sink = await stack.enter_async_context(_sockets(server, publisher))
-        elif mode == "rpc":
-            sink = _Direct(publisher)
-        else:
-            sink = await stack.enter_async_context(_files(server, publisher, strategy))
+    ways = {"uds": _sockets, "rpc": _at_once}
+    async with ways.get(mode, _files)(server, publisher, strategy) as (put, raise_failure):
         number = 0
         limit = strategy.frame_limit
         while limit < 0 or number < limit:
             for source in sources:
                 row = number % len(source)
                 for module in settings.sim_module_ids:
-                    await sink.put(_now(source[row : row + 1], module), number)
+                    await put(_now(source[row : row + 1], module), number)
             number += 1
             await asyncio.sleep(PERIOD_S)
-            sink.raise_failure()
+            raise_failure()
         logger.info("the simulation has sent its %d frames", limit)
         await asyncio.get_running_loop().create_future()
 
@@ -142,41 +137,34 @@ def _now(frame: Frames, module: int) -> Frames:
     )  # fmt: skip
 
 
-class _Sink:
-    raise_failure: Callable[[], None] = staticmethod(lambda: None)
-    """Raises the error of the acquisition method that takes the frames."""
-
-    async def put(self, frame: Frames, number: int) -> None:
-        """Hand one frame on."""
-        raise NotImplementedError
-
-
-class _Direct(_Sink):
-    def __init__(self, publisher: Publisher) -> None:
-        self._publisher = publisher
-
-    async def put(self, frame: Frames, number: int) -> None:
-        self._publisher.publish(replace(frame, number=np.array([number])), 0)
-
-
-@dataclass
-class _ToSockets(_Sink):
-    writers: dict[str, asyncio.StreamWriter]
-
-    async def put(self, frame: Frames, number: int) -> None:
-        writer = self.writers[frame.product.name]
-        writer.write(frame.module.to_bytes(MODULE_BYTES, "big") + encode_frames(frame))
-        await writer.drain()
+Way = AsyncIterator[tuple[Callable[[Frames, int], Awaitable[None]], Callable[[], None]]]
+"""What hands on a frame with its number, and what raises the error of who takes them."""
 
 
 @asynccontextmanager
-async def _sockets(server: ServerConfig, publisher: Publisher) -> AsyncIterator[_Sink]:
+async def _at_once(server: ServerConfig, publisher: Publisher, strategy: Strategy) -> Way:
+    """Publish as an upload does."""
+
+    async def put(frame: Frames, number: int) -> None:
+        publisher.publish(replace(frame, number=np.array([number])), 0)
+
+    yield put, lambda: None
+
+
+@asynccontextmanager
+async def _sockets(server: ServerConfig, publisher: Publisher, strategy: Strategy) -> Way:
     """Listen as for Hashpipe, and connect to it."""
     settings = server.simulate_daq_cfg
     uds = server.acquisition_methods.uds
     names = (settings.movie_type, settings.ph_type)
     paths = {name: Path(uds.socket_path_template.format(dp_name=name)) for name in names}
     writers: dict[str, asyncio.StreamWriter] = {}
+
+    async def put(frame: Frames, number: int) -> None:
+        writer = writers[frame.product.name]
+        writer.write(frame.module.to_bytes(MODULE_BYTES, "big") + encode_frames(frame))
+        await writer.drain()
+
     async with _running(
         *(
             serve_socket(path, PRODUCTS[name], publisher, uds.read_timeout)
@@ -190,68 +178,56 @@ async def _sockets(server: ServerConfig, publisher: Publisher) -> AsyncIterator[
                     with suppress(FileNotFoundError, ConnectionRefusedError):
                         _, writers[name] = await asyncio.open_unix_connection(str(path))
                     await asyncio.sleep(0.001)
-            sink = _ToSockets(writers)
-            sink.raise_failure = failed
-            yield sink
+            yield put, failed
         finally:
             for writer in writers.values():
                 writer.close()
 
 
-class _ToFiles(_Sink):
-    def __init__(self, root: Path, settings: Simulation, per_file: int, pipe: str | None) -> None:
-        self._root, self._settings, self._per_file, self._pipe = root, settings, per_file, pipe
-
-    def directory(self, module: int) -> Path:
-        template = self._settings.filesystem_cfg.sim_run_dir_template
-        return self._root / template.format(module_id=module)
-
-    async def put(self, frame: Frames, number: int) -> None:
-        directory, product = self.directory(frame.module), frame.product.name
-        name = f"sim.dp_{product}.module_{frame.module}.seqno_{{}}.pff"
-        seqno = number // self._per_file
-        with (directory / name.format(seqno)).open("ab", buffering=0) as out:
-            out.write(encode_frames(frame))
-        (directory / name.format(seqno - 2)).unlink(missing_ok=True)  # the disk must not fill
-        if self._pipe is not None:
-            with suppress(OSError):  # no reader yet
-                fd = os.open(directory / self._pipe, os.O_WRONLY | os.O_NONBLOCK)
-                try:
-                    os.write(fd, product.ljust(NAME_BYTES).encode())
-                finally:
-                    os.close(fd)
-
-
 @asynccontextmanager
-async def _files(
-    server: ServerConfig, publisher: Publisher, strategy: Strategy
-) -> AsyncIterator[_Sink]:
+async def _files(server: ServerConfig, publisher: Publisher, strategy: Strategy) -> Way:
     """Write files in a directory of our own or of the configuration, and follow them."""
     settings = server.simulate_daq_cfg
     named = settings.filesystem_cfg.sim_data_dir
     root = Path(named) if named else Path(tempfile.mkdtemp(prefix="panoseti-sim-"))
     by_pipe = settings.simulation_mode == "filesystem_pipe"
     pipe = server.read_status_pipe_name if by_pipe else None
-    sink = _ToFiles(root, settings, strategy.frames_per_pff, pipe)
-    made = []
+    template = settings.filesystem_cfg.sim_run_dir_template
+    made: dict[int, Path] = {}
+
+    async def put(frame: Frames, number: int) -> None:
+        directory, product = made[frame.module], frame.product.name
+        name = f"sim.dp_{product}.module_{frame.module}.seqno_{{}}.pff"
+        seqno = number // strategy.frames_per_pff
+        with (directory / name.format(seqno)).open("ab", buffering=0) as out:
+            out.write(encode_frames(frame))
+        (directory / name.format(seqno - 2)).unlink(missing_ok=True)  # the disk must not fill
+        if pipe is not None:
+            with suppress(OSError):  # no reader yet
+                fd = os.open(directory / pipe, os.O_WRONLY | os.O_NONBLOCK)
+                try:
+                    os.write(fd, product.ljust(NAME_BYTES).encode())
+                finally:
+                    os.close(fd)
+
     try:
         for module in settings.sim_module_ids:
-            directory = sink.directory(module)
+            directory = root / template.format(module_id=module)
             shutil.rmtree(directory, ignore_errors=True)  # files of the last simulation
             directory.mkdir(parents=True)
-            made.append(directory)
+            made[module] = directory
             marker = settings.filesystem_cfg.daq_active_file.format(module_id=module)
             (directory / marker).touch()
             if pipe is not None:
                 os.mkfifo(directory / pipe)
         reader = PipeReader(root, publisher, pipe).run() if pipe else None
         follow = reader or FileFollower(root, publisher, PERIOD_S / 10).run()
-        async with _running(follow) as sink.raise_failure:
-            yield sink
+        async with _running(follow) as failed:
+            yield put, failed
     except OSError as error:
         raise ConfigError(f"simulate_daq_cfg: {error}") from error
     finally:
-        for directory in made:
+        for directory in made.values():
             shutil.rmtree(directory, ignore_errors=True)
         if not named:
             shutil.rmtree(root, ignore_errors=True)

@@ -13,11 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from skywright.errors import ConfigError, DataError
-from skywright.instruments.panoseti import pff_kernels as kernels
 from skywright.instruments.panoseti.frames import make_frames
 from skywright.instruments.panoseti.live.publish import Publisher
 from skywright.instruments.panoseti.pff_layout import (
-    FIELDS,
     HEADER_END,
     LONGEST_HEADER,
     HeaderLayout,
@@ -28,6 +26,7 @@ from skywright.instruments.panoseti.products import HIGHEST_MODULE, Product
 logger = logging.getLogger(__name__)
 
 MODULE_BYTES = 2
+READ_BYTES = 1 << 18
 
 
 class FrameStream:
@@ -71,16 +70,11 @@ class FrameStream:
     def _publish(self, module: int, frame: bytes) -> None:
         if self._layout is None:
             self._layout = read_layout(frame, self.product)
-        layout, product = self._layout, self.product
-        data = np.frombuffer(frame, np.uint8)
-        numbers = np.empty(product.quabos * len(FIELDS), np.int64)
-        quabo = np.zeros(1, np.int64)
-        length = kernels.parse_header(
-            data, 0, layout.text, layout.starts, layout.columns, numbers, quabo
-        )
-        if length != len(data) - product.image_bytes:
+        product = self.product
+        length, numbers, quabo = self._layout.parse(frame)
+        if length != len(frame) - product.image_bytes:
             raise DataError(f"a {product.name} header differs from the first one")
-        image = data[length:].view(product.dtype).reshape(1, product.side, product.side)
+        image = np.frombuffer(frame, product.dtype, offset=length)
         frames = make_frames(
             product,
             module,
@@ -89,49 +83,10 @@ class FrameStream:
             np.zeros(1, np.int64),
             quabo,
             numbers[np.newaxis],
-            image,
+            image.reshape(1, product.side, product.side),
         )
         self.frames += 1
         self._publisher.publish(frames, 0)
-
-
-class _Connection(asyncio.Protocol):
-    def __init__(
-        self, product: Product, publisher: Publisher, open_ones: set, read_timeout_s: float
-    ) -> None:
-        self._stream = FrameStream(product, publisher)
-        self._open_ones = open_ones
-        self._read_timeout_s = read_timeout_s
-        self._loop = asyncio.get_running_loop()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport
-        self._open_ones.add(transport)
-        self._read_at = self._loop.time()
-        self._check = self._loop.call_at(self._read_at + self._read_timeout_s, self._check_quiet)
-
-    def _check_quiet(self) -> None:
-        """Close the connection if nothing came for too long, else check again when that may be."""
-        due = self._read_at + self._read_timeout_s
-        if due <= self._loop.time():
-            name = self._stream.product.name
-            logger.warning("socket of %s closed: no data for %g s", name, self._read_timeout_s)
-            self._transport.close()
-        else:
-            self._check = self._loop.call_at(due, self._check_quiet)
-
-    def data_received(self, data: bytes) -> None:
-        self._read_at = self._loop.time()
-        try:
-            self._stream.feed(data)
-        except DataError as error:
-            # Hashpipe connects again by itself, at the start of a message.
-            logger.error("socket of %s closed: %s", self._stream.product.name, error)
-            self._transport.close()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._check.cancel()
-        self._open_ones.discard(self._transport)
 
 
 async def serve_socket(
@@ -148,12 +103,32 @@ async def serve_socket(
         If a live server holds the socket, or the path cannot be used.
     """
     await asyncio.to_thread(claim_socket, path)
-    open_ones: set[asyncio.Transport] = set()
-    loop = asyncio.get_running_loop()
+    open_ones: set[asyncio.StreamWriter] = set()
+
+    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Take the frames of one connection."""
+        open_ones.add(writer)
+        stream = FrameStream(product, publisher)
+        try:
+            while True:
+                async with asyncio.timeout(read_timeout_s):
+                    data = await reader.read(READ_BYTES)
+                if not data:
+                    break
+                stream.feed(data)
+        except TimeoutError:
+            logger.warning("socket of %s closed: no data for %g s", product.name, read_timeout_s)
+        except DataError as error:
+            # Hashpipe connects again by itself, at the start of a message.
+            logger.error("socket of %s closed: %s", product.name, error)
+        except OSError:
+            logger.debug("socket of %s: the other end has gone", product.name)
+        finally:
+            open_ones.discard(writer)
+            writer.close()
+
     try:
-        server = await loop.create_unix_server(
-            lambda: _Connection(product, publisher, open_ones, read_timeout_s), str(path)
-        )
+        server = await asyncio.start_unix_server(take, str(path))
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}") from error
     identity = path.stat().st_ino
@@ -161,8 +136,8 @@ async def serve_socket(
         await asyncio.get_running_loop().create_future()
     finally:
         server.close()
-        for transport in list(open_ones):
-            transport.close()
+        for writer in open_ones:
+            writer.close()
         remove_socket(path, identity)
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import erf
 
-from skywright.instruments.sacla.time_zero import TimeZero
+from skywright.instruments.sacla.mean_images import thinned
+from skywright.instruments.sacla.time_zero import TimeZero, step
 
 Floats = NDArray[np.float64]
 COARSE = 8
@@ -57,8 +57,8 @@ class Scan:
 
     def truth(self) -> Floats:
         """Return (bins,) the mean true difference of the shots of each bin, by the level."""
-        response = self.effect * 0.5 * (1 + erf(self.delay / self.width_ps))
-        response, delay = response[self.laser_on], self.delay[self.laser_on]
+        delay = self.delay[self.laser_on]
+        response = step(delay, 0.0, self.width_ps, self.effect, 0.0)
         count, _ = np.histogram(delay, self.edges)
         total, _ = np.histogram(delay, self.edges, weights=response)
         return np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
@@ -77,13 +77,6 @@ def chi2_per_dof(scan: Scan) -> tuple[float, int]:
     return float((pull**2).mean()) if good.any() else float("nan"), int(good.sum())
 
 
-def coarse(image: Floats) -> Floats:
-    """Average `COARSE` * `COARSE` pixels; bad pixels are left out."""
-    rows, columns = (length // COARSE for length in image.shape)
-    cut = image[: rows * COARSE, : columns * COARSE].reshape(rows, COARSE, columns, COARSE)
-    return np.nanmean(cut, axis=(1, 3))
-
-
 def draw(scan: Scan, zero: TimeZero, path: Path) -> Path:
     """Draw a scan into the PNG `path`."""
     from matplotlib.figure import Figure
@@ -98,7 +91,7 @@ def draw(scan: Scan, zero: TimeZero, path: Path) -> Path:
     grid = figure.add_gridspec(2, 3, width_ratios=(1.6, 1, 1))
     curve = figure.add_subplot(grid[0, 0])
     fine = np.linspace(scan.edges[0], scan.edges[-1], 400)
-    rise = scan.effect * 0.5 * (1 + erf(fine / scan.width_ps))
+    rise = step(fine, 0.0, scan.width_ps, scan.effect, 0.0)
     curve.plot(fine, 100 * rise, "-", color="0.6", label="truth")
     curve.errorbar(
         centers,
@@ -122,12 +115,12 @@ def draw(scan: Scan, zero: TimeZero, path: Path) -> Path:
         (("mean image (eV)", scan.images["mean"], "viridis"), ("on - off (eV)", on_off, "coolwarm"))
     ):
         axes = figure.add_subplot(grid[:, column + 1])
-        image = coarse(image)
-        low, high = np.nanpercentile(image, (1, 99))
+        thin = thinned(image, COARSE)
+        low, high = np.nanpercentile(thin, (1, 99))
         if column:
             low, high = -max(abs(low), abs(high)), max(abs(low), abs(high))
-        extent = (-0.5, COARSE * image.shape[1] - 0.5, COARSE * image.shape[0] - 0.5, -0.5)
-        shown = axes.imshow(image, cmap=tints, vmin=low, vmax=high, extent=extent)
+        extent = (-0.5, COARSE * thin.shape[1] - 0.5, COARSE * thin.shape[0] - 0.5, -0.5)
+        shown = axes.imshow(thin, cmap=tints, vmin=low, vmax=high, extent=extent)
         axes.set(title=title, xlabel="column", ylabel="row")
         figure.colorbar(shown, ax=axes, shrink=0.6)
     figure.savefig(path, dpi=90)

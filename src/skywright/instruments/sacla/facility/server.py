@@ -23,39 +23,17 @@ logger = logging.getLogger(__name__)
 
 TICK_S = 0.005
 """Time between two looks at what is due."""
-CALLS = {
-    "read_runnumber_newest": "newest_run",
-    "read_runstatus": "run_status",
-    "read_hightagnumber": "hightag",
-    "read_start_tagnumber": "start_tag",
-    "read_end_tagnumber": "end_tag",
-    "read_taglist_byrun": "tags_of_run",
-    "read_taglist": "tags_between",
-    "read_taglist_bydetid": "tags_of_detector",
-    "read_tagnumber_newest": "newest_tag",
-    "read_detidlist": "detectors",
-    "read_equiplist": "equipment",
-    "read_syncdatalist": "values",
-    "read_syncdatalist_float": "numbers",
-    "read_config_photonenergy_in_keV": "photon_energy_kev",
-    "open_reader": "open_reader",
-    "collect": "collect",
-    "open_stored": "open_stored",
-    "collect_stored": "collect_stored",
-}
-"""Methods of `SimulatedFacility` by the name of the facility's call."""
+CALLS = (
+    *("read_runnumber_newest", "read_runstatus", "read_hightagnumber", "read_start_tagnumber"),
+    *("read_end_tagnumber", "read_taglist_byrun", "read_taglist", "read_taglist_bydetid"),
+    *("read_tagnumber_newest", "read_detidlist", "read_equiplist", "read_syncdatalist"),
+    *("read_syncdatalist_float", "read_config_photonenergy_in_keV"),
+    *("open_reader", "collect", "open_stored", "collect_stored"),
+)
+"""Methods of `SimulatedFacility` for the facility's modules."""
 CONTROL = (
-    "advance",
-    "advance_shots",
-    "start_run",
-    "stop_run",
-    "pause_run",
-    "remove_detector",
-    "restore_detector",
-    "stop_images",
-    "inject",
-    "pending_faults",
-    "most_reads",
+    *("advance", "advance_shots", "start_run", "stop_run", "pause_run", "remove_detector"),
+    *("restore_detector", "stop_images", "inject", "pending_faults", "most_reads"),
 )
 """Methods of `SimulatedFacility` for control clients."""
 
@@ -80,7 +58,6 @@ class FacilityServer:
         self.socket = socket
         self.simulated = SimulatedFacility(settings)
         self._stopping = threading.Event()
-        self._calls: dict[str, Callable[..., Any]] = {"reset": self._reset}
         _free(socket)
         try:
             socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -130,11 +107,12 @@ class FacilityServer:
                 self._answer(connection, name, arguments)
 
     def _answer(self, connection: Channel, name: str, arguments: list[Any]) -> None:
-        pixels = None
-        if self.simulated.settings.call_s and name in CALLS:
-            self._stopping.wait(self.simulated.settings.call_s)
+        pixels, simulated = None, self.simulated
+        if simulated.settings.call_s and name in CALLS:
+            self._stopping.wait(simulated.settings.call_s)
         try:
-            value = self._function(name)(*arguments)
+            with simulated.changed:
+                value = self._function(simulated, name)(*arguments)
             if name in ("collect", "collect_stored"):
                 tag, image, facts = value
                 pixels = np.ascontiguousarray(image)
@@ -148,13 +126,13 @@ class FacilityServer:
         if pixels is not None:
             connection.send(pixels.data.cast("B"))
 
-    def _function(self, name: str) -> Callable[..., Any]:
-        if name in self._calls:
-            return self._calls[name]
-        if name in CALLS or name in CONTROL:
-            function: Callable[..., Any] = getattr(self.simulated, CALLS.get(name, name))
-            return function
-        raise APIError(f"no call {name}")
+    def _function(self, simulated: SimulatedFacility, name: str) -> Callable[..., Any]:
+        if name == "reset":
+            return self._reset
+        if name not in (*CALLS, *CONTROL):
+            raise APIError(f"no call {name}")
+        function: Callable[..., Any] = getattr(simulated, name)
+        return function
 
 
 def _free(socket: Path) -> None:

@@ -3,8 +3,7 @@
 import heapq
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from itertools import count, cycle
 from typing import Any
 
@@ -53,12 +52,17 @@ class _Ring:
 
 
 class SimulatedFacility:
-    """The simulated facility. All methods may be called from any thread.
+    """The simulated facility.
 
     Parameters
     ----------
     settings
         What is simulated.
+
+    Attributes
+    ----------
+    changed
+        Threads hold it while they call a method; `advance` notifies it.
     """
 
     def __init__(self, settings: FacilitySettings) -> None:
@@ -100,8 +104,7 @@ class SimulatedFacility:
 
     def advance_shots(self, shots: int) -> None:
         """Move the time on until this number of shots more was made; their data come later."""
-        with self.changed:
-            self.advance((self._made + shots - 0.5) / self.settings.rate_hz - self._now_s)
+        self.advance((self._made + shots - 0.5) / self.settings.rate_hz - self._now_s)
 
     def _make_shot(self) -> None:
         shot, self._made = self._made, self._made + 1
@@ -151,61 +154,41 @@ class SimulatedFacility:
 
     def start_run(self, hightag: int | None = None, first: int | None = None) -> dict[str, int]:
         """Begin a run with the next shot."""
-        with self.changed:
-            run = self.runs.begin(self._made, hightag, first)
-            return {"run": run.number, "hightag": run.hightag, "first": run.first}
+        run = self.runs.begin(self._made, hightag, first)
+        return {"run": run.number, "hightag": run.hightag, "first": run.first}
 
     def stop_run(self) -> None:
         """End the run under way."""
-        with self.changed:
-            self.runs.end(self._made)
+        self.runs.end(self._made)
 
     def pause_run(self, is_paused: bool) -> None:
         """Pause the run, or go on with it."""
-        with self.changed:
-            self.runs.pause(is_paused)
+        self.runs.pause(is_paused)
 
     def remove_detector(self, detector: str) -> None:
         """Let a detector be absent."""
-        with self.changed:
-            self._away.add(detector)
+        self._away.add(detector)
 
     def restore_detector(self, detector: str) -> None:
         """Let an absent or silent detector work again."""
-        with self.changed:
-            self._away.discard(detector)
-            self._silent.discard(detector)
+        self._away.discard(detector)
+        self._silent.discard(detector)
 
     def stop_images(self, detector: str) -> None:
         """Let a detector give no more images; its ring stays."""
-        with self.changed:
-            self._silent.add(detector)
+        self._silent.add(detector)
 
     def inject(self, kind: str, target: str, calls: int) -> None:
-        """Let the next calls fail.
-
-        Parameters
-        ----------
-        kind
-            ``wrong_tag``, ``socket``, ``calibration`` (of a detector), ``database`` (of an
-            equipment).
-        target
-            The detector or the equipment.
-        calls
-            How many.
-        """
-        with self.changed:
-            self._faults[kind, target] += calls
+        """Let the next calls fail; arguments as of `FacilityControl.inject`."""
+        self._faults[kind, target] += calls
 
     def pending_faults(self) -> int:
         """Return the number of injected faults that no call has met."""
-        with self.changed:
-            return sum(self._faults.values())
+        return sum(self._faults.values())
 
     def most_reads(self, detector: str) -> int:
         """Return how often the image was read that was read most often by its tag."""
-        with self.changed:
-            return self._rings[detector].most_reads
+        return self._rings[detector].most_reads
 
     def _take_fault(self, kind: str, target: str) -> bool:
         if self._faults[kind, target] <= 0:
@@ -215,106 +198,105 @@ class SimulatedFacility:
 
     # ---- the database
 
-    def newest_run(self, beamline: int) -> int:
+    def read_runnumber_newest(self, beamline: int) -> int:
         """Return the number of the newest run."""
-        with self._asked_of(beamline):
-            return self.runs.runs[-1].number if self.runs.runs else 0
+        self._check_beamline(beamline)
+        return self.runs.runs[-1].number if self.runs.runs else 0
 
-    def run_status(self, beamline: int, run: int) -> int:
+    def read_runstatus(self, beamline: int, run: int) -> int:
         """Return the status of a run."""
-        with self._asked_of(beamline):
-            return int(self.runs.find(run).status) if self.runs.runs else -1
+        self._check_beamline(beamline)
+        return int(self.runs.find(run).status) if self.runs.runs else -1
 
-    def hightag(self, beamline: int, run: int) -> int:
+    def read_hightagnumber(self, beamline: int, run: int) -> int:
         """Return the high tag of a run."""
-        with self._asked_of(beamline):
-            return self.runs.find(run).hightag
+        self._check_beamline(beamline)
+        return self.runs.find(run).hightag
 
-    def start_tag(self, beamline: int, run: int) -> tuple[int, int]:
+    def read_start_tagnumber(self, beamline: int, run: int) -> tuple[int, int]:
         """Return (high tag, first low tag) of a run."""
-        with self._asked_of(beamline):
-            found = self.runs.find(run)
-            return found.hightag, found.first
+        self._check_beamline(beamline)
+        found = self.runs.find(run)
+        return found.hightag, found.first
 
-    def end_tag(self, beamline: int, run: int) -> tuple[int, int]:
+    def read_end_tagnumber(self, beamline: int, run: int) -> tuple[int, int]:
         """Return (high tag, last low tag) of a run that has ended."""
-        with self._asked_of(beamline):
-            found = self.runs.find(run)
-            if found.last is None:
-                raise APIError(f"run {run} has not ended")
-            return found.hightag, found.last
+        self._check_beamline(beamline)
+        found = self.runs.find(run)
+        if found.last is None:
+            raise APIError(f"run {run} has not ended")
+        return found.hightag, found.last
 
-    def tags_of_run(self, beamline: int, run: int) -> list[int]:
+    def read_taglist_byrun(self, beamline: int, run: int) -> list[int]:
         """Return the low tags of a run so far."""
-        with self._asked_of(beamline):
-            found = self.runs.find(run)
-            last = self.runs.tag(self._made - 1) if found.last is None else found.last
-            return list(range(found.first, last + 1, self.settings.tag_step))
+        self._check_beamline(beamline)
+        found = self.runs.find(run)
+        last = self.runs.tag(self._made - 1) if found.last is None else found.last
+        return list(range(found.first, last + 1, self.settings.tag_step))
 
-    def tags_between(self, beamline: int, hightag: int, first: int, last: int) -> list[int]:
+    def read_taglist(self, beamline: int, hightag: int, first: int, last: int) -> list[int]:
         """Return the low tags in a range."""
-        with self._asked_of(beamline):
-            return sorted(
-                tag
-                for run in self.runs.runs
-                if run.hightag == hightag
-                for tag in self.tags_of_run(beamline, run.number)
-                if first <= tag <= last
-            )
+        self._check_beamline(beamline)
+        return sorted(
+            tag
+            for run in self.runs.runs
+            if run.hightag == hightag
+            for tag in self.read_taglist_byrun(beamline, run.number)
+            if first <= tag <= last
+        )
 
-    def tags_of_detector(self, beamline: int, run: int, detector: str) -> list[int]:
+    def read_taglist_bydetid(self, beamline: int, run: int, detector: str) -> list[int]:
         """Return the low tags of a run at which a detector has an image."""
-        with self._asked_of(beamline):
-            ring, found = self._ring(detector), self.runs.find(run)
-            return [
-                tag
-                for high, tag in ring.stored
-                if high == found.hightag
-                and tag >= found.first
-                and (found.last is None or tag <= found.last)
-            ]
+        self._check_beamline(beamline)
+        ring, found = self._ring(detector), self.runs.find(run)
+        return [
+            tag
+            for high, tag in ring.stored
+            if high == found.hightag
+            and tag >= found.first
+            and (found.last is None or tag <= found.last)
+        ]
 
-    def newest_tag(self, equipment: str) -> tuple[int, int]:
+    def read_tagnumber_newest(self, equipment: str) -> tuple[int, int]:
         """Return (high tag, low tag) of the newest value of an equipment."""
-        with self.changed:
-            self._check_equipment(equipment)
-            if equipment not in self._newest:
-                raise APIError(f"{equipment}: no value yet")
-            return self._newest[equipment]
+        self._check_equipment(equipment)
+        if equipment not in self._newest:
+            raise APIError(f"{equipment}: no value yet")
+        return self._newest[equipment]
 
-    def detectors(self, beamline: int, run: int) -> list[str]:
+    def read_detidlist(self, beamline: int, run: int) -> list[str]:
         """Return the ids of the detectors of a run."""
-        with self._asked_of(beamline):
-            self.runs.find(run)
-            return [name for name in self._rings if name not in self._away]
+        self._check_beamline(beamline)
+        self.runs.find(run)
+        return [name for name in self._rings if name not in self._away]
 
-    def equipment(self) -> list[str]:
+    def read_equiplist(self) -> list[str]:
         """Return the ids of all equipment."""
         return list(self._values)
 
-    def values(self, equipment: str, hightag: int, tags: Iterable[int]) -> list[str | None]:
+    def read_syncdatalist(
+        self, equipment: str, hightag: int, tags: Iterable[int]
+    ) -> list[str | None]:
         """Return values as text."""
-        with self.changed:
-            self._check_equipment(equipment)
-            values = self._values[equipment]
-            return [values.get((hightag, tag)) for tag in tags]
+        self._check_equipment(equipment)
+        values = self._values[equipment]
+        return [values.get((hightag, tag)) for tag in tags]
 
-    def numbers(self, equipment: str, hightag: int, tags: Iterable[int]) -> list[float]:
+    def read_syncdatalist_float(
+        self, equipment: str, hightag: int, tags: Iterable[int]
+    ) -> list[float]:
         """Return values as numbers."""
-        return [parse_value(text) for text in self.values(equipment, hightag, tags)]
+        return [parse_value(text) for text in self.read_syncdatalist(equipment, hightag, tags)]
 
-    def photon_energy_kev(self, beamline: int, run: int) -> float:
+    def read_config_photonenergy_in_keV(self, beamline: int, run: int) -> float:
         """Return the configured photon energy."""
-        with self._asked_of(beamline):
-            self.runs.find(run)
-            return PHOTON_EV / 1000
+        self._check_beamline(beamline)
+        self.runs.find(run)
+        return PHOTON_EV / 1000
 
-    @contextmanager
-    def _asked_of(self, beamline: int) -> Iterator[None]:
+    def _check_beamline(self, beamline: int) -> None:
         if beamline != self.settings.beamline:
             raise APIError(f"no data of beamline {beamline} on this host")
-        with self.changed:
-            yield
 
     def _check_equipment(self, equipment: str) -> None:
         if equipment not in self._values:
@@ -326,32 +308,30 @@ class SimulatedFacility:
 
     def open_reader(self, detector: str) -> None:
         """Connect to a detector."""
-        with self.changed:
-            self._ring(detector)
+        self._ring(detector)
 
     def collect(self, detector: str, tag: int) -> tuple[int, Image, dict[str, Any]]:
         """Return an image of the ring: its tag, (rows, columns), and facts of the detector."""
-        with self.changed:
-            ring = self._ring(detector)
-            if self._take_fault("socket", detector):
-                raise APIError(f"-10102: {detector}: the socket was closed")
-            if self._take_fault("calibration", detector):
-                raise APIError(f"-10300: {detector}: no calibration")
-            if self.settings.future == "wait" and tag != NEWEST:
-                self.changed.wait_for(lambda: not self._is_future(ring, tag), WAIT_FOR_FUTURE_S)
-            if ring.newest is not None and self.settings.future == "newest":
-                tag = NEWEST if self._is_future(ring, tag) else tag
-            if ring.newest is None or self._is_future(ring, tag):
-                raise APIError(f"{detector}: tag {tag} is not there yet")
-            if tag == NEWEST:
-                return *ring.newest, self.facts(detector)
-            if tag not in ring.images:
-                raise APIError(f"-10000: {detector}: the data of tag {tag} are gone")
-            ring.count_read(tag)
-            image = ring.images[tag]
-            if self._take_fault("wrong_tag", detector):
-                tag, image = next(iter(ring.images.items()))
-            return tag, image, self.facts(detector)
+        ring = self._ring(detector)
+        if self._take_fault("socket", detector):
+            raise APIError(f"-10102: {detector}: the socket was closed")
+        if self._take_fault("calibration", detector):
+            raise APIError(f"-10300: {detector}: no calibration")
+        if self.settings.future == "wait" and tag != NEWEST:
+            self.changed.wait_for(lambda: not self._is_future(ring, tag), WAIT_FOR_FUTURE_S)
+        if ring.newest is not None and self.settings.future == "newest":
+            tag = NEWEST if self._is_future(ring, tag) else tag
+        if ring.newest is None or self._is_future(ring, tag):
+            raise APIError(f"{detector}: tag {tag} is not there yet")
+        if tag == NEWEST:
+            return *ring.newest, self.facts(detector)
+        if tag not in ring.images:
+            raise APIError(f"-10000: {detector}: the data of tag {tag} are gone")
+        ring.count_read(tag)
+        image = ring.images[tag]
+        if self._take_fault("wrong_tag", detector):
+            tag, image = next(iter(ring.images.items()))
+        return tag, image, self.facts(detector)
 
     @staticmethod
     def _is_future(ring: _Ring, tag: int) -> bool:
@@ -361,22 +341,22 @@ class SimulatedFacility:
 
     def open_stored(self, detector: str, beamline: int, runs: list[int]) -> None:
         """Look for stored runs of a detector."""
-        with self._asked_of(beamline):
-            self._ring(detector)
-            for run in runs:
-                self.runs.find(run)
+        self._check_beamline(beamline)
+        self._ring(detector)
+        for run in runs:
+            self.runs.find(run)
 
     def collect_stored(
         self, detector: str, beamline: int, runs: list[int], tag: int
     ) -> tuple[int, Image, dict[str, Any]]:
         """Return an image of stored runs."""
-        with self._asked_of(beamline):
-            ring = self._ring(detector)
-            for number in runs:
-                run = self.runs.find(number)
-                inside = run.last is not None and run.first <= tag <= run.last
-                if inside and (run.hightag, tag) in ring.stored:
-                    return tag, ring.stored[run.hightag, tag], self.facts(detector)
+        self._check_beamline(beamline)
+        ring = self._ring(detector)
+        for number in runs:
+            run = self.runs.find(number)
+            inside = run.last is not None and run.first <= tag <= run.last
+            if inside and (run.hightag, tag) in ring.stored:
+                return tag, ring.stored[run.hightag, tag], self.facts(detector)
         raise APIError(f"-10000: {detector}: no data of tag {tag} in runs {runs}")
 
     def facts(self, detector: str) -> dict[str, Any]:

@@ -52,29 +52,18 @@ class OnlineRun:
         self._records: deque[Record[Any]] = deque()
         self._capacity = capacity
         self._held: Counter[str] = Counter()
-        self._skipped: float = -math.inf
+        self.skipped: float = -math.inf
+        """Tag at which a detector went on after it had fallen behind."""
         self._stopping = stopping
         self._lock = threading.Condition()
-        self._newest: float = newest
-        self._last = info.grid.last
-        self._confirmed = -math.inf
-        self._ended = False
-        self._open = set(channels)
-
-    @property
-    def newest(self) -> float:
+        self.newest: float = newest
         """Low tag that the accelerator has reached; infinite when no more data are awaited."""
-        return self._newest
-
-    @property
-    def last(self) -> int | None:
+        self.last = info.grid.last
         """Last low tag; None while it is not known."""
-        return self._last
-
-    @property
-    def has_ended(self) -> bool:
+        self._confirmed = -math.inf
+        self.has_ended = False
         """Whether the facility has ended the run."""
-        return self._ended
+        self._open = set(channels)
 
     @property
     def is_finished(self) -> bool:
@@ -89,14 +78,14 @@ class OnlineRun:
     def reach(self, tag: float) -> None:
         """Take note that the accelerator has reached a tag."""
         with self._lock:
-            self._newest = max(self._newest, tag)
+            self.newest = max(self.newest, tag)
 
     def end(self, last: int) -> None:
         """Take note of the run's last tag."""
         with self._lock:
-            self._ended = True
-            if self._last is None or last < self._last:
-                self._last = last
+            self.has_ended = True
+            if self.last is None or last < self.last:
+                self.last = last
             self._confirmed = math.inf
             self._lock.notify_all()
 
@@ -110,18 +99,13 @@ class OnlineRun:
         """Whether a tag is known to be of the run, or behind its end."""
         return tag <= self._confirmed
 
-    @property
-    def skipped(self) -> float:
-        """Tag at which a detector went on after it had fallen behind."""
-        return self._skipped
-
     def skip(self, tag: int) -> None:
         """Take note that a detector has fallen behind and goes on at a tag.
 
         Shots before it are not whole, so detectors that are far behind skip them too.
         """
         with self._lock:
-            self._skipped = max(self._skipped, tag)
+            self.skipped = max(self.skipped, tag)
 
     def give_up(self) -> None:
         """Await no more data."""
@@ -129,7 +113,7 @@ class OnlineRun:
 
     def includes(self, tag: int) -> bool:
         """Whether the run may have this tag."""
-        return self._last is None or tag <= self._last
+        return self.last is None or tag <= self.last
 
     def finish(self, channel: str) -> None:
         """Take note that a channel has delivered all."""
@@ -196,7 +180,7 @@ class OnlineRun:
         """Return the lowest tag of a shot that is not below `tag`."""
         grid = self.info.grid
         if tag == math.inf:
-            tag = grid.first if self._last is None else self._last + 1
+            tag = grid.first if self.last is None else self.last + 1
         return grid.first + replace(grid, last=None).count_below(int(tag)) * grid.step
 
 

@@ -4,15 +4,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from skywright.acquire.source import PolledSource
 from skywright.instruments.sacla.frames import StoredFrame
 from skywright.instruments.sacla.join import Record
 from skywright.instruments.sacla.replay_file import ReplayFile
-from skywright.instruments.sacla.sources import STOP_LIMIT_S
-from skywright.instruments.sacla.sources.arrival import ArrivalClock
+from skywright.instruments.sacla.sources.arrival import TimedSource
 
 
-class ReplaySource(PolledSource[Record[StoredFrame | float]]):
+class ReplaySource(TimedSource):
     """Yields the records of a replay file once.
 
     Parameters
@@ -32,8 +30,6 @@ class ReplaySource(PolledSource[Record[StoredFrame | float]]):
         If the file cannot be read.
     """
 
-    trouble = ""
-
     def __init__(
         self,
         path: Path,
@@ -41,8 +37,7 @@ class ReplaySource(PolledSource[Record[StoredFrame | float]]):
         more_values: Sequence[str] = (),
         shots: int | None = None,
     ) -> None:
-        super().__init__("replay")
-        self.stop_limit_s = STOP_LIMIT_S
+        super().__init__("replay", speed)
         self._file = ReplayFile(path, more_values)
         self._file.log_cameras()
         self.info = self._file.info
@@ -55,28 +50,19 @@ class ReplaySource(PolledSource[Record[StoredFrame | float]]):
         except BaseException:
             self._file.close()
             raise
-        self._speed, self._clock = speed, ArrivalClock(speed)
-
-    def open(self) -> None:
-        """Begin, or go on after a stop where it ended."""
-        self._clock = ArrivalClock(self._speed)
 
     def next(self, timeout_s: float) -> Record[StoredFrame | float] | None:
         """Return the next record, when it is due."""
         if self._held is None:
             self._held = next(self._records)
         arrival, record = self._held
-        if not self._clock.wait(arrival, timeout_s):
+        if not self.is_due(arrival, timeout_s):
             return None
         self._held = None
         if record.channel in self.info.tiles:
             frame = StoredFrame(self._file, record.channel, int(record.payload))
             return Record(record.channel, record.tag, record.run, frame)
         return Record(record.channel, record.tag, record.run, float(record.payload))
-
-    def halt(self) -> None:
-        """End the wait for the next record."""
-        self._clock.end()
 
     def close(self) -> None:
         """Stop, and close the file."""

@@ -4,15 +4,13 @@ import heapq
 from itertools import count
 from typing import Any
 
-from skywright.acquire.source import PolledSource
 from skywright.instruments.sacla.join import Record
-from skywright.instruments.sacla.sources import STOP_LIMIT_S
-from skywright.instruments.sacla.sources.arrival import ArrivalClock
+from skywright.instruments.sacla.sources.arrival import TimedSource
 from skywright.instruments.sacla.twin import Beamline
 from skywright.instruments.sacla.values import parse_value
 
 
-class SimSource(PolledSource[Record[Any]]):
+class SimSource(TimedSource):
     """Yields the records of simulated shots, in order of their arrival.
 
     `info` is a new object before the first record of a new run.
@@ -27,21 +25,13 @@ class SimSource(PolledSource[Record[Any]]):
         Factor on the pace; 0: as fast as the records are taken.
     """
 
-    trouble = ""
-
     def __init__(self, beamline: Beamline, shots: int | None = None, speed: float = 1.0) -> None:
-        super().__init__("sim")
-        self.stop_limit_s = STOP_LIMIT_S
+        super().__init__("sim", speed)
         self.info = beamline.info
         self._beamline, self._shots = beamline, shots
         self._made = 0
         self._order = count()
         self._coming: list[tuple[float, int, Record[Any]]] = []
-        self._speed, self._clock = speed, ArrivalClock(speed)
-
-    def open(self) -> None:
-        """Begin, or go on after a stop where it ended."""
-        self._clock = ArrivalClock(self._speed)
 
     def next(self, timeout_s: float) -> Record[Any] | None:
         """Return the next record, when it is due."""
@@ -54,7 +44,7 @@ class SimSource(PolledSource[Record[Any]]):
             self._made += 1
         if not self._coming:
             raise StopIteration
-        if not self._clock.wait(self._coming[0][0], timeout_s):
+        if not self.is_due(self._coming[0][0], timeout_s):
             return None
         record = heapq.heappop(self._coming)[2]
         if record.run > self.info.run:
@@ -62,7 +52,3 @@ class SimSource(PolledSource[Record[Any]]):
         if record.channel in self.info.tiles:
             return record
         return Record(record.channel, record.tag, record.run, parse_value(str(record.payload)))
-
-    def halt(self) -> None:
-        """End the wait for the next record."""
-        self._clock.end()
