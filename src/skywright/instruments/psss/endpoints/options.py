@@ -153,9 +153,8 @@ def channel_prefix(prefix: str) -> str:
 def _simulated(args: argparse.Namespace) -> Source[Pulse]:
     from skywright.instruments.psss.sources.sim import SimSource
     from skywright.instruments.psss.twin import InstrumentSettings
+    from skywright.instruments.psss.twin.settings import parse_size
 
-    width, _, height = args.size.partition("x")
-    if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
-        raise ConfigError(f"--size {args.size}: expected WIDTHxHEIGHT, such as 2560x2160")
-    settings = InstrumentSettings(rows=int(height), columns=int(width))
+    columns, rows = parse_size(args.size)
+    settings = InstrumentSettings(rows=rows, columns=columns)
     return SimSource(settings, rate_hz=args.rate, speed=args.speed, seed=args.seed)
