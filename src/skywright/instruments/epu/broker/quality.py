@@ -153,7 +153,8 @@ def _combine(
         for row in rows
     ]
     total = sum(weight for weight, _ in parts)
-    value = sum(weight * part for weight, part in parts) / total
+    # Divided first: the sum of products of the largest numbers would be infinite
+    value = sum(weight / total * part for weight, part in parts)
     overall = overall_prediction
     same = [overall.c[name].is_not_distinct_from(value_) for name, value_ in subject.items()]
     if not set_values(connection, overall, *same, value=value):
