@@ -124,13 +124,14 @@ class EpuIOC(OwnerGroup):
         """Open the files of a run; the put completes when their rows are posted."""
         try:
             wanted = json.loads(decode_char_array(value))
-            grid, uid = wanted["grid"], wanted["run"]
-            directory = Path(wanted["directory"])
+            grid, uid, directory = (wanted[name] for name in ("grid", "run", "directory"))
+            if not all(isinstance(each, str) for each in (grid, uid, directory)):
+                raise TypeError("a value is not text")
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(
                 f'{self.prefix}BEGIN: {error}; expected {{"grid": .., "run": .., "directory": ..}}'
             ) from error
-        await self.in_thread(self.owner.grids.begin, grid, uid, directory)
+        await self.in_thread(self.owner.grids.begin, grid, uid, Path(directory))
         await self.wait_until_posted()
 
     @end.putter  # type: ignore[no-redef]
