@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from urllib.parse import quote, urlsplit
 
@@ -16,6 +18,7 @@ AWAY = (AMQPError, ChannelInvalidStateError, OSError, TimeoutError)
 """What a broker that goes away raises; connecting again helps."""
 
 CONNECT_LIMIT_S = 10.0
+CLOSE_LIMIT_S = 3.0
 
 QUEUE = "smartem_backend"
 """Queue of smartem-decisions."""
@@ -53,18 +56,14 @@ class BrokerSettings:
         return f"{parts.scheme}://{parts.hostname}:{parts.port or 5672}{parts.path}"
 
 
-async def connect(settings: BrokerSettings) -> AbstractConnection:
-    """Connect to the broker.
+@asynccontextmanager
+async def connected(settings: BrokerSettings) -> AsyncIterator[AbstractConnection]:
+    """Connect to the broker; the connection is closed at the end of the block.
 
     Parameters
     ----------
     settings
         The broker.
-
-    Returns
-    -------
-    AbstractConnection
-        Open; an ``async with`` closes it.
 
     Raises
     ------
@@ -76,7 +75,14 @@ async def connect(settings: BrokerSettings) -> AbstractConnection:
     # Not aio_pika's own timeout: it uses `asyncio.wait_for`, which in Python 3.11 forgets a
     # cancellation that comes while the connection fails, so that a service would never end.
     async with asyncio.timeout(CONNECT_LIMIT_S):
-        return await aio_pika.connect(settings.url)
+        connection = await aio_pika.connect(settings.url)
+    try:
+        yield connection
+    finally:
+        # The library waits without limit for what a broker that hangs does not take
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_LIMIT_S):
+                await connection.close()
 
 
 def _decode_short_text(data: bytes) -> tuple[int, str]:

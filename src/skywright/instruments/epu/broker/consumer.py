@@ -20,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from skywright.errors import DataError
 from skywright.instruments.epu.broker.apply import UnknownEntityError, apply_event, changes_nothing
-from skywright.instruments.epu.broker.connection import AWAY, BrokerSettings, connect
+from skywright.instruments.epu.broker.connection import AWAY, BrokerSettings, connected
 from skywright.instruments.epu.broker.events import read_event
 from skywright.instruments.epu.database import Database, is_away, reason_of
 from skywright.instruments.epu.database.schema_exchange import applied_message
@@ -151,8 +151,7 @@ class Consumer:
         self._show_ready(False)  # a killed process may have left the file
         while True:
             try:
-                connection = await connect(self._settings)
-                async with connection:
+                async with connected(self._settings) as connection:
                     await self._consume(connection)
             except SQLAlchemyError as error:
                 # A full disk takes back the whole transaction, so that its savepoint's end fails.

@@ -28,7 +28,7 @@ from aio_pika.exceptions import ChannelClosed
 from sqlalchemy import Connection, delete, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from skywright.instruments.epu.broker.connection import AWAY, BrokerSettings, connect
+from skywright.instruments.epu.broker.connection import AWAY, BrokerSettings, connected
 from skywright.instruments.epu.database import Database, reason_of
 from skywright.instruments.epu.database.schema_exchange import outbox
 from skywright.instruments.epu.database.writer import Writer
@@ -87,8 +87,7 @@ class Publisher:
             try:
                 if not self._identity:
                     self._identity = await asyncio.to_thread(self._database.identity)
-                connection = await connect(self._settings)
-                async with connection:
+                async with connected(self._settings) as connection:
                     self.connected, self.details = True, self._settings.place
                     wait = RETRY_S[0]
                     await self._publish(connection, writer)
