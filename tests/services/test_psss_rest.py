@@ -262,18 +262,12 @@ def test_health_metrics_and_description(
     assert described["openapi"].startswith("3.")
     served = {
         (route.path, method.lower())
-        for route in psss_rest.rest_app(_api(service)).routes
+        for route in psss_rest.rest_app(service).routes
         for method in route.methods - {"OPTIONS", "HEAD"}
     }
     told = {(path, method) for path, item in described["paths"].items() for method in item}
     assert served - told == {("/metrics", "get"), ("/openapi.json", "get")}
     assert told <= served
-
-
-def _api(service: Service) -> psss_rest.Api:
-    return psss_rest.Api(
-        *(service.processor, service.history, service.parameters, service.background_recorder)
-    )
 
 
 def test_a_source_that_does_not_start_is_an_error(client: Any, source: ScriptedSource) -> None:
