@@ -25,6 +25,7 @@ from skywright.instruments.psss.processing import (
     process,
     process_spectrum,
 )
+from skywright.instruments.psss.settings import axis_of
 from skywright.instruments.psss.statistics import (
     LAGS,
     autocorrelation,
@@ -165,7 +166,12 @@ class SpectrumStatistics(Analysis[Pulses]):
         settings: str = "",
         **given: Any,
     ) -> None:
-        self.check_parameters(given)
+        check_keys(given, SpectrumStatistics, Settings)
+        for name in self.without_effect:
+            if name in given:
+                raise ConfigError(
+                    f"{name}: has no effect on stored spectra; psss_pictures makes new ones"
+                )
         background = given.pop("background", "")
         kept = {"columns": columns, "rows": rows, "resolution_ev": resolution_ev, **given}
         kept |= {"settings": settings} if settings else {}
@@ -177,38 +183,15 @@ class SpectrumStatistics(Analysis[Pulses]):
                 "number of columns, and nothing below 0"
             )
         if axis is not None:
-            polynomial = np.polynomial.polynomial.polyval
-            given["axis"] = polynomial(np.arange(float(columns)), list(axis))
+            given["axis"] = axis_of(axis, int(columns))
         self.settings = with_background(Settings(**given), background)
         self._stored = StoredSettings(settings, background, given) if settings else None
         self.results = _results(int(columns))  # type: ignore[misc]  # their width is known here
-
-    @classmethod
-    def check_parameters(cls, given: Mapping[str, Any]) -> None:
-        """Check that there are parameters with these names and that they have an effect.
-
-        Raises
-        ------
-        ConfigError
-            If one of them is unknown or has none; the message names it.
-        """
-        check_keys(given, SpectrumStatistics, Settings)
-        for name in cls.without_effect:
-            if name in given:
-                raise ConfigError(
-                    f"{name}: has no effect on stored spectra; psss_pictures makes new ones"
-                )
 
     @property
     def _picture_width(self) -> int:
         """The parameter ``columns``. The attribute `columns` has the columns of the output."""
         return int(self.parameters["columns"])
-
-    @property
-    def _picture_height(self) -> int:
-        """The parameter ``rows``."""
-        height: int = self.parameters["rows"]
-        return height
 
     def settings_of(self, number: int) -> Settings:
         """Return the settings with which a pulse of this settings number is processed."""
@@ -225,7 +208,7 @@ class SpectrumStatistics(Analysis[Pulses]):
         self, member: NDArray[Any], settings: Settings, workspace: Workspace
     ) -> Spectrum:
         """Process one input."""
-        return process_spectrum(member, self._picture_height, settings, workspace)
+        return process_spectrum(member, self.parameters["rows"], settings, workspace)
 
     def measure(self, batch: Batch) -> Mapping[str, NDArray[Any]]:
         """Fit each spectrum, and find its spikes."""

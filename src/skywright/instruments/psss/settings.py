@@ -3,6 +3,7 @@
 import hashlib
 import math
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, Literal
@@ -10,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from skywright.arguments import SHOWN
 from skywright.errors import ConfigError
 
 BackgroundMode = Literal["clipped", "signed", "none"]
@@ -87,7 +89,7 @@ class Settings:
     """What is subtracted before the sum, computed from `background` and `background_mode`."""
 
     def __post_init__(self) -> None:
-        checked: dict[str, Any] = {"roi": _roi(self.roi)}
+        checked: dict[str, Any] = {"roi": checked_roi(self.roi)}
         _check_name(self.background_name)
         for name, literal in CHOICES.items():
             if getattr(self, name) not in literal.__args__:
@@ -124,7 +126,14 @@ class Settings:
         return "" if self.background is None else digest_of(self.background_name, self.background)
 
 
-def _roi(roi: Any) -> tuple[int, int]:
+def checked_roi(roi: Any) -> tuple[int, int]:
+    """Return the rows (ymin, ymax) of a ROI.
+
+    Raises
+    ------
+    ConfigError
+        If they are not 0 <= ymin < ymax, or both 0, in whole rows.
+    """
     try:
         ymin, ymax = (int(edge) for edge in roi)
         whole = all(int(edge) == edge and not isinstance(edge, bool) for edge in roi)
@@ -250,3 +259,23 @@ def _axis(axis: ArrayLike) -> NDArray[np.float64]:
     kept = np.array(given)
     kept.flags.writeable = False
     return kept
+
+
+def axis_of(coefficients: Sequence[float], columns: int) -> NDArray[np.float64]:
+    """Return the energies of the columns, (columns,) eV, for a polynomial of the column number.
+
+    Raises
+    ------
+    ConfigError
+        If the coefficients are no numbers, or the energies are not finite, or neither rise nor fall
+        throughout.
+    """
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):
+            powers = np.asarray(coefficients, np.float64)
+            return _axis(np.polynomial.polynomial.polyval(np.arange(float(columns)), powers))
+    except (ConfigError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"energy axis: coefficients {list(coefficients)!r:.{SHOWN}}: expected finite energies "
+            "that rise, or fall, throughout the picture"
+        ) from error
