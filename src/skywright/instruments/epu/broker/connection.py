@@ -9,7 +9,7 @@ from urllib.parse import quote, urlsplit
 
 import aio_pika
 import pamqp.decode
-from aio_pika.abc import AbstractConnection
+from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange, AbstractQueue
 from aio_pika.exceptions import AMQPError, ChannelInvalidStateError
 
 from skywright.errors import ConfigError
@@ -83,6 +83,18 @@ async def connected(settings: BrokerSettings) -> AsyncIterator[AbstractConnectio
         with suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_LIMIT_S):
                 await connection.close()
+
+
+async def declare(
+    channel: AbstractChannel, settings: BrokerSettings
+) -> tuple[AbstractQueue, AbstractExchange]:
+    """Make the queue where it is missing; return it, and the exchange that leads to it."""
+    queue = await channel.declare_queue(settings.queue, durable=True)
+    if not settings.exchange:
+        return queue, channel.default_exchange
+    exchange = await channel.declare_exchange(settings.exchange, durable=True)
+    await queue.bind(exchange, routing_key=settings.queue)
+    return queue, exchange
 
 
 def _decode_short_text(data: bytes) -> tuple[int, str]:

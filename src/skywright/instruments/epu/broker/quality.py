@@ -187,12 +187,7 @@ def _store_weights(
     event: Judged,
 ) -> None:
     rows = [
-        {
-            "grid_uuid": grid,
-            "prediction_model_name": model,
-            "metric_name": name,
-            "weight": weight,
-        }
+        {"grid_uuid": grid, "prediction_model_name": model, "metric_name": name, "weight": weight}
         for (model, name), weight in values.items()
     ]
     table = current_model_weight
