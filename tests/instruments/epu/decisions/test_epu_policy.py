@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from nights import SQUARES, batch_of, night_of
 from scipy.stats import betabinom
+from support.epu_microscope import Result, acquire
 
 from skywright.analysis import Batch
 from skywright.analysis.named import configured_parameters, make_analysis
@@ -22,7 +23,6 @@ from skywright.instruments.epu.decisions.policy import (
     rank_holes,
 )
 from skywright.instruments.epu.decisions.quality import GridQuality, estimate
-from skywright.instruments.epu.twin.microscope import Result, acquire
 from skywright.instruments.epu.twin.visit import TwinGrid, plan_visit
 
 
