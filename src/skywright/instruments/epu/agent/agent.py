@@ -12,12 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from skywright import __version__
 from skywright.instruments.epu.agent.client import ApiClient, ApiSettings, ServerUnavailableError
 from skywright.instruments.epu.agent.information import counts, errors, orphans
-from skywright.instruments.epu.agent.instructions import (
-    DeclinedError,
-    Handler,
-    carry_out,
-    events,
-)
+from skywright.instruments.epu.agent.instructions import DeclinedError, Handler, carry_out, events
 from skywright.instruments.epu.agent.upload import Uploader
 from skywright.instruments.epu.database import Database, reason_of
 
