@@ -101,8 +101,8 @@ def remark(result: Result, image: NDArray[Any]) -> tuple[str, bool]:
     settings = result.settings
     rows, width = image.shape
     background = settings.background
-    unwanted = background is None or settings.background_mode == "none"
-    if background is not None and not (unwanted or background_applied(result)):
+    wanted = settings.background_mode != "none"
+    if background is not None and wanted and not background_applied(result):
         size = "{1} x {0}".format(*background.shape)
         why = f"it is {size}, the picture {width} x {rows}"
         return f"background {settings.background_name!r} is not applied: {why}", True
