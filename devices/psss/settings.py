@@ -220,9 +220,8 @@ class BackgroundRecorder(Part):
         cancels, cancel_first = self._cancels, self._is_recording()
 
         def work() -> None:
-            from skywright.instruments.psss.background import (
-                record_limit_s,  # takes a second to import
-            )
+            # Imported here, because it takes a second
+            from skywright.instruments.psss.background import record_limit_s
 
             device = self.device
             if cancel_first:

@@ -136,10 +136,7 @@ class SpectrumStatistics(Analysis[Pulses]):
     time = "time"
     block_size = 100
     without_effect: ClassVar[Sequence[str]] = (
-        "roi",
-        "background",
-        "background_name",
-        "background_mode",
+        *("roi", "background", "background_name", "background_mode"),
     )
     """Fields of `Settings` that have no effect on a spectrum that is already summed."""
     columns = (
@@ -292,7 +289,6 @@ class SpectrumStatistics(Analysis[Pulses]):
         has_ev = any(in_ev.n for _, in_ev in (pulses.figures, pulses.spikes))
         unit = settings.axis is not None and has_ev
         figures = pulses.figures[unit]
-        means, scatter = figures.mean, figures.scatter
         mean_spectrum, n = pulses.spectra.mean, pulses.spectra.n
         g2 = np.full(LAGS, NAN)
         if n:
@@ -305,8 +301,8 @@ class SpectrumStatistics(Analysis[Pulses]):
             "n_pulses": int(pulses.statuses.sum()),
             "n_good": figures.n,
             "n_status": pulses.statuses,
-            **{f"{name}_mean": means[i] for i, name in enumerate(MEANS)},
-            **{f"{name}_scatter": scatter[i] for i, name in enumerate(MEANS)},
+            **dict(zip([f"{name}_mean" for name in MEANS], figures.mean, strict=True)),
+            **dict(zip([f"{name}_scatter" for name in MEANS], figures.scatter, strict=True)),
             "mean_spectrum": mean_spectrum,
             "spectrum_scatter": pulses.spectra.scatter,
             "mean_status": fit.status.name,
