@@ -261,7 +261,9 @@ def _axis(axis: ArrayLike) -> NDArray[np.float64]:
     return kept
 
 
-def axis_of(coefficients: Sequence[float], columns: int) -> NDArray[np.float64]:
+def axis_of(
+    coefficients: Sequence[float] | NDArray[np.float64], columns: int
+) -> NDArray[np.float64]:
     """Return the energies of the columns, (columns,) eV, for a polynomial of the column number.
 
     Raises

@@ -115,7 +115,7 @@ def record(
 def _store(
     connection: Connection,
     table: Table,
-    rows: list[dict[str, Any]],
+    rows: Sequence[dict[str, Any]],
     known: Container[str],
     made: Container[str],
 ) -> list[Change | None]:
