@@ -151,7 +151,9 @@ async def acknowledge(
 ) -> Response:
     """Take an agent's answer to an instruction; there is one answer to each."""
     ids = {"instruction_id": instruction_id, "agent_id": agent_id, "session_id": session_id}
-    at = await service.writer.do(partial(instructions.acknowledge, body=body, **ids))
+    at = await service.writer.do(
+        lambda connection: instructions.acknowledge(connection, body=body, **ids)
+    )
     return answer({"status": "success", **ids, "acknowledged_at": at})
 
 
