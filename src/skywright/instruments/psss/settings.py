@@ -100,12 +100,8 @@ class Settings:
             checked["background"] = as_background(self.background)
         if self.axis is not None:
             checked["axis"] = _axis(self.axis)
-        least: Any = self.signal_per_row
-        if (
-            isinstance(least, bool)
-            or not isinstance(least, int | float)
-            or not 0 <= least < math.inf
-        ):
+        least = self.signal_per_row
+        if not _is_level(least):
             raise ConfigError(f"signal_per_row: {least!r} is not a number of counts, 0 or more")
         checked["background_used"] = _used(checked.get("background"), self.background_mode)
         checked["saturation"] = _saturation(self.saturation)
@@ -238,12 +234,14 @@ def _dtype_for(values: NDArray[Any]) -> type[np.generic]:
     return np.int64 if low > -(2.0**62) and high < 2.0**62 else np.float64
 
 
+def _is_level(value: Any) -> bool:
+    return type(value) is not bool and isinstance(value, int | float) and 0 <= value < math.inf
+
+
 def _saturation(level: Any) -> float | None:
-    if level is None or (level == 0 and level is not False):
-        return None
-    if isinstance(level, bool) or not isinstance(level, int | float) or not 0 < level < math.inf:
+    if level is not None and not _is_level(level):
         raise ConfigError(f"saturation: {level!r} is no pixel value above 0; 0: of the dtype")
-    return level
+    return level or None
 
 
 def _axis(axis: ArrayLike) -> NDArray[np.float64]:

@@ -115,10 +115,7 @@ def read_back(raw: Any, derived: Any, axis: NDArray[np.float64]) -> Acquired:
     return Acquired(
         axis_ev=axis_of(axis, columns["spectrum"].shape[1]),
         spectra=columns["spectrum"],
-        center=columns["center"],
-        fwhm=columns["fwhm"],
-        amplitude=columns["amplitude"],
-        offset=columns["offset"],
+        **{name: columns[name] for name in ("center", "fwhm", "amplitude", "offset")},
         good=columns["status"] == FitStatus.OK,
         pulse_ids=columns["pulse_id"],
         true_center=np.array([each.center_ev for each in truth]),
