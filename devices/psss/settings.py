@@ -9,8 +9,8 @@ from bluesky.protocols import Reading, Status
 from numpy.typing import NDArray
 
 from devices.guarded import PUT_S
-from skywright.arguments import SHOWN
 from skywright.errors import ConfigError, HardwareError
+from skywright.instruments.psss.settings import PULSES_MAX, axis_of, checked_roi
 from skywright.waiting import wait_until
 
 DEGREE_MAX = 5
@@ -93,13 +93,11 @@ class Roi(Part):
             If the rows are not 0 <= ymin < ymax or both 0; then nothing is put.
         """
         try:
-            ymin, ymax = (int(row) for row in rows)
-        except (TypeError, ValueError, ArithmeticError) as error:
-            raise ConfigError(f"{self.name}: {rows!r} is no pair of rows (ymin, ymax)") from error
-        if (ymin, ymax) != tuple(rows) or not (0 <= ymin < ymax < 2**31 or ymin == ymax == 0):
+            ymin, ymax = checked_roi(rows)
+        except ConfigError as error:
             raise ConfigError(
                 f"{self.name}: {rows!r}, expected 0 <= ymin < ymax < 2^31 in whole rows, or (0, 0)"
-            )
+            ) from error
 
         def work() -> None:
             # In between the pair may be no ROI; the IOC then uses the last one
@@ -180,35 +178,6 @@ class EnergyAxis(Part):
         return self.device.in_background(work)
 
 
-def axis_of(coefficients: Sequence[float], columns: int) -> NDArray[np.float64]:
-    """Return the energies of the columns, (columns,) eV.
-
-    Raises
-    ------
-    ConfigError
-        If the coefficients are no numbers, or the energies are not finite, or neither rise nor fall
-        throughout.
-    """
-    wrong = ConfigError(
-        f"energy axis: coefficients {list(coefficients)!r:.{SHOWN}}: expected finite energies that "
-        "rise, or fall, throughout the picture"
-    )
-    try:
-        powers = np.asarray(coefficients, np.float64)
-    except (TypeError, ValueError) as error:
-        raise wrong from error
-    with np.errstate(over="ignore", invalid="ignore"):
-        axis = np.atleast_1d(np.polynomial.polynomial.polyval(np.arange(float(columns)), powers))
-        steps = np.diff(axis)
-    if (
-        len(axis) != columns
-        or not np.isfinite(axis).all()
-        or not ((steps > 0).all() or (steps < 0).all())
-    ):
-        raise wrong
-    return axis
-
-
 class BackgroundRecorder(Part):
     """Records a background: the mean of a number of pulses, which is then in use."""
 
@@ -245,15 +214,14 @@ class BackgroundRecorder(Part):
         ConfigError
             If the number is not 0..10000; then nothing is put.
         """
-        if isinstance(pulses, bool) or not isinstance(pulses, int) or not 0 <= pulses <= 10_000:
-            raise ConfigError(f"{self.name}: {pulses!r} pulses, expected 0..10000")
+        if type(pulses) is not int or not 0 <= pulses <= PULSES_MAX:
+            raise ConfigError(f"{self.name}: {pulses!r} pulses, expected 0..{PULSES_MAX}")
         self._cancels += self._is_recording()
         cancels, cancel_first = self._cancels, self._is_recording()
 
         def work() -> None:
-            from skywright.instruments.psss.background import (
-                record_limit_s,  # takes a second to import
-            )
+            # Imported here, because it takes a second
+            from skywright.instruments.psss.background import record_limit_s
 
             device = self.device
             if cancel_first:

@@ -210,9 +210,7 @@ class Psss(RecordingDevice):
         pulses, recording = int(self.pulses_per_point.get()), self.pulses.file
         first = int(self.fetch(self.spectra_file.captured))
         self._start(pulses)
-        self._wait(
-            lambda: self.pulses.rows >= first + pulses or self.pulses.file != recording,
-        )
+        self._wait(lambda: self.pulses.rows >= first + pulses or self.pulses.file != recording)
         if self.pulses.file != recording:  # the plan was aborted
             return
         try:

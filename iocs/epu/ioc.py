@@ -50,6 +50,10 @@ def _json(name: str, most: int = JSON_BYTES) -> Any:
     return pvproperty(value="", dtype=ChannelType.CHAR, max_length=most, read_only=True, name=name)
 
 
+def _text(name: str, most: int = 64) -> Any:
+    return readback("", dtype=ChannelType.CHAR, max_length=most, name=name)
+
+
 def _count(name: str) -> Any:
     """Return a PV of a count; a double, as Channel Access has no integers above 2**31."""
     return readback(0.0, precision=0, name=name)
@@ -66,18 +70,18 @@ class EpuIOC(OwnerGroup):
         Owner that watches the tree; None: only list the PVs.
     """
 
-    root = readback("", dtype=ChannelType.CHAR, max_length=1024, name="ROOT")
+    root = _text("ROOT", 1024)
     path_map = _json("PATH_MAP", 4096)
     state = readback(STATES[0], ChannelType.ENUM, enum_strings=STATES, name="STATE")
-    message = readback("", dtype=ChannelType.CHAR, max_length=1024, name="MESSAGE")
+    message = _text("MESSAGE", 1024)
     sessions = _count("N_SESSION")
     atlases = _count("N_ATLAS")
     squares = _count("N_GRIDSQUARE")
     holes = _count("N_FOILHOLE")
     micrographs = _count("N_MICROGRAPH")
-    last_square = readback("", name="LAST_GRIDSQUARE", max_length=64, dtype=ChannelType.CHAR)
-    last_hole = readback("", name="LAST_FOILHOLE", max_length=64, dtype=ChannelType.CHAR)
-    last_micrograph = readback("", name="LAST_MICROGRAPH", max_length=64, dtype=ChannelType.CHAR)
+    last_square = _text("LAST_GRIDSQUARE")
+    last_hole = _text("LAST_FOILHOLE")
+    last_micrograph = _text("LAST_MICROGRAPH")
     latency = readback(0.0, name="LATENCY", units="s", precision=4)
     unreadable = _count("N_UNREADABLE")
     refused = _count("N_REFUSED")
@@ -94,10 +98,10 @@ class EpuIOC(OwnerGroup):
     duplicates = _count("N_DUPLICATE")
     results = _count("N_RESULT")
     good = _count("N_GOOD")
-    best_square = readback("", name="BEST_GRIDSQUARE", max_length=64, dtype=ChannelType.CHAR)
-    suggested_grid = readback("", name="SUGGESTION_GRID", max_length=64, dtype=ChannelType.CHAR)
-    reason = readback("", name="SUGGESTION_REASON", max_length=1024, dtype=ChannelType.CHAR)
-    next_holes = readback("", name="NEXT_FOILHOLES", max_length=1024, dtype=ChannelType.CHAR)
+    best_square = _text("BEST_GRIDSQUARE")
+    suggested_grid = _text("SUGGESTION_GRID")
+    reason = _text("SUGGESTION_REASON", 1024)
+    next_holes = _text("NEXT_FOILHOLES", 1024)
     suggestion = _json("SUGGESTION", OVERVIEW_BYTES)
     overview = _json("OVERVIEW", OVERVIEW_BYTES)
     stop = choice(["No", "Yes"], name="STOP")
@@ -124,13 +128,14 @@ class EpuIOC(OwnerGroup):
         """Open the files of a run; the put completes when their rows are posted."""
         try:
             wanted = json.loads(decode_char_array(value))
-            grid, uid = wanted["grid"], wanted["run"]
-            directory = Path(wanted["directory"])
+            grid, uid, directory = (wanted[name] for name in ("grid", "run", "directory"))
+            if not all(isinstance(each, str) for each in (grid, uid, directory)):
+                raise TypeError("a value is not text")
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(
                 f'{self.prefix}BEGIN: {error}; expected {{"grid": .., "run": .., "directory": ..}}'
             ) from error
-        await self.in_thread(self.owner.grids.begin, grid, uid, directory)
+        await self.in_thread(self.owner.grids.begin, grid, uid, Path(directory))
         await self.wait_until_posted()
 
     @end.putter  # type: ignore[no-redef]
@@ -161,15 +166,7 @@ class EpuIOC(OwnerGroup):
         # Runs before grids: who sees that a grid no longer waits finds its run.
         await post(self.runs, json.dumps(status["runs"]))
         await post(self.grids, grids_text(status["grids"]))
-        counts = {
-            "session": self.sessions,
-            "atlas": self.atlases,
-            "gridsquare-metadata": self.squares,
-            "foilhole": self.holes,
-            "micrograph": self.micrographs,
-        }
-        for kind, channel in counts.items():
-            await post(channel, float(state.recorded.get(kind, 0)))
+        recorded = state.recorded
         for kind, channel in (
             ("gridsquare", self.last_square),
             ("foilhole", self.last_hole),
@@ -179,6 +176,11 @@ class EpuIOC(OwnerGroup):
         if state.latency:
             await post(self.latency, state.latency[-1])
         for channel, value in (
+            (self.sessions, recorded.get("session", 0)),
+            (self.atlases, recorded.get("atlas", 0)),
+            (self.squares, recorded.get("gridsquare-metadata", 0)),
+            (self.holes, recorded.get("foilhole", 0)),
+            (self.micrographs, recorded.get("micrograph", 0)),
             (self.unreadable, state.unreadable),
             (self.refused, owner.grids.refused),
             (self.queue, state.queue),

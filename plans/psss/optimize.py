@@ -144,16 +144,8 @@ def optimize_spectrum(
         yield from bps.abs_set(device.pulses_per_point, pulses, wait=True)
         uid, (verdict, found) = yield from recorded(device, body, _md, PULSES)
         over = not verdict.why
-        return Optimum(
-            not verdict.why,
-            verdict.why,
-            verdict.position,
-            verdict.sigma,
-            found.value,
-            found.sigma,
-            len(seen),
-            str(uid),
-        )
+        best = (verdict.position, verdict.sigma, found.value, found.sigma)
+        return Optimum(not verdict.why, verdict.why, *best, len(seen), str(uid))
 
     def back_or_stay() -> MsgGenerator[Optimum]:
         before = yield from bps.rd(motor)

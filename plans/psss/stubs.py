@@ -26,8 +26,7 @@ Reading = Mapping[str, Any]
 
 
 FLYING = Needs(
-    "spectrometer",
-    parts={"pulses": (Preparable, Flyable, Collectable), "pictures": (Collectable,)},
+    "spectrometer", parts={"pulses": (Preparable, Flyable, Collectable), "pictures": (Collectable,)}
 )
 SCANNED = Needs(
     "spectrometer",

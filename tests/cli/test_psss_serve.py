@@ -76,6 +76,7 @@ def test_each_pv_that_is_put_can_be_named_or_left_alone() -> None:
         (["--source", "replay"], "--path"),
         (["--source", "replay", "--path", "/nowhere.h5"], "/nowhere.h5"),
         (["--source", "sim", "--size", "wide"], "--size"),
+        (["--source", "sim", "--size", "²x²"], "--size ²x²: expected"),
         (["--input", "tcp://h:1", "--prefix", ""], "--prefix"),
         (["--input", "tcp://h:1", "--names", "2.0"], "--names"),
         (["--input", "tcp://h:1", "--step", "-4"], "--step"),

@@ -196,6 +196,7 @@ def test_the_first_and_the_last_year_of_dotnet_are_no_time(year):
     [
         (table.number, "1_0", None),
         (table.number, " 1e-6 ", 1e-6),
+        (table.integer, "1_000", None),
         (table.integer, "2.0", 2),
         (table.integer, "2.5", None),
         (table.integer, str(2**31 - 1), 2**31 - 1),

@@ -8,9 +8,9 @@ from pathlib import Path, PureWindowsPath
 
 import pytest
 from epu_trees import written
+from support.epu_microscope import acquire
 
 from skywright.instruments.epu.decisions.analysis import CTF_LIMIT_A
-from skywright.instruments.epu.twin.microscope import acquire
 from skywright.instruments.epu.twin.visit import RESOLUTION_SPREAD, plan_visit
 from skywright.instruments.epu.twin.writer import visit_files
 

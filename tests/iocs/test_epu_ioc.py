@@ -1,10 +1,12 @@
 """What the IOC of a watched EPU directory posts, without a network."""
 
+import asyncio
 import json
 
 import pytest
 
 from iocs.epu.ioc import JSON_BYTES, OVERVIEW_BYTES, EpuIOC, grids_text, overview_text
+from skywright.errors import DataError
 
 
 def grid(number: int, waiting: bool) -> dict[str, object]:
@@ -49,3 +51,20 @@ def test_an_overview_that_is_too_long_is_readable_without_its_lists(
 def test_a_session_says_of_many_runs_that_it_lives() -> None:
     """Thirty-six characters a run; a PV that is too short would end them all."""
     assert EpuIOC("EPU:", None).alive.max_length >= 37 * 400
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "grid",
+        "[]",
+        '{"grid": "g", "run": "r"}',
+        '{"grid": "g", "run": "r", "directory": 3}',
+        '{"grid": ["g"], "run": "r", "directory": "/d"}',
+        '{"grid": "g", "run": 5, "directory": "/d"}',
+    ],
+)
+def test_a_begin_of_another_form_is_refused(wrong: str) -> None:
+    ioc = EpuIOC("EPU:", None)
+    with pytest.raises(DataError, match=r"EPU:BEGIN: .*; expected \{"):
+        asyncio.run(ioc.begin.putter(None, wrong))

@@ -372,6 +372,8 @@ def test_the_sender_process_ends_at_sigterm_and_says_what_became_of_its_pulses(c
     "bad",
     [
         ["--size", "large"],
+        ["--size", "²x²"],
+        ["--set", "bandwidth_ev=²"],
         ["--set", "color=3"],
         ["--set", "bandwidth_ev=wide"],
         ["--set", "bandwidth_ev=-1"],

@@ -17,6 +17,7 @@ from support.waiting import until
 
 from skywright.instruments.psss import Client
 from skywright.instruments.psss.client import RefusedError
+from skywright.instruments.psss.endpoints import parameters as psss_parameters
 from skywright.instruments.psss.endpoints import rest as psss_rest
 from skywright.instruments.psss.endpoints.service import Service
 from skywright.instruments.psss.processing import FitStatus
@@ -204,6 +205,24 @@ def test_parameters_are_merged_and_given_back(http: httpx.Client) -> None:
     assert http.post("/parameters", json=answer["parameters"]).json()["state"] == "ok"
 
 
+def test_parameters_of_clients_have_a_limit(
+    http: httpx.Client, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(psss_parameters, "KEPT_BYTES_MAX", 100)
+    assert http.post("/parameters", json={"a": "x" * 60}).json()["state"] == "ok"
+    number = service.processor.applied[0]
+    answer = http.post("/parameters", json={"b": "y" * 60, "roi": [1, 5]}).json()
+    assert answer["state"] == "error"
+    assert "b" in answer["status"]
+    assert service.processor.applied[0] == number
+    assert http.get("/parameters").json()["parameters"] == {"background": "", "a": "x" * 60}
+    smaller = {"a": None, "b": "y" * 60}
+    assert http.post("/parameters", json=smaller).json()["parameters"] == {
+        "background": "",
+        **smaller,
+    }
+
+
 def test_saturation_is_a_setting(
     http: httpx.Client, service: Service, source: ScriptedSource
 ) -> None:
@@ -243,18 +262,12 @@ def test_health_metrics_and_description(
     assert described["openapi"].startswith("3.")
     served = {
         (route.path, method.lower())
-        for route in psss_rest.rest_app(_api(service)).routes
+        for route in psss_rest.rest_app(service).routes
         for method in route.methods - {"OPTIONS", "HEAD"}
     }
     told = {(path, method) for path, item in described["paths"].items() for method in item}
     assert served - told == {("/metrics", "get"), ("/openapi.json", "get")}
     assert told <= served
-
-
-def _api(service: Service) -> psss_rest.Api:
-    return psss_rest.Api(
-        *(service.processor, service.history, service.parameters, service.background_recorder)
-    )
 
 
 def test_a_source_that_does_not_start_is_an_error(client: Any, source: ScriptedSource) -> None:

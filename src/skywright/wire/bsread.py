@@ -73,9 +73,9 @@ def control_message(frames: Sequence[Any]) -> ControlMessage | None:
     except DataError:
         return None
     kind = str(header.get("htype")).rpartition("-")[0]
-    return (
-        ControlMessage(kind, str(header.get("address", ""))) if kind in (STOP, RECONNECT) else None
-    )
+    if kind not in (STOP, RECONNECT):
+        return None
+    return ControlMessage(kind, str(header.get("address", "")))
 
 
 class DataHeader(NamedTuple):
@@ -207,17 +207,11 @@ class Decoder:
             )
         hash_ = header.get("hash")
         hash_ = hash_ if isinstance(hash_, str) else ""
-        data_header = self._data_header(hash_, header.get("dh_compression"), frames, pulse_id)
+        compression = header.get("dh_compression")
+        channels, frame_of = self._data_header(hash_, compression, frames, pulse_id)
         changed, self._last_hash = hash_ != self._last_hash or not hash_, hash_
-        return Message(
-            pulse_id,
-            _global_time(header),
-            hash_,
-            changed,
-            data_header.channels,
-            frames,
-            data_header.frame_of,
-        )
+        time_ns = _global_time(header)
+        return Message(pulse_id, time_ns, hash_, changed, channels, frames, frame_of)
 
     def _data_header(
         self, hash_: str, compression: Any, frames: Sequence[Any], pulse_id: int

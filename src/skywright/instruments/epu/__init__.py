@@ -16,7 +16,7 @@ INSTRUMENT = Instrument(
             "skywright.instruments.epu.decisions.analysis:MicrographQuality",
             live=True,
             settings="quality_parameters",
-        ),
+        )
     },
     devices="devices.epu.session:make_devices",
     plans=("plans.epu.track:track_epu",),

@@ -1,7 +1,6 @@
 """``skywright epu ...``: the directory tree of the cryo-EM acquisition software EPU."""
 
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -10,12 +9,14 @@ import typer
 from skywright.cli.output import JsonOption, make_console, print_json
 from skywright.errors import ConfigError
 from skywright.instruments.epu.cli_recording import app as recording
+from skywright.instruments.epu.cli_services import app as services
 from skywright.instruments.epu.cli_watch import app as watching
 from skywright.processes.lifecycle import call_on_end_signal
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 DirectoryArgument = Annotated[Path, typer.Argument(metavar="DIR", help="Directory to read.")]
+JobsOption = Annotated[int, typer.Option(min=0, help="Processes; 0: as many as cores.")]
 
 
 @app.callback()
@@ -26,10 +27,7 @@ def _group() -> None:
 # Without a name: their commands stand beside those of this module.
 app.add_typer(watching)
 app.add_typer(recording)
-if find_spec(f"{__package__}.cli_services"):
-    from skywright.instruments.epu.cli_services import app as services
-
-    app.add_typer(services)
+app.add_typer(services)
 
 
 def existing_directory(path: Path) -> Path:
@@ -45,9 +43,7 @@ app.add_typer(parse, name="parse", help="Read a file or a directory and print wh
 
 @parse.command("dir")
 def parse_directory(
-    directory: DirectoryArgument,
-    as_json: JsonOption = False,
-    jobs: Annotated[int, typer.Option(min=0, help="Processes; 0: as many as cores.")] = 0,
+    directory: DirectoryArgument, as_json: JsonOption = False, jobs: JobsOption = 0
 ) -> None:
     """Every session below DIR, merged; exit status 0 also when some files cannot be read."""
     _print_tree(directory, as_json, jobs)
@@ -55,9 +51,7 @@ def parse_directory(
 
 @parse.command("grid")
 def parse_grid(
-    directory: DirectoryArgument,
-    as_json: JsonOption = False,
-    jobs: Annotated[int, typer.Option(min=0, help="Processes; 0: as many as cores.")] = 0,
+    directory: DirectoryArgument, as_json: JsonOption = False, jobs: JobsOption = 0
 ) -> None:
     """One session directory; its atlas is looked for beside it."""
     existing_directory(directory)

@@ -31,8 +31,7 @@ TROUBLES_MAX = 20
 def watch(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Directory that EPU writes.")],
     database: Annotated[
-        str,
-        typer.Option(help="sqlite:////ABS/FILE or postgresql://...; by default a file by DIR."),
+        str, typer.Option(help="sqlite:////ABS/FILE or postgresql://...; by default a file by DIR.")
     ] = "",
     events: Annotated[
         Path | None,

@@ -100,10 +100,7 @@ def gridsquare_row(
 
 
 def foilhole_row(
-    foilhole: str,
-    gridsquare: str,
-    location: HoleLocation | None,
-    manifest: FoilHoleManifest | None,
+    foilhole: str, gridsquare: str, location: HoleLocation | None, manifest: FoilHoleManifest | None
 ) -> Row:
     """Return a hole's row from the square's ``.dm`` (location) and its newest manifest."""
     return {

@@ -50,6 +50,8 @@ def number(text: str) -> float | None:
 
 def integer(text: str, bits: int = 32) -> int:
     """Return an integer of `bits` bits; a text such as ``2.0`` or ``5E+1`` counts."""
+    if "_" in text:  # as Python alone writes numbers
+        raise ValueError(f"{quoted(text)} is not an integer")
     try:
         value = int(text)
     except ValueError:

@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,7 @@ class EpuOwner(TreeOwner):
         self.database: Database = open_database(options.database, durable=False)
         watcher = Watcher(options.root, self.database, options.polling)
         self.grids = TrackedGrids(self.database, watcher.root, options.settings.path_map)
-        super().__init__(TreeSource(watcher, options.source), endpoints=[_Rows(self)])
+        super().__init__(TreeSource(watcher, options.source), endpoints=[self])
         wanted = options.settings
         self.sender = _sender(wanted)
         self.decider = Decider(
@@ -114,6 +114,11 @@ class EpuOwner(TreeOwner):
         super().start()
         for thread in self._threads:
             thread.start()
+
+    def offer(self, result: Outcome) -> None:
+        """Hand the rows of a commit to the runs of the grids; the owner is its own endpoint."""
+        self.last_row_at = time.monotonic()
+        self.grids.committed(result)
 
     def _poll(self) -> None:
         """Look for results of processing, which other processes write into the database."""
@@ -187,13 +192,7 @@ class EpuOwner(TreeOwner):
 
     def status(self) -> dict[str, Any]:
         """Return grids and runs as the device reads them."""
-        return {
-            "grids": [
-                {name: getattr(grid, name) for name in grid.__slots__}
-                for grid in self.grids.grids()
-            ],
-            "runs": self.grids.counts(),
-        }
+        return {"grids": [asdict(grid) for grid in self.grids.grids()], "runs": self.grids.counts()}
 
     def close(self) -> None:
         """Stop watching, close the files of open runs and the database."""
@@ -206,18 +205,6 @@ class EpuOwner(TreeOwner):
             self.sender.close()
         self.grids.close()
         self.database.close()
-
-
-class _Rows:
-    """The endpoint that hands what is committed to the runs of the grids."""
-
-    def __init__(self, owner: EpuOwner) -> None:
-        self._owner = owner
-
-    def offer(self, result: Outcome) -> None:
-        """Hand the rows over."""
-        self._owner.last_row_at = time.monotonic()
-        self._owner.grids.committed(result)
 
 
 def _sender(settings: EpuSettings) -> Any:

@@ -89,10 +89,7 @@ def read_file(path: str | Path, kind: Kind) -> bytes:
 
 
 def _parse_image(
-    reader: RepeatedReader,
-    make: Callable[..., T],
-    data: bytes,
-    problems: list[str] | None = None,
+    reader: RepeatedReader, make: Callable[..., T], data: bytes, problems: list[str] | None = None
 ) -> tuple[T, Instrument]:
     """Return the entity of an image and the instrument that took it."""
     values = reader.read_bytes(data, problems)

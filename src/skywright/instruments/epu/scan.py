@@ -113,9 +113,6 @@ def scan(root: Path) -> Scan:
             continue
         if file.kind is Kind.ATLAS:
             found.atlases[file.path] = file
-            continue
-        session = found.sessions.get(file.session)
-        if session is None:
-            session = found.sessions[file.session] = SessionFiles(file.session)
-        session.add(file)
+        else:
+            found.sessions.setdefault(file.session, SessionFiles(file.session)).add(file)
     return found

@@ -1,6 +1,7 @@
 """Tables for people."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -18,16 +19,16 @@ def tree_tables(tree: Tree) -> Iterator[Table]:
     sessions = Table("session", "directory", "atlas", "squares", "holes", "micrographs")
     squares = Table("session", "square", "state", "imaged", "holes", "micrographs")
     for grid in tree.grids():
-        holes = _count(grid.foilholes, "gridsquare_id")
+        holes = Counter(row["gridsquare_id"] for row in grid.foilholes)
         rows = list(grid.gridsquares)
-        micrographs = _count(map(json.loads, grid.micrographs), "gridsquare_id")
-        totals = (len(rows), sum(holes.values()), sum(micrographs.values()))
+        micrographs = Counter(json.loads(text)["gridsquare_id"] for text in grid.micrographs)
+        totals = (len(rows), holes.total(), micrographs.total())
         sessions.add_row(grid.session or "-", grid.data_dir, grid.atlas or "-", *map(str, totals))
         for row in rows:
             key = row["id"]
-            if micrographs.get(key) or row["acquisition_datetime"]:
+            if micrographs[key] or row["acquisition_datetime"]:
                 imaged = (row["acquisition_datetime"] or "-")[:19]
-                counts = (str(holes.get(key, 0)), str(micrographs.get(key, 0)))
+                counts = (str(holes[key]), str(micrographs[key]))
                 squares.add_row(grid.session or "-", key, row["state"] or "-", imaged, *counts)
     yield sessions
     if squares.row_count:
@@ -41,13 +42,6 @@ def tree_tables(tree: Tree) -> Iterator[Table]:
         if len(tree.issues) > ISSUES_MAX:
             issues.add_row("...", "", f"{len(tree.issues) - ISSUES_MAX} more (--json has all)")
         yield issues
-
-
-def _count(rows: Iterable[Row], key: str) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for row in rows:
-        counts[row[key]] = counts.get(row[key], 0) + 1
-    return counts
 
 
 def row_table(row: Row) -> Table:

@@ -25,6 +25,7 @@ from skywright.instruments.psss.processing import (
     process,
     process_spectrum,
 )
+from skywright.instruments.psss.settings import axis_of
 from skywright.instruments.psss.statistics import (
     LAGS,
     autocorrelation,
@@ -135,10 +136,7 @@ class SpectrumStatistics(Analysis[Pulses]):
     time = "time"
     block_size = 100
     without_effect: ClassVar[Sequence[str]] = (
-        "roi",
-        "background",
-        "background_name",
-        "background_mode",
+        *("roi", "background", "background_name", "background_mode"),
     )
     """Fields of `Settings` that have no effect on a spectrum that is already summed."""
     columns = (
@@ -165,7 +163,12 @@ class SpectrumStatistics(Analysis[Pulses]):
         settings: str = "",
         **given: Any,
     ) -> None:
-        self.check_parameters(given)
+        check_keys(given, SpectrumStatistics, Settings)
+        for name in self.without_effect:
+            if name in given:
+                raise ConfigError(
+                    f"{name}: has no effect on stored spectra; psss_pictures makes new ones"
+                )
         background = given.pop("background", "")
         kept = {"columns": columns, "rows": rows, "resolution_ev": resolution_ev, **given}
         kept |= {"settings": settings} if settings else {}
@@ -177,38 +180,15 @@ class SpectrumStatistics(Analysis[Pulses]):
                 "number of columns, and nothing below 0"
             )
         if axis is not None:
-            polynomial = np.polynomial.polynomial.polyval
-            given["axis"] = polynomial(np.arange(float(columns)), list(axis))
+            given["axis"] = axis_of(axis, int(columns))
         self.settings = with_background(Settings(**given), background)
         self._stored = StoredSettings(settings, background, given) if settings else None
         self.results = _results(int(columns))  # type: ignore[misc]  # their width is known here
-
-    @classmethod
-    def check_parameters(cls, given: Mapping[str, Any]) -> None:
-        """Check that there are parameters with these names and that they have an effect.
-
-        Raises
-        ------
-        ConfigError
-            If one of them is unknown or has none; the message names it.
-        """
-        check_keys(given, SpectrumStatistics, Settings)
-        for name in cls.without_effect:
-            if name in given:
-                raise ConfigError(
-                    f"{name}: has no effect on stored spectra; psss_pictures makes new ones"
-                )
 
     @property
     def _picture_width(self) -> int:
         """The parameter ``columns``. The attribute `columns` has the columns of the output."""
         return int(self.parameters["columns"])
-
-    @property
-    def _picture_height(self) -> int:
-        """The parameter ``rows``."""
-        height: int = self.parameters["rows"]
-        return height
 
     def settings_of(self, number: int) -> Settings:
         """Return the settings with which a pulse of this settings number is processed."""
@@ -225,7 +205,7 @@ class SpectrumStatistics(Analysis[Pulses]):
         self, member: NDArray[Any], settings: Settings, workspace: Workspace
     ) -> Spectrum:
         """Process one input."""
-        return process_spectrum(member, self._picture_height, settings, workspace)
+        return process_spectrum(member, self.parameters["rows"], settings, workspace)
 
     def measure(self, batch: Batch) -> Mapping[str, NDArray[Any]]:
         """Fit each spectrum, and find its spikes."""
@@ -309,7 +289,6 @@ class SpectrumStatistics(Analysis[Pulses]):
         has_ev = any(in_ev.n for _, in_ev in (pulses.figures, pulses.spikes))
         unit = settings.axis is not None and has_ev
         figures = pulses.figures[unit]
-        means, scatter = figures.mean, figures.scatter
         mean_spectrum, n = pulses.spectra.mean, pulses.spectra.n
         g2 = np.full(LAGS, NAN)
         if n:
@@ -322,8 +301,8 @@ class SpectrumStatistics(Analysis[Pulses]):
             "n_pulses": int(pulses.statuses.sum()),
             "n_good": figures.n,
             "n_status": pulses.statuses,
-            **{f"{name}_mean": means[i] for i, name in enumerate(MEANS)},
-            **{f"{name}_scatter": scatter[i] for i, name in enumerate(MEANS)},
+            **dict(zip([f"{name}_mean" for name in MEANS], figures.mean, strict=True)),
+            **dict(zip([f"{name}_scatter" for name in MEANS], figures.scatter, strict=True)),
             "mean_spectrum": mean_spectrum,
             "spectrum_scatter": pulses.spectra.scatter,
             "mean_status": fit.status.name,

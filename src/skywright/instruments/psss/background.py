@@ -5,6 +5,7 @@ import os
 import re
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -81,10 +82,10 @@ class History:
     Parameters
     ----------
     directory
-        Directory of the files; it is created for the first one. None: no background is kept.
+        Directory of the files; it is created for the first one.
     """
 
-    def __init__(self, directory: Path | None) -> None:
+    def __init__(self, directory: Path) -> None:
         self.directory = directory
         self._lock = threading.Lock()
         self._known: dict[str, BackgroundInfo] = {}
@@ -95,15 +96,13 @@ class History:
         Returns
         -------
         BackgroundInfo
-            Description with the name of its file, which is empty if there is no directory.
+            Description with the name of its file.
 
         Raises
         ------
         HardwareError
             If the file cannot be written.
         """
-        if self.directory is None:
-            return background.info
         info = background.info
         # Names of files may have 255 bytes.
         stem = re.sub(r"[^\w.-]+", "_", info.name)[:80].encode()[:200].decode(errors="ignore")
@@ -121,8 +120,6 @@ class History:
 
     def list(self) -> list[BackgroundInfo]:
         """Return the backgrounds in the history, newest first, without unreadable files."""
-        if self.directory is None or not self.directory.is_dir():
-            return []
         found = []
         for path in self.directory.glob("*.h5"):
             if path.name not in self._known:
@@ -154,7 +151,6 @@ class History:
         infos = self.list()
         for info in infos:
             if info.name == name:
-                assert self.directory is not None
                 found = Background(info, read_pixels(self.directory / info.file, DATASET))
                 if not digest or digest_of(name, found.pixels) == digest:
                     return found
@@ -184,8 +180,6 @@ class History:
         DataError
             If the file has no such dataset.
         """
-        if self.directory is None:
-            raise ConfigError(f"{path}: this service has no directory of backgrounds")
         root = self.directory.resolve()
         try:
             # Path.resolve would raise an error for a link that leads to itself
@@ -194,9 +188,7 @@ class History:
             raise ConfigError(f"{path!r}: {error}") from error
         if not file.is_relative_to(root):
             raise ConfigError(f"{path}: backgrounds are read from below {root} only; put it there")
-        pixels = read_pixels(file, dataset)
-        info = BackgroundInfo(name or path, _now(), str(file), _shape(pixels))
-        return Background(info, pixels)
+        return _new(name or path, str(file), read_pixels(file, dataset))
 
 
 def record_limit_s(pulses: int) -> float:
@@ -265,17 +257,7 @@ def record(
     finally:
         feed.close()
     assert total is not None
-    date = _now()
-    info = BackgroundInfo(
-        name or f"recorded {date}",
-        date,
-        "recorded",
-        _shape(total),
-        len(pulse_ids),
-        pulse_ids[0],
-        pulse_ids[-1],
-    )
-    return Background(info, (total / len(pulse_ids)).astype(np.float32))
+    return _new(name, "recorded", (total / len(pulse_ids)).astype(np.float32), pulse_ids)
 
 
 def uploaded(name: str, pixels: NDArray[Any]) -> Background:
@@ -283,9 +265,17 @@ def uploaded(name: str, pixels: NDArray[Any]) -> Background:
 
     An empty name is replaced by one with the date.
     """
-    date = _now()
-    name = name or f"uploaded {date}"
-    return Background(BackgroundInfo(name, date, "uploaded", _shape(pixels)), pixels)
+    return _new(name, "uploaded", pixels)
+
+
+def _new(name: str, origin: str, pixels: NDArray[Any], pulse_ids: Sequence[int] = ()) -> Background:
+    """Return a background with the present time; without a name, with one of origin and time."""
+    date = datetime.now(UTC).isoformat(timespec="microseconds")
+    rows, columns = pixels.shape
+    ends = (pulse_ids[0], pulse_ids[-1]) if pulse_ids else (-1, -1)
+    name = name or f"{origin} {date}"
+    info = BackgroundInfo(name, date, origin, (rows, columns), len(pulse_ids), *ends)
+    return Background(info, pixels)
 
 
 def read_pixels(path: Path, dataset: str) -> NDArray[Any]:
@@ -361,11 +351,3 @@ def _text(value: Any) -> str:
     if isinstance(value, np.ndarray) and value.size == 1:
         value = value.flat[0]
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
-
-
-def _shape(pixels: NDArray[Any]) -> tuple[int, int]:
-    return int(pixels.shape[0]), int(pixels.shape[1])
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="microseconds")

@@ -9,14 +9,7 @@ of its peak.
 import numpy as np
 from numba import njit
 
-from skywright.instruments.psss.fit import (
-    STEPS,
-    STEPS_MAX,
-    TOLERANCE,
-    WEIGHTED,
-    assess,
-    find_start,
-)
+from skywright.instruments.psss.fit import STEPS, STEPS_MAX, TOLERANCE, WEIGHTED, assess, find_start
 from skywright.instruments.psss.fit_model import (
     AMPLITUDE,
     CENTER,

@@ -6,6 +6,7 @@ All sums are exact for integers (modulo 2**64), and made in the order of the row
 the calling thread alone: several threads each sum another picture.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -55,10 +56,12 @@ def column_sums(
     """
     if image.dtype.kind == "b":
         image = image.view(np.uint8)
-    floats = image.dtype.kind == "f" or (background is not None and background.dtype.kind == "f")
-    if floats:
+    if background is None or mode == PLAIN:
+        background, mode = None, PLAIN
+    background_dtype = np.dtype(np.uint16) if background is None else background.dtype
+    if "f" in (image.dtype.kind, background_dtype.kind):
         return _sum_floats(image, background, mode)
-    if image.dtype.kind == "u" and image.dtype.itemsize <= 2 and _is_words(background):
+    if image.dtype.kind == "u" and image.dtype.itemsize <= 2 and background_dtype == np.uint16:
         return _sum_words(image, background, mode)
     return _sum_integers(image, background, mode)
 
@@ -79,10 +82,6 @@ def as_words(image: NDArray[Any]) -> tuple[NDArray[np.uint16], bool] | None:
     return words, swapped
 
 
-def _is_words(background: NDArray[Any] | None) -> bool:
-    return background is None or background.dtype == np.uint16
-
-
 def _sum_words(
     image: NDArray[Any], background: NDArray[Any] | None, mode: int
 ) -> tuple[NDArray[Any], NDArray[np.uint16]]:
@@ -101,7 +100,7 @@ def _sum_words(
             assert block is not None
             np.copyto(block[: stop - first], image[first:stop], casting="unsafe")
             piece, swapped = frozen(block[: stop - first]), False
-        if background is None or mode == PLAIN:
+        if background is None:
             add_words(piece, swapped, sums, peaks)
         else:
             below = frozen(background[first:stop])
@@ -109,7 +108,7 @@ def _sum_words(
         if total is not None:
             total += sums.view(np.int32) if mode == SIGNED else sums
             sums[:] = 0
-    if mode == SIGNED and background is not None:
+    if mode == SIGNED:
         return (sums.view(np.int32).astype(np.int64) if total is None else total), peaks
     return (sums if total is None else total.astype(np.uint64)), peaks
 
@@ -117,22 +116,14 @@ def _sum_words(
 def _sum_integers(
     image: NDArray[Any], background: NDArray[Any] | None, mode: int
 ) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    rows, columns = image.shape
+    columns = image.shape[1]
     sums = np.zeros(columns, np.int64)
     peaks = np.full(columns, np.iinfo(np.int64).min, np.int64)
     # Pixels of 64 bits without sign are summed modulo 2**64, as if they had one.
     wide = image.dtype.kind == "u" and image.dtype.itemsize == 8
-    block = np.empty((ROWS_AT_ONCE, columns), np.int64)
-    taken = None if mode == PLAIN else background
-    below, clipped = np.zeros_like(block), taken is not None and mode == CLIPPED
-    for first in range(0, rows, ROWS_AT_ONCE):
-        count = min(ROWS_AT_ONCE, rows - first)
-        np.copyto(block[:count], image[first : first + count], casting="unsafe")
-        if taken is not None:
-            np.copyto(below[:count], taken[first : first + count])
-        add_integers_above(block[:count], wide, below[:count], clipped, sums, peaks)
-    unsigned = image.dtype.kind == "u" and (background is None or mode != SIGNED)
-    if unsigned and image.dtype.itemsize > 2:
+    for block, below in _converted(image, background, np.int64):
+        add_integers_above(block, wide, below, mode == CLIPPED, sums, peaks)
+    if image.dtype.kind == "u" and mode != SIGNED and image.dtype.itemsize > 2:
         return sums.view(np.uint64), peaks
     return sums, peaks
 
@@ -140,24 +131,32 @@ def _sum_integers(
 def _sum_floats(
     image: NDArray[Any], background: NDArray[Any] | None, mode: int
 ) -> tuple[NDArray[np.float64], NDArray[Any]]:
-    rows, columns = image.shape
+    columns = image.shape[1]
     sums = np.zeros(columns)
     words = as_words(image) if background is not None and background.dtype.kind == "f" else None
-    if words is not None and background is not None and not words[1] and mode != PLAIN:
+    if words is not None and background is not None and not words[1]:
         highest = np.zeros(columns, np.uint16)
         add_words_above_floats(words[0], frozen(background), mode == CLIPPED, sums, highest)
         return sums, highest
     peaks = np.full(columns, -np.inf)
-    block = np.empty((ROWS_AT_ONCE, columns))
-    taken = None if mode == PLAIN else background
-    below, clipped = np.zeros_like(block), taken is not None and mode == CLIPPED
+    for block, below in _converted(image, background, np.float64):
+        add_floats_above(block, below, mode == CLIPPED, sums, peaks)
+    return sums, peaks
+
+
+def _converted(
+    image: NDArray[Any], background: NDArray[Any] | None, dtype: type[np.generic]
+) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+    """Yield a few rows at a time of a picture and its background (None: 0) in another dtype."""
+    rows, columns = image.shape
+    block = np.empty((ROWS_AT_ONCE, columns), dtype)
+    below = np.zeros_like(block)
     for first in range(0, rows, ROWS_AT_ONCE):
         count = min(ROWS_AT_ONCE, rows - first)
         np.copyto(block[:count], image[first : first + count], casting="unsafe")
-        if taken is not None:
-            np.copyto(below[:count], taken[first : first + count], casting="unsafe")
-        add_floats_above(block[:count], below[:count], clipped, sums, peaks)
-    return sums, peaks
+        if background is not None:
+            np.copyto(below[:count], background[first : first + count], casting="unsafe")
+        yield block[:count], below[:count]
 
 
 def frozen(array: NDArray[Any]) -> NDArray[Any]:

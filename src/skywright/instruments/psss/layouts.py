@@ -53,13 +53,6 @@ _SETTINGS_OF_PICTURE = Column(
     PICTURE_SETTINGS, "<i8", attrs={"description": "of the pulse's spectrum"}
 )
 
-
-_MADE_WITH = (
-    Column(f"{MADE}/settings_number", "<i8", attrs={"description": "row of NAME.settings.h5"}),
-    Column(f"{MADE}/roi_ymin", "<i4", attrs={"units": "px", "description": "rows [ymin, ymax)"}),
-    Column(f"{MADE}/roi_ymax", "<i4", attrs={"units": "px"}),
-    Column(f"{MADE}/background_applied", "|u1"),
-)
 _SCALARS = (
     Column(TIME, "<f8", attrs={"units": "s", "description": "Unix time"}),
     Column(TIME_NS, "<i8", attrs={"units": "ns", "description": "since 1970"}),
@@ -81,7 +74,10 @@ _SCALARS = (
         Column(f"{FIT}/{name}", "<f8", attrs={"units": UNITS.get(name, "as /entry/fit/unit says")})
         for name in FIGURE_COLUMNS
     ),
-    *_MADE_WITH,
+    Column(f"{MADE}/settings_number", "<i8", attrs={"description": "row of NAME.settings.h5"}),
+    Column(f"{MADE}/roi_ymin", "<i4", attrs={"units": "px", "description": "rows [ymin, ymax)"}),
+    Column(f"{MADE}/roi_ymax", "<i4", attrs={"units": "px"}),
+    Column(f"{MADE}/background_applied", "|u1"),
 )
 IDENTITY = Column(PULSE_ID, "<i8", attrs={"description": "of the machine's 100 Hz clock"})
 SETTINGS_IDENTITY = Column(SETTINGS_NUMBER, "<i8", (), 16)

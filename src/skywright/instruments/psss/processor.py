@@ -57,10 +57,7 @@ class Processor(Owner[Pulse, Result]):
     silence_text = "no {item} for more than {seconds:g} s"
 
     def __init__(
-        self,
-        source: Source[Pulse],
-        settings: Settings | None = None,
-        threads: int = 1,
+        self, source: Source[Pulse], settings: Settings | None = None, threads: int = 1
     ) -> None:
         self.statistics = ServiceStatistics()
         self.on_stop: Callable[[], None] = lambda: None

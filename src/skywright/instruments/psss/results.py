@@ -78,13 +78,8 @@ class ProcessorState(OwnerState[Result]):
 
 def background_applied(result: Result) -> bool:
     """Return whether the background of the settings was subtracted."""
-    image, settings = result.pulse.image, result.settings
-    return (
-        settings.background is not None
-        and settings.background_mode != "none"
-        and image is not None
-        and settings.background.shape == image.shape
-    )
+    image, used = result.pulse.image, result.settings.background_used
+    return used is not None and image is not None and used.shape == image.shape
 
 
 def picture_of(result: Result) -> NDArray[Any] | None:
@@ -100,9 +95,8 @@ def remark(result: Result, image: NDArray[Any]) -> tuple[str, bool]:
     """
     settings = result.settings
     rows, width = image.shape
-    background = settings.background
-    unwanted = background is None or settings.background_mode == "none"
-    if background is not None and not (unwanted or background_applied(result)):
+    background = settings.background_used
+    if background is not None and background.shape != image.shape:
         size = "{1} x {0}".format(*background.shape)
         why = f"it is {size}, the picture {width} x {rows}"
         return f"background {settings.background_name!r} is not applied: {why}", True

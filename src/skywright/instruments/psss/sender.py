@@ -21,6 +21,7 @@ from skywright.errors import ConfigError
 from skywright.instruments.psss.pulse import PREFIX, Pulse
 from skywright.instruments.psss.sources.sim import PULSE_RATE_HZ, SimSource
 from skywright.instruments.psss.twin import InstrumentSettings, Truth
+from skywright.instruments.psss.twin.settings import parse_size
 from skywright.processes.lifecycle import announce_ready, call_on_end_signal, end_with_parent
 from skywright.processes.logs import log_to_stderr
 from skywright.processes.ports import port_number
@@ -194,11 +195,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _source(args: argparse.Namespace) -> SimSource:
     """Return the source, with its pool of noise and its reel rendered."""
-    columns, _, rows = args.size.partition("x")
-    if not (columns.isdigit() and rows.isdigit()):
-        raise ConfigError(f"--size {args.size}: expected COLUMNSxROWS, such as 2560x2160")
+    columns, rows = parse_size(args.size)
     settings = InstrumentSettings(
-        kind=args.spectrum, columns=int(columns), rows=int(rows), pool_bytes=args.pool_bytes
+        kind=args.spectrum, columns=columns, rows=rows, pool_bytes=args.pool_bytes
     )
     settings = replace(settings, **_numbers(args.set))
     source = SimSource(
@@ -243,7 +242,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--speed", type=float, default=1.0, help="factor on the rate; the clock stays the machine's"
     )
-    add("--size", default=f"{known.columns}x{known.rows}", help="COLUMNSxROWS")
+    add("--size", default=f"{known.columns}x{known.rows}", help="WIDTHxHEIGHT")
     add("--pulses", type=int, default=0, help="number of pulses to send; 0: without end")
     add("--compression", choices=COMPRESSIONS, default="none")
     add("--header-compression", choices=COMPRESSIONS, default="none")

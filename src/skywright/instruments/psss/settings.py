@@ -3,6 +3,7 @@
 import hashlib
 import math
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, Literal
@@ -10,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from skywright.arguments import SHOWN
 from skywright.errors import ConfigError
 
 BackgroundMode = Literal["clipped", "signed", "none"]
@@ -87,7 +89,7 @@ class Settings:
     """What is subtracted before the sum, computed from `background` and `background_mode`."""
 
     def __post_init__(self) -> None:
-        checked: dict[str, Any] = {"roi": _roi(self.roi)}
+        checked: dict[str, Any] = {"roi": checked_roi(self.roi)}
         _check_name(self.background_name)
         for name, literal in CHOICES.items():
             if getattr(self, name) not in literal.__args__:
@@ -98,12 +100,8 @@ class Settings:
             checked["background"] = as_background(self.background)
         if self.axis is not None:
             checked["axis"] = _axis(self.axis)
-        least: Any = self.signal_per_row
-        if (
-            isinstance(least, bool)
-            or not isinstance(least, int | float)
-            or not 0 <= least < math.inf
-        ):
+        least = self.signal_per_row
+        if not _is_level(least):
             raise ConfigError(f"signal_per_row: {least!r} is not a number of counts, 0 or more")
         checked["background_used"] = _used(checked.get("background"), self.background_mode)
         checked["saturation"] = _saturation(self.saturation)
@@ -124,7 +122,14 @@ class Settings:
         return "" if self.background is None else digest_of(self.background_name, self.background)
 
 
-def _roi(roi: Any) -> tuple[int, int]:
+def checked_roi(roi: Any) -> tuple[int, int]:
+    """Return the rows (ymin, ymax) of a ROI.
+
+    Raises
+    ------
+    ConfigError
+        If they are not 0 <= ymin < ymax, or both 0, in whole rows.
+    """
     try:
         ymin, ymax = (int(edge) for edge in roi)
         whole = all(int(edge) == edge and not isinstance(edge, bool) for edge in roi)
@@ -229,12 +234,14 @@ def _dtype_for(values: NDArray[Any]) -> type[np.generic]:
     return np.int64 if low > -(2.0**62) and high < 2.0**62 else np.float64
 
 
+def _is_level(value: Any) -> bool:
+    return type(value) is not bool and isinstance(value, int | float) and 0 <= value < math.inf
+
+
 def _saturation(level: Any) -> float | None:
-    if level is None or (level == 0 and level is not False):
-        return None
-    if isinstance(level, bool) or not isinstance(level, int | float) or not 0 < level < math.inf:
+    if level is not None and not _is_level(level):
         raise ConfigError(f"saturation: {level!r} is no pixel value above 0; 0: of the dtype")
-    return level
+    return level or None
 
 
 def _axis(axis: ArrayLike) -> NDArray[np.float64]:
@@ -250,3 +257,25 @@ def _axis(axis: ArrayLike) -> NDArray[np.float64]:
     kept = np.array(given)
     kept.flags.writeable = False
     return kept
+
+
+def axis_of(
+    coefficients: Sequence[float] | NDArray[np.float64], columns: int
+) -> NDArray[np.float64]:
+    """Return the energies of the columns, (columns,) eV, for a polynomial of the column number.
+
+    Raises
+    ------
+    ConfigError
+        If the coefficients are no numbers, or the energies are not finite, or neither rise nor fall
+        throughout.
+    """
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):
+            powers = np.asarray(coefficients, np.float64)
+            return _axis(np.polynomial.polynomial.polyval(np.arange(float(columns)), powers))
+    except (ConfigError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"energy axis: coefficients {list(coefficients)!r:.{SHOWN}}: expected finite energies "
+            "that rise, or fall, throughout the picture"
+        ) from error

@@ -33,9 +33,8 @@ def filter_of(columns: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     if window < ORDER + 2:
         return np.ones(1), np.empty((0, 1))
     middle = window // 2
-    powers = (np.arange(window)[:, None] - middle) ** np.arange(ORDER + 1.0) / middle ** np.arange(
-        ORDER + 1.0
-    )
+    orders = np.arange(ORDER + 1.0)
+    powers = (np.arange(window)[:, None] - middle) ** orders / middle**orders
     hat = powers @ np.linalg.pinv(powers)
     return np.ascontiguousarray(hat[middle, middle:]), np.ascontiguousarray(hat[:middle])
 

@@ -21,10 +21,12 @@ import httpx
 import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import select
+from sqlalchemy.exc import OperationalError
 
 from skywright.errors import ConfigError
 from skywright.instruments.epu.agent import Agent, ApiSettings, upload
 from skywright.instruments.epu.agent import agent as agent_module
+from skywright.instruments.epu.agent import instructions as instructions_module
 from skywright.instruments.epu.agent.control import ControlClient
 from skywright.instruments.epu.agent.instructions import carry_out, events
 from skywright.instruments.epu.api.app import create_app
@@ -410,7 +412,8 @@ def test_information_and_settings_are_answered(
 
     def ask(kind: str, **payload: Any) -> Any:
         event = {"instruction_id": f"{kind} {payload}", "instruction_type": kind}
-        status = carry_out(local, agent._handlers, "/path", event | {"payload": payload})
+        event |= {"payload": payload}
+        status = carry_out(local, agent._handlers, "/path", event, agent._stop)
         with local.read() as connection:
             newest = select(outbox.c.body).order_by(outbox.c.id.desc()).limit(1)
             body = json.loads(connection.execute(newest).scalar_one())["acknowledgement"]
@@ -430,6 +433,52 @@ def test_information_and_settings_are_answered(
     assert ask("agent.config.update", heartbeat_interval=0)[0] == "declined"
     assert ask("agent.config.update", log_level="debug", heartbeat_interval=5)[0] == "processed"
     assert logging.getLogger("skywright").level == logging.DEBUG
+
+
+def full_disk() -> OperationalError:
+    return OperationalError("INSERT", {}, Exception("database or disk is full"))
+
+
+def test_a_database_that_fails_is_reported_in_a_line(
+    local: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    agent = Agent(local, ApiSettings("http://127.0.0.1:9"))
+    monkeypatch.setattr(agent_module, "RETRY_S", (0.0, 0.0))
+    failures = [full_disk()]
+
+    def upload() -> bool:
+        if failures:
+            raise failures.pop()
+        agent._stop.set()
+        agent.wake()
+        return False
+
+    monkeypatch.setattr(agent._uploader, "upload", upload)
+    agent._send()
+    (record,) = caplog.records
+    assert "database or disk is full" in record.message
+    assert record.exc_info is None
+
+
+def test_an_answer_waits_for_the_database(
+    local: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    failures, announce = [full_disk()], instructions_module.announce
+
+    def announce_late(*arguments: Any) -> None:
+        if failures:
+            raise failures.pop()
+        announce(*arguments)
+
+    monkeypatch.setattr(instructions_module, "announce", announce_late)
+    monkeypatch.setattr(instructions_module, "RETRY_S", 0.0, raising=False)
+    instruction = {"instruction_id": "1", "instruction_type": "count"}
+    handlers = {"count": lambda payload: 3}
+    assert carry_out(local, handlers, "/path", instruction, threading.Event()) == "processed"
+    with local.read() as connection:
+        body = json.loads(connection.execute(select(outbox.c.body)).scalar_one())
+    assert (body["path"], body["acknowledgement"]["result"]) == ("/path/1/ack", "3")
+    assert "database or disk is full" in caplog.text
 
 
 def test_events_are_read_from_lines() -> None:

@@ -23,6 +23,7 @@ from sqlalchemy import Connection, event, func, select
 from support import forked
 
 from skywright.errors import ConfigError, DataError
+from skywright.instruments.epu.broker import connection as connection_module
 from skywright.instruments.epu.broker import consumer as consumer_module
 from skywright.instruments.epu.broker import publisher as publisher_module
 from skywright.instruments.epu.broker.apply import apply_event
@@ -333,6 +334,23 @@ def test_judgements_weigh_the_models_that_predicted_them(database: Database) -> 
         assert dict(rows.all()) == pytest.approx({"right": 0.9, "wrong": 0.1})
 
 
+def test_the_mean_of_the_largest_predictions_is_a_number(database: Database) -> None:
+    session(database)
+    from skywright.instruments.epu.database.schema_quality import (
+        overall_prediction,
+        prediction_model,
+    )
+
+    with database.write() as connection:
+        for name, value in (("one", 1.7e308), ("other", 1.5e308), ("third", -1.7e308)):
+            connection.execute(prediction_model.insert().values(name=name))
+            event = {"event_type": "foilhole.model_prediction", "foilhole_uuid": "h"}
+            prediction = {"prediction_model_name": name, "prediction_value": value}
+            apply_event(connection, event | prediction)
+        overall = connection.execute(select(overall_prediction.c.value)).scalar_one()
+    assert overall == pytest.approx(0.5e308)
+
+
 def test_a_model_that_says_nothing_gains_no_weight(database: Database) -> None:
     session(database)
     from skywright.instruments.epu.broker.quality import weights
@@ -607,6 +625,45 @@ def test_a_consumer_ends_at_whatever_step_of_connecting_it_is_told_to(store: Dat
             await end_at(step)
 
     asyncio.run(end_at_each())
+
+
+def test_a_broker_that_hangs_does_not_hold_up_the_end(
+    store: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Hanging:
+        """A connection to a broker that is stopped: nothing is ever written or read."""
+
+        def __init__(self) -> None:
+            self.asked = asyncio.Event()
+
+        async def channel(self) -> None:
+            self.asked.set()
+            await asyncio.Event().wait()
+
+        async def close(self) -> None:
+            await asyncio.Event().wait()
+
+        async def __aenter__(self) -> "Hanging":
+            return self
+
+        async def __aexit__(self, *_: object) -> None:
+            await self.close()
+
+    async def end() -> None:
+        hanging = Hanging()
+
+        async def connect(url: str) -> Hanging:
+            return hanging
+
+        monkeypatch.setattr(aio_pika, "connect", connect)
+        monkeypatch.setattr(connection_module, "CLOSE_LIMIT_S", 0.01, raising=False)
+        task = asyncio.create_task(Consumer(store, BrokerSettings("amqp://127.0.0.1:9/")).run())
+        await hanging.asked.wait()
+        task.cancel()
+        done, _ = await asyncio.wait([task], timeout=LIMIT_S)
+        assert done
+
+    asyncio.run(end())
 
 
 def test_services_killed_in_between_lose_and_double_nothing(

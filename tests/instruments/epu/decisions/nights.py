@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 
 import numpy as np
+from support.epu_microscope import Night, Result, acquire
 
 from skywright.analysis import Batch
 from skywright.instruments.epu.decisions.analysis import MicrographQuality
 from skywright.instruments.epu.decisions.policy import Left, Policy
-from skywright.instruments.epu.twin.microscope import Night, Result, acquire
 from skywright.instruments.epu.twin.visit import plan_visit
 
 NIGHT_S, SQUARES, HOLES = 6 * 3600.0, 40, 50

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from nights import SQUARES, batch_of, night_of
 from scipy.stats import betabinom
+from support.epu_microscope import Result, acquire
 
 from skywright.analysis import Batch
 from skywright.analysis.named import configured_parameters, make_analysis
@@ -22,7 +23,6 @@ from skywright.instruments.epu.decisions.policy import (
     rank_holes,
 )
 from skywright.instruments.epu.decisions.quality import GridQuality, estimate
-from skywright.instruments.epu.twin.microscope import Result, acquire
 from skywright.instruments.epu.twin.visit import TwinGrid, plan_visit
 
 
@@ -89,7 +89,7 @@ def judged(*places: tuple[str, str, bool]) -> Batch:
         np.full(len(places), np.nan),
         {
             "result_uuid": number.astype("S36"),
-            "result_gridsquare_id": np.array(squares, "S20"),
+            "result_gridsquare_id": np.array([name.encode() for name in squares], "S20"),
             "result_foilhole_id": np.array(holes, "S20"),
             "result_ctf_max_resolution_estimate": np.where(good, 3.0, 9.0),
             "result_total_motion": np.zeros(len(places)),
@@ -109,6 +109,13 @@ def test_results_are_of_their_squares_and_holes() -> None:
     assert set(found.holes) == {("9", "5"), ("9", "6"), ("8", "3"), ("12", "3"), ("1", "23")}
     assert result["square_id"][:4].tolist() == [int(square) for square in found.squares]
     assert result["square_results"][:4].tolist() == found.results.tolist()
+
+
+def test_an_id_that_is_no_number_has_none() -> None:
+    analysis = MicrographQuality()
+    names = ("9" * 20, "²", "", "7")
+    analysis.update(judged(*((name, "1", True) for name in names)))
+    assert set(analysis.result()["square_id"][:4].tolist()) == {-1, 7}
 
 
 def test_the_present_square_is_that_of_the_newest_micrograph() -> None:

@@ -7,17 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from skywright import __version__
 from skywright.instruments.epu.agent.client import ApiClient, ApiSettings, ServerUnavailableError
 from skywright.instruments.epu.agent.information import counts, errors, orphans
-from skywright.instruments.epu.agent.instructions import (
-    DeclinedError,
-    Handler,
-    carry_out,
-    events,
-)
+from skywright.instruments.epu.agent.instructions import DeclinedError, Handler, carry_out, events
 from skywright.instruments.epu.agent.upload import Uploader
-from skywright.instruments.epu.database import Database
+from skywright.instruments.epu.database import Database, reason_of
 
 log = logging.getLogger(__name__)
 
@@ -153,18 +150,15 @@ class Agent:
             try:
                 while self._uploader.upload():
                     self._report(None)
-            except ServerUnavailableError as error:
+            except Exception as error:
                 if stopping:
                     return
-                self._report(str(error))
+                if isinstance(error, ServerUnavailableError):
+                    self._report(str(error))
+                else:
+                    _log_failure("sending to the API", error)
                 self._stop.wait(wait)
                 wait = min(2 * wait, RETRY_S[1])
-                continue
-            except Exception:
-                if stopping:
-                    return
-                log.exception("sending to the API")
-                self._stop.wait(wait)
                 continue
             wait = RETRY_S[0]
             self._report(None)
@@ -201,16 +195,17 @@ class Agent:
                             return
             except ServerUnavailableError as error:
                 log.info("instructions: %s", error)
-            except Exception:
+            except Exception as error:
                 if self._stop.is_set():
                     return
-                log.exception("instructions")
+                _log_failure("instructions", error)
             self._stop.wait(wait)
             wait = min(2 * wait, RETRY_S[1])
 
     def _event(self, event: dict[str, Any]) -> None:
         if event["type"] == "instruction":
-            carry_out(self._database, self._handlers, f"{self._path}/instructions", event)
+            path = f"{self._path}/instructions"
+            carry_out(self._database, self._handlers, path, event, self._stop)
             self.wake()
         elif event["type"] == "error":
             log.error("instructions: %s", event.get("message"))
@@ -223,3 +218,11 @@ class Agent:
                 log.debug("heartbeat: %s", error)
             except RuntimeError:  # the client was closed meanwhile
                 return
+
+
+def _log_failure(what: str, error: Exception) -> None:
+    """Log why something is tried again: a database that fails in a line, a defect in full."""
+    if isinstance(error, SQLAlchemyError):
+        log.error("%s: the database fails: %s", what, reason_of(error))
+    else:
+        log.exception(what)

@@ -9,13 +9,7 @@ from skywright.errors import HardwareError
 from skywright.instruments.epu.agent.client import checked_url
 from skywright.instruments.epu.agent.instructions import DeclinedError, Handler
 
-KINDS = (
-    "move_stage",
-    "take_image",
-    "reorder_gridsquares",
-    "skip_gridsquares",
-    "reorder_foilholes",
-)
+KINDS = ("move_stage", "take_image", "reorder_gridsquares", "skip_gridsquares", "reorder_foilholes")
 PREFIX = "microscope.control."
 TIMEOUT_S = 10.0
 

@@ -2,20 +2,24 @@
 
 import json
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
 
 from skywright.errors import SkywrightError
 from skywright.instruments.epu.agent.upload import ACKNOWLEDGE
-from skywright.instruments.epu.database import Database
+from skywright.instruments.epu.database import Database, reason_of
 from skywright.instruments.epu.database.schema import setting
 from skywright.instruments.epu.database.write import announce
 
 log = logging.getLogger(__name__)
+
+RETRY_S = 1.0
 
 Handler = Callable[[dict[str, Any]], Any]
 """Carries out an instruction, from its payload, and gives a result that JSON can hold."""
@@ -63,7 +67,11 @@ def _object(text: str) -> dict[str, Any] | None:
 
 
 def carry_out(
-    database: Database, handlers: Mapping[str, Handler], path: str, event: dict[str, Any]
+    database: Database,
+    handlers: Mapping[str, Handler],
+    path: str,
+    event: dict[str, Any],
+    stopped: threading.Event,
 ) -> str | None:
     """Carry out an instruction and put the answer into the outbox.
 
@@ -78,6 +86,8 @@ def carry_out(
         Path of the session's instructions, ``/agent/A/session/S/instructions``.
     event
         The instruction.
+    stopped
+        Ends the tries to store the answer, which are made while the database fails.
 
     Returns
     -------
@@ -100,8 +110,7 @@ def carry_out(
         "processing_time_ms": round(1e3 * (time.monotonic() - begun), 3),
         "processed_at": datetime.now(UTC).isoformat(),
     }
-    with database.write() as connection:
-        _put(connection, f"{path}/{number}/ack", answer)
+    _put(database, f"{path}/{number}/ack", answer, stopped)
     log.info("instruction %s %s: %s", number, event.get("instruction_type"), status)
     return status
 
@@ -124,5 +133,15 @@ def _run(
         return "failed", None, f"{type(error).__name__}: {error}"
 
 
-def _put(connection: Connection, path: str, answer: dict[str, Any]) -> None:
-    announce(connection, [{"event_type": ACKNOWLEDGE, "path": path, "acknowledgement": answer}])
+def _put(database: Database, path: str, answer: dict[str, Any], stopped: threading.Event) -> None:
+    """Put an answer into the outbox, however often it takes: the instruction never comes again."""
+    row = {"event_type": ACKNOWLEDGE, "path": path, "acknowledgement": answer}
+    while True:
+        try:
+            with database.write() as connection:
+                announce(connection, [row])
+            return
+        except SQLAlchemyError as error:
+            log.error("an answer waits, the database fails: %s", reason_of(error))
+            if stopped.wait(RETRY_S):
+                raise

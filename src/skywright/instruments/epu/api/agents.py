@@ -132,16 +132,8 @@ def _now() -> str:
 
 def _instruction(row: instructions.Row) -> dict[str, Any]:
     names = (
-        "instruction_id",
-        "agent_id",
-        "session_id",
-        "instruction_type",
-        "payload",
-        "sequence_number",
-        "priority",
-        "created_at",
-        "expires_at",
-        "metadata",
+        *("instruction_id", "agent_id", "session_id", "instruction_type", "payload"),
+        *("sequence_number", "priority", "created_at", "expires_at", "metadata"),
     )
     return {name: row[name] for name in names}
 
@@ -158,20 +150,11 @@ async def acknowledge(
     service: ServiceOf,
 ) -> Response:
     """Take an agent's answer to an instruction; there is one answer to each."""
+    ids = {"instruction_id": instruction_id, "agent_id": agent_id, "session_id": session_id}
     at = await service.writer.do(
-        lambda connection: instructions.acknowledge(
-            connection, agent_id, session_id, instruction_id, body
-        )
+        lambda connection: instructions.acknowledge(connection, body=body, **ids)
     )
-    return answer(
-        {
-            "status": "success",
-            "instruction_id": instruction_id,
-            "acknowledged_at": at,
-            "agent_id": agent_id,
-            "session_id": session_id,
-        }
-    )
+    return answer({"status": "success", **ids, "acknowledged_at": at})
 
 
 @router.post("/agent/{agent_id}/session/{session_id}/heartbeat")
@@ -197,15 +180,8 @@ async def heartbeat(agent_id: str, session_id: str, service: ServiceOf) -> Respo
         return str(connection_id)
 
     connection_id = await service.writer.do(work)
-    return answer(
-        {
-            "status": "success",
-            "agent_id": agent_id,
-            "session_id": session_id,
-            "heartbeat_timestamp": now,
-            "connection_id": connection_id,
-        }
-    )
+    ids = {"agent_id": agent_id, "session_id": session_id, "connection_id": connection_id}
+    return answer({"status": "success", **ids, "heartbeat_timestamp": now})
 
 
 @router.post(

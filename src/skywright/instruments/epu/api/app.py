@@ -43,9 +43,7 @@ STALE_S = 3 * agents.HEARTBEAT_S
 
 
 def create_app(
-    database: Database,
-    broker: Broker | None = None,
-    path_map: Mapping[str, Path] | None = None,
+    database: Database, broker: Broker | None = None, path_map: Mapping[str, Path] | None = None
 ) -> FastAPI:
     """Make the application.
 

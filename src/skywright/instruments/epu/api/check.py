@@ -10,18 +10,8 @@ import httpx
 log = logging.getLogger(__name__)
 
 LISTS = (
-    "status",
-    "health",
-    "acquisitions",
-    "grids",
-    "atlases",
-    "atlas-tiles",
-    "gridsquares",
-    "foilholes",
-    "micrographs",
-    "prediction_models",
-    "quality_metrics",
-    "openapi.json",
+    *("status", "health", "acquisitions", "grids", "atlases", "atlas-tiles", "gridsquares"),
+    *("foilholes", "micrographs", "prediction_models", "quality_metrics", "openapi.json"),
 )
 
 
@@ -60,20 +50,10 @@ def _tree(client: httpx.Client) -> Iterator[tuple[str, str | None]]:
             f"acquisitions/{acquisition}/grids",
             {"uuid": grid, "name": "check-api", "acquisition_uuid": acquisition},
         ),
-        (
-            f"grids/{grid}/gridsquares",
-            {"uuid": square, "gridsquare_id": "1", "grid_uuid": grid},
-        ),
+        (f"grids/{grid}/gridsquares", {"uuid": square, "gridsquare_id": "1", "grid_uuid": grid}),
         (
             f"gridsquares/{square}/foilholes",
-            [
-                {
-                    "uuid": hole,
-                    "foilhole_id": "1",
-                    "gridsquare_id": "1",
-                    "gridsquare_uuid": square,
-                }
-            ],
+            [{"uuid": hole, "foilhole_id": "1", "gridsquare_id": "1", "gridsquare_uuid": square}],
         ),
         (f"foilholes/{hole}/micrographs", {"uuid": micrograph, "foilhole_id": "1"}),
     ]

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, select
 from skywright.instruments.epu.api.kinds import KINDS
 from skywright.instruments.epu.database import schema
 from skywright.instruments.epu.database.read import Row, get
-from skywright.instruments.epu.database.write import record
+from skywright.instruments.epu.database.write import chunks, record
 from skywright.instruments.epu.database.writer import Bulk
 
 _INHERITED = {
@@ -19,8 +19,6 @@ _INHERITED = {
     "micrograph": ("grid_uuid", "gridsquare_uuid", "gridsquare_id"),
 }
 """Columns that a child has from its parent."""
-
-CHUNK = 1000
 
 
 def missing(kind: str) -> HTTPException:
@@ -143,10 +141,9 @@ def _parents_of_known(
 
 def _rows(connection: Connection, kind: str, uuids: Sequence[str]) -> dict[str, Row]:
     table = schema.ENTITIES[kind]
-    distinct = list(dict.fromkeys(uuids))
     rows: dict[str, Row] = {}
-    for start in range(0, len(distinct), CHUNK):
-        query = select(table).where(table.c.uuid.in_(distinct[start : start + CHUNK]))
+    for part in chunks(list(dict.fromkeys(uuids))):
+        query = select(table).where(table.c.uuid.in_(part))
         rows |= {row["uuid"]: row for row in connection.execute(query).mappings()}
     return rows
 

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Table, func, insert, select
 
 from skywright.instruments.epu.api import instructions, models_services
 from skywright.instruments.epu.api.answers import answer
-from skywright.instruments.epu.api.service import Limit, Offset, Service, ServiceOf
+from skywright.instruments.epu.api.service import PageOf, Service, ServiceOf
 from skywright.instruments.epu.database import read
 from skywright.instruments.epu.database.schema_exchange import (
     agent_acknowledgement,
@@ -23,12 +23,12 @@ router = APIRouter(prefix="/debug", tags=["debug"])
 
 
 @router.get("/sessions")
-def sessions(service: ServiceOf, limit: Limit = None, offset: Offset = 0) -> Response:
+def sessions(service: ServiceOf, page: PageOf) -> Response:
     """Give the active sessions, the last used first, and how many there are."""
     rows = _active(service, agent_session, "last_activity_at")
     # smartem-decisions answers this field, and never sets it.
     found = [row | {"started_at": None} for row in rows]
-    return answer({"active_sessions": found[offset:][:limit], "total_count": len(found)})
+    return answer({"active_sessions": page.cut(found), "total_count": len(found)})
 
 
 def _active(service: Service, table: Table, newest: str) -> list[dict[str, Any]]:
@@ -39,11 +39,11 @@ def _active(service: Service, table: Table, newest: str) -> list[dict[str, Any]]
 
 
 @router.get("/agent-connections")
-def connections(service: ServiceOf, limit: Limit = None, offset: Offset = 0) -> Response:
+def connections(service: ServiceOf, page: PageOf) -> Response:
     """Give the open streams, and how many there are."""
     rows = _active(service, agent_connection, "last_heartbeat_at")
     found = [row | {"connection_type": "sse"} for row in rows]
-    return answer({"active_connections": found[offset:][:limit], "total_count": len(found)})
+    return answer({"active_connections": page.cut(found), "total_count": len(found)})
 
 
 @router.get("/connection-stats")
@@ -161,9 +161,7 @@ async def create_instruction(
 
 
 @router.get("/session/{session_id}/instructions")
-def session_instructions(
-    session_id: str, service: ServiceOf, limit: Limit = None, offset: Offset = 0
-) -> Response:
+def session_instructions(session_id: str, service: ServiceOf, page: PageOf) -> Response:
     """Give the instructions of a session, the newest first, and how they were answered."""
     table, ack = agent_instruction, agent_acknowledgement
     query = select(table).where(table.c.session_id == session_id).order_by(table.c.number.desc())
@@ -183,7 +181,7 @@ def session_instructions(
     return answer(
         {
             "session_id": session_id,
-            "instructions": rows[offset:][:limit],
+            "instructions": page.cut(rows),
             "total_instructions": len(rows),
             "acknowledgement_statistics": statistics,
         }

@@ -10,16 +10,9 @@ from sqlalchemy import Connection, func, or_, select
 
 from skywright.instruments.epu.api import models
 from skywright.instruments.epu.api.answers import answer, entity, entity_answer, list_answer
-from skywright.instruments.epu.api.create import (
-    CREATE,
-    Created,
-    Creation,
-    create,
-    missing,
-    stored,
-)
+from skywright.instruments.epu.api.create import CREATE, Created, Creation, create, missing, stored
 from skywright.instruments.epu.api.kinds import KINDS
-from skywright.instruments.epu.api.service import Limit, Offset, Service, ServiceOf
+from skywright.instruments.epu.api.service import Page, PageOf, Service, ServiceOf
 from skywright.instruments.epu.api.update import change
 from skywright.instruments.epu.database import read, schema
 from skywright.instruments.epu.database.write import announce, remove, set_values
@@ -60,13 +53,11 @@ def _distinct(kind: str, bodies: Sequence[BaseModel]) -> None:
         raise HTTPException(422, f"duplicate {KINDS[kind].title} uuid {twice[0]}")
 
 
-def _children(
-    service: Service, kind: str, parent: str, limit: int | None, offset: int, *where: Any
-) -> Response:
+def _children(service: Service, kind: str, parent: str, page: Page, *where: Any) -> Response:
     above = KINDS[kind].parent or ""
     given = {f"{above}_uuid": parent}
     with service.database.read() as connection:
-        rows = read.page(connection, kind, *where, limit=limit, offset=offset, **given)
+        rows = read.page(connection, kind, *where, limit=page.limit, offset=page.offset, **given)
         if not rows:
             stored(connection, above, parent)
     return list_answer(kind, rows)
@@ -79,9 +70,11 @@ def _add_routes(kind: str) -> None:
     if kind != "micrograph":  # their list has more to ask for, see `queries`
 
         @router.get(path, response_model=list[shape], name=f"list {path[1:]}")  # type: ignore[valid-type]
-        def list_all(service: ServiceOf, limit: Limit = None, offset: Offset = 0) -> Response:
+        def list_all(service: ServiceOf, page: PageOf) -> Response:
             with service.database.read() as connection:
-                return list_answer(kind, read.page(connection, kind, limit=limit, offset=offset))
+                return list_answer(
+                    kind, read.page(connection, kind, limit=page.limit, offset=page.offset)
+                )
 
     @router.get(f"{path}/{{uuid}}", response_model=shape, name=f"get {kind}")
     def get_one(uuid: str, service: ServiceOf) -> Response:
@@ -102,27 +95,32 @@ def _add_routes(kind: str) -> None:
             raise missing(kind)
 
 
+def _add_child_routes(kind: str, listed: str, created: str, word: str, above: str) -> None:
+    """Add the list of the entities of a kind below a parent, and the creation of one.
+
+    `listed` and `created` name the two routes, `word` and `above` the entity and its parent.
+    """
+    path = KINDS[kind].create_path("{uuid}")
+    _, new, shape = models.BODIES[kind]
+    about = f"Give the {word}s of {above}."
+
+    @router.get(path, response_model=list[shape], name=listed, description=about)  # type: ignore[valid-type]
+    def list_children(uuid: str, service: ServiceOf, page: PageOf) -> Response:
+        return _children(service, kind, uuid, page)
+
+    about = f"Create a {word} of {above}."
+
+    @router.post(path, status_code=201, response_model=shape, name=created, description=about)
+    async def create_child(uuid: str, body: new, service: ServiceOf) -> Response:  # type: ignore[valid-type]
+        return await _create_one(service, kind, uuid, body)
+
+
 # The router tries one route after the other: those that are asked most come first.
 
 # ---- micrographs
 
 
-@router.get("/foilholes/{uuid}/micrographs", response_model=list[models.MicrographAnswer])
-def foilhole_micrographs(
-    uuid: str, service: ServiceOf, limit: Limit = None, offset: Offset = 0
-) -> Response:
-    """Give the micrographs of a hole."""
-    return _children(service, "micrograph", uuid, limit, offset)
-
-
-@router.post(
-    "/foilholes/{uuid}/micrographs", status_code=201, response_model=models.MicrographAnswer
-)
-async def create_micrograph(
-    uuid: str, body: models.MicrographCreate, service: ServiceOf
-) -> Response:
-    """Create a micrograph of a hole."""
-    return await _create_one(service, "micrograph", uuid, body)
+_add_child_routes("micrograph", "foilhole_micrographs", "create_micrograph", "micrograph", "a hole")
 
 
 # ---- holes
@@ -130,15 +128,11 @@ async def create_micrograph(
 
 @router.get("/gridsquares/{uuid}/foilholes", response_model=list[models.FoilHoleAnswer])
 def gridsquare_foilholes(
-    uuid: str,
-    service: ServiceOf,
-    limit: Limit = None,
-    offset: Offset = 0,
-    on_square_only: bool = False,
+    uuid: str, service: ServiceOf, page: PageOf, on_square_only: bool = False
 ) -> Response:
     """Give the holes of a square; ``on_square_only``: without those near a grid bar."""
     where = [schema.foilhole.c.is_near_grid_bar.is_(False)] if on_square_only else []
-    return _children(service, "foilhole", uuid, limit, offset, *where)
+    return _children(service, "foilhole", uuid, page, *where)
 
 
 @router.post(
@@ -162,7 +156,7 @@ async def create_foilholes(
 
 
 @router.get("/acquisitions/grid-counts", response_model=list[models.GridCounts])
-def grid_counts(service: ServiceOf, limit: Limit = None, offset: Offset = 0) -> Response:
+def grid_counts(service: ServiceOf, page: PageOf) -> Response:
     """Give the numbers of grids of each acquisition, and of those with a complete decision."""
     acquisition, grid = schema.acquisition, schema.grid
     completed = grid.c.status == schema.GridStatus.DECISION_COMPLETED
@@ -177,7 +171,7 @@ def grid_counts(service: ServiceOf, limit: Limit = None, offset: Offset = 0) -> 
         .order_by(acquisition.c.number)
     )
     with service.database.read() as connection:
-        rows = connection.execute(query.limit(limit).offset(offset or None)).mappings()
+        rows = connection.execute(page.of(query)).mappings()
         return answer([dict(row) for row in rows])
 
 
@@ -187,18 +181,7 @@ async def create_acquisition(body: models.AcquisitionCreate, service: ServiceOf)
     return await _create_one(service, "acquisition", None, body)
 
 
-@router.get("/acquisitions/{uuid}/grids", response_model=list[models.GridAnswer])
-def acquisition_grids(
-    uuid: str, service: ServiceOf, limit: Limit = None, offset: Offset = 0
-) -> Response:
-    """Give the grids of an acquisition."""
-    return _children(service, "grid", uuid, limit, offset)
-
-
-@router.post("/acquisitions/{uuid}/grids", status_code=201, response_model=models.GridAnswer)
-async def create_grid(uuid: str, body: models.GridCreate, service: ServiceOf) -> Response:
-    """Create a grid of an acquisition."""
-    return await _create_one(service, "grid", uuid, body)
+_add_child_routes("grid", "acquisition_grids", "create_grid", "grid", "an acquisition")
 
 
 @router.post("/grids/{uuid}/registered")
@@ -253,41 +236,17 @@ async def create_atlas(uuid: str, body: models.AtlasCreate, service: ServiceOf) 
     return entity_answer("atlas", made.rows[0], 201 if made.new else 200)
 
 
-@router.get("/atlases/{uuid}/tiles", response_model=list[models.TileAnswer])
-def atlas_tiles(uuid: str, service: ServiceOf, limit: Limit = None, offset: Offset = 0) -> Response:
-    """Give the tiles of an atlas."""
-    return _children(service, "atlas_tile", uuid, limit, offset)
-
-
-@router.post("/atlases/{uuid}/tiles", status_code=201, response_model=models.TileAnswer)
-async def create_tile(uuid: str, body: models.TileCreate, service: ServiceOf) -> Response:
-    """Create a tile of an atlas."""
-    return await _create_one(service, "atlas_tile", uuid, body)
+_add_child_routes("atlas_tile", "atlas_tiles", "create_tile", "tile", "an atlas")
 
 
 # ---- squares
 
 
-@router.get("/grids/{uuid}/gridsquares", response_model=list[models.GridSquareAnswer])
-def grid_gridsquares(
-    uuid: str, service: ServiceOf, limit: Limit = None, offset: Offset = 0
-) -> Response:
-    """Give the squares of a grid."""
-    return _children(service, "gridsquare", uuid, limit, offset)
-
-
-@router.post("/grids/{uuid}/gridsquares", status_code=201, response_model=models.GridSquareAnswer)
-async def create_gridsquare(
-    uuid: str, body: models.GridSquareCreate, service: ServiceOf
-) -> Response:
-    """Create a square of a grid."""
-    return await _create_one(service, "gridsquare", uuid, body)
+_add_child_routes("gridsquare", "grid_gridsquares", "create_gridsquare", "square", "a grid")
 
 
 @router.post(
-    "/grids/{uuid}/gridsquares/batch",
-    status_code=201,
-    response_model=models.GridSquareBatchAnswer,
+    "/grids/{uuid}/gridsquares/batch", status_code=201, response_model=models.GridSquareBatchAnswer
 )
 async def create_gridsquares(
     uuid: str, body: models.GridSquareBatch, service: ServiceOf

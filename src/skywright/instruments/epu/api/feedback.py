@@ -3,6 +3,7 @@
 from typing import Any
 
 from fastapi import APIRouter, Response
+from pydantic import BaseModel
 from sqlalchemy import Connection
 
 from skywright.instruments.epu.api import models_services
@@ -27,57 +28,38 @@ async def _report(service: Service, uuid: str, body: dict[str, Any]) -> Response
     return answer({"published": service.publishes}, 202)
 
 
-def _event(name: str, uuid: str, **values: Any) -> dict[str, Any]:
-    return {"event_type": name, "micrograph_uuid": uuid, **values}
+def _add_route(path: str, event_type: str, name: str, model: type[BaseModel], about: str) -> None:
+    """Add the route of one kind of report, which is a message with the fields of its body."""
+
+    @router.post(
+        f"/micrographs/{{uuid}}/{path}",
+        status_code=202,
+        response_model=models_services.Published,
+        name=name,
+        description=about,
+    )
+    async def report(uuid: str, body: model, service: ServiceOf) -> Response:  # type: ignore[valid-type]
+        event = {"event_type": event_type, "micrograph_uuid": uuid}
+        return await _report(service, uuid, event | body.model_dump())  # type: ignore[attr-defined]
 
 
-@router.post(
-    "/micrographs/{uuid}/motion_correction/completed",
-    status_code=202,
-    response_model=models_services.Published,
+_add_route(
+    *("motion_correction/completed", "motion_correction.completed", "motion_completed"),
+    models_services.MotionCompleted,
+    "Store the result of motion correction and publish it.",
 )
-async def motion_completed(
-    uuid: str, body: models_services.MotionCompleted, service: ServiceOf
-) -> Response:
-    """Store the result of motion correction and publish it."""
-    event = _event("motion_correction.completed", uuid, **body.model_dump())
-    return await _report(service, uuid, event)
-
-
-@router.post(
-    "/micrographs/{uuid}/ctf_estimation/completed",
-    status_code=202,
-    response_model=models_services.Published,
+_add_route(
+    *("ctf_estimation/completed", "ctf.completed", "ctf_completed"),
+    models_services.CtfCompleted,
+    "Store the result of CTF estimation and publish it.",
 )
-async def ctf_completed(
-    uuid: str, body: models_services.CtfCompleted, service: ServiceOf
-) -> Response:
-    """Store the result of CTF estimation and publish it."""
-    event = _event("ctf.completed", uuid, ctf_max_resolution_estimate=body.ctf_max_res)
-    return await _report(service, uuid, event)
-
-
-@router.post(
-    "/micrographs/{uuid}/motion_correction/registered",
-    status_code=202,
-    response_model=models_services.Published,
+_add_route(
+    *("motion_correction/registered", "motion_correction.registered", "motion_registered"),
+    models_services.Registered,
+    "Publish how a metric judges the motion of a micrograph.",
 )
-async def motion_registered(
-    uuid: str, body: models_services.Registered, service: ServiceOf
-) -> Response:
-    """Publish how a metric judges the motion of a micrograph."""
-    event = _event("motion_correction.registered", uuid, **body.model_dump())
-    return await _report(service, uuid, event)
-
-
-@router.post(
-    "/micrographs/{uuid}/ctf_estimation/registered",
-    status_code=202,
-    response_model=models_services.Published,
+_add_route(
+    *("ctf_estimation/registered", "ctf.registered", "ctf_registered"),
+    models_services.Registered,
+    "Publish how a metric judges the CTF of a micrograph.",
 )
-async def ctf_registered(
-    uuid: str, body: models_services.Registered, service: ServiceOf
-) -> Response:
-    """Publish how a metric judges the CTF of a micrograph."""
-    event = _event("ctf.registered", uuid, **body.model_dump())
-    return await _report(service, uuid, event)

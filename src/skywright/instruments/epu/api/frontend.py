@@ -181,23 +181,11 @@ class _View:
             .limit(1)
             .scalar_subquery()
         )
+        times = (table.c.created_at, table.c.sent_at, table.c.acknowledged_at)
         query = select(
-            table.c.instruction_id,
-            table.c.agent_id,
-            table.c.session_id,
-            table.c.instruction_type,
-            table.c.status,
-            table.c.created_at,
-            table.c.sent_at,
-            table.c.acknowledged_at,
-            newest.label("ack_status"),
-        ).where(
-            or_(
-                table.c.created_at > self.since,
-                table.c.sent_at > self.since,
-                table.c.acknowledged_at > self.since,
-            )
-        )
+            *(table.c.instruction_id, table.c.agent_id, table.c.session_id),
+            *(table.c.instruction_type, table.c.status, *times, newest.label("ack_status")),
+        ).where(or_(*[time > self.since for time in times]))
         if self.agent is not None:
             query = query.where(table.c.agent_id == self.agent)
         return [dict(row) for row in connection.execute(query).mappings()]

@@ -72,10 +72,7 @@ def instruct(
         connection,
         "agent.instruction.created",
         {name: values[name] for name in (*names, "sequence_number", "priority")}
-        | {
-            "expires_at": _iso(values["expires_at"]),
-            "instruction_metadata": body.metadata,
-        },
+        | {"expires_at": _iso(values["expires_at"]), "instruction_metadata": body.metadata},
     )
     return values
 

@@ -47,9 +47,7 @@ async def link_one(tile: str, uuid: str, body: models.Position, service: Service
 
 
 @router.post(
-    "/atlas-tiles/{tile}/gridsquares",
-    response_model=list[models.PositionAnswer],
-    status_code=201,
+    "/atlas-tiles/{tile}/gridsquares", response_model=list[models.PositionAnswer], status_code=201
 )
 async def link_many(tile: str, body: list[models.Position], service: ServiceOf) -> Response:
     """Store where squares are on a tile, all or none."""

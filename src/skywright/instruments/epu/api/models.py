@@ -144,8 +144,8 @@ class Position(Model):
     gridsquare_uuid: Key | None = None
 
 
-class GridSquareFields(Model):
-    """Fields of a grid square."""
+class GridSquareBase(Model):
+    """Fields of a grid square that requests and answers have."""
 
     uuid: Key | None = None
     gridsquare_id: Text | None = None
@@ -173,11 +173,16 @@ class GridSquareFields(Model):
     pixel_size: float | None = None
     detector_name: Text | None = None
     applied_defocus: float | None = None
+
+
+class GridSquareFields(GridSquareBase):
+    """Fields of a grid square; ``lowmag``: known from the atlas only."""
+
     lowmag: bool = False
 
 
 class GridSquareCreate(GridSquareFields):
-    """A new square; ``lowmag``: known from the atlas only."""
+    """A new square."""
 
     uuid: Key
     gridsquare_id: Text
@@ -189,13 +194,12 @@ class GridSquareBatch(Model):
     gridsquares: list[GridSquareCreate]
 
 
-class FoilHoleFields(Model):
-    """Fields of a foil hole."""
+class FoilHoleBase(Model):
+    """Fields of a foil hole that requests and answers have."""
 
     uuid: Key | None = None
     foilhole_id: Text | None = None
     gridsquare_id: Text | None = None
-    gridsquare_uuid: Key | None = None
     center_x: float | None = None
     center_y: float | None = None
     quality: float | None = None
@@ -209,6 +213,12 @@ class FoilHoleFields(Model):
     diameter: float | None = None
     is_near_grid_bar: bool | None = None
     status: FoilHoleStatus | None = None
+
+
+class FoilHoleFields(FoilHoleBase):
+    """Fields of a foil hole."""
+
+    gridsquare_uuid: Key | None = None
 
 
 class FoilHoleCreate(FoilHoleFields):
@@ -303,15 +313,11 @@ class TileAnswer(Model):
     base_filename: str | None
 
 
-class AtlasAnswer(Model):
+class AtlasAnswer(AtlasFields):
     """An atlas; its tiles have a list of their own."""
 
     uuid: str
-    grid_uuid: str | None
     atlas_id: str
-    acquisition_date: Time | None
-    storage_folder: str | None
-    description: str | None
     name: str
     tiles: list[TileAnswer] = []
 
@@ -327,35 +333,15 @@ class PositionAnswer(Model):
     size_height: int
 
 
-class GridSquareAnswer(Model):
+class GridSquareAnswer(GridSquareBase):
     """A grid square."""
 
     uuid: str
     gridsquare_id: str
-    grid_uuid: str | None
-    status: GridSquareStatus | None
-    data_dir: str | None
-    atlas_node_id: int | None
-    state: str | None
-    rotation: float | None
-    image_path: str | None
-    selected: bool | None
-    unusable: bool | None
-    stage_position_x: float | None
-    stage_position_y: float | None
-    stage_position_z: float | None
     center_x: int | None
     center_y: int | None
-    physical_x: float | None
-    physical_y: float | None
     size_width: int | None
     size_height: int | None
-    acquisition_datetime: Time | None
-    defocus: float | None
-    magnification: float | None
-    pixel_size: float | None
-    detector_name: str | None
-    applied_defocus: float | None
 
 
 class GridSquareBatchAnswer(Model):
@@ -364,23 +350,13 @@ class GridSquareBatchAnswer(Model):
     gridsquares: list[GridSquareAnswer]
 
 
-class FoilHoleAnswer(Model):
+class FoilHoleAnswer(FoilHoleBase):
     """A foil hole."""
 
     uuid: str
-    gridsquare_id: str | None
     foilhole_id: str
-    status: FoilHoleStatus | None
-    center_x: float | None
-    center_y: float | None
-    quality: float | None
-    rotation: float | None
-    size_width: float | None
-    size_height: float | None
     x_location: int | None
     y_location: int | None
-    x_stage_position: float | None
-    y_stage_position: float | None
     diameter: int | None
     is_near_grid_bar: bool
 

@@ -21,7 +21,7 @@ class MotionCompleted(Model):
 class CtfCompleted(Model):
     """Result of CTF estimation."""
 
-    ctf_max_res: Annotated[float, Field(ge=0)]
+    ctf_max_resolution_estimate: Annotated[float, Field(ge=0, alias="ctf_max_res")]
 
 
 class Registered(Model):

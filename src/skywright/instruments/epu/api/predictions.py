@@ -9,7 +9,7 @@ from sqlalchemy.exc import IntegrityError
 from skywright.instruments.epu.api import models, models_services
 from skywright.instruments.epu.api.answers import answer, entity, list_answer
 from skywright.instruments.epu.api.create import stored
-from skywright.instruments.epu.api.service import Limit, Offset, Service, ServiceOf
+from skywright.instruments.epu.api.service import Page, PageOf, Service, ServiceOf
 from skywright.instruments.epu.broker.quality import store_metric, store_prediction
 from skywright.instruments.epu.database import read, schema
 from skywright.instruments.epu.database.schema_quality import (
@@ -41,11 +41,11 @@ def _rows(connection: Connection, query: Select[Any]) -> list[dict[str, Any]]:
 
 
 @router.get("/prediction_models", response_model=list[models_services.PredictionModelAnswer])
-def list_models(service: ServiceOf, limit: Limit = None, offset: Offset = 0) -> Response:
+def list_models(service: ServiceOf, page: PageOf) -> Response:
     """Give the prediction models, by name."""
     query = select(prediction_model).order_by(prediction_model.c.name)
     with service.database.read() as connection:
-        return answer(_rows(connection, query.limit(limit).offset(offset or None)))
+        return answer(_rows(connection, page.of(query)))
 
 
 @router.post(
@@ -134,9 +134,9 @@ async def create_prediction(body: models_services.PredictionCreate, service: Ser
 
 
 @router.get("/quality_predictions", response_model=list[models_services.PredictionAnswer])
-def list_predictions(service: ServiceOf, limit: Limit = None, offset: Offset = 0) -> Response:
+def list_predictions(service: ServiceOf, page: PageOf) -> Response:
     """Give all predictions in the order of their arrival."""
-    query = select(prediction).order_by(prediction.c.id).limit(limit).offset(offset or None)
+    query = page.of(select(prediction).order_by(prediction.c.id))
     with service.database.read() as connection:
         return answer(_rows(connection, query))
 
@@ -145,22 +145,15 @@ def list_predictions(service: ServiceOf, limit: Limit = None, offset: Offset = 0
 def quality_metrics(service: ServiceOf) -> Response:
     """Give statistics over all predictions."""
     value = prediction.c.value
-    query = select(func.count(), func.avg(value), func.min(value), func.max(value)).select_from(
-        prediction
-    )
+    query = select(
+        func.count().label("total_predictions"),
+        func.avg(value).label("average_quality"),
+        func.min(value).label("min_quality"),
+        func.max(value).label("max_quality"),
+        select(func.count()).select_from(prediction_model).scalar_subquery().label("models_count"),
+    ).select_from(prediction)
     with service.database.read() as connection:
-        total, mean, least, most = connection.execute(query).one()
-        count = select(func.count()).select_from(prediction_model)
-        number_of_models = connection.execute(count).scalar_one()
-    return answer(
-        {
-            "total_predictions": total,
-            "average_quality": mean,
-            "min_quality": least,
-            "max_quality": most,
-            "models_count": number_of_models,
-        }
-    )
+        return answer(_rows(connection, query)[0])
 
 
 @router.get(
@@ -186,8 +179,7 @@ def hole_predictions(uuid: str, service: ServiceOf) -> Response:
 
 
 @router.get(
-    "/quality_metric/{name}/gridsquares/{uuid}/foilhole_quality_predictions",
-    response_model=ByHole,
+    "/quality_metric/{name}/gridsquares/{uuid}/foilhole_quality_predictions", response_model=ByHole
 )
 def hole_metric_predictions(name: str, uuid: str, service: ServiceOf) -> Response:
     """Give the history of the predictions of a square's holes for one metric."""
@@ -222,10 +214,9 @@ def _by(rows: list[dict[str, Any]], key: str) -> dict[str, list[dict[str, Any]]]
 
 
 @router.get(
-    "/gridsquare/{uuid}/overall_prediction",
-    response_model=list[models_services.OverallPrediction],
+    "/gridsquare/{uuid}/overall_prediction", response_model=list[models_services.OverallPrediction]
 )
-def overall(uuid: str, service: ServiceOf, limit: Limit = None, offset: Offset = 0) -> Response:
+def overall(uuid: str, service: ServiceOf, page: PageOf) -> Response:
     """Give the combined prediction of each hole of a square."""
     hole, table = schema.foilhole, overall_prediction
     query = (
@@ -236,7 +227,7 @@ def overall(uuid: str, service: ServiceOf, limit: Limit = None, offset: Offset =
     )
     with service.database.read() as connection:
         stored(connection, "gridsquare", uuid)
-        rows = _rows(connection, query.limit(limit).offset(offset or None))
+        rows = _rows(connection, page.of(query))
     return answer([row | {"gridsquare_uuid": row.pop("square")} for row in rows])
 
 
@@ -277,13 +268,7 @@ def _newest(table: Table, name: str, kind: str, above: str, uuid: str) -> Select
 
 
 def _predictions(
-    service: Service,
-    table: Table,
-    name: str,
-    above: str,
-    uuid: str,
-    limit: int | None,
-    offset: int,
+    service: Service, table: Table, name: str, above: str, uuid: str, page: Page
 ) -> Response:
     with service.database.read() as connection:
         stored(connection, above, uuid)
@@ -291,40 +276,34 @@ def _predictions(
         newest = _newest(table, name, _CHILDREN[above], above, uuid)
         if above == "grid" and connection.execute(newest.limit(1)).first() is None:
             newest = _newest(table, name, "foilhole", above, uuid)
-        return answer(_rows(connection, newest.limit(limit).offset(offset or None)))
+        return answer(_rows(connection, page.of(newest)))
 
 
 @router.get(
     "/prediction_model/{name}/grid/{uuid}/prediction",
     response_model=list[models_services.PredictionAnswer],
 )
-def grid_predictions(
-    name: str, uuid: str, service: ServiceOf, limit: Limit = None, offset: Offset = 0
-) -> Response:
+def grid_predictions(name: str, uuid: str, service: ServiceOf, page: PageOf) -> Response:
     """Give the newest prediction of a model for each square of a grid; if none, for each hole."""
-    return _predictions(service, prediction, name, "grid", uuid, limit, offset)
+    return _predictions(service, prediction, name, "grid", uuid, page)
 
 
 @router.get(
     "/prediction_model/{name}/grid/{uuid}/current_prediction",
     response_model=list[models_services.CurrentPrediction],
 )
-def grid_current_predictions(
-    name: str, uuid: str, service: ServiceOf, limit: Limit = None, offset: Offset = 0
-) -> Response:
+def grid_current_predictions(name: str, uuid: str, service: ServiceOf, page: PageOf) -> Response:
     """Give the same as ``prediction``, without the times."""
-    return _predictions(service, current_prediction, name, "grid", uuid, limit, offset)
+    return _predictions(service, current_prediction, name, "grid", uuid, page)
 
 
 @router.get(
     "/prediction_model/{name}/gridsquare/{uuid}/prediction",
     response_model=list[models_services.PredictionAnswer],
 )
-def gridsquare_predictions(
-    name: str, uuid: str, service: ServiceOf, limit: Limit = None, offset: Offset = 0
-) -> Response:
+def gridsquare_predictions(name: str, uuid: str, service: ServiceOf, page: PageOf) -> Response:
     """Give the newest prediction of a model for each hole of a square."""
-    return _predictions(service, prediction, name, "gridsquare", uuid, limit, offset)
+    return _predictions(service, prediction, name, "gridsquare", uuid, page)
 
 
 # ---- latent space and suggestions
@@ -361,37 +340,31 @@ def _latent(
     }
 
 
-def _latent_answer(
-    service: Service, name: str, above: str, uuid: str, limit: int | None, offset: int
-) -> Response:
+def _latent_answer(service: Service, name: str, above: str, uuid: str, page: Page) -> Response:
     with service.database.read() as connection:
         parent = stored(connection, above, uuid)
         _model(connection, name)
         places = _latent(connection, name, above, parent)
     absent = {"gridsquare_uuid": "", "foilhole_uuid": ""}
-    return answer([absent | place for place in places.values()][offset:][:limit])
+    return answer(page.cut([absent | place for place in places.values()]))
 
 
 @router.get(
     "/prediction_model/{name}/grid/{uuid}/latent_representation",
     response_model=list[models_services.LatentRepresentation],
 )
-def grid_latent(
-    name: str, uuid: str, service: ServiceOf, limit: Limit = None, offset: Offset = 0
-) -> Response:
+def grid_latent(name: str, uuid: str, service: ServiceOf, page: PageOf) -> Response:
     """Give where a model places the squares of a grid in its latent space."""
-    return _latent_answer(service, name, "grid", uuid, limit, offset)
+    return _latent_answer(service, name, "grid", uuid, page)
 
 
 @router.get(
     "/prediction_model/{name}/gridsquare/{uuid}/latent_representation",
     response_model=list[models_services.LatentRepresentation],
 )
-def gridsquare_latent(
-    name: str, uuid: str, service: ServiceOf, limit: Limit = None, offset: Offset = 0
-) -> Response:
+def gridsquare_latent(name: str, uuid: str, service: ServiceOf, page: PageOf) -> Response:
     """Give where a model places the holes of a square in its latent space."""
-    return _latent_answer(service, name, "gridsquare", uuid, limit, offset)
+    return _latent_answer(service, name, "gridsquare", uuid, page)
 
 
 def _suggest(service: Service, model: str, latent: str, above: str, uuid: str) -> list[read.Row]:
@@ -429,16 +402,11 @@ def _suggest(service: Service, model: str, latent: str, above: str, uuid: str) -
     response_model=list[models.GridSquareAnswer],
 )
 def suggested_squares(
-    uuid: str,
-    name: str,
-    latent: str,
-    service: ServiceOf,
-    limit: Limit = None,
-    offset: Offset = 0,
+    uuid: str, name: str, latent: str, service: ServiceOf, page: PageOf
 ) -> Response:
     """Give the squares of a grid that a model has predictions for, those to take first first."""
     rows = _suggest(service, name, latent, "grid", uuid)
-    return list_answer("gridsquare", rows[offset:][:limit])
+    return list_answer("gridsquare", page.cut(rows))
 
 
 @router.get(
@@ -446,14 +414,9 @@ def suggested_squares(
     response_model=list[models_services.SuggestedHole],
 )
 def suggested_holes(
-    uuid: str,
-    name: str,
-    latent: str,
-    service: ServiceOf,
-    limit: Limit = None,
-    offset: Offset = 0,
+    uuid: str, name: str, latent: str, service: ServiceOf, page: PageOf
 ) -> Response:
     """Give the holes of a square that a model has predictions for, those to take first first."""
     rows = _suggest(service, name, latent, "gridsquare", uuid)
-    holes = [entity("foilhole", row) for row in rows[offset:][:limit]]
+    holes = [entity("foilhole", row) for row in page.cut(rows)]
     return answer([hole | {"gridsquare_uuid": uuid} for hole in holes])

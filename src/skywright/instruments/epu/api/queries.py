@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Response
 
 from skywright.instruments.epu.api import models
 from skywright.instruments.epu.api.answers import list_answer
-from skywright.instruments.epu.api.service import Limit, Offset, ServiceOf
+from skywright.instruments.epu.api.service import PageOf, ServiceOf
 from skywright.instruments.epu.database.read import MicrographQuery, micrographs
 
 router = APIRouter()
@@ -17,8 +17,7 @@ Metres = Annotated[float | None, Query(allow_inf_nan=False, description="Defocus
 @router.get("/micrographs", response_model=list[models.MicrographAnswer])
 def list_micrographs(
     service: ServiceOf,
-    limit: Limit = None,
-    offset: Offset = 0,
+    page: PageOf,
     acquisition_uuid: str | None = None,
     grid_uuid: str | None = None,
     gridsquare_uuid: str | None = None,
@@ -43,4 +42,4 @@ def list_micrographs(
         descending=descending,
     )
     with service.database.read() as connection:
-        return list_answer("micrograph", micrographs(connection, query, limit, offset))
+        return list_answer("micrograph", micrographs(connection, query, page.limit, page.offset))

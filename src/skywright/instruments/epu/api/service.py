@@ -4,12 +4,15 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Protocol
+from typing import Annotated, Any, Protocol, TypeVar
 
 from fastapi import Depends, Query, Request
+from sqlalchemy import Select
 
 from skywright.instruments.epu.database import Database
 from skywright.instruments.epu.database.writer import Writer
+
+T = TypeVar("T")
 
 
 class Broker(Protocol):
@@ -94,5 +97,31 @@ async def service_of(request: Request) -> Service:
 
 
 ServiceOf = Annotated[Service, Depends(service_of)]
-Limit = Annotated[int | None, Query(ge=0, le=2**31 - 1, description="Most entities to answer.")]
-Offset = Annotated[int, Query(ge=0, le=2**62, description="Entities to skip.")]
+
+
+@dataclass(frozen=True)
+class Page:
+    """The part of a list that a request asks for; a `limit` of None: to its end."""
+
+    limit: int | None
+    offset: int
+
+    def of(self, query: Select[Any]) -> Select[Any]:
+        """Return a query of the part alone."""
+        return query.limit(self.limit).offset(self.offset or None)
+
+    def cut(self, rows: list[T]) -> list[T]:
+        """Return the part of a whole list."""
+        return rows[self.offset :][: self.limit]
+
+
+async def _page(
+    limit: Annotated[
+        int | None, Query(ge=0, le=2**31 - 1, description="Most entities to answer.")
+    ] = None,
+    offset: Annotated[int, Query(ge=0, le=2**62, description="Entities to skip.")] = 0,
+) -> Page:
+    return Page(limit, offset)
+
+
+PageOf = Annotated[Page, Depends(_page)]

@@ -2,12 +2,14 @@
 
 import asyncio
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from urllib.parse import quote, urlsplit
 
 import aio_pika
 import pamqp.decode
-from aio_pika.abc import AbstractConnection
+from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange, AbstractQueue
 from aio_pika.exceptions import AMQPError, ChannelInvalidStateError
 
 from skywright.errors import ConfigError
@@ -16,6 +18,7 @@ AWAY = (AMQPError, ChannelInvalidStateError, OSError, TimeoutError)
 """What a broker that goes away raises; connecting again helps."""
 
 CONNECT_LIMIT_S = 10.0
+CLOSE_LIMIT_S = 3.0
 
 QUEUE = "smartem_backend"
 """Queue of smartem-decisions."""
@@ -53,18 +56,14 @@ class BrokerSettings:
         return f"{parts.scheme}://{parts.hostname}:{parts.port or 5672}{parts.path}"
 
 
-async def connect(settings: BrokerSettings) -> AbstractConnection:
-    """Connect to the broker.
+@asynccontextmanager
+async def connected(settings: BrokerSettings) -> AsyncIterator[AbstractConnection]:
+    """Connect to the broker; the connection is closed at the end of the block.
 
     Parameters
     ----------
     settings
         The broker.
-
-    Returns
-    -------
-    AbstractConnection
-        Open; an ``async with`` closes it.
 
     Raises
     ------
@@ -76,7 +75,26 @@ async def connect(settings: BrokerSettings) -> AbstractConnection:
     # Not aio_pika's own timeout: it uses `asyncio.wait_for`, which in Python 3.11 forgets a
     # cancellation that comes while the connection fails, so that a service would never end.
     async with asyncio.timeout(CONNECT_LIMIT_S):
-        return await aio_pika.connect(settings.url)
+        connection = await aio_pika.connect(settings.url)
+    try:
+        yield connection
+    finally:
+        # The library waits without limit for what a broker that hangs does not take
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_LIMIT_S):
+                await connection.close()
+
+
+async def declare(
+    channel: AbstractChannel, settings: BrokerSettings
+) -> tuple[AbstractQueue, AbstractExchange]:
+    """Make the queue where it is missing; return it, and the exchange that leads to it."""
+    queue = await channel.declare_queue(settings.queue, durable=True)
+    if not settings.exchange:
+        return queue, channel.default_exchange
+    exchange = await channel.declare_exchange(settings.exchange, durable=True)
+    await queue.bind(exchange, routing_key=settings.queue)
+    return queue, exchange
 
 
 def _decode_short_text(data: bytes) -> tuple[int, str]:

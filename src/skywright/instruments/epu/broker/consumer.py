@@ -20,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from skywright.errors import DataError
 from skywright.instruments.epu.broker.apply import UnknownEntityError, apply_event, changes_nothing
-from skywright.instruments.epu.broker.connection import AWAY, BrokerSettings, connect
+from skywright.instruments.epu.broker.connection import AWAY, BrokerSettings, connected, declare
 from skywright.instruments.epu.broker.events import read_event
 from skywright.instruments.epu.database import Database, is_away, reason_of
 from skywright.instruments.epu.database.schema_exchange import applied_message
@@ -151,8 +151,7 @@ class Consumer:
         self._show_ready(False)  # a killed process may have left the file
         while True:
             try:
-                connection = await connect(self._settings)
-                async with connection:
+                async with connected(self._settings) as connection:
                     await self._consume(connection)
             except SQLAlchemyError as error:
                 # A full disk takes back the whole transaction, so that its savepoint's end fails.
@@ -182,10 +181,7 @@ class Consumer:
     async def _consume(self, connection: aio_pika.abc.AbstractConnection) -> None:
         channel = await connection.channel()
         await channel.set_qos(prefetch_count=2 * BATCH)
-        queue = await channel.declare_queue(self._settings.queue, durable=True)
-        if self._settings.exchange:
-            exchange = await channel.declare_exchange(self._settings.exchange, durable=True)
-            await queue.bind(exchange, routing_key=self._settings.queue)
+        queue, _ = await declare(channel, self._settings)
         arrived: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
         await queue.consume(arrived.put)
         self._show_ready(True)

@@ -30,6 +30,15 @@ Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
 QualityName = Literal["motioncorrection", "ctfmaxresolution", "numparticles"]
 
 
+ENTITIES = (
+    *("acquisition", "grid", "atlas", "atlas_tile", "gridsquare", "gridsquare_lowmag", "foilhole"),
+    "micrograph",
+)
+ENTITY_CHANGES = tuple(
+    f"{kind}.{change}" for change in ("created", "updated", "deleted") for kind in ENTITIES
+)
+
+
 class Event(BaseModel):
     """Base of all messages."""
 
@@ -41,32 +50,7 @@ class EntityChanged(Event):
 
     model_config = ConfigDict(extra="allow")
 
-    event_type: Literal[
-        "acquisition.created",
-        "acquisition.updated",
-        "grid.created",
-        "grid.updated",
-        "atlas.created",
-        "atlas.updated",
-        "atlas_tile.created",
-        "atlas_tile.updated",
-        "gridsquare.created",
-        "gridsquare.updated",
-        "gridsquare_lowmag.created",
-        "gridsquare_lowmag.updated",
-        "foilhole.created",
-        "foilhole.updated",
-        "micrograph.created",
-        "micrograph.updated",
-        "acquisition.deleted",
-        "grid.deleted",
-        "atlas.deleted",
-        "atlas_tile.deleted",
-        "gridsquare.deleted",
-        "gridsquare_lowmag.deleted",
-        "foilhole.deleted",
-        "micrograph.deleted",
-    ]
+    event_type: Literal[ENTITY_CHANGES]  # type: ignore[valid-type]
     uuid: str
 
 

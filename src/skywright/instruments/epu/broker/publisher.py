@@ -23,14 +23,15 @@ from functools import partial
 from typing import Any
 
 import aio_pika
-from aio_pika.abc import AbstractChannel, AbstractExchange, AbstractIncomingMessage
+from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 from aio_pika.exceptions import ChannelClosed
 from sqlalchemy import Connection, delete, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from skywright.instruments.epu.broker.connection import AWAY, BrokerSettings, connect
+from skywright.instruments.epu.broker.connection import AWAY, BrokerSettings, connected, declare
 from skywright.instruments.epu.database import Database, reason_of
 from skywright.instruments.epu.database.schema_exchange import outbox
+from skywright.instruments.epu.database.write import chunks
 from skywright.instruments.epu.database.writer import Writer
 
 log = logging.getLogger(__name__)
@@ -87,8 +88,7 @@ class Publisher:
             try:
                 if not self._identity:
                     self._identity = await asyncio.to_thread(self._database.identity)
-                connection = await connect(self._settings)
-                async with connection:
+                async with connected(self._settings) as connection:
                     self.connected, self.details = True, self._settings.place
                     wait = RETRY_S[0]
                     await self._publish(connection, writer)
@@ -108,7 +108,7 @@ class Publisher:
 
     async def _publish(self, connection: Any, writer: Writer) -> None:
         channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
-        exchange = await _declare(channel, self._settings)
+        _, exchange = await declare(channel, self._settings)
         name = f"{self._settings.queue}.receipts.{self._identity}"
         receipts = _Receipts(name, self._settings.keep_receipts)
         while not await receipts.take(connection):
@@ -225,18 +225,7 @@ class _Receipts:
             self._messages[message_id] = message
 
 
-async def _declare(channel: AbstractChannel, settings: BrokerSettings) -> AbstractExchange:
-    """Make the queue where it is missing, and give the exchange that leads to it."""
-    queue = await channel.declare_queue(settings.queue, durable=True)
-    if not settings.exchange:
-        return channel.default_exchange
-    exchange = await channel.declare_exchange(settings.exchange, durable=True)
-    await queue.bind(exchange, routing_key=settings.queue)
-    return exchange
-
-
 def _forget(connection: Connection, numbers: Sequence[int]) -> None:
     """Remove messages that the broker has from the outbox."""
-    for start in range(0, len(numbers), BATCH):
-        part = numbers[start : start + BATCH]
+    for part in chunks(numbers):
         connection.execute(delete(outbox).where(outbox.c.id.in_(part)))

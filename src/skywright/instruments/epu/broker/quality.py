@@ -153,7 +153,8 @@ def _combine(
         for row in rows
     ]
     total = sum(weight for weight, _ in parts)
-    value = sum(weight * part for weight, part in parts) / total
+    # Divided first: the sum of products of the largest numbers would be infinite
+    value = sum(weight / total * part for weight, part in parts)
     overall = overall_prediction
     same = [overall.c[name].is_not_distinct_from(value_) for name, value_ in subject.items()]
     if not set_values(connection, overall, *same, value=value):
@@ -186,12 +187,7 @@ def _store_weights(
     event: Judged,
 ) -> None:
     rows = [
-        {
-            "grid_uuid": grid,
-            "prediction_model_name": model,
-            "metric_name": name,
-            "weight": weight,
-        }
+        {"grid_uuid": grid, "prediction_model_name": model, "metric_name": name, "weight": weight}
         for (model, name), weight in values.items()
     ]
     table = current_model_weight

@@ -9,7 +9,7 @@ from uuid import uuid4
 import aio_pika
 
 from skywright.errors import HardwareError
-from skywright.instruments.epu.broker.connection import AWAY, BrokerSettings, connect
+from skywright.instruments.epu.broker.connection import AWAY, BrokerSettings, connected
 
 
 async def send_events(
@@ -38,8 +38,7 @@ async def send_events(
     """
     sent = []
     try:
-        connection = await connect(settings)
-        async with connection:
+        async with connected(settings) as connection:
             channel = await connection.channel()
             await channel.declare_queue(settings.queue, durable=True)
             for body in bodies:

@@ -119,10 +119,7 @@ def micrographs(
             schema.grid.c.acquisition_uuid == query.acquisition
         )
         statement = statement.where(table.c.grid_uuid.in_(grids))
-    for name, (low, high) in (
-        ("defocus", query.defocus),
-        ("acquisition_datetime", query.time),
-    ):
+    for name, (low, high) in (("defocus", query.defocus), ("acquisition_datetime", query.time)):
         if low is not None:
             statement = statement.where(table.c[name] >= low)
         if high is not None:

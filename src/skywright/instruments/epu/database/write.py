@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import (
     BigInteger,
@@ -29,6 +29,7 @@ from skywright.instruments.epu.database.events import Change, change_event
 from skywright.instruments.epu.database.schema_exchange import outbox
 
 Row = Mapping[str, Any]
+T = TypeVar("T")
 
 CHUNK = 500
 """Rows or keys in one statement; SQLite takes 32766 values, and a micrograph has about 50."""
@@ -86,7 +87,7 @@ def record(
     result = Recorded()
     messages: list[dict[str, Any]] = []
     announced = announces(connection)
-    for chunk in _chunks(_latest(rows)):
+    for chunk in chunks(_latest(rows)):
         if table is schema.micrograph:
             now = datetime.now(UTC)
             numbers = take_changes(connection, len(chunk))
@@ -114,7 +115,7 @@ def record(
 def _store(
     connection: Connection,
     table: Table,
-    rows: list[dict[str, Any]],
+    rows: Sequence[dict[str, Any]],
     known: Container[str],
     made: Container[str],
 ) -> list[Change | None]:
@@ -198,8 +199,7 @@ def present(connection: Connection, kind: str, uuids: Sequence[str]) -> set[str]
     """Give those of `uuids` that are stored."""
     column = schema.ENTITIES[kind].c.uuid
     found: set[str] = set()
-    for start in range(0, len(uuids), CHUNK):
-        part = uuids[start : start + CHUNK]
+    for part in chunks(uuids):
         found.update(connection.execute(select(column).where(column.in_(part))).scalars())
     return found
 
@@ -285,7 +285,7 @@ def record_files(connection: Connection, rows: Iterable[Row]) -> None:
             name: statement.excluded[name] for name in group[0] if name not in ("root", "path")
         }
         statement = statement.on_conflict_do_update(index_elements=["root", "path"], set_=given)
-        for chunk in _chunks(group):
+        for chunk in chunks(group):
             connection.execute(statement, chunk)
 
 
@@ -323,9 +323,10 @@ def _latest(rows: Iterable[Row], key: tuple[str, ...] = ("uuid",)) -> list[dict[
     return list(found.values())
 
 
-def _chunks(rows: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    for start in range(0, len(rows), CHUNK):
-        yield rows[start : start + CHUNK]
+def chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Yield rows or keys by `CHUNK`, for a statement each."""
+    for start in range(0, len(items), CHUNK):
+        yield items[start : start + CHUNK]
 
 
 def _keep_shared_atlases(connection: Connection, kind: str, uuid: str) -> None:

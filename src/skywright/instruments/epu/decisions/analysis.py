@@ -1,5 +1,6 @@
 """The quality of a grid's squares and holes from the results of processing: an analysis."""
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
@@ -191,7 +192,8 @@ def _last(rows: Judged) -> Judged:
 
 
 def _numbers(names: Iterable[str]) -> list[int]:
-    return [int(name) if name.isdigit() else -1 for name in names]
+    """Return the ids as numbers of 64 bits, -1 for one that is none: others may write any id."""
+    return [int(name) if re.fullmatch("[0-9]{1,18}", name) else -1 for name in names]
 
 
 def _padded(values: Any, missing: float, length: int = SQUARES) -> NDArray[Any]:

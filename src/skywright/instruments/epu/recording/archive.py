@@ -38,31 +38,19 @@ UNPACKED_MAX = 64 << 30
 _CHUNK = re.compile(r"(?:chunks/)?(?:chunk_)?(\d{1,9})(?:\.bin)?")
 EVENT_TYPES = frozenset(
     {
-        "initial_dir",
-        "initial_file",
-        "created",
-        "modified",
-        "appended",
-        "truncated",
-        "deleted",
-        "moved",
+        *("initial_dir", "initial_file", "created", "modified"),
+        *("appended", "truncated", "deleted", "moved"),
     }
 )
 
-
+_TEXTS = (
+    *("event_type", "src_path", "dest_path", "content", "binary_chunk_id", "content_hash"),
+    *("recorded_at", "watch_dir", "version"),
+)
 _TYPES: dict[str, type] = {
-    "event_type": str,
-    "src_path": str,
-    "dest_path": str,
-    "is_directory": bool,
-    "content": str,
-    "binary_chunk_id": str,
-    "content_hash": str,
+    **dict.fromkeys(_TEXTS, str),
+    **dict.fromkeys(("is_directory", "is_placeholder"), bool),
     "operation_data": dict,
-    "is_placeholder": bool,
-    "recorded_at": str,
-    "watch_dir": str,
-    "version": str,
 }
 _MOST = {"timestamp": 2**32, **dict.fromkeys(("size", "file_position", "new_size"), 2**63 - 1)}
 """Largest value of each number; 2**32 s after the epoch is in the year 2106."""
@@ -123,10 +111,8 @@ def safe_path(path: Any) -> str:
     parts = path.replace("\\", "/").split("/")
     if parts[0] == "" or ".." in parts or re.fullmatch(r"[A-Za-z]:.*", parts[0]):
         raise RecordingError(f"a path that leaves the target directory: {path!r}")
-    kept = [part for part in parts if part not in ("", ".")]
-    if "\\" in path and os.sep != "\\":
-        kept = [part for part in path.split("/") if part not in ("", ".")]
-    return "/".join(kept) or "."
+    names = parts if os.sep == "\\" else path.split("/")
+    return "/".join(name for name in names if name not in ("", ".")) or "."
 
 
 def event_from(values: Any) -> RecordedEvent:
@@ -227,12 +213,13 @@ class RecordingWriter:
         """Return the directory of a recording that grows."""
         return path.with_name(path.name + ".partial")
 
-    def _write_metadata(self) -> None:
+    def _write_metadata(self) -> str:
         text = json.dumps(self._metadata | {"total_events": self.count})
         # On a full disk the old one stays, and the directory can be read.
         new = self.partial / "metadata.json.new"
         new.write_text(text)
         new.replace(self.partial / "metadata.json")
+        return text
 
     def add_chunk(self, data: bytes) -> str:
         """Store bytes; return the chunk's name."""
@@ -250,10 +237,9 @@ class RecordingWriter:
     def close(self) -> None:
         """Make the archive, in one step, and remove the directory."""
         self._lines.close()
-        self._write_metadata()
+        metadata = self._write_metadata()
         document = self.partial / "recording.json"
         with document.open("w", encoding="utf-8") as out:
-            metadata = json.dumps(self._metadata | {"total_events": self.count})
             out.write('{"metadata": ' + metadata + ', "events": [\n')
             with (self.partial / "events.jsonl").open(encoding="utf-8") as lines:
                 comma = ""

@@ -246,11 +246,4 @@ def summarize(path: Path, max_unpacked: int = UNPACKED_MAX) -> Summary:
     recorded_at, watch_dir, version = (
         printable(text) if (text := metadata.get(name)) else None for name in names
     )
-    return Summary(
-        recorded_at,
-        watch_dir,
-        version,
-        counts.total(),
-        last - first,
-        dict(counts),
-    )
+    return Summary(recorded_at, watch_dir, version, counts.total(), last - first, dict(counts))

@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from skywright.errors import ConfigError, DataError
 from skywright.files.columns import ColumnReader, ColumnWriter, DoesNotFitError
 from skywright.instruments.epu.database import Database, read, schema
-from skywright.instruments.epu.database.write import set_values
+from skywright.instruments.epu.database.write import chunks, set_values
 from skywright.instruments.epu.paths import map_path, micrograph_path
 from skywright.instruments.epu.runs.layouts import (
     COLUMNS,
@@ -221,10 +221,8 @@ class TrackedGrids:
                 while chunk := result.fetchmany(CHUNK):
                     yield self._complete(grid, kind, chunk)
                 return
-            wanted = sorted(uuids)
-            for start in range(0, len(wanted), 500):
-                part = query.where(table.c.uuid.in_(wanted[start : start + 500]))
-                found = connection.execute(part).mappings().all()
+            for part in chunks(sorted(uuids)):
+                found = connection.execute(query.where(table.c.uuid.in_(part))).mappings().all()
                 if found:
                     yield self._complete(grid, kind, found)
 
@@ -373,13 +371,10 @@ class TrackedGrids:
     def _by_grid(self, kind: str, uuids: set[str]) -> dict[str, set[str]]:
         table = TABLES[kind]
         found: dict[str, set[str]] = {}
-        wanted = sorted(uuids)
+        query = select(table.c.uuid, table.c.grid_uuid)
         with self.database.read() as connection:
-            for start in range(0, len(wanted), 500):
-                part = table.c.uuid.in_(wanted[start : start + 500])
-                for uuid, grid in connection.execute(
-                    select(table.c.uuid, table.c.grid_uuid).where(part)
-                ):
+            for part in chunks(sorted(uuids)):
+                for uuid, grid in connection.execute(query.where(table.c.uuid.in_(part))):
                     found.setdefault(grid, set()).add(uuid)
         return found
 

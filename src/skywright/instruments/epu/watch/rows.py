@@ -4,11 +4,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from skywright.instruments.epu.database import (
-    foilhole_uuid,
-    gridsquare_uuid,
-    tile_uuid,
-)
+from skywright.instruments.epu.database import foilhole_uuid, gridsquare_uuid, tile_uuid
 from skywright.instruments.epu.entities import (
     SQUARE_FIELDS,
     Atlas,
@@ -161,11 +157,7 @@ def location_values(hole: HoleLocation) -> Row:
 
 def hole_image_values(manifest: FoilHoleManifest, file: EpuFile) -> Row:
     """Return the columns of a hole that its image gives."""
-    return {
-        **manifest._asdict(),
-        "manifest_file": file.path,
-        "manifest_stamp": stamp_of(file),
-    }
+    return {**manifest._asdict(), "manifest_file": file.path, "manifest_stamp": stamp_of(file)}
 
 
 def micrograph_values(micrograph: Micrograph, file: EpuFile, grid: str) -> Row:

@@ -69,12 +69,9 @@ def old_parser() -> argparse.ArgumentParser:
     add("input", metavar="INPUT", help="tcp://HOST:PORT of the camera's stream")
     add("-i", "--prefix", default=PREFIX, help="of the channels (%(default)s)")
     # As before, the names of the PVs do not follow the prefix.
-    add("-p", "--output_pv", default=f"{PREFIX}:SPECTRUM_Y", help="(%(default)s)")
-    add("--center_pv", default=f"{PREFIX}:SPECTRUM_CENTER", help="(%(default)s)")
-    add("--fwhm_pv", default=f"{PREFIX}:SPECTRUM_FWHM", help="(%(default)s)")
-    add("--ymin_pv", default=f"{PREFIX}:SPC_ROI_YMIN", help="(%(default)s)")
-    add("--ymax_pv", default=f"{PREFIX}:SPC_ROI_YMAX", help="(%(default)s)")
-    add("--axis_pv", default=f"{PREFIX}:SPECTRUM_X", help="(%(default)s)")
+    for name in OLD_PUT_NAMES:
+        flags = [*(["-p"] if name == "output" else []), f"--{name}_pv"]
+        add(*flags, default=f"{PREFIX}:{PUT_NAMES[name]}", help="(%(default)s)")
     add(
         "-o",
         "--data_output_stream_port",

@@ -97,6 +97,7 @@ def _prepare(session: Mapping[str, Any]) -> None:
 def read_back(raw: Any, derived: Any, axis: NDArray[np.float64]) -> Acquired:
     """Read an acquisition from the catalog, and compute the true values of its pulses."""
     from skywright.instruments.psss.processing import FitStatus
+    from skywright.instruments.psss.settings import axis_of
     from skywright.instruments.psss.twin.sase import SpectrumModel
     from skywright.instruments.psss.twin.settings import InstrumentSettings
 
@@ -112,15 +113,9 @@ def read_back(raw: Any, derived: Any, axis: NDArray[np.float64]) -> Acquired:
     last = last_result(derived)
     scalars = {key: value.item() for key, value in last.items() if not value.ndim}
     return Acquired(
-        axis_ev=np.asarray(
-            np.polynomial.polynomial.polyval(np.arange(columns["spectrum"].shape[1]), axis),
-            np.float64,
-        ),
+        axis_ev=axis_of(axis, columns["spectrum"].shape[1]),
         spectra=columns["spectrum"],
-        center=columns["center"],
-        fwhm=columns["fwhm"],
-        amplitude=columns["amplitude"],
-        offset=columns["offset"],
+        **{name: columns[name] for name in ("center", "fwhm", "amplitude", "offset")},
         good=columns["status"] == FitStatus.OK,
         pulse_ids=columns["pulse_id"],
         true_center=np.array([each.center_ev for each in truth]),

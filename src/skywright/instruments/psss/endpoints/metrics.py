@@ -24,11 +24,7 @@ class _Pulses(Collector):
             ("processing", "1 while the processing is started", state.running),
             ("alarm", "1 when somebody should act", state.alarm),
             ("rate_hz", "pulses a second", statistics.rate_hz),
-            (
-                "processed_images",
-                "pulses since the last start, with or without picture",
-                processed,
-            ),
+            ("processed_images", "pulses since the last start, with or without picture", processed),
             ("sent_images", "results sent since the last start", sent),
             ("settings_number", "changes of settings", state.settings_number),
         ):

@@ -1,10 +1,40 @@
-"""The REST API of the PSSS service as an OpenAPI document."""
+"""The REST API of the PSSS service as an OpenAPI document, and models of two of its bodies."""
 
-from typing import Any
+from typing import Any, get_args
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field
 
 from skywright import __version__
+from skywright.instruments.psss.background import DATASET, record_limit_s
+from skywright.instruments.psss.settings import CHOICES, PULSES_MAX
+
+
+class RecordRequest(BaseModel):
+    """Body of POST /background/record."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    pulses: int = Field(
+        100, ge=1, le=PULSES_MAX, description="Pictures of which the mean is taken."
+    )
+    name: str = Field("", description="Label; empty makes one of the date.")
+    limit_s: float | None = Field(
+        None,
+        gt=0,
+        le=record_limit_s(PULSES_MAX),
+        description="Time to wait for them, s; without it a minute and 0.1 s a pulse.",
+    )
+
+
+class LoadRequest(BaseModel):
+    """Body of POST /background/load."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    path: str = Field(description="HDF5 file below the directory of backgrounds.")
+    dataset: str = Field(DATASET, description="(rows, columns), or (n, rows, columns): the mean.")
+    name: str = Field("", description="Label; empty takes the path.")
+
 
 _ROWS = {"type": "array", "items": {"type": "array", "items": {"type": "number"}}}
 _BACKGROUND = {
@@ -32,10 +62,7 @@ _PARAMETERS = {
     "properties": {
         "background": {"type": "string", "description": "Name of the one in use, or empty."},
         "roi": _ROI,
-        "background_mode": {"enum": ["clipped", "signed", "none"]},
-        "smoothing": {"enum": ["savgol", "none"]},
-        "fit": {"enum": ["gaussian", "robust"]},
-        "weighting": {"enum": ["auto", "uniform", "noise"]},
+        **{name: {"enum": get_args(literal)} for name, literal in CHOICES.items()},
         "signal_per_row": {"type": "number", "minimum": 0},
         "saturation": {
             "type": ["number", "null"],
@@ -50,14 +77,8 @@ _PARAMETERS = {
 _INFO = {"type": "object", "description": "Name, date, origin, shape, pulses, file."}
 
 
-def describe(record: type[BaseModel], load: type[BaseModel]) -> dict[str, Any]:
-    """Return the OpenAPI 3.1 document.
-
-    Parameters
-    ----------
-    record, load
-        Models of the bodies of POST /background/record and /background/load.
-    """
+def describe() -> dict[str, Any]:
+    """Return the OpenAPI 3.1 document."""
     rows: list[tuple[str, str, str, dict[str, Any] | None, dict[str, Any]]] = [
         ("post", "/start", "Start the processing.", None, {}),
         ("post", "/stop", "Stop the processing.", None, {}),
@@ -65,11 +86,11 @@ def describe(record: type[BaseModel], load: type[BaseModel]) -> dict[str, Any]:
         ("post", "/background", "Set or clear the background.", _BACKGROUND, {}),
         (
             *("post", "/background/record", "Use the mean of the next pulses as background."),
-            *(record.model_json_schema(), {"background": _INFO}),
+            *(RecordRequest.model_json_schema(), {"background": _INFO}),
         ),
         (
             *("post", "/background/load", "Use pixels of an HDF5 file as background."),
-            *(load.model_json_schema(), {"background": _INFO}),
+            *(LoadRequest.model_json_schema(), {"background": _INFO}),
         ),
         (
             *("get", "/backgrounds", "Backgrounds that were used, newest first.", None),

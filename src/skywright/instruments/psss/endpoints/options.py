@@ -7,7 +7,7 @@ from skywright.acquire.source import Source
 from skywright.errors import ConfigError
 from skywright.instruments.psss.endpoints.stream import NAMES, PICTURE
 from skywright.instruments.psss.pulse import PREFIX, Pulse
-from skywright.processes.options import positive_number
+from skywright.processes.options import limited, positive_number
 from skywright.processes.ports import port_number
 
 OUTPUT_PORT, IMAGE_PORT, REST_PORT = 8889, 8890, 12000
@@ -40,7 +40,11 @@ def add_service_arguments(
         help="bsread: with pull, other readers of the same PUSH do not get the messages that the "
         "service gets; with sub, each reader of a PUB gets all messages",
     )
-    add("--step", type=_count, help="pulse ids from one picture to the next; learnt if not given")
+    add(
+        "--step",
+        type=limited(int, 1, 10**6),
+        help="pulse ids from one picture to the next; learnt if not given",
+    )
     add(
         "--energy-channel",
         default="",
@@ -64,7 +68,12 @@ def add_service_arguments(
         action="store_true",
         help="begin with the settings of the last time: ROI, axis, modes, background",
     )
-    add("--threads", type=_count, default=1, help="pictures processed side by side (%(default)s)")
+    add(
+        "--threads",
+        type=limited(int, 1, 1000),
+        default=1,
+        help="pictures processed side by side (%(default)s)",
+    )
     add(
         "--output-port", type=port_number, default=output_port, help="results, bsread (%(default)s)"
     )
@@ -90,13 +99,6 @@ def add_service_arguments(
         help="history of the backgrounds, settings.json of --restore, and last_pulse; each service "
         "needs a directory of its own (default: below the store's directory)",
     )
-
-
-def _count(text: str) -> int:
-    """Return an argument as a whole number, 1 or more; a ``type`` of argparse."""
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number, 1 or more")
-    return int(text)
 
 
 def make_source(args: argparse.Namespace) -> Source[Pulse]:
@@ -153,9 +155,8 @@ def channel_prefix(prefix: str) -> str:
 def _simulated(args: argparse.Namespace) -> Source[Pulse]:
     from skywright.instruments.psss.sources.sim import SimSource
     from skywright.instruments.psss.twin import InstrumentSettings
+    from skywright.instruments.psss.twin.settings import parse_size
 
-    width, _, height = args.size.partition("x")
-    if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
-        raise ConfigError(f"--size {args.size}: expected WIDTHxHEIGHT, such as 2560x2160")
-    settings = InstrumentSettings(rows=int(height), columns=int(width))
+    columns, rows = parse_size(args.size)
+    settings = InstrumentSettings(rows=rows, columns=columns)
     return SimSource(settings, rate_hz=args.rate, speed=args.speed, seed=args.seed)

@@ -6,6 +6,7 @@ from typing import Any
 
 import orjson
 
+from skywright.arguments import SHOWN
 from skywright.errors import ConfigError
 from skywright.instruments.psss.background import Background, History
 from skywright.instruments.psss.processor import Processor
@@ -16,6 +17,9 @@ SETTINGS = (
     "saturation",
 )
 """Parameters that are settings of the processing; all others are only stored and returned."""
+KEPT_BYTES_MAX = 10_000_000
+"""Limit, bytes of JSON, of all other parameters together. The old service stored any JSON object;
+what clients stored there was small."""
 
 
 class Parameters:
@@ -53,7 +57,7 @@ class Parameters:
         Raises
         ------
         ConfigError
-            If a value is not allowed.
+            If a value is not allowed, or the other values exceed `KEPT_BYTES_MAX`.
         """
         changes = {name: wanted[name] for name in SETTINGS if name in wanted}
         if changes.get("axis") == []:
@@ -63,13 +67,19 @@ class Parameters:
         for name, value in others.items():
             _check_depth(name, value)
         with self._lock:
+            kept = self._kept | others
+            if others and len(orjson.dumps(kept)) > KEPT_BYTES_MAX:
+                raise ConfigError(
+                    f"{', '.join(others):.{SHOWN}}: all values that are only stored may have "
+                    f"{KEPT_BYTES_MAX} bytes together; set those of no use to null"
+                )
             if changes:
                 try:
                     self.processor.change(**changes)
                 except (TypeError, ValueError) as error:
                     raise ConfigError(f"{', '.join(changes)}: {error}") from error
             self._given |= changes.keys() & set(SETTINGS)
-            self._kept |= others
+            self._kept = kept
 
     def _background(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
         """Return the change of settings to the wanted background; {} if it stays the same."""

@@ -119,9 +119,7 @@ class Parser:
         """Return the process. It is started here: the event loop must not wait for its start."""
         if self._process is None:
             self._process = start_module(
-                "skywright.instruments.psss.endpoints.pixels",
-                stderr=subprocess.DEVNULL,
-                bufsize=0,
+                "skywright.instruments.psss.endpoints.pixels", stderr=subprocess.DEVNULL, bufsize=0
             )
         return self._process
 

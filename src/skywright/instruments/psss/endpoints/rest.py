@@ -9,13 +9,13 @@ import logging
 import threading
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import asdict, dataclass, field
-from typing import Any, TypeVar
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 import orjson
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -23,19 +23,14 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from skywright.errors import ConfigError, SkywrightError
-from skywright.instruments.psss.background import (
-    DATASET,
-    Background,
-    History,
-    record_limit_s,
-    uploaded,
-)
+from skywright.instruments.psss.background import Background, uploaded
 from skywright.instruments.psss.endpoints.metrics import make_registry
-from skywright.instruments.psss.endpoints.parameters import Parameters, read_object
+from skywright.instruments.psss.endpoints.openapi import LoadRequest, RecordRequest, describe
+from skywright.instruments.psss.endpoints.parameters import read_object
 from skywright.instruments.psss.endpoints.pixels import Parser
-from skywright.instruments.psss.endpoints.recording import BackgroundRecorder
-from skywright.instruments.psss.processor import Processor
-from skywright.instruments.psss.settings import PULSES_MAX
+
+if TYPE_CHECKING:
+    from skywright.instruments.psss.endpoints.service import Service
 
 logger = logging.getLogger(__name__)
 
@@ -53,62 +48,7 @@ T = TypeVar("T", bound=BaseModel)
 Handler = Callable[[Request], Awaitable[Mapping[str, Any]]]
 
 
-@dataclass(frozen=True)
-class Api:
-    """The parts of the service that the API uses.
-
-    Parameters
-    ----------
-    processor
-        Owner of the pulses.
-    history
-        History of the backgrounds.
-    parameters
-        Parameters that clients have set.
-    background_recorder
-        Records backgrounds from the pulses.
-    facts
-        Fields of /health beside the state, such as ports.
-    health_parts
-        Functions that return further fields of /health.
-    """
-
-    processor: Processor
-    history: History
-    parameters: Parameters
-    background_recorder: BackgroundRecorder
-    facts: dict[str, Any] = field(default_factory=dict)
-    health_parts: dict[str, Callable[[], Any]] = field(default_factory=dict)
-
-
-class RecordRequest(BaseModel):
-    """Body of POST /background/record."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    pulses: int = Field(
-        100, ge=1, le=PULSES_MAX, description="Pictures of which the mean is taken."
-    )
-    name: str = Field("", description="Label; empty makes one of the date.")
-    limit_s: float | None = Field(
-        None,
-        gt=0,
-        le=record_limit_s(PULSES_MAX),
-        description="Time to wait for them, s; without it a minute and 0.1 s a pulse.",
-    )
-
-
-class LoadRequest(BaseModel):
-    """Body of POST /background/load."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    path: str = Field(description="HDF5 file below the directory of backgrounds.")
-    dataset: str = Field(DATASET, description="(rows, columns), or (n, rows, columns): the mean.")
-    name: str = Field("", description="Label; empty takes the path.")
-
-
-def rest_app(api: Api) -> Starlette:
+def rest_app(service: "Service") -> Starlette:
     """Return the application.
 
     =============================  ===========================================================
@@ -126,20 +66,18 @@ def rest_app(api: Api) -> Starlette:
 
     Parameters
     ----------
-    api
-        Parts of the service.
+    service
+        The service.
     """
-    from skywright.instruments.psss.endpoints.openapi import describe
-
-    handlers = _Handlers(api)
-    registry = make_registry(api.processor)
+    handlers = _Handlers(service)
+    registry = make_registry(service.processor)
 
     async def metrics(request: Request) -> Response:
         text = await anyio.to_thread.run_sync(generate_latest, registry)
         return Response(text, headers={**CORS, "Content-Type": CONTENT_TYPE_LATEST})
 
     async def openapi(request: Request) -> Response:
-        return _json(describe(RecordRequest, LoadRequest))
+        return _json(describe())
 
     endpoints: dict[str, dict[str, Handler]] = {
         "/start": {"POST": handlers.start},
@@ -154,7 +92,7 @@ def rest_app(api: Api) -> Starlette:
         "/health": {"GET": handlers.health},
     }
     routes = [
-        Route(path, _endpoint(api, by_method), methods=[*by_method, "OPTIONS"])
+        Route(path, _endpoint(service, by_method), methods=[*by_method, "OPTIONS"])
         for path, by_method in endpoints.items()
     ]
     routes += [Route("/metrics", metrics), Route("/openapi.json", openapi)]
@@ -166,34 +104,34 @@ def rest_app(api: Api) -> Starlette:
 class _Handlers:
     """Handlers of the paths; each returns the fields of its answer beside state and status."""
 
-    def __init__(self, api: Api) -> None:
-        self.api = api
+    def __init__(self, service: "Service") -> None:
+        self.service = service
         self._uploads = asyncio.Semaphore(UPLOADS_MAX)
 
     def roi(self) -> list[int]:
-        return list(self.api.processor.settings.roi)
+        return list(self.service.processor.settings.roi)
 
     async def start(self, request: Request) -> Mapping[str, Any]:
-        await anyio.to_thread.run_sync(self.api.processor.start)
+        await anyio.to_thread.run_sync(self.service.processor.start)
         return {}
 
     async def stop(self, request: Request) -> Mapping[str, Any]:
-        await anyio.to_thread.run_sync(self.api.processor.stop)
+        await anyio.to_thread.run_sync(self.service.processor.stop)
         return {}
 
     async def status(self, request: Request) -> Mapping[str, Any]:
         return {"roi": self.roi()}
 
     async def parameters(self, request: Request) -> Mapping[str, Any]:
-        return {"parameters": self.api.parameters.as_json(), "roi": self.roi()}
+        return {"parameters": self.service.parameters.as_json(), "roi": self.roi()}
 
     async def set_parameters(self, request: Request) -> Mapping[str, Any]:
         wanted = await anyio.to_thread.run_sync(read_object, await _body(request))
-        await anyio.to_thread.run_sync(self.api.parameters.merge, wanted)
+        await anyio.to_thread.run_sync(self.service.parameters.merge, wanted)
         return await self.parameters(request)
 
     async def statistics(self, request: Request) -> Mapping[str, Any]:
-        processor = self.api.processor
+        processor = self.service.processor
         lost, unsent = processor.lost, processor.unsent_counts()
         return {"statistics": processor.statistics.as_json(lost, unsent)}
 
@@ -212,7 +150,7 @@ class _Handlers:
         finally:
             await anyio.to_thread.run_sync(parser.close)
         if upload.pixels is None:
-            self.api.parameters.use(None)
+            self.service.parameters.use(None)
             return {}
         await self._use(await anyio.to_thread.run_sync(uploaded, upload.name, upload.pixels))
         return {}
@@ -228,7 +166,7 @@ class _Handlers:
         watching = asyncio.create_task(cancel_without_client())
         try:
             background = await anyio.to_thread.run_sync(
-                self.api.background_recorder.record,
+                self.service.background_recorder.record,
                 *(wanted.pulses, wanted.name, wanted.limit_s, cancelled),
             )
         finally:
@@ -238,48 +176,48 @@ class _Handlers:
     async def load_background(self, request: Request) -> Mapping[str, Any]:
         wanted = _checked(LoadRequest, await _body(request))
         background = await anyio.to_thread.run_sync(
-            self.api.history.read_file, wanted.path, wanted.dataset, wanted.name
+            self.service.history.read_file, wanted.path, wanted.dataset, wanted.name
         )
         return {"background": await self._use(background)}
 
     async def _use(self, background: Background) -> dict[str, Any]:
         """Use a background and write it to the history; it is used even if it cannot be written."""
-        await anyio.to_thread.run_sync(self.api.parameters.use, background)
+        await anyio.to_thread.run_sync(self.service.parameters.use, background)
         return await self._keep(background)
 
     async def _keep(self, background: Background) -> dict[str, Any]:
         try:
-            return asdict(await anyio.to_thread.run_sync(self.api.history.keep, background))
+            return asdict(await anyio.to_thread.run_sync(self.service.history.keep, background))
         except SkywrightError as error:
             logger.warning("%s", error)
             return asdict(background.info)
 
     async def backgrounds(self, request: Request) -> Mapping[str, Any]:
-        infos = await anyio.to_thread.run_sync(self.api.history.list)
+        infos = await anyio.to_thread.run_sync(self.service.history.list)
         return {"backgrounds": [asdict(info) for info in infos]}
 
     async def health(self, request: Request) -> Mapping[str, Any]:
-        state = self.api.processor.state()
+        state = self.service.processor.state()
         newest = state.newest
-        processed, sent = self.api.processor.statistics.counts
+        processed, sent = self.service.processor.statistics.counts
         return {
             "message": state.message,
             "alarm": state.alarm,
             "pulse_id": None if newest is None else newest.pulse.pulse_id,
             "fit": None if newest is None else newest.spectrum.status.name,
-            "rate_hz": round(self.api.processor.statistics.rate_hz, 2),
+            "rate_hz": round(self.service.processor.statistics.rate_hz, 2),
             "processed": processed,
             "sent": sent,
             "lost": state.lost,
             "unsent": state.unsent,
             "failures": state.failures,
             "settings_number": state.settings_number,
-            **self.api.facts,
-            **{name: part() for name, part in self.api.health_parts.items()},
+            **self.service.facts,
+            **{name: part() for name, part in self.service.health_parts.items()},
         }
 
 
-def _endpoint(api: Api, by_method: Mapping[str, Handler]) -> Handler:
+def _endpoint(service: "Service", by_method: Mapping[str, Handler]) -> Handler:
     """Return the endpoint of a path. It answers OPTIONS, and errors as old clients expect them."""
 
     async def answer(request: Request) -> Any:
@@ -297,7 +235,7 @@ def _endpoint(api: Api, by_method: Mapping[str, Handler]) -> Handler:
         except Exception as error:
             logger.exception("%s %s", request.method, request.url.path)
             return _json({"state": "error", "status": f"{type(error).__name__}: {error}"})
-        return _json({"state": "ok", "status": api.processor.status, **fields})
+        return _json({"state": "ok", "status": service.processor.status, **fields})
 
     return answer
 

@@ -19,7 +19,7 @@ from skywright.instruments.psss.endpoints.autosave import Autosave
 from skywright.instruments.psss.endpoints.options import channel_prefix, make_source
 from skywright.instruments.psss.endpoints.parameters import Parameters
 from skywright.instruments.psss.endpoints.recording import BackgroundRecorder
-from skywright.instruments.psss.endpoints.rest import Api, rest_app
+from skywright.instruments.psss.endpoints.rest import rest_app
 from skywright.instruments.psss.endpoints.stream import StreamEndpoint
 from skywright.instruments.psss.processing import warm_up
 from skywright.instruments.psss.processor import WARMING_UP, Processor
@@ -101,12 +101,8 @@ class Service:
         self.autosave: Autosave | None = None
         if args.restore:
             self.autosave = Autosave(directory / "settings.json", processor, self.parameters)
-        api = Api(
-            *(processor, self.history, self.parameters, self.background_recorder),
-            *(self.facts, self.health_parts),
-        )
         try:
-            self.server = HttpServer(rest_app(api), args.host, args.rest_port)
+            self.server = HttpServer(rest_app(self), args.host, args.rest_port)
         except BaseException:
             self.close()
             raise

@@ -101,14 +101,10 @@ class PulseGaps:
         if last and last == self._declared and apart % last and 0 < apart <= PULSES_A_DAY:
             self._refuted = last
         step = self._given or (declared if declared != self._refuted else 0)
-        if now is None:
-            # They came before this pulse, and no pulse before it is missing
-            self._undecodable_pending = 0
-            self._begin(pulse_id, step)
-            return True
-        if apart == 0:
+        if now is not None and apart == 0:
             return False
-        if not 0 < apart <= PULSES_A_DAY:
+        if now is None or not 0 < apart <= PULSES_A_DAY:
+            # They came before this pulse, and no pulse before it is missing
             self._undecodable_pending = 0
             self._begin(pulse_id, step)
             return True

@@ -14,12 +14,7 @@ from numpy.typing import NDArray
 from skywright.acquire.pacing import Pacer, period_of
 from skywright.acquire.source import PolledSource
 from skywright.errors import ConfigError
-from skywright.files.areadetector import (
-    EPICS_EPOCH_S,
-    EPICS_NANOSECONDS,
-    EPICS_SECONDS,
-    UNIQUE_ID,
-)
+from skywright.files.areadetector import EPICS_EPOCH_S, EPICS_NANOSECONDS, EPICS_SECONDS, UNIQUE_ID
 from skywright.instruments.psss.pulse import Pulse
 
 logger = logging.getLogger(__name__)

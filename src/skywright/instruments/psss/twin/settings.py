@@ -1,6 +1,7 @@
 """Settings of the simulated instrument."""
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -143,3 +144,17 @@ class InstrumentSettings:
         """Standard deviation of the line's vertical profile."""
         fwhm = self.rows / 18.0 if self.line_fwhm_rows is None else self.line_fwhm_rows
         return fwhm / FWHM_PER_SIGMA
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Return columns and rows of an argument ``--size`` such as ``2560x2160``.
+
+    Raises
+    ------
+    ConfigError
+        If it is none.
+    """
+    match = re.fullmatch("([0-9]{1,9})x([0-9]{1,9})", text)
+    if match is None:
+        raise ConfigError(f"--size {text}: expected WIDTHxHEIGHT, such as 2560x2160")
+    return int(match[1]), int(match[2])
