@@ -413,9 +413,10 @@ def test_replay_plays_our_recordings(tmp_path):
         )
         for number in range(4)
     ]
-    file = PictureLayout().open(tmp_path / "a.h5", images, must_create=True)
+    layout = PictureLayout()
+    file = layout.open(tmp_path / "a.h5", images, must_create=True)
     for image in images:
-        file.append([image])
+        layout.append(file, [image])
     file.close()
     source = ReplaySource(tmp_path / "a.h5", once=True, rate_hz=0)
     source.open()
