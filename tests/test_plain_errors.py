@@ -15,6 +15,7 @@ from ophyd import Device
 from ophyd.sim import det, motor
 
 from plans.pictures import take_pictures
+from plans.run_stubs import begin_rewindable
 from skywright.errors import SampleError
 from skywright.session.plain_errors import shorten_engine_log, shorten_tracebacks
 
@@ -148,6 +149,7 @@ def test_wrong_arguments_of_a_plan_of_bluesky_are_told_without_a_traceback(
     code: str, says: str, RE: RunEngine, shell: InteractiveShell, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shorten_tracebacks(shell)
+    RE.preprocessors.append(begin_rewindable)  # as in a session
     device = Device(name="device")
     shell.user_ns |= {"RE": RE, "det": det, "motor": motor, "device": device}
     shell.user_ns |= {"count": count, "scan": scan, "bps": bps}

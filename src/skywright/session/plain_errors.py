@@ -25,6 +25,8 @@ NEED_A_PLAN = ("_abort_coro", "_stop_coro", "_halt_coro", "resume")
 PLANS = ("bluesky.plans", "bluesky.plan_stubs")
 ARGUMENTS_OF_PLANS = (*PLANS, "bluesky.plan_patterns", "bluesky.protocols")
 """Modules of bluesky that look at the arguments of its plans."""
+PREPROCESSOR = "begin_rewindable.<locals>.rewindable"
+"""Function of `plans.run_stubs` in which the RunEngine of a session runs every plan."""
 TYPED = ("<module>", "<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>")
 """Names of the code of a line that was typed, and of the comprehensions in it."""
 INSTALLED = tuple(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib"))
@@ -138,6 +140,11 @@ def _module(frame: FrameType) -> str:
     return str(frame.f_globals.get("__name__", ""))
 
 
+def _is_plan_of_ours(frame: FrameType) -> bool:
+    is_ours = _module(frame).partition(".")[0] in OURS
+    return is_ours and frame.f_code.co_qualname != PREPROCESSOR
+
+
 def _is_users_own(frame: FrameType) -> bool:
     """Return whether a frame is of a function of the user's: neither installed nor the line typed.
 
@@ -163,7 +170,7 @@ def _hint_on_arguments(error: BaseException) -> str:
     plans = [k for k in of_bluesky if modules[k] in PLANS]
     if not plans or modules[of_bluesky[-1]] not in ARGUMENTS_OF_PLANS:
         return ""
-    if any(module.partition(".")[0] in OURS for module in modules[: plans[0]]):
+    if any(map(_is_plan_of_ours, frames[: plans[0]])):
         return ""  # not the plan that was typed
     if any(map(_is_users_own, frames)):
         return ""  # only the traceback says where in it
