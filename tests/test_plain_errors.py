@@ -139,6 +139,7 @@ def test_what_is_typed_wrongly_is_told_with_how_it_is_right(
         ("RE(bps.mv(motor))", "mv(*args"),
         ("RE(count([det], md={'sample': ['a']}))", "md={'sample': 'NAME'} or"),
         ("RE(count([det]), md={1: 2})", "md={'sample': 'NAME'} or"),
+        ("RE(bps.open_run(md={1: 2}))", "md={'sample': 'NAME'} or"),
         ("RE('count')", "call the plan: RE(plan(...))"),
         ("RE([device])", "call the plan: RE(plan(...))"),
         ("RE(count, [det])", "call the plan: RE(plan(...))"),

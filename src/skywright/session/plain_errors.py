@@ -96,7 +96,8 @@ def hint_after_mistake(error: BaseException, namespace: Mapping[str, Any]) -> st
         and type(error).__name__ == "TransitionError"
     ):
         return "no plan runs or is paused: RE(...) runs one"
-    if where == ("bluesky", "_default_md_validator") or _went_through(error, *METADATA_CHECK):
+    is_metadata = where in (("bluesky", "_default_md_validator"), ("bluesky", "open_run"))
+    if is_metadata or _went_through(error, *METADATA_CHECK):
         return "md={'sample': 'NAME'} or md={'sample': {'name': 'NAME', ...}}"
     if isinstance(error, httpx.TransportError) and _is_request_to_tiled(error):
         return (
