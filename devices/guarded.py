@@ -126,12 +126,12 @@ class Setting(EpicsSignalWithRBV):
         -------
         TaskStatus
             Fails with `HardwareError` when the readback does not get the value in time, with
-            `ConfigError` when the value is none of the choices.
+            `ConfigError` when the value is none of the choices, or text beyond ASCII.
         """
         limit = SET_S if timeout is None else timeout
 
         def work() -> None:
-            self._check_choice(value)
+            self._check(value)
             try:
                 self._set_and_wait(value, limit)
             except Exception as error:  # whatever the control layer raises
@@ -157,7 +157,10 @@ class Setting(EpicsSignalWithRBV):
             reading: dict[str, Any] = super().read()
             return reading
 
-    def _check_choice(self, value: Any) -> None:
+    def _check(self, value: Any) -> None:
+        if isinstance(value, str) and not value.isascii():
+            # Clients and IOCs encode other characters differently.
+            raise ConfigError(f"{self.name}: {value!r}, expected ASCII characters")
         choices = self.enum_strs
         if choices and value not in choices and value not in range(len(choices)):
             raise ConfigError(f"{self.name}: {value!r}, expected one of {', '.join(choices)}")

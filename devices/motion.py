@@ -6,6 +6,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from numbers import Real
 from typing import Any
 
 from ophyd import Component, EpicsMotor, EpicsSignal, EpicsSignalRO, Kind
@@ -108,9 +109,9 @@ class Motor(EpicsMotor):
             return reading
 
     def check_value(self, pos: float) -> None:
-        """Raise `MotionLimitError` if a position is beyond the soft limits."""
-        if not math.isfinite(pos):
-            raise MotionLimitError(f"{self.name}: {pos}, expected a finite position")
+        """Raise `MotionLimitError` if a position is none, or beyond the soft limits."""
+        if not isinstance(pos, Real) or not math.isfinite(pos):
+            raise MotionLimitError(f"{self.name}: {pos!r}, expected a finite position")
         try:
             super().check_value(pos)
         except LimitError as error:

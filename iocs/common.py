@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import numpy as np
 from caproto import (
     AlarmSeverity,
     AlarmStatus,
@@ -236,6 +237,7 @@ def _never_hang(channel: ChannelData, name: str, post_error: PostError | None) -
     wait until its own timeout.
     """
     write = channel.write_from_dbr
+    channel.preprocess_value = _plain_value(channel.preprocess_value)
 
     async def answered(data: Any, data_type: Any, metadata: Any, *, flags: int = 0) -> Any:
         if isinstance(channel, ChannelEnum) and data_type == ChannelType.STRING:
@@ -259,6 +261,20 @@ def _never_hang(channel: ChannelData, name: str, post_error: PostError | None) -
         return result
 
     channel.write_from_dbr = answered
+
+
+def _plain_value(preprocess: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return a `preprocess_value` that gives a number of numpy as a number of Python.
+
+    What a client has put as text or as another type of number comes as a number of numpy, which
+    `deque` and JSON, for example, do not take for an integer.
+    """
+
+    def plain(value: Any) -> Any:
+        value = preprocess(value)
+        return value.item() if isinstance(value, np.generic) else value
+
+    return plain
 
 
 def _reason(channel: ChannelData, error: Exception, data: Any, data_type: ChannelType) -> str:

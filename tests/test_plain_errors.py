@@ -15,6 +15,7 @@ from ophyd import Device
 from ophyd.sim import det, motor
 
 from plans.pictures import take_pictures
+from plans.run_stubs import begin_rewindable
 from skywright.errors import SampleError
 from skywright.session.plain_errors import shorten_engine_log, shorten_tracebacks
 
@@ -138,6 +139,7 @@ def test_what_is_typed_wrongly_is_told_with_how_it_is_right(
         ("RE(bps.mv(motor))", "mv(*args"),
         ("RE(count([det], md={'sample': ['a']}))", "md={'sample': 'NAME'} or"),
         ("RE(count([det]), md={1: 2})", "md={'sample': 'NAME'} or"),
+        ("RE(bps.open_run(md={1: 2}))", "md={'sample': 'NAME'} or"),
         ("RE('count')", "call the plan: RE(plan(...))"),
         ("RE([device])", "call the plan: RE(plan(...))"),
         ("RE(count, [det])", "call the plan: RE(plan(...))"),
@@ -148,6 +150,7 @@ def test_wrong_arguments_of_a_plan_of_bluesky_are_told_without_a_traceback(
     code: str, says: str, RE: RunEngine, shell: InteractiveShell, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shorten_tracebacks(shell)
+    RE.preprocessors.append(begin_rewindable)  # as in a session
     device = Device(name="device")
     shell.user_ns |= {"RE": RE, "det": det, "motor": motor, "device": device}
     shell.user_ns |= {"count": count, "scan": scan, "bps": bps}

@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,15 @@ Triple = tuple[float, float, float]
 AXES = ("x", "y", "z")
 NOTHING = 1e-9
 """Relative size of a move of a motor that is left out."""
+
+
+def _triple(name: str, xyz_um: Any) -> NDArray[np.float64]:
+    """Return x, y, z as an array; raise `HardwareError` if they are not three finite numbers."""
+    with contextlib.suppress(TypeError, ValueError):
+        wanted = np.asarray(xyz_um, dtype=np.float64)
+        if wanted.shape == (3,) and np.isfinite(wanted).all():
+            return wanted
+    raise HardwareError(f"{name}: {xyz_um!r}, expected x, y, z in um, all finite")
 
 
 class SampleAxis(Signal):
@@ -38,9 +48,7 @@ class SampleAxis(Signal):
     def set(self, value: float, **_: Any) -> TaskStatus:
         """Move along this coordinate alone."""
         self.parent.await_stop()
-        target = self.parent.position
-        target[self._index] = value
-        return self.parent.set(target)
+        return self.parent.set(self._target(value))
 
     def put(self, value: float, **_: Any) -> None:
         """Move, and wait."""
@@ -48,9 +56,14 @@ class SampleAxis(Signal):
 
     def check_value(self, value: float) -> None:
         """Raise `MotionLimitError` if the stages cannot go there."""
+        self.parent.check_value(self._target(value))
+
+    def _target(self, value: float) -> NDArray[np.float64]:
+        if not isinstance(value, Real):
+            raise HardwareError(f"{self.name}: {value!r}, expected a number, um")
         target = self.parent.position
         target[self._index] = value
-        self.parent.check_value(target)
+        return target
 
     def stop(self, *, success: bool = False) -> None:
         """Stop the stages."""
@@ -73,11 +86,14 @@ class SampleShift(Device):
     def set(self, shift_um: Triple) -> TaskStatus:
         """Move the sample by an offset from where it is."""
         self.parent.await_stop()
-        return self.parent.set(self.parent.position + np.asarray(shift_um, dtype=np.float64))
+        return self.parent.set(self._target(shift_um))
 
     def check_value(self, shift_um: Triple) -> None:
         """Raise `MotionLimitError` if the stages cannot make that shift."""
-        self.parent.check_value(self.parent.position + np.asarray(shift_um, dtype=np.float64))
+        self.parent.check_value(self._target(shift_um))
+
+    def _target(self, shift_um: Triple) -> NDArray[np.float64]:
+        return _triple(self.name, shift_um) + self.parent.position
 
     def stop(self, *, success: bool = False) -> None:
         """Stop the stages."""
@@ -124,9 +140,7 @@ class SampleStage(Device):
         HardwareError
             If the place is none, or the spindle moves under stages on a table.
         """
-        wanted = np.asarray(xyz_um, dtype=np.float64)
-        if wanted.shape != (3,) or not np.isfinite(wanted).all():
-            raise HardwareError(f"{self.name}: {xyz_um!r}, expected x, y, z in um, all finite")
+        wanted = _triple(self.name, xyz_um)
         phi = self.parent.phi
         if self.parent.setup.mounting == "table" and not phi.motor_done_move.get():
             raise HardwareError(f"{self.name}: {phi.name} turns; what the stages do depends on it")

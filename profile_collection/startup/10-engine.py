@@ -15,7 +15,7 @@ from bluesky.utils import (
 )
 
 from plans.run_stubs import begin_rewindable
-from skywright.callbacks.event_display import events_only
+from skywright.callbacks.event_display import events_only, newest_run_only
 from skywright.callbacks.isolated import isolated
 from skywright.callbacks.journal import Journal
 from skywright.session.context import SessionContext, start_analyses, subscriber
@@ -44,7 +44,7 @@ globals().update(context.live)  # each analysis under its own name
 bec = BestEffortCallback()
 if not has_display():
     bec.disable_plots()
-RE.subscribe(events_only(isolated(bec)))
+RE.subscribe(newest_run_only(events_only(isolated(bec))))
 
 if sys.stdout.isatty():
     RE.waiting_hook = ProgressBarManager(partial(TerminalProgressBar, delay_draw=LONG_WAIT_S))

@@ -390,7 +390,8 @@ def _explain(error: "ErrorDetails", file: Path) -> str:
         hint = f"{did_you_mean(parts[-1], _keys(parts[:-1]))} see".lstrip()
         return f"{where} no such key; {hint} examples/skywright.toml for those there are"
     if error["type"] == "string_pattern_mismatch" and parts[-1] == "prefix":
-        return f"{where} a PV prefix ends with a colon, e.g. 'AXIS1:' (got {seen})"
+        rule = "has no blanks and no dots, and ends with a colon"
+        return f"{where} a PV prefix {rule}, e.g. 'AXIS1:' (got {seen})"
     if is_missing:
         beside = "" if variable else _variable_beside(parts)
         note = f" (the variable {beside} sets another key of this table)" if beside else ""

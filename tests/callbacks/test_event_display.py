@@ -1,4 +1,4 @@
-"""The table of the session shows events, and no empty table for rows that are in files."""
+"""The table of the session shows the events of one run, and none for rows that are in files."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import pytest
 from bluesky.callbacks.best_effort import BestEffortCallback
 from event_model import compose_run
 
-from skywright.callbacks.event_display import events_only
+from skywright.callbacks.event_display import events_only, newest_run_only
 
 IN_EVENT = {"source": "test", "dtype": "number", "shape": []}
 IN_FILE = {**IN_EVENT, "external": "STREAM:"}
@@ -16,7 +16,7 @@ IN_FILE = {**IN_EVENT, "external": "STREAM:"}
 def display() -> Any:
     bec = BestEffortCallback()
     bec.disable_plots()
-    return events_only(bec)
+    return newest_run_only(events_only(bec))
 
 
 def show(display: Any, data_keys: dict[str, Any], events: list[dict[str, float]]) -> None:
@@ -47,3 +47,24 @@ def test_the_table_of_events_leaves_out_fields_in_files(
     printed = capsys.readouterr().out
     assert "4.000" in printed
     assert "det_fwhm" not in printed
+
+
+def test_of_runs_that_are_open_side_by_side_the_newest_is_shown(
+    display: Any, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    keys = {"data_keys": {"n": IN_EVENT}, "hints": {"det": {"fields": ["n"]}}}
+    about = {"plan_type": "generator", "plan_name": "track_epu", "scan_id": 1}
+    runs = [compose_run(metadata=about), compose_run(metadata=about)]
+    streams = []
+    for run in runs:
+        display("start", run.start_doc)
+        stream = run.compose_descriptor(name="primary", object_keys={"det": ["n"]}, **keys)
+        display("descriptor", stream.descriptor_doc)
+        streams.append(stream)
+    for run, stream, value in reversed(list(zip(runs, streams, (17.0, 23.0), strict=True))):
+        display("event", stream.compose_event(data={"n": value}, timestamps={"n": 0.0}))
+        display("stop", run.compose_stop())
+    printed = capsys.readouterr().out
+    assert "23.000" in printed
+    assert "17.000" not in printed
+    assert not caplog.records  # bluesky logs what its callback raises

@@ -345,6 +345,15 @@ def test_each_disk_that_tiled_reads_has_room(
     assert checks[1].found == f"{full}: 1.0 GB free"
 
 
+def test_a_store_that_iocs_cannot_be_told_of_is_named(tmp_path: Path) -> None:
+    directory = tmp_path / "Zoë"
+    directory.mkdir()
+    assert Status.wrong not in [check.status for check in doctor.check_disk(settings_in(tmp_path))]
+    *_, last = doctor.check_disk(settings_in(directory))
+    assert last.status is Status.wrong
+    assert last.found == f"{directory}: IOCs need a path of ASCII characters to record there"
+
+
 def test_a_key_in_the_configuration_is_for_its_owner_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

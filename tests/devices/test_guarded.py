@@ -11,8 +11,8 @@ from ophyd.sim import make_fake_device
 from ophyd.status import StatusBase
 
 from devices.epu.watcher import EpuWatcher
-from devices.guarded import ioc_errors
-from skywright.errors import HardwareError
+from devices.guarded import Setting, ioc_errors
+from skywright.errors import ConfigError, HardwareError
 
 DEVICE = SimpleNamespace(name="gonio", prefix="GONIO:")
 
@@ -31,6 +31,17 @@ def test_an_error_of_our_own_stays_as_it_is() -> None:
 def test_the_private_name_of_ophyd_is_still_there() -> None:
     """When this fails, ophyd has changed; look at `Setting.set` in devices/guarded.py."""
     assert hasattr(EpicsSignal, "_set_and_wait")
+
+
+def test_text_that_an_ioc_would_read_otherwise_is_not_put() -> None:
+    puts: list[object] = []
+    setting = Setting.__new__(Setting)  # without PVs
+    setting.__dict__ |= {"_name": "sacla_regions", "_metadata": {"enum_strs": None}}
+    setting._set_and_wait = lambda *put: puts.append(put)
+    status = setting.set("rüng:M:0,0;1,0;1,1")
+    with pytest.raises(ConfigError, match=r"^sacla_regions: 'rüng:.*', expected ASCII characters$"):
+        status.wait(5)
+    assert puts == []
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from ophyd.utils.errors import DisconnectedError
 
+from devices.loop.sample_stage import SampleStage
 from devices.motion import MARGIN_S, SLOWNESS, MotionLimitError, Motor, move_all
 from skywright.errors import HardwareError
 
@@ -141,8 +142,21 @@ def test_a_move_has_three_times_the_time_of_its_way_and_a_margin(
     assert motor.time_limit(-9.0) == motor.time_limit(11.0)
 
 
-@pytest.mark.parametrize("position", [math.nan, math.inf, -math.inf])
-def test_a_position_that_is_not_finite_is_refused(position: float) -> None:
+@pytest.mark.parametrize("position", [math.nan, math.inf, -math.inf, "x", None, [1.0, 2.0]])
+def test_a_position_that_is_not_finite_is_refused(position: Any) -> None:
     motor: Any = RestingMotor()
-    with pytest.raises(MotionLimitError, match="expected a finite position"):
+    with pytest.raises(MotionLimitError) as refused:
         motor.check_value(position)
+    assert str(refused.value) == f"{motor.name}: {position!r}, expected a finite position"
+
+
+def test_a_place_that_is_not_three_numbers_is_refused() -> None:
+    stage: Any = SampleStage(name="sample")
+    for part in (stage, stage.by):
+        for place in ("x", (1.0, 2.0), ("x", 0.0, 0.0), None):
+            with pytest.raises(HardwareError) as refused:
+                part.check_value(place)
+            says = f"{part.name}: {place!r}, expected x, y, z in um, all finite"
+            assert str(refused.value) == says
+    with pytest.raises(HardwareError, match=r"^sample_x: 'x', expected a number, um$"):
+        stage.x.check_value("x")

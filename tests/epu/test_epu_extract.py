@@ -220,3 +220,8 @@ def test_required_values(name):
     data = re.sub(b"<" + name + b">.*?</" + name + b">", b"", MICROGRAPHS[0])
     with pytest.raises(XmlError, match="missing"):
         parse_micrograph(data)
+
+
+def test_blanks_around_a_text_do_not_matter():
+    data = re.sub(rb">([^<>\n]+)</", rb">\n  \1\n</", MICROGRAPHS[0])
+    assert parse_micrograph(data) == parse_micrograph(MICROGRAPHS[0])

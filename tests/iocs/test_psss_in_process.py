@@ -201,6 +201,29 @@ def test_text_for_a_number_is_refused_with_it_and_the_alarm_stays(ioc: PsssIOC) 
     asyncio.run(puts())
 
 
+@pytest.mark.parametrize(
+    ("data", "data_type"),
+    [([b"5"], ChannelType.STRING), (np.array([5.0], ">f8"), ChannelType.DOUBLE)],
+)
+def test_a_number_of_another_type_is_put(
+    ioc: PsssIOC, service: Service, source: ScriptedSource, data: Any, data_type: ChannelType
+) -> None:
+    pv = ioc.spectra.average_n.setpoint
+    _never_hang(pv, "TEST:AVG_N", ioc.post_error)
+    asyncio.run(pv.write_from_dbr(data, data_type, None))
+    assert (type(pv.value), pv.value) == (int, 5)
+    taken(service, source, 1, PICTURE)
+    until(lambda: service.averages.get().pulses == 1)
+
+
+def test_an_index_that_is_none_is_named_as_it_was_put(ioc: PsssIOC) -> None:
+    smoothing = ioc.spectra.smoothing.setpoint
+    _never_hang(smoothing, "TEST:SMOOTHING", ioc.post_error)
+    asyncio.run(smoothing.write_from_dbr(np.array([7], ">i4"), ChannelType.LONG, None))
+    message = decode_char_array(ioc.spectra.message.value)
+    assert message == "TEST:SMOOTHING: 7; expected one of savgol, none"
+
+
 def test_text_of_digits_chooses_by_index(ioc: PsssIOC) -> None:
     smoothing = ioc.spectra.smoothing.setpoint
 

@@ -1,4 +1,4 @@
-"""Hides streams and fields whose rows are in files from callbacks that show events."""
+"""What callbacks that show events get: no rows that are in files, and one run at a time."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -25,6 +25,30 @@ def events_only(callback: Callback) -> Callback:
                 for device, hint in doc.get("hints", {}).items()
             }
             doc = {**doc, "hints": hints}
+        callback(name, doc)
+
+    return pass_on
+
+
+def newest_run_only(callback: Callback) -> Callback:
+    """Return `callback` without the documents of runs that are open beside the newest one.
+
+    bluesky's BestEffortCallback forgets a run when another one begins, and fails on its events.
+    """
+    shown = ""
+    descriptors: set[str] = set()
+
+    def pass_on(name: str, doc: Mapping[str, Any]) -> None:
+        nonlocal shown
+        if name == "start":
+            shown = doc["uid"]
+            descriptors.clear()
+        elif doc.get("run_start", shown) != shown:
+            return
+        elif name == "descriptor":
+            descriptors.add(doc["uid"])
+        elif "descriptor" in doc and doc["descriptor"] not in descriptors:
+            return
         callback(name, doc)
 
     return pass_on

@@ -176,6 +176,9 @@ def check_disk(settings: Settings) -> Iterator[Check]:
             yield doubtful("disk", found, "make room before a long run")
         else:
             yield good("disk", found)
+    if not str(settings.directory).isascii():
+        found = f"{settings.directory}: IOCs need a path of ASCII characters to record there"
+        yield wrong("disk", found, "set store.directory to another one; plans that record fail")
 
 
 def check_data(settings: Settings) -> Iterator[Check]:

@@ -25,6 +25,8 @@ NEED_A_PLAN = ("_abort_coro", "_stop_coro", "_halt_coro", "resume")
 PLANS = ("bluesky.plans", "bluesky.plan_stubs")
 ARGUMENTS_OF_PLANS = (*PLANS, "bluesky.plan_patterns", "bluesky.protocols")
 """Modules of bluesky that look at the arguments of its plans."""
+PREPROCESSOR = "begin_rewindable.<locals>.rewindable"
+"""Function of `plans.run_stubs` in which the RunEngine of a session runs every plan."""
 TYPED = ("<module>", "<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>")
 """Names of the code of a line that was typed, and of the comprehensions in it."""
 INSTALLED = tuple(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib"))
@@ -93,7 +95,8 @@ def hint_after_mistake(error: BaseException, namespace: Mapping[str, Any]) -> st
         and type(error).__name__ == "TransitionError"
     ):
         return "no plan runs or is paused: RE(...) runs one"
-    if where == ("bluesky", "_default_md_validator") or _went_through(error, *METADATA_CHECK):
+    is_metadata = where in (("bluesky", "_default_md_validator"), ("bluesky", "open_run"))
+    if is_metadata or _went_through(error, *METADATA_CHECK):
         return "md={'sample': 'NAME'} or md={'sample': {'name': 'NAME', ...}}"
     if isinstance(error, httpx.TransportError) and _is_request_to_tiled(error):
         return (
@@ -141,6 +144,10 @@ def _package(frame: FrameType) -> str:
     return _module(frame).partition(".")[0]
 
 
+def _is_plan_of_ours(frame: FrameType) -> bool:
+    return _package(frame) in OURS and frame.f_code.co_qualname != PREPROCESSOR
+
+
 def _is_users_own(frame: FrameType) -> bool:
     """Return whether a frame is of a function of the user's: neither installed nor the line typed.
 
@@ -165,7 +172,7 @@ def _hint_on_arguments(error: BaseException) -> str:
     plan = next((frame for frame in of_bluesky if _module(frame) in PLANS), None)
     if plan is None or _module(of_bluesky[-1]) not in ARGUMENTS_OF_PLANS:
         return ""
-    if any(_package(frame) in OURS for frame in frames[: frames.index(plan)]):
+    if any(map(_is_plan_of_ours, frames[: frames.index(plan)])):
         return ""  # not the plan that was typed
     if any(map(_is_users_own, frames)):
         return ""  # only the traceback says where in it

@@ -402,6 +402,18 @@ def test_other_odd_numbers_are_invalid_arguments(stub, twin, changes):
     assert status(lambda: init(stub, twin.device, **changes))[0] == Code.INVALID_ARGUMENT
 
 
+@pytest.mark.parametrize(
+    ("form", "missing"), [("LLH", "lat_deg"), ("LLH", "height_m"), ("ECEF", "ecef_x_m")]
+)
+def test_a_position_without_one_of_its_coordinates_is_an_invalid_argument(
+    stub, twin, form, missing
+):
+    position = {name: value for name, value in POSITION.items() if name != missing}
+    code, message = status(lambda: init(stub, twin.device, position={**position, "format": form}))
+    assert code == Code.INVALID_ARGUMENT
+    assert f"{missing} is missing; {form} has it" in message
+
+
 def test_registers_of_every_type_are_set_and_verified(stub, twin):
     settings = [
         {"key": "CFG_INFMSG_UBX_USB", "value": 31},  # X

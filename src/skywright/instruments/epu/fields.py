@@ -113,7 +113,11 @@ def xpath(path: str) -> etree.XPath:
 
 
 def _custom(key: str) -> str:
-    return f"S:CustomData/A:KeyValueOfstringanyType[A:Key='{key}']/A:Value"
+    return f"S:CustomData/A:KeyValueOfstringanyType{_with_key(key)}/A:Value"
+
+
+def _with_key(key: str) -> str:
+    return f"[normalize-space(A:Key)='{key}']"
 
 
 _P = "S:microscopeData/"
@@ -121,7 +125,7 @@ _CAMERA = _P + "S:acquisition/S:camera/"
 _OPTICS = _P + "S:optics/"
 _STAGE = _P + "S:stage/S:Position/"
 _CENTER = _custom("FindFoilHoleCenterResults")
-_FRACTIONS = "*[A:Key='FractionationSettings']/A:Value//*[local-name()='NumberOffractions']"
+_FRACTIONS = f"*{_with_key('FractionationSettings')}/A:Value//*[local-name()='NumberOffractions']"
 
 INSTRUMENT_FIELDS = (
     Field("instrument_model", _P + "S:instrument/S:InstrumentModel", str),

@@ -2,9 +2,9 @@
 
 import math
 import struct
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pyubx2 import cfgname2key
 from pyubx2.exceptions import UBXMessageError
 
@@ -25,6 +25,13 @@ FIXED = 2
 FARTHEST_M = 1e8
 """Longest length that is looked at; the registers hold less."""
 Meters = Annotated[float, Field(ge=-FARTHEST_M, le=FARTHEST_M)]
+
+
+COORDINATES = {
+    "LLH": ("lat_deg", "lon_deg", "height_m"),
+    "ECEF": ("ecef_x_m", "ecef_y_m", "ecef_z_m"),
+}
+"""Fields of a position, by its format."""
 
 
 class Setting(BaseModel):
@@ -49,6 +56,14 @@ class Position(BaseModel):
     ecef_y_m: Meters = 0.0
     ecef_z_m: Meters = 0.0
     acc_m: float = Field(default=0.05, gt=0, le=FARTHEST_M)
+
+    @model_validator(mode="after")
+    def _check_complete(self) -> Self:
+        """Refuse a position without one of its coordinates: 0 is a place far from the antenna."""
+        for name in COORDINATES[self.format]:
+            if name not in self.model_fields_set:
+                raise ValueError(f"{name} is missing; {self.format} has it")
+        return self
 
 
 class F9tConfig(BaseModel):
