@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import erf
 
 from skywright.instruments.sacla.mean_images import thinned
-from skywright.instruments.sacla.time_zero import TimeZero, step
+from skywright.instruments.sacla.time_zero import TimeZero
 
 Floats = NDArray[np.float64]
 COARSE = 8
@@ -58,7 +59,7 @@ class Scan:
     def truth(self) -> Floats:
         """Return (bins,) the mean true difference of the shots of each bin, by the level."""
         delay = self.delay[self.laser_on]
-        response = step(delay, 0.0, self.width_ps, self.effect, 0.0)
+        response = self.effect * 0.5 * (1 + erf(delay / self.width_ps))  # as the twin makes it
         count, _ = np.histogram(delay, self.edges)
         total, _ = np.histogram(delay, self.edges, weights=response)
         return np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
@@ -91,7 +92,7 @@ def draw(scan: Scan, zero: TimeZero, path: Path) -> Path:
     grid = figure.add_gridspec(2, 3, width_ratios=(1.6, 1, 1))
     curve = figure.add_subplot(grid[0, 0])
     fine = np.linspace(scan.edges[0], scan.edges[-1], 400)
-    rise = step(fine, 0.0, scan.width_ps, scan.effect, 0.0)
+    rise = scan.effect * 0.5 * (1 + erf(fine / scan.width_ps))
     curve.plot(fine, 100 * rise, "-", color="0.6", label="truth")
     curve.errorbar(
         centers,
