@@ -239,7 +239,7 @@ def bench_coincidences() -> None:
         [np.sort(rng.integers(0, span_ns, each)) for _ in range(4)]
     )
     modules = np.repeat([1, 2, 3, 4], each)
-    find_coincidences(times[:10], modules[:10], 300)
+    find_coincidences(times[[0, 0]], np.array([1, 2]), 300)  # with a pair: all that is compiled
     started = time.perf_counter()
     found = find_coincidences(times, modules, 300)
     seconds = time.perf_counter() - started
