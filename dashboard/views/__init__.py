@@ -29,9 +29,9 @@ class View:
     routes
         All its pages.
     feeds
-        Makes the sources of what it shows live, by names of their own; by default there is none.
-        Text messages are versions: a page whose element has another one is loaded again. What bytes
-        mean is the view's.
+        Returns the live sources of the view by name; by default there are none. A text message is
+        a version: a page whose element has another one is loaded again. The view defines what
+        bytes mean.
     order
         In the navigation, lowest first.
     static

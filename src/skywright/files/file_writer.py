@@ -1,11 +1,11 @@
-"""The base of what writes a file by way of `ColumnWriter`."""
+"""The base class of the writers of images, indices and spectra."""
 
 from skywright.closing import Closing
 from skywright.files.columns import ColumnWriter
 
 
 class FileWriter(Closing):
-    """The one writer of a file; not thread-safe. A subclass adds `append`.
+    """Writes a file by a `ColumnWriter`; not thread-safe. A subclass adds `append`.
 
     Parameters
     ----------
