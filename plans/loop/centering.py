@@ -3,7 +3,7 @@
 import math
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import bluesky.plan_stubs as bps
@@ -266,8 +266,18 @@ settle_s, zoom
     HardwareError
         If light, camera, motors or analysis fail, or a stage would leave its limits.
     """
-    given = locals()
-    values: dict[str, Any] = {each.name: given[each.name] for each in fields(CenteringSettings)}
+    values: dict[str, Any] = {
+        "aim": aim,
+        "method": method,
+        "delta_deg": delta_deg,
+        "time_s": time_s,
+        "tolerance_um": tolerance_um,
+        "max_passes": max_passes,
+        "search_step_um": search_step_um,
+        "search_steps": search_steps,
+        "settle_s": settle_s,
+        "zoom": zoom,
+    }
     try:
         settings = CenteringSettings(**values)
     except ValidationError as error:
