@@ -427,7 +427,7 @@ def test_times_are_doubles_whatever_the_first_ones_are() -> None:
     event = {"descriptor": "d", "seq_num": 1, "time": 1, "data": {"x": 1.0}, "timestamps": {"x": 2}}
     stream.add_event(1, event)
     row = as_row(stream, event)
-    assert (type(row["time"]), type(row["timestamps"]["x"])) == (float, float)
+    assert (type(row["time"]), type(row["ts_x"])) == (float, float)
 
 
 def test_one_name_two_streams_two_types(journals: Path, client: Any) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from skywright.store.columns import ColumnType, convert
+from skywright.store.columns import convert
 from skywright.store.journal_contents import Stream
 
 
@@ -39,15 +39,17 @@ def type_notes(stream: Stream) -> list[str]:
 
 
 def as_row(stream: Stream, event: dict[str, Any]) -> dict[str, Any]:
-    """Return an event with each value as its column stores it, a missing one included."""
-    data, times = event["data"], event["timestamps"]
-    columns: dict[str, ColumnType] = stream.columns
+    """Return an event as a row of its stream's table; a missing value is as its column stores it.
+
+    The columns are ``seq_num``, ``time``, the time stamps (``ts_`` and the data key) and the data
+    keys.
+    """
+    data, times, keys = event["data"], event["timestamps"], stream.internal
     return {
-        "descriptor": event["descriptor"],
         "seq_num": event["seq_num"],
         "time": _time(event["time"]),
-        "data": {key: convert(columns[key], data.get(key)) for key in stream.internal},
-        "timestamps": {key: _time(times.get(key)) for key in stream.internal},
+        **{f"ts_{key}": _time(times.get(key)) for key in keys},
+        **{key: convert(stream.columns[key], data.get(key)) for key in keys},
     }
 
 

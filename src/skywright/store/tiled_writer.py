@@ -198,10 +198,9 @@ class StreamWriter:
             stream.update_metadata({"_config_updates": self._updates}, drop_revision=True)
             self._has_new_update = False
 
-    def add_event(self, row: Mapping[str, Any]) -> None:
+    def add_event(self, row: dict[str, Any]) -> None:
         """Add one event, a row of `rows.as_row`; `queue_events` queues it."""
-        times = {f"ts_{key}": stamp for key, stamp in row["timestamps"].items()}
-        self._rows.append({"seq_num": row["seq_num"], "time": row["time"], **times, **row["data"]})
+        self._rows.append(row)
 
     def queue_events(self, data_keys: Mapping[str, Any]) -> None:
         """Queue the scalars of the events as rows of a table; keep the arrays for `send_arrays`.
