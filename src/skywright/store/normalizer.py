@@ -4,7 +4,6 @@ In the result no data key has a reserved name, no two data keys of a stream have
 resource and datum documents are replaced by stream documents, event pages by events.
 """
 
-import copy
 import re
 import zlib
 from collections import Counter
@@ -98,7 +97,7 @@ class DocumentNormalizer:
         if name == "stream_resource":
             key = doc["data_key"]
             doc = doc | {"data_key": self._external.get(key, key_name(key))}
-        self._out.append((str(getattr(name, "name", name)), copy.deepcopy(doc)))
+        self._out.append((name, doc))
 
     def _take(self, name: str, doc: dict[str, Any]) -> None:
         if name == "event":
