@@ -116,16 +116,15 @@ class LineWriter:
             if doc["name"] in self._revisions:
                 self._queue_descriptors(self._contents.streams[doc["name"]])
         elif name == "event":
-            stream = self._contents.stream_of.get(doc["descriptor"])
-            if stream is not None:
-                self._queue_descriptors(stream)
-                for event in self._sorters[stream.name](self._count, doc):
-                    self._run_writer.streams[stream.name].add_event(as_row(stream, event))
+            stream = self._contents.stream_of[doc["descriptor"]]
+            self._queue_descriptors(stream)
+            for event in self._sorters[stream.name](self._count, doc):
+                self._run_writer.streams[stream.name].add_event(as_row(stream, event))
         elif name == "stream_datum":
-            stream = self._contents.stream_of.get(doc["descriptor"])
+            stream = self._contents.stream_of[doc["descriptor"]]
             # The node of a stream with events is queued at its first event, which gives the types
             # of its columns
-            if stream is not None and not stream.internal:
+            if not stream.internal:
                 self._queue_descriptors(stream)
 
     def _register_files(
