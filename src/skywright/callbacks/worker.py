@@ -135,10 +135,6 @@ class Worker:
         self._drawer = Drawer()
         self._picture_thread = ThreadPoolExecutor(1, "pictures")
 
-    def stop(self) -> None:
-        """End as if stdin had ended."""
-        self._session.end()
-
     def run(self) -> None:
         """Work until stdin ends."""
         is_open, beat_due = True, 0.0
@@ -318,7 +314,7 @@ def main(arguments: list[str] | None = None) -> int:
     except SkywrightError as error:
         sys.stderr.write(f"{error}\n")
         return 2
-    signal.signal(signal.SIGTERM, lambda *_: worker.stop())
+    signal.signal(signal.SIGTERM, lambda *_: session.end())  # as if stdin had ended
     session.send("ready", {"analysis": options.name})
     worker.run()
     journal.close()
