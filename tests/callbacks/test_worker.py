@@ -24,6 +24,7 @@ from skywright.analysis.second import Document
 from skywright.callbacks import worker
 from skywright.callbacks.journal import Journal, encode_line
 from skywright.callbacks.stream_analysis import BacklogLimits
+from skywright.callbacks.worker_supervisor import PARAMETERS
 
 SHAPE = (48, 64)
 
@@ -143,7 +144,8 @@ def feed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[.
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]), prepend=os.pathsep)
     fed: list[Fed] = []
 
-    def feed(name: str = "picture_statistics", *options: str) -> Fed:
+    def feed(name: str = "picture_statistics", *options: str, **parameters: Any) -> Fed:
+        monkeypatch.setenv(PARAMETERS, json.dumps(parameters))
         fed.append(Fed(tmp_path, name, *options))
         return fed[-1]
 
@@ -225,7 +227,7 @@ def test_a_file_that_does_not_exist_fails_the_derived_run(
 def test_far_behind_frames_are_skipped_and_counted(
     feed: Callable[..., Fed], file: FrameFile, limit_s: str, metadata: dict[str, Any]
 ) -> None:
-    fed = feed(f"{PATH}:Slow", "--parameters", '{"seconds": 0.02}', "--max-behind", limit_s)
+    fed = feed(f"{PATH}:Slow", "--max-behind", limit_s, seconds=0.02)
     raw = Raw(fed, metadata)
     raw.use(file)
     fill(file, range(1, 61))
@@ -244,7 +246,7 @@ def test_far_behind_frames_are_skipped_and_counted(
 def test_the_limit_of_a_decision_is_for_all_batches_together(
     feed: Callable[..., Fed], file: FrameFile
 ) -> None:
-    fed = feed(f"{PATH}:Slow", "--parameters", '{"seconds": 0.02}')
+    fed = feed(f"{PATH}:Slow", seconds=0.02)
     raw = Raw(fed, {"decision_limit_s": 0.4})
     raw.use(file)
     fill(file, range(1, 409))
@@ -263,7 +265,7 @@ def test_the_limit_of_a_decision_is_for_all_batches_together(
 def test_an_analysis_that_needs_all_frames_skips_none(
     feed: Callable[..., Fed], file: FrameFile
 ) -> None:
-    fed = feed(f"{PATH}:SlowAndWhole", "--parameters", '{"seconds": 0.005}')
+    fed = feed(f"{PATH}:SlowAndWhole", seconds=0.005)
     raw = Raw(fed, {"decision_limit_s": 0})
     raw.use(file)
     fill(file, range(1, 61))
@@ -286,7 +288,7 @@ def test_what_had_gathered_before_the_worker_came_is_not_skipped(
 def test_only_what_had_gathered_before_the_worker_came_is_not_skipped(
     feed: Callable[..., Fed], file: FrameFile
 ) -> None:
-    fed = feed(f"{PATH}:Slow", "--parameters", '{"seconds": 0.02}', "--max-behind", "0.1")
+    fed = feed(f"{PATH}:Slow", "--max-behind", "0.1", seconds=0.02)
     raw = Raw(fed)
     raw.use(file)
     fill(file, range(1, 101))
@@ -317,7 +319,7 @@ def test_a_worker_that_waits_for_frames_says_that_it_lives(
 def test_after_the_limit_the_rest_is_left_and_counted(
     feed: Callable[..., Fed], file: FrameFile
 ) -> None:
-    fed = feed(f"{PATH}:Slow", "--parameters", '{"seconds": 0.02}', "--catch-up", "0.1")
+    fed = feed(f"{PATH}:Slow", "--catch-up", "0.1", seconds=0.02)
     raw = Raw(fed)
     raw.use(file)
     fill(file, range(1, 61))
@@ -331,7 +333,7 @@ def test_after_the_limit_the_rest_is_left_and_counted(
 def test_an_analysis_that_needs_all_frames_goes_on_after_the_limit(
     feed: Callable[..., Fed], file: FrameFile
 ) -> None:
-    fed = feed(f"{PATH}:SlowAndWhole", "--parameters", '{"seconds": 0.02}', "--catch-up", "0.1")
+    fed = feed(f"{PATH}:SlowAndWhole", "--catch-up", "0.1", seconds=0.02)
     raw = Raw(fed)
     raw.use(file)
     fill(file, range(1, 61))
@@ -552,7 +554,7 @@ def test_the_next_run_does_not_wait_for_the_pictures_of_the_last_one(
     feed: Callable[..., Fed], file: FrameFile, tmp_path: Path
 ) -> None:
     gate = tmp_path / "gate"
-    fed = feed(f"{PATH}:DrawsWhenTold", "--parameters", json.dumps({"gate": str(gate)}))
+    fed = feed(f"{PATH}:DrawsWhenTold", gate=str(gate))
     other = FrameFile(tmp_path / "other.h5", SHAPE)
     fill(file, range(1, 4))
     fill(other, range(100, 105))
@@ -607,14 +609,15 @@ def test_repeated_and_late_frames_do_not_count_twice(
     assert (run.result["n_frames"], run.result["n_late"]) == (5, 1)
 
 
-def test_bad_use_is_status_2(tmp_path: Path) -> None:
-    for arguments in (["no_such_analysis"], ["picture_statistics", "--parameters", '{"x": 1}']):
+def test_bad_use_is_status_2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, parameters in (("no_such_analysis", "{}"), ("picture_statistics", '{"x": 1}')):
+        monkeypatch.setenv(PARAMETERS, parameters)
         done = forked.run(
-            command(tmp_path, *arguments),
+            command(tmp_path, name),
             capture_output=True,
             text=True,
             stdin=subprocess.DEVNULL,
             check=False,
         )
         assert done.returncode == 2
-        assert arguments[0] in done.stderr
+        assert name in done.stderr

@@ -2,7 +2,8 @@
 
 ``python -m skywright.callbacks.worker NAME --journal DIR --assets DIR`` reads ``[name, document]``
 JSON lines, reads the files that they refer to, and writes one derived run for each stream of a raw
-run that has the required data keys, except the stream ``baseline``. Each second-stage analysis
+run that has the required data keys, except the stream ``baseline``. The parameters of the analysis
+are in the environment variable `worker_supervisor.PARAMETERS`. Each second-stage analysis
 (``--second``) that fits the raw run writes one more, over the rows of the first stream, if there
 are any. A failure of the analysis does not end this process; the stop document of the derived run
 has the reason. `worker_supervisor` describes the lines of both pipes.
@@ -278,8 +279,6 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the worker; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m skywright.callbacks.worker")
     parser.add_argument("name", help="analysis: a registered name or module:Class")
-    default = os.environ.get(PARAMETERS, "{}")
-    parser.add_argument("--parameters", type=json.loads, default=default, metavar="JSON")
     parser.add_argument("--keys", type=json.loads, default={}, metavar="JSON")
     parser.add_argument("--journal", type=Path, required=True, metavar="DIR")
     parser.add_argument("--assets", type=Path, required=True, metavar="DIR")
@@ -303,7 +302,7 @@ def main(arguments: list[str] | None = None) -> int:
         }
         worker = Worker(
             options.name,
-            options.parameters,
+            json.loads(os.environ.get(PARAMETERS, "{}")),
             options.keys,
             journal,
             options.assets,
