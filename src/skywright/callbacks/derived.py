@@ -371,6 +371,6 @@ def _start_metadata(
 
 def data_key(column: Column, source: str) -> dict[str, Any]:
     """Return the data key of a column, for a descriptor."""
-    told = ("units", "description", "names")
-    about = {name: value for name, value in column.attrs.items() if name in told}
+    names = ("units", "description", "names")
+    about = {name: value for name, value in column.attrs.items() if name in names}
     return value_key(source, column.dtype, column.shape) | about

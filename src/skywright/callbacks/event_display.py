@@ -35,15 +35,15 @@ def newest_run_only(callback: Callback) -> Callback:
 
     bluesky's BestEffortCallback forgets a run when another one begins, and fails on its events.
     """
-    shown = ""
+    newest = ""
     descriptors: set[str] = set()
 
     def pass_on(name: str, doc: Mapping[str, Any]) -> None:
-        nonlocal shown
+        nonlocal newest
         if name == "start":
-            shown = doc["uid"]
+            newest = doc["uid"]
             descriptors.clear()
-        elif doc.get("run_start", shown) != shown:
+        elif doc.get("run_start", newest) != newest:
             return
         elif name == "descriptor":
             descriptors.add(doc["uid"])

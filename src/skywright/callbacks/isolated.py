@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 Callback = Callable[[str, Mapping[str, Any]], Any]
 
@@ -28,8 +28,8 @@ def isolated(callback: Callback) -> Callback:
         except Exception:
             failures += 1
             if failures == 1:
-                logger.exception("%s failed on a %s document; the run goes on", name, document)
+                log.exception("%s failed on a %s document; the run goes on", name, document)
             else:
-                logger.debug("%s failed on a %s document again", name, document, exc_info=True)
+                log.debug("%s failed on a %s document again", name, document, exc_info=True)
 
     return guard
