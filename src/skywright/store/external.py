@@ -13,8 +13,6 @@ from skywright.errors import DataError
 CHUNKS_MAX = 2**25
 """Maximum number of chunks of an array. tiled keeps the size of each in memory, so that a damaged
 number of rows could take all of it."""
-Segment = list[Any]
-"""Number of a file, first row, end row (not included); None: to the last row of the file."""
 
 
 def check_chunks(count: int) -> None:
@@ -60,8 +58,8 @@ def external_source(
     )
 
 
-def number_files(places: Sequence[tuple[str, int, int]]) -> tuple[list[str], list[Segment]]:
-    """Return the files of rows, each once, and the rows as segments.
+def number_files(places: Sequence[tuple[str, int, int]]) -> tuple[list[str], list[list[Any]]]:
+    """Return the files of rows, each once, and the places with the number of the file.
 
     Parameters
     ----------
