@@ -79,7 +79,7 @@ class ColumnsAdapter(Adapter[TableStructure]):
         /,
         columns: Mapping[str, str],
         segments: Sequence[tuple[int, int, int | None]],
-        partition_rows: int = 1 << 62,
+        partition_rows: int,
     ) -> Self:
         """Return the adapter of a registered data source."""
         files, metadata = files_of(data_source), node.metadata_
@@ -160,9 +160,7 @@ class ColumnsAdapter(Adapter[TableStructure]):
         with open_hdf5(self._files[0]) as file:
             return file[self._columns[name]].dtype
 
-    def values(
-        self, names: Sequence[str], start: int = 0, stop: int | None = None
-    ) -> dict[str, NDArray[Any]]:
+    def values(self, names: Sequence[str], start: int, stop: int | None) -> dict[str, NDArray[Any]]:
         """Read rows ``start:stop`` of columns; each is ``(n,)`` with the dtype of its dataset."""
         parts: dict[str, list[NDArray[Any]]] = {name: [] for name in names}
         at = 0  # row of the table at which the range starts
