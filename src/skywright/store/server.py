@@ -31,6 +31,7 @@ from skywright.processes.logs import named_level
 from skywright.processes.ports import free_port, port_number
 from skywright.processes.supervisor import CONFIGURATION_ERROR
 from skywright.store.dependencies import remember_dependencies
+from skywright.store.probe import check_readable
 from skywright.store.reader_adapter import ADAPTER
 from skywright.store.table_adapter import MIMETYPE
 from skywright.store.table_pool import separate_connections
@@ -208,9 +209,7 @@ class _CheckedRows(h5py.Dataset):
 
 
 async def _serve(server: ProcessServer, directory: Path, readable: Sequence[Path]) -> int:
-    """Serve until SIGTERM; say so once a real frame has come back through HTTP."""
-    from skywright.store.probe import check_readable
-
+    """Serve until SIGTERM; announce it once a real frame has come back through HTTP."""
     serving = asyncio.create_task(server.serve())
     while not server.started:
         if serving.done():
