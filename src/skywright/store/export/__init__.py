@@ -89,7 +89,7 @@ def export_run(
 def _write(
     contents: RunContents, output: Path, format: str, link: bool
 ) -> tuple[list[str], tuple[Path, ...]]:
-    """Write beside `output`, and move there what is whole; return the notes and what is new."""
+    """Write beside `output`, and move there what is whole; return the notes and the new files."""
     writers: dict[str, Callable[[RunContents, Path], list[str]]] = {
         "nexus": partial(write_nexus, link=link),
         "csv": write_csv,
@@ -99,13 +99,15 @@ def _write(
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         notes = writers[format](contents, part)
-        names = sorted(path.name for path in part.iterdir()) if part.is_dir() else ["."]
+        files = [output]
+        if part.is_dir():
+            files = [output / each.name for each in sorted(part.iterdir())]
         replace(part, output)
     except OSError as error:
         raise DataError(f"{output}: cannot be written: {error}") from error
     finally:
         _remove(part)
-    return notes, tuple(output / name for name in names)
+    return notes, tuple(files)
 
 
 def _refuse_existing(output: Path, overwrite: bool) -> None:
