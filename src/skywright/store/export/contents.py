@@ -22,6 +22,8 @@ from skywright.store.lookup import JournalListing
 from skywright.store.table_adapter import MIMETYPE, rows_of
 from skywright.store.tiled_writer import UNREADABLE_FILES
 
+EXPORTER = "skywright"
+"""Marks our exports; `replace` replaces no others."""
 COPY_BYTES = 16 * 2**20
 """Size of a part of an array that is read with one request, bytes."""
 FEW_COLUMNS = 2

@@ -8,7 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from skywright.store.export.contents import Column, RunContents, Stream
+from skywright.store.export.contents import EXPORTER, Column, RunContents, Stream
 
 METADATA_FILE = "metadata.json"
 
@@ -43,7 +43,7 @@ def write_csv(contents: RunContents, directory: Path) -> list[str]:
                     f"it is in {where.get('file', 'tiled')}"
                 )
     metadata = {
-        "exporter": "skywright",
+        "exporter": EXPORTER,
         "status": contents.status,
         "start": contents.start,
         "stop": contents.stop,

@@ -13,7 +13,13 @@ import numpy as np
 
 from skywright.files.hdf5 import open_hdf5
 from skywright.files.readers import HDF5
-from skywright.store.export.contents import Column, RunContents, Stream, scanned_fields
+from skywright.store.export.contents import (
+    EXPORTER,
+    Column,
+    RunContents,
+    Stream,
+    scanned_fields,
+)
 from skywright.store.lookup import sample_name
 
 _RESERVED = {
@@ -59,7 +65,7 @@ def write_nexus(contents: RunContents, path: Path, *, link: bool = False) -> lis
             {
                 "NX_class": "NXroot",
                 "default": "entry",
-                "creator": "skywright",
+                "creator": EXPORTER,
                 "creator_version": version("skywright"),
                 "file_time": _iso(datetime.now(UTC).timestamp()),
                 "HDF5_Version": h5py.version.hdf5_version,

@@ -10,10 +10,9 @@ from typing import Any
 import h5py
 
 from skywright.errors import DataError
+from skywright.store.export.contents import EXPORTER
 from skywright.store.export.csv import METADATA_FILE
 
-EXPORTER = "skywright"
-"""Marks our own output."""
 ZARR_FILE = "zarr.json"
 """Documents of a Zarr group or array; that of the root marks our export."""
 MARKS = (Path(METADATA_FILE), Path(ZARR_FILE))

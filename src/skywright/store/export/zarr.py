@@ -7,7 +7,7 @@ from typing import Any
 import zarr
 from zarr.errors import UnstableSpecificationWarning
 
-from skywright.store.export.contents import Column, RunContents, Stream
+from skywright.store.export.contents import EXPORTER, Column, RunContents, Stream
 
 
 def write_zarr(contents: RunContents, directory: Path) -> list[str]:
@@ -25,7 +25,7 @@ def write_zarr(contents: RunContents, directory: Path) -> list[str]:
     root = zarr.open_group(directory, mode="w", zarr_format=3)
     root.attrs.update(
         {
-            "exporter": "skywright",
+            "exporter": EXPORTER,
             "status": contents.status,
             "start": contents.start,
             "stop": contents.stop,
