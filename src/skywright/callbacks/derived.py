@@ -46,6 +46,12 @@ FRAME_TIME = Column(
 )
 UPDATE_NUMBER = Column("/entry/update_number", "<i8", rows_per_chunk=64)
 
+RESULT = "result"
+"""Name of the stream of scalar results; each event is one update."""
+
+PICTURES = "pictures"
+"""Data key of `RESULT`: the files of annotated pictures, one path a line."""
+
 ARRAYS = "arrays"
 """Name of the stream of array results; each row is one update."""
 
@@ -296,7 +302,7 @@ class DerivedRun:
             self._arrays.write()
             self._updates += 1
             self._arrays_changed = False
-        data = self._counts() | scalar_values(result) | {"pictures": pictures}
+        data = self._counts() | scalar_values(result) | {PICTURES: pictures}
         self._scalars_changed = False
         now = time.time()
         event = self._result_bundle.compose_event(data=data, timestamps=dict.fromkeys(data, now))
@@ -311,14 +317,14 @@ class DerivedRun:
         self._streams = [self._describe_file(self.analysis.stream, self._columns)]
         scalars = [column for column in self.analysis.results if not column.shape]
         keys = {c.name: data_key(c, source) for c in (*COUNTS, *scalars)}
-        keys["pictures"] = {
+        keys[PICTURES] = {
             "source": source,
             "dtype": "string",
             "shape": [],
             "description": "files of annotated pictures, one path a line",
         }
         self._result_bundle = self._run.compose_descriptor(
-            name="result",
+            name=RESULT,
             data_keys=keys,
             object_keys={self.analysis.name: list(keys)},
             configuration={},

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tiled.client.container import Container
 
-from skywright.callbacks.derived import ARRAYS
+from skywright.callbacks.derived import ARRAYS, RESULT
 
 
 def last_result(run: Container) -> dict[str, NDArray[Any]]:
@@ -23,7 +23,7 @@ def last_result(run: Container) -> dict[str, NDArray[Any]]:
     dict
         By name; () for a scalar or text.
     """
-    last = run["result"].read().isel(time=-1)
+    last = run[RESULT].read().isel(time=-1)
     times = ("time", "seq_num")
     found = {
         str(key): np.asarray(last[key].values)

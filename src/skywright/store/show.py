@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from tiled.client.container import Container
 
+from skywright.callbacks.derived import PICTURES, RESULT
 from skywright.errors import DataError
 from skywright.store.client import RAW
 from skywright.store.export.contents import Column, RunContents, Stream, read_contents
@@ -19,8 +20,6 @@ from skywright.store.lookup import (
     summarize,
 )
 
-RESULT_STREAM, PICTURES_KEY = "result", "pictures"
-"""Where an analysis says what it found, and which pictures it has drawn, a path a line."""
 TEXT = "text"
 """Type of a column of words."""
 
@@ -130,7 +129,7 @@ def view_run(client: Container, run: Container, listing: JournalListing | None =
 
 def final_results(contents: RunContents) -> dict[str, Any]:
     """Return the last value of each scalar of the stream ``result``; empty before the first."""
-    stream = contents.stream(RESULT_STREAM)
+    stream = contents.stream(RESULT)
     if stream is None:
         return {}
     return {
@@ -142,7 +141,7 @@ def final_results(contents: RunContents) -> dict[str, Any]:
 
 
 def _about_results(contents: RunContents) -> dict[str, str]:
-    stream = contents.stream(RESULT_STREAM)
+    stream = contents.stream(RESULT)
     columns = stream.columns if stream is not None else ()
     about = {}
     for column in columns:
@@ -165,7 +164,7 @@ def _raw_summary(client: Container, raw_uid: str, listing: JournalListing) -> Ru
 
 def _view_derived(contents: RunContents) -> DerivedView:
     results = final_results(contents)
-    pictures = str(results.pop(PICTURES_KEY, "")).splitlines()
+    pictures = str(results.pop(PICTURES, "")).splitlines()
     analysis = contents.start.get("analysis")
     if not isinstance(analysis, Mapping):  # a person gave it with a plan
         analysis = {}
