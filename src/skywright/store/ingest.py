@@ -51,6 +51,7 @@ RETRY_LATER_STATUS = PROXY_STATUS | {429}
 """Answers after which the same request may succeed later."""
 REFUSED_STATUS = {401, 403}
 """Answers to a wrong key, or to a run that the access policy does not accept."""
+
 log = logging.getLogger(__name__)
 
 

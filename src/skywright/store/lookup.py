@@ -244,7 +244,7 @@ def _analysis_name(start: Mapping[str, Any]) -> str | None:
 
 
 class JournalListing:
-    """The journals of a store that are there now: they say whether a run is recorded or stored.
+    """The journals that a store has now; they show whether a run is being recorded or stored.
 
     Make it before the run is looked up: the ingester may store the run meanwhile.
 
@@ -259,7 +259,7 @@ class JournalListing:
         self._names = journal_names(directory)
 
     def status(self, metadata: Mapping[str, Any]) -> str:
-        """Say how a run ended, or whether it is being recorded or stored.
+        """Return how a run ended, or whether it is being recorded or stored.
 
         A run is "running" only when a process holds the lock of its journal. One that has ended is
         "storing" until the ingester is done with its journal. Without a journal here, a run that

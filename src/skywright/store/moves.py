@@ -1,4 +1,4 @@
-"""Rename journals: to the journals that are done, aside, or back."""
+"""Moves journals to the directories ``done`` and ``aside``, and back."""
 
 import os
 import stat
@@ -8,7 +8,7 @@ from skywright.callbacks.journal import fsync_directory
 
 
 def move_journal(path: Path, target: Path) -> None:
-    """Rename a journal to `target`; make the directory of `target` if it is not there.
+    """Rename a journal to `target`; make the directory of `target` if it is missing.
 
     Raises
     ------

@@ -27,7 +27,7 @@ def write_pictures(
     Parameters
     ----------
     run, view
-        The run, and what `view_run` said of it.
+        The run, and its view (`view_run`).
     directory
         Where to write; made when missing. Files of the same names are replaced.
     count

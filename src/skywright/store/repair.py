@@ -19,7 +19,8 @@ from skywright.store.table_adapter import flushed_rows
 from skywright.store.tail import Tail, locked_if_dead
 
 LATE = "_after_last_event"
-"""Suffix of the stream for frames without an event, of a stream with events."""
+"""Suffix of the name of a stream with events: the stream of its frames that have no event. Its
+descriptor and stream resources have the same suffix in their uids."""
 
 log = logging.getLogger(__name__)
 

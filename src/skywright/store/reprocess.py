@@ -44,7 +44,7 @@ from skywright.waiting import pause
 __all__ = ["Reprocessed", "Submit", "cluster", "reprocess", "reprocess_each", "wait_until_stored"]
 
 IN_FLIGHT = 64
-"""Tasks given to a cluster ahead of the one whose result is taken."""
+"""Maximum number of tasks that a cluster has at a time."""
 
 
 @dataclass(frozen=True)

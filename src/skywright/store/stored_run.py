@@ -28,7 +28,7 @@ def run_documents(run: Container, journals: Path) -> Iterator[tuple[str, Documen
     run
         tiled client of the run.
     journals
-        Directory of the journals; if its ``done`` does not hold that of the run, the catalog is
+        Directory of the journals. If the journal of the run is not in its ``done``, the catalog is
         read.
 
     Raises

@@ -8,7 +8,7 @@ An event becomes a row of a table:
 
 The rows of a file become a node that refers to the file:
 
-- `LineWriter._register_files` makes the data source of the node;
+- `file_nodes.data_sources` makes the data source of the node, for `LineWriter._register_files`;
 - `StreamWriter.register` queues it, with `RunNodes.queue_node` if the node is new, else with
   `RunNodes.queue_source`.
 

@@ -153,7 +153,7 @@ def scanned_fields(start: Mapping[str, Any], stream: str | None = None) -> list[
 
 
 def read_contents(run: Container, listing: JournalListing | None = None) -> RunContents:
-    """Read metadata and events of `run`; arrays in files are read when asked for.
+    """Read metadata and events of `run`; columns of files and arrays are read by `Column.read`.
 
     Parameters
     ----------
@@ -237,7 +237,7 @@ def _read_stream(
 def _events(tables: list[Any], what: str) -> tuple[pd.DataFrame, NDArray[np.bool_]]:
     """Return events as one table, each seq_num once, and which stored rows these are.
 
-    After a resume an event comes again with its seq_num: the last one holds.
+    bluesky's own writer stores an event again that comes again after a resume; the last one counts.
     """
     if not tables:
         return pd.DataFrame(), np.ones(0, bool)
@@ -275,7 +275,10 @@ def _as_declared(values: NDArray, declared: object) -> NDArray:
 def _short_arrays(
     table: Any, key: str, data_key: Mapping[str, Any], kept: NDArray[np.bool_], rows: int
 ) -> NDArray:
-    """Read arrays of a few elements, which the writer keeps in the table; ``(n, *shape)``."""
+    """Read arrays of a few elements, which bluesky's own writer keeps in the table of events.
+
+    The result is ``(n, *shape)``.
+    """
     with _reading(key):
         values = np.asarray(table[key].read())[: len(kept)][kept]
     shape = (rows, *(data_key.get("shape") or ()))
@@ -423,7 +426,7 @@ def _family(node: Any) -> str:
 
 @contextmanager
 def _reading(what: str) -> Iterator[None]:
-    """Turn what the server says when data cannot be read into an error that names the data."""
+    """Turn an error of the server, when it cannot read data, into one that names the data."""
     try:
         yield
     except httpx.HTTPError as error:

@@ -92,7 +92,7 @@ def _cells(values: NDArray) -> Sequence[object]:
 
 
 def _where(column: Column) -> dict[str, Any]:
-    """Say where the values of an array are."""
+    """Return where the values of an array are."""
     where: dict[str, Any] = {"shape": column.shape, "dtype": column.dtype.str}
     if column.asset:
         where |= {"file": str(column.asset.file), "dataset": column.asset.dataset}
