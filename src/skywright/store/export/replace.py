@@ -15,7 +15,9 @@ from skywright.store.export.csv import METADATA_FILE
 
 ZARR_FILE = "zarr.json"
 """Documents of a Zarr group or array; that of the root marks our export."""
-MARKS = (Path(METADATA_FILE), Path(ZARR_FILE))
+MARKS = {Path(METADATA_FILE), Path(ZARR_FILE)}
+"""Files that say what an export wrote. One is there at each moment of a replacement, so that one
+which is cut off can be repeated."""
 _CHUNK = re.compile(r"(?P<array>.+)/c(/\d+)*")
 
 
@@ -67,10 +69,11 @@ def replace(part: Path, output: Path) -> None:
             f"{output / blocking[0]}: in the way of the new export, and not written by the earlier "
             "one; move it, or name another output"
         )
-    _remove(output, old)
+    _remove(output, old - MARKS)
     if part.is_dir():  # `output` stays: it may be the working directory
         _move_into(part, output, new)
-    else:
+    _remove(output, old & (MARKS - new))
+    if part.is_file():
         output.rmdir()
         part.replace(output)
 
@@ -148,8 +151,8 @@ def _entries(directory: Path) -> set[Path]:
 
 
 def _remove(directory: Path, files: set[Path]) -> None:
-    """Remove files, the mark last, and the directories that they leave empty."""
-    for path in sorted(files, key=lambda path: (path in MARKS, path)):
+    """Remove files, and the directories that they leave empty."""
+    for path in files:
         (directory / path).unlink()
     for path in sorted(_parents(files), reverse=True):
         if not any((directory / path).iterdir()):
@@ -157,7 +160,7 @@ def _remove(directory: Path, files: set[Path]) -> None:
 
 
 def _move_into(part: Path, output: Path, entries: set[Path]) -> None:
-    """Move each file of `part`, the mark first: if this is cut off, `--overwrite` works again."""
+    """Move each file of `part`, the mark first."""
     for path in sorted(entries, key=lambda path: (path not in MARKS, path)):
         if (part / path).is_dir():
             (output / path).mkdir(exist_ok=True)
