@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import h5py
@@ -72,16 +71,6 @@ def run_of_all_kinds(journals: Path) -> Path:
     run.grow(3)
     run.stop()
     return run.path
-
-
-def test_a_server_without_our_routes_is_reported(caplog: pytest.LogCaptureFixture) -> None:
-    http = SimpleNamespace(post=lambda *_, **__: Response(404))
-    context = SimpleNamespace(http_client=http)
-    container = SimpleNamespace(context=context, uri="http://x/api/v1/metadata/raw")
-    catalog = Catalog(None)
-    assert catalog.post(container, WRITE_RUN, {}) is None
-    assert not catalog.routes
-    assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
 def store(path: Path, client: Any, *, routes: bool) -> tuple[Any, bool]:
