@@ -601,7 +601,9 @@ def test_files_that_tiled_cannot_show_are_told(journals: Path, client: Any) -> N
     run = stored(path, client)
     assert run["primary"].read()["y"].values.tolist() == [1.0]
     (reason,) = run.metadata["unreadable_files"].values()
-    assert f"primary/x: tiled cannot read its files: {reason}" in run.metadata["notes"]
+    note = f"primary/x: tiled cannot read its files: {reason}"
+    assert note in run.metadata["notes"]
+    assert [each for each in read_contents(run).notes if "primary/x" in each] == [note]
     contents = JournalContents()
     for line in read_lines(journals / "done" / path.name):
         contents.add(line)
