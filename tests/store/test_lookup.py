@@ -164,7 +164,8 @@ def test_a_run_is_interrupted_only_if_its_reason_begins_so(reason: str, status: 
 
 def test_running_while_somebody_writes_the_journal_then_storing(tmp_path: Path) -> None:
     start = {"uid": DEAD, "time": T0}
-    assert JournalListing(tmp_path).status({"start": start}) == "incomplete"
+    before = JournalListing(tmp_path)
+    assert before.status({"start": start}) == "incomplete"
     journal = Journal(tmp_path)
     journal("start", start)
     assert JournalListing(tmp_path).status({"start": start}) == "running"
@@ -172,6 +173,7 @@ def test_running_while_somebody_writes_the_journal_then_storing(tmp_path: Path) 
     assert waiting_runs(tmp_path) == []
     journal.close()
     assert JournalListing(tmp_path).status({"start": start}) == "storing"
+    assert before.status({"start": start}) == "storing"  # the run has begun since
     assert waiting_runs(tmp_path) == [DEAD]
     (tmp_path / f"{DEAD}.jsonl").unlink()  # the ingester is done with it
     assert JournalListing(tmp_path).status({"start": start}) == "incomplete"
