@@ -9,8 +9,7 @@ from contextlib import suppress
 import httpx
 
 from skywright.errors import ConfigError, DataError, HardwareError
-from skywright.wire.axis_body import PICTURE_TYPES, SIGNATURES, UNTYPED
-from skywright.wire.axis_http import PICTURE_BYTES_MAX
+from skywright.wire.axis_body import PICTURE_BYTES_MAX, PICTURE_TYPES, SIGNATURES, UNTYPED
 from skywright.wire.axis_mjpeg import BOUNDARY, MixedReplace, Part
 
 SNAPSHOT_PATH = "/axis-cgi/jpg/image.cgi?camera=1"

@@ -9,10 +9,9 @@ Content-Length bytes.
 import re
 from dataclasses import dataclass
 
-from skywright.wire.axis_body import SIGNATURES
+from skywright.wire.axis_body import PICTURE_BYTES_MAX, SIGNATURES
 
 BOUNDARY = "myboundary"
-PICTURE_BYTES_MAX = 32_000_000
 HEAD_BYTES_MAX = 8_192
 DELIMITER_BYTES_MAX = 1_024
 """Bytes that may hold the first half of a delimiter."""
