@@ -239,6 +239,23 @@ class Cam(PVGroup):
         """
         return bool(self.acquire.readback.raw_value) == acquiring
 
+    async def post_acquiring(self, acquiring: bool, is_acquiring: Callable[[], bool]) -> None:
+        """Post whether there is an acquisition.
+
+        Call it after all other posts: a client that waits for the end of an acquisition must find
+        everything else posted.
+
+        Parameters
+        ----------
+        acquiring
+            Whether there was one when the state was read.
+        is_acquiring
+            Returns whether there is one now. If a put has changed that, its value stays.
+        """
+        for channel in (self.detector_state, self.acquire.readback):
+            if is_acquiring() == acquiring:
+                await post(channel, int(acquiring))
+
 
 class Plugin(PVGroup):
     """What areaDetector's plugins have in common."""

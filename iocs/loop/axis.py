@@ -160,11 +160,7 @@ class AxisIOC(OwnerGroup):
         await self._post_plugins(state)
         await self._post_truth(state)
         await self._post_recording(state)
-        # The end comes last, so that a client that waits for it finds all other PVs up to date. It
-        # is left out if a put has changed the state since `state` was read.
-        for channel in (self.cam.detector_state, self.cam.acquire.readback):
-            if self.camera.state().acquiring == state.acquiring:
-                await post(channel, int(state.acquiring))
+        await self.cam.post_acquiring(state.acquiring, lambda: self.camera.state().acquiring)
         self._posted = state
 
     async def _after_post(self) -> None:

@@ -217,9 +217,9 @@ class PsssIOC(OwnerGroup):
         await post_counts(self, state)
         for part in (self.picture_recording, self.spectrum_recording):
             await post_plugin(part, state)
-        # Last: a client that waits for the end of an acquisition must find everything else posted
-        await post(self.cam.detector_state, int(state.acquiring))
-        await post(self.cam.acquire.readback, int(state.acquiring))
+        await self.cam.post_acquiring(
+            state.acquiring, lambda: self.processor.acquisition is not None
+        )
 
     def _recorded(self) -> tuple[Any, ...]:
         recorders = (self.picture_recorder, self.spectrum_recorder)
