@@ -8,7 +8,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from skywright.acquire.recorder import Layout, WriterT
+from skywright.acquire.layout import Layout, WriterT
 from skywright.files.columns import Column, ColumnWriter
 
 
