@@ -461,12 +461,14 @@ class HdfPlugin(Plugin):
     async def check_path(self) -> bool:
         """Create the directory if ``CreateDirectory`` asks for it; return whether it exists."""
         directory = self.directory
-        if self.create_directory.readback.value and not directory.is_dir():
+        # On threads: a disk that hangs must not keep the PVs from being served
+        exists: bool = await self.parent.in_thread(directory.is_dir)
+        if self.create_directory.readback.value and not exists:
             try:
                 await self.parent.in_thread(lambda: directory.mkdir(parents=True, exist_ok=True))
+                exists = True
             except OSError as error:
                 await post(self.write_message, f"{directory}: cannot be created: {error}")
-        exists = directory.is_dir()
         await post(
             self.file_path_exists,
             int(exists),

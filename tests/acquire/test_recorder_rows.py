@@ -414,6 +414,30 @@ def test_a_flush_that_succeeds_leaves_the_error_of_a_write(
         assert faulty.lost == {"events not written": 5}
 
 
+@pytest.mark.parametrize("synchronous", [False, True])
+def test_a_write_that_hangs_is_an_error_until_it_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, synchronous: bool
+) -> None:
+    answers = threading.Event()
+
+    class HangingLayout(ColumnsLayout):
+        def append(self, file: ColumnWriter, groups: Sequence[Rows]) -> Mapping[str, int]:
+            assert answers.wait(90)
+            return super().append(file, groups)
+
+    monkeypatch.setattr(recorder_module, "HANG_S", 0.01)
+    hanging = HangingLayout("events", (HEIGHT,), IDENTITY)
+    recorder: Recorder[Any, Any] = Recorder(hanging, synchronous=synchronous)
+    recorder.start(tmp_path / "a.h5")
+    source = threading.Thread(target=recorder.offer, args=(events(0, 5),))
+    source.start()
+    until(lambda: "events: no answer from the disk" in recorder.error)
+    answers.set()
+    source.join(90)
+    recorder.close()
+    assert (recorder.error, recorder.rows_readable, recorder.lost) == ("", 5, {})
+
+
 def test_a_callback_that_fails_does_not_end_the_recorder(
     faulty: Recorder[Any, Any], tmp_path: Path
 ) -> None:

@@ -13,7 +13,8 @@ of `skywright.files`, which writes columns to HDF5 by `ColumnWriter`.
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Generic
 
@@ -29,9 +30,12 @@ logger = logging.getLogger(__name__)
 FLUSH_S = 0.05
 """Time from the first unflushed write to the flush, s. A row is visible at most
 FLUSH_S + 2 * GATHER_S (of `row_queue`) after it was offered."""
+HANG_S = 5.0
+"""Time of a write, s, after which `Recorder.error` says that it hangs. It is shorter than the
+timeout of a put, so that a client that gives up finds the reason."""
 STOP_LIMIT_S = 30.0
 """Timeout for the rows in the queue when a recording is stopped, s. It does not end a write that
-hangs."""
+hangs: the stop ends when the disk answers again."""
 QUEUE_BYTES = 256_000_000
 """Default limit of the queue, bytes."""
 IDLE_S = 1.0
@@ -74,9 +78,6 @@ class Recorder(Generic[Result, RowGroup]):
     rows_readable
         Number of rows of this or the last recording that readers can see; 0 after a start that
         failed. `iocs.areadetector.HdfPlugin.post_recording` posts it as ``NumCaptured_RBV``.
-    error
-        The last error of the recording: of its start, a write, a flush or its end. The next row
-        that is written removes it; the error of a flush is also removed by a flush that succeeds.
     """
 
     def __init__(
@@ -94,15 +95,17 @@ class Recorder(Generic[Result, RowGroup]):
         self.every = every
         self.path: Path | None = None
         self.rows_readable = 0
-        self.error = ""
+        self._error = ""
         self._is_flush_error = False
-        """Whether `error` is of a flush: the next successful flush removes it."""
+        """Whether `_error` is of a flush: the next successful flush removes it."""
         self._logged = ""
         """The last error in the log; it is not logged again."""
         self._changed = changed or (lambda: None)
         self._lost = Counters()
         self._file_lock = threading.RLock()
-        """Held by the thread that uses the file."""
+        """Held by the thread that uses the file, see `_using_file`."""
+        self._used_since = 0.0
+        """Time since which a thread has used the file; 0: none uses it."""
         self._queue: RowQueue[RowGroup] = RowQueue(queue_bytes, queue_timeout_s)
         """Accepts rows from the start of a recording until its stop or last row. Its callbacks are
         called when all rows before them are visible."""
@@ -148,7 +151,7 @@ class Recorder(Generic[Result, RowGroup]):
         except Exception as error:  # the layout cannot handle this result
             self._fail(error, 1)
             if self.synchronous:
-                raise RefusedError("not written", self.error) from error
+                raise RefusedError("not written", self._error) from error
             return
         if group is None:
             return
@@ -158,14 +161,14 @@ class Recorder(Generic[Result, RowGroup]):
             self._lost.add("queue full", self.layout.rows(group))
 
     def _write_now(self, group: RowGroup) -> None:
-        with self._file_lock:
+        with self._using_file():
             if self.path is None:  # the recording has just ended
                 return
             before = self._lost.as_dict()
             self._write([group], must_create=False)
             causes = [c for c, n in self._lost.as_dict().items() if n > before.get(c, 0)]
-            # A file that refuses a row reports no error: `error` is then of an earlier write
-            why = self.error if {"not written", "does not fit"}.intersection(causes) else ""
+            # A file that refuses a row reports no error: `_error` is then of an earlier write
+            why = self._error if {"not written", "does not fit"}.intersection(causes) else ""
             if self._flush_is_due():
                 self._flush(caller_waits=False)
         if causes:
@@ -213,6 +216,23 @@ class Recorder(Generic[Result, RowGroup]):
         causes = sum_counts(self._lost.as_dict(), {"not written": self._unreadable})
         return {f"{self.layout.name} {cause}": count for cause, count in causes.items()}
 
+    @property
+    def error(self) -> str:
+        """The last error of the recording: of its start, a write, a flush or its end.
+
+        The next row that is written removes it; the error of a flush is also removed by a flush
+        that succeeds. While a write hangs, the error says so.
+        """
+        since = self._used_since
+        if since and time.monotonic() - since > HANG_S:
+            name = self.layout.name
+            return f"{name}: no answer from the disk of the file for more than {HANG_S:g} s"
+        return self._error
+
+    def forget_error(self) -> None:
+        """Remove the last error."""
+        self._error = ""
+
     # ---- starts and stops
 
     def start(self, path: Path, count: int = 0) -> str:
@@ -234,20 +254,20 @@ class Recorder(Generic[Result, RowGroup]):
             Error message; empty if it succeeded.
         """
         self.stop()
-        with self._file_lock:
+        with self._using_file():
             self._end()  # another thread may have started one meanwhile
-            self.error = _creation_error(path)
+            self._error = _creation_error(path)
             self._rows_written = self.rows_readable = 0
-            if not self.error:
+            if not self._error:
                 self._rows_wanted, self._rows_offered, self._logged = count, 0, ""
                 try:
                     self._file = self.layout.open_early(path)
                     self.path = path
                     self._queue.begin_recording()  # after `path`, on which `_pause_s` depends
                 except (OSError, DataError) as error:
-                    self.error = str(error)
+                    self._error = str(error)
         self._changed()
-        return self.error
+        return self._error
 
     def stop(self) -> None:
         """Close the recording after the queued rows are written.
@@ -259,7 +279,7 @@ class Recorder(Generic[Result, RowGroup]):
         written = threading.Event()
         self.call_when_visible(written.set)
         in_time = written.wait(STOP_LIMIT_S)
-        with self._file_lock:
+        with self._using_file():
             # None of them may get into the next file
             left = 0 if in_time else self._count_unwritten(self._rows(self._queue.drop_rows()))
             self._end()
@@ -273,13 +293,24 @@ class Recorder(Generic[Result, RowGroup]):
         self._queue.close()
         self._thread.join(5.0)
 
+    @contextmanager
+    def _using_file(self) -> Iterator[None]:
+        """Context that has the file for this thread; it may be entered again in itself."""
+        with self._file_lock:
+            outer = self._used_since
+            self._used_since = outer or time.monotonic()
+            try:
+                yield
+            finally:
+                self._used_since = outer
+
     # ---- the recorder's thread
 
     def _work(self) -> None:
         while not self._queue.check_end():
             groups, when_visible, recording = self._queue.take(self._pause_s)
             flushed = False
-            with self._file_lock:
+            with self._using_file():
                 path = self.path
                 # These rows are of an earlier recording, whose `stop` timed out
                 if recording != self._queue.recording:
@@ -376,7 +407,7 @@ class Recorder(Generic[Result, RowGroup]):
                 self._fail(error, self._rows(groups))
             return
         if file.appended > self._rows_written:  # else nothing shows that rows can be written
-            self.error = ""
+            self._error = ""
         self._rows_written = file.appended
         self._unflushed_since = self._unflushed_since or time.monotonic()
 
@@ -419,7 +450,7 @@ class Recorder(Generic[Result, RowGroup]):
         self.path = None  # the last step, see `path`
 
     def _close_file(self, file: Writer) -> None:
-        """Flush and close a file; an error is in `error`, and unflushed rows are lost."""
+        """Flush and close a file; an error is in `_error`, and unflushed rows are lost."""
         self._unreadable = 0
         try:
             self.rows_readable = file.flush()
@@ -437,7 +468,7 @@ class Recorder(Generic[Result, RowGroup]):
     def _end_flush_error(self) -> None:
         """Remove the message of a flush that failed: all written rows are on the disk now."""
         if self._is_flush_error:
-            self.error = self._logged = ""
+            self._error = self._logged = ""
             self._is_flush_error = False
 
     def _fail(self, error: Exception, count: int) -> None:
@@ -448,11 +479,11 @@ class Recorder(Generic[Result, RowGroup]):
     def _report(self, error: Exception, of_flush: bool = False) -> None:
         # Errors are reported, not raised: the recorder's thread must continue, because it calls
         # `done` at the end of an acquisition.
-        self.error = str(error) or type(error).__name__
+        self._error = str(error) or type(error).__name__
         self._is_flush_error = of_flush
-        if self.error == self._logged:  # it may come with every item
+        if self._error == self._logged:  # it may come with every item
             return
-        self._logged = self.error
+        self._logged = self._error
         is_known = isinstance(error, OSError | DataError)
         logger.warning("%s: %s", self.layout.name, error, exc_info=not is_known)
 
