@@ -103,7 +103,7 @@ class AxisIOC(OwnerGroup):
     def __init__(self, prefix: str, source: Source, goniometer: str = "") -> None:
         super().__init__(prefix)
         self.goniometer = goniometer
-        self.camera = Camera(source, self._changed)
+        self.camera = Camera(source, self.wake_posting)
         self.cam.control = self.hdf.control = self.camera
         self.server: HttpServer | None = None
         self.uploads: TriggeredUploads | None = None

@@ -375,7 +375,7 @@ def make_group(prefix: str, source: RunSource, slots: int) -> PanosetiBase:
     }
     parts["__doc__"] = PanosetiBase.__doc__
     group = type("PanosetiIOC", (PanosetiBase,), parts)(prefix)
-    group.tracker = Tracker(source, slots, group._changed)  # noqa: SLF001
+    group.tracker = Tracker(source, slots, group.wake_posting)
     group.housekeeping = RunHousekeeping(source.data_dir)
     group.telescopes = RunTelescopes(source.data_dir)
     return group

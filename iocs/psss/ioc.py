@@ -91,14 +91,14 @@ class PsssIOC(OwnerGroup):
     def _attach(self, service: Service) -> None:
         self.service = service
         self.processor: Processor = service.processor
-        self.processor.changed = self._changed
+        self.processor.changed = self.wake_posting
         self.cam.control = PulseCamera(self.processor)
         every = self.spectra.raw_every.readback.value
         self.picture_recorder: Recorder[Any, Any] = Recorder(
-            PictureLayout(), every, self._changed, essential=False
+            PictureLayout(), every, self.wake_posting, essential=False
         )
         layout = SpectraLayout(lambda: self.processor.picture_width)
-        self.spectrum_recorder: Recorder[Any, Any] = Recorder(layout, 1, self._changed)
+        self.spectrum_recorder: Recorder[Any, Any] = Recorder(layout, 1, self.wake_posting)
         self.spectra.ioc = self
         self.picture_recording.recorder = self.picture_recorder
         self.spectrum_recording.recorder = self.spectrum_recorder

@@ -372,7 +372,7 @@ def build(args: argparse.Namespace) -> tuple[PVGroup, Mapping[str, Any]]:
     )
     group.shots = ShotOwner(
         analyzed,
-        group._changed,  # noqa: SLF001
+        group.wake_posting,
         args.frames_every,
         round(args.frames_gb * 1e9),
         args.image_period,

@@ -1,4 +1,8 @@
-"""The interface of layouts, by which results become rows of a file, and of their writers."""
+"""The interface of layouts, by which results become rows of a file, and of their writers.
+
+`Layout.append` writes row groups by the writer that `Layout.open` has made, such as `ImageWriter`
+of `skywright.files`, which writes columns to HDF5 by `ColumnWriter`.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence

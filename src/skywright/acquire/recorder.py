@@ -5,9 +5,6 @@ owner's thread has not flushed, and calls the functions given to `Recorder.call_
 
 Two locks: that of `RowQueue`, and the file's, which is held during each access to the file. No
 thread that holds the queue's lock waits for the file's.
-
-`Layout.append` writes row groups by the writer that `Layout.open` has made, such as `ImageWriter`
-of `skywright.files`, which writes columns to HDF5 by `ColumnWriter`.
 """
 
 import logging
