@@ -245,10 +245,10 @@ def _delimiter(boundary: str) -> re.Pattern[bytes]:
     return re.compile(rb"(?:\r?\n)?(?<!-)-{2,}" + re.escape(boundary.encode("latin-1", "replace")))
 
 
-def encode_part(data: bytes, time: float, boundary: str = BOUNDARY) -> bytes:
+def encode_part(data: bytes, time: float) -> bytes:
     """Return a picture (JPEG file, unix s) as a part of a stream, its delimiter before it."""
     head = (
-        f"--{boundary}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n"
+        f"--{BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n"
         f"X-Timestamp: {time:.6f}\r\n\r\n"
     )
     return head.encode() + data + b"\r\n"
