@@ -524,7 +524,7 @@ class HdfPlugin(Plugin):
 
     async def fail_to_write(self, message: str) -> None:
         """Post that a recording cannot be written."""
-        await post(self.write_message, message[:1000], AlarmSeverity.MAJOR_ALARM)
+        await post(self.write_message, message, AlarmSeverity.MAJOR_ALARM)
         await post(self.write_status, 1, AlarmSeverity.MAJOR_ALARM)
 
     async def post_recording(

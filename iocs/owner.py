@@ -71,7 +71,7 @@ class OwnerGroup(PVGroup):
 
     async def post_error(self, message: str) -> None:
         """Post an error, such as why a put was refused, on the message PV."""
-        await post(self.message, message[:1000], AlarmSeverity.MINOR_ALARM)
+        await post(self.message, message, AlarmSeverity.MINOR_ALARM)
 
     async def _post_forever(self, period_s: float, idle_s: float) -> None:
         """Post changes, at most every `period_s`, at least every `period_s + idle_s`."""

@@ -114,7 +114,7 @@ class AxisIOC(OwnerGroup):
 
     async def post_error(self, message: str) -> None:
         """Post an error, such as why a put was refused, on the message PV."""
-        await post(self.cam.status_message, message[:1000], AlarmSeverity.MINOR_ALARM)
+        await post(self.cam.status_message, message, AlarmSeverity.MINOR_ALARM)
 
     def close(self) -> None:
         """Close files and source, then the endpoints, whose clients may be slow."""
@@ -187,7 +187,7 @@ class AxisIOC(OwnerGroup):
         # Only a new message, so that the reason of a refused put stays visible until then.
         if last is None or (last.message, last.alarm) != (state.message, state.alarm):
             alarm = AlarmSeverity.MAJOR_ALARM if state.alarm else AlarmSeverity.NO_ALARM
-            await post(cam.status_message, state.message[:1000], alarm)
+            await post(cam.status_message, state.message, alarm)
         for cause, count in state.lost.items():
             severity = AlarmSeverity.MINOR_ALARM if count else AlarmSeverity.NO_ALARM
             await post(getattr(cam, f"lost_{cause.replace(' ', '_')}"), count, severity)

@@ -112,7 +112,7 @@ class PsssIOC(OwnerGroup):
     async def post_error(self, message: str) -> None:
         """Post on the message PVs why a put was refused."""
         for channel in (self.spectra.message, self.cam.status_message):
-            await post(channel, message[:1000], AlarmSeverity.MINOR_ALARM)
+            await post(channel, message, AlarmSeverity.MINOR_ALARM)
         self._put_error_until = asyncio.get_running_loop().time() + PUT_ERROR_S
 
     def close(self) -> None:
