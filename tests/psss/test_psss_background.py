@@ -73,7 +73,7 @@ def test_of_backgrounds_with_one_name_the_digest_chooses(tmp_path: Path) -> None
 def test_a_full_disk_refuses_a_background_and_the_process_goes_on(tmp_path: Path) -> None:
     """HDF5 would end the process after a write that failed."""
     history = History(tmp_path)
-    with full_disk(), pytest.raises(HardwareError, match="cannot be kept"):
+    with full_disk(1000), pytest.raises(HardwareError, match="cannot be kept"):
         history.keep(uploaded("dark", np.arange(120_000.0).reshape(300, 400)))
     assert list(tmp_path.iterdir()) == []
     assert history.keep(uploaded("dark", np.ones((3, 4)))).name == "dark"
