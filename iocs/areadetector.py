@@ -239,6 +239,23 @@ class Cam(PVGroup):
         """
         return bool(self.acquire.readback.raw_value) == acquiring
 
+    async def post_acquiring(self, acquiring: bool, is_acquiring: Callable[[], bool]) -> None:
+        """Post whether there is an acquisition.
+
+        Call it after all other posts: a client that waits for the end of an acquisition must find
+        everything else posted.
+
+        Parameters
+        ----------
+        acquiring
+            Whether there was one when the state was read.
+        is_acquiring
+            Returns whether there is one now. If a put has changed that, its value stays.
+        """
+        for channel in (self.detector_state, self.acquire.readback):
+            if is_acquiring() == acquiring:
+                await post(channel, int(acquiring))
+
 
 class Plugin(PVGroup):
     """What areaDetector's plugins have in common."""
@@ -444,12 +461,14 @@ class HdfPlugin(Plugin):
     async def check_path(self) -> bool:
         """Create the directory if ``CreateDirectory`` asks for it; return whether it exists."""
         directory = self.directory
-        if self.create_directory.readback.value and not directory.is_dir():
+        # On threads: a disk that hangs must not keep the PVs from being served
+        exists: bool = await self.parent.in_thread(directory.is_dir)
+        if self.create_directory.readback.value and not exists:
             try:
                 await self.parent.in_thread(lambda: directory.mkdir(parents=True, exist_ok=True))
+                exists = True
             except OSError as error:
                 await post(self.write_message, f"{directory}: cannot be created: {error}")
-        exists = directory.is_dir()
         await post(
             self.file_path_exists,
             int(exists),
@@ -505,7 +524,7 @@ class HdfPlugin(Plugin):
 
     async def fail_to_write(self, message: str) -> None:
         """Post that a recording cannot be written."""
-        await post(self.write_message, message[:1000], AlarmSeverity.MAJOR_ALARM)
+        await post(self.write_message, message, AlarmSeverity.MAJOR_ALARM)
         await post(self.write_status, 1, AlarmSeverity.MAJOR_ALARM)
 
     async def post_recording(

@@ -7,7 +7,6 @@ import functools
 import ipaddress
 import logging
 import os
-import signal
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -28,16 +27,21 @@ from caproto.asyncio.server import Context
 from caproto.server import PVGroup, get_pv_pair_wrapper
 
 from skywright.errors import ConfigError, SkywrightError
-from skywright.processes.lifecycle import announce_ready, end_process, end_with_parent
+from skywright.processes.lifecycle import (
+    END_SIGNALS,
+    announce_ready,
+    end_process,
+    end_with_parent,
+)
 from skywright.processes.logs import log_to_stderr
 from skywright.processes.memory import share_arenas
 from skywright.processes.options import OptionParser, limited, speed_factor
 from skywright.processes.ports import free_port, port_number
+from skywright.processes.stack import ARRAY_BYTES_MAX
 
 logger = logging.getLogger(__name__)
 
 CA_PORT = 5064
-ARRAY_BYTES_MAX = 40_000_000
 
 setting = get_pv_pair_wrapper(setpoint_suffix="", readback_suffix="_RBV")
 """A pvproperty with its ``_RBV``, areaDetector's convention."""
@@ -174,7 +178,7 @@ async def serve(group: PVGroup, args: argparse.Namespace, facts: Mapping[str, An
 
     background: list[asyncio.Task[None]] = []
     server = asyncio.ensure_future(context.run(startup_hook=started))
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in END_SIGNALS:
         asyncio.get_running_loop().add_signal_handler(number, server.cancel)
     try:
         await server

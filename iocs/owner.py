@@ -20,8 +20,8 @@ HEARTBEAT_S = 1.0
 class OwnerGroup(PVGroup):
     """The PVs of one owner.
 
-    Subclasses hand `_changed` to the owner, post its state in `_post`, and may do more after that
-    in `_after_post`. They have a PV `message`, or write `post_error`.
+    Subclasses hand `wake_posting` to the owner, post its state in `_post`, and may do more after
+    that in `_after_post`. They have a PV `message`, or write `post_error`.
     """
 
     heartbeat = pvproperty(
@@ -39,7 +39,7 @@ class OwnerGroup(PVGroup):
         self._failing: dict[str, str] = {}
         """Error of the last posting, by the method that failed."""
 
-    def _changed(self) -> None:
+    def wake_posting(self) -> None:
         """Wake the posting; may be called from any thread."""
         if self.loop is not None and not self.loop.is_closed():
             with contextlib.suppress(RuntimeError):  # closed in this moment
@@ -71,7 +71,7 @@ class OwnerGroup(PVGroup):
 
     async def post_error(self, message: str) -> None:
         """Post an error, such as why a put was refused, on the message PV."""
-        await post(self.message, message[:1000], AlarmSeverity.MINOR_ALARM)
+        await post(self.message, message, AlarmSeverity.MINOR_ALARM)
 
     async def _post_forever(self, period_s: float, idle_s: float) -> None:
         """Post changes, at most every `period_s`, at least every `period_s + idle_s`."""

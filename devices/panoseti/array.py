@@ -18,6 +18,7 @@ from ophyd import EpicsSignalRO, Kind, Signal
 from devices.file_stream import FilePlugin, FileStream
 from devices.guarded import GuardedDevice, Setting
 from skywright.errors import HardwareError
+from skywright.files.beside import sibling
 from skywright.files.readers import HDF5, open_reader
 from skywright.files.stream_columns import StreamColumn
 from skywright.instruments.panoseti.event_columns import COLUMNS, NUMBER
@@ -288,8 +289,8 @@ class Panoseti(GuardedDevice):
         self._is_tracking, self._ended = True, threading.Event()
         file = Path(self._read_now(self.plugin.full_file_name))
         for key, stream in self.streams.items():
-            stream.begin(str(file.with_name(f"{file.stem}_{key}{file.suffix}")))
-        self._events_path = file.with_name(f"{file.stem}_events{file.suffix}")
+            stream.begin(str(sibling(file, key)))
+        self._events_path = sibling(file, "events")
 
     def _find_run(self, limit_s: float, wait_for_new: bool) -> None:
         self.connect()

@@ -21,10 +21,10 @@ from devices.file_stream_device import FileStreamDevice
 from devices.guarded import Setting
 from devices.sacla.columns import frame_columns, image_columns, region_columns, shot_columns
 from skywright.errors import ConfigError, DataError, HardwareError
+from skywright.files.beside import sibling
 from skywright.files.readers import HDF5, open_reader
 from skywright.instruments.sacla.layouts import SHOTS, TAG, VERDICTS
 from skywright.instruments.sacla.moments import Moments
-from skywright.instruments.sacla.owner import beside
 from skywright.waiting import pause
 
 NAN = float("nan")
@@ -164,7 +164,7 @@ class Shots(FileStreamDevice):
         self._record(self.rows, self.plugin.captured, name, beside_rows)
         path = Path(self.rows.file)
         for stream, _ in beside_rows:
-            stream.begin(str(beside(path, stream.name.rsplit("_", 1)[1])))
+            stream.begin(str(sibling(path, stream.name.rsplit("_", 1)[1])))
 
     def unstage(self) -> list[Any]:
         """Close the files; does not fail when the IOC is gone."""
@@ -195,7 +195,7 @@ class Shots(FileStreamDevice):
         found = []
         for name, first in json.loads(text):
             path = folder / name
-            found.append((str(beside(path, kind) if kind else path), int(first[place])))
+            found.append((str(sibling(path, kind) if kind else path), int(first[place])))
         return found
 
     def _store_row_count(self, stream: FileStream, rows: int) -> None:

@@ -115,7 +115,7 @@ class EpuIOC(OwnerGroup):
         """Temporary directory of simulated files and their database."""
         if owner is not None:
             self.owner = owner
-            owner.changed = self._changed
+            owner.changed = self.wake_posting
 
     def close(self) -> None:
         """End the owner, and remove the directory that was made for it alone."""

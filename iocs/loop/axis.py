@@ -103,7 +103,7 @@ class AxisIOC(OwnerGroup):
     def __init__(self, prefix: str, source: Source, goniometer: str = "") -> None:
         super().__init__(prefix)
         self.goniometer = goniometer
-        self.camera = Camera(source, self._changed)
+        self.camera = Camera(source, self.wake_posting)
         self.cam.control = self.hdf.control = self.camera
         self.server: HttpServer | None = None
         self.uploads: TriggeredUploads | None = None
@@ -114,7 +114,7 @@ class AxisIOC(OwnerGroup):
 
     async def post_error(self, message: str) -> None:
         """Post an error, such as why a put was refused, on the message PV."""
-        await post(self.cam.status_message, message[:1000], AlarmSeverity.MINOR_ALARM)
+        await post(self.cam.status_message, message, AlarmSeverity.MINOR_ALARM)
 
     def close(self) -> None:
         """Close files and source, then the endpoints, whose clients may be slow."""
@@ -160,11 +160,7 @@ class AxisIOC(OwnerGroup):
         await self._post_plugins(state)
         await self._post_truth(state)
         await self._post_recording(state)
-        # The end comes last, so that a client that waits for it finds all other PVs up to date. It
-        # is left out if a put has changed the state since `state` was read.
-        for channel in (self.cam.detector_state, self.cam.acquire.readback):
-            if self.camera.state().acquiring == state.acquiring:
-                await post(channel, int(state.acquiring))
+        await self.cam.post_acquiring(state.acquiring, lambda: self.camera.state().acquiring)
         self._posted = state
 
     async def _after_post(self) -> None:
@@ -191,7 +187,7 @@ class AxisIOC(OwnerGroup):
         # Only a new message, so that the reason of a refused put stays visible until then.
         if last is None or (last.message, last.alarm) != (state.message, state.alarm):
             alarm = AlarmSeverity.MAJOR_ALARM if state.alarm else AlarmSeverity.NO_ALARM
-            await post(cam.status_message, state.message[:1000], alarm)
+            await post(cam.status_message, state.message, alarm)
         for cause, count in state.lost.items():
             severity = AlarmSeverity.MINOR_ALARM if count else AlarmSeverity.NO_ALARM
             await post(getattr(cam, f"lost_{cause.replace(' ', '_')}"), count, severity)

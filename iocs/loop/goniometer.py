@@ -183,7 +183,7 @@ class GoniometerIOC(PVGroup):
 
     async def post_error(self, message: str) -> None:
         """Say on the message PV why a put was refused."""
-        await post(self.osc.message, message[:1000], AlarmSeverity.MINOR_ALARM)
+        await post(self.osc.message, message, AlarmSeverity.MINOR_ALARM)
 
     async def post_motion(self) -> None:
         """Post the motion as commanded until now, for those who follow it."""

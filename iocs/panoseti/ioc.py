@@ -324,7 +324,7 @@ class PanosetiBase(OwnerGroup):
         trouble = error or tracker.error
         alarm = state.alarm or bool(trouble)
         severity = AlarmSeverity.MINOR_ALARM if alarm else AlarmSeverity.NO_ALARM
-        await post(self.message, (trouble or state.message)[:1000], severity)
+        await post(self.message, trouble or state.message, severity)
         source = tracker.source
         name, ended = await self.in_thread(
             lambda: (source.run, state.acquiring and source.has_ended)
@@ -375,7 +375,7 @@ def make_group(prefix: str, source: RunSource, slots: int) -> PanosetiBase:
     }
     parts["__doc__"] = PanosetiBase.__doc__
     group = type("PanosetiIOC", (PanosetiBase,), parts)(prefix)
-    group.tracker = Tracker(source, slots, group._changed)  # noqa: SLF001
+    group.tracker = Tracker(source, slots, group.wake_posting)
     group.housekeeping = RunHousekeeping(source.data_dir)
     group.telescopes = RunTelescopes(source.data_dir)
     return group

@@ -91,14 +91,14 @@ class PsssIOC(OwnerGroup):
     def _attach(self, service: Service) -> None:
         self.service = service
         self.processor: Processor = service.processor
-        self.processor.changed = self._changed
+        self.processor.changed = self.wake_posting
         self.cam.control = PulseCamera(self.processor)
         every = self.spectra.raw_every.readback.value
         self.picture_recorder: Recorder[Any, Any] = Recorder(
-            PictureLayout(), every, self._changed, essential=False
+            PictureLayout(), every, self.wake_posting, essential=False
         )
         layout = SpectraLayout(lambda: self.processor.picture_width)
-        self.spectrum_recorder: Recorder[Any, Any] = Recorder(layout, 1, self._changed)
+        self.spectrum_recorder: Recorder[Any, Any] = Recorder(layout, 1, self.wake_posting)
         self.spectra.ioc = self
         self.picture_recording.recorder = self.picture_recorder
         self.spectrum_recording.recorder = self.spectrum_recorder
@@ -112,7 +112,7 @@ class PsssIOC(OwnerGroup):
     async def post_error(self, message: str) -> None:
         """Post on the message PVs why a put was refused."""
         for channel in (self.spectra.message, self.cam.status_message):
-            await post(channel, message[:1000], AlarmSeverity.MINOR_ALARM)
+            await post(channel, message, AlarmSeverity.MINOR_ALARM)
         self._put_error_until = asyncio.get_running_loop().time() + PUT_ERROR_S
 
     def close(self) -> None:
@@ -217,9 +217,9 @@ class PsssIOC(OwnerGroup):
         await post_counts(self, state)
         for part in (self.picture_recording, self.spectrum_recording):
             await post_plugin(part, state)
-        # Last: a client that waits for the end of an acquisition must find everything else posted
-        await post(self.cam.detector_state, int(state.acquiring))
-        await post(self.cam.acquire.readback, int(state.acquiring))
+        await self.cam.post_acquiring(
+            state.acquiring, lambda: self.processor.acquisition is not None
+        )
 
     def _recorded(self) -> tuple[Any, ...]:
         recorders = (self.picture_recorder, self.spectrum_recorder)

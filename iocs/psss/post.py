@@ -106,8 +106,8 @@ async def post_counts(ioc: Any, state: ProcessorState) -> None:
     await post_pair(pvs.processing, int(state.running))
     if (state.message, alarm) != ioc.message_posted and (state.alarm or not ioc.shows_put_error):
         ioc.message_posted = (state.message, alarm)
-        await post(pvs.message, state.message[:1000], alarm)
-        await post(cam.status_message, state.message[:1000], alarm)
+        await post(pvs.message, state.message, alarm)
+        await post(cam.status_message, state.message, alarm)
     statistics = ioc.processor.statistics
     processed, sent = statistics.counts
     await post(pvs.pulses, float(state.items))  # a year at 100 Hz is more than 2^31

@@ -266,7 +266,7 @@ class SaclaIOC(OwnerGroup):
         await post(self.lost, float(lost), AlarmSeverity.MINOR_ALARM if lost else 0)
         severity = AlarmSeverity.MINOR_ALARM if state.alarm else AlarmSeverity.NO_ALARM
         if asyncio.get_running_loop().time() > self._put_error_until:
-            await post(self.message, state.message[:1000], severity)
+            await post(self.message, state.message, severity)
         # Files are posted before the number of rows: a client that knows of a row finds its file.
         # `capturing` is read before the number of rows: when it is False, that number is final.
         capturing = shots.is_recording
@@ -372,7 +372,7 @@ def build(args: argparse.Namespace) -> tuple[PVGroup, Mapping[str, Any]]:
     )
     group.shots = ShotOwner(
         analyzed,
-        group._changed,  # noqa: SLF001
+        group.wake_posting,
         args.frames_every,
         round(args.frames_gb * 1e9),
         args.image_period,

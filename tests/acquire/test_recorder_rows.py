@@ -13,10 +13,12 @@ from support.hand_source import HEIGHT, IDENTITY, events, layout
 from support.waiting import until
 
 from skywright.acquire import recorder as recorder_module
+from skywright.acquire import row_queue as row_queue_module
 from skywright.acquire.acquisition import RefusedError
 from skywright.acquire.columns_layout import ColumnsLayout, Rows
 from skywright.acquire.index_layout import IndexLayout, Records
-from skywright.acquire.recorder import GROUPS_PER_WRITE, Recorder
+from skywright.acquire.layout import GROUPS_PER_WRITE
+from skywright.acquire.recorder import Recorder
 from skywright.errors import DataError
 from skywright.files.columns import Column, ColumnReader, ColumnWriter
 from skywright.files.index import OFFSET, SIZE, IndexWriter
@@ -124,13 +126,42 @@ def test_rows_that_a_recording_did_not_wait_for_are_not_in_the_next_one(
     recorder.start(tmp_path / "a.h5")
     with recorder._file_lock:  # the disk is slow: the thread has taken rows, and waits for it
         recorder.offer(events(0, 5))
-        until(lambda: not recorder._queue)
+        until(lambda: not recorder._queue._entries)
         recorder.start(tmp_path / "b.h5")
     monkeypatch.undo()
     recorder.offer(events(5, 5))
     recorder.stop()
     assert identities(tmp_path / "b.h5") == list(range(5, 10))
     assert recorder.lost == {"events not written": 5}
+
+
+def test_a_row_that_waits_for_room_when_the_recording_ends_is_not_in_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorder_module, "STOP_LIMIT_S", 0.05)
+    recorder: Recorder[Any, Any] = Recorder(
+        layout(), queue_bytes=events(0, 5).nbytes, queue_timeout_s=60.0
+    )
+    recorder.start(tmp_path / "a.h5")
+    held, released = threading.Event(), threading.Event()
+
+    def hold_up() -> None:
+        held.set()
+        until(released.is_set)
+
+    recorder.call_when_visible(hold_up)
+    assert held.wait(60)
+    recorder.offer(events(0, 5))
+    source = threading.Thread(target=recorder.offer, args=(events(5, 5),))
+    source.start()
+    until(lambda: recorder._queue._changed._waiters)  # type: ignore[attr-defined]
+    recorder.start(tmp_path / "b.h5")
+    source.join(60)
+    released.set()
+    recorder.offer(events(10, 5))
+    recorder.close()
+    assert identities(tmp_path / "b.h5") == list(range(10, 15))
+    assert recorder.lost == {"events not written": 5, "events queue full": 5}
 
 
 def test_each_third_row_over_the_edges_of_row_groups(
@@ -383,6 +414,30 @@ def test_a_flush_that_succeeds_leaves_the_error_of_a_write(
         assert faulty.lost == {"events not written": 5}
 
 
+@pytest.mark.parametrize("synchronous", [False, True])
+def test_a_write_that_hangs_is_an_error_until_it_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, synchronous: bool
+) -> None:
+    answers = threading.Event()
+
+    class HangingLayout(ColumnsLayout):
+        def append(self, file: ColumnWriter, groups: Sequence[Rows]) -> Mapping[str, int]:
+            assert answers.wait(90)
+            return super().append(file, groups)
+
+    monkeypatch.setattr(recorder_module, "HANG_S", 0.01)
+    hanging = HangingLayout("events", (HEIGHT,), IDENTITY)
+    recorder: Recorder[Any, Any] = Recorder(hanging, synchronous=synchronous)
+    recorder.start(tmp_path / "a.h5")
+    source = threading.Thread(target=recorder.offer, args=(events(0, 5),))
+    source.start()
+    until(lambda: "events: no answer from the disk" in recorder.error)
+    answers.set()
+    source.join(90)
+    recorder.close()
+    assert (recorder.error, recorder.rows_readable, recorder.lost) == ("", 5, {})
+
+
 def test_a_callback_that_fails_does_not_end_the_recorder(
     faulty: Recorder[Any, Any], tmp_path: Path
 ) -> None:
@@ -509,7 +564,7 @@ def test_the_first_row_is_flushed_in_time_though_the_thread_was_idle_before_the_
     recorder: Recorder[Any, Any] = Recorder(layout(), synchronous=synchronous)
 
     def open_early(path: Path) -> None:  # `start` calls it before it sets `path`
-        until(lambda: recorder._queue_changed._waiters)  # type: ignore[attr-defined]
+        until(lambda: recorder._queue._changed._waiters)  # type: ignore[attr-defined]
 
     monkeypatch.setattr(recorder.layout, "open_early", open_early)
     recorder.start(tmp_path / "a.h5")
@@ -600,7 +655,7 @@ def test_callbacks_in_the_queue_at_the_close_are_called(recorder: Recorder[Any, 
     def close_meanwhile() -> None:  # the rest of the queue waits for this callback
         for number in range(3):
             recorder.end_acquisition(partial(called.append, number))
-        recorder._closing = True
+        recorder._queue._closing = True
 
     recorder.call_when_visible(close_meanwhile)
     recorder._thread.join(90)
@@ -611,22 +666,23 @@ def test_callbacks_in_the_queue_at_the_close_are_called(recorder: Recorder[Any, 
 def test_rows_that_are_dropped_while_more_are_awaited_do_not_end_the_recorder(
     recorder: Recorder[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recorder_module, "GATHER_S", 60.0)
+    monkeypatch.setattr(row_queue_module, "GATHER_S", 60.0)
     gathers, found_empty = threading.Event(), threading.Event()
-    should_write_now = recorder._should_write_now
+    queue = recorder._queue
+    should_write_now = queue._should_write_now
 
     def check() -> bool:
         gathers.set()
-        if not recorder._queue:
+        if not queue._entries:
             found_empty.set()
         return should_write_now()
 
-    monkeypatch.setattr(recorder, "_should_write_now", check)
+    monkeypatch.setattr(queue, "_should_write_now", check)
     recorder.start(tmp_path / "a.h5")
     gathers.clear()
     recorder.offer(events(0, 5))
     assert gathers.wait(60)
-    assert recorder._drop_queued() == 5  # as `stop` does after its timeout
+    assert [len(group) for group in queue.drop_rows()] == [5]  # as `stop` does after its timeout
     assert found_empty.wait(30)
     visible = threading.Event()
     recorder.call_when_visible(visible.set)

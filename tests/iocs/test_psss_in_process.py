@@ -17,6 +17,7 @@ from support.waiting import until
 
 from iocs.common import _never_hang, _own_alarm, decode_char_array, post
 from iocs.owner import OwnerGroup
+from iocs.psss import ioc as psss_ioc
 from iocs.psss.ioc import PsssIOC
 from iocs.psss.post import post_counts, post_plugin, post_result
 from iocs.psss.pvs import COLUMNS_MAX, Spectra
@@ -79,6 +80,18 @@ def test_posting_goes_on_after_an_error() -> None:
         asyncio.run(group._post_forever(0.0, 0.0))
     assert group.turns == 4
     assert group.said == ["PVs cannot be posted: ValueError: cannot be told"]
+
+
+def test_a_put_of_acquire_is_not_taken_back_by_an_older_state(
+    ioc: PsssIOC, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def put_acquire(*_: Any) -> None:
+        await asyncio.to_thread(ioc.cam.control.acquire, 0)
+        await post(ioc.cam.acquire.readback, 1)
+
+    monkeypatch.setattr(psss_ioc, "post_counts", put_acquire)  # while the state is posted
+    asyncio.run(ioc._post())
+    assert ioc.cam.acquire.readback.raw_value == 1
 
 
 def test_axis_averages_and_spectra_have_units() -> None:

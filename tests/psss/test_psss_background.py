@@ -7,9 +7,10 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from support.limits import full_disk
 from support.psss_scripted import make_pulse
 
-from skywright.errors import ConfigError
+from skywright.errors import ConfigError, HardwareError
 from skywright.instruments.psss.background import History, record, uploaded
 from skywright.instruments.psss.settings import digest_of
 
@@ -67,3 +68,12 @@ def test_of_backgrounds_with_one_name_the_digest_chooses(tmp_path: Path) -> None
             np.testing.assert_array_equal(found.pixels, picture)
         with pytest.raises(ConfigError, match="not in the history, which has dark"):
             known.load("dark", digest_of("dark", pictures[0] + 7))
+
+
+def test_a_full_disk_refuses_a_background_and_the_process_goes_on(tmp_path: Path) -> None:
+    """HDF5 would end the process after a write that failed."""
+    history = History(tmp_path)
+    with full_disk(1000), pytest.raises(HardwareError, match="cannot be kept"):
+        history.keep(uploaded("dark", np.arange(120_000.0).reshape(300, 400)))
+    assert list(tmp_path.iterdir()) == []
+    assert history.keep(uploaded("dark", np.ones((3, 4)))).name == "dark"

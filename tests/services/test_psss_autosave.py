@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.limits import full_disk
 from support.psss_scripted import COLUMNS, PICTURE, ScriptedSource, running_service
 from support.waiting import until
 
@@ -55,12 +56,10 @@ def test_what_could_not_be_saved_is_said_and_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(psss_autosave, "CHECK_PERIOD_S", 0.02)
-    blocked = (tmp_path / "settings.partial").resolve()
-    blocked.mkdir()  # in the way of the file that is written
     with running_service(ScriptedSource(), "--restore", directory=tmp_path) as service:
-        service.processor.change(roi=(3, 9))
-        until(lambda: "not saved" in service.processor.state().message)
-        blocked.rmdir()
+        with full_disk():
+            service.processor.change(roi=(3, 9))
+            until(lambda: "not saved" in service.processor.state().message)
         until(lambda: (tmp_path / "settings.json").is_file())
         until(lambda: "autosave" not in service.processor.notes)
 

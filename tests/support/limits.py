@@ -11,10 +11,10 @@ ALL_FRAMES = BacklogLimits(max_behind_s=600.0, catch_up_s=600.0)
 
 
 @contextmanager
-def full_disk() -> Iterator[None]:
-    """No byte can be written to a file by this process, in the with block."""
+def full_disk(room: int = 0) -> Iterator[None]:
+    """This process can write a file only up to a length of `room` bytes, in the with block."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
     try:
         yield
     finally:

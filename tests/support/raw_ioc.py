@@ -57,10 +57,10 @@ class RawIOC(OwnerGroup):
     def __init__(self, prefix: str, path: Path) -> None:
         super().__init__(prefix)
         self.recorder: Recorder[Any, Any] = Recorder(
-            IndexLayout(extra=(TIME,)), changed=self._changed
+            IndexLayout(extra=(TIME,)), changed=self.wake_posting
         )
         self.tail = Tail(path)
-        self.owner = Owner(self.tail, recorders=[self.recorder], changed=self._changed)
+        self.owner = Owner(self.tail, recorders=[self.recorder], changed=self.wake_posting)
         self.rows.recorder = self.recorder
 
     async def serving(self) -> None:

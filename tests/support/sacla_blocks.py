@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 
 from skywright.analysis.cluster import Submit
+from skywright.files.beside import sibling
 from skywright.instruments.sacla.analyzed_shot import AnalyzedShot
 from skywright.instruments.sacla.frames import FileFrames
 from skywright.instruments.sacla.join import Record
@@ -23,7 +24,6 @@ from skywright.instruments.sacla.layouts import (
     TAG,
     detector_key,
 )
-from skywright.instruments.sacla.owner import beside
 from skywright.instruments.sacla.pipeline import ShotPipeline
 from skywright.instruments.sacla.regions import Region
 from skywright.instruments.sacla.shots import EQUIPMENT
@@ -135,7 +135,7 @@ def compare_blocks(
         assert not found
         assert not waiting
         images = {name: each.result() for name, each in pipeline.images.items()}
-    with h5py.File(beside(path, "images"), "r") as file:
+    with h5py.File(sibling(path, "images"), "r") as file:
         for number, name in enumerate(info.tiles):
             for key in (*IMAGE_KEYS, *IMAGE_COUNTS):
                 recorded = np.asarray(file[f"{IMAGES}/{detector_key(number)}_{key}"][-1])

@@ -55,12 +55,12 @@ class BpmIOC(OwnerGroup):
 
     def __init__(self, prefix: str, source: SimulatedMonitor) -> None:
         super().__init__(prefix)
-        self.recorder = Recorder(LAYOUT, changed=self._changed)
+        self.recorder = Recorder(LAYOUT, changed=self.wake_posting)
         self.monitor: Owner[Rows, Rows] = Owner(
             source,
             self._unless_silent,
             recorders=[self.recorder],
-            changed=self._changed,
+            changed=self.wake_posting,
             name="bpm",
             item_name="sample",
         )

@@ -1,7 +1,7 @@
 """The path of the data from a source to its owner, to files and to endpoints.
 
 An item takes this path: source -> `Owner._receive` -> `process_argument` -> `process` ->
-`prepare` -> `Publisher` (endpoints, queues) -> `Recorder` -> `Layout.row_group` ->
+`prepare` -> `Publisher` (endpoints, queues) -> `Recorder` -> `Layout.row_group` -> `RowQueue` ->
 `Layout.append` -> `Writer.flush`. Without `process` it is published before `prepare`.
 
 The thread changes at two places at most. If `threads` is above 0, the owner's threads
@@ -31,6 +31,8 @@ endpoints. The modules:
 `operator_message` the message for the operator: what replaces an alarm, and when
 `newest`           a short queue in which a new item replaces the oldest
 `recorder`         writes results to files on its own thread, or synchronously on the owner's
+`row_queue`        the queue of a recorder, in which row groups wait for its thread
+`layout`           the interface of layouts, by which results become rows of a file
 `columns_layout`   files of columns, for row groups of one or more rows
 `image_layout`     images in areaDetector's layout
 `index_layout`     an index of files that other programs write

@@ -1,14 +1,14 @@
 """The layout of files of columns, for row groups of one or more rows."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from skywright.acquire.recorder import Layout, WriterT
+from skywright.acquire.layout import Layout, WriterT
 from skywright.files.columns import Column, ColumnWriter
 
 
@@ -76,19 +76,17 @@ class ColumnsLayout(RowsLayout[Rows, ColumnWriter]):
     ----------
     name
         Name of what is recorded.
-    columns, identity, group_attributes, links
-        As for `ColumnWriter`; `group_attributes` are its `groups`.
+    columns, identity
+        As for `ColumnWriter`.
     """
 
     name: str
     columns: Sequence[Column]
     identity: Column
-    group_attributes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    links: Mapping[str, str] = field(default_factory=dict)
 
     def open(self, path: Path, groups: Sequence[Rows], must_create: bool) -> ColumnWriter:
         """Create the file."""
-        return ColumnWriter(path, self.columns, self.identity, self.group_attributes, self.links)
+        return ColumnWriter(path, self.columns, self.identity)
 
     def append(self, file: ColumnWriter, groups: Sequence[Rows]) -> Mapping[str, int]:
         """Write rows."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from numpy.typing import ArrayLike, NDArray
 
-from skywright.acquire.recorder import Layout
+from skywright.acquire.layout import Layout
 from skywright.files.areadetector import ImageWriter
 from skywright.files.columns import Column
 

@@ -3,24 +3,22 @@
 A synchronous recorder writes on the owner's thread. Its own thread makes rows visible that the
 owner's thread has not flushed, and calls the functions given to `Recorder.call_when_visible`.
 
-`Layout.append` writes row groups by the writer that `Layout.open` has made, such as `ImageWriter`
-of `skywright.files`, which writes columns to HDF5 by `ColumnWriter`.
+Two locks: that of `RowQueue`, and the file's, which is held during each access to the file. No
+thread that holds the queue's lock waits for the file's.
 """
 
 import logging
 import threading
 import time
-from abc import ABC, abstractmethod
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any, Generic
 
 from skywright.acquire.acquisition import RefusedError
 from skywright.acquire.counters import Counters, sum_counts
+from skywright.acquire.layout import Layout, Result, RowGroup, Writer
+from skywright.acquire.row_queue import RowQueue
 from skywright.errors import DataError
 from skywright.files.columns import DoesNotFitError
 
@@ -28,102 +26,23 @@ logger = logging.getLogger(__name__)
 
 FLUSH_S = 0.05
 """Time from the first unflushed write to the flush, s. A row is visible at most
-FLUSH_S + 2 * GATHER_S after it was offered."""
-GATHER_S = 0.04
-"""Time to wait for more rows before a write, s. One write of 20 rows takes as long as one of 1
-row."""
+FLUSH_S + 2 * GATHER_S (of `row_queue`) after it was offered."""
+HANG_S = 5.0
+"""Time of a write, s, after which `Recorder.error` says that it hangs. It is shorter than the
+timeout of a put, so that a client that gives up finds the reason."""
 STOP_LIMIT_S = 30.0
 """Timeout for the rows in the queue when a recording is stopped, s. It does not end a write that
-hangs."""
+hangs: the stop ends when the disk answers again."""
 QUEUE_BYTES = 256_000_000
 """Default limit of the queue, bytes."""
-GROUPS_PER_WRITE = 64
-"""Maximum number of row groups that are written together."""
 IDLE_S = 1.0
 """Longest pause of the recorder's thread while there is nothing to write or flush, s."""
 
-Result = TypeVar("Result", contravariant=True)
-"""What the owner gives to the recorder."""
-RowGroup = TypeVar("RowGroup")
-"""What `Layout.row_group` returns: the rows that one result gives."""
-
-
-class Writer(Protocol):
-    """The open file of a recording, not thread-safe; each class has an `append` of its own."""
-
-    @property
-    def appended(self) -> int:
-        """Number of rows in the file, visible or not."""
-
-    def flush(self) -> int:
-        """Make all rows visible to readers; return their number."""
-
-    def close(self) -> None:
-        """Flush and close; a second call does nothing."""
-
-
-WriterT = TypeVar("WriterT", bound=Writer)
-
-
-class Layout(ABC, Generic[Result, RowGroup, WriterT]):
-    """Defines how results become rows of a file. A row group is the rows of one result.
-
-    Attributes
-    ----------
-    name
-        Name of what is recorded, in messages and causes of loss: ``spectra``.
-    at_once
-        Maximum number of row groups of one `append`.
-    """
-
-    name: str
-    at_once: int = GROUPS_PER_WRITE
-
-    @abstractmethod
-    def row_group(self, result: Result) -> RowGroup | None:
-        """Return the rows to be written for a result; None: nothing."""
-
-    @abstractmethod
-    def nbytes(self, group: RowGroup) -> int:
-        """Return the memory that a row group holds."""
-
-    @abstractmethod
-    def open(self, path: Path, groups: Sequence[RowGroup], must_create: bool) -> WriterT | None:
-        """Create the file; return None to wait for a row group that gives its shape.
-
-        `must_create` is True if a caller waits for these rows, or if the recording ends. Then
-        `open` may return None only if `groups` has no row for the file. After None, `open` is
-        called again with these row groups and the next ones.
-        """
-
-    def open_early(self, path: Path) -> WriterT | None:
-        """Create the file before the first row group; return None if that needs a row group."""
-        return None
-
-    @abstractmethod
-    def append(self, file: WriterT, groups: Sequence[RowGroup]) -> Mapping[str, int]:
-        """Write row groups, or raise and write none; return what is lost, by cause.
-
-        If only a part of a row is lost, the row is in the file and the loss is counted.
-        """
-
-    def describe(self, group: RowGroup) -> str:
-        """Return a short description of a row group, for error messages."""
-        return self.name
-
-    def rows(self, group: RowGroup) -> int:
-        """Return the number of rows of a row group."""
-        return 1
-
-    def select(self, group: RowGroup, rows: slice | NDArray[np.bool_]) -> RowGroup:
-        """Return some of the rows of a row group; called only if it has more than one row."""
-        raise NotImplementedError(
-            f"{type(self).__name__}: a row group of several rows needs `select`"
-        )
-
 
 class Recorder(Generic[Result, RowGroup]):
-    """Writes at most one recording at a time. All methods may be called from any thread.
+    """Writes at most one recording at a time.
+
+    All methods may be called from any thread; but a callback must not start or stop a recording.
 
     Parameters
     ----------
@@ -156,9 +75,6 @@ class Recorder(Generic[Result, RowGroup]):
     rows_readable
         Number of rows of this or the last recording that readers can see; 0 after a start that
         failed. `iocs.areadetector.HdfPlugin.post_recording` posts it as ``NumCaptured_RBV``.
-    error
-        The last error of the recording: of its start, a write, a flush or its end. The next row
-        that is written removes it; the error of a flush is also removed by a flush that succeeds.
     """
 
     def __init__(
@@ -176,32 +92,23 @@ class Recorder(Generic[Result, RowGroup]):
         self.every = every
         self.path: Path | None = None
         self.rows_readable = 0
-        self.error = ""
+        self._error = ""
         self._is_flush_error = False
-        """Whether `error` is of a flush: the next successful flush removes it."""
+        """Whether `_error` is of a flush: the next successful flush removes it."""
         self._logged = ""
         """The last error in the log; it is not logged again."""
         self._changed = changed or (lambda: None)
-        self._queue_bytes_max, self._queue_timeout_s = queue_bytes, queue_timeout_s
         self._lost = Counters()
         self._file_lock = threading.RLock()
-        """Held by the thread that uses the file."""
-        self._queue_changed = threading.Condition()
-        self._queue: deque[RowGroup | Callable[[], None]] = deque()
-        """Row groups, and callbacks: functions to call when all rows before them are visible."""
-        self._bytes = 0
+        """Held by the thread that uses the file, see `_using_file`."""
+        self._used_since = 0.0
+        """Time since which a thread has used the file; 0: none uses it."""
+        self._queue: RowQueue[RowGroup] = RowQueue(queue_bytes, queue_timeout_s)
+        """Accepts rows from the start of a recording until its stop or last row. Its callbacks are
+        called when all rows before them are visible."""
         self._rows_offered = 0
         """Number of rows offered since the last acquisition ended or the recording began; counted
         only if `every` is above 1."""
-        self._recordings = 0
-        """Number of recordings begun."""
-        self._closing = False
-        """True after `close` was called: the thread ends when the queue is empty."""
-        self._has_ended = False
-        """True when the thread takes nothing more from the queue."""
-        self._takes_results = False
-        """True from the start of a recording until its stop or last row; else `offer` does
-        nothing."""
         self._file: Writer | None = None
         self._before_open: list[RowGroup] = []
         """Row groups that wait until the file can be created."""
@@ -233,7 +140,7 @@ class Recorder(Generic[Result, RowGroup]):
         RefusedError
             If a synchronous recorder cannot store it.
         """
-        if not self._takes_results:
+        if not self._queue.accepts_rows:
             return
         try:
             group = self.layout.row_group(result)
@@ -241,38 +148,24 @@ class Recorder(Generic[Result, RowGroup]):
         except Exception as error:  # the layout cannot handle this result
             self._fail(error, 1)
             if self.synchronous:
-                raise RefusedError("not written", self.error) from error
+                raise RefusedError("not written", self._error) from error
             return
         if group is None:
             return
         if self.synchronous:
             self._write_now(group)
-            return
-        size = self.layout.nbytes(group)
-        with self._queue_changed:
-            if not self._takes_results:  # `stop` was called meanwhile
-                return
-            if not self._has_room(size):
-                self._queue_changed.wait_for(lambda: self._has_room(size), self._queue_timeout_s)
-            if not self._has_room(size):
-                self._lost.add("queue full", self.layout.rows(group))
-                return
-            self._bytes += size
-            self._queue.append(group)
-            self._queue_changed.notify_all()
-
-    def _has_room(self, size: int) -> bool:
-        return self._bytes + size <= self._queue_bytes_max or not self._bytes
+        elif not self._queue.put(group, self.layout.nbytes(group)):
+            self._lost.add("queue full", self.layout.rows(group))
 
     def _write_now(self, group: RowGroup) -> None:
-        with self._file_lock:
+        with self._using_file():
             if self.path is None:  # the recording has just ended
                 return
             before = self._lost.as_dict()
             self._write([group], must_create=False)
             causes = [c for c, n in self._lost.as_dict().items() if n > before.get(c, 0)]
-            # A file that refuses a row reports no error: `error` is then of an earlier write
-            why = self.error if {"not written", "does not fit"}.intersection(causes) else ""
+            # A file that refuses a row reports no error: `_error` is then of an earlier write
+            why = self._error if {"not written", "does not fit"}.intersection(causes) else ""
             if self._flush_is_due():
                 self._flush(caller_waits=False)
         if causes:
@@ -307,12 +200,7 @@ class Recorder(Generic[Result, RowGroup]):
 
         A recorder that is closed has no such rows, so it calls `done` at once, on this thread.
         """
-        with self._queue_changed:
-            is_queued = not self._has_ended
-            if is_queued:
-                self._queue.append(done)
-                self._queue_changed.notify_all()
-        if not is_queued:
+        if not self._queue.put_callback(done):
             done()
 
     @property
@@ -324,6 +212,23 @@ class Recorder(Generic[Result, RowGroup]):
         """
         causes = sum_counts(self._lost.as_dict(), {"not written": self._unreadable})
         return {f"{self.layout.name} {cause}": count for cause, count in causes.items()}
+
+    @property
+    def error(self) -> str:
+        """The last error of the recording: of its start, a write, a flush or its end.
+
+        The next row that is written removes it; the error of a flush is also removed by a flush
+        that succeeds. While a write hangs, the error says so.
+        """
+        since = self._used_since
+        if since and time.monotonic() - since > HANG_S:
+            name = self.layout.name
+            return f"{name}: no answer from the disk of the file for more than {HANG_S:g} s"
+        return self._error
+
+    def forget_error(self) -> None:
+        """Remove the last error."""
+        self._error = ""
 
     # ---- starts and stops
 
@@ -346,23 +251,20 @@ class Recorder(Generic[Result, RowGroup]):
             Error message; empty if it succeeded.
         """
         self.stop()
-        with self._file_lock:
+        with self._using_file():
             self._end()  # another thread may have started one meanwhile
-            self.error = _creation_error(path)
+            self._error = _creation_error(path)
             self._rows_written = self.rows_readable = 0
-            if not self.error:
+            if not self._error:
                 self._rows_wanted, self._rows_offered, self._logged = count, 0, ""
-                self._recordings += 1
                 try:
                     self._file = self.layout.open_early(path)
-                    self.path, self._takes_results = path, True
+                    self.path = path
+                    self._queue.begin_recording()  # after `path`, on which `_pause_s` depends
                 except (OSError, DataError) as error:
-                    self.error = str(error)
-        with self._queue_changed:
-            # The thread must compute its pause again: `_pause_s` depends on `path`
-            self._queue_changed.notify_all()
+                    self._error = str(error)
         self._changed()
-        return self.error
+        return self._error
 
     def stop(self) -> None:
         """Close the recording after the queued rows are written.
@@ -370,52 +272,45 @@ class Recorder(Generic[Result, RowGroup]):
         Rows that are not written within `STOP_LIMIT_S` are lost. Rows that are offered meanwhile
         are not of the recording.
         """
-        with self._queue_changed:
-            self._takes_results = False
+        self._queue.end_recording()
         written = threading.Event()
         self.call_when_visible(written.set)
-        in_time = True
-        if self._thread.is_alive() and threading.current_thread() is not self._thread:
-            in_time = written.wait(STOP_LIMIT_S)
-        with self._file_lock:
-            left = 0 if in_time else self._drop_queued()
+        in_time = written.wait(STOP_LIMIT_S)
+        with self._using_file():
+            # None of them may get into the next file
+            left = 0 if in_time else self._count_unwritten(self._rows(self._queue.drop_rows()))
             self._end()
             if left:
                 self._report(DataError(f"{left} rows were not written within {STOP_LIMIT_S:g} s"))
         self._changed()
 
-    def _drop_queued(self) -> int:
-        """Remove all rows from the queue, so that none gets into the next file.
-
-        Return the number of rows that are lost with them.
-        """
-        with self._queue_changed:
-            callbacks = [each for each in self._queue if callable(each)]
-            rows = self._rows([each for each in self._queue if not callable(each)])
-            self._queue.clear()
-            self._queue.extend(callbacks)
-            self._bytes = 0
-            self._queue_changed.notify_all()  # there is room again
-        return self._count_unwritten(rows)
-
     def close(self) -> None:
         """Close the recording and end the thread."""
         self.stop()
-        with self._queue_changed:
-            self._closing = True
-            self._queue_changed.notify_all()
+        self._queue.close()
         self._thread.join(5.0)
+
+    @contextmanager
+    def _using_file(self) -> Iterator[None]:
+        """Context that has the file for this thread; it may be entered again in itself."""
+        with self._file_lock:
+            outer = self._used_since
+            self._used_since = outer or time.monotonic()
+            try:
+                yield
+            finally:
+                self._used_since = outer
 
     # ---- the recorder's thread
 
     def _work(self) -> None:
-        while not self._check_end():
-            groups, when_visible, recording = self._take_from_queue()
+        while not self._queue.check_end():
+            groups, when_visible, recording = self._queue.take(self._pause_s)
             flushed = False
-            with self._file_lock:
+            with self._using_file():
                 path = self.path
                 # These rows are of an earlier recording, whose `stop` timed out
-                if recording != self._recordings:
+                if recording != self._queue.recording:
                     self._count_unwritten(self._rows(groups))
                 elif groups:
                     self._write(groups, must_create=when_visible is not None)
@@ -434,48 +329,17 @@ class Recorder(Generic[Result, RowGroup]):
         except Exception:
             logger.exception("%s: a callback failed", self.layout.name)
 
-    def _check_end(self) -> bool:
-        """Return whether the recorder is closed and its queue empty; set `_has_ended` to it."""
-        with self._queue_changed:
-            self._has_ended = self._closing and not self._queue
-            return self._has_ended
-
-    def _take_from_queue(self) -> tuple[list[RowGroup], Callable[[], None] | None, int]:
-        """Return up to `GROUPS_PER_WRITE` row groups, the callback after them, `_recordings`."""
-        groups: list[RowGroup] = []
-        with self._queue_changed:
-            while not self._queue and not self._closing:
-                if not self._queue_changed.wait(self._pause_s()):
-                    break  # the time is over; a flush may be due
-            if self._queue:
-                self._queue_changed.wait_for(self._should_write_now, GATHER_S)
-            when_visible: Callable[[], None] | None = None
-            while self._queue and len(groups) < GROUPS_PER_WRITE:
-                entry = self._queue.popleft()
-                if callable(entry):
-                    when_visible = entry
-                    break
-                self._bytes -= self.layout.nbytes(entry)
-                groups.append(entry)
-            self._queue_changed.notify_all()  # there is room again
-            return groups, when_visible, self._recordings
-
     def _pause_s(self) -> float:
         """Return the longest pause until the next row, s."""
         # A synchronous recorder has rows to flush that were never in the queue
         is_writing = self._unflushed_since or (self.synchronous and self.path is not None)
         return FLUSH_S if is_writing else IDLE_S
 
-    def _should_write_now(self) -> bool:
-        """Return whether writing should start without a wait for more rows."""
-        # `_drop_queued` may have emptied the queue during the wait
-        return not self._queue or callable(self._queue[-1]) or len(self._queue) >= GROUPS_PER_WRITE
-
     def _flush_is_due(self) -> bool:
         since = self._unflushed_since
         return bool(since) and time.monotonic() - since > FLUSH_S
 
-    def _write(self, groups: list[RowGroup], must_create: bool) -> None:
+    def _write(self, groups: Sequence[RowGroup], must_create: bool) -> None:
         """Write rows; create the file if there is none, see `Layout.open` for `must_create`."""
         if self.path is None:
             self._count_unwritten(self._rows(groups))
@@ -540,7 +404,7 @@ class Recorder(Generic[Result, RowGroup]):
                 self._fail(error, self._rows(groups))
             return
         if file.appended > self._rows_written:  # else nothing shows that rows can be written
-            self.error = ""
+            self._error = ""
         self._rows_written = file.appended
         self._unflushed_since = self._unflushed_since or time.monotonic()
 
@@ -575,14 +439,15 @@ class Recorder(Generic[Result, RowGroup]):
             self._write([], must_create=True)
         left, self._before_open = self._before_open, []  # none of them may be in the next recording
         self._count_unwritten(self._rows(left))
-        file, self._file, self._takes_results = self._file, None, False
+        file, self._file = self._file, None
+        self._queue.end_recording()
         self._unflushed_since = 0.0
         if file is not None:
             self._close_file(file)
         self.path = None  # the last step, see `path`
 
     def _close_file(self, file: Writer) -> None:
-        """Flush and close a file; an error is in `error`, and unflushed rows are lost."""
+        """Flush and close a file; an error is in `_error`, and unflushed rows are lost."""
         self._unreadable = 0
         try:
             self.rows_readable = file.flush()
@@ -600,7 +465,7 @@ class Recorder(Generic[Result, RowGroup]):
     def _end_flush_error(self) -> None:
         """Remove the message of a flush that failed: all written rows are on the disk now."""
         if self._is_flush_error:
-            self.error = self._logged = ""
+            self._error = self._logged = ""
             self._is_flush_error = False
 
     def _fail(self, error: Exception, count: int) -> None:
@@ -611,11 +476,11 @@ class Recorder(Generic[Result, RowGroup]):
     def _report(self, error: Exception, of_flush: bool = False) -> None:
         # Errors are reported, not raised: the recorder's thread must continue, because it calls
         # `done` at the end of an acquisition.
-        self.error = str(error) or type(error).__name__
+        self._error = str(error) or type(error).__name__
         self._is_flush_error = of_flush
-        if self.error == self._logged:  # it may come with every item
+        if self._error == self._logged:  # it may come with every item
             return
-        self._logged = self.error
+        self._logged = self._error
         is_known = isinstance(error, OSError | DataError)
         logger.warning("%s: %s", self.layout.name, error, exc_info=not is_known)
 

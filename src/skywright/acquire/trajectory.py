@@ -70,7 +70,7 @@ class Move:
         """Time at which the target is reached."""
         return self.start_time + self.duration_s
 
-    def segments(self) -> list["MotionPhase"]:
+    def phases(self) -> list["MotionPhase"]:
         """Return the phases of constant acceleration, the rest at the target last."""
         sign = math.copysign(1.0, self.target - self.start)
         peak, ramp = self.peak_velocity, self.ramp_s
@@ -123,21 +123,21 @@ class Axis:
     commands: tuple[Move | Stop, ...] = field(default=())
 
     @cached_property
-    def _segments(self) -> tuple[MotionPhase, ...]:
-        segments = [MotionPhase(-math.inf, self.initial, 0.0, 0.0)]
+    def _phases(self) -> tuple[MotionPhase, ...]:
+        phases = [MotionPhase(-math.inf, self.initial, 0.0, 0.0)]
         for command in self.commands:
             time = command.start_time
-            position, velocity = _state(segments, time)
-            segments = [s for s in segments if s.time < time]
+            position, velocity = _state(phases, time)
+            phases = [s for s in phases if s.time < time]
             if isinstance(command, Move):
-                segments += command.segments()
+                phases += command.phases()
             else:
-                segments += _braking(time, position, velocity, command.acceleration)
-        return tuple(segments)
+                phases += _braking(time, position, velocity, command.acceleration)
+        return tuple(phases)
 
     @cached_property
     def _table(self) -> NDArray[np.float64]:
-        rows = [(s.time, s.position, s.velocity, s.acceleration) for s in self._segments]
+        rows = [(s.time, s.position, s.velocity, s.acceleration) for s in self._phases]
         return np.array(rows)
 
     def _phase(self, time_s: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
@@ -165,7 +165,7 @@ class Axis:
     @property
     def rest_time(self) -> float:
         """Time from which on the axis rests, minus infinity before any command."""
-        return self._segments[-1].time
+        return self._phases[-1].time
 
     def move_to(
         self, target: float, velocity: float, acceleration: float, start_time: float
@@ -186,8 +186,8 @@ class Axis:
         return Axis(self.initial, (*self.commands, Stop(time_s, acceleration)))
 
 
-def _state(segments: list[MotionPhase], time: float) -> tuple[float, float]:
-    s = next(s for s in reversed(segments) if s.time <= time)
+def _state(phases: list[MotionPhase], time: float) -> tuple[float, float]:
+    s = next(s for s in reversed(phases) if s.time <= time)
     if not math.isfinite(s.time):
         return s.position, 0.0
     t = time - s.time

@@ -26,7 +26,7 @@ folded  `Analysis.advance`                  nothing of its own: it is part    ar
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
 
@@ -461,6 +461,9 @@ class IdentityOrder:
     ----------
     block_size
         Block size of the analysis.
+
+    Attributes
+    ----------
     highest
         Highest place so far; None at the start.
     setting
@@ -470,9 +473,9 @@ class IdentityOrder:
     """
 
     block_size: int
-    highest: int | None = None
-    setting: int | None = None
-    shift: int = 0
+    highest: int | None = field(default=None, init=False)
+    setting: int | None = field(default=None, init=False)
+    shift: int = field(default=0, init=False)
 
     def place(
         self, identities: NDArray[np.int64], settings: NDArray[np.integer[Any]] | None

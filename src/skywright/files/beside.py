@@ -1,4 +1,4 @@
-"""Name the files that belong to a recording and lie beside it."""
+"""Paths of the files that lie beside a recording."""
 
 from pathlib import Path
 
@@ -20,3 +20,8 @@ def beside(path: Path, ending: str) -> Path:
     """
     name = path.stem if path.suffix in _ENDINGS else path.name
     return path.with_name(name + ending)
+
+
+def sibling(path: Path, name: str) -> Path:
+    """Return the path of another file of the same recording, ``run_name.h5`` for ``run.h5``."""
+    return path.with_name(f"{path.stem}_{name}{path.suffix}")

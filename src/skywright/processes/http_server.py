@@ -13,6 +13,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from skywright.errors import ConfigError
+from skywright.processes.lifecycle import END_SIGNALS
 
 GRACE_S = 1.0
 """Time that answers under way are given at the end."""
@@ -117,7 +118,7 @@ class ProcessServer(uvicorn.Server):
 
         A second SIGTERM changes nothing.
         """
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in END_SIGNALS:
             signal.signal(number, self.handle_exit)
         yield
 

@@ -12,6 +12,10 @@ LOG_LEVEL = "SKYWRIGHT_LOG_LEVEL"
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 ROOMS = ("skywright", "iocs", "devices", "plans", "dashboard")
 """Our top-level packages."""
+FILE_BYTES = 10_000_000
+"""Size at which a new log file begins, bytes."""
+FULL_FILES = 5
+"""Number of full log files to keep."""
 
 
 def log_to_stderr(verbosity: int = 0) -> None:
@@ -37,7 +41,7 @@ def named_level(default: int) -> int:
     return logging.getLevelNamesMapping().get(os.environ.get(LOG_LEVEL, "").upper(), default)
 
 
-def log_to_file(path: Path, max_bytes: int = 10_000_000, backup_count: int = 5) -> None:
+def log_to_file(path: Path) -> None:
     """Send the log to a file too; a full file is renamed ``.1`` and a new one begins.
 
     The file gets our warnings also where stderr shows errors only.
@@ -46,10 +50,6 @@ def log_to_file(path: Path, max_bytes: int = 10_000_000, backup_count: int = 5) 
     ----------
     path
         Path of the log file; its directory is created.
-    max_bytes
-        Size at which a new file begins.
-    backup_count
-        Number of full files to keep.
 
     Raises
     ------
@@ -58,7 +58,7 @@ def log_to_file(path: Path, max_bytes: int = 10_000_000, backup_count: int = 5) 
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handler = RotatingFileHandler(path, maxBytes=max_bytes, backupCount=backup_count)
+        handler = RotatingFileHandler(path, maxBytes=FILE_BYTES, backupCount=FULL_FILES)
     except OSError as error:
         raise ConfigError(f"log file {path}: cannot be written ({error.strerror})") from error
     handler.setFormatter(logging.Formatter(LOG_FORMAT))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from skywright.errors import ConfigError, HardwareError
+from skywright.files.replacing import replacing
 from skywright.processes.locks import lock_owner
 from skywright.waiting import pause
 
@@ -70,12 +71,10 @@ def write_state(directory: Path, state: State) -> None:
     OSError
         If it cannot be written, e.g. because the disk is full.
     """
-    file = directory / STATE_FILE
-    new = file.with_suffix(".new")
     fields = asdict(state)
     fields["children"] = fields.pop("processes")
-    new.write_text(json.dumps(fields, indent=1) + "\n")
-    new.replace(file)
+    with replacing(directory / STATE_FILE) as new:
+        new.write_text(json.dumps(fields, indent=1) + "\n")
 
 
 def read_state(directory: Path) -> State | None:

@@ -11,13 +11,14 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
 from skywright.instruments import instruments, missing_packages, resolve
+from skywright.processes.lifecycle import END_SIGNALS
 
 logger = logging.getLogger(__name__)
 
 
 def main() -> None:
     """Run everything that is compiled once, on small input, on two cores; a signal ends it."""
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in END_SIGNALS:
         signal.signal(number, stop)
     # No kernel is in two functions: of one that two processes compile, either may spoil the cache.
     installed = [each for each in instruments().values() if not missing_packages(each)]
@@ -42,7 +43,7 @@ def stop(number: int, _frame: object) -> None:
 
 def end_by_signals() -> None:
     """Let signals end this child at once, also while the compiler works."""
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in END_SIGNALS:
         signal.signal(number, signal.SIG_DFL)
 
 

@@ -4,7 +4,6 @@ import io
 import itertools
 import logging
 import math
-import uuid
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -25,6 +24,7 @@ from tiled.utils import path_from_uri
 from skywright.errors import DataError
 from skywright.files.hdf5 import open_hdf5
 from skywright.files.readers import HDF5, first_row, readers
+from skywright.files.replacing import replacing
 from skywright.section import NOT_IN_ADDRESSES
 from skywright.store.external import check_chunks, external_source, number_files
 from skywright.store.journal_contents import ResourceRows, Stream, datum_fields
@@ -280,9 +280,5 @@ def write_virtual_file(path: Path, parts: Sequence[Place]) -> None:
     content = io.BytesIO()  # HDF5 does not survive each failure of a write
     with h5py.File(content, "w", libver="latest") as file:
         file.create_virtual_dataset(VIRTUAL_DATASET, layout)
-    new = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}")
-    try:
+    with replacing(path) as new:
         new.write_bytes(content.getvalue())
-        new.replace(path)
-    finally:
-        new.unlink(missing_ok=True)  # it is there after a failure

@@ -1,6 +1,6 @@
 """The REST messages of an AutoML Vision Edge container: pictures there, boxes back.
 
-Coordinates are parts of the picture's width and height, 0..1, y before x as on the wire.
+Coordinates are fractions of the picture's width and height, 0..1, y before x as on the wire.
 """
 
 import base64

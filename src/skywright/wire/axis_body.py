@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 PICTURE_TYPES = ("image/jpeg", "image/jpg", "image/pjpeg", "image/png", "image/x-png")
 UNTYPED = ("", "application/octet-stream", "binary/octet-stream")
 FORM = "multipart/form-data"
+PICTURE_BYTES_MAX = 32_000_000
+"""Longest image file that is received, bytes."""
 SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
 
 _TIME_IN_NAME = re.compile(

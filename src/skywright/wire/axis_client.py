@@ -9,8 +9,7 @@ from contextlib import suppress
 import httpx
 
 from skywright.errors import ConfigError, DataError, HardwareError
-from skywright.wire.axis_body import PICTURE_TYPES, SIGNATURES, UNTYPED
-from skywright.wire.axis_http import PICTURE_BYTES_MAX
+from skywright.wire.axis_body import PICTURE_BYTES_MAX, PICTURE_TYPES, SIGNATURES, UNTYPED
 from skywright.wire.axis_mjpeg import BOUNDARY, MixedReplace, Part
 
 SNAPSHOT_PATH = "/axis-cgi/jpg/image.cgi?camera=1"
@@ -22,6 +21,7 @@ ALGORITHM = re.compile(r"""\balgorithm\s*=\s*"?([\w-]+)""", re.IGNORECASE)
 HASHES = ("MD5", "SHA", "SHA-256", "SHA-512")
 """Of digest authentication, those that httpx knows; a camera may offer others beside them."""
 WITH_BODY_ONLY = re.compile(r"""\bqop\s*=\s*("\s*auth-int\s*"|auth-int\b)""", re.IGNORECASE)
+"""A digest that must cover the body too, which httpx does not do."""
 PORT_MAX = 65535
 UNSENDABLE = "the request cannot be sent; the user's name must have printable ASCII characters only"
 

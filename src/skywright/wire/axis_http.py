@@ -11,9 +11,15 @@ from http import HTTPStatus
 
 import httptools
 
-from skywright.wire.axis_body import FORM, PICTURE_TYPES, UNTYPED, content_type, pictures_in
+from skywright.wire.axis_body import (
+    FORM,
+    PICTURE_BYTES_MAX,
+    PICTURE_TYPES,
+    UNTYPED,
+    content_type,
+    pictures_in,
+)
 
-PICTURE_BYTES_MAX = 32_000_000
 HEADER_BYTES_MAX = 65_536
 UPLOADING = (b"POST", b"PUT")
 """Methods of the requests that upload a picture."""

@@ -9,10 +9,9 @@ Content-Length bytes.
 import re
 from dataclasses import dataclass
 
-from skywright.wire.axis_body import SIGNATURES
+from skywright.wire.axis_body import PICTURE_BYTES_MAX, SIGNATURES
 
 BOUNDARY = "myboundary"
-PICTURE_BYTES_MAX = 32_000_000
 HEAD_BYTES_MAX = 8_192
 DELIMITER_BYTES_MAX = 1_024
 """Bytes that may hold the first half of a delimiter."""
@@ -246,10 +245,10 @@ def _delimiter(boundary: str) -> re.Pattern[bytes]:
     return re.compile(rb"(?:\r?\n)?(?<!-)-{2,}" + re.escape(boundary.encode("latin-1", "replace")))
 
 
-def encode_part(data: bytes, time: float, boundary: str = BOUNDARY) -> bytes:
+def encode_part(data: bytes, time: float) -> bytes:
     """Return a picture (JPEG file, unix s) as a part of a stream, its delimiter before it."""
     head = (
-        f"--{boundary}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n"
+        f"--{BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n"
         f"X-Timestamp: {time:.6f}\r\n\r\n"
     )
     return head.encode() + data + b"\r\n"

@@ -3,7 +3,8 @@
 import asyncio
 from collections.abc import Callable
 
-from skywright.wire.axis_http import PICTURE_BYTES_MAX, Event, PushConnection
+from skywright.wire.axis_body import PICTURE_BYTES_MAX
+from skywright.wire.axis_http import Event, PushConnection
 
 IDLE_S = 5.0
 LINGER_S = 2.0

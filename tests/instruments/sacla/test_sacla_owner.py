@@ -15,6 +15,7 @@ from support.waiting import until
 
 from iocs.sacla.ioc import SaclaIOC
 from skywright.errors import ConfigError, HardwareError
+from skywright.files.beside import sibling
 from skywright.files.columns import ColumnReader
 from skywright.instruments.sacla import pipeline as pipelines
 from skywright.instruments.sacla.analyzed_shot import AnalyzedShot, RegionSet
@@ -36,7 +37,7 @@ from skywright.instruments.sacla.layouts import (
     read_regions,
     region_rows,
 )
-from skywright.instruments.sacla.owner import ShotOwner, beside
+from skywright.instruments.sacla.owner import ShotOwner
 from skywright.instruments.sacla.process_workers import ProcessWorkers
 from skywright.instruments.sacla.regions import Region, format_region, make_mask, parse_region
 from skywright.instruments.sacla.tile import Tile, TileRegions
@@ -99,7 +100,7 @@ def test_shots_are_rows_in_order_whatever_their_verdict(
     assert np.isnan(sums[1:6]).all()
     assert np.isnan(column(path, f"{SHOTS}/delay")[3])
     np.testing.assert_allclose(column(path, f"{SHOTS}/scanned")[0], 0.1)
-    images = beside(path, "images")
+    images = sibling(path, "images")
     assert column(images, f"{IMAGES}/n_on", IMAGE_NUMBER.path)[-1] == 3
     assert column(images, f"{IMAGES}/n_off", IMAGE_NUMBER.path)[-1] == 5
 
@@ -120,7 +121,7 @@ def test_a_recording_has_as_many_shots_as_wanted_and_their_frames(
     assert not owner.is_recording
     tags = column(path, TAG.path)
     assert tags.tolist() == [source.info.identity(7000 + 2 * k) for k in range(4, 11)]
-    frames = beside(path, "frames")
+    frames = sibling(path, "frames")
     assert column(frames, FRAME_TAG.path, FRAME_TAG.path).tolist() == tags[::3].tolist()
     pixels = column(frames, "/entry/frames/d1", FRAME_TAG.path)
     assert pixels[:, 0, 0].tolist() == [104.0, 107.0, 110.0]
@@ -144,7 +145,7 @@ def test_regions_change_between_two_shots(
     np.testing.assert_allclose(sums[0, 0], 48 * 100 * EV)
     np.testing.assert_allclose(sums[1, :2], [24 * 101 * EV, 48 * 101 * EV])
     assert np.isnan(sums[0, 1])
-    sets = beside(path, "regions")
+    sets = sibling(path, "regions")
     numbers = column(sets, REGIONS_NUMBER.path, REGIONS_NUMBER.path)
     assert numbers.tolist() == [first, first + 1]
     # Curves are of the present regions alone.
@@ -194,7 +195,7 @@ def test_a_run_with_other_detectors_has_its_own_images(
         source.shot(number)
     until(lambda: items(owner) == 7, 60, "the shots of the recording")
     owner.stop_recording()
-    mean = column(beside(path, "images"), f"{IMAGES}/d2_mean", IMAGE_NUMBER.path)[-1]
+    mean = column(sibling(path, "images"), f"{IMAGES}/d2_mean", IMAGE_NUMBER.path)[-1]
     np.testing.assert_allclose(mean, 104 * EV, rtol=1e-6)
 
 
@@ -268,7 +269,7 @@ def test_a_recorded_mask_gives_the_sums_again_from_the_frames(
         source.shot(number, D=rng.normal(100.0, 30.0, SHAPE).astype(np.float32))
     until(lambda: items(owner) == 4, 60, "the shots are through")
     owner.stop_recording()
-    sets = beside(path, "regions")
+    sets = sibling(path, "regions")
     columns = owner.regions.layout.columns
     row = {
         each.path: column(sets, each.path, REGIONS_NUMBER.path)
@@ -276,7 +277,7 @@ def test_a_recorded_mask_gives_the_sums_again_from_the_frames(
     }
     regions = read_regions(first_row(row))
     assert regions == (LEFT, DOTS)
-    frames = column(beside(path, "frames"), f"{FRAMES}/d1", FRAME_TAG.path)
+    frames = column(sibling(path, "frames"), f"{FRAMES}/d1", FRAME_TAG.path)
     tile = TileRegions(source.info.tiles[NAME], source.info.pixel_rules, regions)
     again = tile.measure(frames.reshape(4, -1), np.arange(4))
     sums = column(path, f"{SHOTS}/sum_ev")[:, :2]
@@ -316,7 +317,7 @@ def test_a_mask_of_a_larger_detector_that_is_away_is_recorded(
     owner.stop_recording()
     assert owner.error == ""
     row = {
-        each.path: column(beside(path, "regions"), each.path, REGIONS_NUMBER.path)
+        each.path: column(sibling(path, "regions"), each.path, REGIONS_NUMBER.path)
         for each in owner.regions.layout.columns  # type: ignore[attr-defined]
     }
     assert read_regions(first_row(row)) == (mask, DOTS)
@@ -446,7 +447,7 @@ def test_images_are_those_of_the_recorded_shots_and_no_shot_waits_for_a_worker(
         until(lambda: items(owner) == 12, 60, "all shots are through")
         expected = [source.info.identity(7000 + 2 * k) for k in range(3, 8)]
         assert column(path, TAG.path).tolist() == expected
-        images = beside(path, "images")
+        images = sibling(path, "images")
         mean = column(images, f"{IMAGES}/d1_mean", IMAGE_NUMBER.path)[-1]
         np.testing.assert_allclose(mean, 105 * EV, rtol=1e-6)
         largest = column(images, f"{IMAGES}/d1_max", IMAGE_NUMBER.path)[-1]
@@ -503,12 +504,12 @@ def test_a_new_run_opens_new_files_and_its_tags_may_begin_anew(
         expected = [source.info.identity(tag) for tag in tags[run]]
         assert column(part, TAG.path).tolist() == expected
         assert set(column(part, f"{SHOTS}/run")) == {run}
-        assert column(beside(part, "frames"), FRAME_TAG.path, FRAME_TAG.path).tolist() == expected
-        assert len(column(beside(part, "regions"), REGIONS_NUMBER.path, REGIONS_NUMBER.path)) == 1
+        assert column(sibling(part, "frames"), FRAME_TAG.path, FRAME_TAG.path).tolist() == expected
+        assert len(column(sibling(part, "regions"), REGIONS_NUMBER.path, REGIONS_NUMBER.path)) == 1
     assert second.first[0] == second.first[3] == 2
     # The images of a file are up to its last shot; where tags begin anew, images do too.
     shots = [
-        sum(column(beside(part, "images"), f"{IMAGES}/{key}", IMAGE_NUMBER.path)[-1] for key in ON)
+        sum(column(sibling(part, "images"), f"{IMAGES}/{key}", IMAGE_NUMBER.path)[-1] for key in ON)
         for part in (path, last)
     ]
     assert shots == [2, 3]
@@ -583,7 +584,7 @@ def test_a_recording_that_has_all_its_shots_keeps_its_images_when_tags_begin_ane
     parts, counts = owner.progress()
     assert [part.name for part in parts] == ["shots.h5"]
     assert counts[0] == 3
-    images = beside(path, "images")
+    images = sibling(path, "images")
     found = [column(images, f"{IMAGES}/{key}", IMAGE_NUMBER.path)[-1] for key in ON]
     assert sum(found) == 3
     mean = column(images, f"{IMAGES}/d1_mean", IMAGE_NUMBER.path)[-1]
@@ -629,7 +630,7 @@ def test_a_recording_that_begins_between_two_runs_is_measured_as_the_next_one(
     assert [part.first[0] for part in parts] == [0, 1]
     assert counts[0] == counts[3] == 2
     for part, run in zip(parts, (8, 9), strict=True):
-        with ColumnReader(beside(tmp_path / part.name, "frames"), FRAME_TAG.path) as reader:
+        with ColumnReader(sibling(tmp_path / part.name, "frames"), FRAME_TAG.path) as reader:
             found = reader.attributes(FRAME_TAG.path)[MEASURING]
         assert [each["gain"] for each in found["detectors"]] == [gains[run]]
 
@@ -663,7 +664,7 @@ def test_a_recording_goes_on_when_a_detector_has_another_shape_in_the_next_run(
     finally:
         owner.close()
     assert (counts[0], counts[3]) == (7, 7)
-    frames, images = (beside(tmp_path / parts[1].name, kind) for kind in ("frames", "images"))
+    frames, images = (sibling(tmp_path / parts[1].name, kind) for kind in ("frames", "images"))
     kept = {
         key: column(frames, f"{FRAMES}/{key}", FRAME_TAG.path)
         for key in ("d1", "d1_came", "d2", "d2_came")
@@ -752,7 +753,7 @@ def test_a_run_that_begins_within_a_block_of_tags_loses_no_shot_of_the_images(
         source.shot(number)
     until(lambda: items(owner) == 60, 60, "the shots of both runs")
     owner.stop_recording()
-    last = beside(tmp_path / owner.progress()[0][-1].name, "images")
+    last = sibling(tmp_path / owner.progress()[0][-1].name, "images")
     assert sum(column(last, f"{IMAGES}/{key}", IMAGE_NUMBER.path)[-1] for key in ON) == 60
     mean = column(last, f"{IMAGES}/d1_mean", IMAGE_NUMBER.path)[-1]
     np.testing.assert_allclose(mean, 114.5 * EV, rtol=1e-6)

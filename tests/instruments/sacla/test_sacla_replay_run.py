@@ -19,12 +19,13 @@ from typer.testing import CliRunner
 from skywright.analysis import Batch
 from skywright.cli import app
 from skywright.errors import ConfigError, DataError
+from skywright.files.beside import sibling
 from skywright.files.columns import ColumnReader
 from skywright.instruments.sacla import replay_writer
 from skywright.instruments.sacla.analyzed_source import AnalyzedShots
 from skywright.instruments.sacla.layouts import FRAME_TAG, FRAMES, IMAGE_KEYS, IMAGES, SHOTS, TAG
 from skywright.instruments.sacla.measuring import read_shot_rules
-from skywright.instruments.sacla.owner import ShotOwner, beside
+from skywright.instruments.sacla.owner import ShotOwner
 from skywright.instruments.sacla.regions import format_region, parse_region
 from skywright.instruments.sacla.replay import replay
 from skywright.instruments.sacla.replay_file import ReplayFile
@@ -74,7 +75,7 @@ def record(source: HandShots, owner: ShotOwner, path: Path, every: int = 1) -> P
 
 
 def frame_columns(path: Path) -> dict[str, np.ndarray]:
-    with h5py.File(beside(path, "frames"), "r") as file:
+    with h5py.File(sibling(path, "frames"), "r") as file:
         return {key: column[:] for key, column in file[FRAMES].items()}
 
 
@@ -99,7 +100,7 @@ def test_frames_of_incomplete_shots_are_kept_and_give_the_same_images_again(
     data = {f"frame_{key}": values for key, values in kept.items()}
     images.update(Batch(kept["tag"], kept["time"], data))
     found = images.result()
-    with h5py.File(beside(path, "images"), "r") as file:
+    with h5py.File(sibling(path, "images"), "r") as file:
         recorded = {key: column[-1] for key, column in file[IMAGES].items()}
     for key in [f"d{k}_{key}" for k in (1, 2) for key in (*IMAGE_KEYS, "n_on", "n_off")]:
         assert np.asarray(found[key]).tobytes() == np.asarray(recorded[key]).tobytes(), key
@@ -249,7 +250,7 @@ def test_what_cannot_be_a_replay_file_is_refused(
         choose_file(files, 9)
     assert choose_file(files, 8) == files[1]
     assert replay_of(files[1], tmp_path / "second.h5") == 8
-    with h5py.File(beside(rows, "frames"), "r+") as file:
+    with h5py.File(sibling(rows, "frames"), "r+") as file:
         del file[FRAME_TAG.path].attrs["measuring"]
     with pytest.raises(DataError, match="does not say how pixels are measured"):
         replay_of(rows, tmp_path / "out.h5")

@@ -2,13 +2,13 @@
 
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from lxml import etree
 
+from skywright.files.replacing import replacing
 from skywright.instruments.epu.safe_xml import (
     DM_BYTES_MAX,
     XmlError,
@@ -78,19 +78,11 @@ def format_file(path: Path, dry_run: bool = False, backup: bool = False) -> bool
     if backup:
         shutil.copy2(path, path.with_name(path.name + ".bak"))
     target = path.resolve()  # of a link, the file it points to
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(new)
-            file.flush()
-            os.fsync(file.fileno())
-        shutil.copymode(target, temporary)
+    with replacing(target, sync=True) as file:
+        file.write_bytes(new)
+        shutil.copymode(target, file)
         with suppress(PermissionError):  # only root may give a file to somebody else
-            os.chown(temporary, target.stat().st_uid, target.stat().st_gid)
-        Path(temporary).replace(target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+            os.chown(file, target.stat().st_uid, target.stat().st_gid)
     return True
 
 

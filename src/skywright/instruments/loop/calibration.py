@@ -1,7 +1,6 @@
 """Calibration of the camera at each zoom: scale, roll, axis, delay; kept in one JSON file."""
 
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
@@ -16,6 +15,7 @@ from scipy.optimize import least_squares
 
 from skywright.arguments import first_problem
 from skywright.errors import ConfigError, DataError
+from skywright.files.replacing import replacing
 from skywright.instruments.loop.centering import AxisPrior
 from skywright.instruments.loop.geometry import UM_PER_PX, Floats, Side, View, to_picture
 
@@ -315,15 +315,8 @@ class CalibrationFile:
         """Save exactly these calibrations; the file is replaced whole or not at all."""
         ordered = sorted(stops, key=lambda stop: stop.zoom)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        part = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        try:
-            with part.open("wb") as file:
-                file.write(_STOPS.dump_json(ordered, indent=2) + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(self.path)
-        finally:
-            part.unlink(missing_ok=True)
+        with replacing(self.path, sync=True) as new:
+            new.write_bytes(_STOPS.dump_json(ordered, indent=2) + b"\n")
 
     def at(self, zoom: float, shape: tuple[int, ...] = ()) -> ZoomCalibration:
         """Return the calibration at a zoom, for pictures of a shape (H, W, ...) if that is known.

@@ -149,7 +149,8 @@ class Camera:
 
     @single_files.setter
     def single_files(self, files: SingleFiles | None) -> None:
-        self._singles.files, self._singles.error = files, ""
+        self._singles.files = files
+        self._singles.forget_error()
 
     def state(self) -> CameraState:
         """Return the present state."""

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from skywright.acquire.recorder import Layout
+from skywright.acquire.layout import Layout
 from skywright.files.areadetector import ATTRIBUTES, IMAGE, TIME_STAMP, UNIQUE_ID, ImageWriter
 from skywright.files.beside import beside
 from skywright.files.columns import Column, ColumnWriter

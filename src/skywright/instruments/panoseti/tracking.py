@@ -11,6 +11,7 @@ from skywright.acquire.index_layout import IndexLayout, Records
 from skywright.acquire.owner import Owner
 from skywright.acquire.recorder import Recorder
 from skywright.acquire.source import Source
+from skywright.files.beside import sibling
 from skywright.instruments.panoseti.event_table import EventsLayout
 from skywright.instruments.panoseti.products import PRODUCTS, Product
 from skywright.instruments.panoseti.received import ReceivedFrames, newest_clocks
@@ -236,10 +237,10 @@ class Tracker:
         """Begin all indexes; return why one of them cannot be."""
         for key, recorder in self.recorders.items():
             self._layouts[key].next_identity = 0
-            if error := recorder.start(index_path(path, key.name)):
+            if error := recorder.start(sibling(path, key.name)):
                 return error
         self._events_layout.restart()
-        return self.events.start(index_path(path, "events"))
+        return self.events.start(sibling(path, "events"))
 
     def stop_recording(self) -> None:
         """End the recording; all frames found so far are in the indexes."""
@@ -279,8 +280,3 @@ class Tracker:
         self.owner.close()
         for recorder in self._all:
             recorder.close()
-
-
-def index_path(path: Path, name: str) -> Path:
-    """Return the path of one index of a recording."""
-    return path.with_name(f"{path.stem}_{name}{path.suffix}")

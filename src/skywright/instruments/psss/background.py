@@ -1,5 +1,6 @@
 """Backgrounds that are recorded from pulses or read from a file, and the history of their use."""
 
+import io
 import logging
 import os
 import re
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skywright.errors import ConfigError, DataError, HardwareError
+from skywright.files.replacing import replacing
 from skywright.instruments.psss.processor import Processor
 from skywright.instruments.psss.settings import PULSES_MAX, as_background, digest_of
 
@@ -307,9 +309,8 @@ def read_pixels(path: Path, dataset: str) -> NDArray[Any]:
 
 
 def _write(path: Path, background: Background) -> None:
-    """Write to a file that gets its name when it is complete."""
-    partial = path.with_suffix(".partial")
-    with h5py.File(partial, "w") as file:
+    content = io.BytesIO()  # HDF5 does not survive each failure of a write
+    with h5py.File(content, "w") as file:
         rows, columns = background.pixels.shape
         data = file.create_dataset(
             DATASET,
@@ -320,7 +321,8 @@ def _write(path: Path, background: Background) -> None:
         info = background.info
         for field in ("name", "date", "origin", "pulses", "first_pulse_id", "last_pulse_id"):
             data.attrs[field] = getattr(info, field)
-    partial.rename(path)
+    with replacing(path) as new:
+        new.write_bytes(content.getvalue())
 
 
 def _read_info(path: Path) -> BackgroundInfo:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from skywright.acquire.image_layout import Image, ImageLayout
-from skywright.acquire.recorder import Layout
+from skywright.acquire.layout import Layout
 from skywright.files.areadetector import ATTRIBUTES
 from skywright.files.beside import beside
 from skywright.files.columns import Column, ColumnWriter

@@ -12,6 +12,7 @@ from skywright.acquire.acquisition import OwnerState
 from skywright.acquire.columns_layout import Rows
 from skywright.acquire.owner import Owner
 from skywright.acquire.recorder import Recorder
+from skywright.files.beside import sibling
 from skywright.instruments.sacla.analyzed_shot import AnalyzedShot
 from skywright.instruments.sacla.analyzed_source import AnalyzedShots
 from skywright.instruments.sacla.layouts import (
@@ -46,7 +47,7 @@ class FilePart(NamedTuple):
     Attributes
     ----------
     name
-        Of the file of rows; the other files lie beside it (`beside`).
+        Of the file of rows; the other files lie beside it (`sibling`).
     first
         Number of rows, region sets, images and frames in the files before.
     """
@@ -225,7 +226,7 @@ class ShotOwner:
         Parameters
         ----------
         path
-            Of the rows; the other files lie beside it (`beside`).
+            Of the rows; the other files lie beside it (`sibling`).
         count
             Number of shots of the recording; 0: until it is stopped.
 
@@ -293,7 +294,7 @@ class ShotOwner:
             for recorder in wanted:
                 name = names.get(recorder)
                 most = self._frames_left if recorder is self.frames else 0
-                error = error or recorder.start(beside(path, name) if name else path, most)
+                error = error or recorder.start(sibling(path, name) if name else path, most)
             self._parts = [*before, FilePart(path.name, first)]
         if error:
             for recorder in self._all:
@@ -422,8 +423,3 @@ class ShotOwner:
         self.owner.close()
         for recorder in self._all:
             recorder.close()
-
-
-def beside(path: Path, name: str) -> Path:
-    """Return the path of another file of a recording."""
-    return path.with_name(f"{path.stem}_{name}{path.suffix}")

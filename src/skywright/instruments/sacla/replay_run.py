@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skywright.errors import ConfigError, DataError
+from skywright.files.beside import sibling
 from skywright.files.columns import ColumnReader
 from skywright.files.readers import file_and_column
 from skywright.instruments.sacla.join import Record, TagGrid
@@ -24,7 +25,6 @@ from skywright.instruments.sacla.layouts import (
     detector_key,
 )
 from skywright.instruments.sacla.measuring import read_measuring, read_shot_rules
-from skywright.instruments.sacla.owner import beside
 from skywright.instruments.sacla.replay_writer import ReplayWriter
 from skywright.instruments.sacla.run_info import NO_THRESHOLD_EV, RunInfo
 from skywright.instruments.sacla.shots import EQUIPMENT, MOTOR
@@ -128,7 +128,7 @@ def replay_of(
     HardwareError
         If the disk is full or fails.
     """
-    kept = beside(rows, "frames")
+    kept = sibling(rows, "frames")
     if not kept.is_file():
         raise DataError(f"{rows}: no frames were kept of these shots (FramesEvery was 0)")
     with ColumnReader(rows, TAG.path) as reader:

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from skywright.errors import DataError
+from skywright.files.replacing import replacing
 
 VERSION = "2.0"
 INLINE_MAX = 1 << 20
@@ -216,9 +217,8 @@ class RecordingWriter:
     def _write_metadata(self) -> str:
         text = json.dumps(self._metadata | {"total_events": self.count})
         # On a full disk the old one stays, and the directory can be read.
-        new = self.partial / "metadata.json.new"
-        new.write_text(text)
-        new.replace(self.partial / "metadata.json")
+        with replacing(self.partial / "metadata.json") as new:
+            new.write_text(text)
         return text
 
     def add_chunk(self, data: bytes) -> str:
@@ -247,13 +247,14 @@ class RecordingWriter:
                     out.write(comma + line.rstrip("\n"))
                     comma = ",\n"
             out.write("\n]}\n")
-        temporary = self.path.with_name(self.path.name + ".tmp")
-        with tarfile.open(temporary, "w:gz", compresslevel=6) as archive:
+        with (
+            replacing(self.path) as new,
+            tarfile.open(new, "w:gz", compresslevel=6) as archive,
+        ):
             archive.add(document, "recording.json")
             for number in range(self._chunks):
                 name = f"chunks/chunk_{number}.bin"
                 archive.add(self.partial / name, name)
-        temporary.replace(self.path)
         shutil.rmtree(self.partial)
 
 

@@ -87,7 +87,7 @@ class DirectoryRecorder:
         self._known: dict[str, _Known] = {}
         self._failing: set[str] = set()
         out = writer.path.resolve()
-        self._ignored = {out, writer.partial.resolve(), out.with_name(out.name + ".tmp")}
+        self._ignored = {out, writer.partial.resolve()}
 
     def record_start(self) -> None:
         """Record what is there; all of it has the time of now."""

@@ -5,7 +5,6 @@ import contextlib
 import importlib
 import logging
 import re
-import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,7 +16,12 @@ import typer
 from skywright.arguments import check_output_directory
 from skywright.config import Settings, load_settings
 from skywright.errors import ConfigError
-from skywright.processes.lifecycle import announce_ready, end_process, end_with_parent
+from skywright.processes.lifecycle import (
+    END_SIGNALS,
+    announce_ready,
+    end_process,
+    end_with_parent,
+)
 from skywright.processes.logs import log_to_file
 
 if TYPE_CHECKING:
@@ -165,7 +169,7 @@ async def _serve(options: Options) -> None:
     _log_banner(options, source.port, http, parameters, begin_run is not None)
     serving = asyncio.create_task(dhs.run(*options.dcss))
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in END_SIGNALS:
         # A second signal must not cut off what the first one has begun to close.
         loop.add_signal_handler(number, lambda: serving.cancelling() or serving.cancel())
 

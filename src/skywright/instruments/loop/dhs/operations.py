@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from skywright.files.replacing import replacing
 from skywright.instruments.loop.detection import Detection
 from skywright.instruments.loop.dhs.replies import (
     FLAT_IMAGE,
@@ -239,12 +240,8 @@ class SnapshotOperations:
         """Write the file that a later index of -3 loads."""
         file = self.background_file
         file.parent.mkdir(parents=True, exist_ok=True)
-        new = file.with_name(file.name + ".new")
-        try:  # on a full disk the one before remains
+        with replacing(file) as new:  # on a full disk the one before remains
             new.write_bytes(data)
-            new.replace(file)
-        finally:
-            new.unlink(missing_ok=True)
 
     async def _outline(self, call: Call) -> tuple[Snapshot, Limits | None]:
         """Return a fresh picture and the edges of its mount."""

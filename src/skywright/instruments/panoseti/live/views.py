@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from skywright.files.replacing import replacing
 from skywright.wire.daqdata.encode import LiveImage
 
 RECENT = 10
@@ -40,9 +41,8 @@ class View(ABC):
         path = Path(path)
         figure = Figure(layout="constrained")
         self.draw(figure)
-        part = path.with_name(f".{path.name}")  # who looks at the file never finds half of it
-        figure.savefig(part, dpi=100, format="png")
-        part.replace(path)
+        with replacing(path) as new:
+            figure.savefig(new, dpi=100, format="png")
 
 
 class Preview(View):

@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 
 from skywright.errors import SkywrightError
+from skywright.files.replacing import replacing
 from skywright.instruments.psss.endpoints.parameters import (
     BACKGROUND,
     SETTINGS,
@@ -88,8 +89,6 @@ class Autosave:
                 self._processor.note("autosave")
 
     def _write(self, text: bytes) -> None:
-        """Write to a file that gets its name when it is complete."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self._path.with_suffix(".partial")
-        partial.write_bytes(text)
-        partial.rename(self._path)
+        with replacing(self._path) as new:
+            new.write_bytes(text)
