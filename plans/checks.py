@@ -9,6 +9,7 @@ from numbers import Real
 from operator import attrgetter
 from typing import Any
 
+import numpy as np
 from bluesky.protocols import Checkable, Movable, Readable
 
 from skywright.errors import ConfigError, HardwareError
@@ -164,6 +165,19 @@ def whole(plan: str, name: str, value: Any, least: int = 1, most: int = COUNT_MA
     if number is None or not least <= number <= most:
         raise ConfigError(f"{plan}: {name} = {value!r}, expected a whole number {least}..{most}")
     return number
+
+
+def flag(plan: str, name: str, value: Any) -> bool:
+    """Return True or False, also those of numpy.
+
+    Raises
+    ------
+    ConfigError
+        If the value is neither: any text, also ``"no"``, would count as True.
+    """
+    if not isinstance(value, bool | np.bool_):
+        raise ConfigError(f"{plan}: {name} = {value!r}, expected True or False")
+    return bool(value)
 
 
 def finite(

@@ -12,7 +12,7 @@ from bluesky.protocols import Flyable, Readable
 from bluesky.utils import MsgGenerator
 from pydantic import ValidationError
 
-from plans.checks import finite
+from plans.checks import finite, flag
 from plans.loop import stubs
 from plans.loop.settings import Centering, CenteringSettings
 from plans.run_stubs import step_log
@@ -141,7 +141,7 @@ def collect_oscillation(
     Raises
     ------
     ConfigError
-        If angle or time make no sense; before anything moves.
+        If angle, time or `run_up` make no sense; before anything moves.
     TypeError
         If a device cannot do its part.
     HardwareError
@@ -149,6 +149,7 @@ def collect_oscillation(
     """
     tools = stubs.Instruments(camera, goniometer, None)
     stubs.check_tools("collect_oscillation", tools)
+    run_up = flag("collect_oscillation", "run_up", run_up)
     turn = Sweep(delta_deg, time_s, start_deg, run_up)
     arguments = {
         "delta_deg": delta_deg,
@@ -162,7 +163,7 @@ def collect_oscillation(
         yield from stubs.sweep(tools, turn)
         yield from stubs.end_pictures(tools)
 
-    _md = stubs.metadata("collect_oscillation", tools, arguments, {"zoom": zoom, **(md or {})})
+    _md = stubs.metadata("collect_oscillation", tools, arguments, md, zoom=zoom)
     yield from stubs.recorded(tools, body, _md, uids, turn)
     return uids[-1]
 
@@ -209,7 +210,7 @@ def collect_steps(
         raise ConfigError("collect_steps: angles_deg is empty, expected at least one angle")
     arguments = {"angles_deg": [finite("collect_steps", "angles_deg", a) for a in angles_deg]}
     uids: list[str] = []
-    _md = stubs.metadata("collect_steps", tools, arguments, {"zoom": zoom, **(md or {})})
+    _md = stubs.metadata("collect_steps", tools, arguments, md, zoom=zoom)
     yield from stubs.recorded(tools, lambda: stubs.steps(tools, angles_deg), _md, uids)
     return uids[-1]
 
@@ -291,10 +292,8 @@ settle_s, zoom
     course = _Course(settings)
     identity = str(uuid.uuid4())
     for number in range(1, settings.max_passes + 1):
-        centering = {"centering": {"uid": identity, "pass": number, "aim": settings.aim}}
-        _md = stubs.metadata(
-            "center_loop", tools, values, {"zoom": zoom, **centering, **(md or {})}
-        )
+        centering = {"uid": identity, "pass": number, "aim": settings.aim}
+        _md = stubs.metadata("center_loop", tools, values, md, zoom=zoom, centering=centering)
 
         def body(number: int = number) -> MsgGenerator[bool]:
             return (yield from _one_pass(tools, course, number))

@@ -107,18 +107,19 @@ def metadata(
     tools: Instruments,
     arguments: Mapping[str, Any],
     md: Mapping[str, Any] | None,
+    **more: Any,
 ) -> dict[str, Any]:
-    """Return the start document's metadata; what the user gives wins."""
-    gonio, more = tools.goniometer, dict[str, Any]()
+    """Return the start document's metadata; what the user gives wins, then `more`."""
+    gonio, given = tools.goniometer, dict[str, Any]()
     if tools.stepped:
-        more["angle_key"] = gonio.phi.name
+        given["angle_key"] = gonio.phi.name
     if tools.stepped and tools.result is not None:
         # Without a result nothing moves the sample; stages under the spindle turn its coordinates.
-        more["place_keys"] = [getattr(gonio.sample, axis).name for axis in "xyz"]
+        given["place_keys"] = [getattr(gonio.sample, axis).name for axis in "xyz"]
     if tools.result is not None:
-        more[DECISION_LIMIT] = DECISION_LIMIT_S
+        given[DECISION_LIMIT] = DECISION_LIMIT_S
     devices = {"camera": tools.camera, "goniometer": gonio, "result": tools.result}
-    return start_metadata(plan, devices, arguments, {**more, **(md or {})})
+    return start_metadata(plan, devices, arguments, md, **given | more)
 
 
 # ---- runs
