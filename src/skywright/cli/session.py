@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from skywright.cli import EXIT_FAILED
-from skywright.cli.output import ConfigOption
+from skywright.cli.output import ConfigOption, share_configuration
 from skywright.cli.up import STARTING, check_directory
 from skywright.config import Settings, load_settings
 from skywright.errors import ConfigError, HardwareError, SkywrightError
@@ -81,8 +81,7 @@ def session(
         sys.argv = script
         name, source = script[0], _read_script(Path(script[0]))
     program = None if source is None else _compile_source(name, source)  # before minutes of a start
-    if config:
-        os.environ["SKYWRIGHT_CONFIG"] = str(config.resolve())
+    share_configuration(config)
     check_directory(settings)
     startup_directory(settings)
     locks.hold_lock(settings.directory / stack.SESSION_LOCK, "session")
