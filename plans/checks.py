@@ -3,7 +3,7 @@
 import inspect
 import math
 import operator
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from numbers import Real
 from operator import attrgetter
@@ -201,3 +201,16 @@ def finite(
         above = "" if least == -math.inf else above
         raise ConfigError(f"{plan}: {name} = {value!r}, expected a finite number{above}")
     return number
+
+
+def finite_numbers(plan: str, name: str, values: Any, least: float = -math.inf) -> list[float]:
+    """Return the numbers of a list, each as `finite` does.
+
+    Raises
+    ------
+    ConfigError
+        If the value is no list of such numbers.
+    """
+    if not isinstance(values, Iterable):
+        raise ConfigError(f"{plan}: {name} = {values!r}, expected a list of numbers")
+    return [finite(plan, name, value, least) for value in values]

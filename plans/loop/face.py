@@ -161,7 +161,7 @@ def loop_raster_box(
     margin_um = finite(plan, "margin_um", margin_um, 0.0, inclusive=True)
     settle_s = finite(plan, "settle_s", settle_s, 0.0, inclusive=True)
     face_on_deg = finite(plan, "face_on_deg", face_on_deg)
-    if thickness_um is not None and math.isnan(thickness_um):  # `center_loop` saw none
+    if isinstance(thickness_um, float) and math.isnan(thickness_um):  # `center_loop` saw none
         thickness_um = None
     if thickness_um is not None:
         thickness_um = finite(plan, "thickness_um", thickness_um, 0.0)
