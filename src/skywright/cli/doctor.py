@@ -78,7 +78,7 @@ def examine() -> Iterator[Check]:
     try:
         settings = load_settings()
     except ConfigError as error:
-        yield wrong("configuration", str(error), "correct that key")
+        yield wrong("configuration", str(error), "correct what it names")
         return
     yield good("configuration", _source())
     yield from check_analyses(settings)
