@@ -3,12 +3,13 @@
 import inspect
 import math
 import operator
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from numbers import Real
 from operator import attrgetter
 from typing import Any
 
+import numpy as np
 from bluesky.protocols import Checkable, Movable, Readable
 
 from skywright.errors import ConfigError, HardwareError
@@ -166,6 +167,19 @@ def whole(plan: str, name: str, value: Any, least: int = 1, most: int = COUNT_MA
     return number
 
 
+def flag(plan: str, name: str, value: Any) -> bool:
+    """Return True or False, also those of numpy.
+
+    Raises
+    ------
+    ConfigError
+        If the value is neither: any text, also ``"no"``, would count as True.
+    """
+    if not isinstance(value, bool | np.bool_):
+        raise ConfigError(f"{plan}: {name} = {value!r}, expected True or False")
+    return bool(value)
+
+
 def finite(
     plan: str, name: str, value: Any, least: float = -math.inf, *, inclusive: bool = False
 ) -> float:
@@ -187,3 +201,16 @@ def finite(
         above = "" if least == -math.inf else above
         raise ConfigError(f"{plan}: {name} = {value!r}, expected a finite number{above}")
     return number
+
+
+def finite_numbers(plan: str, name: str, values: Any, least: float = -math.inf) -> list[float]:
+    """Return the numbers of a list, each as `finite` does.
+
+    Raises
+    ------
+    ConfigError
+        If the value is no list of such numbers.
+    """
+    if not isinstance(values, Iterable):
+        raise ConfigError(f"{plan}: {name} = {values!r}, expected a list of numbers")
+    return [finite(plan, name, value, least) for value in values]

@@ -46,8 +46,7 @@ def take_pictures(
     count = as_whole(n)
     if count is None or count < 1:
         raise ValueError(f"take_pictures: n = {n!r}, expected a whole number of at least 1")
-    more = {"num_points": count, **(md or {})}
-    _md = start_metadata("take_pictures", {"camera": camera}, {"n": count}, more)
+    _md = start_metadata("take_pictures", {"camera": camera}, {"n": count}, md, num_points=count)
 
     @bpp.stage_decorator([camera])
     @bpp.run_decorator(md=_md)

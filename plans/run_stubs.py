@@ -12,7 +12,7 @@ import bluesky.preprocessors as bpp
 import numpy as np
 from bluesky.utils import FailedStatus, Msg, MsgGenerator, RunEngineControlException
 
-from skywright.errors import HardwareError, SkywrightError
+from skywright.errors import ConfigError, HardwareError, SkywrightError
 
 Body = Callable[[], MsgGenerator[Any]]
 
@@ -28,6 +28,7 @@ def start_metadata(
     devices: Mapping[str, Any],
     arguments: Mapping[str, Any],
     md: Mapping[str, Any] | None,
+    **more: Any,
 ) -> dict[str, Any]:
     """Return the metadata of a start document.
 
@@ -42,6 +43,13 @@ def start_metadata(
         Other arguments of the plan; numbers of numpy become plain ones.
     md
         User metadata; overrides the other keys.
+    **more
+        Further keys of the plan.
+
+    Raises
+    ------
+    ConfigError
+        If `md` is no dictionary.
     """
     given = {role: device for role, device in devices.items() if device is not None}
     detector, motor = next(iter(given.values())), given.get("motor")
@@ -56,8 +64,24 @@ def start_metadata(
         "detectors": [detector.name],
         **(_scanned(motor) if motor is not None else {}),
         **({"assets": str(assets)} if assets is not None else {}),
-        **(md or {}),
+        **more,
+        **user_metadata(plan, md),
     }
+
+
+def user_metadata(plan: str, md: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """Return the metadata that a plan was given, empty if none.
+
+    Raises
+    ------
+    ConfigError
+        If they are no dictionary.
+    """
+    if md is None:
+        return {}
+    if not isinstance(md, Mapping):
+        raise ConfigError(f"{plan}: md = {md!r}, expected a dictionary, e.g. {{'sample': 'NAME'}}")
+    return md
 
 
 def _scanned(motor: Any) -> dict[str, Any]:

@@ -137,6 +137,8 @@ def test_what_is_typed_wrongly_is_told_with_how_it_is_right(
         ("RE(scan([det], device, 0, 10, 3))", "device is not Movable: scan(detectors, *args"),
         ("RE(bps.mv(device, 1))", "device is not Movable: mv(*args"),
         ("RE(bps.mv(motor))", "mv(*args"),
+        ("RE(bps.mvr(motor, 'x'))", "mvr(*args"),
+        ("RE(count([det], md='x'))", "md = 'x', expected a dictionary: count(detectors"),
         ("RE(count([det], md={'sample': ['a']}))", "md={'sample': 'NAME'} or"),
         ("RE(count([det]), md={1: 2})", "md={'sample': 'NAME'} or"),
         ("RE(bps.open_run(md={1: 2}))", "md={'sample': 'NAME'} or"),

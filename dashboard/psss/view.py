@@ -69,7 +69,7 @@ def draw_trends(board: SpectrumBoard) -> list[Markup]:
     unit = "eV" if board.facts.get("unit") == "EV" else "px"
     charts = []
     for label, values, style in (("center", centers, "a"), ("FWHM", widths, "b")):
-        if (values == values).any():
+        if np.isfinite(values).any():
             marks = [Marks(label, seconds, values, style, square=label == "FWHM")]
             title = f"{label} of the fits over time"
             charts.append(

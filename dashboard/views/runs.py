@@ -11,6 +11,7 @@ from tiled.client.container import Container
 from dashboard.site import render, site_of
 from dashboard.views import View
 from skywright.errors import ConfigError, DataError
+from skywright.store.client import ANALYSIS, RAW
 from skywright.store.lookup import RunFilter, RunSummary, find_runs, parse_time
 
 LIMIT, MOST = 50, 1000
@@ -80,7 +81,7 @@ async def runs(request: Request) -> Response:
 
 def newest_first(client: Container, search: Search, journals: Path) -> list[RunSummary]:
     """Return the runs that match."""
-    containers = {"raw": ("raw",), "derived": ("analysis",)}.get(search.kind)
+    containers = {"raw": (RAW,), "derived": (ANALYSIS,)}.get(search.kind)
     found = find_runs(client, search.run_filter(), search.limit, journals, containers)
     return found[::-1]
 

@@ -11,7 +11,7 @@ from bluesky.protocols import Readable, Triggerable
 from bluesky.utils import MsgGenerator
 
 from plans.checks import Needs, check_devices, finite
-from plans.run_stubs import collect_new_rows, until_done
+from plans.run_stubs import collect_new_rows, start_metadata, until_done
 
 WATCHING = Needs(
     "watcher of a visit",
@@ -57,21 +57,19 @@ def track_epu(
     """
     check_devices("track_epu", watcher=(watcher, WATCHING))
     idle = finite("track_epu", "idle", idle, 0.0, inclusive=True)
+    _md = start_metadata("track_epu", {"watcher": watcher}, {"idle": idle}, md)
     runs: dict[str, tuple[str, list[Any]]] = {}
     uids: list[str] = []
 
     def open_run(grid: dict[str, Any]) -> MsgGenerator[None]:
-        start = {
-            "plan_name": "track_epu",
+        of_grid = {
             "epu_grid": grid["uuid"],
             "epu_name": grid["name"],
             "epu_session": grid["session"],
             "epu_data_dir": grid["data_dir"],
-            "detectors": [watcher.name],
             **({"amends": grid["amends"]} if grid["amends"] else {}),
-            **(md or {}),
         }
-        uid = yield from bps.open_run(start)
+        uid = yield from bps.open_run({**of_grid, **_md})
         uids.append(uid)
         try:
             yield from until_done(watcher.begin(grid["uuid"], uid))

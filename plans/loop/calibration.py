@@ -146,9 +146,10 @@ def calibrate_camera(
     yield from stubs.check_mounting(plan, goniometer)
     turn = Sweep(delta_deg, time_s)
     arguments = {"zoom": zoom, "delta_deg": delta_deg, "time_s": time_s}
-    _md = stubs.metadata("calibrate_camera", tools, arguments, {"zoom": zoom, **(md or {})})
-    look_md = {**_md, DECISION_LIMIT: LOOK_LIMIT_S, TURNS: False, **(md or {})}
-    fit_md = {**_md, DECISION_LIMIT: FIT_LIMIT_S, **(md or {})}
+    look = {"zoom": zoom, DECISION_LIMIT: LOOK_LIMIT_S, TURNS: False}
+    fit = {"zoom": zoom, DECISION_LIMIT: FIT_LIMIT_S}
+    look_md = stubs.metadata(plan, tools, arguments, md, **look)
+    fit_md = stubs.metadata(plan, tools, arguments, md, **fit)
     uids: list[str] = []
     home = yield from stubs.place(tools)
 

@@ -3,7 +3,7 @@
 import math
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import bluesky.plan_stubs as bps
@@ -12,7 +12,7 @@ from bluesky.protocols import Flyable, Readable
 from bluesky.utils import MsgGenerator
 from pydantic import ValidationError
 
-from plans.checks import finite
+from plans.checks import finite, finite_numbers, flag
 from plans.loop import stubs
 from plans.loop.settings import Centering, CenteringSettings
 from plans.run_stubs import step_log
@@ -141,20 +141,25 @@ def collect_oscillation(
     Raises
     ------
     ConfigError
-        If angle or time make no sense; before anything moves.
+        If an argument makes no sense; before anything moves.
     TypeError
         If a device cannot do its part.
     HardwareError
         If a device fails.
     """
+    plan = "collect_oscillation"
     tools = stubs.Instruments(camera, goniometer, None)
-    stubs.check_tools("collect_oscillation", tools)
-    turn = Sweep(delta_deg, time_s, start_deg, run_up)
+    stubs.check_tools(plan, tools)
+    delta_deg, time_s = finite(plan, "delta_deg", delta_deg), finite(plan, "time_s", time_s)
+    if start_deg is not None:
+        start_deg = finite(plan, "start_deg", start_deg)
+    zoom = finite(plan, "zoom", zoom)
+    turn = Sweep(delta_deg, time_s, start_deg, flag(plan, "run_up", run_up))
     arguments = {
         "delta_deg": delta_deg,
         "time_s": time_s,
         "start_deg": start_deg,
-        "run_up": run_up,
+        "run_up": turn.run_up,
     }
     uids: list[str] = []
 
@@ -162,7 +167,7 @@ def collect_oscillation(
         yield from stubs.sweep(tools, turn)
         yield from stubs.end_pictures(tools)
 
-    _md = stubs.metadata("collect_oscillation", tools, arguments, {"zoom": zoom, **(md or {})})
+    _md = stubs.metadata(plan, tools, arguments, md, zoom=zoom)
     yield from stubs.recorded(tools, body, _md, uids, turn)
     return uids[-1]
 
@@ -199,18 +204,21 @@ def collect_steps(
     Raises
     ------
     ConfigError
-        If there are no angles, or one is not finite; before anything moves.
+        If there are no angles, or a number is not finite; before anything moves.
     TypeError
         If a device cannot do its part.
     """
+    plan = "collect_steps"
+    settle_s = finite(plan, "settle_s", settle_s, 0.0, inclusive=True)
     tools = stubs.Instruments(camera, goniometer, None, stepped=True, settle_s=settle_s)
-    stubs.check_tools("collect_steps", tools)
-    if not len(angles_deg):
+    stubs.check_tools(plan, tools)
+    angles = finite_numbers(plan, "angles_deg", angles_deg)
+    if not angles:
         raise ConfigError("collect_steps: angles_deg is empty, expected at least one angle")
-    arguments = {"angles_deg": [finite("collect_steps", "angles_deg", a) for a in angles_deg]}
+    zoom = finite(plan, "zoom", zoom)
     uids: list[str] = []
-    _md = stubs.metadata("collect_steps", tools, arguments, {"zoom": zoom, **(md or {})})
-    yield from stubs.recorded(tools, lambda: stubs.steps(tools, angles_deg), _md, uids)
+    _md = stubs.metadata(plan, tools, {"angles_deg": angles}, md, zoom=zoom)
+    yield from stubs.recorded(tools, lambda: stubs.steps(tools, angles), _md, uids)
     return uids[-1]
 
 
@@ -291,9 +299,9 @@ settle_s, zoom
     course = _Course(settings)
     identity = str(uuid.uuid4())
     for number in range(1, settings.max_passes + 1):
-        centering = {"centering": {"uid": identity, "pass": number, "aim": settings.aim}}
+        centering = {"uid": identity, "pass": number, "aim": settings.aim}
         _md = stubs.metadata(
-            "center_loop", tools, values, {"zoom": zoom, **centering, **(md or {})}
+            "center_loop", tools, asdict(settings), md, zoom=settings.zoom, centering=centering
         )
 
         def body(number: int = number) -> MsgGenerator[bool]:

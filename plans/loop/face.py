@@ -8,7 +8,7 @@ import bluesky.plan_stubs as bps
 from bluesky.protocols import Flyable, Movable, Readable
 from bluesky.utils import MsgGenerator
 
-from plans.checks import Needs, check_devices, finite
+from plans.checks import Needs, check_devices, finite, flag
 from plans.loop import stubs
 from plans.run_stubs import with_device_errors
 from skywright.errors import ConfigError, SampleError
@@ -94,7 +94,8 @@ def rotate_to_face_on(
     Raises
     ------
     ConfigError
-        If the angle is not finite: the loop has no clear face.
+        If the angle is not finite: the loop has no clear face; or if `edge` is neither True nor
+        False.
     HardwareError
         If the spindle does not get there.
     """
@@ -103,6 +104,7 @@ def rotate_to_face_on(
     if isinstance(face_on_deg, float) and math.isnan(face_on_deg):
         raise ConfigError("rotate_to_face_on: face_on_deg is NaN: the loop has no clear face")
     face_on_deg = finite("rotate_to_face_on", "face_on_deg", face_on_deg)
+    edge = flag("rotate_to_face_on", "edge", edge)
     here = yield from stubs.position(goniometer.phi)  # type: ignore[attr-defined]
     target = face_angle(face_on_deg, here, edge)
     move = with_device_errors(bps.mv(goniometer.phi, target))  # type: ignore[attr-defined]
@@ -159,7 +161,7 @@ def loop_raster_box(
     margin_um = finite(plan, "margin_um", margin_um, 0.0, inclusive=True)
     settle_s = finite(plan, "settle_s", settle_s, 0.0, inclusive=True)
     face_on_deg = finite(plan, "face_on_deg", face_on_deg)
-    if thickness_um is not None and math.isnan(thickness_um):  # `center_loop` saw none
+    if isinstance(thickness_um, float) and math.isnan(thickness_um):  # `center_loop` saw none
         thickness_um = None
     if thickness_um is not None:
         thickness_um = finite(plan, "thickness_um", thickness_um, 0.0)
@@ -186,7 +188,7 @@ def loop_raster_box(
         yield from stubs.end_pictures(tools)
         return views
 
-    _md = stubs.metadata("loop_raster_box", tools, arguments, {"zoom": zoom, **(md or {})})
+    _md = stubs.metadata("loop_raster_box", tools, arguments, md, zoom=zoom)
     face, edge = yield from stubs.recorded(tools, body, _md, uids)
     depth, seen_um, edge_seen = edge.last.box_across, edge.last.box_width, True
     if trouble := _disagreement(face, edge):

@@ -107,18 +107,19 @@ def metadata(
     tools: Instruments,
     arguments: Mapping[str, Any],
     md: Mapping[str, Any] | None,
+    **more: Any,
 ) -> dict[str, Any]:
-    """Return the start document's metadata; what the user gives wins."""
-    gonio, more = tools.goniometer, dict[str, Any]()
+    """Return the start document's metadata; what the user gives wins, then `more`."""
+    gonio, given = tools.goniometer, dict[str, Any]()
     if tools.stepped:
-        more["angle_key"] = gonio.phi.name
+        given["angle_key"] = gonio.phi.name
     if tools.stepped and tools.result is not None:
         # Without a result nothing moves the sample; stages under the spindle turn its coordinates.
-        more["place_keys"] = [getattr(gonio.sample, axis).name for axis in "xyz"]
+        given["place_keys"] = [getattr(gonio.sample, axis).name for axis in "xyz"]
     if tools.result is not None:
-        more[DECISION_LIMIT] = DECISION_LIMIT_S
+        given[DECISION_LIMIT] = DECISION_LIMIT_S
     devices = {"camera": tools.camera, "goniometer": gonio, "result": tools.result}
-    return start_metadata(plan, devices, arguments, {**more, **(md or {})})
+    return start_metadata(plan, devices, arguments, md, **given | more)
 
 
 # ---- runs
@@ -183,7 +184,7 @@ def stopped_on_error(plan: MsgGenerator[Any], *moving: Any) -> MsgGenerator[Any]
 
 
 def measure_once(tools: Instruments) -> MsgGenerator[RotationValues]:
-    """Take a picture of the sample as it is now, and return what all pictures so far tell.
+    """Take a picture of the sample as it is now; return the result of all pictures so far.
 
     On a slow computer pictures reach the file late: the next one there may show the sample as it
     was before the last move. So one is awaited that was exposed after the move: its time stamp,
@@ -220,7 +221,7 @@ def measure_once(tools: Instruments) -> MsgGenerator[RotationValues]:
 
 
 def read_result(tools: Instruments) -> MsgGenerator[RotationValues]:
-    """Wait for the analysis of all pictures so far, record what it tells, and return it."""
+    """Wait for the analysis of all pictures so far, record its result, and return it."""
     gonio, result = tools.goniometer, tools.result
     stem = f"{result.name}_"
     devices = [result, gonio.phi, gonio.sample]
@@ -237,10 +238,10 @@ def take_picture(tools: Instruments) -> MsgGenerator[None]:
 
 
 def sweep(tools: Instruments, turn: Sweep) -> MsgGenerator[None]:
-    """Turn the spindle while the camera flies; the trace is told before the last pictures.
+    """Turn the spindle while the camera flies; collect its trace before the last pictures.
 
-    After a pause in the middle the sweep is made anew: what the engine stops for a pause, motors
-    and the sweep, ends without an error.
+    A pause in the middle repeats the whole sweep: what the engine stops for a pause, motors and the
+    sweep, ends without an error.
     """
     gonio, camera = tools.goniometer, tools.camera
     turn = yield from _with_start(tools, turn)
@@ -293,7 +294,7 @@ def steps(tools: Instruments, angles_deg: Sequence[float]) -> MsgGenerator[None]
 
 
 def end_pictures(tools: Instruments) -> MsgGenerator[None]:
-    """Let the camera deliver what it has, and tell of it."""
+    """End the flight of the camera, and collect its last pictures."""
     if not tools.stepped:
         yield from bps.complete(tools.camera, wait=True)
         yield from bps.collect(tools.camera, name=PRIMARY)

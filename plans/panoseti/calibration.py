@@ -52,7 +52,8 @@ def dark_run(
             "dark_run",
             panoseti,
             seconds,
-            {"shutter": "closed", **(md or {})},
+            md,
+            shutter="closed",
             needs=OBSERVING.with_parts(open_shutter=(), shutter=(Readable,)),
             changes=[("shutter", "open_shutter", False)],
         )
@@ -90,7 +91,9 @@ def calibrate_gain(
             "calibrate_gain",
             panoseti,
             seconds,
-            {"shutter": "closed", "flasher_pe": flasher_pe, **(md or {})},
+            md,
+            shutter="closed",
+            flasher_pe=flasher_pe,
             needs=OBSERVING.with_parts(
                 open_shutter=(), set_flasher=(), shutter=(Readable,), flasher=(Readable,)
             ),

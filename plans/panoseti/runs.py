@@ -12,7 +12,7 @@ import bluesky.preprocessors as bpp
 from bluesky.protocols import Readable
 from bluesky.utils import MsgGenerator
 
-from plans.checks import Needs, check_devices, finite
+from plans.checks import Needs, check_devices, finite, flag
 from plans.run_stubs import (
     collect_new_rows,
     in_run,
@@ -74,7 +74,7 @@ def track_run(
     Raises
     ------
     ConfigError
-        If `limit_s` is not above 0.
+        If `limit_s` is not above 0, or `wait_for_new` is neither True nor False.
     TypeError
         If `panoseti` cannot do its part.
     HardwareError
@@ -82,6 +82,7 @@ def track_run(
         `wait_for_new` is set.
     """
     limit_s = finite("track_run", "limit_s", limit_s, 0.0)
+    wait_for_new = flag("track_run", "wait_for_new", wait_for_new)
     check_devices("track_run", panoseti=(panoseti, TRACKING))
     arguments = {"limit_s": limit_s, "wait_for_new": wait_for_new}
     start = start_metadata("track_run", {"panoseti": panoseti}, arguments, md)
@@ -150,6 +151,7 @@ def timed_run(
     *,
     needs: Needs | None = None,
     changes: Sequence[tuple[str, str, float]] = (),
+    **more: Any,
 ) -> MsgGenerator[str]:
     """Take a run of some length with the simulated array; return its uid.
 
@@ -164,10 +166,12 @@ def timed_run(
     changes
         Settings that are changed before the run and put back after it, whether it has failed or
         not: name of the reading, name of the method that sets it, value for the run.
+    **more
+        Further metadata of the plan; `md` overrides them.
     """
     seconds = finite(plan, "seconds", seconds, 0.0)
     check_devices(plan, panoseti=(panoseti, needs or OBSERVING))
-    start = start_metadata(plan, {"panoseti": panoseti}, {"seconds": seconds}, md)
+    start = start_metadata(plan, {"panoseti": panoseti}, {"seconds": seconds}, md, **more)
 
     yield from with_device_errors(until_done(panoseti.check_no_run()))
     former = []

@@ -10,7 +10,7 @@ import numpy as np
 from bluesky.protocols import Movable, Readable
 from bluesky.utils import MsgGenerator
 
-from plans.checks import MOTOR, Needs, check_devices, check_limits, finite, whole
+from plans.checks import MOTOR, Needs, check_devices, check_limits, finite_numbers, whole
 from plans.psss.stubs import PULSES, SCANNED, recorded, take_point, with_restored
 from plans.run_stubs import in_run, start_metadata, with_device_errors
 from skywright.errors import ConfigError, DataError
@@ -92,7 +92,7 @@ def calibrate_energy_axis(
         If a device fails; the axis is then what it was.
     """
     plan = "calibrate_energy_axis"
-    energies = _checked(energies_ev, columns, monochromator, degree)
+    energies, places = _checked(energies_ev, columns, monochromator, degree)
     pulses = whole(plan, "pulses", pulses)
     check_devices(plan, psss=(psss, Needs("spectrometer", parts={"energy_axis": (Movable,)})))
     if monochromator is not None:
@@ -101,7 +101,7 @@ def calibrate_energy_axis(
         check_limits(plan, monochromator, *energies)
     device: Any = psss
     arguments: dict[str, Any] = {"energies_ev": energies, "degree": degree}
-    arguments |= {"columns": list(map(float, columns))} if columns is not None else {}
+    arguments |= {"columns": places} if places else {}
     given = {"psss": psss, "motor": monochromator}
     _md = start_metadata(plan, given, arguments, md)
 
@@ -123,9 +123,9 @@ def calibrate_energy_axis(
         return (yield from use(points))
 
     def work() -> MsgGenerator[EnergyCalibration]:
-        if columns is not None:
+        if places:
             uids: list[str] = []
-            known = dict(zip(energies, map(float, columns), strict=True))
+            known = dict(zip(energies, places, strict=True))
             found = yield from with_device_errors(in_run(lambda: use(known), _md, uids))
             uid = uids[-1]
         else:
@@ -150,8 +150,8 @@ def calibrate_energy_axis(
 
 def _checked(
     energies_ev: Sequence[float], columns: Sequence[float] | None, mono: Any, degree: int
-) -> list[float]:
-    """Return the energies.
+) -> tuple[list[float], list[float]]:
+    """Return the energies, and the columns; none of these with a monochromator.
 
     Raises
     ------
@@ -162,18 +162,17 @@ def _checked(
     if (columns is None) == (mono is None):
         raise ConfigError(f"{plan}: give either columns, of known lines, or a monochromator")
     degree = whole(plan, "degree", degree, 1, DEGREE_MAX)
-    energies = [finite(plan, "energies_ev", energy, ENERGY_MIN_EV) for energy in energies_ev]
+    energies = finite_numbers(plan, "energies_ev", energies_ev, ENERGY_MIN_EV)
     if len(set(energies)) != len(energies) or len(energies) <= degree:
         raise ConfigError(
             f"{plan}: energies_ev = {energies}, expected at least {degree + 1} different ones"
         )
-    if columns is not None:
-        places = [finite(plan, "columns", column) for column in columns]
-        if len(places) != len(energies) or len(set(places)) != len(places):
-            raise ConfigError(
-                f"{plan}: columns = {places}, expected {len(energies)} different ones"
-            )
-    return energies
+    if columns is None:
+        return energies, []
+    places = finite_numbers(plan, "columns", columns)
+    if len(places) != len(energies) or len(set(places)) != len(places):
+        raise ConfigError(f"{plan}: columns = {places}, expected {len(energies)} different ones")
+    return energies, places
 
 
 def _fit(points: Mapping[float, float], degree: int) -> EnergyCalibration:

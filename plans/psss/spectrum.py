@@ -255,11 +255,12 @@ def scan_spectra(
         yield from bps.checkpoint()
 
     arguments = {"start": low, "stop": high, "num": num, "pulses": pulses}
-    _md = start_metadata("scan_spectra", {"psss": psss, "motor": motor}, arguments, md)
+    devices = {"psss": psss, "motor": motor}
+    _md = start_metadata("scan_spectra", devices, arguments, md, num_points=num)
 
     def whole_scan() -> MsgGenerator[Any]:
         yield from bps.abs_set(device.pulses_per_point, pulses, wait=True)
-        return (yield from stubs.recorded(device, body, {"num_points": num, **_md}, stubs.PULSES))
+        return (yield from stubs.recorded(device, body, _md, stubs.PULSES))
 
     uid, _ = yield from stubs.with_restored(whole_scan(), [device.pulses_per_point])
     return str(uid)

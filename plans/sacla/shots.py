@@ -10,12 +10,13 @@ import numpy as np
 from bluesky.protocols import Movable, Readable
 from bluesky.utils import MsgGenerator
 
-from plans.checks import MOTOR, check_devices, check_limits, finite, whole
+from plans.checks import MOTOR, check_devices, check_limits, finite, flag, whole
 from plans.run_stubs import (
     PRIMARY,
     start_metadata,
     trigger_and_read,
     until_done,
+    user_metadata,
     with_device_errors,
 )
 from plans.sacla import stubs
@@ -85,6 +86,7 @@ def acquire_shots(
     check_devices("acquire_shots", sacla=(sacla, stubs.FLYING))
     wanted = whole("acquire_shots", "n", n)
     device: Any = sacla
+    start = start_metadata("acquire_shots", {"sacla": device}, {"n": wanted}, md)
 
     def body() -> MsgGenerator[None]:
         yield from bps.kickoff(device.rows, wait=True)
@@ -96,7 +98,6 @@ def acquire_shots(
         yield from stubs.collect(device, PRIMARY)
 
     yield from bps.prepare(device.rows, wanted, wait=True)
-    start = start_metadata("acquire_shots", {"sacla": device}, {"n": n}, md)
     uid, _ = yield from stubs.recorded(device, body, start, PRIMARY)
     return str(uid)
 
@@ -159,8 +160,11 @@ def delay_scan(
     error = finite("delay_scan", "error", error, 0.0, inclusive=True)
     if first == last:
         raise ConfigError(f"delay_scan: start and stop are both {first:g}, expected a range")
+    is_delay_stage = flag("delay_scan", "is_delay_stage", is_delay_stage)
     check_limits("delay_scan", motor, first, last)
     device: Any = sacla
+    arguments = {"start": first, "stop": last, "num": count, "shots": shots, "error": error}
+    _md = start_metadata("delay_scan", {"sacla": device, "motor": motor}, arguments, md)
     positions = np.linspace(first, last, count)
     step = abs(last - first) / (count - 1)
     low, high = min(first, last) - step / 2, max(first, last) + step / 2
@@ -182,9 +186,7 @@ def delay_scan(
         if is_delay_stage:
             yield from bps.mv(device.bins, f"{low:.9g}:{high:.9g}:{count}")
             yield from bps.mv(device.binned_by, "delay")
-        arguments = {"start": first, "stop": last, "num": num, "shots": shots, "error": error}
-        md_all = start_metadata("delay_scan", {"sacla": device, "motor": motor}, arguments, md)
-        return (yield from stubs.recorded(device, body, md_all, stubs.SHOTS))
+        return (yield from stubs.recorded(device, body, _md, stubs.SHOTS))
 
     bins = yield from bps.rd(device.bins)
     binned_by = yield from bps.rd(device.binned_by)
@@ -235,7 +237,7 @@ def find_time_zero(
         num,
         shots=shots,
         error=error,
-        md={"plan_name": "find_time_zero", **(md or {})},
+        md={"plan_name": "find_time_zero", **user_metadata("find_time_zero", md)},
     )
     return fit_time_zero(scan.uid, scan.delay, scan.effect, scan.effect_error)
 

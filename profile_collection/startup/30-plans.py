@@ -1,4 +1,4 @@
-"""The plans of all instruments, plans of bluesky that are used here, and its stubs as `bps`."""
+"""The plans of the configured instruments, some of bluesky's, and its plan stubs as `bps`."""
 
 import bluesky.plan_stubs as bps
 from bluesky.plans import count, grid_scan, list_scan, rel_scan, scan

@@ -3,7 +3,7 @@
 import atexit
 import logging
 
-from skywright.callbacks.live import LiveAnalysis
+from skywright.session.context import live_analyses
 from skywright.session.ending import finish_runs
 from skywright.session.profile import find_devices, make_listdevs, silent_pvs
 
@@ -17,7 +17,7 @@ for _device, _pvs in silent_pvs(find_devices(globals()).values()).items():
         _pvs[0],
     )
 
-_analyses = [each for each in list(globals().values()) if isinstance(each, LiveAnalysis)]
+_analyses = live_analyses(globals())
 # The last to be registered is called first: Channel Access and the workers still run then
 atexit.register(finish_runs, RE, _analyses)
 if "get_ipython" in globals():  # a script starts only the workers that its runs need

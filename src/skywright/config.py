@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 FILE_NAME = "skywright.toml"
+FILE_VARIABLE = "SKYWRIGHT_CONFIG"
+"""Environment variable that names another file."""
 ENV_PREFIX = "SKYWRIGHT_"
 OWN_NAMES = ("up", "tiled", "ingester", "repeater", "dashboard")
 """Names of `skywright up` and of its own processes; no IOC or service may have one of them."""
@@ -311,6 +313,11 @@ else:
     )
 
 
+def configuration_file() -> Path:
+    """Return the file that `load_settings` reads if it is given none; it need not exist."""
+    return Path(os.environ.get(FILE_VARIABLE, FILE_NAME))
+
+
 def load_settings(path: Path | None = None) -> Settings:
     """Read and check the configuration.
 
@@ -325,13 +332,11 @@ def load_settings(path: Path | None = None) -> Settings:
     ConfigError
         Naming file, key, value seen and what was expected.
     """
-    if path is None and "SKYWRIGHT_CONFIG" in os.environ:
-        path = Path(os.environ["SKYWRIGHT_CONFIG"])
-        if not os.environ["SKYWRIGHT_CONFIG"]:
-            raise ConfigError("SKYWRIGHT_CONFIG: is empty; expected a configuration file")
-    if path is not None and not path.is_file():
-        raise ConfigError(f"{path}: no such configuration file")
-    file = path or Path(FILE_NAME)
+    if path is None and os.environ.get(FILE_VARIABLE) == "":
+        raise ConfigError(f"{FILE_VARIABLE}: is empty; expected a configuration file")
+    file = path or configuration_file()
+    if (path or FILE_VARIABLE in os.environ) and not file.is_file():
+        raise ConfigError(f"{file}: no such configuration file")
 
     class FromFile(Settings):
         model_config = SettingsConfigDict(toml_file=file)

@@ -268,7 +268,7 @@ def test_what_cannot_be_known_ends_with_1_and_says_why(tmp_path: Path) -> None:
     [
         ('{"phi": "x", "tip": [1, 2]}', "line 2: phi"),
         ('{"phi": true, "tip": [1, 2]}', "line 2: phi"),
-        ('{"phi": NaN, "tip": [1, 2]}', "line 2: phi"),
+        ('{"phi": NaN, "tip": [1, 2]}', "line 2: phi: expected a finite number"),
         ('{"tip": [1, 2]}', "line 2: phi: missing"),
         ('{"phi": 1.0}', "line 2: file, tip: both missing"),
         ('{"phi": 1.0, "tip": [1]}', "line 2: tip"),
@@ -278,7 +278,7 @@ def test_what_cannot_be_known_ends_with_1_and_says_why(tmp_path: Path) -> None:
         ('{"phi": 1.0, "tip": [1, 2], "bbox": [30, 20, 10, 6]}', "line 2: bbox: expected [xmin"),
         ('{"phi": 1.0, "tip": [1, 2], "bbox": [1, 20, 10, 6]}', "line 2: bbox: expected [xmin"),
         ('{"phi": 1.0, "tip": [1, 2], "width": -3}', "line 2: width: expected a width"),
-        ('{"phi": 1e300, "tip": [1, 2]}', "line 2: phi"),
+        ('{"phi": 1e300, "tip": [1, 2]}', "line 2: phi: expected a finite number"),
         ('{"phi": 1.0, "tip": [1e300, 2]}', "line 2: tip: expected lengths"),
         ('{"phi": 1.0, "tip": [1, 2], "width": 1e300}', "line 2: width: expected lengths"),
         ('{"phi": 1.0, "tip": [1, 2], "bbox": [0, 0, 1e300, 1]}', "line 2: bbox: expected lengths"),

@@ -368,7 +368,7 @@ class Analysis:
         self.killed.set()
 
 
-session._end_runs(Engine(), [Analysis()])
+ending.end_runs(Engine(), [Analysis()])
 session._stop_beamline(beamline)
 print(Analysis.killed.is_set(), beamline.returncode)
 """

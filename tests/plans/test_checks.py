@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from ophyd.sim import SynAxis
 
-from plans.checks import COUNT_MAX, finite, whole
+from plans.checks import COUNT_MAX, finite, finite_numbers, flag, whole
 from plans.epu.track import track_epu
 from plans.loop.calibration import calibrate_camera
 from plans.loop.centering import center_loop, collect_oscillation, collect_steps
@@ -108,6 +108,33 @@ def test_what_is_no_number_is_refused_by_name(value: Any, words: str) -> None:
     assert finite("a_plan", "seconds", 0, 0.0, inclusive=True) == 0.0
     with pytest.raises(ConfigError, match="seconds = 0, expected a finite number above 0"):
         finite("a_plan", "seconds", 0, 0.0)
+
+
+def test_what_is_neither_true_nor_false_is_refused_by_name() -> None:
+    for wrong in ("no", 0, None):
+        with pytest.raises(ConfigError, match=f"a_plan: edge = {wrong!r}, expected True or False"):
+            flag("a_plan", "edge", wrong)
+    assert flag("a_plan", "edge", np.True_) is True
+    with pytest.raises(ConfigError, match="track_run: wait_for_new = 'x', expected True or False"):
+        next(track_run(None, wait_for_new="x"))  # type: ignore[arg-type]
+
+
+def test_what_is_no_list_of_numbers_is_refused_by_name() -> None:
+    with pytest.raises(ConfigError, match=r"a_plan: angles = 3\.0, expected a list of numbers"):
+        finite_numbers("a_plan", "angles", 3.0)
+    with pytest.raises(ConfigError, match="a_plan: angles = 'x', expected a finite number"):
+        finite_numbers("a_plan", "angles", [0, "x"])
+    assert finite_numbers("a_plan", "angles", np.arange(2)) == [0.0, 1.0]
+    with pytest.raises(ConfigError, match="energies_ev = 9000, expected a list of numbers"):
+        next(calibrate_energy_axis(None, 9000, [1.0]))  # type: ignore[arg-type]
+
+
+def test_metadata_that_are_no_dictionary_are_refused_by_name() -> None:
+    camera = {"camera": SynAxis(name="axis")}
+    with pytest.raises(ConfigError, match="a_plan: md = 'x', expected a dictionary"):
+        start_metadata("a_plan", camera, {}, "x")  # type: ignore[arg-type]
+    start = start_metadata("a_plan", camera, {}, {"zoom": 2.0}, zoom=0.0, num_points=3)
+    assert (start["zoom"], start["num_points"]) == (2.0, 3)
 
 
 def test_numbers_of_numpy_are_numbers_and_become_plain_ones() -> None:

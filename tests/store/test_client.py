@@ -26,7 +26,7 @@ from tiled.client.utils import ClientError
 from skywright.config import Settings
 from skywright.errors import ConfigError
 from skywright.processes.locks import hold_lock
-from skywright.processes.stack import UP_LOCK
+from skywright.processes.stack import UP_LOCK, State, write_state
 from skywright.store import client as client_module
 from skywright.store.client import (
     analysis,
@@ -230,6 +230,9 @@ def test_connect_needs_a_server_and_its_key(
     hold_lock(tmp_path / UP_LOCK, "skywright up")
     with pytest.raises(ConfigError, match="starts or stops"):
         connect(api_key="abc", settings=Settings(store={"directory": tmp_path}))
+    write_state(tmp_path, State(7, 0.0, "SKY:", tiled_uri="", epics={}))
+    with pytest.raises(ConfigError, match="process 7, was started without tiled"):
+        connect(settings=Settings(store={"directory": tmp_path}))
     connect(stack.uri, stack.key)
 
 

@@ -119,11 +119,11 @@ def show(
     config: ConfigOption = None,
 ) -> None:
     """Show one run: the answer of its analyses first, then streams, lineage, pictures."""
+    name = _one_run(uid)
     from skywright.store.client import connect
     from skywright.store.lookup import JournalListing, find_run
     from skywright.store.show import view_run
 
-    name = _one_run(uid)
     settings = load_settings(config)
     client = connect(settings=settings)
     listing, run = JournalListing(settings.journals), find_run(client, name)
@@ -160,11 +160,11 @@ def export(
     config: ConfigOption = None,
 ) -> None:
     """Write a run, raw or derived, as NeXus/HDF5, CSV or Zarr."""
+    name = _one_run(uid)
     from skywright.store.client import connect
     from skywright.store.export import SUFFIXES, export_run
     from skywright.store.lookup import JournalListing, find_run
 
-    name = _one_run(uid)
     settings = load_settings(config)
     client = connect(settings=settings)
     listing, run = JournalListing(settings.journals), find_run(client, name)

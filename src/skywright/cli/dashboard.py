@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from skywright.cli.doctor import examine, quick_checks
-from skywright.cli.output import ConfigOption
+from skywright.cli.output import ConfigOption, share_configuration
 from skywright.config import load_settings
 from skywright.processes.lifecycle import SUPERVISED, announce_ready, end_with_parent
 
@@ -37,9 +37,8 @@ def dashboard(
     from dashboard.board import Checks
     from skywright.processes.http_server import serve
 
-    if config:
-        os.environ["SKYWRIGHT_CONFIG"] = str(config.resolve())
-    settings = load_settings()
+    settings = load_settings(config)
+    share_configuration(config)
     host = host or settings.dashboard.host
     port = settings.dashboard.port if port is None else port
     shown = f"[{host}]" if ":" in host else host

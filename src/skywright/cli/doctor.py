@@ -17,9 +17,15 @@ import typer
 from skywright.checks import Check, Status, doubtful, good, wrong
 from skywright.cli import EXIT_FAILED
 from skywright.cli.data_directories import data_directories, why_unreadable
-from skywright.cli.output import ConfigOption, JsonOption, make_console, print_json
+from skywright.cli.output import (
+    ConfigOption,
+    JsonOption,
+    make_console,
+    print_json,
+    share_configuration,
+)
 from skywright.cli.up import DASHBOARD, INGESTER, REPEATER, TILED, check_directory
-from skywright.config import FILE_NAME, Settings, load_settings
+from skywright.config import FILE_NAME, Settings, configuration_file, load_settings
 from skywright.errors import ConfigError, SkywrightError
 from skywright.instruments import instruments
 from skywright.packages import installed_version, requirements_of
@@ -42,8 +48,7 @@ def doctor(
 
     Exit status 1 when something is wrong.
     """
-    if config:
-        os.environ["SKYWRIGHT_CONFIG"] = str(config.resolve())
+    share_configuration(config)
     checks = list(examine())
     failed = any(check.status is Status.wrong for check in checks)
     if as_json:
@@ -73,7 +78,7 @@ def examine() -> Iterator[Check]:
     try:
         settings = load_settings()
     except ConfigError as error:
-        yield wrong("configuration", str(error), "correct that key")
+        yield wrong("configuration", str(error), "correct what it names")
         return
     yield good("configuration", _source())
     yield from check_analyses(settings)
@@ -109,8 +114,7 @@ def quick_checks(settings: Settings) -> Iterator[Check]:
 
 
 def _source() -> str:
-    named = os.environ.get("SKYWRIGHT_CONFIG")
-    file = Path(named or FILE_NAME)
+    file = configuration_file()
     return str(file.resolve()) if file.is_file() else f"defaults (no {FILE_NAME} here)"
 
 
@@ -201,7 +205,7 @@ def check_keys(settings: Settings) -> Iterator[Check]:
     """Check that no key can be read by others."""
     files = [settings.directory / "tiled" / "api_key"]
     if settings.store.api_key and "SKYWRIGHT_STORE__API_KEY" not in os.environ:
-        files.append(Path(os.environ.get("SKYWRIGHT_CONFIG", FILE_NAME)))
+        files.append(configuration_file())
     for file in files:
         try:
             mode = stat.S_IMODE(file.stat().st_mode)

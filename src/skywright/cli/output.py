@@ -1,4 +1,4 @@
-"""How commands print: tables for people, JSON lines for programs."""
+"""What commands have in common: options, tables for people, JSON lines for programs."""
 
 import json
 import os
@@ -10,6 +10,8 @@ import typer
 from pydantic_core import to_jsonable_python
 from rich.console import Console
 
+from skywright.config import FILE_VARIABLE
+
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", metavar="FILE", help="Use this skywright.toml.")
 ]
@@ -18,6 +20,12 @@ JsonOption = Annotated[
 ]
 PIPE_WIDTH = 160
 """Columns of a table that is not read on a terminal, unless COLUMNS says otherwise."""
+
+
+def share_configuration(file: Path | None) -> None:
+    """Let the processes that this one starts read the file of ``--config`` too."""
+    if file:
+        os.environ[FILE_VARIABLE] = str(file.resolve())
 
 
 def make_console() -> Console:

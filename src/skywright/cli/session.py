@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from skywright.cli import EXIT_FAILED
-from skywright.cli.output import ConfigOption
+from skywright.cli.output import ConfigOption, share_configuration
 from skywright.cli.up import STARTING, check_directory
 from skywright.config import Settings, load_settings
 from skywright.errors import ConfigError, HardwareError, SkywrightError
@@ -81,8 +81,7 @@ def session(
         sys.argv = script
         name, source = script[0], _read_script(Path(script[0]))
     program = None if source is None else _compile_source(name, source)  # before minutes of a start
-    if config:
-        os.environ["SKYWRIGHT_CONFIG"] = str(config.resolve())
+    share_configuration(config)
     check_directory(settings)
     startup_directory(settings)
     locks.hold_lock(settings.directory / stack.SESSION_LOCK, "session")
@@ -296,6 +295,8 @@ def _run_code(program: CodeType, name: str) -> None:
     typer.Exit
         With status 1, the traceback shown, when it fails.
     """
+    from skywright.session.context import live_analyses
+    from skywright.session.ending import end_runs
     from skywright.session.profile import load_profile
 
     namespace = load_profile()
@@ -312,7 +313,7 @@ def _run_code(program: CodeType, name: str) -> None:
         traceback.print_exc()
         raise typer.Exit(EXIT_FAILED) from error
     finally:
-        _end_runs(namespace["RE"], _analyses(namespace))
+        end_runs(namespace["RE"], live_analyses(namespace))
 
 
 def _read_script(script: Path) -> bytes:
@@ -322,23 +323,12 @@ def _read_script(script: Path) -> bytes:
         raise ConfigError(f"{script}: {(error.strerror or str(error)).lower()}") from error
 
 
-def _analyses(namespace: dict[str, Any]) -> list[Any]:
-    from skywright.callbacks.live import LiveAnalysis
-
-    return [value for value in namespace.values() if isinstance(value, LiveAnalysis)]
-
-
-def _end_runs(engine: Any, analyses: Sequence[Any]) -> None:
-    from skywright.session.ending import close_analyses, finish_runs
-
-    finish_runs(engine, analyses)
-    close_analyses(analyses)
-
-
 def _run_ipython() -> None:
     from IPython.terminal.ipapp import TerminalIPythonApp
     from traitlets.config import Config
 
+    from skywright.session.context import live_analyses
+    from skywright.session.ending import end_runs
     from skywright.session.profile import has_display, load_profile, show_banner
 
     config = Config()
@@ -350,10 +340,10 @@ def _run_ipython() -> None:
     app.initialize(argv=[])
     assert app.shell is not None
     namespace = load_profile(app.shell.user_ns)
-    engine, analyses = namespace["RE"], _analyses(namespace)  # IPython empties it at the end
+    engine, analyses = namespace["RE"], live_analyses(namespace)  # IPython empties it at the end
     show_banner(namespace)
     try:
         app.start()
     finally:
-        _end_runs(engine, analyses)
+        end_runs(engine, analyses)
     end_process()

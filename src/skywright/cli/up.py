@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from skywright.cli.data_directories import data_directories, why_unreadable
-from skywright.cli.output import ConfigOption
+from skywright.cli.output import ConfigOption, share_configuration
 from skywright.config import OWN_NAMES, Settings, StoreSettings, load_settings
 from skywright.errors import ConfigError
 from skywright.processes import locks, stack
@@ -60,7 +60,8 @@ def up(
     locks.hold_lock(settings.directory / stack.UP_LOCK, "skywright up")
     # Before anything starts: the file of a stack that was killed has ports where nobody answers.
     (settings.directory / stack.STATE_FILE).unlink(missing_ok=True)
-    services = plan_services(settings, starting, config)
+    share_configuration(config)
+    services = plan_services(settings, starting)
     end_with_parent()
     announce = as_json or bool(os.environ.get(SUPERVISED))
     report = _json_report if as_json else _text_report
@@ -133,7 +134,7 @@ def names_to_start(settings: Settings, only: Set[str]) -> Set[str]:
     return names | {TILED} if needs_tiled else names
 
 
-def plan_services(settings: Settings, names: Set[str], config: Path | None) -> list[Service]:
+def plan_services(settings: Settings, names: Set[str]) -> list[Service]:
     """Return what to start, each server with a port of its own.
 
     Parameters
@@ -142,8 +143,6 @@ def plan_services(settings: Settings, names: Set[str], config: Path | None) -> l
         The configuration.
     names
         What to start, see `names_to_start`.
-    config
-        The file of the configuration, if one was given.
 
     Raises
     ------
@@ -151,36 +150,35 @@ def plan_services(settings: Settings, names: Set[str], config: Path | None) -> l
         If a configured port is taken, or the module of an IOC is not there.
     """
     ports = _Ports(settings)
-    base = {"SKYWRIGHT_CONFIG": str(config.resolve())} if config else {}
     directory = "--directory", settings.directory
     services = []
     if TILED in names:
         port = ports.usable(settings.store.tiled_port, "store.tiled_port")
         readable = ["--readable", *settings.store.readable] if settings.store.readable else []
         command = _python("skywright.store.server", *directory, "--port", port, *readable)
-        services.append(Service(TILED, command, base, port=port, answers_http=True))
+        services.append(Service(TILED, command, port=port, answers_http=True))
         uri = f"http://127.0.0.1:{port}"
     else:
         uri = settings.store.tiled_uri
     if INGESTER in names:
         command = _python("skywright.store.ingester", *directory, "--uri", uri)
-        services.append(Service(INGESTER, command, base, stop_before=TILED))
+        services.append(Service(INGESTER, command, stop_before=TILED))
     if DASHBOARD in names:
         port = ports.usable(settings.dashboard.port, "dashboard.port")
         command = _python("skywright.cli", "dashboard", "--port", port)
-        services.append(Service(DASHBOARD, command, base, port=port))
-    environment = base
+        services.append(Service(DASHBOARD, command, port=port))
+    environment: dict[str, str] = {}
     wanted = {name: ioc for name, ioc in settings.iocs.items() if name in names}
     if wanted:
         repeater_port = ports.usable(0, "")
         command = _python("iocs.repeater", "--port", repeater_port)
-        services.append(Service(REPEATER, command, base, port=repeater_port))
+        services.append(Service(REPEATER, command, port=repeater_port))
         servers = {
             name: ports.usable(ioc.port, f"iocs.{name}.port") for name, ioc in wanted.items()
         }
         # An IOC may be a client of another, as the simulated camera is of the goniometer.
         clients = stack.client_environment(_addresses(settings, servers), repeater_port)
-        environment = base | clients | _server_environment(repeater_port)
+        environment = clients | _server_environment(repeater_port)
         services += [
             _ioc_service(settings, name, port, environment) for name, port in servers.items()
         ]

@@ -114,6 +114,11 @@ def start_analyses(context: SessionContext) -> dict[str, Reports]:
     return started
 
 
+def live_analyses(namespace: Mapping[str, Any]) -> list[LiveAnalysis]:
+    """Return the live analyses of a session's namespace; each has those that work on its rows."""
+    return [value for value in namespace.values() if isinstance(value, LiveAnalysis)]
+
+
 def make_devices(context: SessionContext) -> dict[str, Any]:
     """Return what the configured instruments put into the session, by name.
 

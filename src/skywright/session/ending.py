@@ -47,6 +47,12 @@ def finish_runs(engine: Any, analyses: Sequence[Any]) -> None:
             )
 
 
+def end_runs(engine: Any, analyses: Sequence[Any]) -> None:
+    """Finish the runs of a session, then end the workers of its analyses."""
+    finish_runs(engine, analyses)
+    close_analyses(analyses)
+
+
 def close_analyses(analyses: Sequence[Any]) -> None:
     """End the workers of the live analyses; those that take too long, or at Ctrl-C, are killed."""
     closing = [threading.Thread(target=each.close, daemon=True) for each in analyses]

@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 
-from skywright.arguments import did_you_mean
+from skywright.arguments import SHOWN, did_you_mean
 from skywright.errors import SkywrightError
 
 ENGINE_LOG = "bluesky"
@@ -23,7 +23,12 @@ OURS = ("skywright", "plans", "devices")
 NEED_A_PLAN = ("_abort_coro", "_stop_coro", "_halt_coro", "resume")
 """Functions of bluesky's RunEngine that raise when no plan runs or is paused."""
 PLANS = ("bluesky.plans", "bluesky.plan_stubs")
-ARGUMENTS_OF_PLANS = (*PLANS, "bluesky.plan_patterns", "bluesky.protocols")
+ARGUMENTS_OF_PLANS = (
+    *PLANS,
+    "bluesky.plan_patterns",
+    "bluesky.preprocessors",
+    "bluesky.protocols",
+)
 """Modules of bluesky that look at the arguments of its plans."""
 PREPROCESSOR = "begin_rewindable.<locals>.rewindable"
 """Function of `plans.run_stubs` in which the RunEngine of a session runs every plan."""
@@ -179,6 +184,9 @@ def _hint_on_arguments(error: BaseException) -> str:
     last = of_bluesky[-1]
     name = plan.f_code.co_name
     usage = _usage(name, plan.f_globals.get(name)) or name
+    md = plan.f_locals.get("md")
+    if md is not None and not isinstance(md, Mapping):
+        return f"md = {md!r:.{SHOWN}}, expected a dictionary: {usage}"
     if last.f_code.co_name == "check_supports":
         wanted, device = last.f_locals["protocol"].__name__, last.f_locals["obj"]
         return f"{getattr(device, 'name', device)} is not {wanted}: {usage}"

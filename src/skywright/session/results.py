@@ -15,7 +15,7 @@ LONGEST = 4
 """Maximum number of values of an array or a list that are all shown."""
 
 
-def show_results(shell: Any, plans: Iterable[Callable[..., Any]] = ()) -> None:
+def show_results(shell: Any, plans: Iterable[Callable[..., Any]]) -> None:
     """Let an IPython shell show the result of ``RE(plan)`` as a table.
 
     Parameters

@@ -90,7 +90,12 @@ def _running_server(directory: Path) -> str:
             f"store: no tiled server is known for {directory}; start `skywright up` with the "
             "configuration of this store, or set store.tiled_uri"
         )
-    return str(state.tiled_uri)
+    if not state.tiled_uri:
+        raise ConfigError(
+            f"store: skywright up, process {state.pid}, was started without tiled (--only); start "
+            "it with tiled, or set store.tiled_uri"
+        )
+    return state.tiled_uri
 
 
 def embedded_key(directory: Path) -> str:

@@ -16,10 +16,20 @@ if TYPE_CHECKING:
     from skywright.instruments.loop.geometry import View
     from skywright.instruments.loop.series import Series
 
-Finite = Annotated[float, Field(ge=-1e12, le=1e12)]
+LARGEST = 1e12
+"""Size of an angle in deg, or of a time in s, that is still one."""
 FARTHEST_PX = 1e6
 """No picture is as large; squares of lengths beyond it leave floating point."""
 Corners = tuple[float, float, float, float]
+
+
+def _finite(number: float) -> float:
+    if not abs(number) <= LARGEST:
+        raise ValueError(f"expected a finite number, of at most {LARGEST:g} in size")
+    return number
+
+
+Finite = Annotated[float, AfterValidator(_finite)]
 
 
 def _in_order(corners: Corners) -> Corners:
