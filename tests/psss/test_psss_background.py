@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from support.psss_scripted import make_pulse
 
-from skywright.errors import ConfigError
+from skywright.errors import ConfigError, DataError
 from skywright.instruments.psss.background import History, record, uploaded
 from skywright.instruments.psss.settings import digest_of
 
@@ -67,3 +67,19 @@ def test_of_backgrounds_with_one_name_the_digest_chooses(tmp_path: Path) -> None
             np.testing.assert_array_equal(found.pixels, picture)
         with pytest.raises(ConfigError, match="not in the history, which has dark"):
             known.load("dark", digest_of("dark", pictures[0] + 7))
+
+
+def test_a_damaged_file_of_a_background_is_named(tmp_path: Path) -> None:
+    """A list leaves it out: other programs put files there too."""
+    picture = np.full((3, 4), 1, np.uint16)
+    path = tmp_path / History(tmp_path).keep(uploaded("dark", picture)).file
+    path.write_bytes(path.read_bytes()[:-200])
+    history = History(tmp_path)
+    with pytest.raises(DataError, match=f"{path.name}: cannot be read"):
+        history.load("dark", digest_of("dark", picture))
+    assert history.list() == []
+
+
+def test_a_name_that_cannot_be_kept_is_refused_before_pulses_are_taken() -> None:
+    with pytest.raises(ConfigError, match="control characters"):
+        record(FedProcessor(), 1, "dark\n", 60.0)  # type: ignore[arg-type]
