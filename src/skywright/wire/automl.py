@@ -174,9 +174,10 @@ def decode_reply(body: bytes, key: Key) -> list[Box]:
         keys = ", ".join(repr(each.key) for each in reply.predictions) or "none"
         raise DataError(f"predictions: keys {keys}, expected {key!r}")
     lists = mine.detection_classes_as_text, mine.detection_scores, mine.detection_boxes
-    if len(set(map(len, lists))) > 1:
-        counts = "{} classes, {} scores, {} boxes".format(*map(len, lists))
-        raise DataError(f"predictions: {counts}, expected as many of each")
+    counts = [len(each) for each in lists]
+    if len(set(counts)) > 1:
+        found = "{} classes, {} scores, {} boxes".format(*counts)
+        raise DataError(f"predictions: {found}, expected as many of each")
     boxes = [Box(kind, score, *corners) for kind, score, corners in zip(*lists, strict=True)]
     whole = [
         box
