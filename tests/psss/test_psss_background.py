@@ -10,7 +10,7 @@ import pytest
 from support.limits import full_disk
 from support.psss_scripted import make_pulse
 
-from skywright.errors import ConfigError, HardwareError
+from skywright.errors import ConfigError, DataError, HardwareError
 from skywright.instruments.psss.background import History, record, uploaded
 from skywright.instruments.psss.settings import digest_of
 
@@ -77,3 +77,19 @@ def test_a_full_disk_refuses_a_background_and_the_process_goes_on(tmp_path: Path
         history.keep(uploaded("dark", np.arange(120_000.0).reshape(300, 400)))
     assert list(tmp_path.iterdir()) == []
     assert history.keep(uploaded("dark", np.ones((3, 4)))).name == "dark"
+
+
+def test_a_damaged_file_of_a_background_is_named(tmp_path: Path) -> None:
+    """A list leaves it out: other programs put files there too."""
+    picture = np.full((3, 4), 1, np.uint16)
+    path = tmp_path / History(tmp_path).keep(uploaded("dark", picture)).file
+    path.write_bytes(path.read_bytes()[:-200])
+    history = History(tmp_path)
+    with pytest.raises(DataError, match=f"{path.name}: cannot be read"):
+        history.load("dark", digest_of("dark", picture))
+    assert history.list() == []
+
+
+def test_a_name_that_cannot_be_kept_is_refused_before_pulses_are_taken() -> None:
+    with pytest.raises(ConfigError, match="control characters"):
+        record(FedProcessor(), 1, "dark\n", 60.0)  # type: ignore[arg-type]

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -305,6 +305,22 @@ def test_pulses_without_a_picture_are_said_when_there_is_none_for_long(
     assert processor.state().alarm
     source.put(23)
     until(lambda: processor.state().message == "processing")
+
+
+def test_why_pictures_cannot_be_used_is_said_as_long_as_they_cannot(
+    processor: Processor, source: ScriptedSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A source reports it before each of these pulses; their number says nothing better."""
+    monkeypatch.setattr(owner, "BARE_MAX", 3)
+    processor.start()
+    source.report("pulse 1: FPICTURE is no picture: compression 'gzip' is unknown")
+    for pulse_id in range(8):
+        source.queue.put(replace(make_pulse(pulse_id, None), has_unusable_picture=True))
+    seen(processor, 8)
+    until(lambda: processor.state().items == 8)
+    assert "'gzip' is unknown" in processor.state().message
+    source.put(8, 9, 10, 11, image=None)  # none came at all
+    until(lambda: processor.state().message == "pulses come without a picture")
 
 
 def test_a_background_without_a_name_is_one(processor: Processor, source: ScriptedSource) -> None:

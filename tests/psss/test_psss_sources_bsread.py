@@ -100,6 +100,26 @@ def test_what_a_message_lacks_the_pulse_lacks(wire):
     assert source.lost == {}
 
 
+def test_a_picture_that_cannot_be_used_is_reported(wire, caplog):
+    sender, source = wire
+    packed = frames(2, compression="bitshuffle_lz4")
+    other = [packed[0], packed[1].replace(b"bitshuffle_lz4", b"bitshuffle_zstd"), *packed[2:]]
+    sent = [[*packed[:2], b"short", *packed[3:]], other, frames(3, np.arange(5)), frames(4, None)]
+    for number, message in enumerate(sent):
+        main = json.loads(message[0]) | {"pulse_id": number, "hash": str(number)}
+        assert sender.send([json.dumps(main).encode(), *message[1:]])
+    pulses = [source.next(LIMIT_S) for _ in sent]
+    assert [pulse.image for pulse in pulses] == [None] * 4
+    assert [pulse.has_unusable_picture for pulse in pulses] == [True, True, True, False]
+    reported = [record.getMessage() for record in caplog.records]
+    assert [text.partition(": pulse ")[2] for text in reported] == [
+        "0: P:FPICTURE is no picture: bitshuffle: 5 bytes, expected at least the 12 of the prefix",
+        "1: P:FPICTURE is no picture: compression 'bitshuffle_zstd' is unknown",
+        "2: P:FPICTURE is no picture: int64 of shape (5,), expected (rows, columns)",
+    ]
+    assert source.lost == {}  # their pulses are there
+
+
 def test_every_lost_pulse_is_counted_under_one_cause(wire, caplog):
     sender, source = wire
     for message in (

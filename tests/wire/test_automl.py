@@ -102,6 +102,11 @@ def test_reply_is_read_by_key_and_sorted_by_score() -> None:
         (b'{"predictions": []}', "keys none, expected 'mine'"),
         (json.dumps(REPLY).encode(), "keys 'loop:1.14:7', expected 'mine'"),
         (b'{"predictions": [{"key": "mine", "detection_boxes": [[1, 2]]}]}', "detection_boxes"),
+        (
+            b'{"predictions": [{"key": "mine", "detection_boxes": [[0.1, 0.2, 0.3, 0.4]],'
+            b' "detection_scores": [0.9, 0.1], "detection_classes_as_text": []}]}',
+            "0 classes, 2 scores, 1 boxes",
+        ),
     ],
 )
 def test_wrong_replies_are_named(body: bytes, says: str) -> None:

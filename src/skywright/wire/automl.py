@@ -174,7 +174,11 @@ def decode_reply(body: bytes, key: Key) -> list[Box]:
         keys = ", ".join(repr(each.key) for each in reply.predictions) or "none"
         raise DataError(f"predictions: keys {keys}, expected {key!r}")
     lists = mine.detection_classes_as_text, mine.detection_scores, mine.detection_boxes
-    boxes = [Box(kind, score, *corners) for kind, score, corners in zip(*lists, strict=False)]
+    counts = [len(each) for each in lists]
+    if len(set(counts)) > 1:
+        found = "{} classes, {} scores, {} boxes".format(*counts)
+        raise DataError(f"predictions: {found}, expected as many of each")
+    boxes = [Box(kind, score, *corners) for kind, score, corners in zip(*lists, strict=True)]
     whole = [
         box
         for box in boxes

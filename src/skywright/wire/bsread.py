@@ -104,6 +104,8 @@ class Message:
         Channels by name, in the order of the data header.
     frames
         Frames of the message as they were received, headers included.
+    troubles
+        Why values that were asked for cannot be decoded, by name of the channel.
     """
 
     pulse_id: int
@@ -114,6 +116,7 @@ class Message:
     frames: Sequence[Any] = field(repr=False)
     _frame_of: Mapping[str, int] = field(repr=False)
     _values: dict[str, Any] = field(default_factory=dict, repr=False)
+    troubles: dict[str, str] = field(default_factory=dict, repr=False)
 
     def value(self, name: str) -> Any:
         """Return the value of a channel, decoded at the first call.
@@ -121,7 +124,7 @@ class Message:
         Returns
         -------
         Read-only array in the channel's shape and byte order, numpy scalar when it has one
-        element, or str. None when it is missing, empty, or cannot be decoded.
+        element, or str. None when it is missing, empty, or cannot be decoded (`troubles` says why).
 
         Raises
         ------
@@ -138,6 +141,7 @@ class Message:
                 if isinstance(result, str | np.ndarray) and not len(result):
                     result = None
             except DataError as error:
+                self.troubles[name] = str(error)
                 logger.debug("pulse %d: %s: %s", self.pulse_id, name, error)
         self._values[name] = result
         return result

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from skywright.errors import ConfigError, DataError, HardwareError
 from skywright.files.replacing import replacing
 from skywright.instruments.psss.processor import Processor
-from skywright.instruments.psss.settings import PULSES_MAX, as_background, digest_of
+from skywright.instruments.psss.settings import PULSES_MAX, as_background, check_name, digest_of
 
 logger = logging.getLogger(__name__)
 
@@ -156,6 +156,10 @@ class History:
                 found = Background(info, read_pixels(self.directory / info.file, DATASET))
                 if not digest or digest_of(name, found.pixels) == digest:
                     return found
+        if digest:  # its file may be there, and be left out of the list
+            for path in self.directory.glob("*.h5"):
+                if path.stem.endswith(f"-{digest[:16]}"):
+                    _read_info(path)
         known = sorted({info.name for info in infos})
         raise ConfigError(
             f"background {name!r}{f' {digest[:16]}' if digest else ''}: not in the history"
@@ -230,12 +234,13 @@ def record(
     Raises
     ------
     ConfigError
-        If the number of pulses is not allowed.
+        If the number of pulses, or the name, is not allowed.
     HardwareError
         If not enough pictures of one size come in time, or the recording is cancelled.
     """
     if not 1 <= pulses <= PULSES_MAX:
         raise ConfigError(f"pulses: {pulses} is outside 1..{PULSES_MAX}")
+    check_name(name)
     feed = processor.subscribe(depth=4)
     deadline = time.monotonic() + limit_s
     total: NDArray[np.float64] | None = None

@@ -224,10 +224,12 @@ class Processor(Owner[Pulse, Result]):
         """Count a result, and note the size and type of its picture."""
         self.statistics.processed(result.duration_ms, result.begun_s)
         image = picture_of(result)
-        if image is None:
-            self._bare += 1
-        else:
+        if image is not None:
             self._bare, self._shape, self._dtype = 0, image.shape, image.dtype.name
+        elif result.pulse.has_unusable_picture:
+            self._bare = 0
+        else:
+            self._bare += 1
 
     def status_message(self, result: Result) -> tuple[str, bool] | None:
         """Return the message after a result: of its picture, or why there is none.

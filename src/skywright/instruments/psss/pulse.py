@@ -28,6 +28,8 @@ class Pulse:
         True values of the pulse, from the simulator; None if the pulse is not simulated.
     energy_uj
         Pulse energy that a monitor of the machine measured, uJ; None if there is no value.
+    has_unusable_picture
+        True if a picture came which cannot be used; the source has reported why.
     """
 
     pulse_id: int
@@ -36,3 +38,4 @@ class Pulse:
     message: Any = None
     truth: Any = None
     energy_uj: float | None = None
+    has_unusable_picture: bool = False

@@ -90,7 +90,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         checked: dict[str, Any] = {"roi": checked_roi(self.roi)}
-        _check_name(self.background_name)
+        check_name(self.background_name)
         for name, literal in CHOICES.items():
             if getattr(self, name) not in literal.__args__:
                 raise ConfigError(
@@ -151,8 +151,14 @@ def _equal(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-def _check_name(name: Any) -> None:
-    """Check that a name can be stored in HDF5 and published by every endpoint."""
+def check_name(name: Any) -> None:
+    """Check that a background's name can be stored in HDF5 and published by every endpoint.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot.
+    """
     if not isinstance(name, str):
         raise ConfigError(f"background_name: {name!r} is not text")
     size = len(name.encode(errors="replace"))

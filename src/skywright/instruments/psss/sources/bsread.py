@@ -29,8 +29,9 @@ logger = logging.getLogger(__name__)
 class BsreadSource(PolledSource[Pulse]):
     """The pulses of a stream; one of its channels has the pictures.
 
-    If the channel is not in a message or its value cannot be decoded, the pulse has no picture. If
-    the message has no time stamp, the pulse has no time.
+    If the channel has no value in a message, the pulse has no picture. The same holds if its value
+    is no picture or cannot be decoded, which is reported. If the message has no time stamp, the
+    pulse has no time.
 
     `lost` counts every lost pulse under one cause: ``headless`` (a message without its main
     header), ``garbage`` (a message that cannot be decoded for another reason) or ``gap`` (a pulse
@@ -152,10 +153,23 @@ class BsreadSource(PolledSource[Pulse]):
             self.report(f"{self.address}: pulse {message.pulse_id} came twice")
             return None
         image = None if channel is None else message.value(self.channel)
-        if not isinstance(image, np.ndarray) or image.ndim != 2:
+        why = message.troubles.get(self.channel, "")
+        if channel is not None and image is not None and np.ndim(image) != 2:
+            why = f"{channel.type} of shape {np.shape(image)}, expected (rows, columns)"
             image = None
-        energy = self._energy(message)
-        return Pulse(message.pulse_id, message.time_ns, image, message, energy_uj=energy)
+        if why:
+            why = why.removeprefix(f"{self.channel}: ")
+            self.report(
+                f"{self.address}: pulse {message.pulse_id}: {self.channel} is no picture: {why}"
+            )
+        return Pulse(
+            message.pulse_id,
+            message.time_ns,
+            image,
+            message,
+            energy_uj=self._energy(message),
+            has_unusable_picture=bool(why),
+        )
 
     def _energy(self, message: Message) -> float | None:
         if self.energy_channel not in message.channels:

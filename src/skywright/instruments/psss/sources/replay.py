@@ -151,7 +151,8 @@ class ReplaySource(PolledSource[Pulse]):
         time_ns = None
         if self._times is not None and not turn:
             time_ns = int(self._times[index])
-        return Pulse(int(self._ids[index]) + turn * span, time_ns, image)
+        pulse_id = int(self._ids[index]) + turn * span
+        return Pulse(pulse_id, time_ns, image, has_unusable_picture=image is None)
 
 
 def find_images(file: h5py.File, dataset: str | None) -> h5py.Dataset:
