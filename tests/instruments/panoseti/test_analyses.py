@@ -335,6 +335,19 @@ def test_events_of_a_whole_module_name_the_board_of_the_brightest_pixel(tmp_path
     assert events["events_largest"].tolist() == [100] * 4
 
 
+def test_the_brightest_pixel_of_an_event_is_of_a_board_that_is_there(tmp_path):
+    frames = made_frames("ph1024", 2)
+    frames.image[:] = -7
+    frames.numbers[:, [0, 1, 3]] = 0
+    for board in (0, 1, 3):
+        frames.image[(slice(None), *QUADRANTS[board])] = 0
+    frames.image[:, 20, 21] = -5
+    events = events_of({1: frames}, tmp_path)
+    assert events["events_quabo"].tolist() == [2, 2]
+    assert events["events_pixel"].tolist() == [32 * 20 + 21] * 2
+    assert events["events_largest"].tolist() == [-5, -5]
+
+
 def test_the_brightest_candidates_are_kept_in_the_order_of_time():
     count = KEPT + 50
     height = 100 + np.random.default_rng(2).permutation(count)
