@@ -147,6 +147,22 @@ def test_faults_of_a_reader(facility, olpy):
     assert reader.collect(buffer, tag(100)) == tag(100)
 
 
+def test_a_fault_of_what_there_is_not_is_refused(facility, olpy):
+    for kind, target, why in (
+        ("databse", IDS["i0"], "no fault databse; there are wrong_tag"),
+        ("database", A, f"no equipment {A}"),
+        ("socket", "MPCCD-0", "no such detector: MPCCD-0"),
+    ):
+        with pytest.raises(olpy.APIError, match=why):
+            facility.inject(kind, target)
+    for change in (facility.remove_detector, facility.restore_detector, facility.stop_images):
+        with pytest.raises(olpy.APIError, match="no such detector: MPCCD-0"):
+            change("MPCCD-0")
+    assert facility.pending_faults() == 0
+    with pytest.raises(olpy.APIError, match="no 'timng'; there are upstream"):
+        facility.reset(**SMALL, every={"timng": 2})
+
+
 def test_ctrl_c_in_a_call_does_not_shift_the_answers_of_the_next_calls(dbpy, monkeypatch):
     receive = Channel.receive
 
