@@ -179,6 +179,17 @@ def test_pixels_whose_pulses_are_cut_by_the_converter_have_no_gain():
     np.testing.assert_allclose(ratio[~np.isnan(ratio)], 1.0, atol=5 * np.sqrt(2 / 2000))
 
 
+@pytest.mark.parametrize("end_adc", [3275, 3276, 3277, 3278])
+def test_the_end_of_the_converter_may_be_anywhere_in_a_bin(end_adc):
+    array = TelescopeArray(ArraySettings(modules=(250,), flasher_pe=50.0), seed=4)
+    frames = array.pulse_heights("ph256", START, 1.0, [])[250]
+    heights = np.random.default_rng(1).normal(3400.0, 100.0, frames.image.shape)
+    frames.image[:] = np.minimum(np.rint(heights), end_adc)
+    batch = batch_of(frames, "ph256")
+    found = analyzed(lambda: PixelGain(full_scale_adc=end_adc), batch, 1)
+    assert found["n_saturated"] == found["n_without"] == 1024
+
+
 def test_a_run_without_light_has_no_gain():
     frames = TelescopeArray(seed=1).pulse_heights("ph256", START, 20.0, [])[250]
     found = analyzed(PixelGain, batch_of(frames, "ph256"), 1)
