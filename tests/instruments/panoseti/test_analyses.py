@@ -179,6 +179,17 @@ def test_pixels_whose_pulses_are_cut_by_the_converter_have_no_gain():
     np.testing.assert_allclose(ratio[~np.isnan(ratio)], 1.0, atol=5 * np.sqrt(2 / 2000))
 
 
+@pytest.mark.parametrize("end_adc", [3275, 3276, 3277, 3278])
+def test_the_end_of_the_converter_may_be_anywhere_in_a_bin(end_adc):
+    array = TelescopeArray(ArraySettings(modules=(250,), flasher_pe=50.0), seed=4)
+    frames = array.pulse_heights("ph256", START, 1.0, [])[250]
+    heights = np.random.default_rng(1).normal(3400.0, 100.0, frames.image.shape)
+    frames.image[:] = np.minimum(np.rint(heights), end_adc)
+    batch = batch_of(frames, "ph256")
+    found = analyzed(lambda: PixelGain(full_scale_adc=end_adc), batch, 1)
+    assert found["n_saturated"] == found["n_without"] == 1024
+
+
 def test_a_run_without_light_has_no_gain():
     frames = TelescopeArray(seed=1).pulse_heights("ph256", START, 20.0, [])[250]
     found = analyzed(PixelGain, batch_of(frames, "ph256"), 1)
@@ -333,6 +344,19 @@ def test_events_of_a_whole_module_name_the_board_of_the_brightest_pixel(tmp_path
     assert events["events_quabo"].tolist() == [0, 1, 2, 3]
     assert events["events_pixel"].tolist() == [32 * row + column for row, column in places]
     assert events["events_largest"].tolist() == [100] * 4
+
+
+def test_the_brightest_pixel_of_an_event_is_of_a_board_that_is_there(tmp_path):
+    frames = made_frames("ph1024", 2)
+    frames.image[:] = -7
+    frames.numbers[:, [0, 1, 3]] = 0
+    for board in (0, 1, 3):
+        frames.image[(slice(None), *QUADRANTS[board])] = 0
+    frames.image[:, 20, 21] = -5
+    events = events_of({1: frames}, tmp_path)
+    assert events["events_quabo"].tolist() == [2, 2]
+    assert events["events_pixel"].tolist() == [32 * 20 + 21] * 2
+    assert events["events_largest"].tolist() == [-5, -5]
 
 
 def test_the_brightest_candidates_are_kept_in_the_order_of_time():

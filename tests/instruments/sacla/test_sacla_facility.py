@@ -14,6 +14,7 @@ from skywright.errors import ConfigError
 from skywright.instruments.sacla.facility import path
 from skywright.instruments.sacla.facility.server import FacilityServer
 from skywright.instruments.sacla.facility.settings import EQUIPMENT_IDS, FacilitySettings
+from skywright.instruments.sacla.facility.wire import Channel
 from skywright.instruments.sacla.twin.beamline import GAIN, HIGHTAG, RUN
 
 BL = 3
@@ -144,6 +145,36 @@ def test_faults_of_a_reader(facility, olpy):
         reader.collect(buffer, tag(100))
     facility.restore_detector(A)
     assert reader.collect(buffer, tag(100)) == tag(100)
+
+
+def test_a_fault_of_what_there_is_not_is_refused(facility, olpy):
+    for kind, target, why in (
+        ("databse", IDS["i0"], "no fault databse; there are wrong_tag"),
+        ("database", A, f"no equipment {A}"),
+        ("socket", "MPCCD-0", "no such detector: MPCCD-0"),
+    ):
+        with pytest.raises(olpy.APIError, match=why):
+            facility.inject(kind, target)
+    for change in (facility.remove_detector, facility.restore_detector, facility.stop_images):
+        with pytest.raises(olpy.APIError, match="no such detector: MPCCD-0"):
+            change("MPCCD-0")
+    assert facility.pending_faults() == 0
+    with pytest.raises(olpy.APIError, match="no 'timng'; there are upstream"):
+        facility.reset(**SMALL, every={"timng": 2})
+
+
+def test_ctrl_c_in_a_call_does_not_shift_the_answers_of_the_next_calls(dbpy, monkeypatch):
+    receive = Channel.receive
+
+    def interrupted(connection):
+        monkeypatch.setattr(Channel, "receive", receive)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Channel, "receive", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        dbpy.read_syncdatalist(IDS["i0"], HIGHTAG, (tag(0),))
+    assert dbpy.read_runnumber_newest(BL) == RUN
+    assert dbpy.read_detidlist(BL, RUN) == (A, B, "OPAL-234363")
 
 
 def test_images_of_a_stored_run(facility, olpy):

@@ -8,6 +8,7 @@ import pytest
 from facility_double import LIMIT_S, STEP, A, B, Reading, online
 from support.waiting import until
 
+from skywright.errors import HardwareError
 from skywright.instruments.sacla.sources import online_database, sacla
 from skywright.instruments.sacla.sources.online_api import OnlineApi
 
@@ -387,3 +388,30 @@ def test_a_newest_tag_far_in_the_future_gives_nothing_up(facility):
             return current.newest >= facility.newest - 2 * STEP
 
         until(go_on, LIMIT_S, "the newest tag")
+
+
+def test_a_database_that_does_not_answer_is_reported(facility):
+    database = facility.modules.dbpy
+    newest_of = database.read_tagnumber_newest
+
+    def hang(equipment):
+        assert facility.released.wait(LIMIT_S)
+        return newest_of(equipment)
+
+    with Reading(online(detectors=(A,), silent_s=0.1)) as reading:
+        reading.until(lambda r: len(images(r, 1, A)) == 11)
+        database.read_tagnumber_newest = hang
+        reading.until(lambda r: "database: has not answered for 0.1 s; trying again" in r.reports)
+        facility.newest += 10 * STEP
+        facility.released.set()
+        reading.until(lambda r: "database: works again" in r.reports)
+        reading.until(lambda r: len(images(r, 1, A)) == len(images(r, 1, "i0")) == 21)
+    assert reading.source.lost == {}
+
+
+@pytest.mark.parametrize("call", ["read_runnumber_newest", "read_detidlist", "read_hightagnumber"])
+def test_a_source_whose_database_does_not_answer_does_not_start(facility, monkeypatch, call):
+    monkeypatch.setattr(sacla, "ANSWER_S", 0.05)
+    setattr(facility.modules.dbpy, call, lambda *_: facility.released.wait(LIMIT_S))
+    with pytest.raises(HardwareError, match=r"the facility has not answered for 0\.3 s"):
+        Reading(online(detectors=(A,), connect_s=0.3))

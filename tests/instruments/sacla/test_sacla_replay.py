@@ -197,7 +197,7 @@ def shorten_tags(file):
         (lambda path: (path.unlink(), path.mkdir()), "directory"),
         (cut_short, "HDF5"),
         (set_attribute("/", "format", "other"), "format"),
-        (set_attribute("/", "version", 2), "version"),
+        (set_attribute("/", "version", 2), "version is 2, expected 1"),
         (set_attribute("/", "tag_step", 0), "tag_step"),
         (set_attribute("analysis", "photon_ev", 0.0), "photon_ev"),
         (set_attribute("analysis", "i0_min", "much"), "i0_min"),

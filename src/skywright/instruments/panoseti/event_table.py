@@ -7,6 +7,7 @@ import numpy as np
 from skywright.acquire.columns_layout import ColumnsLayout, Rows
 from skywright.instruments.panoseti.clock import NS
 from skywright.instruments.panoseti.event_columns import COLUMNS, NUMBER
+from skywright.instruments.panoseti.frames import missing_pixels
 from skywright.instruments.panoseti.products import parse_file_name
 from skywright.instruments.panoseti.sources.rundir import FrameGroup
 
@@ -40,7 +41,9 @@ class EventsLayout(ColumnsLayout):
         slot = self._slot_of(frames.module)
         first = self._rows.get((frames.module, frames.product.name), 0)
         self._rows[frames.module, frames.product.name] = first + count
-        pixels = frames.image.reshape(count, -1)
+        missing = missing_pixels(frames.present, frames.product)
+        none_is_less = np.iinfo(frames.product.dtype).min
+        pixels = np.where(missing, none_is_less, frames.image).reshape(count, -1)
         brightest = pixels.argmax(axis=1)
         quabo = frames.quabo
         if side == 32:

@@ -50,7 +50,7 @@ class PixelGain(PulseHeights):
     """
 
     name = "panoseti_gain"
-    version = "5"
+    version = "6"
     results: ClassVar[Sequence[Column]] = (
         Column("n_pulses", "<i8", attrs={"description": "frames"}),
         Column("pulses", "<i8", PER_PIXEL, attrs={"description": "pulses of light"}),
@@ -87,7 +87,8 @@ class PixelGain(PulseHeights):
         dark = np.where((heights <= half) & (np.arange(BINS) > 0), histogram, 0)
         pedestal = np.where(dark.sum(axis=1) >= DARK_MIN, percentile(dark, 0.5), np.nan)
         count = light.sum(axis=1)
-        cut = histogram[:, heights >= self.parameters["full_scale_adc"]].sum(axis=1)
+        highest = heights + (BIN_ADC - 1) / 2
+        cut = histogram[:, highest >= self.parameters["full_scale_adc"]].sum(axis=1)
         saturated = cut > SATURATED_MAX * histogram.sum(axis=1)
         enough = (count >= PULSES_MIN) & ~saturated
         with np.errstate(divide="ignore", invalid="ignore"):

@@ -53,7 +53,8 @@ def facility(
         settings = FacilitySettings.model_validate(chosen | _settings(setting or []))
     except ValidationError as error:
         first = error.errors()[0]
-        where, why = ".".join(map(str, first["loc"])), first["msg"]
+        where = ".".join(map(str, first["loc"]))
+        why = first["msg"].removeprefix("Value error, ")
         if first["type"] == "extra_forbidden":
             why = f"no such setting; there are {', '.join(FacilitySettings.model_fields)}"
         raise ConfigError(f"--set {where}: {why}") from None

@@ -115,8 +115,8 @@ class ReplayFile(Closing):
         kind = kind.decode("utf-8", "replace") if isinstance(kind, bytes) else kind
         if str(kind) != FORMAT:
             raise DataError(f"{self.path}: format is {kind!r}, expected {FORMAT!r}")
-        if self._whole(root, "version") != VERSION:
-            raise DataError(f"{self.path}: version is not {VERSION}")
+        if (version := self._whole(root, "version")) != VERSION:
+            raise DataError(f"{self.path}: version is {version}, expected {VERSION}")
         step, first = self._whole(root, "tag_step"), self._whole(root, "tag_first")
         if step < 1:
             raise DataError(f"{self.path}: tag_step is {step}, expected >= 1")

@@ -74,6 +74,11 @@ class FacilityControl:
             The detector or the equipment.
         calls
             How many.
+
+        Raises
+        ------
+        APIError
+            If there is no such fault, detector or equipment.
         """
         self._link.call("inject", kind, target, calls)
 

@@ -114,6 +114,9 @@ class Link:
                 self._drop()
                 why = error.strerror or str(error)
                 raise APIError(f"-10101: {name}: no connection to the facility ({why})") from None
+            except BaseException:  # Ctrl-C: the answer would be taken for that of the next call
+                self._drop()
+                raise
         kind = TypeError if answer["error"] == "type" else APIError
         raise kind(answer["message"])
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from skywright.instruments.sacla.twin import SINGLE, Faults, TwinSettings
 from skywright.section import Section
@@ -69,6 +69,14 @@ class FacilitySettings(Section):
     """Time stands still until a control client moves it on."""
     running: bool = True
     """Whether the first run begins with the first shot; else the run is stopped."""
+
+    @field_validator("every")
+    @classmethod
+    def _check_every(cls, every: dict[str, int], info: ValidationInfo) -> dict[str, int]:
+        known = (*EQUIPMENT_IDS, *info.data.get("detectors", ()), *info.data.get("cameras", ()))
+        if unknown := [name for name in every if name not in known]:
+            raise ValueError(f"no {unknown[0]!r}; there are {', '.join(known)}")
+        return every
 
     @property
     def twin(self) -> TwinSettings:

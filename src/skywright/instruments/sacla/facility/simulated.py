@@ -20,6 +20,7 @@ from skywright.instruments.sacla.values import parse_value
 
 Image = NDArray[np.float32]
 ODD_VALUES = ("not-converged", "saturated", "", None)
+FAULTS = ("wrong_tag", "socket", "calibration", "database")
 WAIT_FOR_FUTURE_S = 5.0
 UPSTREAM_S = 0.2
 """From a shot to the value of the upstream monitor, which answers before the one at the sample."""
@@ -167,19 +168,28 @@ class SimulatedFacility:
 
     def remove_detector(self, detector: str) -> None:
         """Let a detector be absent."""
+        self._check_detector(detector)
         self._away.add(detector)
 
     def restore_detector(self, detector: str) -> None:
         """Let an absent or silent detector work again."""
+        self._check_detector(detector)
         self._away.discard(detector)
         self._silent.discard(detector)
 
     def stop_images(self, detector: str) -> None:
         """Let a detector give no more images; its ring stays."""
+        self._check_detector(detector)
         self._silent.add(detector)
 
     def inject(self, kind: str, target: str, calls: int) -> None:
         """Let the next calls fail; arguments as of `FacilityControl.inject`."""
+        if kind not in FAULTS:
+            raise APIError(f"no fault {kind}; there are {', '.join(FAULTS)}")
+        if kind == "database" and target not in self._values:
+            raise APIError(f"no equipment {target}")
+        if kind != "database":
+            self._check_detector(target)
         self._faults[kind, target] += calls
 
     def pending_faults(self) -> int:
@@ -188,6 +198,7 @@ class SimulatedFacility:
 
     def most_reads(self, detector: str) -> int:
         """Return how often the image was read that was read most often by its tag."""
+        self._check_detector(detector)
         return self._rings[detector].most_reads
 
     def _take_fault(self, kind: str, target: str) -> bool:
@@ -377,9 +388,12 @@ class SimulatedFacility:
             "mp_manipulator_shift": 0.0,
         }
 
-    def _ring(self, detector: str) -> _Ring:
+    def _check_detector(self, detector: str) -> None:
         if detector not in self._rings:
             raise APIError(f"no such detector: {detector}")
+
+    def _ring(self, detector: str) -> _Ring:
+        self._check_detector(detector)
         if detector in self._away:
             raise APIError(f"-10101: cannot connect to {detector}")
         return self._rings[detector]

@@ -1,6 +1,8 @@
 """SACLA's Python modules ``dbpy`` and ``olpy``: import, images as copies, causes of errors."""
 
+import math
 import re
+import time
 from dataclasses import dataclass
 from enum import Enum
 from importlib import import_module
@@ -68,6 +70,37 @@ def import_api() -> OnlineApi:
             "They exist on the analysis hosts of a beamline; add their directory to PYTHONPATH. "
             "Elsewhere use the double: skywright sacla facility"
         ) from None
+
+
+class TimedModule:
+    """A module whose functions one thread calls.
+
+    Parameters
+    ----------
+    module
+        For example ``dbpy``.
+
+    Attributes
+    ----------
+    called_s
+        When the call under way began, of `time.monotonic`; infinite when there is none.
+    """
+
+    def __init__(self, module: Any) -> None:
+        self._module = module
+        self.called_s = math.inf
+
+    def __getattr__(self, name: str) -> Any:
+        function = getattr(self._module, name)
+
+        def call(*arguments: Any) -> Any:
+            self.called_s = time.monotonic()
+            try:
+                return function(*arguments)
+            finally:
+                self.called_s = math.inf
+
+        return call
 
 
 class ImageReader:

@@ -83,6 +83,7 @@ class DatabaseThread(threading.Thread):
                 for reader in self._readers[run]:
                     if run.awaits(reader.role):
                         reader.read()
+            self._set_trouble("database", "")  # it answers, if late
             self._stopping.wait(self._settings.database_s)
 
     def _readers_of(self, run: OnlineRun) -> list[ValueReader]:

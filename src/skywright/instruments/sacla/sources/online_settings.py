@@ -101,5 +101,5 @@ class OnlineSettings(Section):
     retry_s: Seconds = 2.0
     """Time between two attempts to reach a detector that is absent."""
     silent_s: Seconds = 5.0
-    """A detector without new images for this time is reported; a run that has ended waits as long
-    for its last data when no new tags come."""
+    """A detector without new images for this time is reported, and so is a database that does not
+    answer; a run that has ended waits as long for its last data when no new tags come."""

@@ -14,7 +14,7 @@ from skywright.instruments.sacla.join import Record
 from skywright.instruments.sacla.run_info import RunInfo
 from skywright.instruments.sacla.shots import EQUIPMENT, MOTOR
 from skywright.instruments.sacla.sources import STOP_LIMIT_S
-from skywright.instruments.sacla.sources.online_api import import_api
+from skywright.instruments.sacla.sources.online_api import OnlineApi, TimedModule, import_api
 from skywright.instruments.sacla.sources.online_begin import (
     choose_detectors,
     find_steps,
@@ -69,7 +69,8 @@ class SaclaSource(PolledSource[Record[Any]]):
     ConfigError
         If ``dbpy`` and ``olpy`` are not installed here, or the settings do not fit the run.
     HardwareError
-        If no run is under way, or no detector answers, within ``settings.connect_s``.
+        If no run is under way, or the database or no detector answers, within
+        ``settings.connect_s``.
     """
 
     def __init__(
@@ -81,7 +82,9 @@ class SaclaSource(PolledSource[Record[Any]]):
         self.settings = settings
         self._shots, self._follow = shots, follow and shots is None
         self._current: OnlineRun
-        self._api = import_api()
+        modules = import_api()
+        self._dbpy = TimedModule(modules.dbpy)
+        self._api = OnlineApi(self._dbpy, modules.olpy)
         self._lost = {role: Counters() for role in (*EQUIPMENT, MOTOR)}
         self._notes: list[tuple[str, bool]] = []
         """Messages before the start, and whether they are alarms."""
@@ -143,6 +146,8 @@ class SaclaSource(PolledSource[Record[Any]]):
         for thread in self._threads:
             if not thread.is_alive() and not self._ended.is_set():
                 raise StopIteration(f"the thread {thread.name} has ended")
+        if time.monotonic() - self._dbpy.called_s > self.settings.silent_s:
+            self._troubles.set("database", f"has not answered for {self.settings.silent_s:g} s")
         for name, detector in self._images.items():
             if detector.hangs and run.awaits(name):
                 self._troubles.set(name, f"has not answered for {self.settings.silent_s:g} s")
@@ -186,8 +191,7 @@ class SaclaSource(PolledSource[Record[Any]]):
         self._ended = threading.Event()
         self._troubles = Troubles(self._report)
         self._runs = OnlineRuns()
-        number = self._await(self._running, "no run is under way")
-        known = self._api.dbpy.read_detidlist(self.settings.beamline, number)
+        number, known = self._await(self._running, "no run is under way")
         detectors = choose_detectors(self.settings, known)
         self._images = {
             name: ImageThread(
@@ -215,27 +219,41 @@ class SaclaSource(PolledSource[Record[Any]]):
 
     def _await(self, question: Callable[[], Any], trouble: str) -> Any:
         """Ask until there is an answer."""
+        where = f"source sacla, beamline {self.settings.beamline}"
         deadline = time.monotonic() + self.settings.connect_s
+        answers: SimpleQueue[Any] = SimpleQueue()
         why = ""
-        while True:
+
+        def ask() -> None:
             try:
-                answer = question()
-                if answer:
-                    return answer
-            except ConfigError:
-                raise
+                answers.put(question())
             except Exception as error:  # the facility's modules have one exception for everything
-                why = f" ({error})"
+                answers.put(error)
+
+        while True:
+            threading.Thread(target=ask, daemon=True).start()  # a call may never return
+            try:
+                answer = answers.get(timeout=max(deadline - time.monotonic(), 0.0) + ANSWER_S)
+            except Empty:
+                limit = f"{self.settings.connect_s:g} s"
+                raise HardwareError(f"{where}: the facility has not answered for {limit}") from None
+            if isinstance(answer, ConfigError):
+                raise answer
+            if isinstance(answer, Exception):
+                why = f" ({answer})"
+            elif answer:
+                return answer
             if time.monotonic() > deadline:
-                where = f"source sacla, beamline {self.settings.beamline}"
                 raise HardwareError(f"{where}: {trouble}{why}")
             pause(CONNECT_RETRY_S)
 
-    def _running(self) -> int:
-        """Return the number of the run under way; 0 if there is none."""
+    def _running(self) -> tuple[int, tuple[str, ...]] | None:
+        """Return the number of the run under way and its detectors; None if there is none."""
         beamline, dbpy = self.settings.beamline, self._api.dbpy
         number = int(dbpy.read_runnumber_newest(beamline))
-        return number if dbpy.read_runstatus(beamline, number) in (PAUSED, RUNNING) else 0
+        if dbpy.read_runstatus(beamline, number) not in (PAUSED, RUNNING):
+            return None
+        return number, tuple(dbpy.read_detidlist(beamline, number))
 
     def _connected(self, absent: dict[str, str], *names: str) -> bool:
         """Connect to detectors (all if none are named) at once; say in `absent` which are away.
