@@ -28,7 +28,7 @@ from skywright.instruments.epu.agent import Agent, ApiSettings, upload
 from skywright.instruments.epu.agent import agent as agent_module
 from skywright.instruments.epu.agent import instructions as instructions_module
 from skywright.instruments.epu.agent.control import ControlClient
-from skywright.instruments.epu.agent.instructions import carry_out, events
+from skywright.instruments.epu.agent.instructions import answer_unfinished, carry_out, events
 from skywright.instruments.epu.api.app import create_app
 from skywright.instruments.epu.database import (
     Database,
@@ -479,6 +479,33 @@ def test_an_answer_waits_for_the_database(
         body = json.loads(connection.execute(select(outbox.c.body)).scalar_one())
     assert (body["path"], body["acknowledgement"]["result"]) == ("/path/1/ack", "3")
     assert "database or disk is full" in caplog.text
+
+
+def test_an_agent_that_was_killed_answers_what_it_had_begun(local: Database) -> None:
+    class KilledError(BaseException):
+        pass
+
+    def die(payload: dict[str, Any]) -> None:
+        raise KilledError
+
+    def answers() -> list[tuple[str, str]]:
+        with local.read() as connection:
+            texts = connection.execute(select(outbox.c.body)).scalars().all()
+        bodies = [json.loads(text) for text in texts]
+        return [(body["path"], body["acknowledgement"]["status"]) for body in bodies]
+
+    begun = {"instruction_id": "1", "instruction_type": "move"}
+    handlers = {"move": die, "count": lambda payload: 3}
+    with pytest.raises(KilledError):
+        carry_out(local, handlers, "/path", begun, threading.Event())
+    whole = {"instruction_id": "2", "instruction_type": "count"}
+    carry_out(local, handlers, "/path", whole, threading.Event())
+    answer_unfinished(local, "/other")
+    assert answers() == [("/path/2/ack", "processed")]
+    for _ in range(2):
+        answer_unfinished(local, "/path")
+        assert answers() == [("/path/2/ack", "processed"), ("/path/1/ack", "failed")]
+    assert carry_out(local, handlers, "/path", begun, threading.Event()) is None
 
 
 def test_events_are_read_from_lines() -> None:
