@@ -210,6 +210,22 @@ def test_an_atlas_whose_session_has_not_come_holds_nothing_up(
     remote.close()
 
 
+def test_a_micrograph_whose_hole_has_come_before_its_square_is_not_lost(
+    local: Database, tmp_path: Path
+) -> None:
+    rows = tree()
+    remote = open_database(tmp_path / "api.sqlite", announce=True)
+    with TestClient(create_app(remote)) as client:
+        uploader = upload.Uploader(local, _Direct(client))  # type: ignore[arg-type]
+        for part in ([row for row in rows if row[0] != "gridsquare"], rows):
+            store(local, part)
+            while uploader.upload():
+                pass
+        assert (uploader.refused, uploader.pending()) == (0, 0)
+        assert len(client.get("/micrographs").json()) == COUNT
+    remote.close()
+
+
 @pytest.mark.parametrize("url", ["http://u:secret@host:80a", "http://[::1", "ftp://host", "http:"])
 def test_a_wrong_address_is_named_without_its_password(local: Database, url: str) -> None:
     for what, make in (("API", lambda: Agent(local, ApiSettings(url))),
