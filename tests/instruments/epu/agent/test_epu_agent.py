@@ -28,7 +28,7 @@ from skywright.instruments.epu.agent import Agent, ApiSettings, upload
 from skywright.instruments.epu.agent import agent as agent_module
 from skywright.instruments.epu.agent import instructions as instructions_module
 from skywright.instruments.epu.agent.control import ControlClient
-from skywright.instruments.epu.agent.instructions import carry_out, events
+from skywright.instruments.epu.agent.instructions import answer_unfinished, carry_out, events
 from skywright.instruments.epu.api.app import create_app
 from skywright.instruments.epu.database import (
     Database,
@@ -207,6 +207,22 @@ def test_an_atlas_whose_session_has_not_come_holds_nothing_up(
             pass
         assert [row["uuid"] for row in client.get("/atlases/at2/tiles").json()] == ["t2"]
         assert uploader.pending() == 0
+    remote.close()
+
+
+def test_a_micrograph_whose_hole_has_come_before_its_square_is_not_lost(
+    local: Database, tmp_path: Path
+) -> None:
+    rows = tree()
+    remote = open_database(tmp_path / "api.sqlite", announce=True)
+    with TestClient(create_app(remote)) as client:
+        uploader = upload.Uploader(local, _Direct(client))  # type: ignore[arg-type]
+        for part in ([row for row in rows if row[0] != "gridsquare"], rows):
+            store(local, part)
+            while uploader.upload():
+                pass
+        assert (uploader.refused, uploader.pending()) == (0, 0)
+        assert len(client.get("/micrographs").json()) == COUNT
     remote.close()
 
 
@@ -479,6 +495,33 @@ def test_an_answer_waits_for_the_database(
         body = json.loads(connection.execute(select(outbox.c.body)).scalar_one())
     assert (body["path"], body["acknowledgement"]["result"]) == ("/path/1/ack", "3")
     assert "database or disk is full" in caplog.text
+
+
+def test_an_agent_that_was_killed_answers_what_it_had_begun(local: Database) -> None:
+    class KilledError(BaseException):
+        pass
+
+    def die(payload: dict[str, Any]) -> None:
+        raise KilledError
+
+    def answers() -> list[tuple[str, str]]:
+        with local.read() as connection:
+            texts = connection.execute(select(outbox.c.body)).scalars().all()
+        bodies = [json.loads(text) for text in texts]
+        return [(body["path"], body["acknowledgement"]["status"]) for body in bodies]
+
+    begun = {"instruction_id": "1", "instruction_type": "move"}
+    handlers = {"move": die, "count": lambda payload: 3}
+    with pytest.raises(KilledError):
+        carry_out(local, handlers, "/path", begun, threading.Event())
+    whole = {"instruction_id": "2", "instruction_type": "count"}
+    carry_out(local, handlers, "/path", whole, threading.Event())
+    answer_unfinished(local, "/other")
+    assert answers() == [("/path/2/ack", "processed")]
+    for _ in range(2):
+        answer_unfinished(local, "/path")
+        assert answers() == [("/path/2/ack", "processed"), ("/path/1/ack", "failed")]
+    assert carry_out(local, handlers, "/path", begun, threading.Event()) is None
 
 
 def test_events_are_read_from_lines() -> None:

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -607,6 +607,43 @@ def test_a_trouble_is_over_without_a_message(
             await task
 
     asyncio.run(asyncio.wait_for(scenario(), LIMIT_S))
+
+
+def test_a_connection_that_is_lost_before_its_channel_is_made_again(
+    store: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Lost:
+        async def channel(self, **options: Any) -> None:
+            raise RuntimeError("<Connection> closed")  # as the library has it
+
+    tries: list[BrokerSettings] = []
+
+    @contextlib.asynccontextmanager
+    async def connected(settings: BrokerSettings) -> AsyncIterator[Lost]:
+        tries.append(settings)
+        yield Lost()
+
+    async def tried_again(task: asyncio.Task[None]) -> None:
+        while len(tries) < 3 and not task.done():
+            await asyncio.sleep(0)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        assert len(tries) == 3
+        tries.clear()
+
+    async def both() -> None:
+        nobody, writer = BrokerSettings("amqp://127.0.0.1:9/"), Writer(store)
+        await tried_again(asyncio.create_task(Consumer(store, nobody).run()))
+        await tried_again(asyncio.create_task(Publisher(store, nobody).run(writer)))
+        writer.close()
+
+    monkeypatch.setattr(consumer_module, "CONNECT_S", (0.0, 0.0))
+    monkeypatch.setattr(publisher_module, "RETRY_S", (0.0, 0.0))
+    for module in (consumer_module, publisher_module):
+        monkeypatch.setattr(module, "connected", connected)
+    asyncio.run(both())
+    assert not [each for each in caplog.records if each.exc_info]
 
 
 def test_a_consumer_ends_at_whatever_step_of_connecting_it_is_told_to(store: Database) -> None:

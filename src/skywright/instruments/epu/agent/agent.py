@@ -12,7 +12,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from skywright import __version__
 from skywright.instruments.epu.agent.client import ApiClient, ApiSettings, ServerUnavailableError
 from skywright.instruments.epu.agent.information import counts, errors, orphans
-from skywright.instruments.epu.agent.instructions import DeclinedError, Handler, carry_out, events
+from skywright.instruments.epu.agent.instructions import (
+    DeclinedError,
+    Handler,
+    answer_unfinished,
+    carry_out,
+    events,
+)
 from skywright.instruments.epu.agent.upload import Uploader
 from skywright.instruments.epu.database import Database, reason_of
 
@@ -183,6 +189,7 @@ class Agent:
         wait = RETRY_S[0]
         while not self._stop.is_set():
             try:
+                answer_unfinished(self._database, f"{self._path}/instructions")
                 session = {"session_id": self.session_id, "agent_id": self.agent_id}
                 self._client.request("POST", "/debug/sessions/create", session)
                 with self._client.stream(f"{self._path}/instructions/stream", SILENCE_S) as stream:

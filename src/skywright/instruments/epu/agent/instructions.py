@@ -8,18 +8,21 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from skywright.errors import SkywrightError
 from skywright.instruments.epu.agent.upload import ACKNOWLEDGE
 from skywright.instruments.epu.database import Database, reason_of
 from skywright.instruments.epu.database.schema import setting
-from skywright.instruments.epu.database.write import announce
+from skywright.instruments.epu.database.write import announce, set_values
 
 log = logging.getLogger(__name__)
 
 RETRY_S = 1.0
+MARK = "instruction "
+"""Beginning of the name of a setting that says of an instruction that it was begun; its value is
+the path of the session's instructions, and the time of the answer once that is stored."""
 
 Handler = Callable[[dict[str, Any]], Any]
 """Carries out an instruction, from its payload, and gives a result that JSON can hold."""
@@ -95,12 +98,12 @@ def carry_out(
         ``processed``, ``failed`` or ``declined``; None where it was carried out before.
     """
     number = str(event.get("instruction_id", ""))
-    mark = f"instruction {number}"
+    mark = MARK + number
     with database.write() as connection:
         query = select(setting.c.name).where(setting.c.name == mark)
         if connection.execute(query).first() is not None:
             return None
-        connection.execute(setting.insert().values(name=mark, value=datetime.now(UTC).isoformat()))
+        connection.execute(setting.insert().values(name=mark, value=path))
     begun = time.monotonic()
     status, result, problem = _run(handlers, event)
     answer = {
@@ -108,11 +111,31 @@ def carry_out(
         "result": result,
         "error_message": problem,
         "processing_time_ms": round(1e3 * (time.monotonic() - begun), 3),
-        "processed_at": datetime.now(UTC).isoformat(),
     }
-    _put(database, f"{path}/{number}/ack", answer, stopped)
+    _put(database, path, number, answer, stopped)
     log.info("instruction %s %s: %s", number, event.get("instruction_type"), status)
     return status
+
+
+def answer_unfinished(database: Database, path: str) -> None:
+    """Answer the instructions of a session that an agent was carrying out when it was killed.
+
+    They are not carried out again, for they may move the microscope. Call this while none is
+    carried out.
+
+    Parameters
+    ----------
+    database
+        The watcher's database.
+    path
+        Path of the session's instructions.
+    """
+    mine = (setting.c.name.startswith(MARK), setting.c.value == path)
+    why = "the agent was ended before its answer was stored; what the instruction did is not known"
+    with database.write() as connection:
+        for mark in connection.execute(select(setting.c.name).where(*mine)).scalars().all():
+            answer = {"status": "failed", "error_message": why}
+            _store(connection, path, mark.removeprefix(MARK), answer)
 
 
 def _run(
@@ -133,15 +156,23 @@ def _run(
         return "failed", None, f"{type(error).__name__}: {error}"
 
 
-def _put(database: Database, path: str, answer: dict[str, Any], stopped: threading.Event) -> None:
+def _put(
+    database: Database, path: str, number: str, answer: dict[str, Any], stopped: threading.Event
+) -> None:
     """Put an answer into the outbox, however often it takes: the instruction never comes again."""
-    row = {"event_type": ACKNOWLEDGE, "path": path, "acknowledgement": answer}
     while True:
         try:
             with database.write() as connection:
-                announce(connection, [row])
+                _store(connection, path, number, answer)
             return
         except SQLAlchemyError as error:
             log.error("an answer waits, the database fails: %s", reason_of(error))
             if stopped.wait(RETRY_S):
                 raise
+
+
+def _store(connection: Connection, path: str, number: str, answer: dict[str, Any]) -> None:
+    now = datetime.now(UTC).isoformat()
+    row = {"path": f"{path}/{number}/ack", "acknowledgement": {**answer, "processed_at": now}}
+    announce(connection, [{"event_type": ACKNOWLEDGE, **row}])
+    set_values(connection, setting, setting.c.name == MARK + number, value=now)

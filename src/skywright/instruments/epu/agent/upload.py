@@ -1,8 +1,8 @@
 """Emptying the outbox of the watcher's database towards the API.
 
 Entities are sent as they are now, not as they were when the message was written: several changes
-of one entity are one request. Parents go first. A child whose parent is not recorded yet waits; its
-row stays in the outbox.
+of one entity are one request. Parents go first. A child whose parents are not all recorded waits;
+its row stays in the outbox.
 """
 
 import hashlib
@@ -53,7 +53,7 @@ class Uploader:
     sent, refused
         Number of entities that the API took, and that it refused for good.
     waiting
-        Number of rows whose parent is not recorded.
+        Number of rows whose parents are not all recorded.
     """
 
     def __init__(self, database: Database, client: ApiClient) -> None:
@@ -66,7 +66,7 @@ class Uploader:
 
     @property
     def waiting(self) -> int:
-        """Number of rows whose parent is not recorded."""
+        """Number of rows whose parents are not all recorded."""
         return len(self._postponed)
 
     def upload(self) -> bool:
@@ -263,20 +263,29 @@ def request_body(kind: str, row: read.Row) -> dict[str, Any]:
 def _split(
     connection: Connection, kind: str, wanted: Mapping[str, list[int]]
 ) -> tuple[list[read.Row], list[str]]:
-    """Give the rows that can be sent, and the uuids of those whose parent has not come."""
+    """Give the rows that can be sent, and the uuids of those whose parents have not all come."""
     above, column = KINDS[kind].parent, KINDS[kind].column
     found = [row for uuid in wanted if (row := read.get(connection, kind, uuid)) is not None]
     if above is None or column is None:
         return found, []
-    known: dict[str, bool] = {}
-    for row in found:
-        parent = row[column]
-        if parent not in known:
-            its, higher = read.get(connection, above, parent), KINDS[above].column
-            # An atlas without a grid cannot be sent yet. Its tiles wait too.
-            known[parent] = its is not None and (higher is None or its[higher] is not None)
-    orphans = [row["uuid"] for row in found if not known[row[column]]]
-    return [row for row in found if known[row[column]]], orphans
+    known: dict[tuple[str, str | None], bool] = {}
+    sent = [row for row in found if _has_come(connection, above, row[column], known)]
+    uuids = {row["uuid"] for row in sent}
+    return sent, [row["uuid"] for row in found if row["uuid"] not in uuids]
+
+
+def _has_come(
+    connection: Connection, kind: str, uuid: str | None, known: dict[tuple[str, str | None], bool]
+) -> bool:
+    """Return whether an entity and all above it are recorded; `known` keeps the answers."""
+    key = (kind, uuid)
+    if key not in known:
+        row = None if uuid is None else read.get(connection, kind, uuid)
+        above, column = KINDS[kind].parent, KINDS[kind].column
+        known[key] = row is not None and (
+            above is None or column is None or _has_come(connection, above, row[column], known)
+        )
+    return known[key]
 
 
 def _waits(connection: Connection, kind: str, uuid: str, sent: Sequence[int]) -> bool:

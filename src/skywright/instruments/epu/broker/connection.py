@@ -5,6 +5,7 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 import aio_pika
@@ -83,6 +84,14 @@ async def connected(settings: BrokerSettings) -> AsyncIterator[AbstractConnectio
         with suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_LIMIT_S):
                 await connection.close()
+
+
+async def open_channel(connection: AbstractConnection, **options: Any) -> AbstractChannel:
+    """Open a channel; that the connection is lost already is one of `AWAY` too."""
+    try:
+        return await connection.channel(**options)
+    except RuntimeError as error:  # the library's, for a connection that is closed
+        raise ConnectionError("connection lost") from error
 
 
 async def declare(

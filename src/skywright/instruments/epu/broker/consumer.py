@@ -20,7 +20,13 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from skywright.errors import DataError
 from skywright.instruments.epu.broker.apply import UnknownEntityError, apply_event, changes_nothing
-from skywright.instruments.epu.broker.connection import AWAY, BrokerSettings, connected, declare
+from skywright.instruments.epu.broker.connection import (
+    AWAY,
+    BrokerSettings,
+    connected,
+    declare,
+    open_channel,
+)
 from skywright.instruments.epu.broker.events import read_event
 from skywright.instruments.epu.database import Database, is_away, reason_of
 from skywright.instruments.epu.database.schema_exchange import applied_message
@@ -179,7 +185,7 @@ class Consumer:
             self._ready_file.unlink(missing_ok=True)
 
     async def _consume(self, connection: aio_pika.abc.AbstractConnection) -> None:
-        channel = await connection.channel()
+        channel = await open_channel(connection)
         await channel.set_qos(prefetch_count=2 * BATCH)
         queue, _ = await declare(channel, self._settings)
         arrived: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()

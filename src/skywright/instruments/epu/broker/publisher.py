@@ -28,7 +28,13 @@ from aio_pika.exceptions import ChannelClosed
 from sqlalchemy import Connection, delete, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from skywright.instruments.epu.broker.connection import AWAY, BrokerSettings, connected, declare
+from skywright.instruments.epu.broker.connection import (
+    AWAY,
+    BrokerSettings,
+    connected,
+    declare,
+    open_channel,
+)
 from skywright.instruments.epu.database import Database, reason_of
 from skywright.instruments.epu.database.schema_exchange import outbox
 from skywright.instruments.epu.database.write import chunks
@@ -107,7 +113,7 @@ class Publisher:
             wait = min(2 * wait, RETRY_S[1])
 
     async def _publish(self, connection: Any, writer: Writer) -> None:
-        channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
+        channel = await open_channel(connection, publisher_confirms=True, on_return_raises=True)
         _, exchange = await declare(channel, self._settings)
         name = f"{self._settings.queue}.receipts.{self._identity}"
         receipts = _Receipts(name, self._settings.keep_receipts)
@@ -184,8 +190,8 @@ class _Receipts:
 
     async def take(self, connection: Any) -> bool:
         """Become the one consumer and read what is there; False where another one is."""
-        channel = await connection.channel()
-        arguments = {"x-expires": 1000 * self._keep}
+        channel = await open_channel(connection)
+        arguments: dict[str, Any] = {"x-expires": 1000 * self._keep}
         queue = await channel.declare_queue(self.name, durable=True, arguments=arguments)
         try:
             await queue.consume(self._receive, exclusive=True)

@@ -9,7 +9,12 @@ from uuid import uuid4
 import aio_pika
 
 from skywright.errors import HardwareError
-from skywright.instruments.epu.broker.connection import AWAY, BrokerSettings, connected
+from skywright.instruments.epu.broker.connection import (
+    AWAY,
+    BrokerSettings,
+    connected,
+    open_channel,
+)
 
 
 async def send_events(
@@ -39,7 +44,7 @@ async def send_events(
     sent = []
     try:
         async with connected(settings) as connection:
-            channel = await connection.channel()
+            channel = await open_channel(connection)
             await channel.declare_queue(settings.queue, durable=True)
             for body in bodies:
                 message = aio_pika.Message(
