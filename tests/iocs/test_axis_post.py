@@ -1,6 +1,7 @@
 """What the IOC of the camera posts of a state that a put has changed meanwhile."""
 
 import asyncio
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -102,6 +103,33 @@ def test_an_older_state_does_not_bring_back_the_count_before(tmp_path: Path) -> 
             ioc.close()
 
     assert asyncio.run(shown()) == 0
+
+
+def test_a_directory_that_does_not_answer_stops_no_pvs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is looked up on a thread."""
+    asked: list[threading.Thread] = []
+    is_dir = Path.is_dir
+
+    def note_thread(path: Path) -> bool:
+        asked.append(threading.current_thread())
+        return is_dir(path)
+
+    async def checked(directory: Path) -> list[bool]:
+        ioc = AxisIOC("TEST:", PushedPictures())
+        try:
+            await ioc.hdf.file_path.readback.write(str(directory))
+            found = [await ioc.hdf.check_path()]
+            await ioc.hdf.create_directory.readback.write(-1)
+            return [*found, await ioc.hdf.check_path()]
+        finally:
+            ioc.close()
+
+    monkeypatch.setattr(Path, "is_dir", note_thread)
+    assert asyncio.run(checked(tmp_path / "new")) == [False, True]
+    assert asked
+    assert threading.main_thread() not in asked
 
 
 def test_a_stop_after_the_end_completes_when_the_last_rows_are_posted() -> None:
