@@ -102,7 +102,7 @@ def test_a_run_without_events_has_no_arrays() -> None:
 
 @pytest.mark.parametrize(
     ("parameters", "is_wrong"),
-    [({}, True), ({"dataset": VIRTUAL_DATASET}, False), ({"slice": "1:3"}, False)],
+    [({}, True), ({"dataset": VIRTUAL_DATASET}, False), ({"slice": "1:3"}, True)],
 )
 def test_rows_that_were_taken_again_are_not_the_first_ones_of_the_file(
     parameters: dict[str, Any], is_wrong: bool

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from store.recording import Recording, array, scalar
 from support.limits import full_disk
+from tiled.utils import path_from_uri
 
 from skywright.errors import DataError
 from skywright.store.file_nodes import data_sources
@@ -106,6 +107,18 @@ def test_rows_of_which_no_event_is_known_have_no_node(tmp_path: Path) -> None:
     assert sources(contents, tmp_path) == {}
 
 
+def test_only_the_last_rows_of_a_table_are_open(tmp_path: Path) -> None:
+    contents = recorded(tmp_path, {"x": [(0, 2), (3, 5)]})
+    assert tables(sources(contents, tmp_path, ended=False)) == {
+        "columns": (["x"], [[0, 0, 2], [0, 3, None]])
+    }
+
+
+def test_a_column_of_rows_of_one_value_is_in_a_table(tmp_path: Path) -> None:
+    contents = recorded(tmp_path, {"x": [(0, 5)]}, {**COLUMN, "dtype": "array", "shape": [1]})
+    assert [*sources(contents, tmp_path)] == ["columns"]
+
+
 @pytest.mark.parametrize(
     ("parameters", "family"),
     [({"chunk_shape": [4], "swmr": False}, "table"), ({"slice": "2:5"}, "array")],
@@ -140,9 +153,26 @@ def test_a_file_that_is_not_here_has_no_virtual_file(tmp_path: Path) -> None:
     assert "f.h5: cannot be read as HDF5" in str(reason)
 
 
-def write_images(path: Path) -> None:
+def write_images(path: Path, dataset: str = "x") -> None:
     with h5py.File(path, "w") as file:
-        file["x"] = np.stack([np.arange(9, dtype="<i4")] * 2, axis=1)
+        file[dataset] = np.stack([np.arange(9, dtype="<i4")] * 2, axis=1)
+
+
+@pytest.mark.parametrize(
+    ("key", "parameters", "rows"),
+    [("x", {}, [0, 1, 3]), ("%x", {}, [0, 1, 3]), ("x", {"slice": "2:9"}, [2, 3, 5])],
+)
+def test_rows_that_are_left_out_are_not_shown(
+    tmp_path: Path, key: str, parameters: dict[str, Any], rows: list[int]
+) -> None:
+    """They were taken again; a slice of another program begins at its row 0."""
+    write_images(tmp_path / "f.h5", key[:1])
+    contents = recorded(tmp_path, {key: [(0, 2), (3, 4)]}, IMAGE, parameters=parameters)
+    ((_, source),) = sources(contents, tmp_path).items()
+    with h5py.File(path_from_uri(source.assets[0].data_uri)) as file:
+        images = file[source.parameters["dataset"]][()]
+    assert images[: source.structure.shape[0], 0].tolist() == rows
+    assert "slice" not in source.parameters
 
 
 def test_a_full_disk_is_no_reason_why_a_file_has_no_node(tmp_path: Path) -> None:

@@ -104,3 +104,5 @@ def test_an_export_that_was_cut_off_can_be_replaced(
         assert files(output) == files(tmp_path / f"alone{number}") | own, number
         output.rename(tmp_path / f"done{number}")
     assert number > 3
+    whole = {path.relative_to(tmp_path / "alone0") for path in (tmp_path / "alone0").rglob("*")}
+    assert {path.relative_to(output) for path in output.rglob("*")} == whole | {*map(Path, own)}

@@ -39,6 +39,7 @@ from skywright.store.export.contents import RunContents
 from skywright.store.journal_contents import datum_fields
 from skywright.store.lookup import find_run
 from skywright.store.reprocess import (
+    IN_FLIGHT,
     Reprocessed,
     cluster,
     reprocess,
@@ -363,6 +364,61 @@ def test_a_derived_run_that_does_not_say_all(
     else:
         with pytest.raises(DataError, match="u does not say which analysis has made it"):
             reprocess_module._stored_rows(run, ROTATION)
+
+
+@pytest.mark.parametrize(
+    ("stop", "lacking", "says"),
+    [
+        (None, "", "derived run u has not ended"),
+        ({}, "identity", f"derived run u has no rows for {ROTATION}"),
+        ({}, "tip_x", f"derived run u of {LOOP} 1 lacks the columns tip_x; name its raw run, r"),
+    ],
+)
+def test_a_derived_run_lacks_what_a_second_stage_takes(
+    monkeypatch: pytest.MonkeyPatch, stop: dict[str, Any] | None, lacking: str, says: str
+) -> None:
+    names = ["identity", *(column.name for column in analysis_class(LOOP).columns)]
+    columns = {
+        name: SimpleNamespace(name=name, external=True, asset=SimpleNamespace(file=Path()))
+        for name in names
+        if name != lacking
+    }
+    stream = SimpleNamespace(columns=columns.values(), column=columns.get)
+    start = {"uid": "u", "purpose": "analysis", "raw_uid": "r"}
+    start |= {"analysis": {"name": LOOP, "version": "1"}}
+    contents = SimpleNamespace(start=start, stop=stop, streams=[stream])
+    monkeypatch.setattr(reprocess_module, "read_contents", lambda _: contents)
+    run: Any = SimpleNamespace(metadata={"start": start})
+    with pytest.raises(DataError, match=says):
+        reprocess_module._stored_rows(run, ROTATION)
+
+
+def test_a_run_that_has_not_ended_is_not_reprocessed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = {"external": "STREAM:", "shape": [4, 5], "dtype": "array", "source": "s"}
+    descriptor = {"uid": "d", "name": "primary", "data_keys": {"cam_image": key}}
+    documents = [("descriptor", descriptor)]
+    monkeypatch.setattr(reprocess_module, "run_documents", lambda *_: iter(documents))
+    stored: Any = SimpleNamespace(metadata={"start": {"uid": "r"}})
+    with pytest.raises(DataError, match="run r has not ended"):
+        reprocess(stored, "picture_statistics", store=tmp_path)
+
+
+def test_a_cluster_has_a_limited_number_of_tasks_whose_results_keep_their_order() -> None:
+    waiting: set[int] = set()
+    most = 0
+
+    def submit(_: Any, number: int) -> Any:
+        nonlocal most
+        waiting.add(number)
+        most = max(most, len(waiting))
+        return SimpleNamespace(result=lambda: (number, waiting.remove(number)))
+
+    tasks = ((number,) for number in range(3 * IN_FLIGHT))
+    results: list[Any] = [*reprocess_module._in_order(tasks, submit)]
+    assert [number for number, _ in results] == list(range(3 * IN_FLIGHT))
+    assert most == IN_FLIGHT
 
 
 @pytest.mark.parametrize("trouble", ["begin", "fits"])

@@ -32,6 +32,17 @@ class Node:
     def update_metadata(self, metadata: Any, *, drop_revision: bool) -> None:
         self._calls.append(("updated", self._path, deepcopy(metadata)))
 
+    def keys(self) -> list[str]:
+        return [*self._below]
+
+    def delete_contents(self, keys: list[str], *, recursive: bool, external_only: bool) -> None:
+        assert (recursive, external_only) == (True, False)
+        for key in keys:
+            del self._below[key]
+
+    def replace_metadata(self, *, metadata: Any, specs: list[Any], drop_revision: bool) -> None:
+        self._calls.append(("replaced", self._path, metadata, [spec.name for spec in specs]))
+
     def close_stream(self) -> None:
         self._calls.append(("closed", self._path))
 
@@ -40,10 +51,17 @@ class Node:
         return self._below[first][tuple(others)] if others else self._below[first]
 
 
-def writer_of_single_nodes() -> tuple[RunWriter, list[Any]]:
-    """Make a writer whose server takes each node in a request; the list has the calls."""
+def writer_of_single_nodes(*stored: tuple[str, str]) -> tuple[RunWriter, list[Any]]:
+    """Make a writer whose server takes each node in a request; the list has the calls.
+
+    The server has the nodes `stored`, with their parents.
+    """
     calls: list[Any] = []
     root = Node(calls)
+    for run, stream in stored:
+        root.new("container", [], key=run, access_tags=None)
+        root[run].new("container", [], key=stream, access_tags=None)
+    calls.clear()
     catalog: Any = SimpleNamespace(container_of=lambda _: root, post=lambda *_: None)
     start = {"uid": "u", "time": 1.0, "tiled_access_tags": ["beamline"]}
     return RunWriter(catalog, start), calls
@@ -75,6 +93,15 @@ def test_each_later_configuration_is_kept() -> None:
     writer.send()
     updates = [call[2]["_config_updates"] for call in calls if call[0] == "updated"]
     assert [[each["uid"] for each in update] for update in updates] == [["e"], ["e", "f"]]
+
+
+def test_a_run_that_is_there_is_emptied_and_keeps_its_specs() -> None:
+    writer, calls = writer_of_single_nodes(("u", "dark"))
+    writer.take_over()
+    assert calls == [("replaced", ("u",), {"start": {"uid": "u", "time": 1.0}}, ["BlueskyRun"])]
+    writer.descriptor({"name": "dark", "uid": "d"})
+    writer.send()
+    assert calls[1:] == [("made", ("u", "dark"), ["beamline"])]
 
 
 def post(status: int) -> tuple[Any, Catalog]:

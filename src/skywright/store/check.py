@@ -68,14 +68,9 @@ def _stream_differences(stream: Stream, node: Any, unreadable: set[str]) -> list
 
 
 def _starts_at_row_0(node: Any) -> bool:
-    """Return whether an array shows the rows of an HDF5 file from row 0 on."""
+    """Return whether an array shows the rows of an HDF5 file, or of a slice, from row 0 on."""
     source = node.data_sources()[0]
-    parameters = source.parameters
-    return (
-        source.mimetype == HDF5
-        and parameters["dataset"] != VIRTUAL_DATASET
-        and not parameters.get("slice")
-    )
+    return source.mimetype == HDF5 and source.parameters["dataset"] != VIRTUAL_DATASET
 
 
 def _seq_nums(tables: list[Any]) -> list[int]:

@@ -192,20 +192,19 @@ def _array(
         return reader_source(used, ranges, data_keys[key])
     if first["mimetype"] not in CONSOLIDATOR_REGISTRY:
         raise DataError(f"no reader for {first['mimetype']}")
-    sliced = first["parameters"].get("slice")  # tiled's adapter then shows only these rows
-    # The adapter of tiled reads whole datasets of one path, file by file
+    # The adapter of tiled reads whole datasets (or slices) of one path, file by file
     has_other_rows = stream.skips_rows(key) or not _have_one_dataset(used)
-    if has_other_rows and first["mimetype"] == HDF5 and not sliced:
+    if has_other_rows and first["mimetype"] == HDF5:
         name = f"{stream.name}-{first['uid']}-{key}".replace("/", "_")
         if len(name.encode()) > NAME_BYTES:
             start = name.encode()[:NAME_BYTES].decode(errors="ignore")
             name = f"{start}-{zlib.crc32(name.encode()):08x}"
         path = virtual_directory / f"{name}.h5"
         write_virtual_file(path, places)
-        parameters = dict(first["parameters"]) | {"dataset": VIRTUAL_DATASET}
+        parameters = dict(first["parameters"]) | {"dataset": VIRTUAL_DATASET, "slice": None}
         first = first | {"uri": f"file://localhost{path}", "parameters": parameters}
         count = sum(segment.count for segment in segments)
-        segments = [ResourceRows(first["uid"], 0, count, segments[0].sequence)]
+        segments = [ResourceRows(first["uid"], 0, count)]
     consolidator = consolidator_factory(with_swmr(first), {"data_keys": dict(data_keys)})
     rows_per_chunk = next(iter(first["parameters"].get("chunk_shape") or ()), math.inf)
     check_chunks(math.ceil(sum(each.count for each in segments) / rows_per_chunk))
@@ -253,7 +252,7 @@ def write_virtual_file(path: Path, parts: Sequence[Place]) -> None:
     Raises
     ------
     DataError
-        If the first file is not here, or cannot be read as HDF5.
+        If the first file is not here, or cannot be read as HDF5, or a slice is not one of rows.
     OSError
         If the file cannot be written; nothing is left of it.
     """
@@ -268,13 +267,14 @@ def write_virtual_file(path: Path, parts: Sequence[Place]) -> None:
     layout = h5py.VirtualLayout((count, *shape), dtype)
     at = 0
     for resource, rows in parts:
+        begin = first_row(resource["parameters"])
         source = h5py.VirtualSource(  # names are templates, in which %% stands for %
             str(path_from_uri(resource["uri"])).replace("%", "%%"),
             resource["parameters"]["dataset"].replace("%", "%%"),
-            (rows.stop, *shape),
+            (begin + rows.stop, *shape),
             dtype,
         )
-        layout[at : at + rows.count] = source[rows.start : rows.stop]
+        layout[at : at + rows.count] = source[begin + rows.start : begin + rows.stop]
         at += rows.count
     path.parent.mkdir(parents=True, exist_ok=True)
     content = io.BytesIO()  # HDF5 does not survive each failure of a write
