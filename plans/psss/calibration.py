@@ -172,6 +172,12 @@ def _checked(
     places = finite_numbers(plan, "columns", columns)
     if len(places) != len(energies) or len(set(places)) != len(places):
         raise ConfigError(f"{plan}: columns = {places}, expected {len(energies)} different ones")
+    steps = np.diff(np.array(energies)[np.argsort(places)])
+    if not ((steps > 0).all() or (steps < 0).all()):
+        raise ConfigError(
+            f"{plan}: energies_ev = {energies} at columns = {places}, expected energies that rise, "
+            "or fall, with the column"
+        )
     return energies, places
 
 

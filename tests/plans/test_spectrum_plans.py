@@ -395,6 +395,7 @@ def test_axis_is_kept_when_no_spectrum_is_found(RE: RunEngine) -> None:
         ({"energies_ev": [9000.0, 9000.0], "columns": [1, 2]}, "at least 2 different"),
         ({"energies_ev": [9000.0, 9010.0], "columns": [1]}, "expected 2 different"),
         ({"energies_ev": [9000.0, 9010.0], "columns": [1, 1]}, "expected 2 different"),
+        ({"energies_ev": [9e3, 9010.0, 8990.0], "columns": [1, 90, 50]}, "rise, or fall, with the"),
         ({"energies_ev": [9000.0, -1.0], "columns": [1, 2]}, "energies_ev = -1.0"),
         ({"energies_ev": [8.99, 9.01], "columns": [1, 2]}, "energies_ev = 8.99.*above 100"),
         ({"energies_ev": [9000.0, 9010.0], "columns": [1, 2], "degree": 4}, "degree = 4"),

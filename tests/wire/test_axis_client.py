@@ -187,6 +187,8 @@ FOREIGN = 'Digest realm="AXIS", nonce="m", qop="auth", algorithm=SHA-512-256'
         ([KNOWN.replace('"auth"', '"auth-int"'), KNOWN.replace('"n"', '"k"')], 'nonce="k"'),
         ([KNOWN.replace('"auth"', '"auth-int,auth"')], 'nonce="n"'),
         ([FOREIGN, 'Basic realm="AXIS"'], "Basic "),
+        ([f'Basic realm="A, B", {KNOWN}'], 'nonce="n"'),  # a list in one header (RFC 9110, 11.6.1)
+        ([f'{FOREIGN}, {KNOWN},Basic realm="AXIS"'], 'nonce="n"'),
     ],
 )
 def test_of_several_logins_one_that_is_known_is_taken(offers: list[str], answered: str) -> None:
@@ -278,19 +280,24 @@ def test_silence_has_an_end() -> None:
         fetch(server.url, limit_s=0.3)
 
 
-def test_slow_trickle_has_an_end() -> None:
-    def trickle(visit: Visit) -> None:
-        visit.say(OK + b"\r\n")
-        for _ in range(200):
-            visit.socket.sendall(b"x")
-            visit.socket.settimeout(0.05)
-            try:
-                if not visit.socket.recv(1):
-                    return
-            except TimeoutError:
-                continue
+def trickle(visit: Visit) -> None:
+    """Send a byte from time to time, for 10 s at most."""
+    for _ in range(200):
+        visit.socket.sendall(b"x")
+        visit.socket.settimeout(0.05)
+        try:
+            if not visit.socket.recv(1):
+                return
+        except TimeoutError:
+            continue
 
-    with scripted(trickle) as server, pytest.raises(HardwareError, match="no picture within"):
+
+def test_slow_trickle_has_an_end() -> None:
+    def script(visit: Visit) -> None:
+        visit.say(OK + b"\r\n")
+        trickle(visit)
+
+    with scripted(script) as server, pytest.raises(HardwareError, match="no picture within"):
         fetch(server.url, limit_s=0.4)
 
 
@@ -327,6 +334,7 @@ def test_stream_of_pictures() -> None:
         (lambda v: v.say(in_stream(JPEG, JPEG)[:-200]), "ended .* bytes into a picture"),
         (lambda v: v.say(in_stream(JPEG, kind="image/jpeg")), "address of single pictures"),
         (lambda v: (v.say(in_stream(JPEG)), v.wait_for_end()), "fell silent"),
+        (lambda v: (v.say(in_stream(JPEG, JPEG)[:-200]), trickle(v)), "no whole picture within"),
     ],
 )
 def test_stream_that_ends_badly_says_how(say: Callable[[Visit], Awaitable], says: str) -> None:

@@ -2,7 +2,9 @@
 
 import asyncio
 import email.message
+import math
 import re
+import time
 from collections.abc import AsyncGenerator, Generator
 from contextlib import suppress
 
@@ -20,6 +22,8 @@ STALE = re.compile(r"""\bstale\s*=\s*"?true\b""", re.IGNORECASE)
 ALGORITHM = re.compile(r"""\balgorithm\s*=\s*"?([\w-]+)""", re.IGNORECASE)
 HASHES = ("MD5", "SHA", "SHA-256", "SHA-512")
 """Of digest authentication, those that httpx knows; a camera may offer others beside them."""
+NEXT_CHALLENGE = re.compile(r",\s*(?=[\w-]+\s+[\w-]+\s*=)")
+"""Between the challenges of a header that has several (RFC 9110, 11.6.1)."""
 WITH_BODY_ONLY = re.compile(r"""\bqop\s*=\s*("\s*auth-int\s*"|auth-int\b)""", re.IGNORECASE)
 """A digest that must cover the body too, which httpx does not do."""
 PORT_MAX = 65535
@@ -45,7 +49,7 @@ class CameraAuth(httpx.Auth):
         if not self._only_basic:
             flow = self._digest.auth_flow(request)
             response = yield next(flow)
-            offers = response.headers.get_list("www-authenticate")
+            offers = _offers(response)
             _keep_known_digests(response)
             if response.status_code != UNAUTHORIZED or _digests(response):
                 with suppress(StopIteration):
@@ -81,19 +85,26 @@ def _answer(
 
 
 def _keep_known_digests(response: httpx.Response) -> None:
-    """Take digests that cannot be answered out of a challenge: httpx answers the first one."""
-    offers = response.headers.get_list("www-authenticate")
-    known = [offer for offer in offers if not _is_foreign_digest(offer)]
-    if len(known) < len(offers):
+    """Take digests that cannot be answered out of a challenge: httpx answers the first one.
+
+    Each challenge gets a header of its own, as httpx expects.
+    """
+    known = [offer for offer in _offers(response) if not _is_foreign_digest(offer)]
+    if known != response.headers.get_list("www-authenticate"):
         del response.headers["www-authenticate"]
         kept = [("www-authenticate", offer) for offer in known]
         response.headers = httpx.Headers([*response.headers.multi_items(), *kept])
 
 
+def _offers(response: httpx.Response) -> list[str]:
+    """Return the challenges of a response."""
+    headers = response.headers.get_list("www-authenticate")
+    return [offer for header in headers for offer in NEXT_CHALLENGE.split(header)]
+
+
 def _digests(response: httpx.Response) -> list[str]:
     """Return the digests that a challenge offers."""
-    offers = response.headers.get_list("www-authenticate")
-    return [offer for offer in offers if offer.lower().startswith("digest ")]
+    return [offer for offer in _offers(response) if offer.lower().startswith("digest ")]
 
 
 def _is_foreign_digest(offer: str) -> bool:
@@ -232,19 +243,27 @@ async def stream_parts(client: httpx.AsyncClient, url: httpx.URL) -> AsyncGenera
     Raises
     ------
     HardwareError
-        If the camera cannot be reached, refuses, breaks off or falls silent.
+        If the camera cannot be reached, refuses, breaks off, falls silent, or takes longer for a
+        picture than the client waits for a byte.
     DataError
         If it sends something else than a stream.
     """
-    address = without_login(url)
+    address, limit_s = without_login(url), client.timeout.read or math.inf
     try:
         async with client.stream("GET", address) as answer:
             _check_status(answer, address)
             stream = MixedReplace(_boundary(answer.headers.get("content-type", ""), address))
+            begun = time.monotonic()
             try:
                 async for piece in answer.aiter_raw():
+                    is_new = not stream.is_in_picture
                     for part in stream.receive(piece):
                         yield part
+                        is_new = True
+                    if is_new:
+                        begun = time.monotonic()
+                    elif time.monotonic() - begun > limit_s:
+                        raise HardwareError(f"{address}: no whole picture within {limit_s:g} s")
             finally:
                 cut = stream.end()
     except (httpx.LocalProtocolError, UnicodeEncodeError):  # their text shows the login

@@ -115,6 +115,11 @@ class MixedReplace:
         self._searched = 0
         self._jpeg: JpegEnd | None = None
 
+    @property
+    def is_in_picture(self) -> bool:
+        """Whether a picture has begun that is not complete."""
+        return self._step == self._body and not self._is_no_picture(self._buffer)
+
     def receive(self, data: bytes) -> list[Part]:
         """Take bytes of the body; return the pictures that they complete."""
         self._buffer += data
@@ -125,7 +130,7 @@ class MixedReplace:
 
     def end(self) -> int:
         """Take the end of the stream; return the bytes of the picture that it cuts off."""
-        inside = self._step == self._body and not self._is_no_picture(self._buffer)
+        inside = self.is_in_picture
         left, self._buffer = len(self._buffer), bytearray()
         self._step = self._between
         return left if inside else 0
