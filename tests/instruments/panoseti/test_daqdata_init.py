@@ -64,6 +64,8 @@ def test_init_checks_its_arguments(server, tmp_path):
         )
         assert code == Code.INVALID_ARGUMENT
         assert "between 0.001 and 60" in text
+    code, text = status(lambda: server.init(simulate_daq=True, module_ids=[3, 999]))
+    assert (code, text) == (Code.INVALID_ARGUMENT, "module_ids must be 0 to 255, one is 999")
     (tmp_path / "old").mkdir()
     code, text = status(lambda: server.init(data_dir=str(tmp_path / "old"), force=True))
     assert code == Code.FAILED_PRECONDITION

@@ -85,6 +85,12 @@ def test_an_interval_that_is_no_number_is_an_invalid_argument(server):
     assert end_of(server.stream(interval=float("nan"))) == Code.INVALID_ARGUMENT
 
 
+def test_a_module_that_there_cannot_be_is_an_invalid_argument(server):
+    code, text = status(lambda: next(server.stream(modules=(1, 256), timeout=5.0)))
+    assert code == Code.INVALID_ARGUMENT
+    assert "module_ids must be 0 to 255, one is 256" in text
+
+
 @pytest.mark.parametrize("interval", [float("inf"), 61.0])
 def test_a_client_that_wants_an_image_a_minute_or_fewer_is_served(server, interval):
     assert next(server.stream(interval=interval)).pano_image.module_id in (1, 2)

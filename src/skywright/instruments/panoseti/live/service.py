@@ -6,7 +6,7 @@ import math
 import os
 import time
 import urllib.parse
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from skywright.instruments.panoseti.live.activity import is_active
 from skywright.instruments.panoseti.live.config import HpIoConfig, ServerConfig
 from skywright.instruments.panoseti.live.hp_io import HpIo
 from skywright.instruments.panoseti.live.slots import Slots, Subscription
+from skywright.instruments.panoseti.products import HIGHEST_MODULE
 from skywright.wire.daqdata import daq_data_pb2 as pb
 
 logger = logging.getLogger(__name__)
@@ -138,6 +139,7 @@ class DaqDataService:
             await context.abort(
                 grpc.StatusCode.INVALID_ARGUMENT, "update_interval_seconds must be a number"
             )
+        await _check_modules(request.module_ids, context)
         async with self._no_other_init(context, "an InitHpIo"):
             pass  # one that was under way has ended
         if self._stopping:
@@ -215,6 +217,7 @@ class DaqDataService:
                 f"update_interval_seconds must be between {shortest} and {longest}, "
                 f"it is {request.update_interval_seconds}",
             )
+        await _check_modules(request.module_ids, context)
         if request.simulate_daq:
             return
         data_dir = Path(request.data_dir)
@@ -323,6 +326,15 @@ class DaqDataService:
             await asyncio.sleep(0.005)
         # A client that does not read gets the status as soon as it reads again.
         self._streams.difference_update(streams)
+
+
+async def _check_modules(modules: Collection[int], context: grpc.aio.ServicerContext) -> None:
+    """Refuse a module that there cannot be: nothing would ever come of it."""
+    if (highest := max(modules, default=0)) > HIGHEST_MODULE:
+        await context.abort(
+            grpc.StatusCode.INVALID_ARGUMENT,
+            f"module_ids must be 0 to {HIGHEST_MODULE}, one is {highest}",
+        )
 
 
 def _message_of(error: Exception) -> str:

@@ -206,10 +206,11 @@ class SaclaSource(PolledSource[Record[Any]]):
             for name in detectors
         }
         absent: dict[str, str] = {}
-        self._await(lambda: self._connected(absent), "no detector answers")
+        has = f"; the run has {', '.join(known) or 'none'}"
+        unknown = set(detectors).difference(known)
+        self._await(lambda: self._connected(absent), f"no detector answers{has if unknown else ''}")
         for name, why in absent.items():
-            there = f"; the run has {', '.join(known)}" if name not in known else ""
-            self._report(f"{name}: {why}{there}; trying again")
+            self._report(f"{name}: {why}{has if name in unknown else ''}; trying again")
         self._read_from_now(number)
 
     def _read_from_now(self, number: int) -> None:
