@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import bluesky.plan_stubs as bps
 import httpx
@@ -23,6 +24,13 @@ from skywright.session.plain_errors import shorten_engine_log, shorten_traceback
 class Unconnected(CatalogOfBlueskyRuns):
     def __init__(self) -> None:
         pass
+
+
+def run_without(column: str) -> object:
+    """Return what raises for a column as tiled's client does."""
+    of_tiled: dict[str, Any] = {"__name__": "tiled.client.composite"}
+    exec(f"class Run:\n def __getitem__(self, key): raise KeyError('{column} not found')", of_tiled)
+    return of_tiled["Run"]()
 
 
 def raising(error: Exception) -> Iterator[object]:
@@ -177,6 +185,7 @@ def test_a_script_that_is_not_there_is_told_without_a_traceback(
     ("code", "says"),
     [
         ("cat['abc']", "[-1] is the newest run"),
+        ("run['primary/axis_imag']", "list(cat[-1]) names the streams of a run"),
         ("httpx.get('http://127.0.0.1:1')", "tiled does not answer"),
     ],
 )
@@ -185,7 +194,7 @@ def test_a_run_that_is_not_found_is_told_without_a_traceback(
 ) -> None:
     shorten_tracebacks(shell)
     # A partial uid is checked before the server is asked.
-    shell.user_ns |= {"cat": Unconnected(), "httpx": httpx}
+    shell.user_ns |= {"cat": Unconnected(), "httpx": httpx, "run": run_without("axis_imag")}
     shell.run_cell(code)
     streams = capsys.readouterr()
     assert says in streams.out + streams.err

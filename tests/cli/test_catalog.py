@@ -27,7 +27,7 @@ from support.sample_runs import (
 
 from skywright.callbacks.journal import Journal
 from skywright.cli import catalog, main
-from skywright.store.lookup import find_run
+from skywright.store.lookup import RunSummary, find_run
 from skywright.store.show import view_run
 
 DOCS = Path(__file__).parents[2] / "docs" / "how-to"
@@ -320,3 +320,28 @@ def check_console(skywright: Run, block: str, where: str) -> None:
         got = "".join(f"{line.rstrip()}\n" for line in (err + out).splitlines())
         matches = doctest.OutputChecker().check_output(expected, got, doctest.ELLIPSIS)
         assert matches, f"{where}: {command}\nexpected:\n{expected}\ngot:\n{got}"
+
+
+def test_a_narrow_terminal_cuts_nothing_off_plan_and_status() -> None:
+    run = RunSummary(
+        uid="8f293804-eb2f",
+        container="raw",
+        scan_id=1234,
+        plan="take_pictures",
+        sample=None,
+        purpose=None,
+        analysis=None,
+        raw_uid=None,
+        raw_scan_id=None,
+        time_s=1.8e9,
+        duration_s=14.7,
+        status="success",
+        events={"primary": 15},
+    )
+    console = Console(width=60)
+    with console.capture() as printed:
+        console.print(catalog._runs_table([run], narrow=True))
+    assert "…" not in printed.get()
+    words = printed.get().split()
+    assert {"8f293804", "1234", "success", "primary", "15"} <= set(words)
+    assert "take_pictures".startswith(next(word for word in words if word.startswith("take_")))

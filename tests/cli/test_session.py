@@ -20,6 +20,7 @@ from typing import Any
 import bluesky
 import psutil
 import pytest
+import typer
 from bluesky.utils import PersistentDict
 from support import forked
 from support.stack import COMMAND, run, write_fake_beamline
@@ -220,6 +221,17 @@ def test_a_script_has_its_path_and_imports_the_modules_beside_it(
     session.session([str(script)])
     logging.getLogger("bluesky").removeFilter(session._is_not_abort)
     assert capsys.readouterr().out == f"found {script}\n"
+
+
+def test_what_code_raises_to_say_what_to_do_is_a_line_and_status_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(profile, "load_profile", lambda: {"RE": SimpleNamespace(state="idle")})
+    code = "from skywright.errors import ConfigError; raise ConfigError('n = 0')"
+    with pytest.raises(typer.Exit) as ended:
+        session._run_code(compile(code, "-c", "exec"), "-c")
+    assert ended.value.exit_code == 1
+    assert capsys.readouterr().err == "skywright: n = 0\n"
 
 
 def test_a_missing_script_is_bad_use_and_starts_no_beamline(tmp_path: Path) -> None:

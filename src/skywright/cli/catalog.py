@@ -35,6 +35,8 @@ ANSWER = (VERDICT, "why", "reason")
 LOSSES = ("n_dropped", "n_missing", "n_late")
 PLACES = ("last_identity", "update_number")
 """Results that are printed last; those of losses only if nothing was lost."""
+NARROW = 100
+"""Columns of a terminal below which the table of runs has no room for all that it holds."""
 RESULTS_MAX, COLUMNS_MAX = 12, 12
 """Results and columns that `show` prints without ``--all``."""
 
@@ -97,7 +99,8 @@ def runs(
         for run in found:
             print_json(run)
     elif found:
-        make_console().print(_runs_table(found))
+        console = make_console()
+        console.print(_runs_table(found, console.width < NARROW))
     else:
         typer.echo("no run matches", err=True)
     if not as_json and (waiting := waiting_runs(settings.journals)):
@@ -210,20 +213,23 @@ def _one_run(uid: str | None) -> str:
     return with_ascii_minus(uid)
 
 
-def _runs_table(found: "list[RunSummary]") -> Table:
+def _runs_table(found: "list[RunSummary]", narrow: bool) -> Table:
+    """Return a line for each run; a narrow table has no year, seconds, duration and sample."""
     table = Table(box=None, pad_edge=False)
-    for heading in ("uid", "scan", "started", "took", "plan or analysis", "sample", "status"):
-        table.add_column(heading, no_wrap=heading in ("uid", "scan", "started", "took"))
-    table.add_column("events or raw run")
+    texts = ["plan or analysis", *([] if narrow else ["sample"]), "status", "events or raw run"]
+    for heading in ("uid", "scan", "started", *([] if narrow else ["took"])):
+        table.add_column(heading, no_wrap=True)
+    for heading in texts:
+        table.add_column(heading, overflow="fold")
     for run in found:
+        started, took, sample = local_time(run.time_s), in_seconds(run.duration_s), run.sample or ""
         of_raw = f"of {run.raw_uid[:8]}" if run.raw_uid else ""
         table.add_row(
             run.uid[:8],
             str(run.scan_id if run.scan_id is not None else ""),
-            local_time(run.time_s),
-            in_seconds(run.duration_s),
+            *([started[5:-3]] if narrow else [started, took]),
             run.analysis or run.plan or "",
-            run.sample or "",
+            *([] if narrow else [sample]),
             run.status,
             of_raw or ", ".join(f"{name} {n}" for name, n in sorted(run.events.items()) if n),
         )

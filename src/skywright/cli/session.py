@@ -23,7 +23,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from skywright.cli import EXIT_FAILED
+from skywright.cli import EXIT_FAILED, report
 from skywright.cli.output import ConfigOption, share_configuration
 from skywright.cli.up import STARTING, check_directory
 from skywright.config import Settings, load_settings
@@ -293,7 +293,7 @@ def _run_code(program: CodeType, name: str) -> None:
     Raises
     ------
     typer.Exit
-        With status 1, the traceback shown, when it fails.
+        With status 1, the traceback shown, or a line that says what to do, when it fails.
     """
     from skywright.session.context import live_analyses
     from skywright.session.ending import end_runs
@@ -307,8 +307,9 @@ def _run_code(program: CodeType, name: str) -> None:
         sys.path.insert(0, str(Path(name).resolve().parent))
     try:
         exec(program, namespace)
-    except SkywrightError:
-        raise
+    except SkywrightError as error:
+        report(error)
+        raise typer.Exit(EXIT_FAILED) from error
     except Exception as error:
         traceback.print_exc()
         raise typer.Exit(EXIT_FAILED) from error

@@ -115,6 +115,8 @@ def hint_after_mistake(error: BaseException, namespace: Mapping[str, Any]) -> st
             "[-1] is the newest run, [-2] the one before, [7] the newest with scan_id 7, "
             "['a1b2c3'] the one whose uid begins so; `skywright runs` lists them"
         )
+    if where == ("tiled", "__getitem__") and not any(map(_is_users_own, frames)):
+        return "list(cat[-1]) names the streams of a run, list(cat[-1]['primary']) columns of one"
     return _hint_on_arguments(error)
 
 
