@@ -191,7 +191,7 @@ class EpuWatcher(GuardedDevice):
                     name = f"{self.name}-alive"
                     threading.Thread(target=self._beat, name=name, daemon=True).start()
             if not is_wanted:  # it was ended meanwhile, which may have come before its begin
-                self.end_run.put(f"{run} unread", wait=True, timeout=PUT_S)
+                self._end(f"{run} unread")
 
         return self.in_background(begin_run)
 
@@ -203,14 +203,23 @@ class EpuWatcher(GuardedDevice):
         """Take the last rows of a run, and close its files.
 
         If these are not all its streams, its rows come again in the next run of the grid.
+
+        Raises
+        ------
+        HardwareError
+            If the IOC does not take it, or is gone.
         """
         with self._lock:
             self._directories.pop(run, None)
             self._open.discard(run)
         how = run if len(streams) == len(STREAMS) else f"{run} unread"
-        self.end_run.put(how, wait=True, timeout=PUT_S)
+        self._end(how)
         for stream in streams:
             stream.get_index()
+
+    def _end(self, how: str) -> None:
+        with self._hardware_errors(f"{self.end_run.pvname} has not been taken within {PUT_S:g} s"):
+            self.end_run.put(how, wait=True, timeout=PUT_S)
 
     def _beat(self) -> None:
         """Tell the IOC that the session lives, as long as it has runs open."""

@@ -67,6 +67,17 @@ def test_every_method_of_a_watcher_names_an_ioc_that_is_lost(
         getattr(watcher, method)()
 
 
+def test_an_ioc_that_is_lost_before_a_run_of_a_watcher_ends_is_named(tmp_path: Path) -> None:
+    watcher = make_fake_device(EpuWatcher)("EPU1:", assets=tmp_path, name="epu")
+
+    def put(*_args: object, **_options: object) -> None:
+        raise TimeoutError("EPU1:END could not connect within 1.0-second timeout.")
+
+    watcher.end_run.put, watcher.end_run.pvname = put, "EPU1:END"  # a fake signal has no PV
+    with pytest.raises(HardwareError, match=r"^epu: EPU1:END .*check the IOC at EPU1:"):
+        watcher.end("run", [])
+
+
 def test_an_ioc_that_is_lost_during_a_plan_does_not_hide_the_error_of_the_plan(
     tmp_path: Path,
 ) -> None:

@@ -363,3 +363,10 @@ def test_a_message_repeats_only_the_beginning_of_a_long_name():
     with pytest.raises(safe_xml.XmlError, match="mismatch") as caught:
         safe_xml.parse_xml(b"<" + b"a" * 5000 + b"></b>")
     assert len(str(caught.value)) < 400
+
+
+def test_the_reason_of_a_copy_that_is_half_zeros_is_one_line():
+    with pytest.raises(safe_xml.XmlError) as caught:
+        safe_xml.parse_xml(b"<a><b>" + bytes(20))
+    assert caught.value.incomplete
+    assert caught.value.reason.splitlines() == [caught.value.reason]

@@ -37,6 +37,7 @@ from skywright.store.lookup import (
     find_runs,
     parse_time,
     summarize,
+    tiled_queries,
     waiting_runs,
 )
 
@@ -91,6 +92,11 @@ def store(pytestconfig: pytest.Config) -> SampleStore:
 )
 def test_find_runs(store: SampleStore, wanted: RunFilter, uids: list[str]) -> None:
     assert [run.uid for run in find_runs(store.client, wanted)] == uids
+
+
+def test_a_sample_whose_name_is_a_number_is_found_as_number_and_as_text() -> None:
+    wanted = [query for (query,) in tiled_queries(RunFilter(sample="17"))]
+    assert {query.value for query in wanted if query.key == "start.sample_name"} == {"17", 17}
 
 
 def test_a_number_is_a_scan_id_and_the_start_of_a_uid(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -149,7 +149,7 @@ def find_run(client: Container, name: str) -> Container:
     """
     if re.fullmatch(r"-\d{1,18}", name):
         return _nth_newest(catalog(client), -int(name))
-    if _may_be_scan_id(name):
+    if _is_whole_number(name):
         for runs_of in _RUNS.values():
             for run in _search(runs_of(client), [Eq("start.scan_id", int(name))], 1):
                 return run
@@ -193,7 +193,10 @@ def tiled_queries(run_filter: RunFilter) -> list[list[Query]]:
     ]
     if run_filter.sample is None:
         return [queries]
-    return [[*queries, Eq(f"start.{key}", run_filter.sample)] for key in SAMPLE_KEYS]
+    names: list[str | int] = [run_filter.sample]
+    if _is_whole_number(run_filter.sample):  # a person may have given a number
+        names.append(int(run_filter.sample))
+    return [[*queries, Eq(f"start.{key}", name)] for key in SAMPLE_KEYS for name in names]
 
 
 def summarize(start: Mapping[str, Any], stop: Mapping[str, Any] | None, status: str) -> RunSummary:
@@ -351,7 +354,7 @@ def _interpretations(
         yield [[]], lambda metadata: True
         return
     text = text.strip()
-    numbers = [[Eq("start.scan_id", int(text))]] if _may_be_scan_id(text) else []
+    numbers = [[Eq("start.scan_id", int(text))]] if _is_whole_number(text) else []
     uids = [[Like("start.uid", f"{text.lower()}%")]] if _UID.fullmatch(text) else []
     yield [*numbers, *uids], lambda metadata: True
     if words := _words(text):
@@ -362,7 +365,7 @@ def _interpretations(
         )
 
 
-def _may_be_scan_id(text: str) -> bool:
+def _is_whole_number(text: str) -> bool:
     """Return whether a text is a number that servers take: one of 64 bits."""
     return text.isdecimal() and len(text) < 20 and int(text) < 2**63
 

@@ -160,7 +160,7 @@ def xml_error(error: Exception) -> XmlError:
     """Return an lxml error as ours: reason, line, and whether more data could mend it."""
     line = getattr(error, "lineno", None)
     reason = str(getattr(error, "msg", None) or error)
-    reason = re.sub(r"(,? line \d+)+(, column \d+.*)?$", "", reason, flags=re.DOTALL)
+    reason = re.sub(r"\s*(,? line \d+)+(, column \d+.*)?$", "", reason, flags=re.DOTALL)
     if len(reason) > LONGEST_REASON:  # it repeats names of the file
         reason = f"{reason[:LONGEST_REASON]}..."
     if reason.startswith("Excessive depth"):
