@@ -20,10 +20,10 @@ from store.stack import Stack, running_stack
 from support.derived import Derived, read_derived
 from support.limits import ALL_FRAMES
 from support.odd_analyses import PATH, NumberedSettings
-from support.second_stages import SLOPE
+from support.second_stages import MOTOR, SLOPE
 from support.streaming import StreamingCamera
 
-from skywright.analysis import Analysis, IdentityOrder, find_late
+from skywright.analysis import Analysis, Batch, IdentityOrder, find_late
 from skywright.analysis.frames import FileRows, FrameTable, KeyRows
 from skywright.analysis.inputs import ArrayInput
 from skywright.analysis.named import analysis_class, make_analysis
@@ -274,8 +274,10 @@ def test_frames_that_are_not_in_their_file_are_missing(tmp_path: Path) -> None:
 
 def analyze_numbered(
     tmp_path: Path, identities: list[int], settings: list[float] | dict[int, int]
-) -> list[tuple[int, Analysis[Any]]]:
-    """Return the shift and the analysis of each slice of a file of four frames.
+) -> tuple[list[tuple[int, Analysis[Any]]], int]:
+    """Analyze a file of four frames.
+
+    Return the shift and the analysis of each slice, and the number of missing frames.
 
     The settings are in the file, or in events, by sequence number.
     """
@@ -298,7 +300,7 @@ def analyze_numbered(
         close=lambda pictures: None,
     )
     reprocess_module._analyze(derived, raw, f"{PATH}:NumberedSettings", None)
-    return found
+    return found, derived.missing
 
 
 @pytest.mark.parametrize(("settings", "shifts"), [(1, [0, 256]), (1.0, [0])])
@@ -307,18 +309,19 @@ def test_settings_numbers_that_are_no_integers_begin_no_new_order(
 ) -> None:
     """The live analysis does not use them either."""
     numbers = [0 * settings, 0 * settings, settings, settings]
-    found = analyze_numbered(tmp_path, [128, 129, 0, 1], numbers)
+    found, _ = analyze_numbered(tmp_path, [128, 129, 0, 1], numbers)
     assert [shift for shift, _ in found] == shifts
 
 
 def test_identities_restart_in_a_run_whose_first_frame_has_no_event(tmp_path: Path) -> None:
-    found = analyze_numbered(tmp_path, [128, 129, 0, 1], {2: 0, 3: 1, 4: 1})
+    found, missing = analyze_numbered(tmp_path, [128, 129, 0, 1], {2: 0, 3: 1, 4: 1})
     assert [(shift, blocks.members) for shift, blocks in found] == [(0, 1), (256, 2)]
+    assert missing == 1
 
 
 def test_after_a_restart_only_the_frames_that_are_late_live_are_late(tmp_path: Path) -> None:
     identities, settings = [640, 200, 0, 201], [0, 1, 1, 1]
-    found = analyze_numbered(tmp_path, identities, list(settings))
+    found, _ = analyze_numbered(tmp_path, identities, list(settings))
     size = NumberedSettings.block_size
     places = IdentityOrder(size).place(np.array(identities), np.array(settings))
     late, _ = find_late(places, size)
@@ -371,6 +374,7 @@ def test_a_derived_run_that_does_not_say_all(
     [
         (None, "", "derived run u has not ended"),
         ({}, "identity", f"derived run u has no rows for {ROTATION}"),
+        ({}, "file", f"derived run u has no rows for {ROTATION}"),  # no one file here has them
         ({}, "tip_x", f"derived run u of {LOOP} 1 lacks the columns tip_x; name its raw run, r"),
     ],
 )
@@ -378,8 +382,9 @@ def test_a_derived_run_lacks_what_a_second_stage_takes(
     monkeypatch: pytest.MonkeyPatch, stop: dict[str, Any] | None, lacking: str, says: str
 ) -> None:
     names = ["identity", *(column.name for column in analysis_class(LOOP).columns)]
+    asset = None if lacking == "file" else SimpleNamespace(file=Path())
     columns = {
-        name: SimpleNamespace(name=name, external=True, asset=SimpleNamespace(file=Path()))
+        name: SimpleNamespace(name=name, external=True, asset=asset)
         for name in names
         if name != lacking
     }
@@ -391,6 +396,20 @@ def test_a_derived_run_lacks_what_a_second_stage_takes(
     run: Any = SimpleNamespace(metadata={"start": start})
     with pytest.raises(DataError, match=says):
         reprocess_module._stored_rows(run, ROTATION)
+
+
+def test_a_second_stage_of_a_derived_run_without_rows_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = Batch(np.empty(0, np.int64), np.empty(0), {})
+    first = reprocess_module._DerivedRows("d", "picture_statistics", "primary", rows)
+    run: Any = SimpleNamespace(metadata={"start": {"uid": "r"}})
+    monkeypatch.setattr(reprocess_module, "_stored_rows", lambda *_: first)
+    monkeypatch.setattr(reprocess_module, "_raw_of", lambda derived: derived)
+    event = ("event", {"data": {MOTOR: 1.0}})
+    monkeypatch.setattr(reprocess_module, "run_documents", lambda *_: iter([event]))
+    with pytest.raises(DataError, match="of run r: picture_statistics has found no row"):
+        reprocess(run, SLOPE, store=tmp_path)
 
 
 def test_a_run_that_has_not_ended_is_not_reprocessed(
