@@ -148,7 +148,11 @@ def collect_oscillation(
         If a device fails.
     """
     tools = stubs.Instruments(camera, goniometer, None)
-    stubs.check_tools("collect_oscillation", tools)
+    plan = "collect_oscillation"
+    stubs.check_tools(plan, tools)
+    delta_deg, time_s = finite(plan, "delta_deg", delta_deg), finite(plan, "time_s", time_s)
+    if start_deg is not None:
+        start_deg = finite(plan, "start_deg", start_deg)
     turn = Sweep(delta_deg, time_s, start_deg, run_up)
     arguments = {
         "delta_deg": delta_deg,
@@ -162,7 +166,7 @@ def collect_oscillation(
         yield from stubs.sweep(tools, turn)
         yield from stubs.end_pictures(tools)
 
-    _md = stubs.metadata("collect_oscillation", tools, arguments, {"zoom": zoom, **(md or {})})
+    _md = stubs.metadata(plan, tools, arguments, {"zoom": zoom, **(md or {})})
     yield from stubs.recorded(tools, body, _md, uids, turn)
     return uids[-1]
 

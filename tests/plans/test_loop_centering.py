@@ -551,5 +551,7 @@ def test_impossible_sweeps_are_refused_before_anything(session: Session) -> None
     devices = session.mount(make_world())
     with pytest.raises(ConfigError, match="delta"):
         list(collect_oscillation(devices["camera"], devices["goniometer"], 0.0))
+    with pytest.raises(ConfigError, match="collect_oscillation: time_s = '3 s', expected a finite"):
+        list(collect_oscillation(devices["camera"], devices["goniometer"], 90.0, "3 s"))
     with pytest.raises(ConfigError, match="at least one"):
         list(collect_steps(devices["camera"], devices["goniometer"], []))
