@@ -617,13 +617,17 @@ def test_a_raw_run_that_is_not_stored_is_named(
 
 
 def test_what_cannot_be_reprocessed_is_said(world: World) -> None:
-    def attempt(uid: str, name: str = LOOP) -> None:
-        reprocess(find_run(world.client, uid), name, store=world.stack.directory)
+    def attempt(uid: str, name: str = LOOP, **keys: str) -> None:
+        reprocess(find_run(world.client, uid), name, store=world.stack.directory, keys=keys)
 
     with pytest.raises(DataError, match="itself a derived run"):
         attempt(world.live_uid)
     with pytest.raises(DataError, match="no stream with the data keys that loop_detection needs"):
         attempt(world.blind_uid)
+    with pytest.raises(DataError, match=r"loop_detection needs: axis_picture \(as image\); it has"):
+        attempt(world.uid, image="axis_picture")
+    with pytest.raises(ConfigError, match=r"imag: no such input; did you mean image\?"):
+        attempt(world.uid, imag="axis_image")
     with pytest.raises(ConfigError, match=r"no analysis 'loops'; known are .*loop_detection"):
         attempt(world.uid, "loops")
     with pytest.raises(SkywrightError, match="not in the catalog after 0 s"):

@@ -28,13 +28,14 @@ from skywright.analysis.named import (
     make_second_stage,
     named_analyses,
 )
+from skywright.arguments import did_you_mean
 from skywright.callbacks.derived import FRAME_TIME, IDENTITY, DerivedRun
 from skywright.callbacks.drawing import Drawing, attempt, draw
 from skywright.callbacks.journal import Journal
 from skywright.callbacks.raw_run import RawRun, RawStream, RequiredKeys
 from skywright.callbacks.second_analysis import SecondAnalysis, begin_run
 from skywright.callbacks.stream_analysis import begin_derived
-from skywright.errors import DataError, SkywrightError
+from skywright.errors import ConfigError, DataError, SkywrightError
 from skywright.files.columns import ColumnReader
 from skywright.store.client import ANALYSIS, RAW
 from skywright.store.export.contents import read_contents
@@ -126,7 +127,8 @@ def reprocess_each(
     Raises
     ------
     ConfigError
-        If there is no such analysis, or it does not take its parameters.
+        If there is no such analysis, it does not take its parameters, or `keys` has a name that is
+        none of its inputs.
     DataError
         If the run has not the analysis's inputs, or has not ended; if a second-stage analysis, or
         the first analysis that it needs, fails.
@@ -135,6 +137,7 @@ def reprocess_each(
         do_first = partial(reprocess_each, parameters=first, store=store, keys=keys, submit=submit)
         return _reprocess_second(run, name, parameters, store, do_first)
     analysis = make_analysis(name, parameters)
+    _check_inputs(analysis, keys or {})
     raw = _raw_run(run, store / "journal", analysis, keys or {})
     journal = Journal(store / "journal")
     results: list[Reprocessed | DataError] = []
@@ -386,19 +389,27 @@ def _raw_run(
     if not raw.streams:
         raise DataError(
             f"run {raw.uid} has no stream with the data keys that {analysis.name} needs: "
-            f"{_describe_inputs(analysis)}; it has {_describe_arrays(data_keys) or 'no arrays'}"
+            f"{_describe_inputs(analysis, keys)}; "
+            f"it has {_describe_arrays(data_keys) or 'no arrays'}"
         )
     if raw.stop is None:
         raise DataError(f"run {raw.uid} has not ended; wait for it, or `skywright recover`")
     return raw
 
 
-def _describe_inputs(analysis: Analysis[Any]) -> str:
-    arrays = analysis.arrays
-    return ", ".join(
-        f"{name} ({arrays[name].describe()})" if name in arrays else name
-        for name in analysis.inputs
-    )
+def _check_inputs(analysis: Analysis[Any], keys: Mapping[str, str]) -> None:
+    """Raise `ConfigError` if a data key is given for a name that is no input of the analysis."""
+    known = (*analysis.inputs, *analysis.optional, analysis.identity, analysis.time)
+    for name in keys:
+        if name not in known:
+            hint = did_you_mean(name, known) or f"expected one of {', '.join(known)}"
+            raise ConfigError(f"analysis {analysis.name}: {name}: no such input; {hint}")
+
+
+def _describe_inputs(analysis: Analysis[Any], keys: Mapping[str, str]) -> str:
+    words = {name: f"{name} ({array.describe()})" for name, array in analysis.arrays.items()}
+    words |= {name: f"{key} (as {name})" for name, key in keys.items()}
+    return ", ".join(words.get(name, name) for name in analysis.inputs)
 
 
 def _describe_arrays(data_keys: Mapping[str, Mapping[str, Any]]) -> str:
