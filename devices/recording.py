@@ -43,6 +43,7 @@ class RecordingDevice(FileStreamDevice):
     def __init__(self, prefix: str, *, assets: Path, name: str, **kwargs: Any) -> None:
         super().__init__(prefix, assets=assets, name=name, **kwargs)
         self._acquiring = False
+        self._rows_at_start = 0
         self.acquiring.subscribe(self._on_acquiring, run=False)
 
     # ---- what the IOC posts (Channel Access threads)
@@ -96,15 +97,31 @@ class RecordingDevice(FileStreamDevice):
         The busy record completes only after all rows are written, so nothing waits for it here.
         """
         self._restart_timeout()
+        self._rows_at_start = self._followed[0][0].rows
         with self._hardware_errors("cannot start"):
             self.acquire.put(1, wait=False)
 
     def finish_flying(self) -> None:
-        """Stop acquiring; return when all rows that have come are visible in the file."""
+        """Stop acquiring; return when all rows that have come are visible in the file.
+
+        Raises
+        ------
+        HardwareError
+            As for `FileStreamDevice`, or if no row has come since the acquisition started, however
+            short it was. A `silence_limit` of 0 allows that.
+        """
         self._check_fault()
         self._flying = False
+        # The IOC gives the reason until it is stopped
+        reason = self._reason() if self._has_no_row() else ""
         self._put(self.acquire, 0)
         super().finish_flying()
+        if self.silence_limit.get() and self._has_no_row():
+            raise HardwareError(f"{self.name}: no {self.row_name} was recorded; {reason}")
+
+    def _has_no_row(self) -> bool:
+        """Return whether no row has come since the acquisition started."""
+        return self._followed[0][0].rows == self._rows_at_start
 
     def _check_silence(self) -> None:
         self._raise_after(self.silence_limit.get(), f"no {self.row_name} in the file")

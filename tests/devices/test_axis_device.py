@@ -217,6 +217,8 @@ def test_silent_source_is_told_and_named(
         assert "no picture from sim" in stop["reason"]
         error = failing(lambda: RE(watch_camera(camera, 3600.0)))
         assert "no frame in the file for " in str(error)
+        error = failing(lambda: RE(watch_camera(camera, 0.5)))  # shorter than the limit
+        assert "axis: no frame was recorded; the IOC says: " in str(error)
     finally:
         silent.put(0, wait=True)
     RE(take_pictures(camera, 1))

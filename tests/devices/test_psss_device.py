@@ -450,6 +450,8 @@ def test_silent_source_is_told_and_named(
         stop = of(documents, "stop")[-1]
         assert stop["exit_status"] == "fail"
         assert "no pulse in the file" in stop["reason"]
+        error = failing(lambda: RE(acquire_spectra(psss, seconds=0.5)))  # shorter than the limit
+        assert "psss: no pulse was recorded; the IOC says: " in str(error)
     finally:
         silent.put(0, wait=True)
     RE(acquire_spectra(psss, 5))

@@ -149,7 +149,7 @@ def test_faults_of_a_reader(facility, olpy):
 
 def test_a_fault_of_what_there_is_not_is_refused(facility, olpy):
     for kind, target, why in (
-        ("databse", IDS["i0"], "no fault databse; there are wrong_tag"),
+        ("disk", IDS["i0"], "no fault disk; there are wrong_tag"),
         ("database", A, f"no equipment {A}"),
         ("socket", "MPCCD-0", "no such detector: MPCCD-0"),
     ):
