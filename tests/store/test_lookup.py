@@ -302,7 +302,7 @@ def test_parse_time(text: str, expected: str) -> None:
     assert parse_time(text, NOON) == datetime.fromisoformat(expected).timestamp()
 
 
-@pytest.mark.parametrize("text", ["3 months", "2 days later", "soon", "9" * 30 + " weeks"])
+@pytest.mark.parametrize("text", ["3 months", "5ms", "2 days later", "soon", "9" * 30 + " weeks"])
 def test_what_is_no_time(text: str) -> None:
     with pytest.raises(DataError, match="is no time"):
         parse_time(text, NOON)

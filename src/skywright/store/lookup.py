@@ -30,7 +30,9 @@ SAMPLE_KEYS = ("sample", "sample.name", "sample_name")
 _UID = re.compile(
     rf"[0-9a-f]{{{UID_CHARACTERS_MIN},32}}|[0-9a-f]{{8}}-[0-9a-f-]{{0,27}}", re.IGNORECASE
 )
-_AGO = re.compile(r"(\d+(?:\.\d+)?)\s*(s|sec|second|m|min|minute|h|hour|d|day|w|week)s?(?:\s+ago)?")
+_AGO = re.compile(
+    r"(\d+(?:\.\d+)?)\s*([smhdw]|(?:sec|second|min|minute|hour|day|week)s?)(?:\s+ago)?"
+)
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 """Arguments of `timedelta`, by the first letter of the unit."""
 

@@ -265,9 +265,8 @@ def configure(receiver: Receiver, config: F9tConfig, registers: dict[str, Any]) 
     """
     model = receiver.model()
     if not model.startswith(MODEL_PREFIX):
-        raise ConfigError(
-            f"{receiver.device} is a {model or 'unknown model'}, not a {MODEL_PREFIX}"
-        )
+        seen = f"a {model}" if model else "of an unknown model"
+        raise ConfigError(f"{receiver.device} is {seen}, not a {MODEL_PREFIX}")
     uid = receiver.unique_id()
     if uid != config.f9t_uid.upper():
         raise ConfigError(f"{receiver.device} has the id {uid}, f9t_uid says {config.f9t_uid}")
