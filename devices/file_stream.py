@@ -18,7 +18,7 @@ STREAM_MODE = 2
 
 
 class FilePlugin(Device):
-    """The PVs that all file plugins of areaDetector have to open and close a file.
+    """The PVs by which a client opens and closes the file of an areaDetector plugin.
 
     Attributes
     ----------
@@ -116,6 +116,7 @@ class FileStream:
         self.name = name
         self.plugin = plugin
         self.file = ""
+        """First file of the present recording; empty while there is none."""
         self.rows = 0
         """Number of rows of the recording, in all its files, that readers can see."""
         self.by_row = False

@@ -32,9 +32,9 @@ class FileStreamDevice(GuardedDevice):
     A missing row is no error while the heartbeat changes: a telescope may be idle.
     The device is not for a baseline: a baseline triggers its devices also where the plan does not
     stage them, and a trigger before `stage` raises.
-    A subclass must (1) call `_follow` for each stream in its constructor, (2) open its files in
-    `_open`, by `_record`, and (3) return the signals of messages in `_message_signals`. It may
-    override `_stop_recording` and `check_size`.
+    A subclass must (1) call `_follow` in its constructor for each stream whose rows a PV counts,
+    (2) open its files in `_open`, by `_record`, and (3) return the signals of messages in
+    `_message_signals`. It may override `_stop_recording` and `check_size`.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ class FileStreamDevice(GuardedDevice):
         raise NotImplementedError
 
     def check_size(self) -> None:
-        """Check that rows still have the size in the documents."""
+        """Do nothing; a device whose rows may change their size overrides it, and raises."""
 
     # ---- what the IOC posts (Channel Access threads)
 
@@ -261,7 +261,7 @@ class FileStreamDevice(GuardedDevice):
                 self._changed.wait(0.2)
 
     def _wait_for_rows(self, stream: FileStream, captured: EpicsSignalRO) -> None:
-        """Wait until the monitors have the present row count of the IOC."""
+        """Wait until the monitor has the present row count of the IOC."""
         rows = int(self._read_now(captured))
         self._restart_timeout()
         self._wait(lambda: stream.rows >= rows)

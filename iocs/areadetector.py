@@ -35,7 +35,7 @@ def choice(strings: list[str], value: int = 0, put: Any = None, **kw: Any) -> An
     async def put_index(obj: Any, instance: Any, wanted: str | int) -> str:
         index: Any = strings.index(wanted) if wanted in strings else wanted
         if index not in range(len(strings)):
-            raise ValueError(f"{wanted!r}")
+            raise ValueError(f"{wanted!r}; expected one of {', '.join(strings)}")
         if put is None:
             await obj.readback.write(strings[index])
             return strings[index]
@@ -79,11 +79,13 @@ def checked(least: float, most: float) -> Any:
 
 
 def only(*allowed: Any) -> Any:
-    """Return a putter that accepts `allowed` only."""
+    """Return a putter that accepts `allowed` only; of a `choice` these are indices."""
 
     async def put(obj: Any, instance: Any, value: Any) -> None:
         if value not in allowed:
-            raise ValueError(f"{value}, this camera knows only {', '.join(map(str, allowed))}")
+            strings = getattr(instance, "enum_strings", None)
+            wanted, *known = (strings[each] if strings else each for each in (value, *allowed))
+            raise ValueError(f"{wanted}, only {', '.join(map(str, known))} can be used")
         await obj.readback.write(value)
 
     return put
@@ -112,7 +114,7 @@ async def fixed(obj: Any, instance: Any, value: Any) -> None:
 
 @in_order
 async def _start_or_stop(obj: Any, instance: Any, value: Any) -> Acquisition | None:
-    """Start an acquisition, or stop the present one, and return it."""
+    """Start or stop an acquisition; return it, None if there was none to stop."""
     cam = obj.parent
     if not value:
         stopped: Acquisition | None = cam.control.stop()
@@ -133,7 +135,7 @@ async def _put_acquire(obj: Any, instance: Any, value: Any) -> int:
     acquisition = await _start_or_stop(obj, instance, value)
     if acquisition is not None:
         await ioc.wait_until_done(acquisition.done)
-    else:  # it has just ended by itself: its last rows may not be posted yet
+    else:  # there is none; if it has just ended by itself, its last rows may not be posted yet
         await ioc.wait_until_posted()
     return 0
 
@@ -281,7 +283,7 @@ class Plugin(PVGroup):
 
 
 class Image(Plugin):
-    """The newest picture, a few times a second, for looking only."""
+    """The newest picture, a few times a second, for display only."""
 
     port_name = readback("Image1", ChannelType.STRING, name="PortName_RBV")
     plugin_type = readback("NDPluginStdArrays", ChannelType.STRING, name="PluginType_RBV")
@@ -392,7 +394,7 @@ class RecordingControl(Protocol):
         count
             Number of rows after which the recording ends by itself; 0: never.
         lazy
-            True: create the file with the first row only.
+            True: create the file only when the first row comes.
         """
 
     def stop_capture(self) -> None:

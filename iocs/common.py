@@ -17,6 +17,7 @@ from caproto import (
     AlarmSeverity,
     AlarmStatus,
     CaprotoConversionError,
+    CaprotoError,
     ChannelAlarm,
     ChannelChar,
     ChannelData,
@@ -51,7 +52,7 @@ Putter = Callable[[Any, Any, Any], Awaitable[Any]]
 
 
 def in_order(put: Putter) -> Putter:
-    """Return a putter whose calls wait for one another, for the PVs of a group that have it.
+    """Return a putter of which each PV group runs one call at a time.
 
     Each put is a task, and a later one would overtake an earlier one that waits for a thread.
     """
@@ -136,9 +137,10 @@ async def serve(group: PVGroup, args: argparse.Namespace, facts: Mapping[str, An
     group, facts
         As `run`'s ``build`` gives them.
     args
-        Result of `argument_parser`. With a ``port`` of None searches are answered on UDP port 5064,
-        or ``EPICS_CA_SERVER_PORT``, shared with other IOCs; the TCP port is another one if that is
-        taken. If the group has ``served_on(port)``, it is called with the TCP port.
+        What a parser of `argument_parser` has read. With a ``port`` of None searches are answered
+        on UDP port 5064, or ``EPICS_CA_SERVER_PORT``, shared with other IOCs; the TCP port is
+        another one if that is taken. If the group has ``served_on(port)``, it is called with the
+        TCP port.
 
     Raises
     ------
@@ -183,7 +185,7 @@ async def serve(group: PVGroup, args: argparse.Namespace, facts: Mapping[str, An
     try:
         await server
     except asyncio.CancelledError:
-        logger.info("%s: ends on a signal", args.prefix)
+        logger.info("%s: ends on a signal, or because its posting has ended", args.prefix)
     except OSError as error:
         if context.udp_socks:
             raise
@@ -292,7 +294,7 @@ def _reason(channel: ChannelData, error: Exception, data: Any, data_type: Channe
             reason += ", expected a whole number"
         elif channel.data_type in (ChannelType.FLOAT, ChannelType.DOUBLE):
             reason += ", expected a number"
-    if isinstance(channel, ChannelEnum):
+    if isinstance(channel, ChannelEnum) and isinstance(error, CaprotoError):
         reason += f"; expected one of {', '.join(channel.enum_strings)}"
     return reason
 
@@ -337,7 +339,10 @@ async def write_pair(pair: Any, value: Any) -> None:
 
 
 def decode_char_array(value: str | bytes) -> str:
-    """Return the text that a client has put to a CHAR PV: up to the first NUL, without blanks."""
+    """Return the text that a client has put to a CHAR PV.
+
+    It ends at the first NUL, and has no blanks at its ends.
+    """
     if isinstance(value, bytes):
         value = value.decode("latin-1")
     return value.split("\0")[0].strip()

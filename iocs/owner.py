@@ -21,7 +21,8 @@ class OwnerGroup(PVGroup):
     """The PVs of one owner.
 
     Subclasses hand `wake_posting` to the owner, post its state in `_post`, and may do more after
-    that in `_after_post`. They have a PV `message`, or write `post_error`.
+    that in `_after_post`. Their `serving` awaits `_post_forever`. They have a PV `message`, or
+    override `post_error`.
     """
 
     heartbeat = pvproperty(
@@ -33,17 +34,17 @@ class OwnerGroup(PVGroup):
 
     def __init__(self, prefix: str) -> None:
         super().__init__(prefix=prefix)
-        self.loop: asyncio.AbstractEventLoop | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._change_event = asyncio.Event()
         self._waiting: list[tuple[threading.Event, asyncio.Future[None]]] = []
         self._failing: dict[str, str] = {}
         """Error of the last posting, by the method that failed."""
 
     def wake_posting(self) -> None:
-        """Wake the posting; may be called from any thread."""
-        if self.loop is not None and not self.loop.is_closed():
+        """Wake the posting, if it has begun; may be called from any thread."""
+        if self._loop is not None and not self._loop.is_closed():
             with contextlib.suppress(RuntimeError):  # closed in this moment
-                self.loop.call_soon_threadsafe(self._change_event.set)
+                self._loop.call_soon_threadsafe(self._change_event.set)
 
     async def in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
         """Run a blocking function outside the event loop."""
@@ -75,6 +76,7 @@ class OwnerGroup(PVGroup):
 
     async def _post_forever(self, period_s: float, idle_s: float) -> None:
         """Post changes, at most every `period_s`, at least every `period_s + idle_s`."""
+        self._loop = asyncio.get_running_loop()
         beat_due = 0.0
         while True:
             self._change_event.clear()
@@ -86,14 +88,16 @@ class OwnerGroup(PVGroup):
                 self._waiting.remove(item)
                 if not item[1].done():
                     item[1].set_result(None)
-            await self._run_guarded(self._after_post)
-            if posted and asyncio.get_running_loop().time() > beat_due:
-                beat_due = asyncio.get_running_loop().time() + HEARTBEAT_S
+            await self._run_guarded(self._after_post, "the work after the posts failed")
+            if posted and self._loop.time() > beat_due:
+                beat_due = self._loop.time() + HEARTBEAT_S
                 await self.heartbeat.write((self.heartbeat.value + 1) % 2**31)
             await asyncio.sleep(period_s)
             await wait_at_most(min(idle_s, HEARTBEAT_S), self._change_event)
 
-    async def _run_guarded(self, work: Callable[[], Awaitable[None]]) -> bool:
+    async def _run_guarded(
+        self, work: Callable[[], Awaitable[None]], failed: str = "PVs cannot be posted"
+    ) -> bool:
         """Do a part of the posting; return whether it went well. Log and post an error once."""
         name = work.__name__
         try:
@@ -101,7 +105,7 @@ class OwnerGroup(PVGroup):
             self._failing.pop(name, None)
             return True
         except Exception as error:
-            wrong = f"PVs cannot be posted: {type(error).__name__}: {error}"
+            wrong = f"{failed}: {type(error).__name__}: {error}"
             if self._failing.get(name) != wrong:
                 self._failing[name] = wrong
                 logger.exception("%s", self.prefix)

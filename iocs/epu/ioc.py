@@ -15,7 +15,6 @@ that are ended, so that the next session can take up the grid.
 """
 
 import argparse
-import asyncio
 import json
 import shutil
 import tempfile
@@ -152,7 +151,6 @@ class EpuIOC(OwnerGroup):
 
     async def serving(self) -> None:
         """Watch, and post what has changed, for as long as the IOC lives."""
-        self.loop = asyncio.get_running_loop()
         await post(self.root, str(self.owner.watcher.root))
         await post(self.path_map, json.dumps(self.owner.options.settings.path_map))
         self.owner.start()

@@ -137,7 +137,6 @@ class AxisIOC(OwnerGroup):
 
     async def serving(self) -> None:
         """Post what has changed, at most every `POST_PERIOD_S`, for as long as the IOC lives."""
-        self.loop = asyncio.get_running_loop()
         source = self.camera.source
         followers: list[Follower] = []
         if self.goniometer and hasattr(source, "follow"):

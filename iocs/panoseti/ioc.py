@@ -273,7 +273,6 @@ class PanosetiBase(OwnerGroup):
 
     async def serving(self) -> None:
         """Post, and serve live frames, until the end."""
-        self.loop = asyncio.get_running_loop()
         if self.live is None:
             await self._post_forever(POST_PERIOD_S, 0.5)
             return

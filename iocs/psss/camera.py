@@ -2,7 +2,7 @@
 
 from caproto import ChannelType
 
-from iocs.areadetector import Cam, choice, long_text, only, put_text, readback
+from iocs.areadetector import Cam, choice, long_text, put_text, readback
 from iocs.recording import DATA_TYPES, RecorderPlugin
 from skywright.acquire.acquisition import Acquisition
 from skywright.instruments.psss.processor import Processor
@@ -40,7 +40,6 @@ class PsssCam(Cam):
     data_type = choice(
         DATA_TYPES,
         DATA_TYPES.index("UInt16"),
-        put=only(*range(len(DATA_TYPES))),
         setpoint_kw={"record": "mbbo"},
         readback_kw={"record": "mbbi"},
         name="DataType",

@@ -184,7 +184,6 @@ class PsssIOC(OwnerGroup):
 
     async def serving(self) -> None:
         """Post what has changed, at most every `POST_PERIOD_S`, until the IOC ends."""
-        self.loop = asyncio.get_running_loop()
         await post(self.cam.model, type(self.processor.source).__name__)
         axis = self.processor.settings.axis
         if axis is not None and len(axis) <= COLUMNS_MAX:

@@ -210,7 +210,6 @@ class SaclaIOC(OwnerGroup):
 
     async def serving(self) -> None:
         """Take shots and post them until the end."""
-        self.loop = asyncio.get_running_loop()
         await self._post_fixed()
         if self.auto_start:
             await self.in_thread(self.shots.owner.start)

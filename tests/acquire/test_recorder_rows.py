@@ -202,6 +202,17 @@ def test_rows_that_do_not_fit_are_refused_and_counted_and_the_others_kept(
     assert recorder.lost == {"events does not fit": 3}
 
 
+def test_a_recording_of_a_number_of_rows_has_them_although_some_do_not_fit(
+    recorder: Recorder[Any, Any], tmp_path: Path
+) -> None:
+    recorder.start(tmp_path / "a.h5", count=3)
+    recorder.offer(Rows(np.arange(3), {HEIGHT.path: np.array([1, 70_000, 2])}))
+    recorder.offer(Rows(np.arange(3, 7), {HEIGHT.path: np.array([-1, 3, 4, 5])}))
+    until(lambda: recorder.path is None)
+    assert identities(tmp_path / "a.h5") == [0, 2, 4]
+    assert recorder.lost == {"events does not fit": 2}
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

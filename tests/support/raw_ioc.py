@@ -64,7 +64,6 @@ class RawIOC(OwnerGroup):
         self.rows.recorder = self.recorder
 
     async def serving(self) -> None:
-        self.loop = asyncio.get_running_loop()
         self.owner.acquire()
         # The first heartbeat says that rows which are appended from now on are seen.
         await asyncio.to_thread(self.tail.opened.wait)

@@ -4,7 +4,6 @@ Samples go to a file; the PVs say how many are in it, and show the newest one.
 """
 
 import argparse
-import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -84,7 +83,6 @@ class BpmIOC(OwnerGroup):
 
     async def serving(self) -> None:
         """Post what has changed, as long as the IOC lives."""
-        self.loop = asyncio.get_running_loop()
         source = self.monitor.source
         assert isinstance(source, SimulatedMonitor)
         await post(self.true_x, source.x_mm)

@@ -70,7 +70,7 @@ class RowsLayout(Layout[Any, RowGroup, WriterT]):
 
 @dataclass
 class ColumnsLayout(RowsLayout[Rows, ColumnWriter]):
-    """Writes `Rows` to a file of columns. Many rows at once cost one write for each column.
+    """Writes `Rows` to a file of columns. Rows appended together cost one write for each column.
 
     Parameters
     ----------

@@ -67,7 +67,8 @@ class GuardedCalls:
             True: a `RefusedError` is not counted, because a recorder that refuses a result has
             counted that itself.
         raises
-            True: an error is raised too. A `RefusedError` that is not counted is raised only.
+            True: an error is raised too. A `RefusedError` that is not counted is neither logged nor
+            kept in `failure`.
 
         Raises
         ------

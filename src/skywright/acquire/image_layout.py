@@ -38,9 +38,9 @@ class Image:
 class ImageLayout(Layout[Any, Image, ImageWriter]):
     """Writes images of the shape and type of the first one.
 
-    A smaller image is stored in the upper left corner; the rest is 0. A larger one counts as
-    ``wrong size``, one whose values the type cannot hold as ``wrong dtype``. To record other
-    results, override `row_group` to return an `Image` or None.
+    A smaller image is stored in the upper left corner; the rest is 0. A larger one, or one with
+    another number of colors, counts as ``wrong size``, one whose values the type cannot hold as
+    ``wrong dtype``. To record other results, override `row_group` to return an `Image` or None.
 
     Parameters
     ----------
@@ -66,10 +66,8 @@ class ImageLayout(Layout[Any, Image, ImageWriter]):
         """Return the memory that an image holds."""
         return group.image.nbytes
 
-    def open(self, path: Path, groups: Sequence[Image], must_create: bool) -> ImageWriter | None:
-        """Create the file when there is an image."""
-        if not groups:
-            return None
+    def open(self, path: Path, groups: Sequence[Image], must_create: bool) -> ImageWriter:
+        """Create the file for the first image."""
         first = groups[0].image
         return ImageWriter(path, first.shape, first.dtype, self.identity, self.extra)
 

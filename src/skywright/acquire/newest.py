@@ -1,4 +1,4 @@
-"""A short queue for live displays: a new item replaces the oldest one."""
+"""A short queue for live displays: when it is full, a new item replaces the oldest one."""
 
 import threading
 from collections import deque

@@ -44,7 +44,7 @@ class Owner(Generic[Item, Result]):
     The source runs while it has a user: after `start`, during an acquisition, and while a queue of
     `subscribe(runs_source=True)` is open. All methods may be called from any thread. But `process`,
     `prepare`, endpoints and `on_item` must not start or stop the source, for example by `acquire`
-    or the close of a queue: the call would wait for its own thread, until a timeout.
+    or the close of a queue: the call may wait for its own thread, until a timeout.
 
     Parameters
     ----------
@@ -61,8 +61,8 @@ class Owner(Generic[Item, Result]):
         Receive every result. An error of an endpoint is reported; the others still get the result.
     recorders
         Receive the results of acquisitions; the owner does not close them. The list must not change
-        after the first acquisition. A recorder may block `Recorder.offer` only if `threads` is
-        above 0, or if the source may wait. Its errors other than `RefusedError` are failures too.
+        after the first acquisition. `Recorder.offer` may block only if `threads` is above 0, or
+        if the source may wait. Errors of recorders other than `RefusedError` are failures too.
     changed
         Called, from any thread, after the state has changed; must return at once.
     threads
@@ -237,7 +237,6 @@ class Owner(Generic[Item, Result]):
         with self._lock:
             self._users.discard(self)
         self._start_or_stop_source()
-        self._notify()
 
     def stop(self) -> None:
         """Stop the source for all its users, and end the present acquisition.
@@ -402,7 +401,7 @@ class Owner(Generic[Item, Result]):
         self._notify()
 
     def _start_or_stop_source(self) -> None:
-        """Start the source if it has users, else stop it."""
+        """Start the source if it has users, else stop it; call `changed` if it did either."""
         with self._source_lock:
             with self._lock:
                 should_run = bool(self._users) and not self._closing
@@ -414,6 +413,7 @@ class Owner(Generic[Item, Result]):
                 self._stop_source()
             self._running = should_run
             self._wake_monitor.set()
+        self._notify()
 
     def _start_source(self) -> None:
         self._last_arrival, self._last_source_report = time.monotonic(), ""
@@ -427,7 +427,7 @@ class Owner(Generic[Item, Result]):
         if self._pool is not None:
             self._pool.drain(DRAIN_S)
         self._calls.call("after_source_stop", self.after_source_stop)
-        # Forgotten, it is not reported again with each item of the next start
+        # Forget the error; else it is reported again with each item after the next start
         if failure := self._calls.forget("after_source_stop"):
             self.report(failure)
         self.message.report_stop(self.idle_text)
@@ -623,7 +623,7 @@ class Owner(Generic[Item, Result]):
     # ---- the monitoring thread
 
     def _monitor(self) -> None:
-        """Stop a source without users, show the message after an alarm, and report silence.
+        """Start or stop the source if needed, show the message after an alarm, and report silence.
 
         An acquisition may end on the source's thread, which cannot stop the source itself.
         """

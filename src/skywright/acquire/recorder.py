@@ -242,8 +242,8 @@ class Recorder(Generic[Result, RowGroup]):
             (`Layout.open_early`), or when results come (`Layout.open`).
         count
             Number of rows after which the recording ends by itself; 0: never. Rows that come later
-            are not recorded and not counted as lost. If the file cannot be created, all rows that
-            come count as lost, also those beyond this number.
+            are not recorded and not counted as lost. If the file is created when rows come,
+            and that fails, all rows that come count as lost, also those beyond this number.
 
         Returns
         -------
@@ -277,7 +277,7 @@ class Recorder(Generic[Result, RowGroup]):
         self.call_when_visible(written.set)
         in_time = written.wait(STOP_LIMIT_S)
         with self._using_file():
-            # None of them may get into the next file
+            # No row that is still in the queue may get into the next file
             left = 0 if in_time else self._count_unwritten(self._rows(self._queue.drop_rows()))
             self._end()
             if left:
@@ -304,7 +304,7 @@ class Recorder(Generic[Result, RowGroup]):
     # ---- the recorder's thread
 
     def _work(self) -> None:
-        while not self._queue.check_end():
+        while not self._queue.end_if_empty():
             groups, when_visible, recording = self._queue.take(self._pause_s)
             flushed = False
             with self._using_file():
@@ -355,10 +355,11 @@ class Recorder(Generic[Result, RowGroup]):
         if self._file is None:
             self._before_open = groups
             return
-        for first in range(0, len(groups), self.layout.at_once):
-            self._append(
-                self._file, self._limit_to_count(groups[first : first + self.layout.at_once])
-            )
+        while groups:
+            batch, groups = self._next_batch(groups)
+            if not batch:
+                break
+            self._append(self._file, batch)
         if self._rows_wanted and self._rows_written >= self._rows_wanted:
             self._end()
 
@@ -373,21 +374,26 @@ class Recorder(Generic[Result, RowGroup]):
     def _rows(self, groups: Sequence[RowGroup]) -> int:
         return sum(self.layout.rows(group) for group in groups)
 
-    def _limit_to_count(self, groups: list[RowGroup]) -> list[RowGroup]:
-        """Return the rows up to the requested number of rows of the recording."""
+    def _next_batch(self, groups: list[RowGroup]) -> tuple[list[RowGroup], list[RowGroup]]:
+        """Return the row groups to append now, and those after them.
+
+        The first ones have at most as many rows as the recording still wants. The others are looked
+        at again: rows of the first ones may be refused.
+        """
+        batch, rest = groups[: self.layout.at_once], groups[self.layout.at_once :]
         if not self._rows_wanted:
-            return groups
-        left, wanted = self._rows_wanted - self._rows_written, []
-        for group in groups:
-            if left <= 0:
-                break
-            wanted.append(self._select_rows(group, slice(left)))
-            left -= self.layout.rows(wanted[-1])
-        return wanted
+            return batch, rest
+        left = self._rows_wanted - self._rows_written
+        for number, group in enumerate(batch):
+            rows = self.layout.rows(group)
+            if rows > left:
+                wanted = [self._select_rows(group, slice(left))] if left > 0 else []
+                later = self._select_rows(group, slice(left, None)) if left > 0 else group
+                return batch[:number] + wanted, [later, *batch[number + 1 :], *rest]
+            left -= rows
+        return batch, rest
 
     def _append(self, file: Writer, groups: list[RowGroup]) -> None:
-        if not groups:
-            return
         try:
             for cause, count in self.layout.append(file, groups).items():
                 self._lost.add(cause, count)
@@ -403,7 +409,7 @@ class Recorder(Generic[Result, RowGroup]):
             else:
                 self._fail(error, self._rows(groups))
             return
-        if file.appended > self._rows_written:  # else nothing shows that rows can be written
+        if file.appended > self._rows_written:  # if it refused every row, the disk may still fail
             self._error = ""
         self._rows_written = file.appended
         self._unflushed_since = self._unflushed_since or time.monotonic()

@@ -82,7 +82,10 @@ class RowQueue(Generic[RowGroup]):
             self._changed.notify_all()
 
     def put(self, group: RowGroup, nbytes: int) -> bool:
-        """Append a row group of `nbytes`; return False if it gets no room in this recording."""
+        """Append a row group of `nbytes`; return False if it gets no room in this recording.
+
+        Without a recording it does nothing and returns True.
+        """
         with self._changed:
             if not self.accepts_rows:
                 return True
@@ -100,7 +103,7 @@ class RowQueue(Generic[RowGroup]):
             return True
 
     def put_callback(self, callback: Callback) -> bool:
-        """Append a callback; return False if the queue has ended: no row is before it then."""
+        """Append a callback; return False if the queue has ended: then no row waits."""
         with self._changed:
             if self._has_ended:
                 return False
@@ -111,7 +114,8 @@ class RowQueue(Generic[RowGroup]):
     def take(self, pause_s: Callable[[], float]) -> Taken[RowGroup]:
         """Remove the first row groups and the callback behind them, and return them.
 
-        It waits for an entry, at most for the time, s, that `pause_s` returns.
+        It waits for an entry, at most for the time, s, that `pause_s` returns, and then up to
+        `GATHER_S` for more rows.
         """
         groups: list[RowGroup] = []
         callback: Callback | None = None
@@ -147,8 +151,8 @@ class RowQueue(Generic[RowGroup]):
             self._closing = True
             self._changed.notify_all()
 
-    def check_end(self) -> bool:
-        """Return whether the queue is closed and empty; nothing may be taken after that."""
+    def end_if_empty(self) -> bool:
+        """End a closed queue that is empty; return whether it has ended."""
         with self._changed:
             self._has_ended = self._closing and not self._entries
             return self._has_ended

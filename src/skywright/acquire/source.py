@@ -205,6 +205,8 @@ class PolledSource(Generic[Item]):
     def stop(self) -> None:
         """Stop. No item is delivered after this has returned.
 
+        On the source's own thread it does not wait for the end of that thread.
+
         Raises
         ------
         HardwareError

@@ -601,7 +601,7 @@ def check_free_space(directory: Path, needed_bytes: int) -> None:
     Raises
     ------
     OSError
-        If less than `needed_bytes` and `RESERVE_BYTES` are free.
+        If less than the sum of `needed_bytes` and `RESERVE_BYTES` is free.
     """
     free = shutil.disk_usage(directory).free
     if free < needed_bytes + RESERVE_BYTES:

@@ -100,7 +100,7 @@ class IndexWriter(FileWriter):
 
 
 class IndexReader(Closing):
-    """Base class of the readers of formats that have an index. A subclass writes `decode`.
+    """Base class of the readers of formats that have an index. A subclass overrides `decode`.
 
     Columns of the index are read from it; all other columns are decoded from the records.
 

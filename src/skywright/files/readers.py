@@ -122,12 +122,12 @@ def first_row(parameters: Mapping[str, Any]) -> int:
 
 
 class FirstIndices:
-    """The first index of each file of a data key: the index of the row that `first_row` returns.
+    """The index, in the stream datums, of the row that `first_row` returns, for each file.
 
     So the row of an index is ``first_row(parameters) + index - FirstIndices.of(uri)``. The first
     index of the first file is 0, even if the run begins in the middle of the file. That of a
-    further file is the first one that a stream datum names, superseded or not: indices may continue
-    from file to file or begin again.
+    further file is the one at which its first stream datum starts, even if its rows are taken again
+    later: indices may continue from file to file or begin again.
 
     All streams of a run that have the data key share one object.
     """
@@ -136,7 +136,7 @@ class FirstIndices:
         self._first: dict[str, int] = {}
 
     def note(self, uri: str, index: int) -> None:
-        """Note the first index of a stream datum."""
+        """Note where a stream datum starts; only the first one of each file counts."""
         self._first.setdefault(uri, index if self._first else 0)
 
     def of(self, uri: str) -> int:

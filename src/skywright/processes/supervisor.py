@@ -228,15 +228,19 @@ class Supervisor:
         else:
             if facts is not None:
                 self._mark_ready(service, process, facts, restarts)
-            beside = [asyncio.create_task(_discard_output(process.stdout))]
+            discarding = asyncio.create_task(_discard_output(process.stdout))
+            watching: asyncio.Task[None] | None = None
             if facts is not None and service.answers_http:
-                beside.append(asyncio.create_task(self._kill_if_silent(service, process)))
-            status = await process.handle.wait()
+                watching = asyncio.create_task(self._kill_if_silent(service, process))
+            try:
+                status = await process.handle.wait()
+            finally:  # also at the stop, which lets the process end by itself
+                if watching is not None:
+                    watching.cancel()
             why = _ending(status)
             if facts is None and status == 0:
                 why += " before it was ready: is it a server?"
-            for task in beside:
-                task.cancel()
+            discarding.cancel()
             await _end(process, limit_s=0)
         # `stop` must not signal it: the system may give its process id to another program
         del self._processes[service.name]
