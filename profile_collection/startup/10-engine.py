@@ -18,7 +18,7 @@ from plans.run_stubs import begin_rewindable
 from skywright.callbacks.event_display import events_only, newest_run_only
 from skywright.callbacks.isolated import isolated
 from skywright.callbacks.journal import Journal
-from skywright.session.context import SessionContext, start_analyses, subscriber
+from skywright.session.context import SessionContext, make_analyses, subscriber
 from skywright.session.metadata import check_metadata, next_scan_id
 from skywright.session.plain_errors import shorten_engine_log, shorten_tracebacks
 from skywright.session.profile import has_display, run_metadata
@@ -38,7 +38,7 @@ journal = Journal(settings.journals, RE)
 RE.subscribe(journal)
 
 context = SessionContext(settings, subscribe=subscriber(RE))
-context = replace(context, live=start_analyses(context))
+context = replace(context, live=make_analyses(context))
 globals().update(context.live)  # each analysis under its own name
 
 bec = BestEffortCallback()

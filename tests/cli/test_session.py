@@ -380,7 +380,7 @@ class Analysis:
         self.killed.set()
 
 
-ending.end_runs(Engine(), [Analysis()])
+ending.end_session(Engine(), [Analysis()])
 session._stop_beamline(beamline)
 print(Analysis.killed.is_set(), beamline.returncode)
 """

@@ -282,7 +282,7 @@ def test_every_service_has_a_port_of_its_own(monkeypatch: pytest.MonkeyPatch) ->
     }
     settings = Settings(iocs=iocs, dashboard=DashboardSettings(port=0))
     names = names_to_start(settings, {"ingester", "dashboard", *iocs})
-    services = plan_services(settings, names, None)
+    services = plan_services(settings, names)
     ports = [service.port for service in services if service.port]
     assert len(ports) == 6
     assert len(set(ports)) == 6

@@ -14,8 +14,8 @@ from skywright.session.context import (
     SessionContext,
     configured_instruments,
     find_plans,
+    make_analyses,
     make_devices,
-    start_analyses,
 )
 
 
@@ -54,7 +54,7 @@ def test_the_others_work(
     with caplog.at_level(logging.ERROR):
         assert make_devices(context) == {"lamp": str(context.assets)}
         assert find_plans(context.settings) == {"plan": plan}
-        assert start_analyses(context) == {}
+        assert make_analyses(context) == {}
     assert len(caplog.messages) == 4
     assert all(message.startswith("instrument broken: ") for message in caplog.messages)
 

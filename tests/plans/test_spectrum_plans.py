@@ -537,12 +537,12 @@ def parabola(vertex: float, *more: float) -> dict[float, float]:
 
 def test_after_the_grid_come_the_vertex_and_both_sides_of_it() -> None:
     wide = Search(-3.0, 3.0, 7, 1e-9, 10, maximum=False)  # never known well enough
-    values = parabola(0.3)
-    for expected in (0.3, 0.3 + 0.7, 0.3 - 0.7):
+    values = parabola(0.35)  # no step falls on a point of the grid
+    for expected in (0.35, 0.35 + 0.7, 0.35 - 0.7):
         step = propose(wide, seen_at(values))
         assert step == pytest.approx(expected)
         assert isinstance(step, float)
-        values[step] = (step - 0.3) ** 2
+        values[step] = (step - 0.35) ** 2
 
 
 def test_an_optimum_at_the_second_point_of_the_grid_is_no_optimum_at_the_limit() -> None:

@@ -526,7 +526,8 @@ def test_datums_after_one_that_never_came_are_stored(tmp_path: Path, in_page: bo
     (rows,) = contents.streams["primary"].external_rows["image"].segments
     assert (rows.start, rows.stop) == (1, 3)
     assert [note for note in contents.notes if "image" in note] == [
-        "image: 1 of its datums never came, whose rows are left out"
+        "image: the datums of 1 events never came, or earlier events name them; "
+        "their rows are left out"
     ]
 
 

@@ -121,7 +121,7 @@ class DerivedRun:
         day = datetime.fromtimestamp(run.start_doc["time"]).astimezone()
         self.directory = assets.absolute() / f"{day:%Y/%m/%d}" / self.uid
         self.columns_path = self.directory / "columns.h5"
-        """File with the columns; ``/entry/identity`` is its identity."""
+        """File with the columns; its identity column is ``/entry/identity``."""
         self._run = run
         emit("start", run.start_doc)
         try:
@@ -175,7 +175,7 @@ class DerivedRun:
         return rows
 
     def absorb(self, partial: Analysis[Any], rows: Batch, shift: int = 0) -> None:
-        """Add whole blocks that a worker has analyzed (`skywright.analysis.blocks`).
+        """Add whole blocks that `analyze_part` has analyzed (`skywright.analysis.blocks`).
 
         Parameters
         ----------

@@ -248,13 +248,13 @@ class Journal:
             if name in ("event", "event_page") and doc["descriptor"] in file.untyped:
                 self._write_dtypes(file, name, doc)
             self._write_or_queue(file, name, encode_line(name, doc))
-            if name == "stop":  # `_RunFile.write` has closed the file
+            if name == "stop":  # it closes the file, now or when it writes the backlog
                 self._files = {uid: each for uid, each in self._files.items() if each is not file}
         if self._engine is None:
             self._wait_while_over_limit()
 
     def close(self) -> None:
-        """Close all files.
+        """Write the documents that wait, if that is possible now, and close all files.
 
         The ingester adds a stop document (``interrupted``) to runs that are open.
         """

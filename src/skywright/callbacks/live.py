@@ -124,8 +124,8 @@ class LiveAnalysis(Reports):
             log.exception("analysis %s: %s document could not be processed", self.name, name)
 
     def _accept(self, name: str, doc: Document) -> None:
-        # The worker parses each document again. This process parses it too, for
-        # `Reports.announced`, the number of frames in the documents
+        # The worker parses each document again. This process parses it too: to know which documents
+        # to send (`_is_needed`), and for `Reports.announced`, the number of frames in them
         uid = self._ids.of(name, doc)
         if uid is None:
             log.debug("analysis %s: %s document of an unknown run is ignored", self.name, name)

@@ -233,7 +233,7 @@ class RawRun:
     streams
         Streams that have all inputs, or an `error`, by name, in the order of their descriptors.
     stop
-        The stop document; None before it.
+        The stop document; None before it. Empty if the run was abandoned: no document comes then.
     """
 
     def __init__(

@@ -91,7 +91,7 @@ class Reports:
 
     @property
     def announced(self) -> int:
-        """Number of frames in the documents of the present raw run."""
+        """Number of frames in the documents of the present raw run, of its first usable stream."""
         streams = self._present.streams.values() if self._present is not None else ()
         return next((each.table.announced() for each in streams if each.table is not None), 0)
 

@@ -198,7 +198,7 @@ class Worker:
         if uid is None:
             log.debug("%s document of an unknown run is ignored: %s", name, doc)
             return
-        if name == "start" and doc.get("purpose") != "analysis":
+        if name == "start":
             self._runs[uid] = RawRun(doc, self._required)
             self._second[uid] = [
                 SecondAnalysis(

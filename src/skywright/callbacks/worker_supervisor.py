@@ -4,7 +4,8 @@ The lines between the two processes are JSON. To the worker: ``[name, document]`
 commands
 
 - ``request`` (raw_uid, number, frames): compute the results of the second stage over the first N
-  frames, and those analyzed meanwhile;
+  frames, and those analyzed meanwhile; the time limit of a decision on these frames starts
+  (`StreamAnalysis.start_decision`);
 - ``abandon`` (raw_uid, reason): end the derived runs of a raw run;
 - ``done_streams`` (raw_uid, names): streams that an earlier worker has done; before the documents.
 
@@ -245,7 +246,7 @@ class WorkerSupervisor:
 
     def start(self) -> None:
         """Start the worker if it does not run; does not wait."""
-        self._queue.put(("begin", None))
+        self._queue.put(("start", None))
 
     def abandon(self, uid: str, reason: str) -> None:
         """End the analysis of a raw run whose documents are no longer sent; does not wait.
@@ -299,7 +300,7 @@ class WorkerSupervisor:
             self._abandon(*payload)
         elif kind == "line":
             self._take_line(*payload)
-        elif kind == "begin" and self._worker is None:
+        elif kind == "start" and self._worker is None:
             self._start()
         elif kind == "died" and payload is self._worker:
             self._take_death()
@@ -421,7 +422,7 @@ class WorkerSupervisor:
             self._report(uid, name, done=True, **facts)
 
     def _take_death(self) -> None:
-        """End the runs that need no new worker, or have lost too many; start a new one.
+        """Start a new worker; end the runs that need none, and those whose workers died too often.
 
         After too many failed starts in a row none is started.
         """
@@ -501,6 +502,9 @@ class WorkerSupervisor:
                 deadline = time.monotonic() + END_LIMIT_S  # for the entry ``died``
                 continue
             if kind == "line":
-                self._take_line(*payload)
+                try:
+                    self._take_line(*payload)
+                except Exception:  # the end of the runs must be reported
+                    log.exception("analysis %s: a report cannot be processed", self.name)
             elif kind == "died" and payload is worker:
                 return

@@ -296,7 +296,7 @@ def _run_code(program: CodeType, name: str) -> None:
         With status 1, the traceback shown, or a line that says what to do, when it fails.
     """
     from skywright.session.context import live_analyses
-    from skywright.session.ending import end_runs
+    from skywright.session.ending import end_session
     from skywright.session.profile import load_profile
 
     namespace = load_profile()
@@ -314,7 +314,7 @@ def _run_code(program: CodeType, name: str) -> None:
         traceback.print_exc()
         raise typer.Exit(EXIT_FAILED) from error
     finally:
-        end_runs(namespace["RE"], live_analyses(namespace))
+        end_session(namespace["RE"], live_analyses(namespace))
 
 
 def _read_script(script: Path) -> bytes:
@@ -329,7 +329,7 @@ def _run_ipython() -> None:
     from traitlets.config import Config
 
     from skywright.session.context import live_analyses
-    from skywright.session.ending import end_runs
+    from skywright.session.ending import end_session
     from skywright.session.profile import has_display, load_profile, show_banner
 
     config = Config()
@@ -346,5 +346,5 @@ def _run_ipython() -> None:
     try:
         app.start()
     finally:
-        end_runs(engine, analyses)
+        end_session(engine, analyses)
     end_process()

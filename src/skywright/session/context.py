@@ -43,7 +43,7 @@ class SessionContext:
 
 
 def configured_instruments(settings: Settings) -> dict[str, Instrument]:
-    """Return the instruments that the session uses: with a configured IOC, or without any IOC.
+    """Return the instruments with a configured IOC, and those that declare no IOC.
 
     An IOC is an instrument's if it has the name or the module of one that the instrument declares:
     a second camera is ``[iocs.axis2]`` with ``module = "iocs.axis"``. The session makes devices for
@@ -72,8 +72,8 @@ def subscriber(engine: Any) -> Callable[[Any], None]:
     return subscribe
 
 
-def start_analyses(context: SessionContext) -> dict[str, Reports]:
-    """Start the live analyses of the configured instruments, and subscribe them.
+def make_analyses(context: SessionContext) -> dict[str, Reports]:
+    """Make the live analyses of the configured instruments, and subscribe them; no worker starts.
 
     Returns
     -------

@@ -15,14 +15,15 @@ from skywright.words import counted
 logger = logging.getLogger(__name__)
 
 ANALYSIS_LIMIT_S = 30.0
+"""Maximum time to wait for each analysis, s."""
 QUIET_S = 1.0
-"""The user reads what is awaited if it takes longer than this, s."""
+"""Time after which a message says what is awaited, s."""
 
 
 def finish_runs(engine: Any, analyses: Sequence[Any]) -> None:
     """Abort a run that Ctrl-C has paused, and wait for the analyses of the runs.
 
-    By the abort devices are unstaged, and the run has a stop document.
+    The abort unstages the devices and writes the stop document.
 
     Parameters
     ----------
@@ -47,7 +48,7 @@ def finish_runs(engine: Any, analyses: Sequence[Any]) -> None:
             )
 
 
-def end_runs(engine: Any, analyses: Sequence[Any]) -> None:
+def end_session(engine: Any, analyses: Sequence[Any]) -> None:
     """Finish the runs of a session, then end the workers of its analyses."""
     finish_runs(engine, analyses)
     close_analyses(analyses)
@@ -74,18 +75,18 @@ def wait_with_message(
     Parameters
     ----------
     wait
-        Waits at most this many seconds, and returns whether it has happened.
+        Waits at most the time in its argument, s; returns whether it has happened.
     what
         What is awaited, in words.
     limit_s
-        Maximum time to wait.
+        Maximum time to wait after the message, s.
     on_interrupt
         What Ctrl-C does, in words.
 
     Returns
     -------
     bool
-        Whether it has happened; False after `limit_s` or Ctrl-C.
+        Whether it has happened; False after both times, or Ctrl-C.
     """
     try:
         if wait(QUIET_S):

@@ -98,9 +98,9 @@ def result_text(result: Any, width: int = 100) -> str:
 def value_text(value: Any) -> str:
     """Return a value in few words: numbers to six digits, long arrays by their ends."""
     if isinstance(value, np.ndarray):
-        shown = np.array2string(value, precision=DIGITS, threshold=LONGEST, edgeitems=2)
+        text = np.array2string(value, precision=DIGITS, threshold=LONGEST, edgeitems=2)
         shape = "" if value.size <= LONGEST else f"  ({' x '.join(map(str, value.shape))})"
-        return " ".join(shown.split()) + shape
+        return " ".join(text.split()) + shape
     if isinstance(value, list | tuple) and len(value) > LONGEST:
         first, last = ", ".join(map(value_text, value[:2])), value_text(value[-1])
         return f"{first} ... {last}  ({len(value)})"

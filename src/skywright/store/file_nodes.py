@@ -42,7 +42,8 @@ TABLE_PARAMETERS = {"dataset", "chunk_shape", "swmr", "locking"}
 """Parameters of a stream resource that a table of columns supports. A file with another parameter
 becomes an array."""
 NAME_BYTES = 200
-"""Longest name of a virtual file, bytes; of a longer one the end becomes a checksum."""
+"""Longest name of a virtual file without its suffix, bytes; the end of a longer one becomes a
+checksum."""
 
 Place = tuple[dict[str, Any], ResourceRows]
 """A stream resource (`with_plain_uri`), with rows of its file (`rows_in_files`)."""
@@ -197,7 +198,7 @@ def _array(
     if has_other_rows and first["mimetype"] == HDF5:
         name = f"{stream.name}-{first['uid']}-{key}".replace("/", "_")
         if len(name.encode()) > NAME_BYTES:
-            start = name.encode()[:NAME_BYTES].decode(errors="ignore")
+            start = name.encode()[: NAME_BYTES - 9].decode(errors="ignore")
             name = f"{start}-{zlib.crc32(name.encode()):08x}"
         path = virtual_directory / f"{name}.h5"
         write_virtual_file(path, places)

@@ -165,7 +165,7 @@ class Stream:
         return 0 <= index < len(self.line_of) and self.line_of[index] != 0
 
     def add_event(self, line: int, event: dict[str, Any]) -> None:
-        """Note one event: its row, and whether its values fit."""
+        """Note one event: its line, and the types of columns that its values need."""
         values = {key: event["data"].get(key) for key in self.internal}
         stamps = [event["time"], *(event["timestamps"].get(key) for key in self.internal)]
         # Raises if a time is no number; such an event gets no row

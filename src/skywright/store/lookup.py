@@ -99,7 +99,7 @@ def find_runs(
     run_filter
         The conditions; its fields are joined by "and".
     limit
-        Keep this many, the newest.
+        Maximum number of runs; the newest are kept.
     journals
         Directory of the journals: a run with a locked journal is in progress, not incomplete.
     containers

@@ -194,7 +194,7 @@ class DocumentNormalizer:
         self._legacy("event", event | {"data": {key: datum_id}, "timestamps": {key: time}})
 
     def _take_early(self) -> None:
-        """Emit the datums that came after their event; note which never came."""
+        """Emit the datums that came after their event; note for how many events there is none."""
         missing: Counter[str] = Counter()
         for event, key in self._early:
             if event["data"][key] in self._datums:
@@ -202,7 +202,10 @@ class DocumentNormalizer:
             else:
                 missing[key] += 1
         for key, count in missing.items():
-            text = f"{key}: {count} of its datums never came, whose rows are left out"
+            text = (
+                f"{key}: the datums of {count} events never came, or earlier events name them; "
+                "their rows are left out"
+            )
             self._out.append(("note", {"text": text}))
 
 

@@ -97,7 +97,7 @@ def reprocess_each(
     """Analyze the streams of a stored run again that have the analysis's inputs.
 
     A second-stage analysis (`skywright.analysis.second`) takes the rows of a derived run of its
-    first analysis. For a raw run the first analysis is done again before.
+    first analysis. For a raw run the first analysis is done again, and then this one.
 
     Parameters
     ----------

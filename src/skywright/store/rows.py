@@ -26,7 +26,7 @@ def _stored(stream: Stream, key: str) -> dict[str, Any]:
 
 
 def type_notes(stream: Stream) -> list[str]:
-    """Return a remark for each column that is not stored as its descriptor says."""
+    """Return a note for each column that is not stored as its descriptor says."""
     notes = []
     for key, column in stream.columns.items():
         promised = stream.data_keys[key]["dtype"]

@@ -20,7 +20,7 @@ from skywright.store.tail import read_lines
 def run_documents(run: Container, journals: Path) -> Iterator[tuple[str, Document]]:
     """Yield the documents of a stored run.
 
-    A journal also has lines that are no documents: ``dtypes``, ``note``, and broken lines, without
+    A journal also has lines that are no documents: ``dtypes``, and broken lines, without
     a name.
 
     Parameters

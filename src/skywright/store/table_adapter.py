@@ -106,7 +106,7 @@ class ColumnsAdapter(Adapter[TableStructure]):
         Returns
         -------
         data_source, notes
-            The source and no notes.
+            The source, in the form of `_Validated`, and no notes.
 
         Raises
         ------
