@@ -119,8 +119,9 @@ def test_sender_restarts(world: World) -> None:
 
 
 def test_sender_stalls(world: World) -> None:
-    said = until(lambda: (h := world.health())["alarm"] and h, 10)
-    assert "no pulse for more than 2 s" in said["message"]
+    # The alarm of a picture that could not be decoded may still be shown
+    silent = "no pulse for more than 2 s"
+    until(lambda: (h := world.health())["alarm"] and silent in h["message"], 10)
 
     def processes() -> bool:
         world.round_trip()  # each time: the next silence begins 2 s later
