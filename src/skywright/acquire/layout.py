@@ -44,7 +44,7 @@ class Layout(ABC, Generic[Result, RowGroup, WriterT]):
     Attributes
     ----------
     name
-        Name of what is recorded, in messages and causes of loss: ``spectra``.
+        Name of the rows in messages and in causes of loss, for example ``spectra``.
     at_once
         Maximum number of row groups of one `append`.
     """
