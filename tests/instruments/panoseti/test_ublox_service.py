@@ -189,6 +189,29 @@ def test_a_receiver_that_is_unplugged_ends_the_streams(served, stub):
     assert health == [True, False]
 
 
+def test_a_receiver_that_falls_silent_is_reported_and_its_streams_go_on(
+    served, stub, twin, monkeypatch, caplog
+):
+    caplog.set_level("INFO", "skywright")
+    monkeypatch.setattr(service, "SILENCE_S", 1.0)
+    health = []
+
+    async def set_health(serving):
+        health.append(serving)
+
+    served.service.set_health = set_health
+    init(stub, twin.device)
+    call = stub.CaptureUblox(pb.CaptureUbloxRequest(), timeout=90)
+    next(call)
+    twin.silent = True
+    until(lambda: health[-1:] == [False], 60, "a silent receiver")
+    assert f"{twin.device}: no message for 1 s" in caplog.text
+    twin.silent = False
+    until(lambda: health[-1:] == [True], 60, "a receiver that sends again")
+    assert next(call).type == pb.CaptureUbloxResponse.DATA
+    call.cancel()
+
+
 def test_a_receiver_that_was_unplugged_before_anybody_listens_says_so():
     twin, failures = SimulatedF9t(period_s=0.1), []
     receiver = Receiver(twin.device, 9600)

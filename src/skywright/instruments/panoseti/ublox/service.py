@@ -29,6 +29,8 @@ PULSE_ERROR = "pulseQErr"
 """Key that the service adds to a NAV-TIMEUTC: the quantization error of its pulse, ps."""
 QUEUE = 200
 """Messages that wait for one client; further ones are dropped."""
+SILENCE_S = 10.0
+"""A receiver sends each second. One that has sent and is silent for this time is reported."""
 
 
 class _Capture:
@@ -88,10 +90,13 @@ class UbloxService:
         self._receiver: Receiver | None = None
         self._opened = "", 0
         """Device and baud of the receiver."""
-        self._failing: asyncio.Task[None] | None = None
+        self._reporting: asyncio.Task[None] | None = None
         self._newest: dict[str, pb.CaptureUbloxResponse] = {}
         self._pulse_errors = PulseErrors()
         self._captures: list[_Capture] = []
+        self._silence: asyncio.TimerHandle | None = None
+        """Calls `_fall_silent` if no message comes."""
+        self._is_silent = False
         self._init_lock = asyncio.Lock()
 
     async def init_f9t(
@@ -175,10 +180,13 @@ class UbloxService:
         receiver, self._receiver = self._receiver, None
         if receiver is not None:
             await asyncio.to_thread(receiver.close)
-        self._newest.clear()  # messages came until it was closed
+        # Messages came until it was closed.
+        self._expect_message(None)
+        self._newest.clear()
         self._pulse_errors = PulseErrors()
 
     def _publish(self, message: Message) -> None:
+        self._expect_message(SILENCE_S)
         name, parsed, raw = message
         response = pb.CaptureUbloxResponse(
             type=pb.CaptureUbloxResponse.DATA, name=name, payload=raw
@@ -197,8 +205,39 @@ class UbloxService:
 
     def _fail(self, reason: str) -> None:
         """Tell all clients that the receiver cannot be read any more."""
+        self._expect_message(None)
         self._end_captures(grpc.StatusCode.UNAVAILABLE, reason)
-        self._failing = asyncio.create_task(self._post_health(False))
+        self._report_health(False)
+
+    def _expect_message(self, seconds: float | None) -> None:
+        """Take note of a message, and report the receiver if the next one does not come in time.
+
+        Parameters
+        ----------
+        seconds
+            Longest time until the next message; None if none is expected.
+        """
+        if self._silence is not None:
+            self._silence.cancel()
+            self._silence = None
+        if seconds is None:
+            self._is_silent = False
+            return
+        if self._is_silent:
+            self._is_silent = False
+            logger.info("the receiver sends again")
+            self._report_health(True)
+        loop = asyncio.get_running_loop()
+        self._silence = loop.call_later(seconds, self._fall_silent)
+
+    def _fall_silent(self) -> None:
+        """Report the receiver; its streams stay open, for it may send again."""
+        self._is_silent = True
+        logger.warning("%s: no message for %g s", self._opened[0], SILENCE_S)
+        self._report_health(False)
+
+    def _report_health(self, serving: bool) -> None:
+        self._reporting = asyncio.create_task(self._post_health(serving))
 
     async def _post_health(self, serving: bool) -> None:
         if self.set_health is not None:

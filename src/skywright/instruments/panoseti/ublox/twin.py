@@ -73,6 +73,8 @@ class SimulatedF9t:
     pulses
         Truth: for each pulse its time of week, ms, and how late it was, ps. The TIM-TP before a
         pulse has this number as its qErr.
+    silent
+        While true, it sends nothing by itself.
     """
 
     def __init__(
@@ -90,6 +92,7 @@ class SimulatedF9t:
         self._registers: dict[int, dict[int, bytes]] = {0: {}, 1: {}, 2: {}}
         self._rng = np.random.default_rng(seed)
         self.pulses: list[tuple[int, int]] = []
+        self.silent = False
         self._master, slave = os.openpty()
         tty.setraw(slave)
         self.device = os.ttyname(slave)
@@ -186,7 +189,8 @@ class SimulatedF9t:
             skipped = self._pace.wait(POLL_S)
             if skipped is not None:
                 self._second += skipped + 1
-                self._report(self._second - 1)
+                if not self.silent:
+                    self._report(self._second - 1)
 
     def _report(self, second: int) -> None:
         """Send what a receiver sends just after a pulse, at `second` of unix time.
