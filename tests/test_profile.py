@@ -51,9 +51,18 @@ def test_own_start_up_files_run_in_order_in_one_namespace(
     (tmp_path / "10-first.py").write_text("first = 'first'")
     monkeypatch.setenv("SKYWRIGHT_PROFILE", str(tmp_path))
     mine: dict[str, Any] = {"kept": 1}
-    assert profile.load_profile(mine) is mine
+    profile.load_profile(mine)
     assert mine["word"] == "first second"
     assert mine["kept"] == 1
+    assert profile.load_profile()["word"] == "first second"
+
+
+def test_a_cell_that_loads_the_start_up_files_prints_no_namespace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "10-first.py").write_text("first = 'first'")
+    monkeypatch.setenv("SKYWRIGHT_PROFILE", str(tmp_path))
+    assert profile.load_profile({}) is None
 
 
 def test_revision_tells_commit_and_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

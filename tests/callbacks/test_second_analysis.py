@@ -276,8 +276,8 @@ def test_a_process_that_sends_no_pictures_does_not_get_the_next_drawing(
                 pipe.close()
 
 
-def test_a_process_that_starts_while_the_worker_ends_is_ended_too(
-    monkeypatch: pytest.MonkeyPatch,
+def test_a_process_that_starts_while_the_worker_ends_is_ended_too_and_that_is_no_error(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     drawer, waits = Drawer(), threading.Event()
     closing = threading.Thread(target=drawer.close, daemon=True)
@@ -301,6 +301,7 @@ def test_a_process_that_starts_while_the_worker_ends_is_ended_too(
         assert pictures.result(20) == {}
         closing.join(60)
         assert not closing.is_alive()
+        assert "lacking" not in caplog.text
     finally:
         started[0].kill()
 

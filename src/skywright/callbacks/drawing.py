@@ -112,7 +112,8 @@ class Drawer:
             self._process.stdin.flush()
             return cast("dict[str, bytes]", pickle.load(self._process.stdout))
         except Exception:  # it cannot start, has ended, or sends what cannot be loaded
-            log.exception("the process that draws has failed; pictures are lacking")
+            if not self._is_closed:
+                log.exception("the process that draws has failed; pictures are lacking")
             if self._process is not None:
                 self._process.kill()  # the next drawing has another one
                 self._process.wait()

@@ -340,7 +340,8 @@ def _run_ipython() -> None:
     app = TerminalIPythonApp.instance(config=config)
     app.initialize(argv=[])
     assert app.shell is not None
-    namespace = load_profile(app.shell.user_ns)
+    namespace = app.shell.user_ns
+    load_profile(namespace)
     engine, analyses = namespace["RE"], live_analyses(namespace)  # IPython empties it at the end
     show_banner(namespace)
     try:

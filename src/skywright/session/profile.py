@@ -21,7 +21,7 @@ from functools import partial
 from inspect import iscoroutinefunction, isgeneratorfunction
 from pathlib import Path
 from shutil import disk_usage
-from typing import Any
+from typing import Any, overload
 
 from rich.console import Console
 from rich.markup import escape
@@ -52,20 +52,30 @@ def startup_directory(settings: Settings) -> Path:
     return directory
 
 
-def load_profile(namespace: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Execute the start-up files, in the order of their names, and return what they define.
+@overload
+def load_profile() -> dict[str, Any]: ...
+@overload
+def load_profile(namespace: dict[str, Any]) -> None: ...
+def load_profile(namespace: dict[str, Any] | None = None) -> dict[str, Any] | None:
+    """Execute the start-up files, in the order of their names.
 
     Parameters
     ----------
     namespace
         Where the names go, e.g. ``globals()``; by default a new dictionary.
 
+    Returns
+    -------
+    dict or None
+        The new dictionary. None if `namespace` was given: a notebook would print all of it.
+
     Raises
     ------
     ConfigError
         If no `skywright up` runs, another session holds the store, or there are no start-up files.
     """
-    return _execute(load_settings(), "*.py", {} if namespace is None else namespace)
+    found = _execute(load_settings(), "*.py", {} if namespace is None else namespace)
+    return found if namespace is None else None
 
 
 def _execute(settings: Settings, pattern: str, namespace: dict[str, Any]) -> dict[str, Any]:
