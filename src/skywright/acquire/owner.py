@@ -13,13 +13,7 @@ from skywright.acquire.guarded_calls import GuardedCalls
 from skywright.acquire.newest import NewestQueue
 from skywright.acquire.operator_message import OperatorMessage
 from skywright.acquire.ordered_pool import OrderedPool
-from skywright.acquire.processed import (
-    ArrivedItem,
-    NotProcessedError,
-    ProcessedItem,
-    arrived_item,
-    process_item,
-)
+from skywright.acquire.processed import NotProcessedError, PendingItem, process_item
 from skywright.acquire.publisher import Publisher
 from skywright.acquire.source import Source
 from skywright.errors import HardwareError, SkywrightError
@@ -141,7 +135,7 @@ class Owner(Generic[Item, Result]):
         self._last_source_report = ""
         """The last alarm of the source since the last arrival; empty: none."""
         self._wake_monitor = threading.Event()
-        self._pool: OrderedPool[ArrivedItem, ProcessedItem] | None = None
+        self._pool: OrderedPool[PendingItem, PendingItem] | None = None
         if threads:
             self._pool = OrderedPool(
                 self._process_item,
@@ -303,7 +297,6 @@ class Owner(Generic[Item, Result]):
         self, requested: int, on_item: Callable[[Result], None] | None
     ) -> Acquisition:
         """Start an acquisition; the caller holds `_source_lock`."""
-        self._calls.forget("on_item")  # the error in the previous acquisition
         with self._lock:
             acquisition = self.acquisition = Acquisition(requested, on_item=on_item)
             self._acquisition_items = 0
@@ -460,17 +453,19 @@ class Owner(Generic[Item, Result]):
                 acquisition = None
             if acquisition is not None:
                 acquisition.items_in_processing += 1
-        if acquisition is None:  # forget the error of the last acquisition's `on_item`
-            self._calls.forget("on_item")
-        arrived = arrived_item(item, acquisition, self.process_argument)
-        is_result = self._process is None and arrived.refused is None
+        pending = PendingItem(acquisition)
+        try:
+            pending.argument = self.process_argument(item)
+        except Exception as error:  # the next item may be good
+            pending.refuse(error)
+        is_result = self._process is None and pending.refused is None
         if is_result:  # clients get it now, not after the items that wait in the queue
-            self._publish(arrived.argument, acquisition)
+            self._publish(pending.argument, acquisition)
         # A published result of no acquisition need not wait: nothing of it is recorded
         if self._pool is None or (is_result and acquisition is None):
-            self._finish_item(self._process_item(arrived))
+            self._finish_item(self._process_item(pending))
         # A refused item is put into the queue too, to keep the order
-        elif not self._pool.put(arrived, getattr(item, "nbytes", 0)):
+        elif not self._pool.put(pending, getattr(item, "nbytes", 0)):
             self.lost_in_owner.add("queue full")
             self._leave_acquisition(acquisition)
             self.report(f"queue full: {self.item_name}s arrive faster than they are processed")
@@ -478,7 +473,9 @@ class Owner(Generic[Item, Result]):
     def _publish(self, result: Result, acquisition: Acquisition | None) -> None:
         """Give a result to all clients but the recorders."""
         self._publisher.publish(result)
-        if acquisition is not None and acquisition.on_item is not None and not acquisition.is_final:
+        if acquisition is None or acquisition.is_final or acquisition.on_item is None:
+            self._calls.forget("on_item")  # an error of it is over with its acquisition
+        else:
             self._calls.call("on_item", acquisition.on_item, result)
 
     def process_argument(self, item: Item) -> Any:
@@ -489,45 +486,45 @@ class Owner(Generic[Item, Result]):
         """
         return item
 
-    def _process_item(self, arrived: ArrivedItem) -> ProcessedItem:
-        return process_item(arrived, self._process, self._prepare)
+    def _process_item(self, item: PendingItem) -> PendingItem:
+        return process_item(item, self._process, self._prepare)
 
-    def _finish_item(self, processed: ProcessedItem) -> None:
+    def _finish_item(self, item: PendingItem) -> None:
         """Publish the result of `process`, and record it.
 
         It is called in the order of the items. But if `_receive` published the result, and no
         acquisition has the item, the call may overtake those for the items in the pool.
         """
-        acquisition, refused = processed.acquisition, processed.refused
-        if processed.has_result and self._process is not None:  # else `_receive` published it
-            self._publish(processed.result, acquisition)
-        if acquisition is not None and acquisition.is_final and processed.has_result:
+        acquisition, refused = item.acquisition, item.refused
+        if item.has_result and self._process is not None:  # else `_receive` published it
+            self._publish(item.result, acquisition)
+        if acquisition is not None and acquisition.is_final and item.has_result:
             # The endpoints have the result, so only `prepare` can have refused it. That is no loss,
             # because the acquisition was complete before this item
             refused = None
         if refused is not None:
             self.lost_in_owner.add(refused.cause)
         if acquisition is not None and not acquisition.is_final:
-            refused = self._record(processed) or refused
+            refused = self._record(item.to_record) or refused
             if refused is None:
-                self._count(acquisition, processed)
+                self._count(acquisition, item.to_record)
         if refused is not None:
             if isinstance(refused, NotProcessedError) and self._logs_next_traceback:
                 what = f"{self.name}: {self.item_name}"
                 logger.error("%s cannot be processed", what, exc_info=refused.__cause__)
                 self._logs_next_traceback = False
             self.message.take_bad(f"{refused.cause}: {refused}")
-        elif processed.has_result:
-            self._report_item(processed.result)
+        elif item.has_result:
+            self._report_item(item.result)
         self._leave_acquisition(acquisition)
         if self.notifies_each_item:
             self._notify()
 
-    def _record(self, processed: ProcessedItem) -> RefusedError | None:
-        """Give an item to the recorders; return the refusal of an essential one, if any."""
-        refused, result = None, processed.to_record
+    def _record(self, result: Any) -> RefusedError | None:
+        """Give a result to the recorders; return the refusal of an essential one, if any."""
         if result is None:
             return None
+        refused = None
         for recorder in self.recorders:
             try:
                 # An error of a recorder that is not essential is a failure: the item counts
@@ -546,13 +543,13 @@ class Owner(Generic[Item, Result]):
                 refused = RefusedError("not written", str(error) or type(error).__name__)
         return refused
 
-    def _count(self, acquisition: Acquisition, processed: ProcessedItem) -> None:
+    def _count(self, acquisition: Acquisition, recorded: Any) -> None:
         """Count an item of an acquisition, and end the acquisition after its last item."""
         with self._lock:
             acquisition.items += 1
             self._acquired += 1
             self._acquisition_items = acquisition.items
-            self.last_recorded = processed.to_record
+            self.last_recorded = recorded
             complete = bool(acquisition.requested) and acquisition.items >= acquisition.requested
         if complete:
             self._end_acquisition(acquisition)
