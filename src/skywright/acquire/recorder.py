@@ -292,14 +292,13 @@ class Recorder(Generic[Result, RowGroup]):
 
     @contextmanager
     def _using_file(self) -> Iterator[None]:
-        """Context that has the file for this thread; it may be entered again in itself."""
+        """Context that has the file for this thread."""
         with self._file_lock:
-            outer = self._used_since
-            self._used_since = outer or time.monotonic()
+            self._used_since = time.monotonic()
             try:
                 yield
             finally:
-                self._used_since = outer
+                self._used_since = 0.0
 
     # ---- the recorder's thread
 
