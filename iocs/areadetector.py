@@ -103,7 +103,8 @@ class ArrayCounters:
         new, self._total = total - self._total, total
         if new:
             for pair in self._pairs:
-                await post(pair.readback, pair.readback.value + new)
+                # In Channel Access an integer has 32 bits; it begins at 0 again
+                await post(pair.readback, (pair.readback.value + new) % 2**31)
 
 
 async def fixed(obj: Any, instance: Any, value: Any) -> None:
@@ -547,8 +548,8 @@ class HdfPlugin(Plugin):
         error
             Error of a file; empty if there is none.
         """
-        await post(self.num_captured, min(rows, 2**31 - 1))
-        await post(self.dropped_arrays.readback, min(lost, 2**31 - 1))
+        await post(self.num_captured, rows)
+        await post(self.dropped_arrays.readback, lost)
         if error:
             await self.fail_to_write(error)
         elif capturing:

@@ -22,6 +22,7 @@ from caproto import (
     ChannelChar,
     ChannelData,
     ChannelEnum,
+    ChannelInteger,
     ChannelType,
 )
 from caproto.asyncio.server import Context
@@ -307,13 +308,15 @@ async def post(channel: ChannelData, value: Any, severity: int | None = None) ->
     channel
         The PV; its putter is not called.
     value
-        Number, text, or index. Text is sent as Latin-1, with ``?`` for other letters; that of a
-        CHAR PV is cut to its length.
+        Number, text, or index. An integer PV has 32 bits: a larger number becomes 2**31 - 1. Text
+        is sent as Latin-1, with ``?`` for other letters; that of a CHAR PV is cut to its length.
     severity
         Severity of its alarm; None leaves the alarm as it is.
     """
     if isinstance(channel, ChannelEnum):
         value = channel.enum_strings[value]
+    elif isinstance(channel, ChannelInteger):
+        value = min(value, 2**31 - 1)
     elif isinstance(value, str):
         # caproto would raise for other letters, and the posts after this one would be missing
         value = value.encode("latin-1", "replace").decode("latin-1")
