@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from iocs.areadetector import WRITE_STREAM, HdfPlugin, choice, enum_readback, long_text, put_text
+from iocs.areadetector import WRITE_STREAM, HdfPlugin, choice, enum_readback, long_text
 from skywright.acquire.recorder import Recorder
 
 DATA_TYPES = [
@@ -27,7 +27,7 @@ class RowsPlugin(HdfPlugin):
     """
 
     data_type = enum_readback(DATA_TYPES, DATA_TYPES.index("UInt16"), name="DataType_RBV")
-    file_name = long_text("rows", put=put_text, name="FileName")
+    file_name = long_text("rows", name="FileName")
     file_write_mode = choice(
         ["Single", "Capture", "Stream"], WRITE_STREAM, _only_stream, name="FileWriteMode"
     )
