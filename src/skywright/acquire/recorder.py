@@ -391,8 +391,8 @@ class Recorder(Generic[Result, RowGroup]):
         for number, group in enumerate(batch):
             rows = self.layout.rows(group)
             if rows > left:
-                wanted = [self._select_rows(group, slice(left))] if left > 0 else []
-                later = self._select_rows(group, slice(left, None)) if left > 0 else group
+                wanted = [self._select_rows(group, slice(left))] if left else []
+                later = self._select_rows(group, slice(left, None))
                 return batch[:number] + wanted, [later, *batch[number + 1 :], *rest]
             left -= rows
         return batch, rest
