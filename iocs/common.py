@@ -28,7 +28,7 @@ from caproto import (
 from caproto.asyncio.server import Context
 from caproto.server import PVGroup, get_pv_pair_wrapper
 
-from skywright.errors import ConfigError, SkywrightError
+from skywright.errors import ConfigError, SkywrightError, message_of
 from skywright.processes.lifecycle import (
     END_SIGNALS,
     announce_ready,
@@ -287,7 +287,7 @@ def _plain_value(preprocess: Callable[[Any], Any]) -> Callable[[Any], Any]:
 def _reason(channel: ChannelData, error: Exception, data: Any, data_type: ChannelType) -> str:
     """Return why a put was refused."""
     if error.args or not isinstance(error, CaprotoConversionError):
-        reason = str(error) or type(error).__name__
+        reason = message_of(error)
     else:  # caproto says nothing of the value
         is_text = data_type == ChannelType.STRING
         reason = repr(b" ".join(data).decode("latin-1") if is_text else data)

@@ -16,7 +16,7 @@ from skywright.acquire.ordered_pool import OrderedPool
 from skywright.acquire.processed import NotProcessedError, PendingItem, process_item
 from skywright.acquire.publisher import Publisher
 from skywright.acquire.source import Source
-from skywright.errors import HardwareError, SkywrightError
+from skywright.errors import HardwareError, SkywrightError, message_of
 
 if TYPE_CHECKING:  # an owner without recorders needs no HDF5
     from skywright.acquire.recorder import Recorder
@@ -389,7 +389,7 @@ class Owner(Generic[Item, Result]):
         except Exception as error:
             with self._lock:
                 self._users.discard(user)
-            self.report(f"stopped: {str(error) or type(error).__name__}")
+            self.report(f"stopped: {message_of(error)}")
             raise
         self._notify()
 
@@ -540,7 +540,7 @@ class Owner(Generic[Item, Result]):
                 refused = error
             except Exception as error:
                 self.lost_in_owner.add("not written")
-                refused = RefusedError("not written", str(error) or type(error).__name__)
+                refused = RefusedError("not written", message_of(error))
         return refused
 
     def _count(self, acquisition: Acquisition, recorded: Any) -> None:
@@ -613,7 +613,7 @@ class Owner(Generic[Item, Result]):
             try:
                 self._calls.call(name, end, done, key=key, raises=True)
             except Exception as error:  # it is counted, and the other recorders end the acquisition
-                self.report(f"{name}: {str(error) or type(error).__name__}")
+                self.report(f"{name}: {message_of(error)}")
                 done()
         finish(len(self.recorders))
 
@@ -630,7 +630,7 @@ class Owner(Generic[Item, Result]):
             try:
                 self._start_or_stop_source()
             except Exception as error:  # this thread must continue
-                message = str(error) or type(error).__name__
+                message = message_of(error)
                 # Log it once: this thread tries again several times in a second
                 if not isinstance(error, SkywrightError) and message != self.message.text:
                     logger.exception("%s: the source cannot start or stop", self.name)

@@ -19,7 +19,7 @@ from skywright.acquire.acquisition import RefusedError
 from skywright.acquire.counters import Counters, sum_counts
 from skywright.acquire.layout import Layout, Result, RowGroup, Writer
 from skywright.acquire.row_queue import RowQueue
-from skywright.errors import DataError
+from skywright.errors import DataError, message_of
 from skywright.files.columns import DoesNotFitError
 
 logger = logging.getLogger(__name__)
@@ -486,7 +486,7 @@ class Recorder(Generic[Result, RowGroup]):
     def _report(self, error: Exception, of_flush: bool = False) -> None:
         # Errors are reported, not raised: the recorder's thread must continue, because it calls
         # `done` at the end of an acquisition.
-        self._error = str(error) or type(error).__name__
+        self._error = message_of(error)
         self._is_flush_error = of_flush
         if self._error == self._logged:  # it may come with every item
             return
