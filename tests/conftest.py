@@ -23,7 +23,7 @@ from support import forked
 from support.absent import absent
 
 from skywright.processes import child
-from skywright.processes.logs import ROOMS
+from skywright.processes.logs import LOGGERS
 from skywright.processes.ports import free_port
 
 # How long an example takes says more about the machine than about the code. Each run tries other

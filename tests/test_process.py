@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from skywright.processes.logs import ROOMS, log_to_stderr
+from skywright.processes.logs import LOGGERS, log_to_stderr
 from skywright.processes.ports import free_port, port_is_free, port_number
 
 
@@ -60,10 +60,10 @@ def test_log_levels(
     monkeypatch: pytest.MonkeyPatch, verbosity: int, variable: str, level: int
 ) -> None:
     monkeypatch.setenv("SKYWRIGHT_LOG_LEVEL", variable)
-    before = {name: logging.getLogger(name).level for name in ("", *ROOMS)}
+    before = {name: logging.getLogger(name).level for name in ("", *LOGGERS)}
     try:
         log_to_stderr(verbosity)
-        assert {logging.getLogger(room).level for room in ROOMS} == {level}
+        assert {logging.getLogger(name).level for name in LOGGERS} == {level}
     finally:
         for name, value in before.items():
             logging.getLogger(name).setLevel(value)
