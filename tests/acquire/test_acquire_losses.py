@@ -19,7 +19,10 @@ from skywright.acquire.owner import Owner
 from skywright.acquire.recorder import Recorder
 
 
-def test_losses_are_counted_by_cause(source: HandSource, make: Make, tmp_path: Path) -> None:
+def test_losses_are_counted_by_cause(
+    source: HandSource, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(owner_module, "QUEUE_BYTES", 40)
     recorder, go_on = Recorder(layout()), threading.Event()
 
     class Frame(int):
@@ -33,7 +36,7 @@ def test_losses_are_counted_by_cause(source: HandSource, make: Make, tmp_path: P
             raise ValueError("a defect")
         return events(item, 1)
 
-    owner = make(process, recorders=[recorder], threads=1, queue_bytes=40)
+    owner = make(process, recorders=[recorder], threads=1)
     recorder.start(tmp_path / "a.h5")
     source.counts["gap"] = 5
     acquisition = owner.acquire(2)
@@ -85,8 +88,10 @@ def test_no_more_items_are_under_way_than_allowed(source: HandSource, make: Make
 
 
 def test_items_that_are_processed_leave_room_and_an_empty_queue_takes_any_item(
-    source: HandSource, make: Make
+    source: HandSource, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(owner_module, "QUEUE_BYTES", 20)
+
     class Frame(int):
         nbytes = 10
 
@@ -99,7 +104,7 @@ def test_items_that_are_processed_leave_room_and_an_empty_queue_takes_any_item(
         assert item == 0 or go_on.wait(90)
         return item
 
-    owner = make(process, [collector], threads=1, queue_bytes=20)
+    owner = make(process, [collector], threads=1)
     owner.start()
     source.send(LargeFrame(0))
     owner._pool.drain(90)  # type: ignore[union-attr]

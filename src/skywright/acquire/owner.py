@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+QUEUE_BYTES = 64_000_000
+"""Limit of the items in an owner's queue, bytes."""
 SILENCE_S = 2.0
 """Time without an item, s, after which a silence is reported."""
 DRAIN_S = 5.0
@@ -62,9 +64,10 @@ class Owner(Generic[Item, Result]):
     threads
         0: the source's thread processes each item, so a slow owner slows the source down. N: N
         threads of the owner process items in parallel.
-    queue_bytes, queue_items, when_full
-        As for `OrderedPool`; used if `threads` is above 0. The size of an item is its ``nbytes``,
-        or 0 if it has none. Dropped items count as ``queue full``.
+    queue_items, when_full
+        As for `OrderedPool`; used if `threads` is above 0. The limit of its bytes is `QUEUE_BYTES`;
+        the size of an item is its ``nbytes``, or 0 if it has none. Dropped items count as
+        ``queue full``.
     name
         Name of the hardware in messages: ``camera``.
     item_name
@@ -91,7 +94,6 @@ class Owner(Generic[Item, Result]):
         *,
         prepare: Callable[[Result], Any] | None = None,
         threads: int = 0,
-        queue_bytes: int = 64_000_000,
         queue_items: int = 100_000,
         when_full: Literal["wait", "drop"] = "drop",
         name: str = "owner",
@@ -141,7 +143,7 @@ class Owner(Generic[Item, Result]):
                 self._process_item,
                 self._finish_item,
                 threads,
-                queue_bytes,
+                QUEUE_BYTES,
                 queue_items,
                 when_full,
                 name,
