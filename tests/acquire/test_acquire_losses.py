@@ -267,7 +267,7 @@ def test_an_alarm_does_not_alternate_with_the_items_that_are_good(
     owner.start()
     source.send(*range(100))
     assert (owner.state().message, owner.state().alarm) == ("undecodable: the item is torn", True)
-    assert owner.lost_in_owner["undecodable"] == 50
+    assert owner.lost["undecodable"] == 50
     assert len(caplog.records) == 3  # waiting, taking, undecodable
     clock.pass_hold()
     source.send(101, 102)  # the loss goes on
@@ -332,17 +332,17 @@ def test_the_traceback_of_a_defect_is_logged_once_until_the_alarm_is_over(
     owner = make(process, threads=threads, item_name="packet")
     owner.start()
     source.send(0, 0, 0)
-    until(lambda: owner.lost_in_owner["not processed"] == 3)
+    until(lambda: owner.lost.get("not processed") == 3)
     assert caplog.text.count("Traceback") == 1
     assert "owner: packet cannot be processed" in caplog.text
     source.send(1, 0)
-    until(lambda: owner.lost_in_owner["not processed"] == 4)
+    until(lambda: owner.lost.get("not processed") == 4)
     assert caplog.text.count("Traceback") == 1
     clock.pass_hold()
     source.send(1)
     until(lambda: not owner.state().alarm)
     source.send(0, 0)
-    until(lambda: owner.lost_in_owner["not processed"] == 6)
+    until(lambda: owner.lost.get("not processed") == 6)
     assert caplog.text.count("Traceback") == 2
 
 
@@ -373,7 +373,7 @@ def test_silence_and_reports_of_the_source_are_messages(
     until(lambda: owner.state().message == "taking pulses")
     assert source.report is not None
     source.report("hand: connection lost")
-    until(lambda: owner.failures["source failed"] == 1)
+    until(lambda: owner.state().failures.get("source failed") == 1)
     until(lambda: owner.state().message.endswith("; hand: connection lost"))
     assert owner.state().message.startswith("no pulse from hand for more than")
     source.send(2)
@@ -456,7 +456,7 @@ def test_each_silence_is_reported_though_bad_items_came_between(
     for _ in range(2):
         until(lambda: owner.state().message.startswith("no item from hand for more than"))
         source.send(1)
-        until(lambda: owner.lost_in_owner["undecodable"])
+        until(lambda: owner.lost.get("undecodable"))
 
 
 def test_the_error_of_a_callback_is_over_with_its_acquisition(
