@@ -107,8 +107,6 @@ class Owner(Generic[Item, Result]):
         self._calls = GuardedCalls(name)
         self._publisher: Publisher[Result] = Publisher(self._calls, endpoints)
         self.endpoints = self._publisher.endpoints  # the publisher's list: more may be added
-        self.failures = self._calls.failures
-        """Number of errors of the source, endpoints, recorders and callbacks, by cause."""
         self._process, self._prepare = process, prepare
         self._lock = threading.RLock()
         self._source_lock = threading.RLock()
@@ -175,7 +173,7 @@ class Owner(Generic[Item, Result]):
         """Return the present state."""
         lost = self.lost
         losses = (recorder.lost for recorder in self.recorders if not recorder.essential)
-        failures = sum_counts(self.failures.as_dict(), *losses)
+        failures = sum_counts(self._calls.failures.as_dict(), *losses)
         newest, items = self._publisher.progress
         message, alarm = self.message.present
         with self._lock:
@@ -440,7 +438,7 @@ class Owner(Generic[Item, Result]):
 
     def _on_source_report(self, message: str, alarm: bool = True, /) -> None:
         if alarm:
-            self.failures.add("source failed")
+            self._calls.failures.add("source failed")
             self._last_source_report = message
             self.report(message)
         else:
