@@ -21,6 +21,7 @@ CAMERA_DATA_TYPES = ["Int8", "UInt8"]
 """Those of a video camera, the first ones of `iocs.recording.DATA_TYPES`."""
 COLOR_MODES = ["Mono", "Bayer", "RGB1"]
 SINGLE, MULTIPLE, CONTINUOUS = range(3)
+WRITE_MODES = ["Single", "Capture", "Stream"]
 WRITE_SINGLE, WRITE_CAPTURE, WRITE_STREAM = range(3)
 
 
@@ -431,9 +432,7 @@ class HdfPlugin(Plugin):
     create_directory = number(0, _put_create, name="CreateDirectory")
     auto_increment = choice(YES_NO, 1, name="AutoIncrement")
     auto_save = choice(YES_NO, put=_put_auto_save, name="AutoSave")
-    file_write_mode = choice(
-        ["Single", "Capture", "Stream"], WRITE_STREAM, _put_write_mode, name="FileWriteMode"
-    )
+    file_write_mode = choice(WRITE_MODES, WRITE_STREAM, _put_write_mode, name="FileWriteMode")
     num_capture = number(0, checked(0, 10**9), name="NumCapture")
     num_captured = readback(0, name="NumCaptured_RBV")
     capture = choice(["Done", "Capture"], put=_put_capture, name="Capture")
