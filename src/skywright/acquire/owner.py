@@ -449,9 +449,9 @@ class Owner(Generic[Item, Result]):
         self._last_arrival, self._last_source_report = time.monotonic(), ""
         with self._lock:
             acquisition = self.acquisition
-            if acquisition is not None and acquisition.stopping:
+            if acquisition is None or acquisition.stopping:
                 acquisition = None
-            if acquisition is not None:
+            else:
                 acquisition.items_in_processing += 1
         pending = PendingItem(acquisition)
         try:
