@@ -154,11 +154,12 @@ async def serve(group: PVGroup, args: argparse.Namespace, facts: Mapping[str, An
     os.environ["EPICS_CA_SERVER_PORT"] = str(port)
     os.environ.setdefault("EPICS_CA_MAX_ARRAY_BYTES", str(ARRAY_BYTES_MAX))
     _keep_beacons_local(args.host)
+    post_error = getattr(group, "post_error", None)
     for pv, channel in group.pvdb.items():
         _own_alarm(channel)
-        _never_hang(channel, pv, getattr(group, "post_error", None))
+        _never_hang(channel, pv, post_error)
         for name, each in channel.fields.items():
-            _never_hang(each, f"{pv}.{name}", getattr(group, "post_error", None))
+            _never_hang(each, f"{pv}.{name}", post_error)
     context = Context(group.pvdb, [args.host])
     # Beacons only make clients reconnect sooner; no error if a beacon cannot be sent
     context.log.addFilter(lambda record: "send beacon" not in record.msg)
