@@ -135,7 +135,7 @@ class Owner(Generic[Item, Result]):
         self._last_source_report = ""
         """The last alarm of the source since the last arrival; empty: none."""
         self._wake_monitor = threading.Event()
-        self._pool: OrderedPool[PendingItem, PendingItem] | None = None
+        self._pool: OrderedPool[PendingItem] | None = None
         if threads:
             self._pool = OrderedPool(
                 self._process_item,
@@ -463,7 +463,8 @@ class Owner(Generic[Item, Result]):
             self._publish(pending.argument, acquisition)
         # A published result of no acquisition need not wait: nothing of it is recorded
         if self._pool is None or (is_result and acquisition is None):
-            self._finish_item(self._process_item(pending))
+            self._process_item(pending)
+            self._finish_item(pending)
         # A refused item is put into the queue too, to keep the order
         elif not self._pool.put(pending, getattr(item, "nbytes", 0)):
             self.lost_in_owner.add("queue full")
@@ -486,8 +487,8 @@ class Owner(Generic[Item, Result]):
         """
         return item
 
-    def _process_item(self, item: PendingItem) -> PendingItem:
-        return process_item(item, self._process, self._prepare)
+    def _process_item(self, item: PendingItem) -> None:
+        process_item(item, self._process, self._prepare)
 
     def _finish_item(self, item: PendingItem) -> None:
         """Publish the result of `process`, and record it.

@@ -51,18 +51,18 @@ def process_item(
     item: PendingItem,
     process: Callable[[Any], Any] | None,
     prepare: Callable[[Any], Any] | None,
-) -> PendingItem:
+) -> None:
     """Process an item, unless it is refused; an error of `process` or `prepare` refuses it.
 
     Parameters
     ----------
     item
-        The item; it is changed and returned.
+        The item, in which the result is kept.
     process, prepare
         As for `skywright.acquire.owner.Owner`.
     """
     if item.refused is not None:
-        return item
+        return
     try:
         item.result = item.argument if process is None else process(item.argument)
         item.has_result, item.to_record = True, item.result
@@ -71,4 +71,3 @@ def process_item(
             item.to_record = prepare(item.result)
     except Exception as error:  # the next item may be good
         item.refuse(error)
-    return item
