@@ -11,7 +11,7 @@ import httpx
 from websockets.asyncio.client import connect as open_websocket
 
 from skywright.config import Settings
-from skywright.errors import ConfigError, DataError, SkywrightError
+from skywright.errors import ConfigError, DataError, SkywrightError, message_of
 from skywright.store.client import ANALYSIS, RAW, connect
 
 T = TypeVar("T")
@@ -191,7 +191,7 @@ def _reason(error: httpx.HTTPError) -> str:
     if isinstance(error, httpx.HTTPStatusError):
         return f"tiled answers {error.response.status_code} to {error.request.url.path}"
     if isinstance(error, httpx.TransportError):
-        return f"tiled does not answer ({str(error) or type(error).__name__})"
+        return f"tiled does not answer ({message_of(error)})"
     return f"the answer of tiled cannot be read ({error})"
 
 

@@ -251,10 +251,20 @@ class OneStream:
 
 
 class FlyerStream(FileStream):
-    """A stream that is also the flyer of its device: rows come between kickoff and complete."""
+    """A stream that is also the flyer of its device: rows come between kickoff and complete.
+
+    Parameters: as for `FileStream`. The device also has the methods `prepare_rows`, `start_flying`
+    and `finish_flying`, which run on a thread (`GuardedDevice.in_background`).
+    """
 
     def prepare(self, rows: int) -> Status:
-        """Set the number of rows, see `prepare_rows` of the device; 0: rows until `complete`."""
+        """Set the number of rows; the `prepare_rows` of the device says from when on it counts.
+
+        Parameters
+        ----------
+        rows
+            Number of rows that `complete` waits for; 0: rows come until `complete`.
+        """
         return self.device.in_background(lambda: self.device.prepare_rows(rows))
 
     def kickoff(self) -> Status:

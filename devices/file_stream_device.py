@@ -204,10 +204,26 @@ class FileStreamDevice(GuardedDevice):
         name: str,
         beside: Sequence[tuple[FileStream, EpicsSignalRO]] = (),
     ) -> None:
-        """Open a file `name`, without suffix; `stream` refers to it from then on.
+        """Open a file, and begin the recording of `stream` in it.
 
-        `beside`: streams of other files that the IOC opens at the same time, each with the signal
-        that counts its rows.
+        Parameters
+        ----------
+        stream
+            Stream of the rows of the file.
+        captured
+            Signal that counts its rows.
+        name
+            Name of the file, without suffix.
+        beside
+            Streams of other files that the IOC opens at the same time, each with the signal that
+            counts its rows; the caller begins their recordings.
+
+        Raises
+        ------
+        ConfigError
+            If the path has characters beyond ASCII.
+        HardwareError
+            If the IOC cannot open the file, or does not answer in time.
         """
         for signal, value in stream.plugin.settings(self.assets, name):
             self._put(signal, value)

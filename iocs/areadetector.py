@@ -21,6 +21,7 @@ CAMERA_DATA_TYPES = ["Int8", "UInt8"]
 """Those of a video camera, the first ones of `iocs.recording.DATA_TYPES`."""
 COLOR_MODES = ["Mono", "Bayer", "RGB1"]
 SINGLE, MULTIPLE, CONTINUOUS = range(3)
+WRITE_MODES = ["Single", "Capture", "Stream"]
 WRITE_SINGLE, WRITE_CAPTURE, WRITE_STREAM = range(3)
 
 
@@ -51,9 +52,18 @@ def choice(strings: list[str], value: int = 0, put: Any = None, **kw: Any) -> An
     )
 
 
-def long_text(value: str = "", put: Any = None, **kw: Any) -> Any:
-    """Return a setting that holds text longer than EPICS' 40 characters."""
-    return setting(value=value, dtype=ChannelType.CHAR, max_length=1024, put=put, **kw)
+def long_text(value: str = "", put: Any = None, max_length: int = 1024, **kw: Any) -> Any:
+    """Return a setting that holds a long text; its putter gets, and may return, the text."""
+
+    async def put_text(obj: Any, instance: Any, given: str | bytes) -> str:
+        text = decode_char_array(given)
+        if put is not None:
+            changed: str | None = await put(obj, instance, text)
+            return text if changed is None else changed
+        await obj.readback.write(text)
+        return text
+
+    return setting(value=value, dtype=ChannelType.CHAR, max_length=max_length, put=put_text, **kw)
 
 
 def readback(value: Any, dtype: Any = None, **kw: Any) -> Any:
@@ -103,7 +113,8 @@ class ArrayCounters:
         new, self._total = total - self._total, total
         if new:
             for pair in self._pairs:
-                await post(pair.readback, pair.readback.value + new)
+                # In Channel Access an integer has 32 bits; it begins at 0 again
+                await post(pair.readback, (pair.readback.value + new) % 2**31)
 
 
 async def fixed(obj: Any, instance: Any, value: Any) -> None:
@@ -297,20 +308,13 @@ class Image(Plugin):
     )
 
 
-async def _put_file_path(obj: Any, instance: Any, value: str) -> str:
-    path = decode_char_array(value)
+async def _put_file_path(obj: Any, instance: Any, path: str) -> str:
     if not path.startswith("/"):  # it would be a directory below the IOC's own
         raise ValueError(f"{path!r}, expected an absolute path such as /data/")
     path = path if path.endswith("/") else path + "/"
     await obj.readback.write(path)
     await obj.parent.check_path()
     return path
-
-
-async def put_text(obj: Any, instance: Any, value: str) -> str:
-    """Take a long text."""
-    await obj.readback.write(decode_char_array(value))
-    return decode_char_array(value)
 
 
 def fill_template(template: str, *values: str | int) -> str:
@@ -329,11 +333,9 @@ def fill_template(template: str, *values: str | int) -> str:
     raise ValueError(f"{template!r} cannot be filled; expected one like %s%s_%6.6d.h5")
 
 
-async def _put_template(obj: Any, instance: Any, value: str) -> str:
-    template = decode_char_array(value)
+async def _put_template(obj: Any, instance: Any, template: str) -> None:
     fill_template(template, "/path/", "name", 0)
     await obj.readback.write(template)
-    return template
 
 
 async def _put_file_number(obj: Any, instance: Any, value: int) -> None:
@@ -351,8 +353,7 @@ async def _put_create(obj: Any, instance: Any, value: int) -> None:
 async def _put_write_mode(obj: Any, instance: Any, value: Any) -> None:
     if value == WRITE_CAPTURE:
         raise ValueError("Capture, this camera knows only Single and Stream")
-    await obj.readback.write(value)
-    obj.parent.choose_single_files()
+    await _put_auto_save(obj, instance, value)
 
 
 async def _put_auto_save(obj: Any, instance: Any, value: Any) -> None:
@@ -423,7 +424,7 @@ class HdfPlugin(Plugin):
     port_name = readback("FileHDF1", ChannelType.STRING, name="PortName_RBV")
     plugin_type = readback("NDFileHDF5 ver1.10.1", ChannelType.STRING, name="PluginType_RBV")
     file_path = long_text(put=_put_file_path, name="FilePath")
-    file_name = long_text("pictures", put=put_text, name="FileName")
+    file_name = long_text("pictures", name="FileName")
     file_template = long_text("%s%s_%6.6d.h5", put=_put_template, name="FileTemplate")
     file_number = number(0, _put_file_number, name="FileNumber")
     full_file_name = readback("", ChannelType.CHAR, max_length=1024, name="FullFileName_RBV")
@@ -431,9 +432,7 @@ class HdfPlugin(Plugin):
     create_directory = number(0, _put_create, name="CreateDirectory")
     auto_increment = choice(YES_NO, 1, name="AutoIncrement")
     auto_save = choice(YES_NO, put=_put_auto_save, name="AutoSave")
-    file_write_mode = choice(
-        ["Single", "Capture", "Stream"], WRITE_STREAM, _put_write_mode, name="FileWriteMode"
-    )
+    file_write_mode = choice(WRITE_MODES, WRITE_STREAM, _put_write_mode, name="FileWriteMode")
     num_capture = number(0, checked(0, 10**9), name="NumCapture")
     num_captured = readback(0, name="NumCaptured_RBV")
     capture = choice(["Done", "Capture"], put=_put_capture, name="Capture")
@@ -547,8 +546,8 @@ class HdfPlugin(Plugin):
         error
             Error of a file; empty if there is none.
         """
-        await post(self.num_captured, min(rows, 2**31 - 1))
-        await post(self.dropped_arrays.readback, min(lost, 2**31 - 1))
+        await post(self.num_captured, rows)
+        await post(self.dropped_arrays.readback, lost)
         if error:
             await self.fail_to_write(error)
         elif capturing:

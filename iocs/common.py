@@ -22,12 +22,13 @@ from caproto import (
     ChannelChar,
     ChannelData,
     ChannelEnum,
+    ChannelInteger,
     ChannelType,
 )
 from caproto.asyncio.server import Context
 from caproto.server import PVGroup, get_pv_pair_wrapper
 
-from skywright.errors import ConfigError, SkywrightError
+from skywright.errors import ConfigError, SkywrightError, message_of
 from skywright.processes.lifecycle import (
     END_SIGNALS,
     announce_ready,
@@ -153,11 +154,12 @@ async def serve(group: PVGroup, args: argparse.Namespace, facts: Mapping[str, An
     os.environ["EPICS_CA_SERVER_PORT"] = str(port)
     os.environ.setdefault("EPICS_CA_MAX_ARRAY_BYTES", str(ARRAY_BYTES_MAX))
     _keep_beacons_local(args.host)
+    post_error = getattr(group, "post_error", None)
     for pv, channel in group.pvdb.items():
         _own_alarm(channel)
-        _never_hang(channel, pv, getattr(group, "post_error", None))
+        _never_hang(channel, pv, post_error)
         for name, each in channel.fields.items():
-            _never_hang(each, f"{pv}.{name}", getattr(group, "post_error", None))
+            _never_hang(each, f"{pv}.{name}", post_error)
     context = Context(group.pvdb, [args.host])
     # Beacons only make clients reconnect sooner; no error if a beacon cannot be sent
     context.log.addFilter(lambda record: "send beacon" not in record.msg)
@@ -286,7 +288,7 @@ def _plain_value(preprocess: Callable[[Any], Any]) -> Callable[[Any], Any]:
 def _reason(channel: ChannelData, error: Exception, data: Any, data_type: ChannelType) -> str:
     """Return why a put was refused."""
     if error.args or not isinstance(error, CaprotoConversionError):
-        reason = str(error) or type(error).__name__
+        reason = message_of(error)
     else:  # caproto says nothing of the value
         is_text = data_type == ChannelType.STRING
         reason = repr(b" ".join(data).decode("latin-1") if is_text else data)
@@ -307,13 +309,15 @@ async def post(channel: ChannelData, value: Any, severity: int | None = None) ->
     channel
         The PV; its putter is not called.
     value
-        Number, text, or index. Text is sent as Latin-1, with ``?`` for other letters; that of a
-        CHAR PV is cut to its length.
+        Number, text, or index. An integer PV has 32 bits: a larger number becomes 2**31 - 1. Text
+        is sent as Latin-1, with ``?`` for other letters; that of a CHAR PV is cut to its length.
     severity
         Severity of its alarm; None leaves the alarm as it is.
     """
     if isinstance(channel, ChannelEnum):
         value = channel.enum_strings[value]
+    elif isinstance(channel, ChannelInteger):
+        value = min(value, 2**31 - 1)
     elif isinstance(value, str):
         # caproto would raise for other letters, and the posts after this one would be missing
         value = value.encode("latin-1", "replace").decode("latin-1")

@@ -41,17 +41,14 @@ async def _put_user(motor: "MotorRecord", value: float) -> None:
 
 
 def _moves(motor: "MotorRecord") -> dict[str, Putter]:
-    async def go_to_dial(value: float) -> None:
+    async def put_dial(_: Any, value: float) -> None:
         if motor.get("SET"):
             raise ValueError("this controller cannot set its dial position; put a position to VAL")
         await motor.go(value)
         raise SkipWrite
 
-    async def put_dial(_: Any, value: float) -> None:
-        await go_to_dial(value)
-
-    async def put_raw(_: Any, value: float) -> None:
-        await go_to_dial(value * motor.get("MRES"))
+    async def put_raw(channel: Any, value: float) -> None:
+        await put_dial(channel, value * motor.get("MRES"))
 
     async def put_relative(_: Any, value: float) -> float:
         await _put_user(motor, motor.get("VAL") + value)

@@ -3,7 +3,15 @@
 from pathlib import Path
 from typing import Any
 
-from iocs.areadetector import WRITE_STREAM, HdfPlugin, choice, enum_readback, long_text, put_text
+from iocs.areadetector import (
+    WRITE_MODES,
+    WRITE_STREAM,
+    HdfPlugin,
+    choice,
+    enum_readback,
+    long_text,
+    only,
+)
 from skywright.acquire.recorder import Recorder
 
 DATA_TYPES = [
@@ -11,12 +19,6 @@ DATA_TYPES = [
     *("Float32", "Float64"),
 ]
 """All data types, in areaDetector's order."""
-
-
-async def _only_stream(obj: Any, instance: Any, value: Any) -> None:
-    if value != WRITE_STREAM:
-        raise ValueError("only Stream: all rows are recorded into one file")
-    await obj.readback.write(value)
 
 
 class RowsPlugin(HdfPlugin):
@@ -27,10 +29,8 @@ class RowsPlugin(HdfPlugin):
     """
 
     data_type = enum_readback(DATA_TYPES, DATA_TYPES.index("UInt16"), name="DataType_RBV")
-    file_name = long_text("rows", put=put_text, name="FileName")
-    file_write_mode = choice(
-        ["Single", "Capture", "Stream"], WRITE_STREAM, _only_stream, name="FileWriteMode"
-    )
+    file_name = long_text("rows", name="FileName")
+    file_write_mode = choice(WRITE_MODES, WRITE_STREAM, only(WRITE_STREAM), name="FileWriteMode")
     single_files: Any = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -23,7 +23,7 @@ from support import forked
 from support.absent import absent
 
 from skywright.processes import child
-from skywright.processes.logs import ROOMS
+from skywright.processes.logs import LOGGERS
 from skywright.processes.ports import free_port
 
 # How long an example takes says more about the machine than about the code. Each run tries other
@@ -94,7 +94,7 @@ def pytest_collection(session: pytest.Session) -> Iterator[None]:
 def own_log() -> Iterator[None]:
     """Take back what a command that runs in this process did to the log: others read it."""
     root = logging.getLogger()
-    loggers = [root, *map(logging.getLogger, ROOMS)]
+    loggers = [root, *map(logging.getLogger, LOGGERS)]
     levels, handlers = [logger.level for logger in loggers], list(root.handlers)
     yield
     for logger, level in zip(loggers, levels, strict=True):

@@ -224,7 +224,13 @@ class Psss(RecordingDevice):
     # ---- fly, for `pulses`
 
     def prepare_rows(self, pulses: int) -> None:
-        """Set the number of pulses from the next kickoff on; 0: pulses until `complete`."""
+        """Set the number of pulses of each flight from now on, until `unstage`.
+
+        Parameters
+        ----------
+        pulses
+            Number of pulses that `complete` waits for; 0: pulses come until `complete`.
+        """
         self._wanted = int(pulses)
 
     def start_flying(self) -> None:

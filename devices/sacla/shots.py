@@ -226,9 +226,12 @@ class Shots(FileStreamDevice):
     # ---- fly
 
     def prepare_rows(self, shots: int) -> None:
-        """Set the number of shots of the next recording; 0: shots until `complete`.
+        """Set the number of shots of the next recording; call it before `stage`.
 
-        Call it before `stage`.
+        Parameters
+        ----------
+        shots
+            Number of shots that `complete` waits for; 0: shots come until `complete`.
         """
         self.plugin.requested_rows = int(shots)
 

@@ -38,7 +38,6 @@ from iocs.areadetector import (
     choice,
     long_text,
     number,
-    put_text,
     readback,
 )
 from iocs.common import argument_parser, post, post_pair, run, write_pair
@@ -88,7 +87,7 @@ class AxisCam(Cam):
 class AxisHdf(HdfPlugin):
     """The recording."""
 
-    file_name = long_text("axis", put=put_text, name="FileName")
+    file_name = long_text("axis", name="FileName")
 
 
 class AxisIOC(OwnerGroup):

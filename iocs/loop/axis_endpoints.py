@@ -98,7 +98,7 @@ def make_endpoints(
         uploads = TriggeredUploads(Uploader(camera, args.push_to), trigger)
     if args.http is not None:
         from skywright.instruments.loop.endpoints.axis_video import serve_video
-        from skywright.processes.http_guard import Guard
+        from skywright.wire.axis_guard import Guard
 
         guard = None
         if args.auth != "none":

@@ -41,7 +41,6 @@ from iocs.areadetector import (
     enum_readback,
     long_text,
     number,
-    put_text,
     readback,
 )
 from iocs.common import argument_parser, in_order, post, run
@@ -242,7 +241,7 @@ class PanosetiBase(OwnerGroup):
     """PVs of a run, over one tracker; `make_group` adds the slots."""
 
     run_name = readback("", ChannelType.CHAR, max_length=256, name="Run_RBV")
-    track_run = long_text(NEWEST, put_text, name="TrackRun", doc="run to index")
+    track_run = long_text(NEWEST, name="TrackRun", doc="run to index")
     data_dir = readback("", ChannelType.CHAR, max_length=1024, name="DataDir_RBV")
     run_state = enum_readback(RUN_STATES, name="RunState_RBV")
     message = readback("", ChannelType.CHAR, max_length=1024, name="Message_RBV")

@@ -2,7 +2,7 @@
 
 from caproto import ChannelType
 
-from iocs.areadetector import Cam, choice, long_text, put_text, readback
+from iocs.areadetector import Cam, choice, long_text, readback
 from iocs.recording import DATA_TYPES, RecorderPlugin
 from skywright.acquire.acquisition import Acquisition
 from skywright.instruments.psss.processor import Processor
@@ -49,4 +49,4 @@ class PsssCam(Cam):
 class PsssPlugin(RecorderPlugin):
     """The file plugin of pictures, or of every pulse's spectrum and fit."""
 
-    file_name = long_text("psss", put=put_text, name="FileName")
+    file_name = long_text("psss", name="FileName")

@@ -6,7 +6,7 @@ from caproto import AlarmSeverity, AlarmStatus, ChannelType
 from caproto.server import PVGroup, pvproperty
 
 from iocs.areadetector import YES_NO, choice, enum_readback, long_text, number, readback
-from iocs.common import decode_char_array, in_order, setting
+from iocs.common import in_order, setting
 from skywright.instruments.psss.averages import PULSES
 from skywright.instruments.psss.processing import AxisUnit, FitStatus
 from skywright.instruments.psss.settings import BackgroundMode, Fit, Smoothing, Weighting
@@ -55,10 +55,9 @@ async def _put_start(obj: Any, instance: Any, value: int) -> None:
 
 
 @in_order
-async def _put_background(obj: Any, instance: Any, value: str) -> str:
+async def _put_background(obj: Any, instance: Any, name: str) -> None:
     ioc = obj.parent.ioc
-    await ioc.in_thread(ioc.service.parameters.merge, {"background": decode_char_array(value)})
-    return decode_char_array(value)
+    await ioc.in_thread(ioc.service.parameters.merge, {"background": name})
 
 
 async def _put_record(pvs: Any, instance: Any, value: int) -> int:

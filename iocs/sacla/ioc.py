@@ -27,8 +27,8 @@ import numpy as np
 from caproto import AlarmSeverity, ChannelType
 from caproto.server import PVGroup, SubGroup
 
-from iocs.areadetector import checked, choice, number, readback
-from iocs.common import argument_parser, decode_char_array, in_order, post, post_pair, run, setting
+from iocs.areadetector import checked, choice, long_text, number, readback
+from iocs.common import argument_parser, in_order, post, post_pair, run
 from iocs.motor_record import MotorRecord
 from iocs.owner import OwnerGroup
 from iocs.recording import RowsPlugin
@@ -80,9 +80,9 @@ class ShotsPlugin(RowsPlugin):
 
 
 @in_order
-async def _put_regions(obj: Any, instance: Any, value: str) -> str:
+async def _put_regions(obj: Any, instance: Any, text: str) -> str:
     regions = await obj.parent.in_thread(  # reads the files of masks
-        lambda: [parse_region(each) for each in decode_char_array(value).split()]
+        lambda: [parse_region(each) for each in text.split()]
     )
     await obj.parent.in_thread(obj.parent.shots.change_regions, regions)
     written = format_regions(regions)
@@ -92,11 +92,10 @@ async def _put_regions(obj: Any, instance: Any, value: str) -> str:
 
 
 @in_order
-async def _put_bins(obj: Any, instance: Any, value: str) -> str:
-    edges = parse_bins(decode_char_array(value), pvs.BINS_MAX)
+async def _put_bins(obj: Any, instance: Any, text: str) -> None:
+    edges = parse_bins(text, pvs.BINS_MAX)
     await obj.parent.in_thread(obj.parent.shots.source.change_bins, edges)
-    await obj.readback.write(decode_char_array(value))
-    return decode_char_array(value)
+    await obj.readback.write(text)
 
 
 @in_order
@@ -158,11 +157,9 @@ class SaclaIOC(OwnerGroup):
     shapes = readback([0], ChannelType.LONG, max_length=32, name="Shapes_RBV")
     profile_rings = readback([0], ChannelType.LONG, max_length=16, name="ProfileRings_RBV")
     measuring = readback("", ChannelType.CHAR, max_length=MEASURING_TEXT, name="Measuring_RBV")
-    regions = setting(
-        value="", dtype=ChannelType.CHAR, max_length=REGIONS_TEXT, put=_put_regions, name="Regions"
-    )
+    regions = long_text(put=_put_regions, max_length=REGIONS_TEXT, name="Regions")
     regions_number = readback(0, name="RegionsNumber_RBV")
-    bins = setting(value="", dtype=ChannelType.CHAR, max_length=256, put=_put_bins, name="Bins")
+    bins = long_text(put=_put_bins, max_length=256, name="Bins")
     binned_by = choice(list(BINNED_BY), put=_put_binned_by, name="BinnedBy")
     hits = readback("", ChannelType.STRING, name="Hits_RBV")
     reset = choice(["Done", "Reset"], put=_put_reset, name="Reset")

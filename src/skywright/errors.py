@@ -19,3 +19,8 @@ class DataError(SkywrightError):
 
 class ConfigError(SkywrightError):
     """The configuration is at fault (key, port, directory): stop before anything starts."""
+
+
+def message_of(error: BaseException) -> str:
+    """Return the message of an error; the name of its class if it has none."""
+    return str(error) or type(error).__name__

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -10,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from skywright.arguments import make_from
 from skywright.errors import ConfigError
+from skywright.instruments import resolve
 
 Value = TypeVar("Value")
 
@@ -101,8 +101,7 @@ def taken_by(analysis: str, **later: object) -> AfterValidator:
     def check(value: dict[str, Any]) -> dict[str, Any]:
         if value:
             with checks():
-                module, _, name = analysis.partition(":")
-                make_from(getattr(import_module(module), name), {**later, **value})
+                make_from(resolve(analysis), {**later, **value})
         return value
 
     return AfterValidator(check)

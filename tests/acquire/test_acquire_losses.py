@@ -19,7 +19,10 @@ from skywright.acquire.owner import Owner
 from skywright.acquire.recorder import Recorder
 
 
-def test_losses_are_counted_by_cause(source: HandSource, make: Make, tmp_path: Path) -> None:
+def test_losses_are_counted_by_cause(
+    source: HandSource, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(owner_module, "QUEUE_BYTES", 40)
     recorder, go_on = Recorder(layout()), threading.Event()
 
     class Frame(int):
@@ -33,7 +36,7 @@ def test_losses_are_counted_by_cause(source: HandSource, make: Make, tmp_path: P
             raise ValueError("a defect")
         return events(item, 1)
 
-    owner = make(process, recorders=[recorder], threads=1, queue_bytes=40)
+    owner = make(process, recorders=[recorder], threads=1)
     recorder.start(tmp_path / "a.h5")
     source.counts["gap"] = 5
     acquisition = owner.acquire(2)
@@ -85,8 +88,10 @@ def test_no_more_items_are_under_way_than_allowed(source: HandSource, make: Make
 
 
 def test_items_that_are_processed_leave_room_and_an_empty_queue_takes_any_item(
-    source: HandSource, make: Make
+    source: HandSource, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(owner_module, "QUEUE_BYTES", 20)
+
     class Frame(int):
         nbytes = 10
 
@@ -99,7 +104,7 @@ def test_items_that_are_processed_leave_room_and_an_empty_queue_takes_any_item(
         assert item == 0 or go_on.wait(90)
         return item
 
-    owner = make(process, [collector], threads=1, queue_bytes=20)
+    owner = make(process, [collector], threads=1)
     owner.start()
     source.send(LargeFrame(0))
     owner._pool.drain(90)  # type: ignore[union-attr]
@@ -262,7 +267,7 @@ def test_an_alarm_does_not_alternate_with_the_items_that_are_good(
     owner.start()
     source.send(*range(100))
     assert (owner.state().message, owner.state().alarm) == ("undecodable: the item is torn", True)
-    assert owner.lost_in_owner["undecodable"] == 50
+    assert owner.lost["undecodable"] == 50
     assert len(caplog.records) == 3  # waiting, taking, undecodable
     clock.pass_hold()
     source.send(101, 102)  # the loss goes on
@@ -327,17 +332,17 @@ def test_the_traceback_of_a_defect_is_logged_once_until_the_alarm_is_over(
     owner = make(process, threads=threads, item_name="packet")
     owner.start()
     source.send(0, 0, 0)
-    until(lambda: owner.lost_in_owner["not processed"] == 3)
+    until(lambda: owner.lost.get("not processed") == 3)
     assert caplog.text.count("Traceback") == 1
     assert "owner: packet cannot be processed" in caplog.text
     source.send(1, 0)
-    until(lambda: owner.lost_in_owner["not processed"] == 4)
+    until(lambda: owner.lost.get("not processed") == 4)
     assert caplog.text.count("Traceback") == 1
     clock.pass_hold()
     source.send(1)
     until(lambda: not owner.state().alarm)
     source.send(0, 0)
-    until(lambda: owner.lost_in_owner["not processed"] == 6)
+    until(lambda: owner.lost.get("not processed") == 6)
     assert caplog.text.count("Traceback") == 2
 
 
@@ -368,7 +373,7 @@ def test_silence_and_reports_of_the_source_are_messages(
     until(lambda: owner.state().message == "taking pulses")
     assert source.report is not None
     source.report("hand: connection lost")
-    until(lambda: owner.failures["source failed"] == 1)
+    until(lambda: owner.state().failures.get("source failed") == 1)
     until(lambda: owner.state().message.endswith("; hand: connection lost"))
     assert owner.state().message.startswith("no pulse from hand for more than")
     source.send(2)
@@ -451,7 +456,7 @@ def test_each_silence_is_reported_though_bad_items_came_between(
     for _ in range(2):
         until(lambda: owner.state().message.startswith("no item from hand for more than"))
         source.send(1)
-        until(lambda: owner.lost_in_owner["undecodable"])
+        until(lambda: owner.lost.get("undecodable"))
 
 
 def test_the_error_of_a_callback_is_over_with_its_acquisition(

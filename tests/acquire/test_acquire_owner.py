@@ -135,7 +135,7 @@ def test_an_error_after_a_stop_does_not_end_the_owner(source: HandSource) -> Non
         assert acquisition.done.wait(90)
         until(lambda: not owner.is_started)  # the monitoring thread stops it
     until(lambda: owner.state().alarm)
-    assert owner.failures["after_source_stop failed"] == 2
+    assert owner.state().failures["after_source_stop failed"] == 2
     assert (owner.state().message, owner.state().alarm) == ("after_source_stop: disk full", True)
     owner.start()  # the error is of the last stop, not of the items that come now
     source.send(3)

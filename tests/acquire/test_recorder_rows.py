@@ -415,11 +415,11 @@ def test_a_flush_that_succeeds_leaves_the_error_of_a_write(
     file = faulty.layout.file = FaultyFile(1)  # type: ignore[attr-defined]
     faulty.start(tmp_path / "a.h5")
     with faulty._file_lock:
-        faulty._write([events(0, 5)], must_create=False)
+        faulty._write([events(0, 5)])
         faulty._flush(caller_waits=False)  # fails
         assert faulty.lost == {}  # nobody waits for them: the next attempt comes soon
         monkeypatch.setattr(file, "append", full)
-        faulty._write([events(5, 5)], must_create=False)
+        faulty._write([events(5, 5)])
         faulty._flush(caller_waits=False)
         assert (faulty.rows_readable, faulty.error) == (5, "disk full")
         assert faulty.lost == {"events not written": 5}

@@ -657,7 +657,7 @@ def test_the_owner_begins_anew_after_an_unexpected_error(root, database, monkeyp
     owner.close()
     assert errors == []
     assert owner.source.ended.is_set()
-    assert (owner.failures.as_dict()["Broken failed"], owner.state().items) == (
+    assert (owner.state().failures["Broken failed"], owner.state().items) == (
         owner.state().items, watcher.state.sequence
     )  # fmt: skip
     check(database, root, rows.events, 9)

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from caproto import AlarmSeverity
+from caproto import AlarmSeverity, ChannelType
 
 from iocs import areadetector
 from iocs.common import post
@@ -90,6 +90,23 @@ def test_a_recording_is_closed_though_nothing_can_be_posted(tmp_path: Path) -> N
             ioc.close()
 
     assert asyncio.run(recorded()) == [True, False]
+
+
+def test_counts_keep_to_the_32_bits_of_an_integer_pv() -> None:
+    async def sent() -> list[int]:
+        ioc = AxisIOC("TEST:", PushedPictures())
+        channels = ioc.cam.array_counter.readback, ioc.cam.num_images_counter, ioc.hdf.num_captured
+        try:
+            await channels[0].write(2**31 - 2)
+            await ioc._array_counters.count_to(5)
+            await post(channels[1], 2**31)
+            await ioc.hdf.post_recording(2**31 + 7, 0, False, lambda: False, "")
+            return [int((await each.read(ChannelType.LONG))[1][0]) for each in channels]
+        finally:
+            ioc.close()
+
+    # The first one is a counter of areaDetector, which only has to change with each picture
+    assert asyncio.run(sent()) == [3, 2**31 - 1, 2**31 - 1]
 
 
 def test_an_older_state_does_not_bring_back_the_count_before(tmp_path: Path) -> None:

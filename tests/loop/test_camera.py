@@ -18,7 +18,6 @@ from skywright.acquire.source import Report
 from skywright.files import areadetector
 from skywright.files import columns as records
 from skywright.files.columns import ColumnReader
-from skywright.instruments.loop import camera as camera_module
 from skywright.instruments.loop import capture as layout
 from skywright.instruments.loop.camera import Camera
 from skywright.instruments.loop.capture import PictureFile
@@ -276,7 +275,7 @@ def test_pixels_without_a_file(camera: Camera, source: HandSource, tmp_path: Pat
 def test_full_queue_is_counted(
     source: HandSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(camera_module, "QUEUE_BYTES", 3 * len(jpeg(0)))
+    monkeypatch.setattr(owner_module, "QUEUE_BYTES", 3 * len(jpeg(0)))
     entered, go_on = threading.Event(), threading.Event()
     add = PictureFile.add
 

@@ -31,7 +31,7 @@ from skywright.instruments.loop.sources.fetched import (
 from skywright.instruments.loop.sources.push import PushedPictures
 from skywright.instruments.loop.sources.sim import SimulatedCamera
 from skywright.instruments.loop.twin.render import Pose
-from skywright.processes.http_guard import Guard
+from skywright.wire.axis_guard import Guard
 from skywright.wire.axis_mjpeg import Part, encode_part
 
 LIMIT_S = 120.0

@@ -19,7 +19,7 @@ def take(path: Path, *pulse_ids: int) -> tuple[Continuity, int]:
     for pulse_id in pulse_ids:
         pulse = make_pulse(pulse_id, None)
         continuity.offer(process_pulse(pulse, Workspace(), 0, Settings(), counters))
-    return continuity, counters[CAUSE]
+    return continuity, counters.as_dict().get(CAUSE, 0)
 
 
 def test_killed_and_stopped(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ import pytest
 from support.scripted_http import Visit, scripted
 
 from skywright.errors import ConfigError, DataError, HardwareError
-from skywright.processes.http_guard import NONCES, Guard
 from skywright.wire.axis_client import (
     SNAPSHOT_PATH,
     camera_client,
@@ -19,6 +18,7 @@ from skywright.wire.axis_client import (
     stream_parts,
     without_login,
 )
+from skywright.wire.axis_guard import NONCES, Guard
 
 JPEG = b"\xff\xd8\xff\xe0" + bytes(500) + b"\xff\xd9"
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\n"

@@ -18,7 +18,7 @@ from skywright.instruments.loop.sources.fetched import file_fetcher
 from skywright.instruments.loop.sources.push import PushedPictures
 from skywright.instruments.loop.sources.sim import SimulatedCamera
 from skywright.instruments.loop.twin.render import Pose
-from skywright.processes.http_guard import Guard
+from skywright.wire.axis_guard import Guard
 
 JPEG = b"\xff\xd8\xff\xe0" + bytes(range(256)) * 8 + b"\xff\xd9"
 REQUESTS = 1000

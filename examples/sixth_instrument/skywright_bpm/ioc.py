@@ -11,7 +11,7 @@ from typing import Any
 from caproto import AlarmSeverity, ChannelType
 from caproto.server import PVGroup, pvproperty
 from skywright.iocs.areadetector import choice, long_text, readback
-from skywright.iocs.common import argument_parser, decode_char_array, post, run
+from skywright.iocs.common import argument_parser, post, run
 from skywright.iocs.owner import OwnerGroup
 
 from skywright.acquire.columns_layout import Rows
@@ -32,11 +32,9 @@ async def _put_record(obj: Any, instance: Any, value: int) -> int:
     return value
 
 
-async def _put_file(obj: Any, instance: Any, value: str) -> str:
-    path = decode_char_array(value)
+async def _put_file(obj: Any, instance: Any, path: str) -> None:
     await obj.parent.in_thread(lambda: Path(path).parent.mkdir(parents=True, exist_ok=True))
     await obj.readback.write(path)
-    return path
 
 
 class BpmIOC(OwnerGroup):
@@ -98,10 +96,6 @@ class BpmIOC(OwnerGroup):
             self.lost, sum(state.lost.values()), AlarmSeverity.MINOR_ALARM * bool(state.lost)
         )
         await post(self.message, self.recorder.error or state.message, 2 * int(state.alarm))
-
-    async def post_error(self, message: str) -> None:
-        """Show why a put was refused."""
-        await post(self.message, message[:1000], AlarmSeverity.MINOR_ALARM)
 
     def close(self) -> None:
         """Close source and file; nothing that was taken is lost."""

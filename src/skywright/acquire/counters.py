@@ -17,10 +17,6 @@ class Counters:
         with self._lock:
             self._counts[cause] += count
 
-    def __getitem__(self, cause: str) -> int:
-        with self._lock:
-            return self._counts[cause]
-
     def as_dict(self) -> dict[str, int]:
         """Return all counts that are not 0, by cause."""
         with self._lock:

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from skywright.acquire.acquisition import RefusedError
 from skywright.acquire.counters import Counters
+from skywright.errors import message_of
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +87,7 @@ class GuardedCalls:
                 self.failures.add(f"{name} failed")
             if key not in self._failing:
                 logger.exception("%s: %s failed", self._name, name)
-            self._failing[key] = f"{name}: {str(error) or type(error).__name__}"
+            self._failing[key] = f"{name}: {message_of(error)}"
             if raises:
                 raise
             return None

@@ -42,7 +42,7 @@ class IndexLayout(RowsLayout[Records, IndexWriter]):
     name: str = "index"
     identity: str = "record"
     extra: Sequence[Column] = ()
-    at_once: int = 1  # one `IndexWriter.append` takes the records of one file
+    at_once = 1  # one `IndexWriter.append` takes the records of one file
 
     def open(self, path: Path, groups: Sequence[Records], must_create: bool) -> IndexWriter:
         """Create the index."""

@@ -3,33 +3,30 @@
 import threading
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
 Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
-class _Slot(Generic[Item, Result]):
+@dataclass(eq=False, slots=True)
+class _Slot(Generic[Item]):
     """An item in the pool."""
 
-    __slots__ = ("done", "item", "nbytes", "result")
-
-    def __init__(self, item: Item, nbytes: int) -> None:
-        self.item = item
-        self.nbytes = nbytes
-        self.done = False
-        self.result: Result
+    item: Item
+    nbytes: int
+    done: bool = False
 
 
-class OrderedPool(Generic[Item, Result]):
+class OrderedPool(Generic[Item]):
     """A pool of threads with a bounded queue. All methods may be called from any thread.
 
     Parameters
     ----------
     process
-        Turns an item into a result; runs on a worker thread; must not raise.
-    deliver_result
-        Receives each result, one at a time, in the order of the items; must not raise.
+        Processes an item, and keeps the result in it; runs on a worker thread; must not raise.
+    deliver
+        Receives each processed item, one at a time, in order; must not raise.
     threads
         Number of items processed in parallel, at least 1.
     queue_bytes, queue_items
@@ -43,25 +40,24 @@ class OrderedPool(Generic[Item, Result]):
 
     def __init__(
         self,
-        process: Callable[[Item], Result],
-        deliver_result: Callable[[Result], None],
+        process: Callable[[Item], None],
+        deliver: Callable[[Item], None],
         threads: int,
         queue_bytes: int,
         queue_items: int,
         when_full: Literal["wait", "drop"],
         name: str,
     ) -> None:
-        self._process = process
-        self._deliver_result = deliver_result
+        self._process, self._deliver = process, deliver
         self._limit_bytes, self._limit_items = queue_bytes, queue_items
         self._waits = when_full == "wait"
         self._changed = threading.Condition()
-        self._slots: deque[_Slot[Item, Result]] = deque()
+        self._slots: deque[_Slot[Item]] = deque()
         """All items in the pool, in order."""
-        self._not_started: deque[_Slot[Item, Result]] = deque()
+        self._not_started: deque[_Slot[Item]] = deque()
         self._bytes = 0
         self._delivering = False
-        """True while a thread delivers results."""
+        """True while a thread delivers items."""
         self._closing = False
         self._threads = [
             threading.Thread(target=self._work, name=f"{name}-{number}", daemon=True)
@@ -77,7 +73,7 @@ class OrderedPool(Generic[Item, Result]):
                 self._changed.wait_for(lambda: self._closing or not self._is_full(nbytes))
             if self._closing or self._is_full(nbytes):
                 return False
-            slot: _Slot[Item, Result] = _Slot(item, nbytes)
+            slot = _Slot(item, nbytes)
             self._slots.append(slot)
             self._not_started.append(slot)
             self._bytes += nbytes
@@ -85,7 +81,7 @@ class OrderedPool(Generic[Item, Result]):
             return True
 
     def drain(self, timeout_s: float) -> None:
-        """Wait until all items are processed and their results delivered, at most `timeout_s` s.
+        """Wait until all items are processed and delivered, at most `timeout_s` s.
 
         On a thread of the pool it does nothing, because it would wait for itself.
         """
@@ -118,10 +114,10 @@ class OrderedPool(Generic[Item, Result]):
                 if not self._not_started:
                     return
                 slot = self._not_started.popleft()
-            slot.result = self._process(slot.item)
+            self._process(slot.item)
             with self._changed:
                 slot.done = True
-                if self._delivering:  # the delivering thread finds this result too
+                if self._delivering:  # the delivering thread finds this item too
                     continue
                 self._delivering = True
             self._deliver_in_order()
@@ -136,4 +132,4 @@ class OrderedPool(Generic[Item, Result]):
                 slot = self._slots.popleft()
                 self._bytes -= slot.nbytes
                 self._changed.notify_all()
-            self._deliver_result(slot.result)
+            self._deliver(slot.item)

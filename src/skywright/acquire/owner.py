@@ -13,16 +13,10 @@ from skywright.acquire.guarded_calls import GuardedCalls
 from skywright.acquire.newest import NewestQueue
 from skywright.acquire.operator_message import OperatorMessage
 from skywright.acquire.ordered_pool import OrderedPool
-from skywright.acquire.processed import (
-    ArrivedItem,
-    NotProcessedError,
-    ProcessedItem,
-    arrived_item,
-    process_item,
-)
+from skywright.acquire.processed import NotProcessedError, PendingItem, process_item
 from skywright.acquire.publisher import Publisher
 from skywright.acquire.source import Source
-from skywright.errors import HardwareError, SkywrightError
+from skywright.errors import HardwareError, SkywrightError, message_of
 
 if TYPE_CHECKING:  # an owner without recorders needs no HDF5
     from skywright.acquire.recorder import Recorder
@@ -32,6 +26,8 @@ logger = logging.getLogger(__name__)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+QUEUE_BYTES = 64_000_000
+"""Limit of the items in an owner's queue, bytes."""
 SILENCE_S = 2.0
 """Time without an item, s, after which a silence is reported."""
 DRAIN_S = 5.0
@@ -68,9 +64,10 @@ class Owner(Generic[Item, Result]):
     threads
         0: the source's thread processes each item, so a slow owner slows the source down. N: N
         threads of the owner process items in parallel.
-    queue_bytes, queue_items, when_full
-        As for `OrderedPool`; used if `threads` is above 0. The size of an item is its ``nbytes``,
-        or 0 if it has none. Dropped items count as ``queue full``.
+    queue_items, when_full
+        As for `OrderedPool`; used if `threads` is above 0. The limit of its bytes is `QUEUE_BYTES`;
+        the size of an item is its ``nbytes``, or 0 if it has none. Dropped items count as
+        ``queue full``.
     name
         Name of the hardware in messages: ``camera``.
     item_name
@@ -97,7 +94,6 @@ class Owner(Generic[Item, Result]):
         *,
         prepare: Callable[[Result], Any] | None = None,
         threads: int = 0,
-        queue_bytes: int = 64_000_000,
         queue_items: int = 100_000,
         when_full: Literal["wait", "drop"] = "drop",
         name: str = "owner",
@@ -111,8 +107,6 @@ class Owner(Generic[Item, Result]):
         self._calls = GuardedCalls(name)
         self._publisher: Publisher[Result] = Publisher(self._calls, endpoints)
         self.endpoints = self._publisher.endpoints  # the publisher's list: more may be added
-        self.failures = self._calls.failures
-        """Number of errors of the source, endpoints, recorders and callbacks, by cause."""
         self._process, self._prepare = process, prepare
         self._lock = threading.RLock()
         self._source_lock = threading.RLock()
@@ -141,13 +135,13 @@ class Owner(Generic[Item, Result]):
         self._last_source_report = ""
         """The last alarm of the source since the last arrival; empty: none."""
         self._wake_monitor = threading.Event()
-        self._pool: OrderedPool[ArrivedItem, ProcessedItem] | None = None
+        self._pool: OrderedPool[PendingItem] | None = None
         if threads:
             self._pool = OrderedPool(
                 self._process_item,
                 self._finish_item,
                 threads,
-                queue_bytes,
+                QUEUE_BYTES,
                 queue_items,
                 when_full,
                 name,
@@ -179,7 +173,7 @@ class Owner(Generic[Item, Result]):
         """Return the present state."""
         lost = self.lost
         losses = (recorder.lost for recorder in self.recorders if not recorder.essential)
-        failures = sum_counts(self.failures.as_dict(), *losses)
+        failures = sum_counts(self._calls.failures.as_dict(), *losses)
         newest, items = self._publisher.progress
         message, alarm = self.message.present
         with self._lock:
@@ -303,7 +297,6 @@ class Owner(Generic[Item, Result]):
         self, requested: int, on_item: Callable[[Result], None] | None
     ) -> Acquisition:
         """Start an acquisition; the caller holds `_source_lock`."""
-        self._calls.forget("on_item")  # the error in the previous acquisition
         with self._lock:
             acquisition = self.acquisition = Acquisition(requested, on_item=on_item)
             self._acquisition_items = 0
@@ -396,7 +389,7 @@ class Owner(Generic[Item, Result]):
         except Exception as error:
             with self._lock:
                 self._users.discard(user)
-            self.report(f"stopped: {str(error) or type(error).__name__}")
+            self.report(f"stopped: {message_of(error)}")
             raise
         self._notify()
 
@@ -445,7 +438,7 @@ class Owner(Generic[Item, Result]):
 
     def _on_source_report(self, message: str, alarm: bool = True, /) -> None:
         if alarm:
-            self.failures.add("source failed")
+            self._calls.failures.add("source failed")
             self._last_source_report = message
             self.report(message)
         else:
@@ -456,21 +449,24 @@ class Owner(Generic[Item, Result]):
         self._last_arrival, self._last_source_report = time.monotonic(), ""
         with self._lock:
             acquisition = self.acquisition
-            if acquisition is not None and acquisition.stopping:
+            if acquisition is None or acquisition.stopping:
                 acquisition = None
-            if acquisition is not None:
+            else:
                 acquisition.items_in_processing += 1
-        if acquisition is None:  # forget the error of the last acquisition's `on_item`
-            self._calls.forget("on_item")
-        arrived = arrived_item(item, acquisition, self.process_argument)
-        is_result = self._process is None and arrived.refused is None
+        pending = PendingItem(acquisition)
+        try:
+            pending.argument = self.process_argument(item)
+        except Exception as error:  # the next item may be good
+            pending.refuse(error)
+        is_result = self._process is None and pending.refused is None
         if is_result:  # clients get it now, not after the items that wait in the queue
-            self._publish(arrived.argument, acquisition)
+            self._publish(pending.argument, acquisition)
         # A published result of no acquisition need not wait: nothing of it is recorded
         if self._pool is None or (is_result and acquisition is None):
-            self._finish_item(self._process_item(arrived))
+            self._process_item(pending)
+            self._finish_item(pending)
         # A refused item is put into the queue too, to keep the order
-        elif not self._pool.put(arrived, getattr(item, "nbytes", 0)):
+        elif not self._pool.put(pending, getattr(item, "nbytes", 0)):
             self.lost_in_owner.add("queue full")
             self._leave_acquisition(acquisition)
             self.report(f"queue full: {self.item_name}s arrive faster than they are processed")
@@ -478,7 +474,9 @@ class Owner(Generic[Item, Result]):
     def _publish(self, result: Result, acquisition: Acquisition | None) -> None:
         """Give a result to all clients but the recorders."""
         self._publisher.publish(result)
-        if acquisition is not None and acquisition.on_item is not None and not acquisition.is_final:
+        if acquisition is None or acquisition.is_final or acquisition.on_item is None:
+            self._calls.forget("on_item")  # an error of it is over with its acquisition
+        else:
             self._calls.call("on_item", acquisition.on_item, result)
 
     def process_argument(self, item: Item) -> Any:
@@ -489,45 +487,45 @@ class Owner(Generic[Item, Result]):
         """
         return item
 
-    def _process_item(self, arrived: ArrivedItem) -> ProcessedItem:
-        return process_item(arrived, self._process, self._prepare)
+    def _process_item(self, item: PendingItem) -> None:
+        process_item(item, self._process, self._prepare)
 
-    def _finish_item(self, processed: ProcessedItem) -> None:
+    def _finish_item(self, item: PendingItem) -> None:
         """Publish the result of `process`, and record it.
 
         It is called in the order of the items. But if `_receive` published the result, and no
         acquisition has the item, the call may overtake those for the items in the pool.
         """
-        acquisition, refused = processed.acquisition, processed.refused
-        if processed.has_result and self._process is not None:  # else `_receive` published it
-            self._publish(processed.result, acquisition)
-        if acquisition is not None and acquisition.is_final and processed.has_result:
+        acquisition, refused = item.acquisition, item.refused
+        if item.has_result and self._process is not None:  # else `_receive` published it
+            self._publish(item.result, acquisition)
+        if acquisition is not None and acquisition.is_final and item.has_result:
             # The endpoints have the result, so only `prepare` can have refused it. That is no loss,
             # because the acquisition was complete before this item
             refused = None
         if refused is not None:
             self.lost_in_owner.add(refused.cause)
         if acquisition is not None and not acquisition.is_final:
-            refused = self._record(processed) or refused
+            refused = self._record(item.to_record) or refused
             if refused is None:
-                self._count(acquisition, processed)
+                self._count(acquisition, item.to_record)
         if refused is not None:
             if isinstance(refused, NotProcessedError) and self._logs_next_traceback:
                 what = f"{self.name}: {self.item_name}"
                 logger.error("%s cannot be processed", what, exc_info=refused.__cause__)
                 self._logs_next_traceback = False
             self.message.take_bad(f"{refused.cause}: {refused}")
-        elif processed.has_result:
-            self._report_item(processed.result)
+        elif item.has_result:
+            self._report_item(item.result)
         self._leave_acquisition(acquisition)
         if self.notifies_each_item:
             self._notify()
 
-    def _record(self, processed: ProcessedItem) -> RefusedError | None:
-        """Give an item to the recorders; return the refusal of an essential one, if any."""
-        refused, result = None, processed.to_record
+    def _record(self, result: Any) -> RefusedError | None:
+        """Give a result to the recorders; return the refusal of an essential one, if any."""
         if result is None:
             return None
+        refused = None
         for recorder in self.recorders:
             try:
                 # An error of a recorder that is not essential is a failure: the item counts
@@ -543,16 +541,16 @@ class Owner(Generic[Item, Result]):
                 refused = error
             except Exception as error:
                 self.lost_in_owner.add("not written")
-                refused = RefusedError("not written", str(error) or type(error).__name__)
+                refused = RefusedError("not written", message_of(error))
         return refused
 
-    def _count(self, acquisition: Acquisition, processed: ProcessedItem) -> None:
+    def _count(self, acquisition: Acquisition, recorded: Any) -> None:
         """Count an item of an acquisition, and end the acquisition after its last item."""
         with self._lock:
             acquisition.items += 1
             self._acquired += 1
             self._acquisition_items = acquisition.items
-            self.last_recorded = processed.to_record
+            self.last_recorded = recorded
             complete = bool(acquisition.requested) and acquisition.items >= acquisition.requested
         if complete:
             self._end_acquisition(acquisition)
@@ -616,7 +614,7 @@ class Owner(Generic[Item, Result]):
             try:
                 self._calls.call(name, end, done, key=key, raises=True)
             except Exception as error:  # it is counted, and the other recorders end the acquisition
-                self.report(f"{name}: {str(error) or type(error).__name__}")
+                self.report(f"{name}: {message_of(error)}")
                 done()
         finish(len(self.recorders))
 
@@ -633,7 +631,7 @@ class Owner(Generic[Item, Result]):
             try:
                 self._start_or_stop_source()
             except Exception as error:  # this thread must continue
-                message = str(error) or type(error).__name__
+                message = message_of(error)
                 # Log it once: this thread tries again several times in a second
                 if not isinstance(error, SkywrightError) and message != self.message.text:
                     logger.exception("%s: the source cannot start or stop", self.name)

@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 
 from skywright.acquire.counters import Counters
 from skywright.acquire.source import PolledSource
-from skywright.errors import DataError
+from skywright.errors import DataError, message_of
 
 Item = TypeVar("Item")
 
@@ -189,8 +189,7 @@ class PacedSource(PolledSource[Item], Generic[Item]):
             raise StopIteration(f"no more {self._item_name}s from number {number} on") from None
         except Exception as error:
             self._lost.add("unreadable")
-            why = str(error) or type(error).__name__
-            raise DataError(f"{self._item_name} {number}: {why}") from error
+            raise DataError(f"{self._item_name} {number}: {message_of(error)}") from error
 
     def halt(self) -> None:
         """Stop the clock; after the next start the numbers continue."""

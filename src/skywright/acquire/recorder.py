@@ -19,7 +19,7 @@ from skywright.acquire.acquisition import RefusedError
 from skywright.acquire.counters import Counters, sum_counts
 from skywright.acquire.layout import Layout, Result, RowGroup, Writer
 from skywright.acquire.row_queue import RowQueue
-from skywright.errors import DataError
+from skywright.errors import DataError, message_of
 from skywright.files.columns import DoesNotFitError
 
 logger = logging.getLogger(__name__)
@@ -162,7 +162,7 @@ class Recorder(Generic[Result, RowGroup]):
             if self.path is None:  # the recording has just ended
                 return
             before = self._lost.as_dict()
-            self._write([group], must_create=False)
+            self._write([group])
             causes = [c for c, n in self._lost.as_dict().items() if n > before.get(c, 0)]
             # A file that refuses a row reports no error: `_error` is then of an earlier write
             why = self._error if {"not written", "does not fit"}.intersection(causes) else ""
@@ -278,7 +278,7 @@ class Recorder(Generic[Result, RowGroup]):
         in_time = written.wait(STOP_LIMIT_S)
         with self._using_file():
             # No row that is still in the queue may get into the next file
-            left = 0 if in_time else self._count_unwritten(self._rows(self._queue.drop_rows()))
+            left = 0 if in_time else self._count_unwritten(self._queue.drop_rows())
             self._end()
             if left:
                 self._report(DataError(f"{left} rows were not written within {STOP_LIMIT_S:g} s"))
@@ -292,14 +292,13 @@ class Recorder(Generic[Result, RowGroup]):
 
     @contextmanager
     def _using_file(self) -> Iterator[None]:
-        """Context that has the file for this thread; it may be entered again in itself."""
+        """Context that has the file for this thread."""
         with self._file_lock:
-            outer = self._used_since
-            self._used_since = outer or time.monotonic()
+            self._used_since = time.monotonic()
             try:
                 yield
             finally:
-                self._used_since = outer
+                self._used_since = 0.0
 
     # ---- the recorder's thread
 
@@ -311,9 +310,9 @@ class Recorder(Generic[Result, RowGroup]):
                 path = self.path
                 # These rows are of an earlier recording, whose `stop` timed out
                 if recording != self._queue.recording:
-                    self._count_unwritten(self._rows(groups))
+                    self._count_unwritten(groups)
                 elif groups:
-                    self._write(groups, must_create=when_visible is not None)
+                    self._write(groups)
                 if when_visible is not None or self._flush_is_due():
                     flushed = self._flush(caller_waits=when_visible is not None)
                 ended = self.path != path
@@ -339,10 +338,10 @@ class Recorder(Generic[Result, RowGroup]):
         since = self._unflushed_since
         return bool(since) and time.monotonic() - since > FLUSH_S
 
-    def _write(self, groups: Sequence[RowGroup], must_create: bool) -> None:
+    def _write(self, groups: Sequence[RowGroup], must_create: bool = False) -> None:
         """Write rows; create the file if there is none, see `Layout.open` for `must_create`."""
         if self.path is None:
-            self._count_unwritten(self._rows(groups))
+            self._count_unwritten(groups)
             return
         groups = [*self._before_open, *groups]
         self._before_open = []
@@ -360,14 +359,19 @@ class Recorder(Generic[Result, RowGroup]):
             if not batch:
                 break
             self._append(self._file, batch)
-        if self._rows_wanted and self._rows_written >= self._rows_wanted:
+        if self._is_complete:
             self._end()
 
-    def _count_unwritten(self, rows: int) -> int:
+    @property
+    def _is_complete(self) -> bool:
+        """Whether the recording has all its rows."""
+        return 0 < self._rows_wanted <= self._rows_written
+
+    def _count_unwritten(self, groups: Sequence[RowGroup]) -> int:
         """Count rows as lost, and return their number; 0 if the recording had all its rows."""
-        if self._rows_wanted and self._rows_written >= self._rows_wanted:
+        if self._is_complete:
             return 0
-        if rows:
+        if rows := self._rows(groups):
             self._lost.add("not written", rows)
         return rows
 
@@ -387,8 +391,8 @@ class Recorder(Generic[Result, RowGroup]):
         for number, group in enumerate(batch):
             rows = self.layout.rows(group)
             if rows > left:
-                wanted = [self._select_rows(group, slice(left))] if left > 0 else []
-                later = self._select_rows(group, slice(left, None)) if left > 0 else group
+                wanted = [self._select_rows(group, slice(left))] if left else []
+                later = self._select_rows(group, slice(left, None))
                 return batch[:number] + wanted, [later, *batch[number + 1 :], *rest]
             left -= rows
         return batch, rest
@@ -444,7 +448,7 @@ class Recorder(Generic[Result, RowGroup]):
         if self._before_open and self.path is not None:
             self._write([], must_create=True)
         left, self._before_open = self._before_open, []  # none of them may be in the next recording
-        self._count_unwritten(self._rows(left))
+        self._count_unwritten(left)
         file, self._file = self._file, None
         self._queue.end_recording()
         self._unflushed_since = 0.0
@@ -482,7 +486,7 @@ class Recorder(Generic[Result, RowGroup]):
     def _report(self, error: Exception, of_flush: bool = False) -> None:
         # Errors are reported, not raised: the recorder's thread must continue, because it calls
         # `done` at the end of an acquisition.
-        self._error = str(error) or type(error).__name__
+        self._error = message_of(error)
         self._is_flush_error = of_flush
         if self._error == self._logged:  # it may come with every item
             return

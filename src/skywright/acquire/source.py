@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Generic, Protocol, TypeVar
 
-from skywright.errors import HardwareError, SkywrightError
+from skywright.errors import HardwareError, SkywrightError, message_of
 
 logger = logging.getLogger(__name__)
 
@@ -278,7 +278,7 @@ class _Run(Generic[Item]):
             self.report(f"{self._source.name}: {str(end) or 'no more items'}")
             return False
         except Exception as error:
-            self.report(f"{self._source.name}: {str(error) or type(error).__name__}")
+            self.report(f"{self._source.name}: {message_of(error)}")
             self.stopping.wait(self._source.retry_s)
             return True
         if item is not None:

@@ -6,7 +6,7 @@ on the position.
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -120,7 +120,7 @@ class Axis:
     """
 
     initial: float = 0.0
-    commands: tuple[Move | Stop, ...] = field(default=())
+    commands: tuple[Move | Stop, ...] = ()
 
     @cached_property
     def _phases(self) -> tuple[MotionPhase, ...]:

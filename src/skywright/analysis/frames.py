@@ -139,18 +139,12 @@ class FrameTable:
         stop = self.announced()
         if not self.values:
             return stop
-        for position, number in enumerate(self.sequence(start, stop), start):
-            if any(number not in values for values in self.values.values()):
-                return position
-        return stop
+        numbers = enumerate(self.sequence(start, stop), start)
+        return next((position for position, n in numbers if not self.has_values(n)), stop)
 
-    def positions_with_values(self, start: int, stop: int) -> list[int]:
-        """Return the positions in `start` to `stop` whose frames have all event values."""
-        return [
-            position
-            for position, number in enumerate(self.sequence(start, stop), start)
-            if all(number in values for values in self.values.values())
-        ]
+    def has_values(self, number: int) -> bool:
+        """Return whether the frame with a sequence number has all event values."""
+        return all(number in values for values in self.values.values())
 
     def sequence(self, start: int, stop: int) -> list[int]:
         """Return the sequence numbers of the frames at positions `start` to `stop`."""
@@ -246,7 +240,7 @@ class FrameReader(Closing):
         table = self.table
         stop = self.readable(start, stop)
         numbers = table.sequence(start, stop)
-        kept = [position - start for position in table.positions_with_values(start, stop)]
+        kept = [i for i, number in enumerate(numbers) if table.has_values(number)]
         data = {
             name: self._rows(key_rows, start, stop) for name, key_rows in table.in_files.items()
         }

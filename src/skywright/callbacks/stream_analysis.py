@@ -356,7 +356,7 @@ class StreamAnalysis:
         assert derived is not None
         announced = table.announced()
         readable = reader.readable(self.position, announced)
-        skipped = len(table.positions_with_values(self.position, readable))
+        skipped = sum(map(table.has_values, table.sequence(self.position, readable)))
         derived.dropped += skipped  # there was no time for them
         derived.missing += announced - self.position - skipped
         self.position = announced

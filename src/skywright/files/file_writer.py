@@ -1,4 +1,6 @@
-"""The base class of the writers of images, indices and spectra."""
+"""The base classes of the writers of images, indices and spectra."""
+
+from collections.abc import Callable
 
 from skywright.closing import Closing
 from skywright.files.columns import ColumnWriter
@@ -11,13 +13,10 @@ class FileWriter(Closing):
     ----------
     writer
         Writes the columns of the file.
-    referred
-        Writer of a second file, to which the rows of the first one refer.
     """
 
-    def __init__(self, writer: ColumnWriter, referred: ColumnWriter | None = None) -> None:
+    def __init__(self, writer: ColumnWriter) -> None:
         self.writer = writer
-        self._referred = referred
 
     @property
     def appended(self) -> int:
@@ -32,8 +31,6 @@ class FileWriter(Closing):
         OSError
             If the disk is full or fails.
         """
-        if self._referred is not None:
-            self._referred.flush()  # before the rows that refer to it
         return self.writer.flush()
 
     def close(self) -> None:
@@ -44,8 +41,37 @@ class FileWriter(Closing):
         OSError
             If the disk is full or fails.
         """
+        self.writer.close()
+
+
+class TwoFilesWriter(FileWriter):
+    """Also writes a second file, to which the rows of the first one refer.
+
+    Parameters
+    ----------
+    referred
+        Writer of the second file. It is closed and its file removed if `make_writer` raises.
+    make_writer
+        Creates the first file and returns its writer.
+    """
+
+    def __init__(self, referred: ColumnWriter, make_writer: Callable[[], ColumnWriter]) -> None:
+        self.referred = referred
         try:
-            if self._referred is not None:
-                self._referred.close()
+            super().__init__(make_writer())
+        except BaseException:
+            referred.close()
+            referred.path.unlink()
+            raise
+
+    def flush(self) -> int:
+        """Make all rows visible to readers, those of the second file first."""
+        self.referred.flush()
+        return super().flush()
+
+    def close(self) -> None:
+        """Flush and close both files, also after an error of the second one."""
+        try:
+            self.referred.close()
         finally:
-            self.writer.close()
+            super().close()

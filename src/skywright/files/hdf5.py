@@ -151,11 +151,11 @@ def _attempts_setter() -> Any:
     return function
 
 
-def _read_files(properties: h5py.h5p.PropFAID) -> None:
+def _set_access(properties: h5py.h5p.PropFAID) -> None:
     """Set a file's access properties: the usual driver, and the limit of attempts."""
     properties.set_fapl_sec2()
     if (set_attempts := _attempts_setter()) is not None:
         set_attempts(properties.id, READ_ATTEMPTS)
 
 
-h5py.register_driver(_DRIVER, _read_files)
+h5py.register_driver(_DRIVER, _set_access)

@@ -16,7 +16,7 @@ from skywright.closing import Closing
 from skywright.errors import DataError
 from skywright.files.beside import beside
 from skywright.files.columns import Column, ColumnReader, ColumnWriter
-from skywright.files.file_writer import FileWriter
+from skywright.files.file_writer import TwoFilesWriter
 
 IDENTITY = "/entry/index/identity"
 FILE, OFFSET, SIZE = "/entry/index/file", "/entry/index/offset", "/entry/index/size"
@@ -36,7 +36,7 @@ def files_path(path: Path) -> Path:
     return beside(path, ".files.h5")
 
 
-class IndexWriter(FileWriter):
+class IndexWriter(TwoFilesWriter):
     """The one writer of an index; not thread-safe.
 
     Parameters
@@ -59,14 +59,10 @@ class IndexWriter(FileWriter):
     def __init__(self, path: Path, identity: str = "record", extra: Sequence[Column] = ()) -> None:
         identity_column = Column(IDENTITY, "<i8", attrs={"description": identity})
         names = Column(FILE_PATH, f"S{PATH_BYTES}", rows_per_chunk=1)
-        self._files = ColumnWriter(files_path(path), (names,), Column(FILE_NUMBER, "<i4"))
-        try:
-            rows = ColumnWriter(path, (*COLUMNS, *extra), identity_column)
-        except BaseException:
-            self._files.close()
-            files_path(path).unlink()
-            raise
-        super().__init__(rows, self._files)
+        super().__init__(
+            ColumnWriter(files_path(path), (names,), Column(FILE_NUMBER, "<i4")),
+            lambda: ColumnWriter(path, (*COLUMNS, *extra), identity_column),
+        )
         self._numbers: dict[Path, int] = {}
 
     def append(
@@ -93,7 +89,7 @@ class IndexWriter(FileWriter):
         if len(str(file).encode()) > PATH_BYTES:
             raise DataError(f"{file}: path longer than {PATH_BYTES} bytes, which an index can hold")
         if file not in self._numbers:
-            self._files.append(len(self._numbers), {FILE_PATH: str(file)})
+            self.referred.append(len(self._numbers), {FILE_PATH: str(file)})
             self._numbers[file] = len(self._numbers)
         number = np.full(len(identity), self._numbers[file])
         self.writer.append(identity, {FILE: number, **columns})

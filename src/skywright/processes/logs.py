@@ -7,11 +7,12 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
 from skywright.errors import ConfigError
+from skywright.rooms import ROOMS
 
 LOG_LEVEL = "SKYWRIGHT_LOG_LEVEL"
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-ROOMS = ("skywright", "iocs", "devices", "plans", "dashboard")
-"""Our top-level packages."""
+LOGGERS = ("skywright", *ROOMS)
+"""Names of the loggers of our top-level packages."""
 FILE_BYTES = 10_000_000
 """Size at which a new log file begins, bytes."""
 FULL_FILES = 5
@@ -32,8 +33,8 @@ def log_to_stderr(verbosity: int = 0) -> None:
         level = named_level(level)
     logging.basicConfig(stream=sys.stderr, format=LOG_FORMAT)
     logging.getLogger().setLevel(max(level, logging.WARNING))  # other libraries: at least WARNING
-    for room in ROOMS:
-        logging.getLogger(room).setLevel(level)
+    for name in LOGGERS:
+        logging.getLogger(name).setLevel(level)
 
 
 def named_level(default: int) -> int:
@@ -63,11 +64,11 @@ def log_to_file(path: Path) -> None:
         raise ConfigError(f"log file {path}: cannot be written ({error.strerror})") from error
     handler.setFormatter(logging.Formatter(LOG_FORMAT))
     root = logging.getLogger()
-    for room in map(logging.getLogger, ROOMS):
-        level = room.getEffectiveLevel()
+    for ours in map(logging.getLogger, LOGGERS):
+        level = ours.getEffectiveLevel()
         if level > logging.WARNING:
             for each in root.handlers:
                 if getattr(each, "stream", None) is sys.stderr:
                     each.setLevel(level)
-            room.setLevel(logging.WARNING)
+            ours.setLevel(logging.WARNING)
     root.addHandler(handler)

@@ -10,7 +10,7 @@ from contextlib import suppress
 
 import httpx
 
-from skywright.errors import ConfigError, DataError, HardwareError
+from skywright.errors import ConfigError, DataError, HardwareError, message_of
 from skywright.wire.axis_body import PICTURE_BYTES_MAX, PICTURE_TYPES, SIGNATURES, UNTYPED
 from skywright.wire.axis_mjpeg import BOUNDARY, MixedReplace, Part
 
@@ -315,4 +315,4 @@ def _reason(error: httpx.HTTPError) -> str:
     """Say what went wrong; some errors of httpx have a name only."""
     if isinstance(error, httpx.TimeoutException):
         return "no answer" if isinstance(error, httpx.ConnectTimeout) else "fell silent"
-    return str(error) or type(error).__name__
+    return message_of(error)

@@ -23,7 +23,6 @@ from skywright.files.beside import beside
 from skywright.instruments.loop.capture import Picture, PictureLayout
 from skywright.instruments.loop.sources import Source, SourceFrame
 
-QUEUE_BYTES = 64_000_000
 LOST_CAUSES = {
     "undecodable": ("undecodable", "unreadable", "not processed"),
     "wrong size": ("wrong size",),
@@ -135,7 +134,6 @@ class Camera:
             changed=changed,
             prepare=self._decode,
             threads=1,
-            queue_bytes=QUEUE_BYTES,
             name="camera",
             item_name="picture",
         )

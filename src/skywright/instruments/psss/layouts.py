@@ -18,7 +18,7 @@ from skywright.acquire.layout import Layout
 from skywright.files.areadetector import ATTRIBUTES
 from skywright.files.beside import beside
 from skywright.files.columns import Column, ColumnWriter
-from skywright.files.file_writer import FileWriter
+from skywright.files.file_writer import TwoFilesWriter
 from skywright.instruments.psss.processing import AxisUnit, FitStatus
 from skywright.instruments.psss.results import Result, background_applied, picture_of
 from skywright.instruments.psss.settings import CHOICES, NAME_BYTES_MAX
@@ -166,7 +166,7 @@ class SpectraLayout(Layout[Result, SpectrumRow, "SpectraFile"]):
         return file.append(rows)
 
 
-class SpectraFile(FileWriter):
+class SpectraFile(TwoFilesWriter):
     """An open file of spectra of one width; not thread-safe.
 
     Parameters
@@ -180,17 +180,11 @@ class SpectraFile(FileWriter):
 
     def __init__(self, path: Path, width: int) -> None:
         self.width = width
-        columns = ColumnWriter(path, spectra_columns(width), IDENTITY, _GROUPS)
         groups = {"/entry": {"NX_class": "NXentry"}}
-        try:
-            self._settings = ColumnWriter(
-                settings_path(path), settings_columns(width), SETTINGS_IDENTITY, groups
-            )
-        except BaseException:
-            columns.close()
-            path.unlink()
-            raise
-        super().__init__(columns, self._settings)
+        super().__init__(
+            ColumnWriter(settings_path(path), settings_columns(width), SETTINGS_IDENTITY, groups),
+            lambda: ColumnWriter(path, spectra_columns(width), IDENTITY, _GROUPS),
+        )
         self._settings_written = -1
 
     def append(self, rows: Sequence[SpectrumRow]) -> Mapping[str, int]:
@@ -231,7 +225,7 @@ class SpectraFile(FileWriter):
             SIGNAL_PER_ROW: settings.signal_per_row,
             SATURATION: np.nan if settings.saturation is None else settings.saturation,
         }
-        self._settings.append(result.settings_number, rows)
+        self.referred.append(result.settings_number, rows)
         self._settings_written = result.settings_number
 
 

@@ -11,7 +11,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 import httpx
 
-from skywright.errors import ConfigError, HardwareError
+from skywright.errors import ConfigError, HardwareError, message_of
 
 TOKEN = "SKYWRIGHT_EPU_TOKEN"
 PROXY_USER, PROXY_PASSWORD = "SKYWRIGHT_PROXY_USER", "SKYWRIGHT_PROXY_PASSWORD"
@@ -84,9 +84,7 @@ class ApiClient:
         try:
             response = self._http.request(method, path, json=body)
         except httpx.HTTPError as error:
-            raise ServerUnavailableError(
-                f"{method} {path}: {error or type(error).__name__}"
-            ) from error
+            raise ServerUnavailableError(f"{method} {path}: {message_of(error)}") from error
         if response.status_code >= 500 or response.status_code in (401, 407, 408, 429):
             raise ServerUnavailableError(f"{method} {path}: status {response.status_code}")
         return response
@@ -114,7 +112,7 @@ class ApiClient:
                     raise ServerUnavailableError(f"GET {path}: status {response.status_code}")
                 yield response
         except httpx.HTTPError as error:
-            raise ServerUnavailableError(f"GET {path}: {error or type(error).__name__}") from error
+            raise ServerUnavailableError(f"GET {path}: {message_of(error)}") from error
 
     def close(self) -> None:
         """Close all connections."""

@@ -7,6 +7,8 @@ from uuid import uuid4
 
 import httpx
 
+from skywright.errors import message_of
+
 log = logging.getLogger(__name__)
 
 LISTS = (
@@ -34,7 +36,7 @@ def check(url: str, timeout: float = 30.0) -> Iterator[tuple[str, str | None]]:
         try:
             client.get("/status")
         except httpx.HTTPError as error:
-            yield "the connection", str(error) or type(error).__name__
+            yield "the connection", message_of(error)
             return  # all else would fail in the same way
         for path in LISTS:
             yield f"GET /{path}", _expect(client, "GET", f"/{path}", 200)
@@ -85,7 +87,7 @@ def _expect(
     try:
         response = client.request(method, path, json=body)
     except httpx.HTTPError as error:
-        return str(error) or type(error).__name__
+        return message_of(error)
     log.info("%s %s: %d", response.request.method, response.request.url, response.status_code)
     if response.status_code != status:
         return f"status {response.status_code} instead of {status}: {response.text[:200]}"

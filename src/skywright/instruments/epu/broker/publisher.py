@@ -28,6 +28,7 @@ from aio_pika.exceptions import ChannelClosed
 from sqlalchemy import Connection, delete, select
 from sqlalchemy.exc import SQLAlchemyError
 
+from skywright.errors import message_of
 from skywright.instruments.epu.broker.connection import (
     AWAY,
     BrokerSettings,
@@ -102,7 +103,7 @@ class Publisher:
                 self.details = f"messages wait, the database fails: {reason_of(error)}"
                 log.warning("%s", self.details)
             except AWAY as error:
-                self.details = f"{self._settings.place}: {error or type(error).__name__}"
+                self.details = f"{self._settings.place}: {message_of(error)}"
                 log.warning("broker %s", self.details)
             except Exception as error:  # the API goes on, and this tries again
                 self.details = f"{self._settings.place}: {type(error).__name__}: {error}"

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import aio_pika
 
-from skywright.errors import HardwareError
+from skywright.errors import HardwareError, message_of
 from skywright.instruments.epu.broker.connection import (
     AWAY,
     BrokerSettings,
@@ -58,6 +58,5 @@ async def send_events(
                 sent.append(body["event_type"])
                 await asyncio.sleep(delay)
     except AWAY as error:
-        reason = str(error) or type(error).__name__
-        raise HardwareError(f"broker {settings.place}: {reason}") from error
+        raise HardwareError(f"broker {settings.place}: {message_of(error)}") from error
     return sent

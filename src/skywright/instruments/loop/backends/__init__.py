@@ -2,7 +2,6 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 
 from skywright.arguments import check_keys
 from skywright.errors import ConfigError
+from skywright.instruments import resolve
 from skywright.instruments.loop.detection import Detection
 
 BACKENDS = {
@@ -117,8 +117,7 @@ def detector_class(backend: str = "network", **settings: Any) -> type[Detector]:
     backend = FORMER_NAMES.get(backend, backend)
     if backend not in BACKENDS:
         raise ConfigError(f"backend {backend!r}: expected one of {', '.join(BACKENDS)}")
-    module, _, name = BACKENDS[backend].partition(":")
-    kind: type[Detector] = getattr(import_module(module), name)
+    kind: type[Detector] = resolve(BACKENDS[backend])
     try:
         check_keys(settings, kind)
     except ConfigError as error:

@@ -13,7 +13,7 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 
-from skywright.errors import ConfigError, DataError, HardwareError
+from skywright.errors import ConfigError, DataError, HardwareError, message_of
 from skywright.instruments.loop.backends import Detector, Found, check_number
 from skywright.instruments.loop.backends.boxes import CONSIDERED, from_boxes
 from skywright.instruments.loop.detect import find_loop
@@ -202,4 +202,4 @@ class _AgainError(Exception):
 
 def _reason(error: httpx.HTTPError) -> str:
     silent = isinstance(error, httpx.TimeoutException)
-    return "no reply in time" if silent else str(error) or type(error).__name__
+    return "no reply in time" if silent else message_of(error)

@@ -28,8 +28,8 @@ from skywright.errors import DataError, SkywrightError
 from skywright.instruments.loop.camera import Camera
 from skywright.instruments.loop.picture import DECODE_ERRORS
 from skywright.instruments.loop.sources import SourceFrame
-from skywright.processes.http_guard import Guard
 from skywright.processes.http_server import HttpServer
+from skywright.wire.axis_guard import Guard
 from skywright.wire.axis_mjpeg import BOUNDARY, encode_part
 
 SILENCE_S = 4.0

@@ -14,7 +14,7 @@ from skywright.instruments.psss.cli.app import (
 )
 from skywright.instruments.psss.endpoints.options import IMAGE_PORT, OUTPUT_PORT, REST_PORT
 from skywright.instruments.psss.pulse import PREFIX
-from skywright.processes.logs import ROOMS, log_to_stderr
+from skywright.processes.logs import LOGGERS, log_to_stderr
 from skywright.processes.options import OptionParser
 from skywright.processes.ports import port_number
 
@@ -94,5 +94,5 @@ def _address(given: str) -> str:
 
 def _log(level: str) -> None:
     log_to_stderr(0)
-    for room in ROOMS:
-        logging.getLogger(room).setLevel(level)
+    for name in LOGGERS:
+        logging.getLogger(name).setLevel(level)

@@ -9,7 +9,7 @@ from typing import Any
 
 from skywright.acquire.counters import Counters, sum_counts
 from skywright.acquire.source import PolledSource, Report
-from skywright.errors import ConfigError, HardwareError
+from skywright.errors import ConfigError, HardwareError, message_of
 from skywright.instruments.sacla.join import Record
 from skywright.instruments.sacla.run_info import RunInfo
 from skywright.instruments.sacla.shots import EQUIPMENT, MOTOR
@@ -273,7 +273,7 @@ class SaclaSource(PolledSource[Record[Any]]):
             try:
                 self._images[name].connect()
             except Exception as error:  # one exception for everything
-                answers.put((name, str(error) or type(error).__name__))
+                answers.put((name, message_of(error)))
             else:
                 answers.put((name, ""))
 

@@ -1,6 +1,6 @@
 """Authentication of one user, by basic (RFC 7617) or digest (RFC 7616) authentication.
 
-For the simulated camera, so that clients can be tried against both; it protects nothing else.
+For the simulated camera, so that clients can be tried against both.
 """
 
 import base64
