@@ -43,7 +43,7 @@ class LineWriter:
         self._sorters: dict[str, SequenceSorter] = {}
         self._waiting_descriptors: dict[str, list[dict[str, Any]]] = {}  # not queued yet
         self._keys_with_rows: dict[str, int] = {}  # number at the last registration of its files
-        self._began_monotonic = time.monotonic()
+        self.began_monotonic = time.monotonic()
         self._updated_monotonic = float("-inf")
         self._nodes_not_updated = False  # True: lines were written since the last update
         self._unreadable: dict[str, str] = {}  # why tiled cannot read files, by stream/data key
@@ -59,7 +59,7 @@ class LineWriter:
 
     def _period_is_over(self) -> bool:
         earliest, latest = UPDATE_S
-        age = self._updated_monotonic - self._began_monotonic
+        age = self._updated_monotonic - self.began_monotonic
         return time.monotonic() - self._updated_monotonic >= min(max(age, earliest), latest)
 
     def write(self, lines: Iterable[Line], updates_nodes: bool = False) -> None:

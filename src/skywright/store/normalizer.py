@@ -8,6 +8,7 @@ import re
 import zlib
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, cast
 
 import jsonschema
@@ -15,7 +16,7 @@ from bluesky_tiled_plugins.writing.tiled_writer import RunNormalizer
 from event_model import EventPage, unpack_event_page
 
 from skywright.errors import DataError
-from skywright.store.tail import Line
+from skywright.store.tail import Line, Tail
 from skywright.store.tiled_writer import INTERNAL
 
 RESERVED = ("time", "seq_num", ".", "..")
@@ -207,6 +208,27 @@ class DocumentNormalizer:
                 "their rows are left out"
             )
             self._out.append(("note", {"text": text}))
+
+
+class NormalizedTail:
+    """Reads a journal as `Tail` does; the lines are normalized."""
+
+    def __init__(self, path: Path) -> None:
+        self._tail = Tail(path)
+        self._normalize = DocumentNormalizer()
+
+    @property
+    def offset(self) -> int:
+        """Number of bytes read."""
+        return self._tail.offset
+
+    def read(self, end: int | None = None) -> list[Line] | None:
+        """Return the next lines as `Tail.read` does; None when there are no more.
+
+        The list is empty if normalization drops every line.
+        """
+        chunk = self._tail.read(end)
+        return [new for line in chunk for new in self._normalize(line)] if chunk else None
 
 
 def node_name(name: str) -> str:

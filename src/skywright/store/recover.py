@@ -22,8 +22,8 @@ from skywright.store.ingest import ServerUnavailableError
 from skywright.store.ingester import BACK_OFF_S, Ingester, ingest_lock
 from skywright.store.journal_contents import JournalContents
 from skywright.store.moves import move_journal
-from skywright.store.normalizer import DocumentNormalizer
-from skywright.store.tail import is_locked, locked_if_dead, read_lines
+from skywright.store.normalizer import NormalizedTail
+from skywright.store.tail import is_locked, locked_if_dead
 from skywright.waiting import pause
 
 RETRY_S = 10.0
@@ -155,10 +155,10 @@ def _uids(names: Iterable[str]) -> tuple[str, ...]:
 
 def contents_of(path: Path) -> JournalContents:
     """Return the contents of a whole journal."""
-    contents, normalize = JournalContents(), DocumentNormalizer()
-    for line in read_lines(path):
-        for new in normalize(line):
-            contents.add(new)
+    contents, tail = JournalContents(), NormalizedTail(path)
+    while (lines := tail.read()) is not None:
+        for line in lines:
+            contents.add(line)
     return contents
 
 
