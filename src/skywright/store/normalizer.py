@@ -161,10 +161,11 @@ class DocumentNormalizer:
 
     def _note_if_changed(self, name: str, wanted: str, stored: str, what: str) -> None:
         """Note why a name is stored as another one, unless only characters of URLs differ."""
-        if stored == _URL_SYNTAX.sub("_", name):
+        plain = _URL_SYNTAX.sub("_", name)
+        if stored == plain:
             return
-        # `wanted` differs from the name of a node if no column can have that name
-        is_taken = stored != wanted or wanted == node_name(name)
+        # `node_name` and `key_name` add an underscore to names that the table of events has
+        is_taken = stored != wanted or wanted == f"{plain}_"
         why = "its name is taken" if is_taken else "no column can have its name"
         self._out.append(("note", {"text": f"{what}: stored as {stored}: {why}"}))
 
