@@ -531,7 +531,8 @@ def test_nexus_of_what_hdf5_does_not_take(tmp_path: Path) -> None:
     configuration = {"camera": {"data": {"local_name": "own", "serial": "1\0002"}}}
     stream = Stream("primary", {"configuration": configuration}, columns, {})
     run = RunContents({"uid": "u", "time": 0.0}, None, "running", (stream,), ())
-    write_nexus(run, tmp_path / "out.nxs")
+    notes = write_nexus(run, tmp_path / "out.nxs")
+    assert notes == ["primary/text: NUL characters left out, HDF5 does not take them"]
     values = read_nexus(tmp_path / "out.nxs", "primary")
     assert values["text"].tolist() == ["ab"]
     assert values["dates"].tolist() == [["2026-01-01T00:00:00.000000000", "NaT"]]
