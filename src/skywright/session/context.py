@@ -2,7 +2,8 @@
 
 import atexit
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,7 @@ def make_analyses(context: SessionContext) -> dict[str, Reports]:
     Returns
     -------
     dict
-        By name. One that cannot be imported is logged as an error and left out.
+        By name. One that cannot be imported or made is logged as an error and left out.
 
     Raises
     ------
@@ -86,32 +87,28 @@ def make_analyses(context: SessionContext) -> dict[str, Reports]:
         If an analysis does not take its parameters in the configuration.
     """
     assert context.subscribe is not None
-    started: dict[str, Reports] = {}
+    made: dict[str, Reports] = {}
     for instrument in configured_instruments(context.settings).values():
         for name, analysis in instrument.analyses.items():
             if not analysis.live or analysis.after:
                 continue
-            try:
-                resolve(analysis.kind)  # only what cannot be imported is left out
-            except Exception as error:  # whatever another package raises: the others work
-                _report(instrument, f"analysis {name}", error)
-                continue
-            parameters = configured_parameters(name, context.settings)
-            second = {
-                each: configured_parameters(each, context.settings)
-                for each, later in instrument.analyses.items()
-                if later.live and later.after == name
-            }
-            live = LiveAnalysis(
-                name,
-                parameters,
-                journal=context.settings.journals,
-                assets=context.assets,
-                second=second,
-            )
-            context.subscribe(live)
-            started |= {name: live, **live.second}
-    return started
+            with _left_out_if_it_fails(instrument, f"analysis {name}"):
+                resolve(analysis.kind)
+                second = {
+                    each: configured_parameters(each, context.settings)
+                    for each, later in instrument.analyses.items()
+                    if later.live and later.after == name
+                }
+                live = LiveAnalysis(
+                    name,
+                    configured_parameters(name, context.settings),
+                    journal=context.settings.journals,
+                    assets=context.assets,
+                    second=second,
+                )
+                context.subscribe(live)
+                made |= {name: live, **live.second}
+    return made
 
 
 def live_analyses(namespace: Mapping[str, Any]) -> list[LiveAnalysis]:
@@ -132,12 +129,8 @@ def make_devices(context: SessionContext) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for instrument in configured_instruments(context.settings).values():
         if instrument.devices:
-            try:
+            with _left_out_if_it_fails(instrument, "devices"):
                 found |= resolve(instrument.devices)(context)
-            except SkywrightError:
-                raise
-            except Exception as error:  # whatever another package raises: the others work
-                _report(instrument, "devices", error)
     return found
 
 
@@ -149,19 +142,26 @@ def find_plans(settings: Settings) -> dict[str, Any]:
     found = {}
     for instrument in configured_instruments(settings).values():
         for target in instrument.plans:
-            try:
+            with _left_out_if_it_fails(instrument, target):
                 found[target.partition(":")[2]] = resolve(target)
-            except Exception as error:  # whatever another package raises: the others work
-                _report(instrument, target, error)
     return found
 
 
-def _report(instrument: Instrument, what: str, error: Exception) -> None:
-    """Log that a part of an instrument is left out, and what to install if that is the cause."""
-    todo = ""
-    if missing := missing_packages(instrument):
-        extra = f"[{instrument.extra}]"
-        todo = f"; not installed: {', '.join(missing)}: pip install '{instrument.package}{extra}'"
-    reason = f"{type(error).__name__}: {error}{todo}"
-    logger.error("instrument %s: %s is left out: %s", instrument.name, what, reason)
-    logger.debug("because of", exc_info=error)
+@contextmanager
+def _left_out_if_it_fails(instrument: Instrument, what: str) -> Iterator[None]:
+    """Log an error in a part of an instrument, and what to install if that is the cause.
+
+    `SkywrightError`, such as `ConfigError`, is raised: an instrument raises it on purpose.
+    """
+    try:
+        yield
+    except SkywrightError:
+        raise
+    except Exception as error:  # whatever another package raises: the others work
+        todo = ""
+        if missing := missing_packages(instrument):
+            target = f"{instrument.package}[{instrument.extra}]"
+            todo = f"; not installed: {', '.join(missing)}: pip install '{target}'"
+        reason = f"{type(error).__name__}: {error}{todo}"
+        logger.error("instrument %s: %s is left out: %s", instrument.name, what, reason)
+        logger.debug("because of", exc_info=error)
