@@ -93,7 +93,9 @@ class World:
         done = live.wait(raw_uid=self.turn_uid, timeout_s=120)
         assert done.derived_uid is not None
         self.turn_live_uid = done.derived_uid
-        self.rotation_live_uid = live.second[ROTATION].progress(self.turn_uid).derived_uid or ""
+        self.rotation_live_uid = (
+            live.second_reports[ROTATION].progress(self.turn_uid).derived_uid or ""
+        )
         live.close()
         self.steps_uid: str = engine(
             bp.scan([self.camera], SynAxis(name="gonio_angle"), 0, 90, 10)

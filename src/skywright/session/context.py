@@ -107,7 +107,7 @@ def make_analyses(context: SessionContext) -> dict[str, Reports]:
                     second=second,
                 )
                 context.subscribe(live)
-                made |= {name: live, **live.second}
+                made |= {name: live, **live.second_reports}
     return made
 
 

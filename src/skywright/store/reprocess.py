@@ -422,11 +422,11 @@ def _describe_arrays(data_keys: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _analyze(
-    derived: DerivedRun, raw: RawStream, name: str, submit: Submit | None
+    derived: DerivedRun, raw_stream: RawStream, name: str, submit: Submit | None
 ) -> Mapping[str, bytes]:
     """Analyze all frames of a stream, and close the derived run; return its pictures."""
-    assert raw.table is not None
-    table, analysis = raw.table, derived.analysis
+    table, analysis = raw_stream.table, derived.analysis
+    assert table is not None
     with FrameReader(table) as reader:
         announced = table.announced()
         readable = reader.readable(0, announced)
