@@ -47,7 +47,6 @@ from skywright.store.export.contents import (
     Column,
     RunContents,
     Stream,
-    row_slices,
     scanned_fields,
 )
 from skywright.store.export.csv import write_csv
@@ -834,7 +833,11 @@ def test_slices_of_other_programs(selected: Any, parts: list[tuple[int, int]]) -
     most=st.integers(1, 5000),
 )
 def test_slices_cover_the_rows_within_the_size(shape: tuple[int, ...], most: int) -> None:
-    slices = list(row_slices(shape, np.dtype("u2"), most))
+    values = np.zeros(shape, "u2")
+    column = Column("x", shape, values.dtype, {}, values.__getitem__)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(contents_module, "COPY_BYTES", most)
+        slices = [rows for rows, _ in column.slices()]
     rows = [row for each in slices for row in range(each.start, each.stop)]
     assert rows == list(range(shape[0]))
     row_bytes = int(np.prod(shape[1:])) * 2
