@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 
 from skywright.analysis import Analysis, Batch
 from skywright.analysis.frames import FrameReader, FrameTable, frames_to_draw
-from skywright.callbacks.derived import DerivedRun
+from skywright.callbacks.derived import DerivedRun, failure_reason
 from skywright.callbacks.drawing import attempt, until_drawn
 from skywright.callbacks.pace import DECISION_LIMIT, Pace, choose_positions
 from skywright.callbacks.raw_run import RawStream
@@ -255,13 +255,13 @@ class StreamAnalysis:
                 "the analysis failed on run %s, stream %s", self.raw.uid, self.raw_stream.name
             )
             self.error_type = type(error).__name__
-            self.exit_status, self.reason = "fail", f"{self.error_type}: {error}"
+            self.exit_status, self.reason = "fail", failure_reason(error)
             self._set_picture_deadline(0.0)
             for _ in self._finish_second():  # the deadline is 0, so it does not wait for pictures
                 pass
             try:
                 if self.derived is not None:
-                    self.derived.close("fail", self.reason)
+                    self.derived.fail(error)
             except Exception:  # e.g. disk full; `close` has emitted the stop document all the same
                 log.exception("the derived run of %s cannot be closed", self.raw.uid)
             self._reader.close()

@@ -29,7 +29,7 @@ from skywright.analysis.named import (
     named_analyses,
 )
 from skywright.arguments import did_you_mean
-from skywright.callbacks.derived import FRAME_TIME, IDENTITY, DerivedRun
+from skywright.callbacks.derived import FRAME_TIME, IDENTITY, DerivedRun, failure_reason
 from skywright.callbacks.drawing import Drawing, attempt, draw
 from skywright.callbacks.journal import Journal
 from skywright.callbacks.raw_run import RawRun, RawStream, RequiredKeys
@@ -182,7 +182,7 @@ def _reprocess(
     except Exception as error:  # whatever it is, the derived run says so
         if derived is not None:
             with suppress(Exception):  # e.g. disk full; the stop document is emitted all the same
-                derived.close("fail", f"{type(error).__name__}: {error}")
+                derived.fail(error)
         see = f", see {derived.uid}" if derived is not None else ""
         raise DataError(
             f"analysis {name} of run {uid}, stream {stream.name}, failed{see}: {error}"
@@ -227,7 +227,7 @@ def _reprocess_second(
         try:
             fits = second.second_run.fits
         except Exception as error:  # also why it could not begin
-            reason = f"{type(error).__name__}: {error}"
+            reason = failure_reason(error)
             raise DataError(f"analysis {name} of run {start['uid']}: {reason}") from error
         if not fits:
             raise DataError(f"run {start['uid']} does not have what {name} needs")
