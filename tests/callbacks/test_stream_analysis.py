@@ -82,12 +82,12 @@ def test_rows_that_cannot_be_written_are_reported_at_once(
     monkeypatch.setattr(stream.derived, "tick", fail)
     assert stream.write_due() == 0.0
     assert stream.step()  # something to report
-    assert stream.take_progress()["reason"] == "OSError: disk full"
+    assert stream.take_progress()["error"] == "OSError: disk full"
     assert documents[-1][0] == "stop"
     assert not stream.step()
     assert stream.write_due() is None
     stream.interrupt("the session ends")
-    assert stream.take_progress()["reason"] == "OSError: disk full"
+    assert stream.take_progress()["error"] == "OSError: disk full"
 
 
 def test_a_configuration_that_does_not_fit_is_reported_as_a_fault_of_it(tmp_path: Path) -> None:

@@ -226,7 +226,7 @@ class StreamAnalysis:
         return self.raw.stop is not None and bool(self.exit_status)
 
     def take_progress(self) -> dict[str, Any]:
-        """Return the state for the session; it has each answer of a second-stage analysis once."""
+        """Return fields of `reports.Progress`; ``second`` has new ones of second-stage analyses."""
         derived = self.derived
         return {
             "raw_uid": self.raw.uid,
@@ -236,8 +236,7 @@ class StreamAnalysis:
             "rows": derived.rows if derived else 0,
             "columns": str(derived.columns_path) if derived else "",
             "result": self._scalars,
-            "exit_status": self.exit_status,
-            "reason": self.reason,
+            "error": self.reason,
             "error_type": self.error_type,
             "second": {each.name: each.take_facts() for each in self.second},
         }
