@@ -17,7 +17,7 @@ from tiled.client.container import Container
 
 from skywright.analysis import Analysis, Batch, IdentityOrder, whole_blocks
 from skywright.analysis.blocks import analyze_part
-from skywright.analysis.cluster import Submit, cluster
+from skywright.analysis.cluster import Submit
 from skywright.analysis.frames import FrameReader, frames_to_draw
 from skywright.analysis.inputs import dtype_name
 from skywright.analysis.named import (
@@ -41,8 +41,6 @@ from skywright.store.client import ANALYSIS, RAW
 from skywright.store.export.contents import read_contents
 from skywright.store.stored_run import run_documents
 from skywright.waiting import pause
-
-__all__ = ["Reprocessed", "Submit", "cluster", "reprocess", "reprocess_each", "wait_until_stored"]
 
 IN_FLIGHT = 64
 """Maximum number of tasks that a cluster has at a time."""
@@ -75,13 +73,6 @@ class Reprocessed:
     result: Mapping[str, Any]
     columns: Path
     pictures: tuple[Path, ...]
-
-
-def reprocess(
-    run: Container, name: str, parameters: dict[str, Any] | None = None, **options: Any
-) -> list[Reprocessed]:
-    """Analyze a stored run again as `reprocess_each`, and raise the first failure of a stream."""
-    return _without_failure(reprocess_each(run, name, parameters, **options))
 
 
 def reprocess_each(
@@ -150,16 +141,6 @@ def reprocess_each(
     finally:
         journal.close()
     return results
-
-
-def _without_failure(results: Iterable[Reprocessed | DataError]) -> list[Reprocessed]:
-    """Return the results; raise the first failure among them."""
-    done = []
-    for result in results:
-        if isinstance(result, DataError):
-            raise result
-        done.append(result)
-    return done
 
 
 def _reprocess(
@@ -234,7 +215,9 @@ def _reprocess_second(
         results: list[Reprocessed | DataError] = []
         if first_rows is None:
             results = do_first(raw, first_stage_of(name))
-            first_rows = _new_rows(_without_failure(results[:1])[0])
+            if isinstance(results[0], DataError):
+                raise results[0]
+            first_rows = _new_rows(results[0])
         second.add(first_rows.rows)
         for _ in second.finish_steps(first_rows.stream, {first_rows.analysis: first_rows.uid}):
             pass
