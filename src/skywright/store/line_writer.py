@@ -154,14 +154,14 @@ class LineWriter:
                 self._unreadable[f"{name}/{node}"] = reason
             else:  # the table of the scalar columns of a file
                 without_table.add(name)
-        if without_table:
-            log.info("tiled has no adapter for %s; each column is an array", MIMETYPE)
-            self._catalog.tables = False
+        if not without_table:
+            return
+        log.info("tiled has no adapter for %s; each column is an array", MIMETYPE)
+        self._catalog.tables = False
         for name in without_table:
             stream = self._contents.streams[name]
             self._register_files(self._run_writer.streams[name], stream, stored_data_keys(stream))
-        if without_table:
-            self._send()
+        self._send()
 
     def _queue_descriptors(self, stream: Stream) -> None:
         """Queue the new descriptors of a stream, with its present types.
