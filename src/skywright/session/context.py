@@ -2,7 +2,7 @@
 
 import atexit
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,13 +29,10 @@ class SessionContext:
         The configuration.
     live
         Live analyses of the session by name; empty if only the devices are made (`load_devices`).
-    subscribe
-        Subscribes a callback to the RunEngine; see `subscriber`. None without a RunEngine.
     """
 
     settings: Settings
     live: Mapping[str, Reports] = field(default_factory=dict)
-    subscribe: Callable[[Any], None] | None = None
 
     @property
     def assets(self) -> Path:
@@ -59,22 +56,11 @@ def configured_instruments(settings: Settings) -> dict[str, Instrument]:
     }
 
 
-def subscriber(engine: Any) -> Callable[[Any], None]:
-    """Return a function that subscribes callbacks to the RunEngine `engine`.
+def make_analyses(settings: Settings, engine: Any) -> dict[str, Reports]:
+    """Make the live analyses of the configured instruments; no worker starts.
 
-    An error in such a callback is logged and stops no run; its ``close`` is called when the
-    session ends, the last subscribed first.
-    """
-
-    def subscribe(callback: Any) -> None:
-        engine.subscribe(isolated(callback))
-        atexit.register(callback.close)
-
-    return subscribe
-
-
-def make_analyses(context: SessionContext) -> dict[str, Reports]:
-    """Make the live analyses of the configured instruments, and subscribe them; no worker starts.
+    They are subscribed to the RunEngine `engine`: an error in one is logged and stops no run. They
+    are closed when the session ends.
 
     Returns
     -------
@@ -86,27 +72,27 @@ def make_analyses(context: SessionContext) -> dict[str, Reports]:
     ConfigError
         If an analysis does not take its parameters in the configuration.
     """
-    assert context.subscribe is not None
     made: dict[str, Reports] = {}
-    for instrument in configured_instruments(context.settings).values():
+    for instrument in configured_instruments(settings).values():
         for name, analysis in instrument.analyses.items():
             if not analysis.live or analysis.after:
                 continue
             with _left_out_if_it_fails(instrument, f"analysis {name}"):
-                resolve(analysis.kind)
+                resolve(analysis.kind)  # `LiveAnalysis` would raise a ConfigError
                 second = {
-                    each: configured_parameters(each, context.settings)
+                    each: configured_parameters(each, settings)
                     for each, later in instrument.analyses.items()
                     if later.live and later.after == name
                 }
                 live = LiveAnalysis(
                     name,
-                    configured_parameters(name, context.settings),
-                    journal=context.settings.journals,
-                    assets=context.assets,
+                    configured_parameters(name, settings),
+                    journal=settings.journals,
+                    assets=settings.directory / "assets",
                     second=second,
                 )
-                context.subscribe(live)
+                engine.subscribe(isolated(live))
+                atexit.register(live.close)
                 made |= {name: live, **live.second_reports}
     return made
 
