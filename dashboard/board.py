@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from skywright.checks import Check, wrong
-from skywright.processes.stack import State, not_ready, read_state
+from skywright.processes.stack import NOT_RUNNING, State, not_ready, read_state
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class Board:
 
     def _read(self) -> tuple[State | None, str, list[Check]]:
         stack = read_state(self.directory)
-        absent = not_ready(self.directory) or "No skywright up runs on this store"
+        absent = not_ready(self.directory) or NOT_RUNNING.capitalize()
         return stack, "" if stack else absent, list(self.checks.quick())
 
     async def _examine(self) -> None:

@@ -23,7 +23,7 @@ from skywright.store.export.contents import (
 from skywright.store.lookup import find_run
 from skywright.store.pictures import holds_pictures
 from skywright.store.show import ColumnView, RunView, StreamView
-from skywright.store.words import local_time
+from skywright.words import local_time
 
 Floats = NDArray[np.float64]
 ROW, TIME = "row", "time"

@@ -16,7 +16,7 @@ from dashboard.board import Board
 from dashboard.catalog import Catalog
 from skywright.config import Settings
 from skywright.rooms import importable
-from skywright.store.words import in_seconds, in_short, local_time
+from skywright.words import in_seconds, in_short, local_time
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from dashboard.worker_process import not_connected
 from skywright.config import Settings
 from skywright.errors import ConfigError
 from skywright.processes.lifecycle import SUPERVISED
-from skywright.processes.stack import client_environment, not_ready, read_state
+from skywright.processes.stack import NOT_RUNNING, client_environment, not_ready, read_state
 from skywright.rooms import importable
 
 SILENCE_S, START_S = 30.0, 180.0
@@ -62,7 +62,7 @@ async def run_once(settings: Settings, ioc: str, module: str, *arguments: str) -
     Raises
     ------
     ConfigError
-        If no beamline runs, or the module fails or takes too long.
+        If no `skywright up` runs, or the module fails or takes too long.
     """
     environment = channel_access(settings)
     if environment is None:
@@ -89,8 +89,7 @@ def channel_access(settings: Settings) -> Mapping[str, str] | None:
 
 
 def _no_beamline(settings: Settings) -> str:
-    starting = not_ready(settings.directory)
-    return starting or "no beamline runs on this store; start skywright up"
+    return not_ready(settings.directory) or f"{NOT_RUNNING}; start it"
 
 
 @asynccontextmanager

@@ -1,7 +1,6 @@
 """The RunEngine: metadata that lasts, the journal first, then what may fail without harm."""
 
 import sys
-from dataclasses import replace
 from functools import partial
 
 from bluesky import RunEngine, SupplementalData
@@ -18,7 +17,7 @@ from plans.run_stubs import begin_rewindable
 from skywright.callbacks.event_display import events_only, newest_run_only
 from skywright.callbacks.isolated import isolated
 from skywright.callbacks.journal import Journal
-from skywright.session.context import SessionContext, make_analyses, subscriber
+from skywright.session.context import SessionContext, make_analyses
 from skywright.session.metadata import check_metadata, next_scan_id
 from skywright.session.plain_errors import shorten_engine_log, shorten_tracebacks
 from skywright.session.profile import has_display, run_metadata
@@ -37,8 +36,7 @@ show_steps()
 journal = Journal(settings.journals, RE)
 RE.subscribe(journal)
 
-context = SessionContext(settings, subscribe=subscriber(RE))
-context = replace(context, live=make_analyses(context))
+context = SessionContext(settings, live=make_analyses(settings, RE))
 globals().update(context.live)  # each analysis under its own name
 
 bec = BestEffortCallback()

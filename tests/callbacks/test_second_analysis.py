@@ -86,7 +86,7 @@ def slope_of(places: list[float]) -> float:
 def test_each_decision_has_all_frames_and_all_events_until_then(
     RE: Any, live: LiveAnalysis, camera: StreamingCamera, tmp_path: Path
 ) -> None:
-    slope = live.second[SLOPE]
+    slope = live.second_reports[SLOPE]
     places, seen = [1.0, 3.0, 2.0, 7.0], list[Any]()
     result = LiveResult(slope, "slope", hinted=["slope"])
     uid = RE(steps(camera, result, places, seen), breaks_off=True).run_start_uids[0]
@@ -114,7 +114,7 @@ def test_a_request_outlives_the_worker(
         os.kill(live.worker_pid, signal.SIGKILL)
 
     places, seen = [1.0, 3.0, 2.0, 7.0], list[Any]()
-    result = LiveResult(live.second[SLOPE], "slope", timeout_s=60.0)
+    result = LiveResult(live.second_reports[SLOPE], "slope", timeout_s=60.0)
     uid = RE(steps(camera, result, places, seen, kill)).run_start_uids[0]
     assert [each["slope_last_place"]["value"] for each in seen] == places
     live.wait(raw_uid=uid)
@@ -128,7 +128,7 @@ def test_a_request_that_finds_the_queue_full_fails_at_once(
         monkeypatch.setattr(worker_supervisor, "QUEUE_DOCUMENTS", 0)
 
     seen = list[Any]()
-    result = LiveResult(live.second[SLOPE], "slope", timeout_s=60.0)
+    result = LiveResult(live.second_reports[SLOPE], "slope", timeout_s=60.0)
     with pytest.raises(FailedStatus, match="did not take the documents in time"):
         RE(steps(camera, result, [1.0, 3.0, 2.0, 7.0], seen, fill))
     assert len(seen) == 2
@@ -138,14 +138,14 @@ def test_runs_without_what_it_needs_have_none(
     RE: Any, live: LiveAnalysis, camera: StreamingCamera, tmp_path: Path
 ) -> None:
     uid = RE(bp.count([camera], num=3)).run_start_uids[0]
-    assert live.second[SLOPE].wait(raw_uid=uid).derived_uid is None
+    assert live.second_reports[SLOPE].wait(raw_uid=uid).derived_uid is None
     assert finished(tmp_path, uid).keys() == {"picture_statistics"}
 
 
 def test_a_result_that_tells_nothing_is_a_failed_run_with_its_reason(
     RE: Any, live: LiveAnalysis, camera: StreamingCamera, tmp_path: Path
 ) -> None:
-    result = LiveResult(live.second[SLOPE], "slope")
+    result = LiveResult(live.second_reports[SLOPE], "slope")
     uid = RE(steps(camera, result, [1.0, 1.0], [])).run_start_uids[0]
     live.wait(raw_uid=uid)
     runs = finished(tmp_path, uid)
@@ -169,7 +169,7 @@ def test_its_failure_reaches_the_decision_and_harms_not_the_first(
     trouble: str,
     kind: type[Exception],
 ) -> None:
-    result = LiveResult(live.second[SLOPE], "slope", timeout_s=30.0)
+    result = LiveResult(live.second_reports[SLOPE], "slope", timeout_s=30.0)
     with pytest.raises(FailedStatus) as failure:
         RE(steps(camera, result, [1.0, 2.0], []), trouble=trouble)
     assert type(failure.value.__cause__) is kind
@@ -177,18 +177,18 @@ def test_its_failure_reaches_the_decision_and_harms_not_the_first(
     uid = live.raw_uid or ""
     done = live.wait(raw_uid=uid)
     assert (done.error, done.result["n_frames"]) == ("", 1)
-    assert "no slope today" in live.second[SLOPE].wait(raw_uid=uid).error
+    assert "no slope today" in live.second_reports[SLOPE].wait(raw_uid=uid).error
     assert finished(tmp_path, uid).keys() == {"picture_statistics"}
 
 
 def test_a_failure_at_its_end_harms_not_the_first(
     RE: Any, live: LiveAnalysis, camera: StreamingCamera, tmp_path: Path
 ) -> None:
-    result = LiveResult(live.second[SLOPE], "slope", timeout_s=30.0)
+    result = LiveResult(live.second_reports[SLOPE], "slope", timeout_s=30.0)
     uid = RE(steps(camera, result, [1.0, 2.0], []), trouble="fits").run_start_uids[0]
     done = live.wait(raw_uid=uid)
     assert (done.error, done.result["n_frames"]) == ("", 2)
-    assert "no slope today" in live.second[SLOPE].wait(raw_uid=uid).error
+    assert "no slope today" in live.second_reports[SLOPE].wait(raw_uid=uid).error
     runs = finished(tmp_path, uid)
     assert runs.keys() == {"picture_statistics"}
     assert runs["picture_statistics"].stop is not None
@@ -205,7 +205,7 @@ def test_a_failure_of_the_first_reaches_its_decision(
     )
     RE.subscribe(live)
     try:
-        result = LiveResult(live.second[SLOPE], "slope", timeout_s=60.0)
+        result = LiveResult(live.second_reports[SLOPE], "slope", timeout_s=60.0)
         with pytest.raises(FailedStatus) as failure:
             RE(steps(camera, result, [1.0, 2.0, 3.0], []))
         assert "frame 2 is cursed" in str(failure.value.__cause__)

@@ -82,12 +82,12 @@ def test_rows_that_cannot_be_written_are_reported_at_once(
     monkeypatch.setattr(stream.derived, "tick", fail)
     assert stream.write_due() == 0.0
     assert stream.step()  # something to report
-    assert stream.take_progress()["reason"] == "OSError: disk full"
+    assert stream.take_progress()["error"] == "OSError: disk full"
     assert documents[-1][0] == "stop"
     assert not stream.step()
     assert stream.write_due() is None
     stream.interrupt("the session ends")
-    assert stream.take_progress()["reason"] == "OSError: disk full"
+    assert stream.take_progress()["error"] == "OSError: disk full"
 
 
 def test_a_configuration_that_does_not_fit_is_reported_as_a_fault_of_it(tmp_path: Path) -> None:
@@ -106,13 +106,13 @@ def announcing(stream: StreamAnalysis, file: Path) -> Callable[[int, int], None]
     """Return a function that announces pictures in `file`."""
     resource = {"uid": "r", "run_start": "a", "data_key": "cam_image", "uri": file.as_uri()}
     resource |= {"mimetype": HDF5, "parameters": {"dataset": "/image"}}
-    stream.raw.run("stream_resource", resource)
+    stream.raw("stream_resource", resource)
 
     def announce(start: int, stop: int) -> None:
         datum = {"uid": f"r/{start}", "descriptor": "b", "stream_resource": "r"}
         datum |= {"indices": {"start": start, "stop": stop}}
         datum |= {"seq_nums": {"start": start + 1, "stop": stop + 1}}
-        stream.raw.run("stream_datum", datum)
+        stream.raw("stream_datum", datum)
 
     return announce
 
@@ -221,7 +221,7 @@ def end_after_five(stream: StreamAnalysis) -> None:
     while stream.position < 5:
         stream.step()
     stop = {"uid": "c", "time": 2e9, "run_start": "a", "exit_status": "success"}
-    stream.raw.run("stop", stop)
+    stream.raw("stop", stop)
     stream.step()
     while stream.close_step():
         pass
@@ -237,7 +237,7 @@ def test_a_run_whose_pictures_fail_has_its_final_result(
     if unreadable:
         monkeypatch.setattr("skywright.callbacks.stream_analysis.frames_to_draw", fail)
     stream, documents = analyze(tmp_path, lambda _: Undrawn(), in_files=False)
-    run = stream.raw.run
+    run = stream.raw
     for number in range(1, 6):
         data = {"cam_image": np.full((4, 4), number, np.uint8)}
         run("event", {"descriptor": "b", "seq_num": number, "data": data, "time": 1e9})
@@ -270,7 +270,7 @@ def test_runs_whose_pictures_are_never_drawn_end_without_them(
     )
     never = Never()
     stream, documents = analyze(tmp_path, lambda _: Undrawn(), False, never, [second])
-    run = stream.raw.run
+    run = stream.raw
     for number in range(1, 6):
         data = {"cam_image": np.full((4, 4), number, np.uint8), MOTOR: number}
         for take in (run, second.take):
@@ -302,8 +302,8 @@ def test_a_file_that_is_not_here_is_logged_once_and_looked_for_more_slowly(
     }
     rows = {"start": 0, "stop": 2}
     datum = {"uid": "r/0", "stream_resource": "r", "descriptor": "b", "indices": rows}
-    stream.raw.run("stream_resource", resource)
-    stream.raw.run("stream_datum", {**datum, "seq_nums": {"start": 1, "stop": 3}})
+    stream.raw("stream_resource", resource)
+    stream.raw("stream_datum", {**datum, "seq_nums": {"start": 1, "stop": 3}})
     with caplog.at_level(logging.INFO, logger=stream_analysis.log.name):
         for _ in range(3):
             assert not stream.step()

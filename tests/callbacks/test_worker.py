@@ -217,7 +217,7 @@ def test_a_file_that_does_not_exist_fails_the_derived_run(
     file.path.unlink()
     raw.tell(0, 2)
     raw.stop()
-    assert "frames.h5: cannot be read" in fed.until("stream_done")["reason"]
+    assert "frames.h5: cannot be read" in fed.until("stream_done")["error"]
     stop = fed.end().stop
     assert stop is not None
     assert stop["exit_status"] == "fail"

@@ -28,7 +28,7 @@ from devices.panoseti.session import make_devices
 from devices.panoseti.view import PanosetiFacts, PanosetiImage, PanosetiView
 from skywright.config import IocSettings
 from skywright.session.context import SessionContext
-from skywright.store.words import local_time
+from skywright.words import local_time
 
 PIXELS = np.arange(256, dtype=np.int32).reshape(16, 16)
 

@@ -355,9 +355,9 @@ def test_only_a_page_that_operates_may_put_and_only_for_itself(page: TestClient)
     for origin in ({}, {"origin": "http://elsewhere"}):
         assert page.post("/sacla/put", content=wanted, headers=origin).status_code == 403
     own = page.post("/sacla/put", content=wanted, headers=SAME)
-    assert own.status_code == (503 if operates(page) else 403)  # 503: no beamline runs
+    assert own.status_code == (503 if operates(page) else 403)  # 503: no skywright up runs
     if operates(page):
-        assert "no beamline runs" in own.text
+        assert "no skywright up runs" in own.text
         for wrong in (b"", b"[1]", b'{"add": 3}', b'{"add": "-x"}', b"{"):
             assert page.post("/sacla/put", content=wrong, headers=SAME).status_code == 400
         large = b'{"add": "' + b"x" * 40_000 + b'"}'

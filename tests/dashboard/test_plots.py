@@ -41,7 +41,7 @@ from skywright.errors import DataError
 from skywright.store.export.contents import Column, RunContents, Stream
 from skywright.store.lookup import find_run
 from skywright.store.show import ColumnView, RunView, StreamView, view_run
-from skywright.store.words import local_time
+from skywright.words import local_time
 
 
 @pytest.fixture(scope="module")

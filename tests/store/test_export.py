@@ -47,7 +47,6 @@ from skywright.store.export.contents import (
     Column,
     RunContents,
     Stream,
-    row_slices,
     scanned_fields,
 )
 from skywright.store.export.csv import write_csv
@@ -531,7 +530,8 @@ def test_nexus_of_what_hdf5_does_not_take(tmp_path: Path) -> None:
     configuration = {"camera": {"data": {"local_name": "own", "serial": "1\0002"}}}
     stream = Stream("primary", {"configuration": configuration}, columns, {})
     run = RunContents({"uid": "u", "time": 0.0}, None, "running", (stream,), ())
-    write_nexus(run, tmp_path / "out.nxs")
+    notes = write_nexus(run, tmp_path / "out.nxs")
+    assert notes == ["primary/text: NUL characters left out, HDF5 does not take them"]
     values = read_nexus(tmp_path / "out.nxs", "primary")
     assert values["text"].tolist() == ["ab"]
     assert values["dates"].tolist() == [["2026-01-01T00:00:00.000000000", "NaT"]]
@@ -833,7 +833,11 @@ def test_slices_of_other_programs(selected: Any, parts: list[tuple[int, int]]) -
     most=st.integers(1, 5000),
 )
 def test_slices_cover_the_rows_within_the_size(shape: tuple[int, ...], most: int) -> None:
-    slices = list(row_slices(shape, np.dtype("u2"), most))
+    values = np.zeros(shape, "u2")
+    column = Column("x", shape, values.dtype, {}, values.__getitem__)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(contents_module, "COPY_BYTES", most)
+        slices = [rows for rows, _ in column.slices()]
     rows = [row for each in slices for row in range(each.start, each.stop)]
     assert rows == list(range(shape[0]))
     row_bytes = int(np.prod(shape[1:])) * 2

@@ -102,7 +102,7 @@ def test_requests_do_not_grow_with_columns_or_commits(journals: Path, client: An
     for columns, commits in ((1, 1), (60, 12)):
         run = FileRun(journals, columns)
         catalog = Catalog(client)
-        catalog.container("raw")
+        catalog.container_of({})
         follower = RunIngest(run.recording.path, catalog)
         with counted(client) as requests:
             for _ in range(commits):
@@ -121,7 +121,7 @@ def test_run_that_is_stored_after_its_end_takes_two_requests(journals: Path, cli
     run.append(4)
     run.tell()
     catalog = Catalog(client)
-    catalog.container("raw")
+    catalog.container_of({})
     follower = RunIngest(run.stop(), catalog)
     with counted(client) as requests:
         while follower.step() is not IngestState.DONE:

@@ -8,6 +8,7 @@ import pytest
 from bluesky import RunEngine
 from bluesky.plans import count
 from store.stack import Stack
+from support.reprocessing import reprocess
 from support.streaming import StreamingCamera
 
 from skywright.callbacks.journal import Journal
@@ -18,7 +19,6 @@ from skywright.store.ingest import IngestState, RunIngest
 from skywright.store.lookup import RunFilter, find_runs
 from skywright.store.pictures import write_pictures
 from skywright.store.recover import recover
-from skywright.store.reprocess import reprocess
 from skywright.store.run_nodes import Catalog
 from skywright.store.show import view_run
 from skywright.store.stored_run import catalog_documents

@@ -43,11 +43,9 @@ def nexus(path: Path, *_: str) -> None:
     path.write_text("NeXus")
 
 
-def files(output: Path) -> set[str]:
-    """Return the files of a directory; of a file its name alone."""
-    return {
-        str(path.relative_to(output)) for path in (output, *output.rglob("*")) if path.is_file()
-    }
+def entries(output: Path) -> set[str]:
+    """Return the files and directories in a directory; of a file its name alone."""
+    return {str(path.relative_to(output)) for path in (output, *output.rglob("*"))}
 
 
 @pytest.mark.parametrize(
@@ -101,8 +99,19 @@ def test_an_export_that_was_cut_off_can_be_replaced(
         if output.exists():
             refuse_foreign(output)
         replace(tmp_path / f"again{number}", output)
-        assert files(output) == files(tmp_path / f"alone{number}") | own, number
+        assert entries(output) == entries(tmp_path / f"alone{number}") | own, number
         output.rename(tmp_path / f"done{number}")
     assert number > 3
-    whole = {path.relative_to(tmp_path / "alone0") for path in (tmp_path / "alone0").rglob("*")}
-    assert {path.relative_to(output) for path in output.rglob("*")} == whole | {*map(Path, own)}
+    assert entries(output) == entries(tmp_path / "alone0") | own
+
+
+@pytest.mark.parametrize(("old", "new"), [(csv, zarr), (zarr, csv), (zarr, zarr)])
+def test_an_array_may_have_the_name_of_the_mark_of_an_export(
+    tmp_path: Path, old: Callable[..., None], new: Callable[..., None]
+) -> None:
+    output, name = tmp_path / "out", "metadata.json"
+    old(output, *([name] if old is zarr else []))
+    new(tmp_path / "part", *([name] if new is zarr else []))
+    new(tmp_path / "alone", *([name] if new is zarr else []))
+    replace(tmp_path / "part", output)
+    assert entries(output) == entries(tmp_path / "alone")

@@ -20,10 +20,12 @@ from store.stack import Stack, running_stack
 from support.derived import Derived, read_derived
 from support.limits import ALL_FRAMES
 from support.odd_analyses import PATH, NumberedSettings
+from support.reprocessing import reprocess
 from support.second_stages import MOTOR, SLOPE
 from support.streaming import StreamingCamera
 
 from skywright.analysis import Analysis, Batch, IdentityOrder, find_late
+from skywright.analysis.cluster import cluster
 from skywright.analysis.frames import FileRows, FrameTable, KeyRows
 from skywright.analysis.inputs import ArrayInput
 from skywright.analysis.named import analysis_class, make_analysis
@@ -41,8 +43,6 @@ from skywright.store.lookup import find_run
 from skywright.store.reprocess import (
     IN_FLIGHT,
     Reprocessed,
-    cluster,
-    reprocess,
     reprocess_each,
     wait_until_stored,
 )
@@ -93,7 +93,9 @@ class World:
         done = live.wait(raw_uid=self.turn_uid, timeout_s=120)
         assert done.derived_uid is not None
         self.turn_live_uid = done.derived_uid
-        self.rotation_live_uid = live.second[ROTATION].progress(self.turn_uid).derived_uid or ""
+        self.rotation_live_uid = (
+            live.second_reports[ROTATION].progress(self.turn_uid).derived_uid or ""
+        )
         live.close()
         self.steps_uid: str = engine(
             bp.scan([self.camera], SynAxis(name="gonio_angle"), 0, 90, 10)

@@ -13,6 +13,7 @@ import pytest
 from bluesky import RunEngine
 from ioc_process import running_ioc
 from support.ready_process import ReadyProcess, ended_after
+from support.reprocessing import reprocess
 from support.waiting import until
 
 from devices.sacla.shots import Shots
@@ -24,7 +25,6 @@ from skywright.instruments.sacla.facility.control import FacilityControl
 from skywright.instruments.sacla.facility.settings import EQUIPMENT_IDS
 from skywright.instruments.sacla.twin import SINGLE
 from skywright.store.ingest import IngestState, ingest
-from skywright.store.reprocess import reprocess
 
 SHOTS = 420  # also a slow computer sees the third run begin before the last shot
 ROI = f"all:{SINGLE}:-0.5,-0.5;9.5,-0.5;9.5,11.5;-0.5,11.5"

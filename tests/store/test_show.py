@@ -30,7 +30,7 @@ from skywright.store.export.contents import Column, RunContents, Stream
 from skywright.store.lookup import JournalListing, find_run
 from skywright.store.pictures import holds_pictures, write_pictures
 from skywright.store.show import RunView, final_results, view_run
-from skywright.store.words import in_short, local_time
+from skywright.words import in_short, local_time
 
 
 @pytest.fixture(scope="module")

@@ -245,6 +245,15 @@ def test_long_names_that_become_one(name: str) -> None:
     assert max(len(key.encode()) for key in line.doc["data_keys"]) <= 60
 
 
+@pytest.mark.parametrize("name", ["time", "internal", "internal_2"])
+def test_the_note_of_a_name_that_the_table_of_events_has(name: str) -> None:
+    keys = {name: {**NUMBER, "shape": [], "source": "x"}}
+    doc = {"uid": "d", "name": "primary", "data_keys": keys}
+    note, descriptor = DocumentNormalizer()(Line(1, "descriptor", doc))
+    assert [*descriptor.doc["data_keys"]] == [f"{name}_"]
+    assert note.doc["text"] == f"primary/{name}: stored as {name}_: its name is taken"
+
+
 def test_a_name_in_files_that_is_of_time_stamps() -> None:
     keys = {"ts_y": {"dtype": "number", "shape": [], "source": "x", "external": "STREAM:"}}
     normalizer = DocumentNormalizer()

@@ -77,7 +77,7 @@ def _session(directory: Path) -> Iterator[Session]:
     calibration = CameraCalibration(directory / "calibration.json", "camera_calibration")
     second = {ROTATION: {"calibrations": str(calibration.path)}}
     detection = LiveAnalysis(DETECTION, journal=journal, assets=assets, second=second)
-    rotation = detection.second[ROTATION]
+    rotation = detection.second_reports[ROTATION]
     result = RotationResult(rotation, calibration, timeout_s=30.0)
     documents: list[tuple[str, Any]] = []
     engine.subscribe(lambda name, doc: documents.append((name, doc)))

@@ -128,7 +128,7 @@ class DerivedRun:
             self._make_files()
             self._describe()
         except Exception as error:
-            emit("stop", run.compose_stop(exit_status="fail", reason=_reason(error)))
+            emit("stop", run.compose_stop(exit_status="fail", reason=failure_reason(error)))
             raise
 
     def _make_files(self) -> None:
@@ -273,7 +273,7 @@ class DerivedRun:
                 self._emit_result("\n".join(map(str, paths)), with_arrays=has_new)
             self._emit_datums()
         except Exception as error:
-            exit_status, reason = "fail", _reason(error)
+            exit_status, reason = "fail", failure_reason(error)
             raise
         finally:
             stop = self._run.compose_stop(exit_status=exit_status, reason=reason)
@@ -283,6 +283,10 @@ class DerivedRun:
                     self._columns.close()
             finally:
                 self._emit("stop", stop)
+
+    def fail(self, error: Exception) -> None:
+        """Close the run, with an error as the reason."""
+        self.close("fail", failure_reason(error))
 
     def _counts(self) -> dict[str, Any]:
         return {
@@ -349,7 +353,8 @@ def scalar_values(result: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value.item() for name, value in result.items() if not np.ndim(value)}
 
 
-def _reason(error: Exception) -> str:
+def failure_reason(error: Exception) -> str:
+    """Return the reason of a derived run that has failed: class and text of the error."""
     return f"{type(error).__name__}: {error}"
 
 

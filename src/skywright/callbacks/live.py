@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 class LiveAnalysis(Reports):
     """Analyzes raw runs live in a worker process; a callback of the RunEngine.
 
-    Subscribe it after the journal. It never raises and never waits.
+    Subscribe it after the journal, isolated (`callbacks.isolated`). It never waits.
 
     Each stream of a raw run that has the required data keys gets a derived run, except the stream
     ``baseline``. Methods with a `stream` argument use the first of these streams by default. When
@@ -78,7 +78,7 @@ class LiveAnalysis(Reports):
         second = dict(second or {})
         self.stages = {each: make_second_stage(each, second[each]) for each in second}
         """Second-stage analyses, by name."""
-        self.second = {each: SecondReports(each, self) for each in second}
+        self.second_reports = {each: SecondReports(each, self) for each in second}
         """Reports of the second-stage analyses, by name."""
         self._request_numbers = itertools.count(1)
         self._second_keys: dict[str, frozenset[str]] = {}
@@ -118,12 +118,6 @@ class LiveAnalysis(Reports):
 
     def __call__(self, name: str, doc: Document) -> None:
         """Process a document of the session; the document is not changed."""
-        try:
-            self._accept(name, doc)
-        except Exception:  # a display or analysis must never end a run
-            log.exception("analysis %s: %s document could not be processed", self.name, name)
-
-    def _accept(self, name: str, doc: Document) -> None:
         # The worker parses each document again. This process parses it too: to know which documents
         # to send (`_is_needed`), and for `Reports.announced`, the number of frames in them
         uid = self._ids.of(name, doc)
@@ -140,7 +134,7 @@ class LiveAnalysis(Reports):
             return
         raw(name, doc)
         if name == "descriptor" and raw.streams:
-            for reports in (self, *self.second.values()):
+            for reports in (self, *self.second_reports.values()):
                 reports.begin_run(raw)
         if name == "stop":
             del self._raws[raw.uid], self._second_keys[raw.uid]
@@ -235,14 +229,14 @@ class LiveAnalysis(Reports):
 
     def accept_report(self, uid: str, stream: str, **facts: Any) -> Progress:
         """Store what the worker has reported, also of second-stage analyses."""
-        second = facts.pop("second", {})
+        of_second = facts.pop("second", {})
         progress = super().accept_report(uid, stream, **facts)
         shared = {key: facts[key] for key in ("reached", "done") if key in facts}
         failed = {}
         if facts.get("error"):
             failed = {"error": facts["error"], "error_type": facts.get("error_type", "")}
-        for name, each in self.second.items():
-            each.accept_report(uid, stream, **{**shared, **second.get(name, {}), **failed})
+        for name, each in self.second_reports.items():
+            each.accept_report(uid, stream, **{**shared, **of_second.get(name, {}), **failed})
         return progress
 
 

@@ -178,7 +178,7 @@ class SecondAnalysis:
         try:
             derived.add(members)
         except Exception as error:
-            derived.close("fail", f"{type(error).__name__}: {error}")
+            derived.fail(error)
             raise
         why = self.second_run.failure(_scalars(analysis))
         derived.close("fail" if why else "success", why, pictures, keeps_result=True)

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 
 from skywright.analysis import Analysis, Batch
 from skywright.analysis.frames import FrameReader, FrameTable, frames_to_draw
-from skywright.callbacks.derived import DerivedRun
+from skywright.callbacks.derived import DerivedRun, failure_reason
 from skywright.callbacks.drawing import attempt, until_drawn
 from skywright.callbacks.pace import DECISION_LIMIT, Pace, choose_positions
 from skywright.callbacks.raw_run import RawStream
@@ -54,7 +54,7 @@ class BacklogLimits:
 
 
 def begin_derived(
-    raw: RawStream,
+    raw_stream: RawStream,
     make: Callable[[Mapping[str, Any]], Analysis[Any]],
     emit: Emit,
     assets: Path,
@@ -64,12 +64,13 @@ def begin_derived(
     If the analysis refuses the configuration, the derived run begins with an empty one, so that its
     stop document can have the reason.
     """
-    failure: SkywrightError | None = DataError(raw.error) if raw.error else None
+    failure: SkywrightError | None = DataError(raw_stream.error) if raw_stream.error else None
     try:
-        analysis = make(raw.configuration)
+        analysis = make(raw_stream.configuration)
     except SkywrightError as error:
         analysis, failure = make({}), error
-    derived = DerivedRun(analysis, raw.run.start, emit, assets, raw.keys, stream=raw.name)
+    start, keys, name = raw_stream.run.start, raw_stream.keys, raw_stream.name
+    derived = DerivedRun(analysis, start, emit, assets, keys, stream=name)
     return derived, failure
 
 
@@ -84,7 +85,7 @@ class StreamAnalysis:
 
     Parameters
     ----------
-    raw
+    raw_stream
         The stream.
     make
         Returns a new analysis, given the configuration of the stream's devices.
@@ -102,7 +103,7 @@ class StreamAnalysis:
 
     def __init__(
         self,
-        raw: RawStream,
+        raw_stream: RawStream,
         make: Callable[[Mapping[str, Any]], Analysis[Any]],
         emit: Emit,
         assets: Path,
@@ -110,7 +111,8 @@ class StreamAnalysis:
         picture_thread: Executor,
         second: Sequence[SecondAnalysis] = (),
     ) -> None:
-        self.raw = raw
+        self.raw_stream = raw_stream
+        self.raw = raw_stream.run
         self.second = second
         self.position = 0
         """Number of frames analyzed or skipped."""
@@ -140,7 +142,7 @@ class StreamAnalysis:
         self._busy_since: float | None = None  # end of the last batch, if more frames were there
         self._pace = Pace()
         self._closing: Iterator[None] | None = None
-        self._reader = FrameReader(raw.table or FrameTable())
+        self._reader = FrameReader(raw_stream.table or FrameTable())
         self._scalars: dict[str, Any] = {}
         self._guarded(self._begin)
 
@@ -153,7 +155,7 @@ class StreamAnalysis:
 
         Without ``decision_limit_s`` in the start document of the raw run, `max_behind_s` holds.
         """
-        limit_s = self.raw.run.start.get(DECISION_LIMIT)
+        limit_s = self.raw.start.get(DECISION_LIMIT)
         if isinstance(limit_s, int | float):
             self._decision = (frames, time.monotonic() + limit_s)
 
@@ -164,7 +166,7 @@ class StreamAnalysis:
         if takes_frames:
             self._guarded(self._analyze)
         answers = [each.answer(self._reached()) for each in self.second]
-        is_over = takes_frames and self.raw.run.stop is not None and not self.exit_status
+        is_over = takes_frames and self.raw.stop is not None and not self.exit_status
         if is_over and self._guarded(self._is_done):
             self._guarded(self._begin_closing)
         # The derived run may have ended in this step, or in `write_due` after the last step
@@ -221,21 +223,20 @@ class StreamAnalysis:
     @property
     def ended(self) -> bool:
         """Whether the raw run has stopped and the derived run has ended."""
-        return self.raw.run.stop is not None and bool(self.exit_status)
+        return self.raw.stop is not None and bool(self.exit_status)
 
     def take_progress(self) -> dict[str, Any]:
-        """Return the state for the session; it has each answer of a second-stage analysis once."""
+        """Return fields of `reports.Progress`; ``second`` has new ones of second-stage analyses."""
         derived = self.derived
         return {
-            "raw_uid": self.raw.run.uid,
-            "stream": self.raw.name,
+            "raw_uid": self.raw.uid,
+            "stream": self.raw_stream.name,
             "derived_uid": derived.uid if derived else None,
             "reached": self.position,
             "rows": derived.rows if derived else 0,
             "columns": str(derived.columns_path) if derived else "",
             "result": self._scalars,
-            "exit_status": self.exit_status,
-            "reason": self.reason,
+            "error": self.reason,
             "error_type": self.error_type,
             "second": {each.name: each.take_facts() for each in self.second},
         }
@@ -250,30 +251,30 @@ class StreamAnalysis:
             return action()
         except Exception as error:  # an analysis may raise anything; the worker goes on
             log.exception(
-                "the analysis failed on run %s, stream %s", self.raw.run.uid, self.raw.name
+                "the analysis failed on run %s, stream %s", self.raw.uid, self.raw_stream.name
             )
             self.error_type = type(error).__name__
-            self.exit_status, self.reason = "fail", f"{self.error_type}: {error}"
+            self.exit_status, self.reason = "fail", failure_reason(error)
             self._set_picture_deadline(0.0)
             for _ in self._finish_second():  # the deadline is 0, so it does not wait for pictures
                 pass
             try:
                 if self.derived is not None:
-                    self.derived.close("fail", self.reason)
+                    self.derived.fail(error)
             except Exception:  # e.g. disk full; `close` has emitted the stop document all the same
-                log.exception("the derived run of %s cannot be closed", self.raw.run.uid)
+                log.exception("the derived run of %s cannot be closed", self.raw.uid)
             self._reader.close()
             return None
 
     def _begin(self) -> None:
-        self.derived, failure = begin_derived(self.raw, self._make, self._emit, self._assets)
+        self.derived, failure = begin_derived(self.raw_stream, self._make, self._emit, self._assets)
         if failure is not None:
             raise failure  # `_guarded` closes the derived run with this reason
 
     def _analyze(self) -> None:
         derived, reader = self.derived, self._reader
-        if self.raw.error:
-            raise DataError(self.raw.error)
+        if self.raw_stream.error:
+            raise DataError(self.raw_stream.error)
         assert derived is not None
         complete = self._complete_until()
         if complete <= self.position:
@@ -308,14 +309,14 @@ class StreamAnalysis:
         After the stop document no event comes: frames without one are missing then.
         """
         table = self._reader.table
-        has_stopped = self.raw.run.stop is not None
+        has_stopped = self.raw.stop is not None
         return table.announced() if has_stopped else table.values_known_until(self.position)
 
     def _affordable(self) -> float:
         """Return the number of waiting frames that can be analyzed in time."""
         if self._deadline is not None:
             return self._pace.affordable(self._deadline - time.monotonic())
-        if isinstance(limit_s := self.raw.run.start.get(DECISION_LIMIT), int | float):
+        if isinstance(limit_s := self.raw.start.get(DECISION_LIMIT), int | float):
             frames, until = self._decision
             left_s = until - time.monotonic() if self.position < frames else limit_s
             return self._pace.affordable(left_s)
@@ -328,7 +329,7 @@ class StreamAnalysis:
             readable = self._reader.readable(self.position, stop)
         except DataError as error:  # it may still appear; `_begin_closing` raises at the deadline
             if self._unreadable != str(error):
-                log.info("run %s, stream %s: %s", self.raw.run.uid, self.raw.name, error)
+                log.info("run %s, stream %s: %s", self.raw.uid, self.raw_stream.name, error)
             self._unreadable = str(error)
             return self.position
         self._unreadable = ""
@@ -383,7 +384,7 @@ class StreamAnalysis:
         yield from self._finish_second()
         pictures = None
         if drawn is not None:
-            what = f"run {self.raw.run.uid}, stream {self.raw.name}"
+            what = f"run {self.raw.uid}, stream {self.raw_stream.name}"
             pictures = yield from until_drawn(drawn, lambda: self._draw_until, what)
         self._close("success", "", pictures)
 
@@ -403,4 +404,4 @@ class StreamAnalysis:
         derived = self.derived
         inputs = {derived.analysis.name: derived.uid} if derived is not None else {}
         for each in self.second:
-            yield from each.finish_steps(self.raw.name, inputs)
+            yield from each.finish_steps(self.raw_stream.name, inputs)

@@ -150,7 +150,7 @@ class Worker:
             is_open = self._process_lines(timeout, block=not any(worked))
         self._analyze_remaining()
         for each in list(self._streams.values()):
-            ended = each.raw.run.stop is not None
+            ended = each.raw.stop is not None
             when = "before the analysis did" if ended else "in the middle of the run"
             each.interrupt(f"the session ended {when}")
             self._remove_if_ended(each)
@@ -166,7 +166,7 @@ class Worker:
             left = [
                 each
                 for each, has_worked in zip(left, worked, strict=True)
-                if not each.exit_status and (has_worked or each.raw.run.stop is not None)
+                if not each.exit_status and (has_worked or each.raw.stop is not None)
             ]
             if left and not any(worked):
                 pause(DRAWING_POLL_S)
@@ -237,18 +237,18 @@ class Worker:
 
     def _begin_streams(self, run: RawRun) -> None:
         done = self._done_streams.get(run.uid, ())
-        for name, raw in run.streams.items():
+        for name, raw_stream in run.streams.items():
             if (run.uid, name) not in self._streams and name not in done:
                 # Second-stage analyses work on the first stream only
-                second = self._second[run.uid] if raw is next(iter(run.streams.values())) else []
+                is_first = name == next(iter(run.streams))
                 stream = StreamAnalysis(
-                    raw,
+                    raw_stream,
                     self._make,
                     self._emit,
                     self._assets,
                     self._limits,
                     self._picture_thread,
-                    second,
+                    self._second[run.uid] if is_first else [],
                 )
                 self._streams[run.uid, name] = stream
                 # The session needs the uid of the derived run if this process dies
@@ -263,8 +263,8 @@ class Worker:
         return worked
 
     def _remove_if_ended(self, stream: StreamAnalysis) -> None:
-        run = stream.raw.run
-        if stream.ended and self._streams.pop((run.uid, stream.raw.name), None) is not None:
+        run = stream.raw
+        if stream.ended and self._streams.pop((run.uid, stream.raw_stream.name), None) is not None:
             self._session.send("stream_done", stream.take_progress())
             self._forget_if_over(run)
 

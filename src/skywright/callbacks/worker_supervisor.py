@@ -400,20 +400,19 @@ class WorkerSupervisor:
             self.ready.set()
             return
         self._failed_starts = 0
-        uid = facts["raw_uid"]
+        uid = facts.pop("raw_uid")
         run = self._runs.get(uid)
         if run is None:
             return
         if kind == "run_done":
             self._end_run(uid, run.abandoned)
             return
-        stream = run.streams[facts["stream"]]
+        name = facts.pop("stream")
+        stream = run.streams[name]
         stream.last_report = time.monotonic()
         stream.reached, stream.derived_uid = facts["reached"], facts["derived_uid"]
-        stream.error, stream.done = facts["reason"], kind == "stream_done"
-        keys = ("derived_uid", "reached", "rows", "columns", "result", "error_type", "second")
-        progress = {key: facts[key] for key in keys}
-        self._report(uid, facts["stream"], done=stream.done, error=stream.error, **progress)
+        stream.error, stream.done = facts["error"], kind == "stream_done"
+        self._report(uid, name, done=stream.done, **facts)
 
     def _end_run(self, uid: str, error: str = "") -> None:
         """Report that a run is done, or ended by `error`."""

@@ -12,8 +12,7 @@ from skywright.cli import with_ascii_minus
 from skywright.cli.output import ConfigOption, JsonOption, make_console, print_json
 from skywright.config import load_settings
 from skywright.errors import ConfigError
-from skywright.store.words import in_seconds, in_short, local_time
-from skywright.words import counted
+from skywright.words import counted, in_seconds, in_short, local_time
 
 if TYPE_CHECKING:
     from skywright.store.lookup import RunSummary

@@ -254,7 +254,7 @@ def check_stack(settings: Settings, state: stack.State | None) -> Iterator[Check
             todo = f"try again when it says that it is ready; logs: {settings.directory / 'logs'}"
             yield wrong("up", starting, todo)
         else:
-            yield wrong("up", "no skywright up runs on this store", "start `skywright up`")
+            yield wrong("up", stack.NOT_RUNNING, "start `skywright up`")
         return
     hours = (time.time() - state.started) / 3600
     yield good("up", f"process {state.pid}, since {hours:.1f} h, PVs {state.prefix}")

@@ -67,9 +67,10 @@ def reprocess(
     An analysis with "after" takes what another one has found: name a derived run of that one, or a
     raw run to do both.
     """
+    from skywright.analysis.cluster import cluster
     from skywright.store.client import connect
     from skywright.store.lookup import find_run
-    from skywright.store.reprocess import Reprocessed, cluster, reprocess_each, wait_until_stored
+    from skywright.store.reprocess import Reprocessed, reprocess_each, wait_until_stored
 
     if not uids:
         raise ConfigError("name a run: UID..., or -1 for the newest; `skywright runs` lists them")

@@ -15,6 +15,8 @@ from skywright.waiting import pause
 
 STATE_FILE, UP_LOCK, SESSION_LOCK = "up.json", "up.lock", "session.lock"
 ARRAY_BYTES_MAX = 40_000_000
+NOT_RUNNING = "no skywright up runs on this store"
+"""Sentence for people; what to do depends on where it is said."""
 
 
 @dataclass(frozen=True)
@@ -144,8 +146,8 @@ def attach(directory: Path) -> State:
         raise ConfigError(f"{directory}: {starting}; try again when it says that it is ready")
     if state is None:
         raise ConfigError(
-            f"{directory}: no beamline runs on this store; start `skywright up` (or, to have it "
-            "for this session alone, `skywright session`)"
+            f"{directory}: {NOT_RUNNING}; start it (or, to have it for this session alone, "
+            "`skywright session`)"
         )
     os.environ.update(state.epics)
     return state

@@ -2,7 +2,8 @@
 
 import atexit
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,13 +29,10 @@ class SessionContext:
         The configuration.
     live
         Live analyses of the session by name; empty if only the devices are made (`load_devices`).
-    subscribe
-        Subscribes a callback to the RunEngine; see `subscriber`. None without a RunEngine.
     """
 
     settings: Settings
     live: Mapping[str, Reports] = field(default_factory=dict)
-    subscribe: Callable[[Any], None] | None = None
 
     @property
     def assets(self) -> Path:
@@ -58,60 +56,45 @@ def configured_instruments(settings: Settings) -> dict[str, Instrument]:
     }
 
 
-def subscriber(engine: Any) -> Callable[[Any], None]:
-    """Return a function that subscribes callbacks to the RunEngine `engine`.
+def make_analyses(settings: Settings, engine: Any) -> dict[str, Reports]:
+    """Make the live analyses of the configured instruments; no worker starts.
 
-    An error in such a callback is logged and stops no run; its ``close`` is called when the
-    session ends, the last subscribed first.
-    """
-
-    def subscribe(callback: Any) -> None:
-        engine.subscribe(isolated(callback))
-        atexit.register(callback.close)
-
-    return subscribe
-
-
-def make_analyses(context: SessionContext) -> dict[str, Reports]:
-    """Make the live analyses of the configured instruments, and subscribe them; no worker starts.
+    They are subscribed to the RunEngine `engine`: an error in one is logged and stops no run. They
+    are closed when the session ends.
 
     Returns
     -------
     dict
-        By name. One that cannot be imported is logged as an error and left out.
+        By name. One that cannot be imported or made is logged as an error and left out.
 
     Raises
     ------
     ConfigError
         If an analysis does not take its parameters in the configuration.
     """
-    assert context.subscribe is not None
-    started: dict[str, Reports] = {}
-    for instrument in configured_instruments(context.settings).values():
+    made: dict[str, Reports] = {}
+    for instrument in configured_instruments(settings).values():
         for name, analysis in instrument.analyses.items():
             if not analysis.live or analysis.after:
                 continue
-            try:
-                resolve(analysis.kind)  # only what cannot be imported is left out
-            except Exception as error:  # whatever another package raises: the others work
-                _report(instrument, f"analysis {name}", error)
-                continue
-            parameters = configured_parameters(name, context.settings)
-            second = {
-                each: configured_parameters(each, context.settings)
-                for each, later in instrument.analyses.items()
-                if later.live and later.after == name
-            }
-            live = LiveAnalysis(
-                name,
-                parameters,
-                journal=context.settings.journals,
-                assets=context.assets,
-                second=second,
-            )
-            context.subscribe(live)
-            started |= {name: live, **live.second}
-    return started
+            with _left_out_if_it_fails(instrument, f"analysis {name}"):
+                resolve(analysis.kind)  # `LiveAnalysis` would raise a ConfigError
+                second = {
+                    each: configured_parameters(each, settings)
+                    for each, later in instrument.analyses.items()
+                    if later.live and later.after == name
+                }
+                live = LiveAnalysis(
+                    name,
+                    configured_parameters(name, settings),
+                    journal=settings.journals,
+                    assets=settings.directory / "assets",
+                    second=second,
+                )
+                engine.subscribe(isolated(live))
+                atexit.register(live.close)
+                made |= {name: live, **live.second_reports}
+    return made
 
 
 def live_analyses(namespace: Mapping[str, Any]) -> list[LiveAnalysis]:
@@ -132,12 +115,8 @@ def make_devices(context: SessionContext) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for instrument in configured_instruments(context.settings).values():
         if instrument.devices:
-            try:
+            with _left_out_if_it_fails(instrument, "devices"):
                 found |= resolve(instrument.devices)(context)
-            except SkywrightError:
-                raise
-            except Exception as error:  # whatever another package raises: the others work
-                _report(instrument, "devices", error)
     return found
 
 
@@ -149,19 +128,26 @@ def find_plans(settings: Settings) -> dict[str, Any]:
     found = {}
     for instrument in configured_instruments(settings).values():
         for target in instrument.plans:
-            try:
+            with _left_out_if_it_fails(instrument, target):
                 found[target.partition(":")[2]] = resolve(target)
-            except Exception as error:  # whatever another package raises: the others work
-                _report(instrument, target, error)
     return found
 
 
-def _report(instrument: Instrument, what: str, error: Exception) -> None:
-    """Log that a part of an instrument is left out, and what to install if that is the cause."""
-    todo = ""
-    if missing := missing_packages(instrument):
-        extra = f"[{instrument.extra}]"
-        todo = f"; not installed: {', '.join(missing)}: pip install '{instrument.package}{extra}'"
-    reason = f"{type(error).__name__}: {error}{todo}"
-    logger.error("instrument %s: %s is left out: %s", instrument.name, what, reason)
-    logger.debug("because of", exc_info=error)
+@contextmanager
+def _left_out_if_it_fails(instrument: Instrument, what: str) -> Iterator[None]:
+    """Log an error in a part of an instrument, and what to install if that is the cause.
+
+    `SkywrightError`, such as `ConfigError`, is raised: an instrument raises it on purpose.
+    """
+    try:
+        yield
+    except SkywrightError:
+        raise
+    except Exception as error:  # whatever another package raises: the others work
+        todo = ""
+        if missing := missing_packages(instrument):
+            target = f"{instrument.package}[{instrument.extra}]"
+            todo = f"; not installed: {', '.join(missing)}: pip install '{target}'"
+        reason = f"{type(error).__name__}: {error}{todo}"
+        logger.error("instrument %s: %s is left out: %s", instrument.name, what, reason)
+        logger.debug("because of", exc_info=error)

@@ -6,7 +6,6 @@ application overrides one of them; tiled overrides its settings. That was a thir
 processor time of a request that reads metadata.
 """
 
-from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
@@ -16,10 +15,7 @@ from fastapi.dependencies.models import Dependant
 
 def remember_dependencies() -> None:
     """Have all applications of this process analyze the dependencies of a function once."""
-    utils.get_dependant = _remembered(utils.get_dependant)
-
-
-def _remembered(get_dependant: Callable[..., Dependant]) -> Callable[..., Dependant]:
+    get_dependant = utils.get_dependant
     known: dict[Any, Dependant] = {}
 
     @wraps(get_dependant)
@@ -32,4 +28,4 @@ def _remembered(get_dependant: Callable[..., Dependant]) -> Callable[..., Depend
             known[key] = get_dependant(**arguments)
         return known[key]
 
-    return remembered
+    utils.get_dependant = remembered

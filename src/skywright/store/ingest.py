@@ -6,7 +6,6 @@
 import logging
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,10 @@ from skywright.store.check import differences
 from skywright.store.journal_contents import JournalContents
 from skywright.store.line_writer import LineWriter
 from skywright.store.moves import move_journal
-from skywright.store.normalizer import DocumentNormalizer
+from skywright.store.normalizer import NormalizedTail
 from skywright.store.probe import takes_writes
 from skywright.store.run_nodes import Catalog, RunExistsError
-from skywright.store.tail import Line, Tail, locked_if_dead, start_time
+from skywright.store.tail import Line, locked_if_dead, start_time
 from skywright.store.tiled_writer import RunWriter
 
 ATTEMPTS = 3
@@ -106,8 +105,8 @@ class RunIngest:
 
     A step reads new lines into `contents`, then writes them. The first write of a run is a full
     write, which sends all lines from the first one on; so is the next write after rows have changed
-    or a request has failed. A full write reads the journal again, through a `DocumentNormalizer` of
-    its own, because a normalizer keeps state. `JournalContents.add` and `LineWriter._write` count
+    or a request has failed. A full write reads the journal again, with a `NormalizedTail` and a
+    `LineWriter` of its own. `JournalContents.add` and `LineWriter._write` count
     the same normalized lines: `JournalContents.left_out` and `Stream.line_of` have their numbers.
 
     Parameters
@@ -129,10 +128,10 @@ class RunIngest:
         """Start time of the run, Unix s."""
         self.contents = JournalContents()
         self._catalog = catalog
-        self._tail = Tail(path)
-        self._normalizer = DocumentNormalizer()
+        self._tail = NormalizedTail(path)
         self._line_writer: LineWriter | None = None
-        self._full_write: _FullWrite | None = None
+        self._full_write: NormalizedTail | None = None
+        """Place in the journal of a full write in progress."""
         self._has_node = False  # True: we have made its node, or the server says it is there
         self._must_verify = False  # True: the catalog may lack something that was written
         self._failures = 0
@@ -155,31 +154,30 @@ class RunIngest:
             return IngestState.IDLE
         try:
             return self._step()
-        except httpx.HTTPError as error:
-            self._line_writer = self._full_write = None
-            status = getattr(getattr(error, "response", None), "status_code", None)
-            only_this_run = status in PROXY_STATUS and takes_writes(self._catalog.client)
-            if isinstance(error, UNANSWERED) or only_this_run:
-                self._postpone_if_it_repeats()
-            refused = status in REFUSED_STATUS and not takes_writes(self._catalog.client)
-            if status is None or status in RETRY_LATER_STATUS or refused:
-                raise ServerUnavailableError(f"tiled: {error}") from error
-            return self._failed(error)
-        except RunExistsError as error:
-            self._line_writer = self._full_write = None
-            if self._has_node:  # but `_existing` did not find it
-                return self._failed(error)
-            self._has_node = True
-            return IngestState.MORE
         except OSError:
             raise
         except Exception as error:  # an error in one run must not stop the others
             self._line_writer = self._full_write = None
+            if isinstance(error, httpx.HTTPError):
+                self._raise_if_unavailable(error)
+            if isinstance(error, RunExistsError) and not self._has_node:
+                self._has_node = True
+                return IngestState.MORE
             return self._failed(error)
 
+    def _raise_if_unavailable(self, error: httpx.HTTPError) -> None:
+        """Raise `ServerUnavailableError` if the run is not the reason why a request failed."""
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        only_this_run = status in PROXY_STATUS and takes_writes(self._catalog.client)
+        if isinstance(error, UNANSWERED) or only_this_run:
+            self._postpone_if_it_repeats()
+        refused = status in REFUSED_STATUS and not takes_writes(self._catalog.client)
+        if status is None or status in RETRY_LATER_STATUS or refused:
+            raise ServerUnavailableError(f"tiled: {error}") from error
+
     def _step(self) -> IngestState:
-        if self._full_write is not None:  # no lines are read now: they may change the rows again
-            return self._continue_full_write(self._full_write)
+        if self._full_write and self._line_writer:  # read no new lines: they may change rows again
+            return self._continue_full_write(self._full_write, self._line_writer)
         end = self.path.stat().st_size
         lines = self._read_new_lines()
         # Before a full write, read all that the journal has
@@ -201,15 +199,11 @@ class RunIngest:
         return self._close_if_interrupted() if lines is None else IngestState.MORE
 
     def _read_new_lines(self) -> list[Line] | None:
-        """Read a chunk of the journal; return its normalized lines, None if there is no more.
-
-        The list is empty if normalization drops every line of the chunk.
-        """
-        chunk = self._tail.read()
-        lines = [new for line in chunk for new in self._normalizer(line)]
-        for line in lines:
+        """Read a chunk of the journal, as `NormalizedTail.read`, into `contents`."""
+        lines = self._tail.read()
+        for line in lines or ():
             self.contents.add(line)
-        return lines if chunk else None
+        return lines
 
     def _needs_full_write(self) -> bool:
         return self._line_writer is None or self._line_writer.needs_full_write()
@@ -231,12 +225,9 @@ class RunIngest:
             self._must_verify = True
             run_writer.take_over()
         assets = self.path.parent.parent / "assets"  # beside the directory of the journals
-        line_writer = LineWriter(run_writer, self._catalog, self.contents, assets)
-        self._full_write = _FullWrite(
-            time.monotonic(), Tail(self.path), DocumentNormalizer(), line_writer
-        )
-        self._line_writer = line_writer
-        return self._continue_full_write(self._full_write)
+        self._line_writer = LineWriter(run_writer, self._catalog, self.contents, assets)
+        self._full_write = NormalizedTail(self.path)
+        return self._continue_full_write(self._full_write, self._line_writer)
 
     def _existing(self, start: dict[str, Any]) -> Any:
         """Return the client of the run; None if it is not known to be there (`_has_node`)."""
@@ -245,18 +236,17 @@ class RunIngest:
                 return self._catalog.container_of(start)[start["uid"]]
         return None
 
-    def _continue_full_write(self, full_write: "_FullWrite") -> IngestState:
+    def _continue_full_write(self, tail: NormalizedTail, line_writer: LineWriter) -> IngestState:
         """Write the next chunk of the journal, up to the lines that are in `contents`."""
-        lines = full_write.tail.read(self._tail.offset)
-        ends = full_write.tail.offset == self._tail.offset
-        new_lines = [new for line in lines for new in full_write.normalizer(line)]
+        lines = tail.read(self._tail.offset) or []
+        ends = tail.offset == self._tail.offset
         # Update the nodes at its end: if the next line changes rows, nothing is written until the
         # next full write
-        full_write.line_writer.write(new_lines, updates_nodes=ends)
+        line_writer.write(lines, updates_nodes=ends)
         self._has_node = True
         if ends:
             now = time.monotonic()
-            duration = now - full_write.began_monotonic
+            duration = now - line_writer.began_monotonic
             self._full_write_allowed_at = now + FULL_WRITE_PAUSE_FACTOR * duration
             self._full_write = None
         return IngestState.MORE
@@ -323,16 +313,6 @@ class RunIngest:
         _mark_unwritable(self._catalog, self.contents, reason)
         self._archive("aside")
         return IngestState.ASIDE
-
-
-@dataclass(frozen=True)
-class _FullWrite:
-    """A full write in progress."""
-
-    began_monotonic: float
-    tail: Tail
-    normalizer: DocumentNormalizer
-    line_writer: LineWriter
 
 
 def _mark_unwritable(catalog: Catalog, contents: JournalContents, reason: str) -> None:

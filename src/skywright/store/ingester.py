@@ -49,6 +49,14 @@ GRACE_S = 2.0
 log = logging.getLogger(__name__)
 
 
+def back_off() -> Iterator[float]:
+    """Yield the pauses between attempts to reach the server, s: each twice the last one."""
+    pause_s, longest = BACK_OFF_S
+    while True:
+        yield pause_s
+        pause_s = min(2 * pause_s, longest)
+
+
 @contextmanager
 def ingest_lock(directory: Path) -> Iterator[None]:
     """Hold the lock that allows one ingester per store, in the with block.
@@ -212,17 +220,17 @@ def run_until(ingester: Ingester, stop: threading.Event) -> None:
         wake.set()
 
     threading.Thread(target=wake_at_stop, name="wake", daemon=True).start()
-    delay = BACK_OFF_S[0]
+    delays = back_off()
     while not stop.is_set():
         wake.clear()
         try:
             busy = ingester.sweep()
-            delay = BACK_OFF_S[0]
         except ServerUnavailableError as error:
+            delay = next(delays)
             log.warning("%s; the next try is in %.1f s", error, delay)
             stop.wait(delay)
-            delay = min(2 * delay, BACK_OFF_S[1])
             continue
+        delays = back_off()
         if not busy:
             wake.wait(SCAN_S)
     if observer.is_alive():
@@ -242,16 +250,15 @@ def _end_in_time(stop: threading.Event) -> None:
 
 def _connect_with_retry(uri: str | None, settings: Settings, stop: threading.Event) -> Any:
     """Connect to tiled, with retries; return None if `stop` is set first."""
-    delay = BACK_OFF_S[0]
-    while not stop.is_set():
+    for delay in back_off():
         try:
             client = connect(uri, settings=settings)
             ensure_containers(client)
             return client
         except (ConfigError, httpx.HTTPError) as error:
             log.warning("%s; the next try is in %.1f s", error, delay)
-        stop.wait(delay)
-        delay = min(2 * delay, BACK_OFF_S[1])
+        if stop.wait(delay):
+            break
     return None
 
 

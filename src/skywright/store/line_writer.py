@@ -43,7 +43,7 @@ class LineWriter:
         self._sorters: dict[str, SequenceSorter] = {}
         self._waiting_descriptors: dict[str, list[dict[str, Any]]] = {}  # not queued yet
         self._keys_with_rows: dict[str, int] = {}  # number at the last registration of its files
-        self._began_monotonic = time.monotonic()
+        self.began_monotonic = time.monotonic()
         self._updated_monotonic = float("-inf")
         self._nodes_not_updated = False  # True: lines were written since the last update
         self._unreadable: dict[str, str] = {}  # why tiled cannot read files, by stream/data key
@@ -59,7 +59,7 @@ class LineWriter:
 
     def _period_is_over(self) -> bool:
         earliest, latest = UPDATE_S
-        age = self._updated_monotonic - self._began_monotonic
+        age = self._updated_monotonic - self.began_monotonic
         return time.monotonic() - self._updated_monotonic >= min(max(age, earliest), latest)
 
     def write(self, lines: Iterable[Line], updates_nodes: bool = False) -> None:
@@ -154,14 +154,14 @@ class LineWriter:
                 self._unreadable[f"{name}/{node}"] = reason
             else:  # the table of the scalar columns of a file
                 without_table.add(name)
-        if without_table:
-            log.info("tiled has no adapter for %s; each column is an array", MIMETYPE)
-            self._catalog.tables = False
+        if not without_table:
+            return
+        log.info("tiled has no adapter for %s; each column is an array", MIMETYPE)
+        self._catalog.tables = False
         for name in without_table:
             stream = self._contents.streams[name]
             self._register_files(self._run_writer.streams[name], stream, stored_data_keys(stream))
-        if without_table:
-            self._send()
+        self._send()
 
     def _queue_descriptors(self, stream: Stream) -> None:
         """Queue the new descriptors of a stream, with its present types.

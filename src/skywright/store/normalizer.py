@@ -8,6 +8,7 @@ import re
 import zlib
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, cast
 
 import jsonschema
@@ -15,7 +16,7 @@ from bluesky_tiled_plugins.writing.tiled_writer import RunNormalizer
 from event_model import EventPage, unpack_event_page
 
 from skywright.errors import DataError
-from skywright.store.tail import Line
+from skywright.store.tail import Line, Tail
 from skywright.store.tiled_writer import INTERNAL
 
 RESERVED = ("time", "seq_num", ".", "..")
@@ -160,10 +161,11 @@ class DocumentNormalizer:
 
     def _note_if_changed(self, name: str, wanted: str, stored: str, what: str) -> None:
         """Note why a name is stored as another one, unless only characters of URLs differ."""
-        if stored == _URL_SYNTAX.sub("_", name):
+        plain = _URL_SYNTAX.sub("_", name)
+        if stored == plain:
             return
-        # `wanted` differs from the name of a node if no column can have that name
-        is_taken = stored != wanted or wanted == node_name(name)
+        # `node_name` and `key_name` add an underscore to names that the table of events has
+        is_taken = stored != wanted or wanted == f"{plain}_"
         why = "its name is taken" if is_taken else "no column can have its name"
         self._out.append(("note", {"text": f"{what}: stored as {stored}: {why}"}))
 
@@ -207,6 +209,27 @@ class DocumentNormalizer:
                 "their rows are left out"
             )
             self._out.append(("note", {"text": text}))
+
+
+class NormalizedTail:
+    """Reads a journal as `Tail` does; the lines are normalized."""
+
+    def __init__(self, path: Path) -> None:
+        self._tail = Tail(path)
+        self._normalize = DocumentNormalizer()
+
+    @property
+    def offset(self) -> int:
+        """Number of bytes read."""
+        return self._tail.offset
+
+    def read(self, end: int | None = None) -> list[Line] | None:
+        """Return the next lines as `Tail.read` does; None when there are no more.
+
+        The list is empty if normalization drops every line.
+        """
+        chunk = self._tail.read(end)
+        return [new for line in chunk for new in self._normalize(line)] if chunk else None
 
 
 def node_name(name: str) -> str:

@@ -19,11 +19,11 @@ from skywright.files.readers import local_path, readers
 from skywright.store.check import differences
 from skywright.store.client import ANALYSIS, RAW, container_name, ensure_containers
 from skywright.store.ingest import ServerUnavailableError
-from skywright.store.ingester import BACK_OFF_S, Ingester, ingest_lock
+from skywright.store.ingester import Ingester, back_off, ingest_lock
 from skywright.store.journal_contents import JournalContents
 from skywright.store.moves import move_journal
-from skywright.store.normalizer import DocumentNormalizer
-from skywright.store.tail import is_locked, locked_if_dead, read_lines
+from skywright.store.normalizer import NormalizedTail
+from skywright.store.tail import is_locked, locked_if_dead
 from skywright.waiting import pause
 
 RETRY_S = 10.0
@@ -155,10 +155,10 @@ def _uids(names: Iterable[str]) -> tuple[str, ...]:
 
 def contents_of(path: Path) -> JournalContents:
     """Return the contents of a whole journal."""
-    contents, normalize = JournalContents(), DocumentNormalizer()
-    for line in read_lines(path):
-        for new in normalize(line):
-            contents.add(new)
+    contents, tail = JournalContents(), NormalizedTail(path)
+    while (lines := tail.read()) is not None:
+        for line in lines:
+            contents.add(line)
     return contents
 
 
@@ -224,16 +224,16 @@ def _drain(directory: Path, client: Any) -> dict[Path, OSError]:
 
 def _sweep(ingester: Ingester) -> bool:
     """Make one sweep; repeat it with longer and longer pauses while the server is away."""
-    end, delay = time.monotonic() + RETRY_S, BACK_OFF_S[0]
+    end, delays = time.monotonic() + RETRY_S, back_off()
     while True:
         try:
             return ingester.sweep()
         except ServerUnavailableError as error:
+            delay = next(delays)
             if time.monotonic() + delay > end:
                 raise
             log.warning("%s; the next try is in %.1f s", error, delay)
         pause(delay)
-        delay = min(2 * delay, BACK_OFF_S[1])
 
 
 def _ended(path: Path) -> bool:

@@ -17,7 +17,7 @@ from tiled.client.container import Container
 
 from skywright.analysis import Analysis, Batch, IdentityOrder, whole_blocks
 from skywright.analysis.blocks import analyze_part
-from skywright.analysis.cluster import Submit, cluster
+from skywright.analysis.cluster import Submit
 from skywright.analysis.frames import FrameReader, frames_to_draw
 from skywright.analysis.inputs import dtype_name
 from skywright.analysis.named import (
@@ -29,7 +29,7 @@ from skywright.analysis.named import (
     named_analyses,
 )
 from skywright.arguments import did_you_mean
-from skywright.callbacks.derived import FRAME_TIME, IDENTITY, DerivedRun
+from skywright.callbacks.derived import FRAME_TIME, IDENTITY, DerivedRun, failure_reason
 from skywright.callbacks.drawing import Drawing, attempt, draw
 from skywright.callbacks.journal import Journal
 from skywright.callbacks.raw_run import RawRun, RawStream, RequiredKeys
@@ -41,8 +41,6 @@ from skywright.store.client import ANALYSIS, RAW
 from skywright.store.export.contents import read_contents
 from skywright.store.stored_run import run_documents
 from skywright.waiting import pause
-
-__all__ = ["Reprocessed", "Submit", "cluster", "reprocess", "reprocess_each", "wait_until_stored"]
 
 IN_FLIGHT = 64
 """Maximum number of tasks that a cluster has at a time."""
@@ -75,13 +73,6 @@ class Reprocessed:
     result: Mapping[str, Any]
     columns: Path
     pictures: tuple[Path, ...]
-
-
-def reprocess(
-    run: Container, name: str, parameters: dict[str, Any] | None = None, **options: Any
-) -> list[Reprocessed]:
-    """Analyze a stored run again as `reprocess_each`, and raise the first failure of a stream."""
-    return _without_failure(reprocess_each(run, name, parameters, **options))
 
 
 def reprocess_each(
@@ -152,16 +143,6 @@ def reprocess_each(
     return results
 
 
-def _without_failure(results: Iterable[Reprocessed | DataError]) -> list[Reprocessed]:
-    """Return the results; raise the first failure among them."""
-    done = []
-    for result in results:
-        if isinstance(result, DataError):
-            raise result
-        done.append(result)
-    return done
-
-
 def _reprocess(
     stream: RawStream,
     name: str,
@@ -182,7 +163,7 @@ def _reprocess(
     except Exception as error:  # whatever it is, the derived run says so
         if derived is not None:
             with suppress(Exception):  # e.g. disk full; the stop document is emitted all the same
-                derived.close("fail", f"{type(error).__name__}: {error}")
+                derived.fail(error)
         see = f", see {derived.uid}" if derived is not None else ""
         raise DataError(
             f"analysis {name} of run {uid}, stream {stream.name}, failed{see}: {error}"
@@ -227,14 +208,16 @@ def _reprocess_second(
         try:
             fits = second.second_run.fits
         except Exception as error:  # also why it could not begin
-            reason = f"{type(error).__name__}: {error}"
+            reason = failure_reason(error)
             raise DataError(f"analysis {name} of run {start['uid']}: {reason}") from error
         if not fits:
             raise DataError(f"run {start['uid']} does not have what {name} needs")
         results: list[Reprocessed | DataError] = []
         if first_rows is None:
             results = do_first(raw, first_stage_of(name))
-            first_rows = _new_rows(_without_failure(results[:1])[0])
+            if isinstance(results[0], DataError):
+                raise results[0]
+            first_rows = _new_rows(results[0])
         second.add(first_rows.rows)
         for _ in second.finish_steps(first_rows.stream, {first_rows.analysis: first_rows.uid}):
             pass
@@ -422,11 +405,11 @@ def _describe_arrays(data_keys: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _analyze(
-    derived: DerivedRun, raw: RawStream, name: str, submit: Submit | None
+    derived: DerivedRun, raw_stream: RawStream, name: str, submit: Submit | None
 ) -> Mapping[str, bytes]:
     """Analyze all frames of a stream, and close the derived run; return its pictures."""
-    assert raw.table is not None
-    table, analysis = raw.table, derived.analysis
+    table, analysis = raw_stream.table, derived.analysis
+    assert table is not None
     with FrameReader(table) as reader:
         announced = table.announced()
         readable = reader.readable(0, announced)

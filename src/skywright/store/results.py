@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 from tiled.client.container import Container
 
 from skywright.callbacks.derived import ARRAYS, RESULT
+from skywright.store.export.contents import read_contents
+from skywright.store.show import final_results
 
 
 def last_result(run: Container) -> dict[str, NDArray[Any]]:
@@ -21,21 +23,12 @@ def last_result(run: Container) -> dict[str, NDArray[Any]]:
     Returns
     -------
     dict
-        By name; () for a scalar or text.
+        By name; () for a scalar or text. Empty before the first result.
     """
-    last = run[RESULT].read().isel(time=-1)
-    times = ("time", "seq_num")
-    found = {
-        str(key): np.asarray(last[key].values)
-        for key in last.data_vars
-        if key not in times and not str(key).startswith("ts_")
-    }
-    if ARRAYS not in run:
-        return found
-    arrays = run[ARRAYS]
-    nodes = dict(arrays.base.items())  # one request for all of them
-    for name in arrays:
-        if name != "update_number":
-            node = nodes[name] if name in nodes else arrays[name]
-            found[name] = np.asarray(node[-1:])[0]
+    contents = read_contents(run)
+    found = {name: np.asarray(value) for name, value in final_results(contents).items()}
+    for stream in filter(None, map(contents.stream, (RESULT, ARRAYS))):
+        for column in stream.columns:
+            if len(column.shape) > 1 and column.shape[0]:
+                found[column.name] = column.read(slice(column.shape[0] - 1, None))[0]
     return found

@@ -56,15 +56,12 @@ class Catalog:
         them. Then each node is a request of its own."""
         self._containers: dict[str, Any] = {}
 
-    def container(self, name: str) -> Any:
-        """Return the client of ``raw`` or ``analysis``."""
+    def container_of(self, start: Mapping[str, Any]) -> Any:
+        """Return the client of the container in which the run with this start document belongs."""
+        name = container_name(start)
         if name not in self._containers:
             self._containers[name] = self.client[name].include_data_sources()
         return self._containers[name]
-
-    def container_of(self, start: Mapping[str, Any]) -> Any:
-        """Return the client of the container in which the run with this start document belongs."""
-        return self.container(container_name(start))
 
     def post(self, container: Any, route: str, body: Mapping[str, Any]) -> Any:
         """Post to one of our routes; return its answer, None if the server does not have it.

@@ -11,7 +11,7 @@ import event_model
 from numpy.typing import NDArray
 
 from skywright.analysis import Analysis, Batch
-from skywright.callbacks.derived import DerivedRun
+from skywright.callbacks.derived import DerivedRun, failure_reason
 from skywright.callbacks.stream_documents import Emit, StreamDocuments
 from skywright.instruments.loop.analysis import COLUMNS, LoopDetection
 from skywright.instruments.loop.capture import stream_columns
@@ -74,7 +74,7 @@ class SeriesRun:
         try:
             self.derived = DerivedRun(analysis, self._run.start_doc, emit, assets, self._keys)
         except Exception as error:  # a disk that is full: nobody has this run, to end it
-            why = f"{type(error).__name__}: {error}"
+            why = failure_reason(error)
             emit("stop", self._run.compose_stop(exit_status="fail", reason=why))
             raise
 
@@ -98,7 +98,7 @@ class SeriesRun:
             self._failed = True
             uid = self._run.start_doc["uid"]
             log.exception("run %s: what was found cannot be kept", uid)
-            self.derived.close("fail", f"{type(error).__name__}: {error}")
+            self.derived.fail(error)
 
     def derive(self, analysis: Analysis[Any], batch: Batch, pictures: Mapping[str, bytes]) -> None:
         """Add a derived run, complete at once, of a fresh analysis over all pictures.
@@ -109,7 +109,7 @@ class SeriesRun:
         try:
             run.add(batch)
         except Exception as error:
-            run.close("fail", f"{type(error).__name__}: {error}")
+            run.fail(error)
             raise
         run.close(pictures=pictures)
 

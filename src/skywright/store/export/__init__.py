@@ -71,7 +71,10 @@ def export_run(
         raise DataError(f"format {format!r}: expected one of {', '.join(FORMATS)}")
     if link and format != "nexus":
         raise DataError(f"{format} cannot link to other files; leave out --link or export nexus")
-    _refuse_existing(output, overwrite)
+    if output.exists():
+        if not overwrite:
+            raise DataError(f"{output}: exists already; name another output or use --overwrite")
+        refuse_foreign(output)
     if not output.parent.is_dir():
         raise DataError(f"{output}: there is no directory {output.parent}; create it first")
     contents = read_contents(run, listing)
@@ -108,14 +111,6 @@ def _write(
     finally:
         _remove(part)
     return notes, tuple(files)
-
-
-def _refuse_existing(output: Path, overwrite: bool) -> None:
-    if not output.exists():
-        return
-    if not overwrite:
-        raise DataError(f"{output}: exists already; name another output or use --overwrite")
-    refuse_foreign(output)
 
 
 def _remove(path: Path) -> None:

@@ -84,14 +84,19 @@ class Column:
 
     def slices(self) -> Iterator[tuple[slice, NDArray]]:
         """Yield all rows in order, at most `COPY_BYTES` at once (but at least one row)."""
-        for rows in row_slices(self.shape, self.dtype, COPY_BYTES):
+        step = max(1, COPY_BYTES // self._row_bytes)
+        for begin in range(0, self.shape[0], step):
+            rows = slice(begin, min(begin + step, self.shape[0]))
             yield rows, self.read(rows)
 
     def chunk_shape(self) -> tuple[int, ...]:
         """Return chunks of about 1 MiB of whole rows, for formats that store in chunks."""
-        row_bytes = max(1, int(np.prod(self.shape[1:])) * self.dtype.itemsize)
-        rows = min(max(1, 2**20 // row_bytes), max(1, self.shape[0]))
+        rows = min(max(1, 2**20 // self._row_bytes), max(1, self.shape[0]))
         return (rows, *(max(1, size) for size in self.shape[1:]))
+
+    @property
+    def _row_bytes(self) -> int:
+        return max(1, int(np.prod(self.shape[1:])) * self.dtype.itemsize)
 
 
 @dataclass(frozen=True)
@@ -186,14 +191,6 @@ def read_contents(run: Container, listing: JournalListing | None = None) -> RunC
         streams=tuple(streams),
         notes=tuple(notes),
     )
-
-
-def row_slices(shape: tuple[int, ...], dtype: np.dtype, slice_bytes: int) -> Iterator[slice]:
-    """Yield slices of the first axis that cover it in order, each of at most `slice_bytes`."""
-    row_bytes = max(1, int(np.prod(shape[1:])) * dtype.itemsize)
-    rows = max(1, slice_bytes // row_bytes)
-    for begin in range(0, shape[0], rows):
-        yield slice(begin, min(begin + rows, shape[0]))
 
 
 def _read_stream(

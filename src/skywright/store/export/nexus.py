@@ -50,7 +50,7 @@ def write_nexus(contents: RunContents, path: Path, *, link: bool = False) -> lis
     Returns
     -------
     list of str
-        What was copied although links were wanted.
+        What was copied although links were wanted, and which columns have texts that are changed.
 
     Raises
     ------
@@ -150,9 +150,9 @@ def _write_stream(
     name = _name(stream.name)
     data = _group(entry, f"{name}_stream" if name in _RESERVED else name, "NXdata")
     for column in stream.columns:
-        linked = link and _link(data, column, f"{stream.name}/{column.name}", notes)
-        if not linked:
-            _copy(data, column)
+        what = f"{stream.name}/{column.name}"
+        if not (link and _link(data, column, what, notes)):
+            _copy(data, column, what, notes)
     stamps = _group(data, stream.free_name("timestamps"), "NXcollection")
     for key, values in stream.timestamps.items():
         _set(stamps, _name(key), values, units="s")
@@ -166,16 +166,20 @@ def _write_stream(
     return data
 
 
-def _copy(group: h5py.Group, column: Column) -> None:
-    """Copy a column slice by slice, with its dtype."""
+def _copy(group: h5py.Group, column: Column, what: str, notes: list[str]) -> None:
+    """Copy a column slice by slice, with its dtype; note it if a text has a NUL."""
     # HDF5 has no datetimes: they are ISO text
     is_text = column.dtype.kind in "UMm"
     dtype = h5py.string_dtype() if is_text else column.dtype
     chunks = column.chunk_shape() if len(column.shape) > 1 and 0 not in column.shape else None
     _allocate_dataset(group, column.shape, column.dtype)
     dataset = group.create_dataset(_name(column.name), column.shape, dtype, chunks=chunks)
+    has_nul = False
     for rows, values in column.slices():
         dataset[rows] = _text(values) if is_text else values
+        has_nul |= values.dtype.kind == "U" and bool((np.char.find(values, "\0") >= 0).any())
+    if has_nul:
+        notes.append(f"{what}: NUL characters left out, HDF5 does not take them")
     key = column.data_key
     attributes = {
         "units": key.get("units") or ("s" if column.name == "time" else None),

@@ -37,7 +37,7 @@ def refuse_foreign(output: Path) -> None:
     elif output.is_symlink():
         raise DataError(f"{output}: a link to a directory; name the directory itself")
     elif any(output.iterdir()):
-        _own_files(output)
+        _own_entries(output)
 
 
 def replace(part: Path, output: Path) -> None:
@@ -55,7 +55,7 @@ def replace(part: Path, output: Path) -> None:
             output.unlink(missing_ok=True)
         part.replace(output)
         return
-    old = _own_files(output) if any(output.iterdir()) else set()
+    old = _own_entries(output) if any(output.iterdir()) else set()
     kept = _entries(output) - old - _parents(old)
     kept |= _parents(kept)
     new = _entries(part) if part.is_dir() else set()
@@ -69,13 +69,20 @@ def replace(part: Path, output: Path) -> None:
             f"{output / blocking[0]}: in the way of the new export, and not written by the earlier "
             "one; move it, or name another output"
         )
-    _remove(output, old - MARKS)
+    old_marks, marks = _marks(output, old), _marks(part, new)
+    _remove(output, old - old_marks)
+    _move_into(part, output, marks)
+    _remove(output, old_marks - marks)
     if part.is_dir():  # `output` stays: it may be the working directory
-        _move_into(part, output, new)
-    _remove(output, old & (MARKS - new))
-    if part.is_file():
+        _move_into(part, output, new - marks)
+    else:
         output.rmdir()
         part.replace(output)
+
+
+def _marks(directory: Path, entries: set[Path]) -> set[Path]:
+    """Return the marks among entries; an array of such a name, a directory, is none."""
+    return {path for path in entries & MARKS if (directory / path).is_file()}
 
 
 def _parents(paths: set[Path]) -> set[Path]:
@@ -94,8 +101,10 @@ def _is_our_nexus(path: Path) -> bool:
         return False
 
 
-def _own_files(directory: Path) -> set[Path]:
-    """Return the files, relative to `directory`, that our CSV or Zarr export wrote there.
+def _own_entries(directory: Path) -> set[Path]:
+    """Return what our CSV or Zarr export wrote in `directory`, relative to it.
+
+    Of directories, only those of Zarr are among them; a link to one never is.
 
     Raises
     ------
@@ -114,12 +123,18 @@ def _own_files(directory: Path) -> set[Path]:
         )
     tables = {Path(name) for name in (METADATA_FILE, *csv.get("dtypes", ()))} if is_csv else set()
     nodes = {".", *attributes["nodes"]} if is_zarr else set()
-    return {
-        path
-        for path in _entries(directory)
-        if path in tables or _is_of_node(path, nodes)
-        if not (directory / path).is_dir()
-    }
+    own = set()
+    for path in _entries(directory):
+        is_directory = (directory / path).is_dir()
+        if is_directory and not _are_directories(directory / path):
+            continue
+        if (
+            path in tables
+            or _is_of_node(path, nodes)
+            or (is_directory and path.as_posix() in nodes)
+        ):
+            own.add(path)
+    return own
 
 
 def _read_json(path: Path, *keys: str) -> Mapping[str, Any]:
@@ -134,7 +149,7 @@ def _read_json(path: Path, *keys: str) -> Mapping[str, Any]:
 
 
 def _is_of_node(path: Path, nodes: set[str]) -> bool:
-    """Return whether a file holds the documents of a group or array, or a chunk of an array."""
+    """Return whether a path has the documents of a group or array, or chunks of an array."""
     if path.name == ZARR_FILE:
         return path.parent.as_posix() in nodes
     chunk = _CHUNK.fullmatch(path.as_posix())
@@ -150,18 +165,19 @@ def _entries(directory: Path) -> set[Path]:
     }
 
 
-def _remove(directory: Path, files: set[Path]) -> None:
-    """Remove files, and the directories that they leave empty."""
-    for path in files:
-        (directory / path).unlink()
-    for path in sorted(_parents(files), reverse=True):
-        if not any((directory / path).iterdir()):
-            (directory / path).rmdir()
+def _remove(directory: Path, entries: set[Path]) -> None:
+    """Remove files, and directories that are empty or become so, those above them included."""
+    for path in sorted(entries | _parents(entries), reverse=True):
+        whole = directory / path
+        if not whole.is_dir():
+            whole.unlink()
+        elif not any(whole.iterdir()):
+            whole.rmdir()
 
 
 def _move_into(part: Path, output: Path, entries: set[Path]) -> None:
-    """Move each file of `part`, the mark first."""
-    for path in sorted(entries, key=lambda path: (path not in MARKS, path)):
+    """Move entries of `part`; make those directories that `output` does not have."""
+    for path in sorted(entries):
         if (part / path).is_dir():
             (output / path).mkdir(exist_ok=True)
         else:
