@@ -15,6 +15,8 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.table import Column, Table
+from rich.text import Text
 
 from skywright.cli import EXIT_FAILED
 from skywright.cli.demos import BEAMLINE, failed_demo
@@ -64,8 +66,18 @@ def demo(
     if as_json:
         typer.echo(json.dumps(results))
     else:
-        _print_table(results)
-        _print_end(len(results), config, steps.demos_s, time.monotonic() - started)
+        seconds = time.monotonic() - started
+        console = Console(markup=False, emoji=False)
+        console.print(_table(results))
+        for each in results:
+            for picture in each["pictures"][:2]:
+                console.print(f"{each['plan']}: {os.path.relpath(picture)}", soft_wrap=True)
+        console.print(
+            f"{counted(len(results), 'plan')} in {steps.demos_s:.0f} s; {seconds:.0f} s with the "
+            "start and the end of the beamline. To look around in what they left: "
+            f".venv/bin/skywright session --config {os.path.relpath(config)}",
+            soft_wrap=True,
+        )
     if not results or not all(result["ok"] for result in results):
         raise typer.Exit(EXIT_FAILED)
 
@@ -265,10 +277,7 @@ def write_configuration(names: Sequence[str], directory: Path) -> Path:
     return config
 
 
-def _print_table(results: list[dict[str, Any]]) -> None:
-    from rich.table import Column, Table
-    from rich.text import Text
-
+def _table(results: list[dict[str, Any]]) -> Table:
     names = ("plan", "run", "derived", "truth", "result", "ok")
     table = Table(*(Column(name, overflow="fold") for name in names))
     for each in results:
@@ -280,21 +289,7 @@ def _print_table(results: list[dict[str, Any]]) -> None:
             _format_values(each["result"]),
             Text("yes", style="green") if each["ok"] else Text("no", style="red"),
         )
-    console = Console(markup=False, emoji=False)
-    console.print(table)
-    for each in results:
-        for picture in each["pictures"][:2]:
-            console.print(f"{each['plan']}: {os.path.relpath(picture)}", soft_wrap=True)
-
-
-def _print_end(plans: int, config: Path, demos_s: float, seconds: float) -> None:
-    count = counted(plans, "plan")
-    Console(markup=False, emoji=False).print(
-        f"{count} in {demos_s:.0f} s; {seconds:.0f} s with the start and the end of the beamline. "
-        f"To look around in what they left: "
-        f".venv/bin/skywright session --config {os.path.relpath(config)}",
-        soft_wrap=True,
-    )
+    return table
 
 
 def _format_values(values: dict[str, Any]) -> str:
