@@ -11,7 +11,7 @@ from rich.table import Table
 from skywright.cli import with_ascii_minus
 from skywright.cli.output import ConfigOption, JsonOption, make_console, print_json
 from skywright.config import load_settings
-from skywright.errors import ConfigError
+from skywright.errors import ConfigError, DataError
 from skywright.store.words import in_seconds, in_short, local_time
 from skywright.words import counted
 
@@ -76,13 +76,10 @@ def runs(
 ) -> None:
     """List runs, raw and derived, newest last."""
     from skywright.store.client import connect
-    from skywright.store.lookup import RunFilter, find_run, find_runs, parse_time, waiting_runs
+    from skywright.store.lookup import RunFilter, find_run, find_runs, waiting_runs
 
     settings = load_settings(config)
-    times = {
-        "since_s": parse_time(since) if since is not None else None,
-        "until_s": parse_time(until, end=True) if until is not None else None,
-    }
+    since_s, until_s = _time("--since", since), _time("--until", until, end=True)
     client = connect(settings=settings)
     run_filter = RunFilter(
         plan=plan,
@@ -92,7 +89,8 @@ def runs(
         analysis=analysis,
         text=query,
         raw_uid=None if raw is None else find_run(client, raw).metadata["start"]["uid"],
-        **times,
+        since_s=since_s,
+        until_s=until_s,
     )
     found = find_runs(client, run_filter, limit, settings.journals)
     if as_json:
@@ -211,6 +209,16 @@ def _one_run(uid: str | None) -> str:
     if uid is None:
         raise ConfigError("name one run: UID, or -1 for the newest; `skywright runs` lists them")
     return with_ascii_minus(uid)
+
+
+def _time(option: str, text: str | None, *, end: bool = False) -> float | None:
+    """Return the unix time that an option gives; None where it is not given."""
+    from skywright.store.lookup import parse_time
+
+    try:
+        return None if text is None else parse_time(text, end=end)
+    except DataError as error:
+        raise DataError(f"{option} {error}") from error
 
 
 def _runs_table(found: "list[RunSummary]", narrow: bool) -> Table:
