@@ -313,10 +313,7 @@ def _measure_scale(
     for along in GRID:
         for across in GRID:
             if along or across:
-                yield from see(
-                    _of_reach(along, reach[0]),
-                    _of_reach(across, reach[1]),
-                )
+                yield from see(_of_reach(along, reach[0]), _of_reach(across, reach[1]))
     side: Any = max(set(sides), key=sides.count)
     scale = fit_scale(moves, places, side)
     _check_sigma("scale", scale.relative_sigma, SCALE_SIGMA_MAX, "of its value")

@@ -166,7 +166,7 @@ def loop_raster_box(
     if thickness_um is not None:
         thickness_um = finite(plan, "thickness_um", thickness_um, 0.0)
     tools = stubs.Instruments(camera, goniometer, result, settle_s=settle_s)
-    stubs.check_tools("loop_raster_box", tools)
+    stubs.check_tools(plan, tools)
     zoom = finite(plan, "zoom", zoom)
     if hasattr(result, "calibration"):
         result.calibration.check_value(zoom)
@@ -188,7 +188,7 @@ def loop_raster_box(
         yield from stubs.end_pictures(tools)
         return views
 
-    _md = stubs.metadata("loop_raster_box", tools, arguments, md, zoom=zoom)
+    _md = stubs.metadata(plan, tools, arguments, md, zoom=zoom)
     face, edge = yield from stubs.recorded(tools, body, _md, uids)
     depth, seen_um, edge_seen = edge.last.box_across, edge.last.box_width, True
     if trouble := _disagreement(face, edge):
