@@ -146,29 +146,29 @@ def test_the_stream_of_a_camera_that_is_closed_ends_in_order(
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
-def fetch_snapshot(url: str) -> bytes:
-    return asyncio.run(file_fetcher(url)())
+def fetch_snapshot(*address: str) -> bytes:
+    return asyncio.run(file_fetcher(*address)())
 
 
 def test_single_pictures_of_the_simulated_camera(camera: Camera) -> None:
     server = serve_video(camera, Guard("basic", "u", "p"))
-    source = SnapshotPictures(f"http://127.0.0.1:{server.port}", "u", "p", period_s=0.01)
-    url = f"http://u:p@127.0.0.1:{server.port}"
+    url = f"http://127.0.0.1:{server.port}"
+    source = SnapshotPictures(url, "u", "p", period_s=0.01)
     try:
         taken = take(source, 3)
         assert source.size == (352, 240)
         assert all((frame.data or b"").endswith(b"\xff\xd9") for frame in taken.frames)
         assert source.set_period(0.5) == source.period_s == 0.5
-        small = fetch_snapshot(f"{url}/jpg/image.cgi?resolution=64x48&compression=90")
+        small = fetch_snapshot(f"{url}/jpg/image.cgi?resolution=64x48&compression=90", "u", "p")
         assert simplejpeg.decode_jpeg_header(small)[:2] == (48, 64)
-        named = fetch_snapshot(f"{url}/jpg/1/image.jpg?resolution=4cif")
+        named = fetch_snapshot(f"{url}/jpg/1/image.jpg?resolution=4cif", "u", "p")
         assert simplejpeg.decode_jpeg_header(named)[:2] == (480, 704)
         empty = "resolution=&compression=&camera=&fps="  # as a client with nothing set sends it
-        plain = fetch_snapshot(f"{url}/jpg/image.cgi?{empty}")
+        plain = fetch_snapshot(f"{url}/jpg/image.cgi?{empty}", "u", "p")
         assert simplejpeg.decode_jpeg_header(plain)[:2] == (240, 352)
         for refused in ("0x48", "9999x9999"):
             with pytest.raises(HardwareError, match="400"):
-                fetch_snapshot(f"{url}/jpg/image.cgi?resolution={refused}")
+                fetch_snapshot(f"{url}/jpg/image.cgi?resolution={refused}", "u", "p")
     finally:
         source.close()
         server.close()

@@ -290,10 +290,12 @@ class SnapshotPictures(Fetched):
             await asyncio.sleep(due - time.monotonic())
 
 
-def file_fetcher(url: str, timeout_s: float = LIMIT_S) -> Callable[[], Coroutine[Any, Any, bytes]]:
+def file_fetcher(
+    url: str, user: str | None = None, password: str | None = None, timeout_s: float = LIMIT_S
+) -> Callable[[], Coroutine[Any, Any, bytes]]:
     """Return a coroutine function that requests a new picture and returns its image file.
 
-    `url` is that of `Fetched`; `timeout_s` is the limit for one picture.
+    `url`, `user` and `password` are those of `Fetched`; `timeout_s` is the limit for one picture.
 
     Raises
     ------
@@ -307,7 +309,7 @@ def file_fetcher(url: str, timeout_s: float = LIMIT_S) -> Callable[[], Coroutine
     address = camera_url(url, SNAPSHOT_PATH)
 
     async def fetch() -> bytes:
-        async with camera_client(address, silence_s=timeout_s) as client:
+        async with camera_client(address, user, password, timeout_s) as client:
             return await get_snapshot(client, address, timeout_s)
 
     return fetch
