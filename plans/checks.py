@@ -4,6 +4,7 @@ import inspect
 import math
 import operator
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from numbers import Real
 from operator import attrgetter
@@ -138,33 +139,19 @@ def device_name(device: Any) -> str:
     return name if isinstance(name, str) and name else repr(device)
 
 
-def as_whole(value: Any) -> int | None:
-    """Return a whole number, also one of numpy, as an int; None if the value is another one."""
-    if isinstance(value, bool):
-        return None
-    try:
-        return operator.index(value)
-    except TypeError:
-        return None
-
-
-def as_number(value: Any) -> float | None:
-    """Return a real number, also one of numpy, as a float; None if the value is another one."""
-    return float(value) if isinstance(value, Real) and not isinstance(value, bool) else None
-
-
 def whole(plan: str, name: str, value: Any, least: int = 1, most: int = COUNT_MAX) -> int:
-    """Return a whole number within its limits.
+    """Return a whole number, also one of numpy, within its limits.
 
     Raises
     ------
     ConfigError
         If the value is no whole number, or is outside the limits.
     """
-    number = as_whole(value)
-    if number is None or not least <= number <= most:
-        raise ConfigError(f"{plan}: {name} = {value!r}, expected a whole number {least}..{most}")
-    return number
+    with suppress(TypeError):
+        number = operator.index(value)
+        if least <= number <= most and not isinstance(value, bool):
+            return number
+    raise ConfigError(f"{plan}: {name} = {value!r}, expected a whole number {least}..{most}")
 
 
 def flag(plan: str, name: str, value: Any) -> bool:
@@ -183,24 +170,20 @@ def flag(plan: str, name: str, value: Any) -> bool:
 def finite(
     plan: str, name: str, value: Any, least: float = -math.inf, *, inclusive: bool = False
 ) -> float:
-    """Return a finite number above `least`, or `least` itself where that is `inclusive`.
+    """Return a finite number, also one of numpy, above `least`; `inclusive` allows `least` itself.
 
     Raises
     ------
     ConfigError
         If the value is no such number.
     """
-    number = as_number(value)
-    if (
-        number is None
-        or not math.isfinite(number)
-        or number < least
-        or (number == least and not inclusive)
-    ):
-        above = f" of at least {least:g}" if inclusive else f" above {least:g}"
-        above = "" if least == -math.inf else above
-        raise ConfigError(f"{plan}: {name} = {value!r}, expected a finite number{above}")
-    return number
+    if isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value):
+        number = float(value)
+        if number > least or (number == least and inclusive):
+            return number
+    above = f" of at least {least:g}" if inclusive else f" above {least:g}"
+    above = "" if least == -math.inf else above
+    raise ConfigError(f"{plan}: {name} = {value!r}, expected a finite number{above}")
 
 
 def finite_numbers(plan: str, name: str, values: Any, least: float = -math.inf) -> list[float]:

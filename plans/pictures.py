@@ -7,8 +7,9 @@ import bluesky.preprocessors as bpp
 from bluesky.protocols import Collectable, Flyable, Readable
 from bluesky.utils import MsgGenerator
 
-from plans.checks import Needs, as_number, as_whole, check_devices, described
+from plans.checks import Needs, check_devices, described, finite, whole
 from plans.run_stubs import collect_new_rows, report_for, start_metadata, with_device_errors
+from skywright.errors import ConfigError
 
 COLLECT_S = 0.25
 """Period of `collect` while the camera flies, s."""
@@ -36,22 +37,20 @@ def take_pictures(
 
     Raises
     ------
-    ValueError
-        If `n` is less than 1; raised before the run starts.
+    ConfigError
+        If `n` is no such number; raised before the run starts.
     TypeError
         If `camera` is no detector, or its readings are no pictures.
     """
     check_devices("take_pictures", camera=(camera, Needs("camera", (Readable,))))
     _check_has_pictures(camera)
-    count = as_whole(n)
-    if count is None or count < 1:
-        raise ValueError(f"take_pictures: n = {n!r}, expected a whole number of at least 1")
-    _md = start_metadata("take_pictures", {"camera": camera}, {"n": count}, md, num_points=count)
+    n = whole("take_pictures", "n", n)
+    _md = start_metadata("take_pictures", {"camera": camera}, {"n": n}, md, num_points=n)
 
     @bpp.stage_decorator([camera])
     @bpp.run_decorator(md=_md)
     def inner() -> MsgGenerator[None]:
-        for _ in range(count):
+        for _ in range(n):
             yield from bps.checkpoint()
             yield from bps.trigger_and_read([camera])
 
@@ -79,19 +78,19 @@ def watch_camera(
 
     Raises
     ------
-    ValueError
+    ConfigError
         If `seconds` is not in its range; raised before the run starts.
     TypeError
         If `camera` does not fly.
     """
     flying = Needs("camera that flies", (Flyable, Collectable))
     check_devices("watch_camera", camera=(camera, flying))
-    time_s = as_number(seconds)
-    if time_s is None or not 0.0 < time_s <= SECONDS_MAX:
-        raise ValueError(
-            f"watch_camera: seconds = {seconds!r}, expected more than 0, at most {SECONDS_MAX:g}"
+    seconds = finite("watch_camera", "seconds", seconds, 0.0)
+    if seconds > SECONDS_MAX:
+        raise ConfigError(
+            f"watch_camera: seconds = {seconds:g}, expected at most {SECONDS_MAX:g}, a day"
         )
-    _md = start_metadata("watch_camera", {"camera": camera}, {"seconds": time_s}, md)
+    _md = start_metadata("watch_camera", {"camera": camera}, {"seconds": seconds}, md)
 
     @bpp.stage_decorator([camera])
     @bpp.run_decorator(md=_md)
@@ -99,7 +98,7 @@ def watch_camera(
         yield from bps.declare_stream(camera, name="primary", collect=True)
         yield from bps.kickoff(camera, wait=True)
         # The camera also takes pictures in a pause; they are collected afterwards.
-        yield from report_for(time_s, COLLECT_S, lambda: collect_new_rows(camera, "primary"))
+        yield from report_for(seconds, COLLECT_S, lambda: collect_new_rows(camera, "primary"))
         yield from bps.complete(camera, wait=True)
         yield from collect_new_rows(camera, "primary")
 

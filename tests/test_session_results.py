@@ -5,6 +5,7 @@ from functools import partial
 
 import bluesky.plan_stubs as bps
 import numpy as np
+from bluesky.plans import count
 from bluesky.run_engine import RunEngine, RunEngineResult
 from bluesky.utils import MsgGenerator
 from IPython.core.interactiveshell import InteractiveShell
@@ -87,6 +88,19 @@ def test_the_shell_shows_the_table() -> None:
     shown, _ = shell.display_formatter.format(ANSWER)
     assert shown["text/plain"].startswith(" uid")
     assert "delay_ps" in shown["text/plain"]
+
+
+def test_a_plan_typed_without_the_engine_says_how_it_is_run() -> None:
+    def ours() -> MsgGenerator[None]:
+        yield from bps.null()
+
+    shell = InteractiveShell()
+    show_results(shell, [])
+    for plan in (ours(), count([])):  # a generator, and an object of bluesky
+        shown, _ = shell.display_formatter.format(plan)
+        assert shown["text/plain"].startswith("<")
+        assert shown["text/plain"].endswith(">: RE(...) runs a plan")
+        plan.close()
 
 
 def test_a_plan_whose_hints_cannot_be_resolved_ends_no_session() -> None:

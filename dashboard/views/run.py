@@ -56,7 +56,6 @@ async def run(request: Request) -> Response:
         plottable=plottable,
         abscissas=abscissas,
         frames=frames_of(view),
-        analyses=view.analyses,
         formats=FORMATS,
     )
 

@@ -14,8 +14,6 @@ from devices.guarded import TaskStatus, run_ioc_task
 from devices.motion import STOP_S, MotionLimitError, Motor, move_all
 from skywright.errors import HardwareError
 
-Triple = tuple[float, float, float]
-AXES = ("x", "y", "z")
 NOTHING = 1e-9
 """Relative size of a move of a motor that is left out."""
 
@@ -29,7 +27,30 @@ def _triple(name: str, xyz_um: Any) -> NDArray[np.float64]:
     raise HardwareError(f"{name}: {xyz_um!r}, expected x, y, z in um, all finite")
 
 
-class SampleAxis(Signal):
+class _PartOfStage:
+    """Moves the sample stage, its parent, to the place that a value means for this part."""
+
+    parent: Any
+
+    def set(self, value: Any, **_: Any) -> TaskStatus:
+        """Move the sample as the value says, from where it rests."""
+        self.parent.await_stop()
+        return self.parent.set(self._target(value))
+
+    def check_value(self, value: Any) -> None:
+        """Raise `MotionLimitError` if the stages cannot go there."""
+        self.parent.check_value(self._target(value))
+
+    def stop(self, *, success: bool = False) -> None:
+        """Stop the stages."""
+        self.parent.stop(success=success)
+
+    def _target(self, value: Any) -> NDArray[np.float64]:
+        """Return the place, x, y, z in um."""
+        raise NotImplementedError
+
+
+class SampleAxis(_PartOfStage, Signal):
     """One coordinate of the sample, um: readable and movable."""
 
     def __init__(self, *, index: int, **kwargs: Any) -> None:
@@ -45,29 +66,16 @@ class SampleAxis(Signal):
         """The coordinate, um."""
         return self.get()
 
-    def set(self, value: float, **_: Any) -> TaskStatus:
-        """Move along this coordinate alone."""
-        self.parent.await_stop()
-        return self.parent.set(self._target(value))
-
     def put(self, value: float, **_: Any) -> None:
         """Move, and wait."""
         self.set(value).wait()
 
-    def check_value(self, value: float) -> None:
-        """Raise `MotionLimitError` if the stages cannot go there."""
-        self.parent.check_value(self._target(value))
-
-    def _target(self, value: float) -> NDArray[np.float64]:
+    def _target(self, value: Any) -> NDArray[np.float64]:
         if not isinstance(value, Real):
             raise HardwareError(f"{self.name}: {value!r}, expected a number, um")
         target = self.parent.position
         target[self._index] = value
         return target
-
-    def stop(self, *, success: bool = False) -> None:
-        """Stop the stages."""
-        self.parent.stop(success=success)
 
     def read(self) -> dict[str, Any]:
         """Read the coordinate."""
@@ -80,24 +88,11 @@ class SampleAxis(Signal):
         return {self.name: {**key, "dtype_numpy": "<f8"}}
 
 
-class SampleShift(Device):
+class SampleShift(_PartOfStage, Device):
     """Moves the sample by an offset: `set((dx, dy, dz))`, um, goniometer frame."""
 
-    def set(self, shift_um: Triple) -> TaskStatus:
-        """Move the sample by an offset from where it is."""
-        self.parent.await_stop()
-        return self.parent.set(self._target(shift_um))
-
-    def check_value(self, shift_um: Triple) -> None:
-        """Raise `MotionLimitError` if the stages cannot make that shift."""
-        self.parent.check_value(self._target(shift_um))
-
-    def _target(self, shift_um: Triple) -> NDArray[np.float64]:
-        return _triple(self.name, shift_um) + self.parent.position
-
-    def stop(self, *, success: bool = False) -> None:
-        """Stop the stages."""
-        self.parent.stop(success=success)
+    def _target(self, value: Any) -> NDArray[np.float64]:
+        return _triple(self.name, value) + self.parent.position
 
 
 class SampleStage(Device):

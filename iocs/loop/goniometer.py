@@ -167,8 +167,9 @@ class GoniometerIOC(PVGroup):
         for name, motor in self.motors.items():
             axis = self.gonio.axes[name]
             settings = SPINDLE if name == PHI else STAGE
-            clock = lambda: self.gonio.clock  # noqa: E731
-            await motor.attach(axis, settings, clock, self.post_motion, self.speed)
+            await motor.attach(
+                axis, settings, lambda: self.gonio.clock, self.post_motion, self.speed
+            )
             faults = getattr(self.sim, name)
             await write_pair(faults.low_switch, axis.low_switch)
             await write_pair(faults.high_switch, axis.high_switch)
@@ -196,7 +197,7 @@ class GoniometerIOC(PVGroup):
             await self.sim.pose.write(row)
 
     async def _post_motion_on(self) -> None:
-        """Say again and again that there is no other command: a follower must know."""
+        """Post the motion again and again, so that a follower knows that no command has come."""
         while True:
             await self.post_motion()
             await asyncio.sleep(MOTION_PERIOD_S)

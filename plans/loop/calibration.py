@@ -140,9 +140,7 @@ def calibrate_camera(
     if not abs(delta_deg) >= 180.0:
         raise ConfigError(f"calibrate_camera: delta_deg = {delta_deg}, expected 180 or more")
     tools = stubs.Instruments(camera, goniometer, result, settle_s=settle_s)
-    stubs.check_tools(
-        plan, tools, replace(stubs.ROTATION, parts={"calibration": (Movable, Readable)})
-    )
+    stubs.check_tools(plan, tools, stubs.ROTATION.with_parts(calibration=(Movable, Readable)))
     yield from stubs.check_mounting(plan, goniometer)
     turn = Sweep(delta_deg, time_s)
     arguments = {"zoom": zoom, "delta_deg": delta_deg, "time_s": time_s}
@@ -158,9 +156,9 @@ def calibrate_camera(
             answer = yield from steps
         # After a motor that failed (a FailedStatus), and after an abort, nothing shall move.
         except (SkywrightError, ValueError):
-            yield from bps.abs_set(goniometer.sample, home, wait=True)  # type: ignore[attr-defined]
+            yield from bps.abs_set(tools.goniometer.sample, home, wait=True)
             raise
-        yield from bps.abs_set(goniometer.sample, home, wait=True)  # type: ignore[attr-defined]
+        yield from bps.abs_set(tools.goniometer.sample, home, wait=True)
         return answer
 
     def grid() -> MsgGenerator[tuple[ZoomCalibration, Scale]]:
@@ -197,11 +195,8 @@ def calibrate_camera(
         def elsewhere() -> MsgGenerator[RotationValues]:
             shift = _shift_along(timed, first)
             step_log.info("axis: turning the spindle with the sample %.0f um along it", shift)
-            yield from bps.abs_set(
-                goniometer.sample,  # type: ignore[attr-defined]
-                (home[0] + shift, home[1], home[2]),
-                wait=True,
-            )
+            target = home[0] + shift, home[1], home[2]
+            yield from bps.abs_set(tools.goniometer.sample, target, wait=True)
             return (yield from back(_turned(tools, turn)))
 
         second = yield from stubs.recorded(tools, elsewhere, fit_md, uids, turn)
@@ -279,7 +274,7 @@ def _measure_scale(
 
     def see(along: float, across: float) -> MsgGenerator[np.ndarray]:
         shift = to_goniometer((along, across, 0.0), phi, phi_sign)
-        target = tuple(float(value) for value in np.add(home, shift))
+        target = tuple(np.add(home, shift).tolist())
         yield from bps.checkpoint()
         yield from bps.abs_set(tools.goniometer.sample, target, wait=True)
         found = yield from stubs.measure_once(tools)
@@ -296,7 +291,7 @@ def _measure_scale(
         raise SampleError("calibrate_camera: no tip is in view; bring one there, then repeat")
     reach = []
     for direction in np.eye(2):
-        step, seen = FIRST_STEP_UM, np.full(2, np.nan)
+        step = FIRST_STEP_UM
         while True:
             seen = yield from see(*(step * direction))
             shift = float(np.hypot(*(seen - start)))
@@ -313,10 +308,7 @@ def _measure_scale(
     for along in GRID:
         for across in GRID:
             if along or across:
-                yield from see(
-                    _of_reach(along, reach[0]),
-                    _of_reach(across, reach[1]),
-                )
+                yield from see(_of_reach(along, reach[0]), _of_reach(across, reach[1]))
     side: Any = max(set(sides), key=sides.count)
     scale = fit_scale(moves, places, side)
     _check_sigma("scale", scale.relative_sigma, SCALE_SIGMA_MAX, "of its value")

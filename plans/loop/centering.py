@@ -4,6 +4,7 @@ import math
 import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import bluesky.plan_stubs as bps
@@ -298,15 +299,13 @@ settle_s, zoom
         result.calibration.check_value(settings.zoom)
     course = _Course(settings)
     identity = str(uuid.uuid4())
-    for number in range(1, settings.max_passes + 1):
+    while True:  # the last pass ends, or raises
+        number = len(course.uids) + 1
         centering = {"uid": identity, "pass": number, "aim": settings.aim}
         _md = stubs.metadata(
             "center_loop", tools, asdict(settings), md, zoom=settings.zoom, centering=centering
         )
-
-        def body(number: int = number) -> MsgGenerator[bool]:
-            return (yield from _one_pass(tools, course, number))
-
+        body = partial(_one_pass, tools, course, number)
         turn = None if stepped else _turn(settings, number)
         try:
             over = yield from stubs.recorded(tools, body, _md, course.uids, turn)
@@ -314,7 +313,6 @@ settle_s, zoom
             return _outcome(course, str(error))
         if over:
             return _outcome(course, "")
-    raise AssertionError("the last pass ends or raises")  # pragma: no cover
 
 
 def _one_pass(tools: stubs.Instruments, course: _Course, number: int) -> MsgGenerator[bool]:
@@ -422,20 +420,16 @@ def _find_tip(tools: stubs.Instruments, course: _Course) -> MsgGenerator[None]:
     while True:
         found = yield from stubs.measure_once(tools)
         check_light(found)
+        if _is_blank(found):
+            found = (yield from _turn_until_seen(tools)) or found
         if found.last.tip_in_view:
             return
         if _is_blank(found):
-            seen = yield from _turn_until_seen(tools)
-            if seen is None:
-                what, way = "nothing is seen, from four sides", 1.0
-            elif seen.last.tip_in_view:
-                return
-            else:
-                found = seen
-        if not _is_blank(found):
-            beyond = found.last.sign == "+"
-            what = "the mount reaches past the far border" if beyond else "only its base is seen"
-            way = -1.0 if beyond else 1.0
+            what, way = "nothing is seen, from four sides", 1.0
+        elif found.last.sign == "+":
+            what, way = "the mount reaches past the far border", -1.0
+        else:
+            what, way = "only its base is seen", 1.0
         if course.searched >= settings.search_steps:
             moved = f"after {course.searched} steps of {settings.search_step_um:g} um"
             if _is_blank(found):
@@ -482,7 +476,7 @@ def _move(
     """
     here = yield from stubs.place(tools)
     yield from bps.checkpoint()
-    target = tuple(float(value) for value in np.add(here, shift_um))
+    target = tuple(np.add(here, shift_um).tolist())
     step_log.info("moving the sample to %s um", ", ".join(f"{value:.1f}" for value in target))
     yield from bps.abs_set(tools.goniometer.sample, target, wait=True)
     course.moved_um = course.moved_um + np.asarray(shift_um)
@@ -492,7 +486,6 @@ def _outcome(course: _Course, why: str) -> Centering:
     found, verdict = course.found, course.verdict
     assert found is not None
     assert verdict is not None
-    x, y, z = course.moved_um
     return Centering(
         ok=not why,
         why=why,
@@ -500,7 +493,7 @@ def _outcome(course: _Course, why: str) -> Centering:
         residual_um=verdict.residual_um,
         sigma_um=verdict.sigma_um,
         along_sigma_um=verdict.along_sigma_um,
-        moved_um=(float(x), float(y), float(z)),
+        moved_um=tuple(course.moved_um.tolist()),
         kind=found.kind,
         face_on_deg=found.face_on,
         face_sigma_deg=found.face_sigma,

@@ -99,16 +99,17 @@ def rotate_to_face_on(
     HardwareError
         If the spindle does not get there.
     """
+    plan = "rotate_to_face_on"
     spindle = Needs("goniometer", parts={"phi": (Movable, Readable)})
-    check_devices("rotate_to_face_on", goniometer=(goniometer, spindle))
+    check_devices(plan, goniometer=(goniometer, spindle))
     if isinstance(face_on_deg, float) and math.isnan(face_on_deg):
-        raise ConfigError("rotate_to_face_on: face_on_deg is NaN: the loop has no clear face")
-    face_on_deg = finite("rotate_to_face_on", "face_on_deg", face_on_deg)
-    edge = flag("rotate_to_face_on", "edge", edge)
-    here = yield from stubs.position(goniometer.phi)  # type: ignore[attr-defined]
+        raise ConfigError(f"{plan}: face_on_deg is NaN: the loop has no clear face")
+    face_on_deg = finite(plan, "face_on_deg", face_on_deg)
+    edge = flag(plan, "edge", edge)
+    phi: Any = goniometer.phi  # type: ignore[attr-defined]
+    here = yield from stubs.position(phi)
     target = face_angle(face_on_deg, here, edge)
-    move = with_device_errors(bps.mv(goniometer.phi, target))  # type: ignore[attr-defined]
-    yield from stubs.stopped_on_error(move, goniometer.phi)  # type: ignore[attr-defined]
+    yield from stubs.stopped_on_error(with_device_errors(bps.mv(phi, target)), phi)
     return target
 
 
@@ -166,7 +167,7 @@ def loop_raster_box(
     if thickness_um is not None:
         thickness_um = finite(plan, "thickness_um", thickness_um, 0.0)
     tools = stubs.Instruments(camera, goniometer, result, settle_s=settle_s)
-    stubs.check_tools("loop_raster_box", tools)
+    stubs.check_tools(plan, tools)
     zoom = finite(plan, "zoom", zoom)
     if hasattr(result, "calibration"):
         result.calibration.check_value(zoom)
@@ -188,7 +189,7 @@ def loop_raster_box(
         yield from stubs.end_pictures(tools)
         return views
 
-    _md = stubs.metadata("loop_raster_box", tools, arguments, md, zoom=zoom)
+    _md = stubs.metadata(plan, tools, arguments, md, zoom=zoom)
     face, edge = yield from stubs.recorded(tools, body, _md, uids)
     depth, seen_um, edge_seen = edge.last.box_across, edge.last.box_width, True
     if trouble := _disagreement(face, edge):

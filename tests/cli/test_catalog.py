@@ -204,8 +204,8 @@ def test_export_reports(skywright: Run) -> None:
     [
         (["show", "nix"], "expected a uid"),
         (["show"], "name one run"),
-        (["runs", "--since", "someday"], "is no time"),
-        (["runs", "--since", ""], "is no time"),
+        (["runs", "--since", "someday"], "--since 'someday' is no time"),
+        (["runs", "--until", ""], "--until '' is no time"),
         (["runs", "--raw", "abcdef"], "no run whose uid starts with"),
         (["runs", "--raw", ""], "no run ''"),
         (["export", "4f0c", "--format", "csv", "--link"], "cannot link"),

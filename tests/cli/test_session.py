@@ -59,7 +59,7 @@ print(json.dumps({
     "devices": {name: device.connected for name, device in find_devices(globals()).items()},
     "pids": [stack.pid, *(child.pid for child in stack.processes.values())],
 }))
-RE(take_pictures(axis, 0))
+RE(take_pictures("axis", 1))
 """
 
 
@@ -77,7 +77,7 @@ def test_a_session_without_up_starts_one_runs_a_script_and_leaves_nothing(tmp_pa
     awaited = ("waiting for", "still to be stored")
     lines = [line for line in done.stderr.splitlines() if not any(map(line.count, awaited))]
     last = lines[-1]
-    assert "ValueError: take_pictures: n = 0" in last
+    assert "TypeError: take_pictures: camera = 'axis'" in last
     assert done.returncode == 1
     found: dict[str, Any] = json.loads(
         next(line for line in done.stdout.splitlines() if line.startswith('{"argv'))

@@ -406,6 +406,8 @@ def test_a_missing_value_can_keep_the_data_header_as_it_is(compression):
     assert (got.channels["A"].modulo, got.channels["A"].offset) == (2, 1)
     scalar = encoder.encode(3, 1, {"A": 1.5})
     assert bytes(scalar[1]) == bytes(encoder.encode(4, 1, {"A": ChannelValue(None)})[1])
+    single = encoder.encode(5, 1, {"A": np.ones(1)})
+    assert bytes(single[1]) == bytes(scalar[1])
 
 
 def test_forwarding_sends_the_same_bytes():

@@ -106,14 +106,10 @@ def with_ascii_minus(argument: str) -> str:
 def _accept_verbose(command: Any) -> None:
     """Let ``-v`` stand after the command too, where people type it."""
     if not any("-v" in parameter.opts for parameter in command.params):
-        command.params.append(_verbose_option())
+        roots = typer.main.get_command(app).params
+        command.params.append(next(each for each in roots if "-v" in each.opts))
     for child in getattr(command, "commands", {}).values():
         _accept_verbose(child)
-
-
-def _verbose_option() -> Any:
-    """Return the root's ``-v`` as an object that another command can have too."""
-    return next(each for each in typer.main.get_command(app).params if "-v" in each.opts)
 
 
 def _set_verbosity(ctx: typer.Context, count: int) -> int:
@@ -123,35 +119,48 @@ def _set_verbosity(ctx: typer.Context, count: int) -> int:
     return count
 
 
-def report(error: Exception) -> int:
-    """Print an error in one line on stderr; return the exit status that it stands for."""
-    logger.debug("failed", exc_info=error)
-    typer.echo(f"skywright: {error}", err=True)
-    return EXIT_BAD_USE if isinstance(error, ConfigError | DataError) else EXIT_FAILED
+def report(failure: Exception, cause: Exception | None = None) -> int:
+    """Print a failure in one line on stderr; return the exit status that it stands for.
 
-
-def _request_errors() -> tuple[Any, ...]:
-    """Return the errors of requests; none if no request was made, as httpx is not imported."""
-    httpx = sys.modules.get("httpx")
-    return (httpx.HTTPError,) if httpx is not None else ()
+    The log has the traceback of `cause`, by default of the failure.
+    """
+    logger.debug("failed", exc_info=cause or failure)
+    typer.echo(f"skywright: {failure}", err=True)
+    return EXIT_BAD_USE if isinstance(failure, ConfigError | DataError) else EXIT_FAILED
 
 
 @contextmanager
-def _file_errors_in_one_line(name: str) -> Iterator[None]:
-    """Report in one line that the disk is full when `name` writes, or that a path is refused."""
+def _errors_in_one_line(name: str) -> Iterator[None]:
+    """Report each error of the command `name` that is no bug in one line, and exit."""
     try:
         yield
-    except OSError as error:
-        failure: SkywrightError
-        if error.errno in FULL:
-            where = error.filename or "its output or a file"
-            failure = SkywrightError(f"{name} could not write {where}: {error.strerror}")
-        elif error.errno in REFUSED and error.filename:
-            failure = DataError(f"{error.filename}: {error.strerror}")
-        else:
+    except Exception as error:
+        failure = _in_words(name, error)
+        if failure is None:
             raise
-        failure.__cause__ = error
-        raise typer.Exit(report(failure)) from error
+        raise typer.Exit(report(failure, error)) from error
+
+
+def _in_words(name: str, error: Exception) -> SkywrightError | None:
+    """Return what a user of the command `name` is told of an error; None of a bug."""
+    if isinstance(error, SkywrightError):
+        return error
+    if isinstance(error, OSError) and error.errno in FULL:
+        where = error.filename or "its output or a file"
+        return SkywrightError(f"{name} could not write {where}: {error.strerror}")
+    if isinstance(error, OSError) and error.errno in REFUSED and error.filename:
+        return DataError(f"{error.filename}: {error.strerror}")
+    if isinstance(error, ModuleNotFoundError) and name in commands():
+        missing = (error.name or "").partition(".")[0]
+        if missing not in ROOMS:
+            install = f"pip install '{_to_install(name)}'"
+            return SkywrightError(f"{name} needs {missing}, which is not installed: {install}")
+    httpx = sys.modules.get("httpx")  # not imported where no request was made
+    if httpx is not None and isinstance(error, httpx.HTTPError):
+        url, reason = error.request.url, str(error).partition("\n")[0]
+        server = f"{url.scheme}://{url.netloc.decode()}"
+        return SkywrightError(f"a request to {server} failed: {reason}")
+    return None
 
 
 class LazyGroup(TyperGroup):
@@ -178,7 +187,7 @@ class LazyGroup(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the arguments before the command; ``--help`` and ``--version`` print here."""
-        with _file_errors_in_one_line(" ".join(args) or "--help"):
+        with _errors_in_one_line(" ".join(args) or "--help"):
             return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
@@ -187,30 +196,11 @@ class LazyGroup(TyperGroup):
         words = ctx._protected_args + ctx.args  # noqa: SLF001  the command is the first
         name = words[0] if words else ""
         try:
-            with _file_errors_in_one_line(name):
+            with _errors_in_one_line(name):
                 return super().invoke(ctx)
         except typer.BadParameter as error:  # pydantic puts "Value error, " before Typer's words
             error.message = error.message.removeprefix("Value error, ")
             raise
-        except SkywrightError as error:
-            raise typer.Exit(report(error)) from error
-        except _request_errors() as error:
-            url, reason = error.request.url, str(error).partition("\n")[0]
-            server = f"{url.scheme}://{url.netloc.decode()}"
-            failure = SkywrightError(f"a request to {server} failed: {reason}")
-            failure.__cause__ = error
-            raise typer.Exit(report(failure)) from error
-        except ModuleNotFoundError as error:
-            missing = (error.name or "").partition(".")[0]
-            if missing in ROOMS or name not in commands():
-                raise
-            logger.debug("failed", exc_info=True)
-            typer.echo(
-                f"skywright: {name} needs {missing}, which is not installed: "
-                f"pip install '{_to_install(name)}'",
-                err=True,
-            )
-            raise typer.Exit(EXIT_FAILED) from error
 
 
 def _to_install(command: str) -> str:

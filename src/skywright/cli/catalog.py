@@ -11,11 +11,13 @@ from rich.table import Table
 from skywright.cli import with_ascii_minus
 from skywright.cli.output import ConfigOption, JsonOption, make_console, print_json
 from skywright.config import load_settings
-from skywright.errors import ConfigError
+from skywright.errors import ConfigError, DataError
 from skywright.words import counted, in_seconds, in_short, local_time
 
 if TYPE_CHECKING:
-    from skywright.store.lookup import RunSummary
+    from tiled.client.container import Container
+
+    from skywright.store.lookup import JournalListing, RunSummary
     from skywright.store.show import DerivedView, RunView
 
 Uid = Annotated[
@@ -75,13 +77,10 @@ def runs(
 ) -> None:
     """List runs, raw and derived, newest last."""
     from skywright.store.client import connect
-    from skywright.store.lookup import RunFilter, find_run, find_runs, parse_time, waiting_runs
+    from skywright.store.lookup import RunFilter, find_run, find_runs, waiting_runs
 
     settings = load_settings(config)
-    times = {
-        "since_s": parse_time(since) if since is not None else None,
-        "until_s": parse_time(until, end=True) if until is not None else None,
-    }
+    since_s, until_s = _time("--since", since), _time("--until", until, end=True)
     client = connect(settings=settings)
     run_filter = RunFilter(
         plan=plan,
@@ -91,7 +90,8 @@ def runs(
         analysis=analysis,
         text=query,
         raw_uid=None if raw is None else find_run(client, raw).metadata["start"]["uid"],
-        **times,
+        since_s=since_s,
+        until_s=until_s,
     )
     found = find_runs(client, run_filter, limit, settings.journals)
     if as_json:
@@ -121,14 +121,9 @@ def show(
     config: ConfigOption = None,
 ) -> None:
     """Show one run: the answer of its analyses first, then streams, lineage, pictures."""
-    name = _one_run(uid)
-    from skywright.store.client import connect
-    from skywright.store.lookup import JournalListing, find_run
+    client, run, listing = _find(uid, config)
     from skywright.store.show import view_run
 
-    settings = load_settings(config)
-    client = connect(settings=settings)
-    listing, run = JournalListing(settings.journals), find_run(client, name)
     view = view_run(client, run, listing)
     written = []
     if pictures:
@@ -162,14 +157,9 @@ def export(
     config: ConfigOption = None,
 ) -> None:
     """Write a run, raw or derived, as NeXus/HDF5, CSV or Zarr."""
-    name = _one_run(uid)
-    from skywright.store.client import connect
+    _, run, listing = _find(uid, config)
     from skywright.store.export import SUFFIXES, export_run
-    from skywright.store.lookup import JournalListing, find_run
 
-    settings = load_settings(config)
-    client = connect(settings=settings)
-    listing, run = JournalListing(settings.journals), find_run(client, name)
     start = run.metadata["start"]
     target = output or Path(f"{start['uid'][:8]}{SUFFIXES[format]}")
     report = export_run(run, target, format, overwrite=overwrite, link=link, listing=listing)
@@ -206,10 +196,27 @@ def recover(as_json: JsonOption = False, config: ConfigOption = None) -> None:
         raise typer.Exit(1)
 
 
-def _one_run(uid: str | None) -> str:
+def _find(uid: str | None, config: Path | None) -> "tuple[Container, Container, JournalListing]":
+    """Return the catalog, the run that is named, and the journals beside them."""
     if uid is None:
         raise ConfigError("name one run: UID, or -1 for the newest; `skywright runs` lists them")
-    return with_ascii_minus(uid)
+    from skywright.store.client import connect
+    from skywright.store.lookup import JournalListing, find_run
+
+    settings = load_settings(config)
+    client = connect(settings=settings)
+    listing = JournalListing(settings.journals)
+    return client, find_run(client, with_ascii_minus(uid)), listing
+
+
+def _time(option: str, text: str | None, *, end: bool = False) -> float | None:
+    """Return the unix time that an option gives; None where it is not given."""
+    from skywright.store.lookup import parse_time
+
+    try:
+        return None if text is None else parse_time(text, end=end)
+    except DataError as error:
+        raise DataError(f"{option} {error}") from error
 
 
 def _runs_table(found: "list[RunSummary]", narrow: bool) -> Table:

@@ -15,9 +15,12 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.table import Column, Table
+from rich.text import Text
 
 from skywright.cli import EXIT_FAILED
 from skywright.cli.demos import BEAMLINE, failed_demo
+from skywright.cli.output import JsonOption, print_json
 from skywright.config import ENV_PREFIX, Settings
 from skywright.errors import ConfigError
 from skywright.instruments import declared
@@ -46,7 +49,7 @@ def demo(
     only: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Run these demos alone.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Run each instrument's main plans over Channel Access and show what the catalog then holds.
 
@@ -62,10 +65,20 @@ def demo(
     steps = StepLines(Console(stderr=True, highlight=False, markup=False, emoji=False))
     results = _run_demos(names, config, steps)
     if as_json:
-        typer.echo(json.dumps(results))
+        print_json(results)
     else:
-        _print_table(results)
-        _print_end(len(results), config, steps.demos_s, time.monotonic() - started)
+        seconds = time.monotonic() - started
+        console = Console(markup=False, emoji=False)
+        console.print(_table(results))
+        for each in results:
+            for picture in each["pictures"][:2]:
+                console.print(f"{each['plan']}: {os.path.relpath(picture)}", soft_wrap=True)
+        console.print(
+            f"{counted(len(results), 'plan')} in {steps.demos_s:.0f} s; {seconds:.0f} s with the "
+            "start and the end of the beamline. To look around in what they left: "
+            f".venv/bin/skywright session --config {os.path.relpath(config)}",
+            soft_wrap=True,
+        )
     if not results or not all(result["ok"] for result in results):
         raise typer.Exit(EXIT_FAILED)
 
@@ -125,7 +138,7 @@ def _run_process(
             env=environment,
             text=True,
         )
-    limit = TimeLimit(LIMIT_S, partial(_end, process))
+    limit = _TimeLimit(process)
     try:
         assert process.stdout is not None
         steps.show(process.stdout, limit.restart)
@@ -148,36 +161,30 @@ def _end(process: "subprocess.Popen[str]") -> None:
         process.wait()
 
 
-class TimeLimit:
-    """Call a function if a demo is not done in time.
+class _TimeLimit:
+    """Ends the process of a demo that is not done within `LIMIT_S`."""
 
-    Parameters
-    ----------
-    limit_s
-        Time for each demo, s.
-    act
-        Called from a thread.
-    """
-
-    def __init__(self, limit_s: float, act: Callable[[], object]) -> None:
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
         self.is_over = False
-        self._limit_s, self._act = limit_s, act
-        self._timer = threading.Timer(limit_s, self._end)
-        self._timer.start()
+        self._process = process
+        self._begin()
 
     def restart(self) -> None:
         """Begin anew: the next demo has started."""
-        self._timer.cancel()
-        self._timer = threading.Timer(self._limit_s, self._end)
-        self._timer.start()
+        self.cancel()
+        self._begin()
 
     def cancel(self) -> None:
-        """Call nothing."""
+        """End nothing."""
         self._timer.cancel()
+
+    def _begin(self) -> None:
+        self._timer = threading.Timer(LIMIT_S, self._end)
+        self._timer.start()
 
     def _end(self) -> None:
         self.is_over = True
-        self._act()
+        _end(self._process)
 
 
 class StepLines:
@@ -265,10 +272,7 @@ def write_configuration(names: Sequence[str], directory: Path) -> Path:
     return config
 
 
-def _print_table(results: list[dict[str, Any]]) -> None:
-    from rich.table import Column, Table
-    from rich.text import Text
-
+def _table(results: list[dict[str, Any]]) -> Table:
     names = ("plan", "run", "derived", "truth", "result", "ok")
     table = Table(*(Column(name, overflow="fold") for name in names))
     for each in results:
@@ -280,21 +284,7 @@ def _print_table(results: list[dict[str, Any]]) -> None:
             _format_values(each["result"]),
             Text("yes", style="green") if each["ok"] else Text("no", style="red"),
         )
-    console = Console(markup=False, emoji=False)
-    console.print(table)
-    for each in results:
-        for picture in each["pictures"][:2]:
-            console.print(f"{each['plan']}: {os.path.relpath(picture)}", soft_wrap=True)
-
-
-def _print_end(plans: int, config: Path, demos_s: float, seconds: float) -> None:
-    count = counted(plans, "plan")
-    Console(markup=False, emoji=False).print(
-        f"{count} in {demos_s:.0f} s; {seconds:.0f} s with the start and the end of the beamline. "
-        f"To look around in what they left: "
-        f".venv/bin/skywright session --config {os.path.relpath(config)}",
-        soft_wrap=True,
-    )
+    return table
 
 
 def _format_values(values: dict[str, Any]) -> str:

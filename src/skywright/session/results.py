@@ -1,8 +1,9 @@
-"""What a plan returned, as a table in the console."""
+"""What a plan returned, as a table in the console; how a plan is run that was only called."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields, is_dataclass
 from shutil import get_terminal_size
+from types import GeneratorType
 from typing import Any, get_args, get_type_hints
 
 import numpy as np
@@ -18,6 +19,8 @@ LONGEST = 4
 def show_results(shell: Any, plans: Iterable[Callable[..., Any]]) -> None:
     """Let an IPython shell show the result of ``RE(plan)`` as a table.
 
+    Of a plan that is typed without ``RE`` it shows how it is run.
+
     Parameters
     ----------
     shell
@@ -28,6 +31,8 @@ def show_results(shell: Any, plans: Iterable[Callable[..., Any]]) -> None:
     """
     formatter = shell.display_formatter.formatters["text/plain"]
     formatter.for_type_by_name("bluesky.run_engine", "RunEngineResult", _print)
+    formatter.for_type_by_name("bluesky.utils", "Plan", _print_plan)
+    formatter.for_type(GeneratorType, _print_plan)
     for plan in plans:
         if (returned := _returned_dataclass(plan)) is not None:
             formatter.for_type(returned, _print_returned)
@@ -45,6 +50,10 @@ def _returned_dataclass(plan: Callable[..., Any]) -> type | None:
 
 def _print(result: Any, printer: Any, cycle: bool) -> None:
     printer.text(result_text(result, get_terminal_size().columns))
+
+
+def _print_plan(plan: Any, printer: Any, cycle: bool) -> None:
+    printer.text(f"{plan!r}: RE(...) runs a plan")
 
 
 def _print_returned(returned: Any, printer: Any, cycle: bool) -> None:

@@ -4,11 +4,10 @@ Coordinates are fractions of the picture's width and height, 0..1, y before x as
 """
 
 import base64
-import binascii
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
@@ -111,7 +110,7 @@ def decode_request(body: bytes) -> tuple[list[Instance], int]:
         instances = [
             Instance(each.key, _decoded(each.image_bytes.b64)) for each in request.instances
         ]
-    except (binascii.Error, ValueError) as error:
+    except ValueError as error:
         raise DataError(f"instances: image_bytes: b64: no base64 ({error})") from error
     return instances, request.params[0].max_bounding_box_count if request.params else BOXES_MAX
 
@@ -146,10 +145,10 @@ def _prediction(
     key: Key, boxes: Sequence[Box], classes: Sequence[str], most: int
 ) -> Mapping[str, Any]:
     padding = [
-        Box(classes[0], PADDING_SCORE / (i + 1), 0.0, 0.0, 1.0, 1.0) for i in range(BOXES_MIN)
+        Box(classes[0], PADDING_SCORE / (i + 1), 0.0, 0.0, 1.0, 1.0)
+        for i in range(BOXES_MIN - len(boxes))
     ]
-    full = [*boxes, *padding[: max(BOXES_MIN - len(boxes), 0)]]
-    best = sorted(full, key=lambda box: box.score, reverse=True)[:most]
+    best = sorted([*boxes, *padding], key=lambda box: box.score, reverse=True)[:most]
     return {
         "key": key,
         "detection_boxes": [[box.ymin, box.xmin, box.ymax, box.xmax] for box in best],
@@ -179,11 +178,7 @@ def decode_reply(body: bytes, key: Key) -> list[Box]:
         found = "{} classes, {} scores, {} boxes".format(*counts)
         raise DataError(f"predictions: {found}, expected as many of each")
     boxes = [Box(kind, score, *corners) for kind, score, corners in zip(*lists, strict=True)]
-    whole = [
-        box
-        for box in boxes
-        if all(map(math.isfinite, (box.score, box.ymin, box.xmin, box.ymax, box.xmax)))
-    ]
+    whole = [box for box in boxes if all(map(math.isfinite, astuple(box)[1:]))]
     return sorted(whole, key=lambda box: box.score, reverse=True)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from typing import cast
 
 from skywright.wire.axis_body import PICTURE_BYTES_MAX
 from skywright.wire.axis_http import Event, PushConnection
@@ -16,13 +17,12 @@ class _Sender(asyncio.Protocol):
     def __init__(self, receiver: "PushReceiver") -> None:
         self._receiver = receiver
         self._connection = PushConnection(receiver.bytes_max)
-        self._peer = "?"
-        self._transport: asyncio.Transport | None = None
+        self._peer = ""
+        self._transport: asyncio.Transport
         self._idle: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)
         # None if the sender, such as a port scan, has closed already
         peer = transport.get_extra_info("peername") or ("?",)
         self._peer = ":".join(map(str, peer[:2]))
@@ -35,7 +35,6 @@ class _Sender(asyncio.Protocol):
         events, answer = self._connection.receive(data)
         for event in events:
             self._receiver.take(event, self._peer)
-        assert self._transport is not None
         self._transport.write(answer)
         if self._connection.closing:
             # To close with bytes unread would reset the connection and take our answer with it:
@@ -54,8 +53,7 @@ class _Sender(asyncio.Protocol):
 
     def close(self) -> None:
         """End the connection, an upload under way with it."""
-        if self._transport is not None:
-            self._transport.close()
+        self._transport.close()
 
     def _wait(self, limit_s: float) -> None:
         if self._idle is not None:

@@ -134,30 +134,27 @@ class Encoder:
                 entry = {**entry, "name": name}
             return entry, value.value, value.timestamp
         more = value if isinstance(value, ChannelValue) else ChannelValue(value)
-        entry = {"name": name}
-        if more.value is None:
-            shape = list(reversed(more.shape))
-            entry |= {"type": more.type, "shape": shape, "encoding": "little"}
-            whole = more.type == STRING or more.shape in ((), (1,))
-            entry["compression"] = more.compression or ("none" if whole else self._compression)
-            return entry | _modulo(more), b"", b""
-        kind, array = _as_array(name, more.value)
-        big_endian = array.dtype.byteorder == ">"
-        whole = kind == STRING or not array.ndim
-        compression = more.compression or ("none" if whole else self._compression)
-        shape = [1] if kind == STRING else list(reversed(array.shape)) or [1]
-        entry |= {"type": kind, "shape": shape, "encoding": "big" if big_endian else "little"}
-        entry["compression"] = compression
-        return (
-            entry | _modulo(more),
-            compress(array, compression, big_endian=big_endian),
-            b"" if time_ns is None else encode_timestamp(time_ns, big_endian=big_endian),
-        )
-
-
-def _modulo(more: ChannelValue) -> dict[str, int]:
-    given = {"modulo": more.modulo, "offset": more.offset}
-    return {key: number for key, number in given.items() if number is not None}
+        kind, shape = more.type, more.shape
+        array: NDArray[Any] | None = None
+        if more.value is not None:
+            kind, array = _as_array(name, more.value)
+            shape = () if kind == STRING else array.shape
+        is_short = kind == STRING or shape in ((), (1,))
+        compression = more.compression or ("none" if is_short else self._compression)
+        big_endian = array is not None and array.dtype.byteorder == ">"
+        entry = {
+            "name": name,
+            "type": kind,
+            "shape": list(reversed(shape)) or [1],
+            "encoding": "big" if big_endian else "little",
+            "compression": compression,
+        }
+        given = {"modulo": more.modulo, "offset": more.offset}
+        entry |= {key: number for key, number in given.items() if number is not None}
+        if array is None:
+            return entry, b"", b""
+        stamp = b"" if time_ns is None else encode_timestamp(time_ns, big_endian=big_endian)
+        return entry, compress(array, compression, big_endian=big_endian), stamp
 
 
 def _as_array(name: str, value: Any) -> tuple[str, NDArray[Any]]:

@@ -162,14 +162,15 @@ class AutoMLDetector(Detector):
         self._down_until, self._why = time.monotonic() + self._pause_s, why
 
     def _post(self, body: bytes, deadline: float) -> bytes:
-        for left in range(self._retries, -1, -1):
+        left = self._retries
+        while True:
             try:
                 return self._post_once(body, deadline)
             except _AgainError as error:
                 if left == 0 or time.monotonic() + RETRY_AFTER_S >= deadline:
                     raise HardwareError(f"{self._service}: {error}") from error
+            left -= 1
             pause(RETRY_AFTER_S)
-        raise AssertionError("not reached")
 
     def _post_once(self, body: bytes, deadline: float) -> bytes:
         reply = bytearray()
