@@ -145,7 +145,7 @@ class LiveShots:
             return
         try:
             with self._lock:
-                if not self._pipeline.join.counts.records:
+                if not self._pipeline.join.records:
                     self._pipeline.begin(self._source.info)
                 self._pipeline.add(record)
                 passed = self._pipeline.join.shots_passed
