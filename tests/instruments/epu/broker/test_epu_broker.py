@@ -664,6 +664,41 @@ def test_a_consumer_ends_at_whatever_step_of_connecting_it_is_told_to(store: Dat
     asyncio.run(end_at_each())
 
 
+def test_a_broker_that_is_cut_off_is_noticed(
+    store: Database, settings: BrokerSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection_module, "HEARTBEAT_S", 1, raising=False)
+    is_cut = asyncio.Event()
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(1 << 16):
+            if not is_cut.is_set():
+                writer.write(data)
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        from_broker, to_broker = await asyncio.open_connection("127.0.0.1", 5672)
+        pumps = (pump(reader, to_broker), pump(from_broker, writer))
+        await asyncio.wait([asyncio.create_task(each) for each in pumps])
+
+    async def notice() -> None:
+        server = await asyncio.start_server(relay, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        url = settings.url.replace(":5672", f":{port}")
+        publisher, writer = Publisher(store, replace(settings, url=url)), Writer(store)
+        task = asyncio.create_task(publisher.run(writer))
+        async with asyncio.timeout(LIMIT_S):
+            while not publisher.connected:
+                await asyncio.sleep(0.05)
+            is_cut.set()
+            while publisher.connected:
+                await asyncio.sleep(0.05)
+        task.cancel()
+        await asyncio.wait([task])
+        writer.close()
+
+    asyncio.run(notice())
+
+
 def test_a_broker_that_hangs_does_not_hold_up_the_end(
     store: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
