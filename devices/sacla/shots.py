@@ -91,7 +91,6 @@ class Shots(FileStreamDevice):
     plugin = Cpt(Plugin, "HDF1:", kind=Kind.omitted)
     true_effect = Cpt(EpicsSignalRO, "SIM:Effect_RBV", kind=Kind.omitted)
     true_width = Cpt(EpicsSignalRO, "SIM:Width_RBV", kind=Kind.omitted)
-    true_jitter = Cpt(EpicsSignalRO, "SIM:Jitter_RBV", kind=Kind.omitted)
 
     silence_limit = Cpt(Signal, value=10.0, kind=Kind.config, metadata={"units": "s"})
     """Longest time without a shot, s, before the plan fails; 0: no limit. In a point of a scan, the
