@@ -28,7 +28,6 @@ from skywright.instruments.epu.api import (
     instructions,
     links,
     predictions,
-    queries,
     status,
 )
 from skywright.instruments.epu.api.answers import answer
@@ -104,7 +103,6 @@ def create_app(
     app.add_exception_handler(RequestValidationError, _bad_request)
     for part in (
         entities,
-        queries,
         status,
         links,
         feedback,
