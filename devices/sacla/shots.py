@@ -91,7 +91,6 @@ class Shots(FileStreamDevice):
     plugin = Cpt(Plugin, "HDF1:", kind=Kind.omitted)
     true_effect = Cpt(EpicsSignalRO, "SIM:Effect_RBV", kind=Kind.omitted)
     true_width = Cpt(EpicsSignalRO, "SIM:Width_RBV", kind=Kind.omitted)
-    true_jitter = Cpt(EpicsSignalRO, "SIM:Jitter_RBV", kind=Kind.omitted)
 
     silence_limit = Cpt(Signal, value=10.0, kind=Kind.config, metadata={"units": "s"})
     """Longest time without a shot, s, before the plan fails; 0: no limit. In a point of a scan, the
@@ -250,16 +249,12 @@ class Shots(FileStreamDevice):
 
     def finish_flying(self) -> None:
         """Wait for the shots that were prepared, if any; then close the files."""
-        if self.plugin.requested_rows:
-            self._wait_for_shots(lambda: self.rows.rows >= self.plugin.requested_rows)
+        while self.rows.rows < self.plugin.requested_rows:
+            self._wait_for_shot(lambda: self.rows.rows >= self.plugin.requested_rows)
         self._close_files()
 
-    def _wait_for_shots(self, reached: Callable[[], bool]) -> None:
-        """Wait for shots; fail when none comes."""
-        while not reached():
-            self._wait_for_shot(reached)
-
     def _wait_for_shot(self, reached: Callable[[], bool]) -> None:
+        """Wait for the next shot; fail when none comes."""
         rows, limit = self.rows.rows, float(self.silence_limit.get())
         deadline = time.monotonic() + (limit or math.inf)
         self._wait(

@@ -14,12 +14,12 @@ from iocs.common import post
 from skywright.instruments.sacla.layouts import REGIONS_MAX
 from skywright.instruments.sacla.mean_images import thinned
 from skywright.instruments.sacla.owner import RECENT, Recent
+from skywright.instruments.sacla.pixels import HISTOGRAM_BINS
 from skywright.instruments.sacla.shots import COUNTS, CURVES
 
 BINS_MAX = 400
 IMAGE_PIXELS = 65_535
 """Most pixels of an image on a PV: by default, pyepics monitors shorter arrays only."""
-PHOTON_COUNTS = 8
 OF_REGIONS = ("hit_rate", "hit_rate_sem")
 """Keys of `ShotCurves` with a number for each region."""
 
@@ -47,7 +47,7 @@ async def post_counts(group: PVGroup, counts: Mapping[str, int]) -> None:
 def _curve_class() -> type[PVGroup]:
     parts: dict[str, Any] = {key: doubles(REGIONS_MAX * BINS_MAX, f"{key}_RBV") for key in CURVES}
     parts["edges"] = doubles(BINS_MAX + 1, "edges_RBV")
-    parts["photon_hist"] = doubles(REGIONS_MAX * PHOTON_COUNTS, "photon_hist_RBV")
+    parts["photon_hist"] = doubles(REGIONS_MAX * HISTOGRAM_BINS, "photon_hist_RBV")
     parts |= {key: doubles(REGIONS_MAX, f"{key}_RBV") for key in OF_REGIONS}
     parts["sequence"] = readback(0.0, precision=0, name="sequence_RBV")
     parts["__doc__"] = (

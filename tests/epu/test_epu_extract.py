@@ -179,7 +179,7 @@ def test_pretty_printed_and_nil():
 def test_false_is_not_nil_in_sessions_and_atlases():
     tiles = atlas_xml(1, "2025-01-29T09:00:00.0000000+00:00", "Z:\\v", 1, {(0, 0, 9, 9): []})
     assert len(parse_atlas(tiles.replace(b"<TileXml>", b'<TileXml i:nil="false">')).tiles) == 1
-    place = session_xml(1, "n", "2025-01-29T09:00:00.0000000+00:00", "Z:\\v", "Z:\\v\\A.dm", 0)
+    place = session_xml(1, "n", "2025-01-29T09:00:00.0000000+00:00", "Z:\\v", "Z:\\v\\A.dm")
     for name in (b"StorageFolderXml ", b"SampleXml "):
         place = place.replace(b"<" + name + b"z:", b"<" + name + b'i:nil="0" z:')
     session = parse_session(place)

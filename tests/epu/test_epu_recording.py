@@ -275,6 +275,17 @@ def test_a_directory_that_is_gone_does_not_come_back_with_its_last_change(tmp_pa
     assert contents(tmp_path / "copy") == {}
 
 
+def test_a_target_that_is_not_empty_is_named(tmp_path):
+    directory = {"is_directory": True}
+    events = [{**event("created", "a"), **directory}, event("created", "a/x", content="x")]
+    events.append({**event("moved", "a", dest_path="b"), **directory})
+    recording = archive(tmp_path / "r.tar.gz", events)
+    arguments = ["replay", str(recording), str(tmp_path / "out"), "--burst"]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    why = "out/b: Directory not empty; give an empty directory to replay into"
+    assert str(CliRunner().invoke(app, arguments).exception).endswith(why)
+
+
 def test_a_digest_that_is_none_is_a_wrong_one(tmp_path):
     events = [old("created", "x", b"x", content="x", content_hash="0")]
     found = replay(archive(tmp_path / "r.tar.gz", events), tmp_path / "copy", BURST)

@@ -141,13 +141,13 @@ class Analysis(ABC, Generic[Statistic]):
 
     # What a concrete analysis writes ------------------------------------------------------------
 
-    @abstractmethod
     def measure(self, batch: Batch) -> Mapping[str, NDArray[Any]]:
-        """Measure each member by itself: (n, ...) rows, by name.
+        """Measure each member by itself: (n, ...) rows, by name; nothing by default.
 
         The rows of a member must be the same bits whatever other members are in the batch. The
         rows include all `columns`, and other values that `statistic` needs.
         """
+        return {}
 
     def statistic(self, members: Batch) -> Statistic:
         """Compute a block's statistic from the rows of its members, in order of identity."""

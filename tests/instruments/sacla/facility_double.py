@@ -1,6 +1,8 @@
 """The double of the facility in its process, what it gave, and the records that a source yields."""
 
+import os
 import shutil
+import sys
 import tempfile
 import threading
 from collections import defaultdict
@@ -10,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from support.ready_process import ReadyProcess, ended_after
 
-from skywright.instruments.sacla.facility import install, path, uninstall
+from skywright.instruments.sacla.facility import SOCKET_VARIABLE, install, path
 from skywright.instruments.sacla.facility.control import FacilityControl
 from skywright.instruments.sacla.facility.settings import EQUIPMENT_IDS, FacilitySettings
 from skywright.instruments.sacla.shots import EQUIPMENT
@@ -54,7 +56,11 @@ def installed(socket):
         yield control
     finally:
         control.close()
-        uninstall()
+        if str(path()) in sys.path:
+            sys.path.remove(str(path()))
+        for name in ("dbpy", "olpy", "stpy"):
+            sys.modules.pop(name, None)
+        os.environ.pop(SOCKET_VARIABLE, None)
 
 
 class Twin:

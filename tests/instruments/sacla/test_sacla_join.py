@@ -51,8 +51,8 @@ def test_the_join_is_that_of_the_contract_in_bounded_memory(sequence, window, gr
         assert join.held <= window + 1
     shots += join.finish()
     got, counts = plain_join(sequence, window)
-    assert join.counts.records == len(sequence)
-    assert join.counts.refused == counts
+    assert join.records == len(sequence)
+    assert join.refused == counts
     expected = {}
     for (channel, tag), payload in got.items():
         if tag >= first and (tag - first) % step == 0 and (not is_ended or tag <= 150):
@@ -98,7 +98,7 @@ def test_a_shot_that_has_left_does_not_leave_again():
         for channel in CHANNELS:
             assert join.add(Record(channel, tag, RUN, channel)) is None
     assert [shot.tag for shot in (*join.ready(), *join.finish())] == [2, 30]
-    assert join.counts.refused == {Refusal.LATE: 2, Refusal.DUPLICATE: 1}
+    assert join.refused == {Refusal.LATE: 2, Refusal.DUPLICATE: 1}
 
 
 @pytest.mark.parametrize("last", [None, 109, 110, 111])

@@ -23,6 +23,7 @@ from skywright.files.beside import sibling
 from skywright.files.columns import ColumnReader
 from skywright.instruments.sacla import replay_writer
 from skywright.instruments.sacla.analyzed_source import AnalyzedShots
+from skywright.instruments.sacla.join import Record
 from skywright.instruments.sacla.layouts import FRAME_TAG, FRAMES, IMAGE_KEYS, IMAGES, SHOTS, TAG
 from skywright.instruments.sacla.measuring import read_shot_rules
 from skywright.instruments.sacla.owner import ShotOwner
@@ -30,6 +31,7 @@ from skywright.instruments.sacla.regions import format_region, parse_region
 from skywright.instruments.sacla.replay import replay
 from skywright.instruments.sacla.replay_file import ReplayFile
 from skywright.instruments.sacla.replay_run import choose_file, recorded_files, replay_of
+from skywright.instruments.sacla.replay_writer import ReplayWriter
 from skywright.instruments.sacla.run_images import FrameImages
 from skywright.instruments.sacla.shot_curves import ShotCurves
 
@@ -209,14 +211,20 @@ def test_a_file_of_a_stored_run_is_whole_after_sigterm(
     source: HandShots, owner: ShotOwner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls, resize = itertools.count(), h5py.Dataset.resize
+    added, add = itertools.count(), ReplayWriter.add
 
     def interrupted(dataset: h5py.Dataset, *size: Any, **axis: Any) -> None:
         resize(dataset, *size, **axis)
-        if next(calls) == 451:  # between two columns of a record
+        if dataset.name.endswith("/data") and next(calls) == 35:  # within a record
             signal.raise_signal(signal.SIGTERM)
+
+    def counted(writer: ReplayWriter, record: Record[Any], arrival: float) -> None:
+        add(writer, record, arrival)
+        next(added)
 
     path, out = record(source, owner, tmp_path / "shots.h5"), tmp_path / "replay.h5"
     monkeypatch.setattr(h5py.Dataset, "resize", interrupted)
+    monkeypatch.setattr(ReplayWriter, "add", counted)
     monkeypatch.setattr(replay_writer, "FLUSH_S", math.inf)
     before = signal.signal(signal.SIGTERM, lambda *_: pytest.fail("it would end the process"))
     try:
@@ -225,7 +233,7 @@ def test_a_file_of_a_stored_run_is_whole_after_sigterm(
         signal.signal(signal.SIGTERM, before)
     assert done.exit_code == 130
     with ReplayFile(out) as file:
-        assert sum(len(channel.tag) for channel in file.channels()) == 451 // 3
+        assert sum(len(channel.tag) for channel in file.channels()) == next(added)
         assert 15 < file.info.grid.count_below(file.info.grid.last + 1) < 25
 
 

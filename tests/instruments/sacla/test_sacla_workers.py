@@ -408,6 +408,26 @@ def test_a_worker_that_lives_and_answers_no_more_is_replaced(
     assert (found.chunk, found.rows, len(ends)) == (0, {"D": {}}, 2)
 
 
+def test_a_worker_that_is_stopped_before_it_takes_tasks_is_replaced(
+    path, monkeypatch, started, caplog
+):
+    ends, at_start = started
+    monkeypatch.setattr(process_workers, "SILENCE_S", 0.02)
+    monkeypatch.setattr(process_workers, "START_S", 0.05)
+
+    def answer(end):
+        end.send(process_workers.READY)
+        end.send(Answer(0, {"D": {}}))
+
+    at_start += [lambda end: None, answer]
+    workers = ProcessWorkers(1, {}, FileFrames(path))
+    workers.analyze((0, 0), 0, CHUNK)
+    (found,) = workers.answers("all")
+    workers.close()
+    assert (found.chunk, found.rows, len(ends)) == (0, {"D": {}}, 2)
+    assert "analysis worker 0 takes no tasks 0.05 s after its start" in caplog.text
+
+
 def test_blocks_are_done_again_once_if_the_worker_after_a_dead_one_dies_too(
     path, monkeypatch, started
 ):

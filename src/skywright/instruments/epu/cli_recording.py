@@ -20,6 +20,8 @@ MaxSizeOption = Annotated[
     ),
 ]
 SIZE_MAX_GIB = 64
+OCCUPIED = (errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY)
+"""What a name has that is taken already, by a file or a directory."""
 
 
 def _extensions(text: str) -> frozenset[str]:
@@ -75,7 +77,7 @@ def record(
 def _reason(error: Exception, file: Path) -> str:
     """Return what went wrong with which file; `file` stands where the error names none."""
     if isinstance(error, OSError):
-        return f"{error.filename or file}: {error.strerror or error}"
+        return f"{error.filename2 or error.filename or file}: {error.strerror or error}"
     return f"{file}: {error}"
 
 
@@ -135,7 +137,9 @@ def replay(
     try:
         result = play(file, target, pace, verify, skip_unreadable, max_unpacked=max_size << 30)
     except (RecordingError, OSError) as error:
-        raise _kind_of(error, RecordingError)(_reason(error, file)) from error
+        in_the_way = isinstance(error, OSError) and error.errno in OCCUPIED
+        advice = "; give an empty directory to replay into" if in_the_way else ""
+        raise _kind_of(error, RecordingError)(_reason(error, file) + advice) from error
     for difference in result.differences:
         typer.echo(f"skywright: {difference}", err=True)
     if as_json:

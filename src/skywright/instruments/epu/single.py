@@ -1,6 +1,5 @@
 """One file of EPU's, with all its values, for ``skywright epu parse KIND FILE``."""
 
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -44,8 +43,7 @@ def parse_single(path: Path, kind: Kind) -> tuple[Row, list[str]]:
     problems: list[str] = []
     try:
         data = read_file(path, kind)
-        entity = PARSERS[kind](data, problems)
-        row = _rows(path)[kind](entity)
+        row = _row(path, kind, PARSERS[kind](data, problems))
         if kind in _DETAILS:
             reader = FieldReader(_DETAILS[kind])
             values = reader.read(parse_xml(data), problems)
@@ -57,34 +55,24 @@ def parse_single(path: Path, kind: Kind) -> tuple[Row, list[str]]:
     return row, problems
 
 
-def _rows(path: Path) -> dict[Kind, Callable[[Any], Row]]:
-    """Return, for each kind, how its entity becomes a row."""
-    whole = "/".join(path.absolute().parts[1:])
-    name = recognize(whole) or _by_name(path)
-    directory = path.absolute().parent
-
-    def image(row: Row, instrument: Any) -> Row:
-        return {**row, "instrument": asdict(instrument)}
-
-    return {
-        Kind.SESSION: lambda entity: session_row(entity, directory.name, None),
-        Kind.ATLAS: lambda entity: atlas_row(entity, path.as_posix()),
-        Kind.METADATA: lambda entity: {
-            **gridsquare_row(name.gridsquare, entity, None, None),
-            "foilholes": [
-                foilhole_row(hole.id, name.gridsquare, hole, None) for hole in entity.holes
-            ],
-        },
-        Kind.GRIDSQUARE: lambda entity: image(
-            gridsquare_row(name.gridsquare, None, entity[0], None), entity[1]
-        ),
-        Kind.FOILHOLE: lambda entity: image(
-            foilhole_row(name.foilhole, name.gridsquare, None, entity[0]), entity[1]
-        ),
-        Kind.MICROGRAPH: lambda entity: image(
-            {**micrograph_row(name, entity[0]), "file": path.as_posix()}, entity[1]
-        ),
-    }
+def _row(path: Path, kind: Kind, entity: Any) -> Row:
+    """Return what a file says as a row."""
+    if kind is Kind.SESSION:
+        return session_row(entity, path.absolute().parent.name, None)
+    if kind is Kind.ATLAS:
+        return atlas_row(entity, path.as_posix())
+    name = recognize("/".join(path.absolute().parts[1:])) or _by_name(path)
+    if kind is Kind.METADATA:
+        holes = [foilhole_row(hole.id, name.gridsquare, hole, None) for hole in entity.holes]
+        return {**gridsquare_row(name.gridsquare, entity, None, None), "foilholes": holes}
+    image, instrument = entity
+    if kind is Kind.GRIDSQUARE:
+        row = gridsquare_row(name.gridsquare, None, image, None)
+    elif kind is Kind.FOILHOLE:
+        row = foilhole_row(name.foilhole, name.gridsquare, None, image)
+    else:
+        row = {**micrograph_row(name, image), "file": path.as_posix()}
+    return {**row, "instrument": asdict(instrument)}
 
 
 def _by_name(path: Path) -> EpuFile:

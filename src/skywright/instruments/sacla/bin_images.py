@@ -127,10 +127,6 @@ class BinImages(Analysis[Cube]):
             ),
         )
 
-    def measure(self, batch: Batch) -> Mapping[str, NDArray[Any]]:
-        """Measure nothing of a shot by itself: the rows of the run have its sums."""
-        return {}
-
     def extend(self, statistic: Cube | None, members: Batch) -> Cube:
         """Add the accepted shots to the images of their bins, one after the other."""
         cube = statistic if statistic is not None else {}

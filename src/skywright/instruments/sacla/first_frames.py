@@ -10,9 +10,7 @@ from skywright.errors import DataError, HardwareError
 from skywright.instruments.sacla.frames import copy_frame
 from skywright.instruments.sacla.join import Record
 from skywright.instruments.sacla.sources import ShotSource
-
-POLL_S = 0.1
-"""Time between looks at whether the source has ended."""
+from skywright.waiting import wait_until
 
 
 def average_frames(
@@ -63,9 +61,7 @@ def average_frames(
             enough.set()
 
     source.start(take, lambda *_: None)
-    waited = 0.0
-    while source.is_running and not enough.wait(POLL_S) and waited < limit_s:
-        waited += POLL_S
+    wait_until(lambda: enough.is_set() or not source.is_running, limit_s)
     ended = not source.is_running
     source.stop()
     if not found:

@@ -6,7 +6,7 @@ in latency and rate, lose records, repeat them and send them out of order.
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import Generic, TypeVar
 
@@ -91,14 +91,6 @@ class TagGrid:
         return TagGrid(self.first, self.step, last if self.last is None else min(last, self.last))
 
 
-@dataclass
-class JoinCounts:
-    """Records that came, and those that belong to no shot, by reason."""
-
-    records: int = 0
-    refused: Counter[Refusal] = field(default_factory=Counter)
-
-
 class TagJoin(Generic[Payload]):
     """Join the records of one run by tag.
 
@@ -125,7 +117,10 @@ class TagJoin(Generic[Payload]):
         self.run = run
         self.window = window
         self.grid = grid
-        self.counts = JoinCounts()
+        self.records = 0
+        """Number of records that came."""
+        self.refused: Counter[Refusal] = Counter()
+        """Those that belong to no shot, by reason."""
         self.highest: int | None = None
         self._next = grid.first  # shots below have left
         self._waiting: dict[int, dict[str, Payload]] = {}
@@ -143,10 +138,10 @@ class TagJoin(Generic[Payload]):
 
     def add(self, record: Record[Payload]) -> Refusal | None:
         """Take in a record; return why it is refused, or None."""
-        self.counts.records += 1
+        self.records += 1
         refusal = self._refusal(record)
         if refusal is not None:
-            self.counts.refused[refusal] += 1
+            self.refused[refusal] += 1
             return refusal
         self._known.setdefault(record.tag, set()).add(record.channel)
         if record.tag in self.grid:

@@ -124,16 +124,11 @@ class LiveShots:
             raise self._error
         with self._lock:
             self._pipeline.finish()
-            return self._make_report()
+            return make_report(self._pipeline, time.perf_counter() - self._started, self._workers)
 
     def stop(self) -> None:
         """End `run` soon, with what has been found; from any thread."""
         self._enough.set()
-
-    def snapshot(self) -> Report:
-        """Report what has been found so far; from any thread."""
-        with self._lock:
-            return self._make_report()
 
     def close(self) -> None:
         """End the workers and free the memory."""
@@ -145,7 +140,7 @@ class LiveShots:
             return
         try:
             with self._lock:
-                if not self._pipeline.join.counts.records:
+                if not self._pipeline.join.records:
                     self._pipeline.begin(self._source.info)
                 self._pipeline.add(record)
                 passed = self._pipeline.join.shots_passed
@@ -158,6 +153,3 @@ class LiveShots:
         else:
             if self._wanted is not None and passed >= self._wanted:
                 self._enough.set()
-
-    def _make_report(self) -> Report:
-        return make_report(self._pipeline, time.perf_counter() - self._started, self._workers)

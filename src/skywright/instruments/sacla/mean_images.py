@@ -128,24 +128,20 @@ def autocorrelation(image: Image) -> NDArray[np.float64]:
         (2 rows - 1, 2 columns - 1); no shift is at [rows - 1, columns - 1]. NaN where no pair of
         finite pixels has the shift, and everywhere if all pixels are equal.
     """
-    rows, columns = image.shape
+    from scipy.signal import correlate  # slow to import, and rarely wanted
+
     good = np.isfinite(image)
-    size = [1 << (2 * n - 2).bit_length() for n in (rows, columns)]
     count = max(int(good.sum()), 1)
     mean = np.where(good, image, 0.0).sum() / count
     deviation = np.where(good, image - mean, 0.0)
     variance = (deviation**2).sum() / count
 
-    def correlate(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        found = np.fft.irfft2(np.abs(np.fft.rfft2(values, size)) ** 2, size)
-        shifts = (np.arange(1 - rows, rows)[:, None], np.arange(1 - columns, columns))
-        return np.asarray(found[shifts])
-
-    pairs = np.rint(correlate(good.astype(float)))
+    weights = good.astype(float)
+    pairs = np.rint(correlate(weights, weights, method="fft"))
     # Rounding of the mean gives equal pixels a variance
     varies = variance > 0 and image[good].min() < image[good].max()
     known = (pairs > 0) & varies
-    products = correlate(deviation)
+    products = correlate(deviation, deviation, method="fft")
     return np.divide(products, pairs * variance, out=np.full(pairs.shape, np.nan), where=known)
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from skywright.analysis import Batch
 from skywright.analysis.cluster import Submit
+from skywright.analysis.inputs import concatenate
 from skywright.errors import ConfigError
 from skywright.instruments.sacla.analyzed_shot import PROFILE, AnalyzedShot, RegionSet
 from skywright.instruments.sacla.frames import CHUNK_SHOTS, Frames
@@ -240,7 +241,7 @@ class ShotPipeline:
         info
             The run; it is measured as the one before (`RunInfo.is_measured_as`).
         """
-        if self.join.counts.records:
+        if self.join.records:
             self._earlier = Counter(self.counts_of_runs)
             self.verdicts.clear()
         self.info = info
@@ -312,7 +313,7 @@ class ShotPipeline:
     @property
     def refused(self) -> dict[str, int]:
         """Records so far that belong to no shot, by reason."""
-        refused = self.join.counts.refused
+        refused = self.join.refused
         return {each.value: self._earlier[each.value] + refused[each] for each in Refusal}
 
     @property
@@ -343,8 +344,8 @@ class ShotPipeline:
         join, verdicts = self.join, self.verdicts
         last = self.info.grid.last
         expected = self.info.grid.count_below(last + 1) if last is not None else join.shots_passed
-        found = {"records": join.counts.records}
-        found |= {reason.value: join.counts.refused[reason] for reason in Refusal}
+        found = {"records": join.records}
+        found |= {reason.value: join.refused[reason] for reason in Refusal}
         found["shots_expected"] = expected
         found |= {verdict.value: verdicts[verdict] for verdict in Verdict}
         # Shots without any record have no verdict.
@@ -355,10 +356,8 @@ class ShotPipeline:
         """Return the values of all accepted shots, in order of their tags."""
         if not self.rows:
             return self._batch(_Pending(self.region_set), {})
-        data = {key: np.concatenate([rows[key] for rows in self.rows]) for key in self.rows[0].data}
-        identities = np.concatenate([rows.identities for rows in self.rows])
-        batch = Batch(identities, np.full(len(identities), np.nan), data)
-        return batch.take(np.argsort(identities, kind="stable"))
+        rows = concatenate(self.rows)
+        return rows.take(np.argsort(rows.identities, kind="stable"))
 
     def _new_curves(self) -> ShotCurves:
         return ShotCurves(len(self.regions), self.edges.tolist(), self.block_tags, hits=self.hits)

@@ -104,31 +104,6 @@ def _sum_signal(pixels: Any, least: Any) -> float:
 
 
 @njit(cache=True, nogil=True)
-def sum_regions(
-    pixels: NDArray[np.float32],
-    spans: NDArray[np.int64],
-    least: np.float32,
-    sums: NDArray[np.float64],
-) -> None:
-    """Add up the signal of all regions of a tile in one pass.
-
-    Parameters
-    ----------
-    pixels
-        (rows * columns,) ADU.
-    spans
-        (n, 3), `pixel_spans`.
-    least
-        Smaller signals count as 0 (`least_signal`).
-    sums
-        (regions,) ADU, overwritten.
-    """
-    sums[:] = 0.0
-    for k in range(len(spans)):
-        sums[spans[k, 0]] += _sum_signal(pixels[spans[k, 1] : spans[k, 2]], least)
-
-
-@njit(cache=True, nogil=True)
 def measure_regions(
     frames: NDArray[np.float32],
     chosen: NDArray[np.int64],

@@ -6,6 +6,7 @@ import pickle
 import signal
 import socket
 import struct
+import time
 from collections import Counter, deque
 from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
@@ -43,6 +44,8 @@ ATTEMPTS = 8
 SILENCE_S = 60.0
 """Longest wait for an answer of any worker, and for the rest of one. A worker has an answer after
 each chunk, in less than a second, so that one without lives on, but is stopped or hangs."""
+START_S = 600.0
+"""Longest time from the start of a worker until it takes tasks: it may have kernels to compile."""
 LOOKS = 60
 """Parts of `SILENCE_S`. If this program is stopped itself, as by Ctrl-Z, one of them passes."""
 
@@ -79,6 +82,7 @@ class _Process:
     end: Connection
     sent: deque[_Task] = field(default_factory=deque)
     waiting: deque[_Task] = field(default_factory=deque)
+    started: float = field(default_factory=time.monotonic)
     is_ready: bool = False
     regions: RegionSet | None = None
     """What it was sent last; the chunks that follow are summed over it."""
@@ -212,15 +216,19 @@ class ProcessWorkers(Workers):
             worker.sent.append(worker.waiting.popleft())
 
     def _await_answer(self) -> None:
-        """Wait for an answer; in place of workers that owe one and live without it, start others.
-
-        A worker that starts is awaited, however long that takes: it may have kernels to compile.
-        """
+        """Wait for an answer; start others in place of workers that live and do not go on."""
         if any(self._receive(SILENCE_S / LOOKS) for _ in range(LOOKS)):
             return
-        silent = [k for k, worker in enumerate(self._processes) if worker.sent and worker.is_ready]
-        for number in silent:
-            logger.error("analysis worker %d has not answered for %g s", number, SILENCE_S)
+        for number in range(len(self._processes)):
+            worker = self._processes[number]
+            if worker.is_ready and worker.sent:
+                logger.error("analysis worker %d has not answered for %g s", number, SILENCE_S)
+            elif not worker.is_ready and time.monotonic() - worker.started > START_S:
+                logger.error(
+                    "analysis worker %d takes no tasks %g s after its start", number, START_S
+                )
+            else:
+                continue
             self._replace(number)
 
     def _receive(self, timeout: float) -> bool:

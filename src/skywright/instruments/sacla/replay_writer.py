@@ -30,8 +30,6 @@ TEXT_BYTES = 24
 """The longest text of a 64-bit float."""
 CHUNK_BYTES = CHUNK_ROWS * TEXT_BYTES
 """The largest, of text."""
-NEWEST_ROWS = 2 * CHUNK_ROWS
-"""Rows of a column that are kept until they are on the disk; at most half of them are not."""
 UNWRITTEN_BYTES = 48 << 20
 """Most of a file that HDF5 holds in memory until it is closed: 32 MiB of its own data, and a chunk
 of each column. There must be room for it, or the file cannot be closed."""
@@ -78,12 +76,11 @@ class ReplayWriter(Closing):
         silent if that fails."""
         self._masks: list[h5py.Dataset] = []
         self._records = Counter[str]()
-        """Whole records by group; after an error a column may have one more."""
-        self._newest: dict[str, deque[tuple[int, dict[str, Any]]]] = {
-            group: deque(maxlen=NEWEST_ROWS) for group in self._shapes
+        """Whole records by group; after an error there may be one more frame."""
+        self._waiting: dict[str, deque[tuple[int, dict[str, Any]]]] = {
+            group: deque() for group in self._shapes
         }
-        """Row and values, without frames, of the newest records, by group. Their tags are written
-        when they are flushed; `close` writes again what is not flushed."""
+        """Row and values, without frames, of the records that are not flushed, by group."""
         self.frame_bytes = 0
         """Size of the frames so far."""
         self._highest = info.grid.first - info.grid.step
@@ -192,7 +189,8 @@ class ReplayWriter(Closing):
         self._arrival = max(arrival, math.nextafter(self._arrival, math.inf))
         is_frame = record.channel in self._info.tiles
         group = _group(self._info, record.channel)
-        values = {"arrival": self._arrival, "tag": record.tag, "run": record.run}
+        values: dict[str, Any] = {"arrival": self._arrival, "tag": record.tag, "run": record.run}
+        needed = UNWRITTEN_BYTES
         if is_frame:
             frame = self._frame[record.channel]
             try:
@@ -202,69 +200,51 @@ class ReplayWriter(Closing):
                     f"{self._path}: {group}/data: the frame of tag {record.tag} of run "
                     f"{record.run} does not fit, expected {frame.shape} pixels ({error})"
                 ) from error
-            columns: dict[str, Any] = {"data": frame, **values}
+            needed += frame.nbytes
         else:
             value = float(record.payload)
-            text = repr(value) if math.isfinite(value) else ""
-            columns = {"raw": text.encode(), **values}
+            values["raw"] = (repr(value) if math.isfinite(value) else "").encode()
         with self._writing():
-            check_free_space(self._path.parent, UNWRITTEN_BYTES + (frame.nbytes if is_frame else 0))
-            for key, each in columns.items():
-                if key != TAG:
-                    _cut(self._columns[group][key], self._records[group] + 1)[-1] = each
-        columns.pop("data", None)  # a frame is written at once
-        self._newest[group].append((self._records[group], columns))
+            check_free_space(self._path.parent, needed)
+            if is_frame:  # at once: frames are large
+                _cut(self._columns[group]["data"], self._records[group] + 1)[-1] = frame
+                self.frame_bytes += frame.nbytes
+        self._waiting[group].append((self._records[group], values))
         self._records[group] += 1
-        if is_frame:
-            self.frame_bytes += frame.nbytes
         if record.run == self._info.run:
             self._highest = max(self._highest, record.tag)
-        unflushed = self._records[group] - len(self._columns[group][TAG])
-        if unflushed >= CHUNK_ROWS or time.monotonic() - self._flushed_at > FLUSH_S:
+        waiting = len(self._waiting[group])
+        if waiting >= CHUNK_ROWS or time.monotonic() - self._flushed_at > FLUSH_S:
             with self._writing():
                 self._flush()
 
-    def _unflushed(self, group: str) -> list[dict[str, Any]]:
-        """Return the values of the records that are not flushed, in their order."""
-        rows = range(len(self._columns[group][TAG]), self._records[group])
-        return [values for row, values in self._newest[group] if row in rows]
-
-    @staticmethod
-    def _write_again(
-        columns: Mapping[str, h5py.Dataset], unflushed: list[dict[str, Any]], count: int
-    ) -> None:
-        """Leave `count` records, without what an error or Ctrl-C cut off, and write the last anew.
-
-        HDF5 loses a new chunk of which a write has failed, unless the chunk is removed before.
-        """
-        for key, dataset in columns.items():
-            if key == "data":
-                _cut(dataset, count)
-            elif key != TAG:
-                _cut(dataset, count - len(unflushed))
-                if unflushed:
-                    _cut(dataset, count)[-len(unflushed) :] = [each[key] for each in unflushed]
-
     def _flush(self) -> None:
-        """Make the records readable: flush all columns but the tags, then write the tags."""
-        for group in self._columns.values():
-            for key, dataset in group.items():
-                if key != TAG:
-                    dataset.flush()
-        for name, columns in self._columns.items():
-            tags, unflushed = columns[TAG], [each[TAG] for each in self._unflushed(name)]
-            if not unflushed:
+        """Make the records readable: write and flush all columns but the tags, then the tags."""
+        for group, columns in self._columns.items():
+            tags, waiting = columns[TAG], self._waiting[group]
+            start, end = len(tags), self._records[group]
+            rows = [values for row, values in waiting if row in range(start, end)]
+            for key, dataset in columns.items():
+                if key == TAG:
+                    continue
+                if key == "data":
+                    _cut(dataset, end)
+                elif rows:
+                    # HDF5 loses a new chunk of which a write has failed, unless it is removed.
+                    _cut(dataset, start)
+                    _cut(dataset, end)[start:] = [values[key] for values in rows]
+                dataset.flush()
+            if not rows:
                 continue
-            before = len(tags)
             try:
-                tags.resize(before + len(unflushed), axis=0)
-                tags[before:] = unflushed
+                _cut(tags, end)[start:] = [values[TAG] for values in rows]
                 tags.flush()
             except BaseException:  # Ctrl-C too
                 # Otherwise HDF5 may write the new length later, although the tags are not written.
                 with suppress(OSError, RuntimeError):
-                    tags.resize(before, axis=0)
+                    tags.resize(start, axis=0)
                 raise
+            waiting.clear()
         self._flushed_at = time.monotonic()
 
     def finish(self) -> None:
@@ -284,8 +264,6 @@ class ReplayWriter(Closing):
         self._is_closed = has_failed = True
         with self._writing():
             try:
-                for group, columns in self._columns.items():
-                    self._write_again(columns, self._unflushed(group), self._records[group])
                 self._flush()
                 last = self._highest if self._last is None else self._last
                 self._file.attrs.modify("tag_last", last)

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from skywright.analysis import Analysis, ArrayInput, Batch
 from skywright.files.columns import Column
@@ -79,10 +78,6 @@ class RunningImages(Analysis[Mapping[str, Any]]):
         self._shapes = [tile.bad.shape for tile, _ in read_measuring(measuring or {})]
         self.results = image_results(self._shapes)  # type: ignore[misc]
 
-    def measure(self, batch: Batch) -> Mapping[str, NDArray[Any]]:
-        """Measure nothing of an update by itself."""
-        return {}
-
     def extend(self, statistic: Mapping[str, Any] | None, members: Batch) -> Mapping[str, Any]:
         """Keep the newest images."""
         return {key.removeprefix("image_"): rows[-1].copy() for key, rows in members.data.items()}
@@ -140,10 +135,6 @@ class FrameImages(Analysis[tuple[State, ...]]):
         ]
         shapes = [each.regions.tile.bad.shape for each in self._detectors]
         self.results = image_results(shapes)  # type: ignore[misc]
-
-    def measure(self, batch: Batch) -> Mapping[str, NDArray[Any]]:
-        """Measure nothing of a shot by itself: the rows of the run have its sums."""
-        return {}
 
     def extend(self, statistic: tuple[State, ...] | None, members: Batch) -> tuple[State, ...]:
         """Add the analyzed shots, one after the other."""

@@ -101,12 +101,6 @@ class TileRegions:
         )
         self.ev_per_adu = tile.gain * rules.ev_per_electron
 
-    def sum_signal(self, frame: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Return (regions,) the sums over (pixels,) ADU, in eV."""
-        sums = np.empty(len(self.regions))
-        pixels.sum_regions(frame, self._spans, self.least, sums)
-        return sums * self.ev_per_adu
-
     def measure(
         self, frames: NDArray[np.float32], chosen: NDArray[np.int64]
     ) -> dict[str, NDArray[Any]]:

@@ -19,6 +19,5 @@ def warm_up() -> None:
         identities = np.arange(10) + 256 * block
         data = {"image": np.ones((10, 4, 4), np.float32), "laser_on": identities % 2 > 0}
         analysis.update(Batch(identities, np.zeros(10), data))
-    analysis.regions.sum_signal(np.ones(16, np.float32))
     mean = analysis.result()["mean"].ravel()
     Rings(tile.bad, rules.radial_cx, rules.radial_cy, rules.radial_dr).profile(mean)

@@ -15,6 +15,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -27,6 +28,7 @@ from skywright.errors import ConfigError
 from skywright.instruments.epu.agent import Agent, ApiSettings, upload
 from skywright.instruments.epu.agent import agent as agent_module
 from skywright.instruments.epu.agent import instructions as instructions_module
+from skywright.instruments.epu.agent.client import ServerUnavailableError
 from skywright.instruments.epu.agent.control import ControlClient
 from skywright.instruments.epu.agent.instructions import answer_unfinished, carry_out, events
 from skywright.instruments.epu.api.app import create_app
@@ -495,6 +497,20 @@ def test_an_answer_waits_for_the_database(
         body = json.loads(connection.execute(select(outbox.c.body)).scalar_one())
     assert (body["path"], body["acknowledgement"]["result"]) == ("/path/1/ack", "3")
     assert "database or disk is full" in caplog.text
+
+
+@pytest.mark.parametrize("status", [403, 404])
+def test_an_answer_is_kept_unless_the_api_itself_refuses_it(local: Database, status: int) -> None:
+    answers = [httpx.Response(status, html="<p>"), httpx.Response(status, json={"detail": "no"})]
+    client: Any = SimpleNamespace(request=lambda *_: answers.pop(0))
+    instruction = {"instruction_id": "1", "instruction_type": "count"}
+    carry_out(local, {}, "/path", instruction, threading.Event())
+    uploader = upload.Uploader(local, client)
+    with pytest.raises(ServerUnavailableError, match=f"POST /path/1/ack: status {status}"):
+        uploader.upload()
+    assert uploader.pending() == 1
+    uploader.upload()
+    assert uploader.pending() == 0
 
 
 def test_an_agent_that_was_killed_answers_what_it_had_begun(local: Database) -> None:

@@ -13,7 +13,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import aio_pika
 import httpx
@@ -29,7 +29,7 @@ from skywright.instruments.epu.broker import publisher as publisher_module
 from skywright.instruments.epu.broker.apply import apply_event
 from skywright.instruments.epu.broker.connection import BrokerSettings, broker_settings
 from skywright.instruments.epu.broker.consumer import RETRY_HEADER, Consumer, apply_batch
-from skywright.instruments.epu.broker.events import EVENT_TYPES, read_event
+from skywright.instruments.epu.broker.events import AnyEvent, read_event
 from skywright.instruments.epu.broker.examples import example_events
 from skywright.instruments.epu.broker.publisher import Publisher
 from skywright.instruments.epu.broker.send import send_events
@@ -438,7 +438,8 @@ def test_a_model_that_was_wrong_all_night_still_predicts_what_no_other_does(
 
 def test_every_message_has_an_example_that_can_be_read() -> None:
     examples = example_events()
-    assert set(examples) == set(EVENT_TYPES)
+    types = [model.model_fields["event_type"].annotation for model in get_args(AnyEvent)]
+    assert set(examples) == {name for each in types for name in get_args(each)}
     for name, body in examples.items():
         assert read_event(json.dumps(body).encode()).event_type == name
     with pytest.raises(DataError, match="total_motion"):
@@ -662,6 +663,41 @@ def test_a_consumer_ends_at_whatever_step_of_connecting_it_is_told_to(store: Dat
             await end_at(step)
 
     asyncio.run(end_at_each())
+
+
+def test_a_broker_that_is_cut_off_is_noticed(
+    store: Database, settings: BrokerSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection_module, "HEARTBEAT_S", 1, raising=False)
+    is_cut = asyncio.Event()
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(1 << 16):
+            if not is_cut.is_set():
+                writer.write(data)
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        from_broker, to_broker = await asyncio.open_connection("127.0.0.1", 5672)
+        pumps = (pump(reader, to_broker), pump(from_broker, writer))
+        await asyncio.wait([asyncio.create_task(each) for each in pumps])
+
+    async def notice() -> None:
+        server = await asyncio.start_server(relay, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        url = settings.url.replace(":5672", f":{port}")
+        publisher, writer = Publisher(store, replace(settings, url=url)), Writer(store)
+        task = asyncio.create_task(publisher.run(writer))
+        async with asyncio.timeout(LIMIT_S):
+            while not publisher.connected:
+                await asyncio.sleep(0.05)
+            is_cut.set()
+            while publisher.connected:
+                await asyncio.sleep(0.05)
+        task.cancel()
+        await asyncio.wait([task])
+        writer.close()
+
+    asyncio.run(notice())
 
 
 def test_a_broker_that_hangs_does_not_hold_up_the_end(

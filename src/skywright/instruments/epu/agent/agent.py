@@ -75,18 +75,14 @@ class Agent:
             "agent.config.update": self._configure,
         }
         self._handlers = {**own, **(handlers or {})}
-        self._away: str | None = None
+        self.away: str | None = None
+        """Why the API cannot be reached; None where it can."""
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._threads = [
             threading.Thread(target=work, name=work.__name__.strip("_"), daemon=True)
             for work in (self._send, self._take, self._beat)
         ]
-
-    @property
-    def away(self) -> str | None:
-        """Why the API cannot be reached; None where it can."""
-        return self._away
 
     def start(self) -> None:
         """Start the threads."""
@@ -126,7 +122,7 @@ class Agent:
             "sent": self._uploader.sent,
             "refused": self._uploader.refused,
             "waiting": self._uploader.waiting,
-            "away": self._away,
+            "away": self.away,
         }
 
     def _configure(self, payload: dict[str, Any]) -> dict[str, Any]:
@@ -173,12 +169,12 @@ class Agent:
             self._wake.wait(IDLE_S)
 
     def _report(self, reason: str | None) -> None:
-        if (reason is None) != (self._away is None):
+        if (reason is None) != (self.away is None):
             if reason is not None:
                 log.warning("the API is away, changes are kept: %s", reason)
             else:
                 log.info("the API is back")
-        self._away = reason
+        self.away = reason
 
     @property
     def _path(self) -> str:

@@ -234,9 +234,14 @@ class Uploader:
             raise _wrong_place("POST", path, response)
 
     def _acknowledge(self, body: dict[str, Any]) -> None:
-        response = self._client.request("POST", body["path"], body["acknowledgement"])
-        if response.status_code != 200:
-            log.error("the API refuses %s: %s", body["path"], response.text[:300])
+        path = body["path"]
+        response = self._client.request("POST", path, body["acknowledgement"])
+        if response.status_code == 200:
+            return
+        is_of_api = "json" in response.headers.get("Content-Type", "")
+        if response.status_code not in (*REFUSED, *((403, 404) if is_of_api else ())):
+            raise _wrong_place("POST", path, response)
+        log.error("the API refuses %s: %s", path, response.text[:300])
 
     def _done(self, numbers: Sequence[int]) -> None:
         with self._database.write() as connection:

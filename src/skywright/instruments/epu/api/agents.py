@@ -85,12 +85,13 @@ async def _instructions(
                     chunk = event("instruction", _instruction(undelivered[0]))
                 except TypeError as error:  # of before such ones were refused; see `_deliverable`
                     logger.error("instruction %s cannot be sent: %s", number, error)
-                    note = instructions.mark_failed
+                    became: dict[str, Any] = {"status": "failed"}  # not handed out again
                 else:
                     yield chunk
-                    note = instructions.mark_sent
+                    became = {"sent_at": datetime.now(UTC)}
                 undelivered.pop(0)
-                await service.writer.do(partial(note, instruction_id=number))
+                note = partial(instructions.mark, instruction_id=number, **became)
+                await service.writer.do(note)
             await service.wait(POLL_S, changed)
         reason = "server_shutdown"
     finally:

@@ -28,12 +28,12 @@ from skywright.instruments.epu.api import (
     instructions,
     links,
     predictions,
-    queries,
     status,
 )
 from skywright.instruments.epu.api.answers import answer
 from skywright.instruments.epu.api.path_names import keep_slashes, restore_slashes
-from skywright.instruments.epu.api.service import Broker, Service
+from skywright.instruments.epu.api.service import Service
+from skywright.instruments.epu.broker.publisher import Publisher
 from skywright.instruments.epu.database import Database, is_away, reason_of
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,9 @@ STALE_S = 3 * agents.HEARTBEAT_S
 
 
 def create_app(
-    database: Database, broker: Broker | None = None, path_map: Mapping[str, Path] | None = None
+    database: Database,
+    broker: Publisher | None = None,
+    path_map: Mapping[str, Path] | None = None,
 ) -> FastAPI:
     """Make the application.
 
@@ -101,7 +103,6 @@ def create_app(
     app.add_exception_handler(RequestValidationError, _bad_request)
     for part in (
         entities,
-        queries,
         status,
         links,
         feedback,

@@ -11,28 +11,28 @@ from skywright.errors import message_of
 
 log = logging.getLogger(__name__)
 
+TIMEOUT_S = 30.0
+"""Longest wait for an answer."""
 LISTS = (
     *("status", "health", "acquisitions", "grids", "atlases", "atlas-tiles", "gridsquares"),
     *("foilholes", "micrographs", "prediction_models", "quality_metrics", "openapi.json"),
 )
 
 
-def check(url: str, timeout: float = 30.0) -> Iterator[tuple[str, str | None]]:
+def check(url: str) -> Iterator[tuple[str, str | None]]:
     """Check an API; what this makes it deletes.
 
     Parameters
     ----------
     url
         Address of the API.
-    timeout
-        Longest wait for an answer, seconds.
 
     Yields
     ------
     name, problem
         What was checked, and what is wrong; None where all is well.
     """
-    with httpx.Client(base_url=url, timeout=timeout) as client:
+    with httpx.Client(base_url=url, timeout=TIMEOUT_S) as client:
         try:
             client.get("/status")
         except httpx.HTTPError as error:

@@ -2,9 +2,9 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, HTTPException, Response
+from fastapi import APIRouter, HTTPException, Query, Response
 from pydantic import BaseModel
 from sqlalchemy import Connection, func, or_, select
 
@@ -67,7 +67,7 @@ def _add_routes(kind: str) -> None:
     """Add the list of all entities of a kind, and read, change and delete of one."""
     path = KINDS[kind].path
     fields, _, shape = models.BODIES[kind]
-    if kind != "micrograph":  # their list has more to ask for, see `queries`
+    if kind != "micrograph":  # their list has more to ask for
 
         @router.get(path, response_model=list[shape], name=f"list {path[1:]}")  # type: ignore[valid-type]
         def list_all(service: ServiceOf, page: PageOf) -> Response:
@@ -121,6 +121,40 @@ def _add_child_routes(kind: str, listed: str, created: str, word: str, above: st
 
 
 _add_child_routes("micrograph", "foilhole_micrographs", "create_micrograph", "micrograph", "a hole")
+
+Metres = Annotated[float | None, Query(allow_inf_nan=False, description="Defocus, metres.")]
+
+
+@router.get("/micrographs", response_model=list[models.MicrographAnswer])
+def list_micrographs(
+    service: ServiceOf,
+    page: PageOf,
+    acquisition_uuid: str | None = None,
+    grid_uuid: str | None = None,
+    gridsquare_uuid: str | None = None,
+    foilhole_uuid: str | None = None,
+    defocus_min: Metres = None,
+    defocus_max: Metres = None,
+    time_from: models.Time | None = None,
+    time_to: models.Time | None = None,
+    order_by: Literal["arrival", "time", "defocus"] = "arrival",
+    descending: bool = False,
+) -> Response:
+    """Give micrographs: all, or those of a parent, of a range of defocus, of a time."""
+    column = {"arrival": "number", "time": "acquisition_datetime", "defocus": "defocus"}
+    query = read.MicrographQuery(
+        acquisition=acquisition_uuid,
+        grid=grid_uuid,
+        gridsquare=gridsquare_uuid,
+        foilhole=foilhole_uuid,
+        defocus=(defocus_min, defocus_max),
+        time=(time_from, time_to),
+        order_by=column[order_by],
+        descending=descending,
+    )
+    with service.database.read() as connection:
+        found = read.micrographs(connection, query, page.limit, page.offset)
+    return list_answer("micrograph", found)
 
 
 # ---- holes

@@ -81,7 +81,7 @@ def hand_out(connection: Connection, session_id: str) -> Sequence[Row]:
     """Give the instructions that wait for the agent of a session; their status becomes ``sent``.
 
     The order is priority (high, normal, low), then sequence number, then age. Instructions whose
-    time is over become ``expired`` instead. `mark_sent` stores when each was sent.
+    time is over become ``expired`` instead. When each was sent is stored by `mark`.
     """
     table = agent_instruction
     now = datetime.now(UTC)
@@ -113,16 +113,10 @@ def hand_out(connection: Connection, session_id: str) -> Sequence[Row]:
     return sent
 
 
-def mark_sent(connection: Connection, instruction_id: str) -> None:
-    """Note that a stream has sent an instruction."""
+def mark(connection: Connection, instruction_id: str, **values: Any) -> None:
+    """Note what has become of an instruction."""
     mine = agent_instruction.c.instruction_id == instruction_id
-    set_values(connection, agent_instruction, mine, sent_at=datetime.now(UTC))
-
-
-def mark_failed(connection: Connection, instruction_id: str) -> None:
-    """Note that an instruction cannot be sent; it is not handed out again."""
-    mine = agent_instruction.c.instruction_id == instruction_id
-    set_values(connection, agent_instruction, mine, status="failed")
+    set_values(connection, agent_instruction, mine, **values)
 
 
 def put_back(connection: Connection, rows: Sequence[Row]) -> None:
@@ -181,8 +175,7 @@ def acknowledge(
         raise HTTPException(409, f"Instruction cannot be acknowledged: it is {status}")
     now = datetime.now(UTC)
     ids = {"instruction_id": instruction_id, "session_id": session_id, "agent_id": agent_id}
-    change = {"status": "acknowledged", "acknowledged_at": now}
-    set_values(connection, table, table.c.instruction_id == instruction_id, **change)
+    mark(connection, instruction_id, status="acknowledged", acknowledged_at=now)
     connection.execute(
         insert(agent_acknowledgement).values(created_at=now, **ids, **body.model_dump())
     )

@@ -165,7 +165,7 @@ def square_predictions(uuid: str, service: ServiceOf) -> Response:
     query = select(prediction).where(prediction.c.gridsquare_uuid == uuid).order_by(prediction.c.id)
     with service.database.read() as connection:
         stored(connection, "gridsquare", uuid)
-        return answer(_by(_rows(connection, query), "prediction_model_name"))
+        return answer(_by_model(_rows(connection, query)))
 
 
 ByHole = dict[str, dict[str, list[models_services.PredictionAnswer]]]
@@ -206,10 +206,10 @@ def _hole_history(service: Service, square: str, metric: str | None) -> Response
     return answer(found)
 
 
-def _by(rows: list[dict[str, Any]], key: str) -> dict[str, list[dict[str, Any]]]:
+def _by_model(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     grouped: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
-        grouped.setdefault(row[key], []).append(row)
+        grouped.setdefault(row["prediction_model_name"], []).append(row)
     return grouped
 
 
@@ -244,7 +244,7 @@ def model_weights(uuid: str, service: ServiceOf) -> Response:
     for row in rows:
         quality = row["micrograph_quality"]
         row["quality_score"] = None if quality is None else float(quality)
-    return answer(_by(rows, "prediction_model_name"))
+    return answer(_by_model(rows))
 
 
 _CHILDREN = {"grid": "gridsquare", "gridsquare": "foilhole"}

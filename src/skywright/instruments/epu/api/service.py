@@ -4,28 +4,16 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Protocol, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Query, Request
 from sqlalchemy import Select
 
+from skywright.instruments.epu.broker.publisher import Publisher
 from skywright.instruments.epu.database import Database
 from skywright.instruments.epu.database.writer import Writer
 
 T = TypeVar("T")
-
-
-class Broker(Protocol):
-    """The side of the message broker that the API sees."""
-
-    connected: bool
-    details: str
-
-    def wake(self) -> None:
-        """Publish what is in the outbox now; callable from any thread."""
-
-    async def run(self, writer: Writer) -> None:
-        """Publish until cancelled."""
 
 
 @dataclass
@@ -51,7 +39,7 @@ class Service:
 
     database: Database
     writer: Writer = field(init=False)
-    broker: Broker | None = None
+    broker: Publisher | None = None
     path_map: Mapping[str, Path] = field(default_factory=dict)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)

@@ -18,6 +18,9 @@ from skywright.errors import ConfigError
 AWAY = (AMQPError, ChannelInvalidStateError, OSError, TimeoutError)
 """What a broker that goes away raises; connecting again helps."""
 
+HEARTBEAT_S = 5
+"""Period of the signs of life of a connection, unless its URL names another ``heartbeat``. A broker
+that is cut off is noticed after three of them."""
 CONNECT_LIMIT_S = 10.0
 CLOSE_LIMIT_S = 3.0
 
@@ -75,8 +78,11 @@ async def connected(settings: BrokerSettings) -> AsyncIterator[AbstractConnectio
     pamqp.decode.METHODS["shortstr"] = _decode_short_text
     # Not aio_pika's own timeout: it uses `asyncio.wait_for`, which in Python 3.11 forgets a
     # cancellation that comes while the connection fails, so that a service would never end.
+    url, mark = settings.url, "&" if "?" in settings.url else "?"
+    if "heartbeat=" not in url:
+        url = f"{url}{mark}heartbeat={HEARTBEAT_S}"
     async with asyncio.timeout(CONNECT_LIMIT_S):
-        connection = await aio_pika.connect(settings.url)
+        connection = await aio_pika.connect(url)
     try:
         yield connection
     finally:

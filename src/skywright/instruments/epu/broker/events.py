@@ -6,7 +6,7 @@ applied; unknown fields are ignored.
 
 import json
 from datetime import datetime
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import orjson
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -270,13 +270,6 @@ AnyEvent = (
 )
 
 _ADAPTER: TypeAdapter[Any] = TypeAdapter(Annotated[AnyEvent, Field(discriminator="event_type")])
-
-EVENT_TYPES: tuple[str, ...] = tuple(
-    name
-    for model in get_args(AnyEvent)
-    for name in get_args(model.model_fields["event_type"].annotation)
-)
-"""Every name, entities first."""
 
 
 def read_event(body: bytes | dict[str, Any]) -> Any:

@@ -18,6 +18,7 @@ from skywright.instruments.epu.decisions.policy import (
     make_policy,
 )
 from skywright.instruments.epu.decisions.quality import GridQuality, estimate
+from skywright.instruments.epu.runs.layouts import last_of_each
 
 SQUARES, HOLES = 256, 256
 """Squares and holes in a result, the best first; a place without square has the id ""."""
@@ -186,8 +187,7 @@ def summary(state: Judged | None) -> GridQuality:
 
 
 def _last(rows: Judged) -> Judged:
-    backwards = np.unique(rows.uuid[::-1], return_index=True)[1]
-    keep = np.sort(len(rows.uuid) - 1 - backwards)
+    keep = last_of_each(rows.uuid)
     return Judged._make(each[keep] for each in rows)
 
 

@@ -118,6 +118,12 @@ def stored_columns(kind: str) -> list[EntityColumn]:
 IDENTITY = Column(ROW, "<i8")
 
 
+def last_of_each(uuids: NDArray[Any]) -> NDArray[np.int64]:
+    """Return the last row of each uuid, in the order of the rows: the entity's present state."""
+    backwards = np.unique(uuids[::-1], return_index=True)[1]
+    return np.sort(len(uuids) - 1 - backwards)
+
+
 def blocks(kind: str, rows: Sequence[Any]) -> dict[str, NDArray[Any]]:
     """Return rows of the database as columns, by path.
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skywright.instruments.epu.runs.layouts import STREAMS
+from skywright.instruments.epu.runs.layouts import STREAMS, last_of_each
 from skywright.store.stream_rows import Columns, StreamRows
 
 
@@ -23,7 +23,7 @@ def last_rows(run: Any, kind: str) -> Columns:
     """
     stream = _Stream(run, kind)
     columns = stream.whole(stream.names)
-    rows = _last(columns["uuid"])
+    rows = last_of_each(columns["uuid"])
     return {name: column[rows] for name, column in columns.items()}
 
 
@@ -79,7 +79,7 @@ def find_micrographs(
     bounds = {name: ends for name, ends in bounds.items() if ends != (None, None)}
     parts = [stream.whole(["uuid", *texts, *bounds]) for stream in streams]
     known = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    rows = _last(known["uuid"])
+    rows = last_of_each(known["uuid"])
     for name, (low, high) in bounds.items():
         rows = rows[_inside(known[name][rows], low, high)]
     for name, value in texts.items():
@@ -122,12 +122,6 @@ class _Stream:
 
     def _own(self, columns: Columns) -> Columns:
         return {key.removeprefix(self._prefix): column for key, column in columns.items()}
-
-
-def _last(uuids: NDArray[Any]) -> NDArray[np.int64]:
-    """Return the last row of each uuid, in order."""
-    backwards = np.unique(uuids[::-1], return_index=True)[1]
-    return np.sort(len(uuids) - 1 - backwards)
 
 
 def _inside(values: NDArray[Any], low: float | None, high: float | None) -> NDArray[np.bool_]:

@@ -251,24 +251,21 @@ def image_xml(image: ImageValues, instrument: Mapping[str, str]) -> bytes:
     return text.encode()
 
 
-def session_xml(
-    identity: int, name: str, started: str, storage: str, atlas: str | None, radius: float
-) -> bytes:
-    """Return an ``EpuSession.dm``; a `radius` of 0 means no clustering, `atlas` None no atlas."""
-    atlas_id = f'<AtlasId z:Id="7">{atlas}</AtlasId>' if atlas else '<AtlasId i:nil="true"/>'
-    mode = "ClusteringWithImageBeamShift" if radius else "NoClustering"
+def session_xml(identity: int, name: str, started: str, storage: str, atlas: str) -> bytes:
+    """Return an ``EpuSession.dm`` without clustering: the stage goes to each hole."""
     nil = '<{0} i:nil="true"/>' * 3
     text = (
         f'<EpuSessionXml z:Id="1" z:Type="Applications.Epu.Persistence.EpuSessionXml" '
         f'xmlns="{_EPU}" xmlns:i="{_XSI}" xmlns:z="{_SERIAL}">'
         f'<Id xmlns="{_COMMON}">{identity}</Id><AutoFocusEnabled>false</AutoFocusEnabled>'
-        f"<AutoloaderSlot>1</AutoloaderSlot><ClusteringMode>{mode}</ClusteringMode>"
-        f"<ClusteringRadius>{_number(radius)}</ClusteringRadius>"
+        "<AutoloaderSlot>1</AutoloaderSlot><ClusteringMode>NoClustering</ClusteringMode>"
+        "<ClusteringRadius>0</ClusteringRadius>"
         '<DoseFractionsOutputFormat z:Id="2">Tiff Lzw Non-Gain normalized'
         "</DoseFractionsOutputFormat><ImageFileFormat>Mrc</ImageFileFormat>"
         f'<MicroscopeName i:nil="true"/><Name z:Id="3">{name}</Name><Samples z:Id="4">'
         f'<_items z:Id="5" z:Size="4"><SampleXml z:Id="6">'
-        f'<Id xmlns="{_COMMON}">{identity + 2}</Id>{atlas_id}<EndDateTime i:nil="true"/>'
+        f'<Id xmlns="{_COMMON}">{identity + 2}</Id><AtlasId z:Id="7">{atlas}</AtlasId>'
+        '<EndDateTime i:nil="true"/>'
         f"<GridType>HoleyCarbon</GridType><StartDateTime>{started}</StartDateTime></SampleXml>"
         f"{nil.format('SampleXml')}</_items><_size>1</_size></Samples>"
         f'<StartDateTime>{started}</StartDateTime><StorageFolders z:Id="8">'
@@ -306,7 +303,6 @@ def metadata_xml(
     square: int,
     stage: tuple[float, float, float],
     state: str,
-    rotation: float,
     selected: bool,
     image_path: str | None,
     holes: Iterable[HoleValues],
@@ -326,7 +322,7 @@ def metadata_xml(
         f'</AutoEucentricPerformed><BalancedRank i:nil="true"/>{path}'
         "<HoleSpacing>4.1E-06</HoleSpacing><Order>0</Order>"
         f'<Position xmlns:a="{_SHARED}"><a:A>0</a:A><a:B>0</a:B><a:X>{x}</a:X><a:Y>{y}</a:Y>'
-        f"<a:Z>{z}</a:Z></Position><Rotation>{_number(rotation)}</Rotation>"
+        f"<a:Z>{z}</a:Z></Position><Rotation>0.1</Rotation>"
         f'<Selected>{str(selected).lower()}</Selected><StartDateTime i:nil="true"/>'
         f'<State>{state}</State><TargetLocations z:Id="8"><Id xmlns="{_COMMON}">{square + 1}</Id>'
         f'<GridSquareId>{square}</GridSquareId><TargetLocations i:nil="true" xmlns:a="{_ARRAYS}"/>'

@@ -23,6 +23,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+VISIT = "zz22222-1"
+"""Name of the directory of a visit."""
 LOWEST_SHARE, HIGHEST_SHARE = 0.1, 0.8
 START = datetime(2025, 1, 29, 9, 0, 0, tzinfo=UTC)
 EXPOSURE_S, HOLE_S, SQUARE_S = 4.0, 4.0, 60.0
@@ -122,7 +124,6 @@ def plan_visit(
     imaged: int = 6,
     holes: int = 20,
     areas: tuple[int, int] = (4, 10),
-    name: str = "zz22222-1",
 ) -> TwinVisit:
     """Return a visit.
 
@@ -138,19 +139,15 @@ def plan_visit(
         Holes of an imaged square.
     areas
         Least and largest number of micrographs of a hole.
-    name
-        Name of the visit's directory.
     """
     rng = random.Random(seed)
-    return TwinVisit(
-        name, seed, [_plan_grid(rng, n, name, squares, imaged, holes, areas) for n in range(grids)]
-    )
+    planned = [_plan_grid(rng, n, squares, imaged, holes, areas) for n in range(grids)]
+    return TwinVisit(VISIT, seed, planned)
 
 
 def _plan_grid(
     rng: random.Random,
     number: int,
-    visit: str,
     squares: int,
     imaged: int,
     holes: int,
@@ -158,9 +155,8 @@ def _plan_grid(
 ) -> TwinGrid:
     base = 29_000_000 + number * 100_000_000
     day = START.strftime("%Y%m%d")
-    grid = TwinGrid(
-        base, f"Supervisor_{day}_{90000 + number:06d}_{number}_{visit}_grid{number}_EPU", number, []
-    )
+    name = f"Supervisor_{day}_{90000 + number:06d}_{number}_{VISIT}_grid{number}_EPU"
+    grid = TwinGrid(base, name, number, [])
     side = math.ceil(math.sqrt(squares))
     chosen = set(rng.sample(range(squares), min(imaged, squares)))
     for index in range(squares):

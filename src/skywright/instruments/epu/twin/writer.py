@@ -112,8 +112,8 @@ class _GridWriter:
         self.time += 60
         windows = self.storage + "\\" + atlas.replace("/", "\\")
         session = session_xml(
-            self.grid.id + 2, self.grid.name, self.dotnet_time(), self.storage, windows, radius=0.0
-        )  # no clustering: the stage goes to each hole
+            self.grid.id + 2, self.grid.name, self.dotnet_time(), self.storage, windows
+        )
         yield self._write(f"{self.session}/EpuSession.dm", session)
         for square in self.grid.squares:
             yield self._metadata(square, "None", [])
@@ -153,9 +153,7 @@ class _GridWriter:
                 f"\\GridSquare_{square.id}\\{self.imaged[square.id]}.mrc"
             )
         values = [self._hole_values(square, hole) for hole in holes]
-        content = metadata_xml(
-            square.id, self._stage(square), state, 0.1, bool(holes), path, values
-        )
+        content = metadata_xml(square.id, self._stage(square), state, bool(holes), path, values)
         return self._write(f"{self.session}/Metadata/GridSquare_{square.id}.dm", content)
 
     def _hole_values(self, square: TwinSquare, hole: TwinHole) -> HoleValues:

@@ -3,7 +3,7 @@
 import heapq
 from dataclasses import dataclass
 
-from skywright.instruments.epu.names import KIND_ORDER, EpuFile, Kind
+from skywright.instruments.epu.names import EpuFile, Kind
 from skywright.instruments.epu.watch.ingest import Failure
 
 FIRST_RETRY_S, LONGEST_RETRY_S, GIVE_UP_S = 0.1, 5.0, 120.0
@@ -60,8 +60,7 @@ class Backlog:
         """
         self._wake(now)
         batch: list[tuple[EpuFile, float]] = []
-        for kind in sorted(Kind, key=KIND_ORDER.__getitem__):
-            ready = self._ready[kind]
+        for ready in self._ready.values():  # in the order of `Kind`
             while ready and len(batch) < limit:
                 path = next(iter(ready))
                 self._taken.append(path)  # first: another thread's count misses no file

@@ -6,11 +6,14 @@ come twice or be lost. `skywright.instruments.epu.watch.owner.TreeSource` is the
 
 import logging
 import os
+import select
 import sys
+import threading
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
 from skywright.instruments.epu.names import EpuFile, recognize
@@ -102,10 +105,8 @@ class PollingSource:
     """
 
     def __init__(self, interval: float = 1.0) -> None:
-        from threading import Event
-
         self.interval = interval
-        self._awake = Event()
+        self._awake = threading.Event()
         self._next = time.monotonic() + interval
 
     def read(self, timeout: float) -> Changes:
@@ -135,8 +136,6 @@ class InotifySource:
     """
 
     def __init__(self, root: Path) -> None:
-        import select
-
         self._changes = Changes()
         self._tree = InotifyTree(root, found=self._add_found)
         self._changes = Changes()  # what was there before is found by the first scan
@@ -186,8 +185,6 @@ class WatchdogSource:
     """The events of other systems (Windows, macOS) through the library watchdog."""
 
     def __init__(self, root: Path) -> None:
-        from queue import SimpleQueue
-
         from watchdog.events import FileSystemEvent, FileSystemEventHandler
         from watchdog.observers import Observer
 
@@ -205,8 +202,6 @@ class WatchdogSource:
 
     def read(self, timeout: float) -> Changes:
         """Return what has changed, as soon as there is something, or after `timeout` seconds."""
-        from queue import Empty
-
         changes = Changes()
         wait = max(timeout, 0)
         while True:

@@ -1,5 +1,6 @@
 """Linux's events of a directory and of all directories below it."""
 
+import errno
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -7,9 +8,6 @@ from pathlib import Path
 from typing import Any
 
 logger = logging.getLogger(__name__)
-
-ENOSPC = 28
-"""Error number when there are more directories than ``fs.inotify.max_user_watches``."""
 
 
 class InotifyTree:
@@ -73,7 +71,7 @@ class InotifyTree:
             except (FileNotFoundError, NotADirectoryError):
                 continue  # removed in the meantime
             except OSError as error:
-                if error.errno == ENOSPC:
+                if error.errno == errno.ENOSPC:  # above ``fs.inotify.max_user_watches``
                     raise
                 logger.warning("%s: %s", path, error.strerror)
 

@@ -10,7 +10,7 @@ import os
 import sys
 from pathlib import Path
 
-__all__ = ["SOCKET_VARIABLE", "install", "path", "uninstall"]
+__all__ = ["SOCKET_VARIABLE", "install", "path"]
 
 SOCKET_VARIABLE = "SACLA_FACILITY_SOCKET"
 """Environment variable with the socket of the server; by default that of `default_socket`."""
@@ -33,12 +33,3 @@ def install(socket: Path | str | None = None) -> None:
         sys.path.insert(0, str(path()))
     if socket is not None:
         os.environ[SOCKET_VARIABLE] = str(socket)
-
-
-def uninstall() -> None:
-    """Undo `install`, so that the facility's own modules are imported again."""
-    if str(path()) in sys.path:
-        sys.path.remove(str(path()))
-    for name in ("dbpy", "olpy", "stpy"):
-        sys.modules.pop(name, None)
-    os.environ.pop(SOCKET_VARIABLE, None)

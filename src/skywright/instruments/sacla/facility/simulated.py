@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skywright.instruments.sacla.facility.link import NEWEST, APIError
-from skywright.instruments.sacla.facility.runs import Runs
+from skywright.instruments.sacla.facility.runs import Runs, RunStatus
 from skywright.instruments.sacla.facility.settings import FacilitySettings
 from skywright.instruments.sacla.join import Record
 from skywright.instruments.sacla.twin import Beamline
@@ -217,7 +217,7 @@ class SimulatedFacility:
     def read_runstatus(self, beamline: int, run: int) -> int:
         """Return the status of a run."""
         self._check_beamline(beamline)
-        return int(self.runs.find(run).status) if self.runs.runs else -1
+        return self.runs.find(run).status if self.runs.runs else RunStatus.NONE
 
     def read_hightagnumber(self, beamline: int, run: int) -> int:
         """Return the high tag of a run."""

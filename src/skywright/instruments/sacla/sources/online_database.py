@@ -16,8 +16,8 @@ from skywright.instruments.sacla.sources.online_settings import OnlineSettings
 from skywright.instruments.sacla.sources.online_values import ValueReader
 from skywright.instruments.sacla.sources.troubles import Troubles
 
-STOPPED, PAUSED, RUNNING = 0, 1, 2
-"""Status of a run."""
+PAUSED, RUNNING = 1, 2
+"""Status of a run that is under way."""
 END_S = 1.0
 """Longest time for which the last tag of a run that is over is asked for, s. Meanwhile the ring
 buffers keep the first images of the next run: 100 tags are 1.7 s."""

@@ -180,10 +180,6 @@ class Beamline:
         rise = 0.5 * (1 + erf(delay_ps / self.settings.width_ps))
         return 1 + self.settings.effect * rise
 
-    def photons(self, pixels: int) -> float:
-        """Return the true mean photon number in a region at I0 = 1, laser off."""
-        return pixels * self.settings.photons_per_px
-
     def time_of(self, number: int) -> float:
         """Return the time of a shot, s after the start of the first run."""
         return number / self.settings.rate_hz + self._runs_before(number) * PAUSE_S
