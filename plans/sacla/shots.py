@@ -21,7 +21,7 @@ from plans.run_stubs import (
 )
 from plans.sacla import stubs
 from skywright.errors import ConfigError
-from skywright.instruments.sacla.time_zero import TimeZero, fit_time_zero
+from skywright.instruments.sacla.time_zero import POINTS_MIN, TimeZero, fit_time_zero
 
 __all__ = ["DelayScan", "acquire_shots", "delay_scan", "find_time_zero"]
 
@@ -215,7 +215,7 @@ def find_time_zero(
     Parameters
     ----------
     sacla, motor, start, stop, num, shots, error, md
-        As for `delay_scan`; `motor` is the delay stage.
+        As for `delay_scan`; `motor` is the delay stage, and `num` is at least 5.
 
     Returns
     -------
@@ -229,12 +229,13 @@ def find_time_zero(
     DataError
         If the points show no step.
     """
+    count = whole("find_time_zero", "num", num, POINTS_MIN, POINTS_MAX)
     scan = yield from delay_scan(
         sacla,
         motor,
         start,
         stop,
-        num,
+        count,
         shots=shots,
         error=error,
         md={"plan_name": "find_time_zero", **user_metadata("find_time_zero", md)},

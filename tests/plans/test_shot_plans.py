@@ -430,6 +430,8 @@ def test_wrong_arguments_are_refused_before_anything_moves(
         next(delay_scan(beamline[1], beamline[1], -1.0, 1.0, 3))
     with pytest.raises(ConfigError, match="n = 0"):
         next(acquire_shots(sacla, 0))
+    with pytest.raises(ConfigError, match=r"find_time_zero: num = 4, expected .* 5\.\.400"):
+        next(find_time_zero(sacla, beamline[1], -1.0, 1.0, 4))
 
 
 def test_a_run_ends_with_the_reason_when_no_shot_comes(RE: RunEngine, tmp_path: Path) -> None:
