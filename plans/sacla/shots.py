@@ -255,7 +255,8 @@ def _summary(uid: str, points: list[dict[str, float]]) -> DelayScan:
     count = columns["n_on"] + columns["n_off"]
     known = columns["n_off"] > 0  # the mean of no shot is NaN
     weights, means = columns["n_off"][known], columns["mean_off"][known]
-    off = np.average(means, weights=weights) if known.any() else math.nan
+    off = float(np.average(means, weights=weights)) if known.any() else math.nan
+    off = off or math.nan  # a part of nothing is not known
     return DelayScan(
         uid, columns["mean_delay"], columns["diff"] / off, columns["diff_error"] / abs(off), count
     )

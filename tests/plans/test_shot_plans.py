@@ -388,6 +388,9 @@ def test_a_point_without_laser_off_shots_leaves_the_others_their_values() -> Non
     np.testing.assert_allclose(scan.effect_error, [0.1 / 1.75, math.nan, 0.1 / 1.75])
     assert scan.shots.tolist() == [10.0, 9.0, 12.0]
     assert np.isnan(_summary("uid", [few, few]).effect).all()
+    dark = {**count, "diff": 0.0, "diff_error": 0.0, "mean_off": 0.0, "n_off": 9.0}
+    with np.errstate(all="raise"):  # else numpy warns at the prompt
+        assert np.isnan(_summary("uid", [dark, dark]).effect_error).all()
 
 
 def test_time_zero_is_found(RE: RunEngine, beamline: tuple[Shots, Motor], sacla: Shots) -> None:
