@@ -34,6 +34,8 @@ ROWS_MAX = 1_000_000
 MARKS_MAX = 400
 """Points that are drawn one by one; more become a band from least to largest."""
 BINS = 400
+POINTS_MIN = 4
+"""Least number of points of a part of a band: a single one is a dot that nobody sees."""
 ALMOST_EQUAL = 1e-4
 """Numbers that differ by less than this fraction cannot be distinguished on an axis."""
 IMAGE_ROWS, IMAGE_COLUMNS = 240, 760
@@ -302,14 +304,14 @@ def _chart(series: Sequence[_Series], choice: Choice) -> Markup:
 
 
 def _band(x: Floats, y: Floats) -> tuple[Floats, Floats]:
-    """Return a line from the least to the largest value in each of `BINS` parts.
+    """Return a line from the least to the largest value in each of at most `BINS` parts.
 
     Lines between the parts would look like slopes that the data do not have.
     """
     order = np.argsort(x, kind="stable")
     order = order[np.isfinite(x[order] + y[order])]
     places, values = [], []
-    for part in np.array_split(order, BINS):
+    for part in np.array_split(order, min(BINS, max(1, len(order) // POINTS_MIN))):
         if len(part):
             places += [x[part].mean()] * 3
             values += [y[part].min(), y[part].max(), np.nan]

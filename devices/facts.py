@@ -6,6 +6,8 @@ from typing import Annotated, Any, Generic, TypeVar, get_args, get_origin, get_t
 import numpy as np
 from ophyd import EpicsSignalRO
 
+from devices.guarded import is_ioc_lost
+
 Facts = TypeVar("Facts")
 
 
@@ -37,8 +39,13 @@ class FactsView(Generic[Facts]):
         return EpicsSignalRO(self.prefix + pv, name=pv, string=string)
 
     def get(self, signal: EpicsSignalRO) -> Any:
-        """Ask the IOC for a value; raise TimeoutError if it does not answer."""
-        return signal.get(timeout=self._timeout_s, connection_timeout=self._timeout_s)
+        """Ask the IOC for a value; raise TimeoutError if it does not answer, or is lost."""
+        try:
+            return signal.get(timeout=self._timeout_s, connection_timeout=self._timeout_s)
+        except Exception as error:
+            if not is_ioc_lost(error):
+                raise
+            raise TimeoutError(f"{signal.pvname}: {error}") from error
 
     def facts(self, **more: Any) -> Facts:
         """Return the facts; `more` are those that no PV has as they are.

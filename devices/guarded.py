@@ -29,6 +29,14 @@ IOC_LOST = (
 """Errors that the control layers raise when an IOC is lost."""
 
 
+def is_ioc_lost(error: BaseException) -> bool:
+    """Return whether an error says that an IOC is lost.
+
+    pyepics looks up the type of a PV, which is -1 if its IOC is lost at that moment.
+    """
+    return isinstance(error, IOC_LOST) or (isinstance(error, KeyError) and error.args == (-1,))
+
+
 @contextmanager
 def ioc_errors(device: Any) -> Iterator[None]:
     """Turn the errors of a lost IOC into a `HardwareError`; others pass as they are.
@@ -37,13 +45,11 @@ def ioc_errors(device: Any) -> Iterator[None]:
     """
     try:
         yield
-    except IOC_LOST as error:
-        raise HardwareError(f"{device.name}: lost the IOC of {device.prefix}: {error}") from error
-    except KeyError as error:
-        # pyepics looks up the type of the PV, which is -1 if its IOC is lost at that moment
-        if error.args != (-1,):
+    except Exception as error:
+        if not is_ioc_lost(error):
             raise
-        raise HardwareError(f"{device.name}: lost the IOC of {device.prefix}") from error
+        reason = "" if isinstance(error, KeyError) else f": {error}"
+        raise HardwareError(f"{device.name}: lost the IOC of {device.prefix}{reason}") from error
 
 
 def read_all_elements(signal: EpicsSignalRO) -> Any:

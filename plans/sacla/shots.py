@@ -21,7 +21,7 @@ from plans.run_stubs import (
 )
 from plans.sacla import stubs
 from skywright.errors import ConfigError
-from skywright.instruments.sacla.time_zero import TimeZero, fit_time_zero
+from skywright.instruments.sacla.time_zero import POINTS_MIN, TimeZero, fit_time_zero
 
 __all__ = ["DelayScan", "acquire_shots", "delay_scan", "find_time_zero"]
 
@@ -215,7 +215,7 @@ def find_time_zero(
     Parameters
     ----------
     sacla, motor, start, stop, num, shots, error, md
-        As for `delay_scan`; `motor` is the delay stage.
+        As for `delay_scan`; `motor` is the delay stage, and `num` is at least 5.
 
     Returns
     -------
@@ -229,12 +229,13 @@ def find_time_zero(
     DataError
         If the points show no step.
     """
+    count = whole("find_time_zero", "num", num, POINTS_MIN, POINTS_MAX)
     scan = yield from delay_scan(
         sacla,
         motor,
         start,
         stop,
-        num,
+        count,
         shots=shots,
         error=error,
         md={"plan_name": "find_time_zero", **user_metadata("find_time_zero", md)},
@@ -254,7 +255,8 @@ def _summary(uid: str, points: list[dict[str, float]]) -> DelayScan:
     count = columns["n_on"] + columns["n_off"]
     known = columns["n_off"] > 0  # the mean of no shot is NaN
     weights, means = columns["n_off"][known], columns["mean_off"][known]
-    off = np.average(means, weights=weights) if known.any() else math.nan
+    off = float(np.average(means, weights=weights)) if known.any() else math.nan
+    off = off or math.nan  # a part of nothing is not known
     return DelayScan(
         uid, columns["mean_delay"], columns["diff"] / off, columns["diff_error"] / abs(off), count
     )

@@ -371,11 +371,23 @@ def test_a_band_has_no_slopes_that_the_values_do_not_have() -> None:
     assert all(one == other for one, other in steps)
 
 
+@pytest.mark.parametrize("count", [MARKS_MAX + 1, 500, 2 * BINS, 10 * BINS])
+def test_every_part_of_a_band_has_several_points(count: int) -> None:
+    """Parts of one point are dots that nobody sees, beside the lines of the other parts."""
+    from dashboard import plots
+
+    x = np.arange(float(count))
+    _, values = plots._band(x, x)
+    lengths = values[1::3] - values[::3]
+    assert lengths.min() >= plots.POINTS_MIN - 1
+    assert lengths.max() <= lengths.min() + 1
+
+
 @pytest.mark.parametrize("column", ["signal", "pulse_id"])
 def test_numbers_near_the_largest_of_all_are_left_out(
     column: str, overlay: Callable[..., Plot]
 ) -> None:
-    number = np.arange(2.0 * MARKS_MAX)
+    number = np.arange(10.0 * MARKS_MAX)
     values = {"pulse_id": number.copy(), "signal": np.sin(number)}
     values[column][::10] = sys.float_info.max
     values[column][1] = -sys.float_info.max

@@ -47,7 +47,7 @@ GIVEN: dict[Callable[..., Any], tuple[str, str, tuple[Any, ...]]] = {
     optimize_spectrum: ("psss", SPECTROMETER, (None, 0.0, 1.0)),
     acquire_shots: ("sacla", SHOTS, (1,)),
     delay_scan: ("sacla", SHOTS, (None, 0.0, 1.0, 3)),
-    find_time_zero: ("sacla", SHOTS, (None, 0.0, 1.0, 3)),
+    find_time_zero: ("sacla", SHOTS, (None, 0.0, 1.0, 5)),
     track_run: ("panoseti", ARRAY, ()),
     observe: ("panoseti", ARRAY, (1.0,)),
     dark_run: ("panoseti", ARRAY, (1.0,)),

@@ -388,6 +388,9 @@ def test_a_point_without_laser_off_shots_leaves_the_others_their_values() -> Non
     np.testing.assert_allclose(scan.effect_error, [0.1 / 1.75, math.nan, 0.1 / 1.75])
     assert scan.shots.tolist() == [10.0, 9.0, 12.0]
     assert np.isnan(_summary("uid", [few, few]).effect).all()
+    dark = {**count, "diff": 0.0, "diff_error": 0.0, "mean_off": 0.0, "n_off": 9.0}
+    with np.errstate(all="raise"):  # else numpy warns at the prompt
+        assert np.isnan(_summary("uid", [dark, dark]).effect_error).all()
 
 
 def test_time_zero_is_found(RE: RunEngine, beamline: tuple[Shots, Motor], sacla: Shots) -> None:
@@ -430,6 +433,8 @@ def test_wrong_arguments_are_refused_before_anything_moves(
         next(delay_scan(beamline[1], beamline[1], -1.0, 1.0, 3))
     with pytest.raises(ConfigError, match="n = 0"):
         next(acquire_shots(sacla, 0))
+    with pytest.raises(ConfigError, match=r"find_time_zero: num = 4, expected .* 5\.\.400"):
+        next(find_time_zero(sacla, beamline[1], -1.0, 1.0, 4))
 
 
 def test_a_run_ends_with_the_reason_when_no_shot_comes(RE: RunEngine, tmp_path: Path) -> None:

@@ -137,6 +137,9 @@ def test_regions_change_between_two_shots(
     assert owner.source.change_regions([LEFT, WHOLE]).number == first + 1
     with pytest.raises(ConfigError, match="unknown detector X"):
         owner.source.change_regions([Region("a", "X", ((0, 0), (1, 0), (1, 1)))])
+    off = Region("off", LEFT.detector, ((90, 0), (99, 0), (99, 9)))
+    with pytest.raises(ConfigError, match="ROI off: no pixel of D is inside"):
+        owner.source.change_regions([LEFT, off])
     source.shot(1)
     until(lambda: items(owner) == 2, 60, "both shots are through")
     owner.stop_recording()

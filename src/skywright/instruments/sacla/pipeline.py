@@ -182,10 +182,12 @@ class ShotPipeline:
         Raises
         ------
         ConfigError
-            As for the regions at the start; the former regions stay. A detector of these is known
-            also while the run lacks it.
+            As for the regions at the start, and if no pixel of its detector is inside a new region:
+            its sums would be 0 for ever. The former regions stay. A detector of these is known also
+            while the run lacks it.
         """
         checked = check_regions(regions, self.info, {each.detector for each in self.regions})
+        _check_have_pixels([each for each in checked if each not in self.regions], self.info)
         self._hand_over()
         self.regions = checked
         self.region_set = RegionSet(self.region_set.number + 1, checked)
@@ -578,3 +580,14 @@ def check_regions(
         if region.mask is not None and region.detector in info.tiles:
             region.pixels(info.tiles[region.detector].bad.shape)  # raises if it does not fit
     return tuple(regions)
+
+
+def _check_have_pixels(regions: Iterable[Region], info: RunInfo) -> None:
+    """Refuse regions beside their detector, as by x and y in the wrong order."""
+    for region in regions:
+        shape = info.shapes.get(region.detector)
+        if shape is not None and not region.pixels(shape).any():
+            raise ConfigError(
+                f"ROI {region.name}: no pixel of {region.detector} is inside, expected corners "
+                f"x,y in columns 0..{shape[1] - 1} and rows 0..{shape[0] - 1}"
+            )

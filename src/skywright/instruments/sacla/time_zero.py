@@ -10,6 +10,7 @@ from scipy.special import chdtrc, erf
 from skywright.errors import DataError
 
 POINTS_MIN = 5
+"""Least number of points of a scan that the step is fitted to."""
 LARGEST_CHANCE = 1e-3
 """Probability that noise alone looks as much like a step: beyond it there is no time zero."""
 STEP_PARAMETERS = 4
@@ -84,7 +85,7 @@ def fit_time_zero(
     good = np.isfinite(delay) & np.isfinite(diff) & np.isfinite(error) & (error > 0)
     x, y, sigma = delay[good], diff[good], error[good]
     if len(x) < POINTS_MIN:
-        raise DataError(f"time zero: {len(x)} points with a value, expected at least 5")
+        raise DataError(f"time zero: {len(x)} points with a value, expected at least {POINTS_MIN}")
     order = np.argsort(x)
     x, y, sigma = x[order], y[order], sigma[order]
     span, spacing = x[-1] - x[0], float(np.median(np.diff(x)))
