@@ -61,7 +61,7 @@ class SampleAxis(Signal):
     def _target(self, value: float) -> NDArray[np.float64]:
         if not isinstance(value, Real):
             raise HardwareError(f"{self.name}: {value!r}, expected a number, um")
-        target = self.parent.position
+        target = self.parent.known_position()
         target[self._index] = value
         return target
 
@@ -93,7 +93,7 @@ class SampleShift(Device):
         self.parent.check_value(self._target(shift_um))
 
     def _target(self, shift_um: Triple) -> NDArray[np.float64]:
-        return _triple(self.name, shift_um) + self.parent.position
+        return _triple(self.name, shift_um) + self.parent.known_position()
 
     def stop(self, *, success: bool = False) -> None:
         """Stop the stages."""
@@ -132,19 +132,28 @@ class SampleStage(Device):
         motors = [motor.position for motor in self.parent.stages]
         return self.parent.setup.sample_um(motors, self.parent.phi.position, self._units())
 
+    def known_position(self) -> NDArray[np.float64]:
+        """Return `position`; raise `HardwareError` if a motor does not know where it is."""
+        here = self.position
+        for motor in (*self.parent.stages, self.parent.phi):
+            motor.check_position_known()
+        return here
+
     def targets(self, xyz_um: Any) -> list[tuple[Motor, float]]:
         """Return the motors that must move to bring the sample to a place, and where to.
 
         Raises
         ------
         HardwareError
-            If the place is none, or the spindle moves under stages on a table.
+            If the place is none, a motor does not know where it is, or the spindle moves under
+            stages on a table.
         """
+        here = self.known_position()
         wanted = _triple(self.name, xyz_um)
         phi = self.parent.phi
         if self.parent.setup.mounting == "table" and not phi.motor_done_move.get():
             raise HardwareError(f"{self.name}: {phi.name} turns; what the stages do depends on it")
-        moves = self.parent.setup.motor_moves(wanted - self.position, phi.position, self._units())
+        moves = self.parent.setup.motor_moves(wanted - here, phi.position, self._units())
         return [
             (motor, motor.position + float(move))
             for motor, move in zip(self.parent.stages, moves, strict=True)
