@@ -299,14 +299,15 @@ class Motor(EpicsMotor):
                 self._give_up(f"is at {last:g} after {limit_s:.0f} s {doing}, ")
 
     def _give_up(self, what: str) -> None:
-        self.motor_stop.put(1, wait=False)
         try:
             moving = self.motor_is_moving.get(use_monitor=False, timeout=ANSWER_S)
         except IOC_LOST as error:
+            self.motor_stop.put(1, wait=False)
             raise HardwareError(
                 f"{self.name}: {what}and its IOC does not answer; it will be stopped when the IOC "
                 "does. Look where it is before it is moved again"
             ) from error
+        self.motor_stop.put(1, wait=False)
         reason = self._alarm() or "no alarm"
         raise HardwareError(
             f"{self.name}: {what}MOVN = {moving}, {reason}; stopped. Is the motor stuck, or its "
