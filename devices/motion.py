@@ -26,6 +26,8 @@ PAUSE = 1
 TOLERANCE = 0.01
 """A motor is at its target if it is this near, in its unit; more if RDBD is more."""
 SLOWNESS, MARGIN_S = 3.0, 10.0
+ANSWER_S = 1.0
+"""Longest time that an IOC takes to answer whether a motor that is given up moves, s."""
 STOP_S = 10.0
 """Longest time that a motor that was stopped is waited for before it is moved again, s."""
 
@@ -86,6 +88,8 @@ class Motor(EpicsMotor):
         Longest time without a change of position, s; larger for motors that post it rarely.
     tolerance
         Largest distance from the target at the end of a move, if the record's RDBD is less.
+    tolerated_alarm
+        Highest severity of an alarm with which a move may end, as of `EpicsMotor`; none.
     """
 
     user_setpoint = Component(Setpoint, ".VAL", limits=True, auto_monitor=True)
@@ -143,12 +147,14 @@ class Motor(EpicsMotor):
         Raises
         ------
         HardwareError
-            If the IOC does not answer, or `wait` and the move fails.
+            If the IOC does not answer, the motor does not know where it is, or `wait` and the move
+            fails.
         MotionLimitError
             If the position is beyond the soft limits.
         """
         self.check_connected()
         self.check_value(position)
+        self.check_position_known()
         if self._newest_move is not None:  # at the end of a stop the record sets VAL
             self._newest_move.await_rest()
         limit = timeout or self.time_limit(position)
@@ -244,6 +250,14 @@ class Motor(EpicsMotor):
                 "EPICS_CA_ADDR_LIST name it?"
             )
 
+    def check_position_known(self) -> None:
+        """Raise `HardwareError` if the readback is no number: a move would not be watched."""
+        if not math.isfinite(self.position):
+            raise HardwareError(
+                f"{self.name}: its readback {self.user_readback.pvname} is {self.position:g}, its "
+                "position is not known; look at its encoder and its controller"
+            )
+
     def await_motion(self, ended: Callable[[float], bool], limit_s: float, doing: str) -> None:
         """Wait for the end of a motion; stop the motor and raise when it makes no progress.
 
@@ -270,8 +284,9 @@ class Motor(EpicsMotor):
                     "the motor is before it is moved again"
                 )
             is_paused = self.mode.get() == PAUSE
-            if is_paused or self.position != last:
-                last, seen = self.position, now
+            position = self.position
+            if is_paused or (position != last and math.isfinite(position)):
+                last, seen = position, now
             if now - seen > self.stall_s:
                 self._give_up(f"stands still at {last:g} for {now - seen:.1f} s {doing}, ")
             if now - began > limit_s and is_paused:
@@ -284,7 +299,14 @@ class Motor(EpicsMotor):
                 self._give_up(f"is at {last:g} after {limit_s:.0f} s {doing}, ")
 
     def _give_up(self, what: str) -> None:
-        moving = self.motor_is_moving.get()
+        try:
+            moving = self.motor_is_moving.get(use_monitor=False, timeout=ANSWER_S)
+        except IOC_LOST as error:
+            self.motor_stop.put(1, wait=False)
+            raise HardwareError(
+                f"{self.name}: {what}and its IOC does not answer; it will be stopped when the IOC "
+                "does. Look where it is before it is moved again"
+            ) from error
         self.motor_stop.put(1, wait=False)
         reason = self._alarm() or "no alarm"
         raise HardwareError(
@@ -293,17 +315,20 @@ class Motor(EpicsMotor):
         )
 
     def _check_arrival(self, target: float) -> None:
-        """Raise if a move that is over did not reach its target."""
+        """Raise if a move that is over did not reach its target, or reached it with an alarm."""
         self.check_connected()
-        where = f"{self.name}: stopped at {self.position:g}, not at {target:g}: "
+        if self._is_at(target):
+            where = f"{self.name}: is at {target:g}, but "
+        else:
+            where = f"{self.name}: stopped at {self.position:g}, not at {target:g}: "
         for signal, switch, way in (
             (self.low_limit_switch, "low", -1.0),
             (self.high_limit_switch, "high", 1.0),
         ):
             if signal.get(use_monitor=False) and way * (target - self.position) >= 0.0:
                 raise HardwareError(f"{where}it stands on its {switch} limit switch; move it off")
-        if self._alarm():
-            raise HardwareError(where + self._alarm())
+        if alarm := self._alarm(self.tolerated_alarm):
+            raise HardwareError(where + alarm)
         # The record's VAL becomes the position where it was stopped.
         wanted = self.user_setpoint.get(use_monitor=False)
         if self._stopped or abs(wanted - target) > 1e-6 * max(1.0, abs(target)):
@@ -314,10 +339,11 @@ class Motor(EpicsMotor):
                 f"{self.egu} allow"
             )
 
-    def _alarm(self) -> str:
+    def _alarm(self, tolerated: AlarmSeverity = AlarmSeverity.NO_ALARM) -> str:
+        """Return the alarm of the readback, empty if it is none or a tolerated one."""
         severity = AlarmSeverity(self.user_readback.alarm_severity or 0)
         status = AlarmStatus(self.user_readback.alarm_status or 0)
-        return f"alarm {status.name} {severity.name}" if severity else ""
+        return f"alarm {status.name} {severity.name}" if severity > tolerated else ""
 
 
 def move_all(moves: Iterable[tuple[Motor, float]]) -> None:

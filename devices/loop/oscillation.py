@@ -6,6 +6,7 @@ motor record has.
 """
 
 import contextlib
+import logging
 import math
 import threading
 import uuid
@@ -22,10 +23,12 @@ from ophyd import Device, EpicsSignal, EpicsSignalRO, Kind
 from devices.file_stream import FileStream, OneStream
 from devices.guarded import Setting, TaskStatus, read_all_elements, run_ioc_task
 from devices.motion import Motor
-from skywright.errors import HardwareError
+from skywright.errors import DataError, HardwareError
 from skywright.files.columns import Column, ColumnWriter
 from skywright.files.stream_columns import StreamColumn
 from skywright.instruments.loop.sweep import Sweep
+
+logger = logging.getLogger(__name__)
 
 PUT_S = 4.0
 STOP_S = 3.0
@@ -106,14 +109,17 @@ class OscillationFlyer(OneStream, Device):
         return staged
 
     def unstage(self) -> list[Any]:
-        """Stop a sweep under way and close the file; does not fail when the IOC is gone."""
+        """Stop a sweep under way and close the file; no lost IOC and no full disk makes it fail."""
         self._recording = False
         if self._over is not None and not self._over.done:
             self.stop()
             with contextlib.suppress(Exception):  # why it failed does not matter any more
                 self._over.wait(STOP_S)
         if self._writer is not None:
-            self._writer.close()
+            try:
+                self._writer.close()
+            except OSError as error:
+                logger.warning("%s: %s", self.name, error)
             self._writer = None
         return super().unstage()
 
@@ -181,13 +187,32 @@ class OscillationFlyer(OneStream, Device):
         self.last = None
         try:
             self.last = self.carry_out(sweep)
-        except HardwareError:
-            if not self._paused:
+        except Exception as error:
+            try:
+                self._keep_trace()
+            except HardwareError as second:  # the first error is the reason
+                logger.error("%s", second)
+            if not (self._paused and isinstance(error, HardwareError)):
                 raise
-        finally:
-            trace = self.last
-            if trace is not None and trace.time.size:
-                self._write(trace)
+        else:
+            self._keep_trace()
+
+    def _keep_trace(self) -> None:
+        """Write the trace of the last sweep, if there is one.
+
+        Raises
+        ------
+        HardwareError
+            If it cannot be written.
+        """
+        if self.last is None or not self.last.time.size:
+            return
+        try:
+            self._write(self.last)
+        except (OSError, DataError) as error:
+            raise HardwareError(
+                f"{self.name}: the trace of the sweep cannot be written: {error}"
+            ) from error
 
     # ---- the file
 

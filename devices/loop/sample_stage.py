@@ -73,7 +73,7 @@ class SampleAxis(_PartOfStage, Signal):
     def _target(self, value: Any) -> NDArray[np.float64]:
         if not isinstance(value, Real):
             raise HardwareError(f"{self.name}: {value!r}, expected a number, um")
-        target = self.parent.position
+        target = self.parent.known_position()
         target[self._index] = value
         return target
 
@@ -92,7 +92,7 @@ class SampleShift(_PartOfStage, Device):
     """Moves the sample by an offset: `set((dx, dy, dz))`, um, goniometer frame."""
 
     def _target(self, value: Any) -> NDArray[np.float64]:
-        return _triple(self.name, value) + self.parent.position
+        return _triple(self.name, value) + self.parent.known_position()
 
 
 class SampleStage(Device):
@@ -127,19 +127,28 @@ class SampleStage(Device):
         motors = [motor.position for motor in self.parent.stages]
         return self.parent.setup.sample_um(motors, self.parent.phi.position, self._units())
 
+    def known_position(self) -> NDArray[np.float64]:
+        """Return `position`; raise `HardwareError` if a motor does not know where it is."""
+        here = self.position
+        for motor in (*self.parent.stages, self.parent.phi):
+            motor.check_position_known()
+        return here
+
     def targets(self, xyz_um: Any) -> list[tuple[Motor, float]]:
         """Return the motors that must move to bring the sample to a place, and where to.
 
         Raises
         ------
         HardwareError
-            If the place is none, or the spindle moves under stages on a table.
+            If the place is none, a motor does not know where it is, or the spindle moves under
+            stages on a table.
         """
+        here = self.known_position()
         wanted = _triple(self.name, xyz_um)
         phi = self.parent.phi
         if self.parent.setup.mounting == "table" and not phi.motor_done_move.get():
             raise HardwareError(f"{self.name}: {phi.name} turns; what the stages do depends on it")
-        moves = self.parent.setup.motor_moves(wanted - self.position, phi.position, self._units())
+        moves = self.parent.setup.motor_moves(wanted - here, phi.position, self._units())
         return [
             (motor, motor.position + float(move))
             for motor, move in zip(self.parent.stages, moves, strict=True)

@@ -18,7 +18,7 @@ from plans.loop import stubs
 from plans.loop.settings import Centering, CenteringSettings
 from plans.run_stubs import step_log
 from skywright.arguments import first_problem
-from skywright.errors import ConfigError, SampleError
+from skywright.errors import ConfigError, HardwareError, SampleError
 from skywright.instruments.loop.decision import Verdict, check_light, judge
 from skywright.instruments.loop.rotation_values import RotationValues
 from skywright.instruments.loop.sweep import Sweep
@@ -27,6 +27,8 @@ VIEWS_DEG = (0.0, 90.0)
 STEPS = 18
 """Pictures of a pass at rest."""
 AGREEMENTS, STRAYED_AGREEMENTS = 2, 3
+RECEDED = 2
+"""Moves in a row after which the loop is farther from the spindle than before: no more are made."""
 MOVE_ERROR = 0.02
 """Part of a move by which scale and stages may be wrong."""
 
@@ -48,6 +50,8 @@ class _Course:
     verdict: Verdict | None = None
     disagreed_um: float = 0.0
     agreements_wanted: int = 0
+    receded: int = 0
+    """Moves in a row after which the loop was farther from the spindle than before."""
     places_um: list[float] = field(default_factory=list)
     sigmas_um: list[float] = field(default_factory=list)
 
@@ -97,6 +101,8 @@ class _Course:
             self.agreements_wanted = max(wanted, self.agreements_wanted)
         else:
             self.agreements_wanted = max(self.agreements_wanted - 1, 0)
+        is_farther = verdict.residual_um > max(allowed, before.residual_um)
+        self.receded = self.receded + 1 if is_farther else 0
 
 
 def _median_from_near(values: Sequence[float]) -> float:
@@ -336,6 +342,8 @@ def _one_pass(tools: stubs.Instruments, course: _Course, number: int) -> MsgGene
     course.found = found
     course.compare(verdict)
     step_log.info("%s: %s", name, _describe_verdict(verdict))
+    if course.receded >= RECEDED:
+        yield from _give_up_moving(tools, course, verdict)
     tolerance, last = settings.tolerance_um, number == settings.max_passes
     sure = verdict.known and verdict.is_sure(tolerance)
     there = sure and verdict.is_close(tolerance)
@@ -350,6 +358,20 @@ def _one_pass(tools: stubs.Instruments, course: _Course, number: int) -> MsgGene
     if (verdict.known and not there) or (verdict.coarse and not course.once_known):
         yield from _move(tools, course, [-value for value in verdict.offset_um])
     return False
+
+
+def _give_up_moving(
+    tools: stubs.Instruments, course: _Course, verdict: Verdict
+) -> MsgGenerator[None]:
+    """Put the sample back across the spindle, and raise: further moves would lead it away."""
+    _, y, z = course.moved_um
+    yield from _move(tools, course, [0.0, -float(y), -float(z)])
+    raise HardwareError(
+        f"each of the last {RECEDED} moves took the loop farther from the spindle, to "
+        f"{verdict.residual_um:.0f} um; it is back where it was. The delay of the camera, the "
+        "sense of phi or the directions of the stages differ from the configured ones: "
+        "calibrate_camera measures the delay and tells of the stages"
+    )
 
 
 def _describe_verdict(verdict: Verdict) -> str:

@@ -301,8 +301,20 @@ def end_pictures(tools: Instruments) -> MsgGenerator[None]:
 
 
 def position(motor: Any) -> MsgGenerator[float]:
-    """Return where a motor is."""
-    return float((yield from bps.rd(motor)))
+    """Return where a motor is.
+
+    Raises
+    ------
+    HardwareError
+        If it does not know: its readback is no number.
+    """
+    here = float((yield from bps.rd(motor)))
+    if not math.isfinite(here):
+        raise HardwareError(
+            f"{motor.name}: its readback is {here:g}, its position is not known; look at its "
+            "encoder and its controller"
+        )
+    return here
 
 
 def place(tools: Instruments) -> MsgGenerator[tuple[float, float, float]]:

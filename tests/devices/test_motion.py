@@ -1,15 +1,20 @@
 """Moves of several motors: none is left moving after an error; and how the end of one is judged."""
 
 import math
+from operator import attrgetter
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+from ophyd import Device
+from ophyd.utils.epics_pvs import AlarmSeverity
 from ophyd.utils.errors import DisconnectedError
 
 from devices.loop.sample_stage import SampleStage
 from devices.motion import MARGIN_S, SLOWNESS, MotionLimitError, Motor, move_all
 from skywright.errors import HardwareError
+from skywright.instruments.loop.stages import StageSetup
 
 
 class LooseMotor:
@@ -77,6 +82,7 @@ class RestingMotor:
 
     name, egu, tolerance, _stopped, position = "motor", "mm", 0.01, False, 1.0
     check_connected = LooseMotor.check_connected
+    tolerated_alarm = Motor.tolerated_alarm
     _alarm, _check_arrival, _is_at = Motor._alarm, Motor._check_arrival, Motor._is_at
     time_limit, check_value = Motor.time_limit, Motor.check_value
 
@@ -127,6 +133,76 @@ def test_a_motor_is_at_its_target_within_its_tolerance_or_rdbd(fields: dict[str,
 
 
 @pytest.mark.parametrize(
+    ("fields", "severity", "words"),
+    [
+        ({}, 1, "alarm HIGH MINOR"),
+        ({"high_limit_switch": 1}, 0, "it stands on its high limit switch"),
+        ({"user_setpoint": 4.0}, 0, "somebody stopped it"),
+    ],
+)
+def test_a_motor_that_is_at_its_target_and_failed_is_not_said_to_be_elsewhere(
+    fields: dict[str, float], severity: int, words: str
+) -> None:
+    motor: Any = RestingMotor(user_readback=5.0, **fields)
+    motor.user_readback.alarm_severity, motor.user_readback.alarm_status = severity, 4
+    with pytest.raises(HardwareError, match=f"motor: is at 5, but {words}"):
+        motor._check_arrival(5.0)
+
+
+def test_a_move_may_end_with_an_alarm_that_is_tolerated() -> None:
+    motor: Any = RestingMotor(user_readback=5.0, user_setpoint=5.0)
+    motor.user_readback.alarm_severity, motor.user_readback.alarm_status = 1, 4
+    motor.tolerated_alarm = AlarmSeverity.MINOR
+    motor._check_arrival(5.0)
+    motor.user_readback.alarm_severity = 2
+    with pytest.raises(HardwareError, match="alarm HIGH MAJOR"):
+        motor._check_arrival(5.0)
+
+
+class TurningMotor(RestingMotor):
+    """A motor that says that it moves, and at `position` shows no progress."""
+
+    connected, stall_s, prefix = True, 0.0, "T:m"
+    await_motion, _give_up = Motor.await_motion, Motor._give_up
+    check_position_known = Motor.check_position_known
+
+    def __init__(self, position: float, answers: bool = True) -> None:
+        super().__init__(mode=3.0, motor_is_moving=1.0)
+        self.position, self.stops = position, 0
+        self.user_readback.pvname = "T:m.RBV"
+        self.motor_stop = SimpleNamespace(put=self.count_stop)
+        if not answers:
+            self.motor_is_moving.get = self.hang
+
+    def count_stop(self, value: int, wait: bool) -> None:
+        self.stops += 1
+
+    def hang(self, **_: Any) -> None:
+        raise TimeoutError("no answer")
+
+
+def test_a_motor_without_a_position_makes_no_progress() -> None:
+    motor: Any = TurningMotor(math.nan)
+    turns = iter([False] * 100)
+    with pytest.raises(HardwareError, match=r"motor: stands still at nan .* on its way to 5"):
+        motor.await_motion(lambda _: next(turns), math.nan, "on its way to 5")
+    assert motor.stops == 1
+
+
+def test_a_motor_that_does_not_know_where_it_is_is_not_moved() -> None:
+    with pytest.raises(HardwareError, match=r"motor: its readback T:m.RBV is nan, its position"):
+        TurningMotor(math.nan).check_position_known()
+    TurningMotor(3.0).check_position_known()
+
+
+def test_an_ioc_that_hangs_is_not_taken_for_a_stuck_motor() -> None:
+    motor: Any = TurningMotor(3.0, answers=False)
+    with pytest.raises(HardwareError, match="its IOC does not answer; it will be"):
+        motor.await_motion(lambda _: False, 60.0, "on its way to 5")
+    assert motor.stops == 1
+
+
+@pytest.mark.parametrize(
     ("fields", "seconds"),
     [
         ({}, 10.0 / 2.0 + 2 * 0.5),
@@ -150,8 +226,24 @@ def test_a_position_that_is_not_finite_is_refused(position: Any) -> None:
     assert str(refused.value) == f"{motor.name}: {position!r}, expected a finite position"
 
 
+@pytest.mark.parametrize("move", ["set", "by.set", "x.set"])
+def test_a_sample_whose_motor_does_not_know_where_it_is_is_not_moved(move: str) -> None:
+    """A move to or from an unknown position would move no motor, and end without an error."""
+    lost: Any = TurningMotor(math.nan)
+    lost.motor_egu = SimpleNamespace(get=lambda: "mm")
+    motors = [lost, *(TurningMotor(0.0) for _ in range(3))]
+    for motor in motors:
+        motor.motor_egu = lost.motor_egu
+    gonio: Any = Device("", name="gonio")
+    gonio.stages, gonio.phi, gonio.setup = motors[:3], motors[3], StageSetup()
+    stage = SampleStage("", name="sample", parent=gonio)
+    with pytest.raises(HardwareError, match=r"its readback T:m.RBV is nan"):
+        attrgetter(move)(stage)(100.0 if move == "x.set" else (100.0, 0.0, 0.0))
+
+
 def test_a_place_that_is_not_three_numbers_is_refused() -> None:
     stage: Any = SampleStage(name="sample")
+    stage.known_position = lambda: np.zeros(3)
     for part in (stage, stage.by):
         for place in ("x", (1.0, 2.0), ("x", 0.0, 0.0), None):
             with pytest.raises(HardwareError) as refused:

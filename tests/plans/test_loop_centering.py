@@ -2,8 +2,10 @@
 
 import json
 import logging
+import math
 from dataclasses import dataclass, replace
 from itertools import takewhile
+from operator import attrgetter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -267,6 +269,48 @@ def test_a_loop_that_stays_off_is_reported(session: Session) -> None:
     assert "0.05 um are wanted" in result.why
     assert [stop["exit_status"] for stop in session.stops()] == ["success", "fail"]
     assert session.stops()[-1]["reason"] == result.why
+
+
+@pytest.mark.parametrize("fault", ["late camera", "stages that run backwards"])
+def test_moves_that_lead_away_are_given_up_and_taken_back(session: Session, fault: str) -> None:
+    world = make_world((300.0, 300.0, -250.0))
+    if fault == "late camera":
+        world.delay_s = 1.0
+    devices = session.mount(world, delay_s=0.1)
+    if fault == "stages that run backwards":
+        turn_around(devices["goniometer"].sample)
+    with pytest.raises(HardwareError, match=r"farther from the spindle, .* it is back where it"):
+        session.run(center_loop(**devices))
+    assert [stop["exit_status"] for stop in session.stops()] == ["success", "success", "fail"]
+    assert "delay of the camera" in session.stops()[-1]["reason"]
+    across = world.offset_um()[1:]
+    np.testing.assert_allclose(across, (300.0, -250.0), atol=5.0)
+
+
+def turn_around(sample: Any) -> None:
+    """Let y and z say the opposite of where the sample is, and move it so."""
+    move = sample.set
+    sample.set = lambda xyz: move((xyz[0], -xyz[1], -xyz[2]))
+    for axis in (sample.y, sample.z):
+        axis._get = lambda get=axis._get: -get()
+
+
+def test_one_move_that_leads_away_is_followed_by_others() -> None:
+    course = _Course(CenteringSettings())
+    first = judge(RotationValues.of(GOOD))
+    for residual_um, receded in ((300, 0), (800, 1), (9, 0), (35, 1), (80, 2), (120, 3), (4, 0)):
+        course.compare(replace(first, offset_um=(0.0, float(residual_um), 0.0), sigma_um=4.0))
+        assert course.receded == receded
+
+
+@pytest.mark.parametrize("part", ["phi", "sample.y"])
+def test_a_motor_that_does_not_know_where_it_is_is_named(session: Session, part: str) -> None:
+    devices = session.mount(make_world())
+    motor = attrgetter(part)(devices["goniometer"])
+    motor._get = lambda: math.nan
+    with pytest.raises(HardwareError, match=rf"{motor.name}: its readback is nan"):
+        session.run(center_loop(**devices))
+    assert "its position is not known" in session.stops()[-1]["reason"]
 
 
 def test_a_place_that_a_pass_cannot_tell_is_looked_at_again(

@@ -147,6 +147,23 @@ def test_every_lost_pulse_is_counted_under_one_cause(wire, caplog):
     assert source.lost["gap"] == 4
 
 
+def test_a_stream_of_which_nothing_can_be_decoded_says_why(wire, monkeypatch):
+    sender, source = wire
+    reports = []
+    monkeypatch.setattr(source, "report", reports.append)
+    negative = frames(7)
+    negative[0] = negative[0].replace(b'"pulse_id": 7', b'"pulse_id": -7')
+    for message in (negative, frames(8), negative, negative):
+        assert sender.send(message)
+    assert source.next(LIMIT_S).pulse_id == 8
+    assert reports == []  # one that cannot be decoded among others is a loss, and counted
+    until(lambda: source.next(0.1) is None and source.lost["garbage"] == 3)
+    assert reports[-1].startswith(f"{source.address}: bsread: pulse_id -7 is no whole number")
+    reports.clear()
+    assert source.next(0.1) is None
+    assert reports == []
+
+
 def control(kind, **more):
     return [json.dumps({"htype": kind, **more}).encode()]
 

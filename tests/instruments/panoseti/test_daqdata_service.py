@@ -127,6 +127,16 @@ def test_each_image_is_sent_once_and_a_quiet_stream_stays_open(tmp_path, data_di
     assert (sorted(found[:2]), found[2]) == ([(1, 7), (2, 7)], (2, 8))
 
 
+def test_a_client_may_ping_as_often_as_it_likes_while_a_telescope_is_idle(server):
+    options = [
+        ("grpc.use_local_subchannel_pool", 1),
+        ("grpc.keepalive_time_ms", 1000),  # the shortest
+        ("grpc.http2.max_pings_without_data", 0),
+    ]
+    with grpc.insecure_channel(server.address, options) as channel:
+        assert end_of(server.stream(stub=Stub(channel), timeout=4.5)) == Code.DEADLINE_EXCEEDED
+
+
 def test_an_interval_limits_the_images_of_a_slot(server, data_dir):
     path = run_directory(data_dir, 1) / file_name("img16", 1)
     frames = made_frames("img16", 400, seed=1)

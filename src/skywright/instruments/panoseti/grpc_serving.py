@@ -38,6 +38,8 @@ class GrpcServer:
                 ("grpc.so_reuseport", 0),
                 ("grpc.keepalive_time_ms", PING_MS),
                 ("grpc.http2.ping_timeout_ms", PING_MS),
+                # Else a client that pings during an idle stream is disconnected at its third ping
+                ("grpc.http2.max_ping_strikes", 0),
             ]
         )
         self.server.add_generic_rpc_handlers([handlers])

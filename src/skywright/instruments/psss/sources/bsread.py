@@ -35,10 +35,11 @@ class BsreadSource(PolledSource[Pulse]):
 
     `lost` counts every lost pulse under one cause: ``headless`` (a message without its main
     header), ``garbage`` (a message that cannot be decoded for another reason) or ``gap`` (a pulse
-    that never came). A pulse whose picture cannot be decoded is not counted. A message with the id
-    of the pulse before is left out and reported: no pulse is lost. Control messages of the
-    dispatching layer are obeyed and are no loss: pulses that do not come after a stop are not
-    missing, and after a reconnect the source reads from the new address.
+    that never came). If a `next` ends without a pulse and has met such messages, the last one is
+    reported. A pulse whose picture cannot be decoded is not counted. A message with the id of the
+    pulse before is left out and reported: no pulse is lost. Control messages of the dispatching
+    layer are obeyed and are no loss: pulses that do not come after a stop are not missing, and
+    after a reconnect the source reads from the new address.
 
     Parameters
     ----------
@@ -103,9 +104,12 @@ class BsreadSource(PolledSource[Pulse]):
     def next(self, timeout_s: float) -> Pulse | None:
         """Return the next pulse in the order of the wire, or None after `timeout_s`."""
         deadline = time.monotonic() + timeout_s
+        trouble = ""
         while (receiver := self._receiver) is not None:
             frames = receiver.receive(max(deadline - time.monotonic(), 0.0))
             if frames is None:
+                if trouble:  # else it would seem that nothing comes
+                    self.report(f"{self.address}: {trouble}")
                 return None
             if (control := control_message(frames)) is not None:
                 self._obey(control)
@@ -116,7 +120,11 @@ class BsreadSource(PolledSource[Pulse]):
                 cause = "headless" if isinstance(error, HeadlessError) else "garbage"
                 self._lost[cause] += 1
                 self._gaps.undecodable()
-                logger.warning("%s: %s", self.address, error)
+                # Log a row of them once: they may come at the rate of the machine
+                logger.log(
+                    logging.DEBUG if trouble else logging.WARNING, "%s: %s", self.address, error
+                )
+                trouble = str(error)
                 continue
             if (pulse := self._pulse(message)) is not None:
                 return pulse
