@@ -122,7 +122,9 @@ def staged_run(device: Any, body: Body, md: Mapping[str, Any]) -> MsgGenerator[t
     return uids[-1], result
 
 
-def in_run(body: Body, md: Mapping[str, Any], uids: list[str]) -> MsgGenerator[Any]:
+def in_run(
+    body: Body, md: Mapping[str, Any], uids: list[str], run_key: str | None = None
+) -> MsgGenerator[Any]:
     """Run `body` in a run and return its result.
 
     If it fails, the error message is the reason in the stop document.
@@ -130,12 +132,19 @@ def in_run(body: Body, md: Mapping[str, Any], uids: list[str]) -> MsgGenerator[A
     Parameters
     ----------
     body
-        Function that returns the inner plan.
+        Function that returns the inner plan. It may open further runs, each with its own key.
     md
         Metadata of the start document.
     uids
         The uid of the run is appended.
+    run_key
+        Of the run, if others are open at the same time.
     """
+    run = _run(body, md, uids)
+    return (yield from run if run_key is None else bpp.set_run_key_wrapper(run, run_key))
+
+
+def _run(body: Body, md: Mapping[str, Any], uids: list[str]) -> MsgGenerator[Any]:
     uids.append((yield from bps.open_run(dict(md))))
 
     # After a pause the engine repeats the messages since the last checkpoint. A pause in a cleanup

@@ -62,14 +62,13 @@ def test_one_of_two_open_runs_fails_and_the_other_goes_on(
     def outer() -> MsgGenerator[str]:
         yield from bps.mv(signal, 1)
         yield from event(signal)
-        run = bpp.set_run_key_wrapper(in_run(inner, {"plan_name": "inner"}, uids), "inner")
         with pytest.raises(HardwareError, match="no light"):
-            yield from run
+            yield from in_run(inner, {"plan_name": "inner"}, uids, run_key="inner")
         yield from bps.mv(signal, 3)
         yield from event(signal)
         return "done"
 
-    whole = bpp.set_run_key_wrapper(in_run(outer, {"plan_name": "outer"}, uids), "outer")
+    whole = in_run(outer, {"plan_name": "outer"}, uids, run_key="outer")
     assert engine(whole).plan_result == "done"
     first, second = uids
     stops = {doc["run_start"]: doc for doc in documents["stop"]}
