@@ -4,7 +4,6 @@ import math
 import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from typing import Any
 
 import bluesky.plan_stubs as bps
@@ -305,13 +304,15 @@ settle_s, zoom
         result.calibration.check_value(settings.zoom)
     course = _Course(settings)
     identity = str(uuid.uuid4())
-    while True:  # the last pass ends, or raises
-        number = len(course.uids) + 1
+    for number in range(1, settings.max_passes + 1):
         centering = {"uid": identity, "pass": number, "aim": settings.aim}
         _md = stubs.metadata(
             "center_loop", tools, asdict(settings), md, zoom=settings.zoom, centering=centering
         )
-        body = partial(_one_pass, tools, course, number)
+
+        def body(number: int = number) -> MsgGenerator[bool]:
+            return (yield from _one_pass(tools, course, number))
+
         turn = None if stepped else _turn(settings, number)
         try:
             over = yield from stubs.recorded(tools, body, _md, course.uids, turn)
@@ -319,6 +320,7 @@ settle_s, zoom
             return _outcome(course, str(error))
         if over:
             return _outcome(course, "")
+    raise AssertionError("the last pass ends or raises")  # pragma: no cover
 
 
 def _one_pass(tools: stubs.Instruments, course: _Course, number: int) -> MsgGenerator[bool]:
