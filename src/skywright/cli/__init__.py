@@ -21,8 +21,9 @@ from typer.core import TyperCommand, TyperGroup
 
 from skywright.errors import ConfigError, DataError, SkywrightError
 from skywright.instruments import instruments, resolve
-from skywright.processes.logs import ROOMS, log_to_stderr
+from skywright.processes.logs import log_to_stderr
 from skywright.processes.memory import share_arenas
+from skywright.rooms import PACKAGES
 
 logger = logging.getLogger(__name__)
 
@@ -202,7 +203,7 @@ class LazyGroup(TyperGroup):
             raise typer.Exit(report(failure)) from error
         except ModuleNotFoundError as error:
             missing = (error.name or "").partition(".")[0]
-            if missing in ROOMS or name not in commands():
+            if missing in PACKAGES or name not in commands():
                 raise
             logger.debug("failed", exc_info=True)
             typer.echo(
