@@ -23,8 +23,8 @@ from support import forked
 from support.absent import absent
 
 from skywright.processes import child
-from skywright.processes.logs import LOGGERS
 from skywright.processes.ports import free_port
+from skywright.rooms import PACKAGES
 
 # How long an example takes says more about the machine than about the code. Each run tries other
 # examples, but in CI, where hypothesis repeats them, always the same ones.
@@ -94,7 +94,7 @@ def pytest_collection(session: pytest.Session) -> Iterator[None]:
 def own_log() -> Iterator[None]:
     """Take back what a command that runs in this process did to the log: others read it."""
     root = logging.getLogger()
-    loggers = [root, *map(logging.getLogger, LOGGERS)]
+    loggers = [root, *map(logging.getLogger, PACKAGES)]
     levels, handlers = [logger.level for logger in loggers], list(root.handlers)
     yield
     for logger, level in zip(loggers, levels, strict=True):

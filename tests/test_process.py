@@ -12,8 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from skywright.processes.logs import LOGGERS, log_to_stderr
+from skywright.processes.logs import log_to_stderr
 from skywright.processes.ports import free_port, http_url, port_is_free, port_number
+from skywright.rooms import PACKAGES
 
 
 def test_free_ports_are_free_and_outside_the_ephemeral_range() -> None:
@@ -65,10 +66,10 @@ def test_log_levels(
     monkeypatch: pytest.MonkeyPatch, verbosity: int, variable: str, level: int
 ) -> None:
     monkeypatch.setenv("SKYWRIGHT_LOG_LEVEL", variable)
-    before = {name: logging.getLogger(name).level for name in ("", *LOGGERS)}
+    before = {name: logging.getLogger(name).level for name in ("", *PACKAGES)}
     try:
         log_to_stderr(verbosity)
-        assert {logging.getLogger(name).level for name in LOGGERS} == {level}
+        assert {logging.getLogger(name).level for name in PACKAGES} == {level}
     finally:
         for name, value in before.items():
             logging.getLogger(name).setLevel(value)

@@ -18,6 +18,8 @@ from types import CodeType, ModuleType
 
 ROOMS = ("iocs", "devices", "plans", "dashboard", "profile_collection")
 """Packages that stand beside ``src`` in a checkout."""
+PACKAGES = ("skywright", *ROOMS)
+"""All our top-level packages."""
 INSIDE = Path(__file__).parent
 """Where a wheel has them."""
 

@@ -37,7 +37,7 @@ def invoke(*args: str) -> Any:
 
 @pytest.fixture(autouse=True)
 def _levels_as_before() -> Any:
-    before = {name: logging.getLogger(name).level for name in ("", *cli.ROOMS)}
+    before = {name: logging.getLogger(name).level for name in ("", *cli.PACKAGES)}
     yield
     for name, level in before.items():
         logging.getLogger(name).setLevel(level)

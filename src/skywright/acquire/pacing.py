@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 from skywright.acquire.counters import Counters
 from skywright.acquire.source import PolledSource
@@ -111,7 +111,7 @@ class Pacer:
             self._changed.notify_all()
 
 
-class PacedSource(PolledSource[Item], Generic[Item]):
+class PacedSource(PolledSource[Item]):
     """A source that makes one item after another at a fixed rate.
 
     Parameters

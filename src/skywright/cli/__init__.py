@@ -21,8 +21,9 @@ from typer.core import TyperCommand, TyperGroup
 
 from skywright.errors import ConfigError, DataError, SkywrightError
 from skywright.instruments import instruments, resolve
-from skywright.processes.logs import ROOMS, log_to_stderr
+from skywright.processes.logs import log_to_stderr
 from skywright.processes.memory import share_arenas
+from skywright.rooms import PACKAGES
 
 logger = logging.getLogger(__name__)
 
@@ -152,7 +153,7 @@ def _in_words(name: str, error: Exception) -> SkywrightError | None:
         return DataError(f"{error.filename}: {error.strerror}")
     if isinstance(error, ModuleNotFoundError) and name in commands():
         missing = (error.name or "").partition(".")[0]
-        if missing not in ROOMS:
+        if missing not in PACKAGES:
             install = f"pip install '{_to_install(name)}'"
             return SkywrightError(f"{name} needs {missing}, which is not installed: {install}")
     httpx = sys.modules.get("httpx")  # not imported where no request was made

@@ -7,12 +7,10 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
 from skywright.errors import ConfigError
-from skywright.rooms import ROOMS
+from skywright.rooms import PACKAGES
 
 LOG_LEVEL = "SKYWRIGHT_LOG_LEVEL"
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-LOGGERS = ("skywright", *ROOMS)
-"""Names of the loggers of our top-level packages."""
 FILE_BYTES = 10_000_000
 """Size at which a new log file begins, bytes."""
 FULL_FILES = 5
@@ -33,8 +31,8 @@ def log_to_stderr(verbosity: int = 0) -> None:
         level = named_level(level)
     logging.basicConfig(stream=sys.stderr, format=LOG_FORMAT)
     logging.getLogger().setLevel(max(level, logging.WARNING))  # other libraries: at least WARNING
-    for name in LOGGERS:
-        logging.getLogger(name).setLevel(level)
+    for package in PACKAGES:
+        logging.getLogger(package).setLevel(level)
 
 
 def named_level(default: int) -> int:
@@ -64,7 +62,7 @@ def log_to_file(path: Path) -> None:
         raise ConfigError(f"log file {path}: cannot be written ({error.strerror})") from error
     handler.setFormatter(logging.Formatter(LOG_FORMAT))
     root = logging.getLogger()
-    for ours in map(logging.getLogger, LOGGERS):
+    for ours in map(logging.getLogger, PACKAGES):
         level = ours.getEffectiveLevel()
         if level > logging.WARNING:
             for each in root.handlers:

@@ -14,9 +14,10 @@ from skywright.instruments.psss.cli.app import (
 )
 from skywright.instruments.psss.endpoints.options import IMAGE_PORT, OUTPUT_PORT, REST_PORT
 from skywright.instruments.psss.pulse import PREFIX
-from skywright.processes.logs import LOGGERS, log_to_stderr
+from skywright.processes.logs import log_to_stderr
 from skywright.processes.options import OptionParser
 from skywright.processes.ports import port_number
+from skywright.rooms import PACKAGES
 
 LEVELS = ("CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG")
 
@@ -94,5 +95,5 @@ def _address(given: str) -> str:
 
 def _log(level: str) -> None:
     log_to_stderr(0)
-    for name in LOGGERS:
-        logging.getLogger(name).setLevel(level)
+    for package in PACKAGES:
+        logging.getLogger(package).setLevel(level)
