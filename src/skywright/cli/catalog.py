@@ -16,7 +16,9 @@ from skywright.store.words import in_seconds, in_short, local_time
 from skywright.words import counted
 
 if TYPE_CHECKING:
-    from skywright.store.lookup import RunSummary
+    from tiled.client.container import Container
+
+    from skywright.store.lookup import JournalListing, RunSummary
     from skywright.store.show import DerivedView, RunView
 
 Uid = Annotated[
@@ -120,14 +122,9 @@ def show(
     config: ConfigOption = None,
 ) -> None:
     """Show one run: the answer of its analyses first, then streams, lineage, pictures."""
-    name = _one_run(uid)
-    from skywright.store.client import connect
-    from skywright.store.lookup import JournalListing, find_run
+    client, run, listing = _find(uid, config)
     from skywright.store.show import view_run
 
-    settings = load_settings(config)
-    client = connect(settings=settings)
-    listing, run = JournalListing(settings.journals), find_run(client, name)
     view = view_run(client, run, listing)
     written = []
     if pictures:
@@ -161,14 +158,9 @@ def export(
     config: ConfigOption = None,
 ) -> None:
     """Write a run, raw or derived, as NeXus/HDF5, CSV or Zarr."""
-    name = _one_run(uid)
-    from skywright.store.client import connect
+    _, run, listing = _find(uid, config)
     from skywright.store.export import SUFFIXES, export_run
-    from skywright.store.lookup import JournalListing, find_run
 
-    settings = load_settings(config)
-    client = connect(settings=settings)
-    listing, run = JournalListing(settings.journals), find_run(client, name)
     start = run.metadata["start"]
     target = output or Path(f"{start['uid'][:8]}{SUFFIXES[format]}")
     report = export_run(run, target, format, overwrite=overwrite, link=link, listing=listing)
@@ -205,10 +197,17 @@ def recover(as_json: JsonOption = False, config: ConfigOption = None) -> None:
         raise typer.Exit(1)
 
 
-def _one_run(uid: str | None) -> str:
+def _find(uid: str | None, config: Path | None) -> "tuple[Container, Container, JournalListing]":
+    """Return the catalog, the run that is named, and the journals beside them."""
     if uid is None:
         raise ConfigError("name one run: UID, or -1 for the newest; `skywright runs` lists them")
-    return with_ascii_minus(uid)
+    from skywright.store.client import connect
+    from skywright.store.lookup import JournalListing, find_run
+
+    settings = load_settings(config)
+    client = connect(settings=settings)
+    listing = JournalListing(settings.journals)
+    return client, find_run(client, with_ascii_minus(uid)), listing
 
 
 def _time(option: str, text: str | None, *, end: bool = False) -> float | None:
