@@ -38,6 +38,13 @@ class CameraFacts:
     message: str = ""
 
 
+FACTS: dict[str, Callable[[Any], Any]] = {
+    "acquiring": bool, "recording": bool, "frames": int, "recorded": int, "lost": int,
+    "message": text_of,
+}  # fmt: skip
+"""Signals of `CameraView` that are facts, and how their values become facts."""
+
+
 class CameraView(Device):
     """The newest picture of a camera and the camera's counts.
 
@@ -81,19 +88,10 @@ class CameraView(Device):
 
     def facts(self) -> CameraFacts:
         """Return what the camera says of itself."""
-        names = ("acquiring", "recording", "frames", "recorded", "lost", "message")
-        if not self.acquiring.connected or not self._values.keys() >= set(names):
+        if not self.acquiring.connected or not self._values.keys() >= FACTS.keys():
             return CameraFacts()
-        acquiring, recording, frames, recorded, lost, message = (self._values[n] for n in names)
-        return CameraFacts(
-            connected=True,
-            acquiring=bool(acquiring),
-            recording=bool(recording),
-            frames=int(frames),
-            recorded=int(recorded),
-            lost=int(lost),
-            message=text_of(message),
-        )
+        facts = {name: kind(self._values[name]) for name, kind in FACTS.items()}
+        return CameraFacts(connected=True, **facts)
 
 
 def picture_of(values: Any, size_0: int, size_1: int, size_2: int) -> NDArray[np.uint8] | None:

@@ -53,10 +53,10 @@ class FactsView(Generic[Facts]):
             value = self.get(signal)
             if wanted in (int, float):
                 values[name] = wanted(value)
+            elif wanted is str:
+                values[name] = text_of(value)
             else:
-                values[name] = (
-                    text_of(value) if wanted is str else json.loads(text_of(value) or "{}")
-                )
+                values[name] = json.loads(text_of(value) or "{}")
         found: Facts = self._kind(**values, **more)
         return found
 
