@@ -167,8 +167,9 @@ class GoniometerIOC(PVGroup):
         for name, motor in self.motors.items():
             axis = self.gonio.axes[name]
             settings = SPINDLE if name == PHI else STAGE
-            clock = lambda: self.gonio.clock  # noqa: E731
-            await motor.attach(axis, settings, clock, self.post_motion, self.speed)
+            await motor.attach(
+                axis, settings, lambda: self.gonio.clock, self.post_motion, self.speed
+            )
             faults = getattr(self.sim, name)
             await write_pair(faults.low_switch, axis.low_switch)
             await write_pair(faults.high_switch, axis.high_switch)
