@@ -1,6 +1,5 @@
 """Base class of the devices: timeouts on every wait, one error class with a reason."""
 
-import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,8 +13,6 @@ from ophyd.utils.errors import DisconnectedError
 
 from skywright.errors import ConfigError, HardwareError
 from skywright.waiting import pause
-
-logger = logging.getLogger(__name__)
 
 CONNECT_S = 4.0
 PUT_S = 8.0

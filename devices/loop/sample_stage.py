@@ -14,7 +14,6 @@ from devices.guarded import TaskStatus, run_ioc_task
 from devices.motion import STOP_S, MotionLimitError, Motor, move_all
 from skywright.errors import HardwareError
 
-AXES = ("x", "y", "z")
 NOTHING = 1e-9
 """Relative size of a move of a motor that is left out."""
 

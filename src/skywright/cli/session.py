@@ -33,8 +33,6 @@ from skywright.processes.child import start_module
 from skywright.processes.lifecycle import SUPERVISED, end_process
 from skywright.processes.supervisor import STILL_STARTING
 
-logger = logging.getLogger(__name__)
-
 UP_READY_LIMIT_S = 600.0
 UP_END_LIMIT_S = 10.0
 SLOW_START_S = 30.0
