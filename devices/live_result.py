@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,6 @@ from skywright.callbacks.derived import COUNTS, data_key
 from skywright.callbacks.reports import Progress, Reports
 from skywright.callbacks.worker_supervisor import START_LIMIT_S
 from skywright.errors import ConfigError, HardwareError, SkywrightError
-from skywright.files.columns import Column
 
 logger = logging.getLogger(__name__)
 
@@ -26,43 +25,6 @@ of frames takes 5 s and more."""
 _MISSING: dict[str, Any] = {"f": float("nan"), "i": -1, "U": ""}
 """Value of a missing result, by kind of dtype. Booleans have none: they are read only when known.
 Other kinds, such as unsigned integers, are refused."""
-
-
-def readings(
-    name: str, columns: Sequence[Column], result: Mapping[str, Any], stamp: float
-) -> dict[str, Any]:
-    """Return what a device's ``read`` gives for scalar results; missing is NaN, "" or -1.
-
-    Parameters
-    ----------
-    name
-        Device name; data keys are ``<name>_<result>``.
-    columns
-        The results.
-    result
-        Values by name.
-    stamp
-        Time of the values, unix s.
-
-    Raises
-    ------
-    HardwareError
-        If a boolean is missing.
-    """
-    values = {c.name: _MISSING.get(np.dtype(c.dtype).kind) for c in columns} | dict(result)
-    found = {f"{name}_{c.name}": values[c.name] for c in columns}
-    unknown = [key for key, value in found.items() if value is None]
-    if unknown:
-        raise HardwareError(
-            f"{name}: there is no result yet, and {', '.join(unknown)} can only be true or false: "
-            f"trigger {name} before it is read"
-        )
-    return {key: {"value": value, "timestamp": stamp} for key, value in found.items()}
-
-
-def descriptions(name: str, columns: Sequence[Column], source: str) -> dict[str, Any]:
-    """Return what a device's ``describe`` gives for them: types, units and descriptions."""
-    return {f"{name}_{each.name}": data_key(each, source) for each in columns}
 
 
 class StatusWithReason(ReasonStatusMixin, Status):
@@ -164,12 +126,22 @@ class LiveResult:
         HardwareError
             Before the first `trigger`, if a result is a boolean.
         """
+        missing = {c.name: _MISSING.get(np.dtype(c.dtype).kind) for c in self._columns}
+        values = missing | dict(self._reached.result)
+        found = {f"{self.name}_{c.name}": values[c.name] for c in self._columns}
+        unknown = [key for key, value in found.items() if value is None]
+        if unknown:
+            raise HardwareError(
+                f"{self.name}: there is no result yet, and {', '.join(unknown)} can only be true "
+                f"or false: trigger {self.name} before it is read"
+            )
         stamp = self._reached.time or time.time()
-        return readings(self.name, self._columns, self._reached.result, stamp)
+        return {key: {"value": value, "timestamp": stamp} for key, value in found.items()}
 
     def describe(self) -> dict[str, Any]:
         """Return types, units and descriptions of the scalars."""
-        return descriptions(self.name, self._columns, f"ANALYSIS:{self.live.name}")
+        source = f"ANALYSIS:{self.live.name}"
+        return {f"{self.name}_{each.name}": data_key(each, source) for each in self._columns}
 
     def read_configuration(self) -> dict[str, Any]:
         """Return which analysis it is."""
