@@ -64,7 +64,7 @@ class FileStreamDevice(GuardedDevice):
         self._abort = self._flying = False
         self._followed: list[tuple[FileStream, EpicsSignalRO]] = []
         if self.heartbeat is not None:
-            self.heartbeat.subscribe(self._on_heartbeat, run=False)
+            self.heartbeat.subscribe(lambda **_: self._restart_timeout(), run=False)
 
     def _follow(self, stream: FileStream, captured: EpicsSignalRO) -> None:
         """Copy the row count of the IOC, `captured`, to `stream.rows` at each monitor."""
@@ -94,9 +94,6 @@ class FileStreamDevice(GuardedDevice):
             self._set_fault("its row count decreased, the IOC was restarted")
         else:
             stream.rows = rows
-
-    def _on_heartbeat(self, **_: Any) -> None:
-        self._restart_timeout()
 
     def _restart_timeout(self) -> None:
         """Restart the timeout for silence."""

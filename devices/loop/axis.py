@@ -1,7 +1,6 @@
 """The AXIS video camera as an ophyd device, step and fly, over areaDetector's PVs."""
 
 import uuid
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,16 +66,13 @@ class AxisCamera(RecordingDevice, OneStream):
 
     def _open(self) -> None:
         if not self._read_signal(self.height):
+            before = self._read_signal(self.frames)
             self._take_until_size_is_known(
-                partial(self._has_picture, self._read_signal(self.frames))
+                lambda: self._read_signal(self.frames) != before and self._read_signal(self.height)
             )
         self._put(self.file.lazy_open, 0)
         self._put(self.file.swmr_mode, 1)
         self._record(self.stream, self.captured, f"{self.name}-{uuid.uuid4()}")
-
-    def _has_picture(self, before: int) -> bool:
-        """Return whether a picture has come after the first `before` ones."""
-        return self._read_signal(self.frames) != before and bool(self._read_signal(self.height))
 
     # ---- step
 
