@@ -106,14 +106,10 @@ def with_ascii_minus(argument: str) -> str:
 def _accept_verbose(command: Any) -> None:
     """Let ``-v`` stand after the command too, where people type it."""
     if not any("-v" in parameter.opts for parameter in command.params):
-        command.params.append(_verbose_option())
+        roots = typer.main.get_command(app).params
+        command.params.append(next(each for each in roots if "-v" in each.opts))
     for child in getattr(command, "commands", {}).values():
         _accept_verbose(child)
-
-
-def _verbose_option() -> Any:
-    """Return the root's ``-v`` as an object that another command can have too."""
-    return next(each for each in typer.main.get_command(app).params if "-v" in each.opts)
 
 
 def _set_verbosity(ctx: typer.Context, count: int) -> int:

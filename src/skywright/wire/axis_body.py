@@ -77,12 +77,8 @@ def pictures_in(headers: email.message.Message, body: bytes) -> Iterator[tuple[s
     for part, data in parts:
         kind = content_type(part)
         if kind in PICTURE_TYPES or (kind in UNTYPED and data.startswith(SIGNATURES)):
-            yield _file_name(part), data
-
-
-def _file_name(headers: email.message.Message) -> str:
-    """Return the file name of Content-Disposition, or empty."""
-    return _decoded(headers.get_filename).replace("\\", "/").rpartition("/")[2]
+            path = _decoded(part.get_filename)  # of Content-Disposition; some senders put the whole
+            yield path.replace("\\", "/").rpartition("/")[2], data
 
 
 def _decoded(get: Callable[[], str | None]) -> str:

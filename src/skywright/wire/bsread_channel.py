@@ -96,7 +96,7 @@ def parse_channel(entry: Mapping[str, Any]) -> Channel:
         shape = _numpy_shape(shape)
         if shape is None:
             troubles.append(f"shape {entry.get('shape')!r} is no list of whole numbers")
-        elif math.prod(shape) * _itemsize(kind) > VALUE_BYTES_MAX:
+        elif math.prod(shape) * DTYPES.get(kind, DTYPES["uint8"]).itemsize > VALUE_BYTES_MAX:
             troubles.append(f"shape {shape} of {kind} is more than {VALUE_BYTES_MAX} bytes")
     return Channel(
         name=entry["name"],
@@ -185,10 +185,6 @@ def nanoseconds_of(seconds: Any, nanoseconds: Any) -> int | None:
             return None
     time_ns = int(seconds) * 1_000_000_000 + int(nanoseconds)
     return time_ns if -(2**63) <= time_ns < 2**63 else None
-
-
-def _itemsize(kind: str) -> int:
-    return DTYPES[kind].itemsize if kind in DTYPES else 1
 
 
 def _numpy_shape(shape: Any) -> tuple[int, ...] | None:

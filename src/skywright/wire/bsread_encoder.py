@@ -148,17 +148,13 @@ class Encoder:
             "shape": list(reversed(shape)) or [1],
             "encoding": "big" if big_endian else "little",
             "compression": compression,
-            **_modulo(more),
         }
+        given = {"modulo": more.modulo, "offset": more.offset}
+        entry |= {key: number for key, number in given.items() if number is not None}
         if array is None:
             return entry, b"", b""
         stamp = b"" if time_ns is None else encode_timestamp(time_ns, big_endian=big_endian)
         return entry, compress(array, compression, big_endian=big_endian), stamp
-
-
-def _modulo(more: ChannelValue) -> dict[str, int]:
-    given = {"modulo": more.modulo, "offset": more.offset}
-    return {key: number for key, number in given.items() if number is not None}
 
 
 def _as_array(name: str, value: Any) -> tuple[str, NDArray[Any]]:
