@@ -253,6 +253,8 @@ def _x_values(
 def _subtract_first_values(series: Sequence[_Series]) -> tuple[list[_Series], tuple[str, ...]]:
     """Subtract one offset from x, and one from y, of all curves where numbers are large.
 
+    The offset is the first value of the first curve, where values differ little, as pulse ids do.
+
     Returns
     -------
     list of _Series
@@ -260,30 +262,22 @@ def _subtract_first_values(series: Sequence[_Series]) -> tuple[list[_Series], tu
     tuple of str
         What was subtracted, in words.
     """
-    first = series[0]
-    x, x_label, x_notes = _subtract_first([each.x for each in series], first.x_label, first.uid)
-    y, y_label, y_notes = _subtract_first([each.y for each in series], first.y_label, first.uid)
-    counted = [
-        replace(each, x=x_values, y=y_values, x_label=x_label, y_label=y_label)
-        for each, x_values, y_values in zip(series, x, y, strict=True)
-    ]
-    return counted, (*x_notes, *y_notes)
-
-
-def _subtract_first(
-    curves: Sequence[Floats], label: str, uid: str
-) -> tuple[list[Floats], str, tuple[str, ...]]:
-    """Subtract the first value where values are large and differ little, such as pulse ids.
-
-    The first value of the first curve is subtracted from all curves; `uid` is its run.
-    """
-    if any(values.ndim != 1 for values in curves):
-        return list(curves), label, ()
-    known = np.concatenate([values[np.isfinite(values)] for values in curves])
-    if not known.size or not 0 < np.ptp(known) < ALMOST_EQUAL * abs(known[0]):
-        return list(curves), label, ()
-    note = f"{label} is drawn from its first value, {known[0]:.16g} in run {uid}"
-    return [values - known[0] for values in curves], f"{label}, from the first", (note,)
+    curves, notes = list(series), []
+    for axis in ("x", "y"):
+        values = [getattr(each, axis) for each in curves]
+        if any(each.ndim != 1 for each in values):
+            continue
+        known = np.concatenate([each[np.isfinite(each)] for each in values])
+        if not known.size or not 0 < np.ptp(known) < ALMOST_EQUAL * abs(known[0]):
+            continue
+        label, uid = getattr(curves[0], f"{axis}_label"), curves[0].uid
+        notes.append(f"{label} is drawn from its first value, {known[0]:.16g} in run {uid}")
+        label += ", from the first"
+        curves = [
+            replace(each, **{axis: getattr(each, axis) - known[0], f"{axis}_label": label})
+            for each in curves
+        ]
+    return curves, tuple(notes)
 
 
 def _with_unit(column: Column) -> str:

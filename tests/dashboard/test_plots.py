@@ -33,7 +33,8 @@ from dashboard.plots import (
     Plot,
     _default_column,
     _read,
-    _subtract_first,
+    _Series,
+    _subtract_first_values,
     choose,
     draw_plot,
 )
@@ -92,15 +93,18 @@ def test_any_column_is_plotted_against_any_other_the_time_or_the_row(store: Samp
 
 
 def test_numbers_of_pulses_are_drawn_from_the_first() -> None:
-    ids = 179_512_345_678 + np.arange(8.0)
-    curves, label, notes = _subtract_first([ids], "pulse_id", "a1b2c3d4")
-    assert [list(curve) for curve in curves] == [list(range(8))]
-    assert label == "pulse_id, from the first"
+    ids, signal = 179_512_345_678 + np.arange(8.0), np.linspace(1.0, 2.0, 8)
+    (curve,), notes = _subtract_first_values(
+        [_Series("a1b2c3d4", "", ids, signal, "pulse_id", "signal")]
+    )
+    assert (list(curve.x), list(curve.y)) == (list(range(8)), list(signal))
+    assert (curve.x_label, curve.y_label) == ("pulse_id, from the first", "signal")
     assert notes == (
         "pulse_id is drawn from its first value, 179512345678 in run a1b2c3d4",
     )  # fmt: skip
-    for values in (ids[:1], np.full(8, np.nan), np.full(8, 7.0), np.linspace(1.0, 2.0, 8)):
-        assert _subtract_first([values], "x", "a1b2c3d4")[1:] == ("x", ())
+    for values in (ids[:1], np.full(8, np.nan), np.full(8, 7.0), signal):
+        same = [_Series("a1b2c3d4", "", values, values, "x", "y")]
+        assert _subtract_first_values(same) == (same, ())
 
 
 def run_of_pulses(uid: str, first: int, column: tuple[int, ...] = ()) -> RunContents:
