@@ -140,9 +140,7 @@ def calibrate_camera(
     if not abs(delta_deg) >= 180.0:
         raise ConfigError(f"calibrate_camera: delta_deg = {delta_deg}, expected 180 or more")
     tools = stubs.Instruments(camera, goniometer, result, settle_s=settle_s)
-    stubs.check_tools(
-        plan, tools, replace(stubs.ROTATION, parts={"calibration": (Movable, Readable)})
-    )
+    stubs.check_tools(plan, tools, stubs.ROTATION.with_parts(calibration=(Movable, Readable)))
     yield from stubs.check_mounting(plan, goniometer)
     turn = Sweep(delta_deg, time_s)
     arguments = {"zoom": zoom, "delta_deg": delta_deg, "time_s": time_s}
