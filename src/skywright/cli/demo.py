@@ -137,7 +137,7 @@ def _run_process(
             env=environment,
             text=True,
         )
-    limit = TimeLimit(LIMIT_S, partial(_end, process))
+    limit = _TimeLimit(process)
     try:
         assert process.stdout is not None
         steps.show(process.stdout, limit.restart)
@@ -160,36 +160,30 @@ def _end(process: "subprocess.Popen[str]") -> None:
         process.wait()
 
 
-class TimeLimit:
-    """Call a function if a demo is not done in time.
+class _TimeLimit:
+    """Ends the process of a demo that is not done within `LIMIT_S`."""
 
-    Parameters
-    ----------
-    limit_s
-        Time for each demo, s.
-    act
-        Called from a thread.
-    """
-
-    def __init__(self, limit_s: float, act: Callable[[], object]) -> None:
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
         self.is_over = False
-        self._limit_s, self._act = limit_s, act
-        self._timer = threading.Timer(limit_s, self._end)
-        self._timer.start()
+        self._process = process
+        self._begin()
 
     def restart(self) -> None:
         """Begin anew: the next demo has started."""
-        self._timer.cancel()
-        self._timer = threading.Timer(self._limit_s, self._end)
-        self._timer.start()
+        self.cancel()
+        self._begin()
 
     def cancel(self) -> None:
-        """Call nothing."""
+        """End nothing."""
         self._timer.cancel()
+
+    def _begin(self) -> None:
+        self._timer = threading.Timer(LIMIT_S, self._end)
+        self._timer.start()
 
     def _end(self) -> None:
         self.is_over = True
-        self._act()
+        _end(self._process)
 
 
 class StepLines:
