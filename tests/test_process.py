@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from skywright.processes.logs import ROOMS, log_to_stderr
-from skywright.processes.ports import free_port, port_is_free, port_number
+from skywright.processes.ports import free_port, http_url, port_is_free, port_number
 
 
 def test_free_ports_are_free_and_outside_the_ephemeral_range() -> None:
@@ -42,6 +42,11 @@ def test_what_is_no_port_is_refused(text: str) -> None:
     assert (port_number("0"), port_number("65535")) == (0, 65535)
     with pytest.raises(argparse.ArgumentTypeError, match="expected a port, 0 to 65535"):
         port_number(text)
+
+
+def test_an_address_has_brackets_around_an_ipv6_host() -> None:
+    assert http_url("camera7", 80) == "http://camera7:80"
+    assert http_url("::1", 80) == "http://[::1]:80"
 
 
 @pytest.mark.parametrize(

@@ -305,6 +305,16 @@ def test_a_key_without_a_value_has_its_default(tmp_path: Path) -> None:
     assert config.axis.snapshot_url == "http://a:80/axis-cgi/jpg/image.cgi?camera=1"
 
 
+def test_an_ipv6_host_has_brackets_in_its_address(tmp_path: Path) -> None:
+    file = tmp_path / "BL-1.config"
+    file.write_text("loopdhs:\n  axis:\n    host: '::1'\n  automl:\n    host: '::1'\n")
+    config = read_config(file)
+    assert config.axis is not None
+    assert config.automl is not None
+    assert config.axis.snapshot_url == "http://[::1]:80/axis-cgi/jpg/image.cgi?camera=1"
+    assert config.automl.url == "http://[::1]:5000"
+
+
 def test_flags_go_before_the_file_and_series_become_runs(
     camera: int, elsewhere: dict[str, str], tmp_path: Path
 ) -> None:

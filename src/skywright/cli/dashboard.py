@@ -10,6 +10,7 @@ from skywright.cli.doctor import examine, quick_checks
 from skywright.cli.output import ConfigOption, share_configuration
 from skywright.config import load_settings
 from skywright.processes.lifecycle import SUPERVISED, announce_ready, end_with_parent
+from skywright.processes.ports import http_url
 
 
 def dashboard(
@@ -41,11 +42,10 @@ def dashboard(
     share_configuration(config)
     host = host or settings.dashboard.host
     port = settings.dashboard.port if port is None else port
-    shown = f"[{host}]" if ":" in host else host
     end_with_parent()
 
     def ready(at: int) -> None:
-        uri = f"http://{shown}:{at}"
+        uri = http_url(host, at)
         if as_json or os.environ.get(SUPERVISED):
             announce_ready(uri=uri)
         else:

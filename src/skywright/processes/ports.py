@@ -1,4 +1,4 @@
-"""TCP and UDP ports: of the command line, free ones."""
+"""TCP and UDP ports: of the command line, free ones; addresses of servers."""
 
 import argparse
 import random
@@ -18,6 +18,11 @@ def port_number(text: str) -> int:
     if not text.isdecimal() or int(text) > 65535:
         raise argparse.ArgumentTypeError(f"{text!r}: expected a port, 0 to 65535")
     return int(text)
+
+
+def http_url(host: str, port: int) -> str:
+    """Return the address of an HTTP server; that of an IPv6 host has brackets."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def free_port(host: str = "127.0.0.1", taken: Collection[int] = ()) -> int:

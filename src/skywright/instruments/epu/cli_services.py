@@ -74,6 +74,7 @@ def serve(
     from skywright.instruments.epu.database import open_database
     from skywright.instruments.epu.service_logs import log_service
     from skywright.processes.lifecycle import announce_ready, end_with_parent
+    from skywright.processes.ports import http_url
 
     log_service(verbose)
     end_with_parent()
@@ -86,7 +87,7 @@ def serve(
             application,
             host,
             port,
-            lambda taken: announce_ready(port=taken, url=f"http://{host}:{taken}"),
+            lambda taken: announce_ready(port=taken, url=http_url(host, taken)),
         )
     finally:
         store.close()

@@ -28,6 +28,7 @@ def automl_server(
     from skywright.instruments.loop.endpoints.automl_server import automl_app
     from skywright.processes.http_server import serve
     from skywright.processes.lifecycle import announce_ready, end_process, end_with_parent
+    from skywright.processes.ports import http_url
 
     if backend == "automl":
         raise ConfigError("--backend automl: this is the server; take network or onnx")
@@ -36,7 +37,7 @@ def automl_server(
     end_with_parent()
 
     def ready(at: int) -> None:
-        announce_ready(url=f"http://{host}:{at}", port=at, backend=backend)
+        announce_ready(url=http_url(host, at), port=at, backend=backend)
 
     serve(app, host, port, ready, timeout_graceful_shutdown=1)
     end_process()

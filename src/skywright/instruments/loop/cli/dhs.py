@@ -23,6 +23,7 @@ from skywright.processes.lifecycle import (
     end_with_parent,
 )
 from skywright.processes.logs import log_to_file
+from skywright.processes.ports import http_url
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -249,7 +250,7 @@ def _log_banner(
         ),
         "pictures are saved in": options.save_directory or "no directory",
         "log file": log_dir / f"{options.name}.log" if log_dir else "none",
-        "/health and /metrics": f"http://{options.host}:{http.port}" if http else "nowhere",
+        "/health and /metrics": http_url(options.host, http.port) if http else "nowhere",
         "series become runs": "yes" if recorded else "no, no store is configured",
     }
     for what, value in facts.items():

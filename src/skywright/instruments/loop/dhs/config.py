@@ -34,6 +34,7 @@ from pydantic import (
 
 from skywright.arguments import did_you_mean, first_problem
 from skywright.errors import ConfigError
+from skywright.processes.ports import http_url
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +106,7 @@ class AutomlAddress(_Section):
     @property
     def url(self) -> str:
         """Of the service."""
-        return f"http://{self.host}:{self.port}"
+        return http_url(self.host, self.port)
 
 
 class AxisAddress(_Section):
@@ -119,7 +120,7 @@ class AxisAddress(_Section):
     @property
     def snapshot_url(self) -> str:
         """Of a single picture."""
-        return f"http://{self.host}:{self.port}/axis-cgi/jpg/image.cgi?camera={self.camera}"
+        return f"{http_url(self.host, self.port)}/axis-cgi/jpg/image.cgi?camera={self.camera}"
 
 
 class Receiver(_Section):
