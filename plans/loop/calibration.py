@@ -156,9 +156,9 @@ def calibrate_camera(
             answer = yield from steps
         # After a motor that failed (a FailedStatus), and after an abort, nothing shall move.
         except (SkywrightError, ValueError):
-            yield from bps.abs_set(goniometer.sample, home, wait=True)  # type: ignore[attr-defined]
+            yield from bps.abs_set(tools.goniometer.sample, home, wait=True)
             raise
-        yield from bps.abs_set(goniometer.sample, home, wait=True)  # type: ignore[attr-defined]
+        yield from bps.abs_set(tools.goniometer.sample, home, wait=True)
         return answer
 
     def grid() -> MsgGenerator[tuple[ZoomCalibration, Scale]]:
@@ -195,11 +195,8 @@ def calibrate_camera(
         def elsewhere() -> MsgGenerator[RotationValues]:
             shift = _shift_along(timed, first)
             step_log.info("axis: turning the spindle with the sample %.0f um along it", shift)
-            yield from bps.abs_set(
-                goniometer.sample,  # type: ignore[attr-defined]
-                (home[0] + shift, home[1], home[2]),
-                wait=True,
-            )
+            target = home[0] + shift, home[1], home[2]
+            yield from bps.abs_set(tools.goniometer.sample, target, wait=True)
             return (yield from back(_turned(tools, turn)))
 
         second = yield from stubs.recorded(tools, elsewhere, fit_md, uids, turn)

@@ -99,16 +99,17 @@ def rotate_to_face_on(
     HardwareError
         If the spindle does not get there.
     """
+    plan = "rotate_to_face_on"
     spindle = Needs("goniometer", parts={"phi": (Movable, Readable)})
-    check_devices("rotate_to_face_on", goniometer=(goniometer, spindle))
+    check_devices(plan, goniometer=(goniometer, spindle))
     if isinstance(face_on_deg, float) and math.isnan(face_on_deg):
-        raise ConfigError("rotate_to_face_on: face_on_deg is NaN: the loop has no clear face")
-    face_on_deg = finite("rotate_to_face_on", "face_on_deg", face_on_deg)
-    edge = flag("rotate_to_face_on", "edge", edge)
-    here = yield from stubs.position(goniometer.phi)  # type: ignore[attr-defined]
+        raise ConfigError(f"{plan}: face_on_deg is NaN: the loop has no clear face")
+    face_on_deg = finite(plan, "face_on_deg", face_on_deg)
+    edge = flag(plan, "edge", edge)
+    phi: Any = goniometer.phi  # type: ignore[attr-defined]
+    here = yield from stubs.position(phi)
     target = face_angle(face_on_deg, here, edge)
-    move = with_device_errors(bps.mv(goniometer.phi, target))  # type: ignore[attr-defined]
-    yield from stubs.stopped_on_error(move, goniometer.phi)  # type: ignore[attr-defined]
+    yield from stubs.stopped_on_error(with_device_errors(bps.mv(phi, target)), phi)
     return target
 
 
