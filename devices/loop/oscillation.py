@@ -118,7 +118,7 @@ class OscillationFlyer(OneStream, Device):
         return super().unstage()
 
     def prepare(self, sweep: Sweep) -> TaskStatus:
-        """Take what the next sweep shall be; nothing moves."""
+        """Take the next sweep; nothing moves."""
 
         def work() -> None:
             self.spindle.check_connected()
@@ -128,7 +128,7 @@ class OscillationFlyer(OneStream, Device):
         return run_ioc_task(self, work)
 
     def _accept(self, sweep: Sweep) -> None:
-        """Check a sweep, or write it to where it is to be."""
+        """Check a sweep, or give it to the controller."""
 
     def kickoff(self) -> TaskStatus:
         """Start the prepared sweep; done when the spindle has been told to move."""

@@ -197,7 +197,7 @@ class GoniometerIOC(PVGroup):
             await self.sim.pose.write(row)
 
     async def _post_motion_on(self) -> None:
-        """Say again and again that there is no other command: a follower must know."""
+        """Post the motion again and again, so that a follower knows that no command has come."""
         while True:
             await self.post_motion()
             await asyncio.sleep(MOTION_PERIOD_S)

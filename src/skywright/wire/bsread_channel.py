@@ -189,10 +189,8 @@ def nanoseconds_of(seconds: Any, nanoseconds: Any) -> int | None:
 
 def _numpy_shape(shape: Any) -> tuple[int, ...] | None:
     sizes = shape if isinstance(shape, list) else [shape]
-    whole = [whole_number(size) for size in sizes]
-    if None in whole or len(whole) > 32:
-        return None
-    return tuple(reversed(whole))  # type: ignore[arg-type]
+    whole = [size for size in map(whole_number, sizes) if size is not None]
+    return tuple(reversed(whole)) if len(whole) == len(sizes) <= 32 else None
 
 
 def whole_number(number: Any, least: int = 0) -> int | None:
