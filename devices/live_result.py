@@ -173,17 +173,10 @@ class _Wait:
         self._is_starting = device.live.is_starting
         if self._is_starting:
             logger.info("%s waits for the worker of %s to start", device.name, device.live.name)
-        self._timer = self._new_timer()
         self._unsubscribe: Callable[[], None] = lambda: None
 
-    def _new_timer(self) -> threading.Timer:
-        left_s = max(self._deadline - time.monotonic(), 0.0)
-        timer = threading.Timer(min(self._device.timeout_s, left_s), self._give_up)
-        timer.daemon = True
-        return timer
-
     def begin(self) -> None:
-        self._timer.start()
+        self._start_timer()
         self._unsubscribe = self._device.live.subscribe(self._on_progress)
         self._on_progress(self._device.live.progress(self._uid))
         if self._over:  # it may have ended before it knew how to unsubscribe
@@ -217,17 +210,19 @@ class _Wait:
             self._end(f"is at frame {self._reached} of {self._wanted} after {waited}{why}")
         # A worker that is starting cannot make progress
         elif was_starting or self._reached != before:
-            self._restart_timer()
+            self._start_timer()
         else:
             self._end(
                 f"made no progress for {self._device.timeout_s:g} s; "
                 f"it is at frame {before} of {self._wanted}{why}"
             )
 
-    def _restart_timer(self) -> None:
+    def _start_timer(self) -> None:
+        left_s = max(self._deadline - time.monotonic(), 0.0)
         with self._lock:
             if not self._over:
-                self._timer = self._new_timer()
+                self._timer = threading.Timer(min(self._device.timeout_s, left_s), self._give_up)
+                self._timer.daemon = True
                 self._timer.start()
 
     def _end(self, trouble: str | None, kind: type[SkywrightError] = HardwareError) -> None:
