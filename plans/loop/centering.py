@@ -420,20 +420,16 @@ def _find_tip(tools: stubs.Instruments, course: _Course) -> MsgGenerator[None]:
     while True:
         found = yield from stubs.measure_once(tools)
         check_light(found)
+        if _is_blank(found):
+            found = (yield from _turn_until_seen(tools)) or found
         if found.last.tip_in_view:
             return
         if _is_blank(found):
-            seen = yield from _turn_until_seen(tools)
-            if seen is None:
-                what, way = "nothing is seen, from four sides", 1.0
-            elif seen.last.tip_in_view:
-                return
-            else:
-                found = seen
-        if not _is_blank(found):
-            beyond = found.last.sign == "+"
-            what = "the mount reaches past the far border" if beyond else "only its base is seen"
-            way = -1.0 if beyond else 1.0
+            what, way = "nothing is seen, from four sides", 1.0
+        elif found.last.sign == "+":
+            what, way = "the mount reaches past the far border", -1.0
+        else:
+            what, way = "only its base is seen", 1.0
         if course.searched >= settings.search_steps:
             moved = f"after {course.searched} steps of {settings.search_step_um:g} um"
             if _is_blank(found):
