@@ -194,7 +194,10 @@ class FileStream:
         file, start, stop = self.segments(self._rows_emitted, rows)[0]
         if file not in self._bundles:
             self.device.check_size()
-            self._bundles[file] = [self._compose(file, column) for column in self._file_columns]
+            self._bundles[file] = [
+                compose_stream_resource(**column.resource(file, self.key_of(column)))
+                for column in self._file_columns
+            ]
             for bundle in self._bundles[file]:
                 yield "stream_resource", bundle.stream_resource_doc
         size = 1 if self.by_row else stop - start
@@ -217,9 +220,6 @@ class FileStream:
             for (file, first), end in zip(files, ends, strict=True)
             if max(start, first) < min(stop, end)
         ]
-
-    def _compose(self, file: str, column: StreamColumn) -> ComposeStreamResourceBundle:
-        return compose_stream_resource(**column.resource(file, self.key_of(column)))
 
 
 class OneStream:
