@@ -274,7 +274,7 @@ def _measure_scale(
 
     def see(along: float, across: float) -> MsgGenerator[np.ndarray]:
         shift = to_goniometer((along, across, 0.0), phi, phi_sign)
-        target = tuple(float(value) for value in np.add(home, shift))
+        target = tuple(np.add(home, shift).tolist())
         yield from bps.checkpoint()
         yield from bps.abs_set(tools.goniometer.sample, target, wait=True)
         found = yield from stubs.measure_once(tools)
@@ -291,7 +291,7 @@ def _measure_scale(
         raise SampleError("calibrate_camera: no tip is in view; bring one there, then repeat")
     reach = []
     for direction in np.eye(2):
-        step, seen = FIRST_STEP_UM, np.full(2, np.nan)
+        step = FIRST_STEP_UM
         while True:
             seen = yield from see(*(step * direction))
             shift = float(np.hypot(*(seen - start)))

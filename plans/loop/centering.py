@@ -476,7 +476,7 @@ def _move(
     """
     here = yield from stubs.place(tools)
     yield from bps.checkpoint()
-    target = tuple(float(value) for value in np.add(here, shift_um))
+    target = tuple(np.add(here, shift_um).tolist())
     step_log.info("moving the sample to %s um", ", ".join(f"{value:.1f}" for value in target))
     yield from bps.abs_set(tools.goniometer.sample, target, wait=True)
     course.moved_um = course.moved_um + np.asarray(shift_um)
@@ -486,7 +486,6 @@ def _outcome(course: _Course, why: str) -> Centering:
     found, verdict = course.found, course.verdict
     assert found is not None
     assert verdict is not None
-    x, y, z = course.moved_um
     return Centering(
         ok=not why,
         why=why,
@@ -494,7 +493,7 @@ def _outcome(course: _Course, why: str) -> Centering:
         residual_um=verdict.residual_um,
         sigma_um=verdict.sigma_um,
         along_sigma_um=verdict.along_sigma_um,
-        moved_um=(float(x), float(y), float(z)),
+        moved_um=tuple(course.moved_um.tolist()),
         kind=found.kind,
         face_on_deg=found.face_on,
         face_sigma_deg=found.face_sigma,
