@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from devices.live_result import STALL_TIMEOUT_S, LiveResult, StatusWithReason
+from devices.live_result import LiveResult, StatusWithReason
 from skywright.callbacks.reports import Reports
 from skywright.errors import ConfigError
 from skywright.instruments.loop.calibration import CalibrationFile, ZoomCalibration, as_json
@@ -81,7 +81,7 @@ class RotationResult(LiveResult):
         The rotations of the session.
     calibration
         Of the camera; a plan sets it, and it is recorded with each run.
-    name, timeout_s
+    name, **options
         As for `LiveResult`.
     """
 
@@ -90,10 +90,9 @@ class RotationResult(LiveResult):
         live: Reports,
         calibration: CameraCalibration,
         name: str = "rotation",
-        *,
-        timeout_s: float = STALL_TIMEOUT_S,
+        **options: Any,
     ) -> None:
-        super().__init__(live, name, timeout_s=timeout_s, hinted=SHOWN)
+        super().__init__(live, name, hinted=SHOWN, **options)
         self.calibration = calibration
 
     def read_configuration(self) -> dict[str, Any]:
