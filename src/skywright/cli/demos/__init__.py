@@ -18,6 +18,12 @@ from skywright.processes.child import keep_stdout
 from skywright.waiting import wait_until
 
 STORED_LIMIT_S = 120.0
+BEAMLINE = "beamline"
+"""In place of the name of a demo: the steps before the first one and after the last one."""
+_running = [BEAMLINE]
+"""The demo that the steps belong to."""
+_readers: list[IO[bytes]] = []
+"""Where steps are reported; empty where no `skywright demo` reads them."""
 
 
 @dataclass(frozen=True)
@@ -42,15 +48,6 @@ def append_results(results: list[DemoResult], file: Path) -> None:
     """Add the results of a demo to `file`, as a line with a JSON list."""
     with file.open("a") as lines:
         lines.write(json.dumps([asdict(result) for result in results]) + "\n")
-
-
-BEAMLINE = "beamline"
-"""In place of the name of a demo: the steps before the first one and after the last one."""
-
-_running = [BEAMLINE]
-"""The demo that the steps belong to."""
-_readers: list[IO[bytes]] = []
-"""Where steps are reported; empty where no `skywright demo` reads them."""
 
 
 def begin_demo(name: str) -> None:
