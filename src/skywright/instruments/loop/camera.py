@@ -207,9 +207,7 @@ class Camera:
         """
         if self._owner.acquisition is None:
             self._owner.report("taking pictures", alarm=False)  # clears an old alarm
-        if on_item is None:
-            return self._owner.acquire(requested, may_join=True)
-        return self._owner.acquire(requested, on_item)
+        return self._owner.acquire(requested, on_item, may_join=on_item is None)
 
     def stop(self) -> Acquisition | None:
         """End the acquisition under way; what has arrived is still recorded, then `done` is set."""

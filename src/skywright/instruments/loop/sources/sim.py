@@ -181,11 +181,9 @@ class SimulatedCamera(PacedSource[SourceFrame]):
     ) -> tuple[bytes, Mapping[str, Any]]:
         """Return JPEG and truth; a picture of a sample at rest may come from the cache."""
         with self._lock:
-            return (
-                self._cached_picture(pose, variant)
-                if path is None
-                else self._render(pose, variant, path)
-            )
+            if path is None:
+                return self._cached_picture(pose, variant)
+            return self._render(pose, variant, path)
 
     def _render(
         self, pose: Pose, variant: int, path: Sequence[Pose] | None = None
