@@ -62,7 +62,6 @@ class PushedPictures:
         self.counts: Counter[str] = Counter()
         """Number of uploads ``received``, ``dropped`` (while stopped), ``cut off`` and ``refused``,
         and of requests that upload nothing, ``no upload``."""
-        self._number = 0
         self._deliver: Deliver | None = None
         self._report: Report | None = None
         self._lock = threading.RLock()
@@ -131,7 +130,7 @@ class PushedPictures:
                     logger.info("%s", message)
 
     def _on_upload(self, upload: Upload) -> None:
-        number, self._number = self._number, self._number + 1
+        number = self.counts["received"]
         self.counts["received"] += 1
         if (size := picture_size(upload.data)) is not None:
             self._sizes.append(size)
