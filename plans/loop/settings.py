@@ -6,10 +6,9 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as checked_dataclass
 
+from skywright.instruments.loop.calibration import Finite, Positive
 from skywright.instruments.loop.decision import Aim
 
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Method = Literal["sweep", "steps", "two_angles"]
 
 
