@@ -20,6 +20,7 @@ from rich.text import Text
 
 from skywright.cli import EXIT_FAILED
 from skywright.cli.demos import BEAMLINE, failed_demo
+from skywright.cli.output import JsonOption, print_json
 from skywright.config import ENV_PREFIX, Settings
 from skywright.errors import ConfigError
 from skywright.instruments import declared
@@ -48,7 +49,7 @@ def demo(
     only: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Run these demos alone.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Run each instrument's main plans over Channel Access and show what the catalog then holds.
 
@@ -64,7 +65,7 @@ def demo(
     steps = StepLines(Console(stderr=True, highlight=False, markup=False, emoji=False))
     results = _run_demos(names, config, steps)
     if as_json:
-        typer.echo(json.dumps(results))
+        print_json(results)
     else:
         seconds = time.monotonic() - started
         console = Console(markup=False, emoji=False)
