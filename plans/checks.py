@@ -170,12 +170,12 @@ def flag(plan: str, name: str, value: Any) -> bool:
 def finite(
     plan: str, name: str, value: Any, least: float = -math.inf, *, inclusive: bool = False
 ) -> float:
-    """Return a finite number above `least`, or `least` itself where that is `inclusive`.
+    """Return a finite number, also one of numpy, above `least`; `inclusive` allows `least` itself.
 
     Raises
     ------
     ConfigError
-        If the value is no such number; numbers of numpy are numbers.
+        If the value is no such number.
     """
     if isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value):
         number = float(value)
