@@ -46,7 +46,7 @@ def test_what_is_no_port_is_refused(text: str) -> None:
 
 def test_an_address_has_brackets_around_an_ipv6_host() -> None:
     assert http_url("camera7", 80) == "http://camera7:80"
-    assert http_url("::1", 80) == "http://[::1]:80"
+    assert http_url("::1", 80) == http_url("[::1]", 80) == "http://[::1]:80"
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,8 @@ def port_number(text: str) -> int:
 
 
 def http_url(host: str, port: int) -> str:
-    """Return the address of an HTTP server; that of an IPv6 host has brackets."""
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    """Return the address of an HTTP server; an IPv6 host may lack its brackets."""
+    return f"http://[{host.strip('[]')}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def free_port(host: str = "127.0.0.1", taken: Collection[int] = ()) -> int:
