@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from skywright.cli import report
 from skywright.cli.output import make_console, print_json
 from skywright.errors import DataError
 from skywright.instruments.loop.cli.automl_server import automl_server
@@ -17,7 +18,6 @@ app.command("fit-series")(fit_series)
 app.command("automl-server")(automl_server)
 app.command("dhs")(dhs)
 
-EXIT_UNREADABLE = 2
 COLUMNS = ("file", "tip", "bbox", "class", "width", "side", "score", "ms")
 
 
@@ -42,14 +42,12 @@ def find(
     from skywright.instruments.loop.detect import warm_up
 
     warm_up()  # else the first picture's time is that of loading the network
-    rows = []
-    unreadable = 0
+    rows, status = [], 0
     for file in files:
         try:
             row = _find_in_file(file)
         except DataError as error:
-            typer.echo(f"skywright: {error}", err=True)
-            unreadable += 1
+            status = report(error)
             continue
         if as_json:
             print_json(row)
@@ -57,8 +55,8 @@ def find(
             rows.append(row)
     if rows:
         _print_table(rows)
-    if unreadable:
-        raise typer.Exit(EXIT_UNREADABLE)
+    if status:
+        raise typer.Exit(status)
 
 
 def _find_in_file(file: Path) -> dict[str, Any]:
