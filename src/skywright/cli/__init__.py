@@ -166,7 +166,7 @@ def _in_words(name: str, error: Exception) -> SkywrightError | None:
 class LazyGroup(TyperGroup):
     """A group that imports a command only to run it.
 
-    It prints each `SkywrightError` and each failed request to a server in one line.
+    It prints each error that is no bug in one line.
     """
 
     def list_commands(self, ctx: Any) -> list[str]:
