@@ -75,14 +75,14 @@ def commands() -> dict[str, Entry]:
 
 def load(name: str) -> Any:
     """Import the module of the command `name` and return its Typer command."""
-    where = commands()[name].module
-    if ":" in where:
-        command: Any = typer.main.get_command(resolve(where))
+    entry = commands()[name]
+    if ":" in entry.module:
+        command: Any = typer.main.get_command(resolve(entry.module))
         command.name = name
     else:
         single = typer.Typer(add_completion=False)
-        kind = RunsCommand if commands()[name].takes_runs else TyperCommand
-        single.command(name, cls=kind)(getattr(import_module(f"{__name__}.{where}"), name))
+        kind = RunsCommand if entry.takes_runs else TyperCommand
+        single.command(name, cls=kind)(getattr(import_module(f"{__name__}.{entry.module}"), name))
         command = typer.main.get_command(single)
     _accept_verbose(command)
     return command
@@ -167,7 +167,7 @@ def _in_words(name: str, error: Exception) -> SkywrightError | None:
 class LazyGroup(TyperGroup):
     """A group that imports a command only to run it.
 
-    It prints each `SkywrightError` and each failed request to a server in one line.
+    It prints each error that is no bug in one line.
     """
 
     def list_commands(self, ctx: Any) -> list[str]:

@@ -144,14 +144,14 @@ def _run_process(
         steps.show(process.stdout, limit.restart)
         status = process.wait()
     except BaseException:  # Ctrl-C: the process has it too
-        _end(process)
+        _terminate(process)
         raise
     finally:
         limit.cancel()
     return None if limit.is_over else status
 
 
-def _end(process: "subprocess.Popen[str]") -> None:
+def _terminate(process: "subprocess.Popen[str]") -> None:
     """Terminate a process; if that does not end it in time, kill it."""
     process.terminate()
     try:
@@ -184,7 +184,7 @@ class _TimeLimit:
 
     def _end(self) -> None:
         self.is_over = True
-        _end(self._process)
+        _terminate(self._process)
 
 
 class StepLines:
