@@ -19,6 +19,9 @@ from skywright.instruments.epu.watch.inotify import InotifyTree
 
 logger = logging.getLogger(__name__)
 
+WATCH_AGAIN_S = 1.0
+"""Pause between two tries to watch a directory that could not be listed."""
+
 Signature = tuple[int, int]
 """Size in bytes and time of modification in ns."""
 
@@ -64,7 +67,9 @@ def signature_of(path: Path) -> Signature:
     return status.st_size, status.st_mtime_ns
 
 
-def changed_files(root: Path, known: Mapping[str, Signature]) -> Iterable[EpuFile]:
+def changed_files(
+    root: Path, known: Mapping[str, Signature], unlisted: dict[str, str] | None = None
+) -> Iterable[EpuFile]:
     """Yield the files of EPU below `root` whose size or time is not the known one.
 
     Parameters
@@ -73,6 +78,8 @@ def changed_files(root: Path, known: Mapping[str, Signature]) -> Iterable[EpuFil
         The directory.
     known
         Size and time of files that have been read, by path.
+    unlisted
+        Filled with the directories that cannot be listed, and why, by path.
     """
     problems: list[tuple[str, str]] = []
     for path, entry in walk(root, problems, follow_links=True):
@@ -88,8 +95,8 @@ def changed_files(root: Path, known: Mapping[str, Signature]) -> Iterable[EpuFil
                 continue
         if file := recognize(path):
             yield file
-    for directory, reason in problems:
-        logger.warning("%s/%s: %s", root, directory, reason)
+    if unlisted is not None:
+        unlisted.update(problems)
 
 
 class PollingSource:
@@ -138,6 +145,7 @@ class InotifySource:
         import select
 
         self._changes = Changes()
+        self._watch_again = 0.0
         self._tree = InotifyTree(root, found=self._add_found)
         self._changes = Changes()  # what was there before is found by the first scan
         self._wake_reader, self._wake_writer = os.pipe()
@@ -157,6 +165,9 @@ class InotifySource:
         if self._tree.fileno() in ready:
             for path, mask, _ in self._tree.read(0):
                 self._take(path, mask)
+        if self._tree.failed and time.monotonic() >= self._watch_again:
+            self._tree.watch_failed()
+            self._watch_again = time.monotonic() + WATCH_AGAIN_S
         changes, self._changes = self._changes, Changes()
         return changes
 

@@ -53,6 +53,8 @@ class InotifyTree:
             self._mask |= flags.DELETE | flags.MOVED_FROM
         self._inotify = INotify()
         self._directories: dict[int, str] = {}
+        self.failed: set[str] = set()
+        """Directories of which not all is watched, because of an error of the disk."""
         self._watch("")
 
     def _watch(self, directory: str, report: bool = True) -> None:
@@ -71,11 +73,22 @@ class InotifyTree:
                         elif report:
                             self._found(prefix + entry.name, entry)
             except (FileNotFoundError, NotADirectoryError):
+                self.failed.discard(directory)
                 continue  # removed in the meantime
             except OSError as error:
                 if error.errno == ENOSPC:
                     raise
-                logger.warning("%s: %s", path, error.strerror)
+                if directory not in self.failed:
+                    logger.warning("%s: %s", path, error.strerror)
+                self.failed.add(directory)
+                continue
+            self.failed.discard(directory)
+
+    def watch_failed(self) -> None:
+        """Try once more to watch the directories that are in `failed`."""
+        for directory in sorted(self.failed):
+            if directory in self.failed:  # one above may have brought it
+                self._watch(directory)
 
     def fileno(self) -> int:
         """Return the descriptor that becomes readable with an event."""
