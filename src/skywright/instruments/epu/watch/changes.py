@@ -19,9 +19,6 @@ from skywright.instruments.epu.watch.inotify import InotifyTree
 
 logger = logging.getLogger(__name__)
 
-WATCH_AGAIN_S = 1.0
-"""Pause between two tries to watch a directory that could not be listed."""
-
 Signature = tuple[int, int]
 """Size in bytes and time of modification in ns."""
 
@@ -145,7 +142,6 @@ class InotifySource:
         import select
 
         self._changes = Changes()
-        self._watch_again = 0.0
         self._tree = InotifyTree(root, found=self._add_found)
         self._changes = Changes()  # what was there before is found by the first scan
         self._wake_reader, self._wake_writer = os.pipe()
@@ -165,9 +161,7 @@ class InotifySource:
         if self._tree.fileno() in ready:
             for path, mask, _ in self._tree.read(0):
                 self._take(path, mask)
-        if self._tree.failed and time.monotonic() >= self._watch_again:
-            self._tree.watch_failed()
-            self._watch_again = time.monotonic() + WATCH_AGAIN_S
+        self._tree.watch_failed()
         changes, self._changes = self._changes, Changes()
         return changes
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,9 @@ logger = logging.getLogger(__name__)
 
 ENOSPC = 28
 """Error number when there are more directories than ``fs.inotify.max_user_watches``."""
+
+WATCH_AGAIN_S = 1.0
+"""Pause between two tries to watch directories that could not be listed."""
 
 
 class InotifyTree:
@@ -55,6 +59,7 @@ class InotifyTree:
         self._directories: dict[int, str] = {}
         self.failed: set[str] = set()
         """Directories of which not all is watched, because of an error of the disk."""
+        self._watch_again = 0.0
         self._watch("")
 
     def _watch(self, directory: str, report: bool = True) -> None:
@@ -84,11 +89,21 @@ class InotifyTree:
                 continue
             self.failed.discard(directory)
 
-    def watch_failed(self) -> None:
-        """Try once more to watch the directories that are in `failed`."""
-        for directory in sorted(self.failed):
-            if directory in self.failed:  # one above may have brought it
-                self._watch(directory)
+    def watch_failed(self) -> bool:
+        """Try once more to watch the directories in `failed`, at most every `WATCH_AGAIN_S`.
+
+        Returns
+        -------
+        bool
+            Whether one of them is watched now.
+        """
+        if not self.failed or time.monotonic() < self._watch_again:
+            return False
+        before = set(self.failed)
+        for directory in sorted(before):
+            self._watch(directory)
+        self._watch_again = time.monotonic() + WATCH_AGAIN_S
+        return not before <= self.failed
 
     def fileno(self) -> int:
         """Return the descriptor that becomes readable with an event."""
