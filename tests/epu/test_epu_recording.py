@@ -22,6 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import forked
 from support.limits import full_disk
+from support.waiting import until
 from typer.testing import CliRunner
 
 from skywright.errors import ConfigError, DataError
@@ -722,6 +723,31 @@ def test_a_stale_file_handle_does_not_end_the_recorder(root, tmp_path, monkeypat
         is_over = True
     replay(out, tmp_path / "target", BURST)
     assert contents(tmp_path / "target") == {"a.xml": b"<changed/>", "b.xml": b"<b/>"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="inotify is Linux's")
+def test_a_directory_that_could_not_be_listed_when_it_was_made_is_recorded(
+    root, tmp_path, monkeypatch
+):
+    scandir, tries = os.scandir, []
+
+    def list_directory(path):
+        if str(path) == str(root / "new") and len(tries) < 2:  # by the watch and by the recorder
+            tries.append(path)
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", list_directory)
+    out = tmp_path / "r.tar.gz"
+    lines = out.with_name(out.name + ".partial") / "events.jsonl"
+    with Recording(root, out):
+        (root / "new" / "below").mkdir(parents=True)
+        (root / "new" / "below" / "a.xml").write_text("<first/>")
+        until(lambda: "<first/>" in lines.read_text())
+        (root / "new" / "below" / "a.xml").write_text("<second/>")
+        until(lambda: "<second/>" in lines.read_text())  # by its event
+    replay(out, tmp_path / "target", BURST)
+    assert contents(tmp_path / "target") == contents(root)
 
 
 def test_what_the_recorder_could_not_read_is_left_out_on_request(root, tmp_path, monkeypatch):

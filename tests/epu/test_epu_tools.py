@@ -1,9 +1,11 @@
 """validate, stat, slim, find-duplicates, format-xml, names and paths."""
 
 import ctypes
+import errno
 import json
 import os
 import re
+import shutil
 import signal
 import stat as stat_module
 import subprocess
@@ -21,7 +23,7 @@ from typer.testing import CliRunner
 
 from skywright.instruments.epu import safe_xml
 from skywright.instruments.epu.cli import app
-from skywright.instruments.epu.format_xml import indented
+from skywright.instruments.epu.format_xml import format_file, indented
 from skywright.instruments.epu.names import Kind, recognize
 from skywright.instruments.epu.paths import (
     atlas_candidates,
@@ -284,6 +286,22 @@ def test_format_xml_command(session):
     assert nothing.exit_code == 0
     assert "no .xml or .dm file; -r looks" in nothing.output
     assert read_document(session) == before
+
+
+def test_a_full_disk_leaves_the_backup_of_before(session, monkeypatch):
+    path = next(session.rglob("Data/*.xml"))
+    old, backup = path.read_bytes(), path.with_name(path.name + ".bak")
+    backup.write_bytes(b"of before")
+
+    def copy_half(source, target):
+        Path(target).write_bytes(Path(source).read_bytes()[:100])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(shutil, "copy2", copy_half)
+    with pytest.raises(OSError, match="No space left"):
+        format_file(path, backup=True)
+    assert (path.read_bytes(), backup.read_bytes()) == (old, b"of before")
+    assert {file.name for file in path.parent.glob(f"*{path.name}*")} == {path.name, backup.name}
 
 
 @pytest.mark.parametrize(

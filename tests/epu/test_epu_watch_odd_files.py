@@ -1,10 +1,13 @@
 """The watcher and files that are broken, unreadable or odd: each costs itself alone."""
 
+import errno
+import json
 import os
 import random
 import re
 import shutil
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,7 @@ from watching import Following, check, recorded
 
 from skywright.errors import ConfigError
 from skywright.instruments.epu.watch.changes import changed_files
+from skywright.instruments.epu.watch.final import database_chunks
 from skywright.instruments.epu.watch.watcher import Watcher
 
 
@@ -126,6 +130,59 @@ def test_a_file_that_cannot_be_asked_for_its_size_hides_no_other(root):
     known = {f"S/Metadata/GridSquare_{number}.dm": (1, 1) for number in range(1, 10, 2)}
     found = {file.gridsquare for file in changed_files(root, known)}
     assert found == {"2", "4", "6", "8"}
+
+
+def failing_scandir(monkeypatch, name, times):
+    """Let the first `times` listings of each directory `name` fail, as a network disk does."""
+    scandir, tries = os.scandir, Counter()
+
+    def list_directory(path):
+        tries[str(path)] += Path(path).name == name
+        if 0 < tries[str(path)] <= times:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", list_directory)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="inotify is Linux's")
+def test_a_directory_that_could_not_be_listed_when_it_was_made_is_followed(
+    root, database, monkeypatch
+):
+    following = Following(root, database, rescan=0)
+    following.wait_for(lambda: following.watcher.state.scanned)
+    failing_scandir(monkeypatch, "Data", 2)
+    run_steps(in_order(root, small_visit(5), random.Random(5)), 0)
+    following.wait_for(lambda: following.caught_up() and not following.watcher._source._tree.failed)
+    following.stop()
+    check(database, root, following.events, 5)
+
+
+def test_a_directory_that_a_scan_could_not_list_is_scanned_again_soon(root, database, monkeypatch):
+    run_steps(in_order(root, small_visit(5), random.Random(5)), 0)
+    failing_scandir(monkeypatch, "Data", 2)
+    following = Following(root, database, polling=3600.0)
+    following.wait_for(lambda: following.watcher.state.unreadable)
+    following.wait_for(lambda: following.watcher.state.scanned and not following.watcher.unlisted)
+    following.wait_for(following.caught_up)
+    assert following.watcher.state.unreadable == 0
+    following.stop()
+    check(database, root, following.events, 5)
+
+
+def test_a_directory_that_can_never_be_listed_is_in_the_document(root, database, monkeypatch):
+    run_steps(in_order(root, small_visit(5), random.Random(5)), 0)
+    directories = [path.relative_to(root).as_posix() for path in root.rglob("Data")]
+    failing_scandir(monkeypatch, "Data", 10**6)
+    watcher = Watcher(root, database)
+    watcher.run(idle_exit=0)
+    with database.read() as connection:
+        chunks = database_chunks(connection, watcher.root, watcher.unlisted)
+        document = json.loads("".join(chunks))
+    assert comparable(document) == comparable(read_document(root))
+    issues = [issue for issue in document["issues"] if issue["kind"] == "directory"]
+    assert sorted(issue["path"] for issue in issues) == sorted(directories) != []
+    assert {issue["text"] for issue in issues} == {"Input/output error"}
 
 
 def test_bomb_is_reported_at_once(root, database):

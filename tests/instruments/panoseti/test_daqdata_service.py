@@ -11,6 +11,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from types import SimpleNamespace
 
 import grpc
 import numpy as np
@@ -29,9 +30,10 @@ from skywright.errors import ConfigError
 from skywright.instruments.panoseti import grpc_serving
 from skywright.instruments.panoseti.cli import app
 from skywright.instruments.panoseti.grpc_serving import GrpcServer
-from skywright.instruments.panoseti.live.config import ServerConfig
+from skywright.instruments.panoseti.live.config import HpIoConfig, ServerConfig
 from skywright.instruments.panoseti.live.follow import Followed, RunFinder
 from skywright.instruments.panoseti.live.publish import Publisher
+from skywright.instruments.panoseti.live.service import DaqDataService
 from skywright.instruments.panoseti.live.slots import SlotKey, Slots
 from skywright.instruments.panoseti.pff_writer import encode_frames
 from skywright.instruments.panoseti.products import parse_file_name
@@ -338,6 +340,28 @@ def test_what_a_slow_client_misses_is_counted_for_it_alone():
             pass
     assert [slow.next(), slow.next(), slow.next()] == [b"quiet", b"4", None]
     assert ((quick.sent, quick.missed), (slow.sent, slow.missed)) == ((6, 0), (2, 4))
+
+
+def test_a_client_that_goes_away_while_an_image_is_written_is_no_error(tmp_path):
+    class Gone:
+        """The call of a client that is gone, of which gRPC has not yet told the server."""
+
+        def peer(self):
+            return "ipv4:1"
+
+        async def write(self, payload):
+            raise grpc.aio.InternalError("execute_batch")
+
+    async def set_health(reading):
+        pass
+
+    service = DaqDataService(ServerConfig(), set_health)
+    reading = HpIoConfig(data_dir=str(tmp_path))
+    service.hp_io = SimpleNamespace(valid=True, failure="", config=reading)
+    service.slots.publish(SlotKey(1, "img16", -1), True, b"image")
+    request = pb.StreamImagesRequest(stream_movie_data=True, update_interval_seconds=-1.0)
+    with pytest.raises(asyncio.CancelledError):  # which gRPC does not log
+        asyncio.run(service.stream_images(request, Gone()))
 
 
 def test_ping_is_answered(server):

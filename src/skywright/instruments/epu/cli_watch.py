@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False)
 
 TROUBLES_MAX = 20
-"""Unreadable files that are named at the end; `parse dir --json` lists all."""
+"""Unreadable files and directories that are named at the end; `parse dir --json` lists all."""
 
 
 @app.command()
@@ -140,7 +140,7 @@ def watch(
             raise typer.Exit(1)  # the log has it
         if as_json:
             with opened.read() as connection:
-                for chunk in database_chunks(connection, watcher.root):
+                for chunk in database_chunks(connection, watcher.root, watcher.unlisted):
                     sys.stdout.write(chunk)
             sys.stdout.write("\n")
         else:
@@ -168,12 +168,12 @@ def _report_troubles(watcher: "Watcher") -> None:
     """Print what a person should look after to stderr."""
     for session in watcher.sessions_missing:
         typer.echo(f"skywright: {session}: no EpuSession.dm that can be read", err=True)
-    unreadable = sorted(watcher.unreadable.items())
+    unreadable = sorted((watcher.unreadable | watcher.unlisted).items())
     for path, reason in unreadable[:TROUBLES_MAX]:
         typer.echo(f"skywright: {path}: {reason}", err=True)
     if len(unreadable) > TROUBLES_MAX:
         more = len(unreadable) - TROUBLES_MAX
-        typer.echo(f"skywright: {more} more files cannot be read", err=True)
+        typer.echo(f"skywright: {more} more cannot be read", err=True)
 
 
 def _finish(agent: "Agent") -> None:

@@ -281,6 +281,8 @@ def _follow(recorder: DirectoryRecorder, source: InotifyTree, stopped: threading
         events = list(source.read(SETTLE_S if growing else 0.1))
         now = time.time()
         _take(recorder, source.flags, events, growing, now)
+        if source.watch_failed():
+            recorder.record_differences()
         for path, since in list(growing.items()):
             if now - since >= SETTLE_S:
                 del growing[path]

@@ -67,7 +67,9 @@ def signature_of(path: Path) -> Signature:
     return status.st_size, status.st_mtime_ns
 
 
-def changed_files(root: Path, known: Mapping[str, Signature]) -> Iterable[EpuFile]:
+def changed_files(
+    root: Path, known: Mapping[str, Signature], unlisted: dict[str, str] | None = None
+) -> Iterable[EpuFile]:
     """Yield the files of EPU below `root` whose size or time is not the known one.
 
     Parameters
@@ -76,6 +78,8 @@ def changed_files(root: Path, known: Mapping[str, Signature]) -> Iterable[EpuFil
         The directory.
     known
         Size and time of files that have been read, by path.
+    unlisted
+        Filled with the directories that cannot be listed, and why, by path.
     """
     problems: list[tuple[str, str]] = []
     for path, entry in walk(root, problems, follow_links=True):
@@ -91,8 +95,8 @@ def changed_files(root: Path, known: Mapping[str, Signature]) -> Iterable[EpuFil
                 continue
         if file := recognize(path):
             yield file
-    for directory, reason in problems:
-        logger.warning("%s/%s: %s", root, directory, reason)
+    if unlisted is not None:
+        unlisted.update(problems)
 
 
 class PollingSource:
@@ -156,6 +160,7 @@ class InotifySource:
         if self._tree.fileno() in ready:
             for path, mask, _ in self._tree.read(0):
                 self._take(path, mask)
+        self._tree.watch_failed()
         changes, self._changes = self._changes, Changes()
         return changes
 

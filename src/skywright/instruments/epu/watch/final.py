@@ -2,10 +2,11 @@
 
 import json
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, select
@@ -27,9 +28,16 @@ MISSING_SESSION = "EpuSession.dm is missing here"
 _PLACE_COLUMNS = ("center_x", "center_y", "size_width", "size_height")
 
 
-def database_chunks(connection: Connection, root: Path) -> Iterator[str]:
-    """Yield the document of what is recorded of the directory `root`, piece by piece."""
-    return _Document(connection, root).chunks()
+def database_chunks(
+    connection: Connection, root: Path, unlisted: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[str]:
+    """Yield the document of what is recorded of the directory `root`, piece by piece.
+
+    `unlisted` are directories that could not be listed, and why, by path.
+    """
+    document = _Document(connection, root)
+    document.issues += [Issue("directory", *each) for each in sorted(unlisted.items())]
+    return document.chunks()
 
 
 def _time(value: datetime | None) -> str | None:

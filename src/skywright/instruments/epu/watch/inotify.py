@@ -3,11 +3,15 @@
 import errno
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 logger = logging.getLogger(__name__)
+
+WATCH_AGAIN_S = 1.0
+"""Pause between two tries to watch directories that could not be listed."""
 
 
 class InotifyTree:
@@ -51,6 +55,9 @@ class InotifyTree:
             self._mask |= flags.DELETE | flags.MOVED_FROM
         self._inotify = INotify()
         self._directories: dict[int, str] = {}
+        self.failed: set[str] = set()
+        """Directories of which not all is watched, because of an error of the disk."""
+        self._watch_again = 0.0
         self._watch("")
 
     def _watch(self, directory: str, report: bool = True) -> None:
@@ -69,11 +76,32 @@ class InotifyTree:
                         elif report:
                             self._found(prefix + entry.name, entry)
             except (FileNotFoundError, NotADirectoryError):
+                self.failed.discard(directory)
                 continue  # removed in the meantime
             except OSError as error:
                 if error.errno == errno.ENOSPC:  # above ``fs.inotify.max_user_watches``
                     raise
-                logger.warning("%s: %s", path, error.strerror)
+                if directory not in self.failed:
+                    logger.warning("%s: %s", path, error.strerror)
+                self.failed.add(directory)
+                continue
+            self.failed.discard(directory)
+
+    def watch_failed(self) -> bool:
+        """Try once more to watch the directories in `failed`, at most every `WATCH_AGAIN_S`.
+
+        Returns
+        -------
+        bool
+            Whether one of them is watched now.
+        """
+        if not self.failed or time.monotonic() < self._watch_again:
+            return False
+        before = set(self.failed)
+        for directory in sorted(before):
+            self._watch(directory)
+        self._watch_again = time.monotonic() + WATCH_AGAIN_S
+        return not before <= self.failed
 
     def fileno(self) -> int:
         """Return the descriptor that becomes readable with an event."""

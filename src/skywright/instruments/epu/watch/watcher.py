@@ -32,6 +32,8 @@ BATCH = 100
 """Files of one transaction; between two batches the kernel's events are taken up."""
 RESCAN_S = 60.0
 """Seconds between scans beside the events, for mounts that give none for some writers."""
+LIST_AGAIN_S = 1.0
+"""Seconds to the next scan after one that could not list a directory; doubled each time."""
 DATABASE_RETRY_S = 1.0
 
 
@@ -50,7 +52,7 @@ class WatchState:
     commits
         Monotonic time of a commit and number of its new micrographs, of the last ones.
     unreadable
-        Files that cannot be read at present.
+        Files that cannot be read and directories that cannot be listed at present.
     queue
         Files that wait.
     sequence
@@ -121,6 +123,10 @@ class Watcher:
         self.state = WatchState()
         self.backlog = Backlog()
         self.unreadable: dict[str, str] = {}
+        """Why a file cannot be read, by its path."""
+        self.unlisted: dict[str, str] = {}
+        """Why a directory could not be listed by the last scan, by its path."""
+        self._list_again_s = LIST_AGAIN_S
         self._not_utf8: dict[str, str] = {}
         """Path of a file, by what stands for it in `unreadable`."""
         self.on_commit = on_commit
@@ -193,7 +199,7 @@ class Watcher:
         due = self.backlog.next_due()
         if due is not None:
             times.append(due)
-        if self._rescan:
+        if self._rescan or self.unlisted:
             times.append(self._next_scan)
         if idle_exit is not None:
             times.append(self._last_change + idle_exit)
@@ -204,7 +210,7 @@ class Watcher:
         changes = self._source.read(timeout)
         changed = self._take(changes)
         self.state.lost_events += changes.lost
-        is_due = self._rescan and time.monotonic() >= self._next_scan
+        is_due = (self._rescan or self.unlisted) and time.monotonic() >= self._next_scan
         if changes.lost or changes.scan or is_due:
             changed |= self.scan()
         batch = self.backlog.take(BATCH, time.monotonic())
@@ -236,7 +242,7 @@ class Watcher:
                 reason = "the path is not UTF-8: rename the file or its directory"
                 logger.warning("%s: %s", readable, reason)
                 self.unreadable[readable], self._not_utf8[readable] = reason, file.path
-                self.state.unreadable = len(self.unreadable)
+                self.state.unreadable = len(self.unreadable) + len(self.unlisted)
             return False
         return True
 
@@ -249,15 +255,27 @@ class Watcher:
             if not os.access(self.root / path, os.F_OK):  # it was removed
                 del self.unreadable[name]
                 self.known.pop(path, None)
-        self.state.unreadable = len(self.unreadable)
-        for file in changed_files(self.root, self._ingest.memory.known):
+        unlisted: dict[str, str] = {}
+        for file in changed_files(self.root, self._ingest.memory.known, unlisted):
             if not self.backlog.is_in_trouble(file.path) and self._can_be_named(file):
                 self.backlog.add(file, now)
         self._add_atlases_beside(now)
         self.state.rescans += self.state.scanned
         self.state.scanned = True
-        self._next_scan = time.monotonic() + (self._rescan or 0)
+        self._next_scan = time.monotonic() + self._take_unlisted(unlisted)
         return len(self.backlog) > before
+
+    def _take_unlisted(self, unlisted: dict[str, str]) -> float:
+        """Note the directories that a scan could not list; return when to scan again, s."""
+        for directory in unlisted.keys() - self.unlisted.keys():
+            logger.warning("%s/%s: %s", self.root, directory, unlisted[directory])
+        self.unlisted = unlisted
+        self.state.unreadable = len(self.unreadable) + len(self.unlisted)
+        if not unlisted:
+            self._list_again_s = LIST_AGAIN_S
+            return self._rescan or 0.0
+        pause, self._list_again_s = self._list_again_s, min(2 * self._list_again_s, RESCAN_S)
+        return min(pause, self._rescan or pause)
 
     def _add_atlases_beside(self, now: float) -> None:
         """Take the atlases of sessions that stand outside of the directory, when they changed."""
@@ -344,7 +362,7 @@ class Watcher:
 
     def _count(self, outcome: Outcome, came: dict[str, float], now: float) -> None:
         state = self.state
-        state.unreadable = len(self.unreadable)
+        state.unreadable = len(self.unreadable) + len(self.unlisted)
         if not outcome.events:
             return
         state.sequence += 1

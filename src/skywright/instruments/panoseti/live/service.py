@@ -179,7 +179,11 @@ class DaqDataService:
             )
         if stream.end_reason:
             await context.abort(stream.end_code, stream.end_reason)
-        stream.sender.result()
+        try:
+            stream.sender.result()
+        except grpc.aio.InternalError as error:  # of a write: the client is gone
+            # gRPC logs the error with its traceback, and a call that was cancelled not at all
+            raise asyncio.CancelledError from error
 
     async def init_hp_io(
         self, request: pb.InitHpIoRequest, context: grpc.aio.ServicerContext
