@@ -65,6 +65,11 @@ class GridQuality:
     micrographs: int
     good: int
 
+    @property
+    def shares(self) -> dict[str, float]:
+        """Expected share of each square that has results, in the order of `squares`."""
+        return dict(zip(self.squares, self.share.tolist(), strict=True))
+
 
 def estimate(owner: Ints, good: Ints, total: Ints, n_squares: int) -> Shares:
     """Estimate the shares from the counts of holes.
