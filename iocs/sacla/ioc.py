@@ -346,7 +346,7 @@ class SaclaIOC(OwnerGroup):
 def build(args: argparse.Namespace) -> tuple[PVGroup, Mapping[str, Any]]:
     """Make the IOC of the arguments, and what its ready line says."""
     group = SaclaIOC(args.prefix)
-    if getattr(args, "list_pvs", False):
+    if args.list_pvs:
         return group, {}
     axis = SimulatedAxis()
     source, truth = _make_source(args, axis)
@@ -415,8 +415,8 @@ def _make_source(args: argparse.Namespace, axis: SimulatedAxis) -> tuple[ShotSou
         pool=args.pool,
         faults=parse_faults(args.fault or []),
     )
-    stage = lambda: axis.position(time.time())  # noqa: E731
-    return SimSource(Beamline(settings, args.seed, stage), speed=args.speed), settings
+    beamline = Beamline(settings, args.seed, lambda: axis.position(time.time()))
+    return SimSource(beamline, speed=args.speed), settings
 
 
 def main() -> None:

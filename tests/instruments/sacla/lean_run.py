@@ -10,7 +10,7 @@ from pathlib import Path
 
 ABSENT = {
     "aio_pika", "anyio", "bluesky", "bluesky_tiled_plugins", "caproto", "dask", "databroker",
-    "distributed", "epics", "event_model", "fastapi", "grpc", "httpx", "ophyd", "scipy", "skimage",
+    "distributed", "epics", "event_model", "fastapi", "grpc", "httpx", "ophyd", "skimage",
     "sqlalchemy", "starlette", "tiled", "uvicorn", "zarr", "zmq",
 }  # fmt: skip
 

@@ -124,11 +124,16 @@ class LiveShots:
             raise self._error
         with self._lock:
             self._pipeline.finish()
-            return make_report(self._pipeline, time.perf_counter() - self._started, self._workers)
+            return self._make_report()
 
     def stop(self) -> None:
         """End `run` soon, with what has been found; from any thread."""
         self._enough.set()
+
+    def snapshot(self) -> Report:
+        """Report what has been found so far; from any thread."""
+        with self._lock:
+            return self._make_report()
 
     def close(self) -> None:
         """End the workers and free the memory."""
@@ -153,3 +158,6 @@ class LiveShots:
         else:
             if self._wanted is not None and passed >= self._wanted:
                 self._enough.set()
+
+    def _make_report(self) -> Report:
+        return make_report(self._pipeline, time.perf_counter() - self._started, self._workers)

@@ -263,12 +263,9 @@ class ShotCurves(Analysis[CurveSums]):
         return found | dict(zip(names, state.counts, strict=True))
 
     def _nothing(self) -> CurveSums:
-        def empty(bins: int) -> Moments:
-            return Moments(np.zeros(bins, np.int64), np.zeros((3, bins)), np.zeros((3, 3, bins)))
-
         return CurveSums(
-            empty(self._regions * 2 * self._bins),
-            empty(self._regions),
+            _empty(self._regions * 2 * self._bins),
+            _empty(self._regions),
             np.zeros((self._regions, HISTOGRAM_BINS), np.int64),
             np.zeros((2, self._regions), np.int64),
             np.zeros(4, np.int64),
@@ -276,9 +273,12 @@ class ShotCurves(Analysis[CurveSums]):
         )
 
 
+def _empty(bins: int) -> Moments:
+    return Moments(np.zeros(bins, np.int64), np.zeros((3, bins)), np.zeros((3, 3, bins)))
+
+
 def _concatenate(parts: list[Moments]) -> Moments:
-    if not parts:
-        return Moments(np.zeros(0, np.int64), np.zeros((3, 0)), np.zeros((3, 3, 0)))
+    parts = [_empty(0), *parts]  # there may be no region
     return Moments(
         np.concatenate([part.count for part in parts]),
         np.concatenate([part.mean for part in parts], axis=-1),

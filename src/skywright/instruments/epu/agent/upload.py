@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import httpx
-from sqlalchemy import Connection, delete, or_, select
+from sqlalchemy import Connection, delete, func, or_, select
 
 from skywright.instruments.epu.agent.client import ApiClient, ServerUnavailableError
 from skywright.instruments.epu.api import models
@@ -107,7 +107,7 @@ class Uploader:
     def pending(self) -> int:
         """Count the rows of the outbox."""
         with self._database.read() as connection:
-            return len(connection.execute(select(outbox.c.id)).all())
+            return connection.execute(select(func.count()).select_from(outbox)).scalar_one()
 
     def _next_rows(self) -> Sequence[Any]:
         query = select(outbox).order_by(outbox.c.id).limit(BATCH + len(self._postponed))

@@ -1,6 +1,6 @@
 """Follows the results in the entity database: quality of the grids, suggestions, an overview."""
 
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -58,16 +58,6 @@ class _Followed:
     rows: int = 0
     quality: GridQuality | None = None
     stored: dict[str, float] = field(default_factory=dict)
-
-    def shares(self) -> dict[str, float]:
-        """Return the present share of each square that has results."""
-        assert self.quality is not None
-        return dict(zip(self.quality.squares, self.quality.share.tolist(), strict=True))
-
-    def has_moved(self, squares: Container[str]) -> bool:
-        """Return whether there are shares of these squares that are to be stored."""
-        shares = self.shares().items()
-        return any(each[0] in squares and _differs(self.stored, *each) for each in shares)
 
 
 def _differs(stored: Mapping[str, float], square: str, share: float) -> bool:
@@ -127,17 +117,20 @@ class Decider:
             if grid is None:
                 return
             followed = self._of(grid)
-            followed.quality = followed.quality or followed.analysis.quality()
+            followed.quality = quality = followed.quality or followed.analysis.quality()
             left = _left(connection, grid)
-            self.overview = overview(connection, grid, followed.quality, left.current)
-        suggestion = self.policy.suggest(followed.quality, left)
+            self.overview = overview(connection, grid, quality, left.current)
+        suggestion = self.policy.suggest(quality, left)
         found = {"grid": grid, "policy": self.policy.name, **asdict(suggestion)}
         is_new = found != self.suggestion
         recorded = {square for square, *_ in self.overview["squares"]}  # others cannot be stored
-        if not is_new and not followed.has_moved(recorded):
+        if not is_new and not any(
+            square in recorded and _differs(followed.stored, square, share)
+            for square, share in quality.shares.items()
+        ):
             return
         with self.database.write() as connection:
-            stored = _store(connection, grid, followed, suggestion, is_new)
+            stored = _store(connection, grid, quality, followed.stored, suggestion, is_new)
         followed.stored, self.suggestion = stored, found
         if is_new:
             self._suggested(grid, suggestion)
@@ -278,7 +271,7 @@ def overview(
     taken = table.c.grid_uuid == grid
     each_square = select(table.c.gridsquare_id, count).where(taken)
     of_square = _pairs(connection, each_square.group_by(table.c.gridsquare_id))
-    shares = dict(zip(quality.squares, quality.share.tolist(), strict=True))
+    shares = quality.shares
     squares = connection.execute(
         select(square.c.gridsquare_id, square.c.center_x, square.c.center_y, square.c.state).where(
             square.c.grid_uuid == grid
@@ -331,7 +324,12 @@ def _rounded(*values: float | None) -> list[float | None]:
 
 
 def _store(
-    connection: Connection, grid: str, followed: _Followed, suggestion: Suggestion, is_new: bool
+    connection: Connection,
+    grid: str,
+    quality: GridQuality,
+    stored: dict[str, float],
+    suggestion: Suggestion,
+    is_new: bool,
 ) -> dict[str, float]:
     """Store the shares as predictions of squares, and the order that is suggested, if it is new.
 
@@ -347,7 +345,7 @@ def _store(
     table = schema.gridsquare
     query = select(table.c.gridsquare_id, table.c.uuid).where(table.c.grid_uuid == grid)
     uuids = _pairs(connection, query)
-    stored = dict(followed.stored)
+    stored = dict(stored)
     if not stored:
         place = current_prediction
         known = select(place.c.gridsquare_uuid, place.c.value).where(
@@ -358,7 +356,7 @@ def _store(
         names = {uuid: name for name, uuid in uuids.items()}
         stored = {names[uuid]: value for uuid, value in connection.execute(known) if uuid in names}
     before = len(stored)
-    for square, share in followed.shares().items():
+    for square, share in quality.shares.items():
         if square in uuids and _differs(stored, square, share):
             store_prediction(connection, grid, MODEL, share, gridsquare_uuid=uuids[square])
             stored[square] = share

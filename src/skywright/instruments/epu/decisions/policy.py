@@ -127,7 +127,7 @@ class StayOrLeave:
 
     def suggest(self, quality: GridQuality, left: Left) -> Suggestion:
         """Return the squares by what they give per time, moves included."""
-        shares = dict(zip(quality.squares, quality.share, strict=True))
+        shares = quality.shares
         counts = dict(zip(quality.squares, quality.results, strict=True))
         open_squares = [square for square, holes in left.holes.items() if holes]
         if not open_squares:
@@ -205,7 +205,7 @@ def rank_holes(
         The best first, in the given order where they are equal. If none is worth its time, none is
         skipped.
     """
-    whole = dict(zip(quality.squares, quality.share.tolist(), strict=True)).get(square, least)
+    whole = quality.shares.get(square, least)
     known = {**left.predicted, **quality.holes}
     share = {hole: known.get((square, hole), whole) for hole in left.holes[square]}
     ranked = sorted(share, key=lambda hole: -share[hole])

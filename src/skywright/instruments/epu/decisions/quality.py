@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import gammaln, logsumexp
+from scipy.special import betaln, logsumexp
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -65,6 +65,11 @@ class GridQuality:
     micrographs: int
     good: int
 
+    @property
+    def shares(self) -> dict[str, float]:
+        """Expected share of each square that has results, in the order of `squares`."""
+        return dict(zip(self.squares, self.share.tolist(), strict=True))
+
 
 def estimate(owner: Ints, good: Ints, total: Ints, n_squares: int) -> Shares:
     """Estimate the shares from the counts of holes.
@@ -102,7 +107,5 @@ def _log_likelihood(good: Ints, total: Ints, alike: float) -> Floats:
     """Return log P(good of total), (n, len(SHARES)), without the binomial coefficient."""
     a, b = SHARES * alike, (1 - SHARES) * alike
     y, n = good[:, None], total[:, None]
-    found: Floats = (
-        gammaln(a + y) - gammaln(a) + gammaln(b + n - y) - gammaln(b) + gammaln(alike)
-    ) - gammaln(alike + n)
+    found: Floats = betaln(a + y, b + n - y) - betaln(a, b)
     return found

@@ -8,6 +8,7 @@ import threading
 import time
 from codecs import getincrementaldecoder
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -218,15 +219,10 @@ class DirectoryRecorder:
                     data = data[known.size :]
             elif len(data) < known.size:
                 event.event_type = "truncated"
-        text = None
         if len(data) < INLINE_MAX:
-            try:
-                text = data.decode()
-            except UnicodeDecodeError:
-                text = None
-        if text is not None:
-            event.content = text
-        else:
+            with suppress(UnicodeDecodeError):
+                event.content = data.decode()
+        if event.content is None:
             event.binary_chunk_id = self.writer.add_chunk(data)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skywright.instruments.sacla.facility.link import NEWEST, APIError
-from skywright.instruments.sacla.facility.runs import Runs, RunStatus
+from skywright.instruments.sacla.facility.runs import Run, Runs, RunStatus
 from skywright.instruments.sacla.facility.settings import FacilitySettings
 from skywright.instruments.sacla.join import Record
 from skywright.instruments.sacla.twin import Beamline
@@ -221,27 +221,23 @@ class SimulatedFacility:
 
     def read_hightagnumber(self, beamline: int, run: int) -> int:
         """Return the high tag of a run."""
-        self._check_beamline(beamline)
-        return self.runs.find(run).hightag
+        return self._run(beamline, run).hightag
 
     def read_start_tagnumber(self, beamline: int, run: int) -> tuple[int, int]:
         """Return (high tag, first low tag) of a run."""
-        self._check_beamline(beamline)
-        found = self.runs.find(run)
+        found = self._run(beamline, run)
         return found.hightag, found.first
 
     def read_end_tagnumber(self, beamline: int, run: int) -> tuple[int, int]:
         """Return (high tag, last low tag) of a run that has ended."""
-        self._check_beamline(beamline)
-        found = self.runs.find(run)
+        found = self._run(beamline, run)
         if found.last is None:
             raise APIError(f"run {run} has not ended")
         return found.hightag, found.last
 
     def read_taglist_byrun(self, beamline: int, run: int) -> list[int]:
         """Return the low tags of a run so far."""
-        self._check_beamline(beamline)
-        found = self.runs.find(run)
+        found = self._run(beamline, run)
         last = self.runs.tag(self._made - 1) if found.last is None else found.last
         return list(range(found.first, last + 1, self.settings.tag_step))
 
@@ -258,8 +254,7 @@ class SimulatedFacility:
 
     def read_taglist_bydetid(self, beamline: int, run: int, detector: str) -> list[int]:
         """Return the low tags of a run at which a detector has an image."""
-        self._check_beamline(beamline)
-        ring, found = self._ring(detector), self.runs.find(run)
+        found, ring = self._run(beamline, run), self._ring(detector)
         return [
             tag
             for high, tag in ring.stored
@@ -277,8 +272,7 @@ class SimulatedFacility:
 
     def read_detidlist(self, beamline: int, run: int) -> list[str]:
         """Return the ids of the detectors of a run."""
-        self._check_beamline(beamline)
-        self.runs.find(run)
+        self._run(beamline, run)
         return [name for name in self._rings if name not in self._away]
 
     def read_equiplist(self) -> list[str]:
@@ -301,9 +295,12 @@ class SimulatedFacility:
 
     def read_config_photonenergy_in_keV(self, beamline: int, run: int) -> float:
         """Return the configured photon energy."""
-        self._check_beamline(beamline)
-        self.runs.find(run)
+        self._run(beamline, run)
         return PHOTON_EV / 1000
+
+    def _run(self, beamline: int, number: int) -> Run:
+        self._check_beamline(beamline)
+        return self.runs.find(number)
 
     def _check_beamline(self, beamline: int) -> None:
         if beamline != self.settings.beamline:
