@@ -89,7 +89,7 @@ def channel_access(settings: Settings) -> Mapping[str, str] | None:
 
 
 def _no_beamline(settings: Settings) -> str:
-    return not_ready(settings.directory) or f"{NOT_RUNNING}; start it"
+    return not_ready(settings.directory) or f"{NOT_RUNNING}; start `skywright up`"
 
 
 @asynccontextmanager

@@ -134,7 +134,7 @@ def test_a_stack_that_is_starting_is_awaited(tmp_path: Path) -> None:
 def test_attach_points_clients_at_the_stack(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(ConfigError, match=f"{stack.NOT_RUNNING}; start it"):
+    with pytest.raises(ConfigError, match=f"{stack.NOT_RUNNING}; start `skywright up`"):
         stack.attach(tmp_path)
     for name in STATE.epics:
         monkeypatch.setenv(name, "before")

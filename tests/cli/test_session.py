@@ -258,7 +258,8 @@ def test_a_script_without_a_beamline_is_told_what_to_start(tmp_path: Path) -> No
         check=False,
     )
     assert done.returncode == 1
-    assert "no skywright up runs on this store; start it" in done.stderr.splitlines()[-1]
+    told = "no skywright up runs on this store; start `skywright up`"
+    assert told in done.stderr.splitlines()[-1]
 
 
 def test_a_second_session_is_refused_with_the_pid(beamline: dict[str, str]) -> None:

@@ -525,7 +525,11 @@ def test_nexus_of_what_hdf5_does_not_take(tmp_path: Path) -> None:
     dates = np.array([["2026-01-01", "NaT"]], "M8[ns]")
     columns = tuple(
         Column(name, values.shape, values.dtype, {"units": "m\0m"}, values.__getitem__)
-        for name, values in {"text": np.array(["a\0b"]), "dates": dates}.items()
+        for name, values in {
+            "text": np.array(["a\0b"]),
+            "plain": np.array(["ab"]),
+            "dates": dates,
+        }.items()
     )
     configuration = {"camera": {"data": {"local_name": "own", "serial": "1\0002"}}}
     stream = Stream("primary", {"configuration": configuration}, columns, {})

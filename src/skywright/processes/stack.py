@@ -146,8 +146,8 @@ def attach(directory: Path) -> State:
         raise ConfigError(f"{directory}: {starting}; try again when it says that it is ready")
     if state is None:
         raise ConfigError(
-            f"{directory}: {NOT_RUNNING}; start it (or, to have it for this session alone, "
-            "`skywright session`)"
+            f"{directory}: {NOT_RUNNING}; start `skywright up` (or, to have it for this session "
+            "alone, `skywright session`)"
         )
     os.environ.update(state.epics)
     return state

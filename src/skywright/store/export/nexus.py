@@ -177,7 +177,7 @@ def _copy(group: h5py.Group, column: Column, what: str, notes: list[str]) -> Non
     has_nul = False
     for rows, values in column.slices():
         dataset[rows] = _text(values) if is_text else values
-        has_nul |= values.dtype.kind == "U" and bool((np.char.find(values, "\0") >= 0).any())
+        has_nul |= values.dtype.kind == "U" and any("\0" in text for text in values.flat)
     if has_nul:
         notes.append(f"{what}: NUL characters left out, HDF5 does not take them")
     key = column.data_key

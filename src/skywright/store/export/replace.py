@@ -121,18 +121,14 @@ def _own_entries(directory: Path) -> set[Path]:
             f"{directory}: an export of an earlier version, which does not say what it wrote; "
             "remove it, or name another output"
         )
-    tables = {Path(name) for name in (METADATA_FILE, *csv.get("dtypes", ()))} if is_csv else set()
+    tables = {METADATA_FILE, *csv.get("dtypes", ())} if is_csv else set()
     nodes = {".", *attributes["nodes"]} if is_zarr else set()
     own = set()
     for path in _entries(directory):
         is_directory = (directory / path).is_dir()
-        if is_directory and not _are_directories(directory / path):
+        if is_directory and (directory / path).is_symlink():
             continue
-        if (
-            path in tables
-            or _is_of_node(path, nodes)
-            or (is_directory and path.as_posix() in nodes)
-        ):
+        if path.as_posix() in (nodes if is_directory else tables) or _is_of_node(path, nodes):
             own.add(path)
     return own
 
