@@ -48,7 +48,7 @@ def ioc_errors(device: Any) -> Iterator[None]:
     except Exception as error:
         if not is_ioc_lost(error):
             raise
-        reason = "" if isinstance(error, KeyError) else f": {error}"
+        reason = "" if isinstance(error, KeyError) else f" ({error})"
         raise HardwareError(f"{device.name}: lost the IOC of {device.prefix}{reason}") from error
 
 

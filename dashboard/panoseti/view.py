@@ -4,7 +4,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,6 +28,8 @@ from skywright.store.show import final_results
 
 ANALYSIS = "panoseti_flashes"
 SHOWN = 8
+OVER = ("success", "fail", "abort", "interrupted")
+"""Status of runs that are whole in the catalog."""
 WINDOW_S, BINS = 600.0, 75
 """Time and bins of the distribution of largest pixels."""
 
@@ -43,11 +44,14 @@ class PanosetiBoard(LiveBoard):
         (side, side) int32 by slot and product.
     largest
         Time, module and largest pixel of the pulse-height images of the last `WINDOW_S`.
+    final
+        Results of the shown searches for flashes that are over, by uid: they change no more.
     """
 
     status: str = "waiting for the IOC of PANOSETI"
     pixels: dict[tuple[int, str], NDArray[np.int32]] = field(default_factory=dict)
     largest: deque[tuple[float, int, int]] = field(default_factory=deque)
+    final: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     clock: Callable[[], float] = time.monotonic
     _seen: dict[tuple[int, str], float] = field(default_factory=dict)
     """Sequence of the image that was taken in last."""
@@ -84,7 +88,7 @@ async def panoseti(request: Request) -> Response:
     """Show the modules, and the latest runs with their candidates."""
     site = site_of(request)
     board = IOC.board_of(site)
-    flashes, wrong = await site.catalog.try_ask(newest_flashes, SHOWN, site.settings.journals)
+    flashes, wrong = await newest_flashes(site, board)
     return render(
         request,
         "dashboard.panoseti:panoseti.html",
@@ -125,14 +129,33 @@ async def image(request: Request) -> Response:
     return png_response(false_color_png(board.pixels[key]))
 
 
-def newest_flashes(
-    client: Container, limit: int, journals: Path
-) -> list[tuple[RunSummary, Mapping[str, Any]]]:
-    """Return the searches for flashes in the newest runs with their results, newest first."""
-    return [
-        (each, final_results(read_contents(find_run(client, each.uid))))
-        for each in newest_results(client, ANALYSIS, limit, journals)
-    ]
+async def newest_flashes(
+    site: Site, board: PanosetiBoard
+) -> tuple[list[tuple[RunSummary, Mapping[str, Any]]] | None, str]:
+    """Return the searches for flashes in the newest runs with their results, newest first.
+
+    Returns
+    -------
+    searches, wrong
+        None, and why, if they cannot be read.
+    """
+    ask, journals = site.catalog.try_ask, site.settings.journals
+    runs, wrong = await ask(newest_results, ANALYSIS, SHOWN, journals)
+    flashes: list[tuple[RunSummary, Mapping[str, Any]]] = []
+    for each in runs or []:
+        results = board.final.get(each.uid)
+        if results is None:
+            results, wrong = await ask(read_results, each.uid)
+        if results is None:
+            return None, wrong
+        flashes.append((each, results))
+    board.final = {each.uid: found for each, found in flashes if each.status in OVER}
+    return (None if runs is None else flashes), wrong
+
+
+def read_results(client: Container, uid: str) -> Mapping[str, Any]:
+    """Return the last results of a search for flashes."""
+    return final_results(read_contents(find_run(client, uid)))
 
 
 ROUTES: Sequence[Route] = [

@@ -121,6 +121,7 @@ class EpuWatcher(GuardedDevice):
         HardwareError
             If the IOC does not answer.
         """
+        self.connect()
         self._put(self.stop_request, "No")
         return super().stage()
 

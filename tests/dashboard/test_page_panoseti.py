@@ -28,6 +28,7 @@ from devices.panoseti.session import make_devices
 from devices.panoseti.view import PanosetiFacts, PanosetiImage, PanosetiView
 from skywright.config import IocSettings
 from skywright.session.context import SessionContext
+from skywright.store.lookup import summarize
 from skywright.words import local_time
 
 PIXELS = np.arange(256, dtype=np.int32).reshape(16, 16)
@@ -159,6 +160,35 @@ def test_the_distribution_of_largest_pixels(page: TestClient) -> None:
     assert ">3 (1)" in text
     take(1.0, 0, "img16")  # a movie does not count, and the first image is too old by now
     assert [(module, value) for _, module, value in board.largest] == [(3, 355)]
+
+
+def test_results_of_a_search_that_is_over_are_read_once(
+    page: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A change of the catalog loads the page again; each reading is several requests to tiled."""
+    read: list[str] = []
+
+    async def ask(question: Callable[..., object], *arguments: object) -> tuple[object, str]:
+        return question(None, *arguments), ""
+
+    def results(_: None, uid: str) -> dict[str, float]:
+        read.append(uid)
+        return {"n_events": 1234.0, "n_bright": 5.0, "n_candidates": 2.0, "n_expected": 0.1}
+
+    runs = [
+        summarize({"uid": uid, "time": 0.0, "purpose": "analysis"}, None, status)
+        for uid, status in (("over", "success"), ("open", "running"))
+    ]
+    site = page.app.state.site  # type: ignore[attr-defined]
+    monkeypatch.setattr(site.catalog, "try_ask", ask)
+    monkeypatch.setattr(view, "newest_results", lambda *_: list(runs))
+    monkeypatch.setattr(view, "read_results", results)
+    for _ in range(2):
+        assert page.get("/panoseti").text.count("1234") == 2
+    assert read == ["over", "open", "open"]
+    runs.clear()
+    assert "1234" not in page.get("/panoseti").text
+    assert not IOC.board_of(site).final
 
 
 @pytest.mark.timeout(300)
