@@ -46,7 +46,7 @@ class FilePlugin(Device):
         Parameters
         ----------
         assets
-            A dated directory below it is made for each day.
+            Directory; a dated directory below it is made for each day.
         name
             Name of the file, without its ending.
 
@@ -75,13 +75,13 @@ class FileStream:
     Parameters
     ----------
     device
-        A `FileStreamDevice`, or a `GuardedDevice` with the same methods: it is asked whether its
-        IOC is alive (`raise_if_silent`), what its configuration is, and whether a changed size of
-        the images is an error (`check_size`).
+        Device of the stream: it is asked whether its IOC is alive (`raise_if_silent`), what its
+        configuration is, and whether a changed size of the images is an error (`check_size`).
+        `FileStreamDevice` and `OneStream` have the first and the last of these methods.
     name
         Name of this part.
     plugin
-        PVs of the file plugin.
+        PVs of the file plugin; None if a subclass overrides `source`.
     columns
         Function that returns the columns with the present image shape.
     hinted
@@ -138,7 +138,7 @@ class FileStream:
         self._file_columns = self._present_columns()
 
     def end(self) -> None:
-        """End the recording: the next documents are of the next file."""
+        """End the recording; `begin` begins the next one, in another file."""
         self.file, self._file_columns = "", ()
 
     @property
@@ -175,7 +175,7 @@ class FileStream:
         return self.rows
 
     def collect_asset_docs(self, index: int | None = None) -> Iterator[StreamAsset]:
-        """Yield the StreamResource of a file, once a run, and StreamDatums for rows up to its end.
+        """Yield the StreamResources of a file, once a run, and StreamDatums for rows up to its end.
 
         If there is no new row, check that the IOC is alive.
 
@@ -258,7 +258,7 @@ class FlyerStream(FileStream):
     """
 
     def prepare(self, rows: int) -> Status:
-        """Set the number of rows; the `prepare_rows` of the device says from when on it counts.
+        """Set the number of rows; `prepare_rows` of the device defines when it takes effect.
 
         Parameters
         ----------

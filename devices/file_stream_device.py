@@ -163,7 +163,7 @@ class FileStreamDevice(GuardedDevice):
             self._changed.notify_all()
         super().stop(success=success)
 
-    # ---- following, from kickoff to complete of its flyer
+    # ---- flying, from kickoff to complete
 
     def start_flying(self) -> None:
         """Expect rows from now on.

@@ -143,7 +143,7 @@ def test_runs_are_unfinished_until_their_last_derived_run_is_closed() -> None:
     assert not reports.wait_for_all(0.0)
     reports.accept_report("first", "", done=True)
     assert reports.wait_for_all(0.0)
-    reports.begin_run(RawRun({"uid": "third"}, RequiredKeys(("x",), "number", "time")))
+    reports.present_run = RawRun({"uid": "third"}, RequiredKeys(("x",), "number", "time"))
     assert reports.unfinished == ["third"]  # nothing is reported of it yet
 
 

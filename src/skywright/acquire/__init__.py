@@ -24,7 +24,7 @@ endpoints. The modules:
 `simulated_axis`   a simulated motor
 `owner`            receives items, processes them, publishes each result in order
 `acquisition`      a request for items, the interfaces of endpoints, the owner's state
-`processed`        an item on its way through an owner; an error of its processing refuses it
+`pending`          an item on its way through an owner; an error of its processing refuses it
 `ordered_pool`     worker threads that process items and keep their order
 `publisher`        publishes results to endpoints and queues
 `guarded_calls`    calls functions of clients, counts their errors and goes on

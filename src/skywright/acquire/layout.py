@@ -1,7 +1,8 @@
 """The interface of layouts, by which results become rows of a file, and of their writers.
 
 `Layout.append` writes row groups with the writer that `Layout.open` or `Layout.open_early` has
-made, such as `ImageWriter` of `skywright.files`, which writes columns to HDF5 by `ColumnWriter`.
+made, such as `skywright.files.areadetector.ImageWriter`, which writes columns to HDF5 by
+`ColumnWriter`.
 """
 
 from abc import ABC, abstractmethod

@@ -30,8 +30,8 @@ class OrderedPool(Generic[Item]):
     threads
         Number of items processed in parallel, at least 1.
     queue_bytes, queue_items
-        Limits of all items in the pool: waiting, in processing, and finished behind an earlier
-        one. An empty pool accepts an item of any size.
+        Limits of all items in the pool: those that wait, those in processing, and those that are
+        finished and wait for an earlier one. An empty pool accepts an item of any size.
     when_full
         ``wait``: `put` waits, which slows the source down. ``drop``: `put` returns False.
     name

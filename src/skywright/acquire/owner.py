@@ -13,7 +13,7 @@ from skywright.acquire.guarded_calls import GuardedCalls
 from skywright.acquire.newest import NewestQueue
 from skywright.acquire.operator_message import OperatorMessage
 from skywright.acquire.ordered_pool import OrderedPool
-from skywright.acquire.processed import NotProcessedError, PendingItem, process_item
+from skywright.acquire.pending import NotProcessedError, PendingItem, process_item
 from skywright.acquire.publisher import Publisher
 from skywright.acquire.source import Source
 from skywright.errors import HardwareError, SkywrightError, message_of
@@ -58,7 +58,8 @@ class Owner(Generic[Item, Result]):
     recorders
         Receive the results of acquisitions; the owner does not close them. The list must not change
         after the first acquisition. `Recorder.offer` may block only if `threads` is above 0, or
-        if the source may wait. Errors of recorders other than `RefusedError` are failures too.
+        if the source may wait. An error of a recorder counts as a failure; a `RefusedError` does
+        not, because the recorder has counted the loss.
     changed
         Called, from any thread, after the state has changed; must return at once.
     threads
@@ -128,10 +129,10 @@ class Owner(Generic[Item, Result]):
         self._logs_next_traceback = True
         """Whether the traceback of the next processing error is logged. After that none is, until
         a message that is no alarm: all tracebacks could fill the disk."""
-        self._last_arrival = time.monotonic()
+        self._silent_since = time.monotonic()
         """Time of the last arrival, start of the source or start of an acquisition."""
         self._reported_silence_start = 0.0
-        """`_last_arrival` when a silence was reported last."""
+        """`_silent_since` when a silence was reported last."""
         self._last_source_report = ""
         """The last alarm of the source since the last arrival; empty: none."""
         self._wake_monitor = threading.Event()
@@ -255,8 +256,8 @@ class Owner(Generic[Item, Result]):
     ) -> Acquisition:
         """Start an acquisition: results go to the recorders until it ends.
 
-        If another acquisition is ending, wait for its end, at most `DRAIN_S`: no item that arrives
-        now would belong to it.
+        If the present acquisition is ending, wait for its end, at most `DRAIN_S`: it takes no new
+        items, so this call can neither join it nor replace it yet.
 
         Parameters
         ----------
@@ -303,7 +304,7 @@ class Owner(Generic[Item, Result]):
             # Together with `acquisition`, because a running source may deliver the last item at
             # once: the end of the acquisition must find this user to remove it
             self._users.add(acquisition)
-            self._last_arrival = time.monotonic()
+            self._silent_since = time.monotonic()
         try:
             self._run_source_for(acquisition)
         except Exception:
@@ -409,7 +410,7 @@ class Owner(Generic[Item, Result]):
         self._notify()
 
     def _start_source(self) -> None:
-        self._last_arrival, self._last_source_report = time.monotonic(), ""
+        self._silent_since, self._last_source_report = time.monotonic(), ""
         self.message.report_start(self.waiting_text.format(item=self.item_name))
         self.before_source_start()
         self.source.start(self._receive, self._on_source_report)
@@ -446,7 +447,7 @@ class Owner(Generic[Item, Result]):
 
     def _receive(self, item: Item) -> None:
         """Receive an item, on the source's thread."""
-        self._last_arrival, self._last_source_report = time.monotonic(), ""
+        self._silent_since, self._last_source_report = time.monotonic(), ""
         with self._lock:
             acquisition = self.acquisition
             if acquisition is None or acquisition.stopping:
@@ -493,8 +494,8 @@ class Owner(Generic[Item, Result]):
     def _finish_item(self, item: PendingItem) -> None:
         """Publish the result of `process`, and record it.
 
-        It is called in the order of the items. But if `_receive` published the result, and no
-        acquisition has the item, the call may overtake those for the items in the pool.
+        It is called in the order of the items. Only a result that `_receive` has published, and
+        that belongs to no acquisition, does not wait for the items in the pool.
         """
         acquisition, refused = item.acquisition, item.refused
         if item.has_result and self._process is not None:  # else `_receive` published it
@@ -578,7 +579,7 @@ class Owner(Generic[Item, Result]):
         return True
 
     def _leave_acquisition(self, acquisition: Acquisition | None) -> None:
-        """Note that an item is processed; end a stopping acquisition after its last item."""
+        """Note that the owner is done with an item; end a stopping acquisition after the last."""
         if acquisition is None:
             return
         with self._lock:
@@ -637,7 +638,7 @@ class Owner(Generic[Item, Result]):
                     logger.exception("%s: the source cannot start or stop", self.name)
                 self.report(message)
             self.message.show_waiting()
-            start = self._last_arrival
+            start = self._silent_since
             is_silent = self.is_started and time.monotonic() - start > SILENCE_S
             # Each silence is reported once
             if is_silent and self.expects_items() and self._reported_silence_start != start:

@@ -1,7 +1,8 @@
 """The recorder: writes results to files, on its own thread.
 
-A synchronous recorder writes on the owner's thread. Its own thread makes rows visible that the
-owner's thread has not flushed, and calls the functions given to `Recorder.call_when_visible`.
+A synchronous recorder writes on the owner's thread, the one that calls `offer`. Its own thread
+makes rows visible that the owner's thread has not flushed, and calls the functions given to
+`Recorder.call_when_visible`.
 
 Two locks: that of `RowQueue`, and the file's, which is held during each access to the file. No
 thread that holds the queue's lock waits for the file's.
@@ -58,7 +59,7 @@ class Recorder(Generic[Result, RowGroup]):
         without rows accepts a row group of any size.
     synchronous
         True: `offer` writes on the owner's thread, and raises `RefusedError` if a result cannot be
-        stored. If the recorder is also essential, an acquisition counts, while a recording is open,
+        stored. If the recorder is also essential and a recording is open, an acquisition counts
         only items that are in the file, or that wait for a file that is not created yet.
     essential
         True: a row that cannot be stored is a lost item. False: it is counted as a failure, because
@@ -164,7 +165,7 @@ class Recorder(Generic[Result, RowGroup]):
             before = self._lost.as_dict()
             self._write([group])
             causes = [c for c, n in self._lost.as_dict().items() if n > before.get(c, 0)]
-            # A file that refuses a row reports no error: `_error` is then of an earlier write
+            # A row that the layout refuses sets no error: `_error` is then of an earlier write
             why = self._error if {"not written", "does not fit"}.intersection(causes) else ""
             if self._flush_is_due():
                 self._flush(caller_waits=False)
@@ -413,7 +414,7 @@ class Recorder(Generic[Result, RowGroup]):
             else:
                 self._fail(error, self._rows(groups))
             return
-        if file.appended > self._rows_written:  # if it refused every row, the disk may still fail
+        if file.appended > self._rows_written:  # else nothing shows that the disk works again
             self._error = ""
         self._rows_written = file.appended
         self._unflushed_since = self._unflushed_since or time.monotonic()

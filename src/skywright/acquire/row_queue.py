@@ -91,11 +91,13 @@ class RowQueue(Generic[RowGroup]):
                 return True
             recording = self.recording
 
-            def has_ended() -> bool:
+            def recording_has_ended() -> bool:
                 return not self.accepts_rows or self.recording != recording
 
-            self._changed.wait_for(lambda: has_ended() or self._has_room(nbytes), self._timeout_s)
-            if has_ended() or not self._has_room(nbytes):
+            self._changed.wait_for(
+                lambda: recording_has_ended() or self._has_room(nbytes), self._timeout_s
+            )
+            if recording_has_ended() or not self._has_room(nbytes):
                 return False
             self._bytes += nbytes
             self._entries.append(_Waiting(group, nbytes))

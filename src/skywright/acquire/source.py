@@ -40,7 +40,8 @@ POLL_TIMEOUT_S = 0.2
 class Source(Protocol[SourceItem]):
     """Delivers items on a thread of its own.
 
-    All methods may be called from any thread, but `start` not from the one that delivers items.
+    All methods may be called from any thread. Only `start` must not be called from the thread that
+    delivers items.
 
     A source delivers nothing before `start`. The identities increase, also from one start to the
     next. A missing identity is an item that was lost, or that was sent while the source was
@@ -107,7 +108,7 @@ class PolledSource(Generic[Item]):
     start_limit_s = 1.0
     """Timeout of `open`, s."""
     stop_limit_s = 1.0
-    """Maximum wait for the end of the source's thread, s, in `stop` and before a new `start`."""
+    """Maximum wait for the end of the source's thread, s, in `stop` and in `start`."""
 
     def __init__(self, name: str) -> None:
         self.name = name

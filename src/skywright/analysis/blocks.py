@@ -17,7 +17,7 @@ from skywright.analysis.named import make_analysis
 def analyze_part(
     name: str, parameters: dict[str, Any], table: FrameTable, count: int, shift: int = 0
 ) -> tuple[Analysis[Any], Batch]:
-    """Analyze whole blocks; runs on any machine that sees the files.
+    """Analyze whole blocks, on any machine that can read the files.
 
     Parameters
     ----------

@@ -34,15 +34,16 @@ def cluster(address: str) -> Iterator[Submit]:
     except ImportError as error:
         raise ConfigError(f"Dask is not installed ({error}); install skywright[dask]") from error
 
-    # At its import Dask sets the level INFO. Its `silence_logs` changes only handlers of its own,
-    # and there are none if the root logger has one.
+    # Dask sets its logger to INFO when it is imported. Its `silence_logs` changes only its own
+    # handlers, and there are none if the root logger has one.
     logging.getLogger("distributed").setLevel(logging.WARNING)
-    # Frames of running shots go with their task, so that the cluster can do it again.
+    # The live analysis of shots sends frames in the arguments of a task, so that the cluster can
+    # repeat the task; Dask would warn that such a task is large.
     no_warning = dask.config.set({"distributed.admin.large-graph-warning-threshold": "1TB"})
     if address == "local":
         with (
             no_warning,
-            # Its page needs a port although nobody looks at it; 8787 may be taken
+            # Dask's dashboard needs a port although nobody uses it; the default, 8787, may be taken
             LocalCluster(
                 n_workers=os.cpu_count(), threads_per_worker=1, dashboard_address="127.0.0.1:0"
             ) as here,
@@ -60,5 +61,5 @@ def cluster(address: str) -> Iterator[Submit]:
 
 
 def _ignore_interrupts() -> None:
-    """Ignore Ctrl-C, which goes to all processes of a terminal: the first one decides what ends."""
+    """Ignore Ctrl-C, which all processes of a terminal get: the main process decides what ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -156,8 +156,8 @@ class FrameTable:
     def forget(self, stop: int) -> None:
         """Drop the event values of the frames before position `stop`.
 
-        The values of a sequence number are kept if a frame from `stop` on has it too, because it
-        was taken again.
+        Values are kept if a frame from `stop` on has the same sequence number because it was taken
+        again.
         """
         if self.values and stop:
             last = self.sequence(stop - 1, stop)[0]
@@ -255,7 +255,7 @@ class FrameReader(Closing):
         return Batch(identities[kept], times[kept], data)
 
     def pick(self, positions: range) -> Batch:
-        """Read the frames at these positions, in this order; fewer frames as in `read`."""
+        """Read the frames at these positions, in this order; like `read`, it may return fewer."""
         if positions.step == 1:
             return self.read(positions.start, positions.stop)
         frames = (self.read(position, position + 1) for position in positions)

@@ -96,10 +96,10 @@ class Analysis(ABC, Generic[Statistic]):
     block_size: ClassVar[int] = 64
     """Identities in a block. An open block keeps the rows of its members."""
     block_setting: ClassVar[str] = ""
-    """Name of the settings number of each member, (n,) integers of `measure`; empty: none. Members
-    with different settings, such as regions of interest, have different numbers and are therefore
-    in different blocks. If it is also an input, identities may restart where it increases
-    (`IdentityOrder`)."""
+    """Name under which `measure` returns the settings number of each member, (n,) integers; empty:
+    there is none. Members with different settings, such as regions of interest, have different
+    numbers and are therefore in different blocks. If it is also an input, identities may restart
+    where it increases (`IdentityOrder`)."""
     ordered: ClassVar[bool] = False
     """True: the members of a block come in order of identity, and `extend` adds them a batch at a
     time, so an open block stores only its statistic: for running images."""
@@ -136,10 +136,10 @@ class Analysis(ABC, Generic[Statistic]):
 
     @property
     def recorded_parameters(self) -> Mapping[str, Any]:
-        """The parameters as documents have them: without logins, which many can read there."""
+        """The parameters for documents: without logins, because many people can read documents."""
         return self.parameters
 
-    # What a concrete analysis writes ------------------------------------------------------------
+    # What a subclass defines --------------------------------------------------------------------
 
     def measure(self, batch: Batch) -> Mapping[str, NDArray[Any]]:
         """Measure each member by itself: (n, ...) rows, by name; nothing by default.

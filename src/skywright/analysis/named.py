@@ -1,4 +1,4 @@
-"""The analyses that go by name: live, in `skywright reprocess`, and on a cluster."""
+"""Analyses by name, for live analysis, `skywright reprocess` and a cluster."""
 
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -21,7 +21,7 @@ COMMON = {
 
 
 def named_analyses() -> dict[str, NamedAnalysis]:
-    """Return the analyses that go by a name, those of all instruments and the common ones."""
+    """Return the analyses by name: those of all instruments and the common ones."""
     return COMMON | declared(lambda instrument: instrument.analyses)
 
 
@@ -93,7 +93,7 @@ def _made(name: str, kind: Callable[..., Made], parameters: dict[str, Any]) -> M
 
 
 def is_second_stage(name: str) -> bool:
-    """Return whether `name` is a second-stage analysis, of a name or as ``module:Class``.
+    """Return whether `name`, which may be ``module:Class``, names a second-stage analysis.
 
     Raises
     ------
@@ -116,7 +116,7 @@ def first_stage_of(name: str, default: str | None = None) -> str:
     Raises
     ------
     ConfigError
-        If it does not tell, and there is no default.
+        If `name` is ``module:Class`` and there is no default.
     """
     named = named_analyses().get(name)
     first = named.after if named is not None else default

@@ -22,12 +22,13 @@ class Levels(NamedTuple):
 
 
 class PictureStatistics(Analysis[Levels]):
-    """Mean, noise and range of each picture; mean level and histogram of all.
+    """Mean, standard deviation and range of each picture; mean level and histogram of all.
 
     Parameters
     ----------
     full_scale
-        Highest grey level, 255 for 8-bit cameras. The histogram's last range has all above it.
+        Highest grey level, 255 for 8-bit cameras. The last bin of the histogram includes all
+        higher levels.
     """
 
     name = "picture_statistics"

@@ -73,7 +73,8 @@ class DerivedRun:
 
     The start document goes out at once. Per-frame columns are rows of ``columns.h5``, array
     results rows of ``arrays.h5``, in a directory of this run below `assets`. Scalar results are
-    events. `Analysis.scalar_period_s` and `Analysis.array_period_s` limit how often.
+    events. `Analysis.scalar_period_s` and `Analysis.array_period_s` limit how often results
+    are written.
 
     Parameters
     ----------

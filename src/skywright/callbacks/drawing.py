@@ -31,7 +31,7 @@ Draw = Callable[[Drawing], "Future[dict[str, bytes]]"]
 
 
 def attempt(action: Callable[..., T], *arguments: Any) -> T | None:
-    """Return the value of a part of drawing, or None; the failure is logged."""
+    """Return the value of `action`, a step of the drawing; None if it fails, which is logged."""
     try:
         return action(*arguments)
     except Exception:  # whatever an analysis or its reader raises
@@ -40,7 +40,7 @@ def attempt(action: Callable[..., T], *arguments: Any) -> T | None:
 
 
 def draw(drawing: Drawing) -> dict[str, bytes]:
-    """Return the pictures of a result: file name to contents; those before a failure, if any."""
+    """Return the pictures of a result by file name; after a failure, those drawn before it."""
     run, analysis, members, result = drawing
     pictures: dict[str, bytes] = {}
     attempt(lambda: pictures.update(run.draw(analysis, members, result)))
@@ -57,10 +57,10 @@ def until_drawn(
     drawn
         The future pictures.
     deadline
-        Returns the time, s of the monotonic clock, until which to wait. 0: the end of the session
-        waits for no pictures, and it is no error if there are none.
+        Returns the time, s of the monotonic clock, until which to wait. 0: do not wait; it is no
+        error if there are no pictures.
     what
-        What they are of, for the log.
+        The run whose pictures they are, for the log.
     """
     while not drawn.done() and time.monotonic() < deadline():
         yield
@@ -98,7 +98,7 @@ class Drawer:
     def _send(self, drawing: Drawing) -> dict[str, bytes]:
         try:
             content = pickle.dumps(drawing)
-        except Exception:  # of a result: each type has errors of its own
+        except Exception:  # pickling may raise any error, depending on the types of the result
             log.exception("a result cannot be sent to the process that draws; pictures are lacking")
             return {}
         try:

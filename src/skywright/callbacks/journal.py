@@ -146,7 +146,7 @@ class _RunFile:
                 os.fsync(self.fd)
             # Readers see the file only after the start document is complete and the lock is held
             if name == "start":
-                if not self.has_final_name:  # else only the sync failed in the last attempt
+                if not self.has_final_name:  # else the last attempt renamed it; its sync failed
                     self.path.with_suffix(TEMPORARY_SUFFIX).rename(self.path)
                     self.has_final_name = True
                 fsync_directory(self.path.parent)
@@ -248,7 +248,7 @@ class Journal:
             if name in ("event", "event_page") and doc["descriptor"] in file.untyped:
                 self._write_dtypes(file, name, doc)
             self._write_or_queue(file, name, encode_line(name, doc))
-            if name == "stop":  # it closes the file, now or when it writes the backlog
+            if name == "stop":  # `_RunFile.write` closes the file, now or with the backlog
                 self._files = {uid: each for uid, each in self._files.items() if each is not file}
         if self._engine is None:
             self._wait_while_over_limit()
@@ -282,8 +282,8 @@ class Journal:
     def _route(self, name: str, doc: Mapping[str, Any]) -> _RunFile | None:
         """Return the file of a document's run; None if no such run is open.
 
-        A start document opens the file. The data keys of a descriptor that have no ``dtype_numpy``
-        are noted.
+        A start document adds the file; its first line creates it on disk. The data keys of a
+        descriptor that have no ``dtype_numpy`` are noted.
         """
         if name == "start":
             self._open_run(doc)

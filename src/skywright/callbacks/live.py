@@ -87,8 +87,8 @@ class LiveAnalysis(Reports):
         self._required = RequiredKeys.of(analysis, keys or {})
         self._ids = RunIds()
         self._raws: dict[str, RawRun] = {}
-        # The devices of a run configure such an analysis. Send only the parameters that the user
-        # gave: the defaults would override the configuration.
+        # The defaults of an analysis that its devices configure would override the configuration:
+        # send only the parameters that the user gave.
         given = (parameters or {}) if is_configured_by_devices(name) else analysis.parameters
         arguments = [
             name,
@@ -135,7 +135,7 @@ class LiveAnalysis(Reports):
         raw(name, doc)
         if name == "descriptor" and raw.streams:
             for reports in (self, *self.second_reports.values()):
-                reports.begin_run(raw)
+                reports.present_run = raw
         if name == "stop":
             del self._raws[raw.uid], self._second_keys[raw.uid]
         if name == "event":

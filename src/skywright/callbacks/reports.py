@@ -79,26 +79,23 @@ class Reports:
     def __init__(self, name: str, analysis: Analysis[Any] | type[Analysis[Any]]) -> None:
         self.name = name
         self.analysis = analysis
-        self._present: RawRun | None = None
+        self.present_run: RawRun | None = None
+        """Newest raw run that has the required data keys."""
         self._changed = threading.Condition()
         self._runs: dict[str, dict[str, Progress]] = {}
         """Progress by uid of the raw run and name of the stream."""
         self._callbacks: list[Callable[[Progress], None]] = []
 
-    def begin_run(self, raw: RawRun) -> None:
-        """Take `raw`, which has the required data keys, as the present raw run."""
-        self._present = raw
-
     @property
     def announced(self) -> int:
         """Number of frames in the documents of the present raw run, of its first usable stream."""
-        streams = self._present.streams.values() if self._present is not None else ()
+        streams = self.present_run.streams.values() if self.present_run is not None else ()
         return next((each.table.announced() for each in streams if each.table is not None), 0)
 
     @property
     def unusable(self) -> str:
         """Why no stream of the present raw run can be analyzed; "" if one can, or none fits."""
-        streams = self._present.streams.values() if self._present is not None else ()
+        streams = self.present_run.streams.values() if self.present_run is not None else ()
         errors = [each.error for each in streams]
         return "; ".join(errors) if all(errors) else ""
 
@@ -110,12 +107,12 @@ class Reports:
     @property
     def raw_uid(self) -> str | None:
         """Uid of the present (or last) raw run that has the required data keys."""
-        return self._present.uid if self._present is not None else None
+        return self.present_run.uid if self.present_run is not None else None
 
     @property
     def is_running(self) -> bool:
         """Whether the raw run of `raw_uid` is in progress."""
-        return self._present is not None and self._present.stop is None
+        return self.present_run is not None and self.present_run.stop is None
 
     def request_result(self, frames: int) -> int:
         """Request the result of the first `frames` frames of the present run; does not wait.
@@ -184,7 +181,7 @@ class Reports:
         Raises
         ------
         TimeoutError
-            Naming the analysis and how far it is.
+            If it takes longer; the message names the analysis and how far it is.
         """
         uid = raw_uid or self.raw_uid or ""
 
@@ -288,7 +285,7 @@ class Reports:
             Fields of `Progress` that have changed.
         """
         with self._changed:
-            reported = self._runs[uid] = self._runs.pop(uid, {})
+            reported = self._runs[uid] = self._runs.pop(uid, {})  # now the last to be dropped
             before = reported.get(stream, Progress(uid, stream))
             facts["result"] = facts.get("result") or before.result
             progress = reported[stream] = replace(before, time=time.time(), **facts)
@@ -296,6 +293,7 @@ class Reports:
                 self._runs.pop(next(iter(self._runs)))
             self._changed.notify_all()
             first = _first_stream(reported)
+        # The error of a whole run is reported for each of its streams too: log it once
         if progress.error and progress.error != before.error and (stream or not first):
             log.error("analysis %s of run %s %s: %s", self.name, uid, stream, progress.error)
         if stream != first:

@@ -59,7 +59,7 @@ def begin_derived(
     emit: Emit,
     assets: Path,
 ) -> tuple[DerivedRun, SkywrightError | None]:
-    """Begin the derived run of a stream; return it, and why it cannot be analyzed (None: it can).
+    """Begin the derived run of a stream; return it, and the error if no analysis is possible.
 
     If the analysis refuses the configuration, the derived run begins with an empty one, so that its
     stop document can have the reason.

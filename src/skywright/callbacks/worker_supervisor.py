@@ -1,7 +1,7 @@
 """Runs the worker process of a live analysis: sends documents, reads reports, restarts it.
 
-The lines between the two processes are JSON. To the worker: ``[name, document]``, and as names of
-commands
+The lines between the two processes are JSON. To the worker: ``[name, document]``, or a command
+``[name, arguments]``:
 
 - ``request`` (raw_uid, number, frames): compute the results of the second stage over the first N
   frames, and those analyzed meanwhile; the time limit of a decision on these frames starts
@@ -289,7 +289,7 @@ class WorkerSupervisor:
             try:
                 self._handle(kind, payload)
                 self._kill_if_stalled()
-            except Exception:  # the next entry of the queue may be well
+            except Exception:  # go on with the next entry of the queue
                 log.exception("analysis %s: %s cannot be processed", self.name, kind)
 
     def _handle(self, kind: str, payload: Any) -> None:
@@ -434,7 +434,7 @@ class WorkerSupervisor:
         self.ready.clear()
         status, limit = worker.returncode, self._limits.restarts
         for uid, run in list(self._runs.items()):
-            # A run of which the worker was sent no stream cannot be the reason
+            # A run of which the worker got no stream cannot be the reason
             run.deaths += run.has_work
             for name, stream in run.open_streams.items():
                 if (end := self._final_progress(run, name)) is not None:

@@ -415,7 +415,7 @@ def _out_of_range(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[np.bool
         return values.astype(dtype) != values  # an integer out of range wraps around
     limits = np.iinfo(dtype)
     if values.dtype.kind == "O":
-        # Python integers beyond 64 bits; as floats the other integers of the array would change
+        # Python integers beyond 64 bits; a cast to float64 would round other integers of the array
         low, high = limits.min, limits.max
         fits = (v is not None and low <= v <= high and int(v) == v for v in values.flat)
         return ~np.fromiter(fits, bool, values.size).reshape(values.shape)

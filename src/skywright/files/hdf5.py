@@ -66,7 +66,7 @@ def close_written(file: h5py.File, datasets: Iterable[h5py.Dataset], has_failed:
             return
         except (OSError, RuntimeError) as error:  # h5py raises either
             failure = error
-    for each in (file, *datasets):
+    for each in (file, *datasets):  # h5py never closes an object that is locked
         each.id.locked = 1
     if failure is not None:
         raise OSError(f"{name}: {failure}") from failure
@@ -144,7 +144,8 @@ def _parts(dataset: h5py.Dataset, start: int, stop: int) -> Any:
 @cache
 def _attempts_setter() -> Any:
     """Return HDF5's function that limits the attempts; None where it cannot be found."""
-    # h5py has no name for it. The module of h5py finds it in its HDF5 library, except on Windows.
+    # h5py has no name for it. It is found through a module of h5py, which loads the HDF5 library,
+    # but not on Windows.
     function = getattr(ctypes.CDLL(h5py.h5p.__file__), "H5Pset_metadata_read_attempts", None)
     if function is not None:
         function.argtypes = [ctypes.c_int64, ctypes.c_uint]

@@ -78,7 +78,8 @@ def make_analyses(settings: Settings, engine: Any) -> dict[str, Reports]:
             if not analysis.live or analysis.after:
                 continue
             with _left_out_if_it_fails(instrument, f"analysis {name}"):
-                resolve(analysis.kind)  # `LiveAnalysis` would raise a ConfigError
+                # An import error leaves it out; `LiveAnalysis` would raise it as a ConfigError
+                resolve(analysis.kind)
                 second = {
                     each: configured_parameters(each, settings)
                     for each, later in instrument.analyses.items()
@@ -98,7 +99,7 @@ def make_analyses(settings: Settings, engine: Any) -> dict[str, Reports]:
 
 
 def live_analyses(namespace: Mapping[str, Any]) -> list[LiveAnalysis]:
-    """Return the live analyses of a session's namespace; each has those that work on its rows."""
+    """Return the live analyses of a session's namespace; each includes its second-stage ones."""
     return [value for value in namespace.values() if isinstance(value, LiveAnalysis)]
 
 
@@ -143,7 +144,7 @@ def _left_out_if_it_fails(instrument: Instrument, what: str) -> Iterator[None]:
         yield
     except SkywrightError:
         raise
-    except Exception as error:  # whatever another package raises: the others work
+    except Exception as error:  # whatever another package raises, the other instruments work
         todo = ""
         if missing := missing_packages(instrument):
             target = f"{instrument.package}[{instrument.extra}]"

@@ -55,9 +55,9 @@ def end_session(engine: Any, analyses: Sequence[Any]) -> None:
 
 
 def close_analyses(analyses: Sequence[Any]) -> None:
-    """End the workers of the live analyses; those that take too long, or at Ctrl-C, are killed."""
+    """End the workers of the live analyses; kill those that take too long, and all at Ctrl-C."""
     closing = [threading.Thread(target=each.close, daemon=True) for each in analyses]
-    for thread in closing:  # each ends a process: side by side
+    for thread in closing:  # in parallel, because each waits for a process to end
         thread.start()
     what = "the workers of the analyses to end"
     if not wait_with_message(

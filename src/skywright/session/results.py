@@ -1,4 +1,4 @@
-"""What a plan returned, as a table in the console; how a plan is run that was only called."""
+"""Shows what a plan returned as a table, and how to run a plan that was called without ``RE``."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields, is_dataclass
@@ -19,7 +19,7 @@ LONGEST = 4
 def show_results(shell: Any, plans: Iterable[Callable[..., Any]]) -> None:
     """Let an IPython shell show the result of ``RE(plan)`` as a table.
 
-    Of a plan that is typed without ``RE`` it shows how it is run.
+    For a plan that is typed without ``RE`` it shows how to run it.
 
     Parameters
     ----------

@@ -166,7 +166,10 @@ class RunIngest:
             return self._failed(error)
 
     def _raise_if_unavailable(self, error: httpx.HTTPError) -> None:
-        """Raise `ServerUnavailableError` if the run is not the reason why a request failed."""
+        """Raise `ServerUnavailableError` if the same request may succeed later.
+
+        Count the request if this run may be the reason; `ATTEMPTS` such requests postpone the run.
+        """
         status = getattr(getattr(error, "response", None), "status_code", None)
         only_this_run = status in PROXY_STATUS and takes_writes(self._catalog.client)
         if isinstance(error, UNANSWERED) or only_this_run:

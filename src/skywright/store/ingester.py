@@ -115,6 +115,7 @@ class Ingester:
         self._catalog = Catalog(client)
         self._runs: dict[Path, RunIngest] = {}
         self._open_due = 0.0
+        """Monotonic time, s, from which open runs take steps although finished runs are queued."""
 
     def sweep(self) -> bool:
         """Write new documents of the oldest finished run, and of the open runs.

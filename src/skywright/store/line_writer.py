@@ -1,4 +1,4 @@
-"""Writes the lines of a journal to tiled: which rows, nodes and files, and when."""
+"""Turns the lines of a journal into rows and nodes of tiled, and decides when to send them."""
 
 import logging
 import time

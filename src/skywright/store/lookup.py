@@ -309,7 +309,7 @@ def parse_time(text: str, now: datetime | None = None, *, end: bool = False) -> 
         ISO 8601 date or date and time (local unless it has an offset), ``2 days ago``, ``90 min``,
         ``3h``, ``today``, ``yesterday`` or ``now``.
     now
-        The present, local time with offset; by default the clock's.
+        Present time, local with offset; by default read from the clock.
     end
         Read a day (``2026-05-01``, ``today``) as its end instead of its beginning.
 

@@ -33,7 +33,7 @@ UNCHANGED = ("start", "stream_datum", "")
 
 
 class _StoredNames(dict[str, str]):
-    """Names of streams or data keys as they are stored, each unlike all others.
+    """Stored names of streams or data keys, by their names in documents; no two are equal.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ class DocumentNormalizer:
         self._datums: set[str] = set()
         """Ids of the datums that have come, and that no event has named."""
         self._early: list[tuple[dict[str, Any], str]] = []
-        """Events that have come before a datum, and the data key of this datum."""
+        """Events whose datum has not come yet, and the data key of this datum."""
         self._datum_keys: dict[str, list[str]] = {}
         """Data keys whose values in events are datum ids, by uid of the descriptor."""
         self._streams = _StoredNames(str)
@@ -79,7 +79,7 @@ class DocumentNormalizer:
         """Stored names of the external data keys of all streams; a stream resource does not name
         its stream."""
         self._renamed: dict[str, dict[str, str]] = {}
-        """Names of data keys by uid of the descriptor, where some are stored under another one."""
+        """Stored names of data keys, by uid of the descriptor, where one differs from its key."""
 
     def __call__(self, line: Line) -> list[Line]:
         """Return the normalized lines of one line; an error in it gives a broken line."""
@@ -110,7 +110,7 @@ class DocumentNormalizer:
             self._out.append((name, doc))
         elif name == "dtypes":
             names = self._renamed.get(doc["descriptor"], {})
-            self._out.append((name, doc | {"dtype_numpy": _renamed(doc["dtype_numpy"], names)}))
+            self._out.append((name, doc | {"dtype_numpy": _rename_keys(doc["dtype_numpy"], names)}))
         elif name == "descriptor":
             self._take_descriptor(doc)
         elif name == "stop":
@@ -149,7 +149,7 @@ class DocumentNormalizer:
             self._renamed[doc["uid"]] = names
             hints = (doc.get("hints") or {}).items()
             doc |= {
-                "data_keys": _renamed(keys, names),
+                "data_keys": _rename_keys(keys, names),
                 "hints": {
                     name: hint | {"fields": [names.get(key, key) for key in hint["fields"]]}
                     if "fields" in hint
@@ -184,7 +184,8 @@ class DocumentNormalizer:
                 else:
                     self._early.append((event, key))
         if names := self._renamed.get(uid):
-            data, times = _renamed(event["data"], names), _renamed(event["timestamps"], names)
+            data = _rename_keys(event["data"], names)
+            times = _rename_keys(event["timestamps"], names)
             event = event | {"data": data, "timestamps": times}
         self._out.append(("event", event))
 
@@ -244,8 +245,8 @@ def node_name(name: str) -> str:
 def key_name(name: str) -> str:
     """Return the name of a data key as a node beside the table of events may have it.
 
-    ``ts_`` begins names of columns of time stamps only. Clients take the node ``internal`` for the
-    table of events; if it has many columns, the parts are ``internal_0`` and so on.
+    Only names of columns of time stamps may begin with ``ts_``. Clients take the node ``internal``
+    for the table of events; if it has many columns, the parts are ``internal_0`` and so on.
     """
     name = node_name(name)
     if re.fullmatch(rf"{INTERNAL}(_\d+)?", name):
@@ -271,8 +272,8 @@ def _shortened(column: str, unique: str) -> str:
 
 
 def _utf8(text: str) -> bytes:
-    return text.encode(errors="replace")  # of lone surrogates
+    return text.encode(errors="replace")  # replaces lone surrogates
 
 
-def _renamed(mapping: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
+def _rename_keys(mapping: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
     return {names.get(key, key): value for key, value in mapping.items()}

@@ -85,7 +85,7 @@ def reprocess_each(
     submit: Submit | None = None,
     first: dict[str, Any] | None = None,
 ) -> list[Reprocessed | DataError]:
-    """Analyze the streams of a stored run again that have the analysis's inputs.
+    """Analyze again the streams of a stored run that have the inputs of the analysis.
 
     A second-stage analysis (`skywright.analysis.second`) takes the rows of a derived run of its
     first analysis. For a raw run the first analysis is done again, and then this one.
@@ -96,8 +96,8 @@ def reprocess_each(
         tiled client of the raw run; for a second-stage analysis, of the raw run or of the derived
         run whose rows it takes.
     name, parameters
-        The analysis (`skywright.analysis.named`); of a second-stage analysis the parameters of its
-        stage.
+        The analysis (`skywright.analysis.named`). For a second-stage analysis, the parameters are
+        those of its stage.
     store
         Root directory of the store, for its journals and assets.
     keys
@@ -106,7 +106,7 @@ def reprocess_each(
         Gives whole blocks to workers that see the same files (`cluster`); by default they are
         analyzed here, one after the other.
     first
-        Parameters of the first analysis, where a second-stage analysis has it done again.
+        Parameters of the first analysis, if it is done again for a second-stage analysis.
 
     Returns
     -------
@@ -121,8 +121,8 @@ def reprocess_each(
         If there is no such analysis, it does not take its parameters, or `keys` has a name that is
         none of its inputs.
     DataError
-        If the run has not the analysis's inputs, or has not ended; if a second-stage analysis, or
-        the first analysis that it needs, fails.
+        If the run does not have the analysis's inputs, or has not ended; if a second-stage
+        analysis, or the first analysis that it needs, fails.
     """
     if is_second_stage(name):
         do_first = partial(reprocess_each, parameters=first, store=store, keys=keys, submit=submit)
@@ -266,7 +266,7 @@ def _stored_rows(run: Container, name: str) -> _DerivedRows | None:
         return None
     contents = read_contents(run)
     uid, analysis = contents.start["uid"], contents.start.get("analysis")
-    if not isinstance(analysis, Mapping) or "name" not in analysis:  # a person gave it with a plan
+    if not isinstance(analysis, Mapping) or "name" not in analysis:  # metadata that a person gave
         raise DataError(f"{uid} does not say which analysis has made it; name a raw run")
     first = first_stage_of(name, analysis["name"])
     if analysis["name"] != first:
@@ -437,8 +437,8 @@ def _slices(
 ) -> list[tuple[int, int, int]]:
     """Cut the frames of a stream into the shortest slices of whole blocks, each of one shift.
 
-    A frame after a restart of the identities whose place is in a block before the restart is late
-    in its slice, as in the live analysis.
+    After a restart of the identities, a frame may have its place in a block before the restart; it
+    is late in its slice, as in the live analysis.
 
     Parameters
     ----------

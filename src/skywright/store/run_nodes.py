@@ -205,7 +205,7 @@ class RunNodes:
         self._made.add(run.path)
 
     def client(self, path: NodePath) -> Any:
-        """Return tiled's client of a node that was created, a container as a plain container."""
+        """Return tiled's client of a node that was created; for a run or stream see `_plain`."""
         if path not in self._clients:
             uid, *below = path
             node = self.client((uid,))[tuple(below)] if below else self._container[uid]

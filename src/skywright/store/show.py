@@ -166,7 +166,7 @@ def _view_derived(contents: RunContents) -> DerivedView:
     results = final_results(contents)
     pictures = str(results.pop(PICTURES, "")).splitlines()
     analysis = contents.start.get("analysis")
-    if not isinstance(analysis, Mapping):  # a person gave it with a plan
+    if not isinstance(analysis, Mapping):  # metadata that a person gave
         analysis = {}
     parameters = analysis.get("parameters")
     return DerivedView(

@@ -8,7 +8,10 @@ from skywright.acquire.acquisition import Acquisition, RefusedError
 
 
 class NotProcessedError(RefusedError):
-    """An unexpected error of `process_argument`, `process` or `prepare`, its `__cause__`."""
+    """Refuses an item after an unexpected error of `process_argument`, `process` or `prepare`.
+
+    `__cause__` is that error.
+    """
 
 
 @dataclass(slots=True)
@@ -28,7 +31,7 @@ class PendingItem:
     to_record
         What the recorders get; None: nothing.
     refused
-        Why the item is not part of the acquisition; None: it is.
+        Why the item is refused, so that it does not count; None: it is not refused.
     """
 
     acquisition: Acquisition | None
