@@ -11,7 +11,7 @@ from ophyd.areadetector.base import EpicsSignalWithRBV
 from ophyd.status import DeviceStatus
 from ophyd.utils.errors import DisconnectedError
 
-from skywright.errors import ConfigError, HardwareError
+from skywright.errors import ConfigError, HardwareError, message_of
 from skywright.waiting import pause
 
 CONNECT_S = 4.0
@@ -48,7 +48,7 @@ def ioc_errors(device: Any) -> Iterator[None]:
     except Exception as error:
         if not is_ioc_lost(error):
             raise
-        reason = "" if isinstance(error, KeyError) else f" ({error})"
+        reason = "" if isinstance(error, KeyError) else f" ({message_of(error)})"
         raise HardwareError(f"{device.name}: lost the IOC of {device.prefix}{reason}") from error
 
 

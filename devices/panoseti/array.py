@@ -36,6 +36,8 @@ NEWEST = "newest"
 """As `TrackRun`: no run by name."""
 SETTLE_S = 30.0
 """Longest time without a frame while a rate is measured, s."""
+LAG_S = 600.0
+"""Longest time by which frames may be late then, s; else the clocks of two computers differ."""
 GONE_S = 2.0
 """An IOC that does not answer for this time after an error is lost, s."""
 PASS_S = 1.0
@@ -345,10 +347,16 @@ class Panoseti(GuardedDevice):
     def _await_frames(self, until_ns: float) -> None:
         """Wait for a frame of a time or later, however late it comes, as long as newer ones come.
 
-        A simulation on a busy computer lags behind.
+        A simulation on a busy computer lags behind, but not by `LAG_S`.
         """
         newest, since = -math.inf, time.monotonic()
         while (seen := self._newest_ns()) < until_ns:
+            if time.time_ns() - until_ns > LAG_S * 1e9:
+                late = (until_ns - seen) / 1e9
+                raise HardwareError(
+                    f"{self.name}: after {LAG_S:g} s the newest frame is still {late:.0f} s older "
+                    "than the awaited one; do the clocks of the computers agree?"
+                )
             if seen > newest:
                 newest, since = seen, time.monotonic()
             elif time.monotonic() - since > SETTLE_S:

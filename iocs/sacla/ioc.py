@@ -38,6 +38,7 @@ from skywright.errors import ConfigError
 from skywright.instruments.sacla.analyzed_source import AnalyzedShots
 from skywright.instruments.sacla.layouts import REGIONS_MAX, check_room, frame_of
 from skywright.instruments.sacla.owner import IMAGE_PERIOD_S, ShotOwner
+from skywright.instruments.sacla.pipeline import check_have_pixels
 from skywright.instruments.sacla.regions import Region, format_region, parse_region
 from skywright.instruments.sacla.replay_file import LONGEST_SIDE
 from skywright.instruments.sacla.report import format_bins, parse_bins
@@ -357,6 +358,7 @@ def build(args: argparse.Namespace) -> tuple[PVGroup, Mapping[str, Any]]:
     if not regions:
         regions = [whole_tile(source)]
     check_room(regions)
+    check_have_pixels(regions, source.info)
     analyzed = AnalyzedShots(
         source,
         regions,

@@ -100,7 +100,9 @@ class _Course:
             self.agreements_wanted = max(wanted, self.agreements_wanted)
         else:
             self.agreements_wanted = max(self.agreements_wanted - 1, 0)
-        is_farther = verdict.residual_um > max(allowed, before.residual_um)
+        # A wrong measurement leads the loop away by as much as it was wrong; the next pass sees it
+        farther = before.residual_um + allowed - self.settings.tolerance_um
+        is_farther = verdict.residual_um > max(allowed, farther)
         self.receded = self.receded + 1 if is_farther else 0
 
 

@@ -308,6 +308,20 @@ def test_callbacks_that_fail_are_counted_and_every_item_is_published(
     assert state.alarm
 
 
+def test_an_error_of_a_callback_is_logged_once_in_each_acquisition(
+    source: HandSource, make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: Any) -> None:
+        raise ValueError("the callback is broken")
+
+    owner = make(lambda item: item)
+    for _ in range(2):
+        acquisition = owner.acquire(2, fail)
+        source.send(1, 2)
+        assert acquisition.done.wait(90)
+    assert caplog.text.count("on_item failed") == 2
+
+
 class RefusingEndpoint:
     """Raises the error that only recorders may raise."""
 

@@ -16,6 +16,7 @@ class Time:
         self.now, self.speed = 0.0, speed
         monkeypatch.setattr(array, "pause", self.pause)
         monkeypatch.setattr(array.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(array.time, "time_ns", lambda: round(self.now * 1e9))
 
     def pause(self, seconds: float) -> None:
         self.now += seconds
@@ -37,6 +38,19 @@ def test_frames_that_come_late_are_awaited(monkeypatch: pytest.MonkeyPatch) -> N
     modules(monkeypatch, time)._await_frames(20e9)
     assert time.newest_ns() >= 20e9
     assert time.now == pytest.approx(200.0, abs=1.0)
+
+
+def test_frames_whose_clock_is_an_hour_slow_are_not_awaited_for_an_hour(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    time = Time(monkeypatch, speed=1.0)
+    late = modules(monkeypatch, time)
+    monkeypatch.setattr(late, "_newest_ns", lambda: time.newest_ns() - 3600e9)
+    with pytest.raises(
+        HardwareError, match="still 3000 s older than the awaited one; do the clock"
+    ):
+        late._await_frames(20e9)
+    assert time.now == pytest.approx(620.0, abs=1.0)
 
 
 def test_without_frames_the_wait_ends_with_a_question(monkeypatch: pytest.MonkeyPatch) -> None:

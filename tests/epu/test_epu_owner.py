@@ -40,6 +40,14 @@ def message(owner: EpuOwner) -> tuple[str, AlarmSeverity]:
     return asyncio.run(posted())
 
 
+def test_a_directory_that_cannot_be_listed_is_named_and_is_no_unreadable_file(
+    owner: EpuOwner,
+) -> None:
+    owner.watcher._take_unlisted({"lost+found": "Permission denied"})
+    assert owner.alarm() == "lost+found: a directory that cannot be listed"
+    assert owner.watcher.state.unreadable == 1
+
+
 def test_nothing_is_decided_before_what_was_there_is_read(
     owner: EpuOwner, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -158,6 +158,13 @@ def test_a_directory_that_could_not_be_listed_when_it_was_made_is_followed(
     check(database, root, following.events, 5)
 
 
+def test_a_directory_that_fails_later_is_tried_again_as_soon_as_the_first_one(root, database):
+    watcher = Watcher(root, database, rescan=0)
+    pauses = [watcher._take_unlisted({"lost+found": "denied"}) for _ in range(4)]
+    assert pauses == [1.0, 2.0, 4.0, 8.0]
+    assert watcher._take_unlisted({"lost+found": "denied", "Data": "an error"}) == 1.0
+
+
 def test_a_directory_that_a_scan_could_not_list_is_scanned_again_soon(root, database, monkeypatch):
     run_steps(in_order(root, small_visit(5), random.Random(5)), 0)
     failing_scandir(monkeypatch, "Data", 2)

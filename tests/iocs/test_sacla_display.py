@@ -93,6 +93,17 @@ def test_bins_for_which_the_pvs_have_no_room_are_refused_at_the_start(monkeypatc
         sacla_ioc.main()
 
 
+def test_a_region_beside_its_detector_is_refused_at_the_start(monkeypatch):
+    """Its sums would be 0 for ever."""
+    size = ("--rows", "8", "--columns", "8", "--pool", "1")
+    monkeypatch.setattr(sacla_ioc, "run", lambda build, parser: build(parser.parse_args()))
+    region = "--roi=spot:MPCCD-1N0-M06-004:80,0;84,0;84,4"
+    monkeypatch.setattr(sacla_ioc, "AnalyzedShots", None)  # it is refused before shots are taken
+    monkeypatch.setattr(sys, "argv", ["iocs.sacla", region, *size])
+    with pytest.raises(ConfigError, match="ROI spot: no pixel of MPCCD-1N0-M06-004 is inside"):
+        sacla_ioc.main()
+
+
 def test_a_region_whose_name_has_a_blank_is_refused_at_the_start(monkeypatch):
     """`Regions` has blanks between regions: no client could put them back."""
     size = ("--rows", "8", "--columns", "8", "--pool", "1")

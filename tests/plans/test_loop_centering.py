@@ -303,6 +303,15 @@ def test_one_move_that_leads_away_is_followed_by_others() -> None:
         assert course.receded == receded
 
 
+def test_one_wrong_measurement_leads_away_once_and_is_made_good() -> None:
+    """The pass after it sees, with noise, the move that was wrong."""
+    course = _Course(CenteringSettings())
+    first = judge(RotationValues.of(GOOD))
+    for residual_um, receded in ((50, 0), (200, 1), (201, 0), (3, 0)):
+        course.compare(replace(first, offset_um=(0.0, float(residual_um), 0.0), sigma_um=4.0))
+        assert course.receded == receded
+
+
 @pytest.mark.parametrize("part", ["phi", "sample.y"])
 def test_a_motor_that_does_not_know_where_it_is_is_named(session: Session, part: str) -> None:
     devices = session.mount(make_world())

@@ -298,6 +298,7 @@ class Owner(Generic[Item, Result]):
         self, requested: int, on_item: Callable[[Result], None] | None
     ) -> Acquisition:
         """Start an acquisition; the caller holds `_source_lock`."""
+        self._calls.forget("on_item")  # the error in the previous acquisition
         with self._lock:
             acquisition = self.acquisition = Acquisition(requested, on_item=on_item)
             self._acquisition_items = 0

@@ -128,8 +128,8 @@ class LiveAnalysis(Reports):
             self._raws[uid] = RawRun(doc, self._required, keep_values=False)
             self._second_keys[uid] = self._event_keys_of_second(doc)
         raw = self._raws.get(uid)
-        if raw is None and name == "stop" and self._present is not None and uid == self.raw_uid:
-            self._present.stop = doc  # the run was abandoned, so it is not in `_raws`
+        if raw is None and name == "stop" and self.present_run is not None and uid == self.raw_uid:
+            self.present_run.stop = doc  # the run was abandoned, so it is not in `_raws`
         if raw is None or not self._is_needed(raw, name, doc):
             return
         raw(name, doc)
@@ -186,7 +186,7 @@ class LiveAnalysis(Reports):
         int
             Number of the request; see `Progress.answered`.
         """
-        number, raw = next(self._request_numbers), self._present
+        number, raw = next(self._request_numbers), self.present_run
         if raw is not None:
             self._send("request", {"raw_uid": raw.uid, "number": number, "frames": frames}, raw)
         return number

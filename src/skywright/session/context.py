@@ -125,6 +125,11 @@ def find_plans(settings: Settings) -> dict[str, Any]:
     """Return the plans of the configured instruments by name.
 
     What cannot be imported is logged as an error and left out.
+
+    Raises
+    ------
+    SkywrightError
+        What an instrument raises on purpose, such as `ConfigError`.
     """
     found = {}
     for instrument in configured_instruments(settings).values():

@@ -53,7 +53,8 @@ def _print(result: Any, printer: Any, cycle: bool) -> None:
 
 
 def _print_plan(plan: Any, printer: Any, cycle: bool) -> None:
-    printer.text(f"{plan!r}: RE(...) runs a plan")
+    is_expression = getattr(plan, "__name__", "") == "<genexpr>"
+    printer.text(repr(plan) if is_expression else f"{plan!r}: RE(...) runs a plan")
 
 
 def _print_returned(returned: Any, printer: Any, cycle: bool) -> None:

@@ -57,8 +57,8 @@ class Encoder:
     Parameters
     ----------
     compression
-        Of the values that do not say their own. Strings and scalars are not compressed: it would
-        make them longer.
+        Of the values that do not say their own. Strings, scalars and arrays of one element are
+        not compressed: it would make them longer.
     header_compression
         Of the data header.
 

@@ -169,7 +169,7 @@ class EpuOwner(TreeOwner):
 
     def alarm(self) -> str:
         """Return what a person should look after; empty when there is nothing."""
-        state, own = self.watcher.state, self.state()
+        state, own, unlisted = self.watcher.state, self.state(), self.watcher.unlisted
         if self.feed_failure:
             return self.feed_failure
         if own.alarm:
@@ -181,13 +181,15 @@ class EpuOwner(TreeOwner):
         missing = self.watcher.sessions_missing
         if missing:
             return f"EpuSession.dm is missing in {missing[0]}"
-        if state.unreadable:
-            return f"{state.unreadable} unreadable files"
+        if unreadable := state.unreadable - len(unlisted):
+            return f"{unreadable} unreadable files"
         if self.sender is not None and self.sender.problem:
             return f"suggestions do not reach the API: {self.sender.problem}"
         if self.decider.troubles.late:
             late, limit = self.decider.troubles.late, self.options.settings.late_s
             return f"{late} micrographs have waited more than {limit:g} s for their hole"
+        if unlisted:  # the last one: it may be so for ever
+            return f"{next(iter(unlisted))}: a directory that cannot be listed"
         return ""
 
     def status(self) -> dict[str, Any]:

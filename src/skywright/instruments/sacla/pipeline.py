@@ -187,7 +187,7 @@ class ShotPipeline:
             while the run lacks it.
         """
         checked = check_regions(regions, self.info, {each.detector for each in self.regions})
-        _check_have_pixels([each for each in checked if each not in self.regions], self.info)
+        check_have_pixels([each for each in checked if each not in self.regions], self.info)
         self._hand_over()
         self.regions = checked
         self.region_set = RegionSet(self.region_set.number + 1, checked)
@@ -582,8 +582,14 @@ def check_regions(
     return tuple(regions)
 
 
-def _check_have_pixels(regions: Iterable[Region], info: RunInfo) -> None:
-    """Refuse regions beside their detector, as by x and y in the wrong order."""
+def check_have_pixels(regions: Iterable[Region], info: RunInfo) -> None:
+    """Check that each region holds a pixel of its detector.
+
+    Raises
+    ------
+    ConfigError
+        If one is beside its detector, as by x and y in the wrong order.
+    """
     for region in regions:
         shape = info.shapes.get(region.detector)
         if shape is not None and not region.pixels(shape).any():

@@ -269,6 +269,7 @@ class Watcher:
         """Note the directories that a scan could not list; return when to scan again, s."""
         for directory in unlisted.keys() - self.unlisted.keys():
             logger.warning("%s/%s: %s", self.root, directory, unlisted[directory])
+            self._list_again_s = LIST_AGAIN_S
         self.unlisted = unlisted
         self.state.unreadable = len(self.unreadable) + len(self.unlisted)
         if not unlisted:
