@@ -406,6 +406,24 @@ def test_reader_does_not_wait_for_another_column_that_somebody_has_open(
         assert reader.count() == len(theirs)
 
 
+def test_a_profiler_that_keeps_the_frames_of_a_read_does_no_harm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As that of Dask's workers, which looks at the stack of each thread."""
+    monkeypatch.setattr(records, "OTHER_READER_TIMEOUT_S", 0.01)
+    with ColumnWriter(tmp_path / "a.h5", [IMAGE, TIME], IDENTITY) as writer:
+        writer.append(np.arange(20), rows(np.arange(20)))
+    frames = []
+    with ColumnReader(tmp_path / "a.h5", IDENTITY.path) as reader:
+        sys.setprofile(lambda frame, event, argument: frames.append(frame))
+        try:
+            seen = reader.read(TIME.path)
+        finally:
+            sys.setprofile(None)
+            frames.clear()
+    np.testing.assert_array_equal(seen, 0.5 * np.arange(20))
+
+
 def test_attributes_are_text_numbers_and_what_json_knows(tmp_path: Path) -> None:
     attributes = {
         "text": "counts", "list": [1, "a"], "text of a list": "[1]", "nothing": None,

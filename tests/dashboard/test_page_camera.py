@@ -140,6 +140,6 @@ def test_without_a_beamline_the_page_says_so(tmp_path: Path) -> None:
 
     header = json.loads(asyncio.run(first()))
     assert not header["connected"]
-    assert "start skywright up" in header["status"]
+    assert "start `skywright up`" in header["status"]
     hold_lock(tmp_path / UP_LOCK, "skywright up")
     assert "starts or stops" in json.loads(asyncio.run(first()))["status"]

@@ -528,7 +528,11 @@ class ColumnReader(Closing):
     def _is_opened_once(self, dataset: h5py.Dataset) -> bool:
         """Return whether nothing else in this process has the dataset open."""
         opened = h5py.h5f.get_obj_ids(self._file.id, h5py.h5f.OBJ_DATASET)
-        return opened.count(dataset.id) == 1
+        is_once = opened.count(dataset.id) == 1
+        del opened
+        # A profiler that keeps a frame of the lines above, as that of Dask's workers may, keeps a
+        # second reference, with which a refresh fails
+        return is_once and h5py.h5i.get_ref(dataset.id) == 1
 
     def close(self) -> None:
         """Close the file."""
