@@ -32,18 +32,6 @@ def test_a_failing_table_leaves_the_run_alone(RE: Any, caplog: pytest.LogCapture
     assert "ZeroDivisionError: no column" in caplog.text
 
 
-def test_the_log_names_the_analysis_that_fails(caplog: pytest.LogCaptureFixture) -> None:
-    class Broken:
-        name = "sums"
-
-        def __call__(self, name: str, doc: Any) -> None:
-            raise ZeroDivisionError
-
-    with caplog.at_level(logging.ERROR, "skywright.callbacks.isolated"):
-        isolated(Broken())("start", {})
-    assert "Broken sums failed on a start document" in caplog.text
-
-
 def test_it_is_ours_that_makes_the_difference(RE: Any) -> None:
     """Without it the RunEngine fails the run: the behavior that `isolated` is there for."""
     from bluesky.plans import count

@@ -27,7 +27,6 @@ from skywright.analysis import Batch
 from skywright.analysis.picture_statistics import PictureStatistics
 from skywright.callbacks import reports as reports_module
 from skywright.callbacks import worker_supervisor
-from skywright.callbacks.isolated import isolated
 from skywright.callbacks.journal import encode_line
 from skywright.callbacks.live import LiveAnalysis
 from skywright.callbacks.raw_run import RawRun, RequiredKeys
@@ -803,12 +802,12 @@ def test_what_a_subscriber_raises_harms_nobody(
 
 
 def test_a_broken_document_ends_nothing(start: Start) -> None:
-    accept = isolated(start())  # as a session subscribes it
-    accept("start", {"uid": "a"})
-    accept("descriptor", {"uid": "b", "run_start": "a"})
-    accept("stream_datum", {})
-    accept("event", {"descriptor": "b"})
-    accept("nonsense", {})
+    live = start()
+    live("start", {"uid": "a"})
+    live("descriptor", {"uid": "b", "run_start": "a"})
+    live("stream_datum", {})
+    live("event", {"descriptor": "b"})
+    live("nonsense", {})
 
 
 def test_waiting_in_vain_names_the_analysis(start: Start) -> None:

@@ -17,8 +17,6 @@ def isolated(callback: Callback) -> Callback:
     full, and the run goes on.
     """
     name = getattr(callback, "__qualname__", type(callback).__qualname__)
-    if isinstance(own := getattr(callback, "name", None), str):
-        name = f"{name} {own}"
     failures = 0
 
     def guard(document: str, doc: Mapping[str, Any]) -> None:

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 class LiveAnalysis(Reports):
     """Analyzes raw runs live in a worker process; a callback of the RunEngine.
 
-    Subscribe it after the journal, isolated (`callbacks.isolated`). It never waits.
+    Subscribe it after the journal. It never raises and never waits.
 
     Each stream of a raw run that has the required data keys gets a derived run, except the stream
     ``baseline``. Methods with a `stream` argument use the first of these streams by default. When
@@ -118,6 +118,12 @@ class LiveAnalysis(Reports):
 
     def __call__(self, name: str, doc: Document) -> None:
         """Process a document of the session; the document is not changed."""
+        try:
+            self._accept(name, doc)
+        except Exception:  # an analysis must never end a run
+            log.exception("analysis %s: %s document could not be processed", self.name, name)
+
+    def _accept(self, name: str, doc: Document) -> None:
         # The worker parses each document again. This process parses it too: to know which documents
         # to send (`_is_needed`), and for `Reports.announced`, the number of frames in them
         uid = self._ids.of(name, doc)

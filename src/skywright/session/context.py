@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from skywright.analysis.named import configured_parameters
-from skywright.callbacks.isolated import isolated
 from skywright.callbacks.live import LiveAnalysis
 from skywright.callbacks.reports import Reports
 from skywright.config import Settings
@@ -59,8 +58,7 @@ def configured_instruments(settings: Settings) -> dict[str, Instrument]:
 def make_analyses(settings: Settings, engine: Any) -> dict[str, Reports]:
     """Make the live analyses of the configured instruments; no worker starts.
 
-    They are subscribed to the RunEngine `engine`: an error in one is logged and stops no run. They
-    are closed when the session ends.
+    They are subscribed to the RunEngine `engine`, and closed when the session ends.
 
     Returns
     -------
@@ -92,7 +90,7 @@ def make_analyses(settings: Settings, engine: Any) -> dict[str, Reports]:
                     assets=settings.directory / "assets",
                     second=second,
                 )
-                engine.subscribe(isolated(live))
+                engine.subscribe(live)
                 atexit.register(live.close)
                 made |= {name: live, **live.second_reports}
     return made
