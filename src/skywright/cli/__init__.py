@@ -143,7 +143,7 @@ def _errors_in_one_line(name: str) -> Iterator[None]:
 
 
 def _in_words(name: str, error: Exception) -> SkywrightError | None:
-    """Return what a user of the command `name` is told of an error; None of a bug."""
+    """Return an error in words for the user of the command `name`; None if it is a bug."""
     if isinstance(error, SkywrightError):
         return error
     if isinstance(error, OSError) and error.errno in FULL:

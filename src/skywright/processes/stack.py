@@ -16,7 +16,7 @@ from skywright.waiting import pause
 STATE_FILE, UP_LOCK, SESSION_LOCK = "up.json", "up.lock", "session.lock"
 ARRAY_BYTES_MAX = 40_000_000
 NOT_RUNNING = "no skywright up runs on this store"
-"""Sentence for people; what to do depends on where it is said."""
+"""Sentence for people; what to do depends on the place where it is shown."""
 
 
 @dataclass(frozen=True)

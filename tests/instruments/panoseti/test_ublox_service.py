@@ -92,6 +92,17 @@ def init(stub, device, force=False, **changes):
     return stub.InitF9t(request, timeout=90)
 
 
+def noted_health(served):
+    """Return the list to which each change of the service's health is added."""
+    health = []
+
+    async def set_health(serving):
+        health.append(serving)
+
+    served.service.set_health = set_health
+    return health
+
+
 def status(call):
     with pytest.raises(grpc.RpcError) as caught:
         call()
@@ -171,12 +182,7 @@ def test_a_full_queue_drops_messages_of_that_client_only(served, caplog):
 
 
 def test_a_receiver_that_is_unplugged_ends_the_streams(served, stub):
-    twin, health = SimulatedF9t(period_s=0.1), []
-
-    async def set_health(serving):
-        health.append(serving)
-
-    served.service.set_health = set_health
+    twin, health = SimulatedF9t(period_s=0.1), noted_health(served)
     init(stub, twin.device)
     call = stub.CaptureUblox(pb.CaptureUbloxRequest(), timeout=90)
     next(call)
@@ -194,12 +200,7 @@ def test_a_receiver_that_falls_silent_is_reported_and_its_streams_go_on(
 ):
     caplog.set_level("INFO", "skywright")
     monkeypatch.setattr(service, "SILENCE_S", 1.0)
-    health = []
-
-    async def set_health(serving):
-        health.append(serving)
-
-    served.service.set_health = set_health
+    health = noted_health(served)
     init(stub, twin.device)
     call = stub.CaptureUblox(pb.CaptureUbloxRequest(), timeout=90)
     next(call)
@@ -224,13 +225,8 @@ def test_a_receiver_that_was_unplugged_before_anybody_listens_says_so():
 
 
 def test_a_refused_init_leaves_the_receiver_that_works(served, stub, twin):
-    other, health = SimulatedF9t(uid="0011223344"), []
+    other, health = SimulatedF9t(uid="0011223344"), noted_health(served)
     wrong = {"f9t_uid": "0000000000"}
-
-    async def set_health(serving):
-        health.append(serving)
-
-    served.service.set_health = set_health
     init(stub, twin.device)
     try:
         for device in ("/dev/ttyUSB99", "/dev/null", other.device, twin.device):

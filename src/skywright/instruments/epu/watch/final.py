@@ -31,7 +31,7 @@ _PLACE_COLUMNS = ("center_x", "center_y", "size_width", "size_height")
 def database_chunks(
     connection: Connection, root: Path, unlisted: Mapping[str, str] = MappingProxyType({})
 ) -> Iterator[str]:
-    """Yield the document of what is recorded of the directory `root`, piece by piece.
+    """Yield the document of the records of the directory `root`, piece by piece.
 
     `unlisted` are directories that could not be listed, and why, by path.
     """
