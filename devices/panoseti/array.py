@@ -345,9 +345,14 @@ class Panoseti(GuardedDevice):
         self.trigger_rate.put(count / seconds)
 
     def _await_frames(self, until_ns: float) -> None:
-        """Wait for a frame of a time or later, however late it comes, as long as newer ones come.
+        """Wait for a frame of a time or later, as long as newer ones come: they may be late.
 
         A simulation on a busy computer lags behind, but not by `LAG_S`.
+
+        Raises
+        ------
+        HardwareError
+            If no newer frame comes for `SETTLE_S`, or they are later than `LAG_S`.
         """
         newest, since = -math.inf, time.monotonic()
         while (seen := self._newest_ns()) < until_ns:

@@ -76,7 +76,8 @@ def format_file(path: Path, dry_run: bool = False, backup: bool = False) -> bool
     if new == old or dry_run:
         return new != old
     if backup:
-        with replacing(path.with_name(path.name + ".bak")) as file:  # or a full disk takes the last
+        # A full disk must leave the earlier backup as it is
+        with replacing(path.with_name(path.name + ".bak")) as file:
             shutil.copy2(path, file)
     target = path.resolve()  # of a link, the file it points to
     with replacing(target, sync=True) as file:
