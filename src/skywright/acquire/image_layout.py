@@ -55,7 +55,7 @@ class ImageLayout(Layout[Any, Image, ImageWriter]):
     name: str = "images"
     identity: str = "frame number"
     extra: Sequence[Column] = ()
-    at_once = 1  # several images cannot be written all or none
+    at_once = 1  # `append` writes all or none, which holds for a single image only
 
     def row_group(self, result: Any) -> Image | None:
         """Return the result, which must be an `Image`; None: nothing is recorded."""

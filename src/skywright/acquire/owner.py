@@ -477,7 +477,7 @@ class Owner(Generic[Item, Result]):
         """Give a result to all clients but the recorders."""
         self._publisher.publish(result)
         if acquisition is None or acquisition.is_final or acquisition.on_item is None:
-            self._calls.forget("on_item")  # an error of it is over with its acquisition
+            self._calls.forget("on_item")  # forget its error when its acquisition is over
         else:
             self._calls.call("on_item", acquisition.on_item, result)
 

@@ -103,7 +103,7 @@ class SimulatedAxis:
         self._take_path(self.path.stop(time, acceleration), time)
 
     def set_stuck(self, time: float, stuck: bool) -> None:
-        """Block the motor where it is, or let it go on to where it was to go."""
+        """Block the motor where it is, or free it to continue to its target."""
         if stuck == self.stuck:
             return
         wanted = self._wanted if time < self.rest_time else ()
@@ -171,7 +171,7 @@ def _first_crossing(path: Axis, time: float, low: float, high: float) -> float |
 
 @dataclass(frozen=True)
 class MotorsClock:
-    """How the motors' controller stamps: its clock is not that of the camera.
+    """The clock of the motors' controller, which differs from that of the camera.
 
     Parameters
     ----------

@@ -115,7 +115,8 @@ class Axis:
     initial : float
         Position before the first command.
     commands : tuple of Move and Stop
-        In order of time. A command cuts off what is left of those before it. A `Move` begins at
+        In the order given; a `Stop` may be earlier than the moves before it. From its time on, a
+        command cuts off what is left of those before it. A `Move` begins at
         its own `start`.
     """
 
@@ -180,7 +181,7 @@ class Axis:
         return Axis(axis.initial, (*axis.commands, move))
 
     def stop(self, time_s: float, acceleration: float = math.inf) -> "Axis":
-        """Return the axis with a stop, without later moves; nothing changes after the last one."""
+        """Return the axis, stopped at `time_s` for good; itself if it rests by then."""
         if time_s >= self.rest_time:
             return self
         return Axis(self.initial, (*self.commands, Stop(time_s, acceleration)))
@@ -196,12 +197,14 @@ def _state(phases: list[MotionPhase], time: float) -> tuple[float, float]:
     )
 
 
-def _braking(time: float, position: float, velocity: float, rate: float) -> list[MotionPhase]:
-    if velocity == 0.0 or math.isinf(rate):
+def _braking(
+    time: float, position: float, velocity: float, deceleration: float
+) -> list[MotionPhase]:
+    if velocity == 0.0 or math.isinf(deceleration):
         return [MotionPhase(time, position, 0.0, 0.0)]
-    ramp = abs(velocity) / rate
-    way = 0.5 * velocity * ramp
+    ramp = abs(velocity) / deceleration
+    distance = 0.5 * velocity * ramp
     return [
-        MotionPhase(time, position, velocity, -math.copysign(rate, velocity)),
-        MotionPhase(time + ramp, position + way, 0.0, 0.0),
+        MotionPhase(time, position, velocity, -math.copysign(deceleration, velocity)),
+        MotionPhase(time + ramp, position + distance, 0.0, 0.0),
     ]

@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 Pictures = TypeVar("Pictures")
 Drawing = tuple[SecondRun, Analysis[Any], Batch, Mapping[str, Any]]
+"""What is to be drawn: second-stage run, analysis, members and result."""
 Draw = Callable[[Drawing], "Future[dict[str, bytes]]"]
 
 
@@ -72,7 +73,7 @@ def until_drawn(
 
 
 class Drawer:
-    """Gives drawings to the process, one after the other."""
+    """Sends what is to be drawn to the process, one result after the other."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None

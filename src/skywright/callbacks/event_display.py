@@ -1,4 +1,4 @@
-"""What callbacks that show events get: no rows that are in files, and one run at a time."""
+"""Filters for callbacks that show events: no rows that are in files, and one run at a time."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -24,7 +24,7 @@ class RunIds:
             return self._runs.get(parent or "")
         if uid := doc.get("run_start"):
             found = self._runs.get(uid)
-        else:  # as in resources of old versions of bluesky: it is the run of the newest uid
+        else:  # as in resources of old versions of bluesky: take the run of the uid noted last
             found = next(reversed(self._runs.values()), None)
         if name == "stop":
             self._runs = {each: run for each, run in self._runs.items() if run != found}

@@ -13,7 +13,9 @@ _KINDS = {"f": "number", "i": "integer", "u": "integer", "b": "boolean"}
 
 
 def value_key(source: str, dtype: str, shape: tuple[int, ...]) -> dict[str, Any]:
-    """Return what a data key says of its values; text in events (``<U``) has no fixed length."""
+    """Return source, type and shape for a data key; text in events (``<U``) has no fixed length,
+    so it gets no ``dtype_numpy``.
+    """
     kind = np.dtype(dtype).kind
     return {
         "source": source,

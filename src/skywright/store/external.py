@@ -59,7 +59,7 @@ def external_source(
 
 
 def number_files(places: Sequence[tuple[str, int, int]]) -> tuple[list[str], list[list[Any]]]:
-    """Return the files of rows, each once, and the places with the number of the file.
+    """Return the files, each once, and the places with each file's number in place of its URI.
 
     Parameters
     ----------

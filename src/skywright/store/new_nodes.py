@@ -28,7 +28,7 @@ NodePath = tuple[str, ...]
 
 
 class NewNode(PostMetadataRequest):
-    """A node as tiled creates it, and where; with the first rows of a table as an Arrow file."""
+    """A new node with the path of its parent; of a table also its first rows, as an Arrow file."""
 
     id: str
     parent: NodePath

@@ -8,7 +8,7 @@ from skywright.store.journal_contents import Stream
 
 
 def stored_data_keys(stream: Stream) -> dict[str, dict[str, Any]]:
-    """Return the data keys of a stream as they are stored: types as learned, shapes known."""
+    """Return the data keys of a stream, with the types and shapes that are stored."""
     return {key: _stored(stream, key) for key in stream.data_keys}
 
 

@@ -93,7 +93,7 @@ def tiled_config(directory: Path, readable: Sequence[Path]) -> dict[str, Any]:
         "trees": [{"path": "/", "tree": "catalog", "args": tree}],
         "authentication": {"single_user_api_key": read_or_make_api_key(directory)},
         "streaming_cache": {"uri": "memory"},
-        # A write key may register any path of this machine; its bytes stay here all the same.
+        # Whoever has a write key may register any path of this machine: never send raw files.
         "expose_raw_assets": False,
         # What the bluesky client asks for: run.documents() and run.validate().
         "media_types": {
@@ -114,9 +114,9 @@ def tables_uri(directory: Path) -> str:
 def make_catalog(directory: Path) -> None:
     """Make tiled's catalog of the store `directory`, unless it is there.
 
-    tiled would do it in a process of its own, which has to import tiled once more: seconds. It
-    also means to switch the database to write-ahead logging, but does so within a transaction,
-    where SQLite does not take it.
+    tiled would do it in a process of its own, which has to import tiled once more: seconds.
+    tiled also tries to switch the database to write-ahead logging, but within a transaction, in
+    which SQLite refuses that.
 
     Raises
     ------
@@ -126,7 +126,7 @@ def make_catalog(directory: Path) -> None:
     path = directory / "tiled" / CATALOG
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with closing(sqlite3.connect(path)) as database:  # undoes what a killed one left half done
+        with closing(sqlite3.connect(path)) as database:  # rolls back what a killed process left
             database.execute("PRAGMA journal_mode=WAL")
             if _is_catalog(database):
                 return

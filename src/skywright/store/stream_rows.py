@@ -1,4 +1,4 @@
-"""Rows of a stream's columns out of the catalog: a request reads all columns of a table at once."""
+"""Rows of a stream's columns, read from the catalog: one request reads all columns of a table."""
 
 from collections.abc import Sequence
 from typing import Any

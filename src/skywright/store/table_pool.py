@@ -13,7 +13,8 @@ KEPT = 5
 """Connections that stay open."""
 
 AT_ONCE = 40
-"""As many as the threads that the server reads in (anyio's limit): none waits for a connection."""
+"""Maximum number of connections: that of the threads in which the server reads (anyio's limit), so
+that no thread waits for a connection."""
 
 
 def separate_connections(uri: str) -> None:

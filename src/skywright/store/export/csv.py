@@ -1,4 +1,4 @@
-"""A run as CSV: one file a stream for what has one value a row, and the metadata as JSON."""
+"""A run as CSV: a file per stream, of columns with one value per row, and metadata as JSON."""
 
 import csv
 import json
@@ -58,7 +58,7 @@ def write_csv(contents: RunContents, directory: Path) -> list[str]:
 
 
 def _tables(stream: Stream) -> dict[str, dict[str, NDArray]]:
-    """Return the columns of one value a row by name of their file."""
+    """Return the columns with one value per row, by the name of their file."""
     scalars = [column for column in stream.columns if len(column.shape) == 1]
     if not scalars:
         return {}

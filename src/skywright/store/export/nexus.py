@@ -1,4 +1,4 @@
-"""A run as a NeXus file: NXentry with an NXdata a stream, NXinstrument, NXsample, NXprocess."""
+"""A run as a NeXus file: NXentry with an NXdata per stream, NXinstrument, NXsample, NXprocess."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A run as a Zarr 3 store: a group a stream, an array a column, the documents as attributes."""
+"""A run as a Zarr 3 store: a group per stream, an array per column, documents as attributes."""
 
 import warnings
 from pathlib import Path
@@ -13,7 +13,7 @@ from skywright.store.export.contents import EXPORTER, Column, RunContents, Strea
 def write_zarr(contents: RunContents, directory: Path) -> list[str]:
     """Write `directory` as a Zarr 3 store.
 
-    Group ``<stream>/`` holds an array a data key (first dimension named ``event``, or ``row`` if
+    Group ``<stream>/`` holds an array per data key (first dimension named ``event``, or ``row`` if
     it is not the events') and ``<stream>/timestamps/`` the times of the values, unix s. The
     attribute ``nodes`` of the root names all groups and arrays.
 

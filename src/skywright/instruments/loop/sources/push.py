@@ -35,8 +35,7 @@ class PushedPictures:
     size
         Width and height of the first picture, px, if known. The attribute `size` is then the
         largest of the last `SIZES_KEPT` pictures, because a server may send several sizes. It is
-        read without this object's lock: the owner reads it while it holds a lock of its own, which
-        a delivery acquires while it holds this object's lock, so a lock here could be a deadlock.
+        read without this object's lock, which is held during a delivery: a reader must not wait.
     date
         Computes the time of a picture (`skywright.instruments.loop.sources.fetched.make_dating`).
 
