@@ -166,7 +166,7 @@ async def _put_color(obj: Any, instance: Any, value: Any) -> None:
     color = obj.parent.control.set_color(COLOR_MODES[value] == "RGB1")
     await obj.readback.write(COLOR_MODES.index("RGB1" if color else "Mono"))
     if color != (COLOR_MODES[value] == "RGB1"):
-        raise ValueError("the color mode cannot change during a recording")
+        raise ValueError("the color mode is fixed: by the camera, or by an open recording")
 
 
 class AcquisitionControl(Protocol):
@@ -353,10 +353,10 @@ async def _put_create(obj: Any, instance: Any, value: int) -> None:
 async def _put_write_mode(obj: Any, instance: Any, value: Any) -> None:
     if value == WRITE_CAPTURE:
         raise ValueError("Capture, this camera knows only Single and Stream")
-    await _put_auto_save(obj, instance, value)
+    await _put_and_choose_single_files(obj, instance, value)
 
 
-async def _put_auto_save(obj: Any, instance: Any, value: Any) -> None:
+async def _put_and_choose_single_files(obj: Any, instance: Any, value: Any) -> None:
     await obj.readback.write(value)
     obj.parent.choose_single_files()
 
@@ -431,7 +431,7 @@ class HdfPlugin(Plugin):
     file_path_exists = enum_readback(YES_NO, 0, name="FilePathExists_RBV")
     create_directory = number(0, _put_create, name="CreateDirectory")
     auto_increment = choice(YES_NO, 1, name="AutoIncrement")
-    auto_save = choice(YES_NO, put=_put_auto_save, name="AutoSave")
+    auto_save = choice(YES_NO, put=_put_and_choose_single_files, name="AutoSave")
     file_write_mode = choice(WRITE_MODES, WRITE_STREAM, _put_write_mode, name="FileWriteMode")
     num_capture = number(0, checked(0, 10**9), name="NumCapture")
     num_captured = readback(0, name="NumCaptured_RBV")

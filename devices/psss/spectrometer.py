@@ -26,7 +26,7 @@ class Psss(RecordingDevice):
     """A single-shot spectrometer behind the PVs of `iocs.psss`.
 
     One trigger takes `pulses_per_point` pulses. An event has ``mean_`` and ``_scatter`` of center,
-    width and intensity over those of the pulses that have a good fit, NaN if none has.
+    fwhm and intensity over the pulses that have a good fit, NaN if too few have one.
     Every pulse is a row of one HDF5 file, opened at stage. `pulses` is the stream of these rows,
     and the flyer. `pulse_settings` is the stream of the settings that pulses were processed with, a
     row for each ``NAME_settings_number``. `pictures` is the stream of raw pictures: the first one

@@ -54,9 +54,9 @@ async def post_averages(pvs: Spectra, averages: Averages) -> None:
     """Post the averages over the last pulses."""
     if averages.spectrum is not None and len(averages.spectrum) <= COLUMNS_MAX:
         await pvs.average_y.write(averages.spectrum, verify_value=False)
-    good = AlarmSeverity.NO_ALARM if averages.fits else AlarmSeverity.INVALID_ALARM
-    await post(pvs.average_center, averages.center, good)
-    await post(pvs.average_fwhm, averages.fwhm, good)
+    severity = AlarmSeverity.NO_ALARM if averages.fits else AlarmSeverity.INVALID_ALARM
+    await post(pvs.average_center, averages.center, severity)
+    await post(pvs.average_fwhm, averages.fwhm, severity)
     await post(pvs.average_pulses, averages.pulses)
     if averages.block is not None and pvs.block_pulse_id.value != averages.block_pulse_id:
         await pvs.block_y.write(averages.block, verify_value=False)
@@ -65,7 +65,7 @@ async def post_averages(pvs: Spectra, averages: Averages) -> None:
 
 async def post_settings(pvs: Spectra, state: ProcessorState) -> None:
     """Post the settings of the next pulse; any endpoint may have set them."""
-    # The PV begins with 0, also the number of the first settings: those are always posted
+    # The first settings have the number 0, with which the PV begins: they are posted each time
     if pvs.settings_number.value == state.settings_number and pvs.settings_number.value:
         return
     settings: Settings = state.settings

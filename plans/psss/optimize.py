@@ -10,7 +10,7 @@ from bluesky.protocols import Movable, Readable
 from bluesky.utils import MsgGenerator
 
 from plans.checks import MOTOR, check_devices, check_limits, finite, whole
-from plans.psss.search import Search, Seen, Verdict, propose
+from plans.psss.search import Measured, Search, Verdict, propose
 from plans.psss.stubs import PULSES, SCANNED, Reading, recorded, take_point, with_restored
 from plans.run_stubs import start_metadata
 from skywright.errors import ConfigError
@@ -114,20 +114,20 @@ def optimize_spectrum(
     device: Any = psss
     figure = f"{device.name}_mean_{OBJECTIVES[objective]}"
     scatter, good = f"{device.name}_{OBJECTIVES[objective]}_scatter", f"{device.name}_n_good"
-    seen: list[Seen] = []
+    seen: list[Measured] = []
 
-    def measure(position: float) -> MsgGenerator[Seen]:
+    def measure(position: float) -> MsgGenerator[Measured]:
         reading: Reading = yield from take_point(device, motor, position)
         n_good = float(reading[good])
         sigma = float(reading[scatter]) / math.sqrt(n_good) if n_good > 1 else math.nan
         # The scatter of a single good pulse is not known
         value = float(reading[figure]) if n_good > 1 else math.nan
-        return Seen(position, value, sigma)
+        return Measured(position, value, sigma)
 
-    def body() -> MsgGenerator[tuple[Verdict, Seen]]:
+    def body() -> MsgGenerator[tuple[Verdict, Measured]]:
         while not isinstance(step := propose(search, seen), Verdict):
             seen.append((yield from measure(step)))
-        nothing = Seen(step.position, math.nan, math.nan)
+        nothing = Measured(step.position, math.nan, math.nan)
         found = nothing if step.why else (yield from measure(step.position))
         yield from bps.checkpoint()
         return step, found

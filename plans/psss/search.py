@@ -19,7 +19,7 @@ ARM = 0.7
 
 
 @dataclass(frozen=True)
-class Seen:
+class Measured:
     """The value at a position and its standard deviation; NaN: there is no value."""
 
     position: float
@@ -67,7 +67,7 @@ class Verdict:
     why: str = ""
 
 
-def propose(search: Search, seen: Sequence[Seen]) -> float | Verdict:
+def propose(search: Search, seen: Sequence[Measured]) -> float | Verdict:
     """Return the next position to measure, or the end of the search.
 
     Parameters
@@ -107,7 +107,7 @@ def propose(search: Search, seen: Sequence[Seen]) -> float | Verdict:
     return _inside(search, vertex + side * search.step)
 
 
-def _trouble(search: Search, good: Sequence[Seen], count: int) -> str:
+def _trouble(search: Search, good: Sequence[Measured], count: int) -> str:
     """Return the reason why the search cannot go on; empty if it can."""
     if len(good) < 4:
         return f"only {len(good)} of {count} points have spectra with a good fit"
@@ -126,12 +126,12 @@ def _trouble(search: Search, good: Sequence[Seen], count: int) -> str:
     return ""
 
 
-def _best(search: Search, good: Sequence[Seen]) -> Seen:
+def _best(search: Search, good: Sequence[Measured]) -> Measured:
     sign = -1.0 if search.maximum else 1.0
     return min(good, key=lambda each: sign * each.value)
 
 
-def _vertex(search: Search, good: Sequence[Seen]) -> tuple[float, float]:
+def _vertex(search: Search, good: Sequence[Measured]) -> tuple[float, float]:
     """Return the vertex of the parabola around the best point and its sigma; NaN if it has none.
 
     A vertex beyond the points of the parabola is none: the values fall off to one side of it alone.

@@ -1,5 +1,6 @@
 """A derived run, whatever becomes of its disk."""
 
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,25 @@ def test_what_cannot_be_kept_at_the_end_is_no_success(
     assert stop is not None
     assert stop["exit_status"] == "fail"
     assert "FileNotFoundError" in stop["reason"]
+
+
+@pytest.mark.parametrize("name", ["_columns", "_arrays"])
+def test_a_file_that_cannot_be_closed_is_no_success(
+    derived: DerivedRun, docs: list[tuple[str, Any]], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = getattr(derived, name)
+    close = file.close
+
+    def full() -> None:
+        close()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(file, "close", full)
+    with pytest.raises(OSError, match="No space"):
+        derived.close()
+    [stop] = Derived(docs).of("stop")
+    assert stop["exit_status"] == "fail"
+    assert "No space" in stop["reason"]
 
 
 def test_a_run_without_frames_has_a_result_that_says_so(

@@ -16,7 +16,7 @@ from ophyd import Signal, SoftPositioner
 from ophyd.sim import NullStatus, SynAxis
 from support.documents import Documents
 
-from plans.psss.search import Search, Seen, Verdict, propose
+from plans.psss.search import Measured, Search, Verdict, propose
 from plans.psss.spectrum import (
     acquire_spectra,
     calibrate_energy_axis,
@@ -509,12 +509,12 @@ def test_search_never_leaves_its_limits_and_ends() -> None:
         noise = 10.0 ** rng.uniform(-4, -0.5)
         search = Search(-2.0, 2.0, 7, 0.05, 25, maximum=bool(rng.integers(2)))
         sign = 1.0 if search.maximum else -1.0
-        seen: list[Seen] = []
+        seen: list[Measured] = []
         while not isinstance(step := propose(search, seen), Verdict):
             assert search.low <= step <= search.high
             assert len(seen) < search.max_points
             height = sign * math.exp(-0.5 * ((step - best) / width) ** 2)
-            seen.append(Seen(step, height + noise * rng.standard_normal(), noise))
+            seen.append(Measured(step, height + noise * rng.standard_normal(), noise))
         if not step.why:
             assert step.sigma <= search.tolerance
             pulls.append(step.position - best)
@@ -525,10 +525,10 @@ def test_search_never_leaves_its_limits_and_ends() -> None:
 SEARCH = Search(-3.0, 3.0, 7, 0.05, 10, maximum=False)
 
 
-def seen_at(values: dict[float, float], sigma: float = 1e-6) -> list[Seen]:
+def seen_at(values: dict[float, float], sigma: float = 1e-6) -> list[Measured]:
     """The values at the grid of `SEARCH`, 9 where none is given, and at further positions."""
     grid = {float(place): 9.0 for place in range(-3, 4)}
-    return [Seen(place, value, sigma) for place, value in {**grid, **values}.items()]
+    return [Measured(place, value, sigma) for place, value in {**grid, **values}.items()]
 
 
 def parabola(vertex: float, *more: float) -> dict[float, float]:
@@ -587,7 +587,7 @@ def test_the_sigma_of_a_position_is_the_spread_of_positions(
     for seed in range(300):
         noise = np.random.default_rng(seed).normal(0.0, 0.05, len(places))
         seen = [
-            Seen(place, (place - vertex) ** 2 + error, 0.05)
+            Measured(place, (place - vertex) ** 2 + error, 0.05)
             for place, error in zip(places, noise.tolist(), strict=True)
         ]
         step = propose(search, seen)

@@ -30,7 +30,7 @@ FLUSH_S = 0.05
 FLUSH_S + 2 * GATHER_S (of `row_queue`) after it was offered."""
 HANG_S = 5.0
 """Time of a write, s, after which `Recorder.error` says that it hangs. It is shorter than the
-timeout with which clients put to the PV, so that one that gives up finds the reason."""
+timeout of a put to ``Capture``, so that a client whose put times out finds the reason."""
 STOP_LIMIT_S = 30.0
 """Timeout for the rows in the queue when a recording is stopped, s. It does not end a write that
 hangs: the stop ends when the disk answers again."""

@@ -277,13 +277,15 @@ class DerivedRun:
             exit_status, reason = "fail", failure_reason(error)
             raise
         finally:
-            stop = self._run.compose_stop(exit_status=exit_status, reason=reason)
             try:
                 with ExitStack() as files:
                     files.callback(self._arrays.close)
                     self._columns.close()
+            except Exception as error:
+                exit_status, reason = "fail", failure_reason(error)
+                raise
             finally:
-                self._emit("stop", stop)
+                self._emit("stop", self._run.compose_stop(exit_status=exit_status, reason=reason))
 
     def fail(self, error: Exception) -> None:
         """Close the run, with an error as the reason."""

@@ -99,7 +99,7 @@ def has_writer(path: Path) -> bool | None:
 
 
 def clear_flags(path: Path) -> bool:
-    """Clear the consistency flags of an HDF5 file whose writer died; return True if any was set.
+    """Clear the consistency flags of an HDF5 file whose writer died; return whether it did so.
 
     A file that somebody still writes, or of which this cannot be known, is left alone: SWMR
     readers open it all the same.

@@ -122,7 +122,7 @@ def first_row(parameters: Mapping[str, Any]) -> int:
 
 
 class FirstIndices:
-    """For each file, the index by which stream datums count the row that `first_row` returns.
+    """For each file, the index that stream datums give to the row that `first_row` returns.
 
     So the row of an index is ``first_row(parameters) + index - FirstIndices.of(uri)``. The first
     index of the first file is 0, even if the run begins in the middle of the file. That of a

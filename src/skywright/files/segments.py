@@ -1,4 +1,4 @@
-"""Rows of files by sequence number: of rows taken again, the last ones count."""
+"""Rows of files by sequence number; if rows were taken again, the last ones count."""
 
 from collections.abc import Iterable
 from dataclasses import replace

@@ -13,9 +13,7 @@ _KINDS = {"f": "number", "i": "integer", "u": "integer", "b": "boolean"}
 
 
 def value_key(source: str, dtype: str, shape: tuple[int, ...]) -> dict[str, Any]:
-    """Return source, type and shape for a data key; text in events (``<U``) has no fixed length,
-    so it gets no ``dtype_numpy``.
-    """
+    """Return a data key; text in events (``<U``) has no fixed length, so no ``dtype_numpy``."""
     kind = np.dtype(dtype).kind
     return {
         "source": source,

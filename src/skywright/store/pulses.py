@@ -16,8 +16,9 @@ IDENTITY = "pulse_id"
 class PulseRows:
     """The rows of one run, found by pulse id.
 
-    Ids and columns are looked up once, so that further ranges cost one request a column. A run
-    that is still written has further rows for a new `PulseRows`.
+    Ids and columns are looked up once. A further range costs one request for each array column,
+    and one for each partition of the table with the scalar columns. A run that is still written
+    has further rows for a new `PulseRows`.
 
     Parameters
     ----------

@@ -190,7 +190,7 @@ def _files(contents: JournalContents) -> set[Path]:
 
 
 def _clear(path: Path) -> bool:
-    """Clear the flags of a file whose writer is dead; return whether they were set."""
+    """Clear the flags of a file whose writer is dead; return whether they were cleared."""
     try:
         return clear_flags(path)
     except OSError as error:

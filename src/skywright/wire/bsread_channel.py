@@ -179,7 +179,7 @@ def encode_timestamp(time_ns: int, *, big_endian: bool) -> bytes:
 
 
 def nanoseconds_of(seconds: Any, nanoseconds: Any) -> int | None:
-    """Return ns since 1970 as int64 holds it, None when these are no such time."""
+    """Return ns since 1970; None if a part is no finite number, or the time does not fit int64."""
     for part in (seconds, nanoseconds):
         if not isinstance(part, int | float) or isinstance(part, bool) or not math.isfinite(part):
             return None
@@ -194,7 +194,7 @@ def _numpy_shape(shape: Any) -> tuple[int, ...] | None:
 
 
 def whole_number(number: Any, least: int = 0) -> int | None:
-    """Return a number of JSON as int; None if it is not a whole one of `least` or more.
+    """Return a number of JSON as int; None if it is no whole number or is less than `least`.
 
     Languages that have one kind of number write ``7.0`` for 7.
     """

@@ -21,7 +21,7 @@ Compression = Literal["none", "lz4", "bitshuffle_lz4"]
 COMPRESSIONS: tuple[Compression, ...] = ("none", "lz4", "bitshuffle_lz4")
 
 LZ4_RATIO = 255
-"""No LZ4 block is larger than this many times its compressed bytes: bounds what is allocated."""
+"""Greatest ratio of uncompressed to compressed bytes of an LZ4 block; limits what is allocated."""
 
 BITSHUFFLE_PREFIX = struct.Struct(">qi")
 BLOCK_PREFIX = struct.Struct(">I")
@@ -134,7 +134,7 @@ def _unbitshuffle(data: NDArray[np.uint8], itemsize: int, nbytes: int | None) ->
     stream = data[BITSHUFFLE_PREFIX.size :]
     if size == 0:
         return np.empty(0, np.uint8)
-    # A block of 8 items, the smallest there is, takes 4 bytes beside its LZ4 data: no loss here.
+    # Each block has 4 bytes beside its LZ4 data, so this limit refuses no valid frame.
     if size < 0 or size % itemsize or size > LZ4_RATIO * stream.nbytes:
         raise DataError(f"bitshuffle: size {size} for {stream.nbytes} bytes of {itemsize}")
     if nbytes is not None and size != nbytes:

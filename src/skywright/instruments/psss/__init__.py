@@ -49,7 +49,7 @@ INSTRUMENT = Instrument(
 
 
 def __getattr__(name: str) -> Any:
-    """Import what users name only when they do: the client brings its HTTP library."""
+    """Import `Client` only when somebody asks for it: it needs an HTTP library."""
     if name == "Client":
         from skywright.instruments.psss.client import Client
 

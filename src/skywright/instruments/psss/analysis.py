@@ -327,9 +327,9 @@ class SpectrumStatistics(Analysis[Pulses]):
 class PictureSpectra(SpectrumStatistics):
     """Fits and statistics as `SpectrumStatistics`, from stored pictures.
 
-    The inputs have the names of areaDetector's. For the stream ``pictures`` of a spectrometer give
-    the keys of all of them (``--key``, see ``docs/how-to/acquire-spectra.md``); without that of
-    the identity the pictures are counted by their sequence numbers.
+    The names of the inputs are those of areaDetector's data keys. For the stream ``pictures`` of a
+    spectrometer give the data key of each (``--key``, see ``docs/how-to/acquire-spectra.md``). If
+    that of the identity is not given, a picture's identity is its sequence number.
 
     Parameters
     ----------

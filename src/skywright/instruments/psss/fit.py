@@ -19,7 +19,7 @@ from skywright.instruments.psss.fit_model import (
     Floats,
     exp_minus,
     fill_matrix,
-    settle,
+    minimize,
     solve,
 )
 
@@ -79,9 +79,9 @@ def fit_gaussian(x: Floats, y: Floats, raw: Floats, weighting: int, figures: Flo
     narrowest = 0.25 * abs(x[-1] - x[0]) / (x.size - 1)
     find_start(x, y, w, False, p)
     made, weighted = 0, False
-    # First from the start, at most once from the peak if that fails, at most once by the noise.
+    # First from the start; if that fails, once from the peak; then, if wanted, once by the noise.
     for attempt in range(3):
-        steps = settle(x, y, w, p, narrowest, TOLERANCE, STEPS_MAX, sums)
+        steps = minimize(x, y, w, p, narrowest, TOLERANCE, STEPS_MAX, sums)
         made += abs(steps)
         if steps < 0 and weighted:
             figures[:] = kept
@@ -125,8 +125,8 @@ def find_start(x: Floats, y: Floats, w: Floats, medians: bool, p: Floats) -> Non
         else:
             trial[CENTER], trial[SIGMA] = 0.5 * (x[0] + x[-1]), 0.25 * abs(x[-1] - x[0])
             trial[AMPLITUDE], trial[OFFSET] = max(seen[-1] - base, 1e-300), base
-        settle(bin_x, bin_y, bin_w, trial, 0.3 * pitch, 1e-3, 40, sums)
-        # A single strong spike may be the least squares; the whole is what is asked for.
+        minimize(bin_x, bin_y, bin_w, trial, 0.3 * pitch, 1e-3, 40, sums)
+        # A strong spike may have the least sum of squares, but the whole spectrum is wanted.
         spike = trial[SIGMA] < 0.5 * p[SIGMA] and sums[SQUARES] > FAR_BETTER * least
         if sums[SQUARES] < least and not spike:
             least = sums[SQUARES]
@@ -239,7 +239,7 @@ def residuals(
 def noise_model(g: Floats, r: Floats, amplitude: float) -> tuple[float, float]:
     """Return (a, b): the variance of a column is a + b g, from second differences of `r`.
 
-    Differences do not see what is smooth, so what the fit cannot follow hardly enters.
+    Second differences remove what is smooth, so misfits of the model hardly count.
     """
     dark = dark_g = dim = dim_g = high = high_g = 0.0
     n_dark = n_high = 0
@@ -285,7 +285,7 @@ def assess(
 
     Covariance: of weights 1 / noise, the inverse of the normal matrix; of others the sandwich with
     the noise. What the fit cannot follow (SASE spikes) is noise too, correlated over some columns:
-    its ratio to the noise of a column scales both.
+    the root of its ratio to the noise of a column scales the errors of center and sigma.
     """
     g, r = np.empty(x.size), np.empty(x.size)
     p = figures[:4]

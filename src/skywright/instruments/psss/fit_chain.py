@@ -26,7 +26,7 @@ from skywright.instruments.psss.fit_model import (
     SUMS,
     Flags,
     Floats,
-    settle,
+    minimize,
 )
 from skywright.instruments.psss.fit_robust import fit_robust
 from skywright.instruments.psss.smoothing import smooth_into
@@ -125,8 +125,8 @@ def analyze(
 def is_one_spike(x: Floats, y: Floats, figures: Floats) -> bool:
     """Return whether a single spike was fitted, or a fit of it is almost as good.
 
-    It is never so if the residuals are noise only or the quality is above `DOUBTFUL`. Spectra with
-    strong spikes have several minima of the sum of squares.
+    It is never so if the reduced chi-squared is below 2 or the quality is above `DOUBTFUL`.
+    Spectra with strong spikes have several minima of the sum of squares.
     """
     sigma = float(figures[SIGMA])
     if figures[fit.CHI2] < 2.0 or figures[fit.QUALITY] > DOUBTFUL:
@@ -136,7 +136,7 @@ def is_one_spike(x: Floats, y: Floats, figures: Floats) -> bool:
     w, p, sums = np.ones(len(x)), np.empty(4), np.empty(SUMS)
     start_at_peak(x, y, w, float(y.min()), p)
     narrowest = 0.25 * abs(x[-1] - x[0]) / (len(x) - 1)
-    steps = settle(x, y, w, p, narrowest, fit.TOLERANCE, fit.STEPS_MAX, sums)
+    steps = minimize(x, y, w, p, narrowest, fit.TOLERANCE, fit.STEPS_MAX, sums)
     squares = (1.0 - figures[fit.QUALITY]) * ((y - y.mean()) ** 2).sum()
     return bool(steps > 0 and p[SIGMA] < 0.5 * sigma and sums[SQUARES] < RIVAL * squares)
 

@@ -115,7 +115,7 @@ def solve(matrix: Floats, damping: float, right: Floats, step: Floats) -> bool:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def settle(
+def minimize(
     x: Floats,
     y: Floats,
     w: Floats,
@@ -145,7 +145,7 @@ def settle(
     Returns
     -------
     int
-        Evaluations made; minus that if the fit did not settle.
+        Number of evaluations; negative if the fit has not converged.
     """
     matrix, step, trial = np.empty((4, 4)), np.empty(4), p.copy()
     better = np.empty(SUMS)

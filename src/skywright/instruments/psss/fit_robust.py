@@ -19,7 +19,7 @@ from skywright.instruments.psss.fit_model import (
     Flags,
     Floats,
     exp_minus,
-    settle,
+    minimize,
 )
 
 HUBER = 1.345
@@ -27,7 +27,7 @@ HUBER = 1.345
 REJECTED = 10.0
 """Columns with residuals beyond this number of standard deviations get the weight 0."""
 SCALES = 5
-"""Number of rounds that compute the scales again; then they stay, so that the fit can settle."""
+"""Number of rounds that compute the scales again; then they stay, so that the fit can converge."""
 ROUNDS_MAX = 40
 
 
@@ -49,7 +49,7 @@ def fit_robust(x: Floats, raw: Floats, left_out: Flags, figures: Floats) -> bool
     for made in range(ROUNDS_MAX):
         weigh(x, raw, usable, p, made < SCALES, scales, w)
         before[:] = p
-        last = settle(x, raw, w, p, narrowest, TOLERANCE, STEPS_MAX, sums)
+        last = minimize(x, raw, w, p, narrowest, TOLERANCE, STEPS_MAX, sums)
         steps += abs(last)
         moved = abs(p[CENTER] - before[CENTER]) / p[SIGMA]
         widened = abs(p[SIGMA] / before[SIGMA] - 1.0)

@@ -74,7 +74,11 @@ _SCALARS = (
         Column(f"{FIT}/{name}", "<f8", attrs={"units": UNITS.get(name, "as /entry/fit/unit says")})
         for name in FIGURE_COLUMNS
     ),
-    Column(f"{MADE}/settings_number", "<i8", attrs={"description": "row of NAME.settings.h5"}),
+    Column(
+        f"{MADE}/settings_number",
+        "<i8",
+        attrs={"description": "value of settings_number in NAME.settings.h5, not a row number"},
+    ),
     Column(f"{MADE}/roi_ymin", "<i4", attrs={"units": "px", "description": "rows [ymin, ymax)"}),
     Column(f"{MADE}/roi_ymax", "<i4", attrs={"units": "px"}),
     Column(f"{MADE}/background_applied", "|u1"),
@@ -174,8 +178,8 @@ class SpectraFile(TwoFilesWriter):
     path
         Path of the new file.
     width
-        Number of columns. A narrower spectrum is filled up with NaN. Of a wider one only the
-        figures are stored.
+        Number of values of a spectrum: the width of the pictures. A narrower spectrum is filled up
+        with NaN. Of a wider one only the figures are stored.
     """
 
     def __init__(self, path: Path, width: int) -> None:

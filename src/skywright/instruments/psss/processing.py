@@ -38,7 +38,7 @@ class FitStatus(IntEnum):
     """The spectrum has fewer than 8 columns or is not above `Settings.signal_per_row`, or the
     fitted amplitude is not significant."""
     NOT_CONVERGED = 4
-    """The fit did not settle. The figures are the last ones and must not be trusted."""
+    """The fit did not converge. The figures are the last ones and must not be trusted."""
     OUT_OF_WINDOW = 5
     """The center is beyond an end of the axis or within half a sigma of it, or the FWHM is larger
     than the axis."""

@@ -6,8 +6,8 @@ from pydantic import Field, JsonValue
 
 from skywright.section import Section, taken_by
 
-# The spectrometer says later how wide its pictures are. An axis that turns round is right for
-# narrow ones.
+# The width of the pictures is not known yet. So an axis is checked for two columns only: one that
+# rises and then falls in wide pictures may rise throughout in narrow ones.
 SPECTRA = taken_by("skywright.instruments.psss.analysis:SpectrumStatistics", columns=2)
 
 

@@ -138,7 +138,7 @@ def checked_roi(roi: Any) -> tuple[int, int]:
     if not whole or not (0 <= ymin < ymax < 2**31 or ymin == ymax == 0):
         raise ConfigError(
             f"roi: {roi!r} is not (ymin, ymax) with 0 <= ymin < ymax in whole rows; (0, 0) is the "
-            "whole"
+            "whole picture"
         )
     return ymin, ymax
 
@@ -246,7 +246,7 @@ def _is_level(value: Any) -> bool:
 
 def _saturation(level: Any) -> float | None:
     if level is not None and not _is_level(level):
-        raise ConfigError(f"saturation: {level!r} is no pixel value above 0; 0: of the dtype")
+        raise ConfigError(f"saturation: {level!r} is no pixel value; 0: the dtype's greatest")
     return level or None
 
 

@@ -139,12 +139,12 @@ def run_service(args: argparse.Namespace) -> None:
     if args.put_pvs and args.no_ca:
         raise ConfigError("--put-pvs and --no-ca exclude each other")
     if args.no_ca or args.put_pvs:
-        _serve_without_tree(args)
+        _serve_without_own_pvs(args)
     else:
-        _serve_with_tree(args)
+        _serve_with_own_pvs(args)
 
 
-def _serve_with_tree(args: argparse.Namespace) -> None:
+def _serve_with_own_pvs(args: argparse.Namespace) -> None:
     """Serve with the PVs, as ``python -m iocs.psss`` does."""
     import asyncio
 
@@ -158,7 +158,7 @@ def _serve_with_tree(args: argparse.Namespace) -> None:
     end_process()
 
 
-def _serve_without_tree(args: argparse.Namespace) -> None:
+def _serve_without_own_pvs(args: argparse.Namespace) -> None:
     from skywright.instruments.psss.endpoints.service import Service
 
     end_with_parent()

@@ -57,7 +57,7 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
         new += ["--no-ca"]
     else:
         new.append("--put-pvs")
-        for name in PUT_NAMES:  # what the IOC may have of the others is not the old service's
+        for name in PUT_NAMES:  # the old service put to no other PVs of the IOC
             pv = getattr(old, f"{name}_pv") if name in OLD_PUT_NAMES else ""
             new += [f"--{name.replace('_', '-')}-pv", pv]
     return serve_arguments(new)

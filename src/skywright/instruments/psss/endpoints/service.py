@@ -16,9 +16,9 @@ from skywright.instruments.psss.averages import AverageEndpoint
 from skywright.instruments.psss.background import History
 from skywright.instruments.psss.continuity import Continuity
 from skywright.instruments.psss.endpoints.autosave import Autosave
+from skywright.instruments.psss.endpoints.background_recorder import BackgroundRecorder
 from skywright.instruments.psss.endpoints.options import channel_prefix, make_source
 from skywright.instruments.psss.endpoints.parameters import Parameters
-from skywright.instruments.psss.endpoints.recording import BackgroundRecorder
 from skywright.instruments.psss.endpoints.rest import rest_app
 from skywright.instruments.psss.endpoints.stream import StreamEndpoint
 from skywright.instruments.psss.processing import warm_up

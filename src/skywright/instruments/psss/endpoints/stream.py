@@ -39,8 +39,9 @@ class StreamEndpoint:
         Interface to bind.
     names
         ``readme``: ``PREFIX:FPICTURE.spectrum``, ``.center``, ``.fwhm``,
-        ``.processing_parameters``; ``1.8``: ``PREFIX:SPECTRUM_Y``, ``_X``, ``_CENTER``, ``_FWHM``,
-        ``processing_parameters``; ``both``.
+        ``.processing_parameters``. ``1.8``: ``PREFIX:SPECTRUM_Y``, ``PREFIX:SPECTRUM_X``,
+        ``PREFIX:SPECTRUM_CENTER``, ``PREFIX:SPECTRUM_FWHM``, ``PREFIX:processing_parameters``.
+        ``both``: all of these.
     image_port
         Port of a separate stream of the pictures; None: they are sent with the results.
     kind
