@@ -36,7 +36,7 @@ class Progress:
         Name of the stream; empty for the run as a whole.
     reached
         Number of frames analyzed or skipped, from the first.
-    rows, columns
+    rows, columns_path
         Number of frames measured, and the path of the file with a row for each.
     result
         Scalars of the latest result, and the counts of `skywright.callbacks.derived.COUNTS`.
@@ -56,7 +56,7 @@ class Progress:
     derived_uid: str | None = None
     reached: int = 0
     rows: int = 0
-    columns: str = ""
+    columns_path: str = ""
     result: Mapping[str, Any] = field(default_factory=dict)
     time: float = 0.0
     done: bool = False
@@ -257,18 +257,19 @@ class Reports:
         """
         end = time.monotonic() + timeout_s
         progress = self.wait(frames, raw_uid=raw_uid, stream=stream, timeout_s=timeout_s)
-        if not progress.columns:
+        if not progress.columns_path:
             raise DataError(
                 f"analysis {self.name}: no columns of run {progress.raw_uid}: {progress.error}"
             )
         names = ["identity", "frame_time", *(column.name for column in self.analysis.columns)]
-        with ColumnReader(Path(progress.columns), IDENTITY.path) as reader:
+        path = Path(progress.columns_path)
+        with ColumnReader(path, IDENTITY.path) as reader:
             in_file = wait_until(
                 lambda: reader.count() >= progress.rows, end - time.monotonic(), 0.01
             )
             if not in_file:
                 raise TimeoutError(
-                    f"{progress.columns}: {reader.count()} rows of {progress.rows} in {timeout_s} s"
+                    f"{path}: {reader.count()} rows of {progress.rows} in {timeout_s} s"
                 )
             return {name: reader.read(f"/entry/{name}", 0, progress.rows) for name in names}
 

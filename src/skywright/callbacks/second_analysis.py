@@ -184,7 +184,7 @@ class SecondAnalysis:
         derived.close("fail" if why else "success", why, pictures, keeps_result=True)
         self._facts |= {
             "rows": derived.rows,
-            "columns": str(derived.columns_path),
+            "columns_path": str(derived.columns_path),
             "result": derived.scalars(),
         }
 

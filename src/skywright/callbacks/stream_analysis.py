@@ -234,7 +234,7 @@ class StreamAnalysis:
             "derived_uid": derived.uid if derived else None,
             "reached": self.position,
             "rows": derived.rows if derived else 0,
-            "columns": str(derived.columns_path) if derived else "",
+            "columns_path": str(derived.columns_path) if derived else "",
             "result": self._scalars,
             "error": self.reason,
             "error_type": self.error_type,

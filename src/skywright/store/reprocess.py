@@ -60,7 +60,7 @@ class Reprocessed:
         Stream of the raw run.
     result
         Counts and scalar results.
-    columns
+    columns_path
         File with a row for each member.
     pictures
         Annotated pictures.
@@ -71,7 +71,7 @@ class Reprocessed:
     analysis: str
     stream: str
     result: Mapping[str, Any]
-    columns: Path
+    columns_path: Path
     pictures: tuple[Path, ...]
 
 
@@ -227,15 +227,15 @@ def _reprocess_second(
     if facts.get("error") or "derived_uid" not in facts:
         reason = facts.get("error") or f"{first_rows.analysis} has found no row"
         raise DataError(f"analysis {name} of run {start['uid']}: {reason}")
-    columns = Path(facts["columns"])
+    columns_path = Path(facts["columns_path"])
     new = Reprocessed(
         raw_uid=start["uid"],
         derived_uid=facts["derived_uid"],
         analysis=stage.analysis.name,
         stream=first_rows.stream,
         result=facts["result"],
-        columns=columns,
-        pictures=tuple(columns.parent / picture for picture in pictures),
+        columns_path=columns_path,
+        pictures=tuple(columns_path.parent / picture for picture in pictures),
     )
     return [*results, new]
 
@@ -253,7 +253,7 @@ class _DerivedRows:
 
 def _new_rows(done: Reprocessed) -> _DerivedRows:
     names = [column.name for column in analysis_class(done.analysis).columns]
-    rows = _read_rows(done.columns, names)
+    rows = _read_rows(done.columns_path, names)
     return _DerivedRows(done.derived_uid, done.analysis, done.stream, rows)
 
 
