@@ -221,6 +221,17 @@ def test_paths():
         )
 
 
+def test_paths_with_a_letter_that_is_longer_in_lower_case():
+    dotted = "\N{LATIN CAPITAL LETTER I WITH DOT ABOVE}"
+    assert len(dotted.lower()) == 2
+    for prefix in (f"Z:\\{dotted}s", f"z:\\{dotted.lower()}s"):
+        for path in (f"Z:\\{dotted}s\\x.mrc", f"Z:\\{dotted.lower()}S\\x.mrc"):
+            assert map_path(path, {prefix: "/dls/m02"}) == "/dls/m02/x.mrc"
+            assert atlas_relative(path, prefix) == "x.mrc"
+        assert map_path(prefix, {prefix: "/dls/m02"}) == "/dls/m02"
+        assert map_path(f"Z:\\{dotted}", {prefix: "/dls/m02"}) is None
+
+
 def canonical(data: bytes) -> list[tuple]:
     """What a document says: names, attributes and texts without blanks at both ends."""
     root = etree.fromstring(data)
