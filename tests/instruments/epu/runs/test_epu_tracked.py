@@ -73,6 +73,25 @@ def test_micrographs_have_their_path_on_the_cluster(ingest: Ingest, tmp_path: Pa
         assert place == f"/dls/m02/{VISIT.name}/{session}/{inside}"
 
 
+def test_a_watched_session_without_a_name_has_its_directory_in_the_paths(
+    ingest: Ingest, tmp_path: Path
+) -> None:
+    (path,) = ingest.root.rglob(SESSION)
+    text, count = re.subn("<Name .*?</Name>", "", path.read_text())
+    assert count == 1
+    path.write_text(text)
+    database = open_database(tmp_path / "session.sqlite", durable=False)
+    session = Ingest(path.parent, database)
+    read(session, session=False)
+    read(session, session=True)
+    run_of(session, tmp_path, "nameless", MAP)
+    found = paths_of(tmp_path, "nameless")
+    assert len(found) == len(list(VISIT.micrographs()))
+    for file, place in found:
+        assert place == f"/dls/m02/{VISIT.name}/{path.parent.name}/{file}"
+    database.close()
+
+
 @pytest.mark.parametrize("path_map", [{}, {"Y:\\": "/dls"}, {"Z:\\": "/" + 600 * "x"}])
 def test_without_a_prefix_or_room_the_path_is_empty(
     ingest: Ingest, tmp_path: Path, path_map: dict[str, str]
