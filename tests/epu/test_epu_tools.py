@@ -70,6 +70,13 @@ def test_a_visit_is_no_session_and_its_sessions_are_named(session):
     assert session.name in warning
 
 
+def test_a_directory_beside_a_session_may_be_closed(session, close_directory):
+    (session.parent / "closed").mkdir()
+    close_directory(session.parent / "closed")
+    (warning,) = json.loads(run("validate", session.parent, "--json").stdout)["warnings"]
+    assert warning.endswith(f": {session.name}")
+
+
 def test_usage_error(tmp_path):
     from skywright.errors import ConfigError
 

@@ -372,6 +372,16 @@ def test_unreadable_directory_is_an_issue(visit, monkeypatch):
     assert counts[0] - counts[1] == len(list(directory.glob("*.xml"))) > 0
 
 
+def test_an_atlas_in_a_closed_directory_is_not_found(visit, close_directory):
+    session = session_directory(visit)
+    whole = read_document(session)
+    close_directory(session.parent / "atlas")
+    document = read_document(session)
+    assert ([each["kind"] for each in document["issues"]], whole["issues"]) == (["atlas"], [])
+    counts = [[len(grid["micrographs"]) for grid in each["grids"]] for each in (whole, document)]
+    assert counts[0] == counts[1]
+
+
 def test_a_linked_directory_is_read_once_and_no_link_leads_in_a_circle(visit, tmp_path, database):
     whole = read_document(visit)
     session = session_directory(visit)

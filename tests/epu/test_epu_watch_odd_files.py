@@ -118,6 +118,17 @@ def test_a_removed_file_is_not_unreadable_any_more(root, database, monkeypatch):
     following.stop()
 
 
+def test_a_session_in_a_closed_directory_is_not_missing(root, database, close_directory):
+    writes = [write for write in small_visit(5) if not write.path.endswith("EpuSession.dm")]
+    run_steps(in_order(root, writes, random.Random(5)), 0)
+    watcher = Watcher(root, database)
+    watcher.run(idle_exit=0)
+    missing = watcher.sessions_missing
+    assert len(missing) == 2
+    close_directory((root / missing[0]).parent)
+    assert watcher.sessions_missing == []
+
+
 def test_a_file_that_cannot_be_asked_for_its_size_hides_no_other(root):
     directory = root / "S" / "Metadata"
     directory.mkdir(parents=True)
