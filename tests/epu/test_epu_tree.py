@@ -398,6 +398,23 @@ def test_a_linked_directory_is_read_once_and_no_link_leads_in_a_circle(visit, tm
     assert comparable(recorded(database, visit)) == comparable(whole)
 
 
+def test_a_link_to_a_closed_place_is_an_issue_and_hides_nothing_beside_it(
+    visit, tmp_path, close_directory
+):
+    whole = read_document(visit)
+    (tmp_path / "closed" / "inside").mkdir(parents=True)
+    metadata = session_directory(visit) / "Metadata"
+    for number in range(20):
+        (metadata / f"link{number}").symlink_to(tmp_path / "closed" / "inside")
+    close_directory(tmp_path / "closed")
+    document = read_document(visit)
+    (issue,) = document.pop("issues")
+    assert (issue["kind"], issue["text"]) == ("directory", "Permission denied")
+    assert issue["path"].startswith(f"{metadata.relative_to(visit).as_posix()}/link")
+    assert whole.pop("issues") == []
+    assert normalized(document) == normalized(whole)
+
+
 def run(*arguments):
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 

@@ -17,7 +17,7 @@ from sqlalchemy.exc import DataError
 from watching import Following, check, recorded
 
 from skywright.errors import ConfigError
-from skywright.instruments.epu.watch.changes import changed_files
+from skywright.instruments.epu.watch.changes import InotifySource, changed_files
 from skywright.instruments.epu.watch.final import database_chunks
 from skywright.instruments.epu.watch.watcher import Watcher
 
@@ -141,6 +141,21 @@ def test_a_file_that_cannot_be_asked_for_its_size_hides_no_other(root):
     known = {f"S/Metadata/GridSquare_{number}.dm": (1, 1) for number in range(1, 10, 2)}
     found = {file.gridsquare for file in changed_files(root, known)}
     assert found == {"2", "4", "6", "8"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="inotify is Linux's")
+def test_links_that_lead_to_themselves_hide_no_file_of_a_new_directory(root, tmp_path):
+    directory = tmp_path / "S" / "Metadata"
+    directory.mkdir(parents=True)
+    for number in range(1, 30, 2):
+        (directory / f"GridSquare_{number}.dm").write_text("x")
+        link = directory / f"GridSquare_{number + 1}.dm"
+        link.symlink_to(link.name)
+    source = InotifySource(root)
+    directory.parent.rename(root / "S")
+    found = {file.gridsquare for file in source.read(5.0).finished.values()}
+    source.close()
+    assert found == {str(number) for number in range(1, 30, 2)}
 
 
 def failing_scandir(monkeypatch, name, times):
