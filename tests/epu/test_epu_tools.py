@@ -306,6 +306,15 @@ def test_format_xml_command(session):
     assert read_document(session) == before
 
 
+def test_format_xml_names_a_file_that_may_not_be_looked_at(session, tmp_path, close_directory):
+    (session / "linked.xml").symlink_to(tmp_path / "closed" / "linked.xml")
+    close_directory(tmp_path / "closed")
+    result = run("format-xml", session, "-r")
+    assert result.exit_code == 1
+    assert "linked.xml" in result.output
+    assert all(file.read_bytes().count(b"\n") > 100 for file in session.rglob("Data/*.xml"))
+
+
 def test_a_full_disk_leaves_the_backup_of_before(session, monkeypatch):
     path = next(session.rglob("Data/*.xml"))
     old, backup = path.read_bytes(), path.with_name(path.name + ".bak")
