@@ -311,12 +311,13 @@ def test_a_run_ends_whose_grid_another_directory_has_now(ingest: Ingest, tmp_pat
         connection.execute(file.delete())
     elsewhere.committed(with_grid(ingest.database, "other"))
     (grid,) = {each.uuid for each in elsewhere.grids()} - {"other"}
-    elsewhere.begin(grid, "run", tmp_path)
+    run = elsewhere.begin(grid, "run", tmp_path)
     with ingest.database.write() as connection:
         connection.execute(file.insert(), rows)
     elsewhere.committed(with_grid(ingest.database, "next"))
     assert {each.uuid for each in elsewhere.grids()} == {"other", "next"}
-    counts = elsewhere.end("run", {})
+    handed = {kind: run.writers[kind].flushed for kind in ("gridsquare", "foilhole")}
+    counts = elsewhere.end("run", handed)  # nobody has read the micrographs
     assert counts["micrographs"] == len(list(VISIT.micrographs()))
     elsewhere.close()
 
