@@ -70,6 +70,13 @@ def test_a_visit_is_no_session_and_its_sessions_are_named(session):
     assert session.name in warning
 
 
+def test_a_directory_beside_a_session_may_be_closed(session, close_directory):
+    (session.parent / "closed").mkdir()
+    close_directory(session.parent / "closed")
+    (warning,) = json.loads(run("validate", session.parent, "--json").stdout)["warnings"]
+    assert warning.endswith(f": {session.name}")
+
+
 def test_usage_error(tmp_path):
     from skywright.errors import ConfigError
 
@@ -221,6 +228,17 @@ def test_paths():
         )
 
 
+def test_paths_with_a_letter_that_is_longer_in_lower_case():
+    dotted = "\N{LATIN CAPITAL LETTER I WITH DOT ABOVE}"
+    assert len(dotted.lower()) == 2
+    for prefix in (f"Z:\\{dotted}s", f"z:\\{dotted.lower()}s"):
+        for path in (f"Z:\\{dotted}s\\x.mrc", f"Z:\\{dotted.lower()}S\\x.mrc"):
+            assert map_path(path, {prefix: "/dls/m02"}) == "/dls/m02/x.mrc"
+            assert atlas_relative(path, prefix) == "x.mrc"
+        assert map_path(prefix, {prefix: "/dls/m02"}) == "/dls/m02"
+        assert map_path(f"Z:\\{dotted}", {prefix: "/dls/m02"}) is None
+
+
 def canonical(data: bytes) -> list[tuple]:
     """What a document says: names, attributes and texts without blanks at both ends."""
     root = etree.fromstring(data)
@@ -286,6 +304,15 @@ def test_format_xml_command(session):
     assert nothing.exit_code == 0
     assert "no .xml or .dm file; -r looks" in nothing.output
     assert read_document(session) == before
+
+
+def test_format_xml_names_a_file_that_may_not_be_looked_at(session, tmp_path, close_directory):
+    (session / "linked.xml").symlink_to(tmp_path / "closed" / "linked.xml")
+    close_directory(tmp_path / "closed")
+    result = run("format-xml", session, "-r")
+    assert result.exit_code == 1
+    assert "linked.xml" in result.output
+    assert all(file.read_bytes().count(b"\n") > 100 for file in session.rglob("Data/*.xml"))
 
 
 def test_a_full_disk_leaves_the_backup_of_before(session, monkeypatch):

@@ -372,6 +372,16 @@ def test_unreadable_directory_is_an_issue(visit, monkeypatch):
     assert counts[0] - counts[1] == len(list(directory.glob("*.xml"))) > 0
 
 
+def test_an_atlas_in_a_closed_directory_is_not_found(visit, close_directory):
+    session = session_directory(visit)
+    whole = read_document(session)
+    close_directory(session.parent / "atlas")
+    document = read_document(session)
+    assert ([each["kind"] for each in document["issues"]], whole["issues"]) == (["atlas"], [])
+    counts = [[len(grid["micrographs"]) for grid in each["grids"]] for each in (whole, document)]
+    assert counts[0] == counts[1]
+
+
 def test_a_linked_directory_is_read_once_and_no_link_leads_in_a_circle(visit, tmp_path, database):
     whole = read_document(visit)
     session = session_directory(visit)
@@ -386,6 +396,23 @@ def test_a_linked_directory_is_read_once_and_no_link_leads_in_a_circle(visit, tm
     assert normalized(read_document(visit)) == normalized(whole)
     Watcher(visit, database).run(idle_exit=0)
     assert comparable(recorded(database, visit)) == comparable(whole)
+
+
+def test_a_link_to_a_closed_place_is_an_issue_and_hides_nothing_beside_it(
+    visit, tmp_path, close_directory
+):
+    whole = read_document(visit)
+    (tmp_path / "closed" / "inside").mkdir(parents=True)
+    metadata = session_directory(visit) / "Metadata"
+    for number in range(20):
+        (metadata / f"link{number}").symlink_to(tmp_path / "closed" / "inside")
+    close_directory(tmp_path / "closed")
+    document = read_document(visit)
+    (issue,) = document.pop("issues")
+    assert (issue["kind"], issue["text"]) == ("directory", "Permission denied")
+    assert issue["path"].startswith(f"{metadata.relative_to(visit).as_posix()}/link")
+    assert whole.pop("issues") == []
+    assert normalized(document) == normalized(whole)
 
 
 def run(*arguments):

@@ -17,7 +17,7 @@ from sqlalchemy.exc import DataError
 from watching import Following, check, recorded
 
 from skywright.errors import ConfigError
-from skywright.instruments.epu.watch.changes import changed_files
+from skywright.instruments.epu.watch.changes import InotifySource, changed_files
 from skywright.instruments.epu.watch.final import database_chunks
 from skywright.instruments.epu.watch.watcher import Watcher
 
@@ -118,6 +118,17 @@ def test_a_removed_file_is_not_unreadable_any_more(root, database, monkeypatch):
     following.stop()
 
 
+def test_a_session_in_a_closed_directory_is_not_missing(root, database, close_directory):
+    writes = [write for write in small_visit(5) if not write.path.endswith("EpuSession.dm")]
+    run_steps(in_order(root, writes, random.Random(5)), 0)
+    watcher = Watcher(root, database)
+    watcher.run(idle_exit=0)
+    missing = watcher.sessions_missing
+    assert len(missing) == 2
+    close_directory((root / missing[0]).parent)
+    assert watcher.sessions_missing == []
+
+
 def test_a_file_that_cannot_be_asked_for_its_size_hides_no_other(root):
     directory = root / "S" / "Metadata"
     directory.mkdir(parents=True)
@@ -130,6 +141,21 @@ def test_a_file_that_cannot_be_asked_for_its_size_hides_no_other(root):
     known = {f"S/Metadata/GridSquare_{number}.dm": (1, 1) for number in range(1, 10, 2)}
     found = {file.gridsquare for file in changed_files(root, known)}
     assert found == {"2", "4", "6", "8"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="inotify is Linux's")
+def test_links_that_lead_to_themselves_hide_no_file_of_a_new_directory(root, tmp_path):
+    directory = tmp_path / "S" / "Metadata"
+    directory.mkdir(parents=True)
+    for number in range(1, 30, 2):
+        (directory / f"GridSquare_{number}.dm").write_text("x")
+        link = directory / f"GridSquare_{number + 1}.dm"
+        link.symlink_to(link.name)
+    source = InotifySource(root)
+    directory.parent.rename(root / "S")
+    found = {file.gridsquare for file in source.read(5.0).finished.values()}
+    source.close()
+    assert found == {str(number) for number in range(1, 30, 2)}
 
 
 def failing_scandir(monkeypatch, name, times):

@@ -56,7 +56,14 @@ def _files(path: Path, recursive: bool) -> Iterable[Path]:
     if not path.is_dir():
         return [path]
     found = path.rglob("*") if recursive else path.glob("*")
-    return sorted(file for file in found if file.suffix.lower() in SUFFIXES and file.is_file())
+    return sorted(file for file in found if file.suffix.lower() in SUFFIXES and _may_be_file(file))
+
+
+def _may_be_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # it may not be looked at: `format_file` says why
+        return True
 
 
 def format_file(path: Path, dry_run: bool = False, backup: bool = False) -> bool:

@@ -37,8 +37,10 @@ def map_path(path: str | None, prefixes: Mapping[str, str]) -> str | None:
     plain = _plain(path)
     starts = {_plain(prefix).lower(): place for prefix, place in prefixes.items()}
     for start in sorted(starts, key=len, reverse=True):
-        if plain.lower() == start or plain.lower().startswith(start + "/"):
-            return starts[start].rstrip("/\\") + plain[len(start) :]
+        below = _below(plain, start)
+        if below is not None:
+            place = starts[start].rstrip("/\\")
+            return f"{place}/{below}" if below else place
     return None
 
 
@@ -74,11 +76,8 @@ def atlas_relative(atlas: str | None, storage: str | None) -> str | None:
     """
     if atlas is None:
         return None
-    if storage is not None:
-        start = _comparable(storage)
-        if _comparable(atlas).startswith(start + "/"):
-            return _slashed(atlas)[len(start) :].lstrip("/")
-    return cygwin_path(atlas)
+    below = None if storage is None else _below(_slashed(atlas), _slashed(storage))
+    return below or cygwin_path(atlas)
 
 
 def atlas_candidates(session: str, relative: str | None) -> list[str]:
@@ -105,5 +104,12 @@ def _slashed(path: str) -> str:
     return (slashed[:1] + _DOUBLED.sub("/", slashed[1:])).rstrip("/")
 
 
-def _comparable(path: str) -> str:
-    return _slashed(path).lower()
+def _below(path: str, start: str) -> str | None:
+    """Return the part of a path below `start`, empty for `start` itself; None for one outside.
+
+    Case does not matter. Directories are counted, not characters: a letter in lower case may have
+    another length.
+    """
+    names, depth = path.split("/"), start.count("/") + 1
+    is_below = "/".join(names[:depth]).lower() == start.lower()
+    return "/".join(names[depth:]) if is_below else None

@@ -57,7 +57,8 @@ def walk(
 
     A directory that cannot be listed is appended to `problems` as (path, reason) and the rest goes
     on. With `follow_links`, links to directories are followed: after all else, each directory once,
-    and none that contains `root`.
+    and none that contains `root`. Of the links of a directory that cannot be followed, the first
+    is appended to `problems`.
     """
     waiting, links = [""], list[str]()
     known = set[tuple[int, int]]()
@@ -72,15 +73,22 @@ def walk(
                 if (identity := _identity(full)) in known:
                     continue
                 known.add(identity)
+            closed: list[tuple[str, str]] = []
             with os.scandir(full) as entries:
                 for entry in entries:
                     path = f"{directory}/{entry.name}" if directory else entry.name
                     if entry.is_dir(follow_symlinks=False):
                         waiting.append(path)
-                    elif _is_file(entry):
+                    elif is_file(entry):
                         yield path, entry
-                    elif follow_links and entry.is_symlink() and (root / path).is_dir():
-                        links.append(path)
+                    elif follow_links and entry.is_symlink():
+                        try:
+                            if (root / path).is_dir():
+                                links.append(path)
+                        except OSError as error:  # it leads to where nothing may be looked at
+                            closed.append((path, error.strerror or str(error)))
+            if problems is not None:
+                problems += closed[:1]
         except FileNotFoundError:
             continue  # removed in the meantime
         except OSError as error:
@@ -93,7 +101,7 @@ def _identity(directory: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _is_file(entry: "os.DirEntry[str]") -> bool:
+def is_file(entry: "os.DirEntry[str]") -> bool:
     """Return whether an entry is a file, not a pipe, which would block its reader."""
     try:
         return entry.is_file()

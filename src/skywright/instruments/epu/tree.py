@@ -5,6 +5,7 @@ as a stream.
 """
 
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from multiprocessing import get_all_start_methods, get_context
@@ -130,7 +131,9 @@ class Tree:
             return None
         relative = atlas_relative(session.atlas_path, session.storage_path)
         for path in atlas_candidates(directory, relative):
-            if path.startswith("../") and path not in self.atlases and (self.root / path).is_file():
+            is_beside = path.startswith("../") and path not in self.atlases
+            # Not `Path.is_file`, which raises where a directory may not be entered.
+            if is_beside and os.path.isfile(self.root / path):  # noqa: PTH113
                 self._read_atlas(EpuFile(Kind.ATLAS, path, ""))
             if path in self.atlases:
                 return path

@@ -1,5 +1,6 @@
 """Is a directory a complete session of EPU? Judged by names, or in depth by the files."""
 
+import os
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,7 +42,8 @@ def validate_layout(directory: Path) -> Verdict:
     entries = sorted(directory.iterdir())
     if not (directory / SESSION_NAME).is_file():
         errors.append(f"{SESSION_NAME} is missing")
-        below = [entry.name for entry in entries if (entry / SESSION_NAME).is_file()]
+        # Not `Path.is_file`, which raises where a directory may not be entered.
+        below = [e.name for e in entries if os.path.isfile(e / SESSION_NAME)]  # noqa: PTH113
         if below:
             warnings.append(f"sessions are below, to be checked each: {', '.join(below)}")
     if not (directory / METADATA).is_dir():

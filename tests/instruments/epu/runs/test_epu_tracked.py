@@ -14,7 +14,7 @@ from sqlalchemy.exc import OperationalError
 from skywright.errors import ConfigError
 from skywright.files.columns import ColumnReader, ColumnWriter
 from skywright.instruments.epu.broker.apply import apply_event
-from skywright.instruments.epu.database import Database, open_database, record, schema
+from skywright.instruments.epu.database import Database, open_database, record, remove, schema
 from skywright.instruments.epu.names import recognize
 from skywright.instruments.epu.runs import layouts
 from skywright.instruments.epu.runs.layouts import ROW
@@ -71,6 +71,25 @@ def test_micrographs_have_their_path_on_the_cluster(ingest: Ingest, tmp_path: Pa
         session = VISIT.grids[0].name
         inside = file.split(f"{session}/", 1)[1]
         assert place == f"/dls/m02/{VISIT.name}/{session}/{inside}"
+
+
+def test_a_watched_session_without_a_name_has_its_directory_in_the_paths(
+    ingest: Ingest, tmp_path: Path
+) -> None:
+    (path,) = ingest.root.rglob(SESSION)
+    text, count = re.subn("<Name .*?</Name>", "", path.read_text())
+    assert count == 1
+    path.write_text(text)
+    database = open_database(tmp_path / "session.sqlite", durable=False)
+    session = Ingest(path.parent, database)
+    read(session, session=False)
+    read(session, session=True)
+    run_of(session, tmp_path, "nameless", MAP)
+    found = paths_of(tmp_path, "nameless")
+    assert len(found) == len(list(VISIT.micrographs()))
+    for file, place in found:
+        assert place == f"/dls/m02/{VISIT.name}/{path.parent.name}/{file}"
+    database.close()
 
 
 @pytest.mark.parametrize("path_map", [{}, {"Y:\\": "/dls"}, {"Z:\\": "/" + 600 * "x"}])
@@ -245,6 +264,62 @@ def test_a_grid_that_no_directory_has_belongs_to_each(database: Database, tmp_pa
         record(connection, "acquisition", [{"uuid": "a", "name": "n"}])
         record(connection, "grid", [{"uuid": "g", "acquisition_uuid": "a", "name": "n"}])
     assert [grid.uuid for grid in TrackedGrids(database, tmp_path).grids()] == ["g"]
+
+
+def with_grid(database: Database, name: str) -> Outcome:
+    """Store a grid without files, as the API does."""
+    acquisition = {"uuid": f"a-{name}", "name": name}
+    grid = {"uuid": name, "acquisition_uuid": f"a-{name}", "name": name}
+    with database.write() as connection:
+        kinds = {"acquisition": acquisition, "grid": grid}
+        return Outcome(recorded={kind: record(connection, kind, [kinds[kind]]) for kind in kinds})
+
+
+@pytest.mark.parametrize("path_map", [{}, MAP])
+def test_a_grid_that_is_deleted_takes_no_rows_from_other_runs(
+    ingest: Ingest, tmp_path: Path, path_map: dict[str, str]
+) -> None:
+    database = ingest.database
+    with_grid(database, "deleted")
+    grids = TrackedGrids(database, ingest.root, path_map)
+    (mine,) = {grid.uuid for grid in grids.grids()} - {"deleted"}
+    for grid in (mine, "deleted"):
+        grids.begin(grid, f"run-{grid}", tmp_path)
+    before = grids.counts()[f"run-{mine}"]
+    with database.write() as connection:
+        assert remove(connection, "acquisition", "a-deleted")
+    for name in ("second", "third"):
+        grids.committed(with_grid(database, name))
+        assert not grids.poll()
+        assert name in {grid.uuid for grid in grids.grids()}
+    event = {"event_type": "ctf.completed", "ctf_max_resolution_estimate": 3.0}
+    with database.write() as connection:
+        micrograph = connection.execute(select(schema.micrograph.c.uuid).limit(1)).scalar()
+        apply_event(connection, {**event, "micrograph_uuid": micrograph})
+    assert grids.poll()
+    assert grids.counts()[f"run-{mine}"] == {**before, "results": before["results"] + 1}
+    assert {grid.uuid for grid in grids.grids()} == {mine, "second", "third"}
+    grids.close()
+
+
+def test_a_run_ends_whose_grid_another_directory_has_now(ingest: Ingest, tmp_path: Path) -> None:
+    read(ingest, session=True)
+    elsewhere = TrackedGrids(ingest.database, tmp_path / "elsewhere", MAP)
+    file = schema.source_file
+    with ingest.database.write() as connection:  # the grid came over the API before its files
+        rows = [dict(row) for row in connection.execute(select(file)).mappings()]
+        connection.execute(file.delete())
+    elsewhere.committed(with_grid(ingest.database, "other"))
+    (grid,) = {each.uuid for each in elsewhere.grids()} - {"other"}
+    run = elsewhere.begin(grid, "run", tmp_path)
+    with ingest.database.write() as connection:
+        connection.execute(file.insert(), rows)
+    elsewhere.committed(with_grid(ingest.database, "next"))
+    assert {each.uuid for each in elsewhere.grids()} == {"other", "next"}
+    handed = {kind: run.writers[kind].flushed for kind in ("gridsquare", "foilhole")}
+    counts = elsewhere.end("run", handed)  # nobody has read the micrographs
+    assert counts["micrographs"] == len(list(VISIT.micrographs()))
+    elsewhere.close()
 
 
 def test_rows_of_a_run_that_did_not_begin_come_in_the_next_one(

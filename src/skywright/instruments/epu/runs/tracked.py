@@ -35,6 +35,7 @@ from skywright.instruments.epu.runs.layouts import (
     texts_fit,
 )
 from skywright.instruments.epu.watch.ingest import Outcome
+from skywright.instruments.epu.watch.rows import UNKNOWN
 
 logger = logging.getLogger(__name__)
 
@@ -139,9 +140,11 @@ class TrackedGrids:
     def _read_grids(self) -> dict[str, Any]:
         grid, acquisition = schema.grid, schema.acquisition
         names = ("name", "id", "data_dir", "storage_path")
-        query = select(grid.c.uuid, *(acquisition.c[name] for name in names)).where(
-            grid.c.acquisition_uuid == acquisition.c.uuid, read.is_in_directory(self._root)
-        )
+        query = select(
+            grid.c.uuid,
+            grid.c.name.label("directory_name"),
+            *(acquisition.c[name] for name in names),
+        ).where(grid.c.acquisition_uuid == acquisition.c.uuid, read.is_in_directory(self._root))
         with self.database.read() as connection:
             return {row.uuid: row for row in connection.execute(query)}
 
@@ -233,10 +236,11 @@ class TrackedGrids:
         return [{**row, "cluster_path": self._cluster_path(grid, row)} for row in rows]
 
     def _cluster_path(self, grid: str, row: Row) -> str:
-        session, file = self._grids[grid], row["manifest_file"]
-        if not file or not self._path_map:
+        session, file = self._grids.get(grid), row["manifest_file"]
+        if session is None or not file or not self._path_map:
             return ""
-        directory = session.data_dir if session.data_dir not in (None, ".") else session.name
+        name = session.directory_name if session.name == UNKNOWN else session.name
+        directory = session.data_dir if session.data_dir not in (None, ".") else name
         place = map_path(micrograph_path(session.storage_path, directory, file), self._path_map)
         # A row whose text is too long is refused, and this text is not worth that.
         return place if place and len(place.encode()) <= PATH_BYTES else ""
@@ -318,10 +322,13 @@ class TrackedGrids:
         return next((run for run in self._runs.values() if run.grid == grid), None)
 
     def _take_storage_paths(self, after: Mapping[str, Any]) -> None:
-        """Hand the micrographs of open runs over again if their paths are known only now."""
+        """Hand the micrographs of open runs over again if their paths are known only now.
+
+        The grid of a run may be gone: deleted, or in another directory.
+        """
         for run in self._runs.values():
-            known = self._grids[run.grid].storage_path
-            if self._path_map and after[run.grid].storage_path != known:
+            known, now = self._grids.get(run.grid), after.get(run.grid)
+            if self._path_map and known and now and known.storage_path != now.storage_path:
                 handed = self._handed_over(run.grid)["micrograph"]
                 run.due["micrograph"].update(handed)
                 handed.clear()

@@ -17,7 +17,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
 from skywright.instruments.epu.names import EpuFile, recognize
-from skywright.instruments.epu.scan import walk
+from skywright.instruments.epu.scan import is_file, walk
 from skywright.instruments.epu.watch.inotify import InotifyTree
 
 logger = logging.getLogger(__name__)
@@ -149,7 +149,7 @@ class InotifySource:
         self._poll.register(self._wake_reader, select.POLLIN)
 
     def _add_found(self, path: str, entry: "os.DirEntry[str]") -> None:
-        if (file := recognize(path)) and entry.is_file():
+        if (file := recognize(path)) and is_file(entry):
             self._changes.finished[path] = file
 
     def read(self, timeout: float) -> Changes:

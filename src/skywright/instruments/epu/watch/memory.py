@@ -63,7 +63,9 @@ class Memory:
         """Directories of sessions that are there and whose ``EpuSession.dm`` has not been read."""
         grids = list(self.grids)  # at once: the watcher's thread adds to them
         missing = [directory for directory in grids if directory not in self.candidates]
-        return [directory or "." for directory in missing if (self.root / directory).is_dir()]
+        # Not `Path.is_dir`, which raises where a directory may not be entered.
+        there = [each for each in missing if os.path.isdir(self.root / each)]  # noqa: PTH112
+        return [directory or "." for directory in there]
 
     def first_image(self, session: str) -> tuple[int, str, str] | None:
         """Return the rank of a session's first image that is recorded."""
