@@ -133,6 +133,50 @@ def test_a_value_that_cannot_be_saved_is_refused(tmp_path: Path) -> None:
     assert metadata == saved(tmp_path) == {"sample": "s1"}
 
 
+def start_document(directory: Path, **settings: Any) -> dict[str, Any]:
+    """Return the start document of a run in a session of its own."""
+    engine, starts = start_engine(directory, **settings), []
+    engine.subscribe(lambda name, doc: starts.append(doc), "start")
+    engine(bp.count([SynAxis(name="motor")]))
+    engine.md.flush()
+    start: dict[str, Any] = starts[0]
+    return start
+
+
+def test_what_the_configuration_does_not_give_any_more_is_in_no_run(tmp_path: Path) -> None:
+    first = start_document(tmp_path)
+    assert first["instrument"] == "simulated beamline"
+    second = start_document(tmp_path, metadata={"proposal": "p17", "sample": {"name": "s1"}})
+    assert second["proposal"] == "p17"
+    third = start_document(tmp_path, metadata={"sample": {"name": "s2"}})
+    assert third["sample"] == {"name": "s2"}
+    for gone in ("project", "instrument", "proposal"):
+        assert gone not in third
+    assert third["scan_id"] == 3
+    assert third["versions"] == first["versions"]
+
+
+def test_what_is_set_by_hand_lasts_unless_the_configuration_has_the_key(tmp_path: Path) -> None:
+    engine = start_engine(tmp_path, metadata={"proposal": "p17", "contact": {"name": "ada"}})
+    engine.md["sample"] = "lysozyme"
+    engine.md["proposal"] = "p18"
+    engine.md["contact"]["room"] = 7
+    engine.md.flush()
+    later = start_engine(tmp_path, metadata={"contact": {"name": "ada"}})
+    assert (later.md["sample"], later.md["proposal"]) == ("lysozyme", "p18")
+    assert later.md["contact"] == {"name": "ada"}
+    assert start_engine(tmp_path, metadata={"proposal": "p19"}).md["proposal"] == "p19"
+    assert "proposal" not in start_engine(tmp_path, metadata={}).md
+
+
+def test_the_default_that_an_earlier_version_has_saved_is_removed(tmp_path: Path) -> None:
+    values = {"instrument": "simulated beamline", "project": "mine", "sample": "lysozyme"}
+    PersistentDict(tmp_path / "md").update(values)
+    start = start_document(tmp_path, metadata={"proposal": "p17"})
+    assert "instrument" not in start
+    assert (start["project"], start["sample"]) == ("mine", "lysozyme")
+
+
 CHANGES = """
 import sys
 from pathlib import Path

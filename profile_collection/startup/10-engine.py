@@ -29,7 +29,7 @@ RE = RunEngine(
     scan_id_source=next_scan_id,
     call_returns_result=True,
 )
-RE.md.update(run_metadata(settings))
+RE.md.set_for_session(run_metadata(settings))
 shorten_engine_log()
 show_steps()
 

@@ -2,7 +2,7 @@
 
 import atexit
 import logging
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -10,6 +10,7 @@ from urllib.parse import quote, unquote
 import msgpack
 import msgpack_numpy
 
+from skywright.config import CommonSettings
 from skywright.files.replacing import replacing
 
 logger = logging.getLogger(__name__)
@@ -57,9 +58,7 @@ class SavedMetadata(MutableMapping[str, Any]):
 
     def __delitem__(self, key: str) -> None:
         del self._values[key]
-        self._saved.pop(key, None)
-        for file in self._files(key):
-            file.unlink(missing_ok=True)
+        self._remove_files(key)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)
@@ -70,6 +69,18 @@ class SavedMetadata(MutableMapping[str, Any]):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._values!r})"
 
+    def set_for_session(self, values: Mapping[str, Any]) -> None:
+        """Set values that are not saved, because each session sets its own.
+
+        The default of ``[metadata]``, which earlier versions have saved, is removed.
+        """
+        for key, default in CommonSettings.model_fields["metadata"].default.items():
+            if key in self._values and _pack(self._values[key]) == _pack(default):
+                del self[key]
+        for key, value in values.items():
+            self._remove_files(key)
+            self._values[key], self._saved[key] = value, _pack(value)
+
     def flush(self) -> None:
         """Save the values that have changed, and those that could not be written."""
         for key, value in list(self._values.items()):
@@ -79,7 +90,7 @@ class SavedMetadata(MutableMapping[str, Any]):
                 logger.error("RE.md[%r] cannot be saved: %s", key, error)
 
     def _save(self, key: str, value: Any) -> None:
-        packed = msgpack.packb(value, default=msgpack_numpy.encode)
+        packed = _pack(value)
         if packed == self._saved.get(key):
             return
         *earlier, path = self._files(key)
@@ -96,7 +107,17 @@ class SavedMetadata(MutableMapping[str, Any]):
         else:
             self._saved[key], self._trouble = packed, ""
 
+    def _remove_files(self, key: str) -> None:
+        self._saved.pop(key, None)
+        for file in self._files(key):
+            file.unlink(missing_ok=True)
+
     def _files(self, key: str) -> list[Path]:
         """Return the files that a key may have; the last one is the one that is written."""
         name = quote(key, safe="")
         return [*self._directory.glob(f"{name}#*"), self._directory / name]
+
+
+def _pack(value: Any) -> bytes:
+    packed: bytes = msgpack.packb(value, default=msgpack_numpy.encode)
+    return packed
