@@ -7,7 +7,6 @@ from bluesky import RunEngine, SupplementalData
 from bluesky.callbacks.best_effort import BestEffortCallback
 from bluesky.utils import (
     FailedStatus,
-    PersistentDict,
     ProgressBarManager,
     RunEngineInterrupted,
     TerminalProgressBar,
@@ -21,15 +20,16 @@ from skywright.session.context import SessionContext, make_analyses
 from skywright.session.metadata import check_metadata, next_scan_id
 from skywright.session.plain_errors import shorten_engine_log, shorten_tracebacks
 from skywright.session.profile import has_display, run_metadata
+from skywright.session.saved_metadata import SavedMetadata
 from skywright.session.steps import LONG_WAIT_S, show_steps
 
 RE = RunEngine(
-    PersistentDict(settings.directory / "md"),
+    SavedMetadata(settings.directory / "md"),
     md_validator=check_metadata,
     scan_id_source=next_scan_id,
     call_returns_result=True,
 )
-RE.md.update(run_metadata(settings))
+RE.md.set_for_session(run_metadata(settings))
 shorten_engine_log()
 show_steps()
 
