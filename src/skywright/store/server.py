@@ -245,8 +245,8 @@ def serve(directory: Path, host: str, port: int, readable: Sequence[Path] = ()) 
     make_catalog(directory)
     remember_dependencies()
     hdf5.h5open = OpenHdf5
-    # A server that was killed, or a full disk, may leave an array without its node. tiled makes an
-    # array only after the catalog has no other node of this path, so what lies there is such a one.
+    # A server that was killed, or a full disk, may leave an array without its node. When tiled
+    # makes an array, the catalog has no other node of its path: what lies there is such an array.
     tiled_zarr.create_array = partial(zarr.create_array, overwrite=True)
     app = build_app_from_config(tiled_config(directory, readable))
     separate_connections(tables_uri(directory))
