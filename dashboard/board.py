@@ -82,9 +82,12 @@ class Board:
             await asyncio.sleep(PERIOD_S)
 
     def _read(self) -> tuple[State | None, str, list[Check]]:
-        stack = read_state(self.directory)
-        absent = not_ready(self.directory) or NOT_RUNNING.capitalize()
-        return stack, "" if stack else absent, list(self.checks.quick())
+        try:
+            stack = read_state(self.directory)
+            absent = not_ready(self.directory) or NOT_RUNNING.capitalize()
+            return stack, "" if stack else absent, list(self.checks.quick())
+        except OSError as error:  # a directory that this user may not read, a stale handle of NFS
+            return None, f"The state cannot be read: {error}", []
 
     async def _examine(self) -> None:
         try:

@@ -20,6 +20,18 @@ def test_a_beamline_that_starts_is_not_called_absent(tmp_path: Path) -> None:
     assert board.absent == f"skywright up, process {os.getpid()}, starts or stops"
 
 
+def test_a_state_that_cannot_be_read_is_reported(tmp_path: Path) -> None:
+    directory = tmp_path / "file"
+    board = Board(directory, Checks(quick=list, examine=list))
+    directory.touch()
+    asyncio.run(board.refresh())
+    error = f"[Errno 20] Not a directory: '{directory / UP_LOCK}'"
+    assert (board.stack, board.absent) == (None, f"The state cannot be read: {error}")
+    directory.unlink()
+    asyncio.run(board.refresh())
+    assert board.absent == "No skywright up runs on this store"
+
+
 def test_an_examination_that_fails_is_the_report(tmp_path: Path) -> None:
     def fail() -> Iterable[Check]:
         raise ValueError("no such thing")

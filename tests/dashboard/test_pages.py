@@ -309,6 +309,16 @@ def test_a_store_that_is_away_is_said_on_every_page(tmp_path: Path) -> None:
         assert 'value="what was typed"' in page.get("/runs?q=what was typed").text
 
 
+def test_a_store_that_cannot_be_read_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    settings = Settings(store={"directory": tmp_path / "file"})  # type: ignore[arg-type]
+    with TestClient(make_app(settings, fake_checks()), "http://127.0.0.1") as page:
+        for path, status in (("/runs", 503), ("/state", 200)):
+            answer = page.get(path)
+            assert answer.status_code == status, path
+            assert "Not a directory" in answer.text, path
+
+
 def test_a_question_is_asked_once_until_the_catalog_changes(
     page: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:

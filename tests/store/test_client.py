@@ -233,6 +233,9 @@ def test_connect_needs_a_server_and_its_key(
     write_state(tmp_path, State(7, 0.0, "SKY:", tiled_uri="", epics={}))
     with pytest.raises(ConfigError, match="process 7, was started without tiled"):
         connect(settings=Settings(store={"directory": tmp_path}))
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"no tiled server is known: .*Not a directory"):
+        connect(api_key="abc", settings=Settings(store={"directory": tmp_path / "file"}))
     connect(stack.uri, stack.key)
 
 

@@ -41,6 +41,7 @@ from tiled.structures.data_source import DataSource
 from skywright.errors import DataError
 from skywright.store.export import FORMATS, export_run
 from skywright.store.export import contents as contents_module
+from skywright.store.export import csv as csv_module
 from skywright.store.export.contents import (
     Asset,
     AssetRows,
@@ -326,6 +327,23 @@ def test_csv_of_datetimes_reads_back(tmp_path: Path, dtype: str) -> None:
     assert_same(read_csv(tmp_path / "out", "primary"), {"when": values})
     first = (tmp_path / "out" / "primary.csv").read_text().splitlines()[1]
     assert first.startswith("1970-01-0") or dtype.startswith("<m8")
+
+
+def test_csv_is_written_in_blocks_of_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cells = csv_module._cells
+    rows: list[int] = []
+
+    def noting_rows(values: NDArray) -> Any:
+        rows.append(len(values))
+        return cells(values)
+
+    write_csv(free_running(), tmp_path / "whole")
+    monkeypatch.setattr(csv_module, "BLOCK_ROWS", 2)
+    monkeypatch.setattr(csv_module, "_cells", noting_rows)
+    write_csv(free_running(), tmp_path / "blocks")
+    assert max(rows) == 2
+    for path in (tmp_path / "whole").iterdir():
+        assert (tmp_path / "blocks" / path.name).read_bytes() == path.read_bytes()
 
 
 def test_zarr_of_columns_of_different_lengths(tmp_path: Path) -> None:

@@ -7,11 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import bluesky.plan_stubs as bps
 import bluesky.plans as bp
 import bluesky.preprocessors as bpp
 import h5py
+import httpx
 import numpy as np
 import pytest
 from bluesky import RunEngine
@@ -35,6 +37,7 @@ from skywright.callbacks.live import LiveAnalysis
 from skywright.callbacks.raw_run import RawRun, RequiredKeys
 from skywright.cli import main
 from skywright.errors import ConfigError, DataError, SkywrightError
+from skywright.store import client as client_module
 from skywright.store import lookup
 from skywright.store import reprocess as reprocess_module
 from skywright.store.export.contents import RunContents
@@ -636,6 +639,39 @@ def test_what_cannot_be_reprocessed_is_said(world: World) -> None:
         wait_until_stored(world.client, "nobody", timeout_s=0)
 
 
+def test_a_server_that_is_away_for_a_moment_does_not_end_the_wait() -> None:
+    run = SimpleNamespace(metadata={"stop": {"exit_status": "success"}})
+    away = httpx.ConnectError("nobody there")
+    client = MagicMock()
+    client.__getitem__.side_effect = [away, away, {"d": run}]
+    assert wait_until_stored(client, "d") is run
+
+
+def test_a_run_that_tiled_does_not_give_does_not_keep_others_from_being_analyzed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    columns = tmp_path / "columns.h5"
+    done = Reprocessed("second", "d", "picture_statistics", "primary", {}, columns, ())
+    request = httpx.Request("GET", "http://tiled:8000/api/v1/metadata/raw/first")
+
+    def reprocess_one(run: str, *_: Any, **__: Any) -> list[Reprocessed]:
+        if run == "first":
+            raise httpx.ConnectError("nobody there", request=request)
+        return [done]
+
+    monkeypatch.setenv("SKYWRIGHT_STORE__DIRECTORY", str(tmp_path))
+    monkeypatch.setattr(client_module, "connect", lambda **_: None)
+    monkeypatch.setattr(lookup, "find_run", lambda _, uid: uid)
+    monkeypatch.setattr(reprocess_module, "reprocess_each", reprocess_one)
+    monkeypatch.setattr(reprocess_module, "wait_until_stored", lambda *_: None)
+    with pytest.raises(SystemExit) as end:
+        main(["reprocess", "first", "second", "--analysis", "picture_statistics", "--json"])
+    out, err = capsys.readouterr()
+    assert [json.loads(line)["raw_uid"] for line in out.splitlines()] == ["second"]
+    assert err == "skywright: a request to http://tiled:8000 failed: nobody there\n"
+    assert end.value.code == 1
+
+
 def test_arrays_of_any_data_key_are_listed() -> None:
     keys = {
         "angle": {"dtype": "number", "shape": []},
@@ -689,7 +725,7 @@ def test_command_line(
     out, err = capsys.readouterr()
     lines = [json.loads(line) for line in out.splitlines()]
     assert [line["raw_uid"] for line in lines] == [world.steps_uid, world.uid]
-    assert err.count("a stream is cursed") == err.count("does the ingester run?") == 2
+    assert err.count("a stream is cursed") == err.count("do tiled and the ingester run?") == 2
 
     assert skywright(world.turn_live_uid, "--analysis", ROTATION, "--json") == 0
     (line,) = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

@@ -14,7 +14,8 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from store.recording import Recording, scalar
+import zarr
+from store.recording import Recording, array, scalar
 from store.stack import Stack
 from support import forked
 from support.limits import full_disk
@@ -186,6 +187,22 @@ def test_a_file_that_is_no_catalog_is_said(tmp_path: Path) -> None:
     (tmp_path / "tiled" / "catalog.db").write_text("this is a note of mine\n" * 50)
     with pytest.raises(DataError, match=r"catalog\.db: file is not a database"):
         make_catalog(tmp_path)
+
+
+def test_an_array_that_the_catalog_does_not_have_is_replaced(
+    journals: Path, client: Any, stack: Stack
+) -> None:
+    """A server leaves one if it is killed, or its disk is full, before the catalog has its node.
+
+    When this fails, tiled may have changed: see `tiled_zarr.create_array` in store/server.py.
+    """
+    recording = Recording(journals).stream("primary", a=array([3]))
+    recording.events({"a": [n, n + 1, n + 2]} for n in range(4))
+    left = stack.directory / "tiled" / "data" / "raw" / recording.uid / "primary" / "a"
+    zarr.create_array(left, shape=(9, 2), chunks=(1, 2), dtype="u1")[:] = 7
+    assert ingest(recording.stop(), client) is IngestState.DONE
+    values = client["raw"][recording.uid]["primary"].read()["a"].values
+    assert values.tolist() == [[n, n + 1, n + 2] for n in range(4)]
 
 
 def test_further_directories_are_readable(tmp_path: Path) -> None:

@@ -136,13 +136,13 @@ def _errors_in_one_line(name: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        failure = _in_words(name, error)
+        failure = in_words(name, error)
         if failure is None:
             raise
         raise typer.Exit(report(failure, error)) from error
 
 
-def _in_words(name: str, error: Exception) -> SkywrightError | None:
+def in_words(name: str, error: Exception) -> SkywrightError | None:
     """Return an error in words for the user of the command `name`; None if it is a bug."""
     if isinstance(error, SkywrightError):
         return error

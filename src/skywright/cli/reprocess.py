@@ -12,7 +12,7 @@ from skywright.analysis.named import (
     is_second_stage,
     named_analyses,
 )
-from skywright.cli import report, with_ascii_minus
+from skywright.cli import in_words, report, with_ascii_minus
 from skywright.cli.output import ConfigOption, print_json
 from skywright.config import load_settings
 from skywright.errors import ConfigError, DataError, SkywrightError
@@ -67,6 +67,8 @@ def reprocess(
     An analysis with "after" takes what another one has found: name a derived run of that one, or a
     raw run to do both.
     """
+    import httpx
+
     from skywright.analysis.cluster import cluster
     from skywright.store.client import connect
     from skywright.store.lookup import find_run
@@ -98,8 +100,8 @@ def reprocess(
                         wait_until_stored(client, each.derived_uid)
             except ConfigError:  # it holds for all runs
                 raise
-            except SkywrightError as error:
-                status = max(status, report(error))
+            except (SkywrightError, httpx.HTTPError) as error:
+                status = max(status, report(in_words("reprocess", error) or error, error))
     if status:
         raise typer.Exit(status)
 

@@ -82,7 +82,10 @@ def trusts_environment(uri: str) -> bool:
 def _running_server(directory: Path) -> str:
     from skywright.processes.stack import not_ready, read_state
 
-    state = read_state(directory)
+    try:
+        state = read_state(directory)
+    except OSError as error:
+        raise ConfigError(f"store: no tiled server is known: {error}") from error
     if state is None and (starting := not_ready(directory)):
         raise ConfigError(f"store: {starting}; try again when it says that it is ready")
     if state is None:

@@ -11,6 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 from numpy.typing import NDArray
 from tiled.client.container import Container
@@ -320,6 +321,8 @@ def _read_rows(columns: Path, names: Iterable[str]) -> Batch:
 def wait_until_stored(client: Container, uid: str, timeout_s: float = 60.0) -> Container:
     """Wait until the ingester has brought a derived run into the catalog.
 
+    A request that fails is repeated.
+
     Parameters
     ----------
     client
@@ -341,13 +344,14 @@ def wait_until_stored(client: Container, uid: str, timeout_s: float = 60.0) -> C
     """
     end = time.monotonic() + timeout_s
     while time.monotonic() < end:
-        container = client[ANALYSIS]
-        if uid in container and container[uid].metadata.get("stop"):
-            return container[uid]
+        with suppress(httpx.HTTPError):  # e.g. `skywright up` starts tiled again
+            container = client[ANALYSIS]
+            if uid in container and container[uid].metadata.get("stop"):
+                return container[uid]
         pause(0.1)
     raise SkywrightError(
-        f"derived run {uid} is not in the catalog after {timeout_s} s; does the ingester run? "
-        "`skywright recover` brings it in from its journal"
+        f"derived run {uid} is not in the catalog after {timeout_s} s; do tiled and the ingester "
+        "run? `skywright recover` brings it in from its journal"
     )
 
 

@@ -9,13 +9,16 @@ import sqlite3
 import sys
 from collections.abc import Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import h5py
 import uvicorn
+import zarr
 from sqlalchemy.ext.asyncio import create_async_engine
 from tiled.adapters import hdf5
+from tiled.adapters import zarr as tiled_zarr
 from tiled.alembic_utils import stamp_head
 from tiled.catalog.alembic_constants import ALEMBIC_DIR, ALEMBIC_INI_TEMPLATE_PATH
 from tiled.catalog.core import initialize_database
@@ -242,6 +245,9 @@ def serve(directory: Path, host: str, port: int, readable: Sequence[Path] = ()) 
     make_catalog(directory)
     remember_dependencies()
     hdf5.h5open = OpenHdf5
+    # A server that was killed, or a full disk, may leave an array without its node. When tiled
+    # makes an array, the catalog has no other node of its path: what lies there is such an array.
+    tiled_zarr.create_array = partial(zarr.create_array, overwrite=True)
     app = build_app_from_config(tiled_config(directory, readable))
     separate_connections(tables_uri(directory))
     config = uvicorn.Config(

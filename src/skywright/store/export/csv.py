@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from skywright.store.export.contents import EXPORTER, Column, RunContents, Stream
 
 METADATA_FILE = "metadata.json"
+BLOCK_ROWS = 65_536
+"""Number of rows that are Python objects at a time; these take several times the memory of the
+arrays."""
 
 
 def write_csv(contents: RunContents, directory: Path) -> list[str]:
@@ -79,7 +82,10 @@ def _write_table(path: Path, columns: Mapping[str, NDArray]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(columns)
-        writer.writerows(zip(*(_cells(values) for values in columns.values()), strict=True))
+        for begin in range(0, max(map(len, columns.values())), BLOCK_ROWS):
+            block = slice(begin, begin + BLOCK_ROWS)
+            cells = [_cells(values[block]) for values in columns.values()]
+            writer.writerows(zip(*cells, strict=True))
 
 
 def _cells(values: NDArray) -> Sequence[object]:
