@@ -307,6 +307,41 @@ def test_a_run_begins_without_a_detector_that_is_away(facility):
     assert [set(info.tiles) for info in reading.runs] == [{A, B}, {A}, {A, B}]
 
 
+def test_a_run_begins_with_a_detector_that_gives_no_images(facility):
+    facility.reset(**SMALL | {"detectors": (A, B)})
+    facility.advance(1)
+    with Reading(online(detectors=(A, B), wait_tags=60)) as reading:
+        reading.until(lambda r: r.count(A) and r.count(B))
+        facility.stop_images(B)
+        facility.start_run()
+        for _ in range(10):
+            facility.advance(0.2)
+        reading.until(lambda r: sum(x.run == RUN + 1 and x.channel == A for x in r.records) > 30)
+        assert set(reading.runs[-1].tiles) == {A, B}
+        facility.restore_detector(B)
+        facility.advance(1)
+        reading.until(lambda r: any(x.run == RUN + 1 and x.channel == B for x in r.records))
+    assert not reading.source.lost_by_channel[A]
+    # Also a source that starts while it gives none.
+    facility.stop_images(B)
+    facility.start_run()
+    facility.advance(3)
+    with Reading(online(detectors=(A, B), wait_tags=60), shots=20) as reading:
+        reading.until_ended()
+    assert reading.count(A) == 20
+
+
+def test_a_source_that_starts_after_its_first_detector_has_stopped_has_the_others_images(facility):
+    facility.reset(**SMALL | {"detectors": (A, B), "ring_images": 400})
+    facility.advance(1)
+    facility.stop_images(A)
+    facility.advance(20)
+    with Reading(online(detectors=(A, B), catch_up_tags=40, wait_tags=60), shots=20) as reading:
+        facility.advance(5)
+        reading.until_ended()
+    assert reading.count(B) == 20
+
+
 def images_before(reading, run):
     return sum(record.run < run and record.channel == A for record in reading.records)
 
@@ -353,6 +388,26 @@ def test_shots_are_the_tags_at_which_all_detectors_have_images(rates, expected):
 
     api = OnlineApi(SimpleNamespace(read_taglist_bydetid=read_taglist_bydetid), None)
     assert find_steps(api, online(), RUN, list(rates)) == expected
+
+
+@pytest.mark.parametrize(
+    ("lists", "expected"),
+    [
+        ((range(1000, 1201, 2), ()), (1200, 2)),
+        ((range(1000, 1201, 2), range(1004, 1010, 2)), (1200, 2)),  # it stopped after three
+        ((range(1000, 1201, 2), range(1194, 1200, 2)), None),  # it begins late
+        ((range(1000, 1019, 2), ()), None),  # the run has just begun
+        ((range(1000, 1101, 2), range(1000, 1201, 2)), (1200, 2)),
+        ((range(1000, 1101, 4), range(1000, 1201, 2)), (1200, 4)),
+        ((range(1002, 1101, 4), range(1000, 1201, 2)), (1198, 4)),
+        (((), ()), None),
+    ],
+)
+def test_a_detector_that_gives_no_images_does_not_keep_the_others_waiting(lists, expected):
+    by_name = dict(zip((A, B), lists, strict=True))
+    read = SimpleNamespace(read_taglist_bydetid=lambda beamline, run, name: tuple(by_name[name]))
+    for names in ((A, B), (B, A)):
+        assert find_steps(OnlineApi(read, None), online(wait_tags=20), RUN, names) == expected
 
 
 def test_a_run_is_read_from_its_start_unless_that_is_long_ago():

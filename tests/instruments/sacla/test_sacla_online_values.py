@@ -110,6 +110,13 @@ def test_values_of_another_number_than_that_of_the_tags_are_no_values():
     assert lost.as_dict() == {}
 
 
+def test_a_number_in_place_of_a_text_does_not_end_the_reader():
+    reader, run, lost, troubles = reading(Database({1000: math.nan, 1002: "1V", 1004: 2.5}), 1004)
+    reader.read()
+    np.testing.assert_equal(came(run), {1000: math.nan, 1002: 1.0, 1004: 2.5})
+    assert (lost.as_dict(), troubles) == ({}, [""])
+
+
 def test_the_last_value_of_a_run_finishes_it():
     database = Database(dict.fromkeys(range(1000, 1010, STEP), "1V"))
     reader, run, _, _ = reading(database, 1004)

@@ -10,13 +10,14 @@ _NUMBER = re.compile(
 )
 
 
-def parse_value(text: str | bytes | None) -> float:
+def parse_value(text: object) -> float:
     """Read one value of ``read_syncdatalist``.
 
     Parameters
     ----------
     text
-        A number with an optional unit: ``"1.23V"``, ``"-1500pulse"``, ``"1"``.
+        A number with an optional unit: ``"1.23V"``, ``"-1500pulse"``, ``"1"``. Of what is no text
+        its text is read.
 
     Returns
     -------
@@ -24,10 +25,7 @@ def parse_value(text: str | bytes | None) -> float:
         The number. NaN if there is none: ``"not-converged"``, ``"saturated"``, empty, None, or a
         number that is not finite.
     """
-    if text is None:
-        return math.nan
-    if isinstance(text, bytes):
-        text = text.decode("utf-8", "replace")
+    text = text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text)
     found = _NUMBER.fullmatch(text)
     if found is None:
         return math.nan

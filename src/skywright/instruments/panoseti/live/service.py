@@ -214,11 +214,11 @@ class DaqDataService:
         self, request: pb.InitHpIoRequest, context: grpc.aio.ServicerContext
     ) -> None:
         shortest = self.config.min_hp_io_update_interval_seconds
-        longest = self.config.max_client_update_interval_seconds
-        if not shortest <= request.update_interval_seconds <= longest:
+        # The observatory's server has no upper limit.
+        if not shortest <= request.update_interval_seconds < math.inf:
             await context.abort(
                 grpc.StatusCode.INVALID_ARGUMENT,
-                f"update_interval_seconds must be between {shortest} and {longest}, "
+                f"update_interval_seconds must be finite and at least {shortest}, "
                 f"it is {request.update_interval_seconds}",
             )
         await _check_modules(request.module_ids, context)

@@ -87,30 +87,39 @@ def find_steps(
     run
         Run number.
     detectors
-        Those that are read. One whose list cannot be read is left out.
+        Those that are read. One whose list cannot be read is left out, and so is one that has given
+        hardly any image when another has gone on for ``settings.wait_tags``.
 
     Returns
     -------
     tuple or None
         A tag with images of all detectors (of the slowest one if there is none), and the number of
-        tags between such images; None while the run has too few tags.
+        tags between such images; None while the run has too few tags. A detector that has stopped
+        meanwhile counts as if it had gone on.
     """
-    found = []
+    lists = []
     for detector in detectors:
         try:
             tags = np.sort(api.dbpy.read_taglist_bydetid(settings.beamline, run, detector))
         except Exception as error:  # the facility's modules have one exception for everything
             logger.info("%s: its tags are not known: %s", detector, error)
-            continue
-        if len(tags) < TAGS_MIN:
+        else:
+            lists.append(tags.tolist())
+    begun = min((tags[0] for tags in lists if tags), default=0)
+    reached = max((tags[-1] for tags in lists if tags), default=0)
+    found = []
+    for tags in lists:
+        if len(tags) >= TAGS_MIN:
+            step = gcd(*np.diff(tags[-NEWEST_TAGS:]).tolist())
+            found.append((tags[-1], max(step, 1)))
+        elif reached - max(tags, default=begun) < settings.wait_tags:
             return None
-        step = gcd(*np.diff(tags[-NEWEST_TAGS:]).tolist())
-        found.append((int(tags[-1]), max(step, 1)))
     if not found:
         return None
     # Detectors of different rates have images together at some tags of the slowest one.
     newest, slowest = max(found, key=lambda pair: pair[1])
     period = lcm(*(step for _, step in found))
+    newest += (reached - newest) // period * period
     for tag in range(newest, newest - period, -slowest):
         if all((tag - other) % step == 0 for other, step in found):
             return tag, period

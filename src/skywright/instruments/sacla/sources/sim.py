@@ -51,4 +51,4 @@ class SimSource(TimedSource):
             self.info = beamline.info_of(record.run)
         if record.channel in self.info.tiles:
             return record
-        return Record(record.channel, record.tag, record.run, parse_value(str(record.payload)))
+        return Record(record.channel, record.tag, record.run, parse_value(record.payload))
