@@ -341,9 +341,7 @@ def _journals_in(directory: Path) -> list[Path]:
         If the directory cannot be read.
     """
     with suppress(FileNotFoundError):
-        return [
-            path for path in directory.iterdir() if path.suffix == ".jsonl" and path.is_file()
-        ]
+        return [path for path in directory.iterdir() if path.suffix == ".jsonl" and path.is_file()]
     return []
 
 
