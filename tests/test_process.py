@@ -281,7 +281,7 @@ def test_a_child_module_ends_with_its_parent_also_by_sigkill(tmp_path: Path, for
     (tmp_path / "reads.py").write_text(CHILD_THAT_READS)
     with subprocess.Popen(
         [sys.executable, "-c", PARENT.format(forks=forks)],
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        cwd=tmp_path,
         stdout=subprocess.PIPE,
         text=True,
     ) as parent:
