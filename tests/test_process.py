@@ -269,23 +269,29 @@ PARENT = """
 import os, signal
 from skywright.processes.child import start_module
 child = start_module("reads", "hello", text=True)
-print(child.stdout.readline().strip(), child.pid, flush=True)
+forked = os.fork() if {forks} else 0
+if forked or not {forks}:
+    print(child.stdout.readline().strip(), child.pid, forked, flush=True)
 signal.pause()
 """
 
 
-def test_a_child_module_ends_with_its_parent_also_by_sigkill(tmp_path: Path) -> None:
+@pytest.mark.parametrize("forks", [False, True])
+def test_a_child_module_ends_with_its_parent_also_by_sigkill(tmp_path: Path, forks: bool) -> None:
     (tmp_path / "reads.py").write_text(CHILD_THAT_READS)
     with subprocess.Popen(
-        [sys.executable, "-c", PARENT],
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        [sys.executable, "-c", PARENT.format(forks=forks)],
+        cwd=tmp_path,
         stdout=subprocess.PIPE,
         text=True,
     ) as parent:
         assert parent.stdout is not None
-        said, pid = parent.stdout.readline().split()
+        said, pid, forked = parent.stdout.readline().split()
         assert said == "hello"
         child = psutil.Process(int(pid))
         parent.kill()
         psutil.wait_procs([child], timeout=60)
-        assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+        has_ended = not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+        if forks:
+            os.kill(int(forked), signal.SIGKILL)
+        assert has_ended

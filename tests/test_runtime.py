@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from support.forking import forked_child
 
 from skywright.errors import ConfigError, HardwareError
 from skywright.processes import locks, stack
@@ -81,6 +82,16 @@ def test_looks_at_a_lock_do_not_refuse_its_taker(tmp_path: Path) -> None:
         assert looker.stdout.readline() == "looking\n"
         locks.hold_lock(lock, "skywright up")
         looker.kill()
+
+
+def test_forked_child_does_not_keep_the_lock(tmp_path: Path) -> None:
+    """A worker of multiprocessing must not make a killed session look alive."""
+    lock = tmp_path / "session.lock"
+    locks.hold_lock(lock, "session")
+    with forked_child():
+        assert locks.lock_owner(lock) == os.getpid()  # the parent's own lock is not given up
+        os.close(locks._held.pop(lock))
+        assert locks.lock_owner(lock) is None
 
 
 def test_state_is_told_while_its_process_lives(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from hypothesis import strategies as st
 from ophyd import Signal
 from ophyd.sim import det, motor
 from support.absent import absent
+from support.forking import forked_child
 from support.waiting import until
 
 from skywright.callbacks import journal as journal_module
@@ -167,21 +168,10 @@ def test_forked_child_does_not_keep_the_lock(tmp_path: Path) -> None:
     journal, run = Journal(tmp_path), compose_run()
     journal("start", run.start_doc)
     path = tmp_path / f"{run.start_doc['uid']}.jsonl"
-    ready, child_end = os.pipe()
-    wait, parent_end = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        os.write(child_end, b"x")
-        os.read(wait, 1)
-        os._exit(0)
-    os.read(ready, 1)
-    assert is_locked(path)  # the parent's own lock is not given up
-    journal.close()
-    assert not is_locked(path)
-    os.write(parent_end, b"x")
-    os.waitpid(pid, 0)
-    for fd in (ready, child_end, wait, parent_end):
-        os.close(fd)
+    with forked_child():
+        assert is_locked(path)  # the parent's own lock is not given up
+        journal.close()
+        assert not is_locked(path)
 
 
 def test_forked_child_leaves_what_waits_to_its_parent(

@@ -291,6 +291,13 @@ def test_journals_that_this_user_may_not_list_are_not_called_stored(
     assert f"{tmp_path / hidden} cannot be read" in check.found
 
 
+def test_a_directory_is_no_journal(tmp_path: Path) -> None:
+    (tmp_path / "journal" / "copy.jsonl").mkdir(parents=True)
+    (tmp_path / "journal" / "aside" / "copy.jsonl").mkdir(parents=True)
+    check = doctor.check_journals(settings_in(tmp_path), None)
+    assert (check.status, check.found) == (Status.ok, "all finished runs are in tiled; 0 open")
+
+
 def test_a_run_that_could_not_be_stored_is_wrong(tmp_path: Path) -> None:
     aside = tmp_path / "journal" / "aside"
     aside.mkdir(parents=True)

@@ -1,5 +1,6 @@
 """`skywright session` against the simulated beamline: a line, a script, IPython, refusals."""
 
+import errno
 import fcntl
 import io
 import json
@@ -465,6 +466,47 @@ def test_the_progress_of_a_start_names_the_parts_that_are_awaited(
         "2 of 2 parts are ready; waiting for ",
     ]
     assert capsys.readouterr().err == "two: slow\n"
+
+
+def refuse(_: str, **__: Any) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_start_goes_on_if_stderr_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[str] = []
+    awaited: Future[None] = Future()
+    monkeypatch.setattr(session.typer, "echo", refuse)
+    with subprocess.Popen(
+        [sys.executable, "-c", PARTS], stdout=subprocess.PIPE, text=True
+    ) as process:
+        threading.Thread(
+            target=session._await_ready, args=(process, io.StringIO(), lines.append, awaited)
+        ).start()
+        awaited.result(60)
+    assert lines[-1] == "2 of 2 parts are ready; waiting for "
+
+
+def test_events_are_read_to_their_end_if_stderr_cannot_be_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else `up` waits for ever at a full pipe."""
+    events = iter(2 * [json.dumps({"name": "axis", "event": "ended with exit status 1"})])
+    monkeypatch.setattr(session, "_beamline_stops", threading.Event())
+    monkeypatch.setattr(session.typer, "echo", refuse)
+    session._show_events(SimpleNamespace(stdout=events))  # type: ignore[arg-type]
+    assert next(events, None) is None
+
+
+def test_a_start_whose_progress_cannot_be_reported_is_an_error() -> None:
+    awaited: Future[None] = Future()
+    with subprocess.Popen(
+        [sys.executable, "-c", PARTS], stdout=subprocess.PIPE, text=True
+    ) as process:
+        threading.Thread(
+            target=session._await_ready, args=(process, io.StringIO(), refuse, awaited)
+        ).start()
+        with pytest.raises(OSError, match="No space left"):
+            awaited.result(60)
 
 
 TALKATIVE = """

@@ -782,6 +782,38 @@ def test_a_journal_that_moves_to_done_holds_no_later_event_back(
     assert "deleted" not in dict(seen)
 
 
+def test_a_sweep_over_an_open_run_does_not_wake_the_ingester(
+    store: Path, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it sweeps again at once, for as long as a run is open, even if the run does nothing."""
+    handle = ingester_module._JournalEvents.on_any_event
+    seen: list[tuple[str, str]] = []
+
+    def on_any_event(handler: Any, event: FileSystemEvent) -> None:
+        handle(handler, event)
+        seen.append((event.event_type, Path(os.fsdecode(event.src_path)).name))
+
+    monkeypatch.setattr(ingester_module._JournalEvents, "on_any_event", on_any_event)
+    recording, ingester, wake = record(store), Ingester(store, client), threading.Event()
+    sweep_all(ingester)
+    assert rows_of(client, recording.uid) == [1.0, 2.0, 3.0]
+    marker = store / "journal" / "marker"
+    marker.touch()
+    observer = ingester_module.observer_of(store / "journal", wake)
+    observer.start()
+    try:
+        assert not ingester.sweep()
+        marker.read_bytes()
+        until(lambda: ("closed_no_write", "marker") in seen, what="a later event is noticed")
+        assert not wake.is_set()
+        recording.event(x=4.0)
+        assert wake.wait(60)
+    finally:
+        observer.stop()
+        observer.join()
+        recording.stop()
+
+
 @pytest.mark.parametrize("module", ["ingester", "server"])
 def test_a_wrong_configuration_is_one_line(tmp_path: Path, module: str) -> None:
     (tmp_path / "skywright.toml").write_text("[store]\ntiled_port = 'none'\n")

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import zarr
 from store.recording import Recording, array, scalar
-from store.stack import Stack
+from store.stack import Child, Stack
 from support import forked
 from support.limits import full_disk
 from support.streaming import StreamingCamera, noise
@@ -254,6 +254,17 @@ def test_bad_directory_stops_the_start(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stdout == ""
     assert "nowhere" in done.stderr
+
+
+def test_it_serves_an_ipv6_address(tmp_path: Path) -> None:
+    options = ("--directory", str(tmp_path), "--host", "::1", "--port", "0")
+    server = Child("-m", "skywright.store.server", *options)
+    try:
+        uri = server.ready["uri"]
+        assert uri.startswith("http://[::1]:")
+        assert takes_writes(connect(uri, (tmp_path / "tiled" / "api_key").read_text()))
+    finally:
+        server.stop()
 
 
 @pytest.mark.parametrize("name", ["_adbc_connection", "_connection_pool"])

@@ -20,7 +20,7 @@ from rich.text import Text
 
 from skywright.cli import EXIT_FAILED
 from skywright.cli.demos import BEAMLINE, failed_demo
-from skywright.cli.output import JsonOption, print_json
+from skywright.cli.output import JsonOption, make_console, print_json
 from skywright.config import ENV_PREFIX, Settings
 from skywright.errors import ConfigError
 from skywright.instruments import declared
@@ -68,7 +68,7 @@ def demo(
         print_json(results)
     else:
         seconds = time.monotonic() - started
-        console = Console(markup=False, emoji=False)
+        console = make_console()
         console.print(_table(results))
         for each in results:
             for picture in each["pictures"][:2]:

@@ -31,6 +31,7 @@ from skywright.instruments import instruments
 from skywright.packages import installed_version, requirements_of
 from skywright.processes import locks, stack
 from skywright.processes.ports import port_is_free
+from skywright.store.tail import locked_if_dead
 
 LOW_DISK_BYTES = 5_000_000_000
 STALE_JOURNAL_S = 10.0
@@ -340,7 +341,7 @@ def _journals_in(directory: Path) -> list[Path]:
         If the directory cannot be read.
     """
     with suppress(FileNotFoundError):
-        return [path for path in directory.iterdir() if path.suffix == ".jsonl"]
+        return [path for path in directory.iterdir() if path.suffix == ".jsonl" and path.is_file()]
     return []
 
 
@@ -356,12 +357,11 @@ def _unfinished(directory: Path) -> tuple[list[float], int]:
     for journal in _journals_in(directory):
         try:
             age_s = time.time() - journal.stat().st_mtime
-            with journal.open("rb") as file:  # may belong to another user
-                is_open = not locks.try_lock(file, shared=True)
+            with locked_if_dead(journal) as dead:
+                running += not dead and journal.exists()
         except FileNotFoundError:  # just brought in
             continue
-        running += is_open
-        if not is_open and age_s > STALE_JOURNAL_S and journal.exists():
+        if dead and age_s > STALE_JOURNAL_S:
             waiting.append(age_s)
     return waiting, running
 

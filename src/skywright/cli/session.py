@@ -220,16 +220,35 @@ def _await_ready(
     progress: Callable[[str], object],
     ready: "Future[None]",
 ) -> None:
-    """Complete `ready` when `up` has printed its ready line; fail it when `up` ends before.
+    """Complete `ready` when `up` has printed its ready line; fail it by any error before.
+
+    The parameters are those of `_follow_start`.
+    """
+    try:
+        _follow_start(process, errors, progress)
+    except BaseException as error:
+        ready.set_exception(error)
+    else:
+        ready.set_result(None)
+
+
+def _follow_start(
+    process: "subprocess.Popen[str]", errors: TextIO, progress: Callable[[str], object]
+) -> None:
+    """Return when `up` has printed its ready line.
 
     `errors` is the file of its stderr. `progress` gets the names of the parts that are not ready
     yet. No timeout is needed here: `up` has one for each part.
+
+    Raises
+    ------
+    HardwareError
+        When `up` ends before.
     """
     parts: list[str] = []
     ready_parts: set[str] = set()
     for event in _events(process):
         if "ready" in event:
-            ready.set_result(None)
             return
         name, text = event["name"], event["event"]
         if name == "up":
@@ -238,13 +257,19 @@ def _await_ready(
         elif text.startswith("ready"):
             ready_parts.add(name)
         elif not text.startswith(STILL_STARTING):
-            typer.echo(f"{name}: {text}", err=True)
+            _print_error(f"{name}: {text}")
         missing = ", ".join(part for part in parts if part not in ready_parts)
         progress(f"{len(ready_parts)} of {len(parts)} parts are ready; waiting for {missing}")
     status = process.wait()
     errors.seek(0)
     words = errors.read().strip().removeprefix("skywright: ")
-    ready.set_exception(HardwareError(words or f"skywright up ended with exit status {status}"))
+    raise HardwareError(words or f"skywright up ended with exit status {status}")
+
+
+def _print_error(text: str) -> None:
+    """Print to stderr if it can be written: its file's disk may be full, or its reader gone."""
+    with suppress(OSError):
+        typer.echo(text, err=True)
 
 
 def _events(process: "subprocess.Popen[str]") -> Iterator[dict[str, Any]]:
@@ -263,11 +288,9 @@ def _show_events(process: "subprocess.Popen[str]") -> None:
     """Show on the terminal which part of the beamline died and came back, and its own end."""
     for event in _events(process):
         if event["name"] != "up" or not _beamline_stops.is_set():
-            typer.echo(f"{event['name']}: {event['event']}", err=True)
+            _print_error(f"{event['name']}: {event['event']}")
     if not _beamline_stops.is_set():
-        typer.echo(
-            "the beamline of this session has ended; end the session and start it again", err=True
-        )
+        _print_error("the beamline of this session has ended; end the session and start it again")
 
 
 def _compile_source(name: str, source: str | bytes) -> CodeType:

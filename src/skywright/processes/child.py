@@ -3,7 +3,11 @@
 import os
 import subprocess
 import sys
+import weakref
 from typing import IO, Any
+
+_started: "weakref.WeakSet[subprocess.Popen[Any]]" = weakref.WeakSet()
+"""Processes that this one has started."""
 
 
 def keep_stdout() -> IO[bytes]:
@@ -39,4 +43,21 @@ def start_module(module: str, *arguments: str, **options: Any) -> "subprocess.Po
     """
     command = [sys.executable, "-m", module, *arguments]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    return subprocess.Popen(command, **{**pipes, **options})
+    process = subprocess.Popen(command, **{**pipes, **options})
+    _started.add(process)
+    return process
+
+
+def _give_up_pipes() -> None:
+    """Close the pipes to the processes in a forked child; else they would outlive this process.
+
+    The file objects stay usable: what waits in their buffers must not be sent twice.
+    """
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for process in list(_started):
+        if process.stdin is not None and not process.stdin.closed:
+            os.dup2(nowhere, process.stdin.fileno(), inheritable=False)
+    os.close(nowhere)
+
+
+os.register_at_fork(after_in_child=_give_up_pipes)

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp
 
 from skywright.errors import ConfigError
 from skywright.processes.lifecycle import END_SIGNALS
+from skywright.processes.ports import address_family
 
 GRACE_S = 1.0
 """Time that answers under way are given at the end."""
@@ -34,9 +35,8 @@ def listen(host: str, port: int) -> socket.socket:
     ConfigError
         If the port cannot be had.
     """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+        return socket.create_server((host, port), family=address_family(host), backlog=BACKLOG)
     except (OSError, OverflowError) as error:  # the latter: no such port
         taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
         advice = "; does it run already? Choose another port, or 0 for a free one" if taken else ""

@@ -77,6 +77,15 @@ def hold_lock(file: Path, what: str) -> None:
         _held[file] = lock_with_pid(file, what)
 
 
+def _close_held() -> None:
+    """Close the locks' files in a forked child; else the locks would outlive this process."""
+    while _held:
+        os.close(_held.popitem()[1])
+
+
+os.register_at_fork(after_in_child=_close_held)
+
+
 def lock_owner(file: Path) -> int | None:
     """Return the pid of the process that holds the lock `file`; None if it is free.
 

@@ -25,6 +25,11 @@ def http_url(host: str, port: int) -> str:
     return f"http://[{host.strip('[]')}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+def address_family(host: str) -> socket.AddressFamily:
+    """Return the family of a host's sockets: IPv6 if it has a colon, else IPv4."""
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
 def free_port(host: str = "127.0.0.1", taken: Collection[int] = ()) -> int:
     """Return a port that is free for both TCP and UDP on `host` at this moment.
 
@@ -57,7 +62,8 @@ def free_port(host: str = "127.0.0.1", taken: Collection[int] = ()) -> int:
 
 def port_is_free(port: int, host: str = "127.0.0.1") -> bool:
     """Return whether both TCP and UDP servers could take `port` on `host` now."""
-    with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
+    family = address_family(host)
+    with socket.socket(family) as tcp, socket.socket(family, socket.SOCK_DGRAM) as udp:
         tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: past TIME_WAIT
         try:
             tcp.bind((host, port))

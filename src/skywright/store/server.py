@@ -31,7 +31,7 @@ from skywright.files.readers import HDF5, readers
 from skywright.processes.http_server import ProcessServer
 from skywright.processes.lifecycle import announce_ready, end_with_parent, lower_priority
 from skywright.processes.logs import named_level
-from skywright.processes.ports import free_port, port_number
+from skywright.processes.ports import free_port, http_url, port_number
 from skywright.processes.supervisor import CONFIGURATION_ERROR
 from skywright.store.dependencies import remember_dependencies
 from skywright.store.probe import check_readable
@@ -219,7 +219,7 @@ async def _serve(server: ProcessServer, directory: Path, readable: Sequence[Path
             serving.result()
             return 1
         await asyncio.sleep(0.02)
-    uri = f"http://{server.config.host}:{server.config.port}"
+    uri = http_url(server.config.host, server.config.port)
     try:
         key = read_or_make_api_key(directory)
         await asyncio.to_thread(check_readable, uri, key, (directory / "assets", *readable))
