@@ -21,7 +21,8 @@ from skywright.analysis.frames import FrameReader
 from skywright.callbacks.raw_run import RawRun, RawStream, RequiredKeys
 from skywright.errors import DataError
 from skywright.files import readers
-from skywright.files.index import IDENTITY, IndexWriter
+from skywright.files.columns import ColumnReader
+from skywright.files.index import FILE_NUMBER, IDENTITY, OFFSET, SIZE, IndexWriter, files_path
 from skywright.files.readers import file_and_column, first_row, local_path, open_reader
 from skywright.instruments import Instrument
 
@@ -96,6 +97,30 @@ def test_an_index_that_cannot_be_created_leaves_no_list_of_files(tmp_path: Path)
         IndexWriter(path)
     path.unlink()
     IndexWriter(path).close()
+
+
+def test_records_of_a_file_that_could_not_be_listed_are_not_in_the_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise OSError("I/O error")
+
+    path, values = tmp_path / "a.h5", {OFFSET: np.zeros(2, int), SIZE: np.ones(2, int)}
+    writer = IndexWriter(path)
+    writer.append(tmp_path / "a.raw", np.arange(2), values)
+    writer.flush()
+    writer.append(tmp_path / "b.raw", np.arange(2, 4), values)
+    monkeypatch.setattr(writer.referred, "flush", fail)
+    for close in (writer.flush, writer.close):
+        with pytest.raises(OSError, match="I/O error"):
+            close()
+    writer.close()
+    with (
+        ColumnReader(path, IDENTITY) as index,
+        ColumnReader(files_path(path), FILE_NUMBER) as files,
+    ):
+        assert index.read(IDENTITY).tolist() == [0, 1]
+        assert files.read(FILE_NUMBER).tolist() == [0]
 
 
 def test_what_is_wrong_with_a_raw_file_is_said(

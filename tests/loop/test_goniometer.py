@@ -156,6 +156,27 @@ def test_a_stuck_motor_tries_for_ever_and_goes_on_when_it_is_free() -> None:
     assert axis.position(400.0) == 10.0
 
 
+def test_a_motor_that_is_free_again_makes_the_moves_that_are_left_at_its_speed() -> None:
+    axis = SimulatedAxis()
+    axis.slow = 0.5
+    axis.run(0.0, [(5.0, 2.0, 40.0), (10.0, 2.0, 40.0)])
+    axis.set_stuck(7.0, True)  # in the course of the second move
+    here = axis.position(7.0)
+    assert 5.0 < here < 10.0
+    axis.set_stuck(8.0, False)
+    new = SimulatedAxis(here)
+    new.slow = 0.5
+    new.move_to(8.0, 10.0, 2.0, 40.0)
+    assert axis.rest_time == new.rest_time
+    for time in (8.5, 9.0, 20.0):
+        assert axis.position(time) == new.position(time)
+    axis.set_stuck(20.0, True)
+    axis.run(21.0, [(15.0, 2.0, 40.0), (12.0, 2.0, 40.0)])
+    axis.set_stuck(100.0, False)  # none of them was made
+    assert axis.position(105.11) == 15.0
+    assert axis.position(axis.rest_time) == 12.0
+
+
 def test_a_slow_motor_takes_its_time() -> None:
     axis = SimulatedAxis()
     axis.slow = 0.1

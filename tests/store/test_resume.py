@@ -1,5 +1,6 @@
 """Runs that were paused and resumed, and files that have more rows than the run."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -17,8 +18,11 @@ from store.stack import Stack, truth
 from store.test_dead_writer import leave
 from support.limits import full_disk
 from support.streaming import StreamingCamera, noise
+from tiled.adapters.hdf5 import HDF5ArrayAdapter
 
+from skywright.analysis.frames import FrameReader
 from skywright.callbacks.journal import Journal
+from skywright.callbacks.raw_run import RawRun, RequiredKeys
 from skywright.files.readers import FirstIndices
 from skywright.store.export.contents import read_contents
 from skywright.store.file_nodes import VIRTUAL_DATASET, data_sources, write_virtual_file
@@ -31,7 +35,8 @@ from skywright.store.journal_contents import (
 )
 from skywright.store.rows import stored_data_keys
 from skywright.store.run_nodes import Catalog
-from skywright.store.tail import Tail
+from skywright.store.stored_run import catalog_documents
+from skywright.store.tail import Line, Tail
 
 
 def pausing_scan(camera: Any, points: int, pause_at: set[int]) -> Any:
@@ -253,6 +258,31 @@ def test_nothing_is_left_of_a_virtual_file_on_a_full_disk(tmp_path: Path) -> Non
     assert [path.name for path in tmp_path.iterdir()] == ["source.h5"]
 
 
+def refer_to(
+    path: Path,
+    recording: Recording,
+    stream: str,
+    keys: Iterable[str],
+    ranges: Iterable[tuple[int, int, int]],
+) -> None:
+    """Record the documents of rows of a file: their first index, the one after, and a seq_num."""
+    for key in keys:
+        resource = recording.run.compose_stream_resource(
+            mimetype="application/x-hdf5",
+            uri=f"file://localhost{quote(str(path))}",
+            data_key=key,
+            parameters={"dataset": key, "chunk_shape": [1]},
+        )
+        recording.journal("stream_resource", resource.stream_resource_doc)
+        for start, stop, seq_num in ranges:
+            datum = resource.compose_stream_datum(
+                indices={"start": start, "stop": stop},
+                seq_nums={"start": seq_num, "stop": seq_num + stop - start},
+                descriptor=recording._streams[stream].descriptor_doc,
+            )
+            recording.journal("stream_datum", datum)
+
+
 @pytest.mark.parametrize("directory", ["plain", "50%20 of it"])
 @pytest.mark.parametrize("is_dead", [False, True])
 @pytest.mark.parametrize("goes_on", [False, True])
@@ -271,28 +301,14 @@ def test_first_rows_of_a_second_file_that_are_taken_again(
         "image": array([2], dtype_numpy="<i4", external="STREAM:"),
     }
     recording.stream("primary", **external)
-    descriptor = recording._streams["primary"].descriptor_doc
     for number, ranges in enumerate([[(0, 3, 1)], [(0, 2, 4), (2, 4 if is_dead else 5, 4)]]):
         path = journals / f"{recording.uid}-{number}.h5"
         values = np.arange(3 + 2 * number, dtype="<i4") + 100 * number
         with h5py.File(path, "w") as file:
             file["x"], file["image"] = values, np.stack([values, -values], axis=1)
         offset = 3 * number if goes_on else 0
-        for key in external:
-            resource = recording.run.compose_stream_resource(
-                mimetype="application/x-hdf5",
-                uri=f"file://localhost{quote(str(path))}",
-                data_key=key,
-                parameters={"dataset": key, "chunk_shape": [1]},
-            )
-            recording.journal("stream_resource", resource.stream_resource_doc)
-            for start, stop, seq_num in ranges:
-                datum = resource.compose_stream_datum(
-                    indices={"start": start + offset, "stop": stop + offset},
-                    seq_nums={"start": seq_num, "stop": seq_num + stop - start},
-                    descriptor=descriptor,
-                )
-                recording.journal("stream_datum", datum)
+        shifted = [(start + offset, stop + offset, seq_num) for start, stop, seq_num in ranges]
+        refer_to(path, recording, "primary", external, shifted)
     journal = leave(recording) if is_dead else recording.stop()
     assert ingest(journal, client) is IngestState.DONE
     stream = client["raw"][recording.uid]["primary"]
@@ -301,3 +317,54 @@ def test_first_rows_of_a_second_file_that_are_taken_again(
     assert np.asarray(stream["image"].read()).tolist() == [[n, -n] for n in expected]
     (contents,) = read_contents(client["raw"][recording.uid]).streams
     assert all(part.asset.file.is_file() for c in contents.columns for part in c.parts)
+
+
+@pytest.mark.parametrize("source", ["catalog", "server"])
+def test_documents_of_further_files_whose_first_rows_were_taken_again(
+    client: Any, journals: Path, tmp_path: Path, source: str
+) -> None:
+    """An analysis and an ingester that have nothing but these documents find the rows."""
+    recording = Recording(journals)
+    external = {
+        "x": scalar("integer", dtype_numpy="<i4", external="STREAM:"),
+        "image": array([2], dtype_numpy="<i4", external="STREAM:"),
+    }
+    parts = {"primary": [[(0, 3, 1)], [(0, 2, 4), (2, 5, 4)]], "second": [[(0, 4, 1), (4, 6, 1)]]}
+    number = 0
+    for stream, files in parts.items():
+        recording.stream(stream, **external)
+        for ranges in files:
+            path = journals / f"{recording.uid}-{number}.h5"
+            values = np.arange(6, dtype="<i4") + 100 * number
+            with h5py.File(path, "w") as file:
+                file["x"], file["image"] = values, np.stack([values, -values], axis=1)
+            refer_to(path, recording, stream, external, ranges)
+            number += 1
+    assert ingest(recording.stop(), client) is IngestState.DONE
+    run = client["raw"][recording.uid]
+    documents = list(catalog_documents(run) if source == "catalog" else run.documents())
+    raw = RawRun(documents[0][1], RequiredKeys(("image",), "x", "time"))
+    contents = JournalContents()
+    for number, (name, doc) in enumerate(documents):
+        raw(name, doc)
+        contents.add(Line(number, name, doc))
+    assert not contents.notes
+    expected = {"primary": [0, 1, 2, 102, 103, 104], "second": [204, 205, 202, 203]}
+    for stream, rows in expected.items():
+        images = [[n, -n] for n in rows]
+        table = raw.streams[stream].table
+        assert table is not None
+        for each in table.all_in_files:
+            each.drop_superseded()
+        with FrameReader(table) as reader:
+            frames = reader.read(0, len(rows))
+        assert frames.identities.tolist() == rows
+        assert frames["image"].tolist() == images
+        again = contents.streams[stream]
+        keys, resources = stored_data_keys(again), contents.resources
+        nodes = data_sources(again, resources, keys, tmp_path, tables=True, ended=True)
+        found: dict[str, Any] = dict(nodes)
+        for key, values in (("x", rows), ("image", images)):
+            uris = [asset.data_uri for asset in found[key].assets]
+            stored = HDF5ArrayAdapter.from_uris(*uris, **found[key].parameters).read()
+            assert stored[: len(rows)].tolist() == values

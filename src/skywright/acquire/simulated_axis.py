@@ -18,6 +18,8 @@ KEEP_S = 30.0
 """Motion older than this is forgotten: nobody asks for a position that long ago."""
 PAUSE_S = 0.02
 """Rest of the controller between two moves that were commanded together."""
+Request = tuple[float, float, float]
+"""Target, velocity and acceleration of a move, as they were asked for."""
 SWITCH_WIDTH = 1e-4
 """Width of a limit switch; at full speed, a float64 of unix seconds gives no finer position."""
 
@@ -49,7 +51,8 @@ class SimulatedAxis:
         self.slow = 1.0
         self.low_switch, self.high_switch = low_switch, high_switch
         self.stuck = False
-        self._wanted: tuple[Move, ...] = ()
+        self._wanted: tuple[tuple[Move, Request], ...] = ()
+        """Moves that were asked for last, as they were to be made."""
 
     def position(self, time: float) -> float:
         """Return the position."""
@@ -68,7 +71,7 @@ class SimulatedAxis:
         """Go to a position; what is under way is stopped first."""
         self.run(time, [(target, velocity, acceleration)])
 
-    def run(self, time: float, moves: Sequence[tuple[float, float, float]]) -> tuple[Move, ...]:
+    def run(self, time: float, moves: Sequence[Request]) -> tuple[Move, ...]:
         """Make moves one after the other, with a short rest between them.
 
         Parameters
@@ -76,7 +79,7 @@ class SimulatedAxis:
         time
             Now.
         moves
-            Target, velocity and acceleration of each.
+            As they are asked for.
 
         Returns
         -------
@@ -92,7 +95,7 @@ class SimulatedAxis:
             assert isinstance(move, Move)
             made.append(move)
             start = path.rest_time + PAUSE_S
-        self._wanted = tuple(made)
+        self._wanted = tuple(zip(made, moves, strict=True))
         if not self.stuck:
             self._take_path(path, time)
         return tuple(made)
@@ -106,13 +109,12 @@ class SimulatedAxis:
         """Block the motor where it is, or free it to continue to its target."""
         if stuck == self.stuck:
             return
-        wanted = self._wanted if time < self.rest_time else ()
         self.stuck = stuck
         if stuck:
             self.path = self.path.stop(time)
-        self._wanted = wanted
-        if not stuck and wanted:
-            self.run(time, [(m.target, m.velocity, m.acceleration) for m in wanted])
+            self._wanted = tuple(each for each in self._wanted if time < each[0].end_time)
+        elif self._wanted:
+            self.run(time, [request for _, request in self._wanted])
 
     def set_switches(self, time: float, low: float, high: float) -> None:
         """Place the limit switches; motion towards one ends there."""

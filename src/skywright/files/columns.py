@@ -279,8 +279,13 @@ class ColumnWriter(Closing):
             why = f"takes no more rows after an error ({self._failure}); start another file"
             raise OSError(f"{self.path}: {why}")
 
-    def close(self) -> None:
+    def close(self, *, flush: bool = True) -> None:
         """Flush and close; a second call does nothing.
+
+        Parameters
+        ----------
+        flush
+            False: the rows that are not flushed are lost.
 
         Raises
         ------
@@ -291,7 +296,8 @@ class ColumnWriter(Closing):
             return
         self._is_closed = True
         try:
-            self.flush()
+            if flush:
+                self.flush()
         finally:
             datasets = (self._identities, *self._data.values())
             close_written(self._file, datasets, has_failed=bool(self._failure))

@@ -70,8 +70,14 @@ class TwoFilesWriter(FileWriter):
         return super().flush()
 
     def close(self) -> None:
-        """Flush and close both files, also after an error of the second one."""
+        """Flush and close both files.
+
+        After an error of the second one, the first one is closed without a flush: its rows may
+        refer to rows that are not there.
+        """
         try:
             self.referred.close()
-        finally:
-            super().close()
+        except BaseException:
+            self.writer.close(flush=False)
+            raise
+        super().close()

@@ -26,6 +26,7 @@ async def export_documents(
     of rows. The last range has no rows while the table is open.
     """
     columns: list[_Column] = []
+    first_files: dict[str, str] = {}
 
     async def filter_for_access(run: _Run) -> _Run:
         return _Run(await filtered(run.adapter), columns)
@@ -34,7 +35,8 @@ async def export_documents(
     async for record in json_seq_exporter(mimetype, run, metadata, filter_for_access):
         if record.startswith('\x1e{"name": "stop"'):
             for column in columns:
-                for name, doc in _documents(column, metadata.get("start", {}).get("uid")):
+                uid = metadata.get("start", {}).get("uid")
+                for name, doc in _documents(column, uid, first_files):
                     yield "\x1e" + json.dumps({"name": name, "doc": doc}) + "\n"
         yield record
 
@@ -48,12 +50,29 @@ class _Column(NamedTuple):
     descriptor: Document
 
 
-def _documents(column: _Column, run: str | None) -> Iterator[tuple[str, Document]]:
-    """Yield the stream documents of a column of the run with this uid."""
+def _documents(
+    column: _Column, run: str | None, first_files: dict[str, str]
+) -> Iterator[tuple[str, Document]]:
+    """Yield the stream documents of a column of the run with this uid.
+
+    `first_files`, by data key, are those of all streams. A further file of which the first rows are
+    left out has a slice, because its first index is taken for that of row 0 (`FirstIndices`).
+    """
     descriptor, parameters = column.descriptor["uid"], column.table.parameters
     resource = f"sr-{descriptor}-{column.name}"
     is_scalar = not column.descriptor["data_keys"][column.name]["shape"]
+    seq_num = 1
+    ranges: list[tuple[int, int, int, int]] = []
+    rows_0: dict[int, int] = {}
+    for file_number, start, stop in parameters["segments"]:
+        count = 0 if stop is None else stop - start  # None: the table is still open
+        ranges.append((file_number, start, seq_num, count))
+        rows_0[file_number] = min(start, rows_0.get(file_number, start))
+        seq_num += count
     for number, asset in enumerate(sorted(column.table.assets, key=lambda each: each.num or 0)):
+        if asset.data_uri == first_files.setdefault(column.name, asset.data_uri):
+            rows_0[number] = 0
+        row_0 = rows_0.get(number, 0)
         yield (
             "stream_resource",
             {
@@ -64,17 +83,17 @@ def _documents(column: _Column, run: str | None) -> Iterator[tuple[str, Document
                 "parameters": {
                     "dataset": parameters["columns"][column.name],
                     "join_method": "stack" if is_scalar else "concat",
-                },
+                }
+                | ({"slice": f"{row_0}:"} if row_0 else {}),
                 "uri": asset.data_uri,
             },
         )
-    seq_num = 1
-    for number, (file_number, start, stop) in enumerate(parameters["segments"]):
-        count = 0 if stop is None else stop - start  # None: the table is still open
-        rows = datum_fields(f"{resource}/{file_number}", start, seq_num, count)
+    # In the order of rows: the index that comes first is taken for that of row 0 of the slice
+    for number, (file_number, start, seq_num, count) in enumerate(sorted(ranges)):
+        index = start - rows_0[file_number]
+        rows = datum_fields(f"{resource}/{file_number}", index, seq_num, count)
         uid = f"sd-{descriptor}-{column.name}-0/{number}"
         yield "stream_datum", {"uid": uid, "descriptor": descriptor, **rows}
-        seq_num += count
 
 
 class _Run:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from skywright.errors import DataError
-from skywright.files.readers import FirstIndices
+from skywright.files.readers import FirstIndices, first_row
 from skywright.files.segments import Segment, append, between, supersede
 from skywright.store.columns import ColumnType, declared, declared_dtype, widen
 from skywright.store.tail import Line
@@ -57,7 +57,8 @@ class ExternalRows:
         self.segments: list[ResourceRows] = []
         self.skips_rows = False
         """True if rows are missing in front of rows that are used: a resumed run took them again,
-        or they belong to another stream."""
+        they belong to another stream, or one of several files has a slice."""
+        self._has_slice = False
         self._next_row: dict[str, int] = {}
         """Row after the last one that a stream datum named, by URI of the file."""
         self._file_of: dict[str, str] = {}
@@ -68,8 +69,8 @@ class ExternalRows:
         """Return the first index of a file, see `FirstIndices`."""
         return self._first.of(self._file_of.get(resource, ""))
 
-    def add(self, doc: dict[str, Any], file: str) -> bool:
-        """Add the rows of a stream datum in `file`.
+    def add(self, doc: dict[str, Any], file: str, row_0: int = 0) -> bool:
+        """Add the rows of a stream datum in `file`, whose slice begins at row `row_0`.
 
         Return True if they replace earlier rows, or are the first after rows that are left out.
         """
@@ -88,9 +89,13 @@ class ExternalRows:
         self._file_of[new.resource] = file
         self._first.note(file, first)
         row = first - self.first_index(new.resource)
-        begins_to_skip = row != self._next_row.get(file, 0) and not self.skips_rows
-        self.skips_rows |= begins_to_skip
+        follows = row == self._next_row.get(file, 0)
         self._next_row[file] = row + rows
+        self._has_slice |= row_0 > 0
+        # tiled takes the slice of the first file, and applies it to the rows of all files together
+        follows &= not (self._has_slice and len(self._next_row) > 1)
+        begins_to_skip = not follows and not self.skips_rows
+        self.skips_rows |= begins_to_skip
         if last is None or seq_num >= last.end:
             append(self.segments, new)
             return begins_to_skip
@@ -205,7 +210,11 @@ class Stream:
         key, file = resource["data_key"], str(resource.get("uri"))
         if key not in self.data_keys:
             raise KeyError(f"no data key {key} in the descriptor of {self.name}")
-        if self.external_rows.setdefault(key, ExternalRows(first)).add(doc, file):
+        try:
+            row_0 = first_row(resource.get("parameters", {}))
+        except DataError:  # a slice of other than whole rows
+            row_0 = 0
+        if self.external_rows.setdefault(key, ExternalRows(first)).add(doc, file, row_0):
             self.revision += 1
 
 

@@ -55,13 +55,17 @@ def catalog_documents(run: Container) -> Iterator[tuple[str, Document]]:
     """
     contents = read_contents(run)
     yield "start", contents.start
+    first_files: dict[str, Path] = {}
     for stream in contents.streams:
-        yield from _stream_documents(stream)
+        yield from _stream_documents(stream, first_files)
     if contents.stop is not None:
         yield "stop", contents.stop
 
 
-def _stream_documents(stream: Stream) -> Iterator[tuple[str, Document]]:
+def _stream_documents(
+    stream: Stream, first_files: dict[str, Path]
+) -> Iterator[tuple[str, Document]]:
+    """Yield the documents of a stream; `first_files`, by data key, are those of all streams."""
     uid = stream.descriptor["uid"]
     yield "descriptor", {**stream.descriptor, "name": stream.name}
     numbers = stream.column("seq_num")
@@ -71,14 +75,18 @@ def _stream_documents(stream: Stream) -> Iterator[tuple[str, Document]]:
         of_rows = seq_nums if len(seq_nums) == total else 1 + np.arange(total)
         for part, rows in enumerate(column.parts):
             resource, count = f"{uid}/{column.name}/{part}", rows.stop - rows.start
+            file = rows.asset.file
+            # In a further file the first index is not always that of row 0, see `FirstIndices`
+            row_0 = 0 if file == first_files.setdefault(column.name, file) else rows.start
+            parameters = {"dataset": rows.asset.dataset}
             yield (
                 "stream_resource",
                 {
                     "uid": resource,
                     "data_key": column.name,
                     "mimetype": rows.asset.mimetype,
-                    "uri": rows.asset.file.as_uri(),
-                    "parameters": {"dataset": rows.asset.dataset},
+                    "uri": file.as_uri(),
+                    "parameters": parameters | ({"slice": f"{row_0}:"} if row_0 else {}),
                 },
             )
             own, of_rows = of_rows[:count], of_rows[count:]
@@ -86,7 +94,7 @@ def _stream_documents(stream: Stream) -> Iterator[tuple[str, Document]]:
             for begin, stop in pairwise((0, *gaps.tolist(), count)):
                 if begin < stop:
                     ranges = datum_fields(
-                        resource, rows.start + begin, int(own[begin]), stop - begin
+                        resource, rows.start - row_0 + begin, int(own[begin]), stop - begin
                     )
                     yield "stream_datum", {"descriptor": uid, **ranges}
     others = [c for c in stream.columns if not c.external and c.name not in ("seq_num", "time")]
