@@ -19,6 +19,7 @@ from skywright.analysis import (
     join_by_identity,
     whole_blocks,
 )
+from skywright.analysis.framework import RESTART_BLOCKS
 from skywright.errors import DataError
 from skywright.files.columns import Column
 
@@ -235,6 +236,70 @@ def test_identities_that_begin_anew_among_the_open_blocks_keep_their_place() -> 
     # The first one need not be the lowest: a block is left free in front of it
     assert order.place(np.array([1, 5]), np.array([2, 0])).tolist() == [17, 21]
     assert order.place(np.array([0]), np.array([1])).tolist() == [16]  # of an earlier setting
+
+
+FAR = RESTART_BLOCKS * 4 + 4
+"""A jump of the identity that is a restart, in blocks of 4."""
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([0, 1, 7, 10**15, -(10**15), 2**62]),
+            st.sets(st.integers(0, 39), min_size=1, max_size=15),
+        ),
+        min_size=1,
+        max_size=5,
+    ),
+    st.data(),
+)
+def test_identities_that_restart_or_jump_make_no_member_late(
+    runs: list[tuple[int, set[int]]], data: Any
+) -> None:
+    """A sender restarts, or sends one wild identity and goes on as before."""
+    starts, last = list[int](), None
+    for far, run in runs:
+        start = 4 * (far // 4)
+        while last is not None and abs(start + min(run) - last) <= FAR:
+            start += 4 * FAR
+        starts.append(start)
+        last = start + max(run)
+    sequence = [
+        start + each for start, (_, run) in zip(starts, runs, strict=True) for each in sorted(run)
+    ]
+    state, one = None, Sums()
+    for start, (_, run) in zip(starts, runs, strict=True):  # the same, each run by itself
+        for block in sorted({each // 4 for each in run}):
+            members = batch_of([start + each for each in sorted(run) if each // 4 == block])
+            rows = one.measure(members)
+            state = one.fold(state, one.statistic(Batch(members.identities, members.times, rows)))
+    expected = {name: np.asarray(value).tobytes() for name, value in one.summarize(state).items()}
+
+    live, order = Sums(), IdentityOrder(4)
+    cuts = sorted(data.draw(st.sets(st.integers(1, len(sequence)), max_size=6)))
+    found = []
+    for low, high in pairwise(sorted({0, *cuts, len(sequence)})):
+        piece, before = batch_of(sequence[low:high]), order.highest
+        places = order.place(piece.identities, None)
+        late, highest = find_late(places, 4, before)
+        live.update(Batch(places, piece.times, piece.data), late)
+        live.advance((highest // 4 - 1) * 4)
+        found += places.tolist()
+    assert bits(live) == expected
+    assert (live.members, live.refused) == (len(sequence), 0)
+    assert found == IdentityOrder(4).place(np.array(sequence, np.int64), None).tolist()
+    assert 0 <= order.highest - found[0] <= 20 * FAR  # no jump is kept
+
+
+def test_a_member_that_is_a_little_out_of_order_is_late_and_no_restart() -> None:
+    order = IdentityOrder(4)
+    near = FAR - 4
+    assert order.place(np.array([100 + near, 100, 101 + near]), None).tolist() == [
+        100 + near,
+        100,
+        101 + near,
+    ]
+    assert order.place(np.array([100, 100 + near + 4]), None).tolist() == [100, 100 + near + 4]
 
 
 def test_members_are_late_after_a_highest_one_of_an_earlier_batch() -> None:

@@ -46,7 +46,13 @@ class PsssCam(Cam):
     )
 
 
-class PsssPlugin(RecorderPlugin):
-    """The file plugin of pictures, or of every pulse's spectrum and fit."""
+class SpectrumPlugin(RecorderPlugin):
+    """The file plugin of every pulse's spectrum and fit."""
 
     file_name = long_text("psss", name="FileName")
+
+
+class PicturePlugin(RecorderPlugin):
+    """The file plugin of pictures. Its files are not named as those of spectra."""
+
+    file_name = long_text("pictures", name="FileName")

@@ -23,7 +23,7 @@ from caproto.server import PVGroup, SubGroup
 from iocs.areadetector import YES_NO, ArrayCounters, choice, readback
 from iocs.common import argument_parser, post, run
 from iocs.owner import OwnerGroup
-from iocs.psss.camera import PsssCam, PsssPlugin, PulseCamera
+from iocs.psss.camera import PicturePlugin, PsssCam, PulseCamera, SpectrumPlugin
 from iocs.psss.post import post_averages, post_counts, post_plugin, post_result, post_settings
 from iocs.psss.pvs import COLUMNS_MAX, Spectra, raise_alarm
 from skywright.acquire.recorder import Recorder
@@ -71,8 +71,8 @@ class PsssIOC(OwnerGroup):
 
     spectra = SubGroup(Spectra, prefix="")
     cam = SubGroup(PsssCam, prefix="cam1:")
-    picture_recording = SubGroup(PsssPlugin, prefix="HDF1:")
-    spectrum_recording = SubGroup(PsssPlugin, prefix="SPEC1:")
+    picture_recording = SubGroup(PicturePlugin, prefix="HDF1:")
+    spectrum_recording = SubGroup(SpectrumPlugin, prefix="SPEC1:")
     sim = SubGroup(Sim, prefix="SIM:")
 
     def __init__(self, prefix: str, service: Service | None, auto_start: bool = False) -> None:

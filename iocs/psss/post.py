@@ -9,8 +9,8 @@ from caproto import AlarmSeverity, AlarmStatus, ChannelData
 
 from iocs.areadetector import COLOR_MODES
 from iocs.common import post, post_pair
-from iocs.psss.camera import DATA_TYPES, PsssPlugin
 from iocs.psss.pvs import COLUMNS_MAX, Spectra, raise_alarm, severity_of
+from iocs.recording import DATA_TYPES, RecorderPlugin
 from skywright.instruments.psss.averages import Averages
 from skywright.instruments.psss.layouts import FIGURE_COLUMNS
 from skywright.instruments.psss.processing import AxisUnit
@@ -142,7 +142,7 @@ async def post_counts(ioc: Any, state: ProcessorState) -> None:
     await post(ioc.spectrum_recording.data_type, DTYPES["float64"])
 
 
-async def post_plugin(hdf: PsssPlugin, state: ProcessorState) -> None:
+async def post_plugin(hdf: RecorderPlugin, state: ProcessorState) -> None:
     """Post the state of a recording."""
     newest = state.newest
     if newest is not None:

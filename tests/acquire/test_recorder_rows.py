@@ -58,6 +58,27 @@ def test_a_start_that_fails_forgets_the_rows_of_the_recording_before(
     assert recorder.rows_readable == 0
 
 
+def test_two_recorders_do_not_record_to_one_path(
+    recorder: Recorder[Any, Any], tmp_path: Path
+) -> None:
+    """The file of the first one is created only when rows come."""
+    path, other = tmp_path / "a.h5", Recorder[Any, Any](layout())
+    assert recorder.start(path) == ""
+    error = other.start(path)
+    assert error == other.error == f"{path}: another recording uses this path; choose another name"
+    assert other.path is None
+    assert recorder.start(path) == ""  # its own path is free again
+    recorder.offer(events(0, 5))
+    recorder.stop()
+    assert (identities(path), recorder.lost) == ([0, 1, 2, 3, 4], {})
+    assert other.start(tmp_path / "absent" / "a.h5")  # a start that fails keeps no path
+    (tmp_path / "absent").mkdir()
+    assert recorder.start(tmp_path / "absent" / "a.h5") == ""
+    recorder.stop()  # no rows came, so there is no file
+    assert other.start(tmp_path / "absent" / "a.h5") == ""
+    other.close()
+
+
 def test_the_end_of_a_recording_of_a_number_of_rows_is_told(tmp_path: Path) -> None:
     told: list[Path | None] = []
     recorder: Recorder[Any, Any] = Recorder(layout(), changed=lambda: told.append(recorder.path))

@@ -80,6 +80,22 @@ def test_frames_of_the_block_below_the_highest_count_and_earlier_ones_are_late(
     assert (result["n_frames"], result["n_late"]) == (10, 1)
 
 
+@pytest.mark.parametrize("wild", [[], [10**15], [-(10**15)]])
+def test_frames_after_a_restart_of_their_sender_or_a_wild_number_count(
+    tmp_path: Path, docs: list[tuple[str, Any]], wild: list[int]
+) -> None:
+    run = DerivedRun(PictureStatistics(), {"uid": "raw"}, lambda *e: docs.append(e), tmp_path)
+    for numbers in ([5000, 5001], wild, [5002], range(3), [3]):
+        identities = np.array(numbers, np.int64)
+        pictures = np.full((len(identities), 4, 5), 9, np.uint8)
+        run.add(Batch(identities, np.zeros(len(identities)), {"image": pictures}))
+    run.close()
+    result = Derived(docs).result
+    assert (result["n_frames"], result["n_late"]) == (7 + len(wild), 0)
+    rows = np.frombuffer(Derived(docs).columns()["identity"], "<i8")
+    assert rows.tolist() == [5000, 5001, *wild, 5002, 0, 1, 2, 3]
+
+
 def test_what_cannot_be_kept_at_the_end_is_no_success(
     derived: DerivedRun, docs: list[tuple[str, Any]]
 ) -> None:

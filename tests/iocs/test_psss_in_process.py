@@ -285,3 +285,22 @@ def test_a_stop_that_follows_a_start_at_once_stops_the_acquisition(
     assert turns.order == ["begin", "end"]
     left = service.processor.acquisition
     assert left is None or left.stopping
+
+
+def test_the_two_recordings_have_file_names_of_their_own(
+    ioc: PsssIOC, service: Service, source: ScriptedSource, tmp_path: Path
+) -> None:
+    """A client that sets both paths only, before there is a pulse, gets both files."""
+    plugins = (ioc.picture_recording, ioc.spectrum_recording)
+
+    async def open_both() -> None:
+        for plugin in plugins:
+            await plugin.file_path.readback.write(f"{tmp_path}/")
+            assert await plugin.open_capture()
+
+    asyncio.run(open_both())
+    acquisition = service.processor.acquire(2)
+    source.put(1, 2)
+    assert acquisition.done.wait(90)
+    assert [plugin.recorder.rows_readable for plugin in plugins] == [1, 2]
+    assert service.processor.state().failures == service.processor.lost == {}

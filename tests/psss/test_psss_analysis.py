@@ -16,6 +16,7 @@ from skywright.analysis import Batch, whole_blocks
 from skywright.analysis.blocks import analyze_part
 from skywright.analysis.frames import FileRows, FrameTable, KeyRows
 from skywright.analysis.named import make_analysis
+from skywright.callbacks.raw_run import RequiredKeys
 from skywright.errors import ConfigError, DataError
 from skywright.files.columns import Column, ColumnReader, ColumnWriter
 from skywright.instruments.psss import layouts
@@ -579,6 +580,16 @@ def test_the_zeros_around_a_smaller_picture_are_no_pixels():
     found = of_run(analysis, "image", [result], padded, picture_height=height, picture_width=width)
     for name in FIELDS:
         np.testing.assert_equal(found[name][0], getattr(result.spectrum, name))
+
+
+def test_a_number_whose_name_ends_like_that_of_the_picture_is_no_picture():
+    picture, count = {"shape": [240, 320], "dtype_numpy": "<u2"}, {"shape": [], "dtype": "integer"}
+    wanted = RequiredKeys.of(PictureSpectra, {})
+    assert wanted.find({"camera_image": picture, "loop_n_flat_image": count}) == {
+        "image": "camera_image"
+    }
+    assert wanted.find({"loop_n_flat_image": count}) is None
+    assert RequiredKeys.of(SpectrumStatistics, {}).find({"mean_spectrum": count}) is None
 
 
 WARM = """

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -145,6 +146,23 @@ def test_every_lost_pulse_is_counted_under_one_cause(wire, caplog):
         until(lambda: sender.send(frames(number)))  # noqa: B023
         assert source.next(LIMIT_S).pulse_id == number
     assert source.lost["gap"] == 4
+
+
+def test_the_log_has_the_number_of_pulses_that_a_stop_drops(wire, caplog):
+    """They were sent before the stop; but none of them is missing between two that came."""
+    sender, source = wire
+    for number in (1, 2, 3, 4):
+        assert sender.send(frames(number))
+    assert source.next(LIMIT_S).pulse_id == 1
+    receiver = source._receiver
+    until(lambda: len(receiver._queue) == 3)
+    with caplog.at_level(logging.INFO):
+        source.halt()
+        source.halt()
+    assert [record.message for record in caplog.records] == [
+        f"{source.address}: stopped; 3 messages that were received are dropped"
+    ]
+    assert source.lost == {}
 
 
 def test_a_stream_of_which_nothing_can_be_decoded_says_why(wire, monkeypatch):

@@ -19,6 +19,7 @@ from skywright.instruments.psss import Client
 from skywright.instruments.psss.client import RefusedError
 from skywright.instruments.psss.endpoints import parameters as psss_parameters
 from skywright.instruments.psss.endpoints import rest as psss_rest
+from skywright.instruments.psss.endpoints.metrics import make_registry
 from skywright.instruments.psss.endpoints.service import Service
 from skywright.instruments.psss.processing import FitStatus
 from skywright.instruments.psss.processor import WARM_LIMIT_S
@@ -268,6 +269,26 @@ def test_health_metrics_and_description(
     told = {(path, method) for path, item in described["paths"].items() for method in item}
     assert served - told == {("/metrics", "get"), ("/openapi.json", "get")}
     assert told <= served
+
+
+def test_a_counter_of_prometheus_does_not_fall(tmp_path: Path) -> None:
+    """A fall is a restart to it: it would add the whole new number."""
+    source = ScriptedSource()
+    with running_service(source, directory=tmp_path) as service:
+        registry = make_registry(service.processor)
+
+        def shown(cause: str) -> float | None:
+            return registry.get_sample_value("skywright_psss_lost_total", {"cause": cause})
+
+        source.counts.update(gap=5, garbage=1)
+        assert (shown("gap"), shown("garbage")) == (5, 1)
+        # The machine's rate is lower, which shows after many pulses: fewer are missing
+        source.counts.clear()
+        source.counts["gap"] = 2
+        assert (shown("gap"), shown("garbage")) == (5, 1)
+        assert service.processor.lost == {"gap": 2}
+        source.counts["gap"] = 7
+        assert (shown("gap"), shown("garbage")) == (7, 1)
 
 
 def test_a_source_that_does_not_start_is_an_error(client: Any, source: ScriptedSource) -> None:

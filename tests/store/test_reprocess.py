@@ -324,6 +324,12 @@ def test_identities_restart_in_a_run_whose_first_frame_has_no_event(tmp_path: Pa
     assert missing == 1
 
 
+def test_a_sender_that_restarts_begins_a_new_order_without_settings(tmp_path: Path) -> None:
+    found, _ = analyze_numbered(tmp_path, [6400, 6401, 0, 1], [0.0] * 4)
+    counts = [(shift, blocks.members, blocks.refused) for shift, blocks in found]
+    assert counts == [(0, 2, 0), (6528, 2, 0)]
+
+
 def test_after_a_restart_only_the_frames_that_are_late_live_are_late(tmp_path: Path) -> None:
     identities, settings = [640, 200, 0, 201], [0, 1, 1, 1]
     found, _ = analyze_numbered(tmp_path, identities, list(settings))

@@ -241,6 +241,21 @@ def test_receive_ends_when_another_thread_closes():
     assert receiver.receive(0.0) is None
 
 
+def test_a_receiver_says_how_many_messages_it_drops_when_it_is_closed():
+    sender = Sender(LOCAL)
+    receiver = Receiver(f"tcp://127.0.0.1:{sender.port}")
+    try:
+        assert sender.wait_for_reader(LIMIT_S)
+        for _ in range(3):
+            sender.send([bytes(1000)])
+        until(lambda: receiver.queued_bytes == 3000)
+        assert receiver.receive(LIMIT_S) is not None
+        assert receiver.close() == 2
+        assert receiver.close() == 0
+    finally:
+        sender.close()
+
+
 def test_a_sender_closes_with_messages_that_nobody_reads():
     sender = Sender(LOCAL, linger_s=0.1)
     with OldSource("127.0.0.1", sender.port, queue_size=1):

@@ -39,6 +39,10 @@ QUEUE_BYTES = 256_000_000
 IDLE_S = 1.0
 """Longest pause of the recorder's thread while there is nothing to write or flush, s."""
 
+_paths_in_use: "dict[Path, Recorder[Any, Any]]" = {}
+"""The recorder of each open recording of this process, by path. The files of two recordings with
+one path would collide only when rows come, and those of the second one would be lost."""
+
 
 class Recorder(Generic[Result, RowGroup]):
     """Writes at most one recording at a time.
@@ -239,8 +243,9 @@ class Recorder(Generic[Result, RowGroup]):
         Parameters
         ----------
         path
-            Path of the new file; its directory must exist. The file is created now
-            (`Layout.open_early`), or when results come (`Layout.open`).
+            Path of the new file; its directory must exist, and no other recording of this process
+            may use the path. The file is created now (`Layout.open_early`), or when results come
+            (`Layout.open`).
         count
             Number of rows after which the recording ends by itself; 0: never. Rows that come later
             are not recorded and not counted as lost. If the file is created when rows come,
@@ -254,18 +259,27 @@ class Recorder(Generic[Result, RowGroup]):
         self.stop()
         with self._using_file():
             self._end()  # another thread may have started one meanwhile
-            self._error = _creation_error(path)
             self._rows_written = self.rows_readable = 0
-            if not self._error:
-                self._rows_wanted, self._rows_offered, self._logged = count, 0, ""
-                try:
-                    self._file = self.layout.open_early(path)
-                    self.path = path
-                    self._queue.begin_recording()  # after `path`, on which `_pause_s` depends
-                except (OSError, DataError) as error:
-                    self._error = str(error)
+            self._rows_wanted, self._rows_offered, self._logged = count, 0, ""
+            self._error = self._open(path)
         self._changed()
         return self._error
+
+    def _open(self, path: Path) -> str:
+        """Open a recording; return why not."""
+        if _paths_in_use.setdefault(path, self) is not self:
+            return f"{path}: another recording uses this path; choose another name"
+        try:
+            if not (why := _creation_error(path)):
+                self._file = self.layout.open_early(path)
+                self.path = path
+                self._queue.begin_recording()  # after `path`, on which `_pause_s` depends
+            return why
+        except (OSError, DataError) as error:
+            return str(error)
+        finally:
+            if self.path is None:
+                del _paths_in_use[path]
 
     def stop(self) -> None:
         """Close the recording after the queued rows are written.
@@ -455,6 +469,8 @@ class Recorder(Generic[Result, RowGroup]):
         self._unflushed_since = 0.0
         if file is not None:
             self._close_file(file)
+        if self.path is not None:
+            del _paths_in_use[self.path]
         self.path = None  # the last step, see `path`
 
     def _close_file(self, file: Writer) -> None:

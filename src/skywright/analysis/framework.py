@@ -44,6 +44,10 @@ their keys. Without `Analysis.block_setting` the settings number is 0."""
 Statistic = TypeVar("Statistic")
 """Type of the partial result of one block, or of several blocks folded."""
 
+RESTART_BLOCKS = 10
+"""Identities of successive members that differ by more than this number of blocks are a restart of
+the identities, or a wild one. Members that come out of order differ by less."""
+
 
 @dataclass(frozen=True)
 class _Block(Generic[Statistic]):
@@ -451,11 +455,12 @@ def find_late(
 class IdentityOrder:
     """Gives the members of a stream a place in one order, also if their identities restart.
 
-    Identities may restart with new settings: at an accelerator a new run can restart its tags. The
-    place of a member is its identity plus a shift, a multiple of the block size. At a restart the
-    shift grows so that the next members come behind all earlier ones and are not late. It does not
-    grow if they restart in the highest block or the one below it: then only the settings number
-    separates them.
+    Identities may restart with new settings: at an accelerator a new run can restart its tags. They
+    also restart, or jump, where successive ones differ by more than `RESTART_BLOCKS`: with the
+    sender, or because one of them is wild. The place of a member is its identity plus a shift, a
+    multiple of the block size. The shift changes at a restart so that the next members come just
+    behind all earlier ones and are not late. It does not change if they restart in the highest
+    block or the one below it: then only the settings number separates them.
 
     Parameters
     ----------
@@ -470,12 +475,15 @@ class IdentityOrder:
         Highest settings number so far; None at the start.
     shift
         Place minus identity of the present members.
+    block
+        Identity // block size of the last member; None at the start.
     """
 
     block_size: int
     highest: int | None = field(default=None, init=False)
     setting: int | None = field(default=None, init=False)
     shift: int = field(default=0, init=False)
+    block: int | None = field(default=None, init=False)
 
     def place(
         self, identities: NDArray[np.int64], settings: NDArray[np.integer[Any]] | None
@@ -489,17 +497,18 @@ class IdentityOrder:
         settings
             (n,) settings numbers of the members; None: there are none.
         """
-        places = identities + self.shift
-        start = 0
-        for cut in self._rises(settings):
-            self.note_places(places[start:cut])
-            start = cut
-            block = int(identities[cut] + self.shift) // self.block_size
-            if self.highest is not None and block < self.highest // self.block_size - 1:
-                # Leave one block free: this member need not have the lowest identity
-                self.shift += (self.highest // self.block_size + 2 - block) * self.block_size
-                places[cut:] = identities[cut:] + self.shift
-        self.note_places(places[start:])
+        places = np.empty_like(identities)
+        blocks = identities // self.block_size
+        cuts = sorted({*self._rises(settings), *self._jumps(blocks)})
+        for number, (start, stop) in enumerate(pairwise([0, *cuts, len(identities)])):
+            if number and self.highest is not None:
+                block = int(blocks[start]) + self.shift // self.block_size
+                last = self.highest // self.block_size
+                if not last - 1 <= block <= last + RESTART_BLOCKS:
+                    # Leave one block free: this member need not have the lowest identity
+                    self.shift += (last + 2 - block) * self.block_size
+            places[start:stop] = identities[start:stop] + self.shift
+            self.note_places(places[start:stop])
         return places
 
     def note_places(self, places: NDArray[np.int64]) -> None:
@@ -507,6 +516,14 @@ class IdentityOrder:
         if len(places):
             highest = int(places.max())
             self.highest = highest if self.highest is None else max(highest, self.highest)
+
+    def _jumps(self, blocks: NDArray[np.int64]) -> list[int]:
+        """Return the positions where the block is far from that of the member before."""
+        if not len(blocks):
+            return []
+        before = np.concatenate(([blocks[0] if self.block is None else self.block], blocks[:-1]))
+        self.block = int(blocks[-1])
+        return np.flatnonzero(np.abs(blocks - before) > RESTART_BLOCKS).tolist()
 
     def _rises(self, settings: NDArray[np.integer[Any]] | None) -> list[int]:
         """Return the positions where the settings number exceeds all earlier ones."""

@@ -133,11 +133,15 @@ class Receiver:
                 self._changed.notify_all()
         return frames
 
-    def close(self) -> None:
-        """End a `receive` in any thread and free the socket; a second call does nothing."""
+    def close(self) -> int:
+        """End a `receive` in any thread and free the socket; a second call does nothing.
+
+        Return the number of messages that `receive` has not returned. They are dropped, as those in
+        zmq are, whose number is not known.
+        """
         with self._changed:
             if self._closing:
-                return
+                return 0
             self._closing = True
             self._changed.notify_all()
         self._wake.send(b"x")
@@ -146,7 +150,9 @@ class Receiver:
         self._context.term()
         self._wake.close()
         self._woken.close()
+        dropped = len(self._queue)
         self._queue.clear()
+        return dropped
 
     def _take(self) -> None:
         poller = zmq.Poller()

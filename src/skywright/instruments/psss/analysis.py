@@ -346,6 +346,7 @@ class PictureSpectra(SpectrumStatistics):
     name = "psss_pictures"
     stream = "pictures"
     inputs: ClassVar[Sequence[str]] = ("image",)
+    arrays: ClassVar[Mapping[str, ArrayInput]] = {"image": ArrayInput(2)}
     optional: ClassVar[Sequence[str]] = (
         *("settings_number", "pulse_energy", "picture_height", "picture_width"),
     )

@@ -165,7 +165,7 @@ class Processor(Owner[Pulse, Result]):
         super().start()
 
     def close(self) -> None:
-        """Stop for good; pulses that have arrived are still processed and published."""
+        """Stop for good; pulses that the owner has received are still processed and published."""
         super().close()
         self.warm.set()  # a start that waits is refused
 

@@ -1,5 +1,11 @@
-"""Metrics of the service for Prometheus, read from the owner at each request."""
+"""Metrics of the service for Prometheus, read from the owner at each request.
 
+A counter of losses keeps its greatest value: a number of the owner can fall, for example when a
+lower rate of the machine explains pulse ids that seemed to be missing, and Prometheus takes a fall
+for a restart and adds the whole new number. `/health` has the present numbers.
+"""
+
+import threading
 from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry
@@ -15,9 +21,16 @@ PREFIX = "skywright_psss_"
 class _Pulses(Collector):
     def __init__(self, processor: Processor) -> None:
         self.processor = processor
+        self._greatest: dict[str, dict[str, int]] = {"lost": {}, "unsent": {}, "failures": {}}
+        self._lock = threading.Lock()
 
     def collect(self) -> Iterator[Metric]:
-        state = self.processor.state()
+        with self._lock:  # requests are answered on several threads
+            state = self.processor.state()
+            for name, known in self._greatest.items():
+                for cause, count in getattr(state, name).items():
+                    known[cause] = max(count, known.get(cause, 0))
+            counters = {name: sorted(known.items()) for name, known in self._greatest.items()}
         statistics = self.processor.statistics
         processed, sent = statistics.counts
         for name, text, value in (
@@ -40,13 +53,13 @@ class _Pulses(Collector):
             ):
                 yield GaugeMetricFamily(PREFIX + name, text, value=float(value))
         yield CounterMetricFamily(PREFIX + "pulses", "pulses taken", value=float(state.items))
-        for name, text, counts in (
-            ("lost", "pulses lost, by cause", state.lost),
-            ("unsent", "results that could not be sent, by cause", state.unsent),
-            ("failures", "what else failed, by cause", state.failures),
+        for name, text in (
+            ("lost", "pulses lost, by cause"),
+            ("unsent", "results that could not be sent, by cause"),
+            ("failures", "what else failed, by cause"),
         ):
             family = CounterMetricFamily(PREFIX + name, text, labels=["cause"])
-            for cause, count in sorted(counts.items()):
+            for cause, count in counters[name]:
                 family.add_metric([cause], float(count))
             yield family
 

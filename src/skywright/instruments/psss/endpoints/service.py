@@ -133,7 +133,7 @@ class Service:
             logger.error("psss: not started: %s", error)
 
     def close(self) -> None:
-        """Stop, publish the pulses that have arrived, and free the ports."""
+        """Stop, publish the pulses that the owner has received, and free the ports."""
         self.processor.close()
         if self.autosave is not None:
             self.autosave.close()

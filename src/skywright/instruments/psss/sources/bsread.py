@@ -131,11 +131,17 @@ class BsreadSource(PolledSource[Pulse]):
         return None
 
     def halt(self) -> None:
-        """Disconnect; a `next` in progress in another thread returns None."""
+        """Disconnect; a `next` in progress in another thread returns None.
+
+        The messages that wait for `next` are dropped, and the log has their number. They are no
+        losses: the next pulse is not expected to continue from them (`open`).
+        """
         with self._lock:
             receiver, self._receiver = self._receiver, None
-        if receiver is not None:
-            receiver.close()
+        if receiver is not None and (dropped := receiver.close()):
+            logger.info(
+                "%s: stopped; %d messages that were received are dropped", self.address, dropped
+            )
 
     def _obey(self, control: ControlMessage) -> None:
         logger.info("%s: %s %s", self.address, *control)
